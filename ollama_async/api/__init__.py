@@ -1,0 +1,1 @@
+"""The public wire language: Structs, options, decoding and encoding; no I/O."""

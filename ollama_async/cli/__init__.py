@@ -1,0 +1,1 @@
+"""The command line; speaks HTTP to a server and nothing else."""

@@ -1,0 +1,101 @@
+"""The vocabulary of a request once its protocol has been peeled off: what is asked of a model.
+
+These types cross every boundary (HTTP → queue → pipe → worker), so they live in the hallway, know
+nobody, and hold no behaviour. Structs are array-like where they only travel between processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class ToolFunction(msgspec.Struct, omit_defaults=True):
+    """``arguments`` keeps the client's key order."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+    index: int = 0
+    description: str = ""
+
+
+class ToolCall(msgspec.Struct, omit_defaults=True):
+    function: ToolFunction
+    id: str = ""
+
+
+class Message(msgspec.Struct, omit_defaults=True):
+    """One turn. ``role`` is lower case; ``images`` are decoded bytes (audio travels here too)."""
+
+    role: str
+    content: str = ""
+    thinking: str = ""
+    images: list[bytes] = []
+    tool_calls: list[ToolCall] = []
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class Prompt(msgspec.Struct, array_like=True):
+    """What to put before the model.
+
+    ``raw`` is used as it is (special tokens in it are parsed, BOS is still added once); when it is
+    None, ``messages`` are rendered with the model's template. ``context`` are token ids that come
+    before the rendered text (the deprecated ``context`` field of ``/api/generate``).
+    ``truncate``: drop the oldest turns until it fits. ``think`` None: the client said nothing.
+    """
+
+    messages: list[Message] = []
+    raw: str | None = None
+    context: list[int] = []
+    truncate: bool = True
+    tools: list[dict[str, Any]] = []
+    think: bool | str | None = None
+
+
+class Sampling(msgspec.Struct, array_like=True):
+    """How to choose and when to stop; Ollama's options and defaults, already range-checked.
+
+    ``seed`` < 0 means random. ``num_predict`` < 0 means as many as ten contexts hold.
+    ``repeat_last_n`` -1 means the whole context, 0 switches the penalties off.
+    """
+
+    seed: int = -1
+    num_predict: int = -1
+    num_keep: int = 4
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: list[str] = []
+
+
+class Inference(msgspec.Struct, array_like=True):
+    """One whole request to a model.
+
+    ``num_ctx`` is the request's own limit in tokens (0 = all that the slot has). ``shift``: when
+    the context is full, forget the middle and go on; otherwise end with ``length``.
+    ``wants_context``: the answer carries the token ids of prompt and answer.
+    """
+
+    prompt: Prompt
+    sampling: Sampling
+    num_ctx: int = 0
+    shift: bool = True
+    wants_context: bool = False
+
+
+class Usage(msgspec.Struct, array_like=True):
+    """Counts in tokens, durations in nanoseconds. ``cached`` tokens are part of ``prompt``."""
+
+    prompt: int = 0
+    cached: int = 0
+    prompt_ns: int = 0
+    answer: int = 0
+    answer_ns: int = 0

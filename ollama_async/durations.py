@@ -1,0 +1,88 @@
+"""Go's notation of durations (``1h30m``, ``5m0s``, ``45.6ms``), read and written.
+
+The grammar and the texts of the errors are those of Go's ``time`` package, because clients print
+them. Durations are whole nanoseconds in a signed 64-bit range.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_UNIT_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,  # U+00B5
+    "μs": 1_000,  # U+03BC: Go accepts both spellings
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60 * 1_000_000_000,
+    "h": 3600 * 1_000_000_000,
+}
+_MAX_NS = 2**63 - 1
+_NUMBER = re.compile(r"[0-9]*(?:\.[0-9]*)?")
+_UNIT = re.compile(r"[^.0-9]+")
+
+
+def parse(text: str) -> int:
+    """Nanoseconds of a Go duration.
+
+    :raises ValueError: with Go's text, e.g. ``time: missing unit in duration "300"``.
+    """
+    quoted = f'"{text}"'
+    sign, rest = _split_sign(text)
+    if rest == "0":
+        return 0
+    if not rest:
+        raise ValueError(f"time: invalid duration {quoted}")
+    total = Fraction(0)
+    while rest:
+        number = _NUMBER.match(rest)
+        digits = number.group() if number else ""
+        if digits in {"", "."} or not digits.isascii():
+            raise ValueError(f"time: invalid duration {quoted}")
+        rest = rest[len(digits) :]
+        unit = _UNIT.match(rest)
+        if not unit:
+            raise ValueError(f"time: missing unit in duration {quoted}")
+        if unit.group() not in _UNIT_NS:
+            raise ValueError(f'time: unknown unit "{unit.group()}" in duration {quoted}')
+        rest = rest[unit.end() :]
+        total += Fraction(f"0{digits}0" if "." in digits else digits) * _UNIT_NS[unit.group()]
+        if total > _MAX_NS + 1:
+            raise ValueError(f"time: invalid duration {quoted}")
+    nanoseconds = sign * int(total)
+    if nanoseconds > _MAX_NS:
+        raise ValueError(f"time: invalid duration {quoted}")
+    return nanoseconds
+
+
+def _split_sign(text: str) -> tuple[int, str]:
+    if text[:1] in {"-", "+"}:
+        return (-1 if text[0] == "-" else 1), text[1:]
+    return 1, text
+
+
+def show(nanoseconds: int) -> str:
+    """``nanoseconds`` as Go prints them: ``0s``, ``1.5µs``, ``45.6ms``, ``1.2345s``, ``5m0s``."""
+    if nanoseconds == 0:
+        return "0s"
+    sign, rest = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if rest < size * 1000:
+            return f"{sign}{_decimal(rest, size)}{unit}"
+    seconds, below = divmod(rest, _UNIT_NS["s"])
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_decimal(seconds * _UNIT_NS['s'] + below, _UNIT_NS['s'])}s"
+    if hours:
+        return f"{sign}{hours}h{minutes}m{text}"
+    return f"{sign}{minutes}m{text}" if minutes else f"{sign}{text}"
+
+
+def _decimal(value: int, size: int) -> str:
+    whole, fraction = divmod(value, size)
+    if not fraction:
+        return str(whole)
+    digits = len(str(size)) - 1
+    return f"{whole}.{fraction:0{digits}d}".rstrip("0")

@@ -1,0 +1,1 @@
+"""Builds and checks the native engine library that workers load."""

@@ -1,0 +1,129 @@
+"""Every error that a client can see, as one small tree.
+
+::
+
+    ServerError                     status  retry  said to the client
+    ├── BadRequest                  400     no     the text
+    │   ├── ContextExceeded         400     no     the prompt does not fit
+    │   └── TemplateFailed          400     no     the chat template could not be run
+    ├── Forbidden                   403     no     the text
+    ├── NotFound                    404     no     the text
+    ├── TooLarge                    413     no     the body is over a limit
+    ├── Busy                        503     yes    Ollama's "server busy" sentence, Retry-After
+    ├── ShuttingDown                503     yes    the server is going away
+    ├── StorageFailed               500     no     disk full, store not writable
+    ├── LoadFailed                  500     no     the model could not be loaded, and why
+    ├── WorkerDied                  500     yes    the worker process ended under the request
+    └── EngineFailed                500     no     the engine refused this request
+
+``retry`` says whether the very same request may succeed a moment later. Errors cross the process
+boundary as ``(code, message)``; :func:`from_code` makes the object again. Only the gateway turns
+``status`` into HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
+"""Ollama's sentence, two blanks included: clients match on it."""
+
+
+class ServerError(Exception):
+    """Base of all; ``message`` is what the client reads as ``{"error": message}``."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    is_retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BadRequest(ServerError):
+    code = "bad_request"
+    status = 400
+
+
+class ContextExceeded(BadRequest):
+    code = "context_exceeded"
+
+
+class TemplateFailed(BadRequest):
+    code = "template_failed"
+
+
+class Forbidden(ServerError):
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(ServerError):
+    code = "not_found"
+    status = 404
+
+
+class TooLarge(ServerError):
+    code = "too_large"
+    status = 413
+
+
+class Busy(ServerError):
+    """The queue is full. ``retry_after_s`` is a whole number of seconds, at least 1."""
+
+    code = "busy"
+    status = 503
+    is_retryable = True
+
+    def __init__(self, message: str = BUSY_TEXT, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ShuttingDown(ServerError):
+    code = "shutting_down"
+    status = 503
+    is_retryable = True
+
+
+class StorageFailed(ServerError):
+    code = "storage_failed"
+
+
+class LoadFailed(ServerError):
+    code = "load_failed"
+
+
+class WorkerDied(ServerError):
+    code = "worker_died"
+    is_retryable = True
+
+
+class EngineFailed(ServerError):
+    code = "engine_failed"
+
+
+_BY_CODE: dict[str, type[ServerError]] = {
+    kind.code: kind
+    for kind in (
+        ServerError,
+        BadRequest,
+        ContextExceeded,
+        TemplateFailed,
+        Forbidden,
+        NotFound,
+        TooLarge,
+        Busy,
+        ShuttingDown,
+        StorageFailed,
+        LoadFailed,
+        WorkerDied,
+        EngineFailed,
+    )
+}
+
+
+def from_code(code: str, message: str) -> ServerError:
+    """The error that a worker named; an unknown code becomes a plain :class:`ServerError`."""
+    return _BY_CODE.get(code, ServerError)(message)

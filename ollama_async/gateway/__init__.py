@@ -1,0 +1,1 @@
+"""The HTTP front: routes, handlers, one streaming loop, guards, metrics."""

@@ -1,0 +1,1 @@
+"""What the machine is: cores, memory, GPUs, and what a model needs of them."""

@@ -1,0 +1,315 @@
+"""Every environment variable, in one table; everything else reads :class:`Settings`.
+
+Values are read as Ollama reads them: stripped of blanks and then of surrounding quotes; a bad
+boolean is true; a bad number or duration is the default, with a warning. The table is what
+``--help`` and the documentation are made from and tested against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ollama_async import durations
+
+DEFAULT_PORT = 11434
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where the server listens and clients connect. ``path`` is "" or begins with a slash."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:11434``; IPv6 hosts in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration of one process. Durations in seconds; ``inf`` means never."""
+
+    address: Address
+    models: Path
+    max_queue: int
+    num_parallel: int
+    max_loaded_models: int
+    keep_alive_s: float
+    load_timeout_s: float
+    shutdown_grace_s: float
+    stall_timeout_s: float
+    context_length: int
+    flash_attention: str
+    kv_cache_type: str
+    gpu_overhead_bytes: int
+    noprune: bool
+    debug: int
+    scripts: str
+    cache_dir: Path
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the table's variables; unreadable values become defaults and ``warnings``."""
+        warnings: list[str] = []
+        values: dict[str, Any] = {}
+        for variable in VARIABLES:
+            raw = environ.get(variable.name, "").strip().strip("\"'")
+            if not raw:
+                values[variable.field] = variable.default
+                continue
+            try:
+                values[variable.field] = variable.read(raw)
+            except ValueError:
+                warnings.append(
+                    f"{variable.name}: cannot read {raw!r}, using {variable.shown_default}"
+                )
+                values[variable.field] = variable.default
+        port = values.pop("port")
+        host = values.pop("host")
+        try:
+            address = parse_address(host, default_port=port)
+        except ValueError as reason:
+            warnings.append(f"OLLAMA_HOST: {reason}, using port {port}")
+            address = parse_address(host.rpartition(":")[0], default_port=port)
+        values["models"] = Path(values["models"]).expanduser()
+        values["cache_dir"] = Path(values["cache_dir"]).expanduser()
+        return cls(address=address, warnings=tuple(warnings), **values)
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table. ``shown_default`` is what documentation prints."""
+
+    name: str
+    field: str
+    default: Any
+    shown_default: str
+    read: Callable[[str], Any]
+    meaning: str
+
+
+def parse_address(text: str, *, default_port: int = DEFAULT_PORT) -> Address:
+    """Read every form of ``OLLAMA_HOST``: ``host``, ``host:port``, ``:port``, ``[::1]:port``,
+    ``scheme://host[:port][/path]``. Without a scheme the port is ``default_port``; ``http`` means
+    80 and ``https`` 443. An empty host with a port listens everywhere, as in Ollama.
+
+    :raises ValueError: the port is no number from 0 to 65535.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest, port = "http", text, default_port
+    else:
+        port = {"http": 80, "https": 443}.get(scheme, default_port)
+    hostport, slash, path = rest.partition("/")
+    path = f"/{path}".rstrip("/") if slash else ""
+    if hostport.count(":") > 1 and not hostport.startswith("["):
+        return Address(scheme, hostport, port, path)  # a bare IPv6 address
+    split = urlsplit(f"//{hostport}")
+    host = split.hostname or ""
+    _, colon, digits = hostport.rpartition("]" if hostport.endswith("]") else ":")
+    if colon == ":" and hostport:
+        if not digits.isascii() or not digits.isdigit() or int(digits) > 65535:
+            raise ValueError(f"invalid port {digits!r}")
+        port = int(digits)
+        host = host or "0.0.0.0"  # noqa: S104  # ":8080" asks for exactly that
+    return Address(scheme, host or "127.0.0.1", port, path)
+
+
+def _boolean(raw: str) -> bool:
+    return raw not in {"0", "f", "F", "false", "FALSE", "False"}
+
+
+def _count(raw: str) -> int:
+    value = int(raw)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _seconds(raw: str) -> float:
+    """Go duration or plain seconds; negative means for ever."""
+    try:
+        seconds = float(int(raw))
+    except ValueError:
+        seconds = durations.parse(raw) / 1e9
+    return math.inf if seconds < 0 else seconds
+
+
+def _limit_seconds(raw: str) -> float:
+    """As :func:`_seconds`, but zero, too, means no limit."""
+    return _seconds(raw) or math.inf
+
+
+def _port(raw: str) -> int:
+    value = _count(raw)
+    if value > 65535:
+        raise ValueError
+    return value
+
+
+def _debug(raw: str) -> int:
+    try:
+        return int(raw)
+    except ValueError:
+        return int(_boolean(raw))
+
+
+def _switch(raw: str) -> str:
+    return "on" if _boolean(raw) else "off"
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        name="OLLAMA_HOST",
+        field="host",
+        default="",
+        shown_default="127.0.0.1:11434",
+        read=str,
+        meaning="Address to listen on, and for commands the server to talk to",
+    ),
+    Variable(
+        name="OLLAMA_PORT",
+        field="port",
+        default=DEFAULT_PORT,
+        shown_default="11434",
+        read=_port,
+        meaning="Port where OLLAMA_HOST names none",
+    ),
+    Variable(
+        name="OLLAMA_MODELS",
+        field="models",
+        default="~/.ollama/models",
+        shown_default="~/.ollama/models",
+        read=str,
+        meaning="Folder of the model store (Ollama's own layout)",
+    ),
+    Variable(
+        name="OLLAMA_MAX_QUEUE",
+        field="max_queue",
+        default=512,
+        shown_default="512",
+        read=_count,
+        meaning="Requests that may wait; the next one gets 503 at once (0: never wait)",
+    ),
+    Variable(
+        name="OLLAMA_NUM_PARALLEL",
+        field="num_parallel",
+        default=0,
+        shown_default="auto",
+        read=_count,
+        meaning="Requests that one model answers at a time (auto: 1 to 32, by memory)",
+    ),
+    Variable(
+        name="OLLAMA_MAX_LOADED_MODELS",
+        field="max_loaded_models",
+        default=0,
+        shown_default="auto",
+        read=_count,
+        meaning="Models in memory at a time (auto: 3 for each GPU, 3 on a CPU)",
+    ),
+    Variable(
+        name="OLLAMA_KEEP_ALIVE",
+        field="keep_alive_s",
+        default=300.0,
+        shown_default="5m",
+        read=_seconds,
+        meaning="How long an idle model stays loaded (negative: for ever; 0: not at all)",
+    ),
+    Variable(
+        name="OLLAMA_LOAD_TIMEOUT",
+        field="load_timeout_s",
+        default=300.0,
+        shown_default="5m",
+        read=_limit_seconds,
+        meaning="How long a load may make no progress before it is given up (0: for ever)",
+    ),
+    Variable(
+        name="OLLAMA_SHUTDOWN_GRACE",
+        field="shutdown_grace_s",
+        default=10.0,
+        shown_default="10s",
+        read=_seconds,
+        meaning="How long running answers may go on after SIGTERM",
+    ),
+    Variable(
+        name="OLLAMA_STALL_TIMEOUT",
+        field="stall_timeout_s",
+        default=120.0,
+        shown_default="2m",
+        read=_limit_seconds,
+        meaning="How long a worker may be silent before it is killed (0: for ever)",
+    ),
+    Variable(
+        name="OLLAMA_CONTEXT_LENGTH",
+        field="context_length",
+        default=0,
+        shown_default="4096",
+        read=_count,
+        meaning="Context in tokens where neither request nor model says otherwise",
+    ),
+    Variable(
+        name="OLLAMA_FLASH_ATTENTION",
+        field="flash_attention",
+        default="auto",
+        shown_default="auto",
+        read=_switch,
+        meaning="Force flash attention on or off",
+    ),
+    Variable(
+        name="OLLAMA_KV_CACHE_TYPE",
+        field="kv_cache_type",
+        default="f16",
+        shown_default="f16",
+        read=str.lower,
+        meaning="Type of the KV cache: f16, q8_0, q4_0, …",
+    ),
+    Variable(
+        name="OLLAMA_GPU_OVERHEAD",
+        field="gpu_overhead_bytes",
+        default=0,
+        shown_default="0",
+        read=_count,
+        meaning="Bytes to keep free on each GPU",
+    ),
+    Variable(
+        name="OLLAMA_NOPRUNE",
+        field="noprune",
+        default=False,
+        shown_default="false",
+        read=_boolean,
+        meaning="Keep unreferenced blobs at start",
+    ),
+    Variable(
+        name="OLLAMA_DEBUG",
+        field="debug",
+        default=0,
+        shown_default="0",
+        read=_debug,
+        meaning="1: log more; 2: log everything",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_SCRIPTS",
+        field="scripts",
+        default="",
+        shown_default="unset",
+        read=str,
+        meaning="File of scripts for the scripted engine (testing); unset: it does not exist",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_CACHE",
+        field="cache_dir",
+        default="~/.cache/ollama_async",
+        shown_default="~/.cache/ollama_async",
+        read=str,
+        meaning="Folder for engine wheels and the verdicts of the engine self-check",
+    ),
+)

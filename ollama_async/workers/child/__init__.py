@@ -1,0 +1,1 @@
+"""The worker process: one model, one intake thread, one step thread."""

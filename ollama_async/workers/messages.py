@@ -1,0 +1,155 @@
+"""What gateway and worker process say to each other: the vocabulary of the pipe, and nothing else.
+
+Every message is one msgpack array (msgspec, array-like) whose first element is its tag; frames and
+their lengths are :mod:`.pipe`'s business. No helpers live here, and nobody is imported but the
+hallway. Changing a tag, a field or an order changes :data:`PROTOCOL`.
+
+Life of a connection, child's words on the right::
+
+    parent                          child
+                                    Hello(protocol, pid, generation, engine)
+                                    Loading(fraction) …          keeps the load's stall clock quiet
+                                    Ready(facts) | Refused(error)  then nothing more if Refused
+    Submit(id, inference) …         Started(id)                  the request has a slot
+                                    Pieces([(id, text), …])      one message per engine step
+                                    Done(id, …) | Failed(id, …)  exactly one per Submit, always last
+    Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
+    Tokenize / Detokenize           Tokens / Text | Failed
+                                    Vitals(…)                    each second: proof of life
+    Quit()                          (ends, exit status 0)
+
+Version history: 1 — first.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ollama_async.conversation import Inference, Usage
+
+PROTOCOL = 1
+"""Spoken by both sides; a child with another version is refused."""
+
+
+class Submit(msgspec.Struct, array_like=True, tag="sub"):
+    """``id`` is unique per worker process for ever, and greater than zero."""
+
+    id: int
+    inference: Inference
+
+
+class Cancel(msgspec.Struct, array_like=True, tag="can"):
+    id: int
+
+
+class Tokenize(msgspec.Struct, array_like=True, tag="tok"):
+    id: int
+    text: str
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class Detokenize(msgspec.Struct, array_like=True, tag="det"):
+    id: int
+    tokens: list[int]
+
+
+class Quit(msgspec.Struct, array_like=True, tag="quit"):
+    """Finish at once; running requests get no further word."""
+
+
+ToChild = Submit | Cancel | Tokenize | Detokenize | Quit
+
+
+class Hello(msgspec.Struct, array_like=True, tag="hi"):
+    protocol: int
+    pid: int
+    generation: int
+    engine: str
+
+
+class Loading(msgspec.Struct, array_like=True, tag="load"):
+    """``fraction`` of the weights read, 0 to 1."""
+
+    fraction: float
+
+
+class Ready(msgspec.Struct, array_like=True, tag="rdy"):
+    """The model can be asked.
+
+    ``num_ctx`` is what one slot holds. Sizes in bytes: ``weights_bytes`` + ``cache_bytes`` +
+    ``compute_bytes`` is the model's size, ``device_bytes`` the part of it on an accelerator.
+    ``warnings`` are sentences for the server's log.
+    """
+
+    slots: int
+    num_ctx: int
+    weights_bytes: int
+    cache_bytes: int
+    compute_bytes: int
+    device_bytes: int
+    load_ns: int
+    can_shift: bool
+    warnings: list[str] = []
+
+
+class Refused(msgspec.Struct, array_like=True, tag="no"):
+    """The model cannot be loaded, and why; ``code`` as in :mod:`ollama_async.errors`."""
+
+    code: str
+    message: str
+
+
+class Started(msgspec.Struct, array_like=True, tag="go"):
+    id: int
+
+
+class Pieces(msgspec.Struct, array_like=True, tag="p"):
+    """Text that one step produced: whole characters, never empty, in order for each id."""
+
+    items: list[tuple[int, str]]
+
+
+class Done(msgspec.Struct, array_like=True, tag="done"):
+    id: int
+    reason: Literal["stop", "length", "cancel"]
+    usage: Usage
+    context: list[int] = []
+
+
+class Failed(msgspec.Struct, array_like=True, tag="fail"):
+    id: int
+    code: str
+    message: str
+
+
+class Tokens(msgspec.Struct, array_like=True, tag="toks"):
+    id: int
+    tokens: list[int]
+
+
+class Text(msgspec.Struct, array_like=True, tag="text"):
+    id: int
+    text: str
+
+
+class Vitals(msgspec.Struct, array_like=True, tag="vit"):
+    """Sent by the step thread itself, so that its silence means that the engine hangs.
+
+    ``cache_used`` is the share of the KV cache that holds tokens, 0 to 1; ``steps`` counts engine
+    steps and ``step_rows`` the tokens they carried since the start (their ratio shows batching).
+    """
+
+    busy_slots: int
+    cache_used: float
+    steps: int
+    step_rows: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+ToParent = (
+    Hello | Loading | Ready | Refused | Started | Pieces | Done | Failed | Tokens | Text | Vitals
+)

@@ -1,0 +1,59 @@
+"""What to load and how: decided by the parent, said to the child as an argv that one can type."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a worker needs to load one model.
+
+    ``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
+    ``num_ctx``: tokens per slot. ``threads``/``batch_threads``: 0 = every core that affinity and
+    quota leave. ``gpu_layers``: -1 = all that fit, 0 = none. ``template``: a Jinja chat template
+    that replaces the GGUF's own ("" = the GGUF's, else prompt as it is).
+    """
+
+    engine: str
+    model: str
+    num_ctx: int
+    slots: int
+    threads: int = 0
+    batch_size: int = 512
+    gpu_layers: int = 0
+    main_gpu: int = -1
+    use_mmap: bool = True
+    cache_type: str = "f16"
+    flash_attention: str = "auto"
+
+    def to_argv(self) -> list[str]:
+        """Options for ``python -P -m ollama_async.workers.child``; defaults are left out."""
+        argv: list[str] = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in _DEFAULTS and value == _DEFAULTS[name]:
+                continue
+            argv += [f"--{name.replace('_', '-')}", _word(value)]
+        return argv
+
+    @classmethod
+    def from_options(cls, options: dict[str, str]) -> LoadSpec:
+        """The spec again, from ``{"num-ctx": "4096", …}``.
+
+        :raises msgspec.ValidationError: an option is unknown, missing or of the wrong type.
+        """
+        plain = {name.replace("-", "_"): value for name, value in options.items()}
+        return msgspec.convert(plain, cls, strict=False)
+
+
+_DEFAULTS = {
+    field.name: field.default
+    for field in msgspec.structs.fields(LoadSpec)
+    if field.default is not msgspec.NODEFAULT
+}
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
