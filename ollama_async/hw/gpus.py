@@ -1,0 +1,53 @@
+"""NVIDIA GPUs through NVML. A machine without driver or library simply has none."""
+
+from __future__ import annotations
+
+import msgspec
+import pynvml
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """``uuid`` is what ``CUDA_VISIBLE_DEVICES`` takes; bytes as NVML says them now."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+    free_bytes: int
+
+
+def list_gpus() -> list[Gpu]:
+    """Every GPU that answers, in NVML's order; a GPU that fails to answer is left out.
+
+    Blocks for some tens of milliseconds where there is a driver: not for the event loop.
+    """
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        found = (_describe(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return [gpu for gpu in found if gpu is not None]
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _describe(index: int) -> Gpu | None:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return Gpu(
+            index=index,
+            uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+            name=_text(pynvml.nvmlDeviceGetName(handle)),
+            memory_bytes=int(memory.total),
+            free_bytes=int(memory.free),
+        )
+    except pynvml.NVMLError:
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

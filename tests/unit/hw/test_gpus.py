@@ -1,0 +1,43 @@
+"""NVML is asked through the real binding; only its C calls are replaced where there is no GPU."""
+
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from ollama_async.hw.gpus import Gpu, list_gpus
+from ollama_async.hw.machine import survey
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A driver with two GPUs, the second of which has fallen off the bus."""
+    for name in ("nvmlInit", "nvmlShutdown"):
+        monkeypatch.setattr(pynvml, name, lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+
+    def handle(index):
+        if index == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return index
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", handle)
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetMemoryInfo", lambda _: SimpleNamespace(total=100, free=60)
+    )
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda _: b"GPU-1")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda _: "H200")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_gpus_that_answer_are_listed_and_the_others_left_out():
+    assert list_gpus() == [Gpu(index=0, uuid="GPU-1", name="H200", memory_bytes=100, free_bytes=60)]
+
+
+def test_a_machine_without_a_driver_has_no_gpus(monkeypatch):
+    def refuse():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", refuse)
+
+    assert survey().gpus == ()

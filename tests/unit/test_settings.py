@@ -1,0 +1,87 @@
+"""Settings read the environment as Ollama reads it."""
+
+import math
+
+import pytest
+
+from ollama_async.settings import VARIABLES, Address, Settings, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://0.0.0.0:11434"),
+        (":8080", "http://0.0.0.0:8080"),
+        ("box:1234", "http://box:1234"),
+        ("[::1]:99", "http://[::1]:99"),
+        ("[::1]", "http://[::1]:11434"),
+        ("::1", "http://[::1]:11434"),
+        ("http://box", "http://box:80"),
+        ("https://box", "https://box:443"),
+        ("https://box:9/u/key/", "https://box:9/u/key"),
+        ("box:0", "http://box:0"),
+    ],
+)
+def test_every_form_of_host_is_understood(text, url):
+    assert parse_address(text).url == url
+
+
+@pytest.mark.parametrize("text", ["box:x", "box:70000", "box:", "box:-1"])
+def test_a_port_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="invalid port"):
+        parse_address(text)
+
+
+def test_a_bad_port_falls_back_with_a_warning():
+    settings = Settings.from_environ({"OLLAMA_HOST": "10.0.0.1:xx"})
+
+    assert settings.address == Address("http", "10.0.0.1", 11434)
+    assert "OLLAMA_HOST" in settings.warnings[0]
+
+
+def test_ollama_port_is_used_where_the_host_names_none():
+    settings = Settings.from_environ({"OLLAMA_HOST": "0.0.0.0", "OLLAMA_PORT": "8000"})
+
+    assert settings.address.url == "http://0.0.0.0:8000"
+
+
+def test_nothing_set_gives_the_defaults_without_warnings():
+    settings = Settings.from_environ({})
+
+    assert settings.warnings == ()
+    assert (settings.max_queue, settings.keep_alive_s) == (512, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "field", "value"),
+    [
+        ("OLLAMA_MAX_QUEUE", " '7' ", "max_queue", 7),
+        ("OLLAMA_MAX_QUEUE", "0", "max_queue", 0),
+        ("OLLAMA_KEEP_ALIVE", "-1", "keep_alive_s", math.inf),
+        ("OLLAMA_KEEP_ALIVE", "10", "keep_alive_s", 10.0),
+        ("OLLAMA_KEEP_ALIVE", "1h", "keep_alive_s", 3600.0),
+        ("OLLAMA_KEEP_ALIVE", "0", "keep_alive_s", 0.0),
+        ("OLLAMA_LOAD_TIMEOUT", "0", "load_timeout_s", math.inf),
+        ("OLLAMA_NOPRUNE", "yes please", "noprune", True),
+        ("OLLAMA_NOPRUNE", "false", "noprune", False),
+        ("OLLAMA_FLASH_ATTENTION", "0", "flash_attention", "off"),
+        ("OLLAMA_DEBUG", "true", "debug", 1),
+    ],
+)
+def test_values_are_read(name, raw, field, value):
+    assert getattr(Settings.from_environ({name: raw}), field) == value
+
+
+@pytest.mark.parametrize("name", ["OLLAMA_MAX_QUEUE", "OLLAMA_KEEP_ALIVE", "OLLAMA_PORT"])
+def test_an_unreadable_value_is_the_default_with_a_warning(name):
+    settings = Settings.from_environ({name: "many"})
+
+    assert name in settings.warnings[0]
+    assert (settings.max_queue, settings.keep_alive_s, settings.address.port) == (512, 300, 11434)
+
+
+def test_every_field_has_its_variable():
+    fields = {variable.field for variable in VARIABLES} - {"host", "port"}
+
+    assert fields == set(Settings.__struct_fields__) - {"address", "warnings"}
