@@ -19,6 +19,11 @@ from ollama_async import durations
 
 DEFAULT_PORT = 11434
 
+_ORIGIN_SCHEMES = (
+    *("http://", "https://", "chrome-extension://", "safari-extension://"),
+    *("moz-extension://", "ms-browser-extension://"),
+)
+
 
 class Address(msgspec.Struct, frozen=True):
     """Where the server listens and clients connect. ``path`` is "" or begins with a slash."""
@@ -52,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_type: str
     gpu_overhead_bytes: int
     noprune: bool
+    origins: tuple[str, ...]
     debug: int
     scripts: str
     cache_dir: Path
@@ -161,6 +167,17 @@ def _debug(raw: str) -> int:
         return int(raw)
     except ValueError:
         return int(_boolean(raw))
+
+
+def _origins(raw: str) -> tuple[str, ...]:
+    """Comma-separated origins; each holds at most one ``*``, or names a scheme browsers use."""
+    origins = tuple(entry for entry in (part.strip() for part in raw.split(",")) if entry)
+    for origin in origins:
+        if origin.count("*") > 1:
+            raise ValueError("only one * is allowed")
+        if "*" not in origin and not origin.startswith(_ORIGIN_SCHEMES):
+            raise ValueError("bad origin")
+    return origins
 
 
 def _switch(raw: str) -> str:
@@ -287,6 +304,15 @@ VARIABLES: tuple[Variable, ...] = (
         shown_default="false",
         read=_boolean,
         meaning="Keep unreferenced blobs at start",
+    ),
+    Variable(
+        name="OLLAMA_ORIGINS",
+        field="origins",
+        default=(),
+        shown_default="local hosts and desktop shells",
+        read=_origins,
+        meaning="More browser origins that may ask, comma separated, one * each; their hosts may "
+        "be used to reach this server (* alone: everyone)",
     ),
     Variable(
         name="OLLAMA_DEBUG",

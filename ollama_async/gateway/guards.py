@@ -1,0 +1,172 @@
+"""Who may talk to this server from a browser: the Origin check (CORS) and the Host check.
+
+Both defend people whose browser runs a stranger's page next to a server without keys.
+
+*Origin*: a page of another origin is refused unless ``OLLAMA_ORIGINS`` or Ollama's own list
+(local hosts and desktop shells) names it; a request without ``Origin`` is no browser's business.
+
+*Host* (DNS rebinding): a page whose own name was pointed at our address has no foreign Origin,
+but its name is in the ``Host`` header. Refused is every name that such a page can have:
+
+=====================  ================================  ======================================
+``Host``               listening on loopback (as Ollama)  listening on the network (Ollama: all)
+=====================  ================================  ======================================
+IP address             loopback, private, our own         any: an address cannot be rebound
+empty, ``localhost``   yes                                yes
+our host name, FQDN    yes                                yes
+``*.localhost``,       yes                                yes
+``*.local``,
+``*.internal``
+name without a dot     no                                 yes: ``http://ollama:11434`` in a
+                                                          container network; no page on the
+                                                          internet has such a name
+host of an origin in   yes                                yes
+``OLLAMA_ORIGINS``
+any other name         403                                403
+=====================  ================================  ======================================
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import psutil
+
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104  # as in Ollama's list
+BUILT_IN_ORIGINS = (
+    *(
+        f"{scheme}://{host}{port}"
+        for host in _LOCAL_HOSTS
+        for scheme in ("http", "https")
+        for port in ("", ":*")
+    ),
+    *(f"{shell}://*" for shell in ("app", "file", "tauri", "vscode-webview", "vscode-file")),
+)
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+
+_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+_STAINLESS = (
+    *("Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version"),
+    *("Poll-Helper", "Retry-Count", "Runtime", "Runtime-Version", "Timeout"),
+)
+_HEADERS = ",".join(
+    (
+        *("Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With"),
+        "Openai-Beta",
+        *(f"X-Stainless-{name}" for name in _STAINLESS),
+        *("X-Api-Key", "Anthropic-Version"),  # beyond Ollama: /v1/messages from a browser
+    )
+)
+_VARY = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
+PREFLIGHT_HEADERS: tuple[tuple[str, str], ...] = (
+    ("Access-Control-Allow-Methods", _METHODS),
+    ("Access-Control-Allow-Headers", _HEADERS),
+    ("Access-Control-Max-Age", "43200"),
+)
+
+
+class Guards:
+    """The two checks for one listening address.
+
+    ``origins`` are ``OLLAMA_ORIGINS`` entries, already validated; each holds at most one ``*``.
+    """
+
+    def __init__(self, *, listen_host: str, origins: tuple[str, ...]) -> None:
+        self._allows_all = "*" in origins
+        patterns = [pattern.lower() for pattern in (*origins, *BUILT_IN_ORIGINS)]
+        self._patterns = [pattern.partition("*") for pattern in patterns]
+        self._is_local = _is_loopback(listen_host)
+        self._names = {"", "localhost", *_own_names(), *_hosts_of(origins)}
+        self._addresses = _own_addresses()
+        # Browsers send few distinct values, attackers many: the cache is small and bounded.
+        self.is_allowed_host = lru_cache(256)(self._is_allowed_host)
+        self.is_allowed_origin = lru_cache(256)(self._is_allowed_origin)
+
+    def cors_headers(self, origin: str) -> list[tuple[str, str]]:
+        """Headers of every answer to a page of an allowed ``origin``."""
+        if self._allows_all:
+            return [("Access-Control-Allow-Origin", "*")]
+        return [("Vary", "Origin"), ("Access-Control-Allow-Origin", origin)]
+
+    def preflight_headers(self, origin: str) -> list[tuple[str, str]]:
+        """Headers of the answer to a page's ``OPTIONS``."""
+        if self._allows_all:
+            return [*PREFLIGHT_HEADERS, ("Access-Control-Allow-Origin", "*")]
+        vary = [("Vary", name) for name in _VARY]
+        return [*PREFLIGHT_HEADERS, *vary, ("Access-Control-Allow-Origin", origin)]
+
+    def _is_allowed_origin(self, origin: str) -> bool:
+        if self._allows_all:
+            return True
+        for start, star, end in self._patterns:
+            if not star:
+                if origin == start:
+                    return True
+            elif (
+                len(origin) >= len(start) + len(end)
+                and origin.startswith(start)
+                and origin.endswith(end)
+            ):
+                return True
+        return False
+
+    def _is_allowed_host(self, header: str) -> bool:
+        if self._allows_all:
+            return True
+        host = _without_port(header).lower()
+        if host in self._names or host.endswith(_LOCAL_SUFFIXES):
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return not self._is_local and "." not in host and ":" not in host
+        return (
+            not self._is_local
+            or address.is_loopback
+            or address.is_private
+            or address.is_unspecified
+            or host in self._addresses
+        )
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """The page was served by this very server."""
+    return origin in {f"http://{host}", f"https://{host}"}
+
+
+def _without_port(header: str) -> str:
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    host, colon, port = header.rpartition(":")
+    return host if colon and port.isdigit() and ":" not in host else header
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _own_names() -> set[str]:
+    name = socket.gethostname().lower()
+    return {name, name.partition(".")[0]} - {""}
+
+
+def _hosts_of(origins: Iterable[str]) -> set[str]:
+    """Host names that the operator named as origins, such as a reverse proxy's."""
+    hosts = (urlsplit(origin).hostname for origin in origins if "*" not in origin)
+    return {host for host in hosts if host}
+
+
+def _own_addresses() -> set[str]:
+    return {
+        entry.address.partition("%")[0].lower()
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family in (socket.AF_INET, socket.AF_INET6)
+    }

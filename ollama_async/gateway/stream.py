@@ -1,0 +1,152 @@
+"""The one streaming loop: a job is submitted, its answer goes to the client, and every way in
+which that can end early is handled here, in one ladder.
+
+The ladder of :func:`answer`, top rung first; each rung says what happens and why:
+
+==========================  =======================================================================
+``CancelledError``          The client closed its connection (aiohttp cancels the handler) or the
+                            server gives up on it in its shutdown. Cancel the job at once, be it
+                            queued, in its prompt or in its answer, and raise again: who cancels
+                            us waits for it.
+``TimeoutError``            The client keeps the connection and reads nothing. Cut the connection,
+                            or one stuck reader would hold its text for ever.
+``ConnectionError``         A write found the connection closed before the cancellation came.
+                            As the first rung; aiohttp expects this error and stays silent.
+``ServerError``, no byte    Raised as it is: the error middleware makes an HTTP status of it.
+``ServerError``, bytes out  The status is spoken; one ``{"error": …}`` line ends the stream.
+``finally``                 The job is cancelled on every way out; after its end that does nothing.
+==========================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+
+from ollama_async.errors import ServerError
+from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.outbox import Outbox
+from ollama_async.queue.port import Finish, Inferring, Job
+
+JSON_TYPE = "application/json; charset=utf-8"
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last object of an answer says. Durations in nanoseconds.
+
+    ``text`` is the whole answer without streaming, and "" with it.
+    """
+
+    finish: Finish
+    text: str
+    load_ns: int
+    total_ns: int
+
+
+class Voice(Protocol):
+    """How one protocol speaks: bytes of whole objects, separators included."""
+
+    content_type: str
+
+    def piece(self, text: str) -> bytes: ...
+
+    def last(self, ending: Ending) -> bytes: ...
+
+    def error(self, error: ServerError) -> bytes: ...
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, ready to run. ``model`` labels its numbers; ``began_at`` is perf_counter()."""
+
+    job: Job
+    voice: Voice
+    model: str
+    is_streamed: bool
+    began_at: float
+
+
+async def answer(
+    request: web.Request, inferring: Inferring, ask: Ask, metrics: Metrics, *, stall_s: float
+) -> web.StreamResponse:
+    """Run ``ask`` and send its answer; may be cancelled at any time, which cancels the job.
+
+    ``stall_s`` is how long a client may leave a full socket unread.
+
+    :raises ServerError: the job was refused or failed, and nothing has been sent.
+    """
+    outbox = Outbox(ask.voice, metrics.inter_token, is_streamed=ask.is_streamed)
+    handle = inferring.submit(ask.job, outbox)
+    try:
+        if not ask.is_streamed:
+            return await _whole(ask, outbox)
+        return await _streamed(request, ask, outbox, stall_s)
+    except asyncio.CancelledError:
+        metrics.cancelled(outbox.phase)
+        raise
+    except TimeoutError:
+        metrics.cancelled(outbox.phase)
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError from None
+    except ConnectionError:
+        metrics.cancelled(outbox.phase)
+        raise
+    finally:
+        handle.cancel()
+        metrics.answered(ask.model, ask.began_at, outbox)
+
+
+async def _whole(ask: Ask, outbox: Outbox) -> web.Response:
+    while not outbox.has_ended:
+        await outbox.wake()
+    finish = _finish_or_raise(outbox)
+    body = ask.voice.last(_ending(ask, outbox, finish, outbox.take()))
+    return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
+
+
+async def _streamed(
+    request: web.Request, ask: Ask, outbox: Outbox, stall_s: float
+) -> web.StreamResponse:
+    while not outbox.has_text and not outbox.has_ended:
+        await outbox.wake()
+    if outbox.error is not None and not outbox.has_text:
+        raise outbox.error
+    outbox.seal()
+    response = web.StreamResponse(headers={"Content-Type": ask.voice.content_type})
+    await response.prepare(request)
+    while True:
+        async with asyncio.timeout(stall_s):
+            await request.writer.drain()
+        outbox.attach(request)
+        await outbox.wake()
+        if outbox.has_ended:
+            break
+    async with asyncio.timeout(stall_s):
+        await response.write_eof(_tail(ask, outbox))
+    return response
+
+
+def _tail(ask: Ask, outbox: Outbox) -> bytes:
+    """What is left to say: text that waited for the client, then the last object or the error."""
+    text = outbox.take()
+    rest = ask.voice.piece(text) if text else b""
+    if outbox.finish is None:
+        assert outbox.error is not None
+        return rest + ask.voice.error(outbox.error)
+    return rest + ask.voice.last(_ending(ask, outbox, outbox.finish, ""))
+
+
+def _finish_or_raise(outbox: Outbox) -> Finish:
+    if outbox.finish is None:
+        assert outbox.error is not None
+        raise outbox.error
+    return outbox.finish
+
+
+def _ending(ask: Ask, outbox: Outbox, finish: Finish, text: str) -> Ending:
+    total_ns = int((perf_counter() - ask.began_at) * 1e9)
+    return Ending(finish=finish, text=text, load_ns=outbox.load_ns, total_ns=total_ns)
