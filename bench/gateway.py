@@ -1,0 +1,161 @@
+"""The gateway alone: what a token, a first token and a rejection cost, on the scripted engine.
+
+    python -m bench.gateway [--streams 1,8,64,256] [--seconds 5]
+
+The scripted engine makes tokens for nothing, so what is measured is the road: worker process →
+ring → gateway → socket. Gateway and worker CPU are read from the kernel; the load generator shares
+the machine's cores with both, so saturated figures are a lower bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench import load, report
+
+PIECE = "word "
+PACE = 50
+
+
+def scripts(folder: Path, streams: int) -> Path:
+    """Models: ``fast`` (as fast as it goes), ``paced`` (50 tokens/s a stream), ``busy``."""
+    base = {"text": "", "tokens": [PIECE] * 10, "slots": streams, "num_ctx": 1 << 30}
+    del base["text"]
+    path = folder / "scripts.json"
+    path.write_text(
+        json.dumps(
+            {
+                "fast": {**base, "repeat": True},
+                "paced": {**base, "repeat": True, "tokens_per_second": PACE},
+                "busy": {**base, "repeat": True, "tokens_per_second": 1, "slots": 1},
+            }
+        )
+    )
+    return path
+
+
+def body(model: str, tokens: int) -> dict[str, Any]:
+    return {"model": model, "prompt": "go", "options": {"num_predict": tokens}}
+
+
+async def run_streams(
+    server: report.Server, model: str, streams: int, tokens: int
+) -> dict[str, Any]:
+    """All streams at once, ``tokens`` each; what they saw and what they cost."""
+    connections = [await load.connect(server.port) for _ in range(streams)]
+    await connections[0].post("/api/generate", body(model, 1))
+    gateway_before, worker_before = server.cpu_s()
+    start = time.perf_counter()
+    answers = await asyncio.gather(
+        *(stream.post("/api/generate", body(model, tokens)) for stream in connections)
+    )
+    seconds = time.perf_counter() - start
+    gateway_after, worker_after = server.cpu_s()
+    for stream in connections:
+        assert stream.transport is not None
+        stream.transport.close()
+    total = sum(answer.tokens for answer in answers)
+    assert total == streams * tokens, (total, [a.status for a in answers][:3])
+    return {
+        "streams": streams,
+        "tokens/s": round(total / seconds),
+        "objects/token": sum(answer.objects for answer in answers) / total,
+        "gateway us/token": (gateway_after - gateway_before) / total * 1e6,
+        "worker us/token": (worker_after - worker_before) / total * 1e6,
+        "gateway MB": server.process.memory_info().rss / 1e6,
+    }
+
+
+async def first_tokens(server: report.Server, count: int) -> dict[str, Any]:
+    """One client, an idle server: time to the first byte of the answer."""
+    stream = await load.connect(server.port)
+    await stream.post("/api/generate", body("fast", 1))
+    waits = []
+    for _ in range(count):
+        answer = await stream.post("/api/generate", body("fast", 4))
+        waits.append((answer.first - answer.sent) * 1e3)
+    assert stream.transport is not None
+    stream.transport.close()
+    return {
+        "requests": count,
+        "p50 ms": load.percentile(waits, 0.5),
+        "p99 ms": load.percentile(waits, 0.99),
+    }
+
+
+async def rejections(server: report.Server, clients: int, seconds: float) -> dict[str, Any]:
+    """One slot taken, no queue: how many 503 a second ``clients`` can be told."""
+    holder = await load.connect(server.port)
+    held = asyncio.ensure_future(holder.post("/api/generate", body("busy", 1000)))
+    probe = await load.connect(server.port)
+    while (await probe.post("/api/generate", body("busy", 1))).status != 503:
+        pass
+    until = time.perf_counter() + seconds
+    count = 0
+
+    async def hammer() -> None:
+        nonlocal count
+        stream = await load.connect(server.port)
+        while time.perf_counter() < until:
+            answer = await stream.post("/api/generate", body("busy", 1))
+            assert answer.status == 503, answer
+            count += 1
+        assert stream.transport is not None
+        stream.transport.close()
+
+    before, _ = server.cpu_s()
+    start = time.perf_counter()
+    await asyncio.gather(*(hammer() for _ in range(clients)))
+    took = time.perf_counter() - start
+    after, _ = server.cpu_s()
+    held.cancel()
+    for stream in (holder, probe):
+        assert stream.transport is not None
+        stream.transport.close()
+    return {
+        "clients": clients,
+        "503/s": round(count / took),
+        "us each": (after - before) / count * 1e6,
+    }
+
+
+async def measure(streams: list[int], seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"OLLAMA_ASYNC_SCRIPTS": str(scripts(Path(folder), max(streams)))}
+        with report.serving(environment) as server:
+            first = [await first_tokens(server, 300)]
+            saturated = [
+                await run_streams(server, "fast", n, max(1000, int(100_000 * seconds) // n))
+                for n in streams
+            ]
+            paced = [await run_streams(server, "paced", n, int(PACE * seconds)) for n in streams]
+        with report.serving({**environment, "OLLAMA_MAX_QUEUE": "0"}) as server:
+            rejected = [await rejections(server, n, seconds / 2) for n in (8, 64)]
+    return {"first": first, "saturated": saturated, "paced": paced, "rejected": rejected}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--streams", default="1,8,64,256")
+    options.add_argument("--seconds", type=float, default=5.0)
+    chosen = options.parse_args()
+    streams = [int(word) for word in chosen.streams.split(",")]
+    result = uvloop.run(measure(streams, chosen.seconds))
+    print(report.cpu_name())
+    report.table("time to first token, idle server", result["first"])
+    report.table("saturated", result["saturated"])
+    report.table(f"paced at {PACE} tokens/s per stream", result["paced"])
+    report.table("rejections (one slot, OLLAMA_MAX_QUEUE=0)", result["rejected"])
+    report.save("gateway", result)
+
+
+if __name__ == "__main__":
+    main()

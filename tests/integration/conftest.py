@@ -1,0 +1,164 @@
+"""A real server as a fixture: the installed command, real processes, a store of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+LONG_WAIT_S = 30.0
+"""Deadline of waits that take milliseconds when all is well."""
+
+
+class RunningServer:
+    """One ``ollama-async serve`` and everything it started."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self.environment = environment
+        self._log = log
+        with log.open("wb") as sink:
+            self.process = psutil.Popen(
+                [sys.executable, "-P", "-m", "ollama_async.cli.main", "serve"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+            )
+        self.url = self._wait_until_listening()
+
+    def _wait_until_listening(self) -> str:
+        line = self.wait_for_log(r"Listening on ([0-9.]+:[0-9]+)")
+        self.environment["OLLAMA_HOST"] = line.group(1)
+        return f"http://{line.group(1)}"
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_for_log(self, pattern: str) -> re.Match[str]:
+        """Wait until the log has a line that matches."""
+        deadline = time.monotonic() + LONG_WAIT_S
+        while time.monotonic() < deadline:
+            if found := re.search(pattern, self.log):
+                return found
+            if self.process.poll() is not None:
+                break
+            _pause()
+        raise AssertionError(f"no {pattern!r} in the server's log:\n{self.log}")
+
+    def workers(self) -> list[psutil.Process]:
+        """Processes of models, dead ones left out."""
+        found = []
+        for child in self.process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "ollama_async.workers.child" in child.cmdline():
+                    found.append(child)
+        return found
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample of ``/metrics``; 0 if it is not there."""
+        text = httpx.get(f"{self.url}/metrics").text
+        for line in text.splitlines():
+            if line.startswith("#") or not re.match(rf"{name}(\{{| )", line):
+                continue
+            if all(f'{key}="{value}"' in line for key, value in labels.items()):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Poll the server's own interfaces until ``holds``, with a deadline."""
+        deadline = time.monotonic() + LONG_WAIT_S
+        while not holds():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"never {what}; log:\n{self.log}")
+            _pause()
+
+    async def eventually(self, metric: str, value: float) -> None:
+        """Wait, without holding the loop, until the metric has the value."""
+        await asyncio.get_running_loop().run_in_executor(
+            None, self.wait_until, lambda: self.metric(metric) == value, f"saw {metric} {value}"
+        )
+
+    def command(
+        self, *words: str, text: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``ollama-async WORDS…`` against this server."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "ollama_async.cli.main", *words],
+            env=self.environment,
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
+            capture_output=True,
+            text=True,
+            timeout=LONG_WAIT_S,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, (done.stdout, done.stderr, self.log)
+        return done
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end; its exit status. Asserts that nothing it started is left."""
+        family = self.process.children(recursive=True)
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        status = self.process.wait(LONG_WAIT_S)
+        _, alive = psutil.wait_procs(family, timeout=5)
+        for orphan in alive:
+            orphan.kill()
+        assert alive == [], f"left behind: {alive}; log:\n{self.log}"
+        return int(status)
+
+
+def _pause() -> None:
+    """Let other processes run between two looks at them; bounded by the caller's deadline."""
+    select.select([], [], [], 0.01)
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, engine_cache: Path) -> Iterator[Callable[..., RunningServer]]:
+    """Start servers; each is stopped at the end and must have exited with status 0."""
+    servers: list[RunningServer] = []
+
+    def start(*, scripts: dict[str, Any] | None = None, **variables: str) -> RunningServer:
+        number = len(servers)
+        environment = {
+            **{name: value for name, value in os.environ.items() if "OLLAMA" not in name},
+            "HOME": str(tmp_path),
+            "OLLAMA_HOST": "127.0.0.1:0",
+            "OLLAMA_MODELS": str(tmp_path / "models"),
+            "OLLAMA_ASYNC_CACHE": str(engine_cache),
+            **variables,
+        }
+        if scripts is not None:
+            path = tmp_path / f"scripts-{number}.json"
+            path.write_text(json.dumps(scripts))
+            environment["OLLAMA_ASYNC_SCRIPTS"] = str(path)
+        server = RunningServer(environment, tmp_path / f"server-{number}.log")
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            assert server.stop() == 0, server.log
+
+
+@pytest.fixture(scope="session")
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The self-check's verdict is shared by the servers of a run: it takes a second."""
+    return tmp_path_factory.mktemp("engine-cache")
