@@ -45,8 +45,10 @@ def store_blob(server, data: bytes) -> str:
         (
             b'{"model": 1}',
             400,
-            "json: cannot unmarshal number into Go struct field "
-            "GenerateRequest.model of type string",
+            (
+                "json: cannot unmarshal number into Go struct field "
+                "GenerateRequest.model of type string"
+            ),
         ),
     ],
 )
