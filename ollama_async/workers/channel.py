@@ -1,0 +1,67 @@
+"""Everything that a new worker and its parent share: two rings, two doorbells, one lifeline.
+
+The lifeline is an ordinary pipe of which only the parent holds the writing end: when that is gone,
+whatever the reason, the child reads end-of-file. (The parent hears of the child's end by a pidfd.)
+All descriptors are close-on-exec; the child gets the five it needs by ``pass_fds``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ollama_async.workers.doorbell import Doorbell
+from ollama_async.workers.pipe import TO_CHILD_RING_BYTES, TO_PARENT_RING_BYTES, ParentPipe
+from ollama_async.workers.ring import Ring
+
+
+class Channel:
+    """Made before the child, closed after its death.
+
+    ``pipe`` is the parent's end; not opened yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        to_child_bytes: int = TO_CHILD_RING_BYTES,
+        to_parent_bytes: int = TO_PARENT_RING_BYTES,
+    ) -> None:
+        down, up = Ring.create(to_child_bytes), Ring.create(to_parent_bytes)
+        bell_child, bell_parent = Doorbell.create(), Doorbell.create()
+        self._lifeline_child, self._lifeline = os.pipe()
+        self.pipe = ParentPipe(inbound=up, outbound=down, bell_in=bell_parent, bell_out=bell_child)
+        self._child_fds = {
+            "ring-in": down.fd,
+            "ring-out": up.fd,
+            "bell-in": bell_child.fd,
+            "bell-out": bell_parent.fd,
+            "lifeline": self._lifeline_child,
+        }
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        """The descriptors to hand to the child; valid until :meth:`spawned`."""
+        return tuple(self._child_fds.values())
+
+    def argv(self, *, generation: int) -> list[str]:
+        """The options that :func:`ollama_async.workers.child.attach.attach` reads."""
+        options = {**self._child_fds, "parent": os.getpid(), "generation": generation}
+        return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+    def spawned(self) -> None:
+        """The child has its copies: let go of the lifeline's end that is only its own."""
+        if self._lifeline_child >= 0:
+            os.close(self._lifeline_child)
+            self._lifeline_child = -1
+
+    def cut_lifeline(self) -> None:
+        """Make the child see that it is alone: it ends at once. Idempotent."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+        self.spawned()
+        self.cut_lifeline()
+        self.pipe.close()
