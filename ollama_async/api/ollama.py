@@ -1,0 +1,247 @@
+"""Ollama's own wire language: what ``/api/*`` reads and writes.
+
+Requests are read by ``decode`` only, responses written by ``encode``. Structs bear the names of
+Go's types, because those appear in error texts; the order of response fields is Go's.
+A response's required fields are always written, the others only when they differ from the default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, field
+
+from ollama_async import conversation
+from ollama_async.api import keep_alive as keep_alive_field
+
+Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+ImageData = Annotated[bytes, Meta(extra={"go": "api.ImageData"})]
+KeepAlive = Annotated[float | str | None, Meta(extra={"raw": True})]
+Think = Annotated[bool | str | None, Meta(extra={"raw": True})]
+Tool = Annotated[dict[str, Any], Meta(extra={"go": "api.Tool"})]
+Tools = Annotated[list[Tool], Meta(extra={"go": "api.Tools"})]
+Arguments = Annotated[dict[str, Any], Meta(extra={"go": "api.ToolCallFunctionArguments"})]
+
+_LEVELS = '"high", "medium", "low", "max", true, or false'
+
+
+# --------------------------------------------------------------------------- requests
+
+
+class ToolCallFunction(conversation.ToolFunction, forbid_unknown_fields=True):
+    name: str = field(default_factory=str)  # a factory, so that it is packed even when empty
+    arguments: Arguments = {}
+    index: Int = 0
+
+
+class ToolCall(conversation.ToolCall, forbid_unknown_fields=True):
+    function: ToolCallFunction = field(default_factory=ToolCallFunction)
+
+
+class Message(conversation.Message, forbid_unknown_fields=True):
+    """A turn as it arrives; ready to be a turn of a :class:`conversation.Prompt`."""
+
+    role: str = field(default_factory=str)
+    images: list[ImageData] = []
+    tool_calls: list[ToolCall] = []  # type: ignore[assignment]  # only ever read as the base type
+
+    def __post_init__(self) -> None:
+        self.role = self.role.lower()
+
+
+class _Inference(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What generate and chat have in common. ``format`` and ``options`` are plain JSON."""
+
+    model: str = ""
+    stream: bool | None = None
+    format: Any = None
+    keep_alive: KeepAlive = None
+    options: dict[str, Any] = {}
+    think: Think = None
+    truncate: bool | None = None
+    shift: bool | None = None
+    debug_render_only: bool = field(default=False, name="_debug_render_only")
+    logprobs: bool = False
+    top_logprobs: Int = 0
+
+    def __post_init__(self) -> None:
+        keep_alive_field.seconds(self.keep_alive)
+        _check_think(self.think)
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        """Seconds; ``inf`` = for ever; None = the server's default."""
+        return keep_alive_field.seconds(self.keep_alive)
+
+    @property
+    def is_streaming(self) -> bool:
+        return self.stream is not False
+
+
+class GenerateRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: list[Int] = []
+    raw: bool = False
+    images: list[ImageData] = []
+
+
+class ChatRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
+    messages: list[Message] = []
+    tools: Tools = []
+
+
+class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``files`` and ``adapters`` map a relative file name to a digest.
+
+    ``files`` None and empty differ (``{}`` is an ``unknown type``). ``license`` is a string or a
+    list of strings, unchecked.
+    """
+
+    model: str = ""
+    name: str = ""
+    stream: bool | None = None
+    quantize: str = ""
+    quantization: str = ""
+    draft_quantize: str = ""
+    from_: str = field(default="", name="from")
+    remote_host: str = ""
+    files: dict[str, str] | None = None
+    draft_files: dict[str, str] | None = None
+    adapters: dict[str, str] | None = None
+    template: str = ""
+    license: Any = None
+    system: str = ""
+    parameters: dict[str, Any] | None = None
+    messages: list[Message] = []
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    info: dict[str, Any] | None = None
+
+    @property
+    def is_streaming(self) -> bool:
+        return self.stream is not False
+
+
+class DeleteRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``name`` is the older spelling of ``model``."""
+
+    model: str = ""
+    name: str = ""
+
+
+def _check_think(value: object) -> None:
+    """:raises ValueError: with Ollama's text."""
+    if isinstance(value, str) and value not in {"high", "medium", "low", "max"}:
+        raise ValueError(f'invalid think value: "{value}" (must be {_LEVELS})')
+    if not isinstance(value, str | bool | None):
+        raise ValueError(f"think must be a boolean or string ({_LEVELS})")  # noqa: TRY004  # a bad value of a request
+
+
+# --------------------------------------------------------------------------- responses
+
+
+class AnswerMessage(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """The assistant's (part of a) turn. Tool calls are dicts in wire form."""
+
+    role: str
+    content: str
+    thinking: str = ""
+    tool_calls: list[dict[str, Any]] = []
+
+
+class GenerateResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One object of an answer; durations in nanoseconds."""
+
+    model: str
+    created_at: str
+    response: str
+    thinking: str = ""
+    done: bool
+    done_reason: str = ""
+    context: list[int] = []
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+
+
+class ChatResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One object of an answer; durations in nanoseconds."""
+
+    model: str
+    created_at: str
+    message: AnswerMessage
+    done: bool
+    done_reason: str = ""
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+
+
+class ModelDetails(msgspec.Struct, omit_defaults=True, kw_only=True):
+    parent_model: str
+    format: str
+    family: str
+    families: list[str] | None
+    parameter_size: str
+    quantization_level: str
+    context_length: int = 0
+    embedding_length: int = 0
+
+
+class ListModelResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A row of ``/api/tags``. ``digest``: 64 hex digits, without prefix."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: ModelDetails
+    capabilities: list[str] = []
+
+
+class ListResponse(msgspec.Struct):
+    models: list[ListModelResponse]
+
+
+class ProcessModelResponse(msgspec.Struct, kw_only=True):
+    """A row of ``/api/ps``."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: ModelDetails
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class ProcessResponse(msgspec.Struct):
+    models: list[ProcessModelResponse]
+
+
+class ProgressResponse(msgspec.Struct, omit_defaults=True):
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+class VersionResponse(msgspec.Struct):
+    version: str
+
+
+class ErrorResponse(msgspec.Struct):
+    error: str

@@ -1,0 +1,216 @@
+"""A JSON reader with the ears of Go's ``encoding/json``: what it accepts, and how it complains.
+
+This is the slow road, taken only for bodies that msgspec did not accept at once (see ``decode``).
+Where the two differ, Go's reading holds, because clients were written against it:
+
+- only the first value counts, whatever follows it is ignored;
+- each byte that is not UTF-8, and each lone surrogate, becomes U+FFFD;
+- syntax errors have Go's words, and name the *byte* at fault.
+
+Two deliberate departures: nesting ends at :data:`MAX_DEPTH` (Go: 10000), because values travel on
+through encoders that recurse; of equal keys the last wins entirely (Go merges objects).
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from json.decoder import scanstring  # type: ignore[attr-defined]  # C code, not in the stubs
+from typing import Any
+
+from ollama_async.errors import BadRequest
+
+MAX_DEPTH = 250
+"""Levels of nesting. JSON schemas in use have fewer than 30."""
+
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_TEXT = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+')
+_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?")
+_HEX = re.compile(rb"[0-9a-fA-F]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
+_WORDS = {b"t": (b"true", True), b"f": (b"false", False), b"n": (b"null", None)}
+
+
+def _one_mark_per_byte(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("go-replace", _one_mark_per_byte)
+
+
+def scan(body: bytes) -> Any:
+    """The first JSON value of ``body`` as plain Python objects; integers beyond 64 bits as floats.
+
+    :raises BadRequest: with Go's text; ``missing request body`` if there are only blanks.
+    """
+    start = _skip_space(body, 0)
+    if start == len(body):
+        raise BadRequest("missing request body")
+    return _value(body, start)
+
+
+def is_deep(body: bytes) -> bool:
+    """Whether a *valid* JSON document nests deeper than :data:`MAX_DEPTH`."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for match in _BRACKETS.finditer(body):
+        token = match.group()
+        if token in {b"[", b"{"}:
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif token in {b"]", b"}"}:
+            depth -= 1
+    return False
+
+
+def _value(body: bytes, at: int) -> Any:  # noqa: C901, PLR0912  # one state machine
+    """The value that begins at ``at``. Containers under construction are on a stack of our own."""
+    open_: list[Any] = []
+    keys: list[str] = []
+    while True:
+        first = body[at : at + 1]
+        value: Any
+        if first in {b"{", b"["}:
+            if len(open_) == MAX_DEPTH:
+                raise _invalid(body, at, "exceeded max depth")
+            value = {} if first == b"{" else []
+            at = _skip_space(body, at + 1)
+            if body[at : at + 1] != (b"}" if first == b"{" else b"]"):
+                open_.append(value)
+                if first == b"{":
+                    key, at = _key(body, at)
+                    keys.append(key)
+                continue
+            at += 1
+        else:
+            value, at = _scalar(body, at, first)
+        while (
+            True
+        ):  # the value is complete: put it where it belongs, and close what closes after it
+            if not open_:
+                return value
+            at = _skip_space(body, at)
+            after = body[at : at + 1]
+            at += 1
+            parent = open_[-1]
+            if type(parent) is list:
+                parent.append(value)
+                if after == b",":
+                    at = _skip_space(body, at)
+                    break
+                if after != b"]":
+                    raise _invalid(body, at - 1, "after array element")
+            else:
+                key = keys.pop()
+                parent.pop(key, None)
+                parent[key] = value
+                if after == b",":
+                    key, at = _key(body, _skip_space(body, at))
+                    keys.append(key)
+                    break
+                if after != b"}":
+                    raise _invalid(body, at - 1, "after object key:value pair")
+            value = open_.pop()
+
+
+def _skip_space(body: bytes, at: int) -> int:
+    match = _SPACE.match(body, at)
+    assert match
+    return match.end()
+
+
+def _key(body: bytes, at: int) -> tuple[str, int]:
+    """The key at ``at``, and where its value begins."""
+    if body[at : at + 1] != b'"':
+        raise _invalid(body, at, "looking for beginning of object key string")
+    key, at = _string(body, at)
+    at = _skip_space(body, at)
+    if body[at : at + 1] != b":":
+        raise _invalid(body, at, "after object key")
+    return key, _skip_space(body, at + 1)
+
+
+def _scalar(body: bytes, at: int, first: bytes) -> tuple[Any, int]:
+    if first == b'"':
+        return _string(body, at)
+    if first in _WORDS:
+        return _word(body, at, *_WORDS[first])
+    if first and first in b"-0123456789":
+        return _number(body, at)
+    raise _invalid(body, at, "looking for beginning of value")
+
+
+def _string(body: bytes, at: int) -> tuple[str, int]:
+    match = _TEXT.match(body, at + 1)
+    assert match
+    end = match.end()
+    if body[end : end + 1] != b'"':
+        raise _bad_string(body, end)
+    text = match.group().decode("utf-8", "go-replace")
+    if "\\" in text:
+        text = scanstring(text + '"', 0)[0]
+        text = _SURROGATE.sub("\ufffd", text)
+    return text, end + 1
+
+
+def _bad_string(body: bytes, at: int) -> BadRequest:
+    if body[at : at + 1] != b"\\":
+        return _invalid(body, at, "in string literal")
+    if body[at + 1 : at + 2] != b"u":
+        return _invalid(body, at + 1, "in string escape code")
+    digits = _HEX.match(body, at + 2)
+    assert digits
+    return _invalid(body, digits.end(), "in \\u hexadecimal character escape")
+
+
+def _word(body: bytes, at: int, word: bytes, value: bool | None) -> tuple[bool | None, int]:
+    for offset, expected in enumerate(word):
+        if body[at + offset : at + offset + 1] != word[offset : offset + 1]:
+            context = f"in literal {word.decode()} (expecting {chr(expected)!r})"
+            raise _invalid(body, at + offset, context)
+    return value, at + len(word)
+
+
+def _number(body: bytes, at: int) -> tuple[int | float, int]:
+    match = _NUMBER.match(body, at)
+    if not match:
+        raise _invalid(body, at + 1, "in numeric literal")
+    end = match.end()
+    after = body[end : end + 1]
+    if after == b"." and not match[1] and not match[2]:
+        raise _invalid(body, end + 1, "after decimal point in numeric literal")
+    if after and after in b"eE" and not match[2]:
+        sign = body[end + 1 : end + 2] in {b"+", b"-"}
+        raise _invalid(body, end + 1 + sign, "in exponent of numeric literal")
+    text = match.group().decode()
+    if not (match[1] or match[2]) and len(text) <= 20:
+        whole = int(text)
+        if -(2**63) <= whole < 2**64:
+            return whole, end
+    number = float(text)
+    if number in {float("inf"), float("-inf")}:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise BadRequest(f"json: cannot unmarshal number {shown} into Go value of type float64")
+    return number, end
+
+
+def _invalid(body: bytes, at: int, context: str) -> BadRequest:
+    if at >= len(body):
+        return BadRequest("unexpected EOF")
+    return BadRequest(f"invalid character {_quoted(body[at])} {context}")
+
+
+def _quoted(byte: int) -> str:
+    """As Go prints one byte of input: it takes the byte for a Latin-1 character."""
+    special = {0x27: r"'\''", 0x5C: r"'\\'", 7: r"'\a'", 8: r"'\b'", 9: r"'\t'", 10: r"'\n'"}
+    special |= {11: r"'\v'", 12: r"'\f'", 13: r"'\r'"}
+    if byte in special:
+        return special[byte]
+    character = chr(byte)
+    if character.isprintable():
+        return f"'{character}'"
+    return f"'\\x{byte:02x}'" if byte < 0x80 else f"'\\u{byte:04x}'"
