@@ -145,8 +145,9 @@ def _renamed(described: inspect.Type, go: str) -> _Shape:
 
     def read(reader: _Reader, value: Any) -> Any:
         if type(value) is python:
-            too_large = python is int and not -(2**63) <= value < 2**63
-            return reader.mismatch(value, shape, literal=True) if too_large else value
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                return reader.mismatch(value, shape, literal=True)
+            return value
         number_for_number = python is int and type(value) is float
         return reader.mismatch(value, shape, literal=number_for_number)
 

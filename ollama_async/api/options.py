@@ -1,0 +1,212 @@
+"""Ollama's options, once: name, type, default, range.
+
+The same names are a model's PARAMETERs and a request's ``options``. Precedence: default, then the
+model's, then the request's, key by key. Ollama checks types only; the ranges are ours, wide enough
+for every use that means something.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from ollama_async.conversation import Sampling
+
+_INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
+STOP_LIMIT = 256
+"""Stop strings of one request: each is looked for at every token."""
+
+
+class WrongOptionType(ValueError):
+    """A value of the wrong JSON type; Ollama answers 500 with this text."""
+
+
+class OptionOutOfRange(ValueError):
+    """A value outside the table's range, or too many stop strings."""
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One row. ``kind`` is ``integer``, ``boolean``, ``float32`` or ``array`` (of strings).
+
+    ``default`` None: nobody has said anything, and whoever loads the model decides.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    low: float = -math.inf
+    high: float = math.inf
+    meaning: str = ""
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("num_ctx", "integer", None, 0, 2**24, "context in tokens (0: the default)"),
+    Option("num_batch", "integer", None, 1, 2**20, "prompt tokens in one step"),
+    Option("num_gpu", "integer", None, -1, _INT32_MAX, "layers on GPUs (-1: as many as fit)"),
+    Option("main_gpu", "integer", None, 0, 4096, "the GPU that computes what is not split"),
+    Option("use_mmap", "boolean", None, meaning="map the file instead of reading it"),
+    Option("num_thread", "integer", None, 0, 4096, "threads (0: as many as cores)"),
+    Option("draft_num_predict", "integer", None, 0, 4096, "tokens that a draft model proposes"),
+    Option("num_keep", "integer", 4, -1, _INT32_MAX, "tokens kept when the context shifts"),
+    Option("seed", "integer", -1, -_INT64_MAX - 1, _INT64_MAX, "negative: random"),
+    Option("num_predict", "integer", -1, -_INT32_MAX, _INT32_MAX, "most tokens of an answer"),
+    Option("top_k", "integer", 40, -1, _INT32_MAX, "candidates that are kept (0 or -1: all)"),
+    Option("top_p", "float32", 0.9, 0, 1, "probability mass that is kept"),
+    Option("min_p", "float32", 0.0, 0, 1, "least probability, relative to the best"),
+    Option("typical_p", "float32", 1.0, 0, 1, "typical mass that is kept (1: off)"),
+    Option("repeat_last_n", "integer", 64, -1, _INT32_MAX, "how far penalties look back"),
+    Option("temperature", "float32", 0.8, 0, 100, "0: always the most likely token"),
+    Option("repeat_penalty", "float32", 1.0, 0.01, 100, "1: off"),
+    Option("presence_penalty", "float32", 0.0, -100, 100, "0: off"),
+    Option("frequency_penalty", "float32", 0.0, -100, 100, "0: off"),
+    Option("stop", "array", [], meaning="strings that end the answer"),
+)
+
+DEPRECATED = frozenset(
+    {
+        "penalize_newline",
+        "low_vram",
+        "f16_kv",
+        "logits_all",
+        "vocab_only",
+        "use_mlock",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+    }
+)
+"""Names that old Modelfiles hold; ignored, with a warning."""
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """All options of one request: wishes about loading (None = whatever is there), and sampling."""
+
+    num_ctx: int | None
+    num_batch: int | None
+    num_gpu: int | None
+    main_gpu: int | None
+    num_thread: int | None
+    use_mmap: bool | None
+    sampling: Sampling
+
+
+def check_parameters(params: dict[str, Any]) -> dict[str, Any]:
+    """The known, present parameters with their exact types: ``40.9`` → 40 for an integer.
+
+    :raises WrongOptionType: ``option "top_k" must be of type integer`` and the like.
+    :raises OptionOutOfRange: in our words.
+    """
+    return {
+        name: _checked(_BY_NAME[name], value)
+        for name, value in params.items()
+        if name in _BY_NAME and value is not None
+    }
+
+
+def unknown_parameters(params: dict[str, Any]) -> list[str]:
+    """Names that mean nothing to us; a request may hold them, whoever reads the log should know."""
+    return [name for name in params if name not in _BY_NAME]
+
+
+def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Options:
+    """The options in force. Raises as :func:`check_parameters`."""
+    chosen = check_parameters(model_params) | check_parameters(request_options)
+    values = {option.name: chosen.get(option.name, option.default) for option in OPTIONS}
+    sampling = {name: values[name] for name in Sampling.__struct_fields__}
+    sampling["top_k"] = max(values["top_k"], 0)
+    sampling["seed"] = _seed(values["seed"])
+    sampling["stop"] = [text for text in values["stop"] if text]
+    return Options(
+        num_ctx=values["num_ctx"] or None,
+        num_batch=values["num_batch"],
+        num_gpu=None if values["num_gpu"] == -1 else values["num_gpu"],
+        main_gpu=values["main_gpu"],
+        num_thread=values["num_thread"] or None,
+        use_mmap=values["use_mmap"],
+        sampling=Sampling(**sampling),
+    )
+
+
+def parse_parameter(name: str, values: list[str]) -> Any:
+    """Type the text of a Modelfile's or the prompt's PARAMETER; of several values the last counts,
+    for a list all. None: the name is in :data:`DEPRECATED`; say so and go on.
+
+    :raises ValueError: ``unknown parameter 'x'``, ``invalid int value [abc]``, or out of range.
+    """
+    if name in DEPRECATED:
+        return None
+    option = _BY_NAME.get(name)
+    if option is None:
+        raise ValueError(f"unknown parameter '{name}'")
+    if option.kind == "array":
+        return _checked(option, list(values))
+    word, read = _TEXT[option.kind]
+    try:
+        value = read(values[-1] if values else "")
+    except ValueError:
+        raise ValueError(f"invalid {word} value [{' '.join(values)}]") from None
+    return _checked(option, value)
+
+
+def _checked(option: Option, value: Any) -> Any:
+    if option.kind == "array":
+        return _strings(option, value)
+    if option.kind == "boolean":
+        if not isinstance(value, bool):
+            raise WrongOptionType(f'option "{option.name}" must be of type boolean')
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongOptionType(f'option "{option.name}" must be of type {option.kind}')
+    # written so that NaN is outside, too
+    if not (option.low <= value <= option.high):
+        low, high = (f"{bound:.15g}" for bound in (option.low, option.high))
+        raise OptionOutOfRange(f'option "{option.name}" must be between {low} and {high}')
+    return int(value) if option.kind == "integer" else float(value)
+
+
+def _strings(option: Option, value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise WrongOptionType(f'option "{option.name}" must be of type array')
+    if not all(isinstance(each, str) for each in value):
+        raise WrongOptionType(f'option "{option.name}" must be of an array of strings')
+    if len(value) > STOP_LIMIT:
+        raise OptionOutOfRange(f'option "{option.name}" may hold at most {STOP_LIMIT} strings')
+    return list(value)
+
+
+def _seed(seed: int) -> int:
+    """Samplers take 32 bits, of which the highest value means random."""
+    return -1 if seed < 0 else seed % 0xFFFFFFFF
+
+
+def _int(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
+        raise ValueError
+    return int(text)
+
+
+def _float(text: str) -> float:
+    if not re.fullmatch(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", text):
+        raise ValueError
+    return float(text)
+
+
+def _bool(text: str) -> bool:
+    if text in {"1", "t", "T", "TRUE", "true", "True"}:
+        return True
+    if text in {"0", "f", "F", "FALSE", "false", "False"}:
+        return False
+    raise ValueError
+
+
+_TEXT: dict[str, tuple[str, Any]] = {
+    "integer": ("int", _int),
+    "float32": ("float", _float),
+    "boolean": ("bool", _bool),
+}
