@@ -1,0 +1,219 @@
+"""Engine ``llama_cpp``: GGUF models through llama-cpp-python's low-level API.
+
+The kernels, the tokenizer, the samplers and the KV cache are the library's. What is ours: one
+batch for all sequences, and knowing how the library splits it. With a KV buffer per sequence it
+evaluates together only sequences whose numbers follow each other without a gap, and only as many
+tokens of each as the shortest has; every such group is one pass over the weights. So rows are
+sorted by slot, and a small gap of idle slots between decoding ones is bridged with a throw-away
+token that is forgotten again: a row more costs less than a pass more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+
+from ollama_async.conversation import Sampling
+from ollama_async.workers.child.engines.llama_batch import Batch
+from ollama_async.workers.child.engines.llama_loading import open_context, open_model
+from ollama_async.workers.child.engines.llama_log import Journal
+from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
+from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
+from ollama_async.workers.child.engines.port import EngineError, EngineFacts, Progress, Row
+from ollama_async.workers.spec import LoadSpec
+
+_BRIDGED_GAP = 4
+"""Idle slots that cost less as throw-away rows than another pass (measured: bench/README.md)."""
+
+_FAILURES = {
+    1: "no room in the KV cache",
+    2: "evaluation was aborted",
+    -1: "the batch is not valid",
+    -2: "not enough memory to evaluate the batch",
+    -3: "evaluation failed",
+}
+
+
+def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
+    """Load ``spec.model``. ``safe``: avoid kernels that crash on this machine, at their price.
+
+    :raises LoadFailed: why the model cannot be run here.
+    """
+    journal = Journal()
+    model = open_model(spec, progress, journal, safe=safe)
+    try:
+        context = open_context(spec, model, journal)
+    except BaseException:
+        lib.llama_model_free(model)
+        raise
+    return LlamaCpp(spec, model, context, journal)
+
+
+class LlamaCpp:
+    """See :class:`~ollama_async.workers.child.engines.port.Engine`. Owns model and context."""
+
+    def __init__(self, spec: LoadSpec, model: Any, context: Any, journal: Journal) -> None:
+        self._model = model
+        self._context = context
+        self._memory = lib.llama_get_memory(context)
+        self._vocabulary = Vocabulary(model)
+        self._window: int = lib.llama_model_n_swa(model)
+        self._batch = Batch(lib.llama_n_batch(context) + spec.slots, spec.slots)
+        self._candidates = Candidates(self._vocabulary.size)
+        self._samplers: list[Sampler | None] = [None] * spec.slots
+        self._logits = _LogitsView(spec.slots, self._vocabulary.size)
+        self.facts = self._find_facts(spec, journal)
+        self.tokenize = self._vocabulary.tokenize
+        self.piece = self._vocabulary.piece
+        self.is_end = self._vocabulary.is_end
+
+    def begin(self, slot: int, sampling: Sampling, prompt: Sequence[int]) -> None:
+        self.end(slot)
+        self._samplers[slot] = Sampler(
+            sampling, prompt, vocab_size=self.facts.vocab_size, num_ctx=self.facts.num_ctx
+        )
+
+    def end(self, slot: int) -> None:
+        sampler, self._samplers[slot] = self._samplers[slot], None
+        if sampler:
+            sampler.close()
+
+    def step(self, rows: Sequence[Row]) -> list[int]:
+        ordered = sorted(rows, key=_slot_of)
+        bridges = self._find_bridges(ordered)
+        if bridges:
+            ordered = sorted(ordered + bridges, key=_slot_of)
+        try:
+            self._batch.fill(ordered)
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+        status = lib.llama_decode(self._context, self._batch.raw)
+        for bridge in bridges:
+            lib.llama_memory_seq_rm(self._memory, bridge.slot, bridge.position, -1)
+        if status != 0:
+            raise EngineError(_FAILURES.get(status, f"llama_decode returned {status}"))
+        return self._sample([row.slot for row in rows if row.samples])
+
+    def trim(self, slot: int, length: int) -> bool:
+        if length > 0 and self._length(slot) <= length:
+            return True
+        is_whole = lib.llama_memory_seq_rm(self._memory, slot, length, -1)
+        if is_whole and not self._lacks_window(slot, length):
+            return True
+        self._clear(slot)
+        return False
+
+    def copy(self, source: int, target: int, length: int) -> bool:
+        self._clear(target)
+        if not self.facts.can_trim and length != self._length(source):
+            return False
+        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        if self.trim(target, length) and self._length(target) == length:
+            return True
+        self._clear(target)
+        return False
+
+    def shift(self, slot: int, keep: int, discard: int) -> None:
+        if not lib.llama_memory_seq_rm(self._memory, slot, keep, keep + discard):
+            raise EngineError("this model cannot forget a part of its context")
+        lib.llama_memory_seq_add(self._memory, slot, keep + discard, -1, -discard)
+
+    def close(self) -> None:
+        for slot in range(self.facts.slots):
+            self.end(slot)
+        lib.llama_free(self._context)
+        lib.llama_model_free(self._model)
+
+    def _sample(self, slots: list[int]) -> list[int]:
+        if not slots:
+            return []
+        logits = self._logits.read(self._context)
+        suppressed = self._vocabulary.suppressed
+        if suppressed:
+            logits[: len(slots), suppressed] = -np.inf
+        row_of = {slot: row for row, slot in enumerate(sorted(slots))}  # the batch was sorted
+        tokens = []
+        for slot in slots:
+            sampler = self._samplers[slot]
+            if sampler is None:
+                raise EngineError(f"slot {slot} samples without having begun")
+            tokens.append(sampler.sample(logits[row_of[slot]], self._candidates))
+        return tokens
+
+    def _find_bridges(self, ordered: Sequence[Row]) -> list[Row]:
+        """Throw-away rows for small gaps between slots that decode one token each."""
+        if ordered[-1].slot - ordered[0].slot < len(ordered) or not self.facts.can_trim:
+            return []
+        bridges: list[Row] = []
+        for left, right in pairwise(ordered):
+            gap = right.slot - left.slot - 1
+            if not 0 < gap <= _BRIDGED_GAP or len(left.tokens) > 1 or len(right.tokens) > 1:
+                continue
+            idle = range(left.slot + 1, right.slot)
+            lengths = [self._length(slot) for slot in idle]
+            if max(lengths) < self.facts.num_ctx:
+                bridges += [
+                    Row(slot, (0,), length, samples=False)
+                    for slot, length in zip(idle, lengths, strict=True)
+                ]
+        return bridges
+
+    def _length(self, slot: int) -> int:
+        return int(lib.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def _clear(self, slot: int) -> None:
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def _lacks_window(self, slot: int, length: int) -> bool:
+        """Whether sliding-window layers have lost tokens that position ``length`` will look at."""
+        if not self._window or not length:
+            return False
+        first: int = lib.llama_memory_seq_pos_min(self._memory, slot)
+        return first > max(0, length - self._window)
+
+    def _find_facts(self, spec: LoadSpec, journal: Journal) -> EngineFacts:
+        model = self._model
+        template: bytes | None = lib.llama_model_chat_template(model, None)
+        can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+        return EngineFacts(
+            slots=spec.slots,
+            num_ctx=spec.num_ctx,
+            vocab_size=self._vocabulary.size,
+            weights_bytes=lib.llama_model_size(model),
+            cache_bytes=journal.bytes_of("KV", "RS"),
+            compute_bytes=journal.bytes_of("compute", "output"),
+            device_bytes=journal.device_bytes(),
+            chat_template=template.decode(errors="replace") if template else "",
+            bos=self._vocabulary.bos,
+            eos=self._vocabulary.eos,
+            adds_bos=self._vocabulary.adds_bos,
+            can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
+            can_trim=can_trim,
+        )
+
+
+class _LogitsView:
+    """The library's buffer of logits as an array; it moves only when the library enlarges it."""
+
+    def __init__(self, rows: int, vocab_size: int) -> None:
+        self._shape = (rows, vocab_size)
+        self._address = 0
+        self._view: Logits = np.zeros((0, vocab_size), np.float32)
+
+    def read(self, context: Any) -> Logits:
+        """Row i belongs to the i-th token of the batch that asked for logits."""
+        pointer = lib.llama_get_logits(context)
+        address = ctypes.addressof(pointer.contents)
+        if address != self._address:
+            self._address = address
+            self._view = np.ctypeslib.as_array(pointer, self._shape)
+        return self._view
+
+
+def _slot_of(row: Row) -> int:
+    return row.slot

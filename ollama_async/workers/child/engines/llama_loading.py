@@ -1,0 +1,105 @@
+"""From a :class:`LoadSpec` to a model and a context of the library, or the reason why not."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+
+from ollama_async.errors import LoadFailed
+from ollama_async.workers.child.engines.llama_log import Journal
+from ollama_async.workers.child.engines.port import Progress
+from ollama_async.workers.spec import LoadSpec
+
+INCOMPATIBLE_HINT = (
+    "this model may be incompatible with your version of Ollama. "
+    "If you previously pulled this model, try updating it by running `ollama pull`"
+)
+"""Ollama's advice after a file that the library cannot run."""
+
+_CACHE_TYPES = {
+    "f32": lib.GGML_TYPE_F32,
+    "f16": lib.GGML_TYPE_F16,
+    "bf16": 30,  # the binding does not name it
+    "q8_0": lib.GGML_TYPE_Q8_0,
+    "q5_1": lib.GGML_TYPE_Q5_1,
+    "q5_0": lib.GGML_TYPE_Q5_0,
+    "q4_1": lib.GGML_TYPE_Q4_1,
+    "q4_0": lib.GGML_TYPE_Q4_0,
+    "iq4_nl": lib.GGML_TYPE_IQ4_NL,
+}
+_FLASH_ATTENTION = {
+    "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+
+def open_model(spec: LoadSpec, progress: Progress, journal: Journal, *, safe: bool) -> Any:
+    """Read the weights. ``safe``: keep them as they are in the file, see ``use_extra_bufts``.
+
+    :raises LoadFailed: with the library's reason.
+    """
+    params = lib.llama_model_default_params()
+    params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if spec.use_mmap else lib.LLAMA_LOAD_MODE_NONE
+    params.n_gpu_layers = spec.gpu_layers
+    params.use_extra_bufts = not safe
+    if spec.main_gpu >= 0:
+        params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
+        params.main_gpu = spec.main_gpu
+
+    def report(fraction: float, _data: object) -> bool:
+        progress(fraction)
+        return True
+
+    params.progress_callback = lib.llama_progress_callback(report)
+    lib.llama_backend_init()
+    model = lib.llama_model_load_from_file(os.fsencode(spec.model), params)
+    if not model:
+        reason = journal.reason() or "the library gave no reason"
+        raise LoadFailed(f"unable to load model: {reason}: {INCOMPATIBLE_HINT}")
+    if lib.llama_model_has_encoder(model) or lib.llama_model_is_diffusion(model):
+        lib.llama_model_free(model)
+        raise LoadFailed("unable to load model: only decoder models can be served")
+    return model
+
+
+def open_context(spec: LoadSpec, model: Any, journal: Journal) -> Any:
+    """Allocate KV cache and compute buffers for ``spec.slots`` sequences, each with its own KV
+    buffer (``kv_unified`` off: faster from some hundred tokens of history on, and one sequence
+    cannot take another's room).
+
+    :raises LoadFailed: not enough memory, or a combination of options that the library refuses.
+    """
+    params = lib.llama_context_default_params()
+    params.n_ctx = spec.num_ctx * spec.slots
+    params.n_seq_max = spec.slots
+    params.n_batch = params.n_ubatch = spec.batch_size
+    params.n_outputs_max = spec.slots  # one row of logits per sequence; the default is n_batch
+    params.n_threads = params.n_threads_batch = spec.threads or len(os.sched_getaffinity(0))
+    params.flash_attn_type = _FLASH_ATTENTION[spec.flash_attention]
+    params.type_k = params.type_v = _cache_type(spec.cache_type)
+    params.kv_unified = False
+    params.swa_full = True  # else prefixes beyond the window could not be reused, nor shifted
+    params.no_perf = True
+    context = lib.llama_init_from_model(model, params)
+    if not context:
+        reason = journal.reason() or "the library gave no reason"
+        if "alloc" in reason:
+            raise LoadFailed(
+                f"not enough memory for a context of {spec.num_ctx} tokens x {spec.slots}: {reason}"
+            )
+        raise LoadFailed(f"unable to create the context: {reason}")
+    if not lib.llama_get_memory(context):
+        lib.llama_free(context)
+        raise LoadFailed("unable to load model: it has no KV cache, so it cannot generate text")
+    return context
+
+
+def _cache_type(name: str) -> int:
+    try:
+        return int(_CACHE_TYPES[name])
+    except KeyError:
+        known = ", ".join(_CACHE_TYPES)
+        raise LoadFailed(f"unknown KV cache type {name!r}; known are {known}") from None

@@ -1,0 +1,82 @@
+"""The tokenizer of a loaded model.
+
+Reads only: the library's vocabulary never changes after the load, each call of ``llama_tokenize``
+works on its own state, and ctypes releases the GIL, so the intake thread may tokenize while the
+step thread decodes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+
+from ollama_async.workers.child.engines.port import EngineError
+
+
+class Vocabulary:
+    """``model`` is the library's pointer; it must outlive this object."""
+
+    def __init__(self, model: Any) -> None:
+        self._vocab = lib.llama_model_get_vocab(model)
+        self.size: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.adds_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
+        self.bos = self._text(lib.llama_vocab_bos(self._vocab))
+        self.eos = self._text(lib.llama_vocab_eos(self._vocab))
+        self.suppressed = self._suppressed()
+        self._pieces: list[bytes | None] = [None] * self.size  # filled as tokens turn up
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of ``text``; lone surrogates count as "?".
+
+        :raises EngineError: the library cannot tokenize this text.
+        """
+        data = text.encode(errors="replace")
+        capacity = len(data) + 8  # no token is shorter than a byte; room for BOS, EOS, a prefix
+        tokens = (ctypes.c_int32 * capacity)()
+        count = self._tokenize(data, tokens, add_special, parse_special)
+        if count < 0:
+            tokens = (ctypes.c_int32 * -count)()
+            count = self._tokenize(data, tokens, add_special, parse_special)
+        if count < 0:
+            raise EngineError("the tokenizer refused the text")
+        return tokens[:count]
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; empty for control tokens and for ids that do not exist."""
+        if not 0 <= token < self.size:
+            return b""  # the library aborts the process on these
+        piece = self._pieces[token]
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    def _tokenize(self, data: bytes, tokens: Any, add_special: bool, parse_special: bool) -> int:
+        count: int = lib.llama_tokenize(
+            self._vocab, data, len(data), tokens, len(tokens), add_special, parse_special
+        )
+        return count
+
+    def _read_piece(self, token: int) -> bytes:
+        buffer = ctypes.create_string_buffer(64)
+        size = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[: max(size, 0)]
+
+    def _text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        raw: bytes | None = lib.llama_vocab_get_text(self._vocab, token)
+        return raw.decode(errors="replace") if raw else ""
+
+    def _suppressed(self) -> list[int]:
+        """Tokens that the model's file says must never be chosen."""
+        count = ctypes.c_int32(0)
+        tokens = lib.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(count))
+        return list(tokens[: count.value]) if tokens else []
