@@ -1,0 +1,449 @@
+"""One worker as its parent knows it: start, ask, listen, stop, and the news of its death.
+
+- Runs in: the gateway, on its loop; every call and every callback.
+- Owns: one channel and one process, from :meth:`WorkerLink.start` until :meth:`WorkerLink.closed`.
+- Tasks: none. Loop readers deliver what the child says; a timer watches for silence.
+- Talks to: the child, in :mod:`.messages`; its owner (the pool), through :class:`LinkEvents`.
+- Dies when: the child does, for whatever reason, and only then. Everything that goes wrong here
+  ends with SIGKILL and is told when the child is reaped, so there is one way to die and not many.
+
+A start is HELLO → READY, or why not, in a race with the child's exit and with a clock that only
+progress turns back. A link starts once; another try is another link, with another generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ollama_async import errors
+from ollama_async.workers import messages
+from ollama_async.workers.channel import Channel
+from ollama_async.workers.frames import FrameTooLarge
+from ollama_async.workers.messages import (
+    Cancel,
+    Done,
+    Failed,
+    Hello,
+    Loading,
+    Pieces,
+    Ready,
+    Refused,
+    Started,
+    Submit,
+    Text,
+    ToChild,
+    Tokens,
+    ToParent,
+    Vitals,
+)
+from ollama_async.workers.process import CHILD_MODULE, WorkerProcess, exit_words
+
+CRASH_TEXT = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations"
+    " or an internal error, check ollama server logs for details"
+)
+"""Ollama's sentence; what is known follows after a colon."""
+
+_QUESTION_TIMEOUT_S = 30.0
+_WATCH_PERIOD_S = 1.0
+_REAP_DEADLINE_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class LinkEvents(Protocol):
+    """What the owner of a link hears, on the loop, in the order in which the child said it.
+
+    Nothing comes before the child is ready, nothing after ``died``, and nothing once
+    :meth:`WorkerLink.stop` has been called. (What follows ``Ready`` in the same breath may come
+    a moment before ``start`` has returned.) An exception is logged and costs only its own message.
+    """
+
+    def pieces(self, items: list[tuple[int, str]]) -> None: ...
+
+    def started(self, request_id: int) -> None: ...
+
+    def done(self, done: Done) -> None: ...
+
+    def failed(self, failed: Failed) -> None: ...
+
+    def vitals(self, vitals: Vitals) -> None: ...
+
+    def died(self, reason: str) -> None:
+        """The ready worker ended and nobody had asked it to; it is reaped. ``reason`` is a text for
+        clients. Comes once. Requests without an end get no other word.
+        """
+
+
+class _Phase(enum.Enum):
+    NEW = enum.auto()
+    SPAWNED = enum.auto()  # nothing heard yet
+    LOADING = enum.auto()  # Hello was heard
+    READY = enum.auto()
+    ENDING = enum.auto()  # stopped, refused or given up: what it says no longer counts
+    DEAD = enum.auto()  # reaped, everything closed
+
+
+class WorkerLink:
+    """See the module. ``generation`` tells this child from every other one of this server.
+
+    ``stall_timeout_s``: a child that has work and says nothing for so long is killed (inf: never).
+    ``module`` is what the child runs (tests bring their own).
+    """
+
+    def __init__(
+        self,
+        events: LinkEvents,
+        *,
+        generation: int,
+        stall_timeout_s: float = math.inf,
+        module: str = CHILD_MODULE,
+    ) -> None:
+        self._events = events
+        self._generation = generation
+        self._stall_timeout_s = stall_timeout_s
+        self._module = module
+        self._phase = _Phase.NEW
+        self._loop: asyncio.AbstractEventLoop
+        self._channel: Channel
+        self._process: WorkerProcess
+        self._ready: asyncio.Future[Ready]
+        self._closed = asyncio.Event()
+        self._load_timeout_s = math.inf
+        self._load_clock: asyncio.Timeout | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
+        self._running: set[int] = set()
+        self._questions: dict[int, asyncio.Future[Tokens | Text]] = {}
+        self._question_ids = itertools.count(-1, -1)
+        self._verdict = ""
+        self._owes_death = False
+
+    @property
+    def pid(self) -> int:
+        """The child's; 0 before it was spawned."""
+        return 0 if self._phase is _Phase.NEW else self._process.pid
+
+    async def start(
+        self, argv: Sequence[str], environ: Mapping[str, str], *, load_timeout_s: float = math.inf
+    ) -> Ready:
+        """Spawn the child with these options and exactly these variables; wait until it is ready.
+
+        ``load_timeout_s`` bounds the time without a sign of progress (``Loading``, output on
+        stderr), not the whole load. If this fails or is cancelled, the child is killed and reaped
+        before the exception leaves (a second cancellation does not wait for the reaping, which
+        goes on by itself).
+
+        :raises LoadFailed: it could not be spawned, spoke wrongly, ended, or made no progress.
+        :raises ServerError: the child refused, and this is its reason.
+        """
+        assert self._phase is _Phase.NEW, "a link starts once"
+        self._loop = asyncio.get_running_loop()
+        self._ready = self._loop.create_future()
+        self._spawn(argv, environ)
+        self._load_timeout_s = load_timeout_s
+        try:
+            async with asyncio.timeout(_finite(load_timeout_s)) as self._load_clock:
+                return await self._ready
+        except TimeoutError:
+            await self._abandon()
+            raise errors.LoadFailed(
+                self._with_output(
+                    "timed out waiting for the model worker to start"
+                    f" - no progress for {load_timeout_s:g} s"
+                )
+            ) from None
+        except BaseException:  # whatever ends a start, cancellation included, ends the child
+            await self._abandon()
+            raise
+        finally:
+            self._load_clock = None
+
+    def submit(self, request: Submit) -> None:
+        """Hand a request over; never waits. Its end comes as ``done``, ``failed`` or ``died``.
+
+        The owner sends no more requests than the child has slots: that bounds what waits here when
+        the child does not read.
+
+        :raises WorkerDied: the link is not ready (any more).
+        :raises TooLarge: the request is longer than a frame may be.
+        """
+        self._send(request)
+        if not self._running:
+            self._heard_at = self._loop.time()  # silence begins to count with the work
+        self._running.add(request.id)
+
+    def cancel(self, request_id: int) -> None:
+        """Ask for an early end. ``done`` with reason ``cancel`` follows, or the end that had been
+        under way. No error if the worker is gone.
+        """
+        if self._phase is _Phase.READY and request_id in self._running:
+            self._channel.pipe.send(Cancel(request_id))
+
+    async def tokenize(
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = True,
+        timeout_s: float = _QUESTION_TIMEOUT_S,
+    ) -> list[int]:
+        """Token ids of ``text``.
+
+        :raises ServerError: the child's own reason; or EngineFailed: no answer in time; or
+            WorkerDied, TooLarge as in :meth:`submit`.
+        """
+        question_id = next(self._question_ids)
+        question = messages.Tokenize(question_id, text, add_special, parse_special)
+        answer = await self._ask(question_id, question, timeout_s)
+        if not isinstance(answer, Tokens):
+            raise errors.EngineFailed("the worker answered a question that was not asked")
+        return answer.tokens
+
+    async def detokenize(self, tokens: list[int], *, timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
+        """The text of token ids. Errors as :meth:`tokenize`."""
+        question_id = next(self._question_ids)
+        question = messages.Detokenize(question_id, tokens)
+        answer = await self._ask(question_id, question, timeout_s)
+        if not isinstance(answer, Text):
+            raise errors.EngineFailed("the worker answered a question that was not asked")
+        return answer.text
+
+    async def stop(self, grace_s: float) -> None:
+        """End the child: Quit, after half the grace TERM, after all of it KILL; wait until it is
+        reaped and everything is closed. Idempotent, and may be called at any time.
+
+        Events end here: who still has requests running answers for them. A ``start`` under way
+        fails. Cancelled half-way, it kills at once.
+        """
+        if self._phase in {_Phase.NEW, _Phase.DEAD}:
+            return
+        self._end()
+        if await self._process.stop(grace_s, ask=self._ask_to_quit):
+            await self._closed.wait()
+
+    async def closed(self) -> None:
+        """Wait until the child is reaped and everything is closed; the owner bounds it."""
+        await self._closed.wait()
+
+    # What the pipe says.
+
+    def received(self, batch: list[ToParent]) -> None:
+        self._heard_at = self._loop.time()
+        for message in batch:
+            if self._phase is _Phase.READY:
+                try:
+                    self._deliver(message)
+                except Exception:  # the boundary "worker message": the next one still counts
+                    log.exception("event of worker %d", self.pid)
+            elif self._phase is not _Phase.ENDING:
+                self._begin(message)
+
+    def broken(self, reason: str) -> None:
+        self._give_up(f"the worker wrote what cannot be read: {reason}")
+
+    # What the process says.
+
+    def printed(self) -> None:
+        self._turn_back_load_clock()
+
+    def exited(self, returncode: int) -> None:
+        self._verdict = self._verdict or exit_words(returncode)
+        self._read_rest()
+
+    def _spawn(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        channel = Channel()
+        try:
+            self._process = WorkerProcess.spawn(
+                [*channel.argv(generation=self._generation), *argv],
+                environ=environ,
+                pass_fds=channel.pass_fds,
+                listener=self,
+                module=self._module,
+            )
+        except OSError as reason:
+            channel.close()
+            raise errors.LoadFailed(f"error starting model worker: {reason}") from reason
+        channel.spawned()
+        channel.pipe.open(self)
+        self._channel = channel
+        self._phase = _Phase.SPAWNED
+
+    def _begin(self, message: ToParent) -> None:
+        """The order until ready: Hello, Loading …, Ready or Refused."""
+        match self._phase, message:
+            case _Phase.SPAWNED, Hello():
+                self._greet(message)
+            case _Phase.LOADING, Loading():
+                self._turn_back_load_clock()
+            case _Phase.LOADING, Ready():
+                self._phase = _Phase.READY
+                self._owes_death = True
+                self._watch_silence()
+                if not self._ready.done():
+                    self._ready.set_result(message)
+            case _Phase.LOADING, Refused():
+                if not self._ready.done():
+                    self._ready.set_exception(errors.from_code(message.code, message.message))
+                self._give_up("refused")
+            case _:
+                self._give_up(f"the worker spoke out of turn: {type(message).__name__}")
+
+    def _greet(self, hello: Hello) -> None:
+        if hello.protocol != messages.PROTOCOL:
+            self._give_up(
+                f"the worker speaks protocol {hello.protocol}, this server {messages.PROTOCOL}"
+            )
+        elif hello.generation != self._generation or hello.pid != self.pid:
+            self._give_up(
+                f"a worker of generation {hello.generation}, pid {hello.pid} answered; expected"
+                f" {self._generation}, {self.pid}"
+            )
+        else:
+            self._phase = _Phase.LOADING
+
+    def _deliver(self, message: ToParent) -> None:
+        match message:
+            case Pieces():
+                self._events.pieces(message.items)
+            case Started():
+                self._events.started(message.id)
+            case Done():
+                self._running.discard(message.id)
+                self._events.done(message)
+            case Failed():
+                self._running.discard(message.id)
+                if message.id < 0:
+                    self._answer(message.id, errors.from_code(message.code, message.message))
+                else:
+                    self._events.failed(message)
+            case Tokens() | Text():
+                self._answer(message.id, message)
+            case Vitals():
+                self._events.vitals(message)
+            case Hello() | Loading() | Ready() | Refused():
+                self._give_up(f"the worker spoke out of turn: {type(message).__name__}")
+
+    def _send(self, message: ToChild) -> None:
+        if self._phase is not _Phase.READY:
+            raise errors.WorkerDied(self._crash_text())
+        try:
+            self._channel.pipe.send(message)
+        except FrameTooLarge as reason:
+            raise errors.TooLarge(f"request too large for a worker: {reason}") from reason
+
+    async def _ask(self, question_id: int, question: ToChild, timeout_s: float) -> Tokens | Text:
+        self._send(question)
+        answer: asyncio.Future[Tokens | Text] = self._loop.create_future()
+        self._questions[question_id] = answer
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise errors.EngineFailed(f"the worker did not answer in {timeout_s:g} s") from None
+        finally:
+            del self._questions[question_id]
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # it may have lost a race with a cancellation
+
+    def _answer(self, question_id: int, answer: Tokens | Text | errors.ServerError) -> None:
+        """Nobody may be waiting any more: that is not an error."""
+        question = self._questions.get(question_id)
+        if question is None or question.done():
+            return
+        if isinstance(answer, errors.ServerError):
+            question.set_exception(answer)
+        else:
+            question.set_result(answer)
+
+    def _turn_back_load_clock(self) -> None:
+        if self._load_clock is not None and not math.isinf(self._load_timeout_s):
+            self._load_clock.reschedule(self._loop.time() + self._load_timeout_s)
+
+    def _watch_silence(self) -> None:
+        """Once a second (more often for small limits): has a child with work been silent?"""
+        if math.isinf(self._stall_timeout_s):
+            return
+        silent_s = self._loop.time() - self._heard_at
+        if self._running and silent_s >= self._stall_timeout_s:
+            # The loop itself may have been late: what lies in the ring counts as heard.
+            self._channel.pipe.read_some()
+            if self._loop.time() - self._heard_at >= self._stall_timeout_s:
+                self._give_up(f"silent for {self._stall_timeout_s:g} s while requests ran: killed")
+                return
+        period_s = min(_WATCH_PERIOD_S, self._stall_timeout_s / 4)
+        self._watch = self._loop.call_later(period_s, self._watch_silence)
+
+    def _ask_to_quit(self) -> None:
+        self._channel.pipe.send(messages.Quit())
+
+    def _give_up(self, reason: str) -> None:
+        """Kill it; the reason is told when it is reaped."""
+        self._verdict = self._verdict or reason
+        self._phase = _Phase.ENDING
+        self._process.kill()
+
+    def _end(self) -> None:
+        """The owner wants to hear no more."""
+        self._owes_death = False
+        self._verdict = self._verdict or "stopped"
+        self._phase = _Phase.ENDING
+        self._fail_questions()
+
+    async def _abandon(self) -> None:
+        """A start that failed: kill, and wait until all is closed (with a limit: see stop)."""
+        if self._phase is _Phase.DEAD:
+            return
+        self._end()
+        self._process.kill()
+        if await self._process.wait(_REAP_DEADLINE_S):
+            await self._closed.wait()
+        if not self._ready.cancel() and not self._ready.cancelled():
+            self._ready.exception()  # it lost a race with the cancellation: nobody will ask for it
+
+    def _read_rest(self) -> None:
+        """The child is dead: first all that it had said, a gulp for each turn of the loop."""
+        if self._phase is not _Phase.ENDING and self._channel.pipe.read_some():
+            self._loop.call_soon(self._read_rest)
+            return
+        self._bury()
+
+    def _bury(self) -> None:
+        self._channel.close()
+        self._phase = _Phase.DEAD
+        if self._watch is not None:
+            self._watch.cancel()
+        if not self._ready.done():
+            self._ready.set_exception(
+                errors.LoadFailed(
+                    self._with_output(f"model worker has terminated: {self._verdict}")
+                )
+            )
+        self._fail_questions()
+        self._closed.set()
+        if self._owes_death:
+            self._owes_death = False
+            log.error("worker %d died: %s", self.pid, self._verdict)
+            self._events.died(self._crash_text())
+
+    def _fail_questions(self) -> None:
+        for question in self._questions.values():
+            if not question.done():
+                question.set_exception(errors.WorkerDied(self._crash_text()))
+
+    def _crash_text(self) -> str:
+        return self._with_output(f"{CRASH_TEXT}: {self._verdict}")
+
+    def _with_output(self, text: str) -> str:
+        lines = [] if self._phase is _Phase.NEW else self._process.tail.telling_lines()
+        return ": ".join([text, "\n".join(lines)]) if lines else text
+
+
+def _finite(timeout_s: float) -> float | None:
+    return None if math.isinf(timeout_s) else timeout_s

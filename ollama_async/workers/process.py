@@ -1,0 +1,234 @@
+"""One worker process, from exec to reaped.
+
+- Runs in: the gateway, on its loop.
+- Owns: the process group, its pidfd, the reading end of its stdout and stderr.
+- Tasks: none; two loop readers. They stay until the process is reaped, whatever becomes of callers.
+- Talks to: nobody; see :mod:`.link`.
+- Dies when: the process does; its whole group is killed then, so no grandchild stays.
+
+The child is exec'd, not forked: no state, no locks and no CUDA context come along, and its argv can
+be typed by hand. It leads a session of its own, so a Ctrl-C in the terminal reaches only us. A
+grandchild that makes itself another session is beyond our reach.
+
+The exit is seen through a pidfd, which the loop watches like a socket: no SIGCHLD handler, no
+thread, and no confusion with a process that got the same number later. The group is killed between
+that and reaping, while the dead leader still holds the number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+CHILD_MODULE = "ollama_async.workers.child"
+TAIL_BYTES = 8 << 10
+
+_GULP_BYTES = 16 << 10
+_REAP_DEADLINE_S = 10.0
+_DEFAULT_ENVIRON = {"GOMP_SPINCOUNT": "1000"}
+"""OpenMP's threads spin before they sleep; for ever, by default, when there are as many as cores,
+and then a busy neighbour costs a factor of four."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]+")
+_TELLING = re.compile(
+    r"error|fail|fatal|abort|assert|exception|what\(\)|cannot|denied", re.IGNORECASE
+)
+
+log = logging.getLogger(__name__)
+
+
+class ProcessListener(Protocol):
+    """Who hears of a process. Plain functions on the loop; they must not raise."""
+
+    def printed(self) -> None:
+        """The process wrote something to stdout or stderr."""
+
+    def exited(self, returncode: int) -> None:
+        """It is dead and reaped; comes exactly once. Negative: the signal that killed it."""
+
+
+class OutputTail:
+    """The last 8 KiB that a process printed, and each whole line to the log."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._tail = bytearray()
+        self._partial = b""
+        self._on_line = on_line
+
+    def feed(self, data: bytes) -> None:
+        self._tail += data
+        del self._tail[:-TAIL_BYTES]
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > TAIL_BYTES:  # a line without end must not grow for ever
+            lines, self._partial = [*lines, self._partial], b""
+        for line in lines:
+            if text := _printable(line):
+                self._on_line(text)
+
+    def close(self) -> None:
+        """Forward a last line that was not ended."""
+        if text := _printable(self._partial):
+            self._on_line(text)
+        self._partial = b""
+
+    def telling_lines(self, limit: int = 3) -> list[str]:
+        """The last lines that sound like a failure; if none does, the last lines."""
+        lines = [text for line in bytes(self._tail).split(b"\n") if (text := _printable(line))]
+        return ([line for line in lines if _TELLING.search(line)] or lines)[-limit:]
+
+
+class WorkerProcess:
+    """A running child. Made by :meth:`spawn` only."""
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], output: int, pidfd: int, listener: ProcessListener
+    ) -> None:
+        self.pid = popen.pid
+        self.tail = OutputTail(lambda line: log.info("worker %d: %s", popen.pid, line))
+        self._popen = popen
+        self._output = output
+        self._pidfd = pidfd
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._reaped = asyncio.Event()
+        self._loop.add_reader(output, self._printed)
+        self._loop.add_reader(pidfd, self._exited)
+
+    @classmethod
+    def spawn(
+        cls,
+        argv: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        pass_fds: Sequence[int],
+        listener: ProcessListener,
+        module: str = CHILD_MODULE,
+    ) -> WorkerProcess:
+        """Start ``python -P -m module argv…`` with exactly these variables and descriptors.
+
+        Call it on the loop, in the main thread: the child asks to be killed when its parent's
+        *thread* ends. It blocks for the vfork and exec, one to two milliseconds, whatever the size
+        of the gateway.
+
+        :raises OSError: no process could be made; nothing is left behind.
+        """
+        output, output_child = os.pipe()
+        try:
+            os.set_blocking(output, False)
+            popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output_child,
+                stderr=output_child,
+                env={**_DEFAULT_ENVIRON, **environ},
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+            try:
+                pidfd = os.pidfd_open(popen.pid)
+            except OSError:
+                popen.kill()
+                popen.wait()
+                raise
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(output_child)
+        return cls(popen, output, pidfd, listener)
+
+    async def stop(self, grace_s: float, *, ask: Callable[[], None]) -> bool:
+        """End it: ``ask``, after half the grace TERM, after all of it KILL; True when reaped.
+
+        Cancelled half-way, it kills at once; reaping goes on by itself. A process that even KILL
+        does not end within ten seconds (a driver holds it) is logged and left to the pidfd.
+        """
+        try:
+            ask()
+            if await self.wait(grace_s / 2):
+                return True
+            self._signal(signal.SIGTERM)
+            if await self.wait(grace_s / 2):
+                return True
+            log.warning("worker %d did not stop within %g s: killed", self.pid, grace_s)
+        finally:
+            self.kill()
+        if await self.wait(_REAP_DEADLINE_S):
+            return True
+        log.error("worker %d: not dead %g s after SIGKILL", self.pid, _REAP_DEADLINE_S)
+        return False
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether it is reaped, waiting up to ``timeout_s`` for that."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._reaped.wait()
+        except TimeoutError:
+            pass
+        return self._reaped.is_set()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group; nothing if it is reaped already. Returns at once."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._popen.returncode is not None:
+            return  # the number may be somebody else's by now
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            self._popen.send_signal(number)  # so early that it leads no group yet
+
+    def _printed(self) -> None:
+        """One gulp per turn of the loop: a child that prints without end slows down only itself."""
+        if self._read_output():
+            self._listener.printed()
+
+    def _read_output(self) -> int:
+        try:
+            data = os.read(self._output, _GULP_BYTES)
+        except BlockingIOError:
+            return 0
+        if data:
+            self.tail.feed(data)
+        else:
+            self._loop.remove_reader(self._output)  # all ends are closed; the exit follows
+        return len(data)
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._signal(signal.SIGKILL)  # grandchildren; the leader is dead and not yet reaped
+        returncode = self._popen.wait()
+        for _ in range(64):  # what a pipe can hold, and no more: somebody may hold it open
+            if not self._read_output():
+                break
+        self.tail.close()
+        self._loop.remove_reader(self._output)
+        os.close(self._output)
+        os.close(self._pidfd)
+        self._reaped.set()
+        self._listener.exited(returncode)
+
+
+def exit_words(returncode: int) -> str:
+    """How a process ended, for people."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = "unknown"
+    if returncode == -signal.SIGKILL:
+        return "killed by signal 9 (out of memory?)"
+    return f"killed by signal {-returncode} ({name})"
+
+
+def _printable(line: bytes) -> str:
+    return _CONTROL.sub(" ", line.decode(errors="replace")).strip()
