@@ -165,7 +165,7 @@ def _checked(option: Option, value: Any) -> Any:
         raise WrongOptionType(f'option "{option.name}" must be of type {option.kind}')
     # written so that NaN is outside, too
     if not (option.low <= value <= option.high):
-        low, high = (f"{bound:.15g}" for bound in (option.low, option.high))
+        low, high = (f"{bound}" for bound in (option.low, option.high))
         raise OptionOutOfRange(f'option "{option.name}" must be between {low} and {high}')
     return int(value) if option.kind == "integer" else float(value)
 

@@ -1,0 +1,269 @@
+"""The one decoder: Go's leniency, Go's words, and both roads lead to the same place."""
+
+import base64
+import contextlib
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.api.decode import _fast, decode, fit, from_base64
+from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
+from ollama_async.api.scan import MAX_DEPTH, is_deep, scan
+from ollama_async.errors import BadRequest
+
+
+def complaint(body: bytes, kind: type[msgspec.Struct] = GenerateRequest) -> str:
+    with pytest.raises(BadRequest) as caught:
+        decode(body, kind)
+    return caught.value.message
+
+
+SYNTAX = [
+    (b"", "missing request body"),
+    (b" \n\t", "missing request body"),
+    (b"x", "invalid character 'x' looking for beginning of value"),
+    (b"{", "unexpected EOF"),
+    (b'{"a"', "unexpected EOF"),
+    (b'"abc', "unexpected EOF"),
+    (b"tru", "unexpected EOF"),
+    (b"{}}"[:1] + b",}", "invalid character ',' looking for beginning of object key string"),
+    (b'{"a":1,}', "invalid character '}' looking for beginning of object key string"),
+    (b"[1,]", "invalid character ']' looking for beginning of value"),
+    (b'{"a" 1}', "invalid character '1' after object key"),
+    (b'{"a":1 "b":2}', "invalid character '\"' after object key:value pair"),
+    (b"[1 2]", "invalid character '2' after array element"),
+    (b"[01]", "invalid character '1' after array element"),
+    (b"[-a]", "invalid character 'a' in numeric literal"),
+    (b"[1.]", "invalid character ']' after decimal point in numeric literal"),
+    (b"[1e+]", "invalid character ']' in exponent of numeric literal"),
+    (b"[nul1]", "invalid character '1' in literal null (expecting 'l')"),
+    (b'["\\x"]', "invalid character 'x' in string escape code"),
+    (b'["\\u12g4"]', "invalid character 'g' in \\u hexadecimal character escape"),
+    (b'["a\nb"]', "invalid character '\\n' in string literal"),
+    (b"['a']", "invalid character '\\'' looking for beginning of value"),
+    (b"\xef\xbb\xbf{}", "invalid character 'ï' looking for beginning of value"),
+    (b"\x80", "invalid character '\\u0080' looking for beginning of value"),
+    (b"NaN", "invalid character 'N' looking for beginning of value"),
+]
+
+
+@pytest.mark.parametrize(("body", "text"), SYNTAX)
+def test_syntax_errors_have_the_words_of_go(body, text):
+    assert complaint(body) == text
+
+
+TYPES = [
+    (GenerateRequest, b'{"options":"x"}', "string", "options", "map[string]interface {}"),
+    (GenerateRequest, b'{"model":1}', "number", "model", "string"),
+    (GenerateRequest, b'{"RAW":"x"}', "string", "raw", "bool"),
+    (GenerateRequest, b'{"stream":1}', "number", "stream", "bool"),
+    (GenerateRequest, b'{"context":[1.5]}', "number 1.5", "context", "int"),
+    (GenerateRequest, b'{"images":"x"}', "string", "images", "[]api.ImageData"),
+    (GenerateRequest, b'{"images":[{}]}', "object", "images", "api.ImageData"),
+    (ChatRequest, b'{"tools":true}', "bool", "tools", "api.Tools"),
+    (ChatRequest, b'{"messages":{}}', "object", "messages", "[]api.Message"),
+    (ChatRequest, b'{"messages":[{"content":[]}]}', "array", "messages.content", "string"),
+    (
+        ChatRequest,
+        b'{"messages":[{"tool_calls":[{"function":{"arguments":"{}"}}]}]}',
+        "string",
+        "messages.tool_calls.function.arguments",
+        "api.ToolCallFunctionArguments",
+    ),
+    (CreateRequest, b'{"files":["x"]}', "array", "files", "map[string]string"),
+    (CreateRequest, b'{"from":[]}', "array", "from", "string"),
+]
+
+
+@pytest.mark.parametrize(("kind", "body", "value", "field", "go"), TYPES)
+def test_type_errors_name_the_field_and_type_as_go_does(kind, body, value, field, go):
+    place = f"Go struct field {kind.__name__}.{field} of type {go}"
+    assert complaint(body, kind) == f"json: cannot unmarshal {value} into {place}"
+
+
+def test_a_body_that_is_no_object_names_the_request():
+    text = "json: cannot unmarshal array into Go value of type api.GenerateRequest"
+    assert complaint(b"[]") == text
+
+
+def test_the_first_of_several_type_errors_is_told():
+    assert "GenerateRequest.model" in complaint(b'{"model":1,"prompt":2,"options":3}')
+
+
+def test_only_the_first_value_counts():
+    assert decode(b'{"model":"a"} {"model":"b"} garbage', GenerateRequest).model == "a"
+
+
+def test_field_names_match_without_regard_to_case():
+    request = decode(b'{"MODEL":"m","Prompt":"p","\xc5\xbfystem":"s"}', GenerateRequest)
+    assert (request.model, request.prompt, request.system) == ("m", "p", "s")
+
+
+def test_the_last_of_equal_names_wins_whatever_its_case():
+    body = b'{"model":"a","Model":"b","model":"c","MODEL":"d"}'
+    assert decode(body, GenerateRequest).model == "d"
+
+
+def test_a_wrong_case_deep_inside_is_not_lost():
+    request = decode(b'{"messages":[{"role":"User","Content":"hi"}]}', ChatRequest)
+    assert (request.messages[0].role, request.messages[0].content) == ("user", "hi")
+
+
+def test_null_is_absent_everywhere():
+    names = GenerateRequest.__struct_encode_fields__
+    assert decode(json.dumps(dict.fromkeys(names)).encode(), GenerateRequest) == GenerateRequest()
+    assert decode(b"null", ChatRequest) == ChatRequest()
+    assert decode(b'{"messages":[null],"tools":[null]}', ChatRequest).messages[0].role == ""
+
+
+def test_unknown_fields_are_ignored_at_every_depth():
+    body = b'{"x":[{}],"messages":[{"role":"user","y":1,"tool_calls":[{"type":"function"}]}]}'
+    assert decode(body, ChatRequest).messages[0].tool_calls[0].function.name == ""
+
+
+def test_bytes_that_are_not_text_become_one_mark_each():
+    body = b'{"prompt":"\xff\xe2\x82 \\ud800 \\ud83d\\ude00 \xed\xa0\x80"}'
+    expected = "\ufffd\ufffd\ufffd \ufffd \U0001f600 \ufffd\ufffd\ufffd"
+    assert decode(body, GenerateRequest).prompt == expected
+
+
+def test_numbers_that_no_float_holds_are_refused():
+    assert complaint(b'{"options":{"a":1e999}}').startswith("json: cannot unmarshal number 1e999")
+    assert "number 999" in complaint(b'{"options":{"a":' + b"9" * 5000 + b"}}")
+
+
+def test_integers_beyond_64_bits_become_floats_so_that_they_can_be_packed():
+    request = decode(b'{"tools":[{"n":123456789012345678901234567890}]}', ChatRequest)
+    assert request.tools[0]["n"] == 1.2345678901234568e29
+    msgspec.msgpack.encode(request)
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH - 2, MAX_DEPTH + 1, 500, 995, 100_000])
+def test_deep_nesting_is_an_error_and_never_a_recursion(levels):
+    body = b'{"options":{"a":' + b"[" * levels + b"]" * levels + b"}}"
+    if levels < MAX_DEPTH - 1:
+        assert msgspec.msgpack.encode(decode(body, GenerateRequest))
+    else:
+        assert complaint(body) == "invalid character '[' exceeded max depth"
+
+
+def test_brackets_in_strings_are_not_nesting():
+    assert not is_deep(json.dumps({"prompt": '[{"\\' * 2000}).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("data:image/png;base64,AA==", 4),
+        ("A", 0),
+        ("AAAAAA", 4),
+        ("AAAAA", 4),
+        ("AA=", 3),
+        ("AA=A", 2),
+        ("AA==AA==", 4),
+        ("A===", 1),
+        ("====", 0),
+        ("AAA=A", 4),
+        ("AA-_", 2),
+        ("AAA\u00e9", 3),
+    ],
+)
+def test_bad_base64_is_told_by_its_offset(text, at):
+    body = json.dumps({"images": [text]}).encode()
+    assert complaint(body) == f"illegal base64 data at input byte {at}"
+
+
+@given(st.binary(max_size=60))
+def test_base64_reads_what_was_written_line_ends_included(data):
+    text = base64.encodebytes(data).decode()
+    assert from_base64(text) == data == from_base64(text.replace("\n", "\r\n"))
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"keep_alive":"300"}', 'time: missing unit in duration "300"'),
+        (b'{"keep_alive":true}', "Unsupported type: 'bool'"),
+        (b'{"keep_alive":[1]}', "Unsupported type: '[]interface {}'"),
+        (
+            b'{"think":"x"}',
+            'invalid think value: "x" (must be "high", "medium", "low", "max", true, or false)',
+        ),
+        (
+            b'{"think":3}',
+            'think must be a boolean or string ("high", "medium", "low", "max", true, or false)',
+        ),
+    ],
+)
+def test_special_fields_have_texts_of_their_own(body, text):
+    assert complaint(body) == complaint(body, ChatRequest) == text
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+MESSAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "System", "TOOL", ""]),
+        "content": st.text(),
+        "images": st.lists(st.binary(max_size=9).map(lambda b: base64.b64encode(b).decode())),
+        "tool_calls": st.lists(
+            st.fixed_dictionaries(
+                {"function": st.fixed_dictionaries({"name": st.text(), "arguments": st.just({})})}
+            ),
+            max_size=2,
+        ),
+    },
+)
+CHAT = st.fixed_dictionaries(
+    {"model": st.text()},
+    optional={
+        "messages": st.lists(MESSAGE, max_size=4),
+        "stream": st.booleans(),
+        "options": st.dictionaries(st.text(), JSON, max_size=4),
+        "tools": st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=3),
+        "format": JSON,
+        "keep_alive": st.sampled_from(["5m", "-1s", 0, -1, 3.5]),
+        "think": st.sampled_from([True, False, "low"]),
+        "top_logprobs": st.integers(0, 20),
+    },
+)
+
+
+@given(CHAT, st.booleans())
+def test_both_roads_read_the_same(value, ascii_only):
+    body = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+    try:
+        fast = _fast(ChatRequest).decode(body)
+    except ValueError:
+        assert "\\ud" in body.decode(errors="replace") or "\ufffd" in body.decode(errors="replace")
+        return
+    assert fit(scan(body), ChatRequest) == fast == decode(body, ChatRequest)
+
+
+@given(JSON)
+def test_a_scan_of_what_json_wrote_gives_it_back(value):
+    assert scan(json.dumps(value).encode()) == value
+
+
+FRAGMENTS = st.sampled_from(
+    [b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u", b"d800", b"null", b"true", b"-", b"1",
+     b"e", b".", b"0", b" ", b'"model"', b'"messages"', b'"images"', b'"keep_alive"', b"\xff"]
+)  # fmt: skip
+
+
+@given(st.binary(max_size=40) | st.lists(FRAGMENTS, max_size=25).map(b"".join))
+def test_any_bytes_give_a_request_or_a_bad_request(body):
+    for kind in (ChatRequest, GenerateRequest, CreateRequest):
+        with contextlib.suppress(BadRequest):
+            assert isinstance(decode(body, kind), kind)

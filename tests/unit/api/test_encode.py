@@ -1,0 +1,83 @@
+import json
+import math
+import re
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.api import encode
+from ollama_async.api.ollama import AnswerMessage, ChatResponse, GenerateResponse
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (1_735_787_045_678_901_234, "2025-01-02T03:04:05.678901234Z"),
+        (1_735_787_045_670_000_000, "2025-01-02T03:04:05.67Z"),
+        (1_735_787_045_000_000_001, "2025-01-02T03:04:05.000000001Z"),
+    ],
+)
+def test_times_are_printed_as_go_prints_them(nanoseconds, text):
+    assert encode.utc(nanoseconds) == text
+
+
+@given(st.floats(0, 4e9))
+def test_local_times_mean_the_same_moment(seconds):
+    text = re.sub(r"(\.\d{6})\d+", r"\1", encode.local(seconds))
+    assert abs(datetime.fromisoformat(text).timestamp() - seconds) < 2e-6
+
+
+def test_never_is_centuries_ahead():
+    assert datetime.fromisoformat(encode.local(math.inf)[:19]).year > datetime.now(UTC).year + 280
+
+
+@given(st.text(), st.text())
+def test_a_line_is_one_json_object_with_the_text(model, text):
+    line = encode.Lines.generate(model).line(text)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    value = json.loads(line)
+    assert list(value) == ["model", "created_at", "response", "done"]
+    assert (value["model"], value["response"], value["done"]) == (model, text, False)
+    chat = json.loads(encode.Lines.chat(model).line(text))
+    assert list(chat) == ["model", "created_at", "message", "done"]
+    assert chat["message"] == {"role": "assistant", "content": text}
+
+
+def test_a_fast_line_and_a_struct_say_the_same():
+    line = encode.Lines.chat("m").line("x")
+    value = msgspec.json.decode(line, type=ChatResponse)
+    assert encode.to_line(value) == line
+
+
+def test_keys_come_in_the_order_of_go_and_zeros_are_left_out():
+    full = GenerateResponse(
+        model="m",
+        created_at="t",
+        response="",
+        thinking="h",
+        done=True,
+        done_reason="stop",
+        context=[1],
+        total_duration=1,
+        load_duration=2,
+        prompt_eval_count=3,
+        prompt_eval_duration=4,
+        eval_count=5,
+        eval_duration=6,
+    )
+    assert list(json.loads(encode.to_json(full))) == [
+        "model", "created_at", "response", "thinking", "done", "done_reason", "context",
+        "total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration",
+        "eval_count", "eval_duration",
+    ]  # fmt: skip
+    empty = ChatResponse(
+        model="m", created_at="t", message=AnswerMessage(role="assistant", content=""), done=False
+    )
+    assert encode.to_json(empty) == (
+        b'{"model":"m","created_at":"t","message":{"role":"assistant","content":""},"done":false}'
+    )
