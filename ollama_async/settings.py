@@ -18,6 +18,7 @@ import msgspec
 from ollama_async import durations
 
 DEFAULT_PORT = 11434
+CACHE_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 _ORIGIN_SCHEMES = (
     *("http://", "https://", "chrome-extension://", "safari-extension://"),
@@ -184,6 +185,12 @@ def _switch(raw: str) -> str:
     return "on" if _boolean(raw) else "off"
 
 
+def _cache_type(raw: str) -> str:
+    if raw.lower() not in CACHE_TYPES:
+        raise ValueError
+    return raw.lower()
+
+
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_HOST",
@@ -286,8 +293,8 @@ VARIABLES: tuple[Variable, ...] = (
         field="kv_cache_type",
         default="f16",
         shown_default="f16",
-        read=str.lower,
-        meaning="Type of the KV cache: f16, q8_0, q4_0, …",
+        read=_cache_type,
+        meaning=f"Type of the KV cache: {', '.join(CACHE_TYPES)}",
     ),
     Variable(
         name="OLLAMA_GPU_OVERHEAD",

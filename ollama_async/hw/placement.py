@@ -1,52 +1,39 @@
-"""Which device a model goes to: a pure choice over facts."""
+"""Which devices may hold a model, and how much of each: pure choices over facts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 
-import msgspec
+from ollama_async.hw.gpus import Gpu
+from ollama_async.hw.machine import Machine
 
 CPU = "cpu"
-_GPU_HEADROOM = 0.8
-"""A model is only put on a GPU that it fills to at most this share of what is free, as in Ollama:
-estimates are rough, and running out of GPU memory kills the worker.
+_GPU_SHARE = 0.8
+"""A GPU is filled to at most this share of what is free, as in Ollama: estimates are rough, and
+running out of GPU memory kills the worker.
 """
+_CPU_SHARE = 0.95
 
 
-class Device(msgspec.Struct, frozen=True):
-    """``id`` is :data:`CPU` or a GPU's UUID; ``free_bytes`` what our own workers leave of it."""
+def capacity(machine: Machine, *, gpu_overhead_bytes: int = 0) -> dict[str, int]:
+    """Bytes for models on each device: a GPU by its UUID, and :data:`CPU`."""
+    rooms = {
+        gpu.uuid: max(0, int((gpu.free_bytes - gpu_overhead_bytes) * _GPU_SHARE))
+        for gpu in machine.gpus
+    }
+    rooms[CPU] = int(machine.host.available_bytes * _CPU_SHARE)
+    return rooms
 
-    id: str
-    free_bytes: int
-    index: int = -1
 
+def rank(gpus: Iterable[Gpu], *, num_gpu: int | None, main_gpu: int | None) -> list[str]:
+    """Devices to try, best first: GPUs with most free memory first, the CPU last.
 
-def choose(
-    devices: Sequence[Device],
-    need_bytes: int,
-    *,
-    reserved: Mapping[str, int] | None = None,
-    main_gpu: int | None = None,
-    wants_cpu: bool = False,
-) -> Device | None:
-    """The GPU with most room among those that fit, else the CPU, else None.
-
-    ``reserved`` are bytes promised to loads under way. ``main_gpu`` pins an index; ``wants_cpu``
-    (``num_gpu: 0``) forbids GPUs. A pinned GPU that is too small gives None, not another device.
+    ``num_gpu`` 0 means the CPU alone. ``main_gpu`` pins one GPU by index; if it does not exist the
+    list is empty, never another device.
     """
-    taken = reserved or {}
-
-    def room(device: Device) -> int:
-        free = device.free_bytes - taken.get(device.id, 0)
-        return int(free * _GPU_HEADROOM) if device.id != CPU else free
-
-    gpus = [] if wants_cpu else [device for device in devices if device.id != CPU]
-    if main_gpu is not None and gpus:
-        gpus = [device for device in gpus if device.index == main_gpu]
-        fitting = [device for device in gpus if room(device) >= need_bytes]
-        return fitting[0] if fitting else None
-    fitting = [device for device in gpus if room(device) >= need_bytes]
-    if fitting:
-        return max(fitting, key=room)
-    cpus = (device for device in devices if device.id == CPU)
-    return next((device for device in cpus if room(device) >= need_bytes), None)
+    if num_gpu == 0:
+        return [CPU]
+    if main_gpu is not None:
+        return [gpu.uuid for gpu in gpus if gpu.index == main_gpu]
+    by_room = sorted(gpus, key=lambda gpu: gpu.free_bytes, reverse=True)
+    return [*(gpu.uuid for gpu in by_room), CPU]

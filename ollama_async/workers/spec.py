@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+DEFAULT_BATCH = 512
+"""Tokens of one engine step at most, Ollama's ``num_batch``."""
+
 
 class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker needs to load one model.
@@ -19,7 +22,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     num_ctx: int
     slots: int
     threads: int = 0
-    batch_size: int = 512
+    batch_size: int = DEFAULT_BATCH
     gpu_layers: int = 0
     main_gpu: int = -1
     use_mmap: bool = True

@@ -1,0 +1,88 @@
+"""How a model would be loaded on this machine: one plan for each device that may hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ollama_async.errors import LoadFailed
+from ollama_async.hw import placement, sizing
+from ollama_async.hw.machine import Machine
+from ollama_async.hw.placement import CPU
+from ollama_async.queue.plan import Plan, Planner
+from ollama_async.queue.port import Needs, Target
+from ollama_async.settings import Settings
+from ollama_async.workers.spec import DEFAULT_BATCH, LoadSpec
+
+_GATEWAY_CORES_FROM = 4
+"""From so many cores on one is left to the gateway; below, a thread less would cost too much."""
+
+
+class LoadPlan(Plan, frozen=True, kw_only=True):
+    """A plan with all that a worker is started with. ``environ`` is for the child alone."""
+
+    spec: LoadSpec
+    environ: dict[str, str]
+
+
+def planner(settings: Settings, machine: Callable[[], Machine]) -> Planner:
+    """The :data:`Planner` of this machine. ``machine`` answers at once, from what was last seen;
+    it lists only GPUs that the engine library can use.
+    """
+
+    def plan(target: Target, needs: Needs) -> list[LoadPlan]:
+        seen = machine()
+        devices = placement.rank(seen.gpus, num_gpu=needs.num_gpu, main_gpu=needs.main_gpu)
+        if not devices:
+            raise LoadFailed(f"main_gpu {needs.main_gpu}: this machine has no such GPU")
+        return [_plan(target, needs, settings, seen, device) for device in devices]
+
+    return plan
+
+
+def _plan(
+    target: Target, needs: Needs, settings: Settings, machine: Machine, device: str
+) -> LoadPlan:
+    on_cpu = device == CPU
+    room = placement.capacity(machine, gpu_overhead_bytes=settings.gpu_overhead_bytes)
+    gpu_bytes = 0 if on_cpu else sum(gpu.memory_bytes for gpu in machine.gpus)
+    num_ctx = sizing.context(
+        needs.num_ctx or 0,
+        settings.context_length or sizing.default_context(gpu_bytes),
+        target.train_ctx,
+    )
+    footprint = sizing.footprint(
+        weights_bytes=target.weights_bytes,
+        cache_bytes_per_token=target.cache_bytes_per_token,
+        cache_type=settings.kv_cache_type,
+        num_ctx=num_ctx,
+        available_bytes=room[device],
+        num_parallel=settings.num_parallel,
+        on_cpu=on_cpu,
+    )
+    spec = LoadSpec(
+        engine=target.engine,
+        model=target.path,
+        num_ctx=num_ctx,
+        slots=footprint.slots,
+        threads=needs.num_thread or _threads(machine.host.cores),
+        batch_size=needs.num_batch or DEFAULT_BATCH,
+        gpu_layers=0 if on_cpu else _gpu_layers(needs),
+        use_mmap=needs.use_mmap is not False,
+        cache_type=settings.kv_cache_type,
+        flash_attention=settings.flash_attention,
+    )
+    return LoadPlan(
+        demand={device: footprint.total_bytes},
+        slots=footprint.slots,
+        num_ctx=num_ctx,
+        spec=spec,
+        environ={"CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
+    )
+
+
+def _threads(cores: int) -> int:
+    return cores - 1 if cores >= _GATEWAY_CORES_FROM else cores
+
+
+def _gpu_layers(needs: Needs) -> int:
+    return -1 if needs.num_gpu is None else needs.num_gpu
