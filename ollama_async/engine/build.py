@@ -1,0 +1,263 @@
+"""Builds the native engine library for this machine: ``python -P -m ollama_async.engine.build``.
+
+A dependency cannot be given compiler flags, so the library is built here, from its source package,
+with two corrections (see docs/adr/0001-engine.md): a header of ours that makes AMX code of GCC
+safe, and no AVX512-FP16. The wheel is kept under ``OLLAMA_ASYNC_CACHE``, by everything that its
+content depends on, so only the first build takes minutes.
+
+Standard library only: the set-up runs this with a bare interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from ollama_async.engine import command, cpu
+
+DISTRIBUTION = "llama-cpp-python"
+VERSION = "0.3.36"
+"""The release that was measured; pyproject.toml allows a range around it."""
+
+REBUILD_COMMAND = "ollama-async engine build"
+"""What log lines and errors tell people to run."""
+
+HEADER = Path(__file__).with_name("gcc_amx.h")
+BUILD_LIMIT_S = 3600.0
+INSTALL_LIMIT_S = 300.0
+_WITHOUT_FP16 = "-mno-avx512fp16"
+_OUR_FLAGS = re.compile(r"-DCMAKE_(C|CXX)_FLAGS(?::STRING)?=(.*)", re.DOTALL)
+
+
+class Compilers(NamedTuple):
+    """Paths of the C and the C++ compiler that CMake will choose."""
+
+    c: str
+    cxx: str
+
+
+class Recipe(NamedTuple):
+    """Everything that decides the content of a wheel; ``key`` names it."""
+
+    requirement: str
+    cmake_args: tuple[str, ...]
+    key: str
+
+
+class BuildFailed(Exception):
+    """The library could not be built or installed, and what to do about it."""
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """``OLLAMA_ASYNC_CACHE``, read as :mod:`ollama_async.settings` reads it."""
+    text = environ.get("OLLAMA_ASYNC_CACHE", "").strip().strip("\"'")
+    return Path(text or "~/.cache/ollama_async").expanduser()
+
+
+def find_compilers(environ: Mapping[str, str] = os.environ) -> Compilers:
+    """The compilers in CMake's order of preference.
+
+    :raises BuildFailed: there is none.
+    """
+    path = environ.get("PATH")
+    c = _first([environ.get("CC", ""), "cc", "gcc", "clang"], path)
+    cxx = _first([environ.get("CXX", ""), "c++", "g++", "clang++"], path)
+    if not c or not cxx:
+        raise BuildFailed("no C++ compiler found; on Debian: apt install g++")
+    return Compilers(c, cxx)
+
+
+def recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -> Recipe:
+    """What would be built here and now."""
+    arguments = cmake_args(compilers, environ.get("CMAKE_ARGS", ""))
+    requirement = f"{DISTRIBUTION}=={VERSION}"
+    ingredients = {
+        "requirement": requirement,
+        # the header's place does not matter, its content does
+        "arguments": [word.replace(str(HEADER), "HEADER") for word in arguments],
+        "header": hashlib.sha256(HEADER.read_bytes()).hexdigest(),
+        "compilers": [_version_of(compiler) for compiler in compilers],
+        "environ": [environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS")],
+        "cpu": cpu.fingerprint(),
+    }
+    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    return Recipe(requirement, arguments, f"{VERSION}-{digest[:16]}")
+
+
+def cmake_args(compilers: Compilers, users: str) -> tuple[str, ...]:
+    """Arguments for CMake: ours, then the user's ``CMAKE_ARGS``.
+
+    The user's compiler flags are put behind ours instead of replacing them.
+    """
+    include = f"-include {shlex.quote(str(HEADER))}"
+    flags = {
+        "C": [include, *_without_fp16(compilers.c, "c")],
+        "CXX": [include, *_without_fp16(compilers.cxx, "c++")],
+    }
+    others = []
+    for word in shlex.split(users):
+        own = _OUR_FLAGS.fullmatch(word)
+        if own:
+            flags[own[1]].append(own[2])
+        else:
+            others.append(word)
+    ours = [f"-DCMAKE_{language}_FLAGS={' '.join(words)}" for language, words in flags.items()]
+    return ("-DGGML_NATIVE=ON", *ours, *others)
+
+
+def wheel(folder: Path, python: str = sys.executable, *, force: bool = False) -> Path:
+    """The wheel for this machine, built unless it is in ``folder`` (the cache) already.
+
+    ``python`` needs ``pip``. Two builds at once are one build: the second waits for the first.
+
+    :raises BuildFailed: with the end of the build's log.
+    """
+    compilers = find_compilers()
+    plan = recipe(compilers)
+    shelf = folder / "wheels" / plan.key
+    try:
+        shelf.mkdir(parents=True, exist_ok=True)
+        with _locked(shelf / "lock"):
+            found = None if force else stored(folder, plan)
+            return found or _build(plan, compilers, shelf, python)
+    except OSError as reason:
+        raise BuildFailed(f"cannot keep the wheel: {reason}") from reason
+
+
+def stored(folder: Path, plan: Recipe) -> Path | None:
+    """The wheel of this recipe, if it was built before."""
+    return next(iter(sorted((folder / "wheels" / plan.key).glob("*.whl"))), None)
+
+
+def install(built: Path, python: str = sys.executable, *, log: Path) -> None:
+    """Put the wheel into ``python``'s environment in place of whatever build is there.
+
+    :raises BuildFailed: ``pip`` refused.
+    """
+    arguments = ["install", "--no-deps", "--force-reinstall", "--no-index", str(built)]
+    _pip(python, arguments, title="Installing the engine", log=log, timeout_s=INSTALL_LIMIT_S)
+
+
+def _build(plan: Recipe, compilers: Compilers, shelf: Path, python: str) -> Path:
+    """Compile into a folder beside the final name, then rename: a half wheel is never found."""
+    with tempfile.TemporaryDirectory(dir=shelf, prefix="partial-") as partial:
+        arguments = ["wheel", "--verbose", "--no-deps", "--no-cache-dir"]
+        arguments += ["--no-binary", DISTRIBUTION, "--wheel-dir", partial, plan.requirement]
+        environ = {**os.environ, "CMAKE_ARGS": shlex.join(plan.cmake_args)}
+        environ.update(CC=compilers.c, CXX=compilers.cxx)
+        environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(len(os.sched_getaffinity(0))))
+        _pip(
+            python,
+            arguments,
+            title="Compiling the engine (some minutes, once)",
+            log=shelf / "build.log",
+            timeout_s=BUILD_LIMIT_S,
+            environ=environ,
+        )
+        wheels = list(Path(partial).glob("*.whl"))
+        if len(wheels) != 1:
+            raise BuildFailed(f"pip made {len(wheels)} wheels instead of one; see {shelf}")
+        target = shelf / wheels[0].name
+        wheels[0].replace(target)
+        return target
+
+
+def _pip(
+    python: str,
+    arguments: Sequence[str],
+    *,
+    title: str,
+    log: Path,
+    timeout_s: float,
+    environ: Mapping[str, str] | None = None,
+) -> None:
+    line = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    try:
+        command.run(line, title=title, log=log, timeout_s=timeout_s, environ=environ)
+    except command.CommandFailed as reason:
+        raise BuildFailed(str(reason)) from reason
+
+
+def _without_fp16(compiler: str, language: str) -> list[str]:
+    """The flag, where the compiler knows it: older ones have no AVX512-FP16 to switch off."""
+    if not cpu.is_x86():
+        return []
+    line = [compiler, _WITHOUT_FP16, "-x", language, "-fsyntax-only", "/dev/null"]
+    known = subprocess.run(line, capture_output=True, timeout=60, check=False)
+    return [_WITHOUT_FP16] if known.returncode == 0 else []
+
+
+def _version_of(compiler: str) -> str:
+    line = [compiler, "--version"]
+    shown = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return shown.stdout.partition("\n")[0]
+
+
+def _first(names: Sequence[str], path: str | None) -> str:
+    return next((found for name in names if name and (found := shutil.which(name, path=path))), "")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the kernel lets go when the process ends."""
+    deadline = time.monotonic() + BUILD_LIMIT_S
+    said = False
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BuildFailed(f"another build still holds {path}") from None
+            if not said:
+                print("Waiting for another build of the engine.", file=sys.stderr)  # noqa: T201
+                said = True
+            time.sleep(0.5)
+        yield
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``ollama-async engine build``: build for this CPU and install into this environment."""
+    parser = argparse.ArgumentParser(
+        prog=REBUILD_COMMAND,
+        description="Build the native engine library for this machine and install it.",
+    )
+    parser.add_argument("--force", action="store_true", help="build even if a wheel is kept")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    folder = cache_folder()
+    try:
+        built = wheel(folder, force=options.force)
+        install(built, log=folder / "wheels" / "install.log")
+    except BuildFailed as reason:
+        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"The engine is installed: {built.name} (kept in {built.parent}).")  # noqa: T201
+    return 0
+
+
+def _terminated(_number: int, _frame: object) -> NoReturn:
+    """Unwind, so that the compiler's processes are killed and nothing half-built stays."""
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
