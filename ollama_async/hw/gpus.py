@@ -34,6 +34,25 @@ def list_gpus() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
+def visible(gpus: list[Gpu], selection: str | None) -> list[Gpu]:
+    """Those that ``CUDA_VISIBLE_DEVICES`` leaves: indices or (beginnings of) UUIDs, up to the first
+    entry that names none, as CUDA reads it. None: all.
+    """
+    if selection is None:
+        return gpus
+    chosen: list[Gpu] = []
+    for word in (part.strip() for part in selection.split(",")):
+        found = next((gpu for gpu in gpus if _is_named(gpu, word)), None)
+        if found is None:
+            break
+        chosen.append(found)
+    return chosen
+
+
+def _is_named(gpu: Gpu, word: str) -> bool:
+    return word == str(gpu.index) if word.isdigit() else bool(word) and gpu.uuid.startswith(word)
+
+
 def _describe(index: int) -> Gpu | None:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)

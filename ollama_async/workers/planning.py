@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ollama_async.errors import LoadFailed
 from ollama_async.hw import placement, sizing
@@ -18,15 +18,17 @@ _GATEWAY_CORES_FROM = 4
 
 
 class LoadPlan(Plan, frozen=True, kw_only=True):
-    """A plan with all that a worker is started with. ``environ`` is for the child alone."""
+    """A plan with all that a worker is started with. ``environ`` is its whole environment."""
 
     spec: LoadSpec
     environ: dict[str, str]
 
 
-def planner(settings: Settings, machine: Callable[[], Machine]) -> Planner:
+def planner(
+    settings: Settings, machine: Callable[[], Machine], environ: Mapping[str, str]
+) -> Planner:
     """The :data:`Planner` of this machine. ``machine`` answers at once, from what was last seen;
-    it lists only GPUs that the engine library can use.
+    it lists only GPUs that the engine library can use. ``environ`` is what workers inherit.
     """
 
     def plan(target: Target, needs: Needs) -> list[LoadPlan]:
@@ -34,13 +36,19 @@ def planner(settings: Settings, machine: Callable[[], Machine]) -> Planner:
         devices = placement.rank(seen.gpus, num_gpu=needs.num_gpu, main_gpu=needs.main_gpu)
         if not devices:
             raise LoadFailed(f"main_gpu {needs.main_gpu}: this machine has no such GPU")
-        return [_plan(target, needs, settings, seen, device) for device in devices]
+        return [_plan(target, needs, settings, seen, device, environ=environ) for device in devices]
 
     return plan
 
 
 def _plan(
-    target: Target, needs: Needs, settings: Settings, machine: Machine, device: str
+    target: Target,
+    needs: Needs,
+    settings: Settings,
+    machine: Machine,
+    device: str,
+    *,
+    environ: Mapping[str, str],
 ) -> LoadPlan:
     on_cpu = device == CPU
     room = placement.capacity(machine, gpu_overhead_bytes=settings.gpu_overhead_bytes)
@@ -76,7 +84,7 @@ def _plan(
         slots=footprint.slots,
         num_ctx=num_ctx,
         spec=spec,
-        environ={"CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
+        environ={**environ, "CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
     )
 
 

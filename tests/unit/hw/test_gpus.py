@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from ollama_async.hw.gpus import Gpu, list_gpus
+from ollama_async.hw.gpus import Gpu, list_gpus, visible
 from ollama_async.hw.machine import survey
 
 
@@ -41,3 +41,16 @@ def test_a_machine_without_a_driver_has_no_gpus(monkeypatch):
     monkeypatch.setattr(pynvml, "nvmlInit", refuse)
 
     assert survey().gpus == ()
+
+
+@pytest.mark.parametrize(
+    ("selection", "indices"),
+    [(None, [0, 1, 2]), ("", []), ("2,0", [2, 0]), ("GPU-1", [1]), ("1,9,0", [1]), ("-1", [])],
+)
+def test_cuda_visible_devices_is_read_as_cuda_reads_it(selection, indices):
+    gpus = [
+        Gpu(index=n, uuid=f"GPU-{n}abc", name="H200", memory_bytes=1, free_bytes=1)
+        for n in range(3)
+    ]
+
+    assert [gpu.index for gpu in visible(gpus, selection)] == indices

@@ -30,7 +30,7 @@ def plans(needs=Needs(), *, cores=2, gpus=(), **variables):  # noqa: B008  # fro
     machine = Machine(
         Host(cores=cores, memory_bytes=32 * GIB, available_bytes=16 * GIB), tuple(gpus)
     )
-    return planner(Settings.from_environ(variables), lambda: machine)(TARGET, needs)
+    return planner(Settings.from_environ(variables), lambda: machine, {"LANG": "C"})(TARGET, needs)
 
 
 def test_a_machine_without_gpus_has_one_plan():
@@ -38,14 +38,15 @@ def test_a_machine_without_gpus_has_one_plan():
 
     assert list(plan.demand) == [CPU]
     assert (plan.num_ctx, plan.slots, plan.spec.gpu_layers) == (4096, 21, 0)
-    assert plan.environ == {"CUDA_VISIBLE_DEVICES": ""}
+    assert plan.environ == {"LANG": "C", "CUDA_VISIBLE_DEVICES": ""}
     assert (plan.spec.num_ctx, plan.spec.slots, plan.spec.model) == (4096, 21, "/m.gguf")
 
 
 def test_a_gpu_is_tried_first_and_pinned_by_its_uuid():
     first, last = plans(gpus=[GPU])
 
-    assert (list(first.demand), first.environ) == (["GPU-a"], {"CUDA_VISIBLE_DEVICES": "GPU-a"})
+    assert list(first.demand) == ["GPU-a"]
+    assert first.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
     assert (first.num_ctx, first.spec.gpu_layers) == (32_768, -1)
     assert list(last.demand) == [CPU]
 
