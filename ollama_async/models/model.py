@@ -1,0 +1,231 @@
+"""One model as the rest of the server sees it, and how it is read from the store."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from ollama_async.api.ollama import ModelDetails
+from ollama_async.conversation import Message
+from ollama_async.errors import BadRequest, LoadFailed, ServerError
+from ollama_async.models.blobs import Blobs
+from ollama_async.models.facts import ModelFacts, facts_of, human_number
+from ollama_async.models.gguf import read_header
+from ollama_async.models.manifest import Config, Layer, Manifest, read_config, read_manifest
+from ollama_async.names import ModelName
+
+_MANIFEST_LIMIT_BYTES = 4 << 20
+_TEXT_LIMIT_BYTES = 8 << 20
+_MOST_FACTS = 1024
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that can be asked.
+
+    ``name``: short, with tag, spelled as on disk. ``key`` tells apart what a worker loads: equal
+    for two names of the same files. ``digest``: sha256 of the manifest, 64 hex digits.
+    ``size``: bytes of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or
+    for the scripted engine the name in its file. ``template``: Go text, "" if there is none.
+    ``parameters``: as stored, types not checked.
+    """
+
+    name: str
+    engine: Literal["llama_cpp", "scripted"] = "llama_cpp"
+    key: str
+    digest: str
+    size: int
+    modified_at: float
+    details: ModelDetails
+    path: str
+    blob_digest: str = ""
+    template: str = ""
+    system: str = ""
+    parameters: dict[str, Any] = {}
+    messages: list[Message] = []
+    licenses: list[str] = []
+    capabilities: tuple[str, ...] = ("completion",)
+    facts: ModelFacts
+    projectors: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+
+
+class FactsCache:
+    """Facts by digest: a blob's content never changes, and a header takes up to 100 ms to read."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._facts: dict[str, ModelFacts] = {}
+
+    def facts(self, digest: str) -> ModelFacts:
+        """:raises BadRequest: not a sound GGUF. :raises OSError: the blob cannot be read."""
+        known = self._facts.get(digest)
+        if known is None:
+            known = facts_of(read_header(self._blobs.path(digest)))
+            if len(self._facts) >= _MOST_FACTS:
+                self._facts.clear()
+            self._facts[digest] = known
+        return known
+
+
+def read_model(name: ModelName, path: Path, blobs: Blobs, cache: FactsCache) -> Model:
+    """Read everything that ``path``, a manifest, refers to.
+
+    :raises FileNotFoundError: the manifest is gone.
+    :raises BadRequest: the model lives on another server.
+    :raises LoadFailed: the model is broken, or of a kind that cannot be run here.
+    """
+    modified_at = path.stat().st_mtime
+    try:
+        data = _bounded(path)
+        reader = _Reader(name, read_manifest(data), blobs, cache)
+        return reader.model(hashlib.sha256(data).hexdigest(), modified_at)
+    except FileNotFoundError as error:
+        if Path(error.filename) == path:
+            raise
+        raise LoadFailed(
+            f"model '{name.short}' is broken: {Path(error.filename).name} is missing"
+        ) from None
+    except (BadRequest, OSError) as error:
+        if isinstance(error, _Elsewhere):
+            raise
+        reason = error.message if isinstance(error, ServerError) else error.strerror or error
+        raise LoadFailed(f"model '{name.short}' is broken: {reason}") from error
+
+
+class _Elsewhere(BadRequest):
+    """The manifest only points to another server."""
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_MANIFEST_LIMIT_BYTES + 1)
+    if len(data) > _MANIFEST_LIMIT_BYTES:
+        raise OSError("the manifest is too large")
+    return data
+
+
+class _Reader:
+    """Turns one manifest into a :class:`Model`."""
+
+    def __init__(
+        self, name: ModelName, manifest: Manifest, blobs: Blobs, cache: FactsCache
+    ) -> None:
+        self._name = name
+        self._manifest = manifest
+        self._blobs = blobs
+        self._cache = cache
+
+    def model(self, digest: str, modified_at: float) -> Model:
+        config = self._config()
+        if config.remote_host or config.remote_model:
+            raise _Elsewhere("this server cannot run this remote model")
+        weights = self._layers("model")
+        if not weights:
+            raise LoadFailed(
+                f"model '{self._name.short}' has no GGUF weights; only GGUF models can be run"
+            )
+        blob_digest = weights[0].digest
+        facts = self._cache.facts(blob_digest)
+        adapters, projectors = self._layers("adapter"), self._layers("projector")
+        template = "".join(self._texts("template", "prompt")[:1])
+        return Model(
+            name=self._name.short,
+            key="+".join([blob_digest, *(layer.digest for layer in (*adapters, *projectors))]),
+            digest=digest,
+            size=self._manifest.size,
+            modified_at=modified_at,
+            details=_details(config, weights[0].from_, facts),
+            path=str(self._present(blob_digest)),
+            blob_digest=blob_digest,
+            template=template,
+            system="".join(self._texts("system")[:1]),
+            parameters=self._json("params", dict[str, Any], {}),
+            messages=self._json("messages", list[Message], []),
+            licenses=self._texts("license"),
+            capabilities=_capabilities(config, facts, bool(projectors), template),
+            facts=facts,
+            projectors=tuple(str(self._present(layer.digest)) for layer in projectors),
+            adapters=tuple(str(self._present(layer.digest)) for layer in adapters),
+        )
+
+    def _config(self) -> Config:
+        digest = self._manifest.config.digest
+        return read_config(self._blobs.read(digest, _TEXT_LIMIT_BYTES)) if digest else Config()
+
+    def _layers(self, *kinds: str) -> list[Layer]:
+        return [layer for layer in self._manifest.layers if layer.kind in kinds]
+
+    def _present(self, digest: str) -> Path:
+        path = self._blobs.path(digest)
+        path.stat()
+        return path
+
+    def _texts(self, *kinds: str) -> list[str]:
+        return [
+            self._blobs.read(layer.digest, _TEXT_LIMIT_BYTES).decode(errors="replace")
+            for layer in self._layers(*kinds)
+        ]
+
+    def _json(self, kind: str, form: Any, absent: Any) -> Any:
+        layers = self._layers(kind)
+        if not layers:
+            return absent
+        try:
+            return msgspec.json.decode(
+                self._blobs.read(layers[0].digest, _TEXT_LIMIT_BYTES), type=form
+            )
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"its {kind} layer is not valid: {error}") from None
+
+
+def _details(config: Config, parent: str, facts: ModelFacts) -> ModelDetails:
+    quantization = config.file_type
+    if quantization.lower() in {"", "unknown"}:
+        quantization = facts.quantization
+    return ModelDetails(
+        parent_model=parent,
+        format=config.model_format or "gguf",
+        family=config.model_family or facts.architecture,
+        families=config.model_families,
+        parameter_size=config.model_type or human_number(facts.parameter_count),
+        quantization_level=quantization,
+        context_length=config.context_length or facts.train_ctx,
+        embedding_length=config.embedding_length or facts.embedding_length,
+    )
+
+
+def _capabilities(
+    config: Config, facts: ModelFacts, has_projector: bool, go_template: str
+) -> tuple[str, ...]:
+    """Ollama's words, in its order of discovery, from the template that is in force: the Go
+    template if there is one, else the file's own.
+    """
+    jinja = "" if go_template else facts.chat_template
+    checks = {
+        "embedding": facts.is_embedding,
+        "completion": not facts.is_embedding,
+        "vision": facts.has_vision or has_projector,
+        "audio": facts.has_audio,
+        "tools": _uses(go_template, "Tools") or "tools" in jinja or "tool_call" in jinja,
+        "insert": _uses(go_template, "Suffix"),
+        "thinking": _uses(go_template, "Thinking")
+        or _jinja_thinks(jinja)
+        or config.model_family in {"gptoss", "gpt-oss"},
+    }
+    found = [*config.capabilities, *(word for word, holds in checks.items() if holds)]
+    return tuple(dict.fromkeys(found))
+
+
+def _uses(go_template: str, field: str) -> bool:
+    return re.search(rf"\{{\{{[^}}]*\.{field}\b", go_template) is not None
+
+
+def _jinja_thinks(jinja: str) -> bool:
+    if "<think>" in jinja and "</think>" in jinja:
+        return True
+    splits = re.search(r"""split\(\s*['"]</think>['"]""", jinja) is not None
+    return splits and "reasoning_content" not in jinja and "<SPECIAL_12>" not in jinja

@@ -1,0 +1,119 @@
+"""How the store touches the disk: whole files or none, one writer at a time, clear errors."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ollama_async.errors import StorageFailed
+
+LOCK_NAME = ".lock"
+TEMPORARY_PREFIX = ".tmp-"
+"""Never a valid part of a model's name nor a digest, so that every reader passes over it."""
+
+_LOCK_TIMEOUT_S = 30.0
+_LOCK_RETRY_S = 0.02
+
+
+@contextmanager
+def storage_errors(root: Path) -> Iterator[None]:
+    """Turn what the operating system says into :class:`StorageFailed` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(_explain(error, root)) from error
+
+
+def _explain(error: OSError, root: Path) -> str:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"no space left on the disk of the model store {root}"
+    if error.errno == errno.EFBIG:
+        return f"the file is too large for the disk of the model store {root}"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return f"the model store {root} is not writable"
+    return f"model store {root}: {error.strerror or error}"
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Be the only one, among all threads and processes, who changes what manifests refer to.
+
+    Polls, because ``flock`` has no deadline of its own.
+
+    :raises StorageFailed: somebody else has held the lock for 30 seconds.
+    :raises OSError: the lock file cannot be made.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StorageFailed(
+                        f"the model store {root} is locked by another process"
+                    ) from None
+                time.sleep(_LOCK_RETRY_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class NewFile:
+    """A file that is written beside its place and appears there whole, by :meth:`publish`.
+
+    Used as a context: whatever was not published is gone afterwards. All methods may raise OSError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._descriptor, path = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX)
+        self._path: Path | None = Path(path)
+
+    def write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def publish(self, name: str) -> None:
+        """Put the file into its folder as ``name``, over what is there, safe from power cuts."""
+        os.fchmod(self._descriptor, 0o644)
+        os.fsync(self._descriptor)
+        assert self._path is not None, "published twice"
+        self._path.rename(self._folder / name)
+        self._path = None
+        _sync_folder(self._folder)
+
+    def discard(self) -> None:
+        """Close, and remove what was not published. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
+            self._path = None
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
