@@ -35,6 +35,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 import psutil
+from multidict import CIMultiDict
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104  # as in Ollama's list
 BUILT_IN_ORIGINS = (
@@ -61,12 +62,16 @@ _HEADERS = ",".join(
         *("X-Api-Key", "Anthropic-Version"),  # beyond Ollama: /v1/messages from a browser
     )
 )
-_VARY = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
-PREFLIGHT_HEADERS: tuple[tuple[str, str], ...] = (
-    ("Access-Control-Allow-Methods", _METHODS),
-    ("Access-Control-Allow-Headers", _HEADERS),
-    ("Access-Control-Max-Age", "43200"),
+PREFLIGHT_HEADERS = CIMultiDict(
+    [
+        ("Access-Control-Allow-Methods", _METHODS),
+        ("Access-Control-Allow-Headers", _HEADERS),
+        ("Access-Control-Max-Age", "43200"),
+        ("Vary", "Access-Control-Request-Method"),
+        ("Vary", "Access-Control-Request-Headers"),
+    ]
 )
+"""The answer to a page's ``OPTIONS``, besides what every answer to it has."""
 
 
 class Guards:
@@ -91,13 +96,6 @@ class Guards:
         if self._allows_all:
             return [("Access-Control-Allow-Origin", "*")]
         return [("Vary", "Origin"), ("Access-Control-Allow-Origin", origin)]
-
-    def preflight_headers(self, origin: str) -> list[tuple[str, str]]:
-        """Headers of the answer to a page's ``OPTIONS``."""
-        if self._allows_all:
-            return [*PREFLIGHT_HEADERS, ("Access-Control-Allow-Origin", "*")]
-        vary = [("Vary", name) for name in _VARY]
-        return [*PREFLIGHT_HEADERS, *vary, ("Access-Control-Allow-Origin", origin)]
 
     def _is_allowed_origin(self, origin: str) -> bool:
         if self._allows_all:

@@ -61,7 +61,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("ollama_model_vram_bytes", "gauge", ("model",), "Part of it on an accelerator"),
     Family("ollama_prompt_eval_total", "counter", ("model",), "Prompt tokens, cached ones too"),
     Family(
-        "ollama_prompt_cached_tokens_total", "counter", ("model",), "Prompt tokens found in the cache"
+        "ollama_prompt_cached_tokens_total",
+        "counter",
+        ("model",),
+        "Prompt tokens that were cached",
     ),
     Family("ollama_eval_total", "counter", ("model",), "Answer tokens"),
     Family(
@@ -137,7 +140,9 @@ class Metrics:
         self._build = (version, ollama_version)
         self._models = Names(MODEL_LIMIT)
         self._counts = {f.name: Counts() for f in FAMILIES if f.kind == "counter"}
-        self._tallies = {f.name: Tallies(_REQUEST_BOUNDS) for f in FAMILIES if f.kind == "histogram"}
+        self._tallies = {
+            f.name: Tallies(_REQUEST_BOUNDS) for f in FAMILIES if f.kind == "histogram"
+        }
         self._snapshot: Snapshot | None = None
         self._rendering = threading.Lock()
         self.registry.register(self)

@@ -17,6 +17,7 @@ bounded by the text's length whatever the client does, and nothing is dropped.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
@@ -34,7 +35,8 @@ merged into one object; the bytes and the work per token fall by a factor of ten
 class Lines(Protocol):
     """How one protocol writes a piece of an answer; ``piece`` returns one whole object."""
 
-    def piece(self, text: str) -> bytes: ...
+    @property
+    def piece(self) -> Callable[[str], bytes]: ...
 
 
 class Outbox:

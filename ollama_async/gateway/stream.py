@@ -21,12 +21,14 @@ The ladder of :func:`answer`, top rung first; each rung says what happens and wh
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
+from ollama_async.conversation import Usage
 from ollama_async.errors import ServerError
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.outbox import Outbox
@@ -38,25 +40,35 @@ JSON_TYPE = "application/json; charset=utf-8"
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What the last object of an answer says. Durations in nanoseconds.
 
-    ``text`` is the whole answer without streaming, and "" with it.
+    ``text`` is the whole answer without streaming, and "" with it. A zero is not said.
     """
 
     finish: Finish
-    text: str
-    load_ns: int
-    total_ns: int
+    text: str = ""
+    load_ns: int = 0
+    total_ns: int = 0
+
+    @classmethod
+    def without_answer(cls, reason: str) -> Ending:
+        """Nothing was generated: ``load`` or ``unload``."""
+        return cls(finish=Finish(reason, Usage(), []))
 
 
 class Voice(Protocol):
-    """How one protocol speaks: bytes of whole objects, separators included."""
+    """How one protocol answers. ``piece``, ``last`` and ``error`` are objects of a stream with
+    their separators; ``whole`` is the one JSON object without streaming.
+    """
 
     content_type: str
 
-    def piece(self, text: str) -> bytes: ...
+    @property
+    def piece(self) -> Callable[[str], bytes]: ...
 
     def last(self, ending: Ending) -> bytes: ...
 
     def error(self, error: ServerError) -> bytes: ...
+
+    def whole(self, ending: Ending) -> bytes: ...
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,9 +115,15 @@ async def answer(
 async def _whole(ask: Ask, outbox: Outbox) -> web.Response:
     while not outbox.has_ended:
         await outbox.wake()
-    finish = _finish_or_raise(outbox)
-    body = ask.voice.last(_ending(ask, outbox, finish, outbox.take()))
-    return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
+    if outbox.finish is None:
+        assert outbox.error is not None
+        raise outbox.error
+    return whole_response(ask.voice, _ending(ask, outbox, outbox.finish, outbox.take()))
+
+
+def whole_response(voice: Voice, ending: Ending) -> web.Response:
+    """The answer as one JSON object."""
+    return web.Response(body=voice.whole(ending), headers={"Content-Type": JSON_TYPE})
 
 
 async def _streamed(
@@ -140,13 +158,8 @@ def _tail(ask: Ask, outbox: Outbox) -> bytes:
     return rest + ask.voice.last(_ending(ask, outbox, outbox.finish, ""))
 
 
-def _finish_or_raise(outbox: Outbox) -> Finish:
-    if outbox.finish is None:
-        assert outbox.error is not None
-        raise outbox.error
-    return outbox.finish
-
-
 def _ending(ask: Ask, outbox: Outbox, finish: Finish, text: str) -> Ending:
+    if finish.reason == "load":
+        return Ending.without_answer("load")
     total_ns = int((perf_counter() - ask.began_at) * 1e9)
     return Ending(finish=finish, text=text, load_ns=outbox.load_ns, total_ns=total_ns)

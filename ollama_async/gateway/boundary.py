@@ -1,0 +1,133 @@
+"""The request boundary: the one place where an error becomes an HTTP answer.
+
+A middleware around every handler. It asks the guards, times the request, and turns what comes out
+into Ollama's answers: ``{"error": …}`` for our errors, gin's plain texts for unknown paths and
+methods, and for a bug a 500 that names a request id, whose traceback is in the log once and never
+on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+import msgspec
+from aiohttp import hdrs, web
+
+from ollama_async.errors import Busy, Forbidden, ServerError
+from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
+from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.stream import JSON_TYPE
+
+CLIENT_LEFT = 499
+"""nginx's number for it; it is never sent, only counted."""
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def boundary(guards: Guards, metrics: Metrics) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """The middleware."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began_at = perf_counter()
+        code = CLIENT_LEFT
+        try:
+            response = await _answered(request, handler, guards)
+            code = response.status
+            return response
+        finally:
+            metrics.request(_endpoint(request), code, began_at)
+
+    return guarded
+
+
+def error_response(error: ServerError) -> web.Response:
+    """``error`` with its status and Ollama's shape; :class:`Busy` says when to come again."""
+    headers = {"Content-Type": JSON_TYPE}
+    if isinstance(error, Busy):
+        headers["Retry-After"] = str(error.retry_after_s)
+    body = msgspec.json.encode({"error": error.message})
+    return web.Response(body=body, status=error.status, headers=headers)
+
+
+async def _answered(request: web.Request, handler: Handler, guards: Guards) -> web.StreamResponse:
+    try:
+        return _preflight(request, guards) or await handler(request)
+    except ServerError as error:
+        return error_response(error)
+    except web.HTTPNotFound:
+        return await _not_found(request)
+    except web.HTTPMethodNotAllowed as error:
+        allow = {"Allow": error.headers["Allow"]}
+        return web.Response(text="405 method not allowed", status=405, headers=allow)
+    except (asyncio.CancelledError, ConnectionError, web.HTTPException):
+        raise  # the client left; or aiohttp's own answer
+    except Exception:  # noqa: BLE001  # the request boundary: a bug must cost one request only
+        return _broken(request)
+
+
+def _preflight(request: web.Request, guards: Guards) -> web.Response | None:
+    """Refuse strangers' pages; answer ``OPTIONS``, which no handler sees.
+
+    :raises Forbidden: and which variable would allow it.
+    """
+    host = request.headers.get(hdrs.HOST, "")
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin and not is_same_origin(origin, host):
+        if not guards.is_allowed_origin(origin):
+            raise Forbidden(f"origin {origin!r} is not allowed; OLLAMA_ORIGINS can allow it")
+        if request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers=PREFLIGHT_HEADERS)
+    if not guards.is_allowed_host(host):
+        raise Forbidden(
+            f"host {host!r} is not allowed; add http://{host} to OLLAMA_ORIGINS to allow it"
+        )
+    if request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=204)
+    return None
+
+
+def cors_signal(guards: Guards) -> Callable[..., Awaitable[None]]:
+    """Adds the CORS headers to whatever is sent to a page of another, allowed origin."""
+
+    async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is None or is_same_origin(origin, request.headers.get(hdrs.HOST, "")):
+            return
+        if guards.is_allowed_origin(origin):
+            response.headers.extend(guards.cors_headers(origin))
+
+    return add_headers
+
+
+async def _not_found(request: web.Request) -> web.Response:
+    """Gin's 404; a known path with a slash too many is redirected, as gin does."""
+    path = request.rel_url.raw_path
+    if path.endswith("/") and len(path) > 1:
+        target = request.rel_url.with_path(path[:-1], encoded=True, keep_query=True)
+        match = await request.app.router.resolve(request.clone(rel_url=target))
+        if match.http_exception is None:
+            status = 301 if request.method == hdrs.METH_GET else 307
+            return web.Response(status=status, headers={"Location": str(target)})
+    return web.Response(text="404 page not found", status=404)
+
+
+def _broken(request: web.Request) -> web.Response:
+    request_id = secrets.token_hex(6)
+    _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
+    if request.writer.output_size:  # an answer is half sent: cutting it is the only honest end
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError
+    return error_response(ServerError(f"internal error (request {request_id})"))
+
+
+def _endpoint(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "other"

@@ -1,0 +1,24 @@
+"""How connections are served: the settings of aiohttp that the rest of the gateway relies on."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+KEEPALIVE_S = 75.0
+"""How long an idle connection stays open: longer than the pools of usual clients and proxies."""
+
+
+def build_runner(application: web.Application, *, shutdown_grace_s: float) -> web.AppRunner:
+    """The runner of ``application``; its owner sets it up, binds sites and cleans it up.
+
+    A client that leaves cancels its handler: while a prompt is read nothing is written, so no
+    failing write would ever tell. ``shutdown_grace_s`` is what running answers get in ``cleanup``.
+    There is no access log; the metrics count requests, and a line for each costs 30 µs.
+    """
+    return web.AppRunner(
+        application,
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_S,
+        shutdown_timeout=shutdown_grace_s,
+    )

@@ -1,0 +1,166 @@
+"""A fake queue whose answers a test plays by hand, and a real server around the stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
+
+import pytest
+from aiohttp import web
+
+from ollama_async.conversation import Inference, Prompt, Sampling, Usage
+from ollama_async.errors import ServerError
+from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.runner import build_runner
+from ollama_async.gateway.stream import Ask, answer
+from ollama_async.gateway.voices import GenerateVoice
+from ollama_async.queue.port import Finish, Job, LoadedModel, Needs, Sink, Snapshot, Target
+
+DEADLINE_S = 10.0
+
+
+class PlayedJob:
+    """One accepted job: the test says what happens to it. ``cancelled`` is set when it is."""
+
+    def __init__(self, job: Job, sink: Sink) -> None:
+        self.job = job
+        self.cancelled = asyncio.Event()
+        self._sink = sink
+        self._is_over = False
+
+    def cancel(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self.cancelled.set()
+
+    def start(self, load_ns: int = 5_000_000) -> PlayedJob:
+        if not self._is_over:
+            self._sink.started(load_ns)
+        return self
+
+    def say(self, *pieces: str) -> PlayedJob:
+        for piece in pieces:
+            if not self._is_over:
+                self._sink.text(piece)
+        return self
+
+    def end(self, reason: str = "stop", *, context: list[int] | None = None) -> PlayedJob:
+        if not self._is_over:
+            self._is_over = True
+            usage = Usage(prompt=7, cached=3, prompt_ns=1_000, answer=2, answer_ns=2_000)
+            if reason == "load":
+                usage = Usage()
+            self._sink.finished(Finish(reason, usage, context or []))
+        return self
+
+    def fail(self, error: ServerError) -> PlayedJob:
+        if not self._is_over:
+            self._is_over = True
+            self._sink.failed(error)
+        return self
+
+    def restart(self) -> bool:
+        """The worker died under it; true if the answer may start again."""
+        return self._sink.may_restart()
+
+
+class FakeInferring:
+    """``queue.port.Inferring``: hands every job to the test, or refuses it, or plays ``script``."""
+
+    def __init__(self) -> None:
+        self.jobs: asyncio.Queue[PlayedJob] = asyncio.Queue()
+        self.unloaded: list[str] = []
+        self.refusal: ServerError | None = None
+        self.script: Callable[[PlayedJob], object] | None = None
+        self.loaded: list[LoadedModel] = []
+        self.waiting = 0
+
+    def submit(self, job: Job, sink: Sink) -> PlayedJob:
+        if self.refusal is not None:
+            raise self.refusal
+        played = PlayedJob(job, sink)
+        if self.script is not None:
+            asyncio.get_running_loop().call_soon(self.script, played)
+        self.jobs.put_nowait(played)
+        return played
+
+    async def unload(self, key: str) -> None:
+        self.unloaded.append(key)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            waiting=self.waiting, capacity=512, running={}, loaded=self.loaded, loading=0
+        )
+
+    async def job(self) -> PlayedJob:
+        """The next job that was submitted."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.jobs.get()
+
+
+def a_target(name: str = "m:latest") -> Target:
+    return Target(
+        key="k",
+        name=name,
+        digest="0" * 64,
+        engine="scripted",
+        path="",
+        weights_bytes=0,
+        cache_bytes_per_token=0,
+        train_ctx=0,
+        details={},
+    )
+
+
+def a_job() -> Job:
+    inference = Inference(Prompt(raw="hi"), Sampling())
+    return Job(target=a_target(), needs=Needs(), client="test", inference=inference)
+
+
+@pytest.fixture
+def inferring() -> FakeInferring:
+    return FakeInferring()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(version="0", ollama_version="0")
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[web.Application], Awaitable[str]]]:
+    """Runs applications with the real runner on a free port of loopback; returns their URL."""
+    runners: list[web.AppRunner] = []
+
+    async def start(application: web.Application) -> str:
+        runner = build_runner(application, shutdown_grace_s=0.2)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def stream_url(serve, inferring, metrics) -> str:
+    """``POST /?stream=0|1``: one fixed job through the streaming loop, nothing else."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        stall_s = float(request.query.get("stall_s", "10"))
+        ask = Ask(
+            job=a_job(),
+            voice=GenerateVoice("m"),
+            model="m",
+            is_streamed=request.query.get("stream") != "0",
+            began_at=perf_counter(),
+        )
+        return await answer(request, inferring, ask, metrics, stall_s=stall_s)
+
+    application = web.Application()
+    application.router.add_post("/", handler)
+    return await serve(application)

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import aiohttp
+import pytest
+
+from ollama_async.errors import WorkerDied
+
+DEADLINE_S = 10.0
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+async def raw(stream_url):
+    """Opens connections that send one request and read only when told."""
+    writers = []
+
+    async def connect(query: str = "", *, receive_buffer: int | None = None):
+        host, port = stream_url.removeprefix("http://").split(":")
+        sock = socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=2**16)
+        writers.append(writer)
+        writer.write(f"POST /?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.close()
+
+
+def objects(body: bytes | str) -> list[dict]:
+    return [json.loads(line) for line in body.splitlines()]
+
+
+async def test_each_piece_of_a_client_that_keeps_up_is_one_object(session, stream_url, inferring):
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(session.post(stream_url))
+        job = (await inferring.job()).start().say("a")
+        response = await request
+        lines = [json.loads(await response.content.readline())]
+        for piece in ("b", "ü", '"\n'):
+            job.say(piece)
+            lines.append(json.loads(await response.content.readline()))
+        job.end(context=[1, 2])
+        lines.append(json.loads(await response.content.readline()))
+        rest = await response.read()
+
+    assert response.headers["Content-Type"] == "application/x-ndjson"
+    assert [line["response"] for line in lines] == ["a", "b", "ü", '"\n', ""]
+    assert [line["done"] for line in lines] == [False, False, False, False, True]
+    assert rest == b""
+    last = lines[-1]
+    assert last.pop("total_duration") > 0
+    assert last.pop("created_at").endswith("Z")
+    assert list(last.items()) == [
+        ("model", "m"),
+        ("response", ""),
+        ("done", True),
+        ("done_reason", "stop"),
+        ("context", [1, 2]),
+        ("load_duration", 5_000_000),
+        ("prompt_eval_count", 7),
+        ("prompt_eval_duration", 1_000),
+        ("eval_count", 2),
+        ("eval_duration", 2_000),
+    ]
+
+
+async def test_without_streaming_the_answer_is_one_object(session, stream_url, inferring):
+    inferring.script = lambda job: job.start().say("Hel", "lo").end()
+
+    async with session.post(stream_url + "?stream=0") as response:
+        body = await response.read()
+
+    assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert json.loads(body)["response"] == "Hello"
+
+
+async def test_many_pieces_at_once_merge_into_one_object(session, stream_url, inferring):
+    inferring.script = lambda job: job.start().say(*"abcdefghijklmnopqrstuvwxyz").end()
+
+    async with session.post(stream_url) as response:
+        lines = objects(await response.read())
+
+    assert [line["response"] for line in lines] == ["abcdefghijklmnopqrstuvwxyz", ""]
+
+
+async def test_an_answer_without_text_is_its_last_object(session, stream_url, inferring):
+    inferring.script = lambda job: job.start().end("length")
+
+    async with session.post(stream_url) as response:
+        lines = objects(await response.read())
+
+    assert [(line["response"], line["done_reason"]) for line in lines] == [("", "length")]
+
+
+async def test_an_error_after_text_is_one_line_and_the_end(session, stream_url, inferring):
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(session.post(stream_url))
+        job = (await inferring.job()).start().say("a")
+        response = await request
+        first = json.loads(await response.content.readline())
+        job.fail(WorkerDied("the worker died"))
+        rest = await response.read()
+
+    assert first["response"] == "a"
+    assert objects(rest) == [{"error": "the worker died"}]
+
+
+async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_url, inferring):
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(session.post(stream_url))
+        job = (await inferring.job()).start().say("void")
+        assert job.restart()
+        job.say("a")
+        response = await request
+        first = json.loads(await response.content.readline())
+        assert not job.restart()
+        job.end()
+        await response.read()
+
+    assert first["response"] == "a"
+
+
+async def test_an_answer_without_streaming_may_always_start_again(session, stream_url, inferring):
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(session.post(stream_url + "?stream=0"))
+        job = (await inferring.job()).start().say("void", "void")
+        assert job.restart()
+        job.say("a").end()
+        response = await request
+        body = await response.json()
+
+    assert body["response"] == "a"
+
+
+@pytest.mark.parametrize("query", ["stream=0", "stream=1"])
+@pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
+async def test_a_client_that_leaves_cancels_its_job(raw, inferring, metrics, query, phase):
+    reader, writer = await raw(query)
+    job = await inferring.job()
+    if phase != "queue":
+        job.start()
+    if phase == "decode":
+        job.say("a")
+        if query == "stream=1":
+            await reader.readuntil(b"\r\n\r\n")
+
+    writer.close()
+
+    async with asyncio.timeout(DEADLINE_S):
+        await job.cancelled.wait()
+    expected = f'ollama_requests_cancelled_total{{phase="{phase}"}} 1.0'
+    assert expected in metrics.render(inferring.snapshot()).decode()
+
+
+async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, inferring):
+    reader, _ = await raw(receive_buffer=4096)
+    job = (await inferring.job()).start()
+    pieces = [f"{n:07d}" + "x" * 1017 for n in range(12_000)]  # socket buffers hold a third
+    for piece in pieces:
+        job.say(piece)
+        await asyncio.sleep(0)  # one turn of the loop: time to flush
+    job.end()
+
+    await reader.readuntil(b"\r\n\r\n")
+    lines = objects(await _dechunked(reader))
+
+    assert "".join(line["response"] for line in lines) == "".join(pieces)
+    assert len(lines) < len(pieces)
+    assert lines[-1]["done"] is True
+
+
+async def test_a_client_that_never_reads_is_cut_and_its_job_cancelled(raw, inferring):
+    reader, writer = await raw("stall_s=0.05", receive_buffer=4096)
+    job = (await inferring.job()).start()
+    async with asyncio.timeout(DEADLINE_S):
+        while not job.cancelled.is_set():
+            job.say("x" * 4096)
+            await asyncio.sleep(0)
+
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        while True:
+            await reader.readexactly(65536)
+    writer.transport.abort()
+
+
+async def test_an_http_1_0_client_gets_lines_without_chunks(stream_url, inferring):
+    host, port = stream_url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST / HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    job = (await inferring.job()).start().say("a")
+    head = await reader.readuntil(b"\r\n\r\n")
+    first = await reader.readline()
+    job.say("b").end()
+    rest = await reader.read()
+    writer.close()
+
+    assert b"chunked" not in head
+    assert [line["response"] for line in objects(first + rest)] == ["a", "b", ""]
+
+
+async def _dechunked(reader: asyncio.StreamReader) -> bytes:
+    chunks = []
+    while size := int(await reader.readline(), 16):
+        chunks.append((await reader.readexactly(size + 2))[:-2])
+    return b"".join(chunks)
