@@ -1,0 +1,97 @@
+"""What can happen to the queue. Past tense: the scheduler is told, it is never asked.
+
+Every worker that a ``Load`` effect named ends in exactly one of :class:`WorkerRefused`,
+:class:`WorkerLost` and :class:`WorkerStopped`, sent when its process is reaped and its memory free.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ollama_async.queue.port import Needs, Target
+
+
+class Requested(msgspec.Struct, frozen=True, kw_only=True):
+    """A client wants a place. ``ticket`` is unique for ever and grows with time.
+
+    ``loads_only``: nothing is to be run, the ticket ends when the model is ready.
+    """
+
+    ticket: int
+    client: str
+    target: Target
+    needs: Needs = Needs()
+    keep_alive_s: float | None = None
+    loads_only: bool = False
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """The client left. An unknown or ended ticket is no error."""
+
+    ticket: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The worker has said its last word about the ticket: the slot is free."""
+
+    ticket: int
+
+
+class WorkerReady(msgspec.Struct, frozen=True):
+    """``slots`` and ``num_ctx`` (tokens per slot) are what there really is."""
+
+    worker: int
+    slots: int
+    num_ctx: int
+
+
+class WorkerRefused(msgspec.Struct, frozen=True):
+    """The load failed; ``code`` as in :mod:`ollama_async.errors`."""
+
+    worker: int
+    code: str
+    message: str
+
+
+class WorkerLost(msgspec.Struct, frozen=True):
+    """A ready worker is dead. ``restartable``: tickets of which no byte has reached a client."""
+
+    worker: int
+    message: str
+    restartable: frozenset[int] = frozenset()
+
+
+class WorkerStopped(msgspec.Struct, frozen=True):
+    """A ``Stop`` effect is done."""
+
+    worker: int
+
+
+class UnloadAsked(msgspec.Struct, frozen=True):
+    """Let the model's running requests end, then stop it."""
+
+    key: str
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """The moment of the last ``WakeAt`` has come."""
+
+
+class ShutdownAsked(msgspec.Struct, frozen=True):
+    """No new work; what runs may go on for ``grace_s`` seconds. A second one only shortens it."""
+
+    grace_s: float
+
+
+Event = (
+    Requested
+    | Cancelled
+    | Ended
+    | WorkerReady
+    | WorkerRefused
+    | WorkerLost
+    | WorkerStopped
+    | UnloadAsked
+    | TimePassed
+    | ShutdownAsked
+)

@@ -1,0 +1,96 @@
+"""Those who wait for one model: round-robin between clients, first come first served within one.
+
+A client with a thousand tickets delays another's first by at most one turn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from ollama_async.queue.plan import Plan
+from ollama_async.queue.port import Needs
+from ollama_async.queue.ticket import Ticket
+
+_Tickets = OrderedDict[int, Ticket]
+
+
+class Line:
+    """The order is that of ``_clients``; whoever is served goes to its end.
+
+    Joining, leaving and being served are O(1) when the first client's head will do.
+    """
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[str, _Tickets] = OrderedDict()
+        self._wishes: Counter[Needs] = Counter()
+        self._length = 0
+        self._planned: tuple[Needs, Sequence[Plan]] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Ticket]:
+        """Every ticket, client by client."""
+        for tickets in self._clients.values():
+            yield from tickets.values()
+
+    @property
+    def wishes(self) -> Mapping[Needs, int]:
+        """How many tickets wish what; few distinct wishes, however long the line."""
+        return self._wishes
+
+    def plans(self, wish: Needs, make: Callable[[], Sequence[Plan]]) -> Sequence[Plan]:
+        """The plans for what the line wishes together, made once while that is the same."""
+        if self._planned is None or self._planned[0] != wish:
+            self._planned = (wish, make())
+        return self._planned[1]
+
+    def join(self, ticket: Ticket) -> None:
+        """Stand behind everyone of the same client; a new client behind all clients."""
+        self._clients.setdefault(ticket.request.client, OrderedDict())[ticket.id] = ticket
+        self._count(ticket, 1)
+
+    def rejoin(self, ticket: Ticket) -> None:
+        """Stand in front of everyone: the ticket had a place and lost it without fault."""
+        client = ticket.request.client
+        tickets = self._clients.setdefault(client, OrderedDict())
+        tickets[ticket.id] = ticket
+        tickets.move_to_end(ticket.id, last=False)
+        self._clients.move_to_end(client, last=False)
+        self._count(ticket, 1)
+
+    def leave(self, ticket: Ticket) -> bool:
+        """Take the ticket out, wherever it stands. False: it does not wait here."""
+        client = ticket.request.client
+        tickets = self._clients.get(client)
+        if tickets is None or tickets.pop(ticket.id, None) is None:
+            return False
+        if not tickets:
+            del self._clients[client]
+        self._count(ticket, -1)
+        return True
+
+    def first(self, is_served: Callable[[Ticket], bool]) -> Ticket | None:
+        """Whose turn it is among the clients whose first ticket ``is_served``; it stays in line."""
+        for tickets in self._clients.values():
+            head = next(iter(tickets.values()))
+            if is_served(head):
+                return head
+        return None
+
+    def serve(self, ticket: Ticket) -> None:
+        """The ticket that :meth:`first` named leaves, and its client goes behind all others."""
+        self.leave(ticket)
+        if ticket.request.client in self._clients:
+            self._clients.move_to_end(ticket.request.client)
+
+    def oldest(self, counts: Callable[[Ticket], bool]) -> Ticket | None:
+        """The ticket that came first of those that count. O(length)."""
+        return min(filter(counts, self), key=lambda ticket: ticket.id, default=None)
+
+    def _count(self, ticket: Ticket, change: int) -> None:
+        self._length += change
+        self._wishes[ticket.needs] += change
+        if not self._wishes[ticket.needs]:
+            del self._wishes[ticket.needs]

@@ -1,0 +1,89 @@
+"""A model's stay in memory, from the decision to load it until its process is gone."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ollama_async.queue.effects import StopReason
+from ollama_async.queue.plan import Plan
+from ollama_async.queue.port import Needs, Target
+from ollama_async.queue.ticket import Ticket
+from ollama_async.queue.wishes import contradicts, outgrows
+
+_TURN_PER_LOAD = 3.0
+_TURN_S = (1.0, 30.0)
+"""A model that was just loaded for many clients is left alone for three times as long as its load
+took, within these bounds: loading then never takes more than a quarter of the time, and whoever
+waits for the memory waits a bounded time.
+"""
+
+
+class Phase(Enum):
+    """COMMITTED: victims are stopping, the memory is spoken for. LOADING: the worker starts.
+    READY: it serves. STOPPING: it was told to end and still holds its memory.
+    """
+
+    COMMITTED = "committed"
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+class Stay:
+    """``tickets`` hold a place: promised until READY, then running; never more than ``slots``.
+
+    ``wish`` is what was loaded for; ``num_ctx`` what a slot holds, or was wished if that is more:
+    a wish that the engine could not grant must not reload the model for ever. ``is_draining``:
+    older tickets need the memory, so nothing new starts here. ``leaving``: it ends when quiet.
+    """
+
+    def __init__(self, worker: int, target: Target, wish: Needs, plan: Plan, now: float) -> None:
+        self.worker = worker
+        self.target = target
+        self.wish = wish
+        self.plan = plan
+        self.phase = Phase.COMMITTED
+        self.tickets: dict[int, Ticket] = {}
+        self.slots = plan.slots
+        self.num_ctx = max(plan.num_ctx, wish.num_ctx or 0)
+        self.keep_alive_s: float | None = None
+        self.load_began_at = now
+        self.ready_at = now
+        self.turn_ends_at = now
+        self.idle_since = now
+        self.is_draining = False
+        self.leaving: StopReason | None = None
+
+    def __repr__(self) -> str:
+        return f"<Stay {self.worker} {self.target.key} {self.phase.value} {list(self.tickets)}>"
+
+    @property
+    def is_ready(self) -> bool:
+        return self.phase is Phase.READY
+
+    @property
+    def is_quiet(self) -> bool:
+        """Ready, and nothing runs: can be stopped without hurting anybody."""
+        return self.phase is Phase.READY and not self.tickets
+
+    @property
+    def accepts(self) -> bool:
+        """Whether new tickets may get a place, if one is free."""
+        return not self.is_draining and self.leaving is None
+
+    @property
+    def has_place(self) -> bool:
+        return len(self.tickets) < self.slots
+
+    def suits(self, needs: Needs) -> bool:
+        """Whether what is loaded is good enough for ``needs`` (in normal form)."""
+        return not (outgrows(needs, self.num_ctx) or contradicts(needs, self.wish))
+
+    def become_ready(self, slots: int, num_ctx: int, now: float) -> None:
+        low, high = _TURN_S
+        self.phase = Phase.READY
+        self.slots = slots
+        self.num_ctx = max(num_ctx, self.wish.num_ctx or 0)
+        self.ready_at = self.idle_since = now
+        turn_s = min(high, max(low, _TURN_PER_LOAD * (now - self.load_began_at)))
+        self.turn_ends_at = now + turn_s

@@ -1,0 +1,124 @@
+"""Loads that waiting tickets call for, and what each may do about it now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+
+import msgspec
+
+from ollama_async.queue.line import Line
+from ollama_async.queue.plan import Plan
+from ollama_async.queue.room import Room
+from ollama_async.queue.stay import Stay
+from ollama_async.queue.ticket import Ticket
+from ollama_async.queue.wishes import contradicts, outgrows
+
+
+class Want(msgspec.Struct, frozen=True):
+    """A load that is called for. ``first`` is the oldest ticket that needs it, which sets its rank.
+
+    ``own``: the stay that it replaces, if the model is there but does not suit. ``is_growth``: it
+    is about a larger context at least, which cannot go to and fro, so ``own`` gets no more turn.
+    """
+
+    first: Ticket
+    line: Line
+    own: Stay | None = None
+    is_growth: bool = False
+
+
+class Step(IntEnum):
+    """How near a load is. COMMIT: all who have to go are quiet. DRAIN: they must finish what runs.
+    WAIT: some may not be disturbed yet. BLOCKED: older wants have spoken for the memory.
+    """
+
+    COMMIT = 0
+    DRAIN = 1
+    WAIT = 2
+    BLOCKED = 3
+
+
+class Way(msgspec.Struct, frozen=True):
+    """One plan for a want, with who has to go for it."""
+
+    plan: Plan
+    victims: list[Stay]
+    step: Step
+
+
+def find(lines: Mapping[str, Line], current: Mapping[str, Stay]) -> list[Want]:
+    """All wants, oldest first. A model that is leaving is wanted again when it is gone."""
+    wants = []
+    for key, line in lines.items():
+        own = current.get(key)
+        if own is None:
+            first = line.oldest(lambda _: True)
+        elif own.leaving or all(own.suits(wish) for wish in line.wishes):
+            continue
+        else:
+            first = _oldest_unsuited(line, own)
+        if first is not None:
+            wants.append(Want(first, line, own, own is not None and _is_growth(line, own)))
+    return sorted(wants, key=lambda want: want.first.id)
+
+
+def _oldest_unsuited(line: Line, own: Stay) -> Ticket | None:
+    return line.oldest(lambda ticket: not own.suits(ticket.needs))
+
+
+def _is_growth(line: Line, own: Stay) -> bool:
+    return any(
+        outgrows(wish, own.num_ctx) and not contradicts(wish, own.wish) for wish in line.wishes
+    )
+
+
+class Ways:
+    """Judges plans against the room at one moment."""
+
+    def __init__(self, room: Room, lines: Mapping[str, Line], now: float) -> None:
+        self._room = room
+        self._lines = lines
+        self._now = now
+
+    def best(self, want: Want, plans: Sequence[Plan]) -> Way:
+        """The nearest way; of equally near ones the first that evicts nobody, else the first."""
+        ways = [self._way(want, plan) for plan in plans]
+        return min(ways, key=lambda way: (way.step, any(v is not want.own for v in way.victims)))
+
+    def _way(self, want: Want, plan: Plan) -> Way:
+        victims = self._room.victims(plan, want.own, self._rank)
+        if victims is None:
+            return Way(plan, [], Step.BLOCKED)
+        if not all(self._may_go(stay, want) for stay in victims):
+            return Way(plan, victims, Step.WAIT)
+        is_quiet = all(stay.is_quiet for stay in victims)
+        return Way(plan, victims, Step.COMMIT if is_quiet else Step.DRAIN)
+
+    def is_idle(self, stay: Stay) -> bool:
+        """Nothing runs, and nobody waits who could run."""
+        if not stay.is_quiet:
+            return False
+        line = self._lines.get(stay.target.key)
+        return line is None or line.first(lambda ticket: stay.suits(ticket.needs)) is None
+
+    def _may_go(self, stay: Stay, want: Want) -> bool:
+        if not stay.is_ready:
+            return False
+        is_outgrown = stay is want.own and want.is_growth
+        is_turn_over = stay.turn_ends_at <= self._now
+        return is_turn_over or is_outgrown or stay.leaving is not None or self.is_idle(stay)
+
+    def _rank(self, stay: Stay) -> tuple[float, ...]:
+        """Who goes first: idle ones (longest unused first, those to be kept for ever last), those
+        that leave anyway, busy ones by the age of their load so that everybody has a turn, last
+        those that cannot go yet.
+        """
+        if self.is_idle(stay):
+            return (0, stay.keep_alive_s == math.inf, stay.idle_since, stay.worker)
+        if stay.leaving is not None:
+            return (1, stay.worker)
+        if stay.is_ready:
+            return (2, stay.turn_ends_at > self._now, stay.ready_at, stay.worker)
+        return (3, stay.worker)
