@@ -1,0 +1,68 @@
+"""How much one value of a template may be, and how a value is weighed before it becomes text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from jinja2.exceptions import SecurityError
+
+TEXT_LIMIT = 8 << 20
+"""Characters that one piece of text, or the whole output, may have."""
+
+ITEMS_LIMIT = 1 << 20
+_WEIGHT_OF_ANY = 8  # so that a million of them is too much: looking at each takes time
+NUMBER_LIMIT_BITS = 4096
+
+
+def allow_text(length: int) -> None:
+    """:raises SecurityError: text of ``length`` characters is too long."""
+    if length > TEXT_LIMIT:
+        raise SecurityError(f"text of more than {TEXT_LIMIT >> 20} MiB")
+
+
+def allow_items(count: int) -> None:
+    """:raises SecurityError: a sequence of ``count`` items is too long."""
+    if count > ITEMS_LIMIT:
+        raise SecurityError(f"a list of more than {ITEMS_LIMIT} items")
+
+
+def allow_number(bits: int) -> None:
+    """:raises SecurityError: a number of ``bits`` bits is too large."""
+    if bits > NUMBER_LIMIT_BITS:
+        raise SecurityError("a number that is too large")
+
+
+def take(values: Iterable[Any]) -> list[Any]:
+    """``values`` as a list.
+
+    :raises SecurityError: there are too many.
+    """
+    items = list(islice(values, ITEMS_LIMIT + 1))
+    allow_items(len(items))
+    return items
+
+
+def weigh(value: Any) -> int:
+    """Roughly the length of ``value`` as text. What is inside twice counts twice.
+
+    :raises SecurityError: more than :data:`TEXT_LIMIT`.
+    """
+    if isinstance(value, str):
+        allow_text(len(value))
+        return len(value)
+    weight = 0
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            weight += len(part)
+        elif isinstance(part, dict):
+            left += part.keys()
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
+        weight += _WEIGHT_OF_ANY
+        allow_text(weight + len(left))
+    return weight

@@ -1,0 +1,182 @@
+"""The filters of chat templates, those that could make much out of little with a guard."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from jinja2 import filters as jinja
+from jinja2.environment import Environment
+from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS
+from jinja2.runtime import Undefined
+from jinja2.utils import pass_environment
+
+from ollama_async.prompts.bounds import allow_items, allow_text, take, weigh
+
+_AS_THEY_ARE = """
+    abs attr capitalize count d default dictsort filesizeformat first float groupby int items last
+    length lower map max min reject rejectattr reverse select selectattr sort title trim truncate
+    unique upper urlencode wordcount
+"""
+
+_PLAIN_FORMAT = re.compile(r"%(?:[sdrif%]|\.[0-9]f)|[^%]")
+_MAX_INDENT = 64
+_MAX_PRECISION = 300
+
+
+def show(value: Any) -> str:
+    """``value`` as output or ``~`` print it. Objects without a text of their own show their type.
+
+    :raises SecurityError: the text would be too long.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool | int | float | Undefined):
+        return str(value)
+    if isinstance(value, dict | list | tuple):
+        weigh(value)
+        return str(value)
+    return f"<{type(value).__name__}>"
+
+
+def concatenate(values: Iterable[Any]) -> str:
+    """The operator ``~``.
+
+    :raises SecurityError: the text would be too long.
+    """
+    texts = [show(value) for value in values]
+    allow_text(sum(map(len, texts)))
+    return "".join(texts)
+
+
+def fill_in(template: str, values: Any) -> str:
+    """``template % values``, without widths.
+
+    :raises SecurityError: ``template`` asks for more than plain values.
+    """
+    if _PLAIN_FORMAT.sub("", template):
+        raise SecurityError(f"format {template!r} is not allowed")
+    weigh(values if isinstance(values, tuple) else (values,))
+    return str(template % values)
+
+
+def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
+    text, before, after = show(value), show(old), show(new)
+    count = -1 if count is None else count
+    found = text.count(before)
+    allow_text(len(text) + (found if count < 0 else min(found, count)) * len(after))
+    return text.replace(before, after, count)
+
+
+@pass_environment
+def join(
+    environment: Environment, values: Iterable[Any], d: Any = "", attribute: str | int | None = None
+) -> str:
+    if attribute is not None:
+        values = map(jinja.make_attrgetter(environment, attribute), values)
+    texts = [show(value) for value in take(values)]
+    between = show(d)
+    allow_text(sum(map(len, texts)) + len(between) * len(texts))
+    return between.join(texts)
+
+
+def to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As Hugging Face has it: plain JSON, nothing escaped for HTML, letters as they are."""
+    weigh(value)
+    if indent is None:
+        return json.dumps(
+            value, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys
+        )
+    if indent > _MAX_INDENT:
+        raise SecurityError(f"indent {indent} is not allowed")
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+    parts: list[str] = []
+    length = 0
+    for part in encoder.iterencode(value):  # deep values grow with the square of their depth
+        parts.append(part)
+        length += len(part)
+        allow_text(length)
+    return "".join(parts)
+
+
+def _indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    text = show(text)
+    by = len(width) if isinstance(width, str) else width
+    allow_text(len(text) + by * (len(text.splitlines()) + 1))
+    return jinja.do_indent(text, width, first, blank)
+
+
+def _round(
+    value: float, precision: int = 0, method: Literal["common", "ceil", "floor"] = "common"
+) -> float:
+    if abs(precision) > _MAX_PRECISION:
+        raise SecurityError(f"precision {precision} is not allowed")
+    return jinja.do_round(value, precision, method)
+
+
+def _center(value: Any, width: int = 80) -> str:
+    allow_text(width)
+    return show(value).center(width)
+
+
+@pass_environment
+def _sum(
+    environment: Environment,
+    values: Iterable[Any],
+    attribute: str | int | None = None,
+    start: float = 0,
+) -> Any:
+    """Of numbers; lists would add up to the square of their number."""
+    if not isinstance(start, int | float):
+        raise SecurityError("sum is for numbers")
+    if attribute is not None:
+        values = map(jinja.make_attrgetter(environment, attribute), values)
+    return sum(values, start)
+
+
+def _batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> list[Any]:
+    allow_items(linecount)
+    return take(jinja.do_batch(value, linecount, fill_with))
+
+
+def _slice(value: Iterable[Any], slices: int, fill_with: Any = None) -> list[Any]:
+    allow_items(slices)
+    return take(jinja.sync_do_slice(take(value), slices, fill_with))
+
+
+def _escape(value: Any) -> str:
+    text = html.escape(show(value)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
+    allow_text(len(text))
+    return text
+
+
+ALL: dict[str, Callable[..., Any]] = {
+    **{name: FILTERS[name] for name in _AS_THEY_ARE.split()},
+    "batch": _batch,
+    "center": _center,
+    "e": _escape,
+    "escape": _escape,
+    "format": lambda template, *values: fill_in(show(template), values),
+    "indent": _indent,
+    "join": join,
+    "list": take,
+    "replace": replace,
+    "round": _round,
+    "safe": show,
+    "slice": _slice,
+    "string": show,
+    "sum": _sum,
+    "tojson": to_json,
+}

@@ -1,0 +1,87 @@
+"""Which methods of text, lists and dicts a template may call, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jinja2.exceptions import SecurityError
+
+from ollama_async.prompts import filters
+from ollama_async.prompts.bounds import allow_items, allow_text, take
+
+_HARMLESS = {
+    str: """
+        capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit
+        isidentifier islower isnumeric isprintable isspace istitle isupper lower lstrip partition
+        removeprefix removesuffix rfind rindex rpartition rstrip startswith strip swapcase title
+        upper
+    """,
+    dict: "copy get items keys values",
+    list: "copy count index",
+    tuple: "count index",
+    range: "count index",
+    int: "bit_length",
+    float: "is_integer",
+    bool: "",
+}
+
+
+def call(owner: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """``owner.name(*args, **options)``; ``owner`` is of a type built into Python.
+
+    :raises SecurityError: the method is not for templates, or would make too much.
+    """
+    if isinstance(owner, str) and name in _GUARDED:
+        return _GUARDED[name](owner, *args, **options)
+    if name not in _HARMLESS.get(type(owner), "").split():
+        raise SecurityError(f"method {name!r} of {type(owner).__name__} is not allowed")
+    return getattr(owner, name)(*args, **options)
+
+
+def _join(between: str, values: Any) -> str:
+    texts = take(values)
+    allow_text(sum(map(len, texts)) + len(between) * len(texts))
+    return between.join(texts)
+
+
+def _split(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
+    _allow_parts(text, sep, maxsplit)
+    return text.split(sep, maxsplit)
+
+
+def _rsplit(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
+    _allow_parts(text, sep, maxsplit)
+    return text.rsplit(sep, maxsplit)
+
+
+def _allow_parts(text: str, sep: str | None, maxsplit: int) -> None:
+    parts = text.count(sep) if sep else len(text) // 2
+    allow_items(min(parts, maxsplit) if maxsplit >= 0 else parts)
+
+
+def _splitlines(text: str, keepends: bool = False) -> list[str]:
+    allow_items(text.count("\n") + text.count("\r"))
+    return text.splitlines(keepends)
+
+
+def _padded(name: str) -> Callable[..., str]:
+    def pad(text: str, width: int, *fill: str) -> str:
+        allow_text(width)
+        padded: str = getattr(text, name)(width, *fill)
+        return padded
+
+    return pad
+
+
+_GUARDED: dict[str, Callable[..., Any]] = {
+    "center": _padded("center"),
+    "join": _join,
+    "ljust": _padded("ljust"),
+    "replace": filters.replace,
+    "rjust": _padded("rjust"),
+    "rsplit": _rsplit,
+    "split": _split,
+    "splitlines": _splitlines,
+    "zfill": _padded("zfill"),
+}

@@ -1,0 +1,141 @@
+"""Jinja for templates that nobody has read: what one expression can make of memory is bounded.
+
+``jinja2``'s immutable sandbox keeps a template from the interpreter. It does not keep it from
+filling memory (``"x" * 10**10``, ``s ~ s`` in a loop), nor from one endless operation inside the
+interpreter, which no deadline could interrupt. So here
+
+- text, lists and numbers have limits (:mod:`.bounds`), whatever operator, filter, method, macro or
+  block makes them;
+- values are weighed before they are turned into text: a list that holds another twice, that one
+  another twice, and so on forty times, is small but its ``repr`` is endless;
+- methods, filters and globals are those that chat templates use, with guarded arguments.
+
+What is left (loops, recursion, many small values) runs as bytecode: the caller bounds its time and
+memory by interrupting it. Comparing two such nested lists can still be one endless operation; that
+is what the caller's last resort is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import BuiltinMethodType, MethodType
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
+from jinja2.utils import Cycler, Joiner, Namespace
+from jinja2.visitor import NodeTransformer
+
+from ollama_async.prompts import filters, methods
+from ollama_async.prompts.bounds import allow_items, allow_number, allow_text
+
+_CONCATENATE = "~"  # not a name that a template could spell
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """An environment with the settings of Hugging Face's: blocks swallow the white space around
+    them, ``break`` and ``continue`` exist, ``{% generation %}`` is transparent.
+    """
+
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", Generation],
+            optimized=False,  # the optimizer would run expressions while compiling
+            finalize=filters.show,
+            cache_size=0,
+        )
+        self.filters = {**filters.ALL, _CONCATENATE: filters.concatenate}
+        self.globals = {
+            "range": safe_range,
+            "dict": dict,
+            "namespace": Namespace,
+            "cycler": Cycler,
+            "joiner": Joiner,
+        }
+
+    @staticmethod
+    def concat(texts: Iterable[str]) -> str:
+        """How macros, blocks and ``set`` blocks join their output."""
+        texts = list(texts)
+        allow_text(sum(map(len, texts)))
+        return "".join(texts)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "%" and isinstance(left, str):
+            return filters.fill_in(left, right)
+        _OPERANDS[operator](left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # jinja2's way to leave every keyword to the template
+        if isinstance(__obj, BuiltinMethodType) and __obj.__self__ is not None:
+            return methods.call(__obj.__self__, __obj.__name__, args, kwargs)
+        if isinstance(__obj, MethodType) and isinstance(__obj.__self__, str):
+            raise SecurityError(f"method {__obj.__name__!r} is not allowed")
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """``str.format`` keeps its name, by which :meth:`call` refuses it."""
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree: nodes.Template = _Rewriting().visit(super()._parse(source, name, filename))
+        return tree
+
+
+class Generation(Extension):
+    """``{% generation %}…{% endgeneration %}`` marks what training looks at; here it is nothing."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Rewriting(NodeTransformer):
+    """``a ~ b`` becomes a filter of ours; what would bring ``Markup`` into play is refused."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802  # jinja2's naming
+        self.generic_visit(node)
+        operands = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(operands, _CONCATENATE, [], [], None, None, lineno=node.lineno)
+
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node) -> nodes.Node:  # noqa: N802
+        raise TemplateSyntaxError("autoescape has no meaning in a chat template", node.lineno)
+
+
+def _check_sum(left: Any, right: Any) -> None:
+    if isinstance(left, str) and isinstance(right, str):
+        allow_text(len(left) + len(right))
+    elif isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        allow_items(len(left) + len(right))
+
+
+def _check_product(left: Any, right: Any) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        allow_number(left.bit_length() + right.bit_length())
+        return
+    times, repeated = (left, right) if isinstance(left, int) else (right, left)
+    if isinstance(repeated, str):
+        allow_text(len(repeated) * times)
+    elif isinstance(repeated, list | tuple):
+        allow_items(len(repeated) * times)
+
+
+def _check_power(left: Any, right: Any) -> None:
+    if isinstance(left, int) and isinstance(right, int):
+        allow_number(left.bit_length() * right)
+
+
+def _check_remainder(_left: Any, _right: Any) -> None:
+    """Of numbers; cannot grow."""
+
+
+_OPERANDS = {"+": _check_sum, "*": _check_product, "**": _check_power, "%": _check_remainder}

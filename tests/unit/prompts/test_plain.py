@@ -1,0 +1,31 @@
+"""Models without a template."""
+
+import pytest
+
+from ollama_async.conversation import Message, Prompt
+from ollama_async.prompts.choose import choose
+from ollama_async.prompts.plain import PlainRenderer
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([("system", "s"), ("user", "why?")], "why?"),
+        ([("user", "a"), ("assistant", "b"), ("user", "c")], "abc"),
+        ([("user", "a"), ("user", "b"), ("assistant", "c")], "a\n\nbc"),
+        ([("user", "a"), ("system", "s"), ("user", "b")], "a\n\nb"),
+        ([("system", "s")], ""),
+        ([], ""),
+    ],
+)
+def test_the_contents_follow_each_other(messages, text):
+    prompt = Prompt(messages=[Message(role, content) for role, content in messages])
+
+    assert PlainRenderer().render(prompt) == text
+
+
+def test_a_model_with_a_template_gets_its_own_renderer():
+    renderer = choose("{{ bos_token }}x", bos="<s>", eos="")
+
+    assert renderer.render(Prompt()) == "<s>x"
+    assert isinstance(choose("", bos="<s>", eos=""), PlainRenderer)
