@@ -1,0 +1,217 @@
+"""Whether the installed engine library can be trusted on this CPU: tried once, remembered.
+
+A library that was built for another CPU, or by a compiler with a fault, crashes or computes
+nonsense at the first quantized matrix product. So the first worker that needs it has it tried in a
+throw-away process (:mod:`ollama_async.engine.probe`), and acts on one of three verdicts:
+
+=============  ==================================================================================
+``fast``       all is well
+``safe``       only without the CPU's fast kernels: load models with ``use_extra_bufts=False``
+``unusable``   not at all: refuse to load, with the reason
+=============  ==================================================================================
+
+The verdict is kept in ``engine-check.json`` in the cache folder, by the library's files and the
+CPU. Everything here blocks (seconds the first time): it is for worker processes, not for an event
+loop. ``OLLAMA_ASYNC_PROBE_FAULT`` injects faults for tests, see :mod:`ollama_async.engine.probe`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ollama_async.engine import cpu
+from ollama_async.engine.build import REBUILD_COMMAND
+
+PROBE_LIMIT_S = 60
+"""A healthy library needs one second; a busy machine may need more."""
+
+FAULT_VARIABLE = "OLLAMA_ASYNC_PROBE_FAULT"
+KEPT_VERDICTS = 16
+_FILE = "engine-check.json"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """``reason`` is a sentence for the log (safe) or the client (unusable), "" if fast; it names
+    the command that rebuilds. ``library`` is the folder of the library's files, "" if missing.
+    """
+
+    kind: Literal["fast", "safe", "unusable"]
+    reason: str = ""
+    system_info: str = ""
+    library: str = ""
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """What a probe prints: ``wrong`` is "" if all is well, ``system_info`` the library's own words
+    about its instruction sets.
+    """
+
+    wrong: str = ""
+    system_info: str = ""
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """How one probe ended. ``fault`` "": the library is well. ``is_lasting``: it would end the
+    same way again (running out of time may be the fault of a busy machine).
+    """
+
+    fault: str
+    system_info: str = ""
+    is_lasting: bool = True
+
+
+def verdict(
+    cache_dir: Path, environ: Mapping[str, str] = os.environ, *, limit_s: int = PROBE_LIMIT_S
+) -> Verdict:
+    """The verdict on the library that this interpreter would load; never raises.
+
+    Two processes at once try it once: the second waits for the first, for two probes at most.
+    A cache that cannot be read or written only costs another try.
+    """
+    library = _library_folder(environ)
+    if library is None:
+        return _unusable("the engine library is not installed", "", _Attempt(""))
+    key = _key(library, environ)
+    with _locked(cache_dir, 2 * limit_s + 10):
+        known = _read(cache_dir)
+        if key in known:
+            return known[key]
+        found, is_lasting = _judge(library, environ, limit_s)
+        if is_lasting:
+            known[key] = found
+            _write(cache_dir, known)
+        return found
+
+
+def _judge(library: Path, environ: Mapping[str, str], limit_s: int) -> tuple[Verdict, bool]:
+    fast = _attempt(environ, limit_s, extra_bufts=True)
+    if not fast.fault:
+        return Verdict(kind="fast", system_info=fast.system_info, library=str(library)), True
+    safe = _attempt(environ, limit_s, extra_bufts=False)
+    is_lasting = fast.is_lasting and safe.is_lasting
+    if safe.fault:
+        reason = f"the engine library does not work on this machine ({safe.fault})"
+        return _unusable(reason, str(library), safe), is_lasting
+    reason = (
+        f"the engine library fails with this CPU's fast kernels ({fast.fault}); "
+        f"models run slowly without them until it is rebuilt: {REBUILD_COMMAND}"
+    )
+    return (
+        Verdict(kind="safe", reason=reason, system_info=safe.system_info, library=str(library)),
+        is_lasting,
+    )
+
+
+def _unusable(what: str, library: str, attempt: _Attempt) -> Verdict:
+    return Verdict(
+        kind="unusable",
+        reason=f"{what}; build it for this machine: {REBUILD_COMMAND}",
+        system_info=attempt.system_info,
+        library=library,
+    )
+
+
+def _attempt(environ: Mapping[str, str], limit_s: int, *, extra_bufts: bool) -> _Attempt:
+    """Run one probe to its end; it ends itself after ``limit_s`` and is killed a second later."""
+    choice = "yes" if extra_bufts else "no"
+    line = [sys.executable, "-P", "-m", "ollama_async.engine.probe"]
+    line += ["--extra-bufts", choice, "--limit-s", str(limit_s)]
+    try:
+        ended = subprocess.run(
+            line,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=dict(environ),
+            timeout=limit_s + 1,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _Attempt(f"no result within {limit_s} s", is_lasting=False)
+    except OSError as reason:
+        return _Attempt(f"it could not be tried: {reason}", is_lasting=False)
+    if ended.returncode in {0, 1}:
+        with contextlib.suppress(msgspec.DecodeError):
+            report = msgspec.json.decode(ended.stdout, type=Report)
+            return _Attempt(report.wrong, report.system_info)
+    if ended.returncode == -signal.SIGALRM:
+        return _Attempt(f"no result within {limit_s} s", is_lasting=False)
+    return _Attempt(_cause_of_death(ended))
+
+
+def _cause_of_death(ended: subprocess.CompletedProcess[bytes]) -> str:
+    """``it crashes with SIGSEGV``, or the last line that the process wrote."""
+    if ended.returncode < 0:
+        with contextlib.suppress(ValueError):
+            return f"it crashes with {signal.Signals(-ended.returncode).name}"
+    last = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return last or f"exit status {ended.returncode}"
+
+
+def _library_folder(environ: Mapping[str, str]) -> Path | None:
+    """Where the binding looks for its libraries; None if it is not installed.
+
+    Nothing is imported: importing the library may crash.
+    """
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = environ.get("LLAMA_CPP_LIB_PATH") or Path(spec.submodule_search_locations[0]) / "lib"
+    return Path(folder) if Path(folder).is_dir() else None
+
+
+def _key(library: Path, environ: Mapping[str, str]) -> str:
+    """Changes with every file of the library, the CPU, and an injected fault."""
+    parts = [str(library), cpu.fingerprint(), environ.get(FAULT_VARIABLE, "")]
+    for path in sorted(library.iterdir()):
+        with contextlib.suppress(OSError):  # a dangling link is no part of the library
+            facts = path.stat()
+            parts.append(f"{path.name} {facts.st_size} {facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _read(cache_dir: Path) -> dict[str, Verdict]:
+    try:
+        return msgspec.json.decode((cache_dir / _FILE).read_bytes(), type=dict[str, Verdict])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _write(cache_dir: Path, verdicts: dict[str, Verdict]) -> None:
+    """Whole or not at all; only the newest verdicts are kept."""
+    newest = dict(list(verdicts.items())[-KEPT_VERDICTS:])
+    partial = cache_dir / f".{_FILE}.{os.getpid()}.partial"
+    with contextlib.suppress(OSError):
+        try:
+            partial.write_bytes(msgspec.json.format(msgspec.json.encode(newest)))
+            partial.replace(cache_dir / _FILE)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(cache_dir: Path, limit_s: float) -> Iterator[None]:
+    """One process at a time; without the lock after ``limit_s`` or where there can be no file."""
+    deadline = time.monotonic() + limit_s
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((cache_dir / f"{_FILE}.lock").open("w"))
+            while time.monotonic() < deadline:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.02)
+        yield

@@ -1,0 +1,221 @@
+"""Tries the engine library, in a process that may die of it.
+
+Runs in: ``python -P -m ollama_async.engine.probe``, started by :mod:`ollama_async.engine.check`
+once per attempt. Reads: ``--extra-bufts yes|no`` (the CPU's fast kernels and repacking, or plain
+ones) and ``--limit-s N``. Prints: one JSON object, a :class:`Report`. Exit status: 0 if the library
+computes well, 1 if it does not; anything else is a crash. Dies when: done, after the limit, or with
+its parent.
+
+Small models with the same weights in several formats are evaluated in one batch, token by token,
+and as eight sequences at once, because each way takes other kernels. What comes out must be finite,
+the same in each way up to rounding, and near to what plain F32 gives.
+
+``OLLAMA_ASYNC_PROBE_FAULT`` injects a fault for tests: ``crash-fast``, ``crash-all``,
+``wrong-fast``, ``wrong-all``, ``hang-fast``, ``hang-all`` ("fast": only with the fast kernels).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ollama_async.engine.check import FAULT_VARIABLE, Report
+from ollama_async.engine.tiny_model import Quantization, write_tiny_model
+
+PROMPT_TOKENS = 96  # over 64, where the matrix kernels for prompts begin
+SEQUENCES = 8
+# Dimensions that the fast kernels take: they leave narrow or oddly sized matrices to others.
+MODEL_WIDTH = 256
+MODEL_FEED_FORWARD = 512
+MODEL_VOCABULARY = 1024
+AGREEMENT_LIMIT = 0.3
+"""Largest relative distance of the logits of two ways to compute the same."""
+FORMAT_LIMITS: dict[Quantization, float] = {"Q8_0": 0.3, "Q4_0": 0.7}
+"""Largest relative distance from F32; unrelated logits are about 1.4 apart."""
+
+Logits = NDArray[np.float32]
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--extra-bufts", choices=("yes", "no"), required=True)
+    parser.add_argument("--limit-s", type=int, required=True)
+    options = parser.parse_args()
+    signal.alarm(options.limit_s)  # ends the process even if native code never returns
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # spinning would multiply the time on a busy machine
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    fast = options.extra_bufts == "yes"
+    report = _examine(fast, _injected_fault(fast))
+    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    return 1 if report.wrong else 0
+
+
+def _injected_fault(fast: bool) -> str:
+    kind, _, where = os.environ.get(FAULT_VARIABLE, "").partition("-")
+    return kind if where == "all" or (where == "fast" and fast) else ""
+
+
+def _examine(fast: bool, fault: str) -> Report:
+    try:
+        library = _Library(fast)
+    except (ImportError, OSError, RuntimeError, AttributeError) as reason:
+        # what its import raises for a missing file, a missing symbol, a missing package
+        return Report(wrong=f"it cannot be imported: {reason}")
+    report = Report(system_info=library.system_info())
+    if fault == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault == "hang":
+        signal.pause()
+    with tempfile.TemporaryDirectory(prefix="ollama_async-probe-") as folder:
+        try:
+            exact = _logits(library, Path(folder), "F32")
+            for quantization, limit in FORMAT_LIMITS.items():
+                found = _logits(library, Path(folder), quantization)
+                if fault == "wrong":
+                    found = np.roll(found, 1, axis=-1)
+                distance = _distance(found, exact)
+                if not distance <= limit:  # a NaN is never within a limit
+                    report.wrong = f"{quantization} is {distance:.2f} away from F32"
+                    break
+        except _Wrong as reason:
+            report.wrong = str(reason)
+    return report
+
+
+class _Wrong(Exception):
+    """The library's answer cannot be right."""
+
+
+def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logits:
+    """Logits of every prompt position, shape (PROMPT_TOKENS, vocabulary), in the model's format.
+
+    :raises _Wrong: they are not finite, or depend on how the tokens are batched.
+    """
+    path = write_tiny_model(
+        folder / f"{quantization}.gguf",
+        quantization=quantization,
+        width=MODEL_WIDTH,
+        feed_forward=MODEL_FEED_FORWARD,
+        vocab=MODEL_VOCABULARY,
+    )
+    tokens = [300 + number * 7 % 700 for number in range(PROMPT_TOKENS)]
+    with library.load(path) as model:
+        batched = model.evaluate([(0, place, token) for place, token in enumerate(tokens)])
+        model.forget()
+        single = np.concatenate(
+            [model.evaluate([(0, place, token)]) for place, token in enumerate(tokens)]
+        )
+        model.forget()
+        first = [(sequence, 0, tokens[sequence]) for sequence in range(SEQUENCES)]
+        together = model.evaluate(first)
+        alone = []
+        for _, _, token in first:
+            model.forget()
+            alone.append(model.evaluate([(0, 0, token)]))
+    _compare(f"{quantization}: a batch and single tokens", batched, single)
+    _compare(f"{quantization}: sequences together and alone", together, np.concatenate(alone))
+    return single
+
+
+def _compare(what: str, one: Logits, other: Logits) -> None:
+    distance = _distance(one, other)
+    if not distance <= AGREEMENT_LIMIT:
+        raise _Wrong(f"{what} differ by {distance:.2f}")
+
+
+def _distance(one: Logits, other: Logits) -> float:
+    """Largest distance of two rows of logits, relative to the length of the row; NaN if any is."""
+    gaps = np.linalg.norm(one - other, axis=-1)
+    return float(np.max(gaps / np.maximum(np.linalg.norm(other, axis=-1), 1e-6)))
+
+
+class _Library:
+    """The few calls of the native library that the probe needs."""
+
+    def __init__(self, fast: bool) -> None:
+        import llama_cpp  # noqa: PLC0415  # the optional engine is what is on trial
+
+        self.native: Any = llama_cpp
+        self.fast = fast
+        self.quiet = llama_cpp.llama_log_callback(_discard)
+        self.native.llama_log_set(self.quiet, None)
+        self.native.llama_backend_init()
+
+    def system_info(self) -> str:
+        return str(self.native.llama_print_system_info().decode(errors="replace")).strip()
+
+    def load(self, path: Path) -> _Model:
+        return _Model(self, path)
+
+
+class _Model:
+    """One loaded model with room for the prompt and :data:`SEQUENCES` sequences."""
+
+    def __init__(self, library: _Library, path: Path) -> None:
+        self.native = native = library.native
+        parameters = native.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        parameters.use_extra_bufts = library.fast
+        self.model = native.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self.model:
+            raise _Wrong("a small model could not be loaded")
+        settings = native.llama_context_default_params()
+        settings.n_ctx = 256 * SEQUENCES
+        settings.n_batch = settings.n_ubatch = 128
+        settings.n_seq_max = SEQUENCES
+        settings.offload_kqv = settings.op_offload = False
+        settings.n_threads = settings.n_threads_batch = min(2, len(os.sched_getaffinity(0)))
+        self.context = native.llama_init_from_model(self.model, settings)
+        if not self.context:
+            native.llama_model_free(self.model)
+            raise _Wrong("no context could be made for a small model")
+        vocabulary = native.llama_model_get_vocab(self.model)
+        self.vocabulary = native.llama_vocab_n_tokens(vocabulary)
+
+    def __enter__(self) -> _Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.native.llama_free(self.context)
+        self.native.llama_model_free(self.model)
+
+    def forget(self) -> None:
+        self.native.llama_memory_clear(self.native.llama_get_memory(self.context), True)
+
+    def evaluate(self, rows: list[tuple[int, int, int]]) -> Logits:
+        """Logits of (sequence, position, token) rows; shape (rows, vocabulary)."""
+        batch = self.native.llama_batch_init(len(rows), 0, 1)
+        try:
+            batch.n_tokens = len(rows)
+            for index, (sequence, position, token) in enumerate(rows):
+                batch.token[index] = token
+                batch.pos[index] = position
+                batch.n_seq_id[index] = 1
+                batch.seq_id[index][0] = sequence
+                batch.logits[index] = True
+            if self.native.llama_decode(self.context, batch):
+                raise _Wrong("a small batch was refused")
+        finally:
+            self.native.llama_batch_free(batch)
+        flat = self.native.llama_get_logits(self.context)
+        shape = (len(rows), self.vocabulary)
+        return np.array(np.ctypeslib.as_array(flat, shape=shape), dtype=np.float32)
+
+
+def _discard(_level: int, _text: bytes, _data: object) -> None:
+    """The library's log: what matters is in the report."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
