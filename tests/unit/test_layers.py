@@ -1,0 +1,240 @@
+"""Which room may import which, checked over the syntax trees of the whole package.
+
+A room is a folder of the package. Three are cut finer: ``hallway`` are the modules that everybody
+may import, ``queue.port`` is the queue's public face, and ``pipe`` are the modules of ``workers``
+that both the parent and the child speak. :data:`ALLOWED` is complete: what is not in it fails.
+"""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ollama_async
+
+PACKAGE = Path(ollama_async.__file__).parent
+
+HALLWAY = {"", "errors", "settings", "durations", "names", "conversation", "scripts"}
+PIPE = {f"workers.{name}" for name in ("messages", "spec", "frames", "ring", "doorbell")}
+
+ALLOWED = [
+    # from, to, reason
+    ("hallway", "hallway", "the vocabulary knows only itself"),
+    ("api", "hallway", "the wire language is made of the vocabulary"),
+    ("hw", "hallway", "facts of the machine, settings that change them"),
+    ("prompts", "hallway", "conversations in, text out"),
+    ("prompts", "api", "tools and thinking are described in the wire language"),
+    ("models", "hallway", "names, settings, errors"),
+    ("models", "api", "a manifest's parameters are API options"),
+    ("models", "prompts", "a template is parsed when it is stored; it is never run there"),
+    ("engine", "hallway", "settings and errors"),
+    ("queue.port", "hallway", "what the gateway may say to the queue"),
+    ("queue", "queue.port", "implements it"),
+    ("queue", "hallway", "errors"),
+    ("queue", "hw", "where a model fits is a fact of the machine"),
+    ("pipe", "hallway", "messages carry the vocabulary"),
+    ("workers", "pipe", "the parent's end"),
+    ("workers", "queue", "performs what the scheduler decided"),
+    ("workers", "queue.port", "the pool is the queue's public face"),
+    ("workers", "hw", "places models"),
+    ("workers", "hallway", "errors, settings"),
+    ("workers.child", "pipe", "the child's end"),
+    ("workers.child", "prompts", "what depends on the model happens beside the model"),
+    ("workers.child", "engine", "the verdict on the engine library"),
+    ("workers.child", "hallway", "errors, settings"),
+    ("gateway", "api", "speaks it"),
+    ("gateway", "queue.port", "asks for answers without knowing about processes"),
+    ("gateway", "models", "the store's public functions"),
+    ("gateway", "hallway", "errors, settings, names"),
+    ("cli", "api", "speaks HTTP like any client"),
+    ("cli", "hallway", "settings, names"),
+]
+EXCEPTIONS = [
+    # from module, to module, reason
+    ("workers.memory_pipe", "workers.child.pipe", "the twin of both ends, for tests"),
+    ("cli.main", "app", "`serve` is this process, not a request to one"),
+    ("cli.serve", "app", "`serve` is this process, not a request to one"),
+    ("cli.main", "engine.build", "`engine build` changes this installation, not a server"),
+    ("cli.engine", "engine.build", "`engine build` changes this installation, not a server"),
+]
+FOREIGN = [
+    # room, package, reason
+    ("workers.child", "aiohttp", "no worker knows that HTTP exists"),
+    ("queue", "asyncio", "the scheduler is a pure state machine"),
+    ("queue", "time", "time is an argument"),
+    ("gateway", "subprocess", "no handler knows that processes exist"),
+    ("gateway", "multiprocessing", "no handler knows that processes exist"),
+    ("gateway", "llama_cpp", "native code may crash; only workers load it"),
+    ("models", "llama_cpp", "native code may crash; only workers load it"),
+    ("models", "jinja2", "templates are run in workers"),
+    ("prompts", "asyncio", "rendering is pure"),
+    ("cli", "llama_cpp", "native code may crash; only workers load it"),
+]
+
+
+def _modules():
+    """Every module's name within the package ("" is the package itself) and its file."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix("__init__").removesuffix(".")] = path
+    return found
+
+
+MODULES = _modules()
+TREES = {name: ast.parse(path.read_bytes()) for name, path in MODULES.items()}
+
+
+def _imports(tree):
+    """(full name of what is imported, node), relative imports as they are."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield f"{'.' * node.level}{node.module or ''}.{alias.name}", node
+
+
+def _ours(name):
+    """The module of ours that ``name`` lies in, or None for a foreign one."""
+    if name != "ollama_async" and not name.startswith("ollama_async."):
+        return None
+    name = name.removeprefix("ollama_async").removeprefix(".")
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _room(module):
+    if module in HALLWAY:
+        return "hallway"
+    if module in PIPE:
+        return "pipe"
+    if module == "queue.port":
+        return "queue.port"
+    if module.startswith("workers.child"):
+        return "workers.child"
+    return module.partition(".")[0]
+
+
+def _edges():
+    for module, tree in TREES.items():
+        for name, node in _imports(tree):
+            target = _ours(name)
+            if target is not None and target != module:
+                yield module, target, node
+
+
+def _is_allowed(module, target):
+    rooms = (_room(module), _room(target))
+    if rooms[0] == rooms[1] or rooms[0] == "app":
+        return True
+    return rooms in {(one, other) for one, other, _ in ALLOWED} or (module, target) in {
+        (one, other) for one, other, _ in EXCEPTIONS
+    }
+
+
+def test_every_import_between_rooms_is_an_allowed_one():
+    wrong = {
+        f"{module} imports {target} (line {node.lineno})"
+        for module, target, node in _edges()
+        if not _is_allowed(module, target)
+    }
+    assert not wrong
+
+
+def test_the_check_sees_a_forbidden_import():
+    assert not _is_allowed("workers.child.loop", "gateway.app")
+    assert not _is_allowed("gateway.app", "queue.scheduler")
+    assert not _is_allowed("gateway.app", "workers.pool")
+    assert _is_allowed("gateway.app", "queue.port")
+    assert _room(_ours("ollama_async.workers.messages.Submit")) == "pipe"
+
+
+@pytest.mark.parametrize(("room", "package", "reason"), FOREIGN)
+def test_packages_stay_out_of_rooms_that_they_do_not_belong_in(room, package, reason):
+    wrong = [
+        module
+        for module, tree in TREES.items()
+        if _room(module) == room
+        for name, _ in _imports(tree)
+        if name == package or name.startswith(f"{package}.")
+    ]
+    assert not wrong, reason
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {}
+    for module, target, _ in _edges():
+        graph.setdefault(module, set()).add(target)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the cycle
+
+
+def test_our_own_modules_are_imported_at_the_top_of_files():
+    """Only an engine, which may not be installed, is imported (and checked) when it is chosen."""
+    wrong = [
+        f"{module} imports {target} in a function (line {node.lineno})"
+        for module, target, node in _edges()
+        if node not in TREES[module].body and not module.startswith("workers.child.engines.")
+    ]
+    assert not wrong
+
+
+def test_imports_are_absolute():
+    wrong = [
+        module
+        for module, tree in TREES.items()
+        for name, _ in _imports(tree)
+        if name.startswith(".")
+    ]
+    assert not wrong
+
+
+def _fresh(script):
+    line = [sys.executable, "-P", "-c", script]
+    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=50).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_a_worker_process_holds_nothing_of_the_gateway():
+    names = [f"ollama_async.{name}" for name in MODULES if name.startswith("workers.child")]
+    loaded = _fresh(
+        f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
+        "print(*sys.modules, sep='\\n')"
+    ).splitlines()
+    assert "ollama_async.workers.messages" in loaded
+    assert [name for name in loaded if name.partition(".")[0] == "aiohttp"] == []
+    forbidden = ("ollama_async.gateway", "ollama_async.queue", "ollama_async.models")
+    assert [name for name in loaded if name.startswith(forbidden)] == []
+
+
+def test_the_package_itself_imports_nothing():
+    loaded = _fresh(
+        "import sys; before = set(sys.modules); import ollama_async;"
+        "print(*(set(sys.modules) - before))"
+    )
+    assert loaded.split() == ["ollama_async"]
+
+
+def test_the_folder_called_queue_does_not_hide_the_standard_module():
+    assert [type(node) for node in TREES["queue"].body] == [ast.Expr]  # a docstring only
+    path = _fresh("import ollama_async.queue.port, queue; queue.SimpleQueue; print(queue.__file__)")
+    assert str(PACKAGE) not in path
+
+
+def test_python_is_always_started_without_the_current_folder():
+    """``python -m`` would put the current folder first on the path; ``-P`` does not."""
+    wrong = []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.List):
+                continue
+            words = [word.value for word in node.elts if isinstance(word, ast.Constant)]
+            if "-m" in words and "pip" not in words and "-P" not in words:
+                wrong.append(f"{module} (line {node.lineno})")
+    assert not wrong
