@@ -89,7 +89,7 @@ def recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -> Rec
     ingredients = {
         "requirement": requirement,
         # the header's place does not matter, its content does
-        "arguments": [word.replace(str(HEADER), "HEADER") for word in arguments],
+        "arguments": [word.replace(shlex.quote(str(HEADER)), "HEADER") for word in arguments],
         "header": hashlib.sha256(HEADER.read_bytes()).hexdigest(),
         "compilers": [_version_of(compiler) for compiler in compilers],
         "environ": [environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS")],

@@ -178,6 +178,16 @@ def test_whatever_changes_the_wheel_changes_its_key(tmp_path, monkeypatch):
     assert len(set(keys)) == len(keys)
 
 
+@needs_compiler
+def test_another_place_of_the_checkout_does_not_change_the_key(tmp_path, monkeypatch):
+    key = build.recipe(COMPILERS, {}).key
+    elsewhere = tmp_path / "with blanks" / "gcc_amx.h"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(build.HEADER.read_bytes())
+    monkeypatch.setattr(build, "HEADER", elsewhere)
+    assert build.recipe(COMPILERS, {}).key == key
+
+
 def test_without_a_compiler_the_error_names_the_package(tmp_path):
     with pytest.raises(build.BuildFailed, match="apt install g\\+\\+"):
         build.find_compilers({"PATH": str(tmp_path)})
