@@ -1,0 +1,80 @@
+"""An answer on its way to the terminal: wrapped, thinking set apart, statistics behind it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from ollama_async.cli import wording
+from ollama_async.cli.client import CommandFailed
+from ollama_async.cli.wrapping import Wrapper
+
+_GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
+
+
+class Printer:
+    """Writes one answer as it arrives, and keeps its text."""
+
+    def __init__(self, *, wrap: bool, hide_thinking: bool, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._is_terminal = self._stream.isatty()
+        columns = shutil.get_terminal_size().columns
+        self._wrapper = Wrapper(columns) if wrap and self._is_terminal else None
+        self._hide_thinking = hide_thinking
+        self._is_thinking = False
+        self.content = ""
+        self.thinking = ""
+
+    def take(self, content: str, thinking: str) -> None:
+        """The next part of the answer."""
+        if thinking:
+            self.thinking += thinking
+            if not self._hide_thinking:
+                if not self._is_thinking:
+                    self._write(f"{_GREY if self._is_terminal else ''}Thinking...\n")
+                self._write(self._wrapped(thinking))
+            self._is_thinking = True
+        if content:
+            self.end_thinking()
+            self.content += content
+            self._write(self._wrapped(content))
+
+    def end_thinking(self) -> None:
+        if self._is_thinking:
+            self._is_thinking = False
+            if not self._hide_thinking:
+                text = f"\n...done thinking.\n\n{_PLAIN if self._is_terminal else ''}"
+                self._write(self._wrapped(text))
+
+    def _wrapped(self, text: str) -> str:
+        return self._wrapper.feed(text) if self._wrapper else text
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def show(objects: Iterable[dict[str, Any]], printer: Printer) -> dict[str, Any]:
+    """Print the objects of ``/api/generate`` or ``/api/chat``; the last one, which is ``done``.
+
+    :raises CommandFailed: the answer broke off.
+    """
+    try:
+        for each in objects:
+            message = each.get("message")
+            if isinstance(message, dict):
+                printer.take(message.get("content") or "", message.get("thinking") or "")
+            else:
+                printer.take(each.get("response") or "", each.get("thinking") or "")
+            if each.get("done"):
+                return each
+    finally:
+        printer.end_thinking()
+    raise CommandFailed("the answer broke off")
+
+
+def print_statistics(last: dict[str, Any]) -> None:
+    sys.stdout.flush()
+    print(wording.statistics(last), end="", file=sys.stderr)

@@ -1,0 +1,219 @@
+"""The server as a command sees it: JSON in, JSON or a stream of JSON lines out.
+
+Synchronous and light (``http.client``): a command has one conversation at a time. Errors follow
+Ollama's rules: the text is the body's ``error``, or the body itself; inside a stream a line with
+``error``, or a line that is not JSON, ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import platform
+import socket
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import msgspec
+
+from ollama_async import __version__
+from ollama_async.settings import Address
+
+CONNECT_TIMEOUT_S = 10.0
+LINE_LIMIT_BYTES = 8_000_000
+CHUNK_BYTES = 1 << 20
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where one listens, not where one calls
+
+
+class CommandFailed(Exception):
+    """Whatever ends a command with ``Error: TEXT`` and exit status 1."""
+
+
+class ServerUnreachable(CommandFailed):
+    def __init__(self) -> None:
+        super().__init__("could not connect to ollama server, run 'ollama-async serve' to start it")
+
+
+class ServerRefused(CommandFailed):
+    """The server answered with an error; ``status`` is 200 if it came within a stream."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Client:
+    """Talks to one server, one connection per request. Not for use by several threads.
+
+    There is no deadline for an answer: a model may think for hours, and the person who waits has
+    Ctrl-C. A dead peer is noticed by TCP keep-alive.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._secure = address.scheme == "https"
+        self._host = _EVERYWHERE.get(address.host, address.host)
+        self._port = address.port
+        self._path = address.path
+
+    def check_alive(self) -> None:
+        """:raises ServerUnreachable: nobody listens. :raises ServerRefused: something else does."""
+        with self._request("HEAD", "/"):
+            pass
+
+    def call(self, method: str, path: str, value: Any = None) -> Any:
+        """One request, one JSON answer; None if the answer is empty."""
+        with self._request(method, path, value) as response, _break_told():
+            body = response.read()
+        if not body:
+            return None
+        try:
+            return msgspec.json.decode(body)
+        except ValueError:
+            text = body[:500].decode(errors="replace")
+            raise ServerRefused(response.status, f"unexpected answer: {text}") from None
+
+    def lines(self, path: str, value: Any) -> Generator[dict[str, Any], None, None]:
+        """POST ``value`` and yield the objects of the answer as they arrive.
+
+        Closing the generator closes the connection, which cancels the request.
+        """
+        with self._request("POST", path, value) as response:
+            while line := _line(response):
+                if len(line) > LINE_LIMIT_BYTES:
+                    raise ServerRefused(200, "a line of the answer is too long")
+                if line.strip():
+                    yield _object(line)
+
+    def has_blob(self, digest: str) -> bool:
+        try:
+            with self._request("HEAD", f"/api/blobs/{digest}"):
+                return True
+        except ServerRefused as refusal:
+            if refusal.status == http.HTTPStatus.NOT_FOUND:
+                return False
+            raise
+
+    def send_blob(
+        self, digest: str, file: BinaryIO, size_bytes: int, progress: Callable[[int], None]
+    ) -> None:
+        """Upload ``file``, from its start; ``progress`` gets the bytes sent so far.
+
+        :raises CommandFailed: the file is no longer ``size_bytes`` long.
+        """
+
+        def send(connection: http.client.HTTPConnection) -> None:
+            sent = 0
+            while chunk := file.read(CHUNK_BYTES):
+                sent += len(chunk)
+                if sent > size_bytes:
+                    break
+                connection.send(chunk)
+                progress(sent)
+            if sent != size_bytes:
+                raise CommandFailed("the file changed while it was sent")
+
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(size_bytes),
+        }
+        with self._exchange("POST", f"/api/blobs/{digest}", headers, send):
+            pass
+
+    @contextlib.contextmanager
+    def _request(
+        self, method: str, path: str, value: Any = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        body = b"" if value is None else msgspec.json.encode(value)
+        headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
+        if body or method == "POST":
+            headers["Content-Length"] = str(len(body))
+
+        def send(connection: http.client.HTTPConnection) -> None:
+            if body:
+                connection.send(body)
+
+        with self._exchange(method, path, headers, send) as response:
+            yield response
+
+    @contextlib.contextmanager
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        send: Callable[[http.client.HTTPConnection], None],
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One connection: the request, then the response for the caller to read, then closed."""
+        connection = self._connect()
+        try:
+            with _break_told():
+                connection.putrequest(method, quote(self._path + path, safe="/:%"))
+                connection.putheader("User-Agent", _USER_AGENT)
+                for name, text in headers.items():
+                    connection.putheader(name, text)
+                connection.endheaders()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    send(connection)  # a server may answer before it has read everything
+                response = connection.getresponse()
+            with contextlib.closing(response):
+                if response.status >= http.HTTPStatus.BAD_REQUEST:
+                    raise _refusal(response)
+                yield response
+        finally:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
+        try:
+            connection.connect()
+        except ConnectionRefusedError:
+            raise ServerUnreachable from None
+        except OSError as reason:
+            where = f"{self._host}:{self._port}"
+            raise CommandFailed(f"could not connect to {where}: {reason}") from reason
+        connection.sock.settimeout(None)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+
+
+@contextlib.contextmanager
+def _break_told() -> Iterator[None]:
+    """Around what talks to the server, and nothing else: our own output may break, too."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as reason:
+        raise CommandFailed(f"the connection to the server broke: {reason}") from reason
+
+
+_USER_AGENT = f"ollama-async/{__version__} ({platform.machine()} linux)"
+
+
+def _line(response: http.client.HTTPResponse) -> bytes:
+    with _break_told():
+        return response.readline(LINE_LIMIT_BYTES + 1)
+
+
+def _refusal(response: http.client.HTTPResponse) -> ServerRefused:
+    with _break_told():
+        body = response.read(LINE_LIMIT_BYTES).decode(errors="replace").strip()
+    text = body
+    with contextlib.suppress(ValueError):
+        decoded = msgspec.json.decode(body.partition("\n")[0])
+        if isinstance(decoded, dict) and isinstance(decoded.get("error"), str):
+            text = decoded["error"]
+    return ServerRefused(response.status, text or f"{response.status} {response.reason}")
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(line)
+    except ValueError:
+        raise ServerRefused(200, line.decode(errors="replace").strip()) from None
+    if not isinstance(value, dict):
+        raise ServerRefused(200, line.decode(errors="replace").strip())
+    error = value.get("error")
+    if error:
+        raise ServerRefused(200, str(error))
+    return value

@@ -1,0 +1,81 @@
+"""Commands about models as a whole: list, ps, rm, stop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ollama_async.cli import wording
+from ollama_async.cli.client import Client, CommandFailed, ServerRefused
+
+DIGEST_SHOWN = 12
+
+
+def list_models(client: Client, arguments: argparse.Namespace) -> int:
+    prefix = arguments.words[0].lower() if arguments.words else ""
+    rows = [
+        (
+            model["name"],
+            model["digest"][:DIGEST_SHOWN],
+            "-" if model.get("remote_model") else wording.size(model["size"]),
+            wording.ago(model["modified_at"]),
+        )
+        for model in _models(client, "/api/tags")
+        if model["name"].lower().startswith(prefix)
+    ]
+    print(wording.table(("NAME", "ID", "SIZE", "MODIFIED"), rows), end="")
+    return 0
+
+
+def list_running(client: Client, arguments: argparse.Namespace) -> int:
+    prefix = arguments.words[0] if arguments.words else ""
+    rows = [
+        (
+            model["name"],
+            model["digest"][:DIGEST_SHOWN],
+            wording.size(model["size"]),
+            wording.processor(model["size"], model["size_vram"]),
+            str(model.get("context_length", 0)),
+            wording.until(model["expires_at"]),
+        )
+        for model in _models(client, "/api/ps")
+        if model["name"].startswith(prefix)
+    ]
+    header = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
+    print(wording.table(header, rows), end="")
+    return 0
+
+
+def stop(client: Client, arguments: argparse.Namespace) -> int:
+    (name,) = arguments.words
+    try:
+        _unload(client, name)
+    except ServerRefused as refusal:
+        if "not found" in str(refusal):
+            raise CommandFailed(f'couldn\'t find model "{name}" to stop') from None
+        raise
+    return 0
+
+
+def remove(client: Client, arguments: argparse.Namespace) -> int:
+    for name in arguments.words:
+        try:
+            _unload(client, name)
+        except ServerRefused as refusal:
+            if "not found" in str(refusal):
+                raise
+            print(f"Warning: unable to stop model '{name}'", file=sys.stderr)
+        client.call("DELETE", "/api/delete", {"model": name})
+        print(f"deleted '{name}'")
+    return 0
+
+
+def _unload(client: Client, name: str) -> None:
+    client.call("POST", "/api/generate", {"model": name, "keep_alive": 0})
+
+
+def _models(client: Client, path: str) -> list[dict[str, Any]]:
+    answer = client.call("GET", path)
+    models = answer.get("models") if isinstance(answer, dict) else None
+    return models or []

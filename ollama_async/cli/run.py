@@ -1,0 +1,84 @@
+"""``run``: one prompt answered, or a conversation if there is none and a person is there."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ollama_async import durations
+from ollama_async.cli import answer
+from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.cli.progress import Progress
+from ollama_async.cli.upload import model_of_file
+
+_THINK = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low"}
+_THINK["max"] = "max"
+
+
+def run(client: Client, arguments: argparse.Namespace) -> int:
+    model, *words = arguments.words
+    common = _common_fields(arguments)
+    is_conversation = sys.stdin.isatty() and sys.stdout.isatty() and not words
+    if not sys.stdin.isatty():
+        piped = sys.stdin.buffer.read().decode(errors="replace")
+        words = [piped, *words] if piped else words
+    client.check_alive()
+    if is_gguf(model):
+        model = model_of_file(client, Path(model), Progress())
+    if is_conversation:
+        from ollama_async.cli import chat  # noqa: PLC0415  # readline is for conversations only
+
+        return chat.converse(client, arguments, {"model": model, **common})
+    request = {"model": model, "prompt": " ".join(words), "context": [], "options": {}, **common}
+    printer = new_printer(arguments)
+    with contextlib.closing(client.lines("/api/generate", request)) as objects:
+        last = answer.show(objects, printer)
+    if request["prompt"]:
+        print("\n")
+    if arguments.verbose:
+        answer.print_statistics(last)
+    return 0
+
+
+def new_printer(arguments: argparse.Namespace) -> answer.Printer:
+    return answer.Printer(wrap=not arguments.nowordwrap, hide_thinking=arguments.hidethinking)
+
+
+def is_gguf(model: str) -> bool:
+    """Whether ``model`` means a file: it exists, and ends in ``.gguf``."""
+    return model.lower().endswith(".gguf") and Path(model).is_file()
+
+
+def _common_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the flags add to every request."""
+    fields: dict[str, Any] = {}
+    if arguments.keepalive:
+        try:
+            durations.parse(arguments.keepalive)
+        except ValueError as reason:
+            raise CommandFailed(str(reason)) from None
+        fields["keep_alive"] = arguments.keepalive
+    if arguments.format:
+        fields["format"] = _format(arguments.format)
+    if arguments.think:
+        if arguments.think not in _THINK:
+            raise CommandFailed(
+                f'invalid value for --think: "{arguments.think}" '
+                "(must be true, false, high, medium, low, or max)"
+            )
+        fields["think"] = _THINK[arguments.think]
+    return fields
+
+
+def _format(text: str) -> Any:
+    if text == "json":
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except ValueError as reason:
+        raise CommandFailed(f'--format is neither "json" nor a JSON schema: {reason}') from None

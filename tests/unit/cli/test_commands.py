@@ -1,0 +1,323 @@
+"""Commands against a real server that speaks the wire and does what the test says."""
+
+import hashlib
+import io
+import json
+import socket
+import sys
+import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ollama_async import OLLAMA_VERSION, settings
+from ollama_async.cli.client import Client
+from ollama_async.cli.main import COMMANDS, main
+
+
+class Fake(ThreadingHTTPServer):
+    """``answers``: (method, path) → (status, body or list of objects to stream)."""
+
+    daemon_threads = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = {("HEAD", "/"): (200, b"")}
+        self.requests = []
+        self.hung_up = threading.Event()
+
+    def bodies(self, path):
+        return [json.loads(body) for _, where, body in self.requests if where == path]
+
+    def handle_error(self, *_):
+        raise AssertionError("the fake broke") from sys.exception()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append((self.command, self.path, body))
+        status, content = self.server.answers.get(
+            (self.command, self.path), (404, b'{"error":"no such route"}')
+        )
+        self.send_response(status)
+        if isinstance(content, bytes):
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+            return
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for each in content:
+            if each is WAIT_FOR_HANG_UP:
+                self.rfile.read(1)
+                self.server.hung_up.set()
+                self.close_connection = True
+                return
+            line = each if isinstance(each, bytes) else json.dumps(each).encode() + b"\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.wfile.write(b"0\r\n\r\n")
+
+    do_GET = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815  # the library's names
+
+    def log_message(self, *args):
+        pass
+
+
+WAIT_FOR_HANG_UP = object()
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    server = Fake()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    yield server
+    server.shutdown()
+    thread.join(10)
+    server.server_close()
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    def put(data: bytes):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    return put
+
+
+TAGS = {
+    "models": [
+        {
+            "name": name,
+            "size": 1_300_000_000,
+            "digest": "0123456789abcdef" * 4,
+            "modified_at": "2020-01-01T00:00:00Z",
+        }
+        for name in ("Llama:1b", "qwen:latest")
+    ]
+}
+PS = {
+    "models": [
+        {
+            "name": "llama:1b",
+            "size": 100,
+            "size_vram": 0,
+            "digest": "ab" * 32,
+            "expires_at": "2400-01-01T00:00:00Z",
+            "context_length": 4096,
+        }
+    ]
+}
+ANSWER = [
+    {"response": "Hel", "done": False},
+    {"response": "lo", "done": False},
+    {"response": "", "done": True, "eval_count": 2, "eval_duration": 1_000_000_000},
+]
+
+
+def test_list_shows_names_ids_sizes_and_ages(fake, capsys):
+    fake.answers["GET", "/api/tags"] = (200, json.dumps(TAGS).encode())
+    assert main(["ls", "LLA"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["NAME", "ID", "SIZE", "MODIFIED"]
+    assert row.startswith("Llama:1b    0123456789ab    1.3 GB    ")
+    assert row.rstrip().endswith("years ago")
+
+
+def test_an_empty_list_is_a_header(fake, capsys):
+    fake.answers["GET", "/api/tags"] = (200, b'{"models":null}')
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out == "NAME    ID    SIZE    MODIFIED    \n"
+
+
+def test_ps_shows_where_and_how_long(fake, capsys):
+    fake.answers["GET", "/api/ps"] = (200, json.dumps(PS).encode())
+    assert main(["ps"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    assert row.split("    ")[:3] == ["llama:1b", "abababababab", "100 B"]
+    assert "100% CPU" in row
+    assert "Forever" in row
+    assert main(["ps", "LLAMA"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_run_streams_the_answer_of_its_words(fake, capsys):
+    fake.answers["POST", "/api/generate"] = (200, ANSWER)
+    flags = ["--verbose", "--keepalive", "5m", "--format", "json", "--think"]
+    assert main(["run", "m", "say", "hello", *flags]) == 0
+    out, err = capsys.readouterr()
+    assert out == "Hello\n\n"
+    assert err == (
+        "eval count:           2 token(s)\n"
+        "eval duration:        1s\n"
+        "eval rate:            2.00 tokens/s\n"
+    )
+    assert fake.bodies("/api/generate") == [
+        {
+            "model": "m",
+            "prompt": "say hello",
+            "context": [],
+            "options": {},
+            "keep_alive": "5m",
+            "format": "json",
+            "think": True,
+        }
+    ]
+
+
+def test_run_puts_what_is_piped_before_its_words(fake, piped):
+    fake.answers["POST", "/api/generate"] = (200, ANSWER)
+    piped(b"text \xff\n")
+    assert main(["run", "m", "--", "--sum", "up"]) == 0
+    assert fake.bodies("/api/generate")[0]["prompt"] == "text \ufffd\n --sum up"
+
+
+def test_run_without_a_prompt_only_loads(fake, capsys):
+    fake.answers["POST", "/api/generate"] = (200, b'{"response":"","done":true}')
+    assert main(["run", "m"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_run_of_a_file_uploads_it_once(fake, tmp_path, capsys):
+    data = b"GGUF" + bytes(3_000_000)
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "m.gguf").write_bytes(data)
+    blob = f"/api/blobs/sha256:{digest}"
+    fake.answers["POST", blob] = (201, b"")
+    fake.answers["POST", "/api/create"] = (200, [{"status": "parsing"}, {"status": "success"}])
+    fake.answers["POST", "/api/generate"] = (200, ANSWER)
+    assert main(["run", str(tmp_path / "m.gguf"), "hi"]) == 0
+    name = f"file-{digest[:12]}"
+    assert [body for method, path, body in fake.requests if path == blob] == [b"", data]
+    assert fake.bodies("/api/create") == [{"model": name, "files": {"m.gguf": f"sha256:{digest}"}}]
+    assert fake.bodies("/api/generate")[0]["model"] == name
+    assert "parsing" in capsys.readouterr().err
+
+    fake.answers["HEAD", blob] = (200, b"")
+    fake.requests.clear()
+    assert main(["run", str(tmp_path / "m.gguf"), "hi"]) == 0
+    assert ("POST", blob) not in {(method, path) for method, path, _ in fake.requests}
+
+
+def test_stop_and_rm_unload(fake, capsys):
+    fake.answers["POST", "/api/generate"] = (200, b'{"done":true}')
+    fake.answers["DELETE", "/api/delete"] = (200, b"")
+    assert main(["stop", "a"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["rm", "a", "b"]) == 0
+    assert capsys.readouterr().out == "deleted 'a'\ndeleted 'b'\n"
+    assert fake.bodies("/api/delete") == [{"model": "a"}, {"model": "b"}]
+    assert fake.bodies("/api/generate")[0] == {"model": "a", "keep_alive": 0}
+
+
+def test_what_is_not_there_cannot_be_stopped_or_removed(fake, capsys):
+    fake.answers["POST", "/api/generate"] = (404, b'{"error":"model \'a\' not found"}')
+    assert main(["stop", "a"]) == 1
+    assert capsys.readouterr().err == 'Error: couldn\'t find model "a" to stop\n'
+    assert main(["rm", "a"]) == 1
+    assert capsys.readouterr().err == "Error: model 'a' not found\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "text"),
+    [
+        (503, b'{"error":"server busy"}', "server busy"),
+        (500, b"plain words\n", "plain words"),
+        (500, b"", "500 Internal Server Error"),
+        (200, [{"response": "x"}, {"error": "worker died"}], "worker died"),
+        (200, [{"response": "x"}, b"<html>\n"], "<html>"),
+        (200, [{"response": "x"}], "the answer broke off"),
+    ],
+)
+def test_errors_of_the_server_are_told_and_exit_1(fake, capsys, status, content, text):
+    fake.answers["POST", "/api/generate"] = (status, content)
+    assert main(["run", "m", "hi"]) == 1
+    assert capsys.readouterr().err == f"Error: {text}\n"
+
+
+def test_no_server_says_how_to_start_one(monkeypatch, capsys):
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{unused.getsockname()[1]}")
+        assert main(["list"]) == 1
+        assert "run 'ollama-async serve' to start it" in capsys.readouterr().err
+        assert main(["--version"]) == 0
+        assert "could not connect to a running Ollama instance" in capsys.readouterr().out
+
+
+def test_version_warns_when_the_server_is_another(fake, capsys):
+    fake.answers["GET", "/api/version"] = (200, json.dumps({"version": OLLAMA_VERSION}).encode())
+    assert main(["-v"]) == 0
+    assert "Warning" not in capsys.readouterr().out
+    fake.answers["GET", "/api/version"] = (200, b'{"version":"0.1.2"}')
+    assert main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ollama-async version is 0.1.2\nWarning: client version is ")
+
+
+def test_the_path_of_the_host_is_kept_and_everywhere_means_here(fake, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", f"http://0.0.0.0:{fake.server_port}/proxy/")
+    fake.answers["GET", "/proxy/api/tags"] = (200, b'{"models":[]}')
+    assert main(["list"]) == 0
+
+
+def test_closing_a_stream_hangs_up(fake):
+    fake.answers["POST", "/api/generate"] = (200, [{"response": "x"}, WAIT_FOR_HANG_UP])
+    client = Client(settings.parse_address(f"127.0.0.1:{fake.server_port}"))
+    with closing(client.lines("/api/generate", {})) as objects:
+        assert next(objects) == {"response": "x"}
+    assert fake.hung_up.wait(10)
+
+
+def test_ctrl_c_ends_quietly_with_130_and_hangs_up(fake, monkeypatch, capsys):
+    fake.answers["POST", "/api/generate"] = (200, [{"response": "x"}, WAIT_FOR_HANG_UP])
+
+    def interrupt(_self, _content, _thinking):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ollama_async.cli.answer.Printer.take", interrupt)
+    assert main(["run", "m", "hi"]) == 130
+    assert capsys.readouterr() == ("", "")
+    assert fake.hung_up.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["nope"], 'unknown command "nope" for "ollama-async"'),
+        (["--nope"], "unknown flag: --nope"),
+        (["run"], "requires at least 1 arg(s), only received 0"),
+        (["stop", "a", "b"], "accepts 1 arg(s), received 2"),
+        (["list", "a", "b"], "accepts at most 1 arg(s), received 2"),
+        (["run", "m", "--zz=1"], "unknown flag: --zz"),
+        (["run", "m", "--think=maybe"], 'invalid value for --think: "maybe" (must be true, false, high, medium, low, or max)'),  # noqa: E501  # one text
+        (["run", "m", "--keepalive", "5"], 'time: missing unit in duration "5"'),
+        (["engine", "nope"], 'unknown command "nope" for "ollama-async engine"'),
+    ],
+)  # fmt: skip
+def test_wrong_words_are_told_before_anything_is_done(words, text, capsys):
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"Error: {text}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_help_of_a_command_ends_with_its_environment(command, capsys):
+    assert main([command.name, "--help"]) == 0
+    out = capsys.readouterr().out
+    block = out.partition("Environment Variables:\n")[2].splitlines()
+    assert block
+    assert all(line.startswith("  OLLAMA_") for line in block)
+
+
+def test_serve_explains_every_variable(capsys):
+    assert main(["help", "start"]) == 0
+    out = capsys.readouterr().out
+    assert all(variable.name in out for variable in settings.VARIABLES)

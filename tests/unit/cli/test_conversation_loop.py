@@ -1,0 +1,108 @@
+"""The interactive prompt, with a person who types what the test says."""
+
+import argparse
+
+import pytest
+
+from ollama_async.cli import chat
+from ollama_async.cli.client import ServerRefused
+
+ARGUMENTS = argparse.Namespace(nowordwrap=True, hidethinking=False, verbose=False)
+
+
+class FakeClient:
+    """Answers a chat with what it is given, one list of objects per turn."""
+
+    def __init__(self, *turns):
+        self.turns = list(turns)
+        self.asked = []
+
+    def call(self, method, path, value):
+        self.loaded = (method, path, value["prompt"])
+
+    def lines(self, path, value):
+        assert path == "/api/chat"
+        self.asked.append([dict(message) for message in value["messages"]])
+        for each in self.turns.pop(0):
+            if isinstance(each, BaseException):
+                raise each
+            yield each
+
+
+def said(text, thinking=""):
+    return [
+        {"message": {"role": "assistant", "content": text, "thinking": thinking}, "done": False},
+        {"message": {"role": "assistant", "content": ""}, "done": True},
+    ]
+
+
+@pytest.fixture
+def person(monkeypatch):
+    def types(*lines):
+        script = iter(lines)
+
+        def read(_prompt):
+            line = next(script, EOFError())
+            if isinstance(line, BaseException):
+                raise line
+            return line
+
+        monkeypatch.setattr("builtins.input", read)
+
+    return types
+
+
+def converse(client):
+    assert chat.converse(client, ARGUMENTS, {"model": "m"}) == 0
+
+
+def test_every_turn_carries_the_history(person, capsys):
+    client = FakeClient(said("hello", "hm"), said("bye"))
+    person("hi", "", "and now?", "/bye")
+    converse(client)
+    assert client.loaded == ("POST", "/api/generate", "")
+    assert client.asked[1] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "hello", "thinking": "hm"},
+        {"role": "user", "content": "and now?"},
+    ]
+    assert "hello\n\n" in capsys.readouterr().out
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(person):
+    client = FakeClient([said("he")[0], KeyboardInterrupt()], said("again"))
+    person("hi", "go on")
+    converse(client)
+    assert client.asked[1][1] == {"role": "assistant", "content": "he"}
+
+
+def test_ctrl_c_at_the_prompt_says_how_to_leave(person, capsys):
+    person(KeyboardInterrupt())
+    converse(FakeClient())
+    assert "Use Ctrl + d or /bye to exit." in capsys.readouterr().out
+
+
+def test_a_refused_message_is_forgotten(person, capsys):
+    client = FakeClient([ServerRefused(503, "server busy")], said("ok"))
+    person("hi", "again")
+    converse(client)
+    assert client.asked[1] == [{"role": "user", "content": "again"}]
+    assert "Error: server busy" in capsys.readouterr().err
+
+
+def test_three_quotes_open_and_close_a_long_message(person):
+    client = FakeClient(said("ok"))
+    person('"""one', "two", 'three"""')
+    converse(client)
+    assert client.asked[0][0]["content"] == "one\ntwo\nthree"
+
+
+def test_commands_are_obeyed_and_not_sent(person, capsys):
+    client = FakeClient(said("ok"), said("ok"))
+    person("hi", "/clear", "/?", "/nope x", "hi", "/exit")
+    converse(client)
+    assert len(client.asked[1]) == 1
+    out, err = capsys.readouterr()
+    assert "Cleared session context" in out
+    assert "Unknown command '/nope'. Type /? for help" in out
+    assert "Available Commands" in err
