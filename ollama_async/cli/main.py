@@ -96,7 +96,11 @@ def _run_command(words: list[str]) -> int:
 
 
 def _client() -> Client:
-    return Client(Settings.from_environ(os.environ).address)
+    settings = Settings.from_environ(os.environ)
+    for warning in settings.warnings:
+        if warning.startswith(("OLLAMA_HOST", "OLLAMA_PORT")):  # the others are the server's
+            print(f"Warning: {warning}", file=sys.stderr)
+    return Client(settings.address)
 
 
 # ------------------------------------------------------------------ reading the command line
@@ -205,7 +209,10 @@ def _serve(_client: Client, _arguments: argparse.Namespace) -> int:
     return status
 
 
-_ENGINE_PARTS = {"build": "Build the engine library for this machine", "check": "Try the library"}
+_ENGINE_PARTS = {
+    "build": "Build the engine library for this machine and install it",
+    "check": "Say whether the installed library can be trusted on this machine",
+}
 
 
 def _engine(words: list[str]) -> int:
@@ -217,9 +224,23 @@ def _engine(words: list[str]) -> int:
     part, *rest = words
     if part not in _ENGINE_PARTS:
         raise CommandFailed(f'unknown command "{part}" for "{PROGRAM} engine"')
-    module = importlib.import_module(f"ollama_async.engine.{part}")
-    status: int = module.main(rest)
+    if part == "check":
+        return _check_engine(rest)
+    build = importlib.import_module("ollama_async.engine.build")
+    status: int = build.main(rest)
     return status
+
+
+def _check_engine(words: list[str]) -> int:
+    """Print the verdict (the first one takes seconds); 1 if no model can be loaded."""
+    if words:
+        raise CommandFailed(f"accepts 0 arg(s), received {len(words)}")
+    check = importlib.import_module("ollama_async.engine.check")
+    verdict = check.verdict(Settings.from_environ(os.environ).cache_dir)
+    for line in (verdict.kind, verdict.reason, verdict.library, verdict.system_info):
+        if line:
+            print(line)
+    return int(verdict.kind == "unusable")
 
 
 def _run_flags(parser: argparse.ArgumentParser) -> None:
