@@ -1,0 +1,408 @@
+"""One conformance suite for every pipe: shared memory, shared memory with faults, and in memory."""
+
+import asyncio
+import os
+import random
+import threading
+
+import pytest
+import uvloop
+
+from ollama_async.workers import frames, messages
+from ollama_async.workers.child.pipe import ChildPipe, PipeClosed
+from ollama_async.workers.doorbell import Doorbell
+from ollama_async.workers.memory_pipe import MemoryPipe
+from ollama_async.workers.pipe import ParentPipe
+from ollama_async.workers.ring import Ring, RingCorrupt
+
+DEADLINE_S = 20
+
+
+class StutteringRing(Ring):
+    """Takes only a part of what would fit, as if the reader were always behind."""
+
+    chance = random.Random(5)
+
+    def write(self, data):
+        whole = self.chance.random() < 0.7
+        limit = len(data) if whole else self.chance.randint(0, min(len(data), 500))
+        return super().write(memoryview(data)[:limit])
+
+
+class DeafDoorbell(Doorbell):
+    """Two of three rings are lost."""
+
+    rung = 0
+
+    def ring(self):
+        self.rung += 1
+        if self.rung % 3 == 0:
+            super().ring()
+
+
+def shared_memory(ring=Ring, bell=Doorbell, capacity=1 << 10, recheck_s=0.5):
+    down, up = ring.create(capacity), ring.create(capacity)
+    bells = [bell.create(), bell.create()]
+    parent = ParentPipe(
+        inbound=up, outbound=down, bell_in=bells[0], bell_out=bells[1], recheck_s=recheck_s
+    )
+    child = ChildPipe(
+        inbound=ring.attach(os.dup(down.fd)),
+        outbound=ring.attach(os.dup(up.fd)),
+        bell_in=bell.attach(os.dup(bells[1].fd)),
+        bell_out=bell.attach(os.dup(bells[0].fd)),
+        recheck_s=recheck_s,
+    )
+    return parent, child
+
+
+def in_memory():
+    pipe = MemoryPipe(capacity=100)
+    return pipe.parent, pipe.child
+
+
+MAKERS = {
+    "shared memory": shared_memory,
+    "a ring of 64 bytes": lambda: shared_memory(capacity=64),
+    "stuttering ring": lambda: shared_memory(ring=StutteringRing, capacity=503),
+    "deaf doorbells": lambda: shared_memory(bell=DeafDoorbell, recheck_s=0.01),
+    "stuttering and deaf": lambda: shared_memory(StutteringRing, DeafDoorbell, 301, 0.01),
+    "in memory": in_memory,
+}
+
+
+class Heard:
+    """A listener whose messages can be awaited."""
+
+    def __init__(self):
+        self.messages = []
+        self.broken_reason = asyncio.get_running_loop().create_future()
+        self._changed = asyncio.Event()
+
+    def received(self, batch):
+        assert batch
+        self.messages += batch
+        self._changed.set()
+
+    def broken(self, reason):
+        self.broken_reason.set_result(reason)
+
+    async def at_least(self, count):
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.messages) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.messages
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm_uvloop():
+    """The first loop of a process opens a pair of descriptors that libuv keeps for ever."""
+    uvloop.new_event_loop().close()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request):
+    """Run a coroutine on each kind of loop."""
+
+    def run(main):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(main)
+
+    return run
+
+
+@pytest.fixture(params=MAKERS)
+def conforming(request, run):
+    """Run ``scenario(parent, child, heard)`` on one kind of pipe; closes both ends."""
+
+    def conforming(scenario):
+        async def main():
+            parent, child = MAKERS[request.param]()
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await scenario(parent, child, Heard())
+            finally:
+                child.close()
+                parent.close()
+
+        run(main())
+
+    return conforming
+
+
+def texts(count, size=10):
+    return [messages.Text(number, "x" * size) for number in range(count)]
+
+
+async def receive_all(child, count):
+    def receive():
+        return [child.receive(DEADLINE_S) for _ in range(count)]
+
+    return await asyncio.to_thread(receive)
+
+
+def test_messages_arrive_both_ways_in_order(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        sent = [messages.Cancel(1), messages.Tokenize(-1, "é"), messages.Quit()]
+        parent.send(sent[0])
+        parent.send(*sent[1:])
+        assert await receive_all(child, 3) == sent
+        answers = [messages.Started(1), messages.Pieces([(1, "é"), (2, "b")]), *texts(20)]
+        await asyncio.to_thread(child.send, answers)
+        assert await heard.at_least(22) == answers
+
+    conforming(scenario)
+
+
+def test_frames_larger_than_any_ring_flow_in_parts(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        request = messages.Tokenize(-1, "x" * 1500)
+        answer = messages.Text(1, "y" * 1500)
+        parent.send(request)
+        assert await receive_all(child, 1) == [request]
+        await asyncio.to_thread(child.send, [answer])
+        assert await heard.at_least(1) == [answer]
+
+    conforming(scenario)
+
+
+def test_several_threads_send_and_each_keeps_its_order(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+
+        def send(number):
+            for text in range(10):
+                child.send([messages.Text(number, str(text)), messages.Text(number, "again")])
+
+        await asyncio.gather(*(asyncio.to_thread(send, number) for number in range(3)))
+        received = await heard.at_least(60)
+        for number in range(3):
+            mine = [message.text for message in received if message.id == number]
+            assert mine == [word for text in range(10) for word in (str(text), "again")]
+        assert all(a.id == b.id for a, b in zip(received[::2], received[1::2], strict=True))
+
+    conforming(scenario)
+
+
+def test_a_child_that_does_not_read_holds_up_nobody_and_misses_nothing(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        sent = [messages.Cancel(number) for number in range(1, 151)]
+        for message in sent:
+            parent.send(message)  # returns at once, ring full or not
+        assert await receive_all(child, 150) == sent
+        assert child.receive(0) is None
+
+    conforming(scenario)
+
+
+def test_a_parent_that_comes_late_gets_everything(conforming):
+    async def scenario(parent, child, heard):
+        sent = texts(100)
+        sending = asyncio.create_task(asyncio.to_thread(child.send, sent))
+        parent.open(heard)
+        assert await heard.at_least(100) == sent
+        await sending
+
+    conforming(scenario)
+
+
+def test_receive_gives_up_when_its_time_is_over(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        assert child.receive(0) is None
+        assert await asyncio.to_thread(child.receive, 0.01) is None
+
+    conforming(scenario)
+
+
+def test_closing_the_child_ends_a_blocked_receive(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        entered = threading.Event()
+
+        def receive():
+            entered.set()
+            with pytest.raises(PipeClosed):
+                child.receive(DEADLINE_S)
+
+        receiving = asyncio.create_task(asyncio.to_thread(receive))
+        await asyncio.to_thread(entered.wait, DEADLINE_S)
+        await asyncio.to_thread(child.close)
+        await receiving
+
+    conforming(scenario)
+
+
+def test_closing_the_child_ends_a_blocked_send(conforming):
+    async def scenario(parent, child, _heard):
+        entered = threading.Event()
+
+        def send():
+            entered.set()
+            with pytest.raises(PipeClosed):
+                child.send(texts(200, size=20))  # nobody reads: no pipe here holds so many
+
+        sending = asyncio.create_task(asyncio.to_thread(send))
+        await asyncio.to_thread(entered.wait, DEADLINE_S)
+        child_closing = asyncio.create_task(asyncio.to_thread(child.close))
+        await sending
+        await child_closing
+        parent.close()
+
+    conforming(scenario)
+
+
+def test_a_message_over_the_limit_is_refused_and_nothing_of_it_sent(conforming, monkeypatch):
+    monkeypatch.setattr(frames, "TO_CHILD_LIMIT_BYTES", 100)
+    monkeypatch.setattr(frames, "TO_PARENT_LIMIT_BYTES", 100)
+
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        with pytest.raises(frames.FrameTooLarge):
+            parent.send(messages.Cancel(1), messages.Tokenize(-1, "x" * 100))
+        with pytest.raises(frames.FrameTooLarge):
+            child.send([messages.Started(1), messages.Text(-1, "x" * 100)])
+        parent.send(messages.Cancel(2))
+        assert await receive_all(child, 1) == [messages.Cancel(2)]
+        await asyncio.to_thread(child.send, [messages.Started(2)])
+        assert await heard.at_least(1) == [messages.Started(2)]
+
+    conforming(scenario)
+
+
+def test_nothing_is_heard_after_the_parent_closed(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        await asyncio.to_thread(child.send, [messages.Started(1)])
+        parent.close()
+        parent.close()
+        parent.send(messages.Cancel(1))
+        assert not parent.read_some()
+        heard_before = len(heard.messages)
+        sending = asyncio.to_thread(child.send, [messages.Started(2)])  # may wait for room for ever
+        await asyncio.gather(sending, asyncio.to_thread(child.close), return_exceptions=True)
+        assert len(heard.messages) == heard_before
+
+    conforming(scenario)
+
+
+def test_what_is_in_the_pipe_can_be_read_without_a_bell(conforming):
+    async def scenario(parent, child, heard):
+        parent.open(heard)
+        sending = asyncio.create_task(asyncio.to_thread(child.send, [messages.Started(1)]))
+        while not heard.messages:
+            parent.read_some()
+            await asyncio.sleep(0)
+        await sending
+        assert heard.messages == [messages.Started(1)]
+
+    conforming(scenario)
+
+
+def test_unsent_bytes_are_counted_until_the_child_has_read(run):
+    async def main():
+        parent, child = shared_memory(capacity=64)
+        heard = Heard()
+        parent.open(heard)
+        try:
+            parent.send(messages.Tokenize(-1, "x" * 1000))
+            assert parent.unsent_bytes > 900
+            await receive_all(child, 1)
+            assert parent.unsent_bytes == 0
+        finally:
+            child.close()
+            parent.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("offset", [64, 128], ids=["write index", "read index"])
+def test_a_child_that_writes_nonsense_into_a_header_breaks_only_its_own_pipe(run, offset):
+    async def main():
+        parent, child = shared_memory()
+        heard = Heard()
+        parent.open(heard)
+        try:
+            fd = (child._outbound if offset == 64 else child._inbound).fd
+            os.pwrite(fd, b"\xff" * 8, offset)
+            child._bell_out.ring()
+            parent.send(messages.Cancel(1))
+            async with asyncio.timeout(DEADLINE_S):
+                assert "index 18446744073709551615" in await heard.broken_reason
+            parent.send(messages.Cancel(2))  # ignored
+            assert not parent.read_some()
+        finally:
+            child.close()
+            parent.close()
+
+    run(main())
+
+
+def test_garbage_in_the_ring_breaks_the_pipe_once(run):
+    async def main():
+        parent, child = shared_memory()
+        heard = Heard()
+        parent.open(heard)
+        try:
+            child._outbound.write(b"\x01\x02\x00\x00\x00\xc1\xc1")
+            child._bell_out.ring()
+            async with asyncio.timeout(DEADLINE_S):
+                assert "no message" in await heard.broken_reason
+            child._outbound.write(b"\x07")
+            child._bell_out.ring()
+            parent.read_some()  # a second report would raise: the future is done
+        finally:
+            child.close()
+            parent.close()
+
+    run(main())
+
+
+def test_a_child_sees_an_impossible_index_of_its_parent(run):
+    async def main():
+        parent, child = shared_memory()
+        try:
+            os.pwrite(child._inbound.fd, b"\xff" * 8, 64)
+            with pytest.raises(RingCorrupt):
+                child.receive(0)
+        finally:
+            child.close()
+            parent.close()
+
+    run(main())
+
+
+def test_a_flood_is_delivered_in_bounded_gulps_with_the_loop_running_in_between(run):
+    async def main():
+        parent, child = shared_memory(capacity=1 << 20)
+        heard = Heard()
+        batches = []
+        loop = asyncio.get_running_loop()
+        turns = 0
+
+        def turn():
+            nonlocal turns
+            turns += 1
+            if len(heard.messages) < 10_000:
+                loop.call_soon(turn)
+
+        heard.received = lambda batch, received=heard.received: (
+            batches.append((turns, len(batch))),
+            received(batch),
+        )
+        try:
+            child.send([messages.Pieces([(1, " word")])] * 10_000)
+            parent.open(heard)
+            turn()
+            await heard.at_least(10_000)
+            assert max(size for _, size in batches) <= 1500
+            assert len({turn for turn, _ in batches}) == len(batches)
+        finally:
+            child.close()
+            parent.close()
+
+    run(main())
