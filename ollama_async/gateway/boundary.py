@@ -23,7 +23,7 @@ from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.stream import JSON_TYPE
 
 CLIENT_LEFT = 499
-"""nginx's number for it; it is never sent, only counted."""
+"""nginx's number for it: counted, never sent."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,9 @@ async def _answered(request: web.Request, handler: Handler, guards: Guards) -> w
     except web.HTTPMethodNotAllowed as error:
         allow = {"Allow": error.headers["Allow"]}
         return web.Response(text="405 method not allowed", status=405, headers=allow)
-    except (asyncio.CancelledError, ConnectionError, web.HTTPException):
+    except ConnectionError:
+        return cut(request)
+    except (asyncio.CancelledError, web.HTTPException):
         raise  # the client left; or aiohttp's own answer
     except Exception:  # noqa: BLE001  # the request boundary: a bug must cost one request only
         return _broken(request)
@@ -122,10 +124,17 @@ def _broken(request: web.Request) -> web.Response:
     request_id = secrets.token_hex(6)
     _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
     if request.writer.output_size:  # an answer is half sent: cutting it is the only honest end
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError
+        return cut(request)
     return error_response(ServerError(f"internal error (request {request_id})"))
+
+
+def cut(request: web.Request) -> web.Response:
+    """Close the connection at once. The response is for aiohttp, which finds it cannot be sent and
+    is silent; a ``ConnectionError`` from a handler it would log with a traceback.
+    """
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=CLIENT_LEFT)
 
 
 def _endpoint(request: web.Request) -> str:

@@ -7,11 +7,12 @@ states::
        pieces gather         each piece becomes       pieces gather, to be
        in memory             one line at once         one line with all their text
 
-Flowing costs no task switch: a piece schedules one flush at the end of the loop's turn, and the
-flush writes finished bytes to the transport. The transport's own high-water mark says that the
-client is slow: the outbox holds then and wakes the handler, which drains the socket (with a
-deadline) and attaches again. So a client that keeps up gets one object per piece, memory is
-bounded by the text's length whatever the client does, and nothing is dropped.
+Flowing costs no task switch: an outbox that got a piece is flushed at the end of the loop's turn,
+together with all others (:class:`Flusher`), and the flush writes finished bytes to the transport.
+The transport's own high-water mark says that the client is slow: the outbox holds then and wakes
+the handler, which drains the socket (with a deadline) and attaches again. So a client that keeps
+up gets one object per piece, memory is bounded by the text's length whatever the client does, and
+nothing is dropped.
 """
 
 from __future__ import annotations
@@ -39,6 +40,28 @@ class Lines(Protocol):
     def piece(self) -> Callable[[str], bytes]: ...
 
 
+class Flusher:
+    """Flushes every outbox that got text in this turn of the event loop: one callback for all.
+
+    One callback for each would cost as much as writing the line.
+    """
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        self._due: list[Outbox] = []
+
+    def add(self, outbox: Outbox) -> None:
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._run)
+        self._due.append(outbox)
+
+    def _run(self) -> None:
+        due, self._due = self._due, []
+        for outbox in due:
+            outbox.flush()
+
+
 class Outbox:
     """The sink of one request. All methods run on the event loop; none blocks.
 
@@ -47,15 +70,16 @@ class Outbox:
     """
 
     __slots__ = (
+        "_flusher",
         "_gaps",
+        "_is_chunked",
         "_is_due",
         "_is_sealed",
         "_is_streamed",
         "_last_at",
-        "_lines",
-        "_loop",
+        "_line",
         "_pieces",
-        "_request",
+        "_protocol",
         "_transport",
         "_waiter",
         "error",
@@ -65,23 +89,24 @@ class Outbox:
         "started_at",
     )
 
-    def __init__(self, lines: Lines, gaps: Tally, *, is_streamed: bool) -> None:
+    def __init__(self, lines: Lines, gaps: Tally, flusher: Flusher, *, is_streamed: bool) -> None:
         self.finish: Finish | None = None
         self.error: ServerError | None = None
         self.load_ns = 0
         self.started_at: float | None = None
         self.first_at: float | None = None
         self._last_at = 0.0
-        self._lines = lines
+        self._line = lines.piece
         self._gaps = gaps
+        self._flusher = flusher
         self._is_streamed = is_streamed
         self._is_due = not is_streamed
         self._is_sealed = False
         self._pieces: list[str] = []
-        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._request: web.Request | None = None
         self._transport: asyncio.Transport | None = None
+        self._protocol: web.RequestHandler | None = None
+        self._is_chunked = True
 
     # -- what the queue calls -------------------------------------------------------------------
 
@@ -103,7 +128,7 @@ class Outbox:
         if self._transport is None:
             self._wake()
         else:
-            self._loop.call_soon(self._flush)
+            self._flusher.add(self)
 
     def finished(self, finish: Finish) -> None:
         self.finish = finish
@@ -157,7 +182,7 @@ class Outbox:
         """
         if self.has_ended or (self._transport is None and self._is_streamed and self._pieces):
             return
-        self._waiter = self._loop.create_future()
+        self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
         finally:
@@ -173,42 +198,42 @@ class Outbox:
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError
-        self._request, self._transport = request, transport
+        self._transport, self._protocol = transport, request.protocol
+        self._is_chunked = request.version.minor > 0
         self._is_due = False
         if self._pieces:
-            transport.write(frame(request, self._lines.piece(self.take())))
+            self._write(transport, self._line(self.take()))
+
+    # -- what the flusher calls -----------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what came in this turn; or hold, if the client is slow or gone."""
+        transport, protocol = self._transport, self._protocol
+        if transport is None or protocol is None or not self._pieces:
+            return
+        if protocol.writing_paused or transport.is_closing():
+            self._transport = None  # hold; ``_is_due`` stays true, so that no flush is asked for
+            self._wake()
+            return
+        self._is_due = False
+        pieces, self._pieces = self._pieces, []
+        if len(pieces) == 1:
+            data = self._line(pieces[0])
+        elif len(pieces) > MERGE_ABOVE:
+            data = self._line("".join(pieces))
+        else:
+            data = b"".join([self._line(piece) for piece in pieces])
+        self._write(transport, data)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """``data`` as one HTTP/1.1 chunk (HTTP/1.0 clients read to the end of the connection).
+
+        Straight to the transport this costs a third of ``StreamResponse.write``.
+        """
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _flush(self) -> None:
-        request, transport = self._request, self._transport
-        if transport is None or request is None or not self._pieces:
-            return
-        if transport.is_closing() or request.protocol.writing_paused:
-            self._transport = None  # hold; ``_is_due`` stays true, so no flush is scheduled
-            self._wake()
-            return
-        self._is_due = False
-        pieces, line = self._pieces, self._lines.piece
-        if len(pieces) == 1:
-            data = line(pieces[0])
-        elif len(pieces) > MERGE_ABOVE:
-            data = line("".join(pieces))
-        else:
-            data = b"".join([line(piece) for piece in pieces])
-        pieces.clear()
-        transport.write(frame(request, data))
-
-
-def frame(request: web.Request, data: bytes) -> bytes:
-    """``data`` as one HTTP/1.1 chunk; HTTP/1.0 clients read to the end of the connection.
-
-    Written straight to the transport this costs a third of ``StreamResponse.write``.
-    """
-    if request.version.minor == 0:
-        return data
-    return b"%x\r\n%b\r\n" % (len(data), data)

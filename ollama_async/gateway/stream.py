@@ -1,17 +1,17 @@
 """The one streaming loop: a job is submitted, its answer goes to the client, and every way in
 which that can end early is handled here, in one ladder.
 
-The ladder of :func:`answer`, top rung first; each rung says what happens and why:
+The ladder of :meth:`Streams.answer`, top rung first; each rung says what happens and why:
 
 ==========================  =======================================================================
 ``CancelledError``          The client closed its connection (aiohttp cancels the handler) or the
                             server gives up on it in its shutdown. Cancel the job at once, be it
                             queued, in its prompt or in its answer, and raise again: who cancels
                             us waits for it.
-``TimeoutError``            The client keeps the connection and reads nothing. Cut the connection,
-                            or one stuck reader would hold its text for ever.
+``TimeoutError``            The client keeps the connection and reads nothing; its text must not
+                            stay for ever. Becomes a ``ConnectionResetError``: the boundary cuts.
 ``ConnectionError``         A write found the connection closed before the cancellation came.
-                            As the first rung; aiohttp expects this error and stays silent.
+                            As the first rung; the boundary keeps it out of the log.
 ``ServerError``, no byte    Raised as it is: the error middleware makes an HTTP status of it.
 ``ServerError``, bytes out  The status is spoken; one ``{"error": …}`` line ends the stream.
 ``finally``                 The job is cancelled on every way out; after its end that does nothing.
@@ -31,7 +31,7 @@ from aiohttp import web
 from ollama_async.conversation import Usage
 from ollama_async.errors import ServerError
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.outbox import Outbox
+from ollama_async.gateway.outbox import Flusher, Outbox
 from ollama_async.queue.port import Finish, Inferring, Job
 
 JSON_TYPE = "application/json; charset=utf-8"
@@ -81,35 +81,43 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     began_at: float
 
 
-async def answer(
-    request: web.Request, inferring: Inferring, ask: Ask, metrics: Metrics, *, stall_s: float
-) -> web.StreamResponse:
-    """Run ``ask`` and send its answer; may be cancelled at any time, which cancels the job.
+class Streams:
+    """Runs every request of one server that a model answers.
 
-    ``stall_s`` is how long a client may leave a full socket unread.
-
-    :raises ServerError: the job was refused or failed, and nothing has been sent.
+    ``stall_s`` is how long a client may leave a full socket unread before it is cut.
     """
-    outbox = Outbox(ask.voice, metrics.inter_token, is_streamed=ask.is_streamed)
-    handle = inferring.submit(ask.job, outbox)
-    try:
-        if not ask.is_streamed:
-            return await _whole(ask, outbox)
-        return await _streamed(request, ask, outbox, stall_s)
-    except asyncio.CancelledError:
-        metrics.cancelled(outbox.phase)
-        raise
-    except TimeoutError:
-        metrics.cancelled(outbox.phase)
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError from None
-    except ConnectionError:
-        metrics.cancelled(outbox.phase)
-        raise
-    finally:
-        handle.cancel()
-        metrics.answered(ask.model, ask.began_at, outbox)
+
+    def __init__(self, inferring: Inferring, metrics: Metrics, *, stall_s: float = 60.0) -> None:
+        self._inferring = inferring
+        self._metrics = metrics
+        self._stall_s = stall_s
+        self._flusher = Flusher()
+
+    async def answer(self, request: web.Request, ask: Ask) -> web.StreamResponse:
+        """Run ``ask`` and send its answer; may be cancelled at any time, which cancels the job.
+
+        :raises ServerError: the job was refused or failed, and nothing has been sent.
+        :raises ConnectionResetError: the client is gone, or was cut.
+        """
+        metrics = self._metrics
+        outbox = Outbox(ask.voice, metrics.inter_token, self._flusher, is_streamed=ask.is_streamed)
+        handle = self._inferring.submit(ask.job, outbox)
+        try:
+            if not ask.is_streamed:
+                return await _whole(ask, outbox)
+            return await _streamed(request, ask, outbox, self._stall_s)
+        except asyncio.CancelledError:
+            metrics.cancelled(outbox.phase)
+            raise
+        except TimeoutError:
+            metrics.cancelled(outbox.phase)
+            raise ConnectionResetError from None
+        except ConnectionError:
+            metrics.cancelled(outbox.phase)
+            raise
+        finally:
+            handle.cancel()
+            metrics.answered(ask.model, ask.began_at, outbox)
 
 
 async def _whole(ask: Ask, outbox: Outbox) -> web.Response:

@@ -6,16 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from ollama_async.conversation import Inference, Prompt, Sampling, Usage
 from ollama_async.errors import ServerError
+from ollama_async.gateway.app import build_application
+from ollama_async.gateway.boundary import cut
+from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.runner import build_runner
-from ollama_async.gateway.stream import Ask, answer
+from ollama_async.gateway.stream import Ask, Streams
 from ollama_async.gateway.voices import GenerateVoice
+from ollama_async.models.catalog import Catalog
+from ollama_async.models.store import Store
 from ollama_async.queue.port import Finish, Job, LoadedModel, Needs, Sink, Snapshot, Target
+from ollama_async.settings import Settings
 
 DEADLINE_S = 10.0
 
@@ -147,6 +154,42 @@ async def serve() -> AsyncIterator[Callable[[web.Application], Awaitable[str]]]:
 
 
 @pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "models")
+
+
+@pytest.fixture
+def catalog(store) -> Catalog:
+    """An empty store, and a scripted model called ``m``."""
+    return Catalog(store, ["m"])
+
+
+@pytest.fixture
+def dependencies(tmp_path, catalog, inferring, metrics) -> Dependencies:
+    settings = Settings.from_environ({"OLLAMA_MODELS": str(tmp_path / "models")})
+    return Dependencies(
+        settings=settings,
+        catalog=catalog,
+        inferring=inferring,
+        metrics=metrics,
+        streams=Streams(inferring, metrics),
+        lifecycle=Lifecycle(),
+    )
+
+
+@pytest.fixture
+async def url(serve, dependencies) -> str:
+    """The whole gateway, over the fake queue and a real store."""
+    return await serve(build_application(dependencies))
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
 async def stream_url(serve, inferring, metrics) -> str:
     """``POST /?stream=0|1``: one fixed job through the streaming loop, nothing else."""
 
@@ -159,7 +202,10 @@ async def stream_url(serve, inferring, metrics) -> str:
             is_streamed=request.query.get("stream") != "0",
             began_at=perf_counter(),
         )
-        return await answer(request, inferring, ask, metrics, stall_s=stall_s)
+        try:
+            return await Streams(inferring, metrics, stall_s=stall_s).answer(request, ask)
+        except ConnectionError:
+            return cut(request)
 
     application = web.Application()
     application.router.add_post("/", handler)

@@ -1,0 +1,25 @@
+"""The HTTP front as one aiohttp application; :mod:`.runner` serves it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ollama_async.gateway.boundary import boundary, cors_signal
+from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
+from ollama_async.gateway.guards import Guards
+from ollama_async.gateway.routes import ROUTES
+
+
+def build_application(dependencies: Dependencies) -> web.Application:
+    """Every route behind the request boundary. It needs :func:`.runner.build_runner`."""
+    settings = dependencies.settings
+    guards = Guards(listen_host=settings.address.host, origins=settings.origins)
+    application = web.Application(
+        middlewares=[boundary(guards, dependencies.metrics)],
+        client_max_size=0,  # ``body`` has its own limits
+    )
+    application[DEPENDENCIES] = dependencies
+    application.on_response_prepare.append(cors_signal(guards))
+    for route in ROUTES:
+        application.router.add_route(route.method, route.path, route.handler)
+    return application

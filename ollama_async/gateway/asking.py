@@ -1,0 +1,191 @@
+"""From a client's request to a job: Ollama's checks in Ollama's order, then its precedences.
+
+Nothing that a request asks for is silently left out: what this server cannot do yet is a 400 that
+names it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.api.options import (
+    OptionOutOfRange,
+    Options,
+    WrongOptionType,
+    merge,
+    unknown_parameters,
+)
+from ollama_async.conversation import Inference, Message, Prompt
+from ollama_async.errors import BadRequest, ServerError
+from ollama_async.models.model import Model
+from ollama_async.names import ModelName
+from ollama_async.queue.port import Job, Needs, Target
+
+_log = logging.getLogger(__name__)
+
+LEAST_CTX = 4
+"""Tokens; as in Ollama, a smaller ``num_ctx`` means this."""
+
+
+def check_top_logprobs(request: GenerateRequest | ChatRequest) -> None:
+    """Ollama looks at this before it looks for the model. :raises BadRequest:"""
+    if not 0 <= request.top_logprobs <= 20:
+        raise BadRequest("top_logprobs must be between 0 and 20")
+
+
+def check_generate(request: GenerateRequest, model: Model) -> None:
+    """What can be refused before the options are read.
+
+    :raises BadRequest: with Ollama's text where it has one.
+    """
+    if request.raw and (request.template or request.system or request.context):
+        raise BadRequest("raw mode does not support template, system, or context")
+    _check_common(request, model, "generate")
+    if request.suffix:
+        raise _unsupported(model, "insert")
+    if request.images:
+        raise _unsupported(model, "vision")
+    if request.template:
+        raise BadRequest('a "template" in the request is not supported yet')
+
+
+def check_chat(request: ChatRequest, model: Model) -> None:
+    """As :func:`check_generate`."""
+    _check_common(request, model, "chat")
+    if request.tools:
+        raise _unsupported(model, "tools")
+    if any(message.images for message in request.messages):
+        raise _unsupported(model, "vision")
+
+
+def _check_common(request: GenerateRequest | ChatRequest, model: Model, verb: str) -> None:
+    if request.think:
+        raise BadRequest(f'"{request.model}" does not support thinking')
+    if "completion" not in model.capabilities:
+        raise BadRequest(f'"{request.model}" does not support {verb}')
+    if request.format not in (None, ""):
+        raise BadRequest('structured output ("format") is not supported yet')
+    if request.logprobs:
+        raise BadRequest('"logprobs" is not supported yet')
+    if request.debug_render_only:
+        raise BadRequest('"_debug_render_only" is not supported yet')
+
+
+def _unsupported(model: Model, capability: str) -> BadRequest:
+    return BadRequest(f"{ModelName.parse(model.name).full} does not support {capability}")
+
+
+def generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
+    """:raises ServerError: an option has the wrong type (500, as in Ollama) or value (400)."""
+    if not request.prompt:
+        prompt = None
+    elif request.raw:
+        prompt = Prompt(raw=request.prompt)
+    else:
+        prompt = Prompt(
+            messages=_generate_messages(request, model),
+            context=request.context,
+            truncate=request.truncate is not False,
+            think=request.think,
+        )
+    return _job(request, model, client, prompt, wants_context=not request.raw)
+
+
+def chat_job(request: ChatRequest, model: Model, client: str) -> Job:
+    """As :func:`generate_job`."""
+    if not request.messages:
+        prompt = None
+    else:
+        prompt = Prompt(
+            messages=_chat_messages(request, model),
+            truncate=request.truncate is not False,
+            think=request.think,
+        )
+    return _job(request, model, client, prompt, wants_context=False)
+
+
+def _generate_messages(request: GenerateRequest, model: Model) -> list[Message]:
+    """System (the request's, else the model's), the model's own turns unless ``context`` goes on
+    with an older answer, then the prompt.
+    """
+    system = request.system or model.system
+    turns = [Message(role="system", content=system)] if system else []
+    if not request.context:
+        turns += model.messages
+    return [*turns, Message(role="user", content=request.prompt)]
+
+
+def _chat_messages(request: ChatRequest, model: Model) -> list[Message]:
+    """The model's own turns, then the request's; the model's system prompt comes before both
+    unless the request begins with one.
+    """
+    turns: list[Message] = [*model.messages, *request.messages]
+    if model.system and request.messages[0].role != "system":
+        turns.insert(0, Message(role="system", content=model.system))
+    return turns
+
+
+def _job(
+    request: GenerateRequest | ChatRequest,
+    model: Model,
+    client: str,
+    prompt: Prompt | None,
+    *,
+    wants_context: bool,
+) -> Job:
+    options = _options(request, model)
+    num_ctx = None if options.num_ctx is None else max(options.num_ctx, LEAST_CTX)
+    inference = None
+    if prompt is not None:
+        inference = Inference(
+            prompt=prompt,
+            sampling=options.sampling,
+            num_ctx=num_ctx or 0,
+            shift=request.shift is not False,
+            wants_context=wants_context,
+        )
+    needs = Needs(
+        num_ctx=num_ctx,
+        num_batch=options.num_batch,
+        num_gpu=options.num_gpu,
+        main_gpu=options.main_gpu,
+        num_thread=options.num_thread,
+        use_mmap=options.use_mmap,
+    )
+    return Job(
+        target=target_of(model),
+        needs=needs,
+        client=client,
+        inference=inference,
+        keep_alive_s=request.keep_alive_s,
+    )
+
+
+def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
+    if unknown := unknown_parameters(request.options):
+        _log.warning("invalid option provided: %.200r", unknown)
+    try:
+        return merge(model.parameters, request.options)
+    except WrongOptionType as error:
+        raise ServerError(str(error)) from None
+    except OptionOutOfRange as error:
+        raise BadRequest(str(error)) from None
+
+
+def target_of(model: Model) -> Target:
+    """The model as the queue knows it."""
+    facts = model.facts
+    return Target(
+        key=model.key,
+        name=model.name,
+        digest=model.digest,
+        engine=model.engine,
+        path=model.path,
+        weights_bytes=facts.weights_bytes,
+        cache_bytes_per_token=facts.cache_bytes_per_token,
+        train_ctx=facts.train_ctx,
+        details=msgspec.to_builtins(model.details),
+    )

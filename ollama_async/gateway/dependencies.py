@@ -1,0 +1,33 @@
+"""What the handlers may use, handed to them by ``build_application``."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from aiohttp import web
+
+from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.stream import Streams
+from ollama_async.models.catalog import Catalog
+from ollama_async.queue.port import Inferring
+from ollama_async.settings import Settings
+
+
+class Lifecycle(msgspec.Struct):
+    """Set by the owner of the server when it begins to drain; ``/healthz`` tells load balancers."""
+
+    is_draining: bool = False
+    started_at: float = msgspec.field(default_factory=time.monotonic)
+
+
+class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
+    settings: Settings
+    catalog: Catalog
+    inferring: Inferring
+    metrics: Metrics
+    streams: Streams
+    lifecycle: Lifecycle
+
+
+DEPENDENCIES: web.AppKey[Dependencies] = web.AppKey("dependencies", Dependencies)

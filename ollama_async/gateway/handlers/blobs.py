@@ -1,0 +1,51 @@
+"""Uploads, by content."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ollama_async.errors import NotFound
+from ollama_async.gateway.body import Upload
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.in_thread import in_thread
+from ollama_async.models.blobs import BlobWriter
+
+WRITE_BYTES = 1 << 20
+"""Gathered before a thread writes them: a switch for each of the socket's 64 KiB would cost more
+than the hashing."""
+
+
+async def exists(request: web.Request) -> web.Response:
+    store = request.app[DEPENDENCIES].catalog.store
+    digest = request.match_info["digest"]
+    if not await asyncio.to_thread(store.has_blob, digest):
+        raise NotFound(f"blob {digest!r} not found")
+    return web.Response()
+
+
+async def upload(request: web.Request) -> web.Response:
+    """201 when it was stored; 200, and the body is not read, if it was there already.
+
+    The disk holds back the socket: at most :data:`WRITE_BYTES` and one chunk are in memory. A
+    client that leaves, or is too slow, leaves nothing behind.
+    """
+    store = request.app[DEPENDENCIES].catalog.store
+    digest = request.match_info["digest"]
+    if await asyncio.to_thread(store.has_blob, digest):
+        return web.Response()
+    body = Upload(request)
+    writer = await in_thread(store.open_blob, digest, undo=BlobWriter.discard)
+    try:
+        gathered = bytearray()
+        while chunk := await body.next_chunk():
+            gathered += chunk
+            if len(gathered) >= WRITE_BYTES:
+                await in_thread(writer.write, bytes(gathered))
+                gathered.clear()
+        await in_thread(writer.write, bytes(gathered))
+        await in_thread(writer.commit)
+    finally:
+        await in_thread(writer.discard)
+    return web.Response(status=201)

@@ -1,0 +1,41 @@
+"""``POST /api/chat``: the next turn of a conversation."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from aiohttp import web
+
+from ollama_async.api.ollama import ChatRequest
+from ollama_async.errors import BadRequest
+from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs
+from ollama_async.gateway.body import read_json
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.finding import find_model
+from ollama_async.gateway.stream import Ask, Ending, whole_response
+from ollama_async.gateway.voices import ChatVoice
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """Without messages the model is loaded; with ``keep_alive`` 0 as well, it is unloaded."""
+    began_at = perf_counter()
+    rooms = request.app[DEPENDENCIES]
+    asked = await read_json(request, ChatRequest)
+    check_top_logprobs(asked)
+    if not asked.model.strip():
+        raise BadRequest("model is required")
+    model = await find_model(rooms.catalog, asked.model)
+    voice = ChatVoice(asked.model)
+    if not asked.messages and asked.keep_alive_s == 0:
+        await rooms.inferring.unload(model.key)
+        return whole_response(voice, Ending.without_answer("unload"))
+    check_chat(asked, model)
+    job = chat_job(asked, model, client=request.remote or "")
+    ask = Ask(
+        job=job,
+        voice=voice,
+        model=model.name,
+        is_streamed=asked.is_streaming and job.inference is not None,
+        began_at=began_at,
+    )
+    return await rooms.streams.answer(request, ask)

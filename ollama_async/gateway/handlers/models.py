@@ -1,0 +1,51 @@
+"""The store over HTTP: list, create, delete."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ollama_async.api import encode, ollama
+from ollama_async.errors import BadRequest
+from ollama_async.gateway.body import read_json
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.handlers.server import json_response
+from ollama_async.gateway.in_thread import drawn_in_thread, in_thread
+from ollama_async.gateway.progress import send_progress
+from ollama_async.models.model import Model
+
+
+async def tags(request: web.Request) -> web.Response:
+    models = await asyncio.to_thread(request.app[DEPENDENCIES].catalog.list)
+    return json_response(ollama.ListResponse([_row(model) for model in models]))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """200 and no body. A loaded model keeps running."""
+    asked = await read_json(request, ollama.DeleteRequest)
+    name = asked.model or asked.name
+    if not name.strip():
+        raise BadRequest("model is required")
+    await asyncio.to_thread(request.app[DEPENDENCIES].catalog.store.delete, name)
+    return web.Response()
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """A stream of statuses, or the last one alone."""
+    store = request.app[DEPENDENCIES].catalog.store
+    asked = await read_json(request, ollama.CreateRequest)
+    steps = await in_thread(store.create, asked)
+    return await send_progress(request, drawn_in_thread(steps), is_streamed=asked.is_streaming)
+
+
+def _row(model: Model) -> ollama.ListModelResponse:
+    return ollama.ListModelResponse(
+        name=model.name,
+        model=model.name,
+        modified_at=encode.local(model.modified_at),
+        size=model.size,
+        digest=model.digest,
+        details=model.details,
+        capabilities=list(model.capabilities),
+    )

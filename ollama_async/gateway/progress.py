@@ -1,0 +1,59 @@
+"""Long work that reports its progress: NDJSON statuses, or the last one alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from aiohttp import web
+
+from ollama_async.api import encode, ollama
+from ollama_async.errors import ServerError
+from ollama_async.gateway.voices import NDJSON_TYPE
+
+Status = dict[str, Any]
+
+STALL_S = 60.0
+"""A client that reads nothing for so long is as good as gone."""
+
+
+async def send_progress(
+    request: web.Request, statuses: AsyncGenerator[Status, None], *, is_streamed: bool
+) -> web.StreamResponse:
+    """Send what ``statuses`` yields and close it, also when the client leaves.
+
+    :raises ServerError: from ``statuses``, before its first status or without streaming; later
+        it is the stream's last line.
+    """
+    async with aclosing(statuses):
+        if not is_streamed:
+            last: Status = {}
+            async for status in statuses:
+                last = status
+            headers = {"Content-Type": "application/json"}
+            return web.Response(body=encode.to_json(last), headers=headers)
+        return await _streamed(request, statuses)
+
+
+async def _streamed(
+    request: web.Request, statuses: AsyncGenerator[Status, None]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": NDJSON_TYPE})
+    try:
+        async for status in statuses:
+            if not response.prepared:
+                await response.prepare(request)
+            async with asyncio.timeout(STALL_S):
+                await response.write(encode.to_line(status))
+    except TimeoutError:
+        raise ConnectionResetError from None
+    except ServerError as error:
+        if not response.prepared:
+            raise
+        await response.write(encode.to_line(ollama.ErrorResponse(error.message)))
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write_eof()
+    return response

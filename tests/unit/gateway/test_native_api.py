@@ -1,0 +1,251 @@
+"""``/api/generate`` and ``/api/chat``: what reaches the queue, and every refusal before it."""
+
+# ruff: noqa: E501  # one refusal per line reads as a table
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from ollama_async.conversation import Message
+from ollama_async.errors import Busy, ContextExceeded, LoadFailed
+
+GENERATE = "/api/generate"
+CHAT = "/api/chat"
+
+
+@pytest.fixture
+def post(session, url):
+    """``await post(path, **fields)`` → (status, decoded body)."""
+
+    async def post(path: str, body: object = None, **fields):
+        data = body if isinstance(body, bytes) else json.dumps(fields).encode()
+        async with session.post(url + path, data=data) as response:
+            text = await response.read()
+            lines = [json.loads(line) for line in text.splitlines()]
+            return response, lines[0] if len(lines) == 1 else lines
+
+    return post
+
+
+def say_ok(job):
+    job.start().say("ok").end(context=[1, 2])
+
+
+async def test_generate_asks_the_model_and_streams(post, inferring):
+    inferring.script = say_ok
+
+    response, lines = await post(GENERATE, model="M:Latest", prompt="hi")
+
+    assert response.headers["Content-Type"] == "application/x-ndjson"
+    assert [line["response"] for line in lines] == ["ok", ""]
+    assert {line["model"] for line in lines} == {"M:Latest"}
+    job = (await inferring.job()).job
+    assert job.target.name == "m:latest"
+    assert job.client == "127.0.0.1"
+    assert job.keep_alive_s is None
+    assert job.inference.prompt.messages == [Message(role="user", content="hi")]
+    assert job.inference.wants_context
+
+
+async def test_generate_without_streaming_is_one_object_in_gos_order(post, inferring):
+    inferring.script = say_ok
+
+    response, body = await post(GENERATE, model="m", prompt="hi", stream=False)
+
+    assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert list(body) == [
+        "model",
+        "created_at",
+        "response",
+        "done",
+        "done_reason",
+        "context",
+        "total_duration",
+        "load_duration",
+        "prompt_eval_count",
+        "prompt_eval_duration",
+        "eval_count",
+        "eval_duration",
+    ]
+    assert (body["response"], body["context"]) == ("ok", [1, 2])
+
+
+async def test_chat_streams_messages(post, inferring):
+    inferring.script = say_ok
+    turns = [{"role": "System", "content": "be brief"}, {"role": "user", "content": "hi"}]
+
+    _, lines = await post(CHAT, model="m", messages=turns)
+
+    assert [line["message"] for line in lines] == [
+        {"role": "assistant", "content": "ok"},
+        {"role": "assistant", "content": ""},
+    ]
+    assert list(lines[1]) == [
+        "model",
+        "created_at",
+        "message",
+        "done",
+        "done_reason",
+        "total_duration",
+        "load_duration",
+        "prompt_eval_count",
+        "prompt_eval_duration",
+        "eval_count",
+        "eval_duration",
+    ]
+    messages = (await inferring.job()).job.inference.prompt.messages
+    assert [(turn.role, turn.content) for turn in messages] == [
+        ("system", "be brief"),
+        ("user", "hi"),
+    ]
+
+
+async def test_raw_goes_through_untouched_and_without_context(post, inferring):
+    inferring.script = lambda job: job.start().end()
+
+    await post(GENERATE, model="m", prompt="<s>hi", raw=True)
+
+    inference = (await inferring.job()).job.inference
+    assert inference.prompt.raw == "<s>hi"
+    assert not inference.prompt.messages
+    assert not inference.wants_context
+
+
+async def test_options_reach_load_and_sampling(post, inferring):
+    inferring.script = say_ok
+    options = {"num_ctx": 2, "temperature": 0, "top_k": 40.9, "stop": ["x"], "use_mmap": False}
+
+    await post(
+        GENERATE,
+        model="m",
+        prompt="hi",
+        options=options,
+        keep_alive=-1,
+        shift=False,
+        truncate=False,
+    )
+
+    job = (await inferring.job()).job
+    assert (job.needs.num_ctx, job.needs.use_mmap, job.needs.num_batch) == (4, False, None)
+    assert job.keep_alive_s == math.inf
+    assert job.inference.num_ctx == 4
+    assert not job.inference.shift
+    assert not job.inference.prompt.truncate
+    sampling = job.inference.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.stop) == (0.0, 40, ["x"])
+
+
+async def test_a_context_goes_on_with_an_older_answer(post, inferring):
+    inferring.script = say_ok
+
+    await post(GENERATE, model="m", prompt="hi", system="s", context=[5, 6])
+
+    prompt = (await inferring.job()).job.inference.prompt
+    assert prompt.context == [5, 6]
+    assert [turn.role for turn in prompt.messages] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "answer"),
+    [
+        (GENERATE, {}, {"response": ""}),
+        (CHAT, {"messages": []}, {"message": {"role": "assistant", "content": ""}}),
+    ],
+)
+async def test_nothing_to_say_loads_the_model(post, inferring, path, fields, answer):
+    inferring.script = lambda job: job.start().end("load")
+
+    _, body = await post(path, model="m", **fields)
+
+    assert (await inferring.job()).job.inference is None
+    assert body.pop("created_at")
+    assert body == {"model": "m", **answer, "done": True, "done_reason": "load"}
+
+
+@pytest.mark.parametrize("keep_alive", [0, "0", "0s"])
+@pytest.mark.parametrize("path", [GENERATE, CHAT])
+async def test_nothing_to_say_and_no_keep_alive_unloads(post, inferring, path, keep_alive):
+    _, body = await post(path, model="m", keep_alive=keep_alive)
+
+    assert inferring.unloaded == ["scripted:m"]
+    assert inferring.jobs.empty()
+    assert (body["done"], body["done_reason"]) == (True, "unload")
+
+
+FULL = "registry.ollama.ai/library/m:latest"
+REFUSALS = [
+    (GENERATE, {"model": "m", "prompt": "x", "top_logprobs": 21}, 400, "top_logprobs must be between 0 and 20"),
+    (GENERATE, {"model": "no", "top_logprobs": -1}, 400, "top_logprobs must be between 0 and 20"),
+    (GENERATE, {"prompt": "x"}, 404, "model '' not found"),
+    (CHAT, {}, 400, "model is required"),
+    (GENERATE, {"model": "No/Such"}, 404, "model 'No/Such' not found"),
+    (CHAT, {"model": "nosuch"}, 404, "model 'nosuch' not found"),
+    (CHAT, {"model": "a b"}, 400, "invalid model name"),
+    (GENERATE, {"model": "m", "prompt": "x", "raw": True, "system": "s"}, 400, "raw mode does not support template, system, or context"),
+    (GENERATE, {"model": "m", "prompt": "x", "think": True}, 400, '"m" does not support thinking'),
+    (CHAT, {"model": "m:latest", "think": "high"}, 400, '"m:latest" does not support thinking'),
+    (GENERATE, {"model": "m", "think": "hi"}, 400, 'invalid think value: "hi" (must be "high", "medium", "low", "max", true, or false)'),
+    (GENERATE, {"model": "m", "prompt": "x", "suffix": "y"}, 400, f"{FULL} does not support insert"),
+    (CHAT, {"model": "m", "messages": [{"role": "user"}], "tools": [{}]}, 400, f"{FULL} does not support tools"),
+    (GENERATE, {"model": "m", "prompt": "x", "images": ["aGk="]}, 400, f"{FULL} does not support vision"),
+    (CHAT, {"model": "m", "messages": [{"role": "user", "images": ["aGk="]}]}, 400, f"{FULL} does not support vision"),
+    (GENERATE, {"model": "m", "prompt": "x", "images": ["!"]}, 400, "illegal base64 data at input byte 0"),
+    (GENERATE, {"model": "m", "prompt": "x", "format": "json"}, 400, 'structured output ("format") is not supported yet'),
+    (CHAT, {"model": "m", "format": {"type": "object"}}, 400, 'structured output ("format") is not supported yet'),
+    (GENERATE, {"model": "m", "prompt": "x", "template": "t"}, 400, 'a "template" in the request is not supported yet'),
+    (CHAT, {"model": "m", "logprobs": True}, 400, '"logprobs" is not supported yet'),
+    (GENERATE, {"model": "m", "prompt": "x", "options": {"top_k": "1"}}, 500, 'option "top_k" must be of type integer'),
+    (CHAT, {"model": "m", "options": {"top_p": 2}}, 400, 'option "top_p" must be between 0 and 1'),
+    (GENERATE, {"model": "m", "keep_alive": "300"}, 400, 'time: missing unit in duration "300"'),
+    (GENERATE, {"model": 5}, 400, "json: cannot unmarshal number into Go struct field GenerateRequest.model of type string"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "fields", "status", "text"), REFUSALS)
+async def test_what_cannot_be_answered_is_refused_in_ollamas_words(
+    post, inferring, path, fields, status, text
+):
+    response, body = await post(path, **fields)
+
+    assert (response.status, body) == (status, {"error": text})
+    assert response.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert inferring.jobs.empty()
+
+
+@pytest.mark.parametrize("path", [GENERATE, CHAT, "/api/create"])
+@pytest.mark.parametrize("data", [b"", b"  \n"])
+async def test_an_empty_body_is_refused(post, path, data):
+    response, body = await post(path, data)
+
+    assert (response.status, body) == (400, {"error": "missing request body"})
+
+
+async def test_bad_json_is_refused_with_gos_words(post):
+    response, body = await post(CHAT, b"x")
+
+    assert response.status == 400
+    assert body == {"error": "invalid character 'x' looking for beginning of value"}
+
+
+async def test_a_full_queue_is_503_with_retry_after(post, inferring):
+    inferring.refusal = Busy(retry_after_s=7)
+
+    response, body = await post(CHAT, model="m", messages=[{"role": "user", "content": "x"}])
+
+    assert response.status == 503
+    assert response.headers["Retry-After"] == "7"
+    assert body == {"error": "server busy, please try again.  maximum pending requests exceeded"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(LoadFailed("no"), 500), (ContextExceeded("long"), 400)]
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_error_before_any_text_is_an_http_status(post, inferring, error, status, stream):
+    inferring.script = lambda job: job.fail(error)
+
+    response, body = await post(GENERATE, model="m", prompt="x", stream=stream)
+
+    assert (response.status, body) == (status, {"error": error.message})
