@@ -45,10 +45,10 @@ def main() -> int:
         if not is_ready():
             set_up()
     except (SetUpFailed, build.BuildFailed, command.CommandFailed) as reason:
-        print(f"The set-up failed. {reason}", file=sys.stderr)
+        say(f"The set-up failed. {reason}")
         return 1
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        say("Interrupted; the same command goes on from here.")
         return 130
     return 0
 
@@ -63,7 +63,7 @@ def is_ready() -> bool:
 
 def set_up() -> None:
     began = time.monotonic()
-    print("Setting up .venv (the first time takes some minutes; later runs start at once).")
+    say("Setting up .venv (the first time takes some minutes; later runs start at once).")
     missing = missing_requirements()
     if missing:
         raise SetUpFailed("Missing:\n" + "\n".join(f"  - {item}" for item in missing))
@@ -77,7 +77,12 @@ def set_up() -> None:
     partial = STAMP.with_suffix(".partial")
     partial.write_text(_ingredients())
     partial.replace(STAMP)
-    print(f"Set up in {time.monotonic() - began:.0f} s.")
+    say(f"Set up in {time.monotonic() - began:.0f} s.")
+
+
+def say(text: str) -> None:
+    """On the stream where the progress is, so that the lines stay in order."""
+    print(text, file=sys.stderr)
 
 
 def missing_requirements() -> list[str]:
