@@ -25,7 +25,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``cache_bytes_per_token``: keys and values of one token in all layers, as f16. It is an upper
     bound where layers look at a window only. Recurrent and encoder models have 0.
-    ``chat_template`` is the Jinja text in the file.
+    ``chat_template`` is the Jinja text in the file. ``is_split``: one part of several files.
     """
 
     kind: Kind = "model"
@@ -40,6 +40,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_embedding: bool = False
     has_vision: bool = False
     has_audio: bool = False
+    is_split: bool = False
 
 
 def facts_of(header: GgufHeader) -> ModelFacts:
@@ -58,6 +59,7 @@ def facts_of(header: GgufHeader) -> ModelFacts:
         is_embedding=reader.has("pooling_type"),
         has_vision=reader.has("vision.block_count"),
         has_audio=reader.has("audio.block_count"),
+        is_split=reader.is_split,
     )
 
 
@@ -75,6 +77,8 @@ class _Keys:
     def __init__(self, header: GgufHeader) -> None:
         self._metadata = header.metadata
         self.architecture = self.text("general.architecture")
+        parts = header.metadata.get("split.count")
+        self.is_split = isinstance(parts, int) and parts > 1
 
     def text(self, key: str) -> str:
         value = self._metadata.get(key)

@@ -65,9 +65,11 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 
 class Config(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """Fields whose default is a factory are always written, the others if they say something."""
+
     model_format: str = field(default_factory=str)
     model_family: str = field(default_factory=str)
-    model_families: list[str] | None = field(default_factory=list)
+    model_families: list[str] | None = field(default_factory=lambda: None)
     model_type: str = field(default_factory=str)
     file_type: str = field(default_factory=str)
     renderer: str = ""

@@ -221,7 +221,10 @@ def _capabilities(
 
 
 def _uses(go_template: str, field: str) -> bool:
-    return re.search(rf"\{{\{{[^}}]*\.{field}\b", go_template) is not None
+    """Whether an action mentions the field. Linear, which a pattern over braces is not."""
+    word = re.compile(rf"\.{field}\b")
+    actions = go_template.split("{{")[1:]
+    return any(word.search(action.partition("}}")[0]) for action in actions)
 
 
 def _jinja_thinks(jinja: str) -> bool:

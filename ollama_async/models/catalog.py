@@ -1,0 +1,70 @@
+"""All models that this server serves: those of the store, and the scripted engine's."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import time
+from collections.abc import Collection
+
+from ollama_async.api.ollama import ModelDetails
+from ollama_async.models.facts import ModelFacts
+from ollama_async.models.model import Model
+from ollama_async.models.store import Store
+from ollama_async.names import ModelName
+
+
+class Catalog:
+    """``scripted``: names that the scripted engine serves; they hide the store's.
+
+    Threads and blocking are as in :class:`~ollama_async.models.store.Store`.
+    """
+
+    def __init__(self, store: Store, scripted: Collection[str] = ()) -> None:
+        """:raises ValueError: a scripted name is not a model's name."""
+        self.store = store
+        started_at = time.time()
+        self._scripted = {
+            ModelName.parse(name).folded: _scripted_model(name, started_at) for name in scripted
+        }
+
+    def find_cached(self, text: str) -> Model | None:
+        return self._find_scripted(text) or self.store.find_cached(text)
+
+    def find(self, text: str) -> Model:
+        return self._find_scripted(text) or self.store.find(text)
+
+    def list(self) -> builtins.list[Model]:
+        """The scripted models first; they are as new as the server."""
+        hidden = {model.name.lower() for model in self._scripted.values()}
+        stored = [model for model in self.store.list() if model.name.lower() not in hidden]
+        return [*self._scripted.values(), *stored]
+
+    def _find_scripted(self, text: str) -> Model | None:
+        if not self._scripted:
+            return None
+        try:
+            return self._scripted.get(ModelName.parse(text.strip()).folded)
+        except ValueError:  # the store has the words for that
+            return None
+
+
+def _scripted_model(name: str, modified_at: float) -> Model:
+    return Model(
+        name=ModelName.parse(name).short,
+        engine="scripted",
+        key=f"scripted:{name}",
+        digest=hashlib.sha256(f"scripted:{name}".encode()).hexdigest(),
+        size=0,
+        modified_at=modified_at,
+        details=ModelDetails(
+            parent_model="",
+            format="scripted",
+            family="scripted",
+            families=["scripted"],
+            parameter_size="0",
+            quantization_level="unknown",
+        ),
+        path=name,
+        facts=ModelFacts(architecture="scripted"),
+    )

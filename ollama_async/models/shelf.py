@@ -1,0 +1,104 @@
+"""The parts of one store on disk, as its operations share them, and what is referred to in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from ollama_async.errors import BadRequest
+from ollama_async.models.blobs import Blobs, parse_digest
+from ollama_async.models.manifest import Manifest, read_manifest
+from ollama_async.models.manifests import Manifests
+from ollama_async.models.model import FactsCache
+from ollama_async.models.storage import TEMPORARY_PREFIX, locked, storage_errors
+
+_log = logging.getLogger(__name__)
+
+PRUNE_AGE_S = 3600.0
+"""What is younger may belong to an import that is under way, here or in another process."""
+
+
+class Shelf:
+    """``root`` is the folder that holds ``manifests`` and ``blobs``; it need not exist yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = Blobs(root)
+        self.manifests = Manifests(root)
+        self.facts = FactsCache(self.blobs)
+
+    def manifest(self, path: str) -> Manifest | None:
+        """The manifest at ``path``; None if it is missing or cannot be understood."""
+        try:
+            return read_manifest(Path(path).read_bytes())
+        except (OSError, BadRequest):
+            return None
+
+    def referenced(self) -> set[str] | None:
+        """Digests that some manifest needs. None: a manifest is corrupt, so nobody knows."""
+        digests: set[str] = set()
+        for name, path in self.manifests.all():
+            manifest = self.manifest(path)
+            if manifest is None:
+                _log.warning("the manifest of %s is corrupt: blobs are not removed", name)
+                return None
+            digests |= manifest.digests
+        return digests
+
+    def drop(self, digests: set[str]) -> None:
+        """Remove those of the blobs that no manifest needs. The caller holds the lock.
+
+        :raises OSError: a blob cannot be removed.
+        """
+        needed = self.referenced() if digests else None
+        if needed is not None:
+            for digest in digests - needed:
+                self.blobs.remove(digest)
+
+    def prune(self) -> int:
+        """Remove blobs that no model needs and what killed writers have left, if an hour old.
+
+        Does nothing if a manifest is corrupt. Returns how many files went.
+
+        :raises StorageFailed: a file cannot be removed, or the lock is not to be had.
+        """
+        if not self.root.is_dir():
+            return 0
+        with storage_errors(self.root), locked(self.root):
+            needed = self.referenced()
+            if needed is None:
+                return 0
+            doomed = [path for path in _old_files(self.blobs.folder) if not _is_in(path, needed)]
+            for folder, _, files in os.walk(self.manifests.folder):
+                leftovers = (Path(folder) / file for file in files)
+                doomed += [
+                    path
+                    for path in leftovers
+                    if path.name.startswith(TEMPORARY_PREFIX) and _is_old(path)
+                ]
+            for path in doomed:
+                path.unlink(missing_ok=True)
+            self.manifests.remove_empty_folders()
+        return len(doomed)
+
+
+def _old_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.is_file() and _is_old(path)]
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return path.stat().st_mtime < time.time() - PRUNE_AGE_S
+    except OSError:  # gone meanwhile
+        return False
+
+
+def _is_in(path: Path, digests: set[str]) -> bool:
+    try:
+        return parse_digest(path.name) in digests
+    except BadRequest:  # not a blob at all: a partial download or upload
+        return False
