@@ -131,29 +131,38 @@ class Scheduler:
 
     def _on_requested(self, request: Requested, now: float) -> None:
         ticket = Ticket(request)
-        self.tickets[ticket.id] = ticket
-        key = request.target.key
-        stay = self.current.get(key)
+        stay = self.current.get(request.target.key)
         is_suited = stay is not None and stay.suits(ticket.needs)
-        if self.is_closing:
-            self._reject(ticket, "draining")
-        elif self._crashes.back_off_s(key, now):
-            self._fail(ticket, WorkerDied(_back_off_text(self._crashes.back_off_s(key, now))))
-        elif self._is_hopeless(ticket, stay, is_suited=is_suited):
-            self._reject(ticket, "full")
-        elif not is_suited and (error := self._why_impossible(ticket)):
-            self._fail(ticket, error)
-        elif stay and stay.is_ready and is_suited and stay.accepts and request.loads_only:
+        if refusal := self._refusal(ticket, stay, now, is_suited=is_suited):
+            self._effects.append(refusal)
+            return
+        self.tickets[ticket.id] = ticket
+        if request.loads_only and stay and stay.is_ready and is_suited and stay.accepts:
             self._begin(ticket, stay, now)
             self._settle(now)
-        else:
-            self._line(key).join(ticket)
-            self._settle(now)
-            self._trim([ticket], now)
+            return
+        self._line(request.target.key).join(ticket)
+        self._settle(now)
+        self._trim([ticket], now)
+
+    def _refusal(
+        self, ticket: Ticket, stay: Stay | None, now: float, *, is_suited: bool
+    ) -> Reject | Fail | None:
+        """Why the ticket cannot even be tried."""
+        key = ticket.request.target.key
+        if self.is_closing:
+            return self._rejection(ticket, "draining")
+        if left_s := self._crashes.back_off_s(key, now):
+            return Fail(ticket.id, WorkerDied.code, _back_off_text(left_s))
+        if self._is_hopeless(ticket, stay, is_suited=is_suited):
+            return self._rejection(ticket, "full")
+        if not is_suited and (error := self._why_impossible(ticket)):
+            return Fail(ticket.id, error.code, error.message)
+        return None
 
     def _is_hopeless(self, ticket: Ticket, stay: Stay | None, *, is_suited: bool) -> bool:
         """The quick no while the queue is full: rejecting a flood must not cost a settlement."""
-        if self.waiting <= self.limits.max_queue:  # the ticket itself counts already
+        if self.waiting < self.limits.max_queue:
             return False
         if stay is not None and is_suited:
             return not (stay.accepts and stay.has_place) and not ticket.request.loads_only
@@ -191,7 +200,9 @@ class Scheduler:
         waiting = [ticket for ticket in candidates if self._is_waiting(ticket)]
         is_over = self.waiting > self.limits.max_queue
         while self.waiting > self.limits.max_queue:
-            self._reject(waiting.pop(), "full")
+            ticket = waiting.pop()
+            self._effects.append(self._rejection(ticket, "full"))
+            self._end(ticket)
         if is_over:
             self._settle(now)
 
@@ -238,13 +249,12 @@ class Scheduler:
         if not ticket.is_leaving:
             self._effects.append(Fail(ticket.id, error.code, error.message))
 
-    def _reject(self, ticket: Ticket, reason: RejectReason) -> None:
+    def _rejection(self, ticket: Ticket, reason: RejectReason) -> Reject:
         key = ticket.request.target.key
         stay = self.current.get(key)
         waiting = len(self.lines.get(key, ()))
         retry_after_s = self._service.estimate_s(key, waiting, stay.slots if stay else 1)
-        self._end(ticket)
-        self._effects.append(Reject(ticket.id, reason, retry_after_s))
+        return Reject(ticket.id, reason, retry_after_s)
 
     def _line(self, key: str) -> Line:
         return self.lines.setdefault(key, Line())

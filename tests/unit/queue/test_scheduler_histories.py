@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -10,113 +13,115 @@ MODELS = ["a", "b", "c", "huge", "broken"]
 CLIENTS = ["ann", "bob", "cyd"]
 
 
-def test_every_history_keeps_the_invariants_and_ends(make_desk):
-    class Histories(RuleBasedStateMachine):
-        @initialize(
-            slots=st.integers(1, 3),
-            max_queue=st.integers(0, 4),
-            max_loaded=st.integers(1, 3),
-            memory=st.integers(20, 60),
-            gpus=st.integers(0, 2),
+class Histories(RuleBasedStateMachine):
+    make_desk: Callable[..., Any]
+
+    @initialize(
+        slots=st.integers(1, 3),
+        max_queue=st.integers(0, 4),
+        max_loaded=st.integers(1, 3),
+        memory=st.integers(20, 60),
+        gpus=st.integers(0, 2),
+    )
+    def open(self, slots, max_queue, max_loaded, memory, gpus):
+        self.desk = type(self).make_desk(
+            slots=slots,
+            max_queue=max_queue,
+            max_loaded=max_loaded,
+            devices=dict.fromkeys(["cpu", "gpu0", "gpu1"][: gpus + 1], memory),
+            sizes={"a": 10, "b": 15, "c": 19, "huge": 100},
+            keep_alive_s=5.0,
+            train_ctx=16384,
         )
-        def open(self, slots, max_queue, max_loaded, memory, gpus):
-            self.desk = make_desk(
-                slots=slots,
-                max_queue=max_queue,
-                max_loaded=max_loaded,
-                devices={name: memory for name in ["cpu", "gpu0", "gpu1"][: gpus + 1]},
-                sizes={"a": 10, "b": 15, "c": 19, "huge": 100},
-                keep_alive_s=5.0,
-                train_ctx=16384,
-            )
 
-        def _some(self, data, *fates):
-            tickets = [t for t, fate in self.desk.fate.items() if fate in fates]
-            return data.draw(st.sampled_from(tickets)) if tickets else None
+    def _some(self, data, *fates):
+        tickets = [t for t, fate in self.desk.fate.items() if fate in fates]
+        return data.draw(st.sampled_from(tickets)) if tickets else None
 
-        def _worker(self, data, state):
-            keys = sorted(
-                {
-                    self.desk.load[worker].target.key
-                    for worker, found in self.desk.workers.items()
-                    if found == state
-                }
-            )
-            return data.draw(st.sampled_from(keys)) if keys else None
-
-        def has(self, state):
-            return state in self.desk.workers.values()
-
-        @rule(
-            model=st.sampled_from(["a", "a", "b", "b", "c", "c", "huge", "broken"]),
-            client=st.sampled_from(CLIENTS),
-            num_ctx=st.sampled_from([None, None, None, 2048, 8192, 16384, 99999]),
-            num_gpu=st.sampled_from([None, None, None, None, -1, 0, 1]),
-            keep_alive_s=st.sampled_from([None, None, 0.0, 1.0, float("inf")]),
-            loads_only=st.sampled_from([False, False, False, True]),
-            times=st.integers(1, 4),
-        )
-        def ask(self, times, model, **wishes):
-            for _ in range(times):
-                ticket = self.desk.ask(model, **wishes)
-            fate = self.desk.fate[ticket]
-            assert (model in {"huge", "broken"}) <= (fate[:6] in {"failed", "reject"})
-
-        @rule(data=st.data())
-        def end(self, data):
-            if ticket := self._some(data, "running", "aborting"):
-                self.desk.end(ticket)
-
-        @rule(data=st.data())
-        def cancel(self, data):
-            if ticket := self._some(data, "waiting", "running", "ended", "cancelled", "aborting"):
-                self.desk.cancel(ticket)
-
-        @precondition(lambda self: self.has("loading"))
-        @rule(data=st.data(), slots=st.sampled_from([None, None, 1]))
-        def ready(self, data, slots):
-            self.desk.ready(self._worker(data, "loading"), slots)
-
-        @precondition(lambda self: self.has("loading"))
-        @rule(data=st.data())
-        def refuse(self, data):
-            self.desk.refuse(self._worker(data, "loading"))
-
-        @precondition(lambda self: self.has("stopping"))
-        @rule(data=st.data())
-        def stopped(self, data):
-            self.desk.stopped(self._worker(data, "stopping"))
-
-        @precondition(lambda self: self.has("ready"))
-        @rule(data=st.data(), restarts=st.booleans())
-        def lose(self, data, restarts):
-            key = self._worker(data, "ready")
-            worker = self.desk.worker(key)
-            running = {t for t, place in self.desk.on.items() if place == worker}
-            self.desk.lose(key, running if restarts else set())
-
-        @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 40.0]))
-        def wait(self, seconds):
-            self.desk.wait(seconds)
-
-        @rule(model=st.sampled_from(["a", "b"]))
-        def unload(self, model):
-            self.desk.unload(model)
-
-        @invariant()
-        def books_agree(self):
-            if not hasattr(self, "desk"):
-                return
-            scheduler = self.desk.scheduler
-            in_books = {
-                t for t, f in self.desk.fate.items() if f in {"waiting", "running", "aborting"}
+    def _worker(self, data, state):
+        keys = sorted(
+            {
+                self.desk.load[worker].target.key
+                for worker, found in self.desk.workers.items()
+                if found == state
             }
-            assert in_books == scheduler.tickets.keys()
+        )
+        return data.draw(st.sampled_from(keys)) if keys else None
 
-        def teardown(self):
-            if hasattr(self, "desk"):
-                _finish(self.desk)
+    def has(self, state):
+        return state in self.desk.workers.values()
 
+    @rule(
+        model=st.sampled_from(["a", "a", "b", "b", "c", "c", "huge", "broken"]),
+        client=st.sampled_from(CLIENTS),
+        num_ctx=st.sampled_from([None, None, None, 2048, 8192, 16384, 99999]),
+        num_gpu=st.sampled_from([None, None, None, None, -1, 0, 1]),
+        keep_alive_s=st.sampled_from([None, None, 0.0, 1.0, float("inf")]),
+        loads_only=st.sampled_from([False, False, False, True]),
+        times=st.integers(1, 4),
+    )
+    def ask(self, times, model, **wishes):
+        for _ in range(times):
+            ticket = self.desk.ask(model, **wishes)
+        fate = self.desk.fate[ticket]
+        assert (model in {"huge", "broken"}) <= (fate[:6] in {"failed", "reject"})
+
+    @rule(data=st.data())
+    def end(self, data):
+        if ticket := self._some(data, "running", "aborting"):
+            self.desk.end(ticket)
+
+    @rule(data=st.data())
+    def cancel(self, data):
+        if ticket := self._some(data, "waiting", "running", "ended", "cancelled", "aborting"):
+            self.desk.cancel(ticket)
+
+    @precondition(lambda self: self.has("loading"))
+    @rule(data=st.data(), slots=st.sampled_from([None, None, 1]))
+    def ready(self, data, slots):
+        self.desk.ready(self._worker(data, "loading"), slots)
+
+    @precondition(lambda self: self.has("loading"))
+    @rule(data=st.data())
+    def refuse(self, data):
+        self.desk.refuse(self._worker(data, "loading"))
+
+    @precondition(lambda self: self.has("stopping"))
+    @rule(data=st.data())
+    def stopped(self, data):
+        self.desk.stopped(self._worker(data, "stopping"))
+
+    @precondition(lambda self: self.has("ready"))
+    @rule(data=st.data(), restarts=st.booleans())
+    def lose(self, data, restarts):
+        key = self._worker(data, "ready")
+        worker = self.desk.worker(key)
+        running = {t for t, place in self.desk.on.items() if place == worker}
+        self.desk.lose(key, running if restarts else set())
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 40.0]))
+    def wait(self, seconds):
+        self.desk.wait(seconds)
+
+    @rule(model=st.sampled_from(["a", "b"]))
+    def unload(self, model):
+        self.desk.unload(model)
+
+    @invariant()
+    def books_agree(self):
+        if not hasattr(self, "desk"):
+            return
+        scheduler = self.desk.scheduler
+        in_books = {t for t, f in self.desk.fate.items() if f in {"waiting", "running", "aborting"}}
+        assert in_books == scheduler.tickets.keys()
+
+    def teardown(self):
+        if hasattr(self, "desk"):
+            _finish(self.desk)
+
+
+def test_every_history_keeps_the_invariants_and_ends(make_desk):
+    Histories.make_desk = staticmethod(make_desk)
     Histories.TestCase.settings = settings(
         max_examples=300,
         stateful_step_count=40,

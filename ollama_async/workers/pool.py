@@ -1,0 +1,431 @@
+"""The owner of all workers: performs what the scheduler decides, tells it what came of it.
+
+- Runs in: the gateway, on its loop; every method.
+- Owns: the scheduler, every worker (nobody else starts or stops one), one timer.
+- Tasks: one for each load and each stop under way, in ``_tasks``, awaited by :meth:`Pool.close`.
+- Talks to: sinks of the gateway above, runners (and their links) below, the observer beside.
+- Dies when: closed; then no process, descriptor, timer or task is left.
+
+An event goes to the scheduler and its effects are performed before anything else happens. Sinks are
+told last, because what they are told may make their owners ask or cancel at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from time import perf_counter_ns
+from typing import Any, assert_never
+
+from ollama_async.conversation import Usage
+from ollama_async.errors import (
+    Busy,
+    LoadFailed,
+    ServerError,
+    ShuttingDown,
+    from_code,
+)
+from ollama_async.queue.effects import (
+    Abort,
+    Complete,
+    Effect,
+    Fail,
+    Load,
+    Reject,
+    Start,
+    Stop,
+    WakeAt,
+)
+from ollama_async.queue.events import (
+    Cancelled,
+    Ended,
+    Event,
+    Requested,
+    ShutdownAsked,
+    TimePassed,
+    UnloadAsked,
+    WorkerLost,
+    WorkerReady,
+    WorkerRefused,
+    WorkerStopped,
+)
+from ollama_async.queue.plan import Limits, Planner
+from ollama_async.queue.port import (
+    Finish,
+    Handle,
+    Job,
+    LoadedModel,
+    Observer,
+    Sink,
+    Snapshot,
+)
+from ollama_async.queue.scheduler import CLOSING_TEXT, Scheduler
+from ollama_async.queue.stay import Phase, Stay
+from ollama_async.workers.link import CRASH_TEXT, LinkEvents, WorkerLink
+from ollama_async.workers.planning import LoadPlan
+from ollama_async.workers.runner import Entry, MakeWorker, Runner
+
+STOP_GRACE_S = 4.0
+"""How long an idle worker may take to end by itself before it is killed."""
+
+_CLOSE_MARGIN_S = 30.0
+"""More than a stop can take: its grace, and ten seconds until the kernel lets go of the process."""
+
+_LONGEST_TIMER_S = 86_400.0
+"""Loops cannot wait for ever; being woken in vain once a day costs nothing."""
+
+_Word = tuple[Entry, ServerError | Finish]
+"""What a sink will hear, once all effects are performed."""
+
+log = logging.getLogger(__name__)
+
+
+class Pool:
+    """Implements :class:`~ollama_async.queue.port.Inferring`. Make it on a running loop.
+
+    ``load_timeout_s``: a load without progress for so long is given up. ``stall_timeout_s``: a
+    worker with work that is silent, or does not honour a cancel, for so long is killed.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        planner: Planner,
+        observer: Observer,
+        *,
+        load_timeout_s: float = math.inf,
+        stall_timeout_s: float = math.inf,
+        stop_grace_s: float = STOP_GRACE_S,
+        make_worker: MakeWorker | None = None,
+    ) -> None:
+        self._scheduler = Scheduler(limits, planner)
+        self._observer = observer
+        self._load_timeout_s = load_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self._stop_grace_s = stop_grace_s
+        self._make_worker = make_worker or self._make_link
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._entries: dict[int, Entry] = {}
+        self._runners: dict[int, Runner] = {}
+        self._deadlines: dict[int, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    # -- the port ----------------------------------------------------------------------------
+
+    def submit(self, job: Job, sink: Sink) -> Handle:
+        """See the port. The sink may hear its only word before this returns.
+
+        :raises WorkerDied: the model's workers keep crashing; it will be tried again later.
+        """
+        entry = Entry(next(self._numbers), job, sink)
+        self._entries[entry.ticket] = entry
+        words = self._handle(
+            Requested(
+                ticket=entry.ticket,
+                client=job.client,
+                target=job.target,
+                needs=job.needs,
+                keep_alive_s=job.keep_alive_s,
+                loads_only=job.inference is None,
+            )
+        )
+        refusals = [word for addressee, word in words if addressee is entry]
+        if refusals and isinstance(refusals[0], ServerError):
+            self._say([(other, word) for other, word in words if other is not entry])
+            if isinstance(refusals[0], LoadFailed):
+                self._observer.rejected("no_capacity")
+            raise refusals[0]
+        entry.admitted_ns = perf_counter_ns()
+        self._say(words)
+        return _Handle(self, entry)
+
+    async def unload(self, key: str) -> None:
+        self._tell(UnloadAsked(key))
+
+    def snapshot(self) -> Snapshot:
+        stays = self._scheduler.stays.values()
+        running: Counter[str] = Counter()
+        for stay in stays:
+            running[stay.target.name] += len(stay.tickets)
+        return Snapshot(
+            waiting=self._scheduler.waiting,
+            capacity=self._scheduler.limits.max_queue,
+            running=dict(running),
+            loaded=[self._describe(stay) for stay in stays if stay.is_ready],
+            loading=sum(stay.phase in {Phase.COMMITTED, Phase.LOADING} for stay in stays),
+        )
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new work, fail what waits, let what runs go on for ``grace_s`` seconds, stop all.
+
+        Returns when every worker is gone. May be cancelled; then :meth:`close` finishes it.
+        """
+        self._tell(ShutdownAsked(grace_s))
+        limit_s = grace_s + self._stop_grace_s + _CLOSE_MARGIN_S
+        async with asyncio.timeout(None if math.isinf(limit_s) else limit_s):
+            while self._scheduler.stays or self._tasks:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def close(self) -> None:
+        """End everything now. Idempotent. Afterwards no process, descriptor, task or timer is left.
+
+        If this is cancelled, or a worker does not die, the tasks are cancelled, which kills.
+        """
+        try:
+            await self.drain(0.0)
+        except TimeoutError:
+            log.error("workers %s did not end", sorted(self._runners))  # noqa: TRY400  # no news
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for timer in (self._timer, *self._deadlines.values()):
+                if timer is not None:
+                    timer.cancel()
+
+    # -- the loop of events and effects ------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        """The event, its effects, and then what the sinks hear of it."""
+        self._say(self._handle(event))
+
+    def _handle(self, event: Event) -> list[_Word]:
+        words: list[_Word] = []
+        refused: list[Event] = []
+        for effect in self._scheduler.handle(event, self._loop.time()):
+            self._perform(effect, words, refused)
+        for refusal in refused:
+            words += self._handle(refusal)
+        self._changed.set()
+        return words
+
+    def _perform(  # noqa: C901  # one case per effect
+        self, effect: Effect, words: list[_Word], refused: list[Event]
+    ) -> None:
+        match effect:
+            case Start(ticket, worker):
+                entry = self._entries[ticket]
+                if error := self._start(entry, self._runners[worker]):
+                    words.append((self._entries.pop(ticket), error))
+                    refused.append(Ended(ticket))
+            case Complete(ticket):
+                words.append((self._entries.pop(ticket), Finish("load", Usage(), [])))
+            case Abort(ticket, worker):
+                self._abort(ticket, self._runners[worker])
+            case Reject(ticket, reason, retry_after_s):
+                self._observer.rejected(reason)
+                busy = Busy(retry_after_s=retry_after_s)
+                error = busy if reason == "full" else ShuttingDown(CLOSING_TEXT)
+                words.append((self._entries.pop(ticket), error))
+            case Fail(ticket, code, message):
+                entry = self._entries.pop(ticket)
+                if entry.runner is not None:
+                    entry.runner.silence(ticket)
+                words.append((entry, from_code(code, message)))
+            case Load(worker, target, plan):
+                assert isinstance(plan, LoadPlan)
+                runner = Runner(worker, target, self, self._make_worker)
+                self._runners[worker] = runner
+                self._own(self._load(runner, plan))
+            case Stop(worker, reason):
+                self._runners[worker].is_stopping = True
+                self._own(self._stop(self._runners[worker], reason))
+            case WakeAt(at):
+                self._set_timer(at)
+            case _:
+                assert_never(effect)
+
+    def _say(self, words: list[_Word]) -> None:
+        for entry, word in words:
+            if entry.is_deaf:
+                continue
+            entry.is_deaf = True
+            if isinstance(word, Finish):
+                entry.sink.finished(word)
+            else:
+                entry.sink.failed(word)
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def _start(self, entry: Entry, runner: Runner) -> ServerError | None:
+        inference = entry.job.inference
+        assert inference is not None
+        if not entry.was_started:
+            entry.was_started = True
+            waited_ns = perf_counter_ns() - entry.submitted_ns
+            self._observer.waited(entry.job.target.name, waited_ns / 1e9)
+        try:
+            runner.run(entry, inference)
+        except ServerError as error:
+            return error
+        return None
+
+    def cancel(self, entry: Entry) -> None:
+        """The client left; see the port's ``Handle``."""
+        if entry.ticket not in self._entries or entry.is_deaf:
+            return
+        entry.is_deaf = True
+        self._tell(Cancelled(entry.ticket))
+        if entry.ticket not in self._scheduler.tickets:
+            self._entries.pop(entry.ticket, None)
+
+    def _abort(self, ticket: int, runner: Runner) -> None:
+        runner.cancel(ticket)
+        if not math.isinf(self._stall_timeout_s):
+            self._deadlines[ticket] = self._loop.call_later(
+                self._stall_timeout_s, self._give_up, ticket, runner
+            )
+
+    def _give_up(self, ticket: int, runner: Runner) -> None:
+        """A cancel was not honoured: the engine hangs, or counts for nothing."""
+        del self._deadlines[ticket]
+        if not (runner.is_stopping or runner.is_being_killed):
+            runner.is_being_killed = True
+            self._own(self._kill(runner))
+
+    # What runners say.
+
+    def ended(self, entry: Entry) -> None:
+        self._entries.pop(entry.ticket, None)
+        if timer := self._deadlines.pop(entry.ticket, None):
+            timer.cancel()
+        self._tell(Ended(entry.ticket))
+
+    def lost(self, runner: Runner, reason: str) -> None:
+        log.error("%s: %s", runner.target.name, reason)
+        self._bury(runner)
+        self._observer.worker_died(runner.target.name)
+        self._observer.unloaded(runner.target.name, "crashed")
+        running = list(runner.entries.values())
+        restartable = {entry.ticket for entry in running if _may_restart(entry)}
+        for entry in running:
+            if entry.is_deaf:
+                self._entries.pop(entry.ticket, None)
+        self._tell(WorkerLost(runner.number, reason, frozenset(restartable)))
+
+    # -- workers -----------------------------------------------------------------------------
+
+    async def _load(self, runner: Runner, plan: LoadPlan) -> None:
+        """Ends with WorkerReady or WorkerRefused, unless the worker is stopped meanwhile: then
+        that has the last word.
+        """
+        name = runner.target.name
+        began_ns = perf_counter_ns()
+        event: Event
+        try:
+            ready = await runner.load(plan.spec.to_argv(), plan.environ, self._load_timeout_s)
+        except ServerError as error:
+            event, outcome = WorkerRefused(runner.number, error.code, error.message), "failed"
+        except Exception as error:  # the boundary "task supervisor": whoever waits must hear of it
+            log.exception("loading %s", name)
+            event, outcome = WorkerRefused(runner.number, LoadFailed.code, repr(error)), "failed"
+        else:
+            event, outcome = WorkerReady(runner.number, ready.slots, ready.num_ctx), "ok"
+        took_s = (perf_counter_ns() - began_ns) / 1e9
+        if runner.is_stopping:
+            self._observer.loaded(name, "cancelled", took_s)
+            return
+        self._observer.loaded(name, outcome, took_s)
+        if outcome == "failed":
+            self._bury(runner)
+        self._tell(event)
+
+    async def _stop(self, runner: Runner, reason: str) -> None:
+        try:
+            await runner.stop(self._stop_grace_s)
+        except Exception:  # as above: a stop that fails must not leave the memory spoken for
+            log.exception("stopping %s", runner.target.name)
+        self._bury(runner)
+        self._observer.unloaded(runner.target.name, reason)
+        self._tell(WorkerStopped(runner.number))
+
+    async def _kill(self, runner: Runner) -> None:
+        await runner.stop(0.0)
+        if not runner.is_stopping:
+            limit_s = self._stall_timeout_s
+            self.lost(runner, f"{CRASH_TEXT}: no answer to a cancel for {limit_s:g} s: killed")
+
+    def _bury(self, runner: Runner) -> None:
+        self._runners.pop(runner.number, None)
+        for ticket in runner.entries:
+            if timer := self._deadlines.pop(ticket, None):
+                timer.cancel()
+
+    def _make_link(self, events: LinkEvents, generation: int) -> WorkerLink:
+        return WorkerLink(events, generation=generation, stall_timeout_s=self._stall_timeout_s)
+
+    # -- tasks and time ----------------------------------------------------------------------
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._disown)
+
+    def _disown(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a task of the pool failed", exc_info=error)
+
+    def _set_timer(self, at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at is not None:
+            at = min(at, self._loop.time() + _LONGEST_TIMER_S)
+            self._timer = self._loop.call_at(at, self._tell, TimePassed())
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def _describe(self, stay: Stay) -> LoadedModel:
+        runner = self._runners[stay.worker]
+        facts, vitals = runner.facts, runner.last_vitals
+        assert facts is not None
+        return LoadedModel(
+            target=stay.target,
+            size=facts.weights_bytes + facts.cache_bytes + facts.compute_bytes,
+            size_vram=facts.device_bytes,
+            num_ctx=facts.num_ctx,
+            slots=stay.slots,
+            running=len(stay.tickets),
+            busy_slots=vitals.busy_slots if vitals else 0,
+            cache_used=vitals.cache_used if vitals else 0.0,
+            expires_at=self._expires_at(stay),
+        )
+
+    def _expires_at(self, stay: Stay) -> float:
+        """Wall clock. A model that leaves when its requests have ended has expired already."""
+        if stay.leaving is not None:
+            return time.time() - 1.0
+        idle_s = self._loop.time() - stay.idle_since if stay.is_quiet else 0.0
+        return time.time() + self._scheduler.keep_alive_s(stay) - idle_s
+
+
+class _Handle:
+    __slots__ = ("_entry", "_pool")
+
+    def __init__(self, pool: Pool, entry: Entry) -> None:
+        self._pool = pool
+        self._entry = entry
+
+    def cancel(self) -> None:
+        self._pool.cancel(self._entry)
+
+
+def _may_restart(entry: Entry) -> bool:
+    """Asks the sink at most once, and only if the answer can count."""
+    if entry.is_deaf or entry.was_restarted:
+        return False
+    entry.was_restarted = True
+    return entry.sink.may_restart()

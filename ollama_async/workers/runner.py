@@ -1,0 +1,203 @@
+"""One worker as the pool uses it: which request is whose, on the way from the pipe to the sinks.
+
+- Runs in: the gateway, on its loop.
+- Owns: the link, and from a request's start to the worker's last word the way to its sink.
+- Tasks: none of its own; the pool runs :meth:`Runner.load` and :meth:`Runner.stop` and owns both.
+- Talks to: the link below, the pool above.
+- Dies when: the worker is gone.
+
+Every text goes through :meth:`pieces`: one look-up and one call, because a busy server does this a
+hundred thousand times a second.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter_ns
+from typing import Protocol
+
+from ollama_async.conversation import Inference
+from ollama_async.errors import EngineFailed, ServerError, WorkerDied, from_code
+from ollama_async.queue.port import Finish, Job, Sink, Target
+from ollama_async.workers.link import LinkEvents
+from ollama_async.workers.messages import Done, Failed, Ready, Submit, Vitals
+
+log = logging.getLogger(__name__)
+
+
+class Worker(Protocol):
+    """What is needed of a :class:`~ollama_async.workers.link.WorkerLink`, whose contract it is."""
+
+    async def start(
+        self, argv: Sequence[str], environ: Mapping[str, str], *, load_timeout_s: float
+    ) -> Ready: ...
+
+    def submit(self, request: Submit) -> None: ...
+
+    def cancel(self, request_id: int) -> None: ...
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
+MakeWorker = Callable[[LinkEvents, int], Worker]
+"""A worker that tells its events to the first argument; the second is its generation."""
+
+
+class Entry:
+    """A submitted job. ``submitted_ns`` and ``admitted_ns`` (perf_counter) begin and end the step
+    that admitted it. ``is_deaf``: its sink hears nothing more. ``runner``: who has it now.
+    """
+
+    __slots__ = (
+        "admitted_ns",
+        "is_deaf",
+        "job",
+        "runner",
+        "sink",
+        "submitted_ns",
+        "ticket",
+        "was_restarted",
+        "was_started",
+    )
+
+    def __init__(self, ticket: int, job: Job, sink: Sink) -> None:
+        self.ticket = ticket
+        self.job = job
+        self.sink = sink
+        self.submitted_ns = self.admitted_ns = perf_counter_ns()
+        self.runner: Runner | None = None
+        self.is_deaf = False
+        self.was_started = False
+        self.was_restarted = False
+
+
+class RunnerEvents(Protocol):
+    """What the pool hears of its runners, on the loop."""
+
+    def ended(self, entry: Entry) -> None:
+        """The worker's last word on the entry has come; its slot is free."""
+
+    def lost(self, runner: Runner, reason: str) -> None:
+        """The ready worker died by itself. Comes once."""
+
+
+class Runner:
+    """See the module. ``number`` is the scheduler's, and the child's generation.
+
+    ``is_stopping``: the scheduler wants it to end. ``is_being_killed``: it hangs. Either way its
+    end is told by whoever ends it, and by nobody else.
+    """
+
+    def __init__(
+        self, number: int, target: Target, owner: RunnerEvents, make_worker: MakeWorker
+    ) -> None:
+        self.number = number
+        self.target = target
+        self.entries: dict[int, Entry] = {}
+        self.facts: Ready | None = None
+        self.last_vitals: Vitals | None = None
+        self.ready_ns = 0
+        self.is_stopping = False
+        self.is_being_killed = False
+        self.died_early = ""
+        self._owner = owner
+        self._worker = make_worker(self, number)
+        self._texts: dict[int, Callable[[str], None]] = {}
+
+    async def load(
+        self, argv: Sequence[str], environ: Mapping[str, str], load_timeout_s: float
+    ) -> Ready:
+        """Start the worker. If this fails, for whatever reason, no process is left.
+
+        :raises ServerError: the reason.
+        """
+        ready = await self._worker.start(argv, environ, load_timeout_s=load_timeout_s)
+        if self.died_early:
+            raise WorkerDied(self.died_early)
+        self.facts = ready
+        self.ready_ns = perf_counter_ns()
+        for warning in ready.warnings:
+            log.warning("%s: %s", self.target.name, warning)
+        return ready
+
+    async def stop(self, grace_s: float) -> None:
+        """End the worker; nothing is heard of it from now on."""
+        self._texts.clear()
+        await self._worker.stop(grace_s)
+
+    def run(self, entry: Entry, inference: Inference) -> None:
+        """Send the request.
+
+        :raises ServerError: the worker cannot take it; the entry is not running. (A worker that
+            died a moment ago is no error here: ``lost`` is on its way and answers for the entry.)
+        """
+        entry.runner = self
+        self.entries[entry.ticket] = entry
+        self._texts[entry.ticket] = entry.sink.text
+        try:
+            self._worker.submit(Submit(entry.ticket, inference))
+        except WorkerDied:
+            pass
+        except ServerError:
+            self._take(entry.ticket)
+            raise
+
+    def cancel(self, ticket: int) -> None:
+        """Ask the worker to end the request; its sink is deaf from now on."""
+        self._texts.pop(ticket, None)
+        self._worker.cancel(ticket)
+
+    def silence(self, ticket: int) -> None:
+        """Forget an entry that was answered for in another way."""
+        self._take(ticket)
+
+    # What the link says.
+
+    def pieces(self, items: list[tuple[int, str]]) -> None:
+        texts = self._texts
+        for ticket, text in items:
+            emit = texts.get(ticket)
+            if emit is not None:
+                try:
+                    emit(text)
+                except Exception:  # one sink's fault must not cost the others their text
+                    log.exception("sink of request %d", ticket)
+
+    def started(self, request_id: int) -> None:
+        entry = self.entries.get(request_id)
+        if entry is not None and not entry.is_deaf:
+            entry.sink.started(max(self.ready_ns, entry.admitted_ns) - entry.submitted_ns)
+
+    def done(self, done: Done) -> None:
+        entry = self._take(done.id)
+        if entry is None:
+            return
+        self._owner.ended(entry)
+        if entry.is_deaf:
+            return
+        if done.reason == "cancel":
+            entry.sink.failed(EngineFailed("the worker gave the request up"))
+        else:
+            entry.sink.finished(Finish(done.reason, done.usage, done.context))
+
+    def failed(self, failed: Failed) -> None:
+        entry = self._take(failed.id)
+        if entry is None:
+            return
+        self._owner.ended(entry)
+        if not entry.is_deaf:
+            entry.sink.failed(from_code(failed.code, failed.message))
+
+    def vitals(self, vitals: Vitals) -> None:
+        self.last_vitals = vitals
+
+    def died(self, reason: str) -> None:
+        if self.facts is None:
+            self.died_early = reason
+        elif not (self.is_stopping or self.is_being_killed):
+            self._owner.lost(self, reason)
+
+    def _take(self, ticket: int) -> Entry | None:
+        self._texts.pop(ticket, None)
+        return self.entries.pop(ticket, None)
