@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -120,10 +121,11 @@ class Histories(RuleBasedStateMachine):
             _finish(self.desk)
 
 
+@pytest.mark.slow
 def test_every_history_keeps_the_invariants_and_ends(make_desk):
     Histories.make_desk = staticmethod(make_desk)
     Histories.TestCase.settings = settings(
-        max_examples=300,
+        max_examples=600,
         stateful_step_count=40,
         deadline=None,
         report_multiple_bugs=False,

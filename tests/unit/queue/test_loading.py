@@ -1,0 +1,322 @@
+"""What is loaded, reloaded, kept and unloaded, and who has to go for whom."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+
+def test_a_ready_model_serves_while_another_loads(make_desk):
+    desk = make_desk(slots=1)
+    desk.up("a")
+    desk.ask("b")
+    assert desk.fate[desk.ask("a")] == "running"
+    assert desk.state("b") == ["loading"]
+
+
+def test_two_models_load_at_the_same_time_if_both_have_room(make_desk):
+    desk = make_desk()
+    desk.ask("a")
+    desk.ask("b")
+    assert desk.state("a") == desk.state("b") == ["loading"]
+
+
+def test_the_idle_model_that_was_unused_longest_is_evicted(make_desk):
+    desk = make_desk(max_loaded=2)
+    desk.up("a")
+    desk.now += 1
+    desk.up("b")
+    desk.now += 1
+    desk.end(desk.ask("a"))
+    desk.ask("c")
+    assert (desk.state("a"), desk.state("b")) == (["ready"], ["stopping"])
+
+
+def test_a_model_to_be_kept_for_ever_goes_last_of_the_idle_ones(make_desk):
+    desk = make_desk(max_loaded=2)
+    desk.up("a", keep_alive_s=math.inf)
+    desk.now += 1
+    desk.up("b")
+    desk.ask("c")
+    assert (desk.state("a"), desk.state("b")) == (["ready"], ["stopping"])
+
+
+def test_no_more_are_evicted_than_the_load_needs(make_desk):
+    desk = make_desk(memory=62, sizes={"a": 9, "b": 29, "c": 19, "d": 24}, max_loaded=9)
+    for key in ("a", "b", "c"):
+        desk.up(key)
+        desk.now += 1
+    desk.ask("d")
+    assert [desk.state(key) for key in "abc"] == [["ready"], ["stopping"], ["ready"]]
+
+
+def test_a_load_begins_only_when_the_memory_is_really_free(make_desk):
+    desk = make_desk(memory=20)
+    desk.up("a")
+    desk.ask("b")
+    assert (desk.state("a"), desk.state("b")) == (["stopping"], [])
+    desk.stopped("a")
+    assert desk.state("b") == ["loading"]
+
+
+def test_a_busy_victim_drains_and_its_waiting_tickets_stay_in_line(make_desk):
+    desk = make_desk(max_loaded=1)
+    desk.up("a")
+    running, waiting = desk.ask("a"), desk.ask("a")
+    desk.now += 100
+    other = desk.ask("b")
+    desk.end(running)
+    assert desk.fate[waiting] == "waiting"
+    desk.stopped("a")
+    desk.ready("b")
+    assert desk.fate[other] == "running"
+    desk.end(other)
+    assert desk.state("b") == ["stopping"], "idle, and the other model is waited for"
+    desk.stopped("b")
+    desk.ready("a")
+    assert desk.fate[waiting] == "running"
+
+
+def test_a_victim_that_gets_new_requests_does_not_block_the_load(make_desk):
+    """ollama/ollama#17408: a revived victim was never idle again, and the load waited for ever."""
+    desk = make_desk(slots=2, max_queue=100, max_loaded=1)
+    desk.up("a")
+    running = [desk.ask("a"), desk.ask("a")]
+    desk.now += 100
+    other = desk.ask("b")
+    for ticket in running:
+        revivals = [desk.ask("a") for _ in range(3)]
+        desk.end(ticket)
+    assert {desk.fate[t] for t in revivals} == {"waiting"}
+    desk.stopped("a")
+    desk.ready("b")
+    assert desk.fate[other] == "running"
+
+
+def test_a_cancelled_wish_stops_the_draining(make_desk):
+    desk = make_desk(max_loaded=1)
+    desk.up("a")
+    running, waiting = desk.ask("a"), desk.ask("a")
+    desk.now += 100
+    other = desk.ask("b")
+    desk.cancel(other)
+    desk.end(running)
+    assert desk.fate[waiting] == "running"
+    assert desk.loads() == 1
+
+
+def test_cancelling_who_triggered_a_load_leaves_it_to_the_others(make_desk):
+    desk = make_desk(slots=2)
+    first, second = desk.ask("a"), desk.ask("a", client="bob")
+    desk.cancel(first)
+    desk.ready("a")
+    assert desk.fate[second] == "running"
+    assert desk.loads() == 1
+
+
+def test_a_load_that_nobody_wants_any_more_finishes_and_is_kept(make_desk):
+    desk = make_desk(keep_alive_s=60.0)
+    desk.cancel(desk.ask("a"))
+    desk.ready("a")
+    assert desk.state("a") == ["ready"]
+    desk.wait(61.0)
+    assert desk.state("a") == ["stopping"]
+
+
+def test_a_load_that_has_not_begun_is_dropped_with_its_last_ticket(make_desk):
+    desk = make_desk(max_loaded=1)
+    desk.up("a")
+    desk.cancel(desk.ask("b"))
+    desk.stopped("a")
+    assert desk.loads() == 1
+
+
+def test_models_under_load_take_bounded_turns_and_do_not_thrash(make_desk):
+    """Both always have someone waiting; each load takes 2 s, each answer 1 s."""
+    desk = make_desk(max_loaded=1, max_queue=1000)
+    served = {"a": 0, "b": 0}
+    owner = {}
+    for _ in range(200):
+        for key in "ab":
+            while sum(owner[t] == key for t, f in desk.fate.items() if f == "waiting") < 2:
+                owner[desk.ask(key)] = key
+        for worker, state in list(desk.workers.items()):
+            key = desk.load[worker].target.key
+            if state == "loading":
+                desk.wait(2.0)
+                desk.ready(key)
+            elif state == "stopping":
+                desk.stopped(key)
+        desk.wait(1.0)
+        for ticket in [t for t, fate in desk.fate.items() if fate == "running"]:
+            served[owner[ticket]] += 1
+            desk.end(ticket)
+    assert min(served.values()) >= 50
+    assert desk.loads() <= 40
+
+
+def test_a_small_load_goes_ahead_of_an_older_one_that_waits_for_memory(make_desk):
+    desk = make_desk(memory=50, sizes={"a": 29, "b": 34, "c": 9}, max_loaded=9)
+    desk.up("a")
+    running = desk.ask("a")
+    desk.now += 100
+    desk.ask("b")
+    desk.ask("c")
+    assert desk.state("c") == ["loading"], "it fits now, and beside the older one later"
+    desk.end(running)
+    desk.stopped("a")
+    assert desk.state("b") == ["loading"]
+
+
+def test_a_small_load_does_not_push_an_older_one_back(make_desk):
+    desk = make_desk(memory=50, sizes={"a": 29, "b": 44, "c": 9}, max_loaded=9, max_queue=9)
+    desk.up("a")
+    running = desk.ask("a")
+    desk.now += 100
+    old, young = desk.ask("b"), desk.ask("c")
+    assert (desk.state("c"), desk.fate[young]) == ([], "waiting")
+    desk.end(running)
+    desk.stopped("a")
+    desk.ready("b")
+    assert desk.fate[old] == "running"
+
+
+def test_the_second_device_is_taken_when_the_first_is_full(make_desk):
+    desk = make_desk(devices={"gpu0": 20, "gpu1": 20}, max_loaded=9)
+    desk.ask("a")
+    desk.ask("b")
+    plans = [load.plan.demand for load in desk.load.values()]
+    assert plans == [{"gpu0": 11}, {"gpu1": 11}]
+
+
+@pytest.mark.parametrize("num_ctx", [None, 1, 2048, 4096])
+def test_a_context_that_fits_never_reloads(make_desk, num_ctx):
+    desk = make_desk()
+    desk.up("a")
+    assert desk.fate[desk.ask("a", num_ctx=num_ctx)] == "running"
+    assert desk.loads() == 1
+
+
+def test_a_larger_context_reloads_once_with_the_largest_wish(make_desk):
+    desk = make_desk(slots=3)
+    desk.up("a")
+    running = desk.ask("a")
+    waiting = [desk.ask("a", num_ctx=num_ctx) for num_ctx in (8192, 16384, 2048)]
+    desk.end(running)
+    desk.stopped("a")
+    desk.ready("a")
+    assert {desk.fate[t] for t in waiting} == {"running"}
+    assert desk.loads() == 2
+    assert desk.scheduler.current["a"].num_ctx == 16384
+    assert desk.stop_reasons == ["reload"]
+
+
+def test_a_context_beyond_training_is_no_reason_to_reload(make_desk):
+    desk = make_desk(train_ctx=4096)
+    desk.up("a")
+    assert desk.fate[desk.ask("a", num_ctx=100_000)] == "running"
+
+
+def test_a_wish_that_the_engine_could_not_grant_reloads_once_only(make_desk):
+    desk = make_desk()
+    first = desk.ask("a", num_ctx=8192)
+    desk.ready("a", num_ctx=4096)
+    desk.end(first)
+    assert desk.fate[desk.ask("a", num_ctx=8192)] == "running"
+
+
+@pytest.mark.parametrize(
+    "option", [{"num_gpu": 0}, {"main_gpu": 1}, {"num_thread": 3}, {"use_mmap": False}]
+)
+def test_another_load_option_reloads_and_is_then_kept(make_desk, option):
+    desk = make_desk()
+    desk.up("a")
+    ticket = desk.ask("a", **option)
+    desk.stopped("a")
+    desk.ready("a")
+    desk.end(ticket)
+    desk.end(desk.ask("a", **option))
+    desk.end(desk.ask("a", num_ctx=1024))
+    assert desk.loads() == 2
+
+
+@pytest.mark.parametrize("option", [{"num_batch": 64}, {"num_gpu": -1}])
+def test_some_options_never_reload(make_desk, option):
+    desk = make_desk()
+    desk.up("a")
+    assert desk.fate[desk.ask("a", **option)] == "running"
+
+
+def test_a_reload_keeps_what_the_last_load_was_made_with(make_desk):
+    desk = make_desk()
+    desk.up("a", num_ctx=8192)
+    desk.ask("a", num_gpu=0)
+    desk.stopped("a")
+    desk.ready("a")
+    stay = desk.scheduler.current["a"]
+    assert (stay.num_ctx, stay.wish.num_gpu) == (8192, 0)
+
+
+def test_an_idle_model_is_unloaded_after_what_the_last_request_said(make_desk):
+    desk = make_desk(keep_alive_s=300.0)
+    desk.up("a", keep_alive_s=10.0)
+    desk.end(desk.ask("a"))
+    desk.wait(9.0)
+    assert desk.state("a") == ["ready"]
+    desk.wait(2.0)
+    assert desk.state("a") == ["stopping"]
+    assert desk.stop_reasons == ["idle"]
+
+
+def test_the_time_to_unload_begins_when_the_last_request_ends(make_desk):
+    desk = make_desk(keep_alive_s=10.0)
+    desk.up("a")
+    desk.wait(5.0)
+    ticket = desk.ask("a")
+    desk.wait(100.0)
+    desk.end(ticket)
+    desk.wait(9.0)
+    assert desk.state("a") == ["ready"]
+
+
+def test_keep_alive_zero_unloads_when_idle_and_inf_never(make_desk):
+    desk = make_desk()
+    desk.up("a", keep_alive_s=0.0)
+    assert desk.state("a") == ["stopping"]
+    desk.up("b", keep_alive_s=math.inf)
+    desk.wait(1e9)
+    assert desk.state("b") == ["ready"]
+
+
+def test_unloading_on_request_lets_running_ones_end(make_desk):
+    desk = make_desk()
+    desk.up("a")
+    ticket = desk.ask("a")
+    desk.unload("a")
+    assert desk.state("a") == ["ready"]
+    desk.end(ticket)
+    assert desk.state("a") == ["stopping"]
+    desk.unload("never loaded")
+
+
+def test_a_request_during_an_unload_loads_again_when_the_memory_is_free(make_desk):
+    desk = make_desk()
+    desk.up("a")
+    running = desk.ask("a")
+    desk.unload("a")
+    ticket = desk.ask("a")
+    desk.end(running)
+    desk.stopped("a")
+    desk.ready("a")
+    assert desk.fate[ticket] == "running"
+
+
+def test_a_failed_load_fails_everybody_who_waits_for_it_and_is_not_repeated(make_desk):
+    desk = make_desk(slots=1)
+    tickets = [desk.ask("a") for _ in range(3)]
+    desk.refuse("a", "bad magic")
+    assert {desk.error[t] for t in tickets} == {("load_failed", "bad magic")}
+    assert desk.loads() == 1
+    desk.ask("a")
+    assert desk.loads() == 2, "a new request may try again"
