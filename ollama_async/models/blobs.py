@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ollama_async.errors import BadRequest
-from ollama_async.models.storage import NewFile, storage_errors
+from ollama_async.models.storage import NewFile, read_bounded, storage_errors
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
@@ -52,11 +52,7 @@ class Blobs:
 
     def read(self, digest: str, limit_bytes: int) -> bytes:
         """The content of a small blob. :raises OSError: missing, or over the limit."""
-        with self.path(digest).open("rb") as file:
-            data = file.read(limit_bytes + 1)
-        if len(data) > limit_bytes:
-            raise OSError(f"{digest} is larger than {limit_bytes} bytes")
-        return data
+        return read_bounded(self.path(digest), limit_bytes)
 
     def put(self, data: bytes) -> tuple[str, bool]:
         """Store ``data``; returns its digest and whether it is new. :raises StorageFailed:"""

@@ -33,7 +33,7 @@ from ollama_async.models.storage import locked, storage_errors
 from ollama_async.names import ModelName, split_source
 
 Status = dict[str, Any]
-_SMALL_LIMIT_BYTES = 8 << 20
+_SMALL_LIMIT_BYTES = 1 << 20
 _UNSUPPORTED = ("quantize", "quantization", "draft_quantize", "draft_files", "remote_host")
 
 

@@ -16,6 +16,7 @@ from ollama_async.models.blobs import parse_digest
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+MANIFEST_LIMIT_BYTES = 4 << 20
 _LAYER_PREFIX = "application/vnd.ollama.image."
 
 

@@ -15,12 +15,19 @@ from ollama_async.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.facts import ModelFacts, facts_of, human_number
 from ollama_async.models.gguf import read_header
-from ollama_async.models.manifest import Config, Layer, Manifest, read_config, read_manifest
+from ollama_async.models.manifest import (
+    MANIFEST_LIMIT_BYTES,
+    Config,
+    Layer,
+    Manifest,
+    read_config,
+    read_manifest,
+)
+from ollama_async.models.storage import read_bounded
 from ollama_async.names import ModelName
 
-_MANIFEST_LIMIT_BYTES = 4 << 20
-_TEXT_LIMIT_BYTES = 8 << 20
-_MOST_FACTS = 1024
+_TEXT_LIMIT_BYTES = 1 << 20
+_MOST_FACTS = 256
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +87,7 @@ def read_model(name: ModelName, path: Path, blobs: Blobs, cache: FactsCache) -> 
     """
     modified_at = path.stat().st_mtime
     try:
-        data = _bounded(path)
+        data = read_bounded(path, MANIFEST_LIMIT_BYTES)
         reader = _Reader(name, read_manifest(data), blobs, cache)
         return reader.model(hashlib.sha256(data).hexdigest(), modified_at)
     except FileNotFoundError as error:
@@ -98,14 +105,6 @@ def read_model(name: ModelName, path: Path, blobs: Blobs, cache: FactsCache) -> 
 
 class _Elsewhere(BadRequest):
     """The manifest only points to another server."""
-
-
-def _bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(_MANIFEST_LIMIT_BYTES + 1)
-    if len(data) > _MANIFEST_LIMIT_BYTES:
-        raise OSError("the manifest is too large")
-    return data
 
 
 class _Reader:

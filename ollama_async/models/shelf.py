@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ollama_async.errors import BadRequest
 from ollama_async.models.blobs import Blobs, parse_digest
-from ollama_async.models.manifest import Manifest, read_manifest
+from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from ollama_async.models.manifests import Manifests
 from ollama_async.models.model import FactsCache
-from ollama_async.models.storage import TEMPORARY_PREFIX, locked, storage_errors
+from ollama_async.models.storage import TEMPORARY_PREFIX, locked, read_bounded, storage_errors
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Shelf:
     def manifest(self, path: str) -> Manifest | None:
         """The manifest at ``path``; None if it is missing or cannot be understood."""
         try:
-            return read_manifest(Path(path).read_bytes())
+            return read_manifest(read_bounded(Path(path), MANIFEST_LIMIT_BYTES))
         except (OSError, BadRequest):
             return None
 

@@ -68,6 +68,15 @@ def locked(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """The content of a small file. :raises OSError: it cannot be read, or is over the limit."""
+    with path.open("rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"{path.name} is larger than {limit_bytes} bytes")
+    return data
+
+
 class NewFile:
     """A file that is written beside its place and appears there whole, by :meth:`publish`.
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ollama_async.errors import BadRequest
 from ollama_async.models.facts import facts_of
 from ollama_async.models.ggml_types import TENSOR_TYPES
-from ollama_async.models.gguf import Array, GgufHeader, read_header
+from ollama_async.models.gguf import Array, GgufHeader, LongText, read_header
 
 
 def read(data: bytes) -> GgufHeader:
@@ -138,9 +138,15 @@ def test_a_long_key_and_a_long_tensor_name_are_refused(gguf: Any) -> None:
 
 def test_text_has_a_budget(gguf: Any) -> None:
     builder = gguf()
-    for number in range(5):
-        builder.text(f"x{number}", b"y" * (4 << 20))
-    assert "too long" in refusal(builder.build())
+    for number in range(65):
+        builder.text(f"x{number}", b"y" * (256 << 10))
+    assert "too much text" in refusal(builder.build())
+
+
+def test_a_long_text_is_passed_over(gguf: Any) -> None:
+    metadata = read(gguf().text("x", b"y" * 1_000_000).text("after", "here").build()).metadata
+    assert metadata["x"] == LongText(1_000_000)
+    assert metadata["after"] == "here"
 
 
 @pytest.mark.parametrize("alignment", [0, 3, 48, 2**32 - 1])

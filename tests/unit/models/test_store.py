@@ -609,6 +609,38 @@ def test_a_killed_upload_leaves_a_store_that_prune_cleans(store: Store) -> None:
     assert store.prune() == 1
 
 
+CREATOR = """
+import itertools, sys
+from pathlib import Path
+from ollama_async.api.ollama import CreateRequest
+from ollama_async.models.store import Store
+store = Store(Path(sys.argv[1]))
+for turn in itertools.count():
+    list(store.create(CreateRequest(model="m", from_="m", system=f"{turn}")))
+    print("created", flush=True)
+"""
+
+
+@pytest.mark.parametrize("turns", [1, 2, 5])
+def test_a_killed_create_leaves_a_whole_model(store: Store, tiny: str, turns: int) -> None:
+    made(store, model="m", files={"tiny.gguf": tiny})
+    with subprocess.Popen(
+        [sys.executable, "-c", CREATOR, str(store.root)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(turns):
+            assert child.stdout.readline() == "created\n"
+        child.send_signal(signal.SIGKILL)
+    assert store.find("m").system.isdigit()
+    made(store, model="m", from_="m", system="after")  # the lock died with its holder
+    assert store.find("m").system == "after"
+    for path in store.root.rglob("*"):
+        if path.is_file():
+            age(path)
+    store.prune()
+    assert blobs(store) == store._shelf.referenced()
+
+
 WRITER = """
 import sys
 from pathlib import Path
