@@ -79,8 +79,12 @@ class OutputTail:
         self._partial = b""
 
     def telling_lines(self, limit: int = 3) -> list[str]:
-        """The last lines that sound like a failure; if none does, the last lines."""
+        """The last lines that sound like a failure; if none does, the last lines. Python's own
+        report of an exception ends with the line that matters.
+        """
         lines = [text for line in bytes(self._tail).split(b"\n") if (text := _printable(line))]
+        if "Traceback (most recent call last):" in lines:
+            return lines[-1:]
         return ([line for line in lines if _TELLING.search(line)] or lines)[-limit:]
 
 

@@ -1,0 +1,250 @@
+"""A worker for tests: attaches as the real one does, then starts as ``--act`` says.
+
+A ready one obeys requests: the raw prompt is the command, a word of ``ORDERS`` and its argument.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ollama_async.conversation import Usage
+from ollama_async.workers import frames, messages
+from ollama_async.workers.child.attach import attach
+
+READY = messages.Ready(2, 64, 1, 2, 3, 0, 5, True, ["a warning"])
+PAUSE_S = 0.25
+
+
+def main() -> None:
+    attachment = attach(sys.argv[1:])
+    pipe = attachment.pipe
+    act = attachment.options.get("act", "answer")
+    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation, "test")
+    STARTS.get(act, start_well)(pipe, hello)
+    if act == "ignore everything":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pipe.send([messages.Loading(1.0), READY])
+    serve(pipe, quits=act not in {"ignore quit", "ignore everything"})
+
+
+def log(text) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+# Ways to start: until the model is loaded.
+
+
+def start_well(pipe, hello):
+    pipe.send([hello])
+
+
+def start_not_at_all(_pipe, _hello):
+    threading.Event().wait(60)
+
+
+def start_and_exit(_pipe, _hello):
+    log("loading\nerror: tensor 'x' is missing")
+    sys.exit(3)
+
+
+def start_and_raise(_pipe, _hello):
+    raise ValueError("the file says no")
+
+
+def start_with_another_protocol(pipe, hello):
+    hello.protocol = 99
+    pipe.send([hello])
+
+
+def start_with_another_generation(pipe, hello):
+    hello.generation += 1
+    pipe.send([hello])
+
+
+def start_out_of_turn(pipe, hello):
+    pipe.send([READY, hello])
+
+
+def start_and_refuse(pipe, hello):
+    pipe.send([hello, messages.Refused("bad_request", "no such quantization")])
+
+
+def start_refuse_and_exit(pipe, hello):
+    pipe.send([hello, messages.Refused("load_failed", "the file is damaged")])
+    sys.exit(0)
+
+
+def start_with_a_bad_index(pipe, _hello):
+    os.pwrite(pipe._outbound.fd, b"\xff" * 8, 64)
+    pipe._bell_out.ring()
+    threading.Event().wait(60)
+
+
+def start_with_garbage(pipe, _hello):
+    pipe._outbound.write(b"\x01\x02\x00\x00\x00\xc1\xc1")
+    pipe._bell_out.ring()
+
+
+def start_slowly(pipe, hello):
+    pipe.send([hello])
+    for step in range(10):
+        time.sleep(PAUSE_S)
+        pipe.send([messages.Loading(step / 10)])
+
+
+def start_slowly_with_words(pipe, hello):
+    pipe.send([hello])
+    for step in range(10):
+        time.sleep(PAUSE_S)
+        log(f"loaded layer {step}")
+
+
+STARTS = {
+    "silent": start_not_at_all,
+    "exit early": start_and_exit,
+    "raise": start_and_raise,
+    "wrong protocol": start_with_another_protocol,
+    "wrong generation": start_with_another_generation,
+    "out of turn": start_out_of_turn,
+    "refuse": start_and_refuse,
+    "exit after refusing": start_refuse_and_exit,
+    "index": start_with_a_bad_index,
+    "garbage": start_with_garbage,
+    "slow": start_slowly,
+    "slow and talkative": start_slowly_with_words,
+}
+
+
+# What a ready worker does.
+
+
+def serve(pipe, *, quits) -> None:
+    while True:
+        match pipe.receive(1.0):
+            case messages.Submit(id=number, inference=inference):
+                word, _, rest = inference.prompt.raw.partition(" ")
+                pipe.send([messages.Started(number)])
+                ORDERS[word](pipe, number, rest)
+            case messages.Cancel(id=number):
+                pipe.send([messages.Done(number, "cancel", Usage())])
+            case messages.Tokenize(id=number, text=text):
+                tokenize(pipe, number, text)
+            case messages.Detokenize(id=number, tokens=[]):
+                pipe.send([messages.Failed(number, "bad_request", "no tokens")])
+            case messages.Detokenize(id=number):
+                pipe.send([messages.Text(number, json.dumps(self_portrait()))])
+            case messages.Quit() if quits:
+                return
+
+
+def tokenize(pipe, number, text):
+    if text == "never":
+        return
+    if text == "wrong":
+        pipe.send([messages.Text(number, "")])
+        return
+    if text == "later":
+        time.sleep(PAUSE_S)
+    pipe.send([messages.Tokens(number, list(text.encode()))])
+
+
+def order_answer(pipe, number, _rest):
+    done = messages.Done(number, "stop", Usage(1, 0, 2, 3, 4))
+    pipe.send([messages.Pieces([(number, "hello")]), done])
+
+
+def order_wait(_pipe, _number, _rest):
+    """Say nothing more of it."""
+
+
+def order_fail(pipe, number, _rest):
+    pipe.send([messages.Failed(number, "engine_failed", "no")])
+
+
+def order_breathe(pipe, number, _rest):
+    for _ in range(15):
+        time.sleep(0.1)
+        pipe.send([messages.Vitals(1, 0.5, 1, 1, 1, 0)])
+    pipe.send([messages.Done(number, "stop", Usage())])
+
+
+def order_kill(pipe, number, _rest):
+    pipe.send([messages.Pieces([(number, "x")])] * 3000)
+    pipe.send([messages.Done(number, "stop", Usage())])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def order_crash(_pipe, _number, _rest):
+    log("ggml: some progress\nCUDA error: out of memory\nbye")
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def order_exit(_pipe, _number, rest):
+    os._exit(int(rest))
+
+
+def order_cut(pipe, number, rest):
+    whole = frames.encode([messages.Pieces([(number, "cut")])], limit_bytes=99)
+    pipe._outbound.write(whole[: int(rest)])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def order_garbage(pipe, _number, _rest):
+    pipe._outbound.write(b"\xff" * 20)
+    pipe._bell_out.ring()
+
+
+def order_again(pipe, _number, _rest):
+    pipe.send([READY])
+
+
+def order_index(pipe, number, _rest):
+    os.pwrite(pipe._inbound.fd, b"\xff" * 8, 128)
+    pipe.send([messages.Pieces([(number, "written")])])
+    threading.Event().wait(60)  # the next read would put it right
+
+
+def order_grandchild(pipe, number, _rest):
+    grandchild = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    pipe.send([messages.Pieces([(number, str(grandchild.pid))])])
+    threading.Event().wait(60)
+
+
+def order_hold(pipe, number, _rest):
+    """The interpreter's lock, for a minute: no thread of ours can run."""
+    pipe.send([messages.Pieces([(number, "holding")])])
+    ctypes.PyDLL(None).sleep(60)
+
+
+ORDERS = {
+    name.removeprefix("order_"): order
+    for name, order in list(globals().items())
+    if name.startswith("order_")
+}
+
+
+def self_portrait() -> dict:
+    fds = {}
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            fds[link.name] = str(link.readlink())
+        except FileNotFoundError:  # the listing's own
+            continue
+    return {
+        "fds": fds,
+        "inheritable": [fd for fd in map(int, fds) if fd > 2 and os.get_inheritable(fd)],
+        "environ": dict(os.environ),
+        "session": os.getsid(0),
+        "pid": os.getpid(),
+        "path": sys.path,
+    }
+
+
+if __name__ == "__main__":
+    main()
