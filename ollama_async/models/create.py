@@ -21,6 +21,7 @@ from ollama_async.models.facts import Kind, ModelFacts, human_number
 from ollama_async.models.gguf import MAGIC
 from ollama_async.models.manifest import (
     CONFIG_TYPE,
+    TEXT_LIMIT_BYTES,
     Config,
     Layer,
     Manifest,
@@ -33,7 +34,6 @@ from ollama_async.models.storage import locked, storage_errors
 from ollama_async.names import ModelName, split_source
 
 Status = dict[str, Any]
-_SMALL_LIMIT_BYTES = 1 << 20
 _UNSUPPORTED = ("quantize", "quantization", "draft_quantize", "draft_files", "remote_host")
 
 
@@ -185,7 +185,7 @@ def _draft_from_model(shelf: Shelf, path: str) -> _Draft:
         raise BadRequest(f"model '{short}' cannot be read")
     config = Config()
     if manifest.config.digest:
-        config = read_config(shelf.blobs.read(manifest.config.digest, _SMALL_LIMIT_BYTES))
+        config = read_config(shelf.blobs.read(manifest.config.digest, TEXT_LIMIT_BYTES))
     for layer in manifest.layers:
         layer.from_ = short
         if layer.kind == "model":
@@ -233,6 +233,8 @@ def _publish(shelf: Shelf, work: _Work, draft: _Draft) -> list[Status]:
     statuses = [{"status": f"using existing layer {layer.digest}"} for layer in draft.layers]
     layers = list(draft.layers)
     for kind, content, replaced in _edits(shelf, work.request, work.parameters, draft):
+        if len(content) > TEXT_LIMIT_BYTES:
+            raise BadRequest(f"the {kind} is larger than {TEXT_LIMIT_BYTES} bytes")
         layers = [layer for layer in layers if layer.kind not in replaced]
         layers.append(_store(shelf, layer_type(kind), content, statuses))
     config = _store(shelf, CONFIG_TYPE, go_json(_config(work.request, draft.config)), statuses)
@@ -278,7 +280,7 @@ def _base_parameters(shelf: Shelf, draft: _Draft) -> dict[str, Any]:
     for layer in draft.layers:
         if layer.kind == "params":
             try:
-                data = shelf.blobs.read(layer.digest, _SMALL_LIMIT_BYTES)
+                data = shelf.blobs.read(layer.digest, TEXT_LIMIT_BYTES)
                 return msgspec.json.decode(data, type=dict[str, Any])
             except (ValueError, RecursionError):
                 raise BadRequest(f"the parameters in {layer.digest} are not valid JSON") from None

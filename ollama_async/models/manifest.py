@@ -17,6 +17,8 @@ from ollama_async.models.blobs import parse_digest
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 MANIFEST_LIMIT_BYTES = 4 << 20
+TEXT_LIMIT_BYTES = 1 << 20
+"""Of one template, system text, license, …: what is larger is neither written nor read."""
 _LAYER_PREFIX = "application/vnd.ollama.image."
 
 

@@ -17,6 +17,7 @@ from ollama_async.models.facts import ModelFacts, facts_of, human_number
 from ollama_async.models.gguf import read_header
 from ollama_async.models.manifest import (
     MANIFEST_LIMIT_BYTES,
+    TEXT_LIMIT_BYTES,
     Config,
     Layer,
     Manifest,
@@ -26,7 +27,6 @@ from ollama_async.models.manifest import (
 from ollama_async.models.storage import read_bounded
 from ollama_async.names import ModelName
 
-_TEXT_LIMIT_BYTES = 1 << 20
 _MOST_FACTS = 256
 
 
@@ -153,7 +153,7 @@ class _Reader:
 
     def _config(self) -> Config:
         digest = self._manifest.config.digest
-        return read_config(self._blobs.read(digest, _TEXT_LIMIT_BYTES)) if digest else Config()
+        return read_config(self._blobs.read(digest, TEXT_LIMIT_BYTES)) if digest else Config()
 
     def _layers(self, *kinds: str) -> list[Layer]:
         return [layer for layer in self._manifest.layers if layer.kind in kinds]
@@ -165,7 +165,7 @@ class _Reader:
 
     def _texts(self, *kinds: str) -> list[str]:
         return [
-            self._blobs.read(layer.digest, _TEXT_LIMIT_BYTES).decode(errors="replace")
+            self._blobs.read(layer.digest, TEXT_LIMIT_BYTES).decode(errors="replace")
             for layer in self._layers(*kinds)
         ]
 
@@ -175,7 +175,7 @@ class _Reader:
             return absent
         try:
             return msgspec.json.decode(
-                self._blobs.read(layers[0].digest, _TEXT_LIMIT_BYTES), type=form
+                self._blobs.read(layers[0].digest, TEXT_LIMIT_BYTES), type=form
             )
         except (ValueError, RecursionError) as error:
             raise BadRequest(f"its {kind} layer is not valid: {error}") from None

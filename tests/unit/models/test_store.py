@@ -242,6 +242,13 @@ def test_a_bad_gguf_never_becomes_a_model(
     assert not (store.root / "manifests").exists()
 
 
+def test_a_text_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
+    with pytest.raises(BadRequest, match="the system is larger than 1048576 bytes"):
+        made(store, model="m", files={"tiny.gguf": tiny}, system="x" * 1_048_577)
+    made(store, model="m", files={"tiny.gguf": tiny}, system="x" * 1_048_576)
+    assert len(store.find("m").system) == 1_048_576
+
+
 def test_two_models_in_one_create_are_refused(
     store: Store, tiny: str, tiny_gguf: Any, upload: Callable[[bytes], str]
 ) -> None:
