@@ -56,9 +56,8 @@ EXCEPTIONS = [
     # from module, to module, reason
     ("workers.memory_pipe", "workers.child.pipe", "the twin of both ends, for tests"),
     ("cli.main", "app", "`serve` is this process, not a request to one"),
-    ("cli.serve", "app", "`serve` is this process, not a request to one"),
     ("cli.main", "engine.build", "`engine build` changes this installation, not a server"),
-    ("cli.engine", "engine.build", "`engine build` changes this installation, not a server"),
+    ("cli.main", "engine.check", "`engine check` looks at this installation, not at a server"),
 ]
 FOREIGN = [
     # room, package, reason
@@ -89,7 +88,10 @@ TREES = {name: ast.parse(path.read_bytes()) for name, path in MODULES.items()}
 
 
 def _imports(tree):
-    """(full name of what is imported, node), relative imports as they are."""
+    """(full name of what is imported, node), relative imports as they are.
+
+    The same for a module that is imported by a name in the text, as commands do that few need.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -97,6 +99,9 @@ def _imports(tree):
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield f"{'.' * node.level}{node.module or ''}.{alias.name}", node
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            if isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value, node
 
 
 def _ours(name):
@@ -179,7 +184,9 @@ def test_our_own_modules_are_imported_at_the_top_of_files():
     wrong = [
         f"{module} imports {target} in a function (line {node.lineno})"
         for module, target, node in _edges()
-        if node not in TREES[module].body and not module.startswith("workers.child.engines.")
+        if not isinstance(node, ast.Call)
+        and node not in TREES[module].body
+        and not module.startswith("workers.child.engines.")
     ]
     assert not wrong
 

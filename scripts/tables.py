@@ -1,0 +1,52 @@
+"""Writes the tables of the documentation from the tables of the code: ``scripts/tables.py``.
+
+A test fails where they differ, so nothing needs to be remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ollama_async.gateway.metrics import FAMILIES
+from ollama_async.settings import VARIABLES
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+_TABLE = re.compile(r"(?<=<!-- table -->\n\n).*(?=\n<!-- end of table -->)", re.DOTALL)
+
+
+def variables() -> str:
+    rows = ((f"`{row.name}`", row.shown_default, row.meaning) for row in VARIABLES)
+    return _markdown(("Variable", "Default", "Meaning"), rows)
+
+
+def metrics() -> str:
+    rows = ((f"`{row.name}`", row.kind, ", ".join(row.labels), row.meaning) for row in FAMILIES)
+    return _markdown(("Name", "Kind", "Labels", "Meaning"), rows)
+
+
+FILES: dict[Path, Callable[[], str]] = {
+    DOCS / "configuration.md": variables,
+    DOCS / "metrics.md": metrics,
+}
+
+
+def rendered(path: Path) -> str:
+    """The file's text with its table as the code has it."""
+    text, count = _TABLE.subn(lambda _: FILES[path](), path.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(f"{path} must have one place for a table")
+    return text
+
+
+def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    rule = tuple("---" for _ in lines[0])
+    cells = ((cell.replace("|", "\\|") for cell in line) for line in [lines[0], rule, *lines[1:]])
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+if __name__ == "__main__":
+    for path in FILES:
+        path.write_text(rendered(path), encoding="utf-8")

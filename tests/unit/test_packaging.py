@@ -1,0 +1,107 @@
+"""What gets installed, and the commands that stand in the README."""
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import ollama_async
+from ollama_async.engine import build
+
+PACKAGE = Path(ollama_async.__file__).parent
+NAMES_IN_CODE = {  # distributions whose modules are called otherwise
+    "llama-cpp-python": "llama_cpp",
+    "nvidia-ml-py": "pynvml",
+}
+
+
+@pytest.fixture
+def root(request):
+    return request.config.rootpath
+
+
+@pytest.fixture
+def project(root):
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+
+
+def _name(requirement):
+    return re.match(r"[\w-]+", requirement)[0]
+
+
+def test_every_dependency_is_imported_and_every_import_is_a_dependency(project):
+    declared = {_name(each) for each in project["dependencies"]}
+    declared = {NAMES_IN_CODE.get(name, name) for name in declared}
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"ollama_async"}
+    assert foreign - declared == set()
+    assert declared - foreign <= {"ctransformers"}  # its engine is not written yet
+
+
+def test_every_requirement_has_an_upper_bound(project):
+    extras = [each for group in project["optional-dependencies"].values() for each in group]
+    for requirement in [*project["dependencies"], *extras]:
+        assert "<" in requirement, requirement
+
+
+def test_the_engine_that_we_build_is_one_that_the_project_accepts(project):
+    (requirement,) = [each for each in project["dependencies"] if _name(each) == build.DISTRIBUTION]
+    least, below = re.findall(r"[\d.]+", requirement)
+    version = [int(part) for part in build.VERSION.split(".")]
+    assert [int(part) for part in least.split(".")] <= version
+    assert version < [int(part) for part in below.split(".")]
+
+
+def test_the_console_command_leads_to_a_function(project):
+    module, _, function = project["scripts"]["ollama-async"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_header_and_the_type_marker_are_in_the_package(root):
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = data["package-data"]["ollama_async"]
+    found = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    assert {PACKAGE / "py.typed", build.HEADER} <= found
+
+
+def test_the_installed_version_is_that_of_the_code():
+    assert metadata.version("ollama-async") == ollama_async.__version__
+
+
+@pytest.mark.parametrize("name", ["run", "test", "scripts/setup", ".ci/run"])
+def test_commands_are_executable_and_their_shell_reads_them(root, name):
+    path = root / name
+    assert os.access(path, os.X_OK)
+    shell = path.read_text().partition("\n")[0].split("/")[-1].removeprefix("env ")
+    subprocess.run([shell, "-n", str(path)], check=True)
+
+
+def test_without_a_model_the_first_command_says_what_it_takes(root):
+    ended = subprocess.run([root / "run"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "MODEL.gguf" in ended.stdout
+
+
+def test_a_python_that_is_too_old_is_named(root, tmp_path):
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        old = tmp_path / name
+        old.write_text("#!/bin/sh\nexit 1\n")
+        old.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    setup = root / "scripts" / "setup"
+    ended = subprocess.run([setup], env=environ, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "Python 3.11" in ended.stderr
