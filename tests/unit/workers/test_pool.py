@@ -1,0 +1,566 @@
+"""The pool with workers of paper: every effect is performed, every outcome reported, nothing stays.
+
+Real processes are in ``tests/integration/test_pool_processes.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ollama_async.conversation import Inference, Prompt, Sampling, Usage
+from ollama_async.errors import (
+    BadRequest,
+    Busy,
+    LoadFailed,
+    ServerError,
+    ShuttingDown,
+    TooLarge,
+    WorkerDied,
+)
+from ollama_async.queue.plan import Limits
+from ollama_async.queue.port import Job, Needs, Target
+from ollama_async.workers.messages import Done, Failed, Ready, Vitals
+from ollama_async.workers.planning import LoadPlan
+from ollama_async.workers.pool import Pool
+from ollama_async.workers.spec import LoadSpec
+
+DEADLINE_S = 10.0
+
+
+class PaperWorker:
+    """Does what a link promises, when the test says so."""
+
+    def __init__(self, events, generation):
+        self.events = events
+        self.generation = generation
+        self.calls = []
+        self.asked = {}
+        self.is_gone = False
+        self.refuses = None
+        self.holds_stop = False
+        self._loop = asyncio.get_running_loop()
+        self.ready_or_not = self._loop.create_future()
+        self.may_stop = asyncio.Event()
+
+    async def start(self, argv, environ, *, load_timeout_s):
+        self.calls.append(("start", argv, environ, load_timeout_s))
+        try:
+            return await self.ready_or_not
+        except BaseException:
+            self.is_gone = True
+            raise
+
+    def submit(self, request):
+        if self.refuses is not None:
+            raise self.refuses
+        self.asked[request.id] = request.inference
+
+    def cancel(self, request_id):
+        self.calls.append(("cancel", request_id))
+
+    async def stop(self, grace_s):
+        self.calls.append(("stop", grace_s))
+        if not self.ready_or_not.done():
+            self.ready_or_not.set_exception(LoadFailed("stopped"))
+        if self.holds_stop:
+            await self.may_stop.wait()
+        self.is_gone = True
+
+    # what the test makes it do
+
+    async def ready(self, slots=1, **facts):
+        defaults = {
+            "num_ctx": 4096,
+            "weights_bytes": 100,
+            "cache_bytes": 20,
+            "compute_bytes": 3,
+            "device_bytes": 0,
+            "load_ns": 1,
+            "can_shift": True,
+        }
+        self.ready_or_not.set_result(Ready(slots=slots, **{**defaults, **facts}))
+        await turns()
+
+    def answer(self, request_id, *texts, reason="stop"):
+        self.events.started(request_id)
+        for text in texts:
+            self.events.pieces([(request_id, text)])
+        del self.asked[request_id]
+        self.events.done(Done(request_id, reason, Usage(prompt=1, answer=len(texts)), [7]))
+
+    def die(self, reason="killed by signal 9"):
+        self.is_gone = True
+        self.events.died(reason)
+
+
+class Listener:
+    """A sink that writes down what it hears."""
+
+    def __init__(self, has_sent=True):
+        self.heard = []
+        self.load_ns = None
+        self.has_sent = has_sent
+        self.ended = asyncio.Event()
+
+    def started(self, load_ns):
+        self.load_ns = load_ns
+        self.heard.append("started")
+
+    def text(self, text):
+        self.heard.append(text)
+
+    def finished(self, finish):
+        self.heard.append(finish.reason)
+        self.finish = finish
+        self.ended.set()
+
+    def failed(self, error):
+        self.heard.append(error)
+        self.ended.set()
+
+    def may_restart(self):
+        if not self.has_sent:
+            self.heard.clear()
+        return not self.has_sent
+
+
+class Notes:
+    """An observer."""
+
+    def __init__(self):
+        self.notes = []
+
+    def rejected(self, reason):
+        self.notes.append(("rejected", reason))
+
+    def waited(self, model, seconds):
+        assert seconds >= 0
+        self.notes.append(("waited", model))
+
+    def loaded(self, model, outcome, seconds):
+        assert seconds >= 0
+        self.notes.append(("loaded", model, outcome))
+
+    def unloaded(self, model, reason):
+        self.notes.append(("unloaded", model, reason))
+
+    def worker_died(self, model):
+        self.notes.append(("died", model))
+
+
+class House:
+    """A pool, its paper workers and its notes."""
+
+    def __init__(self, **settings):
+        self.workers = []
+        self.observer = Notes()
+        limits = Limits(
+            max_queue=settings.pop("max_queue", 5),
+            capacity={"cpu": 100},
+            max_loaded=settings.pop("max_loaded", 3),
+            keep_alive_s=settings.pop("keep_alive_s", math.inf),
+        )
+        self.slots = settings.pop("slots", 1)
+        self.pool = Pool(limits, self.plan, self.observer, make_worker=self.hire, **settings)
+
+    def plan(self, target, needs):
+        spec = LoadSpec(engine="scripted", model=target.path, num_ctx=4096, slots=self.slots)
+        size = 1000 if target.key == "huge" else 10
+        return [
+            LoadPlan(
+                demand={"cpu": size},
+                slots=self.slots,
+                num_ctx=needs.num_ctx or 4096,
+                spec=spec,
+                environ={"A": "1"},
+            )
+        ]
+
+    def hire(self, events, generation):
+        worker = PaperWorker(events, generation)
+        self.workers.append(worker)
+        return worker
+
+    def submit(self, key="a", sink=None, inference=None, **job):
+        sink = sink or Listener()
+        sink.handle = self.pool.submit(
+            Job(
+                target=target(key),
+                needs=Needs(),
+                client=job.pop("client", "ann"),
+                inference=inference or Inference(Prompt(raw="hi"), Sampling()),
+                **job,
+            ),
+            sink,
+        )
+        return sink
+
+    async def up(self, key="a", **facts):
+        """The model is loaded and idle."""
+        sink = self.submit(key)
+        await turns()
+        worker = self.workers[-1]
+        await worker.ready(**facts)
+        worker.answer(*worker.asked)
+        assert sink.heard == ["started", "stop"]
+        return worker
+
+
+def target(key):
+    return Target(
+        key=key,
+        name=f"{key}:latest",
+        digest="",
+        engine="scripted",
+        path=key,
+        weights_bytes=0,
+        cache_bytes_per_token=0,
+        train_ctx=0,
+        details={},
+    )
+
+
+async def turns():
+    """Let tasks that can go on go on."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def house(**settings):
+    made = House(**settings)
+    try:
+        yield made
+    finally:
+        async with asyncio.timeout(DEADLINE_S):
+            await made.pool.close()
+        assert all(worker.is_gone for worker in made.workers)
+        assert not made.pool._runners
+        assert not made.pool._entries
+        assert not made.pool._tasks
+
+
+async def test_a_request_loads_runs_and_ends():
+    async with house() as it:
+        sink = it.submit()
+        await turns()
+        [worker] = it.workers
+        [(_, argv, environ, _)] = worker.calls
+        assert "--model" in argv
+        assert environ == {"A": "1"}
+        await worker.ready()
+        [request_id] = worker.asked
+        worker.answer(request_id, "Hel", "lo")
+        assert sink.heard == ["started", "Hel", "lo", "stop"]
+        assert sink.load_ns > 0
+        assert sink.finish.usage.answer == 2
+        assert sink.finish.context == [7]
+        assert it.observer.notes == [("loaded", "a:latest", "ok"), ("waited", "a:latest")]
+
+
+async def test_one_slot_and_a_queue_of_one_serve_two_of_six_and_refuse_four():
+    async with house(max_queue=1) as it:
+        worker = await it.up()
+        sinks, refusals = [], []
+        for number in range(6):
+            try:
+                sinks.append(it.submit(client=f"client {number}"))
+            except Busy as busy:
+                refusals.append(busy.retry_after_s)
+        assert (len(sinks), len(refusals)) == (2, 4)
+        assert min(refusals) >= 1
+        for _ in sinks:
+            worker.answer(*worker.asked, "x")
+        assert [sink.heard for sink in sinks] == [["started", "x", "stop"]] * 2
+        assert it.observer.notes.count(("rejected", "full")) == 4
+
+
+async def test_texts_go_to_their_own_sinks_only():
+    async with house(slots=2) as it:
+        worker = await it.up(slots=2)
+        first, second = it.submit(), it.submit()
+        one, two = worker.asked
+        worker.events.pieces([(one, "a"), (two, "b"), (one, "c"), (999, "nobody's")])
+        assert (first.heard, second.heard) == (["a", "c"], ["b"])
+
+
+async def test_a_sink_that_fails_does_not_cost_the_others_their_text():
+    class Broken(Listener):
+        def text(self, text):
+            raise RuntimeError(text)
+
+    async with house(slots=2) as it:
+        worker = await it.up(slots=2)
+        it.submit(sink=Broken())
+        healthy = it.submit()
+        one, two = worker.asked
+        worker.events.pieces([(one, "a"), (two, "b")])
+        assert healthy.heard == ["b"]
+
+
+async def test_a_job_without_inference_only_loads():
+    async with house() as it:
+        sink = Listener()
+        job = Job(target=target("a"), needs=Needs(), client="ann", inference=None)
+        it.pool.submit(job, sink)
+        await turns()
+        await it.workers[0].ready()
+        assert sink.heard == ["load"]
+        again = Listener()
+        it.pool.submit(job, again)
+        assert again.heard == ["load"], "at once"
+        assert not it.workers[0].asked
+
+
+async def test_a_cancelled_request_is_silent_and_frees_its_slot_when_the_worker_says_so():
+    async with house() as it:
+        worker = await it.up()
+        first, second = it.submit(), it.submit()
+        [one] = worker.asked
+        first.handle.cancel()
+        first.handle.cancel()
+        assert worker.calls.count(("cancel", one)) == 1
+        worker.events.started(one)
+        worker.events.pieces([(one, "late")])
+        assert list(worker.asked) == [one]
+        worker.answer(one, reason="cancel")
+        assert first.heard == []
+        worker.answer(*worker.asked, "x")
+        assert second.heard == ["started", "x", "stop"]
+        first.handle.cancel()
+
+
+async def test_a_client_that_leaves_while_it_waits_is_never_started():
+    async with house() as it:
+        worker = await it.up()
+        it.submit()
+        waiting = it.submit()
+        waiting.handle.cancel()
+        assert it.pool.snapshot().waiting == 0
+        worker.answer(*worker.asked)
+        assert not worker.asked
+
+
+async def test_a_worker_that_ignores_a_cancel_is_killed():
+    async with house(stall_timeout_s=0.01) as it:
+        worker = await it.up()
+        it.submit().handle.cancel()
+        waiting = it.submit()
+        async with asyncio.timeout(DEADLINE_S):
+            while not worker.is_gone or len(it.workers) < 2:
+                it.pool._changed.clear()
+                await it.pool._changed.wait()
+        await turns()
+        await it.workers[1].ready()
+        it.workers[1].answer(*it.workers[1].asked, "x")
+        assert waiting.heard == ["started", "x", "stop"]
+        assert ("died", "a:latest") in it.observer.notes
+
+
+async def test_a_death_fails_what_was_heard_of_and_repeats_the_rest_once():
+    async with house(slots=2) as it:
+        worker = await it.up(slots=2)
+        spoke, silent = it.submit(), it.submit(sink=Listener(has_sent=False))
+        worker.events.pieces([(number, "t") for number in worker.asked])
+        worker.die("engine crashed")
+        [_, error] = spoke.heard
+        assert isinstance(error, WorkerDied)
+        assert "engine crashed" in error.message
+        assert silent.heard == [], "what it had heard is void"
+        await turns()
+        await it.workers[1].ready(slots=2)
+        it.workers[1].answer(*it.workers[1].asked, "again")
+        assert silent.heard == ["started", "again", "stop"]
+        assert it.observer.notes.count(("waited", "a:latest")) == 3
+        assert ("unloaded", "a:latest", "crashed") in it.observer.notes
+
+
+async def test_a_second_death_fails_the_request():
+    async with house() as it:
+        worker = await it.up()
+        sink = it.submit(sink=Listener(has_sent=False))
+        worker.die()
+        await turns()
+        await it.workers[1].ready()
+        it.workers[1].die()
+        assert [type(error) for error in sink.heard] == [WorkerDied]
+
+
+async def test_a_worker_found_dead_when_it_is_asked_answers_by_its_death():
+    async with house() as it:
+        worker = await it.up()
+        worker.refuses = WorkerDied("gone")
+        sink = it.submit(sink=Listener(has_sent=False))
+        worker.die()
+        await turns()
+        await it.workers[1].ready()
+        it.workers[1].answer(*it.workers[1].asked)
+        assert sink.heard == ["started", "stop"]
+
+
+async def test_a_request_that_the_pipe_cannot_take_fails_alone():
+    async with house() as it:
+        worker = await it.up()
+        worker.refuses = TooLarge("a frame has limits")
+        with pytest.raises(TooLarge):
+            it.submit()
+        worker.refuses = None
+        sink = it.submit()
+        worker.answer(*worker.asked)
+        assert sink.heard == ["started", "stop"]
+
+
+async def test_an_error_of_the_worker_reaches_the_client_with_its_status():
+    async with house() as it:
+        worker = await it.up()
+        sink = it.submit()
+        worker.events.failed(Failed(*worker.asked, "bad_request", "no such option"))
+        [error] = sink.heard
+        assert type(error) is BadRequest
+        assert error.message == "no such option"
+
+
+async def test_a_failed_load_fails_all_who_wait_and_the_next_request_tries_again():
+    async with house() as it:
+        sinks = [it.submit(), it.submit()]
+        await turns()
+        it.workers[0].ready_or_not.set_exception(LoadFailed("bad magic"))
+        await turns()
+        assert [[error.message for error in sink.heard] for sink in sinks] == [["bad magic"]] * 2
+        assert it.observer.notes == [("loaded", "a:latest", "failed")]
+        await it.up()
+
+
+async def test_a_fault_of_ours_while_loading_reaches_the_client_too():
+    async with house() as it:
+        sink = it.submit()
+        await turns()
+        it.workers[0].ready_or_not.set_exception(ZeroDivisionError("a bug"))
+        await turns()
+        assert isinstance(sink.heard[0], LoadFailed)
+
+
+async def test_a_worker_that_dies_in_the_same_breath_as_it_is_ready_failed_to_load():
+    async with house() as it:
+        sink = it.submit()
+        await turns()
+        worker = it.workers[0]
+        worker.ready_or_not.set_result(Ready(1, 4096, 1, 1, 1, 0, 1, can_shift=True))
+        worker.die("too soon")
+        await turns()
+        assert isinstance(sink.heard[0], WorkerDied)
+        assert sink.heard[0].message == "too soon"
+
+
+async def test_what_never_fits_is_refused_at_once():
+    async with house() as it:
+        with pytest.raises(LoadFailed, match="requires more system memory"):
+            it.submit("huge")
+        assert it.observer.notes == [("rejected", "no_capacity")]
+
+
+async def test_an_idle_model_is_unloaded_by_the_clock():
+    async with house(keep_alive_s=0.005) as it:
+        worker = await it.up()
+        async with asyncio.timeout(DEADLINE_S):
+            while not worker.is_gone:
+                it.pool._changed.clear()
+                await it.pool._changed.wait()
+        assert ("unloaded", "a:latest", "idle") in it.observer.notes
+
+
+async def test_unloading_waits_for_what_runs_and_shows_as_stopping():
+    async with house() as it:
+        worker = await it.up()
+        sink = it.submit()
+        await it.pool.unload("a")
+        await turns()
+        [row] = it.pool.snapshot().loaded
+        assert row.expires_at < 2e9
+        assert not worker.is_gone
+        worker.answer(*worker.asked)
+        await turns()
+        assert worker.is_gone
+        assert sink.heard == ["started", "stop"]
+        assert ("unloaded", "a:latest", "requested") in it.observer.notes
+
+
+async def test_the_snapshot_tells_what_is_loaded_and_who_waits():
+    async with house(keep_alive_s=math.inf) as it:
+        worker = await it.up(device_bytes=50)
+        it.submit()
+        it.submit()
+        it.submit("b")
+        worker.events.vitals(Vitals(1, 0.25, 1, 1, 1, 1))
+        snapshot = it.pool.snapshot()
+        assert (snapshot.waiting, snapshot.capacity, snapshot.loading) == (1, 5, 1)
+        assert snapshot.running == {"a:latest": 1, "b:latest": 1}
+        [row] = snapshot.loaded
+        assert (row.size, row.size_vram, row.num_ctx, row.slots) == (123, 50, 4096, 1)
+        assert (row.running, row.busy_slots, row.cache_used) == (1, 1, 0.25)
+        assert row.expires_at == math.inf
+
+
+async def test_draining_lets_running_answers_end_and_fails_the_rest():
+    async with house() as it:
+        worker = await it.up()
+        running, waiting, loading = it.submit(), it.submit(), it.submit("b")
+        draining = asyncio.create_task(it.pool.drain(60.0))
+        await turns()
+        assert [type(sink.heard[0]) for sink in (waiting, loading)] == [ShuttingDown] * 2
+        with pytest.raises(ShuttingDown):
+            it.submit()
+        assert not draining.done()
+        worker.answer(*worker.asked, "x")
+        async with asyncio.timeout(DEADLINE_S):
+            await draining
+        assert running.heard == ["started", "x", "stop"]
+        assert ("loaded", "b:latest", "cancelled") in it.observer.notes
+
+
+async def test_after_the_grace_running_answers_are_failed_and_nothing_more_is_heard():
+    async with house() as it:
+        worker = await it.up()
+        sink = it.submit()
+        [number] = worker.asked
+        it.pool._loop.call_soon(worker.events.pieces, [(number, "late")])
+        async with asyncio.timeout(DEADLINE_S):
+            await it.pool.drain(0.0)
+        assert [type(error) for error in sink.heard] == [ShuttingDown]
+
+
+async def test_a_death_while_stopping_is_the_stop():
+    async with house() as it:
+        worker = await it.up()
+        worker.holds_stop = True
+        await it.pool.unload("a")
+        worker.die()
+        worker.may_stop.set()
+        await turns()
+        assert not it.pool.snapshot().loaded
+        assert ("died", "a:latest") not in it.observer.notes
+
+
+async def test_a_sink_may_cancel_and_ask_from_within_what_it_hears():
+    async with house() as it:
+        worker = await it.up()
+        other = Listener()
+
+        class Eager(Listener):
+            def failed(self, error):
+                super().failed(error)
+                other.handle.cancel()
+                assert it.submit().heard == []
+
+        running = it.submit(sink=Eager())
+        other = it.submit(sink=other)
+        worker.die()
+        assert isinstance(running.heard[0], ServerError)
+        assert other.heard == []
+        await turns()
+        await it.workers[1].ready()
+        assert len(it.workers[1].asked) == 1, "the new one; the cancelled one never starts"
