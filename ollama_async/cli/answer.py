@@ -61,6 +61,7 @@ def show(objects: Iterable[dict[str, Any]], printer: Printer) -> dict[str, Any]:
 
     :raises CommandFailed: the answer broke off.
     """
+    last: dict[str, Any] = {}
     try:
         for each in objects:
             message = each.get("message")
@@ -68,11 +69,12 @@ def show(objects: Iterable[dict[str, Any]], printer: Printer) -> dict[str, Any]:
                 printer.take(message.get("content") or "", message.get("thinking") or "")
             else:
                 printer.take(each.get("response") or "", each.get("thinking") or "")
-            if each.get("done"):
-                return each
+            last = each  # read on to the very end: hanging up earlier looks like a cancel
     finally:
         printer.end_thinking()
-    raise CommandFailed("the answer broke off")
+    if not last.get("done"):
+        raise CommandFailed("the answer broke off")
+    return last
 
 
 def print_statistics(last: dict[str, Any]) -> None:

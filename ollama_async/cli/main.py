@@ -253,6 +253,19 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--hidethinking", action="store_true", help="do not show what the model thinks")
 
 
+def _create_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-f", "--file", default="Modelfile", help='the Modelfile (default "Modelfile"; -: stdin)'
+    )
+
+
+def _create(client: Client, arguments: argparse.Namespace) -> int:
+    # by name: only this command needs the Modelfile and the options table
+    module = importlib.import_module("ollama_async.cli.create")
+    status: int = module.create(client, arguments)
+    return status
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="serve",
@@ -260,6 +273,15 @@ COMMANDS: tuple[Command, ...] = (
         summary="Start the server",
         act=_serve,
         variables=tuple(variable.name for variable in VARIABLES),
+    ),
+    Command(
+        name="create",
+        summary="Create a model from a Modelfile",
+        words="MODEL",
+        least=1,
+        most=1,
+        flags=_create_flags,
+        act=_create,
     ),
     Command(
         name="run",

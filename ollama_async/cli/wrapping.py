@@ -51,6 +51,8 @@ class Wrapper:
             self._column = 0
             self._end_word()
             return "\n"
+        if not self._word_columns:  # nothing but accents, which stay where they are
+            self._end_word()
         back = f"\x1b[{self._word_columns}D" if self._word else ""
         self._column = self._word_columns
         return f"{back}\x1b[K\n{self._word}"

@@ -1,0 +1,139 @@
+"""``create``: what a Modelfile asks for, its files sent first.
+
+The server never sees the Modelfile: it is read here, paths in it are resolved here, and what goes
+over the wire are digests of uploaded files and plain values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ollama_async.api.modelfile import Modelfile, parse
+from ollama_async.cli import upload
+from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.cli.progress import Progress
+from ollama_async.names import ModelName
+
+_TEXTS = ("template", "system", "renderer", "parser")
+
+
+def create(client: Client, arguments: argparse.Namespace) -> int:
+    (name,) = arguments.words
+    try:
+        ModelName.parse(name)
+    except ValueError:
+        raise CommandFailed(f"invalid model name: {name}") from None
+    source, folder = _read(arguments.file)
+    try:
+        modelfile = parse(source)
+        values = _values(modelfile)
+    except ValueError as reason:
+        raise CommandFailed(str(reason)) from None
+    client.check_alive()
+    progress = Progress()
+    try:
+        progress.step("gathering model components")
+        files = _send_files(client, modelfile, folder, progress)
+        upload.create(client, {"model": name, **values, **files}, progress)
+    finally:
+        progress.end()
+    return 0
+
+
+def _read(file: str) -> tuple[bytes, Path]:
+    """A Modelfile's bytes, and the folder that its paths are relative to."""
+    if file == "-":
+        return sys.stdin.buffer.read(), Path.cwd()
+    try:
+        return Path(file).read_bytes(), Path(file).absolute().parent
+    except FileNotFoundError:
+        raise CommandFailed("specified Modelfile wasn't found") from None
+    except OSError as reason:
+        raise CommandFailed(f"{file}: {reason.strerror}") from None
+
+
+def _values(modelfile: Modelfile) -> dict[str, Any]:
+    """All of the request that is not files. :raises ValueError: with Ollama's text."""
+    parameters, warnings = modelfile.parameters()
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    values: dict[str, Any] = {field: modelfile.last(field) for field in _TEXTS}
+    values |= {
+        "license": modelfile.values("license"),
+        "parameters": parameters,
+        "messages": [{"role": role, "content": text} for role, text in modelfile.messages],
+        "requires": modelfile.requires,
+    }
+    return {field: value for field, value in values.items() if value}
+
+
+def _send_files(
+    client: Client, modelfile: Modelfile, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """The fields ``from``, ``files``, ``adapters`` and ``draft_files``; the files are sent."""
+    fields: dict[str, Any] = {}
+    paths: list[Path] = []
+    for value in modelfile.values("from"):
+        found = _files_at(value, folder)
+        if found:
+            paths += found
+        else:
+            fields["from"] = value
+    for field, chosen in (
+        ("files", paths),
+        ("adapters", _required(modelfile.values("adapter"), folder)),
+        ("draft_files", _required(modelfile.values("draft"), folder)),
+    ):
+        if chosen:
+            fields[field] = {
+                name: upload.upload(client, path, progress)
+                for name, path in _distinct(chosen).items()
+            }
+    return fields
+
+
+def _files_at(value: str, folder: Path) -> list[Path]:
+    """The files that ``value`` means; none if it is the name of a model.
+
+    :raises CommandFailed: it can only be a path, and nothing is there.
+    """
+    try:
+        path = folder / Path(value).expanduser()
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            return _files_in(path)
+    except (OSError, RuntimeError, ValueError) as reason:  # no home, a NUL, a name too long
+        raise CommandFailed(f"{value}: {reason}") from None
+    if value.startswith(("/", "./", "../", "~")):
+        raise CommandFailed(f"{value}: no such file")
+    return []
+
+
+def _files_in(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.gguf"))
+    if not files:
+        raise CommandFailed(f"{path}: no GGUF files found")
+    return files
+
+
+def _required(values: list[str], folder: Path) -> list[Path]:
+    paths: list[Path] = []
+    for value in values:
+        found = _files_at(value, folder)
+        if not found:
+            raise CommandFailed(f"{value}: no such file")
+        paths += found
+    return paths
+
+
+def _distinct(paths: list[Path]) -> dict[str, Path]:
+    """Paths by file name; a name that comes twice gets a number in front."""
+    named: dict[str, Path] = {}
+    for index, path in enumerate(paths):
+        name = path.name if path.name not in named else f"{index}-{path.name}"
+        named[name] = path
+    return named
