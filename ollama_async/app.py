@@ -1,0 +1,242 @@
+"""The one place that builds the server and takes it down again, in reverse.
+
+- Runs in: the gateway process, whose main thread spawns the workers (they die with that thread).
+- Owns: the event loop, the pool, the listening socket, one task that looks at the machine.
+- Dies when: SIGTERM or SIGINT arrives. Running answers get a grace, then everything is reaped; the
+  exit status is 0. A second signal ends the grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+
+import uvloop
+from aiohttp import web
+
+from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async.engine import check
+from ollama_async.errors import ServerError, StorageFailed
+from ollama_async.gateway.app import build_application
+from ollama_async.gateway.dependencies import Dependencies, Lifecycle
+from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.runner import build_runner
+from ollama_async.gateway.stream import Streams
+from ollama_async.hw import placement
+from ollama_async.hw.machine import Machine, survey
+from ollama_async.models.catalog import Catalog
+from ollama_async.models.store import Store
+from ollama_async.queue.plan import Limits
+from ollama_async.scripts import read_scripts
+from ollama_async.settings import Settings
+from ollama_async.workers.planning import planner
+from ollama_async.workers.pool import Pool
+
+log = logging.getLogger("ollama_async")
+
+_LOOK_PERIOD_S = 10.0
+_LAST_WORDS_S = 2.0
+"""How long connections may take to send what their ended answers left."""
+
+
+class StartFailed(Exception):
+    """The server cannot start; the text says why and what to do."""
+
+
+def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
+    """Serve until a signal ends it; the process's exit status (1: it could not start)."""
+    _log_to_stderr(settings.debug)
+    for warning in settings.warnings:
+        log.warning("%s", warning)
+    try:
+        return uvloop.run(_serve(settings, environ))
+    except StartFailed as reason:
+        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201  # it is for who typed ``serve``
+        return 1
+
+
+async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
+    signals = _Signals()
+    catalog = await asyncio.to_thread(_open_catalog, settings)
+    async with contextlib.AsyncExitStack() as stack:
+        machine = await stack.enter_async_context(_watched_machine(settings, environ))
+        metrics = Metrics(version=__version__, ollama_version=OLLAMA_VERSION)
+        pool = _build_pool(settings, environ, machine, metrics)
+        stack.push_async_callback(pool.close)
+        lifecycle = Lifecycle()
+        application = build_application(
+            Dependencies(
+                settings=settings,
+                catalog=catalog,
+                inferring=pool,
+                metrics=metrics,
+                streams=Streams(pool, metrics),
+                lifecycle=lifecycle,
+            )
+        )
+        address = await stack.enter_async_context(_listening(application, settings))
+        log.info("Listening on %s (version %s)", address, __version__)
+        await signals.next()
+        log.info("shutting down; running answers have %g s", settings.shutdown_grace_s)
+        lifecycle.is_draining = True
+        await _drain(pool, settings.shutdown_grace_s, signals)
+    log.info("stopped")
+    return 0
+
+
+class _Signals:
+    """SIGTERM and SIGINT, one after the other."""
+
+    def __init__(self) -> None:
+        self._count = asyncio.Semaphore(0)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._count.release)
+
+    async def next(self) -> None:
+        await self._count.acquire()
+
+
+async def _drain(pool: Pool, grace_s: float, signals: _Signals) -> None:
+    """Let what runs end. A second signal cuts it short; the pool's ``close`` does the rest."""
+    draining = asyncio.create_task(pool.drain(grace_s))
+    impatience = asyncio.create_task(signals.next())
+    await asyncio.wait({draining, impatience}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, impatience):
+        task.cancel()
+    for outcome in await asyncio.gather(draining, impatience, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            log.error("draining: %r", outcome)
+
+
+def _open_catalog(settings: Settings) -> Catalog:
+    """The models on disk and those of the scripts. Blocks."""
+    store = Store(settings.models, keeps_unused=settings.noprune)
+    try:
+        for folder in ("blobs", "manifests"):
+            (settings.models / folder).mkdir(parents=True, exist_ok=True)
+        store.prune()
+        scripts = read_scripts(settings.scripts) if settings.scripts else {}
+    except OSError as reason:
+        raise StartFailed(
+            f"the model store {settings.models} cannot be used: {reason.strerror};"
+            " set OLLAMA_MODELS to a folder that can be written"
+        ) from reason
+    except StorageFailed as reason:
+        # a store that can only be read still serves what is in it
+        log.warning("%s; models can be run but not created or deleted", reason.message)
+        scripts = read_scripts(settings.scripts) if settings.scripts else {}
+    except ServerError as reason:
+        raise StartFailed(reason.message) from reason
+    return Catalog(store, scripts)
+
+
+def _build_pool(
+    settings: Settings, environ: Mapping[str, str], machine: _MachineWatch, metrics: Metrics
+) -> Pool:
+    limits = Limits(
+        max_queue=settings.max_queue,
+        capacity=placement.capacity(machine.seen, gpu_overhead_bytes=settings.gpu_overhead_bytes),
+        max_loaded=settings.max_loaded_models,
+        keep_alive_s=settings.keep_alive_s,
+    )
+    return Pool(
+        limits,
+        planner(settings, lambda: machine.seen, environ),
+        metrics,
+        load_timeout_s=settings.load_timeout_s,
+        stall_timeout_s=settings.stall_timeout_s,
+    )
+
+
+class _MachineWatch:
+    """What the machine looked like a moment ago: ``seen`` answers at once."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._visible_devices = environ.get("CUDA_VISIBLE_DEVICES")
+        self._library_uses_gpus = True
+        self.seen: Machine
+
+    async def look(self) -> None:
+        machine = await asyncio.to_thread(survey, self._visible_devices)
+        self.seen = machine if self._library_uses_gpus else Machine(machine.host)
+
+    async def begin(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        """The first look. GPUs that the library was not built for do not count."""
+        await self.look()
+        if not self.seen.gpus:
+            return
+        verdict = await asyncio.to_thread(check.verdict, settings.cache_dir, environ)
+        if "CUDA" not in verdict.system_info:
+            log.warning(
+                "%d GPU(s) found, but the engine library was built without CUDA; to use them: "
+                "CMAKE_ARGS=-DGGML_CUDA=on ollama-async engine build",
+                len(self.seen.gpus),
+            )
+            self._library_uses_gpus = False
+            self.seen = Machine(self.seen.host)
+
+    async def go_on(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_PERIOD_S)
+            await self.look()
+
+
+@contextlib.asynccontextmanager
+async def _watched_machine(
+    settings: Settings, environ: Mapping[str, str]
+) -> AsyncIterator[_MachineWatch]:
+    watch = _MachineWatch(environ)
+    await watch.begin(settings, environ)
+    task = asyncio.create_task(watch.go_on())
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, Exception):
+            log.error("looking at the machine: %r", outcome)
+
+
+@contextlib.asynccontextmanager
+async def _listening(application: web.Application, settings: Settings) -> AsyncIterator[str]:
+    """Accept connections; yields ``host:port`` as bound (the port may have been 0)."""
+    runner = build_runner(application, shutdown_grace_s=_LAST_WORDS_S)
+    await runner.setup()
+    host, port = settings.address.host, settings.address.port
+    try:
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+        except OSError as reason:
+            raise StartFailed(_why_not_listening(host, port, reason)) from reason
+        bound_host, bound_port = runner.addresses[0][:2]
+        yield f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
+    finally:
+        await runner.cleanup()
+
+
+def _why_not_listening(host: str, port: int, reason: OSError) -> str:
+    text = f"listen tcp {host}:{port}: "
+    if isinstance(reason, socket.gaierror):
+        return f"{text}{reason.strerror}; set OLLAMA_HOST to an address of this machine"
+    text += os.strerror(reason.errno).lower() if reason.errno else str(reason)
+    if "in use" in text:
+        return f"{text}; is a server running already? Set OLLAMA_HOST to use another port"
+    return f"{text}; set OLLAMA_HOST to an address and port that may be used"
+
+
+def _log_to_stderr(debug: int) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if debug < 2:
+        logging.getLogger("asyncio").setLevel(logging.INFO)
+        logging.getLogger("aiohttp").setLevel(logging.WARNING)
