@@ -119,7 +119,9 @@ def test_the_source_suffix_is_taken_off(text: str, rest: str, is_cloud: bool) ->
 
 
 def test_two_source_suffixes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r'^use either :local or :cloud, not both: "x:cloud:local"'):
+    with pytest.raises(
+        ValueError, match=r'^use either :local or :cloud, not both: "x:cloud:local"'
+    ):
         split_source("x:cloud:local")
 
 
