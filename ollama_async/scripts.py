@@ -1,0 +1,79 @@
+"""The file of scripts that the scripted engine plays; read by the server and by its workers.
+
+A JSON object: model name → :class:`Script`, for example::
+
+    {"story": {"tokens": ["Once ", "upon "], "repeat": true, "tokens_per_second": 20, "slots": 4}}
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from ollama_async.errors import LoadFailed
+
+_WORD = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one model behaves.
+
+    What it says: ``tokens``, a list or a text that is cut before each gap between words; with
+    ``echo`` the text of the prompt instead. ``repeat``: how often in all, true = for ever.
+
+    How fast, for each stream: ``tokens_per_second`` and ``prompt_tokens_per_second``; 0 = as fast
+    as it goes, else at least 1, so that no step takes longer than a second.
+
+    What it is: ``slots`` and ``num_ctx`` (0 = what the server asks for), a Jinja ``template``,
+    sizes in bytes.
+
+    How it fails: ``load_seconds`` passes before it is loaded or ``load_error`` is the reason why
+    not; in place of the answer's token number ``crash_at`` (the first is 0) the process kills
+    itself, and at ``hang_at`` the engine never returns. If ``crash_once_file`` exists already there
+    is no crash; a crash makes it. ``ignore_sigterm``: it does not heed SIGTERM, and on ``Quit``
+    it never gets done with closing.
+    """
+
+    tokens: list[str] | str = []
+    echo: bool = False
+    repeat: bool | int = 1
+    tokens_per_second: float = 0
+    prompt_tokens_per_second: float = 0
+    slots: int = 0
+    num_ctx: int = 0
+    template: str = ""
+    weights_bytes: int = 0
+    cache_bytes_per_token: int = 0
+    load_seconds: float = 0
+    load_error: str = ""
+    crash_at: int | None = None
+    crash_once_file: str = ""
+    hang_at: int | None = None
+    ignore_sigterm: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_second", "prompt_tokens_per_second"):
+            if 0 != getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 0 or at least 1")
+        for name in ("slots", "num_ctx", "load_seconds", "weights_bytes", "cache_bytes_per_token"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+
+    def pieces(self) -> list[str]:
+        """``tokens`` as a list, none of them empty."""
+        if isinstance(self.tokens, str):
+            return _WORD.findall(self.tokens)
+        return [token for token in self.tokens if token]
+
+
+def read_scripts(path: str | Path) -> dict[str, Script]:
+    """The scripts of a file, by model name.
+
+    :raises LoadFailed: it cannot be read, or is not what it should be; the text names it.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Script])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as reason:
+        raise LoadFailed(f"scripts {str(path)!r}: {reason}") from reason

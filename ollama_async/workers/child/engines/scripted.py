@@ -1,0 +1,181 @@
+"""Engine ``scripted``: says what a script says, as fast as told, and fails on purpose.
+
+It ships with the product: tests, the benchmark of the gateway alone and chaos runs use it. A prompt
+is one token for each byte of UTF-8 (ids 0 to 255), an answer one for each piece of the script. It
+keeps no text of the past, but as strict an account of positions as a real KV cache, so that a
+batcher that loses count fails here, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain, cycle, repeat
+from pathlib import Path
+
+from ollama_async.conversation import Sampling
+from ollama_async.errors import LoadFailed
+from ollama_async.scripts import Script, read_scripts
+from ollama_async.workers.child.engines.port import EngineError, EngineFacts, Progress, Row
+from ollama_async.workers.spec import LoadSpec
+
+_BYTES = 256
+_PROGRESS_PERIOD_S = 0.05
+_BEFORE_FAULT_S = 0.002
+"""How long the step before a fault takes: long enough that what was said so far leaves first."""
+
+
+def load(spec: LoadSpec, scripts: str, progress: Progress) -> Scripted:
+    """Play ``spec.model`` from the file ``scripts``.
+
+    :raises LoadFailed: there is no such file or script, or the script says so.
+    """
+    if not scripts:
+        raise LoadFailed("the scripted engine needs OLLAMA_ASYNC_SCRIPTS")
+    script = read_scripts(scripts).get(spec.model)
+    if script is None:
+        raise LoadFailed(f"no script {spec.model!r} in {scripts!r}")
+    if script.ignore_sigterm:
+        # not signal.signal: that is for the main thread only
+        ctypes.CDLL(None).signal(signal.SIGTERM.value, ctypes.c_void_p(signal.SIG_IGN.value))
+    _pretend_to_load(script.load_seconds, progress)
+    if script.load_error:
+        raise LoadFailed(script.load_error)
+    return Scripted(script, slots=spec.slots, num_ctx=spec.num_ctx)
+
+
+def _pretend_to_load(seconds: float, progress: Progress) -> None:
+    begin = time.monotonic()
+    while (passed := time.monotonic() - begin) < seconds:
+        progress(passed / seconds)
+        time.sleep(min(_PROGRESS_PERIOD_S, seconds - passed))
+
+
+class Scripted:
+    """See :class:`~ollama_async.workers.child.engines.port.Engine`."""
+
+    def __init__(self, script: Script, *, slots: int, num_ctx: int) -> None:
+        pieces = [piece.encode() for piece in script.pieces()]
+        self._script = script
+        self._pieces = [bytes([byte]) for byte in range(_BYTES)] + pieces + [b""]
+        self._said = list(range(_BYTES, _BYTES + len(pieces)))
+        self._end = len(self._pieces) - 1
+        self.facts = self._find_facts(script.slots or slots, script.num_ctx or num_ctx)
+        self._lengths = [0] * self.facts.slots
+        self._answers: list[Iterator[int]] = [repeat(self._end)] * self.facts.slots
+        self._due = [0.0] * self.facts.slots
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:  # noqa: ARG002  # no special tokens here
+        return list(text.encode(errors="replace"))
+
+    def piece(self, token: int) -> bytes:
+        return self._pieces[token]
+
+    def is_end(self, token: int) -> bool:
+        return token == self._end
+
+    def begin(self, slot: int, sampling: Sampling, prompt: Sequence[int]) -> None:  # noqa: ARG002  # chance plays no part
+        said = list(prompt) if self._script.echo else self._said
+        self._answers[slot] = self._play(said)
+        self._due[slot] = 0.0
+
+    def end(self, slot: int) -> None:
+        self._answers[slot] = repeat(self._end)
+
+    def step(self, rows: Sequence[Row]) -> list[int]:
+        lengths, num_ctx = self._lengths, self.facts.num_ctx
+        for row in rows:
+            length = row.position + len(row.tokens)
+            if lengths[row.slot] != row.position or length > num_ctx:
+                raise EngineError(f"slot {row.slot}: no position {row.position}")
+            lengths[row.slot] = length
+        if self._script.tokens_per_second or self._script.prompt_tokens_per_second:
+            self._wait(rows)
+        answers = self._answers
+        return [next(answers[row.slot]) for row in rows if row.samples]
+
+    def trim(self, slot: int, length: int) -> bool:
+        self._lengths[slot] = min(length, self._lengths[slot])
+        return True
+
+    def copy(self, source: int, target: int, length: int) -> bool:
+        self._lengths[target] = min(length, self._lengths[source])
+        return True
+
+    def shift(self, slot: int, keep: int, discard: int) -> None:
+        if keep + discard > self._lengths[slot]:
+            raise EngineError(f"slot {slot}: cannot forget {discard} tokens from {keep} on")
+        self._lengths[slot] -= discard
+
+    def close(self) -> None:
+        if self._script.ignore_sigterm:
+            _hang()
+
+    def _find_facts(self, slots: int, num_ctx: int) -> EngineFacts:
+        return EngineFacts(
+            slots=slots,
+            num_ctx=num_ctx,
+            vocab_size=len(self._pieces),
+            weights_bytes=self._script.weights_bytes,
+            cache_bytes=self._script.cache_bytes_per_token * num_ctx * slots,
+            compute_bytes=0,
+            device_bytes=0,
+            chat_template=self._script.template,
+            bos="",
+            eos="",
+            adds_bos=False,
+            can_shift=True,
+            can_trim=True,
+        )
+
+    def _play(self, said: list[int]) -> Iterator[int]:
+        times = self._script.repeat
+        spoken = cycle(said) if times is True else chain.from_iterable(repeat(said, int(times)))
+        whole = chain(spoken, repeat(self._end))
+        if self._script.crash_at is None and self._script.hang_at is None:
+            return whole
+        return self._fail(whole)
+
+    def _fail(self, whole: Iterator[int]) -> Iterator[int]:
+        """``whole`` with the script's faults in their places."""
+        crash_at, hang_at = self._script.crash_at, self._script.hang_at
+        for index, token in enumerate(whole):
+            if index == crash_at:
+                self._crash()
+            if index == hang_at:
+                _hang()
+            if index + 1 in {crash_at, hang_at}:
+                time.sleep(_BEFORE_FAULT_S)
+            yield token
+
+    def _crash(self) -> None:
+        if self._script.crash_once_file:
+            marker = Path(self._script.crash_once_file)
+            if marker.exists():
+                return
+            marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _wait(self, rows: Sequence[Row]) -> None:
+        """Until the prompt tokens are read and every stream may say its next one."""
+        now = time.monotonic()
+        until = now
+        if self._script.prompt_tokens_per_second:
+            read = sum(len(row.tokens) for row in rows if not self._due[row.slot])
+            until += min(1.0, read / self._script.prompt_tokens_per_second)
+        until = max([until, *(self._due[row.slot] for row in rows)])
+        time.sleep(max(0.0, until - now))
+        rate = self._script.tokens_per_second
+        period_s = 1 / rate if rate else 0.0
+        for row in rows:
+            if row.samples:
+                due = self._due[row.slot]
+                self._due[row.slot] = (due if until - due < period_s else until) + period_s
+
+
+def _hang() -> None:
+    threading.Event().wait()

@@ -1,0 +1,205 @@
+"""From requests to tokens: what happens before a request competes for the engine.
+
+Two threads meet here. The receiving one hands requests in and passes cancellations on at once; the
+intake thread (the process's main thread, for :mod:`.deadline`'s sake) renders, truncates and
+tokenizes one request after the other, and gives the step thread what it needs. A request that is
+cancelled before it got so far ends here.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from ollama_async.conversation import Inference, Prompt, Sampling, Usage
+from ollama_async.errors import BadRequest, ContextExceeded, ServerError
+from ollama_async.prompts.history import fit
+from ollama_async.prompts.port import Renderer
+from ollama_async.prompts.shorten import cut_middle
+from ollama_async.workers.child.engines.port import Engine
+from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
+from ollama_async.workers.messages import (
+    Cancel,
+    Detokenize,
+    Done,
+    Failed,
+    Submit,
+    Text,
+    Tokenize,
+    Tokens,
+)
+
+T = TypeVar("T")
+
+TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; shorten the"
+    " prompt, adjust the context length in settings, or use a model with a longer context length"
+)
+"""Ollama's sentence."""
+
+ANSWER_CONTEXTS = 10
+"""An answer without a limit ends after so many contexts, as in Ollama."""
+
+MIN_NUM_CTX = 4
+STOPS_LIMIT = 256
+STOP_CHARACTERS_LIMIT = 1 << 16
+_ERROR_CHARACTERS = 2000
+_TOKENS_LIMIT = 1 << 21  # some 10 MB in the pipe, which takes 16 MiB
+_TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
+
+Asked = Submit | Tokenize | Detokenize
+Run = Callable[[Callable[[], str]], str]
+
+
+class Intake:
+    """``limited`` makes a runner for the renderings of one request; see :class:`.Deadline`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        renderer: Renderer,
+        mailbox: Mailbox,
+        limited: Callable[[], Run],
+    ) -> None:
+        self._engine = engine
+        self._facts = engine.facts
+        self._renderer = renderer
+        self._mailbox = mailbox
+        self._limited = limited
+        self._asked: queue.Queue[Asked | None] = queue.Queue(LIMIT)
+        self._pending: set[int] = set()
+        self._handing_over = threading.Lock()
+
+    # The receiving thread
+
+    def put(self, asked: Asked) -> None:
+        """Take a request in; blocks while too many lie here."""
+        if isinstance(asked, Submit):
+            self._pending.add(asked.id)
+        self._asked.put(asked)
+
+    def cancel(self, cancel: Cancel) -> None:
+        """End the request, wherever it is."""
+        with self._handing_over:
+            is_here = cancel.id in self._pending
+            self._pending.discard(cancel.id)
+        self._mailbox.put(Done(cancel.id, "cancel", Usage()) if is_here else cancel)
+
+    def close(self) -> None:
+        """Make :meth:`run` return after what it is doing."""
+        self._asked.put(None)
+
+    # The intake thread
+
+    def run(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            self.work_on(asked)
+
+    def work_on(self, asked: Asked) -> None:
+        """Answer one request, or pass it on. Errors of a request stay its own."""
+        try:
+            if isinstance(asked, Tokenize):
+                self._mailbox.put(self._tokenize(asked))
+            elif isinstance(asked, Detokenize):
+                self._mailbox.put(self._detokenize(asked))
+            elif asked.id in self._pending:
+                self._hand_over(self._prepare(asked.id, asked.inference))
+        except ServerError as error:
+            self._hand_over(Failed(asked.id, error.code, error.message[:_ERROR_CHARACTERS]))
+
+    def _hand_over(self, result: Work | Failed) -> None:
+        """To the step thread, unless the request was cancelled meanwhile and has its end."""
+        with self._handing_over:
+            is_wanted = result.id in self._pending or result.id < 0
+            self._pending.discard(result.id)
+        if is_wanted:
+            self._mailbox.put(result)
+
+    def _prepare(self, request_id: int, inference: Inference) -> Work:
+        """:raises ServerError: the request cannot be served, and why."""
+        facts, sampling = self._facts, inference.sampling
+        _check_stops(sampling)
+        num_ctx = min(max(inference.num_ctx or facts.num_ctx, MIN_NUM_CTX), facts.num_ctx)
+        keep = _find_keep(sampling.num_keep, facts.adds_bos, num_ctx)
+        tokens = self._make_tokens(inference.prompt, num_ctx)
+        if len(tokens) >= num_ctx:
+            if not (inference.shift and inference.prompt.truncate):
+                raise ContextExceeded(TOO_LONG)
+            tokens = cut_middle(tokens, num_ctx=num_ctx, keep=keep)
+        if not tokens:
+            raise BadRequest("the prompt is empty")
+        most = ANSWER_CONTEXTS * num_ctx
+        wanted = sampling.num_predict
+        return Work(
+            id=request_id,
+            tokens=tokens,
+            sampling=sampling,
+            num_ctx=num_ctx,
+            keep=keep,
+            limit=wanted if 0 <= wanted <= most else most,
+            shift=inference.shift,
+            wants_context=inference.wants_context,
+        )
+
+    def _make_tokens(self, prompt: Prompt, num_ctx: int) -> list[int]:
+        """The prompt's tokens, the older part of its history dropped if need be and allowed."""
+        before = self._checked(prompt.context)
+        if prompt.raw is not None:
+            return before + self._encode(prompt.raw, is_first=not before)
+        if any(message.images for message in prompt.messages):
+            raise BadRequest("this model does not support images")
+        run = self._limited()
+
+        def count(candidate: Prompt) -> list[int]:
+            text = run(lambda: self._renderer.render(candidate))
+            return self._encode(text, is_first=not before)
+
+        if not prompt.truncate:
+            return before + count(prompt)
+        room = num_ctx - len(before)
+        return before + fit(prompt, count, lambda tokens: len(tokens) < room)
+
+    def _encode(self, text: str, *, is_first: bool) -> list[int]:
+        """Tokens with exactly one BOS in front, if the model wants one and this is the front."""
+        bos = self._facts.bos
+        if bos and (self._facts.adds_bos or not is_first):
+            while text.startswith(bos):
+                text = text[len(bos) :]
+        return self._engine.tokenize(text, add_special=is_first, parse_special=True)
+
+    def _checked(self, tokens: list[int]) -> list[int]:
+        if not all(0 <= token < self._facts.vocab_size for token in tokens):
+            raise BadRequest("context holds tokens that this model does not have")
+        return list(tokens)
+
+    def _tokenize(self, asked: Tokenize) -> Tokens:
+        tokens = self._engine.tokenize(
+            asked.text, add_special=asked.add_special, parse_special=asked.parse_special
+        )
+        if len(tokens) > _TOKENS_LIMIT:
+            raise BadRequest(f"the text has more than {_TOKENS_LIMIT} tokens")
+        return Tokens(asked.id, tokens)
+
+    def _detokenize(self, asked: Detokenize) -> Text:
+        data = b"".join(map(self._engine.piece, self._checked(asked.tokens)))
+        text = data.decode(errors="replace")
+        if len(text) > _TEXT_LIMIT:
+            raise BadRequest(f"the text has more than {_TEXT_LIMIT} characters")
+        return Text(asked.id, text)
+
+
+def _find_keep(num_keep: int, adds_bos: bool, num_ctx: int) -> int:
+    """Tokens that are never forgotten: the first ``num_keep`` (negative: all) and a BOS."""
+    keep = num_keep + adds_bos if num_keep >= 0 else num_ctx
+    return min(keep, num_ctx - 2)
+
+
+def _check_stops(sampling: Sampling) -> None:
+    """Each character of an answer is held against each stop string."""
+    stops = sampling.stop
+    if len(stops) > STOPS_LIMIT or sum(map(len, stops)) > STOP_CHARACTERS_LIMIT:
+        raise BadRequest(
+            f"stop: more than {STOPS_LIMIT} strings or {STOP_CHARACTERS_LIMIT} characters"
+        )

@@ -1,0 +1,327 @@
+"""The step thread: one batch after the other for all running requests.
+
+A turn of the loop reads the mailbox (so a cancel frees its slot before the next step), gives free
+slots to waiting requests, makes one engine step and says what came of it. What a step should carry
+is decided by :mod:`.batching`, what need not be computed by :mod:`.slots`.
+
+Two choices of ours, where Ollama leaves it open. ``num_predict`` 0 produces nothing and evaluates
+nothing: the request ends at once with ``length``. And a request with a seed (>= 0) reuses no
+prefix and, as long as it is alone, gets its prompt in chunks of a fixed size: floating-point sums
+depend on how a prompt is cut, so only then is the same text the answer to the same request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from ollama_async.conversation import Usage
+from ollama_async.errors import EngineFailed
+from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.engines.port import Engine, EngineError, Row
+from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.child.outbox import Outbox
+from ollama_async.workers.child.running import Running
+from ollama_async.workers.child.slots import Slots
+from ollama_async.workers.messages import Cancel, Done, Failed, Started, ToParent, Vitals
+
+VITALS_PERIOD_S = 1.0
+
+CONTEXT_LIMIT = 1 << 20
+"""Token ids that ``Done.context`` may hold; the pipe takes no endless messages."""
+
+End = Literal["stop", "length", "cancel"]
+
+
+class Loop:
+    """See the module. Everything is called by the step thread, except :meth:`stop`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        mailbox: Mailbox,
+        send: Callable[[Sequence[ToParent]], None],
+        batching: Batching,
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._engine = engine
+        self._mailbox = mailbox
+        self._outbox = Outbox(send)
+        self._batching = batching
+        self._clock_ns = clock_ns
+        self._slots = Slots(engine)
+        self._waiting: deque[Work] = deque()
+        self._filling: list[Running] = []  # in order of arrival
+        self._decoding: list[Running] = []
+        self._vitals = Vitals(0, 0.0, 0, 0, 0, 0)
+        self._vitals_at_s = 0.0
+        self._is_stopped = False
+
+    def run(self) -> None:
+        """Until :meth:`stop`; running requests get no further word.
+
+        :raises PipeClosed: there is nobody left to talk to.
+        """
+        while not self._is_stopped:
+            self.turn()
+
+    def stop(self) -> None:
+        """Make :meth:`run` return after the step that it is in. Any thread."""
+        self._is_stopped = True
+        self._mailbox.wake()
+
+    def turn(self, idle_s: float = VITALS_PERIOD_S) -> None:
+        """Once round; sleeps up to ``idle_s`` if there is nothing to do."""
+        for entry in self._mailbox.take():
+            self._accept(entry)
+        if self._waiting:
+            self._admit()
+        if self._filling or self._decoding:
+            self._step()
+        now_s = self._clock_ns() / 1e9
+        if now_s >= self._vitals_at_s:
+            self._report(now_s)
+        if self._filling or self._decoding:
+            self._outbox.flush_if_due(now_s)
+        else:
+            self._outbox.flush(now_s)
+            self._mailbox.wait(min(idle_s, max(0.0, self._vitals_at_s - now_s)))
+
+    # What the other threads say
+
+    def _accept(self, entry: Work | Cancel | ToParent) -> None:
+        if isinstance(entry, Work):
+            if entry.limit:
+                self._waiting.append(entry)
+            else:
+                self._outbox.say(Started(entry.id))
+                usage = Usage(prompt=len(entry.tokens))
+                context = entry.tokens if entry.wants_context else []
+                self._outbox.say(Done(entry.id, "length", usage, context))
+        elif isinstance(entry, Cancel):
+            self._cancel(entry.id)
+        else:
+            self._outbox.say(entry)
+
+    def _cancel(self, request_id: int) -> None:
+        """Nothing happens if the request has ended: the two messages crossed."""
+        for work in self._waiting:
+            if work.id == request_id:
+                self._waiting.remove(work)
+                self._outbox.say(Done(request_id, "cancel", Usage(prompt=len(work.tokens))))
+                return
+        for running in [*self._filling, *self._decoding]:
+            if running.id == request_id:
+                running.answered_ns = self._clock_ns()
+                self._end(running, "cancel")
+                return
+
+    def _admit(self) -> None:
+        while self._waiting:
+            work = self._waiting[0]
+            slot = self._slots.take(work.tokens, reuse=work.sampling.seed < 0)
+            if slot is None:
+                return
+            self._waiting.popleft()
+            self._filling.append(Running(work, slot))
+            self._outbox.say(Started(work.id))
+
+    # One step
+
+    def _step(self) -> None:
+        decoding = self._decoding
+        streams = len(decoding)
+        filled = self._plan(streams) if self._filling else []
+        rows = [running.row for running in decoding]
+        if not rows and not filled:
+            return  # every prompt failed to begin
+        for running, chunk in filled:
+            begin = running.filled
+            tokens = running.work.tokens[begin : begin + chunk]
+            rows.append(Row(running.slot.index, tokens, begin, chunk == running.missing))
+        begun_ns = self._clock_ns()
+        try:
+            sampled = self._engine.step(rows)
+        except EngineError as error:
+            self._fail([*decoding, *(running for running, _ in filled)], error)
+            return
+        ended_ns = self._clock_ns()
+        prompt_tokens = sum(chunk for _, chunk in filled)
+        self._batching.costs.observe(streams, prompt_tokens, (ended_ns - begun_ns) / 1e9)
+        self._vitals.steps += 1
+        self._vitals.step_rows += streams + prompt_tokens
+        self._vitals.prompt_tokens += prompt_tokens
+        if streams:
+            self._decode(decoding, sampled, ended_ns)
+        if filled:
+            self._advance(filled, sampled[streams:], begun_ns, ended_ns)
+
+    def _plan(self, streams: int) -> list[tuple[Running, int]]:
+        """Which prompts go on in this step, and by how many tokens."""
+        ready = [running for running in list(self._filling) if self._is_begun(running)]
+        is_alone = not streams and len(self._filling) == 1
+        chunks = self._batching.plan(
+            streams,
+            [running.missing for running in ready],
+            fixed=is_alone and bool(ready) and ready[0].is_seeded,
+        )
+        return [(running, chunk) for running, chunk in zip(ready, chunks, strict=True) if chunk]
+
+    def _is_begun(self, running: Running) -> bool:
+        """Begin the request unless it should wait for a prompt with the same beginning."""
+        if running.filled >= 0:
+            return True
+        tokens = running.work.tokens
+        reuse = not running.is_seeded
+        before = [other.work.tokens for other in self._filling if other.filled >= 0]
+        if reuse and before and self._slots.expects_more(tokens, before):
+            return False
+        try:
+            running.cached = self._slots.prepare(running.slot, tokens, reuse=reuse)
+            self._engine.begin(running.slot.index, running.work.sampling, tokens)
+        except EngineError as error:
+            self._fail([running], error)
+            return False
+        running.filled = running.cached
+        self._vitals.cached_tokens += running.cached
+        return True
+
+    def _decode(self, decoding: list[Running], sampled: list[int], now_ns: int) -> None:
+        """The hot path: the work of a token beside the engine's."""
+        engine, items = self._engine, self._outbox.items
+        is_end, piece_of = engine.is_end, engine.piece
+        for running, token in zip(decoding, sampled, strict=False):  # prompts' tokens follow
+            row = running.row
+            running.slot.tokens.append(row.tokens[0])
+            row.position += 1
+            if is_end(token):
+                running.answered_ns = now_ns
+                self._finish(running, "stop")
+                continue
+            running.answered += 1
+            text = running.feed(piece_of(token))
+            if text:
+                items.append((running.id, text))
+            row.tokens[0] = token
+            if (
+                running.answered >= running.limit
+                or row.position >= running.work.num_ctx
+                or running.is_stopped
+            ):
+                running.answered_ns = now_ns
+                self._meet_limit(running)
+
+    def _advance(
+        self,
+        filled: list[tuple[Running, int]],
+        sampled: list[int],
+        begun_ns: int,
+        ended_ns: int,
+    ) -> None:
+        """Prompts after a step; those that are complete have their first token."""
+        tokens = iter(sampled)
+        for running, chunk in filled:
+            running.begun_ns = running.begun_ns or begun_ns
+            prompt = running.work.tokens
+            running.slot.tokens += prompt[running.filled : running.filled + chunk]
+            running.filled += chunk
+            if running.missing:
+                continue
+            running.filled_ns = ended_ns
+            self._filling.remove(running)
+            self._decoding.append(running)
+            self._say_first(running, next(tokens), ended_ns)
+
+    def _say_first(self, running: Running, token: int, now_ns: int) -> None:
+        """As :meth:`_decode`, but nothing of the answer is in the slot yet."""
+        row = running.row
+        row.position = len(running.work.tokens)
+        row.tokens[0] = token
+        running.answered_ns = now_ns
+        if self._engine.is_end(token):
+            self._finish(running, "stop")
+            return
+        running.answered = 1
+        text = running.feed(self._engine.piece(token))
+        if text:
+            self._outbox.items.append((running.id, text))
+        if (
+            running.answered >= running.limit
+            or row.position >= running.work.num_ctx
+            or running.is_stopped
+        ):
+            self._meet_limit(running)
+
+    # How requests end
+
+    def _meet_limit(self, running: Running) -> None:
+        """A stop string, enough tokens, or a full context, which may be shifted instead."""
+        work = running.work
+        if running.is_stopped:
+            self._finish(running, "stop", unevaluated=True)
+        elif running.answered >= running.limit:
+            self._finish(running, "length", unevaluated=True)
+        elif work.shift and self._engine.facts.can_shift:
+            discard = max(1, (running.row.position - work.keep) // 2)
+            try:
+                self._slots.shift(running.slot, work.keep, discard)
+            except EngineError as error:
+                self._fail([running], error)
+            else:
+                running.row.position -= discard
+        else:
+            self._finish(running, "length", unevaluated=True)
+
+    def _finish(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
+        """The answer is complete: say what was held back, then the end."""
+        if not running.is_stopped:
+            text = running.flush()
+            if text:
+                self._outbox.items.append((running.id, text))
+            reason = "stop" if running.is_stopped else reason
+        self._end(running, reason, unevaluated=unevaluated)
+
+    def _end(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
+        context: list[int] = []
+        if running.work.wants_context and reason != "cancel":
+            context = running.slot.tokens[-CONTEXT_LIMIT:]
+            if unevaluated:
+                context.append(running.row.tokens[0])
+            self._cut_stop(context, running)
+        self._leave(running)
+        self._outbox.say(Done(running.id, reason, running.usage(), context))
+
+    def _cut_stop(self, context: list[int], running: Running) -> None:
+        """Take the tokens off again that hold nothing but a stop string."""
+        left = running.count_undelivered()
+        while left > 0 and context:
+            left -= len(self._engine.piece(context[-1]).decode(errors="replace"))
+            if left >= 0:
+                context.pop()
+
+    def _fail(self, failed: list[Running], error: EngineError) -> None:
+        """Nobody knows what these slots hold now."""
+        for running in failed:
+            self._leave(running)
+            self._slots.empty(running.slot)
+            self._outbox.say(Failed(running.id, EngineFailed.code, str(error)))
+
+    def _leave(self, running: Running) -> None:
+        """Free the slot. Lists are replaced, not changed: a step may be going through them."""
+        self._filling = [other for other in self._filling if other is not running]
+        self._decoding = [other for other in self._decoding if other is not running]
+        if running.filled >= 0:
+            self._engine.end(running.slot.index)
+        self._slots.release(running.slot)
+
+    def _report(self, now_s: float) -> None:
+        self._vitals_at_s = now_s + VITALS_PERIOD_S
+        self._vitals.busy_slots = len(self._filling) + len(self._decoding)
+        self._vitals.cache_used = self._slots.used_share
+        self._outbox.say(msgspec.structs.replace(self._vitals))
+        self._outbox.flush(now_s)

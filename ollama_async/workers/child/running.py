@@ -1,0 +1,92 @@
+"""One request in a slot, from its first prompt token to its last word."""
+
+from __future__ import annotations
+
+from ollama_async.conversation import Usage
+from ollama_async.workers.child.characters import Characters
+from ollama_async.workers.child.engines.port import Row
+from ollama_async.workers.child.mailbox import Work
+from ollama_async.workers.child.slots import Slot
+from ollama_async.workers.child.stopping import StopFinder
+
+
+class Running:
+    """``row`` is its part of a decoding step: the last token, not yet evaluated.
+
+    ``filled``: how much of the prompt is in the slot; -1 = not begun. ``is_stopped``: a stop string
+    was found. Times in nanoseconds of a
+    monotonic clock.
+    """
+
+    __slots__ = (
+        "_characters",
+        "_finder",
+        "answered",
+        "answered_ns",
+        "begun_ns",
+        "cached",
+        "filled",
+        "filled_ns",
+        "id",
+        "is_stopped",
+        "limit",
+        "row",
+        "slot",
+        "work",
+    )
+
+    def __init__(self, work: Work, slot: Slot) -> None:
+        self.work = work
+        self.id = work.id
+        self.limit = work.limit
+        self.slot = slot
+        self.row = Row(slot.index, [0], 0, samples=True)
+        self.filled = -1
+        self.cached = 0
+        self.answered = 0
+        self.is_stopped = False
+        self.begun_ns = self.filled_ns = self.answered_ns = 0
+        self._characters = Characters()
+        stops = work.sampling.stop
+        self._finder = StopFinder(stops) if any(stops) else None
+
+    @property
+    def missing(self) -> int:
+        """Tokens of the prompt that are not yet in the slot."""
+        return len(self.work.tokens) - self.filled
+
+    @property
+    def is_seeded(self) -> bool:
+        """The client wants the same text again: nothing is reused, chunks are fixed."""
+        return self.work.sampling.seed >= 0
+
+    def feed(self, piece: bytes) -> str:
+        """The text that can be delivered after the bytes of one more token; often ""."""
+        text = self._characters.feed(piece)
+        if self._finder is None:
+            return text
+        text = self._finder.feed(text)
+        self.is_stopped = self._finder.is_found
+        return text
+
+    def flush(self) -> str:
+        """The text that was held back; call it once, when the answer ends unstopped."""
+        text = self._characters.flush()
+        if self._finder is None:
+            return text
+        text = self._finder.feed(text)
+        self.is_stopped = self._finder.is_found
+        return text if self.is_stopped else text + self._finder.flush()
+
+    def count_undelivered(self) -> int:
+        """Characters at the end of the answer's tokens that belong to a stop string."""
+        return 0 if self._finder is None else self._finder.swallowed
+
+    def usage(self) -> Usage:
+        return Usage(
+            prompt=len(self.work.tokens),
+            cached=self.cached,
+            prompt_ns=max(0, self.filled_ns - self.begun_ns),
+            answer=self.answered,
+            answer_ns=max(0, self.answered_ns - self.filled_ns),
+        )
