@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from ollama_async import errors
 from ollama_async.workers import messages
 from ollama_async.workers.channel import Channel
 from ollama_async.workers.frames import FrameTooLarge
+from ollama_async.workers.handshake import Handshake, OutOfTurn
 from ollama_async.workers.messages import (
     Cancel,
     Done,
@@ -43,6 +43,7 @@ from ollama_async.workers.messages import (
     Vitals,
 )
 from ollama_async.workers.process import CHILD_MODULE, WorkerProcess, exit_words
+from ollama_async.workers.questions import Questions
 
 CRASH_TEXT = (
     "model runner has unexpectedly stopped, this may be due to resource limitations"
@@ -83,8 +84,7 @@ class LinkEvents(Protocol):
 
 class _Phase(enum.Enum):
     NEW = enum.auto()
-    SPAWNED = enum.auto()  # nothing heard yet
-    LOADING = enum.auto()  # Hello was heard
+    STARTING = enum.auto()
     READY = enum.auto()
     ENDING = enum.auto()  # stopped, refused or given up: what it says no longer counts
     DEAD = enum.auto()  # reaped, everything closed
@@ -113,6 +113,7 @@ class WorkerLink:
         self._loop: asyncio.AbstractEventLoop
         self._channel: Channel
         self._process: WorkerProcess
+        self._handshake: Handshake
         self._ready: asyncio.Future[Ready]
         self._closed = asyncio.Event()
         self._load_timeout_s = math.inf
@@ -120,8 +121,7 @@ class WorkerLink:
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._running: set[int] = set()
-        self._questions: dict[int, asyncio.Future[Tokens | Text]] = {}
-        self._question_ids = itertools.count(-1, -1)
+        self._questions = Questions()
         self._verdict = ""
         self._owes_death = False
 
@@ -199,18 +199,18 @@ class WorkerLink:
         :raises ServerError: the child's own reason; or EngineFailed: no answer in time; or
             WorkerDied, TooLarge as in :meth:`submit`.
         """
-        question_id = next(self._question_ids)
-        question = messages.Tokenize(question_id, text, add_special, parse_special)
-        answer = await self._ask(question_id, question, timeout_s)
+        number = self._questions.next_number()
+        self._send(messages.Tokenize(number, text, add_special, parse_special))
+        answer = await self._questions.answer_to(number, timeout_s=timeout_s)
         if not isinstance(answer, Tokens):
             raise errors.EngineFailed("the worker answered a question that was not asked")
         return answer.tokens
 
     async def detokenize(self, tokens: list[int], *, timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
         """The text of token ids. Errors as :meth:`tokenize`."""
-        question_id = next(self._question_ids)
-        question = messages.Detokenize(question_id, tokens)
-        answer = await self._ask(question_id, question, timeout_s)
+        number = self._questions.next_number()
+        self._send(messages.Detokenize(number, tokens))
+        answer = await self._questions.answer_to(number, timeout_s=timeout_s)
         if not isinstance(answer, Text):
             raise errors.EngineFailed("the worker answered a question that was not asked")
         return answer.text
@@ -273,40 +273,26 @@ class WorkerLink:
         channel.spawned()
         channel.pipe.open(self)
         self._channel = channel
-        self._phase = _Phase.SPAWNED
+        self._handshake = Handshake(generation=self._generation, pid=self._process.pid)
+        self._phase = _Phase.STARTING
 
     def _begin(self, message: ToParent) -> None:
-        """The order until ready: Hello, Loading …, Ready or Refused."""
-        match self._phase, message:
-            case _Phase.SPAWNED, Hello():
-                self._greet(message)
-            case _Phase.LOADING, Loading():
-                self._turn_back_load_clock()
-            case _Phase.LOADING, Ready():
-                self._phase = _Phase.READY
-                self._owes_death = True
-                self._watch_silence()
-                if not self._ready.done():
-                    self._ready.set_result(message)
-            case _Phase.LOADING, Refused():
-                if not self._ready.done():
-                    self._ready.set_exception(errors.from_code(message.code, message.message))
-                self._give_up("refused")
-            case _:
-                self._give_up(f"the worker spoke out of turn: {type(message).__name__}")
-
-    def _greet(self, hello: Hello) -> None:
-        if hello.protocol != messages.PROTOCOL:
-            self._give_up(
-                f"the worker speaks protocol {hello.protocol}, this server {messages.PROTOCOL}"
-            )
-        elif hello.generation != self._generation or hello.pid != self.pid:
-            self._give_up(
-                f"a worker of generation {hello.generation}, pid {hello.pid} answered; expected"
-                f" {self._generation}, {self.pid}"
-            )
-        else:
-            self._phase = _Phase.LOADING
+        try:
+            outcome = self._handshake.hear(message)
+        except OutOfTurn as reason:
+            self._give_up(str(reason))
+            return
+        self._turn_back_load_clock()
+        if isinstance(outcome, Ready):
+            self._phase = _Phase.READY
+            self._owes_death = True
+            self._watch_silence()
+            if not self._ready.done():
+                self._ready.set_result(outcome)
+        elif outcome is not None:
+            if not self._ready.done():
+                self._ready.set_exception(errors.from_code(outcome.code, outcome.message))
+            self._give_up("refused")
 
     def _deliver(self, message: ToParent) -> None:
         match message:
@@ -320,11 +306,12 @@ class WorkerLink:
             case Failed():
                 self._running.discard(message.id)
                 if message.id < 0:
-                    self._answer(message.id, errors.from_code(message.code, message.message))
+                    error = errors.from_code(message.code, message.message)
+                    self._questions.fail(message.id, error)
                 else:
                     self._events.failed(message)
             case Tokens() | Text():
-                self._answer(message.id, message)
+                self._questions.answer(message)
             case Vitals():
                 self._events.vitals(message)
             case Hello() | Loading() | Ready() | Refused():
@@ -338,37 +325,13 @@ class WorkerLink:
         except FrameTooLarge as reason:
             raise errors.TooLarge(f"request too large for a worker: {reason}") from reason
 
-    async def _ask(self, question_id: int, question: ToChild, timeout_s: float) -> Tokens | Text:
-        self._send(question)
-        answer: asyncio.Future[Tokens | Text] = self._loop.create_future()
-        self._questions[question_id] = answer
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError:
-            raise errors.EngineFailed(f"the worker did not answer in {timeout_s:g} s") from None
-        finally:
-            del self._questions[question_id]
-            if answer.done() and not answer.cancelled():
-                answer.exception()  # it may have lost a race with a cancellation
-
-    def _answer(self, question_id: int, answer: Tokens | Text | errors.ServerError) -> None:
-        """Nobody may be waiting any more: that is not an error."""
-        question = self._questions.get(question_id)
-        if question is None or question.done():
-            return
-        if isinstance(answer, errors.ServerError):
-            question.set_exception(answer)
-        else:
-            question.set_result(answer)
-
     def _turn_back_load_clock(self) -> None:
         if self._load_clock is not None and not math.isinf(self._load_timeout_s):
             self._load_clock.reschedule(self._loop.time() + self._load_timeout_s)
 
     def _watch_silence(self) -> None:
         """Once a second (more often for small limits): has a child with work been silent?"""
-        if math.isinf(self._stall_timeout_s):
+        if math.isinf(self._stall_timeout_s) or self._phase is not _Phase.READY:
             return
         silent_s = self._loop.time() - self._heard_at
         if self._running and silent_s >= self._stall_timeout_s:
@@ -394,16 +357,15 @@ class WorkerLink:
         self._owes_death = False
         self._verdict = self._verdict or "stopped"
         self._phase = _Phase.ENDING
-        self._fail_questions()
+        self._questions.fail_all(errors.WorkerDied("the model was unloaded"))
 
     async def _abandon(self) -> None:
         """A start that failed: kill, and wait until all is closed (with a limit: see stop)."""
-        if self._phase is _Phase.DEAD:
-            return
-        self._end()
-        self._process.kill()
-        if await self._process.wait(_REAP_DEADLINE_S):
-            await self._closed.wait()
+        if self._phase is not _Phase.DEAD:
+            self._end()
+            self._process.kill()
+            if await self._process.wait(_REAP_DEADLINE_S):
+                await self._closed.wait()
         if not self._ready.cancel() and not self._ready.cancelled():
             self._ready.exception()  # it lost a race with the cancellation: nobody will ask for it
 
@@ -425,17 +387,12 @@ class WorkerLink:
                     self._with_output(f"model worker has terminated: {self._verdict}")
                 )
             )
-        self._fail_questions()
+        self._questions.fail_all(errors.WorkerDied(self._crash_text()))
         self._closed.set()
         if self._owes_death:
             self._owes_death = False
             log.error("worker %d died: %s", self.pid, self._verdict)
             self._events.died(self._crash_text())
-
-    def _fail_questions(self) -> None:
-        for question in self._questions.values():
-            if not question.done():
-                question.set_exception(errors.WorkerDied(self._crash_text()))
 
     def _crash_text(self) -> str:
         return self._with_output(f"{CRASH_TEXT}: {self._verdict}")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 import signal
@@ -172,7 +173,7 @@ class WorkerProcess:
     async def wait(self, timeout_s: float) -> bool:
         """Whether it is reaped, waiting up to ``timeout_s`` for that."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
                 await self._reaped.wait()
         except TimeoutError:
             pass
