@@ -173,26 +173,33 @@ class Pool:
         self._tell(ShutdownAsked(grace_s))
         limit_s = grace_s + self._stop_grace_s + _CLOSE_MARGIN_S
         async with asyncio.timeout(None if math.isinf(limit_s) else limit_s):
-            while self._scheduler.stays or self._tasks:
+            while self._runners or self._tasks:
                 self._changed.clear()
                 await self._changed.wait()
 
     async def close(self) -> None:
         """End everything now. Idempotent. Afterwards no process, descriptor, task or timer is left.
 
-        If this is cancelled, or a worker does not die, the tasks are cancelled, which kills.
+        If this is cancelled, or a worker does not end in time, what is left is killed first.
         """
         try:
             await self.drain(0.0)
         except TimeoutError:
             log.error("workers %s did not end", sorted(self._runners))  # noqa: TRY400  # no news
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            for timer in (self._timer, *self._deadlines.values()):
-                if timer is not None:
-                    timer.cancel()
+            await self._kill_all()
+
+    async def _kill_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A task that was cancelled before its first step has not even begun to stop its worker.
+        stops = [runner.stop(0.0) for runner in self._runners.values()]
+        await asyncio.gather(*stops, return_exceptions=True)
+        self._runners.clear()
+        for timer in (self._timer, *self._deadlines.values()):
+            if timer is not None:
+                timer.cancel()
 
     # -- the loop of events and effects ------------------------------------------------------
 
