@@ -1,0 +1,73 @@
+"""The README's first command, but for the set-up: one answer through the real server."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ollama_async.engine.tiny_model import write_tiny_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine]
+
+
+@pytest.fixture
+def start(request, environment):
+    """A function that starts the script for a model."""
+
+    def run(model, *words):
+        script = request.config.rootpath / "scripts" / "answer.py"
+        return subprocess.Popen(
+            [sys.executable, "-P", script, model, *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    return run
+
+
+def _first_bytes(process, limit_s=50):
+    """What the process writes first to its standard output."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if select.select([process.stdout], [], [], 1)[0]:
+            return os.read(process.stdout.fileno(), 4096)
+    raise AssertionError("nothing came")
+
+
+def test_the_answer_comes_and_everything_is_stopped(start, tmp_path):
+    model = write_tiny_model(tmp_path / "short.gguf", context=64)  # an answer is ten contexts
+    with start(model, "the people") as process:
+        text, log = process.communicate(timeout=55)
+    assert process.returncode == 0, log
+    assert len(text.split()) > 20
+    assert b"127.0.0.1:" in log
+
+
+def test_an_interrupted_answer_leaves_nothing_running(start, tiny_model):
+    with start(tiny_model) as process:
+        assert _first_bytes(process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 143
+
+
+def test_a_file_that_is_no_model_is_an_error_and_not_a_hang(start, tmp_path):
+    garbage = tmp_path / "garbage.gguf"
+    garbage.write_bytes(b"GGUF" + bytes(1000))
+    with start(garbage) as process:
+        _, log = process.communicate(timeout=55)
+    assert process.returncode == 1
+    assert b"Error: " in log
+
+
+def test_a_missing_file_is_named(start, tmp_path):
+    with start(tmp_path / "nothing.gguf") as process:
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert b"nothing.gguf" in log
