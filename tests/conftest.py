@@ -148,7 +148,11 @@ def _children() -> set[str]:
     """Live children. An orphan that we adopted and that has ended is buried: it has no parent."""
     found = set()
     for thread in Path("/proc/self/task").iterdir():
-        for pid in (thread / "children").read_text().split():
+        try:
+            pids = (thread / "children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended since the listing
+            continue
+        for pid in pids:
             try:
                 stat = Path(f"/proc/{pid}/stat").read_text()
                 command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
