@@ -34,10 +34,10 @@ class Upload:
     Only time spent waiting for the client counts: a slow disk does not cost the client its upload.
     """
 
-    def __init__(self, request: web.Request, grace_s: float = GRACE_S) -> None:
+    def __init__(self, request: web.Request, grace_s: float | None = None) -> None:
         self._content = request.content
-        self._grace_s = grace_s
-        self._allowance_s = grace_s
+        self._grace_s = GRACE_S if grace_s is None else grace_s
+        self._allowance_s = self._grace_s
 
     async def next_chunk(self) -> bytes:
         """The bytes that are there, at least one; ``b""`` at the end.

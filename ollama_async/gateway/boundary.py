@@ -17,6 +17,7 @@ from time import perf_counter
 import msgspec
 from aiohttp import hdrs, web
 
+from ollama_async import __version__
 from ollama_async.errors import Busy, Forbidden, ServerError
 from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
 from ollama_async.gateway.metrics import Metrics
@@ -24,6 +25,8 @@ from ollama_async.gateway.stream import JSON_TYPE
 
 CLIENT_LEFT = 499
 """nginx's number for it: counted, never sent."""
+
+_SERVER = f"ollama-async/{__version__}"
 
 _log = logging.getLogger(__name__)
 
@@ -95,10 +98,13 @@ def _preflight(request: web.Request, guards: Guards) -> web.Response | None:
     return None
 
 
-def cors_signal(guards: Guards) -> Callable[..., Awaitable[None]]:
-    """Adds the CORS headers to whatever is sent to a page of another, allowed origin."""
+def header_signal(guards: Guards) -> Callable[..., Awaitable[None]]:
+    """Sets what every answer has: our name, not our library's version, and for a page of another,
+    allowed origin the CORS headers.
+    """
 
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.SERVER] = _SERVER
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is None or is_same_origin(origin, request.headers.get(hdrs.HOST, "")):
             return

@@ -14,6 +14,8 @@ from ollama_async.gateway.metrics import CONTENT_TYPE
 from ollama_async.gateway.stream import JSON_TYPE
 from ollama_async.queue.port import LoadedModel
 
+FOREVER_S = 1e18  # infinity has no whole part
+
 
 def json_response(value: object, status: int = 200) -> web.Response:
     return web.Response(
@@ -32,7 +34,7 @@ async def version(_request: web.Request) -> web.Response:
 async def ps(request: web.Request) -> web.Response:
     """Loaded models, the one that stays longest first (to the second, as Ollama sorts)."""
     loaded = request.app[DEPENDENCIES].inferring.snapshot().loaded
-    loaded = sorted(loaded, key=lambda model: -(model.expires_at // 1))
+    loaded = sorted(loaded, key=lambda model: -min(model.expires_at, FOREVER_S) // 1)
     return json_response(ollama.ProcessResponse([_row(model) for model in loaded]))
 
 

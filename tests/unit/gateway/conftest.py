@@ -85,7 +85,7 @@ class FakeInferring:
 
     def submit(self, job: Job, sink: Sink) -> PlayedJob:
         if self.refusal is not None:
-            raise self.refusal
+            raise self.refusal.with_traceback(None)  # else each raise would make it longer
         played = PlayedJob(job, sink)
         if self.script is not None:
             asyncio.get_running_loop().call_soon(self.script, played)

@@ -1,0 +1,181 @@
+"""What a scrape shows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from ollama_async.gateway.metrics import FAMILIES, MODEL_LIMIT, Metrics
+from ollama_async.gateway.tally import Names, Tally
+from ollama_async.queue.port import LoadedModel, Snapshot, Target
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def scrape(session, url):
+    async def scrape():
+        async with session.get(url + "/metrics") as response:
+            assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            return samples(await response.text())
+
+    return scrape
+
+
+async def ask(session, url, path="/api/generate", **fields):
+    async with session.post(url + path, json={"model": "m", "prompt": "x"} | fields) as response:
+        await response.read()
+
+
+async def test_an_answer_is_counted_and_timed(session, url, inferring, scrape):
+    inferring.script = lambda job: job.start().say("a", "b", "c").end()
+
+    await ask(session, url)
+
+    found = await scrape()
+    model = (("model", "m:latest"),)
+    assert found["ollama_prompt_eval_total", model] == 7
+    assert found["ollama_prompt_cached_tokens_total", model] == 3
+    assert found["ollama_eval_total", model] == 2
+    assert found["ollama_time_to_first_token_seconds_count", model] == 1
+    assert found["ollama_load_duration_seconds_sum", model] == pytest.approx(0.005)
+    assert found["ollama_eval_duration_seconds_count", model] == 1
+    assert found["ollama_inter_token_seconds_count", ()] == 2
+    endpoint = (("code", "200"), ("endpoint", "/api/generate"))
+    assert found["ollama_request_seconds_count", endpoint] == 1
+
+
+async def test_a_load_counts_no_tokens(session, url, inferring, scrape):
+    inferring.script = lambda job: job.start().end("load")
+
+    await ask(session, url, prompt="")
+
+    found = await scrape()
+    assert ("ollama_eval_total", (("model", "m:latest"),)) not in found
+    assert found["ollama_load_duration_seconds_count", (("model", "m:latest"),)] == 1
+
+
+async def test_unknown_models_and_paths_make_no_series_of_their_own(session, url, scrape):
+    await ask(session, url, model="nosuch")
+    async with session.get(url + "/no/such/path"):
+        pass
+
+    found = await scrape()
+    assert not [labels for _, labels in found if ("model", "nosuch") in labels]
+    assert found["ollama_request_seconds_count", (("code", "404"), ("endpoint", "other"))] == 1
+
+
+async def test_gauges_are_the_queues_own_state(inferring, scrape):
+    inferring.waiting = 3
+    inferring.loaded = [loaded("a:latest", running=2), loaded("b:latest")]
+
+    found = await scrape()
+
+    assert found["ollama_requests_queued", ()] == 3
+    assert found["ollama_queue_capacity", ()] == 512
+    assert found["ollama_models_loaded", ()] == 2
+    assert found["ollama_busy_slots", (("model", "a:latest"),)] == 2
+    assert found["ollama_kv_cache_usage_ratio", (("model", "b:latest"),)] == 0.25
+    assert found["ollama_build_info", (("ollama_version", "0"), ("version", "0"))] == 1
+    assert found["process_resident_memory_bytes", ()] > 0
+    assert found["process_open_fds", ()] > 0
+
+
+async def test_what_the_queue_tells_is_counted(metrics, scrape):
+    metrics.rejected("full")
+    metrics.waited("m", 0.2)
+    metrics.loaded("m", "ok", 1.5)
+    metrics.loaded("m", "failed", 0.1)
+    metrics.unloaded("m", "idle")
+    metrics.worker_died("m")
+
+    found = await scrape()
+
+    assert found["ollama_queue_rejected_total", (("reason", "full"),)] == 1
+    assert found["ollama_queue_wait_seconds_count", (("model", "m"),)] == 1
+    assert found["ollama_model_loads_total", (("outcome", "ok"),)] == 1
+    assert found["ollama_model_loads_total", (("outcome", "failed"),)] == 1
+    assert found["ollama_model_load_seconds_sum", (("model", "m"),)] == 1.5
+    assert found["ollama_model_unloads_total", (("reason", "idle"),)] == 1
+    assert found["ollama_worker_restarts_total", (("model", "m"),)] == 1
+
+
+def test_every_family_is_shown_even_when_nothing_happened():
+    metrics = Metrics(version="0", ollama_version="0")
+    text = metrics.render(EMPTY).decode()
+    for family in FAMILIES:
+        assert f"# TYPE {family.name} {family.kind}\n" in text
+
+
+def test_models_beyond_the_limit_become_other():
+    metrics = Metrics(version="0", ollama_version="0")
+    for number in range(MODEL_LIMIT + 10):
+        metrics.waited(f"m{number}", 1.0)
+    found = samples(metrics.render(EMPTY).decode())
+    counts = [key for key in found if key[0] == "ollama_queue_wait_seconds_count"]
+    assert len(counts) == MODEL_LIMIT + 1
+    assert found["ollama_queue_wait_seconds_count", (("model", "other"),)] == 10
+
+
+def test_models_that_fold_to_one_name_make_one_series():
+    names = [f"m{number}" for number in range(MODEL_LIMIT + 2)]
+    snapshot = Snapshot(
+        waiting=0, capacity=0, running={}, loaded=[loaded(n) for n in names], loading=0
+    )
+    found = samples(Metrics(version="0", ollama_version="0").render(snapshot).decode())
+    assert found["ollama_slots", (("model", "other"),)] == 8
+    assert found["ollama_kv_cache_usage_ratio", (("model", "other"),)] == 0.25
+
+
+@given(st.lists(st.floats(0, 10), max_size=30))
+def test_a_tally_counts_each_value_in_every_bucket_above_it(values):
+    tally = Tally((0.005, 0.1, 5.0))
+    for value in values:
+        tally.observe(value)
+    expected = [sum(value <= bound for value in values) for bound in (0.005, 0.1, 5.0)]
+    assert tally.buckets() == [
+        *zip(("0.005", "0.1", "5.0"), expected, strict=True),
+        ("+Inf", len(values)),
+    ]
+    assert tally.total == pytest.approx(sum(values))
+
+
+def test_a_known_name_stays_known_when_the_limit_is_reached():
+    names = Names(2)
+    assert [names.fold(name) for name in ("a", "b", "c", "a")] == ["a", "b", "other", "a"]
+
+
+EMPTY = Snapshot(waiting=0, capacity=0, running={}, loaded=[], loading=0)
+
+
+def loaded(name: str, running: int = 0) -> LoadedModel:
+    target = Target(
+        key=name,
+        name=name,
+        digest="0" * 64,
+        engine="scripted",
+        path="",
+        weights_bytes=0,
+        cache_bytes_per_token=0,
+        train_ctx=0,
+        details={},
+    )
+    return LoadedModel(
+        target=target,
+        size=10,
+        size_vram=5,
+        num_ctx=4096,
+        slots=4,
+        running=running,
+        busy_slots=running,
+        cache_used=0.25,
+        expires_at=0.0,
+    )

@@ -1,0 +1,276 @@
+"""The store over HTTP: blobs, create, tags, delete; and what is loaded, and health."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import threading
+
+import pytest
+
+from ollama_async.gateway import body
+from ollama_async.queue.port import LoadedModel, Target
+
+DEADLINE_S = 10.0
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+@pytest.fixture
+async def uploaded(session, url, tiny_model) -> str:
+    """The digest of a sound GGUF that is in the store."""
+    data = tiny_model.read_bytes()
+    with tiny_model.open("rb") as file:
+        async with session.post(f"{url}/api/blobs/{digest_of(data)}", data=file) as response:
+            assert response.status == 201
+    return digest_of(data)
+
+
+def upload_head(host: str, length: int) -> bytes:
+    path = f"/api/blobs/{digest_of(b'x')}"
+    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def leftovers(store) -> list[str]:
+    folder = store.root / "blobs"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110  # threads and sockets have no event to wait for
+            await asyncio.sleep(0.001)
+
+
+async def test_a_blob_is_created_once_and_can_be_asked_for(session, url):
+    digest = digest_of(b"hello")
+    blob = f"{url}/api/blobs/{digest}"
+
+    async with session.head(blob) as before, session.post(blob, data=b"hello") as first:
+        assert (before.status, first.status) == (404, 201)
+    async with session.head(blob) as after, session.post(blob, data=b"") as second:
+        assert (after.status, second.status) == (200, 200)
+    async with session.head(blob.replace("sha256:", "sha256-")) as dashed:
+        assert dashed.status == 200
+
+
+async def test_a_large_chunked_upload_arrives_whole(session, url, store):
+    data = bytes(range(256)) * 16_384  # 4 MiB: several writes
+
+    async def chunks():
+        for start in range(0, len(data), 100_000):
+            yield data[start : start + 100_000]
+
+    async with session.post(f"{url}/api/blobs/{digest_of(data)}", data=chunks()) as response:
+        assert response.status == 201
+
+    assert store.blob_path(digest_of(data)).read_bytes() == data
+
+
+async def test_an_upload_that_is_not_what_it_promised_leaves_nothing(session, url, store):
+    expected, got = digest_of(b"hello"), digest_of(b"olleh")
+
+    async with session.post(f"{url}/api/blobs/{expected}", data=b"olleh") as response:
+        text = (await response.json())["error"]
+
+    assert response.status == 400
+    assert text == f'digest mismatch, expected "{expected}", got "{got}"'
+    assert leftovers(store) == []
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST"])
+async def test_a_digest_that_is_none_is_refused(session, url, method):
+    async with session.request(method, f"{url}/api/blobs/sha256:..%2F..%2Fetc") as response:
+        assert response.status == 400
+        if method == "POST":
+            assert await response.json() == {"error": "invalid digest format"}
+
+
+async def test_a_client_that_leaves_its_upload_leaves_nothing(url, store):
+    host, port = url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(upload_head(host, 9_999_999) + b"x" * 100_000)
+    await until(lambda: leftovers(store))
+
+    writer.transport.abort()
+
+    await until(lambda: not leftovers(store))
+
+
+async def test_an_upload_that_stalls_is_given_up(url, store, monkeypatch):
+    monkeypatch.setattr(body, "GRACE_S", 0.05)
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(upload_head(host, 99) + b"x")
+    answer = await asyncio.wait_for(reader.readuntil(b"}"), DEADLINE_S)
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert leftovers(store) == []
+
+
+async def test_create_streams_statuses_and_the_model_is_listed(session, url, uploaded):
+    asked = {"model": "mine", "files": {"tiny.gguf": uploaded}, "system": "be brief"}
+
+    async with session.post(f"{url}/api/create", json=asked) as response:
+        lines = [json.loads(line) for line in (await response.read()).splitlines()]
+
+    assert response.headers["Content-Type"] == "application/x-ndjson"
+    assert lines[0] == {"status": "parsing GGUF"}
+    assert lines[-1] == {"status": "success"}
+    async with session.get(f"{url}/api/tags") as response:
+        models = (await response.json())["models"]
+    row = next(model for model in models if model["name"] == "mine:latest")
+    assert list(row)[:6] == ["name", "model", "modified_at", "size", "digest", "details"]
+    assert len(row["digest"]) == 64
+    assert row["details"]["format"] == "gguf"
+
+
+async def test_create_without_streaming_is_the_last_status(session, url, uploaded):
+    asked = {"model": "mine", "files": {"tiny.gguf": uploaded}, "stream": False}
+
+    async with session.post(f"{url}/api/create", json=asked) as response:
+        assert response.headers["Content-Type"] == "application/json"
+        assert await response.read() == b'{"status":"success"}'
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "status", "text"),
+    [
+        ({}, 400, "neither 'from' or 'files' was specified"),
+        ({"model": "a b", "from": "m"}, 400, "invalid model name"),
+        ({"files": {}}, 400, "unknown type"),
+        ({"from": "nosuch"}, 404, "model 'nosuch' not found"),
+    ],
+)
+async def test_create_refuses_before_it_begins(session, url, stream, fields, status, text):
+    asked = {"model": "mine", "stream": stream} | fields
+    async with session.post(f"{url}/api/create", json=asked) as response:
+        assert (response.status, await response.json()) == (status, {"error": text})
+
+
+async def test_an_error_during_create_is_the_streams_last_line(session, url):
+    data = b"GGUF but nothing more"
+    async with session.post(f"{url}/api/blobs/{digest_of(data)}", data=data):
+        pass
+    asked = {"model": "mine", "files": {"x.gguf": digest_of(data)}}
+
+    async with session.post(f"{url}/api/create", json=asked) as response:
+        lines = [json.loads(line) for line in (await response.read()).splitlines()]
+
+    assert response.status == 200
+    assert list(lines[-1]) == ["error"]
+
+
+async def test_a_client_that_leaves_create_ends_it(url, store, monkeypatch):
+    started, release, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def steps(_request):
+        try:
+            yield {"status": "one"}
+            started.set()
+            release.wait(DEADLINE_S)
+            yield {"status": "two"}
+            yield {"status": "never drawn"}
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(store, "create", steps)
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    asked = json.dumps({"model": "mine", "from": "m"})
+    head = f"POST /api/create HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(asked)}\r\n\r\n"
+    writer.write((head + asked).encode())
+    await reader.readuntil(b"one")
+    await until(started.is_set)
+
+    writer.transport.abort()
+    assert not closed.is_set()
+    release.set()
+
+    await until(closed.is_set)
+
+
+async def test_delete_removes_a_model_once(session, url, uploaded):
+    asked = {"model": "mine", "files": {"tiny.gguf": uploaded}, "stream": False}
+    async with session.post(f"{url}/api/create", json=asked):
+        pass
+
+    async with session.delete(f"{url}/api/delete", json={"name": "Mine"}) as first:
+        assert (first.status, await first.read()) == (200, b"")
+    async with session.delete(f"{url}/api/delete", json={"model": "mine"}) as second:
+        assert (second.status, await second.json()) == (404, {"error": "model 'mine' not found"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"), [({}, "model is required"), ({"model": "a b"}, 'name "a b" is invalid')]
+)
+async def test_delete_wants_a_name(session, url, fields, text):
+    async with session.delete(f"{url}/api/delete", json=fields) as response:
+        assert (response.status, await response.json()) == (400, {"error": text})
+
+
+def loaded(name: str, expires_at: float) -> LoadedModel:
+    target = Target(
+        key=name,
+        name=name,
+        digest="ab" * 32,
+        engine="llama_cpp",
+        path="",
+        weights_bytes=0,
+        cache_bytes_per_token=0,
+        train_ctx=0,
+        details={"format": "gguf", "family": "llama", "families": None, "parameter_size": "1.2B"},
+    )
+    return LoadedModel(
+        target=target,
+        size=100,
+        size_vram=40,
+        num_ctx=4096,
+        slots=4,
+        running=0,
+        busy_slots=0,
+        cache_used=0,
+        expires_at=expires_at,
+    )
+
+
+async def test_ps_lists_what_is_loaded_the_longest_to_stay_first(session, url, inferring):
+    inferring.loaded = [loaded("a:latest", 1_800_000_000.0), loaded("b:latest", math.inf)]
+
+    async with session.get(f"{url}/api/ps") as response:
+        models = (await response.json())["models"]
+
+    assert [model["name"] for model in models] == ["b:latest", "a:latest"]
+    assert models[1].pop("expires_at").startswith("2027-01-15T")
+    assert models[1] == {
+        "name": "a:latest",
+        "model": "a:latest",
+        "size": 100,
+        "digest": "ab" * 32,
+        "details": {
+            "parent_model": "",
+            "format": "gguf",
+            "family": "llama",
+            "families": None,
+            "parameter_size": "1.2B",
+            "quantization_level": "",
+        },
+        "size_vram": 40,
+        "context_length": 4096,
+    }
+
+
+async def test_health_is_503_while_the_server_drains(session, url, dependencies):
+    async with session.get(f"{url}/healthz") as response:
+        assert (response.status, (await response.json())["status"]) == (200, "ok")
+
+    dependencies.lifecycle.is_draining = True
+
+    async with session.get(f"{url}/healthz") as response:
+        assert (response.status, (await response.json())["status"]) == (503, "draining")
