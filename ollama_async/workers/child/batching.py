@@ -37,6 +37,7 @@ _SHORT_TAIL = 32
 _WEIGHT_OF_NEW = 0.25
 _FADING = 0.998
 _HOPE = 0.6
+_DEARER = 1.25
 
 
 class Costs:
@@ -44,8 +45,9 @@ class Costs:
 
     A step is ``decode(streams) + tokens * prompt(tokens)``. The cost of a prompt token is kept by
     size class, and for steps without streams apart, where it carries the pass over the weights.
-    A class that was never seen is hoped to be better than the next smaller one, and estimates that
-    are not renewed fade slowly: so every size is tried, and again when the machine has changed.
+    A class that was never seen is hoped to be better than the next smaller one, none is believed to
+    be much worse than a smaller one, and estimates that are not renewed fade slowly: so every size
+    is tried, and again when the machine has changed.
     """
 
     def __init__(self) -> None:
@@ -61,7 +63,11 @@ class Costs:
         for size in costs:
             costs[size] *= _FADING
         rest_s = max(took_s - self.decode_s(streams), took_s / 10)
-        _blend(costs, _class_of(prompt_tokens), rest_s / prompt_tokens)
+        size = _class_of(prompt_tokens)
+        _blend(costs, size, rest_s / prompt_tokens)
+        for larger in costs:
+            if larger > size:
+                costs[larger] = min(costs[larger], costs[size] * _DEARER)
 
     def decode_s(self, streams: int) -> float:
         """A step that only decodes; from the nearest number of streams that was seen."""

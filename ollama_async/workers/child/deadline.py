@@ -27,6 +27,7 @@ CPU_LIMIT_S = 2.0
 GROWTH_LIMIT_BYTES = 512 << 20
 LAST_RESORT_S = 10.0
 _PERIOD_S = 0.02
+_TOO_LONG = "the model's chat template takes too long"
 _STATUS = Path("/proc/self/status")
 
 
@@ -61,6 +62,8 @@ class Deadline:
 
         :raises TemplateFailed: it was interrupted.
         """
+        if self._left_s <= 0:
+            raise TemplateFailed(_TOO_LONG)
         self._install()
         begun_s = time.thread_time()
         self._until_s = begun_s + self._left_s
@@ -101,7 +104,7 @@ class Deadline:
             self._reason = "the model's chat template needs too much memory"
             raise _Interrupted
         if time.thread_time() > self._until_s:
-            self._reason = "the model's chat template takes too long"
+            self._reason = _TOO_LONG
             raise _Interrupted
 
     def _put_off_last_resort(self) -> None:

@@ -1,0 +1,121 @@
+"""An engine whose answers show what its KV cache holds."""
+
+import pytest
+
+from ollama_async.workers.child.engines.port import EngineError, EngineFacts
+
+WORDS = 64
+END = WORDS
+
+
+class FakeEngine:
+    """Tokens are numbers below :data:`WORDS`; the next one is a function of all before it, so a
+    wrong or missing token in the cache, or one of another request, changes the answer.
+
+    ``length``: after so many tokens in the slot comes the end. ``failing``: slots whose steps fail.
+    """
+
+    def __init__(
+        self, slots=4, num_ctx=64, *, batch_size=64, length=None, can_trim=True, can_copy=True
+    ):
+        self.facts = EngineFacts(
+            slots=slots,
+            num_ctx=num_ctx,
+            vocab_size=WORDS + 1,
+            weights_bytes=1,
+            cache_bytes=1,
+            compute_bytes=1,
+            device_bytes=0,
+            chat_template="",
+            bos="",
+            eos="",
+            adds_bos=False,
+            can_shift=can_trim,
+            can_trim=can_trim,
+        )
+        self.batch_size = batch_size
+        self.length = length or (lambda _slot: False)
+        self.can_copy = can_copy
+        self.cache = [[] for _ in range(slots)]
+        self.begun = [False] * slots
+        self.steps = []
+        self.copies = []
+        self.failing = set()
+
+    def tokenize(self, text, **_options):
+        return [ord(letter) % WORDS for letter in text]
+
+    def piece(self, token):
+        return b"" if token == END else f"<{token}>".encode()
+
+    def is_end(self, token):
+        return token == END
+
+    def begin(self, slot, _sampling, _prompt):
+        assert not self.begun[slot]
+        self.begun[slot] = True
+
+    def end(self, slot):
+        assert self.begun[slot]
+        self.begun[slot] = False
+
+    def step(self, rows):
+        assert 0 < sum(len(row.tokens) for row in rows) <= self.batch_size
+        assert len({row.slot for row in rows}) == len(rows)
+        self.steps.append([(row.slot, len(row.tokens), row.samples) for row in rows])
+        if self.failing & {row.slot for row in rows}:
+            raise EngineError("out of order")
+        for row in rows:
+            assert self.begun[row.slot]
+            assert row.position == len(self.cache[row.slot])
+            self.cache[row.slot] += row.tokens
+            assert len(self.cache[row.slot]) <= self.facts.num_ctx
+        return [self._next(row.slot) for row in rows if row.samples]
+
+    def _next(self, slot):
+        return END if self.length(slot) else next_token(self.cache[slot])
+
+    def trim(self, slot, length):
+        if not self.facts.can_trim and length:
+            self.cache[slot] = []
+            return False
+        del self.cache[slot][length:]
+        return True
+
+    def copy(self, source, target, length):
+        self.copies.append((source, target, length))
+        self.cache[target] = self.cache[source][:length] if self.can_copy else []
+        return self.can_copy
+
+    def shift(self, slot, keep, discard):
+        assert 0 <= keep < keep + discard <= len(self.cache[slot])
+        del self.cache[slot][keep : keep + discard]
+
+    def close(self):
+        pass
+
+
+def next_token(cache):
+    state = 7
+    for token in cache:
+        state = (state * 31 + token + 1) % 1_000_003
+    return state % WORDS
+
+
+def answer_to(prompt, count):
+    """The text of ``count`` tokens after ``prompt``, computed afresh."""
+    cache, said = list(prompt), []
+    for _ in range(count):
+        said.append(next_token(cache))
+        cache.append(said[-1])
+    return "".join(f"<{token}>" for token in said)
+
+
+@pytest.fixture(scope="session")
+def fake_engine():
+    return FakeEngine
+
+
+@pytest.fixture(scope="session", name="answer_to")
+def _answer_to():
+    return answer_to

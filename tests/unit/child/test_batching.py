@@ -1,0 +1,128 @@
+"""The planner: limits that always hold, and what it makes of measured costs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.workers.child.batching import (
+    ALONE_S,
+    EFFICIENT_CHUNK,
+    FIXED_CHUNK,
+    MIN_CHUNK,
+    TARGET_S,
+    Batching,
+)
+
+observations = st.lists(
+    st.tuples(st.integers(0, 32), st.integers(0, 512), st.floats(0, 100)), max_size=30
+)
+
+
+@given(
+    observations,
+    st.integers(0, 32),
+    st.lists(st.integers(1, 10_000), max_size=40),
+    st.integers(48, 2048),
+    st.booleans(),
+)
+def test_every_plan_fits_the_batch_and_starves_no_prompt(seen, streams, waiting, batch, fixed):
+    batching = Batching(batch)
+    for decoding, tokens, took_s in seen:
+        if decoding or tokens:
+            batching.costs.observe(decoding, tokens, took_s)
+
+    chunks = batching.plan(streams, waiting, fixed=fixed)
+
+    assert len(chunks) == len(waiting)
+    assert all(0 <= chunk <= missing for chunk, missing in zip(chunks, waiting, strict=True))
+    assert streams + sum(chunks) <= batch
+    assert sum(chunks) >= min(MIN_CHUNK, sum(waiting))
+    unfinished = [i for i, chunk in enumerate(chunks) if chunk < waiting[i]]
+    assert not any(chunks[i] for i in range(len(chunks)) if unfinished and i > unfinished[0])
+
+
+class Machine:
+    """Steps that cost what they cost: a pass, streams, and prompt tokens by chunk size."""
+
+    def __init__(self, *, pass_s, stream_s, token_s, small_factor=2.0):
+        self.pass_s = pass_s
+        self.stream_s = stream_s
+        self.token_s = token_s
+        self.small_factor = small_factor
+
+    def step_s(self, streams, tokens):
+        factor = self.small_factor if tokens < EFFICIENT_CHUNK else 1.0
+        return self.pass_s + streams * self.stream_s + tokens * self.token_s * factor
+
+
+def settle(machine, streams, prompts, batch=512, rounds=300):
+    """The last chunks that are planned once the costs are known."""
+    batching = Batching(batch)
+    for _ in range(10):
+        batching.costs.observe(streams, 0, machine.step_s(streams, 0)) if streams else None
+    taken = []
+    for _ in range(rounds):
+        chunk = sum(batching.plan(streams, [100_000] * prompts))
+        batching.costs.observe(streams, chunk, machine.step_s(streams, chunk))
+        taken.append(chunk)
+    return taken[-50:]
+
+
+FAST = Machine(pass_s=0.005, stream_s=0.0005, token_s=0.0002)
+MIDDLE = Machine(pass_s=0.02, stream_s=0.002, token_s=0.0015)
+SLOW = Machine(pass_s=0.2, stream_s=0.01, token_s=0.02)
+
+
+@pytest.mark.parametrize(("machine", "streams"), [(FAST, 8), (MIDDLE, 8), (MIDDLE, 16)])
+def test_streams_do_not_wait_much_longer_than_the_target(machine, streams):
+    taken = settle(machine, streams, prompts=1)
+
+    assert all(machine.step_s(streams, chunk) <= 2.1 * TARGET_S for chunk in taken)
+    assert min(taken) >= EFFICIENT_CHUNK
+
+
+def test_a_small_chunk_is_taken_only_where_an_efficient_one_takes_too_long():
+    taken = settle(SLOW, 4, prompts=1)
+
+    assert sorted(taken)[25] == MIN_CHUNK
+
+
+def test_more_prompts_wait_longer_steps_are_taken():
+    one = sorted(settle(MIDDLE, 8, prompts=1))[25]
+    many = sorted(settle(MIDDLE, 8, prompts=8))[25]
+
+    assert many > one
+    assert MIDDLE.step_s(8, many) <= 2.1 * TARGET_S
+
+
+def test_alone_a_prompt_gets_the_whole_batch_where_that_is_fast_enough():
+    assert max(settle(FAST, 0, prompts=1)) == 512
+    taken = sorted(settle(MIDDLE, 0, prompts=1))[25]
+    assert EFFICIENT_CHUNK <= taken < 512
+    assert MIDDLE.step_s(0, taken) <= 1.2 * ALONE_S
+
+
+def test_a_machine_that_becomes_fast_is_believed():
+    batching = Batching(512)
+    for _ in range(50):
+        chunk = sum(batching.plan(4, [10_000]))
+        batching.costs.observe(4, chunk, SLOW.step_s(4, chunk))
+    for _ in range(400):
+        chunk = sum(batching.plan(4, [10_000]))
+        batching.costs.observe(4, chunk, FAST.step_s(4, chunk))
+
+    assert sum(batching.plan(4, [10_000])) > EFFICIENT_CHUNK
+
+
+def test_a_fixed_plan_does_not_depend_on_what_was_measured():
+    fresh, used = Batching(512), Batching(512)
+    for _ in range(10):
+        used.costs.observe(0, 64, 5.0)
+
+    assert fresh.plan(0, [300], fixed=True) == used.plan(0, [300], fixed=True) == [FIXED_CHUNK]
+
+
+def test_a_short_rest_of_a_prompt_comes_along():
+    assert Batching(512).plan(0, [80]) == [80]
+    assert Batching(512).plan(0, [70, 70]) == [70, 0]
+    assert Batching(70).plan(0, [80]) == [64]

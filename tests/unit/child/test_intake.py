@@ -1,0 +1,213 @@
+"""From requests to tokens."""
+
+import threading
+
+import pytest
+
+from ollama_async.conversation import Inference, Message, Prompt, Sampling, Usage
+from ollama_async.prompts.plain import PlainRenderer
+from ollama_async.workers.child.intake import TOO_LONG, Intake
+from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.messages import (
+    Cancel,
+    Detokenize,
+    Done,
+    Failed,
+    Submit,
+    Text,
+    Tokenize,
+    Tokens,
+)
+
+BOS = 63
+
+
+@pytest.fixture
+def engine(fake_engine):
+    """Puts a BOS in front, which is also written ``^``; a token for each letter."""
+
+    class WithBos(fake_engine):
+        def tokenize(self, text, *, add_special, parse_special):
+            ids = [BOS if letter == "^" and parse_special else ord(letter) % 50 for letter in text]
+            return [BOS, *ids] if add_special else ids
+
+        def piece(self, token):
+            return bytes([token])
+
+    import msgspec
+
+    engine = WithBos(num_ctx=32)
+    engine.facts = msgspec.structs.replace(engine.facts, bos="^", adds_bos=True)
+    return engine
+
+
+class Room:
+    def __init__(self, engine, renderer=None):
+        self.mailbox = Mailbox()
+        self.intake = Intake(
+            engine, renderer or PlainRenderer(), self.mailbox, lambda: lambda render: render()
+        )
+
+    def ask(self, inference, number=1):
+        submit = Submit(number, inference)
+        self.intake.put(submit)
+        self.intake.work_on(submit)
+        (entry,) = self.mailbox.take()
+        return entry
+
+
+@pytest.fixture
+def room(engine):
+    return Room(engine)
+
+
+def raw(text, **more):
+    return Prompt(raw=text, **more)
+
+
+def ids(text):
+    return [ord(letter) % 50 for letter in text]
+
+
+def request(prompt, sampling=None, **more):
+    return Inference(prompt, sampling or Sampling(), **more)
+
+
+@pytest.mark.parametrize("text", ["hi", "^hi", "^^hi"])
+def test_there_is_one_bos_whatever_the_text_begins_with(room, text):
+    assert room.ask(request(raw(text))).tokens == [BOS, *ids("hi")]
+
+
+def test_a_context_comes_first_and_brings_its_own_bos(room):
+    assert room.ask(request(raw("^hi", context=[BOS, 1]))).tokens == [BOS, 1, *ids("hi")]
+
+
+def test_messages_are_rendered(room):
+    prompt = Prompt(messages=[Message("system", "s"), Message("user", "why")])
+
+    assert room.ask(request(prompt)).tokens == [BOS, *ids("why")]
+
+
+@pytest.mark.parametrize(
+    ("num_predict", "limit"), [(-1, 320), (-2, 320), (5, 5), (0, 0), (320, 320), (321, 320)]
+)
+def test_an_answer_without_a_limit_ends_after_ten_contexts(room, num_predict, limit):
+    assert room.ask(request(raw("x"), Sampling(num_predict=num_predict))).limit == limit
+
+
+@pytest.mark.parametrize(("wish", "num_ctx"), [(0, 32), (16, 16), (99, 32), (1, 4)])
+def test_a_request_may_want_less_context(room, wish, num_ctx):
+    assert room.ask(request(raw("x"), num_ctx=wish)).num_ctx == num_ctx
+
+
+@pytest.mark.parametrize(("num_keep", "keep"), [(4, 5), (0, 1), (-1, 30), (99, 30)])
+def test_the_bos_is_always_kept(room, num_keep, keep):
+    assert room.ask(request(raw("x"), Sampling(num_keep=num_keep))).keep == keep
+
+
+def test_the_oldest_turns_are_dropped(room):
+    turns = [Message(role, "x" * 9) for role in ("user", "assistant") * 3]
+    prompt = Prompt(messages=[*turns, Message("user", "y")])
+
+    assert room.ask(request(prompt)).tokens == [BOS, *ids("x" * 18 + "y")]
+
+
+def test_the_middle_of_what_is_still_too_long_is_cut(room):
+    work = room.ask(request(raw("a" * 10 + "b" * 50), Sampling(num_keep=2)))
+
+    assert work.tokens == [BOS, *ids("aa"), *ids("b" * 15)]
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [
+        request(raw("x" * 40), shift=False),
+        request(raw("x" * 40, truncate=False)),
+        request(Prompt(messages=[Message("user", "x" * 40)], truncate=False)),
+        request(Prompt(messages=[Message("user", "x" * 40)]), shift=False),
+        request(raw("x" * 31), shift=False),
+    ],
+)
+def test_what_must_not_be_cut_and_does_not_fit_is_refused(room, inference):
+    assert room.ask(inference) == Failed(1, "context_exceeded", TOO_LONG)
+
+
+@pytest.mark.parametrize(
+    ("inference", "reason"),
+    [
+        (request(raw("x", context=[65])), "context"),
+        (request(raw("x", context=[-1])), "context"),
+        (request(Prompt(messages=[Message("user", "x", images=[b"i"])])), "images"),
+        (request(raw("x"), Sampling(stop=["x"] * 1000)), "stop"),
+        (request(raw("x"), Sampling(stop=["x" * 100_000])), "stop"),
+    ],
+)
+def test_bad_requests_are_refused_with_a_reason(room, inference, reason):
+    failed = room.ask(inference)
+
+    assert (failed.id, failed.code) == (1, "bad_request")
+    assert reason in failed.message
+
+
+def test_an_empty_prompt_is_refused_where_there_is_no_bos(fake_engine):
+    assert Room(fake_engine()).ask(request(raw(""))) == Failed(
+        1, "bad_request", "the prompt is empty"
+    )
+
+
+def test_tokens_and_text(room):
+    room.intake.work_on(Tokenize(-1, "^h", add_special=True))
+    room.intake.work_on(Detokenize(-2, [104, 0xC3]))
+    room.intake.work_on(Detokenize(-3, [60, 50]))
+
+    failed = Failed(-2, "bad_request", "context holds tokens that this model does not have")
+    assert room.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]
+
+
+def test_a_cancel_ends_what_has_not_been_rendered(room):
+    room.intake.put(Submit(1, request(raw("x"))))
+    room.intake.cancel(Cancel(1))
+    room.intake.work_on(Submit(1, request(raw("x"))))
+
+    assert room.mailbox.take() == [Done(1, "cancel", Usage())]
+
+
+def test_a_cancel_during_the_rendering_ends_the_request_at_once(engine):
+    class Cancelled:
+        def render(self, _prompt):
+            room.intake.cancel(Cancel(1))
+            return "x"
+
+    room = Room(engine, Cancelled())
+
+    assert room.ask(request(Prompt())) == Done(1, "cancel", Usage())
+
+
+def test_a_cancel_after_that_is_for_the_step_thread(room):
+    assert isinstance(room.ask(request(raw("x"))), Work)
+    room.intake.cancel(Cancel(1))
+
+    assert room.mailbox.take() == [Cancel(1)]
+
+
+def test_a_full_mailbox_makes_its_writers_wait():
+    mailbox = Mailbox(limit=2)
+    for number in (1, 2):
+        mailbox.put(Cancel(number))
+    writer = threading.Thread(target=mailbox.put, args=(Cancel(3),))
+    writer.start()
+    taken = []
+    while len(taken) < 3:
+        mailbox.wait(5)
+        taken += mailbox.take()
+    writer.join()
+
+    assert taken == [Cancel(1), Cancel(2), Cancel(3)]
+
+
+def test_a_woken_mailbox_is_waited_for_no_more():
+    mailbox = Mailbox()
+    mailbox.wake()
+    mailbox.wait(60)
+
+    assert mailbox.take() == []

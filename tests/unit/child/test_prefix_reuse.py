@@ -1,0 +1,72 @@
+"""How much two prompts share, and what slots make of it."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ollama_async.workers.child.prefix import shared_length
+from ollama_async.workers.child.slots import Slots
+
+tokens = st.lists(st.integers(0, 3), max_size=100)
+
+
+@given(tokens, tokens, tokens)
+@example([], [], [])
+def test_the_shared_beginning_is_as_long_as_it_is(same, one, other):
+    one, other = same + one, same + other
+    truth = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        truth += 1
+
+    assert shared_length(one, other) == shared_length(other, one) == truth
+
+
+def filled(engine, *contents):
+    slots = Slots(engine)
+    for slot, content in zip(slots._all, contents, strict=False):
+        slot.tokens = list(content)
+        engine.cache[slot.index] = list(content)
+        slot.used_at = slot.index + 1
+    slots._uses = len(contents)
+    return slots
+
+
+def test_a_conversation_gets_its_slot_and_a_stranger_an_empty_one(fake_engine):
+    slots = filled(fake_engine(num_ctx=500), [1] * 100, [2] * 100)
+
+    assert slots.take([1] * 100 + [5], reuse=True).index == 0
+    assert slots.take([1] * 100 + [5], reuse=True).index == 2
+    assert slots.take([1] * 100 + [5], reuse=True).index == 3
+    assert slots.take([1] * 100 + [5], reuse=True).index == 1
+    assert slots.take([7], reuse=True) is None
+
+
+def test_the_slot_unused_for_longest_goes_first(fake_engine):
+    slots = filled(fake_engine(slots=3, num_ctx=500), [1] * 100, [2] * 100, [3] * 100)
+    slot = slots.take([1] * 100, reuse=True)
+    slots.release(slot)
+
+    assert slots.take([9], reuse=True).index == 1
+
+
+def test_a_slot_is_not_given_away_for_a_small_share(fake_engine):
+    slots = filled(fake_engine(slots=2, num_ctx=500), [1] * 40 + [2] * 200, [3] * 10)
+    slots.release(slots.take([3] * 10, reuse=True))  # slot 0 is the stalest now
+    prompt = [1] * 40 + [5] * 3
+    slots._all[0].used_at = 99
+
+    slot = slots.take(prompt, reuse=True)
+
+    assert slot.index == 1
+    assert slots.prepare(slot, prompt, reuse=True) == 40
+    assert slot.tokens == [1] * 40
+
+
+def test_nothing_is_reused_where_that_is_not_wanted(fake_engine):
+    engine = fake_engine(num_ctx=500)
+    slots = filled(engine, [1] * 100)
+    slot = slots._all[0]
+
+    assert slots.prepare(slot, [1] * 100, reuse=False) == 0
+    assert engine.cache[0] == []
