@@ -36,23 +36,23 @@ class Wrapper:
                 self._column = 0
                 self._end_word()
                 return "\n"
-            shown = self._next_line() + character
+            shown = self._next_line(columns) + character
         self._column += columns
         if character in " \t":
             self._end_word()
-        else:
+        elif columns or self._word:  # an accent on a blank stays there
             self._word += character
             self._word_columns += columns
         return shown
 
-    def _next_line(self) -> str:
-        """Move the word begun to a new line; one that fills the line is broken where it is."""
-        if self._word_columns == self._column:
+    def _next_line(self, columns: int) -> str:
+        """Move the word begun, with room for ``columns`` more, to a new line; break a word that
+        would not fit there either.
+        """
+        if self._word_columns + columns > self._limit:
             self._column = 0
             self._end_word()
             return "\n"
-        if not self._word_columns:  # nothing but accents, which stay where they are
-            self._end_word()
         back = f"\x1b[{self._word_columns}D" if self._word else ""
         self._column = self._word_columns
         return f"{back}\x1b[K\n{self._word}"

@@ -159,7 +159,5 @@ def test_a_conversation_wraps_words_and_ends_as_people_expect(terminal, server):
     terminal.types(b"\x03")
     terminal.shows(b">>> ")
     assert server.hung_up.wait(DEADLINE_S)
-    terminal.types(b"\x03")
-    terminal.shows(b"Use Ctrl + d or /bye to exit.\r\n>>> ")
-    terminal.types(b"\x04")
+    terminal.types(b"/bye\n")
     assert terminal.process.wait(DEADLINE_S) == 0
