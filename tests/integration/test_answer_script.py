@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.engine]
 def start(request, environment):
     """A function that starts the script for a model."""
 
-    def run(model, *words):
+    def run(model, *words, **variables):
         script = request.config.rootpath / "scripts" / "answer.py"
         return subprocess.Popen(
             [sys.executable, "-P", script, model, *words],
-            env=environment,
+            env={**environment, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -71,3 +71,19 @@ def test_a_missing_file_is_named(start, tmp_path):
         _, log = process.communicate(timeout=30)
     assert process.returncode == 2
     assert b"nothing.gguf" in log
+
+
+def test_without_its_fast_kernels_the_engine_still_answers(start, tmp_path):
+    model = write_tiny_model(tmp_path / "short.gguf", context=64, quantization="Q8_0")
+    with start(model, "the people", OLLAMA_ASYNC_PROBE_FAULT="crash-fast") as process:
+        text, log = process.communicate(timeout=55)
+    assert process.returncode == 0, log
+    assert len(text.split()) > 20
+
+
+def test_an_engine_that_crashes_is_an_error_that_names_the_cure(start, tiny_model):
+    with start(tiny_model, OLLAMA_ASYNC_PROBE_FAULT="crash-all") as process:
+        _, log = process.communicate(timeout=55)
+    assert process.returncode == 1
+    assert b"SIGSEGV" in log
+    assert b"ollama-async engine build" in log
