@@ -43,9 +43,12 @@ def boundary(guards: Guards, metrics: Metrics) -> Callable[..., Awaitable[web.St
         try:
             response = await _answered(request, handler, guards)
             code = response.status
-            return response
+        except web.HTTPException as answer:
+            code = answer.status
+            raise
         finally:
             metrics.request(_endpoint(request), code, began_at)
+        return response
 
     return guarded
 

@@ -17,9 +17,11 @@ our host name, FQDN    yes                                yes
 ``*.localhost``,       yes                                yes
 ``*.local``,
 ``*.internal``
-name without a dot     no                                 yes: ``http://ollama:11434`` in a
-                                                          container network; no page on the
-                                                          internet has such a name
+name without a dot,    no                                 yes: a container's or a router's name;
+``*.lan``, ``*.home``,                                    none of these can be registered, so no
+``*.home.arpa``,                                          stranger's page has one
+``*.corp``, ``*.svc``,
+``*.intranet``
 host of an origin in   yes                                yes
 ``OLLAMA_ORIGINS``
 any other name         403                                403
@@ -48,6 +50,7 @@ BUILT_IN_ORIGINS = (
     *(f"{shell}://*" for shell in ("app", "file", "tauri", "vscode-webview", "vscode-file")),
 )
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+_NETWORK_SUFFIXES = (".lan", ".home", ".home.arpa", ".corp", ".svc", ".intranet")
 
 _METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _STAINLESS = (
@@ -121,7 +124,9 @@ class Guards:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
-            return not self._is_local and "." not in host and ":" not in host
+            if self._is_local or ":" in host:
+                return False
+            return "." not in host or host.endswith(_NETWORK_SUFFIXES)
         return (
             not self._is_local
             or address.is_loopback

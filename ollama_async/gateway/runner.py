@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 KEEPALIVE_S = 75.0
 """How long an idle connection stays open: longer than the pools of usual clients and proxies."""
@@ -15,10 +18,18 @@ def build_runner(application: web.Application, *, shutdown_grace_s: float) -> we
     failing write would ever tell. ``shutdown_grace_s`` is what running answers get in ``cleanup``.
     There is no access log; the metrics count requests, and a line for each costs 30 µs.
     """
+    logger = logging.getLogger("ollama_async.gateway.http")
+    logger.addFilter(_is_ours)
     return web.AppRunner(
         application,
+        logger=logger,
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=KEEPALIVE_S,
         shutdown_timeout=shutdown_grace_s,
     )
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for bytes that are no HTTP: anyone could fill the log with their tracebacks."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

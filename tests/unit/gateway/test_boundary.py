@@ -108,6 +108,18 @@ async def test_a_bug_after_the_first_byte_cuts_the_connection(broken_url, caplog
     assert len([each for each in caplog.records if each.levelno >= logging.ERROR]) == 1
 
 
+async def test_bytes_that_are_no_http_do_not_fill_the_log(url, caplog):
+    host, port = url.removeprefix("http://").split(":")
+    for garbage in (b"\x16\x03\x01 tls \r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(garbage)
+        answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+        writer.close()
+        assert b" 400 " in answer.splitlines()[0]
+
+    assert not caplog.records
+
+
 async def test_a_body_over_the_limit_is_413(session, url, monkeypatch):
     monkeypatch.setattr(body, "BODY_LIMIT_BYTES", 100)
 

@@ -66,6 +66,8 @@ def test_other_pages_are_not(origin):
         ("host.docker.internal:11434", True, True),
         ("x.localhost", True, True),
         ("ollama:11434", False, True),
+        ("gpu.lan", False, True),
+        ("ollama.default.svc:11434", False, True),
         ("llm.example:8443", True, True),
         ("evil.example", False, False),
         ("127.0.0.1.evil.example", False, False),

@@ -1,0 +1,162 @@
+"""An outbox under every order of pieces, turns of the loop, and a client that reads or does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.conversation import Usage
+from ollama_async.errors import WorkerDied
+from ollama_async.gateway.outbox import MERGE_ABOVE, Flusher, Outbox
+from ollama_async.gateway.tally import Tally
+from ollama_async.gateway.voices import GenerateVoice
+from ollama_async.queue.port import Finish
+
+END = Finish("stop", Usage(), [])
+
+
+class Wire:
+    """A request, its protocol and its transport in one; ``writing_paused`` is the test's to set."""
+
+    class version:  # noqa: N801  # plays aiohttp's attribute
+        minor = 0
+
+    def __init__(self) -> None:
+        self.transport = self.protocol = self
+        self.writing_paused = False
+        self.is_gone = False
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        assert not self.writing_paused, "written to a client that does not read"
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.is_gone
+
+    @property
+    def texts(self) -> list[str]:
+        return [json.loads(line)["response"] for line in self.written.splitlines()]
+
+
+def an_outbox(*, is_streamed: bool = True) -> Outbox:
+    return Outbox(GenerateVoice("m"), Tally((1.0,)), Flusher(), is_streamed=is_streamed)
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.text("abcü\n", min_size=1, max_size=3),
+        st.sampled_from(["<turn>", "<slow>", "<reads>"]),
+    ),
+    max_size=60,
+)
+
+
+@given(OPERATIONS)
+def test_no_text_is_lost_doubled_or_reordered(operations):
+    async def play() -> tuple[str, str]:
+        wire, outbox, said = Wire(), an_outbox(), ""
+        outbox.attach(wire)
+        for operation in operations:
+            if operation == "<turn>":
+                await turn()
+            elif operation == "<slow>":
+                wire.writing_paused = True
+            elif operation == "<reads>":
+                wire.writing_paused = False
+                outbox.attach(wire)
+            else:
+                said += operation
+                outbox.text(operation)
+        await turn()
+        return said, "".join(wire.texts) + outbox.take()
+
+    said, got = asyncio.run(play())
+    assert got == said
+
+
+async def test_pieces_of_different_turns_are_objects_of_their_own():
+    wire, outbox = Wire(), an_outbox()
+    outbox.attach(wire)
+    for piece in "abc":
+        outbox.text(piece)
+        await turn()
+    assert wire.texts == ["a", "b", "c"]
+
+
+async def test_a_few_pieces_of_one_turn_stay_objects_and_many_merge():
+    wire, outbox = Wire(), an_outbox()
+    outbox.attach(wire)
+    for _ in range(MERGE_ABOVE):
+        outbox.text("a")
+    await turn()
+    for _ in range(MERGE_ABOVE + 1):
+        outbox.text("b")
+    await turn()
+    assert wire.texts == ["a"] * MERGE_ABOVE + ["b" * (MERGE_ABOVE + 1)]
+
+
+async def test_a_slow_client_wakes_the_handler_and_gets_what_gathered_as_one_object():
+    wire, outbox = Wire(), an_outbox()
+    outbox.attach(wire)
+    waiting = asyncio.ensure_future(outbox.wake())
+    await turn()
+    wire.writing_paused = True
+    outbox.text("a")
+    await asyncio.wait_for(waiting, 10)
+    outbox.text("b")
+    assert wire.texts == []
+
+    wire.writing_paused = False
+    outbox.attach(wire)
+    assert wire.texts == ["ab"]
+
+
+async def test_a_client_that_is_gone_cannot_be_attached():
+    wire, outbox = Wire(), an_outbox()
+    wire.is_gone = True
+    with pytest.raises(ConnectionResetError):
+        outbox.attach(wire)
+
+
+async def test_an_outbox_that_is_not_streamed_wakes_at_the_end_only():
+    outbox = an_outbox(is_streamed=False)
+    waiting = asyncio.ensure_future(outbox.wake())
+    outbox.text("a")
+    outbox.text("b")
+    await turn()
+    assert not waiting.done()
+    outbox.finished(END)
+    await asyncio.wait_for(waiting, 10)
+    assert outbox.take() == "ab"
+
+
+async def test_a_cancelled_wait_can_be_waited_for_again():
+    outbox = an_outbox()
+    waiting = asyncio.ensure_future(outbox.wake())
+    await turn()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    outbox.failed(WorkerDied("x"))
+    await asyncio.wait_for(outbox.wake(), 10)
+    assert outbox.has_ended
+
+
+async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
+    gaps = Tally((1.0,))
+    outbox = Outbox(GenerateVoice("m"), gaps, Flusher(), is_streamed=False)
+    outbox.text("a")
+    outbox.text("b")
+    assert outbox.may_restart()
+    assert outbox.first_at is None
+    outbox.text("c")
+    assert sum(gaps.counts) == 1
+    assert outbox.take() == "c"
