@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 CPU_LIMIT_S = 2.0
 GROWTH_LIMIT_BYTES = 512 << 20
-LAST_RESORT_S = 10.0
+LAST_RESORT_S = 5.0
 _PERIOD_S = 0.02
 _TOO_LONG = "the model's chat template takes too long"
 _STATUS = Path("/proc/self/status")

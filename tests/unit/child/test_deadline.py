@@ -27,8 +27,10 @@ LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% end
     "template",
     [
         LOOP,
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
-        "{{ f(90) }}",
+        (
+            "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
+            "{{ f(90) }}"
+        ),
         "{{ range(99999) | map('string') | map('length') | list | length }}" + LOOP,
     ],
 )
