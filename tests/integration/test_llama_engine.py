@@ -337,9 +337,16 @@ def test_tokens_that_do_not_exist_are_an_error_not_a_crash(engine, token):
     assert engine.trim(0, 0)
 
 
-def test_a_step_larger_than_the_batch_is_an_error(engine):
-    with pytest.raises(EngineError):
-        engine.step([Row(0, [70] * 2000, 0, samples=False)])
+@pytest.mark.parametrize("count", [0, 600, 2000])
+def test_a_step_of_no_or_too_many_tokens_is_an_error(engine, count):
+    rows = [Row(slot, [70] * (count // SLOTS), 0, samples=False) for slot in range(SLOTS)]
+    with pytest.raises(EngineError, match="a step of"):
+        engine.step(rows)
+
+
+def test_a_full_batch_fits(engine):
+    rows = [Row(slot, [70] * 128, 0, samples=False) for slot in range(SLOTS)]
+    assert engine.step(rows) == []
 
 
 @pytest.mark.parametrize("cache_type", ["f16", "f32", "q8_0"])

@@ -1,18 +1,14 @@
 """Engine ``llama_cpp``: GGUF models through llama-cpp-python's low-level API.
 
 The kernels, the tokenizer, the samplers and the KV cache are the library's. What is ours: one
-batch for all sequences, and knowing how the library splits it. With a KV buffer per sequence it
-evaluates together only sequences whose numbers follow each other without a gap, and only as many
-tokens of each as the shortest has; every such group is one pass over the weights. So rows are
-sorted by slot, and a small gap of idle slots between decoding ones is bridged with a throw-away
-token that is forgotten again: a row more costs less than a pass more.
+batch for all sequences, and knowing how the library splits it (:mod:`.llama_grouping`). Rows are
+sorted by slot; throw-away rows in idle slots are forgotten as soon as the step is done.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -20,15 +16,17 @@ import numpy as np
 
 from ollama_async.conversation import Sampling
 from ollama_async.workers.child.engines.llama_batch import Batch
+from ollama_async.workers.child.engines.llama_grouping import (
+    ACCELERATOR_COST,
+    CPU_COST,
+    slots_to_bridge,
+)
 from ollama_async.workers.child.engines.llama_loading import open_context, open_model
 from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
 from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
 from ollama_async.workers.child.engines.port import EngineError, EngineFacts, Progress, Row
 from ollama_async.workers.spec import LoadSpec
-
-_BRIDGED_GAP = 4
-"""Idle slots that cost less as throw-away rows than another pass (measured: bench/README.md)."""
 
 _FAILURES = {
     1: "no room in the KV cache",
@@ -63,11 +61,12 @@ class LlamaCpp:
         self._memory = lib.llama_get_memory(context)
         self._vocabulary = Vocabulary(model)
         self._window: int = lib.llama_model_n_swa(model)
-        self._batch = Batch(lib.llama_n_batch(context) + spec.slots, spec.slots)
+        self._batch = Batch(lib.llama_n_batch(context), spec.slots)
         self._candidates = Candidates(self._vocabulary.size)
         self._samplers: list[Sampler | None] = [None] * spec.slots
         self._logits = _LogitsView(spec.slots, self._vocabulary.size)
         self.facts = self._find_facts(spec, journal)
+        self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._vocabulary.tokenize
         self.piece = self._vocabulary.piece
         self.is_end = self._vocabulary.is_end
@@ -146,22 +145,14 @@ class LlamaCpp:
         return tokens
 
     def _find_bridges(self, ordered: Sequence[Row]) -> list[Row]:
-        """Throw-away rows for small gaps between slots that decode one token each."""
-        if ordered[-1].slot - ordered[0].slot < len(ordered) or not self.facts.can_trim:
+        """Throw-away rows that join what would else be passes of their own."""
+        if not self.facts.can_trim:
             return []
-        bridges: list[Row] = []
-        for left, right in pairwise(ordered):
-            gap = right.slot - left.slot - 1
-            if not 0 < gap <= _BRIDGED_GAP or len(left.tokens) > 1 or len(right.tokens) > 1:
-                continue
-            idle = range(left.slot + 1, right.slot)
-            lengths = [self._length(slot) for slot in idle]
-            if max(lengths) < self.facts.num_ctx:
-                bridges += [
-                    Row(slot, (0,), length, samples=False)
-                    for slot, length in zip(idle, lengths, strict=True)
-                ]
-        return bridges
+        slots = slots_to_bridge(ordered, self._pass_cost, self._has_room)
+        return [Row(slot, (0,), self._length(slot), samples=False) for slot in slots]
+
+    def _has_room(self, slot: int) -> bool:
+        return self._length(slot) < self.facts.num_ctx
 
     def _length(self, slot: int) -> int:
         return int(lib.llama_memory_seq_pos_max(self._memory, slot)) + 1

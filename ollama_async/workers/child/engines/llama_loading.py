@@ -75,7 +75,8 @@ def open_context(spec: LoadSpec, model: Any, journal: Journal) -> Any:
     params = lib.llama_context_default_params()
     params.n_ctx = spec.num_ctx * spec.slots
     params.n_seq_max = spec.slots
-    params.n_batch = params.n_ubatch = spec.batch_size
+    params.n_batch = spec.batch_size + spec.slots  # room for the engine's own throw-away rows
+    params.n_ubatch = spec.batch_size
     params.n_outputs_max = spec.slots  # one row of logits per sequence; the default is n_batch
     params.n_threads = params.n_threads_batch = spec.threads or len(os.sched_getaffinity(0))
     params.flash_attn_type = _FLASH_ATTENTION[spec.flash_attention]
