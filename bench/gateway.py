@@ -27,15 +27,14 @@ PACE = 50
 
 def scripts(folder: Path, streams: int) -> Path:
     """Models: ``fast`` (as fast as it goes), ``paced`` (50 tokens/s a stream), ``busy``."""
-    base = {"text": "", "tokens": [PIECE] * 10, "slots": streams, "num_ctx": 1 << 30}
-    del base["text"]
+    base = {"tokens": [PIECE], "repeat": True, "slots": streams, "num_ctx": 1 << 30}
     path = folder / "scripts.json"
     path.write_text(
         json.dumps(
             {
-                "fast": {**base, "repeat": True},
-                "paced": {**base, "repeat": True, "tokens_per_second": PACE},
-                "busy": {**base, "repeat": True, "tokens_per_second": 1, "slots": 1},
+                "fast": base,
+                "paced": {**base, "tokens_per_second": PACE},
+                "busy": {**base, "tokens_per_second": 1, "slots": 1},
             }
         )
     )
@@ -43,7 +42,8 @@ def scripts(folder: Path, streams: int) -> Path:
 
 
 def body(model: str, tokens: int) -> dict[str, Any]:
-    return {"model": model, "prompt": "go", "options": {"num_predict": tokens}}
+    messages = [{"role": "user", "content": "go"}]
+    return {"model": model, "messages": messages, "options": {"num_predict": tokens}}
 
 
 async def run_streams(
@@ -51,17 +51,16 @@ async def run_streams(
 ) -> dict[str, Any]:
     """All streams at once, ``tokens`` each; what they saw and what they cost."""
     connections = [await load.connect(server.port) for _ in range(streams)]
-    await connections[0].post("/api/generate", body(model, 1))
+    await connections[0].post("/api/chat", body(model, 1))
     gateway_before, worker_before = server.cpu_s()
     start = time.perf_counter()
     answers = await asyncio.gather(
-        *(stream.post("/api/generate", body(model, tokens)) for stream in connections)
+        *(stream.post("/api/chat", body(model, tokens)) for stream in connections)
     )
     seconds = time.perf_counter() - start
     gateway_after, worker_after = server.cpu_s()
     for stream in connections:
-        assert stream.transport is not None
-        stream.transport.close()
+        stream.close()
     total = sum(answer.tokens for answer in answers)
     assert total == streams * tokens, (total, [a.status for a in answers][:3])
     return {
@@ -77,13 +76,12 @@ async def run_streams(
 async def first_tokens(server: report.Server, count: int) -> dict[str, Any]:
     """One client, an idle server: time to the first byte of the answer."""
     stream = await load.connect(server.port)
-    await stream.post("/api/generate", body("fast", 1))
+    await stream.post("/api/chat", body("fast", 1))
     waits = []
     for _ in range(count):
-        answer = await stream.post("/api/generate", body("fast", 4))
+        answer = await stream.post("/api/chat", body("fast", 4))
         waits.append((answer.first - answer.sent) * 1e3)
-    assert stream.transport is not None
-    stream.transport.close()
+    stream.close()
     return {
         "requests": count,
         "p50 ms": load.percentile(waits, 0.5),
@@ -93,11 +91,7 @@ async def first_tokens(server: report.Server, count: int) -> dict[str, Any]:
 
 async def rejections(server: report.Server, clients: int, seconds: float) -> dict[str, Any]:
     """One slot taken, no queue: how many 503 a second ``clients`` can be told."""
-    holder = await load.connect(server.port)
-    held = asyncio.ensure_future(holder.post("/api/generate", body("busy", 1000)))
-    probe = await load.connect(server.port)
-    while (await probe.post("/api/generate", body("busy", 1))).status != 503:
-        pass
+    holder, held = await _hold_the_slot(server)
     until = time.perf_counter() + seconds
     count = 0
 
@@ -105,11 +99,10 @@ async def rejections(server: report.Server, clients: int, seconds: float) -> dic
         nonlocal count
         stream = await load.connect(server.port)
         while time.perf_counter() < until:
-            answer = await stream.post("/api/generate", body("busy", 1))
+            answer = await stream.post("/api/chat", body("busy", 1))
             assert answer.status == 503, answer
             count += 1
-        assert stream.transport is not None
-        stream.transport.close()
+        stream.close()
 
     before, _ = server.cpu_s()
     start = time.perf_counter()
@@ -117,14 +110,24 @@ async def rejections(server: report.Server, clients: int, seconds: float) -> dic
     took = time.perf_counter() - start
     after, _ = server.cpu_s()
     held.cancel()
-    for stream in (holder, probe):
-        assert stream.transport is not None
-        stream.transport.close()
+    holder.close()
     return {
         "clients": clients,
         "503/s": round(count / took),
         "us each": (after - before) / count * 1e6,
     }
+
+
+async def _hold_the_slot(server: report.Server) -> tuple[load.Stream, asyncio.Future[load.Answer]]:
+    """A connection whose answer takes the only slot, and goes on."""
+    while True:
+        holder = await load.connect(server.port)
+        held = asyncio.ensure_future(holder.post("/api/chat", body("busy", 1000)))
+        await holder.began.wait()
+        await asyncio.sleep(0)
+        if not held.done():
+            return holder, held
+        holder.close()
 
 
 async def measure(streams: list[int], seconds: float) -> dict[str, Any]:

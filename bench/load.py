@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 
 @dataclass
@@ -34,10 +34,11 @@ class Answer:
 
 
 class Stream(asyncio.Protocol):
-    """One connection that answers one request at a time."""
+    """One connection that answers one request at a time; ``began``: its first bytes have come."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
+        self.began = asyncio.Event()
         self._answer: Answer | None = None
         self._done: asyncio.Future[Answer] | None = None
         self._head = b""
@@ -48,18 +49,22 @@ class Stream(asyncio.Protocol):
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_exception(error or ConnectionResetError("closed by the server"))
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
 
     async def post(self, path: str, body: dict[str, Any], *, keeps_text: bool = False) -> Answer:
         """Send one request and wait for the end of its answer."""
         assert self.transport is not None
         payload = json.dumps(body).encode()
         self._done = asyncio.get_running_loop().create_future()
+        self.began.clear()
         self._head, self._tail, self._body = b"", b"", []
         self._keeps_text = keeps_text
         self._answer = Answer(sent=time.perf_counter())
@@ -75,6 +80,7 @@ class Stream(asyncio.Protocol):
             data = self._read_head(answer, data)
         if not data:
             return
+        self.began.set()
         _note_arrival(answer)
         answer.objects += data.count(b"}\n")
         if self._keeps_text:
