@@ -73,21 +73,18 @@ class Line:
 
     def first(self, is_served: Callable[[Ticket], bool]) -> Ticket | None:
         """Whose turn it is among the clients whose first ticket ``is_served``; it stays in line."""
+        return next(filter(is_served, self.heads()), None)
+
+    def heads(self) -> Iterator[Ticket]:
+        """Each client's first ticket, in the order of turns. Nobody behind them can be next."""
         for tickets in self._clients.values():
-            head = next(iter(tickets.values()))
-            if is_served(head):
-                return head
-        return None
+            yield next(iter(tickets.values()))
 
     def serve(self, ticket: Ticket) -> None:
         """The ticket that :meth:`first` named leaves, and its client goes behind all others."""
         self.leave(ticket)
         if ticket.request.client in self._clients:
             self._clients.move_to_end(ticket.request.client)
-
-    def oldest(self, counts: Callable[[Ticket], bool]) -> Ticket | None:
-        """The ticket that came first of those that count. O(length)."""
-        return min(filter(counts, self), key=lambda ticket: ticket.id, default=None)
 
     def _count(self, ticket: Ticket, change: int) -> None:
         self._length += change

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from ollama_async.errors import LoadFailed
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.port import Needs, Target
 
@@ -50,6 +51,43 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         gpus = sum(device != CPU for device in self.capacity)
         return self.max_loaded or _MODELS_PER_DEVICE * max(1, gpus)
 
-    def is_possible(self, plan: Plan) -> bool:
-        """Whether the plan fits a machine on which nothing else is loaded."""
-        return all(need <= self.capacity.get(device, 0) for device, need in plan.demand.items())
+
+class Plans:
+    """A planner, asked within limits."""
+
+    def __init__(self, limits: Limits, planner: Planner) -> None:
+        self._capacity = limits.capacity
+        self._planner = planner
+
+    def possible(self, target: Target, needs: Needs) -> list[Plan]:
+        """The plans that fit a machine on which nothing else is loaded, best first.
+
+        :raises LoadFailed: there is none.
+        :raises ServerError: the planner's own reason.
+        """
+        plans = self._planner(target, needs)
+        possible = [plan for plan in plans if not any(self._gaps(plan))]
+        if not possible:
+            raise LoadFailed(self._why_not(plans))
+        return possible
+
+    def _gaps(self, plan: Plan) -> Iterator[tuple[int, int, int]]:
+        """Bytes that are missing, needed and there, for each device that is too small."""
+        for device, need in plan.demand.items():
+            capacity = self._capacity.get(device, 0)
+            if need > capacity:
+                yield need - capacity, need, capacity
+
+    def _why_not(self, plans: Sequence[Plan]) -> str:
+        """Ollama's sentence, about the device that comes nearest."""
+        gaps = [gap for plan in plans for gap in self._gaps(plan)]
+        if not gaps:
+            return "no device can hold the model with these options"
+        _, need, capacity = min(gaps)
+        return (
+            f"model requires more system memory ({_gib(need)}) than is available ({_gib(capacity)})"
+        )
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 30):.1f} GiB"

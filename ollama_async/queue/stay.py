@@ -87,3 +87,12 @@ class Stay:
         self.ready_at = self.idle_since = now
         turn_s = min(high, max(low, _TURN_PER_LOAD * (now - self.load_began_at)))
         self.turn_ends_at = now + turn_s
+
+    def note_use(self, target: Target, keep_alive_s: float | None, now: float) -> None:
+        """A request begins: the model has the name by which it was asked for last, and is kept for
+        as long as was said last.
+        """
+        self.target = target
+        self.idle_since = now
+        if keep_alive_s is not None:
+            self.keep_alive_s = keep_alive_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 
 import msgspec
@@ -13,11 +13,12 @@ from ollama_async.queue.plan import Plan
 from ollama_async.queue.room import Room
 from ollama_async.queue.stay import Stay
 from ollama_async.queue.ticket import Ticket
-from ollama_async.queue.wishes import contradicts, outgrows
+from ollama_async.queue.wishes import contradicts
 
 
 class Want(msgspec.Struct, frozen=True):
-    """A load that is called for. ``first`` is the oldest ticket that needs it, which sets its rank.
+    """A load that is called for. ``first`` is the oldest ticket that needs it of those who are next
+    of their client: it sets the want's rank, and whatever is loaded for it has somebody to serve.
 
     ``own``: the stay that it replaces, if the model is there but does not suit. ``is_growth``: it
     is about a larger context at least, which cannot go to and fro, so ``own`` gets no more turn.
@@ -50,28 +51,24 @@ class Way(msgspec.Struct, frozen=True):
 
 def find(lines: Mapping[str, Line], current: Mapping[str, Stay]) -> list[Want]:
     """All wants, oldest first. A model that is leaving is wanted again when it is gone."""
-    wants = []
-    for key, line in lines.items():
-        own = current.get(key)
-        if own is None:
-            first = line.oldest(lambda _: True)
-        elif own.leaving or all(own.suits(wish) for wish in line.wishes):
-            continue
-        else:
-            first = _oldest_unsuited(line, own)
-        if first is not None:
-            wants.append(Want(first, line, own, own is not None and _is_growth(line, own)))
-    return sorted(wants, key=lambda want: want.first.id)
+    wants = (_find(line, current.get(key)) for key, line in lines.items())
+    return sorted((want for want in wants if want), key=lambda want: want.first.id)
 
 
-def _oldest_unsuited(line: Line, own: Stay) -> Ticket | None:
-    return line.oldest(lambda ticket: not own.suits(ticket.needs))
+def _find(line: Line, own: Stay | None) -> Want | None:
+    if own is None:
+        return Want(_oldest(line.heads()), line)
+    if own.leaving or all(own.suits(wish) for wish in line.wishes):
+        return None
+    unsuited = [ticket for ticket in line.heads() if not own.suits(ticket.needs)]
+    if not unsuited:
+        return None
+    is_growth = any(not contradicts(ticket.needs, own.wish) for ticket in unsuited)
+    return Want(_oldest(unsuited), line, own, is_growth)
 
 
-def _is_growth(line: Line, own: Stay) -> bool:
-    return any(
-        outgrows(wish, own.num_ctx) and not contradicts(wish, own.wish) for wish in line.wishes
-    )
+def _oldest(tickets: Iterable[Ticket]) -> Ticket:
+    return min(tickets, key=lambda ticket: ticket.id)
 
 
 class Ways:

@@ -64,7 +64,8 @@ from ollama_async.queue.port import (
     Sink,
     Snapshot,
 )
-from ollama_async.queue.scheduler import CLOSING_TEXT, Scheduler
+from ollama_async.queue.scheduler import Scheduler
+from ollama_async.queue.settling import CLOSING_TEXT
 from ollama_async.queue.stay import Phase, Stay
 from ollama_async.workers.link import CRASH_TEXT, LinkEvents, WorkerLink
 from ollama_async.workers.planning import LoadPlan
@@ -151,13 +152,13 @@ class Pool:
         self._tell(UnloadAsked(key))
 
     def snapshot(self) -> Snapshot:
-        stays = self._scheduler.stays.values()
+        stays = self._scheduler.books.stays.values()
         running: Counter[str] = Counter()
         for stay in stays:
             running[stay.target.name] += len(stay.tickets)
         return Snapshot(
-            waiting=self._scheduler.waiting,
-            capacity=self._scheduler.limits.max_queue,
+            waiting=self._scheduler.books.waiting,
+            capacity=self._scheduler.books.limits.max_queue,
             running=dict(running),
             loaded=[self._describe(stay) for stay in stays if stay.is_ready],
             loading=sum(stay.phase in {Phase.COMMITTED, Phase.LOADING} for stay in stays),
@@ -284,7 +285,7 @@ class Pool:
             return
         entry.is_deaf = True
         self._tell(Cancelled(entry.ticket))
-        if entry.ticket not in self._scheduler.tickets:
+        if entry.ticket not in self._scheduler.books.tickets:
             self._entries.pop(entry.ticket, None)
 
     def _abort(self, ticket: int, runner: Runner) -> None:
@@ -416,7 +417,7 @@ class Pool:
         if stay.leaving is not None:
             return time.time() - 1.0
         idle_s = self._loop.time() - stay.idle_since if stay.is_quiet else 0.0
-        return time.time() + self._scheduler.keep_alive_s(stay) - idle_s
+        return time.time() + self._scheduler.books.expires_after_s(stay) - idle_s
 
 
 class _Handle:

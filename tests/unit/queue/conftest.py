@@ -57,7 +57,7 @@ class Desk:
             raise LoadFailed("no such engine")
         num_ctx = needs.num_ctx or DEFAULT_CTX
         size = self.sizes.get(wanted.key, 10) + num_ctx // DEFAULT_CTX
-        devices = self.scheduler.limits.capacity
+        devices = self.scheduler.books.limits.capacity
         return [
             Plan(demand={device: size}, slots=self.slots, num_ctx=num_ctx) for device in devices
         ]

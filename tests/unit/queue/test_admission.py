@@ -18,7 +18,7 @@ def test_one_slot_and_a_queue_of_one_serve_two_of_six_and_reject_four(make_desk)
 def test_a_promise_of_a_slot_is_not_waiting(make_desk):
     desk = make_desk(slots=2, max_queue=1)
     tickets = [desk.ask("a") for _ in range(4)]
-    assert desk.scheduler.waiting == 1
+    assert desk.scheduler.books.waiting == 1
     assert desk.fate[tickets[3]] == "rejected:full"
     desk.ready("a")
     assert [desk.fate[t] for t in tickets[:3]] == ["running", "running", "waiting"]
@@ -48,7 +48,7 @@ def test_a_queue_of_none_rejects_what_would_have_to_wait_for_a_busy_model(make_d
     desk.ask("a")
     desk.now += 100
     assert desk.fate[desk.ask("b")] == "rejected:full"
-    assert not desk.scheduler.current["a"].is_draining
+    assert not desk.scheduler.books.current["a"].is_draining
 
 
 def test_the_bound_counts_all_models_together(make_desk):
@@ -95,7 +95,7 @@ def test_a_client_that_leaves_the_queue_makes_room_at_once(make_desk):
     desk.ask("a")
     waiting = desk.ask("a")
     desk.cancel(waiting)
-    assert desk.scheduler.waiting == 0
+    assert desk.scheduler.books.waiting == 0
     assert desk.fate[desk.ask("a")] == "waiting"
 
 
@@ -169,7 +169,7 @@ def test_after_shutdown_nobody_is_admitted_and_nobody_waits(make_desk, restarts)
         desk.end(running)
         desk.stopped("a")
     desk.stopped("b")
-    assert not desk.scheduler.stays
+    assert not desk.scheduler.books.stays
 
 
 def test_what_still_runs_after_the_grace_is_failed_and_stopped(make_desk):

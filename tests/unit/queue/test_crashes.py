@@ -38,7 +38,7 @@ def test_a_restarted_ticket_has_a_promise_and_does_not_wait(make_desk):
     desk.up("a")
     ticket = desk.ask("a")
     desk.lose("a", {ticket})
-    assert desk.scheduler.waiting == 0
+    assert desk.scheduler.books.waiting == 0
     desk.ready("a")
     assert desk.fate[ticket] == "running"
 
@@ -49,7 +49,7 @@ def test_a_cancelled_request_ends_with_its_worker(make_desk):
     ticket = desk.ask("a")
     desk.cancel(ticket)
     desk.lose("a", {ticket})
-    assert ticket not in desk.scheduler.tickets
+    assert ticket not in desk.scheduler.books.tickets
     assert desk.loads() == 1
 
 
@@ -57,7 +57,7 @@ def test_an_idle_death_loads_nothing(make_desk):
     desk = make_desk()
     desk.up("a")
     desk.lose("a")
-    assert not desk.scheduler.stays
+    assert not desk.scheduler.books.stays
 
 
 def test_only_the_dead_workers_requests_end(make_desk):

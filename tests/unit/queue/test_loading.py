@@ -208,7 +208,7 @@ def test_a_larger_context_reloads_once_with_the_largest_wish(make_desk):
     desk.ready("a")
     assert {desk.fate[t] for t in waiting} == {"running"}
     assert desk.loads() == 2
-    assert desk.scheduler.current["a"].num_ctx == 16384
+    assert desk.scheduler.books.current["a"].num_ctx == 16384
     assert desk.stop_reasons == ["reload"]
 
 
@@ -254,8 +254,39 @@ def test_a_reload_keeps_what_the_last_load_was_made_with(make_desk):
     desk.ask("a", num_gpu=0)
     desk.stopped("a")
     desk.ready("a")
-    stay = desk.scheduler.current["a"]
+    stay = desk.scheduler.books.current["a"]
     assert (stay.num_ctx, stay.wish.num_gpu) == (8192, 0)
+
+
+def test_a_reload_waits_until_its_ticket_is_next_of_its_client(make_desk):
+    desk = make_desk()
+    desk.up("a", num_gpu=0)
+    running = desk.ask("a")
+    suited, other = desk.ask("a", num_gpu=0), desk.ask("a", num_gpu=1)
+    desk.now += 100
+    desk.end(running)
+    assert desk.fate[suited] == "running"
+    desk.end(suited)
+    desk.stopped("a")
+    desk.ready("a")
+    assert desk.fate[other] == "running"
+    assert desk.loads() == 2
+
+
+def test_contradicting_options_take_turns(make_desk):
+    desk = make_desk(slots=1)
+    desk.up("a", num_gpu=0)
+    running = desk.ask("a", client="cpu", num_gpu=0)
+    other = desk.ask("a", client="gpu", num_gpu=1)
+    following = desk.ask("a", client="cpu", num_gpu=0)
+    desk.end(running)
+    assert desk.fate[following] == "running", "the turn is not over"
+    desk.ask("a", client="cpu", num_gpu=0)
+    desk.wait(100)
+    desk.end(following)
+    desk.stopped("a")
+    desk.ready("a")
+    assert desk.fate[other] == "running"
 
 
 def test_an_idle_model_is_unloaded_after_what_the_last_request_said(make_desk):

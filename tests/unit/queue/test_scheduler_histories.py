@@ -114,7 +114,7 @@ class Histories(RuleBasedStateMachine):
             return
         scheduler = self.desk.scheduler
         in_books = {t for t, f in self.desk.fate.items() if f in {"waiting", "running", "aborting"}}
-        assert in_books == scheduler.tickets.keys()
+        assert in_books == scheduler.books.tickets.keys()
 
     def teardown(self):
         if hasattr(self, "desk"):
@@ -139,10 +139,10 @@ def _finish(desk):
     waited = {t for t, fate in desk.fate.items() if fate == "waiting"}
     for _ in range(500):
         _everybody_does_their_duty(desk)
-        if not desk.scheduler.tickets:
+        if not desk.scheduler.books.tickets:
             break
         desk.wait(1.0)
-    assert not desk.scheduler.tickets
+    assert not desk.scheduler.books.tickets
     fates = {desk.fate[t] for t in waited}
     assert fates <= {"ended", "completed"}
     desk.shut_down(0.0)
@@ -151,7 +151,7 @@ def _finish(desk):
         worker = next(w for w, state in desk.workers.items() if state == "stopping")
         desk.stopped(desk.load[worker].target.key)
     assert not desk.workers
-    assert not desk.scheduler.stays
+    assert not desk.scheduler.books.stays
 
 
 def _everybody_does_their_duty(desk):
