@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+
+import msgspec
 
 from ollama_async.cli import wording
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
@@ -12,17 +13,30 @@ from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 DIGEST_SHOWN = 12
 
 
+class Row(msgspec.Struct):
+    """What is shown of a model, listed or loaded; a server may leave out what does not apply."""
+
+    name: str = ""
+    digest: str = ""
+    size: int = 0
+    size_vram: int = 0
+    context_length: int = 0
+    modified_at: str = ""
+    expires_at: str = ""
+    remote_model: str = ""
+
+
 def list_models(client: Client, arguments: argparse.Namespace) -> int:
     prefix = arguments.words[0].lower() if arguments.words else ""
     rows = [
         (
-            model["name"],
-            model["digest"][:DIGEST_SHOWN],
-            "-" if model.get("remote_model") else wording.size(model["size"]),
-            wording.ago(model["modified_at"]),
+            model.name,
+            model.digest[:DIGEST_SHOWN],
+            "-" if model.remote_model else wording.size(model.size),
+            wording.ago(model.modified_at),
         )
         for model in _models(client, "/api/tags")
-        if model["name"].lower().startswith(prefix)
+        if model.name.lower().startswith(prefix)
     ]
     print(wording.table(("NAME", "ID", "SIZE", "MODIFIED"), rows), end="")
     return 0
@@ -32,15 +46,15 @@ def list_running(client: Client, arguments: argparse.Namespace) -> int:
     prefix = arguments.words[0] if arguments.words else ""
     rows = [
         (
-            model["name"],
-            model["digest"][:DIGEST_SHOWN],
-            wording.size(model["size"]),
-            wording.processor(model["size"], model["size_vram"]),
-            str(model.get("context_length", 0)),
-            wording.until(model["expires_at"]),
+            model.name,
+            model.digest[:DIGEST_SHOWN],
+            wording.size(model.size),
+            wording.processor(model.size, model.size_vram),
+            str(model.context_length),
+            wording.until(model.expires_at),
         )
         for model in _models(client, "/api/ps")
-        if model["name"].startswith(prefix)
+        if model.name.startswith(prefix)
     ]
     header = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
     print(wording.table(header, rows), end="")
@@ -75,7 +89,10 @@ def _unload(client: Client, name: str) -> None:
     client.call("POST", "/api/generate", {"model": name, "keep_alive": 0})
 
 
-def _models(client: Client, path: str) -> list[dict[str, Any]]:
+def _models(client: Client, path: str) -> list[Row]:
     answer = client.call("GET", path)
     models = answer.get("models") if isinstance(answer, dict) else None
-    return models or []
+    try:
+        return msgspec.convert(models or [], list[Row])
+    except msgspec.ValidationError as reason:
+        raise CommandFailed(f"unexpected answer to {path}: {reason}") from None

@@ -71,8 +71,11 @@ def until(moment: str, now: datetime | None = None) -> str:
 
 
 def seconds_since(moment: str, now: datetime | None = None) -> float:
-    """:raises ValueError: ``moment`` is not RFC 3339."""
-    then = datetime.fromisoformat(moment)
+    """Seconds from an RFC 3339 time until now; 0 if it cannot be read."""
+    try:
+        then = datetime.fromisoformat(moment)
+    except ValueError:
+        return 0.0
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
     return ((now or datetime.now(UTC)) - then).total_seconds()

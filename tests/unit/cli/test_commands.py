@@ -139,6 +139,12 @@ def test_an_empty_list_is_a_header(fake, capsys):
     assert capsys.readouterr().out == "NAME    ID    SIZE    MODIFIED    \n"
 
 
+def test_an_answer_that_is_no_list_of_models_is_told(fake, capsys):
+    fake.answers["GET", "/api/tags"] = (200, b'{"models":[{"size":"x"}]}')
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err.startswith("Error: unexpected answer to /api/tags")
+
+
 def test_ps_shows_where_and_how_long(fake, capsys):
     fake.answers["GET", "/api/ps"] = (200, json.dumps(PS).encode())
     assert main(["ps"]) == 0
