@@ -8,6 +8,7 @@ threads, named shared memory, and tasks that nobody awaited when their loop clos
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
@@ -147,22 +148,25 @@ def _descriptors() -> set[str]:
 def _children() -> set[str]:
     """Live children. An orphan that we adopted and that has ended is buried: it has no parent."""
     found = set()
-    for thread in Path("/proc/self/task").iterdir():
+    for pid in _child_pids():
         try:
-            pids = (thread / "children").read_text().split()
-        except (FileNotFoundError, ProcessLookupError):  # the thread has ended since the listing
-            continue
-        for pid in pids:
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text()
-                command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
             if stat.rpartition(")")[2].split()[0] == "Z":
                 os.waitpid(int(pid), os.WNOHANG)
             else:
                 found.add(f"process {pid} ({command.strip()})")
+        except (FileNotFoundError, ProcessLookupError, ChildProcessError):
+            continue  # it has gone in between
     return found
+
+
+def _child_pids() -> list[str]:
+    pids = []
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pids += (thread / "children").read_text().split()
+    return pids
 
 
 def _threads() -> set[str]:
