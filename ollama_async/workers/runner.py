@@ -115,6 +115,9 @@ class Runner:
         ready = await self._worker.start(argv, environ, load_timeout_s=load_timeout_s)
         if self.died_early:
             raise WorkerDied(self.died_early)
+        if ready.slots < 1:
+            await self._worker.stop(0.0)
+            raise EngineFailed("the model worker has no slots")
         self.facts = ready
         self.ready_ns = perf_counter_ns()
         for warning in ready.warnings:

@@ -456,6 +456,15 @@ async def test_a_worker_that_dies_in_the_same_breath_as_it_is_ready_failed_to_lo
         assert sink.heard[0].message == "too soon"
 
 
+async def test_a_worker_without_slots_failed_to_load():
+    async with house() as it:
+        sink = it.submit()
+        await turns()
+        await it.workers[0].ready(slots=0)
+        assert "no slots" in sink.heard[0].message
+        assert it.workers[0].is_gone
+
+
 async def test_what_never_fits_is_refused_at_once():
     async with house() as it:
         with pytest.raises(LoadFailed, match="requires more system memory"):
