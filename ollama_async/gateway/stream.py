@@ -142,18 +142,27 @@ async def _streamed(
     if outbox.error is not None and not outbox.has_text:
         raise outbox.error
     outbox.seal()
-    response = web.StreamResponse(headers={"Content-Type": ask.voice.content_type})
+    response = _Stream(headers={"Content-Type": ask.voice.content_type})
     await response.prepare(request)
-    while True:
+    async with asyncio.timeout(stall_s):
+        if text := outbox.take():
+            await response.write(ask.voice.piece(text))
+    while not outbox.has_ended:
         async with asyncio.timeout(stall_s):
             await request.writer.drain()
         outbox.attach(request)
         await outbox.wake()
-        if outbox.has_ended:
-            break
     async with asyncio.timeout(stall_s):
         await response.write_eof(_tail(ask, outbox))
     return response
+
+
+class _Stream(web.StreamResponse):
+    """Headers wait for the first text and leave in its packet. (Should aiohttp ever drop this
+    switch, they leave in one of their own.)
+    """
+
+    _send_headers_immediately = False
 
 
 def _tail(ask: Ask, outbox: Outbox) -> bytes:
