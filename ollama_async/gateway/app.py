@@ -6,6 +6,7 @@ from aiohttp import web
 
 from ollama_async.gateway.boundary import boundary, header_signal
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
+from ollama_async.gateway.finding import FINDER, Finder
 from ollama_async.gateway.guards import Guards
 from ollama_async.gateway.routes import ROUTES
 
@@ -19,6 +20,7 @@ def build_application(dependencies: Dependencies) -> web.Application:
         client_max_size=0,  # ``body`` has its own limits
     )
     application[DEPENDENCIES] = dependencies
+    application[FINDER] = Finder(dependencies.catalog)
     application.on_response_prepare.append(header_signal(guards))
     for route in ROUTES:
         application.router.add_route(route.method, route.path, route.handler)

@@ -11,7 +11,7 @@ from ollama_async.errors import BadRequest
 from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.finding import find_model
+from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.stream import Ask, Ending, whole_response
 from ollama_async.gateway.voices import ChatVoice
 
@@ -24,7 +24,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     check_top_logprobs(asked)
     if not asked.model.strip():
         raise BadRequest("model is required")
-    model = await find_model(rooms.catalog, asked.model)
+    model = await request.app[FINDER].find(asked.model)
     voice = ChatVoice(asked.model)
     if not asked.messages and asked.keep_alive_s == 0:
         await rooms.inferring.unload(model.key)

@@ -11,7 +11,7 @@ from ollama_async.errors import NotFound
 from ollama_async.gateway.asking import check_generate, check_top_logprobs, generate_job
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.finding import find_model
+from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.stream import Ask, Ending, whole_response
 from ollama_async.gateway.voices import GenerateVoice
 
@@ -24,7 +24,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     check_top_logprobs(asked)
     if not asked.model.strip():
         raise NotFound("model '' not found")
-    model = await find_model(rooms.catalog, asked.model)
+    model = await request.app[FINDER].find(asked.model)
     voice = GenerateVoice(asked.model)
     if not asked.prompt and asked.keep_alive_s == 0:
         await rooms.inferring.unload(model.key)
