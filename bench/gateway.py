@@ -1,6 +1,6 @@
 """The gateway alone: what a token, a first token and a rejection cost, on the scripted engine.
 
-    python -m bench.gateway [--streams 1,8,64,256] [--seconds 5]
+    python bench/gateway.py [--streams 1,8,64,256] [--seconds 5]
 
 The scripted engine makes tokens for nothing, so what is measured is the road: worker process →
 ring → gateway → socket. Gateway and worker CPU are read from the kernel; the load generator shares
@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import load
+import report
 import uvloop
-
-from bench import load, report
 
 PIECE = "word "
 PACE = 50

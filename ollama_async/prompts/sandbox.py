@@ -34,6 +34,8 @@ from ollama_async.prompts import filters, methods
 from ollama_async.prompts.bounds import allow_items, allow_number, allow_text
 
 _CONCATENATE = "~"  # not a name that a template could spell
+_SCOPE = frozenset(["_loop_vars", "_block_vars"])
+"""What compiled templates add to every call in a loop or a block, for functions that want it."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -76,7 +78,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # jinja2's way to leave every keyword to the template
         if isinstance(__obj, BuiltinMethodType) and __obj.__self__ is not None:
-            return methods.call(__obj.__self__, __obj.__name__, args, kwargs)
+            named = {name: value for name, value in kwargs.items() if name not in _SCOPE}
+            return methods.call(__obj.__self__, __obj.__name__, args, named)
         if isinstance(__obj, MethodType) and isinstance(__obj.__self__, str):
             raise SecurityError(f"method {__obj.__name__!r} is not allowed")
         return super().call(__context, __obj, *args, **kwargs)

@@ -63,6 +63,7 @@ def test_white_space_around_blocks_is_swallowed_as_hugging_face_does():
         ("{{ 'a-b' | replace('-', '+') }}{{ 'aa'.replace('a', 'b', 1) }}", "a+bba"),
         ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
         ("{% set x %}a{{ 1 }}{% endset %}{{ x }}", "a1"),
+        ("{% for m in messages %}{{ m.content.strip() }}{{ m.get('x', 1) }}{% endfor %}", "hi1"),
         ("{{ ['a', 'b', 'c'] | batch(2) | map('join') | join('|') }}", "ab|c"),
     ],
 )
