@@ -211,7 +211,7 @@ def order_index(pipe, number, _rest):
 
 
 def order_grandchild(pipe, number, _rest):
-    grandchild = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     pipe.send([messages.Pieces([(number, str(grandchild.pid))])])
     threading.Event().wait(60)
 

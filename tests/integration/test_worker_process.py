@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,14 @@ def is_alive(pid):
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def block_loop_until(condition):
+    """Keep the event loop from running, as a busy server might."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 # Starting
@@ -333,6 +342,7 @@ async def test_a_crash_is_told_once_with_its_signal_and_the_telling_line(link, h
 
 async def test_everything_said_before_a_kill_is_heard_before_the_death(link, heard):
     link.submit(request(1, "kill"))
+    block_loop_until(lambda: not is_alive(link.pid))  # more than one gulp lies in the ring now
     assert "killed by signal 9 (out of memory?)" in await heard.until("died")
     assert heard.kinds() == ["started", *["pieces"] * 3000, "done", "died"]
 
@@ -379,6 +389,26 @@ async def test_a_silent_worker_without_work_is_left_alone(make, heard):
     await start(link)
     assert await link.tokenize("later")  # five times as long
     assert "died" not in heard.kinds()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_loop_that_was_late_is_not_the_workers_silence(run):
+    async def main():
+        heard = Heard()
+        link = new_link(heard, stall_timeout_s=0.3)
+        try:
+            await start(link)
+            link.submit(request(1, "answer"))
+            over = time.monotonic() + 0.4
+            inbound = link._channel.pipe._inbound
+            block_loop_until(lambda: inbound.readable() and time.monotonic() > over)
+            assert (await heard.until("done")).id == 1
+            assert await link.tokenize("a")
+            assert "died" not in heard.kinds()
+        finally:
+            await link.stop(0)
+
+    run(main())
 
 
 @pytest.mark.slow

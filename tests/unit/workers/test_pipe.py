@@ -40,7 +40,8 @@ class DeafDoorbell(Doorbell):
             super().ring()
 
 
-def shared_memory(ring=Ring, bell=Doorbell, capacity=1 << 10, recheck_s=0.5):
+def shared_memory(ring=Ring, bell=Doorbell, capacity=1 << 10, recheck_s=60.0):
+    """No test has the time to wait for the re-check, unless it asks for a short one."""
     down, up = ring.create(capacity), ring.create(capacity)
     bells = [bell.create(), bell.create()]
     parent = ParentPipe(
@@ -301,6 +302,49 @@ def test_what_is_in_the_pipe_can_be_read_without_a_bell(conforming):
         assert heard.messages == [messages.Started(1)]
 
     conforming(scenario)
+
+
+class InterruptedRing(Ring):
+    """The peer publishes and rings at the worst moment: when we have just found nothing."""
+
+    def interrupt(self): ...
+
+    def read(self, limit):
+        data = super().read(limit)
+        if not data:
+            interrupt, self.interrupt = self.interrupt, lambda: None
+            interrupt()
+        return data
+
+
+def test_a_child_does_not_miss_what_comes_just_after_it_looked(run):
+    async def main():
+        parent, child = shared_memory(ring=InterruptedRing)
+        parent.open(Heard())
+        try:
+            child._inbound.interrupt = lambda: parent.send(messages.Cancel(1))
+            assert child.receive(DEADLINE_S) == messages.Cancel(1)
+        finally:
+            child.close()
+            parent.close()
+
+    run(main())
+
+
+def test_a_parent_does_not_miss_what_comes_just_after_it_looked(run):
+    async def main():
+        parent, child = shared_memory(ring=InterruptedRing)
+        heard = Heard()
+        parent.open(heard)
+        try:
+            parent._inbound.interrupt = lambda: child.send([messages.Started(1)])
+            child._bell_out.ring()  # for nothing
+            await heard.at_least(1)
+        finally:
+            child.close()
+            parent.close()
+
+    run(main())
 
 
 def test_unsent_bytes_are_counted_until_the_child_has_read(run):

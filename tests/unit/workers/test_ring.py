@@ -143,6 +143,26 @@ def test_a_capacity_out_of_range_is_refused(capacity):
         Ring.create(capacity)
 
 
+@given(st.integers(0, HEADER_BYTES + 15), st.binary(max_size=80))
+def test_a_peer_that_scribbles_anywhere_is_read_within_bounds_or_found_corrupt(offset, scribble):
+    writer = Ring.create(16)
+    reader = Ring.attach(os.dup(writer.fd))
+    try:
+        writer.write(b"0123456789")
+        os.pwrite(writer.fd, scribble[: HEADER_BYTES + 16 - offset], offset)
+        try:
+            assert len(reader.read(100)) <= 16
+        except RingCorrupt as reason:
+            assert "write index" in str(reason)  # noqa: PT017  # it need not be raised
+        try:
+            assert writer.write(b"x" * 100) <= 16
+        except RingCorrupt as reason:
+            assert "read index" in str(reason)  # noqa: PT017  # as above
+    finally:
+        writer.close()
+        reader.close()
+
+
 def memfd(size, *, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL, head=b""):
     fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
