@@ -26,6 +26,7 @@ MAX_DEPTH = 250
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _TEXT = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?")
+_INTEGERS = re.compile(rb"(?:-?(?:0|[1-9][0-9]{0,17})[ \t\n\r]*+,[ \t\n\r]*+)++")
 _HEX = re.compile(rb"[0-9a-fA-F]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
@@ -86,6 +87,11 @@ def _value(body: bytes, at: int) -> Any:  # noqa: C901, PLR0912  # one state mac
                     keys.append(key)
                 continue
             at += 1
+        elif open_ and type(open_[-1]) is list and (run := _INTEGERS.match(body, at)):
+            # a context is an array of many thousand integers: take them at once
+            open_[-1].extend(map(int, run.group().split(b",")[:-1]))
+            at = run.end()
+            continue
         else:
             value, at = _scalar(body, at, first)
         while (

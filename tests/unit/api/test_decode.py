@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api.decode import _fast, decode, fit, from_base64
+from ollama_async.api.decode import VALUES_LIMIT, _fast, decode, fit, from_base64
 from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
 from ollama_async.api.scan import MAX_DEPTH, is_deep, scan
 from ollama_async.errors import BadRequest
@@ -150,6 +150,18 @@ def test_deep_nesting_is_an_error_and_never_a_recursion(levels):
         assert complaint(body) == "invalid character '[' exceeded max depth"
 
 
+def test_a_body_of_very_many_tiny_values_is_refused_before_it_takes_memory():
+    body = b'{"options":{"a":[' + b"[]," * VALUES_LIMIT + b"[]]}}"
+    assert complaint(body) == "the request body holds too many JSON values"
+
+
+def test_a_large_image_is_no_crowd_of_values():
+    image = bytes(1_500_000)
+    body = json.dumps({"images": [base64.b64encode(image).decode()]}).encode()
+    assert len(body) > VALUES_LIMIT
+    assert decode(body, GenerateRequest).images == [image]
+
+
 def test_brackets_in_strings_are_not_nesting():
     assert not is_deep(json.dumps({"prompt": '[{"\\' * 2000}).encode())
 
@@ -249,6 +261,19 @@ def test_both_roads_read_the_same(value, ascii_only):
         assert "\\ud" in body.decode(errors="replace") or "\ufffd" in body.decode(errors="replace")
         return
     assert fit(scan(body), ChatRequest) == fast == decode(body, ChatRequest)
+
+
+@given(
+    st.lists(st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False))
+)
+def test_long_arrays_of_numbers_are_read_as_written(values):
+    for body in (json.dumps(values), json.dumps(values, indent=1)):
+        assert scan(body.encode()) == values
+
+
+def test_a_comma_after_many_numbers_wants_another():
+    text = "invalid character ']' looking for beginning of value"
+    assert complaint(b'{"context":[1, 2 ,3,]}') == text
 
 
 @given(JSON)
