@@ -190,11 +190,11 @@ class Chain:
         self._data = np.zeros(vocab_size, kind)
         self._ids, self._logits = self._data["id"], self._data["logit"]
         self._array = lib.llama_token_data_array(data=_pointer(self._data, lib.llama_token_data))
-        self._width = vocab_size // 32
+        self._width = vocab_size // 64
 
     def sample(self, logits: Any) -> int:
         width = self._width
-        maxima = logits[: 32 * width].reshape(32, width).max(axis=0)
+        maxima = logits[: 64 * width].reshape(64, width).max(axis=0)
         maxima.partition(width - SAMPLING["top_k"])
         best = np.flatnonzero(logits >= maxima[width - SAMPLING["top_k"]])
         self._ids[: len(best)] = best

@@ -272,6 +272,31 @@ def test_a_copied_prefix_is_as_good_as_a_computed_one(engine):
     assert go_on(engine, 2, answer, len(prompt), 24) == expected
 
 
+def test_a_copy_right_after_a_shift_is_a_copy_of_what_was_shifted(engine):
+    prompt = tokens_of(engine, "they said that people of the water")
+    start(engine, 0, prompt)
+    engine.shift(0, 1, 2)
+    length = len(prompt) - 2
+    assert engine.copy(0, 1, length)
+    assert engine.copy(1, 2, length)
+    row = (prompt[-1:], length)
+    logits = [logits_after(engine, slot, Row(slot, *row, samples=True)) for slot in range(3)]
+    assert np.array_equal(logits[0], logits[1])
+    assert np.array_equal(logits[0], logits[2])
+
+
+@pytest.mark.parametrize("flash_attention", ["on", "off"])
+def test_copies_are_exact_whatever_the_layout_of_the_cache(model, flash_attention):
+    engine = load(spec_of(model, flash_attention=flash_attention), lambda _fraction: None)
+    expected = generate(engine, 0, "they said that people")
+    prompt = tokens_of(engine, "they said that people")
+    assert engine.copy(0, 3, len(prompt) - 1)
+    engine.begin(3, GREEDY, prompt)
+    answer = engine.step([Row(3, prompt[-1:], len(prompt) - 1, samples=True)])
+    assert go_on(engine, 3, answer, len(prompt), 24) == expected
+    engine.close()
+
+
 def test_the_source_of_a_copy_may_be_overwritten_at_once(engine):
     expected = generate(engine, 0, "they said that people")
     generate(engine, 1, "they said when the water")

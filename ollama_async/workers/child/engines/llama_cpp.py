@@ -28,10 +28,14 @@ from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
 from ollama_async.workers.child.engines.port import EngineError, EngineFacts, Progress, Row
 from ollama_async.workers.spec import LoadSpec
 
+_STATE_LIMIT_BYTES = 256 * 1024 * 1024
+"""Above, a copy through the saved state is not worth its memory."""
+
+_INVALID_BATCH = -1
 _FAILURES = {
     1: "no room in the KV cache",
     2: "evaluation was aborted",
-    -1: "the batch is not valid",
+    _INVALID_BATCH: "the batch is not valid",
     -2: "not enough memory to evaluate the batch",
     -3: "evaluation failed",
 }
@@ -64,6 +68,7 @@ class LlamaCpp:
         self._batch = Batch(lib.llama_n_batch(context), spec.slots)
         self._candidates = Candidates(self._vocabulary.size)
         self._samplers: list[Sampler | None] = [None] * spec.slots
+        self._has_pending_moves = False  # shifts and copies that the next decode will do
         self._logits = _LogitsView(spec.slots, self._vocabulary.size)
         self.facts = self._find_facts(spec, journal)
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
@@ -92,6 +97,8 @@ class LlamaCpp:
         except ValueError as error:
             raise EngineError(str(error)) from None
         status = lib.llama_decode(self._context, self._batch.raw)
+        if status != _INVALID_BATCH:
+            self._has_pending_moves = False  # a decode begins with them
         for bridge in bridges:
             lib.llama_memory_seq_rm(self._memory, bridge.slot, bridge.position, -1)
         if status != 0:
@@ -111,16 +118,32 @@ class LlamaCpp:
         self._clear(target)
         if not self.facts.can_trim and length != self._length(source):
             return False
-        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        if not self._copy_cells(source, target):
+            lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._has_pending_moves = True
         if self.trim(target, length) and self._length(target) == length:
             return True
         self._clear(target)
         return False
 
+    def _copy_cells(self, source: int, target: int) -> bool:
+        """Copy the cells in use, by way of the sequence's saved state; the library's own copy takes
+        the whole buffer, ten times as long for a short prefix. False: not done.
+        """
+        if self._has_pending_moves:  # a saved state would not show them
+            return False
+        size: int = lib.llama_state_seq_get_size(self._context, source)
+        if size > _STATE_LIMIT_BYTES:
+            return False
+        state = np.empty(size, np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        lib.llama_state_seq_get_data(self._context, state, size, source)
+        return bool(lib.llama_state_seq_set_data(self._context, state, size, target))
+
     def shift(self, slot: int, keep: int, discard: int) -> None:
         if not lib.llama_memory_seq_rm(self._memory, slot, keep, keep + discard):
             raise EngineError("this model cannot forget a part of its context")
         lib.llama_memory_seq_add(self._memory, slot, keep + discard, -1, -discard)
+        self._has_pending_moves = True
 
     def close(self) -> None:
         for slot in range(self.facts.slots):

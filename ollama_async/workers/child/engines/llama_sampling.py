@@ -3,8 +3,9 @@
 penalties → top_k → typical_p → top_p → min_p → temperature → draw. (llama-server's DRY,
 top-n-sigma and XTC are off by default and have no option in Ollama's API.)
 
-The library's own ``llama_sampler_sample`` copies the whole vocabulary for each token, 0.5 ms for
-150,000 tokens. Two shorter roads give the same choice:
+The library's own ``llama_sampler_sample`` copies the whole vocabulary for each token: 125 µs for
+150,000 tokens, 510 with penalties (32,000: 30 and 110). Two shorter roads give the same choice in
+60 and 75 µs (17 and 33):
 
 * greedy without penalties is an argmax;
 * with ``top_k`` only the largest logits can win, so the chain gets those alone. To find them, the
@@ -29,7 +30,7 @@ from ollama_async.conversation import Sampling
 Logits = NDArray[np.float32]
 
 _STRAND = 64  # logits in a strand
-_MAX_KEPT_SHARE = 8  # selecting first pays while k is at most this part of the strands
+_MAX_KEPT_SHARE = 4  # selecting first pays while k is at most 1/4 of the strands
 _RANDOM_SEED = 0xFFFFFFFF  # the library's own mark for "any seed"
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
