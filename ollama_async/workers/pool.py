@@ -16,8 +16,6 @@ import asyncio
 import itertools
 import logging
 import math
-import time
-from collections import Counter
 from collections.abc import Coroutine
 from time import perf_counter_ns
 from typing import Any, assert_never
@@ -59,17 +57,16 @@ from ollama_async.queue.port import (
     Finish,
     Handle,
     Job,
-    LoadedModel,
     Observer,
     Sink,
     Snapshot,
 )
 from ollama_async.queue.scheduler import Scheduler
 from ollama_async.queue.settling import CLOSING_TEXT
-from ollama_async.queue.stay import Phase, Stay
 from ollama_async.workers.link import CRASH_TEXT, LinkEvents, WorkerLink
 from ollama_async.workers.planning import LoadPlan
 from ollama_async.workers.runner import Entry, MakeWorker, Runner
+from ollama_async.workers.snapshot import take_snapshot
 
 STOP_GRACE_S = 4.0
 """How long an idle worker may take to end by itself before it is killed."""
@@ -128,16 +125,19 @@ class Pool:
         """
         entry = Entry(next(self._numbers), job, sink)
         self._entries[entry.ticket] = entry
-        words = self._handle(
-            Requested(
-                ticket=entry.ticket,
-                client=job.client,
-                target=job.target,
-                needs=job.needs,
-                keep_alive_s=job.keep_alive_s,
-                loads_only=job.inference is None,
-            )
+        request = Requested(
+            ticket=entry.ticket,
+            client=job.client,
+            target=job.target,
+            needs=job.needs,
+            keep_alive_s=job.keep_alive_s,
+            loads_only=job.inference is None,
         )
+        try:
+            words = self._handle(request)
+        except BaseException:  # a fault of ours: the client is told by whoever called
+            self._entries.pop(entry.ticket, None)
+            raise
         refusals = [word for addressee, word in words if addressee is entry]
         if refusals and isinstance(refusals[0], ServerError):
             self._say([(other, word) for other, word in words if other is not entry])
@@ -152,17 +152,7 @@ class Pool:
         self._tell(UnloadAsked(key))
 
     def snapshot(self) -> Snapshot:
-        stays = self._scheduler.books.stays.values()
-        running: Counter[str] = Counter()
-        for stay in stays:
-            running[stay.target.name] += len(stay.tickets)
-        return Snapshot(
-            waiting=self._scheduler.books.waiting,
-            capacity=self._scheduler.books.limits.max_queue,
-            running=dict(running),
-            loaded=[self._describe(stay) for stay in stays if stay.is_ready],
-            loading=sum(stay.phase in {Phase.COMMITTED, Phase.LOADING} for stay in stays),
-        )
+        return take_snapshot(self._scheduler.books, self._runners, self._loop.time())
 
     # -- life --------------------------------------------------------------------------------
 
@@ -329,6 +319,7 @@ class Pool:
         that has the last word.
         """
         name = runner.target.name
+        log.info("%s: loading, %d slots of %d tokens", name, plan.slots, plan.num_ctx)
         began_ns = perf_counter_ns()
         event: Event
         try:
@@ -345,6 +336,7 @@ class Pool:
             self._observer.loaded(name, "cancelled", took_s)
             return
         self._observer.loaded(name, outcome, took_s)
+        log.info("%s: load %s after %.2f s", name, outcome, took_s)
         if outcome == "failed":
             self._bury(runner)
         self._tell(event)
@@ -355,6 +347,7 @@ class Pool:
         except Exception:  # as above: a stop that fails must not leave the memory spoken for
             log.exception("stopping %s", runner.target.name)
         self._bury(runner)
+        log.info("%s: unloaded (%s)", runner.target.name, reason)
         self._observer.unloaded(runner.target.name, reason)
         self._tell(WorkerStopped(runner.number))
 
@@ -393,31 +386,6 @@ class Pool:
         if at is not None:
             at = min(at, self._loop.time() + _LONGEST_TIMER_S)
             self._timer = self._loop.call_at(at, self._tell, TimePassed())
-
-    # -- looking -----------------------------------------------------------------------------
-
-    def _describe(self, stay: Stay) -> LoadedModel:
-        runner = self._runners[stay.worker]
-        facts, vitals = runner.facts, runner.last_vitals
-        assert facts is not None
-        return LoadedModel(
-            target=stay.target,
-            size=facts.weights_bytes + facts.cache_bytes + facts.compute_bytes,
-            size_vram=facts.device_bytes,
-            num_ctx=facts.num_ctx,
-            slots=stay.slots,
-            running=len(stay.tickets),
-            busy_slots=vitals.busy_slots if vitals else 0,
-            cache_used=vitals.cache_used if vitals else 0.0,
-            expires_at=self._expires_at(stay),
-        )
-
-    def _expires_at(self, stay: Stay) -> float:
-        """Wall clock. A model that leaves when its requests have ended has expired already."""
-        if stay.leaving is not None:
-            return time.time() - 1.0
-        idle_s = self._loop.time() - stay.idle_since if stay.is_quiet else 0.0
-        return time.time() + self._scheduler.books.expires_after_s(stay) - idle_s
 
 
 class _Handle:

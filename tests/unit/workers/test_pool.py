@@ -157,6 +157,7 @@ class House:
 
     def __init__(self, **settings):
         self.workers = []
+        self.plan_fault = None
         self.observer = Notes()
         limits = Limits(
             max_queue=settings.pop("max_queue", 5),
@@ -168,6 +169,8 @@ class House:
         self.pool = Pool(limits, self.plan, self.observer, make_worker=self.hire, **settings)
 
     def plan(self, target, needs):
+        if self.plan_fault:
+            raise self.plan_fault
         spec = LoadSpec(engine="scripted", model=target.path, num_ctx=4096, slots=self.slots)
         size = 1000 if target.key == "huge" else 10
         return [
@@ -470,6 +473,17 @@ async def test_what_never_fits_is_refused_at_once():
         with pytest.raises(LoadFailed, match="requires more system memory"):
             it.submit("huge")
         assert it.observer.notes == [("rejected", "no_capacity")]
+
+
+async def test_a_fault_of_the_planner_costs_its_request_and_nothing_else():
+    async with house() as it:
+        await it.up()
+        it.plan_fault = ZeroDivisionError("a bug")
+        with pytest.raises(ZeroDivisionError):
+            it.submit("b")
+        assert it.pool.snapshot().waiting == 0
+        it.plan_fault = None
+        await it.up("b")
 
 
 async def test_an_idle_model_is_unloaded_by_the_clock():

@@ -1,0 +1,56 @@
+"""What the queue and the workers look like from outside at one moment."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from ollama_async.queue.books import Books
+from ollama_async.queue.port import LoadedModel, Snapshot
+from ollama_async.queue.stay import Phase, Stay
+from ollama_async.workers.runner import Runner
+
+
+def take_snapshot(books: Books, runners: Mapping[int, Runner], now: float) -> Snapshot:
+    """``now`` is of the clock that the scheduler is told. Promises count as running."""
+    running: Counter[str] = Counter()
+    for stay in books.stays.values():
+        running[stay.target.name] += len(stay.tickets)
+    return Snapshot(
+        waiting=books.waiting,
+        capacity=books.limits.max_queue,
+        running=dict(running),
+        loaded=[
+            _describe(stay, runners[stay.worker], _expires_at(books, stay, now))
+            for stay in books.stays.values()
+            if stay.is_ready
+        ],
+        loading=sum(
+            stay.phase in {Phase.COMMITTED, Phase.LOADING} for stay in books.stays.values()
+        ),
+    )
+
+
+def _describe(stay: Stay, runner: Runner, expires_at: float) -> LoadedModel:
+    facts, vitals = runner.facts, runner.last_vitals
+    assert facts is not None, "the scheduler was told that it is ready"
+    return LoadedModel(
+        target=stay.target,
+        size=facts.weights_bytes + facts.cache_bytes + facts.compute_bytes,
+        size_vram=facts.device_bytes,
+        num_ctx=facts.num_ctx,
+        slots=stay.slots,
+        running=len(stay.tickets),
+        busy_slots=vitals.busy_slots if vitals else 0,
+        cache_used=vitals.cache_used if vitals else 0.0,
+        expires_at=expires_at,
+    )
+
+
+def _expires_at(books: Books, stay: Stay, now: float) -> float:
+    """Wall clock. A model that leaves when its requests have ended has expired already."""
+    if stay.leaving is not None:
+        return time.time() - 1.0
+    idle_s = now - stay.idle_since if stay.is_quiet else 0.0
+    return time.time() + books.expires_after_s(stay) - idle_s
