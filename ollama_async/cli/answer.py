@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from collections.abc import Iterable
@@ -26,6 +27,11 @@ class Printer:
         self._is_thinking = False
         self.content = ""
         self.thinking = ""
+
+    @classmethod
+    def for_flags(cls, arguments: argparse.Namespace) -> Printer:
+        """One for standard output, as the flags of ``run`` say."""
+        return cls(wrap=not arguments.nowordwrap, hide_thinking=arguments.hidethinking)
 
     def take(self, content: str, thinking: str) -> None:
         """The next part of the answer."""

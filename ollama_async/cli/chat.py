@@ -9,7 +9,6 @@ from typing import Any
 
 from ollama_async.cli import answer
 from ollama_async.cli.client import Client, ServerRefused
-from ollama_async.cli.run import new_printer
 
 _FENCE = '"""'
 _HELP = """\
@@ -77,7 +76,7 @@ def _take_turn(
 ) -> None:
     """One message and its answer, both kept in ``messages``; a refused message is forgotten."""
     messages.append({"role": "user", "content": text})
-    printer = new_printer(arguments)
+    printer = answer.Printer.for_flags(arguments)
     last: dict[str, Any] = {}
     try:
         body = {**request, "messages": messages}

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ollama_async import durations
-from ollama_async.cli import answer
+from ollama_async.cli import answer, chat
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.progress import Progress
 from ollama_async.cli.upload import model_of_file
@@ -31,11 +31,9 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     if is_gguf(model):
         model = model_of_file(client, Path(model), Progress())
     if is_conversation:
-        from ollama_async.cli import chat  # noqa: PLC0415  # readline is for conversations only
-
         return chat.converse(client, arguments, {"model": model, **common})
     request = {"model": model, "prompt": " ".join(words), "context": [], "options": {}, **common}
-    printer = new_printer(arguments)
+    printer = answer.Printer.for_flags(arguments)
     with contextlib.closing(client.lines("/api/generate", request)) as objects:
         last = answer.show(objects, printer)
     if request["prompt"]:
@@ -43,10 +41,6 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     if arguments.verbose:
         answer.print_statistics(last)
     return 0
-
-
-def new_printer(arguments: argparse.Namespace) -> answer.Printer:
-    return answer.Printer(wrap=not arguments.nowordwrap, hide_thinking=arguments.hidethinking)
 
 
 def is_gguf(model: str) -> bool:

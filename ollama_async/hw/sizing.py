@@ -20,6 +20,11 @@ CPU_CACHE_LIMIT_BYTES = 1 << 30
 MIN_CONTEXT = 4
 """Ollama's floor for ``num_ctx``."""
 
+SHARED_CONTEXT = 4096
+"""A model is not loaded with less because one client is content with less: the others, who named
+no context, would silently get that, and the next one who names more would have to reload it.
+"""
+
 CACHE_SCALE = {
     "f32": 2.0,
     "f16": 1.0,
@@ -57,9 +62,12 @@ def default_context(gpu_bytes: int) -> int:
 
 def context(wished: int, default: int, train_ctx: int) -> int:
     """Tokens per slot: the wish (0 = none) or the default, within what the model was trained for
-    (0 = unknown) and never under :data:`MIN_CONTEXT`.
+    (0 = unknown).
+
+    A wish under both the default and :data:`SHARED_CONTEXT` counts as the smaller of these: it
+    holds for its request, but the model is loaded for everybody.
     """
-    num_ctx = max(MIN_CONTEXT, wished or default)
+    num_ctx = max(wished, min(default, SHARED_CONTEXT)) if wished else max(MIN_CONTEXT, default)
     return min(num_ctx, train_ctx) if train_ctx > 0 else num_ctx
 
 

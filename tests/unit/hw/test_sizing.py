@@ -68,9 +68,21 @@ def test_slots_stay_within_bounds(weights, per_token, num_ctx, available, on_cpu
 
 @pytest.mark.parametrize(
     ("wished", "default", "train", "expected"),
-    [(0, 4096, 2048, 2048), (8192, 4096, 0, 8192), (1, 4096, 0, 4), (512, 4096, 2048, 512)],
+    [
+        (0, 4096, 2048, 2048),
+        (8192, 4096, 0, 8192),
+        (8192, 4096, 2048, 2048),
+        (0, 1, 0, 4),
+        (512, 4096, 0, 4096),
+        (512, 1024, 0, 1024),
+        (512, 4096, 2048, 2048),
+        (8192, 262_144, 0, 8192),
+        (512, 262_144, 0, 4096),
+    ],
 )
-def test_the_context_is_the_wish_within_the_models_training(wished, default, train, expected):
+def test_the_context_is_the_wish_unless_that_would_shrink_it_for_everybody(
+    wished, default, train, expected
+):
     assert sizing.context(wished, default, train) == expected
 
 

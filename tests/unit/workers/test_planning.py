@@ -69,12 +69,12 @@ def test_from_four_cores_on_one_is_left_to_the_gateway(cores, threads):
 
 def test_wishes_and_settings_reach_the_worker():
     (plan,) = plans(
-        Needs(num_ctx=1024, num_batch=64, num_thread=1, use_mmap=False),
+        Needs(num_ctx=8192, num_batch=64, num_thread=1, use_mmap=False),
         OLLAMA_NUM_PARALLEL="3",
         OLLAMA_KV_CACHE_TYPE="q8_0",
         OLLAMA_FLASH_ATTENTION="1",
     )
 
     spec = plan.spec
-    assert (spec.num_ctx, spec.slots, spec.batch_size, spec.threads) == (1024, 3, 64, 1)
+    assert (spec.num_ctx, spec.slots, spec.batch_size, spec.threads) == (8192, 3, 64, 1)
     assert (spec.use_mmap, spec.cache_type, spec.flash_attention) == (False, "q8_0", "on")
