@@ -129,6 +129,8 @@ class Batching:
 
     def _largest(self, left_s: float, *, alone: bool) -> int:
         """The most prompt tokens that take no longer than ``left_s``; 0 if none."""
+        if left_s <= 0:
+            return 0
         above = self._batch_size + 1
         for size in reversed(_SIZES):
             token_s = self.costs.prompt_s(size, alone=alone) or 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from ollama_async.workers.messages import (
     Text,
     Tokenize,
     Tokens,
+    ToParent,
 )
 
 T = TypeVar("T")
@@ -99,23 +101,33 @@ class Intake:
 
     def work_on(self, asked: Asked) -> None:
         """Answer one request, or pass it on. Errors of a request stay its own."""
+        result: Work | ToParent | None
         try:
-            if isinstance(asked, Tokenize):
-                self._mailbox.put(self._tokenize(asked))
-            elif isinstance(asked, Detokenize):
-                self._mailbox.put(self._detokenize(asked))
-            elif asked.id in self._pending:
-                self._hand_over(self._prepare(asked.id, asked.inference))
+            result = self._work_on(asked)
         except ServerError as error:
-            self._hand_over(Failed(asked.id, error.code, error.message[:_ERROR_CHARACTERS]))
-
-    def _hand_over(self, result: Work | Failed) -> None:
-        """To the step thread, unless the request was cancelled meanwhile and has its end."""
-        with self._handing_over:
-            is_wanted = result.id in self._pending or result.id < 0
-            self._pending.discard(result.id)
-        if is_wanted:
+            result = Failed(asked.id, error.code, error.message[:_ERROR_CHARACTERS])
+        except Exception as error:  # noqa: BLE001  # the boundary of a request
+            traceback.print_exc()
+            result = Failed(asked.id, ServerError.code, f"worker: {error!r}"[:_ERROR_CHARACTERS])
+        if result is not None and (not isinstance(asked, Submit) or self._is_wanted(asked.id)):
             self._mailbox.put(result)
+
+    def _work_on(self, asked: Asked) -> Work | ToParent | None:
+        """:raises ServerError: the request cannot be served, and why."""
+        if isinstance(asked, Tokenize):
+            return self._tokenize(asked)
+        if isinstance(asked, Detokenize):
+            return self._detokenize(asked)
+        if asked.id not in self._pending:
+            return None  # cancelled while it lay here
+        return self._prepare(asked.id, asked.inference)
+
+    def _is_wanted(self, request_id: int) -> bool:
+        """From now on the request is the step thread's, unless its end has been said already."""
+        with self._handing_over:
+            is_wanted = request_id in self._pending
+            self._pending.discard(request_id)
+        return is_wanted
 
     def _prepare(self, request_id: int, inference: Inference) -> Work:
         """:raises ServerError: the request cannot be served, and why."""

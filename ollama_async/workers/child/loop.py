@@ -197,7 +197,7 @@ class Loop:
         is_end, piece_of = engine.is_end, engine.piece
         for running, token in zip(decoding, sampled, strict=False):  # prompts' tokens follow
             row = running.row
-            running.slot.tokens.append(row.tokens[0])
+            running.slot.tokens.append(running.last[0])
             row.position += 1
             if is_end(token):
                 running.answered_ns = now_ns
@@ -207,7 +207,7 @@ class Loop:
             text = running.feed(piece_of(token))
             if text:
                 items.append((running.id, text))
-            row.tokens[0] = token
+            running.last[0] = token
             if (
                 running.answered >= running.limit
                 or row.position >= running.work.num_ctx
@@ -241,7 +241,7 @@ class Loop:
         """As :meth:`_decode`, but nothing of the answer is in the slot yet."""
         row = running.row
         row.position = len(running.work.tokens)
-        row.tokens[0] = token
+        running.last[0] = token
         running.answered_ns = now_ns
         if self._engine.is_end(token):
             self._finish(running, "stop")
@@ -279,19 +279,17 @@ class Loop:
 
     def _finish(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
         """The answer is complete: say what was held back, then the end."""
-        if not running.is_stopped:
-            text = running.flush()
-            if text:
-                self._outbox.items.append((running.id, text))
-            reason = "stop" if running.is_stopped else reason
-        self._end(running, reason, unevaluated=unevaluated)
+        text = "" if running.is_stopped else running.flush()
+        if text:
+            self._outbox.items.append((running.id, text))
+        self._end(running, "stop" if running.is_stopped else reason, unevaluated=unevaluated)
 
     def _end(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
         context: list[int] = []
         if running.work.wants_context and reason != "cancel":
             context = running.slot.tokens[-CONTEXT_LIMIT:]
             if unevaluated:
-                context.append(running.row.tokens[0])
+                context.append(running.last[0])
             self._cut_stop(context, running)
         self._leave(running)
         self._outbox.say(Done(running.id, reason, running.usage(), context))

@@ -11,7 +11,7 @@ from ollama_async.workers.child.stopping import StopFinder
 
 
 class Running:
-    """``row`` is its part of a decoding step: the last token, not yet evaluated.
+    """``row`` is its part of a decoding step; its only token, ``last[0]``, is the one sampled last.
 
     ``filled``: how much of the prompt is in the slot; -1 = not begun. ``is_stopped``: a stop string
     was found. Times in nanoseconds of a
@@ -29,6 +29,7 @@ class Running:
         "filled_ns",
         "id",
         "is_stopped",
+        "last",
         "limit",
         "row",
         "slot",
@@ -40,7 +41,8 @@ class Running:
         self.id = work.id
         self.limit = work.limit
         self.slot = slot
-        self.row = Row(slot.index, [0], 0, samples=True)
+        self.last = [0]
+        self.row = Row(slot.index, self.last, 0, samples=True)
         self.filled = -1
         self.cached = 0
         self.answered = 0

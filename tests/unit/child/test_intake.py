@@ -211,3 +211,13 @@ def test_a_woken_mailbox_is_waited_for_no_more():
     mailbox.wait(60)
 
     assert mailbox.take() == []
+
+
+def test_a_fault_of_the_engine_costs_only_the_request(engine, capsys):
+    engine.tokenize = lambda *_args, **_options: 1 // 0
+    room = Room(engine)
+
+    assert room.ask(request(raw("x"))) == Failed(
+        1, "internal", "worker: ZeroDivisionError('integer division or modulo by zero')"
+    )
+    assert "ZeroDivisionError" in capsys.readouterr().err
