@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-# ruff: noqa: PTH  # the inventory is taken twice a test, and pathlib makes it ten times slower
+# ruff: noqa: PTH115, PTH123, PTH208 -- the inventory is taken twice a test, and pathlib makes it ten times slower
 
 SETTLE_S = 5.0
 """How long a test's leftovers may take to end by themselves; only a leak waits that long."""
