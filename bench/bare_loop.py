@@ -327,10 +327,11 @@ def main() -> None:
             for load in arguments.load or LOADS:
                 result = run(library, conversations(load, clients))
                 rows.append({"model": model, "load": load, "clients": clients} | result.summary())
-                print(rows[-1], flush=True)
+                print(f"{model} {load} {clients}: {result.wall_s:.1f} s", flush=True)
             library.close()
     report.table("bare loop over the library", rows)
-    report.save("bare-loop", {"rows": rows})
+    print(f"\n{report.cpu_name()}\n{report.library_flags()}")
+    report.save("bare-loop", {"library": report.library_flags(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -191,6 +191,8 @@ def main() -> None:
     for name in arguments.only or TABLES:
         document[name] = TABLES[name](arguments)
         report.table(f"{name}: {TABLES[name].__doc__}", document[name])
+    print(f"\n{report.cpu_name()}\n{report.library_flags()}")
+    document["library"] = report.library_flags()
     report.save(f"engine-{arguments.model}-{arguments.threads}", document)
 
 
