@@ -27,7 +27,7 @@ class PassCost:
 
 
 CPU_COST = PassCost(lone=6, fixed=8)
-"""Between the CPUs measured: a lone row costs 2.5 to 13 rows, a pass 7 to 30 (bench/README.md)."""
+"""Between the CPUs known: a lone row costs 2.5 to 13 rows, a pass 7 to 30 (bench/README.md)."""
 ACCELERATOR_COST = PassCost(lone=64, fixed=64)
 """There a pass costs nearly the same whatever its rows."""
 
