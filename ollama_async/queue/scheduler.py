@@ -156,7 +156,10 @@ class Scheduler:
             self.books.abort(ticket)
             return
         self.books.end(ticket)
-        if stay is not None and stay.phase is Phase.COMMITTED:
+        if stay is None:
+            return
+        stay.idle_since = now
+        if stay.phase is Phase.COMMITTED:
             self.books.fill(stay, now)
             if not stay.tickets:
                 self.books.forget(stay)  # nobody wants it any more, and nothing has begun
@@ -247,8 +250,6 @@ class Scheduler:
             stay.leaving = "shutdown"
             if stay.phase is Phase.COMMITTED:
                 self.books.forget(stay)
-            elif stay.phase is Phase.LOADING:
-                self.books.stop(stay, "shutdown")
 
 
 def _back_off_text(left_s: float) -> str:

@@ -63,8 +63,8 @@ class Stay:
 
     @property
     def is_quiet(self) -> bool:
-        """Ready, and nothing runs: can be stopped without hurting anybody."""
-        return self.phase is Phase.READY and not self.tickets
+        """Ready or still loading, and nobody has a place: can be stopped without hurting anybody."""
+        return self.phase in {Phase.LOADING, Phase.READY} and not self.tickets
 
     @property
     def accepts(self) -> bool:

@@ -94,14 +94,14 @@ class Ways:
         return Way(plan, victims, Step.COMMIT if is_quiet else Step.DRAIN)
 
     def is_idle(self, stay: Stay) -> bool:
-        """Nothing runs, and nobody waits who could run."""
+        """Nobody has a place, and nobody waits who could have one."""
         if not stay.is_quiet:
             return False
         line = self._lines.get(stay.target.key)
         return line is None or line.first(lambda ticket: stay.suits(ticket.needs)) is None
 
     def _may_go(self, stay: Stay, want: Want) -> bool:
-        if not stay.is_ready:
+        if not (stay.is_ready or stay.is_quiet):
             return False
         is_outgrown = stay is want.own and want.is_growth
         is_turn_over = stay.turn_ends_at <= self._now

@@ -211,6 +211,9 @@ class Desk:
             case do.Stop(worker, reason):
                 assert self.workers[worker] in {"loading", "ready"}
                 self.workers[worker] = "stopping"
+                for ticket, place in self.on.items():
+                    if place == worker and self.fate[ticket] == "aborting":
+                        self.fate[ticket] = "ended"
                 self.stop_reasons.append(reason)
             case do.WakeAt(at):
                 self.wake_at = at

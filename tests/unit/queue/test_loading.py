@@ -51,6 +51,56 @@ def test_no_more_are_evicted_than_the_load_needs(make_desk):
     assert [desk.state(key) for key in "abc"] == [["ready"], ["stopping"], ["ready"]]
 
 
+def test_a_load_that_nobody_wants_any_more_makes_room_at_once(make_desk):
+    desk = make_desk(max_loaded=1)
+    desk.cancel(desk.ask("a"))
+    assert desk.state("a") == ["loading"], "others may come for it"
+    desk.ask("b")
+    assert desk.state("a") == ["stopping"]
+    desk.stopped("a")
+    assert desk.state("b") == ["loading"]
+
+
+def test_a_load_that_somebody_waits_for_is_not_disturbed(make_desk):
+    desk = make_desk(max_loaded=1)
+    first, second = desk.ask("a"), desk.ask("a")
+    desk.cancel(first)
+    desk.ask("b")
+    desk.wait(1000.0)
+    assert desk.state("a") == ["loading"]
+    desk.ready("a")
+    assert desk.fate[second] == "running"
+
+
+def test_a_load_that_nobody_wants_any_more_is_stopped_when_an_unload_is_asked(make_desk):
+    desk = make_desk()
+    desk.cancel(desk.ask("a"))
+    desk.unload("a")
+    assert desk.state("a") == ["stopping"]
+    assert desk.stop_reasons == ["requested"]
+
+
+def test_a_load_that_nobody_wants_any_more_is_kept_like_an_idle_model(make_desk):
+    desk = make_desk(keep_alive_s=5.0)
+    ticket = desk.ask("a")
+    desk.wait(60.0)
+    desk.cancel(ticket)
+    desk.wait(4.0)
+    assert desk.state("a") == ["loading"]
+    desk.wait(2.0)
+    assert desk.state("a") == ["stopping"]
+
+
+def test_whoever_comes_for_a_load_that_was_given_up_finds_it_going_on(make_desk):
+    desk = make_desk(keep_alive_s=5.0)
+    desk.cancel(desk.ask("a"))
+    ticket = desk.ask("a")
+    desk.wait(60.0)
+    desk.ready("a")
+    assert desk.fate[ticket] == "running"
+    assert desk.loads() == 1
+
+
 def test_a_load_begins_only_when_the_memory_is_really_free(make_desk):
     desk = make_desk(memory=20)
     desk.up("a")

@@ -23,8 +23,10 @@ class Histories(RuleBasedStateMachine):
         max_loaded=st.integers(1, 3),
         memory=st.integers(20, 60),
         gpus=st.integers(0, 2),
+        shuts_down=st.sampled_from([False, False, False, True]),
     )
-    def open(self, slots, max_queue, max_loaded, memory, gpus):
+    def open(self, slots, max_queue, max_loaded, memory, gpus, shuts_down):
+        self.shuts_down = shuts_down
         self.desk = type(self).make_desk(
             slots=slots,
             max_queue=max_queue,
@@ -107,6 +109,11 @@ class Histories(RuleBasedStateMachine):
     @rule(model=st.sampled_from(["a", "b"]))
     def unload(self, model):
         self.desk.unload(model)
+
+    @precondition(lambda self: self.shuts_down)
+    @rule(grace_s=st.sampled_from([0.0, 3.0, float("inf")]))
+    def shut_down(self, grace_s):
+        self.desk.shut_down(grace_s)
 
     @invariant()
     def books_agree(self):
