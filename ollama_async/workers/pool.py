@@ -249,10 +249,13 @@ class Pool:
             if entry.is_deaf:
                 continue
             entry.is_deaf = True
-            if isinstance(word, Finish):
-                entry.sink.finished(word)
-            else:
-                entry.sink.failed(word)
+            try:
+                if isinstance(word, Finish):
+                    entry.sink.finished(word)
+                else:
+                    entry.sink.failed(word)
+            except Exception:  # one sink's fault must not cost the others their end
+                log.exception("sink of request %d", entry.ticket)
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -404,4 +407,8 @@ def _may_restart(entry: Entry) -> bool:
     if entry.is_deaf or entry.was_restarted:
         return False
     entry.was_restarted = True
-    return entry.sink.may_restart()
+    try:
+        return entry.sink.may_restart()
+    except Exception:  # one sink's fault must not hide the death from the others
+        log.exception("sink of request %d", entry.ticket)
+        return False

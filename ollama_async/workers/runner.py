@@ -132,8 +132,8 @@ class Runner:
     def run(self, entry: Entry, inference: Inference) -> None:
         """Send the request.
 
-        :raises ServerError: the worker cannot take it; the entry is not running. (A worker that
-            died a moment ago is no error here: ``lost`` is on its way and answers for the entry.)
+        :raises ServerError: it cannot be sent; the entry is not running. (A worker that died a
+            moment ago is no error here: ``lost`` is on its way and answers for the entry.)
         """
         entry.runner = self
         self.entries[entry.ticket] = entry
@@ -145,6 +145,10 @@ class Runner:
         except ServerError:
             self._take(entry.ticket)
             raise
+        except Exception as fault:  # the boundary "request": it must cost nobody else a slot
+            log.exception("sending request %d", entry.ticket)
+            self._take(entry.ticket)
+            raise EngineFailed(f"the request cannot be sent to a worker: {fault}") from fault
 
     def cancel(self, ticket: int) -> None:
         """Ask the worker to end the request; its sink is deaf from now on."""

@@ -15,6 +15,7 @@ from ollama_async.conversation import Inference, Prompt, Sampling, Usage
 from ollama_async.errors import (
     BadRequest,
     Busy,
+    EngineFailed,
     LoadFailed,
     ServerError,
     ShuttingDown,
@@ -415,6 +416,49 @@ async def test_a_request_that_the_pipe_cannot_take_fails_alone():
         sink = it.submit()
         worker.answer(*worker.asked)
         assert sink.heard == ["started", "stop"]
+
+
+async def test_a_request_that_cannot_be_written_fails_alone_and_its_slot_is_free_again():
+    async with house() as it:
+        worker = await it.up()
+        running, poisoned, waiting = it.submit(), it.submit(), it.submit()
+        [first] = worker.asked
+        worker.refuses = OverflowError("no such integer")
+        worker.answer(first)
+        assert running.heard == ["started", "stop"]
+        assert [type(error) for error in poisoned.heard] == [EngineFailed]
+        assert [type(error) for error in waiting.heard] == [EngineFailed]
+        worker.refuses = None
+        last = it.submit()
+        worker.answer(*worker.asked)
+        assert last.heard == ["started", "stop"]
+
+
+async def test_a_sink_that_fails_does_not_cost_the_others_their_end():
+    class Broken(Listener):
+        def failed(self, error):
+            super().failed(error)
+            raise RuntimeError("a bug")
+
+    async with house() as it:
+        broken, healthy = it.submit(sink=Broken()), it.submit()
+        await turns()
+        it.workers[0].ready_or_not.set_exception(LoadFailed("bad magic"))
+        await turns()
+        assert broken.ended.is_set()
+        assert healthy.ended.is_set()
+
+
+async def test_a_sink_that_fails_when_its_worker_dies_does_not_hide_the_death():
+    class Broken(Listener):
+        def may_restart(self):
+            raise RuntimeError("a bug")
+
+    async with house() as it:
+        worker = await it.up()
+        broken = it.submit(sink=Broken())
+        worker.die()
+        assert [type(error) for error in broken.heard] == [WorkerDied]
 
 
 async def test_an_error_of_the_worker_reaches_the_client_with_its_status():
