@@ -54,6 +54,7 @@ class Result:
     """Times in seconds; ``first_s`` has a time to first token per request."""
 
     wall_s: float = 0.0
+    cpu_s: float = 0.0
     prompt_tokens: int = 0
     answer_tokens: int = 0
     steps: int = 0
@@ -62,6 +63,7 @@ class Result:
     def summary(self) -> dict[str, float]:
         return {
             "wall_s": self.wall_s,
+            "cpu_s": self.cpu_s,
             "tokens_per_s": self.answer_tokens / self.wall_s,
             "prompt_tokens": self.prompt_tokens,
             "answer_tokens": self.answer_tokens,
@@ -230,7 +232,7 @@ def run(library: Library, script: list[list[list[Turn]]]) -> Result:
         for slot, talks in enumerate(script)
     ]
     chains = [Chain(library.vocab_size) for _ in clients]
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     for client in clients:
         _next_turn(library, client, result)
     arrivals = list(clients)
@@ -249,6 +251,7 @@ def run(library: Library, script: list[list[list[Turn]]]) -> Result:
                 arrivals.append(client)
         arrivals = [client for client in arrivals if client.pending]
     result.wall_s = time.perf_counter() - start
+    result.cpu_s = time.process_time() - start_cpu
     for chain in chains:
         chain.close()
     return result
