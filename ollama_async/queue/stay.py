@@ -63,7 +63,7 @@ class Stay:
 
     @property
     def is_quiet(self) -> bool:
-        """Ready or still loading, and nobody has a place: can be stopped without hurting anybody."""
+        """Loading or ready, and nobody has a place: can be stopped without hurting anybody."""
         return self.phase in {Phase.LOADING, Phase.READY} and not self.tickets
 
     @property

@@ -8,6 +8,7 @@ All descriptors are close-on-exec; the child gets the five it needs by ``pass_fd
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, closing
 
 from ollama_async.workers.doorbell import Doorbell
 from ollama_async.workers.pipe import TO_CHILD_RING_BYTES, TO_PARENT_RING_BYTES, ParentPipe
@@ -18,6 +19,8 @@ class Channel:
     """Made before the child, closed after its death.
 
     ``pipe`` is the parent's end; not opened yet.
+
+    :raises OSError: there are no descriptors or no memory left; nothing is left behind.
     """
 
     def __init__(
@@ -26,9 +29,13 @@ class Channel:
         to_child_bytes: int = TO_CHILD_RING_BYTES,
         to_parent_bytes: int = TO_PARENT_RING_BYTES,
     ) -> None:
-        down, up = Ring.create(to_child_bytes), Ring.create(to_parent_bytes)
-        bell_child, bell_parent = Doorbell.create(), Doorbell.create()
-        self._lifeline_child, self._lifeline = os.pipe()
+        with ExitStack() as made:
+            down = made.enter_context(closing(Ring.create(to_child_bytes)))
+            up = made.enter_context(closing(Ring.create(to_parent_bytes)))
+            bell_child = made.enter_context(closing(Doorbell.create()))
+            bell_parent = made.enter_context(closing(Doorbell.create()))
+            self._lifeline_child, self._lifeline = os.pipe()
+            made.pop_all()
         self.pipe = ParentPipe(inbound=up, outbound=down, bell_in=bell_parent, bell_out=bell_child)
         self._child_fds = {
             "ring-in": down.fd,

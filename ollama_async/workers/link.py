@@ -14,6 +14,7 @@ progress turns back. A link starts once; another try is another link, with anoth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import math
@@ -258,18 +259,19 @@ class WorkerLink:
         self._read_rest()
 
     def _spawn(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-        channel = Channel()
-        try:
-            self._process = WorkerProcess.spawn(
-                [*channel.argv(generation=self._generation), *argv],
-                environ=environ,
-                pass_fds=channel.pass_fds,
-                listener=self,
-                module=self._module,
-            )
-        except OSError as reason:
-            channel.close()
-            raise errors.LoadFailed(f"error starting model worker: {reason}") from reason
+        with contextlib.ExitStack() as made:
+            try:
+                channel = made.enter_context(contextlib.closing(Channel()))
+                self._process = WorkerProcess.spawn(
+                    [*channel.argv(generation=self._generation), *argv],
+                    environ=environ,
+                    pass_fds=channel.pass_fds,
+                    listener=self,
+                    module=self._module,
+                )
+            except OSError as reason:
+                raise errors.LoadFailed(f"error starting model worker: {reason}") from reason
+            made.pop_all()
         channel.spawned()
         channel.pipe.open(self)
         self._channel = channel

@@ -5,8 +5,11 @@ leak check that all tests have.
 """
 
 import asyncio
+import contextlib
+import gc
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -233,6 +236,35 @@ async def test_a_process_that_cannot_be_made_is_a_failed_load(make, monkeypatch)
     with pytest.raises(errors.WorkerDied):
         link.submit(request(1, "answer"))
     await link.stop(1)
+
+
+@pytest.mark.parametrize("spare", range(12))
+async def test_too_few_descriptors_are_a_failed_load_and_none_of_them_is_lost(make, spare):
+    link = make()
+    with descriptors_left(spare), pytest.raises(errors.LoadFailed, match="Too many open files"):
+        await start(link)
+    await link.stop(1)
+
+
+@contextlib.contextmanager
+def descriptors_left(count):
+    """This process can open only so many more files; afterwards not one of them may be open."""
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 64, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(count):
+            os.close(held.pop())
+        yield
+        gc.collect()
+        held += [os.open(os.devnull, os.O_RDONLY) for _ in range(count)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in held:
+            os.close(number)
 
 
 async def test_a_module_that_does_not_exist_is_named(heard):

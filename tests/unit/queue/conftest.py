@@ -181,7 +181,7 @@ class Desk:
 
     # performing
 
-    def _perform(self, effect: do.Effect) -> None:
+    def _perform(self, effect: do.Effect) -> None:  # noqa: C901  # one case per effect
         match effect:
             case do.Start(ticket, worker):
                 assert self.fate[ticket] == "waiting"
@@ -211,9 +211,8 @@ class Desk:
             case do.Stop(worker, reason):
                 assert self.workers[worker] in {"loading", "ready"}
                 self.workers[worker] = "stopping"
-                for ticket, place in self.on.items():
-                    if place == worker and self.fate[ticket] == "aborting":
-                        self.fate[ticket] = "ended"
+                left = [t for t, place in self.on.items() if place == worker]
+                self.fate |= {t: "ended" for t in left if self.fate[t] == "aborting"}
                 self.stop_reasons.append(reason)
             case do.WakeAt(at):
                 self.wake_at = at
