@@ -1,7 +1,7 @@
 """Go's notation of durations (``1h30m``, ``5m0s``, ``45.6ms``), read and written.
 
 The grammar and the texts of the errors are those of Go's ``time`` package, because clients print
-them. Durations are whole nanoseconds in a signed 64-bit range.
+them. Durations are whole nanoseconds in a signed 64-bit range. Unlike Go, nobody is read for long.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _UNIT_NS = {
     "h": 3600 * 1_000_000_000,
 }
 _MAX_NS = 2**63 - 1
+_LONGEST = 256
 _NUMBER = re.compile(r"[0-9]*(?:\.[0-9]*)?")
 _UNIT = re.compile(r"[^.0-9]+")
 
@@ -27,8 +28,11 @@ _UNIT = re.compile(r"[^.0-9]+")
 def parse(text: str) -> int:
     """Nanoseconds of a Go duration.
 
-    :raises ValueError: with Go's text, e.g. ``time: missing unit in duration "300"``.
+    :raises ValueError: with Go's text, e.g. ``time: missing unit in duration "300"``; or the text
+        is longer than any duration that somebody wrote.
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f'time: invalid duration "{text[:40]}…"')
     quoted = f'"{text}"'
     sign, rest = _split_sign(text)
     if rest == "0":

@@ -8,10 +8,11 @@ boolean is true; a bad number or duration is the default, with a warning. The ta
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -85,11 +86,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         host = values.pop("host")
         try:
             address = parse_address(host, default_port=port)
-        except ValueError as reason:
-            warnings.append(f"OLLAMA_HOST: {reason}, using port {port}")
-            address = parse_address(host.rpartition(":")[0], default_port=port)
-        values["models"] = Path(values["models"]).expanduser()
-        values["cache_dir"] = Path(values["cache_dir"]).expanduser()
+        except BadPort as reason:
+            address = reason.fallback
+            warnings.append(f"OLLAMA_HOST: {reason}, using port {address.port}")
+        for folder in ("models", "cache_dir"):
+            values[folder] = _folder(values[folder])
         return cls(address=address, warnings=tuple(warnings), **values)
 
 
@@ -104,12 +105,20 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     meaning: str
 
 
+class BadPort(ValueError):
+    """``fallback``: the address with the port that would hold if none had been named."""
+
+    def __init__(self, digits: str, fallback: Address) -> None:
+        super().__init__(f"invalid port {digits[:40]!r}")
+        self.fallback = fallback
+
+
 def parse_address(text: str, *, default_port: int = DEFAULT_PORT) -> Address:
     """Read every form of ``OLLAMA_HOST``: ``host``, ``host:port``, ``:port``, ``[::1]:port``,
     ``scheme://host[:port][/path]``. Without a scheme the port is ``default_port``; ``http`` means
     80 and ``https`` 443. An empty host with a port listens everywhere, as in Ollama.
 
-    :raises ValueError: the port is no number from 0 to 65535.
+    :raises BadPort: the port is no number from 0 to 65535.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -118,17 +127,14 @@ def parse_address(text: str, *, default_port: int = DEFAULT_PORT) -> Address:
         port = {"http": 80, "https": 443}.get(scheme, default_port)
     hostport, slash, path = rest.partition("/")
     path = f"/{path}".rstrip("/") if slash else ""
-    if hostport.count(":") > 1 and not hostport.startswith("["):
-        return Address(scheme, hostport, port, path)  # a bare IPv6 address
-    split = urlsplit(f"//{hostport}")
-    host = split.hostname or ""
-    _, colon, digits = hostport.rpartition("]" if hostport.endswith("]") else ":")
-    if colon == ":" and hostport:
-        if not digits.isascii() or not digits.isdigit() or int(digits) > 65535:
-            raise ValueError(f"invalid port {digits!r}")
-        port = int(digits)
-        host = host or "0.0.0.0"  # noqa: S104  # ":8080" asks for exactly that
-    return Address(scheme, host or "127.0.0.1", port, path)
+    host, colon, digits = hostport.rpartition(":")
+    if not colon or (":" in host and not host.endswith("]")):  # a name, [::1], or ::1
+        return Address(scheme, hostport.strip("[]") or "127.0.0.1", port, path)
+    host = host.strip("[]") or "0.0.0.0"  # noqa: S104  # ":8080" asks for exactly that
+    try:
+        return Address(scheme, host, _port(digits), path)
+    except ValueError:
+        raise BadPort(digits, Address(scheme, host, port, path)) from None
 
 
 def _boolean(raw: str) -> bool:
@@ -136,18 +142,15 @@ def _boolean(raw: str) -> bool:
 
 
 def _count(raw: str) -> int:
-    value = int(raw)
-    if value < 0:
+    if not re.fullmatch("[0-9]{1,18}", raw):
         raise ValueError
-    return value
+    return int(raw)
 
 
 def _seconds(raw: str) -> float:
     """Go duration or plain seconds; negative means for ever."""
-    try:
-        seconds = float(int(raw))
-    except ValueError:
-        seconds = durations.parse(raw) / 1e9
+    is_plain = re.fullmatch("[+-]?[0-9]{1,18}", raw)
+    seconds = float(raw) if is_plain else durations.parse(raw) / 1e9
     return math.inf if seconds < 0 else seconds
 
 
@@ -161,6 +164,16 @@ def _port(raw: str) -> int:
     if value > 65535:
         raise ValueError
     return value
+
+
+def _folder(raw: str | Path) -> Path:
+    """With ``~`` replaced; who has no home, as in some containers, lives at ``/``."""
+    folder = os.path.expanduser(raw)  # noqa: PTH111  # Path's raises where this leaves the ~
+    if folder.startswith("~/"):
+        return Path(folder[1:])
+    if folder.startswith("~"):
+        raise ValueError
+    return Path(folder)
 
 
 def _debug(raw: str) -> int:
@@ -213,7 +226,7 @@ VARIABLES: tuple[Variable, ...] = (
         field="models",
         default="~/.ollama/models",
         shown_default="~/.ollama/models",
-        read=str,
+        read=_folder,
         meaning="Folder of the model store (Ollama's own layout)",
     ),
     Variable(
@@ -342,7 +355,7 @@ VARIABLES: tuple[Variable, ...] = (
         field="cache_dir",
         default="~/.cache/ollama_async",
         shown_default="~/.cache/ollama_async",
-        read=str,
+        read=_folder,
         meaning="Folder for engine wheels and the verdicts of the engine self-check",
     ),
 )

@@ -42,6 +42,8 @@ def test_what_go_reads_is_read(text, nanoseconds):
         ("1s2", 'time: missing unit in duration "1s2"'),
         ("9223372036854775808ns", 'time: invalid duration "9223372036854775808ns"'),
         ("99999999999h", 'time: invalid duration "99999999999h"'),
+        ("1" * 5000 + "s", f'time: invalid duration "{"1" * 40}…"'),
+        ("0.1ns" * 400_000, f'time: invalid duration "{"0.1ns" * 8}…"'),
     ],
 )
 def test_what_go_refuses_is_refused_in_its_words(text, error):

@@ -21,13 +21,18 @@ from ollama_async.settings import VARIABLES, Address, Settings, parse_address
         ("https://box", "https://box:443"),
         ("https://box:9/u/key/", "https://box:9/u/key"),
         ("box:0", "http://box:0"),
+        ("[::1", "http://[::1]:11434"),
+        ("http://[::1]:99/x", "http://[::1]:99/x"),
+        ("x\u2100y", "http://x\u2100y:11434"),
     ],
 )
 def test_every_form_of_host_is_understood(text, url):
     assert parse_address(text).url == url
 
 
-@pytest.mark.parametrize("text", ["box:x", "box:70000", "box:", "box:-1"])
+@pytest.mark.parametrize(
+    "text", ["box:x", "box:70000", "box:", "box:-1", "box:8_0", "box:" + "9" * 5000]
+)
 def test_a_port_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="invalid port"):
         parse_address(text)
@@ -38,6 +43,27 @@ def test_a_bad_port_falls_back_with_a_warning():
 
     assert settings.address == Address("http", "10.0.0.1", 11434)
     assert "OLLAMA_HOST" in settings.warnings[0]
+
+
+def test_the_warning_about_a_bad_port_names_the_port_that_is_used():
+    settings = Settings.from_environ({"OLLAMA_HOST": "http://10.0.0.1:xx/path"})
+
+    assert settings.address == Address("http", "10.0.0.1", 80, "/path")
+    assert settings.warnings == ("OLLAMA_HOST: invalid port 'xx', using port 80",)
+
+
+def test_a_folder_of_an_unknown_user_is_the_default_with_a_warning():
+    settings = Settings.from_environ({"OLLAMA_MODELS": "~no-such-user/models"})
+
+    assert settings.models == Settings.from_environ({}).models
+    assert "OLLAMA_MODELS" in settings.warnings[0]
+
+
+def test_a_user_without_a_home_lives_at_the_root(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 77)
+
+    assert str(Settings.from_environ({}).models) == "/.ollama/models"
 
 
 def test_ollama_port_is_used_where_the_host_names_none():
@@ -75,10 +101,12 @@ def test_values_are_read(name, raw, field, value):
 
 @pytest.mark.parametrize("name", ["OLLAMA_MAX_QUEUE", "OLLAMA_KEEP_ALIVE", "OLLAMA_PORT"])
 def test_an_unreadable_value_is_the_default_with_a_warning(name):
-    settings = Settings.from_environ({name: "many"})
+    for raw in ("many", "9" * 400, "9" * 5000):
+        settings = Settings.from_environ({name: raw})
 
-    assert name in settings.warnings[0]
-    assert (settings.max_queue, settings.keep_alive_s, settings.address.port) == (512, 300, 11434)
+        assert name in settings.warnings[0]
+        read = (settings.max_queue, settings.keep_alive_s, settings.address.port)
+        assert read == (512, 300, 11434)
 
 
 def test_every_field_has_its_variable():
