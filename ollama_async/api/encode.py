@@ -15,6 +15,7 @@ import msgspec
 
 _to_json = msgspec.json.Encoder().encode
 _FOREVER_NS = 2**63 - 1
+_YEAR_9999_S = 253_370_764_800
 
 
 def to_json(value: object) -> bytes:
@@ -46,10 +47,12 @@ def now() -> str:
 def local(seconds: float) -> str:
     """``seconds`` since 1970 with the offset of the local zone, for ``modified_at``.
 
-    ``inf`` is as far ahead as Go's durations reach (292 years): clients show it as "Forever".
+    ``inf`` is as far ahead as Go's durations reach (292 years): clients show it as "Forever". What
+    lies further off, as the times of damaged files may, is brought to the years 1970 to 9998.
     """
     if math.isinf(seconds):
         seconds = time.time() + _FOREVER_NS / 1e9
+    seconds = min(max(seconds, 0), _YEAR_9999_S)
     whole = math.floor(seconds)
     moment = datetime.fromtimestamp(0, tz=UTC) + timedelta(seconds=whole)
     try:

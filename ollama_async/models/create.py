@@ -15,12 +15,14 @@ import msgspec
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.api.options import check_parameters
-from ollama_async.errors import BadRequest, Forbidden, NotFound
+from ollama_async.errors import BadRequest, NotFound
 from ollama_async.models.blobs import parse_digest
 from ollama_async.models.facts import Kind, ModelFacts, human_number
 from ollama_async.models.gguf import MAGIC
 from ollama_async.models.manifest import (
     CONFIG_TYPE,
+    LICENSES_LIMIT,
+    MANIFEST_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
     Config,
     Layer,
@@ -29,9 +31,10 @@ from ollama_async.models.manifest import (
     layer_type,
     read_config,
 )
+from ollama_async.models.manifests import local_name
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import locked, storage_errors
-from ollama_async.names import ModelName, split_source
+from ollama_async.names import ModelName
 
 Status = dict[str, Any]
 _UNSUPPORTED = ("quantize", "quantization", "draft_quantize", "draft_files", "remote_host")
@@ -64,6 +67,7 @@ def create(shelf: Shelf, request: CreateRequest, *, keeps_unused: bool) -> Itera
 
     :raises BadRequest: the request makes no sense, or (from the iterator) a file is not sound.
     :raises NotFound: the model to start from does not exist.
+    :raises Forbidden: a name asks for a cloud model.
     :raises StorageFailed: (from the iterator) disk full or not writable; the name is unchanged.
     """
     name = _name(request)
@@ -94,10 +98,10 @@ def create(shelf: Shelf, request: CreateRequest, *, keeps_unused: bool) -> Itera
 
 
 def _name(request: CreateRequest) -> ModelName:
-    try:
-        return ModelName.parse(request.model or request.name)
-    except ValueError as error:
-        raise BadRequest(str(error)) from None
+    text = request.model or request.name
+    if not text.strip():
+        raise BadRequest("invalid model name")
+    return local_name(text)
 
 
 def _parameters(request: CreateRequest) -> dict[str, Any]:
@@ -110,14 +114,7 @@ def _parameters(request: CreateRequest) -> dict[str, Any]:
 
 
 def _base_path(shelf: Shelf, text: str) -> str:
-    try:
-        reference = split_source(text)
-        name = ModelName.parse(reference.text)
-    except ValueError as error:
-        raise BadRequest(str(error)) from None
-    if reference.is_cloud:
-        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
-    path = shelf.manifests.locate(name)
+    path = shelf.manifests.locate(local_name(text))
     if path is None:
         raise NotFound(f"model '{text}' not found")
     return path
@@ -136,7 +133,7 @@ def _files(shelf: Shelf, files: dict[str, str]) -> dict[str, str]:
     for name, digest in digests.items():
         if not shelf.blobs.has(digest):
             raise BadRequest(f'file "{name}" has not been uploaded: {digest} is not in the store')
-        if not name.endswith(".gguf") and ("." in name or not _has_magic(shelf, digest)):
+        if not name.endswith(".gguf") and not _has_magic(shelf, digest):
             raise BadRequest("unknown type")
     return digests
 
@@ -230,23 +227,43 @@ def _publish(shelf: Shelf, work: _Work, draft: _Draft) -> list[Status]:
     for layer in draft.layers:
         if not shelf.blobs.has(layer.digest):
             raise BadRequest(f"{layer.digest} is not in the store any more; upload it again")
+    edits = list(_edits(shelf, work.request, work.parameters, draft))
+    config = go_json(_config(work.request, draft.config))
+    _check_sizes(draft, [*((kind, content) for kind, content, _ in edits), ("config", config)])
+
     statuses = [{"status": f"using existing layer {layer.digest}"} for layer in draft.layers]
     layers = list(draft.layers)
-    for kind, content, replaced in _edits(shelf, work.request, work.parameters, draft):
-        if len(content) > TEXT_LIMIT_BYTES:
-            raise BadRequest(f"the {kind} is larger than {TEXT_LIMIT_BYTES} bytes")
-        layers = [layer for layer in layers if layer.kind not in replaced]
-        layers.append(_store(shelf, layer_type(kind), content, statuses))
-    config = _store(shelf, CONFIG_TYPE, go_json(_config(work.request, draft.config)), statuses)
-    manifest = Manifest(config=config, layers=layers)
+    for kind, content, replaced in edits:
+        new = _store(shelf, layer_type(kind), content, statuses)
+        same = (new.media_type, new.digest)
+        layers = [
+            layer
+            for layer in layers
+            if layer.kind not in replaced and (layer.media_type, layer.digest) != same
+        ]
+        layers.append(new)
+    manifest = Manifest(config=_store(shelf, CONFIG_TYPE, config, statuses), layers=layers)
+    data = go_json(manifest)
+    if len(data) > MANIFEST_LIMIT_BYTES:
+        raise BadRequest(f"the manifest is larger than {MANIFEST_LIMIT_BYTES} bytes")
 
     name = shelf.manifests.spelled(work.name)
     old_path = shelf.manifests.locate(name)
     old = shelf.manifest(old_path) if old_path else None
-    shelf.manifests.write(name, go_json(manifest))
+    shelf.manifests.write(name, data)
     if old is not None and not work.keeps_unused:
         shelf.drop(old.digests - manifest.digests)
     return statuses
+
+
+def _check_sizes(draft: _Draft, texts: list[tuple[str, bytes]]) -> None:
+    """What is written must be something that is read again. :raises BadRequest: it is too much."""
+    for kind, content in texts:
+        if len(content) > TEXT_LIMIT_BYTES:
+            raise BadRequest(f"the {kind} is larger than {TEXT_LIMIT_BYTES} bytes")
+    kinds = [*(layer.kind for layer in draft.layers), *(kind for kind, _ in texts)]
+    if kinds.count("license") > LICENSES_LIMIT:
+        raise BadRequest(f"a model may have at most {LICENSES_LIMIT} licenses")
 
 
 def _edits(

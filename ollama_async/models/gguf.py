@@ -178,22 +178,26 @@ class _Cursor:
         return number
 
     def take_name(self, limit_bytes: int, what: str) -> bytes:
-        """A string of at most ``limit_bytes``."""
+        """A string of at most ``limit_bytes``, paid from the budget of all kept text."""
         length = self.take_u64(what)
         if length > limit_bytes:
             raise _invalid(f"{what} is too long or goes past the end of the file")
+        self._pay(length)
         return self.take(length, what)
 
     def take_text(self, what: str) -> str | LongText:
-        """A string that is kept if it is short, paid from the budget of all kept text."""
+        """A string that is kept, and paid from the same budget, if it is short."""
         length = self.take_u64(what)
         if length > _MAX_KEPT_TEXT_BYTES:
             self.skip(length, what)
             return LongText(length)
+        self._pay(length)
+        return self.take(length, what).decode(errors="replace")
+
+    def _pay(self, length: int) -> None:
         self._text_budget -= length
         if self._text_budget < 0:
             raise _invalid("too much text in the metadata")
-        return self.take(length, what).decode(errors="replace")
 
     def skip_strings(self, count: int, what: str) -> None:
         """Pass over ``count`` strings: the reader's hot loop, one step per vocabulary entry."""

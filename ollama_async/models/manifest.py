@@ -19,6 +19,8 @@ CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 MANIFEST_LIMIT_BYTES = 4 << 20
 TEXT_LIMIT_BYTES = 1 << 20
 """Of one template, system text, license, …: what is larger is neither written nor read."""
+LICENSES_LIMIT = 64
+"""Of one model: what is more is neither written nor read."""
 _LAYER_PREFIX = "application/vnd.ollama.image."
 
 

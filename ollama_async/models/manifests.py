@@ -7,10 +7,27 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ollama_async.models.storage import NewFile
-from ollama_async.names import ModelName
+from ollama_async.errors import BadRequest, Forbidden
+from ollama_async.models.storage import NewFile, sync_folder
+from ollama_async.names import ModelName, split_source
 
 _MOST_ALIASES = 1024  # clients choose the spelling, so what is remembered of it must be bounded
+
+
+def local_name(text: str) -> ModelName:
+    """The name that a client means when it says ``text``; ``:local`` is taken off.
+
+    :raises BadRequest: it is no name.
+    :raises Forbidden: it asks for a cloud model.
+    """
+    try:
+        reference = split_source(text)
+        name = ModelName.parse(reference.text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    if reference.is_cloud:
+        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
+    return name
 
 
 class Manifests:
@@ -31,11 +48,11 @@ class Manifests:
     def locate(self, name: ModelName) -> str | None:
         """Path of the manifest; an exact spelling wins. Reads folders if there is none."""
         exact = f"{self._base}/{name.manifest_path}"
-        if Path(exact).is_file():
+        if _is_file(exact):
             self._aliases.pop(name, None)
             return exact
         matches = self._matches(self._base, name.parts)
-        found = next((path for path in matches if Path(path).is_file()), None)
+        found = next(filter(_is_file, matches), None)
         if found is None:
             self._aliases.pop(name, None)
             return None
@@ -78,8 +95,9 @@ class Manifests:
         return str(folder / name.tag)
 
     def remove(self, path: str) -> None:
-        """Remove a manifest and the folders that it leaves empty. :raises OSError:"""
+        """Remove a manifest, for good, and the folders that it leaves empty. :raises OSError:"""
         Path(path).unlink()
+        sync_folder(Path(path).parent)  # or a power cut brings it back without its blobs
         with suppress(OSError):  # not empty: the usual end
             for folder in Path(path).parents[:3]:
                 folder.rmdir()
@@ -108,6 +126,11 @@ class Manifests:
                 yield from self._files(entry.path, depth - 1)
             elif entry.is_file():
                 yield entry.path
+
+
+def _is_file(path: str) -> bool:
+    """Unlike a Path's own, no error where a name is longer than the disk allows."""
+    return os.path.isfile(path)  # noqa: PTH113  # that is what differs
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

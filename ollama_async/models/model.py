@@ -16,6 +16,7 @@ from ollama_async.models.blobs import Blobs
 from ollama_async.models.facts import ModelFacts, facts_of, human_number
 from ollama_async.models.gguf import read_header
 from ollama_async.models.manifest import (
+    LICENSES_LIMIT,
     MANIFEST_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
     Config,
@@ -85,8 +86,8 @@ def read_model(name: ModelName, path: Path, blobs: Blobs, cache: FactsCache) -> 
     :raises BadRequest: the model lives on another server.
     :raises LoadFailed: the model is broken, or of a kind that cannot be run here.
     """
-    modified_at = path.stat().st_mtime
     try:
+        modified_at = path.stat().st_mtime
         data = read_bounded(path, MANIFEST_LIMIT_BYTES)
         reader = _Reader(name, read_manifest(data), blobs, cache)
         return reader.model(hashlib.sha256(data).hexdigest(), modified_at)
@@ -130,7 +131,7 @@ class _Reader:
         blob_digest = weights[0].digest
         facts = self._cache.facts(blob_digest)
         adapters, projectors = self._layers("adapter"), self._layers("projector")
-        template = "".join(self._texts("template", "prompt")[:1])
+        template = self._text("template", "prompt")
         return Model(
             name=self._name.short,
             key="+".join([blob_digest, *(layer.digest for layer in (*adapters, *projectors))]),
@@ -141,10 +142,10 @@ class _Reader:
             path=str(self._present(blob_digest)),
             blob_digest=blob_digest,
             template=template,
-            system="".join(self._texts("system")[:1]),
+            system=self._text("system"),
             parameters=self._json("params", dict[str, Any], {}),
             messages=self._json("messages", list[Message], []),
-            licenses=self._texts("license"),
+            licenses=self._texts(self._layers("license")[:LICENSES_LIMIT]),
             capabilities=_capabilities(config, facts, bool(projectors), template),
             facts=facts,
             projectors=tuple(str(self._present(layer.digest)) for layer in projectors),
@@ -163,10 +164,14 @@ class _Reader:
         path.stat()
         return path
 
-    def _texts(self, *kinds: str) -> list[str]:
+    def _text(self, *kinds: str) -> str:
+        """The first layer of one of the kinds; "" if there is none."""
+        return "".join(self._texts(self._layers(*kinds)[:1]))
+
+    def _texts(self, layers: list[Layer]) -> list[str]:
         return [
             self._blobs.read(layer.digest, TEXT_LIMIT_BYTES).decode(errors="replace")
-            for layer in self._layers(*kinds)
+            for layer in layers
         ]
 
     def _json(self, kind: str, form: Any, absent: Any) -> Any:

@@ -84,7 +84,7 @@ class NewFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         self._folder = folder
         self._descriptor, path = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX)
         self._path: Path | None = Path(path)
@@ -101,7 +101,7 @@ class NewFile:
         assert self._path is not None, "published twice"
         self._path.rename(self._folder / name)
         self._path = None
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def discard(self) -> None:
         """Close, and remove what was not published. Idempotent."""
@@ -120,7 +120,18 @@ class NewFile:
         self.discard()
 
 
-def _sync_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
+    """Make it, and what is missing above it, so that a power cut does not take it away again."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):  # another thread was faster
+        folder.mkdir()
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files ``folder`` holds. :raises OSError:"""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

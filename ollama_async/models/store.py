@@ -17,9 +17,10 @@ from pathlib import Path
 import msgspec
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest, Forbidden, LoadFailed, NotFound, ServerError
+from ollama_async.errors import BadRequest, LoadFailed, NotFound, ServerError
 from ollama_async.models.blobs import BlobWriter, parse_digest
 from ollama_async.models.create import Status, create
+from ollama_async.models.manifests import local_name
 from ollama_async.models.model import Model, read_model
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import locked, storage_errors
@@ -56,7 +57,7 @@ class Store:
         :raises BadRequest: ``text`` is not a model's name.
         :raises Forbidden: it asks for a cloud model.
         """
-        path = self._shelf.manifests.likely_path(_parse(text))
+        path = self._shelf.manifests.likely_path(local_name(text))
         entry = self._entries.get(path)
         if entry is None or entry.signature != _signature(path):
             return None
@@ -70,7 +71,7 @@ class Store:
         :raises Forbidden: it asks for a cloud model.
         :raises LoadFailed: the model is broken; the text says how.
         """
-        name = _parse(text)
+        name = local_name(text)
         path = self._shelf.manifests.locate(name)
         model = None if path is None else self._read(path)
         if model is None:
@@ -176,17 +177,6 @@ class Store:
             return read_model(shelf.manifests.name_of(path), Path(path), shelf.blobs, shelf.facts)
         except FileNotFoundError:
             return None
-
-
-def _parse(text: str) -> ModelName:
-    try:
-        reference = split_source(text)
-        name = ModelName.parse(reference.text)
-    except ValueError as error:
-        raise BadRequest(str(error)) from None
-    if reference.is_cloud:
-        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
-    return name
 
 
 def _is_local(text: str) -> bool:

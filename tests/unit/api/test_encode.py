@@ -31,6 +31,11 @@ def test_local_times_mean_the_same_moment(seconds):
     assert abs(datetime.fromisoformat(text).timestamp() - seconds) < 2e-6
 
 
+@pytest.mark.parametrize("seconds", [-1e18, -1.0, 253_402_300_800.0, 1e18])
+def test_a_file_from_another_age_has_some_time(seconds):
+    assert datetime.fromisoformat(encode.local(seconds)).year in {1969, 1970, 9998, 9999}
+
+
 def test_never_is_centuries_ahead():
     assert datetime.fromisoformat(encode.local(math.inf)[:19]).year > datetime.now(UTC).year + 280
 

@@ -143,6 +143,13 @@ def test_text_has_a_budget(gguf: Any) -> None:
     assert "too much text" in refusal(builder.build())
 
 
+def test_keys_are_paid_from_the_same_budget(gguf: Any) -> None:
+    builder = gguf()
+    for number in range(300):
+        builder.number(f"{number:03d}".ljust(65_000, "k"), "u8", 1)
+    assert "too much text" in refusal(builder.build())
+
+
 def test_a_long_text_is_passed_over(gguf: Any) -> None:
     metadata = read(gguf().text("x", b"y" * 1_000_000).text("after", "here").build()).metadata
     assert metadata["x"] == LongText(1_000_000)

@@ -196,7 +196,6 @@ def test_adapters_and_projectors_are_found_by_their_headers(
         ({"files": {"/x.gguf": "TINY"}}, "file path must be relative"),
         ({"files": {"a/../x.gguf": "TINY"}}, "file path must be relative"),
         ({"files": {"../x.gguf": "TINY"}}, "file path must be relative"),
-        ({"files": {"x.zip": "TINY"}}, "unknown type"),
         ({"files": {"x.safetensors": "TINY"}}, "safetensors files are not supported"),
         ({"files": {"x.gguf": "sha256:" + "0" * 64}}, 'file "x.gguf" has not been uploaded'),
         ({"files": {"x.gguf": "TINY"}, "quantize": "q4_0"}, "does not support 'quantize'"),
@@ -249,6 +248,51 @@ def test_a_text_that_could_not_be_read_again_is_refused(store: Store, tiny: str)
     assert len(store.find("m").system) == 1_048_576
 
 
+def test_a_config_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
+    with pytest.raises(BadRequest, match="the config is larger than 1048576 bytes"):
+        made(store, model="m", files={"tiny.gguf": tiny}, renderer="x" * 1_048_576)
+    assert store.list() == []
+
+
+def test_a_crowd_of_licenses_is_refused_before_anything_is_written(store: Store, tiny: str) -> None:
+    with pytest.raises(BadRequest, match="at most 64 licenses"):
+        made(store, model="m", files={"t.gguf": tiny}, license=[str(each) for each in range(65)])
+    assert blobs(store) == {tiny}
+
+
+def test_a_manifest_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
+    with pytest.raises(BadRequest, match="the manifest is larger than 4194304 bytes"):
+        made(store, model="m", files={"x" * (4 << 20) + ".gguf": tiny})
+    assert store.list() == []
+
+
+def test_a_license_that_the_base_has_is_not_put_twice(store: Store, tiny: str) -> None:
+    made(store, model="m", files={"tiny.gguf": tiny}, license=["MIT", "BSD"], system="MIT")
+    for _ in range(3):
+        made(store, model="m", from_="m", license="MIT")
+    assert store.find("m").licenses == ["BSD", "MIT"]
+    assert store.find("m").system == "MIT"
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "WEIGHTS.GGUF", "weights.q8_0", "weights"])
+def test_a_gguf_is_known_by_its_first_bytes_whatever_its_name(
+    store: Store, tiny: str, upload: Callable[[bytes], str], name: str
+) -> None:
+    made(store, model="m", files={name: tiny})
+    assert store.find("m").blob_digest == tiny
+    with pytest.raises(BadRequest, match=r"^unknown type$"):
+        made(store, model="m", files={name: upload(b"else")})
+
+
+def test_a_name_is_created_as_it_will_be_found(store: Store, tiny: str) -> None:
+    made(store, model=" m:local ", files={"tiny.gguf": tiny})
+    assert store.find("m:local").name == store.find("m").name == "m:latest"
+    with pytest.raises(Forbidden, match="cloud is disabled"):
+        made(store, model="m:cloud", files={"tiny.gguf": tiny})
+    with pytest.raises(BadRequest, match=r"^invalid model name$"):
+        made(store, model=" ", files={"tiny.gguf": tiny})
+
+
 def test_two_models_in_one_create_are_refused(
     store: Store, tiny: str, tiny_gguf: Any, upload: Callable[[bytes], str]
 ) -> None:
@@ -267,6 +311,16 @@ def test_an_unknown_model_is_named_as_it_was_sent(store: Store) -> None:
         store.find("a b")
     with pytest.raises(Forbidden, match=r"^ollama cloud is disabled"):
         store.find("x:cloud")
+
+
+def test_a_name_longer_than_the_disk_allows_is_not_found(store: Store, tiny: str) -> None:
+    made(store, model="m", files={"tiny.gguf": tiny})
+    name = "h" * 300 + "/ns/m"
+    for call in (store.find, store.delete):
+        with pytest.raises(NotFound):
+            call(name)
+    with pytest.raises(StorageFailed, match="too long"):
+        made(store, model=name, from_="m")
 
 
 def test_only_an_unchanged_model_is_known_without_blocking(store: Store, tiny: str) -> None:
@@ -506,6 +560,39 @@ class FullDisk:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
+
+
+class Syncs:
+    """The operating system, and which folders were made durable; ``wanted`` is looked at then."""
+
+    def __init__(self, root: Path, wanted: str) -> None:
+        self._root = root
+        self._wanted = root / "blobs" / wanted.replace(":", "-")
+        self.synced: dict[str, bool] = {}
+
+    def fsync(self, descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            self.synced[path.relative_to(self._root).as_posix()] = self._wanted.exists()
+        os.fsync(descriptor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+def test_new_folders_and_a_removal_outlast_a_power_cut(
+    store: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = Syncs(store.root, tiny)
+    monkeypatch.setattr(storage, "os", syncs)
+    made(store, model="m", files={"tiny.gguf": tiny})
+    host = "manifests/registry.ollama.ai"
+    expected = {".", "blobs", "manifests", host, f"{host}/library", f"{host}/library/m"}
+    assert set(syncs.synced) == expected
+    syncs.synced.clear()
+    store.delete("m")
+    assert syncs.synced == {f"{host}/library/m": True}  # while the blob was still there
+    assert not store.has_blob(tiny)
 
 
 def test_a_full_disk_during_an_upload_leaves_nothing(
