@@ -1,7 +1,7 @@
 """The one place that builds the server and takes it down again, in reverse.
 
 - Runs in: the gateway process, whose main thread spawns the workers (they die with that thread).
-- Owns: the event loop, the pool, the listening socket, one task that looks at the machine.
+- Owns: the event loop, the pool, the listening socket, one thread that looks at the machine.
 - Dies when: SIGTERM or SIGINT arrives. Running answers get a grace, then everything is reaped; the
   exit status is 0. A second signal ends the grace.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,14 +24,15 @@ from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.engine import check
-from ollama_async.errors import ServerError, StorageFailed
+from ollama_async.errors import LoadFailed, StorageFailed
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.runner import build_runner
 from ollama_async.gateway.stream import Streams
 from ollama_async.hw import placement
-from ollama_async.hw.machine import Machine, survey
+from ollama_async.hw.machine import survey
+from ollama_async.hw.watch import Watch
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
 from ollama_async.queue.plan import Limits
@@ -40,7 +43,7 @@ from ollama_async.workers.pool import Pool
 
 log = logging.getLogger("ollama_async")
 
-_LOOK_PERIOD_S = 10.0
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _LAST_WORDS_S = 2.0
 """How long connections may take to send what their ended answers left."""
 
@@ -52,6 +55,7 @@ class StartFailed(Exception):
 def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
     """Serve until a signal ends it; the process's exit status (1: it could not start)."""
     _log_to_stderr(settings.debug)
+    _open_as_many_files_as_may_be()
     for warning in settings.warnings:
         log.warning("%s", warning)
     try:
@@ -86,6 +90,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
         log.info("shutting down; running answers have %g s", settings.shutdown_grace_s)
         lifecycle.is_draining = True
         await _drain(pool, settings.shutdown_grace_s, signals)
+    signals.ignore()
     log.info("stopped")
     return 0
 
@@ -95,12 +100,20 @@ class _Signals:
 
     def __init__(self) -> None:
         self._count = asyncio.Semaphore(0)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._count.release)
+        self._loop = asyncio.get_running_loop()
+        for number in _ENDING:
+            self._loop.add_signal_handler(number, self._count.release)
 
     async def next(self) -> None:
         await self._count.acquire()
+
+    def ignore(self) -> None:
+        """The loop gives its handlers up when it closes, and one more signal of somebody impatient
+        would become the exit status of a server that is done.
+        """
+        for number in _ENDING:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _drain(pool: Pool, grace_s: float, signals: _Signals) -> None:
@@ -122,7 +135,6 @@ def _open_catalog(settings: Settings) -> Catalog:
         for folder in ("blobs", "manifests"):
             (settings.models / folder).mkdir(parents=True, exist_ok=True)
         store.prune()
-        scripts = read_scripts(settings.scripts) if settings.scripts else {}
     except OSError as reason:
         raise StartFailed(
             f"the model store {settings.models} cannot be used: {reason.strerror};"
@@ -131,14 +143,14 @@ def _open_catalog(settings: Settings) -> Catalog:
     except StorageFailed as reason:
         # a store that can only be read still serves what is in it
         log.warning("%s; models can be run but not created or deleted", reason.message)
-        scripts = read_scripts(settings.scripts) if settings.scripts else {}
-    except ServerError as reason:
+    try:
+        return Catalog(store, read_scripts(settings.scripts) if settings.scripts else {})
+    except LoadFailed as reason:
         raise StartFailed(reason.message) from reason
-    return Catalog(store, scripts)
 
 
 def _build_pool(
-    settings: Settings, environ: Mapping[str, str], machine: _MachineWatch, metrics: Metrics
+    settings: Settings, environ: Mapping[str, str], machine: Watch, metrics: Metrics
 ) -> Pool:
     limits = Limits(
         max_queue=settings.max_queue,
@@ -155,53 +167,25 @@ def _build_pool(
     )
 
 
-class _MachineWatch:
-    """What the machine looked like a moment ago: ``seen`` answers at once."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._visible_devices = environ.get("CUDA_VISIBLE_DEVICES")
-        self._library_uses_gpus = True
-        self.seen: Machine
-
-    async def look(self) -> None:
-        machine = await asyncio.to_thread(survey, self._visible_devices)
-        self.seen = machine if self._library_uses_gpus else Machine(machine.host)
-
-    async def begin(self, settings: Settings, environ: Mapping[str, str]) -> None:
-        """The first look. GPUs that the library was not built for do not count."""
-        await self.look()
-        if not self.seen.gpus:
-            return
+@contextlib.asynccontextmanager
+async def _watched_machine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Watch]:
+    """What the machine is and will be. GPUs that the library was not built for do not count."""
+    look = functools.partial(survey, environ.get("CUDA_VISIBLE_DEVICES"))
+    machine = await asyncio.to_thread(look)
+    if machine.gpus:
         verdict = await asyncio.to_thread(check.verdict, settings.cache_dir, environ)
         if "CUDA" not in verdict.system_info:
             log.warning(
                 "%d GPU(s) found, but the engine library was built without CUDA; to use them: "
                 "CMAKE_ARGS=-DGGML_CUDA=on ollama-async engine build",
-                len(self.seen.gpus),
+                len(machine.gpus),
             )
-            self._library_uses_gpus = False
-            self.seen = Machine(self.seen.host)
-
-    async def go_on(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_PERIOD_S)
-            await self.look()
-
-
-@contextlib.asynccontextmanager
-async def _watched_machine(
-    settings: Settings, environ: Mapping[str, str]
-) -> AsyncIterator[_MachineWatch]:
-    watch = _MachineWatch(environ)
-    await watch.begin(settings, environ)
-    task = asyncio.create_task(watch.go_on())
+            look = functools.partial(survey, "")
+    watch = await asyncio.to_thread(Watch, look)
     try:
         yield watch
     finally:
-        task.cancel()
-        (outcome,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(outcome, Exception):
-            log.error("looking at the machine: %r", outcome)
+        await asyncio.to_thread(watch.close)
 
 
 @contextlib.asynccontextmanager
@@ -229,6 +213,12 @@ def _why_not_listening(host: str, port: int, reason: OSError) -> str:
     if "in use" in text:
         return f"{text}; is a server running already? Set OLLAMA_HOST to use another port"
     return f"{text}; set OLLAMA_HOST to an address and port that may be used"
+
+
+def _open_as_many_files_as_may_be() -> None:
+    """Each client is a descriptor, and most systems give a process only 1024 unless it asks."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _log_to_stderr(debug: int) -> None:
