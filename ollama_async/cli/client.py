@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import platform
 import socket
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -124,7 +125,7 @@ class Client:
     def _request(
         self, method: str, path: str, value: Any = None
     ) -> Iterator[http.client.HTTPResponse]:
-        body = b"" if value is None else msgspec.json.encode(value)
+        body = b"" if value is None else _encoded(value)
         headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
         if body or method == "POST":
             headers["Content-Length"] = str(len(body))
@@ -165,12 +166,12 @@ class Client:
 
     def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
         try:
+            connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
             connection.connect()
         except ConnectionRefusedError:
             raise ServerUnreachable from None
-        except OSError as reason:
+        except (OSError, UnicodeError, http.client.InvalidURL) as reason:  # no host at all
             where = f"{self._host}:{self._port}"
             raise CommandFailed(f"could not connect to {where}: {reason}") from reason
         connection.sock.settimeout(None)
@@ -188,6 +189,14 @@ def _break_told() -> Iterator[None]:
 
 
 _USER_AGENT = f"ollama-async/{__version__} ({platform.machine()} linux)"
+
+
+def _encoded(value: Any) -> bytes:
+    """As JSON. What was typed or is a file's name may be no Unicode: JSON's escapes carry it."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
 
 
 def _line(response: http.client.HTTPResponse) -> bytes:

@@ -135,6 +135,9 @@ def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace | None:
         flags, literal = words[:cut], words[cut + 1 :]
     # a bare --think means true; argparse would take the next word for its value
     flags = ["--think=true" if word == "--think" else word for word in flags]
+    if "--keepalive" in flags[:-1]:  # nor would it take -1s for one
+        at = flags.index("--keepalive")
+        flags[at : at + 2] = ["=".join(flags[at : at + 2])]
     arguments, unknown = parser.parse_known_intermixed_args(flags)
     if arguments.help:
         return None

@@ -28,7 +28,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         piped = sys.stdin.buffer.read().decode(errors="replace")
         words = [piped, *words] if piped else words
     client.check_alive()
-    if is_gguf(model):
+    if is_file(model):
         model = model_of_file(client, Path(model), Progress())
     if is_conversation:
         return chat.converse(client, arguments, {"model": model, **common})
@@ -43,8 +43,10 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def is_gguf(model: str) -> bool:
-    """Whether ``model`` means a file: it exists, and ends in ``.gguf``."""
+def is_file(model: str) -> bool:
+    """Whether ``model`` means a file: it cannot be a name, or it ends in ``.gguf`` and exists."""
+    if model.startswith(("/", "./", "../")):
+        return True
     return model.lower().endswith(".gguf") and Path(model).is_file()
 
 

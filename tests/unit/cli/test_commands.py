@@ -7,6 +7,7 @@ import socket
 import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -188,6 +189,25 @@ def test_run_puts_what_is_piped_before_its_words(fake, piped):
     assert fake.bodies("/api/generate")[0]["prompt"] == "text \ufffd\n --sum up"
 
 
+def test_what_is_typed_may_be_no_unicode(fake):
+    fake.answers["POST", "/api/generate"] = (200, ANSWER)
+    assert main(["run", "m", "caf\udce9"]) == 0
+    assert fake.bodies("/api/generate")[0]["prompt"] == "caf\udce9"
+
+
+def test_a_keepalive_may_be_negative(fake):
+    fake.answers["POST", "/api/generate"] = (200, ANSWER)
+    assert main(["run", "--keepalive", "-1m", "m", "hi"]) == 0
+    assert fake.bodies("/api/generate")[0]["keep_alive"] == "-1m"
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("path", ["./nowhere.gguf", "/nowhere", "../nowhere.gguf"])
+def test_a_path_where_nothing_is_is_told(capsys, path):
+    assert main(["run", path, "hi"]) == 1
+    assert capsys.readouterr().err == f"Error: {Path(path)}: No such file or directory\n"
+
+
 def test_run_without_a_prompt_only_loads(fake, capsys):
     fake.answers["POST", "/api/generate"] = (200, b'{"response":"","done":true}')
     assert main(["run", "m"]) == 0
@@ -335,6 +355,14 @@ def test_no_server_says_how_to_start_one(monkeypatch, capsys):
         assert "run 'ollama-async serve' to start it" in capsys.readouterr().err
         assert main(["--version"]) == 0
         assert "could not connect to a running Ollama instance" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("host", ["a b:1", "a..b:1", "[::1", "x" * 300])
+def test_a_host_that_is_none_is_told(monkeypatch, capsys, host):
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    monkeypatch.setenv("OLLAMA_PORT", "1")
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err.startswith("Error: could not connect to ")
 
 
 def test_version_warns_when_the_server_is_another(fake, capsys):
