@@ -45,6 +45,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the process's exit status."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a model may say what the locale cannot
@@ -57,10 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # the interpreter flushes stdout once more at exit, and would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return NOBODY_READS
+    except OSError as reason:  # our own output, say on a full disk; all else is CommandFailed
+        _drop_output()
+        print(f"Error: {reason}", file=sys.stderr)
+        return 1
     return status
+
+
+def _open_streams() -> None:
+    """Python has None for a stream that was closed before it began."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115, PTH123  # as long as the process
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
+def _drop_output() -> None:
+    """The interpreter flushes stdout once more at exit, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _dispatch(words: list[str]) -> int:
