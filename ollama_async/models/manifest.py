@@ -20,7 +20,7 @@ MANIFEST_LIMIT_BYTES = 4 << 20
 TEXT_LIMIT_BYTES = 1 << 20
 """Of one template, system text, license, …: what is larger is neither written nor read."""
 LICENSES_LIMIT = 64
-"""Of one model: what is more is neither written nor read."""
+"""Of one model. Every one is a file; a request could name a million."""
 _LAYER_PREFIX = "application/vnd.ollama.image."
 
 

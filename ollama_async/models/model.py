@@ -16,7 +16,6 @@ from ollama_async.models.blobs import Blobs
 from ollama_async.models.facts import ModelFacts, facts_of, human_number
 from ollama_async.models.gguf import read_header
 from ollama_async.models.manifest import (
-    LICENSES_LIMIT,
     MANIFEST_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
     Config,
@@ -38,7 +37,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     for two names of the same files. ``digest``: sha256 of the manifest, 64 hex digits.
     ``size``: bytes of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or
     for the scripted engine the name in its file. ``template``: Go text, "" if there is none.
-    ``parameters``: as stored, types not checked.
+    ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``licenses``: paths
+    (licenses are long, and rarely read).
     """
 
     name: str
@@ -54,11 +54,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     system: str = ""
     parameters: dict[str, Any] = {}
     messages: list[Message] = []
-    licenses: list[str] = []
     capabilities: tuple[str, ...] = ("completion",)
     facts: ModelFacts
     projectors: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
 
 
 class FactsCache:
@@ -145,11 +145,11 @@ class _Reader:
             system=self._text("system"),
             parameters=self._json("params", dict[str, Any], {}),
             messages=self._json("messages", list[Message], []),
-            licenses=self._texts(self._layers("license")[:LICENSES_LIMIT]),
             capabilities=_capabilities(config, facts, bool(projectors), template),
             facts=facts,
-            projectors=tuple(str(self._present(layer.digest)) for layer in projectors),
-            adapters=tuple(str(self._present(layer.digest)) for layer in adapters),
+            projectors=self._paths(projectors),
+            adapters=self._paths(adapters),
+            licenses=self._paths(self._layers("license")),
         )
 
     def _config(self) -> Config:
@@ -159,6 +159,9 @@ class _Reader:
     def _layers(self, *kinds: str) -> list[Layer]:
         return [layer for layer in self._manifest.layers if layer.kind in kinds]
 
+    def _paths(self, layers: list[Layer]) -> tuple[str, ...]:
+        return tuple(str(self._present(layer.digest)) for layer in layers)
+
     def _present(self, digest: str) -> Path:
         path = self._blobs.path(digest)
         path.stat()
@@ -166,13 +169,9 @@ class _Reader:
 
     def _text(self, *kinds: str) -> str:
         """The first layer of one of the kinds; "" if there is none."""
-        return "".join(self._texts(self._layers(*kinds)[:1]))
-
-    def _texts(self, layers: list[Layer]) -> list[str]:
-        return [
-            self._blobs.read(layer.digest, TEXT_LIMIT_BYTES).decode(errors="replace")
-            for layer in layers
-        ]
+        for layer in self._layers(*kinds):
+            return self._blobs.read(layer.digest, TEXT_LIMIT_BYTES).decode(errors="replace")
+        return ""
 
     def _json(self, kind: str, form: Any, absent: Any) -> Any:
         layers = self._layers(kind)
