@@ -201,6 +201,7 @@ def test_adapters_and_projectors_are_found_by_their_headers(
         ({"files": {"/x.gguf": "TINY"}}, "file path must be relative"),
         ({"files": {"a/../x.gguf": "TINY"}}, "file path must be relative"),
         ({"files": {"../x.gguf": "TINY"}}, "file path must be relative"),
+        ({"files": {"..": "TINY"}}, "file path must be relative"),
         ({"files": {"x.safetensors": "TINY"}}, "safetensors files are not supported"),
         ({"files": {"x.gguf": "sha256:" + "0" * 64}}, 'file "x.gguf" has not been uploaded'),
         ({"files": {"x.gguf": "TINY"}, "quantize": "q4_0"}, "does not support 'quantize'"),
