@@ -29,9 +29,11 @@ def rank(gpus: Iterable[Gpu], *, num_gpu: int | None, main_gpu: int | None) -> l
     """Devices to try, best first: GPUs with most free memory first, the CPU last.
 
     ``num_gpu`` 0 means the CPU alone. ``main_gpu`` pins one GPU by index; if it does not exist the
-    list is empty, never another device.
+    list is empty, never another device. On a machine without GPUs neither means anything: clients
+    send both as a matter of course.
     """
-    if num_gpu == 0:
+    gpus = list(gpus)
+    if num_gpu == 0 or not gpus:
         return [CPU]
     if main_gpu is not None:
         return [gpu.uuid for gpu in gpus if gpu.index == main_gpu]

@@ -53,11 +53,13 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
         return self.weights_bytes + self.cache_bytes + self.compute_bytes
 
 
-def default_context(gpu_bytes: int) -> int:
-    """Ollama's tiers by the memory of all GPUs together; 4096 on a CPU."""
+def default_contexts(gpu_bytes: int) -> tuple[int, ...]:
+    """Ollama's default by the memory of all GPUs together (0: a CPU), then what a model gets for
+    which that is too much.
+    """
     if gpu_bytes >= 47 << 30:
-        return 262_144
-    return 32_768 if gpu_bytes >= 23 << 30 else 4096
+        return 262_144, 32_768, 4096
+    return (32_768, 4096) if gpu_bytes >= 23 << 30 else (4096,)
 
 
 def context(wished: int, default: int, train_ctx: int) -> int:

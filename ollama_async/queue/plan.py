@@ -26,11 +26,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Planner = Callable[[Target, Needs], Sequence[Plan]]
-"""Every way to load a model, best first: each device that may hold it, perhaps with fewer slots.
+"""Every way to load a model, best first: each device that may hold it, perhaps with less context.
 
-The scheduler takes the first that has room, else the first for which room can be made. Pure as far
-as the scheduler is concerned; may raise a :class:`~ollama_async.errors.ServerError`, which is then
-what the requests are told.
+Pure as far as the scheduler is concerned; may raise a
+:class:`~ollama_async.errors.ServerError`, which is then what the requests are told.
 """
 
 
@@ -60,16 +59,24 @@ class Plans:
         self._planner = planner
 
     def possible(self, target: Target, needs: Needs) -> list[Plan]:
-        """The plans that fit a machine on which nothing else is loaded, best first.
+        """What to choose from, best first: for each device the first plan that fits while nothing
+        else is loaded; the CPU only if no GPU can hold the model. So an idle model is evicted
+        rather than another run on the CPU, ten times as slowly, or with less context.
+
+        The scheduler takes the first that has room, else the first for which room can be made.
 
         :raises LoadFailed: there is none.
         :raises ServerError: the planner's own reason.
         """
         plans = self._planner(target, needs)
-        possible = [plan for plan in plans if not any(self._gaps(plan))]
-        if not possible:
+        best: dict[frozenset[str], Plan] = {}
+        for plan in plans:
+            if not any(self._gaps(plan)):
+                best.setdefault(frozenset(plan.demand), plan)
+        if not best:
             raise LoadFailed(self._why_not(plans))
-        return possible
+        on_gpu = [plan for devices, plan in best.items() if CPU not in devices]
+        return on_gpu or list(best.values())
 
     def _gaps(self, plan: Plan) -> Iterator[tuple[int, int, int]]:
         """Bytes that are missing, needed and there, for each device that is too small."""

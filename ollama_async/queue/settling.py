@@ -42,8 +42,8 @@ class Settling:
         """Do all that can be done now."""
         self._retire(now)
         self._make_room(now)
-        for stay in list(self._books.current.values()):
-            self._books.fill(stay, now)
+        while self._give_places(now):
+            self._make_room(now)
         self._begin_loads(now)
         self._name_wake_up(now)
 
@@ -112,6 +112,15 @@ class Settling:
         except ServerError as error:
             self._books.fail(first, error)
             return None
+
+    def _give_places(self, now: float) -> bool:
+        """Fill the free places. True: tickets that only load have ended thereby, and no other event
+        will look at whoever stood behind them.
+        """
+        before = len(self._books.tickets)
+        for stay in list(self._books.current.values()):
+            self._books.fill(stay, now)
+        return len(self._books.tickets) < before
 
     def _begin_loads(self, now: float) -> None:
         stays = self._books.stays.values()

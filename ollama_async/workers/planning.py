@@ -1,4 +1,7 @@
-"""How a model would be loaded on this machine: one plan for each device that may hold it."""
+"""How a model would be loaded on this machine: plans for each device that may hold it, more than
+one where nobody named a context, so that a model is not kept off a GPU by a default that is too
+large for it.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,26 @@ def planner(
         devices = placement.rank(seen.gpus, num_gpu=needs.num_gpu, main_gpu=needs.main_gpu)
         if not devices:
             raise LoadFailed(f"main_gpu {needs.main_gpu}: this machine has no such GPU")
-        return [_plan(target, needs, settings, seen, device, environ=environ) for device in devices]
+        return [
+            _plan(target, needs, settings, seen, device, num_ctx, environ=environ)
+            for device in devices
+            for num_ctx in _contexts(target, needs, settings, seen, device)
+        ]
 
     return plan
+
+
+def _contexts(
+    target: Target, needs: Needs, settings: Settings, machine: Machine, device: str
+) -> list[int]:
+    """Tokens per slot, best first; only one if client or operator named it."""
+    gpu_bytes = 0 if device == CPU else sum(gpu.memory_bytes for gpu in machine.gpus)
+    named = settings.context_length
+    defaults = (named,) if named else sizing.default_contexts(gpu_bytes)
+    contexts = (
+        sizing.context(needs.num_ctx or 0, default, target.train_ctx) for default in defaults
+    )
+    return list(dict.fromkeys(contexts))
 
 
 def _plan(
@@ -47,17 +67,12 @@ def _plan(
     settings: Settings,
     machine: Machine,
     device: str,
+    num_ctx: int,
     *,
     environ: Mapping[str, str],
 ) -> LoadPlan:
     on_cpu = device == CPU
     room = placement.capacity(machine, gpu_overhead_bytes=settings.gpu_overhead_bytes)
-    gpu_bytes = 0 if on_cpu else sum(gpu.memory_bytes for gpu in machine.gpus)
-    num_ctx = sizing.context(
-        needs.num_ctx or 0,
-        settings.context_length or sizing.default_context(gpu_bytes),
-        target.train_ctx,
-    )
     footprint = sizing.footprint(
         weights_bytes=target.weights_bytes,
         cache_bytes_per_token=target.cache_bytes_per_token,

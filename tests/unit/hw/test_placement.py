@@ -29,6 +29,10 @@ def test_a_pinned_gpu_is_used_or_nothing():
     assert rank([SMALL, LARGE], num_gpu=None, main_gpu=7) == []
 
 
+def test_a_pin_means_nothing_where_there_is_no_gpu():
+    assert rank([], num_gpu=1, main_gpu=0) == [CPU], "as in the example of Ollama's API document"
+
+
 def test_no_device_is_filled_to_the_brim():
     machine = Machine(HOST, (SMALL, LARGE))
 

@@ -88,4 +88,4 @@ def test_the_context_is_the_wish_unless_that_would_shrink_it_for_everybody(
 
 @pytest.mark.parametrize(("gib", "expected"), [(0, 4096), (22, 4096), (24, 32_768), (80, 262_144)])
 def test_the_default_context_grows_with_gpu_memory(gib, expected):
-    assert sizing.default_context(gib * GIB) == expected
+    assert sizing.default_contexts(gib * GIB)[0] == expected

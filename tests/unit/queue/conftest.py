@@ -91,6 +91,7 @@ class Desk:
     def end(self, ticket: int) -> None:
         assert self.fate[ticket] in {"running", "aborting"}
         self.fate[ticket] = "ended"
+        del self.on[ticket]
         self.tell(ev.Ended(ticket))
 
     def cancel(self, ticket: int) -> None:
@@ -181,7 +182,7 @@ class Desk:
 
     # performing
 
-    def _perform(self, effect: do.Effect) -> None:  # noqa: C901  # one case per effect
+    def _perform(self, effect: do.Effect) -> None:
         match effect:
             case do.Start(ticket, worker):
                 assert self.fate[ticket] == "waiting"
@@ -213,6 +214,7 @@ class Desk:
                 self.workers[worker] = "stopping"
                 left = [t for t, place in self.on.items() if place == worker]
                 self.fate |= {t: "ended" for t in left if self.fate[t] == "aborting"}
+                self.on = {t: place for t, place in self.on.items() if place != worker}
                 self.stop_reasons.append(reason)
             case do.WakeAt(at):
                 self.wake_at = at

@@ -6,6 +6,8 @@ import math
 
 import pytest
 
+from ollama_async.queue.plan import Plan
+
 
 def test_a_ready_model_serves_while_another_loads(make_desk):
     desk = make_desk(slots=1)
@@ -99,6 +101,52 @@ def test_whoever_comes_for_a_load_that_was_given_up_finds_it_going_on(make_desk)
     desk.ready("a")
     assert desk.fate[ticket] == "running"
     assert desk.loads() == 1
+
+
+def test_an_idle_model_leaves_the_gpu_before_another_is_run_on_the_cpu(make_desk):
+    desk = make_desk(devices={"gpu0": 20, "cpu": 1000}, max_loaded=9)
+    desk.up("a")
+    desk.ask("b")
+    assert desk.state("a") == ["stopping"]
+    desk.stopped("a")
+    assert desk.load[desk.worker("b")].plan.demand.keys() == {"gpu0"}
+
+
+def test_a_model_that_no_gpu_can_hold_is_run_on_the_cpu(make_desk):
+    desk = make_desk(devices={"gpu0": 5, "cpu": 1000})
+    desk.ask("a")
+    assert desk.load[desk.worker("a")].plan.demand.keys() == {"cpu"}
+
+
+def test_a_free_gpu_is_taken_before_an_idle_model_is_evicted_from_another(make_desk):
+    desk = make_desk(devices={"gpu0": 20, "gpu1": 20}, max_loaded=9)
+    desk.up("a")
+    desk.ask("b")
+    assert desk.state("a") == ["ready"]
+    assert desk.load[desk.worker("b")].plan.demand.keys() == {"gpu1"}
+
+
+def test_of_several_plans_for_a_device_the_first_that_can_ever_fit_is_made_room_for(make_desk):
+    desk = make_desk(memory=40)
+    plans = desk.scheduler._plans  # with what a planner says for contexts that step down
+    plans._planner = lambda _target, _needs: [
+        Plan(demand={"cpu": size}, slots=1, num_ctx=size * 100) for size in (60, 25, 10)
+    ]
+    desk.up("a")
+    assert desk.load[desk.worker("a")].plan.num_ctx == 2500
+    desk.ask("b")
+    assert desk.state("a") == ["stopping"]
+
+
+def test_whoever_stands_behind_those_who_only_load_is_not_forgotten(make_desk):
+    desk = make_desk(slots=1)
+    desk.ask("a", loads_only=True)
+    desk.ask("a", loads_only=True)
+    larger = desk.ask("a", num_ctx=8192)
+    desk.ready("a")
+    desk.stopped("a")
+    desk.ready("a")
+    assert desk.fate[larger] == "running"
 
 
 def test_a_load_begins_only_when_the_memory_is_really_free(make_desk):

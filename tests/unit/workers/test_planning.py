@@ -1,5 +1,6 @@
 """Plans follow from settings, wishes and what the machine has."""
 
+import msgspec
 import pytest
 
 from ollama_async.errors import LoadFailed
@@ -26,11 +27,12 @@ TARGET = Target(
 )
 
 
-def plans(needs=Needs(), *, cores=2, gpus=(), **variables):  # noqa: B008  # frozen
+def plans(needs=Needs(), *, cores=2, gpus=(), train_ctx=32_768, **variables):  # noqa: B008  # frozen
     machine = Machine(
         Host(cores=cores, memory_bytes=32 * GIB, available_bytes=16 * GIB), tuple(gpus)
     )
-    return planner(Settings.from_environ(variables), lambda: machine, {"LANG": "C"})(TARGET, needs)
+    target = msgspec.structs.replace(TARGET, train_ctx=train_ctx)
+    return planner(Settings.from_environ(variables), lambda: machine, {"LANG": "C"})(target, needs)
 
 
 def test_a_machine_without_gpus_has_one_plan():
@@ -43,7 +45,7 @@ def test_a_machine_without_gpus_has_one_plan():
 
 
 def test_a_gpu_is_tried_first_and_pinned_by_its_uuid():
-    first, last = plans(gpus=[GPU])
+    first, *_, last = plans(gpus=[GPU])
 
     assert list(first.demand) == ["GPU-a"]
     assert first.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
@@ -55,6 +57,27 @@ def test_num_gpu_0_keeps_the_model_off_the_gpu():
     (plan,) = plans(Needs(num_gpu=0), gpus=[GPU])
 
     assert list(plan.demand) == [CPU]
+
+
+def test_the_options_of_ollamas_own_example_load_on_a_machine_without_gpus():
+    (plan,) = plans(Needs(num_ctx=1024, num_batch=2, num_gpu=1, main_gpu=0, num_thread=8))
+
+    assert list(plan.demand) == [CPU]
+    assert plan.spec.gpu_layers == 0
+
+
+def test_a_context_that_nobody_named_may_be_smaller_than_ollamas_default():
+    at = [(list(plan.demand), plan.num_ctx) for plan in plans(train_ctx=131_072, gpus=[GPU])]
+
+    assert at == [(["GPU-a"], 131_072), (["GPU-a"], 32_768), (["GPU-a"], 4096), ([CPU], 4096)]
+
+
+def test_a_context_that_was_named_is_not_made_smaller():
+    named = plans(Needs(num_ctx=65_536), train_ctx=131_072, gpus=[GPU])
+    configured = plans(train_ctx=131_072, gpus=[GPU], OLLAMA_CONTEXT_LENGTH="65536")
+
+    assert [plan.num_ctx for plan in named] == [65_536, 65_536]
+    assert [plan.num_ctx for plan in configured] == [65_536, 65_536]
 
 
 def test_a_gpu_that_does_not_exist_is_an_error():
