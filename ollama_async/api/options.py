@@ -19,6 +19,8 @@ _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 STOP_LIMIT = 256
 """Stop strings of one request: each is looked for at every token."""
+STOP_LENGTH_LIMIT = 1 << 16
+"""Characters of all of them together: each gets an entry in a table."""
 
 
 class WrongOptionType(ValueError):
@@ -26,7 +28,7 @@ class WrongOptionType(ValueError):
 
 
 class OptionOutOfRange(ValueError):
-    """A value outside the table's range, or too many stop strings."""
+    """A value outside the table's range, or too many or too long stop strings."""
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -177,6 +179,10 @@ def _strings(option: Option, value: Any) -> list[str]:
         raise WrongOptionType(f'option "{option.name}" must be of an array of strings')
     if len(value) > STOP_LIMIT:
         raise OptionOutOfRange(f'option "{option.name}" may hold at most {STOP_LIMIT} strings')
+    if sum(map(len, value)) > STOP_LENGTH_LIMIT:
+        raise OptionOutOfRange(
+            f'option "{option.name}" may hold at most {STOP_LENGTH_LIMIT} characters'
+        )
     return list(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -39,8 +40,10 @@ class Progress:
             self._end_line()
             self._step = text
         self._drawn_at = now
-        percent = done * 100 // total if total else 100
-        self._stream.write(f"\r{text} {percent}%\x1b[K")
+        share = f" {done * 100 // total if total else 100}%"
+        room = shutil.get_terminal_size().columns - 1 - len(share)
+        shown = text if len(text) <= room else f"{text[: max(room - 3, 0)]}..."
+        self._stream.write(f"\r{shown}{share}\x1b[K")  # one row, or it could not be drawn again
         self._stream.flush()
 
     def end(self) -> None:

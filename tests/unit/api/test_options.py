@@ -9,6 +9,7 @@ from ollama_async.api import keep_alive
 from ollama_async.api.options import (
     DEPRECATED,
     OPTIONS,
+    STOP_LENGTH_LIMIT,
     STOP_LIMIT,
     OptionOutOfRange,
     WrongOptionType,
@@ -64,6 +65,7 @@ def test_wrong_types_are_told_as_ollama_tells_them(params, text):
         {"repeat_last_n": -2},
         {"seed": 2**63},
         {"stop": ["x"] * (STOP_LIMIT + 1)},
+        {"stop": ["", "x" * STOP_LENGTH_LIMIT, "y"]},
     ],
 )
 def test_values_that_mean_nothing_are_refused(params):

@@ -208,3 +208,11 @@ def test_progress_on_a_terminal_ends_at_100_percent():
     progress.end()
     assert stream.getvalue().endswith("\rcopying 100%\x1b[K\n")
     assert stream.getvalue().count("copying") < 100
+
+
+def test_progress_on_a_terminal_stays_in_one_row(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = Terminal()
+    progress = Progress(stream)
+    progress.share("copying file sha256:0123456789abcdef", 1, 2)
+    assert stream.getvalue() == "\rcopying file sha256:01... 50%\x1b[K"  # 29 columns
