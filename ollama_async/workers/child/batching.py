@@ -52,7 +52,9 @@ class Costs:
     size class, and for steps without streams apart, where it carries the pass over the weights.
     A class that was never seen is hoped to be better than the next smaller one, none is believed to
     be much worse than a smaller one, and estimates that are not renewed fade slowly: so every size
-    is tried, and again when the machine has changed.
+    is tried, and again when the machine has changed. The cost of streams is measured only without
+    prompts, which may never happen; so a step that takes less than its streams are said to take
+    corrects that.
     """
 
     def __init__(self) -> None:
@@ -67,6 +69,8 @@ class Costs:
         costs = self._prompt[streams > 0]
         for size in costs:
             costs[size] *= _FADING
+        if took_s < self.decode_s(streams):
+            self._decode[self._nearest(streams)] = took_s
         rest_s = max(took_s - self.decode_s(streams), took_s / 10)
         size = _class_of(prompt_tokens)
         _blend(costs, size, rest_s / prompt_tokens)
@@ -78,7 +82,10 @@ class Costs:
         """A step that only decodes; from the nearest number of streams that was seen."""
         if not streams or not self._decode:
             return 0.0
-        return self._decode[min(self._decode, key=lambda seen: abs(seen - streams))]
+        return self._decode[self._nearest(streams)]
+
+    def _nearest(self, streams: int) -> int:
+        return min(self._decode, key=lambda seen: abs(seen - streams))
 
     def prompt_s(self, size: int, *, alone: bool) -> float | None:
         """One prompt token in a chunk of the class ``size``; None if nothing is known."""

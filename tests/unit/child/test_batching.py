@@ -116,6 +116,16 @@ def test_a_machine_that_becomes_fast_is_believed():
     assert sum(batching.plan(4, [10_000])) > EFFICIENT_CHUNK
 
 
+def test_a_pause_of_the_machine_is_forgotten_though_prompts_never_cease():
+    batching = Batching(512)
+    batching.costs.observe(4, 0, 30.0)  # the process was stopped
+    for _ in range(100):
+        chunk = sum(batching.plan(4, [10_000]))
+        batching.costs.observe(4, chunk, FAST.step_s(4, chunk))
+
+    assert sum(batching.plan(4, [10_000])) > EFFICIENT_CHUNK
+
+
 def test_a_fixed_plan_does_not_depend_on_what_was_measured():
     fresh, used = Batching(512), Batching(512)
     for _ in range(10):
