@@ -14,8 +14,7 @@ class Running:
     """``row`` is its part of a decoding step; its only token, ``last[0]``, is the one sampled last.
 
     ``filled``: how much of the prompt is in the slot; -1 = not begun. ``is_stopped``: a stop string
-    was found. Times in nanoseconds of a
-    monotonic clock.
+    was found. Times in nanoseconds of a monotonic clock.
     """
 
     __slots__ = (
@@ -90,5 +89,5 @@ class Running:
             cached=self.cached,
             prompt_ns=max(0, self.filled_ns - self.begun_ns),
             answer=self.answered,
-            answer_ns=max(0, self.answered_ns - self.filled_ns),
+            answer_ns=max(0, self.answered_ns - self.filled_ns) if self.answered else 0,
         )

@@ -25,14 +25,21 @@ COPY_MIN_TOKENS = 32
 _COPY_MAX_RATIO = 64
 
 
-class Slot:
-    """``tokens`` is what the KV cache holds. ``used_at`` counts requests, for the order of use."""
+_ALL = 1 << 62
 
-    __slots__ = ("index", "is_busy", "tokens", "used_at")
+
+class Slot:
+    """``tokens`` is what the KV cache holds; of these the first ``sound`` are worth reusing: when a
+    context was shifted, the rest still knows what it was computed from. ``used_at`` counts
+    requests, for the order of use.
+    """
+
+    __slots__ = ("index", "is_busy", "sound", "tokens", "used_at")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.tokens: list[int] = []
+        self.sound = _ALL
         self.is_busy = False
         self.used_at = 0
 
@@ -79,7 +86,7 @@ class Slots:
         """
         if not reuse:
             return self._trim(slot, 0)
-        kept = shared_length(slot.tokens, prompt)
+        kept = min(shared_length(slot.tokens, prompt), slot.sound)
         best, shared = _find_best(self._all, prompt)
         if best is not None and best is not slot and self._is_worth_copying(best, shared, kept):
             self._copy(best, slot, min(shared, len(prompt) - 1))
@@ -109,6 +116,7 @@ class Slots:
             self.empty(slot)
             raise
         del slot.tokens[keep : keep + discard]
+        slot.sound = min(slot.sound, keep)
 
     def empty(self, slot: Slot) -> None:
         """Forget what the slot holds: after an error nobody knows what it is."""
@@ -135,6 +143,7 @@ class Slots:
         if length < len(slot.tokens):
             is_kept = self._engine.trim(slot.index, length)
             slot.tokens = slot.tokens[:length] if is_kept else []
+        slot.sound = _ALL
         return len(slot.tokens)
 
 
@@ -142,8 +151,8 @@ def _find_best(slots: Iterable[Slot], prompt: list[int]) -> tuple[Slot | None, i
     """The slot that shares most with ``prompt``, and how much; None if none shares anything."""
     best, most = None, 0
     for slot in slots:
-        if len(slot.tokens) > most:
-            shared = shared_length(slot.tokens, prompt)
+        if min(len(slot.tokens), slot.sound) > most:
+            shared = min(shared_length(slot.tokens, prompt), slot.sound)
             if shared > most:
                 best, most = slot, shared
     return best, most

@@ -70,3 +70,16 @@ def test_nothing_is_reused_where_that_is_not_wanted(fake_engine):
 
     assert slots.prepare(slot, [1] * 100, reuse=False) == 0
     assert engine.cache[0] == []
+
+
+def test_what_was_computed_from_forgotten_tokens_is_not_reused(fake_engine):
+    slots = filled(fake_engine(slots=2, num_ctx=500), range(200))
+    slot = slots.take(list(range(200)), reuse=True)
+    slots.shift(slot, 40, 60)
+    prompt = [*slot.tokens, 7]
+
+    assert slots.prepare(slots.take(prompt, reuse=True), prompt, reuse=True) == 40  # copied
+    slots.release(slot)
+    assert slots.prepare(slot, prompt, reuse=True) == 40
+    slot.tokens = list(prompt)  # computed anew
+    assert slots.prepare(slot, prompt, reuse=True) == len(prompt) - 1
