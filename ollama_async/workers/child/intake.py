@@ -47,6 +47,10 @@ ANSWER_CONTEXTS = 10
 MIN_NUM_CTX = 4
 STOPS_LIMIT = 256
 STOP_CHARACTERS_LIMIT = 1 << 16
+LONGEST_TOKEN = 128
+"""Characters; vocabularies have tokens of so many spaces. A text with more than twice as many for
+each token of the context never fits: only its ends are tokenized, since all of 60 MB would hold up
+the requests behind it for 14 s."""
 _ERROR_CHARACTERS = 2000
 _TOKENS_LIMIT = 1 << 21  # some 10 MB in the pipe, which takes 16 MiB
 _TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
@@ -159,27 +163,36 @@ class Intake:
         """The prompt's tokens, the older part of its history dropped if need be and allowed."""
         before = self._checked(prompt.context)
         if prompt.raw is not None:
-            return before + self._encode(prompt.raw, is_first=not before)
+            return before + self._encode(prompt.raw, num_ctx, is_first=not before)
         if any(message.images for message in prompt.messages):
             raise BadRequest("this model does not support images")
         run = self._limited()
 
         def count(candidate: Prompt) -> list[int]:
             text = run(lambda: self._renderer.render(candidate))
-            return self._encode(text, is_first=not before)
+            return self._encode(text, num_ctx, is_first=not before)
 
         if not prompt.truncate:
             return before + count(prompt)
         room = num_ctx - len(before)
         return before + fit(prompt, count, lambda tokens: len(tokens) < room)
 
-    def _encode(self, text: str, *, is_first: bool) -> list[int]:
-        """Tokens with exactly one BOS in front, if the model wants one and this is the front."""
+    def _encode(self, text: str, num_ctx: int, *, is_first: bool) -> list[int]:
+        """Tokens with exactly one BOS in front, if the model wants one and this is the front.
+
+        Of a text that is far longer than the context some of the middle is missing.
+        """
         bos = self._facts.bos
         if bos and (self._facts.adds_bos or not is_first):
-            while text.startswith(bos):
-                text = text[len(bos) :]
-        return self._engine.tokenize(text, add_special=is_first, parse_special=True)
+            begin = 0
+            while text.startswith(bos, begin):
+                begin += len(bos)
+            text = text[begin:]
+        most = LONGEST_TOKEN * num_ctx
+        if len(text) <= 2 * most:
+            return self._engine.tokenize(text, add_special=is_first, parse_special=True)
+        head = self._engine.tokenize(text[:most], add_special=is_first, parse_special=True)
+        return head + self._engine.tokenize(text[-most:], add_special=False, parse_special=True)
 
     def _checked(self, tokens: list[int]) -> list[int]:
         if not all(0 <= token < self._facts.vocab_size for token in tokens):

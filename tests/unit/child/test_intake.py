@@ -78,6 +78,33 @@ def test_there_is_one_bos_whatever_the_text_begins_with(room, text):
     assert room.ask(request(raw(text))).tokens == [BOS, *ids("hi")]
 
 
+def test_a_prompt_of_nothing_but_bos_is_read_in_linear_time(room):
+    assert room.ask(request(raw("^" * 1_000_000))).tokens == [BOS]
+
+
+def test_of_a_text_that_is_far_too_long_only_the_ends_are_tokenized(room, engine, monkeypatch):
+    sizes = []
+    tokenize = engine.tokenize
+
+    def count(text, **options):
+        sizes.append(len(text))
+        return tokenize(text, **options)
+
+    monkeypatch.setattr(engine, "tokenize", count)
+    text = "abc" + "d" * 1_000_000 + "xyz"
+
+    work = room.ask(request(raw(text), Sampling(num_keep=2)))
+
+    assert work.tokens == [BOS, *ids("ab"), *ids("d" * 12 + "xyz")]
+    assert sum(sizes) <= 256 * 32
+
+
+def test_a_text_that_is_far_too_long_is_refused_if_it_must_not_be_cut(room):
+    failed = room.ask(request(raw("d" * 1_000_000, truncate=False)))
+
+    assert (failed.code, failed.message) == ("context_exceeded", TOO_LONG)
+
+
 def test_a_context_comes_first_and_brings_its_own_bos(room):
     assert room.ask(request(raw("^hi", context=[BOS, 1]))).tokens == [BOS, 1, *ids("hi")]
 
