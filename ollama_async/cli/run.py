@@ -18,6 +18,7 @@ from ollama_async.cli.upload import model_of_file
 
 _THINK = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low"}
 _THINK["max"] = "max"
+_PATHS = ("/", "./", "../")
 
 
 def run(client: Client, arguments: argparse.Namespace) -> int:
@@ -30,6 +31,8 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     client.check_alive()
     if is_file(model):
         model = model_of_file(client, Path(model), Progress())
+    elif model.startswith(_PATHS):
+        raise CommandFailed(f"{model}: no such file")
     if is_conversation:
         return chat.converse(client, arguments, {"model": model, **common})
     request = {"model": model, "prompt": " ".join(words), "context": [], "options": {}, **common}
@@ -44,10 +47,9 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def is_file(model: str) -> bool:
-    """Whether ``model`` means a file: it cannot be a name, or it ends in ``.gguf`` and exists."""
-    if model.startswith(("/", "./", "../")):
-        return True
-    return model.lower().endswith(".gguf") and Path(model).is_file()
+    """Whether ``model`` means a file: it is there, and ends in ``.gguf`` or can be no name."""
+    can_be = model.startswith(_PATHS) or model.lower().endswith(".gguf")
+    return can_be and Path(model).is_file()
 
 
 def _common_fields(arguments: argparse.Namespace) -> dict[str, Any]:
