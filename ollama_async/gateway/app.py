@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from ollama_async.gateway.body import BODIES, Bodies
 from ollama_async.gateway.boundary import boundary, header_signal
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
 from ollama_async.gateway.finding import FINDER, Finder
@@ -15,11 +16,13 @@ def build_application(dependencies: Dependencies) -> web.Application:
     """Every route behind the request boundary. It needs :func:`.runner.build_runner`."""
     settings = dependencies.settings
     guards = Guards(listen_host=settings.address.host, origins=settings.origins)
+    bodies = Bodies()
     application = web.Application(
-        middlewares=[boundary(guards, dependencies.metrics)],
+        middlewares=[boundary(guards, dependencies.metrics, bodies)],
         client_max_size=0,  # ``body`` has its own limits
     )
     application[DEPENDENCIES] = dependencies
+    application[BODIES] = bodies
     application[FINDER] = Finder(dependencies.catalog)
     application.on_response_prepare.append(header_signal(guards))
     for route in ROUTES:

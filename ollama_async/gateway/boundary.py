@@ -19,6 +19,7 @@ from aiohttp import hdrs, web
 
 from ollama_async import __version__
 from ollama_async.errors import Busy, Forbidden, ServerError
+from ollama_async.gateway.body import Bodies
 from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.stream import JSON_TYPE
@@ -33,7 +34,9 @@ _log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def boundary(guards: Guards, metrics: Metrics) -> Callable[..., Awaitable[web.StreamResponse]]:
+def boundary(
+    guards: Guards, metrics: Metrics, bodies: Bodies
+) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The middleware."""
 
     @web.middleware
@@ -47,6 +50,7 @@ def boundary(guards: Guards, metrics: Metrics) -> Callable[..., Awaitable[web.St
             code = answer.status
             raise
         finally:
+            bodies.release(request)
             metrics.request(_endpoint(request), code, began_at)
         return response
 

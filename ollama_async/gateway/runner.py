@@ -6,9 +6,12 @@ import logging
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 
 KEEPALIVE_S = 75.0
 """How long an idle connection stays open: longer than the pools of usual clients and proxies."""
+
+_NO_HTTP = (HttpProcessingError, RequestPayloadError)  # in the head, in the body
 
 
 def build_runner(application: web.Application, *, shutdown_grace_s: float) -> web.AppRunner:
@@ -32,4 +35,4 @@ def build_runner(application: web.Application, *, shutdown_grace_s: float) -> we
 
 def _is_ours(record: logging.LogRecord) -> bool:
     """False for bytes that are no HTTP: anyone could fill the log with their tracebacks."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], _NO_HTTP))

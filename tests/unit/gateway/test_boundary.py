@@ -120,6 +120,62 @@ async def test_bytes_that_are_no_http_do_not_fill_the_log(url, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n",
+    ],
+)
+async def test_a_broken_body_does_not_fill_the_log(url, caplog, broken):
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST /api/chat HTTP/1.1\r\nHost: {host}\r\n".encode() + broken)
+    answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+    writer.close()
+
+    assert b" 400 " in answer.splitlines()[0]
+    assert not caplog.records
+
+
+async def test_all_large_bodies_together_have_a_limit(session, url, inferring, monkeypatch):
+    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
+    text = "x" * 600_000
+
+    def post(prompt):
+        asked = {"model": "m", "prompt": prompt, "stream": False}
+        return asyncio.create_task(session.post(url + "/api/generate", json=asked))
+
+    first = post(text)
+    held = (await inferring.job()).start()
+    refused = await post(text)
+    small = post("x")
+    (await inferring.job()).start().end()
+    held.end()
+
+    assert refused.status == 503
+    assert refused.headers["Retry-After"] == "1"
+    assert "large" in (await refused.json())["error"]
+    assert (await small).status == 200
+    assert (await first).status == 200
+    again = post(text)
+    (await inferring.job()).start().end()
+    assert (await again).status == 200
+
+
+async def test_a_client_that_leaves_gives_back_what_its_body_held(
+    session, url, inferring, monkeypatch
+):
+    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
+    asked = {"model": "m", "prompt": "x" * 600_000, "stream": False}
+    for _ in range(3):
+        task = asyncio.create_task(session.post(url + "/api/generate", json=asked))
+        job = await inferring.job()
+        task.cancel()
+        async with asyncio.timeout(DEADLINE_S):
+            await job.cancelled.wait()
+
+
 async def test_a_body_over_the_limit_is_413(session, url, monkeypatch):
     monkeypatch.setattr(body, "BODY_LIMIT_BYTES", 100)
 
