@@ -7,15 +7,17 @@ work on tiles, and below 64 rows attention goes row by row.
 
 The policy, with its numbers:
 
-- **Streams decode and one prompt waits**: the step is to take :data:`TARGET_S` (100 ms).
-- **More prompts wait**: the step may take longer, ``1 + 8 * (prompts - 1) / streams`` times as
-  long, at most :data:`PATIENCE` (5) times. Then many people wait for a first token, and streams
-  that are joined late decode in small batches all the while. With steps of 100 ms whatever waits,
-  32 conversations took 1.4 times as long as with chunks of 256 tokens (simulated with the costs of
-  a 0.5B model on two cores); with this rule 1.05 times.
-- Within that, as many prompt tokens as the measured costs allow. If those are fewer than
-  :data:`EFFICIENT_CHUNK` (64), 64 all the same if the step stays under five times the target;
-  else what fits, but never fewer than :data:`MIN_CHUNK` (16), so that decoding starves no prompt.
+- **Streams decode and one prompt waits**: the step is to take :data:`TARGET_S` (100 ms). Where the
+  streams alone take more than half of that, the prompt gets as long as they do: a machine that is
+  slow, or slow for a while, must not starve prompts for the sake of a target that it misses anyway.
+- **More prompts wait**: their part of the step may be ``1 + 16 * (prompts - 1) / streams`` times as
+  long, up to :data:`PATIENCE_S` (2 s) or four times what the streams take, and :data:`MAX_CHUNK`
+  (256) tokens. Then many people wait for a first token, and streams that are joined late decode in
+  small batches all the while. With steps of 100 ms whatever waits, 32 conversations of a 0.5B model
+  on two cores took 1.4 times as long as with chunks of 256 tokens, and first tokens up to a minute.
+- If that comes to fewer than :data:`EFFICIENT_CHUNK` (64) prompt tokens, 64 all the same if they
+  take no longer than four times the target, or twice what the streams take; else what fits, but
+  never fewer than :data:`MIN_CHUNK` (16), so that decoding starves no prompt.
 - **Nobody decodes**: only a cancel or a new request waits for the end of the step, so it may take
   :data:`ALONE_S` (500 ms), whole batches where the machine is fast enough.
 - Prompts are filled in the order of their arrival, each as far as possible before the next: the
@@ -30,15 +32,18 @@ from collections.abc import Sequence
 
 TARGET_S = 0.1
 ALONE_S = 0.5
-PATIENCE = 5
+PATIENCE_S = 2.0
 MIN_CHUNK = 16
 EFFICIENT_CHUNK = 64
+MAX_CHUNK = 256
 FIXED_CHUNK = 128
 """What a seeded request takes on an idle worker: sums depend on how a prompt is cut."""
 
 _SIZES = (16, 32, 64, 128, 256)
 _SHORT_TAIL = 32
-_LONGER_FOR_EACH = 8
+_LONGER_FOR_EACH = 16
+_STREAMS_WAIT = 4  # times as long as they take themselves, where many prompts wait
+_EFFICIENT_TARGETS = 4
 _WEIGHT_OF_NEW = 0.25
 _FADING = 0.998
 _HOPE = 0.6
@@ -126,13 +131,16 @@ class Batching:
         if alone:
             return max(MIN_CHUNK, self._largest(ALONE_S * self._target_s / TARGET_S, alone=True))
         decode_s = self.costs.decode_s(streams)
-        longer = min(PATIENCE, 1 + _LONGER_FOR_EACH * (prompts - 1) / streams)
-        size = self._largest(longer * self._target_s - decode_s, alone=False)
+        fair_s = max(self._target_s - decode_s, decode_s)
+        crowd = 1 + _LONGER_FOR_EACH * (prompts - 1) / streams
+        most_s = max(PATIENCE_S, _STREAMS_WAIT * decode_s)
+        size = self._largest(min(crowd * fair_s, most_s), alone=False)
         if size < EFFICIENT_CHUNK:
             token_s = self.costs.prompt_s(EFFICIENT_CHUNK, alone=False) or 0.0
-            if decode_s + EFFICIENT_CHUNK * token_s <= PATIENCE * self._target_s:
+            efficient_s = max(_EFFICIENT_TARGETS * self._target_s, 2 * decode_s)
+            if EFFICIENT_CHUNK * token_s <= efficient_s:
                 return EFFICIENT_CHUNK
-        return max(MIN_CHUNK, size)
+        return min(MAX_CHUNK, max(MIN_CHUNK, size))
 
     def _largest(self, left_s: float, *, alone: bool) -> int:
         """The most prompt tokens that take no longer than ``left_s``; 0 if none."""
