@@ -1,0 +1,282 @@
+"""What every engine owes the batcher (``workers/child/engines/port.py``), whatever it computes.
+
+A new engine is one more row of ``ENGINES``. Its model must be the same each time it is loaded, and
+answer greedily with at least 20 tokens.
+"""
+
+from collections import defaultdict
+
+import pytest
+
+from ollama_async.conversation import Sampling
+from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.engines import scripted
+from ollama_async.workers.child.engines.port import EngineError, Row
+from ollama_async.workers.child.loop import Loop
+from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.messages import Cancel, Done, Pieces
+from ollama_async.workers.spec import LoadSpec
+
+SLOTS = 4
+NUM_CTX = 256
+BATCH = 128
+GREEDY = Sampling(temperature=0)
+TEXT = "the people and the water of that long first day"
+
+
+def load_scripted(folder):
+    path = folder / "scripts.json"
+    path.write_text('{"m": {"tokens": "one two three", "repeat": true}}')
+    spec = LoadSpec(engine="scripted", model="m", num_ctx=NUM_CTX, slots=SLOTS)
+    return scripted.load(spec, str(path), lambda _fraction: None)
+
+
+def load_llama_cpp(folder):
+    from ollama_async.workers.child.engines import llama_cpp  # the library may be missing
+
+    spec = LoadSpec(
+        engine="llama_cpp",
+        model=str(write_tiny_model(folder / "tiny.gguf", quantization="Q8_0")),
+        num_ctx=NUM_CTX,
+        slots=SLOTS,
+        batch_size=BATCH,
+        threads=1,
+        flash_attention="off",  # else the sums depend on how a prompt is cut
+    )
+    return llama_cpp.load(spec, lambda _fraction: None)
+
+
+ENGINES = [
+    pytest.param(load_scripted, id="scripted"),
+    pytest.param(load_llama_cpp, id="llama_cpp", marks=pytest.mark.engine),
+]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def loaded(request, tmp_path_factory):
+    engine = request.param(tmp_path_factory.mktemp("engine"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(loaded):
+    """Its slots are empty."""
+    for slot in range(SLOTS):
+        loaded.end(slot)
+        loaded.trim(slot, 0)
+    return loaded
+
+
+def tokens_of(engine, text):
+    return list(engine.tokenize(text, add_special=True, parse_special=True))
+
+
+def say(engine, slot, prompt, count=8, *, begin=0, cut=None):
+    """``count`` tokens after ``prompt``, of which ``begin`` are in the slot, in two chunks."""
+    engine.begin(slot, GREEDY, prompt)
+    cut = len(prompt) - 1 if cut is None else cut
+    if cut > begin:
+        assert engine.step([Row(slot, prompt[begin:cut], begin, samples=False)]) == []
+        begin = cut
+    said = list(engine.step([Row(slot, prompt[begin:], begin, samples=True)]))
+    while len(said) < count:
+        said += engine.step([Row(slot, said[-1:], len(prompt) + len(said) - 1, samples=True)])
+    engine.end(slot)
+    return said
+
+
+def test_the_facts_are_what_was_asked_for(engine):
+    facts = engine.facts
+
+    assert (facts.slots, facts.num_ctx) == (SLOTS, NUM_CTX)
+    assert facts.vocab_size > 0
+    assert min(facts.weights_bytes, facts.cache_bytes, facts.compute_bytes) >= 0
+
+
+@pytest.mark.parametrize("text", ["", "a", TEXT, "grüße 世界 👩‍👩‍👧\n", "\x00", "a" * 10_000])
+def test_text_becomes_tokens_of_the_vocabulary_and_text_again(engine, text):
+    tokens = engine.tokenize(text, add_special=False, parse_special=False)
+
+    assert all(0 <= token < engine.facts.vocab_size for token in tokens)
+    assert b"".join(map(engine.piece, tokens)).decode().removeprefix(" ") == text
+
+
+def test_an_answer_holds_tokens_with_text(engine):
+    said = say(engine, 0, tokens_of(engine, TEXT))
+
+    assert not any(map(engine.is_end, said))
+    assert b"".join(map(engine.piece, said))
+
+
+def test_an_answer_depends_neither_on_the_slot_nor_on_how_the_prompt_is_cut(engine):
+    prompt = tokens_of(engine, TEXT)
+    whole = say(engine, 0, prompt, cut=0)
+
+    assert say(engine, 3, prompt, cut=5) == whole
+    assert say(engine, 1, prompt) == whole
+
+
+def test_rows_answer_in_the_order_in_which_they_stand(engine):
+    prompts = [tokens_of(engine, TEXT[at:]) for at in range(3)]
+    alone = [say(engine, slot, prompts[slot], count=1)[0] for slot in range(3)]
+    for slot in range(3):
+        engine.trim(slot, 0)
+        engine.begin(slot, GREEDY, prompts[slot])
+    order = [2, 0, 1]
+
+    said = engine.step([Row(slot, prompts[slot], 0, samples=slot != 0) for slot in order])
+
+    assert list(said) == [alone[2], alone[1]]
+
+
+def test_a_slot_keeps_what_it_holds_between_requests(engine):
+    prompt = tokens_of(engine, TEXT)
+    whole = say(engine, 0, prompt)
+    if not engine.trim(0, len(prompt) - 3):
+        assert not engine.facts.can_trim
+        pytest.skip("cannot forget a part")
+
+    assert say(engine, 0, prompt, begin=len(prompt) - 3) == whole
+
+
+def test_a_copy_answers_as_its_original_does(engine):
+    prompt = tokens_of(engine, TEXT)
+    whole = say(engine, 0, prompt)
+    say(engine, 2, tokens_of(engine, "other"))
+    if not engine.copy(0, 2, len(prompt) - 2):
+        pytest.skip("cannot copy a part")
+
+    assert say(engine, 2, prompt, begin=len(prompt) - 2) == whole
+    assert engine.trim(0, len(prompt) - 1)
+    assert say(engine, 0, prompt, begin=len(prompt) - 1) == whole
+
+
+def test_after_a_shift_positions_go_on_lower_down(engine):
+    if not engine.facts.can_shift:
+        pytest.skip("cannot shift")
+    prompt = tokens_of(engine, TEXT)
+    say(engine, 0, prompt, count=1)
+    engine.shift(0, 2, 5)
+    position = len(prompt) - 5
+    engine.begin(0, GREEDY, prompt)
+
+    assert len(engine.step([Row(0, prompt[:1], position, samples=True)])) == 1
+    assert engine.trim(0, position)
+
+
+def test_a_slot_takes_a_whole_context(engine):
+    prompt = (tokens_of(engine, TEXT) * NUM_CTX)[: NUM_CTX - 1]
+    engine.begin(0, GREEDY, prompt)
+    for at in range(0, len(prompt), BATCH):
+        chunk = prompt[at : at + BATCH]
+        said = engine.step([Row(0, chunk, at, samples=at + len(chunk) == len(prompt))])
+
+    assert len(engine.step([Row(0, said, NUM_CTX - 1, samples=True)])) == 1
+
+
+def test_a_row_behind_a_gap_is_an_error_that_the_engine_survives(engine):
+    prompt = tokens_of(engine, TEXT)
+    whole = say(engine, 0, prompt)
+    engine.begin(1, GREEDY, prompt)
+    engine.step([Row(1, prompt[:3], 0, samples=False)])
+    with pytest.raises(EngineError):
+        engine.step([Row(1, prompt, 7, samples=True)])
+    engine.end(1)
+    for slot in (0, 1):
+        engine.trim(slot, 0)
+
+    assert say(engine, 1, prompt) == whole
+    assert say(engine, 0, prompt) == whole
+
+
+# Under the batcher
+
+
+class Batcher:
+    """The loop without its thread: answers by request, one turn at a time."""
+
+    def __init__(self, engine):
+        self.mailbox = Mailbox()
+        self.texts = defaultdict(str)
+        self.ends = {}
+        self.engine = engine
+        self.loop = Loop(engine, self.mailbox, self.hear, Batching(BATCH))
+
+    def hear(self, messages):
+        for message in messages:
+            if isinstance(message, Pieces):
+                for number, text in message.items:
+                    self.texts[number] += text
+            elif isinstance(message, Done):
+                self.ends[message.id] = message
+
+    def ask(self, number, text, *, seed=-1, count=20, num_ctx=NUM_CTX):
+        sampling = Sampling(temperature=0, seed=seed)
+        tokens = tokens_of(self.engine, text)[: num_ctx - 1]
+        self.mailbox.put(Work(number, tokens, sampling, num_ctx, 4, count, True, False))
+
+    def turn(self):
+        self.loop.turn(idle_s=0)
+
+    def finish(self, *numbers):
+        for _ in range(1000):
+            if set(numbers) <= set(self.ends):
+                return [self.texts[number] for number in numbers]
+            self.turn()
+        pytest.fail("the requests do not end")
+
+
+@pytest.fixture
+def batcher(engine):
+    return Batcher(engine)
+
+
+def test_what_is_reused_changes_no_answer(batcher):
+    turns = [TEXT]
+    for number in range(4):
+        batcher.ask(2 * number, turns[-1])
+        (reused,) = batcher.finish(2 * number)
+        batcher.ask(2 * number + 1, turns[-1], seed=1)
+        (afresh,) = batcher.finish(2 * number + 1)
+        assert reused == afresh
+        turns.append(turns[-1] + afresh + " and then")
+
+    assert batcher.ends[6].usage.cached > 0
+    assert batcher.ends[7].usage.cached == 0
+
+
+def test_a_prompt_cancelled_half_way_leaves_nothing_wrong_behind(batcher):
+    batcher.ask(0, TEXT * 20, seed=1, count=5)
+    (whole,) = batcher.finish(0)
+    for number, turns in enumerate((1, 2, 3), start=1):
+        batcher.ask(number, TEXT * 20, count=100)
+        for _ in range(turns):
+            batcher.turn()
+        batcher.mailbox.put(Cancel(number))
+        batcher.finish(number)
+    batcher.ask(9, TEXT * 20, count=5)
+
+    assert batcher.finish(9) == [whole]
+
+
+def test_many_at_once_answer_as_each_alone(batcher):
+    texts = [f"{TEXT} {number}" for number in range(2 * SLOTS)]
+    for number, text in enumerate(texts):
+        batcher.ask(number, text, seed=1)
+        batcher.finish(number)
+    alone = [batcher.texts[number] for number in range(len(texts))]
+    for number, text in enumerate(texts, start=100):
+        batcher.ask(number, text)
+
+    assert batcher.finish(*range(100, 100 + len(texts))) == alone
+
+
+def test_an_answer_goes_on_beyond_its_context(batcher):
+    if not batcher.engine.facts.can_shift:
+        pytest.skip("cannot shift")
+    batcher.ask(0, TEXT, num_ctx=16, count=100)
+    batcher.finish(0)
+
+    assert batcher.ends[0].usage.answer == 100
