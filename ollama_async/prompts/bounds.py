@@ -14,6 +14,7 @@ TEXT_LIMIT = 8 << 20
 ITEMS_LIMIT = 1 << 20
 _WEIGHT_OF_ANY = 8  # so that a million of them is too much: looking at each takes time
 NUMBER_LIMIT_BITS = 4096
+SET_LIMIT = 256
 
 
 def allow_text(length: int) -> None:
@@ -32,6 +33,12 @@ def allow_number(bits: int) -> None:
     """:raises SecurityError: a number of ``bits`` bits is too large."""
     if bits > NUMBER_LIMIT_BITS:
         raise SecurityError("a number that is too large")
+
+
+def allow_set(characters: str | None) -> None:
+    """:raises SecurityError: to strip these from a text would take the product of both lengths."""
+    if characters is not None and len(characters) > SET_LIMIT:
+        raise SecurityError(f"a set of more than {SET_LIMIT} characters")
 
 
 def take(values: Iterable[Any]) -> list[Any]:

@@ -15,12 +15,19 @@ from jinja2.filters import FILTERS
 from jinja2.runtime import Undefined
 from jinja2.utils import pass_environment
 
-from ollama_async.prompts.bounds import allow_items, allow_text, take, weigh
+from ollama_async.prompts.bounds import (
+    allow_items,
+    allow_number,
+    allow_set,
+    allow_text,
+    take,
+    weigh,
+)
 
 _AS_THEY_ARE = """
-    abs attr capitalize count d default dictsort filesizeformat first float groupby int items last
-    length lower map max min reject rejectattr reverse select selectattr sort title trim truncate
-    unique upper urlencode wordcount
+    abs attr capitalize count d default dictsort filesizeformat first float groupby items last
+    length lower map max min reject rejectattr reverse select selectattr sort title truncate unique
+    upper urlencode wordcount
 """
 
 _PLAIN_FORMAT = re.compile(r"%(?:[sdrif%]|\.[0-9]f)|[^%]")
@@ -131,6 +138,18 @@ def _center(value: Any, width: int = 80) -> str:
     return show(value).center(width)
 
 
+def _trim(value: Any, chars: str | None = None) -> str:
+    text = show(value)
+    allow_set(chars)
+    return text.strip(chars)
+
+
+def _int(value: Any, default: int = 0, base: int = 10) -> int:
+    if isinstance(value, str):
+        allow_number(4 * len(value))  # what a hexadecimal digit holds
+    return jinja.do_int(value, default, base)
+
+
 @pass_environment
 def _sum(
     environment: Environment,
@@ -170,6 +189,7 @@ ALL: dict[str, Callable[..., Any]] = {
     "escape": _escape,
     "format": lambda template, *values: fill_in(show(template), values),
     "indent": _indent,
+    "int": _int,
     "join": join,
     "list": take,
     "replace": replace,
@@ -179,4 +199,5 @@ ALL: dict[str, Callable[..., Any]] = {
     "string": show,
     "sum": _sum,
     "tojson": to_json,
+    "trim": _trim,
 }

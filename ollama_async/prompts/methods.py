@@ -8,14 +8,13 @@ from typing import Any
 from jinja2.exceptions import SecurityError
 
 from ollama_async.prompts import filters
-from ollama_async.prompts.bounds import allow_items, allow_text, take
+from ollama_async.prompts.bounds import allow_items, allow_set, allow_text, take
 
 _HARMLESS = {
     str: """
         capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit
-        isidentifier islower isnumeric isprintable isspace istitle isupper lower lstrip partition
-        removeprefix removesuffix rfind rindex rpartition rstrip startswith strip swapcase title
-        upper
+        isidentifier islower isnumeric isprintable isspace istitle isupper lower partition
+        removeprefix removesuffix rfind rindex rpartition startswith swapcase title upper
     """,
     dict: "copy get items keys values",
     list: "copy count index",
@@ -74,14 +73,26 @@ def _padded(name: str) -> Callable[..., str]:
     return pad
 
 
+def _stripped(name: str) -> Callable[..., str]:
+    def strip(text: str, characters: str | None = None) -> str:
+        allow_set(characters)
+        stripped: str = getattr(text, name)(characters)
+        return stripped
+
+    return strip
+
+
 _GUARDED: dict[str, Callable[..., Any]] = {
     "center": _padded("center"),
     "join": _join,
     "ljust": _padded("ljust"),
+    "lstrip": _stripped("lstrip"),
     "replace": filters.replace,
     "rjust": _padded("rjust"),
     "rsplit": _rsplit,
+    "rstrip": _stripped("rstrip"),
     "split": _split,
     "splitlines": _splitlines,
+    "strip": _stripped("strip"),
     "zfill": _padded("zfill"),
 }
