@@ -105,3 +105,17 @@ def test_a_python_that_is_too_old_is_named(root, tmp_path):
     ended = subprocess.run([setup], env=environ, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "Python 3.11" in ended.stderr
+
+
+def test_a_model_that_is_not_there_is_told_before_the_set_up(root, tmp_path):
+    (tmp_path / "run").write_bytes((root / "run").read_bytes())  # here is nothing to set up
+
+    ended = subprocess.run(
+        ["sh", tmp_path / "run", "missing.gguf"], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        2,
+        "",
+        "There is no file missing.gguf.\n",
+    )
