@@ -27,7 +27,7 @@ SETTLE_S = 5.0
 
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = "/dev/shm"
-SHARED_MEMORY_PREFIXES = ("psm_", "sem.", "ollama")  # what Python's own names and ours begin with
+SHARED_MEMORY_PREFIXES = ("psm_", "ollama")  # what Python's own names and ours begin with
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

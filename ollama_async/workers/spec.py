@@ -12,9 +12,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker needs to load one model.
 
     ``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
-    ``num_ctx``: tokens per slot. ``threads``/``batch_threads``: 0 = every core that affinity and
-    quota leave. ``gpu_layers``: -1 = all that fit, 0 = none. ``template``: a Jinja chat template
-    that replaces the GGUF's own ("" = the GGUF's, else prompt as it is).
+    ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and
+    quota leave. ``gpu_layers``: -1 = all that fit, 0 = none.
     """
 
     engine: str

@@ -11,7 +11,7 @@ from ollama_async.errors import BadRequest
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.server import json_response
-from ollama_async.gateway.in_thread import drawn_in_thread, in_thread
+from ollama_async.gateway.in_thread import CHANGES, drawn_in_thread, in_thread
 from ollama_async.gateway.progress import send_progress
 from ollama_async.models.model import Model
 
@@ -27,7 +27,8 @@ async def delete(request: web.Request) -> web.Response:
     name = asked.model or asked.name
     if not name.strip():
         raise BadRequest("model is required")
-    await asyncio.to_thread(request.app[DEPENDENCIES].catalog.store.delete, name)
+    store = request.app[DEPENDENCIES].catalog.store
+    await in_thread(store.delete, name, threads=request.app[CHANGES])
     return web.Response()
 
 
@@ -35,8 +36,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     """A stream of statuses, or the last one alone."""
     store = request.app[DEPENDENCIES].catalog.store
     asked = await read_json(request, ollama.CreateRequest)
-    steps = await in_thread(store.create, asked)
-    return await send_progress(request, drawn_in_thread(steps), is_streamed=asked.is_streaming)
+    threads = request.app[CHANGES]
+    steps = drawn_in_thread(await in_thread(store.create, asked, threads=threads), threads)
+    return await send_progress(request, steps, is_streamed=asked.is_streaming)
 
 
 def _row(model: Model) -> ollama.ListModelResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import math
@@ -274,3 +275,25 @@ async def test_health_is_503_while_the_server_drains(session, url, dependencies)
 
     async with session.get(f"{url}/healthz") as response:
         assert (response.status, (await response.json())["status"]) == (503, "draining")
+
+
+async def test_changes_that_wait_for_the_stores_lock_do_not_delay_the_list(
+    session, url, store, uploaded
+):
+    body = {"model": "mine", "files": {"m.gguf": uploaded}, "stream": False}
+    threads = threading.active_count()
+
+    async def create() -> int:
+        async with session.post(f"{url}/api/create", json=body) as response:
+            return response.status
+
+    with (store.root / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = [asyncio.create_task(create()) for _ in range(40)]
+        await until(lambda: threading.active_count() >= threads + 4)
+        for _ in range(50):  # the first ones may be faster than the creates
+            async with asyncio.timeout(DEADLINE_S), session.get(f"{url}/api/tags") as listed:
+                assert listed.status == 200
+        assert not any(task.done() for task in waiting)
+
+    assert set(await asyncio.gather(*waiting)) == {200}
