@@ -10,7 +10,7 @@ The policy, with its numbers:
 - **Streams decode and one prompt waits**: the step is to take :data:`TARGET_S` (100 ms). Where the
   streams alone take more than half of that, the prompt gets as long as they do: a machine that is
   slow, or slow for a while, must not starve prompts for the sake of a target that it misses anyway.
-- **More prompts wait**: their part of the step may be ``1 + 16 * (prompts - 1) / streams`` times as
+- **More prompts wait**: their part of the step may be ``1 + 32 * (prompts - 1) / streams`` times as
   long, up to :data:`PATIENCE_S` (2 s) or four times what the streams take, and :data:`MAX_CHUNK`
   (256) tokens. Then many people wait for a first token, and streams that are joined late decode in
   small batches all the while. With steps of 100 ms whatever waits, 32 conversations of a 0.5B model
@@ -41,7 +41,7 @@ FIXED_CHUNK = 128
 
 _SIZES = (16, 32, 64, 128, 256)
 _SHORT_TAIL = 32
-_LONGER_FOR_EACH = 16
+_LONGER_FOR_EACH = 32
 _STREAMS_WAIT = 4  # times as long as they take themselves, where many prompts wait
 _EFFICIENT_TARGETS = 4
 _WEIGHT_OF_NEW = 0.25
