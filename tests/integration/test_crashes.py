@@ -74,6 +74,20 @@ async def test_a_client_that_leaves_frees_its_slot(start_server):
     assert server.metric("ollama_requests_cancelled_total") >= 1
 
 
+async def test_a_client_that_leaves_in_a_long_prompt_frees_its_slot(start_server):
+    slow = {**STORY, "slots": 1, "prompt_tokens_per_second": 10}
+    server = start_server(scripts={"story": slow})
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+        long_prompt = {**body(1), "prompt": "word " * 1000}  # more than a minute of reading
+        leaving = asyncio.ensure_future(http.post("/api/generate", json=long_prompt))
+        await server.eventually("ollama_busy_slots", 1)
+        leaving.cancel()
+        after = await http.post("/api/generate", json=body(1, stream=False))
+
+    assert after.status_code == 200
+    assert server.metric("ollama_requests_cancelled_total", phase="prefill") == 1
+
+
 async def test_sigterm_lets_a_running_answer_finish_and_leaves_nothing_behind(start_server):
     server = start_server(scripts={"story": STORY}, OLLAMA_SHUTDOWN_GRACE="20s")
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:

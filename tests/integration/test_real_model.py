@@ -25,12 +25,21 @@ def gguf(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def short_gguf(tmp_path_factory):
+    """Its answers end, after ten contexts."""
+    path = tmp_path_factory.mktemp("gguf") / "short.gguf"
+    write_tiny_model(path, quantization="Q8_0", context=64, chat_template=TEMPLATE)
+    return path
+
+
 @pytest.fixture
 def server(start_server, gguf, tmp_path):
     server = start_server()
     modelfile = tmp_path / "Modelfile"
     modelfile.write_text(
         f'# a comment\nFROM {gguf}\nPARAMETER temperature 0\nPARAMETER stop "%%"\n'
+        "PARAMETER num_predict 200\n"
         'SYSTEM """You are\nvery brief"""\n'
     )
     created = server.command("create", "mine", "-f", str(modelfile))
@@ -60,7 +69,7 @@ def test_a_created_model_is_stored_as_ollama_stores_it(server, gguf, tmp_path):
     params = json.loads(
         (store / "blobs" / layers["params"]["digest"].replace(":", "-")).read_bytes()
     )
-    assert params == {"temperature": 0, "stop": ["%%"]}
+    assert params == {"temperature": 0, "stop": ["%%"], "num_predict": 200}
     assert (store / "blobs" / layers["system"]["digest"].replace(":", "-")).read_text() == (
         "You are\nvery brief"
     )
@@ -174,8 +183,20 @@ def test_the_command_line_lists_runs_stops_and_removes(server):
     assert server.command("list").stdout.splitlines()[1:] == []
 
 
-def test_a_path_can_be_run_without_creating_a_model(server, gguf):
-    ran = server.command("run", str(gguf), "Hello")
+def test_the_official_client_creates_from_a_model_and_deletes(client):
+    created = client.create("brief", from_="mine", parameters={"num_predict": 3}, system="Hi")
+    answer = client.generate("brief", "Hello")
+    client.delete("brief")
+
+    assert created.status == "success"
+    assert (answer.eval_count, answer.done_reason) == (3, "length")
+    assert [model.model for model in client.list().models] == ["mine:latest"]
+    with pytest.raises(ollama.ResponseError, match="model 'brief' not found"):
+        client.delete("brief")
+
+
+def test_a_path_can_be_run_without_creating_a_model(server, short_gguf):
+    ran = server.command("run", str(short_gguf), "Hello")
 
     assert ran.stdout.strip()
     assert any(line.startswith("file-") for line in server.command("list").stdout.splitlines())
@@ -183,20 +204,3 @@ def test_a_path_can_be_run_without_creating_a_model(server, gguf):
 
 def test_stdin_is_put_before_the_prompt(server):
     assert server.command("run", "mine", "Hello", text="some text").stdout.strip()
-
-
-def test_a_client_that_leaves_a_long_prompt_frees_the_only_slot(start_server, gguf):
-    server = start_server(OLLAMA_NUM_PARALLEL="1")
-    server.command("run", str(gguf), "x")
-    (name,) = (model["name"] for model in httpx.get(f"{server.url}/api/tags").json()["models"])
-    body = {"model": name, "prompt": "word " * 400, "options": {"num_predict": 100_000}}
-    with httpx.stream("POST", f"{server.url}/api/generate", json=body, timeout=30) as answer:
-        next(answer.iter_lines())
-
-    after = httpx.post(
-        f"{server.url}/api/generate",
-        json={"model": name, "prompt": "x", "stream": False, "options": {"num_predict": 1}},
-        timeout=30,
-    )
-
-    assert after.status_code == 200
