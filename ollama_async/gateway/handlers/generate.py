@@ -10,16 +10,14 @@ from ollama_async.api.ollama import GenerateRequest
 from ollama_async.errors import NotFound
 from ollama_async.gateway.asking import check_generate, check_top_logprobs, generate_job
 from ollama_async.gateway.body import read_json
-from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.stream import Ask, Ending, whole_response
+from ollama_async.gateway.handlers.answering import answer, unload
 from ollama_async.gateway.voices import GenerateVoice
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
     """Without a prompt the model is loaded; with ``keep_alive`` 0 as well, it is unloaded."""
     began_at = perf_counter()
-    rooms = request.app[DEPENDENCIES]
     asked = await read_json(request, GenerateRequest)
     check_top_logprobs(asked)
     if not asked.model.strip():
@@ -27,15 +25,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     model = await request.app[FINDER].find(asked.model)
     voice = GenerateVoice(asked.model)
     if not asked.prompt and asked.keep_alive_s == 0:
-        await rooms.inferring.unload(model.key)
-        return whole_response(voice, Ending.without_answer("unload"))
+        return await unload(request, model, voice)
     check_generate(asked, model)
     job = generate_job(asked, model, client=request.remote or "")
-    ask = Ask(
-        job=job,
-        voice=voice,
-        model=model.name,
-        is_streamed=asked.is_streaming and job.inference is not None,
-        began_at=began_at,
-    )
-    return await rooms.streams.answer(request, ask)
+    return await answer(request, asked, job, voice, began_at=began_at)

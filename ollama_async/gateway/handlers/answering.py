@@ -1,0 +1,36 @@
+"""What generate and chat share once they know what is asked: unload, or run a job and send it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.stream import Ask, Ending, Voice, whole_response
+from ollama_async.models.model import Model
+from ollama_async.queue.port import Job
+
+
+async def unload(request: web.Request, model: Model, voice: Voice) -> web.Response:
+    """Running requests end first; one object even to a client that wants a stream."""
+    await request.app[DEPENDENCIES].inferring.unload(model.key)
+    return whole_response(voice, Ending.without_answer("unload"))
+
+
+async def answer(
+    request: web.Request,
+    asked: GenerateRequest | ChatRequest,
+    job: Job,
+    voice: Voice,
+    *,
+    began_at: float,
+) -> web.StreamResponse:
+    """A job that only loads is answered with one object, too."""
+    ask = Ask(
+        job=job,
+        voice=voice,
+        model=job.target.name,
+        is_streamed=asked.is_streaming and job.inference is not None,
+        began_at=began_at,
+    )
+    return await request.app[DEPENDENCIES].streams.answer(request, ask)
