@@ -232,13 +232,6 @@ class ProcessResponse(msgspec.Struct):
     models: list[ProcessModelResponse]
 
 
-class ProgressResponse(msgspec.Struct, omit_defaults=True):
-    status: str
-    digest: str = ""
-    total: int = 0
-    completed: int = 0
-
-
 class VersionResponse(msgspec.Struct):
     version: str
 

@@ -39,8 +39,19 @@ def planner(
         devices = placement.rank(seen.gpus, num_gpu=needs.num_gpu, main_gpu=needs.main_gpu)
         if not devices:
             raise LoadFailed(f"main_gpu {needs.main_gpu}: this machine has no such GPU")
+        room = placement.capacity(seen, gpu_overhead_bytes=settings.gpu_overhead_bytes)
+        cores = seen.host.cores
         return [
-            _plan(target, needs, settings, seen, device, num_ctx, environ=environ)
+            _plan(
+                target,
+                needs,
+                settings,
+                device,
+                num_ctx,
+                room_bytes=room[device],
+                cores=cores,
+                environ=environ,
+            )
             for device in devices
             for num_ctx in _contexts(target, needs, settings, seen, device)
         ]
@@ -65,20 +76,20 @@ def _plan(
     target: Target,
     needs: Needs,
     settings: Settings,
-    machine: Machine,
     device: str,
     num_ctx: int,
     *,
+    room_bytes: int,
+    cores: int,
     environ: Mapping[str, str],
 ) -> LoadPlan:
     on_cpu = device == CPU
-    room = placement.capacity(machine, gpu_overhead_bytes=settings.gpu_overhead_bytes)
     footprint = sizing.footprint(
         weights_bytes=target.weights_bytes,
         cache_bytes_per_token=target.cache_bytes_per_token,
         cache_type=settings.kv_cache_type,
         num_ctx=num_ctx,
-        available_bytes=room[device],
+        available_bytes=room_bytes,
         num_parallel=settings.num_parallel,
         on_cpu=on_cpu,
     )
@@ -87,7 +98,7 @@ def _plan(
         model=target.path,
         num_ctx=num_ctx,
         slots=footprint.slots,
-        threads=needs.num_thread or _threads(machine.host.cores),
+        threads=needs.num_thread or _threads(cores),
         batch_size=needs.num_batch or DEFAULT_BATCH,
         gpu_layers=0 if on_cpu else _gpu_layers(needs),
         use_mmap=needs.use_mmap is not False,
