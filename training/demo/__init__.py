@@ -1,0 +1,1 @@
+"""The recipe of the small models that the package carries: corpus, training, export, evaluation."""
