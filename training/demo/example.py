@@ -70,5 +70,6 @@ def _json(text: str) -> Any:
 
 
 def _is_story(text: str) -> bool:
-    sentences = [part.strip() for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part.strip()]
-    return len(sentences) >= 3 and len(set(sentences)) == len(sentences) and text.strip()[-1] in '.!?"'
+    text = text.strip()
+    sentences = [part.strip() for part in re.split(r"(?<=[.!?])\s+", text) if part.strip()]
+    return len(sentences) >= 3 and len(set(sentences)) == len(sentences) and text[-1] in '.!?"'

@@ -22,7 +22,7 @@ def is_held_out(text: str) -> bool:
 
 @cache
 def words(name: str, *, held_out: bool) -> list[str]:
-    """The entries of ``words/NAME.txt`` on one side of the split; blank lines and ``#`` are skipped."""
+    """The entries of ``words/NAME.txt`` on one side of the split, without ``#`` lines."""
     lines = (_FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     return [entry for entry in entries if is_held_out(entry) == held_out]

@@ -1,1 +1,1 @@
-"""One module for each thing the demo model can do; all have ``make(rng, *, held_out) -> Example``."""
+"""One module for each skill; all have ``make(rng, *, held_out) -> Example``."""
