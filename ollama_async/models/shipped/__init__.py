@@ -1,0 +1,98 @@
+"""The models that come with the package: ``NAME.gguf`` in this folder is the model ``NAME``.
+
+A store without models is offered each of them once. That it was is remembered by an empty file in
+the store, ``.ollama_async/NAME``, which Ollama passes over: whoever removes the model is not given
+it again, unless they ask for it by name.
+
+Everything here blocks: a model of 8 MB takes about 0.1 s, most of it for the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ollama_async.api.ollama import CreateRequest
+from ollama_async.models.manifests import Manifests
+from ollama_async.models.storage import locked, storage_errors, sync_folder
+from ollama_async.models.store import Store
+
+FOLDER = Path(__file__).parent
+LICENSE = FOLDER / "LICENSE"
+MARKS = ".ollama_async"
+
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    # so small a model is right about the likeliest token, not about how likely the others are
+    "demo": {"temperature": 0},
+}
+
+
+def names(folder: Path = FOLDER) -> tuple[str, ...]:
+    """Of the models whose file is there; a name is short and without a tag."""
+    return tuple(sorted(path.stem for path in folder.glob("*.gguf")))
+
+
+def add(store: Store, name: str, folder: Path = FOLDER) -> None:
+    """Put one of :func:`names` into the store, in place of what has this name there.
+
+    :raises StorageFailed: disk full or not writable; the store is as it was, but for the blob.
+    """
+    with _alone(store.root):
+        _add(store, name, folder)
+
+
+def offer(store: Store, folder: Path = FOLDER) -> None:
+    """Add what this store was never given, if it has no models; else leave it exactly as it is.
+
+    Servers that start on one store together take turns, and each finds the models there afterwards.
+    Once they were given, this costs a look at two folders.
+
+    :raises ServerError: as :func:`add`, or a file of the package is broken.
+    """
+    if not _missing(store, folder):  # no lock file, then, in a store that is none of our business
+        return
+    with _alone(store.root):
+        for name in _missing(store, folder):
+            _add(store, name, folder)
+
+
+def _missing(store: Store, folder: Path) -> list[str]:
+    """What is to be offered. A model that cannot be read is one, too."""
+    if next(Manifests(store.root).all(), None) is not None:
+        return []
+    return [name for name in names(folder) if not (store.root / MARKS / name).exists()]
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """A lock of our own: the store's is taken, for short, by what is done meanwhile."""
+    with storage_errors(root), locked(root / MARKS):
+        yield
+
+
+def _add(store: Store, name: str, folder: Path) -> None:
+    file = folder / f"{name}.gguf"
+    request = CreateRequest(
+        model=name,
+        files={file.name: _upload(store, file)},
+        parameters=_PARAMETERS.get(name),
+        license=LICENSE.read_text(encoding="utf-8"),
+    )
+    for _ in store.create(request):
+        pass  # it works as it is drawn
+    marks = store.root / MARKS
+    (marks / name).touch()
+    sync_folder(marks)
+
+
+def _upload(store: Store, file: Path) -> str:
+    data = file.read_bytes()
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if not store.has_blob(digest):
+        with store.open_blob(digest) as blob:
+            blob.write(data)
+            blob.commit()
+    return digest
