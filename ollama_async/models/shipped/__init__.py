@@ -47,8 +47,8 @@ def add(store: Store, name: str, folder: Path = FOLDER) -> None:
 def offer(store: Store, folder: Path = FOLDER) -> None:
     """Add what this store was never given, if it has no models; else leave it exactly as it is.
 
-    Servers that start on one store together take turns, and each finds the models there afterwards.
-    Once they were given, this costs a look at two folders.
+    Of servers that start on one store together, one adds. Once they were given, this costs a look
+    at two folders.
 
     :raises ServerError: as :func:`add`, or a file of the package is broken.
     """
