@@ -24,7 +24,7 @@ from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.engine import check
-from ollama_async.errors import LoadFailed, StorageFailed
+from ollama_async.errors import LoadFailed, ServerError, StorageFailed
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
@@ -33,6 +33,7 @@ from ollama_async.gateway.stream import Streams
 from ollama_async.hw import placement
 from ollama_async.hw.machine import survey
 from ollama_async.hw.watch import Watch
+from ollama_async.models import shipped
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
 from ollama_async.queue.plan import Limits
@@ -143,10 +144,19 @@ def _open_catalog(settings: Settings) -> Catalog:
     except StorageFailed as reason:
         # a store that can only be read still serves what is in it
         log.warning("%s; models can be run but not created or deleted", reason.message)
+    _offer_shipped_models(store)
     try:
         return Catalog(store, read_scripts(settings.scripts) if settings.scripts else {})
     except LoadFailed as reason:
         raise StartFailed(reason.message) from reason
+
+
+def _offer_shipped_models(store: Store) -> None:
+    """A store without models gets those of the package. Blocks; no reason not to start."""
+    try:
+        shipped.offer(store)
+    except ServerError as reason:
+        log.warning("the models of the package were not added: %s", reason.message)
 
 
 def _build_pool(
