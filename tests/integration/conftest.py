@@ -20,6 +20,8 @@ import httpx
 import psutil
 import pytest
 
+from ollama_async.models import shipped
+
 LONG_WAIT_S = 30.0
 """Deadline of waits that take milliseconds when all is well."""
 
@@ -131,10 +133,15 @@ def _pause() -> None:
 
 @pytest.fixture
 def start_server(tmp_path: Path, engine_cache: Path) -> Iterator[Callable[..., RunningServer]]:
-    """Start servers; each is stopped at the end and must have exited with status 0."""
+    """Start servers; each is stopped at the end and must have exited with status 0.
+
+    Their store has no models unless ``offers_shipped``: then a new one gets those of the package.
+    """
     servers: list[RunningServer] = []
 
-    def start(*, scripts: dict[str, Any] | None = None, **variables: str) -> RunningServer:
+    def start(
+        *, scripts: dict[str, Any] | None = None, offers_shipped: bool = False, **variables: str
+    ) -> RunningServer:
         number = len(servers)
         environment = {
             **{name: value for name, value in os.environ.items() if "OLLAMA" not in name},
@@ -148,6 +155,8 @@ def start_server(tmp_path: Path, engine_cache: Path) -> Iterator[Callable[..., R
             path = tmp_path / f"scripts-{number}.json"
             path.write_text(json.dumps(scripts))
             environment["OLLAMA_ASYNC_SCRIPTS"] = str(path)
+        if not offers_shipped:
+            _remember_shipped(Path(environment["OLLAMA_MODELS"]))
         server = RunningServer(environment, tmp_path / f"server-{number}.log")
         servers.append(server)
         return server
@@ -156,6 +165,14 @@ def start_server(tmp_path: Path, engine_cache: Path) -> Iterator[Callable[..., R
     for server in servers:
         if server.process.poll() is None:
             assert server.stop() == 0, server.log
+
+
+def _remember_shipped(store: Path) -> None:
+    """Make it a store that was given the shipped models once."""
+    marks = store / shipped.MARKS
+    marks.mkdir(parents=True, exist_ok=True)
+    for name in shipped.names():
+        (marks / name).touch()
 
 
 @pytest.fixture(scope="session")

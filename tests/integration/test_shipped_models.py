@@ -1,0 +1,37 @@
+"""The models of the package in a real server: there at once, gone for good, back when asked for."""
+
+import httpx
+import pytest
+
+from ollama_async.models import shipped
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shipped.names(), reason="this checkout has no model files"),
+]
+
+
+def names_of(server):
+    return {model["name"] for model in httpx.get(f"{server.url}/api/tags").json()["models"]}
+
+
+def test_a_new_store_has_them_and_what_is_removed_stays_away(start_server):
+    server = start_server(offers_shipped=True)
+    assert names_of(server) == {f"{name}:latest" for name in shipped.names()}
+    assert server.command("rm", "demo").stdout == "deleted 'demo'\n"
+    assert server.stop() == 0
+
+    again = start_server(offers_shipped=True)
+
+    assert names_of(again) == {f"{name}:latest" for name in shipped.names() if name != "demo"}
+
+
+def test_a_store_that_takes_nothing_is_served_with_a_warning(start_server, tmp_path):
+    store = tmp_path / "models"
+    store.mkdir()
+    (store / shipped.MARKS).write_text("in the way")
+
+    server = start_server(offers_shipped=True)
+
+    assert names_of(server) == set()
+    assert "the models of the package were not added: model store" in server.log
