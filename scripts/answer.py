@@ -1,7 +1,8 @@
 """The main job from end to end: start a server, let it answer one prompt, stop it.
 
 Everything goes through the same two commands that a user types: ``ollama-async serve`` and
-``ollama-async run``. The store is temporary; nothing of the user's is touched.
+``ollama-async run``. The store is temporary; nothing of the user's is touched. Being new, it holds
+the models of the package, one of which answers if no file is given.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-PROMPT = "Once upon a time"
+DEMO = "demo", "Why is the sky blue?"
+PROMPT_FOR_FILES = "Once upon a time"
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
 PROGRAM = str(Path(sys.executable).with_name("ollama-async"))
 
 
 def main() -> int:
-    model, *words = sys.argv[1:]
-    if not Path(model).is_file():
-        print(f"There is no file {model}.", file=sys.stderr)
+    words = sys.argv[1:]
+    if words and not Path(words[0]).is_file():
+        print(f"There is no file {words[0]}.", file=sys.stderr)
         return 2
+    model, prompt = _question(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="ollama_async-") as folder:
@@ -47,7 +50,7 @@ def main() -> int:
                 process_group=0,  # Ctrl-C is for the answer; the server is stopped below
             )
         try:
-            return _answer(server, port, [model, " ".join(words) or PROMPT], environ)
+            return _answer(server, port, model, prompt, environ)
         except RuntimeError as reason:
             print(f"{reason}\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
             return 1
@@ -57,12 +60,19 @@ def main() -> int:
             _stop(server)
 
 
+def _question(words: list[str]) -> tuple[str, str]:
+    """The model and the prompt that the command line means."""
+    if not words:
+        return DEMO
+    return words[0], " ".join(words[1:]) or PROMPT_FOR_FILES
+
+
 def _answer(
-    server: subprocess.Popen[bytes], port: int, words: list[str], environ: Mapping[str, str]
+    server: subprocess.Popen[bytes], port: int, model: str, prompt: str, environ: Mapping[str, str]
 ) -> int:
     _wait_until_ready(server, port)
-    print(f"The server runs on 127.0.0.1:{port}; the prompt: {words[1]}", file=sys.stderr)
-    return subprocess.run([PROGRAM, "run", *words], env=environ, check=False).returncode
+    print(f"The server runs on 127.0.0.1:{port}; the prompt: {prompt}", file=sys.stderr)
+    return subprocess.run([PROGRAM, "run", model, prompt], env=environ, check=False).returncode
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:

@@ -10,18 +10,19 @@ import time
 import pytest
 
 from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.models import shipped
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 
 @pytest.fixture
 def start(request, environment):
-    """A function that starts the script for a model."""
+    """A function that starts the script with these words."""
 
-    def run(model, *words, **variables):
+    def run(*words, **variables):
         script = request.config.rootpath / "scripts" / "answer.py"
         return subprocess.Popen(
-            [sys.executable, "-P", script, model, *words],
+            [sys.executable, "-P", script, *words],
             env={**environment, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -47,6 +48,15 @@ def test_the_answer_comes_and_everything_is_stopped(start, tmp_path):
     assert process.returncode == 0, log
     assert len(text.split()) > 20
     assert b"127.0.0.1:" in log
+
+
+@pytest.mark.skipif("demo" not in shipped.names(), reason="this checkout has no demo model")
+def test_without_a_file_the_demo_model_answers(start):
+    with start() as process:
+        text, log = process.communicate(timeout=55)
+    assert process.returncode == 0, log
+    assert b"Rayleigh" in text
+    assert b"Why is the sky blue?" in log
 
 
 def test_an_interrupted_answer_leaves_nothing_running(start, tiny_model):

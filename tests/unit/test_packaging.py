@@ -14,6 +14,8 @@ import pytest
 
 import ollama_async
 from ollama_async.engine import build
+from ollama_async.models import shipped
+from ollama_async.models.gguf import read_header
 
 PACKAGE = Path(ollama_async.__file__).parent
 NAMES_IN_CODE = {  # distributions whose modules are called otherwise
@@ -70,11 +72,30 @@ def test_the_console_command_leads_to_a_function(project):
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_the_header_and_the_type_marker_are_in_the_package(root):
+def test_what_is_no_code_is_in_the_package(root):
     data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = data["package-data"]["ollama_async"]
     found = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
-    assert {PACKAGE / "py.typed", build.HEADER} <= found
+    models = [shipped.FOLDER / f"{name}.gguf" for name in shipped.names()]
+    assert {PACKAGE / "py.typed", build.HEADER, shipped.LICENSE, *models} <= found
+
+
+def test_the_shipped_models_keep_the_package_small():
+    sizes = {path.stem: path.stat().st_size for path in shipped.FOLDER.glob("*.gguf")}
+    assert set(sizes) <= {"demo", "demo-embed"}
+    assert sizes.get("demo", 0) <= 8_000_000
+    assert sizes.get("demo-embed", 0) <= 1_000_000
+
+
+def test_the_shipped_models_have_the_licence_of_the_project(root):
+    assert shipped.LICENSE.read_text() == (root / "LICENSE").read_text()
+    for name in shipped.names():
+        metadata = read_header(shipped.FOLDER / f"{name}.gguf").metadata
+        assert metadata["general.license"] == "MIT"
+
+
+def test_git_leaves_the_bytes_of_models_alone(root):
+    assert "*.gguf binary" in (root / ".gitattributes").read_text().splitlines()
 
 
 def test_the_installed_version_is_that_of_the_code():
@@ -89,10 +110,24 @@ def test_commands_are_executable_and_their_shell_reads_them(root, name):
     subprocess.run([shell, "-n", str(path)], check=True)
 
 
-def test_without_a_model_the_first_command_says_what_it_takes(root):
-    ended = subprocess.run([root / "run"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "MODEL.gguf" in ended.stdout
+def test_the_first_command_says_what_it_takes(root):
+    ended = subprocess.run([root / "run", "--help"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert "[MODEL.gguf [PROMPT]]" in ended.stdout
+
+
+def test_the_first_command_needs_no_argument(root, tmp_path):
+    (tmp_path / "run").write_bytes((root / "run").read_bytes())
+    for name in ("scripts/setup", ".venv/bin/python"):  # stands in for minutes of work
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\necho {name}: $*\n")
+        path.chmod(0o755)
+
+    ended = subprocess.run(["sh", tmp_path / "run"], capture_output=True, text=True, check=True)
+
+    answering = f".venv/bin/python: -P {tmp_path}/scripts/answer.py"
+    assert ended.stdout.splitlines() == ["scripts/setup:", answering]
 
 
 def test_a_python_that_is_too_old_is_named(root, tmp_path):
