@@ -16,7 +16,7 @@ from typing import NoReturn
 import msgspec
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.cli import models, run
+from ollama_async.cli import models, pull, run
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.settings import VARIABLES, Settings
 
@@ -285,6 +285,16 @@ def _create(client: Client, arguments: argparse.Namespace) -> int:
     return status
 
 
+def _pull_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--insecure", action="store_true", help="use an insecure registry")
+
+
+def _pull(client: Client, arguments: argparse.Namespace) -> int:
+    client.check_alive()
+    pull.pull(client, arguments.words[0], insecure=arguments.insecure)
+    return 0
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="serve",
@@ -318,6 +328,15 @@ COMMANDS: tuple[Command, ...] = (
         least=1,
         most=1,
         act=models.stop,
+    ),
+    Command(
+        name="pull",
+        summary="Pull a model from a registry",
+        words="MODEL",
+        least=1,
+        most=1,
+        flags=_pull_flags,
+        act=_pull,
     ),
     Command(
         name="list",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -47,22 +48,16 @@ def create(client: Client, request: dict[str, Any], progress: Progress) -> None:
 
     :raises CommandFailed: the answer ended without ``success``.
     """
-    status = ""
-    for update in client.lines("/api/create", request):
-        status = str(update.get("status", ""))
-        done, total = update.get("completed", 0), update.get("total", 0)
-        if isinstance(total, int) and isinstance(done, int) and total > 0:
-            progress.share(status, done, total)
-        elif status:
-            progress.step(status)
-    if status != "success":
-        raise CommandFailed("the server ended before the model was complete")
+    with contextlib.closing(client.lines("/api/create", request)) as updates:
+        progress.follow(updates, "the server ended before the model was complete")
 
 
 def model_of_file(client: Client, path: Path, progress: Progress) -> str:
     """The name of a model made of one GGUF file; the same bytes have the same name."""
-    digest = upload(client, path, progress)
-    name = f"file-{digest.removeprefix('sha256:')[:12]}"
-    create(client, {"model": name, "files": {path.name: digest}}, progress)
-    progress.end()
+    try:
+        digest = upload(client, path, progress)
+        name = f"file-{digest.removeprefix('sha256:')[:12]}"
+        create(client, {"model": name, "files": {path.name: digest}}, progress)
+    finally:
+        progress.end()
     return name

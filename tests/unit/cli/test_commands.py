@@ -1,89 +1,16 @@
-"""Commands against a real server that speaks the wire and does what the test says."""
+"""Commands against a server that does what the test says."""
 
 import hashlib
 import io
 import json
 import socket
-import threading
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ollama_async import OLLAMA_VERSION, settings
 from ollama_async.cli.client import Client
 from ollama_async.cli.main import COMMANDS, main
-
-
-class Fake(ThreadingHTTPServer):
-    """``answers``: (method, path) → (status, body or list of objects to stream)."""
-
-    daemon_threads = False
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers = {("HEAD", "/"): (200, b"")}
-        self.requests = []
-        self.hung_up = threading.Event()
-
-    def bodies(self, path):
-        return [json.loads(body) for _, where, body in self.requests if where == path]
-
-    def handle_error(self, *_):
-        try:
-            raise  # noqa: PLE0704  # the library calls this while it handles the exception
-        except ConnectionError:
-            pass  # a client may hang up
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((self.command, self.path, body))
-        status, content = self.server.answers.get(
-            (self.command, self.path), (404, b'{"error":"no such route"}')
-        )
-        self.send_response(status)
-        if isinstance(content, bytes):
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-            return
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for each in content:
-            if each is WAIT_FOR_HANG_UP:
-                self.rfile.read(1)
-                self.server.hung_up.set()
-                self.close_connection = True
-                return
-            line = each if isinstance(each, bytes) else json.dumps(each).encode() + b"\n"
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-        self.wfile.write(b"0\r\n\r\n")
-
-    do_GET = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815  # the library's names
-
-    def log_message(self, *args):
-        pass
-
-
-WAIT_FOR_HANG_UP = object()
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    server = Fake()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-    yield server
-    server.shutdown()
-    thread.join(10)
-    server.server_close()
 
 
 @pytest.fixture
@@ -381,7 +308,7 @@ def test_the_path_of_the_host_is_kept_and_everywhere_means_here(fake, monkeypatc
 
 
 def test_closing_a_stream_hangs_up(fake):
-    fake.answers["POST", "/api/generate"] = (200, [{"response": "x"}, WAIT_FOR_HANG_UP])
+    fake.answers["POST", "/api/generate"] = (200, [{"response": "x"}, fake.wait_for_hang_up])
     client = Client(settings.parse_address(f"127.0.0.1:{fake.server_port}"))
     with closing(client.lines("/api/generate", {})) as objects:
         assert next(objects) == {"response": "x"}
@@ -389,7 +316,7 @@ def test_closing_a_stream_hangs_up(fake):
 
 
 def test_ctrl_c_ends_quietly_with_130_and_hangs_up(fake, monkeypatch, capsys):
-    fake.answers["POST", "/api/generate"] = (200, [{"response": "x"}, WAIT_FOR_HANG_UP])
+    fake.answers["POST", "/api/generate"] = (200, [{"response": "x"}, fake.wait_for_hang_up])
 
     def interrupt(_self, _content, _thinking):
         raise KeyboardInterrupt

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ollama_async.cli import wording
 from ollama_async.cli.answer import Printer, show
 from ollama_async.cli.client import CommandFailed
-from ollama_async.cli.progress import Progress
 from ollama_async.cli.wrapping import MARGIN, Wrapper, width
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -182,37 +181,3 @@ def test_an_answer_that_breaks_off_is_an_error():
     printer = Printer(wrap=False, hide_thinking=False, stream=io.StringIO())
     with pytest.raises(CommandFailed, match="broke off"):
         show([{"response": "ye"}], printer)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_elsewhere_than_on_a_terminal_is_one_line_per_step():
-    stream = io.StringIO()
-    progress = Progress(stream)
-    for done in range(5):
-        progress.share("copying", done, 4)
-    progress.step("success")
-    progress.step("success")
-    progress.end()
-    assert stream.getvalue() == "copying\nsuccess\n"
-
-
-def test_progress_on_a_terminal_ends_at_100_percent():
-    stream = Terminal()
-    progress = Progress(stream)
-    for done in range(1001):
-        progress.share("copying", done, 1000)
-    progress.end()
-    assert stream.getvalue().endswith("\rcopying 100%\x1b[K\n")
-    assert stream.getvalue().count("copying") < 100
-
-
-def test_progress_on_a_terminal_stays_in_one_row(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
-    stream = Terminal()
-    progress = Progress(stream)
-    progress.share("copying file sha256:0123456789abcdef", 1, 2)
-    assert stream.getvalue() == "\rcopying file sha256:01... 50%\x1b[K"  # 29 columns

@@ -1,0 +1,71 @@
+"""``pull`` against a server that speaks the statuses of ``/api/pull``."""
+
+import pytest
+
+from ollama_async.cli.main import main
+from ollama_async.cli.progress import Progress
+
+DIGEST = f"sha256:{'ab' * 32}"
+LAYER = {"status": "pulling abababababab", "digest": DIGEST, "total": 1000}
+STATUSES = [
+    {"status": "pulling manifest"},
+    LAYER,
+    LAYER | {"completed": 400},
+    LAYER | {"completed": 1000},
+    {"status": "verifying sha256 digest"},
+    {"status": "writing manifest"},
+    {"status": "success"},
+]
+
+
+def test_pull_tells_each_step_once(fake, capsys):
+    fake.answers["POST", "/api/pull"] = (200, STATUSES)
+    assert main(["pull", "llama3"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "pulling manifest",
+        "pulling abababababab",
+        "verifying sha256 digest",
+        "writing manifest",
+        "success",
+    ]
+    assert fake.bodies("/api/pull") == [{"model": "llama3", "insecure": False}]
+
+
+def test_pull_may_be_insecure(fake):
+    fake.answers["POST", "/api/pull"] = (200, STATUSES)
+    assert main(["pull", "--insecure", "localhost:5000/a/b"]) == 0
+    assert fake.bodies("/api/pull") == [{"model": "localhost:5000/a/b", "insecure": True}]
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "error"),
+    [
+        (400, b'{"error":"invalid model name"}', "invalid model name"),
+        (200, [STATUSES[0], {"error": "pull model manifest: file does not exist"}],
+         "pull model manifest: file does not exist"),
+        (200, STATUSES[:3], "the server ended before the model was complete"),
+    ],
+)  # fmt: skip
+def test_a_pull_that_fails_says_why(fake, capsys, status, content, error):
+    fake.answers["POST", "/api/pull"] = (status, content)
+    assert main(["pull", "nosuch"]) == 1
+    assert capsys.readouterr().err.endswith(f"Error: {error}\n")
+
+
+def test_ctrl_c_leaves_the_terminal_and_the_server_clean(fake, monkeypatch, capsys):
+    fake.answers["POST", "/api/pull"] = (200, [*STATUSES[:3], fake.wait_for_hang_up])
+    share, end, ended = Progress.share, Progress.end, []
+
+    def interrupt(self, text, done, total):
+        share(self, text, done, total)
+        if done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "share", interrupt)
+    monkeypatch.setattr(Progress, "end", lambda self: (end(self), ended.append(True)))
+    assert main(["pull", "llama3"]) == 130
+    assert capsys.readouterr().err == "pulling manifest\npulling abababababab\n"
+    assert ended
+    assert fake.hung_up.wait(10)
