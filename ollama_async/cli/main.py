@@ -270,6 +270,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--format", metavar="FORMAT", help='format of the answer: "json" or a JSON schema')
     add("--think", metavar="LEVEL", help="think: true, false, high, medium, low or max")
     add("--hidethinking", action="store_true", help="do not show what the model thinks")
+    _pull_flags(parser)
 
 
 def _create_flags(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import msgspec
 
 from ollama_async import durations
 from ollama_async.cli import answer, chat
-from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.progress import Progress
+from ollama_async.cli.pull import pull
 from ollama_async.cli.upload import model_of_file
 
 _THINK = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low"}
@@ -33,9 +36,18 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
         model = model_of_file(client, Path(model), Progress())
     elif model.startswith(_PATHS):
         raise CommandFailed(f"{model}: no such file")
-    if is_conversation:
-        return chat.converse(client, arguments, {"model": model, **common})
-    request = {"model": model, "prompt": " ".join(words), "context": [], "options": {}, **common}
+
+    def ask() -> int:
+        if is_conversation:
+            return chat.converse(client, arguments, {"model": model, **common})
+        return _answer(client, arguments, {"model": model, "prompt": " ".join(words), **common})
+
+    return _pulled_if_missing(client, model, ask, insecure=arguments.insecure)
+
+
+def _answer(client: Client, arguments: argparse.Namespace, fields: dict[str, Any]) -> int:
+    """One prompt answered; without a prompt the model is loaded."""
+    request = {"context": [], "options": {}, **fields}
     printer = answer.Printer.for_flags(arguments)
     with contextlib.closing(client.lines("/api/generate", request)) as objects:
         last = answer.show(objects, printer)
@@ -44,6 +56,19 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
     if arguments.verbose:
         answer.print_statistics(last)
     return 0
+
+
+def _pulled_if_missing(
+    client: Client, model: str, ask: Callable[[], int], *, insecure: bool
+) -> int:
+    """What ``ask`` returns; if the server has no such model, what it returns once it is pulled."""
+    try:
+        return ask()
+    except ServerRefused as refusal:
+        if refusal.status != HTTPStatus.NOT_FOUND:
+            raise
+    pull(client, model, insecure=insecure)
+    return ask()
 
 
 def is_file(model: str) -> bool:
