@@ -38,7 +38,8 @@ def names(folder: Path = FOLDER) -> tuple[str, ...]:
 def add(store: Store, name: str, folder: Path = FOLDER) -> None:
     """Put one of :func:`names` into the store, in place of what has this name there.
 
-    :raises StorageFailed: disk full or not writable; the store is as it was, but for the blob.
+    :raises ServerError: disk full or not writable, or the package's file is broken; the model that
+        had the name is as it was.
     """
     with _alone(store.root):
         _add(store, name, folder)
@@ -50,7 +51,7 @@ def offer(store: Store, folder: Path = FOLDER) -> None:
     Of servers that start on one store together, one adds. Once they were given, this costs a look
     at two folders.
 
-    :raises ServerError: as :func:`add`, or a file of the package is broken.
+    :raises ServerError: as :func:`add`.
     """
     if not _missing(store, folder):  # no lock file, then, in a store that is none of our business
         return
