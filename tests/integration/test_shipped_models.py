@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from ollama_async.gateway.routes import ROUTES
 from ollama_async.models import shipped
 
 pytestmark = [
@@ -35,3 +36,18 @@ def test_a_store_that_takes_nothing_is_served_with_a_warning(start_server, tmp_p
 
     assert names_of(server) == set()
     assert "the models of the package were not added: model store" in server.log
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(
+    "/api/pull" not in {route.path for route in ROUTES}, reason="this server cannot pull"
+)
+def test_asked_for_it_is_back_and_answers_without_a_network(start_server):
+    server = start_server(HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    assert names_of(server) == set()
+
+    ran = server.command("run", "demo", "Why is the sky blue?")
+
+    assert ran.stdout.strip()
+    assert ran.stderr.splitlines()[-1] == "success"
+    assert names_of(server) == {"demo:latest"}
