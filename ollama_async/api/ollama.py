@@ -134,6 +134,22 @@ class DeleteRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: str = ""
 
 
+class ShowRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``system`` and ``options`` stand in for the model's own; ``template`` is ignored."""
+
+    model: str = ""
+    name: str = ""
+    verbose: bool = False
+    system: str = ""
+    template: str = ""
+    options: dict[str, Any] = {}
+
+
+class CopyRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    source: str = ""
+    destination: str = ""
+
+
 def _check_think(value: object) -> None:
     """:raises ValueError: with Ollama's text."""
     if isinstance(value, str) and value not in {"high", "medium", "low", "max"}:
@@ -213,6 +229,32 @@ class ListModelResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 class ListResponse(msgspec.Struct):
     models: list[ListModelResponse]
+
+
+class Tensor(msgspec.Struct):
+    """``type``: ggml's name of it; ``shape``: the fastest dimension first."""
+
+    name: str
+    type: str
+    shape: list[int]
+
+
+class ShowResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """``license``: all of them, ``parameters``: a line for each value."""
+
+    license: str = ""
+    modelfile: str = ""
+    parameters: str = ""
+    template: str = ""
+    system: str = ""
+    details: ModelDetails
+    messages: list[dict[str, Any]] = []
+    model_info: dict[str, Any]
+    projector_info: dict[str, Any] = {}
+    tensors: list[Tensor] = []
+    capabilities: list[str] = []
+    modified_at: str
+    requires: str = ""
 
 
 class ProcessModelResponse(msgspec.Struct, kw_only=True):

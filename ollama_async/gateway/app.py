@@ -9,6 +9,7 @@ from ollama_async.gateway.boundary import boundary, header_signal
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
 from ollama_async.gateway.finding import FINDER, Finder
 from ollama_async.gateway.guards import Guards
+from ollama_async.gateway.handlers.show import SHOWER, Shower
 from ollama_async.gateway.in_thread import own_change_threads
 from ollama_async.gateway.routes import ROUTES
 
@@ -25,6 +26,7 @@ def build_application(dependencies: Dependencies) -> web.Application:
     application[DEPENDENCIES] = dependencies
     application[BODIES] = bodies
     application[FINDER] = Finder(dependencies.catalog)
+    application[SHOWER] = Shower()
     application.cleanup_ctx.append(own_change_threads)
     application.on_response_prepare.append(header_signal(guards))
     for route in ROUTES:

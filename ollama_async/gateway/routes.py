@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from ollama_async.gateway.handlers import blobs, chat, generate, models, server
+from ollama_async.gateway.handlers import blobs, chat, generate, models, server, show
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -29,6 +29,8 @@ ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/api/blobs/{digest}", blobs.exists),
     Route("POST", "/api/blobs/{digest}", blobs.upload),
     Route("POST", "/api/create", models.create),
+    Route("POST", "/api/show", show.show_model),
+    Route("POST", "/api/copy", models.copy),
     Route("DELETE", "/api/delete", models.delete),
     Route("GET", "/metrics", server.metrics),
     Route("GET", "/healthz", server.healthz),

@@ -46,10 +46,10 @@ _MAX_SIZE = (1 << 63) - 1
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_ARRAY_HEAD = struct.Struct("<IQ")
+ARRAY_HEAD = struct.Struct("<IQ")
 _TENSOR_TAIL = struct.Struct("<IQ")
-_STRING, _ARRAY = 8, 9
-_SCALARS = {
+STRING, _ARRAY = 8, 9
+SCALARS = {
     0: struct.Struct("<B"),
     1: struct.Struct("<b"),
     2: struct.Struct("<H"),
@@ -96,7 +96,8 @@ class Tensor(msgspec.Struct, frozen=True):
 class GgufHeader(msgspec.Struct, frozen=True):
     """A header that is whole and whose tensors lie in the file, aligned and apart.
 
-    ``data_offset`` and ``file_bytes`` are bytes from the start of the file.
+    ``data_offset`` and ``file_bytes`` are bytes from the start of the file. ``spans``: where the
+    value of a key lies (from, to), of the texts and arrays that may be too long for ``metadata``.
     """
 
     version: int
@@ -105,6 +106,7 @@ class GgufHeader(msgspec.Struct, frozen=True):
     file_bytes: int
     metadata: dict[str, Value]
     tensors: tuple[Tensor, ...]
+    spans: dict[str, tuple[int, int]] = {}
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -238,12 +240,12 @@ def _read(cursor: _Cursor) -> GgufHeader:
         raise _invalid(f"{pair_count} metadata pairs, at most {_MAX_PAIRS} are allowed")
     if tensor_count > _MAX_TENSORS:
         raise _invalid(f"{tensor_count} tensors, at most {_MAX_TENSORS} are allowed")
-    metadata = _read_metadata(cursor, pair_count)
+    metadata, spans = _read_metadata(cursor, pair_count)
     alignment = _alignment(metadata)
     tensors = _read_tensors(cursor, tensor_count)
     data_offset = -(-cursor.position // alignment) * alignment
     _check_layout(tensors, alignment, cursor.size - data_offset)
-    return GgufHeader(version, alignment, data_offset, cursor.size, metadata, tensors)
+    return GgufHeader(version, alignment, data_offset, cursor.size, metadata, tensors, spans)
 
 
 def _read_version(cursor: _Cursor) -> int:
@@ -255,8 +257,11 @@ def _read_version(cursor: _Cursor) -> int:
     return version
 
 
-def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
+def _read_metadata(
+    cursor: _Cursor, count: int
+) -> tuple[dict[str, Value], dict[str, tuple[int, int]]]:
     metadata: dict[str, Value] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for _ in range(count):
         raw = cursor.take_name(_MAX_KEY_BYTES, "a metadata key")
         try:
@@ -268,16 +273,19 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
         kind = cursor.take_u32("a metadata type")
         if key == "general.alignment" and kind != _UINT32:
             raise _invalid("general.alignment is not an unsigned 32-bit number")
-        metadata[key] = _read_value(cursor, kind, f"the value of {key[:80]!r}")
-    return metadata
+        start = cursor.position
+        value = metadata[key] = _read_value(cursor, kind, f"the value of {key[:80]!r}")
+        if isinstance(value, Array | LongText):
+            spans[key] = (start, cursor.position)
+    return metadata, spans
 
 
 def _read_value(cursor: _Cursor, kind: int, what: str) -> Value:
-    if kind == _STRING:
+    if kind == STRING:
         return cursor.take_text(what)
     if kind == _ARRAY:
         return _read_array(cursor, what)
-    layout = _SCALARS.get(kind)
+    layout = SCALARS.get(kind)
     if layout is None:
         raise _invalid(f"{what} has the unknown type {kind}")
     scalar: Value = layout.unpack(cursor.take(layout.size, what))[0]
@@ -285,13 +293,13 @@ def _read_value(cursor: _Cursor, kind: int, what: str) -> Value:
 
 
 def _read_array(cursor: _Cursor, what: str) -> Array:
-    kind, length = _ARRAY_HEAD.unpack(cursor.take(_ARRAY_HEAD.size, what))
+    kind, length = ARRAY_HEAD.unpack(cursor.take(ARRAY_HEAD.size, what))
     if kind == _ARRAY:
         raise _invalid(f"{what} is an array of arrays, which no engine reads")
-    if kind == _STRING:
+    if kind == STRING:
         cursor.skip_strings(length, what)
         return Array(length)
-    layout = _SCALARS.get(kind)
+    layout = SCALARS.get(kind)
     if layout is None:
         raise _invalid(f"{what} has elements of the unknown type {kind}")
     if length > _MAX_KEPT_ELEMENTS:

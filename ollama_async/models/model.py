@@ -37,8 +37,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     for two names of the same files. ``digest``: sha256 of the manifest, 64 hex digits.
     ``size``: bytes of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or
     for the scripted engine the name in its file. ``template``: Go text, "" if there is none.
-    ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``licenses``: paths
-    (licenses are long, and rarely read).
+    ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``drafts``,
+    ``licenses``: paths (licenses are long, and rarely read). ``requires``: an Ollama release.
     """
 
     name: str
@@ -58,7 +58,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     facts: ModelFacts
     projectors: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    drafts: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
 
 
 class FactsCache:
@@ -149,7 +153,11 @@ class _Reader:
             facts=facts,
             projectors=self._paths(projectors),
             adapters=self._paths(adapters),
+            drafts=self._paths(self._layers("draft")),
             licenses=self._paths(self._layers("license")),
+            renderer=config.renderer,
+            parser=config.parser,
+            requires=config.requires,
         )
 
     def _config(self) -> Config:

@@ -19,6 +19,7 @@ import msgspec
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.errors import BadRequest, LoadFailed, NotFound, ServerError
 from ollama_async.models.blobs import BlobWriter, parse_digest
+from ollama_async.models.copy import copy
 from ollama_async.models.create import Status, create
 from ollama_async.models.manifests import local_name
 from ollama_async.models.model import Model, read_model
@@ -118,6 +119,10 @@ class Store:
             self._entries.pop(path, None)
             if manifest is not None:
                 self._shelf.drop(manifest.digests)
+
+    def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name; see :func:`.copy.copy`."""
+        copy(self._shelf, source, destination, keeps_unused=self._keeps_unused)
 
     def create(self, request: CreateRequest) -> Iterator[Status]:
         """Check, then do the work as the statuses are drawn; see :func:`.create.create`."""

@@ -1,4 +1,4 @@
-"""The store over HTTP: list, create, delete."""
+"""The store over HTTP: list, create, copy, delete."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ async def delete(request: web.Request) -> web.Response:
         raise BadRequest("model is required")
     store = request.app[DEPENDENCIES].catalog.store
     await in_thread(store.delete, name, threads=request.app[CHANGES])
+    return web.Response()
+
+
+async def copy(request: web.Request) -> web.Response:
+    """200 and no body."""
+    asked = await read_json(request, ollama.CopyRequest)
+    store = request.app[DEPENDENCIES].catalog.store
+    threads = request.app[CHANGES]
+    await in_thread(store.copy, asked.source, asked.destination, threads=threads)
     return web.Response()
 
 

@@ -1,0 +1,59 @@
+"""``/api/show``: reading files and building a long answer, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ollama_async.api import encode, ollama
+from ollama_async.errors import Forbidden
+from ollama_async.gateway.body import read_json
+from ollama_async.gateway.finding import FINDER
+from ollama_async.gateway.stream import JSON_TYPE
+from ollama_async.models.info import InfoCache
+from ollama_async.models.manifests import local_name
+from ollama_async.models.model import Model
+from ollama_async.models.show import show
+
+_COPILOT = "GitHubCopilotChat/"
+
+
+class Shower:
+    """Builds answers. Vocabularies are read one at a time: each may take 100 MB for a moment."""
+
+    def __init__(self) -> None:
+        self._infos = InfoCache()
+        self._verbose = asyncio.Semaphore(1)
+
+    async def answer(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytes:
+        """The JSON; a ``basename`` takes the place of the file's own.
+
+        :raises LoadFailed: one of the model's files is gone or broken.
+        """
+        if not asked.verbose:
+            return await asyncio.to_thread(self._build, model, asked, basename)
+        async with self._verbose:
+            return await asyncio.to_thread(self._build, model, asked, basename)
+
+    def _build(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytes:
+        shown = show(model, asked, self._infos)
+        if basename:
+            shown.model_info["general.basename"] = basename
+        return encode.to_json(shown)
+
+
+SHOWER: web.AppKey[Shower] = web.AppKey("shower", Shower)
+
+
+async def show_model(request: web.Request) -> web.Response:
+    asked = await read_json(request, ollama.ShowRequest)
+    text = asked.model or asked.name
+    try:
+        name = local_name(text)
+    except Forbidden:
+        raise Forbidden("ollama cloud is disabled: remote model details are unavailable") from None
+    model = await request.app[FINDER].find(name.short)
+    is_copilot = request.headers.get("User-Agent", "").startswith(_COPILOT)
+    body = await request.app[SHOWER].answer(model, asked, text if is_copilot else "")
+    return web.Response(body=body, headers={"Content-Type": JSON_TYPE})

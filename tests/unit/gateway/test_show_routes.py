@@ -1,0 +1,121 @@
+"""``/api/show`` and ``/api/copy``, the errors in Ollama's words."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+
+@pytest.fixture
+async def mine(session, url, tiny_model) -> str:
+    """A model with weights, called ``Mine``."""
+    data = tiny_model.read_bytes()
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    async with session.post(f"{url}/api/blobs/{digest}", data=data) as response:
+        assert response.status == 201
+    asked = {"model": "Mine", "files": {"t.gguf": digest}, "system": "be brief", "stream": False}
+    async with session.post(f"{url}/api/create", json=asked) as response:
+        assert response.status == 200
+    return "Mine"
+
+
+async def show(session, url, **fields):
+    headers = {"User-Agent": fields.pop("user_agent", "test")}
+    async with session.post(f"{url}/api/show", json=fields, headers=headers) as response:
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize("field", ["model", "name"])
+async def test_show_finds_a_model_by_either_field_in_any_case(session, url, mine, field):
+    status, shown = await show(session, url, **{field: mine.upper()})
+    assert status == 200
+    assert list(shown) == [
+        "modelfile",
+        "template",
+        "system",
+        "details",
+        "model_info",
+        "tensors",
+        "capabilities",
+        "modified_at",
+    ]
+    assert shown["system"] == "be brief"
+    assert shown["details"]["format"] == "gguf"
+    assert shown["capabilities"] == ["completion"]
+    assert shown["model_info"]["general.architecture"] == "llama"
+    assert shown["model_info"]["tokenizer.ggml.tokens"] is None
+    assert set(shown["tensors"][0]) == {"name", "type", "shape"}
+
+
+async def test_show_takes_a_system_and_options_of_the_request(session, url, mine):
+    fields = {"system": "be long", "options": {"top_k": 7}, "template": "ignored"}
+    _, shown = await show(session, url, model=mine, **fields)
+    assert shown["system"] == "be long"
+    assert shown["parameters"].split() == ["top_k", "7"]
+    assert "ignored" not in shown["template"]
+
+
+async def test_verbose_shows_the_vocabulary(session, url, mine):
+    _, shown = await show(session, url, model=mine, verbose=True)
+    assert shown["model_info"]["tokenizer.ggml.tokens"][:3] == ["<unk>", "<s>", "</s>"]
+
+
+async def test_copilot_gets_the_name_that_it_asked_for(session, url, mine):
+    _, shown = await show(session, url, model=mine, user_agent="GitHubCopilotChat/0.1")
+    assert shown["model_info"]["general.basename"] == "Mine"
+    _, shown = await show(session, url, model=mine)
+    assert "general.basename" not in shown["model_info"]
+
+
+async def test_a_scripted_model_can_be_shown(session, url):
+    status, shown = await show(session, url, model="m", verbose=True)
+    assert (status, shown["details"]["family"]) == (200, "scripted")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "text"),
+    [
+        ({}, 400, "model is required"),
+        ({"model": " "}, 400, "model is required"),
+        ({"model": "a b"}, 400, "invalid model name"),
+        ({"model": "NoSuch"}, 404, "model 'NoSuch:latest' not found"),
+        ({"name": "x/nosuch:1"}, 404, "model 'x/nosuch:1' not found"),
+        (
+            {"model": "big:cloud"},
+            403,
+            "ollama cloud is disabled: remote model details are unavailable",
+        ),
+    ],
+)
+async def test_show_refuses_in_ollamas_words(session, url, fields, status, text):
+    assert await show(session, url, **fields) == (status, {"error": text})
+
+
+async def test_copy_gives_a_second_name(session, url, mine):
+    asked = {"source": mine.lower(), "destination": "Other:v1"}
+    async with session.post(f"{url}/api/copy", json=asked) as response:
+        assert (response.status, await response.read()) == (200, b"")
+    async with session.get(f"{url}/api/tags") as response:
+        rows = {row["name"]: row["digest"] for row in (await response.json())["models"]}
+    assert rows["Other:v1"] == rows["Mine:latest"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "text"),
+    [
+        ({"source": "nosuch", "destination": "b"}, 404, 'model "nosuch" not found'),
+        ({"destination": "b"}, 400, 'source "" is invalid'),
+        ({"source": "Mine", "destination": "a b"}, 400, 'destination "a b" is invalid'),
+    ],
+)
+@pytest.mark.usefixtures("mine")
+async def test_copy_refuses_in_ollamas_words(session, url, fields, status, text):
+    async with session.post(f"{url}/api/copy", json=fields) as response:
+        assert (response.status, await response.json()) == (status, {"error": text})
+
+
+@pytest.mark.parametrize("path", ["/api/show", "/api/copy"])
+async def test_a_body_is_wanted(session, url, path):
+    async with session.post(f"{url}{path}") as response:
+        assert (response.status, await response.json()) == (400, {"error": "missing request body"})
