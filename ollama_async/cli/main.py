@@ -16,7 +16,7 @@ from typing import NoReturn
 import msgspec
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.cli import models, pull, run
+from ollama_async.cli import models, pull, run, show
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.settings import VARIABLES, Settings
 
@@ -296,6 +296,12 @@ def _pull(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _show_flags(parser: argparse.ArgumentParser) -> None:
+    for part in show.PARTS:
+        parser.add_argument(f"--{part}", action="store_true", help=f"only the model's {part}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="metadata and tensors, too")
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="serve",
@@ -321,6 +327,15 @@ COMMANDS: tuple[Command, ...] = (
         most=None,
         flags=_run_flags,
         act=run.run,
+    ),
+    Command(
+        name="show",
+        summary="Show information about a model",
+        words="MODEL",
+        least=1,
+        most=1,
+        flags=_show_flags,
+        act=show.show,
     ),
     Command(
         name="stop",
@@ -353,6 +368,14 @@ COMMANDS: tuple[Command, ...] = (
         words="[PREFIX]",
         most=1,
         act=models.list_running,
+    ),
+    Command(
+        name="cp",
+        summary="Copy a model",
+        words="SOURCE DESTINATION",
+        least=2,
+        most=2,
+        act=models.copy,
     ),
     Command(
         name="rm",

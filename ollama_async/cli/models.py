@@ -1,4 +1,4 @@
-"""Commands about models as a whole: list, ps, rm, stop."""
+"""Commands about models as a whole: list, ps, cp, rm, stop."""
 
 from __future__ import annotations
 
@@ -72,14 +72,20 @@ def stop(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def copy(client: Client, arguments: argparse.Namespace) -> int:
+    source, destination = arguments.words
+    client.call("POST", "/api/copy", {"source": source, "destination": destination})
+    print(f"copied '{source}' to '{destination}'")
+    return 0
+
+
 def remove(client: Client, arguments: argparse.Namespace) -> int:
     for name in arguments.words:
         try:
             _unload(client, name)
         except ServerRefused as refusal:
-            if "not found" in str(refusal):
-                raise
-            print(f"Warning: unable to stop model '{name}'", file=sys.stderr)
+            if "not found" not in str(refusal):  # then the deletion says so, in its own words
+                print(f"Warning: unable to stop model '{name}'", file=sys.stderr)
         client.call("DELETE", "/api/delete", {"model": name})
         print(f"deleted '{name}'")
     return 0

@@ -95,10 +95,17 @@ def processor(size_bytes: int, on_gpu_bytes: int) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns with four blanks behind each; one line per row, header first."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return columns([header, *rows])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """As :func:`table`, without a header; rows may be of different lengths."""
+    count = max(map(len, rows), default=0)
+    full = [(*row, *("" for _ in range(count - len(row)))) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     return "".join(
         "".join(f"{cell:<{width}}    " for cell, width in zip(row, widths, strict=True)) + "\n"
-        for row in (header, *rows)
+        for row in full
     )
 
 

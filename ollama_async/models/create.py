@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
+from ollama_async.api.counts import human_number
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.api.options import check_parameters
 from ollama_async.errors import BadRequest, NotFound
 from ollama_async.models.blobs import parse_digest
-from ollama_async.models.facts import Kind, ModelFacts, human_number
+from ollama_async.models.facts import Kind, ModelFacts
 from ollama_async.models.gguf import MAGIC
 from ollama_async.models.manifest import (
     CONFIG_TYPE,

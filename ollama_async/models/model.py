@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from ollama_async.api.counts import human_number
 from ollama_async.api.ollama import ModelDetails
 from ollama_async.conversation import Message
 from ollama_async.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.models.blobs import Blobs
-from ollama_async.models.facts import ModelFacts, facts_of, human_number
+from ollama_async.models.facts import ModelFacts, facts_of
 from ollama_async.models.gguf import read_header
 from ollama_async.models.manifest import (
     MANIFEST_LIMIT_BYTES,

@@ -252,8 +252,23 @@ def test_what_is_not_there_cannot_be_stopped_or_removed(fake, capsys):
     fake.answers["POST", "/api/generate"] = (404, b'{"error":"model \'a\' not found"}')
     assert main(["stop", "a"]) == 1
     assert capsys.readouterr().err == 'Error: couldn\'t find model "a" to stop\n'
+    fake.answers["DELETE", "/api/delete"] = (404, b'{"error":"model \'a\' is not here"}')
     assert main(["rm", "a"]) == 1
-    assert capsys.readouterr().err == "Error: model 'a' not found\n"
+    assert capsys.readouterr().err == "Error: model 'a' is not here\n"
+
+
+def test_what_cannot_be_stopped_is_removed_with_a_warning(fake, capsys):
+    fake.answers["POST", "/api/generate"] = (500, b'{"error":"model \'a\' is broken"}')
+    fake.answers["DELETE", "/api/delete"] = (200, b"")
+    assert main(["rm", "a"]) == 0
+    assert capsys.readouterr() == ("deleted 'a'\n", "Warning: unable to stop model 'a'\n")
+
+
+def test_cp_gives_a_second_name(fake, capsys):
+    fake.answers["POST", "/api/copy"] = (200, b"")
+    assert main(["cp", "a", "b:1"]) == 0
+    assert capsys.readouterr().out == "copied 'a' to 'b:1'\n"
+    assert fake.bodies("/api/copy") == [{"source": "a", "destination": "b:1"}]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+"""``show``: what a model is, as a page of small tables, or one part of it as it is."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ollama_async.api.counts import human_number
+from ollama_async.cli import wording
+from ollama_async.cli.client import Client, CommandFailed
+
+PARTS = ("license", "modelfile", "parameters", "system", "template")
+"""Each is a flag, and a field of the answer that is a text."""
+
+_TEXT_COLUMNS = 100
+_LIST_COLUMNS = 10
+_LINES_SHOWN = 2
+
+Rows = list[tuple[str, ...]]
+
+
+class Details(msgspec.Struct):
+    family: str = ""
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class Tensor(msgspec.Struct):
+    name: str
+    type: str
+    shape: list[int]
+
+
+class Shown(msgspec.Struct):
+    """The answer of ``/api/show``; a server may leave out what does not apply."""
+
+    license: str = ""
+    modelfile: str = ""
+    parameters: str = ""
+    template: str = ""
+    system: str = ""
+    details: Details = msgspec.field(default_factory=Details)
+    remote_model: str = ""
+    remote_host: str = ""
+    model_info: dict[str, Any] | None = None
+    projector_info: dict[str, Any] | None = None
+    tensors: list[Tensor] | None = None
+    capabilities: list[str] | None = None
+    requires: str = ""
+
+
+def show(client: Client, arguments: argparse.Namespace) -> int:
+    wanted = [part for part in PARTS if getattr(arguments, part)]
+    if len(wanted) > 1:
+        *others, last = (f"'--{part}'" for part in PARTS)
+        raise CommandFailed(f"only one of {', '.join(others)}, or {last} can be specified")
+    shown = ask(client, arguments.words[0], is_verbose=arguments.verbose)
+    if wanted:
+        text: str = getattr(shown, wanted[0])
+        print(text, end="" if text.endswith("\n") else "\n")
+    else:
+        print(page(shown, is_verbose=arguments.verbose), end="")
+    return 0
+
+
+def ask(client: Client, name: str, *, is_verbose: bool = False) -> Shown:
+    """:raises CommandFailed: the server does not know the model, or talks nonsense."""
+    answer = client.call("POST", "/api/show", {"model": name, "verbose": is_verbose})
+    try:
+        return msgspec.convert(answer, Shown)
+    except msgspec.ValidationError as reason:
+        raise CommandFailed(f"unexpected answer to /api/show: {reason}") from None
+
+
+def page(shown: Shown, *, is_verbose: bool = False) -> str:
+    """Sections that have something to say, each with a blank line behind it."""
+    sections: list[tuple[str, Rows]] = [
+        ("Model", _model(shown)),
+        ("Capabilities", [(word,) for word in shown.capabilities or []]),
+        ("Projector", _projector(shown.projector_info or {})),
+        ("Parameters", [tuple(line.split()) for line in shown.parameters.splitlines()]),
+    ]
+    if is_verbose:
+        sections += [
+            ("Metadata", _metadata(shown.model_info or {})),
+            (
+                "Tensors",
+                [(each.name, each.type, _list(each.shape)) for each in shown.tensors or []],
+            ),
+        ]
+    sections += [("System", _head(shown.system)), ("License", _head(shown.license))]
+    return "".join(_section(title, rows) for title, rows in sections if rows)
+
+
+def _section(title: str, rows: Rows) -> str:
+    return f"  {title}\n{wording.columns([('', *row) for row in rows])}\n"
+
+
+def _model(shown: Shown) -> Rows:
+    info = shown.model_info or {}
+    architecture = str(info.get("general.architecture") or shown.details.family)
+    rows = [
+        ("Remote model", shown.remote_model),
+        ("Remote URL", shown.remote_host),
+        ("architecture", architecture),
+        ("parameters", shown.details.parameter_size or _count(info, "general.parameter_count")),
+        ("context length", _whole(info, f"{architecture}.context_length")),
+        ("embedding length", _whole(info, f"{architecture}.embedding_length")),
+        ("quantization", shown.details.quantization_level),
+        ("requires", shown.requires),
+    ]
+    return _said(rows)
+
+
+def _projector(info: Mapping[str, Any]) -> Rows:
+    architecture = str(info.get("general.architecture", ""))
+    rows = [
+        ("architecture", architecture),
+        ("parameters", _count(info, "general.parameter_count")),
+        ("embedding length", _whole(info, f"{architecture}.vision.embedding_length")),
+        ("dimensions", _whole(info, f"{architecture}.vision.projection_dim")),
+    ]
+    return _said(rows)
+
+
+def _said(rows: Iterable[tuple[str, str]]) -> Rows:
+    return [row for row in rows if row[1]]
+
+
+def _whole(info: Mapping[str, Any], key: str) -> str:
+    value = info.get(key)
+    return f"{value:.0f}" if isinstance(value, int | float) else ""
+
+
+def _count(info: Mapping[str, Any], key: str) -> str:
+    value = info.get(key)
+    return human_number(int(value)) if isinstance(value, int | float) else ""
+
+
+def _head(text: str) -> Rows:
+    """The first lines that are not blank, folded, and dots if there are more."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    rows: Rows = [
+        (part,) for line in lines[:_LINES_SHOWN] for part in textwrap.wrap(line, _TEXT_COLUMNS)
+    ]
+    return [*rows, ("...",)] if len(lines) > _LINES_SHOWN else rows
+
+
+# ----------------------------------------------------------------- --verbose
+
+
+def _metadata(info: Mapping[str, Any]) -> Rows:
+    return [(key, _value(info[key])) for key in sorted(info) if info[key] is not None]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
+    if isinstance(value, list):
+        return _list(value, columns=_LIST_COLUMNS)
+    line, *more = str(value).splitlines() or [""]
+    return f"{line[:_TEXT_COLUMNS]}..." if more or len(line) > _TEXT_COLUMNS else line
+
+
+def _list(values: list[Any], columns: int | None = None) -> str:
+    """``[1 2 3]``, or the first that fit into ``columns`` (at least one): ``[1 2 ...+9 more]``."""
+    words = list(_words(values, columns))
+    left = len(values) - len(words)
+    return f"[{' '.join(words)}{f' ...+{left} more' if left else ''}]"
+
+
+def _words(values: list[Any], columns: int | None) -> Iterator[str]:
+    used = 1
+    for index, value in enumerate(values):
+        word = _value(value)
+        used += len(word) + (2 if index else 0)
+        if columns is not None and index and used > columns:
+            return
+        yield word
