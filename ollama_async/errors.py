@@ -12,6 +12,7 @@
     ├── Busy                        503     yes    Ollama's "server busy" sentence, Retry-After
     ├── ShuttingDown                503     yes    the server is going away
     ├── StorageFailed               500     no     disk full, store not writable
+    ├── RegistryFailed              500     no     another registry refused, or cannot be reached
     ├── LoadFailed                  500     no     the model could not be loaded, and why
     ├── WorkerDied                  500     yes    the worker process ended under the request
     └── EngineFailed                500     no     the engine refused this request
@@ -91,6 +92,10 @@ class StorageFailed(ServerError):
     code = "storage_failed"
 
 
+class RegistryFailed(ServerError):
+    code = "registry_failed"
+
+
 class LoadFailed(ServerError):
     code = "load_failed"
 
@@ -117,6 +122,7 @@ _BY_CODE: dict[str, type[ServerError]] = {
         Busy,
         ShuttingDown,
         StorageFailed,
+        RegistryFailed,
         LoadFailed,
         WorkerDied,
         EngineFailed,

@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     noprune: bool
     origins: tuple[str, ...]
     debug: int
+    pull_connections: int
+    pull_stall_s: float
     scripts: str
     cache_dir: Path
     warnings: tuple[str, ...] = ()
@@ -145,6 +147,10 @@ def _count(raw: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", raw):
         raise ValueError
     return int(raw)
+
+
+def _at_least_one(raw: str) -> int:
+    return _count(raw) or 1
 
 
 def _seconds(raw: str) -> float:
@@ -341,6 +347,22 @@ VARIABLES: tuple[Variable, ...] = (
         shown_default="0",
         read=_debug,
         meaning="1: log more; 2: log everything",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_PULL_CONNECTIONS",
+        field="pull_connections",
+        default=8,
+        shown_default="8",
+        read=_at_least_one,
+        meaning="Parts of a file that are fetched at a time",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_PULL_STALL_TIMEOUT",
+        field="pull_stall_s",
+        default=30.0,
+        shown_default="30s",
+        read=_limit_seconds,
+        meaning="How long a registry may be silent before its connection is replaced (0: for ever)",
     ),
     Variable(
         name="OLLAMA_ASYNC_SCRIPTS",

@@ -94,6 +94,21 @@ class ChatRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
     tools: Tools = []
 
 
+class PullRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``name`` is what older clients say for ``model``."""
+
+    model: str = ""
+    name: str = ""
+    insecure: bool = False
+    username: str = ""
+    password: str = ""
+    stream: bool | None = None
+
+    @property
+    def is_streaming(self) -> bool:
+        return self.stream is not False
+
+
 class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``files`` and ``adapters`` map a relative file name to a digest.
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from ollama_async.gateway.handlers import blobs, chat, generate, models, server, show
+from ollama_async.gateway.handlers import blobs, chat, generate, models, pull, server, show
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -28,6 +28,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/chat", chat.chat),
     Route("HEAD", "/api/blobs/{digest}", blobs.exists),
     Route("POST", "/api/blobs/{digest}", blobs.upload),
+    Route("POST", "/api/pull", pull.pull),
     Route("POST", "/api/create", models.create),
     Route("POST", "/api/show", show.show_model),
     Route("POST", "/api/copy", models.copy),

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ollama_async.errors import BadRequest
+from ollama_async.models import partial
 from ollama_async.models.blobs import Blobs, parse_digest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from ollama_async.models.manifests import Manifests
@@ -60,6 +61,8 @@ class Shelf:
     def prune(self) -> int:
         """Remove blobs that no model needs and what killed writers have left, if an hour old.
 
+        Downloads that can be gone on with are kept for :data:`.partial.KEEP_S`.
+
         Does nothing if a manifest is corrupt. Returns how many files went.
 
         :raises StorageFailed: a file cannot be removed, or the lock is not to be had.
@@ -81,13 +84,17 @@ class Shelf:
             for path in doomed:
                 path.unlink(missing_ok=True)
             self.manifests.remove_empty_folders()
-        return len(doomed)
+            return len(doomed) + partial.sweep(self.blobs.folder)
 
 
 def _old_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in folder.iterdir() if path.is_file() and _is_old(path)]
+    return [
+        path
+        for path in folder.iterdir()
+        if path.is_file() and _is_old(path) and not path.name.endswith(partial.SUFFIX)
+    ]
 
 
 def _is_old(path: Path) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.errors import BadRequest, LoadFailed, NotFound, ServerError
+from ollama_async.models.arrivals import Arrivals
 from ollama_async.models.blobs import BlobWriter, parse_digest
 from ollama_async.models.copy import copy
 from ollama_async.models.create import Status, create
@@ -145,6 +146,10 @@ class Store:
         :raises StorageFailed: the store is not writable.
         """
         return BlobWriter(self._shelf.blobs, parse_digest(digest))
+
+    def arrivals(self) -> Arrivals:
+        """The door for what is fetched from other registries."""
+        return Arrivals(self._shelf, keeps_unused=self._keeps_unused)
 
     def prune(self) -> int:
         """Remove what no model needs and is an hour old; see :meth:`.shelf.Shelf.prune`."""

@@ -17,7 +17,7 @@ import ollama_async
 
 PACKAGE = Path(ollama_async.__file__).parent
 
-HALLWAY = {"", "errors", "settings", "durations", "names", "conversation", "scripts"}
+HALLWAY = {"", "errors", "settings", "durations", "names", "conversation", "scripts", "in_thread"}
 PIPE = {f"workers.{name}" for name in ("messages", "spec", "frames", "ring", "doorbell")}
 
 ALLOWED = [
@@ -49,6 +49,10 @@ ALLOWED = [
     ("gateway", "queue.port", "asks for answers without knowing about processes"),
     ("gateway", "models", "the store's public functions"),
     ("gateway", "hallway", "errors, settings, names"),
+    ("registry", "models", "what arrives goes into the store"),
+    ("registry", "api", "a manifest is read as leniently as a request"),
+    ("registry", "hallway", "names, errors, settings"),
+    ("gateway", "registry", "hands requests to it"),
     ("cli", "api", "speaks HTTP like any client"),
     ("cli", "hallway", "settings, names"),
 ]

@@ -11,8 +11,9 @@ from ollama_async.errors import BadRequest
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.server import json_response
-from ollama_async.gateway.in_thread import CHANGES, drawn_in_thread, in_thread
+from ollama_async.gateway.in_thread import CHANGES
 from ollama_async.gateway.progress import send_progress
+from ollama_async.in_thread import drawn_in_thread, in_thread
 from ollama_async.models.model import Model
 
 

@@ -1,0 +1,35 @@
+"""Models from other registries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from ollama_async.api import ollama
+from ollama_async.gateway.body import read_json
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.progress import send_progress
+from ollama_async.registry.download import Tuning
+from ollama_async.registry.key import default_path
+from ollama_async.registry.pulls import Pulls, open_pulls
+
+PULLS: web.AppKey[Pulls] = web.AppKey("pulls", Pulls)
+
+
+async def own_pulls(application: web.Application) -> AsyncIterator[None]:
+    """Makes :data:`PULLS` and ends what is still being pulled."""
+    dependencies = application[DEPENDENCIES]
+    settings = dependencies.settings
+    tuning = Tuning(connections=settings.pull_connections, stall_s=settings.pull_stall_s)
+    store = dependencies.catalog.store
+    async with open_pulls(store, tuning=tuning, key_path=default_path()) as pulls:
+        application[PULLS] = pulls
+        yield
+
+
+async def pull(request: web.Request) -> web.StreamResponse:
+    """A stream of statuses, or the last one alone."""
+    asked = await read_json(request, ollama.PullRequest)
+    statuses = request.app[PULLS].follow(asked.model or asked.name, is_insecure=asked.insecure)
+    return await send_progress(request, statuses, is_streamed=asked.is_streaming)

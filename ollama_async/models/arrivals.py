@@ -1,0 +1,78 @@
+"""What comes into the store from elsewhere: blobs first, then the manifest that needs them."""
+
+from __future__ import annotations
+
+import shutil
+
+from ollama_async.errors import NotFound, StorageFailed
+from ollama_async.models import partial
+from ollama_async.models.manifest import Layer, Manifest
+from ollama_async.models.partial import Partial
+from ollama_async.models.shelf import Shelf
+from ollama_async.models.storage import locked, storage_errors
+from ollama_async.names import ModelName
+
+SPARE_BYTES = 64 << 20
+"""Stays free on the disk, for the manifest and for what else is going on there."""
+
+
+class Arrivals:
+    """Every method blocks; digests are as :func:`.blobs.parse_digest` returns them."""
+
+    def __init__(self, shelf: Shelf, *, keeps_unused: bool) -> None:
+        self._shelf = shelf
+        self._keeps_unused = keeps_unused
+
+    def size(self, digest: str) -> int | None:
+        """Of a blob that is in the store; None if it is not."""
+        try:
+            return self._shelf.blobs.size(digest)
+        except OSError:
+            return None
+
+    def arrived(self, digest: str, total: int) -> int:
+        """How much of a blob is on its way in, whoever is fetching it."""
+        return partial.arrived(self._shelf.blobs, digest, total)
+
+    def claim(self, layer: Layer, chunk_bytes: int) -> Partial | None:
+        """See :meth:`.partial.Partial.claim`; the blob may be there meanwhile: ask again."""
+        return Partial.claim(self._shelf.blobs, layer.digest, layer.size, chunk_bytes)
+
+    def check_room(self, layers: list[Layer]) -> None:
+        """:raises StorageFailed: what is missing of the layers does not fit onto the disk."""
+        missing = 0
+        for layer in layers:
+            if self.size(layer.digest) is None:
+                missing += layer.size - self.arrived(layer.digest, layer.size)
+        root = self._shelf.root
+        with storage_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(root).free
+        if missing and missing + SPARE_BYTES > free:
+            raise StorageFailed(
+                f"no space left on the disk of the model store {root}:"
+                f" {missing} bytes are needed, {max(0, free - SPARE_BYTES)} are free"
+            )
+
+    def publish(self, name: ModelName, data: bytes, manifest: Manifest) -> bool:
+        """Give the model its name: write ``data``, byte for byte, as its manifest.
+
+        Layers that only the model of this name needed before are removed. Returns whether there
+        were others than the new ones.
+
+        :raises NotFound: a blob has been removed meanwhile; nothing is changed.
+        :raises StorageFailed: the store is not writable, or locked.
+        """
+        shelf = self._shelf
+        with storage_errors(shelf.root), locked(shelf.root):
+            for digest in manifest.digests:
+                if not shelf.blobs.has(digest):
+                    raise NotFound(f"{digest} is not in the store any more; pull again")
+            name = shelf.manifests.spelled(name)
+            old_path = shelf.manifests.locate(name)
+            old = shelf.manifest(old_path) if old_path else None
+            shelf.manifests.write(name, data)
+            unused = old.digests - manifest.digests if old is not None else set()
+            if unused and not self._keeps_unused:
+                shelf.drop(unused)
+        return bool(unused) and not self._keeps_unused

@@ -1,0 +1,1 @@
+"""The way to other registries: names to addresses, tokens, transfers that survive faults."""

@@ -1,0 +1,165 @@
+"""One blob from a registry into its partial file: several ranges at once, again if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from contextlib import aclosing
+from typing import Any
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from ollama_async.in_thread import in_thread
+from ollama_async.models.partial import Chunk, Partial
+from ollama_async.registry.failures import Refused, Transient
+from ollama_async.registry.retry import Patience, Tries
+from ollama_async.registry.transport import Transport, pieces
+
+WRITE_BYTES = 512 << 10
+"""Gathered before a thread writes them. Times connections: what a download has in memory."""
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+
+
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+    """How transfers are cut and how long they are waited for."""
+
+    connections: int = 8
+    """For one blob."""
+    chunk_bytes: int = 64 << 20
+    stall_s: float = 30.0
+    patience: Patience = Patience()
+
+
+class _NoRanges(Exception):
+    """The server sends everything or nothing."""
+
+
+class Download:
+    """``progressed`` is called with the bytes that are there, after each write."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        partial: Partial,
+        *,
+        tuning: Tuning,
+        threads: Executor,
+        progressed: Callable[[int], None],
+    ) -> None:
+        self._transport = transport
+        self._url: URL = transport.endpoint.blob(partial.digest)
+        self._partial = partial
+        self._tuning = tuning
+        self._threads = threads
+        self._progressed = progressed
+        self._arrived = partial.arrived
+
+    async def run(self) -> None:
+        """Fetch what is missing. When cancelled, what has been written stays and counts.
+
+        :raises Refused: for good, or after too many failures in a row.
+        :raises StorageFailed: disk full.
+        """
+        pending = [chunk for chunk in self._partial.chunks if chunk.missing]
+        workers = min(self._tuning.connections, len(pending))
+        try:
+            await _all([self._work(pending) for _ in range(workers)])
+        except _NoRanges:
+            await self._whole()
+
+    async def _work(self, pending: list[Chunk]) -> None:
+        while pending:
+            await self._chunk(pending.pop(0))
+
+    async def _chunk(self, chunk: Chunk) -> None:
+        tries = Tries(self._tuning.patience)
+        while chunk.missing:
+            before = chunk.arrived
+            try:
+                await self._range(chunk)
+            except Transient as failure:
+                if chunk.arrived > before:
+                    tries.progressed()
+                await tries.pause(failure)
+
+    async def _range(self, chunk: Chunk) -> None:
+        start, end = chunk.start + chunk.arrived, chunk.end
+        is_whole = start == 0 and end == self._partial.total
+        headers = {} if is_whole else {"Range": f"bytes={start}-{end - 1}"}
+        async with self._transport.get(self._url, headers) as response:
+            if response.status == 200 and not is_whole:
+                raise _NoRanges
+            if response.status == 206:
+                self._check_range(response, start)
+            await self._receive(response, [chunk])
+
+    async def _whole(self) -> None:
+        """From the beginning to the end, through all chunks; a failure begins again."""
+        tries = Tries(self._tuning.patience)
+        while self._arrived < self._partial.total:
+            await in_thread(self._partial.restart, threads=self._threads)
+            self._arrived = 0
+            try:
+                async with self._transport.get(self._url) as response:
+                    await self._receive(response, self._partial.chunks)
+            except Transient as failure:
+                await tries.pause(failure)
+
+    async def _receive(self, response: aiohttp.ClientResponse, chunks: list[Chunk]) -> None:
+        """Write the body into the chunks, one after the other. More than fits is left unread."""
+        gathered = bytearray()
+        missing = sum(chunk.missing for chunk in chunks)
+        async with aclosing(pieces(response)) as body:
+            try:
+                async for piece in body:
+                    gathered += piece
+                    if len(gathered) >= min(WRITE_BYTES, missing):
+                        missing -= await self._write(chunks, gathered[:missing])
+                        gathered.clear()
+                    if not missing:
+                        return
+            except Transient:
+                await self._write(chunks, gathered)
+                raise
+        await self._write(chunks, gathered)
+        raise Transient("unexpected EOF")
+
+    async def _write(self, chunks: list[Chunk], data: bytearray) -> int:
+        length = len(data)
+        await in_thread(_fill, self._partial, chunks, data, threads=self._threads)
+        self._arrived += length
+        self._progressed(self._arrived)
+        return length
+
+    def _check_range(self, response: aiohttp.ClientResponse, start: int) -> None:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != start:
+            raise Refused("the registry sent another range than the one that was asked for")
+        if found[3] != "*" and int(found[3]) != self._partial.total:
+            raise Refused(
+                f"the registry has {found[3]} bytes where its manifest says {self._partial.total}"
+            )
+
+
+def _fill(partial: Partial, chunks: list[Chunk], data: bytearray) -> None:
+    for chunk in chunks:
+        if not data:
+            return
+        if length := min(chunk.missing, len(data)):
+            partial.write(chunk, data[:length])
+            data = data[length:]
+
+
+async def _all(works: list[Coroutine[Any, Any, None]]) -> None:
+    """Run them together; the first failure, or our own end, ends all of them before it goes on."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,26 @@
+"""What can go wrong between us and a registry: for good, or for now."""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """Base of both; the text is what the client reads after what was tried."""
+
+
+class Refused(Failure):
+    """Asking again would change nothing."""
+
+
+class NotThere(Refused):
+    """404, in Ollama's words, which clients match on."""
+
+    def __init__(self) -> None:
+        super().__init__("file does not exist")
+
+
+class Transient(Failure):
+    """May be better a moment later. ``after_s``: the registry named the moment."""
+
+    def __init__(self, text: str, *, after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.after_s = after_s

@@ -1,0 +1,176 @@
+"""One pull: manifest, blobs, digests, name; in Ollama's order and words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from ollama_async.errors import NotFound, RegistryFailed
+from ollama_async.in_thread import in_thread
+from ollama_async.models.arrivals import Arrivals
+from ollama_async.models.manifest import Layer, Manifest
+from ollama_async.models.partial import Partial
+from ollama_async.names import ModelName
+from ollama_async.registry.board import Status
+from ollama_async.registry.download import Download, Tuning
+from ollama_async.registry.failures import Failure, Refused
+from ollama_async.registry.manifest import fetch_manifest
+from ollama_async.registry.transport import Transport
+
+T = TypeVar("T")
+
+_OTHER_S = 0.25
+"""Between two looks at a blob that somebody else is fetching."""
+_OTHER_PATIENCE_S = 600.0
+_MOST_ROUNDS = 3
+
+
+class Pull:
+    """``post`` gets the statuses; ``threads`` do what touches the disk."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        arrivals: Arrivals,
+        *,
+        tuning: Tuning,
+        threads: Executor,
+        post: Callable[[Status], None],
+    ) -> None:
+        self._transport = transport
+        self._arrivals = arrivals
+        self._tuning = tuning
+        self._threads = threads
+        self._post = post
+        self._resumed: set[str] = set()
+
+    async def run(self, name: ModelName) -> None:
+        """Until the model is there, complete, or nothing of it has changed.
+
+        What was fetched by a pull that fails or is cancelled stays for the next one.
+
+        :raises RegistryFailed: why the registry cannot give it.
+        :raises StorageFailed: why the disk cannot take it.
+        """
+        try:
+            try:
+                data, manifest = await fetch_manifest(
+                    self._transport, name.tag, self._tuning.patience
+                )
+            except Failure as failure:
+                raise RegistryFailed(f"pull model manifest: {failure}") from failure
+            await self._blobs_and_name(name, data, manifest)
+        except Failure as failure:
+            raise RegistryFailed(str(failure)) from failure
+
+    async def _blobs_and_name(self, name: ModelName, data: bytes, manifest: Manifest) -> None:
+        layers = list({layer.digest: layer for layer in manifest.blobs}.values())
+        for _ in range(_MOST_ROUNDS):
+            await self._disk(self._arrivals.check_room, layers)
+            fetched = [layer for layer in layers if await self._fetch(layer)]
+            self._post({"status": "verifying sha256 digest"})
+            for layer in fetched:
+                await self._verify(layer)
+            self._post({"status": "writing manifest"})
+            try:
+                has_unused = await self._disk(self._arrivals.publish, name, data, manifest)
+            except NotFound:  # somebody removed a blob that we had found: fetch it after all
+                continue
+            if has_unused:
+                self._post({"status": "removing unused layers"})
+            return
+        raise Refused("blobs are being removed as fast as they are pulled; try again")
+
+    async def _fetch(self, layer: Layer) -> bool:
+        """Have all bytes of the blob on the disk; whether they still have to be verified."""
+        while (partial := await self._claim(layer)) is not None:
+            try:
+                if await self._disk(self._arrivals.size, layer.digest) is not None:
+                    await self._disk(partial.discard)  # published before we had the lock
+                    continue
+                if partial.is_resumed:
+                    self._resumed.add(layer.digest)
+                self._progress(layer, partial.arrived)
+                await Download(
+                    self._transport,
+                    partial,
+                    tuning=self._tuning,
+                    threads=self._threads,
+                    progressed=lambda arrived: self._progress(layer, arrived),
+                ).run()
+            finally:
+                await self._disk(partial.close)
+            return True
+        return False
+
+    async def _verify(self, layer: Layer) -> None:
+        """Publish a blob that :meth:`_fetch` has fetched if it is what the manifest promised."""
+        while (partial := await self._claim(layer)) is not None:
+            try:
+                found = await self._digest(partial)
+                if found == layer.digest:
+                    await self._disk(partial.publish)
+                    return
+                await self._disk(partial.discard)
+            finally:
+                await self._disk(partial.close)
+            if layer.digest not in self._resumed:
+                raise Refused(
+                    "digest mismatch, file must be downloaded again:"
+                    f" want {layer.digest}, got {found}"
+                )
+            # The older part may have been damaged by a power cut: once more, all of it.
+            await self._fetch(layer)
+            self._resumed.discard(layer.digest)
+
+    async def _digest(self, partial: Partial) -> str:
+        steps, digest = partial.hashing(), ""
+        while not digest:
+            digest = await self._disk(next, steps)
+        return digest
+
+    async def _claim(self, layer: Layer) -> Partial | None:
+        """The partial file of a blob, to be closed; None if the blob is there.
+
+        While another pull or another process has it, its progress is ours.
+        """
+        deadline, before = 0.0, -1
+        clock = asyncio.get_running_loop().time
+        while (size := await self._disk(self._arrivals.size, layer.digest)) is None:
+            claim = self._arrivals.claim
+            chunk_bytes = self._tuning.chunk_bytes
+            partial: Partial | None = await in_thread(
+                claim, layer, chunk_bytes, undo=_close, threads=self._threads
+            )
+            if partial is not None:
+                return partial
+            arrived = await self._disk(self._arrivals.arrived, layer.digest, layer.size)
+            if arrived != before:
+                deadline, before = clock() + _OTHER_PATIENCE_S, arrived
+                self._progress(layer, arrived)
+            elif clock() > deadline:
+                raise Refused(f"{layer.digest} is held by another process that makes no progress")
+            await asyncio.sleep(_OTHER_S)
+        self._post(_status(layer.digest, size, size))
+        return None
+
+    def _progress(self, layer: Layer, arrived: int) -> None:
+        self._post(_status(layer.digest, layer.size, arrived))
+
+    async def _disk(self, call: Callable[..., T], *args: Any) -> T:
+        return await in_thread(call, *args, threads=self._threads)
+
+
+def _status(digest: str, total: int, completed: int) -> Status:
+    status: Status = {"status": f"pulling {digest[7:19]}", "digest": digest}
+    for key, value in (("total", total), ("completed", completed)):
+        if value:
+            status[key] = value
+    return status
+
+
+def _close(partial: Partial | None) -> None:
+    if partial is not None:
+        partial.close()

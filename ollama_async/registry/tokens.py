@@ -1,0 +1,83 @@
+"""The token of one repository: asked for when the registry wants one, signed with our key."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+from yarl import URL
+
+from ollama_async.in_thread import in_thread
+from ollama_async.registry.challenge import Challenge
+from ollama_async.registry.failures import Refused
+from ollama_async.registry.key import Key, load_key
+
+DENIED = "unauthorized: access denied"
+_EMPTY = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
+
+
+class _Answer(msgspec.Struct):
+    token: str = ""
+    access_token: str = ""
+
+
+class Tokens:
+    """``current`` is "" until a registry has asked for one.
+
+    ``fetch`` asks an address, with a value for ``Authorization``, for a small body.
+    """
+
+    def __init__(
+        self, base: URL, key_path: Path, fetch: Callable[[URL, str], Awaitable[bytes]]
+    ) -> None:
+        self.current = ""
+        self._base = base
+        self._key_path = key_path
+        self._fetch = fetch
+        self._one_at_a_time = asyncio.Lock()
+
+    async def renew(self, stale: str, challenge: str) -> None:
+        """Replace the token ``stale``, which the registry refused; once for all who were refused.
+
+        :raises Refused: the registry wants something else, or does not know us.
+        :raises Transient: it cannot say now.
+        """
+        async with self._one_at_a_time:
+            if self.current == stale:
+                self.current = await self._ask(challenge)
+
+    async def _ask(self, header: str) -> str:
+        challenge = Challenge.parse(header)
+        if challenge is None:
+            raise Refused(DENIED)
+        try:
+            url = challenge.url(timestamp=int(time.time()), nonce=secrets.token_urlsafe(16))
+        except ValueError:
+            raise Refused(DENIED) from None
+        if url.origin() != self._base:
+            realm, ours = url.authority, self._base.authority
+            raise Refused(f'realm host "{realm}" does not match original host "{ours}"')
+        key = await in_thread(load_key, self._key_path)
+        return _token(await self._fetch(url, sign(key, url)))
+
+
+def sign(key: Key, url: URL) -> str:
+    """The proof that we asked for exactly this, as registries of Ollama's kind want it."""
+    return key.sign(f"GET,{url},{_EMPTY}".encode())
+
+
+def _token(body: bytes) -> str:
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (ValueError, RecursionError):
+        raise Refused(DENIED) from None
+    token = answer.token or answer.access_token
+    if not token or not token.isascii() or not token.isprintable():
+        raise Refused(DENIED)
+    return token

@@ -1,0 +1,230 @@
+"""GET from a registry: redirects, tokens and refusals are dealt with, a body comes out.
+
+Credentials go to the registry's own origin and nowhere else; the addresses that redirects lead to
+must be allowed by :mod:`.vicinity` and are never less protected than the registry's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import platform
+import ssl
+import time
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async.registry.endpoint import Endpoint
+from ollama_async.registry.failures import Failure, NotThere, Refused, Transient
+from ollama_async.registry.tokens import DENIED, Tokens
+from ollama_async.registry.vicinity import Vicinity
+
+CONNECT_TIMEOUT_S = 30.0
+MOST_REDIRECTS = 10
+SMALL_BYTES = 64 << 10
+_COMPLAINT_BYTES = 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LATER = frozenset({408, 425, 429})
+
+USER_AGENT = (
+    f"ollama/{OLLAMA_VERSION} ({platform.machine()} {platform.system().lower()})"
+    f" ollama-async/{__version__}"
+)
+
+
+class Unreachable(Transient):
+    """There was not even a connection."""
+
+
+class Transport:
+    """The connections of one transfer with one repository. Use it as a context."""
+
+    def __init__(self, endpoint: Endpoint, *, key_path: Path, stall_s: float) -> None:
+        """``stall_s``: how long a connection may be silent."""
+        self.endpoint = endpoint
+        self.tokens = Tokens(endpoint.base, key_path, self._small)
+        proxies = [URL(proxy).host or "" for proxy in urllib.request.getproxies().values()]
+        self._vicinity = Vicinity(endpoint.base.host or "", proxies)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=self._vicinity, limit=0),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=CONNECT_TIMEOUT_S,
+                sock_connect=CONNECT_TIMEOUT_S,
+                sock_read=stall_s,
+            ),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # nobody gets to inflate anything here
+        )
+
+    async def __aenter__(self) -> Transport:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    @asynccontextmanager
+    async def get(
+        self, url: URL, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, 200 or 206, from wherever ``url`` leads. Read it with :func:`pieces`.
+
+        :raises Refused: for good; :class:`NotThere` for 404.
+        :raises Transient: for now: 429, 5xx, no connection, a broken or silent one.
+        """
+        response = await self._authorized(url, headers or {})
+        try:
+            if response.status not in {200, 206}:
+                raise await self._complaint(response)
+            yield response
+        finally:
+            response.release()
+
+    async def _authorized(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """Ask; if the registry wants a token, or another one, get it and ask again, once."""
+        token = self.tokens.current
+        response = await self._follow(url, headers, token)
+        if response.status != 401 or not self._is_home(response.url):
+            return response
+        challenge = response.headers.get("WWW-Authenticate", "")
+        response.release()
+        await self.tokens.renew(token, challenge)
+        response = await self._follow(url, headers, self.tokens.current)
+        if response.status == 401 and self._is_home(response.url):
+            response.release()
+            raise Refused(DENIED)
+        return response
+
+    async def _follow(
+        self, url: URL, headers: dict[str, str], token: str
+    ) -> aiohttp.ClientResponse:
+        for _ in range(MOST_REDIRECTS):
+            credentials = {"Authorization": f"Bearer {token}"} if token else {}
+            own = credentials if self._is_home(url) else {}
+            response = await self._send(url, headers | own)
+            if response.status not in _REDIRECTS:
+                return response
+            location = response.headers.get("Location", "")
+            response.release()
+            url = self._target(url, location)
+        raise Refused(f"stopped after {MOST_REDIRECTS} redirects")
+
+    def _target(self, url: URL, location: str) -> URL:
+        try:
+            target = url.join(URL(location, encoded=True)).with_user(None)
+            is_usable = target.scheme in {"http", "https"} and bool(target.host)
+        except ValueError:
+            is_usable, target = False, url
+        if not location or not is_usable:
+            raise Refused("the registry redirects to an address that makes no sense")
+        if target.scheme == "http" and self.endpoint.base.scheme == "https":
+            raise Refused(f"the registry redirects from https to http ({target.host})")
+        return target
+
+    def _is_home(self, url: URL) -> bool:
+        return url.origin() == self.endpoint.base
+
+    async def _send(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        self._vicinity.check(url)
+        with _failures(url):
+            return await self._session.get(
+                url, headers=headers, allow_redirects=False, proxy=_proxy(url)
+            )
+
+    async def _small(self, url: URL, authorization: str) -> bytes:
+        """A small body from exactly there: what :class:`Tokens` asks for its token."""
+        response = await self._send(url, {"Authorization": authorization})
+        try:
+            if response.status in {400, 401, 403}:
+                raise Refused(DENIED)
+            if response.status != 200:
+                raise await self._complaint(response)
+            return await read_small(response, SMALL_BYTES)
+        finally:
+            response.release()
+
+    async def _complaint(self, response: aiohttp.ClientResponse) -> Failure:
+        status = response.status
+        if status == 404 and self._is_home(response.url):
+            return NotThere()
+        try:
+            body = await read_small(response, _COMPLAINT_BYTES)
+        except Failure:  # too long, or broken off: the number says enough
+            body = b""
+        words = " ".join(body.decode(errors="replace").split())
+        text = f"{status}: {words}" if words else f"{status}: {response.reason}"
+        if status in _LATER or status >= 500:
+            return Transient(text, after_s=retry_after_s(response.headers.get("Retry-After", "")))
+        if not self._is_home(response.url):
+            return Transient(text)  # a link that has expired; the registry makes a new one
+        return Refused(text)
+
+
+async def pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives. :raises Transient: it breaks off, or nothing comes for too long."""
+    with _failures(response.url):
+        async for piece in response.content.iter_any():
+            yield piece
+
+
+async def read_small(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """:raises Refused: the body is larger. :raises Transient: as :func:`pieces`."""
+    body = bytearray()
+    async for piece in pieces(response):
+        body += piece
+        if len(body) > limit_bytes:
+            raise Refused(f"the answer is larger than {limit_bytes} bytes")
+    return bytes(body)
+
+
+def retry_after_s(header: str) -> float:
+    """Seconds from now, of either form of the header; 0 if it says nothing."""
+    if header.isascii() and header.isdigit() and len(header) < 10:
+        return float(header)
+    try:
+        moment = email.utils.parsedate_to_datetime(header).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return max(0.0, moment - time.time())
+
+
+class _failures:  # noqa: N801  # used as a function; a generator would hide the traceback's end
+    """Turns what the HTTP client raises into our two kinds."""
+
+    def __init__(self, url: URL) -> None:
+        self._what = f'Get "{url.with_query(None)}"'  # queries of storage hosts are secrets
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        match error:
+            case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+                raise Refused(f"{self._what}: {error}") from error
+            case aiohttp.ClientSSLError():
+                raise Refused(f"{self._what}: {error} (is it a plain HTTP registry?)") from error
+            case aiohttp.SocketTimeoutError():
+                raise Transient(f"{self._what}: nothing came for too long") from error
+            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+                raise Unreachable(f"{self._what}: {error}") from error
+            case aiohttp.InvalidURL():
+                raise Refused(f"{self._what}: no such address") from error
+            case aiohttp.ClientError() | OSError() | asyncio.TimeoutError():
+                raise Transient(f"{self._what}: {str(error) or type(error).__name__}") from error
+            case _:
+                pass
+
+
+def _proxy(url: URL) -> URL | None:
+    """The one that the environment names for this address."""
+    named = urllib.request.getproxies().get(url.scheme)
+    if not named or urllib.request.proxy_bypass(url.host or ""):
+        return None
+    return URL(named)

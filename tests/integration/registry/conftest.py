@@ -1,0 +1,278 @@
+"""A real registry server, and a proxy of ours in front of it that misbehaves as a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+import httpx
+import pytest
+from aiohttp import web
+
+from ollama_async.models.store import Store
+from ollama_async.registry.download import Tuning
+from ollama_async.registry.pulls import Pulls, open_pulls
+from ollama_async.registry.retry import Patience
+
+DEADLINE_S = 30.0
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+MAY_SKIP = not (os.environ.get("OLLAMA_ASYNC_TEST_NO_SKIP") or os.environ.get("CI"))
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ollama_async_tests"
+"""Both are read here because tests run in an environment of their own."""
+CONFIG = "application/vnd.docker.container.image.v1+json"
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+# ----------------------------------------------------------------- the registry
+
+
+class Registry:
+    """A running ``docker-registry``. ``host``: ``127.0.0.1:PORT``."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.url = f"http://{host}"
+
+    def push(self, name: str, model: bytes, *, media_type: str = MANIFEST, **texts: str) -> bytes:
+        """Upload a model and some small layers as ``NAMESPACE/MODEL``; returns its manifest."""
+        config = json.dumps({"model_format": "gguf", "model_family": "llama"}).encode()
+        kinds = {"model": model, **{kind: text.encode() for kind, text in texts.items()}}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": self._layer(name, CONFIG, config),
+            "layers": [
+                self._layer(name, f"application/vnd.ollama.image.{kind}", data)
+                for kind, data in kinds.items()
+            ],
+        }
+        data = json.dumps(manifest).encode()
+        self.put_manifest(name, data, media_type)
+        return data
+
+    def put_manifest(self, name: str, data: bytes, media_type: str = MANIFEST) -> None:
+        url = f"{self.url}/v2/{name}/manifests/latest"
+        httpx.put(url, content=data, headers={"Content-Type": media_type}).raise_for_status()
+
+    def _layer(self, name: str, media_type: str, data: bytes) -> dict[str, object]:
+        digest = digest_of(data)
+        begun = httpx.post(f"{self.url}/v2/{name}/blobs/uploads/")
+        url = httpx.URL(begun.raise_for_status().headers["Location"])
+        done = httpx.put(url.copy_merge_params({"digest": digest}), content=data)
+        done.raise_for_status()
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+
+@pytest.fixture(scope="session")
+def registry_program() -> str:
+    """The program of Debian's package ``docker-registry``, installed or unpacked if need be."""
+    found = shutil.which("docker-registry")
+    cache = Path(os.environ["OLLAMA_ASYNC_CACHE"]) / "docker-registry"
+    reason = ""
+    if found is None:
+        try:
+            _install(cache)
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = f": {error}"
+        found = shutil.which("docker-registry", path=f"{os.environ['PATH']}:{cache}/usr/bin")
+    if found is None:
+        text = (
+            f"docker-registry is not to be had; on Debian: apt-get install docker-registry{reason}"
+        )
+        if os.environ.get("OLLAMA_ASYNC_TEST_NO_SKIP") or os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    return found
+
+
+def _install(cache: Path) -> None:
+    def run(*words: str, cwd: Path | None = None) -> None:
+        subprocess.run(words, check=True, capture_output=True, timeout=50, cwd=cwd)
+
+    if os.geteuid() == 0:
+        with contextlib.suppress(subprocess.SubprocessError):
+            run("apt-get", "update")  # containers come without lists
+            run("apt-get", "install", "-y", "docker-registry")
+            return
+    cache.mkdir(parents=True, exist_ok=True)
+    run("apt-get", "download", "docker-registry", cwd=cache)
+    run("dpkg", "-x", str(next(cache.glob("docker-registry*.deb"))), str(cache))
+
+
+@pytest.fixture(scope="session")
+def registry(registry_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    folder = tmp_path_factory.mktemp("registry")
+    settings = {
+        "version": 0.1,
+        "log": {"level": "info"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": "127.0.0.1:0"},
+    }
+    (folder / "config.yml").write_text(json.dumps(settings))  # YAML is a superset
+    log = folder / "log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [registry_program, "serve", str(folder / "config.yml")],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+        )
+    try:
+        yield Registry(_address(log, process))
+    finally:
+        process.kill()
+        process.wait(DEADLINE_S)
+
+
+def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text()):
+            return found[1]
+        select.select([], [], [], 0.01)
+    raise AssertionError(f"the registry did not start:\n{log.read_text()}")
+
+
+# ----------------------------------------------------------------- the proxy
+
+Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+
+class Proxy:
+    """Hands requests to the registry. ``fault`` may answer instead; ``spoil`` sees each piece of
+    a blob's body with its offset in the blob, and returns what is sent, or None to hang up.
+    """
+
+    def __init__(self, upstream: Registry, session: aiohttp.ClientSession) -> None:
+        self.host = ""
+        self.requests: list[web.Request] = []
+        self.sent = 0
+        self.fault: Fault | None = None
+        self.spoil: Callable[[int, bytes], Awaitable[bytes | None]] | None = None
+        self._upstream = upstream
+        self._session = session
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+    def asked(self, part: str) -> list[web.Request]:
+        return [request for request in self.requests if part in request.path]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        if self.fault is not None and (answer := await self.fault(request)) is not None:
+            return answer
+        url = f"{self._upstream.url}{request.path_qs}"
+        headers = {
+            name: value for name, value in request.headers.items() if name in {"Range", "Accept"}
+        }
+        async with self._session.get(url, headers=headers) as answer:
+            kept = ("Content-Type", "Content-Length", "Content-Range")
+            response = web.StreamResponse(
+                status=answer.status,
+                headers={name: answer.headers[name] for name in kept if name in answer.headers},
+            )
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionResetError):
+                await self._send(request, response, answer)
+            return response
+
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        answer: aiohttp.ClientResponse,
+    ) -> None:
+        is_blob = "/blobs/" in request.path
+        offset = int(answer.headers.get("Content-Range", "bytes 0-").split()[1].split("-")[0])
+        async for data in answer.content.iter_chunked(16 << 10):
+            piece: bytes | None = data
+            if is_blob and self.spoil is not None:
+                piece = await self.spoil(offset, data)
+            if piece is None:
+                assert request.transport is not None
+                request.transport.abort()
+                return
+            await response.write(piece)
+            offset += len(piece)
+            self.sent += len(piece) if is_blob else 0
+        await response.write_eof()
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]):
+    """An HTTP server on loopback; yields ``127.0.0.1:PORT``."""
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def proxy(registry: Registry) -> AsyncIterator[Proxy]:
+    async with aiohttp.ClientSession() as session:
+        proxy = Proxy(registry, session)
+        async with serving(proxy.handle) as proxy.host:
+            yield proxy
+
+
+# ----------------------------------------------------------------- our side
+
+QUICK = Tuning(
+    connections=4,
+    chunk_bytes=256 << 10,
+    stall_s=0.3,
+    patience=Patience(tries=4, first_s=0.01, longest_s=0.05),
+)
+
+
+@pytest.fixture
+def store(environment: dict[str, str]) -> Store:
+    return Store(Path(environment["OLLAMA_MODELS"]))
+
+
+@pytest.fixture
+async def pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Pulls]:
+    key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
+    async with open_pulls(store, tuning=QUICK, key_path=key) as pulls:
+        yield pulls
+
+
+@pytest.fixture
+def pull(pulls: Pulls) -> Callable[..., Awaitable[list[dict[str, object]]]]:
+    """Pull to the end; the statuses."""
+
+    async def pull(name: str, *, is_insecure: bool = True) -> list[dict[str, object]]:
+        async with asyncio.timeout(DEADLINE_S):
+            return [status async for status in pulls.follow(name, is_insecure=is_insecure)]
+
+    return pull
+
+
+@pytest.fixture
+def digest() -> Callable[[bytes], str]:
+    return digest_of
+
+
+@pytest.fixture
+def serve() -> Callable[..., contextlib.AbstractAsyncContextManager[str]]:
+    return serving
