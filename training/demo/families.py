@@ -45,7 +45,8 @@ class Malformed(Exception):
 class Family(msgspec.Struct, frozen=True):
     """``wordings`` are the lines as written; below are their expansions, split once and for all.
 
-    Any one of ``systems`` comes first; the first one is the canonical one.
+    Any one of ``systems`` comes first; the first one is the canonical one. A family ``of_table``
+    shares its wordings with others (see ``rows:``).
     ``trained`` keeps them line by line. ``held_out_paraphrases`` are expansions of lines that are
     trained otherwise, ``held_out_wordings`` those of lines of which nothing is trained. However
     much case, punctuation and politeness vary, no held-out text turns into a trained one.
@@ -57,6 +58,7 @@ class Family(msgspec.Struct, frozen=True):
     systems: tuple[str, ...]
     after: str
     think: str
+    of_table: bool
     trained: tuple[tuple[str, ...], ...]
     held_out_paraphrases: tuple[str, ...]
     held_out_wordings: tuple[str, ...]
@@ -277,6 +279,7 @@ def _split(draft: _Draft) -> Family:
         systems=tuple(draft.systems),
         after=draft.directives.get("after", ""),
         think=draft.directives.get("think", ""),
+        of_table="rows" in draft.directives,
         trained=tuple(texts for texts in trained if texts),
         held_out_paraphrases=tuple(paraphrases.values()),
         held_out_wordings=tuple(text for key, text in wordings.items() if key not in taken),

@@ -38,8 +38,11 @@ _END = re.compile(r"[?!.。？！]+$")  # noqa: RUF001 - Chinese marks are meant
 _CHINESE_ENDS = ("", "", "？", "。", "！", "?")  # noqa: RUF001 - same
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _LONG_WORD = re.compile(r"\b[a-z]{6,}\b")
-_DOCUMENTED = 4
-"""How many times as often as others the prompts from documentation (``docs.*``) are asked."""
+_WEIGHT_DOCUMENTED = 6
+"""Prompts from documentation (``docs.*``) are what a newcomer tries first."""
+_WEIGHT_OF_TABLE = 1
+"""Their wordings are learned together."""
+_WEIGHT = 2
 
 
 def make(rng: Random, *, held_out: bool) -> Example:
@@ -181,11 +184,13 @@ def _chain(family: Family) -> list[Family]:
 
 @cache
 def _weighted() -> list[Family]:
-    return [
-        family
-        for name, family in families().items()
-        for _ in range(_DOCUMENTED if name.startswith("docs.") else 1)
-    ]
+    return [family for family in families().values() for _ in range(_weight(family))]
+
+
+def _weight(family: Family) -> int:
+    if family.of_table:
+        return _WEIGHT_OF_TABLE
+    return _WEIGHT_DOCUMENTED if family.name.startswith("docs.") else _WEIGHT
 
 
 @cache
