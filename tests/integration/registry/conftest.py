@@ -160,6 +160,7 @@ class Proxy:
     def __init__(self, upstream: Registry, session: aiohttp.ClientSession) -> None:
         self.host = ""
         self.requests: list[web.Request] = []
+        self.has_ranges = True
         self.sent = 0
         self.fault: Fault | None = None
         self.spoil: Callable[[int, bytes], Awaitable[bytes | None]] | None = None
@@ -178,9 +179,8 @@ class Proxy:
         if self.fault is not None and (answer := await self.fault(request)) is not None:
             return answer
         url = f"{self._upstream.url}{request.path_qs}"
-        headers = {
-            name: value for name, value in request.headers.items() if name in {"Range", "Accept"}
-        }
+        passed = {"Accept", "Range"} if self.has_ranges else {"Accept"}
+        headers = {name: value for name, value in request.headers.items() if name in passed}
         async with self._session.get(url, headers=headers) as answer:
             kept = ("Content-Type", "Content-Length", "Content-Range")
             response = web.StreamResponse(
