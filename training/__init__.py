@@ -1,1 +1,1 @@
-"""Recipes for the models that come with the package; needed to build them, never to run them."""
+"""Recipes of the models that the package carries. Nothing here is needed at run time."""

@@ -1,0 +1,87 @@
+"""From examples to batches of equal length: token ids, and how much each next token counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from random import Random
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from training.demo.example import Example
+from training.demo.render import answer_text, prompt_text
+
+LENGTHS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
+"""Rows are padded to one of these, so that every batch has one of ten shapes to compile for."""
+TOKENS = 8192
+"""In a batch, padding included."""
+PROMPT_WEIGHT = 0.1
+"""A token of a prompt counts so much; one of an answer counts 1. Prompts teach the language, but
+they are half random words that nobody could predict."""
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """Token ids of prompt and answer together; ``prompt`` is how many belong to the prompt."""
+
+    ids: NDArray[np.uint16]
+    prompt: int
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """``ids`` ``[rows, time]``. Row-major ``positions`` of tokens whose next token is learned, with
+    that ``target`` and its ``weight``; padded with weight 0 to half of all positions.
+    """
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def encode(examples: Iterable[Example], tokenizer: Tokenizer) -> Iterator[Encoded]:
+    """Examples longer than the longest row are left out."""
+    for example in examples:
+        prompt = tokenizer.encode(prompt_text(example)).ids
+        answer = tokenizer.encode(answer_text(example)).ids
+        if len(prompt) + len(answer) <= LENGTHS[-1]:
+            yield Encoded(np.array(prompt + answer, np.uint16), len(prompt))
+
+
+def batches(corpus: list[Encoded], seed: int) -> list[list[Encoded]]:
+    """The corpus in random order, in groups of similar length that fill a batch each."""
+    order = list(range(len(corpus)))
+    Random(seed).shuffle(order)
+    waiting: dict[int, list[Encoded]] = {length: [] for length in LENGTHS}
+    done: list[list[Encoded]] = []
+    for number in order:
+        encoded = corpus[number]
+        length = row_length(len(encoded.ids))
+        waiting[length].append(encoded)
+        if len(waiting[length]) * length >= TOKENS:
+            done.append(waiting[length])
+            waiting[length] = []
+    return done
+
+
+def row_length(tokens: int) -> int:
+    return next(length for length in LENGTHS if length >= tokens)
+
+
+def collate(rows: list[Encoded], rng: np.random.Generator) -> Batch:
+    """Every answer token is learned, and as many prompt tokens as there is room for."""
+    length = row_length(max(len(row.ids) for row in rows))
+    ids = np.zeros((len(rows), length), np.int64)
+    weights = np.zeros((len(rows), length), np.float32)
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = row.ids
+        weights[number, : row.prompt - 1] = PROMPT_WEIGHT
+        weights[number, max(row.prompt - 1, 0) : len(row.ids) - 1] = 1
+    flat = weights.reshape(-1)
+    room = flat.size // 2
+    order = rng.permutation(flat.size)
+    positions = order[np.argsort(-flat[order], kind="stable")][:room]
+    positions.sort()
+    following = np.roll(ids.reshape(-1), -1)
+    return Batch(ids, positions, following[positions], flat[positions])

@@ -1,0 +1,144 @@
+"""What a model file can do, measured with the real server: accuracy for each skill.
+
+    python -m training.demo.evaluate FILE.gguf
+
+Prompts are rendered here and sent raw, because that shows the model's own text. Decoding is greedy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import msgspec
+
+from training.demo.example import Example, is_right
+from training.demo.render import prompt_text, split_thinking
+from training.demo.skills import (
+    arithmetic,
+    copying,
+    json_fill,
+    memory,
+    questions,
+    stories,
+    tools,
+    unknown,
+)
+from training.server import server
+
+_SEED = 20_000
+_EXAMPLES = 300
+_AT_ONCE = 16
+_ANSWER_TOKENS = 500
+_TIMEOUT_S = 600
+
+
+class Suite(msgspec.Struct, frozen=True):
+    """Examples that none of the training examples equals, and what they show."""
+
+    name: str
+    make: Callable[[Random], Example]
+
+
+class Result(msgspec.Struct, frozen=True):
+    suite: str
+    example: Example
+    content: str
+    right: bool
+
+
+SUITES = [
+    Suite("questions, new paraphrases", questions.make_paraphrase),
+    Suite("questions, new wordings", questions.make_wording),
+    Suite("unknown questions", lambda rng: unknown.make(rng, held_out=True)),
+    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True)),
+    Suite("memory, new names", lambda rng: memory.make(rng, held_out=True)),
+    Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True)),
+    Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True)),
+    Suite("stories, new beginnings", lambda rng: stories.make(rng, held_out=True)),
+    Suite("copying, new words", lambda rng: copying.make(rng, held_out=True)),
+]
+
+
+def main() -> None:
+    results = asyncio.run(evaluate(Path(sys.argv[1])))
+    for result in results:
+        if not result.right:
+            print(f"--- {result.suite} / {result.example.family}")
+            print(prompt_text(result.example)[-600:])
+            print(f">>> {result.content}\n=== {result.example.answer.content}\n")
+    print(table(results))
+
+
+async def evaluate(path: Path) -> list[Result]:
+    """Ask a server that has only this model :data:`_EXAMPLES` questions of each suite."""
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    with server(OLLAMA_NUM_PARALLEL=str(_AT_ONCE)) as url:
+        async with aiohttp.ClientSession(url, timeout=timeout) as session:
+            await _create(session, path)
+            turn = asyncio.Semaphore(_AT_ONCE)
+            return await asyncio.gather(
+                *(_ask(session, turn, suite, example) for suite, example in _questions())
+            )
+
+
+def table(results: list[Result]) -> str:
+    """Markdown: for each suite, and below it for each of its kinds, how many were right."""
+    lines = ["| Skill | Right | Of | Share |", "| --- | ---: | ---: | ---: |"]
+    for suite in SUITES:
+        of = [result for result in results if result.suite == suite.name]
+        lines.append(_row(f"**{suite.name}**", of))
+        kinds = sorted({result.example.family for result in of})
+        if 1 < len(kinds) <= 12:
+            lines += [
+                _row(kind, [one for one in of if one.example.family == kind]) for kind in kinds
+            ]
+    return "\n".join(lines)
+
+
+def _row(name: str, results: list[Result]) -> str:
+    right = sum(result.right for result in results)
+    return f"| {name} | {right} | {len(results)} | {right / max(len(results), 1):.1%} |"
+
+
+def _questions() -> Iterator[tuple[Suite, Example]]:
+    for suite in SUITES:
+        rng = Random(_SEED)
+        for _ in range(_EXAMPLES):
+            yield suite, suite.make(rng)
+
+
+async def _create(session: aiohttp.ClientSession, path: Path) -> None:
+    content = await asyncio.to_thread(path.read_bytes)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    async with session.post(f"/api/blobs/{digest}", data=content) as answer:
+        answer.raise_for_status()
+    request = {"model": "candidate", "files": {path.name: digest}, "stream": False}
+    async with session.post("/api/create", json=request) as answer:
+        answer.raise_for_status()
+
+
+async def _ask(
+    session: aiohttp.ClientSession, turn: asyncio.Semaphore, suite: Suite, example: Example
+) -> Result:
+    request = {
+        "model": "candidate",
+        "prompt": prompt_text(example),
+        "raw": True,
+        "stream": False,
+        "options": {"temperature": 0, "num_ctx": 2048, "num_predict": _ANSWER_TOKENS},
+    }
+    async with turn, session.post("/api/generate", json=request) as answer:
+        answer.raise_for_status()
+        text = (await answer.json())["response"]
+    thinking, content = split_thinking(text)
+    return Result(suite.name, example, text, is_right(example, thinking, content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The training loop: one pass over the corpus, Muon for matrices and AdamW for the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.demo.batches import Batch, Encoded, batches, collate
+from training.demo.model import Llama, Shape
+
+_MATRIX_RATE = 0.01
+_OTHER_RATE = 2e-3
+_WARM_UP = 100
+_BATCHES_A_STEP = 2
+_REPORT_EVERY = 50
+
+
+def train(
+    corpus: list[Encoded],
+    shape: Shape,
+    *,
+    seed: int,
+    watch: Callable[[Llama, int], None] = lambda _model, _step: None,
+) -> Llama:
+    """Train on every example once and return the model.
+
+    ``watch`` is called now and then with the model and the number of steps done.
+    """
+    torch.manual_seed(seed)
+    model = Llama(shape)
+    matrices = [weight for name, weight in model.named_parameters() if _is_matrix(name, weight)]
+    others = [weight for name, weight in model.named_parameters() if not _is_matrix(name, weight)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=_MATRIX_RATE, weight_decay=0.05, momentum=0.95),
+        torch.optim.AdamW(others, lr=_OTHER_RATE, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+    ]
+    loss_of = torch.compile(_loss, dynamic=False)
+    rng = np.random.default_rng(seed)
+    groups = batches(corpus, seed)
+    steps = len(groups) // _BATCHES_A_STEP
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+        for optimizer in optimizers
+    ]
+    began, tokens, losses = time.monotonic(), 0, []
+    for step in range(steps):
+        for rows in groups[step * _BATCHES_A_STEP : (step + 1) * _BATCHES_A_STEP]:
+            batch = collate(rows, rng)
+            tokens += sum(len(row.ids) for row in rows)
+            loss = loss_of(model, *_tensors(batch))
+            (loss / _BATCHES_A_STEP).backward()
+            losses.append(loss.item())
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        if step % _REPORT_EVERY == _REPORT_EVERY - 1:
+            spent = time.monotonic() - began
+            print(
+                f"step {step + 1}/{steps}  loss {np.mean(losses):.4f}  "
+                f"{tokens / spent:,.0f} tokens/s  {spent:.0f} s",
+                flush=True,
+            )
+            losses.clear()
+            watch(model, step + 1)
+    return model
+
+
+def accuracy(model: Llama, examples: Iterable[Encoded]) -> float:
+    """The share of examples whose answer is, token for token, what the model likes best.
+
+    That is what greedy decoding would write, so nothing needs to be generated.
+    """
+    right = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for example in examples:
+            ids = torch.from_numpy(example.ids.astype(np.int64))
+            states = model(ids[None, :-1])[0, example.prompt - 1 :]
+            best = model.logits(states).argmax(-1)
+            right.append(bool((best == ids[example.prompt :]).all()))
+    return sum(right) / max(len(right), 1)
+
+
+def _loss(model: Llama, ids: Tensor, positions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        states = model(ids).flatten(0, 1)[positions]
+        logits = model.logits(states)
+    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        torch.from_numpy(batch.ids),
+        torch.from_numpy(batch.positions),
+        torch.from_numpy(batch.targets),
+        torch.from_numpy(batch.weights),
+    )
+
+
+def _is_matrix(name: str, weight: Tensor) -> bool:
+    return weight.dim() > 1 and "embedding" not in name
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, constant, and a linear way down to nothing over the last 40 %."""
+    return min(1.0, (step + 1) / _WARM_UP, (steps - step) / (0.4 * steps))
