@@ -135,7 +135,7 @@ _PLOTS = (
     (
         "One night a star fell from the sky.",
         "It was cold and could not fly back.",
-        "<n> called <m>, and they made a very long ladder.",
+        "<n> asked <m> for help, and they made a very long ladder.",
         "Step by step they carried the star up to the sky.",
         "Since then it shines a little brighter for the two of them.",
     ),
