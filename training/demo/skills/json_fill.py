@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 from collections.abc import Callable
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -21,9 +23,9 @@ from training.demo.wording import (
     system,
     with_article,
 )
-from training.demo.words import pick
+from training.demo.words import pick, words
 
-Value = str | int | float | bool | list[str] | None
+Value = str | int | float | bool | list[str] | list[dict[str, Any]] | None
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -136,32 +138,19 @@ _THINGS: dict[str, tuple[dict[str, str], Wordings]] = {
         ),
     ),
 }
-_EVENTS = [
-    "concert",
-    "meeting",
-    "party",
-    "wedding",
-    "fair",
-    "festival",
-    "match",
-    "lecture",
-    "workshop",
-    "market",
-]
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+_PETS = ("I have two pets.", "We have two pets.", "These are our pets.", "I own two animals.")
+_PET = Wordings(
+    "One is <an> named <name>, <age> years old. It is <color> and plays with <favorite_toy>.",
+    "I {also |}have a <age> year old <color> <animal> named <name> who loves <favorite_toy>.",
+    "{My|Our} <animal> is called <name>, is <age> years old, <color> and likes <favorite_toy>.",
+)
+_TOYS = ("yarn", "tennis balls", "a mouse", "sticks", "ropes", "a bell", "feathers", "balloons")
+_ABOUT = Wordings(
+    "Tell me about <v>.",
+    "{Tell me something about|Give me facts about|Describe|What is known about} <v>.",
+)
+_EVENTS = ("concert", "meeting", "party", "wedding", "fair", "festival", "match", "workshop")
+_MONTHS = tuple(calendar.month_name[1:])
 
 _ASK = Wordings(
     "Extract <fields> as JSON: <text>",
@@ -207,16 +196,23 @@ _FREE = Wordings(
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """``text`` says ``values``, in that order."""
+    """``text`` says ``values``, in that order, or they are ``known``.
+
+    One of ``missing`` may be asked for too. A ``nested`` record is never asked for by its fields.
+    """
 
     family: str
     text: str
     values: dict[str, Value]
     missing: tuple[str, ...] = ()
+    known: bool = False
+    nested: bool = False
 
 
 def make(rng: Random, *, held_out: bool) -> Example:
     record = rng.choices(_RECORDS, _RECORD_WEIGHTS)[0](rng, held_out)
+    while record.known and held_out:
+        record = rng.choices(_RECORDS, _RECORD_WEIGHTS)[0](rng, held_out)
     return _asked(rng, record)
 
 
@@ -258,7 +254,7 @@ def _person(rng: Random, held_out: bool) -> _Record:
     values |= {key: _value(rng, _PERSON[key], held_out=held_out) for key in keys}
     missing = [key for key in _PERSON if key not in values]
     text = _person_text(rng, values)
-    return _Record("json.person", text, values, (rng.choice(missing),))
+    return _Record("json.person", text, values, tuple(missing))
 
 
 def _person_text(rng: Random, values: dict[str, Value]) -> str:
@@ -321,13 +317,52 @@ def _free(rng: Random, held_out: bool) -> _Record:
     return _Record("json.free", text, values)
 
 
-_RECORDS = (_person, _available, _thing, _free)
-_RECORD_WEIGHTS = (50, 8, 22, 20)
+def _country(rng: Random, _: bool) -> _Record:
+    country, capital_city, languages = rng.choice(_country_facts())
+    values: dict[str, Value] = {
+        "name": country,
+        "capital": capital_city,
+        "languages": languages.split(", "),
+    }
+    text = fill(_ABOUT.pick(rng), {"v": country})
+    return _Record("json.country", text, values, known=True)
+
+
+@cache
+def _country_facts() -> list[tuple[str, ...]]:
+    rows = words("country_facts", held_out=False) + words("country_facts", held_out=True)
+    return [tuple(column.strip() for column in row.split("|")) for row in rows]
+
+
+def _pets(rng: Random, held_out: bool) -> _Record:
+    """Two animals with everything about them."""
+    pets = [
+        {
+            "name": _name(rng, held_out=held_out),
+            "animal": pick(rng, "animals", held_out=held_out),
+            "age": rng.randint(1, 20),
+            "color": pick(rng, "colours", held_out=held_out),
+            "favorite_toy": rng.choice(_TOYS),
+        }
+        for _ in range(2)
+    ]
+    first, second = (_pet_text(rng, pet) for pet in pets)
+    text = f"{rng.choice(_PETS)} {first} {second}"
+    return _Record("json.pets", text, {"pets": pets}, nested=True)
+
+
+def _pet_text(rng: Random, pet: dict[str, Any]) -> str:
+    slots = {key: str(value) for key, value in pet.items()}
+    return fill(_PET.pick(rng), slots | {"an": with_article(pet["animal"])})
+
+
+_RECORDS = (_person, _available, _thing, _free, _country, _pets)
+_RECORD_WEIGHTS = (46, 8, 20, 18, 4, 4)
 
 
 def _asked(rng: Random, record: _Record) -> Example:
     chance = rng.random()
-    if chance < 0.12:
+    if chance < 0.12 or record.nested:
         text = fill(_ASK_OPEN.pick(rng), {"text": record.text})
         return _example(record.family, [*system(rng), Message("user", text)], record.values)
     wanted = _wanted(rng, record)
@@ -350,14 +385,13 @@ def _asked(rng: Random, record: _Record) -> Example:
 def _wanted(rng: Random, record: _Record) -> dict[str, Value]:
     """Some or all of the values, in an order of its own; now and then one that is missing."""
     keys = list(record.values)
-    if rng.random() < 0.3:
-        rng.shuffle(keys)
     if len(keys) > 2 and rng.random() < 0.3:
         keys = keys[:-1]
-    wanted = {key: record.values[key] for key in keys}
     if record.missing and rng.random() < 0.25:
-        wanted |= dict.fromkeys(record.missing)
-    return wanted
+        keys.append(rng.choice(record.missing))
+    if rng.random() < 0.4:
+        rng.shuffle(keys)
+    return {key: record.values.get(key) for key in keys}
 
 
 def _fields(rng: Random, keys: list[str]) -> str:
@@ -379,6 +413,8 @@ def _schema(values: dict[str, Any]) -> str:
 def _type(key: str, value: Value) -> str:
     if isinstance(value, bool):
         return "boolean"
+    if isinstance(value, list):
+        return "array"
     if isinstance(value, int) or key in _INTEGERS:
         return "integer"
     return "number" if isinstance(value, float) else "string"
