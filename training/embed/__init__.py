@@ -1,0 +1,1 @@
+"""The recipe of ``demo-embed``, which embeds sentences: corpus, training, export, evaluation."""
