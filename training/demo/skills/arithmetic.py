@@ -28,7 +28,6 @@ class _Operation(msgspec.Struct, frozen=True):
     sign: str
     result: Callable[[int, int], int]
     ask: Wordings
-    commutes: bool = False
 
 
 _OPERATIONS = (
@@ -45,7 +44,6 @@ _OPERATIONS = (
             "{What does|How much does} <a>{ + |+| plus }<b> {make|equal|give}?",
             "{Can you tell me|Do you know|Tell me} {what is|} <a>{ + |+| plus }<b>{| is}?",
         ),
-        commutes=True,
     ),
     _Operation(
         "-",
@@ -71,7 +69,6 @@ _OPERATIONS = (
             "Multiply <a> {by|and|with} <b>.",
             "{What is the product of|The product of} <a> and <b>?",
         ),
-        commutes=True,
     ),
     _Operation(
         "/",
