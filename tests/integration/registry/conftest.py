@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 import httpx
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -240,7 +241,7 @@ async def proxy(registry: Registry) -> AsyncIterator[Proxy]:
 QUICK = Tuning(
     connections=4,
     chunk_bytes=256 << 10,
-    stall_s=0.3,
+    stall_s=5.0,  # a machine may be busy with other things
     patience=Patience(tries=4, first_s=0.01, longest_s=0.05),
 )
 
@@ -254,6 +255,15 @@ def store(environment: dict[str, str]) -> Store:
 async def pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Pulls]:
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
     async with open_pulls(store, tuning=QUICK, key_path=key) as pulls:
+        yield pulls
+
+
+@pytest.fixture
+async def impatient_pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Pulls]:
+    """Waits a moment only, for tests in which nothing comes."""
+    key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
+    tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
+    async with open_pulls(store, tuning=tuning, key_path=key) as pulls:
         yield pulls
 
 

@@ -77,7 +77,7 @@ async def test_a_silent_connection_is_replaced(name, proxy, pull, blob):
     assert blob.read_bytes() == MODEL
 
 
-async def test_a_connection_that_never_says_anything_is_given_up(name, proxy, pull):
+async def test_a_connection_that_never_says_anything_is_given_up(name, proxy, impatient_pulls):
     silent = asyncio.Event()
 
     async def spoil(_offset, piece):
@@ -86,7 +86,8 @@ async def test_a_connection_that_never_says_anything_is_given_up(name, proxy, pu
 
     proxy.spoil = spoil
     with pytest.raises(RegistryFailed, match=r"^max retries exceeded: .*nothing came for too long"):
-        await pull(name)
+        async for _ in impatient_pulls.follow(name, is_insecure=True):
+            pass
     silent.set()
 
 
