@@ -11,6 +11,7 @@ from ollama_async.errors import Forbidden
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.stream import JSON_TYPE
+from ollama_async.in_thread import in_thread
 from ollama_async.models.info import InfoCache
 from ollama_async.models.manifests import local_name
 from ollama_async.models.model import Model
@@ -32,9 +33,9 @@ class Shower:
         :raises LoadFailed: one of the model's files is gone or broken.
         """
         if not asked.verbose:
-            return await asyncio.to_thread(self._build, model, asked, basename)
+            return await in_thread(self._build, model, asked, basename)
         async with self._verbose:
-            return await asyncio.to_thread(self._build, model, asked, basename)
+            return await in_thread(self._build, model, asked, basename)
 
     def _build(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytes:
         shown = show(model, asked, self._infos)

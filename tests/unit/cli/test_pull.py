@@ -1,9 +1,14 @@
 """``pull`` against a server that speaks the statuses of ``/api/pull``."""
 
+import os
+import pty
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from ollama_async.cli.main import main
-from ollama_async.cli.progress import Progress
 
 DIGEST = f"sha256:{'ab' * 32}"
 LAYER = {"status": "pulling abababababab", "digest": DIGEST, "total": 1000}
@@ -54,18 +59,32 @@ def test_a_pull_that_fails_says_why(fake, capsys, status, content, error):
     assert capsys.readouterr().err.endswith(f"Error: {error}\n")
 
 
-def test_ctrl_c_leaves_the_terminal_and_the_server_clean(fake, monkeypatch, capsys):
+def test_ctrl_c_leaves_the_terminal_and_the_server_clean(fake):
     fake.answers["POST", "/api/pull"] = (200, [*STATUSES[:3], fake.wait_for_hang_up])
-    share, end, ended = Progress.share, Progress.end, []
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-P", "-m", "ollama_async.cli.main", "pull", "llama3"]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    with (
+        os.fdopen(ours, "rb", buffering=0) as screen,
+        subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as ran,
+    ):
+        os.close(theirs)
+        shown = read_until(screen, b" 40%")
+        ran.send_signal(signal.SIGINT)
+        assert fake.hung_up.wait(30)
+        shown += read_until(screen, None)
+        assert ran.wait(30) == 130
+    assert shown.endswith(b"\x1b[?25h")  # the cursor is shown again
+    assert b"Traceback" not in shown
 
-    def interrupt(self, text, done, total):
-        share(self, text, done, total)
-        if done:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "share", interrupt)
-    monkeypatch.setattr(Progress, "end", lambda self: (end(self), ended.append(True)))
-    assert main(["pull", "llama3"]) == 130
-    assert capsys.readouterr().err == "pulling manifest\npulling abababababab\n"
-    assert ended
-    assert fake.hung_up.wait(10)
+def read_until(screen, text):
+    """What is written up to ``text``, or to the end of all."""
+    shown = b""
+    while text is None or text not in shown:
+        try:
+            shown += screen.read(4096)
+        except OSError:  # nobody has the terminal open any more
+            assert text is None, shown
+            break
+    return shown

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 
+import msgspec
 import pytest
+
+from ollama_async.api.ollama import ShowRequest
+from ollama_async.gateway.handlers.show import Shower
+
+DEADLINE_S = 10.0
 
 
 @pytest.fixture
@@ -119,3 +127,36 @@ async def test_copy_refuses_in_ollamas_words(session, url, fields, status, text)
 async def test_a_body_is_wanted(session, url, path):
     async with session.post(f"{url}{path}") as response:
         assert (response.status, await response.json()) == (400, {"error": "missing request body"})
+
+
+async def writer_of(path) -> int:
+    """The writing end of a pipe that somebody reads by now."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody reads it yet, of which no event tells
+                await asyncio.sleep(0.001)
+
+
+async def test_vocabularies_are_read_one_at_a_time_also_when_a_client_leaves(catalog, tmp_path):
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path in paths:
+        os.mkfifo(path)
+    model = catalog.find("m")
+    models = [msgspec.structs.replace(model, licenses=(str(path),)) for path in paths]
+    shower, asked = Shower(), ShowRequest(model="m", verbose=True)
+    first = asyncio.create_task(shower.answer(models[0], asked, ""))
+    pipe = await writer_of(paths[0])
+    second = asyncio.create_task(shower.answer(models[1], asked, ""))
+
+    first.cancel()
+    await asyncio.wait({first}, timeout=0.05)
+    was_held = not first.done()
+
+    os.close(pipe)  # first of all: threads that wait for a pipe would outlive a failure
+    os.close(await writer_of(paths[1]))
+    async with asyncio.timeout(DEADLINE_S):
+        assert b"scripted" in await second
+    assert was_held
+    assert first.cancelled()
