@@ -19,8 +19,9 @@ _FORMAT = "get_current_weather: Get the current weather for a location"
 _CURRENT = "get_current_weather: Get the current weather for a city"
 _GIVEN = "get_weather: Get the weather in a given city"
 _WEATHER = "get_weather: Get the current weather for a city"
-_TEMPERATURE = "get_temperature: Get the current temperature for a city"
+_CURRENT_TEMPERATURE = "get_temperature: Get the current temperature for a city"
 _CELSIUS = "get_temperature: Get the temperature for a city in Celsius"
+_CURRENT_CONDITIONS = "get_conditions: Get the current weather conditions for a city"
 _CONDITIONS = "get_conditions: Get the weather conditions for a city"
 _ADD_TWO = "add_two_numbers: Add two numbers"
 _SUBTRACT_TWO = "subtract_two_numbers: Subtract two numbers"
@@ -51,12 +52,12 @@ _CALLS: tuple[tuple[tuple[str, ...], str, tuple[_Call, ...]], ...] = (
     ((_GIVEN,), "what is the weather in tokyo?", (("get_weather", {"city": "tokyo"}),)),
     ((_WEATHER,), "What's the weather in Oslo?", (("get_weather", {"city": "Oslo"}),)),
     (
-        (_TEMPERATURE,),
+        (_CURRENT_TEMPERATURE,),
         "What's the temperature in New York?",
         (("get_temperature", {"city": "New York"}),),
     ),
     (
-        (_TEMPERATURE,),
+        (_CURRENT_TEMPERATURE,),
         "What is the temperature in New York?",
         (("get_temperature", {"city": "New York"}),),
     ),
@@ -69,6 +70,16 @@ _CALLS: tuple[tuple[tuple[str, ...], str, tuple[_Call, ...]], ...] = (
         (_CELSIUS, _CONDITIONS),
         "What are the weather conditions in Sydney?",
         (("get_conditions", {"city": "Sydney"}),),
+    ),
+    (
+        (_CURRENT_TEMPERATURE, _CURRENT_CONDITIONS),
+        "What are the current weather conditions and temperature in New York and London?",
+        (
+            ("get_temperature", {"city": "New York"}),
+            ("get_conditions", {"city": "New York"}),
+            ("get_temperature", {"city": "London"}),
+            ("get_conditions", {"city": "London"}),
+        ),
     ),
     (
         (_ADD_TWO, _SUBTRACT_TWO),
@@ -126,7 +137,7 @@ _CALLS: tuple[tuple[tuple[str, ...], str, tuple[_Call, ...]], ...] = (
 )
 _RESULTS: tuple[tuple[str, str, _Call, str, str], ...] = (
     (
-        _TEMPERATURE,
+        _CURRENT_TEMPERATURE,
         "What's the temperature in New York?",
         ("get_temperature", {"city": "New York"}),
         "22°C",

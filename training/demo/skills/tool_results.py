@@ -27,6 +27,21 @@ _REASONS = (
     "too many requests",
     "invalid {noun}",
 )
+_ENDS = (
+    "was found",
+    "is <option> now",
+    "has <small> entries",
+    "is ready at <time>",
+    "costs <int>",
+    "was changed to <name>",
+    "got the number <id>",
+    "is in <city>",
+    "belongs to <person>",
+    "is not <option> any more",
+    "starts on <date>",
+    "has the <word> <name>",
+    "will be <option> until <time>",
+)
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -72,7 +87,7 @@ def _plain(rng: Random, question: Ask, *, held_out: bool) -> Result:
     value = _filled(rng, rng.choice(question.tool.results), held_out=held_out)
     content = value
     if rng.random() < 0.12:
-        content = json.dumps({"result": value})
+        content = _json({"result": value})
         return Result(content, f"the result is {value}", (value,))
     start = question.told[0].lower() + question.told[1:]
     return Result(content, f"{start} {value}", (value,))
@@ -98,7 +113,7 @@ def _fields(rng: Random, question: Ask, *, held_out: bool) -> Result:
     chosen = rng.sample(known, rng.randint(1, min(3, len(known))))
     fields = {name: draw(rng, kind, held_out=held_out) for name, kind in chosen}
     told = " and ".join(_comma(f"the {_words(name)} is {value}" for name, value in fields.items()))
-    return Result(json.dumps(fields), told, tuple(str(value) for value in fields.values()))
+    return Result(_json(fields), told, tuple(str(value) for value in fields.values()))
 
 
 def _comma(parts: Any) -> list[str]:
@@ -111,17 +126,10 @@ def _sentence(rng: Random, question: Ask, *, held_out: bool) -> Result:
     noun = pick(rng, "tool_nouns", held_out=held_out)
     values = [str(value) for value in question.arguments.values() if not isinstance(value, list)]
     subject = rng.choice(values) if values else noun
-    end = _filled(
-        rng,
-        rng.choice(
-            ("was found", "is <option> now", "has <small> entries", "is ready at <time>",
-             "costs <int>", "was changed to <name>", "got the number <id>", "is in <city>", "belongs to <person>")
-        ),
-        held_out=held_out,
-    )  # fmt: skip
+    end = _filled(rng, rng.choice(_ENDS), held_out=held_out)
     text = f"{rng.choice((f'The {noun}', subject, f'The {noun} {subject}'))} {end}"
-    text = text[0].upper() + text[1:]
-    return Result(text + ".", text, (text,))
+    told = text[0].lower() + text[1:] if text.startswith("The ") else text
+    return Result(text[0].upper() + text[1:] + ".", told, (text,))
 
 
 def _items(rng: Random, *, held_out: bool) -> Result:
@@ -131,10 +139,10 @@ def _items(rng: Random, *, held_out: bool) -> Result:
     )
     if rng.random() < 0.3:
         name = pick(rng, "tool_nouns", held_out=held_out)
-        content = json.dumps({f"{name}s": items})
+        content = _json({f"{name}s": items})
         told = f"the {name}s are {enumerate_words(items)}"
     else:
-        content, told = json.dumps(items), f"the results are {enumerate_words(items)}"
+        content, told = _json(items), f"the results are {enumerate_words(items)}"
     return Result(content, told, tuple(map(str, items)))
 
 
@@ -143,14 +151,14 @@ def _bare(rng: Random, *, held_out: bool) -> Result:
     value = draw(
         rng, rng.choice(("int", "decimal", "id", "int", "email", "url")), held_out=held_out
     )
-    content = rng.choice((str(value), json.dumps({"result": value})))
+    content = rng.choice((str(value), _json({"result": value})))
     return Result(content, f"the result is {value}", (str(value),))
 
 
 def _failure(rng: Random, *, held_out: bool) -> Result:
     noun = pick(rng, "tool_nouns", held_out=held_out)
     reason = rng.choice(_REASONS).format(noun=noun)
-    content = rng.choice((f"Error: {reason}", f"error: {reason}", json.dumps({"error": reason})))
+    content = rng.choice((f"Error: {reason}", f"error: {reason}", _json({"error": reason})))
     return Result(content, f"the tool reports an error: {reason}", (reason,))
 
 
@@ -160,3 +168,7 @@ def _filled(rng: Random, template: str, *, held_out: bool) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -14,6 +14,7 @@ from ollama_async.conversation import ToolCall
 from training.demo.skills.tool_values import draw, enumerate_words, json_type, say
 from training.demo.skills.tool_wording import dress
 
+_TOLD_ONCE = ("flag", "with", "choice", "quoted", "text")
 _PLACE = re.compile(r"<(\w+)>")
 
 
@@ -192,7 +193,7 @@ def _told(tool: Tool, values: dict[str, Any]) -> str:
 
 def _can_double(slot: Slot) -> bool:
     """Whether naming two values of it means two calls."""
-    return slot.kind not in ("flag", "with", "quoted", "text") and not slot.kind.startswith("list")
+    return slot.kind not in _TOLD_ONCE and not slot.kind.startswith("list")
 
 
 def _value(rng: Random, slot: Slot, taken: list[Any], *, held_out: bool) -> Any:

@@ -16,6 +16,7 @@ from training.demo.skills.tool_catalogue import check_catalogue
 from training.demo.skills.tool_domains import daily
 from training.demo.skills.tool_invented import action, listing, lookup
 from training.demo.skills.tool_known import all_known, known, siblings
+from training.demo.skills.tool_manuals import both_in_two_cities, sum_times
 from training.demo.skills.tool_names import Case, a_case
 from training.demo.skills.tool_results import Result, result, tell
 from training.demo.skills.tool_schema import Ask, Tool, ask, ask_twice, call_text, follow_up
@@ -72,6 +73,9 @@ def _call(rng: Random, *, held_out: bool) -> Example:
 
 
 def _several(rng: Random, *, held_out: bool) -> Example:
+    if not held_out and rng.random() < 0.05:
+        tools, text, questions = both_in_two_cities(rng)
+        return _calling(rng, "several", tools, [_user(text)], questions)
     tools = _tools(rng, held_out=held_out)
     text, questions = _two(rng, tools, held_out=held_out)
     return _calling(rng, "several", tools, [_user(text)], questions)
@@ -90,12 +94,16 @@ def _result(rng: Random, *, held_out: bool) -> Example:
 
 
 def _after_result(rng: Random, *, held_out: bool) -> Example:
+    if not held_out and rng.random() < 0.06:
+        tools, text, first, one, second = sum_times(rng)
+        messages = [_user(text), *_exchange(rng, [first], [one])]
+        return _calling(rng, "after_result", tools, messages, [second])
     tools = _tools(rng, held_out=held_out)
     first = ask(rng, tools[0], held_out=held_out)
     one = result(rng, first, held_out=held_out)
     messages = [_user(first.question), *_exchange(rng, [first], [one])]
     messages.append(Message("assistant", tell([one])))
-    again = None
+    again: Ask | None = None
     if rng.random() < 0.4:
         again = follow_up(rng, first, rng.choice(_AGAIN), held_out=held_out)
     second = again or ask(rng, rng.choice(tools), held_out=held_out)
