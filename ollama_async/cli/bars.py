@@ -9,6 +9,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -16,7 +17,11 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.status import Status
+from rich.table import Column
 from rich.text import Text
+
+_NAME_COLUMNS = 28  # of 80, so that a digest leaves room for the bar
+_WIDE_COLUMNS = 76  # what is narrower has room for a share, but not for rate and time
 
 
 class Bars:
@@ -63,12 +68,16 @@ class Bars:
             self._tasks.clear()
 
     def _new_bars(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description}", markup=False),
+        name = Column(max_width=_NAME_COLUMNS, no_wrap=True, overflow="ellipsis")
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}", markup=False, table_column=name),
             TaskProgressColumn(),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-        )
+            BarColumn(bar_width=None),
+        ]
+        if self._console.width >= _WIDE_COLUMNS:
+            columns += [
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(compact=True),
+            ]
+        return Progress(*columns, console=self._console, expand=True)

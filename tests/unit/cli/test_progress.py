@@ -99,6 +99,21 @@ def test_on_a_terminal_bars_and_steps_stay_in_their_order(terminal):
     assert last == "[bold]not markup[/bold]"
 
 
+@pytest.mark.parametrize(("width", "has_rate"), [(40, False), (75, False), (76, True), (200, True)])
+def test_a_bar_is_one_row_of_any_terminal(terminal, monkeypatch, width, has_rate):
+    monkeypatch.setenv("COLUMNS", str(width))
+    progress = Progress(terminal)
+    text = f"copying file sha256:{'ab' * 32}"
+    progress.share(text, 0, 1_000_000_000_000)
+    progress.share(text, 500_000_000_000, 1_000_000_000_000)
+    progress.end()
+    row = [line for line in seen(terminal) if line][-1]  # a second row would be the last one
+    assert row.startswith("copying file sha256:")
+    assert " 50% " in row
+    assert ("0.5/1.0 TB" in row) == has_rate
+    assert len(row) <= width
+
+
 def test_on_a_terminal_nothing_goes_on_after_the_end(terminal):
     threads = set(threading.enumerate())
     progress = Progress(terminal)
