@@ -50,11 +50,11 @@ def function_names(some: list[Example]) -> set[str]:
 
 
 def heard(value: Any, text: str) -> bool:
-    """Whether the chat says the value. Of a boolean only its name is said, by another test."""
+    """Whether the chat says the value; a boolean is said as a word or by ``with``, ``without``."""
     if isinstance(value, list):
         return all(heard(item, text) for item in value)
     if isinstance(value, bool):
-        return True
+        return bool(re.search(r"\b(true|with)\b" if value else r"\b(false|without)\b", text))
     return str(value) in text or (
         isinstance(value, int) and SPELLED.get(value, "?") in text.lower()
     )
@@ -220,6 +220,8 @@ def test_how_values_are_said(value: Any, kind: str, said: str) -> None:
 def test_daily_tools_are_split() -> None:
     trained = {domain.group for domain in domains(held_out=False)}
     held_out = {domain.group for domain in domains(held_out=True)}
+    names = [domain.names for domain in [*domains(held_out=False), *domains(held_out=True)]]
+    assert len({name for some in names for name in some}) == sum(map(len, names))
     assert len(trained) > 60
     assert len(held_out) >= 8
     assert not trained & held_out

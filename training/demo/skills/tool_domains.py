@@ -15,6 +15,8 @@ from training.demo.words import is_held_out
 
 _FILE = Path(__file__).parent.parent / "words" / "tool_domains.txt"
 _KEPT_OPTIONAL = 0.6
+_MADE_REQUIRED = 0.15
+"""An optional choice, so that the model learns to take the first one if nothing is said."""
 
 
 class _Argument(msgspec.Struct, frozen=True):
@@ -57,7 +59,8 @@ def daily(rng: Random, case: Case, *, held_out: bool) -> Tool:
     """A tool of daily life. Its ``verb`` is its group, its ``noun`` empty."""
     domain = rng.choice(domains(held_out=held_out))
     kept = [one for one in domain.arguments if one.required or rng.random() < _KEPT_OPTIONAL]
-    slots = tuple(_slot(rng, one, case) for one in kept)
+    spelling = rng.random()
+    slots = tuple(_slot(rng, one, case, spelling) for one in kept)
     if rng.random() < 0.2:
         slots = tuple(rng.sample(slots, len(slots)))
     name = join(rng.choice(domain.names).split(), case)
@@ -82,16 +85,18 @@ def _wording(rng: Random, *, domain: Domain, keys: frozenset[str]) -> str:
             return wording.text
 
 
-def _slot(rng: Random, argument: _Argument, case: Case) -> Slot:
-    name = join(rng.choice(argument.names).split("_"), argument_case(case))
+def _slot(rng: Random, argument: _Argument, case: Case, spelling: float) -> Slot:
+    """``spelling`` chooses the name, so that ``from_city`` stands beside ``to_city``."""
+    words = argument.names[int(spelling * len(argument.names))].split("_")
+    name = join(words, argument_case(case))
     description = rng.choice(argument.descriptions) if rng.random() < 0.75 else ""
     return Slot(
         argument.key,
         name,
         argument.kind,
-        name.replace("_", " "),
+        " ".join(words),
         description,
-        required=argument.required,
+        required=argument.required or (bool(argument.choices) and rng.random() < _MADE_REQUIRED),
         choices=argument.choices,
     )
 

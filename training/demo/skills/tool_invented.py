@@ -65,7 +65,7 @@ _ORDERS = (
     "{verb} the {noun} <s>", "{verb} the {noun} <s>", "{verb} {noun} <s>", "{verb} my {noun} <s>",
     "{verb} our {noun} <s>", "{verb} the {noun} called <s>", "{verb} the {noun} named <s>",
     "{verb} <s>, the {noun}", "{verb} the <s> {noun}", "{verb} {a_noun} named <s>",
-    "{verb} {a_noun} called <s>", "{verb} this {noun}: <s>", "{verb} that {noun}, <s>,",
+    "{verb} {a_noun} called <s>", "{verb} this {noun}: <s>", "{verb} that {noun}, <s>",
     "go and {verb} the {noun} <s>", "{verb} the {noun} with the name <s>", "{verb} {noun}: <s>",
 )  # fmt: skip
 _STATEMENTS = (

@@ -170,6 +170,10 @@ def _property(rng: Random, slot: Slot) -> dict[str, Any]:
             entry = dict(reversed(entry.items()))
     if slot.choices:
         entry["enum"] = list(slot.choices)
+    if rng.random() < 0.03:
+        entry["title"] = slot.name.replace("_", " ").title()
+    if not slot.required and rng.random() < 0.05:
+        entry["default"] = None
     return entry
 
 

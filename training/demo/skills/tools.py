@@ -69,7 +69,16 @@ def make(rng: Random, *, held_out: bool) -> Example:
 def _call(rng: Random, *, held_out: bool) -> Example:
     tools = _tools(rng, held_out=held_out)
     question = ask(rng, tools[0], held_out=held_out)
-    return _calling(rng, "call", tools, [_user(question.question)], [question])
+    messages = [*_greeted(rng), _user(question.question)]
+    return _calling(rng, "call", tools, messages, [question])
+
+
+def _greeted(rng: Random) -> list[Message]:
+    """Sometimes the chat began with small talk."""
+    if rng.random() > 0.06:
+        return []
+    text, answer = _plain_question(rng, talk=True, held_out=False)
+    return [_user(text), Message("assistant", answer)]
 
 
 def _several(rng: Random, *, held_out: bool) -> Example:
