@@ -47,6 +47,8 @@ _ALIKE = (
 )
 """Things of daily life that a question may not tell apart, so a prompt has one of each set."""
 _ARITHMETIC = {"add", "subtract", "multiply", "divide"}
+_KNOWN_BY_HEART = _ARITHMETIC | {"calculator", "translate", "capital", "antonyms", "define"}
+"""What the model answers without a tool where other skills ask for it."""
 _JOINERS = ("Also, ", "And ", "Then ", "After that, ", "Next, ", "And then ", "Besides, ", "Plus, ")
 _AGAIN = (
     "And <again>?", "What about <again>?", "And for <again>?", "How about <again>?",
@@ -192,7 +194,7 @@ def _other(rng: Random, tools: list[Tool], *, held_out: bool) -> Tool:
     """A tool that is missing from ``tools`` and shares no word with them."""
     while True:
         tool = _tool(rng, "snake", held_out=held_out, invented=False)
-        if not any(
+        if tool.verb not in _KNOWN_BY_HEART and not any(
             _clash(tool, other)
             or tool.verb == other.verb
             or (tool.noun and tool.noun == other.noun)
