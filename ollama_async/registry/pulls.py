@@ -129,7 +129,10 @@ class Pulls:
     async def _pull(self, board: Board, endpoint: Endpoint, name: ModelName) -> None:
         tuning = self._tuning
         async with Transport(
-            endpoint, key_path=self._key_path, stall_s=tuning.stall_s
+            endpoint,
+            key_path=self._key_path,
+            stall_s=tuning.stall_s,
+            threads=self._threads,
         ) as transport:
             await Pull(
                 transport,

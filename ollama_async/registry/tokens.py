@@ -8,6 +8,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from pathlib import Path
 
 import msgspec
@@ -30,16 +31,22 @@ class _Answer(msgspec.Struct):
 class Tokens:
     """``current`` is "" until a registry has asked for one.
 
-    ``fetch`` asks an address, with a value for ``Authorization``, for a small body.
+    ``fetch`` asks an address, with a value for ``Authorization`` or "", for a small body; None: it
+    is refused.
     """
 
     def __init__(
-        self, base: URL, key_path: Path, fetch: Callable[[URL, str], Awaitable[bytes]]
+        self,
+        base: URL,
+        key_path: Path,
+        fetch: Callable[[URL, str], Awaitable[bytes | None]],
+        threads: Executor,
     ) -> None:
         self.current = ""
         self._base = base
         self._key_path = key_path
         self._fetch = fetch
+        self._threads = threads
         self._one_at_a_time = asyncio.Lock()
 
     async def renew(self, stale: str, challenge: str) -> None:
@@ -63,8 +70,11 @@ class Tokens:
         if url.origin() != self._base:
             realm, ours = url.authority, self._base.authority
             raise Refused(f'realm host "{realm}" does not match original host "{ours}"')
-        key = await in_thread(load_key, self._key_path)
-        return _token(await self._fetch(url, sign(key, url)))
+        key = await in_thread(load_key, self._key_path, threads=self._threads)
+        body = await self._fetch(url, sign(key, url))
+        if body is None:  # registries not of Ollama's kind know no signatures, but perhaps guests
+            body = await self._fetch(url, "")
+        return _token(body or b"")
 
 
 def sign(key: Key, url: URL) -> str:

@@ -13,6 +13,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,12 +46,14 @@ class Unreachable(Transient):
 class Transport:
     """The connections of one transfer with one repository. Use it as a context."""
 
-    def __init__(self, endpoint: Endpoint, *, key_path: Path, stall_s: float) -> None:
-        """``stall_s``: how long a connection may be silent."""
+    def __init__(
+        self, endpoint: Endpoint, *, key_path: Path, stall_s: float, threads: Executor
+    ) -> None:
+        """``stall_s``: how long a connection may be silent. ``threads`` do what blocks."""
         self.endpoint = endpoint
-        self.tokens = Tokens(endpoint.base, key_path, self._small)
+        self.tokens = Tokens(endpoint.base, key_path, self._small, threads)
         proxies = [URL(proxy).host or "" for proxy in urllib.request.getproxies().values()]
-        self._vicinity = Vicinity(endpoint.base.host or "", proxies)
+        self._vicinity = Vicinity(endpoint.base.host or "", proxies, threads)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=self._vicinity, limit=0),
             timeout=aiohttp.ClientTimeout(
@@ -138,12 +141,13 @@ class Transport:
                 url, headers=headers, allow_redirects=False, proxy=_proxy(url)
             )
 
-    async def _small(self, url: URL, authorization: str) -> bytes:
-        """A small body from exactly there: what :class:`Tokens` asks for its token."""
-        response = await self._send(url, {"Authorization": authorization})
+    async def _small(self, url: URL, authorization: str) -> bytes | None:
+        """A small body from exactly there, for :class:`Tokens`; None if it is not for us."""
+        headers = {"Authorization": authorization} if authorization else {}
+        response = await self._send(url, headers)
         try:
             if response.status in {400, 401, 403}:
-                raise Refused(DENIED)
+                return None
             if response.status != 200:
                 raise await self._complaint(response)
             return await read_small(response, SMALL_BYTES)

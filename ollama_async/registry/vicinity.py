@@ -9,9 +9,11 @@ that are then connected to, so what a name says later makes no difference.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from collections.abc import Collection
+from concurrent.futures import Executor
 from enum import IntEnum
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -48,8 +50,12 @@ class Vicinity(AbstractResolver):
     operator named.
     """
 
-    def __init__(self, home: str, proxies: Collection[str] = ()) -> None:
+    def __init__(
+        self, home: str, proxies: Collection[str] = (), threads: Executor | None = None
+    ) -> None:
+        """``threads`` wait for the system's resolver."""
         self._home = home
+        self._threads = threads
         self._proxies = proxies
         self._limit: Nearness | None = None
         if (literal := _literal(home)) is not None:
@@ -60,7 +66,8 @@ class Vicinity(AbstractResolver):
     ) -> list[ResolveResult]:
         """:raises OSError: no such name, or only addresses that are too near (Refused)."""
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-            found = await _look_up(host, port, family)
+            look_up = functools.partial(_look_up, host, port, family)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
         if host in self._proxies:
             return found
         if host == self._home and self._limit is None:
@@ -95,8 +102,8 @@ def _literal(host: str) -> Nearness | None:
         return None
 
 
-async def _look_up(host: str, port: int, family: int) -> list[ResolveResult]:
-    infos = await asyncio.get_running_loop().getaddrinfo(
+def _look_up(host: str, port: int, family: int) -> list[ResolveResult]:
+    infos = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
     )
     return [

@@ -396,6 +396,17 @@ async def test_a_token_that_expires_is_replaced_once_for_all_connections(name, p
     assert len(asked) == 2
 
 
+async def test_a_guest_is_one_who_shows_no_signature(name, proxy, pull):
+    async def fault(request):
+        known = request.headers.get("Authorization")
+        if request.path == "/token":
+            return web.Response(status=401) if known else web.json_response({"access_token": "g"})
+        return None if known == "Bearer g" else _unauthorized(request)
+
+    proxy.fault = fault
+    assert (await pull(name))[-1] == {"status": "success"}
+
+
 async def test_who_is_not_let_in_is_told_so(name, proxy, pull):
     async def fault(request):
         return _unauthorized(request)

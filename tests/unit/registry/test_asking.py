@@ -1,0 +1,164 @@
+"""Names to addresses, challenges, waiting, and headers of registries."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.errors import BadRequest, RegistryFailed
+from ollama_async.names import ModelName
+from ollama_async.registry.challenge import Challenge
+from ollama_async.registry.endpoint import endpoint_of
+from ollama_async.registry.failures import Refused, Transient
+from ollama_async.registry.retry import Patience, Tries, retried
+from ollama_async.registry.transport import retry_after_s
+
+
+def address(text, *, is_insecure=False):
+    name = ModelName.parse(text)
+    return str(endpoint_of(text, name, is_insecure=is_insecure).manifest(name.tag))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("llama3", "https://registry.ollama.ai/v2/library/llama3/manifests/latest"),
+        ("me/x:7b-q4_K_M", "https://registry.ollama.ai/v2/me/x/manifests/7b-q4_K_M"),
+        ("hf.co/user/Repo-GGUF:Q8_0", "https://hf.co/v2/user/Repo-GGUF/manifests/Q8_0"),
+        ("hf.co/user/Repo-GGUF", "https://hf.co/v2/user/Repo-GGUF/manifests/latest"),
+        ("https://host:5000/a/b", "https://host:5000/v2/a/b/manifests/latest"),
+        ("localhost:5000/a/b:c", "https://localhost:5000/v2/a/b/manifests/c"),
+    ],
+)
+def test_where_a_model_is(text, expected):
+    assert address(text) == expected
+
+
+def test_insecure_means_http_unless_the_name_says_otherwise():
+    assert address("host/a/b", is_insecure=True) == "http://host/v2/a/b/manifests/latest"
+    assert address("http://host/a/b", is_insecure=True).startswith("http://")
+    assert address("https://host/a/b", is_insecure=True).startswith("https://")
+    with pytest.raises(RegistryFailed, match=r"^insecure protocol http$"):
+        address("http://host/a/b")
+
+
+@pytest.mark.parametrize("text", ["ftp://host/a/b", "host:99999999/a/b", "a:b:c/a/b", ":1/a/b"])
+def test_hosts_that_are_none(text):
+    with pytest.raises((BadRequest, ValueError), match=r"^invalid model name$"):
+        address(text)
+
+
+host_letters = st.text("abcXYZ0189._:-[]%/@?#", max_size=20)
+
+
+@given(host_letters, st.booleans())
+def test_whatever_the_name_the_address_is_its_host_s(text, is_insecure):
+    try:
+        name = ModelName.parse(f"{text}/ns/model")
+        endpoint = endpoint_of(f"{text}/ns/model", name, is_insecure=is_insecure)
+    except (BadRequest, ValueError, RegistryFailed):
+        return
+    url = endpoint.blob("sha256:" + "a" * 64)
+    assert url.path.startswith("/v2/ns/model/blobs/sha256:")
+    assert url.user is None
+    assert name.host.lower().startswith(str(url.host))
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ('Bearer realm="https://a/t"', Challenge("https://a/t")),
+        ('bearer realm=https://a/t,scope="x y"', Challenge("https://a/t", scope="x y")),
+        (
+            'Bearer realm="https://a/t", service="s, t" , scope="r:x:pull", error="invalid"',
+            Challenge("https://a/t", "s, t", "r:x:pull"),
+        ),
+        (r'Bearer realm="a\"b"', Challenge('a"b')),
+        ('Bearer realm="a",realm="b"', Challenge("a")),
+        ('Basic realm="a"', None),
+        ("Bearer", None),
+        ("", None),
+        ('Bearer service="s"', None),
+        ("Bearer realm=" + "x" * 9000, None),
+    ],
+)
+def test_challenges(header, expected):
+    assert Challenge.parse(header) == expected
+
+
+@given(st.text() | st.text('Bearer realm="=,\\').map(lambda text: "Bearer " + text))
+def test_any_challenge_is_read_or_not(header):
+    challenge = Challenge.parse(header)
+    assert challenge is None or challenge.realm
+
+
+plain = st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1)
+
+
+@given(plain, plain, plain)
+def test_a_challenge_is_read_as_it_was_written(realm, service, scope):
+    def quoted(text):
+        return text.replace("\\", "\\\\").replace('"', '\\"')
+
+    header = f'Bearer realm="{quoted(realm)}",service="{quoted(service)}",scope="{quoted(scope)}"'
+    assert Challenge.parse(header) == Challenge(realm, service, scope)
+
+
+def test_where_a_token_is_asked_for():
+    challenge = Challenge("https://u:p@a/t?x=1#y", "s", "one two")
+    url = challenge.url(timestamp=7, nonce="n")
+    assert str(url) == "https://a/t?x=1&service=s&scope=one&scope=two&ts=7&nonce=n"
+    for realm in ("file:///x", "a", "https://", "http://[::1"):
+        with pytest.raises(ValueError, match=r"."):
+            Challenge(realm).url(timestamp=1, nonce="n")
+
+
+@given(st.integers(1, 100), st.floats(0, 1))
+def test_pauses_grow_and_are_bounded(failures, jitter):
+    patience = Patience()
+    pause_s = patience.pause_s(failures, 0, jitter=jitter)
+    assert 0.5 <= pause_s <= 30
+    assert pause_s <= 2.0 ** (failures - 1)
+    assert patience.pause_s(failures, 60, jitter=jitter) == 60
+
+
+QUICK = Patience(tries=3, first_s=0)
+
+
+async def test_what_fails_for_now_is_tried_again_but_not_for_ever():
+    calls = []
+
+    async def succeeds_at_last():
+        calls.append(1)
+        if len(calls) < 3:
+            raise Transient("not now")
+        return "well"
+
+    async def never():
+        raise Transient("not now")
+
+    assert await retried(succeeds_at_last, QUICK) == "well"
+    with pytest.raises(Refused, match=r"^max retries exceeded: not now$"):
+        await retried(never, QUICK)
+
+
+async def test_progress_makes_patient():
+    tries = Tries(QUICK)
+    for _ in range(10):
+        await tries.pause(Transient("x"))
+        await tries.pause(Transient("x"))
+        tries.progressed()
+    for _ in range(2):
+        await tries.pause(Transient("x"))
+    with pytest.raises(Refused):
+        await tries.pause(Transient("x"))
+
+
+def test_both_forms_of_retry_after():
+    assert retry_after_s("7") == 7
+    assert 50 < retry_after_s(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert retry_after_s(formatdate(time.time() - 60, usegmt=True)) == 0
+    for nonsense in ("", "-1", "soon", "²", "9" * 400, "nan"):
+        assert retry_after_s(nonsense) == 0

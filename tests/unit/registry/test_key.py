@@ -1,0 +1,78 @@
+"""The key pair of this machine."""
+
+import base64
+import subprocess
+import threading
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+
+from ollama_async.registry.failures import Refused
+from ollama_async.registry.key import load_key
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / ".ollama" / "id_ed25519"
+
+
+def test_a_key_is_made_once_and_stays(path):
+    key = load_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.with_suffix(".pub").read_text() == f"ssh-ed25519 {key.public}\n"
+    assert path.read_bytes().startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
+    assert load_key(path).public == key.public
+    assert sorted(each.name for each in path.parent.iterdir()) == ["id_ed25519", "id_ed25519.pub"]
+
+
+def test_a_signature_is_the_key_s(path):
+    key = load_key(path)
+    public, _, signature = key.sign(b"data").partition(":")
+    assert public == key.public
+    verifier = serialization.load_ssh_public_key(path.with_suffix(".pub").read_bytes())
+    assert isinstance(verifier, ed25519.Ed25519PublicKey)
+    verifier.verify(base64.b64decode(signature), b"data")  # raises
+
+
+def test_makers_at_the_same_time_agree(path):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(load_key(path))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(found) == 8
+    assert {key.public for key in found} == {load_key(path).public}
+
+
+def test_openssh_reads_what_we_write(path):
+    load_key(path)
+    try:
+        done = subprocess.run(
+            ["ssh-keygen", "-y", "-f", path], capture_output=True, text=True, timeout=10, check=True
+        )
+    except FileNotFoundError:
+        pytest.skip("ssh-keygen is not installed")
+    assert done.stdout.split()[:2] == path.with_suffix(".pub").read_text().split()[:2]
+
+
+def test_a_file_that_is_no_such_key_is_left_alone(path):
+    path.parent.mkdir()
+    other = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    for content in (b"", b"nonsense", other):
+        path.write_bytes(content)
+        with pytest.raises(Refused, match=r"it is no ed25519 key of OpenSSH"):
+            load_key(path)
+        assert path.read_bytes() == content
+
+
+def test_a_place_that_cannot_be_written_is_said(path):
+    path.parent.write_text("a file")
+    with pytest.raises(Refused, match=r"cannot be used: (Not a directory|File exists)"):
+        load_key(path)
