@@ -15,7 +15,7 @@ from training.demo.render import answer_text, prompt_text
 
 LENGTHS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 """Rows are padded to one of these, so that every batch has one of ten shapes to compile for."""
-TOKENS = 8192
+TOKENS = 4096
 """In a batch, padding included."""
 PROMPT_WEIGHT = 0.1
 """A token of a prompt counts so much; one of an answer counts 1. Prompts teach the language, but

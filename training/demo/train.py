@@ -13,7 +13,7 @@ from torch.nn import functional
 from training.demo.batches import Batch, Encoded, batches, collate
 from training.demo.model import Llama, Shape
 
-_MATRIX_RATE = 0.01
+_MATRIX_RATE = 0.02
 _OTHER_RATE = 2e-3
 _WARM_UP = 100
 _BATCHES_A_STEP = 2
