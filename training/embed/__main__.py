@@ -19,7 +19,7 @@ from training.embed.tokenizer import WordPiece
 from training.embed.train import Plan, train
 from training.embed.vocabulary import learn_pieces
 
-_PIECES = 2560
+_PIECES = 3072
 _ROWS_FOR_PIECES = 60_000
 _WRONG_SHOWN = 10
 

@@ -28,7 +28,7 @@ def triplets(seed: int) -> Iterator[Triplet]:
     rng = Random(seed)
     makers: tuple[Callable[[Random], Triplet], ...] = (question, answered, said, jumbled)
     while True:
-        (make,) = rng.choices(makers, (0.55, 0.07, 0.30, 0.08))
+        (make,) = rng.choices(makers, (0.62, 0.06, 0.25, 0.07))
         yield make(rng)
 
 

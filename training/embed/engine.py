@@ -28,7 +28,7 @@ class Embedder:
     def tokens(self, text: str) -> list[int]:
         """The first tokens of ``text``, with the marks of begin and end."""
         data = text.encode()
-        room = len(data) + 2
+        room = 2 * len(data) + 2  # a word may begin with a token for its begin alone
         tokens = (ctypes.c_int32 * room)()
         count = lib.llama_tokenize(self._vocabulary, data, len(data), tokens, room, True, False)
         return [*tokens[: min(count, _CONTEXT) - 1], tokens[count - 1]]

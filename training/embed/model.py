@@ -27,8 +27,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int
     width: int = 128
     heads: int = 4
-    layers: int = 3
-    feed_forward: int = 384
+    layers: int = 2
+    feed_forward: int = 512
     positions: int = 256
     token_types: int = 2
 

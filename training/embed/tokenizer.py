@@ -15,6 +15,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNKNOWN, CLS, SEP, MASK = range(len(SPECIAL))
 WORD_START = "▁"
 
+_SPACES = "\t\n\v\f\r\x85"  # beside those that Unicode calls so
+_INVISIBLE = ("Cc", "Cf", "Co", "Cs")
 _CHINESE = (
     range(0x4E00, 0xA000),
     range(0x3400, 0x4DC0),
@@ -61,11 +63,12 @@ class WordPiece:
 def words(text: str) -> list[str]:
     """The words of a text in lower case and without accents."""
     spaced = []
-    for char in unicodedata.normalize("NFD", text):
+    for written in text:
+        char = unicodedata.normalize("NFD", written)[0]  # the engine, too, drops what follows
         category = unicodedata.category(char)
-        if char.isspace():
+        if category[0] == "Z" or char in _SPACES:
             spaced.append(" ")
-        elif category[0] == "C" or category == "Mn" or char == "\ufffd":
+        elif category[0] == "M" or category in _INVISIBLE or char == "\ufffd":
             continue
         elif category[0] == "P" or (category[0] == "S" and char.isascii()) or _is_chinese(char):
             spaced += [" ", char, " "]
