@@ -52,7 +52,7 @@ class Transport:
         """``stall_s``: how long a connection may be silent. ``threads`` do what blocks."""
         self.endpoint = endpoint
         self.tokens = Tokens(endpoint.base, key_path, self._small, threads)
-        proxies = [URL(proxy).host or "" for proxy in urllib.request.getproxies().values()]
+        proxies = [proxy.host or "" for scheme in ("http", "https") if (proxy := _proxy(scheme))]
         self._vicinity = Vicinity(endpoint.base.host or "", proxies, threads)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=self._vicinity, limit=0),
@@ -138,7 +138,10 @@ class Transport:
         self._vicinity.check(url)
         with _failures(url):
             return await self._session.get(
-                url, headers=headers, allow_redirects=False, proxy=_proxy(url)
+                url,
+                headers=headers,
+                allow_redirects=False,
+                proxy=_proxy(url.scheme, url.host or ""),
             )
 
     async def _small(self, url: URL, authorization: str) -> bytes | None:
@@ -226,9 +229,15 @@ class _failures:  # noqa: N801  # used as a function; a generator would hide the
                 pass
 
 
-def _proxy(url: URL) -> URL | None:
-    """The one that the environment names for this address."""
-    named = urllib.request.getproxies().get(url.scheme)
-    if not named or urllib.request.proxy_bypass(url.host or ""):
+def _proxy(scheme: str, host: str = "") -> URL | None:
+    """What the environment names for addresses of ``scheme``, and for this host.
+
+    :raises Refused: it makes no sense.
+    """
+    named = urllib.request.getproxies().get(scheme)
+    if not named or (host and urllib.request.proxy_bypass(host)):
         return None
-    return URL(named)
+    try:
+        return URL(named if "://" in named else f"http://{named}")
+    except ValueError:
+        raise Refused(f"the environment's {scheme}_proxy is no address") from None

@@ -289,6 +289,17 @@ async def test_blobs_may_be_elsewhere_and_no_credentials_go_there(name, proxy, p
     assert not any("Authorization" in headers for headers in elsewhere)
 
 
+@pytest.mark.parametrize("scheme", ["", "http://"])
+async def test_a_proxy_of_the_environment_is_used(registry, proxy, pull, monkeypatch, scheme):
+    registry.push("faults/proxied", MODEL)
+    monkeypatch.setenv("http_proxy", f"{scheme}{proxy.host.replace('127.0.0.1', 'localhost')}")
+    monkeypatch.setenv("no_proxy", "other.example,[::1")
+    assert (await pull("registry.invalid/faults/proxied"))[-1] == {"status": "success"}
+    assert {request.host for request in proxy.requests} == {"registry.invalid"}
+    with pytest.raises(RegistryFailed, match=r"other.example"):
+        await pull("other.example/faults/proxied")
+
+
 async def test_nobody_is_led_to_the_secrets_of_a_cloud_machine(name, proxy, pull):
     async def fault(request):
         if "/blobs/" in request.path:
