@@ -17,6 +17,7 @@ import llama_cpp.llama_cpp as lib
 
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
 _BUFFER = re.compile(r"^\w+: +(\S+) +(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
+_PROCESSOR = ("CPU", "AMX")  # AMX: main memory, laid out for the tile unit of Intel's processors
 _ORIGIN = re.compile(r"^\w+: ")
 
 
@@ -59,7 +60,7 @@ class Journal:
         buffer = _BUFFER.match(line)
         if buffer:
             name, kind, mebibytes = buffer.groups()
-            is_device = not name.startswith("CPU") and not name.endswith("_Host")
+            is_device = not name.startswith(_PROCESSOR) and not name.endswith("_Host")
             size = int(float(mebibytes) * 1024 * 1024)
             key = (kind, is_device)
             self.bytes_by_kind[key] = self.bytes_by_kind.get(key, 0) + size

@@ -1,0 +1,28 @@
+"""Which of the library's buffers count as memory of an accelerator."""
+
+import pytest
+
+from ollama_async.workers.child.engines.llama_log import Journal
+
+INFO = 2
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("buffer", "on_device"),
+    [
+        ("CPU", False),
+        ("CPU_Mapped", False),
+        ("CPU_REPACK", False),
+        ("AMX", False),  # the tile unit of Intel's processors: a layout, not a device
+        ("CUDA_Host", False),
+        ("CUDA0", True),
+        ("Vulkan1", True),
+    ],
+)
+def test_a_buffer_is_on_an_accelerator_or_in_memory(buffer, on_device):
+    journal = Journal()
+    line = f"load_tensors: {buffer:>12} model buffer size =    16.00 MiB\n"
+    journal.write(INFO, line.encode())
+    assert journal.bytes_of("model") == 16 * 1024 * 1024
+    assert journal.device_bytes() == (16 * 1024 * 1024 if on_device else 0)
