@@ -73,7 +73,7 @@ def measured(embedder: Embedder) -> list[Score]:
 
 
 def everyday() -> list[Triplet]:
-    """Sentences that people write, most with words that the corpus does not have."""
+    """Sentences that people write, many with words that the corpus does not have."""
     lines = _TRIPLETS.read_text(encoding="utf-8").splitlines()
     rows = (line.split(" | ") for line in lines if line and not line.startswith("#"))
     return [Triplet(row[0], *row) for row in rows]
