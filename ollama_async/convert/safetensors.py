@@ -1,0 +1,191 @@
+"""One safetensors file, read as what it is: bytes from a stranger.
+
+::
+
+    length u64, little endian | JSON object of that length | the tensors' data
+    {"name": {"dtype": "BF16", "shape": [4, 8], "data_offsets": [0, 64]}, …, "__metadata__": {…}}
+
+Offsets count from the end of the JSON. Nothing is believed before it has been compared with the
+file, so memory and time are bounded by the limits below. Data is read in pieces and not mapped: a
+mapped file that somebody shortens kills the process that looks at it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ollama_async.errors import BadRequest
+
+Floats = NDArray[np.float32]
+
+# Limits on what a header may ask of us. Real files: < 1 MiB, < 10 000 tensors, < 5 dimensions.
+_MAX_HEADER_BYTES = 16 << 20
+_MAX_TENSORS = 1 << 16
+_MAX_DIMENSIONS = 8
+_MAX_NAME_CHARS = 512
+
+_WIDTHS = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
+"""Bytes of one element. A type that is not here is an error only for who wants its data."""
+
+_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_METADATA = "__metadata__"
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """``dtype`` as the file spells it; ``offset``: bytes from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size_bytes: int
+
+
+class _Entry(msgspec.Struct):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+class Safetensors:
+    """An open file. Close it, or use it as a context; everything blocks on the disk."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """``name``: what errors call the file.
+
+        :raises BadRequest: it is no safetensors file, or broken, or over a limit.
+        :raises OSError: it cannot be read.
+        """
+        self.name = name
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self.tensors, self.metadata = self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
+        """Rows ``start`` to ``stop`` of a tensor's first dimension, widened to 32 bits.
+
+        :raises BadRequest: the numbers are of a type that is not converted, or the file shrank.
+        :raises KeyError: there is no such tensor.
+        """
+        tensor = self.tensors[name]
+        if tensor.dtype not in _NUMPY and tensor.dtype != "BF16":
+            raise self._invalid(
+                f"tensor {name!r} has the type {tensor.dtype}; "
+                "only F64, F32, F16 and BF16 can be converted"
+            )
+        rows = tensor.shape[0] if tensor.shape else 1
+        stop = rows if stop is None else stop
+        assert 0 <= start <= stop <= rows, "rows out of range"
+        row_bytes = tensor.size_bytes // max(rows, 1)
+        data = self._pread(tensor.offset + start * row_bytes, (stop - start) * row_bytes)
+        shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
+        return _widened(data, tensor.dtype).reshape(shape)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Safetensors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ----------------------------------------------------------------- the header
+
+    def _read_header(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < 8:
+            raise self._invalid("it is too short")
+        length = int.from_bytes(self._pread(0, 8), "little")
+        if length > min(_MAX_HEADER_BYTES, status.st_size - 8):
+            raise self._invalid("its header is too long or goes past the end of the file")
+        header = self._decode(self._pread(8, length), dict[str, msgspec.Raw])
+        metadata = {}
+        if _METADATA in header:
+            metadata = self._decode(header.pop(_METADATA), dict[str, str])
+        if len(header) > _MAX_TENSORS:
+            raise self._invalid(f"{len(header)} tensors, at most {_MAX_TENSORS} are allowed")
+        tensors = {
+            name: self._checked(name, self._decode(raw, _Entry), 8 + length, status.st_size)
+            for name, raw in header.items()
+        }
+        self._check_overlaps(tensors)
+        return tensors, metadata
+
+    def _decode(self, data: bytearray | msgspec.Raw, kind: Any) -> Any:
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except (ValueError, RecursionError):
+            raise self._invalid("its header is not what safetensors have") from None
+
+    def _checked(self, name: str, entry: _Entry, base: int, file_bytes: int) -> Tensor:
+        begin, end = entry.data_offsets
+        what = f"tensor {name[:80]!r}"
+        if len(name) > _MAX_NAME_CHARS:
+            raise self._invalid(f"the name of {what} is too long")
+        if not 0 <= begin <= end <= file_bytes - base:
+            raise self._invalid(f"{what} goes past the end of the file (truncated?)")
+        if len(entry.shape) > _MAX_DIMENSIONS or any(extent < 0 for extent in entry.shape):
+            raise self._invalid(f"{what} has an impossible shape")
+        width = _WIDTHS.get(entry.dtype)
+        if width is not None and math.prod(entry.shape) * width != end - begin:
+            raise self._invalid(f"the size of {what} does not match its shape")
+        return Tensor(entry.dtype, tuple(entry.shape), base + begin, end - begin)
+
+    def _check_overlaps(self, tensors: dict[str, Tensor]) -> None:
+        end = 0
+        for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
+            if tensor.size_bytes and tensor.offset < end:
+                raise self._invalid(f"tensor {name!r} overlaps another one")
+            end = max(end, tensor.offset + tensor.size_bytes)
+
+    def _pread(self, offset: int, length: int) -> bytearray:
+        """Exactly ``length`` bytes; the system gives at most 2 GiB at once."""
+        data = bytearray(length)
+        view = memoryview(data)
+        done = 0
+        while done < length:
+            count = os.preadv(self._descriptor, [view[done:]], offset + done)
+            if not count:
+                raise self._invalid("it ends too early")
+            done += count
+        return data
+
+    def _invalid(self, reason: str) -> BadRequest:
+        return BadRequest(f'invalid safetensors file "{self.name}": {reason}')
+
+
+def _widened(data: bytearray, dtype: str) -> Floats:
+    """Numbers of a type with a row in ``_NUMPY``, or BF16: the upper half of a 32-bit float."""
+    if dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32, copy=False)
