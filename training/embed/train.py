@@ -23,7 +23,7 @@ _PART = 128
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    steps: int = 1250
+    steps: int = 1000
     batch: int = 256
     peak_rate: float = 2e-3
     warm_up_steps: int = 100
