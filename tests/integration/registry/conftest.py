@@ -74,6 +74,10 @@ class Registry:
         self.put_manifest(name, data, media_type)
         return data
 
+    def manifest(self, name: str) -> bytes:
+        url = f"{self.url}/v2/{name}/manifests/latest"
+        return httpx.get(url, headers={"Accept": MANIFEST}).raise_for_status().content
+
     def put_manifest(self, name: str, data: bytes, media_type: str = MANIFEST) -> None:
         url = f"{self.url}/v2/{name}/manifests/latest"
         httpx.put(url, content=data, headers={"Content-Type": media_type}).raise_for_status()

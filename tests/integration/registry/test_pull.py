@@ -70,3 +70,36 @@ def test_a_model_that_does_not_exist_is_an_error_line(registry, start_server):
         {"status": "pulling manifest"},
         {"error": "pull model manifest: file does not exist"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "error"),
+    [
+        ({}, 400, "invalid model name"),
+        ({"model": ""}, 400, "invalid model name"),
+        ({"name": "a/b/c/d e"}, 400, "invalid model name"),
+        ({"model": "x:cloud"}, 403, "ollama cloud is disabled: remote model is unavailable"),
+        (
+            {"model": 3},
+            400,
+            "json: cannot unmarshal number into Go struct field PullRequest.model of type string",
+        ),
+    ],
+)
+def test_what_is_no_request_is_refused_before_the_stream(start_server, asked, status, error):
+    answer = httpx.post(f"{start_server().url}/api/pull", json=asked, timeout=DEADLINE_S)
+    assert (answer.status_code, answer.json()) == (status, {"error": error})
+    assert answer.headers["Content-Type"].startswith("application/json")
+
+
+def test_a_pulled_model_can_be_shown_and_deleted(registry, start_server, tiny_model):
+    registry.push("library/answers", tiny_model.read_bytes())
+    server = start_server()
+    name = f"{registry.host}/library/answers"
+    assert pull_lines(server, name)[-1] == {"status": "success"}
+    shown = httpx.post(f"{server.url}/api/show", json={"model": name}, timeout=DEADLINE_S).json()
+    assert shown["details"]["family"] == "llama"
+    assert httpx.request("DELETE", f"{server.url}/api/delete", json={"model": name}).is_success
+    blobs = Path(server.environment["OLLAMA_MODELS"]) / "blobs"
+    layers = json.loads(registry.manifest("library/answers"))["layers"]
+    assert not (blobs / layers[0]["digest"].replace(":", "-")).exists()
