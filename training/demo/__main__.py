@@ -41,7 +41,7 @@ def main() -> None:
         flush=True,
     )
     shape = Shape(vocabulary=len(words.tokens))
-    model = train(encoded, shape, seed=arguments.seed, watch=_Watcher(words))
+    model = train(encoded, shape, seed=arguments.seed, watch=_Watcher(words, arguments.out))
     export(model, words, arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size:,} bytes", flush=True)
     print(f"trained in {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
@@ -52,7 +52,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.demo", description=__doc__)
     parser.add_argument("out", type=Path, help="the GGUF file to write")
-    parser.add_argument("--examples", type=int, default=250_000, help="how many to train on")
+    parser.add_argument("--examples", type=int, default=185_000, help="how many to train on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-evaluation", dest="evaluate", action="store_false")
@@ -60,9 +60,12 @@ def _arguments() -> argparse.Namespace:
 
 
 class _Watcher:
-    """Prints, now and then, what share of held-out examples the model would get right."""
+    """Now and then writes the file as it is, and prints what share of held-out examples it would
+    get right.
+    """
 
-    def __init__(self, words: Vocabulary) -> None:
+    def __init__(self, words: Vocabulary, out: Path) -> None:
+        self._words, self._out = words, out
         encoder = words.encoder()
         rng = Random(3)
         self._suites = {
@@ -72,6 +75,7 @@ class _Watcher:
 
     def __call__(self, model: Llama, step: int) -> None:
         if step % _WATCH_EVERY == 0:
+            export(model, self._words, self._out)
             shares = (
                 f"{name.split(',')[0]} {accuracy(model, examples):.0%}"
                 for name, examples in self._suites.items()

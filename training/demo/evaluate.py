@@ -39,10 +39,13 @@ _TIMEOUT_S = 600
 
 
 class Suite(msgspec.Struct, frozen=True):
-    """Examples that none of the training examples equals, and what they show."""
+    """Examples that none of the training examples equals. A model of which less than the share
+    ``least`` is right is not the model that the package promises.
+    """
 
     name: str
     make: Callable[[Random], Example]
+    least: float
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -53,15 +56,15 @@ class Result(msgspec.Struct, frozen=True):
 
 
 SUITES = [
-    Suite("questions, new paraphrases", questions.make_paraphrase),
-    Suite("questions, new wordings", questions.make_wording),
-    Suite("unknown questions", lambda rng: unknown.make(rng, held_out=True)),
-    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True)),
-    Suite("memory, new names", lambda rng: memory.make(rng, held_out=True)),
-    Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True)),
-    Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True)),
-    Suite("stories, new beginnings", lambda rng: stories.make(rng, held_out=True)),
-    Suite("copying, new words", lambda rng: copying.make(rng, held_out=True)),
+    Suite("questions, new paraphrases", questions.make_paraphrase, 0.9),
+    Suite("questions, new wordings", questions.make_wording, 0.8),
+    Suite("unknown questions", lambda rng: unknown.make(rng, held_out=True), 0.8),
+    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True), 0.8),
+    Suite("memory, new names", lambda rng: memory.make(rng, held_out=True), 0.8),
+    Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True), 0.8),
+    Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True), 0.3),
+    Suite("stories, new beginnings", lambda rng: stories.make(rng, held_out=True), 0.9),
+    Suite("copying, new words", lambda rng: copying.make(rng, held_out=True), 0.8),
 ]
 
 

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.demo.batches import Batch, Encoded, batches, collate
+from training.demo.batches import Batch, Encoded, batches, collate, drills
+from training.demo.heads import look_back
 from training.demo.model import Llama, Shape
 
 _MATRIX_RATE = 0.02
 _OTHER_RATE = 2e-3
 _WARM_UP = 100
 _BATCHES_A_STEP = 2
+_DRILLS = 10_000
+"""Examples of pure copying; in the first steps every second batch has nothing else."""
 _REPORT_EVERY = 50
 
 
@@ -33,6 +36,7 @@ def train(
     """
     torch.manual_seed(seed)
     model = Llama(shape)
+    look_back(model)
     matrices = [weight for name, weight in model.named_parameters() if _is_matrix(name, weight)]
     others = [weight for name, weight in model.named_parameters() if not _is_matrix(name, weight)]
     optimizers = [
@@ -41,7 +45,7 @@ def train(
     ]
     loss_of = torch.compile(_loss, dynamic=False)
     rng = np.random.default_rng(seed)
-    groups = batches(corpus, seed)
+    groups = _groups(corpus, shape, seed)
     steps = len(groups) // _BATCHES_A_STEP
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
@@ -70,6 +74,14 @@ def train(
             losses.clear()
             watch(model, step + 1)
     return model
+
+
+def _groups(corpus: list[Encoded], shape: Shape, seed: int) -> list[list[Encoded]]:
+    """The batches in the order of training."""
+    examples = batches(corpus, seed)
+    exercises = batches(drills(shape.vocabulary, _DRILLS, seed), seed)
+    mixed = [group for pair in zip(exercises, examples, strict=False) for group in pair]
+    return mixed + examples[len(exercises) :]
 
 
 def accuracy(model: Llama, examples: Iterable[Encoded]) -> float:
