@@ -184,8 +184,9 @@ def target_of(model: Model) -> Target:
         digest=model.digest,
         engine=model.engine,
         path=model.path,
-        weights_bytes=facts.weights_bytes,
+        weights_bytes=facts.weights_bytes + model.adapter_bytes,
         cache_bytes_per_token=facts.cache_bytes_per_token,
         train_ctx=facts.train_ctx,
         details=msgspec.to_builtins(model.details),
+        adapters=model.adapters,
     )

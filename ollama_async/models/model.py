@@ -13,6 +13,7 @@ from ollama_async.api.counts import human_number
 from ollama_async.api.ollama import ModelDetails
 from ollama_async.conversation import Message
 from ollama_async.errors import BadRequest, LoadFailed, ServerError
+from ollama_async.models.adapter_fit import check_fit
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.facts import ModelFacts, facts_of
 from ollama_async.models.gguf import read_header
@@ -39,7 +40,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     ``size``: bytes of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or
     for the scripted engine the name in its file. ``template``: Go text, "" if there is none.
     ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``drafts``,
-    ``licenses``: paths (licenses are long, and rarely read). ``requires``: an Ollama release.
+    ``licenses``: paths (licenses are long, and rarely read). ``adapter_bytes``: of the adapters'
+    tensors. ``requires``: an Ollama release.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     facts: ModelFacts
     projectors: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
+    adapter_bytes: int = 0
     drafts: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
     renderer: str = ""
@@ -72,6 +75,7 @@ class FactsCache:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._facts: dict[str, ModelFacts] = {}
+        self._fitting: set[tuple[str, str]] = set()
 
     def facts(self, digest: str) -> ModelFacts:
         """:raises BadRequest: not a sound GGUF. :raises OSError: the blob cannot be read."""
@@ -82,6 +86,15 @@ class FactsCache:
                 self._facts.clear()
             self._facts[digest] = known
         return known
+
+    def check_adapter(self, adapter: str, base: str) -> None:
+        """:raises BadRequest: it cannot be applied to the base. :raises OSError: as above."""
+        if (adapter, base) not in self._fitting:
+            headers = (read_header(self._blobs.path(digest)) for digest in (adapter, base))
+            check_fit(*headers)
+            if len(self._fitting) >= _MOST_FACTS:
+                self._fitting.clear()
+            self._fitting.add((adapter, base))
 
 
 def read_model(name: ModelName, path: Path, blobs: Blobs, cache: FactsCache) -> Model:
@@ -136,6 +149,8 @@ class _Reader:
         blob_digest = weights[0].digest
         facts = self._cache.facts(blob_digest)
         adapters, projectors = self._layers("adapter"), self._layers("projector")
+        for adapter in adapters:
+            self._cache.check_adapter(adapter.digest, blob_digest)
         template = self._text("template", "prompt")
         return Model(
             name=self._name.short,
@@ -154,6 +169,7 @@ class _Reader:
             facts=facts,
             projectors=self._paths(projectors),
             adapters=self._paths(adapters),
+            adapter_bytes=sum(self._cache.facts(each.digest).weights_bytes for each in adapters),
             drafts=self._paths(self._layers("draft")),
             licenses=self._paths(self._layers("license")),
             renderer=config.renderer,

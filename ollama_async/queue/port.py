@@ -21,7 +21,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ``key`` tells models apart (the GGUF blob's digest, or ``scripted:NAME``): two names of the same
     weights share a worker. ``name`` is the display name of whoever asked last. ``digest`` is the
     manifest's sha256 (64 hex, no prefix). The sizes are what a memory estimate needs: bytes of the
-    file, KV bytes per token of context, train context in tokens (0 = unknown).
+    files, KV bytes per token of context, train context in tokens (0 = unknown). ``adapters``: paths
+    of what is applied to the weights.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes_per_token: int
     train_ctx: int
     details: dict[str, object]
+    adapters: tuple[str, ...] = ()
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):

@@ -96,6 +96,7 @@ def _plan(
     spec = LoadSpec(
         engine=target.engine,
         model=target.path,
+        adapters=target.adapters,
         num_ctx=num_ctx,
         slots=footprint.slots,
         threads=needs.num_thread or _threads(cores),

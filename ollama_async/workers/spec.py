@@ -13,7 +13,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
     ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and
-    quota leave. ``gpu_layers``: -1 = all that fit, 0 = none.
+    quota leave. ``gpu_layers``: -1 = all that fit, 0 = none. ``adapters``: paths of LoRA GGUFs, one
+    a line in the argv.
     """
 
     engine: str
@@ -27,6 +28,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     use_mmap: bool = True
     cache_type: str = "f16"
     flash_attention: str = "auto"
+    adapters: tuple[str, ...] = ()
 
     def to_argv(self) -> list[str]:
         """Options for ``python -P -m ollama_async.workers.child``; defaults are left out."""
@@ -44,7 +46,11 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
         :raises msgspec.ValidationError: an option is unknown, missing or of the wrong type.
         """
-        plain = {name.replace("-", "_"): value for name, value in options.items()}
+        plain: dict[str, object] = {
+            name.replace("-", "_"): value for name, value in options.items()
+        }
+        if "adapters" in options:
+            plain["adapters"] = options["adapters"].split("\n")
         return msgspec.convert(plain, cls, strict=False)
 
 
@@ -58,4 +64,4 @@ _DEFAULTS = {
 def _word(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return "\n".join(value) if isinstance(value, tuple) else str(value)

@@ -17,6 +17,7 @@ from ollama_async.gateway.asking import (
 )
 from ollama_async.gateway.finding import Finder
 from ollama_async.models.catalog import Catalog
+from ollama_async.models.facts import ModelFacts
 
 STORED = [Message(role="user", content="q"), Message(role="assistant", content="a")]
 
@@ -96,6 +97,13 @@ def test_a_target_is_what_the_queue_needs_to_know(model):
     target = target_of(model)
     assert (target.key, target.name, target.engine) == ("scripted:m", "m:latest", "scripted")
     assert target.details["format"] == "scripted"
+
+
+def test_an_adapter_takes_memory_with_its_model(model):
+    facts = ModelFacts(weights_bytes=100)
+    adapted = msgspec.structs.replace(model, facts=facts, adapters=("/a",), adapter_bytes=7)
+    target = target_of(adapted)
+    assert (target.weights_bytes, target.adapters) == (107, ("/a",))
 
 
 async def test_a_go_template_is_warned_of_once(model, caplog):

@@ -105,6 +105,24 @@ def tiny(**metadata: Any) -> GgufBuilder:
     return builder.tensor("output_norm.weight", [32], size=128)
 
 
+def tiny_with_output(**metadata: Any) -> GgufBuilder:
+    """The same with a matrix that an adapter can change."""
+    return tiny(**metadata).tensor("output.weight", [32, 2], size=256)
+
+
+def tiny_adapter() -> GgufBuilder:
+    """Of rank 1, for :func:`tiny_with_output`."""
+    builder = GgufBuilder().text("general.type", "adapter").text("adapter.type", "lora")
+    builder.tensor("output.weight.lora_a", [32, 1], size=128)
+    return builder.tensor("output.weight.lora_b", [1, 2], size=8)
+
+
+@pytest.fixture(scope="session")
+def adapted() -> tuple[bytes, bytes]:
+    """A model, and an adapter for it."""
+    return tiny_with_output().build(), tiny_adapter().build()
+
+
 @pytest.fixture(scope="session")
 def gguf() -> type[GgufBuilder]:
     return GgufBuilder

@@ -166,13 +166,13 @@ def test_without_any_template_the_default_is_shown(store: Store, tiny: str) -> N
 
 
 def test_a_projector_and_an_adapter_are_shown(
-    store: Store, tiny: str, gguf: Any, upload: Callable[[bytes], str]
+    store: Store, adapted: tuple[bytes, bytes], gguf: Any, upload: Callable[[bytes], str]
 ) -> None:
     projector = upload(
         gguf("clip").text("general.name", "eye").number("clip.vision.block_count", "u32", 1).build()
     )
-    adapter = upload(gguf().text("general.type", "adapter").build())
-    model = made(store, files={"p.gguf": projector, "t.gguf": tiny}, adapters={"a.gguf": adapter})
+    base, adapter = map(upload, adapted)
+    model = made(store, files={"p.gguf": projector, "t.gguf": base}, adapters={"a.gguf": adapter})
     answer = shown(model)
     assert answer.projector_info == {
         "clip.vision.block_count": 1,

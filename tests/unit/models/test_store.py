@@ -176,17 +176,18 @@ def test_a_new_spelling_keeps_the_old_one(store: Store, tiny: str) -> None:
 
 
 def test_adapters_and_projectors_are_found_by_their_headers(
-    store: Store, tiny: str, gguf: Any, upload: Callable[[bytes], str]
+    store: Store, adapted: tuple[bytes, bytes], gguf: Any, upload: Callable[[bytes], str]
 ) -> None:
     projector = upload(gguf("clip").build())
-    adapter = upload(gguf().text("general.type", "adapter").build())
-    made(store, model="m", files={"p.gguf": projector, "tiny": tiny}, adapters={"a.gguf": adapter})
+    base, adapter = map(upload, adapted)
+    made(store, model="m", files={"p.gguf": projector, "base": base}, adapters={"a.gguf": adapter})
     model = store.find("m")
-    assert model.blob_digest == tiny
+    assert model.blob_digest == base
     assert model.projectors == (str(store.blob_path(projector)),)
     assert model.adapters == (str(store.blob_path(adapter)),)
+    assert model.adapter_bytes == 128 + 8
     assert "vision" in model.capabilities
-    assert model.key == f"{tiny}+{adapter}+{projector}"
+    assert model.key == f"{base}+{adapter}+{projector}"
 
 
 @pytest.mark.parametrize(

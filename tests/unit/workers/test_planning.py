@@ -27,11 +27,11 @@ TARGET = Target(
 )
 
 
-def plans(needs=Needs(), *, cores=2, gpus=(), train_ctx=32_768, **variables):  # noqa: B008  # frozen
+def plans(needs=Needs(), *, target=TARGET, cores=2, gpus=(), train_ctx=32_768, **variables):  # noqa: B008  # frozen
     machine = Machine(
         Host(cores=cores, memory_bytes=32 * GIB, available_bytes=16 * GIB), tuple(gpus)
     )
-    target = msgspec.structs.replace(TARGET, train_ctx=train_ctx)
+    target = msgspec.structs.replace(target, train_ctx=train_ctx)
     return planner(Settings.from_environ(variables), lambda: machine, {"LANG": "C"})(target, needs)
 
 
@@ -42,6 +42,13 @@ def test_a_machine_without_gpus_has_one_plan():
     assert (plan.num_ctx, plan.slots, plan.spec.gpu_layers) == (4096, 21, 0)
     assert plan.environ == {"LANG": "C", "CUDA_VISIBLE_DEVICES": ""}
     assert (plan.spec.num_ctx, plan.spec.slots, plan.spec.model) == (4096, 21, "/m.gguf")
+
+
+def test_an_adapter_is_loaded_with_its_model():
+    adapted = msgspec.structs.replace(TARGET, adapters=("/lora.gguf",))
+    (plan,) = plans(target=adapted)
+
+    assert plan.spec.adapters == ("/lora.gguf",)
 
 
 def test_a_gpu_is_tried_first_and_pinned_by_its_uuid():

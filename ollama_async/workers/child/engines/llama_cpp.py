@@ -21,7 +21,12 @@ from ollama_async.workers.child.engines.llama_grouping import (
     CPU_COST,
     slots_to_bridge,
 )
-from ollama_async.workers.child.engines.llama_loading import open_context, open_model
+from ollama_async.workers.child.engines.llama_loading import (
+    apply_adapters,
+    open_adapters,
+    open_context,
+    open_model,
+)
 from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
 from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
@@ -49,10 +54,12 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
     journal = Journal()
     model = open_model(spec, progress, journal, safe=safe)
     try:
+        adapters = open_adapters(spec, model, journal)
         context = open_context(spec, model, journal)
     except BaseException:
         lib.llama_model_free(model)
         raise
+    apply_adapters(context, adapters)
     return LlamaCpp(spec, model, context, journal)
 
 
@@ -198,7 +205,7 @@ class LlamaCpp:
             slots=spec.slots,
             num_ctx=spec.num_ctx,
             vocab_size=self._vocabulary.size,
-            weights_bytes=lib.llama_model_size(model),
+            weights_bytes=lib.llama_model_size(model) + journal.bytes_of("LoRA"),
             cache_bytes=journal.bytes_of("KV", "RS"),
             compute_bytes=journal.bytes_of("compute", "output"),
             device_bytes=journal.device_bytes(),

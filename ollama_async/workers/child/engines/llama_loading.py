@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import Any
 
@@ -63,6 +64,30 @@ def open_model(spec: LoadSpec, progress: Progress, journal: Journal, *, safe: bo
         lib.llama_model_free(model)
         raise LoadFailed("unable to load model: only decoder models can be served")
     return model
+
+
+def open_adapters(spec: LoadSpec, model: Any, journal: Journal) -> list[Any]:
+    """Read what is to be applied to the weights; the model frees it. Before any context is made,
+    whose graph is measured with the adapters in it.
+
+    :raises LoadFailed: with the library's reason.
+    """
+    adapters = []
+    for path in spec.adapters:
+        adapter = lib.llama_adapter_lora_init(model, os.fsencode(path))
+        if not adapter:
+            reason = journal.reason() or "the library gave no reason"
+            raise LoadFailed(f"unable to load adapter: {reason}")
+        adapters.append(adapter)
+    return adapters
+
+
+def apply_adapters(context: Any, adapters: list[Any]) -> None:
+    """All of them, each in its full strength."""
+    count = len(adapters)
+    pointers = (lib.llama_adapter_lora_p_ctypes * count)(*adapters)
+    scales = (ctypes.c_float * count)(*[1.0] * count)
+    lib.llama_set_adapters_lora(context, pointers, count, scales)
 
 
 def open_context(spec: LoadSpec, model: Any, journal: Journal) -> Any:

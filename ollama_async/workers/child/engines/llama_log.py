@@ -16,7 +16,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
-_BUFFER = re.compile(r"^\w+: +(\S+) +(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
+_BUFFER = re.compile(r"^\w+: +(\S+) +(model|LoRA|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 _PROCESSOR = ("CPU", "AMX")  # AMX: main memory, laid out for the tile unit of Intel's processors
 _ORIGIN = re.compile(r"^\w+: ")
 

@@ -1,0 +1,34 @@
+"""What to load is said in an argv, and understood from it."""
+
+import msgspec
+import pytest
+
+from ollama_async.workers.child.attach import read_options
+from ollama_async.workers.spec import LoadSpec
+
+PLAIN = LoadSpec(engine="llama_cpp", model="/models/m.gguf", num_ctx=256, slots=2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_mmap": False, "gpu_layers": -1, "cache_type": "q8_0"},
+        {"adapters": ("/models/a b:c.gguf",)},
+        {"adapters": ("/models/a.gguf", "/models/b.gguf")},
+    ],
+)
+def test_an_argv_says_all_of_it(changes):
+    spec = msgspec.structs.replace(PLAIN, **changes)
+    assert LoadSpec.from_options(read_options(spec.to_argv())) == spec
+
+
+def test_what_is_usual_is_not_said():
+    assert "--adapters" not in PLAIN.to_argv()
+
+
+def test_options_that_are_no_spec():
+    with pytest.raises(msgspec.ValidationError):
+        LoadSpec.from_options({"engine": "llama_cpp"})
+    with pytest.raises(msgspec.ValidationError):
+        LoadSpec.from_options({**read_options(PLAIN.to_argv()), "num-ctx": "many"})
