@@ -1,0 +1,157 @@
+"""The JSON files of a model directory, read with limits, and values in them that are checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ollama_async.errors import BadRequest
+
+Files = Mapping[str, Path]
+"""Name in the directory, with "/", to where the content lies."""
+
+_LIMIT_BYTES = 128 << 20  # the largest tokenizer.json known has 33 MB
+_MAX_COUNT = (1 << 31) - 1
+_REQUIRED: Any = object()
+
+
+def read_text(files: Files, name: str, limit_bytes: int = _LIMIT_BYTES) -> str | None:
+    """The text of a file, or None if there is none of that name.
+
+    :raises BadRequest: it is over the limit or not UTF-8.
+    :raises OSError: it cannot be read.
+    """
+    data = read_bytes(files, name, limit_bytes)
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f'"{name}" is not UTF-8') from None
+
+
+def read_bytes(files: Files, name: str, limit_bytes: int = _LIMIT_BYTES) -> bytes | None:
+    """As :func:`read_text`, but the bytes."""
+    if name not in files:
+        return None
+    with files[name].open("rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise BadRequest(f'"{name}" is larger than {limit_bytes} bytes')
+    return data
+
+
+def read_document(files: Files, name: str) -> Document | None:
+    """A JSON object, or None if there is no file of that name.
+
+    :raises BadRequest: it is something else than one JSON object.
+    """
+    value = read_json(files, name)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise BadRequest(f'"{name}" is not a JSON object')
+    return Document(name, value)
+
+
+def read_json(files: Files, name: str) -> Any:
+    """Any JSON value, or None if there is no file of that name."""
+    data = read_bytes(files, name)
+    if data is None:
+        return None
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        raise BadRequest(f'"{name}" is not valid JSON') from None
+
+
+class Document:
+    """A JSON object whose values are asked for by name and type; ``null`` is as good as absent.
+
+    Every method raises BadRequest, naming the file and the value, for a value that is not what was
+    asked for, and for one that is absent where no default is given.
+    """
+
+    def __init__(self, where: str, values: Mapping[str, Any]) -> None:
+        self.where = where
+        self.values = {name: value for name, value in values.items() if value is not None}
+
+    def over(self, defaults: Mapping[str, Any]) -> Document:
+        """The same with values for what is absent."""
+        return Document(self.where, {**defaults, **self.values})
+
+    def count(self, name: str, default: int = _REQUIRED) -> int:
+        """A whole number from 1 on."""
+        value = self._get(name, default)
+        if type(value) is not int or not 1 <= value <= _MAX_COUNT:
+            raise self._wrong(name, "a positive number")
+        return value
+
+    def index(self, name: str) -> int | None:
+        """A whole number from 0 on, or None."""
+        value = self.values.get(name)
+        if value is not None and (type(value) is not int or not 0 <= value <= _MAX_COUNT):
+            raise self._wrong(name, "a number from 0 on")
+        return value
+
+    def number(self, name: str, default: float = _REQUIRED) -> float:
+        """A finite number."""
+        value = self._get(name, default)
+        if not _is_number(value):
+            raise self._wrong(name, "a number")
+        return float(value)
+
+    def numbers(self, name: str) -> list[float]:
+        values = self._get(name, _REQUIRED)
+        if not isinstance(values, list) or not all(map(_is_number, values)):
+            raise self._wrong(name, "a list of numbers")
+        return [float(value) for value in values]
+
+    def flag(self, name: str, default: bool = _REQUIRED) -> bool:
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def text(self, name: str, default: str = _REQUIRED) -> str:
+        value = self._get(name, default)
+        if not isinstance(value, str):
+            raise self._wrong(name, "a text")
+        return value
+
+    def items(self, name: str, default: list[Any] = _REQUIRED) -> list[Any]:
+        value = self._get(name, default)
+        if not isinstance(value, list):
+            raise self._wrong(name, "a list")
+        return value
+
+    def section(self, name: str) -> Document | None:
+        """An object within, or None."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object")
+        return Document(f"{self.where}: {name}", value)
+
+    def sections(self, name: str) -> list[Document]:
+        """A list of objects, empty if it is absent."""
+        values = self.items(name, [])
+        if not all(isinstance(value, dict) for value in values):
+            raise self._wrong(name, "a list of objects")
+        return [Document(f"{self.where}: {name}", value) for value in values]
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self.values.get(name, default)
+        if value is _REQUIRED:
+            raise BadRequest(f'{self.where} has no "{name}"')
+        return value
+
+    def _wrong(self, name: str, wanted: str) -> BadRequest:
+        return BadRequest(f'{self.where}: "{name}" is not {wanted}')
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float} and math.isfinite(value) and abs(value) < 1e38

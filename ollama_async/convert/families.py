@@ -1,0 +1,270 @@
+"""The kinds of networks that are converted: one row of :data:`FAMILIES` each.
+
+A row says what llama.cpp calls the family, what its GGUF says about the network, and how rows of
+its tensors change. Names of tensors are translated by the ``gguf`` package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ollama_async.convert import rope
+from ollama_async.convert.documents import Document
+from ollama_async.convert.safetensors import Floats
+from ollama_async.errors import BadRequest
+
+Fields = dict[str, Any]
+Change = Callable[[Floats, int], Floats]
+"""Rows of a tensor (a multiple of the head's dimensions, or all) and these dimensions → rows."""
+
+
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """``architecture``: llama.cpp's name. ``fields``: keys below it, from a configuration.
+
+    ``changes``: how tensors change whose name ends so. ``unused``: prefixes of tensors that
+    llama.cpp does not want. ``prefixes``: what stands before the names that the ``gguf`` package
+    knows, and what should. ``defaults``: what a configuration may leave out.
+    """
+
+    architecture: str
+    fields: Callable[[Document], Fields]
+    changes: Mapping[str, Change] = {}
+    unused: tuple[str, ...] = ()
+    prefixes: Mapping[str, str] = {}
+    defaults: Mapping[str, Any] = {}
+    is_embedding: bool = False
+
+
+def family_of(config: Document) -> tuple[Family, Document]:
+    """The family of a ``config.json``, and the part of it that describes the language model.
+
+    :raises BadRequest: nobody has written a row for it.
+    """
+    names = [name for name in config.items("architectures", []) if isinstance(name, str)]
+    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    if family is None:
+        known = ", ".join(sorted(FAMILIES))
+        what = ", ".join(names)[:200] or "no architecture"
+        raise BadRequest(f"{config.where} says {what}; what can be converted are {known}")
+    inner = config.section("text_config")
+    if inner is not None:
+        config = inner.over({name: config.values.get(name) for name in _SHARED})
+    return family, config.over(family.defaults)
+
+
+def head_dimensions(config: Document) -> int:
+    """:raises BadRequest: heads that do not divide the width."""
+    if "head_dim" in config.values:
+        return config.count("head_dim")
+    width, heads = config.count("hidden_size"), config.count("num_attention_heads")
+    if width % heads:
+        raise BadRequest(f"{config.where}: the heads do not divide the width")
+    return width // heads
+
+
+def rope_dimensions(config: Document) -> int:
+    """How many of a head's dimensions turn with the position."""
+    parameters = config.section("rope_parameters") or config
+    share = parameters.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+    return max(2, int(share * head_dimensions(config)))
+
+
+# ----------------------------------------------------------------- what the file says
+
+
+def _network(config: Document) -> Fields:
+    heads = config.count("num_attention_heads")
+    return {
+        "context_length": config.count("max_position_embeddings"),
+        "embedding_length": config.count("hidden_size"),
+        "block_count": config.count("num_hidden_layers"),
+        "feed_forward_length": config.count("intermediate_size"),
+        "attention.head_count": heads,
+        "attention.head_count_kv": config.count("num_key_value_heads", heads),
+    }
+
+
+def _decoder(config: Document) -> Fields:
+    head = head_dimensions(config)
+    return {
+        **_network(config),
+        "attention.key_length": head,
+        "attention.value_length": head,
+        "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps"),
+        **rope.fields(config, rope_dimensions(config)),
+    }
+
+
+def _gemma2(config: Document) -> Fields:
+    _check_attention_scale(config, largest=46)
+    return {
+        **_decoder(config),
+        "attention.sliding_window": config.count("sliding_window"),
+        "attn_logit_softcapping": config.number("attn_logit_softcapping"),
+        "final_logit_softcapping": config.number("final_logit_softcapping"),
+    }
+
+
+def _gemma3(config: Document) -> Fields:
+    _check_attention_scale(config, largest=62)
+    _check_pattern(config)
+    return {
+        **_decoder(config),
+        "attention.sliding_window": config.count("sliding_window"),
+        "rope.freq_base_swa": rope.local_base(config),
+    }
+
+
+def _phi3(config: Document) -> Fields:
+    # llama.cpp takes the absence of the window for a file that is too old; 0 means none.
+    window = config.count("sliding_window") if "sliding_window" in config.values else 0
+    original = config.count(
+        "original_max_position_embeddings", config.count("max_position_embeddings")
+    )
+    return {
+        "rope.scaling.original_context_length": original,
+        **_decoder(config),
+        "attention.sliding_window": window,
+    }
+
+
+def _bert(config: Document) -> Fields:
+    if config.text("position_embedding_type", "absolute") != "absolute":
+        raise BadRequest(f"{config.where}: positions are not embedded the usual way")
+    if config.text("hidden_act", "gelu") != "gelu":
+        raise BadRequest(f"{config.where}: an activation that llama.cpp does not use, only gelu")
+    return {
+        **_network(config),
+        "attention.layer_norm_epsilon": config.number("layer_norm_eps"),
+        "attention.causal": False,
+    }
+
+
+def _check_attention_scale(config: Document, largest: int) -> None:
+    """llama.cpp scales by the head's dimensions, or by width over heads in the largest model of a
+    family, which it knows by the number of layers.
+    """
+    scale: float = head_dimensions(config)
+    if config.count("num_hidden_layers") == largest:
+        scale = config.count("hidden_size") / config.count("num_attention_heads")
+    if config.number("query_pre_attn_scalar") != scale:
+        raise BadRequest(f"{config.where}: attention is scaled in a way that llama.cpp does not")
+
+
+def _check_pattern(config: Document) -> None:
+    """llama.cpp has it that every sixth layer sees everything."""
+    usual = [
+        "full_attention" if layer % 6 == 5 else "sliding_attention"
+        for layer in range(config.count("num_hidden_layers"))
+    ]
+    if config.items("layer_types", usual) != usual or config.count("sliding_window_pattern") != 6:
+        raise BadRequest(f"{config.where}: every sixth layer must be the one without a window")
+
+
+# ----------------------------------------------------------------- how tensors change
+
+
+def interleaved(rows: Floats, head: int) -> Floats:
+    """Pairs of dimensions that turn together: published as halves of a head, wanted side by side.
+
+    :raises BadRequest: the rows are not whole heads.
+    """
+    if head % 2 or rows.shape[0] % head:
+        raise BadRequest(f"a tensor has {rows.shape[0]} rows, which are not heads of {head}")
+    halves = rows.reshape(-1, 2, head // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def plus_one(rows: Floats, head: int) -> Floats:
+    """Gemma's norms are published as the difference from one."""
+    del head
+    return rows + 1
+
+
+_ROTATED = {
+    f"self_attn.{name}_proj.{part}": interleaved for name in "qk" for part in ("weight", "bias")
+}
+_NORMS = {"norm.weight": plus_one}
+_NOT_TEXT = (
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+)
+_SHARED = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+"""What a configuration of several networks says about the language model outside of its part."""
+
+_GEMMA2 = {
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "sliding_window": 4096,
+    "query_pre_attn_scalar": 256,
+    "head_dim": 256,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+}
+_GEMMA3 = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-6,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "sliding_window_pattern": 6,
+    "rope_theta": 1_000_000.0,
+}
+_BERT = {"layer_norm_eps": 1e-12, "max_position_embeddings": 512}
+
+_LLAMA = Family(
+    architecture="llama",
+    fields=_decoder,
+    changes=_ROTATED,
+    defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
+)
+_QWEN = {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768}
+_GEMMA3_TEXT = Family(
+    architecture="gemma3",
+    fields=_gemma3,
+    changes=_NORMS,
+    unused=("lm_head.", "language_model.lm_head.", *_NOT_TEXT),
+    prefixes={"language_model.model.": "model.", "model.language_model.": "model."},
+    defaults=_GEMMA3,
+)
+_BERT_FAMILY = Family(
+    architecture="bert",
+    fields=_bert,
+    unused=("pooler.", "cls.", "embeddings.position_ids"),
+    prefixes={"bert.": ""},
+    defaults=_BERT,
+    is_embedding=True,
+)
+
+FAMILIES = {
+    "LlamaForCausalLM": _LLAMA,
+    "MistralForCausalLM": _LLAMA,
+    "Qwen2ForCausalLM": Family(architecture="qwen2", fields=_decoder, defaults=_QWEN),
+    "Qwen3ForCausalLM": Family(
+        architecture="qwen3", fields=_decoder, defaults={**_QWEN, "head_dim": 128}
+    ),
+    "Gemma2ForCausalLM": Family(
+        architecture="gemma2",
+        fields=_gemma2,
+        changes=_NORMS,
+        unused=("lm_head.",),
+        defaults=_GEMMA2,
+    ),
+    "Gemma3ForCausalLM": _GEMMA3_TEXT,
+    "Gemma3ForConditionalGeneration": _GEMMA3_TEXT,
+    "Phi3ForCausalLM": Family(
+        architecture="phi3",
+        fields=_phi3,
+        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+    ),
+    "BertModel": _BERT_FAMILY,
+    "BertForMaskedLM": _BERT_FAMILY,
+}
+"""By what ``config.json`` calls the architecture."""

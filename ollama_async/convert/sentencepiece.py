@@ -1,0 +1,104 @@
+"""``tokenizer.model``: the vocabulary of SentencePiece, of which three kinds of values are needed.
+
+::
+
+    message ModelProto    1: SentencePiece (repeated)   2: TrainerSpec   3: NormalizerSpec
+    message SentencePiece 1: text   2: score float   3: type (GGUF has the same numbers)
+    message TrainerSpec   3: model_type (1 unigram, 2 BPE)
+    message NormalizerSpec 3: add_dummy_prefix bool
+
+Protocol buffers are (key varint, value) pairs, key = number << 3 | kind; kinds are 0 varint,
+1 eight bytes, 2 length and bytes, 5 four bytes. What is not named above is passed over.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from ollama_async.convert.vocabulary import MAX_TOKENS, NORMAL, Token, Vocabulary
+from ollama_async.errors import BadRequest
+
+Value = int | bytes
+_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
+_FLOAT = struct.Struct("<f")
+_PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
+_BPE = 2
+_MAX_VARINT_BYTES = 10
+
+
+def read_sentencepiece(data: bytes) -> Vocabulary:
+    """:raises BadRequest: it is no SentencePiece model, or of the kind without merges."""
+    vocabulary = Vocabulary(model="llama", tokens={})
+    model_type, prefix = 1, True
+    for number, value in _pairs(data):
+        if number == _PIECE:
+            if len(vocabulary.tokens) == MAX_TOKENS:
+                raise _invalid("too many tokens")
+            vocabulary.tokens[len(vocabulary.tokens)] = _token(_message(value))
+        elif number == _TRAINER:
+            model_type = _last_number(_message(value), 3, model_type)
+        elif number == _NORMALIZER:
+            prefix = bool(_last_number(_message(value), 3, prefix))
+    if not vocabulary.tokens:
+        raise _invalid("it has no tokens")
+    if model_type != _BPE:
+        raise BadRequest("tokenizer.model is not made of merges (BPE); other kinds do not convert")
+    vocabulary.extra = {"pre": "default", "add_space_prefix": prefix}
+    return vocabulary
+
+
+def _token(data: bytes) -> Token:
+    token = Token("", NORMAL)
+    for number, value in _pairs(data):
+        if number == 1:
+            token.text = _message(value).decode(errors="replace")
+        elif number == 2 and isinstance(value, bytes) and len(value) == 4:
+            token.score = _FLOAT.unpack(value)[0]
+        elif number == 3 and isinstance(value, int) and 1 <= value <= 6:
+            token.kind = value
+    return token
+
+
+def _message(value: Value) -> bytes:
+    if not isinstance(value, bytes):
+        raise _invalid("a number stands where a text belongs")
+    return value
+
+
+def _last_number(data: bytes, wanted: int, default: int) -> int:
+    found = [value for number, value in _pairs(data) if number == wanted]
+    return next((value for value in reversed(found) if isinstance(value, int)), default)
+
+
+def _pairs(data: bytes) -> Iterator[tuple[int, Value]]:
+    """Number and value of each field: a varint as a number, everything else as bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == _VARINT:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        length = {_EIGHT: 8, _FOUR: 4}.get(kind)
+        if kind == _BYTES:
+            length, at = _varint(data, at)
+        if length is None or length > len(data) - at:
+            raise _invalid("a field goes past the end of the file")
+        yield key >> 3, data[at : at + length]
+        at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at ``at``, seven bits in each byte, the lowest first; and where it ends."""
+    number = 0
+    for count, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):
+        number |= (byte & 0x7F) << 7 * count
+        if byte < 0x80:
+            return number, at + count + 1
+    raise _invalid("a number goes past the end of the file")
+
+
+def _invalid(reason: str) -> BadRequest:
+    return BadRequest(f"tokenizer.model is not what SentencePiece writes: {reason}")
