@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from training.demo.example import Example
 from training.demo.render import answer_text, prompt_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer  # only training needs that package
 
 LENGTHS = (64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 2048)
 """Rows are padded to one of these, so that every batch has one of eleven shapes to compile for."""

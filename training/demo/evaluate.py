@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from random import Random
 
@@ -137,7 +138,8 @@ async def _ask(
         "options": {"temperature": 0, "num_ctx": 2048, "num_predict": _ANSWER_TOKENS},
     }
     async with turn, session.post("/api/generate", json=request) as answer:
-        answer.raise_for_status()
+        if answer.status != HTTPStatus.OK:
+            raise RuntimeError(await answer.text())
         text = (await answer.json())["response"]
     thinking, content = split_thinking(text)
     return Result(suite.name, example, text, is_right(example, thinking, content))

@@ -1,0 +1,86 @@
+"""What the demo model learns from a batch, and that nothing of an answer is lost on the way."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.demo.batches import (
+    LENGTHS,
+    PROMPT_WEIGHT,
+    TOKENS,
+    Encoded,
+    batches,
+    collate,
+    drills,
+    row_length,
+)
+
+ROWS = st.lists(
+    st.integers(2, 200).flatmap(
+        lambda length: st.builds(
+            Encoded,
+            st.just(np.arange(1, length + 1, dtype=np.uint16)),
+            st.integers(max(1, length - 20), length - 1),
+        )
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(ROWS)
+def test_each_answer_token_is_learned_from_the_token_before_it(rows):
+    batch = collate(rows, np.random.default_rng(0))
+    length = batch.ids.shape[1]
+    learned = {
+        (position // length, position % length): target
+        for position, target, weight in zip(
+            batch.positions, batch.targets, batch.weights, strict=True
+        )
+        if weight == 1
+    }
+    wanted = {
+        (number, at - 1): row.ids[at]
+        for number, row in enumerate(rows)
+        for at in range(row.prompt, len(row.ids))
+    }
+    assert learned == wanted
+
+
+@given(ROWS)
+def test_padding_is_never_learned(rows):
+    batch = collate(rows, np.random.default_rng(0))
+    length = batch.ids.shape[1]
+    for position, weight in zip(batch.positions, batch.weights, strict=True):
+        row, at = rows[position // length], position % length
+        if at >= len(row.ids) - 1:
+            assert weight == 0
+        else:
+            assert weight == (1 if at >= row.prompt - 1 else np.float32(PROMPT_WEIGHT))
+
+
+def test_a_batch_is_full_and_of_one_length():
+    rng = np.random.default_rng(1)
+    corpus = [Encoded(np.zeros(size, np.uint16), 1) for size in rng.integers(2, 500, size=2000)]
+    groups = batches(corpus, seed=1)
+    assert groups
+    for group in groups:
+        lengths = {row_length(len(row.ids)) for row in group}
+        assert len(lengths) == 1
+        assert TOKENS <= len(group) * lengths.pop() < TOKENS + LENGTHS[-1]
+    left = len(corpus) - sum(map(len, groups))
+    assert 0 <= left < sum(TOKENS // length + 1 for length in LENGTHS)
+
+
+def test_a_row_has_the_shortest_length_that_holds_it():
+    assert [row_length(tokens) for tokens in (1, 64, 65, 2048)] == [64, 64, 96, 2048]
+    with pytest.raises(StopIteration):
+        row_length(2049)
+
+
+def test_a_drill_is_the_same_tokens_in_another_order():
+    for drill in drills(100, 50, seed=3):
+        pieces, again = drill.ids[: drill.prompt], drill.ids[drill.prompt :]
+        assert sorted(pieces) == sorted(again)
+        assert drill.prompt_weight == 0
