@@ -1,0 +1,294 @@
+"""A LoRA adapter as PEFT saves it, made into a GGUF file for one base model.
+
+PEFT's files are ``adapter_config.json`` and ``adapter_model.safetensors``. For every module that
+was trained, with weights W (out, in), the latter holds A (rank, in) and B (out, rank); the model
+then computes with W + s·B·A. For the table of embeddings it holds A (rank, tokens) and
+B (width, rank), where s·(B·A) transposed is what is added.
+
+llama.cpp's file has the same matrices as ``NAME.lora_a`` and ``NAME.lora_b``, NAME being that of
+the weights in the base's GGUF, and one number alpha: it takes s = alpha / rank. A of the embeddings
+is stored transposed. Where a conversion reorders the rows of weights (queries and keys of Llama),
+it reorders those of B.
+
+What cannot be expressed like that is refused by name; an adapter is never applied in part.
+
+https://huggingface.co/docs/peft/developer_guides/checkpoint describes PEFT's files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import msgspec
+import numpy as np
+
+from ollama_async.convert.documents import Files, read_bytes
+from ollama_async.convert.families import FAMILIES, Family
+from ollama_async.convert.network import Kind, OutTensor
+from ollama_async.convert.safetensors import Floats, Safetensors
+from ollama_async.convert.writing import write
+from ollama_async.errors import BadRequest
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+
+# Limits on what the files may ask of us. Real ones: ranks up to 256, 256 000 tokens, 126 layers.
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_ELEMENTS = 1 << 27  # of one matrix, which is held in memory
+_MAX_LAYERS = 512  # llama.cpp's own
+_LARGEST = 1e6  # rank and alpha; llama.cpp takes an alpha that rounds to 0 for none
+
+_UNSUPPORTED = (
+    "use_dora",
+    "use_qalora",
+    "lora_bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "fan_in_fan_out",
+    "alora_invocation_tokens",
+    "arrow_config",
+)
+"""Of a config: each changes what the matrices mean, or adds weights that are none."""
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+"""Ways of initializing that also change the base's weights, and a GGUF of the base lacks that."""
+
+_MATRIX = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
+_EMBEDDINGS = "token_embd"
+_FAMILIES = {family.architecture: family for family in FAMILIES.values() if not family.is_embedding}
+
+_Reordering = Callable[[Floats], Floats]
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conversion needs to know of the base; ``head``: dimensions of one."""
+
+    architecture: str
+    layers: int
+    head: int
+
+
+class _Config(msgspec.Struct):
+    """The part of PEFT's config that is a number, or a number by module."""
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool | None = False
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+
+    @property
+    def alpha(self) -> float:
+        """GGUF's: the strength of the modules that no pattern names."""
+        return self._strength(self.lora_alpha, self.r)
+
+    def rank(self, module: str) -> int:
+        return int(_matching(self.rank_pattern, module, self.r))
+
+    def strength(self, module: str) -> float:
+        """The scale of the module's matrices times their rank."""
+        alpha = _matching(self.alpha_pattern, module, self.lora_alpha)
+        return self._strength(alpha, self.rank(module))
+
+    def _strength(self, alpha: float, rank: int) -> float:
+        return alpha * math.sqrt(rank) if self.use_rslora else alpha
+
+
+class _Module(msgspec.Struct):
+    """What was trained: ``name`` in PEFT's config, and the names of its matrices in the file."""
+
+    name: str
+    is_embedding: bool
+    a: str = ""
+    b: str = ""
+
+
+def convert_adapter(files: Files, base: Base, out: Path) -> Iterator[tuple[int, int]]:
+    """Make the GGUF at ``out``; yields bytes done and in all, after each matrix.
+
+    ``files``: :data:`CONFIG_NAME` and :data:`WEIGHTS_NAME` to where the content lies. One matrix is
+    in memory at a time. Whether the base has such tensors, of that shape, is for who reads the
+    result to check. Otherwise as :func:`~ollama_async.convert.model.convert_model`.
+
+    :raises BadRequest: the files are broken, or use what cannot be converted; the text names it.
+    :raises OSError: a file cannot be read, or ``out`` not be written.
+    """
+    config = _read_config(files)
+    with Safetensors(files[WEIGHTS_NAME], WEIGHTS_NAME) as weights:
+        fields = {
+            "general.type": "adapter",
+            "adapter.type": "lora",
+            "adapter.lora.alpha": config.alpha,
+        }
+        tensors = list(_tensors(weights, config, base))
+        yield from write(out, base.architecture, fields, tensors)
+
+
+# ----------------------------------------------------------------- PEFT's config
+
+
+def _read_config(files: Files) -> _Config:
+    """:raises BadRequest: it is none, or asks for what cannot be converted."""
+    data = read_bytes(files, CONFIG_NAME, _MAX_CONFIG_BYTES) or b""
+    try:
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+        _refuse_unsupported(fields)
+        config = msgspec.json.decode(data, type=_Config)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f'"{CONFIG_NAME}" cannot be read: {error}') from None
+    patterns = (config.rank_pattern, config.alpha_pattern)
+    numbers = (number for pattern in patterns if pattern for number in pattern.values())
+    for number in (config.r, config.lora_alpha, *numbers):
+        if not 1 / _LARGEST <= number <= _LARGEST:
+            what = f"{_short(number)} is no sensible rank or alpha"
+            raise BadRequest(f'"{CONFIG_NAME}" cannot be read: {what}')
+    return config
+
+
+def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
+    kind = fields.get("peft_type") or "LORA"
+    if kind != "LORA":
+        raise BadRequest(f"adapters of the type {_short(kind)} are not supported, only 'LORA'")
+    wrong = [name for name in _UNSUPPORTED if fields.get(name)]
+    if fields.get("bias") not in (None, "none"):  # a list cannot be hashed
+        wrong.append("bias")
+    if str(fields.get("init_lora_weights")).startswith(_CHANGES_BASE):
+        wrong.append("init_lora_weights")
+    if wrong:
+        asked = ", ".join(f"{name} = {_short(fields[name])}" for name in wrong)
+        raise BadRequest(f"this adapter cannot be converted: {CONFIG_NAME} has {asked}")
+
+
+def _matching(pattern: Mapping[str, float] | None, module: str, default: float) -> float:
+    """The first entry that names the module or its last parts, as PEFT finds it.
+
+    :raises BadRequest: PEFT would read the entry as an expression; those of strangers are not run.
+    """
+    for key, value in (pattern or {}).items():
+        name = key.removeprefix("^")
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise BadRequest(f"{CONFIG_NAME} has the pattern {_short(key)}, which is not supported")
+        if module == name or (name == key and module.endswith(f".{name}")):
+            return value
+    return default
+
+
+# ----------------------------------------------------------------- its matrices
+
+
+def _tensors(weights: Safetensors, config: _Config, base: Base) -> Iterator[OutTensor]:
+    family = _FAMILIES.get(base.architecture)
+    if family is None:
+        known = ", ".join(_FAMILIES)
+        raise BadRequest(
+            f"adapters for {_short(base.architecture)} models cannot be converted, "
+            f"only those for {known}; others can be given as GGUF files"
+        )
+    if not 0 < base.layers <= _MAX_LAYERS or base.head <= 0:
+        raise BadRequest(f"the base model has {base.layers} layers with heads of {base.head}")
+    known_names = gguf.get_tensor_name_map(
+        next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == base.architecture),
+        base.layers,
+    )
+    targets: set[str] = set()
+    for module in _modules(weights):
+        target = known_names.get_name(_published_name(family, module.name))
+        if target is None or module.is_embedding != (target == _EMBEDDINGS):
+            raise BadRequest(
+                f"the adapter changes {_short(module.name)}, "
+                f"which the base model ({base.architecture}) does not have"
+            )
+        if target in targets:
+            raise BadRequest(f"the adapter changes {target!r} twice")
+        targets.add(target)
+        yield from _pair(weights, config, module, target, _reordering(family, base, module))
+
+
+def _modules(weights: Safetensors) -> list[_Module]:
+    """:raises BadRequest: a tensor is no matrix of a LoRA, or one of a pair is missing."""
+    modules: dict[str, _Module] = {}
+    for tensor in weights.tensors:
+        match = _MATRIX.fullmatch(tensor)
+        if match is None:
+            raise BadRequest(
+                f"this adapter cannot be converted: {_short(tensor)} is no matrix of a LoRA"
+            )
+        path, embedding, letter = match.groups()
+        name = path.removeprefix("base_model.model.")
+        module = modules.setdefault(path, _Module(name, is_embedding=bool(embedding)))
+        field = letter.lower()
+        if getattr(module, field) or module.is_embedding != bool(embedding):
+            raise BadRequest(f"the adapter has several matrices {letter} for {_short(name)}")
+        setattr(module, field, tensor)
+    for module in modules.values():
+        if not module.a or not module.b:
+            missing = "B" if module.a else "A"
+            raise BadRequest(f"the adapter has no matrix {missing} for {_short(module.name)}")
+    if not modules:
+        raise BadRequest("the adapter is empty")
+    return list(modules.values())
+
+
+def _published_name(family: Family, module: str) -> str:
+    for old, new in family.prefixes.items():
+        if module.startswith(old):
+            return new + module.removeprefix(old)
+    return module
+
+
+def _pair(
+    weights: Safetensors, config: _Config, module: _Module, target: str, reorder: _Reordering
+) -> Iterator[OutTensor]:
+    """Both matrices of a module. A pattern's own alpha goes into B, since the file has only one."""
+    a, b = weights.tensors[module.a], weights.tensors[module.b]
+    rank = config.rank(module.name)
+    for tensor in (a, b):
+        if len(tensor.shape) != 2 or not 0 < math.prod(tensor.shape) <= _MAX_ELEMENTS:
+            raise BadRequest(f"the matrices of {_short(module.name)} have an impossible shape")
+    if not a.shape[0] == b.shape[1] == rank:
+        raise BadRequest(
+            f"the matrices of {_short(module.name)} have the ranks {a.shape[0]} and {b.shape[1]}, "
+            f"but {CONFIG_NAME} says {rank}"
+        )
+    factor = np.float32(config.strength(module.name) / config.alpha)
+
+    def read_a() -> Iterator[Floats]:
+        matrix = weights.read(module.a)
+        yield np.ascontiguousarray(matrix.T) if module.is_embedding else matrix
+
+    def read_b() -> Iterator[Floats]:
+        yield reorder(weights.read(module.b) * factor)
+
+    shape = a.shape[::-1] if module.is_embedding else a.shape
+    yield OutTensor(f"{target}.weight.lora_a", shape, _kind(a.dtype), read_a)
+    yield OutTensor(f"{target}.weight.lora_b", b.shape, _kind(b.dtype), read_b)
+
+
+def _kind(dtype: str) -> Kind:
+    """The published type, if it is a small one."""
+    return "F16" if dtype == "F16" else "BF16" if dtype == "BF16" else "F32"
+
+
+def _reordering(family: Family, base: Base, module: _Module) -> _Reordering:
+    """What a conversion of the base did to the rows of these weights."""
+    name = f"{module.name}.weight"
+    changes = [change for ending, change in family.changes.items() if name.endswith(ending)]
+
+    def reorder(rows: Floats) -> Floats:
+        for change in changes:
+            rows = change(rows, base.head)
+        return rows
+
+    return reorder
+
+
+def _short(value: object) -> str:
+    """For messages: what strangers write can be long."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}…"
