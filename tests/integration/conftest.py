@@ -137,6 +137,26 @@ def start_server(tmp_path: Path, engine_cache: Path) -> Iterator[Callable[..., R
 
     Their store has no models unless ``offers_shipped``: then a new one gets those of the package.
     """
+    with _servers(tmp_path, engine_cache) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def demo_server(
+    tmp_path_factory: pytest.TempPathFactory, engine_cache: Path
+) -> Iterator[RunningServer]:
+    """A server for all tests of a module, with the model ``demo`` loaded."""
+    with _servers(tmp_path_factory.mktemp("demo"), engine_cache) as start:
+        server = start(offers_shipped=True, OLLAMA_KEEP_ALIVE="-1")
+        loading = {"model": "demo"}
+        httpx.post(
+            f"{server.url}/api/generate", json=loading, timeout=LONG_WAIT_S
+        ).raise_for_status()
+        yield server
+
+
+@contextlib.contextmanager
+def _servers(folder: Path, engine_cache: Path) -> Iterator[Callable[..., RunningServer]]:
     servers: list[RunningServer] = []
 
     def start(
@@ -145,19 +165,19 @@ def start_server(tmp_path: Path, engine_cache: Path) -> Iterator[Callable[..., R
         number = len(servers)
         environment = {
             **{name: value for name, value in os.environ.items() if "OLLAMA" not in name},
-            "HOME": str(tmp_path),
+            "HOME": str(folder),
             "OLLAMA_HOST": "127.0.0.1:0",
-            "OLLAMA_MODELS": str(tmp_path / "models"),
+            "OLLAMA_MODELS": str(folder / "models"),
             "OLLAMA_ASYNC_CACHE": str(engine_cache),
             **variables,
         }
         if scripts is not None:
-            path = tmp_path / f"scripts-{number}.json"
+            path = folder / f"scripts-{number}.json"
             path.write_text(json.dumps(scripts))
             environment["OLLAMA_ASYNC_SCRIPTS"] = str(path)
         if not offers_shipped:
             _remember_shipped(Path(environment["OLLAMA_MODELS"]))
-        server = RunningServer(environment, tmp_path / f"server-{number}.log")
+        server = RunningServer(environment, folder / f"server-{number}.log")
         servers.append(server)
         return server
 
