@@ -14,7 +14,11 @@ from ollama_async.errors import BadRequest
 Files = Mapping[str, Path]
 """Name in the directory, with "/", to where the content lies."""
 
-_LIMIT_BYTES = 128 << 20  # the largest tokenizer.json known has 33 MB
+# What is decoded takes up to twenty times its size in memory. The largest tokenizer.json known has
+# 33 MB, the largest of the other files 10 MB.
+_TOKENIZER = "tokenizer.json"
+_TOKENIZER_LIMIT_BYTES = 48 << 20
+_LIMIT_BYTES = 16 << 20
 _MAX_COUNT = (1 << 31) - 1
 _REQUIRED: Any = object()
 
@@ -58,7 +62,7 @@ def read_document(files: Files, name: str) -> Document | None:
 
 def read_json(files: Files, name: str) -> Any:
     """Any JSON value, or None if there is no file of that name."""
-    data = read_bytes(files, name)
+    data = read_bytes(files, name, _TOKENIZER_LIMIT_BYTES if name == _TOKENIZER else _LIMIT_BYTES)
     if data is None:
         return None
     try:

@@ -28,6 +28,7 @@ ALLOWED = [
     ("prompts", "hallway", "conversations in, text out"),
     ("prompts", "api", "tools and thinking are described in the wire language"),
     ("convert", "hallway", "errors"),
+    ("models", "convert", "what is uploaded as safetensors becomes GGUF"),
     ("models", "hallway", "names, settings, errors"),
     ("models", "api", "a manifest's parameters are API options"),
     ("models", "prompts", "a template is parsed when it is stored; it is never run there"),
