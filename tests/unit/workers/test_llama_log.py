@@ -1,10 +1,10 @@
-"""Which of the library's buffers count as memory of an accelerator."""
+"""What is made of the library's log: sizes of buffers, and warnings."""
 
 import pytest
 
 from ollama_async.workers.child.engines.llama_log import Journal
 
-INFO = 2
+INFO, WARN = 2, 3
 
 
 @pytest.mark.engine
@@ -26,3 +26,11 @@ def test_a_buffer_is_on_an_accelerator_or_in_memory(buffer, on_device):
     journal.write(INFO, line.encode())
     assert journal.bytes_of("model") == 16 * 1024 * 1024
     assert journal.device_bytes() == (16 * 1024 * 1024 if on_device else 0)
+
+
+@pytest.mark.engine
+def test_warnings_are_passed_on_but_not_what_is_usual(capsys):
+    journal = Journal()
+    journal.write(WARN, b"llama_x: lora for 'blk.0.attn_q.weight' cannot use buft 'AMX'\n")
+    journal.write(WARN, b"llama_x: something is odd\n")
+    assert capsys.readouterr().err == "llama_x: something is odd\n"

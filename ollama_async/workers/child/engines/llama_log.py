@@ -18,6 +18,7 @@ import llama_cpp.llama_cpp as lib
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
 _BUFFER = re.compile(r"^\w+: +(\S+) +(model|LoRA|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 _PROCESSOR = ("CPU", "AMX")  # AMX: main memory, laid out for the tile unit of Intel's processors
+_USUAL = "cannot use buft"  # of each tensor of an adapter, where weights are laid out anew
 _ORIGIN = re.compile(r"^\w+: ")
 
 
@@ -52,7 +53,7 @@ class Journal:
         if level != _CONTINUED:
             self._level = level
         text = raw.decode(errors="replace")
-        if self._level >= _WARN:
+        if self._level >= _WARN and _USUAL not in text:
             sys.stderr.write(text)
         line = text.strip()
         if self._level == _ERROR and line:
