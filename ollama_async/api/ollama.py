@@ -110,10 +110,11 @@ class PullRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """``files`` and ``adapters`` map a relative file name to a digest.
+    """``files``, ``adapters`` and ``draft_files`` map a relative file name to a digest.
 
     ``files`` None and empty differ (``{}`` is an ``unknown type``). ``license`` is a string or a
-    list of strings, unchecked.
+    list of strings, unchecked. ``modelfile`` is a Modelfile's text and ``path`` the place of one on
+    the server, as old clients send them; they count if there is neither ``from`` nor ``files``.
     """
 
     model: str = ""
@@ -136,6 +137,8 @@ class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     parser: str = ""
     requires: str = ""
     info: dict[str, Any] | None = None
+    modelfile: str = ""
+    path: str = ""
 
     @property
     def is_streaming(self) -> bool:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ollama_async.api.model_folder import files_in
 from ollama_async.api.modelfile import Modelfile, parse
 from ollama_async.cli import upload
 from ollama_async.cli.client import Client, CommandFailed
@@ -18,6 +19,9 @@ from ollama_async.cli.progress import Progress
 from ollama_async.names import ModelName
 
 _TEXTS = ("template", "system", "renderer", "parser")
+
+_Files = dict[str, Path]
+"""By the name that the server is to know them by."""
 
 
 def create(client: Client, arguments: argparse.Namespace) -> int:
@@ -37,7 +41,7 @@ def create(client: Client, arguments: argparse.Namespace) -> int:
     try:
         progress.step("gathering model components")
         files = _send_files(client, modelfile, folder, progress)
-        upload.create(client, {"model": name, **values, **files}, progress)
+        upload.create(client, {"model": name, **values, **files, **_levels(arguments)}, progress)
     finally:
         progress.end()
     return 0
@@ -70,20 +74,26 @@ def _values(modelfile: Modelfile) -> dict[str, Any]:
     return {field: value for field, value in values.items() if value}
 
 
+def _levels(arguments: argparse.Namespace) -> dict[str, str]:
+    """What to quantize to; the server knows which levels there are."""
+    levels = {"quantize": arguments.quantize, "draft_quantize": arguments.draft_quantize}
+    return {field: level for field, level in levels.items() if level}
+
+
 def _send_files(
     client: Client, modelfile: Modelfile, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """The fields ``from``, ``files``, ``adapters`` and ``draft_files``; the files are sent."""
     fields: dict[str, Any] = {}
-    paths: list[Path] = []
+    weights: list[_Files] = []
     for value in modelfile.values("from"):
         found = _files_at(value, folder)
         if found:
-            paths += found
+            weights.append(found)
         else:
             fields["from"] = value
     for field, chosen in (
-        ("files", paths),
+        ("files", weights),
         ("adapters", _required(modelfile.values("adapter"), folder)),
         ("draft_files", _required(modelfile.values("draft"), folder)),
     ):
@@ -95,7 +105,7 @@ def _send_files(
     return fields
 
 
-def _files_at(value: str, folder: Path) -> list[Path]:
+def _files_at(value: str, folder: Path) -> _Files:
     """The files that ``value`` means; none if it is the name of a model.
 
     :raises CommandFailed: it can only be a path, and nothing is there.
@@ -103,37 +113,31 @@ def _files_at(value: str, folder: Path) -> list[Path]:
     try:
         path = folder / Path(value).expanduser()
         if path.is_file():
-            return [path]
+            return {path.name: path}
         if path.is_dir():
-            return _files_in(path)
+            return files_in(path)
     except (OSError, RuntimeError, ValueError) as reason:  # no home, a NUL, a name too long
         raise CommandFailed(f"{value}: {reason}") from None
     if value.startswith(("/", "./", "../", "~")):
         raise CommandFailed(f"{value}: no such file")
-    return []
+    return {}
 
 
-def _files_in(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.gguf"))
-    if not files:
-        raise CommandFailed(f"{path}: no GGUF files found")
-    return files
-
-
-def _required(values: list[str], folder: Path) -> list[Path]:
-    paths: list[Path] = []
+def _required(values: list[str], folder: Path) -> list[_Files]:
+    required: list[_Files] = []
     for value in values:
         found = _files_at(value, folder)
         if not found:
             raise CommandFailed(f"{value}: no such file")
-        paths += found
-    return paths
+        required.append(found)
+    return required
 
 
-def _distinct(paths: list[Path]) -> dict[str, Path]:
-    """Paths by file name; a name that comes twice gets a number in front."""
-    named: dict[str, Path] = {}
-    for index, path in enumerate(paths):
-        name = path.name if path.name not in named else f"{index}-{path.name}"
-        named[name] = path
-    return named
+def _distinct(chosen: list[_Files]) -> _Files:
+    """All of them together; a name that comes twice gets a number in front."""
+    together: _Files = {}
+    for files in chosen:
+        for name, path in files.items():
+            free = name if name not in together else f"{len(together)}-{name}"
+            together[free] = path
+    return together

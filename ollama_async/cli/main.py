@@ -277,6 +277,15 @@ def _create_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-f", "--file", default="Modelfile", help='the Modelfile (default "Modelfile"; -: stdin)'
     )
+    parser.add_argument(
+        "-q",
+        "--quantize",
+        metavar="LEVEL",
+        help="quantize the model to this level (such as q4_K_M)",
+    )
+    parser.add_argument(
+        "--draft-quantize", metavar="LEVEL", help="quantize the draft model to this level"
+    )
 
 
 def _create(client: Client, arguments: argparse.Namespace) -> int:

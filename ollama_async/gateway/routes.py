@@ -7,7 +7,16 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from ollama_async.gateway.handlers import blobs, chat, generate, models, pull, server, show
+from ollama_async.gateway.handlers import (
+    blobs,
+    chat,
+    create,
+    generate,
+    models,
+    pull,
+    server,
+    show,
+)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -29,7 +38,7 @@ ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/api/blobs/{digest}", blobs.exists),
     Route("POST", "/api/blobs/{digest}", blobs.upload),
     Route("POST", "/api/pull", pull.pull),
-    Route("POST", "/api/create", models.create),
+    Route("POST", "/api/create", create.create),
     Route("POST", "/api/show", show.show_model),
     Route("POST", "/api/copy", models.copy),
     Route("DELETE", "/api/delete", models.delete),

@@ -24,8 +24,9 @@ class Arrivals:
         self._keeps_unused = keeps_unused
 
     def size(self, digest: str) -> int | None:
-        """Of a blob that is in the store; None if it is not."""
+        """Of a blob that is in the store, and not to be pruned now; None if it is not."""
         try:
+            self._shelf.blobs.touch(digest)
             return self._shelf.blobs.size(digest)
         except OSError:
             return None

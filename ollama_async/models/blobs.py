@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from ollama_async.errors import BadRequest
@@ -63,6 +65,18 @@ class Blobs:
             file.write(data)
             file.publish(digest.replace(":", "-"))
         return digest, True
+
+    def adopt(self, file: NewFile, digest: str) -> None:
+        """Publish ``file``, whose digest this is, unless the blob is there. :raises OSError:"""
+        if not self.has(digest):
+            file.publish(digest.replace(":", "-"))
+
+    def touch(self, digest: str) -> bool:
+        """Whether the blob is there. If so, no pruning takes it for the next day."""
+        path = self.path(digest)
+        with suppress(OSError):  # a store of another user's; then they prune it
+            os.utime(path)
+        return path.is_file()
 
     def remove(self, digest: str) -> None:
         """A blob that is not there is no error. :raises OSError: it cannot be removed."""

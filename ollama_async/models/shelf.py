@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ollama_async.errors import BadRequest
@@ -17,8 +20,12 @@ from ollama_async.models.storage import TEMPORARY_PREFIX, locked, read_bounded, 
 
 _log = logging.getLogger(__name__)
 
-PRUNE_AGE_S = 3600.0
-"""What is younger may belong to an import that is under way, here or in another process."""
+PRUNE_AGE_S = 86400.0
+"""What is younger may belong to an import that is under way, here or in another process: who counts
+on a blob touches it first."""
+
+MOST_REWRITES = 2
+"""Models that are quantized at a time. Each takes all cores that nobody else wants."""
 
 
 class Shelf:
@@ -29,6 +36,17 @@ class Shelf:
         self.blobs = Blobs(root)
         self.manifests = Manifests(root)
         self.facts = FactsCache(self.blobs)
+        self._rewrites = threading.BoundedSemaphore(MOST_REWRITES)
+
+    @contextmanager
+    def rewriting(self) -> Iterator[bool]:
+        """Be one of the :data:`MOST_REWRITES`; False: there are so many already."""
+        is_free = self._rewrites.acquire(blocking=False)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._rewrites.release()
 
     def manifest(self, path: str) -> Manifest | None:
         """The manifest at ``path``; None if it is missing or cannot be understood."""
@@ -59,7 +77,7 @@ class Shelf:
                 self.blobs.remove(digest)
 
     def prune(self) -> int:
-        """Remove blobs that no model needs and what killed writers have left, if an hour old.
+        """Remove blobs that no model needs and what killed writers have left, if a day old.
 
         Downloads that can be gone on with are kept for :data:`.partial.KEEP_S`.
 

@@ -89,6 +89,16 @@ class NewFile:
         self._descriptor, path = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX)
         self._path: Path | None = Path(path)
 
+    @property
+    def path(self) -> Path:
+        """Where it is meanwhile, for who writes it under its name."""
+        assert self._path is not None, "published, or gone"
+        return self._path
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to ``count`` bytes of what is written."""
+        return os.pread(self._descriptor, count, offset)
+
     def write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:

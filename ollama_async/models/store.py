@@ -125,15 +125,20 @@ class Store:
         """Give a model a second name; see :func:`.copy.copy`."""
         copy(self._shelf, source, destination, keeps_unused=self._keeps_unused)
 
-    def create(self, request: CreateRequest) -> Iterator[Status]:
+    def create(self, request: CreateRequest, *, reads_files: bool = False) -> Iterator[Status]:
         """Check, then do the work as the statuses are drawn; see :func:`.create.create`."""
-        return create(self._shelf, request, keeps_unused=self._keeps_unused)
+        return create(
+            self._shelf, request, keeps_unused=self._keeps_unused, reads_files=reads_files
+        )
 
     # ----------------------------------------------------------------- blobs
 
     def has_blob(self, digest: str) -> bool:
-        """One or a few ``stat``. :raises BadRequest: ``invalid digest format``."""
-        return self._shelf.blobs.has(parse_digest(digest))
+        """Also keeps it from being pruned for a day: whoever asks is about to use it.
+
+        One or a few ``stat``. :raises BadRequest: ``invalid digest format``.
+        """
+        return self._shelf.blobs.touch(parse_digest(digest))
 
     def blob_path(self, digest: str) -> Path:
         """Where the blob is, or would be. :raises BadRequest: ``invalid digest format``."""
@@ -152,7 +157,7 @@ class Store:
         return Arrivals(self._shelf, keeps_unused=self._keeps_unused)
 
     def prune(self) -> int:
-        """Remove what no model needs and is an hour old; see :meth:`.shelf.Shelf.prune`."""
+        """Remove what no model needs and is a day old; see :meth:`.shelf.Shelf.prune`."""
         return 0 if self._keeps_unused else self._shelf.prune()
 
     # ----------------------------------------------------------------- inside

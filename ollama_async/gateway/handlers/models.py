@@ -1,4 +1,4 @@
-"""The store over HTTP: list, create, copy, delete."""
+"""The store over HTTP: list, copy, delete."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.server import json_response
 from ollama_async.gateway.in_thread import CHANGES
-from ollama_async.gateway.progress import send_progress
-from ollama_async.in_thread import drawn_in_thread, in_thread
+from ollama_async.in_thread import in_thread
 from ollama_async.models.model import Model
 
 
@@ -40,15 +39,6 @@ async def copy(request: web.Request) -> web.Response:
     threads = request.app[CHANGES]
     await in_thread(store.copy, asked.source, asked.destination, threads=threads)
     return web.Response()
-
-
-async def create(request: web.Request) -> web.StreamResponse:
-    """A stream of statuses, or the last one alone."""
-    store = request.app[DEPENDENCIES].catalog.store
-    asked = await read_json(request, ollama.CreateRequest)
-    threads = request.app[CHANGES]
-    steps = drawn_in_thread(await in_thread(store.create, asked, threads=threads), threads)
-    return await send_progress(request, steps, is_streamed=asked.is_streaming)
 
 
 def _row(model: Model) -> ollama.ListModelResponse:

@@ -199,6 +199,38 @@ def test_create_from_a_model_sends_its_name(fake, tmp_path):
     assert fake.bodies("/api/create") == [{"model": "mine", "from": "llama3:8b"}]
 
 
+def test_create_says_what_to_quantize_to(fake, tmp_path):
+    fake.answers["POST", "/api/create"] = (200, [{"status": "success"}])
+    words = modelfile(tmp_path, "FROM llama3:8b\n")
+    assert main([*words, "-q", "q4_K_M", "--draft-quantize", "q8_0"]) == 0
+    assert fake.bodies("/api/create") == [
+        {"model": "mine", "from": "llama3:8b", "quantize": "q4_K_M", "draft_quantize": "q8_0"}
+    ]
+
+
+def test_create_shows_how_far_quantizing_is(fake, tmp_path, capsys):
+    step = {"status": "quantizing F16 model to Q4_0", "digest": "0" * 19, "total": 200}
+    updates = [step | {"completed": done} for done in (0, 100, 200)]
+    fake.answers["POST", "/api/create"] = (200, [*updates, {"status": "success"}])
+    assert main([*modelfile(tmp_path, "FROM m\n"), "-q", "q4_0"]) == 0
+    assert capsys.readouterr().err.endswith("quantizing F16 model to Q4_0\nsuccess\n")
+
+
+def test_create_sends_a_checkpoint_with_the_names_in_its_folder(fake, tmp_path):
+    names = ["model.safetensors", "1_Pooling/config.json", "config.json", "tokenizer.model"]
+    files = {}
+    for name in names:
+        path = tmp_path / "hf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+        files[name] = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+        fake.answers["HEAD", f"/api/blobs/{files[name]}"] = (200, b"")
+    (tmp_path / "hf" / "pytorch_model.bin").touch()
+    fake.answers["POST", "/api/create"] = (200, [{"status": "success"}])
+    assert main(modelfile(tmp_path, "FROM hf\n")) == 0
+    assert fake.bodies("/api/create")[0]["files"] == files
+
+
 def test_create_takes_the_ggufs_of_a_folder_and_keeps_equal_names_apart(fake, tmp_path):
     digests = []
     for part in ("a", "b"):
@@ -220,6 +252,7 @@ def test_create_takes_the_ggufs_of_a_folder_and_keeps_equal_names_apart(fake, tm
         ("FROM m\nPARAMETER nope 1\n", "unknown parameter 'nope'"),
         ("FROM m\nPARAMETER top_k abc\n", "invalid int value [abc]"),
         ("FROM m\nADAPTER nowhere\n", "nowhere: no such file"),
+        ("FROM ./\n", "./: no Modelfile or safetensors files found"),
         ("FROM m\n", "the server ended before the model was complete"),
     ],
 )

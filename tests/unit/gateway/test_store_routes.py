@@ -9,12 +9,15 @@ import json
 import math
 import threading
 
+import psutil
 import pytest
 
 from ollama_async.gateway import body
+from ollama_async.models import rewrite
 from ollama_async.queue.port import LoadedModel, Target
 
 DEADLINE_S = 10.0
+LEVELS_TEXT = "unsupported quantization type Q4_K_XL - supported types are F32, F16, BF16, Q8_0"
 
 
 def digest_of(data: bytes) -> str:
@@ -146,13 +149,14 @@ async def test_create_without_streaming_is_the_last_status(session, url, uploade
         ({}, 400, "neither 'from' or 'files' was specified"),
         ({"model": "a b", "from": "m"}, 400, "invalid model name"),
         ({"files": {}}, 400, "unknown type"),
-        ({"from": "nosuch"}, 404, "model 'nosuch' not found"),
+        ({"from": "x", "quantize": "q4_k_xl"}, 400, LEVELS_TEXT),
     ],
 )
 async def test_create_refuses_before_it_begins(session, url, stream, fields, status, text):
     asked = {"model": "mine", "stream": stream} | fields
     async with session.post(f"{url}/api/create", json=asked) as response:
-        assert (response.status, await response.json()) == (status, {"error": text})
+        assert response.status == status
+        assert (await response.json())["error"].startswith(text)
 
 
 async def test_an_error_during_create_is_the_streams_last_line(session, url):
@@ -171,7 +175,8 @@ async def test_an_error_during_create_is_the_streams_last_line(session, url):
 async def test_a_client_that_leaves_create_ends_it(url, store, monkeypatch):
     started, release, closed = threading.Event(), threading.Event(), threading.Event()
 
-    def steps(_request):
+    def steps(_request, *, reads_files):
+        assert not reads_files
         try:
             yield {"status": "one"}
             started.set()
@@ -195,6 +200,70 @@ async def test_a_client_that_leaves_create_ends_it(url, store, monkeypatch):
     release.set()
 
     await until(closed.is_set)
+
+
+async def create(session, url, fields, headers=None):
+    """Status, and the last line."""
+    async with session.post(f"{url}/api/create", json=fields, headers=headers) as response:
+        return response.status, json.loads((await response.read()).splitlines()[-1])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_create_understands_what_old_clients_say(session, url, uploaded, store, stream):
+    asked = {"name": "old", "modelfile": f"FROM @{uploaded}\nSYSTEM be brief", "stream": stream}
+    assert await create(session, url, asked) == (200, {"status": "success"})
+    assert store.find("old").system == "be brief"
+
+
+async def test_only_our_own_user_has_the_server_read_files(session, url, tmp_path, tiny_model):
+    (tmp_path / "Modelfile").write_text(f"FROM {tiny_model}\n")
+    asked = {"name": "m", "path": str(tmp_path / "Modelfile")}
+    assert await create(session, url, asked) == (200, {"status": "success"})
+    for header in ({"Origin": "http://localhost"}, {"X-Forwarded-For": "127.0.0.1"}):
+        status, answer = await create(session, url, asked, header)
+        assert status == 403
+        assert "a program of the server's own user" in answer["error"]
+
+
+async def test_a_base_that_is_missing_is_pulled(session, url):
+    """From nowhere: what is asked is a port that nobody listens on."""
+    asked = {"model": "m", "from": "127.0.0.1:9/x/nosuch"}
+    async with session.post(f"{url}/api/create", json=asked) as response:
+        lines = [json.loads(line) for line in (await response.read()).splitlines()]
+    assert lines[0] == {"status": "pulling manifest"}
+    assert lines[-1]["error"].startswith("pull model manifest: ")
+    status, answer = await create(session, url, asked | {"stream": False})
+    assert (status, answer) == (500, lines[-1])
+
+
+async def test_a_base_of_the_package_needs_no_pull(session, url, store):
+    async with session.post(
+        f"{url}/api/create", json={"model": "m", "from": "demo-embed", "system": "x"}
+    ) as response:
+        lines = [json.loads(line) for line in (await response.read()).splitlines()]
+    assert [line for line in lines if line == {"status": "success"}] == [lines[-1]]
+    assert store.find("m").details.parent_model == "demo-embed:latest"
+
+
+async def test_a_client_that_leaves_ends_quantizing(url, uploaded, store, tmp_path, monkeypatch):
+    program = "import os, sys; open(sys.argv[4] + '.pid', 'w').write(f'{os.getpid()}'); "
+    (tmp_path / "played.py").write_text(f"{program} print('tensor a', flush=True); os.read(0, 1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(rewrite, "MODULE", "played")
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    asked = json.dumps({"model": "m", "files": {"x.gguf": uploaded}, "quantize": "q8_0"})
+    head = f"POST /api/create HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(asked)}\r\n\r\n"
+    writer.write((head + asked).encode())
+    await reader.readuntil(b"quantizing F32 model to Q8_0")
+    await until(lambda: list(store.root.rglob("*.pid")))
+    (note,) = store.root.rglob("*.pid")
+    await until(note.read_text)
+
+    writer.transport.abort()
+
+    await until(lambda: not psutil.pid_exists(int(note.read_text())))
+    await until(lambda: leftovers(store) == [note.name, f"sha256-{uploaded[7:]}"])
 
 
 async def test_delete_removes_a_model_once(session, url, uploaded):

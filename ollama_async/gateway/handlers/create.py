@@ -1,0 +1,62 @@
+"""Making models out of models and files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from ollama_async.api import ollama
+from ollama_async.gateway.body import read_json
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.handlers.pull import PULLS
+from ollama_async.gateway.in_thread import CHANGES
+from ollama_async.gateway.progress import send_progress
+from ollama_async.gateway.same_user import is_same_user
+from ollama_async.in_thread import drawn_in_thread, in_thread
+from ollama_async.models.create import BaseMissing
+
+Status = dict[str, Any]
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """A stream of statuses, or the last one alone. A client that leaves ends the work."""
+    asked = await read_json(request, ollama.CreateRequest)
+    names_files = bool(asked.modelfile or asked.path)
+    reads_files = names_files and await asyncio.to_thread(is_same_user, request)
+    steps = _steps(request.app, asked, reads_files=reads_files)
+    return await send_progress(request, steps, is_streamed=asked.is_streaming)
+
+
+async def _steps(
+    application: web.Application, asked: ollama.CreateRequest, *, reads_files: bool
+) -> AsyncGenerator[Status, None]:
+    """The statuses of the work, which is done as they are drawn. A base that is missing is pulled.
+
+    :raises ServerError: as ``Store.create`` and ``Pulls.follow``.
+    """
+    store, threads = application[DEPENDENCIES].catalog.store, application[CHANGES]
+
+    begin = partial(store.create, asked, reads_files=reads_files)
+    try:
+        work = await in_thread(begin, threads=threads)
+    except BaseMissing as missing:
+        async with aclosing(_pulled(application, missing.name)) as statuses:
+            async for status in statuses:
+                yield status
+        work = await in_thread(begin, threads=threads)
+    async with aclosing(drawn_in_thread(work, threads)) as statuses:
+        async for status in statuses:
+            yield status
+
+
+async def _pulled(application: web.Application, name: str) -> AsyncGenerator[Status, None]:
+    """What pulling says on the way; its success is not ours."""
+    async with aclosing(application[PULLS].follow(name, is_insecure=False)) as statuses:
+        async for status in statuses:
+            if status != {"status": "success"}:
+                yield status

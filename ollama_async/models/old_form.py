@@ -1,0 +1,176 @@
+"""``create`` as old clients ask for it: with the text of a Modelfile, or its place on the server.
+
+A Modelfile's ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload (``@sha256:…``), a blob of
+this very store (as ``show`` prints it), or a file or folder on the server's disk. The last are for
+who could read them without us: see ``reads_files``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from ollama_async.api.model_folder import files_in
+from ollama_async.api.modelfile import Modelfile, parse
+from ollama_async.api.ollama import CreateRequest, Message
+from ollama_async.errors import BadRequest, Forbidden
+from ollama_async.models.blobs import parse_digest
+from ollama_async.models.shelf import Shelf
+from ollama_async.models.storage import read_bounded
+
+MODELFILE_LIMIT_BYTES = 8 << 20
+
+Source = str | Path
+"""The digest of an upload, or a file on this machine."""
+_PATH_MARKS = ("/", "./", "../", "~")
+_NOT_YOURS = (
+    "files on the server may only be named by a program of the server's own user on the same"
+    " machine; upload the file and say @sha256:DIGEST instead"
+)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request in today's form, with files by name. ``files`` None: it names none."""
+
+    request: CreateRequest
+    files: dict[str, Source] | None
+    adapters: dict[str, Source]
+    drafts: dict[str, Source]
+
+
+def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
+    """What ``request`` asks for, in whichever form.
+
+    What it says in fields of today counts more than what its Modelfile says. ``reads_files``:
+    whoever asks may have us read files outside the store. Blocks.
+
+    :raises BadRequest: the Modelfile, or a file that it names, cannot be read or understood.
+    :raises Forbidden: it names a file on the server and ``reads_files`` is false.
+    """
+    is_old = (request.modelfile or request.path) and not request.from_ and request.files is None
+    if not is_old:
+        return Asked(
+            request,
+            None if request.files is None else dict(request.files),
+            dict(request.adapters or {}),
+            dict(request.draft_files or {}),
+        )
+    finder = _Finder(shelf, reads_files=reads_files)
+    try:
+        modelfile = parse(request.modelfile or finder.modelfile(request.path))
+        request = _with_texts(request, modelfile)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    models, files = finder.sort(modelfile.values("from"))
+    if len(models) > 1:
+        raise BadRequest(f"a model can be made from one model, not from {' and '.join(models)}")
+    return Asked(
+        msgspec.structs.replace(request, from_="".join(models)),
+        files or (None if models else {}),
+        dict(request.adapters or {}) or finder.files(modelfile.values("adapter")),
+        dict(request.draft_files or {}) or finder.files(modelfile.values("draft")),
+    )
+
+
+def _with_texts(request: CreateRequest, modelfile: Modelfile) -> CreateRequest:
+    """:raises ValueError: a parameter or a version makes no sense."""
+    parameters, _ = modelfile.parameters()
+    return msgspec.structs.replace(
+        request,
+        template=request.template or modelfile.last("template"),
+        system=request.system or modelfile.last("system"),
+        renderer=request.renderer or modelfile.last("renderer"),
+        parser=request.parser or modelfile.last("parser"),
+        requires=request.requires or modelfile.requires,
+        license=request.license or modelfile.values("license"),
+        parameters=parameters | (request.parameters or {}),
+        messages=request.messages
+        or [Message(role=role, content=text) for role, text in modelfile.messages],
+    )
+
+
+class _Finder:
+    """Finds what the values of one Modelfile name. Relative paths start where the Modelfile is."""
+
+    def __init__(self, shelf: Shelf, *, reads_files: bool) -> None:
+        self._shelf = shelf
+        self._reads_files = reads_files
+        self._folder: Path | None = None
+
+    def modelfile(self, text: str) -> bytes:
+        """The content of the Modelfile at the place ``text``."""
+        path = self._path(text)
+        if not path.is_file():
+            raise BadRequest(f"{text}: no such file")
+        self._folder = path.parent
+        try:
+            return read_bounded(path, MODELFILE_LIMIT_BYTES)
+        except OSError as error:
+            raise BadRequest(f"{text}: {error.strerror}") from None
+
+    def sort(self, values: list[str]) -> tuple[list[str], dict[str, Source]]:
+        """Names of models, and files by name."""
+        models: list[str] = []
+        files: dict[str, Source] = {}
+        for value in values:
+            found = self._found(value)
+            if not found:
+                models.append(value)
+            for name, source in found.items():
+                free = name if name not in files else f"{len(files)}-{name}"
+                files[free] = source
+        return models, files
+
+    def files(self, values: list[str]) -> dict[str, Source]:
+        """:raises BadRequest: a value is neither an upload nor a file."""
+        models, files = self.sort(values)
+        if models:
+            raise BadRequest(f"{models[0]}: no such file")
+        return files
+
+    def _found(self, value: str) -> dict[str, Source]:
+        """The files that ``value`` means; none if it is the name of a model."""
+        if value.startswith("@"):
+            digest = parse_digest(value[1:])
+            return {digest.replace(":", "-"): digest}
+        blob = self._blob(value)
+        if blob:
+            return {blob.replace(":", "-"): blob}
+        is_path = value.startswith(_PATH_MARKS)
+        if not is_path and not self._is_beside(value):
+            return {}
+        path = self._path(value)
+        try:
+            if path.is_dir():
+                return dict(files_in(path))
+        except ValueError as error:
+            raise BadRequest(f"{value}: {error}") from None
+        except OSError as error:
+            raise BadRequest(f"{value}: {error.strerror}") from None
+        if not path.is_file():
+            raise BadRequest(f"{value}: no such file")
+        return {path.name: path}
+
+    def _blob(self, value: str) -> str:
+        """The digest, if ``value`` is the path of a blob of our store."""
+        path = Path(value)
+        if path.parent != self._shelf.blobs.folder.absolute():
+            return ""
+        return parse_digest(path.name)
+
+    def _is_beside(self, value: str) -> bool:
+        """Whether a name without a mark is a file's, which only a Modelfile on the disk can say."""
+        return self._folder is not None and (self._folder / value).exists()
+
+    def _path(self, text: str) -> Path:
+        """:raises Forbidden: see :func:`asked`. :raises BadRequest: it starts nowhere."""
+        if not self._reads_files:
+            raise Forbidden(f"{text}: {_NOT_YOURS}")
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError as error:
+            raise BadRequest(f"{text}: {error}") from None
+        if "\0" in text or not (path.is_absolute() or self._folder):
+            raise BadRequest(f"{text}: a path on the server must be absolute")
+        return path if self._folder is None else self._folder / path

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from ollama_async.errors import BadRequest
+from ollama_async.models.ggml_types import FILE_TYPES
+from ollama_async.models.levels import LEVELS, NEED_MATRIX, SOURCES, number_of, parse_level
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("", ""),
+        ("q4_K_M", "Q4_K_M"),
+        (" q8_0 ", "Q8_0"),
+        ("Q4_K", "Q4_K_M"),
+        ("q3_k", "Q3_K_M"),
+        ("q5_k", "Q5_K_M"),
+        ("mxfp4_moe", "MXFP4"),
+        ("f16", "F16"),
+    ],
+)
+def test_levels_are_known_by_their_names_in_any_case(text: str, level: str) -> None:
+    assert parse_level(text) == level
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("q4_k_xl", "unsupported quantization type Q4_K_XL - supported types are F32, F16, BF16,"),
+        ("nvfp4", "unsupported quantization type NVFP4 - supported types are "),
+        ("iq2_xxs", "unsupported quantization type IQ2_XXS - it needs an importance matrix"),
+    ],
+)
+def test_other_levels_are_refused_with_the_reason(text: str, words: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse_level(text)
+    assert caught.value.message.startswith(words)
+
+
+def test_every_level_has_a_number_and_no_level_is_forgotten() -> None:
+    assert {FILE_TYPES[number_of(level)] for level in LEVELS} == set(LEVELS)
+    assert set(LEVELS) | set(NEED_MATRIX) | {"NVFP4"} == set(FILE_TYPES.values())
+    assert set(SOURCES) <= set(LEVELS)
