@@ -52,11 +52,8 @@ class Vocabulary(msgspec.Struct, kw_only=True):
             raise BadRequest(f"the tokenizer has a token with the number {number}")
         self.tokens[number] = token
 
-    def add(self, added: Document) -> None:
+    def add(self, number: int, added: Document) -> None:
         """A token beside the learnt ones, as ``tokenizer.json`` and its neighbours describe it."""
-        number = added.index("id")
-        if number is None:
-            raise BadRequest(f"{added.where}: a token has no number")
         text = added.text("content")
         old = self.tokens.get(number)
         kind = CONTROL if added.flag("special", default=False) else USER
@@ -103,8 +100,10 @@ def add_all(vocabulary: Vocabulary, documents: Mapping[str, Document]) -> None:
         found += [Document(plain.where, value) for value in values]
     for added in found:
         number = added.index("id")
-        if number is not None and number not in known:
-            vocabulary.add(added)
+        if number is None:
+            raise BadRequest(f"{added.where}: a token has no number")
+        if number not in known:
+            vocabulary.add(number, added)
             known.add(number)
 
 

@@ -3,6 +3,7 @@
 The folders are made by ``tests/fixtures/convert/make.py``.
 """
 
+import contextlib
 import ctypes
 import json
 from pathlib import Path
@@ -123,13 +124,39 @@ def test_the_engine_computes_what_transformers_computes(engine_of, name):
     assert np.abs(values - wanted).max() < MOST_DIFFERENCE
 
 
+def wrong_tokens(engine, name):
+    """Where the engine's tokens are not those of the library that made the tokenizer."""
+    return {
+        (text["text"], way): (tokens, text[way])
+        for text in expected_of(name)["texts"]
+        for way in ("plain", "marked")
+        if (tokens := engine.tokens(text["text"], marked=way == "marked")) != text[way]
+    }
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_texts_become_the_same_tokens(engine_of, name):
-    engine = engine_of(name)
-    wrong = {
-        (text["text"], marked): (tokens, text[marked])
-        for text in expected_of(name)["texts"]
-        for marked in ("plain", "marked")
-        if (tokens := engine.tokens(text["text"], marked=marked == "marked")) != text[marked]
-    }
-    assert not wrong
+    assert not wrong_tokens(engine_of(name), name)
+
+
+@pytest.mark.parametrize("name", ["llama2", "gemma3", "phi3"])
+def test_tokenizer_json_alone_gives_the_same_tokens(tmp_path, name):
+    """Where both are there, tokenizer.model counts."""
+    assert (FIXTURES / name / "tokenizer.model").exists()
+    out = convert(name, tmp_path / "out.gguf", **{"tokenizer.model": None})
+    with contextlib.closing(Engine(out)) as engine:
+        assert not wrong_tokens(engine, name)
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16"])
+def test_matrices_of_half_the_size_compute_nearly_the_same(tmp_path, kind):
+    out = convert("llama", tmp_path / "out.gguf", kind)
+    with contextlib.closing(Engine(out)) as engine:
+        expected = expected_of("llama")
+        values = engine.values(expected["tokens"])[:, ::8]
+    assert np.abs(values - np.array(expected["values"])).max() < 0.1
+
+
+def test_a_chat_template_arrives(engine_of):
+    template = (FIXTURES / "qwen2" / "chat_template.jinja").read_text()
+    assert engine_of("qwen2").text_of("tokenizer.chat_template") == template
