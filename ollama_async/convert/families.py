@@ -98,6 +98,11 @@ def _decoder(config: Document) -> Fields:
     }
 
 
+def _gated(config: Document) -> Fields:
+    _check_activation(config, "silu")
+    return _decoder(config)
+
+
 def _gemma2(config: Document) -> Fields:
     _check_attention_scale(config, largest=46)
     return {
@@ -126,7 +131,7 @@ def _phi3(config: Document) -> Fields:
     )
     return {
         "rope.scaling.original_context_length": original,
-        **_decoder(config),
+        **_gated(config),
         "attention.sliding_window": window,
     }
 
@@ -134,13 +139,18 @@ def _phi3(config: Document) -> Fields:
 def _bert(config: Document) -> Fields:
     if config.text("position_embedding_type", "absolute") != "absolute":
         raise BadRequest(f"{config.where}: positions are not embedded the usual way")
-    if config.text("hidden_act", "gelu") != "gelu":
-        raise BadRequest(f"{config.where}: an activation that llama.cpp does not use, only gelu")
+    _check_activation(config, "gelu")
     return {
         **_network(config),
         "attention.layer_norm_epsilon": config.number("layer_norm_eps"),
         "attention.causal": False,
     }
+
+
+def _check_activation(config: Document, wanted: str) -> None:
+    found = config.text("hidden_act", wanted)
+    if found != wanted:
+        raise BadRequest(f"{config.where}: the activation is {found[:80]}, not {wanted}")
 
 
 def _check_attention_scale(config: Document, largest: int) -> None:
@@ -221,7 +231,7 @@ _BERT = {"layer_norm_eps": 1e-12, "max_position_embeddings": 512}
 
 _LLAMA = Family(
     architecture="llama",
-    fields=_decoder,
+    fields=_gated,
     changes=_ROTATED,
     defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
 )
@@ -246,9 +256,9 @@ _BERT_FAMILY = Family(
 FAMILIES = {
     "LlamaForCausalLM": _LLAMA,
     "MistralForCausalLM": _LLAMA,
-    "Qwen2ForCausalLM": Family(architecture="qwen2", fields=_decoder, defaults=_QWEN),
+    "Qwen2ForCausalLM": Family(architecture="qwen2", fields=_gated, defaults=_QWEN),
     "Qwen3ForCausalLM": Family(
-        architecture="qwen3", fields=_decoder, defaults={**_QWEN, "head_dim": 128}
+        architecture="qwen3", fields=_gated, defaults={**_QWEN, "head_dim": 128}
     ),
     "Gemma2ForCausalLM": Family(
         architecture="gemma2",

@@ -58,6 +58,11 @@ def read_vocabulary(files: Files, documents: Mapping[str, Document]) -> Vocabula
     add_all(vocabulary, documents)
     if vocabulary.model == "bert":
         _mark_starts(vocabulary)
+    if vocabulary.model == "llama":
+        _spell_spaces(vocabulary)
+        settings = documents.get("tokenizer_config.json")
+        if settings is not None and "add_prefix_space" in settings.values:
+            vocabulary.extra["add_space_prefix"] = settings.flag("add_prefix_space")
     return vocabulary
 
 
@@ -131,6 +136,13 @@ def _mark_starts(vocabulary: Vocabulary) -> None:
             continue
         continues = token.text.startswith("##") and len(token.text) > 2
         token.text = token.text[2:] if continues else _WORD_START + token.text
+
+
+def _spell_spaces(vocabulary: Vocabulary) -> None:
+    """llama.cpp looks for added tokens before it makes the marks of spaces."""
+    for token in vocabulary.tokens.values():
+        if token.kind == USER:
+            token.text = token.text.replace(_WORD_START, " ")
 
 
 def _learnt(kind: Any, model: Document) -> Vocabulary:

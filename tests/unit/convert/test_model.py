@@ -103,7 +103,8 @@ def test_an_unknown_family_is_refused_and_the_known_ones_named(tmp_path):
         ("llama", {"num_hidden_layers": 1}, "is unknown in models of this architecture"),
         ("gemma2", {"query_pre_attn_scalar": 99}, "scaled in a way that llama.cpp does not"),
         ("gemma3", {"layer_types": ["full_attention"] * 7}, "every sixth layer"),
-        ("bert", {"hidden_act": "relu"}, "an activation"),
+        ("bert", {"hidden_act": "relu"}, "the activation is relu, not gelu"),
+        ("llama", {"hidden_act": "gelu"}, "the activation is gelu, not silu"),
         ("bert", {"position_embedding_type": "relative_key"}, "the usual way"),
     ],
 )

@@ -77,6 +77,28 @@ def test_kinds_of_tokens():
     assert kinds["▁the"] == NORMAL
 
 
+def test_spaces_in_added_tokens_are_spelt_as_spaces(tmp_path):
+    token = {"id": 500, "content": "▁▁", "special": False}
+    files = changed(
+        files_of("gemma2"),
+        "tokenizer.json",
+        tmp_path,
+        lambda content: content["added_tokens"].append(token),
+    )
+    assert vocabulary_of(files).tokens[500].text == "  "
+
+
+def test_settings_say_whether_a_text_begins_with_a_space(tmp_path):
+    files = changed(
+        files_of("llama2"),
+        "tokenizer_config.json",
+        tmp_path,
+        lambda content: content.update(add_prefix_space=False),
+    )
+    assert vocabulary_of(files_of("llama2")).extra["add_space_prefix"] is True
+    assert vocabulary_of(files).extra["add_space_prefix"] is False
+
+
 def test_merges_as_pairs_are_merges_as_texts(tmp_path):
     files = files_of("llama")
     pairs = changed(

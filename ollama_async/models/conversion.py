@@ -1,0 +1,50 @@
+"""A published model, safetensors and JSON files, made into one blob that an engine loads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from ollama_async.convert.model import convert_model
+from ollama_async.convert.network import Kind
+from ollama_async.models.gguf import read_header
+from ollama_async.models.levels import SOURCES
+from ollama_async.models.rewrite import STEP_S, hashed
+from ollama_async.models.shelf import Shelf
+from ollama_async.models.storage import NewFile
+
+Status = dict[str, Any]
+
+NAME = "model.gguf"
+"""What the result is called among the files that a model is made of."""
+
+
+def is_published(names: Iterable[str]) -> bool:
+    """Whether files of these names are a model to convert."""
+    return any(name.endswith(".safetensors") for name in names)
+
+
+def converted(shelf: Shelf, files: Mapping[str, Path], level: str) -> Generator[Status, None, str]:
+    """Convert the files, by their names in the published directory; the digest of the new blob.
+
+    ``level``: as what the weights are wanted in the end; made at once if no quantizing is needed.
+    Yields the status ``converting model`` with its progress.
+
+    :raises BadRequest: the files are broken, or of a kind that is not converted.
+    :raises OSError: a file cannot be read, or the new one not written.
+    """
+    kind = cast("Kind", level) if level in SOURCES else None
+    status = {"status": "converting model"}
+    yield status
+    with NewFile(shelf.blobs.folder) as file:
+        pause_at = time.monotonic() + STEP_S
+        for done, total in convert_model(files, file.path, kind):
+            if time.monotonic() > pause_at:
+                yield {**status, "completed": done, "total": total}
+                pause_at = time.monotonic() + STEP_S
+        read_header(file.path)  # what we write must be something that we read
+        digest = yield from hashed(file)
+        shelf.blobs.adopt(file, digest)
+    return digest
