@@ -21,9 +21,10 @@ NAME = "model.gguf"
 """What the result is called among the files that a model is made of."""
 
 
-def is_published(names: Iterable[str]) -> bool:
-    """Whether files of these names are a model to convert."""
-    return any(name.endswith(".safetensors") for name in names)
+def is_part(name: str, names: Iterable[str]) -> bool:
+    """Whether ``name`` is one of the files of a model to convert; GGUF files beside it are not."""
+    is_published = any(each.endswith(".safetensors") for each in names)
+    return is_published and not name.endswith(".gguf")
 
 
 def converted(shelf: Shelf, files: Mapping[str, Path], level: str) -> Generator[Status, None, str]:
