@@ -21,8 +21,9 @@ class Example(msgspec.Struct, frozen=True):
 
     ``answer`` has the role ``assistant``. Thinking in it means that ``prompt.think`` is true. When
     ``prompt.raw`` is set, ``answer.content`` continues it. ``rule`` says when another answer is as
-    good: the same text, the same tool calls, an equal JSON object, every text of ``mentions`` in
-    it (letter case aside), or a story that goes on in whole sentences without repeating itself.
+    good: the same text, the same tool calls and nothing besides, an equal JSON object, every text
+    of ``mentions`` in it as whole words (letter case aside), or a story that goes on in whole
+    sentences without repeating itself.
     """
 
     skill: str
@@ -45,15 +46,17 @@ def is_right(example: Example, thinking: str, content: str) -> bool:
         case "same text":
             return content.strip() == example.answer.content.strip()
         case "same calls":
-            return _calls(content) == [
+            calls = [
                 {"name": call.function.name, "arguments": call.function.arguments}
                 for call in example.answer.tool_calls
             ]
+            besides = CALL.sub("", example.answer.content).strip()
+            return CALL.sub("", content).strip() == besides and _equal(_calls(content), calls)
         case "same object":
             wanted = _json(example.answer.content)
-            return wanted is not None and _json(content) == wanted
+            return wanted is not None and _equal(_json(content), wanted)
         case "mentions":
-            return all(text.lower() in content.lower() for text in example.mentions)
+            return all(_is_mentioned(text, content) for text in example.mentions)
         case "story":
             return _is_story(content)
 
@@ -67,6 +70,17 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """As JSON, where ``true`` is not 1 as it is in Python."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _is_mentioned(text: str, content: str) -> bool:
+    """4 is mentioned neither in 42 nor in 4.5."""
+    alone = rf"(?<!\w)(?<!\d[.,]){re.escape(text)}(?!\w)(?![.,]\d)"
+    return re.search(alone, content, re.IGNORECASE) is not None
 
 
 def _is_story(text: str) -> bool:

@@ -217,6 +217,15 @@ def test_what_is_unknown_is_no_familys_question():
         assert not asked & {plain(last(of)) for of in drawn(unknown.make, held_out=held)}
 
 
+def test_no_held_out_question_is_also_trained():
+    """A year is on no side of the split, so a question with nothing else to vary is left out."""
+    trained = {
+        plain(last(example)) for example in drawn(unknown.make, count=30_000, held_out=False)
+    }
+    both = trained & {plain(last(example)) for example in drawn(unknown.make, held_out=True)}
+    assert not both
+
+
 @pytest.mark.parametrize("name", ["topics", "places", "people", "events", "languages", "things"])
 def test_words_held_out_are_asked_about_only_when_held_out(name):
     held = {word.lower() for word in words(f"unknown_{name}", held_out=True)}

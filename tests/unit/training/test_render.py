@@ -80,7 +80,9 @@ CALLED = Message("assistant", tool_calls=[ToolCall(ToolFunction("add", {"a": 1, 
         ("same text", Message("assistant", "Yes."), "Yes", False),
         ("same object", Message("assistant", '{"a": 1, "b": 2}'), '{"b": 2, "a": 1}', True),
         ("same object", Message("assistant", '{"a": 1}'), '{"a": "1"}', False),
+        ("same object", Message("assistant", '{"a": 1}'), '{"a": true}', False),
         ("same object", Message("assistant", '{"a": 1}'), "no json", False),
+        ("same object", Message("assistant", '{"a": 1}'), 'Here: {"a": 1}', False),
         (
             "same calls",
             CALLED,
@@ -88,6 +90,11 @@ CALLED = Message("assistant", tool_calls=[ToolCall(ToolFunction("add", {"a": 1, 
             True,
         ),
         ("same calls", CALLED, '<tool_call>{"name":"add","arguments":{"b":2}}</tool_call>', False),
+        ("same calls", CALLED, called('{"a":1,"b":2}'), True),
+        ("same calls", CALLED, called('{"a":true,"b":2}'), False),
+        ("same calls", CALLED, 2 * called('{"a":1,"b":2}'), False),
+        ("same calls", CALLED, "It is 3. " + called('{"a":1,"b":2}'), False),
+        ("same calls", CALLED, called('{"a":1,"b":2}') + '<tool_call>{"name":', False),
         ("same calls", CALLED, "1 + 2 = 3", False),
         ("same calls", Message("assistant", "Hi!"), "Hi!", True),
         ("story", Message("assistant"), "He ran. She sat. They slept.", True),
@@ -104,6 +111,24 @@ def test_every_text_must_be_mentioned():
     asked = Example("s", "f", Prompt(), Message("assistant"), "mentions", ("Rayleigh", "blue"))
     assert is_right(asked, "", "It is BLUE by rayleigh scattering.")
     assert not is_right(asked, "", "It is blue.")
+
+
+@pytest.mark.parametrize(
+    ("content", "right"),
+    [
+        ("The result is 4.", True),
+        ("4", True),
+        ("(4, as a number)", True),
+        ("The result is 42.", False),
+        ("The result is 4.5.", False),
+        ("The result is 3.4", False),
+        ("The result is 1,4", False),
+        ("The result is x4.", False),
+    ],
+)
+def test_what_is_mentioned_is_no_part_of_a_longer_word_or_number(content, right):
+    asked = Example("s", "f", Prompt(), Message("assistant"), "mentions", ("4",))
+    assert is_right(asked, "", content) == right
 
 
 @pytest.mark.parametrize(("expected", "thought", "right"), [("", "Hm.", False), ("Hm.", "", False)])
