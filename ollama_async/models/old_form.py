@@ -7,6 +7,7 @@ who could read them without us: see ``reads_files``.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,10 @@ from ollama_async.models.blobs import parse_digest
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import read_bounded
 
+# ruff: noqa: PTH110, PTH112, PTH113 -- unlike a Path's own, no errors for names that cannot be
+
 MODELFILE_LIMIT_BYTES = 8 << 20
+"""Real ones have some dozens of KB, licences included."""
 
 Source = str | Path
 """The digest of an upload, or a file on this machine."""
@@ -56,6 +60,8 @@ def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
             dict(request.adapters or {}),
             dict(request.draft_files or {}),
         )
+    if len(request.modelfile) > MODELFILE_LIMIT_BYTES:
+        raise BadRequest(f"the modelfile is larger than {MODELFILE_LIMIT_BYTES} bytes")
     finder = _Finder(shelf, reads_files=reads_files)
     try:
         modelfile = parse(request.modelfile or finder.modelfile(request.path))
@@ -101,7 +107,7 @@ class _Finder:
     def modelfile(self, text: str) -> bytes:
         """The content of the Modelfile at the place ``text``."""
         path = self._path(text)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise BadRequest(f"{text}: no such file")
         self._folder = path.parent
         try:
@@ -142,13 +148,13 @@ class _Finder:
             return {}
         path = self._path(value)
         try:
-            if path.is_dir():
+            if os.path.isdir(path):
                 return dict(files_in(path))
         except ValueError as error:
             raise BadRequest(f"{value}: {error}") from None
         except OSError as error:
             raise BadRequest(f"{value}: {error.strerror}") from None
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise BadRequest(f"{value}: no such file")
         return {path.name: path}
 
@@ -161,7 +167,7 @@ class _Finder:
 
     def _is_beside(self, value: str) -> bool:
         """Whether a name without a mark is a file's, which only a Modelfile on the disk can say."""
-        return self._folder is not None and (self._folder / value).exists()
+        return self._folder is not None and os.path.exists(self._folder / value)
 
     def _path(self, text: str) -> Path:
         """:raises Forbidden: see :func:`asked`. :raises BadRequest: it starts nowhere."""
@@ -171,6 +177,6 @@ class _Finder:
             path = Path(text).expanduser()
         except RuntimeError as error:
             raise BadRequest(f"{text}: {error}") from None
-        if "\0" in text or not (path.is_absolute() or self._folder):
+        if not (path.is_absolute() or self._folder):
             raise BadRequest(f"{text}: a path on the server must be absolute")
         return path if self._folder is None else self._folder / path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,13 @@ from ollama_async.models.blobs import Blobs, parse_digest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from ollama_async.models.manifests import Manifests
 from ollama_async.models.model import FactsCache
-from ollama_async.models.storage import TEMPORARY_PREFIX, locked, read_bounded, storage_errors
+from ollama_async.models.storage import (
+    TEMPORARY_PREFIX,
+    is_abandoned,
+    locked,
+    read_bounded,
+    storage_errors,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +82,7 @@ class Shelf:
                 self.blobs.remove(digest)
 
     def prune(self) -> int:
-        """Remove blobs that no model needs and what killed writers have left, if a day old.
+        """Remove blobs that no model needs, if a day old, and what killed writers have left.
 
         Downloads that can be gone on with are kept for :data:`.partial.KEEP_S`.
 
@@ -92,13 +97,7 @@ class Shelf:
             if needed is None:
                 return 0
             doomed = [path for path in _old_files(self.blobs.folder) if not _is_in(path, needed)]
-            for folder, _, files in os.walk(self.manifests.folder):
-                leftovers = (Path(folder) / file for file in files)
-                doomed += [
-                    path
-                    for path in leftovers
-                    if path.name.startswith(TEMPORARY_PREFIX) and _is_old(path)
-                ]
+            doomed += filter(is_abandoned, self.root.rglob(f"{TEMPORARY_PREFIX}*"))
             for path in doomed:
                 path.unlink(missing_ok=True)
             self.manifests.remove_empty_folders()
@@ -111,7 +110,10 @@ def _old_files(folder: Path) -> list[Path]:
     return [
         path
         for path in folder.iterdir()
-        if path.is_file() and _is_old(path) and not path.name.endswith(partial.SUFFIX)
+        if path.is_file()
+        and _is_old(path)
+        and not path.name.endswith(partial.SUFFIX)
+        and not path.name.startswith(TEMPORARY_PREFIX)
     ]
 
 

@@ -19,6 +19,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 _LOCK_TIMEOUT_S = 30.0
 _LOCK_RETRY_S = 0.02
+_SETTLED_S = 60.0
 
 
 @contextmanager
@@ -81,6 +82,8 @@ class NewFile:
     """A file that is written beside its place and appears there whole, by :meth:`publish`.
 
     Used as a context: whatever was not published is gone afterwards. All methods may raise OSError.
+    Whoever writes it holds its lock, so that what a killed process has left is told from what is
+    being written: see :func:`is_abandoned`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,6 +91,7 @@ class NewFile:
         self._folder = folder
         self._descriptor, path = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX)
         self._path: Path | None = Path(path)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @property
     def path(self) -> Path:
@@ -128,6 +132,23 @@ class NewFile:
 
     def __exit__(self, *_: object) -> None:
         self.discard()
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody writes this unpublished file any more; of one just made nobody knows."""
+    try:
+        if path.stat().st_mtime > time.time() - _SETTLED_S:
+            return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # gone meanwhile
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _make_folder(folder: Path) -> None:

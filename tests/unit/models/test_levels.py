@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ollama_async.errors import BadRequest
@@ -42,3 +44,9 @@ def test_every_level_has_a_number_and_no_level_is_forgotten() -> None:
     assert {FILE_TYPES[number_of(level)] for level in LEVELS} == set(LEVELS)
     assert set(LEVELS) | set(NEED_MATRIX) | {"NVFP4"} == set(FILE_TYPES.values())
     assert set(SOURCES) <= set(LEVELS)
+
+
+def test_the_documentation_names_every_level(request: pytest.FixtureRequest) -> None:
+    text = (request.config.rootpath / "docs" / "api.md").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"^- `quantize` takes (.*?)\n- ", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\b[A-Z]+\d[\w]*", rule)) - set(SOURCES) == set(LEVELS) - set(SOURCES)

@@ -501,6 +501,18 @@ def test_what_somebody_is_about_to_use_is_not_pruned(
     assert list(work)[-1] == {"status": "success"}
 
 
+def test_what_is_being_written_is_not_pruned_however_long_it_takes(store: Store) -> None:
+    with store.open_blob(f"sha256:{'0' * 64}") as writer:
+        (path,) = (store.root / "blobs").iterdir()
+        age(path)
+        assert Store(store.root).prune() == 0
+        writer.write(b"x")
+    path.touch()  # as a killed process would have left it
+    then = time.time() - 120
+    os.utime(path, (then, then))
+    assert store.prune() == 1
+
+
 def test_prune_does_nothing_beside_a_corrupt_manifest_or_if_told_so(
     store: Store, tiny: str, upload: Callable[[bytes], str]
 ) -> None:
