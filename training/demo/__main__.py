@@ -14,36 +14,48 @@ import time
 from pathlib import Path
 from random import Random
 
+import msgspec
 import torch
 
 from training.demo.batches import encode
 from training.demo.corpus import corpus, vocabulary
 from training.demo.evaluate import SUITES, evaluate, table
-from training.demo.export import export
+from training.demo.export import export, load
 from training.demo.model import Llama, Shape
 from training.demo.tokenizer import Vocabulary
-from training.demo.train import accuracy, train
+from training.demo.train import accuracy, new_model, train
 
 _WATCH_EVERY = 250  # steps
 _WATCHED = 40  # examples of each suite
+
+
+class Round(msgspec.Struct, frozen=True):
+    """Training on a corpus of its own; the other fields are as in :func:`train`."""
+
+    seed: int
+    examples: int
+    drilled: int
+    pace: float
+
+
+ROUNDS = (
+    Round(seed=1, examples=185_000, drilled=10_000, pace=1.0),
+    Round(seed=2, examples=80_000, drilled=0, pace=0.4),
+)
+"""The second begins from the file that the first has written."""
 
 
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     began = time.monotonic()
-    words = vocabulary(arguments.seed)
-    encoded = corpus(words, arguments.seed, arguments.examples, arguments.threads)
-    tokens = sum(len(example.ids) for example in encoded)
-    print(
-        f"corpus: {len(encoded):,} examples, {tokens:,} tokens, {len(words.tokens)} in the "
-        f"vocabulary, {time.monotonic() - began:.0f} s",
-        flush=True,
-    )
-    shape = Shape(vocabulary=len(words.tokens))
-    model = train(encoded, shape, seed=arguments.seed, watch=_Watcher(words, arguments.out))
-    export(model, words, arguments.out)
-    print(f"{arguments.out}: {arguments.out.stat().st_size:,} bytes", flush=True)
+    words = vocabulary(ROUNDS[0].seed)
+    model = new_model(Shape(vocabulary=len(words.tokens)), ROUNDS[0].seed)
+    for number, each in enumerate(ROUNDS, start=1):
+        if number >= arguments.round:
+            if number > 1:
+                load(model, arguments.out)
+            _teach(model, words, each, arguments)
     print(f"trained in {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
     if arguments.evaluate:
         print(table(asyncio.run(evaluate(arguments.out))))
@@ -52,11 +64,22 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.demo", description=__doc__)
     parser.add_argument("out", type=Path, help="the GGUF file to write")
-    parser.add_argument("--examples", type=int, default=185_000, help="how many to train on")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--round", type=int, default=1, help="begin with this one, from what OUT already is"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-evaluation", dest="evaluate", action="store_false")
     return parser.parse_args()
+
+
+def _teach(model: Llama, words: Vocabulary, each: Round, arguments: argparse.Namespace) -> None:
+    encoded = corpus(words, each.seed, each.examples, arguments.threads)
+    tokens = sum(len(example.ids) for example in encoded)
+    print(f"{each}: {len(encoded):,} examples, {tokens:,} tokens", flush=True)
+    watch = _Watcher(words, arguments.out)
+    train(model, encoded, seed=each.seed, drilled=each.drilled, pace=each.pace, watch=watch)
+    export(model, words, arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size:,} bytes", flush=True)
 
 
 class _Watcher:

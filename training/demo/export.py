@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
-from gguf.quants import quantize
+import torch
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType, TokenType
+from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
 from training.demo.model import Llama
@@ -47,6 +48,17 @@ def export(model: Llama, vocabulary: Vocabulary, path: Path) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def load(model: Llama, path: Path) -> None:
+    """Set the weights to those of a file that :func:`export` wrote, as exact as Q8_0 keeps them."""
+    tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    weights = {}
+    for name, weight in model.state_dict().items():
+        tensor = tensors[_tensor_name(name)]
+        plain = dequantize(tensor.data, tensor.tensor_type)
+        weights[name] = torch.from_numpy(plain.reshape(weight.shape).copy())
+    model.load_state_dict(weights)
 
 
 def _describe(writer: GGUFWriter) -> None:

@@ -18,34 +18,43 @@ _MATRIX_RATE = 0.02
 _OTHER_RATE = 2e-3
 _WARM_UP = 100
 _BATCHES_A_STEP = 2
-_DRILLS = 10_000
-"""Examples of pure copying; in the first steps every second batch has nothing else."""
 _REPORT_EVERY = 50
 
 
-def train(
-    corpus: list[Encoded],
-    shape: Shape,
-    *,
-    seed: int,
-    watch: Callable[[Llama, int], None] = lambda _model, _step: None,
-) -> Llama:
-    """Train on every example once and return the model.
-
-    ``watch`` is called now and then with the model and the number of steps done.
-    """
+def new_model(shape: Shape, seed: int) -> Llama:
+    """Random weights, but for the heads that copy."""
     torch.manual_seed(seed)
     model = Llama(shape)
     look_back(model)
+    return model
+
+
+def train(
+    model: Llama,
+    corpus: list[Encoded],
+    *,
+    seed: int,
+    drilled: int,
+    pace: float,
+    watch: Callable[[Llama, int], None],
+) -> None:
+    """Train on every example once.
+
+    ``drilled``: how many examples of pure copying come in between at first. ``pace``: the part of
+    the full learning rate to use. ``watch`` is called now and then with the model and the number
+    of steps done.
+    """
     matrices = [weight for name, weight in model.named_parameters() if _is_matrix(name, weight)]
     others = [weight for name, weight in model.named_parameters() if not _is_matrix(name, weight)]
     optimizers = [
-        torch.optim.Muon(matrices, lr=_MATRIX_RATE, weight_decay=0.05, momentum=0.95),
-        torch.optim.AdamW(others, lr=_OTHER_RATE, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+        torch.optim.Muon(matrices, lr=_MATRIX_RATE * pace, weight_decay=0.05, momentum=0.95),
+        torch.optim.AdamW(
+            others, lr=_OTHER_RATE * pace, weight_decay=0.0, betas=(0.9, 0.98), fused=True
+        ),
     ]
     loss_of = torch.compile(_loss, dynamic=False)
     rng = np.random.default_rng(seed)
-    groups = _groups(corpus, shape, seed)
+    groups = _groups(corpus, drills(model.shape.vocabulary, drilled, seed), seed)
     steps = len(groups) // _BATCHES_A_STEP
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
@@ -73,15 +82,13 @@ def train(
             )
             losses.clear()
             watch(model, step + 1)
-    return model
 
 
-def _groups(corpus: list[Encoded], shape: Shape, seed: int) -> list[list[Encoded]]:
-    """The batches in the order of training."""
-    examples = batches(corpus, seed)
-    exercises = batches(drills(shape.vocabulary, _DRILLS, seed), seed)
-    mixed = [group for pair in zip(exercises, examples, strict=False) for group in pair]
-    return mixed + examples[len(exercises) :]
+def _groups(corpus: list[Encoded], exercises: list[Encoded], seed: int) -> list[list[Encoded]]:
+    """The batches in the order of training: at first every second one is of exercises."""
+    examples, drilling = batches(corpus, seed), batches(exercises, seed)
+    mixed = [group for pair in zip(drilling, examples, strict=False) for group in pair]
+    return mixed + examples[len(drilling) :]
 
 
 def accuracy(model: Llama, examples: Iterable[Encoded]) -> float:
