@@ -266,6 +266,37 @@ async def test_a_client_that_leaves_ends_quantizing(url, uploaded, store, tmp_pa
     await until(lambda: leftovers(store) == [note.name, f"sha256-{uploaded[7:]}"])
 
 
+@pytest.mark.parametrize(
+    "path", ["../../victim", "a/../../../../victim", "x/..", "a/b/c:../../victim"]
+)
+async def test_no_name_leads_out_of_the_store(session, url, uploaded, tmp_path, path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    sound = {"tiny.gguf": uploaded}
+    assert (await create(session, url, {"model": "sound", "files": sound}))[0] == 200
+    before = {each for each in tmp_path.rglob("*") if "models" not in each.parts}
+    for where, fields in (
+        ("create", {"model": path, "files": sound}),
+        ("create", {"model": "m", "from": path}),
+        ("create", {"model": "m", "modelfile": f"FROM {path}"}),
+        ("create", {"model": "m", "files": {path: uploaded}}),
+        ("create", {"model": "m", "files": {"x.gguf": f"sha256:{path}"}}),
+        ("copy", {"source": "sound", "destination": path}),
+        ("copy", {"source": path, "destination": "m"}),
+        ("show", {"model": path}),
+        ("pull", {"model": path}),
+    ):
+        async with session.post(f"{url}/api/{where}", json=fields) as response:
+            assert response.status in {400, 403, 404}, (where, fields)
+    async with session.delete(f"{url}/api/delete", json={"model": path}) as response:
+        assert response.status in {400, 404}
+    for digest in (f"sha256:{path}", f"..%2F..%2F{path}", f"sha256-{'0' * 60}%2F..%2F"):
+        async with session.post(f"{url}/api/blobs/{digest}", data=b"x") as response:
+            assert response.status in {400, 404, 405}
+    assert {each for each in tmp_path.rglob("*") if "models" not in each.parts} == before
+    assert victim.read_text() == "precious"
+
+
 async def test_delete_removes_a_model_once(session, url, uploaded):
     asked = {"model": "mine", "files": {"tiny.gguf": uploaded}, "stream": False}
     async with session.post(f"{url}/api/create", json=asked):
