@@ -89,6 +89,14 @@ def adapters(shelf: Shelf, files: Mapping[str, str]) -> list[Layer]:
     return _layers_of(shelf, files, "adapter", "adapter")
 
 
+def check_adapters(shelf: Shelf, assembly: Assembly) -> None:
+    """:raises BadRequest: an adapter cannot be applied to the model."""
+    models = [layer for layer in assembly.layers if layer.kind == "model"]
+    for layer in assembly.layers:
+        if layer.kind == "adapter" and models:
+            shelf.facts.check_adapter(layer.digest, models[0].digest)
+
+
 def drafts(shelf: Shelf, files: Mapping[str, str]) -> list[Layer]:
     """Small models that guess for a large one. :raises BadRequest: a file is no model."""
     layers = _layers_of(shelf, files, "model", "draft model")

@@ -19,7 +19,7 @@ import msgspec
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.api.options import check_parameters
 from ollama_async.errors import BadRequest, NotFound
-from ollama_async.models import assembly, rewrite
+from ollama_async.models import adapters, assembly, conversion, rewrite
 from ollama_async.models.blobs import parse_digest
 from ollama_async.models.gguf import MAGIC
 from ollama_async.models.levels import parse_level
@@ -86,15 +86,12 @@ def create(
         raise BadRequest("--draft-quantize requires a DRAFT model")
     base, files = _origin(shelf, found)
     parameters = _parameters(found.request)
-    adapters = _checked(shelf, found.adapters)
-    if len(adapters) > 1:
-        raise BadRequest("only one adapter is currently supported")
     work = _Work(
         name=name,
         request=msgspec.structs.replace(found.request, parameters=parameters),
         base=base,
         files=files,
-        adapters=adapters,
+        adapters=_checked_adapters(shelf, found.adapters),
         drafts=_checked(shelf, found.drafts),
         level=level,
         draft_level=draft_level,
@@ -137,8 +134,26 @@ def _origin(shelf: Shelf, found: Asked) -> tuple[str, dict[str, Source]]:
     return base, _checked(shelf, found.files or {})
 
 
+def _checked_adapters(shelf: Shelf, files: Mapping[str, Source]) -> dict[str, Source]:
+    """One GGUF file, or those of an adapter to convert."""
+    if adapters.is_published(files):
+        return _present(shelf, files)
+    if len(files) > 1:
+        raise BadRequest("only one adapter is currently supported")
+    return _checked(shelf, files)
+
+
 def _checked(shelf: Shelf, files: Mapping[str, Source]) -> dict[str, Source]:
-    """Every file is there and looks like a GGUF; digests are clean."""
+    """Every file is there and looks like a GGUF, or like a part of a model to convert."""
+    sources = _present(shelf, files)
+    for name, source in sources.items():
+        if not (conversion.is_part(name, files) or _is_gguf(shelf, name, source)):
+            raise BadRequest("unknown type")
+    return sources
+
+
+def _present(shelf: Shelf, files: Mapping[str, Source]) -> dict[str, Source]:
+    """Every file is there; digests are clean."""
     for name in files:
         if posixpath.normpath(name) != name or name.split("/")[0] in {"", ".", ".."}:
             raise BadRequest("file path must be relative")
@@ -146,17 +161,16 @@ def _checked(shelf: Shelf, files: Mapping[str, Source]) -> dict[str, Source]:
         name: parse_digest(source) if isinstance(source, str) else source
         for name, source in files.items()
     }
-    if any(name.endswith(".safetensors") for name in files):
-        raise BadRequest("safetensors files are not supported by this server; convert them to GGUF")
     for name, source in sources.items():
         if isinstance(source, str) and not shelf.blobs.touch(source):
             raise BadRequest(f'file "{name}" has not been uploaded: {source} is not in the store')
-        if not name.endswith(".gguf") and not _has_magic(shelf, source):
-            raise BadRequest("unknown type")
     return sources
 
 
-def _has_magic(shelf: Shelf, source: Source) -> bool:
+def _is_gguf(shelf: Shelf, name: str, source: Source) -> bool:
+    """Said by the name, or by the first bytes."""
+    if name.endswith(".gguf"):
+        return True
     path = source if isinstance(source, Path) else shelf.blobs.path(source)
     with storage_errors(shelf.root), path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
@@ -166,12 +180,13 @@ def _has_magic(shelf: Shelf, source: Source) -> bool:
 
 
 def _run(shelf: Shelf, work: _Work) -> Iterator[Status]:
-    if work.files or work.adapters or work.drafts:
+    groups = (work.files, work.adapters, work.drafts)
+    if any(not conversion.is_part(name, files) for files in groups for name in files):
         yield {"status": "parsing GGUF"}
     with storage_errors(shelf.root):
-        files = yield from _gathered(shelf, work.files)
-        adapters = assembly.adapters(shelf, (yield from _gathered(shelf, work.adapters)))
-        drafts = yield from _gathered(shelf, work.drafts)
+        files = yield from _gathered(shelf, work.files, work.level)
+        adapter_layers = assembly.adapters(shelf, (yield from _adapters(shelf, work, files)))
+        drafts = yield from _gathered(shelf, work.drafts, work.draft_level)
         if work.draft_level:
             drafts = yield from _quantized(shelf, drafts, work.draft_level)
         draft_layers = assembly.drafts(shelf, drafts)
@@ -188,7 +203,8 @@ def _run(shelf: Shelf, work: _Work) -> Iterator[Status]:
                 model = assembly.added(shelf, model, files)
             else:
                 model = assembly.of_files(shelf, files)
-            model.replace("adapter", adapters)
+            model.replace("adapter", adapter_layers)
+            assembly.check_adapters(shelf, model)
             model.replace("draft", draft_layers)
             statuses = publish(
                 shelf, work.name, model, work.request, keeps_unused=work.keeps_unused
@@ -198,10 +214,20 @@ def _run(shelf: Shelf, work: _Work) -> Iterator[Status]:
     yield {"status": "success"}
 
 
-def _gathered(shelf: Shelf, files: Mapping[str, Source]) -> Generator[Status, None, Digests]:
-    """All files in the store, and those that are parts of one model joined."""
+def _gathered(
+    shelf: Shelf, files: Mapping[str, Source], level: str = ""
+) -> Generator[Status, None, Digests]:
+    """All files in the store, those that are published converted, with ``level`` in mind, and those
+    that are parts of one model joined.
+    """
     digests: Digests = {}
+    published = {name: files[name] for name in files if conversion.is_part(name, files)}
+    if published:
+        paths = _paths(shelf, published)
+        digests[conversion.NAME] = yield from conversion.converted(shelf, paths, level)
     for name, source in files.items():
+        if name in published:
+            continue
         if isinstance(source, Path):
             digests[name] = yield from copied(shelf, name, source)
         else:
@@ -213,6 +239,24 @@ def _gathered(shelf: Shelf, files: Mapping[str, Source]) -> Generator[Status, No
             name: digest for name, digest in digests.items() if name not in parts
         }
     return digests
+
+
+def _adapters(shelf: Shelf, work: _Work, files: Digests) -> Generator[Status, None, Digests]:
+    """As GGUF files; a published one is converted for the model that ``work`` makes."""
+    if not adapters.is_published(work.adapters):
+        return (yield from _gathered(shelf, work.adapters))
+    bases = set(_weights(shelf, work.base, files).values())
+    if len(bases) != 1:
+        raise BadRequest("an adapter needs exactly one model that it is for")
+    paths = _paths(shelf, work.adapters)
+    return {adapters.NAME: (yield from adapters.converted(shelf, paths, bases.pop()))}
+
+
+def _paths(shelf: Shelf, files: Mapping[str, Source]) -> dict[str, Path]:
+    return {
+        name: source if isinstance(source, Path) else shelf.blobs.path(source)
+        for name, source in files.items()
+    }
 
 
 def _weights(shelf: Shelf, base: str, files: Digests) -> Digests:

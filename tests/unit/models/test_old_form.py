@@ -80,16 +80,20 @@ def test_todays_form_does_not_look_at_a_modelfile(store: Store, tiny: str) -> No
 
 
 def test_a_modelfile_may_name_uploads(
-    store: Store, tiny: str, gguf: Any, upload: Callable[[bytes], str]
+    store: Store,
+    tiny: str,
+    adapted: tuple[bytes, bytes],
+    gguf: Any,
+    upload: Callable[[bytes], str],
 ) -> None:
-    adapter = upload(gguf().text("general.type", "adapter").build())
+    base, adapter = map(upload, adapted)
     projector = upload(gguf("clip").build())
-    text = f"FROM @{tiny}\nFROM @{projector}\nADAPTER @{adapter}\nDRAFT @{tiny}\n"
+    text = f"FROM @{base}\nFROM @{projector}\nADAPTER @{adapter}\nDRAFT @{tiny}\n"
     made(store, name="m", modelfile=text)
     path = store.root / "manifests/registry.ollama.ai/library/m/latest"
     layers = json.loads(path.read_bytes())["layers"]
     kinds = {layer["mediaType"].rpartition(".")[2]: layer["digest"] for layer in layers}
-    assert kinds == {"model": tiny, "projector": projector, "adapter": adapter, "draft": tiny}
+    assert kinds == {"model": base, "projector": projector, "adapter": adapter, "draft": tiny}
 
 
 def test_what_show_prints_makes_the_same_model(store: Store, tiny: str) -> None:

@@ -203,7 +203,6 @@ def test_adapters_and_projectors_are_found_by_their_headers(
         ({"files": {"a/../x.gguf": "TINY"}}, "file path must be relative"),
         ({"files": {"../x.gguf": "TINY"}}, "file path must be relative"),
         ({"files": {"..": "TINY"}}, "file path must be relative"),
-        ({"files": {"x.safetensors": "TINY"}}, "safetensors files are not supported"),
         ({"files": {"x.gguf": "sha256:" + "0" * 64}}, 'file "x.gguf" has not been uploaded'),
         ({"files": {"x.gguf": "TINY"}, "quantize": "q4_x"}, "unsupported quantization type Q4_X"),
         ({"files": {"x.gguf": "TINY"}, "quantization": "iq1_s"}, "needs an importance matrix"),
