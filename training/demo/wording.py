@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from random import Random
 
 from ollama_async.conversation import Message, Prompt
@@ -101,9 +102,10 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def listed(items: list[str], last: str = "and") -> str:
+def listed(items: Sequence[object], last: str = " and ") -> str:
     """``a``, ``a and b`` or ``a, b and c``."""
-    return f"{', '.join(items[:-1])} {last} {items[-1]}" if len(items) > 1 else items[0]
+    texts = [str(item) for item in items]
+    return last.join((", ".join(texts[:-1]), texts[-1])) if len(texts) > 1 else "".join(texts)
 
 
 def system(rng: Random, chance: float = 0.2) -> list[Message]:

@@ -62,7 +62,7 @@ def question(rng: Random) -> Triplet:
 
 
 def answered(rng: Random) -> Triplet:
-    """A question and its answer; the negative is the question's own neighbour's answer."""
+    """A question and its answer; the negative is the answer to another question."""
     family, other = rng.sample(list(askable().values()), 2)
     return Triplet(family.name, _wording(rng, family), family.answer, other.answer)
 

@@ -14,7 +14,7 @@ from training.demo.example import CALL, Example, is_right
 from training.demo.render import prompt_text, split_thinking
 from training.demo.skills.tool_domains import domains
 from training.demo.skills.tool_values import say
-from training.demo.skills.tools import NO_TOOL, check_catalogue, make
+from training.demo.skills.tools import NO_TOOL, catalogue, make
 from training.demo.words import words
 
 COUNT = 1500
@@ -95,19 +95,19 @@ def test_the_content_is_the_calls() -> None:
 
 
 def test_the_answer_counts_as_right() -> None:
-    for one in both() + check_catalogue():
+    for one in both() + catalogue():
         assert is_right(one, one.answer.thinking, one.answer.content)
 
 
 def test_arguments_are_those_of_the_schema_in_its_order() -> None:
-    for one in both() + check_catalogue():
+    for one in both() + catalogue():
         for name, arguments in calls_of(one):
             known = properties(one, name)
             assert [key for key in known if key in arguments] == list(arguments)
 
 
 def test_required_arguments_are_given() -> None:
-    for one in both() + check_catalogue():
+    for one in both() + catalogue():
         schemas = {tool["function"]["name"]: tool["function"] for tool in one.prompt.tools}
         for name, arguments in calls_of(one):
             assert set(schemas[name]["parameters"].get("required", ())) <= set(arguments)
@@ -117,7 +117,7 @@ def test_values_have_the_type_of_the_schema() -> None:
     types: dict[str, Any] = {
         "string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list,
     }  # fmt: skip
-    for one in both() + check_catalogue():
+    for one in both() + catalogue():
         for name, arguments in calls_of(one):
             for key, value in arguments.items():
                 entry = properties(one, name)[key]
@@ -127,7 +127,7 @@ def test_values_have_the_type_of_the_schema() -> None:
 
 
 def test_values_come_from_the_chat_or_are_the_first_of_a_choice() -> None:
-    for one in both() + check_catalogue():
+    for one in both() + catalogue():
         text = "\n".join(message.content for message in one.prompt.messages)
         for name, arguments in calls_of(one):
             for key, value in arguments.items():
@@ -196,12 +196,12 @@ def test_questions_hardly_ever_repeat() -> None:
 
 
 def test_the_catalogue_renders_and_can_be_told_apart_from_thinking() -> None:
-    for one in check_catalogue():
+    for one in catalogue():
         text = prompt_text(one)
         assert text.endswith("<think>\n\n</think>\n\n")
         assert all(json.dumps(tool) in text for tool in one.prompt.tools)
         assert split_thinking(one.answer.content) == ("", one.answer.content)
-    assert len(check_catalogue()) >= 20
+    assert len(catalogue()) >= 20
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Callable
 from functools import cache
 from random import Random
@@ -145,7 +144,10 @@ _ABOUT = Wordings(
     "{Tell me something about|Give me facts about|Describe|What is known about} <v>.",
 )
 _EVENTS = ("concert", "meeting", "party", "wedding", "fair", "festival", "match", "workshop")
-_MONTHS = tuple(calendar.month_name[1:])
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August"),
+    *("September", "October", "November", "December"),
+)
 
 _FREE = Wordings(
     "The <k> is <v>.",

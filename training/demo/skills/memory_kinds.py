@@ -11,7 +11,8 @@ class Kind(msgspec.Struct, frozen=True):
     """A kind of fact: ``values`` is a list of words (``""``: an age), ``<v>`` stands for the value.
 
     ``recall`` states it to the user and ``noun`` names it in "You have not told me …".
-    ``others`` (``<n>`` has it) asks the same about somebody else.
+    ``others``, where people are compared by it: what follows a name (``lives in``), the question
+    and the answer about the person ``<n>``.
     """
 
     key: str
@@ -51,7 +52,6 @@ KINDS = (
         ),
         "Your name is <v>",
         "your name",
-        ("is called", "", ""),
     ),
     Kind(
         "colour",

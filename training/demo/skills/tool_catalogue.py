@@ -160,7 +160,7 @@ _RESULTS: tuple[tuple[str, str, _Call, str, str], ...] = (
 )
 
 
-def check_catalogue() -> list[Example]:
+def catalogue() -> list[Example]:
     """Fixed chats; the answers are those that the corpus would give."""
     return [*(_calling(*row) for row in _CALLS), *(_telling(*row) for row in _RESULTS)]
 

@@ -1,4 +1,4 @@
-"""How programmers join words to the names of functions and arguments."""
+"""Words of tools: joined to names as programmers do it, and bent as sentences need them."""
 
 from __future__ import annotations
 

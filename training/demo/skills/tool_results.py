@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from training.demo.skills.tool_schema import Ask
-from training.demo.skills.tool_values import draw, enumerate_words
+from training.demo.skills.tool_values import draw
+from training.demo.wording import listed
 from training.demo.words import pick
 
 _KIND = re.compile(r"<(\w+)>")
@@ -85,12 +86,10 @@ def tell(results: list[Result]) -> str:
 
 def _plain(rng: Random, question: Ask, *, held_out: bool) -> Result:
     value = _filled(rng, rng.choice(question.tool.results), held_out=held_out)
-    content = value
     if rng.random() < 0.12:
-        content = _json({"result": value})
-        return Result(content, f"the result is {value}", (value,))
+        return Result(_json({"result": value}), f"the result is {value}", (value,))
     start = question.told[0].lower() + question.told[1:]
-    return Result(content, f"{start} {value}", (value,))
+    return Result(value, f"{start} {value}", (value,))
 
 
 def _fields(rng: Random, question: Ask, *, held_out: bool) -> Result:
@@ -112,13 +111,8 @@ def _fields(rng: Random, question: Ask, *, held_out: bool) -> Result:
         known = [(name, rng.choice(kinds)) for name in sorted(names)]
     chosen = rng.sample(known, rng.randint(1, min(3, len(known))))
     fields = {name: draw(rng, kind, held_out=held_out) for name, kind in chosen}
-    told = " and ".join(_comma(f"the {_words(name)} is {value}" for name, value in fields.items()))
+    told = listed([f"the {name.replace('_', ' ')} is {value}" for name, value in fields.items()])
     return Result(_json(fields), told, tuple(str(value) for value in fields.values()))
-
-
-def _comma(parts: Any) -> list[str]:
-    *first, last = parts
-    return [", ".join(first), last] if first else [last]
 
 
 def _sentence(rng: Random, question: Ask, *, held_out: bool) -> Result:
@@ -140,9 +134,9 @@ def _items(rng: Random, *, held_out: bool) -> Result:
     if rng.random() < 0.3:
         name = pick(rng, "tool_nouns", held_out=held_out)
         content = _json({f"{name}s": items})
-        told = f"the {name}s are {enumerate_words(items)}"
+        told = f"the {name}s are {listed(items)}"
     else:
-        content, told = _json(items), f"the results are {enumerate_words(items)}"
+        content, told = _json(items), f"the results are {listed(items)}"
     return Result(content, told, tuple(map(str, items)))
 
 
@@ -164,10 +158,6 @@ def _failure(rng: Random, *, held_out: bool) -> Result:
 
 def _filled(rng: Random, template: str, *, held_out: bool) -> str:
     return _KIND.sub(lambda match: str(draw(rng, match[1], held_out=held_out)), template)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _json(value: Any) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from ollama_async.conversation import ToolCall
-from training.demo.skills.tool_values import draw, enumerate_words, json_type, say
+from training.demo.skills.tool_values import draw, json_type, say
 from training.demo.skills.tool_wording import dress
+from training.demo.wording import fill, listed
 
 _TOLD_ONCE = ("flag", "with", "choice", "quoted", "text")
 _PLACE = re.compile(r"<(\w+)>")
@@ -101,7 +102,7 @@ def ask_twice(rng: Random, tool: Tool, *, held_out: bool) -> list[Ask]:
     pair = [first[slot.key], second[slot.key]]
     if pair[0] == pair[1]:
         return []
-    text = fill(dress(rng, pattern, bare=False), {slot.key: enumerate_words(pair)})
+    text = fill(dress(rng, pattern, bare=False), {slot.key: listed(pair)})
     return [Ask(tool, text, _arguments(tool, of), _told(tool, of)) for of in (first, second)]
 
 
@@ -130,11 +131,6 @@ def call_text(calls: list[ToolCall]) -> str:
         + "</tool_call>"
         for call in calls
     )
-
-
-def fill(pattern: str, texts: dict[str, str]) -> str:
-    """``pattern`` with its ``<key>`` replaced."""
-    return _PLACE.sub(lambda match: texts[match[1]], pattern)
 
 
 def places(pattern: str) -> frozenset[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from training.demo.wording import listed
 from training.demo.words import pick
 
 _CURRENCIES = "EUR USD GBP JPY CHF SEK NOK DKK PLN CZK HUF INR CNY KRW BRL MXN CAD AUD NZD TRY"
@@ -38,7 +39,7 @@ def json_type(kind: str) -> dict[str, Any]:
 def say(rng: Random, value: Any, kind: str) -> str:
     """``value`` as a question has it. Lists are enumerated, free text may stand in quotes."""
     if isinstance(value, list):
-        return enumerate_words(value, rng.choice((" and ", " and ", ", ")))
+        return listed(value, rng.choice((" and ", " and ", ", ")))
     if isinstance(value, bool):
         return "true" if value else "false"
     if kind == "spelled":
@@ -47,12 +48,6 @@ def say(rng: Random, value: Any, kind: str) -> str:
         mark = rng.choice('""\'')
         return f"{mark}{value}{mark}"
     return str(value)
-
-
-def enumerate_words(items: list[Any], last: str = " and ") -> str:
-    """``a, b and c``."""
-    texts = [str(item) for item in items]
-    return last.join((", ".join(texts[:-1]), texts[-1])) if len(texts) > 1 else "".join(texts)
 
 
 def nonsense(rng: Random, *, held_out: bool) -> str:

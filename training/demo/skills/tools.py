@@ -12,7 +12,7 @@ from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
 from training.demo.example import Example
 from training.demo.families import Family, families
 from training.demo.skills.questions import SYSTEMS, vary
-from training.demo.skills.tool_catalogue import check_catalogue
+from training.demo.skills.tool_catalogue import catalogue
 from training.demo.skills.tool_domains import daily
 from training.demo.skills.tool_invented import action, listing, lookup
 from training.demo.skills.tool_known import all_known, known, siblings
@@ -20,9 +20,9 @@ from training.demo.skills.tool_manuals import both_in_two_cities, sum_times
 from training.demo.skills.tool_names import Case, a_case
 from training.demo.skills.tool_results import Result, result, tell
 from training.demo.skills.tool_schema import Ask, Tool, ask, ask_twice, call_text, follow_up
-from training.demo.skills.tool_values import enumerate_words
+from training.demo.wording import listed
 
-__all__ = ["NO_TOOL", "check_catalogue", "make"]
+__all__ = ["NO_TOOL", "catalogue", "make"]
 
 NO_TOOL = "None of the tools here can do that."
 
@@ -281,7 +281,7 @@ def _read(question: Ask) -> str:
     if not question.arguments:
         return "It needs no arguments."
     parts = [f"{name} is {_thought(value)}" for name, value in question.arguments.items()]
-    return enumerate_words(parts) + "."
+    return listed(parts) + "."
 
 
 def _thought(value: Any) -> str:
