@@ -181,10 +181,12 @@ def _servers(folder: Path, engine_cache: Path) -> Iterator[Callable[..., Running
         servers.append(server)
         return server
 
-    yield start
-    for server in servers:
-        if server.process.poll() is None:
-            assert server.stop() == 0, server.log
+    try:
+        yield start
+    finally:
+        for server in servers:
+            if server.process.poll() is None:
+                assert server.stop() == 0, server.log
 
 
 def _remember_shipped(store: Path) -> None:
