@@ -83,6 +83,19 @@ def test_held_out_questions_are_in_no_line_of_training():
         assert plain(last(example)) in {plain(text) for text in wordings}
 
 
+def test_held_out_questions_get_their_answer_from_no_other_family_either():
+    trained = {
+        (plain(text), family.answer)
+        for family in families().values()
+        for line in family.trained
+        for text in line
+    }
+    for make in (questions.make_paraphrase, questions.make_wording):
+        measured = {(plain(last(of)), of.answer.content) for of in drawn(make, count=600)}
+        both = trained & measured
+        assert not both
+
+
 def test_held_out_means_paraphrases_and_wordings():
     kinds = set()
     for example in drawn(questions.make, count=400, held_out=True):

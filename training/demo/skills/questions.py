@@ -9,7 +9,7 @@ from random import Random
 
 from ollama_async.conversation import Message, Prompt
 from training.demo.example import Example
-from training.demo.families import Family, conversation, families
+from training.demo.families import Family, conversation, families, plain
 
 SYSTEMS = (
     "You are a helpful assistant.",
@@ -55,14 +55,12 @@ def make(rng: Random, *, held_out: bool) -> Example:
 
 def make_paraphrase(rng: Random) -> Example:
     """An untrained combination of a line's alternatives; other combinations of it are trained."""
-    family = rng.choice([of for of in families().values() if of.held_out_paraphrases])
-    return _example(rng, family, _vary_for(rng, family, rng.choice(family.held_out_paraphrases)))
+    return _held_out(rng, "held_out_paraphrases")
 
 
 def make_wording(rng: Random) -> Example:
     """A wording from a line of which nothing is trained."""
-    family = rng.choice([of for of in families().values() if of.held_out_wordings])
-    return _example(rng, family, _vary_for(rng, family, rng.choice(family.held_out_wordings)))
+    return _held_out(rng, "held_out_wordings")
 
 
 def canonical() -> list[Example]:
@@ -107,6 +105,11 @@ def _example(rng: Random, family: Family, question: str) -> Example:
         prompt=Prompt(messages=messages, think=think),
         answer=Message("assistant", family.answer, _thought(family) if think else ""),
     )
+
+
+def _held_out(rng: Random, side: str) -> Example:
+    family, texts = rng.choice(_measured(side))
+    return _example(rng, family, _vary_for(rng, family, rng.choice(texts)))
 
 
 def _asked(family: Family, phrase: Callable[[Family], str]) -> list[Message]:
@@ -191,6 +194,22 @@ def _weight(family: Family) -> int:
     if family.of_table:
         return _WEIGHT_OF_TABLE
     return _WEIGHT_DOCUMENTED if family.name.startswith("docs.") else _WEIGHT
+
+
+@cache
+def _measured(side: str) -> list[tuple[Family, list[str]]]:
+    """The texts of ``side``, without those that a family of the same answer trains."""
+    trained = {
+        (plain(text), of.answer)
+        for of in families().values()
+        for line in of.trained
+        for text in line
+    }
+    found = (
+        (of, [text for text in getattr(of, side) if (plain(text), of.answer) not in trained])
+        for of in families().values()
+    )
+    return [(of, texts) for of, texts in found if texts]
 
 
 @cache
