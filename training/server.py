@@ -31,15 +31,29 @@ def server(**variables: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         environ = {**os.environ, **variables, "OLLAMA_HOST": host, "OLLAMA_MODELS": folder}
         command = [str(Path(sys.executable).with_name("ollama-async")), "serve"]
-        process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command,
+            env=environ,
+            stdout=log,
+            stderr=log,
+            process_group=0,  # its workers are killed with it if it does not stop
+        )
         try:
             if not _answers(process, f"http://{host}/"):
                 log.seek(0)
                 raise RuntimeError(f"no server: {log.read().decode(errors='replace')[-2000:]}")
             yield f"http://{host}"
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(_STOP_LIMIT_S)
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _answers(process: subprocess.Popen[bytes], url: str) -> bool:
