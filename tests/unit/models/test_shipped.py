@@ -131,6 +131,26 @@ def test_a_store_that_holds_a_model_is_left_exactly_as_it_is(store, folder):
     assert files_of(store.root) == before
 
 
+def test_ones_own_model_of_the_name_stays_until_it_is_asked_for(store, folder):
+    """Asked for, it is replaced, as a pull replaces what it finds: names have no case."""
+    shipped.add(store, "demo-embed", folder)
+    for _ in store.create(CreateRequest(model="Demo", from_="demo-embed")):
+        pass
+    store.delete("demo-embed")
+    shutil.rmtree(store.root / shipped.MARKS)
+
+    shipped.offer(store, folder)
+
+    assert held(store) == ["Demo:latest"]
+    own = (folder / "demo-embed.gguf").read_bytes()
+    assert Path(store.find("demo").path).read_bytes() == own
+
+    shipped.add(store, "demo", folder)
+
+    assert held(store) == ["Demo:latest"]
+    assert Path(store.find("demo").path).read_bytes() == (folder / "demo.gguf").read_bytes()
+
+
 def test_a_model_that_cannot_be_read_here_is_a_model(store, folder):
     manifest = store.root / "manifests/registry.ollama.ai/library/strange/latest"
     manifest.parent.mkdir(parents=True)
