@@ -23,7 +23,7 @@ _COPY = 0.1  # how strongly what was found is written
 _SEARCHERS = 2
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator] # PyTorch is not installed where this is checked
 def look_back(model: Llama) -> None:
     """Overwrite head 0 of layer 0, and the first heads of layer 1."""
     shape = model.shape
