@@ -63,7 +63,7 @@ def test_the_engine_sees_the_tokens_that_were_trained(embedder, pieces):
         | st.characters(max_codepoint=0xFFFF, exclude_categories=("Cs", "Cn"))
     )
 )
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_the_engine_cuts_any_text_as_training_does(embedder, pieces, text):
     assert embedder.tokens(text) == pieces.encode(text, POSITIONS)
 
