@@ -36,11 +36,12 @@ class Round(msgspec.Struct, frozen=True):
     examples: int
     drilled: int
     pace: float
+    falling: float
 
 
 ROUNDS = (
-    Round(seed=1, examples=185_000, drilled=10_000, pace=1.0),
-    Round(seed=2, examples=80_000, drilled=0, pace=0.4),
+    Round(seed=1, examples=185_000, drilled=10_000, pace=1.0, falling=0.4),
+    Round(seed=2, examples=65_000, drilled=0, pace=0.4, falling=0.8),
 )
 """The second begins from the file that the first has written."""
 
@@ -77,7 +78,15 @@ def _teach(model: Llama, words: Vocabulary, each: Round, arguments: argparse.Nam
     tokens = sum(len(example.ids) for example in encoded)
     print(f"{each}: {len(encoded):,} examples, {tokens:,} tokens", flush=True)
     watch = _Watcher(words, arguments.out)
-    train(model, encoded, seed=each.seed, drilled=each.drilled, pace=each.pace, watch=watch)
+    train(
+        model,
+        encoded,
+        seed=each.seed,
+        drilled=each.drilled,
+        pace=each.pace,
+        falling=each.falling,
+        watch=watch,
+    )
     export(model, words, arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size:,} bytes", flush=True)
 

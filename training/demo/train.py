@@ -36,13 +36,15 @@ def train(
     seed: int,
     drilled: int,
     pace: float,
+    falling: float,
     watch: Callable[[Llama, int], None],
 ) -> None:
     """Train on every example once.
 
     ``drilled``: how many examples of pure copying come in between at first. ``pace``: the part of
-    the full learning rate to use. ``watch`` is called now and then with the model and the number
-    of steps done.
+    the full learning rate to use. ``falling``: the part of the steps in which it falls to nothing;
+    that is when most is learned for good. ``watch`` is called now and then with the model and the
+    number of steps done.
     """
     matrices = [weight for name, weight in model.named_parameters() if _is_matrix(name, weight)]
     others = [weight for name, weight in model.named_parameters() if not _is_matrix(name, weight)]
@@ -57,7 +59,7 @@ def train(
     groups = _groups(corpus, drills(model.shape.vocabulary, drilled, seed), seed)
     steps = len(groups) // _BATCHES_A_STEP
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, falling))
         for optimizer in optimizers
     ]
     began, tokens, losses = time.monotonic(), 0, []
@@ -127,6 +129,6 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
     return weight.dim() > 1 and "embedding" not in name
 
 
-def _rate(step: int, steps: int) -> float:
-    """Linear warm-up, constant, and a linear way down to nothing over the last 40 %."""
-    return min(1.0, (step + 1) / _WARM_UP, (steps - step) / (0.4 * steps))
+def _rate(step: int, steps: int, falling: float) -> float:
+    """Linear warm-up, constant, and a linear way down to nothing."""
+    return min(1.0, (step + 1) / _WARM_UP, (steps - step) / (falling * steps))
