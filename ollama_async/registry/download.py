@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -17,6 +15,7 @@ from ollama_async.in_thread import in_thread
 from ollama_async.models.partial import Chunk, Partial
 from ollama_async.registry.failures import Refused, Transient
 from ollama_async.registry.retry import Patience, Tries
+from ollama_async.registry.together import together
 from ollama_async.registry.transport import Transport, pieces
 
 WRITE_BYTES = 512 << 10
@@ -67,7 +66,7 @@ class Download:
         pending = [chunk for chunk in self._partial.chunks if chunk.missing]
         workers = min(self._tuning.connections, len(pending))
         try:
-            await _all([self._work(pending) for _ in range(workers)])
+            await together([self._work(pending) for _ in range(workers)])
         except _NoRanges:
             await self._whole()
 
@@ -152,14 +151,3 @@ def _fill(partial: Partial, chunks: list[Chunk], data: bytearray) -> None:
         if length := min(chunk.missing, len(data)):
             partial.write(chunk, data[:length])
             data = data[length:]
-
-
-async def _all(works: list[Coroutine[Any, Any, None]]) -> None:
-    """Run them together; the first failure, or our own end, ends all of them before it goes on."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,6 +21,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     def blob(self, digest: str) -> URL:
         return self.base / "v2" / self.repository / "blobs" / digest
 
+    @property
+    def uploads(self) -> URL:
+        return self.base / "v2" / self.repository / "blobs" / "uploads" / ""
+
 
 def endpoint_of(text: str, name: ModelName, *, is_insecure: bool) -> Endpoint:
     """Where ``name`` lives; ``text`` is the reference as it was given, perhaps with a scheme.

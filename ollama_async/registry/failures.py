@@ -8,14 +8,18 @@ class Failure(Exception):
 
 
 class Refused(Failure):
-    """Asking again would change nothing."""
+    """Asking again would change nothing. ``status``: the registry's, 0 if it was not the one."""
+
+    def __init__(self, text: str, *, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class NotThere(Refused):
     """404, in Ollama's words, which clients match on."""
 
     def __init__(self) -> None:
-        super().__init__("file does not exist")
+        super().__init__("file does not exist", status=404)
 
 
 class Transient(Failure):

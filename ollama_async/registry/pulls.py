@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from ollama_async.errors import BadRequest, Busy
+from ollama_async.errors import BadRequest
 from ollama_async.in_thread import in_thread
 from ollama_async.models import shipped
 from ollama_async.models.manifests import local_name
@@ -19,22 +18,12 @@ from ollama_async.registry.board import Board, Status
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.endpoint import Endpoint, endpoint_of
 from ollama_async.registry.pull import Pull
+from ollama_async.registry.sharing import Sharing
 from ollama_async.registry.transport import Transport
 
 MOST_PULLS = 8
 """Of different models at a time. Each may have ten connections, and some MB of memory."""
 _THREADS = 8
-
-_Key = tuple[str, bool, ModelName]
-
-
-class _Shared:
-    """One pull and how many wait for it."""
-
-    def __init__(self) -> None:
-        self.board = Board()
-        self.askers = 0
-        self.task: asyncio.Task[None] | None = None
 
 
 class Pulls:
@@ -54,8 +43,7 @@ class Pulls:
         self._tuning = tuning
         self._key_path = key_path
         self._shipped_folder = shipped_folder
-        self._shared: dict[_Key, _Shared] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._sharing = Sharing("pulled")
 
     async def follow(self, text: str, *, is_insecure: bool) -> AsyncGenerator[Status, None]:
         """Pull the model, or join who does; its statuses. Closing this leaves it.
@@ -69,62 +57,29 @@ class Pulls:
             raise BadRequest("invalid model name")
         name = local_name(text)
         key = text.strip().rpartition("://")[0], is_insecure, name.folded
-        shared = self._shared.get(key)
-        if shared is None:
-            if len(self._shared) >= MOST_PULLS:
-                raise Busy(f"{MOST_PULLS} models are being pulled, please try again")
-            shared = _Shared()
-            self._start(key, shared, self._run(shared.board, text, name, is_insecure))
-        shared.askers += 1
-        try:
-            async with aclosing(shared.board.follow()) as statuses:
-                async for status in statuses:
-                    yield status
-        finally:
-            shared.askers -= 1
-            if not shared.askers:
-                self._forget(key, shared)
-                await _end({shared.task})
+        work = partial(self._run, text, name, is_insecure)
+        async with aclosing(self._sharing.follow(key, work, MOST_PULLS)) as statuses:
+            async for status in statuses:
+                yield status
 
     async def close(self) -> None:
         """End all pulls; whoever waits for one gets an error."""
-        await _end(self._tasks)
+        await self._sharing.close()
 
-    def _start(self, key: _Key, shared: _Shared, work: Coroutine[Any, Any, None]) -> None:
-        shared.task = task = asyncio.create_task(work)
-        self._shared[key] = shared
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._forget(key, shared))
-
-    def _forget(self, key: _Key, shared: _Shared) -> None:
-        """Who asks from now on begins a new one."""
-        if self._shared.get(key) is shared:
-            del self._shared[key]
-
-    async def _run(self, board: Board, text: str, name: ModelName, is_insecure: bool) -> None:
-        error: BaseException | None = None
-        try:
-            board.post({"status": "pulling manifest"})
-            if self._is_shipped(name):
-                await in_thread(
-                    shipped.add,
-                    self._store,
-                    name.model.lower(),
-                    self._shipped_folder,
-                    threads=self._threads,
-                )
-                board.post({"status": "writing manifest"})
-            else:
-                await self._pull(board, endpoint_of(text, name, is_insecure=is_insecure), name)
-            board.post({"status": "success"})
-        except asyncio.CancelledError:
-            error = Busy("the server stopped this pull")
-            raise
-        except Exception as reason:  # noqa: BLE001  # the askers raise it
-            error = reason
-        finally:
-            board.end(error)
+    async def _run(self, text: str, name: ModelName, is_insecure: bool, board: Board) -> None:
+        board.post({"status": "pulling manifest"})
+        if self._is_shipped(name):
+            await in_thread(
+                shipped.add,
+                self._store,
+                name.model.lower(),
+                self._shipped_folder,
+                threads=self._threads,
+            )
+            board.post({"status": "writing manifest"})
+        else:
+            await self._pull(board, endpoint_of(text, name, is_insecure=is_insecure), name)
+        board.post({"status": "success"})
 
     async def _pull(self, board: Board, endpoint: Endpoint, name: ModelName) -> None:
         tuning = self._tuning
@@ -156,11 +111,3 @@ async def open_pulls(store: Store, *, tuning: Tuning, key_path: Path) -> AsyncIt
             yield pulls
         finally:
             await pulls.close()
-
-
-async def _end(tasks: Collection[asyncio.Task[None] | None]) -> None:
-    running = {task for task in tasks if task is not None and not task.done()}
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)

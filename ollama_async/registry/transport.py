@@ -1,4 +1,4 @@
-"""GET from a registry: redirects, tokens and refusals are dealt with, a body comes out.
+"""Requests to a registry: redirects, tokens and refusals are dealt with, an answer comes out.
 
 Credentials go to the registry's own origin and nowhere else; the addresses that redirects lead to
 must be allowed by :mod:`.vicinity` and are never less protected than the registry's own.
@@ -12,9 +12,9 @@ import platform
 import ssl
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -32,6 +32,8 @@ SMALL_BYTES = 64 << 10
 _COMPLAINT_BYTES = 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LATER = frozenset({408, 425, 429})
+
+Body = AsyncIterable[bytes]
 
 USER_AGENT = (
     f"ollama/{OLLAMA_VERSION} ({platform.machine()} {platform.system().lower()})"
@@ -51,17 +53,14 @@ class Transport:
     ) -> None:
         """``stall_s``: how long a connection may be silent. ``threads`` do what blocks."""
         self.endpoint = endpoint
+        self._stall_s = stall_s
         self.tokens = Tokens(endpoint.base, key_path, self._small, threads)
         proxies = [proxy.host or "" for scheme in ("http", "https") if (proxy := _proxy(scheme))]
         self._vicinity = Vicinity(endpoint.base.host or "", proxies, threads)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=self._vicinity, limit=0),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=CONNECT_TIMEOUT_S,
-                sock_connect=CONNECT_TIMEOUT_S,
-                sock_read=stall_s,
-            ),
+            timeout=_timeout(stall_s),
+            skip_auto_headers=("Content-Type",),  # what the library guesses, a signature may forbid
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # nobody gets to inflate anything here
@@ -82,7 +81,11 @@ class Transport:
         :raises Refused: for good; :class:`NotThere` for 404.
         :raises Transient: for now: 429, 5xx, no connection, a broken or silent one.
         """
-        response = await self._authorized(url, headers or {})
+
+        async def ask() -> aiohttp.ClientResponse:
+            return await self._follow(url, headers or {})
+
+        response = await self._authorized(ask)
         try:
             if response.status not in {200, 206}:
                 raise await self._complaint(response)
@@ -90,36 +93,40 @@ class Transport:
         finally:
             response.release()
 
-    async def _authorized(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Ask; if the registry wants a token, or another one, get it and ask again, once."""
-        token = self.tokens.current
-        response = await self._follow(url, headers, token)
-        if response.status != 401 or not self._is_home(response.url):
-            return response
-        challenge = response.headers.get("WWW-Authenticate", "")
-        response.release()
-        await self.tokens.renew(token, challenge)
-        response = await self._follow(url, headers, self.tokens.current)
-        if response.status == 401 and self._is_home(response.url):
-            response.release()
-            raise Refused(DENIED)
-        return response
+    @asynccontextmanager
+    async def send(
+        self,
+        method: str,
+        url: URL,
+        headers: dict[str, str] | None = None,
+        body: Body | bytes | None = None,
+        *,
+        answer_s: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer from exactly there, below 400: a redirect is for the caller to understand.
 
-    async def _follow(
-        self, url: URL, headers: dict[str, str], token: str
-    ) -> aiohttp.ClientResponse:
-        for _ in range(MOST_REDIRECTS):
-            credentials = {"Authorization": f"Bearer {token}"} if token else {}
-            own = credentials if self._is_home(url) else {}
-            response = await self._send(url, headers | own)
-            if response.status not in _REDIRECTS:
-                return response
-            location = response.headers.get("Location", "")
-            response.release()
-            url = self._target(url, location)
-        raise Refused(f"stopped after {MOST_REDIRECTS} redirects")
+        ``body`` is iterated anew when a token has expired; it is given up if nobody takes a piece
+        of it for as long as a connection may be silent. ``answer_s``: how long the answer may take
+        after it, where that is not the time.
 
-    def _target(self, url: URL, location: str) -> URL:
+        :raises Refused: for good; :class:`NotThere` for 404.
+        :raises Transient: as :meth:`get`.
+        """
+
+        async def ask() -> aiohttp.ClientResponse:
+            ours = (headers or {}) | self._credentials(url)
+            return await self._send(method, url, ours, body, answer_s)
+
+        response = await self._authorized(ask)
+        try:
+            if response.status >= 400:
+                raise await self._complaint(response)
+            yield response
+        finally:
+            response.release()
+
+    def target(self, url: URL, location: str) -> URL:
+        """Where the answer from ``url`` leads. :raises Refused: it makes no sense, or to http."""
         try:
             target = url.join(URL(location, encoded=True)).with_user(None)
             is_usable = target.scheme in {"http", "https"} and bool(target.host)
@@ -131,23 +138,70 @@ class Transport:
             raise Refused(f"the registry redirects from https to http ({target.host})")
         return target
 
+    async def _authorized(
+        self, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]
+    ) -> aiohttp.ClientResponse:
+        """Ask; if the registry wants a token, or another one, get it and ask again, once."""
+        token = self.tokens.current
+        response = await ask()
+        if response.status != 401 or not self._is_home(response.url):
+            return response
+        challenge = response.headers.get("WWW-Authenticate", "")
+        response.release()
+        await self.tokens.renew(token, challenge)
+        response = await ask()
+        if response.status == 401 and self._is_home(response.url):
+            response.release()
+            raise Refused(DENIED)
+        return response
+
+    async def _follow(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        for _ in range(MOST_REDIRECTS):
+            response = await self._send("GET", url, headers | self._credentials(url))
+            if response.status not in _REDIRECTS:
+                return response
+            location = response.headers.get("Location", "")
+            response.release()
+            url = self.target(url, location)
+        raise Refused(f"stopped after {MOST_REDIRECTS} redirects")
+
     def _is_home(self, url: URL) -> bool:
         return url.origin() == self.endpoint.base
 
-    async def _send(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+    def _credentials(self, url: URL) -> dict[str, str]:
+        token = self.tokens.current if self._is_home(url) else ""
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        headers: dict[str, str],
+        body: Body | bytes | None = None,
+        answer_s: float | None = None,
+    ) -> aiohttp.ClientResponse:
         self._vicinity.check(url)
-        with _failures(url):
-            return await self._session.get(
-                url,
-                headers=headers,
-                allow_redirects=False,
-                proxy=_proxy(url.scheme, url.host or ""),
-            )
+        with _failures(method, url):
+            async with asyncio.timeout(None) as limit:
+                data: bytes | _Flow | None
+                if body is None or isinstance(body, bytes):
+                    data = body
+                else:
+                    data = _Flow(body, limit, self._stall_s)
+                return await self._session.request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=data,
+                    allow_redirects=False,
+                    proxy=_proxy(url.scheme, url.host or ""),
+                    timeout=_timeout(self._stall_s if answer_s is None else answer_s),
+                )
 
     async def _small(self, url: URL, authorization: str) -> bytes | None:
         """A small body from exactly there, for :class:`Tokens`; None if it is not for us."""
         headers = {"Authorization": authorization} if authorization else {}
-        response = await self._send(url, headers)
+        response = await self._send("GET", url, headers)
         try:
             if response.status in {400, 401, 403}:
                 return None
@@ -171,12 +225,41 @@ class Transport:
             return Transient(text, after_s=retry_after_s(response.headers.get("Retry-After", "")))
         if not self._is_home(response.url):
             return Transient(text)  # a link that has expired; the registry makes a new one
-        return Refused(text)
+        return Refused(text, status=status)
+
+
+class _Flow:
+    """A body on its way: ``limit``, that of its request, is ``stall_s`` from the last piece.
+
+    An iterator and not a generator, which nobody would close when the answer comes early.
+    """
+
+    def __init__(self, body: Body, limit: asyncio.Timeout, stall_s: float) -> None:
+        self._pieces = aiter(body)
+        self._limit = limit
+        self._stall_s = stall_s
+
+    def __aiter__(self) -> _Flow:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._extend(is_over=False)
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            self._extend(is_over=True)
+            raise
+
+    def _extend(self, *, is_over: bool) -> None:
+        lasts = bool(self._stall_s) and not is_over  # afterwards the connection's own limit counts
+        now = asyncio.get_running_loop().time()
+        with suppress(RuntimeError):  # the answer came before the end of the body
+            self._limit.reschedule(now + self._stall_s if lasts else None)
 
 
 async def pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     """The body as it arrives. :raises Transient: it breaks off, or nothing comes for too long."""
-    with _failures(response.url):
+    with _failures(response.method, response.url):
         async for piece in response.content.iter_any():
             yield piece
 
@@ -205,8 +288,9 @@ def retry_after_s(header: str) -> float:
 class _failures:  # noqa: N801  # used as a function; a generator would hide the traceback's end
     """Turns what the HTTP client raises into our two kinds."""
 
-    def __init__(self, url: URL) -> None:
-        self._what = f'Get "{url.with_query(None)}"'  # queries of storage hosts are secrets
+    def __init__(self, method: str, url: URL) -> None:
+        # queries of storage hosts are secrets
+        self._what = f'{method.capitalize()} "{url.with_query(None)}"'
 
     def __enter__(self) -> None:
         pass
@@ -219,6 +303,8 @@ class _failures:  # noqa: N801  # used as a function; a generator would hide the
                 raise Refused(f"{self._what}: {error} (is it a plain HTTP registry?)") from error
             case aiohttp.SocketTimeoutError():
                 raise Transient(f"{self._what}: nothing came for too long") from error
+            case TimeoutError() if not isinstance(error, aiohttp.ClientError):
+                raise Transient(f"{self._what}: nothing was taken for too long") from error
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
                 raise Unreachable(f"{self._what}: {error}") from error
             case aiohttp.InvalidURL():
@@ -227,6 +313,15 @@ class _failures:  # noqa: N801  # used as a function; a generator would hide the
                 raise Transient(f"{self._what}: {str(error) or type(error).__name__}") from error
             case _:
                 pass
+
+
+def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=None,
+        connect=CONNECT_TIMEOUT_S,
+        sock_connect=CONNECT_TIMEOUT_S,
+        sock_read=silence_s,
+    )
 
 
 def _proxy(scheme: str, host: str = "") -> URL | None:
