@@ -354,7 +354,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=8,
         shown_default="8",
         read=_at_least_one,
-        meaning="Parts of a file that are fetched at a time",
+        meaning="Parts of a file that are pulled or pushed at a time",
     ),
     Variable(
         name="OLLAMA_ASYNC_PULL_STALL_TIMEOUT",

@@ -109,6 +109,10 @@ class PullRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return self.stream is not False
 
 
+class PushRequest(PullRequest):
+    """The same fields."""
+
+
 class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``files``, ``adapters`` and ``draft_files`` map a relative file name to a digest.
 

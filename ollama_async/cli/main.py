@@ -16,7 +16,7 @@ from typing import NoReturn
 import msgspec
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.cli import models, pull, run, show
+from ollama_async.cli import models, pull, push, run, show
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.settings import VARIABLES, Settings
 
@@ -305,6 +305,12 @@ def _pull(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _push(client: Client, arguments: argparse.Namespace) -> int:
+    client.check_alive()
+    push.push(client, arguments.words[0], insecure=arguments.insecure)
+    return 0
+
+
 def _show_flags(parser: argparse.ArgumentParser) -> None:
     for part in show.PARTS:
         parser.add_argument(f"--{part}", action="store_true", help=f"only the model's {part}")
@@ -362,6 +368,15 @@ COMMANDS: tuple[Command, ...] = (
         most=1,
         flags=_pull_flags,
         act=_pull,
+    ),
+    Command(
+        name="push",
+        summary="Push a model to a registry",
+        words="MODEL",
+        least=1,
+        most=1,
+        flags=_pull_flags,
+        act=_push,
     ),
     Command(
         name="list",

@@ -11,8 +11,8 @@ from ollama_async.cli.progress import Progress
 def pull(client: Client, name: str, *, insecure: bool = False) -> None:
     """Have the server fetch the model ``name``; returns when it is complete.
 
-    ``insecure``: over plain HTTP, or without checking the registry's certificate. Ctrl-C hangs up;
-    what has come so far stays with the server, and the next pull goes on from there.
+    ``insecure``: over plain HTTP. Ctrl-C hangs up; what has come so far stays with the server, and
+    the next pull goes on from there.
 
     :raises CommandFailed: the server said why, or left in the middle.
     """

@@ -10,6 +10,7 @@ from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
 from ollama_async.gateway.finding import FINDER, Finder
 from ollama_async.gateway.guards import Guards
 from ollama_async.gateway.handlers.pull import own_pulls
+from ollama_async.gateway.handlers.push import own_pushes
 from ollama_async.gateway.handlers.show import SHOWER, Shower
 from ollama_async.gateway.in_thread import own_change_threads
 from ollama_async.gateway.routes import ROUTES
@@ -30,6 +31,7 @@ def build_application(dependencies: Dependencies) -> web.Application:
     application[SHOWER] = Shower()
     application.cleanup_ctx.append(own_change_threads)
     application.cleanup_ctx.append(own_pulls)
+    application.cleanup_ctx.append(own_pushes)
     application.on_response_prepare.append(header_signal(guards))
     for route in ROUTES:
         application.router.add_route(route.method, route.path, route.handler)

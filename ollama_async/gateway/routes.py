@@ -14,6 +14,7 @@ from ollama_async.gateway.handlers import (
     generate,
     models,
     pull,
+    push,
     server,
     show,
 )
@@ -38,6 +39,7 @@ ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/api/blobs/{digest}", blobs.exists),
     Route("POST", "/api/blobs/{digest}", blobs.upload),
     Route("POST", "/api/pull", pull.pull),
+    Route("POST", "/api/push", push.push),
     Route("POST", "/api/create", create.create),
     Route("POST", "/api/show", show.show_model),
     Route("POST", "/api/copy", models.copy),

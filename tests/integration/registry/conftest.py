@@ -21,10 +21,16 @@ import httpx
 import msgspec
 import pytest
 from aiohttp import web
+from yarl import URL
 
+from ollama_async.models.blobs import Blobs
+from ollama_async.models.manifest import Layer, Manifest, go_json, layer_type
+from ollama_async.models.manifests import Manifests
 from ollama_async.models.store import Store
+from ollama_async.names import ModelName
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pulls import Pulls, open_pulls
+from ollama_async.registry.pushes import Pushes, open_pushes
 from ollama_async.registry.retry import Patience
 
 DEADLINE_S = 30.0
@@ -168,7 +174,8 @@ Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 class Proxy:
     """Hands requests to the registry. ``fault`` may answer instead; ``spoil`` sees each piece of
-    a blob's body with its offset in the blob, and returns what is sent, or None to hang up.
+    a blob's body with its offset in the blob, and returns what is sent, or None to hang up;
+    ``swallow`` does the same with what is uploaded, with how much came in all before.
     """
 
     def __init__(self, upstream: Registry, session: aiohttp.ClientSession) -> None:
@@ -176,6 +183,8 @@ class Proxy:
         self.requests: list[web.Request] = []
         self.has_ranges = True
         self.sent = 0
+        self.taken = 0
+        self.swallow: Callable[[int, bytes], Awaitable[bytes | None]] | None = None
         self.fault: Fault | None = None
         self.spoil: Callable[[int, bytes], Awaitable[bytes | None]] | None = None
         self._upstream = upstream
@@ -192,11 +201,13 @@ class Proxy:
         self.requests.append(request)
         if self.fault is not None and (answer := await self.fault(request)) is not None:
             return answer
-        url = f"{self._upstream.url}{request.path_qs}"
-        passed = {"Accept", "Range"} if self.has_ranges else {"Accept"}
+        url = URL(f"{self._upstream.url}{request.raw_path}", encoded=True)
+        passed = {"Accept", "Host", "Content-Type", "Content-Length", "Content-Range"}
+        passed |= {"Range"} if self.has_ranges else set()
         headers = {name: value for name, value in request.headers.items() if name in passed}
-        async with self._session.get(url, headers=headers) as answer:
-            kept = ("Content-Type", "Content-Length", "Content-Range")
+        body = self._body(request) if request.body_exists else None
+        async with self._session.request(request.method, url, headers=headers, data=body) as answer:
+            kept = ("Content-Type", "Content-Length", "Content-Range", "Location", "Range")
             response = web.StreamResponse(
                 status=answer.status,
                 headers={name: answer.headers[name] for name in kept if name in answer.headers},
@@ -205,6 +216,18 @@ class Proxy:
             with contextlib.suppress(ConnectionResetError):
                 await self._send(request, response, answer)
             return response
+
+    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        async for data in request.content.iter_chunked(16 << 10):
+            piece: bytes | None = data
+            if self.swallow is not None:
+                piece = await self.swallow(self.taken, data)
+            if piece is None:
+                assert request.transport is not None
+                request.transport.abort()
+                raise ConnectionAbortedError
+            self.taken += len(piece)
+            yield piece
 
     async def _send(
         self,
@@ -292,6 +315,54 @@ def pull(pulls: Pulls) -> Callable[..., Awaitable[list[dict[str, object]]]]:
             return [status async for status in pulls.follow(name, is_insecure=is_insecure)]
 
     return pull
+
+
+@pytest.fixture
+async def pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Pushes]:
+    key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
+    async with open_pushes(store.root, tuning=QUICK, key_path=key) as pushes:
+        yield pushes
+
+
+@pytest.fixture
+async def impatient_pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Pushes]:
+    key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
+    tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
+    async with open_pushes(store.root, tuning=tuning, key_path=key) as pushes:
+        yield pushes
+
+
+@pytest.fixture
+def push(pushes: Pushes) -> Callable[..., Awaitable[list[dict[str, object]]]]:
+    """Push to the end; the statuses."""
+
+    async def push(name: str, *, is_insecure: bool = True) -> list[dict[str, object]]:
+        async with asyncio.timeout(DEADLINE_S):
+            return [status async for status in pushes.follow(name, is_insecure=is_insecure)]
+
+    return push
+
+
+@pytest.fixture
+def keep(store: Store) -> Callable[..., bytes]:
+    """Put a model into the store; returns its manifest."""
+
+    def keep(name: str, model: bytes, *, origin: str = "", **texts: str) -> bytes:
+        def layer(media_type: str, data: bytes) -> Layer:
+            found, _ = Blobs(store.root).put(data)
+            return Layer(media_type, found, len(data), from_=origin)
+
+        kinds = {"model": model, **{kind: text.encode() for kind, text in texts.items()}}
+        data = go_json(
+            Manifest(
+                config=layer(CONFIG, b'{"model_format":"gguf"}'),
+                layers=[layer(layer_type(kind), data) for kind, data in kinds.items()],
+            )
+        )
+        Manifests(store.root).write(ModelName.parse(name), data)
+        return data
+
+    return keep
 
 
 @pytest.fixture

@@ -1,0 +1,35 @@
+"""Models to other registries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from ollama_async.api import ollama
+from ollama_async.gateway.body import read_json
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.progress import send_progress
+from ollama_async.registry.download import Tuning
+from ollama_async.registry.key import default_path
+from ollama_async.registry.pushes import Pushes, open_pushes
+
+PUSHES: web.AppKey[Pushes] = web.AppKey("pushes", Pushes)
+
+
+async def own_pushes(application: web.Application) -> AsyncIterator[None]:
+    """Makes :data:`PUSHES` and ends what is still being pushed."""
+    dependencies = application[DEPENDENCIES]
+    settings = dependencies.settings
+    tuning = Tuning(connections=settings.pull_connections, stall_s=settings.pull_stall_s)
+    root = dependencies.catalog.store.root
+    async with open_pushes(root, tuning=tuning, key_path=default_path()) as pushes:
+        application[PUSHES] = pushes
+        yield
+
+
+async def push(request: web.Request) -> web.StreamResponse:
+    """A stream of statuses, or the last one alone."""
+    asked = await read_json(request, ollama.PushRequest)
+    statuses = request.app[PUSHES].follow(asked.model or asked.name, is_insecure=asked.insecure)
+    return await send_progress(request, statuses, is_streamed=asked.is_streaming)

@@ -1,0 +1,103 @@
+"""``push`` against a server that speaks the statuses of ``/api/push``."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ollama_async.cli.main import main
+
+DIGEST = f"sha256:{'ab' * 32}"
+LAYER = {"status": "pushing abababababab", "digest": DIGEST, "total": 1000}
+STATUSES = [
+    {"status": "retrieving manifest"},
+    LAYER,
+    LAYER | {"completed": 400},
+    LAYER | {"completed": 1000},
+    {"status": "pushing manifest"},
+    {"status": "success"},
+]
+NOT_YOURS = (
+    "you are not authorized to push to this namespace, create the model under a namespace you own"
+)
+
+
+def test_push_tells_each_step_once_and_in_the_end_the_place(fake, capsys):
+    fake.answers["POST", "/api/push"] = (200, STATUSES)
+    assert main(["push", "me/llama3"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "\nYou can find your model at:\n\n\thttps://ollama.com/me/llama3\n"
+    assert err.splitlines() == [
+        "retrieving manifest",
+        "pushing abababababab",
+        "pushing manifest",
+        "success",
+    ]
+    assert fake.bodies("/api/push") == [{"model": "me/llama3", "insecure": False}]
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("me/x:7b", "https://ollama.com/me/x:7b"),
+        ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
+        ("http://localhost:5000/a/b:c", "localhost:5000/a/b:c"),
+        ("not-ollama.ai/a/b", "not-ollama.ai/a/b:latest"),
+    ],
+)
+def test_the_place_is_a_page_or_the_full_name(fake, capsys, name, place):
+    fake.answers["POST", "/api/push"] = (200, STATUSES)
+    assert main(["push", "--insecure", name]) == 0
+    assert capsys.readouterr().out.endswith(f"\t{place}\n")
+    assert fake.bodies("/api/push") == [{"model": name, "insecure": True}]
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "error"),
+    [
+        (400, b'{"error":"invalid model name"}', "invalid model name"),
+        (200, [STATUSES[0], {"error": "403: no"}], "403: no"),
+        (200, [STATUSES[0], {"error": "unauthorized: access denied"}], NOT_YOURS),
+        (200, STATUSES[:3], "the server ended before the model was pushed"),
+    ],
+)
+def test_a_push_that_fails_says_why(fake, capsys, status, content, error):
+    fake.answers["POST", "/api/push"] = (status, content)
+    assert main(["push", "me/nosuch"]) == 1
+    out, err = capsys.readouterr()
+    assert err.endswith(f"Error: {error}\n")
+    assert out == ""
+
+
+def test_ctrl_c_on_a_terminal_hangs_up(fake):
+    fake.answers["POST", "/api/push"] = (200, [*STATUSES[:3], fake.wait_for_hang_up])
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-P", "-m", "ollama_async.cli.main", "push", "me/llama3"]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    with (
+        os.fdopen(ours, "rb", buffering=0) as screen,
+        subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as ran,
+    ):
+        os.close(theirs)
+        shown = read_until(screen, b" 40%")
+        ran.send_signal(signal.SIGINT)
+        assert fake.hung_up.wait(30)
+        shown += read_until(screen, None)
+        assert ran.wait(30) == 130
+    assert shown.endswith(b"\x1b[?25h")  # the cursor is shown again
+    assert b"Traceback" not in shown
+
+
+def read_until(screen, text):
+    """What is written up to ``text``, or to the end of all."""
+    shown = b""
+    while text is None or text not in shown:
+        try:
+            shown += screen.read(4096)
+        except OSError:  # nobody has the terminal open any more
+            assert text is None, shown
+            break
+    return shown
