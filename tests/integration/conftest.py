@@ -40,7 +40,12 @@ class RunningServer:
                 stdout=sink,
                 stderr=sink,
             )
-        self.url = self._wait_until_listening()
+        try:
+            self.url = self._wait_until_listening()
+        except BaseException:  # nobody else knows of it
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def _wait_until_listening(self) -> str:
         line = self.wait_for_log(r"Listening on ([0-9.]+:[0-9]+)")
