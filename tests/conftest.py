@@ -22,6 +22,11 @@ import pytest
 
 # ruff: noqa: PTH115, PTH123, PTH208 -- the inventory is taken twice a test, and pathlib makes it ten times slower
 
+# Where the environment forbids to keep compiled modules, as in many containers, each process that a
+# test starts would compile the package again, and each run of the tests all of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 SETTLE_S = 5.0
 """How long a test's leftovers may take to end by themselves; only a leak waits that long."""
 
@@ -69,8 +74,25 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
 
 
 @pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The chat model of the package, for whatever wants a real model: what it says to a question
+    that it was taught can be checked. Tests must not change the file.
+    """
+    from ollama_async.models import shipped
+
+    path = shipped.FOLDER / "demo.gguf"
+    if not path.is_file():
+        pytest.fail(f"{path} belongs to the checkout, and is not there", pytrace=False)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GGUF of 0.6 MB with random F32 weights; tests must not change it."""
+    """A GGUF of 0.6 MB with random F32 weights, for what :func:`demo_model` cannot serve: where the
+    file matters and what it says does not (it is small), or where an answer must not end by itself.
+    Other shapes (another architecture, exact sums, control tokens) are written by the tests that
+    want them. Tests must not change the file.
+    """
     from ollama_async.engine.tiny_model import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("tiny_model") / "tiny.gguf")
