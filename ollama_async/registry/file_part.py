@@ -71,11 +71,11 @@ class FilePart:
     async def __aenter__(self) -> FilePart:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._is_over = True
         async with self._reading:
             pass
-        if self._failure is not None:
+        if self._failure is not None and not isinstance(error, asyncio.CancelledError):
             raise self._failure
 
 
