@@ -56,10 +56,12 @@ def test_the_answer_is_a_stream_or_its_last_line(registry, server, tiny_model, d
     assert lines[0] == {"status": "retrieving manifest"}
     assert lines[-2:] == [{"status": "pushing manifest"}, {"status": "success"}]
 
-    answer = httpx.post(f"{server.url}/api/push", json=asked | {"stream": False})
+    answer = httpx.post(
+        f"{server.url}/api/push", json=asked | {"stream": False}, timeout=DEADLINE_S
+    )
     assert (answer.status_code, answer.json()) == (200, {"status": "success"})
     asked = {"name": "me/nothing", "stream": False}
-    answer = httpx.post(f"{server.url}/api/push", json=asked)
+    answer = httpx.post(f"{server.url}/api/push", json=asked, timeout=DEADLINE_S)
     assert answer.status_code == 500
     assert answer.json()["error"].endswith("/me/nothing/latest: no such file or directory")
 
