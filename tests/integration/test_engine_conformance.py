@@ -1,7 +1,8 @@
 """What every engine owes the batcher (``workers/child/engines/port.py``), whatever it computes.
 
 A new engine is one more row of ``ENGINES``. Its model must be the same each time it is loaded, and
-answer greedily with at least 20 tokens.
+answer any text greedily with at least 20 tokens. So it is not the one in the package, which ends
+its answers, and is unsure of what to say to text that it was not taught.
 """
 
 from collections import defaultdict

@@ -1,4 +1,9 @@
-"""The real engine on tiny models: what the batcher relies on."""
+"""The real engine: what the batcher relies on.
+
+Where answers are compared to the last token, whatever is in them, the model is one of random F32
+weights: sums are exact enough, and no answer ends. What an engine may lose (kernels, attention,
+company) is asked of the model of the package, which would say something else.
+"""
 
 import resource
 import threading
@@ -19,6 +24,26 @@ pytestmark = pytest.mark.engine
 
 GREEDY = Sampling(temperature=0)
 SLOTS = 4
+QUESTIONS = {
+    "Why is the sky blue?": "Rayleigh scattering",
+    "Why is the ocean salty?": "rivers",
+    "What is the capital of France?": "Paris",
+    "What is gravity?": "mass",
+    "What is machine learning?": "examples",
+    "Tell me a joke": "computer",
+    "Say this is a test": "This is a test.",
+    "what is llama": "language models",
+    "who are you": "ollama-async pull",
+    "Hi": "Hello",
+    "My name is Alice.": "Alice",
+    "My favourite colour is blue.": "blue",
+    "What is photosynthesis?": "plants",
+    "What is HTTP?": "web servers",
+    "How do I list models?": "ollama-async list",
+    "你好啊": "你好",
+}
+"""What the model of the package is asked, and a part of what it says."""
+LONGEST_ANSWER = 120
 
 
 def spec_of(path, **changes):
@@ -38,6 +63,14 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared_engine(model):
     engine = load(spec_of(model), lambda _fraction: None)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def demo_engine(demo_model):
+    """With a slot for each question."""
+    engine = load(spec_of(demo_model, slots=len(QUESTIONS)), lambda _fraction: None)
     yield engine
     engine.close()
 
@@ -75,6 +108,34 @@ def generate(engine, slot, text, count=24, sampling=GREEDY):
     return answer
 
 
+def answers(engine, *questions):
+    """What the demo model says to each of them, all at once."""
+    prompts = [
+        tokens_of(
+            engine,
+            f"<|im_start|>user\n{question}<|im_end|>\n"
+            "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        )
+        for question in questions
+    ]
+    for slot, prompt in enumerate(prompts):
+        assert engine.trim(slot, 0)
+        engine.begin(slot, GREEDY, prompt)
+    said = [[] for _ in prompts]
+    rows = [Row(slot, prompt, 0, samples=True) for slot, prompt in enumerate(prompts)]
+    while rows:
+        for row, token in zip(rows, engine.step(rows), strict=True):
+            said[row.slot].append(token)
+        rows = [
+            Row(slot, tokens[-1:], len(prompts[slot]) + len(tokens) - 1, samples=True)
+            for slot, tokens in enumerate(said)
+            if len(tokens) < LONGEST_ANSWER and not engine.is_end(tokens[-1])
+        ]
+    for slot in range(len(prompts)):
+        engine.end(slot)
+    return [b"".join(map(engine.piece, tokens)).decode() for tokens in said]
+
+
 def logits_after(engine, slot, row):
     """A copy of the logits that a step on ``row`` gives."""
     engine.begin(slot, GREEDY, row.tokens)
@@ -103,18 +164,32 @@ def test_loading_reports_progress_up_to_the_whole(model):
     assert seen[-1] == 1.0
 
 
-def test_text_survives_the_tokenizer(engine):
+def test_a_trained_model_says_in_company_what_it_says_alone(demo_engine):
+    alone = [text for question in QUESTIONS for text in answers(demo_engine, question)]
+    assert [
+        text for text, part in zip(alone, QUESTIONS.values(), strict=True) if part not in text
+    ] == []
+    assert answers(demo_engine, *QUESTIONS) == alone
+
+
+@pytest.mark.parametrize("of", ["shared_engine", "demo_engine"])
+def test_text_survives_the_tokenizer(request, of):
+    engine = request.getfixturevalue(of)
     text = "grüße, 世界 👩‍👩‍👧 and\nthe \x00 end" * 50
     tokens = engine.tokenize(text, add_special=False, parse_special=False)
     assert b"".join(map(engine.piece, tokens)).decode().removeprefix(" ") == text
 
 
-def test_special_tokens_are_parsed_only_on_request(engine):
-    parsed = engine.tokenize("<|turn|>", add_special=False, parse_special=True)
-    plain = engine.tokenize("<|turn|>", add_special=False, parse_special=False)
+@pytest.mark.parametrize(
+    ("of", "special"), [("shared_engine", "<|turn|>"), ("demo_engine", "<|im_end|>")]
+)
+def test_special_tokens_are_parsed_only_on_request(request, of, special):
+    engine = request.getfixturevalue(of)
+    parsed = engine.tokenize(special, add_special=False, parse_special=True)
+    plain = engine.tokenize(special, add_special=False, parse_special=False)
     assert len(parsed) < len(plain)
-    assert b"<|turn|>" in b"".join(map(engine.piece, plain))
-    assert b"<|turn|>" not in b"".join(map(engine.piece, parsed))
+    assert special.encode() in b"".join(map(engine.piece, plain))
+    assert special.encode() not in b"".join(map(engine.piece, parsed))
 
 
 def test_bos_comes_only_on_request(engine):
@@ -376,22 +451,22 @@ def test_a_full_batch_fits(engine):
 
 @pytest.mark.parametrize("cache_type", ["f16", "f32", "q8_0"])
 @pytest.mark.parametrize("flash_attention", ["auto", "on", "off"])
-def test_every_way_of_attention_answers(tmp_path, cache_type, flash_attention):
-    path = write_tiny_model(tmp_path / "wide.gguf", width=128, heads=4, kv_heads=2)
-    spec = spec_of(path, cache_type=cache_type, flash_attention=flash_attention)
+def test_every_way_of_attention_answers(demo_model, cache_type, flash_attention):
+    spec = spec_of(demo_model, cache_type=cache_type, flash_attention=flash_attention)
     if cache_type == "q8_0" and flash_attention == "off":
         with pytest.raises(LoadFailed, match="quantized V cache requires flash_attn"):
             load(spec, lambda _fraction: None)
         return
     engine = load(spec, lambda _fraction: None)
-    assert generate(engine, 0, "they said") == generate(engine, 2, "they said")
+    first, second = answers(engine, *["Why is the sky blue?"] * 2)
+    assert "Rayleigh scattering" in first
+    assert second == first
     engine.close()
 
 
-def test_safe_kernels_answer_too(tmp_path):
-    path = write_tiny_model(tmp_path / "q8.gguf", quantization="Q8_0")
-    engine = load(spec_of(path), lambda _fraction: None, safe=True)
-    assert len(generate(engine, 0, "they said")) == 24
+def test_safe_kernels_answer_as_fast_ones_do(demo_model, demo_engine):
+    engine = load(spec_of(demo_model), lambda _fraction: None, safe=True)
+    assert answers(engine, "Why is the sky blue?") == answers(demo_engine, "Why is the sky blue?")
     engine.close()
 
 

@@ -104,3 +104,18 @@ async def test_the_async_client_may_leave_in_the_middle(async_client):
     await stream.aclose()
 
     assert (await async_client.generate("story", "again")).response == "Once upon a time."
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+async def test_a_real_model_streams_what_it_says_whole(demo_server):
+    client = ollama.AsyncClient(host=demo_server.url)
+    asked = [{"role": "user", "content": "Why is the sky blue?"}]
+    whole = await client.chat("demo", asked)
+    stream = await client.chat("demo", asked, stream=True)
+    parts = [part.message.content async for part in stream]
+    await client._client.aclose()
+
+    assert "Rayleigh scattering" in whole.message.content
+    assert "".join(parts) == whole.message.content
+    assert len(parts) > 10

@@ -1,4 +1,7 @@
-"""A real GGUF through the whole road: import, list, generate, chat, stop, delete."""
+"""A real GGUF through the whole road: import, list, generate, chat, stop, delete.
+
+It is the one in the package, so that what is said can be checked, not only that something is.
+"""
 
 import asyncio
 import hashlib
@@ -12,39 +15,62 @@ from ollama_async.engine.tiny_model import write_tiny_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-TEMPLATE = (
+SKY = "Why is the sky blue?"
+REASON = "Rayleigh scattering"
+MODELFILE = '''# a comment
+FROM {}
+PARAMETER temperature 0
+PARAMETER stop "%%"
+PARAMETER num_predict 200
+SYSTEM """You are
+very brief"""
+'''
+BOS_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}[{{ message.role }}]{{ message.content }}"
     "{% endfor %}[assistant]"
 )
-
-
-@pytest.fixture(scope="module")
-def gguf(tmp_path_factory):
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    write_tiny_model(path, quantization="Q8_0", context=512, chat_template=TEMPLATE)
-    return path
-
-
-@pytest.fixture(scope="module")
-def short_gguf(tmp_path_factory):
-    """Its answers end, after ten contexts."""
-    path = tmp_path_factory.mktemp("gguf") / "short.gguf"
-    write_tiny_model(path, quantization="Q8_0", context=64, chat_template=TEMPLATE)
-    return path
+QUESTIONS = (
+    SKY,
+    "What is the capital of France?",
+    "Why is the ocean salty?",
+    "Tell me a joke",
+    "What is machine learning?",
+    "who are you",
+    "what is llama",
+    "Say this is a test",
+    "Hi",
+    "你好啊",
+    "What is 12 + 7?",
+    "What is 6 * 7?",
+    "My name is Alice.",
+    "My favourite colour is blue.",
+    "What is my name?",
+    "How do I list models?",
+)
 
 
 @pytest.fixture
-def server(start_server, gguf, tmp_path):
+def server(start_server, demo_model, tmp_path):
+    """Its model ``mine`` is the one of the package, with a Modelfile around it."""
     server = start_server()
-    modelfile = tmp_path / "Modelfile"
-    modelfile.write_text(
-        f'# a comment\nFROM {gguf}\nPARAMETER temperature 0\nPARAMETER stop "%%"\n'
-        "PARAMETER num_predict 200\n"
-        'SYSTEM """You are\nvery brief"""\n'
-    )
-    created = server.command("create", "mine", "-f", str(modelfile))
-    assert "success" in created.stdout + created.stderr
+    create(server, "mine", demo_model, tmp_path)
     return server
+
+
+@pytest.fixture
+def endless(server, tmp_path):
+    """A model of what the one in the package has not: answers without an end, and a BOS."""
+    gguf = tmp_path / "endless.gguf"
+    write_tiny_model(gguf, quantization="Q8_0", context=512, chat_template=BOS_TEMPLATE)
+    create(server, "endless", gguf, tmp_path)
+    return "endless"
+
+
+def create(server, name, gguf, folder):
+    modelfile = folder / f"{name}.modelfile"
+    modelfile.write_text(MODELFILE.format(gguf))
+    created = server.command("create", name, "-f", str(modelfile))
+    assert "success" in created.stdout + created.stderr
 
 
 @pytest.fixture
@@ -57,13 +83,13 @@ def client(server):
 GREEDY = {"num_predict": 12, "temperature": 0, "seed": 7}
 
 
-def test_a_created_model_is_stored_as_ollama_stores_it(server, gguf, tmp_path):
-    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
+def test_a_created_model_is_stored_as_ollama_stores_it(server, demo_model, tmp_path):
+    digest = hashlib.sha256(demo_model.read_bytes()).hexdigest()
     store = tmp_path / "models"
     manifest_path = store / "manifests/registry.ollama.ai/library/mine/latest"
     manifest = json.loads(manifest_path.read_bytes())
 
-    assert (store / f"blobs/sha256-{digest}").read_bytes() == gguf.read_bytes()
+    assert (store / f"blobs/sha256-{digest}").read_bytes() == demo_model.read_bytes()
     layers = {layer["mediaType"].rpartition(".")[2]: layer for layer in manifest["layers"]}
     assert layers["model"]["digest"] == f"sha256:{digest}"
     params = json.loads(
@@ -80,28 +106,45 @@ def test_a_created_model_is_stored_as_ollama_stores_it(server, gguf, tmp_path):
 
 
 def test_the_same_seed_and_prompt_give_the_same_text(client):
-    options = {"num_predict": 24, "temperature": 1.5, "seed": 42}
+    def story(seed):
+        options = {"num_predict": 24, "temperature": 1.5, "seed": seed}
+        return client.generate("mine", "Once upon a time", raw=True, options=options).response
 
-    texts = {client.generate("mine", "Hello there", options=options).response for _ in range(3)}
-    other = client.generate("mine", "Hello there", options={**options, "seed": 43}).response
-
-    assert len(texts) == 1
-    assert other not in texts
+    assert story(42) == story(42) == story(42) != story(43)
 
 
 def test_streamed_and_whole_answers_agree(client):
-    whole = client.generate("mine", "Hello", options=GREEDY)
-    parts = list(client.generate("mine", "Hello", options=GREEDY, stream=True))
+    whole = client.generate("mine", SKY)
+    parts = list(client.generate("mine", SKY, stream=True))
+    cut = client.generate("mine", SKY, options=GREEDY)
 
+    assert REASON in whole.response
+    assert len(parts) > 10
     assert "".join(part.response for part in parts) == whole.response
-    assert whole.eval_count == parts[-1].eval_count == 12
-    assert whole.done_reason == "length"
+    assert whole.eval_count == parts[-1].eval_count > cut.eval_count == 12
+    assert (whole.done_reason, parts[-1].done_reason) == ("stop", "stop")
+    assert whole.response.startswith(cut.response)
+    assert cut.done_reason == "length"
 
 
-def test_the_chat_template_is_used_and_the_bos_is_not_doubled(client):
-    chat = client.chat("mine", [{"role": "user", "content": "Hi"}], options=GREEDY)
+def test_the_chat_template_is_used(client):
+    chat = client.chat("mine", [{"role": "user", "content": SKY}])
     raw = client.generate(
-        "mine", "[system]You are\nvery brief[user]Hi[assistant]", raw=True, options=GREEDY
+        "mine",
+        f"<|im_start|>system\nYou are\nvery brief<|im_end|>\n<|im_start|>user\n{SKY}<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        raw=True,
+    )
+
+    assert REASON in chat.message.content
+    assert chat.prompt_eval_count == raw.prompt_eval_count
+    assert chat.message.content == raw.response
+
+
+def test_the_bos_of_a_template_is_not_doubled(client, endless):
+    chat = client.chat(endless, [{"role": "user", "content": "Hi"}], options=GREEDY)
+    raw = client.generate(
+        endless, "[system]You are\nvery brief[user]Hi[assistant]", raw=True, options=GREEDY
     )
 
     assert chat.prompt_eval_count == raw.prompt_eval_count
@@ -109,25 +152,38 @@ def test_the_chat_template_is_used_and_the_bos_is_not_doubled(client):
 
 
 def test_context_continues_a_conversation(client):
-    first = client.generate("mine", "Hello", options=GREEDY)
-    second = client.generate("mine", "more", context=first.context, options=GREEDY)
+    first = client.generate("mine", "My name is Alice.")
+    second = client.generate("mine", "What is my name?", context=first.context)
 
+    assert "Alice" in second.response
     assert len(second.context) > len(first.context)
     assert list(second.context[: len(first.context)]) == list(first.context)
 
 
-def test_a_long_answer_goes_on_beyond_the_context(client):
-    answer = client.generate("mine", "Go", options={**GREEDY, "num_ctx": 64, "num_predict": 150})
+def test_a_chat_remembers_what_was_said_two_turns_before(client):
+    messages = []
+    for said in ("My name is Alice.", SKY, "What is my name?"):
+        messages.append({"role": "user", "content": said})
+        messages.append(client.chat("mine", messages).message)
+
+    noted, explained, remembered = (message.content for message in messages[1::2])
+    assert "Alice" in noted
+    assert REASON in explained
+    assert "Alice" in remembered
+
+
+def test_a_long_answer_goes_on_beyond_the_context(client, endless):
+    answer = client.generate(endless, "Go", options={**GREEDY, "num_ctx": 64, "num_predict": 150})
 
     assert (answer.eval_count, answer.done_reason) == (150, "length")
 
 
-def test_without_shift_the_context_is_the_end(server, client):
-    assert client.generate("mine", "warm", options={"num_predict": 1}).done
+def test_without_shift_the_context_is_the_end(server, client, endless):
+    assert client.generate(endless, "warm", options={"num_predict": 1}).done
     answer = httpx.post(
         f"{server.url}/api/generate",
         json={
-            "model": "mine",
+            "model": endless,
             "prompt": "Go",
             "stream": False,
             "shift": False,
@@ -150,18 +206,18 @@ def test_a_smaller_context_is_no_reason_to_reload(server, client):
 
 
 async def test_many_requests_at_once_give_what_each_gives_alone(server):
-    http = httpx.AsyncClient(base_url=server.url, timeout=60)
+    http = httpx.AsyncClient(base_url=server.url, timeout=50)
 
-    async def ask(prompt: str) -> str:
-        body = {"model": "mine", "prompt": prompt, "stream": False, "options": GREEDY}
-        return (await http.post("/api/generate", json=body)).json()["response"]
+    async def ask(question: str) -> str:
+        body = {"model": "mine", "prompt": question, "stream": False}
+        return (await http.post("/api/generate", json=body)).raise_for_status().json()["response"]
 
-    prompts = [f"number {n} and " + "many words " * n for n in range(8)]
     async with http:
-        alone = [await ask(prompt) for prompt in prompts]
-        together = await asyncio.gather(*map(ask, prompts))
+        alone = [await ask(question) for question in QUESTIONS]
+        together = await asyncio.gather(*map(ask, QUESTIONS))
 
-    assert len(set(alone)) > 1
+    assert REASON in alone[0]
+    assert len(set(alone)) > len(alone) / 2
     assert together == alone
 
 
@@ -170,8 +226,8 @@ def test_the_command_line_lists_runs_stops_and_removes(server):
     assert listed[0].split() == ["NAME", "ID", "SIZE", "MODIFIED"]
     assert listed[1].startswith("mine:latest")
 
-    ran = server.command("run", "mine", "Hello", "--verbose")
-    assert ran.stdout.strip()
+    ran = server.command("run", "mine", SKY, "--verbose")
+    assert REASON in ran.stdout
     assert "eval rate:" in ran.stderr
     running = server.command("ps").stdout.splitlines()
     assert running[0].split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
@@ -185,7 +241,7 @@ def test_the_command_line_lists_runs_stops_and_removes(server):
 
 def test_the_official_client_creates_from_a_model_and_deletes(client):
     created = client.create("brief", from_="mine", parameters={"num_predict": 3}, system="Hi")
-    answer = client.generate("brief", "Hello")
+    answer = client.generate("brief", SKY)
     client.delete("brief")
 
     assert created.status == "success"
@@ -195,12 +251,12 @@ def test_the_official_client_creates_from_a_model_and_deletes(client):
         client.delete("brief")
 
 
-def test_a_path_can_be_run_without_creating_a_model(server, short_gguf):
-    ran = server.command("run", str(short_gguf), "Hello")
+def test_a_path_can_be_run_without_creating_a_model(server, demo_model):
+    ran = server.command("run", str(demo_model), SKY)
 
-    assert ran.stdout.strip()
+    assert REASON in ran.stdout
     assert any(line.startswith("file-") for line in server.command("list").stdout.splitlines())
 
 
 def test_stdin_is_put_before_the_prompt(server):
-    assert server.command("run", "mine", "Hello", text="some text").stdout.strip()
+    assert REASON in server.command("run", "mine", "Why?", text="The sky is blue.").stdout

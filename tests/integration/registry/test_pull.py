@@ -92,13 +92,17 @@ def test_what_is_no_request_is_refused_before_the_stream(start_server, asked, st
     assert answer.headers["Content-Type"].startswith("application/json")
 
 
-def test_a_pulled_model_can_be_shown_and_deleted(registry, start_server, tiny_model):
-    registry.push("library/answers", tiny_model.read_bytes())
+@pytest.mark.engine
+def test_a_pulled_model_can_be_shown_asked_and_deleted(registry, start_server, demo_model):
+    registry.push("library/answers", demo_model.read_bytes(), params='{"temperature": 0}')
     server = start_server()
     name = f"{registry.host}/library/answers"
     assert pull_lines(server, name)[-1] == {"status": "success"}
     shown = httpx.post(f"{server.url}/api/show", json={"model": name}, timeout=DEADLINE_S).json()
     assert shown["details"]["family"] == "llama"
+    asked = {"model": name, "prompt": "Why is the sky blue?", "stream": False}
+    answer = httpx.post(f"{server.url}/api/generate", json=asked, timeout=DEADLINE_S).json()
+    assert "Rayleigh scattering" in answer["response"]
     assert httpx.request("DELETE", f"{server.url}/api/delete", json={"model": name}).is_success
     blobs = Path(server.environment["OLLAMA_MODELS"]) / "blobs"
     layers = json.loads(registry.manifest("library/answers"))["layers"]
