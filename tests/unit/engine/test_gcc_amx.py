@@ -12,6 +12,8 @@ import pytest
 
 import ollama_async.engine
 
+pytestmark = pytest.mark.slow  # a real compiler reads all intrinsics
+
 HEADER = Path(ollama_async.engine.__file__).with_name("gcc_amx.h")
 AMX = ["-mamx-tile", "-mamx-int8"]
 

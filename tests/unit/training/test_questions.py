@@ -3,6 +3,7 @@ of the split; what is asked outside of all families gets the one honest answer.
 """
 
 import re
+from functools import cache
 from random import Random
 
 import pytest
@@ -19,6 +20,12 @@ def drawn(make, seed=1, count=MANY, **options):
     return [make(rng, **options) for _ in range(count)]
 
 
+@cache
+def many(make, *, held_out):
+    """The examples that most tests look at."""
+    return drawn(make, held_out=held_out)
+
+
 def last(example):
     return example.prompt.messages[-1].content
 
@@ -33,7 +40,7 @@ def test_the_same_seed_gives_the_same_examples(make, held_out):
 
 @pytest.mark.parametrize("make", [questions.make, unknown.make])
 def test_a_prompt_ends_with_the_user_and_turns_alternate(make):
-    for example in drawn(make, held_out=False):
+    for example in many(make, held_out=False):
         messages = example.prompt.messages
         turns = [message.role for message in messages if message.role != "system"]
         assert turns == (["user", "assistant"] * len(turns))[: len(turns)]
@@ -43,7 +50,7 @@ def test_a_prompt_ends_with_the_user_and_turns_alternate(make):
 
 
 def test_an_example_has_the_answer_of_its_family():
-    for example in drawn(questions.make, held_out=False):
+    for example in many(questions.make, held_out=False):
         assert example.answer.content == families()[example.family].answer
         assert bool(example.answer.thinking) == bool(example.prompt.think)
 
@@ -55,7 +62,7 @@ def test_nothing_held_out_is_asked_in_training():
         texts = {plain(text) for line in family.trained for text in line}
         allowed.setdefault(family.answer, set()).update(texts)
     slips = 0
-    examples = drawn(questions.make, held_out=False)
+    examples = many(questions.make, held_out=False)
     for example in examples:
         messages = [message for message in example.prompt.messages if message.role != "system"]
         for question, answer in zip(messages[::2], [*messages[1::2], example.answer], strict=True):
@@ -65,6 +72,7 @@ def test_nothing_held_out_is_asked_in_training():
     assert slips < len(examples) / 10
 
 
+@cache
 def held_out(answer):
     return {
         plain(text)
@@ -124,7 +132,7 @@ def test_questions_come_in_many_spellings():
 def test_chats_begin_with_a_system_message_or_other_turns_now_and_then():
     examples = [
         example
-        for example in drawn(questions.make, held_out=False)
+        for example in many(questions.make, held_out=False)
         if not families()[example.family].systems and not families()[example.family].after
     ]
     roles = [tuple(message.role for message in example.prompt.messages) for example in examples]
@@ -135,7 +143,7 @@ def test_chats_begin_with_a_system_message_or_other_turns_now_and_then():
 
 def test_thinking_is_on_now_and_then_and_says_the_same_each_time():
     thoughts: dict[str, set[str]] = {}
-    examples = drawn(questions.make, held_out=False)
+    examples = many(questions.make, held_out=False)
     for example in examples:
         if example.prompt.think:
             thoughts.setdefault(example.family, set()).add(example.answer.thinking)
@@ -185,7 +193,7 @@ def test_the_canonical_questions_are_all_families_once():
 
 
 def test_a_question_with_a_system_message_of_its_own_keeps_it():
-    for example in drawn(questions.make, held_out=False):
+    for example in many(questions.make, held_out=False):
         if systems := families()[example.family].systems:
             assert example.prompt.messages[0].content in systems
 
@@ -211,7 +219,7 @@ def test_with_typos_a_question_sometimes_has_one():
 
 
 def test_what_is_unknown_gets_the_honest_answer():
-    for example in drawn(unknown.make, held_out=False):
+    for example in many(unknown.make, held_out=False):
         assert example.answer.content == unknown.ANSWER
         assert "[" not in last(example)
 
@@ -227,7 +235,7 @@ def test_what_is_unknown_is_no_familys_question():
         )
     }
     for held in (False, True):
-        assert not asked & {plain(last(of)) for of in drawn(unknown.make, held_out=held)}
+        assert not asked & {plain(last(of)) for of in many(unknown.make, held_out=held)}
 
 
 def test_no_held_out_question_is_also_trained():
@@ -235,7 +243,7 @@ def test_no_held_out_question_is_also_trained():
     trained = {
         plain(last(example)) for example in drawn(unknown.make, count=30_000, held_out=False)
     }
-    both = trained & {plain(last(example)) for example in drawn(unknown.make, held_out=True)}
+    both = trained & {plain(last(example)) for example in many(unknown.make, held_out=True)}
     assert not both
 
 
@@ -245,9 +253,9 @@ def test_words_held_out_are_asked_about_only_when_held_out(name):
     trained = {word.lower() for word in words(f"unknown_{name}", held_out=False)}
     inside = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in held - trained))
     longer = re.compile("|".join(sorted(map(re.escape, trained), key=len, reverse=True)))
-    for example in drawn(unknown.make, held_out=False):
+    for example in many(unknown.make, held_out=False):
         if example.family == name:
             assert not inside.search(longer.sub("", last(example).lower())), last(example)
-    examples = [of for of in drawn(unknown.make, held_out=True) if of.family == name]
+    examples = [of for of in many(unknown.make, held_out=True) if of.family == name]
     assert examples
     assert all(inside.search(last(example).lower()) for example in examples)
