@@ -34,7 +34,7 @@ from training.demo.skills import (
 from training.server import server
 
 _SEED = 20_000
-_EXAMPLES = 300
+_EXAMPLES = 200
 _AT_ONCE = 16
 _ANSWER_TOKENS = 500
 _TIMEOUT_S = 600
@@ -43,12 +43,13 @@ _TIMEOUT_S = 600
 class Suite(msgspec.Struct, frozen=True):
     """Examples, held out of training unless the name says otherwise.
 
-    A model of which less than the share ``least`` is right is not what the package promises.
+    A model of which less than the share ``least`` is right is not what the package promises; None:
+    nothing is promised.
     """
 
     name: str
     make: Callable[[Random], Example]
-    least: float
+    least: float | None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -72,17 +73,17 @@ def _known() -> list[Example]:
 
 
 SUITES = [
-    Suite("questions, first wordings", lambda rng: rng.choice(_first_wordings()), 0.9),
-    Suite("questions, new paraphrases", questions.make_paraphrase, 0.9),
-    Suite("questions, new wordings", questions.make_wording, 0.8),
-    Suite("what tutorials ask of skills", lambda rng: rng.choice(_known()), 0.8),
+    Suite("questions, first wordings", lambda rng: rng.choice(_first_wordings()), 0.95),
+    Suite("questions, new paraphrases", questions.make_paraphrase, 0.75),
+    Suite("questions, new wordings", questions.make_wording, 0.6),
+    Suite("what tutorials ask of skills", lambda rng: rng.choice(_known()), 0.6),
     Suite("unknown questions", lambda rng: unknown.make(rng, held_out=True), 0.8),
-    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True), 0.8),
-    Suite("memory, new names", lambda rng: memory.make(rng, held_out=True), 0.8),
-    Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True), 0.8),
-    Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True), 0.3),
-    Suite("stories, new beginnings", lambda rng: stories.make(rng, held_out=True), 0.9),
-    Suite("copying, new words", lambda rng: copying.make(rng, held_out=True), 0.8),
+    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True), 0.35),
+    Suite("memory, new names", lambda rng: memory.make(rng, held_out=True), 0.7),
+    Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True), 0.45),
+    Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True), None),
+    Suite("stories, new beginnings", lambda rng: stories.make(rng, held_out=True), 0.95),
+    Suite("copying, new words", lambda rng: copying.make(rng, held_out=True), 0.6),
 ]
 
 
