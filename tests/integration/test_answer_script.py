@@ -9,8 +9,6 @@ import time
 
 import pytest
 
-from ollama_async.models import shipped
-
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 
@@ -48,7 +46,7 @@ def test_the_answer_comes_and_everything_is_stopped(start, demo_model):
     assert b"127.0.0.1:" in log
 
 
-@pytest.mark.skipif("demo" not in shipped.names(), reason="this checkout has no demo model")
+@pytest.mark.usefixtures("demo_model")
 def test_without_a_file_the_demo_model_answers(start):
     with start() as process:
         text, log = process.communicate(timeout=55)
