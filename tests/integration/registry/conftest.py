@@ -201,7 +201,7 @@ class Proxy:
         self.requests.append(request)
         if self.fault is not None and (answer := await self.fault(request)) is not None:
             return answer
-        url = URL(f"{self._upstream.url}{request.raw_path}", encoded=True)
+        url = URL(f"{self._upstream.url}{request.rel_url.raw_path_qs}", encoded=True)
         passed = {"Accept", "Host", "Content-Type", "Content-Length", "Content-Range"}
         passed |= {"Range"} if self.has_ranges else set()
         headers = {name: value for name, value in request.headers.items() if name in passed}
