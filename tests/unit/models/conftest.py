@@ -1,13 +1,16 @@
-"""A builder of small GGUF files, right or wrong on purpose."""
+"""A builder of small GGUF files, right or wrong on purpose, and a store to put them in."""
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ollama_async.models.store import Store
 
 _NUMBER_TYPES = {
     "u8": (0, "<B"),
@@ -90,7 +93,7 @@ class GgufBuilder:
         return path
 
 
-def tiny(**metadata: Any) -> GgufBuilder:
+def build_tiny(**metadata: Any) -> GgufBuilder:
     """A llama of two layers: 4 heads of 8, 2 KV heads; 96 parameters in two tensors."""
     builder = GgufBuilder()
     builder.text("general.name", "tiny").number("general.file_type", "u32", 0)
@@ -107,7 +110,7 @@ def tiny(**metadata: Any) -> GgufBuilder:
 
 def tiny_with_output(**metadata: Any) -> GgufBuilder:
     """The same with a matrix that an adapter can change."""
-    return tiny(**metadata).tensor("output.weight", [32, 2], size=256)
+    return build_tiny(**metadata).tensor("output.weight", [32, 2], size=256)
 
 
 def tiny_adapter() -> GgufBuilder:
@@ -130,4 +133,29 @@ def gguf() -> type[GgufBuilder]:
 
 @pytest.fixture(scope="session")
 def tiny_gguf() -> Any:
-    return tiny
+    return build_tiny
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models")
+
+
+@pytest.fixture
+def upload(store: Store) -> Callable[[bytes], str]:
+    """Puts bytes into the store as a blob; their digest."""
+
+    def put(data: bytes) -> str:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        with store.open_blob(digest) as writer:
+            writer.write(data)
+            writer.commit()
+        return digest
+
+    return put
+
+
+@pytest.fixture
+def tiny(tiny_gguf: Any, upload: Callable[[bytes], str]) -> str:
+    """The digest of a small right file in the store."""
+    return upload(tiny_gguf().build())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,28 +13,6 @@ from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.errors import BadRequest, Forbidden
 from ollama_async.models.create import BaseMissing
 from ollama_async.models.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "models")
-
-
-@pytest.fixture
-def upload(store: Store) -> Callable[[bytes], str]:
-    def put(data: bytes) -> str:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        with store.open_blob(digest) as writer:
-            writer.write(data)
-            writer.commit()
-        return digest
-
-    return put
-
-
-@pytest.fixture
-def tiny(tiny_gguf: Any, upload: Callable[[bytes], str]) -> str:
-    return upload(tiny_gguf().build())
 
 
 def made(store: Store, *, reads_files: bool = False, **fields: Any) -> list[dict[str, Any]]:

@@ -25,28 +25,6 @@ from ollama_async.models.store import Store
 MODEL = "application/vnd.ollama.image.model"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "models")
-
-
-@pytest.fixture
-def upload(store: Store) -> Callable[[bytes], str]:
-    def put(data: bytes) -> str:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        with store.open_blob(digest) as writer:
-            writer.write(data)
-            writer.commit()
-        return digest
-
-    return put
-
-
-@pytest.fixture
-def tiny(tiny_gguf: Any, upload: Callable[[bytes], str]) -> str:
-    return upload(tiny_gguf().build())
-
-
 def made(store: Store, **fields: Any) -> list[str]:
     return [status["status"] for status in store.create(CreateRequest(**fields))]
 
