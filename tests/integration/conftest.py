@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,3 +207,18 @@ def _remember_shipped(store: Path) -> None:
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The self-check's verdict is shared by the servers of a run: it takes a second."""
     return tmp_path_factory.mktemp("engine-cache")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder on a disk of the size that the test names, as ``mount`` writes sizes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "none", str(folder)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(line, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -7,9 +7,7 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,21 +169,7 @@ def test_two_servers_change_one_store(start_server: Callable[..., Any], tiny_mod
         assert len(rows) == len(found)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 6 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(line, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["6m"], indirect=True)
 @pytest.mark.engine
 def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
     small_disk: Path, tmp_path: Path
@@ -206,6 +190,7 @@ def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
     assert store.list() == []
 
 
+@pytest.mark.parametrize("small_disk", ["6m"], indirect=True)
 def test_a_disk_that_is_full_refuses_what_comes_and_serves_what_is_there(
     start_server: Callable[..., Any], small_disk: Path, tiny_model: Path
 ) -> None:

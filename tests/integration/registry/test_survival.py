@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import aiohttp
@@ -113,21 +112,7 @@ async def test_a_server_that_is_told_to_stop_does_not_wait_for_a_pull(
     assert {"status": "success"} not in seen
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 80 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", "size=80m", "none", str(folder)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(line, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["80m"], indirect=True)
 async def test_a_disk_that_fills_up_meanwhile_is_an_error_and_the_pull_goes_on_later(
     registry, proxy, start_server, small_disk, digest
 ):
@@ -157,6 +142,7 @@ async def test_a_disk_that_fills_up_meanwhile_is_an_error_and_the_pull_goes_on_l
     assert proxy.sent < 1.6 * len(LARGE)
 
 
+@pytest.mark.parametrize("small_disk", ["80m"], indirect=True)
 async def test_a_disk_that_is_too_small_is_seen_before_anything_is_fetched(
     registry, proxy, start_server, small_disk
 ):
