@@ -37,6 +37,20 @@ class Message(msgspec.Struct, omit_defaults=True):
     tool_call_id: str = ""
 
 
+class Speech(msgspec.Struct, array_like=True, frozen=True):
+    """How a model wants to be spoken to, as its configuration says; all empty: nobody said.
+
+    ``template`` is the text of a Go template. ``renderer`` and ``parser`` name built-in formats.
+    ``name`` and ``family`` are the model's, which some of these depend on.
+    """
+
+    template: str = ""
+    renderer: str = ""
+    parser: str = ""
+    name: str = ""
+    family: str = ""
+
+
 class Prompt(msgspec.Struct, array_like=True):
     """What to put before the model.
 
@@ -44,6 +58,8 @@ class Prompt(msgspec.Struct, array_like=True):
     None, ``messages`` are rendered with the model's template. ``context`` are token ids that come
     before the rendered text (the deprecated ``context`` field of ``/api/generate``).
     ``truncate``: drop the oldest turns until it fits. ``think`` None: the client said nothing.
+    ``suffix``: the text after the hole that the answer fills. ``tool_choice``: ``auto``, ``none``,
+    ``required`` or a function's name.
     """
 
     messages: list[Message] = []
@@ -52,6 +68,9 @@ class Prompt(msgspec.Struct, array_like=True):
     truncate: bool = True
     tools: list[dict[str, Any]] = []
     think: bool | str | None = None
+    suffix: str = ""
+    tool_choice: str = "auto"
+    speech: Speech = Speech()
 
 
 class Sampling(msgspec.Struct, array_like=True):
@@ -81,7 +100,8 @@ class Inference(msgspec.Struct, array_like=True):
 
     ``num_ctx`` is the request's own limit in tokens (0 = all that the slot has). ``shift``: when
     the context is full, forget the middle and go on; otherwise end with ``length``.
-    ``wants_context``: the answer carries the token ids of prompt and answer.
+    ``wants_context``: the answer carries the token ids of prompt and answer. ``format``: what the
+    answer must be, ``"json"`` or a JSON Schema; None: anything.
     """
 
     prompt: Prompt
@@ -89,6 +109,7 @@ class Inference(msgspec.Struct, array_like=True):
     num_ctx: int = 0
     shift: bool = True
     wants_context: bool = False
+    format: str | dict[str, Any] | bool | None = None
 
 
 class Usage(msgspec.Struct, array_like=True):

@@ -1,14 +1,16 @@
-"""The one interface between a conversation and the text that a model reads.
+"""The interfaces between a conversation, the text that a model reads, and what its answer means.
 
-Renderers are files beside this one; more kinds (Go templates, built-in formats) join by having the
-same method. They only turn data into text: they read no files and know no tokenizer.
+Renderers and parsers are files and folders beside this one. They only turn data into text and text
+into data: they read no files and know no tokenizer.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from ollama_async.conversation import Prompt
+import msgspec
+
+from ollama_async.conversation import Prompt, ToolCall
 
 
 class Renderer(Protocol):
@@ -20,3 +22,62 @@ class Renderer(Protocol):
 
         :raises TemplateFailed: the model's template cannot render these messages, and why.
         """
+
+
+class Content(msgspec.Struct, frozen=True):
+    """Text for the reader; never empty."""
+
+    text: str
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """Text of the model's thoughts; never empty."""
+
+    text: str
+
+
+Part = Content | Thinking | ToolCall
+"""What an answer consists of, in the order in which the model wrote it."""
+
+
+class Parser(Protocol):
+    """Of one answer, as its text arrives. However the text is cut, joined parts are the same.
+
+    Text is never lost: what looks like a tool call but cannot be read is content.
+    """
+
+    def feed(self, text: str) -> list[Part]:
+        """The parts that are certain after some more text."""
+
+    def finish(self) -> list[Part]:
+        """What was held back, when the answer has ended; call it once, last."""
+
+
+class Format(Protocol):
+    """How a model marks thoughts and tool calls in its answers.
+
+    ``special_tokens`` must arrive as text although the tokenizer takes them for control tokens.
+    """
+
+    handles_tools: bool
+    handles_thinking: bool
+    special_tokens: tuple[str, ...]
+
+    def start(self, prompt: Prompt, rendered: str) -> Parser | None:
+        """A parser for the answer to ``prompt``, whose text was ``rendered``; None: the whole
+        answer is content.
+        """
+
+
+class Dialect(Protocol):
+    """Both halves of how one model is spoken to; cheap to keep, safe to use for many requests."""
+
+    def render(self, prompt: Prompt) -> str:
+        """As in :class:`Renderer`."""
+
+    def start(self, prompt: Prompt, rendered: str) -> Parser | None:
+        """As in :class:`Format`."""
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """As in :class:`Format`."""
