@@ -16,6 +16,12 @@ _SLOT = re.compile(r"<(\w+)>")
 _GREETINGS = ("Hi", "Hello", "Hey", "Hi there", "Good morning", "Okay")
 _VOWELS = "aeiouAEIOU"
 _MARKS = ".!?"
+_OFFENSIVE = re.compile(
+    "anal|bich|chink|chod|dago|dik|fag|fuc|fuk|gook|hamas|hebe|homo|jap|jew|jiz|kafi|kike|klan|"
+    "loli|moron|naz|negr|nig|paki|pede|pedo|penis|poof|porn|pube|pusi|puta|puto|rape|rapi|retar|"
+    "semen|shag|shit|tit|trann|vagin|wop",
+    re.IGNORECASE,
+)
 
 
 class Wordings:
@@ -88,9 +94,12 @@ def _lower_first(text: str) -> str:
 
 
 def invented(rng: Random, *, held_out: bool, most: int = 3) -> str:
-    """A word of two to ``most`` syllables that no list has."""
+    """A word of two to ``most`` syllables that no list has and that offends nobody."""
     syllables = words("syllables", held_out=held_out)
-    return "".join(rng.choice(syllables) for _ in range(rng.randint(2, most)))
+    while True:
+        word = "".join(rng.choice(syllables) for _ in range(rng.randint(2, most)))
+        if not _OFFENSIVE.search(word):
+            return word
 
 
 def with_article(noun: str) -> str:
