@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.demo.example import Example
-from training.demo.render import answer_text, prompt_text
+from training.demo.render import TURN_END, answer_text, prompt_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # only training needs that package
@@ -20,19 +20,23 @@ LENGTHS = (64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 2048)
 """Rows are padded to one of these, so that every batch has one of eleven shapes to compile for."""
 TOKENS = 4096
 """In a batch, padding included."""
-PROMPT_WEIGHT = 0.1
-"""A token of a prompt counts so much; one of an answer counts 1. Prompts teach the language, but
-they are half random words that nobody could predict."""
+HEARD_WEIGHT = 0.1
+"""A token that the model reads counts so much; one that it says counts 1. What it reads teaches the
+language, but half of that are random words that nobody could predict."""
+_SPEAKS = "<|im_start|>assistant\n"
 
 
 class Encoded(msgspec.Struct, frozen=True):
-    """Token ids of prompt and answer together; ``prompt`` is how many belong to the prompt, and
-    ``prompt_weight`` how much each of those counts.
+    """Token ids of prompt and answer together; ``prompt`` is how many belong to the prompt.
+
+    ``said`` marks the tokens that are the assistant's own words: the answer, and its turns earlier
+    in the chat, each with its end. ``heard_weight`` is how much each other token counts.
     """
 
     ids: NDArray[np.uint16]
     prompt: int
-    prompt_weight: float = PROMPT_WEIGHT
+    said: NDArray[np.bool_]
+    heard_weight: float = HEARD_WEIGHT
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -48,11 +52,27 @@ class Batch(msgspec.Struct, frozen=True):
 
 def encode(examples: Iterable[Example], tokenizer: Tokenizer) -> Iterator[Encoded]:
     """Examples longer than the longest row are left out."""
+    speaks = tokenizer.encode(_SPEAKS).ids
+    end = tokenizer.token_to_id(TURN_END)
     for example in examples:
         prompt = tokenizer.encode(prompt_text(example)).ids
         answer = tokenizer.encode(answer_text(example)).ids
         if len(prompt) + len(answer) <= LENGTHS[-1]:
-            yield Encoded(np.array(prompt + answer, np.uint16), len(prompt))
+            said = _turns(prompt, speaks, end) + [True] * len(answer)
+            yield Encoded(np.array(prompt + answer, np.uint16), len(prompt), np.array(said))
+
+
+def _turns(prompt: list[int], speaks: list[int], end: int) -> list[bool]:
+    """Of each token, whether it belongs to an earlier turn of the assistant."""
+    said = [False] * len(prompt)
+    begin = 0
+    while speaks[0] in prompt[begin:]:
+        begin = prompt.index(speaks[0], begin) + 1
+        first = begin - 1 + len(speaks)
+        if prompt[begin - 1 : first] == speaks and end in prompt[first:]:
+            begin = prompt.index(end, first) + 1
+            said[first:begin] = [True] * (begin - first)
+    return said
 
 
 def drills(vocabulary: int, count: int, seed: int) -> list[Encoded]:
@@ -70,7 +90,8 @@ def drills(vocabulary: int, count: int, seed: int) -> list[Encoded]:
         first = np.concatenate(pieces)
         rng.shuffle(pieces)
         ids = np.concatenate([first, *pieces]).astype(np.uint16)
-        made.append(Encoded(ids, len(first), prompt_weight=0))
+        said = np.arange(len(ids)) >= len(first)
+        made.append(Encoded(ids, len(first), said, heard_weight=0))
     return made
 
 
@@ -95,14 +116,13 @@ def row_length(tokens: int) -> int:
 
 
 def collate(rows: list[Encoded], rng: np.random.Generator) -> Batch:
-    """Every answer token is learned, and as many prompt tokens as there is room for."""
+    """What is said is learned, and of the rest as much as there is room for."""
     length = row_length(max(len(row.ids) for row in rows))
     ids = np.zeros((len(rows), length), np.int64)
     weights = np.zeros((len(rows), length), np.float32)
     for number, row in enumerate(rows):
         ids[number, : len(row.ids)] = row.ids
-        weights[number, : row.prompt - 1] = row.prompt_weight
-        weights[number, max(row.prompt - 1, 0) : len(row.ids) - 1] = 1
+        weights[number, : len(row.ids) - 1] = np.where(row.said[1:], 1, row.heard_weight)
     flat = weights.reshape(-1)
     room = flat.size // 2
     order = rng.permutation(flat.size)

@@ -20,14 +20,14 @@ from training.demo.skills import (
 Maker = Callable[..., Example]
 
 SHARES: dict[Maker, float] = {
-    questions.make: 0.36,
-    unknown.make: 0.06,
-    tools.make: 0.26,
-    memory.make: 0.10,
-    json_fill.make: 0.07,
-    arithmetic.make: 0.04,
-    stories.make: 0.05,
-    copying.make: 0.06,
+    questions.make: 0.42,
+    unknown.make: 0.04,
+    tools.make: 0.22,
+    memory.make: 0.08,
+    json_fill.make: 0.08,
+    arithmetic.make: 0.09,
+    stories.make: 0.02,
+    copying.make: 0.05,
 }
 """Of a hundred examples. Tool calls are the longest, so more than half of all tokens are theirs."""
 

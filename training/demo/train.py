@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.demo.batches import Batch, Encoded, batches, collate, drills
+from training.demo.batches import LENGTHS, Batch, Encoded, batches, collate, drills
 from training.demo.heads import look_back
 from training.demo.model import Llama, Shape
 
@@ -54,6 +54,7 @@ def train(
             others, lr=_OTHER_RATE * pace, weight_decay=0.0, betas=(0.9, 0.98), fused=True
         ),
     ]
+    torch._dynamo.config.recompile_limit = 2 * len(LENGTHS)  # noqa: SLF001 - its only name
     loss_of = torch.compile(_loss, dynamic=False)
     rng = np.random.default_rng(seed)
     groups = _groups(corpus, drills(model.shape.vocabulary, drilled, seed), seed)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.demo.batches import (
+    HEARD_WEIGHT,
     LENGTHS,
-    PROMPT_WEIGHT,
     TOKENS,
     Encoded,
     batches,
@@ -16,12 +16,16 @@ from training.demo.batches import (
     row_length,
 )
 
+
+def encoded(length, prompt):
+    """Tokens 1, 2, … of which those behind the prompt are said."""
+    return Encoded(np.arange(1, length + 1, dtype=np.uint16), prompt, np.arange(length) >= prompt)
+
+
 ROWS = st.lists(
     st.integers(2, 200).flatmap(
         lambda length: st.builds(
-            Encoded,
-            st.just(np.arange(1, length + 1, dtype=np.uint16)),
-            st.integers(max(1, length - 20), length - 1),
+            encoded, st.just(length), st.integers(max(1, length - 20), length - 1)
         )
     ),
     min_size=1,
@@ -57,12 +61,12 @@ def test_padding_is_never_learned(rows):
         if at >= len(row.ids) - 1:
             assert weight == 0
         else:
-            assert weight == (1 if at >= row.prompt - 1 else np.float32(PROMPT_WEIGHT))
+            assert weight == (1 if at >= row.prompt - 1 else np.float32(HEARD_WEIGHT))
 
 
 def test_a_batch_is_full_and_of_one_length():
     rng = np.random.default_rng(1)
-    corpus = [Encoded(np.zeros(size, np.uint16), 1) for size in rng.integers(2, 500, size=2000)]
+    corpus = [encoded(size, 1) for size in rng.integers(2, 500, size=2000)]
     groups = batches(corpus, seed=1)
     assert groups
     for group in groups:
@@ -83,4 +87,4 @@ def test_a_drill_is_the_same_tokens_in_another_order():
     for drill in drills(100, 50, seed=3):
         pieces, again = drill.ids[: drill.prompt], drill.ids[drill.prompt :]
         assert sorted(pieces) == sorted(again)
-        assert drill.prompt_weight == 0
+        assert drill.heard_weight == 0

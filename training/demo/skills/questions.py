@@ -37,6 +37,10 @@ _REQUEST = re.compile(
 _END = re.compile(r"[?!.。？！]+$")  # noqa: RUF001 - Chinese marks are meant
 _CHINESE_ENDS = ("", "", "？", "。", "！", "?")  # noqa: RUF001 - same
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_SMALL_WORD = re.compile(
+    r"(?<=\w )(the|a|an|is|are|do|does|did|can|you|me|my|i|of|to|in|for|please|it|there) (?=\w)",
+    re.IGNORECASE,
+)
 _LONG_WORD = re.compile(r"\b[a-z]{6,}\b")
 _WEIGHT_DOCUMENTED = 6
 """Prompts from documentation (``docs.*``) are what a newcomer tries first."""
@@ -80,6 +84,8 @@ def vary(rng: Random, text: str, *, polite: bool = True, typos: bool = False) ->
     """``text`` as somebody else types it: other case, end, greeting, and with ``typos`` slips."""
     if _CHINESE.search(text):
         return rng.choice((text, _END.sub("", text) + rng.choice(_CHINESE_ENDS)))
+    if typos and rng.random() < 0.08:
+        text = _without_one(rng, text)
     if typos and rng.random() < 0.05:
         text = _LONG_WORD.sub(lambda word: _slip(rng, word[0]), text, count=1)
     if rng.random() < 0.4:
@@ -163,6 +169,15 @@ def _in_some_case(rng: Random, text: str) -> str:
     if chance < 0.65:
         return text[0].upper() + text[1:]
     return text
+
+
+def _without_one(rng: Random, text: str) -> str:
+    """As in a hurry: one of the small words is missing."""
+    found = list(_SMALL_WORD.finditer(text))
+    if not found:
+        return text
+    left = rng.choice(found)
+    return text[: left.start()] + text[left.end() :]
 
 
 def _slip(rng: Random, word: str) -> str:

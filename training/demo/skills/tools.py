@@ -27,6 +27,7 @@ __all__ = ["NO_TOOL", "catalogue", "make"]
 NO_TOOL = "None of the tools here can do that."
 
 _THINKING = 0.1
+_LONG = 0.5  # of the chats have had calls before
 _SYSTEMS = (
     *SYSTEMS,
     "You are a helpful assistant with tools.",
@@ -71,8 +72,31 @@ def make(rng: Random, *, held_out: bool) -> Example:
 def _call(rng: Random, *, held_out: bool) -> Example:
     tools = _tools(rng, held_out=held_out)
     question = ask(rng, tools[0], held_out=held_out)
-    messages = [*_greeted(rng), _user(question.question)]
+    messages = [*_before(rng, tools, held_out=held_out), _user(question.question)]
     return _calling(rng, "call", tools, messages, [question])
+
+
+def _before(rng: Random, tools: list[Tool], *, held_out: bool) -> list[Message]:
+    """How the chat began. In training that is often other questions to the same tools: reading the
+    tools is most of the work, so much should be learned from it. When it is measured, it is short.
+    """
+    if held_out or rng.random() > _LONG:
+        return _greeted(rng)
+    messages: list[Message] = []
+    for _ in range(rng.randint(1, 3)):
+        some = rng.choice((_earlier_call, _earlier_call, _earlier_refusal))
+        messages += some(rng, tools)
+    return messages
+
+
+def _earlier_call(rng: Random, tools: list[Tool]) -> list[Message]:
+    messages, results = _answered(rng, rng.sample(tools, len(tools)), held_out=False)
+    return [*messages, Message("assistant", tell(results))]
+
+
+def _earlier_refusal(rng: Random, tools: list[Tool]) -> list[Message]:
+    other = ask(rng, _other(rng, tools, held_out=False), held_out=False)
+    return [_user(other.question), Message("assistant", NO_TOOL)]
 
 
 def _greeted(rng: Random) -> list[Message]:
@@ -89,16 +113,19 @@ def _several(rng: Random, *, held_out: bool) -> Example:
         return _calling(rng, "several", tools, [_user(text)], questions)
     tools = _tools(rng, held_out=held_out)
     text, questions = _two(rng, tools, held_out=held_out)
-    return _calling(rng, "several", tools, [_user(text)], questions)
+    messages = [*_before(rng, tools, held_out=held_out), _user(text)]
+    return _calling(rng, "several", tools, messages, questions)
 
 
 def _result(rng: Random, *, held_out: bool) -> Example:
     tools = _tools(rng, held_out=held_out)
     messages, results = _answered(rng, tools, held_out=held_out)
+    messages = [*_before(rng, tools, held_out=held_out), *messages]
+    thought = "The tool has answered. I pass it on."
     return Example(
         "tools",
         "result",
-        *_turn(rng, tools, messages, tell(results), thought="The tool has answered. I pass it on."),
+        *_turn(rng, tools, messages, tell(results), thought=thought),
         rule="mentions",
         mentions=tuple(text for one in results for text in one.mentions),
     )
