@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import msgspec
 
+from ollama_async.conversation import Speech
 from ollama_async.errors import LoadFailed, ServerError
 from ollama_async.prompts.choose import choose
 from ollama_async.settings import Settings
@@ -93,10 +94,12 @@ class Service:
         begun_ns = time.monotonic_ns()
         engine = self._load()
         facts = engine.facts
-        renderer = choose(facts.chat_template, bos=facts.bos, eos=facts.eos)
+        dialect = choose(
+            Speech(), chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
+        )
         batch_size = max(self._spec.batch_size, facts.slots + MIN_CHUNK)
         self._loop = Loop(engine, self._mailbox, self._pipe.send, Batching(batch_size))
-        self._intake = Intake(engine, renderer, self._mailbox, lambda: Deadline().run)
+        self._intake = Intake(engine, dialect, self._mailbox, lambda: Deadline().run)
         ready = Ready(
             slots=facts.slots,
             num_ctx=facts.num_ctx,

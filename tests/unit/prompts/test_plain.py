@@ -3,7 +3,6 @@
 import pytest
 
 from ollama_async.conversation import Message, Prompt
-from ollama_async.prompts.choose import choose
 from ollama_async.prompts.plain import PlainRenderer
 
 
@@ -22,10 +21,3 @@ def test_the_contents_follow_each_other(messages, text):
     prompt = Prompt(messages=[Message(role, content) for role, content in messages])
 
     assert PlainRenderer().render(prompt) == text
-
-
-def test_a_model_with_a_template_gets_its_own_renderer():
-    renderer = choose("{{ bos_token }}x", bos="<s>", eos="")
-
-    assert renderer.render(Prompt()) == "<s>x"
-    assert isinstance(choose("", bos="<s>", eos=""), PlainRenderer)
