@@ -14,7 +14,7 @@ from training.demo.batches import LENGTHS, Batch, Encoded, batches, collate, dri
 from training.demo.heads import look_back
 from training.demo.model import Llama, Shape
 
-_MATRIX_RATE = 0.02
+_MATRIX_RATE = 0.007
 _OTHER_RATE = 2e-3
 _WARM_UP = 100
 _BATCHES_A_STEP = 2

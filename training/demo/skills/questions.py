@@ -172,12 +172,22 @@ def _in_some_case(rng: Random, text: str) -> str:
 
 
 def _without_one(rng: Random, text: str) -> str:
-    """As in a hurry: one of the small words is missing."""
+    """As in a hurry: one of the small words is missing, unless that is what is held out."""
     found = list(_SMALL_WORD.finditer(text))
     if not found:
         return text
-    left = rng.choice(found)
-    return text[: left.start()] + text[left.end() :]
+    missing = rng.choice(found)
+    shorter = text[: missing.start()] + text[missing.end() :]
+    return text if plain(shorter) in _held_out_texts() else shorter
+
+
+@cache
+def _held_out_texts() -> frozenset[str]:
+    return frozenset(
+        plain(text)
+        for of in families().values()
+        for text in (*of.held_out_paraphrases, *of.held_out_wordings)
+    )
 
 
 def _slip(rng: Random, word: str) -> str:

@@ -11,7 +11,6 @@ from random import Random
 
 from training.demo.skills.tool_names import (
     Case,
-    a,
     argument_case,
     gerund,
     join,
@@ -21,6 +20,7 @@ from training.demo.skills.tool_names import (
 )
 from training.demo.skills.tool_schema import Slot, Tool, schema
 from training.demo.skills.tool_values import nonsense
+from training.demo.wording import with_article
 from training.demo.words import pick
 
 _SUBJECT_KINDS = ("name", "name", "name", "name", "id", "id", "word", "heading", "path", "person")
@@ -152,11 +152,11 @@ def action(rng: Random, case: Case, *, held_out: bool, verb: str = "", noun: str
     )[0]
     described = rng.choices(
         (
-            f"{verb.capitalize()} {a(noun)}",
+            f"{verb.capitalize()} {with_article(noun)}",
             f"{verb.capitalize()} the {noun}",
-            f"{third_person(verb).capitalize()} {a(noun)}",
+            f"{third_person(verb).capitalize()} {with_article(noun)}",
             f"{verb.capitalize()} one {noun} and report back",
-            f"Use this to {verb} {a(noun)}",
+            f"Use this to {verb} {with_article(noun)}",
             f"Tool to {verb} {plural(noun)}",
             f"{gerund(verb).capitalize()} of {plural(noun)}",
             f"{verb.capitalize()} {plural(noun)}.",
@@ -187,10 +187,10 @@ def lookup(rng: Random, case: Case, *, held_out: bool, noun: str = "") -> Tool:
     )
     described = rng.choice(
         (
-            f"Get the {topic} of {a(noun)}",
-            f"Get the {topic} of {a(noun)}",
+            f"Get the {topic} of {with_article(noun)}",
+            f"Get the {topic} of {with_article(noun)}",
             f"Returns the {topic} of the {noun}",
-            f"Look up the {topic} of {a(noun)}",
+            f"Look up the {topic} of {with_article(noun)}",
             f"The {topic} of a given {noun}",
             f"Find out the {noun}'s {topic}",
         )
@@ -363,7 +363,7 @@ def _filled(forms: tuple[str, ...], rng: Random, *, verb: str, noun: str) -> str
         Gerund=gerund(verb).capitalize(),
         noun=noun,
         Noun=noun.capitalize(),
-        a_noun=a(noun),
+        a_noun=with_article(noun),
         nouns=plural(noun),
     )
 
@@ -426,5 +426,6 @@ def _prepositions(slot: Slot) -> tuple[str, ...]:
 
 
 def _cue(rng: Random, forms: tuple[str, ...], slot: Slot) -> str:
-    text = rng.choice(forms).format(w=slot.words, W=slot.words.capitalize(), a_w=a(slot.words))
+    words = slot.words
+    text = rng.choice(forms).format(w=words, W=words.capitalize(), a_w=with_article(words))
     return text.replace("<n>", f"<{slot.key}>")

@@ -34,10 +34,6 @@ def argument_case(case: Case) -> Case:
     return "camel" if case in ("camel", "pascal") else "snake"
 
 
-def a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
 def plural(noun: str) -> str:
     if re.search(r"(s|x|z|ch|sh)$", noun):
         return noun + "es"

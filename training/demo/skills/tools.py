@@ -13,10 +13,10 @@ from training.demo.example import Example
 from training.demo.families import Family, families
 from training.demo.skills.questions import SYSTEMS, vary
 from training.demo.skills.tool_catalogue import catalogue
+from training.demo.skills.tool_chains import both_in_two_cities, sum_times
 from training.demo.skills.tool_domains import daily
 from training.demo.skills.tool_invented import action, listing, lookup
 from training.demo.skills.tool_known import all_known, known, siblings
-from training.demo.skills.tool_manuals import both_in_two_cities, sum_times
 from training.demo.skills.tool_names import Case, a_case
 from training.demo.skills.tool_results import Result, result, tell
 from training.demo.skills.tool_schema import Ask, Tool, ask, ask_twice, call_text, follow_up
