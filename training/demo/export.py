@@ -68,7 +68,7 @@ def _describe(writer: GGUFWriter) -> None:
     writer.add_description(
         "A very small chat model for trying out and testing ollama_async. Trained from scratch on "
         "a synthetic corpus that was written for it; training/demo in the source repeats it. It "
-        "knows some hundred questions by heart and is no source of knowledge."
+        "knows the answers to some five hundred questions by heart and is no source of knowledge."
     )
     writer.add_languages(["en", "zh"])
     writer.add_file_type(LlamaFileType.MOSTLY_Q8_0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.demo.model import Llama
+from training.demo.model import Block, Llama, Shape
 
 _CONSTANT = 8.0  # of the first coordinate of every embedding, in deviations of the others
 _SHARPNESS = 7.0  # of the look at the token before
@@ -27,35 +27,42 @@ _SEARCHERS = 2
 def look_back(model: Llama) -> None:
     """Overwrite head 0 of layer 0, and the first heads of layer 1."""
     shape = model.shape
-    size = shape.head_width
     deviation = float(model.embedding.weight.std())
     model.embedding.weight[:, 0] = _CONSTANT * deviation
-    code, place = _frame(size, shape.width), _frame(size, shape.width)
+    code, place = _frame(shape.head_width, shape.width), _frame(shape.head_width, shape.width)
+    _note_token_before(model.blocks[0], shape, code, place)
+    for number in range(_SEARCHERS):
+        _search(model.blocks[1], shape, number, code, place)
 
-    first = model.blocks[0]
+
+def _note_token_before(block: Block, shape: Shape, code: Tensor, place: Tensor) -> None:
+    """Head 0 looks one token back, whatever stands there, and writes that token's code."""
+    size = shape.head_width
     turns = shape.rope_base ** (-torch.arange(0, size, 2) / size)[:_FAST_PAIRS]
     query, key = torch.zeros(size), torch.zeros(size)
     query[0 : 2 * _FAST_PAIRS : 2], query[1 : 2 * _FAST_PAIRS : 2] = turns.cos(), -turns.sin()
     key[0 : 2 * _FAST_PAIRS : 2] = 1
-    first.query.weight[:size] = 0
-    first.key.weight[:size] = 0
-    first.query.weight[:size, 0] = query * _SHARPNESS / _CONSTANT
-    first.key.weight[:size, 0] = key * _SHARPNESS / _CONSTANT
-    first.value.weight[:size] = code
-    first.output.weight[:, :size] = place.T * _CODE
+    block.query.weight[:size] = 0
+    block.key.weight[:size] = 0
+    block.query.weight[:size, 0] = query * _SHARPNESS / _CONSTANT
+    block.key.weight[:size, 0] = key * _SHARPNESS / _CONSTANT
+    block.value.weight[:size] = code
+    block.output.weight[:, :size] = place.T * _CODE
 
-    second = model.blocks[1]
-    for number in range(_SEARCHERS):
-        rows = slice(number * size, (number + 1) * size)
-        part = slice(number * _SLOW_DIMENSIONS, (number + 1) * _SLOW_DIMENSIONS)
-        compared = slice(rows.stop - _SLOW_DIMENSIONS, rows.stop)
-        second.query.weight[rows] = 0
-        second.key.weight[rows] = 0
-        second.query.weight[compared] = code[part] * _MATCH
-        second.key.weight[compared] = place[part] * _MATCH
-        content = _frame(size, shape.width)
-        second.value.weight[rows] = content
-        second.output.weight[:, rows] = content.T * _COPY
+
+def _search(block: Block, shape: Shape, number: int, code: Tensor, place: Tensor) -> None:
+    """Head ``number`` looks for places behind a token like this one, and brings what is there."""
+    size = shape.head_width
+    rows = slice(number * size, (number + 1) * size)
+    part = slice(number * _SLOW_DIMENSIONS, (number + 1) * _SLOW_DIMENSIONS)
+    compared = slice(rows.stop - _SLOW_DIMENSIONS, rows.stop)
+    block.query.weight[rows] = 0
+    block.key.weight[rows] = 0
+    block.query.weight[compared] = code[part] * _MATCH
+    block.key.weight[compared] = place[part] * _MATCH
+    content = _frame(size, shape.width)
+    block.value.weight[rows] = content
+    block.output.weight[:, rows] = content.T * _COPY
 
 
 def _frame(rows: int, width: int) -> Tensor:

@@ -52,7 +52,7 @@ def _add_description(writer: GGUFWriter) -> None:
     writer.add_type("model")
     writer.add_name(NAME)
     writer.add_author("the ollama_async project")
-    writer.add_license("mit")
+    writer.add_license("MIT")
     writer.add_description(_DESCRIPTION)
     writer.add_string("general.provenance", _PROVENANCE)
     writer.add_tags(["sentence-similarity", "feature-extraction"])
