@@ -36,12 +36,11 @@ class Challenge(msgspec.Struct, frozen=True):
             return None
         return cls(found["realm"], found.get("service", ""), found.get("scope", ""))
 
-    def url(self, *, timestamp: int, nonce: str) -> URL:
+    def url(self) -> URL:
         """Where to ask for a token. :raises ValueError: the realm is no address."""
         url = URL(self.realm)
         if url.scheme not in {"http", "https"} or not url.host:
             raise ValueError("the realm is no address")
         query = [("service", self.service)] if self.service else []
         query += [("scope", scope) for scope in self.scope.split()]
-        query += [("ts", str(timestamp)), ("nonce", nonce)]
         return url.with_user(None).with_fragment(None).extend_query(query)

@@ -1,4 +1,9 @@
-"""The token of one repository: asked for when the registry wants one, signed with our key."""
+"""The token of one repository: asked for when the registry wants one, signed with our key.
+
+A registry says where its tokens are given out. If that is another host, we ask there as anybody
+could, without a signature: else a registry of somebody's could name the host of another one, have
+us sign for that, and be given the token that we are known by there. What it gets now is a guest's.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +25,11 @@ from ollama_async.registry.failures import Refused
 from ollama_async.registry.key import Key, load_key
 
 DENIED = "unauthorized: access denied"
+_OTHER_NAMES = {
+    URL("https://hf.co"): URL("https://huggingface.co"),
+    URL("https://registry.ollama.ai"): URL("https://ollama.com"),
+}
+"""Registries whose keeper gives out the tokens under another name of its own."""
 _EMPTY = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
 
 
@@ -64,17 +74,22 @@ class Tokens:
         if challenge is None:
             raise Refused(DENIED)
         try:
-            url = challenge.url(timestamp=int(time.time()), nonce=secrets.token_urlsafe(16))
+            url = challenge.url()
         except ValueError:
             raise Refused(DENIED) from None
-        if url.origin() != self._base:
-            realm, ours = url.authority, self._base.authority
-            raise Refused(f'realm host "{realm}" does not match original host "{ours}"')
-        key = await in_thread(load_key, self._key_path, threads=self._threads)
-        body = await self._fetch(url, sign(key, url))
+        if url.scheme == "http" and self._base.scheme == "https":
+            raise Refused(f"the registry wants tokens to be asked for over http ({url.host})")
+        is_theirs = url.origin() in {self._base, _OTHER_NAMES.get(self._base)}
+        body = await self._signed(url) if is_theirs else None
         if body is None:  # registries not of Ollama's kind know no signatures, but perhaps guests
             body = await self._fetch(url, "")
         return _token(body or b"")
+
+    async def _signed(self, url: URL) -> bytes | None:
+        once = {"ts": str(int(time.time())), "nonce": secrets.token_urlsafe(16)}
+        url = url.extend_query(once)
+        key = await in_thread(load_key, self._key_path, threads=self._threads)
+        return await self._fetch(url, sign(key, url))
 
 
 def sign(key: Key, url: URL) -> str:
