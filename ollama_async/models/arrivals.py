@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
-from ollama_async.errors import NotFound, StorageFailed
+from ollama_async.errors import NotFound
 from ollama_async.models import partial
 from ollama_async.models.manifest import Layer, Manifest
 from ollama_async.models.partial import Partial
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import locked, storage_errors
 from ollama_async.names import ModelName
-
-SPARE_BYTES = 64 << 20
-"""Stays free on the disk, for the manifest and for what else is going on there."""
 
 
 class Arrivals:
@@ -23,13 +18,13 @@ class Arrivals:
         self._shelf = shelf
         self._keeps_unused = keeps_unused
 
-    def size(self, digest: str) -> int | None:
-        """Of a blob that is in the store, and not to be pruned now; None if it is not."""
+    def has(self, layer: Layer) -> bool:
+        """Whether the blob is in the store, of the right size; it is not pruned soon, then."""
+        blobs = self._shelf.blobs
         try:
-            self._shelf.blobs.touch(digest)
-            return self._shelf.blobs.size(digest)
+            return blobs.touch(layer.digest) and blobs.size(layer.digest) == layer.size
         except OSError:
-            return None
+            return False
 
     def arrived(self, digest: str, total: int) -> int:
         """How much of a blob is on its way in, whoever is fetching it."""
@@ -39,21 +34,11 @@ class Arrivals:
         """See :meth:`.partial.Partial.claim`; the blob may be there meanwhile: ask again."""
         return Partial.claim(self._shelf.blobs, layer.digest, layer.size, chunk_bytes)
 
-    def check_room(self, layers: list[Layer]) -> None:
+    def make_room(self, layers: list[Layer]) -> None:
         """:raises StorageFailed: what is missing of the layers does not fit onto the disk."""
-        missing = 0
-        for layer in layers:
-            if self.size(layer.digest) is None:
-                missing += layer.size - self.arrived(layer.digest, layer.size)
-        root = self._shelf.root
-        with storage_errors(root):
-            root.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(root).free
-        if missing and missing + SPARE_BYTES > free:
-            raise StorageFailed(
-                f"no space left on the disk of the model store {root}:"
-                f" {missing} bytes are needed, {max(0, free - SPARE_BYTES)} are free"
-            )
+        missing = [layer for layer in layers if not self.has(layer)]
+        needed = sum(layer.size - self.arrived(layer.digest, layer.size) for layer in missing)
+        self._shelf.make_room(needed, keeping=[layer.digest for layer in missing])
 
     def publish(self, name: ModelName, data: bytes, manifest: Manifest) -> bool:
         """Give the model its name: write ``data``, byte for byte, as its manifest.

@@ -9,28 +9,36 @@ processes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import logging
 import os
 import struct
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from ollama_async.models.blobs import Blobs
-from ollama_async.models.storage import storage_errors, sync_folder
+from ollama_async.models.storage import free_bytes, storage_errors, sync_folder
+
+_log = logging.getLogger(__name__)
 
 SUFFIX = "-incoming"
 KEEP_S = 7 * 86400.0
-"""What nobody has gone on with for so long is removed."""
+"""What nobody has gone on with for so long is removed; sooner if its room is needed."""
 
 _MAGIC = b"ollama_async 1\0\0"
 _HEAD = struct.Struct("<16sQQ")  # magic, bytes of the blob, bytes of a chunk
 _COUNTER = struct.Struct("<Q")
 _MOST_CHUNKS = 1024
-_HASH_BYTES = 64 << 20
+_HASH_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
+
+
+Stamp = tuple[int, int, int]
 
 
 class Chunk:
@@ -63,6 +71,9 @@ class Partial:
         self._blobs = blobs
         self._path = path_of(blobs, digest)
         self._descriptor = descriptor
+        self._hashing = threading.Lock()
+        self._hashed = 0
+        self._sha256 = hashlib.sha256()
 
     @classmethod
     def claim(cls, blobs: Blobs, digest: str, total: int, chunk_bytes: int) -> Partial | None:
@@ -98,25 +109,43 @@ class Partial:
 
     def restart(self) -> None:
         """Forget what has arrived."""
-        with storage_errors(self._blobs.root):
+        with self._hashing, storage_errors(self._blobs.root):
             for chunk in self.chunks:
                 chunk.arrived = 0
                 self._count(chunk)
             self.is_resumed = False
+            self._hashed, self._sha256 = 0, hashlib.sha256()
 
-    def hashing(self) -> Iterator[str]:
-        """Hash the content in steps of a fraction of a second.
+    @property
+    def unhashed(self) -> int:
+        """Bytes that :meth:`hash_more` has still to see."""
+        return self.total - self._hashed
 
-        Yields ``""`` after each step and, in the end, the digest of what is there.
+    def hash_more(self) -> int:
+        """Go on hashing what has arrived without a gap from the front, for a fraction of a second;
+        returns how many bytes. May be called beside :meth:`write`.
         """
-        sha256 = hashlib.sha256()
-        with storage_errors(self._blobs.root):
-            for offset in range(0, self.total, _READ_BYTES):
-                length = min(_READ_BYTES, self.total - offset)
-                sha256.update(os.pread(self._descriptor, length, offset))
-                if (offset + length) % _HASH_BYTES == 0:
-                    yield ""
-        yield f"sha256:{sha256.hexdigest()}"
+        with self._hashing, storage_errors(self._blobs.root):
+            start = self._hashed
+            end = min(self._arrived_in_front(), start + _HASH_BYTES)
+            while self._hashed < end:
+                length = min(_READ_BYTES, end - self._hashed)
+                data = os.pread(self._descriptor, length, self._hashed)
+                if not data:
+                    raise OSError(errno.EIO, "a file has become shorter")
+                self._sha256.update(data)
+                self._hashed += len(data)
+            return self._hashed - start
+
+    @property
+    def found_digest(self) -> str:
+        """Of what has been hashed: of the whole blob, once nothing is :attr:`unhashed`."""
+        return f"sha256:{self._sha256.hexdigest()}"
+
+    def stamp(self) -> Stamp:
+        """Changes when anybody writes: who finds the same again knows what is in the file."""
+        status = os.fstat(self._descriptor)
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def publish(self) -> None:
         """Make the file the blob, for good, and close it. The caller has checked the digest."""
@@ -140,6 +169,12 @@ class Partial:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _arrived_in_front(self) -> int:
+        for chunk in self.chunks:
+            if chunk.missing:
+                return chunk.start + chunk.arrived
+        return self.total
 
     # ----------------------------------------------------------------- the trailer
 
@@ -198,17 +233,42 @@ def sweep(folder: Path, *, keep_s: float = KEEP_S) -> int:
 
     :raises OSError: one cannot be removed.
     """
-    count = 0
+    doomed = [path for path, touched_at in _by_age(folder) if touched_at < time.time() - keep_s]
+    return sum(map(_remove_unclaimed, doomed))
+
+
+def give_way(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
+    """Remove partial blobs that nobody has open, the oldest first, until so much is free.
+
+    Those of the digests ``keeping`` stay. :raises OSError: one cannot be removed.
+    """
+    kept = {digest.replace(":", "-") + SUFFIX for digest in keeping}
+    for path, _ in _by_age(folder):
+        if free_bytes(folder) >= needed_bytes:
+            return
+        if path.name not in kept and _remove_unclaimed(path):
+            _log.info("removed the unfinished download %s, because its room is needed", path.name)
+
+
+def _by_age(folder: Path) -> list[tuple[Path, float]]:
+    """All partial blobs, the oldest first, and when they were touched."""
+    found: list[tuple[Path, float]] = []
     for path in folder.glob(f"*{SUFFIX}"):
         with suppress(FileNotFoundError):
-            if path.stat().st_mtime > time.time() - keep_s:
-                continue
-            descriptor = _open_locked(path)
-            if descriptor is not None:
-                path.unlink()
-                os.close(descriptor)
-                count += 1
-    return count
+            found.append((path, path.stat().st_mtime))
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def _remove_unclaimed(path: Path) -> bool:
+    """Whether nobody had it open, so that it is gone now. :raises OSError:"""
+    descriptor = _open_locked(path)
+    if descriptor is None:
+        return False
+    try:
+        path.unlink()
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _open_locked(path: Path) -> int | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ollama_async.errors import BadRequest
+from ollama_async.errors import BadRequest, StorageFailed
 from ollama_async.models import partial
 from ollama_async.models.blobs import Blobs, parse_digest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
@@ -17,8 +17,10 @@ from ollama_async.models.manifests import Manifests
 from ollama_async.models.model import FactsCache
 from ollama_async.models.storage import (
     TEMPORARY_PREFIX,
+    free_bytes,
     is_abandoned,
     locked,
+    make_folder,
     read_bounded,
     storage_errors,
 )
@@ -52,6 +54,26 @@ class Shelf:
         finally:
             if is_free:
                 self._rewrites.release()
+
+    def make_room(self, needed_bytes: int, keeping: Collection[str] = ()) -> None:
+        """See that so much fits onto the disk, before hours are spent on it.
+
+        What has to give way, if need be, are downloads that nobody goes on with, but for those of
+        the digests ``keeping``. Nothing is reserved: a disk may still fill up meanwhile.
+
+        :raises StorageFailed: it does not fit.
+        """
+        folder = self.blobs.folder
+        with storage_errors(self.root):
+            make_folder(folder)
+            if needed_bytes > free_bytes(folder):
+                partial.give_way(folder, needed_bytes, keeping)
+            free = free_bytes(folder)
+        if needed_bytes > free:
+            raise StorageFailed(
+                f"no space left on the disk of the model store {self.root}:"
+                f" {needed_bytes} bytes are needed, {free} are free"
+            )
 
     def manifest(self, path: str) -> Manifest | None:
         """The manifest at ``path``; None if it is missing or cannot be understood."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from ollama_async.errors import StorageFailed
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"
 """Never a valid part of a model's name nor a digest, so that every reader passes over it."""
+
+SPARE_BYTES = 64 << 20
+"""Stays free on the disk, for manifests and for what else is going on there."""
 
 _LOCK_TIMEOUT_S = 30.0
 _LOCK_RETRY_S = 0.02
@@ -69,6 +73,11 @@ def locked(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def free_bytes(folder: Path) -> int:
+    """What may be written to the disk of the folder. :raises OSError: there is no such folder."""
+    return max(0, shutil.disk_usage(folder).free - SPARE_BYTES)
+
+
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """The content of a small file. :raises OSError: it cannot be read, or is over the limit."""
     with path.open("rb") as file:
@@ -87,7 +96,7 @@ class NewFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        _make_folder(folder)
+        make_folder(folder)
         self._folder = folder
         self._descriptor, path = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX)
         self._path: Path | None = Path(path)
@@ -151,11 +160,11 @@ def is_abandoned(path: Path) -> bool:
     return True
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make it, and what is missing above it, so that a power cut does not take it away again."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     with suppress(FileExistsError):  # another thread was faster
         folder.mkdir()
     sync_folder(folder.parent)

@@ -144,13 +144,15 @@ class Store:
         """Where the blob is, or would be. :raises BadRequest: ``invalid digest format``."""
         return self._shelf.blobs.path(parse_digest(digest))
 
-    def open_blob(self, digest: str) -> BlobWriter:
-        """Begin an upload. Blocks; see :class:`BlobWriter`.
+    def open_blob(self, digest: str, size_bytes: int = 0) -> BlobWriter:
+        """Begin an upload, of that size if it is known. Blocks; see :class:`BlobWriter`.
 
         :raises BadRequest: ``invalid digest format``.
-        :raises StorageFailed: the store is not writable.
+        :raises StorageFailed: the store is not writable, or the upload does not fit.
         """
-        return BlobWriter(self._shelf.blobs, parse_digest(digest))
+        digest = parse_digest(digest)
+        self._shelf.make_room(size_bytes)
+        return BlobWriter(self._shelf.blobs, digest)
 
     def arrivals(self) -> Arrivals:
         """The door for what is fetched from other registries."""

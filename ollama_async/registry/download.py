@@ -1,7 +1,12 @@
-"""One blob from a registry into its partial file: several ranges at once, again if need be."""
+"""One blob from a registry into its partial file: several ranges at once, again if need be.
+
+It is hashed meanwhile, from front to back, as far as it has arrived without a gap: what is hashed
+was written a moment ago, so the system still has it in memory.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -14,9 +19,10 @@ from yarl import URL
 from ollama_async.in_thread import in_thread
 from ollama_async.models.partial import Chunk, Partial
 from ollama_async.registry.failures import Refused, Transient
+from ollama_async.registry.pace import LEAST_BYTES
 from ollama_async.registry.retry import Patience, Tries
 from ollama_async.registry.together import together
-from ollama_async.registry.transport import Transport, pieces
+from ollama_async.registry.transport import Transport
 
 WRITE_BYTES = 512 << 10
 """Gathered before a thread writes them. Times connections: what a download has in memory."""
@@ -56,9 +62,12 @@ class Download:
         self._threads = threads
         self._progressed = progressed
         self._arrived = partial.arrived
+        self._grown = asyncio.Event()
 
-    async def run(self) -> None:
-        """Fetch what is missing. When cancelled, what has been written stays and counts.
+    async def run(self) -> str:
+        """Fetch what is missing; the digest of all that is there then.
+
+        When cancelled, what has been written stays and counts.
 
         :raises Refused: for good, or after too many failures in a row.
         :raises StorageFailed: disk full.
@@ -66,9 +75,17 @@ class Download:
         pending = [chunk for chunk in self._partial.chunks if chunk.missing]
         workers = min(self._tuning.connections, len(pending))
         try:
-            await together([self._work(pending) for _ in range(workers)])
+            await together([*(self._work(pending) for _ in range(workers)), self._hash()])
         except _NoRanges:
-            await self._whole()
+            await together([self._whole(), self._hash()])
+        return self._partial.found_digest
+
+    async def _hash(self) -> None:
+        """All of it, as it grows."""
+        while self._partial.unhashed:
+            self._grown.clear()
+            if not await in_thread(self._partial.hash_more, threads=self._threads):
+                await self._grown.wait()
 
     async def _work(self, pending: list[Chunk]) -> None:
         while pending:
@@ -76,12 +93,13 @@ class Download:
 
     async def _chunk(self, chunk: Chunk) -> None:
         tries = Tries(self._tuning.patience)
+        mark = chunk.arrived
         while chunk.missing:
-            before = chunk.arrived
             try:
                 await self._range(chunk)
             except Transient as failure:
-                if chunk.arrived > before:
+                if chunk.arrived - mark >= LEAST_BYTES:  # less, again and again, is no progress
+                    mark = chunk.arrived
                     tries.progressed()
                 await tries.pause(failure)
 
@@ -112,7 +130,7 @@ class Download:
         """Write the body into the chunks, one after the other. More than fits is left unread."""
         gathered = bytearray()
         missing = sum(chunk.missing for chunk in chunks)
-        async with aclosing(pieces(response)) as body:
+        async with aclosing(self._transport.pieces(response)) as body:
             try:
                 async for piece in body:
                     gathered += piece
@@ -131,6 +149,7 @@ class Download:
         length = len(data)
         await in_thread(_fill, self._partial, chunks, data, threads=self._threads)
         self._arrived += length
+        self._grown.set()
         self._progressed(self._arrived)
         return length
 

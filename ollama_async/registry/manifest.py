@@ -9,7 +9,7 @@ from ollama_async.errors import BadRequest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Manifest
 from ollama_async.registry.failures import Refused
 from ollama_async.registry.retry import Patience, retried
-from ollama_async.registry.transport import Transport, Unreachable, read_small
+from ollama_async.registry.transport import Transport, Unreachable
 
 OCI_TYPE = "application/vnd.oci.image.manifest.v1+json"
 MOST_BLOBS = 4096
@@ -31,7 +31,7 @@ async def fetch_manifest(
     async def ask() -> bytes:
         try:
             async with transport.get(url, {"Accept": f"{MANIFEST_TYPE}, {OCI_TYPE}"}) as response:
-                return await read_small(response, MANIFEST_LIMIT_BYTES)
+                return await transport.read_small(response, MANIFEST_LIMIT_BYTES)
         except Unreachable as failure:
             raise Refused(str(failure)) from failure
 

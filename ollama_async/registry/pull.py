@@ -11,7 +11,7 @@ from ollama_async.errors import NotFound, RegistryFailed
 from ollama_async.in_thread import in_thread
 from ollama_async.models.arrivals import Arrivals
 from ollama_async.models.manifest import Layer, Manifest
-from ollama_async.models.partial import Partial
+from ollama_async.models.partial import Partial, Stamp
 from ollama_async.names import ModelName
 from ollama_async.registry.board import Status
 from ollama_async.registry.download import Download, Tuning
@@ -44,7 +44,8 @@ class Pull:
         self._tuning = tuning
         self._threads = threads
         self._post = post
-        self._resumed: set[str] = set()
+        self._verified: dict[str, Stamp] = {}
+        """By digest: how the partial files looked when they were complete and right."""
 
     async def run(self, name: ModelName) -> None:
         """Until the model is there, complete, or nothing of it has changed.
@@ -68,11 +69,12 @@ class Pull:
     async def _blobs_and_name(self, name: ModelName, data: bytes, manifest: Manifest) -> None:
         layers = list({layer.digest: layer for layer in manifest.blobs}.values())
         for _ in range(_MOST_ROUNDS):
-            await self._disk(self._arrivals.check_room, layers)
-            fetched = [layer for layer in layers if await self._fetch(layer)]
+            await self._disk(self._arrivals.make_room, layers)
+            for layer in layers:
+                await self._fetch(layer)
             self._post({"status": "verifying sha256 digest"})
-            for layer in fetched:
-                await self._verify(layer)
+            for layer in layers:
+                await self._publish(layer)
             self._post({"status": "writing manifest"})
             try:
                 has_unused = await self._disk(self._arrivals.publish, name, data, manifest)
@@ -83,53 +85,53 @@ class Pull:
             return
         raise Refused("blobs are being removed as fast as they are pulled; try again")
 
-    async def _fetch(self, layer: Layer) -> bool:
-        """Have all bytes of the blob on the disk; whether they still have to be verified."""
+    async def _fetch(self, layer: Layer) -> None:
+        """Have the blob on the disk, either in the store or complete, verified and noted."""
         while (partial := await self._claim(layer)) is not None:
             try:
-                if await self._disk(self._arrivals.size, layer.digest) is not None:
+                if await self._disk(self._arrivals.has, layer):
                     await self._disk(partial.discard)  # published before we had the lock
                     continue
-                if partial.is_resumed:
-                    self._resumed.add(layer.digest)
-                self._progress(layer, partial.arrived)
-                await Download(
-                    self._transport,
-                    partial,
-                    tuning=self._tuning,
-                    threads=self._threads,
-                    progressed=lambda arrived: self._progress(layer, arrived),
-                ).run()
+                await self._download(layer, partial)
+                self._verified[layer.digest] = await self._disk(partial.stamp)
             finally:
                 await self._disk(partial.close)
-            return True
-        return False
+            return
 
-    async def _verify(self, layer: Layer) -> None:
-        """Publish a blob that :meth:`_fetch` has fetched if it is what the manifest promised."""
+    async def _download(self, layer: Layer, partial: Partial) -> None:
+        """:raises Refused: what came is not what the manifest promised; nothing of it is kept."""
+        found = await self._received(layer, partial)
+        if found != layer.digest and partial.is_resumed:
+            # the older part may have been damaged by a power cut: once more, all of it
+            await self._disk(partial.restart)
+            found = await self._received(layer, partial)
+        if found != layer.digest:
+            await self._disk(partial.discard)
+            raise Refused(
+                f"digest mismatch, file must be downloaded again: want {layer.digest}, got {found}"
+            )
+
+    async def _received(self, layer: Layer, partial: Partial) -> str:
+        """The digest of what is there when nothing is missing any more."""
+        self._progress(layer, partial.arrived)
+        return await Download(
+            self._transport,
+            partial,
+            tuning=self._tuning,
+            threads=self._threads,
+            progressed=lambda arrived: self._progress(layer, arrived),
+        ).run()
+
+    async def _publish(self, layer: Layer) -> None:
+        """Make what :meth:`_fetch` has verified a blob of the store."""
         while (partial := await self._claim(layer)) is not None:
             try:
-                found = await self._digest(partial)
-                if found == layer.digest:
+                if await self._disk(partial.stamp) == self._verified.get(layer.digest):
                     await self._disk(partial.publish)
                     return
-                await self._disk(partial.discard)
             finally:
                 await self._disk(partial.close)
-            if layer.digest not in self._resumed:
-                raise Refused(
-                    "digest mismatch, file must be downloaded again:"
-                    f" want {layer.digest}, got {found}"
-                )
-            # The older part may have been damaged by a power cut: once more, all of it.
-            await self._fetch(layer)
-            self._resumed.discard(layer.digest)
-
-    async def _digest(self, partial: Partial) -> str:
-        steps, digest = partial.hashing(), ""
-        while not digest:
-            digest = await self._disk(next, steps)
-        return digest
+            await self._fetch(layer)  # somebody else was at it meanwhile
 
     async def _claim(self, layer: Layer) -> Partial | None:
         """The partial file of a blob, to be closed; None if the blob is there.
@@ -138,7 +140,7 @@ class Pull:
         """
         deadline, before = 0.0, -1
         clock = asyncio.get_running_loop().time
-        while (size := await self._disk(self._arrivals.size, layer.digest)) is None:
+        while not await self._disk(self._arrivals.has, layer):
             claim = self._arrivals.claim
             chunk_bytes = self._tuning.chunk_bytes
             partial: Partial | None = await in_thread(
@@ -153,22 +155,18 @@ class Pull:
             elif clock() > deadline:
                 raise Refused(f"{layer.digest} is held by another process that makes no progress")
             await asyncio.sleep(_OTHER_S)
-        self._post(_status(layer.digest, size, size))
+        self._progress(layer, layer.size)
         return None
 
     def _progress(self, layer: Layer, arrived: int) -> None:
-        self._post(_status(layer.digest, layer.size, arrived))
+        status: Status = {"status": f"pulling {layer.digest[7:19]}", "digest": layer.digest}
+        for key, value in (("total", layer.size), ("completed", arrived)):
+            if value:
+                status[key] = value
+        self._post(status)
 
     async def _disk(self, call: Callable[..., T], *args: Any) -> T:
         return await in_thread(call, *args, threads=self._threads)
-
-
-def _status(digest: str, total: int, completed: int) -> Status:
-    status: Status = {"status": f"pulling {digest[7:19]}", "digest": digest}
-    for key, value in (("total", total), ("completed", completed)):
-        if value:
-            status[key] = value
-    return status
 
 
 def _close(partial: Partial | None) -> None:

@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +23,7 @@ from yarl import URL
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.registry.endpoint import Endpoint
 from ollama_async.registry.failures import Failure, NotThere, Refused, Transient
+from ollama_async.registry.pace import Pace
 from ollama_async.registry.tokens import DENIED, Tokens
 from ollama_async.registry.vicinity import Vicinity
 
@@ -76,7 +77,7 @@ class Transport:
     async def get(
         self, url: URL, headers: dict[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, 200 or 206, from wherever ``url`` leads. Read it with :func:`pieces`.
+        """The answer, 200 or 206, from wherever ``url`` leads. Read it with :meth:`pieces`.
 
         :raises Refused: for good; :class:`NotThere` for 404.
         :raises Transient: for now: 429, 5xx, no connection, a broken or silent one.
@@ -124,6 +125,30 @@ class Transport:
             yield response
         finally:
             response.release()
+
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives; the time that its reader takes for itself does not count.
+
+        :raises Transient: it breaks off, or too little comes for too long (see :class:`.Pace`).
+        """
+        pace = Pace(self._stall_s)
+        clock = asyncio.get_running_loop().time
+        with _failures(response.method, response.url):
+            asked_at = clock()
+            async for piece in response.content.iter_any():
+                pace.came(len(piece), clock() - asked_at)
+                yield piece
+                asked_at = clock()
+
+    async def read_small(self, response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+        """:raises Refused: the body is larger. :raises Transient: as :meth:`pieces`."""
+        body = bytearray()
+        async with aclosing(self.pieces(response)) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > limit_bytes:
+                    raise Refused(f"the answer is larger than {limit_bytes} bytes")
+        return bytes(body)
 
     def target(self, url: URL, location: str) -> URL:
         """Where the answer from ``url`` leads. :raises Refused: it makes no sense, or to http."""
@@ -181,13 +206,14 @@ class Transport:
         answer_s: float | None = None,
     ) -> aiohttp.ClientResponse:
         self._vicinity.check(url)
+        answer_s = self._stall_s if answer_s is None else answer_s
         with _failures(method, url):
-            async with asyncio.timeout(None) as limit:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S + answer_s) as limit:
                 data: bytes | _Flow | None
                 if body is None or isinstance(body, bytes):
                     data = body
                 else:
-                    data = _Flow(body, limit, self._stall_s)
+                    data = _Flow(body, limit, self._stall_s, answer_s)
                 return await self._session.request(
                     method,
                     url,
@@ -195,7 +221,7 @@ class Transport:
                     data=data,
                     allow_redirects=False,
                     proxy=_proxy(url.scheme, url.host or ""),
-                    timeout=_timeout(self._stall_s if answer_s is None else answer_s),
+                    timeout=_timeout(answer_s),
                 )
 
     async def _small(self, url: URL, authorization: str) -> bytes | None:
@@ -207,16 +233,16 @@ class Transport:
                 return None
             if response.status != 200:
                 raise await self._complaint(response)
-            return await read_small(response, SMALL_BYTES)
+            return await self.read_small(response, SMALL_BYTES)
         finally:
             response.release()
 
     async def _complaint(self, response: aiohttp.ClientResponse) -> Failure:
         status = response.status
-        if status == 404 and self._is_home(response.url):
+        if status == 404:
             return NotThere()
         try:
-            body = await read_small(response, _COMPLAINT_BYTES)
+            body = await self.read_small(response, _COMPLAINT_BYTES)
         except Failure:  # too long, or broken off: the number says enough
             body = b""
         words = " ".join(body.decode(errors="replace").split())
@@ -229,49 +255,33 @@ class Transport:
 
 
 class _Flow:
-    """A body on its way: ``limit``, that of its request, is ``stall_s`` from the last piece.
+    """A body on its way: ``limit``, that of its request, is ``stall_s`` from the last piece, and
+    ``answer_s`` from the end.
 
     An iterator and not a generator, which nobody would close when the answer comes early.
     """
 
-    def __init__(self, body: Body, limit: asyncio.Timeout, stall_s: float) -> None:
+    def __init__(self, body: Body, limit: asyncio.Timeout, stall_s: float, answer_s: float) -> None:
         self._pieces = aiter(body)
         self._limit = limit
         self._stall_s = stall_s
+        self._answer_s = answer_s
 
     def __aiter__(self) -> _Flow:
         return self
 
     async def __anext__(self) -> bytes:
-        self._extend(is_over=False)
+        self._extend(self._stall_s)
         try:
             return await anext(self._pieces)
         except StopAsyncIteration:
-            self._extend(is_over=True)
+            self._extend(self._answer_s)
             raise
 
-    def _extend(self, *, is_over: bool) -> None:
-        lasts = bool(self._stall_s) and not is_over  # afterwards the connection's own limit counts
+    def _extend(self, lasts_s: float) -> None:
         now = asyncio.get_running_loop().time()
         with suppress(RuntimeError):  # the answer came before the end of the body
-            self._limit.reschedule(now + self._stall_s if lasts else None)
-
-
-async def pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives. :raises Transient: it breaks off, or nothing comes for too long."""
-    with _failures(response.method, response.url):
-        async for piece in response.content.iter_any():
-            yield piece
-
-
-async def read_small(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """:raises Refused: the body is larger. :raises Transient: as :func:`pieces`."""
-    body = bytearray()
-    async for piece in pieces(response):
-        body += piece
-        if len(body) > limit_bytes:
-            raise Refused(f"the answer is larger than {limit_bytes} bytes")
-    return bytes(body)
+            self._limit.reschedule(now + lasts_s)
 
 
 def retry_after_s(header: str) -> float:
@@ -304,7 +314,7 @@ class _failures:  # noqa: N801  # used as a function; a generator would hide the
             case aiohttp.SocketTimeoutError():
                 raise Transient(f"{self._what}: nothing came for too long") from error
             case TimeoutError() if not isinstance(error, aiohttp.ClientError):
-                raise Transient(f"{self._what}: nothing was taken for too long") from error
+                raise Transient(f"{self._what}: nothing moved for too long") from error
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
                 raise Unreachable(f"{self._what}: {error}") from error
             case aiohttp.InvalidURL():

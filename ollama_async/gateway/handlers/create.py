@@ -37,7 +37,7 @@ async def _steps(
 ) -> AsyncGenerator[Status, None]:
     """The statuses of the work, which is done as they are drawn. A base that is missing is pulled.
 
-    :raises ServerError: as ``Store.create`` and ``Pulls.follow``.
+    :raises ServerError: as ``Store.create`` and ``Transfers.follow``.
     """
     store, threads = application[DEPENDENCIES].catalog.store, application[CHANGES]
 

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from ollama_async.api import ollama
+from ollama_async.errors import BadRequest
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.key import default_path
-from ollama_async.registry.pulls import Pulls, open_pulls
+from ollama_async.registry.pulls import open_pulls
+from ollama_async.registry.transfers import Transfers
 
-PULLS: web.AppKey[Pulls] = web.AppKey("pulls", Pulls)
+PULLS: web.AppKey[Transfers] = web.AppKey("pulls", Transfers)
 
 
 async def own_pulls(application: web.Application) -> AsyncIterator[None]:
@@ -31,5 +33,8 @@ async def own_pulls(application: web.Application) -> AsyncIterator[None]:
 async def pull(request: web.Request) -> web.StreamResponse:
     """A stream of statuses, or the last one alone."""
     asked = await read_json(request, ollama.PullRequest)
-    statuses = request.app[PULLS].follow(asked.model or asked.name, is_insecure=asked.insecure)
+    name = asked.model or asked.name
+    if not name.strip():
+        raise BadRequest("invalid model name")
+    statuses = request.app[PULLS].follow(name, is_insecure=asked.insecure)
     return await send_progress(request, statuses, is_streamed=asked.is_streaming)

@@ -12,9 +12,10 @@ from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.key import default_path
-from ollama_async.registry.pushes import Pushes, open_pushes
+from ollama_async.registry.pushes import open_pushes
+from ollama_async.registry.transfers import Transfers
 
-PUSHES: web.AppKey[Pushes] = web.AppKey("pushes", Pushes)
+PUSHES: web.AppKey[Transfers] = web.AppKey("pushes", Transfers)
 
 
 async def own_pushes(application: web.Application) -> AsyncIterator[None]:

@@ -29,9 +29,10 @@ from ollama_async.models.manifests import Manifests
 from ollama_async.models.store import Store
 from ollama_async.names import ModelName
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.pulls import Pulls, open_pulls
-from ollama_async.registry.pushes import Pushes, open_pushes
+from ollama_async.registry.pulls import open_pulls
+from ollama_async.registry.pushes import open_pushes
 from ollama_async.registry.retry import Patience
+from ollama_async.registry.transfers import Transfers
 
 DEADLINE_S = 30.0
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -291,14 +292,14 @@ def store(environment: dict[str, str]) -> Store:
 
 
 @pytest.fixture
-async def pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Pulls]:
+async def pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
     async with open_pulls(store, tuning=QUICK, key_path=key) as pulls:
         yield pulls
 
 
 @pytest.fixture
-async def impatient_pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Pulls]:
+async def impatient_pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
     """Waits a moment only, for tests in which nothing comes."""
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
     tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
@@ -307,7 +308,7 @@ async def impatient_pulls(store: Store, environment: dict[str, str]) -> AsyncIte
 
 
 @pytest.fixture
-def pull(pulls: Pulls) -> Callable[..., Awaitable[list[dict[str, object]]]]:
+def pull(pulls: Transfers) -> Callable[..., Awaitable[list[dict[str, object]]]]:
     """Pull to the end; the statuses."""
 
     async def pull(name: str, *, is_insecure: bool = True) -> list[dict[str, object]]:
@@ -318,14 +319,14 @@ def pull(pulls: Pulls) -> Callable[..., Awaitable[list[dict[str, object]]]]:
 
 
 @pytest.fixture
-async def pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Pushes]:
+async def pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
     async with open_pushes(store.root, tuning=QUICK, key_path=key) as pushes:
         yield pushes
 
 
 @pytest.fixture
-async def impatient_pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Pushes]:
+async def impatient_pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
     tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
     async with open_pushes(store.root, tuning=tuning, key_path=key) as pushes:
@@ -333,7 +334,7 @@ async def impatient_pushes(store: Store, environment: dict[str, str]) -> AsyncIt
 
 
 @pytest.fixture
-def push(pushes: Pushes) -> Callable[..., Awaitable[list[dict[str, object]]]]:
+def push(pushes: Transfers) -> Callable[..., Awaitable[list[dict[str, object]]]]:
     """Push to the end; the statuses."""
 
     async def push(name: str, *, is_insecure: bool = True) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@ import pytest
 from ollama_async.errors import Busy
 from ollama_async.models.partial import SUFFIX, sweep
 from ollama_async.models.store import Store
-from ollama_async.registry import pulls as pulls_module
+from ollama_async.registry import transfers
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0
@@ -165,7 +165,7 @@ async def test_two_models_with_one_layer_fetch_it_once(registry, proxy, pulls, g
 
 
 async def test_there_are_only_so_many_pulls_at_a_time(proxy, pulls, monkeypatch):
-    monkeypatch.setattr(pulls_module, "MOST_PULLS", 1)
+    monkeypatch.setattr(transfers, "MOST_TRANSFERS", 1)
     held = asyncio.Event()
 
     async def fault(_request):

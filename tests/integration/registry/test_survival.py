@@ -14,6 +14,8 @@ import pytest
 
 from ollama_async.models.partial import SUFFIX
 from ollama_async.models.store import Store
+from ollama_async.registry.download import Tuning
+from ollama_async.registry.pulls import open_pulls
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0
@@ -154,10 +156,17 @@ async def test_a_disk_that_is_too_small_is_seen_before_anything_is_fetched(
     assert proxy.sent == 0
 
 
-async def test_the_models_of_the_package_come_from_the_package(pulls, store, tiny_model, tmp_path):
-    shutil.copy(tiny_model, tmp_path / "demo.gguf")
-    pulls._shipped_folder = tmp_path
-    async with asyncio.timeout(DEADLINE_S):
+async def test_the_models_of_the_package_come_from_the_package(
+    store, tiny_model, tmp_path, environment
+):
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    shutil.copy(tiny_model, folder / "demo.gguf")
+    key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        open_pulls(store, tuning=Tuning(), key_path=key, shipped_folder=folder) as pulls,
+    ):
         seen = [status async for status in pulls.follow("Demo", is_insecure=False)]
     assert [line["status"] for line in seen] == ["pulling manifest", "writing manifest", "success"]
     assert [model.name for model in store.list()] == ["demo:latest"]

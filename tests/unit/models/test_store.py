@@ -19,6 +19,7 @@ import pytest
 from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.errors import BadRequest, Forbidden, LoadFailed, NotFound, StorageFailed
 from ollama_async.models import storage
+from ollama_async.models.manifest import Layer
 from ollama_async.models.model import Model
 from ollama_async.models.store import Store
 
@@ -472,7 +473,7 @@ def test_what_somebody_is_about_to_use_is_not_pruned(
     for digest in (asked, pulled, created):
         age(store.blob_path(digest))
     assert store.has_blob(asked)
-    assert store.arrivals().size(pulled) == len(b"pulled")
+    assert store.arrivals().has(Layer("", pulled, len(b"pulled")))
     work = store.create(CreateRequest(model="m", files={"tiny.gguf": created}))
     assert Store(store.root).prune() == 0
     assert list(work)[-1] == {"status": "success"}
