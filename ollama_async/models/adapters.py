@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 from ollama_async.convert import lora
 from ollama_async.errors import BadRequest
 from ollama_async.models.adapter_fit import check_fit
+from ollama_async.models.converting import told
 from ollama_async.models.gguf import GgufHeader, read_header
-from ollama_async.models.rewrite import STEP_S, hashed
+from ollama_async.models.rewrite import hashed
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import NewFile
 
@@ -45,18 +45,14 @@ def converted(
     Yields the status ``converting adapter`` with its progress.
 
     :raises BadRequest: the adapter is broken, or cannot be converted, or not for this base.
+    :raises StorageFailed: the new file does not fit onto the disk.
     :raises OSError: a file cannot be read, or the new one not written.
     """
-    status = {"status": "converting adapter"}
     files = {posixpath.basename(name): path for name, path in files.items()}
     base = read_header(shelf.blobs.path(base_digest))
-    yield status
     with NewFile(shelf.blobs.folder) as file:
-        pause_at = time.monotonic() + STEP_S
-        for done, total in lora.convert_adapter(files, _known_of(base), file.path):
-            if time.monotonic() > pause_at:
-                yield {**status, "completed": done, "total": total}
-                pause_at = time.monotonic() + STEP_S
+        steps = lora.convert_adapter(files, _known_of(base), file.path)
+        yield from told(shelf, "converting adapter", steps)
         check_fit(read_header(file.path), base)
         digest = yield from hashed(file)
         shelf.blobs.adopt(file, digest)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from ollama_async.convert.model import convert_model
 from ollama_async.convert.network import Kind
+from ollama_async.models.converting import told
 from ollama_async.models.gguf import read_header
 from ollama_async.models.levels import SOURCES
-from ollama_async.models.rewrite import STEP_S, hashed
+from ollama_async.models.rewrite import hashed
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import NewFile
 
@@ -34,17 +34,12 @@ def converted(shelf: Shelf, files: Mapping[str, Path], level: str) -> Generator[
     Yields the status ``converting model`` with its progress.
 
     :raises BadRequest: the files are broken, or of a kind that is not converted.
+    :raises StorageFailed: the new file does not fit onto the disk.
     :raises OSError: a file cannot be read, or the new one not written.
     """
     kind = cast("Kind", level) if level in SOURCES else None
-    status = {"status": "converting model"}
-    yield status
     with NewFile(shelf.blobs.folder) as file:
-        pause_at = time.monotonic() + STEP_S
-        for done, total in convert_model(files, file.path, kind):
-            if time.monotonic() > pause_at:
-                yield {**status, "completed": done, "total": total}
-                pause_at = time.monotonic() + STEP_S
+        yield from told(shelf, "converting model", convert_model(files, file.path, kind))
         read_header(file.path)  # what we write must be something that we read
         digest = yield from hashed(file)
         shelf.blobs.adopt(file, digest)

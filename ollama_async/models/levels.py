@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.errors import BadRequest
-from ollama_async.models.ggml_types import FILE_TYPES
+from ollama_async.models.ggml_types import FILE_TYPES, TENSOR_TYPES
 
 LEVELS = (
     *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"),
@@ -29,6 +29,8 @@ NEED_MATRIX = (
     "IQ1_S",
 )
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4_MOE": "MXFP4"}
+_SMALLEST_TYPES = {"IQ3_M": "IQ3_S"}
+_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
 _NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 
 
@@ -53,3 +55,10 @@ def parse_level(text: str) -> str:
 def number_of(level: str) -> int:
     """llama.cpp's number for one of :data:`LEVELS`."""
     return _NUMBERS[level]
+
+
+def least_bytes(level: str, elements: int) -> int:
+    """What so many numbers take at a level; some of them may take more. 0: nobody knows."""
+    name = _SMALLEST_TYPES.get(level, level)
+    kind = _TYPES.get(name) or _TYPES.get(name.rpartition("_")[0])  # Q4_K_M is Q4_K and larger ones
+    return elements * kind.block_bytes // kind.block_elements if kind else 0

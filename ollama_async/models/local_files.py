@@ -24,11 +24,13 @@ def copied(shelf: Shelf, name: str, path: Path) -> Generator[Status, None, str]:
     """Copy the file into the store, called ``name`` in the statuses; returns its digest.
 
     :raises BadRequest: it cannot be read.
+    :raises StorageFailed: it does not fit onto the disk.
     :raises OSError: the store cannot take it.
     """
     sha256 = hashlib.sha256()
     with _opened(path) as file, NewFile(shelf.blobs.folder) as copy:
         total, done = os.fstat(file.fileno()).st_size, 0
+        shelf.make_room(total)
         pause_at = 0.0
         while data := file.read(_READ_BYTES):
             sha256.update(data)

@@ -25,7 +25,7 @@ from typing import Any
 from ollama_async.errors import BadRequest, Busy, EngineFailed, StorageFailed
 from ollama_async.models.facts import facts_of
 from ollama_async.models.gguf import GgufHeader, read_header
-from ollama_async.models.levels import SOURCES, number_of
+from ollama_async.models.levels import SOURCES, least_bytes, number_of
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import NewFile
 
@@ -104,6 +104,7 @@ def _rewritten(
     with shelf.rewriting() as is_free:
         if not is_free:
             raise Busy("other models are being quantized or joined, please try again")
+        shelf.make_room(_least_bytes(headers, level))
         with NewFile(shelf.blobs.folder) as target:
             try:
                 for done in _tensors(_command(source, target.path, level)):
@@ -135,6 +136,15 @@ def hashed(file: NewFile) -> Generator[Status, None, str]:
             yield {"status": "verifying conversion"}
             pause_at = time.monotonic() + STEP_S
     return f"sha256:{sha256.hexdigest()}"
+
+
+def _least_bytes(headers: Sequence[GgufHeader], level: str) -> int:
+    """What the result takes at the least; vectors stay as they are."""
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    return sum(
+        least_bytes(level, tensor.elements) if level and len(tensor.shape) > 1 else tensor.size
+        for tensor in tensors
+    )
 
 
 def _check(path: Path, level: str) -> None:

@@ -36,7 +36,8 @@ async def upload(request: web.Request) -> web.Response:
     if await asyncio.to_thread(store.has_blob, digest):
         return web.Response()
     body = Upload(request)
-    writer = await in_thread(store.open_blob, digest, undo=BlobWriter.discard)
+    size_bytes = request.content_length or 0
+    writer = await in_thread(store.open_blob, digest, size_bytes, undo=BlobWriter.discard)
     try:
         gathered = bytearray()
         while chunk := await body.next_chunk():

@@ -6,7 +6,14 @@ import pytest
 
 from ollama_async.errors import BadRequest
 from ollama_async.models.ggml_types import FILE_TYPES
-from ollama_async.models.levels import LEVELS, NEED_MATRIX, SOURCES, number_of, parse_level
+from ollama_async.models.levels import (
+    LEVELS,
+    NEED_MATRIX,
+    SOURCES,
+    least_bytes,
+    number_of,
+    parse_level,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,12 @@ def test_every_level_has_a_number_and_no_level_is_forgotten() -> None:
     assert {FILE_TYPES[number_of(level)] for level in LEVELS} == set(LEVELS)
     assert set(LEVELS) | set(NEED_MATRIX) | {"NVFP4"} == set(FILE_TYPES.values())
     assert set(SOURCES) <= set(LEVELS)
+
+
+def test_what_a_level_takes_at_the_least_is_known_for_all() -> None:
+    bits = {level: least_bytes(level, 1 << 20) * 8 / (1 << 20) for level in LEVELS}
+    assert (bits["F32"], bits["BF16"], bits["Q8_0"], bits["Q4_K_M"]) == (32, 16, 8.5, 4.5)
+    assert all(1 < each <= 32 for each in bits.values())
 
 
 def test_the_documentation_names_every_level(request: pytest.FixtureRequest) -> None:

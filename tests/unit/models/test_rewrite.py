@@ -19,6 +19,7 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.engine.tiny_model import write_tiny_model
 from ollama_async.errors import BadRequest, Busy, EngineFailed
 from ollama_async.models import rewrite, shelf
+from ollama_async.models.gguf import read_header
 from ollama_async.models.levels import LEVELS, NEED_MATRIX
 from ollama_async.models.store import Store
 
@@ -109,7 +110,10 @@ def test_every_level_is_one_that_the_library_writes(
     store: Store, half: Path, upload: Callable[[Path], str], level: str
 ) -> None:
     made(store, model="m", files={"half.gguf": upload(half)}, quantize=level)
-    assert store.find("m").facts.quantization == level
+    model = store.find("m")
+    assert model.facts.quantization == level
+    expected = rewrite._least_bytes([read_header(half)], level)
+    assert 0 < expected <= sum(tensor.size for tensor in read_header(Path(model.path)).tensors)
 
 
 @pytest.mark.slow
