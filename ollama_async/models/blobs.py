@@ -59,7 +59,7 @@ class Blobs:
     def put(self, data: bytes) -> tuple[str, bool]:
         """Store ``data``; returns its digest and whether it is new. :raises StorageFailed:"""
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if self.has(digest):
+        if self.touch(digest):
             return digest, False
         with storage_errors(self.root), NewFile(self.folder) as file:
             file.write(data)

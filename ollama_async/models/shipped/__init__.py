@@ -9,13 +9,13 @@ Everything here blocks: a model of 8 MB takes about 0.1 s, most of it for the di
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ollama_async.api.ollama import CreateRequest
+from ollama_async.models.blobs import Blobs
 from ollama_async.models.manifests import Manifests
 from ollama_async.models.storage import locked, storage_errors, sync_folder
 from ollama_async.models.store import Store
@@ -76,9 +76,10 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _add(store: Store, name: str, folder: Path) -> None:
     file = folder / f"{name}.gguf"
+    digest, _ = Blobs(store.root).put(file.read_bytes())
     request = CreateRequest(
         model=name,
-        files={file.name: _upload(store, file)},
+        files={file.name: digest},
         parameters=_PARAMETERS.get(name),
         license=LICENSE.read_text(encoding="utf-8"),
     )
@@ -87,13 +88,3 @@ def _add(store: Store, name: str, folder: Path) -> None:
     marks = store.root / MARKS
     (marks / name).touch()
     sync_folder(marks)
-
-
-def _upload(store: Store, file: Path) -> str:
-    data = file.read_bytes()
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    if not store.has_blob(digest):
-        with store.open_blob(digest) as blob:
-            blob.write(data)
-            blob.commit()
-    return digest
