@@ -206,6 +206,8 @@ class Proxy:
         passed = {"Accept", "Host", "Content-Type", "Content-Length", "Content-Range"}
         passed |= {"Range"} if self.has_ranges else set()
         headers = {name: value for name, value in request.headers.items() if name in passed}
+        if request.secure:
+            headers["X-Forwarded-Proto"] = "https"  # or the registry's addresses are plain ones
         body = self._body(request) if request.body_exists else None
         async with self._session.request(request.method, url, headers=headers, data=body) as answer:
             kept = ("Content-Type", "Content-Length", "Content-Range", "Location", "Range")

@@ -58,10 +58,10 @@ async def secure_host(proxy, serve, certificate):
         yield host
 
 
-async def last_line(server, name):
+async def last_line(server, name, verb="pull"):
     def ask():
         asked = {"model": name, "stream": False}
-        return httpx.post(f"{server.url}/api/pull", json=asked, timeout=DEADLINE_S).json()
+        return httpx.post(f"{server.url}/api/{verb}", json=asked, timeout=DEADLINE_S).json()
 
     return await asyncio.get_running_loop().run_in_executor(None, ask)
 
@@ -86,6 +86,33 @@ async def test_https_is_the_default_and_the_certificate_must_be_known(
     answer = await last_line(stranger, f"{proxy.host}/tls/plain")
     assert answer["error"].startswith("pull model manifest: Get ")
     assert "is it a plain HTTP registry?" in answer["error"]
+
+
+async def test_a_model_is_pushed_over_https_and_comes_back_the_same(
+    registry, proxy, secure_host, start_server, certificate, tiny_model, digest
+):
+    def kept(server):
+        data = tiny_model.read_bytes()
+        httpx.post(f"{server.url}/api/blobs/{digest(data)}", content=data).raise_for_status()
+        asked = {"model": name, "files": {"t.gguf": digest(data)}, "system": "be brief"}
+        httpx.post(f"{server.url}/api/create", json=asked).raise_for_status()
+        (model,) = httpx.get(f"{server.url}/api/tags").json()["models"]
+        return model["digest"]
+
+    name = f"{secure_host}/tls/pushed"
+    server = await started(start_server, SSL_CERT_FILE=str(certificate))
+    before = await asyncio.get_running_loop().run_in_executor(None, kept, server)
+    assert await last_line(server, name, "push") == {"status": "success"}
+    assert all(request.secure for request in proxy.requests)
+    assert digest(registry.manifest("tls/pushed")) == f"sha256:{before}"
+
+    other = str(certificate.parent / "other")
+    puller = await started(start_server, SSL_CERT_FILE=str(certificate), OLLAMA_MODELS=other)
+    assert await last_line(puller, name) == {"status": "success"}
+
+    stranger = await started(start_server)
+    answer = await last_line(stranger, name, "push")
+    assert "certificate" in answer["error"].lower()
 
 
 async def test_nobody_is_led_from_https_to_http(
