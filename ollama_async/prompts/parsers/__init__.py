@@ -7,29 +7,13 @@
 
 from __future__ import annotations
 
+from ollama_async.prompts.parsers.families import FAMILIES
 from ollama_async.prompts.port import Format
 
-NAMES: tuple[str, ...] = ()
+NAMES = tuple(FAMILIES)
 """The built-in formats."""
 
 
 def named(name: str) -> Format | None:
     """The built-in format of this name; None: there is none."""
-    del name
-    return None
-
-
-def detected(template_text: str) -> Format | None:
-    """The format whose marks stand in a chat template (Jinja or Go); None: it marks nothing."""
-    del template_text
-    return None
-
-
-def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> Format:
-    """The format of a Go template that tells only where thoughts and calls begin.
-
-    ``thinking`` are the tags around thoughts, looked for when the client wants thoughts;
-    ``tool_tag`` is what stands before the JSON of a call (``{`` or ``[``: nothing does), looked for
-    when the client offers tools. None: the template has no such thing.
-    """
-    raise NotImplementedError
+    return FAMILIES.get(name)

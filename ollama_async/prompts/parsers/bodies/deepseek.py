@@ -1,0 +1,19 @@
+"""DeepSeek's calls: ``add<｜tool▁sep｜>{"a": 1}``, or with a kind of tool first and a fence."""
+
+from __future__ import annotations
+
+from ollama_async.prompts.parsers.bodies import Pieces
+from ollama_async.prompts.parsers.bodies.objects import fenced, named_object
+from ollama_async.prompts.parsers.tools import Tools
+
+SEPARATOR = "<｜tool▁sep｜>"
+
+
+def deepseek_call(text: str, tools: Tools) -> Pieces | None:
+    first, separator, rest = text.partition(SEPARATOR)
+    if not separator:
+        return None
+    name, fence, block = rest.partition("```")
+    if fence:
+        return named_object(fenced(fence + block), tools, name.strip())
+    return named_object(rest, tools, first.strip())

@@ -1,0 +1,112 @@
+"""Calls written as JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ollama_async.conversation import ToolCall
+from ollama_async.prompts.parsers.bodies import Pieces
+from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
+
+_STRUCTURE = re.compile(r'[{}"]')
+_STRING_END = re.compile(r'[\\"]')
+
+
+class JsonCalls:
+    """``{"name": …, "arguments": {…}}``: one of them, several, or a list of them.
+
+    ``names`` and ``values`` are the keys that may hold a call's name and arguments, the first one
+    present counts. ``ids`` is the key of its id.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...] = ("name",),
+        values: tuple[str, ...] = ("arguments", "parameters"),
+        ids: str = "id",
+    ) -> None:
+        self._names = names
+        self._values = values
+        self._ids = ids
+
+    def __call__(self, text: str, tools: Tools) -> Pieces | None:
+        del tools
+        found = decoded(text)
+        values = found if isinstance(found, list) else [found]
+        calls = [self.one(value) for value in values]
+        if calls and None not in calls:
+            return [call for call in calls if call]
+        return self._salvaged(text)
+
+    def one(self, value: Any) -> ToolCall | None:
+        """The call that a decoded value is."""
+        if not isinstance(value, dict):
+            return None
+        if isinstance(value.get("function"), dict):
+            value = {**value, **value["function"]}
+        name = next((value[key] for key in self._names if key in value), None)
+        given = arguments(next((value[key] for key in self._values if key in value), None))
+        if not isinstance(name, str) or not name or given is None:
+            return None
+        call_id = value.get(self._ids)
+        return call_of(name, given, call_id if isinstance(call_id, str) else "")
+
+    def member(self, text: str) -> ToolCall | None:
+        """The call that one member of a list is."""
+        return self.one(decoded(text))
+
+    def _salvaged(self, text: str) -> Pieces | None:
+        """One bad call does not spoil those beside it."""
+        pieces: Pieces = []
+        end = 0
+        for start, stop in objects(text):
+            call = self.one(decoded(text[start:stop]))
+            if call:
+                pieces += _between(text[end:start])
+                pieces.append(call)
+                end = stop
+        pieces += _between(text[end:])
+        return pieces if any(isinstance(piece, ToolCall) for piece in pieces) else None
+
+
+def named_object(text: str, tools: Tools, name: str) -> Pieces | None:
+    """The arguments alone, of a call whose name stood before them."""
+    del tools
+    given = arguments(decoded(text) if text.strip() else {})
+    return None if given is None or not name else [call_of(name, given)]
+
+
+def fenced(text: str) -> str:
+    """``text`` without the Markdown fence that may be around it."""
+    text = text.strip()
+    if not text.startswith("```"):
+        return text
+    return text.removeprefix("```").removeprefix("json").removesuffix("```").strip()
+
+
+def objects(text: str) -> list[tuple[int, int]]:
+    """Where the outermost ``{…}`` are in ``text``; braces in strings do not count."""
+    found = []
+    depth = start = at = 0
+    in_string = False
+    while match := (_STRING_END if in_string else _STRUCTURE).search(text, at):
+        at = match.end()
+        token = match.group()
+        if token == "\\":
+            at += 1
+        elif token == '"':
+            in_string = not in_string
+        elif token == "{":
+            start = start if depth else match.start()
+            depth += 1
+        elif depth:
+            depth -= 1
+            if not depth:
+                found.append((start, at))
+    return found
+
+
+def _between(text: str) -> Pieces:
+    """What stands around the calls of a list, unless it only holds the list together."""
+    return [text] if text.strip("[], \t\r\n;") else []

@@ -1,0 +1,68 @@
+"""Command A and R: an answer is a row of blocks: thoughts, an action, text."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ollama_async.conversation import Prompt
+from ollama_async.prompts.parsers.bodies.objects import JsonCalls
+from ollama_async.prompts.parsers.family import JSON, Asked, Calls
+from ollama_async.prompts.parsers.scanner import Kind, Look, Scanner, Space, State, Text
+from ollama_async.prompts.port import Parser
+
+_STARTS = ("<|START_TEXT|>", "<|START_RESPONSE|>")
+_ENDS = ("<|END_TEXT|>", "<|END_RESPONSE|>")
+_THOUGHTS = ("<|START_THINKING|>", "<|END_THINKING|>")
+_TURN = ("<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>")
+_ACTIONS = JsonCalls(
+    names=("tool_name", "name"), values=("parameters", "arguments"), ids="tool_call_id"
+)
+_ACTION = Calls(
+    open=("<|START_ACTION|>",),
+    close=("<|END_ACTION|>",),
+    read=_ACTIONS,
+    item=_ACTIONS.member,
+    quotes=JSON,
+)
+
+
+class Cohere(msgspec.Struct, frozen=True):
+    """With thoughts, the prompt ends with their opening mark. ``by_prompt``: whether it does is
+    read from the prompt instead of from what the client wants.
+    """
+
+    by_prompt: bool = False
+    handles_tools: bool = True
+    handles_thinking: bool = True
+    special_tokens: tuple[str, ...] = (
+        *_THOUGHTS,
+        *_STARTS,
+        *_ENDS,
+        *_ACTION.open,
+        *_ACTION.close,
+    )
+
+    def start(self, prompt: Prompt, rendered: str) -> Parser | None:
+        asked = Asked.by(prompt, rendered)
+        return Scanner(_states(asked), self._begin(asked))
+
+    def _begin(self, asked: Asked) -> str:
+        if self.by_prompt:
+            return "thinking" if asked.rendered.endswith(_THOUGHTS[0]) else "block"
+        if asked.begun:
+            return "content"
+        return "block" if asked.think is False else "thinking"
+
+
+def _states(asked: Asked) -> dict[str, State]:
+    action: dict[str, State | str] = dict.fromkeys(_ACTION.open, "action") if asked.tools else {}
+    opening = {**action, **dict.fromkeys(_STARTS, "content"), _THOUGHTS[0]: "thinking"}
+    return {
+        "thinking": Text(Kind.THINKING, {_THOUGHTS[1]: "block"}, Space.DROP),
+        "block": Look({**opening, **dict.fromkeys(_TURN, "block")}, "content"),
+        "content": Text(
+            Kind.CONTENT,
+            {**opening, **dict.fromkeys((*_ENDS, _TURN[0], _THOUGHTS[1]), "block")},
+        ),
+        "action": _ACTION.state(asked.tools, "block"),
+    }

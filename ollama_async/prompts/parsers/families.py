@@ -1,0 +1,218 @@
+"""The built-in formats that a model's configuration names: one row each.
+
+A new family is a row here; if its calls look like none of those, also a reader in ``bodies``.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from ollama_async.prompts.parsers import cohere, glimmer, harmony
+from ollama_async.prompts.parsers.bodies.braces import BraceCalls
+from ollama_async.prompts.parsers.bodies.deepseek import deepseek_call
+from ollama_async.prompts.parsers.bodies.laguna import laguna_call
+from ollama_async.prompts.parsers.bodies.literals import as_it_is
+from ollama_async.prompts.parsers.bodies.objects import JsonCalls
+from ollama_async.prompts.parsers.bodies.pairs import pairs, whole_pairs
+from ollama_async.prompts.parsers.bodies.python import PythonCalls
+from ollama_async.prompts.parsers.bodies.xml import XmlCalls
+from ollama_async.prompts.parsers.family import (
+    HEAD_LIMIT,
+    JSON,
+    PYTHON,
+    Begin,
+    Calls,
+    Family,
+    HeadedCalls,
+    PythonicCalls,
+    Thoughts,
+)
+from ollama_async.prompts.parsers.scanner import Space
+from ollama_async.prompts.port import Format
+
+THINK = Thoughts("<think>", "</think>")
+"""Thoughts between the tags that most families use."""
+
+# what qwen writes: JSON, and the XML of its models for code
+_HERMES = Calls(open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls())
+_CODER = Calls(
+    open=("<tool_call>",),
+    close=("</tool_call>",),
+    read=XmlCalls(("<function=", ">", "</function>"), ("<parameter=", ">", "</parameter>")),
+)
+_QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
+_ALWAYS = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)
+_QWEN_35 = Family(thoughts=_QWEN_THOUGHTS, calls=(_CODER,), handles_thinking=True)
+
+_MINISTRAL = Family(
+    thoughts=Thoughts(
+        "[THINK]", "[/THINK]", wanted=Begin.CONTENT, anywhere=True, space=Space.KEEP
+    ),
+    calls=(
+        HeadedCalls(
+            open=("[TOOL_CALLS]",),
+            head_end="[ARGS]",
+            quotes=JSON,
+            read=JsonCalls(),
+            declared=True,
+            runs_on=True,
+            limit=HEAD_LIMIT,
+        ),
+    ),
+    more_tokens=("[ARGS]",),
+)
+
+_DEEPSEEK = Family(
+    thoughts=replace(THINK, wanted=Begin.THOUGHTS),
+    calls=(
+        Calls(
+            block=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+            open=("<｜tool▁call▁begin｜>",),
+            close=("<｜tool▁call▁end｜>",),
+            read=deepseek_call,
+        ),
+    ),
+    space=Space.TRIM,
+    skips=(
+        "<｜tool▁outputs▁begin｜>",
+        "<｜tool▁output▁begin｜>",
+        "<｜tool▁output▁end｜>",
+        "<｜tool▁outputs▁end｜>",
+    ),
+    handles_thinking=True,
+    more_tokens=("<｜tool▁sep｜>",),
+)
+
+_OLMO = Family(
+    calls=(
+        Calls(
+            open=("<function_calls>",),
+            close=("</function_calls>",),
+            read=PythonCalls(),
+            runs_on=True,
+        ),
+    ),
+    space=Space.KEEP,
+)
+
+_FUNCTION_GEMMA = Family(
+    calls=(
+        Calls(
+            open=("<start_function_call>",),
+            close=("<end_function_call>",),
+            read=BraceCalls("<escape>", lenient=True),
+            whole=BraceCalls("<escape>", lenient=False),
+            runs_on=True,
+        ),
+    ),
+    space=Space.KEEP,
+    more_tokens=("<escape>",),
+)
+_GEMMA = Family(
+    thoughts=Thoughts(
+        "<|channel>",
+        "<channel|>",
+        wanted=Begin.CONTENT,
+        label="thought\n",
+        anywhere=True,
+        hidden=True,
+        after_tools=True,
+        space=Space.TRIM,
+    ),
+    calls=(
+        Calls(
+            open=("<|tool_call>",),
+            close=("<tool_call|>",),
+            read=BraceCalls('<|"|>', lenient=True),
+            whole=BraceCalls('<|"|>', lenient=False),
+            noise=("<tool_call|>", "<|tool_response>"),
+        ),
+    ),
+    space=Space.TRIM,
+    handles_thinking=True,
+    more_tokens=('<|"|>',),
+)
+
+_GLM = Family(
+    thoughts=replace(
+        THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True, resumes=False
+    ),
+    calls=(Calls(open=("<tool_call>",), close=("</tool_call>",), read=pairs, whole=whole_pairs),),
+    handles_thinking=True,
+    more_tokens=("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+)
+
+_LFM = Family(
+    calls=(
+        Calls(
+            open=("<|tool_call_start|>",),
+            close=("<|tool_call_end|>",),
+            read=PythonCalls(as_it_is),
+            item=PythonCalls(as_it_is).member,
+            quotes=PYTHON,
+        ),
+        PythonicCalls(
+            open=("", "["),
+            read=PythonCalls(as_it_is),
+            quotes=PYTHON,
+            declared=True,
+            kept=True,
+            first=True,
+        ),
+    ),
+    space=Space.TRIM,
+)
+
+_LAGUNA_THOUGHTS = replace(
+    THINK, wanted=Begin.AGAIN, anywhere=True, hidden=True, until_call=True, trims=True
+)
+_LAGUNA = Family(
+    thoughts=_LAGUNA_THOUGHTS,
+    calls=(
+        Calls(open=("<tool_call>",), close=("</tool_call>",), read=laguna_call),
+        Calls(open=("<user>",), close=("</user>",), read=laguna_call, declared=True),
+        Calls(open=('{"name"',), read=laguna_call, quotes=JSON, kept=True),
+    ),
+    lead=("</think>",),
+    trims=True,
+    handles_thinking=True,
+    more_tokens=_GLM.more_tokens,
+)
+
+FAMILIES: dict[str, Format] = {
+    "passthrough": Family(space=Space.KEEP),
+    "qwen3": Family(calls=(_HERMES,)),
+    "qwen3-thinking": Family(
+        thoughts=replace(_QWEN_THOUGHTS, resumes=False), calls=(_HERMES,), handles_thinking=True
+    ),
+    "qwen3.5": _QWEN_35,
+    "ornith": _QWEN_35,
+    "qwen3-coder": Family(calls=(_CODER,)),
+    "qwen3-vl-instruct": Family(calls=(_HERMES,)),
+    "qwen3-vl-thinking": Family(
+        thoughts=replace(_ALWAYS, until_call=True), calls=(_HERMES,), handles_thinking=True
+    ),
+    "ministral": _MINISTRAL,
+    "harmony": harmony.Harmony(),
+    "cogito": replace(_DEEPSEEK, tools_instead=True),
+    "deepseek3": _DEEPSEEK,
+    "olmo3": _OLMO,
+    "olmo3-think": Family(thoughts=_ALWAYS, space=Space.KEEP, handles_thinking=True),
+    "nemotron-3-nano": _QWEN_35,
+    "nemotron-3.5-nano": _QWEN_35,
+    "functiongemma": _FUNCTION_GEMMA,
+    "gemma4": _GEMMA,
+    "gemma4-no-thinking": replace(_GEMMA, handles_thinking=False),
+    "glm-4.7": _GLM,
+    "glm-ocr": replace(
+        _GLM,
+        thoughts=replace(THINK, unwanted=Begin.MAYBE, resumes=False),
+        handles_thinking=False,
+    ),
+    "lfm2": _LFM,
+    "lfm2-thinking": replace(_LFM, thoughts=replace(THINK, trims=True), handles_thinking=True),
+    "laguna": _LAGUNA,
+    "poolside-v1": replace(_LAGUNA, thoughts=replace(_LAGUNA_THOUGHTS, resumes=False)),
+    "cohere": cohere.Cohere(),
+    "glimmer": glimmer.Glimmer(),
+}

@@ -1,0 +1,99 @@
+"""Glimmer: an answer is a row of messages, each to somebody: the user, itself, or a tool."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from ollama_async.conversation import Prompt, ToolCall
+from ollama_async.prompts.parsers.bodies import Pieces
+from ollama_async.prompts.parsers.bodies.xml import XmlCalls
+from ollama_async.prompts.parsers.family import HEAD_LIMIT, Asked
+from ollama_async.prompts.parsers.headers import header
+from ollama_async.prompts.parsers.scanner import Collect, Kind, Look, Outcome, Scanner, State, Text
+from ollama_async.prompts.parsers.tools import Tools, call_of, is_plain
+from ollama_async.prompts.port import Parser
+
+_START = "<|start|>assistant"
+_MESSAGE = "<|message|>"
+_ENDS = ("<|eom|>", "<|eot|>")
+_CALLS = "<atem:function_calls>"
+_CALLS_END = "</atem:function_calls>"
+_INVOKE = XmlCalls(
+    ('<atem:invoke name="', '">', "</atem:invoke>"),
+    ('<atem:parameter name="', '">', "</atem:parameter>"),
+    lines=False,
+)
+
+
+class Glimmer(msgspec.Struct, frozen=True):
+    """The prompt ends with the beginning of the first header."""
+
+    handles_tools: bool = True
+    handles_thinking: bool = True
+    special_tokens: tuple[str, ...] = ("<|start|>", _MESSAGE, *_ENDS)
+
+    def start(self, prompt: Prompt, rendered: str) -> Parser | None:
+        asked = Asked.by(prompt, rendered)
+        thoughts = Kind.HIDDEN if asked.think is False else Kind.THINKING
+        return Scanner(_states(asked.tools, thoughts), "header")
+
+
+def resolved(name: str, tools: Tools) -> str | None:
+    """The tool that a name means: these models may put its first part before it once more."""
+    if name in tools:
+        return name
+    space, _, rest = name.partition(".")
+    return rest if rest in tools and rest.partition(".")[0] == space else None
+
+
+def _states(tools: Tools, thoughts: Kind) -> dict[str, State]:
+    recipients = {"": "fresh", " to=user": "fresh", " to=self": "thinking"}
+    recipients |= {f" to={name}": f"call {name}" for name in tools if is_plain(name)}
+    marks: dict[str, State | str] = dict.fromkeys(_ENDS, "header")
+    marks |= {f"{_START}{recipient}{_MESSAGE}": to for recipient, to in recipients.items()}
+    states: dict[str, State] = {
+        "header": Collect(
+            partial(_opened, tools), lambda _: None, ends=(_MESSAGE,), limit=HEAD_LIMIT
+        ),
+        "content": Text(Kind.CONTENT, marks),
+        "thinking": Text(thoughts, marks),
+        # a call without a tool in its header, which these models write now and then
+        "fresh": Look({_CALLS: _call(tools, keep=True)} if tools else {}, "content", keep=True),
+        "called": Look(marks, "content"),
+    }
+    return states | {f"call {name}": _call(tools) for name in tools}
+
+
+def _opened(tools: Tools, text: str) -> Outcome | None:
+    """The state that a message is read in, by its header."""
+    found = header(text)
+    if found is None:
+        return None
+    if found.recipient == "self":
+        return Outcome([], "thinking")
+    if resolved(found.recipient, tools):
+        return Outcome([], _call(tools, source=text))
+    return Outcome([], "fresh")
+
+
+def _call(tools: Tools, *, keep: bool = False, source: str = "") -> Collect:
+    def settle(span: str) -> Outcome | None:
+        pieces = _calls(span, tools)
+        return Outcome(pieces, "called") if pieces else None
+
+    return Collect(settle, settle, ends=(_CALLS_END, *_ENDS), keep=keep, source=source)
+
+
+def _calls(text: str, tools: Tools) -> Pieces | None:
+    before, opened, inner = text.partition(_CALLS)
+    found = _INVOKE(inner.replace(_MESSAGE, ""), tools) if opened and not before.strip() else None
+    pieces: Pieces = []
+    for piece in found or ():
+        assert isinstance(piece, ToolCall), "readers of XML answer calls only"
+        name = resolved(piece.function.name, tools)
+        if name is None:
+            return None
+        pieces.append(call_of(name, piece.function.arguments))
+    return pieces or None

@@ -1,0 +1,101 @@
+"""gpt-oss: an answer is a row of messages, each with a channel that says what it is."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from ollama_async.conversation import Prompt
+from ollama_async.prompts.parsers.bodies import Read
+from ollama_async.prompts.parsers.bodies.objects import named_object
+from ollama_async.prompts.parsers.family import HEAD_LIMIT, Asked
+from ollama_async.prompts.parsers.headers import header
+from ollama_async.prompts.parsers.scanner import Collect, Kind, Outcome, Scanner, State, Text
+from ollama_async.prompts.parsers.tools import Tools
+from ollama_async.prompts.port import Parser
+
+_MESSAGE_END = "<|end|>"
+_CALL_ENDS = (_MESSAGE_END, "<|call|>")
+
+
+class Harmony(msgspec.Struct, frozen=True):
+    """The prompt ends with the beginning of the first header."""
+
+    handles_tools: bool = True
+    handles_thinking: bool = True
+    special_tokens: tuple[str, ...] = (
+        "<|start|>",
+        _MESSAGE_END,
+        "<|message|>",
+        "<|channel|>",
+        "<|constrain|>",
+    )
+
+    def start(self, prompt: Prompt, rendered: str) -> Parser | None:
+        asked = Asked.by(prompt, rendered)
+        first = "header"
+        if asked.begun:
+            first = "content"
+        elif asked.continues and prompt.messages[-1].thinking:
+            first = "thinking"
+        return Scanner(_states(asked.tools), first)
+
+
+def function_names(tools: Tools) -> dict[str, str]:
+    """What these models call the tools: names that TypeScript allows, to the client's names."""
+    names: dict[str, str] = {}
+    for name in tools:
+        plain = shown = _identifier(name)
+        number = 2
+        while shown in names:
+            shown = f"{plain}_{number}"
+            number += 1
+        names[shown] = name
+    return names
+
+
+def _identifier(name: str) -> str:
+    if name in {"browser.open", "browser.search", "browser.find", "python"}:
+        return name
+    spaced = "".join("_" if character in " -." else character for character in name)
+    kept = "".join(c for c in spaced if c.isalpha() or c.isdigit() or c in "_$")
+    return "_" + kept if kept[:1].isdigit() else kept or "unnamed"
+
+
+def _states(tools: Tools) -> dict[str, State]:
+    opening = Collect(
+        partial(_opened, tools, function_names(tools)),
+        lambda _: None,
+        ends=("<|message|>",),
+        limit=HEAD_LIMIT,
+    )
+    return {
+        "header": opening,
+        "channel": msgspec.structs.replace(opening, keep=True),
+        "content": Text(Kind.CONTENT, {_MESSAGE_END: "between"}),
+        "thinking": Text(Kind.THINKING, {_MESSAGE_END: "between"}),
+        "between": Text(Kind.CONTENT, {"<|start|>": "header", "<|channel|>": "channel"}),
+    }
+
+
+def _opened(tools: Tools, names: dict[str, str], text: str) -> Outcome | None:
+    """The state that a message is read in, by its header."""
+    found = header(text)
+    if found is None:
+        return None
+    if found.recipient and tools:
+        name = found.recipient.removeprefix("functions.")
+        read = partial(named_object, name=names.get(name, name))
+        return Outcome([], _call(tools, read, source=text))
+    return Outcome([], "thinking" if found.channel == "analysis" else "content")
+
+
+def _call(tools: Tools, read: Read, *, source: str) -> Collect:
+    """The model stops after a call, so that the end of the answer is an end like any other."""
+
+    def settle(span: str) -> Outcome | None:
+        pieces = read(span, tools)
+        return Outcome(pieces, "between") if pieces and span.strip() else None
+
+    return Collect(settle, settle, ends=_CALL_ENDS, source=source)

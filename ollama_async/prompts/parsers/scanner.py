@@ -1,0 +1,424 @@
+"""The machine behind every parser: a table of states that an answer is read through as it arrives.
+
+A state is plain data. A :class:`Text` is passed on until one of its marks appears, a :class:`Look`
+decides by the first visible characters, a :class:`Collect` gathers a whole span (a call, a
+header) and hands it to a function. Each character is looked at a bounded number of times, and no
+more is held back than what may still become a mark or a call.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from ollama_async.conversation import ToolCall
+from ollama_async.prompts.port import Content, Part, Thinking
+
+
+class Kind(enum.Enum):
+    """What text is; ``HIDDEN``: thoughts that the client did not ask for."""
+
+    CONTENT = enum.auto()
+    THINKING = enum.auto()
+    HIDDEN = enum.auto()
+
+
+class Space(enum.Enum):
+    """What happens to white space before a mark, and at the end of the answer."""
+
+    KEEP = enum.auto()
+    TRIM = enum.auto()  # dropped before a mark
+    DROP = enum.auto()  # and at the end of the answer as well
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Text of one kind; each of ``marks`` leads to a state."""
+
+    kind: Kind
+    marks: Mapping[str, State | str] = {}
+    space: Space = Space.KEEP
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A decision: the first visible characters are one of ``marks``, or it is ``otherwise``.
+
+    White space before them is dropped, unless it ``keep`` s it for what follows where no mark is.
+    ``exact``: white space is visible too.
+    """
+
+    marks: Mapping[str, State | str]
+    otherwise: State | str
+    keep: bool = False
+    exact: bool = False
+
+
+class Outcome(NamedTuple):
+    """What a span was: calls and text for the reader, and the state that follows."""
+
+    pieces: list[ToolCall | str]
+    then: State | str
+
+
+class Collect(msgspec.Struct, frozen=True):
+    """A span that only makes sense as a whole.
+
+    It goes up to one of ``ends`` or, where there are none, to the bracket that closes the first
+    one (``quotes`` are the characters around strings, in which brackets do not count).
+    ``settle`` says what the span was; None: nothing, so it is text for ``failed``, a Text.
+    ``cut`` does the same with a span that the end of the answer cuts off. ``item`` reads one member
+    of a bracketed list as soon as it is complete (needs ``quotes``).
+
+    ``keep``: the mark that led here belongs to the span. ``source`` is what came before that mark,
+    where a failed span began earlier. ``limit``: with more characters than that before its first
+    bracket (its end, where there are no ``quotes``) it is no such span; this is against answers
+    that would be held back to their end.
+    """
+
+    settle: Callable[[str], Outcome | None]
+    cut: Callable[[str], Outcome | None]
+    ends: tuple[str, ...] = ()
+    quotes: str = ""
+    item: Callable[[str], ToolCall | None] | None = None
+    failed: State | str = "content"
+    keep: bool = False
+    source: str = ""
+    limit: int | None = None
+
+
+State = Text | Look | Collect
+
+
+class Scanner:
+    """Reads one answer through a table of states; see :class:`ollama_async.prompts.port.Parser`."""
+
+    def __init__(self, states: Mapping[str, State], start: State | str) -> None:
+        self._states = states
+        self._parts: list[Part] = []
+        self._kind = Kind.HIDDEN
+        self._run: list[str] = []
+        self._calls = 0
+        self._pending = ""
+        self._reader = self._enter(_Move(start))
+
+    def feed(self, text: str) -> list[Part]:
+        self._read(self._pending + text, last=False)
+        return self._take()
+
+    def finish(self) -> list[Part]:
+        self._read(self._pending, last=True)
+        return self._take()
+
+    def say(self, kind: Kind, text: str) -> None:
+        """``text`` is certain; neighbours of one kind become one part."""
+        if not text:
+            return
+        if kind is not self._kind:
+            self._end_run()
+            self._kind = kind
+        self._run.append(text)
+
+    def call(self, call: ToolCall) -> None:
+        """``call`` is certain; it gets the next index."""
+        self._end_run()
+        function = msgspec.structs.replace(call.function, index=self._calls)
+        self._parts.append(ToolCall(function, id=call.id))
+        self._calls += 1
+
+    def _read(self, text: str, *, last: bool) -> None:
+        at = 0
+        while True:
+            at, move = self._reader.read(text, at, last=last)
+            if move is None:
+                break
+            self._reader = self._enter(move)
+        self._pending = text[at:]
+
+    def _enter(self, move: _Move) -> _Reader:
+        state = self._states[move.to] if isinstance(move.to, str) else move.to
+        if isinstance(state, Text):
+            return _TextReader(self, state, move)
+        if isinstance(state, Look):
+            return _LookReader(state, move)
+        return _CollectReader(self, state, move)
+
+    def _end_run(self) -> None:
+        text = "".join(self._run)
+        self._run.clear()
+        if text and self._kind is Kind.CONTENT:
+            self._parts.append(Content(text))
+        elif text and self._kind is Kind.THINKING:
+            self._parts.append(Thinking(text))
+
+    def _take(self) -> list[Part]:
+        self._end_run()
+        parts, self._parts = self._parts, []
+        return parts
+
+
+class _Move(NamedTuple):
+    """The way into a state: by which mark, after which white space, with which text to begin."""
+
+    to: State | str
+    mark: str = ""
+    space: str = ""
+    text: str = ""
+
+
+class _Reader(Protocol):
+    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
+        """Reads ``text`` from ``at`` on; how far it came, and where to go on from there.
+
+        Without a move, what is left may be the beginning of a mark and comes again with the text
+        that follows it; nothing is left if this is the ``last`` text.
+        """
+
+
+class _TextReader:
+    """Inside a :class:`Text`; keeps back white space at its end as the state says."""
+
+    def __init__(self, scanner: Scanner, state: Text, move: _Move) -> None:
+        self._scanner = scanner
+        self._state = state
+        self._marks = _anywhere(tuple(state.marks))
+        self._space: list[str] = []
+        self._say(move.space + move.text)
+
+    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
+        found = self._marks.search(text, at)
+        if found:
+            self._say(text[at : found.start()])
+            mark = found.group()
+            return found.end(), _Move(self._state.marks[mark], mark, "".join(self._space))
+        end = len(text) if last else self._marks.certain(text, at)
+        self._say(text[at:end])
+        if last and self._state.space is Space.TRIM:
+            self._scanner.say(self._state.kind, "".join(self._space))
+        return end, None
+
+    def _say(self, text: str) -> None:
+        if self._state.space is Space.KEEP:
+            self._scanner.say(self._state.kind, text)
+            return
+        visible = text.rstrip()
+        if visible:
+            self._scanner.say(self._state.kind, "".join(self._space) + visible)
+            self._space.clear()
+        self._space.append(text[len(visible) :])
+
+
+class _LookReader:
+    """Before the first visible characters that a :class:`Look` decides by."""
+
+    def __init__(self, state: Look, move: _Move) -> None:
+        self._state = state
+        self._marks = _in_one_place(tuple(state.marks))
+        self._space = [move.space]
+
+    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
+        if not self._state.exact:
+            at = self._skip(text, at)
+        if at == len(text) and not last:
+            return at, None
+        space = "".join(self._space) if self._state.keep else ""
+        found = self._marks.match(text, at)
+        if found:
+            mark = found.group()
+            return found.end(), _Move(self._state.marks[mark], mark, space)
+        if self._marks.may_begin(text, at) and not last:
+            return at, None
+        return at, _Move(self._state.otherwise, space=space)
+
+    def _skip(self, text: str, at: int) -> int:
+        visible = _VISIBLE.search(text, at)
+        end = visible.start() if visible else len(text)
+        self._space.append(text[at:end])
+        return end
+
+
+class _CollectReader:
+    """Inside a :class:`Collect`."""
+
+    def __init__(self, scanner: Scanner, state: Collect, move: _Move) -> None:
+        self._scanner = scanner
+        self._state = state
+        self._before = state.source + move.space + ("" if state.keep else move.mark)
+        self._marks = _anywhere(state.ends)
+        self._brackets = _Brackets(state.quotes)
+        self._span: list[str] = []
+        self._size = 0
+        self._unread: list[str] = []  # the span without the members that were read
+        self._read_members = 0
+        if state.keep:
+            self._advance(move.mark, 0, len(move.mark))
+
+    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
+        end = self._marks.search(text, at)
+        stop = end.start() if end else self._marks.certain(text, at)
+        too_far = self._too_far(text, at, stop)
+        if too_far is not None:
+            self._store(text[at:too_far])
+            return too_far, self._fail("")
+        closed = self._advance(text, at, stop)
+        if closed is not None:
+            return closed, self._settled(self._state.settle, "")
+        if end:
+            return end.end(), self._settled(self._state.settle, end.group())
+        if last:
+            return len(text), self._settled(self._state.cut, text[stop:])
+        return stop, None
+
+    def _too_far(self, text: str, at: int, stop: int) -> int | None:
+        """Where the span becomes too long to be one, if that is before ``stop``."""
+        if self._state.limit is None or self._brackets.opened:
+            return None
+        place = at + self._state.limit + 1 - self._size
+        reach = self._brackets.first(text, at, stop) if self._state.quotes else stop
+        return place if place <= reach else None
+
+    def _advance(self, text: str, at: int, stop: int) -> int | None:
+        """Store the span up to ``stop``; the place where its value closes, if that ends it."""
+        if self._state.quotes:
+            for place, depth in self._brackets.follow(text, at, stop):
+                self._store(text[at:place])
+                at = place
+                if depth == 0 and not self._state.ends:
+                    return at
+                self._take_member(depth)
+        self._store(text[at:stop])
+        return None
+
+    def _store(self, text: str) -> None:
+        self._span.append(text)
+        self._unread.append(text)
+        self._size += len(text)
+
+    def _take_member(self, depth: int) -> None:
+        """What has just been stored may complete a member of the list."""
+        if depth != 1 or self._state.item is None or not self._brackets.in_list:
+            return
+        call = self._state.item("".join(self._unread).lstrip("[, \t\r\n"))
+        if call is None:  # from here on the whole has to make sense
+            self._brackets.in_list = False
+            return
+        self._scanner.call(call)
+        self._read_members += 1
+        self._unread.clear()
+
+    def _settled(self, settle: Callable[[str], Outcome | None], end: str) -> _Move:
+        outcome = settle("".join(self._span))
+        if outcome is None:
+            return self._fail(end)
+        for piece in self._new(outcome.pieces):
+            if isinstance(piece, str):
+                self._scanner.say(Kind.CONTENT, piece)
+            else:
+                self._scanner.call(piece)
+        return _Move(outcome.then, end)
+
+    def _new(self, pieces: list[ToolCall | str]) -> list[ToolCall | str]:
+        """Without the members that were passed on before; they are the first ones."""
+        return pieces[self._read_members :]
+
+    def _fail(self, end: str) -> _Move:
+        unread = "".join(self._unread)
+        if not self._read_members:
+            return _Move(self._state.failed, text=self._before + unread + end)
+        return _Move(self._state.failed, text=unread.strip("], \t\r\n"))
+
+
+class _Brackets:
+    """Follows the brackets of a value, wherever its text is cut."""
+
+    def __init__(self, quotes: str) -> None:
+        self._outside = re.compile(f"[{re.escape('([{)]}' + quotes)}]")
+        self._depth = 0
+        self._quote = ""
+        self._escaped = False
+        self.opened = False
+        self.in_list = False
+
+    def first(self, text: str, at: int, stop: int) -> int:
+        """Where the first opening bracket is, else ``stop``."""
+        found = _OPENING.search(text, at, stop)
+        return found.start() if found else stop
+
+    def follow(self, text: str, at: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The place after each closing bracket, and how many are still open there."""
+        if self._escaped and at < stop:
+            at += 1
+            self._escaped = False
+        while found := self._next(text, at, stop):
+            at = found.end()
+            token = found.group()
+            if token == "\\":
+                self._escaped = at == stop
+                at += not self._escaped
+            elif self._quote:
+                self._quote = ""
+            elif token in "([{":
+                self._open(token)
+            elif token not in ")]}":
+                self._quote = token if self.opened else ""
+            elif self._depth:
+                self._depth -= 1
+                yield at, self._depth
+
+    def _next(self, text: str, at: int, stop: int) -> re.Match[str] | None:
+        pattern = _IN_STRING[self._quote] if self._quote else self._outside
+        return pattern.search(text, at, stop)
+
+    def _open(self, bracket: str) -> None:
+        if not self.opened:
+            self.opened = True
+            self.in_list = bracket == "["
+        self._depth += 1
+
+
+class _Marks:
+    """Finds marks, and how much of a text's end may still become one."""
+
+    def __init__(self, marks: tuple[str, ...]) -> None:
+        self._pattern = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
+        self._starts = {mark[:size] for mark in marks for size in range(1, len(mark))}
+        self._longest = max(map(len, self._starts), default=0)
+
+    def search(self, text: str, at: int) -> re.Match[str] | None:
+        return self._pattern.search(text, at)
+
+    def match(self, text: str, at: int) -> re.Match[str] | None:
+        return self._pattern.match(text, at)
+
+    def may_begin(self, text: str, at: int) -> bool:
+        """Whether the rest of the text is the beginning of a mark."""
+        return len(text) - at <= self._longest and text[at:] in self._starts
+
+    def certain(self, text: str, at: int) -> int:
+        """Where that end of ``text`` begins that may become a mark."""
+        for place in range(max(at, len(text) - self._longest), len(text)):
+            if text[place:] in self._starts:
+                return place
+        return len(text)
+
+
+@lru_cache(maxsize=1024)
+def _anywhere(marks: tuple[str, ...]) -> _Marks:
+    """Marks that are searched for; if one held another, the cuts in the text would decide."""
+    assert not any(a != b and a in b for a in marks for b in marks), marks
+    return _Marks(marks)
+
+
+@lru_cache(maxsize=1024)
+def _in_one_place(marks: tuple[str, ...]) -> _Marks:
+    """Marks that are looked for in one place; there, none may begin another."""
+    assert not any(a != b and b.startswith(a) for a in marks for b in marks), marks
+    return _Marks(marks)
+
+
+_VISIBLE = re.compile(r"\S")
+_OPENING = re.compile(r"[(\[{]")
+_IN_STRING = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'"}

@@ -1,0 +1,123 @@
+"""The tools that a client offers, as far as reading calls of them needs it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ollama_async.conversation import ToolCall, ToolFunction
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_PLAIN = re.compile(r"[\w.$-]+")
+_INT64 = 2**63
+
+
+class Tools:
+    """``described`` comes from a client: whatever is not of the right shape is not there."""
+
+    def __init__(self, described: list[dict[str, Any]]) -> None:
+        self._parameters: dict[str, dict[str, Any]] = {}
+        for tool in described:
+            function = _mapping(_mapping(tool).get("function"))
+            name = function.get("name")
+            if isinstance(name, str) and name.strip():
+                self._parameters[name.strip()] = _mapping(function.get("parameters"))
+
+    def __bool__(self) -> bool:
+        return bool(self._parameters)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters
+
+    def accepts(self, call: ToolCall) -> bool:
+        """Whether it is a call of one of these, with all that its tool requires."""
+        parameters = self._parameters.get(call.function.name)
+        if parameters is None:
+            return False
+        required = parameters.get("required")
+        return not isinstance(required, list) or all(
+            name in call.function.arguments for name in required if isinstance(name, str)
+        )
+
+    def value(self, tool: str, parameter: str, text: str) -> Any:
+        """What ``text`` means for a parameter, by the types in the tool's schema."""
+        properties = _mapping(self._parameters.get(tool, {}).get("properties"))
+        return value_of(text, _types(_mapping(properties.get(parameter))))
+
+
+def is_plain(name: str) -> bool:
+    """Whether a tool's name is made of the characters that names in programs are made of; only
+    such names may become part of a mark.
+    """
+    return _PLAIN.fullmatch(name) is not None
+
+
+def call_of(name: str, arguments: dict[str, Any], call_id: str = "") -> ToolCall:
+    return ToolCall(ToolFunction(name, arguments), id=call_id)
+
+
+def value_of(text: str, types: set[str]) -> Any:
+    """The most specific of the JSON types that ``text`` can be; else the text itself."""
+    lower = text.lower()
+    if lower == "null":
+        return None
+    if "boolean" in types and lower in {"true", "false"}:
+        return lower == "true"
+    if types == {"boolean"}:
+        return False
+    if "integer" in types and _WHOLE.fullmatch(text) and -_INT64 <= int(text) < _INT64:
+        return int(text)
+    if "number" in types and _NUMBER.fullmatch(text):
+        return number(text)
+    if "array" in types and isinstance(found := decoded(text), list):
+        return found
+    if "object" in types and isinstance(found := decoded(text), dict):
+        return found
+    return text
+
+
+def number(text: str) -> int | float | str:
+    """A number without fraction is whole; one that no number type holds remains text."""
+    found = float(text)
+    if found in {float("inf"), float("-inf")}:
+        return text
+    if found.is_integer() and abs(found) < _INT64:
+        return int(found)
+    return found
+
+
+def decoded(text: str) -> Any:
+    """The value of a JSON text; None as well if it is none (or says ``null``)."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
+def arguments(value: Any) -> dict[str, Any] | None:
+    """A call's arguments: an object, or its JSON as a string; nothing at all is an empty one."""
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str):
+        value = decoded(value)
+    return value if isinstance(value, dict) else None
+
+
+def _types(schema: dict[str, Any]) -> set[str]:
+    alternatives = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(alternatives, list):
+        return set().union(*(_types(_mapping(alternative)) for alternative in alternatives[:64]))
+    types = schema.get("type")
+    names = types if isinstance(types, list) else [types]
+    return {name for name in names if isinstance(name, str)}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
