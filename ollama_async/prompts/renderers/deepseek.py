@@ -1,0 +1,127 @@
+"""DeepSeek 3.1, and Cogito 2.1, which is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ollama_async.conversation import ToolFunction
+from ollama_async.prompts.renderers.family import Family, speaking
+from ollama_async.prompts.renderers.json_text import compact, indented
+from ollama_async.prompts.renderers.talk import Talk, Turn
+
+_BOS = "<｜begin▁of▁sentence｜>"  # noqa: RUF001  # the token's own letters
+_EOS = "<｜end▁of▁sentence｜>"  # noqa: RUF001
+_USER = "<｜User｜>"  # noqa: RUF001
+_ASSISTANT = "<｜Assistant｜>"  # noqa: RUF001
+_SEPARATOR = "<｜tool▁sep｜>"  # noqa: RUF001
+_CALLS, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"  # noqa: RUF001
+_CALL, _CALL_END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"  # noqa: RUF001
+_RESULTS, _RESULTS_END = "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>"  # noqa: RUF001
+_RESULT, _RESULT_END = "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"  # noqa: RUF001
+
+_COGITO = (
+    "You are Cogito, an AI assistant created by Deep Cogito, which is an AI research lab based in "
+    "San Francisco."
+)
+
+_HOW_TO_CALL = f"""\
+IMPORTANT: ALWAYS adhere to this exact format for tool use:
+{_CALLS}{_CALL}tool_call_name{_SEPARATOR}tool_call_arguments{_CALL_END}\
+{{{{additional_tool_calls}}}}{_CALLS_END}
+
+Where:
+
+- `tool_call_name` must be an exact match to one of the available tools
+- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema
+- For multiple tool calls, chain them directly without separators or spaces
+"""
+
+
+def _deepseek_system(talk: Talk) -> str:
+    head = talk.system or ""
+    if not talk.tools:
+        return head
+    listed = "\n".join(
+        f"### {tool.name}\nDescription: {tool.description}\n\n"
+        f"Parameters: {compact(tool.parameters)}\n"
+        for tool in talk.tools
+    )
+    return (
+        f"{head}\n\n## Tools\nYou have access to the following tools:\n\n{listed}\n{_HOW_TO_CALL}"
+    )
+
+
+def _deepseek_calls(calls: Sequence[ToolFunction]) -> str:
+    inside = "".join(
+        f"{_CALL}{call.name}{_SEPARATOR}{compact(call.arguments)}{_CALL_END}" for call in calls
+    )
+    return f"{_CALLS}{inside}{_CALLS_END}"
+
+
+def _no_thought(turn: Turn, _: Talk) -> str:
+    """Thoughts are never kept; after a result the model goes on without a new beginning."""
+    return "" if turn.before == "tool" else "</think>"
+
+
+_deepseek_says = speaking(thoughts=_no_thought, calls=_deepseek_calls)
+
+
+def _deepseek_assistant(turn: Turn, talk: Talk) -> str:
+    # Its end is said before results, too, although the turn goes on after them.
+    return _deepseek_says(turn, talk) + ("" if turn.is_open else _EOS)
+
+
+def _cogito_system(talk: Talk) -> str:
+    head = f"Enable deep thinking subroutine.\n\n{_COGITO}" if talk.thinks else _COGITO
+    if talk.system:
+        head += f"\n\n{talk.system}" + ("\n\n" if talk.thinks else "")
+    if not talk.tools:
+        return head
+    listed = "".join(f"```json\n{indented(tool.declared)}\n```\n" for tool in talk.tools)
+    return f"{head}\nYou have the following functions available:\n{listed}"
+
+
+def _cogito_calls(calls: Sequence[ToolFunction]) -> str:
+    inside = "\n".join(
+        f"{_CALL}function{_SEPARATOR}{call.name}\n```json\n{compact(call.arguments)}\n```{_CALL_END}"
+        for call in calls
+    )
+    return f"{_CALLS}{inside}{_CALLS_END}"
+
+
+def _result(turn: Turn, _: Talk) -> str:
+    return f"{_RESULT}{turn.content}{_RESULT_END}"
+
+
+FAMILIES = {
+    "deepseek3.1": Family(
+        start=_BOS,
+        marks={
+            "system": ("", ""),
+            "user": (_USER, ""),
+            "assistant": (_ASSISTANT, ""),
+            "tool": ("", ""),
+        },
+        system=_deepseek_system,
+        gathers_system=True,
+        assistant=_deepseek_assistant,
+        result=_result,
+        opening=("<think>", "</think>"),
+        resuming=("", ""),
+    ),
+    "cogito": Family(
+        start=_BOS,
+        marks={
+            "system": ("", ""),
+            "user": (_USER, ""),
+            "assistant": (_ASSISTANT, _EOS),
+            "tool": (_RESULTS, _RESULTS_END),
+        },
+        system=_cogito_system,
+        gathers_system=True,
+        assistant=speaking(calls=_cogito_calls),
+        result=_result,
+        between_results="\n",
+        opening=("<think>\n", ""),
+    ),
+}

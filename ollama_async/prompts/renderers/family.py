@@ -1,0 +1,161 @@
+"""What all families share: a conversation is a row of turns, and each turn is text in marks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2.exceptions import SecurityError
+
+from ollama_async.conversation import Prompt, ToolFunction
+from ollama_async.errors import TemplateFailed
+from ollama_async.prompts.bounds import allow_text
+from ollama_async.prompts.renderers import talk as talks
+from ollama_async.prompts.renderers.json_text import check
+from ollama_async.prompts.renderers.talk import Talk, Turn
+
+WriteTurn = Callable[[Turn, Talk], str]
+WriteCalls = Callable[[Sequence[ToolFunction]], str]
+Marks = tuple[str, str]
+"""What stands before and after the text of a turn."""
+Switch = tuple[str, str]
+"""What is written when the model is to think, and when it is not."""
+
+
+def content(turn: Turn, _: Talk) -> str:
+    return turn.content
+
+
+def stripped(turn: Turn, _: Talk) -> str:
+    return turn.content.strip()
+
+
+def nothing(_turn: Turn, _talk: Talk) -> str:
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Family:
+    """How one family of models is spoken to. It is a renderer: see ``prompts/port.py``.
+
+    A prompt is ``start``, the system turn, the other turns, and the beginning of the answer, which
+    is the assistant's opening mark and ``opening``. If the last message is the assistant's own and
+    has no calls, it is that beginning: its turn stays open, and nothing follows.
+    """
+
+    marks: Mapping[str, Marks]
+    """By role. Those of ``tool`` are around neighbouring results together, unless
+    :attr:`each_result_is_a_turn`."""
+    system: Callable[[Talk], str | None]
+    """The text of the system turn; None: there is no such turn."""
+    assistant: WriteTurn
+    user: WriteTurn = content
+    later_system: WriteTurn = content
+    result: WriteTurn | None = content
+    """One result of a tool; None: the family knows no tools, their results are left out."""
+    start: str = ""
+    between_results: str = ""
+    each_result_is_a_turn: bool = False
+    opening: Switch = ("", "")
+    resuming: Switch | None = None
+    """None: results of tools end the assistant's turn. Otherwise they are part of it, what the
+    assistant says next has no opening mark, and this is how it begins."""
+    thinks_unasked: bool = False
+    """What happens if the client says nothing about thinking."""
+    gathers_system: bool = False
+    """System messages from everywhere belong at the top."""
+
+    def render(self, prompt: Prompt) -> str:
+        """:raises TemplateFailed: as in the contract; also when it is too long or too deep."""
+        try:
+            check(prompt)
+            talk = talks.read(
+                prompt, thinks_unasked=self.thinks_unasked, gathers_system=self.gathers_system
+            )
+            return _join(self._pieces(talk))
+        except SecurityError as reason:
+            raise TemplateFailed(f"the prompt is too large: {reason}") from None
+
+    def _pieces(self, talk: Talk) -> Iterator[str]:
+        yield self.start
+        head = self.system(talk)
+        if head is not None:
+            opened, closed = self.marks["system"]
+            yield opened + head + closed
+        for turn in talk.turns:
+            if turn.role == "tool":
+                yield self._result(turn, talk)
+            else:
+                yield self._said(turn, talk)
+        if not (talk.turns and talk.turns[-1].is_open):
+            yield self._beginning(talk)
+
+    def _said(self, turn: Turn, talk: Talk) -> str:
+        opened, closed = self.marks[turn.role]
+        if turn.role == "assistant":
+            if self._resumes(turn.before):
+                opened = ""
+            if turn.is_open or self._resumes(turn.after):
+                closed = ""
+        write = {"user": self.user, "assistant": self.assistant, "system": self.later_system}
+        return opened + write[turn.role](turn, talk) + closed
+
+    def _result(self, turn: Turn, talk: Talk) -> str:
+        if self.result is None:
+            return ""
+        opened, closed = self.marks["tool"]
+        if not self.each_result_is_a_turn:
+            opened = opened if turn.before != "tool" else self.between_results
+            closed = closed if turn.after != "tool" else ""
+        return opened + self.result(turn, talk) + closed
+
+    def _beginning(self, talk: Talk) -> str:
+        if talk.turns and self.resuming is not None and self._resumes(talk.turns[-1].role):
+            return choose(self.resuming, talk)
+        return self.marks["assistant"][0] + choose(self.opening, talk)
+
+    def _resumes(self, neighbour: str) -> bool:
+        return self.resuming is not None and neighbour == "tool"
+
+
+def choose(switch: Switch, talk: Talk) -> str:
+    return switch[0] if talk.thinks else switch[1]
+
+
+def speaking(
+    *,
+    thoughts: WriteTurn = nothing,
+    words: WriteTurn = content,
+    gap: str = "",
+    calls: WriteCalls | None,
+) -> WriteTurn:
+    """The usual turn of an assistant: thoughts, words, and if there are calls, these.
+
+    ``gap`` comes between words and calls if there are both; ``calls`` None: they are left out.
+    """
+
+    def write(turn: Turn, talk: Talk) -> str:
+        written = words(turn, talk)
+        called = calls(turn.calls) if calls and turn.calls else ""
+        return thoughts(turn, talk) + written + (gap if written and called else "") + called
+
+    return write
+
+
+def with_tools(
+    head: str | None, list_tools: Callable[[Talk], str], talk: Talk, *, gap: str = "\n\n"
+) -> str | None:
+    """The client's system text ``head``, then its tools; None if there is neither."""
+    if not talk.tools:
+        return head
+    return head + gap + list_tools(talk) if head else list_tools(talk)
+
+
+def _join(pieces: Iterable[str]) -> str:
+    parts = []
+    length = 0
+    for piece in pieces:
+        length += len(piece)
+        allow_text(length)
+        parts.append(piece)
+    return "".join(parts)

@@ -1,0 +1,206 @@
+"""Gemma 4 and FunctionGemma of Google: calls and results are parts of the model's own turn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ollama_async.conversation import Prompt, ToolFunction
+from ollama_async.prompts.port import Renderer
+from ollama_async.prompts.renderers.family import Family, speaking, stripped
+from ollama_async.prompts.renderers.json_text import spaced
+from ollama_async.prompts.renderers.talk import Talk, Tool, Turn, table, text
+
+_THOUGHT, _THOUGHT_END = "<|channel>thought\n", "<channel|>"
+_THINK = "<|think|>\n"
+
+Fields = Mapping[str, str | None]
+Write = Callable[[Any], str]
+
+
+def _object(fields: Fields) -> str:
+    """``{a:…,b:…}`` of those that are there."""
+    return "{" + ",".join(f"{key}:{v}" for key, v in fields.items() if v is not None) + "}"
+
+
+def _writer(quote: str) -> Write:
+    """Writes any JSON value the Gemma way, with ``quote`` around text."""
+
+    def write(value: Any) -> str:
+        if isinstance(value, str):
+            return f"{quote}{value}{quote}"
+        if isinstance(value, dict):
+            return _object({key: write(value[key]) for key in sorted(value)})
+        if isinstance(value, list):
+            return f"[{','.join(write(item) for item in value)}]"
+        return spaced(value)
+
+    return write
+
+
+_turned = _writer('<|"|>')
+_escaped = _writer("<escape>")
+
+
+def _calls(opened: str, closed: str, write: Write) -> Callable[[Sequence[ToolFunction]], str]:
+    return lambda calls: "".join(
+        f"{opened}call:{call.name}{write(call.arguments)}{closed}" for call in calls
+    )
+
+
+def _declaration(tool: Tool, write: Write, properties: Callable[[Any], str | None]) -> str:
+    schema = tool.parameters
+    parameters = {
+        "properties": properties(schema.get("properties")),
+        "required": write(schema["required"]) if schema.get("required") else None,
+        "type": _type(schema, write),
+    }
+    fields = {
+        "description": write(tool.description),
+        "parameters": _object(parameters) if schema else None,
+    }
+    return f"declaration:{tool.name}{_object(fields)}"
+
+
+def _type(schema: Mapping[str, Any], write: Write) -> str | None:
+    """In capitals; of several, a list."""
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return write([text(one).upper() for one in kind])
+    return write(kind.upper()) if isinstance(kind, str) and kind else None
+
+
+def _properties(properties: Any) -> str | None:
+    known = table(properties)
+    if not known:
+        return None
+    return _object({key: _schema(table(known[key])) for key in sorted(known)})
+
+
+def _schema(schema: Mapping[str, Any]) -> str:
+    items = table(schema.get("items"))
+    description = text(schema.get("description"))
+    return _object(
+        {
+            "description": _turned(description) if description else None,
+            "enum": _turned(schema["enum"]) if schema.get("enum") else None,
+            "items": _schema(items) if items else None,
+            "nullable": "true" if schema.get("nullable") is True else None,
+            "properties": _properties(schema.get("properties")),
+            "required": _turned(schema["required"]) if schema.get("required") else None,
+            "type": _type(schema, _turned),
+        }
+    )
+
+
+def _flat_properties(properties: Any) -> str | None:
+    """FunctionGemma knows description and type of each, and always both."""
+    known = table(properties)
+    if not known:
+        return None
+    return _object({key: _flat_schema(table(known[key])) for key in sorted(known)})
+
+
+def _flat_schema(schema: Mapping[str, Any]) -> str:
+    description = _escaped(text(schema.get("description")))
+    return _object({"description": description, "type": _type(schema, _escaped)})
+
+
+def _gemma4_system(talk: Talk) -> str | None:
+    declared = "".join(
+        f"<|tool>{_declaration(tool, _turned, _properties)}<tool|>" for tool in talk.tools
+    )
+    if talk.system is None and not declared and not talk.thinks:
+        return None
+    return (_THINK if talk.thinks else "") + (talk.system or "").strip() + declared
+
+
+def _gemma4_thought(turn: Turn, _: Talk) -> str:
+    """Only those that led to a call of which the answer is still made."""
+    shown = turn.thinking and turn.calls and turn.is_after_query
+    return f"{_THOUGHT}{turn.thinking}\n{_THOUGHT_END}" if shown else ""
+
+
+def _gemma4_result(turn: Turn, _: Talk) -> str:
+    value = _object({"value": _turned(turn.content)})
+    return f"<|tool_response>response:{turn.tool_name}{value}<tool_response|>"
+
+
+_SMALL = Family(
+    start="<bos>",
+    marks={
+        "system": ("<|turn>system\n", "<turn|>\n"),
+        "user": ("<|turn>user\n", "<turn|>\n"),
+        "assistant": ("<|turn>model\n", "<turn|>\n"),
+        "tool": ("", ""),
+    },
+    system=_gemma4_system,
+    user=stripped,
+    later_system=stripped,
+    assistant=speaking(
+        thoughts=_gemma4_thought,
+        words=stripped,
+        calls=_calls("<|tool_call>", "<tool_call|>", _turned),
+    ),
+    result=_gemma4_result,
+    resuming=(_THOUGHT, ""),
+)
+_LARGE = replace(_SMALL, opening=("", f"{_THOUGHT}{_THOUGHT_END}"))
+
+_SIZE = re.compile(r"(?<![0-9a-z.])(e?)(\d{1,4})b(?![0-9a-z])")
+_LARGE_FROM = 12
+"""Billions of parameters."""
+
+
+class Gemma4:
+    """Large or small, by the size in the model's name (``12b``; ``e4b`` is small); small if it says
+    none. The large ones must be told that they have had no thoughts.
+    """
+
+    def render(self, prompt: Prompt) -> str:
+        size = _SIZE.search(prompt.speech.name.lower())
+        is_large = size is not None and not size[1] and int(size[2]) >= _LARGE_FROM
+        return (_LARGE if is_large else _SMALL).render(prompt)
+
+
+def _function_system(talk: Talk) -> str | None:
+    if not talk.tools:
+        return talk.system
+    declared = "".join(
+        f"<start_function_declaration>{_declaration(tool, _escaped, _flat_properties)}"
+        "<end_function_declaration>"
+        for tool in talk.tools
+    )
+    head = f"{talk.system}\n" if talk.system else ""
+    return f"{head}You can do function calling with the following functions:{declared}"
+
+
+def _function_result(turn: Turn, _: Talk) -> str:
+    value = f"{{{_escaped(turn.content)}}}"
+    return f"<start_function_response>response:{turn.tool_name}{value}<end_function_response>"
+
+
+_FUNCTION = Family(
+    start="<bos>",
+    marks={
+        "system": ("<start_of_turn>developer\n", "<end_of_turn>\n"),
+        "user": ("<start_of_turn>user\n", "<end_of_turn>\n"),
+        "assistant": ("<start_of_turn>model\n", "<end_of_turn>\n"),
+        "tool": ("", ""),
+    },
+    system=_function_system,
+    assistant=speaking(
+        calls=_calls("<start_function_call>", "<end_function_call>", _escaped),
+    ),
+    result=_function_result,
+    resuming=("", ""),
+)
+
+FAMILIES: dict[str, Renderer] = {
+    "gemma4": Gemma4(),
+    "gemma4-small": _SMALL,
+    "gemma4-large": _LARGE,
+    "functiongemma": _FUNCTION,
+}

@@ -1,0 +1,162 @@
+"""Muse Glimmer: every message names who it is for, and the assistant may send several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime
+
+from ollama_async.conversation import ToolFunction
+from ollama_async.prompts.renderers.family import Family
+from ollama_async.prompts.renderers.json_text import bare, spaced
+from ollama_async.prompts.renderers.talk import Talk, Turn
+
+_START, _MESSAGE = "<|start|>", "<|message|>"
+_MESSAGE_END = "<|eom|>"
+_TURN_END = "<|eot|>"
+
+_DEFAULT = """\
+You are a helpful AI assistant.
+Knowledge cutoff: 2026-01-04.
+Current date: {today}."""
+
+_TOOLS = """\
+In this environment you have access to a set of tools you can use to answer the user's question.
+
+You can invoke a function by writing a "<atem:function_calls>" block like the following:
+<atem:function_calls>
+<atem:invoke name="$FUNCTION_NAME">
+<atem:parameter name="$PARAMETER_NAME">$PARAMETER_VALUE</atem:parameter>
+...
+</atem:invoke>
+</atem:function_calls>
+
+String and scalar parameters should be specified as is, while lists and objects should use JSON \
+format. Note that spaces for string values are not stripped. The output is not expected to be \
+valid XML and is parsed with regular expressions.
+Here are the functions available in JSONSchema format:
+// Tool metadata
+{namespaces}
+// Function schemas
+{schemas}
+
+Here's an example of how to call a function in the tool set:
+(If the tool namespace is not specified, invoke the function directly as `example_function_name` \
+rather than `example_tool_name.example_function_name`)
+
+to=example_tool_name.example_function_name
+
+<atem:function_calls>
+<atem:invoke name="example_tool_name.example_function_name">
+<atem:parameter name="example_parameter_1">value_1</atem:parameter>
+<atem:parameter name="example_parameter_2">This is the value for the second parameter
+that can span
+"multiple" lines
+</atem:parameter>
+</atem:invoke>
+</atem:function_calls>"""
+
+
+def local_date() -> date:
+    return datetime.now().astimezone().date()
+
+
+def family(today: Callable[[], date]) -> Family:
+    def system(talk: Talk) -> str:
+        head = _DEFAULT.format(today=today()) if talk.system is None else talk.system
+        parts = [head]
+        if "reasoning strength" not in head.lower():
+            parts.append(f"Reasoning strength: {_strength(talk)}.")
+        if talk.tools:
+            parts.append(_list_tools(talk))
+        parts.append(f"# Valid recipients: {_recipients(talk)}.")
+        return "\n\n".join(parts)
+
+    return Family(
+        start="<|begin_of_text|>",
+        marks={
+            "system": (_to("system"), _TURN_END),
+            "user": (_to("user"), _TURN_END),
+            "assistant": ("", ""),
+            "tool": ("", _TURN_END),
+        },
+        each_result_is_a_turn=True,
+        system=system,
+        assistant=_assistant,
+        result=_result,
+        opening=(f"{_START}assistant",) * 2,
+        thinks_unasked=True,
+    )
+
+
+def _to(address: str) -> str:
+    return f"{_START}{address}{_MESSAGE}"
+
+
+def _strength(talk: Talk) -> str:
+    if isinstance(talk.think, str):
+        return talk.think
+    return "high" if talk.thinks else "none"
+
+
+def _list_tools(talk: Talk) -> str:
+    return _TOOLS.format(
+        namespaces="\n".join(
+            spaced({"name": namespace, "description": ""}) for namespace in _namespaces(talk)
+        ),
+        schemas="\n".join(
+            spaced(
+                {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                }
+            )
+            for tool in talk.tools
+        ),
+    )
+
+
+def _recipients(talk: Talk) -> str:
+    named = (f"{namespace}.*" for namespace in _namespaces(talk))
+    return ", ".join(f'"{name}"' for name in ("self", *named, "user"))
+
+
+def _namespaces(talk: Talk) -> list[str]:
+    """What stands before the first dot of the tools' names, each once."""
+    return list(dict.fromkeys(tool.name.partition(".")[0] for tool in talk.tools))
+
+
+def _assistant(turn: Turn, _: Talk) -> str:
+    messages = []
+    if turn.thinking:
+        messages.append(_to("assistant to=self") + turn.thinking)
+    if turn.content or not turn.calls:
+        messages.append(_to("assistant to=user") + turn.content)
+    messages += (_to(f"assistant to={call.name}") + _call(call) for call in turn.calls)
+    return _MESSAGE_END.join(messages) + _end(turn)
+
+
+def _end(turn: Turn) -> str:
+    if turn.is_open:
+        return ""
+    return _MESSAGE_END if turn.after == "assistant" else _TURN_END
+
+
+def _call(call: ToolFunction) -> str:
+    arguments = "".join(
+        f'<atem:parameter name="{name}">{bare(value)}</atem:parameter>\n'
+        for name, value in call.arguments.items()
+    )
+    return (
+        f'<atem:function_calls>\n<atem:invoke name="{call.name}">\n{arguments}'
+        "</atem:invoke>\n</atem:function_calls>"
+    )
+
+
+def _result(turn: Turn, _: Talk) -> str:
+    name = turn.tool_name
+    output = f'<tool_output name="{name}">\n{turn.content}\n</tool_output>'
+    return _to(f"tool {name}") + output
+
+
+FAMILIES = {"glimmer": family(local_date)}

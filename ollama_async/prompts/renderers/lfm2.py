@@ -1,0 +1,46 @@
+"""LFM2 of Liquid AI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ollama_async.conversation import ToolFunction
+from ollama_async.prompts.renderers import chatml, tools
+from ollama_async.prompts.renderers.family import Family, speaking, with_tools
+from ollama_async.prompts.renderers.json_text import spaced
+from ollama_async.prompts.renderers.talk import Talk, Turn
+
+_LIST, _LIST_END = "<|tool_list_start|>", "<|tool_list_end|>"
+_CALL, _CALL_END = "<|tool_call_start|>", "<|tool_call_end|>"
+_RESULT, _RESULT_END = "<|tool_response_start|>", "<|tool_response_end|>"
+
+_join_calls = tools.joined(tools.python_call, ", ")
+
+
+def _list_tools(talk: Talk) -> str:
+    listed = spaced([tool.function for tool in talk.tools])
+    return f"List of tools: {_LIST}{listed}{_LIST_END}"
+
+
+def _calls(made: Sequence[ToolFunction]) -> str:
+    return f"{_CALL}[{_join_calls(made)}]{_CALL_END}"
+
+
+def _thought(turn: Turn, _: Talk) -> str:
+    return f"<think>{turn.thinking}</think>" if turn.thinking else ""
+
+
+_LFM2 = Family(
+    start="<|startoftext|>",
+    marks={**chatml.MARKS, "tool": chatml.turn("tool")},
+    each_result_is_a_turn=True,
+    system=lambda talk: with_tools(talk.system, _list_tools, talk, gap="\n"),
+    assistant=speaking(calls=_calls),
+    result=lambda turn, _: f"{_RESULT}{turn.content}{_RESULT_END}",
+)
+
+FAMILIES = {
+    "lfm2": _LFM2,
+    "lfm2-thinking": replace(_LFM2, assistant=speaking(thoughts=_thought, calls=_calls)),
+}

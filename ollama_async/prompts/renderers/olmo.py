@@ -1,0 +1,61 @@
+"""Olmo 3 of Ai2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ollama_async.prompts.renderers import chatml, tools
+from ollama_async.prompts.renderers.family import Family, speaking
+from ollama_async.prompts.renderers.json_text import spaced
+from ollama_async.prompts.renderers.talk import Talk
+
+_OLMO = (
+    "You are Olmo, a helpful AI assistant built by Ai2. Your date cutoff is December 2024, and "
+    "your model weights are available at https://huggingface.co/allenai."
+)
+_NO_TOOLS = "You do not currently have access to any functions. <functions></functions>"
+_HOW_TO_CALL = (
+    "You are provided with function signatures within <functions></functions> XML tags. You may "
+    "call one or more functions to assist with the user query. Output any function calls within "
+    "<function_calls></function_calls> XML tags. Do not make assumptions about what values to "
+    "plug into functions."
+)
+
+
+def _instruct(introduction: str) -> Family:
+    def system(talk: Talk) -> str:
+        listed = f"<functions>{spaced([tool.declared for tool in talk.tools])}</functions>"
+        if talk.system is not None:
+            return talk.system + (listed if talk.tools else "")
+        return f"{introduction} " + (_HOW_TO_CALL + listed if talk.tools else _NO_TOOLS)
+
+    calls = tools.joined(tools.python_call, "\n")
+    return Family(
+        marks={**chatml.MARKS, "tool": chatml.turn("environment")},
+        each_result_is_a_turn=True,
+        system=system,
+        assistant=speaking(calls=lambda made: f"<function_calls>{calls(made)}</function_calls>"),
+    )
+
+
+def _thinker(introduction: str) -> Family:
+    """It was trained without tools: calls and their results are left out."""
+    return Family(
+        marks=chatml.MARKS,
+        system=_told_of_no_tools(introduction),
+        assistant=speaking(calls=None),
+        result=None,
+        opening=("<think>", "<think>"),
+    )
+
+
+def _told_of_no_tools(introduction: str) -> Callable[[Talk], str]:
+    return lambda talk: introduction if talk.system is None else f"{talk.system} {_NO_TOOLS}"
+
+
+FAMILIES = {
+    "olmo3": _instruct("You are a helpful function-calling AI assistant."),
+    "olmo3.1": _instruct(_OLMO),
+    "olmo3-think": _thinker(_OLMO),
+    "olmo3-32b-think": _thinker("You are a helpful AI assistant."),
+}

@@ -1,0 +1,156 @@
+"""How tools are listed and called in more than one family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ollama_async.conversation import ToolFunction
+from ollama_async.prompts.renderers.json_text import bare, spaced
+from ollama_async.prompts.renderers.talk import Talk, table, text
+
+Dump = Callable[[Any], str]
+
+CALLS_ARE_JSON = """\
+# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{tools}
+</tools>
+
+For each function call, return a json object with function name and arguments within \
+<tool_call></tool_call> XML tags:
+<tool_call>
+{{"name": <function-name>, "arguments": <args-json-object>}}
+</tool_call>"""
+
+CALLS_ARE_XML = """\
+# Tools
+
+You have access to the following functions:
+
+<tools>
+{tools}
+</tools>
+
+If you choose to call a function ONLY reply in the following format with NO suffix:
+
+<tool_call>
+<function=example_function_name>
+<parameter=example_parameter_1>
+value_1
+</parameter>
+<parameter=example_parameter_2>
+This is the value for the second parameter
+that can span
+multiple lines
+</parameter>
+</function>
+</tool_call>
+
+<IMPORTANT>
+Reminder:
+- Function calls MUST follow the specified format: an inner <function=...></function> block must \
+be nested within <tool_call></tool_call> XML tags
+- Required parameters MUST be specified
+- You may provide optional reasoning for your function call in natural language BEFORE the \
+function call, but NOT after
+- If there is no function call available, answer the question like normal with your current \
+knowledge and do not tell the user about function calls
+</IMPORTANT>"""
+
+
+def json_lines(talk: Talk) -> str:
+    """The tools as they were declared, one a line."""
+    return "\n".join(spaced(tool.declared) for tool in talk.tools)
+
+
+def xml(talk: Talk, dump: Dump) -> str:
+    """The tools as ``<function>`` elements; ``dump`` writes what is JSON inside."""
+    return "\n".join(
+        _element(
+            "function",
+            _leaf("name", tool.name)
+            + (_leaf("description", tool.description.strip()) if tool.description else "")
+            + _parameters(tool.parameters, dump),
+        ).rstrip("\n")
+        for tool in talk.tools
+    )
+
+
+def xml_call(call: ToolFunction) -> str:
+    """``<tool_call>`` with one ``<parameter=…>`` for each argument."""
+    arguments = "".join(
+        f"<parameter={name}>\n{bare(value)}\n</parameter>\n"
+        for name, value in call.arguments.items()
+    )
+    return f"<tool_call>\n<function={call.name}>\n{arguments}</function>\n</tool_call>"
+
+
+def json_call(call: ToolFunction) -> str:
+    """``<tool_call>`` around an object of name and arguments."""
+    inside = f'{{"name": {spaced(call.name)}, "arguments": {spaced(call.arguments)}}}'
+    return f"<tool_call>\n{inside}\n</tool_call>"
+
+
+def key_value_call(call: ToolFunction, line_end: str = "") -> str:
+    """``<tool_call>`` with ``<arg_key>`` and ``<arg_value>`` in turn."""
+    arguments = "".join(
+        f"<arg_key>{name}</arg_key>{line_end}<arg_value>{bare(value)}</arg_value>{line_end}"
+        for name, value in call.arguments.items()
+    )
+    return f"<tool_call>{call.name}{line_end}{arguments}</tool_call>"
+
+
+def python_call(call: ToolFunction) -> str:
+    """``name(city="Paris", days=2)``"""
+    return f"{call.name}({', '.join(f'{key}={_python(v)}' for key, v in call.arguments.items())})"
+
+
+def joined(write: Callable[[ToolFunction], str], between: str) -> Callable[..., str]:
+    """A writer of several calls, out of one for each."""
+
+    def write_all(calls: Sequence[ToolFunction]) -> str:
+        return between.join(write(call) for call in calls)
+
+    return write_all
+
+
+def _python(value: Any) -> str:
+    return str(value) if value is None or isinstance(value, bool) else spaced(value)
+
+
+def _parameters(schema: Mapping[str, Any], dump: Dump) -> str:
+    properties = table(schema.get("properties"))
+    inside = "".join(
+        _element("parameter", _leaf("name", name) + _fields(table(field), dump))
+        for name, field in properties.items()
+    )
+    extra = {key: value for key, value in schema.items() if key not in {"type", "properties"}}
+    return _element("parameters", inside + _leaves(extra, dump))
+
+
+def _fields(schema: Mapping[str, Any], dump: Dump) -> str:
+    first = {key: schema[key] for key in ("type", "description", "enum") if key in schema}
+    if "description" in first:
+        first["description"] = text(first["description"]).strip()
+    rest = {key: value for key, value in schema.items() if key not in {*first, "name"}}
+    return _leaves({**first, **rest}, dump)
+
+
+def _leaves(values: Mapping[str, Any], dump: Dump) -> str:
+    return "".join(
+        _leaf(key, value if isinstance(value, str) else dump(value))
+        for key, value in values.items()
+    )
+
+
+def _leaf(name: str, inside: str) -> str:
+    return f"<{name}>{inside}</{name}>\n"
+
+
+def _element(name: str, inside: str) -> str:
+    return f"<{name}>\n{inside}</{name}>\n"
