@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from jinja2 import filters as jinja
@@ -99,16 +99,20 @@ def to_json(
     sort_keys: bool = False,
 ) -> str:
     """As Hugging Face has it: plain JSON, nothing escaped for HTML, letters as they are."""
-    weigh(value)
-    if indent is None:
-        return json.dumps(
-            value, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys
-        )
-    if indent > _MAX_INDENT:
+    if indent is not None and indent > _MAX_INDENT:
         raise SecurityError(f"indent {indent} is not allowed")
+    if isinstance(value, Iterator):
+        value = take(value)
+    weigh(value)
     encoder = json.JSONEncoder(
-        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=_as_json,
     )
+    if indent is None:
+        return encoder.encode(value)
     parts: list[str] = []
     length = 0
     for part in encoder.iterencode(value):  # deep values grow with the square of their depth
@@ -116,6 +120,12 @@ def to_json(
         length += len(part)
         allow_text(length)
     return "".join(parts)
+
+
+def _as_json(value: Any) -> None:
+    """What is missing is null. :raises TypeError: it is something else."""
+    if not isinstance(value, Undefined):
+        raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def _indent(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:

@@ -3,26 +3,31 @@
 A template sees ``messages`` (dicts of ``role``, ``content`` and where they exist ``tool_calls``,
 ``name``, ``tool_call_id``, ``reasoning_content``), ``tools``, ``bos_token``, ``eos_token``,
 ``add_generation_prompt`` (true), ``raise_exception`` and ``strftime_now``; if the client said
-whether to think, ``enable_thinking``, and ``reasoning_effort`` where it named a level.
+whether to think, ``enable_thinking``, and ``reasoning_effort`` where it named a level. Some
+families call the tools ``xml_tools`` or, as JSON text, ``functions``, and the time ``datetime``.
+:mod:`.manners` knows templates that want one of these in another form.
 """
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, NoReturn
 
-import msgspec
 from jinja2 import Template
 from jinja2.exceptions import TemplateError
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.conversation import Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.bounds import allow_text
+from ollama_async.prompts.manners import Manners
+from ollama_async.prompts.plain_data import Plain, plain_messages, plain_tools
 from ollama_async.prompts.sandbox import Sandbox
 
 SOURCE_LIMIT = 1 << 20
 """Characters that a template may have; the longest in use have some 20,000."""
 
+_DATE_FORMAT = "%b %d %Y %H:%M:%S"
 _DATE_FORMAT_LIMIT = 256
 
 
@@ -36,26 +41,35 @@ class JinjaRenderer:
         self._source = source
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._template: Template | None = None
+        self._manners = Manners(lambda messages, tools: self._run(_variables(messages, tools)))
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
         try:
-            return self._run(_variables(prompt))
+            self._compile()
+            messages, tools = self._manners.prepare(
+                plain_messages(prompt.messages), plain_tools(prompt.tools)
+            )
+            return self._run(_variables(messages, tools) | _thoughts(prompt.think))
         except _Refusal as reason:
             raise TemplateFailed(str(reason)) from None
         except Exception as reason:  # a template is foreign code
             text = str(reason) or type(reason).__name__
             raise TemplateFailed(f"the model's chat template failed: {text}") from reason
 
-    def _run(self, variables: dict[str, Any]) -> str:
+    def _compile(self) -> Template:
         if self._template is None:
             if len(self._source) > SOURCE_LIMIT:
                 raise TemplateError(f"it is longer than {SOURCE_LIMIT} characters")
             self._template = Sandbox().from_string(self._source)
+        return self._template
+
+    def _run(self, variables: dict[str, Any]) -> str:
+        template = self._compile()
         pieces: list[str] = []
         length = 0
-        context = self._template.new_context({**variables, **self._tokens, **_FUNCTIONS})
-        for piece in self._template.root_render_func(context):
+        context = template.new_context({**variables, **self._tokens, **_FUNCTIONS})
+        for piece in template.root_render_func(context):
             pieces.append(piece)
             length += len(piece)
             allow_text(length)
@@ -77,37 +91,22 @@ def _strftime_now(form: str) -> str:
 _FUNCTIONS = {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
 
-def _variables(prompt: Prompt) -> dict[str, Any]:
+def _variables(messages: list[Plain], tools: Any) -> dict[str, Any]:
     variables: dict[str, Any] = {
-        "messages": [_as_dict(message) for message in prompt.messages],
-        "tools": prompt.tools or None,
+        "messages": messages,
+        "tools": tools,
         "add_generation_prompt": True,
+        "datetime": _strftime_now(_DATE_FORMAT),
     }
-    if prompt.think is not None:
-        variables["enable_thinking"] = variables["thinking"] = bool(prompt.think)
-    if isinstance(prompt.think, str):
-        variables["reasoning_effort"] = prompt.think
+    if tools:
+        functions = [tool.get("function", tool) for tool in tools]
+        variables["xml_tools"] = tools
+        variables["functions"] = json.dumps(functions, ensure_ascii=False, indent=2)
     return variables
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
-    plain: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.thinking:
-        plain["reasoning_content"] = plain["thinking"] = message.thinking
-    if message.tool_calls:
-        plain["tool_calls"] = [
-            {
-                "type": "function",
-                "id": call.id,
-                "function": {
-                    "name": call.function.name,
-                    "arguments": msgspec.to_builtins(call.function.arguments),
-                },
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_name:
-        plain["name"] = message.tool_name
-    if message.tool_call_id:
-        plain["tool_call_id"] = message.tool_call_id
-    return plain
+def _thoughts(think: bool | str | None) -> dict[str, Any]:
+    if think is None:
+        return {}
+    wish = {"enable_thinking": bool(think), "thinking": bool(think)}
+    return wish | {"reasoning_effort": think} if isinstance(think, str) else wish

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,19 @@ _HARMLESS = {
 }
 
 
+_FIELD = re.compile(r"(\{\{|\}\})|\{(\w{0,64})\}")
+
+_CHANGES: dict[type, str] = {
+    list: "append extend insert pop remove reverse",
+    dict: "pop setdefault update",
+}
+
+
+def is_change(owner: Any, name: str) -> bool:
+    """Whether it is a method that changes its owner, and allowed."""
+    return name in _CHANGES.get(type(owner), "").split()
+
+
 def call(owner: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """``owner.name(*args, **options)``; ``owner`` is of a type built into Python.
 
@@ -33,9 +47,38 @@ def call(owner: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]) 
     """
     if isinstance(owner, str) and name in _GUARDED:
         return _GUARDED[name](owner, *args, **options)
+    if is_change(owner, name):
+        return _change(owner, name, args, options)
     if name not in _HARMLESS.get(type(owner), "").split():
         raise SecurityError(f"method {name!r} of {type(owner).__name__} is not allowed")
     return getattr(owner, name)(*args, **options)
+
+
+def _change(owner: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    if name in {"extend", "update"}:
+        args = tuple(arg if isinstance(arg, dict) else take(arg) for arg in args)
+        allow_items(len(owner) + sum(map(len, args)))
+    allow_items(len(owner) + 1)
+    return getattr(owner, name)(*args, **options)
+
+
+def _format(text: str, *values: Any, **named: Any) -> str:
+    """``{}``, ``{0}`` and ``{name}``, without attributes and without widths."""
+    pieces = _FIELD.split(text)
+    if any("{" in piece or "}" in piece for piece in pieces[::3]):
+        raise SecurityError(f"format {text!r} is not allowed")
+    unnamed = iter(values)
+    length = 0
+    for at in range(1, len(pieces), 3):
+        brace, name = pieces[at], pieces[at + 1]
+        if brace:
+            pieces[at], pieces[at + 1] = brace[0], ""
+            continue
+        value = next(unnamed) if not name else values[int(name)] if name.isdigit() else named[name]
+        pieces[at], pieces[at + 1] = "", filters.show(value)
+        length += len(pieces[at + 1])
+        allow_text(length)
+    return "".join(pieces)
 
 
 def _join(between: str, values: Any) -> str:
@@ -84,6 +127,7 @@ def _stripped(name: str) -> Callable[..., str]:
 
 _GUARDED: dict[str, Callable[..., Any]] = {
     "center": _padded("center"),
+    "format": _format,
     "join": _join,
     "ljust": _padded("ljust"),
     "lstrip": _stripped("lstrip"),

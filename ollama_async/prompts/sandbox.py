@@ -25,7 +25,7 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import Context
+from jinja2.runtime import ChainableUndefined, Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
@@ -52,6 +52,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             extensions=["jinja2.ext.loopcontrols", Generation],
             optimized=False,  # the optimizer would run expressions while compiling
             finalize=filters.show,
+            undefined=Missing,
             cache_size=0,
         )
         self.filters = {**filters.ALL, _CONCATENATE: filters.concatenate}
@@ -84,12 +85,32 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"method {__obj.__name__!r} is not allowed")
         return super().call(__context, __obj, *args, **kwargs)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Lists and dicts may be changed as well: they are made for this one rendering."""
+        return methods.is_change(obj, attr) or super().is_safe_attribute(obj, attr, value)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """:raises SecurityError: always; to be missing is too harmless for what is forbidden."""
+        raise SecurityError(f"{attribute!r} of {type(obj).__name__} is not allowed")
+
     def wrap_str_format(self, value: Any) -> None:
-        """``str.format`` keeps its name, by which :meth:`call` refuses it."""
+        """``str.format`` keeps its name, by which :meth:`call` finds a form of it with limits."""
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _Rewriting().visit(super()._parse(source, name, filename))
         return tree
+
+
+class Missing(ChainableUndefined):
+    """What is not there is empty text, however deep it is looked for. It cannot be called."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Any) -> Any:
+        return other
+
+    def __radd__(self, other: Any) -> Any:
+        return other
 
 
 class Generation(Extension):
