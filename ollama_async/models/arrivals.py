@@ -10,6 +10,9 @@ from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import locked, storage_errors
 from ollama_async.names import ModelName
 
+SPARE_BYTES = 64 << 20
+"""Stays free beside a pull, which may take hours, for what else is going on on the disk."""
+
 
 class Arrivals:
     """Every method blocks; digests are as :func:`.blobs.parse_digest` returns them."""
@@ -38,6 +41,8 @@ class Arrivals:
         """:raises StorageFailed: what is missing of the layers does not fit onto the disk."""
         missing = [layer for layer in layers if not self.has(layer)]
         needed = sum(layer.size - self.arrived(layer.digest, layer.size) for layer in missing)
+        if needed:
+            needed += SPARE_BYTES
         self._shelf.make_room(needed, keeping=[layer.digest for layer in missing])
 
     def publish(self, name: ModelName, data: bytes, manifest: Manifest) -> bool:

@@ -18,9 +18,6 @@ LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"
 """Never a valid part of a model's name nor a digest, so that every reader passes over it."""
 
-SPARE_BYTES = 64 << 20
-"""Stays free on the disk, for manifests and for what else is going on there."""
-
 _LOCK_TIMEOUT_S = 30.0
 _LOCK_RETRY_S = 0.02
 _SETTLED_S = 60.0
@@ -75,7 +72,7 @@ def locked(root: Path) -> Iterator[None]:
 
 def free_bytes(folder: Path) -> int:
     """What may be written to the disk of the folder. :raises OSError: there is no such folder."""
-    return max(0, shutil.disk_usage(folder).free - SPARE_BYTES)
+    return shutil.disk_usage(folder).free
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
@@ -23,6 +24,8 @@ from ollama_async.models.store import Store
 
 pytestmark = pytest.mark.slow
 
+LLAMA = Path(__file__).parents[1] / "fixtures" / "convert" / "llama"
+LAYERS = 500
 ROUNDS = 5
 MOST_ANSWERS = 60
 """Until a server is killed; and then up to so long, most often within a request:"""
@@ -149,6 +152,93 @@ def _needed(root: Path) -> Iterator[str]:
             yield layer["digest"].replace(":", "-")
 
 
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A model in F16 that takes a moment to quantize."""
+    sizes = {"width": 512, "feed_forward": 2048, "layers": 4}
+    return write_tiny_model(tmp_path / "half.gguf", quantization="F16", **sizes)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> dict[str, Path]:
+    """A directory of safetensors that takes a moment to convert, by its many layers."""
+    files = {path.name: path for path in LLAMA.iterdir()}
+    files["model.safetensors"] = with_layers(LLAMA / "model.safetensors", tmp_path / "m", LAYERS)
+    config = json.loads(files["config.json"].read_bytes()) | {"num_hidden_layers": LAYERS}
+    files["config.json"] = tmp_path / "config.json"
+    files["config.json"].write_text(json.dumps(config))
+    return files
+
+
+def with_layers(source: Path, target: Path, count: int) -> Path:
+    """The model with its first layer so many times."""
+    raw = source.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header: dict[str, Any] = json.loads(raw[8 : 8 + length])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, tensor in header.items():
+        start, end = tensor["data_offsets"]
+        content = (tensor, raw[8 + length + start : 8 + length + end])
+        if ".layers." not in name:
+            tensors[name] = content
+        elif ".layers.0." in name:
+            for number in range(count):
+                tensors[name.replace(".layers.0.", f".layers.{number}.")] = content
+    written, data = {}, bytearray()
+    for name, (tensor, content) in tensors.items():
+        written[name] = tensor | {"data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    head = json.dumps(written).encode()
+    target.write_bytes(len(head).to_bytes(8, "little") + head + data)
+    return target
+
+
+@pytest.mark.timeout(170)
+@pytest.mark.engine
+@pytest.mark.parametrize("word", ["quantizing", "converting"])
+def test_whenever_a_server_is_killed_while_it_makes_a_model_nothing_of_that_is_seen(
+    start_server: Callable[..., Any], half: Path, published: dict[str, Path], word: str
+) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)
+    files = {"half.gguf": half} if word == "quantizing" else published
+    asked = {"model": "made", "quantize": "q4_K_M" if word == "quantizing" else ""}
+    asked["files"] = {name: digest_of(path.read_bytes()) for name, path in files.items()}
+    root = Path()
+    for _ in range(3):
+        server = start_server()
+        root = Path(server.environment["OLLAMA_MODELS"])
+        for path in files.values():
+            data = path.read_bytes()
+            httpx.post(f"{server.url}/api/blobs/{digest_of(data)}", content=data)
+        killing = threading.Timer(chance.uniform(0, 2), server.process.kill)
+        family = []
+        with (
+            contextlib.suppress(httpx.TransportError),
+            httpx.stream("POST", f"{server.url}/api/create", json=asked, timeout=60) as answer,
+        ):
+            for line in answer.iter_lines():
+                if word in line and not killing.is_alive():
+                    killing.start()
+                with contextlib.suppress(psutil.Error):
+                    family += server.process.children(recursive=True)
+        killing.join()
+        assert server.process.wait(30) == -signal.SIGKILL
+        assert psutil.wait_procs(family, timeout=10)[1] == [], seed
+        assert check(root) <= {"registry.ollama.ai/library/made/latest"}, seed
+
+    server = start_server()
+    answer = httpx.post(f"{server.url}/api/create", json=asked, timeout=120)
+    assert json.loads(answer.text.splitlines()[-1]) == {"status": "success"}
+    assert check(root) == {"registry.ollama.ai/library/made/latest"}
+    assert server.stop() == 0
+    for path in root.rglob("*"):
+        os.utime(path, (1, 1))
+    start_server()  # and prunes
+    assert {path.name for path in (root / "blobs").iterdir()} == set(_needed(root)), seed
+
+
 def test_two_servers_change_one_store(start_server: Callable[..., Any], tiny_model: Path) -> None:
     servers = [start_server(), start_server()]
     data = tiny_model.read_bytes()
@@ -169,7 +259,14 @@ def test_two_servers_change_one_store(start_server: Callable[..., Any], tiny_mod
         assert len(rows) == len(found)
 
 
-@pytest.mark.parametrize("small_disk", ["6m"], indirect=True)
+def fill(filler: Path) -> None:
+    """Take what is left of the disk."""
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 12))
+
+
+@pytest.mark.parametrize("small_disk", ["8m"], indirect=True)
 @pytest.mark.engine
 def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
     small_disk: Path, tmp_path: Path
@@ -181,9 +278,13 @@ def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
     with store.open_blob(digest_of(data)) as blob:
         blob.write(data)
         blob.commit()
-    asked = CreateRequest(model="m", files={"half.gguf": digest_of(data)}, quantize="f32")
+    asked = CreateRequest(model="m", files={"half.gguf": digest_of(data)}, quantize="q8_0")
+    work = store.create(asked)
+    while not next(work)["status"].startswith("quantizing"):
+        pass  # there was room when it began
+    fill(small_disk / "filler")
     with pytest.raises(StorageFailed, match="no space left on the disk of the model store"):
-        list(store.create(asked))
+        list(work)
     assert [path.name for path in (store.root / "blobs").iterdir()] == [
         digest_of(data).replace(":", "-")
     ]
@@ -206,9 +307,7 @@ def test_a_disk_that_is_full_refuses_what_comes_and_serves_what_is_there(
         assert answer.status_code == 500
         assert answer.json()["error"].startswith("no space left on the disk")
         filler = small_disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 12))
+        fill(filler)
         answer = client.post("/api/create", json={"model": "m", "from": "m", "system": "x" * 9999})
         assert "no space left on the disk" in answer.text
         assert check(small_disk / "models") == before

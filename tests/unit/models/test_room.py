@@ -12,7 +12,7 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.errors import StorageFailed
-from ollama_async.models import rewrite, storage
+from ollama_async.models import rewrite
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.partial import Partial, path_of
 from ollama_async.models.shelf import Shelf
@@ -37,7 +37,7 @@ class Disk:
 
     def usage(self, _folder: Path) -> Usage:
         left = len(list(self.folder.glob("*-incoming"))) if self.folder else 0
-        return Usage(storage.SPARE_BYTES + self.free + (self.begun - left) * PIECE)
+        return Usage(self.free + (self.begun - left) * PIECE)
 
 
 @pytest.fixture
