@@ -37,11 +37,18 @@ class Message(msgspec.Struct, omit_defaults=True):
     tool_call_id: str = ""
 
 
+class Thought(msgspec.Struct, array_like=True, frozen=True, tag="t"):
+    """Some of what a model thinks before or between what it says; never empty."""
+
+    text: str
+
+
 class Speech(msgspec.Struct, array_like=True, frozen=True):
     """How a model wants to be spoken to, as its configuration says; all empty: nobody said.
 
     ``template`` is the text of a Go template. ``renderer`` and ``parser`` name built-in formats.
-    ``name`` and ``family`` are the model's, which some of these depend on.
+    ``name`` and ``family`` are the model's, which some of these depend on. ``template_first``: the
+    template came with the request, so no other one and no renderer takes its place.
     """
 
     template: str = ""
@@ -49,6 +56,7 @@ class Speech(msgspec.Struct, array_like=True, frozen=True):
     parser: str = ""
     name: str = ""
     family: str = ""
+    template_first: bool = False
 
 
 class Prompt(msgspec.Struct, array_like=True):
@@ -101,7 +109,8 @@ class Inference(msgspec.Struct, array_like=True):
     ``num_ctx`` is the request's own limit in tokens (0 = all that the slot has). ``shift``: when
     the context is full, forget the middle and go on; otherwise end with ``length``.
     ``wants_context``: the answer carries the token ids of prompt and answer. ``format``: what the
-    answer must be, ``"json"`` or a JSON Schema; None: anything.
+    answer must be, ``"json"`` or a JSON Schema; None: anything. ``renders_only``: the answer is the
+    prompt's own text, as it would be put before the model, and nothing is generated.
     """
 
     prompt: Prompt
@@ -110,6 +119,7 @@ class Inference(msgspec.Struct, array_like=True):
     shift: bool = True
     wants_context: bool = False
     format: str | dict[str, Any] | bool | None = None
+    renders_only: bool = False
 
 
 class Usage(msgspec.Struct, array_like=True):

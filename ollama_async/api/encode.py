@@ -91,7 +91,7 @@ _stamp = _Clock().stamp
 
 
 class Lines:
-    """NDJSON lines of one answer that carry text and nothing else, about 0.5 µs each."""
+    """NDJSON lines of one answer that carry one text and nothing else, about 0.5 µs each."""
 
     def __init__(self, model: str, before_text: bytes, after_text: bytes) -> None:
         self._head = b'{"model":' + _to_json(model) + b',"created_at":"'
@@ -107,6 +107,17 @@ class Lines:
     def chat(cls, model: str) -> Lines:
         """Lines of ``/api/chat``: the text is ``message.content``."""
         before = b'","message":{"role":"assistant","content":'
+        return cls(model, before, b'},"done":false}\n')
+
+    @classmethod
+    def generate_thinking(cls, model: str) -> Lines:
+        """The text is ``thinking``."""
+        return cls(model, b'","response":"","thinking":', b',"done":false}\n')
+
+    @classmethod
+    def chat_thinking(cls, model: str) -> Lines:
+        """The text is ``message.thinking``."""
+        before = b'","message":{"role":"assistant","content":"","thinking":'
         return cls(model, before, b'},"done":false}\n')
 
     def line(self, text: str) -> bytes:

@@ -183,13 +183,33 @@ def _check_think(value: object) -> None:
 # --------------------------------------------------------------------------- responses
 
 
+class AnswerFunction(msgspec.Struct):
+    """``arguments`` in the order in which the model wrote them."""
+
+    index: int
+    name: str
+    arguments: dict[str, Any]
+
+
+class AnswerCall(msgspec.Struct):
+    id: str
+    function: AnswerFunction
+
+
+class DebugInfo(msgspec.Struct, omit_defaults=True):
+    """What ``_debug_render_only`` shows: the prompt, as the model would read it."""
+
+    rendered_template: str
+    image_count: int = 0
+
+
 class AnswerMessage(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """The assistant's (part of a) turn. Tool calls are dicts in wire form."""
+    """The assistant's (part of a) turn."""
 
     role: str
     content: str
     thinking: str = ""
-    tool_calls: list[dict[str, Any]] = []
+    tool_calls: list[AnswerCall] = []
 
 
 class GenerateResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -208,6 +228,8 @@ class GenerateResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    tool_calls: list[AnswerCall] = []
+    debug_info: DebugInfo | None = field(default=None, name="_debug_info")
 
 
 class ChatResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -218,6 +240,7 @@ class ChatResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     message: AnswerMessage
     done: bool
     done_reason: str = ""
+    debug_info: DebugInfo | None = field(default=None, name="_debug_info")
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int = 0

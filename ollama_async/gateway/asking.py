@@ -1,12 +1,15 @@
 """From a client's request to a job: Ollama's checks in Ollama's order, then its precedences.
 
-Nothing that a request asks for is silently left out: what this server cannot do yet is a 400 that
-names it.
+Nothing that a request asks for is silently left out: what this server or the model cannot do is a
+400 that names it. What becomes of messages, tools and templates is the worker's business; here is
+only decided which of them count.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+from typing import Any
 
 import msgspec
 
@@ -18,8 +21,9 @@ from ollama_async.api.options import (
     merge,
     unknown_parameters,
 )
-from ollama_async.conversation import Inference, Message, Prompt
+from ollama_async.conversation import Inference, Message, Prompt, Speech
 from ollama_async.errors import BadRequest, ServerError
+from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.model import Model
 from ollama_async.names import ModelName
 from ollama_async.queue.port import Job, Needs, Target
@@ -44,34 +48,42 @@ def check_generate(request: GenerateRequest, model: Model) -> None:
     if request.raw and (request.template or request.system or request.context):
         raise BadRequest("raw mode does not support template, system, or context")
     _check_common(request, model, "generate")
-    if request.suffix:
+    if request.suffix and "insert" not in model.capabilities:
         raise _unsupported(model, "insert")
     if request.images:
         raise _unsupported(model, "vision")
-    if request.template:
-        raise BadRequest('a "template" in the request is not supported yet')
 
 
 def check_chat(request: ChatRequest, model: Model) -> None:
     """As :func:`check_generate`."""
     _check_common(request, model, "chat")
-    if request.tools:
+    if request.tools and "tools" not in model.capabilities:
         raise _unsupported(model, "tools")
     if any(message.images for message in request.messages):
         raise _unsupported(model, "vision")
 
 
 def _check_common(request: GenerateRequest | ChatRequest, model: Model, verb: str) -> None:
-    if request.think:
+    if request.think and "thinking" not in model.capabilities:
         raise BadRequest(f'"{request.model}" does not support thinking')
     if "completion" not in model.capabilities:
         raise BadRequest(f'"{request.model}" does not support {verb}')
-    if request.format not in (None, ""):
-        raise BadRequest('structured output ("format") is not supported yet')
+    _format(request.format)
     if request.logprobs:
         raise BadRequest('"logprobs" is not supported yet')
-    if request.debug_render_only:
-        raise BadRequest('"_debug_render_only" is not supported yet')
+
+
+def _format(value: Any) -> str | dict[str, Any] | None:
+    """What an answer must be; None: anything. :raises BadRequest: with Ollama's text."""
+    if value is None or value == "":
+        return None
+    if value == "json" or isinstance(value, dict):
+        return value  # type: ignore[no-any-return]  # a part of the request's JSON
+    raw = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    quoted = json.dumps(raw, ensure_ascii=False)
+    raise BadRequest(
+        f'invalid format: {quoted[:200]}; expected "json" or a valid JSON Schema object'
+    )
 
 
 def _unsupported(model: Model, capability: str) -> BadRequest:
@@ -89,7 +101,9 @@ def generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
             messages=_generate_messages(request, model),
             context=request.context,
             truncate=request.truncate is not False,
-            think=request.think,
+            think=_think(request, model),
+            suffix=request.suffix,
+            speech=_speech(model, request.template),
         )
     return _job(request, model, client, prompt, wants_context=not request.raw)
 
@@ -102,15 +116,38 @@ def chat_job(request: ChatRequest, model: Model, client: str) -> Job:
         prompt = Prompt(
             messages=_chat_messages(request, model),
             truncate=request.truncate is not False,
-            think=request.think,
+            tools=request.tools,
+            think=_think(request, model),
+            speech=_speech(model),
         )
     return _job(request, model, client, prompt, wants_context=False)
 
 
+def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str | None:
+    """A model that can think does so unless the client says no."""
+    if request.think is None and "thinking" in model.capabilities:
+        return True
+    return request.think
+
+
+def _speech(model: Model, template: str = "") -> Speech:
+    """``template``: the request's own, which replaces whatever would render the prompt."""
+    return Speech(
+        template=template or model.template,
+        renderer=model.renderer,
+        parser=model.parser,
+        name=model.name,
+        family=model.details.family,
+        template_first=bool(template),
+    )
+
+
 def _generate_messages(request: GenerateRequest, model: Model) -> list[Message]:
     """System (the request's, else the model's), the model's own turns unless ``context`` goes on
-    with an older answer, then the prompt.
+    with an older answer, then the prompt. What is to be filled in stands for itself.
     """
+    if request.suffix:
+        return [Message(role="user", content=request.prompt)]
     system = request.system or model.system
     turns = [Message(role="system", content=system)] if system else []
     if not request.context:
@@ -125,6 +162,8 @@ def _chat_messages(request: ChatRequest, model: Model) -> list[Message]:
     turns: list[Message] = [*model.messages, *request.messages]
     if model.system and request.messages[0].role != "system":
         turns.insert(0, Message(role="system", content=model.system))
+    if model.details.family == "qwen3" or ModelName.parse(model.name).model == "deepseek-r1":
+        return without_old_thoughts(turns)
     return turns
 
 
@@ -146,6 +185,8 @@ def _job(
             num_ctx=num_ctx or 0,
             shift=request.shift is not False,
             wants_context=wants_context,
+            format=_format(request.format),
+            renders_only=request.debug_render_only,
         )
     needs = Needs(
         num_ctx=num_ctx,

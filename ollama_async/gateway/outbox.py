@@ -20,11 +20,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, cast
 
 from aiohttp import web
 
+from ollama_async.conversation import Thought, ToolCall
 from ollama_async.errors import ServerError
+from ollama_async.gateway.said import Piece, Said, joined, runs
 from ollama_async.gateway.tally import Tally
 from ollama_async.queue.port import Finish
 
@@ -34,10 +36,17 @@ merged into one object; the bytes and the work per token fall by a factor of ten
 
 
 class Lines(Protocol):
-    """How one protocol writes a piece of an answer; ``piece`` returns one whole object."""
+    """How one protocol writes parts of an answer, each as one whole object: ``piece`` text,
+    ``thought`` text of thoughts, ``calls`` tool calls.
+    """
 
     @property
     def piece(self) -> Callable[[str], bytes]: ...
+
+    @property
+    def thought(self) -> Callable[[str], bytes]: ...
+
+    def calls(self, calls: list[ToolCall]) -> bytes: ...
 
 
 class Flusher:
@@ -72,12 +81,14 @@ class Outbox:
     __slots__ = (
         "_flusher",
         "_gaps",
+        "_has_parts",
         "_is_chunked",
         "_is_due",
         "_is_sealed",
         "_is_streamed",
         "_last_at",
         "_line",
+        "_lines",
         "_pieces",
         "_protocol",
         "_transport",
@@ -96,13 +107,15 @@ class Outbox:
         self.started_at: float | None = None
         self.first_at: float | None = None
         self._last_at = 0.0
+        self._lines = lines
         self._line = lines.piece
         self._gaps = gaps
         self._flusher = flusher
         self._is_streamed = is_streamed
         self._is_due = not is_streamed
         self._is_sealed = False
-        self._pieces: list[str] = []
+        self._pieces: list[Piece] = []
+        self._has_parts = False
         self._waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._protocol: web.RequestHandler | None = None
@@ -114,7 +127,11 @@ class Outbox:
         self.load_ns = load_ns
         self.started_at = perf_counter()
 
-    def text(self, text: str) -> None:
+    def part(self, part: Thought | ToolCall) -> None:
+        self._has_parts = True
+        self.text(part)
+
+    def text(self, text: Piece) -> None:
         now = perf_counter()
         if self._last_at:
             self._gaps.observe(now - self._last_at)
@@ -142,6 +159,7 @@ class Outbox:
         if self._is_sealed:
             return False
         self._pieces.clear()
+        self._has_parts = False
         self._is_due = not self._is_streamed
         self.first_at = None
         self._last_at = 0.0
@@ -168,11 +186,15 @@ class Outbox:
         """Bytes are about to be sent: from here the answer cannot start again."""
         self._is_sealed = True
 
-    def take(self) -> str:
-        """All text that was not written yet; the outbox forgets it."""
-        text = "".join(self._pieces)
-        self._pieces.clear()
-        return text
+    def take(self) -> Said:
+        """All that was not written yet; the outbox forgets it."""
+        pieces, self._pieces = self._pieces, []
+        return joined(pieces)
+
+    def take_lines(self) -> bytes:
+        """As :meth:`take`, as few objects as keep its order."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join([self._object(said) for said in runs(pieces)])
 
     async def wake(self) -> None:
         """Wait until there is something to do: the end, the first text, or a slow client.
@@ -202,7 +224,7 @@ class Outbox:
         self._is_chunked = request.version.minor > 0
         self._is_due = False
         if self._pieces:
-            self._write(transport, self._line(self.take()))
+            self._write(transport, self.take_lines())
 
     # -- what the flusher calls -----------------------------------------------------------------
 
@@ -216,13 +238,16 @@ class Outbox:
             self._wake()
             return
         self._is_due = False
-        pieces, self._pieces = self._pieces, []
-        if len(pieces) == 1:
-            data = self._line(pieces[0])
-        elif len(pieces) > MERGE_ABOVE:
-            data = self._line("".join(pieces))
+        if self._has_parts:
+            self._write(transport, self.take_lines())
+            return
+        texts, self._pieces = cast("list[str]", self._pieces), []
+        if len(texts) == 1:
+            data = self._line(texts[0])
+        elif len(texts) > MERGE_ABOVE:
+            data = self._line("".join(texts))
         else:
-            data = b"".join([self._line(piece) for piece in pieces])
+            data = b"".join([self._line(text) for text in texts])
         self._write(transport, data)
 
     # -- inside ---------------------------------------------------------------------------------
@@ -233,6 +258,14 @@ class Outbox:
         Straight to the transport this costs a third of ``StreamResponse.write``.
         """
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+
+    def _object(self, said: Said) -> bytes:
+        """One run, of one kind."""
+        if said.calls:
+            return self._lines.calls(said.calls)
+        if said.thinking:
+            return self._lines.thought(said.thinking)
+        return self._line(said.content)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -21,7 +21,6 @@ The ladder of :meth:`Streams.answer`, top rung first; each rung says what happen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
@@ -31,7 +30,8 @@ from aiohttp import web
 from ollama_async.conversation import Usage
 from ollama_async.errors import ServerError
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.outbox import Flusher, Outbox
+from ollama_async.gateway.outbox import Flusher, Lines, Outbox
+from ollama_async.gateway.said import Said
 from ollama_async.queue.port import Finish, Inferring, Job
 
 JSON_TYPE = "application/json; charset=utf-8"
@@ -40,11 +40,11 @@ JSON_TYPE = "application/json; charset=utf-8"
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """What the last object of an answer says. Durations in nanoseconds.
 
-    ``text`` is the whole answer without streaming, and "" with it. A zero is not said.
+    ``said`` is the whole answer without streaming, and nothing with it. A zero is not said.
     """
 
     finish: Finish
-    text: str = ""
+    said: Said = Said()
     load_ns: int = 0
     total_ns: int = 0
 
@@ -54,15 +54,13 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         return cls(finish=Finish(reason, Usage(), []))
 
 
-class Voice(Protocol):
-    """How one protocol answers. ``piece``, ``last`` and ``error`` are objects of a stream with
-    their separators; ``whole`` is the one JSON object without streaming.
+class Voice(Lines, Protocol):
+    """How one protocol answers. What :class:`~ollama_async.gateway.outbox.Lines` has, ``last`` and
+    ``error`` are objects of a stream with their separators; ``whole`` is the one JSON object
+    without streaming.
     """
 
     content_type: str
-
-    @property
-    def piece(self) -> Callable[[str], bytes]: ...
 
     def last(self, ending: Ending) -> bytes: ...
 
@@ -145,8 +143,8 @@ async def _streamed(
     response = _Stream(headers={"Content-Type": ask.voice.content_type})
     await response.prepare(request)
     async with asyncio.timeout(stall_s):
-        if text := outbox.take():
-            await response.write(ask.voice.piece(text))
+        if lines := outbox.take_lines():
+            await response.write(lines)
     while not outbox.has_ended:
         async with asyncio.timeout(stall_s):
             await request.writer.drain()
@@ -167,16 +165,15 @@ class _Stream(web.StreamResponse):
 
 def _tail(ask: Ask, outbox: Outbox) -> bytes:
     """What is left to say: text that waited for the client, then the last object or the error."""
-    text = outbox.take()
-    rest = ask.voice.piece(text) if text else b""
+    rest = outbox.take_lines()
     if outbox.finish is None:
         assert outbox.error is not None
         return rest + ask.voice.error(outbox.error)
-    return rest + ask.voice.last(_ending(ask, outbox, outbox.finish, ""))
+    return rest + ask.voice.last(_ending(ask, outbox, outbox.finish, Said()))
 
 
-def _ending(ask: Ask, outbox: Outbox, finish: Finish, text: str) -> Ending:
+def _ending(ask: Ask, outbox: Outbox, finish: Finish, said: Said) -> Ending:
     if finish.reason == "load":
         return Ending.without_answer("load")
     total_ns = int((perf_counter() - ask.began_at) * 1e9)
-    return Ending(finish=finish, text=text, load_ns=outbox.load_ns, total_ns=total_ns)
+    return Ending(finish=finish, said=said, load_ns=outbox.load_ns, total_ns=total_ns)

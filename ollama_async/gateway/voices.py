@@ -5,67 +5,142 @@ from __future__ import annotations
 from typing import TypedDict
 
 from ollama_async.api import encode, ollama
+from ollama_async.conversation import ToolCall
 from ollama_async.errors import ServerError
+from ollama_async.gateway.said import Said
 from ollama_async.gateway.stream import Ending
 
 NDJSON_TYPE = "application/x-ndjson"
 
 
-class GenerateVoice:
-    """``model`` is called what the client called it."""
+class _Native:
+    """What both have in common. ``model`` is called what the client called it."""
 
     content_type = NDJSON_TYPE
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, text: encode.Lines, thinking: encode.Lines) -> None:
         self._model = model
-        self.piece = encode.Lines.generate(model).line
+        self.piece = text.line
+        self.thought = thinking.line
 
     def last(self, ending: Ending) -> bytes:
         return self.whole(ending) + b"\n"
 
     def whole(self, ending: Ending) -> bytes:
-        return encode.to_json(
-            ollama.GenerateResponse(
-                model=self._model,
-                created_at=encode.now(),
-                response=ending.text,
-                done=True,
-                done_reason=ending.finish.reason,
-                context=ending.finish.context,
-                **_figures(ending),
-            )
-        )
+        raise NotImplementedError
 
     def error(self, error: ServerError) -> bytes:
         return encode.to_line(ollama.ErrorResponse(error.message))
 
 
-class ChatVoice:
-    """``model`` is called what the client called it."""
-
-    content_type = NDJSON_TYPE
-
+class GenerateVoice(_Native):
     def __init__(self, model: str) -> None:
-        self._model = model
-        self.piece = encode.Lines.chat(model).line
+        lines = encode.Lines
+        super().__init__(model, lines.generate(model), lines.generate_thinking(model))
 
-    def last(self, ending: Ending) -> bytes:
-        return self.whole(ending) + b"\n"
+    def calls(self, calls: list[ToolCall]) -> bytes:
+        return encode.to_line(
+            ollama.GenerateResponse(
+                model=self._model,
+                created_at=encode.now(),
+                response="",
+                done=False,
+                tool_calls=_wire(calls),
+            )
+        )
+
+    def whole(self, ending: Ending) -> bytes:
+        said = ending.said
+        return encode.to_json(
+            ollama.GenerateResponse(
+                model=self._model,
+                created_at=encode.now(),
+                response=said.content,
+                thinking=said.thinking,
+                done=True,
+                done_reason=ending.finish.reason,
+                context=ending.finish.context,
+                tool_calls=_wire(said.calls),
+                **_figures(ending),
+            )
+        )
+
+
+class ChatVoice(_Native):
+    def __init__(self, model: str) -> None:
+        lines = encode.Lines
+        super().__init__(model, lines.chat(model), lines.chat_thinking(model))
+
+    def calls(self, calls: list[ToolCall]) -> bytes:
+        return encode.to_line(
+            ollama.ChatResponse(
+                model=self._model,
+                created_at=encode.now(),
+                message=_message(Said(calls=calls)),
+                done=False,
+            )
+        )
 
     def whole(self, ending: Ending) -> bytes:
         return encode.to_json(
             ollama.ChatResponse(
                 model=self._model,
                 created_at=encode.now(),
-                message=ollama.AnswerMessage(role="assistant", content=ending.text),
+                message=_message(ending.said),
                 done=True,
                 done_reason=ending.finish.reason,
                 **_figures(ending),
             )
         )
 
-    def error(self, error: ServerError) -> bytes:
-        return encode.to_line(ollama.ErrorResponse(error.message))
+
+class RenderedGenerateVoice(GenerateVoice):
+    """The content is the prompt itself (``_debug_render_only``)."""
+
+    def whole(self, ending: Ending) -> bytes:
+        return encode.to_json(
+            ollama.GenerateResponse(
+                model=self._model,
+                created_at=encode.now(),
+                response="",
+                done=False,
+                debug_info=ollama.DebugInfo(ending.said.content),
+            )
+        )
+
+
+class RenderedChatVoice(ChatVoice):
+    """As :class:`RenderedGenerateVoice`; nobody has said anything, so the message has no role."""
+
+    def whole(self, ending: Ending) -> bytes:
+        return encode.to_json(
+            ollama.ChatResponse(
+                model=self._model,
+                created_at=encode.now(),
+                message=ollama.AnswerMessage(role="", content=""),
+                done=False,
+                debug_info=ollama.DebugInfo(ending.said.content),
+            )
+        )
+
+
+def _message(said: Said) -> ollama.AnswerMessage:
+    return ollama.AnswerMessage(
+        role="assistant",
+        content=said.content,
+        thinking=said.thinking,
+        tool_calls=_wire(said.calls),
+    )
+
+
+def _wire(calls: list[ToolCall]) -> list[ollama.AnswerCall]:
+    return [
+        ollama.AnswerCall(
+            call.id,
+            ollama.AnswerFunction(call.function.index, call.function.name, call.function.arguments),
+        )
+        for call in calls
+    ]
 
 
 class _Figures(TypedDict):

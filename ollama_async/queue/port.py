@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.conversation import Inference, Usage
+from ollama_async.conversation import Inference, Thought, ToolCall, Usage
 from ollama_async.errors import ServerError
 
 
@@ -82,6 +82,9 @@ class Sink(Protocol):
 
     def text(self, text: str) -> None:
         """The next characters of the answer; never empty."""
+
+    def part(self, part: Thought | ToolCall) -> None:
+        """As :meth:`text`, and in one order with it: what else the answer consists of."""
 
     def finished(self, finish: Finish) -> None: ...
 

@@ -32,6 +32,7 @@ from ollama_async.workers.messages import (
     Failed,
     Hello,
     Loading,
+    Piece,
     Pieces,
     Ready,
     Refused,
@@ -67,7 +68,7 @@ class LinkEvents(Protocol):
     a moment before ``start`` has returned.) An exception is logged and costs only its own message.
     """
 
-    def pieces(self, items: list[tuple[int, str]]) -> None: ...
+    def pieces(self, items: list[tuple[int, Piece]]) -> None: ...
 
     def started(self, request_id: int) -> None: ...
 

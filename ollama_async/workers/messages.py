@@ -11,14 +11,15 @@ Life of a connection, child's words on the right::
                                     Loading(fraction) …          keeps the load's stall clock quiet
                                     Ready(facts) | Refused(error)  then nothing more if Refused
     Submit(id, inference) …         Started(id)                  the request has a slot
-                                    Pieces([(id, text), …])      one message per engine step
+                                    Pieces([(id, piece), …])     one message per engine step
                                     Done(id, …) | Failed(id, …)  exactly one per Submit, always last
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
     Tokenize / Detokenize           Tokens / Text | Failed
                                     Vitals(…)                    each second: proof of life
     Quit()                          (ends, exit status 0)
 
-Version history: 1 — first.
+Version history: 1 — first. 2 — pieces may be thoughts and tool calls; a prompt brings tools,
+suffix and speech; an inference may have a format, or be there to render only.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from typing import Literal
 
 import msgspec
 
-from ollama_async.conversation import Inference, Usage
+from ollama_async.conversation import Inference, Thought, ToolCall, Usage
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Spoken by both sides; a child with another version is refused."""
 
 
@@ -106,10 +107,20 @@ class Started(msgspec.Struct, array_like=True, tag="go"):
     id: int
 
 
-class Pieces(msgspec.Struct, array_like=True, tag="p"):
-    """Text that one step produced: whole characters, never empty, in order for each id."""
+class Called(msgspec.Struct, array_like=True, frozen=True, tag="c"):
+    """A tool call, complete, with its number in the answer and an id."""
 
-    items: list[tuple[int, str]]
+    call: ToolCall
+
+
+Piece = str | Thought | Called
+"""Text for the reader, whole characters and never empty; or something else that a model says."""
+
+
+class Pieces(msgspec.Struct, array_like=True, tag="p"):
+    """What one step produced, in order for each id."""
+
+    items: list[tuple[int, Piece]]
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):

@@ -21,7 +21,7 @@ from ollama_async.conversation import Inference
 from ollama_async.errors import EngineFailed, ServerError, WorkerDied, from_code
 from ollama_async.queue.port import Finish, Job, Sink, Target
 from ollama_async.workers.link import LinkEvents
-from ollama_async.workers.messages import Done, Failed, Ready, Submit, Vitals
+from ollama_async.workers.messages import Called, Done, Failed, Piece, Ready, Submit, Vitals
 
 log = logging.getLogger(__name__)
 
@@ -161,13 +161,17 @@ class Runner:
 
     # What the link says.
 
-    def pieces(self, items: list[tuple[int, str]]) -> None:
+    def pieces(self, items: list[tuple[int, Piece]]) -> None:
         texts = self._texts
-        for ticket, text in items:
+        for ticket, piece in items:
             emit = texts.get(ticket)
             if emit is not None:
                 try:
-                    emit(text)
+                    if isinstance(piece, str):
+                        emit(piece)
+                    else:
+                        part = piece.call if isinstance(piece, Called) else piece
+                        self.entries[ticket].sink.part(part)
                 except Exception:  # one sink's fault must not cost the others their text
                     log.exception("sink of request %d", ticket)
 

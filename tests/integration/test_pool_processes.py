@@ -37,6 +37,9 @@ class Listener:
     def started(self, load_ns):
         self.load_ns = load_ns
 
+    def part(self, part):
+        raise AssertionError(part)
+
     def text(self, text):
         self.text_so_far += text
         self._news.set()

@@ -17,6 +17,11 @@ async def unload(request: web.Request, model: Model, voice: Voice) -> web.Respon
     return whole_response(voice, Ending.without_answer("unload"))
 
 
+def renders_only(job: Job) -> bool:
+    """Whether the answer is the prompt itself."""
+    return job.inference is not None and job.inference.renders_only
+
+
 async def answer(
     request: web.Request,
     asked: GenerateRequest | ChatRequest,
@@ -25,12 +30,12 @@ async def answer(
     *,
     began_at: float,
 ) -> web.StreamResponse:
-    """A job that only loads is answered with one object, too."""
+    """A job that only loads or renders is answered with one object, too."""
     ask = Ask(
         job=job,
         voice=voice,
         model=job.target.name,
-        is_streamed=asked.is_streaming and job.inference is not None,
+        is_streamed=asked.is_streaming and job.inference is not None and not renders_only(job),
         began_at=began_at,
     )
     return await request.app[DEPENDENCIES].streams.answer(request, ask)

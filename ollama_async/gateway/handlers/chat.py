@@ -11,8 +11,8 @@ from ollama_async.errors import BadRequest
 from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.handlers.answering import answer, unload
-from ollama_async.gateway.voices import ChatVoice
+from ollama_async.gateway.handlers.answering import answer, renders_only, unload
+from ollama_async.gateway.voices import ChatVoice, RenderedChatVoice
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -28,4 +28,6 @@ async def chat(request: web.Request) -> web.StreamResponse:
         return await unload(request, model, voice)
     check_chat(asked, model)
     job = chat_job(asked, model, client=request.remote or "")
+    if renders_only(job):
+        voice = RenderedChatVoice(asked.model)
     return await answer(request, asked, job, voice, began_at=began_at)

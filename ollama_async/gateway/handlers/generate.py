@@ -11,8 +11,8 @@ from ollama_async.errors import NotFound
 from ollama_async.gateway.asking import check_generate, check_top_logprobs, generate_job
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.handlers.answering import answer, unload
-from ollama_async.gateway.voices import GenerateVoice
+from ollama_async.gateway.handlers.answering import answer, renders_only, unload
+from ollama_async.gateway.voices import GenerateVoice, RenderedGenerateVoice
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -28,4 +28,6 @@ async def generate(request: web.Request) -> web.StreamResponse:
         return await unload(request, model, voice)
     check_generate(asked, model)
     job = generate_job(asked, model, client=request.remote or "")
+    if renders_only(job):
+        voice = RenderedGenerateVoice(asked.model)
     return await answer(request, asked, job, voice, began_at=began_at)

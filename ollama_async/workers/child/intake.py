@@ -11,21 +11,26 @@ from __future__ import annotations
 import queue
 import threading
 import traceback
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from ollama_async.conversation import Inference, Prompt, Sampling, Usage
 from ollama_async.errors import BadRequest, ContextExceeded, ServerError
 from ollama_async.prompts.history import fit
-from ollama_async.prompts.port import Renderer
 from ollama_async.prompts.shorten import cut_middle
+from ollama_async.workers.child.dialects import Dialects
 from ollama_async.workers.child.engines.port import Engine
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
+from ollama_async.workers.child.meaning import Meaning
 from ollama_async.workers.messages import (
     Cancel,
     Detokenize,
     Done,
     Failed,
+    Pieces,
+    Started,
     Submit,
     Text,
     Tokenize,
@@ -45,6 +50,10 @@ ANSWER_CONTEXTS = 10
 """An answer without a limit ends after so many contexts, as in Ollama."""
 
 MIN_NUM_CTX = 4
+ROOM_SHARE = 4
+"""At most one part in so many of the context is kept free for the answer when old turns are
+dropped. Ollama keeps nothing free, and answers then begin by forgetting the prompt."""
+
 STOPS_LIMIT = 256
 STOP_CHARACTERS_LIMIT = 1 << 16
 LONGEST_TOKEN = 128
@@ -56,7 +65,21 @@ _TOKENS_LIMIT = 1 << 21  # some 10 MB in the pipe, which takes 16 MiB
 _TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
 
 Asked = Submit | Tokenize | Detokenize
-Run = Callable[[Callable[[], str]], str]
+
+
+class Run(Protocol):
+    """Runs foreign code on a leash; see :meth:`.Deadline.run`."""
+
+    def __call__(self, action: Callable[[], T], /) -> T: ...
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """A prompt as the model reads it, and what will read the answer to it."""
+
+    tokens: list[int]
+    text: str
+    meaning: Meaning | None = None
+    special: Mapping[int, bytes] = {}
 
 
 class Intake:
@@ -65,13 +88,13 @@ class Intake:
     def __init__(
         self,
         engine: Engine,
-        renderer: Renderer,
+        dialects: Dialects,
         mailbox: Mailbox,
         limited: Callable[[], Run],
     ) -> None:
         self._engine = engine
         self._facts = engine.facts
-        self._renderer = renderer
+        self._dialects = dialects
         self._mailbox = mailbox
         self._limited = limited
         self._asked: queue.Queue[Asked | None] = queue.Queue(LIMIT)
@@ -105,26 +128,30 @@ class Intake:
 
     def work_on(self, asked: Asked) -> None:
         """Answer one request, or pass it on. Errors of a request stay its own."""
-        result: Work | ToParent | None
+        results: list[Work | ToParent]
         try:
-            result = self._work_on(asked)
+            results = self._work_on(asked)
         except ServerError as error:
-            result = Failed(asked.id, error.code, error.message[:_ERROR_CHARACTERS])
+            results = [Failed(asked.id, error.code, error.message[:_ERROR_CHARACTERS])]
         except Exception as error:  # noqa: BLE001  # the boundary of a request
             traceback.print_exc()
-            result = Failed(asked.id, ServerError.code, f"worker: {error!r}"[:_ERROR_CHARACTERS])
-        if result is not None and (not isinstance(asked, Submit) or self._is_wanted(asked.id)):
-            self._mailbox.put(result)
+            text = f"worker: {error!r}"[:_ERROR_CHARACTERS]
+            results = [Failed(asked.id, ServerError.code, text)]
+        if not isinstance(asked, Submit) or self._is_wanted(asked.id):
+            for result in results:
+                self._mailbox.put(result)
 
-    def _work_on(self, asked: Asked) -> Work | ToParent | None:
+    def _work_on(self, asked: Asked) -> list[Work | ToParent]:
         """:raises ServerError: the request cannot be served, and why."""
         if isinstance(asked, Tokenize):
-            return self._tokenize(asked)
+            return [self._tokenize(asked)]
         if isinstance(asked, Detokenize):
-            return self._detokenize(asked)
+            return [self._detokenize(asked)]
         if asked.id not in self._pending:
-            return None  # cancelled while it lay here
-        return self._prepare(asked.id, asked.inference)
+            return []  # cancelled while it lay here
+        if asked.inference.renders_only:
+            return self._show(asked.id, asked.inference)
+        return [self._prepare(asked.id, asked.inference)]
 
     def _is_wanted(self, request_id: int) -> bool:
         """From now on the request is the step thread's, unless its end has been said already."""
@@ -135,11 +162,13 @@ class Intake:
 
     def _prepare(self, request_id: int, inference: Inference) -> Work:
         """:raises ServerError: the request cannot be served, and why."""
-        facts, sampling = self._facts, inference.sampling
+        sampling, num_ctx = inference.sampling, self._find_num_ctx(inference)
         _check_stops(sampling)
-        num_ctx = min(max(inference.num_ctx or facts.num_ctx, MIN_NUM_CTX), facts.num_ctx)
-        keep = _find_keep(sampling.num_keep, facts.adds_bos, num_ctx)
-        tokens = self._make_tokens(inference.prompt, num_ctx)
+        if inference.format is not None:
+            raise BadRequest('structured output ("format") is not supported yet')
+        keep = _find_keep(sampling.num_keep, self._facts.adds_bos, num_ctx)
+        rendered = self._render(inference, num_ctx)
+        tokens = rendered.tokens
         if len(tokens) >= num_ctx:
             if not (inference.shift and inference.prompt.truncate):
                 raise ContextExceeded(TOO_LONG)
@@ -157,25 +186,54 @@ class Intake:
             limit=wanted if 0 <= wanted <= most else most,
             shift=inference.shift,
             wants_context=inference.wants_context,
+            meaning=rendered.meaning,
+            special=rendered.special,
         )
 
-    def _make_tokens(self, prompt: Prompt, num_ctx: int) -> list[int]:
-        """The prompt's tokens, the older part of its history dropped if need be and allowed."""
+    def _show(self, request_id: int, inference: Inference) -> list[Work | ToParent]:
+        """An answer that is the prompt itself."""
+        rendered = self._render(inference, self._find_num_ctx(inference))
+        text = self._text_of(inference.prompt.context) + rendered.text
+        _check_text(text)
+        said: list[ToParent] = [Pieces([(request_id, text)])] if text else []
+        usage = Usage(prompt=len(rendered.tokens))
+        return [Started(request_id), *said, Done(request_id, "stop", usage)]
+
+    def _find_num_ctx(self, inference: Inference) -> int:
+        most = self._facts.num_ctx
+        return min(max(inference.num_ctx or most, MIN_NUM_CTX), most)
+
+    def _render(self, inference: Inference, num_ctx: int) -> Rendered:
+        """The prompt, the older part of its history dropped if need be and allowed.
+
+        :raises ServerError: it cannot be rendered, and why.
+        """
+        prompt = inference.prompt
         before = self._checked(prompt.context)
         if prompt.raw is not None:
-            return before + self._encode(prompt.raw, num_ctx, is_first=not before)
+            tokens = self._encode(prompt.raw, num_ctx, is_first=not before)
+            return Rendered(before + tokens, prompt.raw)
         if any(message.images for message in prompt.messages):
             raise BadRequest("this model does not support images")
         run = self._limited()
+        spoken = run(lambda: self._dialects.find(prompt.speech))
 
-        def count(candidate: Prompt) -> list[int]:
-            text = run(lambda: self._renderer.render(candidate))
-            return self._encode(text, num_ctx, is_first=not before)
+        def count(candidate: Prompt) -> Rendered:
+            text = run(lambda: spoken.dialect.render(candidate))
+            return Rendered(self._encode(text, num_ctx, is_first=not before), text)
 
-        if not prompt.truncate:
-            return before + count(prompt)
-        room = num_ctx - len(before)
-        return before + fit(prompt, count, lambda tokens: len(tokens) < room)
+        if prompt.truncate:
+            room = num_ctx - len(before) - _find_room(inference.sampling, num_ctx)
+            rendered = fit(prompt, count, lambda candidate: len(candidate.tokens) <= room)
+        else:
+            rendered = count(prompt)
+        parser = run(lambda: spoken.dialect.start(prompt, rendered.text))
+        return Rendered(
+            before + rendered.tokens,
+            rendered.text,
+            None if parser is None else Meaning(parser),
+            {} if parser is None else spoken.special,
+        )
 
     def _encode(self, text: str, num_ctx: int, *, is_first: bool) -> list[int]:
         """Tokens with exactly one BOS in front, if the model wants one and this is the front.
@@ -208,17 +266,30 @@ class Intake:
         return Tokens(asked.id, tokens)
 
     def _detokenize(self, asked: Detokenize) -> Text:
-        data = b"".join(map(self._engine.piece, self._checked(asked.tokens)))
-        text = data.decode(errors="replace")
-        if len(text) > _TEXT_LIMIT:
-            raise BadRequest(f"the text has more than {_TEXT_LIMIT} characters")
+        text = self._text_of(asked.tokens)
+        _check_text(text)
         return Text(asked.id, text)
+
+    def _text_of(self, tokens: list[int]) -> str:
+        data = b"".join(map(self._engine.piece, self._checked(tokens)))
+        return data.decode(errors="replace")
 
 
 def _find_keep(num_keep: int, adds_bos: bool, num_ctx: int) -> int:
     """Tokens that are never forgotten: the first ``num_keep`` (negative: all) and a BOS."""
     keep = num_keep + adds_bos if num_keep >= 0 else num_ctx
     return min(keep, num_ctx - 2)
+
+
+def _find_room(sampling: Sampling, num_ctx: int) -> int:
+    """Tokens that dropping old turns leaves free: the answer's, if it is known to be short."""
+    most = max(1, num_ctx // ROOM_SHARE)
+    return min(max(1, sampling.num_predict), most) if sampling.num_predict >= 0 else most
+
+
+def _check_text(text: str) -> None:
+    if len(text) > _TEXT_LIMIT:
+        raise BadRequest(f"the text has more than {_TEXT_LIMIT} characters")
 
 
 def _check_stops(sampling: Sampling) -> None:

@@ -27,7 +27,15 @@ from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.child.outbox import Outbox
 from ollama_async.workers.child.running import Running
 from ollama_async.workers.child.slots import Slots
-from ollama_async.workers.messages import Cancel, Done, Failed, Started, ToParent, Vitals
+from ollama_async.workers.messages import (
+    Cancel,
+    Done,
+    Failed,
+    Piece,
+    Started,
+    ToParent,
+    Vitals,
+)
 
 VITALS_PERIOD_S = 1.0
 
@@ -128,7 +136,7 @@ class Loop:
             if slot is None:
                 return
             self._waiting.popleft()
-            self._filling.append(Running(work, slot))
+            self._filling.append(Running(work, slot, self._engine.piece))
             self._outbox.say(Started(work.id))
 
     # One step
@@ -193,8 +201,7 @@ class Loop:
 
     def _decode(self, decoding: list[Running], sampled: list[int], now_ns: int) -> None:
         """The hot path: the work of a token beside the engine's."""
-        engine, items = self._engine, self._outbox.items
-        is_end, piece_of = engine.is_end, engine.piece
+        items, is_end = self._outbox.items, self._engine.is_end
         for running, token in zip(decoding, sampled, strict=False):  # prompts' tokens follow
             row = running.row
             running.slot.tokens.append(running.last[0])
@@ -204,9 +211,12 @@ class Loop:
                 self._finish(running, "stop")
                 continue
             running.answered += 1
-            text = running.feed(piece_of(token))
+            text = running.feed(running.piece_of(token))
             if text:
-                items.append((running.id, text))
+                if running.meaning is None:
+                    items.append((running.id, text))
+                else:
+                    self._tell(running, running.meaning.feed(text))
             running.last[0] = token
             if (
                 running.answered >= running.limit
@@ -247,15 +257,22 @@ class Loop:
             self._finish(running, "stop")
             return
         running.answered = 1
-        text = running.feed(self._engine.piece(token))
-        if text:
-            self._outbox.items.append((running.id, text))
+        self._say(running, running.feed(running.piece_of(token)))
         if (
             running.answered >= running.limit
             or row.position >= running.work.num_ctx
             or running.is_stopped
         ):
             self._meet_limit(running)
+
+    def _say(self, running: Running, text: str) -> None:
+        """Some of an answer's text; "" says nothing."""
+        if text:
+            meaning = running.meaning
+            self._tell(running, [text] if meaning is None else meaning.feed(text))
+
+    def _tell(self, running: Running, pieces: Sequence[Piece]) -> None:
+        self._outbox.items += [(running.id, piece) for piece in pieces]
 
     # How requests end
 
@@ -279,9 +296,9 @@ class Loop:
 
     def _finish(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
         """The answer is complete: say what was held back, then the end."""
-        text = "" if running.is_stopped else running.flush()
-        if text:
-            self._outbox.items.append((running.id, text))
+        self._say(running, "" if running.is_stopped else running.flush())
+        if running.meaning is not None:
+            self._tell(running, running.meaning.finish())
         self._end(running, "stop" if running.is_stopped else reason, unevaluated=unevaluated)
 
     def _end(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
@@ -298,7 +315,7 @@ class Loop:
         """Take the tokens off again that hold nothing but a stop string."""
         left = running.count_undelivered()
         while left > 0 and context:
-            left -= len(self._engine.piece(context[-1]).decode(errors="replace"))
+            left -= len(running.piece_of(context[-1]).decode(errors="replace"))
             if left >= 0:
                 context.pop()
 

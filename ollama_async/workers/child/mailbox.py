@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 
 import msgspec
 
 from ollama_async.conversation import Sampling
+from ollama_async.workers.child.meaning import Meaning
 from ollama_async.workers.messages import Cancel, ToParent
 
 LIMIT = 1024
@@ -21,6 +23,8 @@ class Work(msgspec.Struct, frozen=True):
     ``tokens``: the prompt, at least one token and fewer than ``num_ctx``, the number of tokens that
     prompt and answer together may have in the slot. ``keep``: how many of the first tokens survive
     when the middle is forgotten. ``limit``: tokens of the answer at most.
+    ``meaning`` takes the answer's text apart; None: all of it is content. ``special``: the text of
+    control tokens that ``meaning`` wants to see, which otherwise have none.
     """
 
     id: int
@@ -31,6 +35,8 @@ class Work(msgspec.Struct, frozen=True):
     limit: int
     shift: bool
     wants_context: bool
+    meaning: Meaning | None = None
+    special: Mapping[int, bytes] = {}
 
 
 class Mailbox:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ollama_async.workers.messages import Pieces, Started, ToParent
+from ollama_async.workers.messages import Piece, Pieces, Started, ToParent
 
 FLUSH_PERIOD_S = 0.0003
 """Steps that are faster than this share a publication: waking the gateway costs more than a step
@@ -21,8 +21,8 @@ class Outbox:
         self._started: list[ToParent] = []
         self._ends: list[ToParent] = []
         self._flushed_at_s = 0.0
-        self.items: list[tuple[int, str]] = []
-        """Text of this publication; the step thread appends here directly."""
+        self.items: list[tuple[int, Piece]] = []
+        """What answers say in this publication; the step thread appends here directly."""
 
     def say(self, message: ToParent) -> None:
         (self._started if isinstance(message, Started) else self._ends).append(message)

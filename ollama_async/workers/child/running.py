@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from ollama_async.conversation import Usage
 from ollama_async.workers.child.characters import Characters
 from ollama_async.workers.child.engines.port import Row
@@ -14,7 +16,8 @@ class Running:
     """``row`` is its part of a decoding step; its only token, ``last[0]``, is the one sampled last.
 
     ``filled``: how much of the prompt is in the slot; -1 = not begun. ``is_stopped``: a stop string
-    was found. Times in nanoseconds of a monotonic clock.
+    was found. ``piece_of``: the bytes of a token in this answer. ``meaning``: see
+    :class:`~ollama_async.workers.child.mailbox.Work`. Times in nanoseconds of a monotonic clock.
     """
 
     __slots__ = (
@@ -30,15 +33,19 @@ class Running:
         "is_stopped",
         "last",
         "limit",
+        "meaning",
+        "piece_of",
         "row",
         "slot",
         "work",
     )
 
-    def __init__(self, work: Work, slot: Slot) -> None:
+    def __init__(self, work: Work, slot: Slot, piece_of: Callable[[int], bytes]) -> None:
         self.work = work
         self.id = work.id
         self.limit = work.limit
+        self.meaning = work.meaning
+        self.piece_of = _with_special(work.special, piece_of) if work.special else piece_of
         self.slot = slot
         self.last = [0]
         self.row = Row(slot.index, self.last, 0, samples=True)
@@ -91,3 +98,12 @@ class Running:
             answer=self.answered,
             answer_ns=max(0, self.answered_ns - self.filled_ns) if self.answered else 0,
         )
+
+
+def _with_special(
+    special: Mapping[int, bytes], piece_of: Callable[[int], bytes]
+) -> Callable[[int], bytes]:
+    def piece(token: int) -> bytes:
+        return special.get(token) or piece_of(token)
+
+    return piece

@@ -12,12 +12,11 @@ from typing import NoReturn
 
 import msgspec
 
-from ollama_async.conversation import Speech
 from ollama_async.errors import LoadFailed, ServerError
-from ollama_async.prompts.choose import choose
 from ollama_async.settings import Settings
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
 from ollama_async.workers.child.deadline import Deadline
+from ollama_async.workers.child.dialects import Dialects
 from ollama_async.workers.child.engines.opening import open_engine
 from ollama_async.workers.child.engines.port import Engine
 from ollama_async.workers.child.intake import Intake
@@ -94,12 +93,9 @@ class Service:
         begun_ns = time.monotonic_ns()
         engine = self._load()
         facts = engine.facts
-        dialect = choose(
-            Speech(), chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
-        )
         batch_size = max(self._spec.batch_size, facts.slots + MIN_CHUNK)
         self._loop = Loop(engine, self._mailbox, self._pipe.send, Batching(batch_size))
-        self._intake = Intake(engine, dialect, self._mailbox, lambda: Deadline().run)
+        self._intake = Intake(engine, Dialects(engine), self._mailbox, lambda: Deadline().run)
         ready = Ready(
             slots=facts.slots,
             num_ctx=facts.num_ctx,

@@ -6,6 +6,8 @@ import pytest
 
 from ollama_async.conversation import Inference, Message, Prompt, Sampling, Usage
 from ollama_async.prompts.plain import PlainRenderer
+from ollama_async.prompts.port import Content
+from ollama_async.workers.child.dialects import Spoken
 from ollama_async.workers.child.intake import TOO_LONG, Intake
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.messages import (
@@ -13,6 +15,8 @@ from ollama_async.workers.messages import (
     Detokenize,
     Done,
     Failed,
+    Pieces,
+    Started,
     Submit,
     Text,
     Tokenize,
@@ -41,18 +45,38 @@ def engine(fake_engine):
     return engine
 
 
-class Room:
-    def __init__(self, engine, renderer=None):
-        self.mailbox = Mailbox()
-        self.intake = Intake(
-            engine, renderer or PlainRenderer(), self.mailbox, lambda: lambda render: render()
-        )
+class OneDialect:
+    """Plays :class:`Dialects`: whatever is asked for is answered by itself."""
 
-    def ask(self, inference, number=1):
+    special_tokens = ()
+
+    def __init__(self, renderer, parser=None, special=None):
+        self.render = renderer.render
+        self._parser = parser
+        self._special = special or {}
+
+    def find(self, _speech):
+        return Spoken(self, self._special)
+
+    def start(self, prompt, rendered):
+        self.started_with = prompt, rendered
+        return self._parser
+
+
+class Room:
+    def __init__(self, engine, renderer=None, **dialect):
+        self.mailbox = Mailbox()
+        self.dialect = OneDialect(renderer or PlainRenderer(), **dialect)
+        self.intake = Intake(engine, self.dialect, self.mailbox, lambda: lambda render: render())
+
+    def ask_all(self, inference, number=1):
         submit = Submit(number, inference)
         self.intake.put(submit)
         self.intake.work_on(submit)
-        (entry,) = self.mailbox.take()
+        return self.mailbox.take()
+
+    def ask(self, inference, number=1):
+        (entry,) = self.ask_all(inference, number)
         return entry
 
 
@@ -137,6 +161,71 @@ def test_the_oldest_turns_are_dropped(room):
     prompt = Prompt(messages=[*turns, Message("user", "y")])
 
     assert room.ask(request(prompt)).tokens == [BOS, *ids("x" * 18 + "y")]
+
+
+LONG = Prompt(
+    messages=[Message(("user", "assistant")[at % 2], "abcdefghi"[at] * 5) for at in range(7)]
+)
+
+
+@pytest.mark.parametrize(("num_predict", "first"), [(-1, "e"), (99, "e"), (0, "c"), (2, "c")])
+def test_old_turns_make_room_for_the_answer(room, num_predict, first):
+    """36 tokens for 32 places; without the first two turns six are left for the answer."""
+    work = room.ask(request(LONG, Sampling(num_predict=num_predict)))
+
+    assert work.tokens[1:6] == ids(first * 5)
+
+
+def test_what_cannot_be_dropped_may_take_the_answers_room(room):
+    prompt = Prompt(messages=[Message("user", "x" * 9), Message("user", "y" * 29)])
+
+    assert room.ask(request(prompt)).tokens == [BOS, *ids("y" * 29)]
+
+
+def test_a_prompt_is_shown_instead_of_answered(room):
+    shown = request(LONG, num_ctx=16, renders_only=True)
+
+    assert room.ask_all(shown) == [
+        Started(1),
+        Pieces([(1, "ggggg")]),
+        Done(1, "stop", Usage(prompt=6)),
+    ]
+
+
+def test_a_shown_prompt_begins_with_the_text_of_its_context(room):
+    shown = request(Prompt(messages=[Message("user", "x")], context=[BOS, 49]), renders_only=True)
+
+    assert room.ask_all(shown)[1] == Pieces([(1, "?1x")])
+
+
+def test_a_raw_prompt_is_shown_as_it_is(room):
+    assert room.ask_all(request(raw("^hi"), renders_only=True))[1] == Pieces([(1, "^hi")])
+
+
+def test_a_parser_is_started_with_what_was_rendered_and_goes_to_the_step_thread(engine):
+    class Parser:
+        def feed(self, text):
+            return [Content(text)]
+
+    room = Room(engine, parser=Parser(), special={7: b"<x>"})
+    work = room.ask(request(LONG))
+
+    assert work.meaning.feed("a") == ["a"]
+    assert work.special == {7: b"<x>"}
+    prompt, rendered = room.dialect.started_with
+    assert prompt is LONG
+    assert rendered.endswith("ggggg")
+
+
+def test_without_a_parser_nothing_looks_at_the_answer(engine):
+    work = Room(engine, special={7: b"<x>"}).ask(request(LONG))
+
+    assert work.meaning is None
+    assert work.special == {}
+
+
+def test_raw_prompts_have_answers_without_meaning(engine):
+    assert Room(engine, parser=object()).ask(request(raw("x"))).meaning is None
 
 
 def test_the_middle_of_what_is_still_too_long_is_cut(room):

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Usage
+from ollama_async.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.errors import WorkerDied
 from ollama_async.gateway.outbox import MERGE_ABOVE, Flusher, Outbox
+from ollama_async.gateway.said import Said
 from ollama_async.gateway.tally import Tally
 from ollama_async.gateway.voices import GenerateVoice
 from ollama_async.queue.port import Finish
@@ -37,6 +38,19 @@ class Wire:
 
     def is_closing(self) -> bool:
         return self.is_gone
+
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """What the objects say, each its kind and its text; each object has one kind."""
+        said = []
+        for line in map(json.loads, self.written.splitlines()):
+            found = [
+                ("text", line["response"]),
+                ("thought", line.get("thinking", "")),
+                ("call", "".join(each["function"]["name"] for each in line.get("tool_calls", []))),
+            ]
+            said += [(kind, text) for kind, text in found if text]
+        return said
 
     @property
     def texts(self) -> list[str]:
@@ -77,10 +91,77 @@ def test_no_text_is_lost_doubled_or_reordered(operations):
                 said += operation
                 outbox.text(operation)
         await turn()
-        return said, "".join(wire.texts) + outbox.take()
+        return said, "".join(wire.texts) + outbox.take().content
 
     said, got = asyncio.run(play())
     assert got == said
+
+
+KINDS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["text", "thought", "call"]), st.text("ab", min_size=1)),
+        st.sampled_from(["<turn>", "<slow>", "<reads>"]),
+    ),
+    max_size=40,
+)
+
+
+@given(KINDS)
+def test_thoughts_and_calls_keep_their_places(operations):
+    async def play() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        wire, outbox, said = Wire(), an_outbox(), []
+        outbox.attach(wire)
+        for operation in operations:
+            match operation:
+                case "<turn>":
+                    await turn()
+                case "<slow>":
+                    wire.writing_paused = True
+                case "<reads>":
+                    wire.writing_paused = False
+                    outbox.attach(wire)
+                case (kind, text):
+                    said.append((kind, text))
+                    tell(outbox, kind, text)
+        await turn()
+        wire.writing_paused = False
+        outbox.attach(wire)
+        return said, wire.kinds
+
+    said, got = asyncio.run(play())
+    assert spelled(got) == spelled(said)
+
+
+def tell(outbox: Outbox, kind: str, text: str) -> None:
+    if kind == "text":
+        outbox.text(text)
+    elif kind == "thought":
+        outbox.part(Thought(text))
+    else:
+        outbox.part(ToolCall(ToolFunction(text)))
+
+
+def spelled(said: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Letter by letter, so that it does not matter how neighbours of one kind were joined."""
+    return [(kind, letter) for kind, text in said for letter in text]
+
+
+async def test_neighbours_of_one_kind_leave_as_one_object():
+    wire, outbox = Wire(), an_outbox()
+    outbox.attach(wire)
+    for kind, text in zip(("thought", "thought", "text", "call", "call"), "abcfg", strict=True):
+        tell(outbox, kind, text)
+    await turn()
+    assert wire.kinds == [("thought", "ab"), ("text", "c"), ("call", "fg")]
+
+
+async def test_a_restart_forgets_thoughts_and_calls():
+    outbox = an_outbox(is_streamed=False)
+    outbox.part(Thought("a"))
+    outbox.part(ToolCall(ToolFunction("f")))
+    assert outbox.may_restart()
+    outbox.text("b")
+    assert outbox.take() == Said(content="b")
 
 
 async def test_pieces_of_different_turns_are_objects_of_their_own():
@@ -136,7 +217,7 @@ async def test_an_outbox_that_is_not_streamed_wakes_at_the_end_only():
     assert not waiting.done()
     outbox.finished(END)
     await asyncio.wait_for(waiting, 10)
-    assert outbox.take() == "ab"
+    assert outbox.take() == Said(content="ab")
 
 
 async def test_a_cancelled_wait_can_be_waited_for_again():
@@ -159,4 +240,4 @@ async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
     assert outbox.first_at is None
     outbox.text("c")
     assert sum(gaps.counts) == 1
-    assert outbox.take() == "c"
+    assert outbox.take() == Said(content="c")

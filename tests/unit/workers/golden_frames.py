@@ -1,32 +1,62 @@
-"""Every message of protocol 1 and its frame in hexadecimal: header, blank, message.
+"""Every message of protocol 2 and its frame in hexadecimal: header, blank, message.
 
 These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
 
-from ollama_async.conversation import Inference, Message, Prompt, Sampling, Usage
+from ollama_async.conversation import (
+    Inference,
+    Message,
+    Prompt,
+    Sampling,
+    Speech,
+    Thought,
+    ToolCall,
+    ToolFunction,
+    Usage,
+)
 from ollama_async.workers import messages as m
 
 CHAT = Prompt([Message("user", "hi", images=[b"\xff"])])
 RAW = Prompt(raw="a", context=[1, 300])
+TOOLS = Prompt(
+    [Message("user", "hi")],
+    tools=[{"function": {"name": "f"}}],
+    think="high",
+    suffix="s",
+    tool_choice="required",
+    speech=Speech("t", "r", "p", "n", "f"),
+)
+CALL = ToolCall(ToolFunction("f", {"b": 1, "a": [2.5]}, 1), "call_0")
 
 TO_CHILD = [
     (
         m.Submit(7, Inference(CHAT, Sampling(seed=1, stop=["\n"]))),
         (
-            "017a000000 "
-            "93a37375620795969183a4726f6c65a475736572a7636f6e74656e74a26869a6696d6167657391c4"
-            "01ffc090c390c09d01ff04cb3fe999999999999a28cb3feccccccccccccdcb0000000000000000cb"
-            "3ff000000000000040cb3ff0000000000000cb0000000000000000cb000000000000000091a10a00"
-            "c3c2"
+            "0189000000 "
+            "93a37375620797999183a4726f6c65a475736572a7636f6e74656e74a26869a6696d6167657391c4"
+            "01ffc090c390c0a0a46175746f96a0a0a0a0a0c29d01ff04cb3fe999999999999a28cb3feccccccc"
+            "cccccdcb0000000000000000cb3ff000000000000040cb3ff0000000000000cb0000000000000000"
+            "cb000000000000000091a10a00c3c2c0c2"
         ),
     ),
     (
         m.Submit(7, Inference(RAW, Sampling(), num_ctx=2048, shift=False, wants_context=True)),
         (
-            "015e000000 "
-            "93a373756207959690a1619201cd012cc390c09dffff04cb3fe999999999999a28cb3feccccccccc"
-            "cccdcb0000000000000000cb3ff000000000000040cb3ff0000000000000cb0000000000000000cb"
-            "000000000000000090cd0800c2c3"
+            "016d000000 "
+            "93a373756207979990a1619201cd012cc390c0a0a46175746f96a0a0a0a0a0c29dffff04cb3fe999"
+            "999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000000000000040cb3ff0000000"
+            "000000cb0000000000000000cb000000000000000090cd0800c2c3c0c2"
+        ),
+    ),
+    (
+        m.Submit(7, Inference(TOOLS, Sampling(), format={"type": "object"}, renders_only=True)),
+        (
+            "01a8000000 "
+            "93a37375620797999182a4726f6c65a475736572a7636f6e74656e74a26869c090c39181a866756e"
+            "6374696f6e81a46e616d65a166a468696768a173a8726571756972656496a174a172a170a16ea166"
+            "c29dffff04cb3fe999999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000000000"
+            "000040cb3ff0000000000000cb0000000000000000cb00000000000000009000c3c281a474797065"
+            "a66f626a656374c3"
         ),
     ),
     (
@@ -71,6 +101,14 @@ TO_PARENT = [
     (
         m.Pieces([(7, " a"), (300, "é")]),
         "0110000000 92a170929207a2206192cd012ca2c3a9",
+    ),
+    (
+        m.Pieces([(7, Thought("hm")), (7, m.Called(CALL))]),
+        (
+            "014e000000 "
+            "92a17092920792a174a2686d920792a16382a866756e6374696f6e83a46e616d65a166a961726775"
+            "6d656e747382a16201a16191cb4004000000000000a5696e64657801a26964a663616c6c5f30"
+        ),
     ),
     (
         m.Done(7, "length", Usage(1, 2, 3, 4, 5), [9]),

@@ -1,4 +1,4 @@
-"""Frames: golden bytes of version 1, every split, every truncation, and garbage."""
+"""Frames: golden bytes of this protocol, every split, every truncation, and garbage."""
 
 import importlib.util
 import typing
@@ -28,14 +28,14 @@ case = pytest.mark.parametrize(
 
 
 @case
-def test_each_message_of_version_1_has_exactly_these_bytes(kind, message, frame):
+def test_each_message_has_exactly_these_bytes(kind, message, frame):
     data = bytes.fromhex(frame)
     assert bytes(frames.encode([message], limit_bytes=LIMIT)) == data
     assert FrameReader(kind, limit_bytes=LIMIT).feed(data) == [message]
 
 
 def test_the_golden_bytes_cover_every_message_and_this_protocol():
-    assert messages.PROTOCOL == 1
+    assert messages.PROTOCOL == 2
     for kind, cases in (
         (messages.ToChild, golden.TO_CHILD),
         (messages.ToParent, golden.TO_PARENT),

@@ -11,7 +11,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ollama_async.conversation import Inference, Prompt, Sampling, Usage
+from ollama_async.conversation import (
+    Inference,
+    Prompt,
+    Sampling,
+    Thought,
+    ToolCall,
+    ToolFunction,
+    Usage,
+)
 from ollama_async.errors import (
     BadRequest,
     Busy,
@@ -24,7 +32,7 @@ from ollama_async.errors import (
 )
 from ollama_async.queue.plan import Limits
 from ollama_async.queue.port import Job, Needs, Target
-from ollama_async.workers.messages import Done, Failed, Ready, Vitals
+from ollama_async.workers.messages import Called, Done, Failed, Ready, Vitals
 from ollama_async.workers.planning import LoadPlan
 from ollama_async.workers.pool import Pool
 from ollama_async.workers.spec import LoadSpec
@@ -113,6 +121,9 @@ class Listener:
 
     def text(self, text):
         self.heard.append(text)
+
+    def part(self, part):
+        self.heard.append(part)
 
     def finished(self, finish):
         self.heard.append(finish.reason)
@@ -290,6 +301,18 @@ async def test_texts_go_to_their_own_sinks_only():
         one, two = worker.asked
         worker.events.pieces([(one, "a"), (two, "b"), (one, "c"), (999, "nobody's")])
         assert (first.heard, second.heard) == (["a", "c"], ["b"])
+
+
+async def test_thoughts_and_calls_keep_their_place_between_texts():
+    async with house(slots=2) as it:
+        worker = await it.up(slots=2)
+        sink, other = it.submit(), it.submit()
+        one, two = worker.asked
+        call = ToolCall(ToolFunction("f", {"x": 1}), "call_1")
+        said = [Thought("hm"), "so", Called(call), "done"]
+        worker.events.pieces([(one, piece) for piece in said] + [(two, "b")])
+        assert sink.heard == [Thought("hm"), "so", call, "done"]
+        assert other.heard == ["b"]
 
 
 async def test_a_sink_that_fails_does_not_cost_the_others_their_text():

@@ -1,0 +1,103 @@
+"""What an answer means, as its text arrives: one request's parser, and what it finds made fit for
+the pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import traceback
+
+import msgspec
+
+from ollama_async.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.prompts.port import Content, Parser, Part, Thinking
+from ollama_async.workers.messages import Called, Piece
+
+NESTING_LIMIT = 100
+"""Levels of a call's arguments: whoever unpacks them does so by recursion."""
+
+_pack = msgspec.msgpack.Encoder().encode
+_LETTERS = string.ascii_lowercase + string.digits
+_ID_LENGTH = 8
+
+
+class Meaning:
+    """Of one answer. Calls are numbered in their order; those without an id are given one.
+
+    A parser that fails is foreign to the engine and must not cost the other requests their worker:
+    its fault goes to the log, and from there on the answer's text is content as it is.
+    """
+
+    __slots__ = ("_calls", "_parser")
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser: Parser | None = parser
+        self._calls = 0
+
+    def feed(self, text: str) -> list[Piece]:
+        """What is certain after some more ``text``, which is not empty."""
+        if self._parser is None:
+            return [text]
+        try:
+            parts = self._parser.feed(text)
+        except Exception:  # noqa: BLE001  # the boundary of a request, see the class
+            self._give_up()
+            return [text]
+        return [self._piece(part) for part in parts]
+
+    def finish(self) -> list[Piece]:
+        """What was held back; the answer has ended."""
+        if self._parser is None:
+            return []
+        try:
+            parts = self._parser.finish()
+        except Exception:  # noqa: BLE001  # as above
+            self._give_up()
+            return []
+        return [self._piece(part) for part in parts]
+
+    def _give_up(self) -> None:
+        traceback.print_exc()
+        self._parser = None
+
+    def _piece(self, part: Part) -> Piece:
+        match part:
+            case Content(text):
+                return text
+            case Thinking(text):
+                return Thought(text)
+            case ToolCall():
+                return self._call(part)
+
+    def _call(self, call: ToolCall) -> Piece:
+        """The call for the pipe, or its text if the pipe cannot carry it: numbers beyond 64 bits,
+        half characters, and what is nested too deeply.
+        """
+        function = call.function
+        if not _fits_pipe(function):
+            return json.dumps({"name": function.name, "arguments": function.arguments})
+        numbered = ToolFunction(function.name, function.arguments, self._calls)
+        self._calls += 1
+        return Called(ToolCall(numbered, call.id or f"call_{_random_letters()}"))
+
+
+def _fits_pipe(function: ToolFunction) -> bool:
+    try:
+        _pack(function)
+    except (ValueError, OverflowError, RecursionError):
+        return False
+    return _is_shallow(function.arguments, NESTING_LIMIT)
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels > 0 and all(_is_shallow(each, levels - 1) for each in value.values())
+    if isinstance(value, list):
+        return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
+    return True
+
+
+def _random_letters() -> str:
+    return "".join(random.choices(_LETTERS, k=_ID_LENGTH))  # noqa: S311  # a name, not a secret

@@ -1,0 +1,74 @@
+"""Dialects are made once for each way of speaking, and know this model's control tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from ollama_async.conversation import Speech
+from ollama_async.errors import TemplateFailed
+from ollama_async.workers.child.dialects import KEPT, TEMPLATE_LIMIT, Dialects
+
+
+class Dialect:
+    special_tokens = ("<call>", "<word>", "two tokens", "<end>")
+
+
+class Engine:
+    """``<call>`` and ``<end>`` are control tokens, ``<word>`` is a token with a text."""
+
+    def __init__(self, facts):
+        self.facts = facts
+
+    def tokenize(self, text, *, add_special, parse_special):
+        assert parse_special
+        assert not add_special
+        return {"<call>": [1], "<word>": [2], "<end>": [3]}.get(text, [4, 5])
+
+    def piece(self, token):
+        return b"" if token in {1, 3} else b"text"
+
+
+@pytest.fixture
+def made():
+    """The speeches for which a dialect was made."""
+    return []
+
+
+@pytest.fixture
+def room(fake_engine, made):
+    def choose(speech, **_more):
+        made.append(speech)
+        return Dialect()
+
+    return Dialects(Engine(fake_engine().facts), choose)
+
+
+def test_a_dialect_is_made_once(room, made):
+    assert room.find(Speech(template="a")) is room.find(Speech(template="a"))
+    assert room.find(Speech(template="b")) is not room.find(Speech(template="a"))
+    assert len(made) == 2
+
+
+def test_only_the_latest_are_kept(room, made):
+    first = Speech(template="first")
+    room.find(first)
+    for number in range(KEPT - 1):
+        room.find(Speech(template=str(number)))
+    room.find(first)
+    room.find(Speech(template="one more"))
+    room.find(first)
+
+    assert made.count(first) == 1
+    room.find(Speech(template="0"))
+    assert made.count(Speech(template="0")) == 2
+
+
+def test_control_tokens_that_the_parser_wants_get_their_text(room, made):
+    assert room.find(Speech()).special == {1: b"<call>", 3: b"<end>"}
+    assert made
+
+
+def test_an_endless_template_is_not_even_looked_at(room, made):
+    with pytest.raises(TemplateFailed, match="longer than"):
+        room.find(Speech(template="x" * (TEMPLATE_LIMIT + 1)))
+    assert not made

@@ -1,0 +1,251 @@
+"""Answers that are more than text: what a parser finds, on its way through the step thread."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ollama_async.conversation import Sampling, Thought, ToolCall, ToolFunction
+from ollama_async.prompts.port import Content, Thinking
+from ollama_async.scripts import Script
+from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.engines.scripted import Scripted
+from ollama_async.workers.child.loop import Loop
+from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.child.meaning import NESTING_LIMIT, Meaning
+from ollama_async.workers.messages import Called, Cancel, Done, Pieces, Started
+
+CALL_ID = re.compile(r"call_[a-z0-9]{8}")
+
+
+class Brackets:
+    """``(thoughts)``, ``[name]`` is a call, all else is content."""
+
+    def __init__(self):
+        self.held = ""
+
+    def feed(self, text):
+        parts = []
+        for letter in text:
+            self.held += letter
+            first, last = self.held[0], letter
+            if first == "[" and last == "]":
+                parts.append(ToolCall(ToolFunction(self.held[1:-1], {"x": len(parts)})))
+            elif first == "(" and last == ")":
+                parts.append(Thinking(self.held[1:-1]))
+            elif first not in "[(":
+                parts.append(Content(letter))
+            else:
+                continue
+            self.held = ""
+        return parts
+
+    def finish(self):
+        return [Content(self.held)] if self.held else []
+
+
+class Failing(Brackets):
+    def feed(self, text):
+        if "!" in text:
+            raise ZeroDivisionError
+        return super().feed(text)
+
+
+def call(name, index, x=0):
+    return ("call", name, index, x)
+
+
+def plain(pieces):
+    """Neighbouring texts joined; thoughts and calls as tuples, ids checked and left out."""
+    said = []
+    for piece in pieces:
+        if isinstance(piece, str) and said and isinstance(said[-1], str):
+            said[-1] += piece
+        elif isinstance(piece, str):
+            said.append(piece)
+        elif isinstance(piece, Thought):
+            said.append(("thought", piece.text))
+        else:
+            assert isinstance(piece, Called)
+            assert CALL_ID.fullmatch(piece.call.id)
+            function = piece.call.function
+            said.append(call(function.name, function.index, function.arguments["x"]))
+    return said
+
+
+class Bench:
+    """The loop over a scripted engine."""
+
+    def __init__(self, *tokens, special=()):
+        script = Script(tokens=list(tokens))
+        self.engine = Scripted(script, slots=2, num_ctx=64)
+        self.special = dict(special)
+        self.mailbox = Mailbox()
+        self.said = []
+        self.loop = Loop(self.engine, self.mailbox, self.said.extend, Batching(64))
+
+    def put(self, *, limit=50, stop=(), parser=None, number=1):
+        self.mailbox.put(
+            Work(
+                id=number,
+                tokens=[1, 2],
+                sampling=Sampling(stop=list(stop)),
+                num_ctx=64,
+                keep=0,
+                limit=limit,
+                shift=False,
+                wants_context=False,
+                meaning=Meaning(parser or Brackets()),
+                special=self.special,
+            )
+        )
+        return self
+
+    def run(self, turns=60):
+        for _ in range(turns):
+            self.loop.turn(idle_s=0)
+        self.loop._outbox.flush(0.0)
+        return self
+
+    def pieces(self, number=1):
+        return plain(
+            piece
+            for message in self.said
+            if isinstance(message, Pieces)
+            for request_id, piece in message.items
+            if request_id == number
+        )
+
+    @property
+    def end(self):
+        (done,) = [message for message in self.said if isinstance(message, Done)]
+        return done
+
+
+def test_text_before_between_and_after_calls_that_are_cut_into_pieces_keeps_its_place():
+    bench = Bench("(h", "m) so [o", "n", "e] and ", "[two]", " bye").put().run()
+
+    assert bench.pieces() == [
+        ("thought", "hm"),
+        " so ",
+        call("one", 0),
+        " and ",
+        call("two", 1),
+        " bye",
+    ]
+    assert (bench.end.reason, bench.end.usage.answer) == ("stop", 6)
+
+
+def test_what_the_limit_cut_off_inside_a_call_is_content():
+    bench = Bench("so ", "[on", "e]").put(limit=2).run()
+
+    assert bench.pieces() == ["so [on"]
+    assert bench.end.reason == "length"
+
+
+def test_what_the_model_left_open_is_content():
+    assert Bench("so ", "(hm").put().run().pieces() == ["so (hm"]
+
+
+def test_a_stop_string_inside_a_thought_ends_the_answer():
+    bench = Bench("(hm ST", "OP more) yes").put(stop=["STOP"], parser=Brackets()).run()
+
+    assert bench.pieces() == ["(hm "]  # this parser's idea of a thought without an end
+    assert bench.end.reason == "stop"
+
+
+def test_a_stop_string_that_is_never_complete_goes_through_the_parser_at_the_end():
+    assert Bench("[on", "e]").put(stop=["e]x"]).run().pieces() == [call("one", 0)]
+
+
+def test_a_cancel_inside_a_call_says_nothing_more():
+    bench = Bench("so ", "[on", *["x"] * 40)
+    bench.put()
+    bench.run(turns=4)
+    bench.mailbox.put(Cancel(1))
+    bench.run()
+
+    assert bench.pieces() == ["so "]
+    assert bench.end.reason == "cancel"
+
+
+def test_requests_with_and_without_a_parser_share_a_step():
+    bench = Bench("(a)", "[b]")
+    bench.put(number=1)
+    bench.mailbox.put(
+        Work(
+            id=2,
+            tokens=[3],
+            sampling=Sampling(),
+            num_ctx=64,
+            keep=0,
+            limit=5,
+            shift=False,
+            wants_context=False,
+        )
+    )
+    bench.run()
+
+    assert bench.pieces(1) == [("thought", "a"), call("b", 0)]
+    assert bench.pieces(2) == ["(a)[b]"]
+
+
+def test_control_tokens_that_the_parser_reads_have_their_text_for_it_alone():
+    bench = Bench("a", "b", special={257: b"[z]"})  # the second token of the script
+    bench.put().run()
+
+    assert bench.pieces() == ["a", call("z", 0)]
+
+
+def test_a_parser_that_fails_costs_no_text_and_nobody_else(capsys):
+    bench = Bench("a", "[b]", "c!", "[d]").put(parser=Failing()).put(number=2).run()
+
+    assert bench.pieces(1) == ["a", call("b", 0), "c![d]"]
+    assert bench.pieces(2) == ["a", call("b", 0), "c!", call("d", 1)]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert sum(isinstance(message, Started) for message in bench.said) == 2
+
+
+class Says:
+    """A parser that says one thing at the end."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def feed(self, _text):
+        return []
+
+    def finish(self):
+        return [self.part]
+
+
+def test_a_call_keeps_the_id_that_it_has():
+    (called,) = Meaning(Says(ToolCall(ToolFunction("f"), "mine"))).finish()
+    assert called == Called(ToolCall(ToolFunction("f"), "mine"))
+
+
+def deep(levels):
+    value = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"n": 2**64}, '{"name": "f", "arguments": {"n": 18446744073709551616}}'),
+        ({"half": "\ud83d"}, '{"name": "f", "arguments": {"half": "\\ud83d"}}'),
+    ],
+)
+def test_a_call_that_the_pipe_cannot_carry_is_content(arguments, text):
+    assert Meaning(Says(ToolCall(ToolFunction("f", arguments)))).finish() == [text]
+
+
+def test_arguments_may_nest_so_deep_and_no_deeper():
+    (called,) = Meaning(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT))))).finish()
+    (text,) = Meaning(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT + 1))))).finish()
+
+    assert isinstance(called, Called)
+    assert isinstance(text, str)
