@@ -1,14 +1,9 @@
 """``pull`` against a server that speaks the statuses of ``/api/pull``."""
 
-import os
-import pty
-import signal
-import subprocess
-import sys
-
 import pytest
 
 from ollama_async.cli.main import main
+from tests.unit.cli.terminal import interrupted
 
 DIGEST = f"sha256:{'ab' * 32}"
 LAYER = {"status": "pulling abababababab", "digest": DIGEST, "total": 1000}
@@ -61,30 +56,7 @@ def test_a_pull_that_fails_says_why(fake, capsys, status, content, error):
 
 def test_ctrl_c_leaves_the_terminal_and_the_server_clean(fake):
     fake.answers["POST", "/api/pull"] = (200, [*STATUSES[:3], fake.wait_for_hang_up])
-    ours, theirs = pty.openpty()
-    words = [sys.executable, "-P", "-m", "ollama_async.cli.main", "pull", "llama3"]
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}
-    with (
-        os.fdopen(ours, "rb", buffering=0) as screen,
-        subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as ran,
-    ):
-        os.close(theirs)
-        shown = read_until(screen, b" 40%")
-        ran.send_signal(signal.SIGINT)
-        assert fake.hung_up.wait(30)
-        shown += read_until(screen, None)
-        assert ran.wait(30) == 130
+    shown, status = interrupted(["pull", "llama3"], b" 40%", fake)
+    assert status == 130
     assert shown.endswith(b"\x1b[?25h")  # the cursor is shown again
     assert b"Traceback" not in shown
-
-
-def read_until(screen, text):
-    """What is written up to ``text``, or to the end of all."""
-    shown = b""
-    while text is None or text not in shown:
-        try:
-            shown += screen.read(4096)
-        except OSError:  # nobody has the terminal open any more
-            assert text is None, shown
-            break
-    return shown
