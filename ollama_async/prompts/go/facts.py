@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from ollama_async.prompts.go.tags import thinking_tags, tool_tag
+from ollama_async.prompts.go.template import template
+
+_SHOWS_RESULTS = ('eq .Role "tool"', "tool_response", "TOOL_RESULTS")
+
 
 class TemplateFacts(msgspec.Struct, frozen=True):
     """``variables`` are lower case. ``insert``: it can fill a hole before a suffix.
@@ -22,9 +27,20 @@ class TemplateFacts(msgspec.Struct, frozen=True):
 
 def facts(source: str) -> TemplateFacts:
     """:raises TemplateFailed: ``source`` is no template, in Go's words."""
-    raise NotImplementedError
+    parsed = template(source)
+    main = parsed.tree.blocks[""]
+    variables = parsed.variables
+    return TemplateFacts(
+        variables=variables,
+        tools="tools" in variables,
+        insert="suffix" in variables,
+        thinking_tags=thinking_tags(main),
+        tool_tag=tool_tag(main),
+        tool_round_trip={"tools", "toolcalls"} <= variables
+        and any(sign in source for sign in _SHOWS_RESULTS),
+    )
 
 
 def check(source: str) -> None:
     """:raises TemplateFailed: ``source`` is no template, in Go's words."""
-    facts(source)
+    template(source)

@@ -1,0 +1,342 @@
+"""The values of pipelines, commands and operands, as Go computes them."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ollama_async.errors import TemplateFailed
+from ollama_async.prompts.go import methods, nodes
+from ollama_async.prompts.go.budget import Budget
+from ollama_async.prompts.go.bytestrings import byte_length
+from ollama_async.prompts.go.failures import CallFailed, Rejected
+from ollama_async.prompts.go.functions import FUNCTIONS, Function
+from ollama_async.prompts.go.quoting import quote
+from ollama_async.prompts.go.values import (
+    NIL,
+    Boxed,
+    Map,
+    Pointer,
+    Struct,
+    Value,
+    indirect,
+    is_true,
+    type_of,
+    unboxed,
+)
+
+_MESSAGE_LIMIT = 4000
+"""Characters of an error: some show whole values."""
+
+_INT_BITS = 63
+
+
+class _Missing:
+    """In place of the value that the command before would pass on, when there is none."""
+
+
+MISSING = _Missing()
+
+
+class Scope:
+    """The variables of one template, innermost last."""
+
+    def __init__(self, dot: Value) -> None:
+        self._names = ["$"]
+        self._values = [dot]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def forget(self, size: int) -> None:
+        """Only the first ``size`` variables stay."""
+        del self._names[size:], self._values[size:]
+
+    def declare(self, name: str, value: Value) -> None:
+        self._names.append(name)
+        self._values.append(value)
+
+    def set(self, name: str, value: Value) -> None:
+        self._values[self._find(name)] = value
+
+    def set_last(self, number: int, value: Value) -> None:
+        """Of the variable declared ``number`` from the end."""
+        self._values[-number] = value
+
+    def get(self, name: str) -> Value:
+        return self._values[self._find(name)]
+
+    def _find(self, name: str) -> int:
+        for index in range(len(self._names) - 1, -1, -1):
+            if self._names[index] == name:
+                return index
+        raise Rejected(f"undefined variable: {name}")
+
+
+class Evaluator:
+    """Of one render. Its callers tell it where they are: ``node``, ``template`` and ``scope``.
+
+    ``absent`` is the value of what a map does not have. Everything raises ``TemplateFailed``.
+    """
+
+    def __init__(self, source: str, scope: Scope, budget: Budget, *, absent: Value) -> None:
+        self._source = source
+        self._budget = budget
+        self._absent = absent
+        self.scope = scope
+        self.template = ""
+        self.node: nodes.Operand | nodes.Command | nodes.Action | nodes.Call | None = None
+
+    def fail(self, why: str) -> NoReturn:
+        """:raises TemplateFailed: always, with the place in the template."""
+        before = self._source[: self.node.at if self.node else 0]
+        line = 1 + before.count("\n")
+        column = byte_length(before[before.rfind("\n") + 1 :])
+        raise TemplateFailed(
+            f"template: :{line}:{column}: executing {quote(self.template)} at <{self.node}>: {why}"[
+                :_MESSAGE_LIMIT
+            ]
+        )
+
+    def pipeline(self, dot: Value, pipe: nodes.Pipe) -> Value:
+        """Its value, not boxed; its variables are declared or set."""
+        self.node = pipe
+        value: Value = MISSING
+        for command in pipe.commands:
+            self._budget.step()
+            value = unboxed(self._command(dot, command, value))
+        for name in pipe.variables:
+            if pipe.assigns:
+                self.scope.set(name, value)
+            else:
+                self.scope.declare(name, value)
+        return value
+
+    def _command(self, dot: Value, command: nodes.Command, final: Value) -> Value:
+        first = command.args[0]
+        if isinstance(first, nodes.Identifier):
+            return self._function(dot, first, command, command.args[1:], final)
+        if isinstance(first, nodes.Field | nodes.Variable | nodes.Chain):
+            return self._place(dot, first, command.args[1:], final)
+        if not isinstance(first, nodes.Pipe):
+            self.node = first
+        self._refuse_arguments(first, command.args[1:], final)
+        if isinstance(first, nodes.Nil):
+            self.fail("nil is not a command")
+        return (
+            self._nested(dot, first)
+            if isinstance(first, nodes.Pipe)
+            else self._constant(dot, first)
+        )
+
+    def _nested(self, dot: Value, pipe: nodes.Pipe) -> Value:
+        self._budget.enter()
+        value = self.pipeline(dot, pipe)
+        self._budget.leave()
+        return value
+
+    def _refuse_arguments(
+        self, node: nodes.Operand, args: tuple[nodes.Operand, ...], final: Value
+    ) -> None:
+        if args or final is not MISSING:
+            self.fail(f"can't give argument to non-function {node}")
+
+    def _constant(self, dot: Value, node: nodes.Operand) -> Value:
+        self.node = node
+        if isinstance(node, nodes.Dot):
+            return dot
+        assert isinstance(node, nodes.Bool | nodes.Number | nodes.String)
+        if isinstance(node.value, int) and node.value >> _INT_BITS not in (0, -1):
+            self.fail(f"{node} overflows int")
+        return node.value
+
+    def _place(
+        self,
+        dot: Value,
+        node: nodes.Field | nodes.Variable | nodes.Chain,
+        args: tuple[nodes.Operand, ...],
+        final: Value,
+    ) -> Value:
+        """What ``.A.B``, ``$x.A.B`` or ``(pipe).A.B`` stands for; ``args`` are for a method."""
+        self.node = node
+        names = node.names
+        if isinstance(node, nodes.Field):
+            value = dot
+        elif isinstance(node, nodes.Variable):
+            value = self.scope.get(names[0])
+            names = names[1:]
+            if not names:
+                self._refuse_arguments(node, args, final)
+                return value
+        elif isinstance(node.node, nodes.Pipe):
+            value = self._nested(dot, node.node)
+        else:
+            assert isinstance(node.node, nodes.Identifier)
+            value = self._function(dot, node.node, node.node, (), MISSING)
+        for name in names[:-1]:
+            value = self._field(dot, name, node, (), MISSING, value)
+        return self._field(dot, names[-1], node, args, final, value)
+
+    def _field(
+        self,
+        dot: Value,
+        name: str,
+        node: nodes.Field | nodes.Variable | nodes.Chain,
+        args: tuple[nodes.Operand, ...],
+        final: Value,
+        receiver: Value,
+    ) -> Value:
+        if receiver is None:
+            return None
+        kind = type_of(receiver)
+        receiver, nil = indirect(receiver)
+        if isinstance(receiver, Boxed):
+            self.fail(f"nil pointer evaluating {kind}.{name}")
+        method = methods.find(receiver, name)
+        if method is not None:
+            return self._call(dot, method, node, name, args, final)
+        has_arguments = bool(args) or final is not MISSING
+        if isinstance(receiver, Struct) and receiver.type.member(name) is not None:
+            if has_arguments:
+                self.fail(f"{name} has arguments but cannot be invoked as function")
+            return receiver.get(name)
+        if isinstance(receiver, Map):
+            if has_arguments:
+                self.fail(f"{name} is not a method but has arguments")
+            return receiver.get(name) if name in receiver.items else self._nothing(receiver)
+        if (
+            nil
+            and isinstance(receiver, Pointer)
+            and receiver.type.element is not None
+            and receiver.type.element.member(name)
+        ):
+            self.fail(f"nil pointer evaluating {kind}.{name}")
+        self.fail(f"can't evaluate field {name} in type {kind}")
+
+    def _nothing(self, receiver: Map) -> Value:
+        return self._absent if self._absent is None else receiver.get("")
+
+    def _function(
+        self,
+        dot: Value,
+        node: nodes.Identifier,
+        command: nodes.Command | nodes.Identifier,
+        args: tuple[nodes.Operand, ...],
+        final: Value,
+    ) -> Value:
+        self.node = node
+        if node.name in ("and", "or"):
+            return self._decide(dot, node.name, args, final)
+        return self._call(dot, FUNCTIONS[node.name], command, node.name, args, final)
+
+    def _decide(
+        self, dot: Value, name: str, args: tuple[nodes.Operand, ...], final: Value
+    ) -> Value:
+        """``and`` and ``or``, which look at no more arguments than they need."""
+        if not args and final is MISSING:
+            self.fail(f"wrong number of args for {name}: want at least 1 got 0")
+        value: Value = None
+        for arg in args:
+            value = self._argument(dot, "value", arg)
+            if is_true(value) == (name == "or"):
+                return value
+        return value if final is MISSING else final
+
+    def _call(
+        self,
+        dot: Value,
+        function: Function,
+        node: nodes.Operand | nodes.Command,
+        name: str,
+        args: tuple[nodes.Operand, ...],
+        final: Value,
+    ) -> Value:
+        count = len(args) + (final is not MISSING)
+        fixed = len(function.fixed)
+        if function.rest is None and count != fixed:
+            self.fail(f"wrong number of args for {name}: want {fixed} got {count}")
+        if count < fixed:
+            self.fail(f"wrong number of args for {name}: want at least {fixed} got {len(args)}")
+        kinds = (*function.fixed, *((function.rest or "",) * (count - fixed)))
+        values = [self._argument(dot, kind, arg) for kind, arg in zip(kinds, args, strict=False)]
+        if final is not MISSING:
+            values.append(self._fitting(final, kinds[-1]))
+        if name == "call" and function is FUNCTIONS["call"]:
+            self._called(args, values[0], node)
+        return self._run(function, node, name, kinds, values)
+
+    def _run(
+        self,
+        function: Function,
+        node: nodes.Operand | nodes.Command,
+        name: str,
+        kinds: tuple[str, ...],
+        values: list[Value],
+    ) -> Value:
+        passed = [
+            unboxed(value) if kind == "any" else value
+            for kind, value in zip(kinds, values, strict=True)
+        ]
+        try:
+            return function.run(self._budget, *passed)
+        except CallFailed as reason:
+            self.node = node
+            self.fail(f"error calling {name}: {reason}")
+        except Rejected as reason:
+            self.fail(str(reason))
+
+    def _called(
+        self, args: tuple[nodes.Operand, ...], value: Value, node: nodes.Operand | nodes.Command
+    ) -> None:
+        """``call``: there is nothing in a template's data that can be called with success."""
+        self.node = node
+        callee = args[0] if args else _as_callee(value)
+        value = unboxed(value)
+        if value is None:
+            self.fail("error calling call: call of nil")
+        self.fail(f"error calling call: non-function {callee} of type {type_of(value)}")
+
+    def _argument(self, dot: Value, kind: str, node: nodes.Operand) -> Value:
+        """The value of an argument for a parameter of the type ``kind``."""
+        self.node = node
+        if isinstance(node, nodes.Nil):
+            if kind == "string":
+                self.fail("cannot assign nil to string")
+            return NIL if kind == "any" else None
+        if isinstance(node, nodes.Bool | nodes.Number):
+            if kind == "string":
+                self.fail(f"expected string; found {node}")
+            return self._constant(dot, node)
+        if isinstance(node, nodes.String):
+            return node.value
+        return self._fitting(self._operand(dot, node), kind)
+
+    def _operand(self, dot: Value, node: nodes.Operand) -> Value:
+        if isinstance(node, nodes.Dot):
+            return dot
+        if isinstance(node, nodes.Pipe):
+            return self._nested(dot, node)
+        if isinstance(node, nodes.Identifier):
+            return self._function(dot, node, node, (), MISSING)
+        assert isinstance(node, nodes.Field | nodes.Variable | nodes.Chain)
+        return self._place(dot, node, (), MISSING)
+
+    def _fitting(self, value: Value, kind: str) -> Value:
+        """``value`` for a parameter of the type ``kind``, or an error."""
+        if value is None:
+            if kind == "string":
+                self.fail("invalid value; expected string")
+            return NIL if kind == "any" else None
+        if kind == "string" and not isinstance(value, str):
+            inner = unboxed(value)
+            if isinstance(inner, str):
+                return inner
+            found = type_of(value if inner is None else inner)
+            self.fail(f"wrong type for value; expected string; got {found}")
+        return value
+
+
+def _as_callee(value: Value) -> str:
+    """Go's ``reflect.Value.String``."""
+    if value is None:
+        return "<invalid Value>"
+    return value if isinstance(value, str) else f"<{type_of(value)} Value>"

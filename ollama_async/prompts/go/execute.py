@@ -1,0 +1,180 @@
+"""Runs a template's tree: text, actions, branches, loops, templates within templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from ollama_async.errors import TemplateFailed
+from ollama_async.prompts.go import nodes
+from ollama_async.prompts.go.budget import Budget, Buffer
+from ollama_async.prompts.go.evaluate import Evaluator, Scope
+from ollama_async.prompts.go.failures import Rejected
+from ollama_async.prompts.go.functions import printable
+from ollama_async.prompts.go.printf import sprint
+from ollama_async.prompts.go.quoting import quote
+from ollama_async.prompts.go.values import (
+    Map,
+    Sequence,
+    Slice,
+    Value,
+    indirect,
+    is_true,
+    kind_of,
+    placed,
+    type_of,
+)
+
+_Jump = Literal["break", "continue"] | None
+
+
+class Execution:
+    """One render of ``tree``, whose main block may be another one than the tree's own."""
+
+    def __init__(
+        self, tree: nodes.Tree, main: nodes.Block, data: Map, out: Buffer, *, absent: Value
+    ) -> None:
+        self._tree = tree
+        self._main = main
+        self._data = data
+        self._out = out
+        self._budget = out.budget
+        self._scope = Scope(data)
+        self._evaluator = Evaluator(tree.source, self._scope, self._budget, absent=absent)
+
+    def run(self) -> None:
+        """:raises TemplateFailed: in Go's words, or because a limit is reached."""
+        try:
+            self._block(self._data, self._main)
+        except Rejected as reason:
+            self._evaluator.fail(str(reason))
+        except RecursionError:  # data nested as deeply as no limit of ours expects
+            raise TemplateFailed("the template or its data are nested too deeply") from None
+
+    def _block(self, dot: Value, block: nodes.Block) -> _Jump:
+        self._budget.enter()
+        jump: _Jump = None
+        for node in block:
+            self._budget.step()
+            jump = self._node(dot, node)
+            if jump:
+                break
+        self._budget.leave()
+        return jump
+
+    def _node(self, dot: Value, node: nodes.Node) -> _Jump:
+        match node:
+            case nodes.Text():
+                self._out.write(node.text)
+            case nodes.Action():
+                self._action(dot, node)
+            case nodes.If() | nodes.With():
+                return self._branch(dot, node)
+            case nodes.Range():
+                self._range(dot, node)
+            case nodes.Call():
+                self._call(dot, node)
+            case nodes.Break():
+                return "break"
+            case nodes.Continue():
+                return "continue"
+        return None
+
+    def _action(self, dot: Value, node: nodes.Action) -> None:
+        value = self._evaluator.pipeline(dot, node.pipe)
+        if node.pipe.variables:
+            return
+        if isinstance(value, str):
+            self._out.write(value)
+            return
+        if isinstance(value, Sequence):
+            self._evaluator.node = node
+            self._evaluator.fail(f"can't print {node} of type {type_of(value)}")
+        self._out.write(sprint([printable(value)], self._budget))
+
+    def _branch(self, dot: Value, node: nodes.If | nodes.With) -> _Jump:
+        size = len(self._scope)
+        jump: _Jump = None
+        link: nodes.If | nodes.With | None = node
+        while link is not None:
+            value = self._evaluator.pipeline(dot, link.pipe)
+            if is_true(value):
+                jump = self._block(value if isinstance(link, nodes.With) else dot, link.body)
+                break
+            otherwise, link = link.otherwise, _only_branch(link.otherwise)
+            if otherwise and link is None:
+                jump = self._block(dot, otherwise)
+        self._scope.forget(size)
+        return jump
+
+    def _range(self, dot: Value, node: nodes.Range) -> None:
+        size = len(self._scope)
+        value, _ = indirect(self._evaluator.pipeline(dot, node.pipe))
+        inside = len(self._scope)
+        ran = False
+        for index, element in self._elements(value, node):
+            ran = True
+            self._budget.step()
+            self._set_variables(node.pipe, index, element)
+            jump = self._block(element, node.body)
+            self._scope.forget(inside)
+            if jump == "break":
+                break
+        if not ran and node.otherwise is not None:
+            self._block(dot, node.otherwise)
+        self._scope.forget(size)
+
+    def _set_variables(self, pipe: nodes.Pipe, index: Value, element: Value) -> None:
+        names = pipe.variables
+        if not names:
+            return
+        if not pipe.assigns:
+            self._scope.set_last(1, element)
+            if len(names) > 1:
+                self._scope.set_last(2, index)
+        elif len(names) == 1:
+            self._scope.set(names[0], element)
+        else:
+            self._scope.set(names[0], index)
+            self._scope.set(names[1], element)
+
+    def _elements(self, value: Value, node: nodes.Range) -> Iterator[tuple[Value, Value]]:
+        if isinstance(value, Slice):
+            return ((index, value.at(index)) for index in range(len(value)))
+        if isinstance(value, Map):
+            kind = value.type.element
+            return ((key, placed(item, kind)) for key, item in value.sorted())
+        if isinstance(value, Sequence):
+            both = len(node.pipe.variables) > 1
+            return ((key, item if both else key) for key, item in value.pairs.items())
+        kind = kind_of(value)
+        if kind in ("int", "uint"):
+            if len(node.pipe.variables) > 1:
+                self._evaluator.fail(
+                    f"can't use {int(value)} to iterate over more than one variable"
+                )
+            return ((None, type(value)(number)) for number in range(value))
+        if kind not in ("invalid", "interface"):
+            self._evaluator.fail(f"range can't iterate over {sprint([value], self._budget)}")
+        return iter(())
+
+    def _call(self, dot: Value, node: nodes.Call) -> None:
+        evaluator = self._evaluator
+        evaluator.node = node
+        block = self._tree.blocks.get(node.name)
+        if block is None:
+            evaluator.fail(f"template {quote(node.name)} not defined")
+        argument = evaluator.pipeline(dot, node.pipe) if node.pipe else None
+        outer, name = self._scope, evaluator.template
+        self._scope = evaluator.scope = Scope(argument)
+        evaluator.template = node.name
+        self._block(argument, block)
+        self._scope = evaluator.scope = outer
+        evaluator.template = name
+
+
+def _only_branch(block: nodes.Block | None) -> nodes.If | nodes.With | None:
+    """The branch that is all of ``block``: the next link of an ``else if``."""
+    if block and len(block) == 1 and isinstance(block[0], nodes.If | nodes.With):
+        return block[0]
+    return None

@@ -1,0 +1,254 @@
+"""What a template can call by name, but for ``and`` and ``or``, which the executor has."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from ollama_async.prompts.go.budget import Budget
+from ollama_async.prompts.go.bytestrings import from_bytes, to_bytes
+from ollama_async.prompts.go.compare import equal, less
+from ollama_async.prompts.go.encode import encode
+from ollama_async.prompts.go.failures import CallFailed
+from ollama_async.prompts.go.printf import sprint, sprintf, sprintln
+from ollama_async.prompts.go.typescript import typescript
+from ollama_async.prompts.go.values import (
+    Byte,
+    Map,
+    Pointer,
+    Slice,
+    Value,
+    indirect,
+    is_true,
+    kind_of,
+    length,
+    type_of,
+    unboxed,
+)
+
+
+class Function(msgspec.Struct, frozen=True):
+    """``fixed`` are the types of its first arguments, ``rest`` that of all others (None: none).
+
+    A type is ``string``, ``any`` (the value is unboxed) or ``value`` (it is not).
+    ``run`` gets the render's budget and the arguments.
+    """
+
+    fixed: tuple[str, ...]
+    rest: str | None
+    run: Callable[..., Value]
+
+
+def _len(_: Budget, item: Value) -> int:
+    item, nil = indirect(item)
+    if nil:
+        raise CallFailed("len of nil pointer")
+    if item is None:
+        # what Go's reflection says when it is asked for the type of nothing
+        raise CallFailed("reflect: call of reflect.Value.Type on zero Value")
+    size = length(item)
+    if size is None:
+        raise CallFailed(f"len of type {type_of(item)}")
+    return size
+
+
+def _index(_: Budget, item: Value, *keys: Value) -> Value:
+    item = unboxed(item)
+    if item is None:
+        raise CallFailed("index of untyped nil")
+    for key in keys:
+        item, nil = indirect(item)
+        if nil:
+            raise CallFailed("index of nil pointer")
+        item = _item(item, unboxed(key))
+    return item
+
+
+def _item(item: Value, key: Value) -> Value:
+    if isinstance(item, Map):
+        return item.get(_map_key(key))
+    if isinstance(item, str):
+        data = to_bytes(item)
+        return Byte(data[_place(key, len(data), "string")])
+    if isinstance(item, Slice):
+        return item.at(_place(key, len(item), "slice"))
+    raise CallFailed(f"can't index item of type {type_of(item)}")
+
+
+def _map_key(key: Value) -> str:
+    if key is None:
+        raise CallFailed("value is nil; should be of type string")
+    if not isinstance(key, str):
+        raise CallFailed(f"value has type {type_of(key)}; should be string")
+    return key
+
+
+def _place(key: Value, size: int, kind: str) -> int:
+    """``key`` as the place of one element. Go's check is off by one, its slices are not."""
+    place = _position(key, size)
+    if place == size:
+        raise CallFailed(f"reflect: {kind} index out of range")
+    return place
+
+
+def _position(key: Value, limit: int) -> int:
+    if key is None:
+        raise CallFailed("cannot index slice/array with nil")
+    if kind_of(key) not in ("int", "uint"):
+        raise CallFailed(f"cannot index slice/array with type {type_of(key)}")
+    if not 0 <= key <= limit:
+        raise CallFailed(f"index out of range: {int(key)}")
+    return int(key)
+
+
+def _slice(budget: Budget, item: Value, *keys: Value) -> Value:
+    item = unboxed(item)
+    if item is None:
+        raise CallFailed("slice of untyped nil")
+    item, nil = indirect(item)
+    if nil:
+        raise CallFailed("slice of nil pointer")
+    if len(keys) > 3:
+        raise CallFailed(f"too many slice indexes: {len(keys)}")
+    if isinstance(item, str):
+        if len(keys) == 3:
+            raise CallFailed("cannot 3-index slice a string")
+        budget.text(len(item))
+        data = to_bytes(item)
+        start, stop, _ = _bounds(keys, len(data), len(data))
+        return from_bytes(data[start:stop])
+    if isinstance(item, Slice):
+        return item.cut(*_bounds(keys, len(item), item.capacity))
+    raise CallFailed(f"can't slice item of type {type_of(item)}")
+
+
+def _bounds(keys: tuple[Value, ...], size: int, capacity: int) -> tuple[int, int, int]:
+    bounds = [0, size, capacity]
+    for number, key in enumerate(keys):
+        bounds[number] = _position(unboxed(key), capacity)
+    start, stop, limit = bounds
+    if start > stop:
+        raise CallFailed(f"invalid slice index: {start} > {stop}")
+    if stop > limit:
+        raise CallFailed(f"invalid slice index: {stop} > {limit}")
+    return start, stop, limit
+
+
+def _json(budget: Budget, value: Value) -> str:
+    text = encode(value) or ""
+    budget.text(len(text))
+    return text
+
+
+def _eq(budget: Budget, first: Value, *others: Value) -> bool:
+    return equal(first, list(others), budget)
+
+
+def _ne(budget: Budget, one: Value, two: Value) -> bool:
+    return not equal(one, [two], budget)
+
+
+def _le(budget: Budget, one: Value, two: Value) -> bool:
+    return less(one, two) or equal(one, [two], budget)
+
+
+def _print(budget: Budget, *values: Value) -> str:
+    return sprint(list(values), budget)
+
+
+def _println(budget: Budget, *values: Value) -> str:
+    return sprintln(list(values), budget)
+
+
+def _printf(budget: Budget, form: str, *values: Value) -> str:
+    return sprintf(form, list(values), budget)
+
+
+_HTML = str.maketrans(
+    {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+_JS = {"\\": "\\\\", "'": "\\'", '"': '\\"'}
+
+
+def _html(budget: Budget, *values: Value) -> str:
+    text = _text(values, budget).translate(_HTML)
+    budget.text(len(text))
+    return text
+
+
+def _js(budget: Budget, *values: Value) -> str:
+    text = "".join(map(_in_script, _text(values, budget)))
+    budget.text(len(text))
+    return text
+
+
+def _in_script(character: str) -> str:
+    if character in _JS:
+        return _JS[character]
+    code = ord(character)
+    if "\ud800" <= character <= "\udfff":
+        return "\\uFFFD" if not "\ufffd".isprintable() else "\ufffd"
+    special = (
+        character < " " or character in "<>&=" or (code > 0x7F and not character.isprintable())
+    )
+    return f"\\u{code:04X}" if special else character
+
+
+def _urlquery(budget: Budget, *values: Value) -> str:
+    data = to_bytes(_text(values, budget))
+    text = urllib.parse.quote_from_bytes(data, safe=" ~").replace(" ", "+")
+    budget.text(len(text))
+    return text
+
+
+def _text(values: tuple[Value, ...], budget: Budget) -> str:
+    """As ``print`` shows them, but pointers by what they point to."""
+    return sprint([printable(value) for value in values], budget)
+
+
+def printable(value: Value) -> Value:
+    """What is shown for a value that stands alone in an action."""
+    if isinstance(value, Pointer):
+        value, _ = indirect(value)
+    return "<no value>" if value is None else value
+
+
+def _day(_: Budget, *__: str) -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d")
+
+
+def _day_before(_: Budget, *__: str) -> str:
+    return (datetime.now().astimezone() - timedelta(days=1)).strftime("%Y-%m-%d")
+
+
+def _call(_: Budget, function: Value, *__: Value) -> Value:
+    """There are no values that can be called, but one whose use in Go is another."""
+    raise AssertionError  # the executor knows what the argument is called in the template
+
+
+FUNCTIONS: dict[str, Function] = {
+    "call": Function(("value",), "value", _call),
+    "html": Function((), "any", _html),
+    "index": Function(("value",), "value", _index),
+    "slice": Function(("value",), "value", _slice),
+    "js": Function((), "any", _js),
+    "len": Function(("value",), None, _len),
+    "not": Function(("value",), None, lambda _, value: not is_true(value)),
+    "print": Function((), "any", _print),
+    "printf": Function(("string",), "any", _printf),
+    "println": Function((), "any", _println),
+    "urlquery": Function((), "any", _urlquery),
+    "eq": Function(("value",), "value", _eq),
+    "ne": Function(("value", "value"), None, _ne),
+    "lt": Function(("value", "value"), None, lambda _, one, two: less(one, two)),
+    "le": Function(("value", "value"), None, _le),
+    "gt": Function(("value", "value"), None, lambda budget, one, two: not _le(budget, one, two)),
+    "ge": Function(("value", "value"), None, lambda _, one, two: not less(one, two)),
+    "json": Function(("any",), None, _json),
+    "currentDate": Function((), "string", _day),
+    "yesterdayDate": Function((), "string", _day_before),
+    "toTypeScriptType": Function(("any",), None, lambda _, value: typescript(value)),
+}

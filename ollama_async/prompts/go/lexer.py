@@ -1,0 +1,272 @@
+"""A template's source cut into tokens.
+
+Positions are indices into the source. The last token is ``EOF`` or ``ERROR``; the latter's text
+is Go's complaint. Nothing is thrown away but comments and what trim markers trim, so that tokens
+and their positions say what the source says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ollama_async.prompts.go.quoting import quote
+
+EOF = "EOF"
+ERROR = "error"
+TEXT = "text"
+LEFT = "{{"
+RIGHT = "}}"
+SPACE = "space"
+FIELD = "field"
+VARIABLE = "variable"
+IDENTIFIER = "identifier"
+BOOL = "bool"
+NUMBER = "number"
+COMPLEX = "complex"
+CHARACTER = "character"
+STRING = "string"
+RAW_STRING = "raw string"
+PIPE = "|"
+DECLARE = ":="
+ASSIGN = "="
+OPEN = "("
+CLOSE = ")"
+OTHER = "char"
+DOT = "."
+KEYWORDS = frozenset(
+    "block break continue define else end if nil range template with".split()  # noqa: SIM905
+)
+"""Their tokens' kinds are the words themselves."""
+
+_SPACES = " \t\r\n"
+_SPACE_RUN = re.compile(r"[ \t\r\n]+")
+_WORD = re.compile(r"\w*")
+_STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*+"')
+_CHARACTER = re.compile(r"'(?:[^'\\\n]|\\[^\n])*+'")
+_NUMBER = re.compile(
+    r"[+-]?(?:0[xX][0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[pP][+-]?[0-9_]*)?"
+    r"|0[oO][0-7_]*(?:\.[0-7_]*)?|0[bB][01_]*(?:\.[01_]*)?"
+    r"|[0-9_]*(?:\.[0-9_]*)?(?:[eE][+-]?[0-9_]*)?)i?"
+)
+_SIMPLE = {"|": PIPE, "=": ASSIGN}
+_ENDS_A_WORD = frozenset(_SPACES + ".,|:)(")
+
+
+class Token(NamedTuple):
+    kind: str
+    text: str
+    at: int
+
+    def __str__(self) -> str:
+        """As it is named in errors."""
+        if self.kind in (EOF, ERROR):
+            return self.text
+        if self.kind in KEYWORDS or self.kind == DOT:
+            return f"<{self.text}>"
+        return quote(self.text[:10]) + "..." if len(self.text) > 10 else quote(self.text)
+
+
+class _Unreadable(Exception):
+    def __init__(self, at: int, why: str) -> None:
+        self.token = Token(ERROR, why, at)
+
+
+def lex(source: str) -> list[Token]:
+    """The tokens of ``source``, in time linear in its length."""
+    tokens: list[Token] = []
+    try:
+        at = _text(source, 0, tokens)
+        while at < len(source):
+            at = _text(source, _action(source, at, tokens), tokens)
+    except _Unreadable as reason:
+        tokens.append(reason.token)
+    else:
+        tokens.append(Token(EOF, "EOF", len(source)))
+    return tokens
+
+
+def _text(source: str, at: int, tokens: list[Token]) -> int:
+    """Reads up to the inside of the next action (comments are none), or to the end."""
+    while (brace := source.find(LEFT, at)) >= 0:
+        inside = brace + 2
+        trims = source[inside : inside + 1] == "-" and source[inside + 1 : inside + 2] in tuple(
+            _SPACES
+        )
+        text = source[at:brace].rstrip(_SPACES) if trims else source[at:brace]
+        if text:
+            tokens.append(Token(TEXT, text, at))
+        inside += 2 * trims
+        if not source.startswith("/*", inside):
+            tokens.append(Token(LEFT, LEFT, brace))
+            if inside == len(source):
+                raise _Unreadable(inside, "unclosed action")
+            return inside
+        at = _after_comment(source, inside)
+    if at < len(source):
+        tokens.append(Token(TEXT, source[at:], at))
+    return len(source)
+
+
+def _after_comment(source: str, at: int) -> int:
+    end = source.find("*/", at + 2)
+    if end < 0:
+        raise _Unreadable(at, "unclosed comment")
+    length = _right_delimiter(source, end + 2)
+    if not length:
+        raise _Unreadable(at, "comment ends before closing delimiter")
+    return _after_right(source, end + 2, length)
+
+
+def _right_delimiter(source: str, at: int) -> int:
+    """The length of what ends an action at ``at``; 0: nothing does."""
+    if source.startswith(RIGHT, at):
+        return 2
+    if source.startswith("-}}", at + 1) and source[at] in _SPACES:
+        return 4
+    return 0
+
+
+def _after_right(source: str, at: int, length: int) -> int:
+    at += length
+    if length == 2:
+        return at
+    run = _SPACE_RUN.match(source, at)
+    return run.end() if run else at
+
+
+def _action(source: str, at: int, tokens: list[Token]) -> int:
+    """Reads the rest of an action; returns where the text after it begins."""
+    depth = 0
+    length = 0
+    while not (length := _right_delimiter(source, at)):
+        if at >= len(source):
+            raise _Unreadable(at, "unclosed action")
+        token = _token(source, at)
+        at += len(token.text)
+        if token.kind == OPEN:
+            depth += 1
+        elif token.kind == CLOSE:
+            depth -= 1
+            if depth < 0:
+                raise _Unreadable(token.at, "unexpected right paren")
+        tokens.append(token)
+    if depth:
+        raise _Unreadable(at, "unclosed left paren")
+    tokens.append(Token(RIGHT, RIGHT, at + length - 2))
+    return _after_right(source, at, length)
+
+
+def _token(source: str, at: int) -> Token:  # noqa: PLR0911: one answer for each first character
+    first = source[at]
+    if first in _SPACES:
+        return _space(source, at)
+    if first == ".":
+        if source[at + 1 : at + 2] in _DIGITS_OR_NOTHING:
+            return _number(source, at)
+        return _name(source, at, FIELD, DOT)
+    if first in _DIGITS or first in "+-":
+        return _number(source, at)
+    if first == "$":
+        return _name(source, at, VARIABLE, VARIABLE)
+    if _is_alphanumeric(first):
+        return _word(source, at)
+    if first in _SIMPLE:
+        return Token(_SIMPLE[first], first, at)
+    if first in "()":
+        return Token(first, first, at)
+    if first in "\"'`":
+        return _quoted(source, at)
+    if first == ":":
+        if source[at + 1 : at + 2] != "=":
+            raise _Unreadable(at, "expected :=")
+        return Token(DECLARE, DECLARE, at)
+    if first.isascii() and first.isprintable():
+        return Token(OTHER, first, at)
+    raise _Unreadable(at, f"unrecognized character in action: {_named(first)}")
+
+
+_DIGITS = "0123456789"
+_DIGITS_OR_NOTHING = ("", *_DIGITS)
+
+
+def _space(source: str, at: int) -> Token:
+    run = _SPACE_RUN.match(source, at)
+    assert run is not None
+    end = run.end()
+    if source.startswith("-}}", end):  # the last one belongs to the trim marker
+        end -= 1
+    return Token(SPACE, source[at:end], at)
+
+
+def _word(source: str, at: int) -> Token:
+    end = _word_end(source, at)
+    word = source[at:end]
+    if word in KEYWORDS:
+        return Token(word, word, at)
+    return Token(BOOL if word in ("true", "false") else IDENTIFIER, word, at)
+
+
+def _name(source: str, at: int, kind: str, alone: str) -> Token:
+    """What begins with a dot or a dollar; ``alone`` is its kind where nothing follows."""
+    if _at_terminator(source, at + 1):
+        return Token(alone, source[at], at)
+    return Token(kind, source[at : _word_end(source, at + 1)], at)
+
+
+def _word_end(source: str, at: int) -> int:
+    match = _WORD.match(source, at)
+    assert match is not None
+    end = match.end()
+    if not match[0].isascii():  # \w has more letters and digits than Go
+        end = next((i for i in range(at, end) if not _is_alphanumeric(source[i])), end)
+    if not _at_terminator(source, end):
+        raise _Unreadable(at, f"bad character {_named(source[end])}")
+    return end
+
+
+def _at_terminator(source: str, at: int) -> bool:
+    return at >= len(source) or source[at] in _ENDS_A_WORD or source.startswith(RIGHT, at)
+
+
+def _number(source: str, at: int) -> Token:
+    end = _number_end(source, at, at)
+    if source[end : end + 1] not in ("+", "-"):
+        return Token(NUMBER, source[at:end], at)
+    end = _number_end(source, at, end)
+    if source[end - 1] != "i":
+        raise _Unreadable(at, f"bad number syntax: {quote(source[at:end])}")
+    return Token(COMPLEX, source[at:end], at)
+
+
+def _number_end(source: str, start: int, at: int) -> int:
+    match = _NUMBER.match(source, at)
+    assert match is not None
+    end = match.end()
+    if end < len(source) and _is_alphanumeric(source[end]):
+        raise _Unreadable(start, f"bad number syntax: {quote(source[start : end + 1])}")
+    return end
+
+
+def _quoted(source: str, at: int) -> Token:
+    mark = source[at]
+    if mark == "`":
+        end = source.find("`", at + 1) + 1
+        if not end:
+            raise _Unreadable(at, "unterminated raw quoted string")
+        return Token(RAW_STRING, source[at:end], at)
+    match = (_STRING if mark == '"' else _CHARACTER).match(source, at)
+    if match is None:
+        what = "quoted string" if mark == '"' else "character constant"
+        raise _Unreadable(at, f"unterminated {what}")
+    return Token(STRING if mark == '"' else CHARACTER, match[0], at)
+
+
+def _is_alphanumeric(character: str) -> bool:
+    return character == "_" or character.isalpha() or character.isdecimal()
+
+
+def _named(character: str) -> str:
+    """A character with its code, as Go's ``%#U`` shows it."""
+    code = f"U+{ord(character):04X}"
+    return f"{code} '{character}'" if character.isprintable() else code

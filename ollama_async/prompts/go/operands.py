@@ -1,0 +1,209 @@
+"""The inside of an action: pipelines, commands and their operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ollama_async.prompts.go import lexer as kinds
+from ollama_async.prompts.go import nodes
+from ollama_async.prompts.go.lexer import Token
+from ollama_async.prompts.go.numerals import character_constant, complex_constant, constant
+from ollama_async.prompts.go.quoting import quote, unquote
+from ollama_async.prompts.go.stream import Stream
+
+FUNCTIONS = frozenset(
+    "and call html index slice js len not or print printf println urlquery "
+    "eq ge gt le lt ne json currentDate yesterdayDate toTypeScriptType".split()
+)
+"""What a template may call by name."""
+
+PARENTHESES_LIMIT = 50
+"""Pairs inside one another: each costs the parser, and the one who runs it, several calls."""
+
+_OPERANDS = frozenset(
+    (
+        kinds.BOOL,
+        kinds.CHARACTER,
+        kinds.COMPLEX,
+        kinds.DOT,
+        kinds.FIELD,
+        kinds.IDENTIFIER,
+        kinds.NUMBER,
+        "nil",
+        kinds.RAW_STRING,
+        kinds.STRING,
+        kinds.VARIABLE,
+        kinds.OPEN,
+    )
+)
+_NOT_EXECUTABLE = (nodes.Bool, nodes.Dot, nodes.Nil, nodes.Number, nodes.String)
+_NUMBERS: dict[str, Callable[[str], int | float | complex]] = {
+    kinds.NUMBER: constant,
+    kinds.COMPLEX: complex_constant,
+    kinds.CHARACTER: character_constant,
+}
+
+
+class Operands:
+    """Reads pipelines of one template, and remembers which variables are declared."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._variables = ["$"]
+        self._depth = 0
+
+    def declared(self) -> int:
+        """How many variables there are now, for :meth:`forget`."""
+        return len(self._variables)
+
+    def forget(self, count: int) -> None:
+        """All variables but the first ``count`` are out of scope."""
+        del self._variables[count:]
+
+    def pipeline(self, context: str, end: str) -> nodes.Pipe:
+        """Reads up to and with a token of kind ``end``."""
+        at = self._stream.peek_word().at
+        variables, assigns = self._declarations(context)
+        commands: list[nodes.Command] = []
+        while (token := self._stream.next_word()).kind != end:
+            if token.kind not in _OPERANDS:
+                raise self._stream.unexpected(token, context)
+            self._stream.position -= 1
+            commands.append(self._command())
+        self._check(commands, context)
+        return nodes.Pipe(at, variables, assigns, tuple(commands))
+
+    def _declarations(self, context: str) -> tuple[tuple[str, ...], bool]:
+        """``$x :=``, ``$x =``, or in a range ``$i, $x :=``; the second: whether it assigns."""
+        stream = self._stream
+        names: list[str] = []
+        while (variable := stream.peek_word()).kind == kinds.VARIABLE:
+            start = stream.position
+            stream.next()
+            following = stream.peek_word()
+            if following.kind in (kinds.ASSIGN, kinds.DECLARE):
+                stream.next()
+                names.append(self._declare(variable.text))
+                return tuple(names), following.kind == kinds.ASSIGN
+            if following.text != "," or following.kind != kinds.OTHER:
+                stream.position = start
+                break
+            stream.next()
+            names.append(self._declare(variable.text))
+            if context != "range" or len(names) > 1:
+                raise stream.error(f"too many declarations in {context}")
+            if stream.peek_word().kind not in (kinds.VARIABLE, kinds.RIGHT, kinds.CLOSE):
+                raise stream.error("range can only initialize variables")
+        return tuple(names), False
+
+    def _declare(self, name: str) -> str:
+        self._variables.append(name)
+        return name
+
+    def _check(self, commands: list[nodes.Command], context: str) -> None:
+        if not commands:
+            raise self._stream.error(f"missing value for {context}")
+        for number, command in enumerate(commands[1:], 2):
+            if isinstance(command.args[0], _NOT_EXECUTABLE):
+                raise self._stream.error(f"non executable command in pipeline stage {number}")
+
+    def _command(self) -> nodes.Command:
+        stream = self._stream
+        at = stream.peek_word().at
+        args: list[nodes.Operand] = []
+        while True:
+            stream.peek_word()
+            operand = self._operand()
+            if operand is not None:
+                args.append(operand)
+            token = stream.next()
+            if token.kind == kinds.SPACE:
+                continue
+            if token.kind in (kinds.RIGHT, kinds.CLOSE):
+                stream.position -= 1
+            elif token.kind != kinds.PIPE:
+                raise stream.unexpected(token, "operand")
+            break
+        if not args:
+            raise stream.error("empty command")
+        return nodes.Command(at, tuple(args))
+
+    def _operand(self) -> nodes.Operand | None:
+        """A term with the fields that follow it; None: there is no operand here."""
+        node = self._term()
+        if node is None or self._stream.peek().kind != kinds.FIELD:
+            return node
+        at = self._stream.peek().at
+        names: list[str] = []
+        while self._stream.peek().kind == kinds.FIELD:
+            names.append(self._stream.next().text[1:])
+        if isinstance(node, nodes.Field | nodes.Variable):
+            return type(node)(at, (*node.names, *names))
+        if isinstance(node, _NOT_EXECUTABLE):
+            raise self._stream.error(f"unexpected . after term {quote(str(node))}")
+        return nodes.Chain(at, node, tuple(names))
+
+    def _term(self) -> nodes.Operand | None:
+        token = self._stream.next_word()
+        read = _TERMS.get(token.kind)
+        if read is None:
+            self._stream.position -= 1
+            return None
+        return read(self, token)
+
+    def string(self, token: Token) -> str:
+        """The value of a string literal."""
+        try:
+            return unquote(token.text)
+        except ValueError as reason:
+            raise self._stream.error(str(reason)) from None
+
+    def _read_string(self, token: Token) -> nodes.Operand:
+        return nodes.String(token.at, token.text, self.string(token))
+
+    def _read_number(self, token: Token) -> nodes.Operand:
+        try:
+            value = _NUMBERS[token.kind](token.text)
+        except ValueError as reason:
+            raise self._stream.error(str(reason)) from None
+        return nodes.Number(token.at, token.text, value)
+
+    def _read_function(self, token: Token) -> nodes.Operand:
+        if token.text not in FUNCTIONS:
+            raise self._stream.error(f"function {quote(token.text)} not defined")
+        return nodes.Identifier(token.at, token.text)
+
+    def _read_variable(self, token: Token) -> nodes.Operand:
+        if token.text not in self._variables:
+            raise self._stream.error(f"undefined variable {quote(token.text)}")
+        return nodes.Variable(token.at, (token.text,))
+
+    def _read_field(self, token: Token) -> nodes.Operand:
+        return nodes.Field(token.at, (token.text[1:],))
+
+    def _read_bool(self, token: Token) -> nodes.Operand:
+        return nodes.Bool(token.at, token.text == "true")
+
+    def _read_parentheses(self, _: Token) -> nodes.Operand:
+        if self._depth >= PARENTHESES_LIMIT:
+            raise self._stream.error("max expression depth exceeded")
+        self._depth += 1
+        pipe = self.pipeline("parenthesized pipeline", kinds.CLOSE)
+        self._depth -= 1
+        return pipe
+
+
+_TERMS: dict[str, Callable[[Operands, Token], nodes.Operand]] = {
+    kinds.IDENTIFIER: Operands._read_function,  # noqa: SLF001: its own table
+    kinds.DOT: lambda _, token: nodes.Dot(token.at),
+    "nil": lambda _, token: nodes.Nil(token.at),
+    kinds.VARIABLE: Operands._read_variable,  # noqa: SLF001
+    kinds.FIELD: Operands._read_field,  # noqa: SLF001
+    kinds.BOOL: Operands._read_bool,  # noqa: SLF001
+    kinds.CHARACTER: Operands._read_number,  # noqa: SLF001
+    kinds.COMPLEX: Operands._read_number,  # noqa: SLF001
+    kinds.NUMBER: Operands._read_number,  # noqa: SLF001
+    kinds.OPEN: Operands._read_parentheses,  # noqa: SLF001
+    kinds.STRING: Operands._read_string,  # noqa: SLF001
+    kinds.RAW_STRING: Operands._read_string,  # noqa: SLF001
+}
