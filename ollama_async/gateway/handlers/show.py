@@ -17,6 +17,10 @@ from ollama_async.models.manifests import local_name
 from ollama_async.models.model import Model
 from ollama_async.models.show import show
 
+MOST_LONG = 4
+"""Answers with vocabularies, about 10 MB each, that are built or sent at a time. More wait."""
+SEND_S = 60.0
+"""How long a client may take for one of them."""
 _COPILOT = "GitHubCopilotChat/"
 
 
@@ -26,6 +30,7 @@ class Shower:
     def __init__(self) -> None:
         self._infos = InfoCache()
         self._verbose = asyncio.Semaphore(1)
+        self.long_answers = asyncio.Semaphore(MOST_LONG)
 
     async def answer(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytes:
         """The JSON; a ``basename`` takes the place of the file's own.
@@ -47,7 +52,7 @@ class Shower:
 SHOWER: web.AppKey[Shower] = web.AppKey("shower", Shower)
 
 
-async def show_model(request: web.Request) -> web.Response:
+async def show_model(request: web.Request) -> web.StreamResponse:
     asked = await read_json(request, ollama.ShowRequest)
     text = asked.model or asked.name
     try:
@@ -56,5 +61,26 @@ async def show_model(request: web.Request) -> web.Response:
         raise Forbidden("ollama cloud is disabled: remote model details are unavailable") from None
     model = await request.app[FINDER].find(name.short)
     is_copilot = request.headers.get("User-Agent", "").startswith(_COPILOT)
-    body = await request.app[SHOWER].answer(model, asked, text if is_copilot else "")
-    return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
+    shower, basename = request.app[SHOWER], text if is_copilot else ""
+    if not asked.verbose:
+        body = await shower.answer(model, asked, basename)
+        return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
+    async with shower.long_answers:
+        return await _sent(request, await shower.answer(model, asked, basename))
+
+
+async def _sent(request: web.Request, body: bytes) -> web.StreamResponse:
+    """The answer, once the client has taken it but for what fits into the socket.
+
+    :raises ConnectionResetError: it does not; the boundary cuts.
+    """
+    response = web.StreamResponse(headers={"Content-Type": JSON_TYPE})
+    response.content_length = len(body)
+    try:
+        async with asyncio.timeout(SEND_S):
+            await response.prepare(request)
+            await response.write(body)
+            await response.write_eof()
+    except TimeoutError:
+        raise ConnectionResetError from None
+    return response

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import socket
 
 import msgspec
 import pytest
 
 from ollama_async.api.ollama import ShowRequest
+from ollama_async.gateway.handlers import show as handler
 from ollama_async.gateway.handlers.show import Shower
 
 DEADLINE_S = 10.0
@@ -67,6 +70,42 @@ async def test_show_takes_a_system_and_options_of_the_request(session, url, mine
 async def test_verbose_shows_the_vocabulary(session, url, mine):
     _, shown = await show(session, url, model=mine, verbose=True)
     assert shown["model_info"]["tokenizer.ggml.tokens"][:3] == ["<unk>", "<s>", "</s>"]
+
+
+@pytest.fixture
+async def unread(url):
+    """Opens a connection, sends a body to a path, and reads nothing."""
+    writers = []
+    host, _, port = url.removeprefix("http://").partition(":")
+
+    async def unread(path, body):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=1 << 10)
+        writers.append(writer)
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        return reader
+
+    yield unread
+    for writer in writers:
+        writer.close()
+
+
+async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread, monkeypatch):
+    monkeypatch.setattr(handler, "SEND_S", 0.2)
+    length = 8 << 20
+    body = json.dumps({"model": mine, "verbose": True, "system": "x" * length}).encode()
+    readers = [await unread("/api/show", body) for _ in range(handler.MOST_LONG)]
+    async with asyncio.timeout(DEADLINE_S):
+        for reader in readers:
+            await reader.readline()
+        assert (await show(session, url, model=mine, verbose=True))[0] == 200
+        for reader in readers:
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(length)
 
 
 async def test_copilot_gets_the_name_that_it_asked_for(session, url, mine):
