@@ -26,8 +26,10 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     How fast, for each stream: ``tokens_per_second`` and ``prompt_tokens_per_second``; 0 = as fast
     as it goes, else at least 1, so that no step takes longer than a second.
 
-    What it is: ``slots`` and ``num_ctx`` (0 = what the server asks for), a Jinja ``template``,
-    sizes in bytes.
+    What it is: ``slots`` and ``num_ctx`` (0 = what the server asks for), sizes in bytes.
+
+    How it is spoken to: a Jinja ``template``, a ``go_template``, the names of a built-in
+    ``renderer`` and ``parser``, and the ``capabilities`` that it has beside ``completion``.
 
     How it fails: ``load_seconds`` passes before it is loaded or ``load_error`` is the reason why
     not; in place of the answer's token number ``crash_at`` (the first is 0) the process kills
@@ -44,6 +46,10 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slots: int = 0
     num_ctx: int = 0
     template: str = ""
+    go_template: str = ""
+    renderer: str = ""
+    parser: str = ""
+    capabilities: list[str] = []
     weights_bytes: int = 0
     cache_bytes_per_token: int = 0
     load_seconds: float = 0

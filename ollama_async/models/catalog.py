@@ -5,27 +5,29 @@ from __future__ import annotations
 import builtins
 import hashlib
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from ollama_async.api.ollama import ModelDetails
 from ollama_async.models.facts import ModelFacts
 from ollama_async.models.model import Model
 from ollama_async.models.store import Store
 from ollama_async.names import ModelName
+from ollama_async.scripts import Script
 
 
 class Catalog:
-    """``scripted``: names that the scripted engine serves; they hide the store's.
+    """``scripted``: what the scripted engine serves, by name; it hides what the store has.
 
     Threads and blocking are as in :class:`~ollama_async.models.store.Store`.
     """
 
-    def __init__(self, store: Store, scripted: Collection[str] = ()) -> None:
+    def __init__(self, store: Store, scripted: Mapping[str, Script] | None = None) -> None:
         """:raises ValueError: a scripted name is not a model's name."""
         self.store = store
         started_at = time.time()
         self._scripted = {
-            ModelName.parse(name).folded: _scripted_model(name, started_at) for name in scripted
+            ModelName.parse(name).folded: _scripted_model(name, script, started_at)
+            for name, script in (scripted or {}).items()
         }
 
     def find_cached(self, text: str) -> Model | None:
@@ -49,7 +51,7 @@ class Catalog:
             return None
 
 
-def _scripted_model(name: str, modified_at: float) -> Model:
+def _scripted_model(name: str, script: Script, modified_at: float) -> Model:
     return Model(
         name=ModelName.parse(name).short,
         engine="scripted",
@@ -66,5 +68,9 @@ def _scripted_model(name: str, modified_at: float) -> Model:
             quantization_level="unknown",
         ),
         path=name,
-        facts=ModelFacts(architecture="scripted"),
+        facts=ModelFacts(architecture="scripted", chat_template=script.template),
+        template=script.go_template,
+        renderer=script.renderer,
+        parser=script.parser,
+        capabilities=("completion", *script.capabilities),
     )

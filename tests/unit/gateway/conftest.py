@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ollama_async.conversation import Inference, Prompt, Sampling, Usage
+from ollama_async.conversation import Inference, Prompt, Sampling, Thought, ToolCall, Usage
 from ollama_async.errors import ServerError
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.boundary import cut
@@ -22,6 +22,7 @@ from ollama_async.gateway.voices import GenerateVoice
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
 from ollama_async.queue.port import Finish, Job, LoadedModel, Needs, Sink, Snapshot, Target
+from ollama_async.scripts import Script
 from ollama_async.settings import Settings
 
 DEADLINE_S = 10.0
@@ -50,6 +51,12 @@ class PlayedJob:
         for piece in pieces:
             if not self._is_over:
                 self._sink.text(piece)
+        return self
+
+    def part(self, *parts: Thought | ToolCall) -> PlayedJob:
+        for part in parts:
+            if not self._is_over:
+                self._sink.part(part)
         return self
 
     def end(self, reason: str = "stop", *, context: list[int] | None = None) -> PlayedJob:
@@ -161,7 +168,7 @@ def store(tmp_path) -> Store:
 @pytest.fixture
 def catalog(store) -> Catalog:
     """An empty store, and a scripted model called ``m``."""
-    return Catalog(store, ["m"])
+    return Catalog(store, {"m": Script()})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
-from ollama_async.conversation import Message
+from ollama_async.conversation import Message, Speech
 from ollama_async.errors import BadRequest
 from ollama_async.gateway.asking import (
     chat_job,
@@ -16,6 +16,7 @@ from ollama_async.gateway.asking import (
     target_of,
 )
 from ollama_async.gateway.finding import Finder
+from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.facts import ModelFacts
 
@@ -31,6 +32,16 @@ def model(catalog):
         messages=STORED,
         parameters={"temperature": 0.1, "top_k": 5, "num_ctx": 2048},
     )
+
+
+ASKED = Message(role="user", content="p")
+
+
+@pytest.fixture
+def able(catalog):
+    """A model that can do everything."""
+    can = ("completion", "tools", "thinking", "insert")
+    return msgspec.structs.replace(catalog.find("m"), capabilities=can)
 
 
 def turns(job) -> list[tuple[str, str]]:
@@ -104,6 +115,79 @@ def test_an_adapter_takes_memory_with_its_model(model):
     adapted = msgspec.structs.replace(model, facts=facts, adapters=("/a",), adapter_bytes=7)
     target = target_of(adapted)
     assert (target.weights_bytes, target.adapters) == (107, ("/a",))
+
+
+def test_a_model_that_can_think_does_unless_it_is_told_not_to(able):
+    assert generate(able).inference.prompt.think is True
+    assert chat(able, ASKED).inference.prompt.think is True
+    assert generate(able, think=False).inference.prompt.think is False
+    assert generate(able, think="low").inference.prompt.think == "low"
+
+
+def test_a_model_that_cannot_think_is_told_nothing(model):
+    assert generate(model).inference.prompt.think is None
+    check_generate(GenerateRequest(model="m", prompt="p", think=False), model)
+    assert generate(model, think=False).inference.prompt.think is False
+
+
+def test_tools_go_along_as_they_came(able):
+    tools = [{"type": "function", "function": {"name": "f", "strict": True}}]
+    request = ChatRequest(model="m", messages=[ASKED], tools=tools)
+    check_chat(request, able)
+    assert chat_job(request, able, "client").inference.prompt.tools == tools
+
+
+def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
+    prompt = generate(able, suffix="after", system="s").inference.prompt
+    assert turns(generate(able, suffix="after")) == [("user", "p")]
+    assert prompt.suffix == "after"
+
+
+def test_the_worker_hears_how_the_model_is_spoken_to(able):
+    spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
+    speech = chat(spoken, ASKED).inference.prompt.speech
+    assert speech == Speech("t", "r", "p", "m:latest", "scripted")
+
+
+def test_a_requests_template_comes_before_all_others(able):
+    spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
+    speech = generate(spoken, template="mine").inference.prompt.speech
+    assert (speech.template, speech.template_first, speech.parser) == ("mine", True, "p")
+
+
+@pytest.mark.parametrize(
+    ("wished", "format_"),
+    [(None, None), ("", None), ("json", "json"), ({"type": "object"}, {"type": "object"})],
+)
+def test_the_form_of_the_answer_goes_along(model, wished, format_):
+    check_generate(GenerateRequest(model="m", prompt="p", format=wished), model)
+    assert generate(model, format=wished).inference.format == format_
+
+
+def test_some_models_are_not_shown_what_they_thought_before(model):
+    said = [
+        Message(role="assistant", content="<think>a</think>\n\nb<think>c</think>d<think>e"),
+        Message(role="user", content="<think>u</think>"),
+        Message(role="assistant", content="<think>new</think>"),
+    ]
+    details = msgspec.structs.replace(model.details, family="qwen3")
+    bare = msgspec.structs.replace(model, system="", messages=[])
+    forgetful = msgspec.structs.replace(bare, details=details)
+    named = msgspec.structs.replace(bare, name="deepseek-r1:8b")
+
+    assert turns(chat(bare, *said))[0][1] == said[0].content
+    for each in (forgetful, named):
+        assert [text for _, text in turns(chat(each, *said))] == [
+            "bd<think>e",
+            "<think>u</think>",
+            "<think>new</think>",
+        ]
+
+
+def test_forgetting_is_linear():
+    """A pattern would look for the end anew at each of 200,000 beginnings."""
+    turns = [Message(role="assistant", content="<think>" * 200_000), Message(role="user")]
+    assert without_old_thoughts(turns) == turns
 
 
 async def test_a_go_template_is_warned_of_once(model, caplog):

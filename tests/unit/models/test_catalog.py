@@ -10,6 +10,7 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.errors import BadRequest, NotFound
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
+from ollama_async.scripts import Script
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def store(tmp_path: Path, tiny_gguf: Any) -> Store:
 
 
 def test_scripted_names_hide_the_stores(store: Store) -> None:
-    catalog = Catalog(store, ["Echo", "both"])
+    catalog = Catalog(store, {"Echo": Script(), "both": Script()})
     model = catalog.find("echo:latest")
     assert (model.engine, model.key, model.path) == ("scripted", "scripted:Echo", "Echo")
     assert (model.size, model.facts.train_ctx, model.facts.weights_bytes) == (0, 0, 0)
@@ -48,4 +49,4 @@ def test_without_scripts_only_the_store_counts(store: Store) -> None:
 
 def test_a_scripted_name_must_be_a_name(store: Store) -> None:
     with pytest.raises(ValueError, match="invalid model name"):
-        Catalog(store, ["a b"])
+        Catalog(store, {"a b": Script()})

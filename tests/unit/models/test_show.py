@@ -22,6 +22,7 @@ from ollama_async.models.info import InfoCache, read_info
 from ollama_async.models.model import Model
 from ollama_async.models.show import show
 from ollama_async.models.store import Store
+from ollama_async.scripts import Script
 
 
 def made(store: Store, **fields: Any) -> Model:
@@ -166,7 +167,7 @@ def test_a_projector_and_an_adapter_are_shown(
 
 
 def test_a_scripted_model_has_little_to_show(store: Store) -> None:
-    answer = shown(Catalog(store, ["s"]).find("s"))
+    answer = shown(Catalog(store, {"s": Script()}).find("s"))
     assert answer.model_info["general.architecture"] == "scripted"
     assert answer.capabilities == ["completion"]
 
@@ -238,7 +239,7 @@ TEXTS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1
 def test_the_modelfile_says_the_same_when_it_is_read(
     system: str, stop: list[str], temperature: float
 ) -> None:
-    base = Catalog(Store(Path("/nowhere")), ["s"]).find("s")
+    base = Catalog(Store(Path("/nowhere")), {"s": Script()}).find("s")
     parameters = {"stop": stop, "temperature": temperature}
     model = msgspec.structs.replace(base, system=system, parameters=parameters)
     modelfile = parse(shown(model).modelfile)

@@ -1,0 +1,147 @@
+"""``/api/generate`` and ``/api/chat`` with models that do more than talk: what is on the wire."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ollama_async.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.models.catalog import Catalog
+from ollama_async.scripts import Script
+
+GENERATE = "/api/generate"
+CHAT = "/api/chat"
+ASKED = [{"role": "user", "content": "hi"}]
+CALLS = [
+    ToolCall(ToolFunction("f", {"b": 1, "a": [True, None]}, 0), "call_00000000"),
+    ToolCall(ToolFunction("g", {}, 1), "call_11111111"),
+]
+WIRED = [
+    {
+        "id": "call_00000000",
+        "function": {"index": 0, "name": "f", "arguments": {"b": 1, "a": [True, None]}},
+    },
+    {"id": "call_11111111", "function": {"index": 1, "name": "g", "arguments": {}}},
+]
+
+
+@pytest.fixture
+def catalog(store) -> Catalog:
+    return Catalog(store, {"m": Script(capabilities=["tools", "thinking"])})
+
+
+@pytest.fixture
+def post(session, url):
+    """``await post(path, **fields)`` → the bytes of each line."""
+
+    async def post(path: str, **fields):
+        async with session.post(url + path, json={"model": "m", **fields}) as response:
+            assert response.status == 200
+            return (await response.read()).splitlines()
+
+    return post
+
+
+def say_everything(job):
+    job.start()
+    job.part(Thought("h"), Thought("m"))
+    job.say("so ", "on")
+    job.part(*CALLS)
+    job.say("bye")
+    job.end()
+
+
+async def test_chat_streams_each_kind_in_its_place(post, inferring):
+    inferring.script = say_everything
+
+    lines = [json.loads(line) for line in await post(CHAT, messages=ASKED)]
+
+    assert [line["message"] for line in lines] == [
+        {"role": "assistant", "content": "", "thinking": "hm"},
+        {"role": "assistant", "content": "so on"},
+        {"role": "assistant", "content": "", "tool_calls": WIRED},
+        {"role": "assistant", "content": "bye"},
+        {"role": "assistant", "content": ""},
+    ]
+    assert [line["done"] for line in lines] == [False] * 4 + [True]
+    assert lines[-1]["done_reason"] == "stop"
+
+
+async def test_chat_without_streaming_has_all_in_one_message(post, inferring):
+    inferring.script = say_everything
+
+    (line,) = await post(CHAT, messages=ASKED, stream=False)
+
+    message = json.loads(line)["message"]
+    assert message == {
+        "role": "assistant",
+        "content": "so onbye",
+        "thinking": "hm",
+        "tool_calls": WIRED,
+    }
+    assert list(message) == ["role", "content", "thinking", "tool_calls"]
+    assert b'"arguments":{"b":1,"a":[true,null]}' in line  # in the model's order
+
+
+async def test_generate_streams_thoughts_beside_the_response(post, inferring):
+    inferring.script = lambda job: job.start().part(Thought("hm")).say("so").end()
+
+    lines = [json.loads(line) for line in await post(GENERATE, prompt="hi")]
+
+    said = [(line["response"], line.get("thinking")) for line in lines]
+    assert said == [("", "hm"), ("so", None), ("", None)]
+    assert list(lines[0]) == ["model", "created_at", "response", "thinking", "done"]
+
+
+async def test_generate_without_streaming_joins_them(post, inferring):
+    inferring.script = say_everything
+
+    (line,) = await post(GENERATE, prompt="hi", stream=False)
+
+    whole = json.loads(line)
+    assert (whole["response"], whole["thinking"]) == ("so onbye", "hm")
+    assert whole["tool_calls"] == WIRED
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_rendered_prompt_is_one_object(post, inferring, stream):
+    inferring.script = lambda job: job.start().say("<s>hi").end()
+
+    (generated,) = await post(GENERATE, prompt="hi", _debug_render_only=True, stream=stream)
+    (chatted,) = await post(CHAT, messages=ASKED, _debug_render_only=True, stream=stream)
+
+    shown = {"_debug_info": {"rendered_template": "<s>hi"}}
+    generated, chatted = json.loads(generated), json.loads(chatted)
+    assert generated.pop("created_at")
+    assert chatted.pop("created_at")
+    assert generated == {"model": "m", "response": "", "done": False, **shown}
+    assert chatted == {
+        "model": "m",
+        "message": {"role": "", "content": ""},
+        "done": False,
+        **shown,
+    }
+    assert (await inferring.job()).job.inference.renders_only
+    assert (await inferring.job()).job.inference.renders_only
+
+
+async def test_a_request_to_show_nothing_loads_the_model(post, inferring):
+    inferring.script = lambda job: job.start().end("load")
+
+    (line,) = await post(CHAT, messages=[], _debug_render_only=True)
+
+    assert json.loads(line)["done_reason"] == "load"
+
+
+async def test_an_answer_that_starts_again_has_no_thoughts_of_the_first_try(post, inferring):
+    def play(job):
+        job.start().part(Thought("first"))
+        assert job.restart()
+        job.part(Thought("second")).say("so").end()
+
+    inferring.script = play
+
+    (line,) = await post(CHAT, messages=ASKED, stream=False)
+
+    assert json.loads(line)["message"]["thinking"] == "second"
