@@ -40,6 +40,18 @@ Part = Content | Thinking | ToolCall
 """What an answer consists of, in the order in which the model wrote it."""
 
 
+class Marks(msgspec.Struct, frozen=True):
+    """The texts between which a model puts its thoughts, and each of its calls.
+
+    ``calls`` only where a call is a JSON object of ``name`` and ``arguments``. ``begins_thinking``:
+    the answer begins within thoughts. What is None is not marked, or not that simply.
+    """
+
+    thoughts: tuple[str, str] | None = None
+    calls: tuple[str, str] | None = None
+    begins_thinking: bool = False
+
+
 class Parser(Protocol):
     """Of one answer, as its text arrives. However the text is cut, joined parts are the same.
 

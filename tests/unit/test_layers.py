@@ -70,6 +70,7 @@ LATE = [
     # imported inside a function: module, module, reason
     ("workers.child.__main__", "settings", "the parent has its Hello while the rest is read"),
     ("workers.child.__main__", "workers.child.service", "the same"),
+    ("workers.child.grammar", "workers.child.grammar_matcher", "35 ms that few workers need"),
     ("prompts.choose", "prompts.jinja", "30 ms that a model without a template does not need"),
 ]
 FOREIGN = [

@@ -30,7 +30,13 @@ from ollama_async.workers.child.engines.llama_loading import (
 from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
 from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
-from ollama_async.workers.child.engines.port import EngineError, EngineFacts, Progress, Row
+from ollama_async.workers.child.engines.port import (
+    Constraint,
+    EngineError,
+    EngineFacts,
+    Progress,
+    Row,
+)
 from ollama_async.workers.spec import LoadSpec
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
@@ -83,10 +89,17 @@ class LlamaCpp:
         self.piece = self._vocabulary.piece
         self.is_end = self._vocabulary.is_end
 
-    def begin(self, slot: int, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def begin(
+        self,
+        slot: int,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         self.end(slot)
+        vocab_size, num_ctx = self.facts.vocab_size, self.facts.num_ctx
         self._samplers[slot] = Sampler(
-            sampling, prompt, vocab_size=self.facts.vocab_size, num_ctx=self.facts.num_ctx
+            sampling, prompt, constraint, vocab_size=vocab_size, num_ctx=num_ctx
         )
 
     def end(self, slot: int) -> None:

@@ -12,6 +12,11 @@ The library's own ``llama_sampler_sample`` copies the whole vocabulary for each 
   row is cut into many interleaved strands; at least k logits reach the k-th largest strand
   maximum, and hardly more. Penalties change only the logits of recent tokens, so k + their number
   largest, and those tokens themselves, are enough.
+
+With a constraint the choice is made as if there were none, and again among the allowed tokens if
+it is not one of them. The draw is from the same distribution (up to what ``top_k`` and ``top_p``
+cut off), and asking about one token costs far less than asking about all: a model that has
+understood what it is to write is rarely wrong.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollama_async.conversation import Sampling
+from ollama_async.workers.child.engines.port import Constraint
 
 Logits = NDArray[np.float32]
 
@@ -65,7 +71,13 @@ class Sampler:
     """The choice of one request's tokens. ``close`` frees the library's part."""
 
     def __init__(
-        self, sampling: Sampling, prompt: Sequence[int], *, vocab_size: int, num_ctx: int
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        constraint: Constraint | None = None,
+        *,
+        vocab_size: int,
+        num_ctx: int,
     ) -> None:
         last_n = num_ctx if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, num_ctx)
         penalizes = last_n > 0 and (
@@ -73,6 +85,7 @@ class Sampler:
             or sampling.presence_penalty != 0.0
             or sampling.frequency_penalty != 0.0
         )
+        self._constraint = constraint
         self._is_argmax = sampling.temperature <= 0 and not penalizes
         self._recent: deque[int] | None = deque(maxlen=last_n) if penalizes else None
         self._kept = _count_kept(sampling, last_n if penalizes else 0, vocab_size)
@@ -83,17 +96,33 @@ class Sampler:
     def sample(self, logits: Logits, candidates: Candidates) -> int:
         """One token; ``logits`` is the row of the vocabulary, as the library wrote it."""
         if self._is_argmax:
-            return int(logits.argmax())
-        tokens = self._select(logits) if self._kept else None
-        if tokens is None:
-            tokens = np.arange(len(logits))
-        token = candidates.choose(self._chain, tokens, logits)
+            token = int(logits.argmax())
+        else:
+            tokens = self._select(logits) if self._kept else None
+            if tokens is None:
+                tokens = np.arange(len(logits))
+            token = candidates.choose(self._chain, tokens, logits)
+        if self._constraint is not None:
+            token = self._constrain(self._constraint, token, logits, candidates)
         if self._recent is not None:
             self._accept((token,))
         return token
 
     def close(self) -> None:
         lib.llama_sampler_free(self._chain)
+
+    def _constrain(
+        self, constraint: Constraint, token: int, logits: Logits, candidates: Candidates
+    ) -> int:
+        """``token``, or another one if that is not allowed."""
+        if not constraint.allows(token):
+            allowed = constraint.allowed()
+            if self._is_argmax and len(allowed):
+                token = int(allowed[logits[allowed].argmax()])
+            elif len(allowed):
+                token = candidates.choose(self._chain, allowed, logits)
+        constraint.accept(token)
+        return token
 
     def _select(self, logits: Logits) -> NDArray[np.intp] | None:
         """A superset of the tokens that the chain's top_k can keep; None: take all."""

@@ -2,7 +2,7 @@
 
 An engine owns ``facts.slots`` sequences ("slots", numbered from 0), each a KV cache of up to
 ``facts.num_ctx`` tokens at positions 0, 1, 2, …. It runs in the step thread only, except
-``tokenize`` and ``detokenize``, which the intake thread may call at the same time.
+``tokenize``, ``piece`` and ``is_end``, which the intake thread may call at the same time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ollama_async.conversation import Sampling
 
@@ -56,6 +58,27 @@ class Row:
         self.samples = samples
 
 
+class Constraint(Protocol):
+    """What one answer must look like, token by token; end tokens are allowed where it may end.
+
+    The engine asks it and tells it each token that it has chosen for the slot. ``is_over``: nothing
+    can follow, because the answer is complete or, if ``failure`` says why, because no token would
+    do; whatever the engine returned then is not to be used.
+    """
+
+    is_over: bool
+    failure: str
+
+    def allows(self, token: int) -> bool:
+        """Whether the answer may go on with ``token``. Microseconds."""
+
+    def allowed(self) -> NDArray[np.intp]:
+        """All tokens that it may go on with, in order; empty: there is none. Up to milliseconds."""
+
+    def accept(self, token: int) -> None:
+        """The answer goes on with ``token``; one that is not allowed is a failure."""
+
+
 class Engine(Protocol):
     """See the module docstring for threads."""
 
@@ -70,10 +93,16 @@ class Engine(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer. Must be cheap."""
 
-    def begin(self, slot: int, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def begin(
+        self,
+        slot: int,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         """A request takes the slot: make its sampler, feed it ``prompt`` for the penalties.
 
-        The KV cache of the slot is left as it is.
+        The KV cache of the slot is left as it is. Tokens are chosen as ``constraint`` says.
         """
 
     def end(self, slot: int) -> None:

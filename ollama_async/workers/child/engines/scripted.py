@@ -17,10 +17,19 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, repeat
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ollama_async.conversation import Sampling
 from ollama_async.errors import LoadFailed
 from ollama_async.scripts import Script, read_scripts
-from ollama_async.workers.child.engines.port import EngineError, EngineFacts, Progress, Row
+from ollama_async.workers.child.engines.port import (
+    Constraint,
+    EngineError,
+    EngineFacts,
+    Progress,
+    Row,
+)
 from ollama_async.workers.spec import LoadSpec
 
 _BYTES = 256
@@ -78,9 +87,16 @@ class Scripted:
     def is_end(self, token: int) -> bool:
         return token == self._end
 
-    def begin(self, slot: int, sampling: Sampling, prompt: Sequence[int]) -> None:  # noqa: ARG002  # chance plays no part
+    def begin(
+        self,
+        slot: int,
+        sampling: Sampling,  # noqa: ARG002  # chance plays no part
+        prompt: Sequence[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         said = list(prompt) if self._script.echo else self._said
-        self._answers[slot] = self._play(said)
+        played = self._play(said)
+        self._answers[slot] = played if constraint is None else self._keep_to(constraint, played)
         self._due[slot] = 0.0
 
     def end(self, slot: int) -> None:
@@ -139,6 +155,20 @@ class Scripted:
         if self._script.crash_at is None and self._script.hang_at is None:
             return whole
         return self._fail(whole)
+
+    def _keep_to(self, constraint: Constraint, played: Iterator[int]) -> Iterator[int]:
+        """What is played as far as it is allowed, with what brings the answer to an end in the
+        place of everything else.
+        """
+        for token in played:
+            chosen = token if constraint.allows(token) else self._shortest(constraint.allowed())
+            constraint.accept(chosen)
+            yield chosen
+
+    def _shortest(self, allowed: NDArray[np.intp]) -> int:
+        possible: list[int] = allowed.tolist()
+        ends = [token for token in (self._end, *b'"}]') if token in possible]
+        return next(iter([*ends, *possible]), self._end)
 
     def _fail(self, whole: Iterator[int]) -> Iterator[int]:
         """``whole`` with the script's faults in their places."""

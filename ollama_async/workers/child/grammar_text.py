@@ -1,0 +1,134 @@
+"""What a client asks for as the text of a grammar, in llguidance's variant of Lark.
+
+An answer in a prescribed form is: thoughts, if the model marks any, then the form itself. Control
+tokens within marks are named by their ids; everything else is text, whatever tokens it comes in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ollama_async.conversation import Inference
+from ollama_async.errors import BadRequest
+from ollama_async.prompts.port import Marks
+from ollama_async.workers.child.grammar_schema import prepare
+
+CALLS_LIMIT = 16
+"""Calls in an answer that must be calls; a model could otherwise go on for ever."""
+
+_HEAD = '%llguidance {"no_forcing": true}\n'
+_RULES = r"""
+ANYTHING: /(?s:.*)/
+blank: /[ \t\r\n]{1,8}/
+gap: /[ \n]{1,2}/
+"""
+
+Special = Mapping[int, bytes]
+
+
+def write(inference: Inference, rendered: str, marks: Marks, special: Special) -> str | None:
+    """The grammar of an answer to ``inference``; None: it may be anything.
+
+    A forced tool call goes before ``format``.
+
+    :raises BadRequest: nothing can hold the model to what the client asks for.
+    """
+    prompt = inference.prompt
+    if prompt.tool_choice not in {"auto", "none"}:
+        if marks.calls is None:
+            raise BadRequest("tool_choice: this model's tool calls cannot be forced")
+        body = tool_call_grammar(prompt.tools, prompt.tool_choice, *marks.calls, special=special)
+    elif inference.format is not None:
+        body = f"answer: {json_rule(inference.format)}\n"
+    else:
+        return None
+    return _HEAD + _lead(rendered, marks, special) + body + _RULES
+
+
+def json_rule(form: object) -> str:
+    """What matches JSON of the ``form``: ``"json"`` (an object) or a JSON Schema.
+
+    :raises BadRequest: it is neither, or cannot be enforced.
+    """
+    if form == "json":
+        form = {"type": "object"}
+    if not isinstance(form, (dict, bool)):
+        raise BadRequest(
+            f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object'
+        )
+    return f"%json {prepare(form)}"
+
+
+def tool_call_grammar(
+    tools: Sequence[dict[str, Any]], choice: str, begin: str, end: str, *, special: Special
+) -> str:
+    """The rule ``answer``: one call or, with ``choice`` ``required``, several, each a JSON object
+    of ``name`` and ``arguments`` between ``begin`` and ``end``.
+
+    :raises BadRequest: the chosen tool does not exist, or its schema cannot be enforced.
+    """
+    offered = [_Tool(tool) for tool in tools]
+    chosen = [tool for tool in offered if choice in {"required", tool.name}]
+    if not chosen:
+        raise BadRequest(f"tool_choice: there is no tool {choice!r}" if offered else "no tools")
+    rules = [
+        f"call_{number}: {_literal(tool.head)} gap? {tool.rule()}\n"
+        for number, tool in enumerate(chosen)
+    ]
+    either = " | ".join(f"call_{number}" for number in range(len(rules)))
+    name = _literal('"name":')
+    opened = f'{_sequence(begin, special)} gap? "{{" gap? {name} gap? ({either})'
+    rules.append(f'call: {opened} gap? "}}" gap? {_sequence(end, special)}\n')
+    more = f" (gap? call){{0,{CALLS_LIMIT - 1}}}" if choice == "required" else ""
+    return f"answer: call{more}\n" + "".join(rules)
+
+
+class _Tool:
+    def __init__(self, tool: dict[str, Any]) -> None:
+        function = tool.get("function")
+        function = function if isinstance(function, dict) else {}
+        self.name = str(function.get("name", ""))
+        self._parameters = function.get("parameters") or {"type": "object"}
+        self.head = f'{json.dumps(self.name, ensure_ascii=False)}, "arguments":'
+
+    def rule(self) -> str:
+        try:
+            return json_rule(self._parameters)
+        except BadRequest as error:
+            raise BadRequest(f"tool {self.name!r}: {error.message}") from None
+
+
+def _lead(rendered: str, marks: Marks, special: Special) -> str:
+    """The rule ``start``, with what may come before the answer proper."""
+    if marks.thoughts is None:
+        return "start: answer\n"
+    begin, end = marks.thoughts
+    first, *rest = _atoms(end, special)
+    if first.startswith("<"):  # a token: text cannot be mistaken for it
+        rules = f"thoughts: ANYTHING {first} {' '.join(rest)}\n"
+    else:
+        rules = f"until[lazy]: ANYTHING {first}\nthoughts: until {' '.join(rest)}\n"
+    if marks.begins_thinking or rendered.rstrip().endswith(begin):
+        return rules + "start: thoughts blank? answer\n"
+    return rules + f"start: (blank? {_sequence(begin, special)} thoughts)? blank? answer\n"
+
+
+def _sequence(text: str, special: Special) -> str:
+    return " ".join(_atoms(text, special))
+
+
+def _atoms(text: str, special: Special) -> list[str]:
+    """``text`` cut into literals and control tokens."""
+    ids = {each.decode(): token for token, each in special.items()}
+    if not ids:
+        return [_literal(text)]
+    longest_first = sorted(ids, key=len, reverse=True)
+    parts = re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
+    return [f"<[{ids[part]}]>" if part in ids else _literal(part) for part in parts if part]
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
