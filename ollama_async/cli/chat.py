@@ -9,16 +9,9 @@ from typing import Any
 
 from ollama_async.cli import answer
 from ollama_async.cli.client import Client, ServerRefused
+from ollama_async.cli.slash import Session, obey
 
 _FENCE = '"""'
-_HELP = """\
-Available Commands:
-  /clear          Clear session context
-  /bye            Exit
-  /?, /help       Help for a command
-
-Use \"\"\" to begin a multi-line message.
-"""
 
 
 def converse(client: Client, arguments: argparse.Namespace, request: dict[str, Any]) -> int:
@@ -28,7 +21,7 @@ def converse(client: Client, arguments: argparse.Namespace, request: dict[str, A
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401, PLC0415  # importing it gives input() its line editor
     client.call("POST", "/api/generate", {**request, "prompt": "", "stream": False})
-    messages: list[dict[str, Any]] = []
+    session = Session(client, arguments, request)
     while True:
         try:
             text = _read_message()
@@ -41,9 +34,9 @@ def converse(client: Client, arguments: argparse.Namespace, request: dict[str, A
         if text.startswith("/"):
             if text.startswith(("/bye", "/exit")):
                 return 0
-            _obey(text, messages)
+            obey(session, text)
         elif text.strip():
-            _take_turn(client, arguments, request, messages, text)
+            _take_turn(session, text)
 
 
 def _read_message() -> str:
@@ -57,30 +50,15 @@ def _read_message() -> str:
     return text.rstrip().removesuffix(_FENCE)
 
 
-def _obey(command: str, messages: list[dict[str, Any]]) -> None:
-    if command.startswith("/clear"):
-        messages.clear()
-        print("Cleared session context")
-    elif command.startswith(("/?", "/help")):
-        print(_HELP, file=sys.stderr)
-    else:
-        print(f"Unknown command '{command.split(maxsplit=1)[0]}'. Type /? for help")
-
-
-def _take_turn(
-    client: Client,
-    arguments: argparse.Namespace,
-    request: dict[str, Any],
-    messages: list[dict[str, Any]],
-    text: str,
-) -> None:
-    """One message and its answer, both kept in ``messages``; a refused message is forgotten."""
+def _take_turn(session: Session, text: str) -> None:
+    """One message and its answer, both kept; a refused message is forgotten."""
+    messages = session.messages
     messages.append({"role": "user", "content": text})
-    printer = answer.Printer.for_flags(arguments)
+    printer = answer.Printer.for_flags(session.flags)
     last: dict[str, Any] = {}
     try:
-        body = {**request, "messages": messages}
-        with contextlib.closing(client.lines("/api/chat", body)) as objects:
+        body = {**session.request, "messages": messages}
+        with contextlib.closing(session.client.lines("/api/chat", body)) as objects:
             last = answer.show(objects, printer)
     except KeyboardInterrupt:
         pass  # what has been said so far stands
@@ -93,5 +71,5 @@ def _take_turn(
     if printer.thinking:
         turn["thinking"] = printer.thinking
     messages.append(turn)
-    if arguments.verbose:
+    if session.flags.verbose:
         answer.print_statistics(last)
