@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from ollama_async.conversation import Prompt, Speech
+from ollama_async.prompts.marks import marks_of
 from ollama_async.prompts.plain import PlainRenderer
-from ollama_async.prompts.port import Dialect, Format, Parser, Renderer
+from ollama_async.prompts.port import Dialect, Format, Marks, Parser, Renderer
 
 
 def choose(
@@ -38,6 +39,9 @@ class _Pair(msgspec.Struct, frozen=True):
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         return self.format.start(prompt, rendered) if self.format is not None else None
+
+    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+        return marks_of(self.format, prompt, rendered)
 
     @property
     def special_tokens(self) -> tuple[str, ...]:

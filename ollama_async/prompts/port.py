@@ -90,6 +90,9 @@ class Dialect(Protocol):
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         """As in :class:`Format`."""
 
+    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+        """The marks that the answer to ``prompt``, whose text was ``rendered``, will have."""
+
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """As in :class:`Format`."""

@@ -19,9 +19,11 @@ import msgspec
 from ollama_async.conversation import Inference, Prompt, Sampling, Usage
 from ollama_async.errors import BadRequest, ContextExceeded, ServerError
 from ollama_async.prompts.history import fit
+from ollama_async.prompts.port import Marks
 from ollama_async.prompts.shorten import cut_middle
 from ollama_async.workers.child.dialects import Dialects
 from ollama_async.workers.child.engines.port import Engine
+from ollama_async.workers.child.grammar import Grammars
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
 from ollama_async.workers.child.meaning import Meaning
 from ollama_async.workers.messages import (
@@ -80,6 +82,7 @@ class Rendered(msgspec.Struct, frozen=True):
     text: str
     meaning: Meaning | None = None
     special: Mapping[int, bytes] = {}
+    marks: Marks = Marks()
 
 
 class Intake:
@@ -95,6 +98,7 @@ class Intake:
         self._engine = engine
         self._facts = engine.facts
         self._dialects = dialects
+        self._grammars = Grammars(engine)
         self._mailbox = mailbox
         self._limited = limited
         self._asked: queue.Queue[Asked | None] = queue.Queue(LIMIT)
@@ -164,8 +168,6 @@ class Intake:
         """:raises ServerError: the request cannot be served, and why."""
         sampling, num_ctx = inference.sampling, self._find_num_ctx(inference)
         _check_stops(sampling)
-        if inference.format is not None:
-            raise BadRequest('structured output ("format") is not supported yet')
         keep = _find_keep(sampling.num_keep, self._facts.adds_bos, num_ctx)
         rendered = self._render(inference, num_ctx)
         tokens = rendered.tokens
@@ -188,6 +190,9 @@ class Intake:
             wants_context=inference.wants_context,
             meaning=rendered.meaning,
             special=rendered.special,
+            constraint=self._grammars.constrain(
+                inference, rendered.text, rendered.marks, rendered.special
+            ),
         )
 
     def _show(self, request_id: int, inference: Inference) -> list[Work | ToParent]:
@@ -233,6 +238,7 @@ class Intake:
             rendered.text,
             None if parser is None else Meaning(parser),
             {} if parser is None else spoken.special,
+            spoken.dialect.marks(prompt, rendered.text),
         )
 
     def _encode(self, text: str, num_ctx: int, *, is_first: bool) -> list[int]:

@@ -191,7 +191,9 @@ class Loop:
             return False
         try:
             running.cached = self._slots.prepare(running.slot, tokens, reuse=reuse)
-            self._engine.begin(running.slot.index, running.work.sampling, tokens)
+            self._engine.begin(
+                running.slot.index, running.work.sampling, tokens, running.constraint
+            )
         except EngineError as error:
             self._fail([running], error)
             return False
@@ -222,6 +224,7 @@ class Loop:
                 running.answered >= running.limit
                 or row.position >= running.work.num_ctx
                 or running.is_stopped
+                or (running.constraint is not None and running.constraint.is_over)
             ):
                 running.answered_ns = now_ns
                 self._meet_limit(running)
@@ -262,6 +265,7 @@ class Loop:
             running.answered >= running.limit
             or row.position >= running.work.num_ctx
             or running.is_stopped
+            or (running.constraint is not None and running.constraint.is_over)
         ):
             self._meet_limit(running)
 
@@ -277,9 +281,11 @@ class Loop:
     # How requests end
 
     def _meet_limit(self, running: Running) -> None:
-        """A stop string, enough tokens, or a full context, which may be shifted instead."""
+        """A stop string, a complete form, enough tokens, or a full context, which may be shifted
+        instead.
+        """
         work = running.work
-        if running.is_stopped:
+        if running.is_stopped or (running.constraint is not None and running.constraint.is_over):
             self._finish(running, "stop", unevaluated=True)
         elif running.answered >= running.limit:
             self._finish(running, "length", unevaluated=True)
@@ -296,6 +302,9 @@ class Loop:
 
     def _finish(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
         """The answer is complete: say what was held back, then the end."""
+        if running.constraint is not None and running.constraint.failure:
+            self._fail([running], EngineError(running.constraint.failure))
+            return
         self._say(running, "" if running.is_stopped else running.flush())
         if running.meaning is not None:
             self._tell(running, running.meaning.finish())

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ollama_async.conversation import Sampling
+from ollama_async.workers.child.engines.port import Constraint
 from ollama_async.workers.child.meaning import Meaning
 from ollama_async.workers.messages import Cancel, ToParent
 
@@ -24,7 +25,8 @@ class Work(msgspec.Struct, frozen=True):
     prompt and answer together may have in the slot. ``keep``: how many of the first tokens survive
     when the middle is forgotten. ``limit``: tokens of the answer at most.
     ``meaning`` takes the answer's text apart; None: all of it is content. ``special``: the text of
-    control tokens that ``meaning`` wants to see, which otherwise have none.
+    control tokens that ``meaning`` wants to see, which otherwise have none. ``constraint``: what
+    the answer must look like.
     """
 
     id: int
@@ -37,6 +39,7 @@ class Work(msgspec.Struct, frozen=True):
     wants_context: bool
     meaning: Meaning | None = None
     special: Mapping[int, bytes] = {}
+    constraint: Constraint | None = None
 
 
 class Mailbox:

@@ -16,8 +16,9 @@ class Running:
     """``row`` is its part of a decoding step; its only token, ``last[0]``, is the one sampled last.
 
     ``filled``: how much of the prompt is in the slot; -1 = not begun. ``is_stopped``: a stop string
-    was found. ``piece_of``: the bytes of a token in this answer. ``meaning``: see
-    :class:`~ollama_async.workers.child.mailbox.Work`. Times in nanoseconds of a monotonic clock.
+    was found. ``piece_of``: the bytes of a token in this answer. ``meaning`` and ``constraint``:
+    see :class:`~ollama_async.workers.child.mailbox.Work`. Times in nanoseconds of a monotonic
+    clock.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Running:
         "answered_ns",
         "begun_ns",
         "cached",
+        "constraint",
         "filled",
         "filled_ns",
         "id",
@@ -45,6 +47,7 @@ class Running:
         self.id = work.id
         self.limit = work.limit
         self.meaning = work.meaning
+        self.constraint = work.constraint
         self.piece_of = _with_special(work.special, piece_of) if work.special else piece_of
         self.slot = slot
         self.last = [0]

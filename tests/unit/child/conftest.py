@@ -51,8 +51,9 @@ class FakeEngine:
     def is_end(self, token):
         return token == END
 
-    def begin(self, slot, _sampling, _prompt):
+    def begin(self, slot, _sampling, _prompt, constraint=None):
         assert not self.begun[slot]
+        assert constraint is None
         self.begun[slot] = True
 
     def end(self, slot):

@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.conversation import Inference, Message, Prompt, Sampling, Usage
 from ollama_async.prompts.plain import PlainRenderer
-from ollama_async.prompts.port import Content
+from ollama_async.prompts.port import Content, Marks
 from ollama_async.workers.child.dialects import Spoken
 from ollama_async.workers.child.intake import TOO_LONG, Intake
 from ollama_async.workers.child.mailbox import Mailbox, Work
@@ -61,6 +61,9 @@ class OneDialect:
     def start(self, prompt, rendered):
         self.started_with = prompt, rendered
         return self._parser
+
+    def marks(self, _prompt, _rendered):
+        return Marks()
 
 
 class Room:
