@@ -87,10 +87,7 @@ class Modelfile(msgspec.Struct, frozen=True):
     @property
     def requires(self) -> str:
         """:raises ValueError: it is no version."""
-        version = self.last("requires")
-        if version and not _VERSION.fullmatch(version.removeprefix("v")):
-            raise ValueError("requires must be a valid semver (e.g. 0.14.0)")
-        return version
+        return checked_version(self.last("requires"))
 
     def parameters(self) -> tuple[dict[str, Any], list[str]]:
         """Typed parameters, and warnings about deprecated ones. The last counts; lists collect.
@@ -114,6 +111,13 @@ class Modelfile(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """The whole text, with a line end. :raises ValueError: as :meth:`Command.__str__`."""
         return "".join(f"{command}\n" for command in self.commands)
+
+
+def checked_version(text: str) -> str:
+    """What a model may require: a version, or "" for any. :raises ValueError: it is none."""
+    if text and not _VERSION.fullmatch(text.removeprefix("v")):
+        raise ValueError("requires must be a valid semver (e.g. 0.14.0)")
+    return text
 
 
 def parse(data: bytes | str) -> Modelfile:

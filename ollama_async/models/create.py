@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from ollama_async.api.modelfile import checked_version
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.api.options import check_parameters
 from ollama_async.errors import BadRequest, NotFound
@@ -84,15 +85,17 @@ def create(
     found = asked(shelf, request, reads_files=reads_files)
     if draft_level and not found.drafts:
         raise BadRequest("--draft-quantize requires a DRAFT model")
-    base, files = _origin(shelf, found)
-    parameters = _parameters(found.request)
+    checked = _checked_values(found.request)
+    adapter_files = _checked_adapters(shelf, found.adapters)
+    draft_files = _checked(shelf, found.drafts)
+    base, files = _origin(shelf, found)  # the last: a base is only pulled for what can be made
     work = _Work(
         name=name,
-        request=msgspec.structs.replace(found.request, parameters=parameters),
+        request=checked,
         base=base,
         files=files,
-        adapters=_checked_adapters(shelf, found.adapters),
-        drafts=_checked(shelf, found.drafts),
+        adapters=adapter_files,
+        drafts=draft_files,
         level=level,
         draft_level=draft_level,
         keeps_unused=keeps_unused,
@@ -110,13 +113,18 @@ def _name(request: CreateRequest) -> ModelName:
     return local_name(text)
 
 
-def _parameters(request: CreateRequest) -> dict[str, Any]:
-    """Typed where we know the option, untouched where we do not."""
+def _checked_values(request: CreateRequest) -> CreateRequest:
+    """With parameters typed where we know the option, untouched where we do not.
+
+    :raises BadRequest: a parameter, or the version that is required, makes no sense.
+    """
     given = {key: value for key, value in (request.parameters or {}).items() if value is not None}
     try:
-        return given | check_parameters(given)
+        checked_version(request.requires)
+        parameters = given | check_parameters(given)
     except ValueError as error:
         raise BadRequest(str(error)) from None
+    return msgspec.structs.replace(request, parameters=parameters)
 
 
 def _origin(shelf: Shelf, found: Asked) -> tuple[str, dict[str, Source]]:

@@ -150,6 +150,9 @@ async def test_create_without_streaming_is_the_last_status(session, url, uploade
         ({"model": "a b", "from": "m"}, 400, "invalid model name"),
         ({"files": {}}, 400, "unknown type"),
         ({"from": "x", "quantize": "q4_k_xl"}, 400, LEVELS_TEXT),
+        ({"from": "x", "parameters": {"seed": "a"}}, 400, 'option "seed" must be of type integer'),
+        ({"from": "x", "adapters": {"a": "sha256:1"}}, 400, "invalid digest format"),
+        ({"from": "x", "requires": "soon"}, 400, "requires must be a valid semver (e.g. 0.14.0)"),
     ],
 )
 async def test_create_refuses_before_it_begins(session, url, stream, fields, status, text):
