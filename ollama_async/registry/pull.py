@@ -70,10 +70,9 @@ class Pull:
         layers = list({layer.digest: layer for layer in manifest.blobs}.values())
         for _ in range(_MOST_ROUNDS):
             await self._disk(self._arrivals.make_room, layers)
-            for layer in layers:
-                await self._fetch(layer)
+            fetched = [layer for layer in layers if await self._fetch(layer)]
             self._post({"status": "verifying sha256 digest"})
-            for layer in layers:
+            for layer in fetched:
                 await self._publish(layer)
             self._post({"status": "writing manifest"})
             try:
@@ -85,8 +84,10 @@ class Pull:
             return
         raise Refused("blobs are being removed as fast as they are pulled; try again")
 
-    async def _fetch(self, layer: Layer) -> None:
-        """Have the blob on the disk, either in the store or complete, verified and noted."""
+    async def _fetch(self, layer: Layer) -> bool:
+        """Have the blob on the disk: whole, verified, and noted as such; or False, if it is in the
+        store.
+        """
         while (partial := await self._claim(layer)) is not None:
             try:
                 if await self._disk(self._arrivals.has, layer):
@@ -96,7 +97,8 @@ class Pull:
                 self._verified[layer.digest] = await self._disk(partial.stamp)
             finally:
                 await self._disk(partial.close)
-            return
+            return True
+        return False
 
     async def _download(self, layer: Layer, partial: Partial) -> None:
         """:raises Refused: what came is not what the manifest promised; nothing of it is kept."""

@@ -310,7 +310,8 @@ class _failures:  # noqa: N801  # used as a function; a generator would hide the
             case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
                 raise Refused(f"{self._what}: {error}") from error
             case aiohttp.ClientSSLError():
-                raise Refused(f"{self._what}: {error} (is it a plain HTTP registry?)") from error
+                hint = 'is it a plain HTTP registry? then use --insecure, or "insecure": true'
+                raise Refused(f"{self._what}: {error} ({hint})") from error
             case aiohttp.SocketTimeoutError():
                 raise Transient(f"{self._what}: nothing came for too long") from error
             case TimeoutError() if not isinstance(error, aiohttp.ClientError):
