@@ -3,10 +3,14 @@
 - :func:`named`: the built-in formats that a model's configuration asks for by name
 - :func:`detected`: the format that the text of a model's own chat template gives away
 - :func:`generic`: the format that tags found in a Go template describe
+
+The machine is in ``scanner``. A format is a row of data (``family``, ``families``, ``formats``);
+what stands between the marks of a call is read by one of ``bodies``.
 """
 
 from __future__ import annotations
 
+from ollama_async.prompts.parsers import detect, formats
 from ollama_async.prompts.parsers.families import FAMILIES
 from ollama_async.prompts.port import Format
 
@@ -17,3 +21,22 @@ NAMES = tuple(FAMILIES)
 def named(name: str) -> Format | None:
     """The built-in format of this name; None: there is none."""
     return FAMILIES.get(name)
+
+
+def detected(template_text: str) -> Format | None:
+    """The format whose marks stand in a chat template (Jinja or Go); None: it marks nothing.
+
+    Its thoughts are told from content whatever the client wants, and whether an answer begins
+    with them is read from the end of the rendered prompt.
+    """
+    return detect.detected(template_text)
+
+
+def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> Format:
+    """The format of a Go template that tells only where thoughts and calls begin.
+
+    ``thinking`` are the tags around thoughts, looked for when the client wants thoughts;
+    ``tool_tag`` is what stands before the JSON of a call (``{`` or ``[``: nothing does), looked for
+    when the client offers tools; only those tools are recognised. None: there is no such thing.
+    """
+    return formats.of_go_template(thinking, tool_tag)

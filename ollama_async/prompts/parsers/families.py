@@ -34,20 +34,15 @@ THINK = Thoughts("<think>", "</think>")
 """Thoughts between the tags that most families use."""
 
 # what qwen writes: JSON, and the XML of its models for code
-_HERMES = Calls(open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls())
-_CODER = Calls(
-    open=("<tool_call>",),
-    close=("</tool_call>",),
-    read=XmlCalls(("<function=", ">", "</function>"), ("<parameter=", ">", "</parameter>")),
-)
+HERMES_CALL = Calls(open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls())
+CODER_XML = XmlCalls(("<function=", ">", "</function>"), ("<parameter=", ">", "</parameter>"))
+CODER_CALL = Calls(open=("<tool_call>",), close=("</tool_call>",), read=CODER_XML)
 _QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
 _ALWAYS = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)
-_QWEN_35 = Family(thoughts=_QWEN_THOUGHTS, calls=(_CODER,), handles_thinking=True)
+_QWEN_35 = Family(thoughts=_QWEN_THOUGHTS, calls=(CODER_CALL,), handles_thinking=True)
 
 _MINISTRAL = Family(
-    thoughts=Thoughts(
-        "[THINK]", "[/THINK]", wanted=Begin.CONTENT, anywhere=True, space=Space.KEEP
-    ),
+    thoughts=Thoughts("[THINK]", "[/THINK]", wanted=Begin.CONTENT, anywhere=True, space=Space.KEEP),
     calls=(
         HeadedCalls(
             open=("[TOOL_CALLS]",),
@@ -57,12 +52,12 @@ _MINISTRAL = Family(
             declared=True,
             runs_on=True,
             limit=HEAD_LIMIT,
+            inner=("[ARGS]",),
         ),
     ),
-    more_tokens=("[ARGS]",),
 )
 
-_DEEPSEEK = Family(
+DEEPSEEK = Family(
     thoughts=replace(THINK, wanted=Begin.THOUGHTS),
     calls=(
         Calls(
@@ -70,6 +65,7 @@ _DEEPSEEK = Family(
             open=("<｜tool▁call▁begin｜>",),
             close=("<｜tool▁call▁end｜>",),
             read=deepseek_call,
+            inner=("<｜tool▁sep｜>",),
         ),
     ),
     space=Space.TRIM,
@@ -80,7 +76,6 @@ _DEEPSEEK = Family(
         "<｜tool▁outputs▁end｜>",
     ),
     handles_thinking=True,
-    more_tokens=("<｜tool▁sep｜>",),
 )
 
 _OLMO = Family(
@@ -95,7 +90,7 @@ _OLMO = Family(
     space=Space.KEEP,
 )
 
-_FUNCTION_GEMMA = Family(
+FUNCTION_GEMMA = Family(
     calls=(
         Calls(
             open=("<start_function_call>",),
@@ -103,12 +98,12 @@ _FUNCTION_GEMMA = Family(
             read=BraceCalls("<escape>", lenient=True),
             whole=BraceCalls("<escape>", lenient=False),
             runs_on=True,
+            inner=("<escape>",),
         ),
     ),
     space=Space.KEEP,
-    more_tokens=("<escape>",),
 )
-_GEMMA = Family(
+GEMMA = Family(
     thoughts=Thoughts(
         "<|channel>",
         "<channel|>",
@@ -126,23 +121,31 @@ _GEMMA = Family(
             read=BraceCalls('<|"|>', lenient=True),
             whole=BraceCalls('<|"|>', lenient=False),
             noise=("<tool_call|>", "<|tool_response>"),
+            inner=('<|"|>',),
         ),
     ),
     space=Space.TRIM,
     handles_thinking=True,
-    more_tokens=('<|"|>',),
 )
 
-_GLM = Family(
+_PAIR_MARKS = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
+GLM = Family(
     thoughts=replace(
         THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True, resumes=False
     ),
-    calls=(Calls(open=("<tool_call>",), close=("</tool_call>",), read=pairs, whole=whole_pairs),),
+    calls=(
+        Calls(
+            open=("<tool_call>",),
+            close=("</tool_call>",),
+            read=pairs,
+            whole=whole_pairs,
+            inner=_PAIR_MARKS,
+        ),
+    ),
     handles_thinking=True,
-    more_tokens=("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
 )
 
-_LFM = Family(
+LFM = Family(
     calls=(
         Calls(
             open=("<|tool_call_start|>",),
@@ -164,53 +167,54 @@ _LFM = Family(
 )
 
 _LAGUNA_THOUGHTS = replace(
-    THINK, wanted=Begin.AGAIN, anywhere=True, hidden=True, until_call=True, trims=True
+    THINK, wanted=Begin.AGAIN, anywhere=True, hidden=True, until_call=True, trims=(Begin.AGAIN,)
 )
 _LAGUNA = Family(
     thoughts=_LAGUNA_THOUGHTS,
     calls=(
-        Calls(open=("<tool_call>",), close=("</tool_call>",), read=laguna_call),
+        Calls(open=("<tool_call>",), close=("</tool_call>",), read=laguna_call, inner=_PAIR_MARKS),
         Calls(open=("<user>",), close=("</user>",), read=laguna_call, declared=True),
         Calls(open=('{"name"',), read=laguna_call, quotes=JSON, kept=True),
     ),
     lead=("</think>",),
     trims=True,
     handles_thinking=True,
-    more_tokens=_GLM.more_tokens,
 )
 
 FAMILIES: dict[str, Format] = {
     "passthrough": Family(space=Space.KEEP),
-    "qwen3": Family(calls=(_HERMES,)),
+    "qwen3": Family(calls=(HERMES_CALL,)),
     "qwen3-thinking": Family(
-        thoughts=replace(_QWEN_THOUGHTS, resumes=False), calls=(_HERMES,), handles_thinking=True
+        thoughts=replace(_QWEN_THOUGHTS, resumes=False), calls=(HERMES_CALL,), handles_thinking=True
     ),
     "qwen3.5": _QWEN_35,
     "ornith": _QWEN_35,
-    "qwen3-coder": Family(calls=(_CODER,)),
-    "qwen3-vl-instruct": Family(calls=(_HERMES,)),
+    "qwen3-coder": Family(calls=(CODER_CALL,)),
+    "qwen3-vl-instruct": Family(calls=(HERMES_CALL,)),
     "qwen3-vl-thinking": Family(
-        thoughts=replace(_ALWAYS, until_call=True), calls=(_HERMES,), handles_thinking=True
+        thoughts=replace(_ALWAYS, until_call=True), calls=(HERMES_CALL,), handles_thinking=True
     ),
     "ministral": _MINISTRAL,
     "harmony": harmony.Harmony(),
-    "cogito": replace(_DEEPSEEK, tools_instead=True),
-    "deepseek3": _DEEPSEEK,
+    "cogito": replace(DEEPSEEK, tools_instead=True),
+    "deepseek3": DEEPSEEK,
     "olmo3": _OLMO,
     "olmo3-think": Family(thoughts=_ALWAYS, space=Space.KEEP, handles_thinking=True),
     "nemotron-3-nano": _QWEN_35,
     "nemotron-3.5-nano": _QWEN_35,
-    "functiongemma": _FUNCTION_GEMMA,
-    "gemma4": _GEMMA,
-    "gemma4-no-thinking": replace(_GEMMA, handles_thinking=False),
-    "glm-4.7": _GLM,
+    "functiongemma": FUNCTION_GEMMA,
+    "gemma4": GEMMA,
+    "gemma4-no-thinking": replace(GEMMA, handles_thinking=False),
+    "glm-4.7": GLM,
     "glm-ocr": replace(
-        _GLM,
+        GLM,
         thoughts=replace(THINK, unwanted=Begin.MAYBE, resumes=False),
         handles_thinking=False,
     ),
-    "lfm2": _LFM,
-    "lfm2-thinking": replace(_LFM, thoughts=replace(THINK, trims=True), handles_thinking=True),
+    "lfm2": LFM,
+    "lfm2-thinking": replace(
+        LFM, thoughts=replace(THINK, trims=(Begin.MAYBE,)), handles_thinking=True
+    ),
     "laguna": _LAGUNA,
     "poolside-v1": replace(_LAGUNA, thoughts=replace(_LAGUNA_THOUGHTS, resumes=False)),
     "cohere": cohere.Cohere(),

@@ -70,7 +70,7 @@ class Begin(enum.Enum):
     THOUGHTS = enum.auto()  # the prompt ended with the opening mark
     AGAIN = enum.auto()  # the same, but some models write it once more
     MAYBE = enum.auto()  # thoughts if the opening mark comes first
-    BY_PROMPT = enum.auto()  # as the prompt ended, whatever the client wants
+    BY_PROMPT = enum.auto()  # AGAIN if the prompt ended with the opening mark, else MAYBE
 
 
 class Thoughts(msgspec.Struct, frozen=True):
@@ -80,8 +80,8 @@ class Thoughts(msgspec.Struct, frozen=True):
     what they want. ``resumes``: an answer that goes on from the client's text is content from the
     start. ``label`` is a line that follows the opening mark. ``anywhere``: thoughts may begin in
     the middle of content. ``hidden``: unwanted thoughts are dropped. ``until_call``: a call ends
-    them too (the first kind of call that the family has). ``trims``: white space at the beginning
-    is markup. ``after_tools``: an answer to a tool's result begins within thoughts.
+    them too (the first kind of call that the family has). ``trims``: with these beginnings, white
+    space before the first visible character is markup. ``after_tools``: an answer to a tool's result begins within thoughts.
     """
 
     open: str
@@ -94,7 +94,7 @@ class Thoughts(msgspec.Struct, frozen=True):
     anywhere: bool = False
     hidden: bool = False
     until_call: bool = False
-    trims: bool = False
+    trims: tuple[Begin, ...] = ()
     after_tools: bool = False
     space: Space = Space.DROP
 
@@ -102,8 +102,12 @@ class Thoughts(msgspec.Struct, frozen=True):
         return self.by_default if asked.think is None else asked.think
 
     def begin(self, asked: Asked) -> Begin:
-        if self.wanted is Begin.BY_PROMPT:
-            return Begin.AGAIN if asked.rendered.endswith(self.open) else Begin.MAYBE
+        begin = self._begin(asked)
+        if begin is not Begin.BY_PROMPT:
+            return begin
+        return Begin.AGAIN if asked.rendered.endswith(self.open) else Begin.MAYBE
+
+    def _begin(self, asked: Asked) -> Begin:
         if self.resumes and asked.begun:
             return Begin.CONTENT
         if not self.are_wanted(asked):
@@ -121,7 +125,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     ``block`` are the marks around all calls. ``kept``: the opening mark is a part of the call.
     ``first``: only at the beginning of the content, or after another one. ``noise`` is dropped
     after a call. ``runs_on``: white space after a call is content. ``limit`` is as in
-    :class:`Collect`.
+    :class:`Collect`. ``inner`` are marks inside of calls.
     """
 
     open: tuple[str, ...]
@@ -137,6 +141,13 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     noise: tuple[str, ...] = ()
     runs_on: bool = False
     limit: int | None = None
+    inner: tuple[str, ...] = ()
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The marks that may be tokens of their own."""
+        around = () if self.kept else (*self.open, *self.close)
+        return (*around, *(self.block or ()), *self.noise, *self.inner)
 
     def marks(self, tools: Tools) -> tuple[str, ...]:
         """What calls begin with, if these are the ``tools``."""
@@ -174,33 +185,37 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
     """Calls whose tool's name stands before ``head_end`` and then the arguments in JSON.
 
     What begins with a bracket instead is read like other calls. ``texts`` are names that
-    introduce text, not a call.
+    introduce text, not a call. ``begun``: a prompt that ends with the opening mark has begun one.
     """
 
     head_end: str
     texts: tuple[str, ...] = ()
+    begun: bool = False
 
     def state(self, tools: Tools, then: str) -> State:
+        return self.after_mark(tools, then, self.open[0])
+
+    def after_mark(self, tools: Tools, then: str, mark: str) -> State:
+        """What comes after the opening ``mark``; "" if the answer does not hold it."""
         whole = msgspec.structs.replace(self, kept=True)
-        bracketed = whole._collect(tools, then, self.read, source=self.open[0])  # noqa: SLF001
+        bracketed = whole._collect(tools, then, self.read, source=mark)  # noqa: SLF001
         head = Collect(
-            partial(self._headed, tools, then),
+            partial(self._headed, tools, then, mark),
             lambda _: None,
             ends=(self.head_end,),
-            source=self.open[0],
+            source=mark,
             limit=HEAD_LIMIT,
         )
         return Look({"[": bracketed, "{": bracketed}, head)
 
-    def _headed(self, tools: Tools, then: str, head: str) -> Outcome | None:
+    def _headed(self, tools: Tools, then: str, mark: str, head: str) -> Outcome | None:
         name = head.strip()
         if name in self.texts:
             return Outcome([], "content")
         if self.declared and name not in tools:
             return None
         read = partial(named_object, name=name)
-        source = self.open[0] + head
-        return Outcome([], self._collect(tools, then, read, source=source))
+        return Outcome([], self._collect(tools, then, read, source=mark + head))
 
 
 class PythonicCalls(Calls, frozen=True, kw_only=True):
@@ -227,7 +242,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     skips: tuple[str, ...] = ()
     tools_instead: bool = False
     handles_thinking: bool = False
-    more_tokens: tuple[str, ...] = ()
 
     @property
     def handles_tools(self) -> bool:
@@ -235,17 +249,16 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        marks = [*self.skips, *self.more_tokens]
+        marks = [*self.skips]
         if self.thoughts:
             marks += [self.thoughts.open, self.thoughts.close]
         for calls in self.calls:
-            if not calls.kept:
-                marks += [*calls.open, *calls.close, *(calls.block or ()), *calls.noise]
+            marks += calls.special_tokens
         return tuple(dict.fromkeys(mark for mark in marks if mark))
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         asked = Asked.by(prompt, rendered)
-        return Scanner(self.states(asked), self._begin(asked))
+        return Scanner(self.states(asked), self._call_begun(asked) or self._begin(asked))
 
     def states(self, asked: Asked) -> dict[str, State]:
         """The table for one answer.
@@ -257,12 +270,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         anywhere: dict[str, State | str] = {}
         for number, calls in enumerate(self.calls if asked.tools else ()):
             marks = dict.fromkeys(calls.marks(asked.tools), f"call {number}")
-            if calls.first:
-                first |= marks
-            elif calls.block:
-                anywhere[calls.block[0]] = f"after {number}"
-            else:
-                anywhere |= marks
+            (first if calls.first else anywhere).update(_ways_in(calls, marks, number))
             table[f"call {number}"] = calls.state(asked.tools, f"after {number}")
             table[f"after {number}"] = _after(calls, marks, f"after {number}")
         table["content"] = Text(
@@ -290,21 +298,32 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         """The states inside thoughts, and those where they may begin."""
         ends: dict[str, State | str] = {thoughts.close: "answer"}
         if thoughts.until_call and asked.tools:
-            ends |= dict.fromkeys(self.calls[0].marks(asked.tools), "call 0")
+            marks = dict.fromkeys(self.calls[0].marks(asked.tools), "call 0")
+            ends |= _ways_in(self.calls[0], marks, 0)
         is_shown = self.handles_thinking and thoughts.are_wanted(asked)
         kind = Kind.HIDDEN if thoughts.hidden and not is_shown else Kind.THINKING
         table["thinking"] = Text(kind, ends, thoughts.space)
         table["thought"] = Look(
             {thoughts.label: "thinking"} if thoughts.label else {},
             "thinking",
-            exact=bool(thoughts.label) or thoughts.space is Space.KEEP,
+            exact=bool(thoughts.label),
         )
         opening: dict[str, State | str] = {thoughts.open: "thought"}
-        table["again"] = Look(opening, "thinking", keep=not thoughts.trims)
-        table["maybe"] = Look({**first, **opening}, "content", keep=not thoughts.trims)
+        table["again"] = Look(opening, "thinking", keep=Begin.AGAIN not in thoughts.trims)
+        table["maybe"] = Look(
+            {**first, **opening}, "content", keep=Begin.MAYBE not in thoughts.trims
+        )
+
+    def _call_begun(self, asked: Asked) -> State | None:
+        """The state of an answer to a prompt that ends with the beginning of a call."""
+        calls = self.calls[0] if self.calls else None
+        if not isinstance(calls, HeadedCalls) or not calls.begun:
+            return None
+        begun = asked.rendered.endswith(calls.open[0])
+        return calls.after_mark(asked.tools, "content", "") if begun else None
 
     def _begin(self, asked: Asked) -> str:
-        """The state that an answer begins in."""
+        """The state that any other answer begins in."""
         if self.thoughts is None or (self.tools_instead and asked.tools):
             return "first"
         return {
@@ -313,6 +332,11 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
             Begin.AGAIN: "again",
             Begin.MAYBE: "maybe",
         }[self.thoughts.begin(asked)]
+
+
+def _ways_in(calls: Calls, marks: dict[str, str], number: int) -> dict[str, str]:
+    """The marks that are looked for in text: those of calls, or the one around them all."""
+    return {calls.block[0]: f"after {number}"} if calls.block else marks
 
 
 def _after(calls: Calls, marks: dict[str, str], name: str) -> State:

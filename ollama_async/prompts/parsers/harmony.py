@@ -82,9 +82,9 @@ def _states(tools: Tools) -> dict[str, State]:
 def _opened(tools: Tools, names: dict[str, str], text: str) -> Outcome | None:
     """The state that a message is read in, by its header."""
     found = header(text)
-    if found is None:
+    if found is None or (found.recipient and not tools):
         return None
-    if found.recipient and tools:
+    if found.recipient:
         name = found.recipient.removeprefix("functions.")
         read = partial(named_object, name=names.get(name, name))
         return Outcome([], _call(tools, read, source=text))

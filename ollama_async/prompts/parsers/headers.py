@@ -7,8 +7,9 @@ import re
 import msgspec
 
 _HEADER = re.compile(
-    r"\s*(?:<\|start\|>)?\s*(?:assistant|user|system|tool|developer)?\s*"
-    r"(?:(?:<\|\w+\|>|to=)\s*[^\s<]*\s*|\b(?:json|code)\b\s*)*"
+    r"\s*(?:<\|start\|>)?\s*(?:assistant|user|system|tool|developer)?"
+    r"(?:\s*<\|channel\|>\s*(?:analysis|commentary|final)|\s*to=[^\s<]+"
+    r"|\s*(?:<\|constrain\|>)?\s*(?:json|code))*\s*"
 )
 _CHANNEL = re.compile(r"<\|channel\|>\s*([^\s<]*)")
 _RECIPIENT = re.compile(r"to=\s*([^\s<]+)")

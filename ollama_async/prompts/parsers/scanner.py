@@ -257,12 +257,12 @@ class _CollectReader:
             self._advance(move.mark, 0, len(move.mark))
 
     def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
-        end = self._marks.search(text, at)
+        allowed = self._allowed(at)
+        end = self._marks.search(text, at, None if self._state.quotes else allowed)
         stop = end.start() if end else self._marks.certain(text, at)
-        too_far = self._too_far(text, at, stop)
-        if too_far is not None:
-            self._store(text[at:too_far])
-            return too_far, self._fail("")
+        if allowed is not None and allowed <= self._reach(text, at, stop, allowed):
+            self._store(text[at:allowed])
+            return allowed, self._fail("")
         closed = self._advance(text, at, stop)
         if closed is not None:
             return closed, self._settled(self._state.settle, "")
@@ -272,13 +272,17 @@ class _CollectReader:
             return len(text), self._settled(self._state.cut, text[stop:])
         return stop, None
 
-    def _too_far(self, text: str, at: int, stop: int) -> int | None:
-        """Where the span becomes too long to be one, if that is before ``stop``."""
+    def _allowed(self, at: int) -> int | None:
+        """The place where the span is too long to be one; None: it is not."""
         if self._state.limit is None or self._brackets.opened:
             return None
-        place = at + self._state.limit + 1 - self._size
-        reach = self._brackets.first(text, at, stop) if self._state.quotes else stop
-        return place if place <= reach else None
+        return at + self._state.limit + 1 - self._size
+
+    def _reach(self, text: str, at: int, stop: int, allowed: int) -> int:
+        """How far the span goes without what shows that it is one."""
+        if not self._state.quotes:
+            return stop
+        return self._brackets.first(text, at, min(stop, allowed))
 
     def _advance(self, text: str, at: int, stop: int) -> int | None:
         """Store the span up to ``stop``; the place where its value closes, if that ends it."""
@@ -385,21 +389,24 @@ class _Marks:
     def __init__(self, marks: tuple[str, ...]) -> None:
         self._pattern = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
         self._starts = {mark[:size] for mark in marks for size in range(1, len(mark))}
-        self._longest = max(map(len, self._starts), default=0)
+        self._size = max(map(len, marks), default=0)
 
-    def search(self, text: str, at: int) -> re.Match[str] | None:
-        return self._pattern.search(text, at)
+    def search(self, text: str, at: int, before: int | None = None) -> re.Match[str] | None:
+        """The first mark, if it begins ``before`` a place."""
+        if not self._size:
+            return None
+        return self._pattern.search(text, at, len(text) if before is None else before + self._size)
 
     def match(self, text: str, at: int) -> re.Match[str] | None:
         return self._pattern.match(text, at)
 
     def may_begin(self, text: str, at: int) -> bool:
         """Whether the rest of the text is the beginning of a mark."""
-        return len(text) - at <= self._longest and text[at:] in self._starts
+        return len(text) - at < self._size and text[at:] in self._starts
 
     def certain(self, text: str, at: int) -> int:
         """Where that end of ``text`` begins that may become a mark."""
-        for place in range(max(at, len(text) - self._longest), len(text)):
+        for place in range(max(at, len(text) - self._size + 1), len(text)):
             if text[place:] in self._starts:
                 return place
         return len(text)

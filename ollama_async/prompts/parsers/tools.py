@@ -110,6 +110,12 @@ def arguments(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def object_of(text: str) -> dict[str, Any] | None:
+    """Arguments as JSON text; without any text there are none."""
+    found = decoded(text) if text.strip() else {}
+    return found if isinstance(found, dict) else None
+
+
 def _types(schema: dict[str, Any]) -> set[str]:
     alternatives = schema.get("anyOf") or schema.get("oneOf")
     if isinstance(alternatives, list):

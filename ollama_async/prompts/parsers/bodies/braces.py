@@ -18,7 +18,7 @@ class BraceCalls:
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
         del tools
-        _, called, rest = text.partition("call:")
+        before, called, rest = text.partition("call:")
         if not called:
             return None
         values = Values(rest.rstrip(), self._quotes, keyed=True, lenient=self._lenient)
@@ -27,4 +27,6 @@ class BraceCalls:
             given = values.members("}", ":")
         except Unreadable:
             return None
-        return [call_of(name, given)] if name and not values.text[values.at :].strip() else None
+        if not name or values.text[values.at :].strip():
+            return None
+        return [*([before] if before.strip() else []), call_of(name, given)]

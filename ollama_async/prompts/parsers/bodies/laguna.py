@@ -8,7 +8,12 @@ from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object
 from ollama_async.prompts.parsers.bodies.pairs import pairs
 from ollama_async.prompts.parsers.tools import Tools, call_of
 
-_ALIASES = {"read_file": "read", "write_file": "write", "edit_file": "edit", "web_fetch": "webfetch"}
+_ALIASES = {
+    "read_file": "read",
+    "write_file": "write",
+    "edit_file": "edit",
+    "web_fetch": "webfetch",
+}
 _JSON = JsonCalls(values=("arguments",))
 
 

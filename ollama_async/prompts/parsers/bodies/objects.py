@@ -7,7 +7,7 @@ from typing import Any
 
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
+from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded, object_of
 
 _STRUCTURE = re.compile(r'[{}"]')
 _STRING_END = re.compile(r'[\\"]')
@@ -73,7 +73,7 @@ class JsonCalls:
 def named_object(text: str, tools: Tools, name: str) -> Pieces | None:
     """The arguments alone, of a call whose name stood before them."""
     del tools
-    given = arguments(decoded(text) if text.strip() else {})
+    given = object_of(text)
     return None if given is None or not name else [call_of(name, given)]
 
 

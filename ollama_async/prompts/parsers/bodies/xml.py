@@ -12,9 +12,9 @@ from ollama_async.prompts.parsers.tools import Tools, call_of
 class XmlCalls:
     """One element for each call, one for each argument in it; the tags' ends are given as text.
 
-    ``<function=add><parameter=a>1</parameter></function>`` is ``("<function=", ">",
-    "</function>", "<parameter=", ">", "</parameter>")``. ``lines``: one line break at each end of
-    a value is markup.
+    ``<function=add>…</function>`` is ``("<function=", ">", "</function>")``; between the name's
+    end and its ``>`` there may be other attributes. ``lines``: one line break at each end of a
+    value is markup.
     """
 
     def __init__(
@@ -53,10 +53,8 @@ def one_line_less(text: str) -> str:
 
 
 def _element(start: str, mid: str, end: str) -> re.Pattern[str]:
-    name = f"(?P<name>[^{re.escape(mid[0])}]*)"
-    return re.compile(
-        f"\\s*{re.escape(start)}{name}{re.escape(mid)}(?P<value>(?s:.*?)){re.escape(end)}"
-    )
+    name = f"(?P<name>[^{re.escape(mid[0])}]*){re.escape(mid[:-1])}[^>]*>"
+    return re.compile(f"\\s*{re.escape(start)}{name}(?P<value>(?s:.*?)){re.escape(end)}")
 
 
 def _elements(element: re.Pattern[str], text: str) -> list[tuple[str, str]] | None:

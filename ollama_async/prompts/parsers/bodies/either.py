@@ -1,0 +1,34 @@
+"""Calls that one family writes now like this, now like that."""
+
+from __future__ import annotations
+
+from ollama_async.prompts.parsers.bodies import Pieces, Read
+from ollama_async.prompts.parsers.tools import Tools
+
+
+class Either:
+    """The first of some readers that understands a text."""
+
+    def __init__(self, *readers: Read) -> None:
+        self._readers = readers
+
+    def __call__(self, text: str, tools: Tools) -> Pieces | None:
+        for read in self._readers:
+            pieces = read(text, tools)
+            if pieces:
+                return pieces
+        return None
+
+
+class Between:
+    """A reader of a text that has lost ``before`` and ``after`` to the marks around it, or has
+    them too much.
+    """
+
+    def __init__(self, read: Read, *, less: str = "", after: str = "") -> None:
+        self._read = read
+        self._less = less
+        self._after = after
+
+    def __call__(self, text: str, tools: Tools) -> Pieces | None:
+        return self._read(text.removeprefix(self._less) + self._after, tools)

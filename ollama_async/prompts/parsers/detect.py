@@ -1,0 +1,77 @@
+"""Which format a chat template means, by the marks that stand in its text."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from ollama_async.prompts.parsers import formats
+from ollama_async.prompts.parsers.cohere import Cohere
+from ollama_async.prompts.parsers.family import Family
+from ollama_async.prompts.parsers.glimmer import Glimmer
+from ollama_async.prompts.parsers.harmony import Harmony
+from ollama_async.prompts.port import Format
+
+_WHOLE: tuple[tuple[tuple[str, ...], Format], ...] = (
+    (("<|channel|>", "<|message|>"), Harmony()),
+    (("<atem:function_calls>",), Glimmer()),
+    (("<|START_ACTION|>",), Cohere(by_prompt=True)),
+    (("<|START_RESPONSE|>",), Cohere(by_prompt=True)),
+    (("<|channel>", "<channel|>"), formats.GEMMA_4),
+    (("<|tool_call>", "<tool_call|>"), formats.GEMMA_4),
+)
+"""Formats whose thoughts and calls belong together; all the marks of a row must be there, and the
+first row counts.
+"""
+
+_TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
+    (("<start_function_call>",), formats.GEMMA_FUNCTIONS),
+    (("<seed:tool_call>",), formats.SEED),
+    (("<minimax:tool_call>",), formats.MINIMAX),
+    (("｜DSML｜",), formats.DSML),
+    (("<｜tool▁calls▁begin｜>",), formats.FENCED),
+    (("<|tool_calls_section_begin|>",), formats.KIMI),
+    (("<arg_key>",), formats.PAIRS),
+    (("<function=", "<parameter="), formats.CODER),
+    (("<function=",), formats.FUNCTIONARY_31),
+    (("<|recipient|>", "<|content|>"), formats.FUNCTIONARY_2),
+    ((">>>all",), formats.FUNCTIONARY_32),
+    (("[TOOL_CALLS]",), formats.MISTRAL),
+    (("<TOOLCALL>",), formats.NEMOTRON),
+    (("<|tool_call_start|>",), formats.LFM_LISTS),
+    (("<|tool_list_start|>",), formats.LFM_LISTS),
+    (("<|tool_call|>",), formats.PIPED),
+    (("<tool_calls>",), formats.LISTED),
+    (("<tool_call>",), formats.HERMES),
+    (("functools[",), formats.FUNCTOOLS),
+    (("Action:", "```json"), formats.COMMAND),
+    (("tool_code",), formats.TOOL_CODE),
+    (("<|python_tag|>",), formats.LLAMA),
+    (("ipython",), formats.LLAMA),
+    (('{"name":', '"parameters":'), formats.LLAMA),
+)
+_THOUGHTS: tuple[tuple[str, str], ...] = (
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+)
+
+
+def detected(template_text: str) -> Format | None:
+    """See :func:`ollama_async.prompts.parsers.detected`."""
+    for marks, format_ in _WHOLE:
+        if all(mark in template_text for mark in marks):
+            return format_
+    tools = next(
+        (family for marks, family in _TOOLS if all(mark in template_text for mark in marks)), None
+    )
+    # some templates only cut thoughts off, at the closing mark
+    tags = next((tags for tags in _THOUGHTS if tags[1] in template_text), None)
+    if tags is None:
+        return tools
+    thoughts = formats.thoughts(*tags)
+    return replace(
+        tools or Family(),
+        thoughts=thoughts if tools else replace(thoughts, until_call=False),
+        handles_thinking=True,
+    )

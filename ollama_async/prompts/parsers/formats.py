@@ -1,0 +1,269 @@
+"""The formats of models that bring a chat template instead of naming a built-in format.
+
+The rows are those of :mod:`.family`; :mod:`.detect` says which marks in a template mean which.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from ollama_async.prompts.parsers.bodies.either import Between, Either
+from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
+from ollama_async.prompts.parsers.bodies.loose import loose_call
+from ollama_async.prompts.parsers.bodies.objects import JsonCalls
+from ollama_async.prompts.parsers.bodies.python import PythonCalls
+from ollama_async.prompts.parsers.bodies.xml import XmlCalls
+from ollama_async.prompts.parsers.families import (
+    CODER_CALL,
+    CODER_XML,
+    DEEPSEEK,
+    FUNCTION_GEMMA,
+    GEMMA,
+    GLM,
+    HERMES_CALL,
+    LFM,
+)
+from ollama_async.prompts.parsers.family import (
+    HEAD_LIMIT,
+    JSON,
+    PYTHON,
+    Begin,
+    Calls,
+    Family,
+    HeadedCalls,
+    PythonicCalls,
+    Thoughts,
+)
+from ollama_async.prompts.parsers.scanner import Space
+
+_JSON = JsonCalls()
+_ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "arguments"))
+_PYTHON = PythonCalls()
+_INVOKE = XmlCalls(
+    ('<invoke name="', '">', "</invoke>"), ('<parameter name="', '">', "</parameter>")
+)
+_DSML = XmlCalls(
+    ('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
+    ('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
+)
+
+
+def _listed(open_mark: str, close_mark: str) -> Family:
+    """Calls in JSON between two marks, in a list or not."""
+    calls = Calls(
+        open=(open_mark,), close=(close_mark,), read=_JSON, item=_JSON.member, quotes=JSON
+    )
+    return Family(calls=(calls,))
+
+
+def _headed(calls: HeadedCalls, *skips: str) -> Family:
+    return Family(calls=(calls,), skips=skips)
+
+
+HERMES = Family(calls=(HERMES_CALL,))
+LISTED = _listed("<tool_calls>", "</tool_calls>")
+NEMOTRON = _listed("<TOOLCALL>", "</TOOLCALL>")
+CODER = Family(
+    calls=(
+        CODER_CALL,
+        # without the mark around it, which these models forget now and then
+        Calls(
+            open=("<function=",),
+            close=("</function>",),
+            read=Between(CODER_XML, after="</function>"),
+            kept=True,
+            declared=True,
+            noise=("</tool_call>",),
+        ),
+    )
+)
+SEED = Family(
+    calls=(replace(CODER_CALL, open=("<seed:tool_call>",), close=("</seed:tool_call>",)),)
+)
+MINIMAX = Family(
+    calls=(Calls(open=("<minimax:tool_call>",), close=("</minimax:tool_call>",), read=_INVOKE),)
+)
+DSML = Family(
+    calls=(
+        Calls(
+            open=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
+            close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
+            read=_DSML,
+        ),
+    )
+)
+PAIRS = replace(GLM, thoughts=None)
+FENCED = replace(DEEPSEEK, thoughts=None)
+LFM_LISTS = replace(
+    LFM, calls=(replace(LFM.calls[0], read=Either(_PYTHON, _JSON), item=None), LFM.calls[1])
+)
+MISTRAL = Family(
+    calls=(
+        HeadedCalls(
+            open=("[TOOL_CALLS]",),
+            head_end="[ARGS]",
+            read=_JSON,
+            item=_JSON.member,
+            quotes=JSON,
+            limit=HEAD_LIMIT,
+            inner=("[ARGS]",),
+        ),
+    )
+)
+COMMAND = Family(
+    calls=(
+        Calls(
+            open=("Action: ```json", "Action:```json", "Action:\n```json"),
+            close=("```",),
+            read=_ACTIONS,
+            declared=True,
+            kept=False,
+        ),
+    )
+)
+KIMI = Family(
+    calls=(
+        Calls(
+            block=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+            open=("<|tool_call_begin|>",),
+            close=("<|tool_call_end|>",),
+            read=kimi_call,
+            inner=(SEPARATOR,),
+        ),
+    )
+)
+# Granite, and Phi-4-mini with a mark at the end
+PIPED = Family(
+    calls=(
+        Calls(
+            open=("<|tool_call|>",),
+            read=_JSON,
+            item=_JSON.member,
+            quotes=JSON,
+            noise=("<|/tool_call|>",),
+            limit=HEAD_LIMIT,
+        ),
+    )
+)
+FUNCTOOLS = Family(
+    calls=(
+        Calls(
+            open=("functools[",),
+            read=Between(_JSON, less="functools"),
+            quotes=JSON,
+            kept=True,
+            declared=True,
+        ),
+    )
+)
+FUNCTIONARY_2 = _headed(
+    HeadedCalls(
+        open=("<|recipient|>",),
+        head_end="<|content|>",
+        read=_JSON,
+        quotes=JSON,
+        declared=True,
+        texts=("all", ""),
+        begun=True,
+        limit=HEAD_LIMIT,
+        inner=("<|content|>",),
+    ),
+    "<|from|>assistant",
+    "<|stop|>",
+)
+FUNCTIONARY_31 = _headed(
+    HeadedCalls(
+        open=("<function=",), head_end=">", close=("</function>",), read=_JSON, declared=True
+    )
+)
+FUNCTIONARY_32 = _headed(
+    HeadedCalls(
+        open=(">>>",),
+        head_end="\n",
+        read=_JSON,
+        quotes=JSON,
+        declared=True,
+        texts=("all",),
+        begun=True,
+        limit=HEAD_LIMIT,
+    )
+)
+LLAMA = Family(
+    calls=(
+        Calls(
+            open=("<|python_tag|>",),
+            read=Either(_JSON, _PYTHON),
+            quotes=PYTHON,
+            declared=True,
+            noise=(";",),
+            limit=HEAD_LIMIT,
+        ),
+        Calls(
+            open=("{",),
+            read=_JSON,
+            quotes=JSON,
+            declared=True,
+            kept=True,
+            first=True,
+            noise=(";",),
+        ),
+        PythonicCalls(
+            open=("[",), read=_PYTHON, quotes=PYTHON, declared=True, kept=True, first=True
+        ),
+    )
+)
+GEMMA_4 = GEMMA
+GEMMA_FUNCTIONS = FUNCTION_GEMMA
+TOOL_CODE = Family(
+    calls=(Calls(open=("```tool_code\n",), close=("```",), read=_PYTHON, declared=True),)
+)
+
+
+def thoughts(open_mark: str, close_mark: str) -> Thoughts:
+    """Thoughts of a model whose template decides whether the prompt begins them."""
+    return Thoughts(
+        open_mark,
+        close_mark,
+        wanted=Begin.BY_PROMPT,
+        unwanted=Begin.BY_PROMPT,
+        resumes=False,
+        until_call=True,
+        trims=(Begin.AGAIN,),
+    )
+
+
+def of_go_template(tags: tuple[str, str] | None, tool_tag: str | None) -> Family:
+    """See :func:`ollama_async.prompts.parsers.generic`."""
+    found = tags and Thoughts(
+        *tags,
+        wanted=Begin.BY_PROMPT,
+        resumes=False,
+        trims=(Begin.AGAIN,),
+        space=Space.KEEP,
+    )
+    return Family(
+        thoughts=found or None,
+        calls=(_loose(tool_tag),) if tool_tag else (),
+        space=Space.KEEP,
+        handles_thinking=tags is not None,
+    )
+
+
+def _loose(tag: str) -> Calls:
+    """``{`` and ``[`` are the beginning of the JSON itself; visible text before them means that
+    there is no call.
+    """
+    if tag in {"{", "["}:
+        return Calls(
+            open=(tag,), read=loose_call, quotes=JSON, kept=True, first=True, declared=True
+        )
+    slashed = {"<": f"</{tag[1:]}", "[": f"[/{tag[1:]}"}.get(tag[0], "")
+    piped = f"<|/{tag[2:]}" if tag.startswith("<|") else ""
+    return Calls(
+        open=(tag,),
+        read=loose_call,
+        quotes=JSON,
+        noise=tuple(mark for mark in (slashed, piped) if mark),
+        declared=True,
+        limit=HEAD_LIMIT,
+    )
