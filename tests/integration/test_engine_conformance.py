@@ -5,15 +5,19 @@ answer any text greedily with at least 20 tokens. So it is not the one in the pa
 its answers, and is unsure of what to say to text that it was not taught.
 """
 
+import json
 from collections import defaultdict
 
+import numpy as np
 import pytest
 
-from ollama_async.conversation import Sampling
+from ollama_async.conversation import Inference, Prompt, Sampling
 from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.engines.port import EngineError, Row
+from ollama_async.workers.child.grammar import Grammars
 from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.messages import Cancel, Done, Pieces
@@ -23,6 +27,7 @@ SLOTS = 4
 NUM_CTX = 256
 BATCH = 128
 GREEDY = Sampling(temperature=0)
+PENALIZING = Sampling(temperature=1.5, repeat_penalty=1.3, seed=3)
 TEXT = "the people and the water of that long first day"
 
 
@@ -74,6 +79,26 @@ def tokens_of(engine, text):
     return list(engine.tokenize(text, add_special=True, parse_special=True))
 
 
+def constrain(engine, schema):
+    inference = Inference(Prompt(), GREEDY, format=schema)
+    return Grammars(engine).constrain(inference, "", Marks(), {})
+
+
+class Nothing:
+    """A constraint that no token satisfies."""
+
+    is_over, failure = False, ""
+
+    def allows(self, _token):
+        return False
+
+    def allowed(self):
+        return np.empty(0, np.intp)
+
+    def accept(self, _token):
+        self.is_over, self.failure = True, "nothing is allowed"
+
+
 def say(engine, slot, prompt, count=8, *, begin=0, cut=None):
     """``count`` tokens after ``prompt``, of which ``begin`` are in the slot, in two chunks."""
     engine.begin(slot, GREEDY, prompt)
@@ -109,6 +134,48 @@ def test_an_answer_holds_tokens_with_text(engine):
 
     assert not any(map(engine.is_end, said))
     assert b"".join(map(engine.piece, said))
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.5, seed=3), PENALIZING])
+def test_an_answer_holds_to_its_constraint(engine, sampling):
+    prompt = tokens_of(engine, TEXT)
+    schema = {"type": "array", "items": {"enum": ["the", 12]}, "minItems": 1, "maxItems": 3}
+    constraint = constrain(engine, schema)
+    engine.begin(0, sampling, prompt, constraint)
+
+    said = list(engine.step([Row(0, prompt, 0, samples=True)]))
+    while not constraint.is_over:
+        said += engine.step([Row(0, said[-1:], len(prompt) + len(said) - 1, samples=True)])
+
+    assert not constraint.failure
+    items = json.loads(b"".join(map(engine.piece, said)))
+    assert 1 <= len(items) <= 3
+    assert all(item in ("the", 12) for item in items)
+
+
+def test_a_constraint_is_the_matter_of_one_slot_only(engine):
+    prompt = tokens_of(engine, TEXT)
+    free = say(engine, 1, prompt, 4)
+    engine.trim(1, 0)
+    constraint = constrain(engine, {"const": "the"})
+    engine.begin(0, GREEDY, prompt, constraint)
+    engine.begin(1, GREEDY, prompt)
+    rows = [Row(slot, prompt, 0, samples=True) for slot in (0, 1)]
+    said = [engine.step(rows)]
+    for at in range(3):
+        rows = [Row(slot, [said[-1][slot]], len(prompt) + at, samples=True) for slot in (0, 1)]
+        said.append(engine.step(rows if not constraint.is_over else rows[1:]))
+
+    assert [tokens[-1] for tokens in said] == free
+
+
+def test_an_answer_that_no_token_can_continue_says_so(engine):
+    prompt = tokens_of(engine, TEXT)
+    constraint = Nothing()
+    engine.begin(0, GREEDY, prompt, constraint)
+
+    assert len(engine.step([Row(0, prompt, 0, samples=True)])) == 1
+    assert constraint.failure
 
 
 def test_an_answer_depends_neither_on_the_slot_nor_on_how_the_prompt_is_cut(engine):

@@ -112,4 +112,6 @@ def _say(error: str) -> str:
         reason = 'the keyword "oneOf" cannot be enforced unless its schemas exclude one another'
     elif reason.startswith("Resource"):
         reason = 'the keyword "$ref" cannot refer to another document'
+    elif reason.startswith("Pointer"):
+        reason = f'"$ref": {reason}'
     return reason[:_ERROR_CHARACTERS]

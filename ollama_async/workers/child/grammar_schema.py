@@ -50,6 +50,7 @@ _OPTIONS = {
     # \u could write a property's name a second time, and half characters
     "json_allowed_escapes": 'nrbtf\\"',
 }
+_CODED = frozenset(map(chr, range(32))) - set("\n\r\b\t\f")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
 _SINGLE = (
@@ -163,6 +164,17 @@ def _check(schema: Schema) -> None:
     properties = schema.get("properties")
     if isinstance(properties, dict) and len(properties) > PROPERTIES_LIMIT:
         raise BadRequest(f'format: more than {PROPERTIES_LIMIT} "properties"')
+    for keyword in ("const", "enum", "required", "properties"):
+        if _needs_code(schema.get(keyword)):
+            raise BadRequest(f'format: a control character in "{keyword}" cannot be written')
+
+
+def _needs_code(value: object) -> bool:
+    """Whether a string in ``value`` has a character that JSON can only write by its number."""
+    if isinstance(value, str):
+        return not _CODED.isdisjoint(value)
+    names = list(value) if isinstance(value, dict) else []
+    return any(map(_needs_code, [*names, *_children(value)]))
 
 
 def _check_multiples(root: Schema) -> None:

@@ -48,6 +48,14 @@ def write(inference: Inference, rendered: str, marks: Marks, special: Special) -
     return _HEAD + _lead(rendered, marks, special) + body + _RULES
 
 
+def schema_grammar(form: object) -> str:
+    """The grammar of an answer that is JSON of the ``form`` and nothing else.
+
+    :raises BadRequest: as :func:`json_rule`.
+    """
+    return f"{_HEAD}start: {json_rule(form)}\n"
+
+
 def json_rule(form: object) -> str:
     """What matches JSON of the ``form``: ``"json"`` (an object) or a JSON Schema.
 

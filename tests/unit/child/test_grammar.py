@@ -1,0 +1,461 @@
+"""Grammars hold an answer to what was asked for: JSON, a schema, a tool call; with thoughts."""
+
+import json
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from ollama_async.conversation import Inference, Prompt, Sampling
+from ollama_async.errors import BadRequest
+from ollama_async.prompts.port import Marks
+from ollama_async.workers.child.engines.port import EngineFacts
+from ollama_async.workers.child.grammar import Grammars
+
+END, OPEN, CLOSE, BRACES, STRADDLING = range(256, 261)
+SPECIAL = {OPEN: b"<|open|>", CLOSE: b"<|close|>"}
+THINK = Marks(thoughts=("<think>", "</think>"))
+
+
+class Vocabulary:
+    """A token for each byte, and a few that are longer or no text at all."""
+
+    facts = EngineFacts(
+        slots=1,
+        num_ctx=1,
+        vocab_size=261,
+        weights_bytes=0,
+        cache_bytes=0,
+        compute_bytes=0,
+        device_bytes=0,
+        chat_template="",
+        bos="",
+        eos="",
+        adds_bos=False,
+        can_shift=False,
+        can_trim=False,
+    )
+
+    def piece(self, token):
+        longer = {BRACES: b"{}", STRADDLING: b"</think>{"}
+        return bytes([token]) if token < 256 else longer.get(token, b"")
+
+    def is_end(self, token):
+        return token == END
+
+
+GRAMMARS = Grammars(Vocabulary())
+
+
+def constrain(form=None, *, rendered="", marks=None, special=None, **prompt):
+    inference = Inference(Prompt(**prompt), Sampling(), format=form)
+    return GRAMMARS.constrain(inference, rendered, marks or Marks(), special or {})
+
+
+def keeps(constraint, answer):
+    """Whether the whole answer is allowed, and may end there."""
+    for token in answer.encode() if isinstance(answer, str) else answer:
+        if not constraint.allows(token):
+            assert token not in constraint.allowed()
+            return False
+        assert token in constraint.allowed()
+        constraint.accept(token)
+        assert not constraint.failure
+    return constraint.is_over or constraint.allows(END)
+
+
+def walk(constraint, seed, patience=60):
+    """Any answer; from ``patience`` tokens on one that comes to its end."""
+    chance, said = random.Random(seed), b""
+    for step in range(5000):
+        allowed = constraint.allowed().tolist()
+        closing = [token for token in (END, *b'"}]') if token in allowed]
+        token = closing[0] if closing and step >= patience else chance.choice(allowed)
+        if token == END:
+            return said
+        said += Vocabulary.piece(None, token)
+        constraint.accept(token)
+        assert not constraint.failure
+        if constraint.is_over:
+            return said
+    raise AssertionError(said)
+
+
+def test_without_a_format_nothing_is_constrained():
+    assert constrain() is None
+    assert constrain(tool_choice="none", marks=THINK) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("{}", True),
+        ('{"a": [1, -2.5e3, "\\n", null, true]}', True),
+        ('{\n\n    "a": {\n        "b": 1\n    }\n}', True),
+        ("[]", False),
+        (" {}", False),
+        ('{"a":  1}', False),
+        ('{"a": 1', False),
+        ('{"a": "\\u0041"}', False),
+        ('{"a": "\n"}', False),
+        ("{" + "\n" * 3 + "}", False),
+        ("Sure: {}", False),
+    ],
+)
+def test_json_is_an_object_in_a_usual_layout(answer, kept):
+    assert keeps(constrain("json"), answer) is kept
+
+
+def test_a_complete_answer_is_over():
+    constraint = constrain("json")
+
+    constraint.accept(ord("{"))
+    assert not constraint.is_over
+    assert not constraint.allows(END)
+    constraint.accept(ord("}"))
+    assert constraint.is_over
+    assert not constraint.failure
+
+
+def test_an_answer_that_could_go_on_may_end():
+    constraint = constrain({"type": "integer"})
+
+    constraint.accept(ord("1"))
+    assert not constraint.is_over
+    assert END in constraint.allowed()
+    assert constraint.allows(ord("2"))
+
+
+def test_a_token_that_is_not_allowed_is_a_failure():
+    constraint = constrain("json")
+
+    constraint.accept(ord("x"))
+    assert constraint.is_over
+    assert constraint.failure
+
+
+def test_tokens_of_several_characters_and_control_tokens():
+    assert keeps(constrain("json"), [BRACES])
+    constraint = constrain({"type": "string"})
+    constraint.accept(ord('"'))
+    assert not {END, OPEN, CLOSE} & set(constraint.allowed().tolist())
+
+
+@pytest.mark.parametrize(
+    ("rendered", "answer", "kept"),
+    [
+        ("", "<think>Well, {}!</think>\n\n{}", True),
+        ("", "{}", True),
+        ("", "\n{}", True),
+        ("", "Well", False),
+        ("", "<think>Well</think>Well", False),
+        ("<think>\n", "Well, </thin </think>{}", True),
+        ("<think>\n", "{}", False),
+        ("<think>\n", [*b"Well", STRADDLING, ord("}")], True),
+        ("<think>\n", [*b"Well", STRADDLING, ord("!")], False),
+    ],
+)
+def test_thoughts_come_first(rendered, answer, kept):
+    assert keeps(constrain("json", marks=THINK, rendered=rendered), answer) is kept
+
+
+def test_thoughts_that_the_format_says_have_begun():
+    marks = Marks(thoughts=("<think>", "</think>"), begins_thinking=True)
+
+    assert keeps(constrain("json", marks=marks), "Well</think>{}")
+
+
+def test_marks_may_be_control_tokens():
+    marks = Marks(thoughts=("<|open|>thoughts", "<|close|><|open|>answer"))
+    thoughts = [OPEN, *b"thoughts", *b"Well", CLOSE, OPEN, *b"answer"]
+
+    assert keeps(constrain("json", marks=marks, special=SPECIAL), [*thoughts, *b"{}"])
+    assert not keeps(constrain("json", marks=marks, special=SPECIAL), [*thoughts[:-1], *b"{}"])
+
+
+def test_what_lists_its_properties_has_no_others():
+    person = {"properties": {"name": {"type": "string"}}}
+
+    assert keeps(constrain(person), '{"name": "x"}')
+    assert keeps(constrain(person), "{}")
+    assert not keeps(constrain(person), '{"age": 1}')
+    assert not keeps(constrain(person), "1")
+    assert keeps(constrain({**person, "additionalProperties": True}), '{"age": 1}')
+
+
+def test_a_schema_that_is_referred_to_lists_its_properties():
+    schema = {
+        "$defs": {"leaf": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+        "type": "object",
+        "properties": {"it": {"$ref": "#/$defs/leaf"}},
+    }
+
+    assert keeps(constrain(schema), '{"it": {"a": 1}}')
+    assert not keeps(constrain(schema), '{"it": {"b": 1}}')
+
+
+def test_schemas_that_hold_together_stay_open():
+    parts = [{"properties": {name: {"type": "integer"}}, "required": [name]} for name in "ab"]
+
+    assert keeps(constrain({"type": "object", "allOf": parts}), '{"a": 1, "b": 2}')
+
+
+def test_a_client_cannot_change_how_schemas_are_enforced():
+    schema = {"type": "object", "x-guidance": {"lenient": True, "whitespace_pattern": " *"}}
+
+    assert not keeps(constrain(schema), "{  }")
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"not": {}}, '"not"'),
+        ({"type": "array", "uniqueItems": True}, '"uniqueItems"'),
+        ({"properties": {"a": {"if": {}, "then": {}}}}, '"if"'),
+        ({"contains": {}}, '"contains"'),
+        ({"oneOf": [{"type": "string"}, {"minLength": 2}]}, '"oneOf"'),
+        ({"type": "string", "pattern": "(?=a)"}, '"pattern"'),
+        ({"$ref": "http://127.0.0.1/schema"}, '"$ref"'),
+        ({"$ref": "#/$defs/missing"}, '"$ref"'),
+        ({"type": "integer", "multipleOf": 9_999_991}, '"multipleOf"'),
+        ({"allOf": [{"multipleOf": number} for number in (97, 89, 83)]}, '"multipleOf"'),
+        ({"const": "a\0b"}, '"const"'),
+        ({"enum": []}, "empty"),
+        ({"type": "word"}, "word"),
+        ({"$ref": "#"}, "no answer"),
+        (False, "no answer"),
+        ({"type": "integer", "minimum": 2, "maximum": 1}, "minimum"),
+        ("yaml", 'expected "json" or a valid JSON Schema object'),
+        (3, 'expected "json" or a valid JSON Schema object'),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_by_name(schema, named):
+    with pytest.raises(BadRequest) as refused:
+        constrain(schema)
+    assert named in refused.value.message
+
+
+def test_keywords_without_a_meaning_are_no_obstacle():
+    schema = {"type": "string", "format": "phone", "title": "x", "default": 3, "x-mine": {"not": 1}}
+
+    assert keeps(constrain(schema), '"anything"')
+    assert keeps(constrain({"type": "array", "uniqueItems": False, "maxItems": 1}), "[]")
+
+
+def nest(levels, wrap):
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = wrap(schema)
+    return schema
+
+
+HOSTILE = {
+    "deep": nest(5000, lambda inner: {"items": inner}),
+    "large": {"enum": ["x" * 100_000]},
+    "many": {"enum": [f"value {number}" for number in range(4000)]},
+    "properties": {"properties": {f"p{number}": {"type": "string"} for number in range(2000)}},
+    "doubling": {
+        "$defs": {
+            **{f"a{at}": {"allOf": [{"$ref": f"#/$defs/a{at + 1}"}] * 2} for at in range(30)},
+            "a30": {"type": "string"},
+        },
+        "$ref": "#/$defs/a0",
+    },
+    "product": {
+        "allOf": [
+            {"anyOf": [{"required": [f"{at}"]}, {"required": [f"{at}x"]}]} for at in range(20)
+        ]
+    },
+    "circle": {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    "circle with others": {"allOf": [{"$ref": "#"}, {"type": "object"}]},
+    "repetition": {"type": "string", "pattern": "((a{1000}){1000}){1000}"},
+    "brackets": {"type": "string", "pattern": "(" * 5000 + ")" * 5000},
+    "states": {"type": "string", "pattern": "^(.*a.{200})$"},
+    "intersection": {
+        "allOf": [{"type": "string", "pattern": f".*{letter}.*"} for letter in "abcdefghijklmnop"]
+    },
+    "long string": {"type": "string", "minLength": 10**9},
+    "long list": {"type": "array", "minItems": 10**9},
+    "fine number": {"type": "number", "minimum": 1e-300, "maximum": 1e300},
+    "multiple": {"type": "integer", "multipleOf": 10**12},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_schema_is_refused_or_costs_little(name):
+    begun_s = time.thread_time()
+    try:
+        constraint = constrain(HOSTILE[name])
+    except BadRequest:
+        constraint = None
+    compiled_s = time.thread_time() - begun_s
+    assert compiled_s < 2
+    chance = random.Random(0)
+    begun_s = time.thread_time()
+    for _ in range(200):
+        if constraint is None or constraint.is_over:
+            break
+        allowed = constraint.allowed().tolist()
+        constraint.accept(chance.choice(allowed) if allowed else 0)
+    assert time.thread_time() - begun_s < 2
+
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}, "days": {"$ref": "#/$defs/days"}},
+                "required": ["city"],
+                "$defs": {"days": {"type": "integer"}},
+            },
+        },
+    },
+    {"type": "function", "function": {"name": 'say "hi"', "parameters": {}}},
+]
+CALLS = Marks(calls=("<call>", "</call>"), thoughts=("<think>", "</think>"))
+WEATHER = '<call>\n{"name": "weather", "arguments": {"city": "Rome", "days": 2}}\n</call>'
+HI = '<call>{"name":"say \\"hi\\"","arguments":{}}</call>'.replace('","', '", "')
+
+
+@pytest.mark.parametrize(
+    ("choice", "answer", "kept"),
+    [
+        ("weather", WEATHER, True),
+        ("weather", "<think>Rome?</think>" + WEATHER, True),
+        ("weather", HI, False),
+        ("weather", WEATHER + "\n" + WEATHER, False),
+        ("weather", WEATHER.replace('"Rome"', "1"), False),
+        ("weather", WEATHER.replace("city", "town"), False),
+        ("weather", "It rains.", False),
+        ("required", WEATHER, True),
+        ("required", HI, True),
+        ("required", WEATHER + "\n" + HI, True),
+        ("required", "", False),
+        ("required", WEATHER + "It rains.", False),
+    ],
+)
+def test_a_forced_call_obeys_its_tool(choice, answer, kept):
+    constraint = constrain(marks=CALLS, tools=TOOLS, tool_choice=choice)
+
+    assert keeps(constraint, answer) is kept
+
+
+def test_a_forced_call_goes_before_the_format():
+    assert keeps(constrain("json", marks=CALLS, tools=TOOLS, tool_choice="weather"), WEATHER)
+
+
+@pytest.mark.parametrize(
+    ("marks", "tools", "choice", "named"),
+    [
+        (Marks(), TOOLS, "required", "cannot be forced"),
+        (CALLS, TOOLS, "news", "news"),
+        (CALLS, [], "required", "no tools"),
+        (
+            CALLS,
+            [{"function": {"name": "odd", "parameters": {"not": {}}}}],
+            "odd",
+            "tool 'odd': format: the keyword \"not\"",
+        ),
+    ],
+)
+def test_a_call_that_cannot_be_forced_is_refused(marks, tools, choice, named):
+    with pytest.raises(BadRequest) as refused:
+        constrain(marks=marks, tools=tools, tool_choice=choice)
+    assert named in refused.value.message
+
+
+# Any schema
+
+names = st.sampled_from(["a", "b", "name", "größe", 'quo"te', "sp ace"])
+leaves = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["string", "integer", "number", "boolean", "null"])}
+    ),
+    st.builds(
+        lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more},
+        st.integers(-1000, 1000),
+        st.integers(0, 1000),
+    ),
+    st.builds(
+        lambda low, more: {"type": "string", "minLength": low, "maxLength": low + more},
+        st.integers(0, 5),
+        st.integers(0, 5),
+    ),
+    st.builds(lambda step: {"type": "integer", "multipleOf": step}, st.integers(1, 50)),
+    st.sampled_from(
+        [
+            {"type": "string", "pattern": "^[a-f]{2,4}$"},
+            {"type": "string", "format": "date"},
+            {"type": "string", "format": "uuid"},
+            {"const": {"x": [1, "ä"]}},
+            {"enum": ["a", 1, None, 2.5, [True]]},
+            {"type": ["string", "null"]},
+        ]
+    ),
+)
+
+
+def objects(inner):
+    def build(properties, required, closed):
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "required": sorted(set(properties) & required),
+        }
+        return schema if closed is None else {**schema, "additionalProperties": closed}
+
+    return st.builds(
+        build,
+        st.dictionaries(names, inner, max_size=4),
+        st.sets(names),
+        st.sampled_from([None, False, True, {"type": "integer"}]),
+    )
+
+
+def arrays(inner):
+    return st.builds(
+        lambda items, least, more: {
+            "type": "array",
+            "items": items,
+            "minItems": least,
+            "maxItems": least + more,
+        },
+        inner,
+        st.integers(0, 2),
+        st.integers(0, 3),
+    )
+
+
+parts = st.recursive(
+    leaves | st.just({"$ref": "#/$defs/it"}),
+    lambda inner: st.one_of(
+        objects(inner),
+        arrays(inner),
+        st.builds(lambda either: {"anyOf": either}, st.lists(inner, min_size=1, max_size=3)),
+    ),
+    max_leaves=8,
+)
+schemas = st.builds(lambda part, it: {"$defs": {"it": it}, **part}, parts, leaves)
+
+
+@settings(deadline=None)
+@given(schema=schemas, seed=st.integers(0, 1000))
+def test_any_answer_under_a_schema_is_valid(schema, seed):
+    constraint = constrain(schema)
+
+    said = walk(constraint, seed)
+
+    Draft202012Validator(schema).validate(json.loads(said))
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_any_answer_in_json_mode_is_an_object(seed):
+    assert isinstance(json.loads(walk(constrain("json"), seed)), dict)
