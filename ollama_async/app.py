@@ -131,7 +131,7 @@ async def _drain(pool: Pool, grace_s: float, signals: _Signals) -> None:
 
 def _open_catalog(settings: Settings) -> Catalog:
     """The models on disk and those of the scripts. Blocks."""
-    store = Store(settings.models, keeps_unused=settings.noprune)
+    store = Store(settings.models, keeps_unused=settings.noprune, prefers_go=settings.go_template)
     try:
         for folder in ("blobs", "manifests"):
             (settings.models / folder).mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_type: str
     gpu_overhead_bytes: int
     noprune: bool
+    go_template: bool | None
     origins: tuple[str, ...]
     debug: int
     pull_connections: int
@@ -330,6 +331,14 @@ VARIABLES: tuple[Variable, ...] = (
         shown_default="false",
         read=_boolean,
         meaning="Keep unreferenced blobs at start",
+    ),
+    Variable(
+        name="OLLAMA_GO_TEMPLATE",
+        field="go_template",
+        default=None,
+        shown_default="the better one",
+        read=_boolean,
+        meaning="Where a model has a Go template and its file another: prefer the Go template",
     ),
     Variable(
         name="OLLAMA_ORIGINS",

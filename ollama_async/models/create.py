@@ -29,6 +29,7 @@ from ollama_async.models.manifests import local_name
 from ollama_async.models.old_form import Asked, Source, asked
 from ollama_async.models.publish import publish
 from ollama_async.models.shelf import Shelf
+from ollama_async.models.speech import check_speech, complete_speech
 from ollama_async.models.storage import locked, storage_errors
 from ollama_async.names import ModelName
 
@@ -85,6 +86,7 @@ def create(
     found = asked(shelf, request, reads_files=reads_files)
     if draft_level and not found.drafts:
         raise BadRequest("--draft-quantize requires a DRAFT model")
+    check_speech(found.request)
     checked = _checked_values(found.request)
     adapter_files = _checked_adapters(shelf, found.adapters)
     draft_files = _checked(shelf, found.drafts)
@@ -205,19 +207,21 @@ def _run(shelf: Shelf, work: _Work) -> Iterator[Status]:
             rewritten = {weights[name]: digest for name, digest in made.items()}
             files = {name: rewritten.get(digest, digest) for name, digest in files.items()}
         # The base is read under the lock, because its old layers go when somebody replaces it.
+        noticed: list[Status] = []
         with locked(shelf.root):
             if work.base:
                 model = assembly.of_model(shelf, work.base, rewritten)
                 model = assembly.added(shelf, model, files)
             else:
                 model = assembly.of_files(shelf, files)
+                noticed = complete_speech(shelf, model, work.request)
             model.replace("adapter", adapter_layers)
             assembly.check_adapters(shelf, model)
             model.replace("draft", draft_layers)
             statuses = publish(
                 shelf, work.name, model, work.request, keeps_unused=work.keeps_unused
             )
-    yield from statuses
+    yield from (*noticed, *statuses)
     yield {"status": "writing manifest"}
     yield {"status": "success"}
 

@@ -15,6 +15,7 @@ from ollama_async.models.ggml_types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPE
 from ollama_async.models.gguf import Array, GgufHeader
 
 _F16_BYTES = 2
+_SILENT_PROJECTORS = ("gemma3nv", "nemotron_h_omni")
 _MOST = (1 << 62) - 1  # keeps every number within what JSON, msgpack and C accept
 
 Kind = Literal["model", "adapter", "projector"]
@@ -58,7 +59,7 @@ def facts_of(header: GgufHeader) -> ModelFacts:
         chat_template=reader.text("tokenizer.chat_template"),
         is_embedding=reader.has("pooling_type"),
         has_vision=reader.has("vision.block_count"),
-        has_audio=reader.has("audio.block_count"),
+        has_audio=_has_audio(reader),
         is_split=reader.is_split,
     )
 
@@ -78,6 +79,9 @@ class _Keys:
 
     def has(self, key: str) -> bool:
         return f"{self.architecture}.{key}" in self._metadata
+
+    def is_true(self, key: str) -> bool:
+        return self._metadata.get(f"{self.architecture}.{key}") is True
 
     def is_false(self, key: str) -> bool:
         return self._metadata.get(f"{self.architecture}.{key}") is False
@@ -105,6 +109,14 @@ def _kind(reader: _Keys) -> Kind:
     if declared in {"projector", "mmproj"} or reader.architecture == "clip" or is_vision_only:
         return "projector"
     return "model"
+
+
+def _has_audio(reader: _Keys) -> bool:
+    """In the model, or in a projector, but for those whose sound nobody can use."""
+    if reader.has("audio.block_count"):
+        return True
+    kind = reader.text(f"{reader.architecture}.projector_type")
+    return reader.is_true("has_audio_encoder") and kind not in _SILENT_PROJECTORS
 
 
 def _quantization(header: GgufHeader) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +10,11 @@ import msgspec
 
 from ollama_async.api.counts import human_number
 from ollama_async.api.ollama import ModelDetails
-from ollama_async.conversation import Message
+from ollama_async.conversation import Message, Speech
 from ollama_async.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.models.adapter_fit import check_fit
 from ollama_async.models.blobs import Blobs
+from ollama_async.models.capabilities import capabilities
 from ollama_async.models.facts import ModelFacts, facts_of
 from ollama_async.models.gguf import read_header
 from ollama_async.models.manifest import (
@@ -28,6 +28,7 @@ from ollama_async.models.manifest import (
 )
 from ollama_async.models.storage import read_bounded
 from ollama_async.names import ModelName
+from ollama_async.prompts.selection import Selection, select
 
 _MOST_FACTS = 256
 
@@ -41,7 +42,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     for the scripted engine the name in its file. ``template``: Go text, "" if there is none.
     ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``drafts``,
     ``licenses``: paths (licenses are long, and rarely read). ``adapter_bytes``: of the adapters'
-    tensors. ``requires``: an Ollama release.
+    tensors. ``requires``: an Ollama release. ``selection``: which template is in force.
     """
 
     name: str
@@ -67,6 +68,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     renderer: str = ""
     parser: str = ""
     requires: str = ""
+    selection: Selection = "none"
+
+    @property
+    def speech(self) -> Speech:
+        """How it wants to be spoken to."""
+        return Speech(
+            template=self.template,
+            renderer=self.renderer,
+            parser=self.parser,
+            name=self.name,
+            family=self.details.family,
+        )
 
 
 class FactsCache:
@@ -97,8 +110,16 @@ class FactsCache:
             self._fitting.add((adapter, base))
 
 
-def read_model(name: ModelName, path: Path, blobs: Blobs, cache: FactsCache) -> Model:
-    """Read everything that ``path``, a manifest, refers to.
+def read_model(
+    name: ModelName,
+    path: Path,
+    blobs: Blobs,
+    cache: FactsCache,
+    *,
+    prefers_go: bool | None = None,
+) -> Model:
+    """Read everything that ``path``, a manifest, refers to. ``prefers_go``: see
+    :func:`~ollama_async.prompts.selection.select`.
 
     :raises FileNotFoundError: the manifest is gone.
     :raises BadRequest: the model lives on another server.
@@ -107,7 +128,7 @@ def read_model(name: ModelName, path: Path, blobs: Blobs, cache: FactsCache) -> 
     try:
         modified_at = path.stat().st_mtime
         data = read_bounded(path, MANIFEST_LIMIT_BYTES)
-        reader = _Reader(name, read_manifest(data), blobs, cache)
+        reader = _Reader(name, read_manifest(data), blobs, cache, prefers_go)
         return reader.model(hashlib.sha256(data).hexdigest(), modified_at)
     except FileNotFoundError as error:
         if Path(error.filename) == path:
@@ -130,12 +151,18 @@ class _Reader:
     """Turns one manifest into a :class:`Model`."""
 
     def __init__(
-        self, name: ModelName, manifest: Manifest, blobs: Blobs, cache: FactsCache
+        self,
+        name: ModelName,
+        manifest: Manifest,
+        blobs: Blobs,
+        cache: FactsCache,
+        prefers_go: bool | None,
     ) -> None:
         self._name = name
         self._manifest = manifest
         self._blobs = blobs
         self._cache = cache
+        self._prefers_go = prefers_go
 
     def model(self, digest: str, modified_at: float) -> Model:
         config = self._config()
@@ -151,8 +178,7 @@ class _Reader:
         adapters, projectors = self._layers("adapter"), self._layers("projector")
         for adapter in adapters:
             self._cache.check_adapter(adapter.digest, blob_digest)
-        template = self._text("template", "prompt")
-        return Model(
+        model = Model(
             name=self._name.short,
             key="+".join([blob_digest, *(layer.digest for layer in (*adapters, *projectors))]),
             digest=digest,
@@ -161,11 +187,10 @@ class _Reader:
             details=_details(config, weights[0].from_, facts),
             path=str(self._present(blob_digest)),
             blob_digest=blob_digest,
-            template=template,
+            template=self._text("template", "prompt"),
             system=self._text("system"),
             parameters=self._json("params", dict[str, Any], {}),
             messages=self._json("messages", list[Message], []),
-            capabilities=_capabilities(config, facts, bool(projectors), template),
             facts=facts,
             projectors=self._paths(projectors),
             adapters=self._paths(adapters),
@@ -176,6 +201,17 @@ class _Reader:
             parser=config.parser,
             requires=config.requires,
         )
+        selection = select(model.speech, facts.chat_template, prefers_go=self._prefers_go)
+        seen = [self._facts_of_projector(layer.digest) for layer in projectors]
+        found = capabilities(config, facts, seen, model.template, selection)
+        return msgspec.structs.replace(model, selection=selection, capabilities=found)
+
+    def _facts_of_projector(self, digest: str) -> ModelFacts:
+        """Old ones are of other formats than GGUF; their models are of use without them."""
+        try:
+            return self._cache.facts(digest)
+        except BadRequest:
+            return ModelFacts(kind="projector")
 
     def _config(self) -> Config:
         digest = self._manifest.config.digest
@@ -224,39 +260,3 @@ def _details(config: Config, parent: str, facts: ModelFacts) -> ModelDetails:
         context_length=config.context_length or facts.train_ctx,
         embedding_length=config.embedding_length or facts.embedding_length,
     )
-
-
-def _capabilities(
-    config: Config, facts: ModelFacts, has_projector: bool, go_template: str
-) -> tuple[str, ...]:
-    """Ollama's words, in its order of discovery, from the template that is in force: the Go
-    template if there is one, else the file's own.
-    """
-    jinja = "" if go_template else facts.chat_template
-    checks = {
-        "embedding": facts.is_embedding,
-        "completion": not facts.is_embedding,
-        "vision": facts.has_vision or has_projector,
-        "audio": facts.has_audio,
-        "tools": _uses(go_template, "Tools") or "tools" in jinja or "tool_call" in jinja,
-        "insert": _uses(go_template, "Suffix"),
-        "thinking": _uses(go_template, "Thinking")
-        or _jinja_thinks(jinja)
-        or config.model_family in {"gptoss", "gpt-oss"},
-    }
-    found = [*config.capabilities, *(word for word, holds in checks.items() if holds)]
-    return tuple(dict.fromkeys(found))
-
-
-def _uses(go_template: str, field: str) -> bool:
-    """Whether an action mentions the field. Linear, which a pattern over braces is not."""
-    word = re.compile(rf"\.{field}\b")
-    actions = go_template.split("{{")[1:]
-    return any(word.search(action.partition("}}")[0]) for action in actions)
-
-
-def _jinja_thinks(jinja: str) -> bool:
-    if "<think>" in jinja and "</think>" in jinja:
-        return True
-    splits = re.search(r"""split\(\s*['"]</think>['"]""", jinja) is not None
-    return splits and "reasoning_content" not in jinja and "<SPECIAL_12>" not in jinja

@@ -49,7 +49,7 @@ def _show(model: Model, request: ShowRequest, infos: InfoCache) -> ShowResponse:
         license="\n".join(licenses),
         modelfile=_modelfile(model, licenses),
         parameters=_parameters(model.parameters),
-        template=model.template or model.facts.chat_template or DEFAULT_TEMPLATE,
+        template=_template(model),
         system=model.system,
         details=model.details,
         messages=[
@@ -65,6 +65,13 @@ def _show(model: Model, request: ShowRequest, infos: InfoCache) -> ShowResponse:
         modified_at=encode.local(model.modified_at),
         requires=model.requires,
     )
+
+
+def _template(model: Model) -> str:
+    """The one in force: the model's Go template, or the Jinja text in its file."""
+    if model.selection == "gguf_chat_template":
+        return model.facts.chat_template
+    return model.template or DEFAULT_TEMPLATE
 
 
 def _info(path: str, request: ShowRequest, infos: InfoCache) -> Info:

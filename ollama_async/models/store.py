@@ -40,11 +40,16 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """``keeps_unused`` (``OLLAMA_NOPRUNE``): no blob is removed but by :meth:`delete`."""
+    """``keeps_unused`` (``OLLAMA_NOPRUNE``): no blob is removed but by :meth:`delete`.
+    ``prefers_go`` (``OLLAMA_GO_TEMPLATE``): see :func:`~ollama_async.prompts.selection.select`.
+    """
 
-    def __init__(self, root: Path, *, keeps_unused: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, keeps_unused: bool = False, prefers_go: bool | None = None
+    ) -> None:
         self.root = root
         self._keeps_unused = keeps_unused
+        self._prefers_go = prefers_go
         self._shelf = Shelf(root)
         self._entries: dict[str, _Entry] = {}
         self._reading = threading.Lock()  # many requests for a new model read its header once
@@ -191,7 +196,13 @@ class Store:
     def _read_now(self, path: str) -> Model | None:
         shelf = self._shelf
         try:
-            return read_model(shelf.manifests.name_of(path), Path(path), shelf.blobs, shelf.facts)
+            return read_model(
+                shelf.manifests.name_of(path),
+                Path(path),
+                shelf.blobs,
+                shelf.facts,
+                prefers_go=self._prefers_go,
+            )
         except FileNotFoundError:
             return None
 

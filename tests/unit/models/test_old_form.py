@@ -24,7 +24,8 @@ def test_a_modelfile_says_all_that_the_fields_can_say(store: Store, tiny: str) -
     text = (
         'FROM base\nTEMPLATE "{{ .Prompt }}"\nSYSTEM """one\ntwo"""\nPARAMETER top_k 3\n'
         "PARAMETER stop a\nPARAMETER stop b\nPARAMETER mirostat 1\nLICENSE free\nLICENSE MIT\n"
-        "MESSAGE user hi\nMESSAGE assistant ho\nRENDERER r\nPARSER p\nREQUIRES 0.14.0\n"
+        "MESSAGE user hi\nMESSAGE assistant ho\nRENDERER qwen3-coder\nPARSER qwen3.5\n"
+        "REQUIRES 0.14.0\n"
     )
     assert made(store, name="old", modelfile=text)[-1] == {"status": "success"}
     made(
@@ -36,8 +37,8 @@ def test_a_modelfile_says_all_that_the_fields_can_say(store: Store, tiny: str) -
         parameters={"top_k": 3, "stop": ["a", "b"]},
         license=["free", "MIT"],
         messages=[Message(role="user", content="hi"), Message(role="assistant", content="ho")],
-        renderer="r",
-        parser="p",
+        renderer="qwen3-coder",
+        parser="qwen3.5",
         requires="0.14.0",
     )
     assert store.find("old").digest == store.find("new").digest

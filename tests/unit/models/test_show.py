@@ -44,8 +44,8 @@ def test_everything_that_create_was_given_is_shown(store: Store, tiny: str) -> N
         license=["free", "really"],
         parameters={"top_k": 3, "temperature": 0.7, "stop": ["<b>", 'say "x"'], "num_ctx": 1048576},
         messages=[Message(role="user", content="hi"), Message(role="assistant", content="lo")],
-        renderer="r",
-        parser="p",
+        renderer="qwen3-coder",
+        parser="qwen3.5",
         requires="0.14.0",
     )
     answer = shown(model)
@@ -53,7 +53,7 @@ def test_everything_that_create_was_given_is_shown(store: Store, tiny: str) -> N
     assert answer.template == "{{ .System }} {{ .Prompt }}"
     assert answer.system == "be brief"
     assert answer.requires == "0.14.0"
-    assert answer.capabilities == ["completion"]
+    assert answer.capabilities == ["completion", "tools", "thinking"]
     assert answer.details == model.details
     assert answer.messages == [
         {"role": "user", "content": "hi"},
@@ -73,8 +73,8 @@ def test_everything_that_create_was_given_is_shown(store: Store, tiny: str) -> N
         f"FROM {model.path}\n"
         "TEMPLATE {{ .System }} {{ .Prompt }}\n"
         "SYSTEM be brief\n"
-        "RENDERER r\n"
-        "PARSER p\n"
+        "RENDERER qwen3-coder\n"
+        "PARSER qwen3.5\n"
         "REQUIRES 0.14.0\n"
         "PARAMETER num_ctx 1048576\n"
         "PARAMETER stop <b>\n"

@@ -236,12 +236,6 @@ def test_a_text_that_could_not_be_read_again_is_refused(store: Store, tiny: str)
     assert len(store.find("m").system) == 1_048_576
 
 
-def test_a_config_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
-    with pytest.raises(BadRequest, match="the config is larger than 1048576 bytes"):
-        made(store, model="m", files={"tiny.gguf": tiny}, renderer="x" * 1_048_576)
-    assert store.list() == []
-
-
 def test_a_crowd_of_licenses_is_refused_before_anything_is_written(store: Store, tiny: str) -> None:
     with pytest.raises(BadRequest, match="at most 64 licenses"):
         made(store, model="m", files={"t.gguf": tiny}, license=[str(each) for each in range(65)])

@@ -78,8 +78,8 @@ def test_a_call_without_words_has_null_content_where_the_template_asks_for_that(
 NINE = (
     "{% for m in messages %}{% for c in m.tool_calls %}"
     "{% if c.id | length != 9 %}{{ raise_exception('nine!') }}{% endif %}"
-    "{{ c.id }} {{ c.function.name }} {{ c.function.arguments | tojson }} {% endfor %}{{ m.tool_call_id }}"
-    "{{ m.content }}{% endfor %}"
+    "{{ c.id }} {{ c.function.name }} {{ c.function.arguments | tojson }} {% endfor %}"
+    "{{ m.tool_call_id }}{{ m.content }}{% endfor %}"
 )
 
 

@@ -1,0 +1,59 @@
+"""What a model can do, in Ollama's words: read from its file, its projectors and its templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ollama_async.models.facts import ModelFacts
+from ollama_async.models.manifest import Config
+from ollama_async.prompts import parsers
+from ollama_async.prompts.selection import (
+    HARMONY_FAMILIES,
+    Selection,
+    go_abilities,
+    jinja_abilities,
+)
+
+
+def capabilities(
+    config: Config,
+    facts: ModelFacts,
+    projectors: Sequence[ModelFacts],
+    template: str,
+    selection: Selection,
+) -> tuple[str, ...]:
+    """In Ollama's order of discovery. ``template``: the Go text; ``selection``: which is in force.
+
+    Templates are parsed and never run, so this is safe with any text.
+    """
+    abilities = _abilities(config, facts, template, selection)
+    checks = {
+        "embedding": facts.is_embedding,
+        "completion": not facts.is_embedding,
+        "vision": facts.has_vision or bool(projectors),
+        "audio": any(each.has_audio for each in (facts, *projectors)),
+        "tools": "tools" in abilities,
+        "insert": "insert" in abilities,
+        "thinking": "thinking" in abilities or config.model_family in HARMONY_FAMILIES,
+    }
+    found = [*config.capabilities, *(word for word, holds in checks.items() if holds)]
+    return tuple(dict.fromkeys(found))
+
+
+def _abilities(
+    config: Config, facts: ModelFacts, template: str, selection: Selection
+) -> frozenset[str]:
+    """Of the template in force and of the parser."""
+    found: frozenset[str] = frozenset()
+    if selection == "gguf_chat_template":
+        found = jinja_abilities(facts.chat_template)
+    elif selection in {"parser", "harmony", "go_template"}:
+        found = go_abilities(template)
+    name = "harmony" if selection == "harmony" else config.parser
+    if selection == "renderer":
+        name = config.renderer
+    format_ = parsers.named(name) if name else None
+    if format_ is not None:
+        handled = {"tools": format_.handles_tools, "thinking": format_.handles_thinking}
+        found |= {word for word, holds in handled.items() if holds}
+    return found
