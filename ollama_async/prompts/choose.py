@@ -5,9 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from ollama_async.conversation import Prompt, Speech
+from ollama_async.errors import LoadFailed
+from ollama_async.prompts import parsers, renderers
+from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.marks import marks_of
 from ollama_async.prompts.plain import PlainRenderer
 from ollama_async.prompts.port import Dialect, Format, Marks, Parser, Renderer
+from ollama_async.prompts.selection import Selection, go_facts, select
 
 
 def choose(
@@ -15,17 +19,68 @@ def choose(
 ) -> Dialect:
     """What :func:`.selection.select` says for ``speech`` and ``chat_template`` (Jinja or "").
 
-    Nothing is compiled here, so a broken template costs no load: its error comes with the first
-    request that is rendered. ``prefers_go``: ``OLLAMA_GO_TEMPLATE``, None where it is unset.
+    Go templates are parsed here, which takes as long as a hostile one makes it; Jinja is compiled
+    with the first request. ``prefers_go``: ``OLLAMA_GO_TEMPLATE``, None where it is unset.
 
     :raises LoadFailed: ``speech`` names a renderer that does not exist.
+    :raises TemplateFailed: its Go template is none, in Go's words.
     """
+    selection = select(speech, chat_template, prefers_go=prefers_go)
+    renderer = _renderer(selection, speech, chat_template, bos, eos)
+    return _Pair(renderer, _format(selection, speech, chat_template))
+
+
+def _renderer(
+    selection: Selection, speech: Speech, chat_template: str, bos: str, eos: str
+) -> Renderer:
+    if selection in {"renderer", "renderer_parser"}:
+        return _named(speech.renderer)
+    if speech.template and selection != "gguf_chat_template":
+        return GoRenderer(speech.template)
     if not chat_template:
-        return _Pair(PlainRenderer(), None)
+        return PlainRenderer()
     # 30 ms that a model without a template does not need
     from ollama_async.prompts.jinja import JinjaRenderer  # noqa: PLC0415
 
-    return _Pair(JinjaRenderer(chat_template, bos=bos, eos=eos), None)
+    return JinjaRenderer(chat_template, bos=bos, eos=eos)
+
+
+def _named(name: str) -> Renderer:
+    renderer = renderers.named(name)
+    if renderer is None:
+        raise LoadFailed(f'unknown renderer "{name}"')
+    return renderer
+
+
+def _format(selection: Selection, speech: Speech, chat_template: str) -> Format | None:
+    """A parser that does not exist counts as none, as in Ollama."""
+    if selection == "harmony":
+        return parsers.named("harmony")
+    if selection == "gguf_chat_template":
+        return parsers.detected(chat_template)
+    named = parsers.named(speech.parser) if speech.parser else None
+    if named is None and selection == "renderer":
+        named = parsers.named(speech.renderer)  # most families have one name for both
+    return named or _of_template(speech.template)
+
+
+def _of_template(template: str) -> Format | None:
+    """The format whose marks a Go template shows, unless its structure says more."""
+    if not template:
+        return None
+    found = go_facts(template)
+    marked = parsers.detected(template)
+    if (
+        marked is not None
+        and marked.handles_tools >= found.tools
+        and marked.handles_thinking >= (found.thinking_tags is not None)
+    ):
+        return marked
+    if not found.tools and found.thinking_tags is None:
+        return None
+    return parsers.generic(
+        thinking=found.thinking_tags, tool_tag=found.tool_tag if found.tools else None
+    )
 
 
 class _Pair(msgspec.Struct, frozen=True):

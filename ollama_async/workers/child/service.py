@@ -8,11 +8,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import msgspec
 
+from ollama_async.conversation import Speech
 from ollama_async.errors import LoadFailed, ServerError
+from ollama_async.prompts.choose import choose
+from ollama_async.prompts.port import Dialect
+from ollama_async.prompts.selection import select
 from ollama_async.settings import Settings
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
 from ollama_async.workers.child.deadline import Deadline
@@ -95,7 +100,8 @@ class Service:
         facts = engine.facts
         batch_size = max(self._spec.batch_size, facts.slots + MIN_CHUNK)
         self._loop = Loop(engine, self._mailbox, self._pipe.send, Batching(batch_size))
-        self._intake = Intake(engine, Dialects(engine), self._mailbox, lambda: Deadline().run)
+        dialects = Dialects(engine, partial(_choose, self._settings.go_template))
+        self._intake = Intake(engine, dialects, self._mailbox, lambda: Deadline().run)
         ready = Ready(
             slots=facts.slots,
             num_ctx=facts.num_ctx,
@@ -124,6 +130,16 @@ class Service:
             refused = Refused(LoadFailed.code, f"unable to load model: {error!r}")
         self._pipe.send([refused])
         leave(REFUSED)
+
+
+def _choose(
+    prefers_go: bool | None, speech: Speech, *, chat_template: str, bos: str, eos: str
+) -> Dialect:
+    """As :func:`choose`, and the log has a line; but for templates that came with a request."""
+    if not speech.template_first:
+        selection = select(speech, chat_template, prefers_go=prefers_go)
+        print(f"{speech.name or 'model'}: template selection: {selection}", file=sys.stderr)  # noqa: T201  # stderr is the log
+    return choose(speech, chat_template=chat_template, bos=bos, eos=eos, prefers_go=prefers_go)
 
 
 class _Progress:

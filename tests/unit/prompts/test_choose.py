@@ -1,16 +1,99 @@
 """Which renderer and parser a model gets."""
 
+import pytest
+
 from ollama_async.conversation import Message, Prompt, Speech
+from ollama_async.errors import LoadFailed, TemplateFailed
+from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.choose import choose
+from ollama_async.prompts.port import Content, Thinking
+
+ASKED = Prompt(messages=[Message("user", "why?")], think=True)
+GO = "{{ range .Messages }}[{{ .Content }}]{{ end }}"
+THINKS = (
+    "{{ range .Messages }}{{ if .Thinking }}<ponder>{{ .Thinking }}</ponder>{{ end }}"
+    "{{ .Content }}{{ end }}"
+)
 
 
-def dialect(speech=Speech(), chat_template="", **more):
-    return choose(speech, chat_template=chat_template, bos="<s>", eos="</s>", **more)
+def dialect(chat_template="", *, prefers_go=None, **speech):
+    speech = Speech(**speech)
+    return choose(speech, chat_template=chat_template, bos="<s>", eos="</s>", prefers_go=prefers_go)
+
+
+def read(chosen, text):
+    parser = chosen.start(ASKED, chosen.render(ASKED))
+    return [*parser.feed(text), *parser.finish()]
 
 
 def test_a_model_with_a_chat_template_is_asked_in_its_words():
-    assert dialect(chat_template="{{ bos_token }}x").render(Prompt()) == "<s>x"
+    assert dialect("{{ bos_token }}x").render(ASKED) == "<s>x"
 
 
 def test_a_model_without_any_template_reads_the_contents_as_they_are():
-    assert dialect().render(Prompt(messages=[Message("user", "why?")])) == "why?"
+    chosen = dialect()
+
+    assert chosen.render(ASKED) == "why?"
+    assert chosen.start(ASKED, "why?") is None
+    assert chosen.special_tokens == ()
+
+
+def test_a_go_template_is_run():
+    assert dialect(template=GO).render(ASKED) == "[why?]"
+    assert dialect("x", template=GO, prefers_go=True).render(ASKED) == "[why?]"
+    assert dialect("x", template=GO, prefers_go=False).render(ASKED) == "x"
+
+
+def test_a_template_of_the_request_goes_before_all_others():
+    chosen = dialect("{{ tools }}", template=GO, renderer="qwen3-coder", template_first=True)
+
+    assert chosen.render(ASKED) == "[why?]"
+
+
+def test_a_broken_go_template_is_told_in_gos_words():
+    with pytest.raises(TemplateFailed, match=r"unclosed action"):
+        dialect(template="{{ .Prompt")
+
+
+@pytest.mark.parametrize("name", renderers.NAMES)
+def test_a_renderer_is_found_by_its_name(name):
+    wanted = renderers.named(name)
+
+    assert dialect("x", template=GO, renderer=name).render(ASKED) == wanted.render(ASKED)
+
+
+def test_a_renderer_that_does_not_exist_is_an_error():
+    with pytest.raises(LoadFailed, match=r'^unknown renderer "nobody"$'):
+        dialect(renderer="nobody")
+
+
+def test_a_parser_is_found_by_its_name_and_the_go_template_is_run():
+    chosen = dialect("x", template=GO, parser="qwen3-thinking")
+
+    assert chosen.render(ASKED) == "[why?]"
+    assert read(chosen, "<think>hm</think>so") == [Thinking("hm"), Content("so")]
+
+
+def test_a_parser_without_a_go_template_leaves_the_models_own():
+    assert dialect("{{ 'own' }}", parser="qwen3").render(ASKED) == "own"
+
+
+def test_a_renderer_alone_brings_the_parser_of_its_name():
+    chosen = dialect(renderer="qwen3.5")
+
+    assert chosen.special_tokens == parsers.named("qwen3.5").special_tokens
+    assert chosen.start(ASKED, chosen.render(ASKED)) is not None
+
+
+def test_the_tags_of_a_go_template_tell_thoughts_from_content():
+    assert read(dialect(template=THINKS), "<ponder>hm</ponder>so") == [
+        Thinking("hm"),
+        Content("so"),
+    ]
+
+
+def test_gpt_oss_speaks_harmony():
+    chosen = dialect(template="<|start|>" + GO + "<|end|>", family="gptoss")
+
+    assert chosen.render(ASKED) == "<|start|>[why?]<|end|>"
+    assert chosen.special_tokens == parsers.named("harmony").special_tokens
