@@ -71,9 +71,17 @@ class Format(Protocol):
     ``special_tokens`` must arrive as text although the tokenizer takes them for control tokens.
     """
 
-    handles_tools: bool
-    handles_thinking: bool
-    special_tokens: tuple[str, ...]
+    @property
+    def handles_tools(self) -> bool:
+        """Whether tool calls are told from content."""
+
+    @property
+    def handles_thinking(self) -> bool:
+        """Whether a client may ask for thoughts."""
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Marks; the tokenizer may have some that it does not know."""
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         """A parser for the answer to ``prompt``, whose text was ``rendered``; None: the whole

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - the full-width bars are in these marks
 """Which format a chat template means, by the marks that stand in its text."""
 
 from __future__ import annotations

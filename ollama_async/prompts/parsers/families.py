@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - the full-width bars are in these marks
 """The built-in formats that a model's configuration names: one row each.
 
 A new family is a row here; if its calls look like none of those, also a reader in ``bodies``.

@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 
 from ollama_async.conversation import Prompt, ToolCall
-from ollama_async.prompts.parsers.bodies import Pieces, Read
+from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.bodies.objects import named_object
 from ollama_async.prompts.parsers.scanner import (
     Collect,
@@ -81,7 +81,8 @@ class Thoughts(msgspec.Struct, frozen=True):
     start. ``label`` is a line that follows the opening mark. ``anywhere``: thoughts may begin in
     the middle of content. ``hidden``: unwanted thoughts are dropped. ``until_call``: a call ends
     them too (the first kind of call that the family has). ``trims``: with these beginnings, white
-    space before the first visible character is markup. ``after_tools``: an answer to a tool's result begins within thoughts.
+    space before the first visible character is markup. ``after_tools``: an answer to a tool's
+    result begins within thoughts.
     """
 
     open: str

@@ -358,16 +358,16 @@ class _Brackets:
             self._escaped = False
         while found := self._next(text, at, stop):
             at = found.end()
-            token = found.group()
-            if token == "\\":
+            sign = found.group()
+            if sign == "\\":
                 self._escaped = at == stop
                 at += not self._escaped
             elif self._quote:
                 self._quote = ""
-            elif token in "([{":
-                self._open(token)
-            elif token not in ")]}":
-                self._quote = token if self.opened else ""
+            elif sign in "([{":
+                self._open(sign)
+            elif sign not in ")]}":
+                self._quote = sign if self.opened else ""
             elif self._depth:
                 self._depth -= 1
                 yield at, self._depth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -65,22 +65,30 @@ def call_of(name: str, arguments: dict[str, Any], call_id: str = "") -> ToolCall
 
 def value_of(text: str, types: set[str]) -> Any:
     """The most specific of the JSON types that ``text`` can be; else the text itself."""
-    lower = text.lower()
-    if lower == "null":
+    if text.lower() == "null":
         return None
-    if "boolean" in types and lower in {"true", "false"}:
-        return lower == "true"
     if types == {"boolean"}:
-        return False
-    if "integer" in types and _WHOLE.fullmatch(text) and -_INT64 <= int(text) < _INT64:
-        return int(text)
-    if "number" in types and _NUMBER.fullmatch(text):
-        return number(text)
-    if "array" in types and isinstance(found := decoded(text), list):
-        return found
-    if "object" in types and isinstance(found := decoded(text), dict):
-        return found
+        return text.lower() == "true"
+    for type_, value in _VALUES:
+        if type_ in types and (found := value(text)) is not None:
+            return found
     return text
+
+
+def _boolean(text: str) -> bool | None:
+    return {"true": True, "false": False}.get(text.lower())
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if _WHOLE.fullmatch(text) and -_INT64 <= int(text) < _INT64 else None
+
+
+def _number(text: str) -> int | float | str | None:
+    return number(text) if _NUMBER.fullmatch(text) else None
+
+
+def _array(text: str) -> list[Any] | None:
+    return found if isinstance(found := decoded(text), list) else None
 
 
 def number(text: str) -> int | float | str:
@@ -114,6 +122,20 @@ def object_of(text: str) -> dict[str, Any] | None:
     """Arguments as JSON text; without any text there are none."""
     found = decoded(text) if text.strip() else {}
     return found if isinstance(found, dict) else None
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    return found if isinstance(found := decoded(text), dict) else None
+
+
+_VALUES: tuple[tuple[str, Callable[[str], Any]], ...] = (
+    ("boolean", _boolean),
+    ("integer", _integer),
+    ("number", _number),
+    ("array", _array),
+    ("object", _object),
+)
+"""The most specific type first."""
 
 
 def _types(schema: dict[str, Any]) -> set[str]:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, RUF002 - the full-width bars are in these marks
 """DeepSeek's calls: ``add<｜tool▁sep｜>{"a": 1}``, or with a kind of tool first and a fence."""
 
 from __future__ import annotations

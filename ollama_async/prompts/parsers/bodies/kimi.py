@@ -1,4 +1,4 @@
-"""Kimi's calls: ``functions.add:0<|tool_call_argument_begin|>{"a": 1}``; what is in front is an id."""
+"""Kimi's calls: ``functions.add:0<|tool_call_argument_begin|>{"a": 1}``; the head is an id."""
 
 from __future__ import annotations
 

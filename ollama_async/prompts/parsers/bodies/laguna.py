@@ -38,5 +38,5 @@ def _read(text: str, tools: Tools) -> Pieces | None:
 def _renamed(piece: ToolCall | str, tools: Tools) -> ToolCall | str:
     if isinstance(piece, str) or piece.function.name in tools:
         return piece
-    alias = _ALIASES.get(piece.function.name)
+    alias = _ALIASES.get(piece.function.name, "")
     return call_of(alias, piece.function.arguments, piece.id) if alias in tools else piece

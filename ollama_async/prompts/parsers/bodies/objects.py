@@ -92,12 +92,12 @@ def objects(text: str) -> list[tuple[int, int]]:
     in_string = False
     while match := (_STRING_END if in_string else _STRUCTURE).search(text, at):
         at = match.end()
-        token = match.group()
-        if token == "\\":
+        sign = match.group()
+        if sign == "\\":
             at += 1
-        elif token == '"':
+        elif sign == '"':
             in_string = not in_string
-        elif token == "{":
+        elif sign == "{":
             start = start if depth else match.start()
             depth += 1
         elif depth:

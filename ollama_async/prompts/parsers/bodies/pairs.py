@@ -1,4 +1,4 @@
-"""Calls written as a name and pairs of tags: ``add<arg_key>a</arg_key><arg_value>1</arg_value>``."""
+"""Calls written as pairs of tags: ``add<arg_key>a</arg_key><arg_value>1</arg_value>``."""
 
 from __future__ import annotations
 

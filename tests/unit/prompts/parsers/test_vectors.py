@@ -1,0 +1,59 @@
+"""What Ollama's own parsers answer, recorded; and by which rules we differ from it.
+
+Ollama was given each answer as one piece that also was the last one.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.unit.prompts.parsers.feeding import read
+
+from ollama_async.prompts.parsers import NAMES, named
+
+VECTORS = Path(__file__).parents[3] / "vectors" / "parsers.jsonl"
+FIRST, *REST = [json.loads(line) for line in VECTORS.read_text(encoding="utf-8").splitlines()]
+CASES = [(case, think) for case in REST for think in case["think"]]
+MARK = re.compile(r"</?[^<>\s]*[>=]?")
+
+
+def words(*texts):
+    """What a reader would miss; marks and white space are not text."""
+    return re.findall(r"\w+", MARK.sub(" ", " ".join(map(str, texts))))
+
+
+def lost_by_ollama(case):
+    """Rules 1 and 2: the answer ended in an error, or some of its words are nowhere."""
+    kept = words(case["content"], case["thinking"], *case["calls"])
+    return "error" in case or not set(words(case["answer"])) <= set(kept)
+
+
+def overlooked_by_ollama(case):
+    """Rule 3: olmo3 does not look for calls in the last piece of an answer."""
+    return case["name"] == "olmo3" and "<function_calls>" in case["content"]
+
+
+@pytest.mark.parametrize(
+    ("case", "think"), CASES, ids=[f"{case['name']}-{think}" for case, think in CASES]
+)
+def test_an_answer_means_what_ollama_takes_it_for_unless_it_would_lose_text(case, think):
+    found = read(named(case["name"]), case["answer"], tools=FIRST["tools"], think=think)
+
+    calls = [(call["name"], call["arguments"]) for call in case["calls"]]
+    if (found.content, found.thinking, found.calls) == (case["content"], case["thinking"], calls):
+        return
+    if overlooked_by_ollama(case):
+        assert [name for name, _ in found.calls] == ["get_weather"]
+        return
+    assert lost_by_ollama(case)
+    everything = " ".join(words(found.content, found.thinking, *found.calls))
+    assert all(word in everything for word in words(case["answer"]) if word not in HEADS)
+
+
+HEADS = {"tool_call_id", "tool_name", "parameters", "0"}
+"""Keys of calls, and their ids."""
+
+
+def test_every_built_in_format_has_its_vectors():
+    assert {case["name"] for case, _ in CASES} == set(NAMES)
