@@ -14,6 +14,7 @@ from msgspec import Meta, field
 
 from ollama_async import conversation
 from ollama_async.api import keep_alive as keep_alive_field
+from ollama_async.api.tools import check_tools
 
 Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 ImageData = Annotated[bytes, Meta(extra={"go": "api.ImageData"})]
@@ -92,6 +93,10 @@ class GenerateRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
 class ChatRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
     messages: list[Message] = []
     tools: Tools = []
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_tools(self.tools)
 
 
 class PullRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -200,6 +200,10 @@ REFUSALS = [
     (CHAT, {"model": "m", "logprobs": True}, 400, '"logprobs" is not supported yet'),
     (GENERATE, {"model": "m", "prompt": "x", "options": {"top_k": "1"}}, 500, 'option "top_k" must be of type integer'),
     (CHAT, {"model": "m", "options": {"top_p": 2}}, 400, 'option "top_p" must be between 0 and 1'),
+    (CHAT, {"model": "no", "tools": [5]}, 400, "json: cannot unmarshal number into Go struct field ChatRequest.tools of type api.Tool"),
+    (CHAT, {"model": "no", "tools": [{"function": {"name": 5}}]}, 400, "json: cannot unmarshal number into Go struct field ChatRequest.tools.function.name of type string"),
+    (CHAT, {"model": "no", "tools": [{"function": {"parameters": {"properties": []}}}]}, 400, "json: cannot unmarshal array into Go struct field ChatRequest.tools.function.parameters.properties of type map[string]api.ToolProperty"),
+    (CHAT, {"model": "no", "tools": [{"function": {"parameters": {"required": [None], "type": ["object"]}, "description": None, "strict": 1}}]}, 404, "model 'no' not found"),
     (GENERATE, {"model": "m", "keep_alive": "300"}, 400, 'time: missing unit in duration "300"'),
     (GENERATE, {"model": 5}, 400, "json: cannot unmarshal number into Go struct field GenerateRequest.model of type string"),
 ]  # fmt: skip
