@@ -28,7 +28,9 @@ _log = logging.getLogger(__name__)
 
 SUFFIX = "-incoming"
 KEEP_S = 7 * 86400.0
-"""What nobody has gone on with for so long is removed; sooner if its room is needed."""
+"""What nobody has gone on with for so long is removed; sooner if its room is needed, but not what
+was touched within :data:`YOUNG_S`: a pull lets go of what is complete while it fetches the rest."""
+YOUNG_S = 86400.0
 
 _MAGIC = b"ollama_async 1\0\0"
 _HEAD = struct.Struct("<16sQQ")  # magic, bytes of the blob, bytes of a chunk
@@ -233,30 +235,29 @@ def sweep(folder: Path, *, keep_s: float = KEEP_S) -> int:
 
     :raises OSError: one cannot be removed.
     """
-    doomed = [path for path, touched_at in _by_age(folder) if touched_at < time.time() - keep_s]
-    return sum(map(_remove_unclaimed, doomed))
+    return sum(map(_remove_unclaimed, _untouched(folder, keep_s)))
 
 
 def give_way(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
-    """Remove partial blobs that nobody has open, the oldest first, until so much is free.
+    """Remove partial blobs until so much is free: the oldest first, none of the last day.
 
     Those of the digests ``keeping`` stay. :raises OSError: one cannot be removed.
     """
     kept = {digest.replace(":", "-") + SUFFIX for digest in keeping}
-    for path, _ in _by_age(folder):
+    for path in _untouched(folder, YOUNG_S):
         if free_bytes(folder) >= needed_bytes:
             return
         if path.name not in kept and _remove_unclaimed(path):
             _log.info("removed the unfinished download %s, because its room is needed", path.name)
 
 
-def _by_age(folder: Path) -> list[tuple[Path, float]]:
-    """All partial blobs, the oldest first, and when they were touched."""
-    found: list[tuple[Path, float]] = []
+def _untouched(folder: Path, for_s: float) -> list[Path]:
+    """The partial blobs that nobody has touched for so long, the oldest first."""
+    found: list[tuple[float, Path]] = []
     for path in folder.glob(f"*{SUFFIX}"):
         with suppress(FileNotFoundError):
-            found.append((path, path.stat().st_mtime))
-    return sorted(found, key=lambda pair: pair[1])
+            found.append((path.stat().st_mtime, path))
+    return [path for touched_at, path in sorted(found) if touched_at < time.time() - for_s]
 
 
 def _remove_unclaimed(path: Path) -> bool:

@@ -58,8 +58,8 @@ class Shelf:
     def make_room(self, needed_bytes: int, keeping: Collection[str] = ()) -> None:
         """See that so much fits onto the disk, before hours are spent on it.
 
-        What has to give way, if need be, are downloads that nobody goes on with, but for those of
-        the digests ``keeping``. Nothing is reserved: a disk may still fill up meanwhile.
+        What has to give way, if need be, are downloads that nobody has gone on with for a day, but
+        for those of the digests ``keeping``. Nothing is reserved: a disk may still fill up.
 
         :raises StorageFailed: it does not fit.
         """

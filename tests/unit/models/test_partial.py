@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_async.errors import StorageFailed
@@ -105,6 +105,7 @@ def test_another_size_begins_anew(blobs, claim):
     assert arrived(blobs, DIGEST, len(DATA)) == 0
 
 
+@settings(deadline=None)  # disks may be busy
 @given(st.data())
 def test_a_file_that_somebody_damaged_is_no_danger(tmp_path_factory, data):
     blobs = Blobs(tmp_path_factory.mktemp("store"))
