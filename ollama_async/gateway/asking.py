@@ -132,14 +132,9 @@ def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str |
 
 def _speech(model: Model, template: str = "") -> Speech:
     """``template``: the request's own, which replaces whatever would render the prompt."""
-    return Speech(
-        template=template or model.template,
-        renderer=model.renderer,
-        parser=model.parser,
-        name=model.name,
-        family=model.details.family,
-        template_first=bool(template),
-    )
+    if not template:
+        return model.speech
+    return msgspec.structs.replace(model.speech, template=template, template_first=True)
 
 
 def _generate_messages(request: GenerateRequest, model: Model) -> list[Message]:

@@ -15,9 +15,7 @@ from ollama_async.gateway.asking import (
     generate_job,
     target_of,
 )
-from ollama_async.gateway.finding import Finder
 from ollama_async.gateway.forgetting import without_old_thoughts
-from ollama_async.models.catalog import Catalog
 from ollama_async.models.facts import ModelFacts
 
 STORED = [Message(role="user", content="q"), Message(role="assistant", content="a")]
@@ -188,16 +186,3 @@ def test_forgetting_is_linear():
     """A pattern would look for the end anew at each of 200,000 beginnings."""
     turns = [Message(role="assistant", content="<think>" * 200_000), Message(role="user")]
     assert without_old_thoughts(turns) == turns
-
-
-async def test_a_go_template_is_warned_of_once(model, caplog):
-    class OneModel(Catalog):
-        def find_cached(self, _text: str):
-            return msgspec.structs.replace(model, template="{{ .Prompt }}", digest="f" * 64)
-
-    finder = Finder(OneModel(store=None))
-    for _ in range(3):
-        await finder.find("m")
-
-    (record,) = caplog.records
-    assert "Go TEMPLATE" in record.getMessage()
