@@ -22,7 +22,9 @@ class Finder:
         :raises NotFound: and whatever else ``Catalog.find`` raises, in Ollama's words.
         """
         model = self._catalog.find_cached(name)
-        return model or await asyncio.to_thread(self._catalog.find, name)
+        if model is None:
+            return await asyncio.to_thread(self._catalog.find, name)
+        return model
 
 
 FINDER: web.AppKey[Finder] = web.AppKey("finder", Finder)
