@@ -207,7 +207,7 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
             source=mark,
             limit=HEAD_LIMIT,
         )
-        return Look({"[": bracketed, "{": bracketed}, head)
+        return Look({"[": bracketed, "{": bracketed}, head, keep=True)
 
     def _headed(self, tools: Tools, then: str, mark: str, head: str) -> Outcome | None:
         name = head.strip()

@@ -6,13 +6,13 @@ from functools import partial
 
 import msgspec
 
-from ollama_async.conversation import Prompt, ToolCall
+from ollama_async.conversation import Prompt
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.bodies.xml import XmlCalls
 from ollama_async.prompts.parsers.family import HEAD_LIMIT, Asked
-from ollama_async.prompts.parsers.headers import header
+from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Collect, Kind, Look, Outcome, Scanner, State, Text
-from ollama_async.prompts.parsers.tools import Tools, call_of, is_plain
+from ollama_async.prompts.parsers.tools import Tools, is_plain
 from ollama_async.prompts.port import Parser
 
 _START = "<|start|>assistant"
@@ -20,10 +20,21 @@ _MESSAGE = "<|message|>"
 _ENDS = ("<|eom|>", "<|eot|>")
 _CALLS = "<atem:function_calls>"
 _CALLS_END = "</atem:function_calls>"
+
+
+def resolved(name: str, tools: Tools) -> str | None:
+    """The tool that a name means: these models may put its first part before it once more."""
+    if name in tools:
+        return name
+    space, _, rest = name.partition(".")
+    return rest if rest in tools and rest.partition(".")[0] == space else None
+
+
 _INVOKE = XmlCalls(
     ('<atem:invoke name="', '">', "</atem:invoke>"),
     ('<atem:parameter name="', '">', "</atem:parameter>"),
     lines=False,
+    resolve=resolved,
 )
 
 
@@ -40,23 +51,13 @@ class Glimmer(msgspec.Struct, frozen=True):
         return Scanner(_states(asked.tools, thoughts), "header")
 
 
-def resolved(name: str, tools: Tools) -> str | None:
-    """The tool that a name means: these models may put its first part before it once more."""
-    if name in tools:
-        return name
-    space, _, rest = name.partition(".")
-    return rest if rest in tools and rest.partition(".")[0] == space else None
-
-
 def _states(tools: Tools, thoughts: Kind) -> dict[str, State]:
     recipients = {"": "fresh", " to=user": "fresh", " to=self": "thinking"}
     recipients |= {f" to={name}": f"call {name}" for name in tools if is_plain(name)}
     marks: dict[str, State | str] = dict.fromkeys(_ENDS, "header")
     marks |= {f"{_START}{recipient}{_MESSAGE}": to for recipient, to in recipients.items()}
     states: dict[str, State] = {
-        "header": Collect(
-            partial(_opened, tools), lambda _: None, ends=(_MESSAGE,), limit=HEAD_LIMIT
-        ),
+        "header": Collect(partial(_opened, tools), cut_off, ends=(_MESSAGE,), limit=HEAD_LIMIT),
         "content": Text(Kind.CONTENT, marks),
         "thinking": Text(thoughts, marks),
         # a call without a tool in its header, which these models write now and then
@@ -88,12 +89,6 @@ def _call(tools: Tools, *, keep: bool = False, source: str = "") -> Collect:
 
 def _calls(text: str, tools: Tools) -> Pieces | None:
     before, opened, inner = text.partition(_CALLS)
-    found = _INVOKE(inner.replace(_MESSAGE, ""), tools) if opened and not before.strip() else None
-    pieces: Pieces = []
-    for piece in found or ():
-        assert isinstance(piece, ToolCall), "readers of XML answer calls only"
-        name = resolved(piece.function.name, tools)
-        if name is None:
-            return None
-        pieces.append(call_of(name, piece.function.arguments))
-    return pieces or None
+    if not opened or before.strip():
+        return None
+    return _INVOKE(inner.replace(_MESSAGE, ""), tools)

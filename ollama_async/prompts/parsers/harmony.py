@@ -10,7 +10,7 @@ from ollama_async.conversation import Prompt
 from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.bodies.objects import named_object
 from ollama_async.prompts.parsers.family import HEAD_LIMIT, Asked
-from ollama_async.prompts.parsers.headers import header
+from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Collect, Kind, Outcome, Scanner, State, Text
 from ollama_async.prompts.parsers.tools import Tools
 from ollama_async.prompts.port import Parser
@@ -66,7 +66,7 @@ def _identifier(name: str) -> str:
 def _states(tools: Tools) -> dict[str, State]:
     opening = Collect(
         partial(_opened, tools, function_names(tools)),
-        lambda _: None,
+        cut_off,
         ends=("<|message|>",),
         limit=HEAD_LIMIT,
     )

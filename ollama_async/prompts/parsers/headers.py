@@ -6,6 +6,8 @@ import re
 
 import msgspec
 
+from ollama_async.prompts.parsers.scanner import Outcome
+
 _HEADER = re.compile(
     r"\s*(?:<\|start\|>)?\s*(?:assistant|user|system|tool|developer)?"
     r"(?:\s*<\|channel\|>\s*(?:analysis|commentary|final)|\s*to=[^\s<]+"
@@ -20,6 +22,11 @@ class Header(msgspec.Struct, frozen=True):
 
     channel: str
     recipient: str
+
+
+def cut_off(text: str) -> Outcome | None:
+    """The answer ended where a header would have come; or it was none, but text."""
+    return None if text.strip() else Outcome([], "content")
 
 
 def header(text: str) -> Header | None:

@@ -246,7 +246,7 @@ class _CollectReader:
     def __init__(self, scanner: Scanner, state: Collect, move: _Move) -> None:
         self._scanner = scanner
         self._state = state
-        self._before = state.source + move.space + ("" if state.keep else move.mark)
+        self._before = move.space + state.source + ("" if state.keep else move.mark)
         self._marks = _anywhere(state.ends)
         self._brackets = _Brackets(state.quotes)
         self._span: list[str] = []

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.tools import Tools, call_of
+
+
+def _as_written(name: str, tools: Tools) -> str:
+    del tools
+    return name
 
 
 class XmlCalls:
@@ -14,7 +20,7 @@ class XmlCalls:
 
     ``<function=add>…</function>`` is ``("<function=", ">", "</function>")``; between the name's
     end and its ``>`` there may be other attributes. ``lines``: one line break at each end of a
-    value is markup.
+    value is markup. ``resolve`` says which tool a name means; None: it is no call.
     """
 
     def __init__(
@@ -23,16 +29,19 @@ class XmlCalls:
         argument: tuple[str, str, str],
         *,
         lines: bool = True,
+        resolve: Callable[[str, Tools], str | None] = _as_written,
     ) -> None:
         self._call = _element(*call)
         self._argument = _element(*argument)
         self._lines = lines
+        self._resolve = resolve
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
         pieces: Pieces = []
-        for name, inner in _elements(self._call, text) or ():
-            given = self._arguments(inner, name, tools)
-            if given is None or not name:
+        for written, inner in _elements(self._call, text) or ():
+            name = self._resolve(written, tools)
+            given = self._arguments(inner, name, tools) if name else None
+            if not name or given is None:
                 return None
             pieces.append(call_of(name, given))
         return pieces or None

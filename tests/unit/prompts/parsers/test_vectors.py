@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.unit.prompts.parsers.feeding import read
 
 from ollama_async.prompts.parsers import NAMES, named
+from tests.unit.prompts.parsers.feeding import read
 
 VECTORS = Path(__file__).parents[3] / "vectors" / "parsers.jsonl"
 FIRST, *REST = [json.loads(line) for line in VECTORS.read_text(encoding="utf-8").splitlines()]

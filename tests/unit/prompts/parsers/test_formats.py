@@ -1,0 +1,485 @@
+# ruff: noqa: E501, RUF001 - the answers are as long as they are, with the marks that they have
+"""One answer with text, calls and thoughts for each format, and what only some of them do."""
+
+import pytest
+
+from ollama_async.conversation import Message
+from ollama_async.prompts.parsers import detected, generic, named
+from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined, prompt, read
+
+ADD = ("add", {"a": 1, "b": 2})
+WEATHER = ("get_weather", {"city": 'Paris, "FR"', "days": 3})
+JSON_ADD = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
+JSON_WEATHER = '{"name": "get_weather", "arguments": {"city": "Paris, \\"FR\\"", "days": 3}}'
+XML_ADD = (
+    "<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</parameter>\n</function>"
+)
+XML_WEATHER = (
+    '<function=get_weather>\n<parameter=city>\nParis, "FR"\n</parameter>\n'
+    "<parameter=days>3</parameter>\n</function>"
+)
+PY_ADD = "add(a=1, b=2)"
+PY_WEATHER = "get_weather(city='Paris, \"FR\"', days=3)"
+GLM_ADD = "add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n<arg_key>b</arg_key><arg_value>2</arg_value>"
+GLM_WEATHER = (
+    '<tool_call>get_weather<arg_key>city</arg_key><arg_value>Paris, "FR"</arg_value>'
+    "<arg_key>days</arg_key><arg_value>3</arg_value></tool_call>"
+)
+ATEM = (
+    '<atem:function_calls><atem:invoke name="{}"><atem:parameter name="a">1</atem:parameter>'
+    '\n<atem:parameter name="b">2</atem:parameter></atem:invoke></atem:function_calls>'
+)
+INVOKE = '<invoke name="add">\n<parameter name="a">1</parameter>\n<parameter name="b">2</parameter>\n</invoke>'
+DSML = (
+    '<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n'
+    '<｜DSML｜parameter name="b" string="false">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+)
+
+# format, answer, content, calls
+ANSWERS = [
+    (
+        named("qwen3"),
+        f"Sure.\n<tool_call>{JSON_ADD}</tool_call>\n<tool_call>\n{JSON_WEATHER}\n</tool_call> Done.",
+        "Sure.Done.",
+        [ADD, WEATHER],
+    ),
+    (named("qwen3"), f"<tool_call>\n{JSON_ADD}\n{JSON_WEATHER}\n</tool_call>", "", [ADD, WEATHER]),
+    (
+        named("qwen3"),
+        '<tool_call>{"name": "add", "arguments": "{\\"a\\": 1, \\"b\\": 2}"}</tool_call>',
+        "",
+        [ADD],
+    ),
+    (named("qwen3"), f"<tool_call>{JSON_ADD}", "", [ADD]),
+    (
+        named("qwen3-coder"),
+        f"Sure. <tool_call>\n{XML_ADD}\n</tool_call>\n<tool_call>{XML_WEATHER}</tool_call>",
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (
+        named("qwen3-coder"),
+        f"<tool_call>\n{XML_ADD}\n{XML_WEATHER}\n</tool_call>",
+        "",
+        [ADD, WEATHER],
+    ),
+    (
+        named("ministral"),
+        '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}[TOOL_CALLS]get_weather[ARGS]{"city": "Paris, \\"FR\\"", "days": 3}',
+        "",
+        [ADD, WEATHER],
+    ),
+    (
+        named("ministral"),
+        'Hm. [TOOL_CALLS]nothing[ARGS]{"a": 1}',
+        'Hm. [TOOL_CALLS]nothing[ARGS]{"a": 1}',
+        [],
+    ),
+    (
+        named("harmony"),
+        '<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": 1, "b": 2}<|call|>',
+        "",
+        [ADD],
+    ),
+    (
+        named("harmony"),
+        ' to=functions.add<|channel|>commentary json<|message|>{"a": 1, "b": 2}',
+        "",
+        [ADD],
+    ),
+    (
+        named("harmony"),
+        '<|channel|>commentary to=functions.add<|message|>{"a": 1, "b": 2}<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather<|message|>{"city": "Paris, \\"FR\\"", "days": 3}<|end|>',
+        "",
+        [ADD, WEATHER],
+    ),
+    (
+        named("cogito"),
+        'Sure.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n{"a": 1, "b": 2}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n{"a": 1, "b": 2}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        "Sure.",
+        [ADD, ADD],
+    ),
+    (
+        named("deepseek3"),
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1, "b": 2}<｜tool▁call▁end｜><｜tool▁calls▁end｜> Done.',
+        "Done.",
+        [ADD],
+    ),
+    (named("deepseek3"), "<｜tool▁output▁begin｜>rain<｜tool▁output▁end｜>!", "rain!", []),
+    (
+        named("olmo3"),
+        f"Sure.\n<function_calls>\n{PY_ADD}\n{PY_WEATHER}\n</function_calls>",
+        "Sure.\n",
+        [ADD, WEATHER],
+    ),
+    (
+        named("functiongemma"),
+        'Sure. <start_function_call>call:add{a:1,b:2}<end_function_call><start_function_call>call:get_weather{city:<escape>Paris, "FR"<escape>,days:3}<end_function_call>',
+        "Sure. ",
+        [ADD, WEATHER],
+    ),
+    (
+        named("gemma4"),
+        'Sure. <|tool_call>call:add{a:1,b:2}<tool_call|><|tool_call>call:get_weather{city:<|"|>Paris, "FR"<|"|>,days:3}<tool_call|><|tool_response>',
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (
+        named("gemma4"),
+        '<|tool_call>call:add{a:[1,{x:<|"|>y<|"|>}],b:null}<tool_call|>',
+        "",
+        [("add", {"a": [1, {"x": "y"}], "b": None})],
+    ),
+    (
+        named("gemma4"),
+        "<|tool_call>call:get_weather{city:Paris, France,days:3}<tool_call|>",
+        "",
+        [("get_weather", {"city": "Paris, France", "days": 3})],
+    ),
+    (
+        named("gemma4"),
+        '<|tool_call>call:get_weather{city:<|"|>Paris}<tool_call|>',
+        "",
+        [("get_weather", {"city": "Paris"})],
+    ),
+    (
+        named("glm-ocr"),
+        f"Sure. <tool_call>{GLM_ADD}</tool_call>\n{GLM_WEATHER}",
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (
+        named("glm-ocr"),
+        "<tool_call>add a</arg_key><arg_value>1<arg_key>b</arg_key><arg_value>2</arg_value></tool_call>",
+        "",
+        [ADD],
+    ),
+    (
+        named("glm-ocr"),
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Par",
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Par",
+        [],
+    ),
+    (
+        named("lfm2"),
+        f"Sure. <|tool_call_start|>[{PY_ADD}, {PY_WEATHER}]<|tool_call_end|>Done.",
+        "Sure.Done.",
+        [ADD, WEATHER],
+    ),
+    (named("lfm2"), f"[{PY_ADD}]", "", [ADD]),
+    (
+        named("laguna"),
+        'Sure.\n<tool_call>add{"a": 1, "b": 2}</tool_call>\n' + GLM_WEATHER,
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (named("laguna"), f"<user>{GLM_ADD}</user> and <user>", "and <user>", [ADD]),
+    (
+        named("cohere"),
+        '<|START_THINKING|><|END_THINKING|><|START_ACTION|>[{"tool_call_id": "7", "tool_name": "add", "parameters": {"a": 1, "b": 2}} {"tool_name": "get_weather", "parameters": {"city": "Paris, \\"FR\\"", "days": 3}}]<|END_ACTION|>',
+        "",
+        [ADD, WEATHER],
+    ),
+    (
+        named("glimmer"),
+        " to=user<|message|>Sure.<|eom|><|start|>assistant to=add<|message|>"
+        + ATEM.format("add")
+        + "<|eot|>",
+        "Sure.",
+        [ADD],
+    ),
+    (named("glimmer"), " to=add.add<|message|>" + ATEM.format("add.add") + "<|eot|>", "", [ADD]),
+    (named("glimmer"), "<|message|>" + ATEM.format("add") + "<|eot|>", "", [ADD]),
+    (detected("<tool_call>"), f"<tool_call>{JSON_ADD}</tool_call>", "", [ADD]),
+    (
+        detected("<function= <parameter="),
+        f"Sure. {XML_ADD}\n</tool_call> {XML_WEATHER}",
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (
+        detected("<seed:tool_call> <function= <parameter="),
+        f"<seed:tool_call>{XML_ADD}</seed:tool_call>",
+        "",
+        [ADD],
+    ),
+    (
+        detected("<minimax:tool_call>"),
+        f"<minimax:tool_call>\n{INVOKE}\n{INVOKE}\n</minimax:tool_call>",
+        "",
+        [ADD, ADD],
+    ),
+    (detected("｜DSML｜"), f"<｜DSML｜function_calls>\n{DSML}</｜DSML｜function_calls>", "", [ADD]),
+    (
+        detected("<｜tool▁calls▁begin｜>"),
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1, "b": 2}<｜tool▁call▁end｜>',
+        "",
+        [ADD],
+    ),
+    (
+        detected("<|tool_calls_section_begin|>"),
+        '<|tool_calls_section_begin|><|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>{"a": 1, "b": 2}<|tool_call_end|><|tool_calls_section_end|>',
+        "",
+        [ADD],
+    ),
+    (detected("<arg_key>"), f"<tool_call>{GLM_ADD}</tool_call>", "", [ADD]),
+    (
+        detected("[TOOL_CALLS]"),
+        f"Sure.[TOOL_CALLS] [{JSON_ADD}, {JSON_WEATHER}]",
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (detected("[TOOL_CALLS]"), '[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}', "", [ADD]),
+    (
+        detected("<TOOLCALL>"),
+        f"<TOOLCALL>[{JSON_ADD}, {JSON_WEATHER}]</TOOLCALL>",
+        "",
+        [ADD, WEATHER],
+    ),
+    (
+        detected("<tool_calls>"),
+        f"<tool_calls>\n{JSON_ADD}\n{JSON_WEATHER}\n</tool_calls>",
+        "",
+        [ADD, WEATHER],
+    ),
+    (
+        detected("<|tool_call_start|>"),
+        f"<|tool_call_start|>[{JSON_ADD}]<|tool_call_end|>",
+        "",
+        [ADD],
+    ),
+    (detected("<|tool_call|>"), f"<|tool_call|>[{JSON_ADD}]<|/tool_call|>", "", [ADD]),
+    (detected("functools["), f"functools[{JSON_ADD}, {JSON_WEATHER}]", "", [ADD, WEATHER]),
+    (
+        detected("Action: ```json"),
+        'Action: ```json\n[{"tool_name": "add", "parameters": {"a": 1, "b": 2}}]\n```',
+        "",
+        [ADD],
+    ),
+    (detected("<function="), 'Sure. <function=add>{"a": 1, "b": 2}</function>', "Sure.", [ADD]),
+    (detected(">>>all"), '>>>all\nSure.\n>>>add\n{"a": 1, "b": 2}', "Sure.", [ADD]),
+    (
+        detected("<|recipient|> <|content|>"),
+        '<|from|>assistant\n<|recipient|>all\n<|content|>Sure.\n<|from|>assistant\n<|recipient|>add\n<|content|>{"a": 1, "b": 2}<|stop|>',
+        "Sure.",
+        [ADD],
+    ),
+    (
+        detected("<|python_tag|>"),
+        '{"name": "add", "parameters": {"a": 1, "b": 2}}; {"name": "add", "parameters": {"a": 1, "b": 2}}',
+        "",
+        [ADD, ADD],
+    ),
+    (detected("<|python_tag|>"), f"<|python_tag|>{JSON_ADD}", "", [ADD]),
+    (detected("<|python_tag|>"), f"[{PY_ADD}, {PY_WEATHER}]", "", [ADD, WEATHER]),
+    (detected("<|python_tag|>"), '{"answer": 4}', '{"answer": 4}', []),
+    (detected("tool_code"), f"Sure.\n```tool_code\n{PY_ADD}\n```\nDone.", "Sure.Done.", [ADD]),
+    (
+        generic(thinking=None, tool_tag="<tool_call>"),
+        f"Sure. <tool_call>\n{JSON_ADD}\n</tool_call>\n<tool_call>{JSON_WEATHER}</tool_call>",
+        "Sure. ",
+        [ADD, WEATHER],
+    ),
+    (
+        generic(thinking=None, tool_tag="[TOOL_CALLS]"),
+        f"[TOOL_CALLS] [{JSON_ADD}, {JSON_WEATHER}]",
+        "",
+        [ADD, WEATHER],
+    ),
+    (
+        generic(thinking=None, tool_tag="<tool_call>"),
+        '<tool_call>add {"a": 1, "b": 2}</tool_call>',
+        "",
+        [ADD],
+    ),
+    (
+        generic(thinking=None, tool_tag="<tool_call>"),
+        '<tool_call>{"add": {"a": 1, "b": 2}}</tool_call>',
+        "",
+        [ADD],
+    ),
+    (
+        generic(thinking=None, tool_tag="<tool_call>"),
+        '<tool_call>{"name": "other", "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "other", "arguments": {}}</tool_call>',
+        [],
+    ),
+    (
+        generic(thinking=None, tool_tag="{"),
+        '{"name": "add", "parameters": {"a": 1, "b": 2}}',
+        "",
+        [ADD],
+    ),
+    (generic(thinking=None, tool_tag="{"), f"Sure. {JSON_ADD}", f"Sure. {JSON_ADD}", []),
+    (generic(thinking=None, tool_tag="["), f"[{JSON_ADD}, {JSON_WEATHER}]", "", [ADD, WEATHER]),
+]
+
+
+@pytest.mark.parametrize(("format_", "answer", "content", "calls"), ANSWERS)
+def test_text_and_calls_are_told_apart(format_, answer, content, calls):
+    found = read(format_, answer, think=False)
+
+    assert (found.content, found.calls) == (content, calls)
+
+
+@pytest.mark.parametrize(
+    ("format_", "answer"), [(format_, answer) for format_, answer, _, calls in ANSWERS if calls]
+)
+def test_without_tools_there_are_no_calls_and_the_text_is_all_there(format_, answer):
+    found = read(format_, answer, think=False, tools=[])
+
+    assert found.calls == []
+    assert found.content
+
+
+def test_calls_come_as_soon_as_each_is_complete():
+    parser = detected("[TOOL_CALLS]").start(prompt(), "")
+
+    parts = parser.feed(f"[TOOL_CALLS] [{JSON_ADD}")
+    assert joined(parts).calls == [ADD]
+    parts += parser.feed(f", {JSON_WEATHER}")
+    assert joined(parts).calls == [ADD, WEATHER]
+    parts += parser.feed("]") + parser.finish()
+    assert joined(parts).content == ""
+
+
+def test_text_comes_at_once_up_to_what_may_become_a_mark():
+    parser = named("qwen3").start(prompt(), "")
+
+    assert joined(parser.feed("Sure, I")).content == "Sure, I"
+    assert joined(parser.feed(" will <tool")).content == " will"
+    assert joined(parser.feed("box")).content == " <toolbox"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("3.5", "3.5"),
+        ("null", None),
+        ("99999999999999999999", "99999999999999999999"),
+        ("x", "x"),
+    ],
+)
+def test_a_whole_number_is_what_its_schema_calls_one(text, value):
+    call = f"<tool_call><function=get_weather><parameter=days>{text}</parameter></function></tool_call>"
+
+    assert read(named("qwen3-coder"), call).calls == [("get_weather", {"days": value})]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "value"),
+    [
+        ("a", "2.0", 2),
+        ("a", "2.5", 2.5),
+        ("a", "1e400", "1e400"),
+        ("a", "nan", "nan"),
+        ("b", "7", 7),
+        ("b", "NULL", None),
+        ("opts", '{"x": [1]}', {"x": [1]}),
+        ("opts", "{x", "{x"),
+        ("tags", '["a"]', ["a"]),
+        ("tags", "a", "a"),
+        ("unknown", "1", "1"),
+        ("unknown", "\n<b>\n & </c>\n", "<b>\n & </c>"),
+    ],
+)
+def test_values_without_types_of_their_own_get_those_of_the_schema(parameter, text, value):
+    call = (
+        f"<tool_call><function=add><parameter={parameter}>{text}</parameter></function></tool_call>"
+    )
+
+    assert read(named("qwen3-coder"), call).calls == [("add", {parameter: value})]
+
+
+@pytest.mark.parametrize("text", [("TRUE", True), ("maybe", "maybe")])
+def test_a_boolean_that_may_be_text_is_either(text):
+    call = f"<tool_call><function=get_weather><parameter=exact>{text[0]}</parameter></function></tool_call>"
+
+    assert read(named("qwen3-coder"), call).calls == [("get_weather", {"exact": text[1]})]
+
+
+def test_tools_of_any_shape_are_harmless():
+    tools = [
+        {},
+        {"function": 1},
+        {"function": {"name": 2}},
+        {"function": {"name": "add", "parameters": []}},
+        *TOOLS,
+    ]
+
+    assert read(
+        named("qwen3-coder"), f"<tool_call>{XML_WEATHER}</tool_call>", tools=tools
+    ).calls == [WEATHER]
+
+
+THOUGHTS = detected("{% if x %}<think>{% endif %}</think>")
+
+
+@pytest.mark.parametrize(
+    ("format_", "rendered", "think", "answer", "thinking", "content"),
+    [
+        (THOUGHTS, "<think>\n", None, "Hm.\n</think>\n\n4", "Hm.", "4"),
+        (THOUGHTS, "<think>\n", False, "<think>Hm.</think>4", "Hm.", "4"),
+        (THOUGHTS, "<think>\n\n</think>\n\n", False, "4", "", "4"),
+        (THOUGHTS, "", True, " <think>Hm.</think> 4", "Hm.", "4"),
+        (THOUGHTS, "", True, " 4 <think>", "", " 4 <think>"),
+        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", True, "\n<t>\nHm. </t>\n4 <t>", "Hm. ", "4 <t>"),
+        (generic(thinking=("<t>", "</t>"), tool_tag=None), "x<t>\n", True, "\nHm.</t>4</t", "Hm.", "4</t"),
+        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", True, " 4 <t>", "", " 4 <t>"),
+        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", False, "<t>Hm.</t>4", "", "<t>Hm.</t>4"),
+        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", "high", "<t>Hm.</t>4", "Hm.", "4"),
+        (named("gemma4"), "", True, "<|channel>thought\nHm.\n<channel|>\n4", "Hm.", "4"),
+        (named("gemma4"), "", False, "<|channel>thought\nHm.\n<channel|>\n4", "", "4"),
+        (named("gemma4-no-thinking"), "", True, "<|channel>Hm.<channel|>4", "", "4"),
+        (named("ministral"), "", None, "[THINK]Hm.[/THINK]\n4", "Hm.", "4"),
+        (named("harmony"), "", None, "<|channel|>analysis<|message|>Hm.<|end|>", "Hm.", ""),
+        (named("cohere"), "", None, "Hm.<|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|>", "Hm.", "4"),
+        (detected("<|START_ACTION|>"), "", None, "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>4", "Hm.", "4"),
+    ],
+)  # fmt: skip
+def test_thoughts_are_told_from_the_answer(format_, rendered, think, answer, thinking, content):
+    found = read(format_, answer, rendered=rendered, think=think)
+
+    assert (found.thinking, found.content) == (thinking, content)
+
+
+@pytest.mark.parametrize("name", ["qwen3.5", "deepseek3", "qwen3-vl-thinking", "cohere", "laguna"])
+def test_an_answer_that_goes_on_from_the_clients_text_has_no_thoughts(name):
+    messages = [Message("user", "hi"), Message("assistant", "The answer")]
+
+    assert read(named(name), " is 4.", think=True, messages=messages).thinking == ""
+
+
+def test_functionary_prompts_begin_the_head_of_a_message():
+    format_ = detected(">>>all")
+
+    assert read(format_, "all\nSure.", rendered="...>>>").content == "Sure."
+    assert read(format_, 'add\n{"a": 1, "b": 2}', rendered="...>>>").calls == [ADD]
+    assert read(format_, "Sure", rendered="...>>>").content == "Sure"
+
+
+def test_harmony_names_are_the_clients_again():
+    tool = {"function": {"name": "read-file.now", "parameters": {}}}
+    answer = "<|channel|>commentary to=functions.read_file_now<|message|>{}"
+
+    assert read(named("harmony"), answer, tools=[tool]).calls == [("read-file.now", {})]
+
+
+def test_an_id_that_the_model_gives_is_kept():
+    answer = '<|START_ACTION|>[{"tool_call_id": "7", "tool_name": "add", "parameters": {}}]<|END_ACTION|>'
+
+    (call,) = fed(named("cohere"), [answer], think=False)
+    assert call.id == "7"
+
+
+def test_a_template_without_marks_means_nothing():
+    assert detected("{{ messages }}") is None
+    assert named("nobody") is None
+
+
+@pytest.mark.parametrize("choice", ["none"])
+def test_a_client_that_wants_no_call_gets_none(choice):
+    answer = f"<tool_call>{JSON_ADD}</tool_call>"
+
+    assert read(named("qwen3"), answer, tool_choice=choice).content == answer

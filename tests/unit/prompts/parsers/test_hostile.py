@@ -1,0 +1,109 @@
+"""Whatever a model writes, wherever it is cut: the same result, no error, no text lost."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ollama_async.prompts.parsers import NAMES, detect, generic, named
+from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined
+
+TAGS = ("<think>", "</think>")
+FORMATS = {
+    **{name: named(name) for name in NAMES},
+    **{f"template {marks}": format_ for marks, format_ in detect._WHOLE},
+    **{f"template {marks}": format_ for marks, format_ in detect._TOOLS},
+    "template think": detect.detected("</think> <tool_call>"),
+    **{f"go {tag}": generic(thinking=TAGS, tool_tag=tag) for tag in ("{", "[", "<tool_call>")},
+}
+PIECES = [
+    *"{}[]()\"'\\,:=<> \n",
+    "</tool_call>", "<tool_call>", "<function=add>", "<parameter=a>", "</parameter>", "</function>",
+    "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "```json", "```", "[ARGS]",
+    "all\n", "null",
+    '{"name": "add", "arguments": {"a": 1}}', '{"a": 1}', "add(a=1)", "call:add{a:1}", "add",
+    " to=self", " to=user", " to=functions.add", "<|start|>assistant", "thought\n", *TAGS,
+]  # fmt: skip
+ENDINGS = ["", "<think>", "[THINK]\n", ">>>", "<|START_THINKING|>", "<|recipient|>"]
+WORDS = st.integers(100, 999).map(" zq{}x ".format)
+
+
+@st.composite
+def answers(draw):
+    """A format, a request, and an answer made of the format's marks, words and other pieces."""
+    format_ = FORMATS[draw(st.sampled_from(sorted(FORMATS)))]
+    marks = st.sampled_from([*format_.special_tokens, *PIECES])
+    torn = st.tuples(marks, st.integers(1, 12)).map(lambda torn: torn[0][: torn[1]])
+    pieces = draw(st.lists(marks | marks | torn | WORDS, max_size=16))
+    request = {
+        "think": draw(st.sampled_from([None, True, False])),
+        "tools": draw(st.sampled_from([TOOLS, []])),
+        "rendered": draw(st.sampled_from(ENDINGS)),
+    }
+    return format_, "".join(pieces), request
+
+
+def meaning(format_, pieces, request):
+    found = joined(fed(format_, pieces, **request))
+    return found.content, found.thinking, found.calls
+
+
+@given(answers(), st.lists(st.integers(0, 200), max_size=4))
+@settings(max_examples=400, deadline=None)
+def test_cuts_change_nothing(answer, cuts):
+    format_, text, request = answer
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(places)]
+
+    whole = meaning(format_, [text], request)
+    assert meaning(format_, list(text), request) == whole
+    assert meaning(format_, pieces, request) == whole
+
+
+@given(answers())
+@settings(max_examples=400, deadline=None)
+def test_every_word_reaches_the_client(answer):
+    """Except for thoughts that a client did not want, where the family drops them."""
+    format_, text, request = answer
+    content, thinking, calls = meaning(format_, [text], {**request, "think": True})
+
+    if format_ is not named("gemma4-no-thinking"):
+        everything = f"{content} {thinking} {calls}"
+        assert all(word in everything for word in text.split() if word.startswith("zq"))
+
+
+@given(st.sampled_from(sorted(FORMATS)), st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_read_without_an_error(name, text):
+    request = {"think": True, "tools": TOOLS, "rendered": ""}
+
+    assert meaning(FORMATS[name], [text], request) == meaning(FORMATS[name], list(text), request)
+
+
+def floods(format_):
+    """Endless beginnings, the bad case of anything that looks back or ahead."""
+    marks = format_.special_tokens or ("<think>",)
+    yield from marks
+    yield from ("".join(marks), " ", "{", "[[", '"\\"', "<function=add><parameter=a>1</parameter>")
+    yield from ("<arg_key>", "add(a=[", 'a:<|"|>', ", x ", '{"name": "add", "arguments": {}},')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_time_grows_with_the_length_of_the_answer_and_not_with_its_square(name):
+    format_ = FORMATS[name]
+    opening = format_.special_tokens[:1] or ("",)
+
+    def seconds(flood, size, *, slowly):
+        text = opening[0] + flood * (size // len(flood))
+        start = time.process_time()
+        fed(format_, list(text) if slowly else [text], think=True)
+        return time.process_time() - start
+
+    for flood in dict.fromkeys(floods(format_)):
+        for slowly in (False, True):
+            long = seconds(flood, 24_000, slowly=slowly)
+            # eight times the square root of noise: a square would be sixteen times
+            assert long < 0.2 or long < 8 * seconds(flood, 6_000, slowly=slowly), flood
