@@ -64,15 +64,17 @@ class Grammar:
 
     def allowed(self) -> NDArray[np.intp]:
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._matcher.is_error():  # the mask then holds the end, although it is not allowed
+            return np.empty(0, np.intp)
         return np.flatnonzero(np.unpackbits(mask, count=self._size, bitorder="little"))
 
     def accept(self, token: int) -> None:
         matcher = self._matcher
-        if not matcher.consume_token(token):
+        if matcher.consume_token(token) and not matcher.is_stopped():
+            return
+        self.is_over = True
+        if matcher.is_error():
             self.failure = f"the format cannot be kept any further: {_say(matcher.get_error())}"
-            self.is_over = True
-        elif matcher.is_stopped():
-            self.is_over = True
 
 
 def _copy(engine: Engine) -> llguidance.LLTokenizer:
@@ -112,6 +114,8 @@ def _say(error: str) -> str:
         reason = 'the keyword "oneOf" cannot be enforced unless its schemas exclude one another'
     elif reason.startswith("Resource"):
         reason = 'the keyword "$ref" cannot refer to another document'
+    elif reason.startswith("NoExtension"):
+        reason = "the model has no token for what must come next"
     elif reason.startswith("Pointer"):
         reason = f'"$ref": {reason}'
     return reason[:_ERROR_CHARACTERS]

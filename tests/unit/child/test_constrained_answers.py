@@ -1,0 +1,142 @@
+"""From a request with a format to the end of its answer, with a scripted model."""
+
+import json
+
+import pytest
+
+from ollama_async.conversation import Inference, Message, Prompt, Sampling
+from ollama_async.prompts.plain import PlainRenderer
+from ollama_async.prompts.port import Marks
+from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.dialects import Spoken
+from ollama_async.workers.child.engines import scripted
+from ollama_async.workers.child.intake import Intake
+from ollama_async.workers.child.loop import Loop
+from ollama_async.workers.child.mailbox import Mailbox
+from ollama_async.workers.messages import Done, Failed, Pieces, Submit
+from ollama_async.workers.spec import LoadSpec
+
+CALLS = Marks(calls=("<call>", "</call>"))
+
+
+class Dialect:
+    """Plays :class:`Dialects` as well; its calls stay in the text."""
+
+    special_tokens = ()
+    render = PlainRenderer().render
+
+    def find(self, _speech):
+        return Spoken(self, {})
+
+    def start(self, _prompt, _rendered):
+        return None
+
+    def marks(self, _prompt, _rendered):
+        return CALLS
+
+
+class Room:
+    def __init__(self, engine):
+        self.mailbox = Mailbox()
+        self.intake = Intake(engine, Dialect(), self.mailbox, lambda: lambda action: action())
+        self.loop = Loop(engine, self.mailbox, self.hear, Batching(64))
+        self.text, self.end = "", None
+
+    def hear(self, messages):
+        for message in messages:
+            if isinstance(message, Pieces):
+                self.text += "".join(text for _, text in message.items)
+            elif isinstance(message, (Done, Failed)):
+                self.end = message
+
+    def ask(self, form=None, *, num_predict=-1, **prompt):
+        prompt = Prompt([Message("user", "Hi")], **prompt)
+        inference = Inference(prompt, Sampling(num_predict=num_predict), format=form)
+        self.intake.put(Submit(1, inference))
+        self.intake.close()
+        self.intake.run()
+        for _ in range(2000):
+            if self.end:
+                return self.end
+            self.loop.turn(idle_s=0)
+        raise AssertionError(self.text)
+
+
+@pytest.fixture
+def room(tmp_path):
+    def make(says):
+        path = tmp_path / "scripts.json"
+        path.write_text(json.dumps({"m": {"tokens": says}}))
+        spec = LoadSpec(engine="scripted", model="m", num_ctx=256, slots=1)
+        return Room(scripted.load(spec, str(path), lambda _fraction: None))
+
+    return make
+
+
+def test_an_answer_in_the_form_is_left_as_it_is(room):
+    room = room(['{"a"', ': "yes"', "}"])
+
+    assert room.ask("json").reason == "stop"
+    assert room.text == '{"a": "yes"}'
+
+
+def test_an_answer_ends_when_its_form_is_complete(room):
+    room = room(['{"a": 1}', " And now something else."])
+
+    end = room.ask("json")
+    assert room.text == '{"a": 1}'
+    assert (end.reason, end.usage.answer) == ("stop", 1)
+
+
+def test_an_answer_of_one_token_can_be_complete(room):
+    room = room(["true", "!"])
+
+    assert room.ask({"type": "boolean"}).reason == "stop"
+    assert room.text == "true"
+
+
+def test_an_answer_in_another_form_becomes_one_in_the_form(room):
+    room = room("Sure! Here is some JSON for you")
+
+    assert room.ask({"properties": {"a": {}}, "required": ["a"]}).reason == "stop"
+    assert list(json.loads(room.text)) == ["a"]
+
+
+def test_the_end_of_a_script_is_not_the_end_of_the_form(room):
+    room = room(['{"a": [1, 2'])
+
+    assert room.ask("json").reason == "stop"
+    assert json.loads(room.text) == {"a": [1, 2]}
+
+
+def test_a_limit_goes_before_the_form(room):
+    room = room(['{"a"', ': "yes"', "}"])
+
+    assert room.ask("json", num_predict=2).reason == "length"
+    assert room.text == '{"a": "yes"'
+
+
+def test_a_forced_call(room):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}}}}
+    room = room("I would rather not.")
+
+    assert room.ask(tools=[tool], tool_choice="f").reason == "stop"
+    inner = room.text.removeprefix("<call>").removesuffix("</call>")
+    assert json.loads(inner) == {"name": "f", "arguments": {}}
+
+
+def test_a_form_that_cannot_be_enforced_is_refused(room):
+    end = room("x").ask({"not": {}})
+
+    assert end.code == "bad_request"
+    assert '"not"' in end.message
+
+
+def test_an_answer_that_no_token_can_continue_fails(room):
+    room = room(["[", "]"])
+    room.loop._engine._pieces[:256] = [b""] * 256  # a vocabulary without single letters
+
+    end = room.ask({"type": "array", "items": {"const": 1}, "minItems": 1})
+
+    assert end.code == "engine_failed"
+    assert "the format cannot be kept" in end.message
