@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cached_property
 from itertools import pairwise, product
 from typing import Any
@@ -139,7 +140,7 @@ class Manners:
 
     def _shows(self, messages: list[Plain], tools: Any, *words: str) -> bool:
         try:
-            text = self._run(messages, tools)
+            text = self._run(deepcopy(messages), deepcopy(tools))  # it may change them
         except SecurityError:
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code

@@ -64,6 +64,11 @@ def test_white_space_around_blocks_is_swallowed_as_hugging_face_does():
         ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
         ("{% set x %}a{{ 1 }}{% endset %}{{ x }}", "a1"),
         ("{% for m in messages %}{{ m.content.strip() }}{{ m.get('x', 1) }}{% endfor %}", "hi1"),
+        ("{% set x = [] %}{% set _ = x.append(1) %}{{ x }}{{ x.pop() }}{{ x }}", "[1]1[]"),
+        ("{% set x = {} %}{% set _ = x.update({'a': 1}) %}{{ x }}", "{'a': 1}"),
+        ("{{ '{}-{1}-{a}-{{'.format(1, 2, a=3) }}", "1-2-3-{"),
+        ("{{ 'a' + missing.deep.text + 'b' }}{{ missing | tojson }}", "abnull"),
+        ("{{ messages | map(attribute='role') | tojson }}", '["user"]'),
         ("{{ ['a', 'b', 'c'] | batch(2) | map('join') | join('|') }}", "ab|c"),
     ],
 )
@@ -88,6 +93,20 @@ def test_tool_calls_and_results_reach_the_template():
     text = JinjaRenderer(template, bos="", eos="").render(prompt)
 
     assert text == 'f {"city": "Köln", "n": 1} f c1 rain'
+
+
+def test_what_a_template_does_to_messages_and_tools_ends_with_the_rendering():
+    template = (
+        "{{ messages | length }}{{ tools | length }}{{ tools[0].function | length }}"
+        "{% set _ = messages.append({'role': 'user'}) %}{% set _ = tools.append(1) %}"
+        "{% set _ = tools[0].function.update(more=1) %}"
+    )
+    renderer = JinjaRenderer(template, bos="", eos="")
+    function = {"name": "f", "description": "", "parameters": {"type": "object"}}
+    prompt = Prompt(messages=[Message("user", "hi")], tools=[{"function": function}])
+
+    assert [renderer.render(prompt) for _ in range(2)] == ["113", "113"]
+    assert prompt.tools == [{"function": function}]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +168,14 @@ HOSTILE = {
     "long range": "{{ range(10**9) | list }}",
     "endless recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "the interpreter": "{{ ''.__class__.__mro__ }}",
-    "a change of the messages": "{{ messages.append(1) }}",
+    "attribute in a format": "{{ '{0.__class__}'.format(1) }}",
+    "format of much": "{{ ('{0}' * 100000).format('x' * 100000) }}",
+    "endless appending": "{% set x = [1] %}{% for i in x %}{% set _ = x.extend([i] * 9999) %}"
+    "{% endfor %}",
+    "a list that holds itself": "{% set x = [] %}{% set _ = x.append(x) %}{{ x }}",
+    "a list that doubles": "{% set x = [1] %}{% for i in range(99) %}"
+    "{% set _ = x.extend(x) %}{% endfor %}",
+    "clearing": "{{ messages.clear() }}",
     "autoescape": "{% autoescape true %}{{ '<' }}{% endautoescape %}",
     "include": "{% include 'x' %}",
     "bytes": "{{ (5).to_bytes(10**9) }}",
