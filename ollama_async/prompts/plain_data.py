@@ -74,5 +74,10 @@ def _tool(tool: Plain) -> Plain:
     parameters = function.get("parameters")
     if not isinstance(parameters, dict):
         parameters = {"type": "object"}
-    parameters = {"properties": {}} | parameters
-    return tool | {"function": {"description": ""} | function | {"parameters": parameters}}
+    parameters = _completed(parameters, properties={})
+    return tool | {"function": _completed(function, description="") | {"parameters": parameters}}
+
+
+def _completed(plain: Plain, **missing: Any) -> Plain:
+    """What is missing comes last: models are trained with keys in the client's order."""
+    return plain | {key: value for key, value in missing.items() if key not in plain}

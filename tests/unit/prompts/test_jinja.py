@@ -1,5 +1,7 @@
 """Chat templates: what they see, what they may do, and how hostile ones end."""
 
+import json
+
 import pytest
 
 from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
@@ -93,6 +95,21 @@ def test_tool_calls_and_results_reach_the_template():
     text = JinjaRenderer(template, bos="", eos="").render(prompt)
 
     assert text == 'f {"city": "Köln", "n": 1} f c1 rain'
+
+
+def test_tools_keep_the_order_of_the_clients_keys():
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "f",
+            "description": "It does.",
+            "parameters": {"type": "object", "required": ["a"], "properties": {"a": {}}},
+        },
+    }
+    renderer = JinjaRenderer("{{ tools[0] | tojson }}", bos="", eos="")
+    prompt = Prompt(messages=[Message("user", "hi")], tools=[tool])
+
+    assert renderer.render(prompt) == json.dumps(tool)
 
 
 def test_what_a_template_does_to_messages_and_tools_ends_with_the_rendering():
