@@ -25,7 +25,7 @@ from training.demo.model import Llama, Shape
 from training.demo.tokenizer import Vocabulary
 from training.demo.train import accuracy, new_model, train
 
-_WATCH_EVERY = 250  # steps
+_WATCH_EVERY = 500  # steps
 _WATCHED = 40  # examples of each suite
 
 
@@ -36,11 +36,14 @@ class Round(msgspec.Struct, frozen=True):
     examples: int
     drilled: int
     pace: float
-    falling: float
+    stop: int
 
 
-ROUNDS = (Round(seed=1, examples=340_000, drilled=10_000, pace=1.0, falling=1.0),)
-"""Each but the first begins from the file that the one before it has written."""
+ROUNDS = (
+    Round(seed=1, examples=340_000, drilled=10_000, pace=1.0, stop=2_000),
+    Round(seed=2, examples=95_000, drilled=0, pace=0.7, stop=0),
+)
+"""The second begins from the file that the first has written, and goes on at its rate."""
 
 
 def main() -> None:
@@ -81,7 +84,7 @@ def _teach(model: Llama, words: Vocabulary, each: Round, arguments: argparse.Nam
         seed=each.seed,
         drilled=each.drilled,
         pace=each.pace,
-        falling=each.falling,
+        stop=each.stop,
         watch=watch,
     )
     export(model, words, arguments.out)

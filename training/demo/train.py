@@ -36,15 +36,15 @@ def train(
     seed: int,
     drilled: int,
     pace: float,
-    falling: float,
+    stop: int,
     watch: Callable[[Llama, int], None],
 ) -> None:
     """Train on every example once.
 
     ``drilled``: how many examples of pure copying come in between at first. ``pace``: the part of
-    the full learning rate to use. ``falling``: the part of the steps in which it falls to nothing;
-    that is when most is learned for good. ``watch`` is called now and then with the model and the
-    number of steps done.
+    the full learning rate to begin with; it falls to nothing over all steps, because the lower it
+    is the more is learned for good. ``stop``: end after so many steps all the same; 0: never.
+    ``watch`` is called now and then with the model and the number of steps done.
     """
     matrices = [weight for name, weight in model.named_parameters() if _is_matrix(name, weight)]
     others = [weight for name, weight in model.named_parameters() if not _is_matrix(name, weight)]
@@ -60,11 +60,11 @@ def train(
     groups = _groups(corpus, drills(model.shape.vocabulary, drilled, seed), seed)
     steps = len(groups) // _BATCHES_A_STEP
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, falling))
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
         for optimizer in optimizers
     ]
     began, tokens, losses = time.monotonic(), 0, []
-    for step in range(steps):
+    for step in range(stop or steps):
         for rows in groups[step * _BATCHES_A_STEP : (step + 1) * _BATCHES_A_STEP]:
             batch = collate(rows, rng)
             tokens += sum(len(row.ids) for row in rows)
@@ -130,6 +130,6 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
     return weight.dim() > 1 and "embedding" not in name
 
 
-def _rate(step: int, steps: int, falling: float) -> float:
-    """Linear warm-up, constant, and a linear way down to nothing."""
-    return min(1.0, (step + 1) / _WARM_UP, (steps - step) / (falling * steps))
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, and a linear way down to nothing."""
+    return min((step + 1) / _WARM_UP, (steps - step) / steps)
