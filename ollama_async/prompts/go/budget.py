@@ -5,7 +5,7 @@ from __future__ import annotations
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.bounds import TEXT_LIMIT
 
-STEPS_LIMIT = 2_000_000
+STEPS_LIMIT = 1_000_000
 """Commands run, turns of loops, and for every text that is made its length divided by
 :data:`CHARACTERS_A_STEP`: some seconds at most."""
 
@@ -34,6 +34,10 @@ class Budget:
     def text(self, length: int) -> None:
         """Some text of ``length`` characters is looked at or made."""
         self.step(length // CHARACTERS_A_STEP)
+
+    def characters(self, count: int) -> None:
+        """So many characters are looked at one by one."""
+        self.step(count // 4)
 
     def enter(self) -> None:
         """One level deeper; :meth:`leave` when it is done. Not needed after an error."""

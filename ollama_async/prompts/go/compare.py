@@ -73,7 +73,7 @@ def _is_comparable(kind: types.Type) -> bool:
     return kind.kind not in ("slice", "map", "function")
 
 
-def less(one: Value, two: Value) -> bool:
+def less(one: Value, two: Value, budget: Budget) -> bool:
     """:raises CallFailed: these have no order."""
     one, two = unboxed(one), unboxed(two)
     kind, other = _basic(one), _basic(two)
@@ -84,6 +84,7 @@ def less(one: Value, two: Value) -> bool:
     if kind in _UNORDERED:
         raise CallFailed("invalid type for comparison")
     if kind == "string":
+        budget.text(len(one) + len(two))
         return to_bytes(one) < to_bytes(two)
     return bool(one < two)
 

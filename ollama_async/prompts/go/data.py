@@ -106,7 +106,6 @@ def _properties(described: Any) -> dict[str, Value]:
 def _property(described: dict[str, Any]) -> Struct:
     kind = described.get("type")
     nested = described.get("properties")
-    pairs = _properties(nested) if isinstance(nested, dict) else None
     choices = [_property(_object(choice)) for choice in _list(described.get("anyOf"))]
     values = [plain(value) for value in _list(described.get("enum"))]
     return Struct(
@@ -119,11 +118,16 @@ def _property(described: dict[str, Any]) -> Struct:
             "Enum": Slice(types.ANYTHINGS, values, is_nil=not values),
             "Properties": Pointer(
                 types.PROPERTY_MAP_POINTER,
-                None if pairs is None else Struct(types.PROPERTY_MAP, pairs),
+                _ordered(_properties(nested)) if isinstance(nested, dict) else None,
             ),
             "Required": _texts(described.get("required"), types.STRINGS),
         },
     )
+
+
+def _ordered(pairs: dict[str, Value]) -> Struct:
+    inner = Pointer(types.ORDERED_POINTER, Struct(types.ORDERED, pairs))
+    return Struct(types.PROPERTY_MAP, {"om": inner})
 
 
 def _object(value: Any) -> dict[str, Any]:

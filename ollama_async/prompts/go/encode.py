@@ -99,6 +99,8 @@ def _pairs(pairs: Iterator[tuple[str, Value]]) -> Iterator[str]:
 
 def _struct(value: Struct) -> Iterator[str]:
     if value.type is types.PROPERTY_MAP:
+        return _encoded(value.values["om"])
+    if value.type is types.ORDERED:
         return _pairs(iter(value.values.items()))
     return _pairs(
         (member.key, value.values[member.name])
@@ -121,7 +123,7 @@ def _boxed(value: Boxed) -> Iterator[str]:
     return _encoded(value.value)
 
 
-def _refuse(value: complex | Sequence) -> Iterator[str]:
+def _refuse(_: complex | Sequence) -> Iterator[str]:
     raise _Unencodable
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.go import methods, nodes
 from ollama_async.prompts.go.budget import Budget
-from ollama_async.prompts.go.bytestrings import byte_length
-from ollama_async.prompts.go.failures import CallFailed, Rejected
+from ollama_async.prompts.go.bytestrings import byte_length, finished
+from ollama_async.prompts.go.failures import CallFailed
 from ollama_async.prompts.go.functions import FUNCTIONS, Function
 from ollama_async.prompts.go.quoting import quote
+from ollama_async.prompts.go.scope import Scope
 from ollama_async.prompts.go.values import (
     NIL,
     Boxed,
@@ -37,41 +36,6 @@ class _Missing:
 MISSING = _Missing()
 
 
-class Scope:
-    """The variables of one template, innermost last."""
-
-    def __init__(self, dot: Value) -> None:
-        self._names = ["$"]
-        self._values = [dot]
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def forget(self, size: int) -> None:
-        """Only the first ``size`` variables stay."""
-        del self._names[size:], self._values[size:]
-
-    def declare(self, name: str, value: Value) -> None:
-        self._names.append(name)
-        self._values.append(value)
-
-    def set(self, name: str, value: Value) -> None:
-        self._values[self._find(name)] = value
-
-    def set_last(self, number: int, value: Value) -> None:
-        """Of the variable declared ``number`` from the end."""
-        self._values[-number] = value
-
-    def get(self, name: str) -> Value:
-        return self._values[self._find(name)]
-
-    def _find(self, name: str) -> int:
-        for index in range(len(self._names) - 1, -1, -1):
-            if self._names[index] == name:
-                return index
-        raise Rejected(f"undefined variable: {name}")
-
-
 class Evaluator:
     """Of one render. Its callers tell it where they are: ``node``, ``template`` and ``scope``.
 
@@ -86,16 +50,15 @@ class Evaluator:
         self.template = ""
         self.node: nodes.Operand | nodes.Command | nodes.Action | nodes.Call | None = None
 
-    def fail(self, why: str) -> NoReturn:
-        """:raises TemplateFailed: always, with the place in the template."""
+    def failure(self, why: str) -> TemplateFailed:
+        """The error that something is wrong at ``node``."""
         before = self._source[: self.node.at if self.node else 0]
         line = 1 + before.count("\n")
         column = byte_length(before[before.rfind("\n") + 1 :])
-        raise TemplateFailed(
-            f"template: :{line}:{column}: executing {quote(self.template)} at <{self.node}>: {why}"[
-                :_MESSAGE_LIMIT
-            ]
+        text = (
+            f"template: :{line}:{column}: executing {quote(self.template)} at <{self.node}>: {why}"
         )
+        return TemplateFailed(finished(text[:_MESSAGE_LIMIT]))
 
     def pipeline(self, dot: Value, pipe: nodes.Pipe) -> Value:
         """Its value, not boxed; its variables are declared or set."""
@@ -121,7 +84,7 @@ class Evaluator:
             self.node = first
         self._refuse_arguments(first, command.args[1:], final)
         if isinstance(first, nodes.Nil):
-            self.fail("nil is not a command")
+            raise self.failure("nil is not a command")
         return (
             self._nested(dot, first)
             if isinstance(first, nodes.Pipe)
@@ -138,7 +101,7 @@ class Evaluator:
         self, node: nodes.Operand, args: tuple[nodes.Operand, ...], final: Value
     ) -> None:
         if args or final is not MISSING:
-            self.fail(f"can't give argument to non-function {node}")
+            raise self.failure(f"can't give argument to non-function {node}")
 
     def _constant(self, dot: Value, node: nodes.Operand) -> Value:
         self.node = node
@@ -146,7 +109,7 @@ class Evaluator:
             return dot
         assert isinstance(node, nodes.Bool | nodes.Number | nodes.String)
         if isinstance(node.value, int) and node.value >> _INT_BITS not in (0, -1):
-            self.fail(f"{node} overflows int")
+            raise self.failure(f"{node} overflows int")
         return node.value
 
     def _place(
@@ -190,18 +153,20 @@ class Evaluator:
         kind = type_of(receiver)
         receiver, nil = indirect(receiver)
         if isinstance(receiver, Boxed):
-            self.fail(f"nil pointer evaluating {kind}.{name}")
+            raise self.failure(f"nil pointer evaluating {kind}.{name}")
         method = methods.find(receiver, name)
         if method is not None:
             return self._call(dot, method, node, name, args, final)
         has_arguments = bool(args) or final is not MISSING
         if isinstance(receiver, Struct) and receiver.type.member(name) is not None:
+            if name[0].islower():
+                raise self.failure(f"{name} is an unexported field of struct type {kind}")
             if has_arguments:
-                self.fail(f"{name} has arguments but cannot be invoked as function")
+                raise self.failure(f"{name} has arguments but cannot be invoked as function")
             return receiver.get(name)
         if isinstance(receiver, Map):
             if has_arguments:
-                self.fail(f"{name} is not a method but has arguments")
+                raise self.failure(f"{name} is not a method but has arguments")
             return receiver.get(name) if name in receiver.items else self._nothing(receiver)
         if (
             nil
@@ -209,8 +174,8 @@ class Evaluator:
             and receiver.type.element is not None
             and receiver.type.element.member(name)
         ):
-            self.fail(f"nil pointer evaluating {kind}.{name}")
-        self.fail(f"can't evaluate field {name} in type {kind}")
+            raise self.failure(f"nil pointer evaluating {kind}.{name}")
+        raise self.failure(f"can't evaluate field {name} in type {kind}")
 
     def _nothing(self, receiver: Map) -> Value:
         return self._absent if self._absent is None else receiver.get("")
@@ -233,7 +198,7 @@ class Evaluator:
     ) -> Value:
         """``and`` and ``or``, which look at no more arguments than they need."""
         if not args and final is MISSING:
-            self.fail(f"wrong number of args for {name}: want at least 1 got 0")
+            raise self.failure(f"wrong number of args for {name}: want at least 1 got 0")
         value: Value = None
         for arg in args:
             value = self._argument(dot, "value", arg)
@@ -253,9 +218,13 @@ class Evaluator:
         count = len(args) + (final is not MISSING)
         fixed = len(function.fixed)
         if function.rest is None and count != fixed:
-            self.fail(f"wrong number of args for {name}: want {fixed} got {count}")
+            raise self.failure(f"wrong number of args for {name}: want {fixed} got {count}")
         if count < fixed:
-            self.fail(f"wrong number of args for {name}: want at least {fixed} got {len(args)}")
+            raise self.failure(
+                f"wrong number of args for {name}: want at least {fixed} got {len(args)}"
+            )
+        if function.refusal:
+            raise self.failure(function.refusal)
         kinds = (*function.fixed, *((function.rest or "",) * (count - fixed)))
         values = [self._argument(dot, kind, arg) for kind, arg in zip(kinds, args, strict=False)]
         if final is not MISSING:
@@ -280,9 +249,7 @@ class Evaluator:
             return function.run(self._budget, *passed)
         except CallFailed as reason:
             self.node = node
-            self.fail(f"error calling {name}: {reason}")
-        except Rejected as reason:
-            self.fail(str(reason))
+            raise self.failure(f"error calling {name}: {reason}") from None
 
     def _called(
         self, args: tuple[nodes.Operand, ...], value: Value, node: nodes.Operand | nodes.Command
@@ -292,19 +259,19 @@ class Evaluator:
         callee = args[0] if args else _as_callee(value)
         value = unboxed(value)
         if value is None:
-            self.fail("error calling call: call of nil")
-        self.fail(f"error calling call: non-function {callee} of type {type_of(value)}")
+            raise self.failure("error calling call: call of nil")
+        raise self.failure(f"error calling call: non-function {callee} of type {type_of(value)}")
 
     def _argument(self, dot: Value, kind: str, node: nodes.Operand) -> Value:
         """The value of an argument for a parameter of the type ``kind``."""
         self.node = node
         if isinstance(node, nodes.Nil):
             if kind == "string":
-                self.fail("cannot assign nil to string")
+                raise self.failure("cannot assign nil to string")
             return NIL if kind == "any" else None
         if isinstance(node, nodes.Bool | nodes.Number):
             if kind == "string":
-                self.fail(f"expected string; found {node}")
+                raise self.failure(f"expected string; found {node}")
             return self._constant(dot, node)
         if isinstance(node, nodes.String):
             return node.value
@@ -324,14 +291,14 @@ class Evaluator:
         """``value`` for a parameter of the type ``kind``, or an error."""
         if value is None:
             if kind == "string":
-                self.fail("invalid value; expected string")
+                raise self.failure("invalid value; expected string")
             return NIL if kind == "any" else None
         if kind == "string" and not isinstance(value, str):
             inner = unboxed(value)
             if isinstance(inner, str):
                 return inner
             found = type_of(value if inner is None else inner)
-            self.fail(f"wrong type for value; expected string; got {found}")
+            raise self.failure(f"wrong type for value; expected string; got {found}")
         return value
 
 

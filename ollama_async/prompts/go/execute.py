@@ -7,12 +7,13 @@ from typing import Literal
 
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.go import nodes
-from ollama_async.prompts.go.budget import Budget, Buffer
-from ollama_async.prompts.go.evaluate import Evaluator, Scope
+from ollama_async.prompts.go.budget import Buffer
+from ollama_async.prompts.go.evaluate import Evaluator
 from ollama_async.prompts.go.failures import Rejected
 from ollama_async.prompts.go.functions import printable
 from ollama_async.prompts.go.printf import sprint
 from ollama_async.prompts.go.quoting import quote
+from ollama_async.prompts.go.scope import Scope
 from ollama_async.prompts.go.values import (
     Map,
     Sequence,
@@ -47,7 +48,7 @@ class Execution:
         try:
             self._block(self._data, self._main)
         except Rejected as reason:
-            self._evaluator.fail(str(reason))
+            raise self._evaluator.failure(str(reason)) from None
         except RecursionError:  # data nested as deeply as no limit of ours expects
             raise TemplateFailed("the template or its data are nested too deeply") from None
 
@@ -89,7 +90,7 @@ class Execution:
             return
         if isinstance(value, Sequence):
             self._evaluator.node = node
-            self._evaluator.fail(f"can't print {node} of type {type_of(value)}")
+            raise self._evaluator.failure(f"can't print {node} of type {type_of(value)}")
         self._out.write(sprint([printable(value)], self._budget))
 
     def _branch(self, dot: Value, node: nodes.If | nodes.With) -> _Jump:
@@ -142,20 +143,23 @@ class Execution:
         if isinstance(value, Slice):
             return ((index, value.at(index)) for index in range(len(value)))
         if isinstance(value, Map):
-            kind = value.type.element
-            return ((key, placed(item, kind)) for key, item in value.sorted())
+            self._budget.step(len(value))  # they are sorted even if none is looked at
+            element = value.type.element
+            return ((key, placed(item, element)) for key, item in value.sorted())
         if isinstance(value, Sequence):
             both = len(node.pipe.variables) > 1
             return ((key, item if both else key) for key, item in value.pairs.items())
         kind = kind_of(value)
         if kind in ("int", "uint"):
             if len(node.pipe.variables) > 1:
-                self._evaluator.fail(
+                raise self._evaluator.failure(
                     f"can't use {int(value)} to iterate over more than one variable"
                 )
             return ((None, type(value)(number)) for number in range(value))
         if kind not in ("invalid", "interface"):
-            self._evaluator.fail(f"range can't iterate over {sprint([value], self._budget)}")
+            raise self._evaluator.failure(
+                f"range can't iterate over {sprint([value], self._budget)}"
+            )
         return iter(())
 
     def _call(self, dot: Value, node: nodes.Call) -> None:
@@ -163,7 +167,7 @@ class Execution:
         evaluator.node = node
         block = self._tree.blocks.get(node.name)
         if block is None:
-            evaluator.fail(f"template {quote(node.name)} not defined")
+            raise evaluator.failure(f"template {quote(node.name)} not defined")
         argument = evaluator.pipeline(dot, node.pipe) if node.pipe else None
         outer, name = self._scope, evaluator.template
         self._scope = evaluator.scope = Scope(argument)

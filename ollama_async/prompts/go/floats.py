@@ -28,7 +28,7 @@ def formatted(value: float, verb: str, precision: int) -> str:
 
 
 def shortest_digits(value: float) -> tuple[str, int]:
-    """The fewest digits that are this number alone, and where the point is: 0.d1d2… × 10^n."""
+    """The fewest digits that are this number alone, and how many of them stand before the point."""
     mantissa, _, exponent = repr(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
     point = len(whole) + int(exponent or 0)

@@ -34,28 +34,31 @@ class Function(msgspec.Struct, frozen=True):
     """``fixed`` are the types of its first arguments, ``rest`` that of all others (None: none).
 
     A type is ``string``, ``any`` (the value is unboxed) or ``value`` (it is not).
-    ``run`` gets the render's budget and the arguments.
+    ``run`` gets the render's budget and the arguments. ``refusal``: why it cannot be called.
     """
 
     fixed: tuple[str, ...]
     rest: str | None
     run: Callable[..., Value]
+    refusal: str = ""
 
 
-def _len(_: Budget, item: Value) -> int:
+def _len(budget: Budget, item: Value) -> int:
     item, nil = indirect(item)
     if nil:
         raise CallFailed("len of nil pointer")
     if item is None:
         # what Go's reflection says when it is asked for the type of nothing
         raise CallFailed("reflect: call of reflect.Value.Type on zero Value")
+    if isinstance(item, str):
+        budget.text(len(item))
     size = length(item)
     if size is None:
         raise CallFailed(f"len of type {type_of(item)}")
     return size
 
 
-def _index(_: Budget, item: Value, *keys: Value) -> Value:
+def _index(budget: Budget, item: Value, *keys: Value) -> Value:
     item = unboxed(item)
     if item is None:
         raise CallFailed("index of untyped nil")
@@ -63,14 +66,15 @@ def _index(_: Budget, item: Value, *keys: Value) -> Value:
         item, nil = indirect(item)
         if nil:
             raise CallFailed("index of nil pointer")
-        item = _item(item, unboxed(key))
+        item = _item(budget, item, unboxed(key))
     return item
 
 
-def _item(item: Value, key: Value) -> Value:
+def _item(budget: Budget, item: Value, key: Value) -> Value:
     if isinstance(item, Map):
         return item.get(_map_key(key))
     if isinstance(item, str):
+        budget.text(len(item))
         data = to_bytes(item)
         return Byte(data[_place(key, len(data), "string")])
     if isinstance(item, Slice):
@@ -139,7 +143,7 @@ def _bounds(keys: tuple[Value, ...], size: int, capacity: int) -> tuple[int, int
 
 def _json(budget: Budget, value: Value) -> str:
     text = encode(value) or ""
-    budget.text(len(text))
+    budget.characters(len(text))
     return text
 
 
@@ -152,7 +156,7 @@ def _ne(budget: Budget, one: Value, two: Value) -> bool:
 
 
 def _le(budget: Budget, one: Value, two: Value) -> bool:
-    return less(one, two) or equal(one, [two], budget)
+    return less(one, two, budget) or equal(one, [two], budget)
 
 
 def _print(budget: Budget, *values: Value) -> str:
@@ -180,9 +184,9 @@ def _html(budget: Budget, *values: Value) -> str:
 
 
 def _js(budget: Budget, *values: Value) -> str:
-    text = "".join(map(_in_script, _text(values, budget)))
-    budget.text(len(text))
-    return text
+    text = _text(values, budget)
+    budget.characters(len(text))
+    return "".join(map(_in_script, text))
 
 
 def _in_script(character: str) -> str:
@@ -224,9 +228,9 @@ def _day_before(_: Budget, *__: str) -> str:
     return (datetime.now().astimezone() - timedelta(days=1)).strftime("%Y-%m-%d")
 
 
-def _call(_: Budget, function: Value, *__: Value) -> Value:
-    """There are no values that can be called, but one whose use in Go is another."""
-    raise AssertionError  # the executor knows what the argument is called in the template
+def _call(*_: Value) -> Value:
+    """Nothing in a template's data can be called: the executor refuses whatever it is."""
+    raise AssertionError
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -243,10 +247,10 @@ FUNCTIONS: dict[str, Function] = {
     "urlquery": Function((), "any", _urlquery),
     "eq": Function(("value",), "value", _eq),
     "ne": Function(("value", "value"), None, _ne),
-    "lt": Function(("value", "value"), None, lambda _, one, two: less(one, two)),
+    "lt": Function(("value", "value"), None, lambda budget, one, two: less(one, two, budget)),
     "le": Function(("value", "value"), None, _le),
     "gt": Function(("value", "value"), None, lambda budget, one, two: not _le(budget, one, two)),
-    "ge": Function(("value", "value"), None, lambda _, one, two: not less(one, two)),
+    "ge": Function(("value", "value"), None, lambda budget, one, two: not less(one, two, budget)),
     "json": Function(("any",), None, _json),
     "currentDate": Function((), "string", _day),
     "yesterdayDate": Function((), "string", _day_before),

@@ -8,6 +8,7 @@ and their positions say what the source says.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ollama_async.prompts.go.quoting import quote
@@ -35,11 +36,24 @@ CLOSE = ")"
 OTHER = "char"
 DOT = "."
 KEYWORDS = frozenset(
-    "block break continue define else end if nil range template with".split()  # noqa: SIM905
+    (
+        "block",
+        "break",
+        "continue",
+        "define",
+        "else",
+        "end",
+        "if",
+        "nil",
+        "range",
+        "template",
+        "with",
+    )
 )
 """Their tokens' kinds are the words themselves."""
 
 _SPACES = " \t\r\n"
+_DIGITS = "0123456789"
 _SPACE_RUN = re.compile(r"[ \t\r\n]+")
 _WORD = re.compile(r"\w*")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*+"')
@@ -49,7 +63,6 @@ _NUMBER = re.compile(
     r"|0[oO][0-7_]*(?:\.[0-7_]*)?|0[bB][01_]*(?:\.[01_]*)?"
     r"|[0-9_]*(?:\.[0-9_]*)?(?:[eE][+-]?[0-9_]*)?)i?"
 )
-_SIMPLE = {"|": PIPE, "=": ASSIGN}
 _ENDS_A_WORD = frozenset(_SPACES + ".,|:)(")
 
 
@@ -157,37 +170,37 @@ def _action(source: str, at: int, tokens: list[Token]) -> int:
     return _after_right(source, at, length)
 
 
-def _token(source: str, at: int) -> Token:  # noqa: PLR0911: one answer for each first character
+def _token(source: str, at: int) -> Token:
     first = source[at]
-    if first in _SPACES:
-        return _space(source, at)
-    if first == ".":
-        if source[at + 1 : at + 2] in _DIGITS_OR_NOTHING:
-            return _number(source, at)
-        return _name(source, at, FIELD, DOT)
-    if first in _DIGITS or first in "+-":
-        return _number(source, at)
-    if first == "$":
-        return _name(source, at, VARIABLE, VARIABLE)
+    read = _BY_FIRST.get(first)
+    if read is not None:
+        return read(source, at)
     if _is_alphanumeric(first):
         return _word(source, at)
-    if first in _SIMPLE:
-        return Token(_SIMPLE[first], first, at)
-    if first in "()":
-        return Token(first, first, at)
-    if first in "\"'`":
-        return _quoted(source, at)
-    if first == ":":
-        if source[at + 1 : at + 2] != "=":
-            raise _Unreadable(at, "expected :=")
-        return Token(DECLARE, DECLARE, at)
     if first.isascii() and first.isprintable():
         return Token(OTHER, first, at)
     raise _Unreadable(at, f"unrecognized character in action: {_named(first)}")
 
 
-_DIGITS = "0123456789"
-_DIGITS_OR_NOTHING = ("", *_DIGITS)
+def _sign(source: str, at: int) -> Token:
+    """One of the tokens whose kind is its text."""
+    return Token(source[at], source[at], at)
+
+
+def _declare(source: str, at: int) -> Token:
+    if source[at + 1 : at + 2] != "=":
+        raise _Unreadable(at, "expected :=")
+    return Token(DECLARE, DECLARE, at)
+
+
+def _dot(source: str, at: int) -> Token:
+    if source[at + 1 : at + 2] in ("", *_DIGITS):
+        return _number(source, at)
+    return _name(source, at, FIELD, DOT)
+
+
+def _dollar(source: str, at: int) -> Token:
+    return _name(source, at, VARIABLE, VARIABLE)
 
 
 def _space(source: str, at: int) -> Token:
@@ -270,3 +283,14 @@ def _named(character: str) -> str:
     """A character with its code, as Go's ``%#U`` shows it."""
     code = f"U+{ord(character):04X}"
     return f"{code} '{character}'" if character.isprintable() else code
+
+
+_BY_FIRST: dict[str, Callable[[str, int], Token]] = {
+    **dict.fromkeys(_SPACES, _space),
+    **dict.fromkeys(_DIGITS + "+-", _number),
+    **dict.fromkeys((PIPE, ASSIGN, OPEN, CLOSE), _sign),
+    **dict.fromkeys("\"'`", _quoted),
+    ".": _dot,
+    "$": _dollar,
+    ":": _declare,
+}

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ollama_async.prompts.go import types
 from ollama_async.prompts.go.budget import Budget
 from ollama_async.prompts.go.encode import encode
-from ollama_async.prompts.go.failures import Rejected
 from ollama_async.prompts.go.functions import Function
 from ollama_async.prompts.go.printer import own_text
 from ollama_async.prompts.go.types import Type
 from ollama_async.prompts.go.typescript import typescript
 from ollama_async.prompts.go.values import Map, Pointer, Sequence, Slice, Struct, Value
 
+_Method = Callable[[Value, Budget], Value]
+
 
 def find(value: Value, name: str) -> Function | None:
     """The method ``name`` of a value that is no longer boxed, bound to it."""
-    run = _METHODS.get((_receiver(value), name))
-    if run is None:
-        return None
-    return Function(_FIXED.get(name, ()), None, lambda budget, *args: run(value, budget, *args))
-
-
-def _receiver(value: Value) -> Type | None:
-    return getattr(value, "type", None)
-
-
-def _pairs(value: Struct | Pointer) -> dict[str, Value]:
-    target = value.target if isinstance(value, Pointer) else value
-    return target.values if target is not None else {}
+    kind = getattr(value, "type", None)
+    if kind in _OF_PROPERTY_MAP and name in _REFUSED:
+        return _REFUSED[name]
+    method = _METHODS.get((kind, name))
+    return None if method is None else Function((), None, partial(method, value))
 
 
 def _shown(value: Value, budget: Budget) -> str:
@@ -44,29 +38,51 @@ def _marshalled(value: Value, budget: Budget) -> Slice:
     return Slice(types.BYTES, text.encode("utf-8", "replace"))
 
 
-def _two_results(*_: Value) -> Value:
-    raise Rejected(
-        "invalid function signature for Get: second return value should be error; is bool"
-    )
+def _typescript(value: Value, _: Budget) -> str:
+    return typescript(value)
 
 
-def _no_result(*_: Value) -> Value:
-    raise Rejected("function Set has 0 return values; should be 1 or 2")
+def _length(value: Struct | Pointer, _: Budget) -> int:
+    return len(_pairs(value))
 
 
-_FIXED: dict[str, tuple[str, ...]] = {"Get": ("string",), "Set": ("string", "value")}
+def _to_map(value: Struct | Pointer, _: Budget) -> Map:
+    return Map(types.PLAIN_PROPERTIES, _pairs(value))
+
+
+def _all(value: Struct | Pointer, _: Budget) -> Sequence:
+    return Sequence(types.PROPERTY_SEQUENCE, _pairs(value))
+
+
+def _pairs(value: Struct | Pointer) -> dict[str, Value]:
+    struct = value.target if isinstance(value, Pointer) else value
+    ordered = struct.values["om"].target if struct is not None else None
+    return ordered.values if ordered is not None else {}
+
+
+def _never(*_: Value) -> Value:
+    raise AssertionError
+
+
 _SHOWN = (types.TOOLS, types.TOOL, types.ARGUMENTS, types.PROPERTIES, types.PROPERTY_TYPES)
-_METHODS: dict[tuple[Type | None, str], Callable[..., Value]] = {
+_OF_PROPERTY_MAP = (types.PROPERTY_MAP, types.PROPERTY_MAP_POINTER)
+_METHODS: dict[tuple[Type | None, str], _Method] = {
     **{(kind, "String"): _shown for kind in _SHOWN},
-    (types.PROPERTY, "ToTypeScriptType"): lambda value, _: typescript(value),
+    (types.PROPERTY, "ToTypeScriptType"): _typescript,
     (types.PROPERTY_TYPES, "MarshalJSON"): _marshalled,
+    **{(kind, "Len"): _length for kind in _OF_PROPERTY_MAP},
+    **{(kind, "ToMap"): _to_map for kind in _OF_PROPERTY_MAP},
+    **{(kind, "All"): _all for kind in _OF_PROPERTY_MAP},
+    **{(kind, "MarshalJSON"): _marshalled for kind in _OF_PROPERTY_MAP},
 }
-for _kind in (types.PROPERTY_MAP, types.PROPERTY_MAP_POINTER):
-    _METHODS |= {
-        (_kind, "Len"): lambda value, _: len(_pairs(value)),
-        (_kind, "ToMap"): lambda value, _: Map(types.PLAIN_PROPERTIES, _pairs(value)),
-        (_kind, "All"): lambda value, _: Sequence(types.PROPERTY_SEQUENCE, _pairs(value)),
-        (_kind, "MarshalJSON"): _marshalled,
-        (_kind, "Get"): _two_results,
-        (_kind, "Set"): _no_result,
-    }
+_REFUSED = {
+    "Get": Function(
+        ("string",),
+        None,
+        _never,
+        "invalid function signature for Get: second return value should be error; is bool",
+    ),
+    "Set": Function(
+        ("string", "value"), None, _never, "function Set has 0 return values; should be 1 or 2"
+    ),
+}

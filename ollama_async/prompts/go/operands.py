@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from ollama_async.prompts.go import lexer as kinds
@@ -12,30 +13,37 @@ from ollama_async.prompts.go.quoting import quote, unquote
 from ollama_async.prompts.go.stream import Stream
 
 FUNCTIONS = frozenset(
-    "and call html index slice js len not or print printf println urlquery "
-    "eq ge gt le lt ne json currentDate yesterdayDate toTypeScriptType".split()
-)
+    (
+        "and",
+        "call",
+        "eq",
+        "ge",
+        "gt",
+        "html",
+        "index",
+        "js",
+        "le",
+        "len",
+        "lt",
+        "ne",
+        "not",
+        "or",
+        "print",
+        "printf",
+        "println",
+        "slice",
+        "urlquery",
+        "currentDate",
+        "json",
+        "toTypeScriptType",
+        "yesterdayDate",
+    )
+)  # fmt: skip
 """What a template may call by name."""
 
 PARENTHESES_LIMIT = 50
 """Pairs inside one another: each costs the parser, and the one who runs it, several calls."""
 
-_OPERANDS = frozenset(
-    (
-        kinds.BOOL,
-        kinds.CHARACTER,
-        kinds.COMPLEX,
-        kinds.DOT,
-        kinds.FIELD,
-        kinds.IDENTIFIER,
-        kinds.NUMBER,
-        "nil",
-        kinds.RAW_STRING,
-        kinds.STRING,
-        kinds.VARIABLE,
-        kinds.OPEN,
-    )
-)
 _NOT_EXECUTABLE = (nodes.Bool, nodes.Dot, nodes.Nil, nodes.Number, nodes.String)
 _NUMBERS: dict[str, Callable[[str], int | float | complex]] = {
     kinds.NUMBER: constant,
@@ -50,7 +58,22 @@ class Operands:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._variables = ["$"]
+        self._declared = Counter(self._variables)
         self._depth = 0
+        self._terms: dict[str, Callable[[Token], nodes.Operand]] = {
+            kinds.BOOL: lambda token: nodes.Bool(token.at, token.text == "true"),
+            kinds.DOT: lambda token: nodes.Dot(token.at),
+            kinds.FIELD: lambda token: nodes.Field(token.at, (token.text[1:],)),
+            "nil": lambda token: nodes.Nil(token.at),
+            kinds.IDENTIFIER: self._function,
+            kinds.VARIABLE: self._variable,
+            kinds.CHARACTER: self._number,
+            kinds.COMPLEX: self._number,
+            kinds.NUMBER: self._number,
+            kinds.OPEN: self._parentheses,
+            kinds.STRING: self._string,
+            kinds.RAW_STRING: self._string,
+        }
 
     def declared(self) -> int:
         """How many variables there are now, for :meth:`forget`."""
@@ -58,7 +81,8 @@ class Operands:
 
     def forget(self, count: int) -> None:
         """All variables but the first ``count`` are out of scope."""
-        del self._variables[count:]
+        while len(self._variables) > count:
+            self._declared[self._variables.pop()] -= 1
 
     def pipeline(self, context: str, end: str) -> nodes.Pipe:
         """Reads up to and with a token of kind ``end``."""
@@ -66,7 +90,7 @@ class Operands:
         variables, assigns = self._declarations(context)
         commands: list[nodes.Command] = []
         while (token := self._stream.next_word()).kind != end:
-            if token.kind not in _OPERANDS:
+            if token.kind not in self._terms:
                 raise self._stream.unexpected(token, context)
             self._stream.position -= 1
             commands.append(self._command())
@@ -98,6 +122,7 @@ class Operands:
 
     def _declare(self, name: str) -> str:
         self._variables.append(name)
+        self._declared[name] += 1
         return name
 
     def _check(self, commands: list[nodes.Command], context: str) -> None:
@@ -145,11 +170,11 @@ class Operands:
 
     def _term(self) -> nodes.Operand | None:
         token = self._stream.next_word()
-        read = _TERMS.get(token.kind)
+        read = self._terms.get(token.kind)
         if read is None:
             self._stream.position -= 1
             return None
-        return read(self, token)
+        return read(token)
 
     def string(self, token: Token) -> str:
         """The value of a string literal."""
@@ -158,52 +183,30 @@ class Operands:
         except ValueError as reason:
             raise self._stream.error(str(reason)) from None
 
-    def _read_string(self, token: Token) -> nodes.Operand:
+    def _string(self, token: Token) -> nodes.Operand:
         return nodes.String(token.at, token.text, self.string(token))
 
-    def _read_number(self, token: Token) -> nodes.Operand:
+    def _number(self, token: Token) -> nodes.Operand:
         try:
             value = _NUMBERS[token.kind](token.text)
         except ValueError as reason:
             raise self._stream.error(str(reason)) from None
         return nodes.Number(token.at, token.text, value)
 
-    def _read_function(self, token: Token) -> nodes.Operand:
+    def _function(self, token: Token) -> nodes.Operand:
         if token.text not in FUNCTIONS:
             raise self._stream.error(f"function {quote(token.text)} not defined")
         return nodes.Identifier(token.at, token.text)
 
-    def _read_variable(self, token: Token) -> nodes.Operand:
-        if token.text not in self._variables:
+    def _variable(self, token: Token) -> nodes.Operand:
+        if not self._declared[token.text]:
             raise self._stream.error(f"undefined variable {quote(token.text)}")
         return nodes.Variable(token.at, (token.text,))
 
-    def _read_field(self, token: Token) -> nodes.Operand:
-        return nodes.Field(token.at, (token.text[1:],))
-
-    def _read_bool(self, token: Token) -> nodes.Operand:
-        return nodes.Bool(token.at, token.text == "true")
-
-    def _read_parentheses(self, _: Token) -> nodes.Operand:
+    def _parentheses(self, _: Token) -> nodes.Operand:
         if self._depth >= PARENTHESES_LIMIT:
             raise self._stream.error("max expression depth exceeded")
         self._depth += 1
         pipe = self.pipeline("parenthesized pipeline", kinds.CLOSE)
         self._depth -= 1
         return pipe
-
-
-_TERMS: dict[str, Callable[[Operands, Token], nodes.Operand]] = {
-    kinds.IDENTIFIER: Operands._read_function,  # noqa: SLF001: its own table
-    kinds.DOT: lambda _, token: nodes.Dot(token.at),
-    "nil": lambda _, token: nodes.Nil(token.at),
-    kinds.VARIABLE: Operands._read_variable,  # noqa: SLF001
-    kinds.FIELD: Operands._read_field,  # noqa: SLF001
-    kinds.BOOL: Operands._read_bool,  # noqa: SLF001
-    kinds.CHARACTER: Operands._read_number,  # noqa: SLF001
-    kinds.COMPLEX: Operands._read_number,  # noqa: SLF001
-    kinds.NUMBER: Operands._read_number,  # noqa: SLF001
-    kinds.OPEN: Operands._read_parentheses,  # noqa: SLF001
-    kinds.STRING: Operands._read_string,  # noqa: SLF001
-    kinds.RAW_STRING: Operands._read_string,  # noqa: SLF001
-}

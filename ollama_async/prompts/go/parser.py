@@ -53,7 +53,7 @@ class _Parser:
         items: list[nodes.Node] = []
         while (token := stream.peek()).kind != kinds.EOF:
             if token.kind == kinds.LEFT and self._begins_definition():
-                self._nested()._definition()  # noqa: SLF001: one class
+                self._nested().definition()
                 continue
             node = self._text_or_action()
             if isinstance(node, _End):
@@ -72,15 +72,15 @@ class _Parser:
     def _nested(self) -> _Parser:
         return _Parser(self._stream.fork(), self._blocks, depth=self._depth)
 
-    def _definition(self) -> None:
+    def definition(self) -> None:
         token = self._stream.next_word()
         if token.kind not in (kinds.STRING, kinds.RAW_STRING):
             raise self._stream.unexpected(token, "define clause")
         name = self._operands.string(token)
         self._stream.expect(kinds.RIGHT, "define clause")
-        self._body_of(name, "define clause", self._stream)
+        self.body_of(name, "define clause", self._stream)
 
-    def _body_of(self, name: str, context: str, complaining: Stream) -> None:
+    def body_of(self, name: str, context: str, complaining: Stream) -> None:
         """Reads the contents of the template ``name`` and its end."""
         body, end = self._items()
         if end.word != "end":
@@ -208,7 +208,7 @@ class _Parser:
     def _block(self, _: Token) -> nodes.Node:
         at, name = self._name("block clause")
         pipe = self._operands.pipeline("block clause", kinds.RIGHT)
-        self._nested()._body_of(name, "block clause", self._stream)  # noqa: SLF001: one class
+        self._nested().body_of(name, "block clause", self._stream)
         return nodes.Call(at, name, pipe)
 
     def _name(self, context: str) -> tuple[int, str]:

@@ -78,6 +78,8 @@ class Printer:
         self._BY_KIND[kind_of(value)](self, value, verb, depth)
 
     def _string(self, text: str, value: Value, verb: str) -> None:
+        if verb == "q" or self.flags.go_syntax:
+            self._buffer.budget.characters(len(text))
         shown = self._scalars.string(text, verb)
         if shown is None:
             self._wrong_verb(value, verb)
@@ -101,14 +103,14 @@ class Printer:
             self._buffer.write(shown)
 
     def _float(self, value: float, verb: str, _: int) -> None:
-        shown = self._scalars.float(value, verb)
+        shown = self._scalars.real(value, verb)
         if shown is None:
             self._wrong_verb(value, verb)
         else:
             self._buffer.write(shown)
 
     def _complex(self, value: complex, verb: str, _: int) -> None:
-        shown = self._scalars.complex(value, verb)
+        shown = self._scalars.pair(value, verb)
         if shown is None:
             self._wrong_verb(value, verb)
         else:
@@ -151,7 +153,7 @@ class Printer:
 
     def _bytes(self, value: Slice, verb: str) -> None:
         data = value.bytes()
-        shown = self._scalars.bytes(data, verb) if verb in "sxXq" else None
+        shown = self._scalars.octets(data, verb) if verb in "sxXq" else None
         if shown is not None:
             self._buffer.write(shown)
             return

@@ -114,8 +114,7 @@ class _Format:
     def _precision(self) -> int | None:
         if self._peek() != "*":
             return self._digits() or 0
-        precision = self._from_values("%!(BADPREC)", least=0)
-        return precision
+        return self._from_values("%!(BADPREC)", least=0)
 
     def _from_values(self, complaint: str, least: int = -_LARGEST) -> int | None:
         """A width or precision that is one of the values."""
@@ -123,8 +122,7 @@ class _Format:
         self._after_number = False
         value = self._values[self._next] if self._next < len(self._values) else None
         self._next += self._next < len(self._values)
-        fits = isinstance(value, int) and not isinstance(value, bool)
-        if fits and least <= value <= _LARGEST:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST:
             return int(value)
         self._buffer.write(complaint)
         return None

@@ -21,22 +21,39 @@ def quote(text: str, mark: str = '"', *, ascii_only: bool = False) -> str:
     plain = text.isascii() and text.isprintable() and mark not in text and "\\" not in text
     if plain:
         return mark + text + mark
-    return mark + "".join(_quoted(c, mark, ascii_only=ascii_only) for c in text) + mark
+    return mark + text.translate(_Escapes(mark, ascii_only=ascii_only)) + mark
+
+
+class _Escapes(dict[int, str]):
+    """Of the characters met so far: long texts have few different ones."""
+
+    def __init__(self, mark: str, *, ascii_only: bool) -> None:
+        super().__init__()
+        self._mark = mark
+        self._ascii_only = ascii_only
+
+    def __missing__(self, code: int) -> str:
+        shown = _quoted(chr(code), self._mark, ascii_only=self._ascii_only)
+        self[code] = shown
+        return shown
 
 
 def _quoted(character: str, mark: str, *, ascii_only: bool) -> str:
-    code = ord(character)
     if character in (mark, "\\"):
         return "\\" + character
-    if character.isprintable() and (code < 0x80 or not ascii_only):
+    if character.isprintable() and (character.isascii() or not ascii_only):
         return character
     if character in _NAMED:
         return "\\" + _NAMED[character]
+    return _numbered(ord(character))
+
+
+def _numbered(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no character
         return f"\\x{code - 0xDC00:02x}"
     if 0xD800 <= code <= 0xDFFF:
         return "\\ufffd"
-    if code < 0x20 or code == 0x7F:
+    if code < 0x80:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 

@@ -56,7 +56,7 @@ class Scalars:
             return self.text(text)
         return self._hexadecimal(to_bytes(text), verb) if verb in "xX" else None
 
-    def bytes(self, data: bytes, verb: str) -> str | None:
+    def octets(self, data: bytes, verb: str) -> str | None:
         return self.string(from_bytes(data), verb)
 
     def _quoted(self, text: str) -> str:
@@ -130,21 +130,21 @@ class Scalars:
             text += f" '{chr(code)}'"
         return flags.padded(text, zeros=False)
 
-    def float(self, value: float, verb: str) -> str | None:
+    def real(self, value: float, verb: str) -> str | None:
         if verb == "v":
             return self._decimal(value, "g", -1)
         if verb not in "bgGxXfFeE":
             return None
         return self._decimal(value, "f" if verb == "F" else verb, _FLOAT_PRECISION.get(verb, -1))
 
-    def complex(self, value: complex, verb: str) -> str | None:
-        real = self.float(value.real, verb)
-        if real is None:
+    def pair(self, value: complex, verb: str) -> str | None:
+        first = self.real(value.real, verb)
+        if first is None:
             return None
         plus, self._flags.plus = self._flags.plus, True
-        imaginary = self.float(value.imag, verb)
+        imaginary = self.real(value.imag, verb)
         self._flags.plus = plus
-        return f"({real}{imaginary}i)"
+        return f"({first}{imaginary}i)"
 
     def _decimal(self, value: float, verb: str, precision: int) -> str:
         flags = self._flags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.errors import TemplateFailed
+from ollama_async.prompts.go.bytestrings import finished
 from ollama_async.prompts.go.lexer import ERROR, SPACE, Token
 
 
@@ -15,6 +16,7 @@ class Stream:
     def __init__(self, source: str, tokens: list[Token]) -> None:
         self._source = source
         self._tokens = tokens
+        self._last = len(tokens) - 1
         self._shared = _Shared()
         self._furthest = -1  # Go's errors name the line of the last token that was looked at
         self._action: Token | None = None
@@ -39,20 +41,24 @@ class Stream:
         return token
 
     def peek(self) -> Token:
-        position = min(self._shared.position, len(self._tokens) - 1)  # the last one repeats
-        self._furthest = max(self._furthest, position)
+        position = self._shared.position
+        if position > self._furthest:
+            self._furthest = position = min(position, self._last)  # the last one repeats
         return self._tokens[position]
 
     def next_word(self) -> Token:
         """The next token that is no space."""
-        token = self.next()
-        return self.next() if token.kind == SPACE else token
+        token = self.peek_word()
+        self._shared.position += 1
+        return token
 
     def peek_word(self) -> Token:
         """What :meth:`next_word` would return; the space is gone."""
-        if self.peek().kind == SPACE:
+        token = self.peek()
+        if token.kind == SPACE:
             self._shared.position += 1
-        return self.peek()
+            token = self.peek()
+        return token
 
     def expect(self, kind: str, context: str) -> Token:
         token = self.next_word()
@@ -68,7 +74,7 @@ class Stream:
 
     def error(self, why: str) -> TemplateFailed:
         line = 0 if self._furthest < 0 else self._line(self._tokens[self._furthest])
-        return TemplateFailed(f"template: :{line}: {why}")
+        return TemplateFailed(finished(f"template: :{line}: {why}"))
 
     def unexpected(self, token: Token, context: str) -> TemplateFailed:
         if token.kind != ERROR:

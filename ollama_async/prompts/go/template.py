@@ -27,5 +27,5 @@ def template(source: str) -> Template:
 
 _RESPONSE = nodes.Action(
     0,
-    nodes.Pipe(0, (), False, (nodes.Command(0, (nodes.Field(0, ("Response",)),)),)),  # noqa: FBT003
+    nodes.Pipe(0, (), False, (nodes.Command(0, (nodes.Field(0, ("Response",)),)),)),
 )

@@ -88,7 +88,11 @@ MESSAGE_POINTER = Type("*template.templateMessage", "pointer", MESSAGE)
 MESSAGES = Type("[]*template.templateMessage", "slice", MESSAGE_POINTER)
 
 PROPERTY_TYPES = Type("api.PropertyType", "slice", STRING)
-PROPERTY_MAP = Type("api.ToolPropertiesMap", "struct")
+ORDERED = Type("orderedmap.Map[string,github.com/ollama/ollama/api.ToolProperty]", "struct")
+ORDERED_POINTER = Type(f"*{ORDERED}", "pointer", ORDERED)
+PROPERTY_MAP = Type(
+    "api.ToolPropertiesMap", "struct", members=(Member("om", ORDERED_POINTER, "om"),)
+)
 PROPERTY_MAP_POINTER = Type("*api.ToolPropertiesMap", "pointer", PROPERTY_MAP)
 PROPERTY = Type(
     "api.ToolProperty",
