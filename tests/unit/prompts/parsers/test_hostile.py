@@ -51,7 +51,7 @@ def meaning(format_, pieces, request):
 
 
 @given(answers(), st.lists(st.integers(0, 200), max_size=4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_cuts_change_nothing(answer, cuts):
     format_, text, request = answer
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -63,7 +63,7 @@ def test_cuts_change_nothing(answer, cuts):
 
 
 @given(answers())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_every_word_reaches_the_client(answer):
     """Except for thoughts that a client did not want, where the family drops them."""
     format_, text, request = answer
@@ -75,7 +75,7 @@ def test_every_word_reaches_the_client(answer):
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.text(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_text_is_read_without_an_error(name, text):
     request = {"think": True, "tools": TOOLS, "rendered": ""}
 
@@ -90,20 +90,27 @@ def floods(format_):
     yield from ("<arg_key>", "add(a=[", 'a:<|"|>', ", x ", '{"name": "add", "arguments": {}},')
 
 
+def seconds(format_, text, *, slowly):
+    """Of this process; the best of three, since others use the processor's caches too."""
+    best = float("inf")
+    for _ in range(3):
+        start = time.process_time()
+        fed(format_, list(text) if slowly else [text], think=True)
+        best = min(best, time.process_time() - start)
+    return best
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_time_grows_with_the_length_of_the_answer_and_not_with_its_square(name):
     format_ = FORMATS[name]
     opening = format_.special_tokens[:1] or ("",)
-
-    def seconds(flood, size, *, slowly):
-        text = opening[0] + flood * (size // len(flood))
-        start = time.process_time()
-        fed(format_, list(text) if slowly else [text], think=True)
-        return time.process_time() - start
-
     for flood in dict.fromkeys(floods(format_)):
+        long = opening[0] + flood * (24_000 // len(flood))
         for slowly in (False, True):
-            long = seconds(flood, 24_000, slowly=slowly)
-            # eight times the square root of noise: a square would be sixteen times
-            assert long < 0.2 or long < 8 * seconds(flood, 6_000, slowly=slowly), flood
+            # a square would be sixteen times as long for four times the length
+            spent = seconds(format_, long, slowly=slowly)
+            assert spent < 0.2 or spent < 8 * seconds(
+                format_, long[: len(long) // 4], slowly=slowly
+            ), flood
