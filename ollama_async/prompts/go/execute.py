@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.go import nodes
 from ollama_async.prompts.go.budget import Buffer
 from ollama_async.prompts.go.evaluate import Evaluator
@@ -44,13 +43,13 @@ class Execution:
         self._evaluator = Evaluator(tree.source, self._scope, self._budget, absent=absent)
 
     def run(self) -> None:
-        """:raises TemplateFailed: in Go's words, or because a limit is reached."""
+        """:raises TemplateFailed: in Go's words, or because a limit is reached.
+        :raises RecursionError: the data are nested very deeply.
+        """
         try:
             self._block(self._data, self._main)
         except Rejected as reason:
             raise self._evaluator.failure(str(reason)) from None
-        except RecursionError:  # data nested as deeply as no limit of ours expects
-            raise TemplateFailed("the template or its data are nested too deeply") from None
 
     def _block(self, dot: Value, block: nodes.Block) -> _Jump:
         self._budget.enter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -12,6 +11,7 @@ from ollama_async.prompts.go.budget import Budget
 from ollama_async.prompts.go.bytestrings import from_bytes, to_bytes
 from ollama_async.prompts.go.compare import equal, less
 from ollama_async.prompts.go.encode import encode
+from ollama_async.prompts.go.escapes import in_html, in_query, in_script
 from ollama_async.prompts.go.failures import CallFailed
 from ollama_async.prompts.go.printf import sprint, sprintf, sprintln
 from ollama_async.prompts.go.typescript import typescript
@@ -171,41 +171,16 @@ def _printf(budget: Budget, form: str, *values: Value) -> str:
     return sprintf(form, list(values), budget)
 
 
-_HTML = str.maketrans(
-    {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}
-)
-_JS = {"\\": "\\\\", "'": "\\'", '"': '\\"'}
-
-
 def _html(budget: Budget, *values: Value) -> str:
-    text = _text(values, budget).translate(_HTML)
-    budget.text(len(text))
-    return text
+    return in_html(_text(values, budget), budget)
 
 
 def _js(budget: Budget, *values: Value) -> str:
-    text = _text(values, budget)
-    budget.characters(len(text))
-    return "".join(map(_in_script, text))
-
-
-def _in_script(character: str) -> str:
-    if character in _JS:
-        return _JS[character]
-    code = ord(character)
-    if "\ud800" <= character <= "\udfff":
-        return "\\uFFFD" if not "\ufffd".isprintable() else "\ufffd"
-    special = (
-        character < " " or character in "<>&=" or (code > 0x7F and not character.isprintable())
-    )
-    return f"\\u{code:04X}" if special else character
+    return in_script(_text(values, budget), budget)
 
 
 def _urlquery(budget: Budget, *values: Value) -> str:
-    data = to_bytes(_text(values, budget))
-    text = urllib.parse.quote_from_bytes(data, safe=" ~").replace(" ", "+")
-    budget.text(len(text))
-    return text
+    return in_query(_text(values, budget), budget)
 
 
 def _text(values: tuple[Value, ...], budget: Budget) -> str:

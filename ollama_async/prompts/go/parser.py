@@ -152,6 +152,7 @@ class _Parser:
         while links[-1][2].word == "else":
             if self._stream.peek().kind == word:
                 self._stream.next()
+                self._depth += 1  # in the tree each link is inside the one before
                 links.append(self._link(word))
                 continue
             otherwise, end = self._items()
@@ -159,6 +160,7 @@ class _Parser:
                 raise self._stream.error(f"expected end; found {end}")
             break
         self._operands.forget(variables)
+        self._depth -= len(links) - 1
         pipe, body, _ = links.pop()
         node = kind(pipe.at, pipe, body, otherwise)
         for pipe, body, _ in reversed(links):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ollama_async.conversation import Message, Prompt
+from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.go import data, nodes, types
 from ollama_async.prompts.go.budget import Budget, Buffer
 from ollama_async.prompts.go.bytestrings import finished
@@ -33,6 +34,12 @@ class GoRenderer:
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
+        try:
+            return finished(self._rendered(prompt))
+        except RecursionError:
+            raise TemplateFailed("the messages are nested too deeply for the template") from None
+
+    def _rendered(self, prompt: Prompt) -> str:
         out = Buffer(Budget())
         thinking = _thinking(prompt.think)
         asked = _last_question(prompt.messages)
@@ -42,7 +49,7 @@ class GoRenderer:
             self._run(_conversation(prompt) | thinking, out)
         else:
             self._turns(prompt.messages, thinking, out)
-        return finished(out.text())
+        return out.text()
 
     def _run(self, variables: dict[str, Value], out: Buffer) -> None:
         variables_map = Map(types.OBJECT, variables)

@@ -156,8 +156,7 @@ class Scalars:
         if flags.space and text[0] == "+" and not flags.plus:
             text = " " + text[1:]
         if text[1] in "IN":
-            bare = text[1] == "N" or text[0] == "+"
-            hidden = bare and not flags.plus and not flags.space
+            hidden = text[1] == "N" and not flags.plus and not flags.space
             return flags.padded(text[1:] if hidden else text, zeros=False)
         if flags.sharp and verb != "b":
             text = _with_point(text, verb, precision)

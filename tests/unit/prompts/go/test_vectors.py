@@ -15,7 +15,7 @@ from ollama_async.prompts.go.facts import facts
 from ollama_async.prompts.go.renderer import GoRenderer
 
 _VECTORS = Path(__file__).parents[3] / "vectors" / "go-templates.jsonl"
-_CASES = [json.loads(line) for line in _VECTORS.read_text().splitlines()]
+_CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]
 
 
 def _prompt(request: dict[str, Any]) -> Prompt:
