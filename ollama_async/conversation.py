@@ -47,8 +47,9 @@ class Speech(msgspec.Struct, array_like=True, frozen=True):
     """How a model wants to be spoken to, as its configuration says; all empty: nobody said.
 
     ``template`` is the text of a Go template. ``renderer`` and ``parser`` name built-in formats.
-    ``name`` and ``family`` are the model's, which some of these depend on. ``template_first``: the
-    template came with the request, so no other one and no renderer takes its place.
+    ``name``, ``family`` and ``parameter_count`` are the model's, which some of these depend on.
+    ``request_template`` is Go as well: a request's own way to put this prompt, before all others.
+    What the answer looks like remains the model's.
     """
 
     template: str = ""
@@ -56,7 +57,8 @@ class Speech(msgspec.Struct, array_like=True, frozen=True):
     parser: str = ""
     name: str = ""
     family: str = ""
-    template_first: bool = False
+    parameter_count: int = 0
+    request_template: str = ""
 
 
 class Prompt(msgspec.Struct, array_like=True):

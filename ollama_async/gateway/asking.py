@@ -132,9 +132,7 @@ def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str |
 
 def _speech(model: Model, template: str = "") -> Speech:
     """``template``: the request's own, which replaces whatever would render the prompt."""
-    if not template:
-        return model.speech
-    return msgspec.structs.replace(model.speech, template=template, template_first=True)
+    return msgspec.structs.replace(model.speech, request_template=template)
 
 
 def _generate_messages(request: GenerateRequest, model: Model) -> list[Message]:

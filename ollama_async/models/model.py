@@ -79,6 +79,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             parser=self.parser,
             name=self.name,
             family=self.details.family,
+            parameter_count=self.facts.parameter_count,
         )
 
 

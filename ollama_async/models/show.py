@@ -16,8 +16,8 @@ from ollama_async.models.info import Info, InfoCache, read_info
 from ollama_async.models.manifest import LICENSES_LIMIT, TEXT_LIMIT_BYTES
 from ollama_async.models.model import Model
 from ollama_async.models.storage import read_bounded
+from ollama_async.prompts.selection import DEFAULT_TEMPLATE
 
-DEFAULT_TEMPLATE = "{{ .Prompt }}"
 _SAID_ELSEWHERE = ("general.name", "tokenizer.chat_template")
 _KEY_COLUMNS = 30
 

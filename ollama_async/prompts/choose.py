@@ -9,9 +9,8 @@ from ollama_async.errors import LoadFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.marks import marks_of
-from ollama_async.prompts.plain import PlainRenderer
 from ollama_async.prompts.port import Dialect, Format, Marks, Parser, Renderer
-from ollama_async.prompts.selection import Selection, go_facts, select
+from ollama_async.prompts.selection import DEFAULT_TEMPLATE, Selection, go_facts, select
 
 
 def choose(
@@ -33,12 +32,14 @@ def choose(
 def _renderer(
     selection: Selection, speech: Speech, chat_template: str, bos: str, eos: str
 ) -> Renderer:
+    if speech.request_template:
+        return GoRenderer(speech.request_template)
     if selection in {"renderer", "renderer_parser"}:
         return _named(speech.renderer)
     if speech.template and selection != "gguf_chat_template":
         return GoRenderer(speech.template)
     if not chat_template:
-        return PlainRenderer()
+        return GoRenderer(DEFAULT_TEMPLATE)
     # 30 ms that a model without a template does not need
     from ollama_async.prompts.jinja import JinjaRenderer  # noqa: PLC0415
 

@@ -24,6 +24,9 @@ Selection = Literal[
 ]
 """Ollama's words, as its log has them."""
 
+DEFAULT_TEMPLATE = "{{ .Prompt }}"
+"""Ollama's Go template for models without any: nothing stands between what was said."""
+
 HARMONY_FAMILIES = ("gptoss", "gpt-oss")
 _HARMONY_MARKS = ("<|start|>", "<|end|>")
 _NO_FACTS = TemplateFacts(frozenset(), False, False, None, "", False)
@@ -42,8 +45,6 @@ def select(speech: Speech, chat_template: str, *, prefers_go: bool | None = None
     ``prefers_go``: ``OLLAMA_GO_TEMPLATE``; None: the better of two templates is taken. A Go
     template that is none counts as one that can do nothing.
     """
-    if speech.template_first and speech.template:
-        return "parser" if speech.parser else "go_template"
     if speech.renderer:
         return "renderer_parser" if speech.parser else "renderer"
     if speech.parser:

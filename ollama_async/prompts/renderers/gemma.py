@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ollama_async.conversation import Prompt, ToolFunction
+from ollama_async.conversation import Prompt, Speech, ToolFunction
 from ollama_async.prompts.port import Renderer
 from ollama_async.prompts.renderers.family import Family, speaking, stripped
 from ollama_async.prompts.renderers.json_text import spaced
@@ -151,18 +151,23 @@ _LARGE = replace(_SMALL, opening=("", f"{_THOUGHT}{_THOUGHT_END}"))
 
 _SIZE = re.compile(r"(?<![0-9a-z.])(e?)(\d{1,4})b(?![0-9a-z])")
 _LARGE_FROM = 12
-"""Billions of parameters."""
+_BILLION = 1_000_000_000
 
 
 class Gemma4:
-    """Large or small, by the size in the model's name (``12b``; ``e4b`` is small); small if it says
-    none. The large ones must be told that they have had no thoughts.
+    """Large or small, by the size in the model's name (``12b``; ``e4b`` is small), else by the
+    number of its parameters. The large ones must be told that they have had no thoughts.
     """
 
     def render(self, prompt: Prompt) -> str:
-        size = _SIZE.search(prompt.speech.name.lower())
-        is_large = size is not None and not size[1] and int(size[2]) >= _LARGE_FROM
-        return (_LARGE if is_large else _SMALL).render(prompt)
+        return (_LARGE if _is_large(prompt.speech) else _SMALL).render(prompt)
+
+
+def _is_large(speech: Speech) -> bool:
+    size = _SIZE.search(speech.name.lower())
+    if size is None:
+        return speech.parameter_count >= _LARGE_FROM * _BILLION
+    return not size[1] and int(size[2]) >= _LARGE_FROM
 
 
 def _function_system(talk: Talk) -> str | None:

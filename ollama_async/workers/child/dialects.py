@@ -56,7 +56,7 @@ class Dialects:
         return spoken
 
     def _make(self, speech: Speech) -> Spoken:
-        if len(speech.template) > TEMPLATE_LIMIT:
+        if max(len(speech.template), len(speech.request_template)) > TEMPLATE_LIMIT:
             raise TemplateFailed(f"the template is longer than {TEMPLATE_LIMIT} characters")
         facts = self._engine.facts
         dialect = self._choose(

@@ -136,7 +136,7 @@ def _choose(
     prefers_go: bool | None, speech: Speech, *, chat_template: str, bos: str, eos: str
 ) -> Dialect:
     """As :func:`choose`, and the log has a line; but for templates that came with a request."""
-    if not speech.template_first:
+    if not speech.request_template:
         selection = select(speech, chat_template, prefers_go=prefers_go)
         print(f"{speech.name or 'model'}: template selection: {selection}", file=sys.stderr)  # noqa: T201  # stderr is the log
     return choose(speech, chat_template=chat_template, bos=bos, eos=eos, prefers_go=prefers_go)

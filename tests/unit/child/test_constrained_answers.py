@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ollama_async.conversation import Inference, Message, Prompt, Sampling
-from ollama_async.prompts.plain import PlainRenderer
+from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.dialects import Spoken
@@ -23,7 +23,7 @@ class Dialect:
     """Plays :class:`Dialects` as well; its calls stay in the text."""
 
     special_tokens = ()
-    render = PlainRenderer().render
+    render = GoRenderer("{{ .Prompt }}").render
 
     def find(self, _speech):
         return Spoken(self, {})

@@ -68,7 +68,8 @@ def test_control_tokens_that_the_parser_wants_get_their_text(room, made):
     assert made
 
 
-def test_an_endless_template_is_not_even_looked_at(room, made):
+@pytest.mark.parametrize("field", ["template", "request_template"])
+def test_an_endless_template_is_not_even_looked_at(room, made, field):
     with pytest.raises(TemplateFailed, match="longer than"):
-        room.find(Speech(template="x" * (TEMPLATE_LIMIT + 1)))
+        room.find(Speech(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
     assert not made

@@ -5,8 +5,9 @@ import threading
 import pytest
 
 from ollama_async.conversation import Inference, Message, Prompt, Sampling, Usage
-from ollama_async.prompts.plain import PlainRenderer
+from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Content, Marks
+from ollama_async.prompts.selection import DEFAULT_TEMPLATE
 from ollama_async.workers.child.dialects import Spoken
 from ollama_async.workers.child.intake import TOO_LONG, Intake
 from ollama_async.workers.child.mailbox import Mailbox, Work
@@ -69,7 +70,7 @@ class OneDialect:
 class Room:
     def __init__(self, engine, renderer=None, **dialect):
         self.mailbox = Mailbox()
-        self.dialect = OneDialect(renderer or PlainRenderer(), **dialect)
+        self.dialect = OneDialect(renderer or GoRenderer(DEFAULT_TEMPLATE), **dialect)
         self.intake = Intake(engine, self.dialect, self.mailbox, lambda: lambda render: render())
 
     def ask_all(self, inference, number=1):

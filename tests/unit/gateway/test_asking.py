@@ -144,13 +144,13 @@ def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
 def test_the_worker_hears_how_the_model_is_spoken_to(able):
     spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
     speech = chat(spoken, ASKED).inference.prompt.speech
-    assert speech == Speech("t", "r", "p", "m:latest", "scripted")
+    assert speech == Speech("t", "r", "p", "m:latest", "scripted", able.facts.parameter_count)
 
 
 def test_a_requests_template_comes_before_all_others(able):
     spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
     speech = generate(spoken, template="mine").inference.prompt.speech
-    assert (speech.template, speech.template_first, speech.parser) == ("mine", True, "p")
+    assert speech == msgspec.structs.replace(spoken.speech, request_template="mine")
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,21 @@ def test_a_model_with_a_chat_template_is_asked_in_its_words():
     assert dialect("{{ bos_token }}x").render(ASKED) == "<s>x"
 
 
-def test_a_model_without_any_template_reads_the_contents_as_they_are():
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ([("system", "s"), ("user", "why?")], "why?"),
+        ([("user", "a"), ("assistant", "b"), ("user", "c")], "abc"),
+        ([("user", "a"), ("user", "b"), ("assistant", "c")], "a\n\nbc"),
+        ([("user", "a"), ("system", "s"), ("user", "b")], "ab"),
+        ([("system", "s")], ""),
+        ([], ""),
+    ],
+)
+def test_a_model_without_any_template_reads_the_contents_as_they_are(messages, text):
     chosen = dialect()
 
-    assert chosen.render(ASKED) == "why?"
+    assert chosen.render(Prompt(messages=[Message(*each) for each in messages])) == text
     assert chosen.start(ASKED, "why?") is None
     assert chosen.special_tokens == ()
 
@@ -44,15 +55,30 @@ def test_a_go_template_is_run():
     assert dialect("x", template=GO, prefers_go=False).render(ASKED) == "x"
 
 
-def test_a_template_of_the_request_goes_before_all_others():
-    chosen = dialect("{{ tools }}", template=GO, renderer="qwen3-coder", template_first=True)
+@pytest.mark.parametrize(
+    "spoken", [{"renderer": "qwen3-coder"}, {"parser": "qwen3"}, {"template": THINKS}, {}]
+)
+def test_a_template_of_the_request_goes_before_all_others(spoken):
+    assert dialect("{{ tools }}", request_template=GO, **spoken).render(ASKED) == "[why?]"
 
-    assert chosen.render(ASKED) == "[why?]"
+
+def test_a_template_of_the_request_does_not_change_how_the_model_answers():
+    harmony = dialect(
+        template="<|start|>" + GO + "<|end|>", family="gptoss", request_template="{{ .Prompt }}"
+    )
+
+    assert harmony.render(ASKED) == "why?"
+    assert harmony.special_tokens == parsers.named("harmony").special_tokens
+    assert read(dialect(template=THINKS, request_template=GO), "<ponder>hm</ponder>so") == [
+        Thinking("hm"),
+        Content("so"),
+    ]
 
 
-def test_a_broken_go_template_is_told_in_gos_words():
+@pytest.mark.parametrize("field", ["template", "request_template"])
+def test_a_broken_go_template_is_told_in_gos_words(field):
     with pytest.raises(TemplateFailed, match=r"unclosed action"):
-        dialect(template="{{ .Prompt")
+        dialect(**{field: "{{ .Prompt"})
 
 
 @pytest.mark.parametrize("name", renderers.NAMES)

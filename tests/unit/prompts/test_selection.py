@@ -31,8 +31,6 @@ J_ROUND_TRIP = "{{ tools }}{{ tool_calls }}{% if message['role'] == 'tool' %}{% 
         (Speech(template=PLAIN), "", "go_template"),
         (Speech(), J_PLAIN, "gguf_chat_template"),
         (Speech(), "", "none"),
-        (Speech(template=PLAIN, renderer="r", template_first=True), J_BOTH, "go_template"),
-        (Speech(template=PLAIN, parser="p", template_first=True), J_BOTH, "parser"),
         # what can do more
         (Speech(template=PLAIN), J_PLAIN, "go_template"),
         (Speech(template=PLAIN), J_TOOLS, "gguf_chat_template"),

@@ -134,6 +134,21 @@ def test_gemma4_knows_its_size_from_the_name_of_the_model(name, ends):
 
 
 @pytest.mark.parametrize(
+    ("name", "count", "ends"),
+    [
+        ("mine", 11_900_000_000, "model\n"),
+        ("mine", 12_000_000_000, "<channel|>"),
+        ("gemma4:e4b", 12_000_000_000, "model\n"),
+        ("gemma4:26b", 4_000_000_000, "<channel|>"),
+    ],
+)
+def test_gemma4_knows_its_size_from_its_parameters_where_the_name_says_none(name, count, ends):
+    speech = Speech(name=name, parameter_count=count)
+
+    assert render("gemma4", user(), speech=speech).endswith(ends)
+
+
+@pytest.mark.parametrize(
     ("think", "said"),
     [("low", "Reasoning effort is set to low."), ("high", "xhigh"), ("max", "xhigh")],
 )
