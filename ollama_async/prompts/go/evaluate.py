@@ -7,7 +7,7 @@ from ollama_async.prompts.go import methods, nodes
 from ollama_async.prompts.go.budget import Budget
 from ollama_async.prompts.go.bytestrings import byte_length, finished
 from ollama_async.prompts.go.failures import CallFailed
-from ollama_async.prompts.go.functions import FUNCTIONS, Function
+from ollama_async.prompts.go.functions import FUNCTIONS, Function, call_refused
 from ollama_async.prompts.go.quoting import quote
 from ollama_async.prompts.go.scope import Scope
 from ollama_async.prompts.go.values import (
@@ -230,7 +230,8 @@ class Evaluator:
         if final is not MISSING:
             values.append(self._fitting(final, kinds[-1]))
         if name == "call" and function is FUNCTIONS["call"]:
-            self._called(args, values[0], node)
+            self.node = node
+            raise self.failure(call_refused(str(args[0]) if args else None, values[0]))
         return self._run(function, node, name, kinds, values)
 
     def _run(
@@ -250,17 +251,6 @@ class Evaluator:
         except CallFailed as reason:
             self.node = node
             raise self.failure(f"error calling {name}: {reason}") from None
-
-    def _called(
-        self, args: tuple[nodes.Operand, ...], value: Value, node: nodes.Operand | nodes.Command
-    ) -> None:
-        """``call``: there is nothing in a template's data that can be called with success."""
-        self.node = node
-        callee = args[0] if args else _as_callee(value)
-        value = unboxed(value)
-        if value is None:
-            raise self.failure("error calling call: call of nil")
-        raise self.failure(f"error calling call: non-function {callee} of type {type_of(value)}")
 
     def _argument(self, dot: Value, kind: str, node: nodes.Operand) -> Value:
         """The value of an argument for a parameter of the type ``kind``."""
@@ -300,10 +290,3 @@ class Evaluator:
             found = type_of(value if inner is None else inner)
             raise self.failure(f"wrong type for value; expected string; got {found}")
         return value
-
-
-def _as_callee(value: Value) -> str:
-    """Go's ``reflect.Value.String``."""
-    if value is None:
-        return "<invalid Value>"
-    return value if isinstance(value, str) else f"<{type_of(value)} Value>"

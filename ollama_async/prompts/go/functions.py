@@ -204,8 +204,27 @@ def _day_before(_: Budget, *__: str) -> str:
 
 
 def _call(*_: Value) -> Value:
-    """Nothing in a template's data can be called: the executor refuses whatever it is."""
-    raise AssertionError
+    raise AssertionError  # see call_refused
+
+
+def call_refused(callee: str | None, value: Value) -> str:
+    """Why ``call`` fails, as it always does: nothing in a template's data can be called.
+
+    ``callee`` is the argument as written; None: it came through a pipe.
+    """
+    if callee is None:
+        callee = _reflected(value)
+    value = unboxed(value)
+    if value is None:
+        return "error calling call: call of nil"
+    return f"error calling call: non-function {callee} of type {type_of(value)}"
+
+
+def _reflected(value: Value) -> str:
+    """Go's ``reflect.Value.String``."""
+    if value is None:
+        return "<invalid Value>"
+    return value if isinstance(value, str) else f"<{type_of(value)} Value>"
 
 
 FUNCTIONS: dict[str, Function] = {
