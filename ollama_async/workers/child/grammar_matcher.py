@@ -1,4 +1,5 @@
-"""The library that knows which tokens may come next, ``llguidance``: only this file speaks to it.
+"""The library that knows which tokens may come next, ``llguidance``: only this file uses it, by way
+of :mod:`.grammar_library`.
 
 Text is never forced on the model and so never tokenized here: it may spell a key with whatever
 tokens it likes, and what a tokenizer would put in front of a text, as those of SentencePiece do
@@ -7,100 +8,127 @@ with a blank, is of no importance.
 
 from __future__ import annotations
 
-import llguidance
+import ctypes
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ollama_async.errors import BadRequest
+from ollama_async.workers.child import grammar_library as library
 from ollama_async.workers.child.engines.port import Engine
 
-_LIMITS = llguidance.LLParserLimits(
-    max_items_in_row=20_000,  # some four for each property that may come next
-    initial_lexer_fuel=1_000_000,  # 20 ms
-    step_lexer_fuel=200_000,  # 14 ms
-    step_max_items=50_000,  # 3 ms
-    max_lexer_states=50_000,  # 100 MB
-    max_grammar_size=500_000,
-    verbose_errors=False,
-)
+_LIMITS = {
+    "max_items_in_row": 20_000,  # some four for each property that may come next
+    "initial_lexer_fuel": 1_000_000,  # 20 ms
+    "step_lexer_fuel": 200_000,  # 14 ms
+    "step_max_items": 50_000,  # 3 ms
+    "max_lexer_states": 50_000,  # 100 MB
+    "max_grammar_size": 500_000,
+    "verbose_errors": False,
+}
 _ERROR_CHARACTERS = 500
 _SPECIAL = b"\xff"  # marks a token that is no text, in the library's vocabulary
 
 
 class Vocabulary:
-    """The library's copy of a model's tokens. Intake thread only."""
+    """The library's copy of a model's tokens. Intake thread only; making it takes 6 µs for each
+    token, in which the other threads run.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._size = engine.facts.vocab_size
         self._tokenizer = _copy(engine)
+
+    def __del__(self, free: Callable[[int], None] = library.free_tokenizer) -> None:
+        if hasattr(self, "_tokenizer"):
+            free(self._tokenizer)
 
     def compile(self, text: str) -> Grammar:
         """``text`` is a grammar in the library's variant of Lark.
 
         :raises BadRequest: what is wrong with it.
         """
-        matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=_LIMITS)
-        grammar = Grammar(matcher, self._size)
-        if matcher.is_error():
-            raise BadRequest(f"format: {_say(matcher.get_error())}")
-        if not len(grammar.allowed()) or matcher.is_stopped():
+        init = library.ConstraintInit()
+        library.set_defaults(init, self._tokenizer)
+        init.log_stderr_level = 0
+        for name, limit in _LIMITS.items():
+            setattr(init, name, limit)
+        grammar = Grammar(library.new_matcher(init, b"lark", text.encode()), self._size)
+        if error := grammar.error():
+            raise BadRequest(f"format: {_say(error)}")
+        if not len(grammar.allowed()) or grammar.is_complete():
             raise BadRequest("format: no answer can have this form")
         return grammar
 
 
 class Grammar:
-    """See :class:`~ollama_async.workers.child.engines.port.Constraint`. Step thread only."""
+    """See :class:`~ollama_async.workers.child.engines.port.Constraint`. Step thread only.
 
-    __slots__ = ("_matcher", "_size", "failure", "is_over")
+    ``matcher`` is the library's pointer; from now on it is this object's.
+    """
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int) -> None:
+    __slots__ = ("_matcher", "_size", "_token", "failure", "is_over")
+
+    def __init__(self, matcher: int, vocab_size: int) -> None:
         self._matcher = matcher
         self._size = vocab_size
+        self._token = ctypes.c_uint32()
         self.is_over = False
         self.failure = ""
 
+    def __del__(self, free: Callable[[int], None] = library.free_matcher) -> None:
+        free(self._matcher)
+
     def allows(self, token: int) -> bool:
-        return self._matcher.validate_tokens([token]) == 1
+        self._token.value = token
+        return bool(library.validate_tokens(self._matcher, self._token, 1) == 1)
 
     def allowed(self) -> NDArray[np.intp]:
-        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        if self._matcher.is_error():  # the mask then holds the end, although it is not allowed
+        mask = np.empty(-(-self._size // 32), np.uint32)
+        if library.compute_mask_into(self._matcher, mask.ctypes.data, mask.nbytes):
             return np.empty(0, np.intp)
-        return np.flatnonzero(np.unpackbits(mask, count=self._size, bitorder="little"))
+        bits = np.unpackbits(mask.view(np.uint8), count=self._size, bitorder="little")
+        return np.flatnonzero(bits)
 
     def accept(self, token: int) -> None:
-        matcher = self._matcher
-        if matcher.consume_token(token) and not matcher.is_stopped():
+        if library.consume_token(self._matcher, token) == 0 and not self.is_complete():
             return
         self.is_over = True
-        if matcher.is_error():
-            self.failure = f"the format cannot be kept any further: {_say(matcher.get_error())}"
+        if error := self.error():
+            self.failure = f"the format cannot be kept any further: {_say(error)}"
+
+    def is_complete(self) -> bool:
+        """Whether nothing can follow."""
+        return bool(library.is_stopped(self._matcher))
+
+    def error(self) -> str:
+        """Why it is of no use any more; "" if it is."""
+        text: bytes | None = library.get_error(self._matcher)
+        return (text or b"").decode(errors="replace")
 
 
-def _copy(engine: Engine) -> llguidance.LLTokenizer:
+def _copy(engine: Engine) -> int:
+    """The library's pointer to a copy of the engine's vocabulary."""
     size = engine.facts.vocab_size
     pieces = [engine.piece(token) or b"%b<%d>" % (_SPECIAL, token) for token in range(size)]
     ends = [token for token in range(size) if engine.is_end(token)]
     for token in ends:
         pieces[token] = b"%b<%d>" % (_SPECIAL, token)
-    wrapper = llguidance.TokenizerWrapper(_Tokens(pieces, ends[0]))
-    return llguidance.LLTokenizer(wrapper, eos_token=ends)
-
-
-class _Tokens:
-    """What the library wants to know of a tokenizer."""
-
-    bos_token_id = None
-    special_token_ids: tuple[int, ...] = ()
-
-    def __init__(self, pieces: list[bytes], end: int) -> None:
-        self.tokens = pieces
-        self.eos_token_id = end
-
-    def __call__(self, text: bytes | str) -> list[int]:
-        """Tokens of forced text; see the module for why none are needed."""
-        del text
-        return []
+    init = library.TokenizerInit()
+    init.struct_size = ctypes.sizeof(init)
+    init.vocab_size = size
+    init.token_lens = (ctypes.c_uint32 * size)(*map(len, pieces))
+    init.token_bytes = b"".join(pieces)
+    init.use_approximate_greedy_tokenize_fn = True  # and never asked, see the module
+    init.tok_eos = ends[0] if ends else library.NO_TOKEN
+    init.tok_eos_extra = (ctypes.c_uint32 * len(ends[1:]))(*ends[1:])
+    init.tok_eos_extra_count = len(ends[1:])
+    reason = ctypes.create_string_buffer(_ERROR_CHARACTERS)
+    tokenizer: int | None = library.new_tokenizer(init, reason, len(reason))
+    if tokenizer is None:
+        raise BadRequest(f"format: {reason.value.decode(errors='replace')}")
+    return tokenizer
 
 
 def _say(error: str) -> str:
