@@ -20,7 +20,9 @@ def plain_messages(messages: Sequence[Message]) -> list[Plain]:
 
 
 def plain_tools(tools: Sequence[Plain]) -> list[Plain]:
-    """Functions have at least a description and an object of parameters: templates look there."""
+    """Functions have parameters with properties, as in Ollama: some templates look there unasked.
+    What is added comes last: models are trained with keys in the client's order.
+    """
     return [_tool(msgspec.to_builtins(tool)) for tool in tools]
 
 
@@ -74,10 +76,5 @@ def _tool(tool: Plain) -> Plain:
     parameters = function.get("parameters")
     if not isinstance(parameters, dict):
         parameters = {"type": "object"}
-    parameters = _completed(parameters, properties={})
-    return tool | {"function": _completed(function, description="") | {"parameters": parameters}}
-
-
-def _completed(plain: Plain, **missing: Any) -> Plain:
-    """What is missing comes last: models are trained with keys in the client's order."""
-    return plain | {key: value for key, value in missing.items() if key not in plain}
+    parameters.setdefault("properties", {})
+    return tool | {"function": function | {"parameters": parameters}}

@@ -112,6 +112,23 @@ def test_tools_keep_the_order_of_the_clients_keys():
     assert renderer.render(prompt) == json.dumps(tool)
 
 
+@pytest.mark.parametrize(
+    ("declared", "completed"),
+    [
+        ({"type": "object", "properties": {"a": {}}}, {"type": "object", "properties": {"a": {}}}),
+        ({"type": "object"}, {"type": "object", "properties": {}}),
+        (None, {"type": "object", "properties": {}}),
+    ],
+)
+def test_tools_have_parameters_as_in_ollama_and_nothing_else_that_was_not_sent(declared, completed):
+    function = {"name": "f"} | ({"parameters": declared} if declared else {})
+    prompt = Prompt(messages=[Message("user", "hi")], tools=[{"function": function}])
+
+    text = JinjaRenderer("{{ tools[0] | tojson }}", bos="", eos="").render(prompt)
+
+    assert json.loads(text) == {"function": {"name": "f", "parameters": completed}}
+
+
 def test_what_a_template_does_to_messages_and_tools_ends_with_the_rendering():
     template = (
         "{{ messages | length }}{{ tools | length }}{{ tools[0].function | length }}"
