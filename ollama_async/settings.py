@@ -371,7 +371,8 @@ VARIABLES: tuple[Variable, ...] = (
         default=30.0,
         shown_default="30s",
         read=_limit_seconds,
-        meaning="How long a registry may be silent before its connection is replaced (0: for ever)",
+        meaning="How long a registry may be silent, or send less than 16 KiB, before its connection"
+        " is replaced (0: for ever)",
     ),
     Variable(
         name="OLLAMA_ASYNC_SCRIPTS",
