@@ -6,13 +6,13 @@ Names of one file may be configured differently, and a request may bring a templ
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
 from ollama_async.conversation import Speech
 from ollama_async.errors import TemplateFailed
-from ollama_async.prompts.choose import choose
 from ollama_async.prompts.port import Dialect
 from ollama_async.workers.child.engines.port import Engine
 
@@ -32,12 +32,18 @@ class Spoken(msgspec.Struct, frozen=True):
     special: Mapping[int, bytes]
 
 
-class Dialects:
-    """Those of one model. Intake thread only. ``make`` is :func:`.choose`."""
+class Choose(Protocol):
+    """:func:`ollama_async.prompts.choose.choose` for what is known of the model's file."""
 
-    def __init__(self, engine: Engine, make: Callable[..., Dialect] = choose) -> None:
+    def __call__(self, speech: Speech, *, chat_template: str, bos: str, eos: str) -> Dialect: ...
+
+
+class Dialects:
+    """Those of one model. Intake thread only."""
+
+    def __init__(self, engine: Engine, choose: Choose) -> None:
         self._engine = engine
-        self._choose = make
+        self._choose = choose
         self._kept: OrderedDict[Speech, Spoken] = OrderedDict()
 
     def find(self, speech: Speech) -> Spoken:

@@ -164,8 +164,10 @@ def _check(schema: Schema) -> None:
     properties = schema.get("properties")
     if isinstance(properties, dict) and len(properties) > PROPERTIES_LIMIT:
         raise BadRequest(f'format: more than {PROPERTIES_LIMIT} "properties"')
-    for keyword in ("const", "enum", "required", "properties"):
-        if _needs_code(schema.get(keyword)):
+    names = list(properties) if isinstance(properties, dict) else []
+    values = {key: schema.get(key) for key in ("const", "enum", "required")}
+    for keyword, value in {**values, "properties": names}.items():  # what is in them comes later
+        if _needs_code(value):
             raise BadRequest(f'format: a control character in "{keyword}" cannot be written')
 
 

@@ -242,6 +242,12 @@ def test_what_cannot_be_enforced_is_refused_by_name(schema, named):
     assert named in refused.value.message
 
 
+def test_what_is_never_written_may_hold_any_character():
+    schema = {"properties": {"a": {"const": 1, "description": "\a", "default": "\a"}}}
+
+    assert keeps(constrain(schema), '{"a": 1}')
+
+
 def test_keywords_without_a_meaning_are_no_obstacle():
     schema = {"type": "string", "format": "phone", "title": "x", "default": 3, "x-mine": {"not": 1}}
 
