@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.conversation import Prompt
+from ollama_async.prompts.parsers import cohere, glimmer
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls
 from ollama_async.prompts.parsers.family import Asked, Begin, Calls, Family
 from ollama_async.prompts.parsers.harmony import Harmony
@@ -25,9 +26,16 @@ def marks_of(format_: Format | None, prompt: Prompt, rendered: str) -> Marks:
     """
     if isinstance(format_, Harmony):
         return _HARMONY
-    if not isinstance(format_, Family):
-        return Marks()
     asked = Asked.by(prompt, rendered)
+    if isinstance(format_, cohere.Cohere):
+        begin = format_.begin(asked)
+        return Marks() if begin == "content" else Marks(cohere.THOUGHTS, None, begin == "thinking")
+    if isinstance(format_, glimmer.Glimmer):
+        return Marks() if asked.think is False else Marks(glimmer.THOUGHTS)
+    return _of_family(format_, asked) if isinstance(format_, Family) else Marks()
+
+
+def _of_family(format_: Family, asked: Asked) -> Marks:
     calls = _CALL if any(map(_is_plain_json, format_.calls)) else None
     thoughts = format_.thoughts
     if thoughts is None or (format_.tools_instead and asked.tools):

@@ -18,6 +18,8 @@ from ollama_async.prompts.port import Parser
 _START = "<|start|>assistant"
 _MESSAGE = "<|message|>"
 _ENDS = ("<|eom|>", "<|eot|>")
+THOUGHTS = (f"to=self{_MESSAGE}", f"{_ENDS[0]}{_START}{_MESSAGE}")
+"""What a message to itself is written between, the header of the next one included."""
 _CALLS = "<atem:function_calls>"
 _CALLS_END = "</atem:function_calls>"
 
