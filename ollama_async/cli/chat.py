@@ -20,8 +20,8 @@ def converse(client: Client, arguments: argparse.Namespace, request: dict[str, A
     """
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401, PLC0415  # importing it gives input() its line editor
-    client.call("POST", "/api/generate", {**request, "prompt": "", "stream": False})
     session = Session(client, arguments, request)
+    session.load(request["model"])
     while True:
         try:
             text = _read_message()

@@ -6,17 +6,25 @@ As in Ollama a word counts by its beginning: ``/setting`` is ``/set``.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import sys
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
-from ollama_async.cli import show
-from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.api.options import OPTIONS, parse_parameter
+from ollama_async.cli import models, show
+from ollama_async.cli.client import Client, CommandFailed, ServerRefused
+from ollama_async.names import ModelName
 
 _HELP = """\
 Available Commands:
   /set            Set session variables
   /show           Show model information
+  /load <model>   Load a session or model
+  /save <model>   Save your current session
+  /list           List models
   /clear          Clear session context
   /bye            Exit
   /?, /help       Help for a command
@@ -25,7 +33,10 @@ Use \"\"\" to begin a multi-line message.
 """
 _SET_HELP = """\
 Available Commands:
+  /set parameter ...     Set a parameter
   /set system <string>   Set system message
+  /set history           Keep typed lines at hand
+  /set nohistory         Forget typed lines
   /set wordwrap          Enable wordwrap
   /set nowordwrap        Disable wordwrap
   /set format json       Enable JSON mode
@@ -35,6 +46,9 @@ Available Commands:
   /set think             Enable thinking
   /set nothink           Disable thinking
 """
+_PARAMETER_HELP = "Available Parameters:\n" + "".join(
+    f"  /set parameter {option.name} <{option.kind}>\n" for option in OPTIONS
+)
 _SHOW_HELP = """\
 Available Commands:
   /show info         Show details for this model
@@ -47,15 +61,14 @@ Available Commands:
 _LEVELS = ("high", "medium", "low", "max")
 _MISSING = {
     "license": "No license was specified for this model.",
-    "parameters": "No parameters were specified for this model.",
     "system": "No system message was specified for this model.",
     "template": "No prompt template was specified for this model.",
 }
 
 
 class Session:
-    """A conversation: ``request`` is what every turn carries (the model's name, format, think),
-    ``messages`` what was said, ``flags`` those of ``run``, which say how answers look.
+    """A conversation: ``request`` is what every turn carries (the model's name, format, think,
+    options), ``messages`` what was said, ``flags`` those of ``run``, which say how answers look.
     """
 
     def __init__(self, client: Client, flags: argparse.Namespace, request: dict[str, Any]) -> None:
@@ -63,6 +76,15 @@ class Session:
         self.flags = flags
         self.request = request
         self.messages: list[dict[str, Any]] = []
+
+    def load(self, model: str) -> None:
+        """Have the server load ``model``, with which the conversation goes on from here.
+
+        :raises ServerRefused: it cannot; the conversation stays with the model that it had.
+        """
+        request = {**self.request, "model": model}
+        self.client.call("POST", "/api/generate", {**request, "prompt": "", "stream": False})
+        self.request = request
 
 
 def obey(session: Session, command: str) -> None:
@@ -94,6 +116,50 @@ def _clear(session: Session, _rest: str) -> None:
     print("Cleared session context")
 
 
+def _load(session: Session, model: str) -> None:
+    if not model:
+        print("Usage:\n  /load <model name>")
+        return
+    print(f"Loading model '{model}'")
+    try:
+        session.load(model)
+    except ServerRefused as refusal:
+        if refusal.status != HTTPStatus.NOT_FOUND:
+            raise
+        print(f"Couldn't find model '{model}'")
+        return
+    session.messages = []
+
+
+def _save(session: Session, model: str) -> None:
+    """What the model becomes by this conversation, as a model of its own."""
+    if not model:
+        print("Usage:\n  /save <model name>")
+        return
+    try:
+        ModelName.parse(model)
+    except ValueError:
+        print(f"error: The model name '{model}' is invalid")
+        return
+    systems = [turn["content"] for turn in session.messages if turn["role"] == "system"]
+    turns = [turn for turn in session.messages if turn["role"] != "system"]
+    fields = {
+        "system": systems[-1] if systems else "",
+        "parameters": session.request.get("options"),
+        "messages": turns,
+    }
+    said = {name: value for name, value in fields.items() if value}
+    parent = session.request["model"]
+    session.client.call(
+        "POST", "/api/create", {"model": model, "from": parent, "stream": False, **said}
+    )
+    print(f"Created new model '{model}'")
+
+
+def _list(session: Session, prefix: str) -> None:
+    models.list_models(session.client, argparse.Namespace(words=prefix.split()))
+
+
 # ------------------------------------------------------------------ /set
 
 
@@ -111,6 +177,30 @@ def _set_flag(flag: str, name: str, *, value: bool) -> Callable[[Session, str], 
     def act(session: Session, _value: str) -> None:
         setattr(session.flags, flag, value)
         print(f"Set '{name}' mode.")
+
+    return act
+
+
+def _set_parameter(session: Session, rest: str) -> None:
+    name, *values = rest.split() or [""]
+    if not values:
+        print(_PARAMETER_HELP, file=sys.stderr)
+        return
+    try:
+        value = parse_parameter(name, values)
+    except ValueError as reason:
+        print(f"Couldn't set parameter: {json.dumps(str(reason))}")
+        return
+    session.request["options"] = {**session.request.get("options", {}), name: value}
+    print(f"Set parameter '{name}' to '{', '.join(values)}'")
+
+
+def _set_history(*, value: bool) -> Callable[[Session, str], None]:
+    def act(_session: Session, _value: str) -> None:
+        with contextlib.suppress(ImportError):  # then nothing is kept anyway
+            import readline  # noqa: PLC0415  # not every Python has it
+
+            readline.set_auto_history(value)
 
     return act
 
@@ -158,7 +248,10 @@ def _set_system(session: Session, text: str) -> None:
 
 
 _SETTINGS: dict[str, Callable[[Session, str], None]] = {
+    "parameter": _set_parameter,
     "system": _set_system,
+    "history": _set_history(value=True),
+    "nohistory": _set_history(value=False),
     "wordwrap": _set_flag("nowordwrap", "wordwrap", value=False),
     "nowordwrap": _set_flag("nowordwrap", "nowordwrap", value=True),
     "verbose": _set_flag("verbose", "verbose", value=True),
@@ -178,11 +271,26 @@ def _show(session: Session, part: str) -> None:
         print(_SHOW_HELP, file=sys.stderr)
     elif part == "info":
         print(show.page(_shown(session)), end="")
+    elif part == "parameters":
+        _show_parameters(session)
     elif part in show.PARTS:
         text: str = getattr(_shown(session), part)
         print(text or _MISSING.get(part, ""))
     else:
         _unknown(f"/show {part}")
+
+
+def _show_parameters(session: Session) -> None:
+    print("Model defined parameters:")
+    lines = _shown(session).parameters.splitlines()
+    for line in lines or ["No additional parameters were specified for this model."]:
+        print(f"  {line}")
+    print()
+    if options := session.request.get("options"):
+        print("User defined parameters:")
+        for name, value in options.items():
+            print(f"  {name:30} {value}")
+        print()
 
 
 def _shown(session: Session) -> show.Shown:
@@ -192,6 +300,9 @@ def _shown(session: Session) -> show.Shown:
 _COMMANDS: dict[str, Callable[[Session, str], None]] = {
     "/set": _set,
     "/show": _show,
+    "/load": _load,
+    "/save": _save,
+    "/list": _list,
     "/clear": _clear,
     "/help": _help,
     "/?": _help,

@@ -16,16 +16,23 @@ SHOWN = {
 
 
 class FakeClient:
-    """A server that only knows how to show a model."""
+    """A server that knows how to show a model, and takes down what else it is asked to do."""
 
     def __init__(self, shown):
         self.shown = shown
+        self.asked = []
 
-    def call(self, method, path, value):
-        assert (method, path, value["model"]) == ("POST", "/api/show", "m")
+    def call(self, method, path, value=None):
         if isinstance(self.shown, Exception):
             raise self.shown
-        return self.shown
+        if path == "/api/tags":
+            return {"models": [{"name": "m:latest"}, {"name": "other:latest"}]}
+        assert method == "POST"
+        if path == "/api/show":
+            assert value["model"] == "m"
+            return self.shown
+        self.asked.append((path, value))
+        return {}
 
 
 @pytest.fixture
@@ -52,6 +59,25 @@ def session():
         ("/colour red", "Unknown command '/colour'. Type /? for help", {}),
         ("/show template", "{{ .Prompt }}", {}),
         ("/show system", "be brief", {}),
+        ("/set parameter top_k 5", "Set parameter 'top_k' to '5'", {"options": {"top_k": 5}}),
+        (
+            "/set parameter stop a b",
+            "Set parameter 'stop' to 'a, b'",
+            {"options": {"stop": ["a", "b"]}},
+        ),
+        (
+            "/set parameter top_k many",
+            'Couldn\'t set parameter: "invalid int value [many]"',
+            {},
+        ),
+        (
+            "/set parameter colour red",
+            "Couldn't set parameter: \"unknown parameter 'colour'\"",
+            {},
+        ),
+        ("/load", "Usage:\n  /load <model name>", {}),
+        ("/save", "Usage:\n  /save <model name>", {}),
+        ("/save a b", "error: The model name 'a b' is invalid", {}),
         ("/show license", "No license was specified for this model.", {}),
     ],
 )
@@ -110,6 +136,8 @@ def test_what_a_model_is_fills_a_page(session, capsys):
     ("command", "line"),
     [
         ("/set", "/set nothink"),
+        ("/set parameter", "/set parameter top_k <integer>"),
+        ("/set parameter top_k", "/set parameter top_k <integer>"),
         ("/show", "/show template"),
         ("/? set", "/set nothink"),
         ("/help show", "/show template"),
@@ -130,3 +158,85 @@ def test_an_error_does_not_end_the_conversation(session, capsys, command):
     obey(session, command)
 
     assert capsys.readouterr().err.startswith("Error: ")
+
+
+def test_parameters_add_up_and_are_shown_beside_the_models(session, capsys):
+    session.client.shown = SHOWN | {"parameters": "seed    1"}
+    obey(session, "/set parameter top_k 5")
+    obey(session, "/set parameter seed 7")
+    capsys.readouterr()
+    obey(session, "/show parameters")
+
+    assert session.request["options"] == {"top_k": 5, "seed": 7}
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["Model", "defined", "parameters:"],
+        ["seed", "1"],
+        [],
+        ["User", "defined", "parameters:"],
+        ["top_k", "5"],
+        ["seed", "7"],
+        [],
+    ]
+
+
+def test_another_model_begins_anew(session, capsys):
+    session.messages = [{"role": "user", "content": "hi"}]
+    obey(session, "/load other")
+
+    assert session.client.asked == [
+        ("/api/generate", {"model": "other", "prompt": "", "stream": False})
+    ]
+    assert (session.request, session.messages) == ({"model": "other"}, [])
+    assert capsys.readouterr().out == "Loading model 'other'\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "err"),
+    [
+        (404, "Loading model 'other'\nCouldn't find model 'other'\n", ""),
+        (503, "Loading model 'other'\n", "Error: no\n"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_changes_nothing(session, capsys, status, out, err):
+    session.messages = [{"role": "user", "content": "hi"}]
+    session.client.shown = ServerRefused(status, "no")
+    obey(session, "/load other")
+
+    assert capsys.readouterr() == (out, err)
+    assert (session.request, session.messages) == (
+        {"model": "m"},
+        [{"role": "user", "content": "hi"}],
+    )
+
+
+def test_a_conversation_becomes_a_model(session, capsys):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    obey(session, "/set system be brief")
+    obey(session, "/set parameter top_k 5")
+    session.messages += turns
+    capsys.readouterr()
+    obey(session, "/save mine")
+
+    fields = {"system": "be brief", "parameters": {"top_k": 5}, "messages": turns}
+    assert session.client.asked == [
+        ("/api/create", {"model": "mine", "from": "m", "stream": False, **fields})
+    ]
+    assert capsys.readouterr().out == "Created new model 'mine'\n"
+
+
+def test_models_are_listed(session, capsys):
+    obey(session, "/list oth")
+
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "NAME",
+        "other:latest",
+    ]
+
+
+def test_typed_lines_are_kept_or_not(session, monkeypatch):
+    said = []
+    monkeypatch.setattr("readline.set_auto_history", said.append)
+    obey(session, "/set nohistory")
+    obey(session, "/set history")
+
+    assert said == [False, True]
