@@ -8,12 +8,14 @@ alone.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 
 class Known(msgspec.Struct, frozen=True):
     """``name`` is Ollama's. A Jinja text is of this format if it has all ``marks``, none of
-    ``others``, and at most ``longest`` characters.
+    ``others``, no tokens that the format does not have, and at most ``longest`` characters.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Known(msgspec.Struct, frozen=True):
     longest: int = 700
 
 
+_TOKEN = re.compile(r"<\|\w+\|>")
 _SAYS_MORE = ("tool", "think", "reason", "document", "strftime", "function", "macro")
 
 
@@ -31,14 +34,18 @@ def detect(chat_template: str) -> Known | None:
     """The format of a Jinja text; None: it is another one, or says more than the format."""
     if any(word in chat_template for word in _SAYS_MORE):
         return None
-    for known in KNOWN:
-        if (
-            len(chat_template) <= known.longest
-            and all(mark in chat_template for mark in known.marks)
-            and not any(other in chat_template for other in known.others)
-        ):
-            return known
-    return None
+    return next((known for known in KNOWN if _is_of(chat_template, known)), None)
+
+
+def _is_of(chat_template: str, known: Known) -> bool:
+    if len(chat_template) > known.longest:
+        return False
+    tokens = {*_TOKEN.findall(known.template), *known.stop}
+    return (
+        all(mark in chat_template for mark in known.marks)
+        and not any(other in chat_template for other in known.others)
+        and tokens.issuperset(_TOKEN.findall(chat_template))
+    )
 
 
 def _turns(system: str, user: str, assistant: str, answer: str) -> str:
@@ -125,7 +132,6 @@ KNOWN: tuple[Known, ...] = (
         "{{ .Response }}",
         stop=("<|system|>", "</s>", "<|user|>", "<|assistant|>"),
         marks=("<|user|>", "<|assistant|>", "eos_token"),
-        others=("<|end|>",),
     ),
     Known(
         "command-r",

@@ -60,16 +60,17 @@ def _weigh(value: Any, room: int) -> int:
         part, depth = left.pop()
         if depth > DEPTH_LIMIT:
             raise SecurityError(f"more than {DEPTH_LIMIT} levels of JSON")
+        weight += _LETTERS_AROUND + _INDENT * depth
         if isinstance(part, str):
             weight += len(part)
         elif isinstance(part, int):
             allow_number(part.bit_length())
-        elif isinstance(part, dict):
+        inside = len(part) if isinstance(part, dict | list | tuple) else 0
+        if weight + (len(left) + inside) * _LETTERS_AROUND > room:
+            allow_text(TEXT_LIMIT + 1)
+        if isinstance(part, dict):
             left += ((key, depth) for key in part)
             left += ((inner, depth + 1) for inner in part.values())
         elif isinstance(part, list | tuple):
             left += ((inner, depth + 1) for inner in part)
-        weight += _LETTERS_AROUND + _INDENT * depth
-        if weight + len(left) > room:
-            allow_text(TEXT_LIMIT + 1)
     return weight

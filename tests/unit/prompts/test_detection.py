@@ -142,6 +142,19 @@ def test_a_template_that_says_more_is_left_alone(more):
     assert [detect(text + more) for text in JINJA.values()] == [None] * len(JINJA)
 
 
+def test_a_template_with_a_token_that_the_format_does_not_have_is_left_alone():
+    said = "'<|im_sep|>' + m.content + '<|im_end|>'"
+    text = (
+        "{% for m in messages %}{% if m.role == 'user' %}"
+        f"{{{{ '<|im_start|>user' + {said} }}}}{{% else %}}"
+        f"{{{{ '<|im_start|>assistant' + {said} }}}}"
+        "{% endif %}{% endfor %}{{ '<|im_start|>assistant<|im_sep|>' }}"
+    )
+
+    assert detect(text.replace("<|im_sep|>", "\n")) is not None
+    assert detect(text) is None
+
+
 def test_a_template_of_another_kind_is_left_alone():
     assert detect("") is None
     assert detect("{{ messages }}") is None

@@ -1,6 +1,7 @@
 """What the recorded prompts do not show: longer conversations, levels, sizes, broken input."""
 
 import re
+import tracemalloc
 from datetime import date
 
 import pytest
@@ -342,16 +343,31 @@ def test_json_that_is_nested_as_deep_as_allowed_is_rendered(name):
     assert "ask" in render(name, user(), tools=[tool(**inner)])
 
 
+@pytest.mark.parametrize("many", [["x" * 1000] * 10_000, [0] * 2_000_000])
+def test_arguments_that_are_too_large_are_refused(many):
+    with pytest.raises(TemplateFailed, match="too large"):
+        render("cogito", user(), assistant("", call("f", many=many)))
+
+
 @pytest.mark.parametrize("name", ["cogito", "gemma4"])
 def test_what_is_too_large_is_refused(name):
-    many = [{"a": index} for index in range(300_000)]
-
     with pytest.raises(TemplateFailed, match="too large"):
         render(name, user("x" * (9 << 20)))
     with pytest.raises(TemplateFailed, match="too large"):
-        render(name, user(), assistant("", call("f", many=many)))
-    with pytest.raises(TemplateFailed, match="too large"):
         render(name, user(), tools=[tool(number=10**5000)])
+
+
+def test_how_much_there_is_shows_before_it_is_looked_through():
+    many = [0] * 4_000_000
+    prompt = Prompt(messages=[Message("user", "ask")], tools=[{"many": many}])
+
+    tracemalloc.start()
+    with pytest.raises(TemplateFailed, match="too large"):
+        named("cogito").render(prompt)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 1 << 20
 
 
 @pytest.mark.parametrize("name", ["nemotron-3-nano", "nemotron-3.5-nano"])
