@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ollama_async.conversation import Speech
 from ollama_async.models.facts import ModelFacts
-from ollama_async.models.manifest import Config
 from ollama_async.prompts import parsers
 from ollama_async.prompts.selection import (
     HARMONY_FAMILIES,
     Selection,
+    format_name,
     go_abilities,
     jinja_abilities,
 )
 
 
 def capabilities(
-    config: Config,
+    declared: Sequence[str],
     facts: ModelFacts,
     projectors: Sequence[ModelFacts],
-    template: str,
+    speech: Speech,
     selection: Selection,
 ) -> tuple[str, ...]:
-    """In Ollama's order of discovery. ``template``: the Go text; ``selection``: which is in force.
+    """In Ollama's order of discovery, after those ``declared`` by the configuration.
+    ``selection``: which template is in force.
 
     Templates are parsed and never run, so this is safe with any text.
     """
-    abilities = _abilities(config, facts, template, selection)
+    abilities = _abilities(facts.chat_template, speech, selection)
     checks = {
         "embedding": facts.is_embedding,
         "completion": not facts.is_embedding,
@@ -34,25 +36,20 @@ def capabilities(
         "audio": any(each.has_audio for each in (facts, *projectors)),
         "tools": "tools" in abilities,
         "insert": "insert" in abilities,
-        "thinking": "thinking" in abilities or config.model_family in HARMONY_FAMILIES,
+        "thinking": "thinking" in abilities or speech.family in HARMONY_FAMILIES,
     }
-    found = [*config.capabilities, *(word for word, holds in checks.items() if holds)]
+    found = [*declared, *(word for word, holds in checks.items() if holds)]
     return tuple(dict.fromkeys(found))
 
 
-def _abilities(
-    config: Config, facts: ModelFacts, template: str, selection: Selection
-) -> frozenset[str]:
+def _abilities(chat_template: str, speech: Speech, selection: Selection) -> frozenset[str]:
     """Of the template in force and of the parser."""
     found: frozenset[str] = frozenset()
     if selection == "gguf_chat_template":
-        found = jinja_abilities(facts.chat_template)
+        found = jinja_abilities(chat_template)
     elif selection in {"parser", "harmony", "go_template"}:
-        found = go_abilities(template)
-    name = "harmony" if selection == "harmony" else config.parser
-    if selection == "renderer":
-        name = config.renderer
-    format_ = parsers.named(name) if name else None
+        found = go_abilities(speech.template)
+    format_ = parsers.named(format_name(selection, speech))
     if format_ is not None:
         handled = {"tools": format_.handles_tools, "thinking": format_.handles_thinking}
         found |= {word for word, holds in handled.items() if holds}

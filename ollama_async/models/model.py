@@ -202,9 +202,10 @@ class _Reader:
             parser=config.parser,
             requires=config.requires,
         )
-        selection = select(model.speech, facts.chat_template, prefers_go=self._prefers_go)
+        speech = model.speech
+        selection = select(speech, facts.chat_template, prefers_go=self._prefers_go)
         seen = [self._facts_of_projector(layer.digest) for layer in projectors]
-        found = capabilities(config, facts, seen, model.template, selection)
+        found = capabilities(config.capabilities, facts, seen, speech, selection)
         return msgspec.structs.replace(model, selection=selection, capabilities=found)
 
     def _facts_of_projector(self, digest: str) -> ModelFacts:

@@ -10,7 +10,13 @@ from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.marks import marks_of
 from ollama_async.prompts.port import Dialect, Format, Marks, Parser, Renderer
-from ollama_async.prompts.selection import DEFAULT_TEMPLATE, Selection, go_facts, select
+from ollama_async.prompts.selection import (
+    DEFAULT_TEMPLATE,
+    Selection,
+    format_name,
+    go_facts,
+    select,
+)
 
 
 def choose(
@@ -55,14 +61,12 @@ def _named(name: str) -> Renderer:
 
 def _format(selection: Selection, speech: Speech, chat_template: str) -> Format | None:
     """A parser that does not exist counts as none, as in Ollama."""
-    if selection == "harmony":
-        return parsers.named("harmony")
+    named = parsers.named(format_name(selection, speech))
+    if named is not None:
+        return named
     if selection == "gguf_chat_template":
         return parsers.detected(chat_template)
-    named = parsers.named(speech.parser) if speech.parser else None
-    if named is None and selection == "renderer":
-        named = parsers.named(speech.renderer)  # most families have one name for both
-    return named or _of_template(speech.template)
+    return _of_template(speech.template)
 
 
 def _of_template(template: str) -> Format | None:

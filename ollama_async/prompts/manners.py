@@ -16,7 +16,8 @@ import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -171,16 +172,19 @@ def _system_to_user(messages: Sequence[Plain]) -> list[Plain]:
 def _merge_neighbours(messages: Sequence[Plain]) -> list[Plain]:
     """Turns of one role that follow each other become one; results of tools stay apart."""
     result: list[Plain] = []
-    for message in messages:
-        if result and result[-1]["role"] == message["role"] != "tool":
-            last = result[-1]
-            texts = [text for text in (last["content"], message["content"]) if text]
-            joined = last | message | {"content": "\n\n".join(texts)}
-            calls = last.get("tool_calls", []) + message.get("tool_calls", [])
-            result[-1] = joined | ({"tool_calls": calls} if calls else {})
-        else:
-            result.append(message)
+    for role, turns in groupby(messages, key=itemgetter("role")):
+        neighbours = list(turns)
+        result += neighbours if role == "tool" else [_as_one(neighbours)]
     return result
+
+
+def _as_one(turns: list[Plain]) -> Plain:
+    if len(turns) == 1:
+        return turns[0]
+    joined = {key: value for turn in turns for key, value in turn.items()}
+    joined["content"] = "\n\n".join(turn["content"] for turn in turns if turn["content"])
+    calls = [call for turn in turns for call in turn.get("tool_calls", ())]
+    return joined | ({"tool_calls": calls} if calls else {})
 
 
 def _as_parts(messages: Sequence[Plain]) -> list[Plain]:

@@ -49,14 +49,21 @@ def select(speech: Speech, chat_template: str, *, prefers_go: bool | None = None
         return "renderer_parser" if speech.parser else "renderer"
     if speech.parser:
         return "parser"
-    if is_harmony(speech):
+    if _is_harmony(speech):
         return "harmony"
     if speech.template and _prefers_go(speech.template, chat_template, prefers_go):
         return "go_template"
     return "gguf_chat_template" if chat_template else "none"
 
 
-def is_harmony(speech: Speech) -> bool:
+def format_name(selection: Selection, speech: Speech) -> str:
+    """The parser that is asked for: most families have one name for it and for the renderer."""
+    if selection == "harmony":
+        return "harmony"
+    return speech.renderer if selection == "renderer" else speech.parser
+
+
+def _is_harmony(speech: Speech) -> bool:
     """Whether this is gpt-oss with its own kind of template."""
     is_family = speech.family in HARMONY_FAMILIES
     return is_family and all(mark in speech.template for mark in _HARMONY_MARKS)

@@ -51,6 +51,18 @@ def test_neighbours_of_a_role_are_merged_where_roles_must_alternate():
     assert render(TURNS, *messages) == "[user:a][user:b][assistant:c]"
 
 
+def test_calls_of_merged_neighbours_stay_together():
+    template = (
+        "{% for m in messages %}{% if loop.nextitem and loop.nextitem.role == m.role %}"
+        "{{ raise_exception('no') }}{% endif %}[{{ m.content }}:"
+        "{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments }} {% endfor %}]"
+        "{% endfor %}"
+    )
+    calls = [Message("assistant", n, tool_calls=[ToolCall(ToolFunction(n * 2))]) for n in "ab"]
+
+    assert render(template, Message("user", "u"), *calls) == "[u:][a\n\nb:aa{} bb{} ]"
+
+
 def test_contents_are_lists_of_parts_where_the_template_looks_for_parts():
     template = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
 

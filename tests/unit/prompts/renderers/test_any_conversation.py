@@ -58,6 +58,7 @@ FIXED_LETTERS = 8_000
 LETTERS_FOR_ONE = 60
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES), PROMPT)
 @settings(deadline=None)
 def test_any_conversation_becomes_text_in_proportion_to_it(name, prompt):
@@ -67,6 +68,7 @@ def test_any_conversation_becomes_text_in_proportion_to_it(name, prompt):
     assert len(text) <= FIXED_LETTERS + LETTERS_FOR_ONE * sent
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES), PROMPT)
 @settings(deadline=None)
 def test_what_the_user_said_is_there_in_order(name, prompt):
@@ -84,6 +86,7 @@ def test_what_the_user_said_is_there_in_order(name, prompt):
     assert re.findall(r"question \d\.", text) == asked
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES), PROMPT)
 @settings(deadline=None)
 def test_rendering_leaves_the_conversation_as_it_was(name, prompt):
