@@ -108,14 +108,16 @@ def prepare(schema: Schema | bool) -> str:
 
 
 def _check_size(schema: object) -> None:
-    level = [schema]
+    level, values = [schema], 1
     for _ in range(DEPTH_LIMIT):
         level = [child for value in level for child in _children(value)]
-        if not level:
+        values += len(level)
+        if not level or values > SIZE_LIMIT:
             break
     else:
         raise BadRequest(f"format: the schema has more than {DEPTH_LIMIT} levels")
-    if len(json.dumps(schema)) > SIZE_LIMIT:
+    # writing it out holds up all threads: not if there are millions of values
+    if values > SIZE_LIMIT or len(json.dumps(schema)) > SIZE_LIMIT:
         raise BadRequest(f"format: the schema has more than {SIZE_LIMIT} characters")
 
 
