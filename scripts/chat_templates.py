@@ -58,7 +58,7 @@ def fetch(into: Path) -> Path:
 
 
 def unpack(source: Path, into: Path) -> None:
-    """Only the templates, by their bare names."""
+    """Only the templates, by their bare names. :raises TarError: there are none."""
     into.mkdir()
     with tarfile.open(source) as package:
         for member in package:
@@ -68,6 +68,8 @@ def unpack(source: Path, into: Path) -> None:
             content = package.extractfile(member)
             if content is not None:
                 (into / name).write_bytes(content.read())
+    if not any(into.iterdir()):
+        raise tarfile.TarError(f"{source.name} has none.")
 
 
 if __name__ == "__main__":
