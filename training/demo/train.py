@@ -36,15 +36,14 @@ def train(
     seed: int,
     drilled: int,
     pace: float,
-    stop: int,
     watch: Callable[[Llama, int], None],
 ) -> None:
     """Train on every example once.
 
     ``drilled``: how many examples of pure copying come in between at first. ``pace``: the part of
     the full learning rate to begin with; it falls to nothing over all steps, because the lower it
-    is the more is learned for good. ``stop``: end after so many steps all the same; 0: never.
-    ``watch`` is called now and then with the model and the number of steps done.
+    is the more is learned for good. ``watch`` is called now and then with the model and the number
+    of steps done.
     """
     matrices = [weight for name, weight in model.named_parameters() if _is_matrix(name, weight)]
     others = [weight for name, weight in model.named_parameters() if not _is_matrix(name, weight)]
@@ -64,7 +63,7 @@ def train(
         for optimizer in optimizers
     ]
     began, tokens, losses = time.monotonic(), 0, []
-    for step in range(stop or steps):
+    for step in range(steps):
         for rows in groups[step * _BATCHES_A_STEP : (step + 1) * _BATCHES_A_STEP]:
             batch = collate(rows, rng)
             tokens += sum(len(row.ids) for row in rows)
