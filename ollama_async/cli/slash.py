@@ -289,7 +289,7 @@ def _show_parameters(session: Session) -> None:
     if options := session.request.get("options"):
         print("User defined parameters:")
         for name, value in options.items():
-            print(f"  {name:30} {value}")
+            print(f"  {name:30} {', '.join(value) if isinstance(value, list) else value}")
         print()
 
 

@@ -32,8 +32,8 @@ _SPECIAL = b"\xff"  # marks a token that is no text, in the library's vocabulary
 
 
 class Vocabulary:
-    """The library's copy of a model's tokens. Intake thread only; making it takes 6 µs for each
-    token, in which the other threads run.
+    """The library's copy of a model's tokens. Intake thread only; while it is made the other
+    threads run.
     """
 
     def __init__(self, engine: Engine) -> None:

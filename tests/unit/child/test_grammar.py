@@ -526,6 +526,25 @@ def test_the_layouts_are_those_of_the_installed_library():
     assert not any(init.to_come)
 
 
+class Ends(Vocabulary):
+    """With more than one way to end."""
+
+    def is_end(self, token):
+        return token in {END, OPEN}
+
+
+def test_a_model_may_end_with_any_of_its_ends():
+    inference = Inference(Prompt(), Sampling(), format={"type": "integer"})
+    constraint = Grammars(Ends()).constrain(inference, "", Marks(), {})
+    assert not constraint.allows(OPEN)
+
+    constraint.accept(ord("1"))
+    assert {END, OPEN} <= set(constraint.allowed().tolist())
+    constraint.accept(OPEN)
+    assert constraint.is_over
+    assert not constraint.failure
+
+
 class Endless(Vocabulary):
     def is_end(self, _token):
         return False

@@ -164,10 +164,11 @@ def test_parameters_add_up_and_are_shown_beside_the_models(session, capsys):
     session.client.shown = SHOWN | {"parameters": "seed    1"}
     obey(session, "/set parameter top_k 5")
     obey(session, "/set parameter seed 7")
+    obey(session, "/set parameter stop a b")
     capsys.readouterr()
     obey(session, "/show parameters")
 
-    assert session.request["options"] == {"top_k": 5, "seed": 7}
+    assert session.request["options"] == {"top_k": 5, "seed": 7, "stop": ["a", "b"]}
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["Model", "defined", "parameters:"],
         ["seed", "1"],
@@ -175,6 +176,7 @@ def test_parameters_add_up_and_are_shown_beside_the_models(session, capsys):
         ["User", "defined", "parameters:"],
         ["top_k", "5"],
         ["seed", "7"],
+        ["stop", "a,", "b"],
         [],
     ]
 
