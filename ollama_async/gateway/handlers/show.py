@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from ollama_async.api import encode, ollama
-from ollama_async.errors import Forbidden
+from ollama_async.errors import Busy, Forbidden
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.stream import JSON_TYPE
@@ -21,6 +23,8 @@ MOST_LONG = 4
 """Answers with vocabularies, about 10 MB each, that are built or sent at a time. More wait."""
 SEND_S = 60.0
 """How long a client may take for one of them."""
+WAIT_S = 60.0
+"""How long the next one waits for its turn."""
 _COPILOT = "GitHubCopilotChat/"
 
 
@@ -65,8 +69,22 @@ async def show_model(request: web.Request) -> web.StreamResponse:
     if not asked.verbose:
         body = await shower.answer(model, asked, basename)
         return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
-    async with shower.long_answers:
+    async with _turn(shower.long_answers):
         return await _sent(request, await shower.answer(model, asked, basename))
+
+
+@contextlib.asynccontextmanager
+async def _turn(places: asyncio.Semaphore) -> AsyncIterator[None]:
+    """:raises Busy: no place was free in time."""
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await places.acquire()
+    except TimeoutError:
+        raise Busy("too many long answers at a time, try again later") from None
+    try:
+        yield
+    finally:
+        places.release()
 
 
 async def _sent(request: web.Request, body: bytes) -> web.StreamResponse:

@@ -108,6 +108,19 @@ async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread
                 await reader.readexactly(length)
 
 
+async def test_who_waits_too_long_behind_long_answers_is_told(
+    url, mine, session, unread, monkeypatch
+):
+    monkeypatch.setattr(handler, "WAIT_S", 0.05)
+    body = json.dumps({"model": mine, "verbose": True, "system": "x" * (8 << 20)}).encode()
+    readers = [await unread("/api/show", body) for _ in range(handler.MOST_LONG)]
+    async with asyncio.timeout(DEADLINE_S):
+        for reader in readers:
+            await reader.readline()
+        status, answer = await show(session, url, model=mine, verbose=True)
+    assert (status, answer["error"]) == (503, "too many long answers at a time, try again later")
+
+
 async def test_copilot_gets_the_name_that_it_asked_for(session, url, mine):
     _, shown = await show(session, url, model=mine, user_agent="GitHubCopilotChat/0.1")
     assert shown["model_info"]["general.basename"] == "Mine"
