@@ -1,12 +1,17 @@
 """What the demo model reads and writes, and which of its answers count as right."""
 
+import json
+
 import pytest
 
 from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
 from training.demo.example import Example, is_right
 from training.demo.render import answer_text, prompt_text, split_thinking
 
-WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}},
+}
 NOT_THINKING = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
@@ -35,7 +40,7 @@ def test_only_thinking_leaves_the_thought_to_the_model(think, ends_thinking):
 def test_tools_are_json_lines_of_the_system_message():
     text = prompt_text(example(("system", "Be brief."), ("user", "Hi"), tools=[WEATHER, WEATHER]))
     system = text.partition("<|im_end|>")[0]
-    line = '{"type": "function", "function": {"name": "get_weather", "parameters": {}}}'
+    line = json.dumps(WEATHER)
     assert system.startswith("<|im_start|>system\nBe brief.\n\n")
     assert f"<tools>\n{line}\n{line}\n</tools>" in system
 

@@ -160,7 +160,7 @@ def test_a_name_that_is_remembered_was_said_and_is_of_one_side_of_the_split(held
     names = []
     for example in made(memory, held_out=held_out):
         if found := re.match(
-            r"(?:Nice to meet you, |Your name is )([^!.]+?)(?:[!.]| and )", example.answer.content
+            r"(?:Nice to meet you, |Your name is )([^!.,]+?)(?:[!.,]| and )", example.answer.content
         ):
             names.append(found[1])
             assert found[1] in prompt_of(example)
