@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 import msgspec
@@ -45,12 +46,12 @@ class Harmony(msgspec.Struct, frozen=True):
 def function_names(tools: Tools) -> dict[str, str]:
     """What these models call the tools: names that TypeScript allows, to the client's names."""
     names: dict[str, str] = {}
+    last: Counter[str] = Counter()  # the number that each name had last
     for name in tools:
         plain = shown = _identifier(name)
-        number = 2
         while shown in names:
-            shown = f"{plain}_{number}"
-            number += 1
+            last[plain] += 1
+            shown = f"{plain}_{last[plain] + 1}"
         names[shown] = name
     return names
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import enum
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -388,7 +390,7 @@ class _Marks:
 
     def __init__(self, marks: tuple[str, ...]) -> None:
         self._pattern = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
-        self._starts = {mark[:size] for mark in marks for size in range(1, len(mark))}
+        self._sorted = sorted(marks)
         self._size = max(map(len, marks), default=0)
 
     def search(self, text: str, at: int, before: int | None = None) -> re.Match[str] | None:
@@ -402,27 +404,32 @@ class _Marks:
 
     def may_begin(self, text: str, at: int) -> bool:
         """Whether the rest of the text is the beginning of a mark."""
-        return len(text) - at < self._size and text[at:] in self._starts
+        return len(text) - at < self._size and self._is_beginning(text[at:])
 
     def certain(self, text: str, at: int) -> int:
         """Where that end of ``text`` begins that may become a mark."""
         for place in range(max(at, len(text) - self._size + 1), len(text)):
-            if text[place:] in self._starts:
+            if self._is_beginning(text[place:]):
                 return place
         return len(text)
 
+    def _is_beginning(self, text: str) -> bool:
+        place = bisect_left(self._sorted, text)
+        return place < len(self._sorted) and self._sorted[place].startswith(text)
 
-@lru_cache(maxsize=1024)
+
+@lru_cache(maxsize=128)
 def _anywhere(marks: tuple[str, ...]) -> _Marks:
     """Marks that are searched for; if one held another, the cuts in the text would decide."""
-    assert not any(a != b and a in b for a in marks for b in marks), marks
-    return _Marks(marks)
+    found = _in_one_place(marks)
+    assert not any(found.search(mark, 1) for mark in marks), marks
+    return found
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _in_one_place(marks: tuple[str, ...]) -> _Marks:
     """Marks that are looked for in one place; there, none may begin another."""
-    assert not any(a != b and b.startswith(a) for a in marks for b in marks), marks
+    assert not any(b.startswith(a) for a, b in pairwise(sorted(marks))), marks
     return _Marks(marks)
 
 

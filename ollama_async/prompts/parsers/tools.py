@@ -10,10 +10,17 @@ import msgspec
 
 from ollama_async.conversation import ToolCall, ToolFunction
 
+_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-_PLAIN = re.compile(r"[\w.$-]+")
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_PLAIN = re.compile(r"[\w.$-]{1,128}")
 _INT64 = 2**63
+_DECODER = msgspec.json.Decoder()
+
+DEPTH = 64
+"""Values in values; against answers and schemas that would exhaust the stack, also that of those
+who write a call out again.
+"""
 
 
 class Tools:
@@ -21,6 +28,7 @@ class Tools:
 
     def __init__(self, described: list[dict[str, Any]]) -> None:
         self._parameters: dict[str, dict[str, Any]] = {}
+        self._types: dict[tuple[str, str], set[str]] = {}
         for tool in described:
             function = _mapping(_mapping(tool).get("function"))
             name = function.get("name")
@@ -48,12 +56,16 @@ class Tools:
 
     def value(self, tool: str, parameter: str, text: str) -> Any:
         """What ``text`` means for a parameter, by the types in the tool's schema."""
-        properties = _mapping(self._parameters.get(tool, {}).get("properties"))
-        return value_of(text, _types(_mapping(properties.get(parameter))))
+        types = self._types.get((tool, parameter))
+        if types is None:
+            properties = _mapping(self._parameters.get(tool, {}).get("properties"))
+            types = _types(_mapping(properties.get(parameter)))
+            self._types[tool, parameter] = types
+        return value_of(text, types)
 
 
 def is_plain(name: str) -> bool:
-    """Whether a tool's name is made of the characters that names in programs are made of; only
+    """Whether a tool's name looks like the names in programs and is no longer than they are; only
     such names may become part of a mark.
     """
     return _PLAIN.fullmatch(name) is not None
@@ -84,7 +96,7 @@ def _integer(text: str) -> int | None:
 
 
 def _number(text: str) -> int | float | str | None:
-    return number(text) if _NUMBER.fullmatch(text) else None
+    return number(text) if NUMBER.fullmatch(text) else None
 
 
 def _array(text: str) -> list[Any] | None:
@@ -102,26 +114,34 @@ def number(text: str) -> int | float | str:
 
 
 def decoded(text: str) -> Any:
-    """The value of a JSON text; None as well if it is none (or says ``null``)."""
+    """The value of a JSON text; None as well if it is none (or says ``null``), or too deep."""
     try:
-        return msgspec.json.decode(text)
+        value = _DECODER.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
+    return None if _is_deep(text) else value
+
+
+def _is_deep(text: str) -> bool:
+    """Whether a JSON text has more than :data:`DEPTH` values in one another."""
+    if text.count("[") + text.count("{") <= DEPTH:
+        return False
+    depth = 0
+    for found in _NESTING.finditer(text):
+        sign = found.group()
+        depth += (sign in "[{") - (sign in "]}")
+        if depth > DEPTH:
+            return True
+    return False
 
 
 def arguments(value: Any) -> dict[str, Any] | None:
-    """A call's arguments: an object, or its JSON as a string; nothing at all is an empty one."""
-    if value is None or value == "":
+    """A call's arguments: an object, or its JSON as text; nothing at all is an empty one."""
+    if value is None:
         return {}
     if isinstance(value, str):
-        value = decoded(value)
+        value = decoded(value) if value.strip() else {}
     return value if isinstance(value, dict) else None
-
-
-def object_of(text: str) -> dict[str, Any] | None:
-    """Arguments as JSON text; without any text there are none."""
-    found = decoded(text) if text.strip() else {}
-    return found if isinstance(found, dict) else None
 
 
 def _object(text: str) -> dict[str, Any] | None:
@@ -138,10 +158,11 @@ _VALUES: tuple[tuple[str, Callable[[str], Any]], ...] = (
 """The most specific type first."""
 
 
-def _types(schema: dict[str, Any]) -> set[str]:
+def _types(schema: dict[str, Any], depth: int = 0) -> set[str]:
     alternatives = schema.get("anyOf") or schema.get("oneOf")
     if isinstance(alternatives, list):
-        return set().union(*(_types(_mapping(alternative)) for alternative in alternatives[:64]))
+        inner = alternatives if depth < DEPTH else []
+        return set().union(*(_types(_mapping(one), depth + 1) for one in inner))
     types = schema.get("type")
     names = types if isinstance(types, list) else [types]
     return {name for name in names if isinstance(name, str)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tools import Tools, call_of, object_of
+from ollama_async.prompts.parsers.tools import Tools, arguments, call_of
 
 SEPARATOR = "<|tool_call_argument_begin|>"
 
@@ -13,7 +13,7 @@ def kimi_call(text: str, tools: Tools) -> Pieces | None:
     call_id, separator, rest = text.partition(SEPARATOR)
     call_id = call_id.strip()
     name = call_id.removeprefix("functions.").partition(":")[0]
-    given = object_of(rest)
+    given = arguments(rest)
     if not separator or not name or given is None:
         return None
     return [call_of(name, given, call_id)]

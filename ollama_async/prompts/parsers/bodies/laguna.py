@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object
@@ -15,14 +17,12 @@ _ALIASES = {
     "web_fetch": "webfetch",
 }
 _JSON = JsonCalls(values=("arguments",))
+_NESTED = re.compile(r"\A(?:\s*<tool_call>)+")
 
 
 def laguna_call(text: str, tools: Tools) -> Pieces | None:
     """Names that other agents have taught these models become those of the client's tools."""
-    text = text.strip()
-    while text.startswith("<tool_call>"):
-        text = text.removeprefix("<tool_call>").strip()
-    pieces = _read(text, tools)
+    pieces = _read(_NESTED.sub("", text, count=1).strip(), tools)
     return pieces and [_renamed(piece, tools) for piece in pieces]
 
 

@@ -6,10 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ollama_async.prompts.parsers.tools import number
-
-DEPTH = 64
-"""Values in values; against answers that would exhaust the stack."""
+from ollama_async.prompts.parsers.tools import DEPTH, NUMBER, number
 
 _WORDS = {
     "true": True,
@@ -21,7 +18,6 @@ _WORDS = {
     "nil": None,
 }
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _SPACE = re.compile(r"\s*")
 _BARE_END = re.compile(r"[,\]})]")
 _NEXT_KEY = re.compile(r"[,}\]]\s*(?:[\"']?[\w.$-]+[\"']?\s*[:=]|[,}\])]|$)")
@@ -172,7 +168,7 @@ def word(text: str) -> Any:
         return _WORDS[text]
     if _WHOLE.fullmatch(text):
         return int(text)
-    return float_of(text) if _NUMBER.fullmatch(text) else text
+    return float_of(text) if NUMBER.fullmatch(text) else text
 
 
 def float_of(text: str) -> float | str:

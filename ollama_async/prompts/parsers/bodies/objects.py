@@ -7,7 +7,7 @@ from typing import Any
 
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded, object_of
+from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
 
 _STRUCTURE = re.compile(r'[{}"]')
 _STRING_END = re.compile(r'[\\"]')
@@ -73,7 +73,7 @@ class JsonCalls:
 def named_object(text: str, tools: Tools, name: str) -> Pieces | None:
     """The arguments alone, of a call whose name stood before them."""
     del tools
-    given = object_of(text)
+    given = arguments(text)
     return None if given is None or not name else [call_of(name, given)]
 
 

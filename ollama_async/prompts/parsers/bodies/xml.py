@@ -62,7 +62,7 @@ def one_line_less(text: str) -> str:
 
 
 def _element(start: str, mid: str, end: str) -> re.Pattern[str]:
-    name = f"(?P<name>[^{re.escape(mid[0])}]*){re.escape(mid[:-1])}[^>]*>"
+    name = f"(?P<name>[^{re.escape(mid[0])}]*+){re.escape(mid[:-1])}[^>]*+>"
     return re.compile(f"\\s*{re.escape(start)}{name}(?P<value>(?s:.*?)){re.escape(end)}")
 
 

@@ -102,6 +102,66 @@ def best(format_, text, *, slowly):
     return min(seconds(format_, text, slowly=slowly) for _ in range(3))
 
 
+def tool(name, **parameters):
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+CROWDS = {
+    "many names": [tool(f"tool_{number}") for number in range(3000)],
+    "names that these models call the same": [
+        tool(f"{number:b}".replace("0", "!").replace("1", "?")) for number in range(6000)
+    ],
+    "a long name": [tool("a" * 50_000)],
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize("name", ["lfm2", "glimmer", "harmony", "template ('ipython',)"])
+def test_tools_of_a_client_cost_no_more_than_they_are_long(name, crowd):
+    start = time.process_time()
+    fed(FORMATS[name], ["Hm."], tools=CROWDS[crowd])
+
+    assert time.process_time() - start < 2.0  # seconds; a square would be three at least
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("qwen3-coder", f"<tool_call><function={'x' * 100_000}</tool_call>"),
+        ("laguna", f"{'<tool_call>' * 100_000}</tool_call>"),
+    ],
+)
+def test_a_call_that_goes_wrong_is_read_once(name, answer):
+    assert seconds(FORMATS[name], answer, slowly=False) < 1.0
+
+
+@pytest.mark.parametrize("depth", [65, 900, 970, 5000])
+def test_a_call_that_nobody_could_write_out_again_is_content(depth):
+    value = "[" * depth + "]" * depth
+    answer = f'<tool_call>{{"name": "add", "arguments": {{"a": {value}}}}}</tool_call>'
+
+    assert joined(fed(FORMATS["qwen3"], [answer])).content == answer
+
+
+def test_brackets_in_strings_are_not_deep():
+    value = "[" * 100
+    answer = f'<tool_call>{{"name": "add", "arguments": {{"a": "{value}"}}}}</tool_call>'
+
+    assert joined(fed(FORMATS["qwen3"], [answer])).calls == [("add", {"a": value})]
+
+
+def test_a_schema_may_be_as_deep_as_json_allows():
+    schema = {"type": "integer"}
+    for _ in range(5000):
+        schema = {"anyOf": [schema]}
+    answer = "<tool_call><function=f><parameter=a>1</parameter></function></tool_call>"
+
+    found = joined(
+        fed(FORMATS["qwen3-coder"], [answer], tools=[tool("f", properties={"a": schema})])
+    )
+    assert found.calls == [("f", {"a": "1"})]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(FORMATS))
