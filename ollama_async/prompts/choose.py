@@ -8,7 +8,6 @@ from ollama_async.conversation import Prompt, Speech
 from ollama_async.errors import LoadFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go.renderer import GoRenderer
-from ollama_async.prompts.marks import marks_of
 from ollama_async.prompts.port import Dialect, Format, Marks, Parser, Renderer
 from ollama_async.prompts.selection import (
     DEFAULT_TEMPLATE,
@@ -101,7 +100,7 @@ class _Pair(msgspec.Struct, frozen=True):
         return self.format.start(prompt, rendered) if self.format is not None else None
 
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
-        return marks_of(self.format, prompt, rendered)
+        return self.format.marks(prompt, rendered) if self.format is not None else Marks()
 
     @property
     def special_tokens(self) -> tuple[str, ...]:

@@ -88,6 +88,11 @@ class Format(Protocol):
         answer is content.
         """
 
+    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+        """The marks that the answer to ``prompt``, whose text was ``rendered``, will have, for what
+        prescribes its form. Thoughts that would not be told from the content count as none.
+        """
+
 
 class Dialect(Protocol):
     """Both halves of how one model is spoken to; cheap to keep, safe to use for many requests."""
@@ -99,7 +104,7 @@ class Dialect(Protocol):
         """As in :class:`Format`."""
 
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
-        """The marks that the answer to ``prompt``, whose text was ``rendered``, will have."""
+        """As in :class:`Format`."""
 
     @property
     def special_tokens(self) -> tuple[str, ...]:

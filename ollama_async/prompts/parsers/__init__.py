@@ -4,8 +4,10 @@
 - :func:`detected`: the format that the text of a model's own chat template gives away
 - :func:`generic`: the format that tags found in a Go template describe
 
-The machine is in ``scanner``. A format is a row of data (``family``, ``families``, ``formats``);
-what stands between the marks of a call is read by one of ``bodies``.
+A format becomes a table of ``states``, which the ``scanner`` reads an answer through. Most formats
+are a row of data (``families``, ``formats``), made of ``thoughts`` and ``calls`` and turned into
+states by ``family``; what stands between the marks of a call is read by one of ``bodies``. Answers
+that are rows of messages have a file each (``harmony``, ``glimmer``, ``cohere``).
 """
 
 from __future__ import annotations

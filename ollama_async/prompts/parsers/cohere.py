@@ -5,14 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from ollama_async.conversation import Prompt
+from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls
-from ollama_async.prompts.parsers.family import JSON, Asked, Calls
-from ollama_async.prompts.parsers.scanner import Kind, Look, Scanner, Space, State, Text
-from ollama_async.prompts.port import Parser
+from ollama_async.prompts.parsers.calls import JSON, Calls
+from ollama_async.prompts.parsers.scanner import Scanner
+from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
+from ollama_async.prompts.port import Marks, Parser
 
 _STARTS = ("<|START_TEXT|>", "<|START_RESPONSE|>")
 _ENDS = ("<|END_TEXT|>", "<|END_RESPONSE|>")
-THOUGHTS = ("<|START_THINKING|>", "<|END_THINKING|>")
+_THOUGHTS = ("<|START_THINKING|>", "<|END_THINKING|>")
 _TURN = ("<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>")
 _ACTIONS = JsonCalls(
     names=("tool_name", "name"), values=("parameters", "arguments"), ids="tool_call_id"
@@ -35,7 +37,7 @@ class Cohere(msgspec.Struct, frozen=True):
     handles_tools: bool = True
     handles_thinking: bool = True
     special_tokens: tuple[str, ...] = (
-        *THOUGHTS,
+        *_THOUGHTS,
         *_STARTS,
         *_ENDS,
         *_ACTION.open,
@@ -44,12 +46,16 @@ class Cohere(msgspec.Struct, frozen=True):
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         asked = Asked.by(prompt, rendered)
-        return Scanner(_states(asked), self.begin(asked))
+        return Scanner(_states(asked), self._begin(asked))
 
-    def begin(self, asked: Asked) -> str:
+    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+        begin = self._begin(Asked.by(prompt, rendered))
+        return Marks() if begin == "content" else Marks(_THOUGHTS, None, begin == "thinking")
+
+    def _begin(self, asked: Asked) -> str:
         """Where the answer begins: ``thinking``, ``content``, or before a ``block``."""
         if self.by_prompt:
-            return "thinking" if asked.rendered.endswith(THOUGHTS[0]) else "block"
+            return "thinking" if asked.rendered.endswith(_THOUGHTS[0]) else "block"
         if asked.begun:
             return "content"
         return "block" if asked.think is False else "thinking"
@@ -57,13 +63,13 @@ class Cohere(msgspec.Struct, frozen=True):
 
 def _states(asked: Asked) -> dict[str, State]:
     action: dict[str, State | str] = dict.fromkeys(_ACTION.open, "action") if asked.tools else {}
-    opening = {**action, **dict.fromkeys(_STARTS, "content"), THOUGHTS[0]: "thinking"}
+    opening = {**action, **dict.fromkeys(_STARTS, "content"), _THOUGHTS[0]: "thinking"}
     return {
-        "thinking": Text(Kind.THINKING, {THOUGHTS[1]: "block"}, Space.DROP),
+        "thinking": Text(Kind.THINKING, {_THOUGHTS[1]: "block"}, Space.DROP),
         "block": Look({**opening, **dict.fromkeys(_TURN, "block")}, "content"),
         "content": Text(
             Kind.CONTENT,
-            {**opening, **dict.fromkeys((*_ENDS, _TURN[0], THOUGHTS[1]), "block")},
+            {**opening, **dict.fromkeys((*_ENDS, _TURN[0], _THOUGHTS[1]), "block")},
         ),
         "action": _ACTION.state(asked.tools, "block"),
     }

@@ -17,18 +17,17 @@ from ollama_async.prompts.parsers.bodies.objects import JsonCalls
 from ollama_async.prompts.parsers.bodies.pairs import pairs, whole_pairs
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.xml import XmlCalls
-from ollama_async.prompts.parsers.family import (
+from ollama_async.prompts.parsers.calls import (
     HEAD_LIMIT,
     JSON,
     PYTHON,
-    Begin,
     Calls,
-    Family,
     HeadedCalls,
     PythonicCalls,
-    Thoughts,
 )
-from ollama_async.prompts.parsers.scanner import Space
+from ollama_async.prompts.parsers.family import Family
+from ollama_async.prompts.parsers.states import Space
+from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 from ollama_async.prompts.port import Format
 
 THINK = Thoughts("<think>", "</think>")

@@ -14,6 +14,14 @@ from ollama_async.prompts.parsers.bodies.loose import loose_call
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.xml import XmlCalls
+from ollama_async.prompts.parsers.calls import (
+    HEAD_LIMIT,
+    JSON,
+    PYTHON,
+    Calls,
+    HeadedCalls,
+    PythonicCalls,
+)
 from ollama_async.prompts.parsers.families import (
     CODER_CALL,
     CODER_XML,
@@ -24,18 +32,9 @@ from ollama_async.prompts.parsers.families import (
     HERMES_CALL,
     LFM,
 )
-from ollama_async.prompts.parsers.family import (
-    HEAD_LIMIT,
-    JSON,
-    PYTHON,
-    Begin,
-    Calls,
-    Family,
-    HeadedCalls,
-    PythonicCalls,
-    Thoughts,
-)
-from ollama_async.prompts.parsers.scanner import Space
+from ollama_async.prompts.parsers.family import Family
+from ollama_async.prompts.parsers.states import Space
+from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 
 _JSON = JsonCalls()
 _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "arguments"))

@@ -7,18 +7,20 @@ from functools import partial
 import msgspec
 
 from ollama_async.conversation import Prompt
+from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.bodies.xml import XmlCalls
-from ollama_async.prompts.parsers.family import HEAD_LIMIT, Asked
+from ollama_async.prompts.parsers.calls import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
-from ollama_async.prompts.parsers.scanner import Collect, Kind, Look, Outcome, Scanner, State, Text
+from ollama_async.prompts.parsers.scanner import Scanner
+from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
 from ollama_async.prompts.parsers.tools import Tools, is_plain
-from ollama_async.prompts.port import Parser
+from ollama_async.prompts.port import Marks, Parser
 
 _START = "<|start|>assistant"
 _MESSAGE = "<|message|>"
 _ENDS = ("<|eom|>", "<|eot|>")
-THOUGHTS = (f"to=self{_MESSAGE}", f"{_ENDS[0]}{_START}{_MESSAGE}")
+_THOUGHTS = (f"to=self{_MESSAGE}", f"{_ENDS[0]}{_START}{_MESSAGE}")
 """What a message to itself is written between, the header of the next one included."""
 _CALLS = "<atem:function_calls>"
 _CALLS_END = "</atem:function_calls>"
@@ -51,6 +53,10 @@ class Glimmer(msgspec.Struct, frozen=True):
         asked = Asked.by(prompt, rendered)
         thoughts = Kind.HIDDEN if asked.think is False else Kind.THINKING
         return Scanner(_states(asked.tools, thoughts), "header")
+
+    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+        asked = Asked.by(prompt, rendered)
+        return Marks() if asked.think is False else Marks(_THOUGHTS)
 
 
 def _states(tools: Tools, thoughts: Kind) -> dict[str, State]:

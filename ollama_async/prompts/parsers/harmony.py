@@ -8,16 +8,24 @@ from functools import partial
 import msgspec
 
 from ollama_async.conversation import Prompt
+from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.bodies.objects import named_object
-from ollama_async.prompts.parsers.family import HEAD_LIMIT, Asked
+from ollama_async.prompts.parsers.calls import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
-from ollama_async.prompts.parsers.scanner import Collect, Kind, Outcome, Scanner, State, Text
+from ollama_async.prompts.parsers.scanner import Scanner
+from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, Text
 from ollama_async.prompts.parsers.tools import Tools
-from ollama_async.prompts.port import Parser
+from ollama_async.prompts.port import Marks, Parser
 
 _MESSAGE_END = "<|end|>"
 _CALL_ENDS = (_MESSAGE_END, "<|call|>")
+_MARKS = Marks(
+    thoughts=(
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+    )
+)
 
 
 class Harmony(msgspec.Struct, frozen=True):
@@ -41,6 +49,10 @@ class Harmony(msgspec.Struct, frozen=True):
         elif asked.continues and prompt.messages[-1].thinking:
             first = "thinking"
         return Scanner(_states(asked.tools), first)
+
+    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+        del prompt, rendered
+        return _MARKS
 
 
 def function_names(tools: Tools) -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from ollama_async.prompts.parsers.scanner import Outcome
+from ollama_async.prompts.parsers.states import Outcome
 
 _HEADER = re.compile(
     r"\s*(?:<\|start\|>)?\s*(?:assistant|user|system|tool|developer)?"

@@ -1,98 +1,24 @@
-"""The machine behind every parser: a table of states that an answer is read through as it arrives.
+"""The machine behind every parser: it reads an answer through a table of states, as it arrives.
 
-A state is plain data. A :class:`Text` is passed on until one of its marks appears, a :class:`Look`
-decides by the first visible characters, a :class:`Collect` gathers a whole span (a call, a
-header) and hands it to a function. Each character is looked at a bounded number of times, and no
-more is held back than what may still become a mark or a call.
+Each character is looked at a bounded number of times, and no more is held back than what may
+still become a mark or a call.
 """
 
 from __future__ import annotations
 
-import enum
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from ollama_async.conversation import ToolCall
+from ollama_async.prompts.parsers.brackets import Brackets
+from ollama_async.prompts.parsers.search import anywhere, in_one_place
+from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, Space, State, Text
 from ollama_async.prompts.port import Content, Part, Thinking
 
-
-class Kind(enum.Enum):
-    """What text is; ``HIDDEN``: thoughts that the client did not ask for."""
-
-    CONTENT = enum.auto()
-    THINKING = enum.auto()
-    HIDDEN = enum.auto()
-
-
-class Space(enum.Enum):
-    """What happens to white space before a mark, and at the end of the answer."""
-
-    KEEP = enum.auto()
-    TRIM = enum.auto()  # dropped before a mark
-    DROP = enum.auto()  # and at the end of the answer as well
-
-
-class Text(msgspec.Struct, frozen=True):
-    """Text of one kind; each of ``marks`` leads to a state."""
-
-    kind: Kind
-    marks: Mapping[str, State | str] = {}
-    space: Space = Space.KEEP
-
-
-class Look(msgspec.Struct, frozen=True):
-    """A decision: the first visible characters are one of ``marks``, or it is ``otherwise``.
-
-    White space before them is dropped, unless it ``keep`` s it for what follows where no mark is.
-    ``exact``: white space is visible too.
-    """
-
-    marks: Mapping[str, State | str]
-    otherwise: State | str
-    keep: bool = False
-    exact: bool = False
-
-
-class Outcome(NamedTuple):
-    """What a span was: calls and text for the reader, and the state that follows."""
-
-    pieces: list[ToolCall | str]
-    then: State | str
-
-
-class Collect(msgspec.Struct, frozen=True):
-    """A span that only makes sense as a whole.
-
-    It goes up to one of ``ends`` or, where there are none, to the bracket that closes the first
-    one (``quotes`` are the characters around strings, in which brackets do not count).
-    ``settle`` says what the span was; None: nothing, so it is text for ``failed``, a Text.
-    ``cut`` does the same with a span that the end of the answer cuts off. ``item`` reads one member
-    of a bracketed list as soon as it is complete (needs ``quotes``).
-
-    ``keep``: the mark that led here belongs to the span. ``source`` is what came before that mark,
-    where a failed span began earlier. ``limit``: with more characters than that before its first
-    bracket (its end, where there are no ``quotes``) it is no such span; this is against answers
-    that would be held back to their end.
-    """
-
-    settle: Callable[[str], Outcome | None]
-    cut: Callable[[str], Outcome | None]
-    ends: tuple[str, ...] = ()
-    quotes: str = ""
-    item: Callable[[str], ToolCall | None] | None = None
-    failed: State | str = "content"
-    keep: bool = False
-    source: str = ""
-    limit: int | None = None
-
-
-State = Text | Look | Collect
+_VISIBLE = re.compile(r"\S")
 
 
 class Scanner:
@@ -186,7 +112,7 @@ class _TextReader:
     def __init__(self, scanner: Scanner, state: Text, move: _Move) -> None:
         self._scanner = scanner
         self._state = state
-        self._marks = _anywhere(tuple(state.marks))
+        self._marks = anywhere(tuple(state.marks))
         self._space: list[str] = []
         self._say(move.space + move.text)
 
@@ -218,7 +144,7 @@ class _LookReader:
 
     def __init__(self, state: Look, move: _Move) -> None:
         self._state = state
-        self._marks = _in_one_place(tuple(state.marks))
+        self._marks = in_one_place(tuple(state.marks))
         self._space = [move.space]
 
     def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
@@ -249,8 +175,8 @@ class _CollectReader:
         self._scanner = scanner
         self._state = state
         self._before = move.space + state.source + ("" if state.keep else move.mark)
-        self._marks = _anywhere(state.ends)
-        self._brackets = _Brackets(state.quotes)
+        self._marks = anywhere(state.ends)
+        self._brackets = Brackets(state.quotes)
         self._span: list[str] = []
         self._size = 0
         self._unread: list[str] = []  # the span without the members that were read
@@ -335,104 +261,3 @@ class _CollectReader:
         if not self._read_members:
             return _Move(self._state.failed, text=self._before + unread + end)
         return _Move(self._state.failed, text=unread.strip("], \t\r\n"))
-
-
-class _Brackets:
-    """Follows the brackets of a value, wherever its text is cut."""
-
-    def __init__(self, quotes: str) -> None:
-        self._outside = re.compile(f"[{re.escape('([{)]}' + quotes)}]")
-        self._depth = 0
-        self._quote = ""
-        self._escaped = False
-        self.opened = False
-        self.in_list = False
-
-    def first(self, text: str, at: int, stop: int) -> int:
-        """Where the first opening bracket is, else ``stop``."""
-        found = _OPENING.search(text, at, stop)
-        return found.start() if found else stop
-
-    def follow(self, text: str, at: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The place after each closing bracket, and how many are still open there."""
-        if self._escaped and at < stop:
-            at += 1
-            self._escaped = False
-        while found := self._next(text, at, stop):
-            at = found.end()
-            sign = found.group()
-            if sign == "\\":
-                self._escaped = at == stop
-                at += not self._escaped
-            elif self._quote:
-                self._quote = ""
-            elif sign in "([{":
-                self._open(sign)
-            elif sign not in ")]}":
-                self._quote = sign if self.opened else ""
-            elif self._depth:
-                self._depth -= 1
-                yield at, self._depth
-
-    def _next(self, text: str, at: int, stop: int) -> re.Match[str] | None:
-        pattern = _IN_STRING[self._quote] if self._quote else self._outside
-        return pattern.search(text, at, stop)
-
-    def _open(self, bracket: str) -> None:
-        if not self.opened:
-            self.opened = True
-            self.in_list = bracket == "["
-        self._depth += 1
-
-
-class _Marks:
-    """Finds marks, and how much of a text's end may still become one."""
-
-    def __init__(self, marks: tuple[str, ...]) -> None:
-        self._pattern = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
-        self._sorted = sorted(marks)
-        self._size = max(map(len, marks), default=0)
-
-    def search(self, text: str, at: int, before: int | None = None) -> re.Match[str] | None:
-        """The first mark, if it begins ``before`` a place."""
-        if not self._size:
-            return None
-        return self._pattern.search(text, at, len(text) if before is None else before + self._size)
-
-    def match(self, text: str, at: int) -> re.Match[str] | None:
-        return self._pattern.match(text, at)
-
-    def may_begin(self, text: str, at: int) -> bool:
-        """Whether the rest of the text is the beginning of a mark."""
-        return len(text) - at < self._size and self._is_beginning(text[at:])
-
-    def certain(self, text: str, at: int) -> int:
-        """Where that end of ``text`` begins that may become a mark."""
-        for place in range(max(at, len(text) - self._size + 1), len(text)):
-            if self._is_beginning(text[place:]):
-                return place
-        return len(text)
-
-    def _is_beginning(self, text: str) -> bool:
-        place = bisect_left(self._sorted, text)
-        return place < len(self._sorted) and self._sorted[place].startswith(text)
-
-
-@lru_cache(maxsize=128)
-def _anywhere(marks: tuple[str, ...]) -> _Marks:
-    """Marks that are searched for; if one held another, the cuts in the text would decide."""
-    found = _in_one_place(marks)
-    assert not any(found.search(mark, 1) for mark in marks), marks
-    return found
-
-
-@lru_cache(maxsize=128)
-def _in_one_place(marks: tuple[str, ...]) -> _Marks:
-    """Marks that are looked for in one place; there, none may begin another."""
-    assert not any(b.startswith(a) for a, b in pairwise(sorted(marks))), marks
-    return _Marks(marks)
-
-
-_VISIBLE = re.compile(r"\S")
-_OPENING = re.compile(r"[(\[{]")
-_IN_STRING = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'"}

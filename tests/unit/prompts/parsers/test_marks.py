@@ -4,7 +4,6 @@ import pytest
 
 from ollama_async.conversation import Message, Prompt
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.marks import marks_of
 from ollama_async.prompts.port import Content, Thinking
 
 FORM = '{"a": 1}'
@@ -31,7 +30,7 @@ def test_the_form_is_content_and_the_thoughts_are_thoughts(name, think):
     prompt = Prompt(messages=[Message(role="user", content="hi")], think=think)
     rendered = renderer.render(prompt) if renderer else ""  # some come with a model's own template
 
-    for answer, thoughts in prescribed(marks_of(format_, prompt, rendered), rendered):
+    for answer, thoughts in prescribed(format_.marks(prompt, rendered), rendered):
         parser = format_.start(prompt, rendered)
         parts = [Content(answer)] if parser is None else [*parser.feed(answer), *parser.finish()]
 
@@ -46,4 +45,4 @@ def test_a_model_that_thinks_may_do_so_first(name):
     renderer = renderers.named(name)
     rendered = renderer.render(prompt) if renderer else ""
 
-    assert marks_of(parsers.named(name), prompt, rendered).thoughts is not None
+    assert parsers.named(name).marks(prompt, rendered).thoughts is not None

@@ -1,0 +1,146 @@
+"""How a family marks its calls: three kinds of rows, and the states that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from ollama_async.conversation import ToolCall
+from ollama_async.prompts.parsers.bodies import Read
+from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object
+from ollama_async.prompts.parsers.states import Collect, Look, Outcome, State
+from ollama_async.prompts.parsers.tools import Tools, is_plain
+
+JSON = '"'
+PYTHON = "\"'"
+"""The quotes of strings in which brackets do not count."""
+
+HERMES_MARKS = ("<tool_call>", "</tool_call>")
+
+HEAD_LIMIT = 256
+"""Characters of a header; against answers without its end, that would wait for it."""
+
+
+class Calls(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are marked: from one of ``open`` to one of ``close`` (without: to the bracket that
+    closes the first one; ``quotes`` then are those of its strings).
+
+    ``whole`` reads a call whose ``close`` never came (None: as any other); it is a call only if its
+    tool is declared and nothing that the tool requires is missing. ``declared``: the tool has to be
+    declared in any case, since the marks could be plain text. ``item`` reads one call of a list.
+    ``block`` are the marks around all calls. ``kept``: the opening mark is a part of the call.
+    ``first``: only at the beginning of the content, or after another one. ``noise`` is dropped
+    after a call. ``runs_on``: white space after a call is content. ``limit`` is as in
+    :class:`Collect`. ``inner`` are marks inside of calls.
+    """
+
+    open: tuple[str, ...]
+    close: tuple[str, ...] = ()
+    read: Read
+    whole: Read | None = None
+    item: Callable[[str], ToolCall | None] | None = None
+    quotes: str = ""
+    block: tuple[str, str] | None = None
+    declared: bool = False
+    kept: bool = False
+    first: bool = False
+    noise: tuple[str, ...] = ()
+    runs_on: bool = False
+    limit: int | None = None
+    inner: tuple[str, ...] = ()
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The marks that may be tokens of their own."""
+        around = () if self.kept else (*self.open, *self.close)
+        return (*around, *(self.block or ()), *self.noise, *self.inner)
+
+    @property
+    def is_plain_json(self) -> bool:
+        """Whether they look like those that Hermes and Qwen were taught."""
+        opening, closing = HERMES_MARKS
+        return self.open == (opening,) and (
+            isinstance(self.read, JsonCalls) or closing in self.noise
+        )
+
+    def marks(self, tools: Tools) -> tuple[str, ...]:
+        """What calls begin with, if these are the ``tools``."""
+        del tools
+        return self.open
+
+    def state(self, tools: Tools, then: str) -> State:
+        """What an opening mark leads to; ``then`` follows a call."""
+        return self._collect(tools, then, self.read, source="")
+
+    def _collect(self, tools: Tools, then: str, read: Read, *, source: str) -> Collect:
+        def settle(span: str) -> Outcome | None:
+            pieces = read(span, tools)
+            known = not self.declared or all(_is_declared(piece, tools) for piece in pieces or ())
+            return Outcome(pieces, then) if pieces and known else None
+
+        def cut(span: str) -> Outcome | None:
+            pieces = (self.whole or read)(span, tools)
+            complete = all(isinstance(piece, str) or tools.accepts(piece) for piece in pieces or ())
+            return Outcome(pieces, then) if pieces and complete else None
+
+        return Collect(
+            settle,
+            cut,
+            ends=self.close,
+            quotes=self.quotes,
+            item=None if self.declared else self.item,
+            keep=self.kept,
+            source=source,
+            limit=self.limit,
+        )
+
+
+class HeadedCalls(Calls, frozen=True, kw_only=True):
+    """Calls whose tool's name stands before ``head_end`` and then the arguments in JSON.
+
+    What begins with a bracket instead is read like other calls. ``texts`` are names that
+    introduce text, not a call. ``begun``: a prompt that ends with the opening mark has begun one.
+    """
+
+    head_end: str
+    texts: tuple[str, ...] = ()
+    begun: bool = False
+
+    def state(self, tools: Tools, then: str) -> State:
+        return self.after_mark(tools, then, self.open[0])
+
+    def after_mark(self, tools: Tools, then: str, mark: str) -> State:
+        """What comes after the opening ``mark``; "" if the answer does not hold it."""
+        whole = msgspec.structs.replace(self, kept=True)
+        bracketed = whole._collect(tools, then, self.read, source=mark)  # noqa: SLF001
+        head = Collect(
+            partial(self._headed, tools, then, mark),
+            lambda _: None,
+            ends=(self.head_end,),
+            source=mark,
+            limit=HEAD_LIMIT,
+        )
+        return Look({"[": bracketed, "{": bracketed}, head, keep=True)
+
+    def _headed(self, tools: Tools, then: str, mark: str, head: str) -> Outcome | None:
+        name = head.strip()
+        if name in self.texts:
+            return Outcome([], "content")
+        if self.declared and name not in tools:
+            return None
+        read = partial(named_object, name=name)
+        return Outcome([], self._collect(tools, then, read, source=mark + head))
+
+
+class PythonicCalls(Calls, frozen=True, kw_only=True):
+    """Calls that begin with one of ``open`` and the name of a declared tool and a bracket."""
+
+    def marks(self, tools: Tools) -> tuple[str, ...]:
+        names = [name for name in tools if is_plain(name)]
+        return tuple(f"{mark}{name}(" for mark in self.open for name in names)
+
+
+def _is_declared(piece: ToolCall | str, tools: Tools) -> bool:
+    return isinstance(piece, str) or piece.function.name in tools
