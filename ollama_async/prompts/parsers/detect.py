@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.parsers import formats
+from ollama_async.prompts.parsers import families, formats
 from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.glimmer import Glimmer
@@ -17,15 +17,17 @@ _WHOLE: tuple[tuple[tuple[str, ...], Format], ...] = (
     (("<atem:function_calls>",), Glimmer()),
     (("<|START_ACTION|>",), Cohere(by_prompt=True)),
     (("<|START_RESPONSE|>",), Cohere(by_prompt=True)),
-    (("<|channel>", "<channel|>"), formats.GEMMA_4),
-    (("<|tool_call>", "<tool_call|>"), formats.GEMMA_4),
+    (("<|channel>", "<channel|>"), families.GEMMA),
+    (("<|tool_call>", "<tool_call|>"), families.GEMMA),
+    (("<|tools_prefix|>", "<|inner_prefix|>"), formats.APERTUS),
+    (("<|tool_call:begin|>", "<|think|>"), formats.SOLAR),
 )
 """Formats whose thoughts and calls belong together; all the marks of a row must be there, and the
 first row counts.
 """
 
 _TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
-    (("<start_function_call>",), formats.GEMMA_FUNCTIONS),
+    (("<start_function_call>",), families.FUNCTION_GEMMA),
     (("<seed:tool_call>",), formats.SEED),
     (("<minimax:tool_call>",), formats.MINIMAX),
     (("｜DSML｜",), formats.DSML),
@@ -40,6 +42,8 @@ _TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
     (("<TOOLCALL>",), formats.NEMOTRON),
     (("<|tool_call_start|>",), formats.LFM_LISTS),
     (("<|tool_list_start|>",), formats.LFM_LISTS),
+    (("List of tools: [", "keep_past_thinking"), formats.LFM_LISTS),
+    (("<|role_sep|>", "<|message_sep|>"), formats.GIGA_CHAT),
     (("<|tool_call|>",), formats.PIPED),
     (("<tool_calls>",), formats.LISTED),
     (("<tool_call>",), formats.HERMES),

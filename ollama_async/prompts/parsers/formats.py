@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from ollama_async.prompts.parsers.bodies.either import Between, Either
 from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
 from ollama_async.prompts.parsers.bodies.loose import loose_call
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls
+from ollama_async.prompts.parsers.bodies.objects import JsonCalls, KeyedCalls
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
+from ollama_async.prompts.parsers.bodies.solar import SEPARATORS, solar_call
 from ollama_async.prompts.parsers.bodies.xml import XmlCalls
 from ollama_async.prompts.parsers.calls import (
     HEAD_LIMIT,
@@ -26,8 +27,6 @@ from ollama_async.prompts.parsers.families import (
     CODER_CALL,
     CODER_XML,
     DEEPSEEK,
-    FUNCTION_GEMMA,
-    GEMMA,
     GLM,
     HERMES_CALL,
     LFM,
@@ -48,11 +47,9 @@ _DSML = XmlCalls(
 )
 
 
-def _listed(open_mark: str, close_mark: str) -> Family:
+def _listed(open_mark: str, close_mark: str, read: JsonCalls = _JSON) -> Family:
     """Calls in JSON between two marks, in a list or not."""
-    calls = Calls(
-        open=(open_mark,), close=(close_mark,), read=_JSON, item=_JSON.member, quotes=JSON
-    )
+    calls = Calls(open=(open_mark,), close=(close_mark,), read=read, item=read.member, quotes=JSON)
     return Family(calls=(calls,))
 
 
@@ -117,7 +114,6 @@ COMMAND = Family(
             close=("```",),
             read=_ACTIONS,
             declared=True,
-            kept=False,
         ),
     )
 )
@@ -212,8 +208,6 @@ LLAMA = Family(
         ),
     )
 )
-GEMMA_4 = GEMMA
-GEMMA_FUNCTIONS = FUNCTION_GEMMA
 TOOL_CODE = Family(
     calls=(Calls(open=("```tool_code\n",), close=("```",), read=_PYTHON, declared=True),)
 )
@@ -230,6 +224,40 @@ def thoughts(open_mark: str, close_mark: str) -> Thoughts:
         until_call=True,
         trims=(Begin.AGAIN,),
     )
+
+
+APERTUS = replace(
+    _listed("<|tools_prefix|>", "<|tools_suffix|>", KeyedCalls()),
+    thoughts=thoughts("<|inner_prefix|>", "<|inner_suffix|>"),
+    handles_thinking=True,
+)
+SOLAR = Family(
+    thoughts=thoughts("<|think|>", "<|end|>"),
+    calls=(
+        Calls(
+            open=("<|tool_call:begin|>",),
+            close=("<|tool_call:end|>",),
+            read=solar_call,
+            noise=("<|calls|>",),
+            inner=SEPARATORS,
+        ),
+    ),
+    skips=("<|begin|>assistant", "<|content|>", "<|tool_calls|>"),
+    handles_thinking=True,
+)
+# a call is a message of its own, by a role or with a mark that says so
+GIGA_CHAT = Family(
+    calls=(
+        Calls(
+            open=("function call<|role_sep|>", "<|function_call|>"),
+            read=_JSON,
+            quotes=JSON,
+            declared=True,
+            limit=HEAD_LIMIT,
+        ),
+    ),
+    skips=("<|message_sep|>",),
+)
 
 
 def of_go_template(tags: tuple[str, str] | None, tool_tag: str | None) -> Family:

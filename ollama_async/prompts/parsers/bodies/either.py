@@ -21,8 +21,8 @@ class Either:
 
 
 class Between:
-    """A reader of a text that has lost ``before`` and ``after`` to the marks around it, or has
-    them too much.
+    """A reader of a text that has ``less`` at its beginning too much, and has lost ``after`` to the
+    mark at its end.
     """
 
     def __init__(self, read: Read, *, less: str = "", after: str = "") -> None:

@@ -70,6 +70,16 @@ class JsonCalls:
         return pieces if any(isinstance(piece, ToolCall) for piece in pieces) else None
 
 
+class KeyedCalls(JsonCalls):
+    """``{"add": {"a": 1}}``: the name is the key of the arguments."""
+
+    def one(self, value: Any) -> ToolCall | None:
+        if not isinstance(value, dict) or len(value) != 1:
+            return None
+        ((name, given),) = value.items()
+        return call_of(name, given) if name and isinstance(given, dict) else None
+
+
 def named_object(text: str, tools: Tools, name: str) -> Pieces | None:
     """The arguments alone, of a call whose name stood before them."""
     del tools

@@ -249,6 +249,25 @@ ANSWERS = [
         [ADD],
     ),
     (detected("<|tool_call|>"), f"<|tool_call|>[{JSON_ADD}]<|/tool_call|>", "", [ADD]),
+    (
+        detected("<|tools_prefix|> <|inner_prefix|>"),
+        'Sure.<|tools_prefix|>[{"add": {"a": 1, "b": 2}}, {"add": {"a": 1, "b": 2}}]<|tools_suffix|>',
+        "Sure.",
+        [ADD, ADD],
+    ),
+    (
+        detected("<|tool_call:begin|> <|think|>"),
+        '<|tool_calls|><|tool_call:begin|>x1<|tool_call:name|>add<|tool_call:args|>{"a": 1, "b": 2}<|tool_call:end|><|calls|>',
+        "",
+        [ADD],
+    ),
+    (
+        detected("<|role_sep|> <|message_sep|>"),
+        f"Sure.<|message_sep|>\n\nfunction call<|role_sep|>\n{JSON_ADD}<|message_sep|>\n\n",
+        "Sure.",
+        [ADD],
+    ),
+    (detected("<|role_sep|> <|message_sep|>"), f"<|function_call|>{JSON_ADD}", "", [ADD]),
     (detected("functools["), f"functools[{JSON_ADD}, {JSON_WEATHER}]", "", [ADD, WEATHER]),
     (
         detected("Action: ```json"),
@@ -435,6 +454,8 @@ THOUGHTS = detected("{% if x %}<think>{% endif %}</think>")
         (named("ministral"), "", None, "[THINK]Hm.[/THINK]\n4", "Hm.", "4"),
         (named("harmony"), "", None, "<|channel|>analysis<|message|>Hm.<|end|>", "Hm.", ""),
         (named("cohere"), "", None, "Hm.<|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|>", "Hm.", "4"),
+        (detected("<|tool_call:begin|> <|think|>"), "<|begin|>assistant", None, "<|think|>Hm.<|end|><|begin|>assistant<|content|>4", "Hm.", "4"),
+        (detected("<|tools_prefix|> <|inner_prefix|>"), "", None, "<|inner_prefix|>Hm.<|inner_suffix|>4", "Hm.", "4"),
         (detected("<|START_ACTION|>"), "", None, "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>4", "Hm.", "4"),
     ],
 )  # fmt: skip
