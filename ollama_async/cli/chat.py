@@ -12,6 +12,7 @@ from ollama_async.cli.client import Client, ServerRefused
 from ollama_async.cli.slash import Session, obey
 
 _FENCE = '"""'
+_BEFORE_LONG_TEXT = ([], ["/set", "system"])
 
 
 def converse(client: Client, arguments: argparse.Namespace, request: dict[str, Any]) -> int:
@@ -40,14 +41,14 @@ def converse(client: Client, arguments: argparse.Namespace, request: dict[str, A
 
 
 def _read_message() -> str:
-    """The next message; one that begins with three quotes goes on to the next three."""
-    text = input(">>> ")
-    if not text.startswith(_FENCE):
-        return text
-    text = text.removeprefix(_FENCE)
+    """The next message or command; a text behind three quotes goes on to the next three."""
+    line = input(">>> ")
+    start, fence, text = line.partition(_FENCE)
+    if not fence or start.split() not in _BEFORE_LONG_TEXT:
+        return line
     while not text.rstrip().endswith(_FENCE):
         text += "\n" + input("... ")
-    return text.rstrip().removesuffix(_FENCE)
+    return start + text.rstrip().removesuffix(_FENCE)
 
 
 def _take_turn(session: Session, text: str) -> None:

@@ -77,6 +77,12 @@ class Session:
         self.request = request
         self.messages: list[dict[str, Any]] = []
 
+    @property
+    def system(self) -> str:
+        """The system message set last in this conversation; empty if the model's own counts."""
+        said = (turn["content"] for turn in reversed(self.messages) if turn["role"] == "system")
+        return next(said, "")
+
     def load(self, model: str) -> None:
         """Have the server load ``model``, with which the conversation goes on from here.
 
@@ -141,10 +147,9 @@ def _save(session: Session, model: str) -> None:
     except ValueError:
         print(f"error: The model name '{model}' is invalid")
         return
-    systems = [turn["content"] for turn in session.messages if turn["role"] == "system"]
     turns = [turn for turn in session.messages if turn["role"] != "system"]
     fields = {
-        "system": systems[-1] if systems else "",
+        "system": session.system,
         "parameters": session.request.get("options"),
         "messages": turns,
     }
@@ -241,6 +246,9 @@ def _warn_of_thinking(session: Session) -> None:
 
 def _set_system(session: Session, text: str) -> None:
     """The message counts from here on; one that nothing was said to yet is replaced."""
+    if not text:
+        print(_SET_HELP, file=sys.stderr)
+        return
     if session.messages and session.messages[-1]["role"] == "system":
         session.messages.pop()
     session.messages.append({"role": "system", "content": text.strip('"')})
@@ -273,6 +281,8 @@ def _show(session: Session, part: str) -> None:
         print(show.page(_shown(session)), end="")
     elif part == "parameters":
         _show_parameters(session)
+    elif part == "system" and session.system:
+        print(session.system)
     elif part in show.PARTS:
         text: str = getattr(_shown(session), part)
         print(text or _MISSING.get(part, ""))

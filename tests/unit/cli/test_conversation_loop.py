@@ -97,6 +97,22 @@ def test_three_quotes_open_and_close_a_long_message(person):
     assert client.asked[0][0]["content"] == "one\ntwo\nthree"
 
 
+def test_a_system_message_may_have_many_lines_too(person):
+    client = FakeClient(said("ok"))
+    person('/set system """be', 'brief"""', "hi")
+    converse(client)
+    assert client.asked == [
+        [{"role": "system", "content": "be\nbrief"}, {"role": "user", "content": "hi"}]
+    ]
+
+
+def test_quotes_within_a_message_do_not_make_it_longer(person):
+    client = FakeClient(said("ok"))
+    person('what does """ mean?')
+    converse(client)
+    assert client.asked == [[{"role": "user", "content": 'what does """ mean?'}]]
+
+
 def test_commands_are_obeyed_and_not_sent(person, capsys):
     client = FakeClient(said("ok"), said("ok"))
     person("hi", "/clear", "/?", "/nope x", "hi", "/exit")

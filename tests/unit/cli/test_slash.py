@@ -126,6 +126,14 @@ def test_a_system_message_stays_when_the_rest_is_cleared(session):
     assert session.messages == [{"role": "system", "content": "be brief"}]
 
 
+def test_the_system_message_that_counts_is_shown(session, capsys):
+    obey(session, "/set system be long")
+    capsys.readouterr()
+    obey(session, "/show system")
+
+    assert capsys.readouterr().out == "be long\n"
+
+
 def test_what_a_model_is_fills_a_page(session, capsys):
     obey(session, "/show info")
 
@@ -136,6 +144,7 @@ def test_what_a_model_is_fills_a_page(session, capsys):
     ("command", "line"),
     [
         ("/set", "/set nothink"),
+        ("/set system", "/set system <string>"),
         ("/set parameter", "/set parameter top_k <integer>"),
         ("/set parameter top_k", "/set parameter top_k <integer>"),
         ("/show", "/show template"),
