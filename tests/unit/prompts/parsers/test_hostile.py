@@ -51,7 +51,7 @@ def meaning(format_, pieces, request):
 
 
 @given(answers(), st.lists(st.integers(0, 200), max_size=4))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_cuts_change_nothing(answer, cuts):
     format_, text, request = answer
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -63,7 +63,7 @@ def test_cuts_change_nothing(answer, cuts):
 
 
 @given(answers())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_word_reaches_the_client(answer):
     """Except for thoughts that a client did not want, where the family drops them."""
     format_, text, request = answer
