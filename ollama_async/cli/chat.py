@@ -12,7 +12,7 @@ from ollama_async.cli.client import Client, ServerRefused
 from ollama_async.cli.slash import Session, obey
 
 _FENCE = '"""'
-_BEFORE_LONG_TEXT = ([], ["/set", "system"])
+_BEFORE_LONG_TEXT = ("", "/set system")
 
 
 def converse(client: Client, arguments: argparse.Namespace, request: dict[str, Any]) -> int:
@@ -44,7 +44,7 @@ def _read_message() -> str:
     """The next message or command; a text behind three quotes goes on to the next three."""
     line = input(">>> ")
     start, fence, text = line.partition(_FENCE)
-    if not fence or start.split() not in _BEFORE_LONG_TEXT:
+    if not fence or start.strip() not in _BEFORE_LONG_TEXT:
         return line
     while not text.rstrip().endswith(_FENCE):
         text += "\n" + input("... ")
