@@ -51,8 +51,8 @@ class Printer:
         if self._is_thinking:
             self._is_thinking = False
             if not self._hide_thinking:
-                text = f"\n...done thinking.\n\n{_PLAIN if self._is_terminal else ''}"
-                self._write(self._wrapped(text))
+                self._write(self._wrapped("\n...done thinking.\n\n"))
+                self._write(_PLAIN if self._is_terminal else "")
 
     def _wrapped(self, text: str) -> str:
         return self._wrapper.feed(text) if self._wrapper else text

@@ -169,6 +169,20 @@ def test_thinking_is_set_apart():
     assert (printer.content, printer.thinking) == ("yes", "hm")
 
 
+def test_the_end_of_the_grey_takes_no_room_on_the_line(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    row = "a row that just fits"
+    monkeypatch.setenv("COLUMNS", str(MARGIN + len(row)))
+    stream = Terminal()
+    printer = Printer(wrap=True, hide_thinking=False, stream=stream)
+    printer.take("", "hm")
+    printer.take(row, "")
+    assert stream.getvalue() == f"\x1b[90mThinking...\nhm\n...done thinking.\n\n\x1b[0m{row}"
+
+
 def test_thinking_can_be_hidden():
     stream = io.StringIO()
     message = {"content": "yes", "thinking": "hm"}
