@@ -250,3 +250,5 @@ FUNCTIONS: dict[str, Function] = {
     "yesterdayDate": Function((), "string", _day_before),
     "toTypeScriptType": Function(("any",), None, lambda _, value: typescript(value)),
 }
+FUNCTION_NAMES = frozenset((*FUNCTIONS, "and", "or"))
+"""What a template may call by name."""

@@ -7,39 +7,11 @@ from collections.abc import Callable
 
 from ollama_async.prompts.go import lexer as kinds
 from ollama_async.prompts.go import nodes
+from ollama_async.prompts.go.functions import FUNCTION_NAMES
 from ollama_async.prompts.go.lexer import Token
 from ollama_async.prompts.go.numerals import character_constant, complex_constant, constant
 from ollama_async.prompts.go.quoting import quote, unquote
 from ollama_async.prompts.go.stream import Stream
-
-FUNCTIONS = frozenset(
-    (
-        "and",
-        "call",
-        "eq",
-        "ge",
-        "gt",
-        "html",
-        "index",
-        "js",
-        "le",
-        "len",
-        "lt",
-        "ne",
-        "not",
-        "or",
-        "print",
-        "printf",
-        "println",
-        "slice",
-        "urlquery",
-        "currentDate",
-        "json",
-        "toTypeScriptType",
-        "yesterdayDate",
-    )
-)  # fmt: skip
-"""What a template may call by name."""
 
 PARENTHESES_LIMIT = 50
 """Pairs inside one another: each costs the parser, and the one who runs it, several calls."""
@@ -194,7 +166,7 @@ class Operands:
         return nodes.Number(token.at, token.text, value)
 
     def _function(self, token: Token) -> nodes.Operand:
-        if token.text not in FUNCTIONS:
+        if token.text not in FUNCTION_NAMES:
             raise self._stream.error(f"function {quote(token.text)} not defined")
         return nodes.Identifier(token.at, token.text)
 

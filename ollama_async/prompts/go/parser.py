@@ -12,8 +12,10 @@ from ollama_async.prompts.go.operands import Operands
 from ollama_async.prompts.go.quoting import quote
 from ollama_async.prompts.go.stream import Stream
 
-SOURCE_LIMIT = 1 << 20
-"""Characters that a template may have; the longest in use have some 20,000."""
+SOURCE_LIMIT = 1 << 18
+"""Characters that a template may have; the longest in use have some 20,000. Each may cost the
+parser some microseconds.
+"""
 
 NESTING_LIMIT = 100
 """Blocks inside one another: each costs the parser, and the one who runs it, several calls."""

@@ -12,7 +12,7 @@ that are rows of messages have a file each (``harmony``, ``glimmer``, ``cohere``
 
 from __future__ import annotations
 
-from ollama_async.prompts.parsers import detect, formats
+from ollama_async.prompts.parsers import by_marks, formats
 from ollama_async.prompts.parsers.families import FAMILIES
 from ollama_async.prompts.port import Format
 
@@ -31,7 +31,7 @@ def detected(template_text: str) -> Format | None:
     Its thoughts are told from content whatever the client wants, and whether an answer begins
     with them is read from the end of the rendered prompt.
     """
-    return detect.detected(template_text)
+    return by_marks.detected(template_text)
 
 
 def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> Format:

@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 - the full-width bars are in these marks
 """The formats of models that bring a chat template instead of naming a built-in format.
 
-The rows are those of :mod:`.family`; :mod:`.detect` says which marks in a template mean which.
+The rows are those of :mod:`.family`; :mod:`.by_marks` says which marks in a template mean which.
 """
 
 from __future__ import annotations

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.prompts.parsers import NAMES, detect, generic, named
+from ollama_async.prompts.parsers import NAMES, by_marks, generic, named
 from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined
 
 TAGS = ("<think>", "</think>")
 FORMATS = {
     **{name: named(name) for name in NAMES},
-    **{f"template {marks}": format_ for marks, format_ in detect._WHOLE},
-    **{f"template {marks}": format_ for marks, format_ in detect._TOOLS},
-    "template think": detect.detected("</think> <tool_call>"),
+    **{f"template {marks}": format_ for marks, format_ in by_marks._WHOLE},
+    **{f"template {marks}": format_ for marks, format_ in by_marks._TOOLS},
+    "template think": by_marks.detected("</think> <tool_call>"),
     **{f"go {tag}": generic(thinking=TAGS, tool_tag=tag) for tag in ("{", "[", "<tool_call>")},
 }
 PIECES = [
