@@ -334,7 +334,9 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("format_", "answer", "content", "calls"), ANSWERS)
+@pytest.mark.parametrize(
+    ("format_", "answer", "content", "calls"), ANSWERS, ids=[answer for _, answer, *_ in ANSWERS]
+)
 def test_text_and_calls_are_told_apart(format_, answer, content, calls):
     found = read(format_, answer, think=False)
 
@@ -499,8 +501,7 @@ def test_a_template_without_marks_means_nothing():
     assert named("nobody") is None
 
 
-@pytest.mark.parametrize("choice", ["none"])
-def test_a_client_that_wants_no_call_gets_none(choice):
+def test_a_client_that_wants_no_call_gets_none():
     answer = f"<tool_call>{JSON_ADD}</tool_call>"
 
-    assert read(named("qwen3"), answer, tool_choice=choice).content == answer
+    assert read(named("qwen3"), answer, tool_choice="none").content == answer
