@@ -90,13 +90,15 @@ async def test_one_greedy_client_does_not_starve_another(start_server):
     server = start_server(scripts={"slow": {**SLOW, "tokens_per_second": 100}})
     order: list[str] = []
 
-    async def ask_from(address: str, name: str) -> None:
+    async def ask_from(address: str, name: str, tokens: int = 10) -> None:
         transport = httpx.AsyncHTTPTransport(local_address=address)
         async with httpx.AsyncClient(base_url=server.url, transport=transport, timeout=30) as http:
-            assert (await ask(http, 10)).status_code == 200
+            assert (await ask(http, tokens)).status_code == 200
             order.append(name)
 
-    greedy = [asyncio.ensure_future(ask_from("127.0.0.2", "greedy")) for _ in range(8)]
+    first = asyncio.ensure_future(ask_from("127.0.0.2", "greedy", 200))
+    await server.eventually("ollama_requests_running", 1)
+    greedy = [first, *(asyncio.ensure_future(ask_from("127.0.0.2", "greedy")) for _ in range(7))]
     await server.eventually("ollama_requests_queued", 7)
     await asyncio.gather(ask_from("127.0.0.3", "modest"), *greedy)
 

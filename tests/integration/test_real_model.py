@@ -128,7 +128,7 @@ def test_streamed_and_whole_answers_agree(client):
 
 
 def test_the_chat_template_is_used(client):
-    chat = client.chat("mine", [{"role": "user", "content": SKY}])
+    chat = client.chat("mine", [{"role": "user", "content": SKY}], think=False)
     raw = client.generate(
         "mine",
         f"<|im_start|>system\nYou are\nvery brief<|im_end|>\n<|im_start|>user\n{SKY}<|im_end|>\n"
