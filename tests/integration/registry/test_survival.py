@@ -50,6 +50,10 @@ def check_store(store, digest):
             assert store.has_blob(layer["digest"])
 
 
+UNDER_WAY = 3 << 20
+"""Bytes between the registry and the disk, when the server is slow to take them."""
+
+
 @pytest.mark.timeout(170)
 async def test_whenever_it_is_killed_the_store_is_whole_and_little_is_fetched_twice(
     registry, proxy, start_server, digest
@@ -82,8 +86,9 @@ async def test_whenever_it_is_killed_the_store_is_whole_and_little_is_fetched_tw
     check_store(store, digest)
     assert store.blob_path(digest(LARGE)).read_bytes() == LARGE
     assert not list((store.root / "blobs").glob(f"*{SUFFIX}"))
-    # Lost is what was under way at each kill: sockets' buffers and unwritten pieces.
-    assert proxy.sent < 2 * len(LARGE), kill_at
+    # Lost is what was under way at each kill: sockets' buffers and unwritten pieces. Without going
+    # on where it stopped, each kill would cost all that had come.
+    assert proxy.sent < len(LARGE) + len(kill_at) * UNDER_WAY, kill_at
 
 
 async def test_a_server_that_is_told_to_stop_does_not_wait_for_a_pull(
