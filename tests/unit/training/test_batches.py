@@ -15,6 +15,7 @@ from training.demo.batches import (
     drills,
     row_length,
 )
+from training.demo.batches import _turns as turns
 
 
 def encoded(length, prompt):
@@ -88,3 +89,10 @@ def test_a_drill_is_the_same_tokens_in_another_order():
         pieces, again = drill.ids[: drill.prompt], drill.ids[drill.prompt :]
         assert sorted(pieces) == sorted(again)
         assert drill.heard_weight == 0
+
+
+def test_earlier_turns_of_the_assistant_are_its_own_words_with_their_end():
+    speaks, end = [9, 8, 7], 5
+    prompt = [9, 1, 5, 9, 8, 7, 3, 4, 5, 2, 9, 8, 7, 6, 5, 9, 8, 7]
+    said = [token for token, own in zip(prompt, turns(prompt, speaks, end), strict=True) if own]
+    assert said == [3, 4, 5, 6, 5]
