@@ -28,7 +28,6 @@ from typing import Any
 import msgspec
 
 from ollama_async.errors import BadRequest
-from ollama_async.workers.child.engines.port import EngineFacts
 from ollama_async.workers.child.grammar_matcher import Vocabulary
 from ollama_async.workers.child.grammar_text import schema_grammar
 
@@ -36,30 +35,9 @@ _END = 256
 _ORDERS_LIMIT = 24  # ways to order the properties of an object that are tried
 
 
-class Bytes:
-    """As much of an engine as a vocabulary needs: a token for each byte, and an end."""
-
-    facts = EngineFacts(
-        slots=1,
-        num_ctx=1,
-        vocab_size=_END + 1,
-        weights_bytes=0,
-        cache_bytes=0,
-        compute_bytes=0,
-        device_bytes=0,
-        chat_template="",
-        bos="",
-        eos="",
-        adds_bos=False,
-        can_shift=False,
-        can_trim=False,
-    )
-
-    def piece(self, token: int) -> bytes:
-        return b"" if token == _END else bytes([token])
-
-    def is_end(self, token: int) -> bool:
-        return token == _END
+def _piece(token: int) -> bytes:
+    """A token for each byte, and an end."""
+    return b"" if token == _END else bytes([token])
 
 
 class Verdict(msgspec.Struct):
@@ -72,7 +50,7 @@ class Verdict(msgspec.Struct):
 
 class Judge:
     def __init__(self) -> None:
-        self._vocabulary = Vocabulary(Bytes())  # type: ignore[arg-type]  # see Bytes
+        self._vocabulary = Vocabulary(_END + 1, _piece, _END.__eq__)
 
     def judge(self, group: dict[str, Any]) -> Verdict:
         """``group`` is a schema with its instances, as in the suite."""

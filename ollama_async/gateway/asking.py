@@ -21,7 +21,7 @@ from ollama_async.api.options import (
     merge,
     unknown_parameters,
 )
-from ollama_async.conversation import Inference, Message, Prompt, Speech
+from ollama_async.conversation import Inference, Message, Prompt
 from ollama_async.errors import BadRequest, ServerError
 from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.model import Model
@@ -103,7 +103,8 @@ def generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
             truncate=request.truncate is not False,
             think=_think(request, model),
             suffix=request.suffix,
-            speech=_speech(model, request.template),
+            # The request's own template replaces whatever would render the prompt.
+            speech=msgspec.structs.replace(model.speech, request_template=request.template),
         )
     return _job(request, model, client, prompt, wants_context=not request.raw)
 
@@ -118,7 +119,7 @@ def chat_job(request: ChatRequest, model: Model, client: str) -> Job:
             truncate=request.truncate is not False,
             tools=request.tools,
             think=_think(request, model),
-            speech=_speech(model),
+            speech=model.speech,
         )
     return _job(request, model, client, prompt, wants_context=False)
 
@@ -128,11 +129,6 @@ def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str |
     if request.think is None and "thinking" in model.capabilities:
         return True
     return request.think
-
-
-def _speech(model: Model, template: str = "") -> Speech:
-    """``template``: the request's own, which replaces whatever would render the prompt."""
-    return msgspec.structs.replace(model.speech, request_template=template)
 
 
 def _generate_messages(request: GenerateRequest, model: Model) -> list[Message]:

@@ -54,5 +54,6 @@ class Grammars:
             # what most workers never need
             from ollama_async.workers.child.grammar_matcher import Vocabulary  # noqa: PLC0415
 
-            self._vocabulary = Vocabulary(self._engine)
+            engine = self._engine
+            self._vocabulary = Vocabulary(engine.facts.vocab_size, engine.piece, engine.is_end)
         return self._vocabulary.compile(text)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ollama_async.errors import BadRequest
 from ollama_async.workers.child import grammar_library as library
-from ollama_async.workers.child.engines.port import Engine
 
 _LIMITS = {
     "max_items_in_row": 20_000,  # some four for each property that may come next
@@ -32,13 +31,15 @@ _SPECIAL = b"\xff"  # marks a token that is no text, in the library's vocabulary
 
 
 class Vocabulary:
-    """The library's copy of a model's tokens. Intake thread only; while it is made the other
-    threads run.
+    """The library's copy of a model's ``size`` tokens; ``piece`` and ``is_end`` as in the engine.
+    Intake thread only; while it is made the other threads run.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._size = engine.facts.vocab_size
-        self._tokenizer = _copy(engine)
+    def __init__(
+        self, size: int, piece: Callable[[int], bytes], is_end: Callable[[int], bool]
+    ) -> None:
+        self._size = size
+        self._tokenizer = _copy(size, piece, is_end)
 
     def __del__(self, free: Callable[[int], None] = library.free_tokenizer) -> None:
         if hasattr(self, "_tokenizer"):
@@ -108,11 +109,10 @@ class Grammar:
         return (text or b"").decode(errors="replace")
 
 
-def _copy(engine: Engine) -> int:
-    """The library's pointer to a copy of the engine's vocabulary."""
-    size = engine.facts.vocab_size
-    pieces = [engine.piece(token) or b"%b<%d>" % (_SPECIAL, token) for token in range(size)]
-    ends = [token for token in range(size) if engine.is_end(token)]
+def _copy(size: int, piece: Callable[[int], bytes], is_end: Callable[[int], bool]) -> int:
+    """The library's pointer to a copy of the vocabulary."""
+    pieces = [piece(token) or b"%b<%d>" % (_SPECIAL, token) for token in range(size)]
+    ends = [token for token in range(size) if is_end(token)]
     for token in ends:
         pieces[token] = b"%b<%d>" % (_SPECIAL, token)
     init = library.TokenizerInit()

@@ -29,21 +29,8 @@ WIDE = {"width": 256, "feed_forward": 256, "layers": 1}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "models")
-
-
-@pytest.fixture
-def upload(store: Store) -> Callable[[Path], str]:
-    def put(path: Path) -> str:
-        data = path.read_bytes()
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        with store.open_blob(digest) as writer:
-            writer.write(data)
-            writer.commit()
-        return digest
-
-    return put
+def upload(upload: Callable[[bytes], str]) -> Callable[[Path], str]:
+    return lambda path: upload(path.read_bytes())
 
 
 @pytest.fixture(scope="session")
