@@ -14,8 +14,8 @@ from ollama_async.models.assembly import Assembly
 from ollama_async.models.manifest import Layer, go_json, layer_type
 from ollama_async.models.shelf import Shelf
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.detection import detect
 from ollama_async.prompts.go.facts import check
+from ollama_async.prompts.known_templates import detect
 
 Status = dict[str, Any]
 _SHOWN = 100

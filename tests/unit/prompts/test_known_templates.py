@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_async.conversation import Message, Prompt
-from ollama_async.prompts.detection import KNOWN, detect
+from ollama_async.prompts.known_templates import KNOWN, detect
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.jinja import JinjaRenderer
 
