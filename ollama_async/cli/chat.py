@@ -23,6 +23,7 @@ def converse(client: Client, arguments: argparse.Namespace, request: dict[str, A
         import readline  # noqa: F401, PLC0415  # importing it gives input() its line editor
     session = Session(client, arguments, request)
     session.load(request["model"])
+    _show_stored(session)
     while True:
         try:
             text = _read_message()
@@ -38,6 +39,17 @@ def converse(client: Client, arguments: argparse.Namespace, request: dict[str, A
             obey(session, text)
         elif text.strip():
             _take_turn(session, text)
+
+
+def _show_stored(session: Session) -> None:
+    """What the model's maker wrote down as said before, which the server puts before every turn."""
+    shown = session.client.call("POST", "/api/show", {"model": session.request["model"]})
+    for turn in shown.get("messages") or ():
+        if turn["role"] == "user":
+            print(f">>> {turn['content']}")
+        elif turn["role"] == "assistant":
+            answer.Printer.for_flags(session.flags).take(turn["content"], "")
+            print("\n")
 
 
 def _read_message() -> str:

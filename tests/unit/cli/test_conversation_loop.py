@@ -13,12 +13,16 @@ ARGUMENTS = argparse.Namespace(nowordwrap=True, hidethinking=False, verbose=Fals
 class FakeClient:
     """Answers a chat with what it is given, one list of objects per turn."""
 
-    def __init__(self, *turns):
+    def __init__(self, *turns, stored=()):
         self.turns = list(turns)
+        self.stored = list(stored)
         self.asked = []
 
     def call(self, method, path, value):
+        if path == "/api/show":
+            return {"messages": self.stored} if self.stored else {}
         self.loaded = (method, path, value["prompt"])
+        return {}
 
     def lines(self, path, value):
         assert path == "/api/chat"
@@ -67,6 +71,21 @@ def test_every_turn_carries_the_history(person, capsys):
         {"role": "user", "content": "and now?"},
     ]
     assert "hello\n\n" in capsys.readouterr().out
+
+
+def test_what_the_model_has_stored_is_shown_before_the_first_prompt(person, capsys):
+    client = FakeClient(
+        said("ok"),
+        stored=[
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "who are you?"},
+            {"role": "assistant", "content": "A pirate."},
+        ],
+    )
+    person("hi")
+    converse(client)
+    assert capsys.readouterr().out.startswith(">>> who are you?\nA pirate.\n\n")
+    assert client.asked == [[{"role": "user", "content": "hi"}]]
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(person):
