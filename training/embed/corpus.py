@@ -15,7 +15,8 @@ from functools import cache
 from random import Random
 
 from training.demo.families import Family, families, plain
-from training.embed.statements import Triplet, all_words, invented, statement
+from training.demo.wording import capital, invented
+from training.embed.statements import Triplet, all_words, statement
 
 _GREETINGS = ("please ", "hi, ", "hello! ", "hey ", "can you please ", "ok, ", "so, ")
 _ENDINGS = ("", "", ".", "?", "!", " please", ", thanks")
@@ -80,7 +81,7 @@ def said(rng: Random) -> Triplet:
 
 def jumbled(rng: Random) -> Triplet:
     words = [
-        invented(rng, held_out=False) if rng.random() < 0.1 else rng.choice(_vocabulary())
+        capital(invented(rng, held_out=False)) if rng.random() < 0.1 else rng.choice(_vocabulary())
         for _ in range(rng.randint(4, 10))
     ]
     kept = words.copy()

@@ -10,7 +10,8 @@ from random import Random
 import msgspec
 
 from training.demo.families import expand
-from training.demo.words import is_held_out, pick, words
+from training.demo.wording import capital, invented
+from training.demo.words import is_held_out, words
 
 _FOLDER = Path(__file__).parent
 _SLOT = re.compile(r"\[(\w+?)(\d?)\]")
@@ -67,12 +68,6 @@ def all_words() -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"[a-z]+", text.lower())})
 
 
-def invented(rng: Random, *, held_out: bool) -> str:
-    """A word that does not exist."""
-    count = rng.choice((2, 2, 3))
-    return "".join(pick(rng, "syllables", held_out=held_out) for _ in range(count)).capitalize()
-
-
 Concept = tuple[str, ...]
 Slot = tuple[str, str]
 
@@ -108,7 +103,7 @@ def _concept(rng: Random, name: str, held_out: bool) -> Concept:
     if name in _concepts():
         return rng.choice(_concepts()[name])
     if name != "countries" and rng.random() < _INVENTED_SHARE:
-        return (invented(rng, held_out=held_out),)
+        return (capital(invented(rng, held_out=held_out)),)
     return (rng.choice(words(name, held_out=held_out)),)
 
 

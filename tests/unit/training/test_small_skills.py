@@ -5,10 +5,11 @@ from random import Random
 
 import pytest
 
+from training.demo import wording
 from training.demo.example import is_right
 from training.demo.families import families, plain
 from training.demo.skills import arithmetic, copying, json_fill, memory, stories
-from training.demo.wording import Wordings, fill, listed, mannered, with_article
+from training.demo.wording import Wordings, fill, invented, listed, mannered, with_article
 from training.demo.words import words
 
 SKILLS = [arithmetic, copying, json_fill, memory, stories]
@@ -209,6 +210,13 @@ def test_no_invented_word_is_of_both_sides():
     shape = re.compile(r"[bdfghjklmnprstvwzc][rlht]?(ee|oo|ai|[aeiou])[lmnr]?")
     assert all(shape.fullmatch(syllable) for syllable in syllables)
     assert len(syllables) == len(set(syllables)) >= 150
+
+
+def test_invented_words_leave_out_what_offends(monkeypatch):
+    monkeypatch.setattr(wording, "words", lambda *_, **__: ["na", "zi", "lo"])
+    found = {invented(Random(seed), held_out=False) for seed in range(200)}
+    assert {"lolo", "lona"} <= found
+    assert not any("naz" in word for word in found)
 
 
 @pytest.mark.parametrize("held_out", SIDES)
