@@ -3,9 +3,9 @@
 import pytest
 
 from ollama_async.conversation import Message, Prompt
-from ollama_async.prompts.known_templates import KNOWN, detect
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.known_templates import KNOWN, detect
 
 LOOP = "{%% for m in messages %%}%s{%% endfor %%}{{ %r }}"
 ROLES = "{%% if m.role == 'system' %%}%s{%% elif m.role == 'user' %%}%s{%% else %%}%s{%% endif %%}"
