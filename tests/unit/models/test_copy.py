@@ -11,6 +11,7 @@ import pytest
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.errors import BadRequest, LoadFailed, NotFound
 from ollama_async.models.store import Store
+from tests.unit.models.stores import blobs
 
 LIBRARY = "manifests/registry.ollama.ai/library"
 
@@ -38,10 +39,6 @@ def make(store: Store, name: str, digest: str, **fields: Any) -> None:
 
 def names(store: Store) -> set[str]:
     return {model.name for model in store.list()}
-
-
-def blobs(store: Store) -> set[str]:
-    return {path.name for path in (store.root / "blobs").iterdir()}
 
 
 def test_a_copy_is_the_same_model_and_lives_on_without_the_first(store: Store) -> None:
