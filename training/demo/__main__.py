@@ -38,7 +38,10 @@ class Round(msgspec.Struct, frozen=True):
     pace: float
 
 
-ROUNDS = (Round(seed=1, examples=260_000, drilled=10_000, pace=1.0),)
+ROUNDS = (
+    Round(seed=1, examples=260_000, drilled=10_000, pace=1.0),
+    Round(seed=2, examples=40_000, drilled=0, pace=0.3),
+)
 """Each but the first begins from the file that the one before it has written."""
 
 

@@ -29,14 +29,12 @@ _SPEAKS = "<|im_start|>assistant\n"
 class Encoded(msgspec.Struct, frozen=True):
     """Token ids of prompt and answer together; ``prompt`` is how many belong to the prompt.
 
-    ``said`` marks the tokens that are the assistant's own words: the answer, and its turns earlier
-    in the chat, each with its end. ``heard_weight`` is how much each other token counts.
+    ``weights``: how much each token counts when it is the one to be foretold.
     """
 
     ids: NDArray[np.uint16]
     prompt: int
-    said: NDArray[np.bool_]
-    heard_weight: float = HEARD_WEIGHT
+    weights: NDArray[np.float32]
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -58,21 +56,28 @@ def encode(examples: Iterable[Example], tokenizer: Tokenizer) -> Iterator[Encode
         prompt = tokenizer.encode(prompt_text(example)).ids
         answer = tokenizer.encode(answer_text(example)).ids
         if len(prompt) + len(answer) <= LENGTHS[-1]:
-            said = _turns(prompt, speaks, end) + [True] * len(answer)
-            yield Encoded(np.array(prompt + answer, np.uint16), len(prompt), np.array(said))
+            ids = np.array(prompt + answer, np.uint16)
+            weights = np.append(_weights(prompt, speaks, end), np.ones(len(answer), np.float32))
+            yield Encoded(ids, len(prompt), weights)
 
 
-def _turns(prompt: list[int], speaks: list[int], end: int) -> list[bool]:
-    """Of each token, whether it belongs to an earlier turn of the assistant."""
-    said = [False] * len(prompt)
-    begin = 0
-    while speaks[0] in prompt[begin:]:
-        begin = prompt.index(speaks[0], begin) + 1
-        first = begin - 1 + len(speaks)
-        if prompt[begin - 1 : first] == speaks and end in prompt[first:]:
-            begin = prompt.index(end, first) + 1
-            said[first:begin] = [True] * (begin - first)
-    return said
+def _weights(prompt: list[int], speaks: list[int], end: int) -> NDArray[np.float32]:
+    """Of the tokens of a prompt: the assistant's earlier turns, with their ends, are its own words.
+
+    How a turn begins counts nothing, because the template decides that: it leaves the thoughts of
+    earlier turns out, and writes an empty one where there is to be none. Learned, that would make
+    the model forget to think.
+    """
+    weights = np.full(len(prompt), HEARD_WEIGHT, np.float32)
+    for at in range(len(prompt)):
+        first = at + len(speaks)
+        if prompt[at:first] == speaks:
+            if end in prompt[first:]:
+                weights[first : prompt.index(end, first) + 1] = 1
+                weights[first] = 0
+            else:
+                weights[first:] = 0
+    return weights
 
 
 def drills(vocabulary: int, count: int, seed: int) -> list[Encoded]:
@@ -90,8 +95,8 @@ def drills(vocabulary: int, count: int, seed: int) -> list[Encoded]:
         first = np.concatenate(pieces)
         rng.shuffle(pieces)
         ids = np.concatenate([first, *pieces]).astype(np.uint16)
-        said = np.arange(len(ids)) >= len(first)
-        made.append(Encoded(ids, len(first), said, heard_weight=0))
+        weights = (np.arange(len(ids)) >= len(first)).astype(np.float32)
+        made.append(Encoded(ids, len(first), weights))
     return made
 
 
@@ -122,7 +127,7 @@ def collate(rows: list[Encoded], rng: np.random.Generator) -> Batch:
     weights = np.zeros((len(rows), length), np.float32)
     for number, row in enumerate(rows):
         ids[number, : len(row.ids)] = row.ids
-        weights[number, : len(row.ids) - 1] = np.where(row.said[1:], 1, row.heard_weight)
+        weights[number, : len(row.ids) - 1] = row.weights[1:]
     flat = weights.reshape(-1)
     room = flat.size // 2
     order = rng.permutation(flat.size)

@@ -15,12 +15,13 @@ from training.demo.batches import (
     drills,
     row_length,
 )
-from training.demo.batches import _turns as turns
+from training.demo.batches import _weights as weights_of
 
 
 def encoded(length, prompt):
     """Tokens 1, 2, … of which those behind the prompt are said."""
-    return Encoded(np.arange(1, length + 1, dtype=np.uint16), prompt, np.arange(length) >= prompt)
+    weights = np.where(np.arange(length) >= prompt, 1, HEARD_WEIGHT).astype(np.float32)
+    return Encoded(np.arange(1, length + 1, dtype=np.uint16), prompt, weights)
 
 
 ROWS = st.lists(
@@ -88,11 +89,15 @@ def test_a_drill_is_the_same_tokens_in_another_order():
     for drill in drills(100, 50, seed=3):
         pieces, again = drill.ids[: drill.prompt], drill.ids[drill.prompt :]
         assert sorted(pieces) == sorted(again)
-        assert drill.heard_weight == 0
+        assert drill.weights.tolist() == [0.0] * drill.prompt + [1.0] * len(again)
 
 
-def test_earlier_turns_of_the_assistant_are_its_own_words_with_their_end():
+def test_earlier_turns_of_the_assistant_are_its_own_words_but_for_how_they_begin():
     speaks, end = [9, 8, 7], 5
-    prompt = [9, 1, 5, 9, 8, 7, 3, 4, 5, 2, 9, 8, 7, 6, 5, 9, 8, 7]
-    said = [token for token, own in zip(prompt, turns(prompt, speaks, end), strict=True) if own]
-    assert said == [3, 4, 5, 6, 5]
+    prompt = [9, 1, 5, 9, 8, 7, 3, 4, 5, 2, 9, 8, 7, 6, 5, 9, 8, 7, 1, 2]
+    weights = weights_of(prompt, speaks, end)
+    own = [token for token, weight in zip(prompt, weights, strict=True) if weight == 1]
+    nothing = [at for at, weight in enumerate(weights) if weight == 0]
+    assert own == [4, 5, 5]
+    assert nothing == [6, 13, 18, 19], "two first tokens, and what the template has begun"
+    assert np.isclose(weights, HEARD_WEIGHT).sum() == len(prompt) - 7
