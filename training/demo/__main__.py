@@ -33,14 +33,15 @@ class Round(msgspec.Struct, frozen=True):
     """Training on a corpus of its own; the other fields are as in :func:`train`."""
 
     seed: int
+    mixture: str
     examples: int
     drilled: int
     pace: float
 
 
 ROUNDS = (
-    Round(seed=1, examples=260_000, drilled=10_000, pace=1.0),
-    Round(seed=2, examples=40_000, drilled=0, pace=0.3),
+    Round(seed=1, mixture="even", examples=260_000, drilled=10_000, pace=1.0),
+    Round(seed=2, mixture="thoughtful", examples=30_000, drilled=0, pace=0.3),
 )
 """Each but the first begins from the file that the one before it has written."""
 
@@ -52,7 +53,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
     began = time.monotonic()
-    words = vocabulary(ROUNDS[0].seed)
+    words = vocabulary(ROUNDS[0].seed, ROUNDS[0].mixture)
     model = new_model(Shape(vocabulary=len(words.tokens)), ROUNDS[0].seed)
     for number, each in enumerate(ROUNDS, start=1):
         if number >= arguments.round:
@@ -76,7 +77,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _teach(model: Llama, words: Vocabulary, each: Round, arguments: argparse.Namespace) -> None:
-    encoded = corpus(words, each.seed, each.examples, arguments.threads)
+    encoded = corpus(words, each.seed, each.examples, each.mixture, arguments.threads)
     tokens = sum(len(example.ids) for example in encoded)
     print(f"{each}: {len(encoded):,} examples, {tokens:,} tokens", flush=True)
     watch = _Watcher(words, arguments.out)

@@ -16,12 +16,12 @@ _VOCABULARY_EXAMPLES = 30_000
 _PART = 5_000  # examples that a process makes at a time
 
 
-def vocabulary(seed: int) -> Vocabulary:
-    chosen = examples(seed, _VOCABULARY_EXAMPLES)
+def vocabulary(seed: int, mixture: str) -> Vocabulary:
+    chosen = examples(seed, _VOCABULARY_EXAMPLES, mixture)
     return train([prompt_text(each) + answer_text(each) for each in chosen])
 
 
-def corpus(words: Vocabulary, seed: int, count: int, processes: int) -> list[Encoded]:
+def corpus(words: Vocabulary, seed: int, count: int, mixture: str, processes: int) -> list[Encoded]:
     """``count`` examples in whole parts. Each part has a seed of its own, so that any number of
     processes makes the same corpus.
     """
@@ -30,9 +30,9 @@ def corpus(words: Vocabulary, seed: int, count: int, processes: int) -> list[Enc
         path = Path(folder) / "vocabulary.json"
         words.save(path)
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            parts = pool.map(partial(_part, path), seeds, chunksize=1)
+            parts = pool.map(partial(_part, path, mixture), seeds, chunksize=1)
     return [encoded for part in parts for encoded in part]
 
 
-def _part(path: Path, seed: int) -> list[Encoded]:
-    return list(encode(examples(seed, _PART), load(path).encoder()))
+def _part(path: Path, mixture: str, seed: int) -> list[Encoded]:
+    return list(encode(examples(seed, _PART, mixture), load(path).encoder()))

@@ -151,6 +151,19 @@ def test_thinking_is_on_now_and_then_and_says_the_same_each_time():
     assert 0.1 < sum(bool(example.prompt.think) for example in examples) / len(examples) < 0.2
 
 
+def test_a_thoughtful_question_is_the_same_question_with_a_thought():
+    asked = drawn(questions.make, count=300, held_out=False)
+    pondered = drawn(questions.make_thoughtful, count=300, held_out=False)
+    for plain_one, thoughtful in zip(asked, pondered, strict=True):
+        assert thoughtful.prompt.messages == plain_one.prompt.messages
+        assert thoughtful.answer.content == plain_one.answer.content
+        assert thoughtful.prompt.think
+        assert thoughtful.answer.thinking == (
+            plain_one.answer.thinking or thoughtful.answer.thinking
+        )
+        assert thoughtful.answer.thinking.strip()
+
+
 def test_a_second_question_comes_after_the_first_and_its_answer():
     (mie,) = (example for example in questions.canonical() if example.family == "docs.mie")
     assert [(message.role, message.content) for message in mie.prompt.messages] == [

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from random import Random
 
+from msgspec.structs import replace
+
 from ollama_async.conversation import Message, Prompt
 from training.demo.example import Example
 from training.demo.families import Family, conversation, families, plain
@@ -55,6 +57,17 @@ def make(rng: Random, *, held_out: bool) -> Example:
         return rng.choice((make_paraphrase, make_wording))(rng)
     family = rng.choice(_weighted())
     return _example(rng, family, _varied(rng, family, typos=True))
+
+
+def make_thoughtful(rng: Random, *, held_out: bool) -> Example:
+    """The same with thinking always on."""
+    example = make(rng, held_out=held_out)
+    thought = example.answer.thinking or _thought(families()[example.family])
+    return replace(
+        example,
+        prompt=replace(example.prompt, think=True),
+        answer=replace(example.answer, thinking=thought),
+    )
 
 
 def make_paraphrase(rng: Random) -> Example:
