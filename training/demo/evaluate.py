@@ -74,14 +74,14 @@ def _known() -> list[Example]:
 
 SUITES = [
     Suite("questions, first wordings", lambda rng: rng.choice(_first_wordings()), 0.95),
-    Suite("questions, new paraphrases", questions.make_paraphrase, 0.75),
-    Suite("questions, new wordings", questions.make_wording, 0.6),
-    Suite("what tutorials ask of skills", lambda rng: rng.choice(_known()), 0.6),
+    Suite("questions, new paraphrases", questions.make_paraphrase, 0.85),
+    Suite("questions, new wordings", questions.make_wording, 0.7),
+    Suite("what tutorials ask of skills", lambda rng: rng.choice(_known()), 0.85),
     Suite("unknown questions", lambda rng: unknown.make(rng, held_out=True), 0.8),
-    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True), 0.35),
-    Suite("memory, new names", lambda rng: memory.make(rng, held_out=True), 0.7),
-    Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True), 0.45),
-    Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True), None),
+    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True), 0.42),
+    Suite("memory, new names", lambda rng: memory.make(rng, held_out=True), 0.75),
+    Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True), 0.5),
+    Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True), 0.3),
     Suite("stories, new beginnings", lambda rng: stories.make(rng, held_out=True), 0.95),
     Suite("copying, new words", lambda rng: copying.make(rng, held_out=True), 0.6),
 ]

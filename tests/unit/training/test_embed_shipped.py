@@ -41,7 +41,7 @@ def test_it_is_small_and_says_what_it_is(metadata):
     assert PATH.stat().st_size <= 1_000_000
     assert metadata["general.architecture"] == "bert"
     assert metadata["general.name"] == "demo-embed"
-    assert metadata["general.license"] == "mit"
+    assert metadata["general.license"] == "MIT"
     assert "from scratch" in metadata["general.provenance"]
 
 
