@@ -54,6 +54,9 @@ class OneAnswer:
             if b'"stream":false' in body:
                 connection.sendall(b'{"done":true}')
                 return
+            if head.startswith(b"post /api/show"):
+                connection.sendall(b"{}")
+                return
             with contextlib.suppress(OSError):
                 connection.sendall(b"".join(self._lines))
                 stream.read()

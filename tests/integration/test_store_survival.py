@@ -20,6 +20,7 @@ import pytest
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.engine.tiny_model import write_tiny_model
 from ollama_async.errors import StorageFailed
+from ollama_async.models import rewrite
 from ollama_async.models.store import Store
 
 pytestmark = pytest.mark.slow
@@ -269,8 +270,16 @@ def fill(filler: Path) -> None:
 @pytest.mark.parametrize("small_disk", ["8m"], indirect=True)
 @pytest.mark.engine
 def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin = tmp_path / "begin"  # the library is to write when the disk is full, not before
+    os.mkfifo(begin)
+    command = rewrite._command
+    monkeypatch.setattr(
+        rewrite,
+        "_command",
+        lambda *of: ["sh", "-c", 'read -r _ <"$0"; exec "$@"', str(begin), *command(*of)],
+    )
     store = Store(small_disk / "models")
     sizes = {"width": 256, "feed_forward": 512, "layers": 1, "vocab": 1024}
     half = write_tiny_model(tmp_path / "half.gguf", quantization="F16", **sizes)
@@ -283,6 +292,7 @@ def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
     while not next(work)["status"].startswith("quantizing"):
         pass  # there was room when it began
     fill(small_disk / "filler")
+    begin.write_text("now\n")
     with pytest.raises(StorageFailed, match="no space left on the disk of the model store"):
         list(work)
     assert [path.name for path in (store.root / "blobs").iterdir()] == [
