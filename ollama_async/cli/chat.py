@@ -43,12 +43,11 @@ def converse(client: Client, arguments: argparse.Namespace, request: dict[str, A
 
 def _show_stored(session: Session) -> None:
     """What the model's maker wrote down as said before, which the server puts before every turn."""
-    shown = session.client.call("POST", "/api/show", {"model": session.request["model"]})
-    for turn in shown.get("messages") or ():
-        if turn["role"] == "user":
-            print(f">>> {turn['content']}")
-        elif turn["role"] == "assistant":
-            answer.Printer.for_flags(session.flags).take(turn["content"], "")
+    for turn in session.shown().messages or ():
+        if turn.role == "user":
+            print(f">>> {turn.content}")
+        elif turn.role == "assistant":
+            answer.Printer.for_flags(session.flags).take(turn.content, "")
             print("\n")
 
 

@@ -35,6 +35,11 @@ class Tensor(msgspec.Struct):
     shape: list[int]
 
 
+class Turn(msgspec.Struct):
+    role: str
+    content: str = ""
+
+
 class Shown(msgspec.Struct):
     """The answer of ``/api/show``; a server may leave out what does not apply."""
 
@@ -44,6 +49,7 @@ class Shown(msgspec.Struct):
     template: str = ""
     system: str = ""
     details: Details = msgspec.field(default_factory=Details)
+    messages: list[Turn] | None = None
     remote_model: str = ""
     remote_host: str = ""
     model_info: dict[str, Any] | None = None

@@ -92,6 +92,10 @@ class Session:
         self.client.call("POST", "/api/generate", {**request, "prompt": "", "stream": False})
         self.request = request
 
+    def shown(self) -> show.Shown:
+        """What the server says of the model. :raises CommandFailed:"""
+        return show.ask(self.client, self.request["model"])
+
 
 def obey(session: Session, command: str) -> None:
     """Do what ``command`` says; what it does not know it says. Errors are said, too."""
@@ -278,13 +282,13 @@ def _show(session: Session, part: str) -> None:
     if not part:
         print(_SHOW_HELP, file=sys.stderr)
     elif part == "info":
-        print(show.page(_shown(session)), end="")
+        print(show.page(session.shown()), end="")
     elif part == "parameters":
         _show_parameters(session)
     elif part == "system" and session.system:
         print(session.system)
     elif part in show.PARTS:
-        text: str = getattr(_shown(session), part)
+        text: str = getattr(session.shown(), part)
         print(text or _MISSING.get(part, ""))
     else:
         _unknown(f"/show {part}")
@@ -292,7 +296,7 @@ def _show(session: Session, part: str) -> None:
 
 def _show_parameters(session: Session) -> None:
     print("Model defined parameters:")
-    lines = _shown(session).parameters.splitlines()
+    lines = session.shown().parameters.splitlines()
     for line in lines or ["No additional parameters were specified for this model."]:
         print(f"  {line}")
     print()
@@ -301,10 +305,6 @@ def _show_parameters(session: Session) -> None:
         for name, value in options.items():
             print(f"  {name:30} {', '.join(value) if isinstance(value, list) else value}")
         print()
-
-
-def _shown(session: Session) -> show.Shown:
-    return show.ask(session.client, session.request["model"])
 
 
 _COMMANDS: dict[str, Callable[[Session, str], None]] = {
