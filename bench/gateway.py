@@ -132,7 +132,10 @@ async def _hold_the_slot(server: report.Server) -> tuple[load.Stream, asyncio.Fu
 
 async def measure(streams: list[int], seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"OLLAMA_ASYNC_SCRIPTS": str(scripts(Path(folder), max(streams)))}
+        environment = {
+            "OLLAMA_ASYNC_SCRIPTS": str(scripts(Path(folder), max(streams))),
+            "OLLAMA_ASYNC_REPETITION_LIMIT": "0",  # the streams say one piece for ever
+        }
         with report.serving(environment) as server:
             first = [await first_tokens(server, 300)]
             saturated = [

@@ -125,7 +125,9 @@ class Inference(msgspec.Struct, array_like=True):
 
 
 class Usage(msgspec.Struct, array_like=True):
-    """Counts in tokens, durations in nanoseconds. ``cached`` tokens are part of ``prompt``."""
+    """Counts in tokens, durations in nanoseconds. ``cached`` tokens are part of ``prompt``, and the
+    token that ends an answer is part of ``answer``. Who has an answer has an ``answer_ns``, too.
+    """
 
     prompt: int = 0
     cached: int = 0

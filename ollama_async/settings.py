@@ -64,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     debug: int
     pull_connections: int
     pull_stall_s: float
+    repetition_limit: int
     scripts: str
     cache_dir: Path
     warnings: tuple[str, ...] = ()
@@ -373,6 +374,15 @@ VARIABLES: tuple[Variable, ...] = (
         read=_limit_seconds,
         meaning="How long a registry may be silent, or send less than 16 KiB, before its connection"
         " is replaced (0: for ever)",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_REPETITION_LIMIT",
+        field="repetition_limit",
+        default=1024,
+        shown_default="1024",
+        read=_count,
+        meaning="Tokens that an answer may go on repeating one passage, then it ends with length"
+        " (0: for ever)",
     ),
     Variable(
         name="OLLAMA_ASYNC_SCRIPTS",

@@ -68,6 +68,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("ollama_eval_total", "counter", ("model",), "Answer tokens"),
     Family(
+        "ollama_repetitions_stopped_total",
+        "counter",
+        ("model",),
+        "Answers that were ended because they repeated themselves",
+    ),
+    Family(
         "ollama_prompt_eval_duration_seconds",
         "histogram",
         ("model",),
@@ -170,6 +176,8 @@ class Metrics:
         self._counts["ollama_prompt_eval_total"].add(label, usage.prompt)
         self._counts["ollama_prompt_cached_tokens_total"].add(label, usage.cached)
         self._counts["ollama_eval_total"].add(label, usage.answer)
+        if outbox.finish.is_repetition:
+            self._counts["ollama_repetitions_stopped_total"].add(label)
         self._tallies["ollama_prompt_eval_duration_seconds"][label].observe(usage.prompt_ns / 1e9)
         self._tallies["ollama_eval_duration_seconds"][label].observe(usage.answer_ns / 1e9)
 

@@ -67,11 +67,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """How an answer ended. ``reason``: ``stop``, ``length`` or ``load`` (nothing was generated)."""
+    """How an answer ended. ``reason``: ``stop``, ``length`` or ``load`` (nothing was generated).
+    ``is_repetition``: with ``length``, since the model repeated itself without end.
+    """
 
     reason: str
     usage: Usage
     context: list[int]
+    is_repetition: bool = False
 
 
 class Sink(Protocol):

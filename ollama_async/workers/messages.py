@@ -19,7 +19,8 @@ Life of a connection, child's words on the right::
     Quit()                          (ends, exit status 0)
 
 Version history: 1 — first. 2 — pieces may be thoughts and tool calls; a prompt brings tools,
-suffix and speech; an inference may have a format, or be there to render only.
+suffix and speech; an inference may have a format, or be there to render only. 3 — an answer's end
+says whether it repeated itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import msgspec
 
 from ollama_async.conversation import Inference, Thought, ToolCall, Usage
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Spoken by both sides; a child with another version is refused."""
 
 
@@ -124,10 +125,13 @@ class Pieces(msgspec.Struct, array_like=True, tag="p"):
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):
+    """``is_repetition``: the answer repeated itself and was ended for that, with ``length``."""
+
     id: int
     reason: Literal["stop", "length", "cancel"]
     usage: Usage
     context: list[int] = []
+    is_repetition: bool = False
 
 
 class Failed(msgspec.Struct, array_like=True, tag="fail"):

@@ -190,7 +190,7 @@ class Runner:
         if done.reason == "cancel":
             entry.sink.failed(EngineFailed("the worker gave the request up"))
         else:
-            entry.sink.finished(Finish(done.reason, done.usage, done.context))
+            entry.sink.finished(Finish(done.reason, done.usage, done.context, done.is_repetition))
 
     def failed(self, failed: Failed) -> None:
         entry = self._take(failed.id)

@@ -181,6 +181,8 @@ def _servers(folder: Path, engine_cache: Path) -> Iterator[Callable[..., Running
             path = folder / f"scripts-{number}.json"
             path.write_text(json.dumps(scripts))
             environment["OLLAMA_ASYNC_SCRIPTS"] = str(path)
+            # stories without end are made of one sentence
+            environment.setdefault("OLLAMA_ASYNC_REPETITION_LIMIT", "0")
         if not offers_shipped:
             _remember_shipped(Path(environment["OLLAMA_MODELS"]))
         server = RunningServer(environment, folder / f"server-{number}.log")

@@ -92,7 +92,7 @@ async def test_a_script_is_heard_to_its_end(tmp_path):
 
     assert heard.texts[1] == "Once upon a time."
     assert heard.ends[1].reason == "stop"
-    assert (heard.ends[1].usage.prompt, heard.ends[1].usage.answer) == (2, 4)
+    assert (heard.ends[1].usage.prompt, heard.ends[1].usage.answer) == (2, 5)
     assert (heard.ready.slots, heard.ready.num_ctx) == (2, 256)
     assert heard.death is None
 

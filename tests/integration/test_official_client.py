@@ -35,7 +35,7 @@ def test_generate_answers_whole(client):
     answer = client.generate("story", "Tell me")
 
     assert answer.response == "Once upon a time."
-    assert (answer.done, answer.done_reason, answer.eval_count) == (True, "stop", 4)
+    assert (answer.done, answer.done_reason, answer.eval_count) == (True, "stop", 5)
     assert answer.total_duration >= answer.load_duration > 0
     assert answer.prompt_eval_count > 0
     assert answer.context
@@ -47,7 +47,7 @@ def test_generate_streams(client):
 
     assert "".join(part.response for part in parts) == "Once upon a time."
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
-    assert parts[-1].eval_count == 4
+    assert parts[-1].eval_count == 5
 
 
 def test_chat_answers_whole_and_streams(client):

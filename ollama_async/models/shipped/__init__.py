@@ -25,8 +25,9 @@ LICENSE = FOLDER / "LICENSE"
 MARKS = ".ollama_async"
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
-    # so small a model is right about the likeliest token, not about how likely the others are
-    "demo": {"temperature": 0},
+    # so small a model is right about the likeliest token, not about how likely the others are, and
+    # does not always find an end
+    "demo": {"temperature": 0, "num_predict": 512},
 }
 
 

@@ -12,6 +12,7 @@ depend on how a prompt is cut, so only then is the same text the answer to the s
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -55,12 +56,14 @@ class Loop:
         send: Callable[[Sequence[ToParent]], None],
         batching: Batching,
         *,
+        repetition_limit: int = 0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._engine = engine
         self._mailbox = mailbox
         self._outbox = Outbox(send)
         self._batching = batching
+        self._repetition_limit = repetition_limit
         self._clock_ns = clock_ns
         self._slots = Slots(engine)
         self._waiting: deque[Work] = deque()
@@ -136,7 +139,9 @@ class Loop:
             if slot is None:
                 return
             self._waiting.popleft()
-            self._filling.append(Running(work, slot, self._engine.piece))
+            self._filling.append(
+                Running(work, slot, self._engine.piece, repetition_limit=self._repetition_limit)
+            )
             self._outbox.say(Started(work.id))
 
     # One step
@@ -208,11 +213,11 @@ class Loop:
             row = running.row
             running.slot.tokens.append(running.last[0])
             row.position += 1
+            running.answered += 1
             if is_end(token):
                 running.answered_ns = now_ns
                 self._finish(running, "stop")
                 continue
-            running.answered += 1
             text = running.feed(running.piece_of(token))
             if text:
                 if running.meaning is None:
@@ -220,6 +225,8 @@ class Loop:
                 else:
                     self._tell(running, running.meaning.feed(text))
             running.last[0] = token
+            if running.repetition is not None:
+                running.repetition.add(token)
             if (
                 running.answered >= running.limit
                 or row.position >= running.work.num_ctx
@@ -256,10 +263,12 @@ class Loop:
         row.position = len(running.work.tokens)
         running.last[0] = token
         running.answered_ns = now_ns
+        running.answered = 1
         if self._engine.is_end(token):
             self._finish(running, "stop")
             return
-        running.answered = 1
+        if running.repetition is not None:
+            running.repetition.add(token)
         self._say(running, running.feed(running.piece_of(token)))
         if (
             running.answered >= running.limit
@@ -281,14 +290,16 @@ class Loop:
     # How requests end
 
     def _meet_limit(self, running: Running) -> None:
-        """A stop string, a complete form, enough tokens, or a full context, which may be shifted
-        instead.
+        """A stop string, a complete form, enough tokens, tokens that only repeat others, or a full
+        context, which may be shifted instead.
         """
         work = running.work
         if running.is_stopped or (running.constraint is not None and running.constraint.is_over):
             self._finish(running, "stop", unevaluated=True)
-        elif running.answered >= running.limit:
+        elif running.answered >= running.limit and not running.may_go_on():
             self._finish(running, "length", unevaluated=True)
+        elif running.row.position < work.num_ctx:
+            pass
         elif work.shift and self._engine.facts.can_shift:
             discard = max(1, (running.row.position - work.keep) // 2)
             try:
@@ -317,8 +328,11 @@ class Loop:
             if unevaluated:
                 context.append(running.last[0])
             self._cut_stop(context, running)
+        if running.repeated:
+            _log_repetition(running)
         self._leave(running)
-        self._outbox.say(Done(running.id, reason, running.usage(), context))
+        done = Done(running.id, reason, running.usage(), context, bool(running.repeated))
+        self._outbox.say(done)
 
     def _cut_stop(self, context: list[int], running: Running) -> None:
         """Take the tokens off again that hold nothing but a stop string."""
@@ -349,3 +363,8 @@ class Loop:
         self._vitals.cache_used = self._slots.used_share
         self._outbox.say(msgspec.structs.replace(self._vitals))
         self._outbox.flush(now_s)
+
+
+def _log_repetition(running: Running) -> None:
+    length = f"after {running.answered} tokens, by repeating {running.repeated} of them"
+    print(f"request {running.id}: the answer was ended {length}", file=sys.stderr)  # noqa: T201  # stderr is the log

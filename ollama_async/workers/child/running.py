@@ -8,6 +8,7 @@ from ollama_async.conversation import Usage
 from ollama_async.workers.child.characters import Characters
 from ollama_async.workers.child.engines.port import Row
 from ollama_async.workers.child.mailbox import Work
+from ollama_async.workers.child.repetition import CHECK_PERIOD, Repetition
 from ollama_async.workers.child.slots import Slot
 from ollama_async.workers.child.stopping import StopFinder
 
@@ -16,9 +17,10 @@ class Running:
     """``row`` is its part of a decoding step; its only token, ``last[0]``, is the one sampled last.
 
     ``filled``: how much of the prompt is in the slot; -1 = not begun. ``is_stopped``: a stop string
-    was found. ``piece_of``: the bytes of a token in this answer. ``meaning`` and ``constraint``:
-    see :class:`~ollama_async.workers.child.mailbox.Work`. Times in nanoseconds of a monotonic
-    clock.
+    was found. ``limit``: tokens of the answer after which to see whether it is to go on;
+    ``repetition`` watches its tokens, ``repeated`` is how many of them it repeats without end.
+    ``piece_of``: the bytes of a token in this answer. ``meaning`` and ``constraint``: see
+    :class:`~ollama_async.workers.child.mailbox.Work`. Times in nanoseconds of a monotonic clock.
     """
 
     __slots__ = (
@@ -37,15 +39,23 @@ class Running:
         "limit",
         "meaning",
         "piece_of",
+        "repeated",
+        "repetition",
         "row",
         "slot",
         "work",
     )
 
-    def __init__(self, work: Work, slot: Slot, piece_of: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        slot: Slot,
+        piece_of: Callable[[int], bytes],
+        *,
+        repetition_limit: int = 0,
+    ) -> None:
         self.work = work
         self.id = work.id
-        self.limit = work.limit
         self.meaning = work.meaning
         self.constraint = work.constraint
         self.piece_of = _with_special(work.special, piece_of) if work.special else piece_of
@@ -56,6 +66,10 @@ class Running:
         self.cached = 0
         self.answered = 0
         self.is_stopped = False
+        self.repeated = 0
+        self.repetition = Repetition(repetition_limit) if repetition_limit else None
+        self.limit = 0
+        self._set_limit()
         self.begun_ns = self.filled_ns = self.answered_ns = 0
         self._characters = Characters()
         stops = work.sampling.stop
@@ -70,6 +84,21 @@ class Running:
     def is_seeded(self) -> bool:
         """The client wants the same text again: nothing is reused, chunks are fixed."""
         return self.work.sampling.seed >= 0
+
+    def may_go_on(self) -> bool:
+        """Whether an answer at its ``limit`` may have more tokens; it has a new limit then."""
+        if self.answered >= self.work.limit:
+            return False
+        if self.repetition is not None:
+            self.repeated = self.repetition.look()
+        self._set_limit()
+        return not self.repeated
+
+    def _set_limit(self) -> None:
+        """To the end of what is allowed, or to the next look at repetitions."""
+        self.limit = self.work.limit
+        if self.repetition is not None:
+            self.limit = min(self.limit, self.answered + CHECK_PERIOD)
 
     def feed(self, piece: bytes) -> str:
         """The text that can be delivered after the bytes of one more token; often ""."""
@@ -99,7 +128,8 @@ class Running:
             cached=self.cached,
             prompt_ns=max(0, self.filled_ns - self.begun_ns),
             answer=self.answered,
-            answer_ns=max(0, self.answered_ns - self.filled_ns) if self.answered else 0,
+            # the first token comes with the prompt's last step, yet took some time
+            answer_ns=max(1, self.answered_ns - self.filled_ns) if self.answered else 0,
         )
 
 

@@ -99,7 +99,13 @@ class Service:
         engine = self._load()
         facts = engine.facts
         batch_size = max(self._spec.batch_size, facts.slots + MIN_CHUNK)
-        self._loop = Loop(engine, self._mailbox, self._pipe.send, Batching(batch_size))
+        self._loop = Loop(
+            engine,
+            self._mailbox,
+            self._pipe.send,
+            Batching(batch_size),
+            repetition_limit=self._settings.repetition_limit,
+        )
         dialects = Dialects(engine, partial(_choose, self._settings.go_template))
         self._intake = Intake(engine, dialects, self._mailbox, lambda: Deadline().run)
         ready = Ready(

@@ -16,7 +16,7 @@ from ollama_async.workers.messages import Cancel, Done, Failed, Pieces, Started,
 class Bench:
     """A loop with a fake engine, and what it has said, by request."""
 
-    def __init__(self, engine):
+    def __init__(self, engine, repetition_limit=0):
         self.engine = engine
         self.mailbox = Mailbox()
         self.now_ns = 0
@@ -26,6 +26,7 @@ class Bench:
             self.mailbox,
             self.flushes.append,
             Batching(engine.batch_size),
+            repetition_limit=repetition_limit,
             clock_ns=self.tick,
         )
 
@@ -105,9 +106,61 @@ def test_the_model_ends_its_answer(fake_engine):
     bench.put(work(1, [1, 2, 3], 50, wants_context=True))
     done = bench.finish(1).ends()[1]
 
-    assert (done.reason, done.usage.answer) == ("stop", 3)
+    assert (done.reason, done.usage.answer) == ("stop", 4)  # the token that ends it counts
     assert done.context == engine.cache[0]
     assert len(done.context) == 6
+
+
+def test_an_answer_of_nothing_but_its_end_has_a_count_and_a_duration(fake_engine):
+    engine = fake_engine()
+    engine.length = lambda _slot: True
+    bench = Bench(engine)
+    bench.put(work(1, [1, 2, 3], 50))
+    usage = bench.finish(1).ends()[1].usage
+
+    assert usage.answer == 1
+    assert usage.answer_ns > 0
+
+
+def repeating(engine, passage):
+    """The engine says ``passage`` for ever, from what it has said so far."""
+    said = [0] * engine.facts.slots
+
+    def next_one(slot):
+        said[slot] += 1
+        return passage[(said[slot] - 1) % len(passage)]
+
+    engine._next = next_one
+    return engine
+
+
+@pytest.mark.parametrize("passage", [[3], [1, 2, 3, 4, 5], [*range(40), 7, 7, 7, 7, 7]])
+@pytest.mark.parametrize("num_ctx", [64, 4096])
+def test_an_answer_that_repeats_itself_without_end_is_ended(fake_engine, capsys, passage, num_ctx):
+    bench = Bench(repeating(fake_engine(num_ctx=num_ctx), passage), repetition_limit=256)
+    bench.put(work(1, [1, 2, 3], 100_000, num_ctx=num_ctx))
+    done = bench.finish(1, limit=5000).ends()[1]
+
+    assert (done.reason, done.is_repetition) == ("length", True)
+    assert max(256, 16 * len(passage)) <= done.usage.answer < 256 + 32 * len(passage) + 200
+    assert bench.texts()[1].count("<3>") > 10
+    assert f"by repeating {len(passage)} of them" in capsys.readouterr().err
+
+
+def test_an_answer_may_repeat_itself_where_nobody_forbids_it(fake_engine):
+    bench = Bench(repeating(fake_engine(), [3]))
+    bench.put(work(1, [1, 2, 3], 3000))
+    done = bench.finish(1, limit=5000).ends()[1]
+
+    assert (done.reason, done.is_repetition, done.usage.answer) == ("length", False, 3000)
+
+
+def test_the_end_of_what_was_asked_for_is_no_repetition(fake_engine):
+    bench = Bench(repeating(fake_engine(), [3]), repetition_limit=256)
+    bench.put(work(1, [1, 2, 3], 200))
+    done = bench.finish(1).ends()[1]
+
+    assert (done.reason, done.is_repetition, done.usage.answer) == ("length", False, 200)
 
 
 def test_nothing_is_wanted_and_nothing_is_computed(bench):

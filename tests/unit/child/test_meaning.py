@@ -134,7 +134,7 @@ def test_text_before_between_and_after_calls_that_are_cut_into_pieces_keeps_its_
         call("two", 1),
         " bye",
     ]
-    assert (bench.end.reason, bench.end.usage.answer) == ("stop", 6)
+    assert (bench.end.reason, bench.end.usage.answer) == ("stop", 7)
 
 
 def test_what_the_limit_cut_off_inside_a_call_is_content():

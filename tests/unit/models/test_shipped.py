@@ -63,7 +63,7 @@ def test_the_model_is_complete(store, folder):
 
     model = store.find("demo")
     assert Path(model.path).read_bytes() == (folder / "demo.gguf").read_bytes()
-    assert model.parameters == {"temperature": 0}
+    assert model.parameters == {"temperature": 0, "num_predict": 512}
     assert Path(model.licenses[0]).read_text().startswith("MIT License")
     assert store.find("demo-embed").parameters == {}
 

@@ -35,7 +35,7 @@ def test_each_message_has_exactly_these_bytes(kind, message, frame):
 
 
 def test_the_golden_bytes_cover_every_message_and_this_protocol():
-    assert messages.PROTOCOL == 2
+    assert messages.PROTOCOL == 3
     for kind, cases in (
         (messages.ToChild, golden.TO_CHILD),
         (messages.ToParent, golden.TO_PARENT),

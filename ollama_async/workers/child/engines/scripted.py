@@ -1,9 +1,9 @@
 """Engine ``scripted``: says what a script says, as fast as told, and fails on purpose.
 
 It ships with the product: tests, the benchmark of the gateway alone and chaos runs use it. A prompt
-is one token for each byte of UTF-8 (ids 0 to 255), an answer one for each piece of the script. It
-keeps no text of the past, but as strict an account of positions as a real KV cache, so that a
-batcher that loses count fails here, too.
+is one token for each byte of UTF-8 (ids 0 to 255), an answer one for each piece of the script;
+equal pieces are the same token. It keeps no text of the past, but as strict an account of positions
+as a real KV cache, so that a batcher that loses count fails here, too.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ class Scripted:
 
     def __init__(self, script: Script, *, slots: int, num_ctx: int) -> None:
         pieces = [piece.encode() for piece in script.pieces()]
+        tokens = {piece: _BYTES + token for token, piece in enumerate(dict.fromkeys(pieces))}
         self._script = script
-        self._pieces = [bytes([byte]) for byte in range(_BYTES)] + pieces + [b""]
-        self._said = list(range(_BYTES, _BYTES + len(pieces)))
+        self._pieces = [*(bytes([byte]) for byte in range(_BYTES)), *tokens, b""]
+        self._said = [tokens[piece] for piece in pieces]
         self._end = len(self._pieces) - 1
         self.facts = self._find_facts(script.slots or slots, script.num_ctx or num_ctx)
         self._lengths = [0] * self.facts.slots
