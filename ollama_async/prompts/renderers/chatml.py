@@ -11,6 +11,9 @@ def turn(role: str) -> tuple[str, str]:
 
 MARKS = {role: turn(role) for role in ("system", "user", "assistant")}
 
+THOUGHT = ("<think>\n", "\n</think>\n\n")
+"""As those families write it that were trained with empty thoughts, too."""
+
 RESULTS_OF_USER = {**MARKS, "tool": turn("user")}
 """Where results of tools come as if the user had said them."""
 

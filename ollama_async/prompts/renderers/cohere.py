@@ -9,7 +9,7 @@ from ollama_async.prompts.renderers.talk import Talk, Tool, Turn
 _TURN, _TURN_END = "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"
 _SYSTEM = f"{_TURN}<|SYSTEM_TOKEN|>"
 _TEXT, _TEXT_END = "<|START_TEXT|>", "<|END_TEXT|>"
-_THINKING, _THINKING_END = "<|START_THINKING|>", "<|END_THINKING|>"
+_THOUGHT = ("<|START_THINKING|>", "<|END_THINKING|>")
 _ACTION, _ACTION_END = "<|START_ACTION|>", "<|END_ACTION|>"
 _RESULT, _RESULT_END = "<|START_TOOL_RESULT|>", "<|END_TOOL_RESULT|>"
 
@@ -49,11 +49,11 @@ def _tool(tool: Tool) -> str:
 
 def _assistant(turn: Turn, _: Talk) -> str:
     if not turn.calls:
-        thought = f"{_THINKING}{turn.thinking}{_THINKING_END}" if turn.thinking else ""
+        thought = turn.thinking.join(_THOUGHT) if turn.thinking else ""
         return thought + _TEXT + turn.content + ("" if turn.is_open else _TEXT_END)
-    # A turn that acts has no place for words: they are the plan if there is no other.
-    plan = turn.thinking or turn.content
-    thought = f"{_THINKING}{plan}{_THINKING_END}" if plan else ""
+    # A turn that acts has no place for words: they are the plan, or its end.
+    plan = "\n\n".join(part for part in (turn.thinking, turn.content) if part)
+    thought = plan.join(_THOUGHT) if plan else ""
     calls = ",".join(
         f'\n\n    {{"tool_call_id": "{number}", "tool_name": {spaced(call.name)}, '
         f'"parameters": {spaced(call.arguments)}}}'
@@ -78,7 +78,9 @@ FAMILIES = {
         assistant=_assistant,
         result=_result,
         between_results=",\n",
-        opening=(_THINKING, f"{_THINKING}{_THINKING_END}"),
+        results_name_calls=True,
+        opening=(_THOUGHT[0], "".join(_THOUGHT)),
+        thought=_THOUGHT,
         thinks_unasked=True,
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ollama_async.conversation import ToolFunction
-from ollama_async.prompts.renderers.family import Family, speaking
+from ollama_async.prompts.renderers.family import Family, begun_thought, speaking
 from ollama_async.prompts.renderers.json_text import compact, indented
 from ollama_async.prompts.renderers.talk import Talk, Turn
 
@@ -18,6 +18,8 @@ _CALLS, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>
 _CALL, _CALL_END = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"  # noqa: RUF001
 _RESULTS, _RESULTS_END = "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>"  # noqa: RUF001
 _RESULT, _RESULT_END = "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"  # noqa: RUF001
+_THOUGHT = ("<think>", "</think>")
+_COGITO_THOUGHT = ("<think>\n", "\n</think>\n")
 
 _COGITO = (
     "You are Cogito, an AI assistant created by Deep Cogito, which is an AI research lab based in "
@@ -58,12 +60,13 @@ def _deepseek_calls(calls: Sequence[ToolFunction]) -> str:
     return f"{_CALLS}{inside}{_CALLS_END}"
 
 
-def _no_thought(turn: Turn, _: Talk) -> str:
-    """Thoughts are never kept; after a result the model goes on without a new beginning."""
-    return "" if turn.before == "tool" else "</think>"
+def _deepseek_thought(turn: Turn, talk: Talk) -> str:
+    """Only the end of a past one; after a result the model goes on without a new beginning."""
+    past = "" if turn.before == "tool" else _THOUGHT[1]
+    return begun_thought(_THOUGHT)(turn, talk) or past
 
 
-_deepseek_says = speaking(thoughts=_no_thought, calls=_deepseek_calls)
+_deepseek_says = speaking(thoughts=_deepseek_thought, calls=_deepseek_calls)
 
 
 def _deepseek_assistant(turn: Turn, talk: Talk) -> str:
@@ -106,7 +109,8 @@ FAMILIES = {
         gathers_system=True,
         assistant=_deepseek_assistant,
         result=_result,
-        opening=("<think>", "</think>"),
+        opening=_THOUGHT,
+        thought=_THOUGHT,
         resuming=("", ""),
     ),
     "cogito": Family(
@@ -119,9 +123,10 @@ FAMILIES = {
         },
         system=_cogito_system,
         gathers_system=True,
-        assistant=speaking(calls=_cogito_calls),
+        assistant=speaking(thoughts=begun_thought(_COGITO_THOUGHT), calls=_cogito_calls),
         result=_result,
         between_results="\n",
         opening=("<think>\n", ""),
+        thought=_COGITO_THOUGHT,
     ),
 }

@@ -40,7 +40,8 @@ class Family:
 
     A prompt is ``start``, the system turn, the other turns, and the beginning of the answer, which
     is the assistant's opening mark and ``opening``. If the last message is the assistant's own and
-    has no calls, it is that beginning: its turn stays open, and nothing follows.
+    has no calls, it is that beginning: its turn stays open, and nothing follows. So does the
+    thought of a message that says nothing else, unless the client wants no thinking.
     """
 
     marks: Mapping[str, Marks]
@@ -51,12 +52,19 @@ class Family:
     assistant: WriteTurn
     user: WriteTurn = content
     later_system: WriteTurn = content
-    result: WriteTurn | None = content
-    """One result of a tool; None: the family knows no tools, their results are left out."""
+    result: WriteTurn = content
+    """One result of a tool."""
     start: str = ""
     between_results: str = ""
     each_result_is_a_turn: bool = False
+    results_name_calls: bool = False
+    """A result says which call it answers; otherwise only the order of results does."""
+    words_after_results: bool = False
+    """An answer ends with words: where none follow the last results, with those beside the calls.
+    """
     opening: Switch = ("", "")
+    thought: Marks | None = None
+    """What is around the thought at the beginning of an answer; None: thoughts are not shown."""
     resuming: Switch | None = None
     """None: results of tools end the assistant's turn. Otherwise they are part of it, what the
     assistant says next has no opening mark, and this is how it begins."""
@@ -70,7 +78,11 @@ class Family:
         try:
             check(prompt)
             talk = talks.read(
-                prompt, thinks_unasked=self.thinks_unasked, gathers_system=self.gathers_system
+                prompt,
+                thinks_unasked=self.thinks_unasked,
+                gathers_system=self.gathers_system,
+                sorts_results=not self.results_name_calls,
+                words_after_results=self.words_after_results,
             )
             return _join(self._pieces(talk))
         except SecurityError as reason:
@@ -85,37 +97,59 @@ class Family:
         for turn in talk.turns:
             if turn.role == "tool":
                 yield self._result(turn, talk)
+            elif turn.is_unfinished_thought:
+                yield self._unfinished_thought(turn, talk)
             else:
                 yield self._said(turn, talk)
         if not (talk.turns and talk.turns[-1].is_open):
-            yield self._beginning(talk)
+            yield self._beginning(talk, talk.turns[-1].role if talk.turns else "")
 
     def _said(self, turn: Turn, talk: Talk) -> str:
         opened, closed = self.marks[turn.role]
         if turn.role == "assistant":
-            if self._resumes(turn.before):
-                opened = ""
+            opened = self._opened(turn.before)
             if turn.is_open or self._resumes(turn.after):
                 closed = ""
         write = {"user": self.user, "assistant": self.assistant, "system": self.later_system}
         return opened + write[turn.role](turn, talk) + closed
 
+    def _unfinished_thought(self, turn: Turn, talk: Talk) -> str:
+        if self.thought is None:
+            return self._beginning(talk, turn.before)
+        opened, closed = self.thought
+        written = self._opened(turn.before) + opened + turn.thinking.strip()
+        return written + closed if talk.think is False else written
+
     def _result(self, turn: Turn, talk: Talk) -> str:
-        if self.result is None:
-            return ""
         opened, closed = self.marks["tool"]
         if not self.each_result_is_a_turn:
             opened = opened if turn.before != "tool" else self.between_results
             closed = closed if turn.after != "tool" else ""
+        if self.resuming is not None and turn.before not in {"assistant", "tool"}:
+            opened = self.marks["assistant"][0] + opened
         return opened + self.result(turn, talk) + closed
 
-    def _beginning(self, talk: Talk) -> str:
-        if talk.turns and self.resuming is not None and self._resumes(talk.turns[-1].role):
+    def _beginning(self, talk: Talk, before: str) -> str:
+        """Of the answer, where a turn of the role ``before`` was the last."""
+        if self.resuming is not None and self._resumes(before):
             return choose(self.resuming, talk)
-        return self.marks["assistant"][0] + choose(self.opening, talk)
+        return self._opened(before) + choose(self.opening, talk)
+
+    def _opened(self, before: str) -> str:
+        """The opening mark of an assistant's turn, unless it goes on after a result."""
+        return "" if self._resumes(before) else self.marks["assistant"][0]
 
     def _resumes(self, neighbour: str) -> bool:
         return self.resuming is not None and neighbour == "tool"
+
+
+def begun_thought(marks: Marks) -> WriteTurn:
+    """The thought of the answer that is to be continued; of past answers, none is shown."""
+
+    def write(turn: Turn, _: Talk) -> str:
+        return turn.thinking.strip().join(marks) if turn.is_open and turn.thinking else ""
+
+    return write
 
 
 def choose(switch: Switch, talk: Talk) -> str:
@@ -127,16 +161,16 @@ def speaking(
     thoughts: WriteTurn = nothing,
     words: WriteTurn = content,
     gap: str = "",
-    calls: WriteCalls | None,
+    calls: WriteCalls,
 ) -> WriteTurn:
     """The usual turn of an assistant: thoughts, words, and if there are calls, these.
 
-    ``gap`` comes between words and calls if there are both; ``calls`` None: they are left out.
+    ``gap`` comes between words and calls if there are both.
     """
 
     def write(turn: Turn, talk: Talk) -> str:
         written = words(turn, talk)
-        called = calls(turn.calls) if calls and turn.calls else ""
+        called = calls(turn.calls) if turn.calls else ""
         return thoughts(turn, talk) + written + (gap if written and called else "") + called
 
     return write

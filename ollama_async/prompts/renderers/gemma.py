@@ -9,7 +9,7 @@ from typing import Any
 
 from ollama_async.conversation import Prompt, Speech, ToolFunction
 from ollama_async.prompts.port import Renderer
-from ollama_async.prompts.renderers.family import Family, speaking, stripped
+from ollama_async.prompts.renderers.family import Family, speaking, stripped, with_tools
 from ollama_async.prompts.renderers.json_text import spaced
 from ollama_async.prompts.renderers.talk import Talk, Tool, Turn, table, text
 
@@ -118,8 +118,8 @@ def _gemma4_system(talk: Talk) -> str | None:
 
 
 def _gemma4_thought(turn: Turn, _: Talk) -> str:
-    """Only those that led to a call of which the answer is still made."""
-    shown = turn.thinking and turn.calls and turn.is_after_query
+    """Only those that led to a call of which the answer is still made, or to its beginning."""
+    shown = turn.thinking and turn.is_after_query and (turn.calls or turn.is_open)
     return f"{_THOUGHT}{turn.thinking}\n{_THOUGHT_END}" if shown else ""
 
 
@@ -145,6 +145,9 @@ _SMALL = Family(
         calls=_calls("<|tool_call>", "<tool_call|>", _turned),
     ),
     result=_gemma4_result,
+    results_name_calls=True,
+    words_after_results=True,
+    thought=(_THOUGHT, f"\n{_THOUGHT_END}"),
     resuming=(_THOUGHT, ""),
 )
 _LARGE = replace(_SMALL, opening=("", f"{_THOUGHT}{_THOUGHT_END}"))
@@ -171,15 +174,18 @@ def _is_large(speech: Speech) -> bool:
 
 
 def _function_system(talk: Talk) -> str | None:
-    if not talk.tools:
-        return talk.system
+    """Only this first turn is the developer's."""
+    written = with_tools(talk.system, _declare_functions, talk, gap="\n")
+    return None if written is None else f"<start_of_turn>developer\n{written}<end_of_turn>\n"
+
+
+def _declare_functions(talk: Talk) -> str:
     declared = "".join(
         f"<start_function_declaration>{_declaration(tool, _escaped, _flat_properties)}"
         "<end_function_declaration>"
         for tool in talk.tools
     )
-    head = f"{talk.system}\n" if talk.system else ""
-    return f"{head}You can do function calling with the following functions:{declared}"
+    return f"You can do function calling with the following functions:{declared}"
 
 
 def _function_result(turn: Turn, _: Talk) -> str:
@@ -190,16 +196,18 @@ def _function_result(turn: Turn, _: Talk) -> str:
 _FUNCTION = Family(
     start="<bos>",
     marks={
-        "system": ("<start_of_turn>developer\n", "<end_of_turn>\n"),
+        "system": ("", ""),
         "user": ("<start_of_turn>user\n", "<end_of_turn>\n"),
         "assistant": ("<start_of_turn>model\n", "<end_of_turn>\n"),
         "tool": ("", ""),
     },
     system=_function_system,
+    later_system=lambda turn, _: f"<start_of_turn>system\n{turn.content}<end_of_turn>\n",
     assistant=speaking(
         calls=_calls("<start_function_call>", "<end_function_call>", _escaped),
     ),
     result=_function_result,
+    results_name_calls=True,
     resuming=("", ""),
 )
 

@@ -63,13 +63,7 @@ def local_date() -> date:
 def family(today: Callable[[], date]) -> Family:
     def system(talk: Talk) -> str:
         head = _DEFAULT.format(today=today()) if talk.system is None else talk.system
-        parts = [head]
-        if "reasoning strength" not in head.lower():
-            parts.append(f"Reasoning strength: {_strength(talk)}.")
-        if talk.tools:
-            parts.append(_list_tools(talk))
-        parts.append(f"# Valid recipients: {_recipients(talk)}.")
-        return "\n\n".join(parts)
+        return _system(head, talk, [_list_tools(talk)] if talk.tools else [])
 
     return Family(
         start="<|begin_of_text|>",
@@ -80,12 +74,23 @@ def family(today: Callable[[], date]) -> Family:
             "tool": ("", _TURN_END),
         },
         each_result_is_a_turn=True,
+        results_name_calls=True,
         system=system,
+        later_system=lambda turn, talk: _system(turn.content, talk, []),
         assistant=_assistant,
         result=_result,
         opening=(f"{_START}assistant",) * 2,
+        thought=(_to("assistant to=self"), f"{_MESSAGE_END}{_START}assistant"),
         thinks_unasked=True,
     )
+
+
+def _system(head: str, talk: Talk, middle: list[str]) -> str:
+    """``head`` and what every system message says, with ``middle`` in between."""
+    strength = f"Reasoning strength: {_strength(talk)}."
+    is_said = "reasoning strength" in head.lower()
+    end = f"# Valid recipients: {_recipients(talk)}."
+    return "\n\n".join([head, *([] if is_said else [strength]), *middle, end])
 
 
 def _to(address: str) -> str:

@@ -65,6 +65,7 @@ FAMILIES = {
         ),
         result=lambda turn, _: f"<tool_response>{turn.content}</tool_response>",
         opening=("<think>", "</think>"),
+        thought=("<think>", "</think>"),
         thinks_unasked=True,
     ),
     "glm-ocr": Family(
@@ -85,7 +86,9 @@ FAMILIES = {
             calls=tools.joined(tools.key_value_call, "\n"),
         ),
         result=lambda turn, _: f"<tool_response>\n{turn.content}\n</tool_response>\n",
+        between_results="\n",
         opening=("", "<think></think>\n"),
+        thought=("<think>", "</think>\n"),
         thinks_unasked=True,
     ),
 }

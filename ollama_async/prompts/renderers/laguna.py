@@ -88,6 +88,7 @@ FAMILIES = {
             calls=tools.joined(lambda call: f"{_call_on_lines(call)}\n", ""),
         ),
         opening=("<think>", "</think>"),
+        thought=("<think>\n", "\n</think>\n"),
     ),
     "poolside-v1": Family(
         start=_START,
@@ -101,5 +102,6 @@ FAMILIES = {
         system=lambda talk: with_tools(_head(talk), _list_tools, talk),
         assistant=speaking(thoughts=_thought, calls=tools.joined(tools.key_value_call, "")),
         opening=("<think>", "</think>"),
+        thought=("<think>", "</think>"),
     ),
 }

@@ -41,6 +41,7 @@ _NANO = Family(
     assistant=_assistant(forgotten="<think></think>\n"),
     result=lambda turn, talk: f"{chatml.tool_response(turn, talk)}\n",
     opening=("<think>\n", "<think></think>"),
+    thought=("<think>\n", "\n</think>\n"),
     thinks_unasked=True,
 )
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ollama_async.prompts.renderers import chatml, tools
-from ollama_async.prompts.renderers.family import Family, speaking
+from ollama_async.prompts.renderers.family import (
+    Family,
+    WriteTurn,
+    begun_thought,
+    nothing,
+    speaking,
+)
 from ollama_async.prompts.renderers.json_text import spaced
 from ollama_async.prompts.renderers.talk import Talk
 
@@ -13,6 +20,7 @@ _OLMO = (
     "You are Olmo, a helpful AI assistant built by Ai2. Your date cutoff is December 2024, and "
     "your model weights are available at https://huggingface.co/allenai."
 )
+_THOUGHT = ("<think>", "</think>")
 _NO_TOOLS = "You do not currently have access to any functions. <functions></functions>"
 _HOW_TO_CALL = (
     "You are provided with function signatures within <functions></functions> XML tags. You may "
@@ -29,23 +37,28 @@ def _instruct(introduction: str) -> Family:
             return talk.system + (listed if talk.tools else "")
         return f"{introduction} " + (_HOW_TO_CALL + listed if talk.tools else _NO_TOOLS)
 
+    return _family(system)
+
+
+def _thinker(introduction: str) -> Family:
+    """It is offered no tools; calls and results of the past are shown as to the others."""
+    return replace(
+        _family(_told_of_no_tools(introduction), begun_thought(_THOUGHT)),
+        opening=("<think>", "<think>"),
+        thought=_THOUGHT,
+    )
+
+
+def _family(system: Callable[[Talk], str], thoughts: WriteTurn = nothing) -> Family:
     calls = tools.joined(tools.python_call, "\n")
     return Family(
         marks={**chatml.MARKS, "tool": chatml.turn("environment")},
         each_result_is_a_turn=True,
         system=system,
-        assistant=speaking(calls=lambda made: f"<function_calls>{calls(made)}</function_calls>"),
-    )
-
-
-def _thinker(introduction: str) -> Family:
-    """It was trained without tools: calls and their results are left out."""
-    return Family(
-        marks=chatml.MARKS,
-        system=_told_of_no_tools(introduction),
-        assistant=speaking(calls=None),
-        result=None,
-        opening=("<think>", "<think>"),
+        assistant=speaking(
+            thoughts=thoughts,
+            calls=lambda made: f"<function_calls>{calls(made)}</function_calls>",
+        ),
     )
 
 

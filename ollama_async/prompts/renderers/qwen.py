@@ -58,11 +58,11 @@ def _effort(talk: Talk) -> str | None:
 
 
 def _thought(turn: Turn, _: Talk) -> str:
-    return f"<think>\n{turn.thinking.strip()}\n</think>\n\n"
+    return turn.thinking.strip().join(chatml.THOUGHT)
 
 
 def _recent_thought_if_any(turn: Turn, talk: Talk) -> str:
-    shown = talk.thinks and turn.is_after_query and turn.thinking
+    shown = talk.thinks and turn.is_after_query and (turn.thinking or turn.is_open)
     return _thought(turn, talk) if shown else ""
 
 
@@ -80,6 +80,7 @@ def _vision(*, thinks_unasked: bool) -> Family:
         result=chatml.tool_response,
         between_results="\n",
         opening=("<think>\n", ""),
+        thought=chatml.THOUGHT if thinks_unasked else None,
         thinks_unasked=thinks_unasked,
     )
 
@@ -95,6 +96,7 @@ _QWEN_3_5 = Family(
     result=chatml.tool_response,
     between_results="\n",
     opening=_THINK,
+    thought=chatml.THOUGHT,
     thinks_unasked=True,
 )
 _ORNITH = replace(
@@ -112,6 +114,6 @@ FAMILIES = {
     "qwen3-vl-instruct": _vision(thinks_unasked=False),
     "qwen3-vl-thinking": _vision(thinks_unasked=True),
     "qwen3.5": _QWEN_3_5,
-    "qwen3.8": replace(_ORNITH, system=_with_effort),
+    "qwen3.8": replace(_ORNITH, system=_with_effort, gathers_system=True),
     "ornith": _ORNITH,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 from ollama_async.conversation import Message, Prompt, ToolFunction
@@ -65,6 +67,11 @@ class Turn:
     is_open: bool = False
     """It is the beginning of the answer, which the model is to continue."""
 
+    @property
+    def is_unfinished_thought(self) -> bool:
+        """What the model is to continue is a thought: nothing was said after it yet."""
+        return self.is_open and not self.content
+
 
 @dataclass(frozen=True, eq=False)
 class Talk:
@@ -81,8 +88,19 @@ class Talk:
     think: bool | str | None = None
 
 
-def read(prompt: Prompt, *, thinks_unasked: bool, gathers_system: bool) -> Talk:
-    """``prompt`` in turns. With ``gathers_system``, system messages from everywhere go to the top.
+def read(
+    prompt: Prompt,
+    *,
+    thinks_unasked: bool = False,
+    gathers_system: bool = False,
+    sorts_results: bool = False,
+    words_after_results: bool = False,
+) -> Talk:
+    """``prompt`` in turns.
+
+    With ``gathers_system``, system messages from everywhere go to the top; with ``sorts_results``,
+    neighbouring results are in the order of their calls; with ``words_after_results``, words beside
+    calls follow the results where otherwise an answer would end with these.
 
     :raises TemplateFailed: a message has a role that there is not.
     """
@@ -98,9 +116,14 @@ def read(prompt: Prompt, *, thinks_unasked: bool, gathers_system: bool) -> Talk:
         for index, (role, message) in enumerate(zip(roles, prompt.messages, strict=True))
         if index >= at_top and not (gathers_system and role == "system")
     ]
+    turns = _turns(rest)
+    if sorts_results:
+        turns = _with_sorted_results(turns)
+    if words_after_results:
+        turns = _with_words_after_results(turns)
     return Talk(
         system="\n\n".join(top) if top else None,
-        turns=_turns(rest),
+        turns=_among_neighbours(turns),
         tools=[Tool.read(tool) for tool in prompt.tools],
         thinks=thinks_unasked if prompt.think is None else bool(prompt.think),
         think=prompt.think,
@@ -130,55 +153,106 @@ def _count_leading(roles: Sequence[str], role: str) -> int:
 
 
 def _turns(messages: Sequence[tuple[str, Message]]) -> list[Turn]:
-    roles = ["", *(role for role, _ in messages), ""]
-    query = max((index for index, role in enumerate(roles[1:-1]) if role == "user"), default=-1)
+    """One for each message; they do not know their neighbours yet."""
     calls = _Calls()
     turns = []
-    for index, (role, message) in enumerate(messages):
-        says_something = bool(message.content or message.thinking)
+    for role, message in messages:
         name, number = calls.answered(message) if role == "tool" else ("", calls.made)
-        made = calls.make(message) if role == "assistant" else ()
         turns.append(
             Turn(
                 role=role,
                 content=message.content,
                 thinking=message.thinking,
-                calls=made,
+                calls=calls.make(message) if role == "assistant" else (),
                 tool_name=name,
                 call_number=number,
-                before=roles[index],
-                after=roles[index + 2],
-                is_after_query=index > query,
-                is_open=(role, roles[index + 2]) == ("assistant", "")
-                and says_something
-                and not made,
             )
         )
     return turns
 
 
+def _with_sorted_results(turns: Sequence[Turn]) -> list[Turn]:
+    arranged: list[Turn] = []
+    for are_results, group in groupby(turns, lambda turn: turn.role == "tool"):
+        together = list(group)
+        if are_results:
+            together.sort(key=lambda turn: turn.call_number)
+        arranged += together
+    return arranged
+
+
+def _with_words_after_results(turns: Sequence[Turn]) -> list[Turn]:
+    arranged: list[Turn] = []
+    words: dict[int, Turn] = {}  # by the index of the turn before which they come
+    for index, turn in enumerate(turns):
+        if index in words:
+            arranged.append(words[index])
+        end = _end_of_results(turns, index + 1) if turn.calls and turn.content else 0
+        if index + 1 < end < len(turns) and turns[end].role != "assistant":
+            words[end] = Turn("assistant", turn.content, call_number=turn.call_number)
+            arranged.append(replace(turn, content=""))
+        else:
+            arranged.append(turn)
+    return arranged
+
+
+def _end_of_results(turns: Sequence[Turn], start: int) -> int:
+    """The index of the first turn from ``start`` that is no result."""
+    rest = range(start, len(turns))
+    return next((index for index in rest if turns[index].role != "tool"), len(turns))
+
+
+def _among_neighbours(turns: Sequence[Turn]) -> list[Turn]:
+    roles = ["", *(turn.role for turn in turns), ""]
+    query = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=-1)
+    return [
+        replace(
+            turn,
+            before=roles[index],
+            after=roles[index + 2],
+            is_after_query=index > query,
+            is_open=index == len(turns) - 1 and _begins_an_answer(turn),
+        )
+        for index, turn in enumerate(turns)
+    ]
+
+
+def _begins_an_answer(turn: Turn) -> bool:
+    says_something = bool(turn.content or turn.thinking.strip())
+    return turn.role == "assistant" and says_something and not turn.calls
+
+
 @dataclass
 class _Calls:
-    """Which call a result belongs to: the one with its id, else the next in order."""
+    """Which call a result belongs to: the one with its id, else the next of that name in the
+    message that made the calls, else the next in order.
+    """
 
     made: int = 0
     _names: list[str] = field(default_factory=list)
     _by_id: dict[str, int] = field(default_factory=dict)
+    _by_name: dict[str, deque[int]] = field(default_factory=dict)
+    """Calls of the last message that made some, without those that were found by their names."""
     _next: int = 0
 
     def make(self, message: Message) -> tuple[ToolFunction, ...]:
         """The calls in ``message``, an assistant's, of which note is taken."""
         self._next = self.made
+        self._by_name = {}
         for call in message.tool_calls:
             if call.id:
                 self._by_id[call.id] = self.made
+            self._by_name.setdefault(call.function.name, deque()).append(self.made)
             self._names.append(call.function.name)
             self.made += 1
         return tuple(call.function for call in message.tool_calls)
 
     def answered(self, message: Message) -> tuple[str, int]:
         """Name and number of the call that ``message`` is the result of."""
-        number = self._by_id.get(message.tool_call_id, self._next)
+        number = self._by_id.get(message.tool_call_id)
+        if number is None:
+            named = self._by_name.get(message.tool_name)
+            number = named.popleft() if named else self._next
         self._next = number + 1
         called = self._names[number] if number < self.made else ""
         return message.tool_name or called or message.tool_call_id, number

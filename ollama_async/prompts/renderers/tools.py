@@ -105,9 +105,9 @@ def key_value_call(call: ToolFunction, line_end: str = "") -> str:
     return f"<tool_call>{call.name}{line_end}{arguments}</tool_call>"
 
 
-def python_call(call: ToolFunction) -> str:
+def python_call(call: ToolFunction, comma: str = ", ") -> str:
     """``name(city="Paris", days=2)``"""
-    return f"{call.name}({', '.join(f'{key}={_python(v)}' for key, v in call.arguments.items())})"
+    return f"{call.name}({comma.join(f'{key}={_python(v)}' for key, v in call.arguments.items())})"
 
 
 def joined(write: Callable[[ToolFunction], str], between: str) -> Callable[..., str]:

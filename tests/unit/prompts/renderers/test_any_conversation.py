@@ -89,6 +89,18 @@ def test_what_the_user_said_is_there_in_order(name, prompt):
 @pytest.mark.slow
 @given(st.sampled_from(NAMES), PROMPT)
 @settings(deadline=None)
+def test_every_text_is_there_once(name, prompt):
+    texts = [f"text {index}." for index, _ in enumerate(prompt.messages)]
+    for message, text in zip(prompt.messages, texts, strict=True):
+        message.content = text
+    rendered = named(name).render(prompt)
+
+    assert sorted(re.findall(r"text \d\.", rendered)) == texts
+
+
+@pytest.mark.slow
+@given(st.sampled_from(NAMES), PROMPT)
+@settings(deadline=None)
 def test_rendering_leaves_the_conversation_as_it_was(name, prompt):
     before = msgspec.json.encode(prompt)
     renderer = named(name)

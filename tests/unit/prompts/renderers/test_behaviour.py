@@ -11,7 +11,7 @@ from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.renderers import NAMES, glimmer, named
 from ollama_async.prompts.renderers.json_text import DEPTH_LIMIT
 
-HANDLE_TOOLS = [name for name in NAMES if not name.endswith(("olmo3-think", "32b-think"))]
+OFFER_TOOLS = [name for name in NAMES if not name.endswith(("olmo3-think", "32b-think"))]
 
 
 def user(text="ask"):
@@ -53,6 +53,62 @@ def test_the_beginning_of_an_answer_is_left_open(name):
     assert text.endswith("To begin")
 
 
+@pytest.mark.parametrize("think", [None, True, "low"])
+@pytest.mark.parametrize(
+    ("name", "begun"),
+    [
+        ("qwen3-vl-thinking", "<|im_start|>assistant\n<think>\n"),
+        ("qwen3.5", "<|im_start|>assistant\n<think>\n"),
+        ("qwen3.8", "<|im_start|>assistant\n<think>\n"),
+        ("ornith", "<|im_start|>assistant\n<think>\n"),
+        ("cogito", "<｜Assistant｜><think>\n"),  # noqa: RUF001
+        ("deepseek3.1", "<｜Assistant｜><think>"),  # noqa: RUF001
+        ("olmo3-think", "<|im_start|>assistant\n<think>"),
+        ("olmo3-32b-think", "<|im_start|>assistant\n<think>"),
+        ("nemotron-3-nano", "<|im_start|>assistant\n<think>\n"),
+        ("nemotron-3.5-nano", "<|im_start|>assistant\n<think>\n"),
+        ("gemma4", "<|turn>model\n<|channel>thought\n"),
+        ("gemma4-small", "<|turn>model\n<|channel>thought\n"),
+        ("gemma4-large", "<|turn>model\n<|channel>thought\n"),
+        ("glm-4.7", "<|assistant|><think>"),
+        ("glm-ocr", "<|assistant|>\n<think>"),
+        ("lfm2-thinking", "<|im_start|>assistant\n<think>"),
+        ("laguna", "<assistant>\n<think>\n"),
+        ("poolside-v1", "<assistant><think>"),
+        ("cohere", "<|CHATBOT_TOKEN|><|START_THINKING|>"),
+        ("glimmer", "<|start|>assistant to=self<|message|>"),
+    ],
+)
+def test_an_unfinished_thought_is_left_open(name, begun, think):
+    text = render(name, user(), assistant(thinking="To begin"), think=think)
+
+    assert text.endswith(f"{begun}To begin")
+
+
+@pytest.mark.parametrize(
+    ("name", "ended"),
+    [
+        ("qwen3.5", "<think>\nTo begin\n</think>\n\n"),
+        ("gemma4", "<|channel>thought\nTo begin\n<channel|>"),
+        ("glimmer", "to=self<|message|>To begin<|eom|><|start|>assistant"),
+        ("qwen3-coder", "<|im_start|>assistant\n"),
+    ],
+)
+def test_an_unfinished_thought_is_ended_where_the_client_wants_no_thinking(name, ended):
+    text = render(name, user(), assistant(thinking="To begin"), think=False)
+
+    assert text.endswith(ended)
+
+
+@pytest.mark.parametrize("name", ["gemma4", "deepseek3.1"])
+def test_an_unfinished_thought_after_a_result_is_in_the_same_turn(name):
+    acting = [user(), assistant("", call("a")), result("r")]
+    text = render(name, *acting, assistant(thinking="To begin"), think=True)
+
+    assert text.startswith(render(name, *acting, think=True))
+    assert text.endswith("To begin")
+
+
 @pytest.mark.parametrize(
     ("name", "opening"),
     [
@@ -86,7 +142,7 @@ def test_a_role_that_nobody_knows_is_refused(name):
         render(name, Message("narrator", "Once upon a time"))
 
 
-@pytest.mark.parametrize("name", HANDLE_TOOLS)
+@pytest.mark.parametrize("name", NAMES)
 def test_several_calls_and_their_results_keep_their_order(name):
     text = render(
         name,
@@ -102,14 +158,15 @@ def test_several_calls_and_their_results_keep_their_order(name):
     assert in_order(text, "north", "Oslo", "south", "Rome", "cold", "warm", "Both known.", "Thanks")
 
 
-@pytest.mark.parametrize("name", HANDLE_TOOLS)
+@pytest.mark.parametrize("name", NAMES)
 def test_words_beside_a_call_are_kept(name):
     text = render(name, user(), assistant("Let me see.", call("look")), result("seen"))
 
-    assert in_order(text, "Let me see.", "look", "seen")
+    said = ["look", "Let me see."] if name.startswith("lfm2") else ["Let me see.", "look"]
+    assert in_order(text, *said, "seen")
 
 
-@pytest.mark.parametrize("name", HANDLE_TOOLS)
+@pytest.mark.parametrize("name", OFFER_TOOLS)
 def test_keywords_of_a_schema_that_the_format_has_room_for_reach_the_model(name):
     described = {"n": {"type": "integer", "description": "how many"}}
     text = render(name, user(), tools=[tool(properties=described)])
@@ -265,6 +322,49 @@ def test_results_without_a_name_get_that_of_their_call(results, names):
     assert re.findall(r"response:(\w*){", text) == names
 
 
+def test_results_that_only_their_order_tells_apart_are_in_the_order_of_their_calls():
+    calls = call("first", "1"), call("second", "2")
+    text = render(
+        "qwen3.5",
+        user(),
+        assistant("", *calls),
+        result("y", tool_call_id="2"),
+        result("x", tool_call_id="1"),
+        user(),
+        assistant("", call("third")),
+        result("z"),
+    )
+
+    assert re.findall(r"<tool_response>\n(\w)\n", text) == ["x", "y", "z"]
+
+
+def test_a_result_with_the_name_of_a_call_answers_the_next_of_these():
+    calls = call("look"), call("add"), call("look")
+    results = [result(word, tool_name=name) for word, name in (("a", "add"), ("b", "look"))]
+    text = render("cohere", user(), assistant("", *calls), *results, result("c", tool_name="look"))
+
+    numbers = re.findall(r'"tool_call_id": "(\d)",\n.*?"content": "(\w)"', text, re.DOTALL)
+    assert numbers == [("1", "a"), ("0", "b"), ("2", "c")]
+
+
+def test_results_without_a_call_are_in_a_turn_of_the_model():
+    opened = {"deepseek3.1": "<｜Assistant｜>", "gemma4": "model\n", "functiongemma": "model\n"}  # noqa: RUF001
+    for name, mark in opened.items():
+        text = render(name, user(), result("r"), assistant("So."), user())
+
+        assert in_order(text, "ask", mark, "r", "So.")
+        assert text.count(mark) == len(["the answer", "the next one"])
+
+
+def test_gemma4_ends_an_answer_with_the_words_beside_its_last_calls():
+    acting = assistant("On it.", call("a"))
+    text = render("gemma4", user(), acting, result("r"), user("next"), acting, result("s"))
+
+    past, _, pending = text.partition("next")
+    assert in_order(past, "call:a", "value:", "On it.<turn|>\n<|turn>user")
+    assert in_order(pending, "On it.", "call:a", "value:")
+
+
 def test_only_thoughts_of_the_answer_being_made_are_shown():
     old = assistant("", call("a"), thinking="old")
     new = assistant("", call("a"), thinking="new")
@@ -299,7 +399,7 @@ def test_arguments_in_pythons_words():
     made = call("f", text='say "hi"', yes=True, none=None, n=1.5, many=[1, {"a": False}])
     text = render("lfm2", user(), assistant("", made), result("1"))
 
-    assert r'[f(text="say \"hi\"", yes=True, none=None, n=1.5, many=[1, {"a": false}])]' in text
+    assert r'[f(text="say \"hi\"",yes=True,none=None,n=1.5,many=[1, {"a": false}])]' in text
 
 
 @pytest.mark.parametrize(
