@@ -130,9 +130,7 @@ GEMMA = Family(
 
 _PAIR_MARKS = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 GLM = Family(
-    thoughts=replace(
-        THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True, resumes=False
-    ),
+    thoughts=replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True),
     calls=(
         Calls(
             open=("<tool_call>",),
@@ -184,9 +182,7 @@ _LAGUNA = Family(
 FAMILIES: dict[str, Format] = {
     "passthrough": Family(space=Space.KEEP),
     "qwen3": Family(calls=(HERMES_CALL,)),
-    "qwen3-thinking": Family(
-        thoughts=replace(_QWEN_THOUGHTS, resumes=False), calls=(HERMES_CALL,), handles_thinking=True
-    ),
+    "qwen3-thinking": Family(thoughts=_QWEN_THOUGHTS, calls=(HERMES_CALL,), handles_thinking=True),
     "qwen3.5": _QWEN_35,
     "ornith": _QWEN_35,
     "qwen3-coder": Family(calls=(CODER_CALL,)),
@@ -208,7 +204,7 @@ FAMILIES: dict[str, Format] = {
     "glm-4.7": GLM,
     "glm-ocr": replace(
         GLM,
-        thoughts=replace(THINK, unwanted=Begin.MAYBE, resumes=False),
+        thoughts=replace(THINK, unwanted=Begin.MAYBE),
         handles_thinking=False,
     ),
     "lfm2": LFM,
@@ -216,7 +212,7 @@ FAMILIES: dict[str, Format] = {
         LFM, thoughts=replace(THINK, trims=(Begin.MAYBE,)), handles_thinking=True
     ),
     "laguna": _LAGUNA,
-    "poolside-v1": replace(_LAGUNA, thoughts=replace(_LAGUNA_THOUGHTS, resumes=False)),
+    "poolside-v1": _LAGUNA,
     "cohere": cohere.Cohere(),
     "glimmer": glimmer.Glimmer(),
 }

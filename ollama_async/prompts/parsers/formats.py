@@ -220,7 +220,6 @@ def thoughts(open_mark: str, close_mark: str) -> Thoughts:
         close_mark,
         wanted=Begin.BY_PROMPT,
         unwanted=Begin.BY_PROMPT,
-        resumes=False,
         until_call=True,
         trims=(Begin.AGAIN,),
     )
@@ -265,7 +264,6 @@ def of_go_template(tags: tuple[str, str] | None, tool_tag: str | None) -> Family
     found = tags and Thoughts(
         *tags,
         wanted=Begin.BY_PROMPT,
-        resumes=False,
         trims=(Begin.AGAIN,),
         space=Space.KEEP,
     )

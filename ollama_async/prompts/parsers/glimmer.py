@@ -43,7 +43,7 @@ _INVOKE = XmlCalls(
 
 
 class Glimmer(msgspec.Struct, frozen=True):
-    """The prompt ends with the beginning of the first header."""
+    """The prompt ends with the beginning of the first header, or within a message."""
 
     handles_tools: bool = True
     handles_thinking: bool = True
@@ -52,11 +52,17 @@ class Glimmer(msgspec.Struct, frozen=True):
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         asked = Asked.by(prompt, rendered)
         thoughts = Kind.HIDDEN if asked.think is False else Kind.THINKING
-        return Scanner(_states(asked.tools, thoughts), "header")
+        return Scanner(_states(asked.tools, thoughts), _begin(asked))
 
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
         asked = Asked.by(prompt, rendered)
         return Marks() if asked.think is False else Marks(_THOUGHTS)
+
+
+def _begin(asked: Asked) -> str:
+    if asked.is_in_thought:
+        return "thinking"
+    return "content" if asked.begun else "header"
 
 
 def _states(tools: Tools, thoughts: Kind) -> dict[str, State]:

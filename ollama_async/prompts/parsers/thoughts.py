@@ -24,8 +24,8 @@ class Thoughts(msgspec.Struct, frozen=True):
     """How thoughts are marked, and when an answer begins with them.
 
     ``wanted`` and ``unwanted`` say how it begins; ``by_default`` is for clients that do not say
-    what they want. ``resumes``: an answer that goes on from the client's text is content from the
-    start. ``label`` is a line that follows the opening mark. ``anywhere``: thoughts may begin in
+    what they want. An answer that the client began goes on from where the prompt ends, whatever
+    they say. ``label`` is a line that follows the opening mark. ``anywhere``: thoughts may begin in
     the middle of content. ``hidden``: unwanted thoughts are dropped. ``until_call``: a call ends
     them too (the first kind of call that the family has). ``trims``: with these beginnings, white
     space before the first visible character is markup. ``after_tools``: an answer to a tool's
@@ -37,7 +37,6 @@ class Thoughts(msgspec.Struct, frozen=True):
     wanted: Begin = Begin.MAYBE
     unwanted: Begin = Begin.CONTENT
     by_default: bool = False
-    resumes: bool = True
     label: str = ""
     anywhere: bool = False
     hidden: bool = False
@@ -56,7 +55,9 @@ class Thoughts(msgspec.Struct, frozen=True):
         return Begin.AGAIN if asked.rendered.endswith(self.open) else Begin.MAYBE
 
     def _begin(self, asked: Asked) -> Begin:
-        if self.resumes and asked.begun:
+        if asked.is_in_thought:
+            return Begin.THOUGHTS
+        if asked.begun or (asked.continues and asked.rendered.endswith(self.close)):
             return Begin.CONTENT
         if not self.are_wanted(asked):
             return self.unwanted
