@@ -65,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pull_connections: int
     pull_stall_s: float
     repetition_limit: int
+    enforce_tool_schemas: bool
     scripts: str
     cache_dir: Path
     warnings: tuple[str, ...] = ()
@@ -383,6 +384,15 @@ VARIABLES: tuple[Variable, ...] = (
         read=_count,
         meaning="Tokens that an answer may go on repeating one passage, then it ends with length"
         " (0: for ever)",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_TOOL_SCHEMAS",
+        field="enforce_tool_schemas",
+        default=True,
+        shown_default="true",
+        read=_boolean,
+        meaning="Hold a tool call, once the model has begun one, to the tools that were offered"
+        " and to their schemas",
     ),
     Variable(
         name="OLLAMA_ASYNC_SCRIPTS",

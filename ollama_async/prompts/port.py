@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from ollama_async.conversation import Prompt, ToolCall
+from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 
 
 class Renderer(Protocol):
@@ -43,13 +44,15 @@ Part = Content | Thinking | ToolCall
 class Marks(msgspec.Struct, frozen=True):
     """The texts between which a model puts its thoughts, and each of its calls.
 
-    ``calls`` only where a call is a JSON object of ``name`` and ``arguments``. ``begins_thinking``:
-    the answer begins within thoughts. What is None is not marked, or not that simply.
+    ``calls`` only where a call is a JSON object of ``name`` and ``arguments``; ``syntaxes`` are the
+    ways to write calls that :attr:`Parser.open_call` may name. ``begins_thinking``: the answer
+    begins within thoughts. What is None is not marked, or not that simply.
     """
 
     thoughts: tuple[str, str] | None = None
     calls: tuple[str, str] | None = None
     begins_thinking: bool = False
+    syntaxes: tuple[CallSyntax, ...] = ()
 
 
 class Parser(Protocol):
@@ -63,6 +66,10 @@ class Parser(Protocol):
 
     def finish(self) -> list[Part]:
         """What was held back, when the answer has ended; call it once, last."""
+
+    @property
+    def open_call(self) -> OpenCall | None:
+        """The tool call in which the text so far ends, if its syntax is known."""
 
 
 class Format(Protocol):

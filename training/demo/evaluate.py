@@ -2,19 +2,22 @@
 
     python -m training.demo.evaluate FILE.gguf
 
-Prompts are rendered here and sent raw, because that shows the model's own text. Decoding is greedy.
+Prompts are rendered here and sent raw, because that shows the model's own text; those with tools
+are sent as chats, since the server holds calls to the tools. Decoding is greedy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -38,6 +41,7 @@ _EXAMPLES = 200
 _AT_ONCE = 16
 _ANSWER_TOKENS = 500
 _TIMEOUT_S = 600
+_CALL_KEYS = ("name", "arguments")
 
 
 class Suite(msgspec.Struct, frozen=True):
@@ -148,19 +152,39 @@ async def _create(session: aiohttp.ClientSession, path: Path) -> None:
 async def _ask(
     session: aiohttp.ClientSession, turn: asyncio.Semaphore, suite: Suite, example: Example
 ) -> Result:
-    request = {
-        "model": "candidate",
-        "prompt": prompt_text(example),
-        "raw": True,
-        "stream": False,
-        "options": {"temperature": 0, "num_ctx": 2048, "num_predict": _ANSWER_TOKENS},
-    }
-    async with turn, session.post("/api/generate", json=request) as answer:
+    async with turn:
+        if example.prompt.tools:
+            thinking, content = await _chat(session, example)
+        else:
+            thinking, content = split_thinking(await _generate(session, example))
+    return Result(suite.name, example, content, is_right(example, thinking, content))
+
+
+async def _generate(session: aiohttp.ClientSession, example: Example) -> str:
+    """The whole text of an answer."""
+    prompt = {"prompt": prompt_text(example), "raw": True}
+    return str((await _post(session, "/api/generate", prompt))["response"])
+
+
+async def _chat(session: aiohttp.ClientSession, example: Example) -> tuple[str, str]:
+    """The thinking and the content of an answer, calls put back into the text."""
+    prompt = example.prompt
+    chat = {"messages": prompt.messages, "tools": prompt.tools, "think": prompt.think}
+    message = (await _post(session, "/api/chat", msgspec.to_builtins(chat)))["message"]
+    calls = "".join(
+        f"<tool_call>{json.dumps({key: call['function'][key] for key in _CALL_KEYS})}</tool_call>"
+        for call in message.get("tool_calls", ())
+    )
+    return message.get("thinking", ""), message["content"] + calls
+
+
+async def _post(session: aiohttp.ClientSession, path: str, prompt: dict[str, Any]) -> Any:
+    options = {"temperature": 0, "num_ctx": 2048, "num_predict": _ANSWER_TOKENS}
+    request = {"model": "candidate", "stream": False, "options": options, **prompt}
+    async with session.post(path, json=request) as answer:
         if answer.status != HTTPStatus.OK:
             raise RuntimeError(await answer.text())
-        text = (await answer.json())["response"]
-    thinking, content = split_thinking(text)
-    return Result(suite.name, example, text, is_right(example, thinking, content))
+        return await answer.json()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from ollama_async.conversation import ToolCall
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object
 from ollama_async.prompts.parsers.states import Collect, Look, Outcome, State
+from ollama_async.prompts.parsers.syntaxes import written
 from ollama_async.prompts.parsers.tools import Tools, is_plain
 
 JSON = '"'
@@ -65,6 +68,20 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
             isinstance(self.read, JsonCalls) or closing in self.noise
         )
 
+    @property
+    def syntax(self) -> CallSyntax | None:
+        """How a call goes on after its mark; None: no grammar describes that."""
+        syntax = written(self.read)
+        if syntax is None:
+            return None
+        return replace(
+            syntax,
+            close=self.close,
+            listed=syntax.listed or self.item is not None,
+            # a bracket may as well begin an answer in JSON
+            named=self.kept and self.open[0].lstrip()[:1] in ("[", "{"),
+        )
+
     def marks(self, tools: Tools) -> tuple[str, ...]:
         """What calls begin with, if these are the ``tools``."""
         del tools
@@ -94,6 +111,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
             keep=self.kept,
             source=source,
             limit=self.limit,
+            syntax=self.syntax,
         )
 
 
@@ -108,12 +126,21 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
     texts: tuple[str, ...] = ()
     begun: bool = False
 
+    @property
+    def syntax(self) -> CallSyntax | None:
+        form = f"{{name}}{self.head_end} {{arguments}}"
+        inner = written(self.read)
+        if inner is None:
+            return CallSyntax(forms=(form,), close=self.close, texts=self.texts)
+        forms = (form, *inner.forms)
+        return replace(inner, forms=forms, listed=True, close=self.close, texts=self.texts)
+
     def state(self, tools: Tools, then: str) -> State:
         return self.after_mark(tools, then, self.open[0])
 
     def after_mark(self, tools: Tools, then: str, mark: str) -> State:
         """What comes after the opening ``mark``; "" if the answer does not hold it."""
-        whole = msgspec.structs.replace(self, kept=True)
+        whole = replace(self, kept=True)
         bracketed = whole._collect(tools, then, self.read, source=mark)  # noqa: SLF001
         head = Collect(
             partial(self._headed, tools, then, mark),
@@ -121,8 +148,9 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
             ends=(self.head_end,),
             source=mark,
             limit=HEAD_LIMIT,
+            syntax=self.syntax,
         )
-        return Look({"[": bracketed, "{": bracketed}, head, keep=True)
+        return Look({"[": bracketed, "{": bracketed}, head, keep=True, syntax=self.syntax)
 
     def _headed(self, tools: Tools, then: str, mark: str, head: str) -> Outcome | None:
         name = head.strip()

@@ -8,8 +8,10 @@ Most formats differ only in their marks: some text around thoughts, some around 
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from ollama_async.conversation import Prompt
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.calls import HERMES_MARKS, Calls, HeadedCalls
 from ollama_async.prompts.parsers.scanner import Scanner
@@ -55,13 +57,22 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
         asked = Asked.by(prompt, rendered)
         calls = HERMES_MARKS if any(calls.is_plain_json for calls in self.calls) else None
+        marks = Marks(calls=calls, syntaxes=self._syntaxes(asked))
         thoughts = self.thoughts
         if thoughts is None or (self.tools_instead and asked.tools):
-            return Marks(calls=calls)
+            return marks
         begin = thoughts.begin(asked)
         if begin is Begin.CONTENT:
-            return Marks(calls=calls)
-        return Marks((thoughts.open, thoughts.close), calls, begin in {Begin.THOUGHTS, Begin.AGAIN})
+            return marks
+        return replace(
+            marks,
+            thoughts=(thoughts.open, thoughts.close),
+            begins_thinking=begin in {Begin.THOUGHTS, Begin.AGAIN},
+        )
+
+    def _syntaxes(self, asked: Asked) -> tuple[CallSyntax, ...]:
+        syntaxes = (calls.syntax for calls in self.calls if asked.tools)
+        return tuple(syntax for syntax in syntaxes if syntax is not None)
 
     def states(self, asked: Asked) -> dict[str, State]:
         """The table for one answer.

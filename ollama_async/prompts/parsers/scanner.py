@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from ollama_async.conversation import ToolCall
+from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.parsers.brackets import Brackets
 from ollama_async.prompts.parsers.search import anywhere, in_one_place
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, Space, State, Text
@@ -30,6 +31,8 @@ class Scanner:
         self._kind = Kind.HIDDEN
         self._run: list[str] = []
         self._calls = 0
+        self._opened = 0
+        self._syntax: CallSyntax | None = None  # of the call that is being read
         self._pending = ""
         self._reader = self._enter(_Move(start))
 
@@ -40,6 +43,12 @@ class Scanner:
     def finish(self) -> list[Part]:
         self._read(self._pending, last=True)
         return self._take()
+
+    @property
+    def open_call(self) -> OpenCall | None:
+        if self._syntax is None:
+            return None
+        return OpenCall(self._syntax, self._opened, self._reader.read_so_far() + self._pending)
 
     def say(self, kind: Kind, text: str) -> None:
         """``text`` is certain; neighbours of one kind become one part."""
@@ -68,6 +77,10 @@ class Scanner:
 
     def _enter(self, move: _Move) -> _Reader:
         state = self._states[move.to] if isinstance(move.to, str) else move.to
+        syntax = None if isinstance(state, Text) else state.syntax
+        if syntax is not None and self._syntax is None:
+            self._opened += 1
+        self._syntax = syntax
         if isinstance(state, Text):
             return _TextReader(self, state, move)
         if isinstance(state, Look):
@@ -105,6 +118,9 @@ class _Reader(Protocol):
         that follows it; nothing is left if this is the ``last`` text.
         """
 
+    def read_so_far(self) -> str:
+        """What was read and not passed on, mark and white space before it left out."""
+
 
 class _TextReader:
     """Inside a :class:`Text`; keeps back white space at its end as the state says."""
@@ -127,6 +143,9 @@ class _TextReader:
         if last and self._state.space is Space.TRIM:
             self._scanner.say(self._state.kind, "".join(self._space))
         return end, None
+
+    def read_so_far(self) -> str:
+        return ""
 
     def _say(self, text: str) -> None:
         if self._state.space is Space.KEEP:
@@ -160,6 +179,9 @@ class _LookReader:
         if self._marks.may_begin(text, at) and not last:
             return at, None
         return at, _Move(self._state.otherwise, space=space)
+
+    def read_so_far(self) -> str:
+        return "".join(self._space[1:])
 
     def _skip(self, text: str, at: int) -> int:
         visible = _VISIBLE.search(text, at)
@@ -199,6 +221,9 @@ class _CollectReader:
         if last:
             return len(text), self._settled(self._state.cut, text[stop:])
         return stop, None
+
+    def read_so_far(self) -> str:
+        return "".join(self._span)
 
     def _allowed(self, at: int) -> int | None:
         """The place where the span is too long to be one; None: it is not."""

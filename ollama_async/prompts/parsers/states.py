@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from ollama_async.conversation import ToolCall
+from ollama_async.prompts.call_syntax import CallSyntax
 
 
 class Kind(enum.Enum):
@@ -44,13 +45,14 @@ class Look(msgspec.Struct, frozen=True):
     """A decision: the first visible characters are one of ``marks``, or it is ``otherwise``.
 
     White space before them is dropped, unless it ``keep`` s it for what follows where no mark is.
-    ``exact``: white space is visible too.
+    ``exact``: white space is visible too. ``syntax``: it stands within a call that is so written.
     """
 
     marks: Mapping[str, State | str]
     otherwise: State | str
     keep: bool = False
     exact: bool = False
+    syntax: CallSyntax | None = None
 
 
 class Outcome(NamedTuple):
@@ -72,7 +74,7 @@ class Collect(msgspec.Struct, frozen=True):
     ``keep``: the mark that led here belongs to the span. ``source`` is what came before that mark,
     where a failed span began earlier. ``limit``: with more characters than that before its first
     bracket (its end, where there are no ``quotes``) it is no such span; this is against answers
-    that would be held back to their end.
+    that would be held back to their end. ``syntax``: the span is a call that is so written.
     """
 
     settle: Callable[[str], Outcome | None]
@@ -84,6 +86,7 @@ class Collect(msgspec.Struct, frozen=True):
     keep: bool = False
     source: str = ""
     limit: int | None = None
+    syntax: CallSyntax | None = None
 
 
 State = Text | Look | Collect

@@ -11,20 +11,35 @@ answer is complete, or has failed.
 
 Thoughts and the marks of a tool call are part of the grammar (:mod:`.grammar_text`), so nobody has
 to tell the constraint where in the answer it is.
+
+An answer that may call tools is held to nothing until it begins a call; see :mod:`.call_guard`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ollama_async.conversation import Inference
+from ollama_async.errors import BadRequest
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child import grammar_text
+from ollama_async.workers.child.call_guard import CallGuard
 from ollama_async.workers.child.engines.port import Constraint, Engine
+from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT, call_grammar, tool_names
 
 if TYPE_CHECKING:
-    from ollama_async.workers.child.grammar_matcher import Vocabulary
+    from ollama_async.workers.child.grammar_matcher import Grammar, Vocabulary
+
+KEPT = 16
+"""Grammars of offered tools: agents send the same tools with every request."""
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class Grammars:
@@ -36,7 +51,8 @@ class Grammars:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._vocabulary: Vocabulary | None = None
+        self._made: Vocabulary | None = None
+        self._kept: OrderedDict[tuple[CallSyntax, bytes], Grammar | None] = OrderedDict()
 
     def constrain(
         self, inference: Inference, rendered: str, marks: Marks, special: Mapping[int, bytes]
@@ -50,10 +66,60 @@ class Grammars:
         text = grammar_text.write(inference, rendered, marks, special)
         if text is None:
             return None
-        if self._vocabulary is None:
+        return self._vocabulary.compile(text)
+
+    def guard(
+        self, tools: Sequence[dict[str, Any]], marks: Marks, special: Mapping[int, bytes]
+    ) -> CallGuard | None:
+        """What holds the calls of an answer to ``tools``; None: nothing can."""
+        names = tool_names(tools)
+        if not names or not marks.syntaxes:
+            return None
+        key = _pack(tools)
+        grammars = {}
+        for syntax in marks.syntaxes:
+            grammar = self._find(syntax, tools, key, special)
+            if grammar is not None:
+                grammars[syntax] = grammar.copy()
+        if not grammars:
+            return None
+        return CallGuard(grammars, names, self._vocabulary.tokenize)
+
+    def _find(
+        self,
+        syntax: CallSyntax,
+        tools: Sequence[dict[str, Any]],
+        key: bytes,
+        special: Mapping[int, bytes],
+    ) -> Grammar | None:
+        """The grammar of one call; it is kept, and so is that there is none."""
+        if (syntax, key) not in self._kept:
+            if len(self._kept) >= KEPT:
+                self._kept.popitem(last=False)
+            self._kept[syntax, key] = self._make(syntax, tools, special)
+        self._kept.move_to_end((syntax, key))
+        return self._kept[syntax, key]
+
+    def _make(
+        self, syntax: CallSyntax, tools: Sequence[dict[str, Any]], special: Mapping[int, bytes]
+    ) -> Grammar | None:
+        reason = f"there are more than {TOOLS_LIMIT} tools"
+        for strictness in ("schemas", "names") if len(tools) <= TOOLS_LIMIT else ():
+            try:
+                return self._vocabulary.compile(
+                    call_grammar(syntax, tools, special, strictness=strictness)
+                )
+            except BadRequest as error:
+                reason = error.message
+        print(f"tool calls are not guarded: {reason}", file=sys.stderr)  # noqa: T201  # stderr is the log
+        return None
+
+    @property
+    def _vocabulary(self) -> Vocabulary:
+        if self._made is None:
             # what most workers never need
             from ollama_async.workers.child.grammar_matcher import Vocabulary  # noqa: PLC0415
 
             engine = self._engine
-            self._vocabulary = Vocabulary(engine.facts.vocab_size, engine.piece, engine.is_end)
-        return self._vocabulary.compile(text)
+            self._made = Vocabulary(engine.facts.vocab_size, engine.piece, engine.is_end)
+        return self._made

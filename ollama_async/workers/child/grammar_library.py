@@ -72,6 +72,16 @@ free_tokenizer = _unlocked.llg_free_tokenizer
 free_tokenizer.argtypes = (ctypes.c_void_p,)
 free_tokenizer.restype = None
 
+tokenize_bytes = _locked.llg_tokenize_bytes
+tokenize_bytes.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    _TOKENS,
+    ctypes.c_size_t,
+)
+tokenize_bytes.restype = ctypes.c_size_t
+
 set_defaults = _locked.llg_constraint_init_set_defaults
 set_defaults.argtypes = (ctypes.POINTER(ConstraintInit), ctypes.c_void_p)
 set_defaults.restype = None
@@ -79,6 +89,14 @@ set_defaults.restype = None
 new_matcher = _unlocked.llg_new_matcher
 new_matcher.argtypes = (ctypes.POINTER(ConstraintInit), ctypes.c_char_p, ctypes.c_char_p)
 new_matcher.restype = ctypes.c_void_p
+
+clone_matcher = _unlocked.llg_clone_matcher
+clone_matcher.argtypes = (ctypes.c_void_p,)
+clone_matcher.restype = ctypes.c_void_p
+
+reset_matcher = _locked.llg_matcher_reset
+reset_matcher.argtypes = (ctypes.c_void_p,)
+reset_matcher.restype = ctypes.c_int32
 
 free_matcher = _unlocked.llg_free_matcher
 free_matcher.argtypes = (ctypes.c_void_p,)

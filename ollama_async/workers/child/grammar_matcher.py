@@ -9,7 +9,7 @@ with a blank, is of no importance.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +62,16 @@ class Vocabulary:
             raise BadRequest("format: no answer can have this form")
         return grammar
 
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens that spell ``text``, the longest first; not those that the model would choose."""
+        data = text.encode(errors="replace")
+        tokens = (ctypes.c_uint32 * len(data))()
+        count = library.tokenize_bytes(self._tokenizer, data, len(data), tokens, len(data))
+        return tokens[:count]
+
 
 class Grammar:
-    """See :class:`~ollama_async.workers.child.engines.port.Constraint`. Step thread only.
+    """See :class:`~ollama_async.workers.child.engines.port.Constraint`. One thread at a time.
 
     ``matcher`` is the library's pointer; from now on it is this object's.
     """
@@ -80,6 +87,20 @@ class Grammar:
 
     def __del__(self, free: Callable[[int], None] = library.free_matcher) -> None:
         free(self._matcher)
+
+    def copy(self) -> Grammar:
+        """Another one that begins where this one is."""
+        return Grammar(library.clone_matcher(self._matcher), self._size)
+
+    def restart(self, tokens: Sequence[int]) -> bool:
+        """Begin anew, with ``tokens`` accepted already. False: they are not allowed."""
+        library.reset_matcher(self._matcher)
+        self.is_over, self.failure = False, ""
+        for token in tokens:
+            if self.is_over or not self.allows(token):
+                return False
+            self.accept(token)
+        return not self.failure
 
     def allows(self, token: int) -> bool:
         self._token.value = token

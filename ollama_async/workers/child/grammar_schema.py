@@ -107,6 +107,21 @@ def prepare(schema: Schema | bool) -> str:
     return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
 
 
+def loosen(schema: Schema) -> Schema:
+    """A copy of ``schema`` without what cannot be enforced; whatever is valid stays valid.
+
+    :raises BadRequest: it is too large.
+    """
+    _check_size(schema)
+    root = copy.deepcopy(schema)
+    for each in _schemas(root):
+        for keyword in _UNENFORCED:
+            each.pop(keyword, None)
+        if "oneOf" in each and "anyOf" not in each:
+            each["anyOf"] = each.pop("oneOf")
+    return root
+
+
 def _check_size(schema: object) -> None:
     level, values = [schema], 1
     for _ in range(DEPTH_LIMIT):

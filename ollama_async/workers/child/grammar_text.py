@@ -83,13 +83,13 @@ def tool_call_grammar(
     if not chosen:
         raise BadRequest(f"tool_choice: there is no tool {choice!r}" if offered else "no tools")
     rules = [
-        f"call_{number}: {_literal(tool.head)} gap? {tool.rule()}\n"
+        f"call_{number}: {literal(tool.head)} gap? {tool.rule()}\n"
         for number, tool in enumerate(chosen)
     ]
     either = " | ".join(f"call_{number}" for number in range(len(rules)))
-    name = _literal('"name":')
-    opened = f'{_sequence(begin, special)} gap? "{{" gap? {name} gap? ({either})'
-    rules.append(f'call: {opened} gap? "}}" gap? {_sequence(end, special)}\n')
+    name = literal('"name":')
+    opened = f'{sequence(begin, special)} gap? "{{" gap? {name} gap? ({either})'
+    rules.append(f'call: {opened} gap? "}}" gap? {sequence(end, special)}\n')
     more = f" (gap? call){{0,{CALLS_LIMIT - 1}}}" if choice == "required" else ""
     return f"answer: call{more}\n" + "".join(rules)
 
@@ -121,10 +121,11 @@ def _lead(rendered: str, marks: Marks, special: Special) -> str:
         rules = f"until[lazy]: ANYTHING {first}\nthoughts: until {' '.join(rest)}\n"
     if marks.begins_thinking or rendered.rstrip().endswith(begin):
         return rules + "start: thoughts blank? answer\n"
-    return rules + f"start: (blank? {_sequence(begin, special)} thoughts)? blank? answer\n"
+    return rules + f"start: (blank? {sequence(begin, special)} thoughts)? blank? answer\n"
 
 
-def _sequence(text: str, special: Special) -> str:
+def sequence(text: str, special: Special) -> str:
+    """What matches ``text`` and nothing else."""
     return " ".join(_atoms(text, special))
 
 
@@ -132,11 +133,12 @@ def _atoms(text: str, special: Special) -> list[str]:
     """``text`` cut into literals and control tokens."""
     ids = {each.decode(): token for token, each in special.items()}
     if not ids:
-        return [_literal(text)]
+        return [literal(text)]
     longest_first = sorted(ids, key=len, reverse=True)
     parts = re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
-    return [f"<[{ids[part]}]>" if part in ids else _literal(part) for part in parts if part]
+    return [f"<[{ids[part]}]>" if part in ids else literal(part) for part in parts if part]
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """What matches ``text`` in tokens that are text themselves."""
     return json.dumps(text, ensure_ascii=False)

@@ -22,7 +22,7 @@ from ollama_async.prompts.history import fit
 from ollama_async.prompts.port import Marks
 from ollama_async.prompts.shorten import cut_middle
 from ollama_async.workers.child.dialects import Dialects
-from ollama_async.workers.child.engines.port import Engine
+from ollama_async.workers.child.engines.port import Constraint, Engine
 from ollama_async.workers.child.grammar import Grammars
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
 from ollama_async.workers.child.meaning import Meaning
@@ -94,6 +94,8 @@ class Intake:
         dialects: Dialects,
         mailbox: Mailbox,
         limited: Callable[[], Run],
+        *,
+        guards_calls: bool = True,
     ) -> None:
         self._engine = engine
         self._facts = engine.facts
@@ -101,6 +103,7 @@ class Intake:
         self._grammars = Grammars(engine)
         self._mailbox = mailbox
         self._limited = limited
+        self._guards_calls = guards_calls
         self._asked: queue.Queue[Asked | None] = queue.Queue(LIMIT)
         self._pending: set[int] = set()
         self._handing_over = threading.Lock()
@@ -177,6 +180,7 @@ class Intake:
             tokens = cut_middle(tokens, num_ctx=num_ctx, keep=keep)
         if not tokens:
             raise BadRequest("the prompt is empty")
+        constraint = self._constrain(inference, rendered)
         most = ANSWER_CONTEXTS * num_ctx
         wanted = sampling.num_predict
         return Work(
@@ -190,10 +194,24 @@ class Intake:
             wants_context=inference.wants_context,
             meaning=rendered.meaning,
             special=rendered.special,
-            constraint=self._grammars.constrain(
-                inference, rendered.text, rendered.marks, rendered.special
-            ),
+            constraint=constraint,
         )
+
+    def _constrain(self, inference: Inference, rendered: Rendered) -> Constraint | None:
+        """What holds the answer, or its tool calls, to a form.
+
+        :raises BadRequest: nothing can, and why.
+        """
+        constraint = self._grammars.constrain(
+            inference, rendered.text, rendered.marks, rendered.special
+        )
+        if constraint is not None or rendered.meaning is None or not self._guards_calls:
+            return constraint
+        tools = inference.prompt.tools if inference.prompt.tool_choice != "none" else []
+        guard = self._grammars.guard(tools, rendered.marks, rendered.special)
+        if guard is not None:
+            rendered.meaning.set_guard(guard)
+        return guard
 
     def _show(self, request_id: int, inference: Inference) -> list[Work | ToParent]:
         """An answer that is the prompt itself."""

@@ -8,12 +8,16 @@ import json
 import random
 import string
 import traceback
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ollama_async.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.prompts.port import Content, Parser, Part, Thinking
 from ollama_async.workers.messages import Called, Piece
+
+if TYPE_CHECKING:
+    from ollama_async.workers.child.call_guard import CallGuard
 
 NESTING_LIMIT = 100
 """Levels of a call's arguments: whoever unpacks them does so by recursion."""
@@ -28,13 +32,20 @@ class Meaning:
 
     A parser that fails is foreign to the engine and must not cost the other requests their worker:
     its fault goes to the log, and from there on the answer's text is content as it is.
+
     """
 
-    __slots__ = ("_calls", "_parser")
+    __slots__ = ("_calls", "_guard", "_parser")
 
     def __init__(self, parser: Parser) -> None:
         self._parser: Parser | None = parser
         self._calls = 0
+        self._guard: CallGuard | None = None
+
+    def set_guard(self, guard: CallGuard) -> None:
+        """``guard`` is to be told of the calls that the answer begins; its prompt may have."""
+        self._guard = guard
+        self._tell_guard()
 
     def feed(self, text: str) -> list[Piece]:
         """What is certain after some more ``text``, which is not empty."""
@@ -45,6 +56,7 @@ class Meaning:
         except Exception:  # noqa: BLE001  # the boundary of a request, see the class
             self._give_up()
             return [text]
+        self._tell_guard()
         return [self._piece(part) for part in parts]
 
     def finish(self) -> list[Piece]:
@@ -57,6 +69,10 @@ class Meaning:
             self._give_up()
             return []
         return [self._piece(part) for part in parts]
+
+    def _tell_guard(self) -> None:
+        if self._guard is not None and self._guard.is_free and self._parser is not None:
+            self._guard.watch(self._parser.open_call)
 
     def _give_up(self) -> None:
         traceback.print_exc()

@@ -107,7 +107,13 @@ class Service:
             repetition_limit=self._settings.repetition_limit,
         )
         dialects = Dialects(engine, partial(_choose, self._settings.go_template))
-        self._intake = Intake(engine, dialects, self._mailbox, lambda: Deadline().run)
+        self._intake = Intake(
+            engine,
+            dialects,
+            self._mailbox,
+            lambda: Deadline().run,
+            guards_calls=self._settings.enforce_tool_schemas,
+        )
         ready = Ready(
             slots=facts.slots,
             num_ctx=facts.num_ctx,

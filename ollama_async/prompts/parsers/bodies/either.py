@@ -10,10 +10,10 @@ class Either:
     """The first of some readers that understands a text."""
 
     def __init__(self, *readers: Read) -> None:
-        self._readers = readers
+        self.readers = readers
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
-        for read in self._readers:
+        for read in self.readers:
             pieces = read(text, tools)
             if pieces:
                 return pieces
@@ -26,9 +26,9 @@ class Between:
     """
 
     def __init__(self, read: Read, *, less: str = "", after: str = "") -> None:
-        self._read = read
-        self._less = less
+        self.read = read
+        self.less = less
         self._after = after
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
-        return self._read(text.removeprefix(self._less) + self._after, tools)
+        return self.read(text.removeprefix(self.less) + self._after, tools)

@@ -26,9 +26,9 @@ class JsonCalls:
         values: tuple[str, ...] = ("arguments", "parameters"),
         ids: str = "id",
     ) -> None:
-        self._names = names
-        self._values = values
-        self._ids = ids
+        self.names = names
+        self.values = values
+        self.ids = ids
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
         del tools
@@ -45,11 +45,11 @@ class JsonCalls:
             return None
         if isinstance(value.get("function"), dict):
             value = {**value, **value["function"]}
-        name = next((value[key] for key in self._names if key in value), None)
-        given = arguments(next((value[key] for key in self._values if key in value), None))
+        name = next((value[key] for key in self.names if key in value), None)
+        given = arguments(next((value[key] for key in self.values if key in value), None))
         if not isinstance(name, str) or not name or given is None:
             return None
-        call_id = value.get(self._ids)
+        call_id = value.get(self.ids)
         return call_of(name, given, call_id if isinstance(call_id, str) else "")
 
     def member(self, text: str) -> ToolCall | None:

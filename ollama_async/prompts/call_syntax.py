@@ -1,0 +1,84 @@
+"""How models write tool calls, as far as a grammar can hold them to it.
+
+A :class:`CallSyntax` is data: the parsers know which one an answer uses, the worker makes a grammar
+of it and of the tools that a client offers.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+UNDECIDED_LIMIT = 512
+"""Characters after which a text that might have been a call counts as none."""
+
+_NAMED = re.compile(r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"')
+
+
+class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows the mark that opens a call, up to the end of the call.
+
+    ``forms`` are the ways to write one call. In a form a blank is any white space or none, and
+    these stand for something else; all other text stands for itself:
+
+    - ``{call}``: a JSON object of the tool's name and its arguments. The keys are one of
+      ``name_keys`` and ``argument_keys``; members with strings for ``extra_keys`` may be there too;
+    - ``{keyed}``: a JSON object whose only key is the name, and its value the arguments;
+    - ``{name}``: the name; ``{arguments}``: a JSON object of the arguments;
+    - ``{parameters}``: each argument as ``parameter`` says, in which ``{key}`` is its name and
+      ``{value}`` its value, with ``between`` between two of them. A value that may be a string is
+      bare text, or text in one of ``quotes``; others are JSON;
+    - ``{id}``: up to 64 letters, digits and ``_ - . :``.
+
+    ``repeated``: there may be more calls. ``listed``: there may be a list of calls, in brackets and
+    with commas. ``prefix`` goes before all that, one of ``close`` after it. ``texts`` are words
+    that may stand where a name would: what follows them is no call.
+
+    ``after``: the call begins behind this text, which comes somewhere after the mark. ``begins``:
+    it is a call only if one of these is the first visible text. ``named``: it is one only once the
+    name of a tool that exists has been written, since the mark could be anything.
+    """
+
+    forms: tuple[str, ...]
+    name_keys: tuple[str, ...] = ("name",)
+    argument_keys: tuple[str, ...] = ("arguments", "parameters")
+    extra_keys: tuple[str, ...] = ()
+    parameter: str = ""
+    between: str = ""
+    quotes: tuple[str, ...] = ()
+    repeated: bool = False
+    listed: bool = False
+    prefix: str = ""
+    close: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    after: str = ""
+    begins: tuple[str, ...] = ()
+    named: bool = False
+
+    def find_start(self, text: str, names: tuple[str, ...]) -> int | None:
+        """Where in ``text``, which came after the mark, the call begins; None: it may be none, or
+        not be one yet. ``names`` are those of the tools.
+        """
+        if self.begins and not text.lstrip().startswith(self.begins):
+            return None
+        if self.named and not _has_name(text, names):
+            return None
+        place = text.find(self.after)
+        return None if place < 0 else place + len(self.after)
+
+
+class OpenCall(msgspec.Struct, frozen=True):
+    """A call that a model has begun. ``text`` is what has come after the mark that opens it, or
+    with the mark where that is a part of the call. ``number`` tells the calls of one answer apart.
+    """
+
+    syntax: CallSyntax
+    number: int
+    text: str
+
+
+def _has_name(text: str, names: tuple[str, ...]) -> bool:
+    """Whether the first JSON string that may be a tool's name is one."""
+    found = _NAMED.search(text[:UNDECIDED_LIMIT])
+    return found is not None and found[1] in names

@@ -1,0 +1,80 @@
+"""Holds tool calls, once a model has begun one, to the tools that were offered.
+
+Text and thoughts are free: until a call begins nothing is compared with any grammar. That it begins
+is known from the parser, which reads the same text. So a token that opens a call and goes on within
+it has been chosen already; if what it says cannot become a call, this one stays unguarded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
+
+if TYPE_CHECKING:
+    from ollama_async.workers.child.grammar_matcher import Grammar
+
+
+class CallGuard:
+    """Of one answer; see :class:`~ollama_async.workers.child.engines.port.Constraint`. Step thread
+    only.
+
+    ``grammars``: for each syntax what may follow the mark that opens a call; they are this object's
+    alone. ``names`` are those of the tools. ``tokenize`` makes tokens of text that came before.
+    """
+
+    __slots__ = ("_active", "_grammars", "_names", "_settled", "_tokenize", "failure", "is_over")
+
+    def __init__(
+        self,
+        grammars: Mapping[CallSyntax, Grammar],
+        names: tuple[str, ...],
+        tokenize: Callable[[str], Sequence[int]],
+    ) -> None:
+        self._grammars = grammars
+        self._names = names
+        self._tokenize = tokenize
+        self._active: Grammar | None = None
+        self._settled = 0  # number of the last call of which it is known what becomes of it
+        self.is_over = False
+        self.failure = ""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the answer may say anything now."""
+        return self._active is None
+
+    def watch(self, call: OpenCall | None) -> None:
+        """``call`` is the one that the answer has open, after some more of its text."""
+        if call is None or self._active is not None or call.number == self._settled:
+            return
+        start = call.syntax.find_start(call.text, self._names)
+        if start is None:
+            if len(call.text) > UNDECIDED_LIMIT:
+                self._settled = call.number
+            return
+        self._settled = call.number
+        grammar = self._grammars.get(call.syntax)
+        if grammar and grammar.restart(self._tokenize(call.text[start:])) and not grammar.is_over:
+            self._active = grammar
+
+    def allows(self, token: int) -> bool:
+        return self._active is None or self._active.allows(token)
+
+    def allowed(self) -> NDArray[np.intp]:
+        return np.empty(0, np.intp) if self._active is None else self._active.allowed()
+
+    def accept(self, token: int) -> None:
+        grammar = self._active
+        if grammar is None:
+            return
+        grammar.accept(token)
+        if grammar.is_over:
+            self._active = None
+            if grammar.failure:  # the answer goes on as if nobody had looked
+                print(f"a tool call is not guarded: {grammar.failure}", file=sys.stderr)  # noqa: T201  # stderr is the log

@@ -1,0 +1,174 @@
+"""From a request with tools to calls that obey their schemas, with a scripted model."""
+
+import json
+
+import pytest
+
+from ollama_async.conversation import Inference, Message, Prompt, Sampling, Speech, Thought
+from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT
+from ollama_async.prompts.choose import choose
+from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.dialects import Dialects
+from ollama_async.workers.child.engines import scripted
+from ollama_async.workers.child.intake import Intake
+from ollama_async.workers.child.loop import Loop
+from ollama_async.workers.child.mailbox import Mailbox
+from ollama_async.workers.messages import Called, Done, Failed, Pieces, Submit
+from ollama_async.workers.spec import LoadSpec
+
+HERMES = "{{ messages[-1].content }}{% if tools %}{{ tools }}{% endif %}<tool_call></tool_call>"
+LLAMA = '{{ messages[-1].content }}{{ tools }}<|python_tag|>{"name": ..., "parameters": ...}'
+TIDE = {
+    "type": "function",
+    "function": {
+        "name": "get_tide",
+        "parameters": {
+            "type": "object",
+            "properties": {"place": {"enum": ["Wyk", "Husum"]}, "days": {"type": "integer"}},
+            "required": ["place"],
+        },
+    },
+}
+RIGHT = ("get_tide", {"place": "Wyk"})
+
+
+class Worker:
+    """The halves of a worker without its threads."""
+
+    def __init__(self, engine, **options):
+        self.mailbox = Mailbox()
+        dialects = Dialects(engine, choose)
+        unlimited = lambda: lambda action: action()  # noqa: E731
+        self.intake = Intake(engine, dialects, self.mailbox, unlimited, **options)
+        self.loop = Loop(engine, self.mailbox, self.hear, Batching(64))
+        self.content, self.thinking, self.calls, self.end = "", "", [], None
+
+    def hear(self, messages):
+        for message in messages:
+            if isinstance(message, Pieces):
+                for _, piece in message.items:
+                    self.take(piece)
+            elif isinstance(message, (Done, Failed)):
+                self.end = message
+
+    def take(self, piece):
+        match piece:
+            case Called(call):
+                self.calls.append((call.function.name, call.function.arguments))
+            case Thought(text):
+                self.thinking += text
+            case _:
+                self.content += piece
+
+    def ask(self, *, tools=(TIDE,), form=None, **prompt):
+        prompt = Prompt([Message("user", "Hi")], tools=list(tools), **prompt)
+        self.intake.put(Submit(1, Inference(prompt, Sampling(), format=form)))
+        self.intake.close()
+        self.intake.run()
+        for _ in range(3000):
+            if self.end:
+                return self
+            self.loop.turn(idle_s=0)
+        raise AssertionError((self.content, self.calls))
+
+
+@pytest.fixture
+def worker(tmp_path):
+    def make(*says, template=HERMES, **options):
+        path = tmp_path / "scripts.json"
+        path.write_text(json.dumps({"m": {"tokens": list(says), "template": template}}))
+        spec = LoadSpec(engine="scripted", model="m", num_ctx=4096, slots=1)
+        return Worker(scripted.load(spec, str(path), lambda _fraction: None), **options)
+
+    return make
+
+
+def call(name="get_tide", **arguments):
+    return json.dumps({"name": name, "arguments": arguments})
+
+
+def test_a_call_that_is_right_is_left_as_it_is(worker):
+    asked = worker("So: ", "<tool_call>\n", call(place="Wyk"), "\n</tool_call>", " Done.").ask()
+
+    assert asked.calls == [RIGHT]
+    assert asked.content == "So:Done."
+
+
+def test_a_model_that_calls_what_is_not_there_calls_what_is(worker):
+    asked = worker("<tool_call>", *'{"name": "get_ebb", "arguments": {}}</tool_call>').ask()
+
+    assert [name for name, _ in asked.calls] == ["get_tide"]
+    assert asked.calls[0][1]["place"] in {"Wyk", "Husum"}
+
+
+def test_arguments_are_those_of_the_schema(worker):
+    says = ("<tool_call>", *call(place="Wyk", hours=3), "</tool_call>")
+
+    assert worker(*says).ask().calls[0][1].keys() <= {"place", "days"}
+    assert worker(*says, guards_calls=False).ask().calls == [
+        ("get_tide", {"place": "Wyk", "hours": 3})
+    ]
+
+
+def test_each_of_several_calls_is_held_to_the_tools(worker):
+    right = ("<tool_call>", call(place="Husum", days=2), "</tool_call>", "and ")
+    wrong = ("<tool_call>", *call("no_tide"), "</tool_call>")
+    asked = worker(*right, *wrong).ask()
+
+    assert [name for name, _ in asked.calls] == ["get_tide"] * 2
+    assert asked.calls[0][1] == {"place": "Husum", "days": 2}
+
+
+def test_what_is_no_call_is_free(worker):
+    text = 'I would say {"name": "get_ebb"} and <tool_cal> and [1, 2] and </tool_call>.'
+
+    assert worker(*text).ask().content == text
+
+
+@pytest.mark.parametrize("why", ["no tools", "tools are not to be used", "a format goes first"])
+def test_nothing_is_held_to_tools_where_no_call_is_read(worker, why):
+    says = ("<tool_call>", call("ebb"), "</tool_call>")
+    options = {
+        "no tools": {"tools": ()},
+        "tools are not to be used": {"tool_choice": "none"},
+        "a format goes first": {"form": True},
+    }[why]
+    asked = worker(*(says if why != "a format goes first" else ['"ebb"'])).ask(**options)
+
+    assert asked.calls == []
+    assert "ebb" in asked.content
+
+
+def test_a_token_that_runs_on_into_a_wrong_call_leaves_the_call_as_it_is(worker):
+    asked = worker('<tool_call>{"name": "ebb', '", "arguments": {}}', "</tool_call>").ask()
+
+    assert asked.calls == [("ebb", {})]
+
+
+def test_an_answer_in_json_may_begin_like_a_call(worker):
+    says = '{"name": "Bob", "age": 3, "tide": [{"name": "get_tide"}]}'
+
+    assert worker(*says, template=LLAMA).ask().content == says
+
+
+def test_a_call_without_a_mark_is_held_to_its_schema_once_its_name_is_known(worker):
+    says = '{"name": "get_tide", "parameters": {"place": "Rome", "x": 1}}'
+    asked = worker(*says, template=LLAMA).ask()
+
+    assert asked.calls[0][0] == "get_tide"
+    assert asked.calls[0][1]["place"] in {"Wyk", "Husum"}
+
+
+def test_a_long_answer_in_json_is_not_read_again_and_again(worker):
+    says = json.dumps({"text": "x" * (3 * UNDECIDED_LIMIT), "name": "Bob"})
+
+    assert worker(*says, template=LLAMA).ask().content == says
+
+
+def test_thoughts_are_free(worker):
+    template = HERMES + "<think></think>"
+    says = ("<think>", "Call <tool", "_cal>?", "</think>", "<tool_call>", *call("ebb"))
+    asked = worker(*says, "</tool_call>", template=template).ask(speech=Speech())
+
+    assert asked.thinking == "Call <tool_cal>?"
+    assert [name for name, _ in asked.calls] == ["get_tide"]

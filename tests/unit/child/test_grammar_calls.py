@@ -1,0 +1,266 @@
+"""Which calls may follow the mark that opens one, for each way to write calls."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.port import Marks
+from ollama_async.workers.child.grammar import Grammars
+from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT
+
+END, ARGS, QUOTE = range(256, 259)
+SPECIAL = {ARGS: b"[ARGS]", QUOTE: b'<|"|>'}
+
+
+class Vocabulary:
+    """A token for each byte, and marks that are no text."""
+
+    facts = SimpleNamespace(vocab_size=259)
+
+    def piece(self, token):
+        return bytes([token]) if token < 256 else b""
+
+    def is_end(self, token):
+        return token == END
+
+
+GRAMMARS = Grammars(Vocabulary())
+JSON = CallSyntax(forms=("{call}",), close=("</tool_call>",))
+LIST = CallSyntax(
+    forms=("{call}",),
+    name_keys=("tool_name", "name"),
+    argument_keys=("parameters",),
+    extra_keys=("id", "type"),
+    listed=True,
+)
+KEYED = CallSyntax(forms=("{keyed}",), listed=True, close=("<|end|>",))
+HEADED = CallSyntax(
+    forms=("{name}[ARGS] {arguments}", "{name}[CALL_ID]{id}[ARGS] {arguments}"), texts=("all",)
+)
+XML = CallSyntax(
+    forms=("<function={name}> {parameters} </function>",),
+    parameter="<parameter={key}>{value}</parameter>",
+    repeated=True,
+    close=("</tool_call>",),
+)
+PAIRS = CallSyntax(
+    forms=("{name} {parameters}",),
+    parameter="<arg_key>{key}</arg_key> <arg_value>{value}</arg_value>",
+    close=("</tool_call>",),
+)
+PYTHON = CallSyntax(
+    forms=("{name}( {parameters})",),
+    parameter="{key}= {value}",
+    between=",",
+    quotes=('"', "'"),
+    listed=True,
+)
+BRACES = CallSyntax(
+    forms=("call:{name}{{parameters}}",),
+    parameter="{key}:{value}",
+    between=",",
+    quotes=('<|"|>',),
+    close=("<tool_call|>",),
+)
+
+
+def tool(name, properties=None, **schema):
+    parameters = {"type": "object", "properties": properties or {}, **schema}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+TIDE = tool(
+    "get_tide",
+    {
+        "place": {"type": "string"},
+        "days": {"type": "integer"},
+        "unit": {"enum": ["m", "ft"]},
+        "exact": {"type": "boolean"},
+        "at": {"type": "array", "items": {"type": "number"}},
+        "note": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    },
+    required=["place"],
+)
+TOOLS = [TIDE, tool("now"), {"type": "function", "function": {"name": "store"}}]
+
+
+def tokens(text):
+    """``text`` in bytes, special marks as their tokens."""
+    for token, mark in SPECIAL.items():
+        text = text.replace(mark.decode(), chr(0x10FF00 + token - 256))
+    special = {0x10FF00 + token - 256: token for token in SPECIAL}
+    return [
+        each
+        for letter in text
+        for each in ([special[ord(letter)]] if ord(letter) in special else letter.encode())
+    ]
+
+
+def reads(syntax, text, tools=TOOLS):
+    """How much of ``text`` is allowed; True: all, and the call is complete with it."""
+    guard = GRAMMARS.guard(tools, Marks(syntaxes=(syntax,)), SPECIAL)
+    grammar = guard._grammars[syntax]
+    grammar.restart([])
+    for place, token in enumerate(tokens(text)):
+        if grammar.is_over or not grammar.allows(token):
+            return text[:place]
+        grammar.accept(token)
+    return grammar.is_over and not grammar.failure
+
+
+LONG_XML = """
+<function=get_tide>
+<parameter=place>
+Wyk <b> "
+</parameter>
+<parameter=days>
+3
+</parameter>
+<parameter=unit>
+ft
+</parameter>
+<parameter=exact>
+True
+</parameter>
+<parameter=at>
+[1, 2.5]
+</parameter>
+<parameter=note>
+null
+</parameter>
+</function>
+</tool_call>"""
+LONG_PAIRS = """get_tide
+<arg_key>place</arg_key>
+<arg_value>Wyk</arg_value>
+<arg_key>days</arg_key>
+<arg_value>3</arg_value>
+</tool_call>"""
+RIGHT = [
+    (JSON, '\n{"name": "get_tide", "arguments": {"place": "Wyk"}}\n</tool_call>'),
+    (JSON, '{"name":"get_tide","arguments":{"place":"Wyk","days":3,"exact":true}}</tool_call>'),
+    (JSON, '{"name": "now", "parameters": {}}</tool_call>'),
+    (JSON, '{\n  "name": "now",\n  "arguments": {\n  }\n}\n</tool_call>'),
+    (JSON, '{"name": "store", "arguments": {"x": [1, {"y": null}]}}</tool_call>'),
+    (JSON, '{"name": "get_tide", "arguments": {"place": "</tool_call> \\" {"}}</tool_call>'),
+    (LIST, '{"name": "now", "parameters": {}}'),
+    (LIST, '[{"tool_name": "now", "parameters": {}}, {"name": "now", "parameters": {}}]'),
+    (LIST, '[{"type": "function", "name": "now", "parameters": {}, "id": "aB3"}]'),
+    (KEYED, '[{"now": {}}, {"get_tide": {"place": "Wyk"}}]<|end|>'),
+    (HEADED, 'get_tide[ARGS]{"place": "Wyk"}'),
+    (HEADED, "now[CALL_ID]abc123XYZ[ARGS]{}"),
+    (HEADED, "all[ARGS]"),
+    (XML, "\n<function=now>\n</function>\n</tool_call>"),
+    (XML, LONG_XML),
+    (XML, "<function=now></function>\n<function=now></function></tool_call>"),
+    (XML, "<function=store><parameter=any_key>x</parameter></function></tool_call>"),
+    (PAIRS, "now</tool_call>"),
+    (PAIRS, LONG_PAIRS),
+    (PYTHON, "[get_tide(place=\"Wyk auf Föhr\", days=3, unit='ft'), now()]"),
+    (PYTHON, "now( )"),
+    (PYTHON, "store(a=1, b='x', c=[2])"),
+    (BRACES, 'call:get_tide{place:<|"|>Wyk "<|"|>,days:3,unit:<|"|>m<|"|>}<tool_call|>'),
+    (BRACES, "call:now{}<tool_call|>"),
+]
+WRONG = [
+    (JSON, '{"name": "get_tides', '{"name": "get_tide'),
+    (JSON, '{"name": "now", "arguments": {"x"', '{"name": "now", "arguments": {'),
+    (JSON, '{"name": "get_tide", "arguments": {}}', '{"name": "get_tide", "arguments": {'),
+    (
+        JSON,
+        '{"name": "get_tide", "arguments": {"place": 5',
+        '{"name": "get_tide", "arguments": {"place": ',
+    ),
+    (JSON, '{"arguments"', '{"'),
+    (JSON, "I cannot", ""),
+    (LIST, "[]", "["),
+    (KEYED, '[{"no', '[{"no'),
+    (HEADED, "get_tide{", "get_tide"),
+    (XML, "<function=get_tide></function>", "<function=get_tide><"),
+    (XML, "<function=get_tide><parameter=days", "<function=get_tide><parameter="),
+    (XML, "<function=now><parameter=", "<function=now><"),
+    (PAIRS, "get_tide</tool_call>", "get_tide<"),
+    (PYTHON, "get_tide(days", "get_tide("),
+    (PYTHON, "now(a", "now("),
+    (BRACES, "call:get_tide{place:Wyk", "call:get_tide{place:"),
+]
+
+
+@pytest.mark.parametrize(("syntax", "text"), RIGHT, ids=[text for _, text in RIGHT])
+def test_calls_of_tools_that_are_offered_may_be_written(syntax, text):
+    assert reads(syntax, text) is True
+
+
+@pytest.mark.parametrize(("syntax", "text", "allowed"), WRONG, ids=[case[1] for case in WRONG])
+def test_what_is_no_such_call_ends_where_it_goes_wrong(syntax, text, allowed):
+    found = reads(syntax, text)
+
+    assert found is not True
+    assert found == allowed or (found is False and text == allowed)
+
+
+def test_what_cannot_be_enforced_in_a_schema_does_not_lose_the_rest():
+    odd = tool(
+        "odd",
+        {
+            "list": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
+            "mail": {"type": "string", "not": {"const": "x"}},
+        },
+        required=["list"],
+    )
+
+    assert reads(JSON, '{"name": "odd", "arguments": {"list": [1]}}</tool_call>', [odd]) is True
+    assert reads(JSON, '{"name": "odd", "arguments": {"list": ["', [odd]) is not True
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}},
+        {"type": "object", "properties": {"a": {"$ref": "http://example.com/x"}}},
+        {"type": "object", "properties": {"a": {"multipleOf": 123456789}}},
+        {"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]},
+    ],
+)
+def test_a_schema_that_is_of_no_use_leaves_any_arguments(parameters):
+    tools = [{"type": "function", "function": {"name": "odd", "parameters": parameters}}, TIDE]
+
+    assert reads(JSON, '{"name": "odd", "arguments": {"b": 1}}</tool_call>', tools) is True
+    assert reads(JSON, '{"name": "od', tools) is not True or reads(JSON, '{"name": "ox', tools)
+    assert reads(JSON, '{"name": "even"', tools) is not True
+
+
+def test_tools_that_are_none_do_not_count():
+    tools = [{}, {"function": 3}, {"function": {"name": ""}}, {"function": {"name": 7}}, TIDE]
+
+    assert reads(JSON, '{"name": "get_tide", "arguments": {"place": ""}}</tool_call>', tools)
+
+
+@pytest.mark.parametrize("tools", [[], [{}], [tool(f"t{n}") for n in range(TOOLS_LIMIT + 1)]])
+def test_nothing_is_guarded_without_tools_or_with_too_many(tools):
+    assert GRAMMARS.guard(tools, Marks(syntaxes=(JSON,)), {}) is None
+
+
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1)
+
+
+@given(name=names.filter(str.strip), key=names, value=st.text(max_size=20))
+def test_names_and_keys_may_be_any_text(name, key, value):
+    arguments = {key: value}
+    call = json.dumps({"name": name.strip(), "arguments": arguments}, ensure_ascii=False)
+    tools = [tool(name, {key: {"type": "string"}}, required=[key])]
+
+    assert reads(JSON, f"{call}</tool_call>", tools) is True or "\\u" in call
+
+
+def test_grammars_are_kept_for_the_next_request():
+    first = GRAMMARS.guard(TOOLS, Marks(syntaxes=(JSON,)), SPECIAL)
+    made = dict(GRAMMARS._kept)
+    again = GRAMMARS.guard([*TOOLS], Marks(syntaxes=(JSON,)), SPECIAL)
+
+    assert GRAMMARS._kept == made
+    assert first._grammars[JSON] is not again._grammars[JSON]
