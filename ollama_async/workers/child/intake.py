@@ -52,7 +52,7 @@ ANSWER_CONTEXTS = 10
 """An answer without a limit ends after so many contexts, as in Ollama."""
 
 MIN_NUM_CTX = 4
-ROOM_SHARE = 4
+RESERVE_SHARE = 4
 """At most one part in so many of the context is kept free for the answer when old turns are
 dropped. Ollama keeps nothing free, and answers then begin by forgetting the prompt."""
 
@@ -73,6 +73,14 @@ class Run(Protocol):
     """Runs foreign code on a leash; see :meth:`.Deadline.run`."""
 
     def __call__(self, action: Callable[[], T], /) -> T: ...
+
+
+class _Candidate(msgspec.Struct, frozen=True):
+    """A conversation, or a part of one, and what it is for the model."""
+
+    prompt: Prompt
+    tokens: list[int]
+    text: str
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -173,11 +181,7 @@ class Intake:
         _check_stops(sampling)
         keep = _find_keep(sampling.num_keep, self._facts.adds_bos, num_ctx)
         rendered = self._render(inference, num_ctx)
-        tokens = rendered.tokens
-        if len(tokens) >= num_ctx:
-            if not (inference.shift and inference.prompt.truncate):
-                raise ContextExceeded(TOO_LONG)
-            tokens = cut_middle(tokens, num_ctx=num_ctx, keep=keep)
+        tokens = _shorten(rendered.tokens, inference, num_ctx, keep)
         if not tokens:
             raise BadRequest("the prompt is empty")
         constraint = self._constrain(inference, rendered)
@@ -215,12 +219,29 @@ class Intake:
 
     def _show(self, request_id: int, inference: Inference) -> list[Work | ToParent]:
         """An answer that is the prompt itself."""
-        rendered = self._render(inference, self._find_num_ctx(inference))
-        text = self._text_of(inference.prompt.context) + rendered.text
+        num_ctx = self._find_num_ctx(inference)
+        keep = _find_keep(inference.sampling.num_keep, self._facts.adds_bos, num_ctx)
+        rendered = self._render(inference, num_ctx)
+        tokens = _shorten(rendered.tokens, inference, num_ctx, keep)
+        if len(tokens) < len(rendered.tokens):
+            text = self._show_tokens(tokens, inference.prompt, rendered.text)
+        else:
+            text = self._show_text(inference.prompt, rendered.text)
         _check_text(text)
         said: list[ToParent] = [Pieces([(request_id, text)])] if text else []
-        usage = Usage(prompt=len(rendered.tokens))
-        return [Started(request_id), *said, Done(request_id, "stop", usage)]
+        return [Started(request_id), *said, Done(request_id, "stop", Usage(prompt=len(tokens)))]
+
+    def _show_text(self, prompt: Prompt, text: str) -> str:
+        """What comes before ``text``, and ``text`` with a BOS at its beginning once, if at all."""
+        rest = self._without_bos(text, is_first=not prompt.context)
+        bos = self._facts.bos if rest != text and not prompt.context else ""
+        return self._written(prompt.context) + bos + rest
+
+    def _show_tokens(self, tokens: list[int], prompt: Prompt, text: str) -> str:
+        """``tokens``, which are left of the prompt, without a BOS that is not in ``text``."""
+        facts = self._facts
+        is_added = facts.adds_bos and not prompt.context and not text.startswith(facts.bos)
+        return self._written(tokens[1:] if is_added else tokens)
 
     def _find_num_ctx(self, inference: Inference) -> int:
         most = self._facts.num_ctx
@@ -241,22 +262,30 @@ class Intake:
         run = self._limited()
         spoken = run(lambda: self._dialects.find(prompt.speech))
 
-        def count(candidate: Prompt) -> Rendered:
+        def render(candidate: Prompt) -> _Candidate:
             text = run(lambda: spoken.dialect.render(candidate))
-            return Rendered(self._encode(text, num_ctx, is_first=not before), text)
+            return _Candidate(candidate, self._encode(text, num_ctx, is_first=not before), text)
 
         if prompt.truncate:
-            room = num_ctx - len(before) - _find_room(inference.sampling, num_ctx)
-            rendered = fit(prompt, count, lambda candidate: len(candidate.tokens) <= room)
+            room = num_ctx - len(before)
+            chosen = fit(
+                prompt,
+                render,
+                lambda candidate: len(candidate.tokens),
+                most=room - 1,
+                wanted=room - _find_reserve(inference.sampling, num_ctx),
+            )
         else:
-            rendered = count(prompt)
-        parser = run(lambda: spoken.dialect.start(prompt, rendered.text))
+            chosen = render(prompt)
+        kept, text = chosen.prompt, chosen.text
+        # a limit of its own: the candidates may have used up theirs
+        parser = self._limited()(lambda: spoken.dialect.start(kept, text))
         return Rendered(
-            before + rendered.tokens,
-            rendered.text,
+            before + chosen.tokens,
+            text,
             None if parser is None else Meaning(parser),
             {} if parser is None else spoken.special,
-            spoken.dialect.marks(prompt, rendered.text),
+            spoken.dialect.marks(kept, text),
         )
 
     def _encode(self, text: str, num_ctx: int, *, is_first: bool) -> list[int]:
@@ -264,17 +293,21 @@ class Intake:
 
         Of a text that is far longer than the context some of the middle is missing.
         """
-        bos = self._facts.bos
-        if bos and (self._facts.adds_bos or not is_first):
-            begin = 0
-            while text.startswith(bos, begin):
-                begin += len(bos)
-            text = text[begin:]
+        text = self._without_bos(text, is_first=is_first)
         most = LONGEST_TOKEN * num_ctx
         if len(text) <= 2 * most:
             return self._engine.tokenize(text, add_special=is_first, parse_special=True)
         head = self._engine.tokenize(text[:most], add_special=is_first, parse_special=True)
         return head + self._engine.tokenize(text[-most:], add_special=False, parse_special=True)
+
+    def _without_bos(self, text: str, *, is_first: bool) -> str:
+        """``text`` as it is tokenized: behind a BOS that the tokenizer or the context brings."""
+        bos = self._facts.bos
+        begin = 0
+        if bos and (self._facts.adds_bos or not is_first):
+            while text.startswith(bos, begin):
+                begin += len(bos)
+        return text[begin:]
 
     def _checked(self, tokens: list[int]) -> list[int]:
         if not all(0 <= token < self._facts.vocab_size for token in tokens):
@@ -290,13 +323,14 @@ class Intake:
         return Tokens(asked.id, tokens)
 
     def _detokenize(self, asked: Detokenize) -> Text:
-        text = self._text_of(asked.tokens)
+        data = b"".join(map(self._engine.piece, self._checked(asked.tokens)))
+        text = data.decode(errors="replace")
         _check_text(text)
         return Text(asked.id, text)
 
-    def _text_of(self, tokens: list[int]) -> str:
-        data = b"".join(map(self._engine.piece, self._checked(tokens)))
-        return data.decode(errors="replace")
+    def _written(self, tokens: list[int]) -> str:
+        """``tokens`` as a prompt, control tokens included."""
+        return b"".join(map(self._engine.written, tokens)).decode(errors="replace")
 
 
 def _find_keep(num_keep: int, adds_bos: bool, num_ctx: int) -> int:
@@ -305,10 +339,22 @@ def _find_keep(num_keep: int, adds_bos: bool, num_ctx: int) -> int:
     return min(keep, num_ctx - 2)
 
 
-def _find_room(sampling: Sampling, num_ctx: int) -> int:
+def _find_reserve(sampling: Sampling, num_ctx: int) -> int:
     """Tokens that dropping old turns leaves free: the answer's, if it is known to be short."""
-    most = max(1, num_ctx // ROOM_SHARE)
+    most = max(1, num_ctx // RESERVE_SHARE)
     return min(max(1, sampling.num_predict), most) if sampling.num_predict >= 0 else most
+
+
+def _shorten(tokens: list[int], inference: Inference, num_ctx: int, keep: int) -> list[int]:
+    """What goes before the model of a prompt whose history has been cut.
+
+    :raises ContextExceeded: it is too long, and must not be shortened.
+    """
+    if len(tokens) < num_ctx:
+        return tokens
+    if not (inference.shift and inference.prompt.truncate):
+        raise ContextExceeded(TOO_LONG)
+    return cut_middle(tokens, num_ctx=num_ctx, keep=keep)
 
 
 def _check_text(text: str) -> None:

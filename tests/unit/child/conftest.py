@@ -48,6 +48,9 @@ class FakeEngine:
     def piece(self, token):
         return b"" if token == END else f"<{token}>".encode()
 
+    def written(self, token):
+        return self.piece(token)
+
     def is_end(self, token):
         return token == END
 

@@ -2,9 +2,11 @@
 
 import threading
 
+import msgspec
 import pytest
 
 from ollama_async.conversation import Inference, Message, Prompt, Sampling, Usage
+from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Content, Marks
 from ollama_async.prompts.selection import DEFAULT_TEMPLATE
@@ -38,8 +40,6 @@ def engine(fake_engine):
 
         def piece(self, token):
             return bytes([token])
-
-    import msgspec
 
     engine = WithBos(num_ctx=32)
     engine.facts = msgspec.structs.replace(engine.facts, bos="^", adds_bos=True)
@@ -186,6 +186,86 @@ def test_what_cannot_be_dropped_may_take_the_answers_room(room):
     assert room.ask(request(prompt)).tokens == [BOS, *ids("y" * 29)]
 
 
+@pytest.mark.parametrize("num_predict", [-1, 1, 99])
+def test_what_fits_is_never_cut_for_the_answers_room(engine, num_predict):
+    """31 tokens of 32."""
+    messages = [Message("user", "q" * 10), *[Message("assistant", "a" * 5)] * 4]
+    room = Room(engine, Letters())
+    work = room.ask(request(Prompt(messages=messages), Sampling(num_predict=num_predict)))
+
+    assert work.tokens == [BOS, *ids("q" * 10 + "a" * 20)]
+
+
+def test_a_context_takes_its_part_of_the_place(engine):
+    prompt = Prompt(messages=[Message("user", "x" * 9), Message("user", "y" * 9)], context=[1] * 13)
+    whole = Room(engine, Letters()).ask(request(prompt))
+    prompt.context.append(2)
+    cut = Room(engine, Letters()).ask(request(prompt))
+
+    assert whole.tokens == [*[1] * 13, *ids("x" * 9 + "y" * 9)]
+    assert cut.tokens == [*[1] * 13, 2, *ids("y" * 9)]
+
+
+class Letters:
+    """Renders the contents; what ``refuses`` says, it refuses."""
+
+    def __init__(self, refuses=lambda _text: False):
+        self._refuses = refuses
+
+    def render(self, prompt):
+        text = "".join(message.content for message in prompt.messages)
+        if self._refuses(text):
+            raise TemplateFailed("no")
+        return text
+
+
+def test_a_template_that_refuses_what_is_left_of_a_conversation_costs_no_request(engine):
+    """The whole is 36 tokens long, so its middle is cut as if it were one message."""
+    room = Room(engine, Letters(lambda text: not text.startswith("aaaaa")))
+    work = room.ask(request(LONG))
+
+    assert work.tokens == [BOS, *ids("aaaa"), *ids("eeeefffffggggg")]
+
+
+def test_the_time_of_the_candidates_is_not_that_of_the_parser(engine):
+    """A template that has used up its time with them loses no request that was rendered."""
+
+    def limited():
+        turns = iter(range(3))
+
+        def run(action):
+            if next(turns, None) is None:
+                raise TemplateFailed("too long")
+            return action()
+
+        return run
+
+    room = Room(engine, Letters())
+    room.intake = Intake(engine, room.dialect, room.mailbox, limited)
+
+    assert room.ask(request(LONG)).tokens == [BOS, *ids("ggggg")]
+
+
+def test_the_parser_does_not_go_on_with_a_message_that_was_left_out(engine):
+    prompt = Prompt(messages=[Message("user", "q" * 9), Message("assistant", "a" * 40)])
+    room = Room(engine, Letters())
+    room.ask(request(prompt))
+
+    kept, rendered = room.dialect.started_with
+    assert kept.messages == prompt.messages[:1]
+    assert rendered == "q" * 9
+
+
+# ----------------------------------------------------------------- shown instead of answered
+
+
+def show(room, prompt, sampling=None, **more):
+    """The text, and how many tokens the model would read."""
+    started, *pieces, done = room.ask_all(request(prompt, sampling, renders_only=True, **more))
+    assert started == Started(1)
+    return "".join(text for piece in pieces for _, text in piece.items), done.usage.prompt
+
+
 def test_a_prompt_is_shown_instead_of_answered(room):
     shown = request(LONG, num_ctx=16, renders_only=True)
 
@@ -206,6 +286,63 @@ def test_a_raw_prompt_is_shown_as_it_is(room):
     assert room.ask_all(request(raw("^hi"), renders_only=True))[1] == Pieces([(1, "^hi")])
 
 
+@pytest.mark.parametrize(
+    ("text", "context", "shown"),
+    [
+        ("hi", [], "hi"),
+        ("^hi", [], "^hi"),
+        ("^^hi", [], "^hi"),
+        ("^hi", [BOS, 49], "^1hi"),
+        ("hi^", [49], "1hi^"),
+    ],
+)
+def test_a_shown_prompt_has_a_bos_where_the_model_reads_one(lettered, text, context, shown):
+    assert show(lettered, raw(text, context=context))[0] == shown
+
+
+@pytest.fixture
+def lettered(engine, monkeypatch):
+    """With tokens that are their letters, and a BOS that is empty in an answer."""
+    monkeypatch.setattr(engine, "facts", msgspec.structs.replace(engine.facts, vocab_size=128))
+    monkeypatch.setattr(engine, "piece", lambda token: b"" if token == BOS else bytes([token]))
+    monkeypatch.setattr(engine, "written", lambda token: b"^" if token == BOS else bytes([token]))
+
+    def tokenize(text, *, add_special, parse_special):
+        assert parse_special
+        return [BOS] * add_special + [BOS if each == "^" else ord(each) for each in text]
+
+    monkeypatch.setattr(engine, "tokenize", tokenize)
+    return Room(engine, Letters())
+
+
+@pytest.mark.parametrize("bos", ["", "^"])
+def test_what_is_cut_out_of_the_middle_is_not_shown(lettered, bos):
+    shown, tokens = show(lettered, raw(bos + "a" * 10 + "b" * 50), Sampling(num_keep=2))
+    read = lettered.ask(request(raw(bos + "a" * 10 + "b" * 50), Sampling(num_keep=2))).tokens
+
+    assert shown == bos + "aa" + "b" * 15
+    assert tokens == len(read) == 18
+
+
+def test_what_is_cut_out_of_a_context_is_not_shown(lettered):
+    shown, _ = show(lettered, raw("b" * 20, context=[BOS, *b"a" * 20]), Sampling(num_keep=2))
+
+    assert shown == "^aa" + "b" * 15
+
+
+def test_what_would_be_refused_is_not_shown(lettered):
+    shown = request(raw("a" * 40, truncate=False), renders_only=True)
+
+    assert lettered.ask(shown) == Failed(1, "context_exceeded", TOO_LONG)
+
+
+def test_nothing_is_shown_as_nothing(fake_engine):
+    assert show(Room(fake_engine()), raw("")) == ("", 0)
+
+
+# ----------------------------------------------------------------- what reads the answer
+
+
 def test_a_parser_is_started_with_what_was_rendered_and_goes_to_the_step_thread(engine):
     class Parser:
         def feed(self, text):
@@ -217,8 +354,8 @@ def test_a_parser_is_started_with_what_was_rendered_and_goes_to_the_step_thread(
     assert work.meaning.feed("a") == ["a"]
     assert work.special == {7: b"<x>"}
     prompt, rendered = room.dialect.started_with
-    assert prompt is LONG
-    assert rendered.endswith("ggggg")
+    assert prompt.messages == LONG.messages[4:]
+    assert rendered == "eeeeefffffggggg"
 
 
 def test_without_a_parser_nothing_looks_at_the_answer(engine):

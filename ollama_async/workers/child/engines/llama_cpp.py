@@ -87,6 +87,7 @@ class LlamaCpp:
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._vocabulary.tokenize
         self.piece = self._vocabulary.piece
+        self.written = self._vocabulary.written
         self.is_end = self._vocabulary.is_end
 
     def begin(

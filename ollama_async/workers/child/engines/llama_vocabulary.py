@@ -49,8 +49,12 @@ class Vocabulary:
             return b""  # the library aborts the process on these
         piece = self._pieces[token]
         if piece is None:
-            piece = self._pieces[token] = self._read_piece(token)
+            piece = self._pieces[token] = self._read_piece(token, with_control=False)
         return piece
+
+    def written(self, token: int) -> bytes:
+        """The bytes of a token, control tokens by name; empty for ids that do not exist."""
+        return self._read_piece(token, with_control=True) if 0 <= token < self.size else b""
 
     def is_end(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self._vocab, token))
@@ -61,12 +65,13 @@ class Vocabulary:
         )
         return count
 
-    def _read_piece(self, token: int) -> bytes:
+    def _read_piece(self, token: int, *, with_control: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)
-        size = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        read = lib.llama_token_to_piece
+        size = read(self._vocab, token, buffer, len(buffer), 0, with_control)
         if size < 0:
             buffer = ctypes.create_string_buffer(-size)
-            size = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+            size = read(self._vocab, token, buffer, len(buffer), 0, with_control)
         return buffer.raw[: max(size, 0)]
 
     def _text(self, token: int) -> str:

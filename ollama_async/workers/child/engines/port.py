@@ -2,7 +2,8 @@
 
 An engine owns ``facts.slots`` sequences ("slots", numbered from 0), each a KV cache of up to
 ``facts.num_ctx`` tokens at positions 0, 1, 2, …. It runs in the step thread only, except
-``tokenize``, ``piece`` and ``is_end``, which the intake thread may call at the same time.
+``tokenize``, ``piece``, ``written`` and ``is_end``, which the intake thread may call at the same
+time.
 """
 
 from __future__ import annotations
@@ -89,6 +90,9 @@ class Engine(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes a token stands for in an answer (control tokens: empty). Must be cheap."""
+
+    def written(self, token: int) -> bytes:
+        """The bytes a token is written with in a prompt; control tokens have a name there."""
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer. Must be cheap."""

@@ -85,6 +85,8 @@ class Scripted:
     def piece(self, token: int) -> bytes:
         return self._pieces[token]
 
+    written = piece  # there are no control tokens
+
     def is_end(self, token: int) -> bool:
         return token == self._end
 

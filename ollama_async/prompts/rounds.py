@@ -1,0 +1,148 @@
+"""Which messages of a conversation belong together, and in which order a cut leaves them out.
+
+A *turn* is a user message with all that follows it, up to the next one. A *round* is one message of
+a turn, an assistant message with the results of its tool calls. A result names its call by id, else
+results answer the open calls in order. A result that answers no call belongs to the assistant
+message before it, if there is one.
+
+A *part* is what is left out at once: a whole turn before the last user message; then, one by one,
+the rounds after that message; at the end the message itself. A round that reaches into a later
+turn, because the user spoke while a tool was at work, belongs to that turn. System messages are in
+no part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate
+
+import msgspec
+
+from ollama_async.conversation import Message
+
+_SYSTEM = ("system", "developer")
+_RESULTS = ("tool", "function", "ipython")
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """``numbers``: the part of each message, or None. There are ``count``, numbered in the order in
+    which they are left out. ``needed``: when so many are left out, what remains is the last user
+    message and the newest round.
+    """
+
+    numbers: list[int | None]
+    count: int
+    needed: int
+
+    def rest(self, messages: Sequence[Message], cut: int) -> list[Message]:
+        """``messages`` without the first ``cut`` parts."""
+        return [
+            message
+            for message, number in zip(messages, self.numbers, strict=True)
+            if number is None or number >= cut
+        ]
+
+
+def find_parts(messages: Sequence[Message]) -> Parts:
+    """In time that grows with the number of messages, whatever their roles and ids are."""
+    rounds = list(map(_Walk(messages).find_round, range(len(messages))))
+    ends = {first: index for index, first in enumerate(rounds) if first is not None}
+    turns = list(accumulate(message.role == "user" for message in messages))
+    last_turn = turns[-1] if turns else 0
+
+    def place(first: int) -> tuple[int, int]:
+        """When a round is left out."""
+        turn = turns[ends[first]]
+        if turn < last_turn:
+            return turn, 0
+        return turn, len(messages) if messages[first].role == "user" else ends[first]
+
+    places = {first: place(first) for first in ends}
+    order = sorted(set(places.values()))
+    numbers = {where: number for number, where in enumerate(order)}
+    has_round_after_user = last_turn > 0 and any(turn == last_turn for turn, _ in order[-2:-1])
+    return Parts(
+        numbers=[None if first is None else numbers[places[first]] for first in rounds],
+        count=len(order),
+        needed=max(0, len(order) - 1 - has_round_after_user),
+    )
+
+
+class _Walk:
+    """Once through a conversation, from its beginning to its end."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+        self._calls = _OpenCalls()
+        self._round: int | None = None  # of the message before
+        self._has_user = False
+
+    def find_round(self, index: int) -> int | None:
+        """The index of the message that begins the round of the one at ``index``, the next; None:
+        that is a system message.
+        """
+        message = self._messages[index]
+        if message.role in _SYSTEM:
+            return None
+        if message.role in _RESULTS:
+            self._round = self._find_round_of_result(index)
+            return self._round
+        if message.role == "user":
+            self._has_user = True
+            self._calls.interrupt()
+        else:
+            self._calls.open(index, message)
+        self._round = index
+        return index
+
+    def _find_round_of_result(self, index: int) -> int:
+        answered = self._calls.answer(self._messages[index])
+        if answered is not None:
+            return answered
+        if self._round is None or self._messages[self._round].role == "user":
+            return index
+        if self._messages[self._round].role in _RESULTS and self._has_user:
+            return index
+        return self._round
+
+
+class _OpenCalls:
+    """Calls that have no result yet, known by the index of the message that they are in."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, int] = {}  # answered ones, too; ids may be used again
+        self._left: dict[int, int] = {}
+        self._in_order: deque[int] = deque()
+        self._has_answer = False
+        self._is_interrupted = False
+
+    def interrupt(self) -> None:
+        """The user speaks: unless the next message is a result, the calls are given up."""
+        self._is_interrupted = True
+
+    def open(self, index: int, message: Message) -> None:
+        """An assistant message. Its calls come after those before it if none has a result yet."""
+        calls = message.tool_calls
+        if self._is_interrupted or (calls and self._has_answer):
+            self._in_order.clear()
+            self._has_answer = self._is_interrupted = False
+        self._by_id.update((call.id, index) for call in calls if call.id)
+        if calls:
+            self._left[index] = len(calls)
+            self._in_order.append(index)
+
+    def answer(self, message: Message) -> int | None:
+        """The message whose call ``message`` is a result of."""
+        found = self._by_id.get(message.tool_call_id)
+        if found is None:
+            found = self._first_open()
+        if found is not None:
+            self._left[found] -= 1
+            self._has_answer = True
+        return found
+
+    def _first_open(self) -> int | None:
+        while self._in_order and self._left[self._in_order[0]] <= 0:
+            self._in_order.popleft()
+        return self._in_order[0] if self._in_order else None
