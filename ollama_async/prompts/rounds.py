@@ -47,26 +47,33 @@ class Parts(msgspec.Struct, frozen=True):
 def find_parts(messages: Sequence[Message]) -> Parts:
     """In time that grows with the number of messages, whatever their roles and ids are."""
     rounds = list(map(_Walk(messages).find_round, range(len(messages))))
-    ends = {first: index for index, first in enumerate(rounds) if first is not None}
-    turns = list(accumulate(message.role == "user" for message in messages))
-    last_turn = turns[-1] if turns else 0
-
-    def place(first: int) -> tuple[int, int]:
-        """When a round is left out."""
-        turn = turns[ends[first]]
-        if turn < last_turn:
-            return turn, 0
-        return turn, len(messages) if messages[first].role == "user" else ends[first]
-
-    places = {first: place(first) for first in ends}
+    places = _find_places(messages, rounds)
     order = sorted(set(places.values()))
-    numbers = {where: number for number, where in enumerate(order)}
-    has_round_after_user = last_turn > 0 and any(turn == last_turn for turn, _ in order[-2:-1])
+    numbers = {place: number for number, place in enumerate(order)}
+    # turns are counted from 1, and the last user message is left out after all of its turn
+    goes_on_after_user = len(order) > 1 and order[-2][0] == order[-1][0] > 0
     return Parts(
         numbers=[None if first is None else numbers[places[first]] for first in rounds],
         count=len(order),
-        needed=max(0, len(order) - 1 - has_round_after_user),
+        needed=max(0, len(order) - 1 - goes_on_after_user),
     )
+
+
+def _find_places(
+    messages: Sequence[Message], rounds: Sequence[int | None]
+) -> dict[int, tuple[int, int]]:
+    """Of each round, by its first message: what comes first here is left out first. Rounds of one
+    place are left out together: those of a turn before the last.
+    """
+    ends = {first: index for index, first in enumerate(rounds) if first is not None}
+    turns = list(accumulate(int(message.role == "user") for message in messages))
+    places = {}
+    for first, end in ends.items():
+        place = 0
+        if turns[end] == turns[-1]:
+            place = len(messages) if messages[first].role == "user" else end
+        places[first] = turns[end], place
+    return places
 
 
 class _Walk:
