@@ -266,17 +266,8 @@ class Intake:
             text = run(lambda: spoken.dialect.render(candidate))
             return _Candidate(candidate, self._encode(text, num_ctx, is_first=not before), text)
 
-        if prompt.truncate:
-            room = num_ctx - len(before)
-            chosen = fit(
-                prompt,
-                render,
-                lambda candidate: len(candidate.tokens),
-                most=room - 1,
-                wanted=room - _find_reserve(inference.sampling, num_ctx),
-            )
-        else:
-            chosen = render(prompt)
+        reserve = _find_reserve(inference.sampling, num_ctx)
+        chosen = _choose(prompt, render, room=num_ctx - len(before), reserve=reserve)
         kept, text = chosen.prompt, chosen.text
         # a limit of its own: the candidates may have used up theirs
         parser = self._limited()(lambda: spoken.dialect.start(kept, text))
@@ -337,6 +328,21 @@ def _find_keep(num_keep: int, adds_bos: bool, num_ctx: int) -> int:
     """Tokens that are never forgotten: the first ``num_keep`` (negative: all) and a BOS."""
     keep = num_keep + adds_bos if num_keep >= 0 else num_ctx
     return min(keep, num_ctx - 2)
+
+
+def _choose(
+    prompt: Prompt, render: Callable[[Prompt], _Candidate], *, room: int, reserve: int
+) -> _Candidate:
+    """What is to be read of a conversation where ``room`` tokens are free for it and the answer."""
+    if not prompt.truncate:
+        return render(prompt)
+    return fit(
+        prompt,
+        render,
+        lambda candidate: len(candidate.tokens),
+        most=room - 1,
+        wanted=room - reserve,
+    )
 
 
 def _find_reserve(sampling: Sampling, num_ctx: int) -> int:
