@@ -14,20 +14,22 @@ import secrets
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-import msgspec
 from aiohttp import hdrs, web
 
-from ollama_async import __version__
-from ollama_async.errors import Busy, Forbidden, ServerError
+from ollama_async.errors import Forbidden, ServerError
 from ollama_async.gateway.body import Bodies
 from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.stream import JSON_TYPE
+from ollama_async.gateway.refusal import error_response
 
 CLIENT_LEFT = 499
 """nginx's number for it: counted, never sent."""
 
-_SERVER = f"ollama-async/{__version__}"
+_METHODS = ("HEAD", "GET", "POST", "DELETE")
+"""Of all routes, in the order in which gin names those that a path has."""
+
+_SHOWN = 100
+"""Characters of a name that is refused."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,15 +59,6 @@ def boundary(
     return guarded
 
 
-def error_response(error: ServerError) -> web.Response:
-    """``error`` with its status and Ollama's shape; :class:`Busy` says when to come again."""
-    headers = {"Content-Type": JSON_TYPE}
-    if isinstance(error, Busy):
-        headers["Retry-After"] = str(error.retry_after_s)
-    body = msgspec.json.encode({"error": error.message})
-    return web.Response(body=body, status=error.status, headers=headers)
-
-
 async def _answered(request: web.Request, handler: Handler, guards: Guards) -> web.StreamResponse:
     try:
         return _preflight(request, guards) or await handler(request)
@@ -74,8 +67,8 @@ async def _answered(request: web.Request, handler: Handler, guards: Guards) -> w
     except web.HTTPNotFound:
         return await _not_found(request)
     except web.HTTPMethodNotAllowed as error:
-        allow = {"Allow": error.headers["Allow"]}
-        return web.Response(text="405 method not allowed", status=405, headers=allow)
+        allowed = ", ".join(each for each in _METHODS if each in error.allowed_methods)
+        return _plain(405, "405 method not allowed", Allow=allowed)
     except ConnectionError:
         return cut(request)
     except (asyncio.CancelledError, web.HTTPException):
@@ -93,10 +86,13 @@ def _preflight(request: web.Request, guards: Guards) -> web.Response | None:
     origin = request.headers.get(hdrs.ORIGIN)
     if origin and not is_same_origin(origin, host):
         if not guards.is_allowed_origin(origin):
-            raise Forbidden(f"origin {origin!r} is not allowed; OLLAMA_ORIGINS can allow it")
+            raise Forbidden(
+                f"origin {origin[:_SHOWN]!r} is not allowed; OLLAMA_ORIGINS can allow it"
+            )
         if request.method == hdrs.METH_OPTIONS:
             return web.Response(status=204, headers=PREFLIGHT_HEADERS)
     if not guards.is_allowed_host(host):
+        host = host[:_SHOWN]
         raise Forbidden(
             f"host {host!r} is not allowed; add http://{host} to OLLAMA_ORIGINS to allow it"
         )
@@ -106,12 +102,12 @@ def _preflight(request: web.Request, guards: Guards) -> web.Response | None:
 
 
 def header_signal(guards: Guards) -> Callable[..., Awaitable[None]]:
-    """Sets what every answer has: our name, not our library's version, and for a page of another,
-    allowed origin the CORS headers.
+    """Takes our library's name out of every answer, and gives the CORS headers to one for a page of
+    another, allowed origin.
     """
 
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers[hdrs.SERVER] = _SERVER
+        response.headers.popall(hdrs.SERVER, None)
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is None or is_same_origin(origin, request.headers.get(hdrs.HOST, "")):
             return
@@ -130,7 +126,13 @@ async def _not_found(request: web.Request) -> web.Response:
         if match.http_exception is None:
             status = 301 if request.method == hdrs.METH_GET else 307
             return web.Response(status=status, headers={"Location": str(target)})
-    return web.Response(text="404 page not found", status=404)
+    return _plain(404, "404 page not found")
+
+
+def _plain(status: int, text: str, **headers: str) -> web.Response:
+    """As gin writes it, which names no charset."""
+    headers = {"Content-Type": "text/plain", **headers}
+    return web.Response(body=text.encode(), status=status, headers=headers)
 
 
 def _broken(request: web.Request) -> web.Response:

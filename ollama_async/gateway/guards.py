@@ -52,6 +52,9 @@ BUILT_IN_ORIGINS = (
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _NETWORK_SUFFIXES = (".lan", ".home", ".home.arpa", ".corp", ".svc", ".intranet")
 
+_LONGEST = 512
+"""Characters of a ``Host`` or ``Origin``; names in the DNS have at most 253."""
+
 _METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _STAINLESS = (
     *("Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version"),
@@ -90,9 +93,18 @@ class Guards:
         self._is_local = _is_loopback(listen_host)
         self._names = {"", "localhost", *_own_names(), *_hosts_of(origins)}
         self._addresses = _own_addresses()
-        # Browsers send few distinct values, attackers many: the cache is small and bounded.
-        self.is_allowed_host = lru_cache(256)(self._is_allowed_host)
-        self.is_allowed_origin = lru_cache(256)(self._is_allowed_origin)
+        # Browsers send few distinct values, attackers many and long ones: the caches are bounded.
+        self._known_host = lru_cache(256)(self._is_allowed_host)
+        self._known_origin = lru_cache(256)(self._is_allowed_origin)
+
+    def is_allowed_host(self, header: str) -> bool:
+        """Whether a request may have this ``Host``."""
+        return self._allows_all or (len(header) <= _LONGEST and self._known_host(header))
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether a page of this ``Origin`` may ask."""
+        is_sound = len(origin) <= _LONGEST and origin.isascii()
+        return self._allows_all or (is_sound and self._known_origin(origin))
 
     def cors_headers(self, origin: str) -> list[tuple[str, str]]:
         """Headers of every answer to a page of an allowed ``origin``."""
@@ -101,8 +113,6 @@ class Guards:
         return [("Vary", "Origin"), ("Access-Control-Allow-Origin", origin)]
 
     def _is_allowed_origin(self, origin: str) -> bool:
-        if self._allows_all:
-            return True
         for start, star, end in self._patterns:
             if not star:
                 if origin == start:
@@ -116,8 +126,6 @@ class Guards:
         return False
 
     def _is_allowed_host(self, header: str) -> bool:
-        if self._allows_all:
-            return True
         host = _without_port(header).lower()
         if host in self._names or host.endswith(_LOCAL_SUFFIXES):
             return True

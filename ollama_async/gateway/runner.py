@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
+
+from ollama_async.gateway.connection import Connection
 
 KEEPALIVE_S = 75.0
 """How long an idle connection stays open: longer than the pools of usual clients and proxies."""
 
-_NO_HTTP = (HttpProcessingError, RequestPayloadError)  # in the head, in the body
+_LOGGER = logging.getLogger("ollama_async.gateway.http")
 
 
 def build_runner(application: web.Application, *, shutdown_grace_s: float) -> web.AppRunner:
@@ -21,18 +23,33 @@ def build_runner(application: web.Application, *, shutdown_grace_s: float) -> we
     failing write would ever tell. ``shutdown_grace_s`` is what running answers get in ``cleanup``.
     There is no access log; the metrics count requests, and a line for each costs 30 µs.
     """
-    logger = logging.getLogger("ollama_async.gateway.http")
-    logger.addFilter(_is_ours)
-    return web.AppRunner(
-        application,
-        logger=logger,
-        handler_cancellation=True,
-        access_log=None,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=shutdown_grace_s,
-    )
+    _LOGGER.addFilter(_is_ours)
+    return _Runner(application, shutdown_timeout=shutdown_grace_s)
+
+
+class _Runner(web.AppRunner):
+    """aiohttp's, but that it serves :class:`Connection`."""
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=True,
+        )
+
+
+class _Server(web.Server):
+    def __call__(self) -> Connection:
+        return Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            logger=_LOGGER,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+        )
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """False for bytes that are no HTTP: anyone could fill the log with their tracebacks."""
-    return not (record.exc_info and isinstance(record.exc_info[1], _NO_HTTP))
+    """False for bodies that are no HTTP: anyone could fill the log with their tracebacks."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RequestPayloadError))

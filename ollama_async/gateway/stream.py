@@ -31,10 +31,9 @@ from ollama_async.conversation import Usage
 from ollama_async.errors import ServerError
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.outbox import Flusher, Lines, Outbox
+from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.gateway.said import Said
 from ollama_async.queue.port import Finish, Inferring, Job
-
-JSON_TYPE = "application/json; charset=utf-8"
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.api import encode, ollama
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
-from ollama_async.gateway.stream import JSON_TYPE
+from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.queue.port import LoadedModel
 
 FOREVER_S = 1e18  # infinity has no whole part

@@ -12,7 +12,7 @@ from ollama_async.api import encode, ollama
 from ollama_async.errors import Busy, Forbidden
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.stream import JSON_TYPE
+from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.in_thread import in_thread
 from ollama_async.models.info import InfoCache
 from ollama_async.models.manifests import local_name
