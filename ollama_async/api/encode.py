@@ -14,7 +14,7 @@ from functools import lru_cache
 import msgspec
 
 _to_json = msgspec.json.Encoder().encode
-_FOREVER_NS = 2**63 - 1
+_FOREVER_S = math.floor(time.time() + 2**63 / 1e9)  # the same moment whenever it is asked for
 _YEAR_9999_S = 253_370_764_800
 
 
@@ -51,7 +51,7 @@ def local(seconds: float) -> str:
     lies further off, as the times of damaged files may, is brought to the years 1970 to 9998.
     """
     if math.isinf(seconds):
-        seconds = time.time() + _FOREVER_NS / 1e9
+        seconds = _FOREVER_S
     seconds = min(max(seconds, 0), _YEAR_9999_S)
     whole = math.floor(seconds)
     moment = datetime.fromtimestamp(0, tz=UTC) + timedelta(seconds=whole)

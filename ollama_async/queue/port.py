@@ -107,7 +107,9 @@ class Handle(Protocol):
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of ``/api/ps``. ``expires_at`` is wall-clock seconds; inf = never."""
+    """A row of ``/api/ps``. ``expires_at`` is wall-clock seconds, the same until the model is used
+    again; inf = never.
+    """
 
     target: Target
     size: int

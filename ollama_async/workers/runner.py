@@ -85,6 +85,7 @@ class RunnerEvents(Protocol):
 class Runner:
     """See the module. ``number`` is the scheduler's, and the child's generation.
 
+    ``shown_expiry``: when it was said to expire, wall clock, after its last ``shown_use``.
     ``is_stopping``: the scheduler wants it to end. ``is_being_killed``: it hangs. Either way its
     end is told by whoever ends it, and by nobody else.
     """
@@ -101,6 +102,8 @@ class Runner:
         self.is_stopping = False
         self.is_being_killed = False
         self.died_early = ""
+        self.shown_use: tuple[float, float] | None = None
+        self.shown_expiry = 0.0
         self._owner = owner
         self._worker = make_worker(self, number)
         self._texts: dict[int, Callable[[str], None]] = {}

@@ -11,6 +11,8 @@ from ollama_async.queue.port import LoadedModel, Snapshot
 from ollama_async.queue.stay import Phase, Stay
 from ollama_async.workers.runner import Runner
 
+_DRIFT_S = 1.0
+
 
 def take_snapshot(books: Books, runners: Mapping[int, Runner], now: float) -> Snapshot:
     """``now`` is of the clock that the scheduler is told. Promises count as running."""
@@ -22,7 +24,9 @@ def take_snapshot(books: Books, runners: Mapping[int, Runner], now: float) -> Sn
         capacity=books.limits.max_queue,
         running=dict(running),
         loaded=[
-            _describe(stay, runners[stay.worker], _expires_at(books, stay, now))
+            _describe(
+                stay, runners[stay.worker], _expires_at(books, stay, runners[stay.worker], now)
+            )
             for stay in books.stays.values()
             if stay.is_ready
         ],
@@ -48,9 +52,25 @@ def _describe(stay: Stay, runner: Runner, expires_at: float) -> LoadedModel:
     )
 
 
-def _expires_at(books: Books, stay: Stay, now: float) -> float:
-    """Wall clock. A model that leaves when its requests have ended has expired already."""
+def _expires_at(books: Books, stay: Stay, runner: Runner, now: float) -> float:
+    """Wall clock. It is found once for each use of the model, because two clocks are never read at
+    one moment; and again when they have drifted apart (somebody set one, the machine slept).
+    """
+    stays_s = _stays_s(books.expires_after_s(stay), stay, now)
+    moment = time.time() - (now - stay.idle_since) + stays_s
+    use = (stay.idle_since, stays_s)
+    if use != runner.shown_use or abs(moment - runner.shown_expiry) > _DRIFT_S:
+        runner.shown_use, runner.shown_expiry = use, moment
+    return runner.shown_expiry
+
+
+def _stays_s(keep_alive_s: float, stay: Stay, now: float) -> float:
+    """How long the model stays from its last use. A running request that takes longer than that
+    has it stay for another ``keep_alive``; a model that leaves has expired already.
+    """
     if stay.leaving is not None:
-        return time.time() - 1.0
-    idle_s = now - stay.idle_since if stay.is_quiet else 0.0
-    return time.time() + books.expires_after_s(stay) - idle_s
+        return -1.0
+    used_s = now - stay.idle_since
+    if stay.tickets and 0 < keep_alive_s <= used_s:
+        return keep_alive_s * (used_s // keep_alive_s + 1)
+    return keep_alive_s

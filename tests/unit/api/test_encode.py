@@ -40,6 +40,10 @@ def test_never_is_centuries_ahead():
     assert datetime.fromisoformat(encode.local(math.inf)[:19]).year > datetime.now(UTC).year + 280
 
 
+def test_never_is_always_the_same_moment():
+    assert encode.local(math.inf) == encode.local(math.inf)
+
+
 @given(st.text(), st.text())
 def test_a_line_is_one_json_object_with_the_text(model, text):
     line = encode.Lines.generate(model).line(text)

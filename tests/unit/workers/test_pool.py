@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -593,6 +594,57 @@ async def test_the_snapshot_tells_what_is_loaded_and_who_waits():
         assert (row.size, row.size_vram, row.num_ctx, row.slots) == (123, 50, 4096, 1)
         assert (row.running, row.busy_slots, row.cache_used) == (1, 1, 0.25)
         assert row.expires_at == math.inf
+
+
+def shown_expiry(it):
+    [row] = it.pool.snapshot().loaded
+    return row.expires_at
+
+
+async def test_when_a_model_expires_does_not_move_while_it_is_idle(monkeypatch):
+    async with house(keep_alive_s=300.0) as it:
+        await it.up()
+        first = shown_expiry(it)
+        wall, loop = time.time(), it.pool._loop.time()
+        # a quarter of a second by one clock may be more or less by the other
+        monkeypatch.setattr(time, "time", lambda: wall + 0.25)
+        monkeypatch.setattr(it.pool._loop, "time", lambda: loop + 0.24)
+        assert shown_expiry(it) == first
+        assert first == pytest.approx(wall + 300, abs=DEADLINE_S)
+
+
+async def test_when_a_model_expires_follows_a_clock_that_is_set(monkeypatch):
+    async with house(keep_alive_s=300.0) as it:
+        await it.up()
+        first, wall = shown_expiry(it), time.time()
+        monkeypatch.setattr(time, "time", lambda: wall + 3600)
+        assert shown_expiry(it) == pytest.approx(first + 3600, abs=DEADLINE_S)
+
+
+async def test_when_a_busy_model_expires_is_counted_from_its_last_use(monkeypatch):
+    async with house(keep_alive_s=300.0) as it:
+        worker = await it.up()
+        it.submit()
+        wall, loop = time.time(), it.pool._loop.time()
+        seen = []
+        for later_s in (0, 100, 299, 301, 599, 601):
+            monkeypatch.setattr(time, "time", lambda later_s=later_s: wall + later_s)
+            monkeypatch.setattr(it.pool._loop, "time", lambda later_s=later_s: loop + later_s)
+            seen.append(shown_expiry(it))
+            assert seen[-1] > wall + later_s
+        assert seen == [seen[0]] * 3 + [seen[3]] * 2 + [seen[5]]
+        assert (seen[3] - seen[0], seen[5] - seen[3]) == (pytest.approx(300), pytest.approx(300))
+        worker.answer(*worker.asked)
+        await turns()
+        assert shown_expiry(it) == pytest.approx(wall + 601 + 300, abs=1)
+
+
+async def test_a_model_that_leaves_has_expired_and_that_does_not_move_either():
+    async with house() as it:
+        await it.up()
+        it.submit()
+        await it.pool.unload("a")
+        assert shown_expiry(it) == shown_expiry(it) < time.time()
 
 
 async def test_draining_lets_running_answers_end_and_fails_the_rest():
