@@ -288,6 +288,7 @@ class WorkerLink:
         self._turn_back_load_clock()
         if isinstance(outcome, Ready):
             self._phase = _Phase.READY
+            self._process.tail.ready()
             self._owes_death = True
             self._watch_silence()
             if not self._ready.done():
@@ -399,7 +400,7 @@ class WorkerLink:
         return self._with_output(f"{CRASH_TEXT}: {self._verdict}")
 
     def _with_output(self, text: str) -> str:
-        lines = [] if self._phase is _Phase.NEW else self._process.tail.telling_lines()
+        lines = [] if self._phase is _Phase.NEW else self._process.last_words()
         return ": ".join([text, "\n".join(lines)]) if lines else text
 
 

@@ -21,26 +21,21 @@ import asyncio
 import logging
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-CHILD_MODULE = "ollama_async.workers.child"
-TAIL_BYTES = 8 << 10
+from ollama_async.workers.output_tail import TAIL_BYTES, OutputTail
 
-_GULP_BYTES = 16 << 10
+CHILD_MODULE = "ollama_async.workers.child"
+
+_GULP_BYTES = 2 * TAIL_BYTES
 _REAP_DEADLINE_S = 10.0
 _DEFAULT_ENVIRON = {"GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads spin before they sleep; for ever, by default, when there are as many as cores,
 and then a busy neighbour costs a factor of four."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]+")
-_TELLING = re.compile(
-    r"error|fail|fatal|abort|assert|exception|what\(\)|cannot|denied", re.IGNORECASE
-)
 
 log = logging.getLogger(__name__)
 
@@ -53,40 +48,6 @@ class ProcessListener(Protocol):
 
     def exited(self, returncode: int) -> None:
         """It is dead and reaped; comes exactly once. Negative: the signal that killed it."""
-
-
-class OutputTail:
-    """The last 8 KiB that a process printed, and each whole line to the log."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._tail = bytearray()
-        self._partial = b""
-        self._on_line = on_line
-
-    def feed(self, data: bytes) -> None:
-        self._tail += data
-        del self._tail[:-TAIL_BYTES]
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        if len(self._partial) > TAIL_BYTES:  # a line without end must not grow for ever
-            lines, self._partial = [*lines, self._partial], b""
-        for line in lines:
-            if text := _printable(line):
-                self._on_line(text)
-
-    def close(self) -> None:
-        """Forward a last line that was not ended."""
-        if text := _printable(self._partial):
-            self._on_line(text)
-        self._partial = b""
-
-    def telling_lines(self, limit: int = 3) -> list[str]:
-        """The last lines that sound like a failure; if none does, the last lines. Python's own
-        report of an exception ends with the line that matters.
-        """
-        lines = [text for line in bytes(self._tail).split(b"\n") if (text := _printable(line))]
-        if "Traceback (most recent call last):" in lines:
-            return lines[-1:]
-        return ([line for line in lines if _TELLING.search(line)] or lines)[-limit:]
 
 
 class WorkerProcess:
@@ -148,6 +109,14 @@ class WorkerProcess:
         finally:
             os.close(output_child)
         return cls(popen, output, pidfd, listener)
+
+    def last_words(self) -> list[str]:
+        """What it printed about its death, in few lines. A process that was killed by a signal had
+        no time to speak, unless it was the one by which it aborts itself.
+        """
+        returncode = self._popen.returncode
+        is_killed = returncode is not None and returncode < 0 and returncode != -signal.SIGABRT
+        return self.tail.telling_lines(has_spoken=not is_killed)
 
     async def stop(self, grace_s: float, *, ask: Callable[[], None]) -> bool:
         """End it: ``ask``, after half the grace TERM, after all of it KILL; True when reaped.
@@ -234,7 +203,3 @@ def exit_words(returncode: int) -> str:
     if returncode == -signal.SIGKILL:
         return "killed by signal 9 (out of memory?)"
     return f"killed by signal {-returncode} ({name})"
-
-
-def _printable(line: bytes) -> str:
-    return _CONTROL.sub(" ", line.decode(errors="replace")).strip()

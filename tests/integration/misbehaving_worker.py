@@ -185,6 +185,29 @@ def order_crash(_pipe, _number, _rest):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def order_assert(_pipe, _number, _rest):
+    """As ggml does where a debugger is installed."""
+    for number in range(50):
+        log(f"INFO request {number} failed over to slot 1, error budget 0")
+    log('/build/llama-vocab.cpp:3422: GGML_ASSERT(tokenizer && "not initialized") failed')
+    log("[New LWP 17760]")
+    for number in range(300):
+        log(f"#{number}  0x00007fc4c034c7de in ggml_abort () from /lib/libggml-base.so.0")
+        log(f"{number}\tModules/main.c: No such file or directory.")
+    log("[Inferior 1 (process 17759) detached]")
+    os.abort()
+
+
+def order_raise(_pipe, _number, _rest):
+    raise ValueError("the weights are odd")
+
+
+def order_quietly(_pipe, _number, rest):
+    for number in range(50):
+        log(f"INFO request {number} failed over to slot 1, error budget 0")
+    os.kill(os.getpid(), getattr(signal, rest))
+
+
 def order_exit(_pipe, _number, rest):
     os._exit(int(rest))
 

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import signal
+from pathlib import Path
 
 import httpx
+import pytest
 
 STORY = {"tokens": ["one ", "two ", "three "], "repeat": True, "tokens_per_second": 20}
 
@@ -28,6 +30,37 @@ async def test_killing_the_worker_ends_the_answer_with_an_error_line(start_serve
     assert not any(line.get("done") for line in rest)
     assert after.json()["response"] == "one two "
     assert server.metric("ollama_worker_restarts_total") == 1
+
+
+def print_as(worker, text):
+    Path(f"/proc/{worker.pid}/fd/2").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "words"),
+    [
+        (signal.SIGABRT, "x.cpp:7: GGML_ASSERT(n > 0) failed", "(SIGABRT): {said}"),
+        (signal.SIGABRT, "", "(SIGABRT)"),
+        (signal.SIGKILL, "", "(out of memory?)"),
+    ],
+)
+async def test_an_error_says_what_the_worker_said_about_its_death(
+    start_server, number, said, words
+):
+    server = start_server(scripts={"story": STORY})
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=30) as http,
+        http.stream("POST", "/api/generate", json=body(1000)) as answer,
+    ):
+        lines = answer.aiter_lines()
+        await anext(lines)
+        (worker,) = server.workers()
+        print_as(worker, f"INFO 1 request failed\n{said}\n")
+        worker.send_signal(number)
+        rest = [json.loads(line) async for line in lines]
+
+    assert rest[-1]["error"].endswith(words.format(said=said))
+    assert f"{words.format(said=said)}\n" in server.log
 
 
 async def test_an_answer_without_a_byte_sent_is_begun_again(start_server, tmp_path):

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -370,6 +371,30 @@ async def test_a_crash_is_told_once_with_its_signal_and_the_telling_line(link, h
     await link.closed()
     await link.stop(1)
     assert heard.kinds() == ["started", "died"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (
+            "assert",
+            (
+                r"killed by signal 6 \(SIGABRT\): "
+                r'/build/llama-vocab.cpp:3422: GGML_ASSERT\(tokenizer && "not initialized"\) failed'
+            ),
+        ),
+        ("raise", "exit status 1: ValueError: the weights are odd"),
+        ("quietly SIGABRT", r"killed by signal 6 \(SIGABRT\)"),
+        ("quietly SIGSEGV", r"killed by signal 11 \(SIGSEGV\)"),
+        ("quietly SIGKILL", r"killed by signal 9 \(out of memory\?\)"),
+    ],
+)
+async def test_a_death_is_told_with_what_was_said_about_it_and_nothing_else(
+    link, heard, command, words
+):
+    link.submit(request(1, command))
+    reason = await heard.until("died")
+    assert re.fullmatch(f"{re.escape(CRASH_TEXT)}: {words}", reason)
 
 
 async def test_everything_said_before_a_kill_is_heard_before_the_death(link, heard):

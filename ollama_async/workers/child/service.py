@@ -150,7 +150,7 @@ def _choose(
     """As :func:`choose`, and the log has a line; but for templates that came with a request."""
     if not speech.request_template:
         selection = select(speech, chat_template, prefers_go=prefers_go)
-        print(f"{speech.name or 'model'}: template selection: {selection}", file=sys.stderr)  # noqa: T201  # stderr is the log
+        print(f"INFO {speech.name or 'model'}: template selection: {selection}", file=sys.stderr)  # noqa: T201  # stderr is the log
     return choose(speech, chat_template=chat_template, bos=bos, eos=eos, prefers_go=prefers_go)
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.workers.process import TAIL_BYTES, OutputTail, exit_words
+from ollama_async.workers.output_tail import TAIL_BYTES, OutputTail
+from ollama_async.workers.process import exit_words
 
 
 @pytest.fixture
@@ -47,6 +48,82 @@ def test_a_line_without_end_is_forwarded_in_pieces_and_held_in_bounds(tail, logg
 def test_the_telling_lines_are_those_that_sound_like_a_failure(tail, output, expected):
     tail.feed(output)
     assert tail.telling_lines() == expected
+
+
+BACKTRACE = b"".join(
+    b"#%d  0x00007fc4c034c7de in ggml_abort () from /lib/libggml-base.so.0\n"
+    b"%d\tModules/main.c: No such file or directory.\n" % (number, number)
+    for number in range(200)
+)
+C_BACKTRACE = b"/lib/libggml-base.so(ggml_abort+0x15c)[0x7f3c5a1b2c3d]\n" * 300
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (b"INFO loading\nx.cpp:12: GGML_ASSERT(a) failed\n", ["x.cpp:12: GGML_ASSERT(a) failed"]),
+        (b"x.c:1: fatal error\n" + BACKTRACE, ["x.c:1: fatal error"]),
+        (b"x.c:1: fatal error\n" + C_BACKTRACE, ["x.c:1: fatal error"]),
+        (b"x.c:1: fatal error\n" + b"INFO still failing\n" * 1000, ["x.c:1: fatal error"]),
+        (
+            b"CUDA error: an illegal memory access\n  current device: 0\nx.cu:98: CUDA error\n",
+            ["CUDA error: an illegal memory access", "x.cu:98: CUDA error"],
+        ),
+        (
+            (
+                b"terminate called after throwing an instance of 'std::bad_alloc'\n"
+                b"  what():  std::bad_alloc\n"
+            ),
+            [
+                "terminate called after throwing an instance of 'std::bad_alloc'",
+                "what():  std::bad_alloc",
+            ],
+        ),
+        (
+            (
+                b"Traceback (most recent call last):\n  File a\n    fail()\nKeyError: 'a'\n\n"
+                b"During handling of the above exception, another exception occurred:\n\n"
+                b"Traceback (most recent call last):\n  File b\nValueError: b\nINFO bye\n"
+            ),
+            ["KeyError: 'a'", "ValueError: b"],
+        ),
+        (
+            b"python: x.c:3: f: Assertion `a' failed.\nINFO bye",
+            ["python: x.c:3: f: Assertion `a' failed."],
+        ),
+        (b"INFO one\n[DEBUG] two\ninfo: three\nI gave up\n", ["I gave up"]),
+        (b"INFO 3 requests failed\n", []),
+        (b"INFO loading", []),
+    ],
+)
+def test_what_is_said_about_a_death_is_told_whatever_comes_before_and_after(tail, output, expected):
+    for start in range(0, len(output), 1000):
+        tail.feed(output[start : start + 1000])
+    tail.close()
+    assert tail.telling_lines() == expected
+
+
+def test_who_was_killed_has_said_nothing_about_it(tail):
+    tail.feed(b"one\ntwo\n")
+    assert tail.telling_lines(has_spoken=False) == []
+
+
+def test_what_a_process_said_while_it_started_is_not_about_its_death(tail):
+    tail.feed(b"cannot find the newline token\n")
+    assert tail.telling_lines() == ["cannot find the newline token"]
+    tail.ready()
+    assert tail.telling_lines() == []
+
+
+def test_what_a_ready_process_said_long_ago_is_not_about_its_death(logged):
+    now = 1000.0
+    tail = OutputTail(logged.append, clock=lambda: now)
+    tail.ready()
+    tail.feed(b"x.c:1: CUDA error\ncannot go on\n")
+    now += 30
+    assert tail.telling_lines() == ["x.c:1: CUDA error"]
+    now += 60
+    assert tail.telling_lines() == []
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
