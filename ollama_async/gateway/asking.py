@@ -22,7 +22,7 @@ from ollama_async.api.options import (
     unknown_parameters,
 )
 from ollama_async.conversation import Inference, Message, Prompt
-from ollama_async.errors import BadRequest, ServerError
+from ollama_async.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.model import Model
 from ollama_async.names import ModelName
@@ -91,7 +91,9 @@ def _unsupported(model: Model, capability: str) -> BadRequest:
 
 
 def generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
-    """:raises ServerError: an option has the wrong type (500, as in Ollama) or value (400)."""
+    """:raises LoadFailed: the model's file cannot be run.
+    :raises ServerError: an option has the wrong type (500, as in Ollama) or value (400).
+    """
     if not request.prompt:
         prompt = None
     elif request.raw:
@@ -164,6 +166,8 @@ def _job(
     *,
     wants_context: bool,
 ) -> Job:
+    if model.facts.lack:  # no worker would survive it
+        raise LoadFailed(f"unable to load model '{model.name}': its file has {model.facts.lack}")
     options = _options(request, model)
     num_ctx = None if options.num_ctx is None else max(options.num_ctx, LEAST_CTX)
     inference = None

@@ -31,7 +31,8 @@ def of_model(shelf: Shelf, path: str, rewritten: Mapping[str, str]) -> Assembly:
     ``rewritten``: from a digest that the manifest had, to that of what was made of it. The caller
     holds the store's lock, because the layers go when somebody replaces the model.
 
-    :raises BadRequest: it cannot be read, or has other weights than those that were rewritten.
+    :raises BadRequest: it cannot be read or run, or has other weights than those that were
+        rewritten.
     """
     manifest = shelf.manifest(path)
     short = shelf.manifests.name_of(path).short
@@ -50,7 +51,7 @@ def of_model(shelf: Shelf, path: str, rewritten: Mapping[str, str]) -> Assembly:
             if layer.kind == "model":
                 config.file_type = shelf.facts.facts(layer.digest).quantization
         elif layer.kind == "model":
-            shelf.facts.facts(layer.digest)  # must be sound
+            _check_runnable(f"model '{short}'", shelf.facts.facts(layer.digest))
     return Assembly(manifest.layers, config)
 
 
@@ -72,6 +73,17 @@ def of_files(shelf: Shelf, files: Mapping[str, str]) -> Assembly:
         file_type=models[0].quantization,
     )
     return Assembly([layer for layer, _ in pairs], config)
+
+
+def check_runnable(shelf: Shelf, files: Mapping[str, str]) -> None:
+    """:raises BadRequest: one is not sound, or a model that lacks what it needs to run."""
+    for name, digest in files.items():
+        _check_runnable(f'file "{name}"', shelf.facts.facts(digest))
+
+
+def _check_runnable(what: str, facts: ModelFacts) -> None:
+    if facts.lack:
+        raise BadRequest(f"{what} has {facts.lack}")
 
 
 def added(shelf: Shelf, assembly: Assembly, files: Mapping[str, str]) -> Assembly:

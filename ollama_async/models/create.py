@@ -195,6 +195,7 @@ def _run(shelf: Shelf, work: _Work) -> Iterator[Status]:
         yield {"status": "parsing GGUF"}
     with storage_errors(shelf.root):
         files = yield from _gathered(shelf, work.files, work.level)
+        assembly.check_runnable(shelf, files)
         adapter_layers = assembly.adapters(shelf, (yield from _adapters(shelf, work, files)))
         drafts = yield from _gathered(shelf, work.drafts, work.draft_level)
         if work.draft_level:
@@ -203,6 +204,7 @@ def _run(shelf: Shelf, work: _Work) -> Iterator[Status]:
         rewritten: Digests = {}
         if work.level:
             weights = _weights(shelf, work.base, files)
+            assembly.check_runnable(shelf, weights)
             made = yield from _quantized(shelf, weights, work.level)
             rewritten = {weights[name]: digest for name, digest in made.items()}
             files = {name: rewritten.get(digest, digest) for name, digest in files.items()}

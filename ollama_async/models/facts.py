@@ -13,6 +13,7 @@ import msgspec
 
 from ollama_async.models.ggml_types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPES
 from ollama_async.models.gguf import Array, GgufHeader
+from ollama_async.models.vocabulary import lack_of
 
 _F16_BYTES = 2
 _SILENT_PROJECTORS = ("gemma3nv", "nemotron_h_omni")
@@ -27,6 +28,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     ``cache_bytes_per_token``: keys and values of one token in all layers, as f16. It is an upper
     bound where layers look at a window only. Recurrent and encoder models have 0.
     ``chat_template`` is the Jinja text in the file. ``is_split``: one part of several files.
+    ``lack``: what a model lacks to be run, in words.
     """
 
     kind: Kind = "model"
@@ -42,13 +44,15 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_vision: bool = False
     has_audio: bool = False
     is_split: bool = False
+    lack: str = ""
 
 
 def facts_of(header: GgufHeader) -> ModelFacts:
     """Never fails: what the header does not say is unknown."""
     reader = _Keys(header)
+    kind = _kind(reader)
     return ModelFacts(
-        kind=_kind(reader),
+        kind=kind,
         architecture=reader.architecture,
         parameter_count=min(sum(tensor.elements for tensor in header.tensors), _MOST),
         quantization=_quantization(header),
@@ -61,6 +65,7 @@ def facts_of(header: GgufHeader) -> ModelFacts:
         has_vision=reader.has("vision.block_count"),
         has_audio=_has_audio(reader),
         is_split=reader.is_split,
+        lack=lack_of(header) if kind == "model" and not reader.is_split else "",
     )
 
 

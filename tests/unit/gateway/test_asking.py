@@ -7,7 +7,7 @@ import pytest
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.conversation import Message, Speech
-from ollama_async.errors import BadRequest
+from ollama_async.errors import BadRequest, LoadFailed
 from ollama_async.gateway.asking import (
     chat_job,
     check_chat,
@@ -186,3 +186,15 @@ def test_forgetting_is_linear():
     """A pattern would look for the end anew at each of 200,000 beginnings."""
     turns = [Message(role="assistant", content="<think>" * 200_000), Message(role="user")]
     assert without_old_thoughts(turns) == turns
+
+
+@pytest.mark.parametrize("prompt", ["", "hi"])
+def test_a_model_that_cannot_be_run_is_not_sent_to_a_worker(model, prompt):
+    broken = msgspec.structs.replace(model, facts=ModelFacts(lack="no vocabulary: it is gone"))
+    with pytest.raises(LoadFailed) as caught:
+        generate_job(GenerateRequest(model="m", prompt=prompt), broken, "client")
+    assert caught.value.message == (
+        "unable to load model 'm:latest': its file has no vocabulary: it is gone"
+    )
+    with pytest.raises(LoadFailed):
+        chat(broken, ASKED)

@@ -101,7 +101,7 @@ def build_tiny(**metadata: Any) -> GgufBuilder:
     builder.number("llama.embedding_length", "u32", 32)
     builder.number("llama.attention.head_count", "u32", 4)
     builder.number("llama.attention.head_count_kv", "u32", 2)
-    builder.texts("tokenizer.ggml.tokens", ["<s>", "a", "b"])
+    builder.text("tokenizer.ggml.model", "llama").texts("tokenizer.ggml.tokens", ["<s>", "a"])
     for key, value in metadata.items():
         builder.text(key.replace("__", "."), value)
     builder.tensor("token_embd.weight", [32, 2], size=256)
