@@ -1,4 +1,4 @@
-"""aiohttp's parser of requests, within bounds on what is neither a body nor answered yet.
+"""aiohttp's parser of requests, within bounds on all that is no body.
 
 aiohttp bounds each field of a head and their number. Browsers send all cookies of ``localhost`` in
 one field, so a field may be as long as Go lets the whole head be, and it is the whole that has to
@@ -20,7 +20,8 @@ HEAD_LIMIT_BYTES = (1 << 20) + 4096
 """Of a request's line and fields together; Go's servers have the same limit."""
 
 TARGET_LIMIT_BYTES = 64 << 10
-"""Of what follows the method: the library that takes addresses apart remembers some hundreds."""
+"""Of what follows the method. aiohttp and its library for addresses remember the last hundreds of
+them, so each may pin as much."""
 
 FIELDS_LIMIT = 1 << 14
 """Of a head. They take 10 ms to parse, about as long as the loop may be held up, and 7 MiB."""
@@ -105,7 +106,8 @@ def _too_large() -> HttpProcessingError:
 
 def _with_known_method(data: bytes) -> bytes:
     """The parser knows some methods, and HTTP allows any. One that no route has stands for those
-    that it may not know, so that they are answered as every wrong method is.
+    that it may not know, so that they are answered as every wrong method is. Only in the first
+    bytes of a connection: nobody tells us where the next request begins.
     """
     found = _METHOD.match(data)
     if found is None or found[0][:-1] in _KNOWN_METHODS:

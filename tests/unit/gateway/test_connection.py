@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ollama_async.errors import EngineFailed
+from ollama_async.gateway import runner
+from ollama_async.gateway.app import build_application
 from ollama_async.gateway.bounded_parser import (
     FIELDS_LIMIT,
     HEAD_LIMIT_BYTES,
@@ -185,6 +187,7 @@ async def test_many_fields_and_a_long_target_are_taken(ask):
         f"GET / HTTP/1.1\r\n{HOST}" + "X: y\r\n" * (FIELDS_LIMIT + 1) + "\r\n",
         f"GET /{'x' * TARGET_LIMIT_BYTES} HTTP/1.1\r\n{HOST}\r\n",
     ],
+    ids=["a bit", "much", "endless", "many long fields", "many fields", "target"],
 )
 async def test_a_larger_head_is_refused(ask, head):
     status, headers, body = parted(await ask(head))
@@ -203,6 +206,22 @@ async def test_a_head_that_drips_is_refused_before_it_costs_much(connect):
             writer.write(b"x")
             await asyncio.sleep(0)
         assert parted(await answer)[0] == 431
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", "GET / HTTP/1.1\r\nHost: ", with_cookie(500_000)[:-4]],
+    ids=["nothing", "little", "much"],
+)
+async def test_who_never_ends_a_head_is_closed(serve, dependencies, monkeypatch, sent):
+    monkeypatch.setattr(runner, "KEEPALIVE_S", 0.05)
+    url = await serve(build_application(dependencies))
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent.encode())
+    async with asyncio.timeout(DEADLINE_S):
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_what_follows_the_last_chunk_is_bounded(ask):
