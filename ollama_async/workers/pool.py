@@ -16,7 +16,8 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Coroutine
+import signal
+from collections.abc import Coroutine, Sequence
 from time import perf_counter_ns
 from typing import Any, assert_never
 
@@ -65,6 +66,7 @@ from ollama_async.queue.scheduler import Scheduler
 from ollama_async.queue.settling import CLOSING_TEXT
 from ollama_async.workers.link import CRASH_TEXT, LinkEvents, WorkerLink
 from ollama_async.workers.planning import LoadPlan
+from ollama_async.workers.process import exit_words
 from ollama_async.workers.runner import Entry, MakeWorker, Runner
 from ollama_async.workers.snapshot import take_snapshot
 
@@ -76,6 +78,8 @@ _CLOSE_MARGIN_S = 30.0
 
 _LONGEST_TIMER_S = 86_400.0
 """Loops cannot wait for ever; being woken in vain once a day costs nothing."""
+
+_ABORTED = f"{CRASH_TEXT}: {exit_words(-signal.SIGABRT)}"
 
 _Word = tuple[Entry, ServerError | Finish]
 """What a sink will hear, once all effects are performed."""
@@ -309,7 +313,7 @@ class Pool:
         self._observer.worker_died(runner.target.name)
         self._observer.unloaded(runner.target.name, "crashed")
         running = list(runner.entries.values())
-        restartable = {entry.ticket for entry in running if _may_restart(entry)}
+        restartable = _restartable(running, reason)
         for entry in running:
             if entry.is_deaf:
                 self._entries.pop(entry.ticket, None)
@@ -400,6 +404,15 @@ class _Handle:
 
     def cancel(self) -> None:
         self._pool.cancel(self._entry)
+
+
+def _restartable(running: Sequence[Entry], reason: str) -> set[int]:
+    """The tickets of those who may start again. Whoever was alone when the worker aborted itself
+    (an assertion failed) was the reason, and would have the next one do the same.
+    """
+    if len(running) == 1 and reason.startswith(_ABORTED):
+        return set()
+    return {entry.ticket for entry in running if _may_restart(entry)}
 
 
 def _may_restart(entry: Entry) -> bool:

@@ -63,6 +63,21 @@ async def test_an_error_says_what_the_worker_said_about_its_death(
     assert f"{words.format(said=said)}\n" in server.log
 
 
+async def test_a_request_that_makes_a_worker_abort_kills_no_second_one(start_server):
+    server = start_server(scripts={"story": {**STORY, "prompt_tokens_per_second": 10}})
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+        long_prompt = {**body(1), "prompt": "word " * 1000}
+        asking = asyncio.ensure_future(http.post("/api/generate", json=long_prompt))
+        await server.eventually("ollama_busy_slots", 1)
+        (worker,) = server.workers()
+        worker.send_signal(signal.SIGABRT)
+        answer = await asking
+
+    assert answer.status_code == 500
+    assert server.metric("ollama_worker_restarts_total") == 1
+    assert server.metric("ollama_model_loads_total") == 1
+
+
 async def test_an_answer_without_a_byte_sent_is_begun_again(start_server, tmp_path):
     marker = tmp_path / "crashed"
     script = {**STORY, "crash_at": 2, "crash_once_file": str(marker)}

@@ -33,6 +33,7 @@ from ollama_async.errors import (
 )
 from ollama_async.queue.plan import Limits
 from ollama_async.queue.port import Job, Needs, Target
+from ollama_async.workers.link import CRASH_TEXT
 from ollama_async.workers.messages import Called, Done, Failed, Ready, Vitals
 from ollama_async.workers.planning import LoadPlan
 from ollama_async.workers.pool import Pool
@@ -483,6 +484,33 @@ async def test_a_sink_that_fails_when_its_worker_dies_does_not_hide_the_death():
         broken = it.submit(sink=Broken())
         worker.die()
         assert [type(error) for error in broken.heard] == [WorkerDied]
+
+
+ABORTED = f"{CRASH_TEXT}: killed by signal 6 (SIGABRT): x.cpp:1: GGML_ASSERT(n) failed"
+
+
+async def test_a_request_that_was_alone_when_the_worker_aborted_kills_no_second_one():
+    async with house() as it:
+        worker = await it.up()
+        sink = it.submit(sink=Listener(has_sent=False))
+        worker.die(ABORTED)
+        await turns()
+        assert [str(error) for error in sink.heard] == [ABORTED]
+        assert len(it.workers) == 1
+
+
+@pytest.mark.parametrize(
+    ("requests", "reason"), [(1, f"{CRASH_TEXT}: killed by signal 11 (SIGSEGV)"), (2, ABORTED)]
+)
+async def test_requests_that_may_be_innocent_start_again(requests, reason):
+    async with house(slots=2) as it:
+        worker = await it.up(slots=2)
+        sinks = [it.submit(sink=Listener(has_sent=False)) for _ in range(requests)]
+        worker.die(reason)
+        await turns()
+        await it.workers[1].ready(slots=2)
+        it.workers[1].answer(min(it.workers[1].asked), "x")
+        assert sinks[0].heard == ["started", "x", "stop"]
 
 
 async def test_an_error_of_the_worker_reaches_the_client_with_its_status():
