@@ -96,12 +96,23 @@ async def unread(url):
 
 async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread, monkeypatch):
     monkeypatch.setattr(handler, "SEND_S", 0.2)
+    ended = asyncio.Semaphore(0)
+    send = handler._sent
+
+    async def sent(*of):
+        try:
+            return await send(*of)
+        finally:
+            ended.release()
+
+    monkeypatch.setattr(handler, "_sent", sent)
     length = 8 << 20
     body = json.dumps({"model": mine, "verbose": True, "system": "x" * length}).encode()
     readers = [await unread("/api/show", body) for _ in range(handler.MOST_LONG)]
     async with asyncio.timeout(DEADLINE_S):
         for reader in readers:
             await reader.readline()
+            await ended.acquire()  # who begins to read in time is not cut
         assert (await show(session, url, model=mine, verbose=True))[0] == 200
         for reader in readers:
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
