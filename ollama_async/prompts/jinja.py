@@ -2,27 +2,34 @@
 
 A template sees ``messages`` (dicts of ``role``, ``content`` and where they exist ``tool_calls``,
 ``name``, ``tool_call_id``, ``reasoning_content``), ``tools``, ``bos_token``, ``eos_token``,
-``add_generation_prompt`` (true), ``raise_exception`` and ``strftime_now``; if the client said
-whether to think, ``enable_thinking``, and ``reasoning_effort`` where it named a level. Some
-families call the tools ``xml_tools`` or, as JSON text, ``functions``, and the time ``datetime``.
-:mod:`.manners` knows templates that want one of these in another form.
+``add_generation_prompt`` (true, unless the assistant's last message is to go on),
+``raise_exception`` and ``strftime_now``; if the client said whether to think, ``enable_thinking``,
+and ``reasoning_effort`` where it named a level. Some families call the tools ``xml_tools`` or, as
+JSON text, ``functions``, and the time ``datetime``. :mod:`.plain_forms` knows templates that want
+one of these in another form, :mod:`.template_probe` those that want other messages.
 """
 
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NoReturn
 
 from jinja2 import Template
 from jinja2.exceptions import TemplateError
+from msgspec.structs import replace
 
-from ollama_async.conversation import Prompt
+from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.bounds import allow_text
-from ollama_async.prompts.manners import Manners
+from ollama_async.prompts.continuation import cut_in_last, is_begun
+from ollama_async.prompts.message_shapes import Messages
 from ollama_async.prompts.plain_data import Plain, plain_messages, plain_tools
+from ollama_async.prompts.plain_forms import PlainForms
 from ollama_async.prompts.sandbox import Sandbox
+from ollama_async.prompts.template_probe import TemplateProbe, Tools, example_tool
 
 SOURCE_LIMIT = 1 << 20
 """Characters that a template may have; the longest in use have some 20,000."""
@@ -41,21 +48,61 @@ class JinjaRenderer:
         self._source = source
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._template: Template | None = None
-        self._manners = Manners(lambda messages, tools: self._run(_variables(messages, tools)))
+        self._forms = PlainForms(lambda messages, tools: self._run(_variables(messages, tools)))
+        self._probe = TemplateProbe(self._show)
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
         try:
             self._compile()
-            messages, tools = self._manners.prepare(
-                plain_messages(prompt.messages), plain_tools(prompt.tools)
-            )
-            return self._run(_variables(messages, tools) | _thoughts(prompt.think))
+            return self._render(prompt)
         except _Refusal as reason:
             raise TemplateFailed(str(reason)) from None
         except Exception as reason:  # a template is foreign code
             text = str(reason) or type(reason).__name__
             raise TemplateFailed(f"the model's chat template failed: {text}") from reason
+
+    def _render(self, prompt: Prompt) -> str:
+        thoughts = _thoughts(prompt.think)
+        messages, tools = self._tell_tools(prompt)
+        messages = self._probe.arrange(messages, tools)
+        if is_begun(prompt.messages) and is_begun(messages):
+            text = self._continue(messages, tools, thoughts)
+            if text is not None:
+                return text
+        return self._show(messages, tools, **thoughts)
+
+    def _tell_tools(self, prompt: Prompt) -> tuple[Messages, Tools]:
+        """The messages and the tools; these in a system message, if that is what helps."""
+        tools = plain_tools(prompt.tools)
+        if tools and self._tools_are_told:
+            return _tools_in_system(prompt.messages, tools), []
+        return prompt.messages, tools
+
+    @cached_property
+    def _tools_are_told(self) -> bool:
+        """For templates that know the words of a call but have no place for the tools."""
+        if self._forms.shows_tools:
+            return False
+        tool = example_tool()
+        told = self._probe.arrange(_tools_in_system([Message("user")], [tool]), [])
+        return self._probe.shows(told, [], tool["function"]["name"])
+
+    def _continue(self, messages: Messages, tools: Tools, variables: dict[str, Any]) -> str | None:
+        """The prompt up to where the last message ends; None: the template has no such place."""
+        for starts_turn in (False, True):  # some write the last turn only with the next
+
+            def render(marked: Messages, starts_turn: bool = starts_turn) -> str:
+                return self._show(marked, tools, **variables, add_generation_prompt=starts_turn)
+
+            text = cut_in_last(messages, render)
+            if text is not None:
+                return text
+        return None
+
+    def _show(self, messages: Messages, tools: Tools, **variables: Any) -> str:
+        plain, put_tools = self._forms.put(plain_messages(messages), deepcopy(tools))
+        return self._run(_variables(plain, put_tools) | variables)
 
     def _compile(self) -> Template:
         if self._template is None:
@@ -74,6 +121,18 @@ class JinjaRenderer:
             length += len(piece)
             allow_text(length)
         return "".join(pieces)
+
+
+def _tools_in_system(messages: Messages, tools: Tools) -> Messages:
+    text = (
+        "You can call these tools:\n\n"
+        + json.dumps(tools, ensure_ascii=False, indent=2)
+        + "\n\nTo call one, give its name and its arguments as a JSON object."
+    )
+    if messages and messages[0].role in {"system", "developer"}:
+        first = replace(messages[0], content=f"{messages[0].content}\n\n{text}")
+        return [first, *messages[1:]]
+    return [Message("system", text), *messages]
 
 
 class _Refusal(Exception):

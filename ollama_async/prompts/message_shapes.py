@@ -1,0 +1,358 @@
+"""Other shapes of the same conversation, for chat templates that do not take it as it is.
+
+No function here loses a text: messages are joined, split, moved, or told as text in another turn.
+What is said stays in its order; only system messages may move to the top, and results of tools to
+their calls. Messages are never changed in place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise, takewhile
+
+from msgspec.structs import replace
+
+from ollama_async.conversation import Message, ToolCall
+
+Messages = list[Message]
+Reshape = Callable[[Messages], Messages]
+Place = tuple[int, int]
+"""Of a call: the index of its message, and its number there."""
+
+_ROLES = {"developer": "system", "function": "tool", "ipython": "tool"}
+_BETWEEN = "\n\n"
+
+
+def as_they_are(messages: Messages) -> Messages:
+    return messages
+
+
+def with_known_roles(messages: Sequence[Message]) -> Messages:
+    """Names that other protocols have for a role become the one that all templates know."""
+    return [
+        replace(message, role=_ROLES[message.role]) if message.role in _ROLES else message
+        for message in messages
+    ]
+
+
+# ----------------------------------------------------------------- system messages
+
+
+def count_leading_systems(messages: Sequence[Message]) -> int:
+    return sum(1 for _ in takewhile(lambda message: message.role == "system", messages))
+
+
+def join_leading_systems(messages: Messages) -> Messages:
+    count = count_leading_systems(messages)
+    return _system(messages[:count]) + messages[count:]
+
+
+def hoist_systems(messages: Messages) -> Messages:
+    """All system messages as one at the top. One that comes last after an answer asks for the next
+    answer: it becomes the user's.
+    """
+    messages = _ask_at_end(messages)
+    systems = [message for message in messages if message.role == "system"]
+    return _system(systems) + [message for message in messages if message.role != "system"]
+
+
+def systems_to_user(messages: Messages) -> Messages:
+    """System texts in front of what the user says next, or as a turn of the user where somebody
+    else speaks next.
+    """
+    result: Messages = []
+    waiting: list[str] = []
+    for message in messages:
+        if message.role == "system":
+            waiting.append(message.content)
+        elif message.role == "user" and waiting:
+            result.append(replace(message, content=_BETWEEN.join([*waiting, message.content])))
+            waiting = []
+        else:
+            result += [*_user_turn(waiting), message]
+            waiting = []
+    return result + _user_turn(waiting)
+
+
+def _user_turn(texts: Sequence[str]) -> Messages:
+    return [Message("user", _BETWEEN.join(texts))] if texts else []
+
+
+def _system(systems: Iterable[Message]) -> Messages:
+    texts = [message.content for message in systems]
+    return [Message("system", _BETWEEN.join(filter(None, texts)))] if texts else []
+
+
+def _ask_at_end(messages: Messages) -> Messages:
+    spoken = next((turn for turn in reversed(messages) if turn.role != "system"), None)
+    if spoken is None or spoken.role != "assistant" or spoken.tool_calls:
+        return messages
+    end = len(messages) - count_leading_systems(messages[::-1])
+    return messages[:end] + systems_to_user(messages[end:])
+
+
+# ----------------------------------------------------------------- neighbours
+
+
+def merge_neighbours(messages: Messages) -> Messages:
+    """Turns of one role that follow each other become one; results of tools stay apart, and words
+    do not go in front of a call that was before them.
+    """
+    result: Messages = []
+    for message in messages:
+        if result and _belong_together(result[-1], message):
+            result[-1] = _as_one(result[-1], message)
+        else:
+            result.append(message)
+    return result
+
+
+def _belong_together(one: Message, other: Message) -> bool:
+    if one.role != other.role or other.role == "tool":
+        return False
+    return bool(other.tool_calls) or not one.tool_calls
+
+
+def has_neighbours(messages: Sequence[Message]) -> bool:
+    roles = [message.role for message in messages]
+    return any(one == other != "tool" for one, other in pairwise(roles))
+
+
+def _as_one(one: Message, other: Message) -> Message:
+    return replace(
+        other,
+        content=_BETWEEN.join(filter(None, (one.content, other.content))),
+        thinking=_BETWEEN.join(filter(None, (one.thinking, other.thinking))),
+        images=one.images + other.images,
+        tool_calls=one.tool_calls + other.tool_calls,
+    )
+
+
+def says_nothing(message: Message) -> bool:
+    return message.role == "assistant" and not message.content and not message.tool_calls
+
+
+def drop_empty_answers(messages: Messages) -> Messages:
+    return [message for message in messages if not says_nothing(message)]
+
+
+def opened_by_user(text: str) -> Reshape:
+    """A turn of the user with ``text`` in front of what somebody else says first."""
+
+    def reshape(messages: Messages) -> Messages:
+        start = count_leading_systems(messages)
+        return [*messages[:start], Message("user", text), *messages[start:]]
+
+    return reshape
+
+
+def ended_by_user(text: str) -> Reshape:
+    """A turn of the user with ``text`` at the end."""
+    return lambda messages: [*messages, Message("user", text)]
+
+
+def answered_before_question(text: str) -> Reshape:
+    """A turn of the assistant with ``text`` between calls or results and what the user says."""
+
+    def reshape(messages: Messages) -> Messages:
+        result: Messages = []
+        for message in messages:
+            if result and message.role == "user" and is_about_tools(result[-1]):
+                result.append(Message("assistant", text))
+            result.append(message)
+        return result
+
+    return reshape
+
+
+# ----------------------------------------------------------------- calls and results
+
+
+def is_about_tools(message: Message) -> bool:
+    return message.role == "tool" or bool(message.tool_calls)
+
+
+def find_calls(messages: Sequence[Message]) -> dict[int, Place]:
+    """For the index of each result: where its call is. That is the one with the result's id, else
+    the first open one of its name, else the first open one. A result without an open call before
+    it is not there.
+    """
+    open_calls = _OpenCalls()
+    found = {}
+    for index, message in enumerate(messages):
+        for number, call in enumerate(message.tool_calls):
+            open_calls.add((index, number), call)
+        place = open_calls.answer(message) if message.role == "tool" else None
+        if place is not None:
+            found[index] = place
+    return found
+
+
+class _OpenCalls:
+    """Calls without a result, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._places: dict[Place, ToolCall] = {}
+        self._by_id: dict[str, Place] = {}
+        self._by_name: dict[str, dict[Place, None]] = {}
+
+    def add(self, place: Place, call: ToolCall) -> None:
+        self._places[place] = call
+        self._by_id.setdefault(call.id, place)
+        self._by_name.setdefault(call.function.name, {})[place] = None
+
+    def answer(self, result: Message) -> Place | None:
+        """The place of the call that ``result`` answers, which is open no more."""
+        place = self._by_id.get(result.tool_call_id) if result.tool_call_id else None
+        if place is None:
+            place = next(iter(self._by_name.get(result.tool_name) or self._places), None)
+        if place is not None:
+            call = self._places.pop(place)
+            if self._by_id.get(call.id) == place:
+                del self._by_id[call.id]
+            del self._by_name[call.function.name][place]
+        return place
+
+
+def results_after_calls(messages: Messages) -> Messages:
+    """Every result behind the message with its call."""
+    calls = find_calls(messages)
+    results: dict[int, Messages] = {}
+    for index, (caller, _) in calls.items():
+        results.setdefault(caller, []).append(messages[index])
+    reshaped: Messages = []
+    for index, message in enumerate(messages):
+        if index not in calls:
+            reshaped += [message, *results.get(index, ())]
+    return reshaped
+
+
+def has_distant_results(messages: Sequence[Message]) -> bool:
+    """Whether anything but calls and results stands between a result and its call."""
+    others = [0]  # how many before each index
+    for message in messages:
+        others.append(others[-1] + (not is_about_tools(message)))
+    calls = find_calls(messages)
+    return any(others[caller] != others[index] for index, (caller, _) in calls.items())
+
+
+def has_lone_results(messages: Sequence[Message]) -> bool:
+    """Whether there is a result without a call, as where a client has cut the history."""
+    results = sum(message.role == "tool" for message in messages)
+    return results > 0 and len(find_calls(messages)) < results
+
+
+def lone_results_from_user(messages: Messages) -> Messages:
+    calls = find_calls(messages)
+    return [
+        _told_by_user(message, message.tool_name)
+        if message.role == "tool" and index not in calls
+        else message
+        for index, message in enumerate(messages)
+    ]
+
+
+def one_call_each(messages: Messages) -> Messages:
+    """A message with several calls becomes several, each before its results."""
+    results: dict[Place, Messages] = {}
+    calls = find_calls(messages)
+    for index, place in calls.items():
+        results.setdefault(place, []).append(messages[index])
+    reshaped: Messages = []
+    for index, message in enumerate(messages):
+        if index in calls:
+            continue
+        for number, part in enumerate(_single_calls(message)):
+            reshaped += [part, *results.get((index, number), ())]
+    return reshaped
+
+
+def _single_calls(message: Message) -> Iterator[Message]:
+    yield replace(message, tool_calls=message.tool_calls[:1])
+    for call in message.tool_calls[1:]:
+        yield Message("assistant", tool_calls=[call])
+
+
+def calls_after_words(message: Message) -> Messages:
+    """Thoughts and words first, the calls in a message of their own."""
+    return [replace(message, tool_calls=[]), replace(message, content="", thinking="")]
+
+
+def calls_after_words_and_user(message: Message) -> Messages:
+    """The same where roles must alternate."""
+    words, calls = calls_after_words(message)
+    return [words, Message("user"), calls]
+
+
+def calls_with_thoughts(message: Message) -> Messages:
+    """Words first, then the calls with the thoughts before them."""
+    return [replace(message, tool_calls=[], thinking=""), replace(message, content="")]
+
+
+def words_as_thoughts(message: Message) -> Messages:
+    thinking = _BETWEEN.join(filter(None, (message.thinking, message.content)))
+    return [replace(message, content="", thinking=thinking)]
+
+
+def of_wordy_calls(way: Callable[[Message], Messages], *, past: bool) -> Reshape:
+    """``way`` for each message that has both content and calls, in the past or since."""
+
+    def reshape(messages: Messages) -> Messages:
+        now = find_now(messages)
+        return [
+            part
+            for index, message in enumerate(messages)
+            for part in (
+                way(message) if has_wordy_call(message) and (index < now) == past else [message]
+            )
+        ]
+
+    return reshape
+
+
+def find_now(messages: Sequence[Message]) -> int:
+    """Where the work with tools begins that is not done yet: behind the last question or answer."""
+    past = (i for i in range(len(messages), 0, -1) if not is_about_tools(messages[i - 1]))
+    return next(past, 0)
+
+
+def has_wordy_call(message: Message) -> bool:
+    return bool(message.content and message.tool_calls)
+
+
+def calls_as_text(messages: Messages) -> Messages:
+    """Calls as JSON in the words of the assistant."""
+    return [_call_as_text(message) if message.tool_calls else message for message in messages]
+
+
+def _call_as_text(message: Message) -> Message:
+    functions = [
+        {"name": call.function.name, "arguments": call.function.arguments}
+        for call in message.tool_calls
+    ]
+    text = json.dumps(functions, ensure_ascii=False)
+    content = "\n".join(filter(None, (message.content, text)))
+    return replace(message, content=content, tool_calls=[])
+
+
+def results_from_user(messages: Messages) -> Messages:
+    """Results as JSON in the words of the user."""
+    calls = find_calls(messages)
+    reshaped = []
+    for index, message in enumerate(messages):
+        if message.role != "tool":
+            reshaped.append(message)
+            continue
+        name = message.tool_name
+        if not name and index in calls:
+            caller, number = calls[index]
+            name = messages[caller].tool_calls[number].function.name
+        reshaped.append(_told_by_user(message, name))
+    return reshaped
+
+
+def _told_by_user(result: Message, name: str) -> Message:
+    known = {"name": name, "content": result.content}
+    told = {key: value for key, value in known.items() if value}
+    return Message("user", json.dumps({"tool_response": told}, ensure_ascii=False))
