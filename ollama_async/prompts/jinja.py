@@ -24,12 +24,12 @@ from msgspec.structs import replace
 from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.bounds import allow_text
-from ollama_async.prompts.continuation import cut_in_last, is_begun
 from ollama_async.prompts.message_shapes import Messages
 from ollama_async.prompts.plain_data import Plain, plain_messages, plain_tools
 from ollama_async.prompts.plain_forms import PlainForms
 from ollama_async.prompts.sandbox import Sandbox
-from ollama_async.prompts.template_probe import TemplateProbe, Tools, example_tool
+from ollama_async.prompts.shaped_rendering import RefusedMessage, ShapedRendering
+from ollama_async.prompts.template_probe import EXAMPLE_CALL, Tools, example_tool
 
 SOURCE_LIMIT = 1 << 20
 """Characters that a template may have; the longest in use have some 20,000."""
@@ -49,56 +49,40 @@ class JinjaRenderer:
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._template: Template | None = None
         self._forms = PlainForms(lambda messages, tools: self._run(_variables(messages, tools)))
-        self._probe = TemplateProbe(self._show)
+        self._shaped = ShapedRendering(self._show)
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
         try:
             self._compile()
             return self._render(prompt)
-        except _Refusal as reason:
-            raise TemplateFailed(str(reason)) from None
+        except RefusedMessage as refused:
+            text = refused.place + _explain(refused.reason)
+            raise TemplateFailed(text) from refused.reason
         except Exception as reason:  # a template is foreign code
-            text = str(reason) or type(reason).__name__
-            raise TemplateFailed(f"the model's chat template failed: {text}") from reason
+            raise TemplateFailed(_explain(reason)) from reason
 
     def _render(self, prompt: Prompt) -> str:
-        thoughts = _thoughts(prompt.think)
-        messages, tools = self._tell_tools(prompt)
-        messages = self._probe.arrange(messages, tools)
-        if is_begun(prompt.messages) and is_begun(messages):
-            text = self._continue(messages, tools, thoughts)
-            if text is not None:
-                return text
-        return self._show(messages, tools, **thoughts)
-
-    def _tell_tools(self, prompt: Prompt) -> tuple[Messages, Tools]:
-        """The messages and the tools; these in a system message, if that is what helps."""
-        tools = plain_tools(prompt.tools)
+        messages, tools = prompt.messages, plain_tools(prompt.tools)
         if tools and self._tools_are_told:
-            return _tools_in_system(prompt.messages, tools), []
-        return prompt.messages, tools
+            messages, tools = _tools_in_system(messages, tools), []
+        thoughts = _thoughts(prompt.think)
+        return self._shaped.render(
+            messages,
+            tools,
+            lambda shaped, starts_turn: self._show(
+                shaped, tools, add_generation_prompt=starts_turn, **thoughts
+            ),
+        )
 
     @cached_property
     def _tools_are_told(self) -> bool:
         """For templates that know the words of a call but have no place for the tools."""
         if self._forms.shows_tools:
             return False
-        tool = example_tool()
-        told = self._probe.arrange(_tools_in_system([Message("user")], [tool]), [])
-        return self._probe.shows(told, [], tool["function"]["name"])
-
-    def _continue(self, messages: Messages, tools: Tools, variables: dict[str, Any]) -> str | None:
-        """The prompt up to where the last message ends; None: the template has no such place."""
-        for starts_turn in (False, True):  # some write the last turn only with the next
-
-            def render(marked: Messages, starts_turn: bool = starts_turn) -> str:
-                return self._show(marked, tools, **variables, add_generation_prompt=starts_turn)
-
-            text = cut_in_last(messages, render)
-            if text is not None:
-                return text
-        return None
+        probe, tool = self._shaped.probe, example_tool()
+        told = probe.arrange(_tools_in_system(list(EXAMPLE_CALL[:1]), [tool]), [])
+        return probe.shows(told, [], tool["function"]["name"])
 
     def _show(self, messages: Messages, tools: Tools, **variables: Any) -> str:
         plain, put_tools = self._forms.put(plain_messages(messages), deepcopy(tools))
@@ -133,6 +117,12 @@ def _tools_in_system(messages: Messages, tools: Tools) -> Messages:
         first = replace(messages[0], content=f"{messages[0].content}\n\n{text}")
         return [first, *messages[1:]]
     return [Message("system", text), *messages]
+
+
+def _explain(reason: Exception) -> str:
+    if isinstance(reason, _Refusal):
+        return str(reason)
+    return f"the model's chat template failed: {str(reason) or type(reason).__name__}"
 
 
 class _Refusal(Exception):

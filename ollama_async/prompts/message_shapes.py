@@ -22,6 +22,8 @@ Place = tuple[int, int]
 
 _ROLES = {"developer": "system", "function": "tool", "ipython": "tool"}
 _BETWEEN = "\n\n"
+MINIMAL = "..."
+"""Said in a turn that is there only because a template wants one, where it must not be empty."""
 
 
 def as_they_are(messages: Messages) -> Messages:
@@ -99,19 +101,31 @@ def merge_neighbours(messages: Messages) -> Messages:
     """Turns of one role that follow each other become one; results of tools stay apart, and words
     do not go in front of a call that was before them.
     """
+    return _merged(messages, lambda one, other: not (one.tool_calls and other.content))
+
+
+def merge_all_neighbours(messages: Messages) -> Messages:
+    """The same, except that calls come behind the words of all messages that become one."""
+    return _merged(messages, lambda _one, _other: True)
+
+
+def _merged(messages: Messages, belong: Callable[[Message, Message], bool]) -> Messages:
     result: Messages = []
     for message in messages:
-        if result and _belong_together(result[-1], message):
+        is_neighbour = bool(result) and result[-1].role == message.role != "tool"
+        if is_neighbour and belong(result[-1], message):
             result[-1] = _as_one(result[-1], message)
         else:
             result.append(message)
     return result
 
 
-def _belong_together(one: Message, other: Message) -> bool:
-    if one.role != other.role or other.role == "tool":
-        return False
-    return bool(other.tool_calls) or not one.tool_calls
+def has_words_after_call(messages: Sequence[Message]) -> bool:
+    """Whether the assistant goes on with words behind a call, without its result."""
+    return any(
+        bool(one.tool_calls) and other.role == "assistant" and bool(other.content)
+        for one, other in pairwise(messages)
+    )
 
 
 def has_neighbours(messages: Sequence[Message]) -> bool:
@@ -228,13 +242,17 @@ def results_after_calls(messages: Messages) -> Messages:
     return reshaped
 
 
-def has_distant_results(messages: Sequence[Message]) -> bool:
-    """Whether anything but calls and results stands between a result and its call."""
-    others = [0]  # how many before each index
-    for message in messages:
-        others.append(others[-1] + (not is_about_tools(message)))
-    calls = find_calls(messages)
-    return any(others[caller] != others[index] for index, (caller, _) in calls.items())
+def has_distant_results(role: str) -> Callable[[Messages], bool]:
+    """Whether somebody of ``role`` speaks between a call and its result."""
+
+    def is_so(messages: Messages) -> bool:
+        spoken = [0]  # how often before each index
+        for message in messages:
+            spoken.append(spoken[-1] + (message.role == role and not message.tool_calls))
+        calls = find_calls(messages)
+        return any(spoken[caller] != spoken[index] for index, (caller, _) in calls.items())
+
+    return is_so
 
 
 def has_lone_results(messages: Sequence[Message]) -> bool:
@@ -356,3 +374,13 @@ def _told_by_user(result: Message, name: str) -> Message:
     known = {"name": name, "content": result.content}
     told = {key: value for key, value in known.items() if value}
     return Message("user", json.dumps({"tool_response": told}, ensure_ascii=False))
+
+
+def as_plain_turns(messages: Messages) -> Messages:
+    """Nothing but texts of the user and the assistant by turns, the user first: what every chat
+    template takes.
+    """
+    messages = calls_as_text(results_from_user(systems_to_user(messages)))
+    messages = merge_neighbours(drop_empty_answers(messages))
+    is_begun_by_user = bool(messages) and messages[0].role == "user"
+    return messages if is_begun_by_user else [Message("user", MINIMAL), *messages]

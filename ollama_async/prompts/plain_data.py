@@ -8,14 +8,28 @@ from typing import Any
 import msgspec
 
 from ollama_async.conversation import Message, ToolCall
+from ollama_async.prompts.message_shapes import find_calls
 
 Plain = dict[str, Any]
 
 
 def plain_messages(messages: Sequence[Message]) -> list[Plain]:
-    """Every call has an id, and every result the id of its call, also where clients left it out."""
+    """Every call has an id of its own, and every result the id and the name of its call, also where
+    clients left them out or gave one id twice.
+    """
     plain = [_message(message) for message in messages]
-    _complete_ids(plain)
+    ids = _Ids()
+    for message in plain:
+        for call in message.get("tool_calls", ()):
+            call["id"] = ids.own(call["id"])
+    calls = find_calls(messages)
+    for index, result in enumerate(plain):
+        if index in calls:
+            caller, number = calls[index]
+            sent = messages[caller].tool_calls[number]
+            _complete_result(result, sent, plain[caller]["tool_calls"][number])
+        elif "tool_call_id" in result:
+            result["tool_call_id"] = ids.own(result["tool_call_id"])
     return plain
 
 
@@ -48,25 +62,25 @@ def _call(call: ToolCall) -> Plain:
     }
 
 
-def _complete_ids(messages: list[Plain]) -> None:
-    """A result without an id answers the first open call of its name, or the first of any."""
-    open_calls: dict[str, str] = {}  # name by id
-    made = 0
-    for message in messages:
-        for call in message.get("tool_calls", ()):
-            if not call["id"]:
-                made += 1
-                call["id"] = f"call_{made}"
-            open_calls[call["id"]] = call["function"]["name"]
-        if message["role"] != "tool":
-            continue
-        if "tool_call_id" not in message and open_calls:
-            name = message.get("name")
-            same = (each for each, other in open_calls.items() if other == name)
-            message["tool_call_id"] = next(same, next(iter(open_calls)))
-        answered = open_calls.pop(message.get("tool_call_id", ""), "")
-        if answered and "name" not in message:
-            message["name"] = answered
+class _Ids:
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._made = 0
+
+    def own(self, wanted: str) -> str:
+        """``wanted``, unless it is empty or taken: then a new one."""
+        while not wanted or wanted in self._taken:
+            self._made += 1
+            wanted = f"call_{self._made}"
+        self._taken.add(wanted)
+        return wanted
+
+
+def _complete_result(result: Plain, sent: ToolCall, call: Plain) -> None:
+    """``sent`` is the call as the client sent it. An id that is not this call's remains."""
+    if result.get("tool_call_id", sent.id) == sent.id:
+        result["tool_call_id"] = call["id"]
+        result.setdefault("name", sent.function.name)
 
 
 def _tool(tool: Plain) -> Plain:

@@ -26,19 +26,18 @@ Tools = list[dict[str, Any]]
 Show = Callable[[Messages, Tools], str]
 """Renders messages and tools as they are; may fail with any exception."""
 
-_MINIMAL = "..."
-"""Said in a turn that is there only because a template wants one, where it must not be empty."""
-
 
 class Question(msgspec.Struct, frozen=True):
     """``is_raised``: by a conversation in which the answer matters. ``shapes``: what can be done,
-    the least first. ``examples``: what must be shown whole in the shape that is chosen.
+    the least first. ``examples``: what must be shown whole in the shape that is chosen, with its
+    thoughts if ``thoughts`` is set and any shape shows them.
     """
 
     name: str
     is_raised: Callable[[Messages], bool]
     shapes: tuple[Reshape, ...]
     examples: tuple[Messages, ...]
+    thoughts: bool = False
 
 
 class TemplateProbe:
@@ -56,6 +55,17 @@ class TemplateProbe:
     def works(self) -> bool:
         """Whether it renders a plain question; if not, no other shape of a conversation helps."""
         return self.shows([_ASK], [])
+
+    @cached_property
+    def continues(self) -> bool:
+        """Whether it leaves the turn open, white space included, if the assistant is the last."""
+        begun = Message("assistant", "rising water: \n")
+        try:
+            return self._show([_ASK, begun], []).endswith(begun.content)
+        except SecurityError:
+            raise
+        except Exception:  # noqa: BLE001  # a template is foreign code
+            return False
 
     def shows(self, messages: Messages, tools: Tools, *words: str) -> bool:
         """Whether the template renders these messages, and ``words`` or else all that is said."""
@@ -90,7 +100,7 @@ class TemplateProbe:
             return question.shapes[0]
         after = 1 + next(n for n, asked in enumerate(QUESTIONS) if asked.name == question.name)
         tools = [example_tool()] if has_tools else []
-        for words in (said_and_thought, said):
+        for words in (said_and_thought, said) if question.thoughts else (said,):
             for shape in question.shapes:
                 if all(
                     self.shows(
@@ -220,8 +230,8 @@ def _has_any(is_such: Callable[[Message], bool]) -> Callable[[Messages], bool]:
     return lambda messages: any(map(is_such, messages))
 
 
-_BEGINNINGS = (shapes.as_they_are, *map(shapes.opened_by_user, ("", _MINIMAL)))
-_PAUSES = (shapes.as_they_are, *map(shapes.answered_before_question, ("", _MINIMAL)))
+_BEGINNINGS = (shapes.as_they_are, *map(shapes.opened_by_user, ("", shapes.MINIMAL)))
+_PAUSES = (shapes.as_they_are, *map(shapes.answered_before_question, ("", shapes.MINIMAL)))
 _WORDY_WAYS: tuple[Callable[[Message], Messages], ...] = (
     lambda message: [message],
     shapes.calls_after_words,
@@ -244,6 +254,7 @@ def _of_wordy_calls(name: str, call: Message, *, past: bool) -> Question:
         is_raised,
         tuple(shapes.of_wordy_calls(way, past=past) for way in _WORDY_WAYS),
         ([_ASK, call, _RESULT, *((_ADDS, _WHY) if past else ())],),
+        thoughts=not past and bool(call.thinking),
     )
 
 
@@ -259,7 +270,7 @@ def _both(first: Reshape, second: Reshape) -> Reshape:
     return lambda messages: second(first(messages))
 
 
-QUESTIONS = (
+QUESTIONS: tuple[Question, ...] = (
     Question(
         "a later system message",
         _has_later_system,
@@ -307,11 +318,14 @@ QUESTIONS = (
         (shapes.as_they_are, shapes.systems_to_user),
         ([_SYSTEM, _ASK, _CALL],),
     ),
-    Question(
-        "results far from their calls",
-        shapes.has_distant_results,
-        (shapes.as_they_are, shapes.results_after_calls),
-        ([_ASK, _CALL, _WHY, _RESULT],),
+    *(
+        Question(
+            f"{between.role} between call and result",
+            shapes.has_distant_results(between.role),
+            (shapes.as_they_are, shapes.results_after_calls),
+            ([_ASK, _CALL, between, _RESULT],),
+        )
+        for between in (_WHY, _SAYS, _SYSTEM)
     ),
     Question(
         "results without calls",
@@ -326,6 +340,12 @@ QUESTIONS = (
         ([_ASK, _NOTHING, _WHY],),
     ),
     _NEIGHBOURS,
+    Question(
+        "words after a call",
+        shapes.has_words_after_call,
+        (shapes.as_they_are, shapes.merge_all_neighbours),
+        ([_ASK, _CALL, _calling("Helgoland", content="hold on")],),
+    ),
     *(
         _of_wordy_calls(name, call, past=past)
         for past in (True, False)
@@ -344,7 +364,7 @@ QUESTIONS = (
             shapes.as_they_are,
             shapes.calls_as_text,
             shapes.results_from_user,
-            _both(shapes.calls_as_text, shapes.results_from_user),
+            _both(shapes.results_from_user, shapes.calls_as_text),
         ),
         (list(EXAMPLE_CALL),),
     ),
@@ -353,19 +373,21 @@ QUESTIONS = (
             f"begun by {name}{'' if asks else ' alone'}",
             _is_begun_by(first.role, calls=bool(first.tool_calls), asks=asks),
             _BEGINNINGS,
-            ([*example, *((_WHY,) if asks else ())],),
+            tuple(
+                filter(None, ([*example, _SAYS, _WHY],) if asks else (example, [*example, _SAYS]))
+            ),
         )
         for asks in (True, False)
         for name, first, example in (
-            ("an answer", _SAYS, [_SAYS]),
-            ("a call", _CALL, [_CALL, _RESULT] + ([_SAYS] if asks else [])),
-            ("a result", _RESULT, [_RESULT] + ([_SAYS] if asks else [])),
+            ("an answer", _SAYS, []),
+            ("a call", _CALL, [_CALL, _RESULT]),
+            ("a result", _RESULT, [_RESULT]),
         )
     ),
     Question(
         "ends with a call",
         lambda messages: bool(messages and messages[-1].tool_calls),
-        (shapes.as_they_are, *map(shapes.ended_by_user, ("", _MINIMAL))),
+        (shapes.as_they_are, *map(shapes.ended_by_user, ("", shapes.MINIMAL))),
         ([_ASK, _CALL],),
     ),
     Question(
