@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
+from msgspec.structs import replace
 
 from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
@@ -15,6 +15,9 @@ from ollama_async.prompts.go.cut import until_response
 from ollama_async.prompts.go.execute import Execution
 from ollama_async.prompts.go.template import template
 from ollama_async.prompts.go.values import NIL, Map, Value
+from ollama_async.prompts.message_shapes import Messages, with_known_roles
+from ollama_async.prompts.shaped_rendering import RefusedMessage, ShapedRendering
+from ollama_async.prompts.template_probe import Tools
 
 _BETWEEN = "\n\n"
 
@@ -30,25 +33,54 @@ class GoRenderer:
         parsed = template(source)
         self._tree = parsed.tree
         self._shows_messages = "messages" in parsed.variables
+        self._shows_tools = "tools" in parsed.variables
+        self._is_of_chat = self._shows_messages or "system" in parsed.variables
         self._before_response = until_response(parsed.tree.blocks[""])
+        asking = Budget()  # for all that is found out about it
+        self._shaped = ShapedRendering(
+            lambda messages, tools: self._show(messages, tools, _thinking(None), asking)
+        )
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
         try:
             return finished(self._rendered(prompt))
-        except RecursionError:
-            raise TemplateFailed("the messages are nested too deeply for the template") from None
+        except RefusedMessage as refused:
+            raise TemplateFailed(refused.place + _explain(refused.reason)) from None
+        except RecursionError as reason:
+            raise TemplateFailed(_explain(reason)) from None
 
     def _rendered(self, prompt: Prompt) -> str:
-        out = Buffer(Budget())
+        budget = Budget()
         thinking = _thinking(prompt.think)
         asked = _last_question(prompt.messages)
         if prompt.suffix and asked:
+            out = Buffer(budget)
             self._run({"Prompt": asked, "Suffix": prompt.suffix, "Response": ""} | thinking, out)
-        elif self._shows_messages:
-            self._run(_conversation(prompt) | thinking, out)
+            return out.text()
+        messages = _merged(with_known_roles(prompt.messages))
+
+        def render(shaped: Messages, _: bool = True) -> str:
+            return self._show(shaped, prompt.tools, thinking, budget)
+
+        if self._leaves_out(prompt.tools):
+            return render(messages)
+        return self._shaped.render(messages, prompt.tools, render)
+
+    def _leaves_out(self, tools: Tools) -> bool:
+        """Whether what this template does not show is not for it, as in Ollama: the system text
+        where it completes what the user began, calls where it is offered tools but has none.
+        """
+        return not self._is_of_chat or (bool(tools) and not self._shows_tools)
+
+    def _show(
+        self, messages: Messages, tools: Tools, thinking: dict[str, Value], budget: Budget
+    ) -> str:
+        out = Buffer(budget)
+        if self._shows_messages:
+            self._run(_conversation(messages, tools) | thinking, out)
         else:
-            self._turns(prompt.messages, thinking, out)
+            self._turns(messages, thinking, out)
         return out.text()
 
     def _run(self, variables: dict[str, Value], out: Buffer) -> None:
@@ -57,7 +89,7 @@ class GoRenderer:
 
     def _turns(self, messages: list[Message], thinking: dict[str, Value], out: Buffer) -> None:
         """Every question with its answer by itself; the last one up to where its answer goes."""
-        *finished_turns, last = _pair(_merged(messages))
+        *finished_turns, last = _pair(messages)
         for turn in finished_turns:
             self._run(turn | thinking, out)
         self._run_part(self._before_response, last | thinking, out)
@@ -76,32 +108,48 @@ def _last_question(messages: list[Message]) -> str:
     return next((turn.content for turn in reversed(messages) if turn.role == "user"), "")
 
 
-def _conversation(prompt: Prompt) -> dict[str, Value]:
-    instructions = [turn.content for turn in prompt.messages if turn.role == "system"]
+def _explain(reason: Exception) -> str:
+    if isinstance(reason, RecursionError):
+        return "the messages are nested too deeply for the template"
+    return str(reason)
+
+
+def _conversation(messages: Messages, tools: Tools) -> dict[str, Value]:
+    instructions = [turn.content for turn in messages if turn.role == "system"]
     return {
         "System": _BETWEEN.join(instructions),
-        "Messages": data.messages(_merged(prompt.messages)),
-        "Tools": data.tools(prompt.tools),
+        "Messages": data.messages(messages),
+        "Tools": data.tools(tools),
         "Response": "",
     }
 
 
-def _merged(messages: Iterable[Message]) -> list[Message]:
-    """Neighbours of one role as one turn, which keeps the images and calls of the first only;
-    results of tools stay apart.
+def _merged(messages: Iterable[Message]) -> Messages:
+    """Neighbours of one role as one turn; results of tools stay apart, and so do words that come
+    after a call. Ollama keeps the images and calls of the first only.
     """
-    groups: list[list[Message]] = []
+    result: Messages = []
     for message in messages:
-        if groups and groups[-1][0].role == message.role != "tool":
-            groups[-1].append(message)
+        if result and _is_one_turn(result[-1], message):
+            result[-1] = _as_one(result[-1], message)
         else:
-            groups.append([message])
-    return [_one(group) for group in groups]
+            result.append(message)
+    return result
 
 
-def _one(group: list[Message]) -> Message:
-    content = _BETWEEN.join(message.content for message in group)
-    return msgspec.structs.replace(group[0], content=content)
+def _is_one_turn(one: Message, other: Message) -> bool:
+    is_neighbour = one.role == other.role != "tool"
+    return is_neighbour and not (one.tool_calls and other.content)
+
+
+def _as_one(one: Message, other: Message) -> Message:
+    return replace(
+        one,
+        content=_BETWEEN.join((one.content, other.content)),
+        thinking=_BETWEEN.join(filter(None, (one.thinking, other.thinking))),
+        images=one.images + other.images,
+        tool_calls=one.tool_calls + other.tool_calls,
+    )
 
 
 def _pair(messages: list[Message]) -> list[dict[str, Value]]:
