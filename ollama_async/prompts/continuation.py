@@ -7,14 +7,16 @@ space at its ends, happens behind the mark or was already there.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
 from ollama_async.conversation import Message
-from ollama_async.prompts.message_shapes import Messages
+from ollama_async.prompts.message_shapes import Messages, says_nothing
 
-_MARK = "ContinueHere"
+_MARK = "Continue"
+"""Letters: nothing that a template would write differently, or strip."""
 
 
 def is_begun(messages: Sequence[Message]) -> bool:
@@ -28,7 +30,18 @@ def is_begun(messages: Sequence[Message]) -> bool:
     )
 
 
-def begun_text(message: Message) -> str:
+def without_empty_end(messages: Messages) -> Messages:
+    """Without the place for the answer that some chat pages send: an empty last message of the
+    assistant's.
+    """
+    return messages[:-1] if messages[1:] and _is_empty(messages[-1]) else messages
+
+
+def _is_empty(message: Message) -> bool:
+    return says_nothing(message) and not message.thinking
+
+
+def _begun_text(message: Message) -> str:
     """What the answer goes on from: words, or thoughts if there are no words yet."""
     return message.content or message.thinking
 
@@ -37,7 +50,7 @@ def cut_in_last(messages: Messages, render: Callable[[Messages], str]) -> str | 
     """What ``render`` makes of ``messages``, up to the end of the text of the last one; None: it
     cannot be cut there. Errors of ``render`` pass through.
     """
-    mark = _find_mark(messages)
+    mark = f"{_MARK}{secrets.token_hex(8)}"  # nothing that a client could have sent
     last = messages[-1]
     marked = (
         replace(last, content=last.content + mark)
@@ -45,16 +58,8 @@ def cut_in_last(messages: Messages, render: Callable[[Messages], str]) -> str | 
         else replace(last, thinking=last.thinking + mark)
     )
     head, found, rest = render([*messages[:-1], marked]).partition(mark)
-    is_whole = head.endswith(_last_line(begun_text(last)))
+    is_whole = head.endswith(_last_line(_begun_text(last)))
     return head if found and is_whole and mark not in rest else None
-
-
-def _find_mark(messages: Messages) -> str:
-    """Letters that no message has in it: nothing that a template would write differently."""
-    mark = _MARK
-    while any(mark in message.content or mark in message.thinking for message in messages):
-        mark += "X"
-    return mark
 
 
 def _last_line(text: str) -> str:

@@ -12,23 +12,23 @@ one of these in another form, :mod:`.template_probe` those that want other messa
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NoReturn
 
 from jinja2 import Template
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import SecurityError, TemplateError
 from msgspec.structs import replace
 
 from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.bounds import allow_text
+from ollama_async.prompts.continuation import without_empty_end
 from ollama_async.prompts.message_shapes import Messages
 from ollama_async.prompts.plain_data import Plain, plain_messages, plain_tools
 from ollama_async.prompts.plain_forms import PlainForms
 from ollama_async.prompts.sandbox import Sandbox
-from ollama_async.prompts.shaped_rendering import RefusedMessage, ShapedRendering
+from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
 from ollama_async.prompts.template_probe import EXAMPLE_CALL, Tools, example_tool
 
 SOURCE_LIMIT = 1 << 20
@@ -56,14 +56,20 @@ class JinjaRenderer:
         try:
             self._compile()
             return self._render(prompt)
-        except RefusedMessage as refused:
-            text = refused.place + _explain(refused.reason)
-            raise TemplateFailed(text) from refused.reason
         except Exception as reason:  # a template is foreign code
-            raise TemplateFailed(_explain(reason)) from reason
+            raise TemplateFailed(self._explain(prompt, reason)) from reason
+
+    def _explain(self, prompt: Prompt, reason: Exception) -> str:
+        if not isinstance(reason, Refused):
+            return _explain(reason)
+        try:
+            place = blame(prompt, reason, self._render)
+        except SecurityError:
+            place = ""
+        return place + _explain(reason.reason)
 
     def _render(self, prompt: Prompt) -> str:
-        messages, tools = prompt.messages, plain_tools(prompt.tools)
+        messages, tools = without_empty_end(prompt.messages), prompt.tools
         if tools and self._tools_are_told:
             messages, tools = _tools_in_system(messages, tools), []
         thoughts = _thoughts(prompt.think)
@@ -85,7 +91,7 @@ class JinjaRenderer:
         return probe.shows(told, [], tool["function"]["name"])
 
     def _show(self, messages: Messages, tools: Tools, **variables: Any) -> str:
-        plain, put_tools = self._forms.put(plain_messages(messages), deepcopy(tools))
+        plain, put_tools = self._forms.put(plain_messages(messages), plain_tools(tools))
         return self._run(_variables(plain, put_tools) | variables)
 
     def _compile(self) -> Template:
@@ -110,7 +116,7 @@ class JinjaRenderer:
 def _tools_in_system(messages: Messages, tools: Tools) -> Messages:
     text = (
         "You can call these tools:\n\n"
-        + json.dumps(tools, ensure_ascii=False, indent=2)
+        + json.dumps(plain_tools(tools), ensure_ascii=False, indent=2)
         + "\n\nTo call one, give its name and its arguments as a JSON object."
     )
     if messages and messages[0].role in {"system", "developer"}:

@@ -110,14 +110,14 @@ def merge_all_neighbours(messages: Messages) -> Messages:
 
 
 def _merged(messages: Messages, belong: Callable[[Message, Message], bool]) -> Messages:
-    result: Messages = []
+    groups: list[Messages] = []
     for message in messages:
-        is_neighbour = bool(result) and result[-1].role == message.role != "tool"
-        if is_neighbour and belong(result[-1], message):
-            result[-1] = _as_one(result[-1], message)
+        before = groups[-1][-1] if groups else None
+        if before and before.role == message.role != "tool" and belong(before, message):
+            groups[-1].append(message)
         else:
-            result.append(message)
-    return result
+            groups.append([message])
+    return [_as_one(group) for group in groups]
 
 
 def has_words_after_call(messages: Sequence[Message]) -> bool:
@@ -133,13 +133,15 @@ def has_neighbours(messages: Sequence[Message]) -> bool:
     return any(one == other != "tool" for one, other in pairwise(roles))
 
 
-def _as_one(one: Message, other: Message) -> Message:
+def _as_one(turns: Messages) -> Message:
+    if len(turns) == 1:
+        return turns[0]
     return replace(
-        other,
-        content=_BETWEEN.join(filter(None, (one.content, other.content))),
-        thinking=_BETWEEN.join(filter(None, (one.thinking, other.thinking))),
-        images=one.images + other.images,
-        tool_calls=one.tool_calls + other.tool_calls,
+        turns[-1],
+        content=_BETWEEN.join(turn.content for turn in turns if turn.content),
+        thinking=_BETWEEN.join(turn.thinking for turn in turns if turn.thinking),
+        images=[image for turn in turns for image in turn.images],
+        tool_calls=[call for turn in turns for call in turn.tool_calls],
     )
 
 
@@ -378,9 +380,12 @@ def _told_by_user(result: Message, name: str) -> Message:
 
 def as_plain_turns(messages: Messages) -> Messages:
     """Nothing but texts of the user and the assistant by turns, the user first: what every chat
-    template takes.
+    template takes. Whoever is not the assistant is the user.
     """
-    messages = calls_as_text(results_from_user(systems_to_user(messages)))
-    messages = merge_neighbours(drop_empty_answers(messages))
-    is_begun_by_user = bool(messages) and messages[0].role == "user"
-    return messages if is_begun_by_user else [Message("user", MINIMAL), *messages]
+    messages = calls_as_text(results_from_user(systems_to_user(with_known_roles(messages))))
+    turns = [
+        message if message.role == "assistant" else replace(message, role="user")
+        for message in drop_empty_answers(messages)
+    ]
+    is_begun_by_user = bool(turns) and turns[0].role == "user"
+    return merge_neighbours(turns if is_begun_by_user else [Message("user", MINIMAL), *turns])

@@ -6,11 +6,12 @@ plain turns of the user and the assistant. If it refuses those too, the error na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from jinja2.exceptions import SecurityError
+from msgspec.structs import replace
 
-from ollama_async.conversation import Message
+from ollama_async.conversation import Prompt
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.continuation import cut_in_last, is_begun
 from ollama_async.prompts.message_shapes import Messages
@@ -22,15 +23,13 @@ Render = Callable[[Messages, bool], str]
 _ROLE_CHARACTERS = 100
 
 
-class RefusedMessage(Exception):
-    """``place``: which message it is, from 1, and whose, with what goes between it and ``reason``;
-    empty if it is not one message that is to blame.
-    """
+class Refused(Exception):
+    """``reason`` is what the template failed with; ``always``: it fails with a plain question."""
 
-    def __init__(self, place: str, reason: Exception) -> None:
-        super().__init__(place, reason)
-        self.place = place
+    def __init__(self, reason: Exception, *, always: bool) -> None:
+        super().__init__(reason)
         self.reason = reason
+        self.always = always
 
 
 class ShapedRendering:
@@ -43,34 +42,25 @@ class ShapedRendering:
         """``messages`` by ``render``, which may fail with any exception; ``tools`` are those that
         it shows.
 
-        :raises RefusedMessage: it fails in every shape.
+        :raises Refused: it fails in every shape.
         :raises SecurityError: passed through, as is what is not an Exception.
         """
+        goes_on = is_begun(messages)
         try:
-            return self._arranged(messages, tools, render)
+            arranged = self.probe.arrange(messages, tools)
+            return self._to_the_end(arranged, render, goes_on=goes_on)
         except SecurityError:
             raise
         except Exception as reason:  # a template is foreign code
-            if not messages or not self.probe.works:
-                raise RefusedMessage("", reason) from reason
-            return self._plain(messages, tools, render, reason)
-
-    def _arranged(self, messages: Messages, tools: Tools, render: Render) -> str:
-        arranged = self.probe.arrange(messages, tools)
-        return self._to_the_end(arranged, render, goes_on=is_begun(messages))
-
-    def _plain(self, messages: Messages, tools: Tools, render: Render, reason: Exception) -> str:
-        plain = shapes.as_plain_turns(shapes.with_known_roles(messages))
-        try:
-            return self._to_the_end(plain, render, goes_on=is_begun(messages))
-        except SecurityError:
-            raise
-        except Exception:  # noqa: BLE001  # the first failure says more
-            index = _find_refused(
-                messages, lambda part: _refuses(self._arranged, part, tools, render, reason)
-            )
-            role = messages[index].role[:_ROLE_CHARACTERS]
-            raise RefusedMessage(f"message {index + 1} ({role}): ", reason) from reason
+            if not self.probe.works:
+                raise Refused(reason, always=True) from reason
+            try:
+                plain = shapes.as_plain_turns(messages)
+                return self._to_the_end(plain, render, goes_on=goes_on)
+            except SecurityError:
+                raise
+            except Exception:  # noqa: BLE001  # the first failure says more
+                raise Refused(reason, always=False) from reason
 
     def _to_the_end(self, messages: Messages, render: Render, *, goes_on: bool) -> str:
         """``goes_on``: the last message is the beginning of the answer."""
@@ -86,32 +76,29 @@ class ShapedRendering:
         return render(messages, True)
 
 
-def _refuses(
-    arranged: Callable[[Messages, Tools, Render], str],
-    messages: Messages,
-    tools: Tools,
-    render: Render,
-    reason: Exception,
-) -> bool:
-    """Whether ``messages`` fail for the same ``reason``."""
-    try:
-        arranged(messages, tools, render)
-    except SecurityError:
-        raise
-    except Exception as other:  # noqa: BLE001  # a template is foreign code
-        return (type(other), str(other)) == (type(reason), str(reason))
-    return False
+def blame(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) -> str:
+    """Which message ``prompt`` was refused for, from 1, and whose it is, to be put in front of the
+    reason; nothing if the template always fails.
 
-
-def _find_refused(messages: Sequence[Message], refuses: Callable[[Messages], bool]) -> int:
-    """The index of the message that ends the shortest refused beginning of ``messages``, by
+    It is the one that ends the shortest refused beginning of the conversation. That is found by
     bisection: a longer one is taken to be refused as well.
     """
-    low, high = 0, len(messages) - 1
+    if refused.always or not prompt.messages:
+        return ""
+    low, high = 0, len(prompt.messages) - 1
     while low < high:
         middle = (low + high) // 2
-        if refuses(list(messages[: middle + 1])):
+        if _fails(replace(prompt, messages=prompt.messages[: middle + 1]), refused, render):
             high = middle
         else:
             low = middle + 1
-    return low
+    return f"message {low + 1} ({prompt.messages[low].role[:_ROLE_CHARACTERS]}): "
+
+
+def _fails(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) -> bool:
+    """Whether it fails for the same reason."""
+    try:
+        render(prompt)
+    except Refused as other:
+        return str(other.reason) == str(refused.reason)
+    return False

@@ -167,6 +167,7 @@ _CALL, _RESULT = _calling(_PLACE), _answering(_PLACE, "high tide")
 EXAMPLE_CALL = (_ASK, _CALL, _RESULT)
 _WORDY_CALL = _calling(_PLACE, content="hold on")
 _FULL_CALL = _calling(_PLACE, content="hold on", thinking=_THOUGHT)
+_HIGH, _LOW, _NO = (Message("tool", f"{kind} tide") for kind in ("high", "low", "no"))
 _TWO_CALLS = _calling(_PLACE, "Helgoland")
 _TWO_RESULTS = [_RESULT, _answering("Helgoland", "low tide")]
 
@@ -331,7 +332,7 @@ QUESTIONS: tuple[Question, ...] = (
         "results without calls",
         shapes.has_lone_results,
         (shapes.as_they_are, shapes.lone_results_from_user),
-        ([_ASK, _RESULT], [_RESULT, _SAYS, _ASK]),
+        ([_ASK, _RESULT], [_RESULT, _SAYS, _ASK], [_HIGH, _LOW, _ASK, _NO]),
     ),
     Question(
         "empty answers",

@@ -16,7 +16,7 @@ from ollama_async.prompts.go.execute import Execution
 from ollama_async.prompts.go.template import template
 from ollama_async.prompts.go.values import NIL, Map, Value
 from ollama_async.prompts.message_shapes import Messages, with_known_roles
-from ollama_async.prompts.shaped_rendering import RefusedMessage, ShapedRendering
+from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
 from ollama_async.prompts.template_probe import Tools
 
 _BETWEEN = "\n\n"
@@ -43,15 +43,16 @@ class GoRenderer:
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
+        budget = Budget()
         try:
-            return finished(self._rendered(prompt))
-        except RefusedMessage as refused:
-            raise TemplateFailed(refused.place + _explain(refused.reason)) from None
+            return finished(self._rendered(prompt, budget))
+        except Refused as refused:
+            place = blame(prompt, refused, lambda part: self._rendered(part, budget))
+            raise TemplateFailed(place + _explain(refused.reason)) from None
         except RecursionError as reason:
             raise TemplateFailed(_explain(reason)) from None
 
-    def _rendered(self, prompt: Prompt) -> str:
-        budget = Budget()
+    def _rendered(self, prompt: Prompt, budget: Budget) -> str:
         thinking = _thinking(prompt.think)
         asked = _last_question(prompt.messages)
         if prompt.suffix and asked:
@@ -128,13 +129,13 @@ def _merged(messages: Iterable[Message]) -> Messages:
     """Neighbours of one role as one turn; results of tools stay apart, and so do words that come
     after a call. Ollama keeps the images and calls of the first only.
     """
-    result: Messages = []
+    groups: list[Messages] = []
     for message in messages:
-        if result and _is_one_turn(result[-1], message):
-            result[-1] = _as_one(result[-1], message)
+        if groups and _is_one_turn(groups[-1][-1], message):
+            groups[-1].append(message)
         else:
-            result.append(message)
-    return result
+            groups.append([message])
+    return [_as_one(group) for group in groups]
 
 
 def _is_one_turn(one: Message, other: Message) -> bool:
@@ -142,13 +143,15 @@ def _is_one_turn(one: Message, other: Message) -> bool:
     return is_neighbour and not (one.tool_calls and other.content)
 
 
-def _as_one(one: Message, other: Message) -> Message:
+def _as_one(turns: Messages) -> Message:
+    if len(turns) == 1:
+        return turns[0]
     return replace(
-        one,
-        content=_BETWEEN.join((one.content, other.content)),
-        thinking=_BETWEEN.join(filter(None, (one.thinking, other.thinking))),
-        images=one.images + other.images,
-        tool_calls=one.tool_calls + other.tool_calls,
+        turns[0],
+        content=_BETWEEN.join(turn.content for turn in turns),
+        thinking=_BETWEEN.join(turn.thinking for turn in turns if turn.thinking),
+        images=[image for turn in turns for image in turn.images],
+        tool_calls=[call for turn in turns for call in turn.tool_calls],
     )
 
 

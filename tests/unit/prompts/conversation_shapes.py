@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import msgspec
+from hypothesis import strategies as st
 
 from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
 
@@ -151,7 +152,14 @@ TALKS: dict[str, list[Message]] = {
     "an empty answer": [user("Ask1"), says(""), user("Ask2")],
     "an empty question": [user(""), says("Reply1"), user("Ask2")],
     "an empty last question": [user("Ask1"), says("Reply1"), user("")],
-    "white space": [system(" \n"), user("Ask1"), says("\n"), user(" "), says("Reply1"), user("Ask2")],
+    "white space": [
+        system(" \n"),
+        user("Ask1"),
+        says("\n"),
+        user(" "),
+        says("Reply1"),
+        user("Ask2"),
+    ],
     "a long talk": [
         system("Rule1"),
         *(one for n in range(1, 40) for one in (user(f"Ask{n}x"), says(f"Reply{n}x"))),
@@ -262,7 +270,7 @@ WORK: dict[str, list[Message]] = {
     ],
     "odd arguments": [
         user("Ask1"),
-        calls_with({"place": "Bałtyk", "flag": True, "none": None, "part": 1.5}),
+        calls_with({"place": "Bałtyk", "flag": True, "part": 1.5}),
         RESULT,
     ],
     "call without result, then a question": [user("Ask1"), CALL, user("Ask2")],
@@ -334,6 +342,29 @@ PREFILLS: dict[str, Shape] = {
 }
 
 
+@st.composite
+def rows(draw: st.DrawFn) -> list[Message]:
+    """Any messages in any order; results answer the first open call, or none."""
+    messages: list[Message] = []
+    open_calls: list[str] = []
+    for number in range(draw(st.integers(1, 10))):
+        kind = draw(st.sampled_from(["system", "developer", "user", "says", "calls", "result"]))
+        if kind == "calls":
+            places = [f"Isle{number}x", f"Reef{number}x"][: draw(st.integers(1, 2))]
+            content = draw(st.sampled_from(["", f"Reply{number}x"]))
+            thinking = draw(st.sampled_from(["", f"Thought{number}x"]))
+            messages.append(calls(*places, content=content, thinking=thinking))
+            open_calls += places
+        elif kind == "result":
+            place = open_calls.pop(0) if open_calls else ""
+            messages.append(result(f"Ebb{number}x", place, draw(st.sampled_from(["", "get_tide"]))))
+        elif kind == "says":
+            messages.append(says(f"Reply{number}x", draw(st.sampled_from(["", "Thought"]))))
+        else:
+            messages.append(Message(kind, f"{kind.title()}{number}x"))
+    return messages
+
+
 def said(message: Message) -> Iterator[str]:
     """The words of ``message``, thoughts apart."""
     yield from message.content.split()[:1]
@@ -366,34 +397,39 @@ def _escaped(word: str) -> str:
 
 def misplaced(messages: Sequence[Message], text: str) -> list[str]:
     """What stands before something that it follows in the conversation. System messages may stand
-    at the top or later in front of what the user says next, and results after each their call.
+    at the top or in front of what the user says next, and results earlier, behind their call.
     """
     wrong = []
     reached = -1
     for message in messages:
-        if message.role in {"system", "developer"}:
-            continue
-        words = message.content.split()[:1] + [
-            str(call.function.arguments.get("place"))
-            for call in message.tool_calls
-            if isinstance(call.function.arguments.get("place"), str)
-        ]
-        places = [text.find(word) for word in words if word in text]
-        if message.role == "tool" or message.tool_calls:
-            wrong += _before_its_call(messages, message, text)
-            places = [max([reached, *places])] if message.tool_calls else []
-        wrong += [word for word, place in zip(words, places, strict=False) if place < reached]
-        reached = max([reached, *places])
+        words = list(_placed(message))
+        places = [text.find(word) for word in words]
+        if message.role == "tool":
+            call = _call_of(message, messages)
+            wrong += [word for word, at in zip(words, places, strict=True) if at < text.find(call)]
+        elif message.role not in {"system", "developer"}:
+            wrong += [word for word, at in zip(words, places, strict=True) if at < reached]
+        if message.role not in {"system", "developer"}:
+            reached = max([reached, *places])
     return wrong
 
 
-def _before_its_call(messages: Sequence[Message], message: Message, text: str) -> list[str]:
-    if message.role != "tool" or not message.tool_call_id or not message.content:
-        return []
-    for other in messages:
-        for call in other.tool_calls:
-            place = call.function.arguments.get("place")
-            if call.id == message.tool_call_id and isinstance(place, str):
-                if text.find(message.content) < text.find(place):
-                    return [message.content]
-    return []
+def _placed(message: Message) -> Iterator[str]:
+    """The words of ``message`` that stand nowhere else."""
+    yield from message.content.split()[:1]
+    for call in message.tool_calls:
+        place = call.function.arguments.get("place")
+        if isinstance(place, str) and place.isascii():
+            yield place
+
+
+def _call_of(result: Message, messages: Sequence[Message]) -> str:
+    """The place that a result is about; empty if its id does not say."""
+    places = (
+        call.function.arguments.get("place")
+        for message in messages
+        for call in message.tool_calls
+        if result.tool_call_id and call.id == result.tool_call_id
+    )
+    place = next(places, "")
+    return place if isinstance(place, str) else ""

@@ -4,12 +4,23 @@
 """
 
 import os
+from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.engine import build
 from ollama_async.prompts.jinja import JinjaRenderer
+from tests.unit.prompts.conversation_shapes import (
+    PREFILLS,
+    SHAPES,
+    Shape,
+    lost,
+    misplaced,
+    rows,
+)
 
 FOLDER = build.cache_folder() / "templates" / f"{build.DISTRIBUTION}-{build.VERSION}"
 NAMES = sorted(path.name for path in FOLDER.glob("*.jinja"))
@@ -80,6 +91,78 @@ def test_everything_that_is_said_reaches_the_model(name):
     for prompt in CONVERSATIONS.values():
         text = renderer.render(prompt)
         assert [word for word in said(prompt) if word not in text] == []
+
+
+WISHES = (True, False, "high")
+
+
+@cache
+def renderer_of(name):
+    return JinjaRenderer((FOLDER / name).read_text(), bos="<s>", eos="</s>")
+
+
+def each(shapes):
+    """Every shape as a prompt without and with a wish to think."""
+    for number, (name, shape) in enumerate(shapes.items()):
+        for think in (None, WISHES[number % len(WISHES)]):
+            yield name, shape.prompt(think)
+
+
+def check_whole(prompt, text, name=""):
+    assert lost(prompt.messages, text) == [], name
+    assert misplaced(prompt.messages, text) == [], name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_conversations_of_every_shape_reach_the_model_whole_and_in_order(name):
+    for shape_name, prompt in each(SHAPES):
+        check_whole(prompt, renderer_of(name).render(prompt), shape_name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_that_was_begun_goes_on(name):
+    for shape_name, prompt in each(PREFILLS):
+        text = renderer_of(name).render(prompt)
+        check_whole(prompt, text, shape_name)
+        assert text.endswith(prompt.messages[-1].content), shape_name
+
+
+def test_thoughts_that_were_begun_go_on_in_templates_that_show_them():
+    begun = PREFILLS["thought begun"].prompt(think=True)
+    going_on = [name for name in NAMES if renderer_of(name).render(begun).endswith("Thought1")]
+
+    assert len(going_on) > len(NAMES) // 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_thoughts_before_a_call_are_shown_beside_words_where_they_are_shown_alone(name):
+    alone, beside = (
+        renderer_of(name).render(SHAPES[f"{kind} (tools)"].prompt())
+        for kind in ("thinking and call", "content, thinking and call")
+    )
+
+    assert ("Thought1" in beside) >= ("Thought1" in alone)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20)
+@given(messages=rows(), tools=st.booleans())
+def test_no_row_of_messages_is_refused(name, messages, tools):
+    prompt = Shape(messages, tools).prompt()
+
+    check_whole(prompt, renderer_of(name).render(prompt))
+
+
+DROPS_NULL = {"MiniMax-M3.jinja"}
+"""Says itself that arguments without a value are left out before."""
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - DROPS_NULL))
+def test_arguments_without_a_value_are_shown(name):
+    call = ToolCall(ToolFunction("get_tide", {"place": "Juist", "wind_strength": None}))
+    prompt = Prompt(messages=[USER, Message("assistant", tool_calls=[call]), RESULT])
+
+    assert "wind_strength" in renderer_of(name).render(prompt)
 
 
 @pytest.mark.parametrize("name", sorted({*THINKING} & {*NAMES}))
