@@ -316,17 +316,21 @@ def words_as_thoughts(message: Message) -> Messages:
 
 
 def of_wordy_calls(way: Callable[[Message], Messages], *, past: bool) -> Reshape:
-    """``way`` for each message that has both content and calls, in the past or since."""
+    """``way`` for each message that has both content and calls, in the past or since. Content that
+    is nothing but white space goes.
+    """
 
     def reshape(messages: Messages) -> Messages:
         now = find_now(messages)
-        return [
-            part
-            for index, message in enumerate(messages)
-            for part in (
-                way(message) if has_wordy_call(message) and (index < now) == past else [message]
-            )
-        ]
+        result: Messages = []
+        for index, message in enumerate(messages):
+            if not has_wordy_call(message) or (index < now) != past:
+                result.append(message)
+            elif message.content.strip():
+                result += way(message)
+            else:
+                result.append(replace(message, content=""))
+        return result
 
     return reshape
 

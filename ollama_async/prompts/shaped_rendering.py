@@ -64,16 +64,18 @@ class ShapedRendering:
 
     def _to_the_end(self, messages: Messages, render: Render, *, goes_on: bool) -> str:
         """``goes_on``: the last message is the beginning of the answer."""
-        if goes_on and is_begun(messages) and not self.probe.continues:
-            for starts_turn in (False, True):  # some write the last turn only with the next
+        if not (goes_on and is_begun(messages)) or self.probe.continues:
+            return render(messages, True)
+        for starts_turn in (False, True):  # some write the last turn only with the next
 
-                def render_marked(marked: Messages, starts_turn: bool = starts_turn) -> str:
-                    return render(marked, starts_turn)
+            def render_marked(marked: Messages, starts_turn: bool = starts_turn) -> str:
+                return render(marked, starts_turn)
 
-                text = cut_in_last(messages, render_marked)
-                if text is not None:
-                    return text
-        return render(messages, True)
+            text = cut_in_last(messages, render_marked)
+            if text is not None:
+                return text
+        is_shown = bool(messages[-1].content)  # thoughts alone would be an empty turn
+        return render(messages if is_shown else messages[:-1], True)
 
 
 def blame(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) -> str:

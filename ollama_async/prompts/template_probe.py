@@ -233,8 +233,7 @@ def _has_any(is_such: Callable[[Message], bool]) -> Callable[[Messages], bool]:
 
 _BEGINNINGS = (shapes.as_they_are, *map(shapes.opened_by_user, ("", shapes.MINIMAL)))
 _PAUSES = (shapes.as_they_are, *map(shapes.answered_before_question, ("", shapes.MINIMAL)))
-_WORDY_WAYS: tuple[Callable[[Message], Messages], ...] = (
-    lambda message: [message],
+_WORDY_WAYS = (
     shapes.calls_after_words,
     shapes.words_as_thoughts,
     shapes.calls_with_thoughts,
@@ -253,7 +252,10 @@ def _of_wordy_calls(name: str, call: Message, *, past: bool) -> Question:
     return Question(
         f"{name} and a call{' in the past' if past else ''}",
         is_raised,
-        tuple(shapes.of_wordy_calls(way, past=past) for way in _WORDY_WAYS),
+        (
+            shapes.as_they_are,
+            *(shapes.of_wordy_calls(way, past=past) for way in _WORDY_WAYS),
+        ),
         ([_ASK, call, _RESULT, *((_ADDS, _WHY) if past else ())],),
         thoughts=not past and bool(call.thinking),
     )

@@ -195,6 +195,17 @@ WORK: dict[str, list[Message]] = {
         RESULT,
         result("Ebb2", "Baltrum", "get_wind"),
     ],
+    "white space and call": [user("Ask1"), calls("Juist", content="\n\n"), RESULT],
+    "ids that come again": [
+        *(user("Ask1"), calls("Juist"), RESULT, says("Reply1"), user("Ask2")),
+        Message(
+            "assistant",
+            tool_calls=[
+                ToolCall(ToolFunction("get_tide", {"place": "Baltrum"}), id="call_juist___")
+            ],
+        ),
+        *(result("Ebb2", "Juist", "get_tide"), says("Reply2"), user("Ask3")),
+    ],
     "answer, then call": [user("Ask1"), says("Reply1"), CALL, RESULT],
     "two calls": [
         user("Ask1"),

@@ -44,7 +44,7 @@ def test_a_thought_that_the_template_does_not_show_is_no_beginning():
         CHATML.replace("m.thinking", "m.nothing"), ASK, Message("assistant", thinking="x")
     )
 
-    assert text == "<user>u</><assistant></><assistant>"
+    assert text == "<user>u</><assistant>"
 
 
 def test_an_empty_last_message_is_only_the_place_for_the_answer():
