@@ -28,8 +28,9 @@ from ollama_async.prompts.message_shapes import Messages
 from ollama_async.prompts.plain_data import Plain, plain_messages, plain_tools
 from ollama_async.prompts.plain_forms import PlainForms
 from ollama_async.prompts.sandbox import Sandbox
+from ollama_async.prompts.shape_questions import EXAMPLE_CALL, example_tool
 from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
-from ollama_async.prompts.template_probe import EXAMPLE_CALL, Tools, example_tool
+from ollama_async.prompts.template_probe import Tools
 
 SOURCE_LIMIT = 1 << 20
 """Characters that a template may have; the longest in use have some 20,000."""

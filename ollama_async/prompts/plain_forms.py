@@ -23,7 +23,8 @@ from jinja2.exceptions import SecurityError
 
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.plain_data import Plain, plain_messages
-from ollama_async.prompts.template_probe import EXAMPLE_CALL, example_tool, said
+from ollama_async.prompts.shape_questions import EXAMPLE_CALL, example_tool
+from ollama_async.prompts.template_probe import said
 
 Run = Callable[[list[Plain], Any], str]
 """Renders messages and tools."""

@@ -2,8 +2,10 @@
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
+from ollama_async.prompts.choose import choose
 from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.port import Content, Thinking
 
 CHATML = (
     "{% for m in messages %}<{{ m.role }}>"
@@ -89,3 +91,21 @@ def test_a_template_that_writes_the_last_turn_with_the_prompt_only_goes_on_as_we
     )
 
     assert render(template, ASK, Message("assistant", "It")) == "<user>u</><assistant>It"
+
+
+@pytest.mark.parametrize(
+    ("begun", "read"),
+    [
+        (Message("assistant", "It"), [Content("x</think>y")]),
+        (Message("assistant", "It", thinking="hm"), [Content("x</think>y")]),
+        (Message("assistant", thinking="hm"), [Thinking("x"), Content("y")]),
+    ],
+)
+@pytest.mark.parametrize("think", [None, True, False])
+def test_what_follows_is_read_as_what_was_begun(begun, read, think):
+    dialect = choose(Speech(), chat_template=CHATML, bos="", eos="")
+    prompt = Prompt(messages=[ASK, begun], think=think)
+
+    parser = dialect.start(prompt, dialect.render(prompt))
+
+    assert [*parser.feed("x</think>y"), *parser.finish()] == read
