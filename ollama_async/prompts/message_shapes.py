@@ -8,7 +8,7 @@ their calls. Messages are never changed in place.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise, takewhile
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ Reshape = Callable[[Messages], Messages]
 Place = tuple[int, int]
 """Of a call: the index of its message, and its number there."""
 
+KNOWN_ROLES = frozenset(["system", "user", "assistant", "tool"])
 _ROLES = {"developer": "system", "function": "tool", "ipython": "tool"}
 _BETWEEN = "\n\n"
 MINIMAL = "..."
@@ -35,6 +36,13 @@ def with_known_roles(messages: Sequence[Message]) -> Messages:
     return [
         replace(message, role=_ROLES[message.role]) if message.role in _ROLES else message
         for message in messages
+    ]
+
+
+def with_users_only(messages: Messages, roles: Collection[str]) -> Messages:
+    """Whoever has one of ``roles`` speaks as a user."""
+    return [
+        replace(message, role="user") if message.role in roles else message for message in messages
     ]
 
 
@@ -387,9 +395,7 @@ def as_plain_turns(messages: Messages) -> Messages:
     template takes. Whoever is not the assistant is the user.
     """
     messages = calls_as_text(results_from_user(systems_to_user(with_known_roles(messages))))
-    turns = [
-        message if message.role == "assistant" else replace(message, role="user")
-        for message in drop_empty_answers(messages)
-    ]
+    others = {message.role for message in messages} - {"assistant"}
+    turns = with_users_only(drop_empty_answers(messages), others)
     is_begun_by_user = bool(turns) and turns[0].role == "user"
     return merge_neighbours(turns if is_begun_by_user else [Message("user", MINIMAL), *turns])

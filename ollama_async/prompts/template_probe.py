@@ -31,6 +31,9 @@ Tools = list[dict[str, Any]]
 Show = Callable[[Messages, Tools], str]
 """Renders messages and tools as they are; may fail with any exception."""
 
+_STRANGERS_LIMIT = 16
+"""Roles that a template is asked about; a client can think of any number."""
+
 
 class TemplateProbe:
     """Of one template. Exceptions of its sandbox pass through: nothing else need be tried."""
@@ -38,10 +41,16 @@ class TemplateProbe:
     def __init__(self, show: Show) -> None:
         self._show = show
         self._chosen: dict[tuple[str, bool], Reshape] = {}
+        self._heard: dict[str, bool] = {}
 
     def arrange(self, messages: Sequence[Message], tools: Tools) -> Messages:
         """The messages as this template takes them when ``tools`` are offered, or none."""
-        return self._reshape(shapes.with_known_roles(messages), bool(tools), 0)
+        known = shapes.with_known_roles(messages)
+        strangers = {message.role for message in known} - shapes.KNOWN_ROLES
+        if strangers:
+            unheard = {role for role in strangers if not self._hears(role)}
+            known = shapes.with_users_only(known, unheard)
+        return self._reshape(known, bool(tools), 0)
 
     @cached_property
     def works(self) -> bool:
@@ -58,6 +67,13 @@ class TemplateProbe:
         except Exception:  # noqa: BLE001  # a template is foreign code
             return False
         return text.endswith(EXAMPLE_BEGINNING.content)
+
+    def _hears(self, role: str) -> bool:
+        """Whether it shows what somebody says whose role only some templates know."""
+        if role not in self._heard and len(self._heard) < _STRANGERS_LIMIT:
+            said_so = Message(role, EXAMPLE_BEGINNING.content.strip())
+            self._heard[role] = self.shows([EXAMPLE_QUESTION, said_so, EXAMPLE_QUESTION], [])
+        return self._heard.get(role, False)
 
     def shows(self, messages: Messages, tools: Tools, *words: str) -> bool:
         """Whether the template renders these messages, and ``words`` or else all that is said."""

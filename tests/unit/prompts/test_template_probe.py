@@ -169,6 +169,15 @@ def test_a_developer_is_a_system():
     assert render(FIRST_ONLY, *messages) == "[system:s\n\nt][user:a]"
 
 
+def test_a_role_that_the_template_does_not_know_is_a_user():
+    template = TURNS.replace("messages", "messages if m.role in ('user', 'critic')")
+    messages = [Message("user", "a"), Message("critic", "b"), Message("human", "c")]
+
+    assert render(template, *messages) == "[user:a][critic:b][user:c]"
+    many = [Message(f"role{number}", f"word{number}.") for number in range(100)]
+    assert all(one.content in render(template, *many) for one in many)
+
+
 ALTERNATING = (
     "{% set n = namespace(i=0) %}{% for m in messages %}"
     "{% if m.role == 'user' or (m.role == 'assistant' and not m.tool_calls) %}"
