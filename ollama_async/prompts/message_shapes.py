@@ -39,7 +39,7 @@ def with_known_roles(messages: Sequence[Message]) -> Messages:
     ]
 
 
-def with_users_only(messages: Messages, roles: Collection[str]) -> Messages:
+def speaking_as_users(messages: Messages, roles: Collection[str]) -> Messages:
     """Whoever has one of ``roles`` speaks as a user."""
     return [
         replace(message, role="user") if message.role in roles else message for message in messages
@@ -396,6 +396,6 @@ def as_plain_turns(messages: Messages) -> Messages:
     """
     messages = calls_as_text(results_from_user(systems_to_user(with_known_roles(messages))))
     others = {message.role for message in messages} - {"assistant"}
-    turns = with_users_only(drop_empty_answers(messages), others)
+    turns = speaking_as_users(drop_empty_answers(messages), others)
     is_begun_by_user = bool(turns) and turns[0].role == "user"
     return merge_neighbours(turns if is_begun_by_user else [Message("user", MINIMAL), *turns])

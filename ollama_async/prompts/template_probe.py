@@ -49,7 +49,7 @@ class TemplateProbe:
         strangers = {message.role for message in known} - shapes.KNOWN_ROLES
         if strangers:
             unheard = {role for role in strangers if not self._hears(role)}
-            known = shapes.with_users_only(known, unheard)
+            known = shapes.speaking_as_users(known, unheard)
         return self._reshape(known, bool(tools), 0)
 
     @cached_property
