@@ -46,12 +46,14 @@ class Marks(msgspec.Struct, frozen=True):
 
     ``calls`` only where a call is a JSON object of ``name`` and ``arguments``; ``syntaxes`` are the
     ways to write calls that :attr:`Parser.open_call` may name. ``begins_thinking``: the answer
-    begins within thoughts. What is None is not marked, or not that simply.
+    begins within thoughts. ``opening`` is what an answer without thoughts begins with. What is None
+    is not marked, or not that simply.
     """
 
     thoughts: tuple[str, str] | None = None
     calls: tuple[str, str] | None = None
     begins_thinking: bool = False
+    opening: str = ""
     syntaxes: tuple[CallSyntax, ...] = ()
 
 

@@ -1,6 +1,8 @@
 """Answers of real models in prescribed forms, however they are sampled."""
 
 import json
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -163,6 +165,72 @@ def test_a_stream_keeps_to_a_schema(demo_server):
 
     text = "".join(json.loads(line)["response"] for line in lines)
     Draft202012Validator(SCHEMAS["list"]).validate(json.loads(text))
+
+
+PROMPTS = [
+    "Hi",
+    "What is the capital of France?",
+    "Tell me about yourself.",
+    "How do I boil an egg?",
+    "Give me three colors.",
+    "What is 7 times 8?",
+    "Name a person and her age.",
+    "Why is the sky blue?",
+]
+REPLY = {"type": "object", "properties": {"reply": WORD}, "required": ["reply"]}
+
+
+def ways_to_ask(text):
+    messages = [{"role": "user", "content": text}]
+    begun = [*messages, {"role": "assistant", "content": "In short: "}]
+    return {
+        "generate": ("/api/generate", {"prompt": text}),
+        "chat": ("/api/chat", {"messages": messages}),
+        "an answer begun": ("/api/chat", {"messages": begun}),
+    }
+
+
+@pytest.mark.parametrize("way", ways_to_ask(""))
+def test_forbidden_thoughts_are_not_in_the_way(demo_server, way):
+    for prompt in PROMPTS:
+        path, body = ways_to_ask(prompt)[way]
+        answer = ask(demo_server, path, **body, format=REPLY, think=False).json()
+
+        said = answer["message"] if path == "/api/chat" else answer
+        text = said["content"] if path == "/api/chat" else said["response"]
+        assert "thinking" not in said
+        assert text.startswith("{")
+        Draft202012Validator(REPLY).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("asked", [{}, {"think": True}, {"think": "low"}])
+def test_thoughts_come_before_the_form_where_they_are_allowed(demo_server, asked):
+    messages = [{"role": "user", "content": "What is 7 times 8?"}]
+    answer = ask(demo_server, "/api/chat", messages=messages, format=REPLY, **asked).json()
+
+    assert answer["message"]["thinking"]
+    Draft202012Validator(REPLY).validate(json.loads(answer["message"]["content"]))
+
+
+def test_a_raw_prompt_has_no_thoughts(demo_server):
+    answer = ask(demo_server, prompt="<think>\n", raw=True, format=REPLY).json()
+
+    assert "thinking" not in answer
+    Draft202012Validator(REPLY).validate(json.loads(answer["response"]))
+
+
+def test_the_command_line_keeps_thoughts_out_of_the_form(demo_server):
+    for prompt in PROMPTS:
+        command = [sys.executable, "-P", "-m", "ollama_async.cli.main", "run", "demo", prompt]
+        done = subprocess.run(
+            [*command, "--think=false", "--format", json.dumps(REPLY), "--nowordwrap"],
+            env=demo_server.environment,
+            capture_output=True,
+            check=True,
+            timeout=50,
+        )
+
+        Draft202012Validator(REPLY).validate(json.loads(done.stdout))
 
 
 def test_a_keyword_that_cannot_be_enforced_is_named(demo_server):

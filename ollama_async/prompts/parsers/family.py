@@ -62,13 +62,15 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         if thoughts is None or (self.tools_instead and asked.tools):
             return marks
         begin = thoughts.begin(asked)
-        if begin is Begin.CONTENT:
+        if begin in {Begin.THOUGHTS, Begin.AGAIN}:
+            return replace(marks, thoughts=(thoughts.open, thoughts.close), begins_thinking=True)
+        if begin is Begin.CONTENT and not self._may_think_anywhere(thoughts, asked):
             return marks
-        return replace(
-            marks,
-            thoughts=(thoughts.open, thoughts.close),
-            begins_thinking=begin in {Begin.THOUGHTS, Begin.AGAIN},
-        )
+        return replace(marks, thoughts=(f"{thoughts.open}{thoughts.label}", thoughts.close))
+
+    def _may_think_anywhere(self, thoughts: Thoughts, asked: Asked) -> bool:
+        is_shown = self.handles_thinking and thoughts.are_wanted(asked)
+        return thoughts.anywhere and is_shown and not asked.begun
 
     def _syntaxes(self, asked: Asked) -> tuple[CallSyntax, ...]:
         syntaxes = (calls.syntax for calls in self.calls if asked.tools)

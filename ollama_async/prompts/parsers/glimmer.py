@@ -56,7 +56,8 @@ class Glimmer(msgspec.Struct, frozen=True):
 
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
         asked = Asked.by(prompt, rendered)
-        return Marks() if asked.think is False else Marks(_THOUGHTS)
+        opening = _MESSAGE if asked.rendered.endswith(_START) else ""
+        return Marks(None if asked.think is False else _THOUGHTS, opening=opening)
 
 
 def _begin(asked: Asked) -> str:

@@ -20,12 +20,9 @@ from ollama_async.prompts.port import Marks, Parser
 
 _MESSAGE_END = "<|end|>"
 _CALL_ENDS = (_MESSAGE_END, "<|call|>")
-_MARKS = Marks(
-    thoughts=(
-        "<|channel|>analysis<|message|>",
-        "<|end|><|start|>assistant<|channel|>final<|message|>",
-    )
-)
+_TURN = "<|start|>assistant"
+_FINAL = "<|channel|>final<|message|>"
+_THOUGHTS = ("<|channel|>analysis<|message|>", f"{_MESSAGE_END}{_TURN}{_FINAL}")
 
 
 class Harmony(msgspec.Struct, frozen=True):
@@ -43,16 +40,22 @@ class Harmony(msgspec.Struct, frozen=True):
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         asked = Asked.by(prompt, rendered)
-        first = "header"
-        if asked.begun:
-            first = "content"
-        elif asked.continues and prompt.messages[-1].thinking:
-            first = "thinking"
-        return Scanner(_states(asked.tools), first)
+        return Scanner(_states(asked.tools), _begin(asked, prompt))
 
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
-        del prompt, rendered
-        return _MARKS
+        asked = Asked.by(prompt, rendered)
+        begin = _begin(asked, prompt)
+        if begin == "content":
+            return Marks()
+        opening = _FINAL if asked.rendered.endswith(_TURN) else ""
+        return Marks(_THOUGHTS, begins_thinking=begin == "thinking", opening=opening)
+
+
+def _begin(asked: Asked, prompt: Prompt) -> str:
+    """The state that the answer begins in."""
+    if asked.begun:
+        return "content"
+    return "thinking" if asked.continues and prompt.messages[-1].thinking else "header"
 
 
 def function_names(tools: Tools) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """What a client asks for as the text of a grammar, in llguidance's variant of Lark.
 
-An answer in a prescribed form is: thoughts, if the model marks any, then the form itself. Control
-tokens within marks are named by their ids; everything else is text, whatever tokens it comes in.
+An answer in a prescribed form is: thoughts, if the model marks any and the client does not forbid
+them, then the form itself. Control tokens within marks are named by their ids; everything else is
+text, whatever tokens it comes in.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def write(inference: Inference, rendered: str, marks: Marks, special: Special) -
         body = f"answer: {json_rule(inference.format)}\n"
     else:
         return None
-    return _HEAD + _lead(rendered, marks, special) + body + _RULES
+    return _HEAD + _lead(prompt.think, rendered, marks, special) + body + _RULES
 
 
 def schema_grammar(form: object) -> str:
@@ -109,19 +110,29 @@ class _Tool:
             raise BadRequest(f"tool {self.name!r}: {error.message}") from None
 
 
-def _lead(rendered: str, marks: Marks, special: Special) -> str:
-    """The rule ``start``, with what may come before the answer proper."""
+def _lead(think: bool | str | None, rendered: str, marks: Marks, special: Special) -> str:
+    """The rule ``start``, with what may come before the answer proper: thoughts, unless the client
+    forbids them, and what an answer without any begins with.
+    """
+    opening = sequence(marks.opening, special)
     if marks.thoughts is None:
-        return "start: answer\n"
+        return f"start: {opening} answer\n"
     begin, end = marks.thoughts
+    is_thinking = marks.begins_thinking or rendered.rstrip().endswith(begin)
+    if think is False:
+        # what the prompt has begun, as some templates do for any client, ends at once
+        before = f"{sequence(end, special)} blank?" if is_thinking else opening
+        return f"start: {before} answer\n"
     first, *rest = _atoms(end, special)
     if first.startswith("<"):  # a token: text cannot be mistaken for it
         rules = f"thoughts: ANYTHING {first} {' '.join(rest)}\n"
     else:
         rules = f"until[lazy]: ANYTHING {first}\nthoughts: until {' '.join(rest)}\n"
-    if marks.begins_thinking or rendered.rstrip().endswith(begin):
+    if is_thinking:
         return rules + "start: thoughts blank? answer\n"
-    return rules + f"start: (blank? {sequence(begin, special)} thoughts)? blank? answer\n"
+    thought = f"blank? {sequence(begin, special)} thoughts"
+    before = f"({thought} | {opening})" if opening else f"({thought})?"
+    return rules + f"start: {before} blank? answer\n"
 
 
 def sequence(text: str, special: Special) -> str:

@@ -7,6 +7,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -155,6 +156,60 @@ def test_thoughts_that_the_format_says_have_begun():
     marks = Marks(thoughts=("<think>", "</think>"), begins_thinking=True)
 
     assert keeps(constrain("json", marks=marks), "Well</think>{}")
+
+
+@pytest.mark.parametrize("think", [None, True, "low"])
+def test_thoughts_are_free_unless_they_are_forbidden(think):
+    assert keeps(constrain("json", marks=THINK, think=think), "<think>Well</think>{}")
+    assert keeps(constrain("json", marks=THINK, think=think), "{}")
+
+
+@pytest.mark.parametrize("answer", ["<think>Well</think>{}", "<think></think>{}", "\n{}", "Well"])
+def test_thoughts_that_are_forbidden_do_not_begin(answer):
+    constraint = constrain("json", marks=THINK, think=False)
+
+    assert constraint.allowed().tolist() == [ord("{"), BRACES]
+    assert not keeps(constraint, answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("</think>{}", True),
+        ("</think>\n\n{}", True),
+        ([STRADDLING, ord("}")], True),
+        ("Well</think>{}", False),
+        ("\n</think>{}", False),
+        ("{}", False),
+    ],
+)
+def test_forbidden_thoughts_that_the_prompt_has_begun_end_at_once(answer, kept):
+    begun = [
+        constrain("json", marks=THINK, think=False, rendered="<think>\n"),
+        constrain("json", marks=msgspec.structs.replace(THINK, begins_thinking=True), think=False),
+    ]
+
+    assert [keeps(constraint, answer) for constraint in begun] == [kept, kept]
+
+
+MESSAGES = Marks(thoughts=("<|open|>thoughts", "<|close|><|open|>answer"), opening="<|open|>answer")
+
+
+@pytest.mark.parametrize(
+    ("think", "answer", "kept"),
+    [
+        (False, [OPEN, *b"answer{}"], True),
+        (False, [*b"{}"], False),
+        (False, [OPEN, *b"thoughtsWell", CLOSE, OPEN, *b"answer{}"], False),
+        (True, [OPEN, *b"answer{}"], True),
+        (True, [OPEN, *b"thoughtsWell", CLOSE, OPEN, *b"answer{}"], True),
+        (True, [*b"{}"], False),
+    ],
+)
+def test_an_answer_that_is_a_message_has_its_header(think, answer, kept):
+    constraint = constrain("json", marks=MESSAGES, special=SPECIAL, think=think)
+
+    assert keeps(constraint, answer) is kept
 
 
 def test_marks_may_be_control_tokens():
@@ -344,6 +399,13 @@ def test_a_forced_call_obeys_its_tool(choice, answer, kept):
     constraint = constrain(marks=CALLS, tools=TOOLS, tool_choice=choice)
 
     assert keeps(constraint, answer) is kept
+
+
+def test_a_forced_call_without_thoughts():
+    forced = {"marks": CALLS, "tools": TOOLS, "tool_choice": "weather", "think": False}
+
+    assert keeps(constrain(**forced), WEATHER)
+    assert not keeps(constrain(**forced), "<think>Rome?</think>" + WEATHER)
 
 
 def test_a_forced_call_goes_before_the_format():

@@ -9,14 +9,16 @@ from ollama_async.prompts.port import Content, Thinking
 FORM = '{"a": 1}'
 
 
-def prescribed(marks, rendered):
+def prescribed(think, marks, rendered):
     """The answers that a grammar with these marks allows, with the thoughts that they hold."""
+    plain = (f"{marks.opening}{FORM}", "")
     if marks.thoughts is None:
-        return [(FORM, "")]
+        return [plain]
     begin, end = marks.thoughts
-    if marks.begins_thinking or rendered.rstrip().endswith(begin):
-        return [(f"hm{end}{FORM}", "hm")]
-    return [(FORM, ""), (f"{begin}hm{end}{FORM}", "hm")]
+    is_thinking = marks.begins_thinking or rendered.rstrip().endswith(begin)
+    if think is False:
+        return [(f"{end}{FORM}", "")] if is_thinking else [plain]
+    return [(f"hm{end}{FORM}", "hm")] if is_thinking else [plain, (f"{begin}hm{end}{FORM}", "hm")]
 
 
 def texts(parts, kind):
@@ -31,7 +33,7 @@ def test_the_form_is_content_and_the_thoughts_are_thoughts(name):
         # some come with a model's own template
         rendered = renderer.render(prompt) if renderer else ""
 
-        for answer, thoughts in prescribed(format_.marks(prompt, rendered), rendered):
+        for answer, thoughts in prescribed(think, format_.marks(prompt, rendered), rendered):
             parser = format_.start(prompt, rendered)
             parts = [*parser.feed(answer), *parser.finish()]
 
@@ -40,10 +42,39 @@ def test_the_form_is_content_and_the_thoughts_are_thoughts(name):
             assert all(isinstance(part, (Content, Thinking)) for part in parts)
 
 
-@pytest.mark.parametrize("name", ["cohere", "glimmer", "harmony", "qwen3-thinking"])
+@pytest.mark.parametrize("name", ["cohere", "gemma4", "glimmer", "harmony", "qwen3-thinking"])
 def test_a_model_that_thinks_may_do_so_first(name):
     prompt = Prompt(messages=[Message(role="user", content="hi")], think=True)
     renderer = renderers.named(name)
     rendered = renderer.render(prompt) if renderer else ""
 
     assert parsers.named(name).marks(prompt, rendered).thoughts is not None
+
+
+GPT_OSS = "<|start|>user<|message|>hi<|end|><|start|>assistant"
+
+
+@pytest.mark.parametrize(
+    ("name", "rendered", "opening"),
+    [("harmony", GPT_OSS, "<|channel|>final<|message|>"), ("glimmer", GPT_OSS, "<|message|>")],
+)
+def test_an_answer_of_messages_begins_with_a_header(name, rendered, opening):
+    prompt = Prompt(messages=[Message(role="user", content="hi")], think=False)
+
+    assert parsers.named(name).marks(prompt, rendered).opening == opening
+
+
+def test_an_answer_of_messages_that_goes_on_has_no_header():
+    begun = Message(role="assistant", content='{"a":')
+    going_on = Prompt(messages=[Message(role="user", content="hi"), begun], think=True)
+
+    assert parsers.named("harmony").marks(going_on, "<|message|>{").opening == ""
+    assert parsers.named("harmony").marks(going_on, "<|message|>{").thoughts is None
+    assert parsers.named("glimmer").marks(going_on, "<|message|>{").opening == ""
+
+
+def test_thoughts_that_the_client_has_begun_go_on():
+    begun = Message(role="assistant", thinking="Well")
+    prompt = Prompt(messages=[Message(role="user", content="hi"), begun], think=True)
+
+    assert parsers.named("harmony").marks(prompt, "<|message|>Well").begins_thinking
