@@ -5,11 +5,12 @@ Three things happen to a client's schema before the library compiles it:
 - **Bounds.** A schema comes from anybody. Compiling costs milliseconds, but not for all: what is
   large, deep, or a multiple of a large number is refused.
 - **Objects are closed.** By the standard ``{"properties": {"a": …}}`` allows any other property,
-  and a small model is glad to invent some. Whoever lists properties means these, as in Ollama; what
-  is generated is still valid. An object is left open where it says so (``additionalProperties``),
-  and where it may have to agree with another schema (``allOf``, or next to ``$ref`` or ``anyOf``).
-- **Annotations are dropped**: a ``format`` that the library does not know means nothing by the
-  standard.
+  and a small model is glad to invent some. Whoever lists properties, or patterns of their names,
+  means these, as in Ollama; what is generated is still valid. An object is left open where it says
+  so (``additionalProperties``), and where it may have to agree with another schema (``allOf``, or
+  next to ``$ref`` or ``anyOf``).
+- **What the library does not have is said with what it has** (:mod:`.grammar_rewrites`),
+  annotations are dropped, and what is left over is refused by name.
 """
 
 from __future__ import annotations
@@ -17,14 +18,27 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
 from ollama_async.errors import BadRequest
+from ollama_async.workers.child.grammar_numbers import is_exact
+from ollama_async.workers.child.grammar_rewrites import rewrite
+from ollama_async.workers.child.grammar_tree import (
+    COMBINING,
+    MAPS,
+    SINGLE,
+    Schema,
+    parts,
+    resolve,
+    schemas,
+)
 
 SIZE_LIMIT = 1 << 16
 """Characters. Compiling takes up to 0.4 s for so many, most of them names of properties."""
+
+REWRITTEN_LIMIT = 2 * SIZE_LIMIT
+"""Characters of what the library gets."""
 
 DEPTH_LIMIT = 60
 """Levels of JSON; the library's own reader takes 128."""
@@ -39,10 +53,6 @@ many states of it."""
 WHITE_SPACE = r" |\n{1,2}[ \t]{0,20}"
 """Wherever JSON allows it: enough for any usual layout, and no model is lost in it."""
 
-FORMATS = frozenset(
-    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
-)
-
 _OPTIONS = {
     "whitespace_pattern": WHITE_SPACE,
     "lenient": False,
@@ -51,23 +61,6 @@ _OPTIONS = {
     "json_allowed_escapes": 'nrbtf\\"',
 }
 _CODED = frozenset(map(chr, range(32))) - set("\n\r\b\t\f")
-_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
-_SINGLE = (
-    "additionalItems",
-    "additionalProperties",
-    "contains",
-    "else",
-    "if",
-    "items",
-    "not",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-)
-_COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
-_MEANINGLESS = {"uniqueItems": False, "minContains": 0}  # where they say what is so anyway
 _UNENFORCED = (
     "contains",
     "dependentRequired",
@@ -87,91 +80,55 @@ _UNENFORCED = (
     "$recursiveRef",
 )
 
-Schema = dict[str, Any]
-
 
 def prepare(schema: Schema | bool) -> str:
     """``schema`` as JSON for the library, with our options.
 
     :raises BadRequest: it is too large, or has a keyword that cannot be enforced.
     """
-    _check_size(schema)
+    _check_size(schema, SIZE_LIMIT, DEPTH_LIMIT)
     if schema is False:
         raise BadRequest("format: no answer can have this form")
     root: Schema = {} if schema is True else copy.deepcopy(schema)
-    for each in _schemas(root):
-        _clean(each)
+    rewrite(root)
+    _check_size(root, REWRITTEN_LIMIT, 2 * DEPTH_LIMIT)
+    for each in schemas(root):
         _check(each)
     _check_multiples(root)
     _close(root)
     return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
 
 
-def loosen(schema: Schema) -> Schema:
-    """A copy of ``schema`` without what cannot be enforced; whatever is valid stays valid.
-
-    :raises BadRequest: it is too large.
-    """
-    _check_size(schema)
-    root = copy.deepcopy(schema)
-    for each in _schemas(root):
-        for keyword in _UNENFORCED:
-            each.pop(keyword, None)
-        if "oneOf" in each and "anyOf" not in each:
-            each["anyOf"] = each.pop("oneOf")
-    return root
-
-
-def _check_size(schema: object) -> None:
+def _check_size(schema: object, characters: int, levels: int) -> None:
+    """:raises BadRequest:"""
+    too_large = BadRequest(f"format: the schema has more than {characters} characters")
     level, values = [schema], 1
-    for _ in range(DEPTH_LIMIT):
-        level = [child for value in level for child in _children(value)]
+    for _ in range(levels):
+        level = _next_level(level, characters)
         values += len(level)
-        if not level or values > SIZE_LIMIT:
+        if not level or values > characters:
             break
     else:
-        raise BadRequest(f"format: the schema has more than {DEPTH_LIMIT} levels")
+        raise BadRequest(f"format: the schema has more than {levels} levels")
     # writing it out holds up all threads: not if there are millions of values
-    if values > SIZE_LIMIT or len(json.dumps(schema)) > SIZE_LIMIT:
-        raise BadRequest(f"format: the schema has more than {SIZE_LIMIT} characters")
+    if values > characters or len(json.dumps(schema)) > characters:
+        raise too_large
+
+
+def _next_level(values: list[Any], most: int) -> list[Any]:
+    """What is directly within ``values``, or some more than ``most`` of it."""
+    found: list[Any] = []
+    for value in values:
+        found += _children(value)
+        if len(found) > most:
+            break
+    return found
 
 
 def _children(value: object) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
-
-
-def _schemas(root: Schema) -> Iterator[Schema]:
-    """``root`` and all schemas in it; values (``enum``, ``default``) are none."""
-    todo = [root]
-    while todo:
-        schema = todo.pop()
-        yield schema
-        todo += [part for _, parts in _parts(schema) for part in parts]
-
-
-def _parts(schema: Schema) -> Iterator[tuple[str, list[Schema]]]:
-    """The schemas directly within ``schema``, by keyword."""
-    for keyword, value in schema.items():
-        inner: list[Any] = []
-        if keyword in _MAPS and isinstance(value, dict):
-            inner = list(value.values())
-        elif (keyword in _LISTS or keyword == "items") and isinstance(value, list):
-            inner = value
-        elif keyword in _SINGLE:
-            inner = [value]
-        parts = [part for part in inner if isinstance(part, dict)]
-        if parts:
-            yield keyword, parts
-
-
-def _clean(schema: Schema) -> None:
-    if schema.get("format") not in FORMATS:
-        schema.pop("format", None)
-    for keyword, value in _MEANINGLESS.items():
-        if schema.get(keyword) is value:
-            del schema[keyword]
 
 
 def _check(schema: Schema) -> None:
@@ -186,6 +143,8 @@ def _check(schema: Schema) -> None:
     for keyword, value in {**values, "properties": names}.items():  # what is in them comes later
         if _needs_code(value):
             raise BadRequest(f'format: a control character in "{keyword}" cannot be written')
+        if not is_exact(value):
+            raise BadRequest(f'format: a number in "{keyword}" has too many digits')
 
 
 def _needs_code(value: object) -> bool:
@@ -198,7 +157,7 @@ def _needs_code(value: object) -> bool:
 
 def _check_multiples(root: Schema) -> None:
     together = 1
-    for schema in _schemas(root):
+    for schema in schemas(root):
         multiple = schema.get("multipleOf")
         if isinstance(multiple, (int, float)) and 0 < multiple < math.inf:
             together = math.lcm(together, Fraction(str(multiple)).numerator)
@@ -218,15 +177,14 @@ def _close(root: Schema) -> None:
 
 
 def _lists_all(schema: Schema) -> bool:
-    properties, required = schema.get("properties"), schema.get("required", [])
-    least = schema.get("minProperties", 0)
+    listed = schema.keys() & {"properties", "patternProperties"}
+    properties, least = schema.get("properties", {}), schema.get("minProperties", 0)
     return (
-        isinstance(properties, dict)
-        and isinstance(required, list)
-        and set(map(str, required)) <= properties.keys()
+        bool(listed)
+        and set(schema.get("required", [])) <= properties.keys()
         and isinstance(least, int)
-        and least <= len(properties)
-        and not {"additionalProperties", "patternProperties", *_COMBINING} & schema.keys()
+        and ("patternProperties" in listed or least <= len(properties))
+        and not {"additionalProperties", *COMBINING} & schema.keys()
     )
 
 
@@ -240,13 +198,13 @@ def _lone(root: Schema) -> list[Schema]:
         if known is not None and known[1] <= is_lone:
             continue
         found[id(schema)] = (schema, is_lone)
-        for keyword, parts in _parts(schema):
+        for keyword, inner in parts(schema):
             if keyword in {"$defs", "definitions"}:
                 continue
-            alone = is_lone and (keyword not in _COMBINING or _is_only(keyword, schema))
-            todo += [(part, alone) for part in parts]
+            alone = is_lone and (keyword not in COMBINING or _is_only(keyword, schema))
+            todo += [(part, alone) for part in inner]
         if "$ref" in schema:
-            target = _resolve(root, schema["$ref"])
+            target = resolve(root, schema["$ref"])
             if target is None:
                 return []  # it may be anywhere in here
             todo.append((target, is_lone and _is_only("$ref", schema)))
@@ -255,21 +213,5 @@ def _lone(root: Schema) -> list[Schema]:
 
 def _is_only(keyword: str, schema: Schema) -> bool:
     """Whether nothing but ``keyword``, and not more than one of it, decides about ``schema``."""
-    structural = {*_COMBINING, *_MAPS[:2], *_SINGLE, "required", "prefixItems"} & schema.keys()
+    structural = {*COMBINING, *MAPS[:2], *SINGLE, "required", "prefixItems"} & schema.keys()
     return structural == {keyword} and not (keyword == "allOf" and len(schema["allOf"]) > 1)
-
-
-def _resolve(root: Schema, reference: object) -> Schema | None:
-    """The schema that a JSON pointer within this document names."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return None
-    place: Any = root
-    for step in reference[1:].split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
-            place = place[int(key)]
-        elif isinstance(place, dict) and key in place:
-            place = place[key]
-        else:
-            return None
-    return place if isinstance(place, dict) and reference[1:2] in {"", "/"} else None

@@ -1,0 +1,117 @@
+"""Patterns without look-around, which the library does not have.
+
+- A look-ahead at the very beginning is a condition on the whole string, so it can be a pattern of
+  its own. What must not follow there can be said so in the cases that stand here.
+- Patterns that libraries put into schemas are known by their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ollama_async.workers.child.grammar_tree import Schema
+
+AHEAD_LIMIT = 8
+"""Look-aheads that are looked for in one pattern; each takes a pass over it."""
+
+_NOT_AHEAD = {
+    r"\.": r"^(?:[^.]|$)",
+    r".*\.\.": r"^\.?(?:[^.]+\.?)*$",
+    r"\s*$": r"\S",
+    "$": r"[\s\S]",
+}
+"""The strings that do not begin so; of those with line ends maybe fewer."""
+
+_SECONDS = r"(?:\d+(?:[.,]\d+)?S)"
+_TIME_SPAN = rf"T(?:\d+H(?:\d+M)?{_SECONDS}?|\d+M{_SECONDS}?|{_SECONDS})"
+_DATE_SPAN = r"(?:\d+Y(?:\d+M)?(?:\d+D)?|\d+M(?:\d+D)?|\d+D)"
+_KNOWN = {
+    # Zod's durations
+    r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?"
+    r"(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": (
+        rf"^P(?:\d+W|{_DATE_SPAN}(?:{_TIME_SPAN})?|{_TIME_SPAN})$"
+    ),
+}
+
+_LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_DATE = (
+    r"(?:\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
+    rf"|02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP_YEAR}-02-29)"
+)
+_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+_BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+
+OF_FORMATS = {
+    "date": f"^{_DATE}$",
+    "date-time": f"^{_DATE}T{_TIME}$",
+    "time": f"^{_TIME}$",
+    "ipv4": rf"^(?:{_BYTE}\.){{3}}{_BYTE}$",
+    "uuid": "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+}
+"""What a format means, where it has to be said as a pattern."""
+
+_CALENDAR = {
+    "date": f"^{_DATE}",
+    "date-time": rf"^{_DATE}[tT]\d\d:\d\d:[0-5]",
+    "time": r"^\d\d:\d\d:[0-5]",
+}
+"""What the library's formats leave open: for it any year has a 29 February and any minute a leap
+second."""
+
+
+def simplify(schema: Schema) -> None:
+    """Say the ``pattern`` of ``schema`` without look-around, as far as possible.
+
+    A ``format`` of dates or times gets one as well.
+    """
+    pattern, all_of = schema.get("pattern", ""), schema.get("allOf", [])
+    if not isinstance(pattern, str) or not isinstance(all_of, list):
+        return
+    patterns = without_look_around(pattern) if pattern else []
+    if schema.get("format") in _CALENDAR:
+        patterns.append(_CALENDAR[schema["format"]])
+    if patterns:
+        schema["pattern"] = patterns[0]
+    if patterns[1:]:
+        schema["allOf"] = [*all_of, *({"pattern": each} for each in patterns[1:])]
+
+
+def without_look_around(pattern: str) -> list[str]:
+    """The patterns that together mean ``pattern``; look-around that has to stay is left in it."""
+    found = [_KNOWN.get(pattern, pattern)]
+    for _ in range(AHEAD_LIMIT):
+        split = _split(found[0])
+        if split is None:
+            break
+        found = [split[0], *found[1:], split[1]]
+    return found
+
+
+def _split(pattern: str) -> tuple[str, str] | None:
+    """The pattern without the look-ahead that it begins with, and what that one says."""
+    if not pattern.startswith(("^(?=", "^(?!")) or "[]" in pattern or "[^]" in pattern:
+        return None
+    structure = list(_structure(pattern))
+    end = next((at for at, depth, _ in structure if depth == 0 and at > 1), None)
+    if end is None or pattern[end + 1 : end + 2] in {"*", "+", "?", "{"}:
+        return None
+    if any(depth == 0 and character == "|" for _, depth, character in structure):
+        return None  # it belongs to the first branch only
+    inner = pattern[len("^(?=") : end]
+    condition = f"^(?:{inner})" if pattern[3] == "=" else _NOT_AHEAD.get(inner)
+    return None if condition is None else (f"^{pattern[end + 1 :]}", condition)
+
+
+def _structure(pattern: str) -> Iterator[tuple[int, int, str]]:
+    """Where the groups and branches of ``pattern`` are, with the depth behind each."""
+    depth, in_class, is_escaped = 0, False, False
+    for at, character in enumerate(pattern):
+        if is_escaped or character == "\\":
+            is_escaped = not is_escaped
+        elif in_class:
+            in_class = character != "]"
+        elif character == "[":
+            in_class = True
+        elif character in "()|":
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            yield at, depth, character

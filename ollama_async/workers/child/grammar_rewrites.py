@@ -1,0 +1,234 @@
+"""Keywords that the library does not have, said with those that it has.
+
+Each rewriting leaves what a schema means as it is, or allows less: what is generated is valid under
+the client's schema. A keyword that cannot be rewritten is left alone, and refused later.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, unquote
+
+from ollama_async.workers.child import grammar_numbers, grammar_patterns
+from ollama_async.workers.child.grammar_tree import (
+    COMBINING,
+    Schema,
+    check_shape,
+    resolve,
+    schemas,
+)
+from ollama_async.workers.child.grammar_unions import choose_one
+from ollama_async.workers.child.grammar_values import Values, asserting
+
+ARRAYS_LIMIT = 1024
+"""Arrays that stand for one array without repetition."""
+
+FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+)
+
+_MEANINGLESS = {"uniqueItems": False, "minContains": 0, "not": False}
+"""Where they say what is so anyway."""
+
+_PLAIN_OBJECT = {"type", "properties", "required", "allOf", "$ref", "unevaluatedProperties"}
+_PLAIN_ARRAY = {"type", "items", "minItems", "maxItems", "uniqueItems"}
+
+
+def rewrite(root: Schema) -> None:
+    """Change ``root`` and all schemas in it.
+
+    :raises BadRequest: a keyword in it makes no sense, or a bound is too large.
+    """
+    found = list({id(schema): schema for schema in schemas(root)}.values())
+    values = Values(root)
+    for schema in found:
+        check_shape(schema)
+        _drop_meaningless(schema)
+        if schema is not root:
+            _forbid(schema)
+        _encode_reference(schema)
+        grammar_numbers.fit_bounds(schema)
+    for schema in found:
+        _close_items(schema)
+        _close_properties(schema, root)
+        _list_names(schema, root, values)
+        _list_arrays(schema, values)
+        choose_one(schema, root, values)
+    for schema in found:
+        grammar_patterns.simplify(schema)
+
+
+def _drop_meaningless(schema: Schema) -> None:
+    if schema.get("format") not in FORMATS:
+        schema.pop("format", None)
+    for keyword, value in _MEANINGLESS.items():
+        if schema.get(keyword) is value:
+            del schema[keyword]
+
+
+def _forbid(schema: Schema) -> None:
+    """``not`` of everything, with which optional properties are forbidden."""
+    if "not" in schema and _says_nothing(schema["not"]):
+        schema.clear()
+        schema["enum"] = []
+
+
+def _says_nothing(schema: object) -> bool:
+    return schema is True or (isinstance(schema, dict) and not asserting(schema))
+
+
+def _encode_reference(schema: Schema) -> None:
+    """A pointer to any name becomes a URI, as it should be."""
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        schema["$ref"] = "#" + quote(unquote(reference[1:]), safe="/~!$&'()*+,;=:@?-._")
+
+
+# The names of properties
+
+
+def _list_names(schema: Schema, root: Schema, values: Values) -> None:
+    """``propertyNames`` become the properties that there can be, or a pattern."""
+    if "propertyNames" not in schema:
+        return
+    rule, others = schema["propertyNames"], schema.get("additionalProperties", True)
+    listed = schema.get("properties", {})
+    names, pattern = values.of(rule), _pattern_of_names(rule, root)
+    if pattern == "":
+        del schema["propertyNames"]
+    elif names is not None and isinstance(listed, dict) and "patternProperties" not in schema:
+        kept = {name: value for name, value in listed.items() if name in names}
+        added = {name: others for name in names if isinstance(name, str) and name not in kept}
+        schema["properties"] = kept | added
+        schema["additionalProperties"] = False
+        del schema["propertyNames"]
+    elif pattern and not schema.keys() & {"properties", "patternProperties"}:
+        schema["patternProperties"] = {pattern: others}
+        schema["additionalProperties"] = False
+        del schema["propertyNames"]
+
+
+def _pattern_of_names(rule: object, root: Schema) -> str | None:
+    """The pattern that says the same as ``rule``, "" if that is nothing; None: there is none."""
+    if isinstance(rule, dict) and asserting(rule) == {"$ref"}:
+        rule = resolve(root, rule["$ref"])
+    if not isinstance(rule, dict):
+        return "" if rule is True else None
+    if rule.get("type", "string") != "string":
+        return None
+    says = frozenset(asserting(rule) - {"type"})
+    return _SAID_BY_PATTERN[says](rule) if says in _SAID_BY_PATTERN else None
+
+
+def _pattern_of_lengths(rule: Schema) -> str | None:
+    least, most = rule.get("minLength", 0), rule.get("maxLength", "")
+    is_plain = isinstance(least, int) and (most == "" or isinstance(most, int))
+    return rf"^[\s\S]{{{least},{most}}}$" if is_plain else None
+
+
+def _pattern_of_pattern(rule: Schema) -> str | None:
+    """A format beside it is an annotation, as the standard has it anywhere."""
+    pattern = rule["pattern"]
+    patterns = grammar_patterns.without_look_around(pattern) if isinstance(pattern, str) else []
+    return patterns[0] if len(patterns) == 1 else None
+
+
+_SAID_BY_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
+    frozenset(): lambda _: "",
+    frozenset({"minLength"}): _pattern_of_lengths,
+    frozenset({"maxLength"}): _pattern_of_lengths,
+    frozenset({"minLength", "maxLength"}): _pattern_of_lengths,
+    frozenset({"pattern"}): _pattern_of_pattern,
+    frozenset({"pattern", "format"}): _pattern_of_pattern,
+    frozenset({"format"}): lambda rule: grammar_patterns.OF_FORMATS.get(rule["format"]),
+}
+
+
+# What is left over
+
+
+def _close_items(schema: Schema) -> None:
+    """``unevaluatedItems`` where nothing but the keywords beside it decides about items."""
+    rule = schema.get("unevaluatedItems")
+    if rule is None or (schema.keys() & set(COMBINING) and not _says_nothing(rule)):
+        return
+    plain = "additionalItems" if isinstance(schema.get("items"), list) else "items"
+    schema.setdefault(plain, rule)
+    del schema["unevaluatedItems"]
+
+
+def _close_properties(schema: Schema, root: Schema) -> None:
+    """``unevaluatedProperties`` where it is known which ones are evaluated."""
+    rule = schema.get("unevaluatedProperties")
+    if rule is None:
+        return
+    if schema.keys() & set(COMBINING) and not _says_nothing(rule):
+        listed = _evaluated(schema, root)
+        if listed is None:
+            return
+        schema["properties"] = {**schema.get("properties", {}), **dict.fromkeys(listed, True)}
+    schema.setdefault("additionalProperties", rule)
+    del schema["unevaluatedProperties"]
+
+
+def _evaluated(schema: Schema, root: Schema) -> set[str] | None:
+    """The properties that the schemas combined in ``schema`` list, without its own; None: it
+    depends on the instance.
+    """
+    names: set[str] = set()
+    todo: list[Any] = [schema]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if not isinstance(each, dict) or not asserting(each) <= _PLAIN_OBJECT:
+            return None
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if each is not schema and "unevaluatedProperties" in each:
+            return None
+        names |= set(each.get("properties", {}))
+        todo += each.get("allOf", [])
+        todo += [resolve(root, each["$ref"])] if "$ref" in each else []
+    return names - set(schema.get("properties", {}))
+
+
+# Sets
+
+
+def _list_arrays(schema: Schema, values: Values) -> None:
+    """``uniqueItems`` becomes all arrays of different items, where there are few."""
+    most = schema.get("maxItems")
+    if schema.get("uniqueItems") is not True:
+        return
+    if isinstance(most, int) and most <= 1:
+        del schema["uniqueItems"]
+        return
+    says, items = asserting(schema), values.of(schema.get("items", True))
+    if schema.get("type") != "array" or not says <= _PLAIN_ARRAY or items is None:
+        return
+    arrays = _arrays(items, schema.get("minItems", 0), len(items) if most is None else most)
+    if arrays is not None:
+        for keyword in says:
+            del schema[keyword]
+        schema["enum"] = arrays
+
+
+def _arrays(items: list[Any], least: object, most: object) -> list[list[Any]] | None:
+    """Those of different ``items``, in any order or, if these are too many, in that of ``items``;
+    None: they are too many as well.
+    """
+    if not isinstance(least, int) or not isinstance(most, int):
+        return None
+    sizes = range(max(least, 0), min(most, len(items)) + 1)
+    choices: tuple[tuple[Callable[..., int], Callable[..., Iterator[Any]]], ...] = (
+        (math.perm, itertools.permutations),
+        (math.comb, itertools.combinations),
+    )
+    for count, choose in choices:
+        if sum(count(len(items), size) for size in sizes) <= ARRAYS_LIMIT:
+            return [list(chosen) for size in sizes for chosen in choose(items, size)]
+    return None

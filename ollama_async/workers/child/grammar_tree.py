@@ -1,0 +1,88 @@
+"""JSON Schemas as trees: which schemas stand in one, and what a reference in it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+from ollama_async.errors import BadRequest
+
+Schema = dict[str, Any]
+
+MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
+SINGLE = (
+    "additionalItems",
+    "additionalProperties",
+    "contains",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
+COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
+
+_SHAPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(MAPS, (dict,)),
+    **dict.fromkeys(LISTS, (list,)),
+    **dict.fromkeys(SINGLE, (dict, bool)),
+    **dict.fromkeys(("$ref", "format", "pattern"), (str,)),
+    "items": (dict, bool, list),
+    "enum": (list,),
+    "type": (str, list),
+}
+
+
+def schemas(root: Schema) -> Iterator[Schema]:
+    """``root`` and all schemas in it, inner ones later; values (``enum``, ``default``) are none."""
+    todo = [root]
+    while todo:
+        schema = todo.pop()
+        yield schema
+        todo += [part for _, inner in parts(schema) for part in inner]
+
+
+def parts(schema: Schema) -> Iterator[tuple[str, list[Schema]]]:
+    """The schemas directly within ``schema``, by keyword."""
+    for keyword, value in schema.items():
+        inner: list[Any] = []
+        if keyword in MAPS and isinstance(value, dict):
+            inner = list(value.values())
+        elif (keyword in LISTS or keyword == "items") and isinstance(value, list):
+            inner = value
+        elif keyword in SINGLE:
+            inner = [value]
+        found = [part for part in inner if isinstance(part, dict)]
+        if found:
+            yield keyword, found
+
+
+def resolve(root: Schema, reference: object) -> Schema | None:
+    """The schema that a JSON pointer within this document names."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    place: Any = root
+    for step in reference[1:].split("/")[1:]:
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+            place = place[int(key)]
+        elif isinstance(place, dict) and key in place:
+            place = place[key]
+        else:
+            return None
+    return place if isinstance(place, dict) and reference[1:2] in {"", "/"} else None
+
+
+def check_shape(schema: Schema) -> None:
+    """:raises BadRequest: a keyword of ``schema`` is followed by something of the wrong kind."""
+    for keyword in schema.keys() & _SHAPES.keys():
+        if not isinstance(schema[keyword], _SHAPES[keyword]):
+            raise BadRequest(f'format: "{keyword}" cannot be {type(schema[keyword]).__name__}')
+    required = schema.get("required", [])
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        raise BadRequest('format: "required" is no list of names')
