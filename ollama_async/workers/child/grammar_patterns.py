@@ -1,4 +1,7 @@
-"""Patterns without look-around, which the library does not have.
+"""Patterns as the library reads them.
+
+JSON Schema's are those of ECMAScript, the library's those of Rust: a few characters mean something
+else there. And it has no look-around.
 
 - A look-ahead at the very beginning is a condition on the whole string, so it can be a pattern of
   its own. What must not follow there can be said so in the cases that stand here.
@@ -7,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ollama_async.workers.child.grammar_tree import Schema
@@ -21,6 +25,12 @@ _NOT_AHEAD = {
     "$": r"[\s\S]",
 }
 """The strings that do not begin so; of those with line ends maybe fewer."""
+
+_ELEMENT = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+(?P<closed>\])?|.", re.DOTALL)
+_ATOMS = re.compile(
+    r"\\[pP]\{[^}]*\}|\\u\{[^}]*\}|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\?.", re.DOTALL
+)
+_SETS = re.compile(r"\\[dDwWsSpP]")
 
 _SECONDS = r"(?:\d+(?:[.,]\d+)?S)"
 _TIME_SPAN = rf"T(?:\d+H(?:\d+M)?{_SECONDS}?|\d+M{_SECONDS}?|{_SECONDS})"
@@ -60,10 +70,13 @@ second."""
 
 
 def simplify(schema: Schema) -> None:
-    """Say the ``pattern`` of ``schema`` without look-around, as far as possible.
+    """Say the patterns of ``schema`` as the library reads them, as far as possible.
 
     A ``format`` of dates or times gets one as well.
     """
+    if "patternProperties" in schema:
+        named = schema["patternProperties"].items()
+        schema["patternProperties"] = {_translate(pattern): value for pattern, value in named}
     pattern, all_of = schema.get("pattern", ""), schema.get("allOf", [])
     if not isinstance(pattern, str) or not isinstance(all_of, list):
         return
@@ -77,19 +90,21 @@ def simplify(schema: Schema) -> None:
 
 
 def without_look_around(pattern: str) -> list[str]:
-    """The patterns that together mean ``pattern``; look-around that has to stay is left in it."""
+    """The patterns that together mean ``pattern``, for the library; look-around that has to stay is
+    left in.
+    """
     found = [_KNOWN.get(pattern, pattern)]
     for _ in range(AHEAD_LIMIT):
         split = _split(found[0])
         if split is None:
             break
         found = [split[0], *found[1:], split[1]]
-    return found
+    return [_translate(each) for each in found]
 
 
 def _split(pattern: str) -> tuple[str, str] | None:
     """The pattern without the look-ahead that it begins with, and what that one says."""
-    if not pattern.startswith(("^(?=", "^(?!")) or "[]" in pattern or "[^]" in pattern:
+    if not pattern.startswith(("^(?=", "^(?!")) or _has_empty_class(pattern):
         return None
     structure = list(_structure(pattern))
     end = next((at for at, depth, _ in structure if depth == 0 and at > 1), None)
@@ -115,3 +130,35 @@ def _structure(pattern: str) -> Iterator[tuple[int, int, str]]:
         elif character in "()|":
             depth += {"(": 1, ")": -1}.get(character, 0)
             yield at, depth, character
+
+
+def _translate(pattern: str) -> str:
+    """A pattern of ECMAScript as one of Rust."""
+    if _has_empty_class(pattern):  # whoever writes that thinks of yet another language
+        return pattern
+    return _ELEMENT.sub(_translate_element, pattern)
+
+
+def _has_empty_class(pattern: str) -> bool:
+    return any(found[0] == "[" for found in _ELEMENT.finditer(pattern))
+
+
+def _translate_element(found: re.Match[str]) -> str:
+    if found["closed"]:
+        return _of_class(found[0])
+    return r"[^\n\r\u2028\u2029]" if found[0] == "." else found[0]
+
+
+def _of_class(text: str) -> str:
+    """A class of characters: in Rust brackets nest there, and there are operators of two signs."""
+    head = "[^" if text.startswith("[^") else "["
+    atoms = _ATOMS.findall(text[len(head) : -1])
+    written, can_begin_range, ends_range = [head], False, False
+    for at, atom in enumerate(atoms):
+        if atom == "-" and can_begin_range and at + 1 < len(atoms):
+            written.append("-")
+            can_begin_range, ends_range = False, True
+            continue
+        written.append(f"\\{atom}" if atom in {"-", "[", "&", "~"} else atom)
+        can_begin_range, ends_range = not (ends_range or _SETS.match(atom)), False
+    return f"{''.join(written)}]"

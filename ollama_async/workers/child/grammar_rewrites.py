@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 from ollama_async.workers.child import grammar_numbers, grammar_patterns
 from ollama_async.workers.child.grammar_tree import (
     COMBINING,
+    KEYWORDS,
     Schema,
     check_shape,
     resolve,
@@ -48,6 +49,7 @@ def rewrite(root: Schema) -> None:
         check_shape(schema)
         _drop_meaningless(schema)
         if schema is not root:
+            _drop_unknown(schema)
             _forbid(schema)
         _encode_reference(schema)
         grammar_numbers.fit_bounds(schema)
@@ -67,6 +69,16 @@ def _drop_meaningless(schema: Schema) -> None:
     for keyword, value in _MEANINGLESS.items():
         if schema.get(keyword) is value:
             del schema[keyword]
+
+
+def _drop_unknown(schema: Schema) -> None:
+    """Beside a reference the library would look at them, and into circles of references it cannot
+    look.
+    """
+    if not schema.keys() & set(COMBINING):
+        return
+    for keyword in [key for key in schema if key not in KEYWORDS]:
+        del schema[keyword]
 
 
 def _forbid(schema: Schema) -> None:

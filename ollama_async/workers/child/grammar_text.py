@@ -114,7 +114,7 @@ def _lead(think: bool | str | None, rendered: str, marks: Marks, special: Specia
     """The rule ``start``, with what may come before the answer proper: thoughts, unless the client
     forbids them, and what an answer without any begins with.
     """
-    opening = sequence(marks.opening, special)
+    opening = sequence(marks.opening, special) if marks.opening else ""
     if marks.thoughts is None:
         return f"start: {opening} answer\n"
     begin, end = marks.thoughts

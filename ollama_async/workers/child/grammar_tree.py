@@ -27,6 +27,18 @@ SINGLE = (
 )
 COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
 
+KEYWORDS = frozenset(
+    {
+        *(*MAPS, *LISTS, *SINGLE, *COMBINING),
+        *("$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef"),
+        *("$schema", "const", "dependencies", "dependentRequired", "enum", "exclusiveMaximum"),
+        *("exclusiveMinimum", "format", "id", "maxContains", "maxItems", "maxLength"),
+        *("maxProperties", "maximum", "minContains", "minItems", "minLength", "minProperties"),
+        *("minimum", "multipleOf", "pattern", "required", "type", "uniqueItems"),
+    }
+)
+"""All that say something about instances, or about where something stands."""
+
 _SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(MAPS, (dict,)),
     **dict.fromkeys(LISTS, (list,)),

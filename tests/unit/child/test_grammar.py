@@ -1,5 +1,6 @@
 """Grammars hold an answer to what was asked for: JSON, a schema, a tool call; with thoughts."""
 
+import contextlib
 import json
 import random
 import sys
@@ -16,7 +17,7 @@ from jsonschema import Draft202012Validator
 from ollama_async.conversation import Inference, Prompt, Sampling
 from ollama_async.errors import BadRequest
 from ollama_async.prompts.port import Marks
-from ollama_async.workers.child import grammar_library, grammar_matcher
+from ollama_async.workers.child import grammar_library, grammar_matcher, grammar_tree
 from ollama_async.workers.child.grammar import Grammars
 
 END, OPEN, CLOSE, BRACES, STRADDLING = range(256, 261)
@@ -267,6 +268,21 @@ def test_a_client_cannot_change_how_schemas_are_enforced():
         ({"type": "integer", "multipleOf": 9_999_991}, '"multipleOf"'),
         ({"allOf": [{"multipleOf": number} for number in (97, 89, 83)]}, '"multipleOf"'),
         ({"const": "a\0b"}, '"const"'),
+        ({"const": 2**53 + 1}, '"const"'),
+        ({"enum": [1, {"a": [2**64]}]}, '"enum"'),
+        ({"type": "integer", "minimum": 2**63}, '"minimum"'),
+        ({"type": "string", "pattern": "(?<!a)b"}, '"pattern"'),
+        ({"type": "string", "pattern": "^(?=a)a|b"}, '"pattern"'),
+        ({"type": "string", "pattern": "^(?!abc)"}, '"pattern"'),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, '"uniqueItems"'),
+        ({"type": "array", "items": {"enum": [*"abcdefghijkl"]}, "uniqueItems": True}, "unique"),
+        ({"propertyNames": {"minLength": 1, "pattern": "a"}}, '"propertyNames"'),
+        ({"properties": {"a": {}}, "propertyNames": {"pattern": "a"}}, '"propertyNames"'),
+        ({"anyOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False}, "unevaluatedProp"),
+        ({"oneOf": [{"properties": {"a": {"const": 1}}}, {"type": "object"}]}, '"oneOf"'),
+        ({"items": {"required": "a"}}, '"required"'),
+        ({"items": {"format": {}}}, '"format"'),
+        ({"items": {"properties": []}}, '"properties"'),
         ({"enum": []}, "empty"),
         ({"type": "word"}, "word"),
         ({"$ref": "#"}, "no answer"),
@@ -286,6 +302,207 @@ def test_what_is_never_written_may_hold_any_character():
     schema = {"properties": {"a": {"const": 1, "description": "\a", "default": "\a"}}}
 
     assert keeps(constrain(schema), '{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("schema", "kept", "refused"),
+    [
+        # names of properties
+        ({"type": "object", "propertyNames": {"type": "string"}}, ['{"x": 1}'], ["1"]),
+        ({"type": "object", "propertyNames": True}, ['{"x": 1}'], ["1"]),
+        ({"type": "object", "propertyNames": {"title": "x"}}, ['{"x": 1}'], ["1"]),
+        ({"type": "object", "propertyNames": False}, ["{}"], ['{"x": 1}']),
+        (
+            {"propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}},
+            ["{}", '{"a": 1}', '{"b": 1}', '{"a": 1, "b": 2}'],
+            ['{"c": 1}', '{"a": "x"}'],
+        ),
+        (
+            {"properties": {"a": {"type": "null"}, "x": {}}, "propertyNames": {"enum": ["a", "b"]}},
+            ['{"a": null}', '{"b": 1}'],
+            ['{"a": 1}', '{"x": 1}'],
+        ),
+        (
+            {
+                "type": "object",
+                "propertyNames": {"$ref": "#/$defs/name"},
+                "$defs": {"name": {"anyOf": [{"const": "a"}, {"enum": ["b"]}]}},
+                "required": ["a"],
+            },
+            ['{"a": 1}'],
+            ["{}", '{"a": 1, "c": 1}'],
+        ),
+        (
+            {"type": "object", "propertyNames": {"pattern": "^[a-z]$"}},
+            ['{"a": 1}'],
+            ['{"A": 1}', '{"ab": 1}'],
+        ),
+        (
+            {"type": "object", "propertyNames": {"minLength": 2, "maxLength": 3}},
+            ['{"äö": 1}', '{"abc": 1}', '{"\\n\\"": 1}'],
+            ['{"a": 1}', '{"abcd": 1}'],
+        ),
+        (
+            {"type": "object", "propertyNames": {"format": "date"}},
+            ['{"2024-02-29": 1}'],
+            ['{"2023-02-29": 1}', '{"x": 1}'],
+        ),
+        # what is left over
+        (
+            {"properties": {"a": {}}, "unevaluatedProperties": False},
+            ['{"a": 1}', "{}"],
+            ['{"b": 1}'],
+        ),
+        (
+            {"properties": {"a": {}}, "unevaluatedProperties": {"type": "integer"}},
+            ['{"a": "x"}', '{"b": 1}'],
+            ['{"b": "x"}'],
+        ),
+        (
+            {
+                "allOf": [{"$ref": "#/$defs/a"}, {"properties": {"b": {}}}],
+                "$defs": {"a": {"properties": {"a": {"type": "integer"}}}},
+                "type": "object",
+                "unevaluatedProperties": False,
+            },
+            ['{"a": 1}', '{"a": 1, "b": 2}', '{"b": 2}'],
+            ['{"c": 1}', '{"a": "x"}'],
+        ),
+        ({"type": "object", "unevaluatedProperties": {}}, ['{"a": 1}'], ["1"]),
+        (
+            {"type": "array", "prefixItems": [{"const": 1}], "unevaluatedItems": False},
+            ["[1]", "[]"],
+            ["[1, 2]"],
+        ),
+        ({"type": "array", "items": {"const": 1}, "unevaluatedItems": False}, ["[1, 1]"], ["[2]"]),
+        # sets
+        (
+            {"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True},
+            ["[]", '["a"]', '["b", "a"]', '["a", "b"]'],
+            ['["a", "a"]', '["c"]'],
+        ),
+        (
+            {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 2},
+            ["[true, false]"],
+            ["[true]", "[true, true]"],
+        ),
+        (
+            {"type": "array", "items": {"enum": list("abcdefgh")}, "uniqueItems": True},
+            ['["a", "c", "h"]'],
+            ['["a", "a"]'],
+        ),
+        ({"type": "array", "uniqueItems": True, "maxItems": 1}, ['["x"]'], ['["x", "x"]']),
+        # bounds
+        (
+            {"type": "integer", "minimum": -(2**53) + 1, "maximum": 2**53 - 1},
+            [str(2**53 - 1), str(-(2**53) + 1), "0"],
+            [str(2**53), str(-(2**53))],
+        ),
+        (
+            {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+            [str(2**62), str(-(2**62)), "0"],
+            [str(2**63), str(-(2**63) - 1)],
+        ),
+        ({"type": "integer", "minimum": 0, "maximum": 2**64 - 1}, ["5", str(2**62)], ["-1"]),
+        ({"type": "integer", "exclusiveMinimum": 2**53}, [str(2**53 + 2)], [str(2**53)]),
+        ({"type": "integer", "exclusiveMinimum": 0.5, "maximum": 2.5}, ["1", "2"], ["0", "3"]),
+        ({"type": "integer", "minimum": 10**18}, [str(10**18)], [str(10**18 - 1)]),
+        ({"type": "integer", "maximum": -(10**18)}, [str(-(10**18))], ["0"]),
+        ({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, ["2"], ["1"]),
+        ({"type": "integer", "minimum": 1, "exclusiveMinimum": False}, ["1"], ["0"]),
+        ({"type": "number", "minimum": -1.7e308, "maximum": 1.7e308}, ["1.5", "-1.5"], ['"x"']),
+        ({"type": "number", "maximum": 2**63 - 1}, [str(2**62), "-1.5"], [str(2**63)]),
+        ({"minimum": 2**60 + 1}, [str(2**61), '"x"'], [str(2**60)]),
+        # one of several
+        (
+            {
+                "oneOf": [{"$ref": "#/$defs/text"}, {"type": "null"}],
+                "$defs": {"text": {"type": "string"}},
+            },
+            ['"x"', "null"],
+            ["1"],
+        ),
+        (
+            {
+                "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+                "$defs": {
+                    name: {
+                        "type": "object",
+                        "properties": {"is": {"const": name}, "in": {"$ref": "#"}},
+                    }
+                    for name in "ab"
+                },
+            },
+            ['{"is": "a"}', '{"is": "a", "in": {"is": "b"}}'],
+            ["{}", '{"is": "c"}'],
+        ),
+        # what must not be there
+        ({"properties": {"a": {"not": {}}, "b": {}}}, ["{}", '{"b": 1}'], ['{"a": 1}']),
+        ({"items": {"not": False, "type": "integer"}}, ["[1]"], ['["x"]']),
+        # names of schemas
+        (
+            {"$defs": {"a/b ~ü%": {"const": 1}}, "$ref": "#/$defs/a~1b ~0ü%"},
+            ["1"],
+            ["2"],
+        ),
+        # beside references in a circle
+        (
+            {
+                "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a", "x-mine": 1}}}},
+                "$ref": "#/$defs/a",
+            },
+            ['{"a": {"a": {}}}'],
+            ['{"b": 1}'],
+        ),
+        # patterns of names
+        ({"patternProperties": {"^a": {"type": "integer"}}}, ['{"ab": 1}'], ['{"b": 1}']),
+    ],
+)
+def test_what_can_be_said_otherwise_is_enforced(schema, kept, refused):
+    assert [keeps(constrain(schema), answer) for answer in kept] == [True] * len(kept)
+    assert [keeps(constrain(schema), answer) for answer in refused] == [False] * len(refused)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept", "refused"),
+    [
+        (r"^(?=.*[A-Z])(?=.*\d)[A-Za-z\d]{4,}$", ["Abc1"], ["abc1", "Abcd", "Ab1"]),
+        (r"^(?!\.)(?!.*\.\.)[a-z.]+$", ["a.b", "a."], [".a", "a..b"]),
+        (r"^(?!\s*$).*", ["a", " a"], ["", "  "]),
+        (r"^(?=[()|\]]+$)..$", ["()", "|]"], ["(a", "("]),
+        (r"^\d+$", ["12"], ["١٢"]),
+        (r"^\p{Lu}$", ["Ä"], ["ä"]),
+        (r"^[^a&&b]$", ["c"], ["a", "b", "&"]),
+        (r"^[+--]$", ["+", ",", "-"], ["a"]),
+        (r"^[[\w.-]$", ["[", "a", ".", "-"], ["]"]),
+        (r"^.$", ["a", "ä"], ["\\r", "\\n"]),
+    ],
+)
+def test_patterns_mean_what_they_mean_in_ecmascript(pattern, kept, refused):
+    schema = {"type": "string", "pattern": pattern}
+
+    assert [keeps(constrain(schema), f'"{text}"') for text in kept] == [True] * len(kept)
+    assert [keeps(constrain(schema), f'"{text}"') for text in refused] == [False] * len(refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "refused"),
+    [
+        ("date", ["2024-02-29", "2000-02-29"], ["2023-02-29", "1900-02-29", "2024-02-30"]),
+        ("date-time", ["2024-02-29T01:02:03Z"], ["2023-02-29T01:02:03Z", "2024-01-01T01:02:60Z"]),
+        ("time", ["01:02:03Z"], ["01:02:60Z", "1:02:03Z"]),
+        ("uuid", ["123e4567-e89b-42d3-a456-426614174000"], ["123e4567"]),
+        ("ipv4", ["127.0.0.1"], ["256.0.0.1", "1.2.3"]),
+    ],
+)
+def test_formats_of_values_and_of_names(name, kept, refused):
+    value = {"type": "string", "format": name}
+    names = {"type": "object", "propertyNames": {"format": name}}
+
+    assert all(keeps(constrain(value), f'"{text}"') for text in kept)
+    assert all(keeps(constrain(names), f'{{"{text}": 1}}') for text in kept)
+    assert not any(keeps(constrain(value), f'"{text}"') for text in refused)
+    assert not any(keeps(constrain(names), f'{{"{text}": 1}}') for text in refused)
 
 
 def test_keywords_without_a_meaning_are_no_obstacle():
@@ -331,6 +548,42 @@ HOSTILE = {
     "long list": {"type": "array", "minItems": 10**9},
     "fine number": {"type": "number", "minimum": 1e-300, "maximum": 1e300},
     "multiple": {"type": "integer", "multipleOf": 10**12},
+    "names of names": nest(
+        20,
+        lambda inner: {
+            "type": "object",
+            "propertyNames": {"enum": [str(at) for at in range(100)]},
+            "additionalProperties": inner,
+        },
+    ),
+    "sets of sets": nest(
+        20, lambda inner: {"type": "array", "items": {"anyOf": [inner] * 9}, "uniqueItems": True}
+    ),
+    "large set": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 0, "maximum": 400},
+        "uniqueItems": True,
+        "maxItems": 200,
+    },
+    "references": {
+        "propertyNames": {"$ref": "#/$defs/0"},
+        "oneOf": [{"$ref": "#/$defs/0"}, {"$ref": "#/$defs/1"}],
+        "$defs": {
+            **{f"{at}": {"$ref": f"#/$defs/{at + 1}"} for at in range(1000)},
+            "1000": {"const": "a"},
+        },
+    },
+    "unions": {
+        "oneOf": [{"$ref": "#/$defs/a0"}, {"type": "null"}],
+        "$defs": {
+            **{f"a{at}": {"anyOf": [{"$ref": f"#/$defs/a{at + 1}"}] * 9} for at in range(50)},
+            "a50": {"type": "string"},
+        },
+    },
+    "many options": {"oneOf": [{"const": number} for number in range(4000)]},
+    "look-ahead": {"type": "string", "pattern": "^" + "(?=a)" * 10_000 + "b"},
+    "class": {"type": "string", "pattern": "[a" * 30_000},
+    "long names": {"type": "object", "propertyNames": {"maxLength": 10**9}},
 }
 
 
@@ -446,6 +699,14 @@ leaves = st.one_of(
         st.integers(0, 1000),
     ),
     st.builds(
+        lambda bounds, kind: {"type": kind} | bounds,
+        st.fixed_dictionaries(
+            {"minimum": st.integers(-(2**70), 2**62)},
+            optional={"exclusiveMaximum": st.integers(2**62 + 2000, 2**70)},
+        ),
+        st.sampled_from(["integer", "number"]),
+    ),
+    st.builds(
         lambda low, more: {"type": "string", "minLength": low, "maxLength": low + more},
         st.integers(0, 5),
         st.integers(0, 5),
@@ -463,6 +724,10 @@ leaves = st.one_of(
             {"const": {"x": [1, "ä"]}},
             {"enum": ["a", 1, None, 2.5, [True]]},
             {"type": ["string", "null"]},
+            {"type": "array", "items": {"enum": [1, True, None]}, "uniqueItems": True},
+            {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "maxProperties": 1},
+            {"oneOf": [{"type": "integer"}, {"type": "string", "format": "date"}]},
+            {"type": "string", "pattern": "^(?!\\.)(?=.*[a-c])[a-z.]{1,6}$"},
         ]
     ),
 )
@@ -519,6 +784,27 @@ def test_any_answer_under_a_schema_is_valid(schema, seed):
     said = walk(constraint, seed)
 
     Draft202012Validator(schema).validate(json.loads(said))
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=4,
+)
+nonsense = st.recursive(
+    values,
+    lambda inner: st.dictionaries(
+        st.sampled_from(sorted(grammar_tree.KEYWORDS)), values | inner, min_size=1, max_size=4
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(schema=st.dictionaries(st.sampled_from(sorted(grammar_tree.KEYWORDS)), nonsense))
+def test_a_schema_that_makes_no_sense_is_refused_at_worst(schema):
+    with contextlib.suppress(BadRequest):
+        constrain(schema)
 
 
 @settings(deadline=None)
