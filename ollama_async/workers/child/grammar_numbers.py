@@ -91,8 +91,14 @@ def _next_integer(value: int, *, up: bool) -> int:
 
 
 def _next_decimal(value: float, *, up: bool) -> int:
-    rounding = ROUND_CEILING if up else ROUND_FLOOR
-    return int(Context(_DIGITS, rounding).create_decimal(Decimal(value)))
+    """Inwards as a decimal number and as the floating-point number next to that."""
+    context = Context(_DIGITS, ROUND_CEILING if up else ROUND_FLOOR)
+    near = context.create_decimal(Decimal(value))
+    if up and float(near) < value:
+        near = context.next_plus(near)
+    elif not up and float(near) > value:
+        near = context.next_minus(near)
+    return int(near)
 
 
 def _close(schema: Schema) -> None:

@@ -23,6 +23,7 @@ _NOT_AHEAD = {
     r".*\.\.": r"^\.?(?:[^.]+\.?)*$",
     r"\s*$": r"\S",
     "$": r"[\s\S]",
+    "^[-+.]*$": "[^-+.]",
 }
 """The strings that do not begin so; of those with line ends maybe fewer."""
 
@@ -31,6 +32,9 @@ _ATOMS = re.compile(
     r"\\[pP]\{[^}]*\}|\\u\{[^}]*\}|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\?.", re.DOTALL
 )
 _SETS = re.compile(r"\\[dDwWsSpP]")
+
+_REPEATED = re.compile(r"\^(?P<one>\[\^?(?:\\.|[^\]\\])+\]|\\[dws]|\.)(?P<often>[+*])\$")
+"""Any number of characters of one kind."""
 
 _SECONDS = r"(?:\d+(?:[.,]\d+)?S)"
 _TIME_SPAN = rf"T(?:\d+H(?:\d+M)?{_SECONDS}?|\d+M{_SECONDS}?|{_SECONDS})"
@@ -43,6 +47,20 @@ _KNOWN = {
     ),
 }
 
+_DECIMAL = re.compile(
+    re.escape(r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,")
+    + r"(?P<whole>\d{1,2})"
+    + re.escape(r"}|(?=[\d.]{1,")
+    + r"(?P<all>\d{1,2})"
+    + re.escape(r"}0*$)\d")
+    + r"(?:\*|\{0,\d+\})"
+    + re.escape(r"\.\d")
+    + r"(?:\*|\{0,(?P<places>\d{1,2})\})"
+    + re.escape("0*$)")
+)
+"""Pydantic's decimal numbers of so many digits before the point and after it, and in all (with the
+point)."""
+
 _LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _DATE = (
     r"(?:\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
@@ -51,14 +69,28 @@ _DATE = (
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 
+_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_WORD = r"[a-zA-Z0-9_+-]+"
+_URI_CHARACTER = r"[a-zA-Z0-9._~!$&'()*+,;=:@-]"
+
 OF_FORMATS = {
     "date": f"^{_DATE}$",
     "date-time": f"^{_DATE}T{_TIME}$",
-    "time": f"^{_TIME}$",
+    "duration": rf"^P(?:\d+W|{_DATE_SPAN}(?:{_TIME_SPAN})?|{_TIME_SPAN})$".replace(
+        "(?:[.,]\\d+)?", ""
+    ),
+    "email": rf"^{_WORD}(?:\.{_WORD})*@{_LABEL}(?:\.{_LABEL})+$",
+    "hostname": rf"^{_LABEL}(?:\.{_LABEL})*$",
     "ipv4": rf"^(?:{_BYTE}\.){{3}}{_BYTE}$",
+    "ipv6": "^[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){7}$",
+    "time": f"^{_TIME}$",
+    "uri": (
+        rf"^[a-zA-Z][a-zA-Z0-9+.-]*://{_LABEL}(?:\.{_LABEL})*(?::\d+)?"
+        rf"(?:/{_URI_CHARACTER}*)*(?:\?{_URI_CHARACTER}*)?(?:#{_URI_CHARACTER}*)?$"
+    ),
     "uuid": "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
 }
-"""What a format means, where it has to be said as a pattern."""
+"""What a format means, or its usual forms, where it has to be said as a pattern."""
 
 _CALENDAR = {
     "date": f"^{_DATE}",
@@ -93,13 +125,36 @@ def without_look_around(pattern: str) -> list[str]:
     """The patterns that together mean ``pattern``, for the library; look-around that has to stay is
     left in.
     """
-    found = [_KNOWN.get(pattern, pattern)]
+    found = [_KNOWN.get(pattern) or _decimal(pattern) or pattern]
     for _ in range(AHEAD_LIMIT):
         split = _split(found[0])
         if split is None:
             break
         found = [split[0], *found[1:], split[1]]
     return [_translate(each) for each in found]
+
+
+def _decimal(pattern: str) -> str | None:
+    """The numbers that Pydantic means; what it writes lets more pass."""
+    found = _DECIMAL.fullmatch(pattern)
+    if found is None:
+        return None
+    whole, places = int(found["whole"]), int(found["places"] or 99)
+    branches = [rf"\d{{1,{max(whole, 1)}}}"] if whole else ["0"]
+    for digits in range(whole + 1):
+        most = min(places, int(found["all"]) - 1 - digits)
+        before = rf"\d{{{digits}}}" if digits else "0?"
+        branches += [rf"{before}\.\d{{1,{most}}}"] if most > 0 else []
+    return f"^[+-]?(?:{'|'.join(branches)})$"
+
+
+def with_lengths(pattern: str, least: int, most: int | None) -> str | None:
+    """``pattern`` for strings of a length; None: it is not as simple as that."""
+    found = _REPEATED.fullmatch(pattern)
+    if found is None:
+        return None
+    least = max(least, 1) if found["often"] == "+" else least
+    return f"^{found['one']}{{{least},{'' if most is None else most}}}$"
 
 
 def _split(pattern: str) -> tuple[str, str] | None:

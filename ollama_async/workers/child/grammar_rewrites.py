@@ -43,8 +43,7 @@ def rewrite(root: Schema) -> None:
 
     :raises BadRequest: a keyword in it makes no sense, or a bound is too large.
     """
-    found = list({id(schema): schema for schema in schemas(root)}.values())
-    values = Values(root)
+    found = list(schemas(root))
     for schema in found:
         check_shape(schema)
         _drop_meaningless(schema)
@@ -53,12 +52,16 @@ def rewrite(root: Schema) -> None:
             _forbid(schema)
         _encode_reference(schema)
         grammar_numbers.fit_bounds(schema)
+    # pointers within a schema that has an address of its own do not begin at the root
+    is_one_resource = not any("$id" in schema or "id" in schema for schema in found[1:])
+    place = root if is_one_resource else None
+    values = Values(place)
     for schema in found:
         _close_items(schema)
-        _close_properties(schema, root)
-        _list_names(schema, root, values)
+        _close_properties(schema, place)
+        _list_names(schema, place, values)
         _list_arrays(schema, values)
-        choose_one(schema, root, values)
+        choose_one(schema, place, values)
     for schema in found:
         grammar_patterns.simplify(schema)
 
@@ -102,18 +105,18 @@ def _encode_reference(schema: Schema) -> None:
 # The names of properties
 
 
-def _list_names(schema: Schema, root: Schema, values: Values) -> None:
+def _list_names(schema: Schema, root: Schema | None, values: Values) -> None:
     """``propertyNames`` become the properties that there can be, or a pattern."""
     if "propertyNames" not in schema:
         return
     rule, others = schema["propertyNames"], schema.get("additionalProperties", True)
     listed = schema.get("properties", {})
-    names, pattern = values.of(rule), _pattern_of_names(rule, root)
+    names, pattern = _names(values.of(rule)), _pattern_of_names(rule, root)
     if pattern == "":
         del schema["propertyNames"]
     elif names is not None and isinstance(listed, dict) and "patternProperties" not in schema:
         kept = {name: value for name, value in listed.items() if name in names}
-        added = {name: others for name in names if isinstance(name, str) and name not in kept}
+        added = {name: others for name in names if name not in kept}
         schema["properties"] = kept | added
         schema["additionalProperties"] = False
         del schema["propertyNames"]
@@ -121,9 +124,29 @@ def _list_names(schema: Schema, root: Schema, values: Values) -> None:
         schema["patternProperties"] = {pattern: others}
         schema["additionalProperties"] = False
         del schema["propertyNames"]
+    elif not schema.keys() & {"properties", "additionalProperties"}:
+        _limit_patterns(schema, rule)
 
 
-def _pattern_of_names(rule: object, root: Schema) -> str | None:
+def _names(values: list[Any] | None) -> list[str] | None:
+    """None too where someone takes numbers for names: only an empty object would be valid."""
+    names = [value for value in values or [] if isinstance(value, str)]
+    return names if names or values == [] else None
+
+
+def _limit_patterns(schema: Schema, rule: object) -> None:
+    """The lengths that names must have, as a part of the patterns that they have anyway."""
+    if not isinstance(rule, dict) or not asserting(rule) <= {"type", "minLength", "maxLength"}:
+        return
+    named = schema.get("patternProperties", {})
+    limited = {_pattern_of_lengths({**rule, "pattern": each}): named[each] for each in named}
+    if len(limited) == len(named) and None not in limited:
+        schema["patternProperties"] = limited
+        schema["additionalProperties"] = False
+        del schema["propertyNames"]
+
+
+def _pattern_of_names(rule: object, root: Schema | None) -> str | None:
     """The pattern that says the same as ``rule``, "" if that is nothing; None: there is none."""
     if isinstance(rule, dict) and asserting(rule) == {"$ref"}:
         rule = resolve(root, rule["$ref"])
@@ -136,15 +159,16 @@ def _pattern_of_names(rule: object, root: Schema) -> str | None:
 
 
 def _pattern_of_lengths(rule: Schema) -> str | None:
-    least, most = rule.get("minLength", 0), rule.get("maxLength", "")
-    is_plain = isinstance(least, int) and (most == "" or isinstance(most, int))
-    return rf"^[\s\S]{{{least},{most}}}$" if is_plain else None
+    least, most = rule.get("minLength", 0), rule.get("maxLength")
+    if not isinstance(least, int) or not isinstance(most, (int, type(None))):
+        return None
+    # every string is a number of any characters
+    return grammar_patterns.with_lengths(rule.get("pattern", r"^[\s\S]*$"), least, most)
 
 
 def _pattern_of_pattern(rule: Schema) -> str | None:
     """A format beside it is an annotation, as the standard has it anywhere."""
-    pattern = rule["pattern"]
-    patterns = grammar_patterns.without_look_around(pattern) if isinstance(pattern, str) else []
+    patterns = grammar_patterns.without_look_around(rule["pattern"])
     return patterns[0] if len(patterns) == 1 else None
 
 
@@ -153,6 +177,9 @@ _SAID_BY_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
     frozenset({"minLength"}): _pattern_of_lengths,
     frozenset({"maxLength"}): _pattern_of_lengths,
     frozenset({"minLength", "maxLength"}): _pattern_of_lengths,
+    frozenset({"pattern", "minLength"}): _pattern_of_lengths,
+    frozenset({"pattern", "maxLength"}): _pattern_of_lengths,
+    frozenset({"pattern", "minLength", "maxLength"}): _pattern_of_lengths,
     frozenset({"pattern"}): _pattern_of_pattern,
     frozenset({"pattern", "format"}): _pattern_of_pattern,
     frozenset({"format"}): lambda rule: grammar_patterns.OF_FORMATS.get(rule["format"]),
@@ -172,7 +199,7 @@ def _close_items(schema: Schema) -> None:
     del schema["unevaluatedItems"]
 
 
-def _close_properties(schema: Schema, root: Schema) -> None:
+def _close_properties(schema: Schema, root: Schema | None) -> None:
     """``unevaluatedProperties`` where it is known which ones are evaluated."""
     rule = schema.get("unevaluatedProperties")
     if rule is None:
@@ -186,7 +213,7 @@ def _close_properties(schema: Schema, root: Schema) -> None:
     del schema["unevaluatedProperties"]
 
 
-def _evaluated(schema: Schema, root: Schema) -> set[str] | None:
+def _evaluated(schema: Schema, root: Schema | None) -> set[str] | None:
     """The properties that the schemas combined in ``schema`` list, without its own; None: it
     depends on the instance.
     """

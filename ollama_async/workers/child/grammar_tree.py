@@ -51,12 +51,20 @@ _SHAPES: dict[str, tuple[type, ...]] = {
 
 
 def schemas(root: Schema) -> Iterator[Schema]:
-    """``root`` and all schemas in it, inner ones later; values (``enum``, ``default``) are none."""
-    todo = [root]
+    """``root`` and all schemas in it, each once, and those elsewhere in it that they refer to;
+    values (``enum``, ``default``) are none.
+    """
+    todo, seen = [root], set[int]()
     while todo:
         schema = todo.pop()
+        if id(schema) in seen:
+            continue
+        seen.add(id(schema))
         yield schema
         todo += [part for _, inner in parts(schema) for part in inner]
+        target = resolve(root, schema.get("$ref"))
+        if target is not None:
+            todo.append(target)
 
 
 def parts(schema: Schema) -> Iterator[tuple[str, list[Schema]]]:
@@ -74,9 +82,9 @@ def parts(schema: Schema) -> Iterator[tuple[str, list[Schema]]]:
             yield keyword, found
 
 
-def resolve(root: Schema, reference: object) -> Schema | None:
-    """The schema that a JSON pointer within this document names."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
+def resolve(root: Schema | None, reference: object) -> Schema | None:
+    """The schema that a JSON pointer within this document names; None also if there is no root."""
+    if root is None or not isinstance(reference, str) or not reference.startswith("#"):
         return None
     place: Any = root
     for step in reference[1:].split("/")[1:]:

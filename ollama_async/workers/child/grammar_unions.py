@@ -19,7 +19,7 @@ _Tags = list[tuple[Schema, str]]
 """Objects, and the property that they are told apart by."""
 
 
-def choose_one(schema: Schema, root: Schema, values: Values) -> None:
+def choose_one(schema: Schema, root: Schema | None, values: Values) -> None:
     """Turn the ``oneOf`` of ``schema`` into ``anyOf`` where that is no less."""
     options = schema.get("oneOf")
     if not isinstance(options, list) or "anyOf" in schema:
@@ -39,7 +39,7 @@ def choose_one(schema: Schema, root: Schema, values: Values) -> None:
     schema["anyOf"] = schema.pop("oneOf")
 
 
-def _alternatives(option: object, root: Schema) -> list[Schema]:
+def _alternatives(option: object, root: Schema | None) -> list[Schema]:
     """``option``, or the schemas that it refers to or chooses from; empty: unknown, or too many."""
     todo, found, seen = [option], [], set[int]()
     while todo:
@@ -81,13 +81,20 @@ def _are_disjoint(one: object, other: object, values: Values) -> bool:
 
 
 def _tags(one: Schema, other: Schema, values: Values) -> _Tags | None:
-    these, those = one.get("properties"), other.get("properties")
-    if not isinstance(these, dict) or not isinstance(those, dict):
-        return None
-    required = [*one.get("required", []), *other.get("required", [])]
+    if _misses(one, other) or _misses(other, one):
+        return []
+    these, those = one.get("properties", {}), other.get("properties", {})
+    required = {*one.get("required", []), *other.get("required", [])}
     names = [
         name for name in these if name in those and _are_disjoint(these[name], those[name], values)
     ]
-    if not names or any(name in required for name in names):
-        return [] if names else None
-    return [(one, names[0]), (other, names[0])]
+    if not names:
+        return None
+    return [] if required.intersection(names) else [(one, names[0]), (other, names[0])]
+
+
+def _misses(one: Schema, other: Schema) -> bool:
+    """Whether ``one`` forbids a property that ``other`` requires."""
+    if one.get("additionalProperties") is not False or "patternProperties" in one:
+        return False
+    return not set(other.get("required", [])) <= set(one.get("properties", {}))

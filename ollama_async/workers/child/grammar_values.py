@@ -46,9 +46,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class Values:
-    """Of the schemas in the document ``root``."""
+    """Of the schemas in the document ``root``; None: references mean nothing."""
 
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: Schema | None) -> None:
         self._root = root
         self._known: dict[int, list[Any] | None] = {}
         self._level = 0

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ollama_async.conversation import Inference, Message, Prompt, Sampling
+from ollama_async.conversation import Inference, Message, Prompt, Sampling, Thought
+from ollama_async.prompts import parsers
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.batching import Batching
@@ -35,23 +36,36 @@ class Dialect:
         return CALLS
 
 
+class Format(Dialect):
+    """A format of answers, behind a prompt that ends with ``end``."""
+
+    def __init__(self, format_, end):
+        self.start, self.marks = format_.start, format_.marks
+        self.render = GoRenderer("{{ .Prompt }}" + end).render
+
+
 class Room:
-    def __init__(self, engine):
+    def __init__(self, engine, dialect):
         self.mailbox = Mailbox()
-        self.intake = Intake(engine, Dialect(), self.mailbox, lambda: lambda action: action())
+        self.intake = Intake(engine, dialect, self.mailbox, lambda: lambda action: action())
         self.loop = Loop(engine, self.mailbox, self.hear, Batching(64))
-        self.text, self.end = "", None
+        self.text, self.thoughts, self.end = "", "", None
 
     def hear(self, messages):
         for message in messages:
             if isinstance(message, Pieces):
-                self.text += "".join(text for _, text in message.items)
+                for _, piece in message.items:
+                    if isinstance(piece, Thought):
+                        self.thoughts += piece.text
+                    else:
+                        self.text += piece
             elif isinstance(message, (Done, Failed)):
                 self.end = message
 
-    def ask(self, form=None, *, num_predict=-1, **prompt):
+    def ask(self, form=None, *, num_predict=-1, stop=(), **prompt):
         prompt = Prompt([Message("user", "Hi")], **prompt)
-        inference = Inference(prompt, Sampling(num_predict=num_predict), format=form)
+        sampling = Sampling(num_predict=num_predict, stop=list(stop))
+        inference = Inference(prompt, sampling, format=form)
         self.intake.put(Submit(1, inference))
         self.intake.close()
         self.intake.run()
@@ -64,11 +78,11 @@ class Room:
 
 @pytest.fixture
 def room(tmp_path):
-    def make(says):
+    def make(says, dialect=None):
         path = tmp_path / "scripts.json"
         path.write_text(json.dumps({"m": {"tokens": says}}))
         spec = LoadSpec(engine="scripted", model="m", num_ctx=256, slots=1)
-        return Room(scripted.load(spec, str(path), lambda _fraction: None))
+        return Room(scripted.load(spec, str(path), lambda _fraction: None), dialect or Dialect())
 
     return make
 
@@ -114,6 +128,59 @@ def test_a_limit_goes_before_the_form(room):
 
     assert room.ask("json", num_predict=2).reason == "length"
     assert room.text == '{"a": "yes"'
+
+
+def test_a_stop_string_goes_before_the_form(room):
+    room = room(['{"a": "yes', ', no"', "}"])
+
+    assert room.ask("json", stop=[", "]).reason == "stop"
+    assert room.text == '{"a": "yes'
+
+
+THINKING = parsers.detected("<think></think>")
+GPT_OSS = "<|start|>assistant"
+
+
+@pytest.mark.parametrize(
+    ("format_", "end", "says"),
+    [
+        (THINKING, "", "<think>Hm.</think>{}"),
+        (THINKING, "<think>\n", "Hm.</think>{}"),
+        (THINKING, "<think>\n\n</think>\n\n", "<think>Hm.</think>{}"),
+        (parsers.named("olmo3-think"), "<think>", "Hm.</think>{}"),
+        (parsers.named("qwen3-thinking"), "<think>\n", "Hm.</think>{}"),
+        (parsers.named("harmony"), GPT_OSS, "<|channel|>analysis<|message|>Hm.<|end|>"),
+        (parsers.named("harmony"), GPT_OSS, "Sure"),
+        (parsers.named("glimmer"), GPT_OSS, " to=self<|message|>Hm.<|eom|>"),
+    ],
+)
+def test_a_model_that_may_not_think_answers_in_the_form(room, format_, end, says):
+    room = room(says, Format(format_, end))
+
+    assert room.ask({"properties": {"a": {}}, "required": ["a"]}, think=False).reason == "stop"
+    assert list(json.loads(room.text)) == ["a"]
+    assert room.text.startswith("{")
+    assert room.thoughts == ""
+
+
+@pytest.mark.parametrize(
+    ("format_", "end", "says"),
+    [
+        (THINKING, "", "<think>Hm.</think>{}"),
+        (THINKING, "<think>\n", "Hm.</think>{}"),
+        (
+            parsers.named("harmony"),
+            GPT_OSS,
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("think", [None, True, "high"])
+def test_a_model_that_may_think_does_so_first(room, format_, end, says, think):
+    room = room(says, Format(format_, end))
+
+    assert room.ask("json", think=think).reason == "stop"
+    assert (room.thoughts, room.text) == ("Hm.", "{}")
 
 
 def test_a_forced_call(room):

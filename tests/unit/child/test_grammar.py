@@ -277,9 +277,24 @@ def test_a_client_cannot_change_how_schemas_are_enforced():
         ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, '"uniqueItems"'),
         ({"type": "array", "items": {"enum": [*"abcdefghijkl"]}, "uniqueItems": True}, "unique"),
         ({"propertyNames": {"minLength": 1, "pattern": "a"}}, '"propertyNames"'),
+        ({"propertyNames": {"minLength": 1, "format": "uri"}}, '"propertyNames"'),
         ({"properties": {"a": {}}, "propertyNames": {"pattern": "a"}}, '"propertyNames"'),
         ({"anyOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False}, "unevaluatedProp"),
         ({"oneOf": [{"properties": {"a": {"const": 1}}}, {"type": "object"}]}, '"oneOf"'),
+        (
+            {
+                "properties": {
+                    "a": {
+                        "$id": "http://127.0.0.1/a",
+                        "oneOf": [{"$ref": "#/$defs/a"}, {"type": "null"}],
+                        "$defs": {"a": {"type": ["string", "null"]}},
+                    }
+                },
+                "$defs": {"a": {"type": "string"}},
+            },
+            '"oneOf"',
+        ),
+        ({"$ref": "#/x", "x": {"enum": {}}}, '"enum"'),
         ({"items": {"required": "a"}}, '"required"'),
         ({"items": {"format": {}}}, '"format"'),
         ({"items": {"properties": []}}, '"properties"'),
@@ -341,6 +356,20 @@ def test_what_is_never_written_may_hold_any_character():
             {"type": "object", "propertyNames": {"minLength": 2, "maxLength": 3}},
             ['{"äö": 1}', '{"abc": 1}', '{"\\n\\"": 1}'],
             ['{"a": 1}', '{"abcd": 1}'],
+        ),
+        (
+            {
+                "type": "object",
+                "patternProperties": {"^[a-z]+$": {"type": "integer"}},
+                "propertyNames": {"maxLength": 3},
+            },
+            ['{"abc": 1}'],
+            ['{"abcd": 1}', '{"": 1}', '{"a": "x"}'],
+        ),
+        (
+            {"type": "object", "propertyNames": {"pattern": "^[a-z]*$", "maxLength": 3}},
+            ['{"abc": 1}', '{"": 1}'],
+            ['{"abcd": 1}', '{"A": 1}'],
         ),
         (
             {"type": "object", "propertyNames": {"format": "date"}},
@@ -413,6 +442,11 @@ def test_what_is_never_written_may_hold_any_character():
         ({"type": "number", "minimum": -1.7e308, "maximum": 1.7e308}, ["1.5", "-1.5"], ['"x"']),
         ({"type": "number", "maximum": 2**63 - 1}, [str(2**62), "-1.5"], [str(2**63)]),
         ({"minimum": 2**60 + 1}, [str(2**61), '"x"'], [str(2**60)]),
+        (
+            {"type": "integer", "allOf": [{"minimum": 1152921504606849999}]},
+            [str(2**61)],
+            ["1152921504606849998", "1152921504606849792"],
+        ),
         # one of several
         (
             {
@@ -436,6 +470,22 @@ def test_what_is_never_written_may_hold_any_character():
             ['{"is": "a"}', '{"is": "a", "in": {"is": "b"}}'],
             ["{}", '{"is": "c"}'],
         ),
+        (
+            {
+                "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+                "$defs": {
+                    name: {
+                        "type": "object",
+                        "properties": {name: {"type": "integer"}},
+                        "required": [name],
+                        "additionalProperties": False,
+                    }
+                    for name in "ab"
+                },
+            },
+            ['{"a": 1}', '{"b": 1}'],
+            ['{"a": 1, "b": 1}', "{}"],
+        ),
         # what must not be there
         ({"properties": {"a": {"not": {}}, "b": {}}}, ["{}", '{"b": 1}'], ['{"a": 1}']),
         ({"items": {"not": False, "type": "integer"}}, ["[1]"], ['["x"]']),
@@ -444,6 +494,20 @@ def test_what_is_never_written_may_hold_any_character():
             {"$defs": {"a/b ~ü%": {"const": 1}}, "$ref": "#/$defs/a~1b ~0ü%"},
             ["1"],
             ["2"],
+        ),
+        # schemas where OpenAPI keeps them
+        (
+            {
+                "$ref": "#/components/schemas/a",
+                "components": {
+                    "schemas": {
+                        "a": {"properties": {"a": {"$ref": "#/components/schemas/b"}}},
+                        "b": {"type": "integer", "exclusiveMinimum": 2**53},
+                    }
+                },
+            },
+            [f'{{"a": {2**53 + 2}}}'],
+            [f'{{"a": {2**53}}}', '{"b": 1}'],
         ),
         # beside references in a circle
         (
@@ -470,6 +534,23 @@ def test_what_can_be_said_otherwise_is_enforced(schema, kept, refused):
         (r"^(?!\.)(?!.*\.\.)[a-z.]+$", ["a.b", "a."], [".a", "a..b"]),
         (r"^(?!\s*$).*", ["a", " a"], ["", "  "]),
         (r"^(?=[()|\]]+$)..$", ["()", "|]"], ["(a", "("]),
+        # Pydantic's decimal numbers: all; of 6 digits, 2 behind the point; of 3 digits
+        (r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$", ["1", "-0.5", ".5"], ["", "-", ".", "1.5.5", "x"]),
+        (
+            r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,4}|(?=[\d.]{1,7}0*$)\d{0,4}\.\d{0,2}0*$)",
+            ["1234.56", "-0.5", "+1", ".25"],
+            ["12345", "1.234", "", "1x"],
+        ),
+        (
+            r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,4}0*$)\d*\.\d*0*$)",
+            ["123", "12.3", "1.23", "0.123"],
+            ["1234", "12.34", "x"],
+        ),
+        (
+            r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,0}|(?=[\d.]{1,3}0*$)\d{0,0}\.\d{0,2}0*$)",
+            ["0", "0.25", ".5"],
+            ["1", "0.255"],
+        ),
         (r"^\d+$", ["12"], ["١٢"]),
         (r"^\p{Lu}$", ["Ä"], ["ä"]),
         (r"^[^a&&b]$", ["c"], ["a", "b", "&"]),
@@ -493,6 +574,11 @@ def test_patterns_mean_what_they_mean_in_ecmascript(pattern, kept, refused):
         ("time", ["01:02:03Z"], ["01:02:60Z", "1:02:03Z"]),
         ("uuid", ["123e4567-e89b-42d3-a456-426614174000"], ["123e4567"]),
         ("ipv4", ["127.0.0.1"], ["256.0.0.1", "1.2.3"]),
+        ("ipv6", ["0:0:0:0:0:0:0:1"], ["1:2:3", "x"]),
+        ("duration", ["P1DT2H", "P1W", "PT1S"], ["P", "P1H", "PT1.5S"]),
+        ("email", ["a.b@example.org"], ["a", "a@", "a..b@example.org"]),
+        ("hostname", ["example.org", "a-b"], ["-a", "a b"]),
+        ("uri", ["https://example.org/a?b#c"], ["example.org", "https://exa mple.org"]),
     ],
 )
 def test_formats_of_values_and_of_names(name, kept, refused):

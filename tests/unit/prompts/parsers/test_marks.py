@@ -78,3 +78,16 @@ def test_thoughts_that_the_client_has_begun_go_on():
     prompt = Prompt(messages=[Message(role="user", content="hi"), begun], think=True)
 
     assert parsers.named("harmony").marks(prompt, "<|message|>Well").begins_thinking
+
+
+@pytest.mark.parametrize("rendered", ["<|assistant|><think>\n", "<|assistant|>"])
+def test_a_template_with_thoughts_keeps_the_form_apart(rendered):
+    format_ = parsers.detected("{{ message }}<think>\n</think>")
+    for think in (None, True, False):
+        prompt = Prompt(messages=[Message(role="user", content="hi")], think=think)
+        for answer, thoughts in prescribed(think, format_.marks(prompt, rendered), rendered):
+            parser = format_.start(prompt, rendered)
+            parts = [*parser.feed(answer), *parser.finish()]
+
+            assert texts(parts, Content) == FORM, (think, answer)
+            assert texts(parts, Thinking) == thoughts, (think, answer)
