@@ -36,15 +36,17 @@ _SETS = re.compile(r"\\[dDwWsSpP]")
 _REPEATED = re.compile(r"\^(?P<one>\[\^?(?:\\.|[^\]\\])+\]|\\[dws]|\.)(?P<often>[+*])\$")
 """Any number of characters of one kind."""
 
-_SECONDS = r"(?:\d+(?:[.,]\d+)?S)"
-_TIME_SPAN = rf"T(?:\d+H(?:\d+M)?{_SECONDS}?|\d+M{_SECONDS}?|{_SECONDS})"
-_DATE_SPAN = r"(?:\d+Y(?:\d+M)?(?:\d+D)?|\d+M(?:\d+D)?|\d+D)"
+
+def _duration(seconds: str) -> str:
+    date = r"(?:\d+Y(?:\d+M)?(?:\d+D)?|\d+M(?:\d+D)?|\d+D)"
+    time = rf"T(?:\d+H(?:\d+M)?(?:{seconds})?|\d+M(?:{seconds})?|{seconds})"
+    return rf"^P(?:\d+W|{date}(?:{time})?|{time})$"
+
+
 _KNOWN = {
     # Zod's durations
     r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?"
-    r"(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": (
-        rf"^P(?:\d+W|{_DATE_SPAN}(?:{_TIME_SPAN})?|{_TIME_SPAN})$"
-    ),
+    r"(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": _duration(r"\d+(?:[.,]\d+)?S")
 }
 
 _DECIMAL = re.compile(
@@ -76,9 +78,7 @@ _URI_CHARACTER = r"[a-zA-Z0-9._~!$&'()*+,;=:@-]"
 OF_FORMATS = {
     "date": f"^{_DATE}$",
     "date-time": f"^{_DATE}T{_TIME}$",
-    "duration": rf"^P(?:\d+W|{_DATE_SPAN}(?:{_TIME_SPAN})?|{_TIME_SPAN})$".replace(
-        "(?:[.,]\\d+)?", ""
-    ),
+    "duration": _duration(r"\d+S"),
     "email": rf"^{_WORD}(?:\.{_WORD})*@{_LABEL}(?:\.{_LABEL})+$",
     "hostname": rf"^{_LABEL}(?:\.{_LABEL})*$",
     "ipv4": rf"^(?:{_BYTE}\.){{3}}{_BYTE}$",
@@ -107,8 +107,10 @@ def simplify(schema: Schema) -> None:
     A ``format`` of dates or times gets one as well.
     """
     if "patternProperties" in schema:
-        named = schema["patternProperties"].items()
-        schema["patternProperties"] = {_translate(pattern): value for pattern, value in named}
+        named = schema["patternProperties"]
+        translated = {_translate(pattern): value for pattern, value in named.items()}
+        # two that are the same then would be one
+        schema["patternProperties"] = translated if len(translated) == len(named) else named
     pattern, all_of = schema.get("pattern", ""), schema.get("allOf", [])
     if not isinstance(pattern, str) or not isinstance(all_of, list):
         return
