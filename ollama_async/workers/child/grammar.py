@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -31,7 +31,12 @@ from ollama_async.prompts.port import Marks
 from ollama_async.workers.child import grammar_text
 from ollama_async.workers.child.call_guard import CallGuard
 from ollama_async.workers.child.engines.port import Constraint, Engine
-from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT, call_grammar, tool_names
+from ollama_async.workers.child.grammar_calls import (
+    TOOLS_LIMIT,
+    Strictness,
+    call_grammar,
+    tool_names,
+)
 
 if TYPE_CHECKING:
     from ollama_async.workers.child.grammar_matcher import Grammar, Vocabulary
@@ -104,7 +109,8 @@ class Grammars:
         self, syntax: CallSyntax, tools: Sequence[dict[str, Any]], special: Mapping[int, bytes]
     ) -> Grammar | None:
         reason = f"there are more than {TOOLS_LIMIT} tools"
-        for strictness in ("schemas", "names") if len(tools) <= TOOLS_LIMIT else ():
+        levels = get_args(Strictness) if len(tools) <= TOOLS_LIMIT else ()
+        for strictness in levels:
             try:
                 return self._vocabulary.compile(
                     call_grammar(syntax, tools, special, strictness=strictness)

@@ -2,7 +2,8 @@
 
 It holds a call that has begun to a tool that exists and to this tool's schema, arguments in the
 schema's order. Nobody asked for that, so nothing is refused: what cannot be enforced in a schema is
-left out, and if that does not help, the arguments are any JSON object.
+left out, then all that restricts single values, and if that does not help, the arguments are any
+JSON object.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from ollama_async.errors import BadRequest
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.workers.child.grammar_schema import loosen
+from ollama_async.workers.child.grammar_schema import structure_of
 from ollama_async.workers.child.grammar_text import Special, json_rule, literal, sequence
 
 CALLS_LIMIT = 16
@@ -23,8 +25,8 @@ CALLS_LIMIT = 16
 TOOLS_LIMIT = 256
 """Tools whose schemas are enforced; a grammar for more takes longer than a prompt."""
 
-Strictness = Literal["schemas", "names"]
-"""What of the tools is enforced: with ``names`` arguments are any JSON object."""
+Strictness = Literal["schemas", "structure", "names"]
+"""What of the tools is enforced at most: with ``names`` arguments are any JSON object."""
 
 _HEAD = '%llguidance {"no_forcing": true}\n'
 _RULES = r"""
@@ -71,7 +73,7 @@ class _Writer:
     def __init__(self, syntax: CallSyntax, special: Special, strictness: Strictness) -> None:
         self._syntax = syntax
         self._special = special
-        self._enforces_schemas = strictness == "schemas"
+        self._strictness = strictness
         self._rules: dict[str, str] = {}
 
     def write(self, functions: dict[str, dict[str, Any]]) -> str:
@@ -152,11 +154,12 @@ class _Writer:
 
     def _json(self, schema: dict[str, Any]) -> str:
         """What matches JSON of the ``schema``, as far as it can be enforced."""
-        if self._enforces_schemas:
-            try:
-                return json_rule(loosen(schema))
-            except BadRequest:
-                pass
+        with suppress(BadRequest):
+            if self._strictness == "schemas":
+                return json_rule(schema, loosely=True)
+        with suppress(BadRequest):
+            if self._strictness != "names":
+                return json_rule(structure_of(schema), loosely=True)
         return json_rule({"type": "object"} if schema.get("type") == "object" else True)
 
     # Arguments one by one
@@ -203,7 +206,7 @@ class _Writer:
         """A value and the text that ends it."""
         choices = _choices(schema)
         closing = self._expand(end, {})
-        if choices and self._enforces_schemas:
+        if choices and self._strictness != "names":
             return f"gap? ({' | '.join(self._choice(choice) for choice in choices)}) gap? {closing}"
         if _may_be_text(schema):
             if self._syntax.quotes:

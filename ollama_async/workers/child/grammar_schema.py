@@ -81,8 +81,17 @@ _UNENFORCED = (
 )
 
 
-def prepare(schema: Schema | bool) -> str:
-    """``schema`` as JSON for the library, with our options.
+_STRUCTURE = frozenset(
+    {
+        *("type", "properties", "required", "additionalProperties", "items", "prefixItems"),
+        *("enum", "const", "anyOf", "allOf", "$ref", "$defs", "definitions"),
+    }
+)
+
+
+def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
+    """``schema`` as JSON for the library, with our options. ``loosely``: without the keywords that
+    cannot be enforced.
 
     :raises BadRequest: it is too large, or has a keyword that cannot be enforced.
     """
@@ -91,12 +100,35 @@ def prepare(schema: Schema | bool) -> str:
         raise BadRequest("format: no answer can have this form")
     root: Schema = {} if schema is True else copy.deepcopy(schema)
     rewrite(root)
+    if loosely:
+        _loosen(root)
     _check_size(root, REWRITTEN_LIMIT, 2 * DEPTH_LIMIT)
     for each in schemas(root):
         _check(each)
     _check_multiples(root)
     _close(root)
     return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
+
+
+def structure_of(schema: Schema) -> Schema:
+    """``schema`` without all that restricts single values; what is valid stays valid.
+
+    :raises BadRequest: it is too large.
+    """
+    _check_size(schema, SIZE_LIMIT, DEPTH_LIMIT)
+    root = copy.deepcopy(schema)
+    for each in schemas(root):
+        for keyword in each.keys() - _STRUCTURE:
+            del each[keyword]
+    return root
+
+
+def _loosen(root: Schema) -> None:
+    for each in schemas(root):
+        for keyword in _UNENFORCED:
+            each.pop(keyword, None)
+        if "oneOf" in each and "anyOf" not in each:
+            each["anyOf"] = each.pop("oneOf")
 
 
 def _check_size(schema: object, characters: int, levels: int) -> None:

@@ -57,8 +57,9 @@ def schema_grammar(form: object) -> str:
     return f"{_HEAD}start: {json_rule(form)}\n"
 
 
-def json_rule(form: object) -> str:
-    """What matches JSON of the ``form``: ``"json"`` (an object) or a JSON Schema.
+def json_rule(form: object, *, loosely: bool = False) -> str:
+    """What matches JSON of the ``form``: ``"json"`` (an object) or a JSON Schema. ``loosely``: as
+    far as the schema can be enforced.
 
     :raises BadRequest: it is neither, or cannot be enforced.
     """
@@ -68,7 +69,7 @@ def json_rule(form: object) -> str:
         raise BadRequest(
             f'invalid format: {json.dumps(form)}; expected "json" or a valid JSON Schema object'
         )
-    return f"%json {prepare(form)}"
+    return f"%json {prepare(form, loosely=loosely)}"
 
 
 def tool_call_grammar(

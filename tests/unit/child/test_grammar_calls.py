@@ -218,19 +218,23 @@ def test_what_cannot_be_enforced_in_a_schema_does_not_lose_the_rest():
 
 
 @pytest.mark.parametrize(
-    "parameters",
+    ("parameters", "right", "wrong"),
     [
-        {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}},
-        {"type": "object", "properties": {"a": {"$ref": "http://example.com/x"}}},
-        {"type": "object", "properties": {"a": {"multipleOf": 123456789}}},
-        {"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]},
+        ({"properties": {"a": {"type": "string", "pattern": "("}}}, {"a": "x"}, '"b'),
+        ({"properties": {"a": {"type": "number", "multipleOf": 123456789}}}, {"a": 3}, '"a": "'),
+        ({"properties": {"a": {"$ref": "http://example.com/x"}}}, {"b": 1}, "1"),
+        ({"properties": {"a": {"enum": []}}, "required": ["a"]}, {"b": 1}, "1"),
+        ({"properties": 7}, {"b": 1}, "1"),
+        ({"properties": {"a": {"type": "nonsense"}}}, {"b": 1}, "1"),
     ],
 )
-def test_a_schema_that_is_of_no_use_leaves_any_arguments(parameters):
-    tools = [{"type": "function", "function": {"name": "odd", "parameters": parameters}}, TIDE]
+def test_of_a_schema_that_is_of_little_use_the_rest_is_enforced(parameters, right, wrong):
+    function = {"name": "odd", "parameters": {"type": "object", **parameters}}
+    tools = [{"type": "function", "function": function}, TIDE]
+    call = json.dumps({"name": "odd", "arguments": right})
 
-    assert reads(JSON, '{"name": "odd", "arguments": {"b": 1}}</tool_call>', tools) is True
-    assert reads(JSON, '{"name": "od', tools) is not True or reads(JSON, '{"name": "ox', tools)
+    assert reads(JSON, f"{call}</tool_call>", tools) is True
+    assert reads(JSON, f'{{"name": "odd", "arguments": {{{wrong}', tools) is not False
     assert reads(JSON, '{"name": "even"', tools) is not True
 
 
