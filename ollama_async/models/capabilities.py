@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ollama_async.conversation import Speech
 from ollama_async.models.facts import ModelFacts
 from ollama_async.prompts import parsers
+from ollama_async.prompts.port import Format
 from ollama_async.prompts.selection import (
     HARMONY_FAMILIES,
     Selection,
@@ -43,14 +44,21 @@ def capabilities(
 
 
 def _abilities(chat_template: str, speech: Speech, selection: Selection) -> frozenset[str]:
-    """Of the template in force and of the parser."""
+    """Of the template in force and of the parser. Tools count only where what reads the answers
+    (as :func:`ollama_async.prompts.choose.choose` has it) can tell calls from text.
+    """
+    named = parsers.named(format_name(selection, speech))
     found: frozenset[str] = frozenset()
     if selection == "gguf_chat_template":
-        found = jinja_abilities(chat_template)
+        found = jinja_abilities(chat_template) - _unreadable(parsers.of_jinja(chat_template))
     elif selection in {"parser", "harmony", "go_template"}:
         found = go_abilities(speech.template)
-    format_ = parsers.named(format_name(selection, speech))
-    if format_ is not None:
-        handled = {"tools": format_.handles_tools, "thinking": format_.handles_thinking}
-        found |= {word for word, holds in handled.items() if holds}
-    return found
+    if named is None:
+        return found
+    handled = {"tools": named.handles_tools, "thinking": named.handles_thinking}
+    return found - _unreadable(named) | {word for word, holds in handled.items() if holds}
+
+
+def _unreadable(format_: Format | None) -> frozenset[str]:
+    reads_calls = format_ is not None and format_.handles_tools
+    return frozenset() if reads_calls else frozenset({"tools"})

@@ -64,7 +64,7 @@ def _format(selection: Selection, speech: Speech, chat_template: str) -> Format 
     if named is not None:
         return named
     if selection == "gguf_chat_template":
-        return parsers.detected(chat_template)
+        return parsers.of_jinja(chat_template)
     return _of_template(speech.template)
 
 

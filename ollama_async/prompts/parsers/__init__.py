@@ -2,6 +2,7 @@
 
 - :func:`named`: the built-in formats that a model's configuration asks for by name
 - :func:`detected`: the format that the text of a model's own chat template gives away
+- :func:`of_jinja`: the same for Jinja templates, which may leave calls to us
 - :func:`generic`: the format that tags found in a Go template describe
 
 A format becomes a table of ``states``, which the ``scanner`` reads an answer through. Most formats
@@ -32,6 +33,13 @@ def detected(template_text: str) -> Format | None:
     with them is read from the end of the rendered prompt.
     """
     return by_marks.detected(template_text)
+
+
+def of_jinja(template_text: str) -> Format | None:
+    """As :func:`detected`, for a Jinja template. One that shows tools but has no words for calls
+    leaves them to be put as JSON (:mod:`ollama_async.prompts.manners`), and so they are read.
+    """
+    return by_marks.of_jinja(template_text)
 
 
 def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> Format:

@@ -21,6 +21,8 @@ _WHOLE: tuple[tuple[tuple[str, ...], Format], ...] = (
     (("<|tool_call>", "<tool_call|>"), families.GEMMA),
     (("<|tools_prefix|>", "<|inner_prefix|>"), formats.APERTUS),
     (("<|tool_call:begin|>", "<|think|>"), formats.SOLAR),
+    (("<|open|>", "<|close|>", "<|sep|>", "'argument'"), formats.KIMI_3),
+    (("<arg_key{}>", "':opensource'"), formats.HUNYUAN),
 )
 """Formats whose thoughts and calls belong together; all the marks of a row must be there, and the
 first row counts.
@@ -30,6 +32,8 @@ _TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
     (("<start_function_call>",), families.FUNCTION_GEMMA),
     (("<seed:tool_call>",), formats.SEED),
     (("<minimax:tool_call>",), formats.MINIMAX),
+    (("]<]minimax[>[", "<invoke name="), formats.MINIMAX_3),
+    (('<function name="', '<param name="'), formats.MINICPM),
     (("｜DSML｜",), formats.DSML),
     (("<｜tool▁calls▁begin｜>",), formats.FENCED),
     (("<|tool_calls_section_begin|>",), formats.KIMI),
@@ -56,6 +60,7 @@ _TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
 )
 _THOUGHTS: tuple[tuple[str, str], ...] = (
     ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
     ("[THINK]", "[/THINK]"),
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -78,5 +83,15 @@ def detected(template_text: str) -> Format | None:
     return replace(
         tools or Family(),
         thoughts=thoughts if tools else replace(thoughts, until_call=False),
+        lead=(tags[1],),  # of a thought that was none
         handles_thinking=True,
     )
+
+
+def of_jinja(template_text: str) -> Format | None:
+    """See :func:`ollama_async.prompts.parsers.of_jinja`."""
+    found = detected(template_text)
+    has_own_calls = "tools" not in template_text or "tool_call" in template_text
+    if has_own_calls or (found is not None and found.handles_tools):
+        return found
+    return replace(found if isinstance(found, Family) else Family(), calls=formats.AS_JSON)

@@ -118,11 +118,13 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
 class HeadedCalls(Calls, frozen=True, kw_only=True):
     """Calls whose tool's name stands before ``head_end`` and then the arguments in JSON.
 
-    What begins with a bracket instead is read like other calls. ``texts`` are names that
-    introduce text, not a call. ``begun``: a prompt that ends with the opening mark has begun one.
+    What begins with a bracket instead is read like other calls. ``id_mark`` stands between the
+    name and the call's id, if there is one. ``texts`` are names that introduce text, not a call.
+    ``begun``: a prompt that ends with the opening mark has begun one.
     """
 
     head_end: str
+    id_mark: str = ""
     texts: tuple[str, ...] = ()
     begun: bool = False
 
@@ -153,12 +155,14 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
         return Look({"[": bracketed, "{": bracketed}, head, keep=True, syntax=self.syntax)
 
     def _headed(self, tools: Tools, then: str, mark: str, head: str) -> Outcome | None:
-        name = head.strip()
+        name, call_id = head.strip(), ""
+        if self.id_mark:
+            name, call_id = (part.strip() for part in head.partition(self.id_mark)[::2])
         if name in self.texts:
             return Outcome([], "content")
         if self.declared and name not in tools:
             return None
-        read = partial(named_object, name=name)
+        read = partial(named_object, name=name, call_id=call_id)
         return Outcome([], self._collect(tools, then, read, source=mark + head))
 
 

@@ -12,11 +12,10 @@ from ollama_async.prompts.parsers import cohere, glimmer, harmony
 from ollama_async.prompts.parsers.bodies.braces import BraceCalls
 from ollama_async.prompts.parsers.bodies.deepseek import deepseek_call
 from ollama_async.prompts.parsers.bodies.laguna import laguna_call
-from ollama_async.prompts.parsers.bodies.literals import as_it_is
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls
-from ollama_async.prompts.parsers.bodies.pairs import pairs, whole_pairs
+from ollama_async.prompts.parsers.bodies.pairs import pairs
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
-from ollama_async.prompts.parsers.bodies.xml import XmlCalls
+from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
 from ollama_async.prompts.parsers.calls import (
     HEAD_LIMIT,
     JSON,
@@ -26,6 +25,7 @@ from ollama_async.prompts.parsers.calls import (
     PythonicCalls,
 )
 from ollama_async.prompts.parsers.family import Family
+from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.states import Space
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 from ollama_async.prompts.port import Format
@@ -35,12 +35,14 @@ THINK = Thoughts("<think>", "</think>")
 
 # what qwen writes: JSON, and the XML of its models for code
 HERMES_CALL = Calls(open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls())
-CODER_XML = XmlCalls(("<function=", ">", "</function>"), ("<parameter=", ">", "</parameter>"))
+CODER_TAGS = (Tag("<function=", ">", "</function>"), Tag("<parameter=", ">", "</parameter>"))
+CODER_XML = XmlCalls(*CODER_TAGS)
 CODER_CALL = Calls(open=("<tool_call>",), close=("</tool_call>",), read=CODER_XML)
 _QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
 _ALWAYS = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)
 _QWEN_35 = Family(thoughts=_QWEN_THOUGHTS, calls=(CODER_CALL,), handles_thinking=True)
 
+CALL_ID = "[CALL_ID]"
 _MINISTRAL = Family(
     thoughts=Thoughts("[THINK]", "[/THINK]", wanted=Begin.CONTENT, anywhere=True, space=Space.KEEP),
     calls=(
@@ -52,7 +54,8 @@ _MINISTRAL = Family(
             declared=True,
             runs_on=True,
             limit=HEAD_LIMIT,
-            inner=("[ARGS]",),
+            id_mark=CALL_ID,
+            inner=(CALL_ID, "[ARGS]"),
         ),
     ),
 )
@@ -136,7 +139,7 @@ GLM = Family(
             open=("<tool_call>",),
             close=("</tool_call>",),
             read=pairs,
-            whole=whole_pairs,
+            whole=pairs.whole,
             inner=_PAIR_MARKS,
         ),
     ),

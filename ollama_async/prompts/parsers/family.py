@@ -126,8 +126,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         )
         opening: dict[str, State | str] = {thoughts.open: "thought"}
         table["again"] = Look(opening, "thinking", keep=Begin.AGAIN not in thoughts.trims)
+        lead = dict.fromkeys(self.lead, "answer")
         table["maybe"] = Look(
-            {**first, **opening}, "content", keep=Begin.MAYBE not in thoughts.trims
+            {**first, **opening, **lead}, "content", keep=Begin.MAYBE not in thoughts.trims
         )
 
     def _call_begun(self, asked: Asked) -> State | None:

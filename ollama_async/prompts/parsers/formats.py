@@ -11,10 +11,13 @@ from msgspec.structs import replace
 from ollama_async.prompts.parsers.bodies.either import Between, Either
 from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
 from ollama_async.prompts.parsers.bodies.loose import loose_call
+from ollama_async.prompts.parsers.bodies.nested import MARK, nested_calls
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls, KeyedCalls
+from ollama_async.prompts.parsers.bodies.pairs import PairCalls
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS, solar_call
-from ollama_async.prompts.parsers.bodies.xml import XmlCalls
+from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
+from ollama_async.prompts.parsers.bodies.xtml import xtml_call
 from ollama_async.prompts.parsers.calls import (
     HEAD_LIMIT,
     JSON,
@@ -24,7 +27,9 @@ from ollama_async.prompts.parsers.calls import (
     PythonicCalls,
 )
 from ollama_async.prompts.parsers.families import (
+    CALL_ID,
     CODER_CALL,
+    CODER_TAGS,
     CODER_XML,
     DEEPSEEK,
     GLM,
@@ -32,6 +37,7 @@ from ollama_async.prompts.parsers.families import (
     LFM,
 )
 from ollama_async.prompts.parsers.family import Family
+from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.states import Space
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 
@@ -39,11 +45,20 @@ _JSON = JsonCalls()
 _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "arguments"))
 _PYTHON = PythonCalls()
 _INVOKE = XmlCalls(
-    ('<invoke name="', '">', "</invoke>"), ('<parameter name="', '">', "</parameter>")
+    Tag('<invoke name="', '">', "</invoke>"),
+    Tag('<parameter name="', '">', "</parameter>"),
+    paired=True,
 )
 _DSML = XmlCalls(
-    ('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
-    ('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
+    Tag('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
+    Tag('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
+    paired=True,
+)
+_PARAM = XmlCalls(
+    Tag('<function name="', '">', "</function>"),
+    Tag('<param name="', '">', "</param>"),
+    paired=True,
+    cdata=True,
 )
 
 
@@ -75,7 +90,25 @@ CODER = Family(
     )
 )
 SEED = Family(
-    calls=(replace(CODER_CALL, open=("<seed:tool_call>",), close=("</seed:tool_call>",)),)
+    calls=(
+        replace(
+            CODER_CALL,
+            open=("<seed:tool_call>",),
+            close=("</seed:tool_call>",),
+            read=XmlCalls(*CODER_TAGS, paired=True),
+        ),
+    )
+)
+MINICPM = Family(
+    calls=(
+        Calls(
+            open=('<function name="',),
+            close=("</function>",),
+            read=Between(_PARAM, after="</function>"),
+            kept=True,
+            declared=True,
+        ),
+    )
 )
 MINIMAX = Family(
     calls=(Calls(open=("<minimax:tool_call>",), close=("</minimax:tool_call>",), read=_INVOKE),)
@@ -91,8 +124,22 @@ DSML = Family(
 )
 PAIRS = replace(GLM, thoughts=None)
 FENCED = replace(DEEPSEEK, thoughts=None)
+# as calls are shown to models whose template has no place for them
+_SHOWN = (
+    Calls(open=('[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True, first=True),
+    Calls(open=('\n[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True),
+)
+AS_JSON = (
+    *_SHOWN,
+    Calls(open=("{",), read=_JSON, quotes=JSON, declared=True, kept=True, first=True),
+)
 LFM_LISTS = replace(
-    LFM, calls=(replace(LFM.calls[0], read=Either(_PYTHON, _JSON), item=None), LFM.calls[1])
+    LFM,
+    calls=(
+        replace(LFM.calls[0], read=Either(PythonCalls(as_it_is), _JSON), item=None),
+        LFM.calls[1],
+        *_SHOWN,
+    ),
 )
 MISTRAL = Family(
     calls=(
@@ -103,7 +150,8 @@ MISTRAL = Family(
             item=_JSON.member,
             quotes=JSON,
             limit=HEAD_LIMIT,
-            inner=("[ARGS]",),
+            id_mark=CALL_ID,
+            inner=(CALL_ID, "[ARGS]"),
         ),
     )
 )
@@ -139,6 +187,7 @@ PIPED = Family(
             noise=("<|/tool_call|>",),
             limit=HEAD_LIMIT,
         ),
+        *_SHOWN,
     )
 )
 FUNCTOOLS = Family(
@@ -162,7 +211,7 @@ FUNCTIONARY_2 = _headed(
         texts=("all", ""),
         begun=True,
         limit=HEAD_LIMIT,
-        inner=("<|content|>",),
+        inner=("<|from|>", "<|content|>"),
     ),
     "<|from|>assistant",
     "<|stop|>",
@@ -238,10 +287,52 @@ SOLAR = Family(
             close=("<|tool_call:end|>",),
             read=solar_call,
             noise=("<|calls|>",),
-            inner=SEPARATORS,
+            inner=("<|begin|>", *SEPARATORS),
         ),
     ),
     skips=("<|begin|>assistant", "<|content|>", "<|tool_calls|>"),
+    handles_thinking=True,
+)
+KIMI_3 = Family(
+    thoughts=thoughts("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    calls=(
+        Calls(
+            block=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+            open=("<|open|>call ",),
+            close=("<|close|>call<|sep|>",),
+            read=xtml_call,
+            inner=("<|open|>", "<|close|>", "<|sep|>"),
+        ),
+    ),
+    skips=(
+        "<|open|>response<|sep|>",
+        "<|close|>response<|sep|>",
+        "<|close|>message<|sep|>",
+        "<|end_of_msg|>",
+    ),
+    handles_thinking=True,
+)
+MINIMAX_3 = Family(
+    calls=(
+        Calls(
+            open=(f"{MARK}<tool_call>",),
+            close=(f"{MARK}</tool_call>",),
+            read=nested_calls,
+            inner=(MARK,),
+        ),
+    )
+)
+_HUNYUAN = ":opensource"
+HUNYUAN = Family(
+    thoughts=thoughts(f"<think{_HUNYUAN}>", f"</think{_HUNYUAN}>"),
+    calls=(
+        Calls(
+            block=(f"<tool_calls{_HUNYUAN}>", f"</tool_calls{_HUNYUAN}>"),
+            open=(f"<tool_call{_HUNYUAN}>",),
+            close=(f"</tool_call{_HUNYUAN}>",),
+            read=PairCalls(_HUNYUAN, after_name=f"<tool_sep{_HUNYUAN}>"),
+        ),
+    ),
     handles_thinking=True,
 )
 # a call is a message of its own, by a role or with a mark that says so
@@ -253,6 +344,7 @@ GIGA_CHAT = Family(
             quotes=JSON,
             declared=True,
             limit=HEAD_LIMIT,
+            inner=("<|role_sep|>",),
         ),
     ),
     skips=("<|message_sep|>",),

@@ -9,7 +9,7 @@ import msgspec
 from ollama_async.conversation import Prompt
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.xml import XmlCalls
+from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
 from ollama_async.prompts.parsers.calls import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Scanner
@@ -35,8 +35,8 @@ def resolved(name: str, tools: Tools) -> str | None:
 
 
 _INVOKE = XmlCalls(
-    ('<atem:invoke name="', '">', "</atem:invoke>"),
-    ('<atem:parameter name="', '">', "</atem:parameter>"),
+    Tag('<atem:invoke name="', '">', "</atem:invoke>"),
+    Tag('<atem:parameter name="', '">', "</atem:parameter>"),
     lines=False,
     resolve=resolved,
 )

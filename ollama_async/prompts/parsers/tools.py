@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from ollama_async.conversation import ToolCall, ToolFunction
+from ollama_async.prompts.parsers.literals import literal
+from ollama_async.prompts.parsers.scalars import DEPTH, INT64, NUMBER, number
 
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _PLAIN = re.compile(r"[\w.$-]{1,128}")
-_INT64 = 2**63
 _DECODER = msgspec.json.Decoder()
-
-DEPTH = 64
-"""Values in values; against answers and schemas that would exhaust the stack, also that of those
-who write a call out again.
-"""
 
 
 class Tools:
@@ -58,10 +53,53 @@ class Tools:
         """What ``text`` means for a parameter, by the types in the tool's schema."""
         types = self._types.get((tool, parameter))
         if types is None:
-            properties = _mapping(self._parameters.get(tool, {}).get("properties"))
-            types = _types(_mapping(properties.get(parameter)))
+            types = self.schema(tool).part(parameter).types()
             self._types[tool, parameter] = types
         return value_of(text, types)
+
+    def schema(self, tool: str) -> Schema:
+        """That of a tool's arguments."""
+        parameters = self._parameters.get(tool, {})
+        return Schema(parameters, parameters)
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """What a schema says of the types of values; ``root`` is the one that its references mean."""
+
+    here: dict[str, Any]
+    root: dict[str, Any]
+
+    def part(self, name: str | None) -> Schema:
+        """The schema of a member of an object, or (None) of a list."""
+        here = self._resolved()
+        if name is None:
+            return Schema(_mapping(here.get("items")), self.root)
+        return Schema(_mapping(_mapping(here.get("properties")).get(name)), self.root)
+
+    def types(self, depth: int = 0) -> set[str]:
+        """The JSON types that it names; none: it says nothing."""
+        here = self._resolved()
+        for key in ("anyOf", "oneOf", "allOf"):
+            if isinstance(here.get(key), list) and here[key]:
+                inner = here[key] if depth < DEPTH else []
+                parts = (Schema(_mapping(one), self.root) for one in inner)
+                return set().union(*(part.types(depth + 1) for part in parts))
+        types = here.get("type")
+        if types is None and isinstance(here.get("enum"), list):
+            return {_type_of(value) for value in here["enum"]}
+        return {name for name in (types if isinstance(types, list) else [types]) if _is_text(name)}
+
+    def _resolved(self) -> dict[str, Any]:
+        """Behind its references within the same schema."""
+        here = self.here
+        for _ in range(DEPTH):
+            reference = here.get("$ref")
+            if not isinstance(reference, str) or not reference.startswith("#/"):
+                break
+            here = self.root
+            for key in reference[2:].split("/"):
+                here = _mapping(here.get(key))
+        return here
 
 
 def is_plain(name: str) -> bool:
@@ -76,8 +114,13 @@ def call_of(name: str, arguments: dict[str, Any], call_id: str = "") -> ToolCall
 
 
 def value_of(text: str, types: set[str]) -> Any:
-    """The most specific of the JSON types that ``text`` can be; else the text itself."""
-    if text.lower() == "null":
+    """The most specific of the JSON types that ``text`` can be; else the text itself.
+
+    Templates that print values as Python does are understood too.
+    """
+    if types == {"string"}:
+        return text
+    if text.lower() == "null" or (text == "None" and types and "string" not in types):
         return None
     if types == {"boolean"}:
         return text.lower() == "true"
@@ -92,7 +135,7 @@ def _boolean(text: str) -> bool | None:
 
 
 def _integer(text: str) -> int | None:
-    return int(text) if _WHOLE.fullmatch(text) and -_INT64 <= int(text) < _INT64 else None
+    return int(text) if _WHOLE.fullmatch(text) and -INT64 <= int(text) < INT64 else None
 
 
 def _number(text: str) -> int | float | str | None:
@@ -100,17 +143,7 @@ def _number(text: str) -> int | float | str | None:
 
 
 def _array(text: str) -> list[Any] | None:
-    return found if isinstance(found := decoded(text), list) else None
-
-
-def number(text: str) -> int | float | str:
-    """A number without fraction is whole; one that no number type holds remains text."""
-    found = float(text)
-    if found in {float("inf"), float("-inf")}:
-        return text
-    if found.is_integer() and abs(found) < _INT64:
-        return int(found)
-    return found
+    return found if isinstance(found := _structure(text, "["), list) else None
 
 
 def decoded(text: str) -> Any:
@@ -145,7 +178,14 @@ def arguments(value: Any) -> dict[str, Any] | None:
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    return found if isinstance(found := decoded(text), dict) else None
+    return found if isinstance(found := _structure(text, "{"), dict) else None
+
+
+def _structure(text: str, opening: str) -> Any:
+    found = decoded(text)
+    if found is None and text.lstrip().startswith(opening):
+        return literal(text)
+    return found
 
 
 _VALUES: tuple[tuple[str, Callable[[str], Any]], ...] = (
@@ -158,14 +198,14 @@ _VALUES: tuple[tuple[str, Callable[[str], Any]], ...] = (
 """The most specific type first."""
 
 
-def _types(schema: dict[str, Any], depth: int = 0) -> set[str]:
-    alternatives = schema.get("anyOf") or schema.get("oneOf")
-    if isinstance(alternatives, list):
-        inner = alternatives if depth < DEPTH else []
-        return set().union(*(_types(_mapping(one), depth + 1) for one in inner))
-    types = schema.get("type")
-    names = types if isinstance(types, list) else [types]
-    return {name for name in names if isinstance(name, str)}
+def _type_of(value: Any) -> str:
+    """The most specific one."""
+    kinds = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array"}
+    return "null" if value is None else kinds.get(type(value), "object")
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.literals import Unreadable, Values, as_it_is, unescaped
+from ollama_async.prompts.parsers.literals import Unreadable, Values, as_it_is, unescaped
 from ollama_async.prompts.parsers.tools import Tools, call_of
 
 

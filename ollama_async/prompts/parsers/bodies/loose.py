@@ -7,7 +7,8 @@ from typing import Any
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls
-from ollama_async.prompts.parsers.tools import DEPTH, Tools, arguments, call_of, decoded
+from ollama_async.prompts.parsers.scalars import DEPTH
+from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
 
 _NAMED = JsonCalls()
 

@@ -80,11 +80,11 @@ class KeyedCalls(JsonCalls):
         return call_of(name, given) if name and isinstance(given, dict) else None
 
 
-def named_object(text: str, tools: Tools, name: str) -> Pieces | None:
+def named_object(text: str, tools: Tools, name: str, call_id: str = "") -> Pieces | None:
     """The arguments alone, of a call whose name stood before them."""
     del tools
     given = arguments(text)
-    return None if given is None or not name else [call_of(name, given)]
+    return None if given is None or not name else [call_of(name, given, call_id)]
 
 
 def fenced(text: str) -> str:

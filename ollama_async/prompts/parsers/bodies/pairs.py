@@ -4,53 +4,97 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.xml import one_line_less
 from ollama_async.prompts.parsers.tools import Tools, call_of
 
-_TAG = re.compile(r"(</?arg_(?:key|value)>)")
 
-
-def pairs(text: str, tools: Tools) -> Pieces | None:
-    """A tag that the model forgot is put back where its partner tells the place."""
-    name, keys, values = _read(_TAG.split(text))
-    name = name.strip()
-    if not name or len(keys) != len(values):
-        return None
-    return [
-        call_of(
-            name,
-            {
-                key.strip(): tools.value(name, key.strip(), one_line_less(value))
-                for key, value in zip(keys, values, strict=True)
-            },
-        )
-    ]
-
-
-def whole_pairs(text: str, tools: Tools) -> Pieces | None:
-    """As :func:`pairs`, but with every tag in its place: an answer that was cut off may lack more
-    than tags.
+class PairCalls:
+    """``suffix`` stands at the end of every tag's name. Where ``after_name`` is given, it is what
+    ends the name of the tool.
     """
-    tags = "".join(_TAG.findall(text))
-    if tags.replace("<arg_key></arg_key><arg_value></arg_value>", ""):
-        return None
-    return pairs(text, tools)
+
+    def __init__(self, suffix: str = "", *, after_name: str = "") -> None:
+        tag = {
+            name: re.escape(f"<{name}{suffix}>")
+            for name in ("arg_key", "/arg_key", "arg_value", "/arg_value")
+        }
+        self._key, self._key_end = f"<arg_key{suffix}>", f"</arg_key{suffix}>"
+        self._value, self._value_end = f"<arg_value{suffix}>", f"</arg_value{suffix}>"
+        self._after_name = after_name
+        self._tags = re.compile(f"({'|'.join(tag.values())})")
+        self._opening = re.compile(f"{tag['arg_key']}|{tag['arg_value']}")
+        self._pair = re.compile(
+            f"\\s*+{tag['arg_key']}(?P<key>[^<]*+){tag['/arg_key']}"
+            f"\\s*+{tag['arg_value']}(?P<value>.*?){tag['/arg_value']}"
+            f"(?=\\s*+(?:{tag['arg_key']}|$))",
+            re.DOTALL,
+        )
+
+    def __call__(self, text: str, tools: Tools) -> Pieces | None:
+        """A tag that the model forgot is put back where its partner tells the place. In a text
+        with all of them, a value may hold closing tags, where no key follows.
+        """
+        read = self._complete(text) or self._forgiving(self._tags.split(text))
+        name = read.name.strip().removesuffix(self._after_name).strip()
+        if not name or len(read.keys) != len(read.values):
+            return None
+        pairs = [(key.strip(), value) for key, value in zip(read.keys, read.values, strict=True)]
+        return [call_of(name, {key: tools.value(name, key, _inner(text)) for key, text in pairs})]
+
+    def whole(self, text: str, tools: Tools) -> Pieces | None:
+        """As a call, but with every tag in its place: an answer that was cut off may lack more
+        than tags.
+        """
+        if self._complete(text):
+            return self(text, tools)
+        pair = f"{self._key}{self._key_end}{self._value}{self._value_end}"
+        if "".join(self._tags.findall(text)).replace(pair, ""):
+            return None
+        return self(text, tools)
+
+    def _complete(self, text: str) -> _Read | None:
+        """What a text says in which no tag is missing."""
+        at = text.find(self._key)
+        if at < 0 or self._tags.search(text[:at]):
+            return None
+        read = _Read(text[:at])
+        while found := self._pair.match(text, at):
+            if self._opening.search(found["value"]):
+                return None
+            read.keys.append(found["key"])
+            read.values.append(found["value"])
+            at = found.end()
+        return None if text[at:].strip() else read
+
+    def _forgiving(self, tokens: list[str]) -> _Read:
+        """What a text says that was split at its tags (text, tag, text, …, text)."""
+        read = _Read(tokens[0])
+        if tokens[1:2] == [self._key_end]:
+            read.name, _, key = read.name.strip().partition(" ")
+            read.keys.append(key)
+        for place in range(2, len(tokens), 2):
+            before, text = tokens[place - 1], tokens[place]
+            after = tokens[place + 1] if place + 1 < len(tokens) else ""
+            if before == self._key or after == self._key_end:
+                read.keys.append(text)
+            elif before == self._value or after == self._value_end:
+                read.values.append(text)
+            else:
+                read.name += text
+        return read
 
 
-def _read(tokens: list[str]) -> tuple[str, list[str], list[str]]:
-    """Name, keys and values of a text that was split at its tags (text, tag, text, …, text)."""
-    name, keys, values = tokens[0], [], []
-    if tokens[1:2] == ["</arg_key>"]:
-        name, _, key = name.strip().partition(" ")
-        keys.append(key)
-    for place in range(2, len(tokens), 2):
-        before, text = tokens[place - 1], tokens[place]
-        after = tokens[place + 1] if place + 1 < len(tokens) else ""
-        if before == "<arg_key>" or after == "</arg_key>":
-            keys.append(text)
-        elif before == "<arg_value>" or after == "</arg_value>":
-            values.append(text)
-        else:
-            name += text
-    return name, keys, values
+class _Read(msgspec.Struct):
+    name: str
+    keys: list[str] = []
+    values: list[str] = []
+
+
+def _inner(text: str) -> str:
+    """A value without line breaks that are markup: one at each end."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
+
+
+pairs = PairCalls()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.literals import Unreadable, Values, unescaped
+from ollama_async.prompts.parsers.literals import Unreadable, Values, unescaped
 from ollama_async.prompts.parsers.tools import Tools, call_of
 
 _NAME = re.compile(r"[\w.$-]+")

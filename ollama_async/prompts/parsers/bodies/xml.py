@@ -1,4 +1,9 @@
-"""Calls written in tags that look like XML, with values of any text."""
+"""Calls written in tags that look like XML, with values of any text.
+
+Nothing in a value is escaped, so that a value may hold closing tags: one that is followed by
+something that cannot follow a value is part of it. A value that holds opening tags of calls or
+arguments as well cannot be told from a call that went wrong, and is none.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,22 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tools import Tools, call_of
+from ollama_async.prompts.parsers.tools import Tools, call_of, decoded
+
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_IS_STRING = re.compile(r'\bstring="(true|false)"')
+
+
+class Tag(msgspec.Struct, frozen=True):
+    """An element, by the texts around its name and the one that closes it."""
+
+    open: str
+    mid: str
+    close: str
 
 
 def _as_written(name: str, tools: Tools) -> str:
@@ -18,42 +37,58 @@ def _as_written(name: str, tools: Tools) -> str:
 class XmlCalls:
     """One element for each call, one for each argument in it; the tags' ends are given as text.
 
-    ``<function=add>…</function>`` is ``("<function=", ">", "</function>")``; between the name's
-    end and its ``>`` there may be other attributes. ``lines``: one line break at each end of a
-    value is markup. ``resolve`` says which tool a name means; None: it is no call.
+    ``<function=add>…</function>`` is ``Tag("<function=", ">", "</function>")``; between the name's
+    end and its ``>`` there may be other attributes, of which ``string`` says whether a value is
+    text or JSON. ``lines``: one line break at each end of a value is markup; ``paired``: only if
+    both are there. ``cdata``: a value may be in ``<![CDATA[…]]>``. ``resolve`` says which tool a
+    name means; None: it is no call.
     """
 
     def __init__(
         self,
-        call: tuple[str, str, str],
-        argument: tuple[str, str, str],
+        call: Tag,
+        argument: Tag,
         *,
         lines: bool = True,
+        paired: bool = False,
+        cdata: bool = False,
         resolve: Callable[[str, Tools], str | None] = _as_written,
     ) -> None:
-        self._call = _element(*call)
-        self._argument = _element(*argument)
+        self._call = _Element(call, (call.open,), cdata=cdata)
+        self._argument = _Element(argument, (call.open, argument.open), cdata=cdata)
         self._lines = lines
+        self._paired = paired
         self._resolve = resolve
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
-        pieces: Pieces = []
-        for written, inner in _elements(self._call, text) or ():
-            name = self._resolve(written, tools)
-            given = self._arguments(inner, name, tools) if name else None
-            if not name or given is None:
-                return None
-            pieces.append(call_of(name, given))
-        return pieces or None
+        for exactly in (False, True):
+            calls = [
+                self._one(found, tools, exactly=exactly)
+                for found in self._call.all(text, exactly=exactly) or ()
+            ]
+            if calls and None not in calls:
+                return [call for call in calls if call]
+        return None
 
-    def _arguments(self, text: str, tool: str, tools: Tools) -> dict[str, Any] | None:
-        found = _elements(self._argument, text)
-        if found is None:
+    def _one(self, call: _Found, tools: Tools, *, exactly: bool) -> ToolCall | None:
+        name = self._resolve(call.name, tools)
+        found = self._argument.all(call.value, exactly=exactly)
+        if not name or found is None:
             return None
-        return {
-            name: tools.value(tool, name, one_line_less(value) if self._lines else value)
-            for name, value in found
-        }
+        return call_of(name, {each.name: self._value(each, name, tools) for each in found})
+
+    def _value(self, argument: _Found, tool: str, tools: Tools) -> Any:
+        text = argument.value
+        if argument.data is not None:
+            return argument.data
+        if self._paired:
+            text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
+        elif self._lines:
+            text = one_line_less(text)
+        if argument.is_string is True:
+            return text
+        value = decoded(text) if argument.is_string is False else None
+        return tools.value(tool, argument.name, text) if value is None else value
 
 
 def one_line_less(text: str) -> str:
@@ -61,16 +96,50 @@ def one_line_less(text: str) -> str:
     return text.removeprefix("\n").removesuffix("\n")
 
 
-def _element(start: str, mid: str, end: str) -> re.Pattern[str]:
-    name = f"(?P<name>[^{re.escape(mid[0])}]*+){re.escape(mid[:-1])}[^>]*+>"
-    return re.compile(f"\\s*{re.escape(start)}{name}(?P<value>(?s:.*?)){re.escape(end)}")
+class _Found(msgspec.Struct, frozen=True):
+    """``is_string``: whether the value is text; None: the tag does not say. ``data``: the text of
+    a CDATA section that is the whole value.
+    """
+
+    name: str
+    value: str
+    is_string: bool | None
+    data: str | None
 
 
-def _elements(element: re.Pattern[str], text: str) -> list[tuple[str, str]] | None:
-    """Names and values, if there is nothing else in ``text``."""
-    found = []
-    at = 0
-    while match := element.match(text, at):
-        found.append((match["name"].strip(), match["value"]))
-        at = match.end()
-    return None if text[at:].strip() else found
+class _Element:
+    """Finds elements of one kind. ``opening`` are the tags that no value holds."""
+
+    def __init__(self, tag: Tag, opening: tuple[str, ...], *, cdata: bool) -> None:
+        name = f"(?P<name>[^{re.escape(tag.mid[0])}]*+){re.escape(tag.mid[:-1])}"
+        head = f"\\s*+{re.escape(tag.open)}{name}(?P<attributes>[^>]*+)>"
+        data = "\\s*+<!\\[CDATA\\[(?P<data>(?s:.*?))\\]\\]>\\s*+|" if cdata else "(?P<data>(?!))|"
+        element = f"{head}(?:{data}(?P<value>(?s:.*?))){re.escape(tag.close)}"
+        self._first = re.compile(element)
+        self._last = re.compile(f"{element}(?=\\s*+(?:{re.escape(tag.open)}|$))")
+        self._opening = re.compile("|".join(map(re.escape, opening)))
+        self._close = tag.close
+
+    def all(self, text: str, *, exactly: bool) -> list[_Found] | None:
+        """Those that ``text`` consists of, if there is nothing else in it. ``exactly``: a closing
+        tag counts only where an element can end.
+        """
+        element = self._last if exactly else self._first
+        found = []
+        at = 0
+        while match := element.match(text, at):
+            if exactly and self._is_doubtful(match["value"] or ""):
+                return None
+            found.append(_found(match))
+            at = match.end()
+        return None if text[at:].strip() else found
+
+    def _is_doubtful(self, value: str) -> bool:
+        value = _CDATA.sub("", value)
+        return self._close in value and self._opening.search(value) is not None
+
+
+def _found(match: re.Match[str]) -> _Found:
+    attribute = _IS_STRING.search(match["attributes"])
+    is_string = None if attribute is None else attribute[1] == "true"
+    return _Found(match["name"].strip(), match["value"] or "", is_string, match["data"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ollama_async.prompts.parsers.tools import DEPTH, NUMBER, number
+from ollama_async.prompts.parsers.scalars import DEPTH, NUMBER, number
 
 _WORDS = {
     "true": True,
@@ -23,6 +24,12 @@ _BARE_END = re.compile(r"[,\]})]")
 _NEXT_KEY = re.compile(r"[,}\]]\s*(?:[\"']?[\w.$-]+[\"']?\s*[:=]|[,}\])]|$)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_CODE = re.compile(
+    r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))", re.DOTALL | re.IGNORECASE
+)
+_SURROGATES = range(0xD800, 0xE000)
+_AFTER_STRING = re.compile(r"\s*+(?:[,)\]}:]|[\w.$-]++\s*+=|$)")
+"""What shows that a quote in text without escapes is the end of it."""
 
 
 class Unreadable(ValueError):
@@ -39,6 +46,29 @@ def as_it_is(text: str) -> str:
     return text
 
 
+def as_python(text: str) -> str:
+    """As :func:`unescaped`, with the codes of characters that Python prints."""
+    return _CODE.sub(_character, text)
+
+
+def _character(found: re.Match[str]) -> str:
+    code = found[1] or found[2] or found[3]
+    if code is None:
+        return _ESCAPES.get(found[4]) or _other(found[4])
+    number = int(code, 16)
+    return found[0] if number in _SURROGATES or number > sys.maxunicode else chr(number)
+
+
+def literal(text: str) -> Any:
+    """The value of a text as Python prints lists and dicts; None: it is none."""
+    values = Values(text.strip(), {'"': as_python, "'": as_python}, bare=False)
+    try:
+        found = values.value()
+    except Unreadable:
+        return None
+    return found if values.at == len(values.text) else None
+
+
 def _other(character: str) -> str:
     return character if character in "\\\"'" else "\\" + character
 
@@ -48,7 +78,8 @@ class Values:
 
     ``quotes`` are the marks around strings, and what becomes of the text between them.
     ``keyed``: bare text may hold commas, unless a key follows them. Where the text ends inside a
-    string, list or object, ``lenient`` takes it as closed there.
+    string, list or object, ``lenient`` takes it as closed there. ``bare``: text without quotes is a
+    value, not only numbers and words like ``true``.
     """
 
     def __init__(
@@ -58,12 +89,15 @@ class Values:
         *,
         keyed: bool = False,
         lenient: bool = False,
+        bare: bool = True,
     ) -> None:
         self.text = text
         self.at = 0
         self._quotes = quotes
         self._keyed = keyed
         self._lenient = lenient
+        self._bare_text = bare
+        self._ambiguous: set[str] = set()  # quotes that are nowhere certain to be an end
 
     def skip_space(self) -> None:
         found = _SPACE.match(self.text, self.at)
@@ -93,7 +127,7 @@ class Values:
         self.skip_space()
         for quote, meaning in self._quotes.items():
             if self.text.startswith(quote, self.at):
-                return meaning(self._string(quote))
+                return meaning(self._string(quote, raw=meaning is as_it_is))
         if self.take("["):
             return self._list(depth)
         if self.take("{"):
@@ -134,18 +168,38 @@ class Values:
             raise Unreadable(key)
         return key
 
-    def _string(self, quote: str) -> str:
+    def _string(self, quote: str, *, raw: bool) -> str:
+        """The text up to the closing ``quote``. In ``raw`` text other quotes may come before it."""
         self.at += len(quote)
-        start = at = self.at
-        while (end := self.text.find(quote, at)) >= 0:
-            if len(quote) > 1 or not self._is_escaped(start, end):
-                self.at = end + len(quote)
-                return self.text[start:end]
-            at = end + 1
+        start = self.at
+        end = self._certain_end(start, quote) if raw and len(quote) == 1 else -1
+        if end < 0:
+            end = self._first_end(start, quote)
+        if end >= 0:
+            self.at = end + len(quote)
+            return self.text[start:end]
         if not self._lenient:
             raise Unreadable(quote)
         self.at = len(self.text)
         return self.text[start:].rstrip().rstrip("}]")
+
+    def _first_end(self, start: int, quote: str) -> int:
+        at = start
+        while (end := self.text.find(quote, at)) >= 0:
+            if len(quote) > 1 or not self._is_escaped(start, end):
+                return end
+            at = end + 1
+        return -1
+
+    def _certain_end(self, start: int, quote: str) -> int:
+        """The first closing quote before something that follows values."""
+        at = start
+        while quote not in self._ambiguous and (end := self.text.find(quote, at)) >= 0:
+            if not self._is_escaped(start, end) and _AFTER_STRING.match(self.text, end + 1):
+                return end
+            at = end + 1
+        self._ambiguous.add(quote)  # nor will there be one for the strings that follow
+        return -1
 
     def _is_escaped(self, start: int, end: int) -> bool:
         first = end
@@ -159,7 +213,10 @@ class Values:
         self.at = found.start() if found else len(self.text)
         if self.at == start:
             raise Unreadable("no value")
-        return word(self.text[start : self.at].strip())
+        value = word(self.text[start : self.at].strip())
+        if isinstance(value, str) and not self._bare_text:
+            raise Unreadable(value)
+        return value
 
 
 def word(text: str) -> Any:
