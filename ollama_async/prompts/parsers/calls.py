@@ -13,6 +13,7 @@ from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object
 from ollama_async.prompts.parsers.states import Collect, Look, Outcome, State
+from ollama_async.prompts.parsers.strings import Quote
 from ollama_async.prompts.parsers.syntaxes import written
 from ollama_async.prompts.parsers.tools import Tools, is_plain
 
@@ -33,6 +34,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     ``whole`` reads a call whose ``close`` never came (None: as any other); it is a call only if its
     tool is declared and nothing that the tool requires is missing. ``declared``: the tool has to be
     declared in any case, since the marks could be plain text. ``item`` reads one call of a list.
+    ``strings`` is how those are written in which a ``close`` does not count.
     ``block`` are the marks around all calls. ``kept``: the opening mark is a part of the call.
     ``first``: only at the beginning of the content, or after another one. ``noise`` is dropped
     after a call. ``runs_on``: white space after a call is content. ``limit`` is as in
@@ -45,6 +47,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     whole: Read | None = None
     item: Callable[[str], ToolCall | None] | None = None
     quotes: str = ""
+    strings: tuple[Quote, ...] = ()
     block: tuple[str, str] | None = None
     declared: bool = False
     kept: bool = False
@@ -108,6 +111,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
             ends=self.close,
             quotes=self.quotes,
             item=None if self.declared else self.item,
+            strings=self.strings if self.close else (),
             keep=self.kept,
             source=source,
             limit=self.limit,

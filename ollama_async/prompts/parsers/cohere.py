@@ -10,6 +10,7 @@ from ollama_async.prompts.parsers.bodies.objects import JsonCalls
 from ollama_async.prompts.parsers.calls import JSON, Calls
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
+from ollama_async.prompts.parsers.strings import JSON_STRINGS
 from ollama_async.prompts.port import Marks, Parser
 
 _STARTS = ("<|START_TEXT|>", "<|START_RESPONSE|>")
@@ -25,6 +26,7 @@ _ACTION = Calls(
     read=_ACTIONS,
     item=_ACTIONS.member,
     quotes=JSON,
+    strings=JSON_STRINGS,
 )
 
 

@@ -27,6 +27,7 @@ from ollama_async.prompts.parsers.calls import (
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.states import Space
+from ollama_async.prompts.parsers.strings import JSON_STRINGS, PYTHON_STRINGS, Quote, values
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 from ollama_async.prompts.port import Format
 
@@ -34,10 +35,17 @@ THINK = Thoughts("<think>", "</think>")
 """Thoughts between the tags that most families use."""
 
 # what qwen writes: JSON, and the XML of its models for code
-HERMES_CALL = Calls(open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls())
+HERMES_CALL = Calls(
+    open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls(), strings=JSON_STRINGS
+)
 CODER_TAGS = (Tag("<function=", ">", "</function>"), Tag("<parameter=", ">", "</parameter>"))
 CODER_XML = XmlCalls(*CODER_TAGS)
-CODER_CALL = Calls(open=("<tool_call>",), close=("</tool_call>",), read=CODER_XML)
+CODER_STRINGS = values(
+    "<parameter=", "</parameter>", "<function=", "<tool_call>", after="</function>"
+)
+CODER_CALL = Calls(
+    open=("<tool_call>",), close=("</tool_call>",), read=CODER_XML, strings=CODER_STRINGS
+)
 _QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
 _ALWAYS = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)
 _QWEN_35 = Family(thoughts=_QWEN_THOUGHTS, calls=(CODER_CALL,), handles_thinking=True)
@@ -68,6 +76,7 @@ DEEPSEEK = Family(
             open=("<｜tool▁call▁begin｜>",),
             close=("<｜tool▁call▁end｜>",),
             read=deepseek_call,
+            strings=JSON_STRINGS,
             inner=("<｜tool▁sep｜>",),
         ),
     ),
@@ -87,11 +96,17 @@ _OLMO = Family(
             open=("<function_calls>",),
             close=("</function_calls>",),
             read=PythonCalls(),
+            strings=PYTHON_STRINGS,
             runs_on=True,
         ),
     ),
     space=Space.KEEP,
 )
+
+
+def _marked_strings(mark: str) -> tuple[Quote, ...]:
+    return (Quote(mark, mark, after=(",", "}", "]")),)
+
 
 FUNCTION_GEMMA = Family(
     calls=(
@@ -100,6 +115,7 @@ FUNCTION_GEMMA = Family(
             close=("<end_function_call>",),
             read=BraceCalls("<escape>", lenient=True),
             whole=BraceCalls("<escape>", lenient=False),
+            strings=_marked_strings("<escape>"),
             runs_on=True,
             inner=("<escape>",),
         ),
@@ -123,6 +139,7 @@ GEMMA = Family(
             close=("<tool_call|>",),
             read=BraceCalls('<|"|>', lenient=True),
             whole=BraceCalls('<|"|>', lenient=False),
+            strings=_marked_strings('<|"|>'),
             noise=("<tool_call|>", "<|tool_response>"),
             inner=('<|"|>',),
         ),
@@ -131,6 +148,7 @@ GEMMA = Family(
     handles_thinking=True,
 )
 
+PAIR_STRINGS = values("<arg_value>", "</arg_value>", "<tool_call>", after="<arg_key>")
 _PAIR_MARKS = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
 GLM = Family(
     thoughts=replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True),
@@ -140,6 +158,7 @@ GLM = Family(
             close=("</tool_call>",),
             read=pairs,
             whole=pairs.whole,
+            strings=PAIR_STRINGS,
             inner=_PAIR_MARKS,
         ),
     ),
@@ -154,6 +173,7 @@ LFM = Family(
             read=PythonCalls(as_it_is),
             item=PythonCalls(as_it_is).member,
             quotes=PYTHON,
+            strings=PYTHON_STRINGS,
         ),
         PythonicCalls(
             open=("", "["),
@@ -173,8 +193,20 @@ _LAGUNA_THOUGHTS = replace(
 _LAGUNA = Family(
     thoughts=_LAGUNA_THOUGHTS,
     calls=(
-        Calls(open=("<tool_call>",), close=("</tool_call>",), read=laguna_call, inner=_PAIR_MARKS),
-        Calls(open=("<user>",), close=("</user>",), read=laguna_call, declared=True),
+        Calls(
+            open=("<tool_call>",),
+            close=("</tool_call>",),
+            read=laguna_call,
+            strings=(*JSON_STRINGS, *PAIR_STRINGS),
+            inner=_PAIR_MARKS,
+        ),
+        Calls(
+            open=("<user>",),
+            close=("</user>",),
+            read=laguna_call,
+            strings=(*JSON_STRINGS, *PAIR_STRINGS),
+            declared=True,
+        ),
         Calls(open=('{"name"',), read=laguna_call, quotes=JSON, kept=True),
     ),
     lead=("</think>",),

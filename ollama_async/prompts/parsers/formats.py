@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from ollama_async.prompts.parsers.bodies import xtml
 from ollama_async.prompts.parsers.bodies.either import Between, Either
 from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
 from ollama_async.prompts.parsers.bodies.loose import loose_call
@@ -17,7 +18,7 @@ from ollama_async.prompts.parsers.bodies.pairs import PairCalls
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS, solar_call
 from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
-from ollama_async.prompts.parsers.bodies.xtml import xtml_call
+from ollama_async.prompts.parsers.bodies.xtml import ARGUMENT, xtml_call
 from ollama_async.prompts.parsers.calls import (
     HEAD_LIMIT,
     JSON,
@@ -39,6 +40,7 @@ from ollama_async.prompts.parsers.families import (
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.states import Space
+from ollama_async.prompts.parsers.strings import JSON_STRINGS, PYTHON_STRINGS, Quote, values
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 
 _JSON = JsonCalls()
@@ -64,7 +66,14 @@ _PARAM = XmlCalls(
 
 def _listed(open_mark: str, close_mark: str, read: JsonCalls = _JSON) -> Family:
     """Calls in JSON between two marks, in a list or not."""
-    calls = Calls(open=(open_mark,), close=(close_mark,), read=read, item=read.member, quotes=JSON)
+    calls = Calls(
+        open=(open_mark,),
+        close=(close_mark,),
+        read=read,
+        item=read.member,
+        quotes=JSON,
+        strings=JSON_STRINGS,
+    )
     return Family(calls=(calls,))
 
 
@@ -83,6 +92,7 @@ CODER = Family(
             open=("<function=",),
             close=("</function>",),
             read=Between(CODER_XML, after="</function>"),
+            strings=values("<parameter=", "</parameter>", "<function="),
             kept=True,
             declared=True,
             noise=("</tool_call>",),
@@ -96,6 +106,9 @@ SEED = Family(
             open=("<seed:tool_call>",),
             close=("</seed:tool_call>",),
             read=XmlCalls(*CODER_TAGS, paired=True),
+            strings=values(
+                "<parameter=", "</parameter>", "<function=", "<seed:tool_call>", after="</function>"
+            ),
         ),
     )
 )
@@ -105,13 +118,30 @@ MINICPM = Family(
             open=('<function name="',),
             close=("</function>",),
             read=Between(_PARAM, after="</function>"),
+            strings=(
+                Quote("<![CDATA[", "]]>", after=("</param>",)),
+                *values('<param name="', "</param>", '<function name="'),
+            ),
             kept=True,
             declared=True,
         ),
     )
 )
 MINIMAX = Family(
-    calls=(Calls(open=("<minimax:tool_call>",), close=("</minimax:tool_call>",), read=_INVOKE),)
+    calls=(
+        Calls(
+            open=("<minimax:tool_call>",),
+            close=("</minimax:tool_call>",),
+            read=_INVOKE,
+            strings=values(
+                '<parameter name="',
+                "</parameter>",
+                '<invoke name="',
+                "<minimax:tool_call>",
+                after="</invoke>",
+            ),
+        ),
+    )
 )
 DSML = Family(
     calls=(
@@ -119,6 +149,12 @@ DSML = Family(
             open=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
             close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
             read=_DSML,
+            strings=values(
+                '<｜DSML｜parameter name="',
+                "</｜DSML｜parameter>",
+                '<｜DSML｜invoke name="',
+                after="</｜DSML｜invoke>",
+            ),
         ),
     )
 )
@@ -161,6 +197,7 @@ COMMAND = Family(
             open=("Action: ```json", "Action:```json", "Action:\n```json"),
             close=("```",),
             read=_ACTIONS,
+            strings=JSON_STRINGS,
             declared=True,
         ),
     )
@@ -172,6 +209,7 @@ KIMI = Family(
             open=("<|tool_call_begin|>",),
             close=("<|tool_call_end|>",),
             read=kimi_call,
+            strings=JSON_STRINGS,
             inner=(SEPARATOR,),
         ),
     )
@@ -218,7 +256,12 @@ FUNCTIONARY_2 = _headed(
 )
 FUNCTIONARY_31 = _headed(
     HeadedCalls(
-        open=("<function=",), head_end=">", close=("</function>",), read=_JSON, declared=True
+        open=("<function=",),
+        head_end=">",
+        close=("</function>",),
+        read=_JSON,
+        strings=JSON_STRINGS,
+        declared=True,
     )
 )
 FUNCTIONARY_32 = _headed(
@@ -258,7 +301,15 @@ LLAMA = Family(
     )
 )
 TOOL_CODE = Family(
-    calls=(Calls(open=("```tool_code\n",), close=("```",), read=_PYTHON, declared=True),)
+    calls=(
+        Calls(
+            open=("```tool_code\n",),
+            close=("```",),
+            read=_PYTHON,
+            strings=PYTHON_STRINGS,
+            declared=True,
+        ),
+    )
 )
 
 
@@ -286,6 +337,7 @@ SOLAR = Family(
             open=("<|tool_call:begin|>",),
             close=("<|tool_call:end|>",),
             read=solar_call,
+            strings=JSON_STRINGS,
             noise=("<|calls|>",),
             inner=("<|begin|>", *SEPARATORS),
         ),
@@ -301,6 +353,7 @@ KIMI_3 = Family(
             open=("<|open|>call ",),
             close=("<|close|>call<|sep|>",),
             read=xtml_call,
+            strings=(*values(*ARGUMENT, "<|open|>call "), *values(*xtml.JSON)),
             inner=("<|open|>", "<|close|>", "<|sep|>"),
         ),
     ),
@@ -330,6 +383,12 @@ HUNYUAN = Family(
             block=(f"<tool_calls{_HUNYUAN}>", f"</tool_calls{_HUNYUAN}>"),
             open=(f"<tool_call{_HUNYUAN}>",),
             close=(f"</tool_call{_HUNYUAN}>",),
+            strings=values(
+                f"<arg_value{_HUNYUAN}>",
+                f"</arg_value{_HUNYUAN}>",
+                f"<tool_call{_HUNYUAN}>",
+                after=f"<arg_key{_HUNYUAN}>",
+            ),
             read=PairCalls(_HUNYUAN, after_name=f"<tool_sep{_HUNYUAN}>"),
         ),
     ),

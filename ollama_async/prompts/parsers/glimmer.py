@@ -14,6 +14,7 @@ from ollama_async.prompts.parsers.calls import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
+from ollama_async.prompts.parsers.strings import values
 from ollama_async.prompts.parsers.tools import Tools, is_plain
 from ollama_async.prompts.port import Marks, Parser
 
@@ -39,6 +40,13 @@ _INVOKE = XmlCalls(
     Tag('<atem:parameter name="', '">', "</atem:parameter>"),
     lines=False,
     resolve=resolved,
+)
+_STRINGS = values(
+    '<atem:parameter name="',
+    "</atem:parameter>",
+    '<atem:invoke name="',
+    _START,
+    after="</atem:invoke>",
 )
 
 
@@ -99,7 +107,9 @@ def _call(tools: Tools, *, keep: bool = False, source: str = "") -> Collect:
         pieces = _calls(span, tools)
         return Outcome(pieces, "called") if pieces else None
 
-    return Collect(settle, settle, ends=(_CALLS_END, *_ENDS), keep=keep, source=source)
+    return Collect(
+        settle, settle, ends=(_CALLS_END, *_ENDS), strings=_STRINGS, keep=keep, source=source
+    )
 
 
 def _calls(text: str, tools: Tools) -> Pieces | None:

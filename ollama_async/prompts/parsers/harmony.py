@@ -15,6 +15,7 @@ from ollama_async.prompts.parsers.calls import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, Text
+from ollama_async.prompts.parsers.strings import JSON_STRINGS
 from ollama_async.prompts.parsers.tools import Tools
 from ollama_async.prompts.port import Marks, Parser
 
@@ -114,4 +115,4 @@ def _call(tools: Tools, read: Read, *, source: str) -> Collect:
         pieces = read(span, tools)
         return Outcome(pieces, "between") if pieces and span.strip() else None
 
-    return Collect(settle, settle, ends=_CALL_ENDS, source=source)
+    return Collect(settle, settle, ends=_CALL_ENDS, strings=JSON_STRINGS, source=source)

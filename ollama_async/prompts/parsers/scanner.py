@@ -7,16 +7,16 @@ still become a mark or a call.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
-from ollama_async.prompts.parsers.brackets import Brackets
+from ollama_async.prompts.parsers.collecting import CollectReader, Move
 from ollama_async.prompts.parsers.search import anywhere, in_one_place
-from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, Space, State, Text
+from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
 from ollama_async.prompts.port import Content, Part, Thinking
 
 _VISIBLE = re.compile(r"\S")
@@ -34,7 +34,9 @@ class Scanner:
         self._opened = 0
         self._syntax: CallSyntax | None = None  # of the call that is being read
         self._pending = ""
-        self._reader = self._enter(_Move(start))
+        self._passed = 0  # characters of the answer before the pending ones
+        self._again_until = 0  # the place up to which text is read for the second time
+        self._reader = self._enter(Move(start), 0)
 
     def feed(self, text: str) -> list[Part]:
         self._read(self._pending + text, last=False)
@@ -72,10 +74,23 @@ class Scanner:
             at, move = self._reader.read(text, at, last=last)
             if move is None:
                 break
-            self._reader = self._enter(move)
+            if move.again:
+                text, at = self._step_back(text, at, move.again)
+            self._reader = self._enter(move, self._passed + at)
         self._pending = text[at:]
+        self._passed += at
 
-    def _enter(self, move: _Move) -> _Reader:
+    def _step_back(self, text: str, at: int, again: str) -> tuple[str, int]:
+        """The text and the place in it from which ``again``, that came before ``at``, is read once
+        more; the spans that begin in it are read plainly, so that it is the last time.
+        """
+        self._again_until = self._passed + at
+        if len(again) <= at:
+            return text, at - len(again)
+        self._passed -= len(again) - at
+        return again + text[at:], 0
+
+    def _enter(self, move: Move, at: int) -> _Reader:
         state = self._states[move.to] if isinstance(move.to, str) else move.to
         syntax = None if isinstance(state, Text) else state.syntax
         if syntax is not None and self._syntax is None:
@@ -85,7 +100,7 @@ class Scanner:
             return _TextReader(self, state, move)
         if isinstance(state, Look):
             return _LookReader(state, move)
-        return _CollectReader(self, state, move)
+        return CollectReader(self, state, move, plainly=at < self._again_until)
 
     def _end_run(self) -> None:
         text = "".join(self._run)
@@ -101,17 +116,8 @@ class Scanner:
         return parts
 
 
-class _Move(NamedTuple):
-    """The way into a state: by which mark, after which white space, with which text to begin."""
-
-    to: State | str
-    mark: str = ""
-    space: str = ""
-    text: str = ""
-
-
 class _Reader(Protocol):
-    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
+    def read(self, text: str, at: int, *, last: bool) -> tuple[int, Move | None]:
         """Reads ``text`` from ``at`` on; how far it came, and where to go on from there.
 
         Without a move, what is left may be the beginning of a mark and comes again with the text
@@ -125,19 +131,19 @@ class _Reader(Protocol):
 class _TextReader:
     """Inside a :class:`Text`; keeps back white space at its end as the state says."""
 
-    def __init__(self, scanner: Scanner, state: Text, move: _Move) -> None:
+    def __init__(self, scanner: Scanner, state: Text, move: Move) -> None:
         self._scanner = scanner
         self._state = state
         self._marks = anywhere(tuple(state.marks))
         self._space: list[str] = []
         self._say(move.space + move.text)
 
-    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
+    def read(self, text: str, at: int, *, last: bool) -> tuple[int, Move | None]:
         found = self._marks.search(text, at)
         if found:
             self._say(text[at : found.start()])
             mark = found.group()
-            return found.end(), _Move(self._state.marks[mark], mark, "".join(self._space))
+            return found.end(), Move(self._state.marks[mark], mark, "".join(self._space))
         end = len(text) if last else self._marks.certain(text, at)
         self._say(text[at:end])
         if last and self._state.space is Space.TRIM:
@@ -161,12 +167,12 @@ class _TextReader:
 class _LookReader:
     """Before the first visible characters that a :class:`Look` decides by."""
 
-    def __init__(self, state: Look, move: _Move) -> None:
+    def __init__(self, state: Look, move: Move) -> None:
         self._state = state
         self._marks = in_one_place(tuple(state.marks))
         self._space = [move.space]
 
-    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
+    def read(self, text: str, at: int, *, last: bool) -> tuple[int, Move | None]:
         if not self._state.exact:
             at = self._skip(text, at)
         if at == len(text) and not last:
@@ -175,10 +181,10 @@ class _LookReader:
         found = self._marks.match(text, at)
         if found:
             mark = found.group()
-            return found.end(), _Move(self._state.marks[mark], mark, space)
+            return found.end(), Move(self._state.marks[mark], mark, space)
         if self._marks.may_begin(text, at) and not last:
             return at, None
-        return at, _Move(self._state.otherwise, space=space)
+        return at, Move(self._state.otherwise, space=space)
 
     def read_so_far(self) -> str:
         return "".join(self._space[1:])
@@ -188,101 +194,3 @@ class _LookReader:
         end = visible.start() if visible else len(text)
         self._space.append(text[at:end])
         return end
-
-
-class _CollectReader:
-    """Inside a :class:`Collect`."""
-
-    def __init__(self, scanner: Scanner, state: Collect, move: _Move) -> None:
-        self._scanner = scanner
-        self._state = state
-        self._before = move.space + state.source + ("" if state.keep else move.mark)
-        self._marks = anywhere(state.ends)
-        self._brackets = Brackets(state.quotes)
-        self._span: list[str] = []
-        self._size = 0
-        self._unread: list[str] = []  # the span without the members that were read
-        self._read_members = 0
-        if state.keep:
-            self._advance(move.mark, 0, len(move.mark))
-
-    def read(self, text: str, at: int, *, last: bool) -> tuple[int, _Move | None]:
-        allowed = self._allowed(at)
-        end = self._marks.search(text, at, None if self._state.quotes else allowed)
-        stop = end.start() if end else self._marks.certain(text, at)
-        if allowed is not None and allowed <= self._reach(text, at, stop, allowed):
-            self._store(text[at:allowed])
-            return allowed, self._fail("")
-        closed = self._advance(text, at, stop)
-        if closed is not None:
-            return closed, self._settled(self._state.settle, "")
-        if end:
-            return end.end(), self._settled(self._state.settle, end.group())
-        if last:
-            return len(text), self._settled(self._state.cut, text[stop:])
-        return stop, None
-
-    def read_so_far(self) -> str:
-        return "".join(self._span)
-
-    def _allowed(self, at: int) -> int | None:
-        """The place where the span is too long to be one; None: it is not."""
-        if self._state.limit is None or self._brackets.opened:
-            return None
-        return at + self._state.limit + 1 - self._size
-
-    def _reach(self, text: str, at: int, stop: int, allowed: int) -> int:
-        """How far the span goes without what shows that it is one."""
-        if not self._state.quotes:
-            return stop
-        return self._brackets.first(text, at, min(stop, allowed))
-
-    def _advance(self, text: str, at: int, stop: int) -> int | None:
-        """Store the span up to ``stop``; the place where its value closes, if that ends it."""
-        if self._state.quotes:
-            for place, depth in self._brackets.follow(text, at, stop):
-                self._store(text[at:place])
-                at = place
-                if depth == 0 and not self._state.ends:
-                    return at
-                self._take_member(depth)
-        self._store(text[at:stop])
-        return None
-
-    def _store(self, text: str) -> None:
-        self._span.append(text)
-        self._unread.append(text)
-        self._size += len(text)
-
-    def _take_member(self, depth: int) -> None:
-        """What has just been stored may complete a member of the list."""
-        if depth != 1 or self._state.item is None or not self._brackets.in_list:
-            return
-        call = self._state.item("".join(self._unread).lstrip("[, \t\r\n"))
-        if call is None:  # from here on the whole has to make sense
-            self._brackets.in_list = False
-            return
-        self._scanner.call(call)
-        self._read_members += 1
-        self._unread.clear()
-
-    def _settled(self, settle: Callable[[str], Outcome | None], end: str) -> _Move:
-        outcome = settle("".join(self._span))
-        if outcome is None:
-            return self._fail(end)
-        for piece in self._new(outcome.pieces):
-            if isinstance(piece, str):
-                self._scanner.say(Kind.CONTENT, piece)
-            else:
-                self._scanner.call(piece)
-        return _Move(outcome.then, end)
-
-    def _new(self, pieces: list[ToolCall | str]) -> list[ToolCall | str]:
-        """Without the members that were passed on before; they are the first ones."""
-        return pieces[self._read_members :]
-
-    def _fail(self, end: str) -> _Move:
-        unread = "".join(self._unread)
-        if not self._read_members:
-            return _Move(self._state.failed, text=self._before + unread + end)
-        return _Move(self._state.failed, text=unread.strip("], \t\r\n"))

@@ -15,6 +15,7 @@ import msgspec
 
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.parsers.strings import Quote
 
 
 class Kind(enum.Enum):
@@ -71,6 +72,8 @@ class Collect(msgspec.Struct, frozen=True):
     ``cut`` does the same with a span that the end of the answer cuts off. ``item`` reads one member
     of a bracketed list as soon as it is complete (needs ``quotes``).
 
+    ``strings``: how strings are written in it, in which ``ends`` do not count.
+
     ``keep``: the mark that led here belongs to the span. ``source`` is what came before that mark,
     where a failed span began earlier. ``limit``: with more characters than that before its first
     bracket (its end, where there are no ``quotes``) it is no such span; this is against answers
@@ -82,6 +85,7 @@ class Collect(msgspec.Struct, frozen=True):
     ends: tuple[str, ...] = ()
     quotes: str = ""
     item: Callable[[str], ToolCall | None] | None = None
+    strings: tuple[Quote, ...] = ()
     failed: State | str = "content"
     keep: bool = False
     source: str = ""

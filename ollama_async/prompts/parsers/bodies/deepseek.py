@@ -15,6 +15,6 @@ def deepseek_call(text: str, tools: Tools) -> Pieces | None:
     if not separator:
         return None
     name, fence, block = rest.partition("```")
-    if fence:
+    if fence and "{" not in name:  # not within the arguments
         return named_object(fenced(fence + block), tools, name.strip())
     return named_object(rest, tools, first.strip())

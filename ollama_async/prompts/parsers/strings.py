@@ -1,0 +1,196 @@
+"""Where the strings of a call are: a mark inside one does not end the call.
+
+A string of JSON shows by itself where it ends. A value between tags does not, since nothing in it
+is escaped: there a closing tag counts if what comes next can follow a value, so that values may
+hold closing tags and marks. What servers with a plain search read as the end of the call is kept
+in mind all the same: where the strings do not work out, the call ended there.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple
+
+import msgspec
+
+from ollama_async.prompts.parsers.search import SearchedMarks
+
+_VISIBLE = re.compile(r"\S")
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """One way to write strings: what stands around them.
+
+    ``before``: the characters that one may follow; empty: any. ``after``: what may follow one,
+    besides the end of the call. ``strict``: with anything else behind a string, the call is
+    broken; otherwise the string goes on. ``escapes``: the character behind a backslash means
+    nothing. ``never`` breaks a call wherever it is in a string, ``opening`` only if the string
+    also holds something that closes one, or ends a call.
+    """
+
+    open: str
+    close: str
+    before: str = ""
+    after: tuple[str, ...] = ()
+    strict: bool = False
+    escapes: bool = False
+    never: tuple[str, ...] = ()
+    opening: tuple[str, ...] = ()
+
+
+JSON_STRINGS = (
+    Quote(
+        '"',
+        '"',
+        before="{[,:",
+        after=(",", ":", "}", "]"),
+        strict=True,
+        escapes=True,
+        never=("\n",),
+    ),
+)
+PYTHON_STRINGS = tuple(
+    Quote(sign, sign, before="=([{,:", after=(",", ":", ")", "]", "}"), escapes=True)
+    for sign in "\"'"
+)
+
+
+def values(open_mark: str, close_mark: str, *others: str, after: str = "") -> tuple[Quote, ...]:
+    """Those between two tags. ``after`` the last one comes the end of the call, or this;
+    ``others`` are the opening marks around the value.
+    """
+    follows = (open_mark, after) if after else (open_mark,)
+    return (Quote(open_mark, close_mark, after=follows, opening=(open_mark, *others)),)
+
+
+class End(msgspec.Struct, frozen=True):
+    """An end of the call, at a place in the text that was followed."""
+
+    at: int
+    mark: str
+
+
+class Strings:
+    """Follows the strings of one call, wherever its text is cut.
+
+    ``inside``: the ends that were seen in strings. ``broken``: the text has no such strings.
+    """
+
+    def __init__(self, quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> None:
+        self.inside: list[End] = []
+        self.broken = False
+        self._ends = ends
+        self._quotes = {quote.open: quote for quote in quotes}
+        self._marks = _marks(quotes, ends)
+        self._passed = 0
+        self._last = ""  # visible character outside of strings
+        self._quote: Quote | None = None
+        self._is_closed = False
+        self._is_escaped = False
+        self._holds_closing = self._holds_opening = False
+
+    def certain(self, text: str, at: int) -> int:
+        """Where that end of ``text`` begins that cannot be followed yet."""
+        return self._marks.all.certain(text, at)
+
+    def follow(self, text: str, at: int, stop: int) -> tuple[int, str]:
+        """How far it came, up to ``stop``: to an end outside of strings, which is returned too, or
+        to where it became ``broken``.
+        """
+        begin = at
+        end = ""
+        while at < stop and not end and not self.broken:
+            if self._quote is None:
+                at, end = self._outside(text, at, stop)
+            elif self._is_closed:
+                at = self._after(self._quote, text, at, stop)
+            else:
+                at = self._within(self._quote, text, at, stop, self._passed - begin)
+        self._passed += at - begin
+        return at, end
+
+    def _outside(self, text: str, at: int, stop: int) -> tuple[int, str]:
+        found = self._marks.outside.search(text, at)
+        place = found.start() if found and found.start() < stop else stop
+        self._last = text[at:place].rstrip()[-1:] or self._last
+        if found is None or place == stop:
+            return stop, ""
+        mark = found.group()
+        if mark in self._ends:
+            return place, mark
+        quote = self._quotes[mark]
+        if not quote.before or not self._last or self._last in quote.before:
+            self._quote = quote
+        self._last = mark[-1]
+        return found.end(), ""
+
+    def _within(self, quote: Quote, text: str, at: int, stop: int, offset: int) -> int:
+        if self._is_escaped:
+            self._is_escaped = False
+            return at + 1
+        found = self._marks.within[quote.open].search(text, at)
+        if found is None or found.start() >= stop:
+            return stop
+        mark = found.group()
+        if mark == quote.close:
+            self._is_closed = True
+        elif mark == "\\" and quote.escapes:
+            self._is_escaped = True
+        elif mark in quote.never:
+            self.broken = True
+        elif mark in self._ends:
+            self.inside.append(End(found.start() + offset, mark))
+            self._hold(closing=True)
+        else:
+            self._hold(opening=True)
+        return found.end()
+
+    def _after(self, quote: Quote, text: str, at: int, stop: int) -> int:
+        visible = _VISIBLE.search(text, at, stop)
+        if visible is None:
+            return stop
+        self._is_closed = False
+        if self._marks.behind[quote.open].match(text, visible.start()):
+            self._quote = None
+            self._last = quote.close[-1]
+            self._holds_closing = self._holds_opening = False
+        elif quote.strict:
+            self.broken = True
+        else:
+            self._hold(closing=True)
+        return visible.start()
+
+    def _hold(self, *, closing: bool = False, opening: bool = False) -> None:
+        self._holds_closing |= closing
+        self._holds_opening |= opening
+        self.broken |= self._holds_closing and self._holds_opening
+
+
+class _Marks(NamedTuple):
+    """What is looked for in each situation, by the opening mark of the string; and ``all``."""
+
+    outside: SearchedMarks
+    within: dict[str, SearchedMarks]
+    behind: dict[str, SearchedMarks]
+    all: SearchedMarks
+
+
+@lru_cache(maxsize=128)
+def _marks(quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> _Marks:
+    outside = (*ends, *(quote.open for quote in quotes))
+    within = {quote.open: _marks_within(quote, ends) for quote in quotes}
+    behind = {quote.open: (*quote.after, *ends) for quote in quotes}
+    everything = dict.fromkeys(chain(outside, *within.values(), *behind.values()))
+    return _Marks(
+        SearchedMarks(outside),
+        {name: SearchedMarks(marks) for name, marks in within.items()},
+        {name: SearchedMarks(marks) for name, marks in behind.items()},
+        SearchedMarks(tuple(everything)),
+    )
+
+
+def _marks_within(quote: Quote, ends: tuple[str, ...]) -> tuple[str, ...]:
+    escape = ("\\",) if quote.escapes else ()
+    return tuple(dict.fromkeys((*ends, quote.close, *escape, *quote.never, *quote.opening)))
