@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ollama_async.prompts.parsers.scalars import DEPTH, NUMBER, number
+from ollama_async.prompts.parsers.scalars import DEPTH, INT64, NUMBER, number
 
 _WORDS = {
     "true": True,
@@ -18,7 +18,7 @@ _WORDS = {
     "None": None,
     "nil": None,
 }
-_WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _SPACE = re.compile(r"\s*")
 _BARE_END = re.compile(r"[,\]})]")
 _NEXT_KEY = re.compile(r"[,}\]]\s*(?:[\"']?[\w.$-]+[\"']?\s*[:=]|[,}\])]|$)")
@@ -30,6 +30,11 @@ _CODE = re.compile(
 _SURROGATES = range(0xD800, 0xE000)
 _AFTER_STRING = re.compile(r"\s*+(?:[,)\]}:]|[\w.$-]++\s*+=|$)")
 """What shows that a quote in text without escapes is the end of it."""
+
+
+Quotes = Mapping[str, Callable[[str], str]]
+_OUTER = 1
+"""How deep the arguments themselves are."""
 
 
 class Unreadable(ValueError):
@@ -59,9 +64,12 @@ def _character(found: re.Match[str]) -> str:
     return found[0] if number in _SURROGATES or number > sys.maxunicode else chr(number)
 
 
+PYTHON_QUOTES: Quotes = {'"': as_python, "'": as_python}
+
+
 def literal(text: str) -> Any:
     """The value of a text as Python prints lists and dicts; None: it is none."""
-    values = Values(text.strip(), {'"': as_python, "'": as_python}, bare=False)
+    values = Values(text.strip(), PYTHON_QUOTES, bare=False)
     try:
         found = values.value()
     except Unreadable:
@@ -76,7 +84,8 @@ def _other(character: str) -> str:
 class Values:
     """Reads values one after the other from a text.
 
-    ``quotes`` are the marks around strings, and what becomes of the text between them.
+    ``quotes`` are the marks around strings, and what becomes of the text between them; ``inner``
+    are those within lists and objects, where they are others.
     ``keyed``: bare text may hold commas, unless a key follows them. Where the text ends inside a
     string, list or object, ``lenient`` takes it as closed there. ``bare``: text without quotes is a
     value, not only numbers and words like ``true``.
@@ -85,8 +94,9 @@ class Values:
     def __init__(
         self,
         text: str,
-        quotes: Mapping[str, Callable[[str], str]],
+        quotes: Quotes,
         *,
+        inner: Quotes | None = None,
         keyed: bool = False,
         lenient: bool = False,
         bare: bool = True,
@@ -94,6 +104,7 @@ class Values:
         self.text = text
         self.at = 0
         self._quotes = quotes
+        self._inner = inner or quotes
         self._keyed = keyed
         self._lenient = lenient
         self._bare_text = bare
@@ -125,7 +136,7 @@ class Values:
         if depth > DEPTH:
             raise Unreadable("too deep")
         self.skip_space()
-        for quote, meaning in self._quotes.items():
+        for quote, meaning in (self._quotes if depth <= _OUTER else self._inner).items():
             if self.text.startswith(quote, self.at):
                 return meaning(self._string(quote, raw=meaning is as_it_is))
         if self.take("["):
@@ -223,7 +234,7 @@ def word(text: str) -> Any:
     """What a text without quotes is."""
     if text in _WORDS:
         return _WORDS[text]
-    if _WHOLE.fullmatch(text):
+    if _WHOLE.fullmatch(text) and -INT64 <= int(text) < INT64:
         return int(text)
     return float_of(text) if NUMBER.fullmatch(text) else text
 

@@ -7,21 +7,23 @@ from collections.abc import Callable
 
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.literals import Unreadable, Values, unescaped
+from ollama_async.prompts.parsers.literals import PYTHON_QUOTES, Unreadable, Values, unescaped
 from ollama_async.prompts.parsers.tools import Tools, call_of
 
 _NAME = re.compile(r"[\w.$-]+")
 
 
 class PythonCalls:
-    """``strings`` says what becomes of the text between quotes."""
+    """``strings`` says what becomes of the text between quotes; lists and dicts are written as
+    Python prints them.
+    """
 
     def __init__(self, strings: Callable[[str], str] = unescaped) -> None:
         self._quotes = {'"': strings, "'": strings}
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
         del tools
-        values = Values(text.strip(), self._quotes)
+        values = Values(text.strip(), self._quotes, inner=PYTHON_QUOTES)
         pieces: Pieces = []
         try:
             listed = values.take("[")
@@ -34,7 +36,7 @@ class PythonCalls:
 
     def member(self, text: str) -> ToolCall | None:
         """The call that one member of a list is."""
-        values = Values(text.strip(), self._quotes)
+        values = Values(text.strip(), self._quotes, inner=PYTHON_QUOTES)
         try:
             call = self._call(values)
         except Unreadable:

@@ -81,12 +81,12 @@ class XmlCalls:
         text = argument.value
         if argument.data is not None:
             return argument.data
+        if argument.is_string:
+            return text
         if self._paired:
             text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
         elif self._lines:
             text = one_line_less(text)
-        if argument.is_string is True:
-            return text
         value = decoded(text) if argument.is_string is False else None
         return tools.value(tool, argument.name, text) if value is None else value
 

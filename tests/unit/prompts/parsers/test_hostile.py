@@ -1,7 +1,7 @@
 """Whatever a model writes, wherever it is cut: the same result, no error, no text lost."""
 
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given, settings
@@ -82,11 +82,21 @@ def test_any_text_is_read_without_an_error(name, text):
     assert meaning(FORMATS[name], [text], request) == meaning(FORMATS[name], list(text), request)
 
 
+BROKEN = ('{"', '{"": "', "f(a='", '{"name": "add", "arguments": {"a": ""', "<parameter=a>")
+
+
+def pairs_of_marks(format_):
+    """Those around a call, as far as they say so."""
+    for calls in getattr(format_, "calls", ()):
+        yield from product(calls.open, calls.close)
+
+
 def floods(format_):
     """Endless beginnings, the bad case of anything that looks back or ahead."""
     marks = format_.special_tokens or ("<think>",)
     yield from marks
     yield from ("".join(marks), " ", "{", "[[", '"\\"', "<function=add><parameter=a>1</parameter>")
+    yield from (f"{start}{text}{end}" for start, end in pairs_of_marks(format_) for text in BROKEN)
     yield from ("<arg_key>", "add(a=[", 'a:<|"|>', ", x ", '{"name": "add", "arguments": {}},')
 
 
