@@ -80,8 +80,8 @@ class CollectReader:
         place after that.
         """
         if self._strings:
-            marks = self._marks if last else self._strings
-            stop, end = self._strings.follow(text, at, marks.certain(text, at))
+            certain = (self._marks.unfinished if last else self._strings.certain)(text, at)
+            stop, end = self._strings.follow(text, at, certain)
             return stop, end, stop + len(end)
         found = self._marks.search(text, at, None if self._state.quotes else allowed)
         if found:

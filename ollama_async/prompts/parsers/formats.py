@@ -112,6 +112,7 @@ SEED = Family(
         ),
     )
 )
+_PARAM_STRINGS = values('<param name="', "</param>", '<function name="')
 MINICPM = Family(
     calls=(
         Calls(
@@ -119,8 +120,8 @@ MINICPM = Family(
             close=("</function>",),
             read=Between(_PARAM, after="</function>"),
             strings=(
-                Quote("<![CDATA[", "]]>", after=("</param>",)),
-                *values('<param name="', "</param>", '<function name="'),
+                replace(*_PARAM_STRINGS, into="<![CDATA["),
+                Quote("<![CDATA[", "]]></param>", after=('<param name="',)),
             ),
             kept=True,
             declared=True,

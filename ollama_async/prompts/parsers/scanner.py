@@ -19,6 +19,11 @@ from ollama_async.prompts.parsers.search import anywhere, in_one_place
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
 from ollama_async.prompts.port import Content, Part, Thinking
 
+AGAIN_LIMIT = 4096
+"""Characters that may be read again besides as many as there are; against answers of nothing but
+broken strings, whose ends then are those of a plain search.
+"""
+
 _VISIBLE = re.compile(r"\S")
 
 
@@ -35,7 +40,7 @@ class Scanner:
         self._syntax: CallSyntax | None = None  # of the call that is being read
         self._pending = ""
         self._passed = 0  # characters of the answer before the pending ones
-        self._again_until = 0  # the place up to which text is read for the second time
+        self._again = 0  # characters that were read more than once
         self._reader = self._enter(Move(start), 0)
 
     def feed(self, text: str) -> list[Part]:
@@ -82,9 +87,9 @@ class Scanner:
 
     def _step_back(self, text: str, at: int, again: str) -> tuple[str, int]:
         """The text and the place in it from which ``again``, that came before ``at``, is read once
-        more; the spans that begin in it are read plainly, so that it is the last time.
+        more.
         """
-        self._again_until = self._passed + at
+        self._again += len(again)
         if len(again) <= at:
             return text, at - len(again)
         self._passed -= len(again) - at
@@ -100,7 +105,7 @@ class Scanner:
             return _TextReader(self, state, move)
         if isinstance(state, Look):
             return _LookReader(state, move)
-        return CollectReader(self, state, move, plainly=at < self._again_until)
+        return CollectReader(self, state, move, plainly=self._again > at + AGAIN_LIMIT)
 
     def _end_run(self) -> None:
         text = "".join(self._run)

@@ -30,11 +30,16 @@ class SearchedMarks:
         return len(text) - at < self._size and self._is_beginning(text[at:])
 
     def certain(self, text: str, at: int) -> int:
-        """Where that end of ``text`` begins that may become a mark."""
+        """Where that end of ``text`` begins that may become a mark; or the one that is there."""
         for place in range(max(at, len(text) - self._size + 1), len(text)):
             if self._is_beginning(text[place:]):
                 return place
         return len(text)
+
+    def unfinished(self, text: str, at: int) -> int:
+        """As :meth:`certain`, but a whole mark at the end of ``text`` may become no other."""
+        place = self.certain(text, at)
+        return len(text) if text[place:] in self._sorted else place
 
     def _is_beginning(self, text: str) -> bool:
         place = bisect_left(self._sorted, text)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ollama_async.prompts.parsers.search import SearchedMarks
+from ollama_async.prompts.parsers.search import SearchedMarks, in_one_place
 
 _VISIBLE = re.compile(r"\S")
 
@@ -27,7 +27,8 @@ class Quote(msgspec.Struct, frozen=True):
     besides the end of the call. ``strict``: with anything else behind a string, the call is
     broken; otherwise the string goes on. ``escapes``: the character behind a backslash means
     nothing. ``never`` breaks a call wherever it is in a string, ``opening`` only if the string
-    also holds something that closes one, or ends a call.
+    also holds something that closes one, or ends a call. ``into``: the mark with which the string
+    turns out to be one of another kind.
     """
 
     open: str
@@ -38,6 +39,7 @@ class Quote(msgspec.Struct, frozen=True):
     escapes: bool = False
     never: tuple[str, ...] = ()
     opening: tuple[str, ...] = ()
+    into: str = ""
 
 
 JSON_STRINGS = (
@@ -93,7 +95,7 @@ class Strings:
 
     def certain(self, text: str, at: int) -> int:
         """Where that end of ``text`` begins that cannot be followed yet."""
-        return self._marks.all.certain(text, at)
+        return self._marks.all.unfinished(text, at)
 
     def follow(self, text: str, at: int, stop: int) -> tuple[int, str]:
         """How far it came, up to ``stop``: to an end outside of strings, which is returned too, or
@@ -140,6 +142,8 @@ class Strings:
             self._is_escaped = True
         elif mark in quote.never:
             self.broken = True
+        elif mark == quote.into:
+            self._quote = self._quotes[mark]
         elif mark in self._ends:
             self.inside.append(End(found.start() + offset, mark))
             self._hold(closing=True)
@@ -184,13 +188,15 @@ def _marks(quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> _Marks:
     behind = {quote.open: (*quote.after, *ends) for quote in quotes}
     everything = dict.fromkeys(chain(outside, *within.values(), *behind.values()))
     return _Marks(
-        SearchedMarks(outside),
-        {name: SearchedMarks(marks) for name, marks in within.items()},
-        {name: SearchedMarks(marks) for name, marks in behind.items()},
-        SearchedMarks(tuple(everything)),
+        in_one_place(outside),
+        {name: in_one_place(marks) for name, marks in within.items()},
+        {name: in_one_place(marks) for name, marks in behind.items()},
+        in_one_place(tuple(everything)),
     )
 
 
 def _marks_within(quote: Quote, ends: tuple[str, ...]) -> tuple[str, ...]:
     escape = ("\\",) if quote.escapes else ()
-    return tuple(dict.fromkeys((*ends, quote.close, *escape, *quote.never, *quote.opening)))
+    into = (quote.into,) if quote.into else ()
+    marks = (*ends, quote.close, *escape, *into, *quote.never, *quote.opening)
+    return tuple(dict.fromkeys(marks))

@@ -4,7 +4,7 @@
 import pytest
 
 from ollama_async.conversation import Message
-from ollama_async.prompts.parsers import detected, generic, named
+from ollama_async.prompts.parsers import detected, generic, named, of_jinja
 from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined, prompt, read
 
 ADD = ("add", {"a": 1, "b": 2})
@@ -292,6 +292,50 @@ ANSWERS = [
     (detected("<|python_tag|>"), f"<|python_tag|>{JSON_ADD}", "", [ADD]),
     (detected("<|python_tag|>"), f"[{PY_ADD}, {PY_WEATHER}]", "", [ADD, WEATHER]),
     (detected("<|python_tag|>"), '{"answer": 4}', '{"answer": 4}', []),
+    (
+        detected("[TOOL_CALLS]"),
+        'Sure.[TOOL_CALLS]add[CALL_ID]a1b2c3d4e[ARGS]{"a": 1, "b": 2}[TOOL_CALLS]get_weather[CALL_ID]x[ARGS]{"city": "Paris, \\"FR\\"", "days": 3}',
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (
+        detected("<|open|> <|close|> <|sep|> 'argument'"),
+        "<|open|>response<|sep|>Sure.<|close|>response<|sep|><|open|>tools<|sep|>"
+        '<|open|>call tool="add" index="1"<|sep|><|open|>argument key="a" type="number"<|sep|>1<|close|>argument<|sep|>'
+        '<|open|>argument key="b" type="number"<|sep|>2<|close|>argument<|sep|><|close|>call<|sep|>'
+        '<|open|>call tool="add" index="2"<|sep|><|open|>json type="object"<|sep|>{"a": 1, "b": 2}<|close|>json<|sep|>'
+        "<|close|>call<|sep|><|close|>tools<|sep|><|close|>message<|sep|><|end_of_msg|>",
+        "Sure.",
+        [ADD, ADD],
+    ),
+    (
+        detected("<arg_key{}> ':opensource'"),
+        "Sure.<tool_calls:opensource>\n<tool_call:opensource>add<tool_sep:opensource>\n<arg_key:opensource>a</arg_key:opensource>\n<arg_value:opensource>1</arg_value:opensource>\n<arg_key:opensource>b</arg_key:opensource>\n<arg_value:opensource>2</arg_value:opensource>\n</tool_call:opensource>\n</tool_calls:opensource>",
+        "Sure.",
+        [ADD],
+    ),
+    (
+        detected("]<]minimax[>[ <invoke name="),
+        'Sure.]<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="add">]<]minimax[>[<a>1]<]minimax[>[</a>]<]minimax[>[<opts>]<]minimax[>[<x>1]<]minimax[>[</x>]<]minimax[>[</opts>]<]minimax[>[<tags>]<]minimax[>[<item>a]<]minimax[>[</item>]<]minimax[>[</tags>]<]minimax[>[</invoke>\n]<]minimax[>[</tool_call>',
+        "Sure.",
+        [("add", {"a": 1, "opts": {"x": 1}, "tags": ["a"]})],
+    ),
+    (
+        detected('<function name=" <param name="'),
+        'Sure. <function name="add"><param name="a">1</param><param name="b">2</param></function>\n'
+        '<function name="get_weather"><param name="city"><![CDATA[<a> & </param></function>]]></param></function>',
+        "Sure.",
+        [ADD, ("get_weather", {"city": "<a> & </param></function>"})],
+    ),
+    (
+        detected("<|tool_call_start|>"),
+        f"Sure.\n[{JSON_ADD}, {JSON_WEATHER}]",
+        "Sure.",
+        [ADD, WEATHER],
+    ),
+    (of_jinja("{{ tools }}"), f"[{JSON_ADD}]", "", [ADD]),
+    (of_jinja("{{ tools }}"), JSON_ADD, "", [ADD]),
+    (of_jinja("{{ tools }}"), '[{"name": "other"}]', '[{"name": "other"}]', []),
     (detected("tool_code"), f"Sure.\n```tool_code\n{PY_ADD}\n```\nDone.", "Sure.Done.", [ADD]),
     (
         generic(thinking=None, tool_tag="<tool_call>"),
@@ -401,6 +445,11 @@ def test_a_whole_number_is_what_its_schema_calls_one(text, value):
         ("opts", "{x", "{x"),
         ("tags", '["a"]', ["a"]),
         ("tags", "a", "a"),
+        ("tags", "['it\\'s', None, {'x': True}]", ["it's", None, {"x": True}]),
+        ("opts", "{'x': '\\u00e9'}", {"x": "é"}),
+        ("opts", "{x: y}", "{x: y}"),
+        ("a", "None", None),
+        ("unknown", "None", "None"),
         ("unknown", "1", "1"),
         ("unknown", "\n<b>\n & </c>\n", "<b>\n & </c>"),
     ],
@@ -411,6 +460,53 @@ def test_values_without_types_of_their_own_get_those_of_the_schema(parameter, te
     )
 
     assert read(named("qwen3-coder"), call).calls == [("add", {parameter: value})]
+
+
+def test_text_stays_text_whatever_it_looks_like():
+    for text in ("null", "None", "12", "true"):
+        call = f"<tool_call><function=get_weather><parameter=city>{text}</parameter></function></tool_call>"
+
+        assert read(named("qwen3-coder"), call).calls == [("get_weather", {"city": text})]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"$ref": "#/$defs/P"}, {"x": 1}),
+        ({"allOf": [{"$ref": "#/$defs/P"}]}, {"x": 1}),
+        ({"enum": [{"x": 1}, {"x": 2}]}, {"x": 1}),
+        ({"$ref": "#/$defs/Loop"}, '{"x": 1}'),
+        ({"$ref": "#/nowhere"}, '{"x": 1}'),
+        ({"$ref": 1}, '{"x": 1}'),
+        ({"enum": []}, '{"x": 1}'),
+    ],
+)
+def test_types_are_found_behind_references(schema, value):
+    parameters = {
+        "properties": {"a": schema},
+        "$defs": {"P": {"type": "object"}, "Loop": {"$ref": "#/$defs/Loop"}},
+    }
+    tool = {"function": {"name": "f", "parameters": parameters}}
+    call = '<tool_call><function=f><parameter=a>{"x": 1}</parameter></function></tool_call>'
+
+    assert read(named("qwen3-coder"), call, tools=[tool]).calls == [("f", {"a": value})]
+
+
+def test_a_tag_may_say_what_type_its_value_has():
+    parameter = '<｜DSML｜parameter name="{}" string="{}">{}</｜DSML｜parameter>'
+    values = "".join(
+        parameter.format(*each)
+        for each in (
+            ("t", "true", "12"),
+            ("n", "false", "12"),
+            ("l", "false", '["12"]'),
+            ("x", "false", "no JSON"),
+        )
+    )
+    answer = f'<｜DSML｜tool_calls><｜DSML｜invoke name="f">{values}</｜DSML｜invoke></｜DSML｜tool_calls>'
+
+    (call,) = read(detected("｜DSML｜"), answer).calls
+    assert call == ("f", {"t": "12", "n": 12, "l": ["12"], "x": "no JSON"})
 
 
 @pytest.mark.parametrize("text", [("TRUE", True), ("maybe", "maybe")])
@@ -497,8 +593,18 @@ def test_an_id_that_the_model_gives_is_kept():
     assert call.id == "7"
 
 
+@pytest.mark.parametrize("mark", ["[CALL_ID]", " [CALL_ID] "])
+def test_the_id_of_a_headed_call_is_no_part_of_its_name(mark):
+    answer = f'[TOOL_CALLS]add{mark}a1b2c3d4e[ARGS]{{"a": 1}}'
+
+    for format_ in (detected("[TOOL_CALLS]"), named("ministral")):
+        (call,) = fed(format_, [answer], think=False)
+        assert (call.id, call.function.name) == ("a1b2c3d4e", "add")
+
+
 def test_a_template_without_marks_means_nothing():
     assert detected("{{ messages }}") is None
+    assert of_jinja("{{ messages }}") is None
     assert named("nobody") is None
 
 
