@@ -89,7 +89,9 @@ def go_abilities(template: str) -> frozenset[str]:
 
 
 def jinja_abilities(template: str) -> frozenset[str]:
-    """Of ``tools`` and ``thinking``; a Jinja template cannot fill a hole."""
+    """Of ``tools`` and ``thinking``; a Jinja template cannot fill a hole. This is what decides
+    between templates; whether the calls can be read is another question.
+    """
     abilities = {
         "tools": "tools" in template or "tool_call" in template,
         "thinking": _thinks(template),

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.parsers import families, formats
+from ollama_async.prompts.parsers import families, formats, tagged
 from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.glimmer import Glimmer
 from ollama_async.prompts.parsers.harmony import Harmony
+from ollama_async.prompts.parsers.thoughts import by_prompt
 from ollama_async.prompts.port import Format
 
 _WHOLE: tuple[tuple[tuple[str, ...], Format], ...] = (
@@ -21,8 +22,8 @@ _WHOLE: tuple[tuple[tuple[str, ...], Format], ...] = (
     (("<|tool_call>", "<tool_call|>"), families.GEMMA),
     (("<|tools_prefix|>", "<|inner_prefix|>"), formats.APERTUS),
     (("<|tool_call:begin|>", "<|think|>"), formats.SOLAR),
-    (("<|open|>", "<|close|>", "<|sep|>", "'argument'"), formats.KIMI_3),
-    (("<arg_key{}>", "':opensource'"), formats.HUNYUAN),
+    (("<|open|>", "<|close|>", "<|sep|>", "'argument'"), tagged.KIMI_3),
+    (("<arg_key{}>", "':opensource'"), tagged.HUNYUAN),
 )
 """Formats whose thoughts and calls belong together; all the marks of a row must be there, and the
 first row counts.
@@ -30,15 +31,15 @@ first row counts.
 
 _TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
     (("<start_function_call>",), families.FUNCTION_GEMMA),
-    (("<seed:tool_call>",), formats.SEED),
-    (("<minimax:tool_call>",), formats.MINIMAX),
-    (("]<]minimax[>[", "<invoke name="), formats.MINIMAX_3),
-    (('<function name="', '<param name="'), formats.MINICPM),
-    (("｜DSML｜",), formats.DSML),
+    (("<seed:tool_call>",), tagged.SEED),
+    (("<minimax:tool_call>",), tagged.MINIMAX),
+    (("]<]minimax[>[", "<invoke name="), tagged.MINIMAX_3),
+    (('<function name="', '<param name="'), tagged.MINICPM),
+    (("｜DSML｜",), tagged.DSML),
     (("<｜tool▁calls▁begin｜>",), formats.FENCED),
     (("<|tool_calls_section_begin|>",), formats.KIMI),
-    (("<arg_key>",), formats.PAIRS),
-    (("<function=", "<parameter="), formats.CODER),
+    (("<arg_key>",), tagged.PAIRS),
+    (("<function=", "<parameter="), tagged.CODER),
     (("<function=",), formats.FUNCTIONARY_31),
     (("<|recipient|>", "<|content|>"), formats.FUNCTIONARY_2),
     ((">>>all",), formats.FUNCTIONARY_32),
@@ -79,7 +80,7 @@ def detected(template_text: str) -> Format | None:
     tags = next((tags for tags in _THOUGHTS if tags[1] in template_text), None)
     if tags is None:
         return tools
-    thoughts = formats.thoughts(*tags)
+    thoughts = by_prompt(*tags)
     return replace(
         tools or Family(),
         thoughts=thoughts if tools else replace(thoughts, until_call=False),

@@ -40,11 +40,11 @@ HERMES_CALL = Calls(
 )
 CODER_TAGS = (Tag("<function=", ">", "</function>"), Tag("<parameter=", ">", "</parameter>"))
 CODER_XML = XmlCalls(*CODER_TAGS)
-CODER_STRINGS = values(
-    "<parameter=", "</parameter>", "<function=", "<tool_call>", after="</function>"
-)
 CODER_CALL = Calls(
-    open=("<tool_call>",), close=("</tool_call>",), read=CODER_XML, strings=CODER_STRINGS
+    open=("<tool_call>",),
+    close=("</tool_call>",),
+    read=CODER_XML,
+    strings=CODER_XML.strings("<tool_call>"),
 )
 _QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
 _ALWAYS = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)

@@ -1,24 +1,19 @@
-# ruff: noqa: RUF001 - the full-width bars are in these marks
 """The formats of models that bring a chat template instead of naming a built-in format.
 
 The rows are those of :mod:`.family`; :mod:`.by_marks` says which marks in a template mean which.
+Those that write each argument in tags are in :mod:`.tagged`.
 """
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.parsers.bodies import xtml
 from ollama_async.prompts.parsers.bodies.either import Between, Either
 from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
 from ollama_async.prompts.parsers.bodies.loose import loose_call
-from ollama_async.prompts.parsers.bodies.nested import MARK, nested_calls
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls, KeyedCalls
-from ollama_async.prompts.parsers.bodies.pairs import PairCalls
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS, solar_call
-from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
-from ollama_async.prompts.parsers.bodies.xtml import ARGUMENT, xtml_call
 from ollama_async.prompts.parsers.calls import (
     HEAD_LIMIT,
     JSON,
@@ -29,39 +24,19 @@ from ollama_async.prompts.parsers.calls import (
 )
 from ollama_async.prompts.parsers.families import (
     CALL_ID,
-    CODER_CALL,
-    CODER_TAGS,
-    CODER_XML,
     DEEPSEEK,
-    GLM,
     HERMES_CALL,
     LFM,
 )
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.strings import JSON_STRINGS, PYTHON_STRINGS, Quote, values
-from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
+from ollama_async.prompts.parsers.strings import JSON_STRINGS, PYTHON_STRINGS
+from ollama_async.prompts.parsers.thoughts import Begin, Thoughts, by_prompt
 
 _JSON = JsonCalls()
 _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "arguments"))
 _PYTHON = PythonCalls()
-_INVOKE = XmlCalls(
-    Tag('<invoke name="', '">', "</invoke>"),
-    Tag('<parameter name="', '">', "</parameter>"),
-    paired=True,
-)
-_DSML = XmlCalls(
-    Tag('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
-    Tag('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
-    paired=True,
-)
-_PARAM = XmlCalls(
-    Tag('<function name="', '">', "</function>"),
-    Tag('<param name="', '">', "</param>"),
-    paired=True,
-    cdata=True,
-)
 
 
 def _listed(open_mark: str, close_mark: str, read: JsonCalls = _JSON) -> Family:
@@ -84,82 +59,6 @@ def _headed(calls: HeadedCalls, *skips: str) -> Family:
 HERMES = Family(calls=(HERMES_CALL,))
 LISTED = _listed("<tool_calls>", "</tool_calls>")
 NEMOTRON = _listed("<TOOLCALL>", "</TOOLCALL>")
-CODER = Family(
-    calls=(
-        CODER_CALL,
-        # without the mark around it, which these models forget now and then
-        Calls(
-            open=("<function=",),
-            close=("</function>",),
-            read=Between(CODER_XML, after="</function>"),
-            strings=values("<parameter=", "</parameter>", "<function="),
-            kept=True,
-            declared=True,
-            noise=("</tool_call>",),
-        ),
-    )
-)
-SEED = Family(
-    calls=(
-        replace(
-            CODER_CALL,
-            open=("<seed:tool_call>",),
-            close=("</seed:tool_call>",),
-            read=XmlCalls(*CODER_TAGS, paired=True),
-            strings=values(
-                "<parameter=", "</parameter>", "<function=", "<seed:tool_call>", after="</function>"
-            ),
-        ),
-    )
-)
-_PARAM_STRINGS = values('<param name="', "</param>", '<function name="')
-MINICPM = Family(
-    calls=(
-        Calls(
-            open=('<function name="',),
-            close=("</function>",),
-            read=Between(_PARAM, after="</function>"),
-            strings=(
-                replace(*_PARAM_STRINGS, into="<![CDATA["),
-                Quote("<![CDATA[", "]]></param>", after=('<param name="',)),
-            ),
-            kept=True,
-            declared=True,
-        ),
-    )
-)
-MINIMAX = Family(
-    calls=(
-        Calls(
-            open=("<minimax:tool_call>",),
-            close=("</minimax:tool_call>",),
-            read=_INVOKE,
-            strings=values(
-                '<parameter name="',
-                "</parameter>",
-                '<invoke name="',
-                "<minimax:tool_call>",
-                after="</invoke>",
-            ),
-        ),
-    )
-)
-DSML = Family(
-    calls=(
-        Calls(
-            open=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
-            close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
-            read=_DSML,
-            strings=values(
-                '<｜DSML｜parameter name="',
-                "</｜DSML｜parameter>",
-                '<｜DSML｜invoke name="',
-                after="</｜DSML｜invoke>",
-            ),
-        ),
-    )
-)
-PAIRS = replace(GLM, thoughts=None)
 FENCED = replace(DEEPSEEK, thoughts=None)
 # as calls are shown to models whose template has no place for them
 _SHOWN = (
@@ -314,25 +213,13 @@ TOOL_CODE = Family(
 )
 
 
-def thoughts(open_mark: str, close_mark: str) -> Thoughts:
-    """Thoughts of a model whose template decides whether the prompt begins them."""
-    return Thoughts(
-        open_mark,
-        close_mark,
-        wanted=Begin.BY_PROMPT,
-        unwanted=Begin.BY_PROMPT,
-        until_call=True,
-        trims=(Begin.AGAIN,),
-    )
-
-
 APERTUS = replace(
     _listed("<|tools_prefix|>", "<|tools_suffix|>", KeyedCalls()),
-    thoughts=thoughts("<|inner_prefix|>", "<|inner_suffix|>"),
+    thoughts=by_prompt("<|inner_prefix|>", "<|inner_suffix|>"),
     handles_thinking=True,
 )
 SOLAR = Family(
-    thoughts=thoughts("<|think|>", "<|end|>"),
+    thoughts=by_prompt("<|think|>", "<|end|>"),
     calls=(
         Calls(
             open=("<|tool_call:begin|>",),
@@ -344,55 +231,6 @@ SOLAR = Family(
         ),
     ),
     skips=("<|begin|>assistant", "<|content|>", "<|tool_calls|>"),
-    handles_thinking=True,
-)
-KIMI_3 = Family(
-    thoughts=thoughts("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
-    calls=(
-        Calls(
-            block=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
-            open=("<|open|>call ",),
-            close=("<|close|>call<|sep|>",),
-            read=xtml_call,
-            strings=(*values(*ARGUMENT, "<|open|>call "), *values(*xtml.JSON)),
-            inner=("<|open|>", "<|close|>", "<|sep|>"),
-        ),
-    ),
-    skips=(
-        "<|open|>response<|sep|>",
-        "<|close|>response<|sep|>",
-        "<|close|>message<|sep|>",
-        "<|end_of_msg|>",
-    ),
-    handles_thinking=True,
-)
-MINIMAX_3 = Family(
-    calls=(
-        Calls(
-            open=(f"{MARK}<tool_call>",),
-            close=(f"{MARK}</tool_call>",),
-            read=nested_calls,
-            inner=(MARK,),
-        ),
-    )
-)
-_HUNYUAN = ":opensource"
-HUNYUAN = Family(
-    thoughts=thoughts(f"<think{_HUNYUAN}>", f"</think{_HUNYUAN}>"),
-    calls=(
-        Calls(
-            block=(f"<tool_calls{_HUNYUAN}>", f"</tool_calls{_HUNYUAN}>"),
-            open=(f"<tool_call{_HUNYUAN}>",),
-            close=(f"</tool_call{_HUNYUAN}>",),
-            strings=values(
-                f"<arg_value{_HUNYUAN}>",
-                f"</arg_value{_HUNYUAN}>",
-                f"<tool_call{_HUNYUAN}>",
-                after=f"<arg_key{_HUNYUAN}>",
-            ),
-            read=PairCalls(_HUNYUAN, after_name=f"<tool_sep{_HUNYUAN}>"),
-        ),
-    ),
     handles_thinking=True,
 )
 # a call is a message of its own, by a role or with a mark that says so

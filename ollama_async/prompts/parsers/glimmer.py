@@ -14,7 +14,6 @@ from ollama_async.prompts.parsers.calls import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
-from ollama_async.prompts.parsers.strings import values
 from ollama_async.prompts.parsers.tools import Tools, is_plain
 from ollama_async.prompts.port import Marks, Parser
 
@@ -41,13 +40,7 @@ _INVOKE = XmlCalls(
     lines=False,
     resolve=resolved,
 )
-_STRINGS = values(
-    '<atem:parameter name="',
-    "</atem:parameter>",
-    '<atem:invoke name="',
-    _START,
-    after="</atem:invoke>",
-)
+_STRINGS = _INVOKE.strings(_START)
 
 
 class Glimmer(msgspec.Struct, frozen=True):

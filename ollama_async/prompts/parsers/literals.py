@@ -57,11 +57,11 @@ def as_python(text: str) -> str:
 
 
 def _character(found: re.Match[str]) -> str:
-    code = found[1] or found[2] or found[3]
-    if code is None:
+    digits = found[1] or found[2] or found[3]
+    if digits is None:
         return _ESCAPES.get(found[4]) or _other(found[4])
-    number = int(code, 16)
-    return found[0] if number in _SURROGATES or number > sys.maxunicode else chr(number)
+    code = int(digits, 16)
+    return found[0] if code in _SURROGATES or code > sys.maxunicode else chr(code)
 
 
 PYTHON_QUOTES: Quotes = {'"': as_python, "'": as_python}
@@ -85,10 +85,10 @@ class Values:
     """Reads values one after the other from a text.
 
     ``quotes`` are the marks around strings, and what becomes of the text between them; ``inner``
-    are those within lists and objects, where they are others.
-    ``keyed``: bare text may hold commas, unless a key follows them. Where the text ends inside a
-    string, list or object, ``lenient`` takes it as closed there. ``bare``: text without quotes is a
-    value, not only numbers and words like ``true``.
+    are those within lists and objects, where they are others. ``keyed``: bare text may hold commas,
+    unless a key follows them. Where the text ends inside a string, list or object, ``lenient``
+    takes it as closed there. ``bare``: text without quotes is a value, not only numbers and words
+    like ``true``.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class Values:
         if depth > DEPTH:
             raise Unreadable("too deep")
         self.skip_space()
-        for quote, meaning in (self._quotes if depth <= _OUTER else self._inner).items():
-            if self.text.startswith(quote, self.at):
-                return meaning(self._string(quote, raw=meaning is as_it_is))
+        quoted = self._quoted(depth)
+        if quoted is not None:
+            return quoted
         if self.take("["):
             return self._list(depth)
         if self.take("{"):
@@ -149,7 +149,7 @@ class Values:
         """Keys and values up to ``close``, which is stepped over."""
         found: dict[str, Any] = {}
         while not self._closed(close):
-            key = self._key(between)
+            key = self._key(between, depth + 1)
             found[key] = self.value(depth + 1)
             self.take(",")
         return found
@@ -170,14 +170,23 @@ class Values:
             return True
         raise Unreadable(close)
 
-    def _key(self, between: str) -> str:
-        key = self.until(between)
-        for quote in self._quotes:
-            if len(key) >= 2 * len(quote) and key.startswith(quote) and key.endswith(quote):
-                return key[len(quote) : -len(quote)]
-        if not key or any(character in key for character in "{}[](),"):
-            raise Unreadable(key)
+    def _key(self, between: str, depth: int) -> str:
+        self.skip_space()
+        key = self._quoted(depth)
+        if key is None:
+            key = self.until(between)
+            if not key or any(character in key for character in "{}[](),"):
+                raise Unreadable(key)
+        elif not self.take(between):
+            raise Unreadable(between)
         return key
+
+    def _quoted(self, depth: int) -> str | None:
+        """The string that begins here; None: none does."""
+        for quote, meaning in (self._quotes if depth <= _OUTER else self._inner).items():
+            if self.text.startswith(quote, self.at):
+                return meaning(self._string(quote, raw=meaning is as_it_is))
+        return None
 
     def _string(self, quote: str, *, raw: bool) -> str:
         """The text up to the closing ``quote``. In ``raw`` text other quotes may come before it."""

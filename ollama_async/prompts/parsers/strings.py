@@ -60,11 +60,12 @@ PYTHON_STRINGS = tuple(
 
 
 def values(open_mark: str, close_mark: str, *others: str, after: str = "") -> tuple[Quote, ...]:
-    """Those between two tags. ``after`` the last one comes the end of the call, or this;
-    ``others`` are the opening marks around the value.
+    """Those between two tags; ``others`` are opening marks that no value holds. What follows the
+    last one is ``after``, if not the end of the call.
     """
+    opening = (open_mark, *others)
     follows = (open_mark, after) if after else (open_mark,)
-    return (Quote(open_mark, close_mark, after=follows, opening=(open_mark, *others)),)
+    return (Quote(open_mark, close_mark, after=follows, opening=opening),)
 
 
 class End(msgspec.Struct, frozen=True):
@@ -185,7 +186,7 @@ class _Marks(NamedTuple):
 def _marks(quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> _Marks:
     outside = (*ends, *(quote.open for quote in quotes))
     within = {quote.open: _marks_within(quote, ends) for quote in quotes}
-    behind = {quote.open: (*quote.after, *ends) for quote in quotes}
+    behind = {quote.open: tuple(dict.fromkeys((*quote.after, *ends))) for quote in quotes}
     everything = dict.fromkeys(chain(outside, *within.values(), *behind.values()))
     return _Marks(
         in_one_place(outside),

@@ -62,3 +62,15 @@ class Thoughts(msgspec.Struct, frozen=True):
         if not self.are_wanted(asked):
             return self.unwanted
         return Begin.THOUGHTS if self.after_tools and asked.last_role == "tool" else self.wanted
+
+
+def by_prompt(open_mark: str, close_mark: str) -> Thoughts:
+    """Thoughts of a model whose template decides whether the prompt begins them."""
+    return Thoughts(
+        open_mark,
+        close_mark,
+        wanted=Begin.BY_PROMPT,
+        unwanted=Begin.BY_PROMPT,
+        until_call=True,
+        trims=(Begin.AGAIN,),
+    )

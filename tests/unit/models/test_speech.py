@@ -99,6 +99,10 @@ def test_families_with_a_format_of_their_own_can_have_another(make):
         ("", {"template": TOOLS}, {"tools"}),
         ("", {"template": "{{ .Prompt }}{{ .Suffix }}"}, {"insert"}),
         ("{{ tools }}", {}, {"tools"}),
+        ("{{ tools }}<tool_call>{{ message.tool_calls }}</tool_call>", {}, {"tools"}),
+        # nobody could read its calls
+        ("{{ tools }}!call {{ message.tool_calls }}", {}, set()),
+        ("{{ tools }}", {"template": TOOLS, "parser": "passthrough"}, set()),
         ("{{ tools }}", {"template": "{{ .Prompt }}"}, {"tools"}),
         ("{{ messages }}", {"template": TOOLS}, {"tools"}),
         ("{{ tools }}", {"parser": "passthrough"}, set()),

@@ -15,6 +15,7 @@ import msgspec
 
 from ollama_async.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
+from ollama_async.prompts.parsers.strings import Quote, values
 from ollama_async.prompts.parsers.tools import Tools, call_of, decoded
 
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
@@ -54,6 +55,7 @@ class XmlCalls:
         cdata: bool = False,
         resolve: Callable[[str, Tools], str | None] = _as_written,
     ) -> None:
+        self._tags = (call, argument)
         self._call = _Element(call, (call.open,), cdata=cdata)
         self._argument = _Element(argument, (call.open, argument.open), cdata=cdata)
         self._lines = lines
@@ -69,6 +71,11 @@ class XmlCalls:
             if calls and None not in calls:
                 return [call for call in calls if call]
         return None
+
+    def strings(self, *around: str) -> tuple[Quote, ...]:
+        """How values are marked in calls that have the opening marks ``around`` them."""
+        call, argument = self._tags
+        return values(argument.open, argument.close, call.open, *around, after=call.close)
 
     def _one(self, call: _Found, tools: Tools, *, exactly: bool) -> ToolCall | None:
         name = self._resolve(call.name, tools)

@@ -300,11 +300,13 @@ ANSWERS = [
     ),
     (
         detected("<|open|> <|close|> <|sep|> 'argument'"),
-        "<|open|>response<|sep|>Sure.<|close|>response<|sep|><|open|>tools<|sep|>"
-        '<|open|>call tool="add" index="1"<|sep|><|open|>argument key="a" type="number"<|sep|>1<|close|>argument<|sep|>'
-        '<|open|>argument key="b" type="number"<|sep|>2<|close|>argument<|sep|><|close|>call<|sep|>'
-        '<|open|>call tool="add" index="2"<|sep|><|open|>json type="object"<|sep|>{"a": 1, "b": 2}<|close|>json<|sep|>'
-        "<|close|>call<|sep|><|close|>tools<|sep|><|close|>message<|sep|><|end_of_msg|>",
+        (
+            "<|open|>response<|sep|>Sure.<|close|>response<|sep|><|open|>tools<|sep|>"
+            '<|open|>call tool="add" index="1"<|sep|><|open|>argument key="a" type="number"<|sep|>1<|close|>argument<|sep|>'
+            '<|open|>argument key="b" type="number"<|sep|>2<|close|>argument<|sep|><|close|>call<|sep|>'
+            '<|open|>call tool="add" index="2"<|sep|><|open|>json type="object"<|sep|>{"a": 1, "b": 2}<|close|>json<|sep|>'
+            "<|close|>call<|sep|><|close|>tools<|sep|><|close|>message<|sep|><|end_of_msg|>"
+        ),
         "Sure.",
         [ADD, ADD],
     ),
@@ -322,8 +324,10 @@ ANSWERS = [
     ),
     (
         detected('<function name=" <param name="'),
-        'Sure. <function name="add"><param name="a">1</param><param name="b">2</param></function>\n'
-        '<function name="get_weather"><param name="city"><![CDATA[<a> & </param></function>]]></param></function>',
+        (
+            'Sure. <function name="add"><param name="a">1</param><param name="b">2</param></function>\n'
+            '<function name="get_weather"><param name="city"><![CDATA[<a> & </param></function>]]></param></function>'
+        ),
         "Sure.",
         [ADD, ("get_weather", {"city": "<a> & </param></function>"})],
     ),
@@ -447,6 +451,7 @@ def test_a_whole_number_is_what_its_schema_calls_one(text, value):
         ("tags", "a", "a"),
         ("tags", "['it\\'s', None, {'x': True}]", ["it's", None, {"x": True}]),
         ("opts", "{'x': '\\u00e9'}", {"x": "é"}),
+        ("opts", "{'http://x': {'y, z': 1}}", {"http://x": {"y, z": 1}}),
         ("opts", "{x: y}", "{x: y}"),
         ("a", "None", None),
         ("unknown", "None", "None"),

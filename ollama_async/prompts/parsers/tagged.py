@@ -1,0 +1,150 @@
+# ruff: noqa: RUF001 - the full-width bars are in these marks
+"""The formats of models that bring a chat template and write each argument of a call in tags."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from ollama_async.prompts.parsers.bodies import xtml
+from ollama_async.prompts.parsers.bodies.either import Between
+from ollama_async.prompts.parsers.bodies.nested import MARK, nested_calls
+from ollama_async.prompts.parsers.bodies.pairs import PairCalls
+from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
+from ollama_async.prompts.parsers.calls import Calls
+from ollama_async.prompts.parsers.families import CODER_CALL, CODER_TAGS, CODER_XML, GLM
+from ollama_async.prompts.parsers.family import Family
+from ollama_async.prompts.parsers.strings import Quote, values
+from ollama_async.prompts.parsers.thoughts import by_prompt
+
+CODER = Family(
+    calls=(
+        CODER_CALL,
+        # without the mark around it, which these models forget now and then
+        Calls(
+            open=("<function=",),
+            close=("</function>",),
+            read=Between(CODER_XML, after="</function>"),
+            strings=CODER_XML.strings(),
+            kept=True,
+            declared=True,
+            noise=("</tool_call>",),
+        ),
+    )
+)
+
+_SEED = XmlCalls(*CODER_TAGS, paired=True)
+SEED = Family(
+    calls=(
+        Calls(
+            open=("<seed:tool_call>",),
+            close=("</seed:tool_call>",),
+            read=_SEED,
+            strings=_SEED.strings("<seed:tool_call>"),
+        ),
+    )
+)
+
+_PARAM = XmlCalls(
+    Tag('<function name="', '">', "</function>"),
+    Tag('<param name="', '">', "</param>"),
+    paired=True,
+    cdata=True,
+)
+_DATA = Quote("<![CDATA[", "]]></param>", after=('<param name="',))
+MINICPM = Family(
+    calls=(
+        Calls(
+            open=('<function name="',),
+            close=("</function>",),
+            read=Between(_PARAM, after="</function>"),
+            strings=(*(replace(quote, into=_DATA.open) for quote in _PARAM.strings()), _DATA),
+            kept=True,
+            declared=True,
+        ),
+    )
+)
+
+_INVOKE = XmlCalls(
+    Tag('<invoke name="', '">', "</invoke>"),
+    Tag('<parameter name="', '">', "</parameter>"),
+    paired=True,
+)
+MINIMAX = Family(
+    calls=(
+        Calls(
+            open=("<minimax:tool_call>",),
+            close=("</minimax:tool_call>",),
+            read=_INVOKE,
+            strings=_INVOKE.strings("<minimax:tool_call>"),
+        ),
+    )
+)
+MINIMAX_3 = Family(
+    calls=(
+        Calls(
+            open=(f"{MARK}<tool_call>",),
+            close=(f"{MARK}</tool_call>",),
+            read=nested_calls,
+            inner=(MARK,),
+        ),
+    )
+)
+
+_DSML = XmlCalls(
+    Tag('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
+    Tag('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
+    paired=True,
+)
+DSML = Family(
+    calls=(
+        Calls(
+            open=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
+            close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
+            read=_DSML,
+            strings=_DSML.strings(),
+        ),
+    )
+)
+
+PAIRS = replace(GLM, thoughts=None)
+
+_SUFFIX = ":opensource"
+HUNYUAN = Family(
+    thoughts=by_prompt(f"<think{_SUFFIX}>", f"</think{_SUFFIX}>"),
+    calls=(
+        Calls(
+            block=(f"<tool_calls{_SUFFIX}>", f"</tool_calls{_SUFFIX}>"),
+            open=(f"<tool_call{_SUFFIX}>",),
+            close=(f"</tool_call{_SUFFIX}>",),
+            read=PairCalls(_SUFFIX, after_name=f"<tool_sep{_SUFFIX}>"),
+            strings=values(
+                f"<arg_value{_SUFFIX}>",
+                f"</arg_value{_SUFFIX}>",
+                f"<tool_call{_SUFFIX}>",
+                after=f"<arg_key{_SUFFIX}>",
+            ),
+        ),
+    ),
+    handles_thinking=True,
+)
+
+KIMI_3 = Family(
+    thoughts=by_prompt("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    calls=(
+        Calls(
+            block=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+            open=("<|open|>call ",),
+            close=("<|close|>call<|sep|>",),
+            read=xtml.xtml_call,
+            strings=(*values(*xtml.ARGUMENT, "<|open|>call "), *values(*xtml.JSON)),
+            inner=("<|open|>", "<|close|>", "<|sep|>"),
+        ),
+    ),
+    skips=(
+        "<|open|>response<|sep|>",
+        "<|close|>response<|sep|>",
+        "<|close|>message<|sep|>",
+        "<|end_of_msg|>",
+    ),
+    handles_thinking=True,
+)
