@@ -58,7 +58,11 @@ class Glimmer(msgspec.Struct, frozen=True):
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
         asked = Asked.by(prompt, rendered)
         opening = _MESSAGE if asked.rendered.endswith(_START) else ""
-        return Marks(None if asked.think is False else _THOUGHTS, opening=opening)
+        return Marks(
+            None if asked.think is False or asked.begun else _THOUGHTS,
+            begins_thinking=asked.is_in_thought,
+            opening=opening,
+        )
 
 
 def _begin(asked: Asked) -> str:

@@ -41,22 +41,22 @@ class Harmony(msgspec.Struct, frozen=True):
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         asked = Asked.by(prompt, rendered)
-        return Scanner(_states(asked.tools), _begin(asked, prompt))
+        return Scanner(_states(asked.tools), _begin(asked))
 
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
         asked = Asked.by(prompt, rendered)
-        begin = _begin(asked, prompt)
+        begin = _begin(asked)
         if begin == "content":
             return Marks()
         opening = _FINAL if asked.rendered.endswith(_TURN) else ""
         return Marks(_THOUGHTS, begins_thinking=begin == "thinking", opening=opening)
 
 
-def _begin(asked: Asked, prompt: Prompt) -> str:
+def _begin(asked: Asked) -> str:
     """The state that the answer begins in."""
     if asked.begun:
         return "content"
-    return "thinking" if asked.continues and prompt.messages[-1].thinking else "header"
+    return "thinking" if asked.is_in_thought else "header"
 
 
 def function_names(tools: Tools) -> dict[str, str]:

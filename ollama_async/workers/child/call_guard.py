@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
+from ollama_async.workers.child.engines.port import Constraint
 
-if TYPE_CHECKING:
-    from ollama_async.workers.child.grammar_matcher import Grammar
+
+class CallGrammar(Constraint, Protocol):
+    """What one call must look like, from its mark to its end, when it ``is_over``."""
+
+    def restart(self, tokens: Sequence[int]) -> bool:
+        """Begin anew, with ``tokens`` accepted already. False: they are not allowed."""
 
 
 class CallGuard:
@@ -32,14 +37,14 @@ class CallGuard:
 
     def __init__(
         self,
-        grammars: Mapping[CallSyntax, Grammar],
+        grammars: Mapping[CallSyntax, CallGrammar],
         names: tuple[str, ...],
         tokenize: Callable[[str], Sequence[int]],
     ) -> None:
         self._grammars = grammars
         self._names = names
         self._tokenize = tokenize
-        self._active: Grammar | None = None
+        self._active: CallGrammar | None = None
         self._settled = 0  # number of the last call of which it is known what becomes of it
         self.is_over = False
         self.failure = ""

@@ -8,16 +8,13 @@ import json
 import random
 import string
 import traceback
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from ollama_async.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.prompts.port import Content, Parser, Part, Thinking
+from ollama_async.workers.child.call_guard import CallGuard
 from ollama_async.workers.messages import Called, Piece
-
-if TYPE_CHECKING:
-    from ollama_async.workers.child.call_guard import CallGuard
 
 NESTING_LIMIT = 100
 """Levels of a call's arguments: whoever unpacks them does so by recursion."""

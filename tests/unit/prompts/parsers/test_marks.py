@@ -67,10 +67,11 @@ def test_an_answer_of_messages_begins_with_a_header(name, rendered, opening):
 def test_an_answer_of_messages_that_goes_on_has_no_header():
     begun = Message(role="assistant", content='{"a":')
     going_on = Prompt(messages=[Message(role="user", content="hi"), begun], think=True)
+    rendered = f"<|message|>{begun.content}"
 
-    assert parsers.named("harmony").marks(going_on, "<|message|>{").opening == ""
-    assert parsers.named("harmony").marks(going_on, "<|message|>{").thoughts is None
-    assert parsers.named("glimmer").marks(going_on, "<|message|>{").opening == ""
+    assert parsers.named("harmony").marks(going_on, rendered).opening == ""
+    assert parsers.named("harmony").marks(going_on, rendered).thoughts is None
+    assert parsers.named("glimmer").marks(going_on, rendered).opening == ""
 
 
 def test_thoughts_that_the_client_has_begun_go_on():
