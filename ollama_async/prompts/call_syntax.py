@@ -13,7 +13,7 @@ import msgspec
 UNDECIDED_LIMIT = 512
 """Characters after which a text that might have been a call counts as none."""
 
-_NAMED = re.compile(r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"')
+_NAME_IN_JSON = r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"'
 
 
 class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,8 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
     - ``{parameters}``: each argument as ``parameter`` says, in which ``{key}`` is its name and
       ``{value}`` its value, with ``between`` between two of them. A value that may be a string is
       bare text, or text in one of ``quotes``; others are JSON;
-    - ``{id}``: up to 64 letters, digits and ``_ - . :``.
+    - ``{id}``: up to 64 letters, digits and ``_ - . :``;
+    - ``{is_text}`` in ``parameter``: ``true`` if the value is bare text, else ``false``.
 
     ``repeated``: there may be more calls. ``listed``: there may be a list of calls, in brackets and
     with commas. ``prefix`` goes before all that, one of ``close`` after it. ``texts`` are words
@@ -62,10 +63,15 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.begins and not text.lstrip().startswith(self.begins):
             return None
-        if self.named and not _has_name(text, names):
+        if self.named and not self._has_name(text[:UNDECIDED_LIMIT], names):
             return None
         place = text.find(self.after)
         return None if place < 0 else place + len(self.after)
+
+    def _has_name(self, text: str, names: tuple[str, ...]) -> bool:
+        """Whether the first text that stands where a name does is one of ``names``."""
+        found = re.search(_name_pattern(self.forms[0]), text)
+        return found is not None and found[1].strip() in names
 
 
 class OpenCall(msgspec.Struct, frozen=True):
@@ -78,7 +84,10 @@ class OpenCall(msgspec.Struct, frozen=True):
     text: str
 
 
-def _has_name(text: str, names: tuple[str, ...]) -> bool:
-    """Whether the first JSON string that may be a tool's name is one."""
-    found = _NAMED.search(text[:UNDECIDED_LIMIT])
-    return found is not None and found[1] in names
+def _name_pattern(form: str) -> str:
+    """Finds the name in a call of this form, once what ends it has come."""
+    before, found, rest = form.partition("{name}")
+    if not found:
+        return _NAME_IN_JSON
+    end = re.escape(rest.lstrip(" ").partition("{")[0].rstrip(" "))
+    return rf"^\s*{re.escape(before)}(.*?){end}"

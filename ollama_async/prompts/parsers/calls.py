@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +17,9 @@ from ollama_async.prompts.parsers.states import Collect, Look, Outcome, State
 from ollama_async.prompts.parsers.strings import Quote
 from ollama_async.prompts.parsers.syntaxes import written
 from ollama_async.prompts.parsers.tools import Tools, is_plain
+
+_CONTROL = re.compile(r"<\||\|>|^\[[A-Z_]+\]$")
+"""Marks that do not occur in text."""
 
 JSON = '"'
 PYTHON = "\"'"
@@ -77,13 +81,15 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         syntax = written(self.read)
         if syntax is None:
             return None
-        return replace(
-            syntax,
-            close=self.close,
-            listed=syntax.listed or self.item is not None,
-            # a bracket may as well begin an answer in JSON
-            named=self.kept and self.open[0].lstrip()[:1] in ("[", "{"),
-        )
+        # what ends with its last tag has given the closing mark to it
+        close = () if syntax.forms[0].endswith(self.close) else self.close
+        return replace(syntax, close=close, named=self._is_doubtful)
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether the mark alone does not tell a call from text: JSON, code, the name of a tag."""
+        begins_json = self.kept and self.open[0].lstrip()[:1] in ("[", "{")
+        return begins_json or (self.declared and not _CONTROL.search(self.open[0]))
 
     def marks(self, tools: Tools) -> tuple[str, ...]:
         """What calls begin with, if these are the ``tools``."""
@@ -134,12 +140,18 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
 
     @property
     def syntax(self) -> CallSyntax | None:
-        form = f"{{name}}{self.head_end} {{arguments}}"
-        inner = written(self.read)
-        if inner is None:
-            return CallSyntax(forms=(form,), close=self.close, texts=self.texts)
-        forms = (form, *inner.forms)
-        return replace(inner, forms=forms, listed=True, close=self.close, texts=self.texts)
+        tail = f"{self.head_end} {{arguments}}"
+        forms = [f"{{name}} {tail}"]
+        if self.id_mark:
+            forms.append(f"{{name}} {self.id_mark} {{id}} {tail}")
+        inner = written(self.read) or CallSyntax(forms=())
+        return replace(
+            inner,
+            forms=(*forms, *inner.forms),
+            close=self.close,
+            texts=self.texts,
+            named=self._is_doubtful,
+        )
 
     def state(self, tools: Tools, then: str) -> State:
         return self.after_mark(tools, then, self.open[0])
@@ -172,6 +184,10 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
 
 class PythonicCalls(Calls, frozen=True, kw_only=True):
     """Calls that begin with one of ``open`` and the name of a declared tool and a bracket."""
+
+    @property
+    def _is_doubtful(self) -> bool:
+        return False  # the name of a tool is in the mark
 
     def marks(self, tools: Tools) -> tuple[str, ...]:
         names = [name for name in tools if is_plain(name)]

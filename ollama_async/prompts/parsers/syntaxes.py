@@ -5,49 +5,124 @@ Where a reader takes many ways to write a call, only those are here that a model
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec.structs import replace
 
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.bodies import Read
+from ollama_async.prompts.parsers.bodies.braces import BraceCalls
 from ollama_async.prompts.parsers.bodies.deepseek import SEPARATOR as DEEPSEEK_SEPARATOR
 from ollama_async.prompts.parsers.bodies.deepseek import deepseek_call
 from ollama_async.prompts.parsers.bodies.either import Between, Either
 from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR as KIMI_SEPARATOR
 from ollama_async.prompts.parsers.bodies.kimi import kimi_call
+from ollama_async.prompts.parsers.bodies.laguna import laguna_call
+from ollama_async.prompts.parsers.bodies.loose import loose_call
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls, KeyedCalls
+from ollama_async.prompts.parsers.bodies.pairs import PairCalls, pairs
+from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS as SOLAR_SEPARATORS
 from ollama_async.prompts.parsers.bodies.solar import solar_call
+from ollama_async.prompts.parsers.bodies.xml import XmlCalls
 
+_BRACKETS = ("{", "[")
+
+
+def written(read: Read) -> CallSyntax | None:
+    """How a call is written that ``read`` reads; None: no grammar describes it."""
+    if read in _FUNCTIONS:
+        return _FUNCTIONS[read]
+    return next((write(read) for kind, write in _CLASSES if isinstance(read, kind)), None)
+
+
+def _json(read: JsonCalls) -> CallSyntax:
+    return CallSyntax(
+        forms=("{call}",),
+        name_keys=read.names,
+        argument_keys=read.values,
+        extra_keys=("type", read.ids),
+        listed=True,
+    )
+
+
+def _keyed(_: KeyedCalls) -> CallSyntax:
+    return CallSyntax(forms=("{keyed}",), listed=True)
+
+
+def _xml(read: XmlCalls) -> CallSyntax:
+    call, argument = read.tags
+    kind = f'" string="{{is_text}}{argument.mid}' if read.says_kind else argument.mid
+    return CallSyntax(
+        forms=(f"{call.open}{{name}}{call.mid} {{parameters}} {call.close}",),
+        parameter=f"{argument.open}{{key}}{kind}{{value}}{argument.close}",
+        repeated=True,
+    )
+
+
+def _pairs(read: PairCalls) -> CallSyntax:
+    key, value = (f"arg_{kind}{read.suffix}>" for kind in ("key", "value"))
+    return CallSyntax(
+        forms=(f"{{name}} {read.after_name} {{parameters}}",),
+        parameter=f"<{key}{{key}}</{key} <{value}{{value}}</{value}",
+    )
+
+
+def _python(_: PythonCalls) -> CallSyntax:
+    return CallSyntax(
+        forms=("{name}( {parameters})",),
+        parameter="{key}= {value}",
+        between=",",
+        quotes=('"', "'"),
+        listed=True,
+        repeated=True,
+    )
+
+
+def _braces(read: BraceCalls) -> CallSyntax:
+    return CallSyntax(
+        forms=("call:{name}{ {parameters}}",),
+        parameter="{key}: {value}",
+        between=",",
+        quotes=(read.quote,),
+    )
+
+
+def _between(read: Between) -> CallSyntax | None:
+    inner = written(read.read)
+    return inner and replace(inner, prefix=read.less)
+
+
+def _either(read: Either) -> CallSyntax | None:
+    """The first way; where that is JSON, nothing else is held to it."""
+    first = written(read.readers[0])
+    return first and replace(first, begins=_BRACKETS if first.forms == ("{call}",) else ())
+
+
+_CLASSES: tuple[tuple[type, Callable[[Any], CallSyntax | None]], ...] = (
+    (KeyedCalls, _keyed),
+    (JsonCalls, _json),
+    (XmlCalls, _xml),
+    (PairCalls, _pairs),
+    (PythonCalls, _python),
+    (BraceCalls, _braces),
+    (Between, _between),
+    (Either, _either),
+)
 _FUNCTIONS: dict[Read, CallSyntax] = {
-    kimi_call: CallSyntax(forms=(f"functions.{{name}}:{{id}}{KIMI_SEPARATOR} {{arguments}}",)),
     deepseek_call: CallSyntax(
         forms=(
             f"{{name}}{DEEPSEEK_SEPARATOR} {{arguments}}",
             f"function{DEEPSEEK_SEPARATOR}{{name}} ```json {{arguments}} ```",
         )
     ),
+    kimi_call: CallSyntax(forms=(f"functions.{{name}}:{{id}}{KIMI_SEPARATOR} {{arguments}}",)),
+    laguna_call: replace(
+        _pairs(pairs), forms=("{name} {parameters}", "{name} {arguments}", "{call}")
+    ),
+    loose_call: CallSyntax(forms=("{call}",), listed=True, begins=_BRACKETS),
     solar_call: CallSyntax(
         forms=(f"{{id}}{SOLAR_SEPARATORS[0]}{{name}}{SOLAR_SEPARATORS[1]} {{arguments}}",)
     ),
 }
-
-
-def written(read: Read) -> CallSyntax | None:
-    """How a call is written that ``read`` reads; None: no grammar describes it."""
-    match read:
-        case KeyedCalls():
-            return CallSyntax(forms=("{keyed}",))
-        case JsonCalls():
-            return CallSyntax(
-                forms=("{call}",),
-                name_keys=read.names,
-                argument_keys=read.values,
-                extra_keys=("type", read.ids),
-            )
-        case Between():
-            inner = written(read.read)
-            return inner and replace(inner, prefix=read.less)
-        case Either():
-            return written(read.readers[0])
-        case _:
-            return _FUNCTIONS.get(read)

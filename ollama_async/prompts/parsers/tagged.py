@@ -94,6 +94,7 @@ _DSML = XmlCalls(
     Tag('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
     Tag('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
     paired=True,
+    says_kind=True,
 )
 DSML = Family(
     calls=(

@@ -39,7 +39,7 @@ identifier: /[A-Za-z0-9_.:-]{1,64}/
 truth: /[Tt]rue|[Ff]alse/
 """
 _STRINGS = {'"': "double_quoted", "'": "single_quoted"}
-_PLACEHOLDER = re.compile(r"(\{(?:call|keyed|name|arguments|parameters|id|key|value)\}| +)")
+_PLACEHOLDER = re.compile(r"(\{(?:call|keyed|name|arguments|parameters|id|key|value|is_text)\}| +)")
 
 
 def call_grammar(
@@ -199,8 +199,11 @@ class _Writer:
     def _parameter(self, key: str | None, schema: dict[str, Any]) -> str:
         """One argument; any name if there is no ``key``."""
         before, _, end = self._syntax.parameter.partition("{value}")
-        name = "identifier" if key is None else self._text(key)
-        return f"{self._expand(before, {'key': name})} {self._value(schema, end)}"
+        parts = {
+            "key": "identifier" if key is None else self._text(key),
+            "is_text": literal("true" if _may_be_text(schema) or _has_text(schema) else "false"),
+        }
+        return f"{self._expand(before, parts)} {self._value(schema, end)}"
 
     def _value(self, schema: dict[str, Any], end: str) -> str:
         """A value and the text that ends it."""
@@ -246,6 +249,11 @@ def _choices(schema: dict[str, Any]) -> list[Any]:
     """The only values that there are; empty: there are others."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     return values if isinstance(values, list) else []
+
+
+def _has_text(schema: dict[str, Any]) -> bool:
+    """Whether one of the only values is a string."""
+    return any(isinstance(value, str) for value in _choices(schema))
 
 
 def _may_be_text(schema: dict[str, Any]) -> bool:

@@ -147,6 +147,7 @@ RIGHT = [
     (JSON, '{\n  "name": "now",\n  "arguments": {\n  }\n}\n</tool_call>'),
     (JSON, '{"name": "store", "arguments": {"x": [1, {"y": null}]}}</tool_call>'),
     (JSON, '{"name": "get_tide", "arguments": {"place": "</tool_call> \\" {"}}</tool_call>'),
+    (JSON, '{"name": "get_tide", "arguments": {"place": "F\\u00f6hr"}}</tool_call>'),
     (LIST, '{"name": "now", "parameters": {}}'),
     (LIST, '[{"tool_name": "now", "parameters": {}}, {"name": "now", "parameters": {}}]'),
     (LIST, '[{"type": "function", "name": "now", "parameters": {}, "id": "aB3"}]'),
@@ -252,7 +253,7 @@ def test_nothing_is_guarded_without_tools_or_with_too_many(tools):
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1)
 
 
-@given(name=names.filter(str.strip), key=names, value=st.text(max_size=20))
+@given(name=names.filter(str.strip), key=names, value=names)
 def test_names_and_keys_may_be_any_text(name, key, value):
     arguments = {key: value}
     call = json.dumps({"name": name.strip(), "arguments": arguments}, ensure_ascii=False)

@@ -13,6 +13,7 @@ class BraceCalls:
     """
 
     def __init__(self, quote: str, *, lenient: bool) -> None:
+        self.quote = quote
         self._quotes = {quote: as_it_is, '"': unescaped, "'": as_it_is}
         self._lenient = lenient
 

@@ -22,7 +22,8 @@ class PairCalls:
         }
         self._key, self._key_end = f"<arg_key{suffix}>", f"</arg_key{suffix}>"
         self._value, self._value_end = f"<arg_value{suffix}>", f"</arg_value{suffix}>"
-        self._after_name = after_name
+        self.suffix = suffix
+        self.after_name = after_name
         self._tags = re.compile(f"({'|'.join(tag.values())})")
         self._opening = re.compile(f"{tag['arg_key']}|{tag['arg_value']}")
         self._pair = re.compile(
@@ -37,7 +38,7 @@ class PairCalls:
         with all of them, a value may hold closing tags, where no key follows.
         """
         read = self._complete(text) or self._forgiving(self._tags.split(text))
-        name = read.name.strip().removesuffix(self._after_name).strip()
+        name = read.name.strip().removesuffix(self.after_name).strip()
         if not name or len(read.keys) != len(read.values):
             return None
         pairs = [(key.strip(), value) for key, value in zip(read.keys, read.values, strict=True)]

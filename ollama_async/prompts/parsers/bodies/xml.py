@@ -41,8 +41,9 @@ class XmlCalls:
     ``<function=add>…</function>`` is ``Tag("<function=", ">", "</function>")``; between the name's
     end and its ``>`` there may be other attributes, of which ``string`` says whether a value is
     text or JSON. ``lines``: one line break at each end of a value is markup; ``paired``: only if
-    both are there. ``cdata``: a value may be in ``<![CDATA[…]]>``. ``resolve`` says which tool a
-    name means; None: it is no call.
+    both are there. ``cdata``: a value may be in ``<![CDATA[…]]>``. ``says_kind``: the model was
+    taught to write the attribute ``string``. ``resolve`` says which tool a name means; None: it is
+    no call.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class XmlCalls:
         lines: bool = True,
         paired: bool = False,
         cdata: bool = False,
+        says_kind: bool = False,
         resolve: Callable[[str, Tools], str | None] = _as_written,
     ) -> None:
-        self._tags = (call, argument)
+        self.tags = (call, argument)
+        self.says_kind = says_kind
         self._call = _Element(call, (call.open,), cdata=cdata)
         self._argument = _Element(argument, (call.open, argument.open), cdata=cdata)
         self._lines = lines
@@ -74,7 +77,7 @@ class XmlCalls:
 
     def strings(self, *around: str) -> tuple[Quote, ...]:
         """How values are marked in calls that have the opening marks ``around`` them."""
-        call, argument = self._tags
+        call, argument = self.tags
         return values(argument.open, argument.close, call.open, *around, after=call.close)
 
     def _one(self, call: _Found, tools: Tools, *, exactly: bool) -> ToolCall | None:
