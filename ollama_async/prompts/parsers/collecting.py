@@ -62,7 +62,7 @@ class CollectReader:
         closed = self._advance(text, at, stop)
         if closed is not None:
             return closed, self._settled(self._state.settle, "")
-        if self._strings and self._strings.broken:
+        if self._strings and (self._strings.broken or (last and self._strings.are_open)):
             return self._give_up_strings(text, stop, last=last)
         if end:
             return place, self._settled(self._state.settle, end)

@@ -27,7 +27,12 @@ from ollama_async.prompts.parsers.calls import (
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.strings import JSON_STRINGS, PYTHON_STRINGS, Quote, values
+from ollama_async.prompts.parsers.strings import (
+    JSON_STRINGS,
+    marked_strings,
+    python_strings,
+    values,
+)
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 from ollama_async.prompts.port import Format
 
@@ -96,16 +101,12 @@ _OLMO = Family(
             open=("<function_calls>",),
             close=("</function_calls>",),
             read=PythonCalls(),
-            strings=PYTHON_STRINGS,
+            strings=python_strings("<function_calls>"),
             runs_on=True,
         ),
     ),
     space=Space.KEEP,
 )
-
-
-def _marked_strings(mark: str) -> tuple[Quote, ...]:
-    return (Quote(mark, mark, after=(",", "}", "]")),)
 
 
 FUNCTION_GEMMA = Family(
@@ -115,7 +116,7 @@ FUNCTION_GEMMA = Family(
             close=("<end_function_call>",),
             read=BraceCalls("<escape>", lenient=True),
             whole=BraceCalls("<escape>", lenient=False),
-            strings=_marked_strings("<escape>"),
+            strings=marked_strings("<escape>", "<start_function_call>"),
             runs_on=True,
             inner=("<escape>",),
         ),
@@ -139,7 +140,7 @@ GEMMA = Family(
             close=("<tool_call|>",),
             read=BraceCalls('<|"|>', lenient=True),
             whole=BraceCalls('<|"|>', lenient=False),
-            strings=_marked_strings('<|"|>'),
+            strings=marked_strings('<|"|>', "<|tool_call>"),
             noise=("<tool_call|>", "<|tool_response>"),
             inner=('<|"|>',),
         ),
@@ -173,7 +174,7 @@ LFM = Family(
             read=PythonCalls(as_it_is),
             item=PythonCalls(as_it_is).member,
             quotes=PYTHON,
-            strings=PYTHON_STRINGS,
+            strings=python_strings("<|tool_call_start|>"),
         ),
         PythonicCalls(
             open=("", "["),

@@ -31,7 +31,7 @@ from ollama_async.prompts.parsers.families import (
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.strings import JSON_STRINGS, PYTHON_STRINGS
+from ollama_async.prompts.parsers.strings import JSON_STRINGS, python_strings
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts, by_prompt
 
 _JSON = JsonCalls()
@@ -206,7 +206,7 @@ TOOL_CODE = Family(
             open=("```tool_code\n",),
             close=("```",),
             read=_PYTHON,
-            strings=PYTHON_STRINGS,
+            strings=python_strings(),
             declared=True,
         ),
     )

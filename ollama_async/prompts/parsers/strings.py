@@ -53,10 +53,26 @@ JSON_STRINGS = (
         never=("\n",),
     ),
 )
-PYTHON_STRINGS = tuple(
-    Quote(sign, sign, before="=([{,:", after=(",", ":", ")", "]", "}"), escapes=True)
-    for sign in "\"'"
-)
+
+
+def python_strings(*opening: str) -> tuple[Quote, ...]:
+    """Those of Python; ``opening`` are the marks around the calls."""
+    return tuple(
+        Quote(
+            sign,
+            sign,
+            before="=([{,:",
+            after=(",", ":", ")", "]", "}"),
+            escapes=True,
+            opening=opening,
+        )
+        for sign in "\"'"
+    )
+
+
+def marked_strings(mark: str, *opening: str) -> tuple[Quote, ...]:
+    """Those with the same mark at both ends."""
+    return (Quote(mark, mark, after=(",", "}", "]"), opening=opening),)
 
 
 def values(open_mark: str, close_mark: str, *others: str, after: str = "") -> tuple[Quote, ...]:
@@ -93,6 +109,11 @@ class Strings:
         self._is_closed = False
         self._is_escaped = False
         self._holds_closing = self._holds_opening = False
+
+    @property
+    def are_open(self) -> bool:
+        """Whether one does not end."""
+        return self._quote is not None and not self._is_closed
 
     def certain(self, text: str, at: int) -> int:
         """Where that end of ``text`` begins that cannot be followed yet."""

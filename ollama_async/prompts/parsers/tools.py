@@ -120,12 +120,13 @@ def value_of(text: str, types: set[str]) -> Any:
     """
     if types == {"string"}:
         return text
-    if text.lower() == "null" or (text == "None" and types and "string" not in types):
+    word = text.strip()
+    if word.lower() == "null" or (word == "None" and types and "string" not in types):
         return None
     if types == {"boolean"}:
-        return text.lower() == "true"
+        return word.lower() == "true"
     for type_, value in _VALUES:
-        if type_ in types and (found := value(text)) is not None:
+        if type_ in types and (found := value(word)) is not None:
             return found
     return text
 
