@@ -31,7 +31,6 @@ from ollama_async.prompts.parsers.strings import (
     JSON_STRINGS,
     marked_strings,
     python_strings,
-    values,
 )
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
 from ollama_async.prompts.port import Format
@@ -149,8 +148,7 @@ GEMMA = Family(
     handles_thinking=True,
 )
 
-PAIR_STRINGS = values("<arg_value>", "</arg_value>", "<tool_call>", after="<arg_key>")
-_PAIR_MARKS = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
+_PAIR_STRINGS = pairs.strings("<tool_call>")
 GLM = Family(
     thoughts=replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True),
     calls=(
@@ -159,8 +157,8 @@ GLM = Family(
             close=("</tool_call>",),
             read=pairs,
             whole=pairs.whole,
-            strings=PAIR_STRINGS,
-            inner=_PAIR_MARKS,
+            strings=_PAIR_STRINGS,
+            inner=pairs.tags,
         ),
     ),
     handles_thinking=True,
@@ -198,14 +196,14 @@ _LAGUNA = Family(
             open=("<tool_call>",),
             close=("</tool_call>",),
             read=laguna_call,
-            strings=(*JSON_STRINGS, *PAIR_STRINGS),
-            inner=_PAIR_MARKS,
+            strings=(*JSON_STRINGS, *_PAIR_STRINGS),
+            inner=pairs.tags,
         ),
         Calls(
             open=("<user>",),
             close=("</user>",),
             read=laguna_call,
-            strings=(*JSON_STRINGS, *PAIR_STRINGS),
+            strings=(*JSON_STRINGS, *_PAIR_STRINGS),
             declared=True,
         ),
         Calls(open=('{"name"',), read=laguna_call, quotes=JSON, kept=True),

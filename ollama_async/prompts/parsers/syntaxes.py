@@ -62,10 +62,10 @@ def _xml(read: XmlCalls) -> CallSyntax:
 
 
 def _pairs(read: PairCalls) -> CallSyntax:
-    key, value = (f"arg_{kind}{read.suffix}>" for kind in ("key", "value"))
+    key, key_end, value, value_end, *_ = read.tags
     return CallSyntax(
         forms=(f"{{name}} {read.after_name} {{parameters}}",),
-        parameter=f"<{key}{{key}}</{key} <{value}{{value}}</{value}",
+        parameter=f"{key}{{key}}{key_end} {value}{{value}}{value_end}",
     )
 
 

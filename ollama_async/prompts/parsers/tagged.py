@@ -60,6 +60,7 @@ MINICPM = Family(
             strings=(*(replace(quote, into=_DATA.open) for quote in _PARAM.strings()), _DATA),
             kept=True,
             declared=True,
+            inner=("<function", "</function>", "<param", "</param>"),
         ),
     )
 )
@@ -85,7 +86,7 @@ MINIMAX_3 = Family(
             open=(f"{MARK}<tool_call>",),
             close=(f"{MARK}</tool_call>",),
             read=nested_calls,
-            inner=(MARK,),
+            inner=(MARK, "<tool_call>", "</tool_call>"),
         ),
     )
 )
@@ -103,27 +104,24 @@ DSML = Family(
             close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
             read=_DSML,
             strings=_DSML.strings(),
+            inner=("｜DSML｜",),
         ),
     )
 )
 
 PAIRS = replace(GLM, thoughts=None)
 
-_SUFFIX = ":opensource"
+_HUNYUAN = PairCalls(":opensource", separator="tool_sep")
 HUNYUAN = Family(
-    thoughts=by_prompt(f"<think{_SUFFIX}>", f"</think{_SUFFIX}>"),
+    thoughts=by_prompt("<think:opensource>", "</think:opensource>"),
     calls=(
         Calls(
-            block=(f"<tool_calls{_SUFFIX}>", f"</tool_calls{_SUFFIX}>"),
-            open=(f"<tool_call{_SUFFIX}>",),
-            close=(f"</tool_call{_SUFFIX}>",),
-            read=PairCalls(_SUFFIX, after_name=f"<tool_sep{_SUFFIX}>"),
-            strings=values(
-                f"<arg_value{_SUFFIX}>",
-                f"</arg_value{_SUFFIX}>",
-                f"<tool_call{_SUFFIX}>",
-                after=f"<arg_key{_SUFFIX}>",
-            ),
+            block=("<tool_calls:opensource>", "</tool_calls:opensource>"),
+            open=("<tool_call:opensource>",),
+            close=("</tool_call:opensource>",),
+            read=_HUNYUAN,
+            strings=_HUNYUAN.strings("<tool_call:opensource>"),
+            inner=_HUNYUAN.tags,
         ),
     ),
     handles_thinking=True,

@@ -7,31 +7,33 @@ import re
 import msgspec
 
 from ollama_async.prompts.parsers.bodies import Pieces
+from ollama_async.prompts.parsers.strings import Quote, values
 from ollama_async.prompts.parsers.tools import Tools, call_of
 
 
 class PairCalls:
-    """``suffix`` stands at the end of every tag's name. Where ``after_name`` is given, it is what
-    ends the name of the tool.
+    """``suffix`` stands at the end of every tag's name. ``separator`` is the tag that ends the name
+    of the tool, if there is one; ``after_name`` its text. ``tags`` are all of them.
     """
 
-    def __init__(self, suffix: str = "", *, after_name: str = "") -> None:
-        tag = {
-            name: re.escape(f"<{name}{suffix}>")
-            for name in ("arg_key", "/arg_key", "arg_value", "/arg_value")
-        }
-        self._key, self._key_end = f"<arg_key{suffix}>", f"</arg_key{suffix}>"
-        self._value, self._value_end = f"<arg_value{suffix}>", f"</arg_value{suffix}>"
-        self.suffix = suffix
-        self.after_name = after_name
-        self._tags = re.compile(f"({'|'.join(tag.values())})")
-        self._opening = re.compile(f"{tag['arg_key']}|{tag['arg_value']}")
+    def __init__(self, suffix: str = "", *, separator: str = "") -> None:
+        names = ("arg_key", "/arg_key", "arg_value", "/arg_value")
+        pair = tuple(f"<{name}{suffix}>" for name in names)
+        self._key, self._key_end, self._value, self._value_end = pair
+        self.after_name = f"<{separator}{suffix}>" if separator else ""
+        self.tags = (*pair, self.after_name) if separator else pair
+        key, key_end, value, value_end = map(re.escape, pair)
+        self._tags = re.compile(f"({key}|{key_end}|{value}|{value_end})")
+        self._opening = re.compile(f"{key}|{value}")
         self._pair = re.compile(
-            f"\\s*+{tag['arg_key']}(?P<key>[^<]*+){tag['/arg_key']}"
-            f"\\s*+{tag['arg_value']}(?P<value>.*?){tag['/arg_value']}"
-            f"(?=\\s*+(?:{tag['arg_key']}|$))",
+            f"\\s*+{key}(?P<key>[^<]*+){key_end}\\s*+{value}(?P<value>.*?){value_end}"
+            f"(?=\\s*+(?:{key}|$))",
             re.DOTALL,
         )
+
+    def strings(self, *around: str) -> tuple[Quote, ...]:
+        """How values are marked in calls that have the opening marks ``around`` them."""
+        return values(self._value, self._value_end, *around, after=self._key)
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:
         """A tag that the model forgot is put back where its partner tells the place. In a text

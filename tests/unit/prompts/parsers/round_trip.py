@@ -20,7 +20,10 @@ _ENDS = re.compile(
 """Where these models end an answer; what follows is no part of it."""
 _LEADS = re.compile(r"</think>|<\|CHATBOT_TOKEN\|>")
 """What belongs to the prompt of a model that is to answer at once."""
-_CONTROL = re.compile(r"<\|[^|<>]*\|>|<｜[^｜]*｜>|\[[A-Z_]+\]|<\|\w+>|<\w+\|>")  # noqa: RUF001
+_CONTROL = re.compile(
+    r"<\|[^|<>]*\|>|<｜[^｜]*｜>|\[[A-Z_]+\]|<\|\w+>|<\w+\|>"  # noqa: RUF001
+    r"|</?\w+:opensource>|｜DSML｜|\]<\]minimax\[>\["  # noqa: RUF001
+)
 """Marks that may be control tokens, which arrive only if a format asks for them."""
 
 
