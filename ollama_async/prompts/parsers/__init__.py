@@ -6,9 +6,10 @@
 - :func:`generic`: the format that tags found in a Go template describe
 
 A format becomes a table of ``states``, which the ``scanner`` reads an answer through. Most formats
-are a row of data (``families``, ``formats``), made of ``thoughts`` and ``calls`` and turned into
-states by ``family``; what stands between the marks of a call is read by one of ``bodies``. Answers
-that are rows of messages have a file each (``harmony``, ``glimmer``, ``cohere``).
+are a row of data (``families``, ``formats``, ``tagged``), made of ``thoughts`` and ``calls`` and
+turned into states by ``family``; what stands between the marks of a call is read by one of
+``bodies``, and ``strings`` tells a mark in a value from the end of the call. Answers that are rows
+of messages have a file each (``harmony``, ``glimmer``, ``cohere``).
 """
 
 from __future__ import annotations

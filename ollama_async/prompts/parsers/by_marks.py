@@ -50,6 +50,7 @@ _TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
     (("List of tools: [", "keep_past_thinking"), formats.LFM_LISTS),
     (("<|role_sep|>", "<|message_sep|>"), formats.GIGA_CHAT),
     (("<|tool_call|>",), formats.PIPED),
+    (("<|tool|>", "<|/tool|>"), formats.PIPED),
     (("<tool_calls>",), formats.LISTED),
     (("<tool_call>",), formats.HERMES),
     (("functools[",), formats.FUNCTOOLS),

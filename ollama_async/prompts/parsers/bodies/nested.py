@@ -22,11 +22,15 @@ _SCALARS = {"boolean", "number"}
 
 
 class _Node(msgspec.Struct):
-    """An element; ``text`` is what stands in it before its first child."""
+    """An element; ``texts`` are the pieces of what stands in it before its first child."""
 
     name: str
-    text: str = ""
+    texts: list[str] = []
     children: list[_Node] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
 
 
 def nested_calls(text: str, tools: Tools) -> Pieces | None:
@@ -36,24 +40,29 @@ def nested_calls(text: str, tools: Tools) -> Pieces | None:
 
 
 def _tree(text: str) -> _Node | None:
-    """None: the tags do not match each other."""
+    """None: the tags do not match each other, or are too deep."""
     first, *pieces = text.split(MARK)
     path = [_Node("")]
     for piece in pieces:
         tag = _TAG.match(piece)
         if tag is None:
-            path[-1].text += MARK + piece
-        elif not tag["close"] and len(path) <= DEPTH:
+            path[-1].texts.append(MARK + piece)
+        elif not tag["close"]:
             name = tag["attribute"] if len(path) == 1 else tag["name"]
-            path[-1].children.append(_Node(name or "", piece[tag.end() :]))
+            path[-1].children.append(_Node(name or "", [piece[tag.end() :]]))
             path.append(path[-1].children[-1])
-        elif len(path) == 1 or (len(path) > 2 and path[-1].name != tag["name"]):
+        elif not _closes(tag["name"], path) or piece[tag.end() :].strip():
             return None
         else:
             path.pop()
-            if piece[tag.end() :].strip():
-                return None
+        if len(path) > DEPTH:
+            return None
     return path[0] if len(path) == 1 and not first.strip() else None
+
+
+def _closes(name: str, path: list[_Node]) -> bool:
+    """Whether a closing tag belongs to the innermost element; calls have names of their own."""
+    return len(path) == 2 or (len(path) > 2 and path[-1].name == name)
 
 
 def _call(node: _Node, tools: Tools) -> ToolCall | None:

@@ -337,6 +337,12 @@ ANSWERS = [
         "Sure.",
         [ADD, WEATHER],
     ),
+    (
+        detected("<|tool|> <|/tool|>"),
+        f"Sure.<|tool_call|>[{JSON_ADD}]<|/tool_call|>",
+        "Sure.",
+        [ADD],
+    ),
     (of_jinja("{{ tools }}"), f"[{JSON_ADD}]", "", [ADD]),
     (of_jinja("{{ tools }}"), JSON_ADD, "", [ADD]),
     (of_jinja("{{ tools }}"), '[{"name": "other"}]', '[{"name": "other"}]', []),
@@ -495,6 +501,26 @@ def test_types_are_found_behind_references(schema, value):
     call = '<tool_call><function=f><parameter=a>{"x": 1}</parameter></function></tool_call>'
 
     assert read(named("qwen3-coder"), call, tools=[tool]).calls == [("f", {"a": value})]
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "{0}<a>1{0}</b>",
+        "{0}<a>1",
+        "{0}<a>1{0}</a>text",
+        "text",
+        "".join(f"{{0}}<a{depth}>" for depth in range(100))
+        + "".join(f"{{0}}</a{depth}>" for depth in reversed(range(100))),
+    ],
+)
+def test_elements_that_do_not_match_are_text(inside):
+    mark = "]<]minimax[>["
+    answer = f'{mark}<tool_call>{mark}<invoke name="add">{inside.format(mark)}{mark}</invoke>{mark}</tool_call>'
+
+    found = read(detected(f"{mark} <invoke name="), answer)
+
+    assert (found.calls, found.content) == ([], answer)
 
 
 def test_a_tag_may_say_what_type_its_value_has():
