@@ -60,9 +60,6 @@ _OPTIONS = {
     # \u could write a property's name a second time, and half characters
     "json_allowed_escapes": 'nrbtf\\"',
 }
-_LOOSE_OPTIONS = {**_OPTIONS, "json_allowed_escapes": 'nrbtf\\"u'}
-"""A model that was taught to write letters by their numbers would be at a loss without."""
-
 _CODED = frozenset(map(chr, range(32))) - set("\n\r\b\t\f")
 _UNENFORCED = (
     "contains",
@@ -94,7 +91,7 @@ _STRUCTURE = frozenset(
 
 def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
     """``schema`` as JSON for the library, with our options. ``loosely``: without the keywords that
-    cannot be enforced, and with every way to write a string.
+    cannot be enforced.
 
     :raises BadRequest: it is too large, or has a keyword that cannot be enforced.
     """
@@ -110,8 +107,7 @@ def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
         _check(each)
     _check_multiples(root)
     _close(root)
-    options = _LOOSE_OPTIONS if loosely else _OPTIONS
-    return json.dumps({**root, "x-guidance": options}, ensure_ascii=False)
+    return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
 
 
 def structure_of(schema: Schema) -> Schema:

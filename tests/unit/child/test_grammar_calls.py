@@ -147,7 +147,7 @@ RIGHT = [
     (JSON, '{\n  "name": "now",\n  "arguments": {\n  }\n}\n</tool_call>'),
     (JSON, '{"name": "store", "arguments": {"x": [1, {"y": null}]}}</tool_call>'),
     (JSON, '{"name": "get_tide", "arguments": {"place": "</tool_call> \\" {"}}</tool_call>'),
-    (JSON, '{"name": "get_tide", "arguments": {"place": "F\\u00f6hr"}}</tool_call>'),
+    (JSON, '{"name": "get_tide", "arguments": {"place": "Föhr"}}</tool_call>'),
     (LIST, '{"name": "now", "parameters": {}}'),
     (LIST, '[{"tool_name": "now", "parameters": {}}, {"name": "now", "parameters": {}}]'),
     (LIST, '[{"type": "function", "name": "now", "parameters": {}, "id": "aB3"}]'),
