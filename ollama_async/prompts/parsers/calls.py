@@ -83,7 +83,9 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
             return None
         # what ends with its last tag has given the closing mark to it
         close = () if syntax.forms[0].endswith(self.close) else self.close
-        return replace(syntax, close=close, named=self._is_doubtful)
+        # and without one nothing tells that no other call follows
+        repeated = syntax.repeated and bool(close)
+        return replace(syntax, close=close, repeated=repeated, named=self._is_doubtful)
 
     @property
     def _is_doubtful(self) -> bool:
@@ -148,6 +150,7 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
         return replace(
             inner,
             forms=(*forms, *inner.forms),
+            repeated=False,
             close=self.close,
             texts=self.texts,
             named=self._is_doubtful,

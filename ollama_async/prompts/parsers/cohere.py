@@ -51,8 +51,12 @@ class Cohere(msgspec.Struct, frozen=True):
         return Scanner(_states(asked), self._begin(asked))
 
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
-        begin = self._begin(Asked.by(prompt, rendered))
-        return Marks() if begin == "content" else Marks(_THOUGHTS, None, begin == "thinking")
+        asked = Asked.by(prompt, rendered)
+        begin = self._begin(asked)
+        syntaxes = (_ACTION.syntax,) if asked.tools and _ACTION.syntax else ()
+        if begin == "content":
+            return Marks(syntaxes=syntaxes)
+        return Marks(_THOUGHTS, begins_thinking=begin == "thinking", syntaxes=syntaxes)
 
     def _begin(self, asked: Asked) -> str:
         """Where the answer begins: ``thinking``, ``content``, or before a ``block``."""

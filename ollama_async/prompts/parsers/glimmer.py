@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from ollama_async.conversation import Prompt
 from ollama_async.prompts.parsers.asked import Asked
@@ -14,6 +15,7 @@ from ollama_async.prompts.parsers.calls import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
+from ollama_async.prompts.parsers.syntaxes import xml_syntax
 from ollama_async.prompts.parsers.tools import Tools, is_plain
 from ollama_async.prompts.port import Marks, Parser
 
@@ -41,6 +43,7 @@ _INVOKE = XmlCalls(
     resolve=resolved,
 )
 _STRINGS = _INVOKE.strings(_START)
+_SYNTAX = replace(xml_syntax(_INVOKE), prefix=_CALLS, close=(_CALLS_END,))
 
 
 class Glimmer(msgspec.Struct, frozen=True):
@@ -62,6 +65,7 @@ class Glimmer(msgspec.Struct, frozen=True):
             None if asked.think is False or asked.begun else _THOUGHTS,
             begins_thinking=asked.is_in_thought,
             opening=opening,
+            syntaxes=(_SYNTAX,) if asked.tools else (),
         )
 
 
@@ -105,7 +109,13 @@ def _call(tools: Tools, *, keep: bool = False, source: str = "") -> Collect:
         return Outcome(pieces, "called") if pieces else None
 
     return Collect(
-        settle, settle, ends=(_CALLS_END, *_ENDS), strings=_STRINGS, keep=keep, source=source
+        settle,
+        settle,
+        ends=(_CALLS_END, *_ENDS),
+        strings=_STRINGS,
+        keep=keep,
+        source=source,
+        syntax=_SYNTAX,
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import msgspec
 
 from ollama_async.conversation import Prompt
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.bodies.objects import named_object
@@ -23,6 +24,14 @@ _MESSAGE_END = "<|end|>"
 _CALL_ENDS = (_MESSAGE_END, "<|call|>")
 _TURN = "<|start|>assistant"
 _FINAL = "<|channel|>final<|message|>"
+_SYNTAX = CallSyntax(
+    after="to=functions.",
+    forms=tuple(
+        f"{{name}}{channel}{kind}<|message|> {{arguments}}"
+        for channel in ("", " <|channel|>commentary")
+        for kind in ("", " <|constrain|>json", " json")
+    ),
+)
 _THOUGHTS = ("<|channel|>analysis<|message|>", f"{_MESSAGE_END}{_TURN}{_FINAL}")
 
 
@@ -46,10 +55,14 @@ class Harmony(msgspec.Struct, frozen=True):
     def marks(self, prompt: Prompt, rendered: str) -> Marks:
         asked = Asked.by(prompt, rendered)
         begin = _begin(asked)
+        # tools whose names these models may write in two ways are not worth a grammar
+        is_plain = all(shown == name for shown, name in function_names(asked.tools).items())
+        syntaxes = (_SYNTAX,) if asked.tools and is_plain else ()
         if begin == "content":
-            return Marks()
+            return Marks(syntaxes=syntaxes)
         opening = _FINAL if asked.rendered.endswith(_TURN) else ""
-        return Marks(_THOUGHTS, begins_thinking=begin == "thinking", opening=opening)
+        is_thinking = begin == "thinking"
+        return Marks(_THOUGHTS, None, is_thinking, opening=opening, syntaxes=syntaxes)
 
 
 def _begin(asked: Asked) -> str:
@@ -86,6 +99,7 @@ def _states(tools: Tools) -> dict[str, State]:
         cut_off,
         ends=("<|message|>",),
         limit=HEAD_LIMIT,
+        syntax=_SYNTAX if tools else None,
     )
     return {
         "header": opening,
@@ -115,4 +129,6 @@ def _call(tools: Tools, read: Read, *, source: str) -> Collect:
         pieces = read(span, tools)
         return Outcome(pieces, "between") if pieces and span.strip() else None
 
-    return Collect(settle, settle, ends=_CALL_ENDS, strings=JSON_STRINGS, source=source)
+    return Collect(
+        settle, settle, ends=_CALL_ENDS, strings=JSON_STRINGS, source=source, syntax=_SYNTAX
+    )

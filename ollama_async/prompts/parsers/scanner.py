@@ -16,7 +16,7 @@ from ollama_async.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.parsers.collecting import CollectReader, Move
 from ollama_async.prompts.parsers.search import anywhere, in_one_place
-from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
+from ollama_async.prompts.parsers.states import Collect, Kind, Look, Space, State, Text
 from ollama_async.prompts.port import Content, Part, Thinking
 
 AGAIN_LIMIT = 4096
@@ -38,6 +38,7 @@ class Scanner:
         self._calls = 0
         self._opened = 0
         self._syntax: CallSyntax | None = None  # of the call that is being read
+        self._begun = ""  # what of the call was read in states before this one
         self._pending = ""
         self._passed = 0  # characters of the answer before the pending ones
         self._again = 0  # characters that were read more than once
@@ -55,7 +56,8 @@ class Scanner:
     def open_call(self) -> OpenCall | None:
         if self._syntax is None:
             return None
-        return OpenCall(self._syntax, self._opened, self._reader.read_so_far() + self._pending)
+        text = self._begun + self._reader.read_so_far() + self._pending
+        return OpenCall(self._syntax, self._opened, text)
 
     def say(self, kind: Kind, text: str) -> None:
         """``text`` is certain; neighbours of one kind become one part."""
@@ -97,15 +99,23 @@ class Scanner:
 
     def _enter(self, move: Move, at: int) -> _Reader:
         state = self._states[move.to] if isinstance(move.to, str) else move.to
-        syntax = None if isinstance(state, Text) else state.syntax
-        if syntax is not None and self._syntax is None:
-            self._opened += 1
-        self._syntax = syntax
+        self._follow_call(state, move)
         if isinstance(state, Text):
             return _TextReader(self, state, move)
         if isinstance(state, Look):
             return _LookReader(state, move)
         return CollectReader(self, state, move, plainly=self._again > at + AGAIN_LIMIT)
+
+    def _follow_call(self, state: State, move: Move) -> None:
+        """Note whether ``state`` begins a call, or goes on with one."""
+        syntax = None if isinstance(state, Text) else state.syntax
+        if syntax is None or self._syntax is None:
+            self._opened += syntax is not None
+            self._begun = ""
+        else:
+            is_kept = isinstance(state, Collect) and state.keep
+            self._begun += self._reader.read_so_far() + ("" if is_kept else move.mark)
+        self._syntax = syntax
 
     def _end_run(self) -> None:
         text = "".join(self._run)

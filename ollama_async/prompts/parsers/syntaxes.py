@@ -44,6 +44,7 @@ def _json(read: JsonCalls) -> CallSyntax:
         argument_keys=read.values,
         extra_keys=("type", read.ids),
         listed=True,
+        repeated=True,
     )
 
 
@@ -51,7 +52,8 @@ def _keyed(_: KeyedCalls) -> CallSyntax:
     return CallSyntax(forms=("{keyed}",), listed=True)
 
 
-def _xml(read: XmlCalls) -> CallSyntax:
+def xml_syntax(read: XmlCalls) -> CallSyntax:
+    """An element for each call and for each argument."""
     call, argument = read.tags
     kind = f'" string="{{is_text}}{argument.mid}' if read.says_kind else argument.mid
     return CallSyntax(
@@ -69,7 +71,10 @@ def _pairs(read: PairCalls) -> CallSyntax:
     )
 
 
-def _python(_: PythonCalls) -> CallSyntax:
+def _python(read: PythonCalls) -> CallSyntax | None:
+    """Strings without escapes may hold their own quotes; no grammar knows where they end."""
+    if not read.escapes:
+        return None
     return CallSyntax(
         forms=("{name}( {parameters})",),
         parameter="{key}= {value}",
@@ -103,7 +108,7 @@ def _either(read: Either) -> CallSyntax | None:
 _CLASSES: tuple[tuple[type, Callable[[Any], CallSyntax | None]], ...] = (
     (KeyedCalls, _keyed),
     (JsonCalls, _json),
-    (XmlCalls, _xml),
+    (XmlCalls, xml_syntax),
     (PairCalls, _pairs),
     (PythonCalls, _python),
     (BraceCalls, _braces),

@@ -31,12 +31,8 @@ from ollama_async.prompts.port import Marks
 from ollama_async.workers.child import grammar_text
 from ollama_async.workers.child.call_guard import CallGuard
 from ollama_async.workers.child.engines.port import Constraint, Engine
-from ollama_async.workers.child.grammar_calls import (
-    TOOLS_LIMIT,
-    Strictness,
-    call_grammar,
-    tool_names,
-)
+from ollama_async.workers.child.grammar_arguments import Strictness
+from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT, call_grammar, tool_names
 
 if TYPE_CHECKING:
     from ollama_async.workers.child.grammar_matcher import Grammar, Vocabulary

@@ -95,7 +95,7 @@ def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
 
     :raises BadRequest: it is too large, or has a keyword that cannot be enforced.
     """
-    _check_size(schema, SIZE_LIMIT, DEPTH_LIMIT)
+    check_size(schema)
     if schema is False:
         raise BadRequest("format: no answer can have this form")
     root: Schema = {} if schema is True else copy.deepcopy(schema)
@@ -110,12 +110,13 @@ def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
     return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
 
 
-def structure_of(schema: Schema) -> Schema:
-    """``schema`` without all that restricts single values; what is valid stays valid.
-
-    :raises BadRequest: it is too large.
-    """
+def check_size(schema: object) -> None:
+    """:raises BadRequest: it has more characters or levels than one may have."""
     _check_size(schema, SIZE_LIMIT, DEPTH_LIMIT)
+
+
+def structure_of(schema: Schema) -> Schema:
+    """``schema`` without all that restricts single values; what is valid stays valid."""
     root = copy.deepcopy(schema)
     for each in schemas(root):
         for keyword in each.keys() - _STRUCTURE:

@@ -144,6 +144,7 @@ RIGHT = [
     (JSON, '\n{"name": "get_tide", "arguments": {"place": "Wyk"}}\n</tool_call>'),
     (JSON, '{"name":"get_tide","arguments":{"place":"Wyk","days":3,"exact":true}}</tool_call>'),
     (JSON, '{"name": "now", "parameters": {}}</tool_call>'),
+    (JSON, '{"name": "get_tide", "arguments": {"days": 3, "place": "W\\u00fck \\/"}}</tool_call>'),
     (JSON, '{\n  "name": "now",\n  "arguments": {\n  }\n}\n</tool_call>'),
     (JSON, '{"name": "store", "arguments": {"x": [1, {"y": null}]}}</tool_call>'),
     (JSON, '{"name": "get_tide", "arguments": {"place": "</tool_call> \\" {"}}</tool_call>'),
@@ -167,6 +168,7 @@ RIGHT = [
     (BRACES, 'call:get_tide{place:<|"|>Wyk "<|"|>,days:3,unit:<|"|>m<|"|>}<tool_call|>'),
     (BRACES, "call:now{}<tool_call|>"),
 ]
+ONCE_AGAIN = '{"name": "get_tide", "arguments": {"days": 1, "days'
 WRONG = [
     (JSON, '{"name": "get_tides', '{"name": "get_tide'),
     (JSON, '{"name": "now", "arguments": {"x"', '{"name": "now", "arguments": {'),
@@ -182,10 +184,13 @@ WRONG = [
     (KEYED, '[{"no', '[{"no'),
     (HEADED, "get_tide{", "get_tide"),
     (XML, "<function=get_tide></function>", "<function=get_tide><"),
-    (XML, "<function=get_tide><parameter=days", "<function=get_tide><parameter="),
+    (XML, "<function=get_tide><parameter=x", "<function=get_tide><parameter="),
     (XML, "<function=now><parameter=", "<function=now><"),
     (PAIRS, "get_tide</tool_call>", "get_tide<"),
-    (PYTHON, "get_tide(days", "get_tide("),
+    (PYTHON, "get_tide(x", "get_tide("),
+    (PYTHON, "get_tide(days=1)", "get_tide(days=1"),
+    (PYTHON, "get_tide(days=1, days", "get_tide(days=1, "),
+    (JSON, ONCE_AGAIN, ONCE_AGAIN[:-4]),
     (PYTHON, "now(a", "now("),
     (BRACES, "call:get_tide{place:Wyk", "call:get_tide{place:"),
 ]

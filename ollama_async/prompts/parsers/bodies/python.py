@@ -19,6 +19,7 @@ class PythonCalls:
     """
 
     def __init__(self, strings: Callable[[str], str] = unescaped) -> None:
+        self.escapes = strings is unescaped
         self._quotes = {'"': strings, "'": strings}
 
     def __call__(self, text: str, tools: Tools) -> Pieces | None:

@@ -1,0 +1,90 @@
+"""Calls as each template writes them are what the grammar of its calls allows."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ollama_async.workers.child.characters import Characters
+from ollama_async.workers.child.grammar import Grammars
+from tests.unit.prompts.parsers.round_trip import _CONTROL, answer
+from tests.unit.prompts.parsers.test_round_trip import ALL, cases, dialect, in_order
+
+END = 256
+
+
+class Vocabulary:
+    """A token for each byte, and one for each mark that a format wants to see."""
+
+    def __init__(self, marks):
+        self.marks = {mark: END + 1 + number for number, mark in enumerate(marks)}
+        self.facts = SimpleNamespace(vocab_size=END + 1 + len(marks))
+
+    def piece(self, token):
+        return bytes([token]) if token < END else b""
+
+    def is_end(self, token):
+        return token == END
+
+    @property
+    def special(self):
+        return {token: mark.encode() for mark, token in self.marks.items()}
+
+    def tokens(self, text):
+        """The text in tokens, each with its bytes."""
+        while text:
+            mark = max((mark for mark in self.marks if text.startswith(mark)), key=len, default="")
+            if mark:
+                yield self.marks[mark], mark.encode()
+            else:
+                yield from ((byte, bytes([byte])) for byte in text[0].encode())
+            text = text[len(mark) or 1 :]
+
+
+def guarded(chosen, given):
+    """How many calls of an answer were held to the tools.
+
+    :raises AssertionError: the guard would not have let the model write this.
+    """
+    vocabulary = Vocabulary([mark for mark in chosen.special_tokens if _CONTROL.fullmatch(mark)])
+    marks = chosen.marks(given.prompt, given.rendered)
+    grammars = Grammars(vocabulary)
+    guard = grammars.guard(given.prompt.tools, marks, vocabulary.special)
+    parser = chosen.start(given.prompt, given.rendered)
+    if guard is None or parser is None:
+        return 0
+    characters, held, said = Characters(), 0, ""
+    guard.watch(parser.open_call)
+    for token, piece in vocabulary.tokens(given.text):
+        text = characters.feed(piece)
+        assert guard.allows(token), (said, text)
+        was_free = guard.is_free
+        guard.accept(token)
+        said += text
+        if text:
+            parser.feed(text)
+        if guard.is_free:
+            guard.watch(parser.open_call)
+        held += was_free and not guard.is_free
+    parser.finish()
+    assert guard.is_free, said
+    return held
+
+
+UNGUARDED = {
+    # an element for each value and each member of it, or types in tags: no simple grammar
+    *("MiniMax-M3.jinja", "Kimi-K3.jinja"),
+    # strings whose quotes are not escaped within them
+    *("LFM2.5-8B-A1B.jinja", "lfm2", "lfm2-thinking"),
+    # the name is anywhere before the arguments
+    *("go:a name before the object", "go:nemotron"),
+}
+"""Templates whose calls no grammar describes."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_a_guard_allows_what_the_template_writes(name):
+    chosen = dialect(name)
+    for case, calls in cases(name):
+        held = guarded(chosen, in_order(chosen, answer(chosen, calls)))
+        assert bool(held) == (name not in UNGUARDED), case
