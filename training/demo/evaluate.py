@@ -82,7 +82,7 @@ SUITES = [
     Suite("questions, new wordings", questions.make_wording, 0.7),
     Suite("what tutorials ask of skills", lambda rng: rng.choice(_known()), 0.85),
     Suite("unknown questions", lambda rng: unknown.make(rng, held_out=True), 0.8),
-    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True), 0.42),
+    Suite("tools, new names", lambda rng: tools.make(rng, held_out=True), 0.55),
     Suite("memory, new names", lambda rng: memory.make(rng, held_out=True), 0.75),
     Suite("JSON, new names", lambda rng: json_fill.make(rng, held_out=True), 0.5),
     Suite("arithmetic, new pairs", lambda rng: arithmetic.make(rng, held_out=True), 0.3),

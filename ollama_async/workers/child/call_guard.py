@@ -8,7 +8,7 @@ it has been chosen already; if what it says cannot become a call, this one stays
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,25 +25,49 @@ class CallGrammar(Constraint, Protocol):
         """Begin anew, with ``tokens`` accepted already. False: they are not allowed."""
 
 
+class Tokens(Protocol):
+    """What is to be known of a vocabulary."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens that spell ``text``."""
+
+    def prefixes(self, token: int) -> Iterable[int]:
+        """The tokens that are a beginning of what ``token`` says, the longest first."""
+
+
 class CallGuard:
     """Of one answer; see :class:`~ollama_async.workers.child.engines.port.Constraint`. Step thread
     only.
 
     ``grammars``: for each syntax what may follow the mark that opens a call; they are this object's
-    alone. ``names`` are those of the tools. ``tokenize`` makes tokens of text that came before.
+    alone. ``names`` are those of the tools, ``tokens`` those of the model.
+
+    A token that is not allowed gives way to the longest beginning of it that is. Else a model that
+    wants to end a string, and by the same token an object that lacks something, would go on with
+    the string: whatever it likes best that does not end the object.
     """
 
-    __slots__ = ("_active", "_grammars", "_names", "_settled", "_tokenize", "failure", "is_over")
+    __slots__ = (
+        "_active",
+        "_grammars",
+        "_names",
+        "_refused",
+        "_settled",
+        "_tokens",
+        "failure",
+        "is_over",
+    )
 
     def __init__(
         self,
         grammars: Mapping[CallSyntax, CallGrammar],
         names: tuple[str, ...],
-        tokenize: Callable[[str], Sequence[int]],
+        tokens: Tokens,
     ) -> None:
         self._grammars = grammars
         self._names = names
-        self._tokenize = tokenize
+        self._tokens = tokens
+        self._refused = -1
         self._active: CallGrammar | None = None
         self._settled = 0  # number of the last call of which it is known what becomes of it
         self.is_over = False
@@ -65,19 +89,32 @@ class CallGuard:
             return
         self._settled = call.number
         grammar = self._grammars.get(call.syntax)
-        if grammar and grammar.restart(self._tokenize(call.text[start:])) and not grammar.is_over:
+        if (
+            grammar
+            and grammar.restart(self._tokens.tokenize(call.text[start:]))
+            and not grammar.is_over
+        ):
             self._active = grammar
 
     def allows(self, token: int) -> bool:
-        return self._active is None or self._active.allows(token)
+        if self._active is None or self._active.allows(token):
+            return True
+        self._refused = token
+        return False
 
     def allowed(self) -> NDArray[np.intp]:
-        return np.empty(0, np.intp) if self._active is None else self._active.allowed()
+        grammar = self._active
+        if grammar is None:
+            return np.empty(0, np.intp)
+        prefixes = self._tokens.prefixes(self._refused) if self._refused >= 0 else ()
+        first = next(filter(grammar.allows, prefixes), None)
+        return grammar.allowed() if first is None else np.array([first], np.intp)
 
     def accept(self, token: int) -> None:
         grammar = self._active
         if grammar is None:
             return
+        self._refused = -1
         grammar.accept(token)
         if grammar.is_over:
             self._active = None

@@ -84,7 +84,7 @@ class Grammars:
                 grammars[syntax] = grammar.copy()
         if not grammars:
             return None
-        return CallGuard(grammars, names, self._vocabulary.tokenize)
+        return CallGuard(grammars, names, self._vocabulary)
 
     def _find(
         self,

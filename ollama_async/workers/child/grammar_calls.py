@@ -27,7 +27,7 @@ TOOLS_LIMIT = 256
 _HEAD = '%llguidance {"no_forcing": true}\n'
 _RULES = r"""
 ANYTHING: /(?s:.*)/
-gap: /[ \t\r\n]{1,80}/
+gap: / |[ \t]?(\r?\n){1,3}[ \t]{0,80}/
 json_string: /"([^"\\\x00-\x1f]|\\(["\\\/bfnrt]|u[0-9a-fA-F]{4}))*"/
 short_string: /"[^"\\\x00-\x1f]{0,64}"/
 double_quoted: /"([^"\\]|\\(?s:.))*"/

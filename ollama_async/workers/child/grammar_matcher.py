@@ -9,7 +9,7 @@ with a blank, is of no importance.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class Vocabulary:
         self, size: int, piece: Callable[[int], bytes], is_end: Callable[[int], bool]
     ) -> None:
         self._size = size
+        self._piece = piece
         self._tokenizer = _copy(size, piece, is_end)
 
     def __del__(self, free: Callable[[int], None] = library.free_tokenizer) -> None:
@@ -64,7 +65,17 @@ class Vocabulary:
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens that spell ``text``, the longest first; not those that the model would choose."""
-        data = text.encode(errors="replace")
+        return self._tokenize(text.encode(errors="replace"))
+
+    def prefixes(self, token: int) -> Iterator[int]:
+        """The tokens that are a beginning of what ``token`` says, the longest first."""
+        data = self._piece(token)
+        for length in range(len(data) - 1, 0, -1):
+            tokens = self._tokenize(data[:length])
+            if len(tokens) == 1:
+                yield tokens[0]
+
+    def _tokenize(self, data: bytes) -> list[int]:
         tokens = (ctypes.c_uint32 * len(data))()
         count = library.tokenize_bytes(self._tokenizer, data, len(data), tokens, len(data))
         return tokens[:count]

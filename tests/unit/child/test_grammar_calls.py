@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.grammar import Grammars
 from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT
 
-END, ARGS, QUOTE = range(256, 259)
+END, ARGS, QUOTE, ALL_ENDS = range(256, 260)
 SPECIAL = {ARGS: b"[ARGS]", QUOTE: b'<|"|>'}
 
 
 class Vocabulary:
-    """A token for each byte, and marks that are no text."""
+    """A token for each byte, marks that are no text, and one that ends several things."""
 
-    facts = SimpleNamespace(vocab_size=259)
+    facts = SimpleNamespace(vocab_size=260)
 
     def piece(self, token):
-        return bytes([token]) if token < 256 else b""
+        return bytes([token]) if token < 256 else {ALL_ENDS: b'"}}'}.get(token, b"")
 
     def is_end(self, token):
         return token == END
@@ -274,3 +274,34 @@ def test_grammars_are_kept_for_the_next_request():
 
     assert GRAMMARS._kept == made
     assert first._grammars[JSON] is not again._grammars[JSON]
+
+
+def opened(text):
+    """A guard within a call that goes so far."""
+    guard = GRAMMARS.guard(TOOLS, Marks(syntaxes=(JSON,)), SPECIAL)
+    guard.watch(OpenCall(JSON, 1, text))
+    assert not guard.is_free
+    return guard
+
+
+def test_a_token_that_ends_too_much_gives_way_to_its_beginning():
+    guard = opened('{"name": "get_tide", "arguments": {"unit": "m", "place": "Wyk')
+    assert guard.allows(ALL_ENDS)
+
+    guard = opened('{"name": "store", "arguments": {"a": {"b": "c')
+    assert guard.allows(ALL_ENDS)
+
+    guard = opened('{"name": "get_tide", "arguments": {"at": [], "note": 3, "unit": "m')
+    assert not guard.allows(ALL_ENDS)
+    assert guard.allowed().tolist() == list(b'"')
+    guard.accept(*b'"')
+    assert not guard.allows(*b"}")
+    assert guard.allowed().tolist() != list(b"}")
+
+
+def test_a_guard_forgets_a_token_that_was_refused_before():
+    guard = opened('{"name": "get_tide", "arguments": {"days": 3, "unit": "m')
+    assert not guard.allows(ALL_ENDS)
+    guard.accept(*b'"')
+
+    assert set(guard.allowed().tolist()) >= set(b", \n")
