@@ -10,6 +10,17 @@ from typing import Any
 
 import msgspec
 
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "ipython": "tool",
+}
+"""What clients call the four roles, and which one they mean."""
+
 
 class ToolFunction(msgspec.Struct, omit_defaults=True):
     """``arguments`` keeps the client's key order."""

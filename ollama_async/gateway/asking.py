@@ -21,7 +21,7 @@ from ollama_async.api.options import (
     merge,
     unknown_parameters,
 )
-from ollama_async.conversation import Inference, Message, Prompt
+from ollama_async.conversation import ROLES, Inference, Message, Prompt
 from ollama_async.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.model import Model
@@ -151,7 +151,7 @@ def _chat_messages(request: ChatRequest, model: Model) -> list[Message]:
     unless the request begins with one.
     """
     turns: list[Message] = [*model.messages, *request.messages]
-    if model.system and request.messages[0].role != "system":
+    if model.system and ROLES.get(request.messages[0].role) != "system":
         turns.insert(0, Message(role="system", content=model.system))
     if model.details.family == "qwen3" or ModelName.parse(model.name).model == "deepseek-r1":
         return without_old_thoughts(turns)

@@ -20,7 +20,7 @@ from jinja2 import Template
 from jinja2.exceptions import SecurityError, TemplateError
 from msgspec.structs import replace
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.conversation import ROLES, Message, Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.bounds import allow_text
 from ollama_async.prompts.continuation import without_empty_end
@@ -120,7 +120,7 @@ def _tools_in_system(messages: Messages, tools: Tools) -> Messages:
         + json.dumps(plain_tools(tools), ensure_ascii=False, indent=2)
         + "\n\nTo call one, give its name and its arguments as a JSON object."
     )
-    if messages and messages[0].role in {"system", "developer"}:
+    if messages and ROLES.get(messages[0].role) == "system":
         first = replace(messages[0], content=f"{messages[0].content}\n\n{text}")
         return [first, *messages[1:]]
     return [Message("system", text), *messages]

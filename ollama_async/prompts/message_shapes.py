@@ -13,15 +13,14 @@ from itertools import pairwise, takewhile
 
 from msgspec.structs import replace
 
-from ollama_async.conversation import Message, ToolCall
+from ollama_async.conversation import ROLES, Message, ToolCall
 
 Messages = list[Message]
 Reshape = Callable[[Messages], Messages]
 Place = tuple[int, int]
 """Of a call: the index of its message, and its number there."""
 
-KNOWN_ROLES = frozenset(["system", "user", "assistant", "tool"])
-_ROLES = {"developer": "system", "function": "tool", "ipython": "tool"}
+KNOWN_ROLES = frozenset(ROLES.values())
 _BETWEEN = "\n\n"
 MINIMAL = "..."
 """Said in a turn that is there only because a template wants one, where it must not be empty."""
@@ -34,7 +33,7 @@ def as_they_are(messages: Messages) -> Messages:
 def with_known_roles(messages: Sequence[Message]) -> Messages:
     """Names that other protocols have for a role become the one that all templates know."""
     return [
-        replace(message, role=_ROLES[message.role]) if message.role in _ROLES else message
+        replace(message, role=ROLES[message.role]) if message.role in ROLES else message
         for message in messages
     ]
 

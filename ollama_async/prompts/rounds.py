@@ -19,10 +19,7 @@ from itertools import accumulate
 
 import msgspec
 
-from ollama_async.conversation import Message
-
-_SYSTEM = ("system", "developer")
-_RESULTS = ("tool", "function", "ipython")
+from ollama_async.conversation import ROLES, Message
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -90,9 +87,9 @@ class _Walk:
         that is a system message.
         """
         message = self._messages[index]
-        if message.role in _SYSTEM:
+        if ROLES.get(message.role) == "system":
             return None
-        if message.role in _RESULTS:
+        if ROLES.get(message.role) == "tool":
             self._round = self._find_round_of_result(index)
             return self._round
         if message.role == "user":
@@ -109,7 +106,7 @@ class _Walk:
             return answered
         if self._round is None or self._messages[self._round].role == "user":
             return index
-        if self._messages[self._round].role in _RESULTS and self._has_user:
+        if ROLES.get(self._messages[self._round].role) == "tool" and self._has_user:
             return index
         return self._round
 

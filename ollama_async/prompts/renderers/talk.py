@@ -8,16 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-from ollama_async.conversation import Message, Prompt, ToolFunction
+from ollama_async.conversation import ROLES, Message, Prompt, ToolFunction
 from ollama_async.errors import TemplateFailed
-
-_ROLES = {
-    "system": "system",
-    "developer": "system",  # what newer clients of OpenAI's call it
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-}
 
 
 @dataclass(frozen=True)
@@ -142,7 +134,7 @@ def table(value: Any) -> dict[str, Any]:
 
 def _role(message: Message) -> str:
     try:
-        return _ROLES[message.role]
+        return ROLES[message.role]
     except KeyError:
         known = "system, user, assistant and tool"
         raise TemplateFailed(f"the role {message.role[:100]!r} is none of {known}") from None

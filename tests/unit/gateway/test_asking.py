@@ -82,9 +82,10 @@ def test_chat_puts_the_models_system_prompt_first_and_its_turns_next(model):
     ]
 
 
-def test_chat_that_begins_with_a_system_prompt_goes_without_the_models(model):
-    job = chat(model, Message(role="system", content="mine"), Message(role="user", content="p"))
-    assert turns(job) == [("user", "q"), ("assistant", "a"), ("system", "mine"), ("user", "p")]
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_chat_that_begins_with_a_system_prompt_goes_without_the_models(model, role):
+    job = chat(model, Message(role=role, content="mine"), Message(role="user", content="p"))
+    assert turns(job) == [("user", "q"), ("assistant", "a"), (role, "mine"), ("user", "p")]
 
 
 def test_a_requests_options_win_key_by_key(model):
