@@ -16,10 +16,7 @@ from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.workers.child.grammar_arguments import JsonArguments, Strictness
 from ollama_async.workers.child.grammar_parameters import Parameters, expand, literal_rules
 from ollama_async.workers.child.grammar_rules import Rules
-from ollama_async.workers.child.grammar_text import Special, literal, sequence
-
-CALLS_LIMIT = 16
-"""Calls between one pair of marks; a model could otherwise go on for ever."""
+from ollama_async.workers.child.grammar_text import CALLS_LIMIT, Special, literal, sequence
 
 TOOLS_LIMIT = 256
 """Tools whose schemas are enforced; a grammar for more takes longer than a prompt."""
