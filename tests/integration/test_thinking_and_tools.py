@@ -161,10 +161,11 @@ SCRIPTS = {
     "slow": speaker("So: ", CALL[:20], *["x"] * 500, tokens_per_second=100),
     "thinks": speaker("<think>", "one ST", "OP two", "</think>", "three", parser="qwen3-thinking"),
 }
+PROPERTIES = {"a": {"type": "string"}, "b": {"type": "integer"}}
 TOOLS = [
     {
         "type": "function",
-        "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+        "function": {"name": "f", "parameters": {"type": "object", "properties": PROPERTIES}},
     }
 ]
 
