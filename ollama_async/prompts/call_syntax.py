@@ -28,17 +28,19 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
     - ``{name}``: the name; ``{arguments}``: a JSON object of the arguments;
     - ``{parameters}``: each argument as ``parameter`` says, in which ``{key}`` is its name and
       ``{value}`` its value, with ``between`` between two of them. A value that may be a string is
-      bare text, or text in one of ``quotes``; others are JSON;
+      bare text, or text in one of ``quotes``; others are JSON. ``{is_text}`` is ``true`` if the
+      value is bare text, else ``false``;
     - ``{id}``: up to 64 letters, digits and ``_ - . :``;
-    - ``{is_text}`` in ``parameter``: ``true`` if the value is bare text, else ``false``.
+    - ``{space}``: one blank.
 
-    ``repeated``: there may be more calls. ``listed``: there may be a list of calls, in brackets and
-    with commas. ``prefix`` goes before all that, one of ``close`` after it. ``texts`` are words
-    that may stand where a name would: what follows them is no call.
+    ``repeated``: there may be more calls. ``listed`` are the ways to write one in a list of them,
+    in brackets and with commas. ``prefix`` goes before all that, one of ``close`` after it.
+    ``texts`` are words that may stand where a name would: what follows them is no call.
 
-    ``after``: the call begins behind this text, which comes somewhere after the mark. ``begins``:
-    it is a call only if one of these is the first visible text. ``named``: it is one only once the
-    name of a tool that exists has been written, since the mark could be anything.
+    ``after``: the call begins behind this text, which comes somewhere after the mark. ``waits``: it
+    is a call only once something visible has come with which one can begin, since the mark may be
+    quoted in a text. ``named``: it is one only once the name of a tool that exists has been
+    written, since the mark could be anything.
     """
 
     forms: tuple[str, ...]
@@ -49,24 +51,34 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
     between: str = ""
     quotes: tuple[str, ...] = ()
     repeated: bool = False
-    listed: bool = False
+    listed: tuple[str, ...] = ()
     prefix: str = ""
     close: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     after: str = ""
-    begins: tuple[str, ...] = ()
+    waits: bool = False
     named: bool = False
 
     def find_start(self, text: str, names: tuple[str, ...]) -> int | None:
         """Where in ``text``, which came after the mark, the call begins; None: it may be none, or
         not be one yet. ``names`` are those of the tools.
         """
-        if self.begins and not text.lstrip().startswith(self.begins):
+        if self.waits and text.lstrip()[:1] not in self._beginnings(names):
             return None
         if self.named and not self._has_name(text[:UNDECIDED_LIMIT], names):
             return None
         place = text.find(self.after)
         return None if place < 0 else place + len(self.after)
+
+    def _beginnings(self, names: tuple[str, ...]) -> set[str]:
+        """The characters with which a call can begin."""
+        firsts = {"["} if self.listed else set[str]()
+        for form in (self.prefix,) if self.prefix else self.forms:
+            if form.startswith("{name}"):
+                firsts |= {name[0] for name in names}
+            else:
+                firsts.add(form[0])
+        return firsts
 
     def _has_name(self, text: str, names: tuple[str, ...]) -> bool:
         """Whether the first text that stands where a name does is one of ``names``."""
@@ -76,11 +88,10 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
 
 class OpenCall(msgspec.Struct, frozen=True):
     """A call that a model has begun. ``text`` is what has come after the mark that opens it, or
-    with the mark where that is a part of the call. ``number`` tells the calls of one answer apart.
+    with the mark where that is a part of the call.
     """
 
     syntax: CallSyntax
-    number: int
     text: str
 
 
@@ -89,5 +100,6 @@ def _name_pattern(form: str) -> str:
     before, found, rest = form.partition("{name}")
     if not found:
         return _NAME_IN_JSON
+    before = re.escape(before.replace("{space}", " "))
     end = re.escape(rest.lstrip(" ").partition("{")[0].rstrip(" "))
-    return rf"^\s*{re.escape(before)}(.*?){end}"
+    return rf"^\s*{before}(.*?){end}"

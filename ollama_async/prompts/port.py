@@ -70,8 +70,14 @@ class Parser(Protocol):
         """What was held back, when the answer has ended; call it once, last."""
 
     @property
+    def call_number(self) -> int:
+        """Which tool call of the answer it is in which the text so far ends, counted from 1 and
+        with those that turn out to be none; 0: there is none, or its syntax is not known.
+        """
+
+    @property
     def open_call(self) -> OpenCall | None:
-        """The tool call in which the text so far ends, if its syntax is known."""
+        """That call. Takes as long as its text."""
 
 
 class Format(Protocol):

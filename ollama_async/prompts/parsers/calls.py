@@ -85,13 +85,24 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         close = () if syntax.forms[0].endswith(self.close) else self.close
         # and without one nothing tells that no other call follows
         repeated = syntax.repeated and bool(close)
-        return replace(syntax, close=close, repeated=repeated, named=self._is_doubtful)
+        return replace(
+            syntax,
+            close=close,
+            repeated=repeated,
+            waits=syntax.waits or not self._is_control,
+            named=self._is_doubtful,
+        )
+
+    @property
+    def _is_control(self) -> bool:
+        """Whether the mark never stands in text."""
+        return _CONTROL.search(self.open[0]) is not None
 
     @property
     def _is_doubtful(self) -> bool:
         """Whether the mark alone does not tell a call from text: JSON, code, the name of a tag."""
         begins_json = self.kept and self.open[0].lstrip()[:1] in ("[", "{")
-        return begins_json or (self.declared and not _CONTROL.search(self.open[0]))
+        return begins_json or (self.declared and not self._is_control)
 
     def marks(self, tools: Tools) -> tuple[str, ...]:
         """What calls begin with, if these are the ``tools``."""

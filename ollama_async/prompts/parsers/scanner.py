@@ -53,11 +53,15 @@ class Scanner:
         return self._take()
 
     @property
+    def call_number(self) -> int:
+        return 0 if self._syntax is None else self._opened
+
+    @property
     def open_call(self) -> OpenCall | None:
         if self._syntax is None:
             return None
         text = self._begun + self._reader.read_so_far() + self._pending
-        return OpenCall(self._syntax, self._opened, text)
+        return OpenCall(self._syntax, text)
 
     def say(self, kind: Kind, text: str) -> None:
         """``text`` is certain; neighbours of one kind become one part."""

@@ -25,9 +25,7 @@ from ollama_async.prompts.parsers.bodies.pairs import PairCalls, pairs
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS as SOLAR_SEPARATORS
 from ollama_async.prompts.parsers.bodies.solar import solar_call
-from ollama_async.prompts.parsers.bodies.xml import XmlCalls
-
-_BRACKETS = ("{", "[")
+from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
 
 
 def written(read: Read) -> CallSyntax | None:
@@ -43,19 +41,22 @@ def _json(read: JsonCalls) -> CallSyntax:
         name_keys=read.names,
         argument_keys=read.values,
         extra_keys=("type", read.ids),
-        listed=True,
+        listed=("{call}",),
         repeated=True,
     )
 
 
 def _keyed(_: KeyedCalls) -> CallSyntax:
-    return CallSyntax(forms=("{keyed}",), listed=True)
+    return CallSyntax(forms=("{keyed}",), listed=("{keyed}",))
 
 
 def xml_syntax(read: XmlCalls) -> CallSyntax:
     """An element for each call and for each argument."""
-    call, argument = read.tags
-    kind = f'" string="{{is_text}}{argument.mid}' if read.says_kind else argument.mid
+    call, argument = (
+        Tag(*(text.replace(" ", "{space}") for text in (tag.open, tag.mid, tag.close)))
+        for tag in read.tags
+    )
+    kind = f'"{{space}}string="{{is_text}}{argument.mid}' if read.says_kind else argument.mid
     return CallSyntax(
         forms=(f"{call.open}{{name}}{call.mid} {{parameters}} {call.close}",),
         parameter=f"{argument.open}{{key}}{kind}{{value}}{argument.close}",
@@ -75,12 +76,13 @@ def _python(read: PythonCalls) -> CallSyntax | None:
     """Strings without escapes may hold their own quotes; no grammar knows where they end."""
     if not read.escapes:
         return None
+    form = "{name}( {parameters})"
     return CallSyntax(
-        forms=("{name}( {parameters})",),
+        forms=(form,),
         parameter="{key}= {value}",
         between=",",
         quotes=('"', "'"),
-        listed=True,
+        listed=(form,),
         repeated=True,
     )
 
@@ -100,9 +102,9 @@ def _between(read: Between) -> CallSyntax | None:
 
 
 def _either(read: Either) -> CallSyntax | None:
-    """The first way; where that is JSON, nothing else is held to it."""
+    """The first way, if it is that one."""
     first = written(read.readers[0])
-    return first and replace(first, begins=_BRACKETS if first.forms == ("{call}",) else ())
+    return first and replace(first, waits=True)
 
 
 _CLASSES: tuple[tuple[type, Callable[[Any], CallSyntax | None]], ...] = (
@@ -124,9 +126,11 @@ _FUNCTIONS: dict[Read, CallSyntax] = {
     ),
     kimi_call: CallSyntax(forms=(f"functions.{{name}}:{{id}}{KIMI_SEPARATOR} {{arguments}}",)),
     laguna_call: replace(
-        _pairs(pairs), forms=("{name} {parameters}", "{name} {arguments}", "{call}")
+        _pairs(pairs),
+        forms=("{name} {parameters}", "{name} {arguments}", "{call}"),
+        argument_keys=("arguments",),
     ),
-    loose_call: CallSyntax(forms=("{call}",), listed=True, begins=_BRACKETS),
+    loose_call: CallSyntax(forms=("{call}",), listed=("{call}",), waits=True),
     solar_call: CallSyntax(
         forms=(f"{{id}}{SOLAR_SEPARATORS[0]}{{name}}{SOLAR_SEPARATORS[1]} {{arguments}}",)
     ),

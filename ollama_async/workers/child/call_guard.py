@@ -25,8 +25,18 @@ class CallGrammar(Constraint, Protocol):
         """Begin anew, with ``tokens`` accepted already. False: they are not allowed."""
 
 
+class Answer(Protocol):
+    """What is to be known of an answer; see :class:`~ollama_async.prompts.port.Parser`."""
+
+    @property
+    def call_number(self) -> int: ...
+
+    @property
+    def open_call(self) -> OpenCall | None: ...
+
+
 class Tokens(Protocol):
-    """What is to be known of a vocabulary."""
+    """What is to be known of a vocabulary. Any thread."""
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens that spell ``text``."""
@@ -78,16 +88,20 @@ class CallGuard:
         """Whether the answer may say anything now."""
         return self._active is None
 
-    def watch(self, call: OpenCall | None) -> None:
-        """``call`` is the one that the answer has open, after some more of its text."""
-        if call is None or self._active is not None or call.number == self._settled:
+    def watch(self, answer: Answer) -> None:
+        """Look whether the ``answer`` has begun a call, after some more of its text."""
+        number = answer.call_number
+        if number in (0, self._settled) or self._active is not None:
+            return
+        call = answer.open_call
+        if call is None:
             return
         start = call.syntax.find_start(call.text, self._names)
         if start is None:
             if len(call.text) > UNDECIDED_LIMIT:
-                self._settled = call.number
+                self._settled = number
             return
-        self._settled = call.number
+        self._settled = number
         grammar = self._grammars.get(call.syntax)
         if (
             grammar

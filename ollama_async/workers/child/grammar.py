@@ -17,6 +17,7 @@ An answer that may call tools is held to nothing until it begins a call; see :mo
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,9 @@ from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT, call_grammar, 
 if TYPE_CHECKING:
     from ollama_async.workers.child.grammar_matcher import Grammar, Vocabulary
 
+TOOLS_SIZE_LIMIT = 1 << 18
+"""Bytes of all descriptions together; the largest sets of tools in use have some 100,000."""
+
 KEPT = 16
 """Grammars of offered tools: agents send the same tools with every request."""
 
@@ -44,7 +48,8 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class Grammars:
-    """Makes the constraints of one model's requests. Intake thread only.
+    """Makes the constraints of one model's requests. Intake thread only; what it keeps is copied
+    for each request and never used itself.
 
     The library and its copy of the vocabulary are there from the first such request on: 35 ms, and
     8 µs and 300 bytes for each token. Answers go on meanwhile, requests behind this one wait.
@@ -76,7 +81,11 @@ class Grammars:
         names = tool_names(tools)
         if not names or not marks.syntaxes:
             return None
-        key = _pack(tools)
+        packed = _pack(tools)
+        if len(packed) > TOOLS_SIZE_LIMIT:
+            _log(f"their descriptions have more than {TOOLS_SIZE_LIMIT} bytes")
+            return None
+        key = hashlib.sha256(packed + _pack(dict(special))).digest()
         grammars = {}
         for syntax in marks.syntaxes:
             grammar = self._find(syntax, tools, key, special)
@@ -104,16 +113,17 @@ class Grammars:
     def _make(
         self, syntax: CallSyntax, tools: Sequence[dict[str, Any]], special: Mapping[int, bytes]
     ) -> Grammar | None:
-        reason = f"there are more than {TOOLS_LIMIT} tools"
-        levels = get_args(Strictness) if len(tools) <= TOOLS_LIMIT else ()
-        for strictness in levels:
+        if len(tools) > TOOLS_LIMIT:
+            _log(f"there are more than {TOOLS_LIMIT}")
+            return None
+        reason = ""
+        for strictness in get_args(Strictness):
             try:
-                return self._vocabulary.compile(
-                    call_grammar(syntax, tools, special, strictness=strictness)
-                )
+                text = call_grammar(syntax, tools, special, strictness=strictness)
+                return self._vocabulary.compile(text)
             except BadRequest as error:
                 reason = error.message
-        print(f"tool calls are not guarded: {reason}", file=sys.stderr)  # noqa: T201  # stderr is the log
+        _log(reason)
         return None
 
     @property
@@ -125,3 +135,7 @@ class Grammars:
             engine = self._engine
             self._made = Vocabulary(engine.facts.vocab_size, engine.piece, engine.is_end)
         return self._made
+
+
+def _log(reason: str) -> None:
+    print(f"calls of these tools are not guarded: {reason}", file=sys.stderr)  # noqa: T201  # stderr is the log

@@ -1,4 +1,4 @@
-r"""Arguments of tool calls as one JSON text.
+r"""Values of tool calls' arguments: as JSON, as Python prints them, as Gemma's braces hold them.
 
 The library's own grammar for a schema has properties in the schema's order only, and characters
 only as they are. That does for answers that were asked for in a form. A model that calls a tool
@@ -8,96 +8,146 @@ does so as it was taught: here properties come in any order, and ``\u00e9`` is a
 from __future__ import annotations
 
 import json
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from typing import Any, Literal
+
+import msgspec
 
 from ollama_async.errors import BadRequest
 from ollama_async.workers.child.grammar_rules import Rules
 from ollama_async.workers.child.grammar_schema import check_size, structure_of
 from ollama_async.workers.child.grammar_text import json_rule, literal
-from ollama_async.workers.child.grammar_tree import KEYWORDS, Schema, resolve
+from ollama_async.workers.child.grammar_tree import KEYWORDS, Schema, resolve, schemas
 
 Strictness = Literal["schemas", "structure", "names"]
 """What of schemas is enforced at most: with ``names`` arguments are any JSON object."""
 
 _SEPARATOR = 'gap? "," gap?'
-_SHARED = ("$defs", "definitions")
-_PLAIN = {
-    "None": "json_value",
-    "string": "json_string",
-    "array": "json_list",
-    "object": "json_object",
-}
-"""The rules of types about which a schema says nothing else."""
+_DEPTH_LIMIT = 80
+"""Schemas in one another, references followed; a schema alone has 60 levels at most."""
 
 _OBJECT = frozenset({"type", "properties", "required", "additionalProperties"})
 _ARRAY = frozenset({"type", "items"})
+_SHARED = ("$defs", "definitions")
 
 
-class JsonArguments:
+class Notation(msgspec.Struct, frozen=True, kw_only=True):
+    """How values are written: a rule for any value and for types of JSON, what matches a property's
+    name, and what a string. ``has_schemas``: the library can enforce the rest of a schema.
+    """
+
+    any: str
+    types: dict[str, str]
+    key: Callable[[str], str]
+    any_key: str
+    string: Callable[[str], str]
+    has_schemas: bool = False
+
+
+def quoted(text: str) -> str:
+    """A literal that is a JSON string."""
+    return literal(json.dumps(text, ensure_ascii=False))
+
+
+JSON = Notation(
+    any="json_value",
+    types={
+        "string": "json_string",
+        "integer": "integer",
+        "array": "json_list",
+        "object": "json_object",
+    },
+    key=quoted,
+    any_key="json_string",
+    string=quoted,
+    has_schemas=True,
+)
+JSON_RULES = r"""
+json_string: /"([^"\\\x00-\x1f]|\\(["\\\/bfnrt]|u[0-9a-fA-F]{4}))*"/
+json_value: json_string | number | "true" | "false" | "null" | json_list | json_object
+json_list: "[" gap? (json_value (gap? "," gap? json_value)* gap?)? "]"
+json_object: "{" gap? (json_member (gap? "," gap? json_member)* gap?)? "}"
+json_member: json_string gap? ":" gap? json_value
+"""
+
+
+class Values:
     """Adds to ``rules`` what one tool's ``schema`` allows."""
 
-    def __init__(self, rules: Rules, schema: Schema, strictness: Strictness) -> None:
+    def __init__(
+        self, rules: Rules, schema: Schema, strictness: Strictness, notation: Notation = JSON
+    ) -> None:
         self._rules = rules
-        self._root = schema
-        self._refs: dict[str, str] = {}
         self._strictness = strictness
-        with suppress(BadRequest):
+        self._notation = notation
+        self._refs: dict[str, str] = {}
+        self._depth = 0
+        self.root = schema
+        """The schema as far as it counts: one that is too large says nothing."""
+        try:
             check_size(schema)
-            return
-        self._root, self._strictness = {}, "names"
+        except BadRequest:
+            self.root, self._strictness = {}, "names"
 
-    def rule(self) -> str:
+    def arguments(self) -> str:
         """What matches all arguments together."""
-        if self._strictness == "names" or self._root.get("type", "object") != "object":
-            return "json_object"
-        return self.value({"type": "object", **self._root})
+        if self._strictness == "names" or self.root.get("type", "object") != "object":
+            return self._notation.types["object"]
+        return self.value({"type": "object", **self.root})
 
     def value(self, schema: Any) -> str:
         """What matches a value of ``schema``, a schema within the tool's."""
         if not isinstance(schema, dict) or self._strictness == "names":
-            return "json_value"
-        keywords = schema.keys() & KEYWORDS - {"$defs", "definitions"}
-        if keywords <= {"type"} and (plain := _PLAIN.get(str(schema.get("type")))):
-            return plain
+            return self._notation.any
+        if self._depth > _DEPTH_LIMIT:
+            return self._notation.any
+        self._depth += 1
+        rule = self._composed(schema, schema.keys() & KEYWORDS - {*_SHARED}) or self._leaf(schema)
+        self._depth -= 1
+        return rule
+
+    def _composed(self, schema: Schema, keywords: Set[str]) -> str | None:
+        """What consists of others, or says nothing but its type; None: neither."""
         if keywords == {"$ref"}:
-            return self._reference(schema)
+            return self._reference(schema["$ref"])
         if keywords == {"anyOf"} and isinstance(schema["anyOf"], list) and schema["anyOf"]:
             return self._rules.add(" | ".join(map(self.value, schema["anyOf"])))
-        return self._container(schema, keywords) or self._leaf(schema)
-
-    def _container(self, schema: Schema, keywords: Set[str]) -> str | None:
-        """None: it is none, or has to be the library's."""
         if keywords <= _OBJECT and isinstance(schema.get("properties"), dict):
             return self._object(schema)
         if keywords == _ARRAY and schema["type"] == "array":
             item = self.value(schema["items"])
             return self._rules.add(f'"[" gap? ({item} ({_SEPARATOR} {item})*)? gap? "]"')
+        if keywords <= {"type"}:
+            return self._notation.types.get(str(schema.get("type")))
         return None
 
-    def _reference(self, schema: Schema) -> str:
+    def _reference(self, reference: object) -> str | None:
         """The same rule wherever the same is meant, also within itself."""
-        reference = schema["$ref"]
-        target = resolve(self._root, reference)
-        if target is None:
-            return self._leaf(schema)
+        target = resolve(self.root, reference)
+        if target is None or not isinstance(reference, str):
+            return None
         if reference not in self._refs:
             self._refs[reference] = self._rules.reserve()
             self._rules.define(self._refs[reference], self.value(target))
         return self._refs[reference]
 
     def _object(self, schema: Schema) -> str:
-        required = schema.get("required")
-        required = required if isinstance(required, list) else []
+        properties, required = schema["properties"], required_of(schema)
         members = [
-            (self._member(_quoted(key), self.value(value)), key in required)
-            for key, value in schema["properties"].items()
+            (self._member(self._notation.key(key), self.value(value)), key in required)
+            for key, value in properties.items()
+            if value is not False
+        ]
+        members += [
+            (self._member(self._notation.key(key), self._notation.any), True)
+            for key in required
+            if key not in properties
         ]
         more = schema.get("additionalProperties", False)
         others = None
         if more is not False:
-            others = self._rules.add(self._member("json_string", self.value(more)))
+            others = self._rules.add(self._member(self._notation.any_key, self.value(more)))
         inside = self._rules.in_any_order(members, _SEPARATOR, others)
         return self._rules.add(f'"{{" gap? {inside} gap? "}}"')
 
@@ -106,19 +156,53 @@ class JsonArguments:
         return f'{key} gap? ":" gap? {value}'
 
     def _leaf(self, schema: Schema) -> str:
-        """A value as the library does it, as far as it can."""
+        """What does not consist of others, as far as it can be enforced."""
+        notation = self._notation
+        if not notation.has_schemas:
+            ways = self.choices(schema)
+            ways = ways or [notation.types[kind] for kind in sorted(kinds_of(schema))]
+            return self._rules.add(" | ".join(ways)) if ways else notation.any
         for form in self._forms(schema):
             with suppress(BadRequest):
                 return self._rules.add(json_rule(form, loosely=True))
-        return "json_value"
+        return notation.any
+
+    def choices(self, schema: Schema) -> list[str]:
+        """The only values that there are, each as it is written; empty: there are others."""
+        values = [schema["const"]] if "const" in schema else schema.get("enum")
+        if self._strictness == "names" or not isinstance(values, list):
+            return []
+        return [
+            self._notation.string(value)
+            if isinstance(value, str)
+            else literal(json.dumps(value, ensure_ascii=False))
+            for value in values
+        ]
 
     def _forms(self, schema: Schema) -> list[Schema]:
         whole = dict(schema)
-        whole.update((key, self._root[key]) for key in _SHARED if key in self._root)
+        if any("$ref" in each for each in schemas(schema)):
+            whole.update((key, self.root[key]) for key in _SHARED if key in self.root)
         structure = structure_of(whole)
         return [whole, structure] if self._strictness == "schemas" else [structure]
 
 
-def _quoted(text: str) -> str:
-    """A literal that is a JSON string."""
-    return literal(json.dumps(text, ensure_ascii=False))
+def required_of(schema: Schema) -> list[str]:
+    """The names of required properties, each once; whatever is of a wrong type is none."""
+    required = schema.get("required")
+    names = required if isinstance(required, list) else []
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def kinds_of(schema: Schema) -> set[str]:
+    """The types that values may have, as far as that can be seen; empty: any."""
+    ways = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(ways, list):
+        found = [kinds_of(way) if isinstance(way, dict) else set() for way in ways]
+        return set().union(*found) if all(found) else set()
+    types = schema.get("type")
+    names = types if isinstance(types, list) else [types]
+    return {str(name) for name in names} if all(name in _KINDS for name in names) else set()
+
+
+_KINDS = ("array", "boolean", "integer", "null", "number", "object", "string")

@@ -7,62 +7,94 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.workers.child.grammar_arguments import JsonArguments, Strictness
+from ollama_async.workers.child.grammar_arguments import (
+    JSON,
+    Notation,
+    Strictness,
+    Values,
+    kinds_of,
+    required_of,
+)
 from ollama_async.workers.child.grammar_rules import Member, Rules
 from ollama_async.workers.child.grammar_text import Special, literal, sequence
 
 _PLACEHOLDER = re.compile(r"(\{[a-z_]+\}| +)")
 _STRINGS = {'"': "double_quoted", "'": "single_quoted"}
 _LITERALS = {
-    "integer": "number",
+    "string": "literal_string",
+    "integer": "integer",
     "number": "number",
     "boolean": "truth",
     "null": "nothing",
     "array": "literal_list",
     "object": "literal_map",
 }
+LITERAL_RULES = r"""
+double_quoted: /"([^"\\]|\\(?s:.))*"/
+single_quoted: /'([^'\\]|\\(?s:.))*'/
+bare_key: /[^\s:{}\[\],"']{1,64}/
+identifier: /[A-Za-z0-9_.:-]{1,64}/
+integer: whole
+number: whole fraction? exponent?
+whole: /-?(0|[1-9][0-9]{0,17}|[1-8][0-9]{18}|9[01][0-9]{17}|922337203685477580[0-7])/
+fraction: /\.[0-9]{1,20}/
+exponent: /[eE][+-]?[0-9]{1,2}/
+truth: "True" | "False" | "true" | "false"
+nothing: "None" | "null"
+literal_value: literal_string | number | truth | nothing | literal_list | literal_map
+literal_list: "[" gap? (literal_value (gap? "," gap? literal_value)* gap?)? "]"
+literal_map: "{" gap? (literal_member (gap? "," gap? literal_member)* gap?)? "}"
+"""
 
 
 def expand(form: str, parts: Mapping[str, str], special: Special) -> str:
     """What matches a form of :class:`CallSyntax`, with ``parts`` in place of its placeholders."""
+    known = {"space": '" "', **parts}
     pieces = []
     for piece in filter(None, _PLACEHOLDER.split(form)):
         if not piece.strip(" "):
             pieces.append("gap?")
-        elif piece.strip("{}") in parts:
-            pieces.append(parts[piece.strip("{}")])
+        elif piece.strip("{}") in known:
+            pieces.append(known[piece.strip("{}")])
         else:
             pieces.append(sequence(piece, special))
     return " ".join(pieces) or '""'
 
 
-def literal_rules(syntax: CallSyntax, special: Special) -> str:
-    """The rules of values with strings in quotes, as :class:`Parameters` names them; Python's where
-    ``syntax`` has no quotes.
+def string_rules(syntax: CallSyntax, special: Special) -> str:
+    """The rules of strings and keys in values that are no JSON; Python's where ``syntax`` has no
+    quotes.
     """
-    rules = ""
-    quotes = syntax.quotes or tuple(_STRINGS)
-    marks = [sequence(quote, special) for quote in quotes if quote not in _STRINGS]
-    strings = [_STRINGS[quote] for quote in quotes if quote in _STRINGS]
-    # who has marks of its own around strings has none around keys
-    key = "bare_key" if marks else "literal_string"
-    for number, mark in enumerate(marks):
-        lazy = "" if "<[" in mark else "[lazy]"
-        strings.append(f"{mark} marked_{number}")
-        rules += f"marked_{number}{lazy}: {_text_until(mark)}\n"
-    return f"""{rules}literal_string: {" | ".join(strings)}
-literal_value: literal_string | number | truth | nothing | literal_list | literal_map
-literal_list: "[" gap? (literal_value (gap? "," gap? literal_value)* gap?)? "]"
-literal_map: "{{" gap? (literal_member (gap? "," gap? literal_member)* gap?)? "}}"
-literal_member: {key} gap? ":" gap? literal_value
-"""
+    rules, strings = "", []
+    for number, quote in enumerate(syntax.quotes or tuple(_STRINGS)):
+        if quote in _STRINGS:
+            strings.append(_STRINGS[quote])
+        else:
+            mark = sequence(quote, special)
+            lazy = "" if _has_token(mark) else "[lazy]"
+            rules += f"marked_{number}{lazy}: {_text_until(mark)}\n"
+            strings.append(f"{mark} marked_{number}")
+    rules += f"literal_string: {' | '.join(strings)}\n"
+    return rules + f'literal_member: {_any_key(syntax)} gap? ":" gap? literal_value\n'
+
+
+def _any_key(syntax: CallSyntax) -> str:
+    """Who has marks of its own around strings has none around keys."""
+    return "literal_string" if set(syntax.quotes) <= _STRINGS.keys() else "bare_key"
 
 
 def _text_until(end: str) -> str:
-    """Text and the ``end`` of it; that may begin with text if there is a token in it."""
-    place = end.find("<[")
-    return f"ANYTHING {end if place < 0 else end[place:]}"
+    """Text and the ``end`` of it, which may begin with text if there is a token in it: that is
+    where text cannot go on.
+    """
+    return f"ANYTHING {end[end.find('<[') :] if _has_token(end) else end}"
+
+
+def _has_token(text: str) -> bool:
+    return text.startswith("<[") or " <[" in text
 
 
 class Parameters:
@@ -77,22 +109,35 @@ class Parameters:
         strictness: Strictness,
     ) -> None:
         self._rules = rules
-        self._schema = schema
         self._syntax = syntax
         self._special = special
         self._strictness = strictness
-        self._json = JsonArguments(rules, schema, strictness)
+        self._values = Values(rules, schema, strictness, self._notation())
+        self._schema = self._values.root
         self._before, _, end = syntax.parameter.partition("{value}")
         self._end = expand(end, {}, special) if end else ""
 
+    def _notation(self) -> Notation:
+        if not self._syntax.quotes:
+            return replace(JSON, string=literal)
+        any_key = _any_key(self._syntax)
+        return Notation(
+            any="literal_value",
+            types=_LITERALS,
+            key=literal if any_key == "bare_key" else self._quoted,
+            any_key=any_key,
+            string=self._quoted,
+        )
+
     def rule(self) -> str:
         """What matches all of them."""
-        properties = self._schema.get("properties")
-        required = self._schema.get("required")
-        required = required if isinstance(required, list) else []
+        properties, required = self._schema.get("properties"), required_of(self._schema)
+        listed = properties if isinstance(properties, dict) else {}
+        listed = {**listed, **{key: {} for key in required if key not in listed}}
         members: list[Member] = [
             (self._parameter(sequence(key, self._special), value), key in required)
-            for key, value in (properties if isinstance(properties, dict) else {}).items()
+            for key, value in listed.items()
+            if value is not False
         ]
         others = None
         if not isinstance(properties, dict) or self._schema.get("additionalProperties"):
@@ -108,56 +153,39 @@ class Parameters:
 
     def _value(self, schema: dict[str, Any]) -> str:
         """A value and what ends it."""
-        ways = self._choices(schema)
-        if not ways and self._syntax.quotes:
-            ways = [
-                "literal_string" if kind == "string" else _LITERALS[kind] for kind in _kinds(schema)
-            ]
-            ways = ways or ["literal_value"]
-        elif not ways and _may_be_text(schema):
-            return self._rules.add_lazy(_text_until(self._end))
-        elif not ways:
-            ways = [self._json.value(schema), *self._as_python_prints(schema)]
-        return f"gap? ({' | '.join(ways)}) gap? {self._end}"
+        ways = self._values.choices(schema)
+        if self._syntax.quotes:
+            return f"gap? ({' | '.join(ways or [self._values.value(schema)])}) gap? {self._end}"
+        if not ways and _may_be_text(schema):
+            text = _text_until(self._end)
+            return self._rules.add(text) if _has_token(text) else self._rules.add_lazy(text)
+        ways = ways or [self._values.value(schema), *self._as_python_prints(schema)]
+        value = self._rules.add(" | ".join(ways))
+        # one line break on each side is markup, anything else would be a part of the value
+        return f'({value} | "\\n" {value} "\\n") {self._end}'
 
-    def _choices(self, schema: dict[str, Any]) -> list[str]:
-        """The only values that there are; empty: there are others."""
-        values = [schema["const"]] if "const" in schema else schema.get("enum")
-        if self._strictness == "names" or not isinstance(values, list):
-            return []
-        return [way for value in values for way in self._choice(value)]
-
-    def _choice(self, value: Any) -> Iterator[str]:
-        if not isinstance(value, str):
-            yield literal(json.dumps(value, ensure_ascii=False))
-        elif not self._syntax.quotes:
-            yield literal(value)
-        for quote in self._syntax.quotes if isinstance(value, str) else ():
+    def _quoted(self, text: str) -> str:
+        ways = []
+        for quote in self._syntax.quotes:
             mark = sequence(quote, self._special)
-            yield f"{mark} {literal(value)} {mark}"
+            inside = text
+            if quote in _STRINGS:
+                inside = json.dumps(text, ensure_ascii=False)[1:-1]
+                inside = inside.replace('\\"', '"').replace(quote, f"\\{quote}")
+            ways.append(f"{mark} {literal(inside)} {mark}" if inside else f"{mark} {mark}")
+        return f"({' | '.join(ways)})"
 
     @staticmethod
     def _as_python_prints(schema: dict[str, Any]) -> Iterator[str]:
-        """Templates print values so, and models learn it from them."""
-        kinds = _kinds(schema)
-        printed = kinds & {"boolean", "null", "array", "object"}
-        yield from (_LITERALS[kind] for kind in sorted(printed))
+        """Templates print values so, and models learn it from them. What is inside of a value is
+        not held to anything then, so it has to be free.
+        """
+        says_more = bool({"items", "prefixItems", "properties", "anyOf"} & schema.keys())
+        free = {"boolean", "null"} if says_more else {"boolean", "null", "array", "object"}
+        yield from (_LITERALS[kind] for kind in sorted(kinds_of(schema) & free))
 
 
 def _may_be_text(schema: dict[str, Any]) -> bool:
     """Whether a value may be a string, as far as that can be seen."""
-    kinds = _kinds(schema)
+    kinds = kinds_of(schema)
     return not kinds or "string" in kinds
-
-
-def _kinds(schema: dict[str, Any]) -> set[str]:
-    """The types that values may have; empty: nobody knows."""
-    ways = schema.get("anyOf") or schema.get("oneOf")
-    if isinstance(ways, list):
-        found = [_kinds(way) if isinstance(way, dict) else set() for way in ways]
-        return set().union(*found) if all(found) else set()
-    types = schema.get("type")
-    names = types if isinstance(types, list) else [types]
-    if not all(isinstance(name, str) and name in {*_LITERALS, "string"} for name in names):
-        return set()
-    return set(names)

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ollama_async.errors import BadRequest
+
 PERMUTED_LIMIT = 6
 """Members whose every order is a way through the grammar; each more would double its rules."""
 
 WAYS_LIMIT = 6000
 """Of all orders in one grammar together, counted by the members that may come next."""
 
+GRAMMAR_LIMIT = 1 << 19
+"""Characters. Writing and compiling so many takes about a second."""
+
 Member = tuple[str, bool]
 """What matches it, and whether it has to be there."""
 
 
 class Rules:
-    """Rules by name. Rules of one text are one rule."""
+    """Rules by name. Rules of one text are one rule.
+
+    :raises BadRequest: whatever adds to them does, once they are too many.
+    """
 
     def __init__(self) -> None:
         self._rules: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._ways = 0
+        self._size = 0
 
     def add(self, text: str) -> str:
         """The name of a rule for ``text``."""
@@ -30,11 +39,7 @@ class Rules:
         return self._names[text]
 
     def add_lazy(self, text: str) -> str:
-        """As :meth:`add`; what the rule matches is as short as possible. A token (``<[…]>``) in it
-        makes that so by itself.
-        """
-        if "<[" in text:
-            return self.add(text)
+        """As :meth:`add`; what the rule matches is as short as possible."""
         if text not in self._names:
             self._names[text] = f"lazy_{len(self._rules)}"
             self.define(f"{self._names[text]}[lazy]", text)
@@ -47,6 +52,9 @@ class Rules:
         return name
 
     def define(self, name: str, text: str) -> None:
+        self._size += len(text)
+        if self._size > GRAMMAR_LIMIT:
+            raise BadRequest(f"the tools need a grammar of more than {GRAMMAR_LIMIT} characters")
         self._rules[name] = text
 
     def text(self) -> str:
@@ -70,12 +78,9 @@ class Rules:
         everything = (1 << len(members)) - 1
         rests = {left: self.reserve() for left in range(everything + 1)}
         for left, rest in rests.items():
-            ways_on = self._ways_on(names, rests, left, others)
-            self.define(
-                rest, _maybe(f"{separator} ({ways_on})", needed & left) if ways_on else '""'
-            )
-        first = self._ways_on(names, rests, everything, others)
-        return _maybe(first, needed) if first else '""'
+            more = self._ways_on(names, rests, left, others)
+            self.define(rest, _maybe(more and f"{separator} ({more})", needed & left))
+        return _maybe(self._ways_on(names, rests, everything, others), needed)
 
     @staticmethod
     def _ways_on(names: Sequence[str], rests: dict[int, str], left: int, others: str | None) -> str:

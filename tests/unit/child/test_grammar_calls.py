@@ -35,9 +35,9 @@ LIST = CallSyntax(
     name_keys=("tool_name", "name"),
     argument_keys=("parameters",),
     extra_keys=("id", "type"),
-    listed=True,
+    listed=("{call}",),
 )
-KEYED = CallSyntax(forms=("{keyed}",), listed=True, close=("<|end|>",))
+KEYED = CallSyntax(forms=("{keyed}",), listed=("{keyed}",), close=("<|end|>",))
 HEADED = CallSyntax(
     forms=("{name}[ARGS] {arguments}", "{name}[CALL_ID]{id}[ARGS] {arguments}"), texts=("all",)
 )
@@ -57,7 +57,7 @@ PYTHON = CallSyntax(
     parameter="{key}= {value}",
     between=",",
     quotes=('"', "'"),
-    listed=True,
+    listed=("{name}( {parameters})",),
 )
 BRACES = CallSyntax(
     forms=("call:{name}{{parameters}}",),
@@ -279,7 +279,7 @@ def test_grammars_are_kept_for_the_next_request():
 def opened(text):
     """A guard within a call that goes so far."""
     guard = GRAMMARS.guard(TOOLS, Marks(syntaxes=(JSON,)), SPECIAL)
-    guard.watch(OpenCall(JSON, 1, text))
+    guard.watch(SimpleNamespace(call_number=1, open_call=OpenCall(JSON, text)))
     assert not guard.is_free
     return guard
 

@@ -53,7 +53,7 @@ def guarded(chosen, given):
     if guard is None or parser is None:
         return 0
     characters, held, said = Characters(), 0, ""
-    guard.watch(parser.open_call)
+    guard.watch(parser)
     for token, piece in vocabulary.tokens(given.text):
         text = characters.feed(piece)
         assert guard.allows(token), (said, text)
@@ -63,7 +63,7 @@ def guarded(chosen, given):
         if text:
             parser.feed(text)
         if guard.is_free:
-            guard.watch(parser.open_call)
+            guard.watch(parser)
         held += was_free and not guard.is_free
     parser.finish()
     assert guard.is_free, said
