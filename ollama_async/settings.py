@@ -379,8 +379,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_ASYNC_REPETITION_LIMIT",
         field="repetition_limit",
-        default=1024,
-        shown_default="1024",
+        default=2048,
+        shown_default="2048",
         read=_count,
         meaning="Tokens that an answer may go on repeating one passage, then it ends with length"
         " (0: for ever)",

@@ -13,7 +13,7 @@ import msgspec
 UNDECIDED_LIMIT = 512
 """Characters after which a text that might have been a call counts as none."""
 
-_NAME_IN_JSON = r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"'
+_NAME_IN_JSON = r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:'
 
 
 class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
     ``after``: the call begins behind this text, which comes somewhere after the mark. ``waits``: it
     is a call only once something visible has come with which one can begin, since the mark may be
     quoted in a text. ``named``: it is one only once the name of a tool that exists has been
-    written, since the mark could be anything.
+    written, and what shows that it is a name, since the mark could be anything.
     """
 
     forms: tuple[str, ...]
@@ -63,15 +63,15 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
         """Where in ``text``, which came after the mark, the call begins; None: it may be none, or
         not be one yet. ``names`` are those of the tools.
         """
-        if self.waits and text.lstrip()[:1] not in self._beginnings(names):
+        if self.waits and text.lstrip()[:1] not in self.beginnings(names):
             return None
         if self.named and not self._has_name(text[:UNDECIDED_LIMIT], names):
             return None
         place = text.find(self.after)
         return None if place < 0 else place + len(self.after)
 
-    def _beginnings(self, names: tuple[str, ...]) -> set[str]:
-        """The characters with which a call can begin."""
+    def beginnings(self, names: tuple[str, ...]) -> set[str]:
+        """The characters with which a call of one of ``names`` can begin."""
         firsts = {"["} if self.listed else set[str]()
         for form in (self.prefix,) if self.prefix else self.forms:
             if form.startswith("{name}"):

@@ -18,7 +18,7 @@ from ollama_async.prompts.parsers.strings import Quote
 from ollama_async.prompts.parsers.syntaxes import written
 from ollama_async.prompts.parsers.tools import Tools, is_plain
 
-_CONTROL = re.compile(r"<\||\|>|^\[[A-Z_]+\]$")
+_CONTROL = re.compile(r"<\||\|>|<｜|｜>|^\[[A-Z_]+\]$")  # noqa: RUF001  # full-width bars, too
 """Marks that do not occur in text."""
 
 JSON = '"'
@@ -103,6 +103,13 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the mark alone does not tell a call from text: JSON, code, the name of a tag."""
         begins_json = self.kept and self.open[0].lstrip()[:1] in ("[", "{")
         return begins_json or (self.declared and not self._is_control)
+
+    def letters(self, tools: Tools) -> frozenset[str] | None:
+        """The letters with which a call may go on after its mark; None: the mark is enough."""
+        syntax = self.syntax
+        if syntax is None or not syntax.waits or self.kept or self.block:
+            return None
+        return frozenset(filter(str.isalnum, syntax.beginnings(tuple(tools))))
 
     def marks(self, tools: Tools) -> tuple[str, ...]:
         """What calls begin with, if these are the ``tools``."""

@@ -14,6 +14,7 @@ from ollama_async.prompts.parsers.strings import End, Strings
 
 class Move(NamedTuple):
     """The way into a state: by which mark, after which white space, with which text to begin.
+    ``lead`` is white space between that mark and the state.
 
     ``again`` is text, read before, that the state is to read once more before what follows.
     """
@@ -23,6 +24,7 @@ class Move(NamedTuple):
     space: str = ""
     text: str = ""
     again: str = ""
+    lead: str = ""
 
 
 class Sink(Protocol):
@@ -39,7 +41,7 @@ class CollectReader:
     def __init__(self, sink: Sink, state: Collect, move: Move, *, plainly: bool) -> None:
         self._sink = sink
         self._state = state
-        self._before = move.space + state.source + ("" if state.keep else move.mark)
+        self._before = move.space + state.source + move.lead + ("" if state.keep else move.mark)
         self._marks = anywhere(state.ends)
         self._brackets = Brackets(state.quotes)
         follows = state.strings and not plainly

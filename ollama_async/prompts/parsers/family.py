@@ -93,6 +93,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
             Kind.CONTENT,
             {**anywhere, **self._opening_thoughts(), **dict.fromkeys(self.skips, "content")},
             self.space,
+            self._begin_calls(asked),
         )
         lead = dict.fromkeys(self.lead, "first")
         table["first"] = Look({**first, **lead}, "content", keep=not self.trims)
@@ -100,6 +101,15 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         if self.thoughts:
             self._add_thoughts(self.thoughts, asked, table, first)
         return table
+
+    def _begin_calls(self, asked: Asked) -> dict[str, frozenset[str]]:
+        """With what calls go on after marks that alone are not enough."""
+        found = {}
+        for calls in self.calls if asked.tools else ():
+            letters = calls.letters(asked.tools)
+            if letters is not None:
+                found.update(dict.fromkeys(calls.marks(asked.tools), letters))
+        return found
 
     def _opening_thoughts(self) -> dict[str, State | str]:
         return {self.thoughts.open: "thought"} if self.thoughts and self.thoughts.anywhere else {}
@@ -118,7 +128,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
             ends |= _ways_in(self.calls[0], marks, 0)
         is_shown = self.handles_thinking and thoughts.are_wanted(asked)
         kind = Kind.HIDDEN if thoughts.hidden and not is_shown else Kind.THINKING
-        table["thinking"] = Text(kind, ends, thoughts.space)
+        table["thinking"] = Text(kind, ends, thoughts.space, self._begin_calls(asked))
         table["thought"] = Look(
             {thoughts.label: "thinking"} if thoughts.label else {},
             "thinking",

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from ollama_async.prompts.parsers.bodies.either import Between, Either
 from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
 from ollama_async.prompts.parsers.bodies.loose import loose_call
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls, KeyedCalls
+from ollama_async.prompts.parsers.bodies.objects import BareCalls, JsonCalls, KeyedCalls
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS, solar_call
 from ollama_async.prompts.parsers.calls import (
@@ -35,6 +35,7 @@ from ollama_async.prompts.parsers.strings import JSON_STRINGS, python_strings
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts, by_prompt
 
 _JSON = JsonCalls()
+_BARE = BareCalls()
 _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "arguments"))
 _PYTHON = PythonCalls()
 
@@ -67,7 +68,7 @@ _SHOWN = (
 )
 AS_JSON = (
     *_SHOWN,
-    Calls(open=("{",), read=_JSON, quotes=JSON, declared=True, kept=True, first=True),
+    Calls(open=("{",), read=_BARE, quotes=JSON, declared=True, kept=True, first=True),
 )
 LFM_LISTS = replace(
     LFM,
@@ -188,7 +189,7 @@ LLAMA = Family(
         ),
         Calls(
             open=("{",),
-            read=_JSON,
+            read=_BARE,
             quotes=JSON,
             declared=True,
             kept=True,

@@ -25,6 +25,11 @@ broken strings, whose ends then are those of a plain search.
 """
 
 _VISIBLE = re.compile(r"\S")
+_PROSE = frozenset("`'\".,;:!?)]*_")
+"""What follows a mark that is only spoken of."""
+
+AHEAD_LIMIT = 80
+"""Characters that are looked at to see whether a mark is one, most of them white space."""
 
 
 class Scanner:
@@ -155,14 +160,20 @@ class _TextReader:
         self._state = state
         self._marks = anywhere(tuple(state.marks))
         self._space: list[str] = []
-        self._say(move.space + move.text)
+        self._say(move.space + move.lead + move.text)
 
     def read(self, text: str, at: int, *, last: bool) -> tuple[int, Move | None]:
-        found = self._marks.search(text, at)
-        if found:
-            self._say(text[at : found.start()])
-            mark = found.group()
-            return found.end(), Move(self._state.marks[mark], mark, "".join(self._space))
+        while found := self._marks.search(text, at):
+            opens = self._opens(found.group(), text[found.end() : found.end() + AHEAD_LIMIT])
+            if opens is None and not last:
+                self._say(text[at : found.start()])
+                return found.start(), None
+            if opens is not False:
+                self._say(text[at : found.start()])
+                mark = found.group()
+                return found.end(), Move(self._state.marks[mark], mark, "".join(self._space))
+            self._say(text[at : found.end()])
+            at = found.end()
         end = len(text) if last else self._marks.certain(text, at)
         self._say(text[at:end])
         if last and self._state.space is Space.TRIM:
@@ -171,6 +182,16 @@ class _TextReader:
 
     def read_so_far(self) -> str:
         return ""
+
+    def _opens(self, mark: str, ahead: str) -> bool | None:
+        """Whether ``mark`` is more than text, by what is ``ahead``; None: that is not known yet."""
+        letters = self._state.begin.get(mark)
+        if letters is None:
+            return True
+        visible = ahead.lstrip()[:1]
+        if not visible:
+            return None if len(ahead) < AHEAD_LIMIT else False
+        return visible in letters or not (visible.isalnum() or visible in _PROSE)
 
     def _say(self, text: str) -> None:
         if self._state.space is Space.KEEP:
@@ -189,21 +210,21 @@ class _LookReader:
     def __init__(self, state: Look, move: Move) -> None:
         self._state = state
         self._marks = in_one_place(tuple(state.marks))
-        self._space = [move.space]
+        self._space = [move.space + move.lead]
 
     def read(self, text: str, at: int, *, last: bool) -> tuple[int, Move | None]:
         if not self._state.exact:
             at = self._skip(text, at)
         if at == len(text) and not last:
             return at, None
-        space = "".join(self._space) if self._state.keep else ""
+        space, lead = ("", "") if not self._state.keep else (self._space[0], self.read_so_far())
         found = self._marks.match(text, at)
         if found:
             mark = found.group()
-            return found.end(), Move(self._state.marks[mark], mark, space)
+            return found.end(), Move(self._state.marks[mark], mark, space, lead=lead)
         if self._marks.may_begin(text, at) and not last:
             return at, None
-        return at, Move(self._state.otherwise, space=space)
+        return at, Move(self._state.otherwise, space=space, lead=lead)
 
     def read_so_far(self) -> str:
         return "".join(self._space[1:])

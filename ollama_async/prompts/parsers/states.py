@@ -35,11 +35,16 @@ class Space(enum.Enum):
 
 
 class Text(msgspec.Struct, frozen=True):
-    """Text of one kind; each of ``marks`` leads to a state."""
+    """Text of one kind; each of ``marks`` leads to a state.
+
+    A mark that is a key of ``begin`` does so only if what follows looks like it: prose that names
+    the mark, in quotes or not, is text. The value are the letters that may follow all the same.
+    """
 
     kind: Kind
     marks: Mapping[str, State | str] = {}
     space: Space = Space.KEEP
+    begin: Mapping[str, frozenset[str]] = {}
 
 
 class Look(msgspec.Struct, frozen=True):

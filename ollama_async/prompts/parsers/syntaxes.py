@@ -130,7 +130,9 @@ _FUNCTIONS: dict[Read, CallSyntax] = {
         forms=("{name} {parameters}", "{name} {arguments}", "{call}"),
         argument_keys=("arguments",),
     ),
-    loose_call: CallSyntax(forms=("{call}",), listed=("{call}",), waits=True),
+    loose_call: CallSyntax(
+        forms=("{call}", "{name} {arguments}"), listed=("{call}",), repeated=True, waits=True
+    ),
     solar_call: CallSyntax(
         forms=(f"{{id}}{SOLAR_SEPARATORS[0]}{{name}}{SOLAR_SEPARATORS[1]} {{arguments}}",)
     ),

@@ -96,6 +96,14 @@ class Values:
             return self._notation.types["object"]
         return self.value({"type": "object", **self.root})
 
+    def meant(self, schema: Any) -> Schema:
+        """``schema``, or what it refers to; whatever is none says nothing."""
+        for _ in range(_DEPTH_LIMIT):
+            if not isinstance(schema, dict) or schema.keys() & KEYWORDS != {"$ref"}:
+                break
+            schema = resolve(self.root, schema["$ref"])
+        return schema if isinstance(schema, dict) else {}
+
     def value(self, schema: Any) -> str:
         """What matches a value of ``schema``, a schema within the tool's."""
         if not isinstance(schema, dict) or self._strictness == "names":
@@ -158,9 +166,10 @@ class Values:
     def _leaf(self, schema: Schema) -> str:
         """What does not consist of others, as far as it can be enforced."""
         notation = self._notation
-        if not notation.has_schemas:
-            ways = self.choices(schema)
-            ways = ways or [notation.types[kind] for kind in sorted(kinds_of(schema))]
+        kinds = self.kinds(schema)
+        is_alike = bool(kinds) and kinds <= {"integer", "number"}  # in all notations
+        if not notation.has_schemas and not is_alike:
+            ways = self.choices(schema) or [notation.types[kind] for kind in sorted(kinds)]
             return self._rules.add(" | ".join(ways)) if ways else notation.any
         for form in self._forms(schema):
             with suppress(BadRequest):
@@ -169,8 +178,14 @@ class Values:
 
     def choices(self, schema: Schema) -> list[str]:
         """The only values that there are, each as it is written; empty: there are others."""
+        if self._strictness == "names":
+            return []
+        alternatives = _alternatives(schema)
+        if alternatives:
+            found = [self.choices(self._alternative(way)) for way in alternatives]
+            return [each for ways in found for each in ways] if all(found) else []
         values = [schema["const"]] if "const" in schema else schema.get("enum")
-        if self._strictness == "names" or not isinstance(values, list):
+        if not isinstance(values, list):
             return []
         return [
             self._notation.string(value)
@@ -178,6 +193,26 @@ class Values:
             else literal(json.dumps(value, ensure_ascii=False))
             for value in values
         ]
+
+    def kinds(self, schema: Schema) -> set[str]:
+        """The types that values may have, as far as that can be seen; empty: any."""
+        alternatives = _alternatives(schema)
+        if alternatives:
+            found = [self.kinds(self._alternative(way)) for way in alternatives]
+            return set().union(*found) if all(found) else set()
+        types = schema.get("type")
+        names = types if isinstance(types, list) else [types]
+        if types is None and ("const" in schema or isinstance(schema.get("enum"), list)):
+            values = [schema["const"]] if "const" in schema else schema["enum"]
+            return {_kind(value) for value in values}
+        return {str(name) for name in names} if all(name in _KINDS for name in names) else set()
+
+    def _alternative(self, schema: Any) -> Schema:
+        """As :meth:`meant`; alternatives in alternatives count as anything, and null as a value."""
+        meant = self.meant(schema)
+        if _alternatives(meant):
+            return {}
+        return {"const": None} if meant.get("type") == "null" else meant
 
     def _forms(self, schema: Schema) -> list[Schema]:
         whole = dict(schema)
@@ -194,15 +229,15 @@ def required_of(schema: Schema) -> list[str]:
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
-def kinds_of(schema: Schema) -> set[str]:
-    """The types that values may have, as far as that can be seen; empty: any."""
+def _alternatives(schema: Schema) -> list[Any]:
+    """The schemas of which a value obeys one."""
     ways = schema.get("anyOf") or schema.get("oneOf")
-    if isinstance(ways, list):
-        found = [kinds_of(way) if isinstance(way, dict) else set() for way in ways]
-        return set().union(*found) if all(found) else set()
-    types = schema.get("type")
-    names = types if isinstance(types, list) else [types]
-    return {str(name) for name in names} if all(name in _KINDS for name in names) else set()
+    return ways if isinstance(ways, list) else []
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
+    return "null" if value is None else kinds.get(type(value), "object")
 
 
 _KINDS = ("array", "boolean", "integer", "null", "number", "object", "string")

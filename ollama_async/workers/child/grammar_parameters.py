@@ -15,7 +15,6 @@ from ollama_async.workers.child.grammar_arguments import (
     Notation,
     Strictness,
     Values,
-    kinds_of,
     required_of,
 )
 from ollama_async.workers.child.grammar_rules import Member, Rules
@@ -147,22 +146,27 @@ class Parameters:
         return self._rules.add(f"{self._rules.in_any_order(members, separator, others)} gap?")
 
     def _parameter(self, key: str, schema: Any) -> str:
-        schema = schema if isinstance(schema, dict) else {}
-        parts = {"key": key, "is_text": literal(json.dumps(_may_be_text(schema)))}
-        return f"{expand(self._before, parts, self._special)} {self._value(schema)}"
+        meant = self._values.meant(schema)
+        parts = {"key": key, "is_text": literal(json.dumps(self._may_be_text(meant)))}
+        return f"{expand(self._before, parts, self._special)} {self._value(meant)}"
 
     def _value(self, schema: dict[str, Any]) -> str:
         """A value and what ends it."""
         ways = self._values.choices(schema)
         if self._syntax.quotes:
             return f"gap? ({' | '.join(ways or [self._values.value(schema)])}) gap? {self._end}"
-        if not ways and _may_be_text(schema):
+        if not ways and self._may_be_text(schema):
             text = _text_until(self._end)
             return self._rules.add(text) if _has_token(text) else self._rules.add_lazy(text)
-        ways = ways or [self._values.value(schema), *self._as_python_prints(schema)]
+        ways = [*(ways or [self._values.value(schema)]), *self._as_python_prints(schema)]
         value = self._rules.add(" | ".join(ways))
         # one line break on each side is markup, anything else would be a part of the value
         return f'({value} | "\\n" {value} "\\n") {self._end}'
+
+    def _may_be_text(self, schema: dict[str, Any]) -> bool:
+        """Whether a value may be a string, as far as that can be seen."""
+        kinds = self._values.kinds(schema)
+        return not kinds or "string" in kinds
 
     def _quoted(self, text: str) -> str:
         ways = []
@@ -175,17 +179,13 @@ class Parameters:
             ways.append(f"{mark} {literal(inside)} {mark}" if inside else f"{mark} {mark}")
         return f"({' | '.join(ways)})"
 
-    @staticmethod
-    def _as_python_prints(schema: dict[str, Any]) -> Iterator[str]:
+    def _as_python_prints(self, schema: dict[str, Any]) -> Iterator[str]:
         """Templates print values so, and models learn it from them. What is inside of a value is
         not held to anything then, so it has to be free.
         """
-        says_more = bool({"items", "prefixItems", "properties", "anyOf"} & schema.keys())
+        if "const" in schema or "enum" in schema:
+            return
+        says_more = bool({"items", "prefixItems", "properties", "anyOf", "oneOf"} & schema.keys())
         free = {"boolean", "null"} if says_more else {"boolean", "null", "array", "object"}
-        yield from (_LITERALS[kind] for kind in sorted(kinds_of(schema) & free))
-
-
-def _may_be_text(schema: dict[str, Any]) -> bool:
-    """Whether a value may be a string, as far as that can be seen."""
-    kinds = kinds_of(schema)
-    return not kinds or "string" in kinds
+        kinds = self._values.kinds(schema)
+        yield from (_LITERALS[kind] for kind in sorted(kinds & free))

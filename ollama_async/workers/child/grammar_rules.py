@@ -67,13 +67,29 @@ class Rules:
         as many of ``others`` as there may be.
 
         Models write arguments in whatever order they like, and whoever could not go back would lose
-        one. Too many members may come more than once, and need not be there.
+        one. Where there are too many to follow each order, those that need not be there may come
+        more than once; where too many have to be there, these come in their own order.
         """
-        names = [self.add(member) for member, _ in members]
-        ways = len(members) << max(0, len(members) - 1)
-        if len(members) > PERMUTED_LIMIT or self._ways + ways > WAYS_LIMIT:
-            return self._with_repetitions([*names, *filter(None, [others])], separator)
+        named = [(self.add(member), is_needed) for member, is_needed in members]
+        if self._can_permute(len(named), others):
+            return self._permuted(named, separator, others)
+        needed = [member for member in named if member[1]]
+        free = [name for name, is_needed in named if not is_needed] + ([others] if others else [])
+        rest = self.add(" | ".join(free)) if free else None
+        if self._can_permute(len(needed), rest):
+            return self._permuted(needed, separator, rest)
+        return self._in_order([name for name, _ in needed], separator, rest)
+
+    def _can_permute(self, count: int, others: str | None) -> bool:
+        """Whether every order of so many members can be followed; it is counted, then."""
+        ways = (count + 2 * bool(others)) << max(0, count - 1)
+        if count > PERMUTED_LIMIT or self._ways + ways > WAYS_LIMIT:
+            return False
         self._ways += ways
+        return True
+
+    def _permuted(self, members: Sequence[Member], separator: str, others: str | None) -> str:
+        names = [name for name, _ in members]
         needed = sum(1 << place for place, (_, is_needed) in enumerate(members) if is_needed)
         everything = (1 << len(members)) - 1
         rests = {left: self.reserve() for left in range(everything + 1)}
@@ -81,6 +97,12 @@ class Rules:
             more = self._ways_on(names, rests, left, others)
             self.define(rest, _maybe(more and f"{separator} ({more})", needed & left))
         return _maybe(self._ways_on(names, rests, everything, others), needed)
+
+    def _in_order(self, names: Sequence[str], separator: str, others: str | None) -> str:
+        """All of ``names`` in their order, with any of ``others`` around them."""
+        before = f"({others} {separator})*" if others else ""
+        after = f"({separator} {others})*" if others else ""
+        return f" {separator} ".join(f"{before} {name}" for name in names) + f" {after}"
 
     @staticmethod
     def _ways_on(names: Sequence[str], rests: dict[int, str], left: int, others: str | None) -> str:
@@ -93,11 +115,6 @@ class Rules:
         if others:
             ways.append(f"{others} {rests[left]}")
         return " | ".join(ways)
-
-    @staticmethod
-    def _with_repetitions(names: Sequence[str], separator: str) -> str:
-        each = f"({' | '.join(names)})"
-        return f"({each} ({separator} {each}){{0,{2 * len(names)}}})?"
 
 
 def _maybe(text: str, is_needed: int) -> str:

@@ -2,9 +2,9 @@
 
 A small model, or a grammar that lets it go on, may write one passage over and over. Ollama ends
 such an answer after 30 equal pieces, without a word. Real texts repeat themselves as well: an empty
-table, a row of dashes, a matrix of zeros, a sentence a hundred times because someone asked for it.
-So here the end comes late, and only for an exact repetition that has nothing else in it, over some
-thousand tokens (``OLLAMA_ASYNC_REPETITION_LIMIT``) and at least :data:`REPEATS` times.
+table, a row of dashes, 600 zeros of a matrix, a sentence two hundred times because someone asked
+for it. So here the end comes late, and only for an exact repetition that has nothing else in it,
+over two thousand tokens (``OLLAMA_ASYNC_REPETITION_LIMIT``) and at least :data:`REPEATS` times.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REPEATS = 16
 CHECK_PERIOD = 61
 """Tokens between two looks. A prime, so that the looks fall on different places of a passage."""
 
-_WINDOW = 4096  # so passages of up to 256 tokens are found
+_WINDOW = 16_384  # so passages of up to 1,024 tokens are found
 _SAMPLE = 4  # tokens whose earlier places tell how long the passage may be
 _CANDIDATES = 32
 _TOKEN_BYTES = array("i").itemsize

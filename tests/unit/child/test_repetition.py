@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ollama_async.workers.child.repetition import CHECK_PERIOD, REPEATS, Repetition, find_period
 
-LIMIT = 1024
+LIMIT = 2048
 
 
 def tokens(text):
@@ -22,9 +22,9 @@ REAL_TEXTS = {
     "the rule of a wide table": "|" + "-----|" * 40 + "\n",
     "rules of dashes": ("-" * 80 + "\nchapter\n" + "=" * 80 + "\n") * 10,
     "a picture in characters": "\n".join("." * (40 - n) + "#" * (2 * n) for n in range(30)),
-    "a matrix of zeros": "[" + "0, " * 300 + "0]",
-    "nested brackets": "[" * 500 + "]" * 500,
-    "a sentence a hundred times": "I will not talk in class.\n" * 39,
+    "a matrix of zeros": "[" + "0, " * 600 + "0]",
+    "nested brackets": "[" * 1000 + "]" * 1000,
+    "a sentence a hundred times": "I will not talk in class.\n" * 75,
     "a hex dump": "\n".join(f"{n:08x}  " + "00 " * 16 for n in range(0, 4096, 16)),
     "numbered lines": "\n".join(f"{n}. The same again." for n in range(1000)),
     "code with one case after the other": "".join(
@@ -70,6 +70,6 @@ def test_what_is_found_is_a_repetition_of_that_length(answer, limit):
 
 def test_bytes_of_neighbouring_tokens_are_no_passage():
     # in bytes, not in tokens, the second half of one and the first of the next look alike
-    answer = array("i", [0x00010000, 0x00000001] * 600 + [0x00010000])
+    answer = array("i", [0x00010000, 0x00000001] * 1200 + [0x00010000])
 
     assert find_period(answer, LIMIT) == 2

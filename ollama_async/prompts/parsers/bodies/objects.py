@@ -70,6 +70,26 @@ class JsonCalls:
         return pieces if any(isinstance(piece, ToolCall) for piece in pieces) else None
 
 
+class BareCalls(JsonCalls):
+    """Calls without a mark, which have to be told from other JSON: an object of a name and
+    arguments and nothing else, with all that the tool requires.
+    """
+
+    def __call__(self, text: str, tools: Tools) -> Pieces | None:
+        pieces = super().__call__(text, tools) or []
+        calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
+        return pieces if calls and all(map(tools.accepts, calls)) else None
+
+    def one(self, value: Any) -> ToolCall | None:
+        known = {*self.names, *self.values, self.ids, "type", "function"}
+        if not isinstance(value, dict) or not value.keys() <= known:
+            return None
+        inner = value.get("function", value)
+        if not isinstance(inner, dict) or not inner.keys() & {*self.values}:
+            return None
+        return super().one(value)
+
+
 class KeyedCalls(JsonCalls):
     """``{"add": {"a": 1}}``: the name is the key of the arguments."""
 

@@ -9,7 +9,7 @@ from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
 
 QUESTION, RESULT, SAID, THOUGHT = "zqquestionqz", "zqresultqz", "zqtextqz before", "zqthoughtqz"
 
-_ENDS = re.compile(
+ENDS = re.compile(
     r"<\|(?:im_end|eot_id|eom_id|end_of_text|endoftext|END_OF_TURN_TOKEN|observation|user|calls)\|>"
     r"|<\|(?:assistant_end|start_header_id|eot|call|role_end|end_of_msg|START_OF_TURN_TOKEN)\|>"
     r"|<\|end\|>(?!<\|(?:start|begin)\|>assistant)|</s>|<eos>|<｜end▁of▁sentence｜>|<end_of_turn>"  # noqa: RUF001
@@ -148,7 +148,7 @@ def answer(dialect, calls, *, think=None, **said):
     before, text = _parted(
         asked[asked.rindex(QUESTION) :], shown[shown.rindex(QUESTION) :].partition(RESULT)[0]
     )
-    end = _ENDS.search(text)
+    end = ENDS.search(text)
     return Answer(prompt, before, text[: end.start()] if end else text)
 
 

@@ -23,6 +23,7 @@ from ollama_async.prompts.port import Content, Thinking
 from tests.unit.prompts.parsers import go_templates
 from tests.unit.prompts.parsers.round_trip import (
     CASES,
+    ENDS,
     SAID,
     THOUGHT,
     TIDE,
@@ -212,7 +213,7 @@ TEXTS = st.text(
 @settings(max_examples=150, deadline=None)
 def test_any_text_comes_back_wherever_it_is_cut(data):
     name = data.draw(st.sampled_from([name for name in ALL if "lfm2" not in name.lower()]))
-    text = data.draw(TEXTS.filter(lambda text: text == text.strip("\n")))
+    text = data.draw(TEXTS.filter(lambda text: text == text.strip("\n") and not ENDS.search(text)))
     chosen = dialect(name)
     calls = [written(text)]
 
