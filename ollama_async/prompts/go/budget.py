@@ -17,7 +17,7 @@ each takes a few calls of Python's."""
 
 
 class Budget:
-    """Of one render.
+    """Of one render, which may try several shapes of the conversation.
 
     :raises TemplateFailed: from every method, once there is nothing left.
     """
@@ -40,10 +40,10 @@ class Budget:
         self.step(count // 4)
 
     def enter(self) -> None:
-        """One level deeper; :meth:`leave` when it is done. Not needed after an error."""
-        self._depth += 1
-        if self._depth > DEPTH_LIMIT:
+        """One level deeper, unless this fails; :meth:`leave` when it is done or has failed."""
+        if self._depth >= DEPTH_LIMIT:
             raise TemplateFailed("the template is nested too deeply, or calls itself too often")
+        self._depth += 1
 
     def leave(self) -> None:
         self._depth -= 1

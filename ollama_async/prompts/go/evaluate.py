@@ -93,9 +93,10 @@ class Evaluator:
 
     def _nested(self, dot: Value, pipe: nodes.Pipe) -> Value:
         self._budget.enter()
-        value = self.pipeline(dot, pipe)
-        self._budget.leave()
-        return value
+        try:
+            return self.pipeline(dot, pipe)
+        finally:
+            self._budget.leave()
 
     def _refuse_arguments(
         self, node: nodes.Operand, args: tuple[nodes.Operand, ...], final: Value

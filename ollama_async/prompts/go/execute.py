@@ -53,14 +53,15 @@ class Execution:
 
     def _block(self, dot: Value, block: nodes.Block) -> _Jump:
         self._budget.enter()
-        jump: _Jump = None
-        for node in block:
-            self._budget.step()
-            jump = self._node(dot, node)
-            if jump:
-                break
-        self._budget.leave()
-        return jump
+        try:  # here, and not around a call: each level has few calls of Python's
+            for node in block:
+                self._budget.step()
+                jump = self._node(dot, node)
+                if jump:
+                    return jump
+            return None
+        finally:
+            self._budget.leave()
 
     def _node(self, dot: Value, node: nodes.Node) -> _Jump:
         match node:

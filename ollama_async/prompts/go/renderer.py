@@ -26,6 +26,10 @@ class GoRenderer:
     """See :class:`~ollama_async.prompts.port.Renderer`. One render's work is limited, so it ends
     by itself: a hostile template costs seconds at most.
 
+    To that comes what is found out about the template, a limited number of small conversations, at
+    the first render that needs it. Each has a budget of its own, as large as a render's: one that
+    is used up says that no such conversation can be rendered, and nothing about another.
+
     :raises TemplateFailed: ``source`` is no template, in Go's words.
     """
 
@@ -36,9 +40,8 @@ class GoRenderer:
         self._shows_tools = "tools" in parsed.variables
         self._is_of_chat = self._shows_messages or "system" in parsed.variables
         self._before_response = until_response(parsed.tree.blocks[""])
-        asking = Budget()  # for all that is found out about it
         self._shaped = ShapedRendering(
-            lambda messages, tools: self._show(messages, tools, _thinking(None), asking)
+            lambda messages, tools: self._show(messages, tools, _thinking(None), Budget())
         )
 
     def render(self, prompt: Prompt) -> str:
