@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from msgspec.structs import replace
-
 from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.go import data, nodes, types
@@ -15,7 +11,7 @@ from ollama_async.prompts.go.cut import until_response
 from ollama_async.prompts.go.execute import Execution
 from ollama_async.prompts.go.template import template
 from ollama_async.prompts.go.values import NIL, Map, Value
-from ollama_async.prompts.message_shapes import Messages, with_known_roles
+from ollama_async.prompts.message_shapes import Messages, merge_neighbours, with_known_roles
 from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
 from ollama_async.prompts.template_probe import Tools
 
@@ -62,7 +58,8 @@ class GoRenderer:
             out = Buffer(budget)
             self._run({"Prompt": asked, "Suffix": prompt.suffix, "Response": ""} | thinking, out)
             return out.text()
-        messages = _merged(with_known_roles(prompt.messages))
+        # as Ollama does, which loses images and calls in it, and adds a gap for an empty text
+        messages = merge_neighbours(with_known_roles(prompt.messages))
 
         def render(shaped: Messages, _: bool = True) -> str:
             return self._show(shaped, prompt.tools, thinking, budget)
@@ -126,36 +123,6 @@ def _conversation(messages: Messages, tools: Tools) -> dict[str, Value]:
         "Tools": data.tools(tools),
         "Response": "",
     }
-
-
-def _merged(messages: Iterable[Message]) -> Messages:
-    """Neighbours of one role as one turn; results of tools stay apart, and so do words that come
-    after a call. Ollama keeps the images and calls of the first only.
-    """
-    groups: list[Messages] = []
-    for message in messages:
-        if groups and _is_one_turn(groups[-1][-1], message):
-            groups[-1].append(message)
-        else:
-            groups.append([message])
-    return [_as_one(group) for group in groups]
-
-
-def _is_one_turn(one: Message, other: Message) -> bool:
-    is_neighbour = one.role == other.role != "tool"
-    return is_neighbour and not (one.tool_calls and other.content)
-
-
-def _as_one(turns: Messages) -> Message:
-    if len(turns) == 1:
-        return turns[0]
-    return replace(
-        turns[0],
-        content=_BETWEEN.join(turn.content for turn in turns),
-        thinking=_BETWEEN.join(turn.thinking for turn in turns if turn.thinking),
-        images=[image for turn in turns for image in turn.images],
-        tool_calls=[call for turn in turns for call in turn.tool_calls],
-    )
 
 
 def _pair(messages: list[Message]) -> list[dict[str, Value]]:

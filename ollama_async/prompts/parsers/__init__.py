@@ -38,7 +38,7 @@ def detected(template_text: str) -> Format | None:
 
 def of_jinja(template_text: str) -> Format | None:
     """As :func:`detected`, for a Jinja template. One that shows tools but has no words for calls
-    leaves them to be put as JSON (:mod:`ollama_async.prompts.manners`), and so they are read.
+    gets them as JSON (:mod:`ollama_async.prompts.template_probe`), and so they are read.
     """
     return by_marks.of_jinja(template_text)
 
