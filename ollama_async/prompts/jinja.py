@@ -89,7 +89,7 @@ class JinjaRenderer:
             return False
         probe, tool = self._shaped.probe, example_tool()
         told = probe.arrange(_tools_in_system(list(EXAMPLE_CALL[:1]), [tool]), [])
-        return probe.shows(told, [], tool["function"]["name"])
+        return probe.shows_words(told, [], [tool["function"]["name"]])
 
     def _show(self, messages: Messages, tools: Tools, **variables: Any) -> str:
         plain, put_tools = self._forms.put(plain_messages(messages), plain_tools(tools))

@@ -91,7 +91,9 @@ class PlainForms:
 
     @cached_property
     def _call_form(self) -> _CallForm:
-        """The first with which calls and results are shown; or one of them, the other as text."""
+        """The first with which calls and results are shown; or one of them, the other as text.
+        Which of them are told as text is not decided here but by :class:`.TemplateProbe`.
+        """
         tools = [example_tool()] if self.shows_tools else self._text_form.no_tools
         for reshape in (shapes.as_they_are, shapes.calls_as_text, shapes.results_from_user):
             example = reshape(list(EXAMPLE_CALL))
@@ -104,7 +106,7 @@ class PlainForms:
     def _shows(self, messages: list[Plain], tools: Any, words: Sequence[str]) -> bool:
         try:
             text = self._run(messages, deepcopy(tools))  # it may change them
-        except SecurityError:
+        except (SecurityError, MemoryError):  # the latter says nothing about the template
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code
             return False

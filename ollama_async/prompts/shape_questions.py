@@ -320,5 +320,6 @@ QUESTIONS: tuple[Question, ...] = (
     _NEIGHBOURS,
 )
 """In the order in which they are asked; the examples of each pass through those that follow it. One
-comes twice: calls that are told as text make new neighbours.
+comes twice: calls that are told as text make new neighbours. What follows it is what follows its
+last place, so that no question waits for its own answer; its examples raise none of those between.
 """

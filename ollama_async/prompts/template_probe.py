@@ -10,7 +10,8 @@ template says itself what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -30,26 +31,35 @@ from ollama_async.prompts.shape_questions import (
 Tools = list[dict[str, Any]]
 Show = Callable[[Messages, Tools], str]
 """Renders messages and tools as they are; may fail with any exception."""
+Words = Callable[[Messages], list[str]]
+"""What of messages must be shown."""
 
-_STRANGERS_LIMIT = 16
-"""Roles that a template is asked about; a client can think of any number."""
+_HEARD_LIMIT = 64
+"""Roles whose answer is kept; a client can think of any number."""
+_ASKED_LIMIT = 16
+"""Roles that one request may ask about; fewer than are kept."""
+_ROLE_CHARACTERS = 64
+"""No template knows a role with a longer name."""
 
 
 class TemplateProbe:
-    """Of one template. Exceptions of its sandbox pass through: nothing else need be tried."""
+    """Of one template. Exceptions of its sandbox pass through: nothing else need be tried. So does
+    what interrupts it; an answer is kept when it is whole, so that nothing wrong is remembered.
+    """
 
     def __init__(self, show: Show) -> None:
         self._show = show
         self._chosen: dict[tuple[str, bool], Reshape] = {}
-        self._heard: dict[str, bool] = {}
+        self._heard: OrderedDict[str, bool] = OrderedDict()  # the last in use at the end
 
     def arrange(self, messages: Sequence[Message], tools: Tools) -> Messages:
         """The messages as this template takes them when ``tools`` are offered, or none."""
         known = shapes.with_known_roles(messages)
-        strangers = {message.role for message in known} - shapes.KNOWN_ROLES
+        strangers = {
+            message.role: None for message in known if message.role not in shapes.KNOWN_ROLES
+        }
         if strangers:
-            unheard = {role for role in strangers if not self._hears(role)}
-            known = shapes.speaking_as_users(known, unheard)
+            known = shapes.speaking_as_users(known, self._unheard(strangers))
         return self._reshape(known, bool(tools), 0)
 
     @cached_property
@@ -62,28 +72,45 @@ class TemplateProbe:
         """Whether it leaves the turn open, white space included, if the assistant is the last."""
         try:
             text = self._show([EXAMPLE_QUESTION, EXAMPLE_BEGINNING], [])
-        except SecurityError:
+        except (SecurityError, MemoryError):
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code
             return False
         return text.endswith(EXAMPLE_BEGINNING.content)
 
-    def _hears(self, role: str) -> bool:
-        """Whether it shows what somebody says whose role only some templates know."""
-        if role not in self._heard and len(self._heard) < _STRANGERS_LIMIT:
-            said_so = Message(role, EXAMPLE_BEGINNING.content.strip())
-            self._heard[role] = self.shows([EXAMPLE_QUESTION, said_so, EXAMPLE_QUESTION], [])
-        return self._heard.get(role, False)
+    def shows(self, messages: Messages, tools: Tools) -> bool:
+        """Whether the template renders these messages, and all that is said in them."""
+        return self.shows_words(messages, tools, said(messages))
 
-    def shows(self, messages: Messages, tools: Tools, *words: str) -> bool:
-        """Whether the template renders these messages, and ``words`` or else all that is said."""
+    def shows_words(self, messages: Messages, tools: Tools, words: Iterable[str]) -> bool:
+        """Whether the template renders these messages, and ``words`` are in the text."""
         try:
             text = self._show(messages, tools)
-        except SecurityError:
+        except (SecurityError, MemoryError):  # the latter says nothing about the template
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code
             return False
-        return all(word in text for word in words or said(messages))
+        return all(word in text for word in words)
+
+    def _unheard(self, roles: Collection[str]) -> set[str]:
+        """Those of ``roles`` that only some templates know, and this one does not show. They count
+        as such as well when there are more new ones than one request may ask about.
+        """
+        kept = [role for role in roles if role in self._heard]
+        for role in kept:
+            self._heard.move_to_end(role)
+        new = [role for role in roles if role not in self._heard and len(role) <= _ROLE_CHARACTERS]
+        for role in new[:_ASKED_LIMIT]:
+            self._heard[role] = self._hears(role)
+        unheard = {role for role in roles if not self._heard.get(role, False)}
+        while len(self._heard) > _HEARD_LIMIT:
+            self._heard.popitem(last=False)
+        return unheard
+
+    def _hears(self, role: str) -> bool:
+        """Whether it shows what ``role`` says."""
+        said_so = Message(role, EXAMPLE_BEGINNING.content.strip())
+        return self.shows([EXAMPLE_QUESTION, said_so, EXAMPLE_QUESTION], [])
 
     def _reshape(self, messages: Messages, has_tools: bool, start: int) -> Messages:
         """What the questions from number ``start`` on make of ``messages``."""
@@ -93,31 +120,36 @@ class TemplateProbe:
         return messages
 
     def _choose(self, question: Question, has_tools: bool) -> Reshape:
+        """The shape for all conversations that raise ``question``, such as calls told as text."""
         key = (question.name, has_tools)
         if key not in self._chosen:
-            self._chosen[key] = question.shapes[0]  # while it is being asked
-            try:
-                self._chosen[key] = self._ask(question, has_tools)
-            except BaseException:
-                del self._chosen[key]
-                raise
+            self._chosen[key] = self._ask(question, has_tools)
         return self._chosen[key]
 
     def _ask(self, question: Question, has_tools: bool) -> Reshape:
+        """The first shape that shows the examples, if possible with their thoughts."""
+        first = question.shapes[0]
         if not self.works:
-            return question.shapes[0]
-        after = 1 + next(n for n, asked in enumerate(QUESTIONS) if asked.name == question.name)
+            return first
+        ways = (said_and_thought, said) if question.thoughts else (said,)
+        helpful = (
+            shape
+            for words in ways
+            for shape in question.shapes
+            if self._shows_examples(question, shape, words, has_tools)
+        )
+        return next(helpful, first)
+
+    def _shows_examples(
+        self, question: Question, shape: Reshape, words: Words, has_tools: bool
+    ) -> bool:
+        """Whether ``words`` of all examples of ``question`` are shown if they are in ``shape``."""
+        after = 1 + max(number for number, asked in enumerate(QUESTIONS) if asked is question)
         tools = [example_tool()] if has_tools else []
-        for words in (said_and_thought, said) if question.thoughts else (said,):
-            for shape in question.shapes:
-                if all(
-                    self.shows(
-                        self._reshape(shape(example), has_tools, after), tools, *words(example)
-                    )
-                    for example in question.examples
-                ):
-                    return shape
-        return question.shapes[0]
+        return all(
+            self.shows_words(self._reshape(shape(example), has_tools, after), tools, words(example))
+            for example in question.examples
+        )
 
 
 def said(messages: Sequence[Message]) -> list[str]:
