@@ -2,6 +2,10 @@
 
 If the template refuses a conversation in the shape that its probe suggests, it is told once more in
 plain turns of the user and the assistant. If it refuses those too, the error names the message.
+
+The probe's examples are short, and a template may lose what only a longer conversation has, such as
+a third system message. So a text that is missing in the prompt has the conversation told in other
+shapes, and the first that shows all texts is taken.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from ollama_async.conversation import Prompt
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.continuation import cut_in_last, is_begun
 from ollama_async.prompts.message_shapes import Messages
+from ollama_async.prompts.shown_texts import is_plain, loses_text
 from ollama_async.prompts.template_probe import Show, TemplateProbe, Tools
 
 Render = Callable[[Messages, bool], str]
@@ -48,7 +53,7 @@ class ShapedRendering:
         goes_on = is_begun(messages)
         try:
             arranged = self.probe.arrange(messages, tools)
-            return self._to_the_end(arranged, render, goes_on=goes_on)
+            text = self._to_the_end(arranged, render, goes_on=goes_on)
         except SecurityError:
             raise
         except Exception as reason:  # a template is foreign code
@@ -61,6 +66,23 @@ class ShapedRendering:
                 raise
             except Exception:  # noqa: BLE001  # the first failure says more
                 raise Refused(reason, always=False) from reason
+        if is_plain(messages) or not loses_text(messages, text):
+            return text
+        return self._find_whole(messages, tools, render, goes_on=goes_on) or text
+
+    def _find_whole(
+        self, messages: Messages, tools: Tools, render: Render, *, goes_on: bool
+    ) -> str | None:
+        """All texts of ``messages`` in the first other shape that shows them; None: none does."""
+        for reshape in (_with_fewer_messages, shapes.as_plain_turns):
+            try:
+                arranged = self.probe.arrange(reshape(messages), tools)
+                text = self._to_the_end(arranged, render, goes_on=goes_on)
+            except Exception:  # noqa: BLE001, S112  # what is there already is better than nothing
+                continue
+            if not loses_text(messages, text):
+                return text
+        return None
 
     def _to_the_end(self, messages: Messages, render: Render, *, goes_on: bool) -> str:
         """``goes_on``: the last message is the beginning of the answer."""
@@ -76,6 +98,10 @@ class ShapedRendering:
                 return text
         is_shown = bool(messages[-1].content)  # thoughts alone would be an empty turn
         return render(messages if is_shown else messages[:-1], True)
+
+
+def _with_fewer_messages(messages: Messages) -> Messages:
+    return shapes.merge_neighbours(shapes.hoist_systems(shapes.with_known_roles(messages)))
 
 
 def blame(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) -> str:

@@ -37,7 +37,7 @@ Words = Callable[[Messages], list[str]]
 _HEARD_LIMIT = 64
 """Roles whose answer is kept; a client can think of any number."""
 _ASKED_LIMIT = 16
-"""Roles that one request may ask about; fewer than are kept."""
+"""Roles that one conversation may ask about; fewer than are kept."""
 _ROLE_CHARACTERS = 64
 """No template knows a role with a longer name."""
 
@@ -94,7 +94,7 @@ class TemplateProbe:
 
     def _unheard(self, roles: Collection[str]) -> set[str]:
         """Those of ``roles`` that only some templates know, and this one does not show. They count
-        as such as well when there are more new ones than one request may ask about.
+        as such as well when there are more new ones than may be asked about at once.
         """
         kept = [role for role in roles if role in self._heard]
         for role in kept:
