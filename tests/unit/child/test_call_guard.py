@@ -5,9 +5,10 @@ import json
 import pytest
 
 from ollama_async.conversation import Inference, Message, Prompt, Sampling, Speech, Thought
-from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT
+from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.prompts.choose import choose
 from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.call_guard import CallGuard
 from ollama_async.workers.child.dialects import Dialects
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.intake import Intake
@@ -172,3 +173,44 @@ def test_thoughts_are_free(worker):
 
     assert asked.thinking == "Call <tool_cal>?"
     assert [name for name, _ in asked.calls] == ["get_tide"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Use `<tool_call>` to call a tool.",
+        "The mark <tool_call> is what I write.",
+        "First <tool_call>, then the rest.",
+    ],
+)
+def test_prose_about_calls_is_free(worker, text):
+    asked = worker(*text).ask()
+
+    assert (asked.content, asked.calls) == (text, [])
+
+
+def test_a_thought_about_calls_is_free(worker):
+    template = HERMES + "<think></think>"
+    says = ("<think>", *"I could use <tool_call> here, or not.", "</think>", "Hello.")
+    asked = worker(*says, template=template).ask()
+
+    assert asked.thinking == "I could use <tool_call> here, or not."
+    assert (asked.content, asked.calls) == ("Hello.", [])
+
+
+def test_a_call_that_is_not_guarded_is_not_joined_again_and_again():
+    class Answer:
+        call_number = 1
+        looks = 0
+
+        @property
+        def open_call(self):
+            self.looks += 1
+            return OpenCall(CallSyntax(forms=("{call}",)), "x")
+
+    answer = Answer()
+    guard = CallGuard({}, ("get_tide",), None)
+    for _ in range(10):
+        guard.watch(answer)
+
+    assert answer.looks == 1

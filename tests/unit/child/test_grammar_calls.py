@@ -305,3 +305,102 @@ def test_a_guard_forgets_a_token_that_was_refused_before():
     guard.accept(*b'"')
 
     assert set(guard.allowed().tolist()) >= set(b", \n")
+
+
+def strings(count):
+    return {f"p{number}": {"type": "string"} for number in range(count)}
+
+
+def arguments_of(tool_name, **arguments):
+    return f"{json.dumps({'name': tool_name, 'arguments': arguments})}</tool_call>"
+
+
+@pytest.mark.parametrize("count", [2, 6, 7, 12, 60])
+def test_required_arguments_must_come_however_many_there_are(count):
+    tools = [tool("many", strings(count), required=["p1"])]
+
+    assert reads(JSON, arguments_of("many", p0="a", p1="b"), tools) is True
+    assert reads(JSON, arguments_of("many", p1="b", p0="a"), tools) is True
+    assert reads(JSON, arguments_of("many", p0="a"), tools) is not True
+    assert reads(JSON, arguments_of("many"), tools) is not True
+
+
+def test_many_required_arguments_come_in_the_order_of_the_schema():
+    given = {f"p{number}": "x" for number in range(10)}
+    tools = [tool("many", strings(12), required=list(given))]
+
+    assert reads(JSON, arguments_of("many", **given, p11="y"), tools) is True
+    assert reads(JSON, arguments_of("many", p10="y", **given), tools) is True
+    assert reads(JSON, arguments_of("many", **dict(list(given.items())[1:])), tools) is not True
+
+
+def test_what_is_required_and_not_described_may_be_anything():
+    tools = [tool("odd", {"a": {"type": "string"}, "never": False}, required=["b"])]
+
+    assert reads(JSON, arguments_of("odd", a="x", b=[1]), tools) is True
+    assert reads(JSON, arguments_of("odd", a="x"), tools) is not True
+    assert reads(JSON, arguments_of("odd", b=1, never=2), tools) is not True
+
+
+def test_two_tools_of_one_name_are_two_ways_to_call_it():
+    tools = [tool("same", {"a": {"type": "integer"}}), tool("same", {"b": {"type": "integer"}})]
+
+    assert reads(JSON, arguments_of("same", a=1), tools) is True
+    assert reads(JSON, arguments_of("same", b=1), tools) is True
+    assert reads(JSON, arguments_of("same", a=1, b=1), tools) is not True
+
+
+MODE = {"$ref": "#/$defs/Mode"}
+CHOICES = tool(
+    "choose",
+    {
+        "mode": MODE,
+        "maybe": {"anyOf": [{"enum": ["x", "y"], "type": "string"}, {"type": "null"}]},
+        "list": {"type": "array", "items": MODE},
+    },
+    **{"$defs": {"Mode": {"enum": ["slow", "fast"], "type": "string"}}},
+)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "right", "wrong"),
+    [
+        (XML, "<parameter=mode>\nfast\n</parameter>", "<parameter=mode>\nfaster"),
+        (XML, "<parameter=maybe>y</parameter>", "<parameter=maybe>z"),
+        (XML, "<parameter=maybe>\nnull\n</parameter>", "<parameter=maybe>\nnope"),
+        (XML, '<parameter=list>["slow"]</parameter>', '<parameter=list>["s", "'),
+        (XML, "<parameter=mode>fast</parameter>", "<parameter=mode>  fast"),
+    ],
+)
+def test_references_and_alternatives_are_enforced_in_tags(syntax, right, wrong):
+    call = "<function=choose>{}</function></tool_call>"
+
+    assert reads(syntax, call.format(right), [CHOICES]) is True
+    assert reads(syntax, f"<function=choose>{wrong}", [CHOICES]) is not False
+
+
+def test_references_that_go_on_for_ever_are_followed_a_while():
+    chain = {f"d{number}": {"$ref": f"#/$defs/d{number + 1}"} for number in range(1500)}
+    tools = [tool("far", {"a": {"$ref": "#/$defs/d0"}, "b": {"$ref": "#"}}, **{"$defs": chain})]
+
+    assert reads(JSON, arguments_of("far", a=1, b={"b": {"a": 2}}), tools) is True
+
+
+def test_descriptions_without_end_are_not_read(capsys):
+    tools = [tool(f"t{n}", {"a": {"description": "x" * 10_000}}) for n in range(40)]
+    kept = len(GRAMMARS._kept)
+
+    assert GRAMMARS.guard(tools, Marks(syntaxes=(JSON,)), {}) is None
+    assert "more than 262144 bytes" in capsys.readouterr().err
+    assert len(GRAMMARS._kept) == kept
+
+
+def test_a_grammar_that_would_be_too_large_enforces_less():
+    tools = [
+        tool(f"t{n}", {f"p{n}_{k}": {"type": "string", "minLength": k + n} for k in range(25)})
+        for n in range(150)
+    ]
+
+    assert reads(JSON, arguments_of("t7", p7_3="short"), tools) is True
+    assert reads(JSON, arguments_of("t7", anything=[1]), tools) is not True
+    assert reads(JSON, '{"name": "t777"', tools) is not True
