@@ -54,7 +54,9 @@ def _is_of_integers(schema: Schema) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _include(schema: Schema, plain: str, exclusive: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -38,6 +39,8 @@ KEYWORDS = frozenset(
     }
 )
 """All that say something about instances, or about where something stands."""
+
+_INDEX = re.compile(r"\d{1,9}")
 
 _SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(MAPS, (dict,)),
@@ -89,7 +92,7 @@ def resolve(root: Schema | None, reference: object) -> Schema | None:
     place: Any = root
     for step in reference[1:].split("/")[1:]:
         key = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+        if isinstance(place, list) and _INDEX.fullmatch(key) and int(key) < len(place):
             place = place[int(key)]
         elif isinstance(place, dict) and key in place:
             place = place[key]
