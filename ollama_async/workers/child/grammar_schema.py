@@ -135,27 +135,41 @@ def _loosen(root: Schema) -> None:
 def _check_size(schema: object, characters: int, levels: int) -> None:
     """:raises BadRequest:"""
     too_large = BadRequest(f"format: the schema has more than {characters} characters")
-    level, values = [schema], 1
+    level, length = [schema], 0
     for _ in range(levels):
-        level = _next_level(level, characters)
-        values += len(level)
-        if not level or values > characters:
+        length += _length(level, characters - length)
+        if not level or length > characters:
             break
+        level = [child for value in level for child in _children(value)]
     else:
         raise BadRequest(f"format: the schema has more than {levels} levels")
-    # writing it out holds up all threads: not if there are millions of values
-    if values > characters or len(json.dumps(schema)) > characters:
+    # writing it out holds up all threads: not if it is many times as long
+    if length > characters or len(json.dumps(schema)) > characters:
         raise too_large
 
 
-def _next_level(values: list[Any], most: int) -> list[Any]:
-    """What is directly within ``values``, or some more than ``most`` of it."""
-    found: list[Any] = []
+def _length(values: list[Any], most: int) -> int:
+    """How many characters ``values`` have at least, without what is in them; or some more than
+    ``most``.
+    """
+    length = 0
     for value in values:
-        found += _children(value)
-        if len(found) > most:
+        length += _own_length(value)
+        if length > most:
             break
-    return found
+    return length
+
+
+def _own_length(value: object) -> int:
+    if isinstance(value, str):
+        return 2 + len(value)
+    if isinstance(value, dict):
+        return max(2, sum(6 + len(name) for name in value if isinstance(name, str)))
+    if isinstance(value, list):
+        return max(2, 2 * len(value))
+    if isinstance(value, int):
+        return 1 + value.bit_length() // 4
+    return 1
 
 
 def _children(value: object) -> list[Any]:
