@@ -27,9 +27,11 @@ _NOT_AHEAD = {
 }
 """The strings that do not begin so; of those with line ends maybe fewer."""
 
-_ELEMENT = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+(?P<closed>\])?|.", re.DOTALL)
+_ELEMENT = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+(?P<closed>\])?|[.\[]", re.DOTALL)
+"""What does not stand for itself: an escape, a class, a dot, and a bracket that begins no class."""
+
 _ATOMS = re.compile(
-    r"\\[pP]\{[^}]*\}|\\u\{[^}]*\}|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\?.", re.DOTALL
+    r"\\[pP]\{[^}\\]*+\}|\\u\{[^}\\]*+\}|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\?.", re.DOTALL
 )
 _SETS = re.compile(r"\\[dDwWsSpP]")
 
