@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,11 +18,10 @@ from ollama_async.workers.child.grammar_tree import (
     KEYWORDS,
     Schema,
     check_shape,
-    resolve,
     schemas,
 )
 from ollama_async.workers.child.grammar_unions import choose_one
-from ollama_async.workers.child.grammar_values import Values, asserting
+from ollama_async.workers.child.grammar_values import Budget, Values, asserting
 
 ARRAYS_LIMIT = 1024
 """Arrays that stand for one array without repetition."""
@@ -54,14 +53,13 @@ def rewrite(root: Schema) -> None:
         grammar_numbers.fit_bounds(schema)
     # pointers within a schema that has an address of its own do not begin at the root
     is_one_resource = not any("$id" in schema or "id" in schema for schema in found[1:])
-    place = root if is_one_resource else None
-    values = Values(place)
+    values = Values(root if is_one_resource else None)
     for schema in found:
         _close_items(schema)
-        _close_properties(schema, place)
-        _list_names(schema, place, values)
+        _close_properties(schema, values)
+        _list_names(schema, values)
         _list_arrays(schema, values)
-        choose_one(schema, place, values)
+        choose_one(schema, values)
     for schema in found:
         grammar_patterns.simplify(schema)
 
@@ -105,16 +103,16 @@ def _encode_reference(schema: Schema) -> None:
 # The names of properties
 
 
-def _list_names(schema: Schema, root: Schema | None, values: Values) -> None:
+def _list_names(schema: Schema, values: Values) -> None:
     """``propertyNames`` become the properties that there can be, or a pattern."""
     if "propertyNames" not in schema:
         return
     rule, others = schema["propertyNames"], schema.get("additionalProperties", True)
     listed = schema.get("properties", {})
-    names, pattern = _names(values.of(rule)), _pattern_of_names(rule, root)
+    names, pattern = _names(values.of(rule)), _pattern_of_names(rule, values)
     if pattern == "":
         del schema["propertyNames"]
-    elif names is not None and isinstance(listed, dict) and "patternProperties" not in schema:
+    elif names is not None and _can_be_listed(names, schema, values):
         kept = {name: value for name, value in listed.items() if name in names}
         added = {name: others for name in names if name not in kept}
         schema["properties"] = kept | added
@@ -128,10 +126,14 @@ def _list_names(schema: Schema, root: Schema | None, values: Values) -> None:
         _limit_patterns(schema, rule)
 
 
-def _names(values: list[Any] | None) -> list[str] | None:
+def _names(values: list[Any] | None) -> dict[str, None] | None:
     """None too where someone takes numbers for names: only an empty object would be valid."""
-    names = [value for value in values or [] if isinstance(value, str)]
+    names = dict.fromkeys(value for value in values or [] if isinstance(value, str))
     return names if names or values == [] else None
+
+
+def _can_be_listed(names: Collection[str], schema: Schema, values: Values) -> bool:
+    return "patternProperties" not in schema and values.additions.allows(len(names))
 
 
 def _limit_patterns(schema: Schema, rule: object) -> None:
@@ -139,26 +141,29 @@ def _limit_patterns(schema: Schema, rule: object) -> None:
     if not isinstance(rule, dict) or not asserting(rule) <= {"type", "minLength", "maxLength"}:
         return
     named = schema.get("patternProperties", {})
-    limited = {_pattern_of_lengths({**rule, "pattern": each}): named[each] for each in named}
+    lengths = {key: rule[key] for key in ("minLength", "maxLength") if key in rule}
+    limited = {_from_lengths({**lengths, "pattern": each}): named[each] for each in named}
     if len(limited) == len(named) and None not in limited:
         schema["patternProperties"] = limited
         schema["additionalProperties"] = False
         del schema["propertyNames"]
 
 
-def _pattern_of_names(rule: object, root: Schema | None) -> str | None:
+def _pattern_of_names(rule: object, values: Values) -> str | None:
     """The pattern that says the same as ``rule``, "" if that is nothing; None: there is none."""
     if isinstance(rule, dict) and asserting(rule) == {"$ref"}:
-        rule = resolve(root, rule["$ref"])
+        rule = values.target(rule)
     if not isinstance(rule, dict):
         return "" if rule is True else None
     if rule.get("type", "string") != "string":
+        return None
+    if not values.looks.allows(len(rule) + len(rule.get("pattern", ""))):
         return None
     says = frozenset(asserting(rule) - {"type"})
     return _SAID_BY_PATTERN[says](rule) if says in _SAID_BY_PATTERN else None
 
 
-def _pattern_of_lengths(rule: Schema) -> str | None:
+def _from_lengths(rule: Schema) -> str | None:
     least, most = rule.get("minLength", 0), rule.get("maxLength")
     if not isinstance(least, int) or not isinstance(most, (int, type(None))):
         return None
@@ -166,7 +171,7 @@ def _pattern_of_lengths(rule: Schema) -> str | None:
     return grammar_patterns.with_lengths(rule.get("pattern", r"^[\s\S]*$"), least, most)
 
 
-def _pattern_of_pattern(rule: Schema) -> str | None:
+def _from_pattern(rule: Schema) -> str | None:
     """A format beside it is an annotation, as the standard has it anywhere."""
     patterns = grammar_patterns.without_look_around(rule["pattern"])
     return patterns[0] if len(patterns) == 1 else None
@@ -174,14 +179,14 @@ def _pattern_of_pattern(rule: Schema) -> str | None:
 
 _SAID_BY_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
     frozenset(): lambda _: "",
-    frozenset({"minLength"}): _pattern_of_lengths,
-    frozenset({"maxLength"}): _pattern_of_lengths,
-    frozenset({"minLength", "maxLength"}): _pattern_of_lengths,
-    frozenset({"pattern", "minLength"}): _pattern_of_lengths,
-    frozenset({"pattern", "maxLength"}): _pattern_of_lengths,
-    frozenset({"pattern", "minLength", "maxLength"}): _pattern_of_lengths,
-    frozenset({"pattern"}): _pattern_of_pattern,
-    frozenset({"pattern", "format"}): _pattern_of_pattern,
+    frozenset({"minLength"}): _from_lengths,
+    frozenset({"maxLength"}): _from_lengths,
+    frozenset({"minLength", "maxLength"}): _from_lengths,
+    frozenset({"pattern", "minLength"}): _from_lengths,
+    frozenset({"pattern", "maxLength"}): _from_lengths,
+    frozenset({"pattern", "minLength", "maxLength"}): _from_lengths,
+    frozenset({"pattern"}): _from_pattern,
+    frozenset({"pattern", "format"}): _from_pattern,
     frozenset({"format"}): lambda rule: grammar_patterns.OF_FORMATS.get(rule["format"]),
 }
 
@@ -199,21 +204,21 @@ def _close_items(schema: Schema) -> None:
     del schema["unevaluatedItems"]
 
 
-def _close_properties(schema: Schema, root: Schema | None) -> None:
+def _close_properties(schema: Schema, values: Values) -> None:
     """``unevaluatedProperties`` where it is known which ones are evaluated."""
     rule = schema.get("unevaluatedProperties")
     if rule is None:
         return
     if schema.keys() & set(COMBINING) and not _says_nothing(rule):
-        listed = _evaluated(schema, root)
-        if listed is None:
+        listed = _evaluated(schema, values)
+        if listed is None or not values.additions.allows(len(listed)):
             return
         schema["properties"] = {**schema.get("properties", {}), **dict.fromkeys(listed, True)}
     schema.setdefault("additionalProperties", rule)
     del schema["unevaluatedProperties"]
 
 
-def _evaluated(schema: Schema, root: Schema | None) -> set[str] | None:
+def _evaluated(schema: Schema, values: Values) -> set[str] | None:
     """The properties that the schemas combined in ``schema`` list, without its own; None: it
     depends on the instance.
     """
@@ -222,16 +227,19 @@ def _evaluated(schema: Schema, root: Schema | None) -> set[str] | None:
     seen: set[int] = set()
     while todo:
         each = todo.pop()
-        if not isinstance(each, dict) or not asserting(each) <= _PLAIN_OBJECT:
+        if not isinstance(each, dict) or not values.looks.allows(1):
             return None
         if id(each) in seen:
             continue
         seen.add(id(each))
+        parts = len(each) + len(each.get("properties", {})) + len(each.get("allOf", []))
+        if not values.looks.allows(parts) or not asserting(each) <= _PLAIN_OBJECT:
+            return None
         if each is not schema and "unevaluatedProperties" in each:
             return None
         names |= set(each.get("properties", {}))
         todo += each.get("allOf", [])
-        todo += [resolve(root, each["$ref"])] if "$ref" in each else []
+        todo += [values.target(each)] if "$ref" in each else []
     return names - set(schema.get("properties", {}))
 
 
@@ -249,25 +257,42 @@ def _list_arrays(schema: Schema, values: Values) -> None:
     says, items = asserting(schema), values.of(schema.get("items", True))
     if schema.get("type") != "array" or not says <= _PLAIN_ARRAY or items is None:
         return
-    arrays = _arrays(items, schema.get("minItems", 0), len(items) if most is None else most)
+    sizes = _sizes(schema.get("minItems", 0), len(items) if most is None else most, len(items))
+    arrays = None if sizes is None else _arrays(items, sizes, values.additions)
     if arrays is not None:
         for keyword in says:
             del schema[keyword]
         schema["enum"] = arrays
 
 
-def _arrays(items: list[Any], least: object, most: object) -> list[list[Any]] | None:
+def _sizes(least: object, most: object, count: int) -> range | None:
+    """Of arrays of different ones of ``count`` items; None: the bounds are no numbers."""
+    if not isinstance(least, int) or not isinstance(most, int):
+        return None
+    return range(max(least, 0), min(most, count) + 1)
+
+
+def _arrays(items: list[Any], sizes: range, additions: Budget) -> list[list[Any]] | None:
     """Those of different ``items``, in any order or, if these are too many, in that of ``items``;
     None: they are too many as well.
     """
-    if not isinstance(least, int) or not isinstance(most, int):
-        return None
-    sizes = range(max(least, 0), min(most, len(items)) + 1)
     choices: tuple[tuple[Callable[..., int], Callable[..., Iterator[Any]]], ...] = (
         (math.perm, itertools.permutations),
         (math.comb, itertools.combinations),
     )
     for count, choose in choices:
-        if sum(count(len(items), size) for size in sizes) <= ARRAYS_LIMIT:
+        length = _length_of_all(count, len(items), sizes)
+        if length is not None and additions.allows(length):
             return [list(chosen) for size in sizes for chosen in choose(items, size)]
     return None
+
+
+def _length_of_all(count: Callable[..., int], items: int, sizes: range) -> int | None:
+    """How many items there are in all arrays; None: there are too many arrays."""
+    arrays = length = 0
+    for size in sizes:
+        found = count(items, size)
+        arrays, length = arrays + found, length + found * size
+        if arrays > ARRAYS_LIMIT:
+            return None
+    return length

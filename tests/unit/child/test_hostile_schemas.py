@@ -1,0 +1,169 @@
+"""Schemas that say much in few characters are prepared in little time and memory."""
+
+import json
+import time
+import tracemalloc
+
+import pytest
+
+from ollama_async.errors import BadRequest
+from ollama_async.workers.child import grammar_schema
+from ollama_async.workers.child.grammar_schema import check_size, prepare
+
+SECONDS = 1.0  # of the thread; about 0.1 is usual
+MEGABYTES = 50
+WORDS = {"enum": [f"v{number}" for number in range(500)]}
+
+
+def ref(name):
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def filled(part, **defs):
+    """As many of ``part`` as there can be in one schema."""
+    one = {"prefixItems": [part], "$defs": defs}
+    left = grammar_schema.SIZE_LIMIT - len(json.dumps(one))
+    more = left // (len(json.dumps(part)) + 2)
+    # written out and read, so that no two are the same object
+    return json.loads(json.dumps({**one, "prefixItems": [part] * (1 + more)}))
+
+
+def records(tag_first):
+    """Told apart by one of 13 properties."""
+    for number in range(100):
+        tag = {"k": {"const": number}}
+        others = {f"p{at}": ref("e") for at in range(12)}
+        yield {"type": "object", "properties": tag | others if tag_first else others | tag}
+
+
+def names_of_names(levels):
+    schema = {"const": "x" * 20_000}
+    for _ in range(levels):
+        schema = {"propertyNames": {"enum": ["a", "b"]}, "additionalProperties": schema}
+    return schema
+
+
+HOSTILE = {
+    "records": {"oneOf": [*records(tag_first=True)], "$defs": {"e": WORDS}},
+    "records with the tag last": {"oneOf": [*records(tag_first=False)], "$defs": {"e": WORDS}},
+    "ranges": {
+        "oneOf": [
+            {"type": "integer", "minimum": 500 * at, "maximum": 500 * at + 499} for at in range(100)
+        ]
+    },
+    "pairs of unions": filled(
+        {"oneOf": [ref("a"), ref("b")]},
+        **{name: {"anyOf": [{"const": f"{name}{at}"} for at in range(49)]} for name in "ab"},
+    ),
+    "a long reference": filled(
+        {"oneOf": [ref("a"), ref("a")]}, a={"$ref": "#/" + " " * 9000, " " * 9000: 1}
+    ),
+    "arrays of all words but one": filled(
+        {"type": "array", "items": ref("e"), "minItems": 499, "uniqueItems": True}, e=WORDS
+    ),
+    "arrays of half of all words": filled(
+        {"type": "array", "items": ref("e"), "minItems": 250, "uniqueItems": True}, e=WORDS
+    ),
+    "arrays of unions": filled(
+        {"type": "array", "items": {"anyOf": [ref("e")]}, "uniqueItems": True}, e=WORDS
+    ),
+    "arrays of long words": filled(
+        {"type": "array", "items": ref("e"), "uniqueItems": True},
+        e={"enum": ["x" * 15_000, "y" * 15_000]},
+    ),
+    "a long value among many": {"propertyNames": {"enum": [1] * 500, "const": [0] * 20_000}},
+    "names": filled({"propertyNames": ref("e")}, e=WORDS),
+    "names with a long pattern": filled(
+        {"propertyNames": ref("p")}, p={"pattern": "^" + "[a-z]." * 5000}
+    ),
+    "names of names": names_of_names(13),
+    "properties that are evaluated elsewhere": filled(
+        {"allOf": [ref("a")], "unevaluatedProperties": {"type": "null"}},
+        a={"properties": {f"p{at}": True for at in range(2500)}},
+    ),
+    "and after many steps": filled(
+        {"allOf": [ref("a0")], "unevaluatedProperties": {"type": "null"}},
+        **{f"a{at}": {"allOf": [ref(f"a{at + 1}")]} for at in range(700)},
+        a700={},
+    ),
+    "braces in a class": {"pattern": "[" + "\\p{" * 16_000 + "]"},
+}
+
+
+def prepared(schema):
+    try:
+        return prepare(schema)
+    except BadRequest as refused:
+        return refused.message
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_schema_takes_little_time(name):
+    assert len(json.dumps(HOSTILE[name])) <= grammar_schema.SIZE_LIMIT
+    begun_s = time.thread_time()
+    prepared(HOSTILE[name])
+
+    assert time.thread_time() - begun_s < SECONDS
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["arrays of all words but one", "arrays of long words", "names", "names of names", "ranges"],
+)
+def test_a_hostile_schema_takes_little_memory(name):
+    tracemalloc.start()
+    try:
+        prepared(HOSTILE[name])
+        assert tracemalloc.get_traced_memory()[1] < MEGABYTES * 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("tag_first", [True, False])
+def test_a_hundred_records_are_told_apart_by_their_tags(tag_first):
+    schema = {"oneOf": [*records(tag_first)], "$defs": {"e": WORDS}}
+
+    written = json.loads(prepare(schema))
+    assert "oneOf" not in written
+    assert all(option["required"] == ["k"] for option in written["anyOf"])
+
+
+def sets(count):
+    one = {"type": "array", "items": {"enum": [*range(100)]}, "minItems": 99, "uniqueItems": True}
+    return {"prefixItems": [one] * count}
+
+
+def test_arrays_without_repetition_are_counted_in_the_whole_schema():
+    assert "uniqueItems" not in prepare(sets(1))
+    with pytest.raises(BadRequest, match="uniqueItems"):
+        prepare(json.loads(json.dumps(sets(2))))
+
+
+@pytest.mark.parametrize("value", [[], [[]], {}, {"a": {}}, "é", 7, -(10**20), 0.5, None, True])
+def test_a_schema_may_have_as_many_characters_as_it_says(value):
+    bare = len(json.dumps({"enum": [value], "title": ""}))
+    more = (grammar_schema.SIZE_LIMIT - bare) // (len(json.dumps(value)) + 2)
+    schema = {"enum": [value] * (1 + more), "title": ""}
+    schema["title"] = "x" * (grammar_schema.SIZE_LIMIT - len(json.dumps(schema)))
+
+    check_size(schema)
+    schema["title"] += "x"
+    with pytest.raises(BadRequest, match="characters"):
+        check_size(schema)
+
+
+def test_a_bound_may_have_any_number_of_digits():
+    with pytest.raises(BadRequest, match="minimum"):
+        prepare({"minimum": 10**400})
+    assert '"maximum": 10' in prepare({"type": "integer", "maximum": 10, "minimum": -(10**400)})
+
+
+def test_a_reference_may_have_any_number_of_digits():
+    assert prepare({"anyOf": [{"$ref": "#/anyOf/" + "1" * 5000}]})
+
+
+def test_bounds_of_an_array_that_are_no_numbers_are_left_alone():
+    schema = {"type": "array", "items": {"enum": [1]}, "minItems": "x", "uniqueItems": True}
+
+    with pytest.raises(BadRequest, match="uniqueItems"):
+        prepare(schema)
