@@ -8,6 +8,7 @@ their calls. Messages are never changed in place.
 from __future__ import annotations
 
 import json
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise, takewhile
 
@@ -216,26 +217,36 @@ class _OpenCalls:
     """Calls without a result, in the order in which they were made."""
 
     def __init__(self) -> None:
-        self._places: dict[Place, ToolCall] = {}
+        self._open: dict[Place, ToolCall] = {}
         self._by_id: dict[str, Place] = {}
-        self._by_name: dict[str, dict[Place, None]] = {}
+        # these hold answered calls too, until they come first
+        self._in_order: deque[Place] = deque()
+        self._by_name: defaultdict[str, deque[Place]] = defaultdict(deque)
 
     def add(self, place: Place, call: ToolCall) -> None:
-        self._places[place] = call
+        self._open[place] = call
         self._by_id.setdefault(call.id, place)
-        self._by_name.setdefault(call.function.name, {})[place] = None
+        self._in_order.append(place)
+        self._by_name[call.function.name].append(place)
 
     def answer(self, result: Message) -> Place | None:
         """The place of the call that ``result`` answers, which is open no more."""
         place = self._by_id.get(result.tool_call_id) if result.tool_call_id else None
+        if place is None and result.tool_name in self._by_name:
+            place = self._first(self._by_name[result.tool_name])
         if place is None:
-            place = next(iter(self._by_name.get(result.tool_name) or self._places), None)
+            place = self._first(self._in_order)
         if place is not None:
-            call = self._places.pop(place)
+            call = self._open.pop(place)
             if self._by_id.get(call.id) == place:
                 del self._by_id[call.id]
-            del self._by_name[call.function.name][place]
         return place
+
+    def _first(self, places: deque[Place]) -> Place | None:
+        """The first one that is open."""
+        while places and places[0] not in self._open:
+            places.popleft()
+        return places[0] if places else None
 
 
 def results_after_calls(messages: Messages) -> Messages:

@@ -1,6 +1,7 @@
 """Whatever is done to a conversation, its texts are all there, and in their order."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,29 @@ def test_results_find_their_calls_by_id_then_name_then_order():
     ]
 
     assert shapes.find_calls(messages) == {1: (0, 2), 2: (0, 1), 3: (0, 0)}
+
+
+def conversation_of_results(count, **names):
+    made = [ToolCall(ToolFunction("a"), id=str(number)) for number in range(count)]
+    return [Message("assistant", tool_calls=made), *[Message("tool", **names)] * count]
+
+
+@pytest.mark.parametrize("names", [{}, {"tool_name": "a"}, {"tool_name": "b"}])
+def test_many_results_find_their_calls_in_order_and_in_linear_time(names):
+    messages = conversation_of_results(80_000, **names)
+    start = time.process_time()
+    found = shapes.find_calls(messages)
+
+    assert time.process_time() - start < 0.7  # seconds; a square would be one at least
+    assert found == {number + 1: (0, number) for number in range(80_000)}
+
+
+def test_a_call_that_was_answered_by_its_id_is_not_answered_by_its_name():
+    made = [ToolCall(ToolFunction("a"), id=name) for name in "xyz"]
+    by_id, by_name = Message("tool", tool_call_id="x"), Message("tool", tool_name="a")
+    messages = [Message("assistant", tool_calls=made), by_id, by_name, by_name, by_name]
+
+    assert shapes.find_calls(messages) == {1: (0, 0), 2: (0, 1), 3: (0, 2)}
 
 
 def test_a_system_text_goes_in_front_of_the_question_that_follows_it():
