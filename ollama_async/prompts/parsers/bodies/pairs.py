@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from ollama_async.prompts.parsers.bodies import Pieces
+from ollama_async.prompts.parsers.bodies.xml import paired_lines_less
 from ollama_async.prompts.parsers.strings import Quote, values
 from ollama_async.prompts.parsers.tools import Tools, call_of
 
@@ -43,8 +44,11 @@ class PairCalls:
         name = read.name.strip().removesuffix(self.after_name).strip()
         if not name or len(read.keys) != len(read.values):
             return None
-        pairs = [(key.strip(), value) for key, value in zip(read.keys, read.values, strict=True)]
-        return [call_of(name, {key: tools.value(name, key, _inner(text)) for key, text in pairs})]
+        pairs = [
+            (key.strip(), paired_lines_less(value))
+            for key, value in zip(read.keys, read.values, strict=True)
+        ]
+        return [call_of(name, {key: tools.value(name, key, text) for key, text in pairs})]
 
     def whole(self, text: str, tools: Tools) -> Pieces | None:
         """As a call, but with every tag in its place: an answer that was cut off may lack more
@@ -93,11 +97,6 @@ class _Read(msgspec.Struct):
     name: str
     keys: list[str] = []
     values: list[str] = []
-
-
-def _inner(text: str) -> str:
-    """A value without line breaks that are markup: one at each end."""
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
 
 
 pairs = PairCalls()

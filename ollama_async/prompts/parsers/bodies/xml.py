@@ -18,7 +18,8 @@ from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.strings import Quote, values
 from ollama_async.prompts.parsers.tools import Tools, call_of, decoded
 
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_DATA_BEGIN, _DATA_END = "<![CDATA[", "]]>"
+_DATA_OPEN = re.compile(f"\\s*+{re.escape(_DATA_BEGIN)}")
 _IS_STRING = re.compile(r'\bstring="(true|false)"')
 
 
@@ -94,7 +95,7 @@ class XmlCalls:
         if argument.is_string:
             return text
         if self._paired:
-            text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
+            text = paired_lines_less(text)
         elif self._lines:
             text = one_line_less(text)
         value = decoded(text) if argument.is_string is False else None
@@ -104,6 +105,11 @@ class XmlCalls:
 def one_line_less(text: str) -> str:
     """``text`` without the line break that markup puts at each end of it."""
     return text.removeprefix("\n").removesuffix("\n")
+
+
+def paired_lines_less(text: str) -> str:
+    """``text`` without a line break at each end of it, if both are there."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -122,11 +128,10 @@ class _Element:
 
     def __init__(self, tag: Tag, opening: tuple[str, ...], *, cdata: bool) -> None:
         name = f"(?P<name>[^{re.escape(tag.mid[0])}]*+){re.escape(tag.mid[:-1])}"
-        head = f"\\s*+{re.escape(tag.open)}{name}(?P<attributes>[^>]*+)>"
-        data = "\\s*+<!\\[CDATA\\[(?P<data>(?s:.*?))\\]\\]>\\s*+|" if cdata else "(?P<data>(?!))|"
-        element = f"{head}(?:{data}(?P<value>(?s:.*?))){re.escape(tag.close)}"
-        self._first = re.compile(element)
-        self._last = re.compile(f"{element}(?=\\s*+(?:{re.escape(tag.open)}|$))")
+        self._head = re.compile(f"\\s*+{re.escape(tag.open)}{name}(?P<attributes>[^>]*+)>")
+        close = re.escape(tag.close)
+        self._first = _Ends(close, cdata=cdata)
+        self._last = _Ends(f"{close}(?=\\s*+(?:{re.escape(tag.open)}|$))", cdata=cdata)
         self._opening = re.compile("|".join(map(re.escape, opening)))
         self._close = tag.close
 
@@ -134,22 +139,77 @@ class _Element:
         """Those that ``text`` consists of, if there is nothing else in it. ``exactly``: a closing
         tag counts only where an element can end.
         """
-        element = self._last if exactly else self._first
+        inner = _Values(text, self._last if exactly else self._first)
         found = []
         at = 0
-        while match := element.match(text, at):
-            if exactly and self._is_doubtful(match["value"] or ""):
+        while (head := self._head.match(text, at)) and (value := inner.read(head.end())):
+            if exactly and value.data is None and self._is_doubtful(value.text):
                 return None
-            found.append(_found(match))
-            at = match.end()
+            found.append(_found(head, value))
+            at = value.end
         return None if text[at:].strip() else found
 
     def _is_doubtful(self, value: str) -> bool:
-        value = _CDATA.sub("", value)
+        value = _without_data(value)
         return self._close in value and self._opening.search(value) is not None
 
 
-def _found(match: re.Match[str]) -> _Found:
-    attribute = _IS_STRING.search(match["attributes"])
+class _Ends:
+    """What a value ends with. ``of_data``: one in a CDATA section; None: there are no such."""
+
+    def __init__(self, close: str, *, cdata: bool) -> None:
+        self.of_text = re.compile(close)
+        self.of_data = re.compile(f"{re.escape(_DATA_END)}\\s*+{close}") if cdata else None
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """``end``: where its element ends. ``data``: as in :class:`_Found`."""
+
+    text: str
+    data: str | None
+    end: int
+
+
+class _Values:
+    """Reads the values in one ``text`` from its beginning to its end, in linear time."""
+
+    def __init__(self, text: str, ends: _Ends) -> None:
+        self._text = text
+        self._end_of_text = ends.of_text
+        self._end_of_data = ends.of_data
+
+    def read(self, at: int) -> _Value | None:
+        """The one that begins ``at`` a place behind those before it; None: it does not end."""
+        return self._read_data(at) or self._read_text(at)
+
+    def _read_data(self, at: int) -> _Value | None:
+        begin = _DATA_OPEN.match(self._text, at) if self._end_of_data else None
+        if begin is None or self._end_of_data is None:
+            return None
+        end = self._end_of_data.search(self._text, begin.end())
+        if end is None:
+            self._end_of_data = None  # no later section ends, either
+            return None
+        return _Value("", self._text[begin.end() : end.start()], end.end())
+
+    def _read_text(self, at: int) -> _Value | None:
+        end = self._end_of_text.search(self._text, at)
+        return end and _Value(self._text[at : end.start()], None, end.end())
+
+
+def _without_data(value: str) -> str:
+    """``value`` without CDATA sections."""
+    kept, at = [], 0
+    while (begin := value.find(_DATA_BEGIN, at)) >= 0:
+        end = value.find(_DATA_END, begin + len(_DATA_BEGIN))
+        if end < 0:
+            break
+        kept.append(value[at:begin])
+        at = end + len(_DATA_END)
+    return "".join(kept) + value[at:]
+
+
+def _found(head: re.Match[str], value: _Value) -> _Found:
+    attribute = _IS_STRING.search(head["attributes"])
     is_string = None if attribute is None else attribute[1] == "true"
-    return _Found(match["name"].strip(), match["value"] or "", is_string, match["data"])
+    return _Found(head["name"].strip(), value.text, is_string, value.data)

@@ -82,6 +82,8 @@ def test_any_text_is_read_without_an_error(name, text):
     assert meaning(FORMATS[name], [text], request) == meaning(FORMATS[name], list(text), request)
 
 
+MINICPM = "template ('<function name=\"', '<param name=\"')"
+PARAM = '<param name="a"><![CDATA['
 BROKEN = ('{"', '{"": "', "f(a='", '{"name": "add", "arguments": {"a": ""', "<parameter=a>")
 
 
@@ -97,6 +99,7 @@ def floods(format_):
     yield from marks
     yield from ("".join(marks), " ", "{", "[[", '"\\"', "<function=add><parameter=a>1</parameter>")
     yield from (f"{start}{text}{end}" for start, end in pairs_of_marks(format_) for text in BROKEN)
+    yield from ("<![CDATA[", "]]>", f"{PARAM}x</param>", f"{PARAM}x]]></param>", f"{PARAM}x]]>")
     yield from ("<arg_key>", "add(a=[", 'a:<|"|>', ", x ", '{"name": "add", "arguments": {}},')
 
 
@@ -139,6 +142,19 @@ def test_tools_of_a_client_cost_no_more_than_they_are_long(name, crowd):
     [
         ("qwen3-coder", f"<tool_call><function={'x' * 100_000}</tool_call>"),
         ("laguna", f"{'<tool_call>' * 100_000}</tool_call>"),
+        *(
+            (MINICPM, f'<function name="add">{flood * 8000}</function>')
+            for flood in (
+                f"{PARAM}x</param>",
+                f"{PARAM}x]]>y</param>",
+                f"{PARAM}</param>y",
+                '<param name="a">x <![CDATA[ y</param>',
+            )
+        ),
+        (
+            MINICPM,
+            f'<function name="add"><param name="a">{"x<![CDATA[" * 20_000}</param></function>',
+        ),
     ],
 )
 def test_a_call_that_goes_wrong_is_read_once(name, answer):
