@@ -26,6 +26,9 @@ from ollama_async.workers.child.grammar_values import Budget, Values, asserting
 ARRAYS_LIMIT = 1024
 """Arrays that stand for one array without repetition."""
 
+PATTERN_GROWTH = 25
+"""How many times as long a pattern is, at most about, that the library reads."""
+
 FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
@@ -153,14 +156,18 @@ def _pattern_of_names(rule: object, values: Values) -> str | None:
     """The pattern that says the same as ``rule``, "" if that is nothing; None: there is none."""
     if isinstance(rule, dict) and asserting(rule) == {"$ref"}:
         rule = values.target(rule)
+        if rule is None or not values.looks.allows(_cost_of_reading(rule)):
+            return None
     if not isinstance(rule, dict):
         return "" if rule is True else None
     if rule.get("type", "string") != "string":
         return None
-    if not values.looks.allows(len(rule) + len(rule.get("pattern", ""))):
-        return None
     says = frozenset(asserting(rule) - {"type"})
     return _SAID_BY_PATTERN[says](rule) if says in _SAID_BY_PATTERN else None
+
+
+def _cost_of_reading(rule: Schema) -> int:
+    return len(rule) + PATTERN_GROWTH * len(rule.get("pattern", ""))
 
 
 def _from_lengths(rule: Schema) -> str | None:

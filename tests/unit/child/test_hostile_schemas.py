@@ -76,6 +76,10 @@ HOSTILE = {
     "names with a long pattern": filled(
         {"propertyNames": ref("p")}, p={"pattern": "^" + "[a-z]." * 5000}
     ),
+    "names that are decimal numbers": filled(
+        {"propertyNames": ref("p")},
+        p={"pattern": r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,99}|(?=[\d.]{1,99}0*$)\d{0,99}\.\d{0,99}0*$)"},
+    ),
     "names of names": names_of_names(13),
     "properties that are evaluated elsewhere": filled(
         {"allOf": [ref("a")], "unevaluatedProperties": {"type": "null"}},
