@@ -408,7 +408,8 @@ class _Handle:
 
 def _restartable(running: Sequence[Entry], reason: str) -> set[int]:
     """The tickets of those who may start again. Whoever was alone when the worker aborted itself
-    (an assertion failed) was the reason, and would have the next one do the same.
+    (an assertion failed) was the reason, and would have the next one do the same. Of several nobody
+    knows who it was: they start again together, once.
     """
     if len(running) == 1 and reason.startswith(_ABORTED):
         return set()

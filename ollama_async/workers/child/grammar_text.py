@@ -50,7 +50,8 @@ def write(inference: Inference, rendered: str, marks: Marks, special: Special) -
 
 
 def schema_grammar(form: object) -> str:
-    """The grammar of an answer that is JSON of the ``form`` and nothing else.
+    """The grammar of an answer that is JSON of the ``form`` and nothing else: to try schemas out.
+    Requests go through :func:`write`.
 
     :raises BadRequest: as :func:`json_rule`.
     """
