@@ -115,7 +115,7 @@ def read(
         turns = _with_words_after_results(turns)
     return Talk(
         system="\n\n".join(top) if top else None,
-        turns=_among_neighbours(turns),
+        turns=_among_neighbours(turns, assistant_is_last=bool(roles) and roles[-1] == "assistant"),
         tools=[Tool.read(tool) for tool in prompt.tools],
         thinks=thinks_unasked if prompt.think is None else bool(prompt.think),
         think=prompt.think,
@@ -194,7 +194,10 @@ def _end_of_results(turns: Sequence[Turn], start: int) -> int:
     return next((index for index in rest if turns[index].role != "tool"), len(turns))
 
 
-def _among_neighbours(turns: Sequence[Turn]) -> list[Turn]:
+def _among_neighbours(turns: Sequence[Turn], *, assistant_is_last: bool) -> list[Turn]:
+    """``assistant_is_last``: no system message that went to the top came after the last turn, which
+    is the assistant's.
+    """
     roles = ["", *(turn.role for turn in turns), ""]
     query = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=-1)
     return [
@@ -203,7 +206,7 @@ def _among_neighbours(turns: Sequence[Turn]) -> list[Turn]:
             before=roles[index],
             after=roles[index + 2],
             is_after_query=index > query,
-            is_open=index == len(turns) - 1 and _begins_an_answer(turn),
+            is_open=assistant_is_last and index == len(turns) - 1 and _begins_an_answer(turn),
         )
         for index, turn in enumerate(turns)
     ]

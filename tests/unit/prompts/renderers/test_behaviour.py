@@ -485,3 +485,22 @@ def test_a_call_of_nemotron_is_on_the_line_after_thoughts_or_words(name, words, 
 
     assert written in pending
     assert written.replace("\nhm\n", "").replace("</think>\nWait", "</think>Wait") in past
+
+
+@pytest.mark.parametrize("tools", [[], [tool()]], ids=["no tools", "tools"])
+@pytest.mark.parametrize("before", [[], [assistant("", call("add")), result("8")]])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_system_message_after_an_answer_asks_for_the_next(name, before, tools):
+    rule = Message("system", "rule")
+    opening = opening_of(name, tools)
+
+    text = render(name, user(), *before, assistant("reply"), rule, tools=tools)
+
+    assert text.endswith(opening)
+    assert text.index("reply") < text.rindex(opening)
+
+
+def opening_of(name, tools):
+    """What begins an answer, behind what the ends of all turns have in common."""
+    text, more = (render(name, *[user()] * count, tools=tools) for count in (1, 2))
+    return text[next(i for i in range(len(text)) if not more.startswith(text[: i + 1])) :]
