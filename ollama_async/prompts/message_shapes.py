@@ -62,7 +62,7 @@ def hoist_systems(messages: Messages) -> Messages:
     """All system messages as one at the top. One that comes last after an answer asks for the next
     answer: it becomes the user's.
     """
-    messages = _ask_at_end(messages)
+    messages = last_systems_to_user(messages)
     systems = [message for message in messages if message.role == "system"]
     return _system(systems) + [message for message in messages if message.role != "system"]
 
@@ -85,6 +85,15 @@ def systems_to_user(messages: Messages) -> Messages:
     return result + _user_turn(waiting)
 
 
+def last_systems_to_user(messages: Messages) -> Messages:
+    """System messages at the end as a turn of the user, if they come after an answer."""
+    end = len(messages) - count_leading_systems(messages[::-1])
+    answer = messages[end - 1] if end else None
+    if answer is None or answer.role != "assistant" or answer.tool_calls:
+        return messages
+    return messages[:end] + systems_to_user(messages[end:])
+
+
 def _user_turn(texts: Sequence[str]) -> Messages:
     return [Message("user", _BETWEEN.join(texts))] if texts else []
 
@@ -92,14 +101,6 @@ def _user_turn(texts: Sequence[str]) -> Messages:
 def _system(systems: Iterable[Message]) -> Messages:
     texts = [message.content for message in systems]
     return [Message("system", _BETWEEN.join(filter(None, texts)))] if texts else []
-
-
-def _ask_at_end(messages: Messages) -> Messages:
-    spoken = next((turn for turn in reversed(messages) if turn.role != "system"), None)
-    if spoken is None or spoken.role != "assistant" or spoken.tool_calls:
-        return messages
-    end = len(messages) - count_leading_systems(messages[::-1])
-    return messages[:end] + systems_to_user(messages[end:])
 
 
 # ----------------------------------------------------------------- neighbours

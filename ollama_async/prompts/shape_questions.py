@@ -20,7 +20,8 @@ from ollama_async.prompts.message_shapes import Messages, Reshape
 class Question(msgspec.Struct, frozen=True):
     """``is_raised``: by a conversation in which the answer matters. ``shapes``: what can be done,
     the least first. ``examples``: what must be shown whole in the shape that is chosen, with its
-    thoughts if ``thoughts`` is set and any shape shows them.
+    thoughts if ``thoughts`` is set and any shape shows them. ``opens``: it must be the assistant's
+    turn at their end.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Question(msgspec.Struct, frozen=True):
     shapes: tuple[Reshape, ...]
     examples: tuple[Messages, ...]
     thoughts: bool = False
+    opens: bool = False
 
 
 # ----------------------------------------------------------------- examples
@@ -88,6 +90,20 @@ _TWO_RESULTS = [_RESULT, _answering("Helgoland", "low tide")]
 def _has_later_system(messages: Messages) -> bool:
     count = shapes.count_leading_systems(messages)
     return any(message.role == "system" for message in messages[count:])
+
+
+def _ends_with_system_after(role: str) -> Callable[[Messages], bool]:
+    """Behind what somebody of ``role`` said, not behind a call."""
+
+    def is_raised(messages: Messages) -> bool:
+        end = len(messages) - shapes.count_leading_systems(messages[::-1])
+        return (
+            0 < end < len(messages)
+            and messages[end - 1].role == role
+            and not messages[end - 1].tool_calls
+        )
+
+    return is_raised
 
 
 def _has_systems_only(messages: Messages) -> bool:
@@ -187,6 +203,20 @@ def _both(first: Reshape, second: Reshape) -> Reshape:
 
 QUESTIONS: tuple[Question, ...] = (
     Question(
+        "a last system message after an answer",
+        _ends_with_system_after("assistant"),
+        (shapes.as_they_are, shapes.last_systems_to_user),
+        ([_ASK, _SAYS, _SYSTEM], [_SYSTEM, _ASK, _SAYS, _MORE]),
+        opens=True,
+    ),
+    Question(
+        "a last system message after a question",
+        _ends_with_system_after("user"),
+        (shapes.as_they_are, shapes.hoist_systems),
+        ([_ASK, _SYSTEM],),
+        opens=True,
+    ),
+    Question(
         "a later system message",
         _has_later_system,
         (shapes.as_they_are, shapes.hoist_systems),
@@ -208,6 +238,7 @@ QUESTIONS: tuple[Question, ...] = (
         _has_systems_only,
         (shapes.as_they_are, shapes.systems_to_user),
         ([_SYSTEM],),
+        opens=True,
     ),
     Question(
         "a system message",

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from jinja2.exceptions import SecurityError
@@ -50,6 +51,7 @@ class TemplateProbe:
     def __init__(self, show: Show) -> None:
         self._show = show
         self._chosen: dict[tuple[str, bool], Reshape] = {}
+        self._openings: dict[bool, str] = {}  # with tools, and without
         self._heard: OrderedDict[str, bool] = OrderedDict()  # the last in use at the end
 
     def arrange(self, messages: Sequence[Message], tools: Tools) -> Messages:
@@ -70,13 +72,8 @@ class TemplateProbe:
     @cached_property
     def continues(self) -> bool:
         """Whether it leaves the turn open, white space included, if the assistant is the last."""
-        try:
-            text = self._show([EXAMPLE_QUESTION, EXAMPLE_BEGINNING], [])
-        except (SecurityError, MemoryError):
-            raise
-        except Exception:  # noqa: BLE001  # a template is foreign code
-            return False
-        return text.endswith(EXAMPLE_BEGINNING.content)
+        text = self._try([EXAMPLE_QUESTION, EXAMPLE_BEGINNING], [])
+        return text is not None and text.endswith(EXAMPLE_BEGINNING.content)
 
     def shows(self, messages: Messages, tools: Tools) -> bool:
         """Whether the template renders these messages, and all that is said in them."""
@@ -84,13 +81,17 @@ class TemplateProbe:
 
     def shows_words(self, messages: Messages, tools: Tools, words: Iterable[str]) -> bool:
         """Whether the template renders these messages, and ``words`` are in the text."""
+        text = self._try(messages, tools)
+        return text is not None and all(word in text for word in words)
+
+    def _try(self, messages: Messages, tools: Tools) -> str | None:
+        """What the template makes of these messages; None: it fails."""
         try:
-            text = self._show(messages, tools)
+            return self._show(messages, tools)
         except (SecurityError, MemoryError):  # the latter says nothing about the template
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code
-            return False
-        return all(word in text for word in words)
+            return None
 
     def _unheard(self, roles: Collection[str]) -> set[str]:
         """Those of ``roles`` that only some templates know, and this one does not show. They count
@@ -147,9 +148,44 @@ class TemplateProbe:
         after = 1 + max(number for number, asked in enumerate(QUESTIONS) if asked is question)
         tools = [example_tool()] if has_tools else []
         return all(
-            self.shows_words(self._reshape(shape(example), has_tools, after), tools, words(example))
+            self._shows_example(
+                question, self._reshape(shape(example), has_tools, after), tools, words(example)
+            )
             for example in question.examples
         )
+
+    def _shows_example(
+        self, question: Question, messages: Messages, tools: Tools, words: Sequence[str]
+    ) -> bool:
+        text = self._try(messages, tools)
+        return (
+            text is not None
+            and all(word in text for word in words)
+            and (not question.opens or text.endswith(self._opening(tools)))
+        )
+
+    def _opening(self, tools: Tools) -> str:
+        """What every prompt ends with in which it is the assistant's turn to answer: what is behind
+        a question, without what ends the question itself where these can be told apart.
+        """
+        has_tools = bool(tools)
+        if has_tools not in self._openings:
+            self._openings[has_tools] = self._find_opening(tools)
+        return self._openings[has_tools]
+
+    def _find_opening(self, tools: Tools) -> str:
+        ask = EXAMPLE_QUESTION
+        alone, twice = (self._try([ask] * count, tools) or "" for count in (1, 2))
+        behind = alone.rpartition(ask.content)[2]
+        between = twice.rpartition(ask.content)[0].rpartition(ask.content)[2]
+        opening = behind[_count_common(behind, between) :]
+        return opening if opening.strip() else behind
+
+
+def _count_common(one: str, other: str) -> int:
+    """How many characters at the beginning are the same."""
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in pairs)
 
 
 def said(messages: Sequence[Message]) -> list[str]:

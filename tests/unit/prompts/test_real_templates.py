@@ -144,6 +144,41 @@ def test_thoughts_before_a_call_are_shown_beside_words_where_they_are_shown_alon
     assert ("Thought1" in beside) >= ("Thought1" in alone)
 
 
+SYSTEM_LAST = {
+    "after an answer": [USER, ANSWER, SYSTEM],
+    "after an answer, system first": [SYSTEM, USER, ANSWER, SYSTEM],
+    "after an answer, system in between": [USER, SYSTEM, ANSWER, SYSTEM],
+    "after work": [USER, CALLING, RESULT, ANSWER, SYSTEM],
+    "after a question": [USER, SYSTEM],
+    "after a second question": [USER, ANSWER, USER, SYSTEM],
+    "alone": [SYSTEM],
+    "two alone": [SYSTEM, SYSTEM],
+}
+
+
+@pytest.mark.parametrize("tools", [[], TOOLS], ids=["no tools", "tools"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_begins_behind_a_last_system_message(name, tools):
+    for think in (None, True, False):
+        opening = opening_of(name, tools, think)
+        for messages in SYSTEM_LAST.values():
+            prompt = Prompt(messages=messages, tools=tools, think=think)
+            assert renderer_of(name).render(prompt).endswith(opening)
+
+
+def opening_of(name, tools, think):
+    """What is behind a question; without what ends all turns, if there is more."""
+    one, two = (
+        renderer_of(name).render(Prompt(messages=[USER] * count, tools=tools, think=think))
+        for count in (1, 2)
+    )
+    behind, between = one.split(USER.content)[-1], two.split(USER.content)[-2]
+    opening = behind[
+        next(i for i in range(len(behind) + 1) if behind[: i + 1] != between[: i + 1]) :
+    ]
+    return opening if opening.strip() else behind
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=20)
 @given(messages=rows(), tools=st.booleans())

@@ -165,6 +165,46 @@ def test_a_system_message_that_asks_for_the_next_answer_is_the_users_where_it_ca
     assert render(FIRST_ONLY, *messages) == "[user:a][assistant:b][user:s]"
 
 
+ANSWERS_USERS = (
+    "{% for m in messages if m.role == 'system' %}{{ m.content }};{% endfor %}"
+    "{% for m in messages if m.role != 'system' %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
+    "{% if messages[-1].role == 'user' or (messages[-1].role == 'system' and "
+    "messages | selectattr('role', 'equalto', 'user') | list and "
+    "not messages | selectattr('role', 'equalto', 'assistant') | list) %}[assistant:{% endif %}"
+)
+
+
+def test_a_system_message_after_an_answer_is_the_users_where_no_answer_begins_behind_it():
+    rule, ask, answer = Message("system", "s"), Message("user", "u"), Message("assistant", "a")
+    last = Message("system", "t")
+
+    assert render(ANSWERS_USERS, rule, ask, answer, last) == (
+        "s;[user:u][assistant:a][user:t][assistant:"
+    )
+    assert render(ANSWERS_USERS, ask, last) == "t;[user:u][assistant:"
+    assert render(f"{TURNS}[assistant:", ask, answer, last) == (
+        "[user:u][assistant:a][system:t][assistant:"
+    )
+
+
+@pytest.mark.parametrize("tools", [[], TOOLS])
+def test_a_system_message_after_a_question_comes_first_where_no_answer_begins_behind_it(tools):
+    template = TURNS + "{% if messages[-1].role == 'user' %}[assistant:{% endif %}"
+
+    text = render(template, Message("user", "u"), Message("system", "s"), tools=tools)
+
+    assert text.startswith("[system:")
+    assert text.endswith("s][user:u][assistant:")
+
+
+@pytest.mark.parametrize("tools", [[], TOOLS])
+def test_system_messages_alone_are_the_users_where_no_answer_begins_behind_them(tools):
+    text = render(ANSWERS_USERS, Message("system", "s"), Message("system", "t"), tools=tools)
+
+    assert text.startswith("[user:s\n\n")
+    assert text.endswith("t][assistant:")
+
+
 def test_a_developer_is_a_system():
     messages = [Message("developer", "s"), Message("user", "a"), Message("developer", "t")]
 
