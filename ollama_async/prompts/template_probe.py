@@ -161,8 +161,16 @@ class TemplateProbe:
         return (
             text is not None
             and all(word in text for word in words)
+            and not (tools and text.count(_declared(tools[0])) > self._declarations)
             and (not question.opens or text.endswith(self._opening(tools)))
         )
+
+    @cached_property
+    def _declarations(self) -> int:
+        """How often a tool may be declared: as often as with a plain question."""
+        tool = example_tool()
+        text = self._try([EXAMPLE_QUESTION], [tool]) or ""
+        return max(1, text.count(_declared(tool)))
 
     def _opening(self, tools: Tools) -> str:
         """What every prompt ends with in which it is the assistant's turn to answer: what is behind
@@ -180,6 +188,11 @@ class TemplateProbe:
         between = twice.rpartition(ask.content)[0].rpartition(ask.content)[2]
         opening = behind[_count_common(behind, between) :]
         return opening if opening.strip() else behind
+
+
+def _declared(tool: dict[str, Any]) -> str:
+    """What is there as often as ``tool``, an example, is declared; calls do not have it."""
+    return str(tool["function"]["description"])
 
 
 def _count_common(one: str, other: str) -> int:

@@ -166,6 +166,23 @@ def test_an_answer_begins_behind_a_last_system_message(name, tools):
             assert renderer_of(name).render(prompt).endswith(opening)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tools_are_declared_as_often_as_with_a_question_alone(name):
+    more = [Message("system", f"Rule{number}") for number in range(3)]
+    other = Message("user", "And the wind?")  # some declare tools before each like the last
+    conversations = [
+        *([*more, USER], [USER, SYSTEM], [USER, ANSWER, SYSTEM], [SYSTEM, USER, ANSWER, SYSTEM]),
+        [SYSTEM, USER, ANSWER, more[0], Message("user", "Why?"), ANSWER, more[1], other],
+        [USER, CALLING, RESULT, SYSTEM, other],
+    ]
+    counts = {
+        renderer_of(name).render(Prompt(messages=messages, tools=TOOLS)).count("The tide at a")
+        for messages in [[USER], *conversations]
+    }
+
+    assert len(counts) == 1
+
+
 def opening_of(name, tools, think):
     """What is behind a question; without what ends all turns, if there is more."""
     one, two = (

@@ -205,6 +205,49 @@ def test_system_messages_alone_are_the_users_where_no_answer_begins_behind_them(
     assert text.endswith("t][assistant:")
 
 
+WITH_TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}"
+TOOLS_IN_EACH_SYSTEM = (
+    "{% if not messages | selectattr('role', 'equalto', 'system') | list %}"
+    f"[system:{WITH_TOOLS}]{{% endif %}}"
+    "{% for m in messages %}[{{ m.role }}:{{ m.content }}"
+    f"{{% if m.role == 'system' %}}{WITH_TOOLS}{{% endif %}}]{{% endfor %}}"
+)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        [Message("system", "t"), Message("user", "u")],
+        [Message("user", "u"), Message("system", "t")],
+        [Message("user", "u"), Message("assistant", "a"), Message("system", "t")],
+        [
+            *calling(),
+            Message("assistant", "a"),
+            *[Message("system", "t")] * 2,
+            Message("user", "v"),
+        ],
+        [*calling(), Message("system", "t")],
+        [*calling(), Message("system", "t"), Message("user", "v")],
+    ],
+    ids=lambda rest: ", ".join(message.role for message in rest),
+)
+def test_tools_are_declared_once_where_each_system_message_repeats_them(rest):
+    for messages in (rest, [Message("system", "s"), *rest]):
+        text = render(TOOLS_IN_EACH_SYSTEM, *messages, tools=TOOLS)
+
+        assert text.count('"function"') == render(
+            TOOLS_IN_EACH_SYSTEM, Message("user", "u"), tools=TOOLS
+        ).count('"function"')
+        assert [m.content for m in messages if m.content not in text] == []
+
+
+def test_tools_that_the_template_always_declares_twice_move_no_system_message():
+    template = WITH_TOOLS * 2 + TURNS
+    messages = [Message("user", "u"), Message("system", "s"), Message("user", "v")]
+
+    assert render(template, *messages, tools=TOOLS).endswith("[user:u][system:s][user:v]")
+
+
 def test_a_developer_is_a_system():
     messages = [Message("developer", "s"), Message("user", "a"), Message("developer", "t")]
 
