@@ -21,7 +21,8 @@ class Question(msgspec.Struct, frozen=True):
     """``is_raised``: by a conversation in which the answer matters. ``shapes``: what can be done,
     the least first. ``examples``: what must be shown whole in the shape that is chosen, with its
     thoughts if ``thoughts`` is set and any shape shows them. ``opens``: it must be the assistant's
-    turn at their end.
+    turn at their end. ``orders``: what is asked is only whether texts are in their order; what is
+    missing is another question's.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Question(msgspec.Struct, frozen=True):
     examples: tuple[Messages, ...]
     thoughts: bool = False
     opens: bool = False
+    orders: bool = False
 
 
 # ----------------------------------------------------------------- examples
@@ -167,7 +169,15 @@ _WORDY_WAYS = (
 )
 
 
-def _of_wordy_calls(name: str, call: Message, *, past: bool) -> Question:
+_ORDERLY_WAYS = (
+    shapes.words_as_thoughts,
+    shapes.calls_after_words_and_user,
+    shapes.calls_after_words,
+)
+"""Those first in which the call stays behind an opening mark of the assistant's."""
+
+
+def _of_wordy_calls(name: str, call: Message, *, past: bool, orders: bool = False) -> Question:
     def is_raised(messages: Messages) -> bool:
         now = shapes.find_now(messages)
         return any(
@@ -175,15 +185,14 @@ def _of_wordy_calls(name: str, call: Message, *, past: bool) -> Question:
             for message in (messages[:now] if past else messages[now:])
         )
 
+    ways = _ORDERLY_WAYS if orders else _WORDY_WAYS
     return Question(
-        f"{name} and a call{' in the past' if past else ''}",
+        f"{name} {'in front of' if orders else 'and'} a call{' in the past' if past else ''}",
         is_raised,
-        (
-            shapes.as_they_are,
-            *(shapes.of_wordy_calls(way, past=past) for way in _WORDY_WAYS),
-        ),
+        (shapes.as_they_are, *(shapes.of_wordy_calls(way, past=past) for way in ways)),
         ([_ASK, call, _RESULT, *((_ADDS, _WHY) if past else ())],),
         thoughts=not past and bool(call.thinking),
+        orders=orders,
     )
 
 
@@ -293,7 +302,8 @@ QUESTIONS: tuple[Question, ...] = (
         ([_ASK, _CALL, _calling("Helgoland", content="hold on")],),
     ),
     *(
-        _of_wordy_calls(name, call, past=past)
+        _of_wordy_calls(name, call, past=past, orders=orders)
+        for orders in (True, False)
         for past in (True, False)
         for name, call in (("words", _WORDY_CALL), ("thoughts, words", _FULL_CALL))
     ),

@@ -147,22 +147,23 @@ class TemplateProbe:
         """Whether ``words`` of all examples of ``question`` are shown if they are in ``shape``."""
         after = 1 + max(number for number, asked in enumerate(QUESTIONS) if asked is question)
         tools = [example_tool()] if has_tools else []
-        return all(
-            self._shows_example(
-                question, self._reshape(shape(example), has_tools, after), tools, words(example)
-            )
-            for example in question.examples
-        )
+        for example in question.examples:
+            text = self._try(self._reshape(shape(example), has_tools, after), tools)
+            if text is None:
+                return False
+            is_whole = all(word in text for word in words(example))
+            if question.orders and not is_whole and shape is question.shapes[0]:
+                continue
+            if not (is_whole and self._is_right(question, example, tools, text)):
+                return False
+        return True
 
-    def _shows_example(
-        self, question: Question, messages: Messages, tools: Tools, words: Sequence[str]
-    ) -> bool:
-        text = self._try(messages, tools)
+    def _is_right(self, question: Question, example: Messages, tools: Tools, text: str) -> bool:
+        """Whether ``text``, which shows ``example`` whole, is all that the question asks for."""
         return (
-            text is not None
-            and all(word in text for word in words)
-            and not (tools and text.count(_declared(tools[0])) > self._declarations)
-            and (not question.opens or text.endswith(self._opening(tools)))
+            not (tools and text.count(_declared(tools[0])) > self._declarations)
+            and not (question.opens and not text.endswith(self._opening(tools)))
+            and not (question.orders and not _are_in_order(example, text))
         )
 
     @cached_property
@@ -193,6 +194,11 @@ class TemplateProbe:
 def _declared(tool: dict[str, Any]) -> str:
     """What is there as often as ``tool``, an example, is declared; calls do not have it."""
     return str(tool["function"]["description"])
+
+
+def _are_in_order(messages: Messages, text: str) -> bool:
+    places = [text.find(message.content) for message in messages if message.content]
+    return places == sorted(places)
 
 
 def _count_common(one: str, other: str) -> int:

@@ -183,6 +183,24 @@ def test_tools_are_declared_as_often_as_with_a_question_alone(name):
     assert len(counts) == 1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_words_beside_a_call_come_in_front_of_its_result_and_end_no_turn(name):
+    wordy = Message("assistant", "Let me look.", tool_calls=[CALL])
+    more = [ANSWER, Message("user", "Why?")]
+    for tools in ([], TOOLS):
+        text, without, past = (
+            renderer_of(name).render(Prompt(messages=messages, tools=tools))
+            for messages in (
+                [USER, wordy, RESULT],
+                [USER, CALLING, RESULT],
+                [USER, wordy, RESULT, *more],
+            )
+        )
+
+        assert text.endswith(without[without.rindex(RESULT.content) :])
+        assert all(one.index(wordy.content) < one.index(RESULT.content) for one in (text, past))
+
+
 def opening_of(name, tools, think):
     """What is behind a question; without what ends all turns, if there is more."""
     one, two = (

@@ -337,6 +337,34 @@ def test_words_join_the_thoughts_where_only_so_both_are_shown():
     assert render(EITHER, *asked) == "[u][hm\n\nwaitf{'k': 'v'}][r]"
 
 
+WORDS_LAST = (
+    "{% for m in messages if m.role != 'tool' %}"
+    "{% if loop.previtem is not defined or loop.previtem.role != m.role %}<{{ m.role }}>{% endif %}"
+    "{% if m.thinking and loop.last %}({{ m.thinking }}){% endif %}"
+    "{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments }}"
+    "{% for r in messages if r.tool_call_id == c.id %}:{{ r.content }}{% endfor %}{% endfor %}"
+    "{{ m.content }}{% if m.content %};{% endif %}{% endfor %}"
+    "{% if messages[-1].role != 'tool' or messages[-2].content %}<assistant>{% endif %}"
+)
+"""Writes the results of a call in front of the words beside it."""
+
+
+def test_words_become_thoughts_where_the_template_puts_them_behind_the_result_of_their_call():
+    asked = calling()
+    asked[1].content = "wait"
+
+    assert render(WORDS_LAST, *asked) == "<user>u;<assistant>(wait)f{'k': 'v'}:r"
+
+
+def test_past_words_get_a_turn_of_their_own_where_the_template_puts_them_behind_the_result():
+    asked = [*calling(), Message("assistant", "done"), Message("user", "why?")]
+    asked[1].content = "wait"
+
+    assert render(WORDS_LAST, *asked) == (
+        "<user>u;<assistant>wait;<user><assistant>f{'k': 'v'}:rdone;<user>why?;<assistant>"
+    )
+
+
 @pytest.mark.parametrize("role", ["user", "assistant"])
 def test_results_are_put_behind_their_calls_where_nobody_may_speak_between(role):
     template = (
