@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from ollama_async.conversation import Message
+from ollama_async.prompts.cut_marks import WORD_JOINER
 from ollama_async.prompts.message_shapes import Messages, says_nothing
 
 _MARK = "Continue"
@@ -58,7 +59,9 @@ def cut_in_last(messages: Messages, render: Callable[[Messages], str]) -> str | 
         else replace(last, thinking=last.thinking + mark)
     )
     head, found, rest = render([*messages[:-1], marked]).partition(mark)
-    is_whole = head.endswith(_last_line(_begun_text(last)))
+    is_whole = head.replace(WORD_JOINER, "").endswith(
+        _last_line(_begun_text(last)).replace(WORD_JOINER, "")  # a template may want it in marks
+    )
     return head if found and is_whole and mark not in rest else None
 
 

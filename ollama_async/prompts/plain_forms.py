@@ -22,6 +22,7 @@ import msgspec
 from jinja2.exceptions import SecurityError
 
 from ollama_async.prompts import message_shapes as shapes
+from ollama_async.prompts.cut_marks import CutMarks
 from ollama_async.prompts.plain_data import Plain, plain_messages
 from ollama_async.prompts.shape_questions import EXAMPLE_CALL, example_tool
 from ollama_async.prompts.template_probe import said
@@ -63,12 +64,19 @@ class PlainForms:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._marks = CutMarks(self._shows_put)
 
     def put(self, messages: list[Plain], tools: list[Plain]) -> tuple[list[Plain], Any]:
         """The messages and the tools as this template takes them."""
+        return self._put_forms(self._marks.put(messages)), tools or self._text_form.no_tools
+
+    def _put_forms(self, messages: list[Plain]) -> list[Plain]:
         if any(message["role"] == "tool" or "tool_calls" in message for message in messages):
             messages = _put_calls(messages, self._call_form)
-        return self._put_texts(messages), tools or self._text_form.no_tools
+        return self._put_texts(messages)
+
+    def _shows_put(self, messages: list[Plain], words: Sequence[str]) -> bool:
+        return self._shows(self._put_forms(messages), self._text_form.no_tools, words)
 
     @cached_property
     def shows_tools(self) -> bool:

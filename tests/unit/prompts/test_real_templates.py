@@ -201,6 +201,28 @@ def test_words_beside_a_call_come_in_front_of_its_result_and_end_no_turn(name):
         assert all(one.index(wordy.content) < one.index(RESULT.content) for one in (text, past))
 
 
+MARKS = [
+    *("</think>", "</thinking>", "</thought>", "</seed:think>", "</mm:think>", "[/THINK]"),
+    *("<think>", "[THINK]", "<channel|>", "<|channel>", "[BEGIN FINAL RESPONSE]"),
+    *("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_that_speaks_of_a_mark_is_shown_whole(name):
+    for mark in MARKS:
+        content = f"Flood says {mark} is a mark like {mark} of Ebb"
+        for messages in (
+            [USER, Message("assistant", content), USER],
+            [USER, Message("assistant", content, thinking="Moon"), USER, ANSWER, USER],
+            [USER, Message("assistant", f"<think>Moon</think>{content}"), USER],
+            [USER, Message("assistant", content, tool_calls=[CALL]), RESULT],
+            [USER, Message("assistant", content)],
+        ):
+            text = renderer_of(name).render(Prompt(messages=messages))
+            assert [word for word in ("Flood says", "of Ebb") if word not in text] == [], mark
+
+
 def opening_of(name, tools, think):
     """What is behind a question; without what ends all turns, if there is more."""
     one, two = (

@@ -1,0 +1,96 @@
+"""An answer that speaks of the marks around thoughts loses none of its words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.prompts.cut_marks import CutMarks
+from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.plain_data import plain_messages
+
+ASK, WHY = Message("user", "ask"), Message("user", "why?")
+CALL = ToolCall(ToolFunction("f", {"k": "v"}), id="call_1")
+RESULT = Message("tool", "r", tool_name="f", tool_call_id="call_1")
+
+CUTS = (
+    "{% for m in messages %}[{{ m.content.split('</think>')[-1] if m.role == 'assistant' "
+    "else m.content }}{% for c in m.tool_calls %}{{ c.function }}{% endfor %}]{% endfor %}"
+)
+CUTS_WITHOUT_THOUGHTS = CUTS.replace("== 'assistant'", "== 'assistant' and m.thinking is undefined")
+
+
+def render(template, *messages):
+    return JinjaRenderer(template, bos="", eos="").render(Prompt(messages=list(messages)))
+
+
+def says(text, **more):
+    return Message("assistant", text, **more)
+
+
+def test_a_mark_stays_as_it_is_where_the_template_does_not_cut_there():
+    template = CUTS.replace(".split('</think>')[-1]", "")
+
+    assert render(template, ASK, says("a </think> b"), WHY) == "[ask][a </think> b][why?]"
+
+
+def test_a_mark_stays_as_it_is_where_the_template_does_not_cut_messages_with_thoughts():
+    assert render(CUTS_WITHOUT_THOUGHTS, ASK, says("a </think> b"), WHY) == (
+        "[ask][a </think> b][why?]"
+    )
+
+
+def test_a_mark_is_broken_where_the_template_always_cuts():
+    assert render(CUTS, ASK, says("a </think> b"), WHY) == "[ask][a <\u2060/think> b][why?]"
+
+
+@pytest.mark.parametrize("template", [CUTS, CUTS_WITHOUT_THOUGHTS])
+def test_thoughts_in_front_of_an_answer_may_go_but_not_the_answer(template):
+    plain = render(template, ASK, says("\n<think>t</think>a"), WHY)
+    speaking = render(template, ASK, says("<think>t</think>a </think> b"), WHY)
+
+    assert plain == "[ask][a][why?]"
+    assert speaking.replace("\u2060", "") == "[ask][a </think> b][why?]"
+
+
+def test_words_in_front_of_thoughts_stay():
+    assert "a <think>t" in render(CUTS, ASK, says("a <think>t</think> b"), WHY)
+
+
+def test_a_mark_in_what_others_say_is_no_mark():
+    assert render(CUTS, Message("user", "a </think> b"), says("c"), WHY) == (
+        "[a </think> b][c][why?]"
+    )
+
+
+@pytest.mark.parametrize("template", [CUTS, CUTS_WITHOUT_THOUGHTS])
+def test_an_answer_that_was_begun_with_a_mark_goes_on(template):
+    text = render(template, ASK, says("a </think> b"))
+
+    assert text.replace("\u2060", "") == "[ask][a </think> b"
+
+
+def test_what_a_template_wants_of_a_mark_is_asked_once():
+    asked = []
+    marks = CutMarks(lambda messages, words: asked.append((messages, words)) or False)
+    answer = says("a </think> b </think> c")
+
+    for _ in range(2):
+        assert marks.put(plain_messages([ASK, answer])) == plain_messages([ASK, answer])
+        assert len(asked) == 3
+
+
+@pytest.mark.parametrize("template", [CUTS, CUTS_WITHOUT_THOUGHTS])
+@given(
+    parts=st.lists(st.sampled_from(["</think>", "[/THINK]", "<think>", "x", " "]), max_size=8),
+    thinking=st.sampled_from(["", "hm"]),
+    calls=st.booleans(),
+)
+def test_no_word_of_an_answer_is_lost(template, parts, thinking, calls):
+    words = [f"word{number}." for number, _ in enumerate(parts)]
+    content = "go " + "".join(w + part for w, part in zip(words, parts, strict=True))
+    answer = says(content, thinking=thinking, tool_calls=[CALL] if calls else [])
+
+    text = render(template, ASK, answer, *([RESULT] if calls else []), WHY)
+
+    assert text.replace("\u2060", "").count(content) == 1
