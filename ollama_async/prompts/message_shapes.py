@@ -62,7 +62,8 @@ def hoist_systems(messages: Messages) -> Messages:
     """All system messages as one at the top. One that comes last after an answer asks for the next
     answer: it becomes the user's.
     """
-    messages = last_systems_to_user(messages)
+    if ends_with_system_after("assistant", messages):
+        messages = last_systems_to_user(messages)
     systems = [message for message in messages if message.role == "system"]
     return _system(systems) + [message for message in messages if message.role != "system"]
 
@@ -86,12 +87,23 @@ def systems_to_user(messages: Messages) -> Messages:
 
 
 def last_systems_to_user(messages: Messages) -> Messages:
-    """System messages at the end as a turn of the user, if they come after an answer."""
-    end = len(messages) - count_leading_systems(messages[::-1])
-    answer = messages[end - 1] if end else None
-    if answer is None or answer.role != "assistant" or answer.tool_calls:
-        return messages
+    """System messages at the end as a turn of the user."""
+    end = _find_last_systems(messages)
     return messages[:end] + systems_to_user(messages[end:])
+
+
+def ends_with_system_after(role: str, messages: Messages, *, calls: bool = False) -> bool:
+    """Whether system messages come last, behind a message of ``role`` with or without calls."""
+    end = _find_last_systems(messages)
+    return (
+        0 < end < len(messages)
+        and messages[end - 1].role == role
+        and bool(messages[end - 1].tool_calls) == calls
+    )
+
+
+def _find_last_systems(messages: Messages) -> int:
+    return len(messages) - count_leading_systems(messages[::-1])
 
 
 def _user_turn(texts: Sequence[str]) -> Messages:

@@ -7,6 +7,7 @@ the shapes (:mod:`.message_shapes`) that help. :class:`.TemplateProbe` asks it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -92,20 +93,6 @@ _TWO_RESULTS = [_RESULT, _answering("Helgoland", "low tide")]
 def _has_later_system(messages: Messages) -> bool:
     count = shapes.count_leading_systems(messages)
     return any(message.role == "system" for message in messages[count:])
-
-
-def _ends_with_system_after(role: str) -> Callable[[Messages], bool]:
-    """Behind what somebody of ``role`` said, not behind a call."""
-
-    def is_raised(messages: Messages) -> bool:
-        end = len(messages) - shapes.count_leading_systems(messages[::-1])
-        return (
-            0 < end < len(messages)
-            and messages[end - 1].role == role
-            and not messages[end - 1].tool_calls
-        )
-
-    return is_raised
 
 
 def _has_systems_only(messages: Messages) -> bool:
@@ -213,14 +200,21 @@ def _both(first: Reshape, second: Reshape) -> Reshape:
 QUESTIONS: tuple[Question, ...] = (
     Question(
         "a last system message after an answer",
-        _ends_with_system_after("assistant"),
+        partial(shapes.ends_with_system_after, "assistant"),
         (shapes.as_they_are, shapes.last_systems_to_user),
         ([_ASK, _SAYS, _SYSTEM], [_SYSTEM, _ASK, _SAYS, _MORE]),
         opens=True,
     ),
     Question(
+        "a last system message after a call",
+        partial(shapes.ends_with_system_after, "assistant", calls=True),
+        (shapes.as_they_are, shapes.last_systems_to_user),
+        ([_ASK, _CALL, _SYSTEM],),
+        opens=True,
+    ),
+    Question(
         "a last system message after a question",
-        _ends_with_system_after("user"),
+        partial(shapes.ends_with_system_after, "user"),
         (shapes.as_they_are, shapes.hoist_systems),
         ([_ASK, _SYSTEM],),
         opens=True,

@@ -149,6 +149,7 @@ SYSTEM_LAST = {
     "after an answer, system first": [SYSTEM, USER, ANSWER, SYSTEM],
     "after an answer, system in between": [USER, SYSTEM, ANSWER, SYSTEM],
     "after work": [USER, CALLING, RESULT, ANSWER, SYSTEM],
+    "after a call": [USER, CALLING, SYSTEM],
     "after a question": [USER, SYSTEM],
     "after a second question": [USER, ANSWER, USER, SYSTEM],
     "alone": [SYSTEM],
