@@ -4,8 +4,8 @@ Templates differ in what they refuse, or drop without a word: system messages th
 message, neighbours of one role, an assistant who speaks first, words beside a call, several calls.
 Each question is asked once, when a conversation first raises it: small conversations are rendered
 in one shape after the other, and their words are looked for in the text. The first shape in which
-nothing is lost is the template's. Where no shape helps, the conversation stays as it is, and the
-template says itself what is wrong.
+nothing is lost, tools are declared once and an answer can begin is the template's. Where no shape
+helps, the conversation stays as it is, and the template says itself what is wrong.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class TemplateProbe:
                 return False
             is_whole = all(word in text for word in words(example))
             if question.orders and not is_whole and shape is question.shapes[0]:
-                continue
+                continue  # what is missing is another question's
             if not (is_whole and self._is_right(question, example, tools, text)):
                 return False
         return True
