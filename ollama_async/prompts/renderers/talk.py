@@ -92,7 +92,7 @@ def read(
 
     With ``gathers_system``, system messages from everywhere go to the top; with ``sorts_results``,
     neighbouring results are in the order of their calls; with ``words_after_results``, words beside
-    calls follow the results where otherwise an answer would end with these.
+    calls follow the results where the user speaks next and an answer would end with these.
 
     :raises TemplateFailed: a message has a role that there is not.
     """
@@ -180,7 +180,7 @@ def _with_words_after_results(turns: Sequence[Turn]) -> list[Turn]:
         if index in words:
             arranged.append(words[index])
         end = _end_of_results(turns, index + 1) if turn.calls and turn.content else 0
-        if index + 1 < end < len(turns) and turns[end].role != "assistant":
+        if index + 1 < end < len(turns) and turns[end].role == "user":
             words[end] = Turn("assistant", turn.content, call_number=turn.call_number)
             arranged.append(replace(turn, content=""))
         else:

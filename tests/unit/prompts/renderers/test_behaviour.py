@@ -365,6 +365,13 @@ def test_gemma4_ends_an_answer_with_the_words_beside_its_last_calls():
     assert in_order(pending, "On it.", "call:a", "value:")
 
 
+@pytest.mark.parametrize("more", [[], [Message("system", "rule")], [assistant("done"), user()]])
+def test_gemma4_keeps_words_in_front_of_calls_where_the_user_does_not_speak_next(more):
+    text = render("gemma4", user(), assistant("words", call("add")), result("8"), *more)
+
+    assert in_order(text, "words", "call:add", "response:add", *(one.content for one in more))
+
+
 def test_only_thoughts_of_the_answer_being_made_are_shown():
     old = assistant("", call("a"), thinking="old")
     new = assistant("", call("a"), thinking="new")
