@@ -13,6 +13,9 @@ import msgspec
 UNDECIDED_LIMIT = 512
 """Characters after which a text that might have been a call counts as none."""
 
+_IN_BRACES = frozenset('"}')
+"""With which a JSON object goes on."""
+
 _NAME_IN_JSON = r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:'
 
 
@@ -63,22 +66,29 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
         """Where in ``text``, which came after the mark, the call begins; None: it may be none, or
         not be one yet. ``names`` are those of the tools.
         """
-        if self.waits and text.lstrip()[:1] not in self.beginnings(names):
+        if self.waits and not self.may_begin(text, names):
             return None
         if self.named and not self._has_name(text[:UNDECIDED_LIMIT], names):
             return None
         place = text.find(self.after)
         return None if place < 0 else place + len(self.after)
 
-    def beginnings(self, names: tuple[str, ...]) -> set[str]:
-        """The characters with which a call of one of ``names`` can begin."""
-        firsts = {"["} if self.listed else set[str]()
-        for form in (self.prefix,) if self.prefix else self.forms:
-            if form.startswith("{name}"):
-                firsts |= {name[0] for name in names}
-            else:
-                firsts.add(form[0])
-        return firsts
+    @property
+    def begins_with_name(self) -> bool:
+        """Whether the name of a tool may come first."""
+        return any(form.startswith("{name}") for form in self.forms)
+
+    def may_begin(self, text: str, names: tuple[str, ...]) -> bool | None:
+        """Whether a call of one of ``names`` can begin like ``text``; None: not known yet."""
+        text = text.lstrip()
+        if not text:
+            return None
+        forms = (self.prefix,) if self.prefix else self.forms
+        found = [_begins(form, text, names) for form in forms]
+        if self.listed and text[0] == "[":
+            inside = text[1:].lstrip()
+            found += [_begins(form, inside, names) if inside else None for form in self.listed]
+        return True if True in found else None if None in found else False
 
     def _has_name(self, text: str, names: tuple[str, ...]) -> bool:
         """Whether the first text that stands where a name does is one of ``names``."""
@@ -103,3 +113,14 @@ def _name_pattern(form: str) -> str:
     before = re.escape(before.replace("{space}", " "))
     end = re.escape(rest.lstrip(" ").partition("{")[0].rstrip(" "))
     return rf"^\s*{before}(.*?){end}"
+
+
+def _begins(form: str, text: str, names: tuple[str, ...]) -> bool | None:
+    """Whether a call of this form can begin like ``text``, which begins visibly."""
+    if form.startswith("{name}"):
+        return any(name[0] == text[0] for name in names)
+    if form.startswith(("{call}", "{keyed}")):
+        inside = text[1:].lstrip()
+        return text[0] == "{" and (inside[0] in _IN_BRACES if inside else None)
+    head = form.replace("{space}", " ").partition("{")[0].rstrip(" ")
+    return text.startswith(head) or (None if head.startswith(text) else False)

@@ -18,6 +18,12 @@ from ollama_async.prompts.parsers.strings import Quote
 from ollama_async.prompts.parsers.syntaxes import written
 from ollama_async.prompts.parsers.tools import Tools, is_plain
 
+_PROSE = frozenset("`'\".,;:!?)]*_")
+"""What follows a mark that is only spoken of."""
+
+_OPENING = frozenset("{[<")
+"""What calls begin with, so that it is known whether this one does."""
+
 _CONTROL = re.compile(r"<\||\|>|<｜|｜>|^\[[A-Z_]+\]$")  # noqa: RUF001  # full-width bars, too
 """Marks that do not occur in text."""
 
@@ -104,12 +110,21 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         begins_json = self.kept and self.open[0].lstrip()[:1] in ("[", "{")
         return begins_json or (self.declared and not self._is_control)
 
-    def letters(self, tools: Tools) -> frozenset[str] | None:
-        """The letters with which a call may go on after its mark; None: the mark is enough."""
+    def beginning(self, tools: Tools) -> Callable[[str], bool | None] | None:
+        """Whether a text after the mark may be a call; None: the mark is enough."""
         syntax = self.syntax
         if syntax is None or not syntax.waits or self.kept or self.block:
             return None
-        return frozenset(filter(str.isalnum, syntax.beginnings(tuple(tools))))
+        names = tuple(tools)
+        refused = _PROSE if syntax.begins_with_name else _PROSE | _OPENING
+
+        def may_begin(text: str) -> bool | None:
+            found, first = syntax.may_begin(text, names), text.lstrip()[:1]
+            # what is like no call at all is looked at as a whole, in case it is a broken one
+            is_prose = first.isalnum() or first in refused
+            return found if found is not False or is_prose else True
+
+        return may_begin
 
     def marks(self, tools: Tools) -> tuple[str, ...]:
         """What calls begin with, if these are the ``tools``."""
@@ -150,10 +165,12 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
 
     What begins with a bracket instead is read like other calls. ``id_mark`` stands between the
     name and the call's id, if there is one. ``texts`` are names that introduce text, not a call.
-    ``begun``: a prompt that ends with the opening mark has begun one.
+    ``begun``: a prompt that ends with the opening mark has begun one. ``tight``: no white space
+    comes between the mark and the name.
     """
 
     head_end: str
+    tight: bool = False
     id_mark: str = ""
     texts: tuple[str, ...] = ()
     begun: bool = False
@@ -189,7 +206,9 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
             limit=HEAD_LIMIT,
             syntax=self.syntax,
         )
-        return Look({"[": bracketed, "{": bracketed}, head, keep=True, syntax=self.syntax)
+        return Look(
+            {"[": bracketed, "{": bracketed}, head, keep=True, exact=self.tight, syntax=self.syntax
+        )
 
     def _headed(self, tools: Tools, then: str, mark: str, head: str) -> Outcome | None:
         name, call_id = head.strip(), ""

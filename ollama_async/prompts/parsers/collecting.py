@@ -41,6 +41,7 @@ class CollectReader:
     def __init__(self, sink: Sink, state: Collect, move: Move, *, plainly: bool) -> None:
         self._sink = sink
         self._state = state
+        self._space = move.space
         self._before = move.space + state.source + move.lead + ("" if state.keep else move.mark)
         self._marks = anywhere(state.ends)
         self._brackets = Brackets(state.quotes)
@@ -141,7 +142,9 @@ class CollectReader:
                 self._sink.say(Kind.CONTENT, piece)
             else:
                 self._sink.call(piece)
-        return Move(outcome.then, end)
+        # a header leads on to what it is the header of, which may still turn out to be text
+        goes_on = isinstance(outcome.then, Collect) and not outcome.pieces
+        return Move(outcome.then, end, self._space if goes_on else "")
 
     def _new(self, pieces: list[ToolCall | str]) -> list[ToolCall | str]:
         """Without the members that were passed on before; they are the first ones."""

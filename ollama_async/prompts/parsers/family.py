@@ -7,6 +7,8 @@ Most formats differ only in their marks: some text around thoughts, some around 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec.structs import replace
 
@@ -102,13 +104,13 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
             self._add_thoughts(self.thoughts, asked, table, first)
         return table
 
-    def _begin_calls(self, asked: Asked) -> dict[str, frozenset[str]]:
-        """With what calls go on after marks that alone are not enough."""
+    def _begin_calls(self, asked: Asked) -> dict[str, Callable[[str], bool | None]]:
+        """How calls go on after marks that alone are not enough."""
         found = {}
         for calls in self.calls if asked.tools else ():
-            letters = calls.letters(asked.tools)
-            if letters is not None:
-                found.update(dict.fromkeys(calls.marks(asked.tools), letters))
+            may_begin = calls.beginning(asked.tools)
+            if may_begin is not None:
+                found.update(dict.fromkeys(calls.marks(asked.tools), may_begin))
         return found
 
     def _opening_thoughts(self) -> dict[str, State | str]:

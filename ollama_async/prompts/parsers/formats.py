@@ -168,6 +168,7 @@ FUNCTIONARY_31 = _headed(
 FUNCTIONARY_32 = _headed(
     HeadedCalls(
         open=(">>>",),
+        tight=True,
         head_end="\n",
         read=_JSON,
         quotes=JSON,

@@ -25,9 +25,6 @@ broken strings, whose ends then are those of a plain search.
 """
 
 _VISIBLE = re.compile(r"\S")
-_PROSE = frozenset("`'\".,;:!?)]*_")
-"""What follows a mark that is only spoken of."""
-
 AHEAD_LIMIT = 80
 """Characters that are looked at to see whether a mark is one, most of them white space."""
 
@@ -185,13 +182,11 @@ class _TextReader:
 
     def _opens(self, mark: str, ahead: str) -> bool | None:
         """Whether ``mark`` is more than text, by what is ``ahead``; None: that is not known yet."""
-        letters = self._state.begin.get(mark)
-        if letters is None:
+        may_begin = self._state.begin.get(mark)
+        if may_begin is None:
             return True
-        visible = ahead.lstrip()[:1]
-        if not visible:
-            return None if len(ahead) < AHEAD_LIMIT else False
-        return visible in letters or not (visible.isalnum() or visible in _PROSE)
+        found = may_begin(ahead)
+        return False if found is None and len(ahead) >= AHEAD_LIMIT else found
 
     def _say(self, text: str) -> None:
         if self._state.space is Space.KEEP:

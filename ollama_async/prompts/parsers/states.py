@@ -37,14 +37,14 @@ class Space(enum.Enum):
 class Text(msgspec.Struct, frozen=True):
     """Text of one kind; each of ``marks`` leads to a state.
 
-    A mark that is a key of ``begin`` does so only if what follows looks like it: prose that names
-    the mark, in quotes or not, is text. The value are the letters that may follow all the same.
+    A mark that is a key of ``begin`` does so only if what follows may be a call, as the value says
+    (None: not known yet): prose that names the mark, in quotes or not, is text.
     """
 
     kind: Kind
     marks: Mapping[str, State | str] = {}
     space: Space = Space.KEEP
-    begin: Mapping[str, frozenset[str]] = {}
+    begin: Mapping[str, Callable[[str], bool | None]] = {}
 
 
 class Look(msgspec.Struct, frozen=True):

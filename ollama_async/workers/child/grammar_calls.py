@@ -27,7 +27,7 @@ TOOLS_LIMIT = 256
 _HEAD = '%llguidance {"no_forcing": true}\n'
 _RULES = r"""
 ANYTHING: /(?s:.*)/
-gap: / |[ \t]?(\r?\n){1,3}[ \t]{0,80}/
+gap: / |[ \t]?(\r?\n){1,2}[ \t]{0,32}/
 short_string: /"[^"\\\x00-\x1f]{0,64}"/
 """
 
@@ -93,8 +93,9 @@ class _Writer:
         more = f"{{0,{CALLS_LIMIT - 1}}}"
         ways = [f"call (gap? call){more}" if syntax.repeated else "call"]
         if syntax.listed:
-            # some templates leave the commas out
-            ways.append(f'"[" gap? listed_call (gap? ("," gap?)? listed_call){more} gap? "]"')
+            # some templates leave the commas between objects out
+            comma = '","' if "{parameters}" in syntax.listed[0] else '","?'
+            ways.append(f'"[" gap? listed_call (gap? {comma} gap? listed_call){more} gap? "]"')
         body = f"{sequence(syntax.prefix, self._special)} gap? ({' | '.join(ways)})"
         if syntax.close:
             ends = (sequence(mark, self._special) for mark in syntax.close)

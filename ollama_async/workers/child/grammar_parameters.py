@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -117,8 +117,10 @@ class Parameters:
         self._end = expand(end, {}, special) if end else ""
 
     def _notation(self) -> Notation:
-        if not self._syntax.quotes:
-            return replace(JSON, string=literal)
+        return self._printed() if self._syntax.quotes else replace(JSON, string=literal)
+
+    def _printed(self) -> Notation:
+        """Values as Python prints them, or with the marks around strings that the syntax has."""
         any_key = _any_key(self._syntax)
         return Notation(
             any="literal_value",
@@ -147,30 +149,47 @@ class Parameters:
 
     def _parameter(self, key: str, schema: Any) -> str:
         meant = self._values.meant(schema)
-        parts = {"key": key, "is_text": literal(json.dumps(self._may_be_text(meant)))}
-        return f"{expand(self._before, parts, self._special)} {self._value(meant)}"
+        ways = self._kinds_of_value(meant)
+        written = [
+            f"{expand(self._before, {'key': key, 'is_text': literal(kind)}, self._special)} {value}"
+            for kind, value in ways.items()
+        ]
+        return self._rules.add(" | ".join(written)) if len(written) > 1 else written[0]
+
+    def _kinds_of_value(self, schema: dict[str, Any]) -> dict[str, str]:
+        """The values of ``schema``, each with what ends it, by whether they are bare text."""
+        if "{is_text}" not in self._before:
+            return {"": self._value(schema)}
+        kinds, choices = self._values.kinds(schema), self._values.choices(schema)
+        ways = {}
+        if not kinds or "string" in kinds:
+            ways["true"] = self._lined(choices) if kinds == {"string"} and choices else self._text()
+        if kinds != {"string"}:
+            ways["false"] = self._lined([self._values.value(schema)])
+        return ways
 
     def _value(self, schema: dict[str, Any]) -> str:
         """A value and what ends it."""
         ways = self._values.choices(schema)
         if self._syntax.quotes:
             return f"gap? ({' | '.join(ways or [self._values.value(schema)])}) gap? {self._end}"
-        if not ways and self._may_be_text(schema):
-            text = _text_until(self._end)
-            return self._rules.add(text) if _has_token(text) else self._rules.add_lazy(text)
-        ways = [*(ways or [self._values.value(schema)]), *self._as_python_prints(schema)]
-        value = self._rules.add(" | ".join(ways))
-        # one line break on each side is markup, anything else would be a part of the value
-        return f'({value} | "\\n" {value} "\\n") {self._end}'
-
-    def _may_be_text(self, schema: dict[str, Any]) -> bool:
-        """Whether a value may be a string, as far as that can be seen."""
         kinds = self._values.kinds(schema)
-        return not kinds or "string" in kinds
+        if not ways and (not kinds or "string" in kinds):
+            return self._text()
+        return self._lined(ways or [self._values.value(schema), *self._as_python_prints(schema)])
+
+    def _text(self) -> str:
+        text = _text_until(self._end)
+        return self._rules.add(text) if _has_token(text) else self._rules.add_lazy(text)
+
+    def _lined(self, ways: Sequence[str]) -> str:
+        """One line break on each side is markup, anything else would be a part of the value."""
+        value = self._rules.add(" | ".join(ways))
+        return f'({value} | "\\n" {value} "\\n") {self._end}'
 
     def _quoted(self, text: str) -> str:
         ways = []
-        for quote in self._syntax.quotes:
+        for quote in self._syntax.quotes or tuple(_STRINGS):
             mark = sequence(quote, self._special)
             inside = text
             if quote in _STRINGS:
@@ -180,12 +199,8 @@ class Parameters:
         return f"({' | '.join(ways)})"
 
     def _as_python_prints(self, schema: dict[str, Any]) -> Iterator[str]:
-        """Templates print values so, and models learn it from them. What is inside of a value is
-        not held to anything then, so it has to be free.
-        """
-        if "const" in schema or "enum" in schema:
-            return
-        says_more = bool({"items", "prefixItems", "properties", "anyOf", "oneOf"} & schema.keys())
-        free = {"boolean", "null"} if says_more else {"boolean", "null", "array", "object"}
+        """Templates print values so, and models learn it from them."""
         kinds = self._values.kinds(schema)
-        yield from (_LITERALS[kind] for kind in sorted(kinds & free))
+        yield from (_LITERALS[kind] for kind in sorted(kinds & {"boolean", "null"}))
+        if kinds & {"array", "object"}:
+            yield Values(self._rules, self._schema, self._strictness, self._printed()).value(schema)

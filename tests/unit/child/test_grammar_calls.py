@@ -404,3 +404,40 @@ def test_a_grammar_that_would_be_too_large_enforces_less():
     assert reads(JSON, arguments_of("t7", p7_3="short"), tools) is True
     assert reads(JSON, arguments_of("t7", anything=[1]), tools) is not True
     assert reads(JSON, '{"name": "t777"', tools) is not True
+
+
+KINDS = CallSyntax(
+    forms=("<invoke{space}name={name}> {parameters} </invoke>",),
+    parameter="<p{space}name={key}{space}string={is_text}>{value}</p>",
+    repeated=True,
+    close=("</calls>",),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "right"),
+    [
+        ("string=false>1", {}, True),
+        ("string=true>1", {}, True),
+        ('string=false>{"y": [null, "s"]}', {}, True),
+        ("string=false>1", {"type": ["string", "integer"]}, True),
+        ("string=false>1", {"type": "integer"}, True),
+        ("string=true>1", {"type": "integer"}, False),
+        ("string=false>1", {"type": "string"}, False),
+        ("string=true>a", {"type": "string", "enum": ["a", "b"]}, True),
+        ("string=true>c", {"type": "string", "enum": ["a", "b"]}, False),
+    ],
+)
+def test_an_argument_says_whether_it_is_text_where_the_model_was_taught_so(value, schema, right):
+    call = f"<invoke name=f><p name=k {value}</p></invoke></calls>"
+
+    assert (reads(KINDS, call, [tool("f", {"k": schema})]) is True) == right
+
+
+@pytest.mark.parametrize("value", ["['a', 'b c']", '["a"]', "[]"])
+def test_lists_may_be_written_as_python_prints_them(value):
+    schema = {"type": "array", "items": {"type": "string"}}
+    call = f"<function=f><parameter=k>{value}</parameter></function></tool_call>"
+
+    assert reads(XML, call, [tool("f", {"k": schema})]) is True
+    assert reads(XML, call.replace(value, "[1]"), [tool("f", {"k": schema})]) is not True

@@ -30,6 +30,8 @@ PROSE = [
     '"<tool_call>" and then?',
     "It is called <tool_call>",
     "<tool_call>" + " " * 500 + "is far away",
+    "Use <tool_call>{...}</tool_call> to call. Done.",
+    "Write <tool_call></tool_call> around it. Done.",
 ]
 OBJECTS = [
     {"name": "grep", "version": "3.12", "year": 1991},
@@ -70,5 +72,11 @@ def test_an_answer_in_json_is_no_call_unless_it_is_nothing_else(value):
 
 def test_white_space_behind_a_mark_that_is_none_stays_behind_it():
     answer = "Try this:\n>>> import os\n>>>  os.getcwd()\nDone."
+
+    assert text_of(FUNCTIONARY, f"all\n{answer}")[0].endswith(answer)
+
+
+def test_a_line_of_a_python_session_that_names_a_tool_is_text():
+    answer = "Try:\n>>> import os\n>>> grep\nNameError\n>>> grep(1)\nok"
 
     assert text_of(FUNCTIONARY, f"all\n{answer}")[0].endswith(answer)
