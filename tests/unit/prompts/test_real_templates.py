@@ -16,6 +16,7 @@ from ollama_async.prompts.jinja import JinjaRenderer
 from tests.unit.prompts.conversation_shapes import (
     PREFILLS,
     SHAPES,
+    TOOL,
     Shape,
     lost,
     misplaced,
@@ -30,23 +31,7 @@ USER = Message("user", "What is the tide?")
 CALL = ToolCall(ToolFunction("get_tide", {"place": "Norderney", "days": 2}), id="call_9f8e7d6c")
 CALLING = Message("assistant", tool_calls=[CALL])
 RESULT = Message("tool", "flood at noon", tool_name="get_tide", tool_call_id=CALL.id)
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_tide",
-            "description": "The tide at a place",
-            "parameters": {
-                "type": "object",
-                "required": ["place"],
-                "properties": {
-                    "place": {"type": "string", "description": "Where"},
-                    "days": {"type": "integer"},
-                },
-            },
-        },
-    }
-]
+TOOLS = [TOOL]
 ANSWER = Message("assistant", "It rises.", thinking="Moon and sun.")
 CONVERSATIONS = {
     "a question": Prompt(messages=[USER]),
