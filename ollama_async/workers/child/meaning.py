@@ -29,7 +29,6 @@ class Meaning:
 
     A parser that fails is foreign to the engine and must not cost the other requests their worker:
     its fault goes to the log, and from there on the answer's text is content as it is.
-
     """
 
     __slots__ = ("_calls", "_guard", "_parser")
