@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: what fails, fails early. The random order within a group is kept."""
 
     def group(item: pytest.Item) -> tuple[bool, bool]:
-        return item.get_closest_marker("slow") is not None, "integration" in item.path.parts
+        return item.get_closest_marker("slow") is not None, "unit" not in item.path.parts
 
     items.sort(key=group)
 
