@@ -18,11 +18,13 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import uvloop
 from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async.control_characters import escape_line, escape_text
 from ollama_async.engine import check
 from ollama_async.errors import LoadFailed, ServerError, StorageFailed
 from ollama_async.gateway.app import build_application
@@ -231,12 +233,23 @@ def _open_as_many_files_as_may_be() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class _LogFormat(logging.Formatter):
+    """One line for each record, whatever is in its texts; a traceback keeps its lines."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base's name
+        return escape_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # the base's name
+        return escape_text(super().formatException(ei))
+
+
 def _log_to_stderr(debug: int) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(_LogFormat())
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[to_stderr])
     if debug < 2:
         logging.getLogger("asyncio").setLevel(logging.INFO)
         logging.getLogger("aiohttp").setLevel(logging.WARNING)

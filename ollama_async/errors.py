@@ -26,20 +26,26 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ollama_async.control_characters import escape_text
+
 BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's sentence, two blanks included: clients match on it."""
 
 
 class ServerError(Exception):
-    """Base of all; ``message`` is what the client reads as ``{"error": message}``."""
+    """Base of all; ``message`` is what the client reads as ``{"error": message}``.
+
+    Much of it may be a stranger's (a model file's, a registry's), and it ends on terminals and in
+    logs: control characters in it are escaped.
+    """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     is_retryable: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = escape_text(message)
+        super().__init__(self.message)
 
 
 class BadRequest(ServerError):

@@ -10,7 +10,9 @@ from typing import Any, TextIO
 
 from ollama_async.cli import wording
 from ollama_async.cli.client import CommandFailed
+from ollama_async.cli.terminal import direct
 from ollama_async.cli.wrapping import Wrapper
+from ollama_async.control_characters import escape_text
 
 _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
 
@@ -19,7 +21,7 @@ class Printer:
     """Writes one answer as it arrives, and keeps its text."""
 
     def __init__(self, *, wrap: bool, hide_thinking: bool, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+        self._stream = direct(stream or sys.stdout)
         self._is_terminal = self._stream.isatty()
         columns = shutil.get_terminal_size().columns
         self._wrapper = Wrapper(columns) if wrap and self._is_terminal else None
@@ -55,6 +57,9 @@ class Printer:
                 self._write(_PLAIN if self._is_terminal else "")
 
     def _wrapped(self, text: str) -> str:
+        """``text`` as it is shown; elsewhere than on a terminal, as the model wrote it."""
+        if self._is_terminal:
+            text = escape_text(text)
         return self._wrapper.feed(text) if self._wrapper else text
 
     def _write(self, text: str) -> None:

@@ -20,6 +20,9 @@ from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
+from ollama_async.cli.terminal import direct
+from ollama_async.control_characters import escape_text
+
 _NAME_COLUMNS = 28  # of 80, so that a digest leaves room for the bar
 _WIDE_COLUMNS = 76  # what is narrower has room for a share, but not for rate and time
 
@@ -32,13 +35,14 @@ class Bars:
 
     def __init__(self, stream: TextIO) -> None:
         # The texts are a server's: they are shown, never taken for markup.
-        self._console = Console(file=stream, markup=False, highlight=False, emoji=False)
+        self._console = Console(file=direct(stream), markup=False, highlight=False, emoji=False)
         self._spinner: Status | None = None
         self._spinning = ""
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def step(self, text: str) -> None:
+        text = escape_text(text)
         if self._spinner is not None and text == self._spinning:
             return
         self.end()
@@ -47,6 +51,7 @@ class Bars:
         self._spinner.start()
 
     def share(self, text: str, done_bytes: int, total_bytes: int) -> None:
+        text = escape_text(text)
         if self._bars is None:
             self.end()
             self._bars = self._new_bars()

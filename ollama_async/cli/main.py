@@ -18,6 +18,7 @@ import msgspec
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.cli import models, pull, push, run, show
 from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.cli.terminal import escaping_streams
 from ollama_async.settings import VARIABLES, Settings
 
 PROGRAM = "ollama-async"
@@ -49,8 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a model may say what the locale cannot
+    with escaping_streams():
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(words: list[str]) -> int:
     try:
-        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        status = _dispatch(words)
         sys.stdout.flush()
     except CommandFailed as failure:
         print(f"Error: {failure}", file=sys.stderr)

@@ -18,7 +18,17 @@ import ollama_async
 
 PACKAGE = Path(ollama_async.__file__).parent
 
-HALLWAY = {"", "errors", "settings", "durations", "names", "conversation", "scripts", "in_thread"}
+HALLWAY = {
+    "",
+    "control_characters",
+    "conversation",
+    "durations",
+    "errors",
+    "in_thread",
+    "names",
+    "scripts",
+    "settings",
+}
 PIPE = {f"workers.{name}" for name in ("messages", "spec", "frames", "ring", "doorbell")}
 
 ALLOWED = [

@@ -27,6 +27,19 @@ def interrupted(words, shown_before, fake):
         return shown, ran.wait(30)
 
 
+def shown(words, **variables):
+    """All that a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-P", "-m", "ollama_async.cli.main", *words]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"} | variables
+    with (
+        os.fdopen(ours, "rb", buffering=0) as screen,
+        subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as ran,
+    ):
+        os.close(theirs)
+        return read_until(screen, None), ran.wait(30)
+
+
 def read_until(screen, text):
     """What is written up to ``text``, or to the end of all."""
     shown = b""
