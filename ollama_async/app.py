@@ -35,6 +35,7 @@ from ollama_async.gateway.stream import Streams
 from ollama_async.hw import placement
 from ollama_async.hw.machine import survey
 from ollama_async.hw.watch import Watch
+from ollama_async.local_key import KeyUnusable, open_key
 from ollama_async.models import shipped
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
@@ -71,6 +72,7 @@ def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
 async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     signals = _Signals()
     catalog = await asyncio.to_thread(_open_catalog, settings)
+    local_key = await asyncio.to_thread(_open_local_key, settings)
     async with contextlib.AsyncExitStack() as stack:
         machine = await stack.enter_async_context(_watched_machine(settings, environ))
         metrics = Metrics(version=__version__, ollama_version=OLLAMA_VERSION)
@@ -85,6 +87,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
                 metrics=metrics,
                 streams=Streams(pool, metrics),
                 lifecycle=lifecycle,
+                local_key=local_key,
             )
         )
         address = await stack.enter_async_context(_listening(application, settings))
@@ -151,6 +154,15 @@ def _open_catalog(settings: Settings) -> Catalog:
         return Catalog(store, read_scripts(settings.scripts) if settings.scripts else {})
     except LoadFailed as reason:
         raise StartFailed(reason.message) from reason
+
+
+def _open_local_key(settings: Settings) -> bytes | None:
+    """Blocks. None: files are uploaded to create models, which always works."""
+    try:
+        return open_key(settings.cache_dir)
+    except (KeyUnusable, OSError) as reason:
+        log.warning("no client may name files on this machine: %s", reason)
+        return None
 
 
 def _offer_shipped_models(store: Store) -> None:

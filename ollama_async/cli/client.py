@@ -19,11 +19,13 @@ from urllib.parse import quote
 import msgspec
 
 from ollama_async import __version__
+from ollama_async.local_key import HEADER, is_loopback, proof
 from ollama_async.settings import Address
 
 CONNECT_TIMEOUT_S = 10.0
 LINE_LIMIT_BYTES = 8_000_000
 CHUNK_BYTES = 1 << 20
+_NO_HEADERS: Mapping[str, str] = {}
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where one listens, not where one calls
 
 
@@ -51,7 +53,10 @@ class Client:
     Ctrl-C. A dead peer is noticed by TCP keep-alive.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, local_key: bytes | None = None) -> None:
+        """``local_key``: see :mod:`ollama_async.local_key`."""
+        self._local_key = local_key
+        self._peer: tuple[str, int] = ("", 0)
         self._secure = address.scheme == "https"
         self._host = _EVERYWHERE.get(address.host, address.host)
         self._port = address.port
@@ -61,6 +66,11 @@ class Client:
         """:raises ServerUnreachable: nobody listens. :raises ServerRefused: something else does."""
         with self._request("HEAD", "/"):
             pass
+
+    @property
+    def may_name_files(self) -> bool:
+        """Whether the server may take files by their paths; known after :meth:`check_alive`."""
+        return self._local_key is not None and is_loopback(self._peer[0])
 
     def call(self, method: str, path: str, value: Any = None) -> Any:
         """One request, one JSON answer; None if the answer is empty."""
@@ -74,12 +84,17 @@ class Client:
             text = body[:500].decode(errors="replace")
             raise ServerRefused(response.status, f"unexpected answer: {text}") from None
 
-    def lines(self, path: str, value: Any) -> Generator[dict[str, Any], None, None]:
+    def lines(
+        self, path: str, value: Any, *, names_files: bool = False
+    ) -> Generator[dict[str, Any], None, None]:
         """POST ``value`` and yield the objects of the answer as they arrive.
 
-        Closing the generator closes the connection, which cancels the request.
+        ``names_files``: show the server that it may read files for us, see
+        :attr:`may_name_files`. Closing the generator closes the connection, which cancels the
+        request.
         """
-        with self._request("POST", path, value) as response:
+        proof = self._proof() if names_files else {}
+        with self._request("POST", path, value, proof) as response:
             while line := _line(response):
                 if len(line) > LINE_LIMIT_BYTES:
                     raise ServerRefused(200, "a line of the answer is too long")
@@ -123,10 +138,10 @@ class Client:
 
     @contextlib.contextmanager
     def _request(
-        self, method: str, path: str, value: Any = None
+        self, method: str, path: str, value: Any = None, extra: Mapping[str, str] = _NO_HEADERS
     ) -> Iterator[http.client.HTTPResponse]:
         body = b"" if value is None else _encoded(value)
-        headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
+        headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson", **extra}
         if body or method == "POST":
             headers["Content-Length"] = str(len(body))
 
@@ -164,6 +179,10 @@ class Client:
         finally:
             connection.close()
 
+    def _proof(self) -> dict[str, str]:
+        assert self._local_key is not None
+        return {HEADER: proof(self._local_key, *self._peer)}
+
     def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         try:
@@ -174,6 +193,7 @@ class Client:
         except (OSError, UnicodeError, http.client.InvalidURL) as reason:  # no host at all
             where = f"{self._host}:{self._port}"
             raise CommandFailed(f"could not connect to {where}: {reason}") from reason
+        self._peer = connection.sock.getpeername()[:2]
         connection.sock.settimeout(None)
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection

@@ -1,20 +1,24 @@
-"""``create``: what a Modelfile asks for, its files sent first.
+"""``create``: what a Modelfile asks for.
 
 The server never sees the Modelfile: it is read here, paths in it are resolved here, and what goes
-over the wire are digests of uploaded files and plain values.
+over the wire are plain values, and files: by their paths if the server is our own user's on this
+machine, else they are sent first and named by their digests.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from ollama_async.api.model_folder import files_in
 from ollama_async.api.modelfile import Modelfile, parse
 from ollama_async.cli import upload
-from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.progress import Progress
 from ollama_async.names import ModelName
 
@@ -40,8 +44,9 @@ def create(client: Client, arguments: argparse.Namespace) -> int:
     progress = Progress()
     try:
         progress.step("gathering model components")
-        files = _send_files(client, modelfile, folder, progress)
-        upload.create(client, {"model": name, **values, **files, **_levels(arguments)}, progress)
+        base, files = _sources(modelfile, folder)
+        request = {"model": name, **values, **base, **_levels(arguments)}
+        _create_from(client, request, files, progress)
     finally:
         progress.end()
     return 0
@@ -80,29 +85,56 @@ def _levels(arguments: argparse.Namespace) -> dict[str, str]:
     return {field: level for field, level in levels.items() if level}
 
 
-def _send_files(
-    client: Client, modelfile: Modelfile, folder: Path, progress: Progress
-) -> dict[str, Any]:
-    """The fields ``from``, ``files``, ``adapters`` and ``draft_files``; the files are sent."""
-    fields: dict[str, Any] = {}
+def _create_from(
+    client: Client, request: dict[str, Any], files: Mapping[str, _Files], progress: Progress
+) -> None:
+    """``files`` by the field that is to name them."""
+    paths = _paths(files)
+    if paths and client.may_name_files:
+        try:
+            upload.create(client, request | paths, progress, names_files=True)
+        except ServerRefused as refusal:
+            if refusal.status != HTTPStatus.FORBIDDEN:  # or there is a relay between us
+                raise
+        else:
+            return
+    digests = {
+        field: {name: upload.upload(client, path, progress) for name, path in chosen.items()}
+        for field, chosen in files.items()
+    }
+    upload.create(client, request | digests, progress)
+
+
+def _paths(files: Mapping[str, _Files]) -> dict[str, dict[str, str]]:
+    """``files`` as the server could find them; nothing if a path cannot be told in JSON."""
+    paths = {
+        field: {name: str(path) for name, path in chosen.items()} for field, chosen in files.items()
+    }
+    try:
+        json.dumps(paths, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return {}
+    return paths
+
+
+def _sources(modelfile: Modelfile, folder: Path) -> tuple[dict[str, str], dict[str, _Files]]:
+    """The field ``from``, if a model is named, and the files of the fields ``files``, ``adapters``
+    and ``draft_files``.
+    """
+    base: dict[str, str] = {}
     weights: list[_Files] = []
     for value in modelfile.values("from"):
         found = _files_at(value, folder)
         if found:
             weights.append(found)
         else:
-            fields["from"] = value
-    for field, chosen in (
-        ("files", weights),
-        ("adapters", _required(modelfile.values("adapter"), folder)),
-        ("draft_files", _required(modelfile.values("draft"), folder)),
-    ):
-        if chosen:
-            fields[field] = {
-                name: upload.upload(client, path, progress)
-                for name, path in _distinct(chosen).items()
-            }
-    return fields
+            base["from"] = value
+    chosen = {
+        "files": weights,
+        "adapters": _required(modelfile.values("adapter"), folder),
+        "draft_files": _required(modelfile.values("draft"), folder),
+    }
+    return base, {field: _distinct(files) for field, files in chosen.items() if files}
 
 
 def _files_at(value: str, folder: Path) -> _Files:

@@ -19,6 +19,7 @@ from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.cli import models, pull, push, run, show
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.terminal import escaping_streams
+from ollama_async.local_key import KeyUnusable, read_key
 from ollama_async.settings import VARIABLES, Settings
 
 PROGRAM = "ollama-async"
@@ -122,7 +123,14 @@ def _client() -> Client:
     for warning in settings.warnings:
         if warning.startswith(("OLLAMA_HOST", "OLLAMA_PORT")):  # the others are the server's
             print(f"Warning: {warning}", file=sys.stderr)
-    return Client(settings.address)
+    return Client(settings.address, _local_key(settings))
+
+
+def _local_key(settings: Settings) -> bytes | None:
+    try:
+        return read_key(settings.cache_dir)
+    except (KeyUnusable, OSError):  # without it files are uploaded
+        return None
 
 
 # ------------------------------------------------------------------ reading the command line

@@ -43,12 +43,15 @@ def _digest(file: BinaryIO, size_bytes: int, name: str, progress: Progress) -> s
     return f"sha256:{sum_.hexdigest()}"
 
 
-def create(client: Client, request: dict[str, Any], progress: Progress) -> None:
+def create(
+    client: Client, request: dict[str, Any], progress: Progress, *, names_files: bool = False
+) -> None:
     """POST /api/create, showing what the server says on the way.
 
     :raises CommandFailed: the answer ended without ``success``.
     """
-    with contextlib.closing(client.lines("/api/create", request)) as updates:
+    lines = client.lines("/api/create", request, names_files=names_files)
+    with contextlib.closing(lines) as updates:
         progress.follow(updates, "the server ended before the model was complete")
 
 

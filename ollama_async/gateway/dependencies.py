@@ -22,12 +22,15 @@ class Lifecycle(msgspec.Struct):
 
 
 class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
+    """``local_key``: see :mod:`ollama_async.local_key`; None: no client may name files."""
+
     settings: Settings
     catalog: Catalog
     inferring: Inferring
     metrics: Metrics
     streams: Streams
     lifecycle: Lifecycle
+    local_key: bytes | None = None
 
 
 DEPENDENCIES: web.AppKey[Dependencies] = web.AppKey("dependencies", Dependencies)

@@ -1,13 +1,16 @@
-"""``create`` as old clients ask for it: with the text of a Modelfile, or its place on the server.
+"""Where the files of a ``create`` come from, in its form of today and in that of old clients.
 
-A Modelfile's ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload (``@sha256:…``), a blob of
-this very store (as ``show`` prints it), or a file or folder on the server's disk. The last are for
-who could read them without us: see ``reads_files``.
+Today's form names uploads by their digests. Old clients send the text of a Modelfile, or its place
+on the server; its ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload (``@sha256:…``), a
+blob of this very store (as ``show`` prints it), or a file or folder on the server's disk. Files on
+the disk, which today's form may name, too, are for who could read them without us: see
+``reads_files``.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -29,8 +32,8 @@ Source = str | Path
 """The digest of an upload, or a file on this machine."""
 _PATH_MARKS = ("/", "./", "../", "~")
 _NOT_YOURS = (
-    "files on the server may only be named by a program of the server's own user on the same"
-    " machine; upload the file and say @sha256:DIGEST instead"
+    "files on the server may only be named by `ollama-async create` of the server's own user on the"
+    " same machine; upload the file and say @sha256:DIGEST instead"
 )
 
 
@@ -52,17 +55,17 @@ def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
     :raises BadRequest: the Modelfile, or a file that it names, cannot be read or understood.
     :raises Forbidden: it names a file on the server and ``reads_files`` is false.
     """
+    finder = _Finder(shelf, reads_files=reads_files)
     is_old = (request.modelfile or request.path) and not request.from_ and request.files is None
     if not is_old:
         return Asked(
             request,
-            None if request.files is None else dict(request.files),
-            dict(request.adapters or {}),
-            dict(request.draft_files or {}),
+            None if request.files is None else finder.named(request.files),
+            finder.named(request.adapters or {}),
+            finder.named(request.draft_files or {}),
         )
     if len(request.modelfile) > MODELFILE_LIMIT_BYTES:
         raise BadRequest(f"the modelfile is larger than {MODELFILE_LIMIT_BYTES} bytes")
-    finder = _Finder(shelf, reads_files=reads_files)
     try:
         modelfile = parse(request.modelfile or finder.modelfile(request.path))
         request = _with_texts(request, modelfile)
@@ -74,8 +77,8 @@ def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
     return Asked(
         msgspec.structs.replace(request, from_="".join(models)),
         files or (None if models else {}),
-        dict(request.adapters or {}) or finder.files(modelfile.values("adapter")),
-        dict(request.draft_files or {}) or finder.files(modelfile.values("draft")),
+        finder.named(request.adapters or {}) or finder.files(modelfile.values("adapter")),
+        finder.named(request.draft_files or {}) or finder.files(modelfile.values("draft")),
     )
 
 
@@ -103,6 +106,16 @@ class _Finder:
         self._shelf = shelf
         self._reads_files = reads_files
         self._folder: Path | None = None
+
+    def named(self, files: Mapping[str, str]) -> dict[str, Source]:
+        """Today's form: digests, or absolute paths of files.
+
+        :raises BadRequest: there is no such file.
+        """
+        return {
+            name: self._file(value) if value.startswith("/") else value
+            for name, value in files.items()
+        }
 
     def modelfile(self, text: str) -> bytes:
         """The content of the Modelfile at the place ``text``."""
@@ -154,9 +167,13 @@ class _Finder:
             raise BadRequest(f"{value}: {error}") from None
         except OSError as error:
             raise BadRequest(f"{value}: {error.strerror}") from None
+        return {path.name: self._file(value)}
+
+    def _file(self, value: str) -> Path:
+        path = self._path(value)
         if not os.path.isfile(path):
             raise BadRequest(f"{value}: no such file")
-        return {path.name: path}
+        return path
 
     def _blob(self, value: str) -> str:
         """The digest, if ``value`` is the path of a blob of our store."""

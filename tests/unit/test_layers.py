@@ -25,6 +25,7 @@ HALLWAY = {
     "durations",
     "errors",
     "in_thread",
+    "local_key",
     "names",
     "scripts",
     "settings",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -26,8 +25,7 @@ Status = dict[str, Any]
 async def create(request: web.Request) -> web.StreamResponse:
     """A stream of statuses, or the last one alone. A client that leaves ends the work."""
     asked = await read_json(request, ollama.CreateRequest)
-    names_files = bool(asked.modelfile or asked.path)
-    reads_files = names_files and await asyncio.to_thread(is_same_user, request)
+    reads_files = is_same_user(request, request.app[DEPENDENCIES].local_key)
     steps = _steps(request.app, asked, reads_files=reads_files)
     return await send_progress(request, steps, is_streamed=asked.is_streaming)
 

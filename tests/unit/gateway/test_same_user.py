@@ -1,32 +1,32 @@
-"""Whose a local connection is."""
+"""Who counts as the server's own user."""
 
 from __future__ import annotations
-
-import asyncio
-import os
 
 import pytest
 from aiohttp import web
 
 from ollama_async.gateway.same_user import is_same_user
+from ollama_async.local_key import HEADER, proof
 
-DEADLINE_S = 10.0
-HEADER = (
-    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout"
-)
+KEY = b"k" * 32
 
 
 @pytest.fixture
-async def whose(serve, tmp_path):
-    """A server that says what it found; ``tables`` are the kernel's or the test's own."""
+async def whose(serve):
+    """A server that says what it found; without a key of its own if it is asked ``?key=none``."""
 
     async def handler(request: web.Request) -> web.Response:
-        own = {"tables": tmp_path} if request.query.get("tables") else {}
-        return web.json_response(is_same_user(request, **own))
+        key = None if request.query.get("key") == "none" else KEY
+        return web.json_response(is_same_user(request, key))
 
     application = web.Application()
     application.router.add_get("/", handler)
     return await serve(application)
+
+
+def proven(url: str, key: bytes = KEY, port: int = 0) -> dict[str, str]:
+    host, _, own_port = url.removeprefix("http://").rpartition(":")
+    return {HEADER: proof(key, host, port or int(own_port))}
 
 
 async def ask(session, url, **options):
@@ -34,37 +34,29 @@ async def ask(session, url, **options):
         return await response.json()
 
 
-async def test_our_own_connection_is_ours(session, whose):
-    assert await ask(session, whose)
+async def test_who_has_the_key_does(session, whose):
+    assert await ask(session, whose, headers=proven(whose))
+
+
+async def test_to_be_on_the_same_machine_is_not_enough(session, whose):
+    """A port forward or a proxy that adds no header looks like this."""
+    assert not await ask(session, whose)
+
+
+async def test_nor_is_another_key_or_what_another_server_was_shown(session, whose):
+    assert not await ask(session, whose, headers=proven(whose, b"o" * 32))
+    assert not await ask(session, whose, headers=proven(whose, port=11434))
+    assert not await ask(session, whose, headers={HEADER: KEY.hex()})
+    assert not await ask(session, whose, headers={HEADER: "\xe9"})
+
+
+async def test_a_server_without_a_key_trusts_nobody(session, whose):
+    assert not await ask(session, whose, params={"key": "none"}, headers=proven(whose))
 
 
 @pytest.mark.parametrize(
     "name", ["Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP"]
 )
-async def test_what_was_passed_on_or_comes_from_a_page_is_not(session, whose, name):
-    assert not await ask(session, whose, headers={name: "http://localhost"})
-
-
-async def test_without_the_kernels_word_it_is_not(session, whose):
-    assert not await ask(session, whose, params={"tables": "none"})
-
-
-@pytest.mark.parametrize(("user", "verdict"), [(os.geteuid(), b"true"), (7654321, b"false")])
-@pytest.mark.parametrize(
-    ("kind", "host"), [("tcp", "0100007F"), ("tcp6", "0000000000000000FFFF00000100007F")]
-)
-async def test_the_kernels_word_counts(whose, tmp_path, kind, host, user, verdict):
-    _, _, port = whose.rpartition(":")
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
-    ours = f"{host}:{int(port):04X}"
-    theirs = f"{host}:{writer.get_extra_info('sockname')[1]:04X}"
-    rows = [
-        f"0: {ours} {theirs} 01 0:0 0:0 0 {os.geteuid()} 0",  # the server's end
-        f"1: {theirs} {ours} 01 0:0 0:0 0 {user} 0",
-    ]
-    (tmp_path / kind).write_text("\n".join([HEADER, *rows]))
-    writer.write(b"GET /?tables=own HTTP/1.0\r\n\r\n")
-    async with asyncio.timeout(DEADLINE_S):
-        answer = await reader.read()
-    writer.close()
-    assert answer.endswith(verdict)
+async def test_what_was_passed_on_or_comes_from_a_page_does_not(session, whose, name):
+    headers = {name: "http://localhost", **proven(whose)}
+    assert not await ask(session, whose, headers=headers)

@@ -218,14 +218,18 @@ async def test_create_understands_what_old_clients_say(session, url, uploaded, s
     assert store.find("old").system == "be brief"
 
 
-async def test_only_our_own_user_has_the_server_read_files(session, url, tmp_path, tiny_model):
+async def test_nobody_without_the_key_has_the_server_read_files(session, url, tmp_path, tiny_model):
     (tmp_path / "Modelfile").write_text(f"FROM {tiny_model}\n")
-    asked = {"name": "m", "path": str(tmp_path / "Modelfile")}
-    assert await create(session, url, asked) == (200, {"status": "success"})
-    for header in ({"Origin": "http://localhost"}, {"X-Forwarded-For": "127.0.0.1"}):
-        status, answer = await create(session, url, asked, header)
+    for named in (
+        {"path": str(tmp_path / "Modelfile")},
+        {"modelfile": f"FROM {tiny_model}"},
+        {"files": {"m.gguf": str(tiny_model)}},
+        {"from": "demo", "adapters": {"a.gguf": str(tiny_model)}},
+        {"from": "demo", "draft_files": {"d.gguf": str(tiny_model)}},
+    ):
+        status, answer = await create(session, url, {"model": "m", **named})
         assert status == 403
-        assert "a program of the server's own user" in answer["error"]
+        assert "the server's own user" in answer["error"]
 
 
 async def test_a_base_that_is_missing_is_pulled(session, url):

@@ -118,11 +118,22 @@ def test_who_may_names_files(
     assert not [path.name for path in store.root.rglob(".tmp-*")]
 
 
+def test_todays_form_names_them_by_absolute_paths(store: Store, folder: Path, tiny: str) -> None:
+    weights = folder / "weights.gguf"
+    made(store, reads_files=True, model="m", files={"weights.gguf": str(weights)})
+    assert store.find("m").blob_digest == tiny
+    for field in ("files", "adapters", "draft_files"):
+        with pytest.raises(Forbidden):
+            store.create(CreateRequest(model="n", **{field: {"weights.gguf": str(weights)}}))
+    with pytest.raises(BadRequest, match="no such file"):
+        made(store, reads_files=True, model="n", files={"x": str(folder)})
+
+
 @pytest.mark.parametrize("value", ["FOLDER/weights.gguf", "FOLDER", "~/x", "./x", "../x", "/etc"])
 @pytest.mark.parametrize("command", ["FROM", "FROM a\nADAPTER", "FROM a\nDRAFT"])
 def test_nobody_else_names_files(store: Store, folder: Path, command: str, value: str) -> None:
     text = f"{command} {value.replace('FOLDER', str(folder))}\n"
-    with pytest.raises(Forbidden, match="may only be named by a program of the server's own user"):
+    with pytest.raises(Forbidden, match="of the server's own user on the same machine"):
         store.create(CreateRequest(name="m", modelfile=text))
     with pytest.raises(Forbidden):
         store.create(CreateRequest(name="m", path=str(folder / "Modelfile")))
