@@ -64,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     debug: int
     pull_connections: int
     pull_stall_s: float
+    trusted_registries: frozenset[str]
     repetition_limit: int
     enforce_tool_schemas: bool
     scripts: str
@@ -201,6 +202,14 @@ def _origins(raw: str) -> tuple[str, ...]:
         if "*" not in origin and not origin.startswith(_ORIGIN_SCHEMES):
             raise ValueError("bad origin")
     return origins
+
+
+def _hosts(raw: str) -> frozenset[str]:
+    """Comma-separated ``host`` or ``host:port``."""
+    hosts = frozenset(host.strip().lower() for host in raw.split(",") if host.strip())
+    if not all(re.fullmatch(r"[a-z0-9_.-]+(:[0-9]{1,5})?", host) for host in hosts):
+        raise ValueError
+    return hosts
 
 
 def _switch(raw: str) -> str:
@@ -375,6 +384,15 @@ VARIABLES: tuple[Variable, ...] = (
         read=_limit_seconds,
         meaning="How long a registry may be silent, or send less than 16 KiB, before its connection"
         " is replaced (0: for ever)",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_TRUSTED_REGISTRIES",
+        field="trusted_registries",
+        default=frozenset(),
+        shown_default="none",
+        read=_hosts,
+        meaning="Registries that are not public and may be named by clients on the network, host or"
+        " host:port, comma separated; they may also lead to other addresses of their kind",
     ),
     Variable(
         name="OLLAMA_ASYNC_REPETITION_LIMIT",

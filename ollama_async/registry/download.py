@@ -159,7 +159,8 @@ class Download:
             raise Refused("the registry sent another range than the one that was asked for")
         if found[3] != "*" and int(found[3]) != self._partial.total:
             raise Refused(
-                f"the registry has {found[3]} bytes where its manifest says {self._partial.total}"
+                "the registry has another number of bytes where its manifest says"
+                f" {self._partial.total}"
             )
 
 

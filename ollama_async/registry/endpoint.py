@@ -6,7 +6,7 @@ import msgspec
 from yarl import URL
 
 from ollama_async.errors import BadRequest, RegistryFailed
-from ollama_async.names import ModelName
+from ollama_async.names import DEFAULT_HOST, ModelName
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -29,14 +29,16 @@ class Endpoint(msgspec.Struct, frozen=True):
 def endpoint_of(text: str, name: ModelName, *, is_insecure: bool) -> Endpoint:
     """Where ``name`` lives; ``text`` is the reference as it was given, perhaps with a scheme.
 
-    ``is_insecure``: plain HTTP, unless the reference itself says ``https://``.
+    ``is_insecure``: plain HTTP, unless the reference itself says ``https://``, or says nothing and
+    means Ollama's own registry, which has HTTPS: nobody on the way may take its place.
 
     :raises RegistryFailed: ``insecure protocol http``: the reference says so, nobody else does.
     :raises BadRequest: the host is none that could be asked.
     """
     scheme, separator, _ = text.strip().partition("://")
     if not separator:
-        scheme = "http" if is_insecure else "https"
+        is_default = name.host.lower() == DEFAULT_HOST
+        scheme = "http" if is_insecure and not is_default else "https"
     elif scheme == "http" and not is_insecure:
         raise RegistryFailed("insecure protocol http")
     elif scheme not in {"http", "https"}:

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+LONGEST_TEXT = 600
+
 
 class Failure(Exception):
-    """Base of both; the text is what the client reads after what was tried."""
+    """Base of both; the text is what the client reads after what was tried.
+
+    It may hold what a registry said, such as addresses: it is cut, and made one printable line.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text, LONGEST_TEXT))
+
+
+def printable(text: str, longest: int) -> str:
+    """In one line, without what would change a terminal or how the rest is read."""
+    line = " ".join(text[: longest + 1].split())
+    line = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
+    )
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 class Refused(Failure):

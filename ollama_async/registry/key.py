@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import tempfile
 from contextlib import suppress
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ollama_async.registry.failures import Refused
+
+_log = logging.getLogger(__name__)
 
 _LIMIT_BYTES = 16 << 10
 
@@ -37,7 +40,8 @@ class Key:
 def load_key(path: Path) -> Key:
     """The key at ``path``, made (0600, its folder 0700) if there is none. Blocks.
 
-    :raises Refused: the file cannot be read or written, or is no such key.
+    :raises Refused: the file cannot be read or written, or is no such key. Where it is stays in the
+        log.
     """
     try:
         for _ in range(2):
@@ -47,9 +51,11 @@ def load_key(path: Path) -> Key:
                 _make(path)
         return Key(_read(path))
     except OSError as error:
-        raise Refused(f"the key {path} cannot be used: {error.strerror}") from error
-    except (ValueError, UnsupportedAlgorithm):
-        raise Refused(f"the key {path} cannot be used: it is no ed25519 key of OpenSSH") from None
+        reason = str(error.strerror)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a password
+        reason = "it is no ed25519 key of OpenSSH without a password"
+    _log.warning("the key %s cannot be used: %s", path, reason)
+    raise Refused(f"the server's key cannot be used: {reason}")
 
 
 def _read(path: Path) -> Ed25519PrivateKey:

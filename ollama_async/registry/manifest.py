@@ -7,9 +7,10 @@ import re
 from ollama_async.api.decode import decode
 from ollama_async.errors import BadRequest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Manifest
+from ollama_async.registry.complaints import Unreachable
 from ollama_async.registry.failures import Refused
 from ollama_async.registry.retry import Patience, retried
-from ollama_async.registry.transport import Transport, Unreachable
+from ollama_async.registry.transport import Transport
 
 OCI_TYPE = "application/vnd.oci.image.manifest.v1+json"
 MOST_BLOBS = 4096
@@ -43,8 +44,8 @@ def checked_manifest(data: bytes) -> Manifest:
     """:raises Refused: not a manifest, or one that asks for something impossible."""
     try:
         manifest = decode(data, Manifest)
-    except BadRequest as error:
-        raise Refused(f"the manifest makes no sense: {error.message}") from None
+    except BadRequest:  # its text quotes the manifest, which a redirect may have led elsewhere
+        raise Refused("the manifest makes no sense") from None
     if not manifest.layers:
         raise Refused("the manifest names no layers: this is no model")
     if len(manifest.blobs) > MOST_BLOBS:

@@ -109,9 +109,9 @@ class Pull:
             found = await self._received(layer, partial)
         if found != layer.digest:
             await self._disk(partial.discard)
-            raise Refused(
-                f"digest mismatch, file must be downloaded again: want {layer.digest}, got {found}"
-            )
+            # what was found stays here: of a small file it would tell everything, and a redirect
+            # may have led to a host that the client could not reach
+            raise Refused(f"digest mismatch, file must be downloaded again: want {layer.digest}")
 
     async def _received(self, layer: Layer, partial: Partial) -> str:
         """The digest of what is there when nothing is missing any more."""

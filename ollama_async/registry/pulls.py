@@ -13,14 +13,22 @@ from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pull import Pull
 from ollama_async.registry.transfers import Asked, Means, Transfers, open_transfers
+from ollama_async.registry.vicinity import USUAL, Surroundings
 
 
 def open_pulls(
-    store: Store, *, tuning: Tuning, key_path: Path, shipped_folder: Path = shipped.FOLDER
+    store: Store,
+    *,
+    tuning: Tuning,
+    key_path: Path,
+    surroundings: Surroundings = USUAL,
+    shipped_folder: Path = shipped.FOLDER,
 ) -> AbstractAsyncContextManager[Transfers]:
     """Pulls into ``store``. ``key_path``: the key pair that registries know us by."""
     work = _Pulling(store, shipped_folder)
-    return open_transfers(work, "pulled", tuning=tuning, key_path=key_path)
+    return open_transfers(
+        work, "pulled", tuning=tuning, key_path=key_path, surroundings=surroundings
+    )
 
 
 class _Pulling:

@@ -14,14 +14,17 @@ from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.push import Push
 from ollama_async.registry.transfers import Asked, Means, Transfers, open_transfers
+from ollama_async.registry.vicinity import USUAL, Surroundings
 
 
 def open_pushes(
-    root: Path, *, tuning: Tuning, key_path: Path
+    root: Path, *, tuning: Tuning, key_path: Path, surroundings: Surroundings = USUAL
 ) -> AbstractAsyncContextManager[Transfers]:
     """Pushes from the store at ``root``. ``key_path``: the key pair that registries know us by."""
     work = partial(_push, Departures(root))
-    return open_transfers(work, "pushed", tuning=tuning, key_path=key_path)
+    return open_transfers(
+        work, "pushed", tuning=tuning, key_path=key_path, surroundings=surroundings
+    )
 
 
 async def _push(departures: Departures, means: Means, asked: Asked, board: Board) -> None:

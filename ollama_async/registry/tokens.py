@@ -80,16 +80,27 @@ class Tokens:
         if url.scheme == "http" and self._base.scheme == "https":
             raise Refused(f"the registry wants tokens to be asked for over http ({url.host})")
         is_theirs = url.origin() in {self._base, _OTHER_NAMES.get(self._base)}
-        body = await self._signed(url) if is_theirs else None
-        if body is None:  # registries not of Ollama's kind know no signatures, but perhaps guests
-            body = await self._fetch(url, "")
-        return _token(body or b"")
+        return _token(await (self._known(url) if is_theirs else self._guest(url)))
 
-    async def _signed(self, url: URL) -> bytes | None:
+    async def _known(self, url: URL) -> bytes:
+        """What one gets whom they know by our key; if that is none of theirs, or cannot be used,
+        what a guest gets.
+        """
         once = {"ts": str(int(time.time())), "nonce": secrets.token_urlsafe(16)}
-        url = url.extend_query(once)
-        key = await in_thread(load_key, self._key_path, threads=self._threads)
-        return await self._fetch(url, sign(key, url))
+        signed = url.extend_query(once)
+        try:
+            key = await in_thread(load_key, self._key_path, threads=self._threads)
+        except Refused as refused:
+            return await self._guest(url, f"{DENIED} ({refused})")
+        body = await self._fetch(signed, sign(key, signed))
+        return await self._guest(url) if body is None else body
+
+    async def _guest(self, url: URL, denied: str = DENIED) -> bytes:
+        """Registries not of Ollama's kind know no signatures, but perhaps guests."""
+        body = await self._fetch(url, "")
+        if body is None:
+            raise Refused(denied)
+        return body
 
 
 def sign(key: Key, url: URL) -> str:

@@ -21,6 +21,7 @@ from ollama_async.registry.download import Tuning
 from ollama_async.registry.endpoint import endpoint_of
 from ollama_async.registry.sharing import Sharing
 from ollama_async.registry.transport import Transport
+from ollama_async.registry.vicinity import HERE, Asker, Surroundings
 
 MOST_TRANSFERS = 8
 """Of one kind, of different models, at a time. Each may have ten connections, and some MB."""
@@ -33,6 +34,7 @@ class Means(msgspec.Struct, frozen=True):
     threads: Executor
     tuning: Tuning
     key_path: Path
+    surroundings: Surroundings
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -41,21 +43,27 @@ class Asked(msgspec.Struct, frozen=True):
     text: str
     name: ModelName
     is_insecure: bool
+    asker: Asker
 
     @classmethod
-    def parse(cls, text: str, *, is_insecure: bool) -> Asked:
+    def parse(cls, text: str, *, is_insecure: bool, asker: Asker) -> Asked:
         """:raises BadRequest: no name. :raises Forbidden: the name asks for a cloud model."""
-        return cls(text, local_name(text), is_insecure)
+        return cls(text, local_name(text), is_insecure, asker)
 
     @property
     def key(self) -> object:
-        """Equal for those who want the same."""
-        return self.text.strip().rpartition("://")[0], self.is_insecure, self.name.folded
+        """Equal for those who want the same and may reach the same: nobody learns from another's
+        transfer what is behind an address that is not for him.
+        """
+        scheme = self.text.strip().rpartition("://")[0]
+        return scheme, self.is_insecure, self.name.folded, self.asker
 
     def transport(self, means: Means) -> Transport:
         """To the registry of the name. :raises ServerError: as :func:`.endpoint.endpoint_of`."""
         return Transport(
             endpoint_of(self.text, self.name, is_insecure=self.is_insecure),
+            asker=self.asker,
+            surroundings=means.surroundings,
             key_path=means.key_path,
             stall_s=means.tuning.stall_s,
             threads=means.threads,
@@ -73,9 +81,11 @@ class Transfers:
         self._means = means
         self._sharing = sharing
 
-    async def follow(self, text: str, *, is_insecure: bool) -> AsyncGenerator[Status, None]:
+    async def follow(
+        self, text: str, *, is_insecure: bool, asker: Asker = HERE
+    ) -> AsyncGenerator[Status, None]:
         """Begin the transfer, or join who did; its statuses. Closing this leaves it, and the last
-        who leaves ends it.
+        who leaves ends it. ``asker``: by default this very process.
 
         :raises BadRequest: ``model is required``, ``invalid model name``; like the next two before
             the first status.
@@ -83,7 +93,7 @@ class Transfers:
         :raises Busy: :data:`MOST_TRANSFERS` others are under way.
         :raises ServerError: why the model does not get there.
         """
-        asked = Asked.parse(text, is_insecure=is_insecure)
+        asked = Asked.parse(text, is_insecure=is_insecure, asker=asker)
         work = partial(self._work, self._means, asked)
         async with aclosing(self._sharing.follow(asked.key, work, MOST_TRANSFERS)) as statuses:
             async for status in statuses:
@@ -92,7 +102,7 @@ class Transfers:
 
 @asynccontextmanager
 async def open_transfers(
-    work: Work, verb: str, *, tuning: Tuning, key_path: Path
+    work: Work, verb: str, *, tuning: Tuning, key_path: Path, surroundings: Surroundings
 ) -> AsyncIterator[Transfers]:
     """``verb`` is for messages: models that are being … At the end all transfers end, and whoever
     waits for one gets an error.
@@ -100,6 +110,6 @@ async def open_transfers(
     with ThreadPoolExecutor(_THREADS, verb) as threads:
         sharing = Sharing(verb)
         try:
-            yield Transfers(work, Means(threads, tuning, key_path), sharing)
+            yield Transfers(work, Means(threads, tuning, key_path, surroundings), sharing)
         finally:
             await sharing.close()

@@ -1,16 +1,14 @@
 """Requests to a registry: redirects, tokens and refusals are dealt with, an answer comes out.
 
 Credentials go to the registry's own origin and nowhere else; the addresses that redirects lead to
-must be allowed by :mod:`.vicinity` and are never less protected than the registry's own.
+must be allowed by :mod:`.vicinity` and are never less protected than the registry's own. What went
+wrong is told in our words (:mod:`.complaints`), because the answer may be that of another host.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import platform
-import ssl
-import time
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
@@ -21,16 +19,17 @@ import aiohttp
 from yarl import URL
 
 from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async.registry.addresses import is_loopback
+from ollama_async.registry.complaints import COMPLAINT_BYTES, as_failures, retry_after_s, said
 from ollama_async.registry.endpoint import Endpoint
 from ollama_async.registry.failures import Failure, NotThere, Refused, Transient
 from ollama_async.registry.pace import Pace
 from ollama_async.registry.tokens import DENIED, Tokens
-from ollama_async.registry.vicinity import Vicinity
+from ollama_async.registry.vicinity import Asker, Surroundings, Vicinity
 
 CONNECT_TIMEOUT_S = 30.0
 MOST_REDIRECTS = 10
 SMALL_BYTES = 64 << 10
-_COMPLAINT_BYTES = 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LATER = frozenset({408, 425, 429})
 
@@ -42,24 +41,29 @@ USER_AGENT = (
 )
 
 
-class Unreachable(Transient):
-    """There was not even a connection."""
-
-
 class Transport:
     """The connections of one transfer with one repository. Use it as a context."""
 
     def __init__(
-        self, endpoint: Endpoint, *, key_path: Path, stall_s: float, threads: Executor
+        self,
+        endpoint: Endpoint,
+        *,
+        asker: Asker,
+        surroundings: Surroundings,
+        key_path: Path,
+        stall_s: float,
+        threads: Executor,
     ) -> None:
         """``stall_s``: how long a connection may be silent. ``threads`` do what blocks."""
         self.endpoint = endpoint
         self._stall_s = stall_s
         self.tokens = Tokens(endpoint.base, key_path, self._small, threads)
         proxies = [proxy.host or "" for scheme in ("http", "https") if (proxy := _proxy(scheme))]
-        self._vicinity = Vicinity(endpoint.base.host or "", proxies, threads)
+        self._vicinity = Vicinity(
+            endpoint.base, asker, surroundings, proxies=proxies, threads=threads
+        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=self._vicinity, limit=0),
+            connector=aiohttp.TCPConnector(resolver=self._vicinity, use_dns_cache=False, limit=0),
             timeout=_timeout(stall_s),
             skip_auto_headers=("Content-Type",),  # what the library guesses, a signature may forbid
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -133,7 +137,7 @@ class Transport:
         """
         pace = Pace(self._stall_s)
         clock = asyncio.get_running_loop().time
-        with _failures(response.method, response.url):
+        with as_failures(response.method, response.url):
             asked_at = clock()
             async for piece in response.content.iter_any():
                 pace.came(len(piece), clock() - asked_at)
@@ -157,10 +161,21 @@ class Transport:
             is_usable = target.scheme in {"http", "https"} and bool(target.host)
         except ValueError:
             is_usable, target = False, url
-        if not location or not is_usable:
+        is_plain = location.isascii() and location.isprintable() and " " not in location
+        if not location or not is_plain or not is_usable:
             raise Refused("the registry redirects to an address that makes no sense")
         if target.scheme == "http" and self.endpoint.base.scheme == "https":
             raise Refused(f"the registry redirects from https to http ({target.host})")
+        return target
+
+    def session(self, url: URL, location: str) -> URL:
+        """Where an upload goes on. It stays with the registry, if that is not a public one.
+
+        :raises Refused: as :meth:`target`.
+        """
+        target = self.target(url, location)
+        if self._vicinity.is_confined and not self._is_home(target):
+            raise Refused(f"the registry sends the upload to another server ({target.host})")
         return target
 
     async def _authorized(
@@ -205,9 +220,10 @@ class Transport:
         body: Body | bytes | None = None,
         answer_s: float | None = None,
     ) -> aiohttp.ClientResponse:
-        self._vicinity.check(url)
         answer_s = self._stall_s if answer_s is None else answer_s
-        with _failures(method, url):
+        with as_failures(method, url):
+            proxy = _proxy(url.scheme, url.host or "")
+            await self._vicinity.admit(url, is_proxied=proxy is not None)
             async with asyncio.timeout(CONNECT_TIMEOUT_S + answer_s) as limit:
                 data: bytes | _Flow | None
                 if body is None or isinstance(body, bytes):
@@ -220,7 +236,7 @@ class Transport:
                     headers=headers,
                     data=data,
                     allow_redirects=False,
-                    proxy=_proxy(url.scheme, url.host or ""),
+                    proxy=proxy,
                     timeout=_timeout(answer_s),
                 )
 
@@ -241,15 +257,14 @@ class Transport:
         status = response.status
         if status == 404:
             return NotThere()
-        try:
-            body = await self.read_small(response, _COMPLAINT_BYTES)
-        except Failure:  # too long, or broken off: the number says enough
-            body = b""
-        words = " ".join(body.decode(errors="replace").split())
-        text = f"{status}: {words}" if words else f"{status}: {response.reason}"
+        is_home = self._is_home(response.url)
+        body = b""
+        with suppress(Failure):  # too long, or broken off: the number says enough
+            body = await self.read_small(response, COMPLAINT_BYTES) if is_home else b""
+        text = said(status, body)
         if status in _LATER or status >= 500:
             return Transient(text, after_s=retry_after_s(response.headers.get("Retry-After", "")))
-        if not self._is_home(response.url):
+        if not is_home:
             return Transient(text)  # a link that has expired; the registry makes a new one
         return Refused(text, status=status)
 
@@ -284,48 +299,6 @@ class _Flow:
             self._limit.reschedule(now + lasts_s)
 
 
-def retry_after_s(header: str) -> float:
-    """Seconds from now, of either form of the header; 0 if it says nothing."""
-    if header.isascii() and header.isdigit() and len(header) < 10:
-        return float(header)
-    try:
-        moment = email.utils.parsedate_to_datetime(header).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
-    return max(0.0, moment - time.time())
-
-
-class _failures:  # noqa: N801  # used as a function; a generator would hide the traceback's end
-    """Turns what the HTTP client raises into our two kinds."""
-
-    def __init__(self, method: str, url: URL) -> None:
-        # queries of storage hosts are secrets
-        self._what = f'{method.capitalize()} "{url.with_query(None)}"'
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        match error:
-            case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-                raise Refused(f"{self._what}: {error}") from error
-            case aiohttp.ClientSSLError():
-                hint = 'is it a plain HTTP registry? then use --insecure, or "insecure": true'
-                raise Refused(f"{self._what}: {error} ({hint})") from error
-            case aiohttp.SocketTimeoutError():
-                raise Transient(f"{self._what}: nothing came for too long") from error
-            case TimeoutError() if not isinstance(error, aiohttp.ClientError):
-                raise Transient(f"{self._what}: nothing moved for too long") from error
-            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-                raise Unreachable(f"{self._what}: {error}") from error
-            case aiohttp.InvalidURL():
-                raise Refused(f"{self._what}: no such address") from error
-            case aiohttp.ClientError() | OSError() | asyncio.TimeoutError():
-                raise Transient(f"{self._what}: {str(error) or type(error).__name__}") from error
-            case _:
-                pass
-
-
 def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None,
@@ -338,10 +311,12 @@ def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
 def _proxy(scheme: str, host: str = "") -> URL | None:
     """What the environment names for addresses of ``scheme``, and for this host.
 
+    None for this machine: to a proxy, that name means another one.
+
     :raises Refused: it makes no sense.
     """
     named = urllib.request.getproxies().get(scheme)
-    if not named or (host and urllib.request.proxy_bypass(host)):
+    if not named or (host and (is_loopback(host) or urllib.request.proxy_bypass(host))):
         return None
     try:
         return URL(named if "://" in named else f"http://{named}")

@@ -134,7 +134,7 @@ class Upload:
                 return None
             location = response.headers.get("Docker-Upload-Location", "")
             location = location or response.headers.get("Location", "")
-            return _Session(self._transport.target(url, location))
+            return _Session(self._transport.session(url, location))
 
     async def _ask_offset(self, session: _Session) -> bool:
         """How much has arrived of what was cut off? Parts elsewhere are whole or sent again.
@@ -240,7 +240,7 @@ class Upload:
         location = response.headers.get("Docker-Upload-Location", "")
         if not location and response.status != 307:
             location = response.headers.get("Location", "")
-        return self._transport.target(session.url, location) if location else session.url
+        return self._transport.session(session.url, location) if location else session.url
 
     def _elsewhere(self, session: _Session, response: aiohttp.ClientResponse) -> URL | None:
         if response.status != 307:

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from ollama_async.api import ollama
+from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.pull import PULLS
@@ -18,6 +19,7 @@ from ollama_async.gateway.progress import send_progress
 from ollama_async.gateway.same_user import is_same_user
 from ollama_async.in_thread import drawn_in_thread, in_thread
 from ollama_async.models.create import BaseMissing
+from ollama_async.registry.vicinity import Asker
 
 Status = dict[str, Any]
 
@@ -26,12 +28,16 @@ async def create(request: web.Request) -> web.StreamResponse:
     """A stream of statuses, or the last one alone. A client that leaves ends the work."""
     asked = await read_json(request, ollama.CreateRequest)
     reads_files = is_same_user(request, request.app[DEPENDENCIES].local_key)
-    steps = _steps(request.app, asked, reads_files=reads_files)
+    steps = _steps(request.app, asked, reads_files=reads_files, asker=asker_of(request))
     return await send_progress(request, steps, is_streamed=asked.is_streaming)
 
 
 async def _steps(
-    application: web.Application, asked: ollama.CreateRequest, *, reads_files: bool
+    application: web.Application,
+    asked: ollama.CreateRequest,
+    *,
+    reads_files: bool,
+    asker: Asker,
 ) -> AsyncGenerator[Status, None]:
     """The statuses of the work, which is done as they are drawn. A base that is missing is pulled.
 
@@ -43,7 +49,7 @@ async def _steps(
     try:
         work = await in_thread(begin, threads=threads)
     except BaseMissing as missing:
-        async with aclosing(_pulled(application, missing.name)) as statuses:
+        async with aclosing(_pulled(application, missing.name, asker)) as statuses:
             async for status in statuses:
                 yield status
         work = await in_thread(begin, threads=threads)
@@ -52,9 +58,12 @@ async def _steps(
             yield status
 
 
-async def _pulled(application: web.Application, name: str) -> AsyncGenerator[Status, None]:
+async def _pulled(
+    application: web.Application, name: str, asker: Asker
+) -> AsyncGenerator[Status, None]:
     """What pulling says on the way; its success is not ours."""
-    async with aclosing(application[PULLS].follow(name, is_insecure=False)) as statuses:
+    pulled = application[PULLS].follow(name, is_insecure=False, asker=asker)
+    async with aclosing(pulled) as statuses:
         async for status in statuses:
             if status != {"status": "success"}:
                 yield status

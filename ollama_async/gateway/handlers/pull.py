@@ -8,6 +8,7 @@ from aiohttp import web
 
 from ollama_async.api import ollama
 from ollama_async.errors import BadRequest
+from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.progress import send_progress
@@ -15,6 +16,7 @@ from ollama_async.registry.download import Tuning
 from ollama_async.registry.key import default_path
 from ollama_async.registry.pulls import open_pulls
 from ollama_async.registry.transfers import Transfers
+from ollama_async.registry.vicinity import Surroundings
 
 PULLS: web.AppKey[Transfers] = web.AppKey("pulls", Transfers)
 
@@ -25,7 +27,12 @@ async def own_pulls(application: web.Application) -> AsyncIterator[None]:
     settings = dependencies.settings
     tuning = Tuning(connections=settings.pull_connections, stall_s=settings.pull_stall_s)
     store = dependencies.catalog.store
-    async with open_pulls(store, tuning=tuning, key_path=default_path()) as pulls:
+    async with open_pulls(
+        store,
+        tuning=tuning,
+        key_path=default_path(),
+        surroundings=Surroundings(trusted=settings.trusted_registries),
+    ) as pulls:
         application[PULLS] = pulls
         yield
 
@@ -36,5 +43,5 @@ async def pull(request: web.Request) -> web.StreamResponse:
     name = asked.model or asked.name
     if not name.strip():
         raise BadRequest("invalid model name")
-    statuses = request.app[PULLS].follow(name, is_insecure=asked.insecure)
+    statuses = request.app[PULLS].follow(name, is_insecure=asked.insecure, asker=asker_of(request))
     return await send_progress(request, statuses, is_streamed=asked.is_streaming)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from ollama_async.api import ollama
+from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.progress import send_progress
@@ -14,6 +15,7 @@ from ollama_async.registry.download import Tuning
 from ollama_async.registry.key import default_path
 from ollama_async.registry.pushes import open_pushes
 from ollama_async.registry.transfers import Transfers
+from ollama_async.registry.vicinity import Surroundings
 
 PUSHES: web.AppKey[Transfers] = web.AppKey("pushes", Transfers)
 
@@ -24,7 +26,12 @@ async def own_pushes(application: web.Application) -> AsyncIterator[None]:
     settings = dependencies.settings
     tuning = Tuning(connections=settings.pull_connections, stall_s=settings.pull_stall_s)
     root = dependencies.catalog.store.root
-    async with open_pushes(root, tuning=tuning, key_path=default_path()) as pushes:
+    async with open_pushes(
+        root,
+        tuning=tuning,
+        key_path=default_path(),
+        surroundings=Surroundings(trusted=settings.trusted_registries),
+    ) as pushes:
         application[PUSHES] = pushes
         yield
 
@@ -32,5 +39,7 @@ async def own_pushes(application: web.Application) -> AsyncIterator[None]:
 async def push(request: web.Request) -> web.StreamResponse:
     """A stream of statuses, or the last one alone."""
     asked = await read_json(request, ollama.PushRequest)
-    statuses = request.app[PUSHES].follow(asked.model or asked.name, is_insecure=asked.insecure)
+    statuses = request.app[PUSHES].follow(
+        asked.model or asked.name, is_insecure=asked.insecure, asker=asker_of(request)
+    )
     return await send_progress(request, statuses, is_streamed=asked.is_streaming)

@@ -209,7 +209,7 @@ async def test_nobody_waits_for_an_hour(name, proxy, pull):
         return web.Response(status=429, headers={"Retry-After": "3600"}, text="slow down")
 
     proxy.fault = fault
-    with pytest.raises(RegistryFailed, match="max retries exceeded: 429: slow down"):
+    with pytest.raises(RegistryFailed, match="max retries exceeded: 429: Too Many Requests$"):
         await pull(name)
     assert len(proxy.requests) == 1
 
@@ -240,8 +240,8 @@ async def test_corrupt_bytes_are_never_published(name, proxy, pull, blob, store,
     proxy.spoil = spoil
     with pytest.raises(RegistryFailed) as failed:
         await pull(name)
-    assert failed.value.message.startswith(
-        f"digest mismatch, file must be downloaded again: want {digest(MODEL)}, got sha256:"
+    assert failed.value.message == (  # and not what came instead, which may be anybody's
+        f"digest mismatch, file must be downloaded again: want {digest(MODEL)}"
     )
     assert not blob.exists()
     assert blob.name + SUFFIX not in begun(store)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from ollama_async.errors import BadRequest, RegistryFailed
 from ollama_async.names import ModelName
 from ollama_async.registry.challenge import Challenge
+from ollama_async.registry.complaints import retry_after_s
 from ollama_async.registry.endpoint import endpoint_of
 from ollama_async.registry.failures import Refused, Transient
 from ollama_async.registry.retry import Patience, Tries, retried
-from ollama_async.registry.transport import retry_after_s
 
 
 def address(text, *, is_insecure=False):
@@ -42,6 +42,13 @@ def test_insecure_means_http_unless_the_name_says_otherwise():
     assert address("https://host/a/b", is_insecure=True).startswith("https://")
     with pytest.raises(RegistryFailed, match=r"^insecure protocol http$"):
         address("http://host/a/b")
+
+
+def test_ollama_s_own_registry_has_https_which_nobody_switches_off_by_accident():
+    expected = "https://registry.ollama.ai/v2/library/llama3/manifests/latest"
+    for text in ("llama3", "Registry.Ollama.ai/library/llama3"):
+        assert address(text, is_insecure=True).lower() == expected
+    assert address("http://registry.ollama.ai/library/x", is_insecure=True).startswith("http://")
 
 
 @pytest.mark.parametrize("text", ["ftp://host/a/b", "host:99999999/a/b", "a:b:c/a/b", ":1/a/b"])

@@ -1,0 +1,27 @@
+"""Who asks for a transfer: a program on this machine for itself, or anybody else.
+
+A reverse proxy or a browser on this machine is no such program, because it stands for others; both
+say so in headers. A relay that says nothing cannot be told from one.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ollama_async.registry.addresses import parsed
+from ollama_async.registry.vicinity import Asker
+
+_PASSED_ON = ("Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+
+def asker_of(request: web.Request) -> Asker:
+    """In doubt, somebody on the network."""
+    transport = request.transport
+    peer = transport.get_extra_info("peername") if transport else None
+    own = transport.get_extra_info("sockname") if transport else None
+    if not isinstance(peer, tuple) or not isinstance(own, tuple):
+        return Asker()
+    address = parsed(peer[0])
+    is_here = address.is_loopback or address == parsed(own[0])
+    is_passed_on = any(name in request.headers for name in _PASSED_ON)
+    return Asker(is_local=is_here and not is_passed_on, own_port=own[1])
