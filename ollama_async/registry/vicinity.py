@@ -123,7 +123,7 @@ class Vicinity(AbstractResolver):
         self._proxies = proxies
         self._threads = threads
         self._settling = asyncio.Lock()
-        self._home: frozenset[str] | None = None
+        self._home: list[str] | None = None
         self._near = Nearness.PUBLIC
         self._admitted: dict[str, list[str]] = {}
 
@@ -175,7 +175,7 @@ class Vicinity(AbstractResolver):
     async def close(self) -> None:
         """Nothing to release."""
 
-    async def _settled(self, url: URL, *, is_proxied: bool) -> tuple[frozenset[str], Nearness]:
+    async def _settled(self, url: URL, *, is_proxied: bool) -> tuple[list[str], Nearness]:
         """Where home is, for the whole transfer."""
         found = await self._found(url, is_proxied=is_proxied)
         home_near = min(near for _, near in found)
@@ -184,7 +184,7 @@ class Vicinity(AbstractResolver):
         home = [address for address, near in found if near == home_near]
         if not is_proxied:
             self._admitted[self._home_host] = home
-        return frozenset(home), home_near
+        return home, home_near
 
     @property
     def _most_near(self) -> Nearness:

@@ -65,14 +65,29 @@ def test_a_file_that_is_no_such_key_is_left_alone(path):
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
-    for content in (b"", b"nonsense", other):
+    for content in (b"", b"nonsense", other, _with_password()):
         path.write_bytes(content)
         with pytest.raises(Refused, match=r"it is no ed25519 key of OpenSSH"):
             load_key(path)
         assert path.read_bytes() == content
 
 
-def test_a_place_that_cannot_be_written_is_said(path):
+def _with_password():
+    """As OpenSSH writes it, except for what the password hides."""
+
+    def text(data):
+        return len(data).to_bytes(4) + data
+
+    public = text(b"ssh-ed25519") + text(bytes(32))
+    body = b"openssh-key-v1\0" + text(b"aes256-ctr") + text(b"bcrypt")
+    body += text(text(bytes(16)) + (16).to_bytes(4)) + (1).to_bytes(4) + text(public)
+    lines = base64.b64encode(body + text(bytes(160)))
+    return b"-----BEGIN OPENSSH PRIVATE KEY-----\n%b\n-----END OPENSSH PRIVATE KEY-----\n" % lines
+
+
+def test_a_place_that_cannot_be_written_is_said_and_where_it_is_stays_in_the_log(path, caplog):
     path.parent.write_text("a file")
-    with pytest.raises(Refused, match=r"cannot be used: (Not a directory|File exists)"):
+    with pytest.raises(Refused, match=r"cannot be used: (Not a directory|File exists)") as refused:
         load_key(path)
+    assert str(path) not in str(refused.value)
+    assert str(path) in caplog.text

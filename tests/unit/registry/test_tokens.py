@@ -78,6 +78,15 @@ async def test_who_is_not_known_is_a_guest(ask):
     assert [bool(authorization) for _, authorization in asked] == [True, False]
 
 
+async def test_who_has_no_usable_key_is_a_guest(ask, key_path):
+    key_path.mkdir()
+    token, asked = await ask("https://a", "https://a/t", [b'{"token": "guest"}'])
+    assert token == "guest"
+    assert [authorization for _, authorization in asked] == [""]
+    with pytest.raises(Refused, match=r"^unauthorized: access denied \(the server's key cannot"):
+        await ask("https://a", "https://a/t", [None])
+
+
 @pytest.mark.parametrize(
     ("realm", "answers", "words"),
     [

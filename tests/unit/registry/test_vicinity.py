@@ -1,136 +1,249 @@
-"""Which addresses a registry may lead to."""
+"""Which addresses a transfer may reach, by who asks and where its registry is."""
 
 import asyncio
-import socket
+import re
 
 import pytest
 from yarl import URL
 
-from ollama_async.registry import vicinity
-from ollama_async.registry.vicinity import Nearness, TooNear, Vicinity, nearness
+from ollama_async.registry.addresses import nearness
+from ollama_async.registry.failures import Refused
+from ollama_async.registry.vicinity import HERE, Asker, NotForYou, Surroundings, TooNear, Vicinity
 
-PUBLIC, PRIVATE, OURSELVES, SPECIAL = Nearness
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("8.8.8.8", PUBLIC),
-        ("2001:4860:4860::8888", PUBLIC),
-        ("10.1.2.3", PRIVATE),
-        ("172.16.0.1", PRIVATE),
-        ("192.168.1.1", PRIVATE),
-        ("100.64.0.1", PRIVATE),
-        ("fd00:ec2::254", PRIVATE),
-        ("127.0.0.1", OURSELVES),
-        ("127.8.8.8", OURSELVES),
-        ("::1", OURSELVES),
-        ("0.0.0.0", OURSELVES),
-        ("::", OURSELVES),
-        ("::ffff:127.0.0.1", OURSELVES),
-        ("::ffff:10.0.0.1", PRIVATE),
-        ("169.254.169.254", SPECIAL),
-        ("::ffff:169.254.169.254", SPECIAL),
-        ("fe80::1%eth0", SPECIAL),
-        ("224.0.0.1", SPECIAL),
-        ("255.255.255.255", SPECIAL),
-    ],
-)
-def test_how_near_an_address_is(address, expected):
-    assert nearness(address) is expected
+STRANGER = Asker()
+OWN = {"192.168.1.10"}
 
 
-@pytest.mark.parametrize(
-    ("home", "target", "is_allowed"),
-    [
-        ("8.8.8.8", "9.9.9.9", True),
-        ("8.8.8.8", "10.0.0.1", False),
-        ("8.8.8.8", "127.0.0.1", False),
-        ("8.8.8.8", "[::1]", False),
-        ("8.8.8.8", "169.254.169.254", False),
-        ("10.0.0.1", "10.0.0.2", True),
-        ("10.0.0.1", "8.8.8.8", True),
-        ("10.0.0.1", "127.0.0.1", False),
-        ("10.0.0.1", "169.254.169.254", False),
-        ("127.0.0.1", "127.0.0.1", True),
-        ("127.0.0.1", "192.168.0.1", True),
-        ("127.0.0.1", "169.254.169.254", False),
-        ("169.254.1.1", "169.254.1.1", True),
-        ("registry.example", "10.0.0.1", False),
-        ("registry.example", "storage.example", True),  # names are checked when they are resolved
-    ],
-)
-def test_addresses_in_redirects(home, target, is_allowed):
-    check = Vicinity(home).check
-    url = URL(f"http://{target}/x")
-    if is_allowed:
-        check(url)
-    else:
-        with pytest.raises(TooNear):
-            check(url)
+class World:
+    """Names and their addresses; ``asked`` are the names that were looked up."""
 
+    def __init__(self, *trusted, **names):
+        self.names = {name.replace("_", "."): found for name, found in names.items()}
+        self.asked = []
+        self.surroundings = Surroundings(
+            frozenset(trusted), self._look_up, lambda address: nearness(address, OWN)
+        )
 
-class Names:
-    """A resolver of the system that says what the test wants."""
-
-    def __init__(self, monkeypatch, **names):
-        self.names = {name.replace("_", "."): addresses for name, addresses in names.items()}
-        monkeypatch.setattr(vicinity.socket, "getaddrinfo", self._answer)
-
-    def _answer(self, host, port, **_options):
+    def _look_up(self, host, _port):
+        self.asked.append(host)
         if host not in self.names:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in self.names[host]
-        ]
+            raise OSError(f"{host} is not known")
+        return list(self.names[host])
 
 
-def resolved(resolver, host):
-    return [result["host"] for result in asyncio.run(resolver.resolve(host, 443))]
+async def connected(vicinity, url, **options):
+    """The addresses that a request to ``url`` connects to."""
+    url = URL(url)
+    await vicinity.admit(url, **options)
+    return [result["host"] for result in await vicinity.resolve(url.raw_host, url.port)]
 
 
-def test_a_public_registry_cannot_lead_home_by_a_name(monkeypatch):
-    Names(monkeypatch, a_example=["8.8.8.8"], b_example=["127.0.0.1"], c_example=["10.0.0.1"])
-    resolver = Vicinity("a.example")
-    assert resolved(resolver, "a.example") == ["8.8.8.8"]
-    for name in ("b.example", "c.example"):
-        with pytest.raises(TooNear, match=name):
-            resolved(resolver, name)
+def vicinity_of(home, world=None, asker=HERE, **options):
+    surroundings = (world or World()).surroundings
+    return Vicinity(URL(home).origin(), asker, surroundings, **options)
 
 
-def test_a_registry_s_name_may_not_come_nearer_later(monkeypatch):
-    names = Names(monkeypatch, a_example=["8.8.8.8", "127.0.0.1"])
-    resolver = Vicinity("a.example")
-    assert resolved(resolver, "a.example") == ["8.8.8.8"]
-    names.names["a.example"] = ["127.0.0.1"]
+# ----------------------------------------------------------------- home
+
+
+@pytest.mark.parametrize(
+    ("home", "is_for_strangers", "is_for_local_programs"),
+    [
+        ("8.8.8.8", True, True),
+        ("10.0.0.1", False, True),
+        ("127.0.0.1", False, True),
+        ("192.168.1.10", False, True),  # this machine, by its address in the network
+        ("169.254.169.254", False, False),
+        ("100.100.100.200", False, False),
+    ],
+)
+async def test_where_home_may_be_depends_on_who_asks(home, is_for_strangers, is_for_local_programs):
+    for asker, is_allowed in ((STRANGER, is_for_strangers), (HERE, is_for_local_programs)):
+        by_name = World(home_example=[home])
+        for host, world in ((home, World()), ("home.example", by_name)):
+            vicinity = vicinity_of(f"http://{host}", world, asker)
+            if is_allowed:
+                assert await connected(vicinity, f"http://{host}/x") == [home]
+            else:
+                with pytest.raises(NotForYou, match=re.escape(host)):
+                    await vicinity.admit(URL(f"http://{host}/x"))
+
+
+@pytest.mark.parametrize("trusted", ["registry.corp", "registry.corp:5000"])
+@pytest.mark.parametrize("home", ["10.0.0.1", "127.0.0.1", "169.254.1.1"])
+async def test_a_trusted_registry_is_for_everybody(trusted, home):
+    world = World(trusted, registry_corp=[home])
+    vicinity = vicinity_of("http://registry.corp:5000", world, STRANGER)
+    assert await connected(vicinity, "http://registry.corp:5000/x") == [home]
+    for other in ("http://registry.corp.evil.example:5000", "http://xregistry.corp:5000"):
+        world.names[URL(other).host] = [home]
+        with pytest.raises(NotForYou):
+            await vicinity_of(other, world, STRANGER).admit(URL(other))
+
+
+async def test_a_port_that_is_trusted_is_not_another_one():
+    world = World("registry.corp:5000", registry_corp=["10.0.0.1"])
+    with pytest.raises(NotForYou):
+        await vicinity_of("http://registry.corp", world, STRANGER).admit(
+            URL("http://registry.corp")
+        )
+
+
+async def test_home_is_looked_up_once():
+    world = World(a_example=["8.8.8.8"])
+    vicinity = vicinity_of("http://a.example", world)
+    assert await connected(vicinity, "http://a.example/1") == ["8.8.8.8"]
+    world.names["a.example"] = ["127.0.0.1"]
+    for url in ("http://a.example/2", "http://a.example:8080/", "https://a.example/"):
+        assert await connected(vicinity, url) == ["8.8.8.8"]
+    assert world.asked == ["a.example"]
+
+
+async def test_those_who_come_at_once_wait_for_one_look_up():
+    world = World(a_example=["8.8.8.8"])
+    vicinity = vicinity_of("http://a.example", world)
+    await asyncio.gather(*(vicinity.admit(URL("http://a.example")) for _ in range(8)))
+    assert world.asked == ["a.example"]
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        (["127.0.0.1", "8.8.8.8", "10.0.0.1"], ["8.8.8.8"]),
+        (["127.0.0.1", "10.0.0.1"], ["10.0.0.1"]),
+        (["169.254.169.254", "127.0.0.1", "::1"], ["127.0.0.1", "::1"]),
+    ],
+)
+async def test_of_several_kinds_of_addresses_the_most_distant_count(found, kept):
+    vicinity = vicinity_of("http://a.example", World(a_example=found))
+    assert await connected(vicinity, "http://a.example") == kept
     with pytest.raises(TooNear):
-        resolved(resolver, "a.example")
+        await vicinity.admit(URL(f"http://{found[0]}/"))
 
 
-def test_a_registry_in_our_network_may_refer_to_a_neighbour(monkeypatch):
-    Names(monkeypatch, a_corp=["10.0.0.1"], b_corp=["10.0.0.2"], me=["127.0.0.1"])
-    resolver = Vicinity("a.corp")
-    assert resolved(resolver, "a.corp") == ["10.0.0.1"]
-    assert resolved(resolver, "b.corp") == ["10.0.0.2"]
-    with pytest.raises(TooNear):
-        resolved(resolver, "me")
-
-
-def test_an_address_in_disguise_is_seen(monkeypatch):
-    Names(monkeypatch, a_example=["8.8.8.8"]).names["0x7f.1"] = ["127.0.0.1"]
-    resolver = Vicinity("a.example")
-    resolver.check(URL("http://0x7f.1/"))
-    with pytest.raises(TooNear):
-        resolved(resolver, "0x7f.1")
-
-
-def test_the_operator_s_proxy_may_be_anywhere(monkeypatch):
-    Names(monkeypatch, proxy_corp=["10.0.0.9"])
-    assert resolved(Vicinity("a.example", ["proxy.corp"]), "proxy.corp") == ["10.0.0.9"]
-
-
-def test_a_name_that_nobody_knows_is_an_error_of_the_system(monkeypatch):
-    Names(monkeypatch)
+async def test_a_name_that_nobody_knows_is_an_error_of_the_system():
     with pytest.raises(OSError, match="not known"):
-        resolved(Vicinity("a.example"), "a.example")
+        await vicinity_of("http://a.example").admit(URL("http://a.example"))
+
+
+# ----------------------------------------------------------------- where it leads
+
+
+@pytest.mark.parametrize(
+    ("home", "target", "is_allowed", "if_trusted"),
+    [
+        ("8.8.8.8", "9.9.9.9", True, True),
+        ("8.8.8.8", "10.0.0.1", False, False),
+        ("8.8.8.8", "127.0.0.1", False, False),
+        ("8.8.8.8", "192.168.1.10", False, False),
+        ("8.8.8.8", "[::1]", False, False),
+        ("8.8.8.8", "[64:ff9b::a00:1]", False, False),
+        ("8.8.8.8", "169.254.169.254", False, False),
+        ("10.0.0.1", "10.0.0.1", True, True),
+        ("10.0.0.1", "10.0.0.2", True, True),
+        ("10.0.0.1", "8.8.8.8", True, True),
+        ("10.0.0.1", "127.0.0.1", False, False),
+        ("10.0.0.1", "192.168.1.10", False, False),
+        ("10.0.0.1", "169.254.169.254", False, False),
+        ("127.0.0.1", "127.0.0.1", True, True),
+        ("127.0.0.1", "127.0.0.2", False, True),
+        ("127.0.0.1", "[::1]", False, True),
+        ("127.0.0.1", "192.168.1.10", False, True),
+        ("127.0.0.1", "192.168.0.1", True, True),
+        ("127.0.0.1", "169.254.169.254", False, False),
+        ("127.0.0.1", "[fd00:ec2::254]", False, False),
+    ],
+)
+async def test_where_home_may_lead(home, target, is_allowed, if_trusted):
+    for trusted, expected in (((), is_allowed), ((home,), if_trusted)):
+        literal = target.strip("[]")
+        world = World(*trusted, inner_example=[literal])
+        vicinity = vicinity_of(f"http://{home}", world)
+        await vicinity.admit(URL(f"http://{home}"))
+        for host in (target, "inner.example"):
+            url = f"http://{host}:8080/x"
+            if expected:
+                assert await connected(vicinity, url) == [literal]
+            else:
+                with pytest.raises(TooNear):
+                    await vicinity.admit(URL(url))
+
+
+async def test_of_a_name_s_addresses_only_those_that_are_allowed_are_used():
+    world = World(a_example=["8.8.8.8"], b_example=["10.0.0.1", "9.9.9.9", "127.0.0.1"])
+    vicinity = vicinity_of("http://a.example", world)
+    await vicinity.admit(URL("http://a.example"))
+    assert await connected(vicinity, "http://b.example") == ["9.9.9.9"]
+    world.names["b.example"] = ["10.0.0.1"]
+    with pytest.raises(TooNear):
+        await vicinity.admit(URL("http://b.example"))
+
+
+@pytest.mark.parametrize(
+    "host", ["127.1", "2130706433", "0x7f.1", "127.0.0.1.", "%31.example", "é"]
+)
+async def test_what_is_neither_name_nor_address_is_refused(host):
+    vicinity = vicinity_of("http://127.0.0.1")
+    with pytest.raises(Refused, match="neither"):
+        await vicinity.admit(URL(f"http://{host}/", encoded=True))
+
+
+async def test_nobody_is_connected_to_who_was_not_admitted():
+    vicinity = vicinity_of("http://a.example", World(a_example=["8.8.8.8"], b_example=["9.9.9.9"]))
+    await vicinity.admit(URL("http://a.example"))
+    with pytest.raises(TooNear):
+        await vicinity.resolve("b.example", 80)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.168.1.10", "localhost", "[::1]"])
+async def test_this_server_is_no_registry(host):
+    asker = Asker(is_local=True, own_port=11434)
+    world = World(f"{host}", localhost=["127.0.0.1"])
+    vicinity = vicinity_of(f"http://{host}:5000", world, asker)
+    await vicinity.admit(URL(f"http://{host}:5000"))
+    for url in (f"http://{host}:11434/", "http://127.0.0.1:11434/", "http://0.0.0.0:11434/"):
+        with pytest.raises(Refused):
+            await vicinity.admit(URL(url))
+    with pytest.raises(Refused, match="is this server itself"):
+        await vicinity_of(f"http://{host}:11434", world, asker).admit(URL(f"http://{host}:11434"))
+
+
+# ----------------------------------------------------------------- proxies
+
+
+async def test_the_operator_s_proxy_may_be_anywhere_but_nobody_is_led_there():
+    world = World(a_example=["8.8.8.8"], proxy_corp=["10.0.0.9"])
+    vicinity = vicinity_of("https://a.example", world, proxies=["proxy.corp"])
+    await vicinity.admit(URL("https://a.example"), is_proxied=True)
+    found = await vicinity.resolve("proxy.corp", 3128)
+    assert [result["host"] for result in found] == ["10.0.0.9"]
+    with pytest.raises(TooNear):
+        await vicinity.admit(URL("http://proxy.corp:22/"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "a.localhost", "intranet", "db.internal", "x.local.", "x.home.arpa"),
+        *("10.0.0.1", "127.0.0.1", "[::1]", "169.254.169.254", "METADATA.google.internal"),
+    ],
+)
+async def test_behind_a_proxy_names_are_judged_by_themselves(host):
+    world = World(a_example=["8.8.8.8"])
+    vicinity = vicinity_of("https://a.example", world, STRANGER)
+    await vicinity.admit(URL("https://a.example"), is_proxied=True)
+    await vicinity.admit(URL("https://cdn.example"), is_proxied=True)
+    with pytest.raises(TooNear):
+        await vicinity.admit(URL(f"https://{host}/"), is_proxied=True)
+    vicinity = vicinity_of(f"https://{host}", world, STRANGER)
+    with pytest.raises(NotForYou):
+        await vicinity.admit(URL(f"https://{host}"), is_proxied=True)
+    assert world.asked == []
+
+
+async def test_what_a_proxy_looked_up_is_not_believed_without_it():
+    world = World(a_example=["127.0.0.1"])
+    vicinity = vicinity_of("http://a.example", world)
+    await vicinity.admit(URL("http://a.example"), is_proxied=True)
+    with pytest.raises(TooNear):
+        await vicinity.admit(URL("https://a.example"))
