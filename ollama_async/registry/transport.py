@@ -138,11 +138,25 @@ class Transport:
         pace = Pace(self._stall_s)
         clock = asyncio.get_running_loop().time
         with as_failures(response.method, response.url):
-            asked_at = clock()
-            async for piece in response.content.iter_any():
+            while True:
+                asked_at = clock()
+                piece = await self._piece(response)
+                if not piece:
+                    return
                 pace.came(len(piece), clock() - asked_at)
                 yield piece
-                asked_at = clock()
+
+    async def _piece(self, response: aiohttp.ClientResponse) -> bytes:
+        """The next of the body, b"" after the last.
+
+        The library's own limit is of silence; bytes that are none of the body, such as a chunk's
+        extensions, may come for ever.
+        """
+        try:
+            async with asyncio.timeout(self._stall_s):
+                return await response.content.readany()
+        except TimeoutError as error:
+            raise aiohttp.SocketTimeoutError from error
 
     async def read_small(self, response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
         """:raises Refused: the body is larger. :raises Transient: as :meth:`pieces`."""

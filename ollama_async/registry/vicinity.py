@@ -116,7 +116,7 @@ class Vicinity(AbstractResolver):
 
         ``threads`` wait for the system's resolver.
         """
-        self._home_host = home.raw_host or ""
+        self._home_url = home
         self._asker = asker
         self._surroundings = surroundings
         self._is_trusted = _is_trusted(home, surroundings.trusted)
@@ -145,8 +145,8 @@ class Vicinity(AbstractResolver):
             raise Refused(f"{host} is neither a host's name nor an address as it is written")
         async with self._settling:
             if self._home is None:
-                self._home, self._near = await self._settled(url, is_proxied=is_proxied)
-        if host == self._home_host and (is_proxied or host in self._admitted):
+                self._home, self._near = await self._settled(is_proxied=is_proxied)
+        if host == self._home_url.raw_host and (is_proxied or host in self._admitted):
             allowed = [(address, self._near) for address in self._home]
         else:
             found = await self._found(url, is_proxied=is_proxied)
@@ -175,15 +175,16 @@ class Vicinity(AbstractResolver):
     async def close(self) -> None:
         """Nothing to release."""
 
-    async def _settled(self, url: URL, *, is_proxied: bool) -> tuple[list[str], Nearness]:
+    async def _settled(self, *, is_proxied: bool) -> tuple[list[str], Nearness]:
         """Where home is, for the whole transfer."""
-        found = await self._found(url, is_proxied=is_proxied)
+        host = self._home_url.raw_host or ""
+        found = await self._found(self._home_url, is_proxied=is_proxied)
         home_near = min(near for _, near in found)
         if home_near > self._most_near:
-            raise NotForYou(self._home_host)
+            raise NotForYou(host)
         home = [address for address, near in found if near == home_near]
         if not is_proxied:
-            self._admitted[self._home_host] = home
+            self._admitted[host] = home
         return home, home_near
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import hashlib
 import inspect
@@ -15,6 +16,7 @@ import json
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -153,6 +155,16 @@ async def test_nor_by_way_of_a_model_to_start_from(listen, ask):
     assert "has an address that this client may not name" in said
 
 
+async def test_but_they_can_name_what_the_operator_trusts(listen, start_server):
+    registry = await listen(lambda _: web.Response(status=404))
+    start = functools.partial(start_server, OLLAMA_ASYNC_TRUSTED_REGISTRIES=registry.name)
+    server = await asyncio.get_running_loop().run_in_executor(None, start)
+    asked = {"model": f"{registry.name}/x/y", "insecure": True}
+    async with httpx.AsyncClient(timeout=LONG_WAIT_S, base_url=server.url) as client:
+        said = await client.post("/api/pull", json=asked, headers=ELSEWHERE)
+    assert "file does not exist" in said.text
+
+
 async def test_who_may_not_name_a_registry_cannot_join_those_who_may(listen, ask):
     reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -248,10 +260,10 @@ def store(environment):
 def pull(store, environment):
     """Pull in a world of the test's names; the last status."""
 
-    async def pull(name, surroundings, asker=STRANGER, key=".ollama/id_ed25519"):
+    async def pull(name, surroundings, asker=STRANGER, key=".ollama/id_ed25519", tuning=QUICK):
         key_path = Path(environment["HOME"]) / key
         async with (
-            open_pulls(store, tuning=QUICK, key_path=key_path, surroundings=surroundings) as pulls,
+            open_pulls(store, tuning=tuning, key_path=key_path, surroundings=surroundings) as pulls,
             asyncio.timeout(LONG_WAIT_S),
         ):
             statuses = pulls.follow(name, is_insecure=True, asker=asker)
@@ -422,6 +434,25 @@ async def test_what_is_no_answer_is_not_quoted(pull, what):
             await pull(f"evil.example:{port}/x/y", world(evil_example=["127.0.0.2"]))
     assert SECRET.decode() not in refused.value.message
     assert refused.value.message.startswith("pull model manifest: ")
+
+
+@pytest.mark.parametrize("head", [b"Transfer-Encoding: chunked\r\n\r\n1;", b"X: "])
+async def test_bytes_that_are_no_answer_do_not_come_for_ever(pull, head):
+    async def answer(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n" + head)
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+        writer.close()
+
+    tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
+    server = await asyncio.start_server(answer, "127.0.0.2", 0)
+    async with server:
+        name = f"evil.example:{server.sockets[0].getsockname()[1]}/x/y"
+        with pytest.raises(RegistryFailed, match=r"nothing came for too long|is no HTTP"):
+            await pull(name, world(evil_example=["127.0.0.2"]), tuning=tuning)
 
 
 @pytest.mark.parametrize("part", ["/manifests/", "/blobs/", "/token"])

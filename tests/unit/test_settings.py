@@ -93,6 +93,12 @@ def test_nothing_set_gives_the_defaults_without_warnings():
         ("OLLAMA_NOPRUNE", "false", "noprune", False),
         ("OLLAMA_FLASH_ATTENTION", "0", "flash_attention", "off"),
         ("OLLAMA_DEBUG", "true", "debug", 1),
+        (
+            "OLLAMA_ASYNC_TRUSTED_REGISTRIES",
+            "Registry.corp, 10.0.0.5:5000,",
+            "trusted_registries",
+            {"registry.corp", "10.0.0.5:5000"},
+        ),
     ],
 )
 def test_values_are_read(name, raw, field, value):
@@ -107,6 +113,14 @@ def test_an_unreadable_value_is_the_default_with_a_warning(name):
         assert name in settings.warnings[0]
         read = (settings.max_queue, settings.keep_alive_s, settings.address.port)
         assert read == (512, 300, 11434)
+
+
+@pytest.mark.parametrize("raw", ["http://a", "a/b", "*", "a:x", "a b", "::1"])
+def test_what_is_no_host_is_not_trusted(raw):
+    settings = Settings.from_environ({"OLLAMA_ASYNC_TRUSTED_REGISTRIES": raw})
+
+    assert settings.trusted_registries == frozenset()
+    assert "OLLAMA_ASYNC_TRUSTED_REGISTRIES" in settings.warnings[0]
 
 
 def test_every_field_has_its_variable():

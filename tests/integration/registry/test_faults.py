@@ -209,7 +209,7 @@ async def test_nobody_waits_for_an_hour(name, proxy, pull):
         return web.Response(status=429, headers={"Retry-After": "3600"}, text="slow down")
 
     proxy.fault = fault
-    with pytest.raises(RegistryFailed, match="max retries exceeded: 429: Too Many Requests$"):
+    with pytest.raises(RegistryFailed, match=r"max retries exceeded: 429: Too Many Requests$"):
         await pull(name)
     assert len(proxy.requests) == 1
 
