@@ -59,11 +59,16 @@ def load_key(path: Path) -> Key:
 
 
 def _read(path: Path) -> Ed25519PrivateKey:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_open_at_once) as file:
         private = serialization.load_ssh_private_key(file.read(_LIMIT_BYTES), password=None)
     if not isinstance(private, Ed25519PrivateKey):
         raise ValueError("another kind of key")  # noqa: TRY004  # wrong content, not a wrong call
     return private
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe would wait for its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _make(path: Path) -> None:

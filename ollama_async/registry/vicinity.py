@@ -53,6 +53,8 @@ from ollama_async.registry.failures import Refused
 T = TypeVar("T")
 
 RESOLVE_TIMEOUT_S = 20.0
+MOST_ADDRESSES = 64
+"""Of one name: a server of names may send thousands, and each is compared with our own."""
 _LOCAL_SUFFIXES = (
     *(".local", ".internal", ".home.arpa", ".lan", ".home", ".corp", ".intranet"),
     *(".svc", ".private", ".localdomain", ".test"),
@@ -94,7 +96,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     def find(self, host: str, port: int) -> list[_Found]:
         """The addresses of a name or an address. Blocks. :raises OSError: no such name."""
         addresses = [host] if is_address(host) else self.look_up(host, port)
-        return [(address, self.how_near(address)) for address in addresses]
+        return [(address, self.how_near(address)) for address in addresses[:MOST_ADDRESSES]]
 
 
 USUAL = Surroundings()

@@ -1,6 +1,7 @@
 """The key pair of this machine."""
 
 import base64
+import os
 import subprocess
 import threading
 
@@ -70,6 +71,13 @@ def test_a_file_that_is_no_such_key_is_left_alone(path):
         with pytest.raises(Refused, match=r"it is no ed25519 key of OpenSSH"):
             load_key(path)
         assert path.read_bytes() == content
+
+
+def test_a_pipe_is_no_key_and_nobody_waits_for_its_other_end(path):
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(Refused, match="cannot be used"):
+        load_key(path)
 
 
 def _with_password():
