@@ -44,9 +44,8 @@ _SPECIAL = tuple(
         "fd20:ce::254/128",  # metadata of Google Cloud
     )
 )
-_UNASSIGNED = (
-    ipaddress.ip_network("3fff::/20"),
-)  # for documentation, which older Pythons do not know
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")
+"""Older Pythons take it for global."""
 _UNICAST = ipaddress.ip_network("2000::/3")
 """All that is assigned to hosts on the internet."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -128,7 +127,7 @@ def _of_range(ip: _Address) -> Nearness:
     is_site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
     if ip.is_link_local or ip.is_multicast or ip.is_reserved or is_site_local:
         return Nearness.SPECIAL
-    is_public = ip.is_global and not any(ip in network for network in _UNASSIGNED)
+    is_public = ip.is_global and ip not in _DOCUMENTATION
     return Nearness.PUBLIC if is_public else Nearness.PRIVATE
 
 

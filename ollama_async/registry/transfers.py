@@ -53,7 +53,7 @@ class Asked(msgspec.Struct, frozen=True):
     @property
     def key(self) -> object:
         """Equal for those who want the same and may reach the same: nobody learns from another's
-        transfer what is behind an address that is not for him.
+        transfer what is behind an address that they may not name.
         """
         scheme = self.text.strip().rpartition("://")[0]
         return scheme, self.is_insecure, self.name.folded, self.asker
