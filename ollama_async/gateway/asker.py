@@ -1,4 +1,4 @@
-"""Who asks for a transfer: a program on this machine for itself, or anybody else.
+"""Who asks: a program on this machine for itself, or anybody else.
 
 A reverse proxy or a browser on this machine is no such program, because it stands for others; both
 say so in headers. A relay that says nothing cannot be told from one.
@@ -23,5 +23,9 @@ def asker_of(request: web.Request) -> Asker:
         return Asker()
     address = parsed(peer[0])
     is_here = address.is_loopback or address == parsed(own[0])
-    is_passed_on = any(name in request.headers for name in _PASSED_ON)
-    return Asker(is_local=is_here and not is_passed_on, own_port=own[1])
+    return Asker(is_local=is_here and not was_passed_on(request), own_port=own[1])
+
+
+def was_passed_on(request: web.Request) -> bool:
+    """Whether a page or a proxy sent it, as it says itself."""
+    return any(name in request.headers for name in _PASSED_ON)

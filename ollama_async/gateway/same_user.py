@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from ollama_async.gateway.asker import was_passed_on
 from ollama_async.local_key import HEADER, is_loopback, is_proven
-
-_PASSED_ON = ("Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
 
 
 def is_same_user(request: web.Request, key: bytes | None) -> bool:
@@ -14,7 +13,7 @@ def is_same_user(request: web.Request, key: bytes | None) -> bool:
     said = request.headers.get(HEADER)
     if key is None or said is None or request.transport is None:
         return False
-    if any(name in request.headers for name in _PASSED_ON):
+    if was_passed_on(request):
         return False
     peer = request.transport.get_extra_info("peername")
     own = request.transport.get_extra_info("sockname")
