@@ -41,7 +41,8 @@ Parsed = tuple[Sequence[tuple[RawRequestMessage, StreamReader]], bool, bytes]
 class BoundedParser:
     """Takes the place of aiohttp's parser; what is not here is its own.
 
-    ``is_broken``: what follows on the connection cannot be understood, and is not looked at.
+    ``is_broken``: what follows on the connection is not looked at, in most cases because it cannot
+    be understood.
     """
 
     def __init__(self, parser: HttpRequestParser) -> None:
@@ -52,6 +53,11 @@ class BoundedParser:
         self._body_bytes = 0
         self._held_bytes = 0
         self._held_pieces = 0
+
+    @property
+    def is_in_body(self) -> bool:
+        """Whether some of the last request's body has not come yet."""
+        return not self._payload.is_eof()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
@@ -66,11 +72,17 @@ class BoundedParser:
         try:
             return self._parsed(data)
         except HttpProcessingError as error:
-            self.is_broken = True
-            if self._payload.is_eof():
+            was_in_body = self.is_in_body
+            self.stop(str(error))
+            if not was_in_body:
                 raise
-            self._payload.set_exception(RequestPayloadError(str(error)))
             return (), False, b""
+
+    def stop(self, reason: str = "") -> None:
+        """Look at nothing that follows; whoever reads a body that is not whole gets an error."""
+        self.is_broken = True
+        if self.is_in_body:
+            self._payload.set_exception(RequestPayloadError(reason))
 
     def _parsed(self, data: bytes) -> Parsed:
         if self._is_first and data:

@@ -1,0 +1,117 @@
+"""Clients that send more than one request at a time, or leave in the middle of one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from ollama_async.gateway import connection
+
+DEADLINE_S = 10.0
+HEAD = "HTTP/1.1\r\nHost: localhost\r\n"
+GET = f"GET /api/version {HEAD}\r\n".encode()
+LAST_GET = GET[:-2] + b"Connection: close\r\n\r\n"
+
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+def post(path: str, fields: dict) -> bytes:
+    body = json.dumps(fields)
+    return f"POST {path} {HEAD}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+GENERATE = post("/api/generate", {"model": "m", "prompt": "x", "stream": False})
+
+
+@pytest.fixture
+async def connect(url) -> AsyncIterator[Connect]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    writers = []
+
+    async def connect():
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writers.append(writer)
+        return reader, writer
+
+    async with asyncio.timeout(DEADLINE_S):
+        yield connect
+    for writer in writers:
+        writer.close()
+
+
+def statuses(answers: bytes) -> list[bytes]:
+    return [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]]
+
+
+async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect, inferring):
+    reader, writer = await connect()
+    writer.write(GENERATE + GENERATE + LAST_GET)
+    for text in ("one", "two"):
+        (await inferring.job()).start().say(text).end()
+
+    answers = await reader.read()
+    assert statuses(answers) == [b"200"] * 3
+    assert answers.index(b'"one"') < answers.index(b'"two"') < answers.index(b'"version"')
+
+
+@pytest.mark.parametrize("behind", [GET * 100, post("/api/show", {"model": "x" * 1_000_000})])
+async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_the_last(
+    connect, inferring, monkeypatch, behind
+):
+    monkeypatch.setattr(connection, "_PEER_CHECK_S", 0.01)
+    monkeypatch.setattr(connection, "_UNREAD_INPUT_S", 0.02)
+    reader, writer = await connect()
+    writer.write(GENERATE + behind)
+    job = await inferring.job()
+    writer.write(GET * 100_000)
+    await writer.drain()  # so it is read
+    job.start().say("one").end()
+
+    answers = await reader.read()
+    assert statuses(answers) == [b"200"]
+    assert b"\r\nConnection: close\r\n" in answers
+
+
+async def test_who_floods_behind_a_long_request_is_cut(connect, inferring, monkeypatch):
+    monkeypatch.setattr(connection, "_PEER_CHECK_S", 0.01)
+    monkeypatch.setattr(connection, "_UNREAD_INPUT_S", 0.02)
+    _, writer = await connect()
+    writer.write(GENERATE)
+    job = await inferring.job()
+    with pytest.raises(ConnectionError):
+        await floods(writer, GET)
+    await job.cancelled.wait()
+
+
+async def floods(writer: asyncio.StreamWriter, request: bytes) -> None:
+    while True:
+        writer.write(request * 10_000)
+        await writer.drain()
+
+
+async def test_who_sends_no_more_gets_what_is_answered_at_once(connect, inferring):
+    inferring.script = lambda job: job.start().say("one").end()
+    for asked in (GET, GENERATE, GET + GENERATE):
+        reader, writer = await connect()
+        writer.write(asked)
+        writer.write_eof()
+        assert set(statuses(await reader.read())) == {b"200"}
+
+
+async def test_who_sends_no_more_is_missed_before_long(connect, inferring):
+    reader, writer = await connect()
+    writer.write(GENERATE)
+    writer.write_eof()
+    job = await inferring.job()
+    await job.cancelled.wait()
+    assert await reader.read() == b""
+
+
+async def test_short_answers_that_are_not_read_end_the_connection(connect, monkeypatch):
+    monkeypatch.setattr(connection, "_UNREAD_ANSWER_S", 0.1)
+    _, writer = await connect()
+    with pytest.raises(ConnectionError):
+        await floods(writer, GET.replace(b"/api/version", b"/metrics"))
