@@ -42,6 +42,7 @@ COMMANDS = (
 
 _BLANKS = " \t"
 _NEWLINE = re.compile(r"(\r\n|\r|\n)")
+_LINE = re.compile(r"[^\r\n]+(?:\r\n?|\n)?|\r\n?|\n")
 _COMMAND = re.compile(r"[ \t]*([A-Za-z]*)")
 _KEY = {"parameter": re.compile(r"[A-Za-z0-9_]*"), "message": re.compile(r"[A-Za-z]*")}
 _VERSION = re.compile(r"\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
@@ -226,7 +227,7 @@ def _quoted(value: str) -> str:
     ways = [value] if value else []
     ways += [f'"""{value}"""', f'"{value}"'] if '"' in value else [f'"{value}"']
     for text in ways:
-        lines = [line for line in re.split(r"(?<=\n)|(?<=\r)(?!\n)", text) if line]
+        lines = _LINE.findall(text)
         try:
             if _value(lines[0], lines, 1) == (value, len(lines)):
                 return text
