@@ -14,6 +14,7 @@ from ollama_async.gateway.handlers.push import own_pushes
 from ollama_async.gateway.handlers.show import SHOWER, Shower
 from ollama_async.gateway.in_thread import own_change_threads
 from ollama_async.gateway.routes import ROUTES
+from ollama_async.gateway.unsent import SendBudget
 
 
 def build_application(dependencies: Dependencies) -> web.Application:
@@ -22,7 +23,7 @@ def build_application(dependencies: Dependencies) -> web.Application:
     guards = Guards(listen_host=settings.address.host, origins=settings.origins)
     bodies = Bodies()
     application = web.Application(
-        middlewares=[boundary(guards, dependencies.metrics, bodies)],
+        middlewares=[boundary(guards, dependencies.metrics, bodies, SendBudget())],
         client_max_size=0,  # ``body`` has its own limits
     )
     application[DEPENDENCIES] = dependencies

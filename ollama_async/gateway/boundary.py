@@ -21,6 +21,7 @@ from ollama_async.gateway.body import Bodies
 from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.refusal import error_response
+from ollama_async.gateway.unsent import RESERVATION, SendBudget, sent
 
 CLIENT_LEFT = 499
 """nginx's number for it: counted, never sent."""
@@ -37,7 +38,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def boundary(
-    guards: Guards, metrics: Metrics, bodies: Bodies
+    guards: Guards, metrics: Metrics, bodies: Bodies, budget: SendBudget
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The middleware."""
 
@@ -46,7 +47,10 @@ def boundary(
         began_at = perf_counter()
         code = CLIENT_LEFT
         try:
-            response = await _answered(request, handler, guards)
+            with budget.reservation(request) as request[RESERVATION]:
+                response = await _answered(request, handler, guards)
+                bodies.release(request)
+                response = await _sent(request, response)
             code = response.status
         except web.HTTPException as answer:
             code = answer.status
@@ -75,6 +79,15 @@ async def _answered(request: web.Request, handler: Handler, guards: Guards) -> w
         raise  # the client left; or aiohttp's own answer
     except Exception:  # noqa: BLE001  # the request boundary: a bug must cost one request only
         return _broken(request)
+
+
+async def _sent(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    try:
+        return await sent(request, response)
+    except ServerError as error:
+        return error_response(error)
+    except ConnectionError:
+        return cut(request)
 
 
 def _preflight(request: web.Request, guards: Guards) -> web.Response | None:

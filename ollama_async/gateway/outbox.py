@@ -11,28 +11,35 @@ Flowing costs no task switch: an outbox that got a piece is flushed at the end o
 together with all others (:class:`Flusher`), and the flush writes finished bytes to the transport.
 The transport's own high-water mark says that the client is slow: the outbox holds then and wakes
 the handler, which drains the socket (with a deadline) and attaches again. So a client that keeps
-up gets one object per piece, memory is bounded by the text's length whatever the client does, and
-nothing is dropped.
+up gets one object per piece, and nothing is dropped. What is held is counted
+(:class:`~ollama_async.gateway.unsent.Reservation`); an answer that would hold too much ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from sys import getsizeof
 from time import perf_counter
 from typing import Protocol, cast
 
+import msgspec
 from aiohttp import web
 
 from ollama_async.conversation import Thought, ToolCall
-from ollama_async.errors import ServerError
+from ollama_async.errors import Busy, ServerError
 from ollama_async.gateway.said import Piece, Said, joined, runs
 from ollama_async.gateway.tally import Tally
+from ollama_async.gateway.unsent import FREE_BYTES, Reservation
 from ollama_async.queue.port import Finish
 
 MERGE_ABOVE = 8
 """More pieces than this in one turn of the loop: the loop is behind the producer, so they are
 merged into one object; the bytes and the work per token fall by a factor of ten."""
+
+UNREAD_LIMIT_BYTES = 16 << 20
+"""Of a streamed answer whose client reads slowly: two hundred thousand tokens as they lie in
+memory, a lead that no reader catches up with."""
 
 
 class Lines(Protocol):
@@ -74,14 +81,15 @@ class Flusher:
 class Outbox:
     """The sink of one request. All methods run on the event loop; none blocks.
 
-    ``gaps`` takes the seconds between two pieces. ``is_streamed`` false: the outbox holds all
-    text until the end, for :meth:`take`.
+    ``gaps`` takes the seconds between two pieces. ``reservation`` is for what is held; its owner
+    gives it back. ``is_streamed`` false: the outbox holds all text until the end, for :meth:`take`.
     """
 
     __slots__ = (
         "_flusher",
         "_gaps",
         "_has_parts",
+        "_held_bytes",
         "_is_chunked",
         "_is_due",
         "_is_sealed",
@@ -91,6 +99,7 @@ class Outbox:
         "_lines",
         "_pieces",
         "_protocol",
+        "_reservation",
         "_transport",
         "_waiter",
         "error",
@@ -100,7 +109,15 @@ class Outbox:
         "started_at",
     )
 
-    def __init__(self, lines: Lines, gaps: Tally, flusher: Flusher, *, is_streamed: bool) -> None:
+    def __init__(
+        self,
+        lines: Lines,
+        gaps: Tally,
+        flusher: Flusher,
+        reservation: Reservation,
+        *,
+        is_streamed: bool,
+    ) -> None:
         self.finish: Finish | None = None
         self.error: ServerError | None = None
         self.load_ns = 0
@@ -111,11 +128,13 @@ class Outbox:
         self._line = lines.piece
         self._gaps = gaps
         self._flusher = flusher
+        self._reservation = reservation
         self._is_streamed = is_streamed
         self._is_due = not is_streamed
         self._is_sealed = False
         self._pieces: list[Piece] = []
         self._has_parts = False
+        self._held_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._protocol: web.RequestHandler | None = None
@@ -129,9 +148,12 @@ class Outbox:
 
     def part(self, part: Thought | ToolCall) -> None:
         self._has_parts = True
+        self._held_bytes += _size(part)
         self.text(part)
 
     def text(self, text: Piece) -> None:
+        if self.error is not None:  # the queue has not been told yet
+            return
         now = perf_counter()
         if self._last_at:
             self._gaps.observe(now - self._last_at)
@@ -139,6 +161,9 @@ class Outbox:
             self.first_at = now
         self._last_at = now
         self._pieces.append(text)
+        self._held_bytes += getsizeof(text)
+        if self._held_bytes > FREE_BYTES:
+            self._reserve()
         if self._is_due:
             return
         self._is_due = True
@@ -148,7 +173,8 @@ class Outbox:
             self._flusher.add(self)
 
     def finished(self, finish: Finish) -> None:
-        self.finish = finish
+        if self.error is None:
+            self.finish = finish
         self._wake()
 
     def failed(self, error: ServerError) -> None:
@@ -159,6 +185,7 @@ class Outbox:
         if self._is_sealed:
             return False
         self._pieces.clear()
+        self._held_bytes = 0
         self._has_parts = False
         self._is_due = not self._is_streamed
         self.first_at = None
@@ -174,6 +201,11 @@ class Outbox:
     @property
     def has_text(self) -> bool:
         return bool(self._pieces)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of text that has not left this process, as it lies in memory."""
+        return self._held_bytes
 
     @property
     def phase(self) -> str:
@@ -223,8 +255,11 @@ class Outbox:
         self._transport, self._protocol = transport, request.protocol
         self._is_chunked = request.version.minor > 0
         self._is_due = False
+        self._held_bytes = 0
         if self._pieces:
-            self._write(transport, self.take_lines())
+            data = self.take_lines()
+            self._held_bytes = len(data)
+            self._write(transport, data)
 
     # -- what the flusher calls -----------------------------------------------------------------
 
@@ -238,6 +273,7 @@ class Outbox:
             self._wake()
             return
         self._is_due = False
+        self._held_bytes = 0
         if self._has_parts:
             self._write(transport, self.take_lines())
             return
@@ -251,6 +287,19 @@ class Outbox:
         self._write(transport, data)
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _reserve(self) -> None:
+        """For what is held; if that is too much, the answer ends here. A client that has been
+        sent some of it is cut: the error would come after all that it does not read.
+        """
+        try:
+            if self._is_streamed and self._held_bytes > UNREAD_LIMIT_BYTES:
+                raise Busy("the answer is read too slowly")
+            self._reservation.reserve(self._held_bytes)
+        except ServerError as error:
+            self.failed(error)
+            if self._protocol is not None and self._protocol.transport is not None:
+                self._protocol.transport.abort()
 
     def _write(self, transport: asyncio.Transport, data: bytes) -> None:
         """``data`` as one HTTP/1.1 chunk (HTTP/1.0 clients read to the end of the connection).
@@ -270,3 +319,10 @@ class Outbox:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _size(part: Thought | ToolCall) -> int:
+    """About the bytes that its text takes."""
+    if isinstance(part, Thought):
+        return getsizeof(part.text)
+    return len(msgspec.json.encode(part))

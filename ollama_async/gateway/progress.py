@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any
 
@@ -45,15 +45,21 @@ async def _streamed(
         async for status in statuses:
             if not response.prepared:
                 await response.prepare(request)
-            async with asyncio.timeout(STALL_S):
-                await response.write(encode.to_line(status))
-    except TimeoutError:
-        raise ConnectionResetError from None
+            await _taken(response.write(encode.to_line(status)))
     except ServerError as error:
         if not response.prepared:
             raise
-        await response.write(encode.to_line(ollama.ErrorResponse(error.message)))
+        await _taken(response.write(encode.to_line(ollama.ErrorResponse(error.message))))
     if not response.prepared:
         await response.prepare(request)
-    await response.write_eof()
+    await _taken(response.write_eof())
     return response
+
+
+async def _taken(writing: Awaitable[None]) -> None:
+    """:raises ConnectionResetError: the client leaves too much of it unread for too long."""
+    try:
+        async with asyncio.timeout(STALL_S):
+            await writing
+    except TimeoutError:
+        raise ConnectionResetError from None

@@ -18,6 +18,7 @@ from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.runner import build_runner
 from ollama_async.gateway.stream import Ask, Streams
+from ollama_async.gateway.unsent import RESERVATION, SendBudget
 from ollama_async.gateway.voices import GenerateVoice
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
@@ -209,6 +210,7 @@ async def stream_url(serve, inferring, metrics) -> str:
             is_streamed=request.query.get("stream") != "0",
             began_at=perf_counter(),
         )
+        request[RESERVATION] = SendBudget().reservation(request)
         try:
             return await Streams(inferring, metrics, stall_s=stall_s).answer(request, ask)
         except ConnectionError:

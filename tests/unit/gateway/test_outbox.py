@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from ollama_async.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.errors import WorkerDied
+from ollama_async.gateway import outbox as outbox_module
+from ollama_async.gateway import unsent
 from ollama_async.gateway.outbox import MERGE_ABOVE, Flusher, Outbox
 from ollama_async.gateway.said import Said
 from ollama_async.gateway.tally import Tally
+from ollama_async.gateway.unsent import FREE_BYTES, Reservation, SendBudget
 from ollama_async.gateway.voices import GenerateVoice
 from ollama_async.queue.port import Finish
 
@@ -39,6 +42,9 @@ class Wire:
     def is_closing(self) -> bool:
         return self.is_gone
 
+    def abort(self) -> None:
+        self.is_gone = True
+
     @property
     def kinds(self) -> list[tuple[str, str]]:
         """What the objects say, each its kind and its text; each object has one kind."""
@@ -57,8 +63,12 @@ class Wire:
         return [json.loads(line)["response"] for line in self.written.splitlines()]
 
 
-def an_outbox(*, is_streamed: bool = True) -> Outbox:
-    return Outbox(GenerateVoice("m"), Tally((1.0,)), Flusher(), is_streamed=is_streamed)
+def an_outbox(
+    *, is_streamed: bool = True, gaps: Tally | None = None, budget: SendBudget | None = None
+) -> Outbox:
+    reservation = Reservation(budget or SendBudget(), "")
+    gaps = gaps or Tally((1.0,))
+    return Outbox(GenerateVoice("m"), gaps, Flusher(), reservation, is_streamed=is_streamed)
 
 
 async def turn() -> None:
@@ -233,7 +243,7 @@ async def test_a_cancelled_wait_can_be_waited_for_again():
 
 async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
     gaps = Tally((1.0,))
-    outbox = Outbox(GenerateVoice("m"), gaps, Flusher(), is_streamed=False)
+    outbox = an_outbox(is_streamed=False, gaps=gaps)
     outbox.text("a")
     outbox.text("b")
     assert outbox.may_restart()
@@ -241,3 +251,47 @@ async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
     outbox.text("c")
     assert sum(gaps.counts) == 1
     assert outbox.take() == Said(content="c")
+
+
+async def test_an_answer_that_holds_too_much_ends_with_an_error(monkeypatch):
+    monkeypatch.setattr(unsent, "CLIENT_LIMIT_BYTES", 1 << 20)
+    budget = SendBudget()
+    outbox = an_outbox(is_streamed=False, budget=budget)
+    while not outbox.has_ended:
+        outbox.text("x" * 1000)
+    held_bytes = outbox.held_bytes
+    outbox.text("more")
+    outbox.finished(END)
+
+    assert outbox.finish is None
+    assert outbox.error is not None
+    assert outbox.held_bytes == held_bytes < (1 << 20) + 2000
+    assert (1 << 20) - 2 * FREE_BYTES < budget.reserved_bytes <= 1 << 20
+
+
+@pytest.mark.parametrize("part", [Thought("x" * 1000), ToolCall(ToolFunction("f" * 1000))])
+async def test_what_a_client_does_not_read_has_a_limit(monkeypatch, part):
+    monkeypatch.setattr(outbox_module, "UNREAD_LIMIT_BYTES", 1 << 20)
+    wire, outbox = Wire(), an_outbox()
+    outbox.attach(wire)
+    outbox.text("read")
+    await turn()
+    wire.writing_paused = True
+    parts = 0
+    while not wire.is_gone:
+        outbox.part(part)
+        parts += 1
+    assert 500 < parts < 1100
+    assert outbox.has_ended
+
+
+async def test_what_a_client_reads_in_time_has_no_limit(monkeypatch):
+    monkeypatch.setattr(outbox_module, "UNREAD_LIMIT_BYTES", 1 << 20)
+    wire, outbox = Wire(), an_outbox()
+    outbox.attach(wire)
+    for _ in range(30):
+        for _ in range(100):
+            outbox.text("x" * 1000)
+        await turn()
+    assert not outbox.has_ended
+    assert len(wire.written) > 3_000_000

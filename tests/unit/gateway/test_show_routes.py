@@ -7,13 +7,16 @@ import hashlib
 import json
 import os
 import socket
+import threading
 
 import msgspec
 import pytest
 
 from ollama_async.api.ollama import ShowRequest
+from ollama_async.gateway import unsent as unsent_answers
 from ollama_async.gateway.handlers import show as handler
 from ollama_async.gateway.handlers.show import Shower
+from ollama_async.gateway.unsent import Reservation, SendBudget
 
 DEADLINE_S = 10.0
 
@@ -95,20 +98,18 @@ async def unread(url):
 
 
 async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread, monkeypatch):
-    monkeypatch.setattr(handler, "SEND_S", 0.2)
+    monkeypatch.setattr(unsent_answers, "GRACE_S", 0.2)
     ended = asyncio.Semaphore(0)
-    send = handler._sent
+    give_back = SendBudget.give_back
 
-    async def sent(*of):
-        try:
-            return await send(*of)
-        finally:
-            ended.release()
+    def given_back(*of):
+        give_back(*of)
+        ended.release()
 
-    monkeypatch.setattr(handler, "_sent", sent)
+    monkeypatch.setattr(SendBudget, "give_back", given_back)
     length = 8 << 20
     body = json.dumps({"model": mine, "verbose": True, "system": "x" * length}).encode()
-    readers = [await unread("/api/show", body) for _ in range(handler.MOST_LONG)]
+    readers = [await unread("/api/show", body) for _ in range(4)]
     async with asyncio.timeout(DEADLINE_S):
         for reader in readers:
             await reader.readline()
@@ -119,17 +120,38 @@ async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread
                 await reader.readexactly(length)
 
 
-async def test_who_waits_too_long_behind_long_answers_is_told(
+async def test_long_answers_that_are_not_read_leave_room_for_short_ones(
     url, mine, session, unread, monkeypatch
 ):
-    monkeypatch.setattr(handler, "WAIT_S", 0.05)
-    body = json.dumps({"model": mine, "verbose": True, "system": "x" * (8 << 20)}).encode()
-    readers = [await unread("/api/show", body) for _ in range(handler.MOST_LONG)]
+    monkeypatch.setattr(unsent_answers, "CLIENT_LIMIT_BYTES", 20 << 20)
+    body = json.dumps({"model": mine, "system": "x" * (8 << 20)}).encode()
     async with asyncio.timeout(DEADLINE_S):
-        for reader in readers:
-            await reader.readline()
-        status, answer = await show(session, url, model=mine, verbose=True)
+        reader = await unread("/api/show", body)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        second = await unread("/api/show", body)
+        assert await second.readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+        assert (await second.read(1 << 10)).endswith(b'too many answers wait to be read"}')
+        assert (await show(session, url, model=mine))[0] == 200
+
+
+async def test_who_waits_too_long_behind_long_answers_is_told(url, mine, session, monkeypatch):
+    monkeypatch.setattr(handler, "WAIT_S", 0.05)
+    began, may_end = threading.Event(), threading.Event()
+    build = Shower._build
+
+    def slow(*of):
+        began.set()
+        assert may_end.wait(DEADLINE_S)
+        return build(*of)
+
+    monkeypatch.setattr(Shower, "_build", slow)
+    first = asyncio.ensure_future(show(session, url, model=mine, verbose=True))
+    assert await asyncio.to_thread(began.wait, DEADLINE_S)
+    status, answer = await show(session, url, model=mine, verbose=True)
+    may_end.set()
+
     assert (status, answer["error"]) == (503, "too many long answers at a time, try again later")
+    assert (await first)[0] == 200
 
 
 async def test_copilot_gets_the_name_that_it_asked_for(session, url, mine):
@@ -209,9 +231,10 @@ async def test_vocabularies_are_read_one_at_a_time_also_when_a_client_leaves(cat
     model = catalog.find("m")
     models = [msgspec.structs.replace(model, licenses=(str(path),)) for path in paths]
     shower, asked = Shower(), ShowRequest(model="m", verbose=True)
-    first = asyncio.create_task(shower.answer(models[0], asked, ""))
+    reservation = Reservation(SendBudget(), "")
+    first = asyncio.create_task(shower.answer(models[0], asked, "", reservation))
     pipe = await writer_of(paths[0])
-    second = asyncio.create_task(shower.answer(models[1], asked, ""))
+    second = asyncio.create_task(shower.answer(models[1], asked, "", reservation))
 
     first.cancel()
     await asyncio.wait({first}, timeout=0.05)

@@ -1,0 +1,147 @@
+"""What answers hold until they are sent: counted for each client, bounded, let go in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ollama_async.errors import Busy, ServerError
+from ollama_async.gateway import unsent
+from ollama_async.gateway.body import Bodies
+from ollama_async.gateway.boundary import boundary
+from ollama_async.gateway.guards import Guards
+from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.unsent import (
+    CLIENT_LIMIT_BYTES,
+    FREE_BYTES,
+    LIMIT_BYTES,
+    Pace,
+    Reservation,
+    SendBudget,
+)
+
+DEADLINE_S = 10.0
+ADDRESSES = [f"10.0.0.{n}" for n in (1, 2)] + [f"::ffff:10.0.0.{n}" for n in (3, 4)]
+ADDRESSES += ["2001:db8::1", "2001:db8::2", ""]
+CLIENTS = {address: address for address in ADDRESSES} | {"2001:db8::2": "2001:db8::1"}
+
+
+class Answers(RuleBasedStateMachine):
+    """Answers that grow and end, by the clients they are for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.budget = SendBudget()
+        self.open: list[tuple[str, Reservation, int]] = []
+
+    @rule(address=st.sampled_from(ADDRESSES))
+    def begins(self, address: str) -> None:
+        self.open.append((address, Reservation(self.budget, address), 0))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), size=st.integers(0, CLIENT_LIMIT_BYTES + 1))
+    def grows(self, data: st.DataObject, size: int) -> None:
+        index = data.draw(st.integers(0, len(self.open) - 1))
+        address, reservation, held = self.open[index]
+        try:
+            reservation.reserve(size)
+        except Busy:
+            assert size > held
+        except ServerError:
+            assert size > CLIENT_LIMIT_BYTES
+        else:
+            self.open[index] = (address, reservation, max(held, size))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def ends(self, data: st.DataObject) -> None:
+        _, reservation, _ = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        with reservation:
+            pass
+
+    @invariant()
+    def nobody_holds_more_than_is_allowed(self) -> None:
+        by_client: dict[str, int] = {}
+        for address, _, held in self.open:
+            counted = held if held > FREE_BYTES else 0
+            by_client[CLIENTS[address]] = by_client.get(CLIENTS[address], 0) + counted
+        assert all(held <= CLIENT_LIMIT_BYTES for held in by_client.values())
+        assert sum(by_client.values()) <= self.budget.reserved_bytes <= LIMIT_BYTES
+        if not self.open:
+            assert self.budget.reserved_bytes == 0
+
+
+TestAnswers = Answers.TestCase
+
+
+def test_a_client_that_has_its_reservation_does_not_take_that_of_others():
+    budget = SendBudget()
+    greedy, other = Reservation(budget, "10.0.0.1"), Reservation(budget, "10.0.0.2")
+    with greedy, other:
+        greedy.reserve(CLIENT_LIMIT_BYTES)
+        with pytest.raises(Busy):
+            Reservation(budget, "10.0.0.1").reserve(FREE_BYTES + 1)
+        other.reserve(CLIENT_LIMIT_BYTES)
+    assert budget.reserved_bytes == 0
+
+
+async def test_a_pace_that_is_kept_lasts_and_one_that_is_not_ends(monkeypatch):
+    monkeypatch.setattr(unsent, "GRACE_S", 0.05)
+    pace = Pace()
+    for _ in range(10):
+        await pace.keep(asyncio.sleep(0.01), 1 << 30)
+    with pytest.raises(ConnectionResetError):
+        await drips(pace)
+
+
+async def drips(pace: Pace) -> None:
+    for _ in range(1000):
+        await pace.keep(asyncio.sleep(0.01), 1)
+
+
+Serving = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def serving(serve) -> Serving:
+    """Serves one answer behind the boundary, whatever is asked; its URL."""
+
+    async def serving(body: bytes, **how: Any) -> str:
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(body=body, **how)
+
+        guards = Guards(listen_host="127.0.0.1", origins=())
+        metrics = Metrics(version="0", ollama_version="0")
+        application = web.Application(
+            middlewares=[boundary(guards, metrics, Bodies(), SendBudget())]
+        )
+        application.router.add_get("/", answer)
+        return await serve(application)
+
+    return serving
+
+
+@pytest.mark.parametrize("size", [0, 1, FREE_BYTES, FREE_BYTES + 1, 1 << 20])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_arrives_as_it_is_whatever_its_length(serving, session, size, status):
+    body = (bytes(range(256)) * (size // 256 + 1))[:size]
+    url = await serving(body, status=status, headers={"X-Mine": "yes"})
+    async with session.get(url) as response:
+        assert (response.status, response.headers["X-Mine"]) == (status, "yes")
+        assert response.content_length == size
+        assert await response.read() == body
+    async with session.head(url) as response:
+        assert (response.status, await response.read()) == (status, b"")
+
+
+async def test_an_answer_that_can_never_be_held_is_an_error(serving, session, monkeypatch):
+    monkeypatch.setattr(unsent, "CLIENT_LIMIT_BYTES", 100_000)
+    async with session.get(await serving(b"x" * 100_001)) as response:
+        assert response.status == 500
+        assert (await response.json())["error"] == "the answer is over the limit of 100000 bytes"
