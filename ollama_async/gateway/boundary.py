@@ -21,7 +21,7 @@ from ollama_async.gateway.body import Bodies
 from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.refusal import error_response
-from ollama_async.gateway.unsent import RESERVATION, SendBudget, sent
+from ollama_async.gateway.unsent import RESERVATION, Reservation, SendBudget, sent
 
 CLIENT_LEFT = 499
 """nginx's number for it: counted, never sent."""
@@ -47,7 +47,7 @@ def boundary(
         began_at = perf_counter()
         code = CLIENT_LEFT
         try:
-            with budget.reservation(request) as request[RESERVATION]:
+            with Reservation(budget, request) as request[RESERVATION]:
                 response = await _answered(request, handler, guards)
                 bodies.release(request)
                 response = await _sent(request, response)

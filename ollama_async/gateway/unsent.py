@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import operator
 from collections.abc import Awaitable
-from types import TracebackType
 
 from aiohttp import hdrs, web
 
@@ -36,79 +36,107 @@ reads in order to hold memory is done in some minutes."""
 _SLICE_BYTES = 128 << 10
 """What a transport is given at a time."""
 
+_BUSY_TEXT = "server busy, please try again: too many answers wait to be read"
+
 _IPV6_NETWORK_BITS = 64
 """Whoever has one address of IPv6 has all of its network."""
 
 
 class SendBudget:
-    """How many bytes the answers of one server hold, and may hold."""
+    """How many bytes the answers of one server hold, and may hold.
+
+    When all together hold too much, the client that holds most makes room for one that holds less.
+    """
 
     def __init__(self) -> None:
         self._total_bytes = 0
         self._by_client: dict[str, int] = {}
+        self._reservations: dict[str, set[Reservation]] = {}
 
     @property
     def reserved_bytes(self) -> int:
         return self._total_bytes
 
-    def reservation(self, request: web.BaseRequest) -> Reservation:
-        """For the answer to ``request``, of nothing yet. Leaving its context gives it back."""
-        return Reservation(self, request.remote or "")
-
-    def take(self, client: str, size: int) -> None:
-        """:raises Busy: ``client``, or all together, would hold too much."""
-        held = self._by_client.get(client, 0)
-        if held + size > CLIENT_LIMIT_BYTES or self._total_bytes + size > LIMIT_BYTES:
-            raise Busy("server busy, please try again: too many answers wait to be read")
+    def take(self, reservation: Reservation, size: int) -> None:
+        """:raises Busy: its client, or all together, would hold too much."""
+        client = reservation.client
+        held = self._by_client.get(client, 0) + size
+        if held > CLIENT_LIMIT_BYTES:
+            raise Busy(_BUSY_TEXT)
+        if self._total_bytes + size > LIMIT_BYTES:
+            self._make_room(size, held)
         self._total_bytes += size
-        self._by_client[client] = held + size
+        self._by_client[client] = held
+        self._reservations.setdefault(client, set()).add(reservation)
 
-    def give_back(self, client: str, size: int) -> None:
+    def _make_room(self, size: int, held: int) -> None:
+        """Cut answers of the client that holds most. :raises Busy: it holds no more than ``held``,
+        which includes ``size``; so what it holds is room enough.
+        """
+        client = max(self._by_client, key=self._by_client.__getitem__)
+        if self._by_client[client] <= held:
+            raise Busy(_BUSY_TEXT)
+        for reservation in sorted(
+            self._reservations[client], key=operator.attrgetter("size"), reverse=True
+        ):
+            if self._total_bytes + size <= LIMIT_BYTES:
+                break
+            reservation.cut()
+
+    def give_back(self, reservation: Reservation) -> None:
+        client, size = reservation.client, reservation.size
         self._total_bytes -= size
-        left = self._by_client[client] - size
-        if left:
-            self._by_client[client] = left
-        else:
-            del self._by_client[client]
+        self._by_client[client] -= size
+        self._reservations[client].remove(reservation)
+        if not self._reservations[client]:
+            del self._reservations[client], self._by_client[client]
 
 
 class Reservation:
-    """Memory for one answer, given back at the end, all at once."""
+    """Memory for the answer to one request, given back at the end of its context."""
 
-    __slots__ = ("_address", "_budget", "_client", "_reserved_bytes")
+    __slots__ = ("_budget", "_is_cut", "_request", "client", "size")
 
-    def __init__(self, budget: SendBudget, address: str) -> None:
+    def __init__(self, budget: SendBudget, request: web.BaseRequest) -> None:
+        self.client = ""
+        self.size = 0
         self._budget = budget
-        self._address = address
-        self._client = ""
-        self._reserved_bytes = 0
+        self._request = request
+        self._is_cut = False
 
     def reserve(self, size: int) -> None:
         """Of ``size`` bytes in all, which the answer holds now or soon. It never shrinks.
 
         :raises Busy: too much is held for now. :raises ServerError: it is too much at any time.
         """
-        if size <= max(FREE_BYTES, self._reserved_bytes):
+        if size <= max(FREE_BYTES, self.size):
             return
         if size > CLIENT_LIMIT_BYTES:
             raise ServerError(f"the answer is over the limit of {CLIENT_LIMIT_BYTES} bytes")
+        if self._is_cut:
+            raise Busy(_BUSY_TEXT)
         size += -size % FREE_BYTES  # a text that grows is counted once for many pieces
-        self._client = self._client or _client(self._address)
-        self._budget.take(self._client, size - self._reserved_bytes)
-        self._reserved_bytes = size
+        self.client = self.client or _client(self._request.remote or "")
+        self._budget.take(self, size - self.size)
+        self.size = size
+
+    def cut(self) -> None:
+        """Others need the memory: end the connection, and with it whatever fills it."""
+        self._is_cut = True
+        self._give_back()
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     def __enter__(self) -> Reservation:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._reserved_bytes:
-            self._budget.give_back(self._client, self._reserved_bytes)
-            self._reserved_bytes = 0
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self.size:
+            self._budget.give_back(self)
+            self.size = 0
 
 
 RESERVATION: web.RequestKey[Reservation] = web.RequestKey("reservation", Reservation)

@@ -18,7 +18,7 @@ from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.runner import build_runner
 from ollama_async.gateway.stream import Ask, Streams
-from ollama_async.gateway.unsent import RESERVATION, SendBudget
+from ollama_async.gateway.unsent import RESERVATION, Reservation, SendBudget
 from ollama_async.gateway.voices import GenerateVoice
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
@@ -78,6 +78,18 @@ class PlayedJob:
     def restart(self) -> bool:
         """The worker died under it; true if the answer may start again."""
         return self._sink.may_restart()
+
+
+class FakeRequest:
+    """As much of a request as a :class:`Reservation` knows, and its transport."""
+
+    def __init__(self, remote: str = "10.0.0.1") -> None:
+        self.remote = remote
+        self.transport = self
+        self.is_cut = False
+
+    def abort(self) -> None:
+        self.is_cut = True
 
 
 class FakeInferring:
@@ -210,7 +222,7 @@ async def stream_url(serve, inferring, metrics) -> str:
             is_streamed=request.query.get("stream") != "0",
             began_at=perf_counter(),
         )
-        request[RESERVATION] = SendBudget().reservation(request)
+        request[RESERVATION] = Reservation(SendBudget(), request)
         try:
             return await Streams(inferring, metrics, stall_s=stall_s).answer(request, ask)
         except ConnectionError:

@@ -19,6 +19,7 @@ from ollama_async.gateway.tally import Tally
 from ollama_async.gateway.unsent import FREE_BYTES, Reservation, SendBudget
 from ollama_async.gateway.voices import GenerateVoice
 from ollama_async.queue.port import Finish
+from tests.unit.gateway.conftest import FakeRequest
 
 END = Finish("stop", Usage(), [])
 
@@ -66,7 +67,7 @@ class Wire:
 def an_outbox(
     *, is_streamed: bool = True, gaps: Tally | None = None, budget: SendBudget | None = None
 ) -> Outbox:
-    reservation = Reservation(budget or SendBudget(), "")
+    reservation = Reservation(budget or SendBudget(), FakeRequest())
     gaps = gaps or Tally((1.0,))
     return Outbox(GenerateVoice("m"), gaps, Flusher(), reservation, is_streamed=is_streamed)
 

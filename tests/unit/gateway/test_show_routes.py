@@ -17,6 +17,7 @@ from ollama_async.gateway import unsent as unsent_answers
 from ollama_async.gateway.handlers import show as handler
 from ollama_async.gateway.handlers.show import Shower
 from ollama_async.gateway.unsent import Reservation, SendBudget
+from tests.unit.gateway.conftest import FakeRequest
 
 DEADLINE_S = 10.0
 
@@ -231,7 +232,7 @@ async def test_vocabularies_are_read_one_at_a_time_also_when_a_client_leaves(cat
     model = catalog.find("m")
     models = [msgspec.structs.replace(model, licenses=(str(path),)) for path in paths]
     shower, asked = Shower(), ShowRequest(model="m", verbose=True)
-    reservation = Reservation(SendBudget(), "")
+    reservation = Reservation(SendBudget(), FakeRequest())
     first = asyncio.create_task(shower.answer(models[0], asked, "", reservation))
     pipe = await writer_of(paths[0])
     second = asyncio.create_task(shower.answer(models[1], asked, "", reservation))

@@ -25,8 +25,8 @@ from ollama_async.gateway.unsent import (
     Reservation,
     SendBudget,
 )
+from tests.unit.gateway.conftest import FakeRequest
 
-DEADLINE_S = 10.0
 ADDRESSES = [f"10.0.0.{n}" for n in (1, 2)] + [f"::ffff:10.0.0.{n}" for n in (3, 4)]
 ADDRESSES += ["2001:db8::1", "2001:db8::2", ""]
 CLIENTS = {address: address for address in ADDRESSES} | {"2001:db8::2": "2001:db8::1"}
@@ -38,17 +38,19 @@ class Answers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.budget = SendBudget()
-        self.open: list[tuple[str, Reservation, int]] = []
+        self.open: list[tuple[FakeRequest, Reservation, int]] = []
 
     @rule(address=st.sampled_from(ADDRESSES))
     def begins(self, address: str) -> None:
-        self.open.append((address, Reservation(self.budget, address), 0))
+        request = FakeRequest(address)
+        self.open.append((request, Reservation(self.budget, request), 0))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), size=st.integers(0, CLIENT_LIMIT_BYTES + 1))
     def grows(self, data: st.DataObject, size: int) -> None:
         index = data.draw(st.integers(0, len(self.open) - 1))
-        address, reservation, held = self.open[index]
+        request, reservation, held = self.open[index]
+        before = self.by_client()
         try:
             reservation.reserve(size)
         except Busy:
@@ -56,7 +58,23 @@ class Answers(RuleBasedStateMachine):
         except ServerError:
             assert size > CLIENT_LIMIT_BYTES
         else:
-            self.open[index] = (address, reservation, max(held, size))
+            self.open[index] = (request, reservation, max(held, size))
+            self.forget_those_that_were_cut(before)
+
+    def forget_those_that_were_cut(self, before: dict[str, int]) -> None:
+        rounding = FREE_BYTES * len(self.open)
+        for request, _, _ in self.open:
+            if request.is_cut:
+                assert before[CLIENTS[request.remote]] >= max(before.values()) - rounding
+        self.open = [(each, *rest) for each, *rest in self.open if not each.is_cut]
+
+    def by_client(self) -> dict[str, int]:
+        held_by: dict[str, int] = {}
+        for request, _, held in self.open:
+            counted = held if held > FREE_BYTES else 0
+            client = CLIENTS[request.remote]
+            held_by[client] = held_by.get(client, 0) + counted
+        return held_by
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -67,12 +85,9 @@ class Answers(RuleBasedStateMachine):
 
     @invariant()
     def nobody_holds_more_than_is_allowed(self) -> None:
-        by_client: dict[str, int] = {}
-        for address, _, held in self.open:
-            counted = held if held > FREE_BYTES else 0
-            by_client[CLIENTS[address]] = by_client.get(CLIENTS[address], 0) + counted
-        assert all(held <= CLIENT_LIMIT_BYTES for held in by_client.values())
-        assert sum(by_client.values()) <= self.budget.reserved_bytes <= LIMIT_BYTES
+        held_by = self.by_client()
+        assert all(held <= CLIENT_LIMIT_BYTES for held in held_by.values())
+        assert sum(held_by.values()) <= self.budget.reserved_bytes <= LIMIT_BYTES
         if not self.open:
             assert self.budget.reserved_bytes == 0
 
@@ -80,14 +95,41 @@ class Answers(RuleBasedStateMachine):
 TestAnswers = Answers.TestCase
 
 
-def test_a_client_that_has_its_reservation_does_not_take_that_of_others():
+def test_a_client_that_has_its_part_does_not_take_that_of_others():
     budget = SendBudget()
-    greedy, other = Reservation(budget, "10.0.0.1"), Reservation(budget, "10.0.0.2")
-    with greedy, other:
+    with Reservation(budget, FakeRequest("10.0.0.1")) as greedy:
         greedy.reserve(CLIENT_LIMIT_BYTES)
         with pytest.raises(Busy):
-            Reservation(budget, "10.0.0.1").reserve(FREE_BYTES + 1)
-        other.reserve(CLIENT_LIMIT_BYTES)
+            Reservation(budget, FakeRequest("10.0.0.1")).reserve(FREE_BYTES + 1)
+        with Reservation(budget, FakeRequest("10.0.0.2")) as other:
+            other.reserve(CLIENT_LIMIT_BYTES)
+    assert budget.reserved_bytes == 0
+
+
+def test_who_holds_most_makes_room_for_who_holds_less():
+    budget = SendBudget()
+    large, small, modest = FakeRequest("10.0.0.1"), FakeRequest("10.0.0.1"), FakeRequest("10.0.0.2")
+    Reservation(budget, small).reserve(1 << 20)
+    Reservation(budget, large).reserve(CLIENT_LIMIT_BYTES - (1 << 20))
+    Reservation(budget, modest).reserve(CLIENT_LIMIT_BYTES - (1 << 20))
+    newcomer = Reservation(budget, FakeRequest("10.0.0.3"))
+    with pytest.raises(Busy):
+        newcomer.reserve(CLIENT_LIMIT_BYTES)
+    assert not large.is_cut
+
+    newcomer.reserve(2 << 20)
+
+    assert [each.is_cut for each in (large, small, modest)] == [True, False, False]
+    assert budget.reserved_bytes == CLIENT_LIMIT_BYTES + (2 << 20)
+
+
+def test_an_answer_that_was_cut_gets_nothing_more():
+    budget = SendBudget()
+    with Reservation(budget, FakeRequest()) as cut:
+        cut.reserve(1 << 20)
+        cut.cut()
+        with pytest.raises(Busy):
+            cut.reserve(2 << 20)
     assert budget.reserved_bytes == 0
 
 
