@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.conftest import LONG_WAIT_S, RunningServer
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 HEAD = "HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -55,7 +57,6 @@ def licensed(start_server) -> Callable[[int], RunningServer]:
     return start
 
 
-@pytest.mark.slow
 def test_long_answers_that_nobody_reads_have_a_limit(licensed):
     server = licensed(45)
     before_mib = resident_mib(server)
@@ -81,7 +82,6 @@ def shown(server: RunningServer) -> int:
     return answer.status_code
 
 
-@pytest.mark.slow
 def test_an_answer_that_runs_ahead_of_its_reader_ends(start_server):
     page = "x" * 4096
     server = start_server(scripts={"m": {"tokens": [page], "repeat": True}})

@@ -14,6 +14,8 @@ import pytest
 
 from tests.integration.conftest import LONG_WAIT_S, RunningServer, _servers
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = {
     "endless": {"tokens": ["tick "], "repeat": True, "tokens_per_second": 20, "slots": 16},
     "quick": {"tokens": ["tock"]},
@@ -64,7 +66,10 @@ def server(tmp_path_factory, engine_cache) -> Iterator[RunningServer]:
     """With ``endless`` loaded. Each test leaves it without requests."""
     with _servers(tmp_path_factory.mktemp("vanishing"), engine_cache) as start:
         server = start(scripts=SCRIPTS, OLLAMA_KEEP_ALIVE="-1", OLLAMA_MAX_LOADED_MODELS="3")
-        httpx.post(f"{server.url}/api/generate", json={"model": "endless"}).raise_for_status()
+        loading = {"model": "endless"}
+        httpx.post(
+            f"{server.url}/api/generate", json=loading, timeout=LONG_WAIT_S
+        ).raise_for_status()
         yield server
 
 
@@ -108,7 +113,6 @@ def cancelled(server: RunningServer) -> float:
     )
 
 
-@pytest.mark.slow
 def test_a_crowd_that_left_leaves_the_queue_to_others(server):
     with contextlib.ExitStack() as crowd:
         for _ in range(560):
