@@ -138,8 +138,8 @@ def _open_catalog(settings: Settings) -> Catalog:
     """The models on disk and those of the scripts. Blocks."""
     store = Store(settings.models, keeps_unused=settings.noprune, prefers_go=settings.go_template)
     try:
-        for folder in ("blobs", "manifests"):
-            (settings.models / folder).mkdir(parents=True, exist_ok=True)
+        # not the manifests: where they are missing beside blobs, nothing may be pruned
+        (settings.models / "blobs").mkdir(parents=True, exist_ok=True)
         store.prune()
     except OSError as reason:
         raise StartFailed(

@@ -6,8 +6,9 @@ from ollama_async.errors import NotFound
 from ollama_async.models import partial
 from ollama_async.models.manifest import Layer, Manifest
 from ollama_async.models.partial import Partial
+from ollama_async.models.reading import check_arrival
 from ollama_async.models.shelf import Shelf
-from ollama_async.models.storage import locked, storage_errors
+from ollama_async.models.storage import storage_errors
 from ollama_async.names import ModelName
 
 SPARE_BYTES = 64 << 20
@@ -52,13 +53,15 @@ class Arrivals:
         were others than the new ones.
 
         :raises NotFound: a blob has been removed meanwhile; nothing is changed.
+        :raises LoadFailed: the model is broken; nothing is changed.
         :raises StorageFailed: the store is not writable, or locked.
         """
         shelf = self._shelf
-        with storage_errors(shelf.root), locked(shelf.root):
-            for digest in manifest.digests:
-                if not shelf.blobs.has(digest):
-                    raise NotFound(f"{digest} is not in the store any more; pull again")
+        self._check_present(manifest)
+        with storage_errors(shelf.root):
+            check_arrival(name, manifest, shelf.blobs, shelf.facts)
+        with shelf.changing(name):
+            self._check_present(manifest)
             name = shelf.manifests.spelled(name)
             old_path = shelf.manifests.locate(name)
             old = shelf.manifest(old_path) if old_path else None
@@ -67,3 +70,8 @@ class Arrivals:
             if unused and not self._keeps_unused:
                 shelf.drop(unused)
         return bool(unused) and not self._keeps_unused
+
+    def _check_present(self, manifest: Manifest) -> None:
+        for digest in manifest.digests:
+            if not self._shelf.blobs.has(digest):
+                raise NotFound(f"{digest} is not in the store any more; pull again")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from ollama_async.errors import BadRequest
+from ollama_async.models.remembered import Signature, signature_of
 from ollama_async.models.storage import NewFile, read_bounded, storage_errors
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+_TOUCHED_S = 3600.0
 
 
 def parse_digest(text: str) -> str:
@@ -71,11 +74,20 @@ class Blobs:
         if not self.has(digest):
             file.publish(digest.replace(":", "-"))
 
+    def signature(self, digest: str) -> Signature:
+        """What is known of the blob is right for as long as this stays the same."""
+        return signature_of(self.path(digest))
+
     def touch(self, digest: str) -> bool:
-        """Whether the blob is there. If so, no pruning takes it for the next day."""
+        """Whether the blob is there. If so, no pruning takes it for the next 23 hours.
+
+        The file's time is part of its :meth:`signature`, so it is changed once an hour at most:
+        else whoever asks for a blob would make us read it again.
+        """
         path = self.path(digest)
         with suppress(OSError):  # a store of another user's; then they prune it
-            os.utime(path)
+            if path.stat().st_mtime < time.time() - _TOUCHED_S:
+                os.utime(path)
         return path.is_file()
 
     def remove(self, digest: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ollama_async.api.ollama import ModelDetails
 from ollama_async.models.facts import ModelFacts
-from ollama_async.models.model import Model
-from ollama_async.models.store import Store
+from ollama_async.models.model import Listed, Model
+from ollama_async.models.store import Store, newest_first
 from ollama_async.names import ModelName
 from ollama_async.scripts import Script
 
@@ -36,11 +37,21 @@ class Catalog:
     def find(self, text: str) -> Model:
         return self._find_scripted(text) or self.store.find(text)
 
-    def list(self) -> builtins.list[Model]:
+    def list(self) -> builtins.list[Listed]:
         """The scripted models first; they are as new as the server."""
-        hidden = {model.name.lower() for model in self._scripted.values()}
-        stored = [model for model in self.store.list() if model.name.lower() not in hidden]
-        return [*self._scripted.values(), *stored]
+        return self.in_order(itertools.chain.from_iterable(self.look_through()))
+
+    def look_through(self) -> Iterator[builtins.list[Listed]]:
+        """The models of the store, a few with each step; see :meth:`.Store.look_through`."""
+        for models in self.store.look_through():
+            yield [model for model in models if self._is_shown(model)]
+
+    def in_order(self, stored: Iterable[Listed]) -> builtins.list[Listed]:
+        """As :meth:`list`, of what was found in the store."""
+        return [*(model.listed for model in self._scripted.values()), *newest_first(stored)]
+
+    def _is_shown(self, model: Listed) -> bool:
+        return self._find_scripted(model.name) is None
 
     def _find_scripted(self, text: str) -> Model | None:
         if not self._scripted:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ollama_async.errors import BadRequest, LoadFailed, NotFound
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, read_manifest
 from ollama_async.models.shelf import Shelf
-from ollama_async.models.storage import locked, read_bounded, storage_errors
+from ollama_async.models.storage import read_bounded
 from ollama_async.names import ModelName
 
 
@@ -25,7 +25,7 @@ def copy(shelf: Shelf, source: str, destination: str, *, keeps_unused: bool) -> 
     old, new = _name("source", source), _name("destination", destination)
     if shelf.manifests.locate(old) is None:  # without a lock file in a store not ours
         raise NotFound(f'model "{source}" not found')
-    with storage_errors(shelf.root), locked(shelf.root):
+    with shelf.changing(new):
         path = shelf.manifests.locate(old)
         if path is None:
             raise NotFound(f'model "{source}" not found')

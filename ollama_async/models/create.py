@@ -30,7 +30,7 @@ from ollama_async.models.old_form import Asked, Source, asked
 from ollama_async.models.publish import publish
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.speech import check_speech, complete_speech
-from ollama_async.models.storage import locked, storage_errors
+from ollama_async.models.storage import storage_errors
 from ollama_async.names import ModelName
 
 Status = dict[str, Any]
@@ -210,7 +210,7 @@ def _run(shelf: Shelf, work: _Work) -> Iterator[Status]:
             files = {name: rewritten.get(digest, digest) for name, digest in files.items()}
         # The base is read under the lock, because its old layers go when somebody replaces it.
         noticed: list[Status] = []
-        with locked(shelf.root):
+        with shelf.changing(work.name):
             if work.base:
                 model = assembly.of_model(shelf, work.base, rewritten)
                 model = assembly.added(shelf, model, files)

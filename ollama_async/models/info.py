@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from ollama_async.api.ollama import Tensor
 from ollama_async.models.ggml_types import TENSOR_TYPES
 from ollama_async.models.gguf import Array, GgufHeader, LongText, Value, read_header
 from ollama_async.models.gguf_values import read_long_values
+from ollama_async.models.remembered import Remembered, signature_of
 
-_MOST_KEPT = 64
-_LONGEST_KEPT = 256 << 10  # characters of one file; a header may have sixteen million
+_LIMIT_BYTES = 32 << 20
+_TENSOR_BYTES = 400
+_VALUE_BYTES = 200
 _F32 = struct.Struct("<f")
 
 
@@ -26,25 +29,25 @@ class Info(msgspec.Struct, frozen=True):
 
 
 class InfoCache:
-    """Infos without long values: they are asked for before every ``run``, and blobs never change.
-
-    Thread-safe.
-    """
+    """Infos without long values: they are asked for before every ``run``. Thread-safe."""
 
     def __init__(self) -> None:
-        self._infos: dict[str, Info] = {}
+        self._infos: Remembered[Info] = Remembered(_LIMIT_BYTES)
 
     def info(self, path: str) -> Info:
         """As :func:`read_info`; arrays and long texts are None."""
-        known = self._infos.get(path)
+        signature = signature_of(path)
+        known = self._infos.get(path, signature)
         if known is None:
             known = read_info(path, is_verbose=False)
-            texts = (text for text in known.metadata.values() if isinstance(text, str))
-            if sum(map(len, texts)) <= _LONGEST_KEPT:
-                if len(self._infos) >= _MOST_KEPT:
-                    self._infos.clear()
-                self._infos[path] = known
+            self._infos.put(path, signature, known, _memory_bytes(known))
         return known
+
+
+def _memory_bytes(info: Info) -> int:
+    texts = (text for text in info.metadata.values() if isinstance(text, str))
+    parts = _TENSOR_BYTES * len(info.tensors) + _VALUE_BYTES * len(info.metadata)
+    return parts + sum(map(sys.getsizeof, texts))
 
 
 def read_info(path: str, *, is_verbose: bool) -> Info:

@@ -12,11 +12,15 @@ import msgspec
 from msgspec import field
 
 from ollama_async.api.decode import decode
+from ollama_async.errors import BadRequest
 from ollama_async.models.blobs import parse_digest
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
-MANIFEST_LIMIT_BYTES = 4 << 20
+MANIFEST_LIMIT_BYTES = 1 << 20
+"""Ollama's have 1 to 2 KB; one of a model that is split into its thousand tensors has 250."""
+LAYERS_LIMIT = 4096
+"""Of one manifest, its config included."""
 TEXT_LIMIT_BYTES = 1 << 20
 """Of one template, system text, license, …: what is larger is neither written nor read."""
 LICENSES_LIMIT = 64
@@ -92,8 +96,13 @@ class Config(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Digests come out in one spelling. :raises BadRequest: not a manifest, or a bad digest."""
+    """Digests come out in one spelling.
+
+    :raises BadRequest: not a manifest, or over :data:`LAYERS_LIMIT`, or a bad digest.
+    """
     manifest = decode(data, Manifest)
+    if len(manifest.blobs) > LAYERS_LIMIT:
+        raise BadRequest(f"the manifest names more than {LAYERS_LIMIT} layers")
     for layer in manifest.blobs:
         layer.digest = parse_digest(layer.digest)
     return manifest

@@ -254,7 +254,7 @@ def give_way(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
 def _untouched(folder: Path, for_s: float) -> list[Path]:
     """The partial blobs that nobody has touched for so long, the oldest first."""
     found: list[tuple[float, Path]] = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in folder.glob(f"sha256-*{SUFFIX}"):
         with suppress(FileNotFoundError):
             found.append((path.stat().st_mtime, path))
     return [path for touched_at, path in sorted(found) if touched_at < time.time() - for_s]

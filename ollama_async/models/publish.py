@@ -12,6 +12,7 @@ from ollama_async.errors import BadRequest
 from ollama_async.models.assembly import Assembly
 from ollama_async.models.manifest import (
     CONFIG_TYPE,
+    LAYERS_LIMIT,
     LICENSES_LIMIT,
     MANIFEST_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
@@ -66,6 +67,8 @@ def _write(shelf: Shelf, name: ModelName, manifest: Manifest, *, keeps_unused: b
     data = go_json(manifest)
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise BadRequest(f"the manifest is larger than {MANIFEST_LIMIT_BYTES} bytes")
+    if len(manifest.blobs) > LAYERS_LIMIT:
+        raise BadRequest(f"the model would have more than {LAYERS_LIMIT} layers")
     name = shelf.manifests.spelled(name)
     old_path = shelf.manifests.locate(name)
     old = shelf.manifest(old_path) if old_path else None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ollama_async.errors import BadRequest, StorageFailed
 from ollama_async.models import partial
+from ollama_async.models.blob_cache import BlobCache
 from ollama_async.models.blobs import Blobs, parse_digest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, Manifest, read_manifest
 from ollama_async.models.manifests import Manifests
-from ollama_async.models.model import FactsCache
+from ollama_async.models.references import References, Unknown
 from ollama_async.models.storage import (
     TEMPORARY_PREFIX,
     free_bytes,
@@ -24,12 +26,16 @@ from ollama_async.models.storage import (
     read_bounded,
     storage_errors,
 )
+from ollama_async.names import ModelName
 
 _log = logging.getLogger(__name__)
 
 PRUNE_AGE_S = 86400.0
 """What is younger may belong to an import that is under way, here or in another process: who counts
 on a blob touches it first."""
+
+_PART = re.compile(r"sha256[:-][0-9a-fA-F]+-partial")
+"""A part of a download of Ollama's, which itself removes such when it starts."""
 
 MOST_REWRITES = 2
 """Models that are quantized at a time. Each takes all cores that nobody else wants."""
@@ -42,7 +48,8 @@ class Shelf:
         self.root = root
         self.blobs = Blobs(root)
         self.manifests = Manifests(root)
-        self.facts = FactsCache(self.blobs)
+        self.facts = BlobCache(self.blobs)
+        self._references = References(self.manifests)
         self._rewrites = threading.BoundedSemaphore(MOST_REWRITES)
 
     @contextmanager
@@ -82,48 +89,66 @@ class Shelf:
         except (OSError, BadRequest):
             return None
 
-    def referenced(self) -> set[str] | None:
-        """Digests that some manifest needs. None: a manifest is corrupt, so nobody knows."""
-        digests: set[str] = set()
-        for name, path in self.manifests.all():
-            manifest = self.manifest(path)
-            if manifest is None:
-                _log.warning("the manifest of %s is corrupt: blobs are not removed", name)
-                return None
-            digests |= manifest.digests
-        return digests
+    @contextmanager
+    def changing(self, name: ModelName | None = None) -> Iterator[None]:
+        """Be the only one who changes what manifests refer to. If the model ``name`` may go, what
+        the others need is looked up before: it may take long, and nobody else has to wait for it.
+
+        :raises StorageFailed: the lock is not to be had, or what is done under it fails.
+        """
+        if name is not None and self.manifests.locate(name) is not None:
+            with suppress(Unknown):
+                self._references.refresh()
+        with storage_errors(self.root), locked(self.root):
+            yield
 
     def drop(self, digests: set[str]) -> None:
         """Remove those of the blobs that no manifest needs. The caller holds the lock.
 
-        :raises OSError: a blob cannot be removed.
+        Removes none if that cannot be told. :raises OSError: a blob cannot be removed.
         """
-        needed = self.referenced() if digests else None
-        if needed is not None:
-            for digest in digests - needed:
-                self.blobs.remove(digest)
+        for digest in self._unneeded(digests):
+            self.blobs.remove(digest)
+
+    def _unneeded(self, digests: set[str]) -> set[str]:
+        """Those that no manifest needs; none, and the log says why, if that cannot be told."""
+        if not digests:
+            return set()
+        try:
+            return self._references.unneeded(digests)
+        except Unknown as reason:
+            _log.warning("no blobs are removed: %s", reason)
+            return set()
 
     def prune(self) -> int:
         """Remove blobs that no model needs, if a day old, and what killed writers have left.
 
-        Downloads that can be gone on with are kept for :data:`.partial.KEEP_S`.
-
-        Does nothing if a manifest is corrupt. Returns how many files went.
+        Downloads that can be gone on with are kept for :data:`.partial.KEEP_S`; files that are not
+        blobs, nor parts of any, are left alone, and so are all blobs if it cannot be told what the
+        models need: see :mod:`.references`. Returns how many files went.
 
         :raises StorageFailed: a file cannot be removed, or the lock is not to be had.
         """
         if not self.root.is_dir():
             return 0
+        with suppress(Unknown):
+            self._references.refresh()
         with storage_errors(self.root), locked(self.root):
-            needed = self.referenced()
-            if needed is None:
-                return 0
-            doomed = [path for path in _old_files(self.blobs.folder) if not _is_in(path, needed)]
-            doomed += filter(is_abandoned, self.root.rglob(f"{TEMPORARY_PREFIX}*"))
+            doomed = self._doomed()
+            for folder in (self.blobs.folder, self.manifests.folder):
+                doomed += filter(is_abandoned, folder.rglob(f"{TEMPORARY_PREFIX}*"))
             for path in doomed:
                 path.unlink(missing_ok=True)
             self.manifests.remove_empty_folders()
             return len(doomed) + partial.sweep(self.blobs.folder)
+
+    def _doomed(self) -> list[Path]:
+        """Old blobs that nobody needs, and parts of some."""
+        old = _old_files(self.blobs.folder)
+        blobs = {path: digest for path in old if (digest := _digest(path)) is not None}
+        unneeded = self._unneeded(set(blobs.values()))
+        parts = [path for path in old if _PART.match(path.name)]
+        return parts + [path for path, digest in blobs.items() if digest in unneeded]
 
 
 def _old_files(folder: Path) -> list[Path]:
@@ -146,8 +171,8 @@ def _is_old(path: Path) -> bool:
         return False
 
 
-def _is_in(path: Path, digests: set[str]) -> bool:
+def _digest(path: Path) -> str | None:
     try:
-        return parse_digest(path.name) in digests
-    except BadRequest:  # not a blob at all: a partial download or upload
-        return False
+        return parse_digest(path.name)
+    except BadRequest:
+        return None

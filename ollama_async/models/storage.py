@@ -78,8 +78,9 @@ def free_bytes(folder: Path) -> int:
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """The content of a small file. :raises OSError: it cannot be read, or is over the limit."""
     with path.open("rb") as file:
-        data = file.read(limit_bytes + 1)
-    if len(data) > limit_bytes:
+        is_larger = os.fstat(file.fileno()).st_size > limit_bytes
+        data = b"" if is_larger else file.read(limit_bytes + 1)
+    if is_larger or len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"{path.name} is larger than {limit_bytes} bytes")
     return data
 

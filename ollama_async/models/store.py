@@ -8,10 +8,11 @@ Ollama's) may share it. Every method is plain, synchronous and thread-safe. Only
 from __future__ import annotations
 
 import builtins
+import itertools
 import logging
 import os
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,20 +24,37 @@ from ollama_async.models.blobs import BlobWriter, parse_digest
 from ollama_async.models.copy import copy
 from ollama_async.models.create import Status, create
 from ollama_async.models.manifests import local_name
-from ollama_async.models.model import Model, read_model
+from ollama_async.models.model import Listed, Model
+from ollama_async.models.reading import Broken, Watched, read_model
+from ollama_async.models.remembered import Remembered, Signature, signature_of
 from ollama_async.models.shelf import Shelf
-from ollama_async.models.storage import locked, storage_errors
 from ollama_async.names import ModelName, split_source
 
 _log = logging.getLogger(__name__)
 _MOST_ATTEMPTS = 10
+_STEP_S = 0.05
 
 
-class _Entry(msgspec.Struct, frozen=True):
-    """A model as it was when its manifest had this signature."""
+MODELS_LIMIT_BYTES = 64 << 20
+"""Of the models that are known without reading: some thousand usual ones. Texts that models share
+are counted for each of them."""
+LISTED_LIMIT_BYTES = 32 << 20
+"""Of what the list of models says."""
+_FAULT_BYTES = 16 << 10
 
-    signature: tuple[int, ...]
-    model: Model
+
+class _Row(msgspec.Struct, frozen=True):
+    """What the list says of a model, and the files that must be there."""
+
+    listed: Listed
+    files: tuple[str, ...]
+
+
+class _Fault(msgspec.Struct, frozen=True):
+    """Why a model cannot be used; see :class:`.reading.Broken`."""
+
+    message: str
+    watched: Watched
 
 
 class Store:
@@ -51,8 +69,8 @@ class Store:
         self._keeps_unused = keeps_unused
         self._prefers_go = prefers_go
         self._shelf = Shelf(root)
-        self._entries: dict[str, _Entry] = {}
-        self._reading = threading.Lock()  # many requests for a new model read its header once
+        self._models: Remembered[Model] = Remembered(MODELS_LIMIT_BYTES)
+        self._rows: Remembered[_Row | _Fault] = Remembered(LISTED_LIMIT_BYTES)
 
     # ----------------------------------------------------------------- models
 
@@ -65,10 +83,7 @@ class Store:
         :raises Forbidden: it asks for a cloud model.
         """
         path = self._shelf.manifests.likely_path(local_name(text))
-        entry = self._entries.get(path)
-        if entry is None or entry.signature != _signature(path):
-            return None
-        return entry.model
+        return self._models.get(path, signature_of(path))
 
     def find(self, text: str) -> Model:
         """The model of that name, read if need be. Blocks: up to 100 ms for a model's first time.
@@ -85,22 +100,27 @@ class Store:
             raise NotFound(f"model '{text}' not found")
         return model
 
-    def list(self) -> builtins.list[Model]:
+    def list(self) -> builtins.list[Listed]:
         """Every model that can be run here, the newest first. Blocks as :meth:`find`, for each."""
-        models = []
-        found = dict(self._shelf.manifests.all())
-        for name, path in sorted(found.items()):
-            try:
-                model = self._read(path)
-            except ServerError as error:
-                _log.debug("left out of the list: %s: %s", name, error.message)
-                continue
-            if model is not None:
-                models.append(model)
-        for path in set(self._entries) - set(found.values()):
-            self._entries.pop(path, None)
-        models.sort(key=lambda model: int(model.modified_at), reverse=True)
-        return models
+        return newest_first(itertools.chain.from_iterable(self.look_through()))
+
+    def look_through(self) -> Iterator[builtins.list[Listed]]:
+        """As :meth:`list`, in no order, a few with each step. A step blocks about as long as
+        :meth:`find`, so that who wants the list does not keep a thread from who wants a model.
+        """
+        paths = {path for _, path in self._shelf.manifests.all()}
+        models: builtins.list[Listed] = []
+        pause_at = time.monotonic() + _STEP_S
+        for path in paths:
+            row = self._row(path)
+            if row is not None:
+                models.append(row)
+            if time.monotonic() > pause_at:
+                yield models
+                models, pause_at = [], time.monotonic() + _STEP_S
+        yield models
+        self._models.keep_only(paths)
+        self._rows.keep_only(paths)
 
     def delete(self, text: str) -> None:
         """Remove the name, and the blobs that no other name needs. Blocks; broken models, too.
@@ -116,13 +136,14 @@ class Store:
             raise BadRequest(f'name "{text}" is invalid') from None
         if self._shelf.manifests.locate(name) is None:  # without a lock file in a store not ours
             raise NotFound(f"model '{text}' not found")
-        with storage_errors(self.root), locked(self.root):
+        with self._shelf.changing(name):
             path = self._shelf.manifests.locate(name)
             if path is None:
                 raise NotFound(f"model '{text}' not found")
             manifest = self._shelf.manifest(path)
             self._shelf.manifests.remove(path)
-            self._entries.pop(path, None)
+            self._models.forget(path)
+            self._rows.forget(path)
             if manifest is not None:
                 self._shelf.drop(manifest.digests)
 
@@ -169,29 +190,61 @@ class Store:
 
     # ----------------------------------------------------------------- inside
 
+    def _row(self, path: str) -> Listed | None:
+        """What the list says of the model; None: nothing."""
+        row = self._known_row(path)
+        if isinstance(row, _Fault):
+            return None
+        if row is not None:
+            return row.listed
+        try:
+            model = self._read(path)
+        except ServerError as error:
+            _log.debug("left out of the list: %s", error)
+            return None
+        return None if model is None else model.listed
+
+    def _known_row(self, path: str) -> _Row | _Fault | None:
+        row = self._rows.get(path, signature_of(path))
+        if isinstance(row, _Fault):
+            signature = self._shelf.blobs.signature
+            return row if all(signature(digest) == was for digest, was in row.watched) else None
+        return row if row is not None and _are_there(row.files) else None
+
     def _read(self, path: str) -> Model | None:
         """The model of a manifest; None if the manifest is gone."""
-        entry = self._entries.get(path)
-        if entry is not None and entry.signature == _signature(path) and _is_whole(entry.model):
-            return entry.model
-        with self._reading:
-            entry = self._entries.get(path)
-            if entry is not None and entry.signature == _signature(path) and _is_whole(entry.model):
-                return entry.model
-            self._entries.pop(path, None)
-            for _ in range(_MOST_ATTEMPTS):
-                signature = _signature(path)
-                try:
-                    model = self._read_now(path)
-                except LoadFailed:
-                    # Replaced while we read? Then its old layers were going away under us.
-                    if signature == _signature(path):
-                        raise
-                else:
-                    if model is not None:
-                        self._entries[path] = _Entry(signature, model)
-                    return model
+        model = self._models.get(path, signature_of(path))
+        if model is not None and _are_there(model.files):
+            return model
+        known = self._known_row(path)
+        if isinstance(known, _Fault):
+            raise LoadFailed(known.message)
+        for _ in range(_MOST_ATTEMPTS):
+            signature = signature_of(path)
+            try:
+                model = self._read_now(path)
+            except Broken as broken:
+                # Replaced while we read? Then its old layers were going away under us.
+                if signature != signature_of(path):
+                    continue
+                self._remember_fault(path, signature, broken)
+                raise
+            if model is not None:
+                self._remember(path, signature, model)
+            return model
         raise LoadFailed("the model is being replaced all the time; try again")
+
+    def _remember(self, path: str, signature: Signature, model: Model) -> None:
+        self._models.put(path, signature, model, model.memory_bytes)
+        row = _Row(model.listed, model.files)
+        self._rows.put(path, signature, row, model.listed.memory_bytes)
+
+    def _remember_fault(self, path: str, signature: Signature, broken: Broken) -> None:
+        """And say it in the log, once: the list of models only leaves it out."""
+        if broken.watched is not None:
+            fault = _Fault(broken.message, broken.watched)
+            self._rows.put(path, signature, fault, _FAULT_BYTES)
+            _log.warning("%s", broken)
 
     def _read_now(self, path: str) -> Model | None:
         shelf = self._shelf
@@ -207,18 +260,15 @@ class Store:
             return None
 
 
+def newest_first(models: Iterable[Listed]) -> builtins.list[Listed]:
+    """To the second, as Ollama sorts; those of one second by their names."""
+    by_name = sorted(models, key=lambda model: model.name)
+    return sorted(by_name, key=lambda model: int(model.modified_at), reverse=True)
+
+
 def _is_local(text: str) -> bool:
     return text.strip().lower().endswith(":local")
 
 
-def _signature(path: str) -> tuple[int, ...]:
-    """Changes whenever the file is replaced or written; empty if there is none."""
-    try:
-        status = os.stat(path)  # noqa: PTH116  # a Path costs more than the call
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
-
-
-def _is_whole(model: Model) -> bool:
-    return all(map(os.path.exists, (model.path, *model.adapters, *model.projectors)))
+def _are_there(files: Iterable[str]) -> bool:
+    return all(map(os.path.exists, files))

@@ -359,7 +359,7 @@ async def test_a_manifest_without_end_is_not_read_to_the_end(proxy, pull):
         return response
 
     proxy.fault = fault
-    with pytest.raises(RegistryFailed, match="larger than 4194304 bytes"):
+    with pytest.raises(RegistryFailed, match="larger than 1048576 bytes"):
         await pull(f"{proxy.host}/library/x")
     assert len(sent) < 64
 

@@ -23,6 +23,15 @@ def blobs(store: Store) -> set[str]:
     return {path.name.replace("-", ":") for path in (store.root / "blobs").iterdir()}
 
 
+def needed(store: Store) -> set[str]:
+    """The blobs that the store's manifests name."""
+    found: set[str] = set()
+    for path in (store.root / "manifests").glob("*/*/*/*"):
+        manifest = json.loads(path.read_bytes())
+        found |= {layer["digest"] for layer in (*manifest["layers"], manifest["config"])}
+    return found
+
+
 def licenses(model: Model) -> list[str]:
     return [Path(path).read_text() for path in model.licenses]
 

@@ -204,7 +204,7 @@ def test_a_crowd_of_licenses_is_refused_before_anything_is_written(store: Store,
 
 
 def test_a_manifest_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
-    with pytest.raises(BadRequest, match="the manifest is larger than 4194304 bytes"):
+    with pytest.raises(BadRequest, match="the manifest is larger than 1048576 bytes"):
         made(store, model="m", files={"x" * (4 << 20) + ".gguf": tiny})
     assert store.list() == []
 

@@ -12,7 +12,7 @@ import pytest
 from ollama_async.errors import StorageFailed
 from ollama_async.models import storage
 from ollama_async.models.store import Store
-from tests.unit.models.stores import age, blobs, made
+from tests.unit.models.stores import age, blobs, made, needed
 
 
 def test_a_killed_upload_leaves_a_store_that_prune_cleans(store: Store) -> None:
@@ -70,7 +70,7 @@ def test_a_killed_create_leaves_a_whole_model(store: Store, tiny: str, turns: in
         if path.is_file():
             age(path)
     store.prune()
-    assert blobs(store) == store._shelf.referenced()
+    assert blobs(store) == needed(store)
 
 
 WRITER = """
@@ -102,14 +102,12 @@ def test_two_processes_share_one_store(store: Store, tiny: str) -> None:
     for child in children:
         _, errors = child.communicate(timeout=50)
         assert child.returncode == 0, errors
-    assert {model.name: model.system for model in store.list()} == {
+    assert {model.name: store.find(model.name).system for model in store.list()} == {
         "base:latest": "",
         "one:latest": "common",
         "two:latest": "common",
     }
-    needed = store._shelf.referenced()
-    assert needed is not None
-    assert blobs(store) == needed
+    assert blobs(store) == needed(store)
 
 
 def test_threads_that_replace_one_name_leave_one_whole_model(store: Store, tiny: str) -> None:

@@ -225,12 +225,14 @@ def test_a_model_whose_file_went_is_broken(store: Store, tiny: str) -> None:
         shown(model)
 
 
-def test_brief_infos_are_read_once(store: Store, tiny: str) -> None:
+def test_brief_infos_are_read_once_as_long_as_the_file_stays(store: Store, tiny: str) -> None:
     model = made(store, files={"t.gguf": tiny})
     infos = InfoCache()
     first = infos.info(model.path)
-    Path(model.path).unlink()
     assert infos.info(model.path) is first
+    Path(model.path).write_bytes(b"GGUF")
+    with pytest.raises(BadRequest):
+        infos.info(model.path)
 
 
 TEXTS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1)

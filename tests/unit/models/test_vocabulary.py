@@ -9,6 +9,7 @@ import pytest
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.errors import BadRequest
 from ollama_async.models.manifest import Config, Layer, Manifest, go_json
+from ollama_async.models.manifests import Manifests
 from ollama_async.models.store import Store
 from ollama_async.names import ModelName
 from tests.unit.models.conftest import GgufBuilder, build_tiny, tiny_adapter
@@ -62,7 +63,7 @@ LACKING: list[tuple[Build, str]] = [
 
 @pytest.fixture
 def planted(store: Store, upload: Callable[[bytes], str]) -> Callable[[bytes], str]:
-    """Puts a model into the store that was not made here: pulled, or by an earlier release."""
+    """Puts a model into the store that was made by another program, or by an earlier release."""
 
     def plant(data: bytes) -> str:
         digest = upload(data)
@@ -73,7 +74,7 @@ def planted(store: Store, upload: Callable[[bytes], str]) -> Callable[[bytes], s
             ),
             layers=[Layer(MODEL, digest, len(data))],
         )
-        store.arrivals().publish(ModelName.parse("planted"), go_json(manifest), manifest)
+        Manifests(store.root).write(ModelName.parse("planted"), go_json(manifest))
         return "planted"
 
     return plant
