@@ -7,13 +7,14 @@ from aiohttp import web
 from ollama_async.gateway.body import BODIES, Bodies
 from ollama_async.gateway.boundary import boundary, header_signal
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
-from ollama_async.gateway.finding import FINDER, Finder
+from ollama_async.gateway.finding import own_finder
 from ollama_async.gateway.guards import Guards
 from ollama_async.gateway.handlers.pull import own_pulls
 from ollama_async.gateway.handlers.push import own_pushes
-from ollama_async.gateway.handlers.show import SHOWER, Shower
-from ollama_async.gateway.in_thread import own_change_threads
+from ollama_async.gateway.handlers.show import own_shower
+from ollama_async.gateway.in_thread import own_store_threads
 from ollama_async.gateway.routes import ROUTES
+from ollama_async.gateway.single_flight import own_flights
 from ollama_async.gateway.unsent import SendBudget
 
 
@@ -28,9 +29,10 @@ def build_application(dependencies: Dependencies) -> web.Application:
     )
     application[DEPENDENCIES] = dependencies
     application[BODIES] = bodies
-    application[FINDER] = Finder(dependencies.catalog)
-    application[SHOWER] = Shower()
-    application.cleanup_ctx.append(own_change_threads)
+    application.cleanup_ctx.append(own_store_threads)
+    application.cleanup_ctx.append(own_flights)
+    application.cleanup_ctx.append(own_finder)
+    application.cleanup_ctx.append(own_shower)
     application.cleanup_ctx.append(own_pulls)
     application.cleanup_ctx.append(own_pushes)
     application.on_response_prepare.append(header_signal(guards))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from functools import partial
 
 from aiohttp import web
 
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.in_thread import READS
+from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
+from ollama_async.in_thread import in_thread
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.model import Model
 
@@ -13,18 +19,29 @@ from ollama_async.models.model import Model
 class Finder:
     """Models by name."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, flights: SingleFlight, threads: Executor) -> None:
         self._catalog = catalog
+        self._flights = flights
+        self._threads = threads
 
     async def find(self, name: str) -> Model:
-        """A model that has been asked for before costs one ``stat``; others are read in a thread.
+        """A model that has been asked for before costs one ``stat``; others are read in a thread,
+        once for all who ask.
 
         :raises NotFound: and whatever else ``Catalog.find`` raises, in Ollama's words.
         """
         model = self._catalog.find_cached(name)
         if model is None:
-            return await asyncio.to_thread(self._catalog.find, name)
+            read = partial(in_thread, self._catalog.find, name, threads=self._threads)
+            return await self._flights.ask(("find", name), read)
         return model
 
 
 FINDER: web.AppKey[Finder] = web.AppKey("finder", Finder)
+
+
+async def own_finder(application: web.Application) -> AsyncIterator[None]:
+    """Makes :data:`FINDER`."""
+    catalog = application[DEPENDENCIES].catalog
+    application[FINDER] = Finder(catalog, application[FLIGHTS], application[READS])
+    yield

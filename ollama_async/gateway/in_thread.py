@@ -1,4 +1,8 @@
-"""The threads in which the gateway changes the store."""
+"""The threads in which the gateway works on the store, and who may wait behind whom.
+
+What takes milliseconds, such as the metrics or a look whether a blob is there, is done in the
+loop's own threads, and nothing else is: whoever fills the pools here holds up only his like.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,25 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 from aiohttp import web
 
+READS: web.AppKey[Executor] = web.AppKey("reads", Executor)
+"""Threads that read models: up to a second for a header that was made to be slow. One of them at
+the most is busy with the list, one with ``show``, one with ``show`` and a vocabulary."""
+READ_THREADS = 4
+
+UPLOADS: web.AppKey[Executor] = web.AppKey("uploads", Executor)
+"""Threads that write blobs. The end of an upload waits until the disk has all of it: minutes."""
+UPLOAD_THREADS = 8
+
 CHANGES: web.AppKey[Executor] = web.AppKey("changes", Executor)
-"""Threads for what changes the store. Changes wait for its lock, half a minute at worst, and must
-not hold up the reading that goes on in the loop's own threads.
-"""
+"""Threads for what changes the store. Changes wait for its lock, half a minute at worst."""
 CHANGE_THREADS = 4
 
 
-async def own_change_threads(application: web.Application) -> AsyncIterator[None]:
-    """Makes :data:`CHANGES` and ends it. Handlers have ended by then, so nothing is waited for."""
-    with ThreadPoolExecutor(CHANGE_THREADS, "store-change") as threads:
-        application[CHANGES] = threads
+async def own_store_threads(application: web.Application) -> AsyncIterator[None]:
+    """Makes the pools and ends them. Handlers have ended by then, so nothing is waited for."""
+    with (
+        ThreadPoolExecutor(READ_THREADS, "store-read") as application[READS],
+        ThreadPoolExecutor(UPLOAD_THREADS, "store-upload") as application[UPLOADS],
+        ThreadPoolExecutor(CHANGE_THREADS, "store-change") as application[CHANGES],
+    ):
         yield

@@ -9,6 +9,7 @@ from aiohttp import web
 from ollama_async.errors import NotFound
 from ollama_async.gateway.body import Upload
 from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.in_thread import UPLOADS
 from ollama_async.in_thread import in_thread
 from ollama_async.models.blobs import BlobWriter
 
@@ -31,22 +32,24 @@ async def upload(request: web.Request) -> web.Response:
     The disk holds back the socket: at most :data:`WRITE_BYTES` and one chunk are in memory. A
     client that leaves, or is too slow, leaves nothing behind.
     """
-    store = request.app[DEPENDENCIES].catalog.store
+    store, threads = request.app[DEPENDENCIES].catalog.store, request.app[UPLOADS]
     digest = request.match_info["digest"]
     if await asyncio.to_thread(store.has_blob, digest):
         return web.Response()
     body = Upload(request)
     size_bytes = request.content_length or 0
-    writer = await in_thread(store.open_blob, digest, size_bytes, undo=BlobWriter.discard)
+    writer = await in_thread(
+        store.open_blob, digest, size_bytes, undo=BlobWriter.discard, threads=threads
+    )
     try:
         gathered = bytearray()
         while chunk := await body.next_chunk():
             gathered += chunk
             if len(gathered) >= WRITE_BYTES:
-                await in_thread(writer.write, bytes(gathered))
+                await in_thread(writer.write, bytes(gathered), threads=threads)
                 gathered.clear()
-        await in_thread(writer.write, bytes(gathered))
-        await in_thread(writer.commit)
+        await in_thread(writer.write, bytes(gathered), threads=threads)
+        await in_thread(writer.commit, threads=threads)
     finally:
-        await in_thread(writer.discard)
+        await in_thread(writer.discard, threads=threads)
     return web.Response(status=201)

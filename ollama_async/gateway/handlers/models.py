@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import aclosing
+from functools import partial
 
 from aiohttp import web
 
@@ -10,15 +11,32 @@ from ollama_async.api import encode, ollama
 from ollama_async.errors import BadRequest
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.handlers.server import json_response
-from ollama_async.gateway.in_thread import CHANGES
-from ollama_async.in_thread import in_thread
-from ollama_async.models.model import Model
+from ollama_async.gateway.in_thread import CHANGES, READS
+from ollama_async.gateway.refusal import JSON_TYPE
+from ollama_async.gateway.single_flight import FLIGHTS
+from ollama_async.in_thread import drawn_in_thread, in_thread
+from ollama_async.models.catalog import Catalog
+from ollama_async.models.model import Listed
 
 
 async def tags(request: web.Request) -> web.Response:
-    models = await asyncio.to_thread(request.app[DEPENDENCIES].catalog.list)
-    return json_response(ollama.ListResponse([_row(model) for model in models]))
+    """All who ask at once share one look through the store, and one thread."""
+    body = await request.app[FLIGHTS].ask("tags", partial(_tags, request.app))
+    return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
+
+
+async def _tags(application: web.Application) -> bytes:
+    catalog, threads = application[DEPENDENCIES].catalog, application[READS]
+    found: list[Listed] = []
+    async with aclosing(drawn_in_thread(catalog.look_through(), threads)) as steps:
+        async for models in steps:
+            found += models
+    return await in_thread(_list_response, catalog, found, threads=threads)
+
+
+def _list_response(catalog: Catalog, found: list[Listed]) -> bytes:
+    rows = [_row(model) for model in catalog.in_order(found)]
+    return encode.to_json(ollama.ListResponse(rows))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -41,7 +59,7 @@ async def copy(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def _row(model: Model) -> ollama.ListModelResponse:
+def _row(model: Listed) -> ollama.ListModelResponse:
     return ollama.ListModelResponse(
         name=model.name,
         model=model.name,

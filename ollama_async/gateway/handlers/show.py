@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from pathlib import Path
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from ollama_async.api import encode, ollama
 from ollama_async.errors import Busy, Forbidden
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
+from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.gateway.unsent import RESERVATION, Reservation
 from ollama_async.in_thread import in_thread
@@ -29,10 +31,14 @@ _COPILOT = "GitHubCopilotChat/"
 
 
 class Shower:
-    """Builds answers. Long ones are built one at a time: each may take 400 MB for a moment."""
+    """Builds answers in ``threads``, one short and one long at a time: a long one may take 400 MB
+    for a moment.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Executor | None = None) -> None:
         self._infos = InfoCache()
+        self._threads = threads
+        self._short = asyncio.Semaphore(1)
         self._long = asyncio.Semaphore(1)
 
     async def answer(
@@ -43,14 +49,13 @@ class Shower:
         Its licences are reserved before they are read: who is refused must not cost much.
 
         :raises LoadFailed: one of the model's files is gone or broken.
-        :raises Busy: other long answers take too long.
+        :raises Busy: other answers take too long.
         """
-        license_bytes = await in_thread(_license_bytes, model)
+        license_bytes = await in_thread(_license_bytes, model, threads=self._threads)
         reservation.reserve(2 * license_bytes)
-        if not asked.verbose and license_bytes <= LONG_BYTES:
-            return await in_thread(self._build, model, asked, basename)
-        async with _turn(self._long):
-            return await in_thread(self._build, model, asked, basename)
+        is_long = asked.verbose or license_bytes > LONG_BYTES
+        async with _turn(self._long if is_long else self._short):
+            return await in_thread(self._build, model, asked, basename, threads=self._threads)
 
     def _build(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytes:
         shown = show(model, asked, self._infos)
@@ -60,6 +65,12 @@ class Shower:
 
 
 SHOWER: web.AppKey[Shower] = web.AppKey("shower", Shower)
+
+
+async def own_shower(application: web.Application) -> AsyncIterator[None]:
+    """Makes :data:`SHOWER`."""
+    application[SHOWER] = Shower(application[READS])
+    yield
 
 
 async def show_model(request: web.Request) -> web.Response:
@@ -89,7 +100,7 @@ async def _turn(places: asyncio.Semaphore) -> AsyncIterator[None]:
         async with asyncio.timeout(WAIT_S):
             await places.acquire()
     except TimeoutError:
-        raise Busy("too many long answers at a time, try again later") from None
+        raise Busy("too many models are being described, try again later") from None
     try:
         yield
     finally:
