@@ -13,17 +13,19 @@ import contextlib
 import functools
 import logging
 import os
+import pwd
 import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvloop
 from aiohttp import web
 
-from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async import OLLAMA_VERSION, __version__, private_paths
 from ollama_async.control_characters import escape_line, escape_text
 from ollama_async.engine import check
 from ollama_async.errors import LoadFailed, ServerError, StorageFailed
@@ -46,6 +48,8 @@ from ollama_async.workers.planning import planner
 from ollama_async.workers.pool import Pool
 
 log = logging.getLogger("ollama_async")
+
+_PACKAGE = Path(__file__).parent
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _LAST_WORDS_S = 2.0
@@ -71,6 +75,7 @@ def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
 
 async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     signals = _Signals()
+    private_paths.hide(_names_of_paths(settings))
     catalog = await asyncio.to_thread(_open_catalog, settings)
     local_key = await asyncio.to_thread(_open_local_key, settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -99,6 +104,18 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     signals.ignore()
     log.info("stopped")
     return 0
+
+
+def _names_of_paths(settings: Settings) -> dict[Path, str]:
+    """What clients are told instead of the paths that this server works with."""
+    names = {Path(sys.prefix): "$PREFIX", _PACKAGE: "ollama_async"}
+    with contextlib.suppress(KeyError, RuntimeError):  # a user whom the system does not know
+        names |= {Path(pwd.getpwuid(os.getuid()).pw_dir): "~", Path.home(): "~"}
+    if settings.scripts:
+        names[Path(settings.scripts)] = "$OLLAMA_ASYNC_SCRIPTS"
+    names[settings.cache_dir] = "$OLLAMA_ASYNC_CACHE"
+    names[settings.models] = "$OLLAMA_MODELS"
+    return names
 
 
 class _Signals:
@@ -148,12 +165,12 @@ def _open_catalog(settings: Settings) -> Catalog:
         ) from reason
     except StorageFailed as reason:
         # a store that can only be read still serves what is in it
-        log.warning("%s; models can be run but not created or deleted", reason.message)
+        log.warning("%s; models can be run but not created or deleted", str(reason))
     _offer_shipped_models(store)
     try:
         return Catalog(store, read_scripts(settings.scripts) if settings.scripts else {})
     except LoadFailed as reason:
-        raise StartFailed(reason.message) from reason
+        raise StartFailed(str(reason)) from reason
 
 
 def _open_local_key(settings: Settings) -> bytes | None:
@@ -170,7 +187,7 @@ def _offer_shipped_models(store: Store) -> None:
     try:
         shipped.offer(store)
     except ServerError as reason:
-        log.warning("the models of the package were not added: %s", reason.message)
+        log.warning("the models of the package were not added: %s", reason)
 
 
 def _build_pool(

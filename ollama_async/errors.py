@@ -27,16 +27,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ollama_async.control_characters import escape_text
+from ollama_async.private_paths import without_paths
 
 BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's sentence, two blanks included: clients match on it."""
 
 
 class ServerError(Exception):
-    """Base of all; ``message`` is what the client reads as ``{"error": message}``.
+    """Base of all; ``message`` is what the client reads as ``{"error": message}``: without private
+    paths, which ``str()`` has.
 
-    Much of it may be a stranger's (a model file's, a registry's), and it ends on terminals and in
-    logs: control characters in it are escaped.
+    Much of both may be a stranger's (a model file's, a registry's), and they end on terminals and
+    in logs: control characters in them are escaped.
     """
 
     code: ClassVar[str] = "internal"
@@ -44,8 +46,9 @@ class ServerError(Exception):
     is_retryable: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
-        self.message = escape_text(message)
-        super().__init__(self.message)
+        text = escape_text(message)
+        super().__init__(text)
+        self.message = without_paths(text)
 
 
 class BadRequest(ServerError):

@@ -27,6 +27,7 @@ HALLWAY = {
     "in_thread",
     "local_key",
     "names",
+    "private_paths",
     "scripts",
     "settings",
 }
