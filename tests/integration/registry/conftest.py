@@ -65,9 +65,14 @@ class Registry:
         self.url = f"http://{host}"
 
     def push(self, name: str, model: bytes, *, media_type: str = MANIFEST, **texts: str) -> bytes:
-        """Upload a model and some small layers as ``NAMESPACE/MODEL``; returns its manifest."""
+        """Upload a model and some small layers as ``NAMESPACE/MODEL``; returns its manifest.
+
+        Bytes that are no GGUF file are uploaded as a part of a model of another kind, which is
+        pulled as it is: a file that claims to be a model is looked into.
+        """
         config = json.dumps({"model_format": "gguf", "model_family": "llama"}).encode()
-        kinds = {"model": model, **{kind: text.encode() for kind, text in texts.items()}}
+        main = "model" if model.startswith(b"GGUF") else "tensor"
+        kinds = {main: model, **{kind: text.encode() for kind, text in texts.items()}}
         manifest = {
             "schemaVersion": 2,
             "mediaType": media_type,
@@ -355,7 +360,8 @@ def keep(store: Store) -> Callable[..., bytes]:
             found, _ = Blobs(store.root).put(data)
             return Layer(media_type, found, len(data), from_=origin)
 
-        kinds = {"model": model, **{kind: text.encode() for kind, text in texts.items()}}
+        main = "model" if model.startswith(b"GGUF") else "tensor"
+        kinds = {main: model, **{kind: text.encode() for kind, text in texts.items()}}
         data = go_json(
             Manifest(
                 config=layer(CONFIG, b'{"model_format":"gguf"}'),

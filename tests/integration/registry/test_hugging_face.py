@@ -6,16 +6,16 @@ reason in JSON, and who may not see a repository is sent to the long name for a 
 """
 
 import json
-import random
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
 from ollama_async.errors import RegistryFailed
+from tests.unit.models.conftest import build_tiny
 
 pytestmark = pytest.mark.slow
-MODEL = random.Random(6).randbytes(700_000)
+MODEL = build_tiny().tensor("output.weight", [32, 5_000], size=640_000).build()
 CONFIG = b'{"model_format":"gguf","model_family":"llama","model_type":"1B","file_type":"Q4_K_M"}'
 TEMPLATE = b"{{ .Prompt }}"
 NO_SUCH_TAG = (

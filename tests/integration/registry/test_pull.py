@@ -107,3 +107,19 @@ def test_a_pulled_model_can_be_shown_asked_and_deleted(registry, start_server, d
     blobs = Path(server.environment["OLLAMA_MODELS"]) / "blobs"
     layers = json.loads(registry.manifest("library/answers"))["layers"]
     assert not (blobs / layers[0]["digest"].replace(":", "-")).exists()
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.99999])
+def test_a_broken_file_gets_no_name(registry, start_server, tiny_model, kept):
+    data = tiny_model.read_bytes()
+    registry.push("library/broken", data[: int(len(data) * kept)])
+    server = start_server()
+    name = f"{registry.host}/library/broken"
+
+    lines = pull_lines(server, name)
+
+    assert lines[-1]["error"].startswith(
+        f"the pulled model '{name}:latest' is broken: invalid GGUF"
+    )
+    assert httpx.get(f"{server.url}/api/tags").json()["models"] == []
+    assert httpx.post(f"{server.url}/api/show", json={"model": name}).status_code == 404

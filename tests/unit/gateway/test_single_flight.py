@@ -1,0 +1,148 @@
+"""Who asks for the same at once shares one run, whoever of them leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.gateway.single_flight import SingleFlight
+
+DEADLINE_S = 10.0
+
+
+class Work:
+    """Counts its runs; each lasts until the test lets it end."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.running = 0
+        self.cancelled = 0
+        self.gate = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        number = self.begun
+        self.running += 1
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        if self.failure is not None:
+            raise self.failure
+        return number
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def flights() -> AsyncIterator[SingleFlight]:
+    flights = SingleFlight()
+    yield flights
+    await flights.close()
+
+
+Asker = Callable[[], Awaitable[int]]
+
+
+async def test_who_comes_late_gets_the_next_run_with_all_others(flights: SingleFlight) -> None:
+    work = Work()
+    first = asyncio.create_task(flights.ask("k", work))
+    await settled()
+    late = [asyncio.create_task(flights.ask("k", work)) for _ in range(20)]
+    await settled()
+    assert work.begun == 1
+    work.gate.set()
+    async with asyncio.timeout(DEADLINE_S):
+        assert await first == 1
+        assert await asyncio.gather(*late) == [2] * 20
+        assert await flights.ask("k", work) == 3
+
+
+async def test_who_asks_together_shares_the_first_run(flights: SingleFlight) -> None:
+    work = Work()
+    work.gate.set()
+    assert await asyncio.gather(*(flights.ask("k", work) for _ in range(5))) == [1] * 5
+
+
+async def test_other_questions_are_other_runs(flights: SingleFlight) -> None:
+    work = Work()
+    work.gate.set()
+    assert sorted(await asyncio.gather(*(flights.ask(key, work) for key in "ab"))) == [1, 2]
+
+
+async def test_whoever_leaves_takes_nobody_along_and_the_last_ends_it(
+    flights: SingleFlight,
+) -> None:
+    work = Work()
+    askers = [asyncio.create_task(flights.ask("k", work)) for _ in range(3)]
+    await settled()
+    for asker in askers[:2]:
+        asker.cancel()
+    await settled()
+    assert (work.running, work.cancelled) == (1, 0)
+    askers[2].cancel()
+    await settled()
+    assert (work.running, work.cancelled) == (0, 1)
+
+
+async def test_a_failure_is_everybodys(flights: SingleFlight) -> None:
+    work = Work()
+    work.failure = ValueError("no")
+    work.gate.set()
+    found = await asyncio.gather(
+        *(flights.ask("k", work) for _ in range(3)), return_exceptions=True
+    )
+    assert [str(each) for each in found] == ["no"] * 3
+
+
+async def test_the_end_waits_for_what_runs() -> None:
+    flights, work = SingleFlight(), Work()
+    asker = asyncio.create_task(flights.ask("k", work))
+    await settled()
+    await flights.close()
+    assert (work.running, work.cancelled) == (0, 1)
+    await asyncio.wait({asker})
+
+
+@given(st.lists(st.sampled_from(["ask", "leave", "pass", "settle"]), max_size=30))
+def test_at_most_one_run_is_under_way_and_nobody_gets_one_begun_before_they_asked(
+    events: list[str],
+) -> None:
+    async def history() -> None:
+        flights, work = SingleFlight(), Work()
+        askers: list[tuple[int, asyncio.Task[int]]] = []
+
+        async def ask() -> int:
+            return await flights.ask("k", work)
+
+        for event in events:
+            if event == "ask":
+                askers.append((work.begun, asyncio.create_task(ask())))
+                await asyncio.sleep(0)
+            elif event == "leave" and askers:
+                askers.pop(0)[1].cancel()
+            elif event == "pass":
+                work.gate.set()
+                await settled()
+                work.gate.clear()
+            else:
+                await settled()
+            assert work.running <= 1
+        work.gate.set()
+        for begun, asker in askers:
+            async with asyncio.timeout(DEADLINE_S):
+                assert await asker > begun
+        await flights.close()
+
+    asyncio.run(history())
