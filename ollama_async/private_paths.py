@@ -47,5 +47,5 @@ def without_paths(text: str) -> str:
         return text
     said = _names.pattern.sub(_names.replaced, text)
     if said != text:
-        _log.warning("%.*s", _LOGGED, text)
+        _log.warning("%r", text[:_LOGGED])
     return said

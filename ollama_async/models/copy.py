@@ -48,11 +48,13 @@ def _name(field: str, text: str) -> ModelName:
 
 def _read(shelf: Shelf, path: str, source: str) -> tuple[bytes, set[str]]:
     """The manifest's bytes, and the blobs that it needs, all of which are there."""
-    data = read_bounded(Path(path), MANIFEST_LIMIT_BYTES)
     try:
+        data = read_bounded(Path(path), MANIFEST_LIMIT_BYTES)
         digests = read_manifest(data).digests
     except BadRequest as error:
         raise LoadFailed(f"model '{source}' is broken: {error.message}") from None
+    except OSError as error:
+        raise LoadFailed(f"model '{source}' cannot be read: {error.strerror}") from None
     for digest in sorted(digests):
         if not shelf.blobs.has(digest):
             raise LoadFailed(f"model '{source}' is broken: {digest} is missing")

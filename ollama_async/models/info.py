@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.api.ollama import Tensor
+from ollama_async.errors import BadRequest
 from ollama_async.models.ggml_types import TENSOR_TYPES
 from ollama_async.models.gguf import Array, GgufHeader, LongText, Value, read_header
 from ollama_async.models.gguf_values import read_long_values
@@ -32,15 +33,21 @@ class InfoCache:
     """Infos without long values: they are asked for before every ``run``. Thread-safe."""
 
     def __init__(self) -> None:
-        self._infos: Remembered[Info] = Remembered(_LIMIT_BYTES)
+        self._infos: Remembered[Info | str] = Remembered(_LIMIT_BYTES)
 
     def info(self, path: str) -> Info:
-        """As :func:`read_info`; arrays and long texts are None."""
+        """As :func:`read_info`; arrays and long texts are None. A fault is remembered, too."""
         signature = signature_of(path)
         known = self._infos.get(path, signature)
         if known is None:
-            known = read_info(path, is_verbose=False)
-            self._infos.put(path, signature, known, _memory_bytes(known))
+            try:
+                known = read_info(path, is_verbose=False)
+            except BadRequest as error:
+                known = error.message
+            size_bytes = _VALUE_BYTES if isinstance(known, str) else _memory_bytes(known)
+            self._infos.put(path, signature, known, size_bytes)
+        if isinstance(known, str):
+            raise BadRequest(known)
         return known
 
 

@@ -14,7 +14,7 @@ from ollama_async.models.blob_cache import JSON_COST
 from ollama_async.models.facts import ModelFacts
 from ollama_async.prompts.selection import Selection
 
-_LEAST_BYTES = 4096
+_LEAST_BYTES = 2048
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

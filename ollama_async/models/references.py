@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,11 @@ from ollama_async.models.manifests import Manifests
 from ollama_async.models.remembered import Remembered, signature_of
 from ollama_async.models.storage import TEMPORARY_PREFIX, read_bounded
 
-REMEMBERED_LIMIT_BYTES = 32 << 20
-"""Of all digests together: those of ten thousand usual models."""
+REMEMBERED_LIMIT_BYTES = 64 << 20
+"""Of all digests together: those of five hundred manifests that are as large as they may be."""
 
-_DIGEST_BYTES = 200
+_ENTRY_BYTES = 300
+_DIGEST = struct.Struct("32s")
 _LEVELS = 4
 _MENTIONED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})(?![0-9a-fA-F])")
 _PASSED_OVER = (TEMPORARY_PREFIX, ".DS_Store", "._")
@@ -39,7 +41,7 @@ class References:
 
     def __init__(self, manifests: Manifests) -> None:
         self._manifests = manifests
-        self._digests: Remembered[frozenset[str]] = Remembered(REMEMBERED_LIMIT_BYTES)
+        self._digests: Remembered[bytes] = Remembered(REMEMBERED_LIMIT_BYTES)
         self._reading = threading.Lock()
 
     def refresh(self) -> None:
@@ -52,26 +54,29 @@ class References:
 
         :raises Unknown:
         """
-        left = set(digests)
+        left = {bytes.fromhex(digest.removeprefix("sha256:")): digest for digest in digests}
         with self._reading:
             paths = list(self._paths())
             for path in paths:
-                left -= self._needed(path)
+                needed = self._needed(path)
+                for (digest,) in _DIGEST.iter_unpack(needed) if left else ():
+                    left.pop(digest, None)
             self._digests.keep_only(paths)
-        return left
+        return set(left.values())
 
-    def _needed(self, path: str) -> frozenset[str]:
+    def _needed(self, path: str) -> bytes:
+        """The digests without anything between them."""
         signature = signature_of(path)
         known = self._digests.get(path, signature)
         if known is None:
-            known = self._read(path)
-            self._digests.put(path, signature, known, _DIGEST_BYTES * (len(known) + 1))
+            known = b"".join(self._read(path))
+            self._digests.put(path, signature, known, _ENTRY_BYTES + len(known))
         return known
 
     def _paths(self) -> Iterator[str]:
         return _manifests_below(str(self._manifests.folder), _LEVELS)
 
-    def _read(self, path: str) -> frozenset[str]:
+    def _read(self, path: str) -> set[bytes]:
         """All digests that it mentions, wherever: other programs may have put them there."""
         try:
             self._manifests.name_of(path)
@@ -86,8 +91,8 @@ class References:
             raise Unknown(f"{path!r} cannot be read: {error.strerror}") from None
         if not needed:
             raise Unknown(f"{path!r} is a manifest of nothing")
-        mentioned = _MENTIONED.findall(data)
-        return frozenset(needed).union(f"sha256:{each.decode().lower()}" for each in mentioned)
+        named = {bytes.fromhex(digest.removeprefix("sha256:")) for digest in needed}
+        return named.union(bytes.fromhex(each.decode()) for each in _MENTIONED.findall(data))
 
 
 def _manifests_below(folder: str, levels: int) -> Iterator[str]:

@@ -40,7 +40,8 @@ MODELS_LIMIT_BYTES = 64 << 20
 are counted for each of them."""
 LISTED_LIMIT_BYTES = 32 << 20
 """Of what the list of models says."""
-_FAULT_BYTES = 16 << 10
+_FAULT_BYTES = 1024
+_WATCHED_BYTES = 400
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -243,7 +244,8 @@ class Store:
         """And say it in the log, once: the list of models only leaves it out."""
         if broken.watched is not None:
             fault = _Fault(broken.message, broken.watched)
-            self._rows.put(path, signature, fault, _FAULT_BYTES)
+            size_bytes = _FAULT_BYTES + _WATCHED_BYTES * len(fault.watched)
+            self._rows.put(path, signature, fault, size_bytes)
             _log.warning("%s", broken)
 
     def _read_now(self, path: str) -> Model | None:

@@ -197,6 +197,7 @@ def errors_of(server: RunningServer, client: httpx.Client, planted: Planted) -> 
             yield client.request(method, f"{url}/api/{path}", json=body).text
         yield client.post(f"{url}/api/copy", json={"source": name, "destination": "x"}).text
         yield client.post(f"{url}/api/create", json={"model": "x", "from": name}).text
+    yield client.post(f"{url}/api/generate", json={"model": "sound", "prompt": "x"}).text
     long_name = "h" * 300 + "/ns/m"
     for path in ("show", "generate", "push"):
         yield client.post(f"{url}/api/{path}", json={"model": long_name}).text

@@ -51,5 +51,5 @@ def test_every_error_is_said_without_and_logged_with(caplog: pytest.LogCaptureFi
     for error in (StorageFailed("full: /home/ann"), from_code("load_failed", "full: /home/ann")):
         assert error.message == "full: ~"
         assert str(error) == "full: /home/ann"
-    assert [each.getMessage() for each in caplog.records] == ["full: /home/ann"] * 2
+    assert [each.getMessage() for each in caplog.records] == ["'full: /home/ann'"] * 2
     assert caplog.records[0].levelno == logging.WARNING

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_async.errors import NotFound
+from ollama_async.errors import LoadFailed, NotFound
 from ollama_async.models import references
 from ollama_async.models.manifest import LAYERS_LIMIT, MANIFEST_LIMIT_BYTES
 from ollama_async.models.store import Store
@@ -199,4 +199,14 @@ def test_only_changed_manifests_are_read_again(
     assert read == ["b"]
     with pytest.raises(NotFound):
         store.find("c")
+    assert store.has_blob(tiny)
+
+
+def test_a_manifest_over_the_limit_is_no_models(store: Store, tiny: str) -> None:
+    put(store, f"{LIBRARY}/a/latest", manifest(tiny, annotations="x" * MANIFEST_LIMIT_BYTES))
+    with pytest.raises(LoadFailed, match=r"^model 'a:latest' is broken: latest is larger than 104"):
+        store.find("a")
+    with pytest.raises(LoadFailed, match=r"^model 'a' cannot be read: latest is larger than 104"):
+        store.copy("a", "b")
+    store.delete("a")
     assert store.has_blob(tiny)

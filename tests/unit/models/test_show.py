@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ollama_async.api.modelfile import Command, parse
 from ollama_async.api.ollama import CreateRequest, Message, ShowRequest, ShowResponse
 from ollama_async.errors import BadRequest, LoadFailed
-from ollama_async.models import gguf_values
+from ollama_async.models import gguf_values, info
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.gguf import read_header
 from ollama_async.models.info import InfoCache, read_info
@@ -257,3 +257,20 @@ def test_a_text_that_no_quotes_can_hold_is_still_shown(store: Store, tiny: str) 
         str(Command("system", text))
     answer = shown(made(store, files={"t.gguf": tiny}, system=text))
     assert f'SYSTEM """{text}"""\n' in answer.modelfile
+
+
+def test_a_fault_in_a_file_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "projector"
+    path.write_bytes(b"of an old format")
+    read: list[str] = []
+
+    def reading(path: str, *, is_verbose: bool) -> info.Info:
+        read.append(path)
+        return read_info(path, is_verbose=is_verbose)
+
+    monkeypatch.setattr(info, "read_info", reading)
+    infos = InfoCache()
+    for _ in range(3):
+        with pytest.raises(BadRequest, match="not in GGUF format"):
+            infos.info(str(path))
+    assert read == [str(path)]
