@@ -56,7 +56,7 @@ class Blobs:
         return self.path(digest).stat().st_size
 
     def read(self, digest: str, limit_bytes: int) -> bytes:
-        """The content of a small blob. :raises OSError: missing, or over the limit."""
+        """The content of a small blob. :raises OSError: missing. :raises BadRequest: too large."""
         return read_bounded(self.path(digest), limit_bytes)
 
     def put(self, data: bytes) -> tuple[str, bool]:

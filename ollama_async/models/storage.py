@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ollama_async.errors import StorageFailed
+from ollama_async.errors import BadRequest, StorageFailed
 
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"
@@ -76,12 +76,14 @@ def free_bytes(folder: Path) -> int:
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """The content of a small file. :raises OSError: it cannot be read, or is over the limit."""
+    """The content of a small file. :raises OSError: it cannot be read. :raises BadRequest: it is
+    over the limit.
+    """
     with path.open("rb") as file:
         is_larger = os.fstat(file.fileno()).st_size > limit_bytes
         data = b"" if is_larger else file.read(limit_bytes + 1)
     if is_larger or len(data) > limit_bytes:
-        raise OSError(errno.EFBIG, f"{path.name} is larger than {limit_bytes} bytes")
+        raise BadRequest(f"{path.name} is larger than {limit_bytes} bytes")
     return data
 
 

@@ -12,6 +12,7 @@ from ollama_async.api import encode, ollama
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
 from ollama_async.gateway.refusal import JSON_TYPE
+from ollama_async.gateway.single_flight import FLIGHTS
 from ollama_async.queue.port import LoadedModel
 
 FOREVER_S = 1e18  # infinity has no whole part
@@ -39,9 +40,13 @@ async def ps(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
+    """All who ask at once share one text."""
     rooms = request.app[DEPENDENCIES]
-    snapshot = rooms.inferring.snapshot()
-    text = await asyncio.to_thread(rooms.metrics.render, snapshot)
+
+    async def render() -> bytes:
+        return await asyncio.to_thread(rooms.metrics.render, rooms.inferring.snapshot())
+
+    text = await request.app[FLIGHTS].ask("metrics", render)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
 

@@ -7,7 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from ollama_async.errors import LoadFailed, NotFound
-from ollama_async.models.manifest import CONFIG_TYPE, Layer, Manifest, go_json, layer_type
+from ollama_async.models.manifest import (
+    CONFIG_TYPE,
+    TEXT_LIMIT_BYTES,
+    Layer,
+    Manifest,
+    go_json,
+    layer_type,
+)
 from ollama_async.models.store import Store
 from ollama_async.names import ModelName
 from tests.unit.models.conftest import GgufBuilder, build_tiny, tiny_adapter, tiny_with_output
@@ -72,6 +79,10 @@ def test_what_another_server_runs_passes(store: Store, arrive: Arrive) -> None:
         (
             [("model", build_tiny().build()), ("params", b"[")],
             "is broken: its params layer is not valid",
+        ),
+        (
+            [("model", build_tiny().build()), ("system", bytes(TEXT_LIMIT_BYTES + 1))],
+            "is broken: sha256-.* is larger than 1048576 bytes",
         ),
     ],
 )

@@ -206,7 +206,7 @@ def test_a_manifest_over_the_limit_is_no_models(store: Store, tiny: str) -> None
     put(store, f"{LIBRARY}/a/latest", manifest(tiny, annotations="x" * MANIFEST_LIMIT_BYTES))
     with pytest.raises(LoadFailed, match=r"^model 'a:latest' is broken: latest is larger than 104"):
         store.find("a")
-    with pytest.raises(LoadFailed, match=r"^model 'a' cannot be read: latest is larger than 104"):
+    with pytest.raises(LoadFailed, match=r"^model 'a' is broken: latest is larger than 104"):
         store.copy("a", "b")
     store.delete("a")
     assert store.has_blob(tiny)
