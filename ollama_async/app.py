@@ -165,7 +165,7 @@ def _open_catalog(settings: Settings) -> Catalog:
         ) from reason
     except StorageFailed as reason:
         # a store that can only be read still serves what is in it
-        log.warning("%s; models can be run but not created or deleted", str(reason))
+        log.warning("%s; models can be run but not created or deleted", reason)
     _offer_shipped_models(store)
     try:
         return Catalog(store, read_scripts(settings.scripts) if settings.scripts else {})

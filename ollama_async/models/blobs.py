@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -55,9 +56,16 @@ class Blobs:
         """:raises OSError: there is no such blob."""
         return self.path(digest).stat().st_size
 
+    def file(self, digest: str) -> Path:
+        """Where the blob is. :raises OSError: there is none. :raises BadRequest: it is no file."""
+        path = self.path(digest)
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise BadRequest(f"{path.name} is no file")
+        return path
+
     def read(self, digest: str, limit_bytes: int) -> bytes:
         """The content of a small blob. :raises OSError: missing. :raises BadRequest: too large."""
-        return read_bounded(self.path(digest), limit_bytes)
+        return read_bounded(self.file(digest), limit_bytes)
 
     def put(self, data: bytes) -> tuple[str, bool]:
         """Store ``data``; returns its digest and whether it is new. :raises StorageFailed:"""

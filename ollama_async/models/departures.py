@@ -27,8 +27,13 @@ class Departures:
         return self._manifests.spelled(name)
 
     def manifest(self, name: ModelName) -> bytes:
-        """:raises StorageFailed: there is none, in Ollama's words; or it cannot be read."""
-        path = self._manifests.locate(name) or self._manifests.likely_path(name)
+        """:raises StorageFailed: there is none, in Ollama's words; or it cannot be read.
+        :raises BadRequest: it is larger than a manifest may be.
+        """
+        path = self._manifests.locate(name)
+        if path is None:
+            reason = os.strerror(errno.ENOENT).lower()
+            raise StorageFailed(f"open {self._manifests.likely_path(name)}: {reason}")
         try:
             return read_bounded(Path(path), MANIFEST_LIMIT_BYTES)
         except OSError as error:
@@ -56,7 +61,7 @@ class Departures:
         :raises StorageFailed: it has been removed.
         """
         try:
-            return FileIO(self._blobs.path(digest))
+            return FileIO(self._blobs.file(digest))
         except OSError:
             raise StorageFailed(
                 f"the model was removed while it was pushed: {digest} is gone"

@@ -124,12 +124,12 @@ class Manifests:
         for entry in _entries(folder):
             if depth > 1:
                 yield from self._files(entry.path, depth - 1)
-            elif entry.is_file():
+            elif _is_file(entry.path):
                 yield entry.path
 
 
 def _is_file(path: str) -> bool:
-    """Unlike a Path's own, no error where a name is longer than the disk allows."""
+    """Unlike a Path's own, no error where a name is too long, or a link leads in a circle."""
     return os.path.isfile(path)  # noqa: PTH113  # that is what differs
 
 

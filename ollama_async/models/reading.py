@@ -161,7 +161,7 @@ class _Reader:
             size=self._manifest.size,
             modified_at=modified_at,
             details=_details(config, weights[0].from_, facts),
-            path=str(self._present(blob_digest)),
+            path=str(self._blobs.file(blob_digest)),
             blob_digest=blob_digest,
             template=self._text("template", "prompt"),
             system=self._text("system"),
@@ -198,12 +198,7 @@ class _Reader:
         return [layer for layer in self._manifest.layers if layer.kind in kinds]
 
     def _paths(self, layers: list[Layer]) -> tuple[str, ...]:
-        return tuple(str(self._present(layer.digest)) for layer in layers)
-
-    def _present(self, digest: str) -> Path:
-        path = self._blobs.path(digest)
-        path.stat()
-        return path
+        return tuple(str(self._blobs.file(layer.digest)) for layer in layers)
 
     def _text(self, *kinds: str) -> str:
         """The first layer of one of the kinds; "" if there is none."""

@@ -27,6 +27,7 @@ Start = Callable[..., RunningServer]
 STRINGS = (1 << 22) - 1
 """In an array of a header: as many as the reader passes over, one Python step for each."""
 LIBRARY = "registry.ollama.ai/library"
+BROKEN = ("broken", "truncated", "holey", "empty", "huge", "texts", "pipe", "piped")
 
 
 class Planted:
@@ -88,7 +89,7 @@ def client() -> Iterator[httpx.Client]:
 def test_slow_broken_models_hold_up_nobody(
     start_server: Start, planted: Planted, client: httpx.Client
 ) -> None:
-    count = 8
+    count = 5
     for number in range(count):
         planted.manifest(f"{LIBRARY}/slow{number}/latest", planted.slow_blob(number))
     server = start_server(scripts={"m": {}})
@@ -133,7 +134,7 @@ def test_a_slow_model_is_read_once_for_all_who_ask(start_server: Start, planted:
 
 @pytest.mark.parametrize(
     "place",
-    ["a/v1+build", "a/two words", f"a/{'t' * 90}", "a/latest/deep", "../../latest"],
+    ["a/v1+build", f"a/{'t' * 90}", "../../latest"],
 )
 def test_a_misnamed_manifest_keeps_its_blobs_over_a_start_and_a_removal(
     start_server: Start, planted: Planted, client: httpx.Client, place: str
@@ -156,18 +157,18 @@ def test_manifests_that_are_slow_to_read_are_not_read_for_every_removal(
 ) -> None:
     filler = {"annotations": {str(number): "x" * 80 for number in range(8_000)}}
     digest = planted.blob(build_tiny().build())
-    for number in range(40):
+    for number in range(24):
         path = planted.manifest(f"{LIBRARY}/big{number}/latest", digest, **filler)
     began = time.process_time()
     read_manifest(path.read_bytes())
     one_s = time.process_time() - began
     server = start_server(scripts={"m": {}})
     before_s = server.process.cpu_times().user
-    for number in range(20):
+    for number in range(12):
         body = {"model": f"big{number}"}
         client.request("DELETE", f"{server.url}/api/delete", json=body).raise_for_status()
     spent_s = server.process.cpu_times().user - before_s
-    assert spent_s < 200 * one_s + 1  # for every one of them all others would be 600
+    assert spent_s < 90 * one_s + 1  # for every one of them all others would be 210
     assert planted.path(digest).exists()
 
 
@@ -190,7 +191,7 @@ def test_copies_of_a_model_take_next_to_no_memory(
 def errors_of(server: RunningServer, client: httpx.Client, planted: Planted) -> Iterator[str]:
     """The bodies of answers to requests that fail, each in its way."""
     url = server.url
-    for name in ("broken", "truncated", "holey", "empty", "huge", "texts", "unloadable", "none"):
+    for name in (*BROKEN, "unloadable", "none"):
         for path in ("generate", "chat", "show", "delete", "push"):
             body = {"model": name, "prompt": "x", "messages": [{"role": "user", "content": "x"}]}
             method = "DELETE" if path == "delete" and name == "none" else "POST"
@@ -236,6 +237,9 @@ def test_no_error_names_a_path_of_this_machine(
     planted.path(folder).unlink()
     planted.path(folder).mkdir()
     planted.manifest(f"{LIBRARY}/texts/latest", folder)
+    os.mkfifo(planted.path(f"sha256:{'e' * 64}"))
+    planted.manifest(f"{LIBRARY}/piped/latest", f"sha256:{'e' * 64}")
+    os.mkfifo(planted.manifest(f"{LIBRARY}/pipe/other").with_name("latest"))
     no_layers = build_tiny(tokenizer__chat_template="{{ x }}").text("general.name", b"other name")
     planted.manifest(f"{LIBRARY}/unloadable/latest", planted.blob(no_layers.build()))
     server = start_server()

@@ -210,3 +210,15 @@ def test_a_manifest_over_the_limit_is_no_models(store: Store, tiny: str) -> None
         store.copy("a", "b")
     store.delete("a")
     assert store.has_blob(tiny)
+
+
+def test_links_in_a_circle_stop_the_pruning_and_not_the_list(store: Store, precious: str) -> None:
+    folder = store.root / f"manifests/{LIBRARY}/a"
+    folder.mkdir()
+    (folder / "latest").symlink_to("latest")
+    (store.root / "manifests/example.com").symlink_to("example.com")
+    assert [model.name for model in store.list()] == ["other:latest"]
+    assert store.prune() == 0
+    with pytest.raises(NotFound):
+        store.find("a")
+    assert store.blob_path(precious).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.conversation import Message
-from ollama_async.errors import BadRequest, LoadFailed
+from ollama_async.errors import BadRequest, LoadFailed, StorageFailed
 from ollama_async.models import blob_cache, references
+from ollama_async.models.departures import Departures
 from ollama_async.models.gguf import read_header
+from ollama_async.models.manifest import layer_type
 from ollama_async.models.remembered import Remembered
 from ollama_async.models.store import Store
+from ollama_async.names import ModelName
 from tests.unit.models.conftest import build_tiny
 from tests.unit.models.stores import age, made
 
@@ -197,3 +201,24 @@ def test_a_fault_is_a_new_exception_each_time(store: Store, upload: Callable[[by
     with pytest.raises(BadRequest) as second:
         cache.facts(digest)
     assert first.value is not second.value
+
+
+@pytest.mark.parametrize("kind", ["model", "template", "license", "params"])
+def test_nobody_waits_for_a_pipe_in_place_of_a_blob(store: Store, tiny: str, kind: str) -> None:
+    plant(store, "a", tiny)
+    path = store.root / "manifests/registry.ollama.ai/library/a/latest"
+    pipe = f"sha256:{'f' * 64}"
+    os.mkfifo(store.blob_path(pipe))
+    layers = [{"mediaType": layer_type("model"), "digest": tiny, "size": 1}]
+    layers.insert(0, {"mediaType": layer_type(kind), "digest": pipe, "size": 1})
+    path.write_text(json.dumps({"schemaVersion": 2, "layers": layers}))
+    with pytest.raises(LoadFailed, match=r"no file|not in GGUF format"):
+        store.find("a")
+
+
+def test_nobody_waits_for_a_pipe_in_place_of_a_manifest(store: Store) -> None:
+    path = store.root / "manifests/registry.ollama.ai/library/a/latest"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with pytest.raises(StorageFailed, match=r"library/a/latest: no such file or directory$"):
+        Departures(store.root).manifest(ModelName.parse("a"))
