@@ -3,6 +3,10 @@
 The lifeline is an ordinary pipe of which only the parent holds the writing end: when that is gone,
 whatever the reason, the child reads end-of-file. (The parent hears of the child's end by a pidfd.)
 All descriptors are close-on-exec; the child gets the five it needs by ``pass_fds``.
+
+No open file that the parent uses is one that the child holds: what flags the child sets on its ends
+concerns the child only. The parent keeps the child's ends of the doorbells open, unused, so that a
+child that closes them does not leave the loop with a descriptor that is readable for ever.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, closing
 
-from ollama_async.workers.doorbell import Doorbell
+from ollama_async.workers.doorbell import Listener, Ringer, make_doorbell
 from ollama_async.workers.pipe import TO_CHILD_RING_BYTES, TO_PARENT_RING_BYTES, ParentPipe
 from ollama_async.workers.ring import Ring
 
@@ -32,16 +36,19 @@ class Channel:
         with ExitStack() as made:
             down = made.enter_context(closing(Ring.create(to_child_bytes)))
             up = made.enter_context(closing(Ring.create(to_parent_bytes)))
-            bell_child = made.enter_context(closing(Doorbell.create()))
-            bell_parent = made.enter_context(closing(Doorbell.create()))
+            child_hears, parent_rings = _ends(made)
+            parent_hears, child_rings = _ends(made)
             self._lifeline_child, self._lifeline = os.pipe()
             made.pop_all()
-        self.pipe = ParentPipe(inbound=up, outbound=down, bell_in=bell_parent, bell_out=bell_child)
+        self.pipe = ParentPipe(
+            inbound=up, outbound=down, bell_in=parent_hears, bell_out=parent_rings
+        )
+        self._childs_ends = child_hears, child_rings
         self._child_fds = {
             "ring-in": down.fd,
             "ring-out": up.fd,
-            "bell-in": bell_child.fd,
-            "bell-out": bell_parent.fd,
+            "bell-in": child_hears.fd,
+            "bell-out": child_rings.fd,
             "lifeline": self._lifeline_child,
         }
 
@@ -72,3 +79,10 @@ class Channel:
         self.spawned()
         self.cut_lifeline()
         self.pipe.close()
+        for end in self._childs_ends:
+            end.close()
+
+
+def _ends(made: ExitStack) -> tuple[Listener, Ringer]:
+    listener, ringer = make_doorbell()
+    return made.enter_context(closing(listener)), made.enter_context(closing(ringer))

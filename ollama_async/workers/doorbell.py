@@ -1,55 +1,102 @@
-"""A doorbell: an ``eventfd`` that says "look at the ring again", and nothing else.
+"""A doorbell: a pipe whose bytes say "look at the ring again", and nothing else.
 
 It is a hint. Rings that come before the other side looks melt into one, and a side that has looked
 knows no more than what the ring's indices say. So: publish, then ring; clear, then look.
+
+Why no ``eventfd``: it is one open file for both sides, so its flags are shared, and a side that
+fills the counter and clears ``O_NONBLOCK`` makes the other one's write wait for ever. The two ends
+of a pipe are two open files. Each side sets and uses its own, and what the other does to the other
+end (fill it, empty it, close it, change its flags) can neither block nor fail a call here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 
+_CLEAR_BYTES = 1 << 16
+"""What a pipe holds by default: one read clears it, and is bounded if the other side enlarged it."""
 
-class Doorbell:
-    """One direction's bell. ``fd`` is readable while it has been rung and not been cleared."""
+
+class Ringer:
+    """The end that rings. Takes ``fd`` over."""
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._poll: select.poll | None = None
-
-    @classmethod
-    def create(cls) -> Doorbell:
-        return cls(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-
-    @classmethod
-    def attach(cls, fd: int) -> Doorbell:
-        """The bell behind a descriptor that was handed over."""
         os.set_inheritable(fd, False)
-        return cls(fd)
+        os.set_blocking(fd, False)
+        self.fd = fd
 
     def ring(self) -> None:
         """Wake the other side. Never waits."""
         try:  # noqa: SIM105  # once per flush; suppress() would cost as much as the call
-            os.eventfd_write(self.fd, 1)
-        except BlockingIOError:
-            pass  # the counter is at its end: it has been ringing all along
-
-    def clear(self) -> None:
-        """Stop ringing. Whoever clears must look at the ring afterwards. Never waits."""
-        try:  # noqa: SIM105  # as above
-            os.eventfd_read(self.fd)
-        except BlockingIOError:
-            pass  # nobody rang
-
-    def wait(self, timeout_s: float) -> None:
-        """Block the calling thread until it rings or ``timeout_s`` have passed. Does not clear."""
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.fd, select.POLLIN)
-        self._poll.poll(timeout_s * 1000)
+            os.write(self.fd, b"!")
+        except (BlockingIOError, BrokenPipeError):
+            pass  # it has been ringing all along, or nobody is there to hear it
 
     def close(self) -> None:
         """Idempotent."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+class Listener:
+    """The end that hears, for a loop. ``fd`` is readable while it has been rung and not been
+    cleared; takes it over.
+    """
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        self.fd = fd
+
+    def clear(self) -> None:
+        """Stop ringing. Whoever clears must look at the ring afterwards. Never waits."""
+        try:  # noqa: SIM105  # as above
+            os.read(self.fd, _CLEAR_BYTES)
+        except BlockingIOError:
+            pass  # nobody rang
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class BlockingListener(Listener):
+    """The end that hears, for a thread."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._interruption = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._interruption, select.POLLIN)
+
+    def wait(self, timeout_s: float) -> None:
+        """Block the calling thread until it rings, is interrupted, or ``timeout_s`` have passed.
+        Does not clear.
+        """
+        self._poll.poll(timeout_s * 1000)
+
+    def interrupt(self) -> None:
+        """End :meth:`wait`, now and from now on. Any thread; not after :meth:`close`."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._interruption, 1)
+
+    def close(self) -> None:
+        super().close()
+        if self._interruption >= 0:
+            os.close(self._interruption)
+            self._interruption = -1
+
+
+def make_doorbell() -> tuple[Listener, Ringer]:
+    """Both ends of a new one, close-on-exec.
+
+    :raises OSError: there are no descriptors left; nothing is left behind.
+    """
+    reader, writer = os.pipe()
+    return Listener(reader), Ringer(writer)

@@ -28,7 +28,7 @@ from collections import deque
 from typing import Protocol
 
 from ollama_async.workers import frames
-from ollama_async.workers.doorbell import Doorbell
+from ollama_async.workers.doorbell import Listener, Ringer
 from ollama_async.workers.messages import ToChild, ToParent
 from ollama_async.workers.ring import Ring, RingCorrupt
 
@@ -89,8 +89,8 @@ class ParentPipe:
         *,
         inbound: Ring,
         outbound: Ring,
-        bell_in: Doorbell,
-        bell_out: Doorbell,
+        bell_in: Listener,
+        bell_out: Ringer,
         recheck_s: float = RECHECK_S,
     ) -> None:
         self._inbound = inbound

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ollama_async.workers import frames
-from ollama_async.workers.doorbell import Doorbell
+from ollama_async.workers.doorbell import BlockingListener, Ringer
 from ollama_async.workers.messages import ToChild, ToParent
 from ollama_async.workers.ring import Ring
 
@@ -62,8 +62,8 @@ class ChildPipe:
         *,
         inbound: Ring,
         outbound: Ring,
-        bell_in: Doorbell,
-        bell_out: Doorbell,
+        bell_in: BlockingListener,
+        bell_out: Ringer,
         recheck_s: float = RECHECK_S,
     ) -> None:
         self._inbound = inbound
@@ -119,7 +119,7 @@ class ChildPipe:
         if self._closed.is_set():
             return
         self._closed.set()
-        self._bell_in.ring()  # wakes our own receiver
+        self._bell_in.interrupt()
         with self._receiving, self._sending:
             for part in (self._inbound, self._outbound, self._bell_in, self._bell_out):
                 part.close()

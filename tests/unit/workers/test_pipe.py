@@ -10,7 +10,7 @@ import uvloop
 
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.pipe import ChildPipe, PipeClosed
-from ollama_async.workers.doorbell import Doorbell
+from ollama_async.workers.doorbell import BlockingListener, Listener, Ringer
 from ollama_async.workers.memory_pipe import MemoryPipe
 from ollama_async.workers.pipe import ParentPipe
 from ollama_async.workers.ring import Ring, RingCorrupt
@@ -29,7 +29,7 @@ class StutteringRing(Ring):
         return super().write(memoryview(data)[:limit])
 
 
-class DeafDoorbell(Doorbell):
+class FaintRinger(Ringer):
     """Two of three rings are lost."""
 
     rung = 0
@@ -40,18 +40,22 @@ class DeafDoorbell(Doorbell):
             super().ring()
 
 
-def shared_memory(ring=Ring, bell=Doorbell, capacity=1 << 10, recheck_s=60.0):
+def shared_memory(ring=Ring, ringer=Ringer, capacity=1 << 10, recheck_s=60.0):
     """No test has the time to wait for the re-check, unless it asks for a short one."""
     down, up = ring.create(capacity), ring.create(capacity)
-    bells = [bell.create(), bell.create()]
+    (parent_hears, child_rings), (child_hears, parent_rings) = os.pipe(), os.pipe()
     parent = ParentPipe(
-        inbound=up, outbound=down, bell_in=bells[0], bell_out=bells[1], recheck_s=recheck_s
+        inbound=up,
+        outbound=down,
+        bell_in=Listener(parent_hears),
+        bell_out=ringer(parent_rings),
+        recheck_s=recheck_s,
     )
     child = ChildPipe(
         inbound=ring.attach(os.dup(down.fd)),
         outbound=ring.attach(os.dup(up.fd)),
-        bell_in=bell.attach(os.dup(bells[1].fd)),
-        bell_out=bell.attach(os.dup(bells[0].fd)),
+        bell_in=BlockingListener(child_hears),
+        bell_out=ringer(child_rings),
         recheck_s=recheck_s,
     )
     return parent, child
@@ -66,8 +70,8 @@ MAKERS = {
     "shared memory": shared_memory,
     "a ring of 64 bytes": lambda: shared_memory(capacity=64),
     "stuttering ring": lambda: shared_memory(ring=StutteringRing, capacity=503),
-    "deaf doorbells": lambda: shared_memory(bell=DeafDoorbell, recheck_s=0.01),
-    "stuttering and deaf": lambda: shared_memory(StutteringRing, DeafDoorbell, 301, 0.01),
+    "deaf doorbells": lambda: shared_memory(ringer=FaintRinger, recheck_s=0.01),
+    "stuttering and deaf": lambda: shared_memory(StutteringRing, FaintRinger, 301, 0.01),
     "in memory": in_memory,
 }
 
