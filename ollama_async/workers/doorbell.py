@@ -16,7 +16,7 @@ import os
 import select
 
 _CLEAR_BYTES = 1 << 16
-"""What a pipe holds by default: one read clears it, and is bounded if the other side enlarged it."""
+"""What a pipe holds by default: bounds a read even if the other side enlarged the pipe."""
 
 
 class Ringer:

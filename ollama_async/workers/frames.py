@@ -14,8 +14,10 @@ that a side can still say whom it refuses.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -26,9 +28,18 @@ HEADER = struct.Struct("<BI")
 TO_CHILD_LIMIT_BYTES = 256 << 20
 """Requests carry pictures. One that is larger is refused where it is sent."""
 
-TO_PARENT_LIMIT_BYTES = 16 << 20
-"""Answers are small; the largest are lists of tokens. A worker that announces more is broken, and
-must not make the gateway hold memory for it."""
+TO_PARENT_LIMIT_BYTES = 256 << 10
+"""Answers are small. A worker that announces more is broken: it must not make the gateway hold
+memory for it, nor decode nested values for more than some 30 ms."""
+
+TO_PARENT_LIST_LIMIT_BYTES = 6 << 20
+"""Except for what is one flat list or one text, which is quick to decode: see :data:`_FLAT`."""
+
+_FLAT = (b"\xa4done", b"\xa4toks", b"\xa4text")
+"""How those messages begin, behind the byte that says how many fields follow."""
+
+_TAG_END = 6
+_PAUSE_COLLECTOR_FROM_BYTES = 16 << 10
 
 M = TypeVar("M")
 
@@ -41,10 +52,13 @@ class FrameTooLarge(ValueError):
     """A message that the other side would refuse; nothing of it was sent."""
 
 
-def encode(messages: Iterable[msgspec.Struct], *, limit_bytes: int) -> bytearray:
+def encode(
+    messages: Iterable[msgspec.Struct], *, limit_bytes: int, list_limit_bytes: int = 0
+) -> bytearray:
     """All messages as frames, in order.
 
-    :raises FrameTooLarge: one of them is longer than ``limit_bytes``.
+    :raises FrameTooLarge: one of them is longer than ``limit_bytes``, and than ``list_limit_bytes``
+        if it is one of the flat ones.
     """
     data = bytearray()
     encoder = msgspec.msgpack.Encoder()
@@ -53,7 +67,9 @@ def encode(messages: Iterable[msgspec.Struct], *, limit_bytes: int) -> bytearray
         encoder.encode_into(message, data, start + HEADER.size)
         length = len(data) - start - HEADER.size
         if length > limit_bytes:
-            raise FrameTooLarge(f"message of {length} bytes, the limit is {limit_bytes}")
+            most = max(limit_bytes, list_limit_bytes if _is_flat(data, start + HEADER.size) else 0)
+            if length > most:
+                raise FrameTooLarge(f"message of {length} bytes, the limit is {most}")
         HEADER.pack_into(data, start, FRAME_VERSION, length)
     return data
 
@@ -61,53 +77,83 @@ def encode(messages: Iterable[msgspec.Struct], *, limit_bytes: int) -> bytearray
 class FrameReader(Generic[M]):
     """Puts the parts of a stream together again; holds at most one frame's bytes plus one part.
 
-    ``kind`` is the union of messages that may come.
+    ``kind`` is the union of messages that may come; the limits are those of :func:`encode`.
     """
 
-    def __init__(self, kind: Any, *, limit_bytes: int) -> None:
+    def __init__(self, kind: Any, *, limit_bytes: int, list_limit_bytes: int = 0) -> None:
+        self._list_limit_bytes = list_limit_bytes
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
         self._limit_bytes = limit_bytes
-        self._parts: list[bytes] = []
-        self._held_bytes = 0
+        self._held = bytearray()
         self._needed_bytes = HEADER.size
 
     def feed(self, part: bytes) -> list[M]:
         """The messages that ``part`` completes, in order.
 
-        A frame that comes in many parts is joined once, when its last part is there.
+        A frame that comes in many parts is decoded once, when its last part is there.
 
         :raises FrameCorrupt: wrong version, too long, or no message of ours. What came before the
             fault in the same part is lost with it.
         """
-        self._parts.append(part)
-        self._held_bytes += len(part)
-        if self._held_bytes < self._needed_bytes:
-            return []
-        data = part if len(self._parts) == 1 else b"".join(self._parts)
+        data: bytes | bytearray = part
+        if self._held:
+            self._held += part  # one buffer: parts of one byte each must cost no object each
+            data = self._held
         messages: list[M] = []
-        at = self._decode_all(data, messages)
-        self._parts = [data[at:]]
-        self._held_bytes = len(data) - at
+        at = self._decode_all(data, messages) if len(data) >= self._needed_bytes else 0
+        if data is part:
+            self._held += part[at:]
+        else:
+            del self._held[:at]
         return messages
 
-    def _decode_all(self, data: bytes, messages: list[M]) -> int:
+    def _decode_all(self, data: bytes | bytearray, messages: list[M]) -> int:
         """Append every complete message of ``data``; return where the incomplete rest begins."""
-        at, end, view = 0, len(data), memoryview(data)
+        at, end = 0, len(data)
         unpack, decode = HEADER.unpack_from, self._decoder.decode
-        while end - at >= HEADER.size:
-            version, length = unpack(data, at)
-            if version != FRAME_VERSION:
-                raise FrameCorrupt(f"frame version {version}, expected {FRAME_VERSION}")
-            if length > self._limit_bytes:
-                raise FrameCorrupt(f"frame of {length} bytes, the limit is {self._limit_bytes}")
-            start = at + HEADER.size
-            if end - start < length:
-                self._needed_bytes = HEADER.size + length
-                return at
-            try:
-                messages.append(decode(view[start : start + length]))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
-                raise FrameCorrupt(f"no message: {reason}") from reason
-            at = start + length
+        with memoryview(data) as view:
+            while end - at >= HEADER.size:
+                version, length = unpack(data, at)
+                start = at + HEADER.size
+                if version != FRAME_VERSION:
+                    raise FrameCorrupt(f"frame version {version}, expected {FRAME_VERSION}")
+                if length > self._limit_bytes and not self._may_be_long(data, start, length):
+                    raise FrameCorrupt(f"frame of {length} bytes, the limit is {self._limit_bytes}")
+                if end - start < length:
+                    self._needed_bytes = HEADER.size + length
+                    return at
+                try:
+                    if length < _PAUSE_COLLECTOR_FROM_BYTES:
+                        messages.append(decode(view[start : start + length]))
+                    else:
+                        with _collector_paused():
+                            messages.append(decode(view[start : start + length]))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as reason:
+                    raise FrameCorrupt(f"no message: {reason}") from None
+                at = start + length
         self._needed_bytes = HEADER.size
         return at
+
+    def _may_be_long(self, data: bytes | bytearray, start: int, length: int) -> bool:
+        """Whether the frame may have so many bytes; as long as its tag has not come, it may."""
+        if length > self._list_limit_bytes:
+            return False
+        return len(data) - start < _TAG_END or _is_flat(data, start)
+
+
+def _is_flat(data: bytes | bytearray, start: int) -> bool:
+    return data[start + 1 : start + _TAG_END] in _FLAT
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A message of many small values would set the collector of garbage off again and again, and
+    take five times as long.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -5,6 +5,8 @@ Pure: messages in, an outcome out. The clock and the killing are :mod:`.link`'s.
 
 from __future__ import annotations
 
+import msgspec
+
 from ollama_async.workers.messages import (
     PROTOCOL,
     Hello,
@@ -13,6 +15,11 @@ from ollama_async.workers.messages import (
     Refused,
     ToParent,
 )
+from ollama_async.workers.spec import Bounds
+
+_MOST_BYTES = 1 << 62
+_MOST_WARNINGS = 16
+_WARNING_CHARACTERS = 1000
 
 
 class OutOfTurn(Exception):
@@ -20,11 +27,14 @@ class OutOfTurn(Exception):
 
 
 class Handshake:
-    """One child's beginning; ``generation`` and ``pid`` are the ones it was spawned with."""
+    """One child's beginning; ``generation``, ``pid`` and ``bounds`` are the ones it was spawned
+    with.
+    """
 
-    def __init__(self, *, generation: int, pid: int) -> None:
+    def __init__(self, *, generation: int, pid: int, bounds: Bounds) -> None:
         self._generation = generation
         self._pid = pid
+        self._bounds = bounds
         self._is_greeted = False
 
     def hear(self, message: ToParent) -> Ready | Refused | None:
@@ -38,6 +48,8 @@ class Handshake:
             self._is_greeted = True
             return None
         if self._is_greeted and isinstance(message, Loading | Ready | Refused):
+            if isinstance(message, Ready):
+                return _bounded(message, self._bounds)
             return None if isinstance(message, Loading) else message
         raise OutOfTurn(f"the worker spoke out of turn: {type(message).__name__}")
 
@@ -49,3 +61,26 @@ class Handshake:
                 f"a worker of generation {hello.generation}, pid {hello.pid} answered; expected"
                 f" {self._generation}, {self._pid}"
             )
+
+
+def _bounded(ready: Ready, bounds: Bounds) -> Ready:
+    """What there really is, within what was asked for.
+
+    :raises OutOfTurn: it cannot be.
+    """
+    sizes = (
+        *(ready.slots, ready.num_ctx, ready.weights_bytes, ready.cache_bytes),
+        *(ready.compute_bytes, ready.device_bytes, ready.load_ns),
+    )
+    if not all(0 <= size < _MOST_BYTES for size in sizes):
+        raise OutOfTurn("the worker counts what cannot be")
+    return msgspec.structs.replace(
+        ready,
+        slots=min(ready.slots, bounds.slots),
+        num_ctx=min(ready.num_ctx, bounds.num_ctx),
+        warnings=[_printable(text) for text in ready.warnings[:_MOST_WARNINGS]],
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:_WARNING_CHARACTERS])

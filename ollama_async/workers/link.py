@@ -23,6 +23,7 @@ from typing import Protocol
 
 from ollama_async import errors
 from ollama_async.workers import messages
+from ollama_async.workers.allowance import Allowances, Chatter, check_usage, check_vitals
 from ollama_async.workers.channel import Channel
 from ollama_async.workers.frames import FrameTooLarge
 from ollama_async.workers.handshake import Handshake, OutOfTurn
@@ -46,6 +47,7 @@ from ollama_async.workers.messages import (
 )
 from ollama_async.workers.process import CHILD_MODULE, WorkerProcess, exit_words
 from ollama_async.workers.questions import Questions
+from ollama_async.workers.spec import Bounds
 
 CRASH_TEXT = (
     "model runner has unexpectedly stopped, this may be due to resource limitations"
@@ -122,7 +124,8 @@ class WorkerLink:
         self._load_clock: asyncio.Timeout | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
-        self._running: set[int] = set()
+        self._running = Allowances(0)
+        self._chatter = Chatter(0.0)
         self._questions = Questions()
         self._verdict = ""
         self._owes_death = False
@@ -133,7 +136,12 @@ class WorkerLink:
         return 0 if self._phase is _Phase.NEW else self._process.pid
 
     async def start(
-        self, argv: Sequence[str], environ: Mapping[str, str], *, load_timeout_s: float = math.inf
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        bounds: Bounds = Bounds(),  # noqa: B008  # frozen
+        load_timeout_s: float = math.inf,
     ) -> Ready:
         """Spawn the child with these options and exactly these variables; wait until it is ready.
 
@@ -148,7 +156,7 @@ class WorkerLink:
         assert self._phase is _Phase.NEW, "a link starts once"
         self._loop = asyncio.get_running_loop()
         self._ready = self._loop.create_future()
-        self._spawn(argv, environ)
+        self._spawn(argv, environ, bounds)
         self._load_timeout_s = load_timeout_s
         try:
             async with asyncio.timeout(_finite(load_timeout_s)) as self._load_clock:
@@ -179,7 +187,7 @@ class WorkerLink:
         self._send(request)
         if not self._running:
             self._heard_at = self._loop.time()  # silence begins to count with the work
-        self._running.add(request.id)
+        self._running.begin(request.id, request.inference)
 
     def cancel(self, request_id: int) -> None:
         """Ask for an early end. ``done`` with reason ``cancel`` follows, or the end that had been
@@ -242,6 +250,8 @@ class WorkerLink:
             if self._phase is _Phase.READY:
                 try:
                     self._deliver(message)
+                except OutOfTurn as reason:
+                    self._give_up(str(reason))
                 except Exception:  # the boundary "worker message": the next one still counts
                     log.exception("event of worker %d", self.pid)
             elif self._phase is not _Phase.ENDING:
@@ -259,7 +269,7 @@ class WorkerLink:
         self._verdict = self._verdict or exit_words(returncode)
         self._read_rest()
 
-    def _spawn(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    def _spawn(self, argv: Sequence[str], environ: Mapping[str, str], bounds: Bounds) -> None:
         with contextlib.ExitStack() as made:
             try:
                 channel = made.enter_context(contextlib.closing(Channel()))
@@ -267,6 +277,7 @@ class WorkerLink:
                     [*channel.argv(generation=self._generation), *argv],
                     environ=environ,
                     pass_fds=channel.pass_fds,
+                    memory_bytes=bounds.memory_bytes,
                     listener=self,
                     module=self._module,
                 )
@@ -276,11 +287,15 @@ class WorkerLink:
         channel.spawned()
         channel.pipe.open(self)
         self._channel = channel
-        self._handshake = Handshake(generation=self._generation, pid=self._process.pid)
+        self._handshake = Handshake(
+            generation=self._generation, pid=self._process.pid, bounds=bounds
+        )
+        self._chatter = Chatter(self._loop.time())
         self._phase = _Phase.STARTING
 
     def _begin(self, message: ToParent) -> None:
         try:
+            self._chatter.hear(self._loop.time())
             outcome = self._handshake.hear(message)
         except OutOfTurn as reason:
             self._give_up(str(reason))
@@ -289,6 +304,7 @@ class WorkerLink:
         if isinstance(outcome, Ready):
             self._phase = _Phase.READY
             self._process.tail.ready()
+            self._running = Allowances(outcome.num_ctx)
             self._owes_death = True
             self._watch_silence()
             if not self._ready.done():
@@ -299,27 +315,36 @@ class WorkerLink:
             self._give_up("refused")
 
     def _deliver(self, message: ToParent) -> None:
+        """:raises OutOfTurn: the child says what it should not, or more than it should."""
         match message:
             case Pieces():
+                self._running.spend(message.items)
                 self._events.pieces(message.items)
             case Started():
+                self._running.start(message.id)
                 self._events.started(message.id)
             case Done():
-                self._running.discard(message.id)
+                check_usage(message.usage)
+                self._running.end(message.id)
                 self._events.done(message)
+            case Failed() if message.id < 0:
+                error = errors.from_code(message.code, message.message)
+                self._count_answer(was_asked=self._questions.fail(message.id, error))
             case Failed():
-                self._running.discard(message.id)
-                if message.id < 0:
-                    error = errors.from_code(message.code, message.message)
-                    self._questions.fail(message.id, error)
-                else:
-                    self._events.failed(message)
+                self._running.end(message.id)
+                self._events.failed(message)
             case Tokens() | Text():
-                self._questions.answer(message)
+                self._count_answer(was_asked=self._questions.answer(message))
             case Vitals():
+                self._chatter.hear(self._loop.time())
+                check_vitals(message)
                 self._events.vitals(message)
             case Hello() | Loading() | Ready() | Refused():
-                self._give_up(f"the worker spoke out of turn: {type(message).__name__}")
+                raise OutOfTurn(f"the worker spoke out of turn: {type(message).__name__}")
+
+    def _count_answer(self, *, was_asked: bool) -> None:
+        if not was_asked:  # late perhaps, which is no error
+            self._chatter.hear(self._loop.time())
 
     def _send(self, message: ToChild) -> None:
         if self._phase is not _Phase.READY:

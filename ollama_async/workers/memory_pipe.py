@@ -125,7 +125,10 @@ class MemoryChildEnd:
             return self._decoder.decode(self._inbound.popleft())
 
     def send(self, messages: Sequence[ToParent]) -> None:
-        encoded = [_encode(message, frames.TO_PARENT_LIMIT_BYTES) for message in messages]
+        encoded = [
+            _encode(message, frames.TO_PARENT_LIMIT_BYTES, frames.TO_PARENT_LIST_LIMIT_BYTES)
+            for message in messages
+        ]
         with self._sending:  # as in the real pipe: what is sent together stays together
             for data in encoded:
                 self._put(data)
@@ -145,5 +148,6 @@ class MemoryChildEnd:
             self._changed.notify_all()
 
 
-def _encode(message: msgspec.Struct, limit_bytes: int) -> bytes:
-    return bytes(frames.encode([message], limit_bytes=limit_bytes))[frames.HEADER.size :]
+def _encode(message: msgspec.Struct, limit_bytes: int, list_limit_bytes: int = 0) -> bytes:
+    data = frames.encode([message], limit_bytes=limit_bytes, list_limit_bytes=list_limit_bytes)
+    return bytes(data[frames.HEADER.size :])

@@ -25,11 +25,17 @@ says whether it repeated itself.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from ollama_async.conversation import Inference, Thought, ToolCall, Usage
+
+MOST_PIECES = 4096
+"""In one message; what a step and its like produce is far less."""
+
+CONTEXT_LIMIT = 1 << 20
+"""Token ids that an answer's end may carry."""
 
 PROTOCOL = 3
 """Spoken by both sides; a child with another version is refused."""
@@ -121,7 +127,7 @@ Piece = str | Thought | Called
 class Pieces(msgspec.Struct, array_like=True, tag="p"):
     """What one step produced, in order for each id."""
 
-    items: list[tuple[int, Piece]]
+    items: Annotated[list[tuple[int, Piece]], msgspec.Meta(max_length=MOST_PIECES)]
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):
@@ -130,7 +136,7 @@ class Done(msgspec.Struct, array_like=True, tag="done"):
     id: int
     reason: Literal["stop", "length", "cancel"]
     usage: Usage
-    context: list[int] = []
+    context: Annotated[list[int], msgspec.Meta(max_length=CONTEXT_LIMIT + 1)] = []
     is_repetition: bool = False
 
 

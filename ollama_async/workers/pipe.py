@@ -8,9 +8,9 @@
 
 **Waking.** The writer publishes, then rings; the woken side clears the bell, then looks. A ring
 that comes between clearing and looking only causes one more look. The kernel's lock around the
-eventfd orders the index before the wake-up, so a bell cannot be heard before there is something to
+pipe orders the index before the wake-up, so a bell cannot be heard before there is something to
 see. Both sides look again without a bell every half a second all the same: a notification is a
-hint.
+hint. A child that rings on and on without having said anything is broken.
 
 **A full ring.** The reader does not ring when it makes room. The writer looks again by itself: a
 child after 2 ms, the parent after 1 ms, doubling to 32 ms while nothing moves. A ring of a megabyte
@@ -36,6 +36,8 @@ GULP_BYTES = 16 << 10
 RECHECK_S = 0.5
 _ROOM_RECHECK_S = 0.001
 _ROOM_RECHECK_MAX_S = 0.032
+_MOST_IDLE_RINGS = 1000
+"""An honest child publishes before it rings, so that every second ring finds something at least."""
 
 TO_CHILD_RING_BYTES = 1 << 20
 TO_PARENT_RING_BYTES = 1 << 20
@@ -99,10 +101,13 @@ class ParentPipe:
         self._bell_out = bell_out
         self._recheck_s = recheck_s
         self._frames = frames.FrameReader[ToParent](
-            ToParent, limit_bytes=frames.TO_PARENT_LIMIT_BYTES
+            ToParent,
+            limit_bytes=frames.TO_PARENT_LIMIT_BYTES,
+            list_limit_bytes=frames.TO_PARENT_LIST_LIMIT_BYTES,
         )
         self._unsent: deque[memoryview] = deque()
         self._room_recheck_s = _ROOM_RECHECK_S
+        self._idle_rings = 0
         self._loop: asyncio.AbstractEventLoop
         self._listener: PipeListener | None = None
         self._more: asyncio.Handle | None = None
@@ -137,6 +142,8 @@ class ParentPipe:
         except (RingCorrupt, frames.FrameCorrupt) as reason:
             self._break(str(reason))
             return False
+        if data:
+            self._idle_rings = 0
         if messages:
             listener.received(messages)
         return len(data) == GULP_BYTES
@@ -148,6 +155,10 @@ class ParentPipe:
 
     def _rung(self) -> None:
         self._bell_in.clear()
+        self._idle_rings += 1
+        if self._idle_rings > _MOST_IDLE_RINGS:
+            self._break("it rings without a word")
+            return
         self._take()
 
     def _take(self) -> None:

@@ -21,17 +21,24 @@ import asyncio
 import logging
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from ollama_async.workers.output_tail import TAIL_BYTES, OutputTail
+from ollama_async.workers.log_rate import LogRate
+from ollama_async.workers.output_tail import MOST_LINES, TAIL_BYTES, OutputTail
 
 CHILD_MODULE = "ollama_async.workers.child"
 
 _GULP_BYTES = 2 * TAIL_BYTES
+_LAST_GULPS = 5
+"""What a pipe holds by default, and no more: somebody may hold it open, and it may be larger."""
+_FLOOD_PAUSE_S = 0.01
+_FLOOD_LINES = 32
+_REAP_RETRY_S = 0.05
 _REAP_DEADLINE_S = 10.0
 _DEFAULT_ENVIRON = {"GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads spin before they sleep; for ever, by default, when there are as many as cores,
@@ -57,13 +64,15 @@ class WorkerProcess:
         self, popen: subprocess.Popen[bytes], output: int, pidfd: int, listener: ProcessListener
     ) -> None:
         self.pid = popen.pid
-        self.tail = OutputTail(lambda line: log.info("worker %d: %s", popen.pid, line))
+        self._rate = LogRate(lambda line: log.info("worker %d: %s", popen.pid, line))
+        self.tail = OutputTail(self._rate.line, self._rate.skipped)
         self._popen = popen
         self._output = output
         self._pidfd = pidfd
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._reaped = asyncio.Event()
+        self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(output, self._printed)
         self._loop.add_reader(pidfd, self._exited)
 
@@ -75,9 +84,14 @@ class WorkerProcess:
         environ: Mapping[str, str],
         pass_fds: Sequence[int],
         listener: ProcessListener,
+        memory_bytes: int = 0,
         module: str = CHILD_MODULE,
     ) -> WorkerProcess:
         """Start ``python -P -m module argv…`` with exactly these variables and descriptors.
+
+        ``memory_bytes`` limits what it may allocate (0: nothing does), as ``RLIMIT_DATA``: private
+        memory that can be written. Files that are mapped to be read do not count, as weights are,
+        nor do address ranges that are only reserved, as CUDA does by the terabyte.
 
         Call it on the loop, in the main thread: the child asks to be killed when its parent's
         *thread* ends. It blocks for the vfork and exec: half a millisecond on an idle machine, up
@@ -98,6 +112,9 @@ class WorkerProcess:
                 start_new_session=True,
             )
             try:
+                if memory_bytes:
+                    limits = memory_bytes, memory_bytes
+                    resource.prlimit(popen.pid, resource.RLIMIT_DATA, limits)
                 pidfd = os.pidfd_open(popen.pid)
             except OSError:
                 popen.kill()
@@ -162,9 +179,18 @@ class WorkerProcess:
             self._popen.send_signal(number)  # so early that it leads no group yet
 
     def _printed(self) -> None:
-        """One gulp per turn of the loop: a child that prints without end slows down only itself."""
+        """One gulp per turn of the loop: a child that prints without end slows down only itself,
+        and has to wait once its lines are dropped.
+        """
         if self._read_output():
             self._listener.printed()
+            if self._rate.is_dropping:
+                self._loop.remove_reader(self._output)
+                self._pause = self._loop.call_later(_FLOOD_PAUSE_S, self._listen)
+
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._output, self._printed)
 
     def _read_output(self) -> int:
         try:
@@ -172,19 +198,29 @@ class WorkerProcess:
         except BlockingIOError:
             return 0
         if data:
-            self.tail.feed(data)
+            most_lines = _FLOOD_LINES if self._rate.is_dropping else MOST_LINES
+            self.tail.feed(data, most_lines=most_lines)
         else:
             self._loop.remove_reader(self._output)  # all ends are closed; the exit follows
         return len(data)
 
     def _exited(self) -> None:
+        """The leader is dead. Whoever traces it, as one of its own children may, is told before us
+        and can keep us waiting, so its status is asked for and not waited for.
+        """
         self._loop.remove_reader(self._pidfd)
         self._signal(signal.SIGKILL)  # grandchildren; the leader is dead and not yet reaped
-        returncode = self._popen.wait()
-        for _ in range(64):  # what a pipe can hold, and no more: somebody may hold it open
+        returncode = self._popen.poll()
+        if returncode is None:
+            self._loop.call_later(_REAP_RETRY_S, self._exited)
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+        for _ in range(_LAST_GULPS):
             if not self._read_output():
                 break
         self.tail.close()
+        self._rate.close()
         self._loop.remove_reader(self._output)
         os.close(self._output)
         os.close(self._pidfd)

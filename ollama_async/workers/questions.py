@@ -45,15 +45,21 @@ class Questions:
             if answer.done() and not answer.cancelled():
                 answer.exception()  # lost against a cancellation in the same tick: nobody asks
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: Answer) -> bool:
+        """Whether anybody waits for it."""
         waiting = self._waiting.get(answer.id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        if waiting is None or waiting.done():
+            return False
+        waiting.set_result(answer)
+        return True
 
-    def fail(self, number: int, error: ServerError) -> None:
+    def fail(self, number: int, error: ServerError) -> bool:
+        """As :meth:`answer`."""
         waiting = self._waiting.get(number)
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(error)
+        if waiting is None or waiting.done():
+            return False
+        waiting.set_exception(error)
+        return True
 
     def fail_all(self, error: ServerError) -> None:
         for number in self._waiting:

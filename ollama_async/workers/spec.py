@@ -8,6 +8,17 @@ DEFAULT_BATCH = 512
 """Tokens of one engine step at most, Ollama's ``num_batch``."""
 
 
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker may claim and take, whatever it says.
+
+    ``memory_bytes``: of its own, that is beside files that it only maps; 0 = no limit.
+    """
+
+    slots: int = 1 << 10
+    num_ctx: int = 1 << 24
+    memory_bytes: int = 0
+
+
 class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker needs to load one model.
 

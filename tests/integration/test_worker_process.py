@@ -341,8 +341,8 @@ async def test_a_child_gets_its_own_descriptors_variables_and_session(link):
     assert portrait["fds"]["0"] == "/dev/null"
     kinds = [target.partition(":")[0].strip("/") for target in portrait["fds"].values()]
     assert kinds.count("memfd") == 4  # two rings, each with its mapping's own copy
-    assert kinds.count("anon_inode") == 2
-    assert kinds.count("pipe") == 3  # stdout, stderr, lifeline
+    assert kinds.count("anon_inode") == 1  # its own, which ends a wait
+    assert kinds.count("pipe") == 5  # stdout, stderr, two doorbells, lifeline
     assert str(Path.cwd()) not in portrait["path"]
     assert "MARK" not in os.environ
 

@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -30,6 +31,9 @@ ORPHANED = 86
 """Exit status of a worker whose parent has gone."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_OOM_STEP, _MOST_OOM_SCORE = 500, 1000
 
 
 class _Wiring(msgspec.Struct, rename="kebab"):
@@ -66,6 +70,7 @@ def attach(argv: Sequence[str]) -> Attachment:
     except msgspec.ValidationError as reason:
         raise SystemExit(f"worker: {reason}") from None
     _die_with(wiring.parent, wiring.lifeline)
+    _stand_back()
     pipe = ChildPipe(
         inbound=Ring.attach(wiring.ring_in),
         outbound=Ring.attach(wiring.ring_out),
@@ -94,12 +99,29 @@ def read_options(argv: Sequence[str]) -> dict[str, str]:
 
 def _die_with(parent: int, lifeline: int) -> None:
     os.set_inheritable(lifeline, False)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        print(f"worker: prctl failed: {os.strerror(ctypes.get_errno())}", file=sys.stderr)  # noqa: T201  # stderr is the log
+    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(ORPHANED)
     threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def _stand_back() -> None:
+    """Be the one that the kernel kills when memory runs out, before the parent; and never become
+    more than this user may be, whatever is executed from here.
+    """
+    _control(_PR_SET_NO_NEW_PRIVS, 1)
+    try:
+        score = int(_OOM_SCORE.read_text())
+        _OOM_SCORE.write_text(str(min(score + _OOM_STEP, _MOST_OOM_SCORE)))
+    except OSError as reason:  # no /proc here
+        print(f"worker: {_OOM_SCORE}: {reason}", file=sys.stderr)  # noqa: T201  # stderr is the log
+
+
+def _control(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        print(f"worker: prctl {option} failed: {reason}", file=sys.stderr)  # noqa: T201  # as above
 
 
 def _watch(lifeline: int) -> None:

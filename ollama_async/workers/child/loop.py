@@ -29,6 +29,7 @@ from ollama_async.workers.child.outbox import Outbox
 from ollama_async.workers.child.running import Running
 from ollama_async.workers.child.slots import Slots
 from ollama_async.workers.messages import (
+    CONTEXT_LIMIT,
     Cancel,
     Done,
     Failed,
@@ -39,9 +40,6 @@ from ollama_async.workers.messages import (
 )
 
 VITALS_PERIOD_S = 1.0
-
-CONTEXT_LIMIT = 1 << 20
-"""Token ids that ``Done.context`` may hold; the pipe takes no endless messages."""
 
 End = Literal["stop", "length", "cancel"]
 

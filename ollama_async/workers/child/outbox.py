@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from ollama_async.workers.messages import Piece, Pieces, Started, ToParent
+from ollama_async.conversation import Thought
+from ollama_async.errors import EngineFailed
+from ollama_async.workers.frames import FrameTooLarge
+from ollama_async.workers.messages import (
+    MOST_PIECES,
+    Called,
+    Done,
+    Failed,
+    Piece,
+    Pieces,
+    Started,
+    ToParent,
+)
 
 FLUSH_PERIOD_S = 0.0003
 """Steps that are faster than this share a publication: waking the gateway costs more than a step
 of a tiny model."""
+
+_TEXT_PART = 32 << 10
+"""Characters of a text that surely fit into a frame."""
 
 
 class Outbox:
@@ -20,6 +35,7 @@ class Outbox:
         self._send = send
         self._started: list[ToParent] = []
         self._ends: list[ToParent] = []
+        self._failed: set[int] = set()
         self._flushed_at_s = 0.0
         self.items: list[tuple[int, Piece]] = []
         """What answers say in this publication; the step thread appends here directly."""
@@ -37,10 +53,53 @@ class Outbox:
         :raises PipeClosed: the worker is being taken down.
         """
         messages = self._started
-        if self.items:
-            messages.append(Pieces(self.items))
+        for start in range(0, len(self.items), MOST_PIECES):
+            messages.append(Pieces(self.items[start : start + MOST_PIECES]))
         messages += self._ends
         self._flushed_at_s = now_s
         if messages:
             self._started, self._ends, self.items = [], [], []
-            self._send(messages)
+            self._send_all(messages)
+
+    def _send_all(self, messages: Sequence[ToParent]) -> None:
+        if not self._failed:
+            try:
+                self._send(messages)
+            except FrameTooLarge:
+                pass  # nothing was sent
+            else:
+                return
+        self._send_in_parts(messages)
+
+    def _send_in_parts(self, messages: Sequence[ToParent]) -> None:
+        """As :meth:`flush`, with long texts cut. A tool call that is too long fails its request,
+        of which nothing more is said.
+        """
+        for message in messages:
+            if isinstance(message, Pieces):
+                for number, piece in _parts(message.items):
+                    self._send_piece(number, piece)
+            elif isinstance(message, Done | Failed) and message.id in self._failed:
+                self._failed.discard(message.id)
+            else:
+                self._send([message])
+
+    def _send_piece(self, number: int, piece: Piece) -> None:
+        if number in self._failed:
+            return
+        try:
+            self._send([Pieces([(number, piece)])])
+        except FrameTooLarge as reason:
+            self._failed.add(number)
+            self._send([Failed(number, EngineFailed.code, f"tool call too long: {reason}")])
+
+
+def _parts(items: Sequence[tuple[int, Piece]]) -> Iterator[tuple[int, Piece]]:
+    for number, piece in items:
+        if isinstance(piece, Called):
+            yield number, piece
+            continue
+        text = piece if isinstance(piece, str) else piece.text
+        for start in range(0, len(text), _TEXT_PART):
+            part = text[start : start + _TEXT_PART]
+            yield number, part if isinstance(piece, str) else Thought(part)

@@ -95,7 +95,11 @@ class ChildPipe:
             return self._received.popleft()
 
     def send(self, messages: Sequence[ToParent]) -> None:
-        data = frames.encode(messages, limit_bytes=frames.TO_PARENT_LIMIT_BYTES)
+        data = frames.encode(
+            messages,
+            limit_bytes=frames.TO_PARENT_LIMIT_BYTES,
+            list_limit_bytes=frames.TO_PARENT_LIST_LIMIT_BYTES,
+        )
         with self._sending:
             if self._closed.is_set():
                 raise PipeClosed

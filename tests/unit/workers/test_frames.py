@@ -1,6 +1,7 @@
 """Frames: golden bytes of this protocol, every split, every truncation, and garbage."""
 
 import importlib.util
+import tracemalloc
 import typing
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ollama_async.conversation import Usage
 from ollama_async.workers import frames, messages
 from ollama_async.workers.frames import FrameCorrupt, FrameReader, FrameTooLarge
 
@@ -136,3 +138,57 @@ def test_a_frame_in_many_parts_is_joined_once():
     parts = [data[at : at + 8] for at in range(0, len(data), 8)]
     received = [message for part in parts for message in reader.feed(part)]
     assert received == [sent]
+
+
+def test_a_frame_that_comes_in_crumbs_costs_little_more_than_its_bytes():
+    size = 200 << 10
+    reader = FrameReader(messages.ToParent, limit_bytes=LIMIT)
+    data = bytes(frames.encode([messages.Text(1, "x" * size)], limit_bytes=LIMIT))
+    tracemalloc.start()
+    try:
+        for at in range(len(data) - 1):
+            assert reader.feed(data[at : at + 1]) == []
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * size
+    assert reader.feed(data[-1:]) == [messages.Text(1, "x" * size)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.Done(1, "stop", Usage(), list(range(60_000))),
+        messages.Tokens(1, list(range(60_000))),
+        messages.Text(1, "x" * 99_000),
+    ],
+)
+def test_flat_messages_may_be_longer_than_others(message):
+    limits = {"limit_bytes": 1000, "list_limit_bytes": LIMIT}
+    data = bytes(frames.encode([message], **limits))
+    for part in (1, 6, 11, len(data)):
+        reader = FrameReader(messages.ToParent, **limits)
+        assert [*reader.feed(data[:part]), *reader.feed(data[part:])] == [message]
+    with pytest.raises(FrameTooLarge):
+        frames.encode([message], limit_bytes=1000)
+
+
+def test_other_messages_may_not_be_as_long():
+    limits = {"limit_bytes": 1000, "list_limit_bytes": LIMIT}
+    message = messages.Pieces([(1, "x" * 2000)])
+    with pytest.raises(FrameTooLarge):
+        frames.encode([message], **limits)
+    data = bytes(frames.encode([message], limit_bytes=LIMIT))
+    with pytest.raises(FrameCorrupt, match="the limit is 1000"):
+        FrameReader(messages.ToParent, **limits).feed(data)
+    cut = FrameReader(messages.ToParent, **limits)
+    cut.feed(data[:5])
+    with pytest.raises(FrameCorrupt, match="the limit is 1000"):
+        cut.feed(data[5:])
+
+
+def test_lists_in_messages_are_bounded_by_their_announced_length():
+    announced = b"\x92\xa1p\xdd" + (messages.MOST_PIECES + 1).to_bytes(4, "big")
+    frame = frames.HEADER.pack(1, len(announced)) + announced
+    with pytest.raises(FrameCorrupt, match="length <= 4096"):
+        FrameReader(messages.ToParent, limit_bytes=LIMIT).feed(frame)

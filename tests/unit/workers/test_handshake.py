@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ollama_async.workers import messages
 from ollama_async.workers.handshake import Handshake, OutOfTurn
+from ollama_async.workers.spec import Bounds
 
 HELLO = messages.Hello(messages.PROTOCOL, 42, 7, "x")
 LOADING = messages.Loading(0.5)
@@ -21,7 +22,7 @@ OTHERS = [
 
 @given(st.lists(st.sampled_from([HELLO, LOADING, READY, REFUSED, *OTHERS]), max_size=6))
 def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
-    handshake = Handshake(generation=7, pid=42)
+    handshake = Handshake(generation=7, pid=42, bounds=Bounds())
     for index, message in enumerate(sequence):
         right = (HELLO,) if index == 0 else (LOADING, READY, REFUSED)
         if message not in right:
@@ -29,7 +30,7 @@ def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
                 handshake.hear(message)
             return
         outcome = handshake.hear(message)
-        assert outcome is (message if message in (READY, REFUSED) else None)
+        assert outcome == (message if message in (READY, REFUSED) else None)
         if outcome:
             return
 
@@ -44,4 +45,4 @@ def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
 )
 def test_another_protocol_process_or_generation_is_refused(hello, text):
     with pytest.raises(OutOfTurn, match=text):
-        Handshake(generation=7, pid=42).hear(hello)
+        Handshake(generation=7, pid=42, bounds=Bounds()).hear(hello)

@@ -264,6 +264,7 @@ def test_closing_the_child_ends_a_blocked_send(conforming):
 def test_a_message_over_the_limit_is_refused_and_nothing_of_it_sent(conforming, monkeypatch):
     monkeypatch.setattr(frames, "TO_CHILD_LIMIT_BYTES", 100)
     monkeypatch.setattr(frames, "TO_PARENT_LIMIT_BYTES", 100)
+    monkeypatch.setattr(frames, "TO_PARENT_LIST_LIMIT_BYTES", 100)
 
     async def scenario(parent, child, heard):
         parent.open(heard)

@@ -1,0 +1,215 @@
+"""A worker that is in an attacker's hands: attaches and starts as the real one does, then does what
+the raw prompt of a request says, a word of ``ATTACKS``.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from ollama_async.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.workers import frames, messages
+from ollama_async.workers.child.attach import attach, read_options
+from ollama_async.workers.frames import HEADER
+
+READY = messages.Ready(2, 64, 1, 2, 3, 0, 5, True, [])
+
+
+def main() -> None:
+    attachment = attach(sys.argv[1:])
+    pipe = attachment.pipe
+    act = attachment.options.get("act", "")
+    ready = STARTS.get(act, READY)
+    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation, "test")
+    pipe.send([hello, ready])
+    while True:
+        match pipe.receive(60.0):
+            case messages.Submit(id=number, inference=inference):
+                pipe.send([messages.Started(number)])
+                ATTACKS[inference.prompt.raw](pipe, number)
+            case messages.Detokenize(id=number):
+                pipe.send([messages.Text(number, Path("/proc/self/status").read_text())])
+            case messages.Quit():
+                return
+
+
+STARTS = {
+    "many slots": messages.Ready(1 << 40, 1 << 50, 1, 2, 3, 0, 5, True, ["a\x1b[31mb" * 999] * 30),
+    "negative": messages.Ready(2, 64, -1, 2, 3, 0, 5, True, []),
+}
+
+
+def bell_fds():
+    options = read_options(sys.argv[1:])
+    return int(options["bell-in"]), int(options["bell-out"])
+
+
+def attack_bells(_pipe, _number):
+    """Fill whatever the parent rings with, and let none of it be non-blocking."""
+    for fd in bell_fds():
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+        for data in (b"\xfe" + b"\xff" * 7, b"x" * (1 << 20), b"x"):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.write(fd, data)
+        fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+    threading.Event().wait(60)
+
+
+def attack_closed_bells(_pipe, _number):
+    for fd in bell_fds():
+        os.close(fd)
+    threading.Event().wait(60)
+
+
+def attack_ringing(pipe, _number):
+    while True:
+        pipe._bell_out.ring()
+
+
+def attack_crumbs(pipe, _number):
+    """One large frame, a byte at a time."""
+    pipe._outbound.write(HEADER.pack(1, 200 << 10))
+    while True:
+        pipe._outbound.write(b"\x90")
+        pipe._bell_out.ring()
+
+
+def endlessly(pipe, *said):
+    while True:
+        pipe.send(said)
+
+
+def attack_text(pipe, number):
+    endlessly(pipe, messages.Pieces([(number, "word ")] * 500))
+
+
+def attack_empty_text(pipe, number):
+    endlessly(pipe, messages.Pieces([(number, "")] * 500))
+
+
+def attack_thoughts(pipe, number):
+    endlessly(pipe, messages.Pieces([(number, Thought("hm "))] * 500))
+
+
+def attack_calls(pipe, number):
+    call = ToolCall(ToolFunction("f", {"a": "x" * 10_000}))
+    endlessly(pipe, messages.Pieces([(number, messages.Called(call))]))
+
+
+def attack_unsayable_call(pipe, number):
+    body = messages.Pieces([(number, messages.Called(ToolCall(ToolFunction("f", {"a": 1}))))])
+    data = frames.encode([body], limit_bytes=1 << 20)
+    at = data.index(b"\xa1a\x01") + 2
+    data[at : at + 1] = b"\xc7\x01\x05x"  # an extension type
+    HEADER.pack_into(data, 0, 1, len(data) - HEADER.size)
+    pipe._outbound.write(data)
+    pipe._bell_out.ring()
+
+
+def attack_other(pipe, number):
+    pipe.send([messages.Pieces([(number + 1, "not mine")])])
+
+
+def attack_twice(pipe, number):
+    pipe.send([messages.Started(number)])
+
+
+def attack_ended(pipe, number):
+    done = messages.Done(number, "stop", Usage())
+    pipe.send([done, done])
+
+
+def attack_failed(pipe, number):
+    pipe.send([messages.Failed(number + 7, "engine_failed", "no")])
+
+
+def attack_usage(pipe, number):
+    pipe.send([messages.Done(number, "stop", Usage(-1, 0, 0, 1 << 62, 0))])
+
+
+def attack_vitals(pipe, _number):
+    pipe.send([messages.Vitals(1, math.nan, 1, 1, 1, 0)])
+
+
+def attack_chatter(pipe, _number):
+    endlessly(pipe, *[messages.Vitals(1, 0.5, 1, 1, 1, 0)] * 100)
+
+
+def attack_answers(pipe, _number):
+    endlessly(pipe, *[messages.Tokens(-5, [1, 2, 3])] * 100)
+
+
+def attack_large(pipe, _number):
+    """A frame of small values, which cost much more than their bytes."""
+    pipe._outbound.write(HEADER.pack(1, 15 << 20))
+    pipe._bell_out.ring()
+    threading.Event().wait(60)
+
+
+def attack_invalid(pipe, number):
+    body = b"\x92\xa1p\x91\x92" + bytes([number]) + b"\xa2\xff\xfe"
+    pipe._outbound.write(HEADER.pack(1, len(body)) + body)
+    pipe._bell_out.ring()
+    threading.Event().wait(60)
+
+
+def attack_log(_pipe, _number):
+    line = b"ggml: out of memory? " + b"x" * 60 + b"\n"
+    while True:
+        os.write(2, line * 700)
+
+
+def attack_short_lines(_pipe, _number):
+    while True:
+        os.write(2, b"a\n" * 20_000)
+
+
+TRACER = """
+import ctypes, os, sys, time
+pid = int(sys.argv[1])
+os.setsid()
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.ptrace(0x4206, pid, None, None):  # PTRACE_SEIZE
+    sys.exit(f"ptrace: {os.strerror(ctypes.get_errno())}")
+print("traced", flush=True)
+time.sleep(3)
+"""
+
+
+def attack_traced(pipe, number):
+    """Be traced by a child of its own: the tracer is told of the death, and not the parent."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # PR_SET_PTRACER: anybody
+    tracer = subprocess.Popen(
+        [sys.executable, "-c", TRACER, str(os.getpid())], stdout=subprocess.PIPE
+    )
+    word = tracer.stdout.readline().decode().strip()
+    pipe.send([messages.Pieces([(number, word or "untraced")])])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def attack_memory(pipe, number):
+    held = []
+    try:
+        while len(held) < 32:
+            held.append(bytearray(64 << 20))
+    except MemoryError:
+        pipe.send([messages.Pieces([(number, f"{len(held)}")])])
+    threading.Event().wait(60)
+
+
+ATTACKS = {
+    name.removeprefix("attack_").replace("_", " "): attack
+    for name, attack in list(globals().items())
+    if name.startswith("attack_")
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What is too long for one frame is said in parts, or fails its request alone."""
+
+import pytest
+
+from ollama_async.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.workers import frames
+from ollama_async.workers.child.outbox import Outbox
+from ollama_async.workers.messages import (
+    MOST_PIECES,
+    Called,
+    Done,
+    Failed,
+    Pieces,
+    Started,
+    Vitals,
+)
+
+
+@pytest.fixture
+def sent():
+    return []
+
+
+@pytest.fixture
+def outbox(sent):
+    """Its messages go through the frames that a pipe would use, on both sides."""
+    reader = frames.FrameReader(
+        Started | Pieces | Done | Failed | Vitals, limit_bytes=frames.TO_PARENT_LIMIT_BYTES
+    )
+
+    def send(messages):
+        data = frames.encode(messages, limit_bytes=frames.TO_PARENT_LIMIT_BYTES)
+        sent.extend(reader.feed(bytes(data)))
+
+    return Outbox(send)
+
+
+def pieces_of(sent, number):
+    return [
+        piece
+        for message in sent
+        if isinstance(message, Pieces)
+        for id_, piece in message.items
+        if id_ == number
+    ]
+
+
+def test_long_texts_come_in_parts_and_in_order(outbox, sent):
+    text = "".join(f"\N{GRINNING FACE}{number}" for number in range(200_000))
+    outbox.say(Started(1))
+    outbox.items += [(1, text), (1, Thought(text)), (2, "short")]
+    outbox.say(Done(1, "stop", Usage()))
+    outbox.flush(0.0)
+    parts = pieces_of(sent, 1)
+    assert "".join(part for part in parts if isinstance(part, str)) == text
+    assert "".join(part.text for part in parts if isinstance(part, Thought)) == text
+    assert pieces_of(sent, 2) == ["short"]
+    assert (sent[0], sent[-1]) == (Started(1), Done(1, "stop", Usage()))
+
+
+def test_very_many_pieces_come_in_several_messages(outbox, sent):
+    outbox.items += [(number, "x") for number in range(3 * MOST_PIECES)]
+    outbox.flush(0.0)
+    assert sum(len(message.items) for message in sent) == 3 * MOST_PIECES
+
+
+def test_an_answer_that_was_ready_before_comes_in_parts_too(outbox, sent):
+    outbox.say(Pieces([(1, "x" * 1_000_000)]))
+    outbox.flush(0.0)
+    assert "".join(pieces_of(sent, 1)) == "x" * 1_000_000
+
+
+def test_a_tool_call_that_is_too_long_fails_its_request_and_no_other(outbox, sent):
+    call = Called(ToolCall(ToolFunction("f", {"a": "x" * 300_000})))
+    outbox.items += [(1, "before"), (1, call), (1, "after"), (2, "other")]
+    outbox.flush(0.0)
+    outbox.items += [(1, "more"), (2, "more")]
+    outbox.say(Done(1, "stop", Usage()))
+    outbox.say(Done(2, "stop", Usage()))
+    outbox.flush(1.0)
+    assert pieces_of(sent, 1) == ["before"]
+    assert pieces_of(sent, 2) == ["other", "more"]
+    (failed,) = [message for message in sent if isinstance(message, Failed)]
+    assert (failed.id, "tool call too long" in failed.message) == (1, True)
+    assert [message.id for message in sent if isinstance(message, Done)] == [2]
+    sent.clear()
+    outbox.items.append((3, "x"))
+    outbox.flush(2.0)
+    assert sent == [Pieces([(3, "x")])], "it is over with the end"
