@@ -223,4 +223,5 @@ def target_of(model: Model) -> Target:
         train_ctx=facts.train_ctx,
         details=msgspec.to_builtins(model.details),
         adapters=model.adapters,
+        shape=facts.shape,
     )

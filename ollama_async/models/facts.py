@@ -11,13 +11,14 @@ from typing import Literal
 
 import msgspec
 
+from ollama_async.model_shape import ModelShape
 from ollama_async.models.ggml_types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPES
-from ollama_async.models.gguf import Array, GgufHeader
+from ollama_async.models.gguf import GgufHeader
+from ollama_async.models.gguf_keys import MOST, Keys
+from ollama_async.models.shapes import cache_bytes_per_token, shape_of
 from ollama_async.models.vocabulary import lack_of
 
-_F16_BYTES = 2
 _SILENT_PROJECTORS = ("gemma3nv", "nemotron_h_omni")
-_MOST = (1 << 62) - 1  # keeps every number within what JSON, msgpack and C accept
 
 Kind = Literal["model", "adapter", "projector"]
 
@@ -26,7 +27,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """``train_ctx`` in tokens. ``weights_bytes``: the tensors' data.
 
     ``cache_bytes_per_token``: keys and values of one token in all layers, as f16. It is an upper
-    bound where layers look at a window only. Recurrent and encoder models have 0.
+    bound where layers look at a window only. Recurrent models have 0. ``shape``: what else takes
+    memory.
     ``chat_template`` is the Jinja text in the file. ``is_split``: one part of several files.
     ``lack``: what a model lacks to be run, in words.
     """
@@ -45,20 +47,21 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_audio: bool = False
     is_split: bool = False
     lack: str = ""
+    shape: ModelShape = ModelShape()
 
 
 def facts_of(header: GgufHeader) -> ModelFacts:
     """Never fails: what the header does not say is unknown."""
-    reader = _Keys(header)
+    reader = Keys(header)
     kind = _kind(reader)
     return ModelFacts(
         kind=kind,
         architecture=reader.architecture,
-        parameter_count=min(sum(tensor.elements for tensor in header.tensors), _MOST),
+        parameter_count=min(sum(tensor.elements for tensor in header.tensors), MOST),
         quantization=_quantization(header),
         train_ctx=reader.count("context_length"),
         embedding_length=reader.count("embedding_length"),
-        cache_bytes_per_token=_cache_bytes_per_token(reader),
+        cache_bytes_per_token=cache_bytes_per_token(reader, header.tensors),
         weights_bytes=sum(tensor.size for tensor in header.tensors),
         chat_template=reader.text("tokenizer.chat_template"),
         is_embedding=reader.has("pooling_type"),
@@ -66,47 +69,11 @@ def facts_of(header: GgufHeader) -> ModelFacts:
         has_audio=_has_audio(reader),
         is_split=reader.is_split,
         lack=lack_of(header) if kind == "model" and not reader.is_split else "",
+        shape=shape_of(reader, header.tensors),
     )
 
 
-class _Keys:
-    """The metadata by type; ``<arch>.`` in front is understood except in :meth:`text`."""
-
-    def __init__(self, header: GgufHeader) -> None:
-        self._metadata = header.metadata
-        self.architecture = self.text("general.architecture")
-        parts = header.metadata.get("split.count")
-        self.is_split = isinstance(parts, int) and parts > 1
-
-    def text(self, key: str) -> str:
-        value = self._metadata.get(key)
-        return value if isinstance(value, str) else ""
-
-    def has(self, key: str) -> bool:
-        return f"{self.architecture}.{key}" in self._metadata
-
-    def is_true(self, key: str) -> bool:
-        return self._metadata.get(f"{self.architecture}.{key}") is True
-
-    def is_false(self, key: str) -> bool:
-        return self._metadata.get(f"{self.architecture}.{key}") is False
-
-    def count(self, key: str) -> int:
-        """A number that is not negative; of an array (one value per layer) the largest."""
-        return max(self.counts(key), default=0)
-
-    def counts(self, key: str) -> list[int]:
-        """One number, or one per layer."""
-        value = self._metadata.get(f"{self.architecture}.{key}")
-        values = value.values if isinstance(value, Array) else (value,)
-        return [
-            min(max(number, 0), _MOST)
-            for number in values
-            if isinstance(number, int) and not isinstance(number, bool)
-        ]
-
-
-def _kind(reader: _Keys) -> Kind:
+def _kind(reader: Keys) -> Kind:
     declared = reader.text("general.type")
     if declared == "adapter":
         return "adapter"
@@ -116,7 +83,7 @@ def _kind(reader: _Keys) -> Kind:
     return "model"
 
 
-def _has_audio(reader: _Keys) -> bool:
+def _has_audio(reader: Keys) -> bool:
     """In the model, or in a projector, but for those whose sound nobody can use."""
     if reader.has("audio.block_count"):
         return True
@@ -134,25 +101,3 @@ def _quantization(header: GgufHeader) -> str:
         sizes[tensor.type] += tensor.size
     most = sizes.most_common(1)
     return TENSOR_TYPES[most[0][0]].name if most else "unknown"
-
-
-def _cache_bytes_per_token(reader: _Keys) -> int:
-    heads = reader.count("attention.head_count")
-    if not heads or reader.is_false("attention.causal"):
-        return 0
-    head_length = reader.count("embedding_length") // heads
-    key_length = reader.count("attention.key_length") or head_length
-    value_length = reader.count("attention.value_length") or head_length
-    bytes_per_token = _kv_heads(reader) * (key_length + value_length) * _F16_BYTES
-    return min(bytes_per_token, _MOST)
-
-
-def _kv_heads(reader: _Keys) -> int:
-    """KV heads of all layers together; layers without attention have none."""
-    per_layer = reader.counts("attention.head_count_kv") or reader.counts("attention.head_count")
-    if len(per_layer) > 1:
-        return sum(per_layer)
-    layers = reader.count("block_count")
-    # Hybrids such as qwen3next attend in every n-th layer; the others are recurrent.
-    layers //= reader.count("full_attention_interval") or 1
-    return per_layer[0] * layers if per_layer else 0

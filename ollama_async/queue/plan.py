@@ -60,7 +60,8 @@ class Plans:
 
     def possible(self, target: Target, needs: Needs) -> list[Plan]:
         """What to choose from, best first: for each device the first plan that fits while nothing
-        else is loaded; the CPU only if no GPU can hold the model. So an idle model is evicted
+        else is loaded, and those with fewer slots for the same context; the CPU only if no GPU can
+        hold the model. So an idle model is evicted
         rather than another run on the CPU, ten times as slowly, or with less context.
 
         The scheduler takes the first that has room, else the first for which room can be made.
@@ -69,14 +70,16 @@ class Plans:
         :raises ServerError: the planner's own reason.
         """
         plans = self._planner(target, needs)
-        best: dict[frozenset[str], Plan] = {}
+        best: dict[frozenset[str], list[Plan]] = {}
         for plan in plans:
             if not any(self._gaps(plan)):
-                best.setdefault(frozenset(plan.demand), plan)
+                chosen = best.setdefault(frozenset(plan.demand), [])
+                if not chosen or chosen[0].num_ctx == plan.num_ctx:
+                    chosen.append(plan)
         if not best:
             raise LoadFailed(self._why_not(plans))
-        on_gpu = [plan for devices, plan in best.items() if CPU not in devices]
-        return on_gpu or list(best.values())
+        on_gpu = [plan for devices, of in best.items() if CPU not in devices for plan in of]
+        return on_gpu or [plan for of in best.values() for plan in of]
 
     def _gaps(self, plan: Plan) -> Iterator[tuple[int, int, int]]:
         """Bytes that are missing, needed and there, for each device that is too small."""

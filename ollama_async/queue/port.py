@@ -13,6 +13,7 @@ import msgspec
 
 from ollama_async.conversation import Inference, Thought, ToolCall, Usage
 from ollama_async.errors import ServerError
+from ollama_async.model_shape import ModelShape
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +23,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     weights share a worker. ``name`` is the display name of whoever asked last. ``digest`` is the
     manifest's sha256 (64 hex, no prefix). The sizes are what a memory estimate needs: bytes of the
     files, KV bytes per token of context, train context in tokens (0 = unknown). ``adapters``: paths
-    of what is applied to the weights.
+    of what is applied to the weights. ``shape``: what else takes memory.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     train_ctx: int
     details: dict[str, object]
     adapters: tuple[str, ...] = ()
+    shape: ModelShape = ModelShape()
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ large for it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 from ollama_async.errors import LoadFailed
@@ -14,10 +15,24 @@ from ollama_async.hw.placement import CPU
 from ollama_async.queue.plan import Plan, Planner
 from ollama_async.queue.port import Needs, Target
 from ollama_async.settings import Settings
-from ollama_async.workers.spec import DEFAULT_BATCH, LoadSpec
+from ollama_async.workers.environment import worker_environ
+from ollama_async.workers.spec import DEFAULT_BATCH, Bounds, LoadSpec
 
 _GATEWAY_CORES_FROM = 4
 """From so many cores on one is left to the gateway; below, a thread less would cost too much."""
+
+_GPU_HEAD_LENGTHS = frozenset({40, 64, 72, 80, 96, 112, 128, 192, 256, 320, 512, 576})
+"""For which CUDA has fused attention; with others the library does without, unless it is forced."""
+
+_FEWER_SLOTS = (1, 2, 4)
+"""A model gets all its slots, or half or a quarter of them if it then need not evict another."""
+
+_LIMIT_FACTOR = 1.5
+_LIMIT_BASE_BYTES = 2 << 30
+_LIMIT_BYTES_PER_CORE = 128 << 20
+_LIMIT_GPU_BYTES = 6 << 30
+"""A worker may take half as much again as was planned, and what its interpreter, stacks and
+buffers of threads, and a GPU's driver take: the limit is against models that take a multiple."""
 
 
 class LoadPlan(Plan, frozen=True, kw_only=True):
@@ -25,35 +40,33 @@ class LoadPlan(Plan, frozen=True, kw_only=True):
 
     spec: LoadSpec
     environ: dict[str, str]
+    bounds: Bounds = Bounds()
 
 
 def planner(
     settings: Settings, machine: Callable[[], Machine], environ: Mapping[str, str]
 ) -> Planner:
     """The :data:`Planner` of this machine. ``machine`` answers at once, from what was last seen;
-    it lists only GPUs that the engine library can use. ``environ`` is what workers inherit.
+    it lists only GPUs that the engine library can use. ``environ`` is the server's own.
+
+    Slots are planned from what the devices had at the start, before anything was loaded, and never
+    from what is free at the moment: what a model holds that will have gone by then counts as free.
+    That they fit beside what stays is the scheduler's to see to; it is offered fewer slots, too.
     """
+    room = placement.capacity(machine(), gpu_overhead_bytes=settings.gpu_overhead_bytes)
+    kept = worker_environ(environ, settings.cache_dir)
 
     def plan(target: Target, needs: Needs) -> list[LoadPlan]:
         seen = machine()
         devices = placement.rank(seen.gpus, num_gpu=needs.num_gpu, main_gpu=needs.main_gpu)
         if not devices:
             raise LoadFailed(f"main_gpu {needs.main_gpu}: this machine has no such GPU")
-        room = placement.capacity(seen, gpu_overhead_bytes=settings.gpu_overhead_bytes)
-        cores = seen.host.cores
         return [
-            _plan(
-                target,
-                needs,
-                settings,
-                device,
-                num_ctx,
-                room_bytes=room[device],
-                cores=cores,
-                environ=environ,
-            )
+            _plan(target, needs, settings, device, load, slots, seen.host.cores, kept)
             for device in devices
             for num_ctx in _contexts(target, needs, settings, seen, device)
+            for load in (_load(target, needs, settings, device, num_ctx),)
+            for slots in _slots(load, settings, room.get(device, 0))
         ]
 
     return plan
@@ -72,47 +85,75 @@ def _contexts(
     return list(dict.fromkeys(contexts))
 
 
+def _load(
+    target: Target, needs: Needs, settings: Settings, device: str, num_ctx: int
+) -> sizing.Load:
+    shape = target.shape
+    is_usual = device == CPU or shape.head_length in _GPU_HEAD_LENGTHS
+    is_auto = settings.flash_attention == "auto"
+    return sizing.Load(
+        weights_bytes=target.weights_bytes,
+        cache_bytes_per_token=target.cache_bytes_per_token,
+        cache_type=settings.kv_cache_type,
+        num_ctx=num_ctx,
+        rows=needs.num_batch or DEFAULT_BATCH,
+        is_fused=is_usual if is_auto else settings.flash_attention == "on",
+        on_cpu=device == CPU,
+        shape=shape,
+    )
+
+
+def _slots(load: sizing.Load, settings: Settings, room_bytes: int) -> list[int]:
+    """Numbers of slots to choose from, best first."""
+    most = sizing.choose_slots(load, available_bytes=room_bytes, num_parallel=settings.num_parallel)
+    if settings.num_parallel:
+        return [most]
+    return list(dict.fromkeys(max(1, most // divisor) for divisor in _FEWER_SLOTS))
+
+
 def _plan(
     target: Target,
     needs: Needs,
     settings: Settings,
     device: str,
-    num_ctx: int,
-    *,
-    room_bytes: int,
+    load: sizing.Load,
+    slots: int,
     cores: int,
     environ: Mapping[str, str],
 ) -> LoadPlan:
     on_cpu = device == CPU
-    footprint = sizing.footprint(
-        weights_bytes=target.weights_bytes,
-        cache_bytes_per_token=target.cache_bytes_per_token,
-        cache_type=settings.kv_cache_type,
-        num_ctx=num_ctx,
-        available_bytes=room_bytes,
-        num_parallel=settings.num_parallel,
-        on_cpu=on_cpu,
-    )
+    total_bytes = sizing.footprint(load, slots=slots).total_bytes
     spec = LoadSpec(
         engine=target.engine,
         model=target.path,
         adapters=target.adapters,
-        num_ctx=num_ctx,
-        slots=footprint.slots,
+        num_ctx=load.num_ctx,
+        slots=slots,
         threads=needs.num_thread or _threads(cores),
-        batch_size=needs.num_batch or DEFAULT_BATCH,
+        batch_size=load.rows,
         gpu_layers=0 if on_cpu else _gpu_layers(needs),
         use_mmap=needs.use_mmap is not False,
         cache_type=settings.kv_cache_type,
         flash_attention=settings.flash_attention,
     )
     return LoadPlan(
-        demand={device: footprint.total_bytes},
-        slots=footprint.slots,
-        num_ctx=num_ctx,
+        demand={device: total_bytes},
+        slots=slots,
+        num_ctx=load.num_ctx,
         spec=spec,
         environ={**environ, "CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
+        bounds=Bounds(
+            slots=slots,
+            num_ctx=load.num_ctx,
+            memory_bytes=_memory_limit(total_bytes, cores, on_cpu=on_cpu),
+        ),
     )
+
+
+def _memory_limit(planned_bytes: int, cores: int, *, on_cpu: bool) -> int:
+    """Bytes of its own that a worker may have in main memory."""
+    spare = _LIMIT_BASE_BYTES + cores * _LIMIT_BYTES_PER_CORE + (0 if on_cpu else _LIMIT_GPU_BYTES)
+    return min(int(planned_bytes * _LIMIT_FACTOR) + spare, sys.maxsize)
 
 
 def _threads(cores: int) -> int:

@@ -330,7 +330,9 @@ class Pool:
         began_ns = perf_counter_ns()
         event: Event
         try:
-            ready = await runner.load(plan.spec.to_argv(), plan.environ, self._load_timeout_s)
+            ready = await runner.load(
+                plan.spec.to_argv(), plan.environ, plan.bounds, self._load_timeout_s
+            )
         except ServerError as error:
             event, outcome = WorkerRefused(runner.number, error.code, error.message), "failed"
         except Exception as error:  # the boundary "task supervisor": whoever waits must hear of it

@@ -22,6 +22,7 @@ from ollama_async.errors import EngineFailed, ServerError, WorkerDied, from_code
 from ollama_async.queue.port import Finish, Job, Sink, Target
 from ollama_async.workers.link import LinkEvents
 from ollama_async.workers.messages import Called, Done, Failed, Piece, Ready, Submit, Vitals
+from ollama_async.workers.spec import Bounds
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,12 @@ class Worker(Protocol):
     """What is needed of a :class:`~ollama_async.workers.link.WorkerLink`, whose contract it is."""
 
     async def start(
-        self, argv: Sequence[str], environ: Mapping[str, str], *, load_timeout_s: float
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        bounds: Bounds,
+        load_timeout_s: float,
     ) -> Ready: ...
 
     def submit(self, request: Submit) -> None: ...
@@ -109,13 +115,19 @@ class Runner:
         self._texts: dict[int, Callable[[str], None]] = {}
 
     async def load(
-        self, argv: Sequence[str], environ: Mapping[str, str], load_timeout_s: float
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        bounds: Bounds,
+        load_timeout_s: float,
     ) -> Ready:
         """Start the worker. If this fails, for whatever reason, no process is left.
 
         :raises ServerError: the reason.
         """
-        ready = await self._worker.start(argv, environ, load_timeout_s=load_timeout_s)
+        ready = await self._worker.start(
+            argv, environ, bounds=bounds, load_timeout_s=load_timeout_s
+        )
         if self.died_early:
             raise WorkerDied(self.died_early)
         if ready.slots < 1:

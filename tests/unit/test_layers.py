@@ -26,6 +26,7 @@ HALLWAY = {
     "errors",
     "in_thread",
     "local_key",
+    "model_shape",
     "names",
     "private_paths",
     "scripts",

@@ -9,17 +9,21 @@ from ollama_async.hw import sizing
 GIB = 1 << 30
 
 
-def plan(**changes):
+def load(**changes):
     numbers = {
         "weights_bytes": 600 << 20,
         "cache_bytes_per_token": 12_288,
         "cache_type": "f16",
         "num_ctx": 4096,
-        "available_bytes": 16 * GIB,
-        "num_parallel": 0,
         "on_cpu": True,
     }
-    return sizing.footprint(**{**numbers, **changes})
+    return sizing.Load(**{**numbers, **changes})
+
+
+def plan(available_bytes=16 * GIB, num_parallel=0, **changes):
+    wanted = load(**changes)
+    slots = sizing.choose_slots(wanted, available_bytes=available_bytes, num_parallel=num_parallel)
+    return sizing.footprint(wanted, slots=slots)
 
 
 def test_on_a_cpu_the_cache_stays_within_what_a_load_can_zero():

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api.counts import human_number
+from ollama_async.model_shape import ModelShape
 from ollama_async.models.facts import ModelFacts, facts_of
 from ollama_async.models.gguf import Array, GgufHeader, Tensor, Value, read_header
 
@@ -39,6 +40,9 @@ def test_facts_of_a_small_file(tmp_path: Path, tiny_gguf: Any) -> None:
         cache_bytes_per_token=2 * 2 * (8 + 8) * 2,
         weights_bytes=384,
         chat_template="{{ messages }}",
+        shape=ModelShape(
+            repeated_bytes=256, row_bytes=2 * 32 * 4, vocab_size=2, heads=4, head_length=8
+        ),
     )
 
 
@@ -66,9 +70,8 @@ def test_the_cache_of_a_hybrid_that_attends_in_every_fourth_layer() -> None:
     assert facts(attention(full_attention_interval=4)).cache_bytes_per_token == 2 * 16 * 2
 
 
-def test_recurrent_and_encoder_models_have_no_cache_per_token() -> None:
+def test_a_model_without_attention_has_no_cache_per_token() -> None:
     assert facts(attention(attention__head_count=0)).cache_bytes_per_token == 0
-    assert facts(attention(attention__causal=False)).cache_bytes_per_token == 0
     assert facts({"general.architecture": "mamba", "mamba.block_count": 9}).train_ctx == 0
 
 

@@ -8,6 +8,7 @@ from ollama_async.hw.gpus import Gpu
 from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
+from ollama_async.model_shape import ModelShape
 from ollama_async.queue.port import Needs, Target
 from ollama_async.settings import Settings
 from ollama_async.workers.planning import planner
@@ -27,12 +28,21 @@ TARGET = Target(
 )
 
 
-def plans(needs=Needs(), *, target=TARGET, cores=2, gpus=(), train_ctx=32_768, **variables):  # noqa: B008  # frozen
+def every_plan(needs=Needs(), *, target=TARGET, cores=2, gpus=(), train_ctx=32_768, **variables):  # noqa: B008  # frozen
     machine = Machine(
         Host(cores=cores, memory_bytes=32 * GIB, available_bytes=16 * GIB), tuple(gpus)
     )
     target = msgspec.structs.replace(target, train_ctx=train_ctx)
-    return planner(Settings.from_environ(variables), lambda: machine, {"LANG": "C"})(target, needs)
+    settings = Settings.from_environ({"OLLAMA_ASYNC_CACHE": "/cache", **variables})
+    return planner(settings, lambda: machine, {"LANG": "C", "HF_TOKEN": "x"})(target, needs)
+
+
+def plans(*args, **options):
+    """Of each device and context the plan with most slots."""
+    best = {}
+    for plan in every_plan(*args, **options):
+        best.setdefault((*plan.demand, plan.num_ctx), plan)
+    return list(best.values())
 
 
 def test_a_machine_without_gpus_has_one_plan():
@@ -40,7 +50,11 @@ def test_a_machine_without_gpus_has_one_plan():
 
     assert list(plan.demand) == [CPU]
     assert (plan.num_ctx, plan.slots, plan.spec.gpu_layers) == (4096, 21, 0)
-    assert plan.environ == {"LANG": "C", "CUDA_VISIBLE_DEVICES": ""}
+    assert plan.environ == {
+        "LANG": "C",
+        "OLLAMA_ASYNC_CACHE": "/cache",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     assert (plan.spec.num_ctx, plan.spec.slots, plan.spec.model) == (4096, 21, "/m.gguf")
 
 
@@ -108,3 +122,45 @@ def test_wishes_and_settings_reach_the_worker():
     spec = plan.spec
     assert (spec.num_ctx, spec.slots, spec.batch_size, spec.threads) == (8192, 3, 64, 1)
     assert (spec.use_mmap, spec.cache_type, spec.flash_attention) == (False, "q8_0", "on")
+
+
+def test_fewer_slots_are_offered_too_for_what_fits_beside_others():
+    offered = every_plan()
+
+    assert [plan.slots for plan in offered] == [21, 10, 5]
+    assert sorted((plan.demand[CPU] for plan in offered), reverse=True) == [
+        plan.demand[CPU] for plan in offered
+    ]
+    assert [plan.slots for plan in every_plan(OLLAMA_NUM_PARALLEL="4")] == [4]
+
+
+def test_slots_do_not_depend_on_what_is_free_while_another_model_is_loaded():
+    seen = [Machine(Host(cores=2, memory_bytes=32 * GIB, available_bytes=16 * GIB))]
+    plan = planner(Settings.from_environ({}), lambda: seen[-1], {})
+    before = plan(TARGET, Needs())
+    seen.append(Machine(Host(cores=2, memory_bytes=32 * GIB, available_bytes=GIB // 2)))
+
+    assert [each.slots for each in plan(TARGET, Needs())] == [each.slots for each in before]
+
+
+def test_a_worker_may_take_more_than_is_planned_but_no_multiple_of_much():
+    (plan,) = plans(OLLAMA_CONTEXT_LENGTH="32768", OLLAMA_NUM_PARALLEL="32")
+
+    planned = plan.demand[CPU]
+    assert planned > 10 * GIB
+    assert 1.4 * planned < plan.bounds.memory_bytes < 1.8 * planned
+    assert (plan.bounds.slots, plan.bounds.num_ctx) == (32, 32_768)
+
+
+def test_a_gpu_without_fused_attention_for_the_heads_has_scores_of_the_whole_context():
+    def demand(head_length, **variables):
+        shape = ModelShape(row_bytes=1000, heads=32, head_length=head_length)
+        target = msgspec.structs.replace(TARGET, shape=shape)
+        needs = Needs(num_ctx=32_768)
+        variables["OLLAMA_NUM_PARALLEL"] = "1"
+        return next(iter(plans(needs, target=target, gpus=[GPU], **variables)[0].demand.values()))
+
+    scores = 32 * 32_768 * 512 * 4
+    assert demand(8) - demand(128) > 0.8 * scores
+    assert demand(128, OLLAMA_FLASH_ATTENTION="0") == demand(8)
+    assert demand(8, OLLAMA_FLASH_ATTENTION="1") == demand(128)

@@ -57,8 +57,9 @@ class PaperWorker:
         self.ready_or_not = self._loop.create_future()
         self.may_stop = asyncio.Event()
 
-    async def start(self, argv, environ, *, load_timeout_s):
+    async def start(self, argv, environ, *, bounds, load_timeout_s):
         self.calls.append(("start", argv, environ, load_timeout_s))
+        self.bounds = bounds
         try:
             return await self.ready_or_not
         except BaseException:

@@ -1,0 +1,54 @@
+"""A worker gets the variables that it needs, and no secrets."""
+
+from pathlib import Path
+
+import pytest
+
+from ollama_async.workers.environment import worker_environ
+
+CACHE = Path("/cache")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("HOME", "USER", "SSH_AUTH_SOCK", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        *("AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GITHUB_TOKEN", "OPENAI_API_KEY"),
+        *("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "no_proxy"),
+        *("OLLAMA_API_KEY", "OLLAMA_HOST", "OLLAMA_ORIGINS", "OLLAMA_ASYNC_API_KEY"),
+        *("OLLAMA_ASYNC_REGISTRY_TOKEN", "DATABASE_URL", "NVIDIA_API_KEY", "PYTHON_KEYRING_BACKEND"),
+    ],
+)
+def test_what_a_worker_does_not_need_stays_behind(name):
+    assert name not in worker_environ({name: "x"}, CACHE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"),
+        *("CUDA_HOME", "OMP_NUM_THREADS", "GGML_CUDA_FORCE_MMQ", "LLAMA_CPP_LIB_PATH"),
+        *("OLLAMA_ASYNC_SCRIPTS", "OLLAMA_ASYNC_PROBE_FAULT", "OLLAMA_GO_TEMPLATE"),
+    ],
+)
+def test_what_a_worker_needs_is_kept(name):
+    assert worker_environ({name: "x"}, CACHE)[name] == "x"
+
+
+def test_what_is_found_by_home_is_named():
+    kept = worker_environ({"HOME": "/home/me"}, CACHE)
+    assert kept == {
+        "OLLAMA_ASYNC_CACHE": "/cache",
+        "CUDA_CACHE_PATH": "/home/me/.nv/ComputeCache",
+    }
+    assert worker_environ({"CUDA_CACHE_PATH": "/x", "HOME": "/"}, CACHE)["CUDA_CACHE_PATH"] == "/x"
+
+
+def test_every_setting_that_the_worker_reads_reaches_it():
+    from ollama_async.settings import VARIABLES
+
+    read_by_worker = {"scripts", "cache_dir", "go_template", "repetition_limit"}
+    read_by_worker.add("enforce_tool_schemas")
+    names = {variable.name for variable in VARIABLES if variable.field in read_by_worker}
+    assert len(names) == len(read_by_worker)
+    assert names <= worker_environ(dict.fromkeys(names, "x"), CACHE).keys()
