@@ -154,6 +154,12 @@ class Books:
         del self.current[stay.target.key]
         self.effects.append(Stop(stay.worker, reason))
 
+    def linger(self, stay: Stay) -> None:
+        """The worker has ended for all, but its process still holds its memory."""
+        stay.phase = Phase.STOPPING
+        if self.current.get(stay.target.key) is stay:
+            del self.current[stay.target.key]
+
     def forget(self, stay: Stay) -> None:
         """The stay is over: its process is gone, or has never been."""
         del self.stays[stay.worker]

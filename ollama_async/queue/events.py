@@ -2,6 +2,7 @@
 
 Every worker that a ``Load`` effect named ends in exactly one of :class:`WorkerRefused`,
 :class:`WorkerLost` and :class:`WorkerStopped`, sent when its process is reaped and its memory free.
+Of a process that even SIGKILL does not end the first two say so, and the third follows.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class WorkerRefused(msgspec.Struct, frozen=True):
     worker: int
     code: str
     message: str
+    is_gone: bool = True
 
 
 class WorkerLost(msgspec.Struct, frozen=True):
@@ -59,10 +61,11 @@ class WorkerLost(msgspec.Struct, frozen=True):
     worker: int
     message: str
     restartable: frozenset[int] = frozenset()
+    is_gone: bool = True
 
 
 class WorkerStopped(msgspec.Struct, frozen=True):
-    """A ``Stop`` effect is done."""
+    """A ``Stop`` effect is done, or the process is gone at last that a word before said is not."""
 
     worker: int
 

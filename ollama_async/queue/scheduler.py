@@ -193,8 +193,9 @@ class Scheduler:
     def _on_refused(self, event: WorkerRefused) -> None:
         """No second try: whoever waits for the model is told why it cannot be had."""
         stay = self.books.stays[event.worker]
-        self.books.forget(stay)
-        if stay.phase is Phase.STOPPING:
+        was_stopping = stay.phase is Phase.STOPPING
+        self._release(stay, is_gone=event.is_gone)
+        if was_stopping:
             return
         for ticket in [*stay.tickets.values(), *self.books.lines.get(stay.target.key, ())]:
             self.books.end(ticket)
@@ -203,10 +204,12 @@ class Scheduler:
     def _on_lost(self, event: WorkerLost, now: float) -> Sequence[Ticket]:
         stay = self.books.stays[event.worker]
         if stay.phase is Phase.LOADING:
-            self._on_refused(WorkerRefused(event.worker, LoadFailed.code, event.message))
+            refused = WorkerRefused(event.worker, LoadFailed.code, event.message, event.is_gone)
+            self._on_refused(refused)
             return ()
-        self.books.forget(stay)
-        if stay.phase is Phase.STOPPING:
+        was_stopping = stay.phase is Phase.STOPPING
+        self._release(stay, is_gone=event.is_gone)
+        if was_stopping:
             return ()
         key = stay.target.key
         self._crashes.note(key, now)
@@ -222,6 +225,13 @@ class Scheduler:
         for ticket in restarted:
             ticket.was_restarted = True
         return self._readmit(restarted)
+
+    def _release(self, stay: Stay, *, is_gone: bool) -> None:
+        """Nobody can use the worker any more; its memory is free only if the process is gone."""
+        if is_gone:
+            self.books.forget(stay)
+        else:
+            self.books.linger(stay)
 
     def _may_restart(self, ticket: Ticket) -> bool:
         return not (ticket.was_restarted or ticket.is_leaving or self.is_closing)

@@ -81,8 +81,9 @@ class LinkEvents(Protocol):
     def vitals(self, vitals: Vitals) -> None: ...
 
     def died(self, reason: str) -> None:
-        """The ready worker ended and nobody had asked it to; it is reaped. ``reason`` is a text for
-        clients. Comes once. Requests without an end get no other word.
+        """The ready worker ended and nobody had asked it to; it is reaped, or does not even end by
+        SIGKILL (see :attr:`WorkerLink.is_gone`). ``reason`` is a text for clients. Comes once.
+        Requests without an end get no other word.
         """
 
 
@@ -134,6 +135,13 @@ class WorkerLink:
     def pid(self) -> int:
         """The child's; 0 before it was spawned."""
         return 0 if self._phase is _Phase.NEW else self._process.pid
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no process that holds memory. False long after the end of all that it
+        was to do, while a driver or a disk holds it: then :meth:`closed` tells when it goes.
+        """
+        return self._phase in {_Phase.NEW, _Phase.DEAD}
 
     async def start(
         self,
@@ -240,7 +248,8 @@ class WorkerLink:
 
     async def closed(self) -> None:
         """Wait until the child is reaped and everything is closed; the owner bounds it."""
-        await self._closed.wait()
+        if not self.is_gone:
+            await self._closed.wait()
 
     # What the pipe says.
 
@@ -378,6 +387,7 @@ class WorkerLink:
         self._verdict = self._verdict or reason
         self._phase = _Phase.ENDING
         self._process.kill()
+        self._loop.call_later(_REAP_DEADLINE_S, self._tell_end)
 
     def _end(self) -> None:
         """The owner wants to hear no more."""
@@ -408,6 +418,13 @@ class WorkerLink:
         self._phase = _Phase.DEAD
         if self._watch is not None:
             self._watch.cancel()
+        self._closed.set()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Whoever waits for the child need not: it is dead, or SIGKILL has not ended it in time.
+        Does nothing if they know.
+        """
         if not self._ready.done():
             self._ready.set_exception(
                 errors.LoadFailed(
@@ -415,7 +432,6 @@ class WorkerLink:
                 )
             )
         self._questions.fail_all(errors.WorkerDied(self._crash_text()))
-        self._closed.set()
         if self._owes_death:
             self._owes_death = False
             log.error("worker %d died: %s", self.pid, self._verdict)

@@ -317,7 +317,10 @@ class Pool:
         for entry in running:
             if entry.is_deaf:
                 self._entries.pop(entry.ticket, None)
-        self._tell(WorkerLost(runner.number, reason, frozenset(restartable)))
+        is_gone = runner.is_gone
+        self._tell(WorkerLost(runner.number, reason, frozenset(restartable), is_gone))
+        if not is_gone:
+            self._own(self._outwait(runner))
 
     # -- workers -----------------------------------------------------------------------------
 
@@ -334,10 +337,12 @@ class Pool:
                 plan.spec.to_argv(), plan.environ, plan.bounds, self._load_timeout_s
             )
         except ServerError as error:
-            event, outcome = WorkerRefused(runner.number, error.code, error.message), "failed"
+            event = WorkerRefused(runner.number, error.code, error.message, runner.is_gone)
+            outcome = "failed"
         except Exception as error:  # the boundary "task supervisor": whoever waits must hear of it
             log.exception("loading %s", name)
-            event, outcome = WorkerRefused(runner.number, LoadFailed.code, repr(error)), "failed"
+            event = WorkerRefused(runner.number, LoadFailed.code, repr(error), runner.is_gone)
+            outcome = "failed"
         else:
             event, outcome = WorkerReady(runner.number, ready.slots, ready.num_ctx), "ok"
         took_s = (perf_counter_ns() - began_ns) / 1e9
@@ -349,15 +354,26 @@ class Pool:
         if outcome == "failed":
             self._bury(runner)
         self._tell(event)
+        if isinstance(event, WorkerRefused) and not event.is_gone:
+            await self._outwait(runner)
 
     async def _stop(self, runner: Runner, reason: str) -> None:
         try:
             await runner.stop(self._stop_grace_s)
         except Exception:  # as above: a stop that fails must not leave the memory spoken for
             log.exception("stopping %s", runner.target.name)
+        if not runner.is_gone:
+            await runner.gone()
         self._bury(runner)
         log.info("%s: unloaded (%s)", runner.target.name, reason)
         self._observer.unloaded(runner.target.name, reason)
+        self._tell(WorkerStopped(runner.number))
+
+    async def _outwait(self, runner: Runner) -> None:
+        """The process does not end even by SIGKILL: its memory stays taken for as long."""
+        log.error("%s: its process still holds its memory", runner.target.name)
+        await runner.gone()
+        log.info("%s: its process is gone at last", runner.target.name)
         self._tell(WorkerStopped(runner.number))
 
     async def _kill(self, runner: Runner) -> None:

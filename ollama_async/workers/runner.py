@@ -45,6 +45,11 @@ class Worker(Protocol):
 
     async def stop(self, grace_s: float) -> None: ...
 
+    @property
+    def is_gone(self) -> bool: ...
+
+    async def closed(self) -> None: ...
+
 
 MakeWorker = Callable[[LinkEvents, int], Worker]
 """A worker that tells its events to the first argument; the second is its generation."""
@@ -143,6 +148,15 @@ class Runner:
         """End the worker; nothing is heard of it from now on."""
         self._texts.clear()
         await self._worker.stop(grace_s)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no process that holds memory."""
+        return self._worker.is_gone
+
+    async def gone(self) -> None:
+        """Wait for that; a process that SIGKILL does not end may take for ever."""
+        await self._worker.closed()
 
     def run(self, entry: Entry, inference: Inference) -> None:
         """Send the request.

@@ -488,6 +488,44 @@ async def test_stop_ends_who_does_not_want_to(make, heard, act):
     assert "died" not in heard.kinds()
 
 
+@pytest.fixture
+def immortal(monkeypatch):
+    """No signal reaches a worker, as if a driver held it, until the block ends."""
+    monkeypatch.setattr("ollama_async.workers.process._REAP_DEADLINE_S", 0.05)
+    monkeypatch.setattr("ollama_async.workers.link._REAP_DEADLINE_S", 0.05)
+
+    @contextlib.contextmanager
+    def immortal(link):
+        with monkeypatch.context() as patch:
+            patch.setattr(WorkerProcess, "_signal", lambda *_: None)
+            yield
+        os.kill(link.pid, signal.SIGKILL)
+
+    return immortal
+
+
+async def test_a_worker_that_survives_sigkill_is_not_gone_before_it_is(link, immortal):
+    with immortal(link):
+        os.kill(link.pid, signal.SIGSTOP)
+        await link.stop(0)
+        assert not link.is_gone
+    async with asyncio.timeout(DEADLINE_S):
+        await link.closed()
+    assert link.is_gone
+
+
+async def test_whoever_waits_for_a_worker_that_survives_sigkill_is_told(make, heard, immortal):
+    link = make(stall_timeout_s=0.1)
+    await start(link)
+    with immortal(link):
+        link.submit(request(1, "wait"))
+        assert "silent for 0.1 s" in await heard.until("died")
+        assert not link.is_gone
+    async with asyncio.timeout(DEADLINE_S):
+        await link.closed()
+    assert heard.kinds().count("died") == 1
+
+
 async def test_a_cancelled_stop_kills(make):
     link = make()
     await start(link, "ignore everything")

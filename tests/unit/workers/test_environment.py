@@ -16,7 +16,12 @@ CACHE = Path("/cache")
         *("AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GITHUB_TOKEN", "OPENAI_API_KEY"),
         *("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "no_proxy"),
         *("OLLAMA_API_KEY", "OLLAMA_HOST", "OLLAMA_ORIGINS", "OLLAMA_ASYNC_API_KEY"),
-        *("OLLAMA_ASYNC_REGISTRY_TOKEN", "DATABASE_URL", "NVIDIA_API_KEY", "PYTHON_KEYRING_BACKEND"),
+        *(
+            "OLLAMA_ASYNC_REGISTRY_TOKEN",
+            "DATABASE_URL",
+            "NVIDIA_API_KEY",
+            "PYTHON_KEYRING_BACKEND",
+        ),
     ],
 )
 def test_what_a_worker_does_not_need_stays_behind(name):

@@ -51,11 +51,13 @@ class PaperWorker:
         self.calls = []
         self.asked = {}
         self.is_gone = False
+        self.survives_kill = False
         self.refuses = None
         self.holds_stop = False
         self._loop = asyncio.get_running_loop()
         self.ready_or_not = self._loop.create_future()
         self.may_stop = asyncio.Event()
+        self.may_go = asyncio.Event()
 
     async def start(self, argv, environ, *, bounds, load_timeout_s):
         self.calls.append(("start", argv, environ, load_timeout_s))
@@ -63,7 +65,7 @@ class PaperWorker:
         try:
             return await self.ready_or_not
         except BaseException:
-            self.is_gone = True
+            self.is_gone = not self.survives_kill
             raise
 
     def submit(self, request):
@@ -80,9 +82,17 @@ class PaperWorker:
             self.ready_or_not.set_exception(LoadFailed("stopped"))
         if self.holds_stop:
             await self.may_stop.wait()
-        self.is_gone = True
+        self.is_gone = not self.survives_kill
+
+    async def closed(self):
+        await self.may_go.wait()
 
     # what the test makes it do
+
+    def go(self):
+        """The process that survived SIGKILL goes at last."""
+        self.is_gone = True
+        self.may_go.set()
 
     async def ready(self, slots=1, **facts):
         defaults = {
@@ -105,7 +115,7 @@ class PaperWorker:
         self.events.done(Done(request_id, reason, Usage(prompt=1, answer=len(texts)), [7]))
 
     def die(self, reason="killed by signal 9"):
-        self.is_gone = True
+        self.is_gone = not self.survives_kill
         self.events.died(reason)
 
 
@@ -735,3 +745,68 @@ async def test_a_sink_may_cancel_and_ask_from_within_what_it_hears():
         await turns()
         await it.workers[1].ready()
         assert len(it.workers[1].asked) == 1, "the new one; the cancelled one never starts"
+
+
+# A process that even SIGKILL does not end
+
+
+async def stop_it(it, _worker):
+    await it.pool.unload("a")
+
+
+async def lose_it(_it, worker):
+    worker.die()
+
+
+async def hang_in_it(it, _worker):
+    it.submit().handle.cancel()
+    async with asyncio.timeout(DEADLINE_S):
+        while ("died", "a:latest") not in it.observer.notes:
+            it.pool._changed.clear()
+            await it.pool._changed.wait()
+
+
+@pytest.mark.parametrize("end", [stop_it, lose_it, hang_in_it])
+async def test_memory_of_a_process_that_survives_sigkill_stays_taken(end):
+    async with house(max_loaded=1, stall_timeout_s=0.01) as it:
+        worker = await it.up()
+        worker.survives_kill = True
+        await end(it, worker)
+        await turns()
+        other = it.submit("b")
+        await turns()
+        assert len(it.workers) == 1, "the memory is not free"
+        worker.go()
+        await turns()
+        assert len(it.workers) == 2
+        await it.workers[1].ready()
+        it.workers[1].answer(*it.workers[1].asked)
+        assert other.heard == ["started", "stop"]
+
+
+async def test_a_load_whose_process_survives_sigkill_fails_at_once_and_keeps_its_memory():
+    async with house(max_loaded=1) as it:
+        first = it.submit()
+        await turns()
+        it.workers[0].survives_kill = True
+        it.workers[0].ready_or_not.set_exception(LoadFailed("it hangs"))
+        await turns()
+        assert [str(error) for error in first.heard] == ["it hangs"]
+        it.submit()
+        await turns()
+        assert len(it.workers) == 1
+        it.workers[0].go()
+        await turns()
+        assert len(it.workers) == 2
+        it.workers[1].ready_or_not.set_exception(LoadFailed("no"))
+
+
+async def test_closing_does_not_wait_for_ever_for_a_process_that_survives_sigkill(monkeypatch):
+    monkeypatch.setattr("ollama_async.workers.pool._CLOSE_MARGIN_S", 0.05)
+    async with house(stop_grace_s=0.0) as it:
+        worker = await it.up()
+        worker.survives_kill = True
+        async with asyncio.timeout(DEADLINE_S):
+            await it.pool.close()
+        assert not worker.is_gone
+        worker.go()
