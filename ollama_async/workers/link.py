@@ -58,6 +58,7 @@ CRASH_TEXT = (
 _QUESTION_TIMEOUT_S = 30.0
 _WATCH_PERIOD_S = 1.0
 _REAP_DEADLINE_S = 10.0
+_ERROR_CHARACTERS = 4000
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +321,9 @@ class WorkerLink:
                 self._ready.set_result(outcome)
         elif outcome is not None:
             if not self._ready.done():
-                self._ready.set_exception(errors.from_code(outcome.code, outcome.message))
+                self._ready.set_exception(
+                    errors.from_code(outcome.code, _readable(outcome.message))
+                )
             self._give_up("refused")
 
     def _deliver(self, message: ToParent) -> None:
@@ -337,10 +340,11 @@ class WorkerLink:
                 self._running.end(message.id)
                 self._events.done(message)
             case Failed() if message.id < 0:
-                error = errors.from_code(message.code, message.message)
+                error = errors.from_code(message.code, _readable(message.message))
                 self._count_answer(was_asked=self._questions.fail(message.id, error))
             case Failed():
                 self._running.end(message.id)
+                message.message = _readable(message.message)
                 self._events.failed(message)
             case Tokens() | Text():
                 self._count_answer(was_asked=self._questions.answer(message))
@@ -443,6 +447,11 @@ class WorkerLink:
     def _with_output(self, text: str) -> str:
         lines = [] if self._phase is _Phase.NEW else self._process.last_words()
         return ": ".join([text, "\n".join(lines)]) if lines else text
+
+
+def _readable(text: str) -> str:
+    """An error of a worker, for clients and terminals."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:_ERROR_CHARACTERS])
 
 
 def _finite(timeout_s: float) -> float | None:

@@ -130,6 +130,10 @@ def attack_failed(pipe, number):
     pipe.send([messages.Failed(number + 7, "engine_failed", "no")])
 
 
+def attack_error(pipe, number):
+    pipe.send([messages.Failed(number, "engine_failed", "no\x1b[31m" + "x" * 200_000)])
+
+
 def attack_usage(pipe, number):
     pipe.send([messages.Done(number, "stop", Usage(-1, 0, 0, 1 << 62, 0))])
 
@@ -179,7 +183,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 if libc.ptrace(0x4206, pid, None, None):  # PTRACE_SEIZE
     sys.exit(f"ptrace: {os.strerror(ctypes.get_errno())}")
 print("traced", flush=True)
-time.sleep(3)
+time.sleep(1.5)
 """
 
 

@@ -32,6 +32,7 @@ class Heard:
         self.characters = 0
         self.first_text = asyncio.Event()
         self.death = asyncio.get_running_loop().create_future()
+        self.failure = asyncio.get_running_loop().create_future()
 
     def pieces(self, items):
         self.texts.append(items[0][1])
@@ -45,7 +46,7 @@ class Heard:
         """Of no interest."""
 
     def failed(self, failed):
-        """Of no interest."""
+        self.failure.set_result(failed.message)
 
     def vitals(self, vitals):
         """Of no interest."""
@@ -141,7 +142,7 @@ async def test_a_worker_that_prints_without_end_fills_no_log(attack, caplog):
     caplog.set_level("INFO", "ollama_async.workers")
     async with captured() as (link, _):
         order(link, attack)
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
     logged = sum(len(record.getMessage()) for record in caplog.records)
     assert logged < 2 << 20
     assert "lines are dropped" in caplog.text
@@ -169,6 +170,14 @@ async def test_a_worker_with_impossible_sizes_does_not_start():
     with pytest.raises(errors.LoadFailed, match="counts what cannot be"):
         async with captured(act="negative"):
             pass
+
+
+async def test_a_workers_error_is_short_and_plain():
+    async with captured() as (link, heard):
+        order(link, "error")
+        message = await heard.failure
+    assert message.startswith("no [31m")
+    assert len(message) < 10_000
 
 
 async def test_a_worker_gets_no_more_memory_than_was_planned():

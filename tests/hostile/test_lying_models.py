@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from ollama_async.engine.tiny_model import write_tiny_model
@@ -34,7 +35,10 @@ SHAPES = {
     "long heads": {"width": 256, "heads": 2, "kv_heads": 1},
     "takes a terabyte": {
         "metadata": {"llama.attention.causal": False},
-        **{"width": 256, "layers": 64, "kv_heads": 4, "quantization": "Q4_0"},
+        "width": 256,
+        "layers": 64,
+        "kv_heads": 4,
+        "quantization": "Q4_0",
     },
 }
 LOADS = [
@@ -115,7 +119,7 @@ def generate(server, name, **options):
 
 @pytest.mark.slow
 def test_a_model_that_hides_its_cache_is_refused_what_no_machine_has(start_server, models):
-    server = start_server()
+    server = start_server(OLLAMA_CONTEXT_LENGTH="256", OLLAMA_NUM_PARALLEL="1")
     create(server, "liar", models("takes a terabyte"))
     for _ in range(2):
         answer = generate(server, "liar", num_ctx=LONGEST)
@@ -153,3 +157,21 @@ def test_a_captured_worker_leaves_the_server_to_others(start_server, models, tmp
         assert httpx.get(f"{server.url}/api/version", timeout=LONG_WAIT_S).status_code == 200
     assert server.stop() == 0
     assert len(server.log) < 3 * MIB
+
+
+@pytest.mark.slow
+def test_a_loaded_worker_is_confined_and_knows_no_secrets(start_server, models):
+    server = start_server(HF_TOKEN="hf_secret", https_proxy="http://me:secret@proxy.invalid")
+    create(server, "m", models("plain"))
+    assert generate(server, "m").status_code == 200
+    (worker,) = server.workers()
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    assert "system calls: confined" in server.log or "there is no libseccomp" in server.log
+    assert ("Seccomp:\t2" in status) == ("system calls: confined" in server.log)
+    assert "secret" not in str(worker.environ())
+    assert worker.rlimit(psutil.RLIMIT_DATA)[1] < 1 << 40
+    targets = [str(link.readlink()) for link in Path(f"/proc/{worker.pid}/fd").iterdir()]
+    assert not [target for target in targets if target.startswith("socket:")], targets
+    store = server.environment["OLLAMA_MODELS"]
+    assert [t for t in targets if t.startswith(store) and "/blobs/sha256-" not in t] == []

@@ -20,6 +20,7 @@ from ollama_async.prompts.port import Dialect
 from ollama_async.prompts.selection import select
 from ollama_async.settings import Settings
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
+from ollama_async.workers.child.confinement import confine
 from ollama_async.workers.child.deadline import Deadline
 from ollama_async.workers.child.dialects import Dialects
 from ollama_async.workers.child.engines.opening import open_engine
@@ -98,6 +99,8 @@ class Service:
         begun_ns = time.monotonic_ns()
         engine = self._load()
         facts = engine.facts
+        if not facts.device_bytes:  # what a GPU's driver asks for later, nobody has listed
+            _confine()
         batch_size = max(self._spec.batch_size, facts.slots + MIN_CHUNK)
         self._loop = Loop(
             engine,
@@ -142,6 +145,11 @@ class Service:
             refused = Refused(LoadFailed.code, f"unable to load model: {error!r}")
         self._pipe.send([refused])
         leave(REFUSED)
+
+
+def _confine() -> None:
+    outcome = "confined" if confine() else "not confined: there is no libseccomp"
+    print(f"INFO system calls: {outcome}", file=sys.stderr)  # noqa: T201  # stderr is the log
 
 
 def _choose(
