@@ -50,7 +50,7 @@ def shape_of(keys: Keys, tensors: Sequence[Tensor]) -> ModelShape:
         repeated_bytes=embeddings.size if embeddings is not None and is_repeated else 0,
         state_bytes=min(_state_values(keys, len(layers)) * _F32_BYTES, MOST),
         row_bytes=min(_row_values(keys, layers, tensors) * _F32_BYTES, MOST),
-        vocab_size=embeddings.shape[-1] if embeddings is not None else 0,
+        vocab_size=_outputs(embeddings),
         masks=2 if keys.has("attention.sliding_window") else 1,
         heads=heads,
         head_length=_head_length(keys, heads),
@@ -81,8 +81,7 @@ def _cached_values(layer: _Layer) -> int:
     joined = layer.get("attn_qkv.weight")
     if joined is None or any(name.startswith("ssm_") for name in layer):
         return 0
-    output = layer.get("attn_output.weight")
-    queries = output.shape[0] if output is not None else 0
+    queries = _inputs(layer.get("attn_output.weight"))
     return max(0, _outputs(joined) - queries)
 
 
@@ -129,7 +128,7 @@ def _row_values(keys: Keys, layers: dict[str, _Layer], tensors: Iterable[Tensor]
     experts_used = keys.count("expert_used_count")
     largest = max((_layer_outputs(layer, experts_used) for layer in layers.values()), default=0)
     around = sum(
-        tensor.shape[0] if tensor.name in _INDEXED_BY_VOCABULARY else _outputs(tensor)
+        _inputs(tensor) if tensor.name in _INDEXED_BY_VOCABULARY else _outputs(tensor)
         for tensor in tensors
         if not tensor.name.startswith("blk.") and len(tensor.shape) > 1
     )
@@ -154,5 +153,9 @@ def _head_length(keys: Keys, heads: int) -> int:
     )
 
 
-def _outputs(tensor: Tensor) -> int:
-    return tensor.shape[1] if len(tensor.shape) > 1 else 0
+def _inputs(tensor: Tensor | None) -> int:
+    return tensor.shape[0] if tensor is not None and tensor.shape else 0
+
+
+def _outputs(tensor: Tensor | None) -> int:
+    return tensor.shape[1] if tensor is not None and len(tensor.shape) > 1 else 0
