@@ -138,6 +138,42 @@ def test_of_several_plans_for_a_device_the_first_that_can_ever_fit_is_made_room_
     assert desk.state("a") == ["stopping"]
 
 
+def with_fewer_slots(desk):
+    """A planner that offers 8, 4 or 2 slots of one byte each, beside 10 bytes of weights."""
+    desk.scheduler._plans._planner = lambda _target, needs: [
+        Plan(demand={"cpu": 10 + slots}, slots=slots, num_ctx=needs.num_ctx or 4096)
+        for slots in (8, 4, 2)
+    ]
+
+
+def test_a_model_gets_fewer_slots_before_an_idle_model_is_evicted(make_desk):
+    desk = make_desk(memory=30)
+    with_fewer_slots(desk)
+    desk.up("a")
+    desk.ask("b")
+    assert desk.state("a") == ["ready"]
+    assert [load.plan.slots for load in desk.load.values()] == [8, 2]
+
+
+def test_a_model_that_has_to_evict_another_gets_all_that_is_free_then(make_desk):
+    desk = make_desk(memory=25)
+    with_fewer_slots(desk)
+    desk.up("a")
+    desk.ask("b")
+    assert desk.state("a") == ["stopping"]
+    desk.stopped("a")
+    assert desk.load[desk.worker("b")].plan.slots == 8
+
+
+def test_a_reload_has_as_many_slots_as_the_load_before(make_desk):
+    desk = make_desk(memory=25)
+    with_fewer_slots(desk)
+    desk.up("a")
+    desk.ask("a", num_ctx=8192)
+    desk.stopped("a")
+    assert desk.load[desk.worker("a")].plan.slots == 8
+
+
 def test_whoever_stands_behind_those_who_only_load_is_not_forgotten(make_desk):
     desk = make_desk(slots=1)
     desk.ask("a", loads_only=True)
