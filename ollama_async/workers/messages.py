@@ -35,7 +35,7 @@ MOST_PIECES = 4096
 """In one message; what a step and its like produce is far less."""
 
 CONTEXT_LIMIT = 1 << 20
-"""Token ids that an answer's end may carry."""
+"""Token ids that an answer's end may carry, but for its last one."""
 
 PROTOCOL = 3
 """Spoken by both sides; a child with another version is refused."""
@@ -148,7 +148,7 @@ class Failed(msgspec.Struct, array_like=True, tag="fail"):
 
 class Tokens(msgspec.Struct, array_like=True, tag="toks"):
     id: int
-    tokens: list[int]
+    tokens: Annotated[list[int], msgspec.Meta(max_length=CONTEXT_LIMIT)]
 
 
 class Text(msgspec.Struct, array_like=True, tag="text"):

@@ -51,7 +51,7 @@ class ProcessListener(Protocol):
     """Who hears of a process. Plain functions on the loop; they must not raise."""
 
     def printed(self) -> None:
-        """The process wrote something to stdout or stderr."""
+        """The process wrote something to stdout or stderr that is no flood."""
 
     def exited(self, returncode: int) -> None:
         """It is dead and reaped; comes exactly once. Negative: the signal that killed it."""
@@ -182,11 +182,13 @@ class WorkerProcess:
         """One gulp per turn of the loop: a child that prints without end slows down only itself,
         and has to wait once its lines are dropped.
         """
-        if self._read_output():
+        if not self._read_output():
+            return
+        if not self._rate.is_dropping:
             self._listener.printed()
-            if self._rate.is_dropping:
-                self._loop.remove_reader(self._output)
-                self._pause = self._loop.call_later(_FLOOD_PAUSE_S, self._listen)
+            return
+        self._loop.remove_reader(self._output)
+        self._pause = self._loop.call_later(_FLOOD_PAUSE_S, self._listen)
 
     def _listen(self) -> None:
         self._pause = None

@@ -103,6 +103,12 @@ def attack_calls(pipe, number):
     endlessly(pipe, messages.Pieces([(number, messages.Called(call))]))
 
 
+def attack_nested(pipe, number):
+    """Frames that are allowed, of values that cost the most."""
+    call = ToolCall(ToolFunction("f", {"a": [[]] * 250_000}))
+    endlessly(pipe, messages.Pieces([(number, messages.Called(call))]))
+
+
 def attack_unsayable_call(pipe, number):
     body = messages.Pieces([(number, messages.Called(ToolCall(ToolFunction("f", {"a": 1}))))])
     data = frames.encode([body], limit_bytes=1 << 20)
