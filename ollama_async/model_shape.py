@@ -20,7 +20,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     state_bytes: int = 0
     row_bytes: int = 0
     vocab_size: int = 0
-    masks: int = 1
+    masks: int = 0
     heads: int = 0
     head_length: int = 0
     scored_heads: int = 0

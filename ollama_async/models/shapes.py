@@ -46,12 +46,13 @@ def shape_of(keys: Keys, tensors: Sequence[Tensor]) -> ModelShape:
     embeddings = named.get("token_embd.weight")
     heads = keys.count("attention.head_count")
     is_repeated = embeddings is not None and "output.weight" not in named
+    attends = any(map(_cached_values, layers.values()))
     return ModelShape(
         repeated_bytes=embeddings.size if embeddings is not None and is_repeated else 0,
         state_bytes=min(_state_values(keys, len(layers)) * _F32_BYTES, MOST),
         row_bytes=min(_row_values(keys, layers, tensors) * _F32_BYTES, MOST),
         vocab_size=_outputs(embeddings),
-        masks=2 if keys.has("attention.sliding_window") else 1,
+        masks=attends + (attends and keys.has("attention.sliding_window")),
         heads=heads,
         head_length=_head_length(keys, heads),
         scored_heads=heads

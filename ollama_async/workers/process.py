@@ -113,10 +113,9 @@ class WorkerProcess:
             )
             try:
                 if memory_bytes:
-                    limits = memory_bytes, memory_bytes
-                    resource.prlimit(popen.pid, resource.RLIMIT_DATA, limits)
+                    _limit_memory(popen.pid, memory_bytes)
                 pidfd = os.pidfd_open(popen.pid)
-            except OSError:
+            except BaseException:
                 popen.kill()
                 popen.wait()
                 raise
@@ -228,6 +227,13 @@ class WorkerProcess:
         os.close(self._pidfd)
         self._reaped.set()
         self._listener.exited(returncode)
+
+
+def _limit_memory(pid: int, size_bytes: int) -> None:
+    """For good; where we are limited ourselves, not to more than that."""
+    _, own = resource.getrlimit(resource.RLIMIT_DATA)
+    size_bytes = size_bytes if own == resource.RLIM_INFINITY else min(own, size_bytes)
+    resource.prlimit(pid, resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
 def exit_words(returncode: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -180,8 +181,11 @@ async def test_a_workers_error_is_short_and_plain():
     assert len(message) < 10_000
 
 
-async def test_a_worker_gets_no_more_memory_than_was_planned():
-    async with captured(memory_bytes=512 << 20) as (link, heard):
+@pytest.mark.parametrize("own", [resource.RLIM_INFINITY, 512 << 20])
+async def test_a_worker_gets_no_more_memory_than_was_planned(monkeypatch, own):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (own, own))
+    planned = 512 << 20 if own == resource.RLIM_INFINITY else 1 << 40
+    async with captured(memory_bytes=planned) as (link, heard):
         order(link, "memory")
         await heard.first_text.wait()
         assert int(heard.texts[0]) < 8

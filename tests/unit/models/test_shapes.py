@@ -115,9 +115,11 @@ def test_recurrent_layers_remember_a_state(keys: dict[str, int], values: int) ->
     assert facts(*layers, **keys).shape.state_bytes == 2 * values * 4
 
 
-def test_two_kinds_of_attention_have_two_masks() -> None:
-    assert facts().shape.masks == 1
-    assert facts(attention__sliding_window=512).shape.masks == 2
+def test_each_kind_of_attention_has_a_mask() -> None:
+    recurrent = tensor("blk.0.ssm_in.weight", 64, 96)
+    assert facts(recurrent, attention__sliding_window=512).shape.masks == 0
+    assert facts(*attention()).shape.masks == 1
+    assert facts(*attention(), attention__sliding_window=512).shape.masks == 2
 
 
 def test_where_nothing_fuses_attention_its_scores_count() -> None:
