@@ -28,6 +28,7 @@ from ollama_async.models.gguf import GgufHeader, read_header
 from ollama_async.models.levels import SOURCES, least_bytes, number_of
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import NewFile
+from ollama_async.native_environ import native_environ
 
 Status = dict[str, Any]
 
@@ -172,7 +173,10 @@ def _tensors(line: list[str]) -> Iterator[list[str]]:
     """
     begun: list[str] = []
     reason = ""
-    environ = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # a context there would cost memory
+    environ = {
+        **native_environ(os.environ),
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # a context there would cost memory
     with subprocess.Popen(
         line,
         stdin=subprocess.PIPE,

@@ -59,6 +59,7 @@ _QUESTION_TIMEOUT_S = 30.0
 _WATCH_PERIOD_S = 1.0
 _REAP_DEADLINE_S = 10.0
 _ERROR_CHARACTERS = 4000
+_VERDICT_CHARACTERS = 300
 
 log = logging.getLogger(__name__)
 
@@ -387,8 +388,8 @@ class WorkerLink:
         self._channel.pipe.send(messages.Quit())
 
     def _give_up(self, reason: str) -> None:
-        """Kill it; the reason is told when it is reaped."""
-        self._verdict = self._verdict or reason
+        """Kill it; the reason, which may quote it, is told when it is reaped."""
+        self._verdict = self._verdict or _readable(reason[:_VERDICT_CHARACTERS])
         self._phase = _Phase.ENDING
         self._process.kill()
         self._loop.call_later(_REAP_DEADLINE_S, self._tell_end)

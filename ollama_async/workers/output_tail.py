@@ -23,7 +23,9 @@ _RECENT_S = 60.0
 _MOST_DEADLY = 8
 _LONGEST_DEADLY = 1000
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+"""What a terminal obeys, and what turns the order of a line around."""
+
 _TRACEBACK = "Traceback (most recent call last)"
 _DEADLY = re.compile(
     r"assert|\.(?:c|cc|cpp|cu|cuh|h|hpp|m|mm|rs):\d+: |"

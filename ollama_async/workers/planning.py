@@ -12,10 +12,10 @@ from ollama_async.errors import LoadFailed
 from ollama_async.hw import placement, sizing
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
+from ollama_async.native_environ import native_environ
 from ollama_async.queue.plan import Plan, Planner
 from ollama_async.queue.port import Needs, Target
 from ollama_async.settings import Settings
-from ollama_async.workers.environment import worker_environ
 from ollama_async.workers.spec import DEFAULT_BATCH, Bounds, LoadSpec
 
 _GATEWAY_CORES_FROM = 4
@@ -54,7 +54,7 @@ def planner(
     That they fit beside what stays is the scheduler's to see to; it is offered fewer slots, too.
     """
     room = placement.capacity(machine(), gpu_overhead_bytes=settings.gpu_overhead_bytes)
-    kept = worker_environ(environ, settings.cache_dir)
+    kept = {**native_environ(environ), "OLLAMA_ASYNC_CACHE": str(settings.cache_dir)}
 
     def plan(target: Target, needs: Needs) -> list[LoadPlan]:
         seen = machine()

@@ -170,6 +170,15 @@ def attack_invalid(pipe, number):
     threading.Event().wait(60)
 
 
+def attack_tag(pipe, _number):
+    """A fault that quotes the attacker."""
+    tag = b"\x1b[31m" + b"x" * 100_000
+    body = b"\x92\xdb" + len(tag).to_bytes(4, "big") + tag + b"\x01"
+    pipe._outbound.write(HEADER.pack(1, len(body)) + body)
+    pipe._bell_out.ring()
+    threading.Event().wait(60)
+
+
 def attack_log(_pipe, _number):
     line = b"ggml: out of memory? " + b"x" * 60 + b"\n"
     while True:

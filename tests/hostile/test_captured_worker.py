@@ -126,6 +126,14 @@ async def test_a_worker_that_says_what_it_should_not_is_killed(attack, text):
         assert heard.characters <= 100_000, "four tokens were asked for"
 
 
+async def test_what_a_fault_quotes_of_a_worker_is_short_and_plain():
+    async with captured() as (link, heard):
+        order(link, "tag")
+        reason = await heard.death
+    assert len(reason) < 1000
+    assert reason.isprintable()
+
+
 @pytest.mark.parametrize("attack", ["bells", "closed bells", "crumbs"])
 async def test_a_worker_cannot_make_the_loop_wait_for_it(attack):
     async with captured() as (link, _):

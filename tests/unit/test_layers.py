@@ -28,6 +28,7 @@ HALLWAY = {
     "local_key",
     "model_shape",
     "names",
+    "native_environ",
     "private_paths",
     "scripts",
     "settings",

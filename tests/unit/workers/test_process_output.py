@@ -26,6 +26,21 @@ def test_lines_are_forwarded_whole_and_without_control_characters(tail, logged):
     assert logged == ["one", "tw [31mo", "\N{REPLACEMENT CHARACTER}three"]
 
 
+@pytest.mark.parametrize("control", ["\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2028", "\x7f"])
+def test_nothing_that_a_terminal_obeys_is_forwarded(tail, logged, control):
+    tail.feed(f"before{control}after\n".encode())
+    assert logged[0].isprintable()
+    assert logged[0].startswith("before")
+
+
+def test_a_gulp_of_very_many_lines_is_looked_at_in_part_and_counted(logged):
+    skipped = []
+    tail = OutputTail(logged.append, skipped.append)
+    tail.feed(b"a\n" * 5000)
+    assert len(logged) + sum(skipped) == 5000
+    assert len(logged) <= 500
+
+
 def test_a_line_without_end_is_forwarded_in_pieces_and_held_in_bounds(tail, logged):
     for _ in range(100):
         tail.feed(b"x" * 1000)

@@ -1,12 +1,9 @@
-"""A worker gets the variables that it needs, and no secrets."""
-
-from pathlib import Path
+"""Native code gets the variables that it needs, and no secrets."""
 
 import pytest
 
-from ollama_async.workers.environment import worker_environ
-
-CACHE = Path("/cache")
+from ollama_async.native_environ import native_environ
+from ollama_async.settings import VARIABLES
 
 
 @pytest.mark.parametrize(
@@ -25,7 +22,7 @@ CACHE = Path("/cache")
     ],
 )
 def test_what_a_worker_does_not_need_stays_behind(name):
-    assert name not in worker_environ({name: "x"}, CACHE)
+    assert name not in native_environ({name: "x"})
 
 
 @pytest.mark.parametrize(
@@ -37,23 +34,18 @@ def test_what_a_worker_does_not_need_stays_behind(name):
     ],
 )
 def test_what_a_worker_needs_is_kept(name):
-    assert worker_environ({name: "x"}, CACHE)[name] == "x"
+    assert native_environ({name: "x"})[name] == "x"
 
 
 def test_what_is_found_by_home_is_named():
-    kept = worker_environ({"HOME": "/home/me"}, CACHE)
-    assert kept == {
-        "OLLAMA_ASYNC_CACHE": "/cache",
-        "CUDA_CACHE_PATH": "/home/me/.nv/ComputeCache",
-    }
-    assert worker_environ({"CUDA_CACHE_PATH": "/x", "HOME": "/"}, CACHE)["CUDA_CACHE_PATH"] == "/x"
+    kept = native_environ({"HOME": "/home/me"})
+    assert kept == {"CUDA_CACHE_PATH": "/home/me/.nv/ComputeCache"}
+    assert native_environ({"CUDA_CACHE_PATH": "/x", "HOME": "/"})["CUDA_CACHE_PATH"] == "/x"
 
 
 def test_every_setting_that_the_worker_reads_reaches_it():
-    from ollama_async.settings import VARIABLES
-
     read_by_worker = {"scripts", "cache_dir", "go_template", "repetition_limit"}
     read_by_worker.add("enforce_tool_schemas")
     names = {variable.name for variable in VARIABLES if variable.field in read_by_worker}
     assert len(names) == len(read_by_worker)
-    assert names <= worker_environ(dict.fromkeys(names, "x"), CACHE).keys()
+    assert names <= native_environ(dict.fromkeys(names, "x")).keys()

@@ -1,7 +1,7 @@
-"""Which of the server's environment variables a worker gets.
+"""Which of the server's environment variables a process gets that runs the native library.
 
-A worker reads a stranger's file with a native library. What it does not need, it does not get:
-proxies, tokens, keys and whatever else happens to be in the environment of a server.
+It reads a stranger's file. What it does not need, it does not get: proxies, tokens, keys and
+whatever else happens to be in the environment of a server.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ _BEGINNINGS = (
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PROXY")
 
 
-def worker_environ(environ: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
-    """The part of ``environ`` that a worker may have, and where the things are that others find by
-    ``HOME``, which it does not get.
+def native_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of ``environ`` that it may have, and where the cache is that CUDA finds by ``HOME``,
+    which it does not get.
     """
     kept = {name: value for name, value in environ.items() if _is_needed(name)}
-    kept["OLLAMA_ASYNC_CACHE"] = str(cache_dir)
     if home := environ.get("HOME"):  # else each start would compile kernels anew
         kept.setdefault("CUDA_CACHE_PATH", str(Path(home) / ".nv" / "ComputeCache"))
     return kept
