@@ -151,7 +151,8 @@ async def test_who_waits_too_long_behind_long_answers_is_told(url, mine, session
     status, answer = await show(session, url, model=mine, verbose=True)
     may_end.set()
 
-    assert (status, answer["error"]) == (503, "too many models are being described, try again later")
+    assert status == 503
+    assert answer["error"] == "too many models are being described, try again later"
     assert (await first)[0] == 200
 
 
