@@ -56,12 +56,15 @@ class WorkerRefused(msgspec.Struct, frozen=True):
 
 
 class WorkerLost(msgspec.Struct, frozen=True):
-    """A ready worker is dead. ``restartable``: tickets of which no byte has reached a client."""
+    """A ready worker is dead. ``restartable``: tickets of which no byte has reached a client.
+    ``has_aborted``: it ended itself, so whatever it ran has the next one do the same.
+    """
 
     worker: int
     message: str
     restartable: frozenset[int] = frozenset()
     is_gone: bool = True
+    has_aborted: bool = False
 
 
 class WorkerStopped(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.errors import ServerError, ShuttingDown
+from ollama_async.errors import LoadFailed, ServerError, ShuttingDown
 from ollama_async.queue import wants
 from ollama_async.queue.books import Books
 from ollama_async.queue.effects import WakeAt
@@ -105,13 +105,15 @@ class Settling:
         wish = merge(first.needs, line.wishes, loaded)
         try:
             return wish, line.plans(wish, lambda: self._plans.possible(target, wish))
-        except ServerError:
+        except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried
             pass
         try:
             return first.needs, self._plans.possible(target, first.needs)
         except ServerError as error:
             self._books.fail(first, error)
-            return None
+        except Exception as fault:  # noqa: BLE001  # others wait for what is settled here
+            self._books.fail(first, LoadFailed(f"the load cannot be planned: {fault!r}"))
+        return None
 
     def _give_places(self, now: float) -> bool:
         """Fill the free places. True: tickets that only load have ended thereby, and no other event

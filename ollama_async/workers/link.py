@@ -18,6 +18,7 @@ import contextlib
 import enum
 import logging
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -101,7 +102,8 @@ class WorkerLink:
     """See the module. ``generation`` tells this child from every other one of this server.
 
     ``stall_timeout_s``: a child that has work and says nothing for so long is killed (inf: never).
-    ``module`` is what the child runs (tests bring their own).
+    ``module`` is what the child runs (tests bring their own). ``has_aborted``: the child is dead
+    and ended itself (SIGABRT), as a failed assertion does.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class WorkerLink:
         self._chatter = Chatter(0.0)
         self._questions = Questions()
         self._verdict = ""
+        self.has_aborted = False
         self._owes_death = False
 
     @property
@@ -277,6 +280,7 @@ class WorkerLink:
         self._turn_back_load_clock()
 
     def exited(self, returncode: int) -> None:
+        self.has_aborted = not self._verdict and returncode == -signal.SIGABRT
         self._verdict = self._verdict or exit_words(returncode)
         self._read_rest()
 

@@ -6,8 +6,10 @@
 - Talks to: sinks of the gateway above, runners (and their links) below, the observer beside.
 - Dies when: closed; then no process, descriptor, timer or task is left.
 
-An event goes to the scheduler and its effects are performed before anything else happens. Sinks are
-told last, because what they are told may make their owners ask or cancel at once.
+An event goes to the scheduler and its effects are performed before anything else happens. An
+effect that cannot be performed is an event again, which waits for its turn: effects do not see each
+other's faults. Sinks are told last, because what they are told may make their owners ask or cancel
+at once.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ import asyncio
 import itertools
 import logging
 import math
-import signal
-from collections.abc import Coroutine, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter_ns
 from typing import Any, assert_never
 
 from ollama_async.conversation import Usage
 from ollama_async.errors import (
     Busy,
+    EngineFailed,
     LoadFailed,
     ServerError,
     ShuttingDown,
@@ -53,20 +56,21 @@ from ollama_async.queue.events import (
     WorkerRefused,
     WorkerStopped,
 )
-from ollama_async.queue.plan import Limits, Planner
+from ollama_async.queue.plan import Limits, Plan, Planner
 from ollama_async.queue.port import (
     Finish,
     Handle,
     Job,
+    Needs,
     Observer,
     Sink,
     Snapshot,
+    Target,
 )
 from ollama_async.queue.scheduler import Scheduler
 from ollama_async.queue.settling import CLOSING_TEXT
 from ollama_async.workers.link import CRASH_TEXT, LinkEvents, WorkerLink
 from ollama_async.workers.planning import LoadPlan
-from ollama_async.workers.process import exit_words
 from ollama_async.workers.runner import Entry, MakeWorker, Runner
 from ollama_async.workers.snapshot import take_snapshot
 
@@ -78,8 +82,6 @@ _CLOSE_MARGIN_S = 30.0
 
 _LONGEST_TIMER_S = 86_400.0
 """Loops cannot wait for ever; being woken in vain once a day costs nothing."""
-
-_ABORTED = f"{CRASH_TEXT}: {exit_words(-signal.SIGABRT)}"
 
 _Word = tuple[Entry, ServerError | Finish]
 """What a sink will hear, once all effects are performed."""
@@ -105,7 +107,7 @@ class Pool:
         stop_grace_s: float = STOP_GRACE_S,
         make_worker: MakeWorker | None = None,
     ) -> None:
-        self._scheduler = Scheduler(limits, planner)
+        self._scheduler = Scheduler(limits, _logged(planner))
         self._observer = observer
         self._load_timeout_s = load_timeout_s
         self._stall_timeout_s = stall_timeout_s
@@ -146,7 +148,7 @@ class Pool:
         if refusals and isinstance(refusals[0], ServerError):
             self._say([(other, word) for other, word in words if other is not entry])
             if isinstance(refusals[0], LoadFailed):
-                self._observer.rejected("no_capacity")
+                self._note(self._observer.rejected, "no_capacity")
             raise refusals[0]
         entry.admitted_ns = perf_counter_ns()
         self._say(words)
@@ -204,37 +206,50 @@ class Pool:
 
     def _handle(self, event: Event) -> list[_Word]:
         words: list[_Word] = []
-        refused: list[Event] = []
-        for effect in self._scheduler.handle(event, self._loop.time()):
-            self._perform(effect, words, refused)
-        for refusal in refused:
-            words += self._handle(refusal)
+        events = deque([event])
+        while events:
+            for effect in self._decide(events.popleft()):
+                try:
+                    self._perform(effect, words, events)
+                except Exception as fault:  # the boundary "effect": the others are performed
+                    log.exception("%s", effect)
+                    self._amend(effect, fault, words, events)
         self._changed.set()
         return words
 
+    def _decide(self, event: Event) -> list[Effect]:
+        """The event's effects; after a fault of the scheduler those that it had decided on."""
+        try:
+            return self._scheduler.handle(event, self._loop.time())
+        except Exception:
+            if isinstance(event, Requested):
+                raise  # whoever called hears of it
+            log.exception("%s", event)
+            return self._scheduler.books.effects
+
     def _perform(  # noqa: C901  # one case per effect
-        self, effect: Effect, words: list[_Word], refused: list[Event]
+        self, effect: Effect, words: list[_Word], events: deque[Event]
     ) -> None:
         match effect:
             case Start(ticket, worker):
                 entry = self._entries[ticket]
                 if error := self._start(entry, self._runners[worker]):
                     words.append((self._entries.pop(ticket), error))
-                    refused.append(Ended(ticket))
+                    events.append(Ended(ticket))
             case Complete(ticket):
                 words.append((self._entries.pop(ticket), Finish("load", Usage(), [])))
             case Abort(ticket, worker):
                 self._abort(ticket, self._runners[worker])
             case Reject(ticket, reason, retry_after_s):
-                self._observer.rejected(reason)
                 busy = Busy(retry_after_s=retry_after_s)
                 error = busy if reason == "full" else ShuttingDown(CLOSING_TEXT)
                 words.append((self._entries.pop(ticket), error))
+                self._note(self._observer.rejected, reason)
             case Fail(ticket, code, message):
                 entry = self._entries.pop(ticket)
+                words.append((entry, from_code(code, message)))
                 if entry.runner is not None:
                     entry.runner.silence(ticket)
-                words.append((entry, from_code(code, message)))
             case Load(worker, target, plan):
                 assert isinstance(plan, LoadPlan)
                 runner = Runner(worker, target, self, self._make_worker)
@@ -247,6 +262,46 @@ class Pool:
                 self._set_timer(at)
             case _:
                 assert_never(effect)
+
+    def _amend(
+        self, effect: Effect, fault: Exception, words: list[_Word], events: deque[Event]
+    ) -> None:
+        """What became of an effect that could not be performed: the scheduler must not wait for it,
+        nor a client.
+        """
+        match effect:
+            case Start(ticket):
+                self._fail(ticket, fault, words)
+                events.append(Ended(ticket))
+            case Complete(ticket) | Reject(ticket) | Fail(ticket):
+                self._fail(ticket, fault, words)
+            case Abort(ticket, worker):
+                if runner := self._runners.get(worker):
+                    self._kill_soon(runner, f"a cancel could not be sent: {fault!r}")
+                else:
+                    events.append(Ended(ticket))
+            case Load(worker):
+                self._runners.pop(worker, None)
+                events.append(WorkerRefused(worker, LoadFailed.code, repr(fault)))
+            case Stop(worker):
+                events.append(WorkerStopped(worker))
+            case WakeAt():
+                pass
+
+    def _fail(self, ticket: int, fault: Exception, words: list[_Word]) -> None:
+        """A fault of ours ends a request, unless it has had its word."""
+        entry = self._entries.pop(ticket, None)
+        if entry is not None:
+            words.append((entry, EngineFailed(f"a fault of the server: {fault!r}")))
+            if entry.runner is not None:
+                entry.runner.silence(ticket)
+
+    def _note(self, tell: Callable[..., None], *facts: object) -> None:
+        """Tell the observer; a fault of its own is nobody else's."""
+        try:
+            tell(*facts)
+        except Exception:  # the boundary "observer"
+            log.exception("observer")
 
     def _say(self, words: list[_Word]) -> None:
         for entry, word in words:
@@ -269,7 +324,7 @@ class Pool:
         if not entry.was_started:
             entry.was_started = True
             waited_ns = perf_counter_ns() - entry.submitted_ns
-            self._observer.waited(entry.job.target.name, waited_ns / 1e9)
+            self._note(self._observer.waited, entry.job.target.name, waited_ns / 1e9)
         try:
             runner.run(entry, inference)
         except ServerError as error:
@@ -295,9 +350,12 @@ class Pool:
     def _give_up(self, ticket: int, runner: Runner) -> None:
         """A cancel was not honoured: the engine hangs, or counts for nothing."""
         del self._deadlines[ticket]
+        self._kill_soon(runner, f"no answer to a cancel for {self._stall_timeout_s:g} s")
+
+    def _kill_soon(self, runner: Runner, reason: str) -> None:
         if not (runner.is_stopping or runner.is_being_killed):
             runner.is_being_killed = True
-            self._own(self._kill(runner))
+            self._own(self._kill(runner, reason))
 
     # What runners say.
 
@@ -307,18 +365,20 @@ class Pool:
             timer.cancel()
         self._tell(Ended(entry.ticket))
 
-    def lost(self, runner: Runner, reason: str) -> None:
+    def lost(self, runner: Runner, reason: str, *, has_aborted: bool) -> None:
         log.error("%s: %s", runner.target.name, reason)
         self._bury(runner)
-        self._observer.worker_died(runner.target.name)
-        self._observer.unloaded(runner.target.name, "crashed")
+        self._note(self._observer.worker_died, runner.target.name)
+        self._note(self._observer.unloaded, runner.target.name, "crashed")
         running = list(runner.entries.values())
-        restartable = _restartable(running, reason)
+        restartable = frozenset(entry.ticket for entry in running if _may_restart(entry))
         for entry in running:
             if entry.is_deaf:
                 self._entries.pop(entry.ticket, None)
         is_gone = runner.is_gone
-        self._tell(WorkerLost(runner.number, reason, frozenset(restartable), is_gone))
+        self._tell(
+            WorkerLost(runner.number, reason, restartable, is_gone=is_gone, has_aborted=has_aborted)
+        )
         if not is_gone:
             self._own(self._outwait(runner))
 
@@ -347,9 +407,9 @@ class Pool:
             event, outcome = WorkerReady(runner.number, ready.slots, ready.num_ctx), "ok"
         took_s = (perf_counter_ns() - began_ns) / 1e9
         if runner.is_stopping:
-            self._observer.loaded(name, "cancelled", took_s)
+            self._note(self._observer.loaded, name, "cancelled", took_s)
             return
-        self._observer.loaded(name, outcome, took_s)
+        self._note(self._observer.loaded, name, outcome, took_s)
         log.info("%s: load %s after %.2f s", name, outcome, took_s)
         if outcome == "failed":
             self._bury(runner)
@@ -366,7 +426,7 @@ class Pool:
             await runner.gone()
         self._bury(runner)
         log.info("%s: unloaded (%s)", runner.target.name, reason)
-        self._observer.unloaded(runner.target.name, reason)
+        self._note(self._observer.unloaded, runner.target.name, reason)
         self._tell(WorkerStopped(runner.number))
 
     async def _outwait(self, runner: Runner) -> None:
@@ -376,11 +436,13 @@ class Pool:
         log.info("%s: its process is gone at last", runner.target.name)
         self._tell(WorkerStopped(runner.number))
 
-    async def _kill(self, runner: Runner) -> None:
-        await runner.stop(0.0)
+    async def _kill(self, runner: Runner, reason: str) -> None:
+        try:
+            await runner.stop(0.0)
+        except Exception:  # as in `_stop`
+            log.exception("killing %s", runner.target.name)
         if not runner.is_stopping:
-            limit_s = self._stall_timeout_s
-            self.lost(runner, f"{CRASH_TEXT}: no answer to a cancel for {limit_s:g} s: killed")
+            self.lost(runner, f"{CRASH_TEXT}: {reason}: killed", has_aborted=False)
 
     def _bury(self, runner: Runner) -> None:
         self._runners.pop(runner.number, None)
@@ -424,16 +486,6 @@ class _Handle:
         self._pool.cancel(self._entry)
 
 
-def _restartable(running: Sequence[Entry], reason: str) -> set[int]:
-    """The tickets of those who may start again. Whoever was alone when the worker aborted itself
-    (an assertion failed) was the reason, and would have the next one do the same. Of several nobody
-    knows who it was: they start again together, once.
-    """
-    if len(running) == 1 and reason.startswith(_ABORTED):
-        return set()
-    return {entry.ticket for entry in running if _may_restart(entry)}
-
-
 def _may_restart(entry: Entry) -> bool:
     """Asks the sink at most once, and only if the answer can count."""
     if entry.is_deaf or entry.was_restarted:
@@ -444,3 +496,18 @@ def _may_restart(entry: Entry) -> bool:
     except Exception:  # one sink's fault must not hide the death from the others
         log.exception("sink of request %d", entry.ticket)
         return False
+
+
+def _logged(planner: Planner) -> Planner:
+    """A planner whose faults are in the log; the scheduler makes refusals of them."""
+
+    def plan(target: Target, needs: Needs) -> Sequence[Plan]:
+        try:
+            return planner(target, needs)
+        except ServerError:
+            raise
+        except Exception:
+            log.exception("planning %s", target.name)
+            raise
+
+    return plan

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 class Worker(Protocol):
     """What is needed of a :class:`~ollama_async.workers.link.WorkerLink`, whose contract it is."""
 
+    has_aborted: bool
+
     async def start(
         self,
         argv: Sequence[str],
@@ -89,8 +91,8 @@ class RunnerEvents(Protocol):
     def ended(self, entry: Entry) -> None:
         """The worker's last word on the entry has come; its slot is free."""
 
-    def lost(self, runner: Runner, reason: str) -> None:
-        """The ready worker died by itself. Comes once."""
+    def lost(self, runner: Runner, reason: str, *, has_aborted: bool) -> None:
+        """The ready worker died by itself; ``has_aborted``: by an assertion. Comes once."""
 
 
 class Runner:
@@ -213,7 +215,12 @@ class Runner:
         entry = self._take(done.id)
         if entry is None:
             return
-        self._owner.ended(entry)
+        try:
+            self._owner.ended(entry)
+        finally:
+            self._finish(entry, done)
+
+    def _finish(self, entry: Entry, done: Done) -> None:
         if entry.is_deaf:
             return
         if done.reason == "cancel":
@@ -225,9 +232,11 @@ class Runner:
         entry = self._take(failed.id)
         if entry is None:
             return
-        self._owner.ended(entry)
-        if not entry.is_deaf:
-            entry.sink.failed(from_code(failed.code, failed.message))
+        try:
+            self._owner.ended(entry)
+        finally:
+            if not entry.is_deaf:
+                entry.sink.failed(from_code(failed.code, failed.message))
 
     def vitals(self, vitals: Vitals) -> None:
         self.last_vitals = vitals
@@ -236,7 +245,7 @@ class Runner:
         if self.facts is None:
             self.died_early = reason
         elif not (self.is_stopping or self.is_being_killed):
-            self._owner.lost(self, reason)
+            self._owner.lost(self, reason, has_aborted=self._worker.has_aborted)
 
     def _take(self, ticket: int) -> Entry | None:
         self._texts.pop(ticket, None)
