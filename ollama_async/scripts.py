@@ -34,8 +34,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     How it fails: ``load_seconds`` passes before it is loaded or ``load_error`` is the reason why
     not; in place of the answer's token number ``crash_at`` (the first is 0) the process kills
     itself, and at ``hang_at`` the engine never returns. If ``crash_once_file`` exists already there
-    is no crash; a crash makes it. ``ignore_sigterm``: it does not heed SIGTERM, and on ``Quit``
-    it never gets done with closing.
+    is no crash; a crash makes it. A prompt that has the text ``crash_on`` kills the process when it
+    gets its slot. ``ignore_sigterm``: it does not heed SIGTERM, and on ``Quit`` it never gets done
+    with closing.
     """
 
     tokens: list[str] | str = []
@@ -56,6 +57,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     load_error: str = ""
     crash_at: int | None = None
     crash_once_file: str = ""
+    crash_on: str = ""
     hang_at: int | None = None
     ignore_sigterm: bool = False
 

@@ -15,6 +15,7 @@ from ollama_async.queue.effects import (
     Stop,
     StopReason,
 )
+from ollama_async.queue.holdings import Holdings
 from ollama_async.queue.line import Line
 from ollama_async.queue.plan import Limits, Plan
 from ollama_async.queue.port import Needs, Target
@@ -28,7 +29,8 @@ class Books:
 
     ``lines``: who waits, by model; never an empty one. ``stays``: every worker from the decision
     to load it until it is gone. ``current``: of these the one of each model that is not stopping.
-    ``tickets``: all that have not ended; ``placed``: where those of them are that do not wait.
+    ``tickets``: all that have not ended; ``placed``: where those of them are that do not wait;
+    ``holdings``: how much of both each client has.
     ``effects``: what is to be done about the event at hand.
     """
 
@@ -39,6 +41,7 @@ class Books:
         self.current: dict[str, Stay] = {}
         self.tickets: dict[int, Ticket] = {}
         self.placed: dict[int, Stay] = {}
+        self.holdings = Holdings()
         self.effects: list[Effect] = []
         self.service = ServiceTime()
         self._next_worker = 1
@@ -61,29 +64,36 @@ class Books:
     def admit(self, ticket: Ticket) -> None:
         """The ticket joins its model's line."""
         self.tickets[ticket.id] = ticket
+        self.holdings.wait(ticket)
         self._line(ticket).join(ticket)
 
     def readmit(self, ticket: Ticket) -> None:
         """The ticket loses its place without fault and stands in front of its model's line."""
         self.placed.pop(ticket.id).tickets.pop(ticket.id)
+        ticket.is_running = False
+        self.holdings.wait(ticket)
         self._line(ticket).rejoin(ticket)
 
     def fill(self, stay: Stay, now: float) -> None:
-        """Give the stay's free places to whoever is next."""
+        """Give the stay's free places to whoever is next. Of suspects the first alone begins."""
         line = self.lines.get(stay.target.key)
-        while line and stay.accepts and stay.has_place:
+        while line and stay.accepts and len(stay.tickets) < stay.slots:
             ticket = line.first(lambda ticket: stay.suits(ticket.needs))
-            if ticket is None:
-                return
+            if ticket is None or not stay.admits(ticket):
+                break
             line.serve(ticket)
             self._drop_if_empty(stay.target.key)
             self.place(ticket, stay, now)
+        first = next(iter(stay.tickets.values()), None)
+        if stay.is_ready and first and not first.is_running:
+            self.begin(first, now)
 
     def place(self, ticket: Ticket, stay: Stay, now: float) -> None:
         """Give the ticket, which is in no line, a place: a slot, or the promise of one."""
         stay.tickets[ticket.id] = ticket
         self.placed[ticket.id] = stay
-        if stay.is_ready:
+        self.holdings.hold(ticket)
+        if stay.is_ready and not ticket.is_suspect:
             self.begin(ticket, now)
 
     def begin(self, ticket: Ticket, now: float) -> None:
@@ -91,6 +101,7 @@ class Books:
         stay = self.placed[ticket.id]
         stay.note_use(ticket.request.target, ticket.request.keep_alive_s, now)
         ticket.started_at = now
+        ticket.is_running = True
         if ticket.request.loads_only:
             self.end(ticket)
             self.effects.append(Complete(ticket.id))
@@ -105,6 +116,9 @@ class Books:
     def end(self, ticket: Ticket) -> None:
         """Take the ticket out, wherever it is."""
         del self.tickets[ticket.id]
+        self.holdings.release(ticket)
+        if ticket.crash is not None:
+            ticket.crash.leave(ticket)
         stay = self.placed.pop(ticket.id, None)
         if stay is not None:
             del stay.tickets[ticket.id]
@@ -117,6 +131,14 @@ class Books:
         self.end(ticket)
         if not ticket.is_leaving:
             self.effects.append(Fail(ticket.id, error.code, error.message))
+
+    def displaced_by(self, newcomer: Ticket) -> Ticket:
+        """Who has to go because the queue is full: the newest waiting ticket of the client who
+        holds most, unless the newcomer's now holds as much.
+        """
+        if self.holdings.of(newcomer.request.client) >= self.holdings.largest():
+            return newcomer
+        return self.holdings.last_of_largest()
 
     def reject(self, ticket: Ticket) -> None:
         """The waiting ticket has to go because the queue is full."""

@@ -13,6 +13,8 @@ from ollama_async.queue.stay import Phase, Stay
 def validate(scheduler: Scheduler) -> None:
     """:raises AssertionError: an invariant is broken; the text says which."""
     _everyone_is_in_one_place(scheduler.books)
+    _holdings_are_right(scheduler.books)
+    _suspects_run_alone(scheduler.books)
     _bounds_hold(scheduler.books)
     _memory_is_enough(scheduler.books)
     _nobody_waits_beside_a_free_place(scheduler.books)
@@ -39,6 +41,32 @@ def _everyone_is_in_one_place(books: Books) -> None:
         is_current = books.current.get(stay.target.key) is stay
         assert is_current or stay.phase is Phase.STOPPING, "a model is loaded twice"
         assert stay.phase is not Phase.STOPPING or not stay.tickets, "a dying worker has tickets"
+
+
+def _holdings_are_right(books: Books) -> None:
+    counts = Counter(ticket.request.client for ticket in books.tickets.values())
+    waiting = Counter(
+        ticket.request.client for ticket in books.tickets.values() if books.is_waiting(ticket)
+    )
+    for client, total in counts.items():
+        assert books.holdings.of(client) == (waiting[client], total), "a holding is miscounted"
+    largest = max(((count, counts[who]) for who, count in waiting.items() if count), default=(0, 0))
+    assert books.holdings.largest() == largest, "who holds most is not known"
+
+
+def _suspects_run_alone(books: Books) -> None:
+    for stay in books.stays.values():
+        tickets = stay.tickets.values()
+        running = [ticket for ticket in tickets if ticket.is_running]
+        assert stay.is_ready or not running, "something runs on a worker that is not ready"
+        if any(ticket.is_suspect for ticket in tickets):
+            assert all(ticket.is_suspect for ticket in tickets), "a suspect has company"
+            assert len(running) == stay.is_ready, "not one suspect is tried at a time"
+        elif stay.is_ready:
+            assert len(running) == len(tickets), "a place at a ready worker is not used"
+    for ticket in books.tickets.values():
+        if ticket.crash is not None and ticket.is_suspect:
+            assert ticket.id in ticket.crash.suspects, "a crash has forgotten a suspect"
 
 
 def _bounds_hold(books: Books) -> None:
@@ -68,9 +96,9 @@ def _sum(stays: Iterable[Stay]) -> Counter[str]:
 def _nobody_waits_beside_a_free_place(books: Books) -> None:
     for key, line in books.lines.items():
         stay = books.current.get(key)
-        if stay is not None and stay.accepts and stay.has_place:
+        if stay is not None:
             able = line.first(lambda ticket, stay=stay: stay.suits(ticket.needs))  # type: ignore[misc]
-            assert able is None, "a ticket waits beside a free place"
+            assert able is None or not stay.admits(able), "a ticket waits beside a free place"
 
 
 def _something_will_happen(scheduler: Scheduler) -> None:

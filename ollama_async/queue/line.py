@@ -1,4 +1,5 @@
 """Those who wait for one model: round-robin between clients, first come first served within one.
+Before them all go those who had a place and lost it without fault, in their order.
 
 A client with a thousand tickets delays another's first by at most one turn.
 """
@@ -22,6 +23,7 @@ class Line:
     """
 
     def __init__(self) -> None:
+        self._returned: _Tickets = OrderedDict()
         self._clients: OrderedDict[str, _Tickets] = OrderedDict()
         self._wishes: Counter[Needs] = Counter()
         self._length = 0
@@ -32,6 +34,7 @@ class Line:
 
     def __iter__(self) -> Iterator[Ticket]:
         """Every ticket, client by client."""
+        yield from self._returned.values()
         for tickets in self._clients.values():
             yield from tickets.values()
 
@@ -53,20 +56,19 @@ class Line:
 
     def rejoin(self, ticket: Ticket) -> None:
         """Stand in front of everyone: the ticket had a place and lost it without fault."""
-        client = ticket.request.client
-        tickets = self._clients.setdefault(client, OrderedDict())
-        tickets[ticket.id] = ticket
-        tickets.move_to_end(ticket.id, last=False)
-        self._clients.move_to_end(client, last=False)
+        self._returned[ticket.id] = ticket
+        self._returned.move_to_end(ticket.id, last=False)
         self._count(ticket, 1)
 
     def leave(self, ticket: Ticket) -> bool:
         """Take the ticket out, wherever it stands. False: it does not wait here."""
         client = ticket.request.client
         tickets = self._clients.get(client)
-        if tickets is None or tickets.pop(ticket.id, None) is None:
+        if self._returned.pop(ticket.id, None) is not None:
+            pass
+        elif tickets is None or tickets.pop(ticket.id, None) is None:
             return False
-        if not tickets:
+        elif not tickets:
             del self._clients[client]
         self._count(ticket, -1)
         return True
@@ -76,7 +78,10 @@ class Line:
         return next(filter(is_served, self.heads()), None)
 
     def heads(self) -> Iterator[Ticket]:
-        """Each client's first ticket, in the order of turns. Nobody behind them can be next."""
+        """Who was returned, then each client's first ticket, in the order of turns. Nobody behind
+        them can be next.
+        """
+        yield from self._returned.values()
         for tickets in self._clients.values():
             yield next(iter(tickets.values()))
 

@@ -16,7 +16,7 @@ from typing import assert_never
 
 from ollama_async.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
 from ollama_async.queue.books import Books
-from ollama_async.queue.crashes import Crashes
+from ollama_async.queue.crashes import Crash, Crashes
 from ollama_async.queue.effects import Effect, Fail, Reject
 from ollama_async.queue.events import (
     Cancelled,
@@ -61,6 +61,7 @@ class Scheduler:
         self._settling.settle(now)
         if self._turn_away(newcomers):
             self._settling.settle(now)
+        self._crashes.close(now)
         return self.books.effects
 
     def _note(  # noqa: C901  # one case per event
@@ -95,7 +96,8 @@ class Scheduler:
         return ()
 
     def _turn_away(self, newcomers: Sequence[Ticket]) -> bool:
-        """Reject the last of the newcomers until no more wait than may. Whether anybody had to go.
+        """Reject until no more wait than may: the last of the newcomers, or for it a ticket of who
+        holds more. Whether anybody had to go.
 
         What was settled with them in line stands: they have caused nothing but draining, which
         the next settling undoes, because a load is committed only with places for who is next.
@@ -103,9 +105,9 @@ class Scheduler:
         over = self.books.waiting - self.books.limits.max_queue
         if over <= 0:
             return False
-        waiting = [ticket for ticket in newcomers if self.books.is_waiting(ticket)]
-        for ticket in waiting[-over:]:
-            self.books.reject(ticket)
+        for _ in range(over):
+            last = next(filter(self.books.is_waiting, reversed(newcomers)))
+            self.books.reject(self.books.displaced_by(last))
         return True
 
     # -- tickets -----------------------------------------------------------------------------
@@ -128,7 +130,7 @@ class Scheduler:
         """Why the ticket cannot even be tried. ``suited``: the model as loaded, if that will do."""
         if self.is_closing:
             return self.books.rejection(ticket, "draining")
-        if left_s := self._crashes.back_off_s(ticket.request.target.key, now):
+        if left_s := self._back_off_s(ticket, now):
             return Fail(ticket.id, WorkerDied.code, _back_off_text(left_s))
         if self._is_hopeless(ticket, suited):
             return self.books.rejection(ticket, "full")
@@ -143,18 +145,20 @@ class Scheduler:
         """The quick no while the queue is full: a flood must not be planned for."""
         if self.books.waiting < self.books.limits.max_queue:
             return False
+        if self.books.holdings.may_displace(ticket.request.client):
+            return False
         if suited is not None:
-            return not (suited.accepts and suited.has_place) and not ticket.request.loads_only
+            return not suited.admits(ticket) and not ticket.request.loads_only
         return ticket.request.target.key in self.books.lines
 
     def _on_cancelled(self, id_: int, now: float) -> None:
         ticket = self.books.tickets.get(id_)
         if ticket is None or ticket.is_leaving:
             return
-        stay = self.books.placed.get(id_)
-        if stay is not None and stay.is_ready:
+        if ticket.is_running:
             self.books.abort(ticket)
             return
+        stay = self.books.placed.get(id_)
         self.books.end(ticket)
         if stay is None:
             return
@@ -169,6 +173,10 @@ class Scheduler:
         stay = self.books.placed.get(id_)
         if ticket is None or stay is None:
             return
+        if not ticket.is_leaving:
+            self._crashes.survived(stay.target.key)
+            if ticket.crash is not None:
+                ticket.crash.clear(ticket)
         self.books.end(ticket)
         stay.idle_since = now
         if not ticket.is_leaving:
@@ -185,10 +193,11 @@ class Scheduler:
         for ticket in promised:
             if ticket.request.loads_only:
                 self.books.begin(ticket, now)
-        running = list(stay.tickets.values())
-        for ticket in running[: stay.slots]:
-            self.books.begin(ticket, now)
-        return self._readmit(running[stay.slots :])
+        staying = list(stay.tickets.values())
+        for ticket in staying[: stay.slots]:
+            if not ticket.is_suspect:
+                self.books.begin(ticket, now)
+        return self._readmit(staying[stay.slots :])
 
     def _on_refused(self, event: WorkerRefused) -> None:
         """No second try: whoever waits for the model is told why it cannot be had."""
@@ -211,20 +220,16 @@ class Scheduler:
         self._release(stay, is_gone=event.is_gone)
         if was_stopping:
             return ()
-        key = stay.target.key
-        self._crashes.note(key, now)
-        is_given_up = self._crashes.back_off_s(key, now) > 0
-        restarted = [
-            ticket
-            for ticket in stay.tickets.values()
-            if ticket.id in event.restartable and self._may_restart(ticket) and not is_given_up
-        ]
-        ended = [ticket for ticket in stay.tickets.values() if ticket not in restarted]
-        for ticket in [*ended, *(self.books.lines.get(key, ()) if is_given_up else ())]:
-            self.books.fail(ticket, WorkerDied(event.message))
-        for ticket in restarted:
-            ticket.was_restarted = True
-        return self._readmit(restarted)
+        running = [ticket for ticket in stay.tickets.values() if ticket.is_running]
+        if len(running) > 1:
+            retried = self._suspect(stay.target.key, running, event)
+        else:
+            retried = self._blame(stay.target.key, running, event, now)
+        untried = [ticket for ticket in stay.tickets.values() if not ticket.is_running]
+        for ticket in [*running, *untried, *self.books.lines.get(stay.target.key, ())]:
+            if ticket not in retried and (ticket.is_running or self._is_given_up(ticket, now)):
+                self.books.fail(ticket, WorkerDied(event.message))
+        return self._readmit(list(stay.tickets.values()))
 
     def _release(self, stay: Stay, *, is_gone: bool) -> None:
         """Nobody can use the worker any more; its memory is free only if the process is gone."""
@@ -233,8 +238,49 @@ class Scheduler:
         else:
             self.books.linger(stay)
 
-    def _may_restart(self, ticket: Ticket) -> bool:
-        return not (ticket.was_restarted or ticket.is_leaving or self.is_closing)
+    def _suspect(self, key: str, running: Sequence[Ticket], event: WorkerLost) -> list[Ticket]:
+        """The worker died under several: those of them who are to be tried alone."""
+        retried = [ticket for ticket in running if self._may_retry(ticket, event)]
+        others = [ticket for ticket in running if ticket not in retried]
+        crash = Crash(key, retried, others)
+        self._crashes.open(crash)
+        for ticket in retried:
+            ticket.is_suspect = True
+            ticket.crash = crash
+        return retried
+
+    def _blame(
+        self, key: str, running: Sequence[Ticket], event: WorkerLost, now: float
+    ) -> list[Ticket]:
+        """The worker died under one ticket, or under none. Nobody is blamed for good after the
+        first time (the machine may have been short of memory), unless the worker says so.
+        """
+        culprit = running[0] if running else None
+        self._crashes.note(key, culprit.request.client if culprit else None, now)
+        if culprit is None:
+            return []
+        if culprit.crash is not None:
+            culprit.crash.convict(culprit)
+        is_over = culprit.is_suspect or event.has_aborted or self._back_off_s(culprit, now) > 0
+        if is_over or not self._may_retry(culprit, event):
+            return []
+        culprit.is_suspect = True
+        return [culprit]
+
+    def _may_retry(self, ticket: Ticket, event: WorkerLost) -> bool:
+        return ticket.id in event.restartable and not (ticket.is_leaving or self.is_closing)
+
+    def _is_given_up(self, ticket: Ticket, now: float) -> bool:
+        """Whether a ticket that does not run is refused after a death. A suspect is tried even if
+        its client is not to come again: it may not be what the client is blamed for.
+        """
+        if ticket.crash is not None and not ticket.crash.is_given_up:
+            return self._crashes.back_off_s(ticket.request.target.key, None, now) > 0
+        return ticket.crash is not None or self._back_off_s(ticket, now) > 0
+
+    def _back_off_s(self, ticket: Ticket, now: float) -> float:
+        request = ticket.request
+        return self._crashes.back_off_s(request.target.key, request.client, now)
 
     def _readmit(self, tickets: Sequence[Ticket]) -> Sequence[Ticket]:
         """Whoever lost a place without fault goes first again, in the same order."""
@@ -253,8 +299,7 @@ class Scheduler:
         self.is_closing = True
         self._settling.kill_at = min(self._settling.kill_at, now + grace_s)
         for ticket in list(self.books.tickets.values()):
-            stay = self.books.placed.get(ticket.id)
-            if stay is None or not stay.is_ready:
+            if not ticket.is_running:
                 self.books.fail(ticket, ShuttingDown(CLOSING_TEXT))
         for stay in list(self.books.current.values()):
             stay.leaving = "shutdown"

@@ -30,7 +30,8 @@ class Phase(Enum):
 
 
 class Stay:
-    """``tickets`` hold a place: promised until READY, then running; never more than ``slots``.
+    """``tickets`` hold a place: promised until READY, then running, unless they are suspects behind
+    another one; never more than ``slots``.
 
     ``wish`` is what was loaded for; ``num_ctx`` what a slot holds, or was wished if that is more:
     a wish that the engine could not grant must not reload the model for ever. ``is_draining``:
@@ -71,9 +72,19 @@ class Stay:
         """Whether new tickets may get a place, if one is free."""
         return not self.is_draining and self.leaving is None
 
+    def admits(self, ticket: Ticket) -> bool:
+        """Whether the ticket may get a place now. Suspects and others never meet on one worker: it
+        may die under the one, and the other would be its victim.
+        """
+        if not self.accepts or len(self.tickets) >= self.slots:
+            return False
+        return not self.tickets or self.is_on_trial == ticket.is_suspect
+
     @property
-    def has_place(self) -> bool:
-        return len(self.tickets) < self.slots
+    def is_on_trial(self) -> bool:
+        """Whether suspects have its places, who run one at a time. All do or none."""
+        first = next(iter(self.tickets.values()), None)
+        return first is not None and first.is_suspect
 
     def suits(self, needs: Needs) -> bool:
         """Whether what is loaded is good enough for ``needs`` (in normal form)."""

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ollama_async.queue.events import Requested
 from ollama_async.queue.wishes import normal
+
+if TYPE_CHECKING:
+    from ollama_async.queue.crashes import Crash
 
 
 class Ticket:
     """From admission to its end. ``id`` also tells age: a smaller one came earlier.
 
-    ``needs`` are the request's in normal form. ``was_restarted``: a worker died under it once.
-    ``is_leaving``: its client has gone, the worker has been told and has not confirmed yet.
+    ``needs`` are the request's in normal form. ``is_running``: a worker has been told of it.
+    ``is_suspect``: a worker died under it once, and it runs alone from now on; ``crash`` is that
+    death, if others ran there as well. ``is_leaving``: its client has gone, the worker has been
+    told and has not confirmed yet.
     """
 
-    __slots__ = ("id", "is_leaving", "needs", "request", "started_at", "was_restarted")
+    __slots__ = (
+        "crash",
+        "id",
+        "is_leaving",
+        "is_running",
+        "is_suspect",
+        "needs",
+        "request",
+        "started_at",
+    )
 
     def __init__(self, request: Requested) -> None:
         self.id = request.ticket
         self.request = request
         self.needs = normal(request.needs, request.target)
         self.started_at = 0.0
-        self.was_restarted = False
+        self.is_running = False
+        self.is_suspect = False
+        self.crash: Crash | None = None
         self.is_leaving = False
 
     def __repr__(self) -> str:

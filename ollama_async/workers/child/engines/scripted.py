@@ -97,6 +97,8 @@ class Scripted:
         prompt: Sequence[int],
         constraint: Constraint | None = None,
     ) -> None:
+        if self._script.crash_on and self._script.crash_on.encode() in bytes(prompt):
+            self._crash()
         said = list(prompt) if self._script.echo else self._said
         played = self._play(said)
         self._answers[slot] = played if constraint is None else self._keep_to(constraint, played)
