@@ -3,6 +3,9 @@
 The same names are a model's PARAMETERs and a request's ``options``. Precedence: default, then the
 model's, then the request's, key by key. Ollama checks types only; the ranges are ours, wide enough
 for every use that means something.
+
+A worker is everybody's. So a request has a say only in what can be its own: how it is sampled, and
+how much context it needs. What else shapes a load (:data:`SHARED`) is the model's to say.
 """
 
 from __future__ import annotations
@@ -83,11 +86,14 @@ DEPRECATED = frozenset(
 )
 """Names that old Modelfiles hold; ignored, with a warning."""
 
+SHARED = frozenset({"num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread"})
+"""Options that hold for everybody whom a worker serves; a request's are checked and left out."""
+
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """All options of one request: wishes about loading (None = whatever is there), and sampling."""
+    """All options of one request: wishes about loading (None: nobody said), and sampling."""
 
     num_ctx: int | None
     num_batch: int | None
@@ -117,8 +123,14 @@ def unknown_parameters(params: dict[str, Any]) -> list[str]:
 
 
 def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Options:
-    """The options in force. Raises as :func:`check_parameters`."""
-    chosen = check_parameters(model_params) | check_parameters(request_options)
+    """The options in force, without the request's :data:`SHARED` ones.
+
+    Raises as :func:`check_parameters`.
+    """
+    asked = check_parameters(request_options)
+    chosen = check_parameters(model_params) | {
+        name: value for name, value in asked.items() if name not in SHARED
+    }
     values = {option.name: chosen.get(option.name, option.default) for option in OPTIONS}
     sampling = {name: values[name] for name in Sampling.__struct_fields__}
     sampling["top_k"] = max(values["top_k"], 0)

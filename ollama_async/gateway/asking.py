@@ -15,6 +15,7 @@ import msgspec
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.api.options import (
+    SHARED,
     OptionOutOfRange,
     Options,
     WrongOptionType,
@@ -201,6 +202,8 @@ def _job(
 def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
     if unknown := unknown_parameters(request.options):
         _log.warning("invalid option provided: %.200r", unknown)
+    if left_out := sorted(SHARED & request.options.keys()):
+        _log.info("left out, since only a model may set it: %s", left_out)
     try:
         return merge(model.parameters, request.options)
     except WrongOptionType as error:

@@ -45,10 +45,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive_s: float = 300.0
 
     @property
+    def gpus(self) -> int:
+        return sum(device != CPU for device in self.capacity)
+
+    @property
     def models(self) -> int:
         """How many models may be in memory at a time."""
-        gpus = sum(device != CPU for device in self.capacity)
-        return self.max_loaded or _MODELS_PER_DEVICE * max(1, gpus)
+        return self.max_loaded or _MODELS_PER_DEVICE * max(1, self.gpus)
 
 
 class Plans:

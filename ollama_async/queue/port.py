@@ -40,7 +40,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """Load-time wishes of one request; None = whatever is there.
+    """Load-time wishes: the request's ``num_ctx``, the rest is the model's; None = the default.
 
     A loaded model whose ``num_ctx`` is larger satisfies a smaller wish. ``num_batch`` never
     reloads.

@@ -35,6 +35,7 @@ from ollama_async.queue.plan import Limits, Planner, Plans
 from ollama_async.queue.settling import CLOSING_TEXT, Settling
 from ollama_async.queue.stay import Phase, Stay
 from ollama_async.queue.ticket import Ticket
+from ollama_async.queue.wishes import outgrows
 
 
 class Scheduler:
@@ -82,7 +83,7 @@ class Scheduler:
             case Ended(ticket):
                 self._on_ended(ticket, now)
             case WorkerRefused():
-                self._on_refused(event)
+                return self._on_refused(event)
             case WorkerStopped(worker):
                 self.books.forget(self.books.stays[worker])
             case UnloadAsked(key):
@@ -113,7 +114,7 @@ class Scheduler:
     # -- tickets -----------------------------------------------------------------------------
 
     def _on_requested(self, request: Requested, now: float) -> Sequence[Ticket] | None:
-        ticket = Ticket(request)
+        ticket = Ticket(request, has_gpus=self.books.limits.gpus > 0)
         stay = self.books.current.get(request.target.key)
         suited = stay if stay is not None and stay.suits(ticket.needs) else None
         if refusal := self._refusal(ticket, suited, now):
@@ -199,23 +200,28 @@ class Scheduler:
                 self.books.begin(ticket, now)
         return self._readmit(staying[stay.slots :])
 
-    def _on_refused(self, event: WorkerRefused) -> None:
-        """No second try: whoever waits for the model is told why it cannot be had."""
+    def _on_refused(self, event: WorkerRefused) -> Sequence[Ticket]:
+        """No second try: whoever waits for the model is told why it cannot be had. But if it was
+        loaded for a large context, those who are content with half of it do not fail for that.
+        """
         stay = self.books.stays[event.worker]
         was_stopping = stay.phase is Phase.STOPPING
         self._release(stay, is_gone=event.is_gone)
         if was_stopping:
-            return
-        for ticket in [*stay.tickets.values(), *self.books.lines.get(stay.target.key, ())]:
+            return ()
+        concerned = [*stay.tickets.values(), *self.books.lines.get(stay.target.key, ())]
+        half = (stay.wish.num_ctx or 0) / 2
+        greedy = [ticket for ticket in concerned if outgrows(ticket.needs, half)] if half else []
+        for ticket in greedy or concerned:
             self.books.end(ticket)
             self.books.effects.append(Fail(ticket.id, event.code, event.message))
+        return self._readmit(list(stay.tickets.values()))
 
     def _on_lost(self, event: WorkerLost, now: float) -> Sequence[Ticket]:
         stay = self.books.stays[event.worker]
         if stay.phase is Phase.LOADING:
             refused = WorkerRefused(event.worker, LoadFailed.code, event.message, event.is_gone)
-            self._on_refused(refused)
-            return ()
+            return self._on_refused(refused)
         was_stopping = stay.phase is Phase.STOPPING
         self._release(stay, is_gone=event.is_gone)
         if was_stopping:

@@ -68,6 +68,7 @@ class Settling:
         books = self._books
         for stay in books.current.values():
             stay.is_draining = False
+            stay.is_settled = stay.is_ready and stay.residence_ends_at <= now
         if not books.lines:
             return
         planned = self._plan_wants()
@@ -96,13 +97,13 @@ class Settling:
                 return possible
 
     def _plan(self, want: wants.Want) -> tuple[Needs, Sequence[Plan]] | None:
-        """What to load for all who wait, else for the first alone. None: it can have neither, and
-        has been told.
+        """What to load for all who wait, with room to grow, else for the first alone. None: it can
+        have neither, and has been told.
         """
         first, line, own = want.first, want.line, want.own
         target = first.request.target
         loaded = msgspec.structs.replace(own.wish, num_ctx=own.num_ctx) if own else None
-        wish = merge(first.needs, line.wishes, loaded)
+        wish = merge(first.needs, line.wishes, loaded, target)
         try:
             return wish, line.plans(wish, lambda: self._plans.possible(target, wish))
         except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried

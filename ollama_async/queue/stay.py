@@ -10,6 +10,13 @@ from ollama_async.queue.port import Needs, Target
 from ollama_async.queue.ticket import Ticket
 from ollama_async.queue.wishes import contradicts, outgrows
 
+_RESIDENCE_PER_LOAD = 10.0
+_LEAST_RESIDENCE_S = 60.0
+"""For ten times as long as its load took, and for a minute at least, a load also serves those who
+ask for the same weights with other load-time options. Then it is made anew for whoever comes first,
+so requests that contradict each other cost a load in each such time at most. None waits for it.
+"""
+
 _TURN_PER_LOAD = 3.0
 _TURN_S = (1.0, 30.0)
 """A model that was just loaded for many clients is left alone for three times as long as its load
@@ -34,8 +41,9 @@ class Stay:
     another one; never more than ``slots``.
 
     ``wish`` is what was loaded for; ``num_ctx`` what a slot holds, or was wished if that is more:
-    a wish that the engine could not grant must not reload the model for ever. ``is_draining``:
-    older tickets need the memory, so nothing new starts here. ``leaving``: it ends when quiet.
+    a wish that the engine could not grant must not reload the model for ever. ``is_settled``: its
+    residence is over. ``is_draining``: older tickets need the memory, so nothing new starts here.
+    ``leaving``: it ends when quiet.
     """
 
     def __init__(self, worker: int, target: Target, wish: Needs, plan: Plan, now: float) -> None:
@@ -51,7 +59,9 @@ class Stay:
         self.load_began_at = now
         self.ready_at = now
         self.turn_ends_at = now
+        self.residence_ends_at = now
         self.idle_since = now
+        self.is_settled = False
         self.is_draining = False
         self.leaving: StopReason | None = None
 
@@ -88,7 +98,9 @@ class Stay:
 
     def suits(self, needs: Needs) -> bool:
         """Whether what is loaded is good enough for ``needs`` (in normal form)."""
-        return not (outgrows(needs, self.num_ctx) or contradicts(needs, self.wish))
+        if outgrows(needs, self.num_ctx):
+            return False
+        return not (self.is_settled and contradicts(needs, self.wish))
 
     def become_ready(self, slots: int, num_ctx: int, now: float) -> None:
         low, high = _TURN_S
@@ -96,8 +108,9 @@ class Stay:
         self.slots = slots
         self.num_ctx = max(num_ctx, self.wish.num_ctx or 0)
         self.ready_at = self.idle_since = now
-        turn_s = min(high, max(low, _TURN_PER_LOAD * (now - self.load_began_at)))
-        self.turn_ends_at = now + turn_s
+        load_s = now - self.load_began_at
+        self.turn_ends_at = now + min(high, max(low, _TURN_PER_LOAD * load_s))
+        self.residence_ends_at = now + max(_LEAST_RESIDENCE_S, _RESIDENCE_PER_LOAD * load_s)
 
     def note_use(self, target: Target, keep_alive_s: float | None, now: float) -> None:
         """A request begins: the model has the name by which it was asked for last, and is kept for

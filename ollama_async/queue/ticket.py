@@ -31,10 +31,10 @@ class Ticket:
         "started_at",
     )
 
-    def __init__(self, request: Requested) -> None:
+    def __init__(self, request: Requested, *, has_gpus: bool) -> None:
         self.id = request.ticket
         self.request = request
-        self.needs = normal(request.needs, request.target)
+        self.needs = normal(request.needs, request.target, has_gpus=has_gpus)
         self.started_at = 0.0
         self.is_running = False
         self.is_suspect = False

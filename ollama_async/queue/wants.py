@@ -13,7 +13,12 @@ from ollama_async.queue.plan import Plan
 from ollama_async.queue.room import Room
 from ollama_async.queue.stay import Stay
 from ollama_async.queue.ticket import Ticket
-from ollama_async.queue.wishes import contradicts
+from ollama_async.queue.wishes import outgrows
+
+_LEAST_GROWTH = 1.25
+"""A context that grows by less (near the end of the memory, where it cannot double) has the model
+finish its turn first: the smaller the steps, the more loads there could be.
+"""
 
 
 class Want(msgspec.Struct, frozen=True):
@@ -21,7 +26,8 @@ class Want(msgspec.Struct, frozen=True):
     of their client: it sets the want's rank, and whatever is loaded for it has somebody to serve.
 
     ``own``: the stay that it replaces, if the model is there but does not suit. ``is_growth``: it
-    is about a larger context at least, which cannot go to and fro, so ``own`` gets no more turn.
+    is about a larger context at least, which cannot go to and fro, so ``own`` gets no more turn if
+    it grows by enough.
     """
 
     first: Ticket
@@ -63,7 +69,7 @@ def _find(line: Line, own: Stay | None) -> Want | None:
     unsuited = [ticket for ticket in line.heads() if not own.suits(ticket.needs)]
     if not unsuited:
         return None
-    is_growth = any(not contradicts(ticket.needs, own.wish) for ticket in unsuited)
+    is_growth = any(outgrows(ticket.needs, own.num_ctx) for ticket in unsuited)
     return Want(_oldest(unsuited), line, own, is_growth)
 
 
@@ -88,7 +94,7 @@ class Ways:
         victims = self._room.victims(plan, want.own, self._rank)
         if victims is None:
             return Way(plan, [], Step.BLOCKED)
-        if not all(self._may_go(stay, want) for stay in victims):
+        if not all(self._may_go(stay, want, plan) for stay in victims):
             return Way(plan, victims, Step.WAIT)
         is_quiet = all(stay.is_quiet for stay in victims)
         return Way(plan, victims, Step.COMMIT if is_quiet else Step.DRAIN)
@@ -100,12 +106,14 @@ class Ways:
         line = self._lines.get(stay.target.key)
         return line is None or line.first(lambda ticket: stay.suits(ticket.needs)) is None
 
-    def _may_go(self, stay: Stay, want: Want) -> bool:
+    def _may_go(self, stay: Stay, want: Want, plan: Plan) -> bool:
         if not (stay.is_ready or stay.is_quiet):
             return False
-        is_outgrown = stay is want.own and want.is_growth
-        is_turn_over = stay.turn_ends_at <= self._now
-        return is_turn_over or is_outgrown or stay.leaving is not None or self.is_idle(stay)
+        if stay.turn_ends_at <= self._now or stay.leaving is not None:
+            return True
+        if stay is want.own:
+            return want.is_growth and plan.num_ctx >= _LEAST_GROWTH * stay.num_ctx
+        return self.is_idle(stay)
 
     def _rank(self, stay: Stay) -> tuple[float, ...]:
         """Who goes first: idle ones (longest unused first, those to be kept for ever last), those

@@ -1,7 +1,8 @@
 """When what is loaded is good enough for a request, and what to load so that it is.
 
-A context that fits is never a reason to reload, whichever client asks: only a larger one is. The
-other load-time options count when a request names them and the load was not made with that value.
+A context that fits is never a reason to reload, whichever client asks: only a larger one is, and it
+grows by powers of two. The other load-time options are the model's. Two models with the same
+weights share a worker, and may differ in them: see ``Stay.suits``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ _EXPLICIT = ("num_gpu", "main_gpu", "num_thread", "use_mmap")
 """``num_batch`` is missing on purpose: it changes speed, never the answer."""
 
 
-def normal(needs: Needs, target: Target) -> Needs:
+def normal(needs: Needs, target: Target, *, has_gpus: bool) -> Needs:
     """The same wish in its plainest form: a context beyond training is cut, ``num_gpu`` -1 says
-    nothing, and ``num_batch`` is dropped so that equal wishes compare equal.
+    nothing, nor does anything about GPUs where there are none, and ``num_batch`` is dropped so that
+    equal wishes compare equal.
     """
     if needs == _NOTHING:
         return _NOTHING
@@ -25,8 +27,8 @@ def normal(needs: Needs, target: Target) -> Needs:
         num_ctx = min(num_ctx, target.train_ctx)
     return Needs(
         num_ctx=num_ctx,
-        num_gpu=None if needs.num_gpu == -1 else needs.num_gpu,
-        main_gpu=needs.main_gpu,
+        num_gpu=None if needs.num_gpu == -1 or not has_gpus else needs.num_gpu,
+        main_gpu=needs.main_gpu if has_gpus else None,
         num_thread=needs.num_thread,
         use_mmap=needs.use_mmap,
     )
@@ -35,30 +37,33 @@ def normal(needs: Needs, target: Target) -> Needs:
 _NOTHING = Needs()
 
 
-def outgrows(needs: Needs, num_ctx: int) -> bool:
+def outgrows(needs: Needs, num_ctx: float) -> bool:
     """Whether a larger context is wished than there is."""
     return needs.num_ctx is not None and needs.num_ctx > num_ctx
 
 
 def contradicts(needs: Needs, loaded: Needs) -> bool:
-    """Whether an option is named that the load did not name, or named otherwise."""
-    return any(
-        (wish := getattr(needs, name)) is not None and wish != getattr(loaded, name)
-        for name in _EXPLICIT
-    )
+    """Whether the load was made with another value of an option, or with one where none is named:
+    nobody inherits what is meant for others.
+    """
+    return any(getattr(needs, name) != getattr(loaded, name) for name in _EXPLICIT)
 
 
-def merge(first: Needs, others: Iterable[Needs], loaded: Needs | None) -> Needs:
+def merge(first: Needs, others: Iterable[Needs], loaded: Needs | None, target: Target) -> Needs:
     """What to load for ``first`` so that as many ``others`` as can be are content too.
 
-    The largest context of all, and the options of ``first``. What it leaves open stays as it is
-    ``loaded``, or two clients with different options would reload the model in turn.
+    The options of ``first``, and the largest context of all and of what is ``loaded``. Where it
+    grows, it does so to a power of two, within what the model was trained for: who asks for one
+    token more each time shall not get a load each time.
     """
-    base = loaded or _NOTHING
-    wishes = (needs.num_ctx for needs in (first, base, *others))
-    explicit = {
-        name: value if (value := getattr(first, name)) is not None else getattr(base, name)
-        for name in _EXPLICIT
-    }
+    loaded_ctx = loaded.num_ctx if loaded else None
+    wishes = (first.num_ctx, loaded_ctx, *(needs.num_ctx for needs in others))
     num_ctx = max((wish for wish in wishes if wish is not None), default=None)
-    return Needs(num_ctx=num_ctx, **explicit)
+    if num_ctx is not None and loaded_ctx is not None and num_ctx > loaded_ctx:
+        num_ctx = _round_up(num_ctx, target.train_ctx)
+    return Needs(num_ctx=num_ctx, **{name: getattr(first, name) for name in _EXPLICIT})
+
+
+def _round_up(num_ctx: int, train_ctx: int) -> int:
+    power = 1 << (num_ctx - 1).bit_length()
+    return max(num_ctx, min(power, train_ctx)) if train_ctx > 0 else power

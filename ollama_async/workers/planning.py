@@ -35,6 +35,10 @@ _LIMIT_GPU_BYTES = 6 << 30
 buffers of threads, and a GPU's driver take: the limit is against models that take a multiple."""
 
 
+_BATCH_LIMIT = 2048
+"""Tokens of a step: compute buffers grow with it, and a step is what everybody else waits for."""
+
+
 class LoadPlan(Plan, frozen=True, kw_only=True):
     """A plan with all that a worker is started with. ``environ`` is its whole environment."""
 
@@ -96,7 +100,7 @@ def _load(
         cache_bytes_per_token=target.cache_bytes_per_token,
         cache_type=settings.kv_cache_type,
         num_ctx=num_ctx,
-        rows=needs.num_batch or DEFAULT_BATCH,
+        rows=min(needs.num_batch or DEFAULT_BATCH, _BATCH_LIMIT),
         is_fused=is_usual if is_auto else settings.flash_attention == "on",
         on_cpu=device == CPU,
         shape=shape,
@@ -129,7 +133,7 @@ def _plan(
         adapters=target.adapters,
         num_ctx=load.num_ctx,
         slots=slots,
-        threads=needs.num_thread or _threads(cores),
+        threads=min(needs.num_thread or _threads(cores), cores),
         batch_size=load.rows,
         gpu_layers=0 if on_cpu else _gpu_layers(needs),
         use_mmap=needs.use_mmap is not False,

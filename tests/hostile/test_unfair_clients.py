@@ -33,10 +33,10 @@ async def ask(
 async def test_one_address_cannot_keep_the_others_out_of_a_full_queue(start_server):
     server = start_server(scripts={"slow": SLOW}, OLLAMA_MAX_QUEUE="8")
     async with client(server, "127.0.0.2") as greedy, client(server, "127.0.0.3") as modest:
-        await ask(modest, "slow")
-        flood = [asyncio.ensure_future(ask(greedy, "slow", 30)) for _ in range(40)]
+        await ask(modest, "slow", 1)
+        flood = [asyncio.ensure_future(ask(greedy, "slow", 8)) for _ in range(40)]
         await server.eventually("ollama_requests_queued", 8)
-        answers = await asyncio.gather(*(ask(modest, "slow") for _ in range(3)))
+        answers = await asyncio.gather(*(ask(modest, "slow", 1) for _ in range(3)))
         assert server.metric("ollama_requests_queued") <= 8
         lost = [done.result() for done in flood if done.done()]
         for left in flood:

@@ -7,6 +7,8 @@ import math
 import pytest
 
 from ollama_async.queue.plan import Plan
+from ollama_async.queue.port import Needs
+from tests.unit.queue.conftest import DEFAULT_CTX
 
 
 def test_a_ready_model_serves_while_another_loads(make_desk):
@@ -360,19 +362,127 @@ def test_a_wish_that_the_engine_could_not_grant_reloads_once_only(make_desk):
     assert desk.fate[desk.ask("a", num_ctx=8192)] == "running"
 
 
-@pytest.mark.parametrize(
-    "option", [{"num_gpu": 0}, {"main_gpu": 1}, {"num_thread": 3}, {"use_mmap": False}]
-)
-def test_another_load_option_reloads_and_is_then_kept(make_desk, option):
-    desk = make_desk()
+OPTIONS = [{"num_gpu": 0}, {"main_gpu": 1}, {"num_thread": 3}, {"use_mmap": False}]
+RESIDENCE_S = 60.0
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_another_load_option_is_served_by_what_is_loaded_until_its_residence_is_over(
+    make_desk, option
+):
+    desk = make_desk(devices={"gpu0": 1000})
     desk.up("a")
+    desk.wait(RESIDENCE_S - 1)
+    desk.end(desk.ask("a", **option))
+    assert desk.loads() == 1
+    desk.wait(2)
     ticket = desk.ask("a", **option)
     desk.stopped("a")
     desk.ready("a")
     desk.end(ticket)
     desk.end(desk.ask("a", **option))
-    desk.end(desk.ask("a", num_ctx=1024))
+    desk.end(desk.ask("a", num_ctx=1024, **option))
     assert desk.loads() == 2
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_nobody_inherits_an_option_for_longer_than_a_residence(make_desk, option):
+    desk = make_desk(devices={"gpu0": 1000})
+    desk.up("a", **option)
+    desk.wait(RESIDENCE_S + 1)
+    ticket = desk.ask("a")
+    desk.stopped("a")
+    desk.ready("a")
+    assert desk.fate[ticket] == "running"
+    assert desk.scheduler.books.current["a"].wish == Needs(num_ctx=DEFAULT_CTX)
+
+
+def test_models_that_contradict_each_other_in_turn_cost_a_load_in_each_residence(make_desk):
+    desk = make_desk(slots=2)
+    for number in range(600):
+        ticket = desk.ask("a", client=f"client {number % 2}", use_mmap=number % 2 == 0)
+        if "stopping" in desk.workers.values():
+            desk.stopped("a")
+        if "loading" in desk.workers.values():
+            desk.ready("a")
+        assert desk.fate[ticket] == "running", "nobody waits for it"
+        desk.end(ticket)
+        desk.wait(1.0)
+    assert desk.loads() <= 1 + 600 / RESIDENCE_S
+
+
+def test_a_load_that_takes_long_resides_for_longer(make_desk):
+    desk = make_desk()
+    desk.ask("a")
+    desk.wait(20.0)
+    desk.ready("a")
+    desk.wait(190.0)
+    assert desk.fate[desk.ask("a", client="bob", use_mmap=False)] == "waiting", "for a slot"
+    assert desk.loads() == 1
+    assert not desk.scheduler.books.current["a"].is_draining
+
+
+@pytest.mark.parametrize("option", [{"num_gpu": 0}, {"main_gpu": 3}])
+def test_options_about_gpus_mean_nothing_where_there_are_none(make_desk, option):
+    desk = make_desk()
+    desk.up("a")
+    desk.wait(RESIDENCE_S + 1)
+    assert desk.fate[desk.ask("a", **option)] == "running"
+
+
+def test_a_context_that_grows_token_by_token_doubles(make_desk):
+    desk = make_desk(train_ctx=10_000)
+    desk.up("a")
+    for num_ctx in range(4096, 10_100, 50):
+        ticket = desk.ask("a", num_ctx=num_ctx)
+        if desk.fate[ticket] == "waiting":
+            desk.wait(30.0)
+            desk.stopped("a")
+            desk.ready("a")
+        desk.end(ticket)
+    assert [load.plan.num_ctx for load in desk.load.values()] == [4096, 8192, 10_000]
+
+
+def test_a_context_that_cannot_double_grows_to_what_was_asked_once_the_turn_is_over(make_desk):
+    desk = make_desk(memory=80)
+    plans = desk.scheduler._plans
+    plans._planner = lambda _target, needs: [
+        Plan(demand={"cpu": (needs.num_ctx or 4096) // 100}, slots=1, num_ctx=needs.num_ctx or 4096)
+    ]
+    desk.up("a")
+    for num_ctx, waited_s in ((8000, 0.0), (8001, 1.0), (8002, 1.0)):
+        ticket = desk.ask("a", num_ctx=num_ctx)
+        if waited_s:
+            assert desk.state("a") == ["ready"], "so little more is not worth a load at once"
+        desk.wait(waited_s)
+        desk.stopped("a")
+        desk.ready("a")
+        assert desk.fate[ticket] == "running"
+        desk.end(ticket)
+
+
+def test_a_load_that_fails_for_one_clients_context_is_tried_without_it(make_desk):
+    desk = make_desk(slots=1)
+    desk.up("a")
+    greedy = desk.ask("a", client="greedy", num_ctx=100_000)
+    modest = [desk.ask("a", client="modest"), desk.ask("a", client="modest", num_ctx=8192)]
+    desk.stopped("a")
+    desk.refuse("a", "not enough memory")
+    assert desk.error[greedy] == ("load_failed", "not enough memory")
+    desk.ready("a")
+    assert desk.fate[modest[0]] == "running"
+    desk.end(modest[0])
+    assert desk.fate[modest[1]] == "running"
+
+
+def test_a_load_that_fails_for_everybody_is_tried_a_few_times_only(make_desk):
+    desk = make_desk(slots=1, max_queue=100)
+    for number in range(50):
+        desk.ask("a", client=f"client {number}", num_ctx=10_000 + 1000 * number)
+    while "loading" in desk.workers.values():
+        desk.refuse("a", "bad magic")
+    assert desk.count("failed:load_failed") == 50
+    assert desk.loads() <= 5
 
 
 @pytest.mark.parametrize("option", [{"num_batch": 64}, {"num_gpu": -1}])
@@ -382,22 +492,23 @@ def test_some_options_never_reload(make_desk, option):
     assert desk.fate[desk.ask("a", **option)] == "running"
 
 
-def test_a_reload_keeps_what_the_last_load_was_made_with(make_desk):
-    desk = make_desk()
+def test_a_reload_for_another_option_keeps_the_context(make_desk):
+    desk = make_desk(train_ctx=16384)
     desk.up("a", num_ctx=8192)
-    desk.ask("a", num_gpu=0)
+    desk.wait(RESIDENCE_S + 1)
+    desk.ask("a", use_mmap=False)
     desk.stopped("a")
     desk.ready("a")
     stay = desk.scheduler.books.current["a"]
-    assert (stay.num_ctx, stay.wish.num_gpu) == (8192, 0)
+    assert (stay.num_ctx, stay.wish.use_mmap) == (8192, False)
 
 
 def test_a_reload_waits_until_its_ticket_is_next_of_its_client(make_desk):
     desk = make_desk()
-    desk.up("a", num_gpu=0)
-    running = desk.ask("a")
-    suited, other = desk.ask("a", num_gpu=0), desk.ask("a", num_gpu=1)
-    desk.now += 100
+    desk.up("a", use_mmap=False)
+    running = desk.ask("a", use_mmap=False)
+    desk.wait(RESIDENCE_S + 1)
+    suited, other = desk.ask("a", use_mmap=False), desk.ask("a", use_mmap=True)
     desk.end(running)
     assert desk.fate[suited] == "running"
     desk.end(suited)
@@ -405,22 +516,6 @@ def test_a_reload_waits_until_its_ticket_is_next_of_its_client(make_desk):
     desk.ready("a")
     assert desk.fate[other] == "running"
     assert desk.loads() == 2
-
-
-def test_contradicting_options_take_turns(make_desk):
-    desk = make_desk(slots=1)
-    desk.up("a", num_gpu=0)
-    running = desk.ask("a", client="cpu", num_gpu=0)
-    other = desk.ask("a", client="gpu", num_gpu=1)
-    following = desk.ask("a", client="cpu", num_gpu=0)
-    desk.end(running)
-    assert desk.fate[following] == "running", "the turn is not over"
-    desk.ask("a", client="cpu", num_gpu=0)
-    desk.wait(100)
-    desk.end(following)
-    desk.stopped("a")
-    desk.ready("a")
-    assert desk.fate[other] == "running"
 
 
 def test_an_idle_model_is_unloaded_after_what_the_last_request_said(make_desk):
