@@ -93,7 +93,7 @@ class Books:
         stay.tickets[ticket.id] = ticket
         self.placed[ticket.id] = stay
         self.holdings.hold(ticket)
-        if stay.is_ready and not ticket.is_suspect:
+        if stay.is_ready and ticket.crash is None:
             self.begin(ticket, now)
 
     def begin(self, ticket: Ticket, now: float) -> None:
@@ -118,7 +118,7 @@ class Books:
         del self.tickets[ticket.id]
         self.holdings.release(ticket)
         if ticket.crash is not None:
-            ticket.crash.leave(ticket)
+            ticket.crash.leave(ticket.id, ticket.request.client)
         stay = self.placed.pop(ticket.id, None)
         if stay is not None:
             del stay.tickets[ticket.id]

@@ -59,13 +59,13 @@ def _suspects_run_alone(books: Books) -> None:
         tickets = stay.tickets.values()
         running = [ticket for ticket in tickets if ticket.is_running]
         assert stay.is_ready or not running, "something runs on a worker that is not ready"
-        if any(ticket.is_suspect for ticket in tickets):
-            assert all(ticket.is_suspect for ticket in tickets), "a suspect has company"
+        if any(ticket.crash for ticket in tickets):
+            assert all(ticket.crash for ticket in tickets), "a suspect has company"
             assert len(running) == stay.is_ready, "not one suspect is tried at a time"
         elif stay.is_ready:
             assert len(running) == len(tickets), "a place at a ready worker is not used"
     for ticket in books.tickets.values():
-        if ticket.crash is not None and ticket.is_suspect:
+        if ticket.crash is not None:
             assert ticket.id in ticket.crash.suspects, "a crash has forgotten a suspect"
 
 

@@ -57,8 +57,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a place.
 
-    ``inference`` None = only load the model. ``client`` is who asks, for fairness: an API key's
-    name, else the peer address. ``keep_alive_s`` None = the server's default; inf = for ever.
+    ``inference`` None = only load the model. ``client`` is who asks, for fairness: the peer's
+    address, or its network. ``keep_alive_s`` None = the server's default; inf = for ever.
     """
 
     target: Target

@@ -16,7 +16,8 @@ from typing import assert_never
 
 from ollama_async.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
 from ollama_async.queue.books import Books
-from ollama_async.queue.crashes import Crash, Crashes
+from ollama_async.queue.crash import Crash
+from ollama_async.queue.crashes import Crashes
 from ollama_async.queue.effects import Effect, Fail, Reject
 from ollama_async.queue.events import (
     Cancelled,
@@ -177,7 +178,7 @@ class Scheduler:
         if not ticket.is_leaving:
             self._crashes.survived(stay.target.key)
             if ticket.crash is not None:
-                ticket.crash.clear(ticket)
+                ticket.crash.clear(ticket.id)
         self.books.end(ticket)
         stay.idle_since = now
         if not ticket.is_leaving:
@@ -196,7 +197,7 @@ class Scheduler:
                 self.books.begin(ticket, now)
         staying = list(stay.tickets.values())
         for ticket in staying[: stay.slots]:
-            if not ticket.is_suspect:
+            if ticket.crash is None:
                 self.books.begin(ticket, now)
         return self._readmit(staying[stay.slots :])
 
@@ -227,11 +228,8 @@ class Scheduler:
         if was_stopping:
             return ()
         running = [ticket for ticket in stay.tickets.values() if ticket.is_running]
-        if len(running) > 1:
-            retried = self._suspect(stay.target.key, running, event)
-        else:
-            retried = self._blame(stay.target.key, running, event, now)
         untried = [ticket for ticket in stay.tickets.values() if not ticket.is_running]
+        retried = self._investigate(stay.target.key, running, event, now)
         for ticket in [*running, *untried, *self.books.lines.get(stay.target.key, ())]:
             if ticket not in retried and (ticket.is_running or self._is_given_up(ticket, now)):
                 self.books.fail(ticket, WorkerDied(event.message))
@@ -244,45 +242,39 @@ class Scheduler:
         else:
             self.books.linger(stay)
 
-    def _suspect(self, key: str, running: Sequence[Ticket], event: WorkerLost) -> list[Ticket]:
-        """The worker died under several: those of them who are to be tried alone."""
-        retried = [ticket for ticket in running if self._may_retry(ticket, event)]
-        others = [ticket for ticket in running if ticket not in retried]
-        crash = Crash(key, retried, others)
-        self._crashes.open(crash)
-        for ticket in retried:
-            ticket.is_suspect = True
-            ticket.crash = crash
-        return retried
-
-    def _blame(
+    def _investigate(
         self, key: str, running: Sequence[Ticket], event: WorkerLost, now: float
-    ) -> list[Ticket]:
-        """The worker died under one ticket, or under none. Nobody is blamed for good after the
-        first time (the machine may have been short of memory), unless the worker says so.
-        """
-        culprit = running[0] if running else None
-        self._crashes.note(key, culprit.request.client if culprit else None, now)
-        if culprit is None:
-            return []
-        if culprit.crash is not None:
-            culprit.crash.convict(culprit)
-        is_over = culprit.is_suspect or event.has_aborted or self._back_off_s(culprit, now) > 0
-        if is_over or not self._may_retry(culprit, event):
-            return []
-        culprit.is_suspect = True
-        return [culprit]
+    ) -> Sequence[Ticket]:
+        """Whose fault the death was; those who are to be tried alone to find out."""
+        if not running:
+            self._crashes.idle(key, now)
+            return ()
+        first = running[0]
+        if first.crash is not None or (event.has_aborted and len(running) == 1):
+            self._crashes.blame(key, first.request.client, now, first.crash)
+            if first.crash is not None:
+                first.crash.convict(first.id)
+            return ()
+        suspects = [ticket for ticket in running if self._may_retry(ticket, event, now)]
+        others = [ticket.request.client for ticket in running if ticket not in suspects]
+        crash = Crash(key, now, [ticket.id for ticket in suspects], others)
+        self._crashes.open(crash)
+        for ticket in suspects:
+            ticket.crash = crash
+        return [ticket for ticket in suspects if not self._is_given_up(ticket, now)]
 
-    def _may_retry(self, ticket: Ticket, event: WorkerLost) -> bool:
-        return ticket.id in event.restartable and not (ticket.is_leaving or self.is_closing)
+    def _may_retry(self, ticket: Ticket, event: WorkerLost, now: float) -> bool:
+        is_over = ticket.is_leaving or self.is_closing or self._back_off_s(ticket, now) > 0
+        return ticket.id in event.restartable and not is_over
 
     def _is_given_up(self, ticket: Ticket, now: float) -> bool:
-        """Whether a ticket that does not run is refused after a death. A suspect is tried even if
+        """Whether a ticket is refused after a death that it survived. A suspect is tried even if
         its client is not to come again: it may not be what the client is blamed for.
         """
-        if ticket.crash is not None and not ticket.crash.is_given_up:
-            return self._crashes.back_off_s(ticket.request.target.key, None, now) > 0
-        return ticket.crash is not None or self._back_off_s(ticket, now) > 0
+        if ticket.crash is None:
+            return self._back_off_s(ticket, now) > 0
+        key = ticket.request.target.key
+        return ticket.crash.is_given_up or self._crashes.back_off_s(key, None, now) > 0
 
     def _back_off_s(self, ticket: Ticket, now: float) -> float:
         request = ticket.request

@@ -88,13 +88,13 @@ class Stay:
         """
         if not self.accepts or len(self.tickets) >= self.slots:
             return False
-        return not self.tickets or self.is_on_trial == ticket.is_suspect
+        return not self.tickets or self.is_on_trial == (ticket.crash is not None)
 
     @property
     def is_on_trial(self) -> bool:
         """Whether suspects have its places, who run one at a time. All do or none."""
         first = next(iter(self.tickets.values()), None)
-        return first is not None and first.is_suspect
+        return first is not None and first.crash is not None
 
     def suits(self, needs: Needs) -> bool:
         """Whether what is loaded is good enough for ``needs`` (in normal form)."""

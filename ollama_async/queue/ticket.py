@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from ollama_async.queue.crash import Crash
 from ollama_async.queue.events import Requested
 from ollama_async.queue.wishes import normal
-
-if TYPE_CHECKING:
-    from ollama_async.queue.crashes import Crash
 
 
 class Ticket:
     """From admission to its end. ``id`` also tells age: a smaller one came earlier.
 
     ``needs`` are the request's in normal form. ``is_running``: a worker has been told of it.
-    ``is_suspect``: a worker died under it once, and it runs alone from now on; ``crash`` is that
-    death, if others ran there as well. ``is_leaving``: its client has gone, the worker has been
-    told and has not confirmed yet.
+    ``crash``: a worker died under it, so it runs alone from now on. ``is_leaving``: its client has
+    gone, the worker has been told and has not confirmed yet.
     """
 
     __slots__ = (
@@ -25,7 +20,6 @@ class Ticket:
         "id",
         "is_leaving",
         "is_running",
-        "is_suspect",
         "needs",
         "request",
         "started_at",
@@ -37,7 +31,6 @@ class Ticket:
         self.needs = normal(request.needs, request.target, has_gpus=has_gpus)
         self.started_at = 0.0
         self.is_running = False
-        self.is_suspect = False
         self.crash: Crash | None = None
         self.is_leaving = False
 

@@ -10,6 +10,7 @@ from ollama_async.api.ollama import ChatRequest
 from ollama_async.errors import BadRequest
 from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs
 from ollama_async.gateway.body import read_json
+from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.handlers.answering import answer, renders_only, unload
 from ollama_async.gateway.voices import ChatVoice, RenderedChatVoice
@@ -27,7 +28,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     if not asked.messages and asked.keep_alive_s == 0:
         return await unload(request, model, voice)
     check_chat(asked, model)
-    job = chat_job(asked, model, client=request.remote or "")
+    job = chat_job(asked, model, client=client_of(request))
     if renders_only(job):
         voice = RenderedChatVoice(asked.model)
     return await answer(request, asked, job, voice, began_at=began_at)

@@ -10,6 +10,7 @@ from ollama_async.api.ollama import GenerateRequest
 from ollama_async.errors import NotFound
 from ollama_async.gateway.asking import check_generate, check_top_logprobs, generate_job
 from ollama_async.gateway.body import read_json
+from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.handlers.answering import answer, renders_only, unload
 from ollama_async.gateway.voices import GenerateVoice, RenderedGenerateVoice
@@ -27,7 +28,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     if not asked.prompt and asked.keep_alive_s == 0:
         return await unload(request, model, voice)
     check_generate(asked, model)
-    job = generate_job(asked, model, client=request.remote or "")
+    job = generate_job(asked, model, client=client_of(request))
     if renders_only(job):
         voice = RenderedGenerateVoice(asked.model)
     return await answer(request, asked, job, voice, began_at=began_at)

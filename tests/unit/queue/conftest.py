@@ -113,7 +113,9 @@ class Desk:
         del self.workers[worker]
         self.tell(ev.WorkerRefused(worker, LoadFailed.code, message))
 
-    def lose(self, key: str, restartable: set[int] = frozenset()) -> None:
+    def lose(
+        self, key: str, restartable: set[int] = frozenset(), *, has_aborted: bool = False
+    ) -> None:
         worker = self.worker(key)
         del self.workers[worker]
         for ticket, place in list(self.on.items()):
@@ -123,7 +125,8 @@ class Desk:
                     self.fate[ticket] = "ended"
                 elif self.fate[ticket] == "running":
                     self.fate[ticket] = "waiting"
-        self.tell(ev.WorkerLost(worker, "killed", frozenset(restartable)))
+        event = ev.WorkerLost(worker, "killed", frozenset(restartable), has_aborted=has_aborted)
+        self.tell(event)
 
     def stopped(self, key: str) -> None:
         worker = next(

@@ -76,6 +76,67 @@ def test_a_client_with_many_tickets_does_not_delay_the_first_of_another(make_des
     assert desk.fate[modest] == "running"
 
 
+def test_who_holds_most_of_a_full_queue_loses_its_newest_to_who_holds_less(make_desk):
+    desk = make_desk(slots=1, max_queue=4)
+    desk.up("a")
+    greedy = [desk.ask("a", client="greedy") for _ in range(7)]
+    assert [desk.fate[t] for t in greedy[5:]] == ["rejected:full"] * 2
+    modest = [desk.ask("a", client="modest") for _ in range(3)]
+    assert [desk.fate[t] for t in greedy[:5]] == [
+        "running",
+        "waiting",
+        "waiting",
+        "rejected:full",
+        "rejected:full",
+    ]
+    assert [desk.fate[t] for t in modest] == ["waiting", "waiting", "rejected:full"]
+    assert desk.retry_after[greedy[4]] >= 1
+    assert desk.fate[desk.ask("a", client="greedy")] == "rejected:full"
+
+
+def test_a_single_place_goes_from_who_also_runs_to_who_has_nothing(make_desk):
+    desk = make_desk(slots=1, max_queue=1)
+    desk.up("a")
+    running, waiting = desk.ask("a", client="greedy"), desk.ask("a", client="greedy")
+    modest = desk.ask("a", client="modest")
+    assert (desk.fate[waiting], desk.fate[modest]) == ("rejected:full", "waiting")
+    assert desk.fate[desk.ask("a", client="greedy")] == "rejected:full"
+    assert desk.fate[desk.ask("a", client="third")] == "rejected:full", "it holds no less"
+    desk.end(running)
+    assert desk.fate[modest] == "running"
+
+
+def test_the_queue_is_shared_over_all_models(make_desk):
+    desk = make_desk(slots=1, max_queue=3)
+    desk.up("a")
+    desk.up("b")
+    for key in ("a", "b"):
+        desk.ask(key, client="other")
+    mine = [desk.ask(key, client="greedy") for key in ("a", "b", "b")]
+    newcomer = desk.ask("a", client="modest")
+    assert [desk.fate[t] for t in mine] == ["waiting", "waiting", "rejected:full"]
+    assert desk.fate[newcomer] == "waiting"
+
+
+def test_a_flood_of_who_holds_most_is_not_planned_for(make_desk):
+    desk = make_desk(slots=1, max_queue=2)
+    desk.up("a")
+    for _ in range(3):
+        desk.ask("a", client="greedy")
+    desk.scheduler._plans._planner = None
+    desk.scheduler._settling.settle = None
+    for _ in range(10):
+        assert desk.fate[desk.ask("a", client="greedy", num_ctx=8192)] == "rejected:full"
+
+
+def test_two_clients_do_not_displace_each_other_in_turn(make_desk):
+    desk = make_desk(slots=1, max_queue=5)
+    desk.up("a")
+    tickets = [desk.ask("a", client="ab"[number % 2]) for number in range(50)]
+    assert [desk.fate[t] for t in tickets[:6]] == ["running"] + ["waiting"] * 5
+    assert desk.count("rejected:full") == 44
+
+
 def test_clients_take_turns_and_each_goes_in_its_own_order(make_desk):
     desk = make_desk(slots=1)
     desk.up("a")

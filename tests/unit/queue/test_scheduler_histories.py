@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 MODELS = ["a", "b", "c", "huge", "broken"]
-CLIENTS = ["ann", "bob", "cyd"]
+CLIENTS = ["ann", "bob", "cyd", "dan"]
 
 
 class Histories(RuleBasedStateMachine):
@@ -59,6 +59,7 @@ class Histories(RuleBasedStateMachine):
         client=st.sampled_from(CLIENTS),
         num_ctx=st.sampled_from([None, None, None, 2048, 8192, 16384, 99999]),
         num_gpu=st.sampled_from([None, None, None, None, -1, 0, 1]),
+        use_mmap=st.sampled_from([None, None, None, False]),
         keep_alive_s=st.sampled_from([None, None, 0.0, 1.0, float("inf")]),
         loads_only=st.sampled_from([False, False, False, True]),
         times=st.integers(1, 4),
@@ -95,12 +96,13 @@ class Histories(RuleBasedStateMachine):
         self.desk.stopped(self._worker(data, "stopping"))
 
     @precondition(lambda self: self.has("ready"))
-    @rule(data=st.data(), restarts=st.booleans())
-    def lose(self, data, restarts):
+    @rule(data=st.data(), restarts=st.booleans(), has_aborted=st.booleans())
+    def lose(self, data, restarts, has_aborted):
         key = self._worker(data, "ready")
         worker = self.desk.worker(key)
         running = {t for t, place in self.desk.on.items() if place == worker}
-        self.desk.lose(key, running if restarts else set())
+        unheard = {t for t in sorted(running) if restarts or data.draw(st.booleans())}
+        self.desk.lose(key, unheard, has_aborted=has_aborted)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 40.0]))
     def wait(self, seconds):

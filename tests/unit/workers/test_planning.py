@@ -164,6 +164,8 @@ def test_a_gpu_without_fused_attention_for_the_heads_has_scores_of_the_whole_con
     assert demand(8) - demand(128) > 0.8 * scores
     assert demand(128, OLLAMA_FLASH_ATTENTION="0") == demand(8)
     assert demand(8, OLLAMA_FLASH_ATTENTION="1") == demand(128)
+
+
 @pytest.mark.parametrize(("asked", "threads"), [(1, 1), (3, 3), (4, 4), (4096, 4)])
 def test_a_model_gets_no_more_threads_than_there_are_cores(asked, threads):
     assert plans(Needs(num_thread=asked), cores=4)[0].spec.threads == threads
