@@ -75,7 +75,9 @@ class Books:
         self._line(ticket).rejoin(ticket)
 
     def fill(self, stay: Stay, now: float) -> None:
-        """Give the stay's free places to whoever is next. Of suspects the first alone begins."""
+        """Give the stay's free places to whoever is next; of suspects one alone begins."""
+        if stay.is_on_trial:
+            self.try_suspects(stay, now)
         line = self.lines.get(stay.target.key)
         while line and stay.accepts and len(stay.tickets) < stay.slots:
             ticket = line.first(lambda ticket: stay.suits(ticket.needs))
@@ -84,9 +86,20 @@ class Books:
             line.serve(ticket)
             self._drop_if_empty(stay.target.key)
             self.place(ticket, stay, now)
-        first = next(iter(stay.tickets.values()), None)
-        if stay.is_ready and first and not first.is_running:
-            self.begin(first, now)
+        if stay.is_on_trial:
+            self.try_suspects(stay, now)
+
+    def try_suspects(self, stay: Stay, now: float) -> None:
+        """One suspect at a time begins, when the one before it has ended or is cleared."""
+        tried = stay.on_trial
+        if not stay.is_ready or (tried is not None and now < stay.trial_ends_at):
+            return
+        if tried is not None and tried.crash is not None:
+            tried.crash.clear(tried.id)
+            tried.crash = None
+        untried = next((ticket for ticket in stay.tickets.values() if ticket.crash), None)
+        if untried is not None:
+            self.begin(untried, now)
 
     def place(self, ticket: Ticket, stay: Stay, now: float) -> None:
         """Give the ticket, which is in no line, a place: a slot, or the promise of one."""

@@ -1,14 +1,21 @@
 """A worker's death under requests, until it is known whose fault it was.
 
-Those who have received nothing are tried again, one at a time (see ``Books.fill``). Who then kills
-a worker is to blame. If all of them live, it was one of those that could not be tried: they had
-received something, or their clients have left. If these are of one client, it is to blame, else
-nobody.
+Those who have received nothing are tried again, one at a time (see ``Books.try_suspects``), the one
+first that had begun last. A trial lasts until the suspect ends, or has run for longer than it had
+when the worker died. Who kills a worker meanwhile is to blame. If all of them live, it was one of
+those that could not be tried: they had received something, or their clients have left. If these are
+of one client, it is to blame, else nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+TRIAL_MARGIN_S = 5.0
+"""How much longer a trial lasts than the suspect had run before: a model is slow to begin with."""
+
+DEATHS = 5
+"""A request that saw so many workers die is not tried again."""
 
 KILLS = 4
 """Of the suspects of one death so many may kill a worker; the rest of them then fails untried."""
@@ -38,7 +45,7 @@ class Crash:
         return next(iter(self._others)) if len(self._others) == 1 else None
 
     def clear(self, ticket: int) -> None:
-        """The suspect was served, and the worker lives."""
+        """The suspect's trial is over, and the worker lives."""
         self.suspects.discard(ticket)
 
     def convict(self, ticket: int) -> None:

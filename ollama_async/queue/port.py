@@ -97,7 +97,7 @@ class Sink(Protocol):
 
     def may_restart(self) -> bool:
         """The worker died: true if no byte has reached the client, then all text so far is void
-        and the answer starts again. Called at most once; a true answer empties the sink.
+        and the answer starts again, or fails. A true answer empties the sink.
         """
 
 

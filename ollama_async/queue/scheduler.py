@@ -16,7 +16,7 @@ from typing import assert_never
 
 from ollama_async.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
 from ollama_async.queue.books import Books
-from ollama_async.queue.crash import Crash
+from ollama_async.queue.crash import DEATHS, Crash
 from ollama_async.queue.crashes import Crashes
 from ollama_async.queue.effects import Effect, Fail, Reject
 from ollama_async.queue.events import (
@@ -229,11 +229,12 @@ class Scheduler:
             return ()
         running = [ticket for ticket in stay.tickets.values() if ticket.is_running]
         untried = [ticket for ticket in stay.tickets.values() if not ticket.is_running]
-        retried = self._investigate(stay.target.key, running, event, now)
+        retried = self._investigate(stay, running, event, now)
         for ticket in [*running, *untried, *self.books.lines.get(stay.target.key, ())]:
             if ticket not in retried and (ticket.is_running or self._is_given_up(ticket, now)):
                 self.books.fail(ticket, WorkerDied(event.message))
-        return self._readmit(list(stay.tickets.values()))
+        left = [*untried, *sorted(retried, key=_began_last)]
+        return self._readmit([ticket for ticket in left if ticket.id in stay.tickets])
 
     def _release(self, stay: Stay, *, is_gone: bool) -> None:
         """Nobody can use the worker any more; its memory is free only if the process is gone."""
@@ -243,29 +244,38 @@ class Scheduler:
             self.books.linger(stay)
 
     def _investigate(
-        self, key: str, running: Sequence[Ticket], event: WorkerLost, now: float
+        self, stay: Stay, running: Sequence[Ticket], event: WorkerLost, now: float
     ) -> Sequence[Ticket]:
-        """Whose fault the death was; those who are to be tried alone to find out."""
+        """Whose fault the death was; of the others those who are to be tried, alone."""
+        key, tried = stay.target.key, stay.on_trial
         if not running:
             self._crashes.idle(key, now)
             return ()
-        first = running[0]
-        if first.crash is not None or (event.has_aborted and len(running) == 1):
-            self._crashes.blame(key, first.request.client, now, first.crash)
-            if first.crash is not None:
-                first.crash.convict(first.id)
+        suspects = [
+            ticket
+            for ticket in running
+            if ticket is not tried and self._may_retry(ticket, event, now)
+        ]
+        if tried is not None and tried.crash is not None:
+            crash = tried.crash
+            crash.convict(tried.id)
+            crash.suspects.update(ticket.id for ticket in suspects)
+            self._crashes.blame(key, tried.request.client, now, crash)
+        elif event.has_aborted and len(running) == 1:
+            self._crashes.blame(key, running[0].request.client, now)
             return ()
-        suspects = [ticket for ticket in running if self._may_retry(ticket, event, now)]
-        others = [ticket.request.client for ticket in running if ticket not in suspects]
-        crash = Crash(key, now, [ticket.id for ticket in suspects], others)
-        self._crashes.open(crash)
+        else:
+            others = [ticket.request.client for ticket in running if ticket not in suspects]
+            crash = Crash(key, now, [ticket.id for ticket in suspects], others)
+            self._crashes.open(crash)
         for ticket in suspects:
-            ticket.crash = crash
+            ticket.suspect(crash, now)
         return [ticket for ticket in suspects if not self._is_given_up(ticket, now)]
 
     def _may_retry(self, ticket: Ticket, event: WorkerLost, now: float) -> bool:
-        is_over = ticket.is_leaving or self.is_closing or self._back_off_s(ticket, now) > 0
-        return ticket.id in event.restartable and not is_over
+        is_over = ticket.is_leaving or self.is_closing or ticket.deaths >= DEATHS
+        is_refused = self._back_off_s(ticket, now) > 0
+        return ticket.id in event.restartable and not (is_over or is_refused)
 
     def _is_given_up(self, ticket: Ticket, now: float) -> bool:
         """Whether a ticket is refused after a death that it survived. A suspect is tried even if
@@ -303,6 +313,10 @@ class Scheduler:
             stay.leaving = "shutdown"
             if stay.phase is Phase.COMMITTED:
                 self.books.forget(stay)
+
+
+def _began_last(ticket: Ticket) -> float:
+    return -ticket.started_at
 
 
 def _back_off_text(left_s: float) -> str:

@@ -135,6 +135,7 @@ class Settling:
     def _name_wake_up(self, now: float) -> None:
         moments = [self._expires_at(stay) for stay in self._books.current.values()]
         moments += [moment for moment in self._look_again if moment > now]
+        moments += [stay.trial_ends_at for stay in self._books.current.values()]
         if self._books.current:
             moments.append(self.kill_at)
         earliest = min(moments, default=math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from ollama_async.queue.effects import StopReason
@@ -83,8 +84,8 @@ class Stay:
         return not self.is_draining and self.leaving is None
 
     def admits(self, ticket: Ticket) -> bool:
-        """Whether the ticket may get a place now. Suspects and others never meet on one worker: it
-        may die under the one, and the other would be its victim.
+        """Whether the ticket may get a place now. Nobody joins suspects, nor they anybody: the
+        worker may die under the one, and the other would be its victim.
         """
         if not self.accepts or len(self.tickets) >= self.slots:
             return False
@@ -92,9 +93,20 @@ class Stay:
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether suspects have its places, who run one at a time. All do or none."""
-        first = next(iter(self.tickets.values()), None)
-        return first is not None and first.crash is not None
+        """Whether a suspect has a place; at most one of them runs."""
+        return any(ticket.crash for ticket in self.tickets.values())
+
+    @property
+    def on_trial(self) -> Ticket | None:
+        """The suspect that runs."""
+        running = (ticket for ticket in self.tickets.values() if ticket.is_running)
+        return next((ticket for ticket in running if ticket.crash), None)
+
+    @property
+    def trial_ends_at(self) -> float:
+        """When the suspect that runs is cleared and the next one begins; inf: there is none."""
+        ticket = self.on_trial
+        return math.inf if ticket is None else ticket.started_at + ticket.trial_s
 
     def suits(self, needs: Needs) -> bool:
         """Whether what is loaded is good enough for ``needs`` (in normal form)."""

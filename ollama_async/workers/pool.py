@@ -487,10 +487,8 @@ class _Handle:
 
 
 def _may_restart(entry: Entry) -> bool:
-    """Asks the sink at most once, and only if the answer can count."""
-    if entry.is_deaf or entry.was_restarted:
+    if entry.is_deaf:
         return False
-    entry.was_restarted = True
     try:
         return entry.sink.may_restart()
     except Exception:  # one sink's fault must not hide the death from the others

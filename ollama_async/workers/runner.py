@@ -70,7 +70,6 @@ class Entry:
         "sink",
         "submitted_ns",
         "ticket",
-        "was_restarted",
         "was_started",
     )
 
@@ -82,7 +81,6 @@ class Entry:
         self.runner: Runner | None = None
         self.is_deaf = False
         self.was_started = False
-        self.was_restarted = False
 
 
 class RunnerEvents(Protocol):

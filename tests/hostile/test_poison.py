@@ -47,3 +47,48 @@ async def test_of_a_batch_that_dies_only_the_poison_fails(start_server, poisons)
 
     assert statuses == [200] * (8 - poisons) + [500] * poisons
     assert server.metric("ollama_worker_restarts_total") == 1 + poisons
+
+
+async def test_a_poisoner_is_refused_after_a_while_and_the_others_are_served(start_server):
+    server = start_server(scripts={"weak": WEAK})
+    async with client(server, "127.0.0.2") as evil, client(server, "127.0.0.3") as good:
+        await load(server, good)
+        for _ in range(4):
+            mixed = [ask(evil, POISON), ask(good, "fine"), ask(good, "fine")]
+            statuses = await asyncio.gather(*mixed)
+            assert statuses == [500, 200, 200]
+        deaths = server.metric("ollama_worker_restarts_total")
+        refused = [await ask(evil, POISON) for _ in range(8)]
+        assert await ask(good, "fine") == 200
+
+    assert refused == [500] * 8
+    assert deaths <= 8
+    assert server.metric("ollama_worker_restarts_total") <= 10, "not one for each"
+
+
+async def test_a_suspect_whose_client_leaves_costs_the_others_nothing(start_server):
+    server = start_server(scripts={"weak": WEAK})
+    async with client(server) as http:
+        await load(server, http)
+        leaving = asyncio.ensure_future(ask(http, "fine", 100_000))
+        others = [asyncio.ensure_future(ask(http, "fine", 50)) for _ in range(2)]
+        await server.eventually("ollama_busy_slots", 3)
+        assert await ask(http, POISON) == 500
+        leaving.cancel()
+        statuses = await asyncio.gather(*others)
+
+    assert statuses == [200, 200]
+
+
+async def test_a_shutdown_under_poison_leaves_nothing(start_server):
+    server = start_server(scripts={"weak": WEAK}, OLLAMA_SHUTDOWN_GRACE="100ms")
+    async with client(server) as http:
+        await load(server, http)
+        asking = [ask(http, prompt, 10_000) for prompt in ["fine"] * 4 + [POISON]]
+        answers = asyncio.gather(*asking, return_exceptions=True)
+        await server.eventually("ollama_worker_restarts_total", 1)
+        status = await asyncio.to_thread(server.stop)
+        ends = await answers
+
+    assert status == 0
+    assert {end for end in ends if isinstance(end, int)} <= {500, 503}

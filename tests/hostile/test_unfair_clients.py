@@ -91,3 +91,16 @@ async def test_a_request_for_thousands_of_threads_gets_none_of_them(demo_server)
     assert [answer.status_code, after.status_code] == [200, 200]
     assert worker.num_threads() <= before + 1
     assert demo_server.metric("ollama_model_loads_total") == loads
+
+
+async def test_two_models_of_one_file_do_not_reload_it_in_turn(demo_server):
+    loads = demo_server.metric("ollama_model_loads_total")
+    async with client(demo_server) as http:
+        for name, parameters in (("one", {"num_thread": 1}), ("two", {"use_mmap": False})):
+            body = {"model": name, "from": "demo", "parameters": parameters, "stream": False}
+            assert (await http.post("/api/create", json=body)).status_code == 200
+        for _ in range(5):
+            for name in ("one", "two"):
+                assert (await ask(http, name)).status_code == 200
+
+    assert demo_server.metric("ollama_model_loads_total") - loads <= 1

@@ -163,6 +163,42 @@ def test_nobody_runs_beside_a_suspect(make_desk):
     assert desk.fate[newcomer] == "running", "it has seen no death"
 
 
+def test_an_endless_answer_does_not_keep_the_others_from_their_trials_for_ever(make_desk):
+    desk = make_desk(slots=3)
+    desk.up("a")
+    endless, other = desk.ask("a"), desk.ask("a", client="bob")
+    desk.wait(10.0)
+    poison = desk.ask("a", client="evil")
+    desk.lose("a", {endless, other, poison})
+    desk.ready("a")
+    assert desk.fate[poison] == "running", "it began last"
+    desk.lose("a", {poison})
+    newcomer = desk.ask("a", client="cyd")
+    desk.ready("a")
+    assert [desk.fate[t] for t in (endless, other)] == ["running", "waiting"]
+    desk.wait(16.0)
+    assert [desk.fate[t] for t in (endless, other)] == ["running", "running"]
+    assert desk.fate[newcomer] == "waiting"
+    desk.wait(16.0)
+    assert desk.fate[newcomer] == "running"
+
+
+def test_who_was_cleared_is_tried_again_when_the_next_suspect_kills_the_worker(make_desk):
+    desk = make_desk(slots=3)
+    desk.up("a")
+    first, poison, third = (desk.ask("a", client=client) for client in "abc")
+    desk.lose("a", {first, poison, third})
+    desk.ready("a")
+    desk.wait(6.0)
+    assert [desk.fate[t] for t in (first, poison, third)] == ["running", "running", "waiting"]
+    desk.lose("a", {first, poison})
+    assert desk.fate[poison] == "failed:worker_died"
+    desk.ready("a")
+    for ticket in (third, first):
+        assert desk.fate[ticket] == "running"
+        desk.end(ticket)
+
+
 def test_suspects_hold_places_and_do_not_wait(make_desk):
     desk = make_desk(slots=4, max_queue=0)
     assert batch(desk, "abcd", {1}) == ["ended", "failed:worker_died", "ended", "ended"]
