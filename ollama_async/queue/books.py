@@ -69,14 +69,16 @@ class Books:
 
     def readmit(self, ticket: Ticket) -> None:
         """The ticket loses its place without fault and stands in front of its model's line."""
-        self.placed.pop(ticket.id).tickets.pop(ticket.id)
+        stay = self.placed.pop(ticket.id)
+        del stay.tickets[ticket.id]
+        stay.suspects.pop(ticket.id, None)
         ticket.is_running = False
         self.holdings.wait(ticket)
         self._line(ticket).rejoin(ticket)
 
     def fill(self, stay: Stay, now: float) -> None:
         """Give the stay's free places to whoever is next; of suspects one alone begins."""
-        if stay.is_on_trial:
+        if stay.suspects:
             self.try_suspects(stay, now)
         line = self.lines.get(stay.target.key)
         while line and stay.accepts and len(stay.tickets) < stay.slots:
@@ -86,7 +88,7 @@ class Books:
             line.serve(ticket)
             self._drop_if_empty(stay.target.key)
             self.place(ticket, stay, now)
-        if stay.is_on_trial:
+        if stay.suspects:
             self.try_suspects(stay, now)
 
     def try_suspects(self, stay: Stay, now: float) -> None:
@@ -97,7 +99,8 @@ class Books:
         if tried is not None and tried.crash is not None:
             tried.crash.clear(tried.id)
             tried.crash = None
-        untried = next((ticket for ticket in stay.tickets.values() if ticket.crash), None)
+            del stay.suspects[tried.id]
+        untried = next(iter(stay.suspects.values()), None)
         if untried is not None:
             self.begin(untried, now)
 
@@ -106,7 +109,9 @@ class Books:
         stay.tickets[ticket.id] = ticket
         self.placed[ticket.id] = stay
         self.holdings.hold(ticket)
-        if stay.is_ready and ticket.crash is None:
+        if ticket.crash is not None:
+            stay.suspects[ticket.id] = ticket
+        elif stay.is_ready:
             self.begin(ticket, now)
 
     def begin(self, ticket: Ticket, now: float) -> None:
@@ -135,6 +140,7 @@ class Books:
         stay = self.placed.pop(ticket.id, None)
         if stay is not None:
             del stay.tickets[ticket.id]
+            stay.suspects.pop(ticket.id, None)
         else:
             self._line(ticket).leave(ticket)
             self._drop_if_empty(ticket.request.target.key)

@@ -59,7 +59,9 @@ def _suspects_run_alone(books: Books) -> None:
         tickets = stay.tickets.values()
         running = [ticket for ticket in tickets if ticket.is_running]
         assert stay.is_ready or not running, "something runs on a worker that is not ready"
-        if any(ticket.crash for ticket in tickets):
+        suspects = [ticket for ticket in tickets if ticket.crash]
+        assert suspects == list(stay.suspects.values()), "a suspect is forgotten"
+        if suspects:
             assert all(ticket.deaths for ticket in tickets), "a suspect has company"
             tried = [ticket for ticket in running if ticket.crash]
             assert len(tried) == stay.is_ready, "not one suspect is tried at a time"

@@ -38,8 +38,8 @@ class Phase(Enum):
 
 
 class Stay:
-    """``tickets`` hold a place: promised until READY, then running, unless they are suspects behind
-    another one; never more than ``slots``.
+    """``tickets`` hold a place: promised until READY, then running, unless they are ``suspects``
+    behind another one; never more than ``slots``.
 
     ``wish`` is what was loaded for; ``num_ctx`` what a slot holds, or was wished if that is more:
     a wish that the engine could not grant must not reload the model for ever. ``is_settled``: its
@@ -54,6 +54,7 @@ class Stay:
         self.plan = plan
         self.phase = Phase.COMMITTED
         self.tickets: dict[int, Ticket] = {}
+        self.suspects: dict[int, Ticket] = {}
         self.slots = plan.slots
         self.num_ctx = max(plan.num_ctx, wish.num_ctx or 0)
         self.keep_alive_s: float | None = None
@@ -89,23 +90,17 @@ class Stay:
         """
         if not self.accepts or len(self.tickets) >= self.slots:
             return False
-        return not self.tickets or self.is_on_trial == (ticket.crash is not None)
-
-    @property
-    def is_on_trial(self) -> bool:
-        """Whether a suspect has a place; at most one of them runs."""
-        return any(ticket.crash for ticket in self.tickets.values())
+        return not self.tickets or bool(self.suspects) == (ticket.crash is not None)
 
     @property
     def on_trial(self) -> Ticket | None:
-        """The suspect that runs."""
-        running = (ticket for ticket in self.tickets.values() if ticket.is_running)
-        return next((ticket for ticket in running if ticket.crash), None)
+        """The suspect that runs; no other one does."""
+        return next((ticket for ticket in self.suspects.values() if ticket.is_running), None)
 
     @property
     def trial_ends_at(self) -> float:
         """When the suspect that runs is cleared and the next one begins; inf: there is none."""
-        ticket = self.on_trial
+        ticket = self.on_trial if self.suspects else None
         return math.inf if ticket is None else ticket.started_at + ticket.trial_s
 
     def suits(self, needs: Needs) -> bool:
