@@ -98,7 +98,7 @@ class Sampling(msgspec.Struct, array_like=True):
     """How to choose and when to stop; Ollama's options and defaults, already range-checked.
 
     ``seed`` < 0 means random. ``num_predict`` < 0 means as many as ten contexts hold.
-    ``repeat_last_n`` -1 means the whole context, 0 switches the penalties off.
+    ``repeat_last_n`` -1 means as far as penalties can look back, 0 switches them off.
     """
 
     seed: int = -1

@@ -259,6 +259,19 @@ def test_penalties_see_the_prompt(engine):
     assert engine.step([Row(0, prompt[:-1], 0, samples=True)]) != plain
 
 
+@pytest.mark.parametrize(("before", "is_seen"), [(100, True), (5000, False)])
+@pytest.mark.parametrize("repeat_last_n", [-1, 2**31 - 1])
+def test_penalties_look_back_a_few_thousand_tokens_at_most(before, is_seen, repeat_last_n):
+    sampling = Sampling(temperature=0, presence_penalty=10.0, repeat_last_n=repeat_last_n)
+    prompt = [1] + [2] * before
+    sampler = llama_sampling.Sampler(sampling, prompt, vocab_size=1000, num_ctx=1 << 20)
+    logits = np.zeros(1000, np.float32)
+    logits[1], logits[3] = 5.0, 1.0
+    token = sampler.sample(logits, llama_sampling.Candidates(1000))
+    sampler.close()
+    assert token == (3 if is_seen else 1)
+
+
 def test_slots_do_not_see_each_other(engine):
     texts = ["they said", "all the people of the water", "how", "when people come"]
     alone = [generate(engine, 0, text) for text in texts]
