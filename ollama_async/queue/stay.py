@@ -85,12 +85,14 @@ class Stay:
         return not self.is_draining and self.leaving is None
 
     def admits(self, ticket: Ticket) -> bool:
-        """Whether the ticket may get a place now. Nobody joins suspects, nor they anybody: the
-        worker may die under the one, and the other would be its victim.
+        """Whether the ticket may get a place now. Nobody joins suspects, and they join only those
+        who were suspects: the worker may die under the one, and the other would be its victim.
         """
         if not self.accepts or len(self.tickets) >= self.slots:
             return False
-        return not self.tickets or bool(self.suspects) == (ticket.crash is not None)
+        if ticket.crash is None:
+            return not self.suspects
+        return all(other.deaths for other in self.tickets.values())
 
     @property
     def on_trial(self) -> Ticket | None:

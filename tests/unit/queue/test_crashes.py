@@ -199,6 +199,26 @@ def test_who_was_cleared_is_tried_again_when_the_next_suspect_kills_the_worker(m
         desk.end(ticket)
 
 
+def test_suspects_for_whom_the_next_worker_has_no_slot_are_tried_before_others_go(make_desk):
+    desk = make_desk(slots=4)
+    desk.up("a")
+    tickets = [desk.ask("a", client=client) for client in "abcd"]
+    desk.lose("a", set(tickets))
+    newcomer = desk.ask("a", client="e")
+    desk.ready("a", slots=2)
+    desk.wait(15.0)
+    assert [desk.fate[t] for t in tickets[:2]] == ["running", "running"]
+    for ticket in tickets[:2]:
+        desk.end(ticket)
+    assert [desk.fate[t] for t in tickets[2:]] == ["running", "waiting"]
+    desk.wait(6.0)
+    assert [desk.fate[t] for t in tickets[2:]] == ["running", "running"]
+    desk.end(tickets[2])
+    assert desk.fate[newcomer] == "waiting", "the last one is on trial"
+    desk.end(tickets[3])
+    assert desk.fate[newcomer] == "running"
+
+
 def test_suspects_hold_places_and_do_not_wait(make_desk):
     desk = make_desk(slots=4, max_queue=0)
     assert batch(desk, "abcd", {1}) == ["ended", "failed:worker_died", "ended", "ended"]
