@@ -1,17 +1,16 @@
 """One function between the bytes of a request and its Struct, as lenient as Ollama's.
 
 The fast road is msgspec with unknown fields forbidden: exact names, right types, UTF-8. Whatever it
-refuses is read again by ``scan``, then fitted to the Struct as Go would do it: field names without
-regard to case, ``null`` is absent, unknown fields are ignored, and the errors have Go's words, made
-from the Struct's own annotations. A Struct is named as Go's type is, ``Meta(extra={"go": …})`` says
-what differs. A Struct checks its own values in ``__post_init__`` and raises ``ValueError``; fields
-with ``Meta(extra={"raw": True})`` are not type-checked, because ``__post_init__`` does that.
+refuses, and what is too long for one call, is read by ``scan``, then fitted to the Struct as Go
+would do it: field names without regard to case, ``null`` is absent, unknown fields are ignored, and
+the errors have Go's words, made from the Struct's own annotations. A Struct is named as Go's type
+is, ``Meta(extra={"go": …})`` says what differs. A Struct checks its own values in ``__post_init__``
+and raises ``ValueError``; fields with ``Meta(extra={"raw": True})`` are not type-checked, because
+``__post_init__`` does that.
 """
 
 from __future__ import annotations
 
-import binascii
-import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -19,38 +18,49 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from ollama_async.api.scan import is_deep, scan
+from ollama_async.api.base64_text import from_base64
+from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_counts, is_deep
+from ollama_async.api.images import put_back, take_out
+from ollama_async.api.scan import scan
 from ollama_async.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-VALUES_LIMIT = 1_000_000
-"""Two bytes can cost an object of sixty: without a limit a body of 256 MB would take 7 GB. Commas
-and brackets in texts count, too; a text that has so many is longer than any context."""
+_LONGEST_NAME = 64
+"""Characters of a field's name; none is near it, and folding a long one would take its time."""
 
-_SEPARATORS = (b",", b"[", b"{")
 _packer = msgspec.msgpack.Encoder()
-_FOREIGN = re.compile(r"[^A-Za-z0-9+/\r\n]")
 
 
 def decode(body: bytes, kind: type[T]) -> T:
     """The first JSON value of ``body`` as ``kind`` (a Struct with ``forbid_unknown_fields``).
 
-    The result nests at most :data:`~ollama_async.api.scan.MAX_DEPTH` deep and holds no integer
+    The result nests at most :data:`~ollama_async.api.bounds.MAX_DEPTH` deep and holds no integer
     beyond 64 bits, so that it can be packed. Time is linear: about 2 ns per byte on the fast road,
     up to 1 µs per JSON token on the other; so decode what is larger than some 64 KiB in a thread.
 
-    :raises BadRequest: with Go's text, or because there are more than :data:`VALUES_LIMIT` values.
+    :raises BadRequest: with Go's text, or because there are too many values.
+    :raises TooLarge: over :data:`~ollama_async.api.bounds.TEXT_LIMIT_BYTES`, not counting images. A
+        ``kind`` with a ``body_limit_bytes`` has a limit of its own, for all of it.
     """
-    if len(body) > VALUES_LIMIT and sum(map(body.count, _SEPARATORS)) > VALUES_LIMIT:
-        raise BadRequest("the request body holds too many JSON values")
-    try:
-        request: T = _fast(kind).decode(body)
-        _packer.encode(request)  # in C and at once: finds integers that nobody could pass on
-        if not is_deep(body):
-            return request
-    except (ValueError, OverflowError, RecursionError):
-        pass  # DecodeError, ValidationError and UnicodeDecodeError are ValueErrors
+    if len(body) <= getattr(kind, "body_limit_bytes", TEXT_LIMIT_BYTES):
+        return _read(body, kind)
+    body, images = take_out(body)
+    request = _read(body, kind)
+    put_back(request, images)
+    return request
+
+
+def _read(body: bytes, kind: type[T]) -> T:
+    check_counts(body)
+    if len(body) <= TEXT_LIMIT_BYTES:
+        try:
+            request: T = _fast(kind).decode(body)
+            _packer.encode(request)  # in C and at once: finds integers that nobody could pass on
+            if not is_deep(body):
+                return request
+        except (ValueError, OverflowError, RecursionError):
+            pass  # DecodeError, ValidationError and UnicodeDecodeError are ValueErrors
     return fit(scan(body), kind)
 
 
@@ -214,7 +224,9 @@ def _struct_shape(described: inspect.StructType) -> _Shape:
             return reader.mismatch(value, shape)
         found: dict[str, Any] = {}
         for key, each in value.items():
-            field = fields.get(key) or folded.get(_fold(key))
+            field = fields.get(key)
+            if field is None and len(key) <= _LONGEST_NAME:
+                field = folded.get(_fold(key))
             if field is None or each is None:
                 continue
             name, inner = field
@@ -237,40 +249,3 @@ def _named(fields: dict[str, tuple[str, _Shape]], name: str) -> str:
 def _fold(name: str) -> str:
     """Unicode's simple case folding, as far as it reaches ASCII: Kelvin sign to k, long s to s."""
     return name.lower().replace("\u017f", "s")
-
-
-def from_base64(text: str) -> bytes:
-    """Bytes of standard base64 with padding; line ends inside are skipped, as in Go.
-
-    :raises ValueError: ``illegal base64 data at input byte N``.
-    """
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        pass
-    packed = text.replace("\r", "").replace("\n", "")
-    try:
-        return binascii.a2b_base64(packed, strict_mode=True)
-    except ValueError:
-        raise ValueError(f"illegal base64 data at input byte {_illegal_at(text)}") from None
-
-
-def _illegal_at(text: str) -> int:
-    """Where Go stops reading base64: the offset, in bytes of UTF-8, of the first thing wrong."""
-    foreign = _FOREIGN.search(text)
-    if foreign is None:  # the last group of four is short
-        letters = len(text) - text.count("\r") - text.count("\n")
-        return len(text) - letters % 4
-    at = foreign.start()
-    before = text[:at]
-    letters = at - before.count("\r") - before.count("\n")
-    if foreign.group() != "=" or letters % 4 < 2:
-        return at
-    rest = [index for index in range(at + 1, len(text)) if text[index] not in "\r\n"]
-    if letters % 4 == 2:
-        if not rest:
-            return len(text)
-        if text[rest[0]] != "=":
-            return rest[0] - 1
-        del rest[0]
-    return rest[0] if rest else len(text)

@@ -7,7 +7,7 @@ A response's required fields are always written, the others only when they diffe
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta, field
@@ -24,6 +24,8 @@ Tool = Annotated[dict[str, Any], Meta(extra={"go": "api.Tool"})]
 Tools = Annotated[list[Tool], Meta(extra={"go": "api.Tools"})]
 Arguments = Annotated[dict[str, Any], Meta(extra={"go": "api.ToolCallFunctionArguments"})]
 
+_SHOWN = 40  # characters of a value that is refused
+_LONGEST_ROLE = 64  # of all that mean something; lowering a long one would take its time
 _LEVELS = '"high", "medium", "low", "max", true, or false'
 
 
@@ -48,7 +50,8 @@ class Message(conversation.Message, forbid_unknown_fields=True):
     tool_calls: list[ToolCall] = []  # type: ignore[assignment]  # only ever read as the base type
 
     def __post_init__(self) -> None:
-        self.role = self.role.lower()
+        if len(self.role) <= _LONGEST_ROLE:
+            self.role = self.role.lower()
 
 
 class _Inference(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -99,7 +102,13 @@ class ChatRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
         check_tools(self.tools)
 
 
-class PullRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Short(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What brings no texts for a model to read."""
+
+    body_limit_bytes: ClassVar[int] = 1 << 20
+
+
+class PullRequest(_Short, forbid_unknown_fields=True, kw_only=True):
     """``name`` is what older clients say for ``model``."""
 
     model: str = ""
@@ -125,6 +134,9 @@ class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     list of strings, unchecked. ``modelfile`` is a Modelfile's text and ``path`` the place of one on
     the server, as old clients send them; they count if there is neither ``from`` nor ``files``.
     """
+
+    body_limit_bytes: ClassVar[int] = 128 << 20
+    """Licenses alone may be 64 MiB, and each byte may be written as six."""
 
     model: str = ""
     name: str = ""
@@ -154,15 +166,17 @@ class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return self.stream is not False
 
 
-class DeleteRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class DeleteRequest(_Short, forbid_unknown_fields=True, kw_only=True):
     """``name`` is the older spelling of ``model``."""
 
     model: str = ""
     name: str = ""
 
 
-class ShowRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class ShowRequest(_Short, forbid_unknown_fields=True, kw_only=True):
     """``system`` and ``options`` stand in for the model's own; ``template`` is ignored."""
+
+    body_limit_bytes: ClassVar[int] = 10 << 20
 
     model: str = ""
     name: str = ""
@@ -172,7 +186,7 @@ class ShowRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
-class CopyRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class CopyRequest(_Short, forbid_unknown_fields=True, kw_only=True):
     source: str = ""
     destination: str = ""
 
@@ -180,7 +194,8 @@ class CopyRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def _check_think(value: object) -> None:
     """:raises ValueError: with Ollama's text."""
     if isinstance(value, str) and value not in {"high", "medium", "low", "max"}:
-        raise ValueError(f'invalid think value: "{value}" (must be {_LEVELS})')
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        raise ValueError(f'invalid think value: "{shown}" (must be {_LEVELS})')
     if not isinstance(value, str | bool | None):
         raise ValueError(f"think must be a boolean or string ({_LEVELS})")  # noqa: TRY004  # a bad value of a request
 

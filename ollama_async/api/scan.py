@@ -17,18 +17,17 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # C code, not in the stubs
 from typing import Any
 
-from ollama_async.errors import BadRequest
-
-MAX_DEPTH = 250
-"""Levels of nesting. JSON schemas in use have fewer than 30."""
+from ollama_async.api.bounds import MAX_DEPTH, STRING_LIMIT_BYTES, WINDOW_BYTES
+from ollama_async.errors import BadRequest, TooLarge
 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _TEXT = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?([eE][+-]?[0-9]++)?")
-_INTEGERS = re.compile(rb"(?:-?(?:0|[1-9][0-9]{0,17})[ \t\n\r]*+,[ \t\n\r]*+)++")
+_INTEGERS = re.compile(rb"(?:-?(?:0|[1-9][0-9]{0,17})[ \t\n\r]*+,[ \t\n\r]*+){1,8192}+")
 _HEX = re.compile(rb"[0-9a-fA-F]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
+_CONTINUED = re.compile(rb"(?:[\x80-\xbf]{1,3}|\\u[dD][c-fC-F][0-9a-fA-F]{2})?")
+_ESCAPE_BYTES = 6
 _WORDS = {b"t": (b"true", True), b"f": (b"false", False), b"n": (b"null", None)}
 
 
@@ -36,27 +35,12 @@ def scan(body: bytes) -> Any:
     """The first JSON value of ``body`` as plain Python objects; integers beyond 64 bits as floats.
 
     :raises BadRequest: with Go's text; ``missing request body`` if there are only blanks.
+    :raises TooLarge: a string is over the limit.
     """
     start = _skip_space(body, 0)
     if start == len(body):
         raise BadRequest("missing request body")
     return _value(body, start)
-
-
-def is_deep(body: bytes) -> bool:
-    """Whether a *valid* JSON document nests deeper than :data:`MAX_DEPTH`."""
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for match in _BRACKETS.finditer(body):
-        token = match.group()
-        if token in {b"[", b"{"}:
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif token in {b"]", b"}"}:
-            depth -= 1
-    return False
 
 
 def _value(body: bytes, at: int) -> Any:  # noqa: C901, PLR0912  # one state machine
@@ -142,16 +126,42 @@ def _scalar(body: bytes, at: int, first: bytes) -> tuple[Any, int]:
 
 
 def _string(body: bytes, at: int) -> tuple[str, int]:
-    match = _TEXT.match(body, at + 1)
-    assert match
-    end = match.end()
+    """The string that begins at ``at``, and where it ends.
+
+    :raises TooLarge: it is longer than one call should work on.
+    """
+    end = _string_end(body, at + 1)
+    text = _text(body[at + 1 : end])
+    if body[end : end + 1] == b'"':
+        return text, end + 1
+    parts = [text]
+    while (next_end := _string_end(body, end)) > end:
+        if next_end - at > STRING_LIMIT_BYTES:
+            raise TooLarge(f"a text is over the limit of {STRING_LIMIT_BYTES} bytes")
+        parts.append(_text(body[end:next_end]))
+        end = next_end
     if body[end : end + 1] != b'"':
         raise _bad_string(body, end)
+    return "".join(parts), end + 1
+
+
+def _string_end(body: bytes, at: int) -> int:
+    """Where what may stand in a string ends, or a window of it: not within a character."""
+    match = _TEXT.match(body, at, at + WINDOW_BYTES)
+    assert match
+    if match.end() <= at + WINDOW_BYTES - _ESCAPE_BYTES:
+        return match.end()
+    rest = _CONTINUED.match(body, match.end())
+    assert rest
+    return rest.end()
+
+
+def _text(raw: bytes) -> str:
     # one surrogate for each byte that is not UTF-8, by C: ours would take 4 times longer
-    text = match.group().decode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8", "surrogateescape")
     if "\\" in text:
         text = scanstring(text + '"', 0)[0]
-    return (text if text.isascii() else _SURROGATE.sub("\ufffd", text)), end + 1
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def _bad_string(body: bytes, at: int) -> BadRequest:

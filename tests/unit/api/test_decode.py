@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api.decode import VALUES_LIMIT, _fast, decode, fit, from_base64
+from ollama_async.api.base64_text import from_base64
+from ollama_async.api.bounds import MAX_DEPTH, VALUES_LIMIT, is_deep
+from ollama_async.api.decode import _fast, decode, fit
 from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
-from ollama_async.api.scan import MAX_DEPTH, is_deep, scan
+from ollama_async.api.scan import scan
 from ollama_async.errors import BadRequest
 
 

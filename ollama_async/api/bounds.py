@@ -1,0 +1,93 @@
+"""What a JSON body may hold, counted before it is decoded.
+
+A decoder written in C keeps the interpreter to itself until it is done, so whatever thread it runs
+in, the event loop waits for it. The limits here are such that one call takes some 20 ms at worst;
+and the calls that count look at one window of the body each.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ollama_async.errors import BadRequest
+
+TEXT_LIMIT_BYTES = 8 << 20
+"""Of what is asked of a model, without images: two million tokens, and no template makes more.
+Decoding takes up to 1.5 ns a byte, packing as long again."""
+
+STRING_LIMIT_BYTES = 9 << 20
+"""Of one string. A text may need four bytes for each of its letters because of one that does."""
+
+VALUES_LIMIT = 500_000
+"""Two bytes can cost an object of sixty, and a small value takes up to 35 ns."""
+
+NODES_LIMIT = 1 << 17
+"""Objects, arrays and names in objects, which take up to 200 ns each."""
+
+MAX_DEPTH = 250
+"""Levels of nesting. JSON schemas in use have fewer than 30."""
+
+WINDOW_BYTES = 64 << 10
+"""As much of a body as one call looks at: 7 ms at worst."""
+
+_RUN = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_INSIDE = re.compile(_RUN, re.DOTALL)
+_STRINGS = re.compile(rb'"' + _RUN + rb'"|"' + _RUN + rb"(\\?)\Z", re.DOTALL)
+_BRACKETS = re.compile(rb"[][{}]")
+
+
+def check_counts(body: bytes) -> None:
+    """:raises BadRequest: over :data:`VALUES_LIMIT` or :data:`NODES_LIMIT`."""
+    if _is_crowded(body) and _is_crowded(outline(body)):
+        raise BadRequest("the request body holds too many JSON values")
+
+
+def is_deep(body: bytes) -> bool:
+    """Whether a *valid* JSON document nests deeper than :data:`MAX_DEPTH`."""
+    if _opened(body) <= MAX_DEPTH:
+        return False
+    depth = 0
+    for match in _BRACKETS.finditer(outline(body)):
+        if match[0] in {b"[", b"{"}:
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        else:
+            depth -= 1
+    return False
+
+
+def outline(body: bytes) -> bytes:
+    """``body`` without its strings."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(body):
+        pieces = _STRINGS.split(body[at : at + WINDOW_BYTES])
+        parts.append(b"".join(pieces[::2]))
+        at += WINDOW_BYTES
+        if len(pieces) > 1 and pieces[-2] is not None:  # the last string ends further on
+            at = _after_string(body, at - len(pieces[-2]))
+    return b"".join(parts)
+
+
+def _after_string(body: bytes, at: int) -> int:
+    """Where the string ends that ``at`` is in, and not in the middle of an escape."""
+    while True:
+        match = _INSIDE.match(body, at, at + WINDOW_BYTES)
+        assert match
+        if body[match.end() : match.end() + 1] == b'"':
+            return match.end() + 1
+        if match.end() == at:
+            return len(body)
+        at = match.end()
+
+
+def _is_crowded(text: bytes) -> bool:
+    if len(text) <= NODES_LIMIT:
+        return False
+    nodes = _opened(text) + text.count(b":")
+    return nodes > NODES_LIMIT or nodes + text.count(b",") > VALUES_LIMIT
+
+
+def _opened(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")

@@ -1,0 +1,122 @@
+"""Images in bodies that are too large to be decoded in one call: taken out first, put back after.
+
+What is taken out is a whole string of a JSON document, all base64: it follows a quote that no
+backslash precedes, and reaches to the next quote. Such a quote cannot be inside of a string, and
+behind the end of one no letter may follow. All is done in windows, as in :mod:`.bounds`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import secrets
+from typing import Any
+
+from ollama_async.api.base64_text import from_base64
+from ollama_async.api.bounds import TEXT_LIMIT_BYTES, WINDOW_BYTES
+from ollama_async.errors import BadRequest, TooLarge
+
+LEAST_BYTES = 64 << 10
+"""Of base64. Smaller images stay where they are."""
+
+_START = re.compile(rb'(?<!\\)"(?=(?:\\?[A-Za-z0-9+/]){16})')
+_START_BYTES = 40  # a match and what it looks ahead to
+_RUN = re.compile(rb"[A-Za-z0-9+/]*+(?:\\[/nr][A-Za-z0-9+/]*+)*+")
+_END = re.compile(rb'((?:=|\\[nr])*+)"')
+_ESCAPES = ((rb"\/", b"/"), (rb"\n", b"\n"), (rb"\r", b"\r"))
+_LINE_ENDS = b"\r\n"
+
+Images = dict[bytes, bytearray]
+"""Image by the bytes that stand for it."""
+
+
+def take_out(body: bytes) -> tuple[bytes, Images]:
+    """``body`` with a short string in the place of each large image.
+
+    :raises TooLarge: without them it is over :data:`~.bounds.TEXT_LIMIT_BYTES`.
+    :raises BadRequest: an image is no base64, in Go's words.
+    """
+    images: Images = {}
+    kept: list[bytes] = []
+    kept_bytes = at = looked_at = 0
+    while looked_at < len(body):
+        start = _START.search(body, looked_at, looked_at + WINDOW_BYTES)
+        run_end = _run_end(body, start.end()) if start else 0
+        end = _END.match(body, run_end) if start and run_end - start.end() >= LEAST_BYTES else None
+        if start is None:
+            looked_at += WINDOW_BYTES - _START_BYTES
+        elif end is None:
+            looked_at = run_end
+        else:
+            token = secrets.token_bytes(18)
+            images[token] = _decoded(body, start.end(), run_end, end[1])
+            kept += [body[at : start.end()], binascii.b2a_base64(token, newline=False)]
+            kept_bytes += start.end() - at
+            at = looked_at = end.end() - 1
+            looked_at += 1
+        if kept_bytes + looked_at - at > TEXT_LIMIT_BYTES + WINDOW_BYTES:
+            raise _too_large()
+    kept.append(body[at:])
+    rest = b"".join(kept)
+    if len(rest) > TEXT_LIMIT_BYTES:
+        raise _too_large()
+    return rest, images
+
+
+def put_back(request: Any, images: Images) -> None:
+    """Into the request and its messages. :raises TooLarge: some stand where no image belongs."""
+    for holder in (request, *getattr(request, "messages", ())):
+        if given := getattr(holder, "images", None):
+            holder.images = [images.pop(each, each) for each in given]
+    if images:
+        raise _too_large()
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(
+        f"request body without its images is over the limit of {TEXT_LIMIT_BYTES} bytes"
+    )
+
+
+def _run_end(body: bytes, at: int) -> int:
+    """Where what may be base64, with JSON's escapes in it, ends."""
+    while True:
+        match = _RUN.match(body, at, at + WINDOW_BYTES)
+        assert match
+        if match.end() == at:
+            return at
+        at = match.end()
+
+
+def _decoded(body: bytes, start: int, end: int, padding: bytes) -> bytearray:
+    """The bytes of one image, whose letters are known to be base64's."""
+    image = bytearray()  # grows by moving pages; made in its size, it would be zeroed in one call
+    rest, seen = b"", 0
+    while start < end:
+        stop = min(start + WINDOW_BYTES, end)
+        stop += body[stop - 1] == ord("\\")
+        text = rest + _unescaped(body[start:stop])
+        letters = text.translate(None, _LINE_ENDS)
+        cut = _before_last(text, len(letters) % 4)
+        image += binascii.a2b_base64(letters[: len(letters) // 4 * 4])
+        rest, seen, start = text[cut:], seen + cut, stop
+    try:
+        image += from_base64((rest + _unescaped(padding)).decode(), offset=seen)
+    except ValueError as reason:
+        raise BadRequest(str(reason)) from None
+    return image
+
+
+def _unescaped(text: bytes) -> bytes:
+    for escape, character in _ESCAPES:
+        text = text.replace(escape, character)
+    return text
+
+
+def _before_last(text: bytes, letters: int) -> int:
+    """Where the last so many letters begin."""
+    at = len(text)
+    while letters:
+        at -= 1
+        letters -= text[at] not in _LINE_ENDS
+    return at

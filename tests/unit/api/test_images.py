@@ -1,0 +1,147 @@
+"""A body with large images is decoded without them, and means what it always did."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.api import decode as decoding
+from ollama_async.api import images
+from ollama_async.api.decode import decode
+from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.errors import BadRequest, ServerError, TooLarge
+
+LEAST_BYTES = 80
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Bodies over a kilobyte are large, and a window is 64 bytes."""
+    for module in (decoding, images):
+        monkeypatch.setattr(module, "TEXT_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(images, "WINDOW_BYTES", 64)
+    monkeypatch.setattr(images, "LEAST_BYTES", LEAST_BYTES)
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize("size", [61, 62, 63, 64, 500, 5000])
+def test_images_are_what_was_sent(size):
+    sent = [
+        bytes([number]) * (size // 2) + bytes(range(256))[: size - size // 2]
+        for number in range(12)
+    ]
+    given_images = [encoded(each) for each in sent]
+    messages = [
+        {"role": "user", "content": '\\"', "images": given_images[:6]},
+        {"images": given_images[6:]},
+    ]
+
+    chat = decode(json.dumps({"messages": messages}).encode(), ChatRequest)
+    generate = decode(json.dumps({"images": given_images}).encode(), GenerateRequest)
+
+    assert [each.images for each in chat.messages] == [sent[:6], sent[6:]]
+    assert generate.images == sent
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n" * 70])
+def test_line_ends_and_slashes_may_be_escaped(end):
+    sent = bytes(range(250, 256)) * 300
+    text = end.join(encoded(sent)[at : at + 7] for at in range(0, 2400, 7))
+    body = json.dumps({"images": [text, text + end]}).replace("/", "\\/").encode()
+
+    assert decode(body, GenerateRequest).images == [sent, sent]
+
+
+@pytest.mark.parametrize(
+    "tail", ["A", "AA", "AAA", "A=", "AA=", "AA=A", "A===", "AA==AA==", "-"]
+)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_what_is_no_base64_is_told_as_in_a_small_body(tail, end):
+    text = end.join(["ABCD" * 50] * 8) + end + tail
+    body = json.dumps({"images": [text]}).encode()
+    with pytest.raises(ServerError) as small_body:
+        decoding._read(body, GenerateRequest)
+
+    with pytest.raises(ServerError) as large_body:
+        decode(body, GenerateRequest)
+
+    if tail in {"AA=A", "AA==AA==", "-"}:  # no image that could be taken out
+        assert isinstance(large_body.value, TooLarge)
+    else:
+        assert large_body.value.message == small_body.value.message
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"prompt": "A" * 1100},
+        {"prompt": "x y " * 300},
+        {"options": {"A" * 1100: 1}},
+        {"format": ["A" * 1100]},
+        {"images": ["A" * 1200], "system": "A" * 400},
+        {"images": ["A" * 60] * 30},
+    ],
+)
+def test_what_is_no_image_counts(asked):
+    with pytest.raises(TooLarge, match="limit of 1000 bytes"):
+        decode(json.dumps(asked).encode(), GenerateRequest)
+
+
+def test_a_body_that_goes_on_after_an_image_is_read_on():
+    body = b'{"images":["' + b"QUJD" * 400 + b'"],"prompt":"\\"' + b"QUJD" * 100 + b'\\\\"} rest'
+
+    request = decode(body, GenerateRequest)
+
+    assert request.prompt == '"' + "QUJD" * 100 + "\\"
+    assert request.images == [b"ABC" * 400]
+
+
+PIECES = st.sampled_from(
+    [
+        b'"',
+        b"\\",
+        b'\\"',
+        b"\\\\",
+        b"A" * 99,
+        b"A" * 400,
+        b",",
+        b'"' + b"A" * 200 + b'"',
+        b"[",
+        b"=",
+    ]
+)
+
+
+@given(st.lists(PIECES, min_size=4, max_size=40).map(b"".join))
+def test_any_bytes_give_a_request_or_an_error(body):
+    with contextlib.suppress(BadRequest, TooLarge):
+        decode(b'{"images":[' + body + b"]}" + b" " * 900, GenerateRequest)
+
+
+@given(
+    st.lists(st.binary(max_size=300), max_size=12),
+    st.text(alphabet='A"\\ \né/', max_size=300),
+    st.booleans(),
+)
+def test_a_body_means_the_same_whatever_its_size(sent, text, is_last):
+    fields = {"images": [encoded(each) for each in sent], "prompt": text}
+    if is_last:
+        fields = dict(reversed(fields.items()))
+    body = json.dumps(fields).encode()
+    expected = decoding._read(body, GenerateRequest)
+
+    try:
+        request = decode(body, GenerateRequest)
+    except TooLarge:
+        large = [each for each in fields["images"] if len(each.rstrip("=")) >= LEAST_BYTES]
+        assert len(body) - sum(map(len, large)) + 24 * len(large) > 1000 or len(text) >= LEAST_BYTES
+    else:
+        assert request == expected
