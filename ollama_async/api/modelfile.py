@@ -18,6 +18,7 @@ words; but a CRLF counts as one line, and the line is the one on which the fault
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -41,8 +42,6 @@ COMMANDS = (
 )
 
 _BLANKS = " \t"
-_NEWLINE = re.compile(r"(\r\n|\r|\n)")
-_LINE = re.compile(r"[^\r\n]+(?:\r\n?|\n)?|\r\n?|\n")
 _COMMAND = re.compile(r"[ \t]*([A-Za-z]*)")
 _KEY = {"parameter": re.compile(r"[A-Za-z0-9_]*"), "message": re.compile(r"[A-Za-z]*")}
 _VERSION = re.compile(r"\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
@@ -146,11 +145,16 @@ def _decoded(data: bytes) -> str:
 
 def _lines(text: str) -> list[str]:
     """Lines with their ends, so that quoted text keeps them."""
-    pieces = _NEWLINE.split(text)
-    lines = [
-        _printable(line) + end for line, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True)
-    ]
-    return lines if lines[-1] else lines[:-1]
+    lines = []
+    for line in _split(text):
+        content = line.rstrip("\r\n")
+        lines.append(_printable(content) + line[len(content) :])
+    return lines if lines and lines[-1] else lines[:-1]
+
+
+def _split(text: str) -> list[str]:
+    """After each line end. One by one, so that other threads get their turn between two."""
+    return [line for line in io.StringIO(text, newline="") if line]
 
 
 def _printable(line: str) -> str:
@@ -227,7 +231,7 @@ def _quoted(value: str) -> str:
     ways = [value] if value else []
     ways += [f'"""{value}"""', f'"{value}"'] if '"' in value else [f'"{value}"']
     for text in ways:
-        lines = _LINE.findall(text)
+        lines = _split(text)
         try:
             if _value(lines[0], lines, 1) == (value, len(lines)):
                 return text
