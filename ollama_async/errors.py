@@ -9,6 +9,7 @@
     ├── Forbidden                   403     no     the text
     ├── NotFound                    404     no     the text
     ├── TooLarge                    413     no     the body is over a limit
+    ├── UnreadableEncoding          415     no     the body is compressed
     ├── Busy                        503     yes    Ollama's "server busy" sentence, Retry-After
     ├── ShuttingDown                503     yes    the server is going away
     ├── StorageFailed               500     no     disk full, store not writable
@@ -79,6 +80,11 @@ class TooLarge(ServerError):
     status = 413
 
 
+class UnreadableEncoding(ServerError):
+    code = "unreadable_encoding"
+    status = 415
+
+
 class Busy(ServerError):
     """The queue is full. ``retry_after_s`` is a whole number of seconds, at least 1."""
 
@@ -128,6 +134,7 @@ _BY_CODE: dict[str, type[ServerError]] = {
         Forbidden,
         NotFound,
         TooLarge,
+        UnreadableEncoding,
         Busy,
         ShuttingDown,
         StorageFailed,

@@ -32,6 +32,8 @@ async def in_thread(
         if undo is not None and future.exception() is None:
             await _ended(loop.run_in_executor(threads, undo, future.result()))
         raise
+    finally:
+        del future  # else its exception, whose traceback leads here, would keep all of it alive
 
 
 async def _ended(future: asyncio.Future[Any]) -> None:

@@ -1,24 +1,27 @@
-"""Reading what a client sends: bounded in size, alone and together, bounded in time, decoded where
-it cannot hurt.
+"""Reading what a client sends: bounded in size, alone and together, bounded in time, and worked on
+where it cannot hurt.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
-from aiohttp import web
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from ollama_async.api.decode import decode
-from ollama_async.errors import BadRequest, Busy, TooLarge
+from ollama_async.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
+from ollama_async.in_thread import in_thread
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 BODY_LIMIT_BYTES = 256 << 20
-"""Of a JSON body: some dozens of photographs in base64. Blobs have no limit but the disk."""
+"""Of a JSON body: some dozens of photographs in base64 (the rest has a limit in ``api.bounds``).
+Blobs have no limit but the disk."""
 
 BODIES_LIMIT_BYTES = 1 << 30
 """Of all large JSON bodies whose requests are not answered yet: what waits holds its texts."""
@@ -27,11 +30,14 @@ LARGE_BYTES = 64 << 10
 """Smaller bodies are taken whatever the others hold."""
 
 OFF_LOOP_BYTES = 16 << 10
-"""Bodies above are decoded in a thread. An ordinary body of this size takes 20 µs, one that is made
-to be slow 8 ms (half a microsecond a byte), which is as long as the loop may be held up."""
+"""Bodies above are worked on in a thread. An ordinary one of this size takes 20 µs, one that is
+made to be slow 8 ms (half a microsecond a byte), which is as long as the loop may be held up."""
 
 _HELD = web.RequestKey("held", int)
-_DECODED_AT_ONCE = 2  # they would only take the interpreter from each other and from the loop
+_SIZE = web.RequestKey("size", int)
+_SHOWN = 40  # characters of a header that is refused
+_AS_IT_IS = {"", "identity", "chunked"}
+_WORKED_ON_AT_ONCE = 2  # they would only take the interpreter from each other and from the loop
 
 GRACE_S = 30.0
 SLOWEST_BYTES_PER_S = 8 << 10
@@ -45,7 +51,7 @@ class Bodies:
 
     def __init__(self) -> None:
         self._held_bytes = 0
-        self._decoding = asyncio.Semaphore(_DECODED_AT_ONCE)
+        self._working = asyncio.Semaphore(_WORKED_ON_AT_ONCE)
 
     def hold(self, request: web.Request, size: int) -> None:
         """The body of ``request`` has ``size`` bytes now.
@@ -62,12 +68,16 @@ class Bodies:
         """``request`` has been answered, one way or another; nothing happens if it held nothing."""
         self._held_bytes -= request.pop(_HELD, 0)
 
-    async def decode(self, body: bytes, kind: type[T]) -> T:
-        """As :func:`~ollama_async.api.decode.decode`, in a thread if it could take long."""
-        if len(body) <= OFF_LOOP_BYTES:
-            return decode(body, kind)
-        async with self._decoding:
-            return await asyncio.to_thread(decode, body, kind)
+    async def work(self, size: int, call: Callable[..., T], *args: Any) -> T:
+        """``call(*args)``, in a thread if ``size`` bytes are so many that it could take long.
+
+        Who is cancelled meanwhile waits for its end: until then it holds its place among the few
+        that may run, and what the body holds.
+        """
+        if size <= OFF_LOOP_BYTES:
+            return call(*args)
+        async with self._working:
+            return await in_thread(call, *args)
 
 
 BODIES: web.AppKey[Bodies] = web.AppKey("bodies", Bodies)
@@ -97,34 +107,58 @@ class Upload:
                 chunk = await self._content.readany()
         except TimeoutError:
             raise BadRequest("timed out reading the request body") from None
-        except (RequestPayloadError, ContentEncodingError):
+        except RequestPayloadError:
             raise BadRequest("unreadable request body") from None
         left = self._allowance_s - (loop.time() - began) + len(chunk) / SLOWEST_BYTES_PER_S
         self._allowance_s = min(self._grace_s, left)
         return chunk
 
 
-async def read_json(request: web.Request, kind: type[T]) -> T:
+async def read_json(request: web.Request, kind: type[S]) -> S:
     """The request's body as ``kind``. May be cancelled at any time. The boundary releases what it
     holds.
 
     :raises BadRequest: no body, or not one that ``kind`` accepts; Ollama's words.
-    :raises TooLarge: over :data:`BODY_LIMIT_BYTES`.
+    :raises UnreadableEncoding: it is compressed.
+    :raises TooLarge: over its kind's limit or :data:`BODY_LIMIT_BYTES`, or those of ``api.bounds``.
     :raises Busy: over :data:`BODIES_LIMIT_BYTES` together with others.
     """
+    _check_encoding(request)
     bodies = request.app[BODIES]
-    body = await _read(request, bodies)
-    if not body.strip():
+    limit = getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES)
+    parts = await _read(request, bodies, limit)
+    if not parts:
         raise BadRequest("missing request body")
-    return await bodies.decode(body, kind)
+    request[_SIZE] = sum(map(len, parts))
+    return await bodies.work(request[_SIZE], _decode, parts, kind)
 
 
-async def _read(request: web.Request, bodies: Bodies) -> bytes:
-    limit = BODY_LIMIT_BYTES
+async def work_on(
+    request: web.Request, call: Callable[..., T], *args: Any, added_bytes: int = 0
+) -> T:
+    """``call(*args)``, where the time that it takes grows with the body that :func:`read_json` has
+    read, and with ``added_bytes``.
+    """
+    return await request.app[BODIES].work(request[_SIZE] + added_bytes, call, *args)
+
+
+def _check_encoding(request: web.Request) -> None:
+    """A few bytes that are compressed may be gigabytes. :raises UnreadableEncoding:"""
+    for name in (hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING):
+        codings = ",".join(request.headers.getall(name, ())).lower()
+        if {coding.strip() for coding in codings.split(",")} - _AS_IT_IS:
+            raise UnreadableEncoding(
+                f"unsupported {name} {codings[:_SHOWN]!r}; send the body as it is"
+            )
+
+
+async def _read(request: web.Request, bodies: Bodies, limit: int) -> list[bytes]:
+    """The body in parts, which a thread may join."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"request body is over the limit of {limit} bytes")
     upload = Upload(request)
-    chunks: list[bytes] = []
+    parts: list[bytes] = []
+    gathered = bytearray()  # a client may send byte by byte, and each object takes forty
     size = 0
     while chunk := await upload.next_chunk():
         size += len(chunk)
@@ -132,5 +166,17 @@ async def _read(request: web.Request, bodies: Bodies) -> bytes:
             raise TooLarge(f"request body is over the limit of {limit} bytes")
         if size > LARGE_BYTES:
             bodies.hold(request, size)
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        gathered += chunk
+        if len(gathered) >= LARGE_BYTES:
+            parts.append(bytes(gathered))
+            gathered.clear()
+    if gathered:
+        parts.append(bytes(gathered))
+    return parts
+
+
+def _decode(parts: list[bytes], kind: type[S]) -> S:
+    """As :func:`~ollama_async.api.decode.decode`. ``parts`` are given up, which saves memory."""
+    body = b"".join(parts)
+    parts.clear()
+    return decode(body, kind)

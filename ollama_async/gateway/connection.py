@@ -67,6 +67,7 @@ class Connection(web.RequestHandler):
             max_line_size=TARGET_LIMIT_BYTES,
             max_field_size=HEAD_LIMIT_BYTES,
             max_headers=FIELDS_LIMIT,
+            auto_decompress=False,
             **settings,
         )
         self._bounded = BoundedParser(cast("HttpRequestParser", self._parser))

@@ -8,15 +8,20 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
-from ollama_async.errors import Busy, ServerError
+from ollama_async.errors import Busy, ServerError, UnreadableEncoding
 
 JSON_TYPE = "application/json; charset=utf-8"
 
 
 def error_response(error: ServerError) -> web.Response:
-    """``error`` with its status and Ollama's shape; :class:`Busy` says when to come again."""
+    """``error`` with its status and Ollama's shape; :class:`Busy` says when to come again, and
+    after :class:`UnreadableEncoding`, whose body was not read, the connection ends.
+    """
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
-    return json_error(error.status, error.message, headers)
+    response = json_error(error.status, error.message, headers)
+    if isinstance(error, UnreadableEncoding):
+        response.force_close()
+    return response
 
 
 def json_error(status: int, message: str, headers: Mapping[str, str] = {}) -> web.Response:

@@ -258,7 +258,6 @@ async def test_what_follows_the_last_chunk_is_bounded(ask):
         [CHUNKED, "zz\r\n"],
         [CHUNKED, "2\r\n{}", "x\r\n"],
         [CHUNKED, f"{'f' * 20}\r\n"],
-        [f"{SHOW}Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{{}}"],
         [CHUNKED.replace("show", f"blobs/sha256:{'0' * 64}"), "z\r\n"],
     ],
 )
@@ -271,6 +270,35 @@ async def test_what_is_no_http_is_told_so_as_json_and_the_connection_ends(ask, c
     assert int(headers["Content-Length"]) == len(body)
     assert not re.search(rb"aiohttp|python|llhttp|traceback|b'", body, re.IGNORECASE)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        "Content-Encoding: GZip\r\nContent-Length: 2\r\n\r\n{}",
+        "Content-Encoding: zstd\r\nContent-Length: 2\r\n\r\n{}",
+        "Content-Encoding: identity, deflate\r\nContent-Length: 2\r\n\r\n{}",
+        "Content-Encoding: identity\r\ncontent-encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+        "Content-Encoding: x-made-up\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_body_that_is_compressed_is_refused_unread(ask, encoding):
+    status, headers, body = parted(await ask(SHOW + encoding))
+
+    assert status == 415
+    assert headers["Connection"] == "close"
+    assert "Encoding" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity , identity"])
+async def test_a_body_that_says_that_it_is_not_compressed_is_read(ask, encoding):
+    fields = f"{HOST}Connection: close\r\nContent-Encoding: {encoding}\r\n"
+
+    status, _, body = parted(await ask(post("/api/show", "{}", headers=fields)))
+
+    assert (status, json.loads(body)) == (400, {"error": "model is required"})
 
 
 async def test_a_version_that_we_do_not_speak_is_refused(ask):
