@@ -29,7 +29,15 @@ from ollama_async.models.model import Model
 from ollama_async.names import ModelName
 from ollama_async.queue.port import Job, Needs, Target
 
+_pack = msgspec.msgpack.Encoder().encode
 _log = logging.getLogger(__name__)
+
+_to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_SHOWN = 200
+"""Characters of a value that is refused."""
+_SHOWN_NAMES = 20
+
+_TURN_BYTES = 64
 
 LEAST_CTX = 4
 """Tokens; as in Ollama, a smaller ``num_ctx`` means this."""
@@ -80,11 +88,22 @@ def _format(value: Any) -> str | dict[str, Any] | None:
         return None
     if value == "json" or isinstance(value, dict):
         return value  # type: ignore[no-any-return]  # a part of the request's JSON
-    raw = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    quoted = json.dumps(raw, ensure_ascii=False)
+    quoted = json.dumps(_beginning(value, _SHOWN), ensure_ascii=False)
     raise BadRequest(
-        f'invalid format: {quoted[:200]}; expected "json" or a valid JSON Schema object'
+        f'invalid format: {quoted[:_SHOWN]}; expected "json" or a valid JSON Schema object'
     )
+
+
+def _beginning(value: Any, length: int) -> str:
+    """The first characters, or a few more, of ``value`` in JSON. Takes no longer than they do."""
+    if isinstance(value, str):
+        value = value[:length]
+    shown = ""
+    for part in _to_text.iterencode(value):
+        shown += part[:length]
+        if len(shown) >= length:
+            break
+    return shown
 
 
 def _unsupported(model: Model, capability: str) -> BadRequest:
@@ -194,14 +213,17 @@ def _job(
         target=target_of(model),
         needs=needs,
         client=client,
-        inference=inference,
+        inference=None if inference is None else msgspec.Raw(_pack(inference)),
+        # a prompt that is only shown is no answer, and may be as long as the context
+        num_predict=-1 if request.debug_render_only else options.sampling.num_predict,
         keep_alive_s=request.keep_alive_s,
     )
 
 
 def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
     if unknown := unknown_parameters(request.options):
-        _log.warning("invalid option provided: %.200r", unknown)
+        shown = [name[:_SHOWN] for name in unknown[:_SHOWN_NAMES]]
+        _log.warning("invalid option provided: %.200r", shown)
     if left_out := sorted(SHARED & request.options.keys()):
         _log.info("left out, since only a model may set it: %s", left_out)
     try:
@@ -210,6 +232,11 @@ def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
         raise ServerError(str(error)) from None
     except OptionOutOfRange as error:
         raise BadRequest(str(error)) from None
+
+
+def turns_bytes(model: Model) -> int:
+    """What the model's own turns cost a request that begins with them, as bytes of a body."""
+    return _TURN_BYTES * len(model.messages)
 
 
 def target_of(model: Model) -> Target:

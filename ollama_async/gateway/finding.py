@@ -8,12 +8,15 @@ from functools import partial
 
 from aiohttp import web
 
+from ollama_async.errors import BadRequest
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
 from ollama_async.in_thread import in_thread
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.model import Model
+
+_LONGEST = 1024
 
 
 class Finder:
@@ -30,6 +33,8 @@ class Finder:
 
         :raises NotFound: and whatever else ``Catalog.find`` raises, in Ollama's words.
         """
+        if len(name) > _LONGEST:  # blanks around it count: an answer repeats it in every object
+            raise BadRequest("invalid model name")
         model = self._catalog.find_cached(name)
         if model is None:
             read = partial(in_thread, self._catalog.find, name, threads=self._threads)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.conversation import Inference, Thought, ToolCall, Usage
+from ollama_async.conversation import Thought, ToolCall, Usage
 from ollama_async.errors import ServerError
 from ollama_async.model_shape import ModelShape
 
@@ -57,14 +57,18 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a place.
 
-    ``inference`` None = only load the model. ``client`` is who asks, for fairness: the peer's
-    address, or its network. ``keep_alive_s`` None = the server's default; inf = for ever.
+    ``inference`` is a :class:`~ollama_async.conversation.Inference`, packed as workers read it: it
+    may be large, and what waits is held as bytes and no tree. None = only load the model.
+    ``client`` is who asks, for fairness: the peer's address, or its network.
+    ``keep_alive_s`` None = the server's default; inf = for ever. ``num_predict``: tokens that the
+    answer may have; negative = as many as may be.
     """
 
     target: Target
     needs: Needs
     client: str
-    inference: Inference | None
+    inference: msgspec.Raw | None
+    num_predict: int = -1
     keep_alive_s: float | None = None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.conversation import Inference, Usage
+from ollama_async.conversation import Usage
 from ollama_async.workers.handshake import OutOfTurn
 from ollama_async.workers.messages import Called, Piece, Vitals
 
@@ -46,15 +46,12 @@ class Allowances:
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._left
 
-    def begin(self, request_id: int, inference: Inference) -> None:
-        """The request is handed over."""
+    def begin(self, request_id: int, num_predict: int) -> None:
+        """The request is handed over. It asks for so many tokens; negative: as many as may be."""
         self._waiting.add(request_id)
         tokens = _CONTEXTS * self._num_ctx
-        wanted = inference.sampling.num_predict
-        if inference.renders_only:
-            tokens = self._num_ctx
-        elif wanted >= 0:
-            tokens = min(tokens, wanted)
+        if num_predict >= 0:
+            tokens = min(tokens, num_predict)
         self._left[request_id] = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
 
     def start(self, request_id: int) -> None:

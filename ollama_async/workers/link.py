@@ -32,8 +32,10 @@ from ollama_async.workers.messages import (
     Cancel,
     Done,
     Failed,
+    FromParent,
     Hello,
     Loading,
+    PackedSubmit,
     Piece,
     Pieces,
     Ready,
@@ -41,7 +43,6 @@ from ollama_async.workers.messages import (
     Started,
     Submit,
     Text,
-    ToChild,
     Tokens,
     ToParent,
     Vitals,
@@ -188,8 +189,11 @@ class WorkerLink:
         finally:
             self._load_clock = None
 
-    def submit(self, request: Submit) -> None:
+    def submit(self, request: PackedSubmit | Submit, num_predict: int = -1) -> None:
         """Hand a request over; never waits. Its end comes as ``done``, ``failed`` or ``died``.
+
+        ``num_predict``: the tokens that it asks for bound what the child may say; negative: as many
+        as may be.
 
         The owner sends no more requests than the child has slots: that bounds what waits here when
         the child does not read.
@@ -200,7 +204,7 @@ class WorkerLink:
         self._send(request)
         if not self._running:
             self._heard_at = self._loop.time()  # silence begins to count with the work
-        self._running.begin(request.id, request.inference)
+        self._running.begin(request.id, num_predict)
 
     def cancel(self, request_id: int) -> None:
         """Ask for an early end. ``done`` with reason ``cancel`` follows, or the end that had been
@@ -364,7 +368,7 @@ class WorkerLink:
         if not was_asked:  # late perhaps, which is no error
             self._chatter.hear(self._loop.time())
 
-    def _send(self, message: ToChild) -> None:
+    def _send(self, message: FromParent) -> None:
         if self._phase is not _Phase.READY:
             raise errors.WorkerDied(self._crash_text())
         try:

@@ -17,7 +17,7 @@ import msgspec
 
 from ollama_async.workers import frames
 from ollama_async.workers.child.pipe import PipeClosed
-from ollama_async.workers.messages import ToChild, ToParent
+from ollama_async.workers.messages import FromParent, ToChild, ToParent
 from ollama_async.workers.pipe import PipeListener
 
 _BATCH = 256
@@ -58,7 +58,7 @@ class MemoryParentEnd:
             self._loop = asyncio.get_running_loop()
         self._take()
 
-    def send(self, *messages: ToChild) -> None:
+    def send(self, *messages: FromParent) -> None:
         encoded = [_encode(message, frames.TO_CHILD_LIMIT_BYTES) for message in messages]
         with self._changed:
             if self._listener is not None:

@@ -48,6 +48,13 @@ class Submit(msgspec.Struct, array_like=True, tag="sub"):
     inference: Inference
 
 
+class PackedSubmit(msgspec.Struct, array_like=True, tag="sub"):
+    """A :class:`Submit` as the parent writes it: the inference was packed before it had to wait."""
+
+    id: int
+    inference: msgspec.Raw
+
+
 class Cancel(msgspec.Struct, array_like=True, tag="can"):
     id: int
 
@@ -69,6 +76,10 @@ class Quit(msgspec.Struct, array_like=True, tag="quit"):
 
 
 ToChild = Submit | Cancel | Tokenize | Detokenize | Quit
+"""As the child reads it."""
+
+FromParent = PackedSubmit | ToChild
+"""As the parent writes it."""
 
 
 class Hello(msgspec.Struct, array_like=True, tag="hi"):

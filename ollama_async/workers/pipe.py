@@ -29,7 +29,7 @@ from typing import Protocol
 
 from ollama_async.workers import frames
 from ollama_async.workers.doorbell import Listener, Ringer
-from ollama_async.workers.messages import ToChild, ToParent
+from ollama_async.workers.messages import FromParent, ToParent
 from ollama_async.workers.ring import Ring, RingCorrupt
 
 GULP_BYTES = 16 << 10
@@ -62,7 +62,7 @@ class ParentEnd(Protocol):
     def open(self, listener: PipeListener) -> None:
         """Begin to listen. Must be called on the running loop, once."""
 
-    def send(self, *messages: ToChild) -> None:
+    def send(self, *messages: FromParent) -> None:
         """Queue the messages and put as much into the ring as fits; never waits.
 
         The caller bounds what it sends: here it is only held, ``unsent_bytes`` of it.
@@ -124,7 +124,7 @@ class ParentPipe:
         self._loop.add_reader(self._bell_in.fd, self._rung)
         self._recheck = self._loop.call_later(self._recheck_s, self._look_again)
 
-    def send(self, *messages: ToChild) -> None:
+    def send(self, *messages: FromParent) -> None:
         data = frames.encode(messages, limit_bytes=frames.TO_CHILD_LIMIT_BYTES)
         if self._listener is None:
             return  # closed or broken: the link tells of the death by itself

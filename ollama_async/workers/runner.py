@@ -17,11 +17,20 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Protocol
 
-from ollama_async.conversation import Inference
+import msgspec
+
 from ollama_async.errors import EngineFailed, ServerError, WorkerDied, from_code
 from ollama_async.queue.port import Finish, Job, Sink, Target
 from ollama_async.workers.link import LinkEvents
-from ollama_async.workers.messages import Called, Done, Failed, Piece, Ready, Submit, Vitals
+from ollama_async.workers.messages import (
+    Called,
+    Done,
+    Failed,
+    PackedSubmit,
+    Piece,
+    Ready,
+    Vitals,
+)
 from ollama_async.workers.spec import Bounds
 
 log = logging.getLogger(__name__)
@@ -41,7 +50,7 @@ class Worker(Protocol):
         load_timeout_s: float,
     ) -> Ready: ...
 
-    def submit(self, request: Submit) -> None: ...
+    def submit(self, request: PackedSubmit, num_predict: int) -> None: ...
 
     def cancel(self, request_id: int) -> None: ...
 
@@ -158,7 +167,7 @@ class Runner:
         """Wait for that; a process that SIGKILL does not end may take for ever."""
         await self._worker.closed()
 
-    def run(self, entry: Entry, inference: Inference) -> None:
+    def run(self, entry: Entry, inference: msgspec.Raw) -> None:
         """Send the request.
 
         :raises ServerError: it cannot be sent; the entry is not running. (A worker that died a
@@ -168,7 +177,7 @@ class Runner:
         self.entries[entry.ticket] = entry
         self._texts[entry.ticket] = entry.sink.text
         try:
-            self._worker.submit(Submit(entry.ticket, inference))
+            self._worker.submit(PackedSubmit(entry.ticket, inference), entry.job.num_predict)
         except WorkerDied:
             pass
         except ServerError:

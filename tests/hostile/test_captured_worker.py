@@ -95,7 +95,7 @@ async def captured(*, act="none", **bounds):
 
 def order(link, attack, *, number=1, num_predict=4):
     sampling = Sampling(num_predict=num_predict)
-    link.submit(messages.Submit(number, Inference(Prompt(raw=attack), sampling)))
+    link.submit(messages.Submit(number, Inference(Prompt(raw=attack), sampling)), num_predict)
 
 
 @pytest.mark.parametrize(

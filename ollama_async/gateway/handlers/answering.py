@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.stream import Ask, Ending, Voice, whole_response
 from ollama_async.models.model import Model
@@ -17,25 +16,20 @@ async def unload(request: web.Request, model: Model, voice: Voice) -> web.Respon
     return whole_response(voice, Ending.without_answer("unload"))
 
 
-def renders_only(job: Job) -> bool:
-    """Whether the answer is the prompt itself."""
-    return job.inference is not None and job.inference.renders_only
-
-
 async def answer(
     request: web.Request,
-    asked: GenerateRequest | ChatRequest,
     job: Job,
     voice: Voice,
     *,
+    is_streamed: bool,
     began_at: float,
 ) -> web.StreamResponse:
-    """A job that only loads or renders is answered with one object, too."""
+    """A job that only loads is answered with one object, too."""
     ask = Ask(
         job=job,
         voice=voice,
         model=job.target.name,
-        is_streamed=asked.is_streaming and job.inference is not None and not renders_only(job),
+        is_streamed=is_streamed and job.inference is not None,
         began_at=began_at,
     )
     return await request.app[DEPENDENCIES].streams.answer(request, ask)

@@ -8,12 +8,14 @@ from aiohttp import web
 
 from ollama_async.api.ollama import ChatRequest
 from ollama_async.errors import BadRequest
-from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs
-from ollama_async.gateway.body import read_json
+from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs, turns_bytes
+from ollama_async.gateway.body import read_json, work_on
 from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.handlers.answering import answer, renders_only, unload
+from ollama_async.gateway.handlers.answering import answer, unload
 from ollama_async.gateway.voices import ChatVoice, RenderedChatVoice
+from ollama_async.models.model import Model
+from ollama_async.queue.port import Job
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -27,8 +29,16 @@ async def chat(request: web.Request) -> web.StreamResponse:
     voice = ChatVoice(asked.model)
     if not asked.messages and asked.keep_alive_s == 0:
         return await unload(request, model, voice)
-    check_chat(asked, model)
-    job = chat_job(asked, model, client=client_of(request))
-    if renders_only(job):
+    added = turns_bytes(model)
+    job = await work_on(request, _job, asked, model, client_of(request), added_bytes=added)
+    renders_only = asked.debug_render_only and job.inference is not None
+    if renders_only:
         voice = RenderedChatVoice(asked.model)
-    return await answer(request, asked, job, voice, began_at=began_at)
+    is_streamed = asked.is_streaming and not renders_only
+    del asked  # the job has what it needs, and may wait for long
+    return await answer(request, job, voice, is_streamed=is_streamed, began_at=began_at)
+
+
+def _job(asked: ChatRequest, model: Model, client: str) -> Job:
+    check_chat(asked, model)
+    return chat_job(asked, model, client)

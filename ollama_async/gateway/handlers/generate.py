@@ -8,12 +8,19 @@ from aiohttp import web
 
 from ollama_async.api.ollama import GenerateRequest
 from ollama_async.errors import NotFound
-from ollama_async.gateway.asking import check_generate, check_top_logprobs, generate_job
-from ollama_async.gateway.body import read_json
+from ollama_async.gateway.asking import (
+    check_generate,
+    check_top_logprobs,
+    generate_job,
+    turns_bytes,
+)
+from ollama_async.gateway.body import read_json, work_on
 from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.handlers.answering import answer, renders_only, unload
+from ollama_async.gateway.handlers.answering import answer, unload
 from ollama_async.gateway.voices import GenerateVoice, RenderedGenerateVoice
+from ollama_async.models.model import Model
+from ollama_async.queue.port import Job
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -27,8 +34,16 @@ async def generate(request: web.Request) -> web.StreamResponse:
     voice = GenerateVoice(asked.model)
     if not asked.prompt and asked.keep_alive_s == 0:
         return await unload(request, model, voice)
-    check_generate(asked, model)
-    job = generate_job(asked, model, client=client_of(request))
-    if renders_only(job):
+    added = turns_bytes(model)
+    job = await work_on(request, _job, asked, model, client_of(request), added_bytes=added)
+    renders_only = asked.debug_render_only and job.inference is not None
+    if renders_only:
         voice = RenderedGenerateVoice(asked.model)
-    return await answer(request, asked, job, voice, began_at=began_at)
+    is_streamed = asked.is_streaming and not renders_only
+    del asked  # the job has what it needs, and may wait for long
+    return await answer(request, job, voice, is_streamed=is_streamed, began_at=began_at)
+
+
+def _job(asked: GenerateRequest, model: Model, client: str) -> Job:
+    check_generate(asked, model)
+    return generate_job(asked, model, client)

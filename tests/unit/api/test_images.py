@@ -60,9 +60,7 @@ def test_line_ends_and_slashes_may_be_escaped(end):
     assert decode(body, GenerateRequest).images == [sent, sent]
 
 
-@pytest.mark.parametrize(
-    "tail", ["A", "AA", "AAA", "A=", "AA=", "AA=A", "A===", "AA==AA==", "-"]
-)
+@pytest.mark.parametrize("tail", ["A", "AA", "AAA", "A=", "AA=", "AA=A", "A===", "AA==AA==", "-"])
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_what_is_no_base64_is_told_as_in_a_small_body(tail, end):
     text = end.join(["ABCD" * 50] * 8) + end + tail

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -106,7 +107,7 @@ class FakeInferring:
     def submit(self, job: Job, sink: Sink) -> PlayedJob:
         if self.refusal is not None:
             raise self.refusal.with_traceback(None)  # else each raise would make it longer
-        played = PlayedJob(job, sink)
+        played = PlayedJob(unpacked(job), sink)
         if self.script is not None:
             asyncio.get_running_loop().call_soon(self.script, played)
         self.jobs.put_nowait(played)
@@ -126,6 +127,14 @@ class FakeInferring:
             return await self.jobs.get()
 
 
+def unpacked(job: Job) -> Job:
+    """With an inference that can be looked at."""
+    if job.inference is None:
+        return job
+    inference = msgspec.msgpack.decode(job.inference, type=Inference)
+    return msgspec.structs.replace(job, inference=inference)
+
+
 def a_target(name: str = "m:latest") -> Target:
     return Target(
         key="k",
@@ -141,7 +150,7 @@ def a_target(name: str = "m:latest") -> Target:
 
 
 def a_job() -> Job:
-    inference = Inference(Prompt(raw="hi"), Sampling())
+    inference = msgspec.Raw(msgspec.msgpack.encode(Inference(Prompt(raw="hi"), Sampling())))
     return Job(target=a_target(), needs=Needs(), client="test", inference=inference)
 
 

@@ -17,6 +17,7 @@ from ollama_async.gateway.asking import (
 )
 from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.facts import ModelFacts
+from tests.unit.gateway.conftest import unpacked
 
 STORED = [Message(role="user", content="q"), Message(role="assistant", content="a")]
 
@@ -47,11 +48,13 @@ def turns(job) -> list[tuple[str, str]]:
 
 
 def generate(model, **fields):
-    return generate_job(GenerateRequest(model="m", prompt="p", **fields), model, "client")
+    request = GenerateRequest(model="m", prompt="p", **fields)
+    return unpacked(generate_job(request, model, "client"))
 
 
 def chat(model, *messages: Message):
-    return chat_job(ChatRequest(model="m", messages=list(messages)), model, "client")
+    request = ChatRequest(model="m", messages=list(messages))
+    return unpacked(chat_job(request, model, "client"))
 
 
 def test_generate_puts_the_models_turns_between_system_and_prompt(model):
@@ -133,7 +136,7 @@ def test_tools_go_along_as_they_came(able):
     tools = [{"type": "function", "function": {"name": "f", "strict": True}}]
     request = ChatRequest(model="m", messages=[ASKED], tools=tools)
     check_chat(request, able)
-    assert chat_job(request, able, "client").inference.prompt.tools == tools
+    assert unpacked(chat_job(request, able, "client")).inference.prompt.tools == tools
 
 
 def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):

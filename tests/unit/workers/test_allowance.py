@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Inference, Prompt, Sampling, Thought, ToolCall, ToolFunction
+from ollama_async.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.workers.allowance import (
     CHARACTERS_PER_TOKEN,
     SPARE_CHARACTERS,
@@ -17,10 +17,6 @@ from ollama_async.workers.messages import Called
 CONTEXT = 16
 
 
-def inference(num_predict=-1, **more):
-    return Inference(Prompt(raw=""), Sampling(num_predict=num_predict), **more)
-
-
 @pytest.fixture
 def allowances():
     return Allowances(CONTEXT)
@@ -29,11 +25,10 @@ def allowances():
 @pytest.mark.parametrize(
     ("asked", "tokens"),
     [
-        (inference(3), 3),
-        (inference(0), 0),
-        (inference(), 10 * CONTEXT),
-        (inference(1 << 30), 10 * CONTEXT),
-        (inference(3, renders_only=True), CONTEXT),
+        (3, 3),
+        (0, 0),
+        (-1, 10 * CONTEXT),
+        (1 << 30, 10 * CONTEXT),
     ],
 )
 def test_text_is_bounded_by_the_tokens_that_were_asked_for(allowances, asked, tokens):
@@ -56,21 +51,21 @@ def test_text_is_bounded_by_the_tokens_that_were_asked_for(allowances, asked, to
     ],
 )
 def test_every_kind_of_piece_is_counted(allowances, piece):
-    allowances.begin(1, inference(0))
+    allowances.begin(1, 0)
     flood = [(1, piece)] * (SPARE_CHARACTERS + 1)
     with pytest.raises(OutOfTurn):
         allowances.spend(flood)
 
 
 def test_what_json_cannot_say_is_no_call(allowances):
-    allowances.begin(1, inference())
+    allowances.begin(1, -1)
     with pytest.raises(OutOfTurn, match="called a tool"):
         allowances.spend([(1, Called(ToolCall(ToolFunction("f", {"a": object()}))))])
 
 
 def test_requests_do_not_share_what_they_may_have(allowances):
-    allowances.begin(1, inference(0))
-    allowances.begin(2, inference(0))
+    allowances.begin(1, 0)
+    allowances.begin(2, 0)
     allowances.spend([(1, "x" * (SPARE_CHARACTERS - 1)), (2, "x" * (SPARE_CHARACTERS - 1))])
     with pytest.raises(OutOfTurn):
         allowances.spend([(2, "x")])
@@ -82,7 +77,7 @@ def test_a_request_begins_starts_once_and_ends_once(history):
     for act, number in history:
         if act == "begin":
             if number not in living:
-                allowances.begin(number, inference())
+                allowances.begin(number, -1)
                 living.add(number)
             continue
         is_right = number in living and not (act == "start" and number in started)

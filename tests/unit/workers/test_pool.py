@@ -68,10 +68,11 @@ class PaperWorker:
             self.is_gone = not self.survives_kill
             raise
 
-    def submit(self, request):
+    def submit(self, request, num_predict):
         if self.refuses is not None:
             raise self.refuses
         self.asked[request.id] = request.inference
+        self.num_predict = num_predict
 
     def cancel(self, request_id):
         self.calls.append(("cancel", request_id))
