@@ -1,0 +1,116 @@
+"""Work on large bodies: few at a time, whoever leaves meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from ollama_async.gateway import body
+from ollama_async.gateway.body import Bodies
+
+DEADLINE_S = 10.0
+LARGE = body.OFF_LOOP_BYTES + 1
+
+
+class Held:
+    """Calls that a test lets go on."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self._may_end = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._begun = asyncio.Semaphore(0)
+
+    def __call__(self) -> str:
+        self.running += 1
+        self._loop.call_soon_threadsafe(self._begun.release)
+        assert self._may_end.wait(DEADLINE_S)
+        self.running -= 1
+        return threading.current_thread().name
+
+    async def begun(self) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            await self._begun.acquire()
+
+    def let_go(self) -> None:
+        self._may_end.set()
+
+
+@pytest.fixture
+async def held():
+    held = Held()
+    yield held
+    held.let_go()
+
+
+async def test_small_work_is_done_at_once():
+    assert await Bodies().work(10, lambda: threading.current_thread().name) == "MainThread"
+
+
+async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(held):
+    bodies = Bodies()
+    leaving = [
+        asyncio.create_task(bodies.work(LARGE, held)) for _ in range(body._WORKED_ON_AT_ONCE)
+    ]
+    for _ in leaving:
+        await held.begun()
+    for each in leaving:
+        each.cancel()
+    next_one = asyncio.create_task(bodies.work(LARGE, lambda: held.running))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not any(each.done() for each in [*leaving, next_one])
+
+    held.let_go()
+
+    async with asyncio.timeout(DEADLINE_S):
+        assert await next_one < len(leaving)
+        ended = await asyncio.gather(*leaving, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError) for each in ended)
+
+
+async def test_who_leaves_the_line_was_never_in_it(held):
+    bodies = Bodies()
+    first = [asyncio.create_task(bodies.work(LARGE, held)) for _ in range(body._WORKED_ON_AT_ONCE)]
+    for _ in first:
+        await held.begun()
+    waiting = asyncio.create_task(bodies.work(LARGE, held))
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    held.let_go()
+    names = await asyncio.gather(*first)
+    assert "MainThread" not in names
+
+
+async def test_a_body_is_held_until_its_thread_is_done(session, url, monkeypatch):
+    """The client leaves while its body is decoded; another large one is refused until then."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(_parts, kind):
+        begun.set()
+        assert may_end.wait(DEADLINE_S)
+        return kind()
+
+    monkeypatch.setattr(body, "_decode", slow)
+    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
+    data = b'{"model":"m","prompt":"' + b"x" * 600_000 + b'"}'
+    leaving = asyncio.create_task(session.post(url + "/api/generate", data=data))
+    assert await asyncio.to_thread(begun.wait, DEADLINE_S)
+    leaving.cancel()
+
+    async with session.post(url + "/api/generate", data=data) as refused:
+        assert refused.status == 503
+    may_end.set()
+
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            async with session.post(url + "/api/generate", data=data) as response:
+                if response.status != 503:
+                    break
+    assert response.status == 404
