@@ -24,6 +24,9 @@ VALUES_LIMIT = 500_000
 NODES_LIMIT = 1 << 17
 """Objects, arrays and names in objects, which take up to 200 ns each."""
 
+FOREIGN_LIMIT_BYTES = 1 << 20
+"""Bytes that are no UTF-8. Each becomes a mark of three."""
+
 MAX_DEPTH = 250
 """Levels of nesting. JSON schemas in use have fewer than 30."""
 
@@ -40,6 +43,18 @@ def check_counts(body: bytes) -> None:
     """:raises BadRequest: over :data:`VALUES_LIMIT` or :data:`NODES_LIMIT`."""
     if _is_crowded(body) and _is_crowded(outline(body)):
         raise BadRequest("the request body holds too many JSON values")
+
+
+def check_text(body: bytes) -> None:
+    """:raises BadRequest: over :data:`FOREIGN_LIMIT_BYTES`."""
+    if len(body) <= FOREIGN_LIMIT_BYTES:
+        return
+    foreign = 0
+    for at in range(0, len(body), WINDOW_BYTES):
+        window = body[at : at + WINDOW_BYTES]
+        foreign += len(window) - len(window.decode(errors="ignore").encode())
+        if foreign > FOREIGN_LIMIT_BYTES:
+            raise BadRequest("the request body is not UTF-8")
 
 
 def is_deep(body: bytes) -> bool:

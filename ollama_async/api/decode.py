@@ -19,7 +19,7 @@ import msgspec
 from msgspec import inspect
 
 from ollama_async.api.base64_text import from_base64
-from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_counts, is_deep
+from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_counts, check_text, is_deep
 from ollama_async.api.images import put_back, take_out
 from ollama_async.api.scan import scan
 from ollama_async.errors import BadRequest
@@ -61,6 +61,7 @@ def _read(body: bytes, kind: type[T]) -> T:
                 return request
         except (ValueError, OverflowError, RecursionError):
             pass  # DecodeError, ValidationError and UnicodeDecodeError are ValueErrors
+    check_text(body)
     return fit(scan(body), kind)
 
 

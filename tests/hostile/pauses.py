@@ -20,8 +20,8 @@ class Pauses:
 
     def __init__(self, url: str) -> None:
         self.longest_s = 0.0
-        self.asked = 0
         self._host = urlsplit(url).netloc
+        self._begun = threading.Event()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -36,13 +36,14 @@ class Pauses:
                     assert answer
                     answer += peer.recv(4096)
                 self.longest_s = max(self.longest_s, time.perf_counter() - began_at)
-                self.asked += 1
+                self._begun.set()
                 self._end.wait(_PERIOD_S)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[Pauses]:
         self._thread.start()
         try:
+            assert self._begun.wait(_TIMEOUT_S)
             yield self
         finally:
             self._end.set()
@@ -63,7 +64,6 @@ def longest_pause_s(url: str, attack: bytes) -> tuple[float, bytes]:
         with contextlib.suppress(ConnectionError):  # it may be refused before its end
             peer.sendall(attack)
         answer = peer.recv(65536)
-    assert pauses.asked
     return pauses.longest_s, answer
 
 

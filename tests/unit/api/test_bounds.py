@@ -104,6 +104,15 @@ def test_depth_is_counted_outside_of_strings(levels):
     assert bounds.is_deep(body.encode()) == (levels > MAX_DEPTH)
 
 
+def test_bytes_that_are_no_text_may_be_few(monkeypatch):
+    monkeypatch.setattr(bounds, "FOREIGN_LIMIT_BYTES", 100)
+    text = "中é😀" * 100
+
+    bounds.check_text(text.encode() + b"\xff" * 100)
+    with pytest.raises(BadRequest, match="not UTF-8"):
+        bounds.check_text(b"\xff" * 101 + text.encode())
+
+
 def test_a_string_that_one_call_should_not_work_on_is_refused(monkeypatch):
     monkeypatch.setattr(scan, "STRING_LIMIT_BYTES", 1000)
     monkeypatch.setattr(scan, "WINDOW_BYTES", 64)
