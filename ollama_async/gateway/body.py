@@ -145,7 +145,9 @@ async def work_on(
 def _check_encoding(request: web.Request) -> None:
     """A few bytes that are compressed may be gigabytes. :raises UnreadableEncoding:"""
     for name in (hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING):
-        codings = ",".join(request.headers.getall(name, ())).lower()
+        if name not in request.headers:
+            continue
+        codings = ",".join(request.headers.getall(name)).lower()
         if {coding.strip() for coding in codings.split(",")} - _AS_IT_IS:
             raise UnreadableEncoding(
                 f"unsupported {name} {codings[:_SHOWN]!r}; send the body as it is"

@@ -36,6 +36,17 @@ def test_each_message_has_exactly_these_bytes(kind, message, frame):
     assert FrameReader(kind, limit_bytes=LIMIT).feed(data) == [message]
 
 
+def test_an_inference_that_was_packed_before_is_the_same_on_the_wire():
+    submits = [each for each, _ in golden.TO_CHILD if isinstance(each, messages.Submit)]
+    packed = [
+        messages.PackedSubmit(each.id, msgspec.Raw(msgspec.msgpack.encode(each.inference)))
+        for each in submits
+    ]
+
+    assert submits
+    assert frames.encode(packed, limit_bytes=LIMIT) == frames.encode(submits, limit_bytes=LIMIT)
+
+
 def test_the_golden_bytes_cover_every_message_and_this_protocol():
     assert messages.PROTOCOL == 3
     for kind, cases in (
