@@ -53,6 +53,9 @@ log = logging.getLogger("ollama_async")
 _PACKAGE = Path(__file__).parent
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+_SWITCH_S = 0.001
+"""How long the loop may wait for the interpreter at a time while a thread reads a large body."""
+
 _LAST_WORDS_S = 2.0
 """How long connections may take to send what their ended answers left."""
 
@@ -67,6 +70,7 @@ def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
     _open_as_many_files_as_may_be()
     for warning in settings.warnings:
         log.warning("%s", warning)
+    sys.setswitchinterval(_SWITCH_S)
     gc.freeze()  # what is imported stays; the collector would look through it for 20 ms at a time
     try:
         return uvloop.run(_serve(settings, environ))

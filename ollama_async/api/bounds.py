@@ -1,7 +1,7 @@
 """What a JSON body may hold, counted before it is decoded.
 
-A decoder written in C keeps the interpreter to itself until it is done, so whatever thread it runs
-in, the event loop waits for it. The limits here are such that one call takes some 20 ms at worst;
+A call into C keeps the interpreter to itself until it is done, so whatever thread makes it, the
+event loop waits for it. The limits here are such that one call takes some milliseconds, at worst 20;
 and the calls that count look at one window of the body each.
 """
 
@@ -12,17 +12,24 @@ import re
 from ollama_async.errors import BadRequest
 
 TEXT_LIMIT_BYTES = 8 << 20
-"""Of what is asked of a model, without images: two million tokens, and no template makes more.
-Decoding takes up to 1.5 ns a byte, packing as long again."""
+"""Of what is asked of a model, without images: two million tokens, and no template makes more. A
+worker gets it as one message, and packing takes up to 1.5 ns a byte."""
 
 STRING_LIMIT_BYTES = 9 << 20
 """Of one string. A text may need four bytes for each of its letters because of one that does."""
 
 VALUES_LIMIT = 500_000
-"""Two bytes can cost an object of sixty, and a small value takes up to 35 ns."""
+"""Two bytes can cost an object of sixty, which takes up to 20 ns to be packed or freed."""
 
 NODES_LIMIT = 1 << 17
-"""Objects, arrays and names in objects, which take up to 200 ns each."""
+"""Objects, arrays and names in objects among them."""
+
+CALL_BYTES = 2 << 20
+"""What one call may decode: up to 1.5 ns a byte,"""
+CALL_VALUES = 1 << 18
+"""up to 35 ns for a small value,"""
+CALL_NODES = 1 << 15
+"""and up to 200 ns for an object, an array or a name."""
 
 FOREIGN_LIMIT_BYTES = 1 << 20
 """Bytes that are no UTF-8. Each becomes a mark of three."""
@@ -39,10 +46,19 @@ _STRINGS = re.compile(rb'"' + _RUN + rb'"|"' + _RUN + rb"(\\?)\Z", re.DOTALL)
 _BRACKETS = re.compile(rb"[][{}]")
 
 
-def check_counts(body: bytes) -> None:
-    """:raises BadRequest: over :data:`VALUES_LIMIT` or :data:`NODES_LIMIT`."""
-    if _is_crowded(body) and _is_crowded(outline(body)):
+def fits_one_call(body: bytes) -> bool:
+    """Whether it may be decoded at once.
+
+    :raises BadRequest: over :data:`VALUES_LIMIT` or :data:`NODES_LIMIT`.
+    """
+    if len(body) <= CALL_NODES:
+        return True
+    nodes, values = _counted(body)
+    if nodes > CALL_NODES or values > CALL_VALUES:
+        nodes, values = _counted(outline(body))
+    if nodes > NODES_LIMIT or values > VALUES_LIMIT:
         raise BadRequest("the request body holds too many JSON values")
+    return len(body) <= CALL_BYTES and nodes <= CALL_NODES and values <= CALL_VALUES
 
 
 def check_text(body: bytes) -> None:
@@ -97,11 +113,10 @@ def _after_string(body: bytes, at: int) -> int:
         at = match.end()
 
 
-def _is_crowded(text: bytes) -> bool:
-    if len(text) <= NODES_LIMIT:
-        return False
+def _counted(text: bytes) -> tuple[int, int]:
+    """Nodes, and values with them; too many if there are strings in the text."""
     nodes = _opened(text) + text.count(b":")
-    return nodes > NODES_LIMIT or nodes + text.count(b",") > VALUES_LIMIT
+    return nodes, nodes + text.count(b",")
 
 
 def _opened(text: bytes) -> int:

@@ -1,7 +1,7 @@
 """One function between the bytes of a request and its Struct, as lenient as Ollama's.
 
 The fast road is msgspec with unknown fields forbidden: exact names, right types, UTF-8. Whatever it
-refuses, and what is too long for one call, is read by ``scan``, then fitted to the Struct as Go
+refuses, and what is too much for one call, is read by ``scan``, then fitted to the Struct as Go
 would do it: field names without regard to case, ``null`` is absent, unknown fields are ignored, and
 the errors have Go's words, made from the Struct's own annotations. A Struct is named as Go's type
 is, ``Meta(extra={"go": …})`` says what differs. A Struct checks its own values in ``__post_init__``
@@ -19,7 +19,7 @@ import msgspec
 from msgspec import inspect
 
 from ollama_async.api.base64_text import from_base64
-from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_counts, check_text, is_deep
+from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_text, fits_one_call, is_deep
 from ollama_async.api.images import put_back, take_out
 from ollama_async.api.scan import scan
 from ollama_async.errors import BadRequest
@@ -52,8 +52,7 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 
 def _read(body: bytes, kind: type[T]) -> T:
-    check_counts(body)
-    if len(body) <= TEXT_LIMIT_BYTES:
+    if fits_one_call(body):
         try:
             request: T = _fast(kind).decode(body)
             _packer.encode(request)  # in C and at once: finds integers that nobody could pass on

@@ -37,7 +37,7 @@ _HELD = web.RequestKey("held", int)
 _SIZE = web.RequestKey("size", int)
 _SHOWN = 40  # characters of a header that is refused
 _AS_IT_IS = {"", "identity", "chunked"}
-_WORKED_ON_AT_ONCE = 2  # they would only take the interpreter from each other and from the loop
+_VERY_LARGE_BYTES = 256 << 10  # one takes 0.2 s at worst, and does not wait for those that take 2 s
 
 GRACE_S = 30.0
 SLOWEST_BYTES_PER_S = 8 << 10
@@ -51,7 +51,8 @@ class Bodies:
 
     def __init__(self) -> None:
         self._held_bytes = 0
-        self._working = asyncio.Semaphore(_WORKED_ON_AT_ONCE)
+        # One of each kind at a time: more would only take the interpreter from each other.
+        self._large, self._very_large = asyncio.Lock(), asyncio.Lock()
 
     def hold(self, request: web.Request, size: int) -> None:
         """The body of ``request`` has ``size`` bytes now.
@@ -76,7 +77,7 @@ class Bodies:
         """
         if size <= OFF_LOOP_BYTES:
             return call(*args)
-        async with self._working:
+        async with self._very_large if size > _VERY_LARGE_BYTES else self._large:
             return await in_thread(call, *args)
 
 

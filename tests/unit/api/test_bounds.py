@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api import bounds, scan
-from ollama_async.api.bounds import MAX_DEPTH, NODES_LIMIT, VALUES_LIMIT, check_counts
+from ollama_async.api.bounds import MAX_DEPTH, NODES_LIMIT, VALUES_LIMIT, fits_one_call
 from ollama_async.errors import BadRequest, TooLarge
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -89,11 +89,27 @@ def test_an_outline_of_rubbish_is_no_longer_than_it(body):
 )
 def test_a_crowd_of_values_is_refused(body):
     with pytest.raises(BadRequest, match="too many JSON values"):
-        check_counts(body)
+        fits_one_call(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "fits"),
+    [
+        (b"[" + b"1," * 260_000 + b"1]", True),
+        (b"[" + b"1," * 270_000 + b"1]", False),
+        (b"[" + b"[]," * 32_000 + b"1]", True),
+        (b"[" + b"[]," * 33_000 + b"1]", False),
+        (b"{" + b'"a":1,' * 33_000 + b'"a":1}', False),
+        (b'["' + b"{:" * 500_000 + b'"]', True),
+        (b'["' + b"xy" * 1_100_000 + b'"]', False),
+    ],
+)
+def test_one_call_decodes_only_so_much(body, fits):
+    assert fits_one_call(body) == fits
 
 
 def test_a_text_is_no_crowd_whatever_is_in_it():
-    check_counts(json.dumps({"prompt": '{"a":[1,2]},\\' * NODES_LIMIT}).encode())
+    fits_one_call(json.dumps({"prompt": '{"a":[1,2]},\\' * NODES_LIMIT}).encode())
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, MAX_DEPTH + 1])

@@ -157,6 +157,12 @@ def test_a_body_of_very_many_tiny_values_is_refused_before_it_takes_memory():
     assert complaint(body) == "the request body holds too many JSON values"
 
 
+@pytest.mark.parametrize("numbers", [1000, 400_000])
+def test_many_numbers_are_read_whichever_road_they_take(numbers):
+    body = b'{"context":[' + b"7," * numbers + b"8]}"
+    assert decode(body, GenerateRequest).context == [7] * numbers + [8]
+
+
 def test_a_large_image_is_no_crowd_of_values():
     image = bytes(1_500_000)
     body = json.dumps({"images": [base64.b64encode(image).decode()]}).encode()

@@ -11,7 +11,7 @@ from ollama_async.gateway import body
 from ollama_async.gateway.body import Bodies
 
 DEADLINE_S = 10.0
-LARGE = body.OFF_LOOP_BYTES + 1
+SIZES = [body.OFF_LOOP_BYTES + 1, body._VERY_LARGE_BYTES + 1]
 
 
 class Held:
@@ -49,34 +49,43 @@ async def test_small_work_is_done_at_once():
     assert await Bodies().work(10, lambda: threading.current_thread().name) == "MainThread"
 
 
-async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(held):
+@pytest.mark.parametrize("size", SIZES)
+async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(held, size):
     bodies = Bodies()
-    leaving = [
-        asyncio.create_task(bodies.work(LARGE, held)) for _ in range(body._WORKED_ON_AT_ONCE)
-    ]
-    for _ in leaving:
-        await held.begun()
-    for each in leaving:
-        each.cancel()
-    next_one = asyncio.create_task(bodies.work(LARGE, lambda: held.running))
+    leaving = asyncio.create_task(bodies.work(size, held))
+    await held.begun()
+    leaving.cancel()
+    next_one = asyncio.create_task(bodies.work(size, lambda: held.running))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert not any(each.done() for each in [*leaving, next_one])
+    assert not leaving.done()
+    assert not next_one.done()
 
     held.let_go()
 
     async with asyncio.timeout(DEADLINE_S):
-        assert await next_one < len(leaving)
-        ended = await asyncio.gather(*leaving, return_exceptions=True)
-    assert all(isinstance(each, asyncio.CancelledError) for each in ended)
+        assert await next_one == 0
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+
+
+async def test_a_large_body_does_not_wait_for_a_very_large_one(held):
+    bodies = Bodies()
+    very_large = asyncio.create_task(bodies.work(SIZES[1], held))
+    await held.begun()
+
+    async with asyncio.timeout(DEADLINE_S):
+        assert await bodies.work(SIZES[0], lambda: held.running) == 1
+
+    held.let_go()
+    assert await very_large != "MainThread"
 
 
 async def test_who_leaves_the_line_was_never_in_it(held):
     bodies = Bodies()
-    first = [asyncio.create_task(bodies.work(LARGE, held)) for _ in range(body._WORKED_ON_AT_ONCE)]
-    for _ in first:
-        await held.begun()
-    waiting = asyncio.create_task(bodies.work(LARGE, held))
+    first = asyncio.create_task(bodies.work(SIZES[0], held))
+    await held.begun()
+    waiting = asyncio.create_task(bodies.work(SIZES[0], held))
     await asyncio.sleep(0)
 
     waiting.cancel()
@@ -84,8 +93,7 @@ async def test_who_leaves_the_line_was_never_in_it(held):
     with pytest.raises(asyncio.CancelledError):
         await waiting
     held.let_go()
-    names = await asyncio.gather(*first)
-    assert "MainThread" not in names
+    assert await first != "MainThread"
 
 
 async def test_a_body_is_held_until_its_thread_is_done(session, url, monkeypatch):
