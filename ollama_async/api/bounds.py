@@ -1,8 +1,8 @@
 """What a JSON body may hold, counted before it is decoded.
 
 A call into C keeps the interpreter to itself until it is done, so whatever thread makes it, the
-event loop waits for it. The limits here are such that one call takes some milliseconds, at worst 20;
-and the calls that count look at one window of the body each.
+event loop waits for it. The limits here are such that one call takes some milliseconds, at worst
+20; and the calls that count look at one window of the body each.
 """
 
 from __future__ import annotations

@@ -56,14 +56,14 @@ def image(megabytes: int) -> bytes:
 
 
 ATTACKS: dict[str, tuple[int, Callable[[], bytes]]] = {
-    "a text as format": (413, lambda: chat(b'"format":{"a":"%b"}' % (b"x y " * 50 * MEGABYTE))),
-    "a schema without end": (413, lambda: chat(b'"format":' + keys(4_000_000, b'{"type":"null"}'))),
+    "a text as format": (413, lambda: chat(b'"format":{"a":"%b"}' % (b"x y " * 25 * MEGABYTE))),
+    "a schema without end": (413, lambda: chat(b'"format":' + keys(2_000_000, b'{"type":"null"}'))),
     "many numbers": (400, lambda: chat(b'"format":' + listed(b"1", 900_000))),
     "many lists": (400, lambda: chat(b'"format":{"a":%b}' % listed(b"[]", 450_000))),
     "as many texts as may be": (400, lambda: chat(b'"format":{"a":%b}' % listed(b'"ab"', 490_000))),
     "many options": (400, lambda: generate(b'"prompt":"x","options":' + keys(450_000))),
     "as many options as may be": (200, lambda: chat(b'"Options":' + keys(130_000))),
-    "a long prompt": (413, lambda: generate(b'"prompt":"%b"' % (b"hello " * 35 * MEGABYTE))),
+    "a long prompt": (413, lambda: generate(b'"prompt":"%b"' % (b"hello " * 20 * MEGABYTE))),
     "no text": (400, lambda: generate(b'"prompt":"%b"' % (b"\xff" * 7 * MEGABYTE))),
     "escapes": (200, lambda: chat(b'"x":"%b"' % (b"\\n\\u00e9" * 950_000))),
     "blanks": (413, lambda: request("/api/chat", b" " * 100 * MEGABYTE)),
@@ -73,18 +73,18 @@ ATTACKS: dict[str, tuple[int, Callable[[], bytes]]] = {
     "a long role": (400, lambda: chat(b'"x":1', b'{"role":"%b"}' % ("İ".encode() * 4_000_000))),
     "many digits": (400, lambda: generate(b'"options":{"seed":%b}' % (b"7" * 7 * MEGABYTE))),
     "depth": (400, lambda: generate(b'"options":{"a":%b' % (b"[" * 100_000))),
-    "a large image": (400, lambda: chat(b'"x":1', b'{"images":["%b"]}' % image(180))),
+    "a large image": (400, lambda: chat(b'"x":1', b'{"images":["%b"]}' % image(120))),
     "many images": (
         400,
-        lambda: chat(b'"x":1', b'{"images":%b}' % listed(b'"%b"' % image(1), 180)),
+        lambda: chat(b'"x":1', b'{"images":%b}' % listed(b'"%b"' % image(1), 90)),
     ),
     "gzip": (415, lambda: request("/api/chat", bomb(), "Content-Encoding: gzip")),
     "a blob in gzip": (
         400,
         lambda: request(f"/api/blobs/sha256:{'0' * 64}", bomb(), "Content-Encoding: gzip"),
     ),
-    "a long name": (413, lambda: request("/api/delete", b"x" * 200 * MEGABYTE, method="DELETE")),
-    "a body of GET": (200, lambda: request("/", b"x" * 200 * MEGABYTE, method="GET")),
+    "a long name": (413, lambda: request("/api/delete", b"x" * 120 * MEGABYTE, method="DELETE")),
+    "a body of GET": (200, lambda: request("/", b"x" * 120 * MEGABYTE, method="GET")),
     "a long template": (
         413,
         lambda: request("/api/create", b'{"model":"t","template":"%b"}' % (b"x" * 100 * MEGABYTE)),
