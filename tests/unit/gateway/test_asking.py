@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.conversation import Message, Speech
 from ollama_async.errors import BadRequest, LoadFailed
 from ollama_async.gateway.asking import (
+    _beginning,
     chat_job,
     check_chat,
     check_generate,
@@ -202,3 +207,15 @@ def test_a_model_that_cannot_be_run_is_not_sent_to_a_worker(model, prompt):
     )
     with pytest.raises(LoadFailed):
         chat(broken, ASKED)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=300),
+        lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(), inner, max_size=3),
+    )
+)
+def test_what_is_shown_of_a_value_is_how_its_json_begins(value):
+    whole = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+    assert _beginning(value, 200)[:200] == whole[:200]

@@ -255,3 +255,35 @@ async def test_an_error_before_any_text_is_an_http_status(post, inferring, error
     response, body = await post(GENERATE, model="m", prompt="x", stream=stream)
 
     assert (response.status, body) == (status, {"error": error.message})
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (GENERATE, {"model": " " * 2000 + "m", "prompt": "x"}),
+        (GENERATE, {"model": "m" * 2000, "prompt": "x"}),
+        (GENERATE, {"model": "m", "prompt": "x", "format": "f" * 20_000}),
+        (GENERATE, {"model": "m", "prompt": "x", "format": ["f" * 20_000] * 9}),
+        (GENERATE, {"model": "m", "prompt": "x", "format": [[]] * 20_000}),
+        (GENERATE, {"model": "m", "prompt": "x", "think": "t" * 20_000}),
+        (GENERATE, {"model": "m", "prompt": "x", "keep_alive": "1" * 20_000}),
+        (CHAT, {"model": "m", "options": {"num_ctx": "9" * 20_000}}),
+        (CHAT, {"model": "m", "options": {"seed": 0}, "top_logprobs": "t" * 20_000}),
+    ],
+)
+async def test_an_error_quotes_only_the_beginning(post, path, fields):
+    response, answer = await post(path, **fields)
+
+    assert response.status in {400, 500}
+    assert len(answer["error"]) < 500
+
+
+async def test_the_log_names_few_of_many_unknown_options(post, inferring, caplog):
+    inferring.script = say_ok
+    options = {"o" * 300 + str(number): number for number in range(2000)}
+
+    response, _ = await post(GENERATE, model="m", prompt="x", options=options)
+
+    assert response.status == 200
+    (entry,) = [each for each in caplog.records if "invalid option" in each.getMessage()]
+    assert len(entry.getMessage()) < 500
