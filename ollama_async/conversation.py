@@ -80,7 +80,7 @@ class Prompt(msgspec.Struct, array_like=True):
     before the rendered text (the deprecated ``context`` field of ``/api/generate``).
     ``truncate``: drop the oldest turns until it fits. ``think`` None: the client said nothing.
     ``suffix``: the text after the hole that the answer fills. ``tool_choice``: ``auto``, ``none``,
-    ``required`` or a function's name.
+    ``required`` or a function's name. ``own``: so many of the first messages are the model's own.
     """
 
     messages: list[Message] = []
@@ -92,6 +92,7 @@ class Prompt(msgspec.Struct, array_like=True):
     suffix: str = ""
     tool_choice: str = "auto"
     speech: Speech = Speech()
+    own: int = 0
 
 
 class Sampling(msgspec.Struct, array_like=True):

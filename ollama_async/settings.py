@@ -20,6 +20,7 @@ from ollama_async import durations
 
 DEFAULT_PORT = 11434
 CACHE_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+PREFIX_SHARING = ("all", "client")
 
 _ORIGIN_SCHEMES = (
     *("http://", "https://", "chrome-extension://", "safari-extension://"),
@@ -67,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_registries: frozenset[str]
     repetition_limit: int
     enforce_tool_schemas: bool
+    prefix_sharing: str
     scripts: str
     cache_dir: Path
     warnings: tuple[str, ...] = ()
@@ -214,6 +216,12 @@ def _hosts(raw: str) -> frozenset[str]:
 
 def _switch(raw: str) -> str:
     return "on" if _boolean(raw) else "off"
+
+
+def _sharing(raw: str) -> str:
+    if raw.lower() not in PREFIX_SHARING:
+        raise ValueError
+    return raw.lower()
 
 
 def _cache_type(raw: str) -> str:
@@ -411,6 +419,15 @@ VARIABLES: tuple[Variable, ...] = (
         read=_boolean,
         meaning="Hold a tool call, once the model has begun one, to the tools that were offered"
         " and to their schemas",
+    ),
+    Variable(
+        name="OLLAMA_ASYNC_PREFIX_SHARING",
+        field="prefix_sharing",
+        default="all",
+        shown_default="all",
+        read=_sharing,
+        meaning="Who is spared computing the beginning of a prompt that somebody else has sent: "
+        "all, or each client by itself (client), apart from what the model itself brings",
     ),
     Variable(
         name="OLLAMA_ASYNC_SCRIPTS",

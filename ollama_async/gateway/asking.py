@@ -119,14 +119,16 @@ def generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
     elif request.raw:
         prompt = Prompt(raw=request.prompt)
     else:
+        messages, own = _generate_messages(request, model)
         prompt = Prompt(
-            messages=_generate_messages(request, model),
+            messages=messages,
             context=request.context,
             truncate=request.truncate is not False,
             think=_think(request, model),
             suffix=request.suffix,
             # The request's own template replaces whatever would render the prompt.
             speech=msgspec.structs.replace(model.speech, request_template=request.template),
+            own=own,
         )
     return _job(request, model, client, prompt, wants_context=not request.raw)
 
@@ -136,12 +138,14 @@ def chat_job(request: ChatRequest, model: Model, client: str) -> Job:
     if not request.messages:
         prompt = None
     else:
+        messages, own = _chat_messages(request, model)
         prompt = Prompt(
-            messages=_chat_messages(request, model),
+            messages=messages,
             truncate=request.truncate is not False,
             tools=request.tools,
             think=_think(request, model),
             speech=model.speech,
+            own=own,
         )
     return _job(request, model, client, prompt, wants_context=False)
 
@@ -153,29 +157,33 @@ def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str |
     return request.think
 
 
-def _generate_messages(request: GenerateRequest, model: Model) -> list[Message]:
+def _generate_messages(request: GenerateRequest, model: Model) -> tuple[list[Message], int]:
     """System (the request's, else the model's), the model's own turns unless ``context`` goes on
     with an older answer, then the prompt. What is to be filled in stands for itself.
+
+    Returned with how many of the first are the model's.
     """
+    question = Message(role="user", content=request.prompt)
     if request.suffix:
-        return [Message(role="user", content=request.prompt)]
+        return [question], 0
     system = request.system or model.system
     turns = [Message(role="system", content=system)] if system else []
     if not request.context:
         turns += model.messages
-    return [*turns, Message(role="user", content=request.prompt)]
+    return [*turns, question], 0 if request.system else len(turns)
 
 
-def _chat_messages(request: ChatRequest, model: Model) -> list[Message]:
+def _chat_messages(request: ChatRequest, model: Model) -> tuple[list[Message], int]:
     """The model's own turns, then the request's; the model's system prompt comes before both
-    unless the request begins with one.
+    unless the request begins with one. Returned with how many of the first are the model's.
     """
     turns: list[Message] = [*model.messages, *request.messages]
     if model.system and ROLES.get(request.messages[0].role) != "system":
         turns.insert(0, Message(role="system", content=model.system))
+    own = len(turns) - len(request.messages)
     if model.details.family == "qwen3" or ModelName.parse(model.name).model == "deepseek-r1":
-        return without_old_thoughts(turns)
-    return turns
+        return without_old_thoughts(turns), own
+    return turns, own
 
 
 def _job(

@@ -10,7 +10,7 @@ Life of a connection, child's words on the right::
                                     Hello(protocol, pid, generation, engine)
                                     Loading(fraction) …          keeps the load's stall clock quiet
                                     Ready(facts) | Refused(error)  then nothing more if Refused
-    Submit(id, inference) …         Started(id)                  the request has a slot
+    Submit(id, inference, client) …  Started(id)                 the request has a slot
                                     Pieces([(id, piece), …])     one message per engine step
                                     Done(id, …) | Failed(id, …)  exactly one per Submit, always last
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
@@ -20,7 +20,8 @@ Life of a connection, child's words on the right::
 
 Version history: 1 — first. 2 — pieces may be thoughts and tool calls; a prompt brings tools,
 suffix and speech; an inference may have a format, or be there to render only. 3 — an answer's end
-says whether it repeated itself.
+says whether it repeated itself. 4 — a request says whose it is, and which of its prompt's messages
+are the model's own.
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ MOST_PIECES = 4096
 CONTEXT_LIMIT = 1 << 20
 """Token ids that an answer's end may carry, but for its last one."""
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Spoken by both sides; a child with another version is refused."""
 
 
 class Submit(msgspec.Struct, array_like=True, tag="sub"):
-    """``id`` is unique per worker process for ever, and greater than zero."""
+    """``id`` is unique per worker process for ever, and greater than zero. ``client`` is who asks:
+    clients take turns, and may be kept from what was computed for another.
+    """
 
     id: int
     inference: Inference
+    client: str = ""
 
 
 class PackedSubmit(msgspec.Struct, array_like=True, tag="sub"):
@@ -53,6 +57,7 @@ class PackedSubmit(msgspec.Struct, array_like=True, tag="sub"):
 
     id: int
     inference: msgspec.Raw
+    client: str = ""
 
 
 class Cancel(msgspec.Struct, array_like=True, tag="can"):

@@ -177,7 +177,8 @@ class Runner:
         self.entries[entry.ticket] = entry
         self._texts[entry.ticket] = entry.sink.text
         try:
-            self._worker.submit(PackedSubmit(entry.ticket, inference), entry.job.num_predict)
+            submit = PackedSubmit(entry.ticket, inference, entry.job.client)
+            self._worker.submit(submit, entry.job.num_predict)
         except WorkerDied:
             pass
         except ServerError:

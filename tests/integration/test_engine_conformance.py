@@ -87,7 +87,7 @@ def constrain(engine, schema):
 class Nothing:
     """A constraint that no token satisfies."""
 
-    is_over, failure = False, ""
+    is_over, failure, mask_s = False, "", 0.0
 
     def allows(self, _token):
         return False

@@ -20,8 +20,14 @@ The policy, with its numbers:
   never fewer than :data:`MIN_CHUNK` (16), so that decoding starves no prompt.
 - **Nobody decodes**: only a cancel or a new request waits for the end of the step, so it may take
   :data:`ALONE_S` (500 ms), whole batches where the machine is fast enough.
-- Prompts are filled in the order of their arrival, each as far as possible before the next: the
-  library splits a batch by sequences, and one long row is its best case.
+- Clients take turns, one for each step; a client's prompts are filled in the order of their
+  arrival, each as far as possible before the next: the library splits a batch by sequences, and one
+  long row is its best case. A short prompt whose turn it is does not wait for a long step either:
+  where others wait too, its step takes :data:`EFFICIENT_CHUNK` tokens.
+
+- **Answers in a prescribed form**: what such an answer may say next is found out within the step,
+  in microseconds or, with a hostile schema, 10 ms and more. All streams take part whose mask takes
+  up to :data:`CHEAP_MASK_S`, the dearer ones in turns, :data:`MASKS_S` (25 ms) in a step.
 
 Costs are measured, never assumed (:class:`Costs`); until then a step takes 64 prompt tokens.
 """
@@ -38,6 +44,9 @@ EFFICIENT_CHUNK = 64
 MAX_CHUNK = 256
 FIXED_CHUNK = 128
 """What a seeded request takes on an idle worker: sums depend on how a prompt is cut."""
+
+CHEAP_MASK_S = 0.001
+MASKS_S = 0.025
 
 _SIZES = (16, 32, 64, 128, 256)
 _SHORT_TAIL = 32
@@ -111,17 +120,27 @@ class Batching:
         self._target_s = target_s
         self.costs = Costs()
 
-    def plan(self, streams: int, waiting: Sequence[int], *, fixed: bool = False) -> list[int]:
+    def plan(
+        self,
+        streams: int,
+        waiting: Sequence[int],
+        *,
+        fixed: bool = False,
+        is_shared: bool = False,
+    ) -> list[int]:
         """How many tokens of each waiting prompt the next step takes.
 
         ``streams`` decode, fewer than the batch has room for less :data:`MIN_CHUNK`. ``waiting``:
-        tokens missing of each prompt, in order of arrival, each at least 1. ``fixed``: as the same
-        request got it last time, whatever was measured since.
+        tokens missing of each prompt, in order of turns, each at least 1. ``fixed``: as the same
+        request got it last time, whatever was measured since. ``is_shared``: they are several
+        clients'.
         """
         room = self._batch_size - streams
         if not waiting or room <= 0:
             return [0] * len(waiting)
         size = FIXED_CHUNK if fixed else self._size(streams, len(waiting))
+        if is_shared and waiting[0] <= EFFICIENT_CHUNK:
+            size = min(size, EFFICIENT_CHUNK)
         return _share_out(waiting, min(size, room), room, takes_tail=not fixed)
 
     def _size(self, streams: int, prompts: int) -> int:
@@ -154,6 +173,16 @@ class Batching:
                 return fitting - fitting % MIN_CHUNK
             above = size
         return 0
+
+
+def choose_masks(masks_s: Sequence[float]) -> int:
+    """Of streams with dear masks, in order of turns, the number that a step has time for."""
+    left_s = MASKS_S
+    for count, mask_s in enumerate(masks_s):
+        left_s -= mask_s
+        if left_s < 0:
+            return max(1, count)
+    return len(masks_s)
 
 
 def _share_out(waiting: Sequence[int], size: int, room: int, *, takes_tail: bool) -> list[int]:

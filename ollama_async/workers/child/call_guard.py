@@ -88,6 +88,10 @@ class CallGuard:
         """Whether the answer may say anything now."""
         return self._active is None
 
+    @property
+    def mask_s(self) -> float:
+        return 0.0 if self._active is None else self._active.mask_s
+
     def watch(self, answer: Answer) -> None:
         """Look whether the ``answer`` has begun a call, after some more of its text."""
         number = answer.call_number

@@ -1,19 +1,24 @@
 """A leash for foreign code: a chat template is interrupted, and at worst ends with the process.
 
-It runs on the main thread, under three limits:
+It may run on any thread. Another one, the :class:`Watch`, looks every 10 ms at whatever runs under
+a :class:`Deadline`:
 
-1. **Time**: SIGPROF comes every 20 ms of the process's CPU time, and its handler, which Python runs
-   between two bytecodes of the main thread, looks at the thread's own CPU time. CPU time and not
-   the clock's, because a template must not fail when engine threads have all the cores.
-2. **Memory**: the same handler compares the process's anonymous memory with what it was.
+1. **Time**: the CPU time of the thread that runs it. CPU time and not the clock's, because a
+   template must not fail when other threads have all the cores.
+2. **Memory**: the process's anonymous memory is compared with what it was.
 3. **The last resort**: SIGALRM, whose default action ends the process, is put off by each of these
-   visits. It strikes when one operation inside the interpreter takes too long, so that no bytecode
-   comes to an end.
+   visits. It strikes when one operation inside the interpreter takes too long, so that no other
+   thread has its turn.
+
+What exceeds the first two has an exception raised in its thread, between two bytecodes.
 """
 
 from __future__ import annotations
 
+import ctypes
+import queue
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,95 +31,135 @@ T = TypeVar("T")
 CPU_LIMIT_S = 2.0
 GROWTH_LIMIT_BYTES = 512 << 20
 LAST_RESORT_S = 5.0
-_PERIOD_S = 0.02
+_PERIOD_S = 0.01
 _TOO_LONG = "the model's chat template takes too long"
 _STATUS = Path("/proc/self/status")
+
+_raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_raise_in_thread.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 class _Interrupted(BaseException):
     """Not an Exception, so that nothing on the way takes it for an ordinary error."""
 
 
-class Deadline:
-    """A budget of CPU time and memory for several calls; main thread only, not nested.
+class Watch:
+    """Looks after the deadlines of a process; :meth:`run` is the life of a thread.
 
     ``last_resort_s`` 0 switches the third limit off: tests share the process with others.
     """
 
-    _running: Deadline | None = None
-    _is_installed = False
+    def __init__(self, last_resort_s: float = LAST_RESORT_S) -> None:
+        self._last_resort_s = last_resort_s
+        self._running: dict[int, Deadline] = {}  # by thread
+        self._is_asleep = True
+        # a plain lock, and no condition: an exception may come between any two bytecodes of a
+        # thread that is watched, and must not find it with a lock that nobody gives back
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Until :meth:`close`."""
+        while self._calls.get():
+            while self._visit():
+                time.sleep(_PERIOD_S)
+
+    def close(self) -> None:
+        """Make :meth:`run` return when nothing is left to look after."""
+        self._calls.put(False)
+
+    def enter(self, deadline: Deadline) -> None:
+        """The calling thread now runs under ``deadline``."""
+        with self._lock:
+            self._running[threading.get_ident()] = deadline
+            self._set_last_resort(self._last_resort_s)
+            if self._is_asleep:
+                self._is_asleep = False
+                self._calls.put(True)
+
+    def leave(self) -> None:
+        """The calling thread is left alone from now on. To be called again if interrupted."""
+        thread = threading.get_ident()
+        with self._lock:
+            self._running.pop(thread, None)
+            if not self._running:
+                self._set_last_resort(0)
+            _raise_in_thread(thread, ctypes.py_object())  # takes back what has not struck yet
+
+    def _visit(self) -> bool:
+        """Interrupt what is over its limits; again at each visit, should it get lost.
+
+        Returns whether anything runs.
+        """
+        with self._lock:
+            if not self._running:
+                self._is_asleep = True
+                return False
+            self._set_last_resort(self._last_resort_s)
+            for thread, deadline in self._running.items():
+                if deadline.is_exceeded(thread):
+                    _raise_in_thread(thread, _Interrupted)
+        return True
+
+    def _set_last_resort(self, seconds: float) -> None:
+        if self._last_resort_s:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+class Deadline:
+    """A budget of CPU time and memory for several calls on one thread, not nested.
+
+    ``error`` makes the exception for what exceeds it, of the reason.
+    """
 
     def __init__(
         self,
+        watch: Watch,
         cpu_limit_s: float = CPU_LIMIT_S,
         growth_limit_bytes: int = GROWTH_LIMIT_BYTES,
-        last_resort_s: float = LAST_RESORT_S,
+        *,
+        error: Callable[[str], Exception] = TemplateFailed,
     ) -> None:
+        self._watch = watch
         self._left_s = cpu_limit_s
         self._growth_limit = growth_limit_bytes
-        self._last_resort_s = last_resort_s
+        self._error = error
         self._until_s = 0.0
         self._memory_at_start: int | None = None
-        self._reason = ""
+        self._reason = _TOO_LONG
 
     def run(self, action: Callable[[], T]) -> T:
         """``action()``, with what earlier calls have left of the time.
 
-        :raises TemplateFailed: it was interrupted.
+        :raises Exception: it was interrupted; see the class.
         """
         if self._left_s <= 0:
-            raise TemplateFailed(_TOO_LONG)
-        self._install()
+            raise self._error(self._reason)
         begun_s = time.thread_time()
         self._until_s = begun_s + self._left_s
         try:
-            try:
-                Deadline._running = self
-                signal.setitimer(signal.ITIMER_PROF, _PERIOD_S, _PERIOD_S)
-                self._put_off_last_resort()
-                return action()
-            finally:
-                Deadline._running = None  # from here on a visit does nothing
-                self._disarm()
-                self._left_s -= time.thread_time() - begun_s
+            self._watch.enter(self)
+            return action()
         except _Interrupted:
-            Deadline._running = None
-            self._disarm()
-            raise TemplateFailed(self._reason) from None
+            self._left_s = 0.0
+        finally:
+            while True:  # until it is not interrupted itself
+                try:
+                    self._watch.leave()
+                    break
+                except _Interrupted:
+                    continue
+            self._left_s -= time.thread_time() - begun_s
+        raise self._error(self._reason)
 
-    @classmethod
-    def _install(cls) -> None:
-        """For good: a signal that is on its way while a handler is taken away would be fatal."""
-        if not cls._is_installed:
-            signal.signal(signal.SIGPROF, cls._visit_running)
-            signal.siginterrupt(signal.SIGPROF, False)  # other threads' calls go on
-            cls._is_installed = True
-
-    @classmethod
-    def _visit_running(cls, _number: int, _frame: object) -> None:
-        if cls._running is not None:
-            cls._running.visit()
-
-    def visit(self) -> None:
-        """:raises _Interrupted: a limit is exceeded; again at each visit, should it get lost."""
-        self._put_off_last_resort()
+    def is_exceeded(self, thread: int) -> bool:
+        """Whether the ``thread`` that runs the action is to be interrupted."""
         if self._memory_at_start is None:
             self._memory_at_start = _anonymous_bytes()
         if _anonymous_bytes() - self._memory_at_start > self._growth_limit:
             self._reason = "the model's chat template needs too much memory"
-            raise _Interrupted
-        if time.thread_time() > self._until_s:
-            self._reason = _TOO_LONG
-            raise _Interrupted
-
-    def _put_off_last_resort(self) -> None:
-        if self._last_resort_s:
-            signal.setitimer(signal.ITIMER_REAL, self._last_resort_s)
-
-    def _disarm(self) -> None:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        if self._last_resort_s:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            return True
+        return time.clock_gettime(time.pthread_getcpuclockid(thread)) > self._until_s
 
 
 def _anonymous_bytes() -> int:

@@ -5,19 +5,23 @@ Names of one file may be configured differently, and a request may bring a templ
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
 from ollama_async.conversation import Speech
-from ollama_async.errors import TemplateFailed
+from ollama_async.errors import ServerError, TemplateFailed
 from ollama_async.prompts.port import Dialect
 from ollama_async.workers.child.engines.port import Engine
+from ollama_async.workers.child.kept import Kept
 
 KEPT = 16
-"""Dialects; a template takes milliseconds to compile, and clients can think of any number."""
+"""Dialects of each kind; a template takes milliseconds to compile, and clients can think of any
+number."""
+
+KEPT_CHARACTERS = 4 << 20
+"""Of their templates together; compiled, they take some fifty times as many bytes."""
 
 TEMPLATE_LIMIT = 1 << 20
 """Characters; the longest in use have some 20,000."""
@@ -32,6 +36,9 @@ class Spoken(msgspec.Struct, frozen=True):
     special: Mapping[int, bytes]
 
 
+_Kept = Kept[Speech, Spoken | ServerError]
+
+
 class Choose(Protocol):
     """:func:`ollama_async.prompts.choose.choose` for what is known of the model's file."""
 
@@ -39,12 +46,26 @@ class Choose(Protocol):
 
 
 class Dialects:
-    """Those of one model. Intake thread only."""
+    """Those of one model. Made by one thread, found by any.
+
+    What cannot be made is kept, too. Templates that requests bring push out only one another.
+    """
 
     def __init__(self, engine: Engine, choose: Choose) -> None:
         self._engine = engine
         self._choose = choose
-        self._kept: OrderedDict[Speech, Spoken] = OrderedDict()
+        self._own: _Kept = Kept(KEPT, KEPT_CHARACTERS)
+        self._brought: _Kept = Kept(KEPT, KEPT_CHARACTERS)
+
+    def kept(self, speech: Speech) -> Spoken | None:
+        """The one for ``speech`` if it was made before.
+
+        :raises ServerError: it was tried before, and why there is none.
+        """
+        found = self._kept_with(speech).get(speech)
+        if isinstance(found, ServerError):
+            raise found.with_traceback(None)
+        return found
 
     def find(self, speech: Speech) -> Spoken:
         """The one for ``speech``. May take as long as a hostile template makes it, and be
@@ -52,14 +73,23 @@ class Dialects:
 
         :raises ServerError: there is none, and why.
         """
-        spoken = self._kept.get(speech)
-        if spoken is None:
+        spoken = self.kept(speech)
+        if spoken is not None:
+            return spoken
+        try:
             spoken = self._make(speech)
-            if len(self._kept) >= KEPT:
-                self._kept.popitem(last=False)
-            self._kept[speech] = spoken
-        self._kept.move_to_end(speech)
+        except ServerError as error:
+            self.refuse(speech, error)
+            raise
+        self._kept_with(speech).put(speech, spoken, _size(speech))
         return spoken
+
+    def refuse(self, speech: Speech, error: ServerError) -> None:
+        """From now on there is none for ``speech``: it was interrupted while it was made."""
+        self._kept_with(speech).put(speech, error, _size(speech))
+
+    def _kept_with(self, speech: Speech) -> _Kept:
+        return self._brought if speech.request_template else self._own
 
     def _make(self, speech: Speech) -> Spoken:
         if max(len(speech.template), len(speech.request_template)) > TEMPLATE_LIMIT:
@@ -78,3 +108,7 @@ class Dialects:
             if len(tokens) == 1 and not self._engine.piece(tokens[0]):
                 found.append((tokens[0], text.encode()))
         return found
+
+
+def _size(speech: Speech) -> int:
+    return len(speech.template) + len(speech.request_template)

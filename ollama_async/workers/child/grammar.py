@@ -18,9 +18,10 @@ An answer that may call tools is held to nothing until it begins a call; see :mo
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -34,6 +35,8 @@ from ollama_async.workers.child.call_guard import CallGuard
 from ollama_async.workers.child.engines.port import Constraint, Engine
 from ollama_async.workers.child.grammar_arguments import Strictness
 from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT, call_grammar, tool_names
+from ollama_async.workers.child.grammar_schema import check_size
+from ollama_async.workers.child.kept import Kept
 
 if TYPE_CHECKING:
     from ollama_async.workers.child.grammar_matcher import Grammar, Vocabulary
@@ -41,27 +44,42 @@ if TYPE_CHECKING:
 TOOLS_SIZE_LIMIT = 1 << 18
 """Bytes of all descriptions together; the largest sets of tools in use have some 100,000."""
 
-KEPT = 16
-"""Grammars of offered tools: agents send the same tools with every request."""
+KEPT = 64
+"""Grammars of formats, and of offered tools: agents send the same with every request."""
+
+KEPT_BYTES = 4 << 20
+"""Of what they were made from; compiled, they take some ten times as many."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
 
+def _freely() -> None:
+    """Something is made."""
+
+
 class Grammars:
-    """Makes the constraints of one model's requests. Intake thread only; what it keeps is copied
-    for each request and never used itself.
+    """Makes the constraints of one model's requests; what it keeps is copied for each request and
+    never used itself. One thread makes, any number find: who is not to make anything gives a
+    ``make`` that raises, which is called before something is made.
 
     The library and its copy of the vocabulary are there from the first such request on: 35 ms, and
-    8 µs and 300 bytes for each token. Answers go on meanwhile, requests behind this one wait.
+    8 µs and 300 bytes for each token. Answers go on meanwhile.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._made: Vocabulary | None = None
-        self._kept: OrderedDict[tuple[CallSyntax, bytes], Grammar | None] = OrderedDict()
+        self._formats: Kept[bytes, Grammar | BadRequest] = Kept(KEPT, KEPT_BYTES)
+        self._calls: Kept[tuple[CallSyntax, bytes], Grammar | BadRequest] = Kept(KEPT, KEPT_BYTES)
+        self._copying = threading.Lock()
 
     def constrain(
-        self, inference: Inference, rendered: str, marks: Marks, special: Mapping[int, bytes]
+        self,
+        inference: Inference,
+        rendered: str,
+        marks: Marks,
+        special: Mapping[int, bytes],
+        make: Callable[[], None] = _freely,
     ) -> Constraint | None:
         """What holds the answer to ``inference`` to what the client asked for; None: nothing does.
 
@@ -69,13 +87,25 @@ class Grammars:
 
         :raises BadRequest: it cannot be done, and why.
         """
-        text = grammar_text.write(inference, rendered, marks, special)
-        if text is None:
+        if not grammar_text.is_asked(inference):
             return None
-        return self._vocabulary.compile(text)
+        check_size(inference.format)
+        key = _key(inference, rendered, marks, special)
+        found = self._formats.get(key)
+        if found is None:
+            make()
+            found, size = self._make_format(inference, rendered, marks, special)
+            self._formats.put(key, found, size)
+        if isinstance(found, BadRequest):
+            raise found.with_traceback(None)
+        return self._copy(found)
 
     def guard(
-        self, tools: Sequence[dict[str, Any]], marks: Marks, special: Mapping[int, bytes]
+        self,
+        tools: Sequence[dict[str, Any]],
+        marks: Marks,
+        special: Mapping[int, bytes],
+        make: Callable[[], None] = _freely,
     ) -> CallGuard | None:
         """What holds the calls of an answer to ``tools``; None: nothing can."""
         names = tool_names(tools)
@@ -85,46 +115,50 @@ class Grammars:
         if len(packed) > TOOLS_SIZE_LIMIT:
             _log(f"their descriptions have more than {TOOLS_SIZE_LIMIT} bytes")
             return None
-        key = hashlib.sha256(packed + _pack(dict(special))).digest()
+        digest = hashlib.sha256(packed + _pack(dict(special))).digest()
         grammars = {}
         for syntax in marks.syntaxes:
-            grammar = self._find(syntax, tools, key, special)
-            if grammar is not None:
-                grammars[syntax] = grammar.copy()
+            key = (syntax, digest)
+            found = self._calls.get(key)
+            if found is None:
+                make()
+                found = self._make_call(syntax, tools, special)
+                self._calls.put(key, found, len(packed))
+            if not isinstance(found, BadRequest):
+                grammars[syntax] = self._copy(found)
         if not grammars:
             return None
         return CallGuard(grammars, names, self._vocabulary)
 
-    def _find(
-        self,
-        syntax: CallSyntax,
-        tools: Sequence[dict[str, Any]],
-        key: bytes,
-        special: Mapping[int, bytes],
-    ) -> Grammar | None:
-        """The grammar of one call; it is kept, and so is that there is none."""
-        if (syntax, key) not in self._kept:
-            if len(self._kept) >= KEPT:
-                self._kept.popitem(last=False)
-            self._kept[syntax, key] = self._make(syntax, tools, special)
-        self._kept.move_to_end((syntax, key))
-        return self._kept[syntax, key]
+    def _copy(self, grammar: Grammar) -> Grammar:
+        with self._copying:  # a grammar is for one thread at a time
+            return grammar.copy()
 
-    def _make(
+    def _make_format(
+        self, inference: Inference, rendered: str, marks: Marks, special: Mapping[int, bytes]
+    ) -> tuple[Grammar | BadRequest, int]:
+        """The grammar of an answer, or why there is none; and its size."""
+        text = ""
+        try:
+            text = grammar_text.write(inference, rendered, marks, special)
+            return self._vocabulary.compile(text), len(text)
+        except BadRequest as error:
+            return error, len(text)
+
+    def _make_call(
         self, syntax: CallSyntax, tools: Sequence[dict[str, Any]], special: Mapping[int, bytes]
-    ) -> Grammar | None:
-        if len(tools) > TOOLS_LIMIT:
-            _log(f"there are more than {TOOLS_LIMIT}")
-            return None
-        reason = ""
-        for strictness in get_args(Strictness):
-            try:
-                text = call_grammar(syntax, tools, special, strictness=strictness)
-                return self._vocabulary.compile(text)
-            except BadRequest as error:
-                reason = error.message
-        _log(reason)
-        return None
+    ) -> Grammar | BadRequest:
+        """The grammar of one call, or why there is none."""
+        reason = BadRequest(f"there are more than {TOOLS_LIMIT}")
+        if len(tools) <= TOOLS_LIMIT:
+            for strictness in get_args(Strictness):
+                try:
+                    text = call_grammar(syntax, tools, special, strictness=strictness)
+                    return self._vocabulary.compile(text)
+                except BadRequest as error:
+                    reason = error
+        _log(reason.message)
+        return reason
 
     @property
     def _vocabulary(self) -> Vocabulary:
@@ -135,6 +169,17 @@ class Grammars:
             engine = self._engine
             self._made = Vocabulary(engine.facts.vocab_size, engine.piece, engine.is_end)
         return self._made
+
+
+def _key(inference: Inference, rendered: str, marks: Marks, special: Mapping[int, bytes]) -> bytes:
+    """Of everything that the grammar depends on."""
+    prompt = inference.prompt
+    tools = prompt.tools if grammar_text.is_call_forced(inference) else []
+    thoughts = marks.thoughts and (*marks.thoughts, rendered.rstrip().endswith(marks.thoughts[0]))
+    asked = inference.format, tools, prompt.tool_choice, prompt.think
+    shown = thoughts, marks.calls, marks.begins_thinking, marks.opening
+    text = json.dumps((asked, shown)).encode()  # a schema may have numbers that no packer takes
+    return hashlib.sha256(text + _pack(dict(special))).digest()
 
 
 def _log(reason: str) -> None:

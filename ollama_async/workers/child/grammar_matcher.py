@@ -9,6 +9,7 @@ with a blank, is of no importance.
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -88,7 +89,7 @@ class Grammar:
     ``matcher`` is the library's pointer; from now on it is this object's.
     """
 
-    __slots__ = ("_matcher", "_size", "_token", "failure", "is_over")
+    __slots__ = ("_matcher", "_size", "_token", "failure", "is_over", "mask_s")
 
     def __init__(self, matcher: int, vocab_size: int) -> None:
         self._matcher = matcher
@@ -96,6 +97,7 @@ class Grammar:
         self._token = ctypes.c_uint32()
         self.is_over = False
         self.failure = ""
+        self.mask_s = 0.0
 
     def __del__(self, free: Callable[[int], None] = library.free_matcher) -> None:
         free(self._matcher)
@@ -115,12 +117,16 @@ class Grammar:
         return not self.failure
 
     def allows(self, token: int) -> bool:
+        self.mask_s /= 2
         self._token.value = token
         return bool(library.validate_tokens(self._matcher, self._token, 1) == 1)
 
     def allowed(self) -> NDArray[np.intp]:
         mask = np.empty(-(-self._size // 32), np.uint32)
-        if library.compute_mask_into(self._matcher, mask.ctypes.data, mask.nbytes):
+        begun_s = time.thread_time()
+        failed = library.compute_mask_into(self._matcher, mask.ctypes.data, mask.nbytes)
+        self.mask_s = time.thread_time() - begun_s
+        if failed:
             return np.empty(0, np.intp)
         bits = np.unpackbits(mask.view(np.uint8), count=self._size, bitorder="little")
         return np.flatnonzero(bits)

@@ -206,6 +206,8 @@ def _check_multiples(root: Schema) -> None:
     together = 1
     for schema in schemas(root):
         multiple = schema.get("multipleOf")
+        if isinstance(multiple, bool):
+            raise BadRequest('format: "multipleOf" must be a number')
         if isinstance(multiple, (int, float)) and 0 < multiple < math.inf:
             together = math.lcm(together, Fraction(str(multiple)).numerator)
         if together > MULTIPLE_LIMIT:

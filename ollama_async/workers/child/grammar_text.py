@@ -30,22 +30,29 @@ gap: /[ \n]{1,2}/
 Special = Mapping[int, bytes]
 
 
-def write(inference: Inference, rendered: str, marks: Marks, special: Special) -> str | None:
-    """The grammar of an answer to ``inference``; None: it may be anything.
+def is_asked(inference: Inference) -> bool:
+    """Whether the client prescribes a form; else the answer may be anything."""
+    return is_call_forced(inference) or inference.format is not None
+
+
+def is_call_forced(inference: Inference) -> bool:
+    return inference.prompt.tool_choice not in {"auto", "none"}
+
+
+def write(inference: Inference, rendered: str, marks: Marks, special: Special) -> str:
+    """The grammar of an answer to ``inference``, which has a form.
 
     A forced tool call goes before ``format``.
 
     :raises BadRequest: nothing can hold the model to what the client asks for.
     """
     prompt = inference.prompt
-    if prompt.tool_choice not in {"auto", "none"}:
+    if is_call_forced(inference):
         if marks.calls is None:
             raise BadRequest("tool_choice: this model's tool calls cannot be forced")
         body = tool_call_grammar(prompt.tools, prompt.tool_choice, *marks.calls, special=special)
-    elif inference.format is not None:
-        body = f"answer: {json_rule(inference.format)}\n"
     else:
-        return None
+        body = f"answer: {json_rule(inference.format)}\n"
     return _HEAD + _lead(prompt.think, rendered, marks, special) + body + _RULES
 
 

@@ -22,11 +22,11 @@ import msgspec
 
 from ollama_async.conversation import Usage
 from ollama_async.errors import EngineFailed
-from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.batching import CHEAP_MASK_S, Batching, choose_masks
 from ollama_async.workers.child.engines.port import Engine, EngineError, Row
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.child.outbox import Outbox
-from ollama_async.workers.child.running import Running
+from ollama_async.workers.child.running import Running, claim_of
 from ollama_async.workers.child.slots import Slots
 from ollama_async.workers.messages import (
     CONTEXT_LIMIT,
@@ -67,6 +67,7 @@ class Loop:
         self._waiting: deque[Work] = deque()
         self._filling: list[Running] = []  # in order of arrival
         self._decoding: list[Running] = []
+        self._turns: dict[str, int] = {}  # of clients whose prompts are read, by step
         self._vitals = Vitals(0, 0.0, 0, 0, 0, 0)
         self._vitals_at_s = 0.0
         self._is_stopped = False
@@ -133,7 +134,7 @@ class Loop:
     def _admit(self) -> None:
         while self._waiting:
             work = self._waiting[0]
-            slot = self._slots.take(work.tokens, reuse=work.sampling.seed < 0)
+            slot = self._slots.take(claim_of(work))
             if slot is None:
                 return
             self._waiting.popleft()
@@ -145,7 +146,7 @@ class Loop:
     # One step
 
     def _step(self) -> None:
-        decoding = self._decoding
+        decoding = self._choose_streams()
         streams = len(decoding)
         filled = self._plan(streams) if self._filling else []
         rows = [running.row for running in decoding]
@@ -172,31 +173,53 @@ class Loop:
         if filled:
             self._advance(filled, sampled[streams:], begun_ns, ended_ns)
 
+    def _choose_streams(self) -> list[Running]:
+        """All that decode, without those that must leave the step's time to others."""
+        dear = [running for running in self._decoding if running.mask_s > CHEAP_MASK_S]
+        if len(dear) < 2:
+            return self._decoding
+        dear.sort(key=lambda running: running.stepped)
+        count = choose_masks([running.mask_s for running in dear])
+        for running in dear[:count]:
+            running.stepped = self._vitals.steps
+        left_out = set(map(id, dear[count:]))
+        return [running for running in self._decoding if id(running) not in left_out]
+
     def _plan(self, streams: int) -> list[tuple[Running, int]]:
         """Which prompts go on in this step, and by how many tokens."""
-        ready = [running for running in list(self._filling) if self._is_begun(running)]
+        ready = [running for running in self._in_turn() if self._is_begun(running)]
         is_alone = not streams and len(self._filling) == 1
         chunks = self._batching.plan(
             streams,
             [running.missing for running in ready],
             fixed=is_alone and bool(ready) and ready[0].is_seeded,
+            is_shared=len(self._turns) > 1,
         )
-        return [(running, chunk) for running, chunk in zip(ready, chunks, strict=True) if chunk]
+        filled = [(running, chunk) for running, chunk in zip(ready, chunks, strict=True) if chunk]
+        for running, _ in filled:
+            self._turns[running.work.client] = self._vitals.steps + 1
+        return filled
+
+    def _in_turn(self) -> list[Running]:
+        """The prompts, first those of the client who has waited for longest since its last part of
+        a step, or since it came; those of one client in order of arrival.
+        """
+        now = self._vitals.steps
+        clients = {running.work.client for running in self._filling}
+        self._turns = {client: self._turns.get(client, now) for client in clients}
+        return sorted(self._filling, key=lambda running: self._turns[running.work.client])
 
     def _is_begun(self, running: Running) -> bool:
         """Begin the request unless it should wait for a prompt with the same beginning."""
         if running.filled >= 0:
             return True
-        tokens = running.work.tokens
-        reuse = not running.is_seeded
-        before = [other.work.tokens for other in self._filling if other.filled >= 0]
-        if reuse and before and self._slots.expects_more(tokens, before):
+        before = [other.claim for other in self._filling if other.filled >= 0]
+        if before and self._slots.expects_more(running.claim, before):
             return False
+        work = running.work
         try:
-            running.cached = self._slots.prepare(running.slot, tokens, reuse=reuse)
-            self._engine.begin(
-                running.slot.index, running.work.sampling, tokens, running.constraint
-            )
+            running.cached = self._slots.prepare(running.slot, running.claim)
+            self._engine.begin(running.slot.index, work.sampling, work.tokens, running.constraint)
         except EngineError as error:
             self._fail([running], error)
             return False

@@ -9,7 +9,7 @@ from ollama_async.workers.child.characters import Characters
 from ollama_async.workers.child.engines.port import Row
 from ollama_async.workers.child.mailbox import Work
 from ollama_async.workers.child.repetition import CHECK_PERIOD, Repetition
-from ollama_async.workers.child.slots import Slot
+from ollama_async.workers.child.slots import Claim, Slot
 from ollama_async.workers.child.stopping import StopFinder
 
 
@@ -20,7 +20,9 @@ class Running:
     was found. ``limit``: tokens of the answer after which to see whether it is to go on;
     ``repetition`` watches its tokens, ``repeated`` is how many of them it repeats without end.
     ``piece_of``: the bytes of a token in this answer. ``meaning`` and ``constraint``: see
-    :class:`~ollama_async.workers.child.mailbox.Work`. Times in nanoseconds of a monotonic clock.
+    :class:`~ollama_async.workers.child.mailbox.Work`. ``claim``: what of the slots may serve it.
+    ``stepped``: the last step that went on with the answer. Times in nanoseconds of a monotonic
+    clock.
     """
 
     __slots__ = (
@@ -30,6 +32,7 @@ class Running:
         "answered_ns",
         "begun_ns",
         "cached",
+        "claim",
         "constraint",
         "filled",
         "filled_ns",
@@ -43,6 +46,7 @@ class Running:
         "repetition",
         "row",
         "slot",
+        "stepped",
         "work",
     )
 
@@ -55,6 +59,7 @@ class Running:
         repetition_limit: int = 0,
     ) -> None:
         self.work = work
+        self.claim = claim_of(work)
         self.id = work.id
         self.meaning = work.meaning
         self.constraint = work.constraint
@@ -65,6 +70,7 @@ class Running:
         self.filled = -1
         self.cached = 0
         self.answered = 0
+        self.stepped = 0
         self.is_stopped = False
         self.repeated = 0
         self.repetition = Repetition(repetition_limit) if repetition_limit else None
@@ -79,6 +85,11 @@ class Running:
     def missing(self) -> int:
         """Tokens of the prompt that are not yet in the slot."""
         return len(self.work.tokens) - self.filled
+
+    @property
+    def mask_s(self) -> float:
+        """Seconds that finding out what the answer may say next is likely to take."""
+        return 0.0 if self.constraint is None else self.constraint.mask_s
 
     @property
     def is_seeded(self) -> bool:
@@ -131,6 +142,11 @@ class Running:
             # the first token comes with the prompt's last step, yet took some time
             answer_ns=max(1, self.answered_ns - self.filled_ns) if self.answered else 0,
         )
+
+
+def claim_of(work: Work) -> Claim:
+    """What of the slots may serve ``work``; who wants the same text again is served nothing."""
+    return Claim(work.tokens, work.owner, work.public, reuses=work.sampling.seed < 0)
 
 
 def _with_special(

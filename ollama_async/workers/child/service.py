@@ -19,9 +19,10 @@ from ollama_async.prompts.choose import choose
 from ollama_async.prompts.port import Dialect
 from ollama_async.prompts.selection import select
 from ollama_async.settings import Settings
+from ollama_async.workers.child.attempt import Run
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
 from ollama_async.workers.child.confinement import confine
-from ollama_async.workers.child.deadline import Deadline
+from ollama_async.workers.child.deadline import Deadline, Watch
 from ollama_async.workers.child.dialects import Dialects
 from ollama_async.workers.child.engines.opening import open_engine
 from ollama_async.workers.child.engines.port import Engine
@@ -29,6 +30,7 @@ from ollama_async.workers.child.intake import Intake
 from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.pipe import ChildEnd
+from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused
 from ollama_async.workers.spec import LoadSpec
 
@@ -59,21 +61,35 @@ class Service:
         )
         self._settings = settings
         self._mailbox = Mailbox()
+        self._watch = Watch()
         self._loop: Loop
         self._intake: Intake
         self._is_ready = threading.Event()
         self._is_closed = threading.Event()
 
     def serve(self) -> NoReturn:
-        """The main thread's life, which is also the intake's."""
-        for name, task in (("receive", self._receive), ("step", self._run_engine)):
+        """The main thread's life, which is also that of the intake's quick line."""
+        tasks = {
+            "receive": self._receive,
+            "step": self._run_engine,
+            "heavy": self._take_in_heavy,
+            "watch": self._watch.run,
+        }
+        for name, task in tasks.items():
             threading.Thread(target=_guarded(task), name=name, daemon=True).start()
         _guarded(self._take_in)()
         leave(BROKEN)
 
     def _take_in(self) -> None:
         self._is_ready.wait()
-        self._intake.run()
+        self._intake.run_quick()
+
+    def _take_in_heavy(self) -> None:
+        self._is_ready.wait()
+        self._intake.run_heavy()
+
+    def _limited(self, cpu_limit_s: float, error: Callable[[str], Exception]) -> Run:
+        return Deadline(self._watch, cpu_limit_s, error=error).run
 
     def _receive(self) -> None:
         while True:
@@ -110,13 +126,14 @@ class Service:
             repetition_limit=self._settings.repetition_limit,
         )
         dialects = Dialects(engine, partial(_choose, self._settings.go_template))
-        self._intake = Intake(
+        preparation = Preparation(
             engine,
             dialects,
-            self._mailbox,
-            lambda: Deadline().run,
+            self._limited,
             guards_calls=self._settings.enforce_tool_schemas,
+            shares_prefixes=self._settings.prefix_sharing == "all",
         )
+        self._intake = Intake(preparation, self._mailbox)
         ready = Ready(
             slots=facts.slots,
             num_ctx=facts.num_ctx,

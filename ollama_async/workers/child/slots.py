@@ -11,12 +11,17 @@ takes
 
 Copying moves some 20 to 500 KB for each token, a prompt token costs a pass through the weights: two
 orders of magnitude more. The last token of a prompt is always evaluated, for its logits.
+
+Time and counters tell a client what it was spared, and so whether its guess of a prompt was right.
+Where that matters each slot has an owner, and serves others with what the model itself brings only.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+
+import msgspec
 
 from ollama_async.workers.child.engines.port import Engine, EngineError
 from ollama_async.workers.child.prefix import shared_length
@@ -31,10 +36,10 @@ _ALL = 1 << 62
 class Slot:
     """``tokens`` is what the KV cache holds; of these the first ``sound`` are worth reusing: when a
     context was shifted, the rest still knows what it was computed from. ``used_at`` counts
-    requests, for the order of use.
+    requests, for the order of use. ``owner`` is whose the tokens are.
     """
 
-    __slots__ = ("index", "is_busy", "sound", "tokens", "used_at")
+    __slots__ = ("index", "is_busy", "owner", "sound", "tokens", "used_at")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -42,6 +47,35 @@ class Slot:
         self.sound = _ALL
         self.is_busy = False
         self.used_at = 0
+        self.owner = ""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A prompt and what of the slots may serve it: all of its ``owner``'s, and of those of others
+    no more than the first ``public`` tokens. ``reuses``: whether anything may.
+    """
+
+    prompt: list[int]
+    owner: str = ""
+    public: int = 0
+    reuses: bool = True
+
+    def shared_with(self, tokens: list[int], owner: str) -> int:
+        """How many tokens at the beginning it may have in common with ``owner``'s ``tokens``."""
+        if not self.reuses:
+            return 0
+        shared = shared_length(tokens, self.prompt)
+        return shared if owner == self.owner else min(shared, self.public)
+
+    def find_best(self, slots: Iterable[Slot]) -> tuple[Slot | None, int]:
+        """The slot that serves it best, and with how many tokens; None: none serves it at all."""
+        best, most = None, 0
+        for slot in slots:
+            if min(len(slot.tokens), slot.sound) > most:
+                shared = min(self.shared_with(slot.tokens, slot.owner), slot.sound)
+                if shared > most:
+                    best, most = slot, shared
+        return best, most
 
 
 class Slots:
@@ -59,16 +93,15 @@ class Slots:
         """How full the KV cache is, 0 to 1."""
         return sum(len(slot.tokens) for slot in self._all) / self._capacity
 
-    def take(self, prompt: list[int], *, reuse: bool) -> Slot | None:
-        """A slot for a request with this prompt; None if all are busy. Nothing is computed yet."""
+    def take(self, claim: Claim) -> Slot | None:
+        """A slot for a request; None if all are busy. Nothing is computed yet."""
         free = [slot for slot in self._all if not slot.is_busy]
         if not free:
             return None
         slot = min(free, key=_staleness)
-        if reuse:
-            best, shared = _find_best(free, prompt)
-            if best is not None and 2 * shared >= len(best.tokens):
-                slot = best
+        best, shared = claim.find_best(free)
+        if best is not None and 2 * shared >= len(best.tokens):
+            slot = best
         self._uses += 1
         slot.used_at = self._uses
         slot.is_busy = True
@@ -77,32 +110,34 @@ class Slots:
     def release(self, slot: Slot) -> None:
         slot.is_busy = False
 
-    def prepare(self, slot: Slot, prompt: list[int], *, reuse: bool) -> int:
-        """Make the slot begin as ``prompt`` does, as far as that can be had without computing.
+    def prepare(self, slot: Slot, claim: Claim) -> int:
+        """Make the slot begin as the prompt does, as far as that can be had without computing, and
+        the claim's owner its owner.
 
         Returns how many tokens it holds then: all of them the prompt's, and not all of the prompt.
 
         :raises EngineError: the engine failed; the slot is empty.
         """
-        if not reuse:
-            return self._trim(slot, 0)
-        kept = min(shared_length(slot.tokens, prompt), slot.sound)
-        best, shared = _find_best(self._all, prompt)
+        most = len(claim.prompt) - 1
+        kept = min(claim.shared_with(slot.tokens, slot.owner), slot.sound)
+        best, shared = claim.find_best(self._all)
         if best is not None and best is not slot and self._is_worth_copying(best, shared, kept):
-            self._copy(best, slot, min(shared, len(prompt) - 1))
+            self._copy(best, slot, min(shared, most))
             kept = len(slot.tokens)
-        return self._trim(slot, min(kept, len(prompt) - 1))
+        kept = self._trim(slot, min(kept, most))
+        slot.owner = claim.owner
+        return kept
 
-    def expects_more(self, prompt: list[int], filling: Iterable[list[int]]) -> bool:
-        """Whether waiting until a prompt of ``filling`` is in its slot would save work: it has more
-        in common with ``prompt`` than any slot has now.
+    def expects_more(self, claim: Claim, filling: Iterable[Claim]) -> bool:
+        """Whether waiting until a prompt of ``filling`` is in its slot would save work: it serves
+        ``claim`` with more than any slot has now.
         """
         if not self._can_copy:
             return False
-        coming = max((shared_length(other, prompt) for other in filling), default=0)
+        coming = max((claim.shared_with(each.prompt, each.owner) for each in filling), default=0)
         if coming < COPY_MIN_TOKENS:
             return False
-        _, shared = _find_best(self._all, prompt)
+        _, shared = claim.find_best(self._all)
         return coming - shared >= COPY_MIN_TOKENS
 
     def shift(self, slot: Slot, keep: int, discard: int) -> None:
@@ -145,17 +180,6 @@ class Slots:
             slot.tokens = slot.tokens[:length] if is_kept else []
         slot.sound = _ALL
         return len(slot.tokens)
-
-
-def _find_best(slots: Iterable[Slot], prompt: list[int]) -> tuple[Slot | None, int]:
-    """The slot that shares most with ``prompt``, and how much; None if none shares anything."""
-    best, most = None, 0
-    for slot in slots:
-        if min(len(slot.tokens), slot.sound) > most:
-            shared = min(shared_length(slot.tokens, prompt), slot.sound)
-            if shared > most:
-                best, most = slot, shared
-    return best, most
 
 
 def _staleness(slot: Slot) -> tuple[bool, int]:

@@ -14,6 +14,7 @@ from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.intake import Intake
 from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox
+from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.messages import Called, Done, Failed, Pieces, Submit
 from ollama_async.workers.spec import LoadSpec
 
@@ -39,8 +40,8 @@ class Worker:
     def __init__(self, engine, **options):
         self.mailbox = Mailbox()
         dialects = Dialects(engine, choose)
-        unlimited = lambda: lambda action: action()  # noqa: E731
-        self.intake = Intake(engine, dialects, self.mailbox, unlimited, **options)
+        unlimited = lambda *_limit: lambda action: action()  # noqa: E731
+        self.intake = Intake(Preparation(engine, dialects, unlimited, **options), self.mailbox)
         self.loop = Loop(engine, self.mailbox, self.hear, Batching(64))
         self.content, self.thinking, self.calls, self.end = "", "", [], None
 
@@ -63,9 +64,9 @@ class Worker:
 
     def ask(self, *, tools=(TIDE,), form=None, **prompt):
         prompt = Prompt([Message("user", "Hi")], tools=list(tools), **prompt)
-        self.intake.put(Submit(1, Inference(prompt, Sampling(), format=form)))
-        self.intake.close()
-        self.intake.run()
+        submit = Submit(1, Inference(prompt, Sampling(), format=form))
+        self.intake.put(submit)
+        self.intake.work_on(submit)
         for _ in range(3000):
             if self.end:
                 return self

@@ -14,6 +14,7 @@ from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.intake import Intake
 from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox
+from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.messages import Done, Failed, Pieces, Submit
 from ollama_async.workers.spec import LoadSpec
 
@@ -28,6 +29,8 @@ class Dialect:
 
     def find(self, _speech):
         return Spoken(self, {})
+
+    kept = find
 
     def start(self, _prompt, _rendered):
         return None
@@ -47,7 +50,8 @@ class Format(Dialect):
 class Room:
     def __init__(self, engine, dialect):
         self.mailbox = Mailbox()
-        self.intake = Intake(engine, dialect, self.mailbox, lambda: lambda action: action())
+        unlimited = lambda *_limit: lambda action: action()  # noqa: E731
+        self.intake = Intake(Preparation(engine, dialect, unlimited), self.mailbox)
         self.loop = Loop(engine, self.mailbox, self.hear, Batching(64))
         self.text, self.thoughts, self.end = "", "", None
 
@@ -66,9 +70,9 @@ class Room:
         prompt = Prompt([Message("user", "Hi")], **prompt)
         sampling = Sampling(num_predict=num_predict, stop=list(stop))
         inference = Inference(prompt, sampling, format=form)
-        self.intake.put(Submit(1, inference))
-        self.intake.close()
-        self.intake.run()
+        submit = Submit(1, inference)
+        self.intake.put(submit)
+        self.intake.work_on(submit)
         for _ in range(2000):
             if self.end:
                 return self.end

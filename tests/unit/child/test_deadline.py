@@ -1,23 +1,38 @@
 """Foreign code on a leash."""
 
-import signal
+import contextlib
+import threading
 
 import pytest
 
 from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.jinja import JinjaRenderer
-from ollama_async.workers.child.deadline import Deadline
+from ollama_async.workers.child.deadline import Deadline, Watch
 
 
-def deadline(cpu_limit_s=0.2, growth_limit_bytes=64 << 20):
-    return Deadline(cpu_limit_s, growth_limit_bytes, last_resort_s=0)
+@pytest.fixture(scope="module")
+def watch():
+    watch = Watch(last_resort_s=0)
+    thread = threading.Thread(target=watch.run)
+    thread.start()
+    yield watch
+    watch.close()
+    thread.join()
 
 
-def run_template(template, leash=None):
+@pytest.fixture
+def deadline(watch):
+    def make(cpu_limit_s=0.2, growth_limit_bytes=64 << 20, **more):
+        return Deadline(watch, cpu_limit_s, growth_limit_bytes, **more)
+
+    return make
+
+
+def run_template(template, leash):
     prompt = Prompt(messages=[Message("user", "x")])
     renderer = JinjaRenderer(template, bos="", eos="")
-    return (leash or deadline()).run(lambda: renderer.render(prompt))
+    return leash.run(lambda: renderer.render(prompt))
 
 
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -34,14 +49,12 @@ LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% end
         "{{ range(99999) | map('string') | map('length') | list | length }}" + LOOP,
     ],
 )
-def test_a_template_that_never_ends_is_interrupted(template):
+def test_a_template_that_never_ends_is_interrupted(template, deadline):
     with pytest.raises(TemplateFailed, match="takes too long"):
-        run_template(template)
-
-    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+        run_template(template, deadline())
 
 
-def test_a_template_that_collects_memory_is_interrupted():
+def test_a_template_that_collects_memory_is_interrupted(deadline):
     with pytest.raises(TemplateFailed, match="too much memory"):
         run_template(
             "{% set n = namespace(all=[]) %}{% for i in range(99999) %}"
@@ -50,7 +63,7 @@ def test_a_template_that_collects_memory_is_interrupted():
         )
 
 
-def test_calls_share_their_time():
+def test_calls_share_their_time(deadline):
     leash = deadline(0.05)
     calls = []
 
@@ -68,8 +81,34 @@ def repeat(action):
         action()
 
 
-def test_what_ends_in_time_is_left_alone():
+def test_what_ends_in_time_is_left_alone(deadline):
     assert deadline().run(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         deadline().run(lambda: 1 // 0)
-    assert run_template("{{ messages[0].content }}") == "x"
+    assert run_template("{{ messages[0].content }}", deadline()) == "x"
+
+
+def test_whoever_sets_the_deadline_chooses_the_exception(deadline):
+    with pytest.raises(LookupError, match="takes too long"):
+        run_template(LOOP, deadline(0.01, error=LookupError))
+
+
+def test_threads_are_interrupted_each_by_its_own_deadline_and_never_later(deadline):
+    """Actions end at about the time at which they would be interrupted, again and again."""
+    faults = []
+
+    def work():
+        try:
+            for _ in range(100):
+                with contextlib.suppress(TemplateFailed):
+                    deadline(0.002).run(lambda: sum(range(100_000)))
+        except BaseException as fault:  # noqa: BLE001  # whatever it is, the thread would hide it
+            faults.append(fault)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert faults == []

@@ -267,12 +267,14 @@ def test_names_and_keys_may_be_any_text(name, key, value):
     assert reads(JSON, f"{call}</tool_call>", tools) is True or "\\u" in call
 
 
+def never():
+    pytest.fail("something is made")
+
+
 def test_grammars_are_kept_for_the_next_request():
     first = GRAMMARS.guard(TOOLS, Marks(syntaxes=(JSON,)), SPECIAL)
-    made = dict(GRAMMARS._kept)
-    again = GRAMMARS.guard([*TOOLS], Marks(syntaxes=(JSON,)), SPECIAL)
+    again = GRAMMARS.guard([*TOOLS], Marks(syntaxes=(JSON,)), SPECIAL, never)
 
-    assert GRAMMARS._kept == made
     assert first._grammars[JSON] is not again._grammars[JSON]
 
 
@@ -388,11 +390,9 @@ def test_references_that_go_on_for_ever_are_followed_a_while():
 
 def test_descriptions_without_end_are_not_read(capsys):
     tools = [tool(f"t{n}", {"a": {"description": "x" * 10_000}}) for n in range(40)]
-    kept = len(GRAMMARS._kept)
 
-    assert GRAMMARS.guard(tools, Marks(syntaxes=(JSON,)), {}) is None
+    assert GRAMMARS.guard(tools, Marks(syntaxes=(JSON,)), {}, never) is None
     assert "more than 262144 bytes" in capsys.readouterr().err
-    assert len(GRAMMARS._kept) == kept
 
 
 def test_a_grammar_that_would_be_too_large_enforces_less():

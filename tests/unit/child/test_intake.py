@@ -11,8 +11,9 @@ from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Content, Marks
 from ollama_async.prompts.selection import DEFAULT_TEMPLATE
 from ollama_async.workers.child.dialects import Spoken
-from ollama_async.workers.child.intake import TOO_LONG, Intake
+from ollama_async.workers.child.intake import Intake
 from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.child.preparation import TOO_LONG, Preparation
 from ollama_async.workers.messages import (
     Cancel,
     Detokenize,
@@ -59,6 +60,8 @@ class OneDialect:
     def find(self, _speech):
         return Spoken(self, self._special)
 
+    kept = find
+
     def start(self, prompt, rendered):
         self.started_with = prompt, rendered
         return self._parser
@@ -70,8 +73,12 @@ class OneDialect:
 class Room:
     def __init__(self, engine, renderer=None, **dialect):
         self.mailbox = Mailbox()
+        self._engine = engine
         self.dialect = OneDialect(renderer or GoRenderer(DEFAULT_TEMPLATE), **dialect)
-        self.intake = Intake(engine, self.dialect, self.mailbox, lambda: lambda render: render())
+        self.limit(lambda *_limit: lambda render: render())
+
+    def limit(self, limited):
+        self.intake = Intake(Preparation(self._engine, self.dialect, limited), self.mailbox)
 
     def ask_all(self, inference, number=1):
         submit = Submit(number, inference)
@@ -230,8 +237,8 @@ def test_a_template_that_refuses_what_is_left_of_a_conversation_costs_no_request
 def test_the_time_of_the_candidates_is_not_that_of_the_parser(engine):
     """A template that has used up its time with them loses no request that was rendered."""
 
-    def limited():
-        turns = iter(range(3))
+    def limited(*_limit):
+        turns = iter(range(2))
 
         def run(action):
             if next(turns, None) is None:
@@ -241,7 +248,7 @@ def test_the_time_of_the_candidates_is_not_that_of_the_parser(engine):
         return run
 
     room = Room(engine, Letters())
-    room.intake = Intake(engine, room.dialect, room.mailbox, limited)
+    room.limit(limited)
 
     assert room.ask(request(LONG)).tokens == [BOS, *ids("ggggg")]
 

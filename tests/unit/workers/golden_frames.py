@@ -1,4 +1,4 @@
-"""Every message of protocol 2 and its frame in hexadecimal: header, blank, message.
+"""Every message of protocol 4 and its frame in hexadecimal: header, blank, message.
 
 These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
@@ -25,6 +25,7 @@ TOOLS = Prompt(
     suffix="s",
     tool_choice="required",
     speech=Speech("t", "r", "p", "n", "f", 7, "q"),
+    own=1,
 )
 CALL = ToolCall(ToolFunction("f", {"b": 1, "a": [2.5]}, 1), "call_0")
 
@@ -32,31 +33,33 @@ TO_CHILD = [
     (
         m.Submit(7, Inference(CHAT, Sampling(seed=1, stop=["\n"]))),
         (
-            "018a000000 "
-            "93a37375620797999183a4726f6c65a475736572a7636f6e74656e74a26869a6696d6167657391c4"
-            "01ffc090c390c0a0a46175746f97a0a0a0a0a000a09d01ff04cb3fe999999999999a28cb3feccccccc"
-            "cccccdcb0000000000000000cb3ff000000000000040cb3ff0000000000000cb0000000000000000"
-            "cb000000000000000091a10a00c3c2c0c2"
+            "018c000000 "
+            "94a373756207979a9183a4726f6c65a475736572a7636f6e74656e74a26869a6696d6167657391c4"
+            "01ffc090c390c0a0a46175746f97a0a0a0a0a000a0009d01ff04cb3fe999999999999a28cb3feccc"
+            "cccccccccdcb0000000000000000cb3ff000000000000040cb3ff0000000000000cb000000000000"
+            "0000cb000000000000000091a10a00c3c2c0c2a0"
         ),
     ),
     (
         m.Submit(7, Inference(RAW, Sampling(), num_ctx=2048, shift=False, wants_context=True)),
         (
-            "016e000000 "
-            "93a373756207979990a1619201cd012cc390c0a0a46175746f97a0a0a0a0a000a09dffff04cb3fe999"
-            "999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000000000000040cb3ff0000000"
-            "000000cb0000000000000000cb000000000000000090cd0800c2c3c0c2"
+            "0170000000 "
+            "94a373756207979a90a1619201cd012cc390c0a0a46175746f97a0a0a0a0a000a0009dffff04cb3f"
+            "e999999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000000000000040cb3ff000"
+            "0000000000cb0000000000000000cb000000000000000090cd0800c2c3c0c2a0"
         ),
     ),
     (
-        m.Submit(7, Inference(TOOLS, Sampling(), format={"type": "object"}, renders_only=True)),
+        m.Submit(
+            7, Inference(TOOLS, Sampling(), format={"type": "object"}, renders_only=True), "c"
+        ),
         (
-            "01aa000000 "
-            "93a37375620797999182a4726f6c65a475736572a7636f6e74656e74a26869c090c39181a866756e"
+            "01ad000000 "
+            "94a373756207979a9182a4726f6c65a475736572a7636f6e74656e74a26869c090c39181a866756e"
             "6374696f6e81a46e616d65a166a468696768a173a8726571756972656497a174a172a170a16ea166"
-            "07a1719dffff04cb3fe999999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000000000"
-            "000040cb3ff0000000000000cb0000000000000000cb00000000000000009000c3c281a474797065"
-            "a66f626a656374c3"
+            "07a171019dffff04cb3fe999999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000"
+            "000000000040cb3ff0000000000000cb0000000000000000cb00000000000000009000c3c281a474"
+            "797065a66f626a656374c3a163"
         ),
     ),
     (

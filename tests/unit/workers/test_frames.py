@@ -48,7 +48,7 @@ def test_an_inference_that_was_packed_before_is_the_same_on_the_wire():
 
 
 def test_the_golden_bytes_cover_every_message_and_this_protocol():
-    assert messages.PROTOCOL == 3
+    assert messages.PROTOCOL == 4
     for kind, cases in (
         (messages.ToChild, golden.TO_CHILD),
         (messages.ToParent, golden.TO_PARENT),

@@ -38,7 +38,7 @@ def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
 @pytest.mark.parametrize(
     ("hello", "text"),
     [
-        (messages.Hello(messages.PROTOCOL + 1, 42, 7, "x"), "speaks protocol 4, this server 3"),
+        (messages.Hello(messages.PROTOCOL + 1, 42, 7, "x"), "speaks protocol 5, this server 4"),
         (messages.Hello(messages.PROTOCOL, 43, 7, "x"), "generation 7, pid 43"),
         (messages.Hello(messages.PROTOCOL, 42, 6, "x"), "generation 6, pid 42"),
     ],

@@ -64,11 +64,15 @@ class Constraint(Protocol):
 
     The engine asks it and tells it each token that it has chosen for the slot. ``is_over``: nothing
     can follow, because the answer is complete or, if ``failure`` says why, because no token would
-    do; whatever the engine returned then is not to be used.
+    do; whatever the engine returned then is not to be used. ``mask_s``: the seconds of CPU time
+    that :meth:`allowed` took last, halved with each token since that needed none.
     """
 
     is_over: bool
     failure: str
+
+    @property
+    def mask_s(self) -> float: ...
 
     def allows(self, token: int) -> bool:
         """Whether the answer may go on with ``token``. Microseconds."""
