@@ -11,6 +11,7 @@ Every label is bounded: models beyond the first 200 that were asked for are call
 from __future__ import annotations
 
 import operator
+import secrets
 import threading
 from collections.abc import Callable, Iterable
 from time import perf_counter
@@ -32,6 +33,10 @@ from ollama_async.queue.port import Snapshot
 
 MODEL_LIMIT = 200
 """Distinct model names before they fold to ``other``: a year of trying models, not an attack."""
+
+CACHED_STEP = 4096
+"""Tokens by which the count of cached ones moves. Exact, it would tell whoever guesses another's
+prompt how far the guess was right; rounded at random, a request shows by chance or not at all."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -64,7 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         "ollama_prompt_cached_tokens_total",
         "counter",
         ("model",),
-        "Prompt tokens that were cached",
+        f"Prompt tokens that were cached; moves in steps of {CACHED_STEP}, right on average",
     ),
     Family("ollama_eval_total", "counter", ("model",), "Answer tokens"),
     Family(
@@ -174,7 +179,8 @@ class Metrics:
             return
         usage = outbox.finish.usage
         self._counts["ollama_prompt_eval_total"].add(label, usage.prompt)
-        self._counts["ollama_prompt_cached_tokens_total"].add(label, usage.cached)
+        cached = _round_at_random(usage.cached)
+        self._counts["ollama_prompt_cached_tokens_total"].add(label, cached)
         self._counts["ollama_eval_total"].add(label, usage.answer)
         if outbox.finish.is_repetition:
             self._counts["ollama_repetitions_stopped_total"].add(label)
@@ -249,7 +255,7 @@ class Metrics:
         rows["ollama_busy_slots"] = self._per_model((n, m.busy_slots) for n, m in loaded)
         rows["ollama_slots"] = self._per_model((n, m.slots) for n, m in loaded)
         rows["ollama_kv_cache_usage_ratio"] = self._per_model(
-            ((n, m.cache_used) for n, m in loaded), merge=max
+            ((n, round(m.cache_used, 2)) for n, m in loaded), merge=max
         )
         rows["ollama_model_size_bytes"] = self._per_model((n, m.size) for n, m in loaded)
         rows["ollama_model_vram_bytes"] = self._per_model((n, m.size_vram) for n, m in loaded)
@@ -266,6 +272,12 @@ class Metrics:
             label = self._models.fold(name)
             rows[label] = merge(rows.get(label, 0), value)
         return [((label,), value) for label, value in rows.items()]
+
+
+def _round_at_random(tokens: int) -> int:
+    """A multiple of :data:`CACHED_STEP`, ``tokens`` on average."""
+    steps, rest = divmod(tokens, CACHED_STEP)
+    return CACHED_STEP * (steps + (secrets.randbelow(CACHED_STEP) < rest))
 
 
 def _gauge(family: Family, rows: Iterable[tuple[tuple[str, ...], float]]) -> Metric:

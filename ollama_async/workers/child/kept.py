@@ -15,6 +15,7 @@ class Kept(Generic[K, V]):
 
     def __init__(self, count: int, size: int) -> None:
         self._most = count
+        self._size = size
         self._room = size
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()  # the last in use at the end
         self._lock = threading.Lock()
@@ -34,7 +35,7 @@ class Kept(Generic[K, V]):
         """
         with self._lock:
             self._drop(key)
-            if size > self._room:
+            if size > self._size:
                 return
             self._values[key] = value, size
             self._room -= size

@@ -1,7 +1,5 @@
 """From requests to tokens."""
 
-import threading
-
 import msgspec
 import pytest
 
@@ -12,10 +10,9 @@ from ollama_async.prompts.port import Content, Marks
 from ollama_async.prompts.selection import DEFAULT_TEMPLATE
 from ollama_async.workers.child.dialects import Spoken
 from ollama_async.workers.child.intake import Intake
-from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import TOO_LONG, Preparation
 from ollama_async.workers.messages import (
-    Cancel,
     Detokenize,
     Done,
     Failed,
@@ -426,55 +423,6 @@ def test_tokens_and_text(room):
 
     failed = Failed(-2, "bad_request", "context holds tokens that this model does not have")
     assert room.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]
-
-
-def test_a_cancel_ends_what_has_not_been_rendered(room):
-    room.intake.put(Submit(1, request(raw("x"))))
-    room.intake.cancel(Cancel(1))
-    room.intake.work_on(Submit(1, request(raw("x"))))
-
-    assert room.mailbox.take() == [Done(1, "cancel", Usage())]
-
-
-def test_a_cancel_during_the_rendering_ends_the_request_at_once(engine):
-    class Cancelled:
-        def render(self, _prompt):
-            room.intake.cancel(Cancel(1))
-            return "x"
-
-    room = Room(engine, Cancelled())
-
-    assert room.ask(request(Prompt())) == Done(1, "cancel", Usage())
-
-
-def test_a_cancel_after_that_is_for_the_step_thread(room):
-    assert isinstance(room.ask(request(raw("x"))), Work)
-    room.intake.cancel(Cancel(1))
-
-    assert room.mailbox.take() == [Cancel(1)]
-
-
-def test_a_full_mailbox_makes_its_writers_wait():
-    mailbox = Mailbox(limit=2)
-    for number in (1, 2):
-        mailbox.put(Cancel(number))
-    writer = threading.Thread(target=mailbox.put, args=(Cancel(3),))
-    writer.start()
-    taken = []
-    while len(taken) < 3:
-        mailbox.wait(5)
-        taken += mailbox.take()
-    writer.join()
-
-    assert taken == [Cancel(1), Cancel(2), Cancel(3)]
-
-
-def test_a_woken_mailbox_is_waited_for_no_more():
-    mailbox = Mailbox()
-    mailbox.wake()
-    mailbox.wait(60)
-
-    assert mailbox.take() == []
 
 
 def test_a_fault_of_the_engine_costs_only_the_request(engine, capsys):

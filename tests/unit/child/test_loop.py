@@ -422,3 +422,66 @@ def test_whatever_happens_each_request_ends_once_with_its_own_text(
     assert engine.begun == [False] * 3
     for slot, cached in zip(bench.loop._slots._all, engine.cache, strict=True):
         assert slot.tokens == cached
+
+
+# ----------------------------------------------------------------- clients beside one another
+
+
+def test_a_short_prompt_does_not_wait_for_the_long_ones_of_another_client(fake_engine):
+    bench = Bench(fake_engine(slots=8, num_ctx=2000))
+    bench.put(
+        *(work(number, [number] * 1500, 1, num_ctx=2000, client="a") for number in range(1, 8))
+    )
+    bench.turn(2)
+    bench.put(work(8, [8] * 20, 1, client="b"))
+    bench.turn(2)
+
+    assert set(bench.ends()) == {8}
+
+
+def test_clients_take_turns_in_reading_prompts(fake_engine):
+    bench = Bench(fake_engine(slots=4, num_ctx=2000))
+    for number, client in enumerate("aabc"):
+        bench.put(work(number, [number] * 400, 1, num_ctx=2000, client=client))
+    bench.turn(9)
+
+    first = [rows[0][0] for rows in bench.engine.steps]
+    assert first == [0, 2, 3] * 3
+
+
+class Dear:
+    """A constraint that allows everything, and takes its time."""
+
+    is_over, failure = False, ""
+
+    def __init__(self, mask_s):
+        self.mask_s = mask_s
+
+
+@pytest.fixture
+def constrained(fake_engine):
+    class Constrained(fake_engine):
+        def begin(self, slot, sampling, prompt, constraint=None):
+            assert constraint is None or constraint.mask_s
+            super().begin(slot, sampling, prompt)
+
+    return Bench(Constrained(slots=8, num_ctx=200))
+
+
+def test_streams_with_dear_masks_take_turns_and_hold_up_nobody(constrained):
+    dear = [work(number, [number], 40, constraint=Dear(0.011)) for number in range(6)]
+    constrained.put(*dear, work(6, [6], 40, constraint=Dear(0.0005)), work(7, [7], 40))
+    constrained.turn(2)
+    constrained.engine.steps.clear()
+    constrained.turn(9)
+
+    slots = [[slot for slot, *_ in rows] for rows in constrained.engine.steps]
+    assert all({6, 7} < set(step) and len(step) == 4 for step in slots)
+    assert [sum(slot in step for step in slots) for slot in range(6)] == [3] * 6
+    constrained.finish(*range(8))
+
+
+def test_a_stream_whose_mask_takes_more_than_a_step_may_goes_on(constrained):
+    constrained.put(*(work(number, [number], 5, constraint=Dear(1.0)) for number in range(3)))
+
+    constrained.finish(0, 1, 2)

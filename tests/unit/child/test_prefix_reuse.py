@@ -83,3 +83,87 @@ def test_what_was_computed_from_forgotten_tokens_is_not_reused(fake_engine):
     assert slots.prepare(slot, Claim(prompt)) == 40
     slot.tokens = list(prompt)  # computed anew
     assert slots.prepare(slot, Claim(prompt)) == len(prompt) - 1
+
+
+# ----------------------------------------------------------------- of another owner
+
+MODEL = [9] * 40
+"""What the model itself brings."""
+
+
+def owned(engine, *contents):
+    """Slots with these contents, the first of ``a``, the second of ``b``, …"""
+    slots = filled(engine, *contents)
+    for slot, owner in zip(slots._all, "abcdefg", strict=False):
+        slot.owner = owner
+    return slots
+
+
+def test_only_what_the_model_brings_is_shared_with_another_owner(fake_engine):
+    slots = owned(fake_engine(num_ctx=500), MODEL + [1] * 100)
+    prompt = MODEL + [1] * 100 + [2]
+    claim = Claim(prompt, owner="x", public=len(MODEL))
+    slot = slots.take(claim)
+
+    assert slot.index != 0  # a conversation of another does not go on
+    assert slots.prepare(slot, claim) == len(MODEL)
+    assert slot.owner == "x"
+
+
+def test_an_owner_is_served_with_all_of_its_own(fake_engine):
+    slots = owned(fake_engine(num_ctx=500), MODEL + [1] * 100)
+    claim = Claim(MODEL + [1] * 100 + [2], owner="a", public=len(MODEL))
+    slot = slots.take(claim)
+
+    assert slot.index == 0
+    assert slots.prepare(slot, claim) == 140
+
+
+def test_a_slot_that_changes_hands_keeps_nothing_of_its_last_owner(fake_engine):
+    slots = owned(fake_engine(slots=1, num_ctx=500), MODEL + [1] * 100)
+    claim = Claim(MODEL + [1] * 100 + [2], owner="x", public=len(MODEL))
+
+    assert slots.prepare(slots.take(claim), claim) == len(MODEL)
+
+
+def test_a_slot_that_was_taken_is_its_last_owners_until_it_is_prepared(fake_engine):
+    """Else a second request of the new owner could copy from it."""
+    slots = owned(fake_engine(slots=2, num_ctx=500), [1] * 100, [2] * 10)
+    claim = Claim([1] * 100 + [2], owner="b")
+    taken = [slots.take(claim), slots.take(claim)]
+
+    assert [slots.prepare(slot, claim) for slot in reversed(taken)] == [0, 0]
+
+
+def test_nobody_waits_for_a_prompt_that_will_not_serve_it(fake_engine):
+    slots = Slots(fake_engine(num_ctx=500))
+    others, own = Claim([1] * 100, owner="a"), Claim([1] * 100, owner="x")
+
+    assert not slots.expects_more(Claim([1] * 90, owner="x"), [others])
+    assert slots.expects_more(Claim([1] * 90, owner="x"), [own])
+    assert slots.expects_more(Claim([1] * 90, owner="x", public=50), [others])
+
+
+tails = st.lists(st.integers(0, 1), max_size=60)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(0, 40), st.booleans(), tails), max_size=12
+    )
+)
+def test_no_history_of_requests_serves_more_than_is_ones_own(fake_engine, history):
+    """Whatever is reused of a prompt was sent by the same owner before, or is the model's."""
+    slots = Slots(fake_engine(slots=3, num_ctx=500))
+    sent = {"a": [], "b": []}
+    for owner, repeats, begins_alike, tail in history:
+        prompt = (MODEL if begins_alike else []) + [0] * repeats + [*tail, 2]
+        claim = Claim(prompt, owner=owner, public=shared_length(MODEL, prompt))
+        slot = slots.take(claim)
+        reused = slots.prepare(slot, claim)
+        own = max((shared_length(prompt, other) for other in sent[owner]), default=0)
+        assert reused <= max(own, claim.public)
+        slot.tokens = list(prompt)
+        slots._engine.cache[slot.index] = list(prompt)
+        slots.release(slot)
+        sent[owner].append(prompt)

@@ -1,0 +1,437 @@
+"""How requests come to be prepared: who waits for whom, and what a cancel finds."""
+
+import threading
+from collections import Counter, defaultdict
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.conversation import Inference, Message, Prompt, Sampling, Speech, Usage
+from ollama_async.errors import TemplateFailed
+from ollama_async.prompts.port import Marks
+from ollama_async.workers.child.dialects import Dialects, Spoken
+from ollama_async.workers.child.intake import Intake
+from ollama_async.workers.child.kept import Kept
+from ollama_async.workers.child.line import Line
+from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
+from ollama_async.workers.child.preparation import Preparation
+from ollama_async.workers.messages import Cancel, Done, Failed, Submit, Tokenize
+
+LONG_WAIT_S = 30
+
+
+def submit(number, text="x", client="a", *, speech=None, **more):
+    prompt = Prompt([Message("user", text)], speech=speech or Speech(), **more)
+    return Submit(number, Inference(prompt, Sampling()), client)
+
+
+class Words:
+    """A dialect that renders contents; as :class:`Dialects`, it is known from the beginning."""
+
+    special_tokens = ()
+
+    def __init__(self, render=lambda text: text):
+        self._render = render
+
+    def kept(self, _speech):
+        return Spoken(self, {})
+
+    find = kept
+
+    def render(self, prompt):
+        return self._render("".join(message.content for message in prompt.messages))
+
+    def start(self, _prompt, _rendered):
+        return None
+
+    def marks(self, _prompt, _rendered):
+        return Marks()
+
+
+class Limits:
+    """Makes runners; ``is_slow``: whatever they run takes a second. ``seconds``: what they had."""
+
+    def __init__(self, *, is_slow=False):
+        self.seconds = []
+        self._is_slow = is_slow
+
+    def __call__(self, cpu_limit_s, error):
+        self.seconds.append(cpu_limit_s)
+
+        def run(action):
+            if self._is_slow and cpu_limit_s < 1:
+                raise error("too long")
+            return action()
+
+        return run
+
+
+class Room:
+    def __init__(self, engine, dialects=None, limits=None, mailbox=None):
+        self.mailbox = mailbox or Mailbox()
+        self.limits = limits or Limits()
+        preparation = Preparation(engine, dialects or Words(), self.limits)
+        self.intake = Intake(preparation, self.mailbox)
+
+    def run_quick(self):
+        self.intake.close()
+        self.intake.run_quick()
+        return self.mailbox.take()
+
+    def run_heavy(self):
+        self.intake.run_heavy()
+        return self.mailbox.take()
+
+
+@pytest.fixture
+def room(fake_engine):
+    return Room(fake_engine())
+
+
+def ids(entries):
+    return [entry.id for entry in entries]
+
+
+# ----------------------------------------------------------------- turns
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=40))
+def test_a_line_serves_clients_in_turns_and_each_in_order(moves):
+    """Against the plain model: lists in a list. A move puts, takes, or removes the last put."""
+    line, model, number = Line(100), [], 0
+    for client, move in moves:
+        if move == 0 or not model:
+            number += 1
+            assert line.put(client, number, number)
+            items = next((items for name, items in model if name == client), None)
+            if items is None:
+                model.append((client, [number]))
+            else:
+                items.append(number)
+        elif move == 1:
+            name, items = model.pop(0)
+            assert line.take() == items.pop(0)
+            model += [(name, items)] if items else []
+        else:
+            line.remove(number)
+            model = [(name, [item for item in items if item != number]) for name, items in model]
+            model = [(name, items) for name, items in model if items]
+    line.close()
+    while model:
+        name, items = model.pop(0)
+        assert line.take() == items.pop(0)
+        model += [(name, items)] if items else []
+    assert line.take() is None
+
+
+def test_a_thousand_requests_of_one_client_delay_another_by_one(room):
+    for number in range(1, 1000):
+        room.intake.put(submit(number))
+    room.intake.put(submit(1000, client="b"))
+
+    assert ids(room.run_quick())[:3] == [1, 1000, 2]
+
+
+def test_a_full_line_refuses_and_never_blocks(room):
+    for number in range(1, LIMIT + 1):
+        room.intake.put(submit(number))
+    room.intake.put(submit(LIMIT + 1, client="b"))
+
+    (refused,) = room.mailbox.take()
+    assert (refused.id, refused.code) == (LIMIT + 1, "busy")
+    room.intake.cancel(Cancel(LIMIT + 1))
+    assert room.mailbox.take() == [Cancel(LIMIT + 1)]  # nobody is told a second time
+
+
+# ----------------------------------------------------------------- light and heavy
+
+
+@pytest.mark.parametrize(
+    "heavy",
+    [
+        submit(1, "x" * 100_000),
+        submit(1, context=[1] * 100_000),
+        Submit(1, Inference(Prompt([Message("user", "x")] * 5000), Sampling()), "a"),
+        Submit(1, Inference(Prompt(raw="x" * 100_000), Sampling()), "a"),
+        Tokenize(-1, "x" * 100_000),
+    ],
+)
+def test_a_plain_request_passes_a_heavy_one(room, heavy):
+    room.intake.put(heavy)
+    room.intake.put(submit(2, client="b"))
+
+    assert ids(room.run_quick()) == [2]
+    assert ids(room.run_heavy()) == [heavy.id]
+
+
+def test_what_takes_long_to_render_is_given_up_and_has_its_time_later(fake_engine):
+    room = Room(fake_engine(), limits=Limits(is_slow=True))
+    room.intake.put(submit(1))
+
+    assert room.run_quick() == []
+    assert isinstance(room.run_heavy()[0], Work)
+    assert room.limits.seconds[0] < 0.1 < max(room.limits.seconds)
+
+
+def test_a_history_that_is_rendered_many_times_is_heavy(fake_engine):
+    turns = [Message(("user", "assistant")[at % 2], "x" * 10) for at in range(3001)]
+    room = Room(fake_engine(num_ctx=31_000), Words(lambda text: "y" * 30_000 + text))
+    room.intake.put(Submit(1, Inference(Prompt(turns), Sampling()), "a"))
+
+    assert room.run_quick() == []
+    assert isinstance(room.run_heavy()[0], Work)
+
+
+def test_a_new_dialect_is_made_by_the_heavy_line_and_found_by_the_quick_one(fake_engine):
+    made = []
+
+    def choose(speech, **_more):
+        made.append(speech)
+        return Words()
+
+    room = Room(fake_engine(), Dialects(fake_engine(), choose))
+    room.intake.put(submit(1))
+    room.intake.put(submit(2, client="b"))
+
+    assert room.run_quick() == []
+    assert ids(room.run_heavy()) == [1, 2]
+    room.intake.put(submit(3))
+    assert ids(room.run_quick()) == [3]
+    assert len(made) == 1
+
+
+def test_a_form_is_compiled_by_the_heavy_line_and_copied_by_the_quick_one(tiny_engine):
+    room = Room(tiny_engine)
+    inference = Inference(Prompt(raw="x"), Sampling(), format={"type": "integer"})
+    room.intake.put(Submit(1, inference, "a"))
+    assert room.run_quick() == []
+    (first,) = room.run_heavy()
+
+    room.intake.put(Submit(2, inference, "b"))
+    (second,) = room.run_quick()
+
+    assert first.constraint is not second.constraint
+    first.constraint.accept(ord("1"))
+    assert second.constraint.allowed().tolist() != first.constraint.allowed().tolist()
+
+
+def test_a_form_that_cannot_be_enforced_is_refused_at_once_the_next_time(tiny_engine):
+    room = Room(tiny_engine)
+    inference = Inference(Prompt(raw="x"), Sampling(), format={"type": "string", "pattern": "("})
+    room.intake.put(Submit(1, inference, "a"))
+    assert room.run_quick() == []
+    (first,) = room.run_heavy()
+    room.intake.put(Submit(2, inference, "b"))
+    (second,) = room.run_quick()
+
+    assert first.code == second.code == "bad_request"
+    assert first.message == second.message
+
+
+@pytest.fixture
+def tiny_engine(fake_engine):
+    """A token for each byte, and an end."""
+
+    class Bytes(fake_engine):
+        def piece(self, token):
+            return b"" if token == self.facts.vocab_size - 1 else bytes([token])
+
+        def is_end(self, token):
+            return token == self.facts.vocab_size - 1
+
+        def tokenize(self, text, **_options):
+            return list(text.encode())
+
+    engine = Bytes()
+    engine.facts = msgspec.structs.replace(engine.facts, vocab_size=257)
+    return engine
+
+
+# ----------------------------------------------------------------- templates that requests bring
+
+
+def test_a_template_that_a_request_brings_has_little_time_and_costs_it_once(fake_engine):
+    made = []
+
+    def choose(speech, **_more):
+        made.append(speech)
+        return Words()
+
+    room = Room(fake_engine(), Dialects(fake_engine(), choose), Limits(is_slow=True))
+    brought = Speech(request_template="slow")
+    for number in (1, 2):
+        room.intake.put(submit(number, speech=brought))
+        room.run_quick()
+    failed = room.run_heavy()
+
+    assert [type(each) for each in failed] == [Failed, Failed]
+    assert {each.code for each in failed} == {"template_failed"}
+    assert max(room.limits.seconds) < 0.1
+    asked = len(room.limits.seconds)
+    room.intake.put(submit(3, speech=brought))
+    assert ids(room.run_quick()) == [3]
+    assert len(room.limits.seconds) == asked
+    assert made == []
+
+
+def test_templates_that_requests_bring_push_out_only_one_another(fake_engine):
+    made = []
+
+    def choose(speech, **_more):
+        made.append(speech)
+        return Words()
+
+    dialects = Dialects(fake_engine(), choose)
+    dialects.find(Speech(template="own"))
+    for number in range(100):
+        dialects.find(Speech(template="own", request_template=str(number)))
+
+    assert dialects.kept(Speech(template="own"))
+    assert dialects.kept(Speech(template="own", request_template="99"))
+    assert not dialects.kept(Speech(template="own", request_template="0"))
+
+
+def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
+    tries = []
+
+    def choose(speech, **_more):
+        tries.append(speech)
+        raise TemplateFailed("no template")
+
+    dialects = Dialects(fake_engine(), choose)
+    for _ in range(3):
+        with pytest.raises(TemplateFailed, match="no template"):
+            dialects.find(Speech(template="{{"))
+
+    assert len(tries) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=50))
+def test_what_is_kept_is_bounded_by_number_and_size(puts):
+    kept, last = Kept(5, 100), {}
+    for key, size in puts:
+        kept.put(key, (key, size), size)
+        last[key] = size
+    found = {key: kept.get(key) for key in last}
+    there = [value for value in found.values() if value is not None]
+
+    assert len(there) <= 5
+    assert sum(size for _, size in there) <= 100
+    assert all(value == (value[0], last[value[0]]) for value in there)
+    if puts:
+        assert found[puts[-1][0]] is not None
+
+
+# ----------------------------------------------------------------- cancellations
+
+
+def test_a_cancel_ends_what_has_not_been_prepared(room):
+    room.intake.put(submit(1))
+    room.intake.cancel(Cancel(1))
+
+    assert room.run_quick() == [Done(1, "cancel", Usage())]
+
+
+def test_a_cancel_ends_what_waits_for_the_heavy_line(room):
+    room.intake.put(submit(1, "x" * 100_000))
+    assert room.run_quick() == []
+    room.intake.cancel(Cancel(1))
+
+    assert room.run_heavy() == [Done(1, "cancel", Usage())]
+
+
+def test_a_cancel_during_the_rendering_ends_the_request_at_once(fake_engine):
+    def render(text):
+        room.intake.cancel(Cancel(1))
+        return text
+
+    room = Room(fake_engine(), Words(render))
+    room.intake.put(submit(1))
+
+    assert room.run_quick() == [Done(1, "cancel", Usage())]
+
+
+def test_a_cancel_after_that_is_for_the_step_thread(room):
+    room.intake.put(submit(1))
+    (work,) = room.run_quick()
+    room.intake.cancel(Cancel(1))
+
+    assert isinstance(work, Work)
+    assert room.mailbox.take() == [Cancel(1)]
+
+
+def test_a_cancel_that_comes_while_a_request_is_handed_over_is_not_lost(fake_engine):
+    """The hand-over waits for room in the mailbox; the cancel does not."""
+
+    class Watched(Mailbox):
+        def _wait_for_room(self):
+            arrived.set()
+            super()._wait_for_room()
+
+    arrived = threading.Event()
+    room = Room(fake_engine(), mailbox=Watched(limit=1))
+    room.intake.put(submit(1))
+    room.mailbox.cancel(Cancel(9))  # fills it
+    room.intake.close()
+    preparing = threading.Thread(target=room.intake.run_quick)
+    preparing.start()
+    assert arrived.wait(LONG_WAIT_S)
+    room.intake.cancel(Cancel(1))
+    taken = room.mailbox.take()
+    preparing.join(LONG_WAIT_S)
+
+    assert taken + room.mailbox.take() == [Cancel(9), Done(1, "cancel", Usage())]
+
+
+def test_no_cancel_overtakes_its_request(room):
+    """Three threads as in a worker: each request is ended here, or cancelled behind itself."""
+    said = defaultdict(list)
+    is_over = threading.Event()
+
+    def step():
+        is_last = False
+        while not is_last:
+            is_last = is_over.is_set()
+            room.mailbox.wait(0.01)
+            for entry in room.mailbox.take():
+                said[entry.id].append(type(entry))
+
+    threads = [threading.Thread(target=room.intake.run_quick), threading.Thread(target=step)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 1001):
+        room.intake.put(submit(number))
+        room.intake.cancel(Cancel(number))
+    room.intake.close()
+    threads[0].join(LONG_WAIT_S)
+    is_over.set()
+    threads[1].join(LONG_WAIT_S)
+
+    kinds = Counter(map(tuple, said.values()))
+    assert sum(kinds.values()) == 1000
+    assert set(kinds) <= {(Done,), (Work, Cancel)}
+
+
+def test_a_full_mailbox_makes_its_writers_wait():
+    mailbox = Mailbox(limit=2)
+    for number in (1, 2):
+        mailbox.put(Cancel(number))
+    writer = threading.Thread(target=mailbox.put, args=(Cancel(3),))
+    writer.start()
+    taken = []
+    while len(taken) < 3:
+        mailbox.wait(5)
+        taken += mailbox.take()
+    writer.join()
+
+    assert taken == [Cancel(1), Cancel(2), Cancel(3)]
+
+
+def test_a_woken_mailbox_is_waited_for_no_more():
+    mailbox = Mailbox()
+    mailbox.wake()
+    mailbox.wait(60)
+
+    assert mailbox.take() == []
