@@ -10,6 +10,7 @@ helps, the conversation stays as it is, and the template says itself what is wro
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
@@ -99,7 +100,8 @@ class TemplateProbe:
         """
         kept = [role for role in roles if role in self._heard]
         for role in kept:
-            self._heard.move_to_end(role)
+            with contextlib.suppress(KeyError):  # another thread may have forgotten it meanwhile
+                self._heard.move_to_end(role)
         new = [role for role in roles if role not in self._heard and len(role) <= _ROLE_CHARACTERS]
         for role in new[:_ASKED_LIMIT]:
             self._heard[role] = self._hears(role)

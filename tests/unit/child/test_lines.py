@@ -176,8 +176,8 @@ def test_what_takes_long_to_render_is_given_up_and_has_its_time_later(fake_engin
 
 
 def test_a_history_that_is_rendered_many_times_is_heavy(fake_engine):
-    turns = [Message(("user", "assistant")[at % 2], "x" * 10) for at in range(3001)]
-    room = Room(fake_engine(num_ctx=31_000), Words(lambda text: "y" * 30_000 + text))
+    turns = [Message(("user", "assistant")[at % 2], "x" * 10) for at in range(1001)]
+    room = Room(fake_engine(num_ctx=15_000), Words(lambda text: "y" * 14_000 + text))
     room.intake.put(Submit(1, Inference(Prompt(turns), Sampling()), "a"))
 
     assert room.run_quick() == []
