@@ -15,6 +15,7 @@ The policy, with its numbers:
   (256) tokens. Then many people wait for a first token, and streams that are joined late decode in
   small batches all the while. With steps of 100 ms whatever waits, 32 conversations of a 0.5B model
   on two cores took 1.4 times as long as with chunks of 256 tokens, and first tokens up to a minute.
+  Where there are other clients, whose streams that slows, a client's prompts count as one.
 - If that comes to fewer than :data:`EFFICIENT_CHUNK` (64) prompt tokens, 64 all the same if they
   take no longer than four times the target, or twice what the streams take; else what fits, but
   never fewer than :data:`MIN_CHUNK` (16), so that decoding starves no prompt.
@@ -126,19 +127,20 @@ class Batching:
         waiting: Sequence[int],
         *,
         fixed: bool = False,
+        crowd: int = 0,
         is_shared: bool = False,
     ) -> list[int]:
         """How many tokens of each waiting prompt the next step takes.
 
         ``streams`` decode, fewer than the batch has room for less :data:`MIN_CHUNK`. ``waiting``:
         tokens missing of each prompt, in order of turns, each at least 1. ``fixed``: as the same
-        request got it last time, whatever was measured since. ``is_shared``: they are several
-        clients'.
+        request got it last time, whatever was measured since. ``crowd``: how many they count
+        as, if not each as one. ``is_shared``: they are several clients'.
         """
         room = self._batch_size - streams
         if not waiting or room <= 0:
             return [0] * len(waiting)
-        size = FIXED_CHUNK if fixed else self._size(streams, len(waiting))
+        size = FIXED_CHUNK if fixed else self._size(streams, crowd or len(waiting))
         if is_shared and waiting[0] <= EFFICIENT_CHUNK:
             size = min(size, EFFICIENT_CHUNK)
         return _share_out(waiting, min(size, room), room, takes_tail=not fixed)

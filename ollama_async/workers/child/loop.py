@@ -193,12 +193,18 @@ class Loop:
             streams,
             [running.missing for running in ready],
             fixed=is_alone and bool(ready) and ready[0].is_seeded,
+            crowd=len(self._turns) if self._is_shared() else 0,
             is_shared=len(self._turns) > 1,
         )
         filled = [(running, chunk) for running, chunk in zip(ready, chunks, strict=True) if chunk]
         for running, _ in filled:
             self._turns[running.work.client] = self._vitals.steps + 1
         return filled
+
+    def _is_shared(self) -> bool:
+        """Whether there is more than one client."""
+        clients = {running.work.client for running in self._decoding}
+        return len(clients.union(self._turns)) > 1
 
     def _in_turn(self) -> list[Running]:
         """The prompts, first those of the client who has waited for longest since its last part of

@@ -149,3 +149,23 @@ def test_a_short_rest_of_a_prompt_comes_along():
     assert Batching(512).plan(0, [80]) == [80]
     assert Batching(512).plan(0, [70, 70]) == [70, 0]
     assert Batching(70).plan(0, [80]) == [64]
+
+
+def test_a_short_prompt_among_those_of_others_gets_a_short_step():
+    batching = Batching(512)
+    for _ in range(50):
+        batching.costs.observe(0, 256, 0.05)
+
+    assert batching.plan(0, [20, 500], is_shared=True) == [20, 44]
+    assert sum(batching.plan(0, [20, 500])) > 256
+    assert sum(batching.plan(0, [500, 20], is_shared=True)) > 256
+
+
+def test_the_prompts_of_one_client_slow_anothers_stream_as_one_prompt_would():
+    batching = Batching(512)
+    for _ in range(50):
+        batching.costs.observe(1, 0, 0.01)
+        batching.costs.observe(1, 256, 0.5)
+
+    assert batching.plan(1, [500] * 31, crowd=1) == [*batching.plan(1, [500]), *[0] * 30]
+    assert sum(batching.plan(1, [500] * 31)) > sum(batching.plan(1, [500]))

@@ -485,3 +485,20 @@ def test_a_stream_whose_mask_takes_more_than_a_step_may_goes_on(constrained):
     constrained.put(*(work(number, [number], 5, constraint=Dear(1.0)) for number in range(3)))
 
     constrained.finish(0, 1, 2)
+
+
+def test_many_prompts_of_one_client_count_as_one_beside_anothers_stream(fake_engine):
+    def longest_chunk(client):
+        bench = Bench(fake_engine(slots=8, num_ctx=3000, batch_size=512))
+        for _ in range(50):
+            bench.loop._batching.costs.observe(1, 0, 0.01)
+            bench.loop._batching.costs.observe(1, 256, 0.5)
+        bench.put(work(0, [0], 50, client="b"))
+        bench.turn(2)
+        bench.engine.steps.clear()
+        for number in range(1, 8):
+            bench.put(work(number, [number] * 2000, 1, num_ctx=3000, client=client))
+        bench.turn()
+        return sum(tokens for _, tokens, _ in bench.engine.steps[0])
+
+    assert longest_chunk("a") < longest_chunk("b")
