@@ -1,6 +1,9 @@
 """Foreign code on a leash."""
 
 import contextlib
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -112,3 +115,20 @@ def test_threads_are_interrupted_each_by_its_own_deadline_and_never_later(deadli
         thread.join()
 
     assert faults == []
+
+
+ENDLESS = """
+import threading
+from ollama_async.workers.child.deadline import Deadline, Watch
+
+watch = Watch(last_resort_s=0.5)
+threading.Thread(target=watch.run, daemon=True).start()
+Deadline(watch, 0.1).run(lambda: 3 ** (10 ** 8))
+"""
+
+
+@pytest.mark.slow
+def test_one_operation_that_nothing_interrupts_ends_the_process():
+    done = subprocess.run([sys.executable, "-c", ENDLESS], check=False, timeout=30)
+
+    assert done.returncode == -signal.SIGALRM

@@ -219,3 +219,17 @@ def test_what_is_shown_of_a_value_is_how_its_json_begins(value):
     whole = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
     assert _beginning(value, 200)[:200] == whole[:200]
+
+
+def test_how_many_of_the_first_turns_are_the_models_own(model):
+    """Nothing else may be shared between clients that share nothing."""
+
+    def own(job):
+        prompt = unpacked(job).prompt
+        return [message.content for message in prompt.messages[: prompt.own]]
+
+    assert own(generate(model)) == ["model's", "q", "a"]
+    assert own(generate(model, system="mine")) == []
+    assert own(generate(model, context=[1])) == ["model's"]
+    assert own(chat(model, ASKED)) == ["model's", "q", "a"]
+    assert own(chat(model, Message("system", "mine"), ASKED)) == ["q", "a"]
