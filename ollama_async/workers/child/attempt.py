@@ -37,6 +37,11 @@ class Run(Protocol):
     def __call__(self, action: Callable[[], T], /) -> T: ...
 
 
+def run_freely(action: Callable[[], T]) -> T:
+    """A :class:`Run` without a leash."""
+    return action()
+
+
 class Limited(Protocol):
     """Makes a runner for the renderings of one request: so many seconds of CPU time, then the
     exception that ``error`` makes of the reason.

@@ -13,6 +13,7 @@ import msgspec
 from ollama_async.conversation import Speech
 from ollama_async.errors import ServerError, TemplateFailed
 from ollama_async.prompts.port import Dialect
+from ollama_async.workers.child.attempt import Run, run_freely
 from ollama_async.workers.child.engines.port import Engine
 from ollama_async.workers.child.kept import Kept
 
@@ -20,7 +21,7 @@ KEPT = 16
 """Dialects of each kind; a template takes milliseconds to compile, and clients can think of any
 number."""
 
-KEPT_CHARACTERS = 4 << 20
+KEPT_CHARACTERS = 2 << 20
 """Of their templates together; compiled, they take some fifty times as many bytes."""
 
 TEMPLATE_LIMIT = 1 << 20
@@ -67,31 +68,38 @@ class Dialects:
             raise found.with_traceback(None)
         return found
 
-    def find(self, speech: Speech) -> Spoken:
-        """The one for ``speech``. May take as long as a hostile template makes it, and be
-        interrupted.
+    def find(self, speech: Speech, run: Run = run_freely) -> Spoken:
+        """The one for ``speech``, made by ``run`` because a hostile template takes its time.
 
         :raises ServerError: there is none, and why.
         """
         spoken = self.kept(speech)
         if spoken is not None:
             return spoken
+        found: Spoken | ServerError
         try:
-            spoken = self._make(speech)
-        except ServerError as error:
-            self.refuse(speech, error)
-            raise
-        self._kept_with(speech).put(speech, spoken, _size(speech))
-        return spoken
-
-    def refuse(self, speech: Speech, error: ServerError) -> None:
-        """From now on there is none for ``speech``: it was interrupted while it was made."""
-        self._kept_with(speech).put(speech, error, _size(speech))
+            found = run(lambda: self._make(speech))
+        except TemplateFailed as interruption:
+            if not speech.request_template:  # a model's own has another chance
+                raise
+            found = interruption
+        # not within run, whose interruptions would leave the books half written
+        self._kept_with(speech).put(speech, found, _size(speech))
+        if isinstance(found, ServerError):
+            raise found
+        return found
 
     def _kept_with(self, speech: Speech) -> _Kept:
         return self._brought if speech.request_template else self._own
 
-    def _make(self, speech: Speech) -> Spoken:
+    def _make(self, speech: Speech) -> Spoken | ServerError:
+        """The dialect, or why there is none."""
+        try:
+            return self._speak(speech)
+        except ServerError as error:
+            return error
+
+    def _speak(self, speech: Speech) -> Spoken:
         if max(len(speech.template), len(speech.request_template)) > TEMPLATE_LIMIT:
             raise TemplateFailed(f"the template is longer than {TEMPLATE_LIMIT} characters")
         facts = self._engine.facts

@@ -47,8 +47,8 @@ TOOLS_SIZE_LIMIT = 1 << 18
 KEPT = 64
 """Grammars of formats, and of offered tools: agents send the same with every request."""
 
-KEPT_BYTES = 4 << 20
-"""Of what they were made from; compiled, they take some ten times as many."""
+KEPT_BYTES = 1 << 20
+"""Of what grammars of each kind were made from; compiled, they take up to sixty times as many."""
 
 _pack = msgspec.msgpack.Encoder().encode
 

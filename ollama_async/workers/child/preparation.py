@@ -168,7 +168,7 @@ class Preparation:
         if own is None:
             attempt.make()
             run = attempt.leash()
-            dialect = run(lambda: self._dialects.find(prompt.speech)).dialect
+            dialect = self._dialects.find(prompt.speech, run).dialect
 
             def encode(candidate: Prompt) -> list[int]:
                 text = run(lambda: dialect.render(candidate))
@@ -285,12 +285,7 @@ class Preparation:
         if spoken is not None:
             return spoken
         attempt.make()
-        try:
-            return run(lambda: self._dialects.find(speech))
-        except TemplateFailed as error:
-            if speech.request_template:
-                self._dialects.refuse(speech, error)
-            raise
+        return self._dialects.find(speech, run)
 
     def _encode(self, text: str, num_ctx: int, attempt: Attempt, *, is_first: bool) -> list[int]:
         """Tokens with exactly one BOS in front, if the model wants one and this is the front.

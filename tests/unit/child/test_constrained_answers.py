@@ -27,7 +27,7 @@ class Dialect:
     special_tokens = ()
     render = GoRenderer("{{ .Prompt }}").render
 
-    def find(self, _speech):
+    def find(self, _speech, _run=None):
         return Spoken(self, {})
 
     kept = find

@@ -54,7 +54,7 @@ class OneDialect:
         self._parser = parser
         self._special = special or {}
 
-    def find(self, _speech):
+    def find(self, _speech, _run=None):
         return Spoken(self, self._special)
 
     kept = find

@@ -35,7 +35,7 @@ class Words:
     def __init__(self, render=lambda text: text):
         self._render = render
 
-    def kept(self, _speech):
+    def kept(self, _speech, _run=None):
         return Spoken(self, {})
 
     find = kept
