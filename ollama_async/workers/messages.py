@@ -10,7 +10,7 @@ Life of a connection, child's words on the right::
                                     Hello(protocol, pid, generation, engine)
                                     Loading(fraction) …          keeps the load's stall clock quiet
                                     Ready(facts) | Refused(error)  then nothing more if Refused
-    Submit(id, inference, client) …  Started(id)                 the request has a slot
+    Submit(id, inference, client) … Started(id)                  the request has a slot
                                     Pieces([(id, piece), …])     one message per engine step
                                     Done(id, …) | Failed(id, …)  exactly one per Submit, always last
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already

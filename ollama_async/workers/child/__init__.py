@@ -1,1 +1,1 @@
-"""The worker process: one model, one intake thread, one step thread."""
+"""The worker process: one model, two threads that prepare requests, one that steps."""

@@ -5,10 +5,10 @@
   descriptors of :mod:`.attach` in its argv. ``OLLAMA_ASYNC_SCRIPTS`` names the scripts of the
   scripted engine, ``OLLAMA_ASYNC_CACHE`` the folder of the library's verdict.
 - Owns: the engine, its memory, and nothing on disk.
-- Threads: *main* is the intake: templates, tokenizer. ``receive`` reads the pipe; it cancels, and
-  ends the process on ``Quit``. ``step`` loads the model, runs the engine, and is the only one that
-  sends after ``Hello``; its vitals are the proof that it lives. ``lifeline`` belongs to
-  :mod:`.attach`.
+- Threads: *main* and ``heavy`` are the intake: templates, tokenizer; ``watch`` interrupts them.
+  ``receive`` reads the pipe; it cancels, and ends the process on ``Quit``. ``step`` loads the
+  model, runs the engine, and is the only one that sends after ``Hello``; its vitals are the proof
+  that it lives. ``lifeline`` belongs to :mod:`.attach`.
 - Talks to: its parent, in :mod:`ollama_async.workers.messages`; to people on stderr.
 - Dies when: the parent says ``Quit`` (status 0, the engine closed if that does not take too long);
   at once by SIGTERM, which has its default action, so that it works whatever hangs; when the model

@@ -1,6 +1,6 @@
 """Answers in a prescribed form.
 
-For the request (intake thread)::
+For the request (a thread of the intake)::
 
     constraint = grammars.constrain(inference, rendered, marks, special)   # None: nothing asked
     Work(…, constraint=constraint)

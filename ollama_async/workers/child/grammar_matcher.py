@@ -33,8 +33,8 @@ _SPECIAL = b"\xff"  # marks a token that is no text, in the library's vocabulary
 
 class Vocabulary:
     """The library's copy of a model's ``size`` tokens; ``piece`` and ``is_end`` as in the engine.
-    Grammars are compiled by the intake thread only; any thread may ask about tokens. While it is
-    made the other threads run.
+    Grammars are compiled by one thread only; any thread may ask about tokens. While it is made the
+    other threads run.
     """
 
     def __init__(

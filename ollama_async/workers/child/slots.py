@@ -3,8 +3,8 @@
 A slot remembers the tokens that its KV cache holds after its request has gone. The next request
 takes
 
-1. the free slot that begins as its prompt does, if that is at least half of what the slot holds: a
-   conversation goes on;
+1. the free slot of its owner that begins as its prompt does, if that is at least half of what the
+   slot holds: a conversation goes on;
 2. else an empty slot, or the one unused for longest. The longest beginning that any slot shares
    with the prompt, busy ones included, is copied into it, if that saves :data:`COPY_MIN_TOKENS`
    and is not out of proportion to what the library has to copy (it copies whole sequences).
@@ -100,7 +100,8 @@ class Slots:
             return None
         slot = min(free, key=_staleness)
         best, shared = claim.find_best(free)
-        if best is not None and 2 * shared >= len(best.tokens):
+        is_own = best is not None and best.owner == claim.owner
+        if best is not None and is_own and 2 * shared >= len(best.tokens):
             slot = best
         self._uses += 1
         slot.used_at = self._uses

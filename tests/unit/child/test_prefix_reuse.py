@@ -119,6 +119,13 @@ def test_an_owner_is_served_with_all_of_its_own(fake_engine):
     assert slots.prepare(slot, claim) == 140
 
 
+def test_another_owners_slot_is_not_taken_for_what_the_model_brings(fake_engine):
+    """It would have to be computed again for its owner, while other slots are empty."""
+    slots = owned(fake_engine(num_ctx=500), [*MODEL, 1])
+
+    assert slots.take(Claim([*MODEL, 2], owner="x", public=len(MODEL))).index != 0
+
+
 def test_a_slot_that_changes_hands_keeps_nothing_of_its_last_owner(fake_engine):
     slots = owned(fake_engine(slots=1, num_ctx=500), MODEL + [1] * 100)
     claim = Claim(MODEL + [1] * 100 + [2], owner="x", public=len(MODEL))

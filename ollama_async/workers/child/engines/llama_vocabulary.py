@@ -1,7 +1,7 @@
 """The tokenizer of a loaded model.
 
 Reads only: the library's vocabulary never changes after the load, each call of ``llama_tokenize``
-works on its own state, and ctypes releases the GIL, so the intake thread may tokenize while the
+works on its own state, and ctypes releases the GIL, so other threads may tokenize while the
 step thread decodes.
 """
 

@@ -2,8 +2,8 @@
 
 An engine owns ``facts.slots`` sequences ("slots", numbered from 0), each a KV cache of up to
 ``facts.num_ctx`` tokens at positions 0, 1, 2, …. It runs in the step thread only, except
-``tokenize``, ``piece``, ``written`` and ``is_end``, which the intake thread may call at the same
-time.
+``tokenize``, ``piece``, ``written`` and ``is_end``, which the threads of the intake may call at
+the same time.
 """
 
 from __future__ import annotations
