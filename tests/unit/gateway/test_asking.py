@@ -225,7 +225,7 @@ def test_how_many_of_the_first_turns_are_the_models_own(model):
     """Nothing else may be shared between clients that share nothing."""
 
     def own(job):
-        prompt = unpacked(job).prompt
+        prompt = job.inference.prompt
         return [message.content for message in prompt.messages[: prompt.own]]
 
     assert own(generate(model)) == ["model's", "q", "a"]
