@@ -8,11 +8,17 @@ step thread decodes.
 from __future__ import annotations
 
 import ctypes
+import re
+import unicodedata
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
 from ollama_async.workers.child.engines.port import EngineError
+
+_COMPOSES = b"ollama_async.tokenizer.nfc"
+"""Key in files that we converted: the tokenizer composes characters (NFC), the library does not."""
+_MARK = re.compile(r"(<[^<>\s]*>)")
 
 
 class Vocabulary:
@@ -25,6 +31,7 @@ class Vocabulary:
         self.bos = self._text(lib.llama_vocab_bos(self._vocab))
         self.eos = self._text(lib.llama_vocab_eos(self._vocab))
         self.suppressed = self._suppressed()
+        self._composes = _said(model, _COMPOSES) == b"true"
         self._pieces: list[bytes | None] = [None] * self.size  # filled as tokens turn up
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -32,7 +39,7 @@ class Vocabulary:
 
         :raises EngineError: the library cannot tokenize this text.
         """
-        data = text.encode(errors="replace")
+        data = (_composed(text) if self._composes else text).encode(errors="replace")
         capacity = len(data) + 8  # no token is shorter than a byte; room for BOS, EOS, a prefix
         tokens = (ctypes.c_int32 * capacity)()
         count = self._tokenize(data, tokens, add_special, parse_special)
@@ -85,3 +92,15 @@ class Vocabulary:
         count = ctypes.c_int32(0)
         tokens = lib.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(count))
         return list(tokens[: count.value]) if tokens else []
+
+
+def _composed(text: str) -> str:
+    """As tokenizers do it: in the pieces between marks, so that none is composed with its next."""
+    return "".join(unicodedata.normalize("NFC", part) for part in _MARK.split(text))
+
+
+def _said(model: Any, key: bytes) -> bytes:
+    """What the file says under the key, b"" for nothing."""
+    buffer = ctypes.create_string_buffer(64)
+    size = lib.llama_model_meta_val_str(model, key, buffer, len(buffer))
+    return buffer.value if size > 0 else b""
