@@ -43,9 +43,7 @@ _MAX_ELEMENTS = 1 << 27  # of one matrix, which is held in memory
 _MAX_LAYERS = 512  # llama.cpp's own
 _LARGEST = 1e6  # rank and alpha; llama.cpp takes an alpha that rounds to 0 for none
 
-_UNSUPPORTED = (
-    "use_dora",
-    "use_qalora",
+_UNSUPPORTED = {
     "lora_bias",
     "modules_to_save",
     "trainable_token_indices",
@@ -53,11 +51,23 @@ _UNSUPPORTED = (
     "layer_replication",
     "fan_in_fan_out",
     "alora_invocation_tokens",
-    "arrow_config",
-)
+    "ensure_weight_tying",
+}
 """Of a config: each changes what the matrices mean, or adds weights that are none."""
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
-"""Ways of initializing that also change the base's weights, and a GGUF of the base lacks that."""
+_VARIANT = re.compile(r"use_\w+|\w+_config")
+"""How PEFT names its other variants, of which there are new ones every year: not one of them."""
+_NO_VARIANTS = {
+    # the scale, which we know; how training began; how it was spread over machines
+    "use_rslora",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "megatron_config",
+    "runtime_config",
+}
+_KEEPS_BASE = {True, False, None, "gaussian", "eva", "orthogonal"}
+"""Ways of initializing that do not also change the base's weights, of which a GGUF has the old."""
 
 _MATRIX = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
 _EMBEDDINGS = "token_embd"
@@ -155,14 +165,21 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
     kind = fields.get("peft_type") or "LORA"
     if kind != "LORA":
         raise BadRequest(f"adapters of the type {_short(kind)} are not supported, only 'LORA'")
-    wrong = [name for name in _UNSUPPORTED if fields.get(name)]
+    asked_for = [name for name, value in fields.items() if value]
+    wrong = sorted(name for name in asked_for if _is_variant(name))
+    wrong += [name for name in asked_for if name in _UNSUPPORTED]
     if fields.get("bias") not in (None, "none"):  # a list cannot be hashed
         wrong.append("bias")
-    if str(fields.get("init_lora_weights")).startswith(_CHANGES_BASE):
+    start = fields.get("init_lora_weights")
+    if not isinstance(start, bool | str | None) or start not in _KEEPS_BASE:
         wrong.append("init_lora_weights")
     if wrong:
         asked = ", ".join(f"{name} = {_short(fields[name])}" for name in wrong)
         raise BadRequest(f"this adapter cannot be converted: {CONFIG_NAME} has {asked}")
+
+
+def _is_variant(name: str) -> bool:
+    return _VARIANT.fullmatch(name) is not None and name not in _NO_VARIANTS
 
 
 def _matching(pattern: Mapping[str, float] | None, module: str, default: float) -> float:
