@@ -8,6 +8,7 @@ the file has them.
 from __future__ import annotations
 
 from ollama_async.convert.documents import Document
+from ollama_async.convert.pipeline import flat, refused
 from ollama_async.errors import BadRequest
 
 _DIGIT = r"\p{N}"
@@ -31,48 +32,68 @@ _GPT4O = (
     f"|{_THREE_DIGITS}|{_PATHS}|{_SPACES}"
 )
 
-_NAMES = [
-    # patterns in their order, whether whole words that are tokens are not merged (None: any), name
-    ((_LLAMA3,), True, "llama-bpe"),
-    ((_LLAMA3,), False, "dbrx"),
-    ((_QWEN2,), None, "qwen2"),
-    ((_TEKKEN,), None, "tekken"),
-    ((_GPT4O,), None, "gpt-4o"),
-    ((_GPT2,), None, "gpt-2"),
-    ((_DIGIT, _GPT2), None, "smollm"),
-]
+_NAMES = {
+    # patterns in their order, and whether whole words that are tokens are not merged
+    ((_LLAMA3,), True): "llama-bpe",
+    ((_LLAMA3,), False): "dbrx",
+    ((_QWEN2,), False): "qwen2",
+    ((_TEKKEN,), True): "tekken",
+    ((_GPT4O,), False): "gpt-4o",
+    ((_GPT2,), False): "gpt-2",
+    ((_DIGIT, _GPT2), False): "smollm",
+}
+WHOLE = {name for (_, whole), name in _NAMES.items() if whole}
+"""Names of those that do not merge a whole word that is a token."""
+_KNOWN = {patterns for patterns, _ in _NAMES}
+_KEEPING = {"Isolated", "MergedWithPrevious", "MergedWithNext"}
 
 
 def cutting_name(tokenizer: Document) -> str:
     """llama.cpp's name for how ``tokenizer.json`` cuts.
 
+    Where there is one with ``ignore_merges`` as in the file and one without, the right one; else
+    :data:`WHOLE` says what the name means.
+
     :raises BadRequest: it has no name that we know. Guessing would give a model that reads other
         tokens than it has learnt.
     """
-    outer = tokenizer.section("pre_tokenizer")
-    found = tuple(pattern for step in _steps(outer) for pattern in _patterns(step))
+    steps = flat(tokenizer.section("pre_tokenizer"), "pretokenizers")
+    found = tuple(pattern for step in steps for pattern in _patterns(step))
+    if found not in _KNOWN or steps[-1].text("type", "") != "ByteLevel":
+        raise BadRequest(
+            f"{tokenizer.where}: pre_tokenizer cuts texts in an unknown way: "
+            f"{' '.join(found)[:300]!r}"
+        )
     model = tokenizer.section("model")
     whole = model is not None and model.flag("ignore_merges", default=False)
-    for patterns, is_whole, name in _NAMES:
-        if patterns == found and is_whole in {None, whole}:
-            return name
-    raise BadRequest(f"{tokenizer.where} cuts texts in an unknown way: {' '.join(found)[:300]!r}")
-
-
-def _steps(outer: Document | None) -> list[Document]:
-    if outer is None:
-        return []
-    if outer.text("type", "") == "Sequence":
-        return outer.sections("pretokenizers")
-    return [outer]
+    return _NAMES.get((found, whole)) or _NAMES[found, not whole]
 
 
 def _patterns(step: Document) -> list[str]:
-    """What a step cuts at, as a pattern."""
+    """What a step cuts at, as a pattern.
+
+    :raises BadRequest: it does something else with what it finds.
+    """
     kind = step.text("type", "")
     if kind == "ByteLevel":
+        if step.flag("add_prefix_space", default=True):
+            raise refused(step, '"add_prefix_space"', "is on, which llama.cpp cannot do here")
         return [_GPT2] if step.flag("use_regex", default=True) else []
     if kind == "Digits" and step.flag("individual_digits", default=False):
         return [_DIGIT]
-    pattern = step.section("pattern") if kind == "Split" else None
-    return [pattern.text("Regex", "")] if pattern is not None else [kind]
+    if kind == "Split":
+        _check_kept(step)
+        pattern = step.section("pattern")
+        return [pattern.text("Regex", "") if pattern is not None else ""]
+    return [kind]
+
+
+def _check_kept(step: Document) -> None:
+    """The patterns that we know find every character, so that nothing lies between the finds."""
+    behavior, invert = step.text("behavior"), step.flag("invert", default=False)
+    if behavior not in _KEEPING and (behavior, invert) != ("Removed", True):
+        raise refused(
+            step,
+            f'"behavior": {behavior[:80]!r} with "invert": {str(invert).lower()}',
+            "does not keep each find as a piece",
+        )

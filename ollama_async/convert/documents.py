@@ -81,10 +81,17 @@ class Document:
     def __init__(self, where: str, values: Mapping[str, Any]) -> None:
         self.where = where
         self.values = {name: value for name, value in values.items() if value is not None}
+        self._nulls = {name for name, value in values.items() if value is None}
+
+    def is_null(self, name: str) -> bool:
+        """Whether ``null`` is written there: where a default is a number, it turns that off."""
+        return name in self._nulls
 
     def over(self, defaults: Mapping[str, Any]) -> Document:
-        """The same with values for what is absent."""
-        return Document(self.where, {**defaults, **self.values})
+        """The same with values for what is absent or ``null``."""
+        found = Document(self.where, {**defaults, **self.values})
+        found._nulls |= self._nulls  # of this class
+        return found
 
     def count(self, name: str, default: int = _REQUIRED) -> int:
         """A whole number from 1 on."""

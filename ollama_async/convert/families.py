@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.convert import rope
+from ollama_async.convert import options, rope
 from ollama_async.convert.documents import Document
+from ollama_async.convert.pipeline import refused
 from ollama_async.convert.safetensors import Floats
 from ollama_async.errors import BadRequest
 
@@ -27,6 +28,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     ``changes``: how tensors change whose name ends so. ``unused``: prefixes of tensors that
     llama.cpp does not want. ``prefixes``: what stands before the names that the ``gguf`` package
     knows, and what should. ``defaults``: what a configuration may leave out.
+
+    ``biases``: which matrices of a layer have a bias (``attn_q``), and the option with which they
+    have it, "" for none. ``gates``: how many times the inner width ``ffn_up`` has.
     """
 
     architecture: str
@@ -35,6 +39,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     unused: tuple[str, ...] = ()
     prefixes: Mapping[str, str] = {}
     defaults: Mapping[str, Any] = {}
+    biases: Mapping[str, str] = {}
+    gates: int = 1
     is_embedding: bool = False
 
 
@@ -49,8 +55,10 @@ def family_of(config: Document) -> tuple[Family, Document]:
         known = ", ".join(sorted(FAMILIES))
         what = ", ".join(names)[:200] or "no architecture"
         raise BadRequest(f"{config.where} says {what}; what can be converted are {known}")
+    options.check_unquantized(config)
     inner = config.section("text_config")
     if inner is not None:
+        options.check_unquantized(inner)
         config = inner.over({name: config.values.get(name) for name in _SHARED})
     return family, config.over(family.defaults)
 
@@ -67,9 +75,7 @@ def head_dimensions(config: Document) -> int:
 
 def rope_dimensions(config: Document) -> int:
     """How many of a head's dimensions turn with the position."""
-    parameters = config.section("rope_parameters") or config
-    share = parameters.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
-    return max(2, int(share * head_dimensions(config)))
+    return max(2, int(rope.share(config) * head_dimensions(config)))
 
 
 # ----------------------------------------------------------------- what the file says
@@ -87,24 +93,51 @@ def _network(config: Document) -> Fields:
     }
 
 
-def _decoder(config: Document) -> Fields:
+def _decoder(config: Document, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
+    options.check_flag(config, "is_causal", wanted=True)
+    rope.check_turns(config)
     head = head_dimensions(config)
     return {
         **_network(config),
         "attention.key_length": head,
         "attention.value_length": head,
         "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps"),
-        **rope.fields(config, rope_dimensions(config)),
+        **rope.fields(config, rope_dimensions(config), ropes),
     }
 
 
-def _gated(config: Document) -> Fields:
-    _check_activation(config, "silu")
-    return _decoder(config)
+def _gated(config: Document, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
+    options.check_activation(config, "hidden_act", options.GATED)
+    return _decoder(config, ropes)
+
+
+def _llama(config: Document) -> Fields:
+    rope.check_whole(config)
+    return _gated(config, rope.ALL)
+
+
+def _mistral(config: Document) -> Fields:
+    options.check_no_window(config)
+    return _llama(config)
+
+
+def _qwen(config: Document) -> Fields:
+    rope.check_whole(config)
+    options.check_no_window(config, is_used=config.flag("use_sliding_window", default=False))
+    return _gated(config)
+
+
+def _qwen2(config: Document) -> Fields:
+    options.check_whole_heads(config, head_dimensions(config))
+    return _qwen(config)
 
 
 def _gemma2(config: Document) -> Fields:
-    _check_attention_scale(config, largest=46)
+    _check_gemma(config, largest=46)
+    options.check_pattern(config, 2, "second")
+    options.check_cap(config, "attn_logit_softcapping")
+    options.check_cap(config, "final_logit_softcapping")
+    options.check_flag(config, "tie_word_embeddings", wanted=True)
     return {
         **_decoder(config),
         "attention.sliding_window": config.count("sliding_window"),
@@ -114,64 +147,54 @@ def _gemma2(config: Document) -> Fields:
 
 
 def _gemma3(config: Document) -> Fields:
-    _check_attention_scale(config, largest=62)
-    _check_pattern(config)
-    return {
+    _check_gemma(config, largest=62)
+    options.check_pattern(config, 6, "sixth")
+    found = {
         **_decoder(config),
         "attention.sliding_window": config.count("sliding_window"),
         "rope.freq_base_swa": rope.local_base(config),
     }
+    if "rope.scaling.attn_factor" in found:  # llama.cpp has one for all layers
+        raise refused(config, '"attention_factor"', "is about one kind of layer only")
+    if "final_logit_softcapping" in config.values:
+        found["final_logit_softcapping"] = config.number("final_logit_softcapping")
+    return found
+
+
+def _check_gemma(config: Document, largest: int) -> None:
+    options.check_activation(config, "hidden_activation", options.GEMMA)
+    options.check_flag(config, "use_bidirectional_attention", wanted=False)
+    options.check_attention_scale(config, head_dimensions(config), largest)
+    rope.check_whole(config)
 
 
 def _phi3(config: Document) -> Fields:
-    # llama.cpp takes the absence of the window for a file that is too old; 0 means none.
-    window = config.count("sliding_window") if "sliding_window" in config.values else 0
+    options.check_whole_heads(config, head_dimensions(config))
+    options.check_no_window(config)
     original = config.count(
         "original_max_position_embeddings", config.count("max_position_embeddings")
     )
     return {
         "rope.scaling.original_context_length": original,
-        **_gated(config),
-        "attention.sliding_window": window,
+        **_gated(config, rope.LONG),
+        # llama.cpp takes the absence of the window for a file that is too old; 0 means none.
+        "attention.sliding_window": 0,
     }
 
 
 def _bert(config: Document) -> Fields:
     if config.text("position_embedding_type", "absolute") != "absolute":
-        raise BadRequest(f"{config.where}: positions are not embedded the usual way")
-    _check_activation(config, "gelu")
+        raise BadRequest(
+            f'{config.where}: "position_embedding_type": positions are not embedded the usual way'
+        )
+    options.check_activation(config, "hidden_act", options.BERT)
+    options.check_flag(config, "is_decoder", wanted=False)
+    options.check_flag(config, "add_cross_attention", wanted=False)
     return {
         **_network(config),
         "attention.layer_norm_epsilon": config.number("layer_norm_eps"),
         "attention.causal": False,
     }
-
-
-def _check_activation(config: Document, wanted: str) -> None:
-    found = config.text("hidden_act", wanted)
-    if found != wanted:
-        raise BadRequest(f"{config.where}: the activation is {found[:80]}, not {wanted}")
-
-
-def _check_attention_scale(config: Document, largest: int) -> None:
-    """llama.cpp scales by the head's dimensions, or by width over heads in the largest model of a
-    family, which it knows by the number of layers.
-    """
-    scale: float = head_dimensions(config)
-    if config.count("num_hidden_layers") == largest:
-        scale = config.count("hidden_size") / config.count("num_attention_heads")
-    if config.number("query_pre_attn_scalar") != scale:
-        raise BadRequest(f"{config.where}: attention is scaled in a way that llama.cpp does not")
-
-
-def _check_pattern(config: Document) -> None:
-    """llama.cpp has it that every sixth layer sees everything."""
-    usual = [
-        "full_attention" if layer % 6 == 5 else "sliding_attention"
-        for layer in range(config.count("num_hidden_layers"))
-    ]
-    if config.items("layer_types", usual) != usual or config.count("sliding_window_pattern") != 6:
-        raise BadRequest(f"{config.where}: every sixth layer must be the one without a window")
 
 
 # ----------------------------------------------------------------- how tensors change
@@ -214,6 +237,7 @@ _GEMMA2 = {
     "query_pre_attn_scalar": 256,
     "head_dim": 256,
     "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
     "rms_norm_eps": 1e-6,
 }
 _GEMMA3 = {
@@ -224,25 +248,34 @@ _GEMMA3 = {
     "rms_norm_eps": 1e-6,
     "query_pre_attn_scalar": 256,
     "sliding_window": 4096,
-    "sliding_window_pattern": 6,
+    "tie_word_embeddings": True,
     "rope_theta": 1_000_000.0,
 }
 _BERT = {"layer_norm_eps": 1e-12, "max_position_embeddings": 512}
 
+_ATTENTION = dict.fromkeys(("attn_q", "attn_k", "attn_v"), "attention_bias")
+_MLP = dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), "mlp_bias")
+
 _LLAMA = Family(
     architecture="llama",
-    fields=_gated,
+    fields=_llama,
     changes=_ROTATED,
     defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
+    biases={**_ATTENTION, "attn_output": "attention_bias", **_MLP},
 )
 _QWEN = {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768}
 _GEMMA3_TEXT = Family(
     architecture="gemma3",
     fields=_gemma3,
     changes=_NORMS,
-    unused=("lm_head.", "language_model.lm_head.", *_NOT_TEXT),
-    prefixes={"language_model.model.": "model.", "model.language_model.": "model."},
+    unused=_NOT_TEXT,
+    prefixes={
+        "language_model.model.": "model.",
+        "model.language_model.": "model.",
+        "language_model.lm_head.": "lm_head.",
+    },
     defaults=_GEMMA3,
+    biases=_ATTENTION,
 )
 _BERT_FAMILY = Family(
     architecture="bert",
@@ -250,22 +283,40 @@ _BERT_FAMILY = Family(
     unused=("pooler.", "cls.", "embeddings.position_ids"),
     prefixes={"bert.": ""},
     defaults=_BERT,
+    biases=dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"), ""),
     is_embedding=True,
 )
 
 FAMILIES = {
     "LlamaForCausalLM": _LLAMA,
-    "MistralForCausalLM": _LLAMA,
-    "Qwen2ForCausalLM": Family(architecture="qwen2", fields=_gated, defaults=_QWEN),
+    "MistralForCausalLM": Family(
+        architecture="llama",
+        fields=_mistral,
+        changes=_ROTATED,
+        defaults={
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 131072,
+            "sliding_window": 4096,
+        },
+    ),
+    "Qwen2ForCausalLM": Family(
+        architecture="qwen2",
+        fields=_qwen2,
+        defaults={**_QWEN, "sliding_window": 4096},
+        biases=dict.fromkeys(_ATTENTION, ""),
+    ),
     "Qwen3ForCausalLM": Family(
-        architecture="qwen3", fields=_gated, defaults={**_QWEN, "head_dim": 128}
+        architecture="qwen3",
+        fields=_qwen,
+        defaults={**_QWEN, "head_dim": 128, "sliding_window": 4096},
+        biases=_ATTENTION,
     ),
     "Gemma2ForCausalLM": Family(
         architecture="gemma2",
         fields=_gemma2,
         changes=_NORMS,
-        unused=("lm_head.",),
         defaults=_GEMMA2,
+        biases=_ATTENTION,
     ),
     "Gemma3ForCausalLM": _GEMMA3_TEXT,
     "Gemma3ForConditionalGeneration": _GEMMA3_TEXT,
@@ -273,6 +324,7 @@ FAMILIES = {
         architecture="phi3",
         fields=_phi3,
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+        gates=2,
     ),
     "BertModel": _BERT_FAMILY,
     "BertForMaskedLM": _BERT_FAMILY,

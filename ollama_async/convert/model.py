@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ollama_async.convert.added import added_fields
 from ollama_async.convert.documents import Document, Files, read_document
 from ollama_async.convert.families import Family, family_of
 from ollama_async.convert.network import EMBEDDING, Kind, network, published_kind
@@ -14,6 +15,7 @@ from ollama_async.convert.special import special_fields
 from ollama_async.convert.tokenizers import read_documents, read_vocabulary
 from ollama_async.convert.weights import Weights
 from ollama_async.convert.writing import FILE_TYPES, write
+from ollama_async.errors import BadRequest
 
 
 def convert_model(files: Files, out: Path, kind: Kind | None = None) -> Iterator[tuple[int, int]]:
@@ -29,6 +31,7 @@ def convert_model(files: Files, out: Path, kind: Kind | None = None) -> Iterator
     """
     config = read_document(files, "config.json") or Document("config.json", {})
     family, inner = family_of(config)
+    described = family.fields(inner)
     with Weights(files) as weights:
         kind = kind or published_kind(weights)
         tensors = network(family, inner, weights, kind)
@@ -36,7 +39,7 @@ def convert_model(files: Files, out: Path, kind: Kind | None = None) -> Iterator
         fields = {
             "general.type": "model",
             "general.file_type": int(FILE_TYPES[kind]),
-            **_below(family.architecture, family.fields(inner)),
+            **_below(family.architecture, described),
             **_below(family.architecture, pooling_fields(files, family.is_embedding)),
             f"{family.architecture}.vocab_size": size,
             **_tokenizer_fields(files, family, inner, size),
@@ -52,6 +55,11 @@ def _tokenizer_fields(files: Files, family: Family, config: Document, size: int)
     documents = read_documents(files)
     vocabulary = read_vocabulary(files, documents)
     fields = vocabulary.fields(size)
+    fields |= special_fields(files, documents, config, vocabulary, size)
+    fields |= added_fields(documents, vocabulary, size)
     if family.architecture == "bert":
         fields["tokenizer.ggml.token_type_count"] = config.count("type_vocab_size", 2)
-    return fields | special_fields(files, documents, config, vocabulary, size)
+    elif vocabulary.model == "gpt2" and "tokenizer.ggml.eos_token_id" not in fields:
+        # llama.cpp would take token 11, an ordinary one, for the end.
+        raise BadRequest("no file says which token ends an answer (eos_token)")
+    return fields

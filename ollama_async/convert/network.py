@@ -13,6 +13,7 @@ from ollama_async.convert import rope
 from ollama_async.convert.documents import Document
 from ollama_async.convert.families import Change, Family, head_dimensions, rope_dimensions
 from ollama_async.convert.safetensors import Floats
+from ollama_async.convert.shapes import check_tensors
 from ollama_async.convert.weights import Weights
 from ollama_async.errors import BadRequest
 
@@ -58,11 +59,12 @@ def network(family: Family, config: Document, weights: Weights, kind: Kind) -> l
     if layers > _MAX_LAYERS:
         raise BadRequest(f"{config.where}: more than {_MAX_LAYERS} layers")
     names = _names(family, layers, list(weights.tensors))
-    if config.values.get("tie_word_embeddings") is True:
+    if config.flag("tie_word_embeddings", default=False):
         names = {name: out for name, out in names.items() if out != OUTPUT}
     _check_complete(family, config, set(names.values()), layers)
     head = head_dimensions(config)
     tensors = [_converted(family, weights, name, out, kind, head) for name, out in names.items()]
+    check_tensors(family, config, head, {tensor.name: tensor.shape for tensor in tensors})
     if not family.is_embedding:
         tensors += _made(rope.tensors(config, rope_dimensions(config)))
     return tensors

@@ -39,7 +39,14 @@ def _mode(files: Files, folder: str) -> PoolingType:
     config = read_document(files, name)
     if config is None:
         raise BadRequest(f'"{name[:200]}", which modules.json names, is not there')
-    chosen = [mode for key, mode in _MODES.items() if config.flag(key, default=False)]
-    if len(chosen) != 1:
-        raise BadRequest(f"{config.where}: vectors are pooled in a way that does not convert")
-    return chosen[0]
+    chosen = [
+        name
+        for name, value in config.values.items()
+        if name.startswith("pooling_mode") and value is not False
+    ]
+    if len(chosen) != 1 or chosen[0] not in _MODES or not config.flag(chosen[0]):
+        raise BadRequest(
+            f"{config.where}: vectors are pooled in a way that does not convert: "
+            f"{', '.join(chosen)[:200] or 'none'}"
+        )
+    return _MODES[chosen[0]]

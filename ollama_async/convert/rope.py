@@ -12,34 +12,69 @@ from typing import Any
 import numpy as np
 
 from ollama_async.convert.documents import Document
+from ollama_async.convert.pipeline import refused
 from ollama_async.convert.safetensors import Floats
 from ollama_async.errors import BadRequest
 
 Fields = dict[str, Any]
-_GLOBAL = "full_attention"
+_GLOBAL, _LOCAL = "full_attention", "sliding_attention"
+
+PLAIN = ("default", "linear", "yarn")
+LONG = ("default", "longrope")
+ALL = (*PLAIN, "llama3", "longrope")
+"""Kinds of scaling, by what the network can do in llama.cpp."""
 
 
-def fields(config: Document, dimensions: int) -> Fields:
+def fields(config: Document, dimensions: int, kinds: tuple[str, ...] = ALL) -> Fields:
     """Keys below ``ARCHITECTURE.`` for heads of which ``dimensions`` turn.
 
-    :raises BadRequest: a kind of scaling that llama.cpp does not know.
+    :raises BadRequest: a kind of scaling that is not among ``kinds``, or an option of one that
+        llama.cpp does not know.
     """
     parameters = _parameters(config)
     kind = _kind(parameters)
+    if kind not in kinds:
+        raise refused(parameters, f'"rope_type": {kind!r}', "llama.cpp cannot do in such a network")
     found: Fields = {
         "rope.dimension_count": dimensions,
         "rope.freq_base": parameters.number("rope_theta", 10000.0),
     }
-    if kind in {"linear", "yarn"}:
+    if kind not in {"default", "llama3"}:
         found["rope.scaling.type"] = kind
-        found["rope.scaling.factor"] = parameters.number("factor")
+    if kind == "linear":
+        found["rope.scaling.factor"] = _positive(parameters, parameters.number("factor"))
     if kind in {"yarn", "longrope"}:
         found["rope.scaling.original_context_length"] = _original_context(config, parameters)
     if kind == "yarn":
-        found |= _yarn(parameters)
+        found |= _yarn(config, parameters)
     if kind == "longrope":
         found["rope.scaling.attn_factor"] = _long_attention(config, parameters)
     return found
+
+
+def check_turns(config: Document) -> None:
+    """llama.cpp reads where the speeds change from no file of the networks that we know.
+
+    :raises BadRequest: they change elsewhere than by default.
+    """
+    parameters = _parameters(config)
+    if _kind(parameters) != "yarn":
+        return
+    for name, usual in (("beta_fast", 32.0), ("beta_slow", 1.0)):
+        if parameters.number(name, 0.0) not in {0.0, usual}:  # 0 is as good as absent
+            raise refused(parameters, f'"{name}"', f"is not {usual:g}, as llama.cpp has it")
+
+
+def share(config: Document) -> float:
+    """How much of a head turns with the position."""
+    whole = config.number("partial_rotary_factor", 1.0)
+    return _parameters(config).number("partial_rotary_factor", whole)
+
+
+def check_whole(config: Document) -> None:
+    """:raises BadRequest: a part of each head does not turn."""
+    if share(config) != 1:
+        raise refused(config, '"partial_rotary_factor"', "llama.cpp cannot do in such a network")
 
 
 def tensors(config: Document, dimensions: int) -> dict[str, Floats]:
@@ -47,7 +82,7 @@ def tensors(config: Document, dimensions: int) -> dict[str, Floats]:
     parameters = _parameters(config)
     kind = _kind(parameters)
     if kind == "llama3":
-        return {"rope_freqs.weight": _llama3(parameters, dimensions)}
+        return {"rope_freqs.weight": _llama3(config, parameters, dimensions)}
     if kind == "longrope":
         return {
             "rope_factors_long.weight": _factors(parameters, "long_factor", dimensions),
@@ -57,71 +92,114 @@ def tensors(config: Document, dimensions: int) -> dict[str, Floats]:
 
 
 def local_base(config: Document) -> float:
-    """The base of layers that only see a window, where these have one of their own."""
+    """The base of layers that only see a window, where these have one of their own.
+
+    :raises BadRequest: their positions are scaled.
+    """
     nested = config.section("rope_parameters")
-    local = nested.section("sliding_attention") if nested else None
-    if local is not None:
-        return local.number("rope_theta", 10000.0)
-    return config.number("rope_local_base_freq", 10000.0)
+    local = nested.section(_LOCAL) if nested else None
+    if local is None:
+        if nested is not None and _GLOBAL not in nested.values:
+            raise refused(config, '"rope_parameters"', "is not about each kind of layer")
+        return config.number("rope_local_base_freq", 10000.0)
+    if _kind(local) != "default":
+        raise refused(local, '"rope_type"', "is not 'default', which llama.cpp cannot do")
+    return local.number("rope_theta", 10000.0)
 
 
 def _parameters(config: Document) -> Document:
-    """The old spelling and the new one, as one object; of several kinds of layers the global."""
-    parameters = config.section("rope_parameters")
-    if parameters is not None:
-        found = parameters.section(_GLOBAL) or parameters
-    else:
-        found = config.section("rope_scaling") or Document(config.where, {})
+    """The old spelling and the new one, as one object; of several kinds of layers the global.
+
+    :raises BadRequest: both are there, and differ.
+    """
+    new, old = config.section("rope_parameters"), config.section("rope_scaling")
+    if new is not None and old is not None and _differ(new, old):
+        raise refused(config, '"rope_scaling"', 'is not what "rope_parameters" says')
+    found = (new.section(_GLOBAL) or new) if new else old or Document(config.where, {})
     return found.over({"rope_theta": config.values.get("rope_theta")})
+
+
+def _differ(new: Document, old: Document) -> bool:
+    inner = new.section(_GLOBAL) or new
+    spelled = {"type": "rope_type"}
+    wanted = {spelled.get(name, name): value for name, value in old.values.items()}
+    return any(inner.values.get(name) != value for name, value in wanted.items())
 
 
 def _kind(parameters: Document) -> str:
     kind = parameters.text("rope_type", parameters.text("type", "default"))
     kind = {"su": "longrope", "dynamic": "default"}.get(kind, kind)  # dynamic: beyond training only
-    if kind not in {"default", "linear", "yarn", "llama3", "longrope"}:
+    if kind not in ALL:
         raise BadRequest(
-            f"{parameters.where}: positions are scaled in an unknown way, {kind[:80]!r}"
+            f'{parameters.where}: "rope_type": positions are scaled in an unknown way, '
+            f"{kind[:80]!r}"
         )
     return kind
 
 
 def _original_context(config: Document, parameters: Document) -> int:
+    """:raises BadRequest: two are given."""
     name = "original_max_position_embeddings"
-    if name in parameters.values:
-        return parameters.count(name)
-    return config.count(name, config.count("max_position_embeddings"))
+    found = {source.count(name) for source in (config, parameters) if name in source.values}
+    if len(found) > 1:
+        raise refused(config, f'"{name}"', f"is not what {parameters.where} says")
+    return found.pop() if found else config.count("max_position_embeddings")
 
 
-def _yarn(parameters: Document) -> Fields:
+def _yarn(config: Document, parameters: Document) -> Fields:
     """Only what differs from what llama.cpp does by itself."""
-    found: Fields = {}
+    ratio = config.count("max_position_embeddings") / _original_context(config, parameters)
+    factor = _positive(parameters, parameters.number("factor", ratio))
+    if not parameters.flag("truncate", default=True):
+        raise refused(parameters, '"truncate"', "is off, which llama.cpp cannot do")
+    found: Fields = {"rope.scaling.factor": factor}
     for name in ("beta_fast", "beta_slow"):
-        if name in parameters.values:
+        if parameters.number(name, 0.0):  # 0 is as good as absent
             found[f"rope.scaling.yarn_{name}"] = parameters.number(name)
-    if "attention_factor" in parameters.values:
-        usual = 0.1 * math.log(max(parameters.number("factor"), 1.0)) + 1.0
-        found["rope.scaling.attn_factor"] = parameters.number("attention_factor") / usual
+    usual = _magnitude(factor, 1.0)
+    wanted = parameters.number("attention_factor", _of_magnitudes(parameters, factor))
+    if wanted != usual:
+        found["rope.scaling.attn_factor"] = wanted / usual
     return found
+
+
+def _positive(parameters: Document, factor: float) -> float:
+    if factor <= 0:
+        raise refused(parameters, '"factor"', "is not above 0")
+    return factor
+
+
+def _of_magnitudes(parameters: Document, factor: float) -> float:
+    """The factor of attention where the configuration gives none outright."""
+    one, other = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
+    if one and other:
+        return _magnitude(factor, one) / _magnitude(factor, other)
+    return _magnitude(factor, 1.0)
+
+
+def _magnitude(factor: float, scale: float) -> float:
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def _long_attention(config: Document, parameters: Document) -> float:
     if "attention_factor" in parameters.values:
         return parameters.number("attention_factor")
     original = _original_context(config, parameters)
-    scale = config.count("max_position_embeddings") / original
+    ratio = config.count("max_position_embeddings") / original
+    scale = parameters.number("factor", ratio)
     return (
         math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 and original > 1 else 1.0
     )
 
 
-def _llama3(parameters: Document, dimensions: int) -> Floats:
+def _llama3(config: Document, parameters: Document, dimensions: int) -> Floats:
     """Fast frequencies stay, slow ones are divided by ``factor``, those between by something
     between.
     """
     factor = parameters.number("factor", 8.0)
     low = parameters.number("low_freq_factor", 1.0)
     high = parameters.number("high_freq_factor", 4.0)
-    context = parameters.count("original_max_position_embeddings", 8192)
+    context = _original_context(config, parameters)
     if not 0 < low < high or factor <= 0:
         raise BadRequest(f"{parameters.where}: the factors make no sense")
     base = parameters.number("rope_theta", 10000.0)

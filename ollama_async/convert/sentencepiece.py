@@ -1,11 +1,12 @@
-"""``tokenizer.model``: the vocabulary of SentencePiece, of which three kinds of values are needed.
+"""``tokenizer.model``: the vocabulary of SentencePiece, of which few values are needed.
 
 ::
 
     message ModelProto    1: SentencePiece (repeated)   2: TrainerSpec   3: NormalizerSpec
     message SentencePiece 1: text   2: score float   3: type (GGUF has the same numbers)
-    message TrainerSpec   3: model_type (1 unigram, 2 BPE)
-    message NormalizerSpec 3: add_dummy_prefix bool
+    message TrainerSpec   3: model_type (1 unigram, 2 BPE)   24: treat_whitespace_as_suffix bool
+    message NormalizerSpec 2: precompiled_charsmap bytes   3: add_dummy_prefix bool
+                           4: remove_extra_whitespaces bool   5: escape_whitespaces bool
 
 Protocol buffers are (key varint, value) pairs, key = number << 3 | kind; kinds are 0 varint,
 1 eight bytes, 2 length and bytes, 5 four bytes. What is not named above is passed over.
@@ -46,6 +47,29 @@ def read_sentencepiece(data: bytes) -> Vocabulary:
         raise BadRequest("tokenizer.model is not made of merges (BPE); other kinds do not convert")
     vocabulary.extra = {"pre": "default", "add_space_prefix": prefix}
     return vocabulary
+
+
+def check_normalizer(data: bytes) -> None:
+    """Of a model that is alone: what it does to a text must be what llama.cpp does.
+
+    :raises BadRequest: it does more, or it is no SentencePiece model.
+    """
+    values = {
+        number: b"".join(_message(value) for found, value in _pairs(data) if found == number)
+        for number in (_TRAINER, _NORMALIZER)
+    }
+    charsmap = [value for number, value in _pairs(values[_NORMALIZER]) if number == 2]
+    wrong = {
+        "precompiled_charsmap": bool(charsmap and charsmap[-1]),
+        "remove_extra_whitespaces": bool(_last_number(values[_NORMALIZER], 4, 1)),
+        "escape_whitespaces": not _last_number(values[_NORMALIZER], 5, 1),
+        "treat_whitespace_as_suffix": bool(_last_number(values[_TRAINER], 24, 0)),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise BadRequest(
+                f'tokenizer.model: "{name}" changes texts in a way that llama.cpp does not'
+            )
 
 
 def _token(data: bytes) -> Token:

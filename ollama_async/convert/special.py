@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ollama_async.convert.documents import Document, Files, read_text
+from ollama_async.convert.known_marks import KNOWN_ENDS
+from ollama_async.convert.marks import read_marks
 from ollama_async.convert.vocabulary import Vocabulary
+from ollama_async.errors import BadRequest
 
 Fields = dict[str, Any]
 
@@ -20,6 +23,8 @@ _ROLES = {
     "mask": "mask_token_id",
 }
 _SETTINGS = "tokenizer_config.json"
+_GENERATION = "generation_config.json"
+_MORE_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 _TEMPLATE_LIMIT_BYTES = 1 << 20
 
 
@@ -32,31 +37,70 @@ def special_fields(
 ) -> Fields:
     """Keys for the roles that tokens have. ``size``: how many tokens the network knows.
 
-    :raises BadRequest: a file says what makes no sense.
+    :raises BadRequest: a file says what makes no sense, or what llama.cpp cannot do.
     """
     settings = documents.get(_SETTINGS) or Document(_SETTINGS, {})
     named = documents.get("special_tokens_map.json")
     settings = settings.over(named.values) if named is not None else settings
     texts = vocabulary.ids()
     roles = {name: _role(name, settings, config, texts) for name in (*_ROLES, "cls")}
+    if vocabulary.unknown is not None:
+        roles["unk"] = vocabulary.unknown
     if vocabulary.model == "bert":
         roles["bos"] = roles["cls"]  # llama.cpp reads no other key for the mark of the begin
         roles["eos"] = roles["sep"]
+    marks = read_marks(documents, settings, vocabulary, roles["bos"], roles["eos"])
+    ends = _ends(documents, config, roles["eos"])
+    roles["bos"] = roles["bos"] if marks.begin is None else marks.begin
+    roles["eos"] = roles["eos"] if marks.end is None else marks.end
+    if vocabulary.model == "bert":
+        roles["sep"] = roles["eos"]
     found: Fields = {
         f"tokenizer.ggml.{key}": number
         for name, key in _ROLES.items()
         if (number := roles[name]) is not None and number < size
     }
-    begins, ends = _marks(documents, settings, vocabulary, roles)
-    found["tokenizer.ggml.add_bos_token"] = begins and "tokenizer.ggml.bos_token_id" in found
+    found["tokenizer.ggml.add_bos_token"] = marks.begin is not None and marks.begin < size
+    closes = marks.end is not None and marks.end < size
     if vocabulary.model == "bert":
-        found["tokenizer.ggml.add_sep_token"] = ends  # the end is marked once, as that
-        ends = False
-    found["tokenizer.ggml.add_eos_token"] = ends and "tokenizer.ggml.eos_token_id" in found
+        found["tokenizer.ggml.add_sep_token"] = closes  # the end is marked once, as that
+        closes = False
+    found["tokenizer.ggml.add_eos_token"] = closes
+    found |= _more_ends(ends - {roles["eos"]}, vocabulary, size)
     template = _chat_template(files, documents.get("chat_template.json"), settings)
     if template:
         found["tokenizer.chat_template"] = template
     return found
+
+
+def _ends(documents: Mapping[str, Document], config: Document, eos: int | None) -> set[int]:
+    """Every token after which an answer is over."""
+    generation = documents.get(_GENERATION)
+    value = None if generation is None else generation.values.get("eos_token_id")
+    if value is None:
+        value = config.values.get("eos_token_id")
+    numbers = [*value, eos] if isinstance(value, list) else [value, eos]
+    return {number for number in numbers if type(number) is int and number >= 0}
+
+
+def _more_ends(ends: set[int], vocabulary: Vocabulary, size: int) -> Fields:
+    """llama.cpp has keys for three ends in all, and knows some by their texts.
+
+    :raises BadRequest: there are more than that.
+    """
+    unknown = sorted(
+        number
+        for number in ends
+        if number < size
+        and (token := vocabulary.tokens.get(number)) is not None
+        and token.text not in KNOWN_ENDS
+    )
+    if len(unknown) > len(_MORE_ENDS):
+        texts = ", ".join(repr(vocabulary.tokens[number].text[:40]) for number in unknown[:8])
+        raise BadRequest(
+            f'{_GENERATION}: "eos_token_id" has more ends than llama.cpp can be told of: {texts}'
+        )
+    return dict(zip(_MORE_ENDS, unknown, strict=False))
 
 
 def _chat_template(files: Files, own: Document | None, settings: Document) -> str:
@@ -64,12 +108,15 @@ def _chat_template(files: Files, own: Document | None, settings: Document) -> st
     text = read_text(files, "chat_template.jinja", _TEMPLATE_LIMIT_BYTES)
     if text is not None:
         return text
-    value = (own or settings).values.get("chat_template", "")
+    source = own or settings
+    value = source.values.get("chat_template", "")
     if isinstance(value, list):
-        named = settings.sections("chat_template")
+        named = source.sections("chat_template")
         value = next(
             (each.text("template", "") for each in named if each.text("name", "") == "default"), ""
         )
+    elif isinstance(value, dict):
+        value = value.get("default", "")
     return value if isinstance(value, str) else ""
 
 
@@ -84,45 +131,3 @@ def _role(name: str, settings: Document, config: Document, texts: dict[str, int]
     if isinstance(numbers, list):
         numbers = numbers[0] if numbers else None
     return numbers if type(numbers) is int and numbers >= 0 else None
-
-
-def _marks(
-    documents: Mapping[str, Document],
-    settings: Document,
-    vocabulary: Vocabulary,
-    roles: dict[str, int | None],
-) -> tuple[bool, bool]:
-    """Whether a text begins and ends with a mark: said outright, or by what is put around it."""
-    tokenizer = documents.get("tokenizer.json")
-    around = _around(tokenizer) if tokenizer is not None else None
-    if around is None:  # SentencePiece alone: its class has it so
-        begins, ends = vocabulary.model != "gpt2", vocabulary.model == "bert"
-    else:
-        texts = vocabulary.ids()
-        begins = roles["bos"] is not None and texts.get(around[0]) == roles["bos"]
-        ends = roles["eos"] is not None and texts.get(around[1]) == roles["eos"]
-    return settings.flag("add_bos_token", begins), settings.flag("add_eos_token", ends)
-
-
-def _around(tokenizer: Document) -> tuple[str, str]:
-    """The texts of the tokens before and after a single text, "" for none."""
-    outer = tokenizer.section("post_processor")
-    if outer is None:
-        return ("", "")
-    for step in [outer, *outer.sections("processors")]:
-        kind = step.text("type", "")
-        if kind == "TemplateProcessing":
-            return _around_template(step.sections("single"))
-        if kind in {"BertProcessing", "RobertaProcessing"}:
-            return (_first(step.items("cls", [])), _first(step.items("sep", [])))
-    return ("", "")
-
-
-def _around_template(parts: list[Document]) -> tuple[str, str]:
-    tokens = [part.section("SpecialToken") for part in parts]
-    names = [token.text("id", "") if token is not None else "" for token in tokens]
-    return (names[0], names[-1]) if len(names) > 1 else ("", "")
-
-
-def _first(values: list[Any]) -> str:
-    return values[0] if values and isinstance(values[0], str) else ""

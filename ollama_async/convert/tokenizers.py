@@ -4,37 +4,40 @@
 - ``tokenizer.model``, or ``tokenizer.json`` with merges and bytes as the last resort (Llama 2,
   Mistral, Gemma, Phi-3): ``llama``
 - ``tokenizer.json`` with pieces of words (BERT): ``bert``
+
+Where there is a tokenizer.json, it is the original: what it does to a text is done, or it is
+refused. tokenizer.model then only adds the scores, of which merges are what is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from ollama_async.convert.cutting import cutting_name
+from ollama_async.convert.added import AddedToken, read_added
+from ollama_async.convert.cutting import WHOLE, cutting_name
 from ollama_async.convert.documents import Document, Files, read_bytes, read_document
-from ollama_async.convert.sentencepiece import read_sentencepiece
-from ollama_async.convert.vocabulary import (
-    BYTE,
-    CONTROL,
-    NORMAL,
-    UNKNOWN,
-    USER,
-    Token,
-    Vocabulary,
-    add_all,
-)
+from ollama_async.convert.merging import Merge, unreachable
+from ollama_async.convert.pipeline import SPACE, Kind, read_pipeline, refused
+from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
+from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER, Token, Vocabulary
 from ollama_async.errors import BadRequest
 
-_WORD_START = "▁"
 _MODEL = "tokenizer.model"
+_SETTINGS = "tokenizer_config.json"
 _DOCUMENTS = (
     "tokenizer.json",
-    "tokenizer_config.json",
+    _SETTINGS,
     "added_tokens.json",
     "special_tokens_map.json",
     "chat_template.json",
+    "generation_config.json",
+    "sentence_bert_config.json",
 )
+_KINDS: dict[str, Kind] = {"BPE": "gpt2", "WordPiece": "bert"}
+_LONGEST_TOKEN = 512
+"""Against work that grows with the square of it. The longest known are 128 spaces or dashes."""
+_LONGEST_WORD = 100
+"""Characters of a word that every word tokenizer takes; llama.cpp has no limit."""
 
 
 def read_documents(files: Files) -> dict[str, Document]:
@@ -47,51 +50,107 @@ def read_vocabulary(files: Files, documents: Mapping[str, Document]) -> Vocabula
     """:raises BadRequest: there is no tokenizer, or none that llama.cpp has the like of."""
     tokenizer = documents.get("tokenizer.json")
     model = tokenizer.section("model") if tokenizer is not None else None
-    if tokenizer is not None and model is not None and _is_byte_level(model):
-        vocabulary = _byte_level(tokenizer, model)
-    elif (data := read_bytes(files, _MODEL)) is not None:
+    data = read_bytes(files, _MODEL)
+    added = read_added(documents)
+    if tokenizer is not None and model is not None:
+        vocabulary = _from_json(tokenizer, model, data, added)
+    elif data is not None:
+        check_normalizer(data)
         vocabulary = read_sentencepiece(data)
-    elif tokenizer is not None and model is not None:
-        vocabulary = _from_json(tokenizer, model)
     else:
         raise BadRequest(f"there is no tokenizer.json and no {_MODEL}")
-    add_all(vocabulary, documents)
-    if vocabulary.model == "bert":
-        _mark_starts(vocabulary)
-    if vocabulary.model == "llama":
-        _spell_spaces(vocabulary)
-        settings = documents.get("tokenizer_config.json")
-        if settings is not None and "add_prefix_space" in settings.values:
-            vocabulary.extra["add_space_prefix"] = settings.flag("add_prefix_space")
+    for token in added:
+        vocabulary.add(token.number, token.text, is_special=token.is_special)
+    _finish(vocabulary, documents)
     return vocabulary
 
 
-def _is_byte_level(model: Document) -> bool:
-    kind = model.text("type", "BPE" if "merges" in model.values else "")
-    return kind == "BPE" and not model.flag("byte_fallback", default=False)
+def _from_json(
+    tokenizer: Document, model: Document, scored: bytes | None, added: list[AddedToken]
+) -> Vocabulary:
+    """``scored``: tokenizer.model, if there is one."""
+    kind = _kind(model)
+    pipeline = read_pipeline(tokenizer, kind)
+    merges = _merges(model)
+    vocabulary = _READERS[kind](tokenizer, model, merges)
+    _check_merges(model, merges)
+    if kind == "llama" and scored is None:
+        _check_closed(model, merges, added)
+    elif kind == "llama" and scored is not None:
+        vocabulary = _with_scores(vocabulary, read_sentencepiece(scored), added)
+    _check_marks(tokenizer, vocabulary, added)
+    vocabulary.extra |= pipeline.fields
+    vocabulary.changes_added = pipeline.changes_added
+    vocabulary.composes = pipeline.composes
+    return vocabulary
 
 
-def _from_json(tokenizer: Document, model: Document) -> Vocabulary:
-    kind = model.text("type", "BPE" if "merges" in model.values else "")
-    if kind == "BPE":
-        return _with_bytes(tokenizer, model)
-    if kind == "WordPiece":
-        return _pieces_of_words(tokenizer, model)
-    raise BadRequest(f"{tokenizer.where}: tokenizers of the kind {kind[:80]!r} do not convert")
+def _kind(model: Document) -> Kind:
+    name = model.text("type", "BPE" if "merges" in model.values else "")
+    if name not in _KINDS:
+        raise BadRequest(f"{model.where}: tokenizers of the kind {name[:80]!r} do not convert")
+    if name == "BPE" and model.flag("byte_fallback", default=False):
+        return "llama"
+    return _KINDS[name]
 
 
-def _byte_level(tokenizer: Document, model: Document) -> Vocabulary:
+def _finish(vocabulary: Vocabulary, documents: Mapping[str, Document]) -> None:
+    """What llama.cpp wants to be spelt in another way, and what the settings add."""
+    settings = documents.get(_SETTINGS) or Document(_SETTINGS, {})
+    _check_before(settings, documents.get("sentence_bert_config.json"), vocabulary)
+    wants_prefix = settings.flag("add_prefix_space", default=False)
+    match vocabulary.model:
+        case "bert":
+            _check_settings(settings, vocabulary)
+            _mark_starts(vocabulary)
+        case "llama":
+            _check_bytes(vocabulary)
+            _spell_spaces(vocabulary)
+            if "add_prefix_space" in settings.values:
+                vocabulary.extra["add_space_prefix"] = wants_prefix
+        case "gpt2" if wants_prefix and _has_one_step(documents):
+            raise refused(settings, '"add_prefix_space"', "is on, which llama.cpp cannot do here")
+
+
+def _check_before(settings: Document, sentences: Document | None, vocabulary: Vocabulary) -> None:
+    """What libraries do to a text before their tokenizer sees it."""
+    if settings.flag("split_special_tokens", default=False):
+        raise refused(settings, '"split_special_tokens"', "is on, which llama.cpp cannot do")
+    lowers = vocabulary.extra.get("normalizer.lowercase", False)
+    if sentences is not None and sentences.flag("do_lower_case", default=False) and not lowers:
+        raise refused(sentences, '"do_lower_case"', "is on, which llama.cpp cannot do here")
+
+
+def _has_one_step(documents: Mapping[str, Document]) -> bool:
+    """Transformers puts the option into the ByteLevel step, unless that is one of several."""
+    step = documents["tokenizer.json"].section("pre_tokenizer")
+    return step is not None and step.text("type", "") == "ByteLevel"
+
+
+# ----------------------------------------------------------------- models in tokenizer.json
+
+
+def _byte_level(tokenizer: Document, model: Document, merges: list[Merge]) -> Vocabulary:
+    _check_plain(model)
     vocabulary = _learnt("gpt2", model)
-    vocabulary.merges = [f"{left} {right}" for left, right in _merges(model)]
-    vocabulary.extra = {"pre": cutting_name(tokenizer)}
+    if len(set(merges)) < len(merges):
+        raise refused(model, '"merges"', "has one twice")
+    if "unk_token" in model.values and not _alphabet() <= vocabulary.ids().keys():
+        raise refused(model, '"unk_token"', "stands for bytes, which llama.cpp leaves out")
+    vocabulary.merges = [f"{left} {right}" for left, right in merges]
+    name = cutting_name(tokenizer)
+    _check_whole(model, vocabulary, merges, is_whole=name in WHOLE)
+    vocabulary.extra = {"pre": name}
     return vocabulary
 
 
-def _with_bytes(tokenizer: Document, model: Document) -> Vocabulary:
+def _with_bytes(_: Document, model: Document, merges: list[Merge]) -> Vocabulary:
     """SentencePiece's merges, of which the earlier ones become the higher scores."""
+    _check_plain(model)
     vocabulary = _learnt("llama", model)
+    _check_whole(model, vocabulary, merges, is_whole=False)
     ranks: dict[str, int] = {}
-    for rank, (left, right) in enumerate(_merges(model)):
+    for rank, (left, right) in enumerate(merges):
         ranks.setdefault(left + right, rank)
     unknown = model.text("unk_token", "")
     for token in vocabulary.tokens.values():
@@ -100,33 +159,159 @@ def _with_bytes(tokenizer: Document, model: Document) -> Vocabulary:
             token.kind = UNKNOWN
         elif len(token.text) == 6 and token.text.startswith("<0x") and token.text.endswith(">"):
             token.kind = BYTE
-    vocabulary.extra = {"pre": "default", "add_space_prefix": _begins_with_space(tokenizer)}
+    vocabulary.extra = {"pre": "default"}
     return vocabulary
 
 
-def _begins_with_space(tokenizer: Document) -> bool:
-    for name in ("normalizer", "pre_tokenizer"):
-        outer = tokenizer.section(name)
-        if outer is None:
-            continue
-        for step in [outer, *outer.sections("normalizers"), *outer.sections("pretokenizers")]:
-            kind = step.text("type", "")
-            if kind == "Prepend":
-                return True
-            if kind == "Metaspace":
-                return bool(step.text("prepend_scheme", "always") != "never")
-    return False
-
-
-def _pieces_of_words(tokenizer: Document, model: Document) -> Vocabulary:
-    normalizer = tokenizer.section("normalizer")
-    if normalizer is None or not normalizer.flag("lowercase", default=False):
-        raise BadRequest(
-            f"{tokenizer.where} tells upper case from lower case, which llama.cpp cannot"
-        )
+def _pieces_of_words(_: Document, model: Document, __: list[Merge]) -> Vocabulary:
     if model.text("continuing_subword_prefix", "##") != "##":
-        raise BadRequest(f"{tokenizer.where}: pieces of words are not marked with ##")
-    return _learnt("bert", model)
+        raise refused(model, '"continuing_subword_prefix"', "is not '##'")
+    if model.count("max_input_chars_per_word", _LONGEST_WORD) < _LONGEST_WORD:
+        raise refused(
+            model, '"max_input_chars_per_word"', f"is below {_LONGEST_WORD}; llama.cpp has no limit"
+        )
+    vocabulary = _learnt("bert", model)
+    unknown = model.text("unk_token", "[UNK]")
+    number = vocabulary.ids().get(unknown)
+    if number is None:
+        raise refused(model, f'"unk_token": {unknown[:80]!r}', "is not among the tokens")
+    vocabulary.unknown = number
+    return vocabulary
+
+
+def _check_plain(model: Document) -> None:
+    """Options of merges that llama.cpp does not have."""
+    if model.number("dropout", 0.0) != 0:
+        raise refused(model, '"dropout"', "makes tokens by chance, which llama.cpp does not")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.text(name, ""):
+            raise refused(model, f'"{name}"', "is given, which llama.cpp cannot do")
+
+
+def _check_whole(
+    model: Document, vocabulary: Vocabulary, merges: list[Merge], *, is_whole: bool
+) -> None:
+    """``is_whole``: llama.cpp takes a whole word that is a token without merging."""
+    if model.flag("ignore_merges", default=False) == is_whole:
+        return
+    text = unreachable((token.text for token in vocabulary.tokens.values()), merges)
+    if text is not None:
+        raise refused(
+            model,
+            '"ignore_merges"',
+            f"is not {str(is_whole).lower()}, as llama.cpp has it, and {text[:80]!r} is no merge",
+        )
+
+
+_READERS = {"gpt2": _byte_level, "llama": _with_bytes, "bert": _pieces_of_words}
+
+
+def _learnt(kind: Kind, model: Document) -> Vocabulary:
+    section = model.section("vocab")
+    vocabulary = Vocabulary(model=kind, tokens={})
+    for text in section.values if section is not None else ():
+        assert section is not None
+        number = section.index(text)
+        assert number is not None
+        if len(text) > _LONGEST_TOKEN:
+            raise BadRequest(f"{section.where}: {text[:80]!r} … is too long for a token")
+        if number in vocabulary.tokens:
+            raise BadRequest(f"{section.where}: two tokens have the number {number}")
+        vocabulary.put(number, Token(text, NORMAL))
+    if not vocabulary.tokens:
+        raise BadRequest(f"{model.where} has no tokens")
+    return vocabulary
+
+
+def _merges(model: Document) -> list[Merge]:
+    """Older files have "left right", newer ones ["left", "right"]."""
+    merges = []
+    for pair in model.items("merges", []):
+        parts = pair.split(" ") if isinstance(pair, str) else pair
+        match parts:
+            case [str(left), str(right)] if " " not in left and " " not in right:
+                merges.append((left, right))
+            case _:
+                raise BadRequest(f"{model.where}: a merge is not two texts")
+    return merges
+
+
+def _alphabet() -> set[str]:
+    """The 256 characters that byte-level tokenizers write bytes as."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return set(map(chr, plain)) | {chr(0x100 + at) for at in range(256 - len(plain))}
+
+
+# ----------------------------------------------------------------- checks
+
+
+def _with_scores(vocabulary: Vocabulary, scored: Vocabulary, added: list[AddedToken]) -> Vocabulary:
+    """The scored vocabulary of tokenizer.model, after a look whether both are the same."""
+    replaced = {token.number for token in added}
+    for number in sorted(vocabulary.tokens.keys() | scored.tokens.keys()):
+        one, other = vocabulary.tokens.get(number), scored.tokens.get(number)
+        if number not in replaced and (one is None or other is None or one.text != other.text):
+            raise BadRequest(f"{_MODEL} and tokenizer.json do not have the same token {number}")
+    return scored
+
+
+def _check_merges(model: Document, merges: list[Merge]) -> None:
+    section = model.section("vocab")
+    known = section.values if section is not None else {}
+    for left, right in merges:
+        if left not in known or right not in known or left + right not in known:
+            raise refused(model, '"merges"', f"make no token of {left[:40]!r} and {right[:40]!r}")
+
+
+def _check_closed(model: Document, merges: list[Merge], added: list[AddedToken]) -> None:
+    """llama.cpp merges any pair that makes a token, and knows no list of them."""
+    known = set(merges)
+    section = model.section("vocab")
+    texts = section.values if section is not None else {}
+    others = {token.text for token in added}
+    for text in texts.keys() - others:
+        for at in range(1, len(text)):
+            left, right = text[:at], text[at:]
+            if left in texts and right in texts and (left, right) not in known:
+                raise refused(
+                    model, '"merges"', f"lacks {left[:40]!r} and {right[:40]!r}, which make a token"
+                )
+
+
+def _check_marks(tokenizer: Document, vocabulary: Vocabulary, added: list[AddedToken]) -> None:
+    """Marks that are learnt are looked for in texts only if they are among the added tokens."""
+    findable = {token.number for token in added}
+    for number, token in vocabulary.tokens.items():
+        if token.kind in {CONTROL, USER, UNKNOWN} and number not in findable:
+            raise refused(
+                tokenizer, '"added_tokens"', f"lacks {token.text[:80]!r}, which llama.cpp looks for"
+            )
+
+
+def _check_bytes(vocabulary: Vocabulary) -> None:
+    missing = {f"<0x{byte:02X}>" for byte in range(256)} - vocabulary.ids().keys()
+    if missing:
+        raise BadRequest(
+            f"the tokenizer has no token {min(missing)} for a byte; llama.cpp needs all 256"
+        )
+
+
+def _check_settings(settings: Document, vocabulary: Vocabulary) -> None:
+    """tokenizer.json counts, but nobody writes these for nothing.
+
+    ``do_lower_case`` is often left on in the settings of models that tell upper from lower case.
+    """
+    for name, done in (
+        ("strip_accents", vocabulary.extra["normalizer.strip_accents"]),
+        ("tokenize_chinese_chars", True),
+    ):
+        if settings.flag(name, default=done) != done:
+            raise refused(settings, f'"{name}"', "is not what tokenizer.json does")
+    if vocabulary.extra["normalizer.lowercase"] and not settings.flag("do_lower_case", True):
+        raise refused(settings, '"do_lower_case"', "is off, but on in tokenizer.json")
+
+
+# ----------------------------------------------------------------- spellings
 
 
 def _mark_starts(vocabulary: Vocabulary) -> None:
@@ -135,39 +320,11 @@ def _mark_starts(vocabulary: Vocabulary) -> None:
         if token.kind in {CONTROL, USER}:
             continue
         continues = token.text.startswith("##") and len(token.text) > 2
-        token.text = token.text[2:] if continues else _WORD_START + token.text
+        token.text = token.text[2:] if continues else SPACE + token.text
 
 
 def _spell_spaces(vocabulary: Vocabulary) -> None:
     """llama.cpp looks for added tokens before it makes the marks of spaces."""
     for token in vocabulary.tokens.values():
         if token.kind == USER:
-            token.text = token.text.replace(_WORD_START, " ")
-
-
-def _learnt(kind: Any, model: Document) -> Vocabulary:
-    section = model.section("vocab")
-    vocabulary = Vocabulary(model=kind, tokens={})
-    for text in section.values if section is not None else ():
-        assert section is not None
-        number = section.index(text)
-        assert number is not None
-        vocabulary.put(number, Token(text, NORMAL))
-    if not vocabulary.tokens:
-        raise BadRequest(f"{model.where} has no tokens")
-    return vocabulary
-
-
-def _merges(model: Document) -> list[tuple[str, str]]:
-    """Older files have "left right", newer ones ["left", "right"]."""
-    merges = []
-    for pair in model.items("merges", []):
-        parts = pair.split(" ") if isinstance(pair, str) else pair
-        if not (
-            isinstance(parts, list)
-            and len(parts) == 2
-            and all(isinstance(part, str) and " " not in part for part in parts)
-        ):
-            raise BadRequest(f"{model.where}: a merge is not two texts")
-        merges.append((parts[0], parts[1]))
-    return merges
+            token.text = token.text.replace(SPACE, " ")

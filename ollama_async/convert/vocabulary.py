@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 from gguf import TokenType
 
-from ollama_async.convert.documents import Document
+from ollama_async.convert.known_marks import MARKS
 from ollama_async.errors import BadRequest
 
 MAX_TOKENS = 1 << 20
@@ -16,7 +15,8 @@ MAX_TOKENS = 1 << 20
 
 _UNUSED_SCORE = -10000.0
 ADDED_SCORE = -1000.0
-
+_COMPOSES = "ollama_async.tokenizer.nfc"
+"""llama.cpp knows no such key; the workers do."""
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = map(
     int,
     (
@@ -39,12 +39,20 @@ class Token(msgspec.Struct):
 
 
 class Vocabulary(msgspec.Struct, kw_only=True):
-    """``tokens`` by id, without holes at the end. ``extra``: more keys below ``tokenizer.ggml.``"""
+    """``tokens`` by id, without holes at the end. ``extra``: more keys below ``tokenizer.ggml.``
+
+    ``unknown``: the number of the token for what cannot be spelt, if the model names one.
+    ``changes_added``: the tokenizer changes the texts of added tokens marked as ``normalized``.
+    ``composes``: it composes characters (NFC), which is for our workers to do.
+    """
 
     model: Literal["llama", "gpt2", "bert"]
     tokens: dict[int, Token]
     merges: list[str] = []
     extra: dict[str, Any] = {}
+    unknown: int | None = None
+    changes_added: bool = False
+    composes: bool = False
 
     def put(self, number: int, token: Token) -> None:
         """:raises BadRequest: the number makes no sense."""
@@ -52,11 +60,13 @@ class Vocabulary(msgspec.Struct, kw_only=True):
             raise BadRequest(f"the tokenizer has a token with the number {number}")
         self.tokens[number] = token
 
-    def add(self, number: int, added: Document) -> None:
-        """A token beside the learnt ones, as ``tokenizer.json`` and its neighbours describe it."""
-        text = added.text("content")
+    def add(self, number: int, text: str, *, is_special: bool) -> None:
+        """A token beside the learnt ones, or in the place of one.
+
+        :raises BadRequest: the number makes no sense.
+        """
         old = self.tokens.get(number)
-        kind = CONTROL if added.flag("special", default=False) else USER
+        kind = CONTROL if is_special else USER
         if old is not None and old.text == text and old.kind == UNKNOWN:
             kind = UNKNOWN
         self.put(number, Token(text, kind, ADDED_SCORE))
@@ -69,6 +79,7 @@ class Vocabulary(msgspec.Struct, kw_only=True):
         """Keys and values for exactly ``size`` tokens: as many as the network has rows for."""
         blank = (Token(f"[PAD{number}]", UNUSED, _UNUSED_SCORE) for number in range(size))
         tokens = [self.tokens.get(number, token) for number, token in enumerate(blank)]
+        self._check_texts(tokens)
         found: dict[str, Any] = {
             "tokenizer.ggml.model": self.model,
             **{f"tokenizer.ggml.{key}": value for key, value in self.extra.items()},
@@ -79,36 +90,22 @@ class Vocabulary(msgspec.Struct, kw_only=True):
             found["tokenizer.ggml.scores"] = [token.score for token in tokens]
         if self.merges:
             found["tokenizer.ggml.merges"] = self.merges
+        if self.composes:
+            found[_COMPOSES] = True
         return found
 
+    def _check_texts(self, tokens: list[Token]) -> None:
+        """llama.cpp ends its process where two tokens have the same text.
 
-def add_all(vocabulary: Vocabulary, documents: Mapping[str, Document]) -> None:
-    """Added tokens of ``tokenizer.json``, ``tokenizer_config.json`` and ``added_tokens.json``.
-
-    The same token is in several of them, in the last without its kind; the first says more.
-    """
-    known: set[int] = set()
-    plain = documents.get("added_tokens.json")
-    settings = documents.get("tokenizer_config.json")
-    tokenizer = documents.get("tokenizer.json")
-    found = [] if tokenizer is None else tokenizer.sections("added_tokens")
-    decoder = settings.section("added_tokens_decoder") if settings is not None else None
-    if decoder is not None:
-        found += [_numbered(decoder, number) for number in decoder.values]
-    if plain is not None:
-        values = [{"id": number, "content": text} for text, number in plain.values.items()]
-        found += [Document(plain.where, value) for value in values]
-    for added in found:
-        number = added.index("id")
-        if number is None:
-            raise BadRequest(f"{added.where}: a token has no number")
-        if number not in known:
-            vocabulary.add(number, added)
-            known.add(number)
-
-
-def _numbered(decoder: Document, number: str) -> Document:
-    section = decoder.section(number)
-    if section is None or not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise BadRequest(f"{decoder.where} has something that is no token")
-    return section.over({"id": int(number)})
+        It also takes some texts for marks of an end, whoever has learnt them.
+        """
+        known: set[str] = set()
+        for token in tokens:
+            if token.text in known:
+                raise BadRequest(f"two tokens have the text {token.text[:80]!r}")
+            known.add(token.text)
+            if token.kind == NORMAL and token.text in MARKS:
+                raise BadRequest(
+                    f"the token {token.text!r} is an ordinary one here, which llama.cpp takes for "
+                    "a mark; it has to be among the added tokens"
+                )

@@ -187,6 +187,55 @@ def test_pooling(tmp_path, mode, number):
     assert read_header(tmp_path / "out").metadata["bert.pooling_type"] == number
 
 
+def test_vectors_that_are_pooled_in_two_ways_are_refused(tmp_path):
+    path = tmp_path / "pooling"
+    path.write_text(json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}))
+    with pytest.raises(BadRequest, match="pooling_mode_mean_tokens, pooling_mode_max_tokens"):
+        convert({**files_of("bert"), "1_Pooling/config.json": path}, tmp_path / "out")
+
+
+def test_letters_that_are_made_small_before_the_tokenizer_are_refused(tmp_path):
+    path = tmp_path / "sentences"
+    path.write_text(json.dumps({"do_lower_case": True}))
+    files = {**files_of("bert"), "sentence_bert_config.json": path}
+    convert(files, tmp_path / "out")  # the tokenizer makes them small anyway
+    files = changed(
+        files, "tokenizer.json", tmp_path, lambda c: c["normalizer"].update(lowercase=False)
+    )
+    with pytest.raises(BadRequest, match=r'sentence_bert_config\.json: "do_lower_case"'):
+        convert(files, tmp_path / "out")
+
+
+def test_a_decoder_that_no_file_ends_is_refused(tmp_path):
+    files = changed(
+        files_of("qwen2"), "tokenizer_config.json", tmp_path, lambda c: c.pop("eos_token")
+    )
+    with pytest.raises(BadRequest, match="which token ends an answer"):
+        convert(files, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("mistral", {"sliding_window": 8}, '"sliding_window"'),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8,
+                   "layer_types": ["sliding_attention"] * 2}, '"sliding_window"'),
+        ("gemma2", {"hidden_activation": "silu"}, '"hidden_activation"'),
+        ("gemma2", {"final_logit_softcapping": None}, '"final_logit_softcapping"'),
+        ("llama", {"attention_bias": False}, '"attention_bias"'),
+        ("llama", {"num_key_value_heads": 4}, "has the shape"),
+        ("llama", {"is_causal": False}, '"is_causal"'),
+        ("llama", {"quantization_config": {"bits": 4}}, '"quantization_config"'),
+        ("bert", {"is_decoder": True}, '"is_decoder"'),
+    ],
+)  # fmt: skip
+def test_what_llama_cpp_cannot_do_is_refused_by_name(tmp_path, name, change, reason):
+    """A few of the rows of ``tests/fixtures/convert/config_options.py``, without the engine."""
+    files = changed(files_of(name), "config.json", tmp_path, set_to(**change))
+    with pytest.raises(BadRequest, match=reason):
+        convert(files, tmp_path / "out")
+
+
 # ----------------------------------------------------------------- families
 
 

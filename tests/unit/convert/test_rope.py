@@ -51,6 +51,21 @@ def spellings(kind, **values):
                 "yarn_beta_slow": 2.0,
             },
         ),
+        (
+            "yarn",
+            {"factor": math.e, "mscale": 2.0, "mscale_all_dim": 1.0},
+            {
+                "type": "yarn",
+                "factor": math.e,
+                "original_context_length": 4096,
+                "attn_factor": 1.2 / 1.1 / 1.1,
+            },
+        ),
+        (
+            "yarn",
+            {"factor": math.e, "mscale": 2.0},  # one alone says nothing
+            {"type": "yarn", "factor": math.e, "original_context_length": 4096},
+        ),
         ("llama3", LLAMA3, {}),
     ],
 )

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ollama_async.convert.added import added_fields
 from ollama_async.convert.cutting import cutting_name
 from ollama_async.convert.documents import Document
-from ollama_async.convert.sentencepiece import read_sentencepiece
+from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
 from ollama_async.convert.special import special_fields
 from ollama_async.convert.tokenizers import read_documents, read_vocabulary
 from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
@@ -160,6 +161,9 @@ def test_words_begin_with_the_mark_that_the_engine_wants():
         (lambda c: c.update(added_tokens=[{"content": "a"}]), "has no number"),
         (lambda c: c.update(added_tokens=[{"content": 3, "id": 3}]), "not a text"),
         (lambda c: c.update(added_tokens=[3]), "not a list of objects"),
+        (lambda c: c["model"].update(vocab={"a": 1, "b": 1}), "two tokens have the number 1"),
+        (lambda c: c["model"]["vocab"].update({"x" * 513: 400}), "too long for a token"),
+        (lambda c: c["model"]["merges"].append(["t", "\x00"]), "merges"),
         (lambda c: c.update(pre_tokenizer={"type": "Magic"}), "unknown way: 'Magic'"),
         (lambda c: c.update(pre_tokenizer=None), "unknown way"),
     ],
@@ -169,15 +173,26 @@ def test_a_tokenizer_that_makes_no_sense_is_refused(tmp_path, change, reason):
         vocabulary_of(changed(files_of("llama"), "tokenizer.json", tmp_path, change))
 
 
-def test_a_cased_word_tokenizer_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("lowercase", "strip_accents", "wanted"),
+    [
+        (True, None, (True, True)),
+        (True, False, (True, False)),
+        (False, None, (False, False)),
+        (False, True, (False, True)),
+    ],
+)
+def test_a_word_tokenizer_says_what_it_makes_of_letters(tmp_path, lowercase, strip_accents, wanted):
     files = changed(
         files_of("bert"),
         "tokenizer.json",
         tmp_path,
-        lambda content: content["normalizer"].update(lowercase=False),
+        lambda content: content["normalizer"].update(
+            lowercase=lowercase, strip_accents=strip_accents
+        ),
     )
-    with pytest.raises(BadRequest, match="upper case from lower case"):
-        vocabulary_of(files)
+    extra = vocabulary_of(files).extra
+    assert (extra["normalizer.lowercase"], extra["normalizer.strip_accents"]) == wanted
 
 
 def test_without_a_tokenizer_there_is_no_model():
@@ -241,7 +256,148 @@ def test_any_bytes_are_read_or_refused(data, cut):
             assert read_sentencepiece(content).tokens
 
 
+@pytest.mark.parametrize(
+    ("normalizer", "reason"),
+    [
+        (bytes([3 << 3, 0]), "remove_extra_whitespaces"),
+        (field(2, b"map") + bytes([4 << 3, 0]), "precompiled_charsmap"),
+        (bytes([4 << 3, 0, 5 << 3, 0]), "escape_whitespaces"),
+        (bytes([4 << 3, 0]), None),
+    ],
+)
+def test_a_model_that_is_alone_must_not_change_texts(normalizer, reason):
+    data = PIECE + BPE + field(3, normalizer)
+    if reason is None:
+        check_normalizer(data)
+        return
+    with pytest.raises(BadRequest, match=reason):
+        check_normalizer(data)
+
+
+def test_spaces_that_stand_behind_words_are_refused():
+    suffix = field(2, bytes([3 << 3, 2, 24 << 3 & 0x7F | 0x80, 1, 1]))
+    with pytest.raises(BadRequest, match="treat_whitespace_as_suffix"):
+        check_normalizer(PIECE + suffix + field(3, bytes([4 << 3, 0])))
+
+
+# ----------------------------------------------------------------- added tokens
+
+
+def added_of(files, size=1 << 20):
+    documents = read_documents(files)
+    return added_fields(documents, read_vocabulary(files, documents), size)
+
+
+def with_added(name, tmp_path, *tokens, keep=True):
+    def change(content):
+        content["added_tokens"] = (content["added_tokens"] if keep else []) + list(tokens)
+
+    return changed(files_of(name), "tokenizer.json", tmp_path, change)
+
+
+def test_added_tokens_that_take_no_spaces_need_no_name():
+    for name in ("llama", "llama2", "bert", "phi3"):
+        assert added_of(files_of(name)) == {}
+
+
+def test_the_spaces_after_tokens_go_by_the_name_of_phi(tmp_path):
+    def change(content):
+        content["added_tokens"].append(
+            {"id": 481, "content": "<|endoftext|>", "special": True, "rstrip": False}
+        )
+        for token in content["added_tokens"]:
+            token["rstrip"] = token["content"] not in {"<unk>", "<s>", "<|endoftext|>"}
+
+    files = changed(files_of("phi3"), "tokenizer.json", tmp_path, change)
+    assert added_of(files, 488) == {"general.name": "phi-3"}
+    with pytest.raises(BadRequest, match='"rstrip" of'):
+        added_of(files, 481)  # one of those that llama.cpp looks up is not there
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ({"id": 333, "content": "x" * 257}, "no sensible added token"),
+        ({"id": 333, "content": ""}, "no sensible added token"),
+        ({"id": 334, "content": "<|new|>"}, "does not fit the learnt tokens"),
+        ({"id": 333, "content": "t"}, "does not fit the learnt tokens"),
+        ({"id": 333, "content": "<|new|>", "single_word": True}, "single_word"),
+        ({"id": 333, "content": ">abc<|eot_id|"}, "begins with the end of"),
+    ],
+)
+def test_added_tokens_that_cannot_be_found_are_refused(tmp_path, token, reason):
+    with pytest.raises(BadRequest, match=reason):
+        added_of(with_added("llama", tmp_path, token))
+    assert added_of(with_added("llama", tmp_path, token), 333) == {}  # not in the network
+
+
+def test_many_added_tokens_are_refused_before_they_are_compared(tmp_path):
+    tokens = [{"id": 333 + at, "content": f"{at:0256}"} for at in range(1025)]
+    with pytest.raises(BadRequest, match="more than 262144 characters"):
+        added_of(with_added("llama", tmp_path, *tokens))
+
+
+def test_two_tokens_of_one_text_are_refused():
+    vocabulary = vocabulary_of(files_of("llama"))
+    vocabulary.tokens[7].text = vocabulary.tokens[8].text
+    with pytest.raises(BadRequest, match="two tokens have the text"):
+        vocabulary.fields(100)
+
+
+def test_an_ordinary_token_that_looks_like_a_mark_is_refused():
+    vocabulary = vocabulary_of(files_of("llama"))
+    vocabulary.tokens[7].text = "<|im_end|>"
+    with pytest.raises(BadRequest, match="takes for a mark"):
+        vocabulary.fields(100)
+
+
 # ----------------------------------------------------------------- special tokens
+
+
+def with_file(name, tmp_path, file, content):
+    path = tmp_path / file
+    path.write_text(json.dumps(content))
+    return {**files_of(name), file: path}
+
+
+def test_ends_of_answers_that_only_the_settings_of_generation_know(tmp_path):
+    files = with_file(
+        "mistral", tmp_path, "generation_config.json", {"eos_token_id": [332, 5, 333]}
+    )
+    found = special_of(files)
+    assert found["ggml.eos_token_id"] == 332
+    assert (found["ggml.eot_token_id"], found["ggml.eom_token_id"]) == (5, 333)
+
+
+def test_ends_that_llama_cpp_knows_by_their_texts_need_no_key(tmp_path):
+    files = with_file("llama", tmp_path, "generation_config.json", {"eos_token_id": [331, 332]})
+    found = special_of(files)
+    assert found["ggml.eos_token_id"] == 332
+    assert "ggml.eot_token_id" not in found
+
+
+def test_more_ends_than_there_are_keys_are_refused(tmp_path):
+    files = with_file("mistral", tmp_path, "generation_config.json", {"eos_token_id": [4, 5, 6]})
+    with pytest.raises(BadRequest, match=r'generation_config\.json: "eos_token_id"'):
+        special_of(files)
+
+
+def test_an_end_that_is_put_after_texts_leaves_the_other_an_end(tmp_path):
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}},
+                   {"SpecialToken": {"id": "[INST]", "type_id": 0}}],
+        "special_tokens": {"[INST]": {"id": "[INST]", "ids": [333], "tokens": ["[INST]"]}},
+    }  # fmt: skip
+    files = changed(
+        files_of("mistral"), "tokenizer.json", tmp_path, lambda c: c.update(post_processor=template)
+    )
+    files = {**files, "tokenizer_config.json": tmp_path / "settings"}
+    (tmp_path / "settings").write_text(json.dumps({"eos_token": "[INST]", "bos_token": "<s>"}))
+    assert special_of(files)["ggml.add_eos_token"] is True
+    (tmp_path / "settings").write_text(json.dumps({"eos_token": "<s>"}))
+    found = special_of(files)
+    assert (found["ggml.eos_token_id"], found["ggml.eot_token_id"]) == (333, 331)
 
 
 def test_roles_marks_and_template():
@@ -287,6 +443,7 @@ def test_a_role_of_a_token_that_the_network_does_not_know_is_left_out():
         ({"chat_template": [{"name": "tool_use", "template": "b"},
                             {"name": "default", "template": "a"}]}, "a"),
         ({"chat_template": [{"name": "tool_use", "template": "b"}]}, None),
+        ({"chat_template": {"tool_use": "b", "default": "a"}}, "a"),
         ({"chat_template": 5}, None),
     ],
 )  # fmt: skip

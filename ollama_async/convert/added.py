@@ -1,0 +1,212 @@
+"""The tokens beside the learnt ones, and how they are found in a text.
+
+Hugging Face's ``tokenizers`` finds the leftmost of the longest added tokens; llama.cpp takes one
+added token after the other, the longest first, and looks for each in what the former left. The
+same comes out unless one of them begins with the end of a shorter one.
+
+Which tokens take the spaces beside them is not in a GGUF file. llama.cpp has one set of tokens that
+do, those of Phi-3, by the model's name (``general.name``). Tokenizers of words drop spaces anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ollama_async.convert.documents import Document
+from ollama_async.convert.pipeline import SPACE
+from ollama_async.convert.vocabulary import CONTROL, UNKNOWN, USER, Vocabulary
+from ollama_async.errors import BadRequest
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+_FILE, _SETTINGS, _PLAIN = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
+
+# The most known are 6,400 added tokens of 70,000 characters in all.
+_MOST_CHARACTERS = 1 << 18
+_MOST_OF_ONE = 256
+_STRIPPING = "phi-3"
+"""The name of models whose added tokens take the spaces after them, all but :data:`_KEEPING`."""
+_KEEPING = {"<unk>", "<s>", "<|endoftext|>"}
+_ALWAYS = "</s>"
+
+
+class AddedToken(msgspec.Struct):
+    """``where``: the file and place that says most about it. The flags are those of the file."""
+
+    where: str
+    number: int
+    text: str
+    is_special: bool
+    flags: set[str]
+
+
+def read_added(documents: Mapping[str, Document]) -> list[AddedToken]:
+    """The added tokens of all files.
+
+    The same token is in several of them, in the last without its kind; the first says more.
+
+    :raises BadRequest: a token makes no sense, or two files say different things about one.
+    """
+    found: dict[int, AddedToken] = {}
+    for document in _documents(documents):
+        token = _added(document)
+        known = found.setdefault(token.number, token)
+        if known.text != token.text:
+            raise BadRequest(
+                f"{token.where}: token {token.number} is {token.text[:80]!r}, "
+                f"but {known.text[:80]!r} in {known.where}"
+            )
+        known.flags |= token.flags
+    return list(found.values())
+
+
+def added_fields(
+    documents: Mapping[str, Document], vocabulary: Vocabulary, size: int
+) -> dict[str, Any]:
+    """The model's name, if its added tokens take the spaces after them.
+
+    ``size``: how many tokens the network knows; others are not looked for.
+
+    :raises BadRequest: llama.cpp would find other added tokens, or other spaces, in some texts.
+    """
+    added = [token for token in read_added(documents) if token.number < size]
+    _check_sizes(added)
+    _check_numbers(documents, added)
+    for token in added:
+        if "single_word" in token.flags:
+            raise _refused(token, "single_word", "is found between words only")
+        if vocabulary.changes_added and "normalized" in token.flags:
+            raise _refused(token, "normalized", "is looked for after the normalizer")
+    _check_apart(added)
+    name = _stripping_name(vocabulary, added, size)
+    return {} if name is None else {"general.name": name}
+
+
+def _check_sizes(added: list[AddedToken]) -> None:
+    """The checks below look at every beginning and end of every text."""
+    if sum(len(token.text) for token in added) > _MOST_CHARACTERS:
+        raise BadRequest(f"the added tokens have more than {_MOST_CHARACTERS} characters")
+    for token in added:
+        if not 0 < len(token.text) <= _MOST_OF_ONE:
+            raise BadRequest(f"{token.where}: {token.text[:80]!r} … is no sensible added token")
+
+
+def _check_numbers(documents: Mapping[str, Document], added: list[AddedToken]) -> None:
+    """An added token that is learnt, too, is the same one; others are numbered after those."""
+    tokenizer = documents.get("tokenizer.json")
+    model = tokenizer.section("model") if tokenizer is not None else None
+    section = model.section("vocab") if model is not None else None
+    if section is None:
+        return
+    texts = {number: text for text, number in section.values.items()}
+    following = len(texts)
+    for token in added:
+        learnt = texts.get(token.number, token.text)
+        number = section.values.get(token.text, following)
+        if learnt != token.text or token.number != number:
+            raise BadRequest(
+                f"{token.where}: token {token.number} is {token.text[:80]!r}, which does not fit "
+                f"the learnt tokens: {learnt[:80]!r}, number {number}"
+            )
+        following += number == following
+        if SPACE in token.text and "normalized" not in token.flags and number >= len(texts):
+            raise _refused(token, "normalized", f"is looked for before spaces become {SPACE!r}")
+
+
+def _stripping_name(vocabulary: Vocabulary, tokens: list[AddedToken], size: int) -> str | None:
+    before = {token.text for token in tokens if "lstrip" in token.flags}
+    after = {token.text for token in tokens if "rstrip" in token.flags}
+    if vocabulary.model == "bert" or (not before and not after):
+        return None
+    known = {token.text: token for number, token in vocabulary.tokens.items() if number < size}
+    found = {text for text, token in known.items() if token.kind in {CONTROL, USER, UNKNOWN}}
+    wanted = (found - _KEEPING) | {_ALWAYS}
+    if not before and after == wanted and known.keys() >= wanted | _KEEPING:
+        return _STRIPPING
+    option = "lstrip" if before else "rstrip"
+    first = next(token for token in tokens if option in token.flags)
+    raise BadRequest(
+        f'{first.where}: "{option}" of {first.text[:80]!r} takes the spaces beside it, which '
+        "llama.cpp does only after all the tokens of Phi-3"
+    )
+
+
+def _refused(token: AddedToken, option: str, reason: str) -> BadRequest:
+    return BadRequest(
+        f'{token.where}: "{option}" of {token.text[:80]!r}: it {reason}, which llama.cpp cannot do'
+    )
+
+
+# ----------------------------------------------------------------- overlaps
+
+
+def _check_apart(added: list[AddedToken]) -> None:
+    """No longer token begins with the end of a shorter one, none in the first round hides one."""
+    beginnings: dict[str, AddedToken] = {}
+    for token in added:
+        for end in range(1, len(token.text)):
+            start = token.text[:end]
+            if len(token.text) > len(beginnings.get(start, token).text) or start not in beginnings:
+                beginnings[start] = token
+    for token in added:
+        for at in range(1, len(token.text)):
+            other = beginnings.get(token.text[at:])
+            if other is not None and _is_ambiguous(token.text, other.text):
+                raise BadRequest(
+                    f"{token.where}: the token {other.text[:80]!r} begins with the end of "
+                    f"{token.text[:80]!r}, which llama.cpp takes apart differently"
+                )
+    later = "\0".join(token.text for token in added if "normalized" in token.flags)
+    for token in added:
+        if "normalized" not in token.flags and token.text in later:
+            raise _refused(token, "normalized", "is looked for before longer ones that contain it")
+
+
+def _is_ambiguous(first: str, second: str) -> bool:
+    """Runs of one character are taken from the left by both."""
+    if len(set(first + second)) == 1:
+        return False
+    return len(second.encode()) >= len(first.encode()) and first != second
+
+
+# ----------------------------------------------------------------- what the files say
+
+
+def _documents(documents: Mapping[str, Document]) -> list[Document]:
+    plain = documents.get(_PLAIN)
+    settings = documents.get(_SETTINGS)
+    tokenizer = documents.get(_FILE)
+    found = [] if tokenizer is None else tokenizer.sections("added_tokens")
+    decoder = settings.section("added_tokens_decoder") if settings is not None else None
+    if decoder is not None:
+        found += [_numbered(decoder, number) for number in decoder.values]
+    if plain is not None:
+        values = [{"id": number, "content": text} for text, number in plain.values.items()]
+        found += [Document(plain.where, value) for value in values]
+    return found
+
+
+def _numbered(decoder: Document, number: str) -> Document:
+    section = decoder.section(number)
+    if section is None or not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise BadRequest(f"{decoder.where} has something that is no token")
+    return section.over({"id": int(number)})
+
+
+def _added(document: Document) -> AddedToken:
+    number = document.index("id")
+    if number is None:
+        raise BadRequest(f"{document.where}: a token has no number")
+    return AddedToken(
+        where=document.where,
+        number=number,
+        text=document.text("content"),
+        is_special=document.flag("special", default=False),
+        flags=_flags(document),
+    )
+
+
+def _flags(document: Document) -> set[str]:
+    return {name for name in _FLAGS if document.flag(name, default=False)}

@@ -1,0 +1,188 @@
+"""What tokenizer.json does to a text around its model, and which of that llama.cpp does as well.
+
+Everything here is a list of what is known to be the same. What is not on it is refused by name: a
+step that is left out gives a model that reads other tokens than it has learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from ollama_async.convert.documents import Document
+from ollama_async.errors import BadRequest
+
+Kind = Literal["llama", "gpt2", "bert"]
+"""llama.cpp's names for SentencePiece, byte-level merges and pieces of words."""
+
+SPACE = "▁"
+"""What SentencePiece makes of a space."""
+
+
+class Pipeline(msgspec.Struct, frozen=True):
+    """Fields below ``tokenizer.ggml.``, and whether the normalizer changes added tokens, too.
+
+    ``composes``: characters are composed (NFC) first, which our workers do for llama.cpp.
+    """
+
+    fields: dict[str, Any] = {}
+    changes_added: bool = False
+    composes: bool = False
+
+
+def read_pipeline(tokenizer: Document, kind: Kind) -> Pipeline:
+    """:raises BadRequest: there is a step that llama.cpp has no like of; the text names it."""
+    _check_decoder(tokenizer, kind)
+    return _READERS[kind](tokenizer)
+
+
+def flat(outer: Document | None, inner: str) -> list[Document]:
+    """The steps of a sequence, of sequences in it, or the one step that there is."""
+    if outer is None:
+        return []
+    if outer.text("type", "") != "Sequence":
+        return [outer]
+    return [step for part in outer.sections(inner) for step in flat(part, inner)]
+
+
+def refused(document: Document, option: str, reason: str) -> BadRequest:
+    """An error that names file, place and option."""
+    return BadRequest(f"{document.where}: {option} {reason}")
+
+
+def _normalizers(tokenizer: Document) -> list[Document]:
+    return flat(tokenizer.section("normalizer"), "normalizers")
+
+
+def _pretokenizers(tokenizer: Document) -> list[Document]:
+    return flat(tokenizer.section("pre_tokenizer"), "pretokenizers")
+
+
+def _unknown(step: Document) -> BadRequest:
+    kind = step.text("type", "")
+    return refused(step, f"{kind[:80]!r}", "is a step that llama.cpp does not have here")
+
+
+# ----------------------------------------------------------------- byte-level merges
+
+
+def _byte_level(tokenizer: Document) -> Pipeline:
+    steps = _normalizers(tokenizer)
+    for step in steps:
+        if step.text("type", "") != "NFC":
+            raise _unknown(step)
+    return Pipeline(composes=bool(steps))
+
+
+# ----------------------------------------------------------------- SentencePiece
+
+
+def _sentencepiece(tokenizer: Document) -> Pipeline:
+    prefix, escapes = False, False
+    for step in _normalizers(tokenizer):
+        match step.text("type", ""):
+            case "Prepend" if step.text("prepend") == SPACE and not prefix:
+                prefix = True
+            case "Replace" if _replaced(step) == (" ", SPACE):
+                escapes = True
+            case _:
+                raise _unknown(step)
+    changes_added = prefix
+    for step in _pretokenizers(tokenizer):
+        kind = step.text("type", "")
+        if kind == "Metaspace":
+            _check_metaspace(step, is_prefixed=prefix)
+            escapes = True
+        elif not (kind == "Split" and escapes and _literal(step) == " "):  # there are none left
+            raise _unknown(step)
+    if not escapes:
+        raise refused(
+            tokenizer, "no step", f"makes {SPACE!r} of spaces, which llama.cpp always does"
+        )
+    return Pipeline({"add_space_prefix": prefix}, changes_added)
+
+
+def _check_metaspace(step: Document, *, is_prefixed: bool) -> None:
+    """``is_prefixed``: every text begins with a space already, so that none is added."""
+    if step.text("replacement", SPACE) != SPACE:
+        raise refused(step, '"replacement"', f"is not {SPACE!r}")
+    scheme = step.text("prepend_scheme", "always")
+    if scheme != "never" and not is_prefixed:
+        raise refused(
+            step,
+            f'"prepend_scheme": {scheme[:80]!r}',
+            "puts a space before a text by a rule that llama.cpp does not have",
+        )
+    if step.flag("split", default=True):
+        raise refused(step, '"split"', "cuts at spaces, which llama.cpp does not with this model")
+
+
+def _replaced(step: Document) -> tuple[str, str]:
+    return _literal(step), step.text("content", "")
+
+
+def _literal(step: Document) -> str:
+    pattern = step.section("pattern")
+    return pattern.text("String", "") if pattern is not None else ""
+
+
+# ----------------------------------------------------------------- pieces of words
+
+
+def _pieces_of_words(tokenizer: Document) -> Pipeline:
+    steps = _normalizers(tokenizer)
+    if [step.text("type", "") for step in steps] != ["BertNormalizer"]:
+        kinds = ", ".join(step.text("type", "") for step in steps) or "none"
+        raise refused(tokenizer, '"normalizer"', f"is {kinds[:200]}, not one BertNormalizer")
+    (normalizer,) = steps
+    for name in ("clean_text", "handle_chinese_chars"):
+        if not normalizer.flag(name, default=True):
+            raise refused(normalizer, f'"{name}"', "is off, which llama.cpp cannot do")
+    lower = normalizer.flag("lowercase", default=True)
+    strip = normalizer.flag("strip_accents", default=lower)
+    pretokenizers = _pretokenizers(tokenizer)
+    if [step.text("type", "") for step in pretokenizers] != ["BertPreTokenizer"]:
+        raise refused(tokenizer, '"pre_tokenizer"', "is not one BertPreTokenizer")
+    fields = {"normalizer.lowercase": lower, "normalizer.strip_accents": strip}
+    return Pipeline(fields, changes_added=True)
+
+
+# ----------------------------------------------------------------- and back
+
+
+_SPELLINGS: dict[str, Callable[[Document], bool]] = {
+    # what may be done to the pieces of an answer: nothing but undoing what was done to the text
+    "Replace": lambda step: _replaced(step) == (SPACE, " "),
+    "ByteFallback": lambda _: True,
+    "Fuse": lambda _: True,
+    "Strip": lambda step: (
+        step.text("content", "") == " "
+        and step.values.get("start") in {0, 1}
+        and step.values.get("stop") == 0
+    ),
+    "Metaspace": lambda step: step.text("replacement", SPACE) == SPACE,
+    "ByteLevel": lambda _: True,
+}
+_DECODERS: dict[Kind, tuple[str, ...]] = {
+    "llama": ("Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"),
+    "gpt2": ("ByteLevel", "Fuse"),
+}
+
+
+def _check_decoder(tokenizer: Document, kind: Kind) -> None:
+    """A model for embeddings says nothing, so that its decoder does not matter."""
+    if kind == "bert":
+        return
+    for step in flat(tokenizer.section("decoder"), "decoders"):
+        name = step.text("type", "")
+        if name not in _DECODERS[kind] or not _SPELLINGS[name](step):
+            raise refused(step, f"{name[:80]!r}", "spells answers in a way that llama.cpp does not")
+
+
+_READERS: dict[Kind, Callable[[Document], Pipeline]] = {
+    "gpt2": _byte_level,
+    "llama": _sentencepiece,
+    "bert": _pieces_of_words,
+}
