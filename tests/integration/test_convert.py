@@ -141,9 +141,16 @@ def test_texts_become_the_same_tokens(engine_of, name):
 
 @pytest.mark.parametrize("name", ["llama2", "gemma3", "phi3"])
 def test_tokenizer_json_alone_gives_the_same_tokens(tmp_path, name):
-    """Where both are there, tokenizer.model counts."""
+    """Where both are there, tokenizer.model has the scores."""
     assert (FIXTURES / name / "tokenizer.model").exists()
     out = convert(name, tmp_path / "out.gguf", **{"tokenizer.model": None})
+    with contextlib.closing(Engine(out)) as engine:
+        assert not wrong_tokens(engine, name)
+
+
+@pytest.mark.parametrize("name", ["llama2", "gemma3", "phi3"])
+def test_tokenizer_model_alone_gives_the_same_tokens(tmp_path, name):
+    out = convert(name, tmp_path / "out.gguf", **{"tokenizer.json": None})
     with contextlib.closing(Engine(out)) as engine:
         assert not wrong_tokens(engine, name)
 

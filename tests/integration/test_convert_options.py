@@ -1,0 +1,133 @@
+"""Every option of every fixture changed: the model answers as the original, or is refused by name.
+
+The tables are ``config_options.py`` and ``tokenizer_options.py`` in ``tests/fixtures/convert``. The
+original is what transformers computed for the former (``variants.json``), and what Hugging Face's
+``tokenizers`` says of the latter.
+"""
+
+import contextlib
+import json
+import re
+from pathlib import Path
+
+import llama_cpp as lib
+import numpy as np
+import pytest
+import tokenizers
+
+from ollama_async.convert.model import convert_model
+from ollama_async.errors import BadRequest
+from ollama_async.workers.child.engines.llama_log import Journal
+from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
+from tests.fixtures.convert import config_options, tokenizer_options
+from tests.integration.test_convert import MOST_DIFFERENCE, Engine, expected_of
+
+DONE = "done"
+GOLDEN = json.loads((config_options.FIXTURES / "variants.json").read_text())
+DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "importing.md").read_text()
+TEXTS = 150
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+def by_fixture(rows):
+    """The rows of each fixture together: hundreds of tests would take longer than what they do."""
+    names = sorted({row.fixture for row in rows})
+    return [pytest.param([row for row in rows if row.fixture == name], id=name) for name in names]
+
+
+def reason_of(files, out):
+    """Why the files are refused, "" if they were converted."""
+    try:
+        for _ in convert_model(files, out, "F32"):
+            pass
+    except BadRequest as error:
+        return str(error)
+    return ""
+
+
+def complaint(row, reason):
+    """What is wrong with a refusal, or with there being none; "" if nothing is."""
+    if row.outcome == DONE:
+        return f"{row.name} is refused: {reason}" if reason else ""
+    wanted = row.text or row.option.partition(":")[0]
+    return "" if re.search(wanted, reason) else f"{row.name}: no {wanted!r} in {reason!r}"
+
+
+@pytest.mark.parametrize("rows", by_fixture(config_options.ROWS))
+def test_a_changed_configuration_gives_the_logits_of_transformers_or_a_refusal(tmp_path, rows):
+    faults = []
+    for row in rows:
+        reason = reason_of(config_options.write_model(row, tmp_path), tmp_path / "out.gguf")
+        faults.append(complaint(row, reason))
+        if reason or row.outcome != DONE:
+            continue
+        with contextlib.closing(
+            Engine(tmp_path / "out.gguf", is_embedding=row.fixture == "bert")
+        ) as engine:
+            values = config_options.thinned(engine.values(expected_of(row.fixture)["tokens"]))
+        difference = np.abs(values - np.array(GOLDEN[row.name])).max()
+        if not difference < MOST_DIFFERENCE:
+            faults.append(f"{row.name}: differs by {difference}")
+    assert not list(filter(None, faults))
+
+
+@contextlib.contextmanager
+def vocabulary_of(path):
+    """The tokenizer of a converted file as a worker has it, without the rest of the model."""
+    journal = Journal()
+    parameters = lib.llama_model_default_params()
+    parameters.vocab_only = True
+    model = lib.llama_model_load_from_file(str(path).encode(), parameters)
+    assert model, journal.reason()
+    try:
+        yield Vocabulary(model)
+    finally:
+        lib.llama_model_free(model)
+
+
+@pytest.mark.parametrize("rows", by_fixture(tokenizer_options.ROWS))
+def test_a_changed_tokenizer_gives_the_same_tokens_or_a_refusal(tmp_path, rows):
+    faults = []
+    for row in rows:
+        files = tokenizer_options.write_files(row, tmp_path)
+        reason = reason_of(files, tmp_path / "out.gguf")
+        faults.append(complaint(row, reason))
+        if not reason and row.outcome == DONE:
+            with vocabulary_of(tmp_path / "out.gguf") as vocabulary:
+                faults.append(first_difference(row, files["tokenizer.json"], vocabulary))
+    assert not list(filter(None, faults))
+
+
+def first_difference(row, path, vocabulary):
+    original = tokenizers.Tokenizer.from_file(str(path))
+    original.no_truncation()
+    original.no_padding()
+    for text in tokenizer_options.texts(json.loads(path.read_text()), row, TEXTS):
+        for marked in (False, True):
+            wanted = original.encode(text, add_special_tokens=marked).ids
+            if max(wanted, default=0) >= vocabulary.size:
+                continue  # the network has no row for the token
+            found = vocabulary.tokenize(text, add_special=marked, parse_special=True)
+            if found != wanted:
+                return f"{row.name}: {text!r} is {found}, not {wanted}"
+    return ""
+
+
+def test_the_documentation_lists_every_option():
+    done, refused = _documented("Done as the original does"), _documented("Refused by name")
+    for row in (*config_options.ROWS, *tokenizer_options.ROWS):
+        listed = done if row.outcome == DONE else refused
+        for option in row.option.partition(":")[0].split(", "):
+            assert f"`{option}`" in listed, (option, row.outcome)
+
+
+def test_every_row_is_another():
+    for rows in (config_options.ROWS, tokenizer_options.ROWS):
+        assert len({row.name for row in rows}) == len(rows)
+
+
+def _documented(heading):
+    _, _, rest = DOCUMENTATION.partition(f"### {heading}\n")
+    assert rest
+    return rest.partition("\n#")[0]
