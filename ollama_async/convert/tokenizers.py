@@ -11,6 +11,7 @@ refused. tokenizer.model then only adds the scores, of which merges are what is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ollama_async.convert.added import AddedToken, read_added
@@ -34,6 +35,7 @@ _DOCUMENTS = (
     "sentence_bert_config.json",
 )
 _KINDS: dict[str, Kind] = {"BPE": "gpt2", "WordPiece": "bert"}
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
 _LONGEST_TOKEN = 512
 """Against work that grows with the square of it. The longest known are 128 spaces or dashes."""
 _LONGEST_WORD = 100
@@ -157,7 +159,7 @@ def _with_bytes(_: Document, model: Document, merges: list[Merge]) -> Vocabulary
         token.score = -float(ranks.get(token.text, len(ranks)))
         if token.text == unknown:
             token.kind = UNKNOWN
-        elif len(token.text) == 6 and token.text.startswith("<0x") and token.text.endswith(">"):
+        elif _BYTE.fullmatch(token.text):
             token.kind = BYTE
     vocabulary.extra = {"pre": "default"}
     return vocabulary
@@ -248,11 +250,23 @@ def _alphabet() -> set[str]:
 def _with_scores(vocabulary: Vocabulary, scored: Vocabulary, added: list[AddedToken]) -> Vocabulary:
     """The scored vocabulary of tokenizer.model, after a look whether both are the same."""
     replaced = {token.number for token in added}
+    known = vocabulary.ids()
     for number in sorted(vocabulary.tokens.keys() | scored.tokens.keys()):
         one, other = vocabulary.tokens.get(number), scored.tokens.get(number)
-        if number not in replaced and (one is None or other is None or one.text != other.text):
+        wanted = "" if other is None else other.text
+        if one is not None:
+            is_same = one.text in {wanted, _character(wanted)}
+        else:
+            is_same = _character(wanted) != wanted and _character(wanted) in known
+        if not is_same and number not in replaced:
             raise BadRequest(f"{_MODEL} and tokenizer.json do not have the same token {number}")
     return scored
+
+
+def _character(text: str) -> str:
+    """Gemma's tokenizer.json has a tab where tokenizer.model has the byte ``<0x09>``."""
+    byte = _BYTE.fullmatch(text)
+    return chr(int(byte[1], 16)) if byte is not None and byte[1] < "80" else text
 
 
 def _check_merges(model: Document, merges: list[Merge]) -> None:
@@ -289,11 +303,12 @@ def _check_marks(tokenizer: Document, vocabulary: Vocabulary, added: list[AddedT
 
 
 def _check_bytes(vocabulary: Vocabulary) -> None:
-    missing = {f"<0x{byte:02X}>" for byte in range(256)} - vocabulary.ids().keys()
-    if missing:
-        raise BadRequest(
-            f"the tokenizer has no token {min(missing)} for a byte; llama.cpp needs all 256"
-        )
+    """A byte that is a character needs no token if the character has one."""
+    texts = vocabulary.ids()
+    for byte in range(256):
+        name = f"<0x{byte:02X}>"
+        if name not in texts and not (byte < 0x80 and chr(byte) in texts):
+            raise BadRequest(f"the tokenizer has no token {name} for a byte, as llama.cpp needs it")
 
 
 def _check_settings(settings: Document, vocabulary: Vocabulary) -> None:

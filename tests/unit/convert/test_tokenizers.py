@@ -69,6 +69,23 @@ def test_sentencepiece_and_its_copy_in_json_have_the_same_tokens():
     ]
 
 
+@pytest.mark.parametrize("tab", [None, 13])
+def test_a_tab_may_stand_for_its_byte_as_in_gemma(tmp_path, tab):
+    def change(content):
+        vocab = content["model"]["vocab"]
+        del vocab["<0x09>"]
+        if tab is not None:
+            vocab["\tt"] = 401
+            vocab["\t"] = tab
+
+    files = changed(files_of("gemma3"), "tokenizer.json", tmp_path, change)
+    if tab is None:
+        assert kinds_of(vocabulary_of(files))["<0x09>"] == BYTE
+    else:  # the tab is also a token of its own in tokenizer.model
+        with pytest.raises(BadRequest, match="the same token 401"):
+            vocabulary_of(files)
+
+
 def test_kinds_of_tokens():
     kinds = kinds_of(vocabulary_of(files_of("llama2")))
     assert kinds["<unk>"] == UNKNOWN
