@@ -69,6 +69,9 @@ class Histories(RuleBasedStateMachine):
             ticket = self.desk.ask(model, **wishes)
         fate = self.desk.fate[ticket]
         assert (model in {"huge", "broken"}) <= (fate[:6] in {"failed", "reject"})
+        if fate == "rejected:full":
+            holdings = self.desk.scheduler.books.holdings
+            assert not holdings.may_displace(wishes["client"]), "somebody holds more"
 
     @rule(data=st.data())
     def end(self, data):
