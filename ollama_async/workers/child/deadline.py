@@ -52,6 +52,7 @@ class Watch:
     def __init__(self, last_resort_s: float = LAST_RESORT_S) -> None:
         self._last_resort_s = last_resort_s
         self._running: dict[int, Deadline] = {}  # by thread
+        self._struck: set[int] = set()  # threads in which an exception was raised
         self._is_asleep = True
         # a plain lock, and no condition: an exception may come between any two bytecodes of a
         # thread that is watched, and must not find it with a lock that nobody gives back
@@ -78,13 +79,22 @@ class Watch:
                 self._calls.put(True)
 
     def leave(self) -> None:
-        """The calling thread is left alone from now on. To be called again if interrupted."""
+        """The calling thread is left alone once this has returned. To be called again whenever it
+        is interrupted instead.
+        """
         thread = threading.get_ident()
         with self._lock:
             self._running.pop(thread, None)
             if not self._running:
                 self._set_last_resort(0)
-            _raise_in_thread(thread, ctypes.py_object())  # takes back what has not struck yet
+            if thread not in self._struck:
+                return
+            self._struck.remove(thread)
+        # What was raised may not have struck yet, and then does so here. To take it back instead
+        # would leave the interpreter looking for it at every jump, for ever.
+        _raise_in_thread(thread, _Interrupted)
+        while True:
+            pass
 
     def _visit(self) -> bool:
         """Interrupt what is over its limits; again at each visit, should it get lost.
@@ -98,6 +108,7 @@ class Watch:
             self._set_last_resort(self._last_resort_s)
             for thread, deadline in self._running.items():
                 if deadline.is_exceeded(thread):
+                    self._struck.add(thread)
                     _raise_in_thread(thread, _Interrupted)
         return True
 

@@ -117,6 +117,28 @@ def test_threads_are_interrupted_each_by_its_own_deadline_and_never_later(deadli
     assert faults == []
 
 
+def test_the_interpreter_is_as_before(watch):
+    """An exception that was raised but has not struck is no longer looked for at every jump, which
+    would slow the thread down and hide its calls from debuggers.
+    """
+    for _ in range(20):
+        with contextlib.suppress(TemplateFailed):
+            Deadline(watch, 0.002).run(lambda: sum(range(100_000)))
+    calls = []
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, _value: calls.append((frame.f_code.co_name, event)))
+    try:
+        called_by_name()
+    finally:
+        sys.settrace(before)
+
+    assert ("called_by_name", "call") in calls
+
+
+def called_by_name():
+    pass
+
+
 ENDLESS = """
 import threading
 from ollama_async.workers.child.deadline import Deadline, Watch
