@@ -42,7 +42,7 @@ def digest_of(data):
 
 
 def manifest_of(*blobs):
-    """Of a model of these blobs, each given as its digest and size: layers that nobody looks into."""
+    """Of a model of these blobs, each given as its digest and size. Nobody looks into them."""
     kind = "application/vnd.ollama.image.tensor"
     layers = [{"mediaType": kind, "digest": digest, "size": size} for digest, size in blobs]
     return web.json_response({"schemaVersion": 2, "layers": layers})

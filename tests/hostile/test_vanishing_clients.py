@@ -179,6 +179,9 @@ def test_requests_in_a_row_on_one_connection_are_answered_in_order(server):
 
 
 def test_who_sends_no_more_gets_what_is_answered_at_once(server):
+    with connected(server) as client:
+        client.sendall(generate("quick", stream=False))  # loads it, which takes longer
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
     for asked in (GET, generate("quick", stream=False), GET * 3):
         with connected(server) as client:
             client.sendall(asked)

@@ -39,7 +39,9 @@ def test_each_message_has_exactly_these_bytes(kind, message, frame):
 def test_an_inference_that_was_packed_before_is_the_same_on_the_wire():
     submits = [each for each, _ in golden.TO_CHILD if isinstance(each, messages.Submit)]
     packed = [
-        messages.PackedSubmit(each.id, msgspec.Raw(msgspec.msgpack.encode(each.inference)))
+        messages.PackedSubmit(
+            each.id, msgspec.Raw(msgspec.msgpack.encode(each.inference)), each.client
+        )
         for each in submits
     ]
 
