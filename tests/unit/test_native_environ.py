@@ -45,7 +45,7 @@ def test_what_is_found_by_home_is_named():
 
 def test_every_setting_that_the_worker_reads_reaches_it():
     read_by_worker = {"scripts", "cache_dir", "go_template", "repetition_limit"}
-    read_by_worker.add("enforce_tool_schemas")
+    read_by_worker |= {"enforce_tool_schemas", "prefix_sharing"}
     names = {variable.name for variable in VARIABLES if variable.field in read_by_worker}
     assert len(names) == len(read_by_worker)
     assert names <= native_environ(dict.fromkeys(names, "x")).keys()

@@ -103,6 +103,16 @@ def test_a_requests_options_win_key_by_key(model):
     assert (job.needs.num_ctx, job.inference.num_ctx) == (2048, 2048)
 
 
+def test_the_queue_hears_how_many_tokens_the_answer_may_have(model):
+    limited = msgspec.structs.replace(model, parameters={"num_predict": 7})
+    asked = ChatRequest(model="m", messages=[ASKED], options={"num_predict": 3})
+    shown = GenerateRequest(model="m", prompt="p", debug_render_only=True)
+    assert generate(model).num_predict == -1
+    assert generate(limited).num_predict == 7
+    assert chat_job(asked, limited, "client").num_predict == 3
+    assert generate_job(shown, limited, "client").num_predict == -1, "a prompt is no answer"
+
+
 def test_an_embedding_model_can_neither_generate_nor_chat(model):
     embedding = msgspec.structs.replace(model, capabilities=("embedding",))
     with pytest.raises(BadRequest, match=r'^"M" does not support generate$'):

@@ -49,6 +49,7 @@ class PaperWorker:
         self.generation = generation
         self.calls = []
         self.asked = {}
+        self.told = {}
         self.is_gone = False
         self.survives_kill = False
         self.has_aborted = False
@@ -72,7 +73,7 @@ class PaperWorker:
         if self.refuses is not None:
             raise self.refuses
         self.asked[request.id] = request.inference
-        self.num_predict = num_predict
+        self.told[request.id] = request.client, num_predict
 
     def cancel(self, request_id):
         self.calls.append(("cancel", request_id))
@@ -316,6 +317,14 @@ async def test_texts_go_to_their_own_sinks_only():
         one, two = worker.asked
         worker.events.pieces([(one, "a"), (two, "b"), (one, "c"), (999, "nobody's")])
         assert (first.heard, second.heard) == (["a", "c"], ["b"])
+
+
+async def test_a_worker_hears_who_asks_and_how_much_it_may_say():
+    async with house(slots=2) as it:
+        worker = await it.up(slots=2)
+        it.submit(client="ann", num_predict=3)
+        it.submit(client="bob")
+        assert [worker.told[number] for number in worker.asked] == [("ann", 3), ("bob", -1)]
 
 
 async def test_thoughts_and_calls_keep_their_place_between_texts():
