@@ -28,7 +28,7 @@ class Books:
     """Attributes are for looking; only the methods here change them.
 
     ``lines``: who waits, by model; never an empty one. ``stays``: every worker from the decision
-    to load it until it is gone. ``current``: of these the one of each model that is not stopping.
+    to load it until it is gone. ``current``: of these the one of each model that is not over.
     ``tickets``: all that have not ended; ``placed``: where those of them are that do not wait;
     ``holdings``: how much of both each client has.
     ``effects``: what is to be done about the event at hand.
@@ -197,7 +197,7 @@ class Books:
 
     def linger(self, stay: Stay) -> None:
         """The worker has ended for all, but its process still holds its memory."""
-        stay.phase = Phase.STOPPING
+        stay.phase = Phase.LINGERING
         if self.current.get(stay.target.key) is stay:
             del self.current[stay.target.key]
 

@@ -2,7 +2,8 @@
 
 Every worker that a ``Load`` effect named ends in exactly one of :class:`WorkerRefused`,
 :class:`WorkerLost` and :class:`WorkerStopped`, sent when its process is reaped and its memory free.
-Of a process that even SIGKILL does not end the first two say so, and the third follows.
+Of a process that even SIGKILL does not end one of the first two says so, also where it was told to
+stop, and the third follows.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class WorkerRefused(msgspec.Struct, frozen=True):
 
 
 class WorkerLost(msgspec.Struct, frozen=True):
-    """A ready worker is dead. ``restartable``: tickets of which no byte has reached a client.
+    """A worker that was ready, or was told to stop, is dead. ``restartable``: tickets of which no byte has reached a client.
     ``has_aborted``: it ended itself, so whatever it ran has the next one do the same.
     """
 

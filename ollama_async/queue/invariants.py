@@ -36,11 +36,11 @@ def _everyone_is_in_one_place(books: Books) -> None:
     for key, stay in books.current.items():
         assert stay.target.key == key, "a stay is filed under another model"
         assert books.stays[stay.worker] is stay, "a current stay is unknown"
-        assert stay.phase is not Phase.STOPPING, "a stopping stay is current"
+        assert not stay.phase.is_over, "a stay that is over is current"
     for stay in books.stays.values():
         is_current = books.current.get(stay.target.key) is stay
-        assert is_current or stay.phase is Phase.STOPPING, "a model is loaded twice"
-        assert stay.phase is not Phase.STOPPING or not stay.tickets, "a dying worker has tickets"
+        assert is_current or stay.phase.is_over, "a model is loaded twice"
+        assert not (stay.phase.is_over and stay.tickets), "a dying worker has tickets"
 
 
 def _holdings_are_right(books: Books) -> None:
@@ -107,7 +107,7 @@ def _nobody_waits_beside_a_free_place(books: Books) -> None:
 def _something_will_happen(scheduler: Scheduler) -> None:
     """Whoever waits, waits for an event that must come: an end, a load, a stop or a moment."""
     moves = any(
-        stay.tickets or stay.phase in {Phase.LOADING, Phase.STOPPING}
+        stay.tickets or stay.phase is Phase.LOADING or stay.phase.is_over
         for stay in scheduler.books.stays.values()
     )
     assert not scheduler.books.waiting or moves or scheduler.wake_at is not None, (

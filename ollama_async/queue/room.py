@@ -2,7 +2,8 @@
 are carried out here.
 
 Memory counts as taken from the moment a load is committed until its worker is told to stop. (That
-the bytes are really free is waited for before the worker starts, see ``Scheduler``.)
+the bytes are really free is waited for before the worker starts, see ``Scheduler``.) What a worker
+has that does not stop counts until it is gone: others must not wait for it who could do without.
 
 Older wishes for memory come first. What an older one is going to free and to take is a
 *reservation*: a younger load may go ahead only if it fits both now and after that, so it can never
@@ -62,7 +63,8 @@ class Room:
         if own is not None and own not in self._stays:
             return None
         chosen = [own] if own else []
-        candidates = sorted((stay for stay in self._stays if stay is not own), key=rank)
+        living = (stay for stay in self._stays if not stay.phase.is_over)
+        candidates = sorted((stay for stay in living if stay is not own), key=rank)
         for stay in candidates:
             if self._fits(plan, chosen):
                 break

@@ -206,27 +206,27 @@ class Scheduler:
         loaded for a large context, those who are content with half of it do not fail for that.
         """
         stay = self.books.stays[event.worker]
-        was_stopping = stay.phase is Phase.STOPPING
-        self._release(stay, is_gone=event.is_gone)
-        if was_stopping:
-            return ()
+        was_over = stay.phase.is_over
+        returned = self._release(stay, is_gone=event.is_gone)
+        if was_over:
+            return returned
         concerned = [*stay.tickets.values(), *self.books.lines.get(stay.target.key, ())]
         half = (stay.wish.num_ctx or 0) / 2
         greedy = [ticket for ticket in concerned if outgrows(ticket.needs, half)] if half else []
         for ticket in greedy or concerned:
             self.books.end(ticket)
             self.books.effects.append(Fail(ticket.id, event.code, event.message))
-        return self._readmit(list(stay.tickets.values()))
+        return [*returned, *self._readmit(list(stay.tickets.values()))]
 
     def _on_lost(self, event: WorkerLost, now: float) -> Sequence[Ticket]:
         stay = self.books.stays[event.worker]
         if stay.phase is Phase.LOADING:
             refused = WorkerRefused(event.worker, LoadFailed.code, event.message, event.is_gone)
             return self._on_refused(refused)
-        was_stopping = stay.phase is Phase.STOPPING
-        self._release(stay, is_gone=event.is_gone)
-        if was_stopping:
-            return ()
+        was_over = stay.phase.is_over
+        returned = self._release(stay, is_gone=event.is_gone)
+        if was_over:
+            return returned
         running = [ticket for ticket in stay.tickets.values() if ticket.is_running]
         untried = [ticket for ticket in stay.tickets.values() if not ticket.is_running]
         retried = self._investigate(stay, running, event, now)
@@ -234,14 +234,24 @@ class Scheduler:
             if ticket not in retried and (ticket.is_running or self._is_given_up(ticket, now)):
                 self.books.fail(ticket, WorkerDied(event.message))
         left = [*untried, *sorted(retried, key=_began_last)]
-        return self._readmit([ticket for ticket in left if ticket.id in stay.tickets])
+        left = [ticket for ticket in left if ticket.id in stay.tickets]
+        return [*returned, *self._readmit(left)]
 
-    def _release(self, stay: Stay, *, is_gone: bool) -> None:
-        """Nobody can use the worker any more; its memory is free only if the process is gone."""
+    def _release(self, stay: Stay, *, is_gone: bool) -> Sequence[Ticket]:
+        """Nobody can use the worker any more; its memory is free only if the process is gone. If it
+        is not, loads that have not begun are planned anew, since they may have counted on it: whose
+        promise that takes away.
+        """
         if is_gone:
             self.books.forget(stay)
-        else:
-            self.books.linger(stay)
+            return ()
+        self.books.linger(stay)
+        returned: list[Ticket] = []
+        for other in list(self.books.current.values()):
+            if other.phase is Phase.COMMITTED:
+                returned += self._readmit(list(other.tickets.values()))
+                self.books.forget(other)
+        return returned
 
     def _investigate(
         self, stay: Stay, running: Sequence[Ticket], event: WorkerLost, now: float

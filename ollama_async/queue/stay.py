@@ -28,13 +28,20 @@ waits for the memory waits a bounded time.
 
 class Phase(Enum):
     """COMMITTED: victims are stopping, the memory is spoken for. LOADING: the worker starts.
-    READY: it serves. STOPPING: it was told to end and still holds its memory.
+    READY: it serves. STOPPING: it was told to end and still holds its memory, for seconds at most.
+    LINGERING: not even SIGKILL has ended it, and nobody knows when its memory will be free.
     """
 
     COMMITTED = "committed"
     LOADING = "loading"
     READY = "ready"
     STOPPING = "stopping"
+    LINGERING = "lingering"
+
+    @property
+    def is_over(self) -> bool:
+        """The worker serves nobody any more; only its memory counts."""
+        return self in {Phase.STOPPING, Phase.LINGERING}
 
 
 class Stay:

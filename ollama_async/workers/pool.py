@@ -422,12 +422,14 @@ class Pool:
             await runner.stop(self._stop_grace_s)
         except Exception:  # as above: a stop that fails must not leave the memory spoken for
             log.exception("stopping %s", runner.target.name)
-        if not runner.is_gone:
-            await runner.gone()
         self._bury(runner)
         log.info("%s: unloaded (%s)", runner.target.name, reason)
         self._note(self._observer.unloaded, runner.target.name, reason)
-        self._tell(WorkerStopped(runner.number))
+        if runner.is_gone:
+            self._tell(WorkerStopped(runner.number))
+        else:
+            self._tell(WorkerLost(runner.number, "it does not stop", is_gone=False))
+            await self._outwait(runner)
 
     async def _outwait(self, runner: Runner) -> None:
         """The process does not end even by SIGKILL: its memory stays taken for as long."""

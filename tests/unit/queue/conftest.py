@@ -108,16 +108,21 @@ class Desk:
         self.tell(ev.WorkerReady(worker, slots or plan.slots, num_ctx or plan.num_ctx))
         return worker
 
-    def refuse(self, key: str, message: str = "bad magic") -> None:
+    def refuse(self, key: str, message: str = "bad magic", *, is_gone: bool = True) -> None:
         worker = self.worker(key)
-        del self.workers[worker]
-        self.tell(ev.WorkerRefused(worker, LoadFailed.code, message))
+        self._end(worker, is_gone=is_gone)
+        self.tell(ev.WorkerRefused(worker, LoadFailed.code, message, is_gone))
 
     def lose(
-        self, key: str, restartable: set[int] = frozenset(), *, has_aborted: bool = False
+        self,
+        key: str,
+        restartable: set[int] = frozenset(),
+        *,
+        is_gone: bool = True,
+        has_aborted: bool = False,
     ) -> None:
         worker = self.worker(key)
-        del self.workers[worker]
+        self._end(worker, is_gone=is_gone)
         for ticket, place in list(self.on.items()):
             if place == worker:
                 del self.on[ticket]
@@ -125,17 +130,40 @@ class Desk:
                     self.fate[ticket] = "ended"
                 elif self.fate[ticket] == "running":
                     self.fate[ticket] = "waiting"
-        event = ev.WorkerLost(worker, "killed", frozenset(restartable), has_aborted=has_aborted)
+        event = ev.WorkerLost(
+            worker, "killed", frozenset(restartable), is_gone=is_gone, has_aborted=has_aborted
+        )
         self.tell(event)
 
+    def _end(self, worker: int, *, is_gone: bool) -> None:
+        if is_gone:
+            del self.workers[worker]
+        else:
+            self.workers[worker] = "lingering"
+
+    def outlast(self, key: str) -> None:
+        """The model's worker was told to stop, and not even SIGKILL ends it."""
+        worker = self._ending(key, "stopping")
+        self.workers[worker] = "lingering"
+        self.tell(ev.WorkerLost(worker, "killed", is_gone=False))
+
     def stopped(self, key: str) -> None:
-        worker = next(
-            number
-            for number, state in self.workers.items()
-            if state == "stopping" and self.load[number].target.key == key
-        )
+        self._go(self._ending(key, "stopping"))
+
+    def gone(self, key: str) -> None:
+        """The process that not even SIGKILL had ended is gone at last."""
+        self._go(self._ending(key, "lingering"))
+
+    def _go(self, worker: int) -> None:
         del self.workers[worker]
         self.tell(ev.WorkerStopped(worker))
+
+    def _ending(self, key: str, state: str) -> int:
+        return next(
+            number
+            for number, found in self.workers.items()
+            if found == state and self.load[number].target.key == key
+        )
 
     def unload(self, key: str) -> None:
         self.tell(ev.UnloadAsked(key))
@@ -165,11 +193,11 @@ class Desk:
     # what is so
 
     def worker(self, key: str) -> int:
-        """The model's worker that is not stopping."""
+        """The model's worker that is neither stopping nor lingering."""
         return next(
             number
             for number, state in self.workers.items()
-            if state != "stopping" and self.load[number].target.key == key
+            if state not in {"stopping", "lingering"} and self.load[number].target.key == key
         )
 
     def state(self, key: str) -> list[str]:

@@ -35,7 +35,7 @@ from ollama_async.queue.plan import Limits
 from ollama_async.queue.port import Job, Needs, Target
 from ollama_async.workers.messages import Called, Done, Failed, Ready, Vitals
 from ollama_async.workers.planning import LoadPlan
-from ollama_async.workers.pool import Pool
+from ollama_async.workers.pool import STOP_GRACE_S, Pool
 from ollama_async.workers.spec import LoadSpec
 
 DEADLINE_S = 10.0
@@ -888,6 +888,19 @@ async def test_memory_of_a_process_that_survives_sigkill_stays_taken(end):
         await it.workers[1].ready()
         it.workers[1].answer(*it.workers[1].asked)
         assert other.heard == ["started", "stop"]
+
+
+async def test_nobody_waits_for_a_process_that_survives_sigkill_who_can_do_without():
+    async with house(max_loaded=2) as it:
+        stuck, other = await it.up("a"), await it.up("b")
+        stuck.survives_kill = True
+        sink = it.submit("c")
+        await turns()
+        assert ("stop", STOP_GRACE_S) in other.calls, "it has to go instead"
+        await it.workers[2].ready()
+        it.workers[2].answer(*it.workers[2].asked)
+        assert sink.heard == ["started", "stop"]
+        stuck.go()
 
 
 async def test_a_load_whose_process_survives_sigkill_fails_at_once_and_keeps_its_memory():
