@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 MODELS = ["a", "b", "c", "huge", "broken"]
 CLIENTS = ["ann", "bob", "cyd", "dan"]
+IS_GONE = st.sampled_from([True, True, False])
 
 
 class Histories(RuleBasedStateMachine):
@@ -89,23 +90,44 @@ class Histories(RuleBasedStateMachine):
         self.desk.ready(self._worker(data, "loading"), slots)
 
     @precondition(lambda self: self.has("loading"))
-    @rule(data=st.data())
-    def refuse(self, data):
-        self.desk.refuse(self._worker(data, "loading"))
+    @rule(data=st.data(), is_gone=IS_GONE)
+    def refuse(self, data, is_gone):
+        key = self._worker(data, "loading")
+        books = self.desk.scheduler.books
+        half = (books.current[key].wish.num_ctx or 0) / 2
+        wishes = {
+            ticket.id: ticket.needs.num_ctx or 0
+            for ticket in books.tickets.values()
+            if ticket.request.target.key == key
+        }
+        self.desk.refuse(key, is_gone=is_gone)
+        if half and any(num_ctx > half for num_ctx in wishes.values()):
+            for ticket, num_ctx in wishes.items():
+                assert self.desk.fate[ticket].startswith("failed") == (num_ctx > half)
 
     @precondition(lambda self: self.has("stopping"))
     @rule(data=st.data())
     def stopped(self, data):
         self.desk.stopped(self._worker(data, "stopping"))
 
+    @precondition(lambda self: self.has("stopping"))
+    @rule(data=st.data())
+    def outlast(self, data):
+        self.desk.outlast(self._worker(data, "stopping"))
+
+    @precondition(lambda self: self.has("lingering"))
+    @rule(data=st.data())
+    def gone(self, data):
+        self.desk.gone(self._worker(data, "lingering"))
+
     @precondition(lambda self: self.has("ready"))
-    @rule(data=st.data(), restarts=st.booleans(), has_aborted=st.booleans())
-    def lose(self, data, restarts, has_aborted):
+    @rule(data=st.data(), restarts=st.booleans(), has_aborted=st.booleans(), is_gone=IS_GONE)
+    def lose(self, data, restarts, has_aborted, is_gone):
         key = self._worker(data, "ready")
         worker = self.desk.worker(key)
         running = {t for t, place in self.desk.on.items() if place == worker}
         unheard = {t for t in sorted(running) if restarts or data.draw(st.booleans())}
-        self.desk.lose(key, unheard, has_aborted=has_aborted)
+        self.desk.lose(key, unheard, has_aborted=has_aborted, is_gone=is_gone)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 40.0]))
     def wait(self, seconds):
@@ -159,11 +181,18 @@ def _finish(desk):
     assert fates <= {"ended", "completed"}
     desk.shut_down(0.0)
     desk.wait(0.0)
-    while "stopping" in desk.workers.values():
-        worker = next(w for w, state in desk.workers.items() if state == "stopping")
-        desk.stopped(desk.load[worker].target.key)
+    _let_go(desk)
     assert not desk.workers
     assert not desk.scheduler.books.stays
+
+
+def _let_go(desk):
+    for worker, state in list(desk.workers.items()):
+        key = desk.load[worker].target.key
+        if state == "stopping":
+            desk.stopped(key)
+        elif state == "lingering":
+            desk.gone(key)
 
 
 def _everybody_does_their_duty(desk):
@@ -171,7 +200,6 @@ def _everybody_does_their_duty(desk):
         desk.end(ticket)
     for worker, state in list(desk.workers.items()):
         key = desk.load[worker].target.key
-        if state == "loading":
+        if state == "loading" and desk.workers.get(worker) == state:
             desk.ready(key)
-        elif state == "stopping":
-            desk.stopped(key)
+    _let_go(desk)
