@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -63,9 +64,9 @@ class Plans:
 
     def possible(self, target: Target, needs: Needs) -> list[Plan]:
         """What to choose from, best first: for each device the first plan that fits while nothing
-        else is loaded, and those with fewer slots for the same context; the CPU only if no GPU can
-        hold the model. So an idle model is evicted
-        rather than another run on the CPU, ten times as slowly, or with less context.
+        else is loaded, then those with fewer slots for the same context; the CPU only if no GPU can
+        hold the model. So an idle model is evicted rather than another run on the CPU, ten times as
+        slowly, or with less context, and another GPU taken rather than fewer slots.
 
         The scheduler takes the first that has room, else the first for which room can be made.
 
@@ -81,8 +82,9 @@ class Plans:
                     chosen.append(plan)
         if not best:
             raise LoadFailed(self._why_not(plans))
-        on_gpu = [plan for devices, of in best.items() if CPU not in devices for plan in of]
-        return on_gpu or [plan for of in best.values() for plan in of]
+        on_gpu = [plans for devices, plans in best.items() if CPU not in devices]
+        turns = itertools.zip_longest(*(on_gpu or best.values()))
+        return [plan for turn in turns for plan in turn if plan is not None]
 
     def _gaps(self, plan: Plan) -> Iterator[tuple[int, int, int]]:
         """Bytes that are missing, needed and there, for each device that is too small."""

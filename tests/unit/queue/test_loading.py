@@ -141,9 +141,12 @@ def test_of_several_plans_for_a_device_the_first_that_can_ever_fit_is_made_room_
 
 
 def with_fewer_slots(desk):
-    """A planner that offers 8, 4 or 2 slots of one byte each, beside 10 bytes of weights."""
+    """A planner that offers 8, 4 or 2 slots of one byte each, beside 10 bytes of weights, on each
+    device.
+    """
     desk.scheduler._plans._planner = lambda _target, needs: [
-        Plan(demand={"cpu": 10 + slots}, slots=slots, num_ctx=needs.num_ctx or 4096)
+        Plan(demand={device: 10 + slots}, slots=slots, num_ctx=needs.num_ctx or 4096)
+        for device in desk.scheduler.books.limits.capacity
         for slots in (8, 4, 2)
     ]
 
@@ -165,6 +168,15 @@ def test_a_model_that_has_to_evict_another_gets_all_that_is_free_then(make_desk)
     assert desk.state("a") == ["stopping"]
     desk.stopped("a")
     assert desk.load[desk.worker("b")].plan.slots == 8
+
+
+def test_another_gpu_is_taken_before_a_model_gets_fewer_slots(make_desk):
+    desk = make_desk(devices={"gpu0": 30, "gpu1": 30})
+    with_fewer_slots(desk)
+    desk.up("a")
+    desk.up("b")
+    plan = desk.load[desk.worker("b")].plan
+    assert (plan.demand.keys(), plan.slots) == ({"gpu1"}, 8)
 
 
 def test_a_reload_has_as_many_slots_as_the_load_before(make_desk):
