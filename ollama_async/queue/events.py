@@ -57,9 +57,9 @@ class WorkerRefused(msgspec.Struct, frozen=True):
 
 
 class WorkerLost(msgspec.Struct, frozen=True):
-    """A ready worker is dead, or one that was told to stop does not end. ``restartable``: tickets of
-    which no byte has reached a client. ``has_aborted``: it ended itself, so whatever it ran has the
-    next one do the same.
+    """A ready worker is dead, or one that was told to stop does not end. ``restartable``: tickets
+    of which no byte has reached a client. ``has_aborted``: it ended itself, so whatever it ran has
+    the next one do the same.
     """
 
     worker: int

@@ -33,6 +33,7 @@ from ollama_async.queue.events import (
     WorkerStopped,
 )
 from ollama_async.queue.plan import Limits, Planner, Plans
+from ollama_async.queue.refused_growth import RefusedGrowth
 from ollama_async.queue.settling import CLOSING_TEXT, Settling
 from ollama_async.queue.stay import Phase, Stay
 from ollama_async.queue.ticket import Ticket
@@ -48,6 +49,7 @@ class Scheduler:
         self._plans = Plans(limits, planner)
         self._settling = Settling(self.books, self._plans)
         self._crashes = Crashes()
+        self._refused_growth = RefusedGrowth()
 
     @property
     def wake_at(self) -> float | None:
@@ -84,7 +86,7 @@ class Scheduler:
             case Ended(ticket):
                 self._on_ended(ticket, now)
             case WorkerRefused():
-                return self._on_refused(event)
+                return self._on_refused(event, now)
             case WorkerStopped(worker):
                 self.books.forget(self.books.stays[worker])
             case UnloadAsked(key):
@@ -137,6 +139,9 @@ class Scheduler:
         if self._is_hopeless(ticket, suited):
             return self.books.rejection(ticket, "full")
         if suited is None:
+            stay = self.books.current.get(ticket.request.target.key)
+            if known := self._refused_growth.find(ticket, stay, now):
+                return Fail(ticket.id, *known)
             try:
                 self._plans.possible(ticket.request.target, ticket.needs)
             except ServerError as error:
@@ -201,7 +206,7 @@ class Scheduler:
                 self.books.begin(ticket, now)
         return self._readmit(staying[stay.slots :])
 
-    def _on_refused(self, event: WorkerRefused) -> Sequence[Ticket]:
+    def _on_refused(self, event: WorkerRefused, now: float) -> Sequence[Ticket]:
         """No second try: whoever waits for the model is told why it cannot be had. But if it was
         loaded for a large context, those who are content with half of it do not fail for that.
         """
@@ -211,8 +216,10 @@ class Scheduler:
         if was_over:
             return returned
         concerned = [*stay.tickets.values(), *self.books.lines.get(stay.target.key, ())]
-        half = (stay.wish.num_ctx or 0) / 2
-        greedy = [ticket for ticket in concerned if outgrows(ticket.needs, half)] if half else []
+        num_ctx = stay.wish.num_ctx or 0
+        greedy = [ticket for ticket in concerned if num_ctx and outgrows(ticket.needs, num_ctx / 2)]
+        if greedy:
+            self._refused_growth.note(stay.target.key, num_ctx, event.code, event.message, now)
         for ticket in greedy or concerned:
             self.books.end(ticket)
             self.books.effects.append(Fail(ticket.id, event.code, event.message))
@@ -222,7 +229,7 @@ class Scheduler:
         stay = self.books.stays[event.worker]
         if stay.phase is Phase.LOADING:
             refused = WorkerRefused(event.worker, LoadFailed.code, event.message, event.is_gone)
-            return self._on_refused(refused)
+            return self._on_refused(refused, now)
         was_over = stay.phase.is_over
         returned = self._release(stay, is_gone=event.is_gone)
         if was_over:

@@ -487,6 +487,34 @@ def test_a_load_that_fails_for_one_clients_context_is_tried_without_it(make_desk
     assert desk.fate[modest[1]] == "running"
 
 
+def test_a_context_that_was_refused_is_not_tried_again_and_again_at_the_cost_of_others(make_desk):
+    desk = make_desk(slots=1)
+    desk.up("a")
+    desk.ask("a", client="greedy", num_ctx=100_000)
+    modest = desk.ask("a", client="modest")
+    desk.stopped("a")
+    desk.refuse("a", "not enough memory")
+    desk.ready("a")
+    desk.end(modest)
+    for num_ctx in (100_000, 99_999, 2_000_000):
+        again = desk.ask("a", client="greedy", num_ctx=num_ctx)
+        assert desk.error[again] == ("load_failed", "not enough memory")
+    assert desk.state("a") == ["ready"]
+    desk.ask("a", client="greedy", num_ctx=50_000)
+    assert "stopping" in desk.state("a"), "so much was never refused"
+
+
+def test_a_context_that_was_refused_is_tried_again_after_a_while(make_desk):
+    desk = make_desk(slots=1)
+    desk.up("a")
+    desk.ask("a", num_ctx=100_000)
+    desk.stopped("a")
+    desk.refuse("a", "not enough memory")
+    desk.up("a")
+    desk.wait(61.0)
+    assert desk.fate[desk.ask("a", num_ctx=100_000)] == "waiting"
+
+
 def test_a_load_that_fails_for_everybody_is_tried_a_few_times_only(make_desk):
     desk = make_desk(slots=1, max_queue=100)
     for number in range(50):
