@@ -17,8 +17,7 @@ _EXPLICIT = ("num_gpu", "main_gpu", "num_thread", "use_mmap")
 
 def normal(needs: Needs, target: Target, *, has_gpus: bool) -> Needs:
     """The same wish in its plainest form: a context beyond training is cut, ``num_gpu`` -1 says
-    nothing, nor does anything about GPUs where there are none, and ``num_batch`` is dropped so that
-    equal wishes compare equal.
+    nothing, nor does anything about GPUs where there are none.
     """
     if needs == _NOTHING:
         return _NOTHING
@@ -27,6 +26,7 @@ def normal(needs: Needs, target: Target, *, has_gpus: bool) -> Needs:
         num_ctx = min(num_ctx, target.train_ctx)
     return Needs(
         num_ctx=num_ctx,
+        num_batch=needs.num_batch,
         num_gpu=None if needs.num_gpu == -1 or not has_gpus else needs.num_gpu,
         main_gpu=needs.main_gpu if has_gpus else None,
         num_thread=needs.num_thread,
@@ -61,7 +61,8 @@ def merge(first: Needs, others: Iterable[Needs], loaded: Needs | None, target: T
     num_ctx = max((wish for wish in wishes if wish is not None), default=None)
     if num_ctx is not None and loaded_ctx is not None and num_ctx > loaded_ctx:
         num_ctx = _round_up(num_ctx, target.train_ctx)
-    return Needs(num_ctx=num_ctx, **{name: getattr(first, name) for name in _EXPLICIT})
+    explicit = {name: getattr(first, name) for name in _EXPLICIT}
+    return Needs(num_ctx=num_ctx, num_batch=first.num_batch, **explicit)
 
 
 def _round_up(num_ctx: int, train_ctx: int) -> int:

@@ -532,6 +532,17 @@ def test_some_options_never_reload(make_desk, option):
     assert desk.fate[desk.ask("a", **option)] == "running"
 
 
+def test_the_batch_that_the_model_names_is_planned_for(make_desk):
+    desk = make_desk()
+    planned = []
+    plan = desk.scheduler._plans._planner
+    desk.scheduler._plans._planner = lambda target, needs: (
+        planned.append(needs) or plan(target, needs)
+    )
+    desk.ask("a", num_batch=64)
+    assert {needs.num_batch for needs in planned} == {64}
+
+
 def test_a_reload_for_another_option_keeps_the_context(make_desk):
     desk = make_desk(train_ctx=16384)
     desk.up("a", num_ctx=8192)
