@@ -347,6 +347,16 @@ async def test_a_child_gets_its_own_descriptors_variables_and_session(link):
     assert "MARK" not in os.environ
 
 
+async def test_no_thread_of_a_child_gains_rights(link):
+    threads = statuses(link.pid)
+    assert len(threads) > 1
+    assert all("NoNewPrivs:\t1" in status for status in threads)
+
+
+def statuses(pid):
+    return [each.joinpath("status").read_text() for each in Path(f"/proc/{pid}/task").iterdir()]
+
+
 async def test_a_request_over_the_limit_is_refused(link, heard, monkeypatch):
     monkeypatch.setattr("ollama_async.workers.frames.TO_CHILD_LIMIT_BYTES", 1000)
     with pytest.raises(errors.TooLarge):

@@ -69,8 +69,8 @@ def attach(argv: Sequence[str]) -> Attachment:
         wiring = msgspec.convert(options, _Wiring, strict=False)
     except msgspec.ValidationError as reason:
         raise SystemExit(f"worker: {reason}") from None
+    _stand_back()  # before there are other threads, which would keep their rights
     _die_with(wiring.parent, wiring.lifeline)
-    _stand_back()
     pipe = ChildPipe(
         inbound=Ring.attach(wiring.ring_in),
         outbound=Ring.attach(wiring.ring_out),
