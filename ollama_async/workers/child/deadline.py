@@ -149,19 +149,29 @@ class Deadline:
         begun_s = time.thread_time()
         self._until_s = begun_s + self._left_s
         try:
-            self._watch.enter(self)
-            return action()
+            return self._run_watched(action)
         except _Interrupted:
             self._left_s = 0.0
         finally:
-            while True:  # until it is not interrupted itself
-                try:
-                    self._watch.leave()
-                    break
-                except _Interrupted:
-                    continue
+            self._leave()  # again: that it has left is not certain if it was interrupted there
             self._left_s -= time.thread_time() - begun_s
         raise self._error(self._reason)
+
+    def _run_watched(self, action: Callable[[], T]) -> T:
+        try:
+            self._watch.enter(self)
+            return action()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Try until it is not interrupted itself; between two tries it may be, all the same."""
+        while True:
+            try:
+                self._watch.leave()
+                break
+            except _Interrupted:
+                continue
 
     def is_exceeded(self, thread: int) -> bool:
         """Whether the ``thread`` that runs the action is to be interrupted."""

@@ -1,6 +1,8 @@
 """Foreign code on a leash."""
 
 import contextlib
+import ctypes
+import functools
 import signal
 import subprocess
 import sys
@@ -11,7 +13,12 @@ import pytest
 from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
 from ollama_async.prompts.jinja import JinjaRenderer
-from ollama_async.workers.child.deadline import Deadline, Watch
+from ollama_async.workers.child.deadline import (
+    Deadline,
+    Watch,
+    _Interrupted,
+    _raise_in_thread,
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +157,40 @@ Deadline(watch, 0.1).run(lambda: 3 ** (10 ** 8))
 
 
 @pytest.mark.slow
+class LateWatch:
+    """Its thread is interrupted while it leaves, and again on its way to another try."""
+
+    def __init__(self):
+        self.tries = 0
+
+    def enter(self, deadline):
+        pass
+
+    def leave(self):
+        self.tries += 1
+        if self.tries == 1:
+            raise _Late
+
+
+class _Late(_Interrupted):
+    # called when the exception is let go of, and nothing of Python's runs in it
+    __del__ = functools.partial(
+        _raise_in_thread, threading.get_ident(), ctypes.py_object(_Interrupted)
+    )
+
+
+def interrupted():
+    raise _Interrupted
+
+
+@pytest.mark.parametrize("action", [lambda: "done", interrupted])
+def test_an_interruption_between_two_tries_to_leave_is_one_of_the_template(action):
+    watch = LateWatch()
+    with pytest.raises(TemplateFailed):
+        Deadline(watch).run(action)
+    assert watch.tries > 1, "it has left"
+
+
 def test_one_operation_that_nothing_interrupts_ends_the_process():
     done = subprocess.run([sys.executable, "-c", ENDLESS], check=False, timeout=30)
 
