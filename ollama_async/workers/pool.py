@@ -182,7 +182,7 @@ class Pool:
         try:
             await self.drain(0.0)
         except TimeoutError:
-            log.error("workers %s did not end", sorted(self._runners))  # noqa: TRY400  # no news
+            log.error("%d workers did not end", len(self._tasks))  # noqa: TRY400  # no news
         finally:
             await self._kill_all()
 

@@ -135,7 +135,8 @@ class Runner:
         bounds: Bounds,
         load_timeout_s: float,
     ) -> Ready:
-        """Start the worker. If this fails, for whatever reason, no process is left.
+        """Start the worker. If this fails, for whatever reason, no process is left, except one that
+        not even SIGKILL ends (see :attr:`is_gone`).
 
         :raises ServerError: the reason.
         """
