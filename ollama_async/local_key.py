@@ -72,8 +72,8 @@ def proof(key: bytes, host: str, port: int) -> str:
 
 
 def is_proven(said: str, key: bytes, host: str, port: int) -> bool:
-    """Whether ``said`` is the proof for this server."""
-    return hmac.compare_digest(said.encode(), proof(key, host, port).encode())
+    """Whether ``said``, which may hold bytes that are no text, is the proof for this server."""
+    return hmac.compare_digest(said.encode(errors="replace"), proof(key, host, port).encode())
 
 
 def is_loopback(host: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiohttp import web
 
@@ -48,6 +50,18 @@ async def test_nor_is_another_key_or_what_another_server_was_shown(session, whos
     assert not await ask(session, whose, headers=proven(whose, port=11434))
     assert not await ask(session, whose, headers={HEADER: KEY.hex()})
     assert not await ask(session, whose, headers={HEADER: "\xe9"})
+
+
+async def test_bytes_that_are_no_text_prove_nothing(whose):
+    host, _, port = whose.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{HEADER}: ".encode()
+    writer.write(head + b"\xff\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"false")
 
 
 async def test_a_server_without_a_key_trusts_nobody(session, whose):
