@@ -77,7 +77,10 @@ HERE = Asker(is_local=True)
 
 def look_up(host: str, port: int) -> list[str]:
     """The addresses of a name, from the system. Blocks. :raises OSError: no such name."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    except UnicodeError:  # a label is empty, or has more than 63 letters
+        raise socket.gaierror(socket.EAI_NONAME, "the name cannot be resolved") from None
     return [str(address[0]) for *_, address in infos]
 
 

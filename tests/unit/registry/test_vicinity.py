@@ -2,13 +2,22 @@
 
 import asyncio
 import re
+import socket
 
 import pytest
 from yarl import URL
 
 from ollama_async.registry.addresses import nearness
 from ollama_async.registry.failures import Refused
-from ollama_async.registry.vicinity import HERE, Asker, NotForYou, Surroundings, TooNear, Vicinity
+from ollama_async.registry.vicinity import (
+    HERE,
+    Asker,
+    NotForYou,
+    Surroundings,
+    TooNear,
+    Vicinity,
+    look_up,
+)
 
 STRANGER = Asker()
 OWN = {"192.168.1.10"}
@@ -124,6 +133,13 @@ async def test_of_several_kinds_of_addresses_the_most_distant_count(found, kept)
 async def test_a_name_that_nobody_knows_is_an_error_of_the_system():
     with pytest.raises(OSError, match="not known"):
         await vicinity_of("http://a.example").admit(URL("http://a.example"))
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".example"])
+def test_a_name_that_cannot_be_one_is_a_name_that_nobody_knows(host):
+    """As the proxy of the environment may have, which is not ours to judge."""
+    with pytest.raises(socket.gaierror, match="cannot be resolved"):
+        look_up(host, 443)
 
 
 # ----------------------------------------------------------------- where it leads
