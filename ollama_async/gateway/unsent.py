@@ -8,13 +8,13 @@ all clients and for each, and it has to move.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import operator
 from collections.abc import Awaitable
 
 from aiohttp import hdrs, web
 
 from ollama_async.errors import Busy, ServerError
+from ollama_async.gateway.client_identity import client_of
 
 LIMIT_BYTES = 320 << 20
 """Of all answers together."""
@@ -37,9 +37,6 @@ _SLICE_BYTES = 128 << 10
 """What a transport is given at a time."""
 
 _BUSY_TEXT = "server busy, please try again: too many answers wait to be read"
-
-_IPV6_NETWORK_BITS = 64
-"""Whoever has one address of IPv6 has all of its network."""
 
 
 class SendBudget:
@@ -116,7 +113,7 @@ class Reservation:
         if self._is_cut:
             raise Busy(_BUSY_TEXT)
         size += -size % FREE_BYTES  # a text that grows is counted once for many pieces
-        self.client = self.client or _client(self._request.remote or "")
+        self.client = self.client or client_of(self._request)
         self._budget.take(self, size - self.size)
         self.size = size
 
@@ -193,14 +190,3 @@ class Pace:
             raise ConnectionResetError from None
         left = self._allowance_s - (loop.time() - began) + size / SLOWEST_BYTES_PER_S
         self._allowance_s = min(GRACE_S, left)
-
-
-def _client(address: str) -> str:
-    """Who counts as one client."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address) or found.ipv4_mapped:
-        return address
-    return str(ipaddress.ip_network((int(found), _IPV6_NETWORK_BITS), strict=False))
