@@ -34,6 +34,7 @@ from ollama_async.gateway.outbox import Flusher, Lines, Outbox
 from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.gateway.said import Said
 from ollama_async.gateway.unsent import RESERVATION
+from ollama_async.in_thread import in_thread
 from ollama_async.queue.port import Finish, Inferring, Job
 
 OFF_LOOP_BYTES = 4 << 20
@@ -135,7 +136,7 @@ async def _whole(ask: Ask, outbox: Outbox) -> web.Response:
         raise outbox.error
     if outbox.held_bytes <= OFF_LOOP_BYTES:
         return _said_whole(ask, outbox, outbox.finish)
-    return await asyncio.to_thread(_said_whole, ask, outbox, outbox.finish)
+    return await in_thread(_said_whole, ask, outbox, outbox.finish)
 
 
 def _said_whole(ask: Ask, outbox: Outbox, finish: Finish) -> web.Response:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from ollama_async.errors import NotFound
@@ -21,7 +19,7 @@ than the hashing."""
 async def exists(request: web.Request) -> web.Response:
     store = request.app[DEPENDENCIES].catalog.store
     digest = request.match_info["digest"]
-    if not await asyncio.to_thread(store.has_blob, digest):
+    if not await in_thread(store.has_blob, digest):
         raise NotFound(f"blob {digest!r} not found")
     return web.Response()
 
@@ -34,7 +32,7 @@ async def upload(request: web.Request) -> web.Response:
     """
     store, threads = request.app[DEPENDENCIES].catalog.store, request.app[UPLOADS]
     digest = request.match_info["digest"]
-    if await asyncio.to_thread(store.has_blob, digest):
+    if await in_thread(store.has_blob, digest):
         return web.Response()
     body = Upload(request)
     size_bytes = request.content_length or 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from aiohttp import web
@@ -13,6 +12,7 @@ from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
 from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
+from ollama_async.in_thread import in_thread
 from ollama_async.queue.port import LoadedModel
 
 FOREVER_S = 1e18  # infinity has no whole part
@@ -44,7 +44,7 @@ async def metrics(request: web.Request) -> web.Response:
     rooms = request.app[DEPENDENCIES]
 
     async def render() -> bytes:
-        return await asyncio.to_thread(rooms.metrics.render, rooms.inferring.snapshot())
+        return await in_thread(rooms.metrics.render, rooms.inferring.snapshot())
 
     text = await request.app[FLIGHTS].ask("metrics", render)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -81,10 +82,11 @@ class PlayedJob:
         return self._sink.may_restart()
 
 
-class FakeRequest:
+class FakeRequest(dict[Any, Any]):
     """As much of a request as a :class:`Reservation` knows, and its transport."""
 
     def __init__(self, remote: str = "10.0.0.1") -> None:
+        super().__init__()
         self.remote = remote
         self.transport = self
         self.is_cut = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +12,15 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from ollama_async.conversation import Usage
+from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.handlers import server
 from ollama_async.gateway.metrics import CACHED_STEP, FAMILIES, MODEL_LIMIT, Metrics
+from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
 from ollama_async.gateway.tally import Names, Tally
 from ollama_async.queue.port import Finish, LoadedModel, Snapshot, Target
+from tests.unit.gateway.conftest import FakeRequest
+
+DEADLINE_S = 10.0
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -215,3 +223,33 @@ def loaded(name: str, running: int = 0) -> LoadedModel:
         cache_used=0.25,
         expires_at=0.0,
     )
+
+
+async def test_numbers_are_rendered_one_at_a_time_also_when_a_client_leaves(
+    dependencies, monkeypatch
+):
+    loop, begun, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def slow(_self: Metrics, _snapshot: object) -> bytes:
+        loop.call_soon_threadsafe(begun.set)
+        assert may_end.wait(DEADLINE_S)
+        return b""
+
+    monkeypatch.setattr(Metrics, "render", slow)
+    request = FakeRequest()
+    request.app = {DEPENDENCIES: dependencies, FLIGHTS: SingleFlight()}
+    leaving = asyncio.create_task(server.metrics(request))
+    async with asyncio.timeout(DEADLINE_S):
+        await begun.wait()
+    begun.clear()
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    next_one = asyncio.create_task(server.metrics(request))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    overlapped = begun.is_set()
+    may_end.set()
+
+    async with asyncio.timeout(DEADLINE_S):
+        assert (await next_one).status == 200
+    assert not overlapped

@@ -3,10 +3,17 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
+from time import perf_counter
 
 import pytest
 
 from ollama_async.errors import WorkerDied
+from ollama_async.gateway import stream
+from ollama_async.gateway.stream import Ask, Streams
+from ollama_async.gateway.unsent import RESERVATION, Reservation, SendBudget
+from ollama_async.gateway.voices import GenerateVoice
+from tests.unit.gateway.conftest import FakeRequest, a_job
 
 DEADLINE_S = 10.0
 
@@ -208,3 +215,37 @@ async def _dechunked(reader: asyncio.StreamReader) -> bytes:
     while size := int(await reader.readline(), 16):
         chunks.append((await reader.readexactly(size + 2))[:-2])
     return b"".join(chunks)
+
+
+async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_thread(
+    inferring, metrics, monkeypatch
+):
+    """Until then its memory is in use, so its reservation must not be given back."""
+    loop, begun, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert may_end.wait(DEADLINE_S)
+
+    monkeypatch.setattr(stream, "OFF_LOOP_BYTES", 0)
+    monkeypatch.setattr(stream, "_said_whole", slow)
+    request = FakeRequest()
+    request[RESERVATION] = Reservation(SendBudget(), request)
+    ask = Ask(
+        job=a_job(), voice=GenerateVoice("m"), model="m", is_streamed=False, began_at=perf_counter()
+    )
+    answering = asyncio.create_task(Streams(inferring, metrics).answer(request, ask))
+    (await inferring.job()).start().say("a").end()
+    async with asyncio.timeout(DEADLINE_S):
+        await begun.wait()
+
+    answering.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    was_held = not answering.done()
+    may_end.set()
+
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.wait({answering})
+    assert was_held
+    assert answering.cancelled()
