@@ -72,8 +72,9 @@ class SingleFlight:
         assert flight.task is not None
         flight.is_open = False
         flight.task.cancel()
-        if self._last.get(key) is flight and flight.before is not None:
-            self._last[key] = flight.before  # the next one has to wait for that, too
+        before = flight.before
+        if self._last.get(key) is flight and before is not None and before.task in self._tasks:
+            self._last[key] = before  # the next one has to wait for that, too
 
     def _ended(self, key: Hashable, flight: _Flight, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -146,3 +146,24 @@ def test_at_most_one_run_is_under_way_and_nobody_gets_one_begun_before_they_aske
         await flights.close()
 
     asyncio.run(history())
+
+
+async def test_nothing_is_kept_of_who_leaves_as_the_run_before_ends(flights: SingleFlight) -> None:
+    may_end = asyncio.Event()
+    late: list[asyncio.Task[None]] = []
+
+    async def work() -> None:
+        await may_end.wait()
+        asyncio.get_running_loop().call_soon(late[0].cancel)
+
+    first = asyncio.create_task(flights.ask("k", work))
+    await settled()
+    late.append(asyncio.create_task(flights.ask("k", work)))
+    await settled()
+    may_end.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.wait({first, *late})
+    await settled()
+
+    assert late[0].cancelled()
+    assert not flights._last
