@@ -15,34 +15,12 @@ import msgspec
 
 _to_json = msgspec.json.Encoder().encode
 _FOREVER_S = math.floor(time.time() + 2**63 / 1e9)  # the same moment whenever it is asked for
-_PIECE_CHARACTERS = 1 << 20  # 5 ms at worst
 _YEAR_9999_S = 253_370_764_800
 
 
 def to_json(value: object) -> bytes:
     """One compact JSON value, without a line end."""
     return _to_json(value)
-
-
-def to_json_in_pieces(value: msgspec.Struct) -> bytes:
-    """As :func:`to_json`, for a thread: the encoder keeps the interpreter to itself until it is
-    done, so a long text of ``value`` is encoded piece by piece, and other threads run in between.
-    """
-    texts = ((name, getattr(value, name)) for name in value.__struct_fields__)
-    long = {
-        name: _in_pieces(text)
-        for name, text in texts
-        if isinstance(text, str) and len(text) > _PIECE_CHARACTERS
-    }
-    return _to_json(msgspec.structs.replace(value, **long))
-
-
-def _in_pieces(text: str) -> msgspec.Raw:
-    pieces = (
-        _to_json(text[start : start + _PIECE_CHARACTERS])[1:-1]
-        for start in range(0, len(text), _PIECE_CHARACTERS)
-    )
-    return msgspec.Raw(b'"%b"' % b"".join(pieces))
 
 
 def to_line(value: object) -> bytes:

@@ -148,16 +148,16 @@ async def sent(request: web.Request, response: web.StreamResponse) -> web.Stream
     :raises ConnectionResetError: the client is gone, or reads too slowly.
     """
     body = response.body if isinstance(response, web.Response) else None
-    is_long = isinstance(body, bytes) and len(body) > FREE_BYTES
-    if not is_long or response.prepared or request.method == hdrs.METH_HEAD:
+    if not isinstance(body, bytes | bytearray) or len(body) <= FREE_BYTES:
         return response
-    assert isinstance(body, bytes)
+    if response.prepared or request.method == hdrs.METH_HEAD:
+        return response
     request[RESERVATION].reserve(len(body))
     return await _in_slices(request, response, body)
 
 
 async def _in_slices(
-    request: web.Request, response: web.StreamResponse, body: bytes
+    request: web.Request, response: web.StreamResponse, body: bytes | bytearray
 ) -> web.StreamResponse:
     sliced = web.StreamResponse(status=response.status, headers=response.headers)
     sliced.content_length = len(body)

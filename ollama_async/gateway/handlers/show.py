@@ -10,13 +10,14 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ollama_async.api import encode, ollama
+from ollama_async.api import ollama
+from ollama_async.api.long_parts import LongParts
 from ollama_async.errors import Busy, Forbidden
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.refusal import JSON_TYPE
-from ollama_async.gateway.unsent import RESERVATION, Reservation
+from ollama_async.gateway.unsent import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
 from ollama_async.in_thread import in_thread
 from ollama_async.models.info import InfoCache
 from ollama_async.models.manifests import local_name
@@ -43,11 +44,12 @@ class Shower:
 
     async def answer(
         self, model: Model, asked: ollama.ShowRequest, basename: str, reservation: Reservation
-    ) -> bytes:
+    ) -> bytearray:
         """The JSON; a ``basename`` takes the place of the file's own.
 
         Its licences are reserved before they are read: who is refused must not cost much.
 
+        :raises ServerError: the answer is too long for any client.
         :raises LoadFailed: one of the model's files is gone or broken.
         :raises Busy: other answers take too long.
         """
@@ -57,11 +59,12 @@ class Shower:
         async with _turn(self._long if is_long else self._short):
             return await in_thread(self._build, model, asked, basename, threads=self._threads)
 
-    def _build(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytes:
-        shown = show(model, asked, self._infos)
+    def _build(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytearray:
+        long = LongParts()
+        shown = show(model, asked, self._infos, long)
         if basename:
             shown.model_info["general.basename"] = basename
-        return encode.to_json_in_pieces(shown)
+        return long.to_json(shown, CLIENT_LIMIT_BYTES)
 
 
 SHOWER: web.AppKey[Shower] = web.AppKey("shower", Shower)

@@ -90,17 +90,3 @@ def test_keys_come_in_the_order_of_go_and_zeros_are_left_out():
     assert encode.to_json(empty) == (
         b'{"model":"m","created_at":"t","message":{"role":"assistant","content":""},"done":false}'
     )
-
-
-class Texts(msgspec.Struct, omit_defaults=True):
-    first: str = ""
-    second: str = ""
-    number: int = 7
-
-
-@given(st.text(), st.text(), st.integers(1, 5))
-def test_long_texts_are_the_same_in_pieces(first, second, length):
-    value = Texts(first, second)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "_PIECE_CHARACTERS", length)
-        assert encode.to_json_in_pieces(value) == encode.to_json(value)

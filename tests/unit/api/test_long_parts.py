@@ -1,0 +1,62 @@
+"""Long answers, encoded piece by piece, are what they would be in one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.api import encode, long_parts
+from ollama_async.api.long_parts import LongParts
+from ollama_async.errors import ServerError
+
+UNLIMITED = 1 << 30
+VALUES = st.one_of(st.text(), st.integers(-9, 9), st.lists(st.text()), st.lists(st.floats(0, 1)))
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    text: str = ""
+    facts: dict[str, Any] = {}
+    number: int = 7
+
+
+@given(st.lists(st.text()), st.dictionaries(st.text(), VALUES), st.integers(1, 5))
+def test_an_answer_in_pieces_is_the_same(texts: list[str], facts: dict[str, Any], n: int) -> None:
+    long = LongParts()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(long_parts, "PIECE_CHARACTERS", n)
+        patch.setattr(long_parts, "GROUP", n)
+        answer = Answer(
+            text=" ".join(long.text(text) for text in texts),
+            facts={key: long.value(value) for key, value in facts.items()},
+        )
+        whole = long.to_json(answer, UNLIMITED)
+    assert whole == encode.to_json(Answer(text=" ".join(texts), facts=facts))
+
+
+def test_no_call_gets_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    to_json = long_parts._to_json
+
+    def measured(value: object) -> bytes:
+        encoded = to_json(value)
+        sizes.append(len(encoded))
+        return encoded
+
+    monkeypatch.setattr(long_parts, "_to_json", measured)
+    long = LongParts()
+    text = "\x01" * (1 << 20)
+    texts = "".join(long.text(text) for _ in range(3))
+    facts = {"words": long.value([text, *["word"] * 100_000])}
+    assert len(long.to_json(Answer(texts, facts), UNLIMITED)) > 4 * 6 << 20
+    assert max(sizes) < 6 * long_parts.PIECE_CHARACTERS + 100
+
+
+def test_an_answer_over_the_limit_is_given_up_before_it_is_there() -> None:
+    long = LongParts()
+    answer = Answer("".join(long.text("\x01" * (1 << 20)) for _ in range(3)))
+    with pytest.raises(ServerError, match="over the limit of 1000000 bytes"):
+        long.to_json(answer, 1_000_000)
