@@ -14,6 +14,8 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from ollama_async.api.decode import decode
 from ollama_async.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
+from ollama_async.gateway.client_identity import client_of
+from ollama_async.gateway.turns import Turns
 from ollama_async.in_thread import in_thread
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class Bodies:
     def __init__(self) -> None:
         self._held_bytes = 0
         # One of each kind at a time: more would only take the interpreter from each other.
-        self._large, self._very_large = asyncio.Lock(), asyncio.Lock()
+        self._large, self._very_large = Turns(), Turns()
 
     def hold(self, request: web.Request, size: int) -> None:
         """The body of ``request`` has ``size`` bytes now.
@@ -69,15 +71,17 @@ class Bodies:
         """``request`` has been answered, one way or another; nothing happens if it held nothing."""
         self._held_bytes -= request.pop(_HELD, 0)
 
-    async def work(self, size: int, call: Callable[..., T], *args: Any) -> T:
-        """``call(*args)``, in a thread if ``size`` bytes are so many that it could take long.
+    async def work(self, client: str, size: int, call: Callable[..., T], *args: Any) -> T:
+        """``call(*args)`` for ``client``, in a thread if ``size`` bytes are so many that it could
+        take long; clients take turns.
 
         Who is cancelled meanwhile waits for its end: until then it holds its place among the few
         that may run, and what the body holds.
         """
         if size <= OFF_LOOP_BYTES:
             return call(*args)
-        async with self._very_large if size > _VERY_LARGE_BYTES else self._large:
+        turns = self._very_large if size > _VERY_LARGE_BYTES else self._large
+        async with turns.turn(client):
             return await in_thread(call, *args)
 
 
@@ -131,7 +135,7 @@ async def read_json(request: web.Request, kind: type[S]) -> S:
     if not parts:
         raise BadRequest("missing request body")
     request[_SIZE] = sum(map(len, parts))
-    return await bodies.work(request[_SIZE], _decode, parts, kind)
+    return await bodies.work(client_of(request), request[_SIZE], _decode, parts, kind)
 
 
 async def work_on(
@@ -140,7 +144,8 @@ async def work_on(
     """``call(*args)``, where the time that it takes grows with the body that :func:`read_json` has
     read, and with ``added_bytes``.
     """
-    return await request.app[BODIES].work(request[_SIZE] + added_bytes, call, *args)
+    size = request[_SIZE] + added_bytes
+    return await request.app[BODIES].work(client_of(request), size, call, *args)
 
 
 def _check_encoding(request: web.Request) -> None:

@@ -11,6 +11,7 @@ from ollama_async.gateway import body
 from ollama_async.gateway.body import Bodies
 
 DEADLINE_S = 10.0
+A, B = "10.0.0.1", "10.0.0.2"
 SIZES = [body.OFF_LOOP_BYTES + 1, body._VERY_LARGE_BYTES + 1]
 
 
@@ -46,16 +47,16 @@ async def held():
 
 
 async def test_small_work_is_done_at_once():
-    assert await Bodies().work(10, lambda: threading.current_thread().name) == "MainThread"
+    assert await Bodies().work(A, 10, lambda: threading.current_thread().name) == "MainThread"
 
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(held, size):
     bodies = Bodies()
-    leaving = asyncio.create_task(bodies.work(size, held))
+    leaving = asyncio.create_task(bodies.work(A, size, held))
     await held.begun()
     leaving.cancel()
-    next_one = asyncio.create_task(bodies.work(size, lambda: held.running))
+    next_one = asyncio.create_task(bodies.work(A, size, lambda: held.running))
     for _ in range(10):
         await asyncio.sleep(0)
     assert not leaving.done()
@@ -71,11 +72,11 @@ async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(h
 
 async def test_a_large_body_does_not_wait_for_a_very_large_one(held):
     bodies = Bodies()
-    very_large = asyncio.create_task(bodies.work(SIZES[1], held))
+    very_large = asyncio.create_task(bodies.work(A, SIZES[1], held))
     await held.begun()
 
     async with asyncio.timeout(DEADLINE_S):
-        assert await bodies.work(SIZES[0], lambda: held.running) == 1
+        assert await bodies.work(A, SIZES[0], lambda: held.running) == 1
 
     held.let_go()
     assert await very_large != "MainThread"
@@ -83,9 +84,9 @@ async def test_a_large_body_does_not_wait_for_a_very_large_one(held):
 
 async def test_who_leaves_the_line_was_never_in_it(held):
     bodies = Bodies()
-    first = asyncio.create_task(bodies.work(SIZES[0], held))
+    first = asyncio.create_task(bodies.work(A, SIZES[0], held))
     await held.begun()
-    waiting = asyncio.create_task(bodies.work(SIZES[0], held))
+    waiting = asyncio.create_task(bodies.work(A, SIZES[0], held))
     await asyncio.sleep(0)
 
     waiting.cancel()
@@ -94,6 +95,23 @@ async def test_who_leaves_the_line_was_never_in_it(held):
         await waiting
     held.let_go()
     assert await first != "MainThread"
+
+
+async def test_a_client_with_many_bodies_holds_up_another_for_one_of_them(held):
+    bodies, order = Bodies(), []
+    first = asyncio.create_task(bodies.work(A, SIZES[1], held))
+    await held.begun()
+    later = [
+        asyncio.create_task(bodies.work(client, SIZES[1], order.append, client))
+        for client in (A, A, A, B)
+    ]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    held.let_go()
+
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(first, *later)
+    assert order == [A, B, A, A]
 
 
 async def test_a_body_is_held_until_its_thread_is_done(session, url, monkeypatch):

@@ -1,0 +1,59 @@
+"""One at a time, and fair between clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Turns:
+    """Round robin between clients, in order within one: a client with a thousand requests delays
+    another's first by at most one of them, and the one that is at it.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Be the only one. May be cancelled at any time, while waiting and after."""
+        if self._is_taken:
+            await self._wait(client)
+        self._is_taken = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, client: str) -> None:
+        given = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(given)
+        try:
+            await given
+        except asyncio.CancelledError:
+            if not given.cancelled():
+                self._pass_on()  # it was ours already
+            elif given in self._waiting.get(client, ()):
+                self._forget(client, given)
+            raise
+
+    def _forget(self, client: str, given: asyncio.Future[None]) -> None:
+        others = self._waiting[client]
+        others.remove(given)
+        if not others:
+            del self._waiting[client]
+
+    def _pass_on(self) -> None:
+        """To whose turn it is; it stays taken meanwhile."""
+        while self._waiting:
+            client, others = self._waiting.popitem(last=False)
+            given = others.popleft()
+            if others:
+                self._waiting[client] = others
+            if not given.done():  # else its client has just left
+                given.set_result(None)
+                return
+        self._is_taken = False
