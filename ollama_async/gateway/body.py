@@ -28,6 +28,9 @@ Blobs have no limit but the disk."""
 BODIES_LIMIT_BYTES = 1 << 30
 """Of all large JSON bodies whose requests are not answered yet: what waits holds its texts."""
 
+CLIENT_BODIES_LIMIT_BYTES = BODIES_LIMIT_BYTES // 2
+"""Of one client's, so that one cannot take it all."""
+
 LARGE_BYTES = 64 << 10
 """Smaller bodies are taken whatever the others hold."""
 
@@ -53,23 +56,31 @@ class Bodies:
 
     def __init__(self) -> None:
         self._held_bytes = 0
+        self._held_by: dict[str, int] = {}
         # One of each kind at a time: more would only take the interpreter from each other.
         self._large, self._very_large = Turns(), Turns()
 
     def hold(self, request: web.Request, size: int) -> None:
         """The body of ``request`` has ``size`` bytes now.
 
-        :raises Busy: all together would be more than :data:`BODIES_LIMIT_BYTES`.
+        :raises Busy: all together, or its client's, would be too many.
         """
-        grown = size - request.get(_HELD, 0)
-        if self._held_bytes + grown > BODIES_LIMIT_BYTES:
+        client, grown = client_of(request), size - request.get(_HELD, 0)
+        held = self._held_by.get(client, 0) + grown
+        if held > CLIENT_BODIES_LIMIT_BYTES or self._held_bytes + grown > BODIES_LIMIT_BYTES:
             raise Busy("server busy, please try again: too many large requests at once")
         self._held_bytes += grown
+        self._held_by[client] = held
         request[_HELD] = size
 
     def release(self, request: web.Request) -> None:
         """``request`` has been answered, one way or another; nothing happens if it held nothing."""
-        self._held_bytes -= request.pop(_HELD, 0)
+        if held := request.pop(_HELD, 0):
+            client = client_of(request)
+            self._held_bytes -= held
+            self._held_by[client] -= held
+            if not self._held_by[client]:
+                del self._held_by[client]
 
     async def work(self, client: str, size: int, call: Callable[..., T], *args: Any) -> T:
         """``call(*args)`` for ``client``, in a thread if ``size`` bytes are so many that it could
@@ -126,7 +137,7 @@ async def read_json(request: web.Request, kind: type[S]) -> S:
     :raises BadRequest: no body, or not one that ``kind`` accepts; Ollama's words.
     :raises UnreadableEncoding: it is compressed.
     :raises TooLarge: over its kind's limit or :data:`BODY_LIMIT_BYTES`, or those of ``api.bounds``.
-    :raises Busy: over :data:`BODIES_LIMIT_BYTES` together with others.
+    :raises Busy: over :data:`BODIES_LIMIT_BYTES` together with others, or the client's part of it.
     """
     _check_encoding(request)
     bodies = request.app[BODIES]

@@ -7,8 +7,10 @@ import threading
 
 import pytest
 
+from ollama_async.errors import Busy
 from ollama_async.gateway import body
 from ollama_async.gateway.body import Bodies
+from tests.unit.gateway.conftest import FakeRequest
 
 DEADLINE_S = 10.0
 A, B = "10.0.0.1", "10.0.0.2"
@@ -140,3 +142,22 @@ async def test_a_body_is_held_until_its_thread_is_done(session, url, monkeypatch
                 if response.status != 503:
                     break
     assert response.status == 404
+
+
+def test_one_client_does_not_hold_what_others_need(monkeypatch):
+    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000)
+    monkeypatch.setattr(body, "CLIENT_BODIES_LIMIT_BYTES", 500)
+    bodies = Bodies()
+    one, another, other = FakeRequest(A), FakeRequest(A), FakeRequest(B)
+    bodies.hold(one, 500)
+    with pytest.raises(Busy):
+        bodies.hold(another, 1)
+
+    bodies.hold(other, 500)
+    bodies.release(one)
+    bodies.release(one)
+    bodies.hold(another, 500)
+
+    for request in (another, other):
+        bodies.release(request)
+    assert not bodies._held_by
