@@ -17,36 +17,27 @@ class Turns:
         self._is_taken = False
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, of all clients."""
+        return sum(map(len, self._waiting.values()))
+
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
         """Be the only one. May be cancelled at any time, while waiting and after."""
-        if self._is_taken:
-            await self._wait(client)
-        self._is_taken = True
+        await self.take(client)
         try:
             yield
         finally:
-            self._pass_on()
+            self.pass_on()
 
-    async def _wait(self, client: str) -> None:
-        given = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(given)
-        try:
-            await given
-        except asyncio.CancelledError:
-            if not given.cancelled():
-                self._pass_on()  # it was ours already
-            elif given in self._waiting.get(client, ()):
-                self._forget(client, given)
-            raise
+    async def take(self, client: str) -> None:
+        """Wait to be the only one; :meth:`pass_on` has to follow. May be cancelled at any time."""
+        if self._is_taken:
+            await self._wait(client)
+        self._is_taken = True
 
-    def _forget(self, client: str, given: asyncio.Future[None]) -> None:
-        others = self._waiting[client]
-        others.remove(given)
-        if not others:
-            del self._waiting[client]
-
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
         """To whose turn it is; it stays taken meanwhile."""
         while self._waiting:
             client, others = self._waiting.popitem(last=False)
@@ -57,3 +48,21 @@ class Turns:
                 given.set_result(None)
                 return
         self._is_taken = False
+
+    async def _wait(self, client: str) -> None:
+        given = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(client, deque()).append(given)
+        try:
+            await given
+        except asyncio.CancelledError:
+            if not given.cancelled():
+                self.pass_on()  # it was ours already
+            elif given in self._waiting.get(client, ()):
+                self._forget(client, given)
+            raise
+
+    def _forget(self, client: str, given: asyncio.Future[None]) -> None:
+        others = self._waiting[client]
+        others.remove(given)
+        if not others:
+            del self._waiting[client]

@@ -92,14 +92,17 @@ class SendBudget:
 class Reservation:
     """Memory for the answer to one request, given back at the end of its context."""
 
-    __slots__ = ("_budget", "_is_cut", "_request", "client", "size")
+    __slots__ = ("_budget", "_is_cut", "_request", "size")
 
     def __init__(self, budget: SendBudget, request: web.BaseRequest) -> None:
-        self.client = ""
         self.size = 0
         self._budget = budget
         self._request = request
         self._is_cut = False
+
+    @property
+    def client(self) -> str:
+        return client_of(self._request)
 
     def reserve(self, size: int) -> None:
         """Of ``size`` bytes in all, which the answer holds now or soon. It never shrinks.
@@ -113,7 +116,6 @@ class Reservation:
         if self._is_cut:
             raise Busy(_BUSY_TEXT)
         size += -size % FREE_BYTES  # a text that grows is counted once for many pieces
-        self.client = self.client or client_of(self._request)
         self._budget.take(self, size - self.size)
         self.size = size
 

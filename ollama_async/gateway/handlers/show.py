@@ -17,6 +17,7 @@ from ollama_async.gateway.body import read_json
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.refusal import JSON_TYPE
+from ollama_async.gateway.turns import Turns
 from ollama_async.gateway.unsent import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
 from ollama_async.in_thread import in_thread
 from ollama_async.models.info import InfoCache
@@ -32,15 +33,19 @@ _COPILOT = "GitHubCopilotChat/"
 
 
 class Shower:
-    """Builds answers in ``threads``, one short and one long at a time: a long one may take 400 MB
-    for a moment.
+    """Builds answers in ``threads``, one short and one long at a time, clients in turn: a long one
+    may take 400 MB for a moment.
     """
 
     def __init__(self, threads: Executor | None = None) -> None:
         self._infos = InfoCache()
         self._threads = threads
-        self._short = asyncio.Semaphore(1)
-        self._long = asyncio.Semaphore(1)
+        self._short, self._long = Turns(), Turns()
+
+    @property
+    def waiting(self) -> int:
+        """How many answers wait for others to be built."""
+        return self._short.waiting + self._long.waiting
 
     async def answer(
         self, model: Model, asked: ollama.ShowRequest, basename: str, reservation: Reservation
@@ -56,7 +61,7 @@ class Shower:
         license_bytes = await in_thread(_license_bytes, model, threads=self._threads)
         reservation.reserve(2 * license_bytes)
         is_long = asked.verbose or license_bytes > LONG_BYTES
-        async with _turn(self._long if is_long else self._short):
+        async with _turn(self._long if is_long else self._short, reservation.client):
             return await in_thread(self._build, model, asked, basename, threads=self._threads)
 
     def _build(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytearray:
@@ -97,14 +102,14 @@ def _license_bytes(model: Model) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _turn(places: asyncio.Semaphore) -> AsyncIterator[None]:
-    """:raises Busy: no place was free in time."""
+async def _turn(turns: Turns, client: str) -> AsyncIterator[None]:
+    """:raises Busy: it was not the client's turn in time."""
     try:
         async with asyncio.timeout(WAIT_S):
-            await places.acquire()
+            await turns.take(client)
     except TimeoutError:
         raise Busy("too many models are being described, try again later") from None
     try:
         yield
     finally:
-        places.release()
+        turns.pass_on()

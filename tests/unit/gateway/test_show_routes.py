@@ -248,3 +248,37 @@ async def test_vocabularies_are_read_one_at_a_time_also_when_a_client_leaves(cat
         assert b"scripted" in await second
     assert was_held
     assert first.cancelled()
+
+
+async def waits(shower: Shower, count: int) -> None:
+    """Until so many answers wait for others."""
+    while True:
+        if shower.waiting >= count:
+            return
+        await asyncio.sleep(0.001)  # threads come first, of which no event tells
+
+
+async def test_a_client_that_asks_for_many_long_answers_holds_up_another_for_one(
+    catalog, monkeypatch
+):
+    order, may_end = [], threading.Event()
+
+    def build(_self, _model, _asked, basename):
+        order.append(basename)
+        assert may_end.wait(DEADLINE_S)
+        return bytearray()
+
+    monkeypatch.setattr(Shower, "_build", build)
+    budget, shower, model = SendBudget(), Shower(), catalog.find("m")
+    asked = ShowRequest(model="m", verbose=True)
+    answers = []
+    async with asyncio.timeout(DEADLINE_S):
+        for address in ["10.0.0.1"] * 4 + ["10.0.0.2"]:
+            reservation = Reservation(budget, FakeRequest(address))
+            answering = shower.answer(model, asked, address, reservation)
+            answers.append(asyncio.create_task(answering))
+            await waits(shower, len(answers) - 1)
+    may_end.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*answers)
+    assert order == ["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.1"]

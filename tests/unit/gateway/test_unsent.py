@@ -134,7 +134,7 @@ def test_an_answer_that_was_cut_gets_nothing_more():
 
 
 async def test_a_pace_that_is_kept_lasts_and_one_that_is_not_ends(monkeypatch):
-    monkeypatch.setattr(unsent, "GRACE_S", 0.05)
+    monkeypatch.setattr(unsent, "GRACE_S", 0.5)
     pace = Pace()
     for _ in range(10):
         await pace.keep(asyncio.sleep(0.01), 1 << 30)
