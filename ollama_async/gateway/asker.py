@@ -11,7 +11,13 @@ from aiohttp import web
 from ollama_async.registry.addresses import parsed
 from ollama_async.registry.vicinity import Asker
 
-_PASSED_ON = ("Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+_PASSED_ON = frozenset(
+    {
+        *("origin", "forwarded", "via"),
+        *("x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"),
+    }
+)
+_PASSED_ON_PREFIX = "x-forwarded-"
 
 
 def asker_of(request: web.Request) -> Asker:
@@ -28,4 +34,5 @@ def asker_of(request: web.Request) -> Asker:
 
 def was_passed_on(request: web.Request) -> bool:
     """Whether a page or a proxy sent it, as it says itself."""
-    return any(name in request.headers for name in _PASSED_ON)
+    names = map(str.lower, request.headers)
+    return any(name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIX) for name in names)

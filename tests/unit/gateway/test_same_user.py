@@ -69,7 +69,20 @@ async def test_a_server_without_a_key_trusts_nobody(session, whose):
 
 
 @pytest.mark.parametrize(
-    "name", ["Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP"]
+    "name",
+    [
+        "Origin",
+        "Forwarded",
+        "Via",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Proto",
+        "x-forwarded-server",
+        "X-Real-IP",
+        "X-Client-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+    ],
 )
 async def test_what_was_passed_on_or_comes_from_a_page_does_not(session, whose, name):
     headers = {name: "http://localhost", **proven(whose)}
