@@ -22,7 +22,7 @@ class Work(msgspec.Struct, frozen=True):
 
     ``tokens``: the prompt, at least one token and fewer than ``num_ctx``, the number of tokens that
     prompt and answer together may have in the slot. ``keep``: how many of the first tokens survive
-    when the middle is forgotten. ``limit``: tokens of the answer at most.
+    when the middle is forgotten, half of them at most. ``limit``: tokens of the answer at most.
     ``meaning`` takes the answer's text apart; None: all of it is content. ``special``: the text of
     control tokens that ``meaning`` wants to see, which otherwise have none. ``constraint``: what
     the answer must look like.

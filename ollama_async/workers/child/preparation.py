@@ -47,6 +47,12 @@ ANSWER_CONTEXTS = 10
 """An answer without a limit ends after so many contexts, as in Ollama."""
 
 MIN_NUM_CTX = 4
+
+LEAST_WINDOW = 2048
+"""Tokens that a slot which has room for them holds before some are forgotten, also for a request
+that wants less context: the engine goes through the caches of all slots to forget some of one, so
+a request that had it do so at every token would hold up everybody's."""
+
 RESERVE_SHARE = 4
 """At most one part in so many of the context is kept free for the answer when old turns are
 dropped. Ollama keeps nothing free, and answers then begin by forgetting the prompt."""
@@ -138,14 +144,15 @@ class Preparation:
         if not tokens:
             raise BadRequest("the prompt is empty")
         constraint = self._constrain(inference, rendered, attempt)
+        window = self._find_window(num_ctx, is_exact=not inference.shift)
         most = ANSWER_CONTEXTS * num_ctx
         wanted = sampling.num_predict
         return Work(
             id=asked.id,
             tokens=tokens,
             sampling=sampling,
-            num_ctx=num_ctx,
-            keep=keep,
+            num_ctx=window,
+            keep=min(keep, window // 2),
             limit=wanted if 0 <= wanted <= most else most,
             shift=inference.shift,
             wants_context=inference.wants_context,
@@ -226,6 +233,12 @@ class Preparation:
     def _find_num_ctx(self, inference: Inference) -> int:
         most = self._facts.num_ctx
         return min(max(inference.num_ctx or most, MIN_NUM_CTX), most)
+
+    def _find_window(self, num_ctx: int, *, is_exact: bool) -> int:
+        """Tokens that a slot may hold. ``is_exact``: the answer ends where the context is full."""
+        if is_exact or not self._facts.can_shift:
+            return num_ctx
+        return max(num_ctx, min(LEAST_WINDOW, self._facts.num_ctx))
 
     def _render(self, inference: Inference, num_ctx: int, attempt: Attempt) -> Rendered:
         """The prompt, the older part of its history dropped if need be and allowed.

@@ -156,10 +156,24 @@ def test_an_answer_without_a_limit_ends_after_ten_contexts(room, num_predict, li
 
 @pytest.mark.parametrize(("wish", "num_ctx"), [(0, 32), (16, 16), (99, 32), (1, 4)])
 def test_a_request_may_want_less_context(room, wish, num_ctx):
-    assert room.ask(request(raw("x"), num_ctx=wish)).num_ctx == num_ctx
+    assert room.ask(request(raw("x"), num_ctx=wish, shift=False)).num_ctx == num_ctx
 
 
-@pytest.mark.parametrize(("num_keep", "keep"), [(4, 5), (0, 1), (-1, 30), (99, 30)])
+@pytest.mark.parametrize(("wish", "num_ctx"), [(1, 2048), (3000, 3000), (0, 4096)])
+def test_what_may_be_forgotten_is_forgotten_seldom(engine, wish, num_ctx):
+    engine.facts = msgspec.structs.replace(engine.facts, num_ctx=4096)
+    work = Room(engine).ask(request(raw("x"), Sampling(num_keep=-1), num_ctx=wish))
+    assert work.num_ctx == num_ctx
+    assert work.keep <= num_ctx // 2
+
+
+def test_a_small_context_still_bounds_what_is_read(engine):
+    engine.facts = msgspec.structs.replace(engine.facts, num_ctx=4096)
+    work = Room(engine).ask(request(raw("x" * 100), num_ctx=16))
+    assert len(work.tokens) < 16
+
+
+@pytest.mark.parametrize(("num_keep", "keep"), [(4, 5), (0, 1), (-1, 16), (99, 16)])
 def test_the_bos_is_always_kept(room, num_keep, keep):
     assert room.ask(request(raw("x"), Sampling(num_keep=num_keep))).keep == keep
 
