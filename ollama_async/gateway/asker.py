@@ -14,7 +14,8 @@ from ollama_async.registry.vicinity import Asker
 _PASSED_ON = frozenset(
     {
         *("origin", "forwarded", "via"),
-        *("x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"),
+        *("x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for"),
+        *("true-client-ip", "cf-connecting-ip", "fastly-client-ip", "fly-client-ip"),
     }
 )
 _PASSED_ON_PREFIX = "x-forwarded-"

@@ -24,7 +24,10 @@ async def test_who_connects_from_this_machine_is_local(client):
 
 @pytest.mark.parametrize(
     "header",
-    ["Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "x-real-ip"],
+    [
+        *("Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP"),
+        *("x-real-ip", "X-Forwarded-Proto", "X-Client-IP", "CF-Connecting-IP", "True-Client-IP"),
+    ],
 )
 async def test_who_passes_on_what_others_ask_is_not(client, header):
     answer = await client.get("/", headers={header: "http://localhost"})
