@@ -443,6 +443,7 @@ VARIABLES: tuple[Variable, ...] = (
         default="~/.cache/ollama_async",
         shown_default="~/.cache/ollama_async",
         read=_folder,
-        meaning="Folder for engine wheels and the verdicts of the engine self-check",
+        meaning="Folder for engine wheels, the verdicts of the engine self-check, and the key that "
+        "lets `create` of the server's own user name files",
     ),
 )
