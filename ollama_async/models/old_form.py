@@ -189,7 +189,7 @@ class _Finder:
     def _path(self, text: str) -> Path:
         """:raises Forbidden: see :func:`asked`. :raises BadRequest: it starts nowhere."""
         if not self._reads_files:
-            raise Forbidden(f"{text}: {_NOT_YOURS}")
+            raise Forbidden(_NOT_YOURS)  # quoted, a path that is private would be confirmed
         try:
             path = Path(text).expanduser()
         except RuntimeError as error:

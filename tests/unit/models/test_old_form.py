@@ -135,8 +135,9 @@ def test_nobody_else_names_files(store: Store, folder: Path, command: str, value
     text = f"{command} {value.replace('FOLDER', str(folder))}\n"
     with pytest.raises(Forbidden, match="of the server's own user on the same machine"):
         store.create(CreateRequest(name="m", modelfile=text))
-    with pytest.raises(Forbidden):
+    with pytest.raises(Forbidden) as refused:
         store.create(CreateRequest(name="m", path=str(folder / "Modelfile")))
+    assert str(folder) not in str(refused.value)
 
 
 def test_a_name_without_a_mark_is_no_file_for_others(store: Store) -> None:
