@@ -135,6 +135,7 @@ async def measure(streams: list[int], seconds: float) -> dict[str, Any]:
         environment = {
             "OLLAMA_ASYNC_SCRIPTS": str(scripts(Path(folder), max(streams))),
             "OLLAMA_ASYNC_REPETITION_LIMIT": "0",  # the streams say one piece for ever
+            "OLLAMA_NUM_PARALLEL": str(max(streams)),  # a worker gets no more slots than planned
         }
         with report.serving(environment) as server:
             first = [await first_tokens(server, 300)]

@@ -26,7 +26,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     How fast, for each stream: ``tokens_per_second`` and ``prompt_tokens_per_second``; 0 = as fast
     as it goes, else at least 1, so that no step takes longer than a second.
 
-    What it is: ``slots`` and ``num_ctx`` (0 = what the server asks for), sizes in bytes.
+    What it is: ``slots`` and ``num_ctx`` (0 = what the server asks for, which is also the most that
+    it believes), sizes in bytes.
 
     How it is spoken to: a Jinja ``template``, a ``go_template``, the names of a built-in
     ``renderer`` and ``parser``, and the ``capabilities`` that it has beside ``completion``.
