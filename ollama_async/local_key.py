@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import ipaddress
 import os
 import secrets
 import stat
 from pathlib import Path
+
+from ollama_async.ip_address import parse_ip
 
 HEADER = "Ollama-Async-Local"
 FILE = "local-key"
@@ -67,7 +68,7 @@ def proof(key: bytes, host: str, port: int) -> str:
 
     :raises ValueError: ``host`` is no address.
     """
-    where = f"{_plain(host)} {port}".encode()
+    where = f"{parse_ip(host)} {port}".encode()
     return hmac.new(key, where, hashlib.sha256).hexdigest()
 
 
@@ -79,13 +80,6 @@ def is_proven(said: str, key: bytes, host: str, port: int) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether a connection to or from ``host`` stays on this machine. False if it is no address."""
     try:
-        return _plain(host).is_loopback
+        return parse_ip(host).is_loopback
     except ValueError:
         return False
-
-
-def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IPv4 address on an IPv6 socket is the IPv4 address."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ollama_async.registry.addresses import parsed
+from ollama_async.ip_address import parse_ip
 from ollama_async.registry.vicinity import Asker
 
 _PASSED_ON = frozenset(
@@ -28,8 +28,8 @@ def asker_of(request: web.Request) -> Asker:
     own = transport.get_extra_info("sockname") if transport else None
     if not isinstance(peer, tuple) or not isinstance(own, tuple):
         return Asker()
-    address = parsed(peer[0])
-    is_here = address.is_loopback or address == parsed(own[0])
+    address = parse_ip(peer[0])
+    is_here = address.is_loopback or address == parse_ip(own[0])
     return Asker(is_local=is_here and not was_passed_on(request), own_port=own[1])
 
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from aiohttp import web
 
+from ollama_async.ip_address import parse_ip
+
 _PREFIX = 64
 """Bits of an IPv6 address that tell clients apart: whoever has one address has all of its /64."""
 
@@ -22,11 +24,9 @@ def client_of(request: web.BaseRequest) -> str:
 @lru_cache(1024)
 def _client_at(address: str) -> str:
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = parse_ip(address)
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
     return str(ipaddress.IPv6Network((found, _PREFIX), strict=False))

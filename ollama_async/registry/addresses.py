@@ -14,6 +14,8 @@ from enum import IntEnum
 
 import psutil
 
+from ollama_async.ip_address import parse_ip
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -60,13 +62,7 @@ def nearness(address: str, own: Collection[str] = ()) -> Nearness:
 
     :raises ValueError: it is none in the one usual notation.
     """
-    return _nearness(parsed(address), {parsed(each) for each in own})
-
-
-def parsed(address: str) -> _Address:
-    """Without zone; an IPv4-mapped address is the IPv4 address. :raises ValueError: it is none."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return (isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped) or ip
+    return _nearness(parse_ip(address), {parse_ip(each) for each in own})
 
 
 def own_addresses() -> set[str]:
@@ -82,7 +78,7 @@ def own_addresses() -> set[str]:
 def is_loopback(host: str) -> bool:
     """An address or a name that means this machine to everybody."""
     try:
-        return parsed(host).is_loopback
+        return parse_ip(host).is_loopback
     except ValueError:
         return f".{host.lower().removesuffix('.')}".endswith(".localhost")
 
@@ -90,7 +86,7 @@ def is_loopback(host: str) -> bool:
 def is_address(host: str) -> bool:
     """Whether ``host`` is an IP address and not a name."""
     try:
-        parsed(host)
+        parse_ip(host)
     except ValueError:
         return False
     return True

@@ -25,6 +25,7 @@ HALLWAY = {
     "durations",
     "errors",
     "in_thread",
+    "ip_address",
     "local_key",
     "model_shape",
     "names",
