@@ -4,7 +4,6 @@ where it cannot hurt.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from ollama_async.api.decode import decode
 from ollama_async.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
 from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.turns import Turns
+from ollama_async.gateway.wait_allowance import WaitAllowance
 from ollama_async.in_thread import in_thread
 
 T = TypeVar("T")
@@ -107,8 +107,8 @@ class Upload:
 
     def __init__(self, request: web.Request, grace_s: float | None = None) -> None:
         self._content = request.content
-        self._grace_s = GRACE_S if grace_s is None else grace_s
-        self._allowance_s = self._grace_s
+        grace_s = GRACE_S if grace_s is None else grace_s
+        self._allowance = WaitAllowance(grace_s, SLOWEST_BYTES_PER_S)
 
     async def next_chunk(self) -> bytes:
         """The bytes that are there, at least one; ``b""`` at the end.
@@ -116,17 +116,13 @@ class Upload:
         :raises BadRequest: the client is too slow, or its transfer encoding is broken.
         :raises ConnectionResetError: the client left.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
-            async with asyncio.timeout(self._allowance_s):
-                chunk = await self._content.readany()
+            chunk = await self._allowance.wait(self._content.readany())
         except TimeoutError:
             raise BadRequest("timed out reading the request body") from None
         except RequestPayloadError:
             raise BadRequest("unreadable request body") from None
-        left = self._allowance_s - (loop.time() - began) + len(chunk) / SLOWEST_BYTES_PER_S
-        self._allowance_s = min(self._grace_s, left)
+        self._allowance.earn(len(chunk))
         return chunk
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 READS: web.AppKey[Executor] = web.AppKey("reads", Executor)
 """Threads that read models: up to a second for a header that was made to be slow. One of them at
-the most is busy with the list, one with ``show``, one with ``show`` and a vocabulary."""
+the most is busy with the list, one with a short ``show``, one with a long one."""
 READ_THREADS = 4
 
 UPLOADS: web.AppKey[Executor] = web.AppKey("uploads", Executor)

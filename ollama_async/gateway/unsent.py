@@ -7,7 +7,6 @@ all clients and for each, and it has to move.
 
 from __future__ import annotations
 
-import asyncio
 import operator
 from collections.abc import Awaitable
 
@@ -15,6 +14,7 @@ from aiohttp import hdrs, web
 
 from ollama_async.errors import Busy, ServerError
 from ollama_async.gateway.client_identity import client_of
+from ollama_async.gateway.wait_allowance import WaitAllowance
 
 LIMIT_BYTES = 320 << 20
 """Of all answers together."""
@@ -176,19 +176,15 @@ class Pace:
     """How long one client may still make a long answer wait."""
 
     def __init__(self) -> None:
-        self._allowance_s = GRACE_S
+        self._allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
 
     async def keep(self, writing: Awaitable[object], size: int = 0) -> None:
         """Wait for ``writing``, after which the client has taken ``size`` bytes more, or nearly.
 
         :raises ConnectionResetError: it takes them too slowly, or is gone.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
-            async with asyncio.timeout(self._allowance_s):
-                await writing
+            await self._allowance.wait(writing)
         except TimeoutError:
             raise ConnectionResetError from None
-        left = self._allowance_s - (loop.time() - began) + size / SLOWEST_BYTES_PER_S
-        self._allowance_s = min(GRACE_S, left)
+        self._allowance.earn(size)
