@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from ollama_async.round_robin import RoundRobin
 
 
 class Turns:
@@ -15,12 +16,12 @@ class Turns:
 
     def __init__(self) -> None:
         self._is_taken = False
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: RoundRobin[asyncio.Future[None], asyncio.Future[None]] = RoundRobin()
 
     @property
     def waiting(self) -> int:
         """How many requests wait, of all clients."""
-        return sum(map(len, self._waiting.values()))
+        return len(self._waiting)
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
@@ -40,10 +41,7 @@ class Turns:
     def pass_on(self) -> None:
         """To whose turn it is; it stays taken meanwhile."""
         while self._waiting:
-            client, others = self._waiting.popitem(last=False)
-            given = others.popleft()
-            if others:
-                self._waiting[client] = others
+            given = self._waiting.take()
             if not given.done():  # else its client has just left
                 given.set_result(None)
                 return
@@ -51,18 +49,12 @@ class Turns:
 
     async def _wait(self, client: str) -> None:
         given = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(given)
+        self._waiting.put(client, given, given)
         try:
             await given
         except asyncio.CancelledError:
             if not given.cancelled():
                 self.pass_on()  # it was ours already
-            elif given in self._waiting.get(client, ()):
-                self._forget(client, given)
+            else:
+                self._waiting.remove(given)
             raise
-
-    def _forget(self, client: str, given: asyncio.Future[None]) -> None:
-        others = self._waiting[client]
-        others.remove(given)
-        if not others:
-            del self._waiting[client]

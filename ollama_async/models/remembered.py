@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from typing import Generic, TypeVar
+
+from ollama_async.kept import Kept
 
 T = TypeVar("T")
 
@@ -24,50 +25,30 @@ def signature_of(path: str | os.PathLike[str]) -> Signature:
 
 
 class Remembered(Generic[T]):
-    """Values by key, each made when its file, or files, had a signature. What has not been asked
-    for longest goes first, as soon as all together cost more than ``limit_bytes``. Thread-safe.
+    """Values by key, each made when its file, or files, had a signature; ``limit_bytes`` together,
+    as :class:`~ollama_async.kept.Kept` keeps them. Any thread.
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._used_bytes = 0
-        self._entries: OrderedDict[Hashable, tuple[Hashable, T, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Kept[Hashable, tuple[Hashable, T]] = Kept(math.inf, limit_bytes)
 
     def get(self, key: Hashable, signature: Hashable) -> T | None:
         """The value, unless the signature is another one now."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            if entry[0] != signature:
-                self._drop(key)
-                return None
-            self._entries.move_to_end(key)
-            return entry[1]
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if found[0] != signature:
+            self._kept.forget(key)
+            return None
+        return found[1]
 
     def put(self, key: Hashable, signature: Hashable, value: T, size_bytes: int) -> None:
         """Keep it; what alone is over the limit is not kept."""
-        with self._lock:
-            self._drop(key)
-            if size_bytes > self._limit_bytes:
-                return
-            self._entries[key] = signature, value, size_bytes
-            self._used_bytes += size_bytes
-            while self._used_bytes > self._limit_bytes:
-                self._drop(next(iter(self._entries)))
+        self._kept.put(key, (signature, value), size_bytes)
 
     def forget(self, key: Hashable) -> None:
-        with self._lock:
-            self._drop(key)
+        self._kept.forget(key)
 
     def keep_only(self, keys: Collection[Hashable]) -> None:
         """Forget all others."""
-        with self._lock:
-            for key in self._entries.keys() - keys:
-                self._drop(key)
-
-    def _drop(self, key: Hashable) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._used_bytes -= entry[2]
+        self._kept.keep_only(keys)

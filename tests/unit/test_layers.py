@@ -26,11 +26,13 @@ HALLWAY = {
     "errors",
     "in_thread",
     "ip_address",
+    "kept",
     "local_key",
     "model_shape",
     "names",
     "native_environ",
     "private_paths",
+    "round_robin",
     "scripts",
     "settings",
 }

@@ -12,10 +12,10 @@ import msgspec
 
 from ollama_async.conversation import Speech
 from ollama_async.errors import ServerError, TemplateFailed
+from ollama_async.kept import Kept
 from ollama_async.prompts.port import Dialect
 from ollama_async.workers.child.attempt import Run, run_freely
 from ollama_async.workers.child.engines.port import Engine
-from ollama_async.workers.child.kept import Kept
 
 KEPT = 16
 """Dialects of each kind; a template takes milliseconds to compile, and clients can think of any

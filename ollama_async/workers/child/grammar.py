@@ -28,6 +28,7 @@ import msgspec
 
 from ollama_async.conversation import Inference
 from ollama_async.errors import BadRequest
+from ollama_async.kept import Kept
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child import grammar_text
@@ -36,7 +37,6 @@ from ollama_async.workers.child.engines.port import Constraint, Engine
 from ollama_async.workers.child.grammar_arguments import Strictness
 from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT, call_grammar, tool_names
 from ollama_async.workers.child.grammar_schema import check_size
-from ollama_async.workers.child.kept import Kept
 
 if TYPE_CHECKING:
     from ollama_async.workers.child.grammar_matcher import Grammar, Vocabulary

@@ -1,13 +1,11 @@
-"""Requests that wait for one thread: round-robin between clients, in order within one.
-
-A client with a thousand requests delays another's first by at most one of them.
-"""
+"""Requests that wait for one thread, whose clients take turns."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import Generic, TypeVar
+
+from ollama_async.round_robin import RoundRobin
 
 T = TypeVar("T")
 
@@ -17,44 +15,29 @@ class Line(Generic[T]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._clients: OrderedDict[str, OrderedDict[int, T]] = OrderedDict()  # in order of turns
-        self._client_of: dict[int, str] = {}
+        self._waiting: RoundRobin[int, T] = RoundRobin()
         self._is_closed = False
         self._changed = threading.Condition()
 
     def put(self, client: str, number: int, item: T) -> bool:
         """Queue the ``client``'s request ``number`` behind its others. False: the line is full."""
         with self._changed:
-            if len(self._client_of) >= self._limit:
+            if len(self._waiting) >= self._limit:
                 return False
-            self._clients.setdefault(client, OrderedDict())[number] = item
-            self._client_of[number] = client
+            self._waiting.put(client, number, item)
             self._changed.notify()
         return True
 
     def take(self) -> T | None:
         """Whose turn it is; waits until there is somebody. None: nobody, and the line is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._clients or self._is_closed)
-            if not self._clients:
-                return None
-            client, items = self._clients.popitem(last=False)
-            number, item = items.popitem(last=False)
-            del self._client_of[number]
-            if items:
-                self._clients[client] = items
-        return item
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            return self._waiting.take() if self._waiting else None
 
     def remove(self, number: int) -> None:
         """Forget a request; nothing happens if it is not here."""
         with self._changed:
-            client = self._client_of.pop(number, None)
-            if client is None:
-                return
-            items = self._clients[client]
-            del items[number]
-            if not items:
-                del self._clients[client]
+            self._waiting.remove(number)
 
     def close(self) -> None:
         """Make :meth:`take` return None instead of waiting."""

@@ -15,7 +15,7 @@ import msgspec
 
 from ollama_async.conversation import Message, Prompt
 from ollama_async.errors import TemplateFailed
-from ollama_async.workers.child.kept import Kept
+from ollama_async.kept import Kept
 from ollama_async.workers.child.prefix import shared_length
 
 _QUESTIONS = ("0", "A")

@@ -13,6 +13,7 @@ import msgspec
 
 from ollama_async.conversation import Inference, Prompt, Sampling, Speech, Usage
 from ollama_async.errors import BadRequest, ContextExceeded, TemplateFailed
+from ollama_async.kept import Kept
 from ollama_async.prompts.history import fit
 from ollama_async.prompts.port import Marks
 from ollama_async.prompts.shorten import cut_middle
@@ -20,7 +21,6 @@ from ollama_async.workers.child.attempt import Attempt, Limited, Run
 from ollama_async.workers.child.dialects import Dialects, Spoken
 from ollama_async.workers.child.engines.port import Constraint, Engine
 from ollama_async.workers.child.grammar import Grammars
-from ollama_async.workers.child.kept import Kept
 from ollama_async.workers.child.mailbox import Work
 from ollama_async.workers.child.meaning import Meaning
 from ollama_async.workers.child.own_prefix import OwnPrefixes

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ollama_async.conversation import Inference, Message, Prompt, Sampling, Speech, Usage
 from ollama_async.errors import TemplateFailed
+from ollama_async.kept import Kept
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.dialects import Dialects, Spoken
 from ollama_async.workers.child.intake import Intake
-from ollama_async.workers.child.kept import Kept
 from ollama_async.workers.child.line import Line
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
 from ollama_async.workers.child.preparation import Preparation

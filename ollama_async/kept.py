@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -11,9 +12,9 @@ V = TypeVar("V")
 
 
 class Kept(Generic[K, V]):
-    """At most ``count`` values, of ``size`` bytes or characters together. Any thread."""
+    """Values of ``size`` bytes or characters together, at most ``count`` of them. Any thread."""
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: float, size: int) -> None:
         self._most = count
         self._size = size
         self._room = size
@@ -41,6 +42,16 @@ class Kept(Generic[K, V]):
             self._room -= size
             while self._room < 0 or len(self._values) > self._most:
                 self._drop(next(iter(self._values)))
+
+    def forget(self, key: K) -> None:
+        with self._lock:
+            self._drop(key)
+
+    def keep_only(self, keys: Collection[K]) -> None:
+        """Forget all others."""
+        with self._lock:
+            for key in self._values.keys() - keys:
+                self._drop(key)
 
     def _drop(self, key: K) -> None:
         _, size = self._values.pop(key, (None, 0))
