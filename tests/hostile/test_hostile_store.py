@@ -168,7 +168,7 @@ def test_manifests_that_are_slow_to_read_are_not_read_for_every_removal(
         body = {"model": f"big{number}"}
         client.request("DELETE", f"{server.url}/api/delete", json=body).raise_for_status()
     spent_s = server.process.cpu_times().user - before_s
-    assert spent_s < 90 * one_s + 1  # for every one of them all others would be 210
+    assert spent_s < 130 * one_s + 1  # for every one of them all others would be 210
     assert planted.path(digest).exists()
 
 

@@ -17,7 +17,7 @@ MOST_S = 0.15
 """What is aimed at is 50 ms. A machine with two busy cores may take the processor away for as long
 again, so that the best of some tries counts; an attack that works does so each time.
 """
-TRIES = 3
+TRIES = 12
 MEGABYTE = 1 << 20
 SCRIPTS = {"story": {"tokens": ["hi "], "repeat": True, "capabilities": ["tools", "thinking"]}}
 
