@@ -26,10 +26,13 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from ollama_async import OLLAMA_VERSION, __version__, private_paths
-from ollama_async.control_characters import escape_line, escape_text
-from ollama_async.engine import check
-from ollama_async.errors import LoadFailed, ServerError, StorageFailed
+from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async.core import private_paths
+from ollama_async.core.control_characters import escape_line, escape_text
+from ollama_async.core.errors import LoadFailed, ServerError, StorageFailed
+from ollama_async.core.local_key import KeyUnusable, open_key
+from ollama_async.core.scripted_models import read_scripts
+from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
@@ -38,13 +41,11 @@ from ollama_async.gateway.stream import Streams
 from ollama_async.hw import placement
 from ollama_async.hw.machine import survey
 from ollama_async.hw.watch import Watch
-from ollama_async.local_key import KeyUnusable, open_key
 from ollama_async.models import shipped
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
+from ollama_async.native import check
 from ollama_async.queue.plan import Limits
-from ollama_async.scripts import read_scripts
-from ollama_async.settings import Settings
 from ollama_async.workers.planning import planner
 from ollama_async.workers.pool import Pool
 

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of the folder of this file
 
-from ollama_async.engine import build, command  # noqa: E402  # found through the line above
+from ollama_async.native import build, command  # noqa: E402  # found through the line above
 
 FETCH_LIMIT_S = 1800.0
 _PLACE = "vendor/llama.cpp/models/templates/"

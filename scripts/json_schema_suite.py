@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.grammar_matcher import Vocabulary
 from ollama_async.workers.child.grammar_text import schema_grammar
 

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of the folder of this file
 
-from ollama_async.engine import build, command  # noqa: E402  # found through the line above
+from ollama_async.native import build, command  # noqa: E402  # found through the line above
 
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ollama_async.core.settings import VARIABLES
 from ollama_async.gateway.metrics import FAMILIES
-from ollama_async.settings import VARIABLES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 _TABLE = re.compile(r"(?<=<!-- table -->\n\n).*(?=\n<!-- end of table -->)", re.DOTALL)

@@ -93,7 +93,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Other shapes (another architecture, exact sums, control tokens) are written by the tests that
     want them. Tests must not change the file.
     """
-    from ollama_async.engine.tiny_model import write_tiny_model
+    from ollama_async.native.tiny_model import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("tiny_model") / "tiny.gguf")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 TEXT_LIMIT_BYTES = 8 << 20
 """Of what is asked of a model, without images: two million tokens, and no template makes more. A

@@ -22,7 +22,7 @@ from ollama_async.api.base64_text import from_base64
 from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_text, fits_one_call, is_deep
 from ollama_async.api.images import put_back, take_out
 from ollama_async.api.scan import scan
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ollama_async import durations
+from ollama_async.gocompat import durations
 
 
 def seconds(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.errors import ServerError
+from ollama_async.core.errors import ServerError
 
 PIECE_CHARACTERS = 64 << 10
 """What is longer is a long part: 0.5 ms at worst."""

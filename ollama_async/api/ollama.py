@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta, field
 
-from ollama_async import conversation
 from ollama_async.api import keep_alive as keep_alive_field
 from ollama_async.api.tools import check_tools
+from ollama_async.core import conversation
 
 Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 ImageData = Annotated[bytes, Meta(extra={"go": "api.ImageData"})]

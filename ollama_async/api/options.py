@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import Sampling
+from ollama_async.core.conversation import Sampling
 
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1

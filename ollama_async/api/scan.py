@@ -18,7 +18,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined]  # C code, not
 from typing import Any
 
 from ollama_async.api.bounds import MAX_DEPTH, STRING_LIMIT_BYTES, WINDOW_BYTES
-from ollama_async.errors import BadRequest, TooLarge
+from ollama_async.core.errors import BadRequest, TooLarge
 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _TEXT = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+')

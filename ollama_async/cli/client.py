@@ -19,8 +19,8 @@ from urllib.parse import quote
 import msgspec
 
 from ollama_async import __version__
-from ollama_async.local_key import HEADER, is_loopback, proof
-from ollama_async.settings import Address
+from ollama_async.core.local_key import HEADER, is_loopback, proof
+from ollama_async.core.settings import Address
 
 CONNECT_TIMEOUT_S = 10.0
 LINE_LIMIT_BYTES = 8_000_000
@@ -54,7 +54,7 @@ class Client:
     """
 
     def __init__(self, address: Address, local_key: bytes | None = None) -> None:
-        """``local_key``: see :mod:`ollama_async.local_key`."""
+        """``local_key``: see :mod:`ollama_async.core.local_key`."""
         self._local_key = local_key
         self._peer: tuple[str, int] = ("", 0)
         self._secure = address.scheme == "https"

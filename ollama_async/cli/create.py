@@ -20,7 +20,7 @@ from ollama_async.api.modelfile import Modelfile, parse
 from ollama_async.cli import upload
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.progress import Progress
-from ollama_async.names import ModelName
+from ollama_async.core.model_names import ModelName
 
 _TEXTS = ("template", "system", "renderer", "parser")
 

@@ -19,8 +19,8 @@ from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.cli import models, pull, push, run, show
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.terminal import escaping_streams
-from ollama_async.local_key import KeyUnusable, read_key
-from ollama_async.settings import VARIABLES, Settings
+from ollama_async.core.local_key import KeyUnusable, read_key
+from ollama_async.core.settings import VARIABLES, Settings
 
 PROGRAM = "ollama-async"
 INTERRUPTED = 130
@@ -259,7 +259,7 @@ def _engine(words: list[str]) -> int:
         raise CommandFailed(f'unknown command "{part}" for "{PROGRAM} engine"')
     if part == "check":
         return _check_engine(rest)
-    build = importlib.import_module("ollama_async.engine.build")
+    build = importlib.import_module("ollama_async.native.build")
     status: int = build.main(rest)
     return status
 
@@ -268,7 +268,7 @@ def _check_engine(words: list[str]) -> int:
     """Print the verdict (the first one takes seconds); 1 if no model can be loaded."""
     if words:
         raise CommandFailed(f"accepts 0 arg(s), received {len(words)}")
-    check = importlib.import_module("ollama_async.engine.check")
+    check = importlib.import_module("ollama_async.native.check")
     verdict = check.verdict(Settings.from_environ(os.environ).cache_dir)
     for line in (verdict.kind, verdict.reason, verdict.library, verdict.system_info):
         if line:

@@ -6,7 +6,7 @@ import contextlib
 
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.progress import Progress
-from ollama_async.names import ModelName
+from ollama_async.core.model_names import ModelName
 
 _NOT_YOURS = (
     "you are not authorized to push to this namespace, create the model under a namespace you own"

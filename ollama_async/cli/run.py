@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from ollama_async import durations
 from ollama_async.cli import answer, chat
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.progress import Progress
 from ollama_async.cli.pull import pull
 from ollama_async.cli.upload import model_of_file
+from ollama_async.gocompat import durations
 
 _THINK = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low"}
 _THINK["max"] = "max"

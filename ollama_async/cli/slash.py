@@ -16,7 +16,7 @@ from typing import Any
 from ollama_async.api.options import OPTIONS, parse_parameter
 from ollama_async.cli import models, show
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
-from ollama_async.names import ModelName
+from ollama_async.core.model_names import ModelName
 
 _HELP = """\
 Available Commands:

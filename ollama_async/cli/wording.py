@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ollama_async import durations
+from ollama_async.gocompat import durations
 
 _HOUR_S = 3600
 _DAYS_OF = {"week": 7, "month": 30, "year": 365}

@@ -18,7 +18,7 @@ import msgspec
 from ollama_async.convert.documents import Document
 from ollama_async.convert.pipeline import SPACE
 from ollama_async.convert.vocabulary import CONTROL, UNKNOWN, USER, Vocabulary
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _FILE, _SETTINGS, _PLAIN = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"

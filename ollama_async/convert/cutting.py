@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ollama_async.convert.documents import Document
 from ollama_async.convert.pipeline import flat, refused
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 _DIGIT = r"\p{N}"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

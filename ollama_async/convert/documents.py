@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Files = Mapping[str, Path]
 """Name in the directory, with "/", to where the content lies."""

@@ -15,7 +15,7 @@ from ollama_async.convert import options, rope
 from ollama_async.convert.documents import Document
 from ollama_async.convert.pipeline import refused
 from ollama_async.convert.safetensors import Floats
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Fields = dict[str, Any]
 Change = Callable[[Floats, int], Floats]

@@ -32,7 +32,7 @@ from ollama_async.convert.families import FAMILIES, Family
 from ollama_async.convert.network import Kind, OutTensor
 from ollama_async.convert.safetensors import Floats, Safetensors
 from ollama_async.convert.writing import write
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"

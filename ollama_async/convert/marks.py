@@ -10,7 +10,7 @@ import msgspec
 from ollama_async.convert.documents import Document
 from ollama_async.convert.pipeline import flat, refused
 from ollama_async.convert.vocabulary import Vocabulary
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 
 class Marks(msgspec.Struct, frozen=True):

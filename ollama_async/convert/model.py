@@ -15,7 +15,7 @@ from ollama_async.convert.special import special_fields
 from ollama_async.convert.tokenizers import read_documents, read_vocabulary
 from ollama_async.convert.weights import Weights
 from ollama_async.convert.writing import FILE_TYPES, write
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 
 def convert_model(files: Files, out: Path, kind: Kind | None = None) -> Iterator[tuple[int, int]]:

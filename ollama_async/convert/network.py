@@ -15,7 +15,7 @@ from ollama_async.convert.families import Change, Family, head_dimensions, rope_
 from ollama_async.convert.safetensors import Floats
 from ollama_async.convert.shapes import check_tensors
 from ollama_async.convert.weights import Weights
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Kind = Literal["F32", "F16", "BF16"]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from ollama_async.convert.documents import Document
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Kind = Literal["llama", "gpt2", "bert"]
 """llama.cpp's names for SentencePiece, byte-level merges and pieces of words."""

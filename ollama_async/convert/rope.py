@@ -14,7 +14,7 @@ import numpy as np
 from ollama_async.convert.documents import Document
 from ollama_async.convert.pipeline import refused
 from ollama_async.convert.safetensors import Floats
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Fields = dict[str, Any]
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Floats = NDArray[np.float32]
 

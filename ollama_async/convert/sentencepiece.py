@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator
 
 from ollama_async.convert.vocabulary import MAX_TOKENS, NORMAL, Token, Vocabulary
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Value = int | bytes
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5

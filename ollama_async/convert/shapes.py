@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ollama_async.convert.documents import Document
 from ollama_async.convert.families import Family, rope_dimensions
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Shape = tuple[int, ...]
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(weight|bias)")

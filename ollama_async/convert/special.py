@@ -9,7 +9,7 @@ from ollama_async.convert.documents import Document, Files, read_text
 from ollama_async.convert.known_marks import KNOWN_ENDS
 from ollama_async.convert.marks import read_marks
 from ollama_async.convert.vocabulary import Vocabulary
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Fields = dict[str, Any]
 

@@ -21,7 +21,7 @@ from ollama_async.convert.merging import Merge, unreachable
 from ollama_async.convert.pipeline import SPACE, Kind, read_pipeline, refused
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
 from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER, Token, Vocabulary
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 _MODEL = "tokenizer.model"
 _SETTINGS = "tokenizer_config.json"

@@ -8,7 +8,7 @@ import msgspec
 from gguf import TokenType
 
 from ollama_async.convert.known_marks import MARKS
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 MAX_TOKENS = 1 << 20
 """Against a file of a few bytes that has one token with an enormous number."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ollama_async.convert.documents import Files, read_document
 from ollama_async.convert.safetensors import Floats, Safetensors, Tensor
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 INDEX = "model.safetensors.index.json"
 _MAX_SHARDS = 256  # each holds a descriptor; the largest models known have 163

@@ -13,7 +13,7 @@ from gguf.quants import quantize
 
 from ollama_async.convert.network import Kind, OutTensor
 from ollama_async.convert.safetensors import Floats
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 FILE_TYPES = {
     "F32": LlamaFileType.ALL_F32,

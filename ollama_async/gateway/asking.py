@@ -22,11 +22,11 @@ from ollama_async.api.options import (
     merge,
     unknown_parameters,
 )
-from ollama_async.conversation import ROLES, Inference, Message, Prompt
-from ollama_async.errors import BadRequest, LoadFailed, ServerError
+from ollama_async.core.conversation import ROLES, Inference, Message, Prompt
+from ollama_async.core.errors import BadRequest, LoadFailed, ServerError
+from ollama_async.core.model_names import ModelName
 from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.model import Model
-from ollama_async.names import ModelName
 from ollama_async.queue.port import Job, Needs, Target
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -12,11 +12,11 @@ from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from ollama_async.api.decode import decode
-from ollama_async.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
+from ollama_async.core.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
+from ollama_async.core.threads import in_thread
 from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.turns import Turns
 from ollama_async.gateway.wait_allowance import WaitAllowance
-from ollama_async.in_thread import in_thread
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)

@@ -16,7 +16,7 @@ from time import perf_counter
 
 from aiohttp import hdrs, web
 
-from ollama_async.errors import Forbidden, ServerError
+from ollama_async.core.errors import Forbidden, ServerError
 from ollama_async.gateway.body import Bodies
 from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
 from ollama_async.gateway.metrics import Metrics

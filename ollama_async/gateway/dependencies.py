@@ -7,11 +7,11 @@ import time
 import msgspec
 from aiohttp import web
 
+from ollama_async.core.settings import Settings
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.stream import Streams
 from ollama_async.models.catalog import Catalog
 from ollama_async.queue.port import Inferring
-from ollama_async.settings import Settings
 
 
 class Lifecycle(msgspec.Struct):
@@ -22,7 +22,7 @@ class Lifecycle(msgspec.Struct):
 
 
 class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """``local_key``: see :mod:`ollama_async.local_key`; None: no client may name files."""
+    """``local_key``: see :mod:`ollama_async.core.local_key`; None: no client may name files."""
 
     settings: Settings
     catalog: Catalog

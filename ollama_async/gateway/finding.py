@@ -8,11 +8,11 @@ from functools import partial
 
 from aiohttp import web
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
+from ollama_async.core.threads import in_thread
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
-from ollama_async.in_thread import in_thread
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.model import Model
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 
 _OPEN, _CLOSE = "<think>", "</think>"
 

@@ -26,8 +26,8 @@ from typing import Protocol, cast
 import msgspec
 from aiohttp import web
 
-from ollama_async.conversation import Thought, ToolCall
-from ollama_async.errors import Busy, ServerError
+from ollama_async.core.conversation import Thought, ToolCall
+from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway.said import Piece, Said, joined, runs
 from ollama_async.gateway.tally import Tally
 from ollama_async.gateway.unsent import FREE_BYTES, Reservation

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from ollama_async.api import encode, ollama
-from ollama_async.errors import ServerError
+from ollama_async.core.errors import ServerError
 from ollama_async.gateway.voices import NDJSON_TYPE
 
 Status = dict[str, Any]

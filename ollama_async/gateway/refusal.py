@@ -8,7 +8,7 @@ from http import HTTPStatus
 import msgspec
 from aiohttp import web
 
-from ollama_async.errors import Busy, ServerError, UnreadableEncoding
+from ollama_async.core.errors import Busy, ServerError, UnreadableEncoding
 
 JSON_TYPE = "application/json; charset=utf-8"
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import msgspec
 
-from ollama_async.conversation import Thought, ToolCall
+from ollama_async.core.conversation import Thought, ToolCall
 
 Piece = str | Thought | ToolCall
 """Text, or what else a model says."""

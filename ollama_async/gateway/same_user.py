@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from ollama_async.core.local_key import HEADER, is_loopback, is_proven
 from ollama_async.gateway.asker import was_passed_on
-from ollama_async.local_key import HEADER, is_loopback, is_proven
 
 
 def is_same_user(request: web.Request, key: bytes | None) -> bool:

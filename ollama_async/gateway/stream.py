@@ -27,14 +27,14 @@ from typing import Protocol
 import msgspec
 from aiohttp import web
 
-from ollama_async.conversation import Usage
-from ollama_async.errors import ServerError
+from ollama_async.core.conversation import Usage
+from ollama_async.core.errors import ServerError
+from ollama_async.core.threads import in_thread
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.outbox import Flusher, Lines, Outbox
 from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.gateway.said import Said
 from ollama_async.gateway.unsent import RESERVATION
-from ollama_async.in_thread import in_thread
 from ollama_async.queue.port import Finish, Inferring, Job
 
 OFF_LOOP_BYTES = 4 << 20

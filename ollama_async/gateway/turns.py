@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ollama_async.round_robin import RoundRobin
+from ollama_async.core.round_robin import RoundRobin
 
 
 class Turns:

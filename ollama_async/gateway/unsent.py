@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 
 from aiohttp import hdrs, web
 
-from ollama_async.errors import Busy, ServerError
+from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.wait_allowance import WaitAllowance
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypedDict
 
 from ollama_async.api import encode, ollama
-from ollama_async.conversation import ToolCall
-from ollama_async.errors import ServerError
+from ollama_async.core.conversation import ToolCall
+from ollama_async.core.errors import ServerError
 from ollama_async.gateway.said import Said
 from ollama_async.gateway.stream import Ending
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.model_shape import ModelShape
+from ollama_async.core.model_shape import ModelShape
 
 MAX_SLOTS = 32
 CPU_CACHE_LIMIT_BYTES = 1 << 30

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.ggml_types import TENSOR_TYPES
 from ollama_async.models.gguf import GgufHeader, Tensor
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ollama_async.convert import lora
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.adapter_fit import check_fit
 from ollama_async.models.converting import told
 from ollama_async.models.gguf import GgufHeader, read_header

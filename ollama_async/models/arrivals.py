@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ollama_async.errors import NotFound
+from ollama_async.core.errors import NotFound
+from ollama_async.core.model_names import ModelName
 from ollama_async.models import partial
 from ollama_async.models.manifest import Layer, Manifest
 from ollama_async.models.partial import Partial
 from ollama_async.models.reading import check_arrival
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import storage_errors
-from ollama_async.names import ModelName
 
 SPARE_BYTES = 64 << 20
 """Stays free beside a pull, which may take hours, for what else is going on on the disk."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ollama_async.api.counts import human_number
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.facts import ModelFacts
 from ollama_async.models.manifest import TEXT_LIMIT_BYTES, Config, Layer, layer_type, read_config
 from ollama_async.models.shelf import Shelf

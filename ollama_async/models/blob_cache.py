@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.adapter_fit import check_fit
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.facts import ModelFacts, facts_of

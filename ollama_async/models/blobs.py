@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.remembered import Signature, signature_of
 from ollama_async.models.storage import NewFile, read_bounded, storage_errors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ollama_async.conversation import Speech
+from ollama_async.core.conversation import Speech
 from ollama_async.models.facts import ModelFacts
 from ollama_async.prompts import parsers
 from ollama_async.prompts.port import Format

@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from ollama_async.api.ollama import ModelDetails
+from ollama_async.core.model_names import ModelName
+from ollama_async.core.scripted_models import Script
 from ollama_async.models.facts import ModelFacts
 from ollama_async.models.model import Listed, Model
 from ollama_async.models.store import Store, newest_first
-from ollama_async.names import ModelName
-from ollama_async.scripts import Script
 
 
 class Catalog:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ollama_async.errors import BadRequest, LoadFailed, NotFound
+from ollama_async.core.errors import BadRequest, LoadFailed, NotFound
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, read_manifest
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import read_bounded
-from ollama_async.names import ModelName
 
 
 def copy(shelf: Shelf, source: str, destination: str, *, keeps_unused: bool) -> None:

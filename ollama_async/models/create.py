@@ -19,7 +19,8 @@ import msgspec
 from ollama_async.api.modelfile import checked_version
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.api.options import check_parameters
-from ollama_async.errors import BadRequest, NotFound
+from ollama_async.core.errors import BadRequest, NotFound
+from ollama_async.core.model_names import ModelName
 from ollama_async.models import adapters, assembly, conversion, rewrite
 from ollama_async.models.blobs import parse_digest
 from ollama_async.models.gguf import MAGIC
@@ -31,7 +32,6 @@ from ollama_async.models.publish import publish
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.speech import check_speech, complete_speech
 from ollama_async.models.storage import storage_errors
-from ollama_async.names import ModelName
 
 Status = dict[str, Any]
 Digests = dict[str, str]

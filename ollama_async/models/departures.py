@@ -7,12 +7,12 @@ import os
 from io import FileIO
 from pathlib import Path
 
-from ollama_async.errors import StorageFailed
+from ollama_async.core.errors import StorageFailed
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, Layer
 from ollama_async.models.manifests import Manifests
 from ollama_async.models.storage import read_bounded
-from ollama_async.names import ModelName
 
 
 class Departures:

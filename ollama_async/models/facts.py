@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from ollama_async.model_shape import ModelShape
+from ollama_async.core.model_shape import ModelShape
 from ollama_async.models.ggml_types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPES
 from ollama_async.models.gguf import GgufHeader
 from ollama_async.models.gguf_keys import MOST, Keys

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.ggml_types import TENSOR_TYPES
 
 MAGIC = b"GGUF"

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.gguf import ARRAY_HEAD, SCALARS, STRING, Array, GgufHeader
 
 LIMIT_BYTES = 32 << 20

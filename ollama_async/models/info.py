@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.api.ollama import Tensor
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.ggml_types import TENSOR_TYPES
 from ollama_async.models.gguf import Array, GgufHeader, LongText, Value, read_header
 from ollama_async.models.gguf_values import read_long_values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.ggml_types import FILE_TYPES, TENSOR_TYPES
 
 LEVELS = (

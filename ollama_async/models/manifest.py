@@ -12,7 +12,7 @@ import msgspec
 from msgspec import field
 
 from ollama_async.api.decode import decode
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.blobs import parse_digest
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"

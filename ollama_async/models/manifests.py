@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ollama_async.errors import BadRequest, Forbidden
+from ollama_async.core.errors import BadRequest, Forbidden
+from ollama_async.core.model_names import ModelName, split_source
 from ollama_async.models.storage import NewFile, sync_folder
-from ollama_async.names import ModelName, split_source
 
 _MOST_ALIASES = 1024  # clients choose the spelling, so what is remembered of it must be bounded
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from ollama_async.api.ollama import ModelDetails
-from ollama_async.conversation import Message, Speech
+from ollama_async.core.conversation import Message, Speech
 from ollama_async.models.blob_cache import JSON_COST
 from ollama_async.models.facts import ModelFacts
 from ollama_async.prompts.selection import Selection

@@ -18,7 +18,7 @@ import msgspec
 from ollama_async.api.model_folder import files_in
 from ollama_async.api.modelfile import Modelfile, parse
 from ollama_async.api.ollama import CreateRequest, Message
-from ollama_async.errors import BadRequest, Forbidden
+from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.models.blobs import parse_digest
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import read_bounded

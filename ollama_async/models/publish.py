@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.assembly import Assembly
 from ollama_async.models.manifest import (
     CONFIG_TYPE,
@@ -23,7 +24,6 @@ from ollama_async.models.manifest import (
     layer_type,
 )
 from ollama_async.models.shelf import Shelf
-from ollama_async.names import ModelName
 
 Status = dict[str, Any]
 

@@ -10,8 +10,9 @@ import msgspec
 
 from ollama_async.api.counts import human_number
 from ollama_async.api.ollama import ModelDetails
-from ollama_async.conversation import Message
-from ollama_async.errors import BadRequest, LoadFailed
+from ollama_async.core.conversation import Message
+from ollama_async.core.errors import BadRequest, LoadFailed
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.blob_cache import BlobCache
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.capabilities import capabilities
@@ -27,7 +28,6 @@ from ollama_async.models.manifest import (
 from ollama_async.models.model import Model
 from ollama_async.models.remembered import Signature
 from ollama_async.models.storage import read_bounded
-from ollama_async.names import ModelName
 from ollama_async.prompts.selection import select
 
 _MOST_WATCHED = 64

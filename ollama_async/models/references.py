@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, read_manifest
 from ollama_async.models.manifests import Manifests
 from ollama_async.models.remembered import Remembered, signature_of

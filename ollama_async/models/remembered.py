@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Hashable
 from typing import Generic, TypeVar
 
-from ollama_async.kept import Kept
+from ollama_async.core.bounded_cache import BoundedCache
 
 T = TypeVar("T")
 
@@ -26,11 +26,11 @@ def signature_of(path: str | os.PathLike[str]) -> Signature:
 
 class Remembered(Generic[T]):
     """Values by key, each made when its file, or files, had a signature; ``limit_bytes`` together,
-    as :class:`~ollama_async.kept.Kept` keeps them. Any thread.
+    as :class:`~ollama_async.core.bounded_cache.BoundedCache` keeps them. Any thread.
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._kept: Kept[Hashable, tuple[Hashable, T]] = Kept(math.inf, limit_bytes)
+        self._kept: BoundedCache[Hashable, tuple[Hashable, T]] = BoundedCache(math.inf, limit_bytes)
 
     def get(self, key: Hashable, signature: Hashable) -> T | None:
         """The value, unless the signature is another one now."""

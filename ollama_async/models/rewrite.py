@@ -1,6 +1,6 @@
 """Blobs made of blobs: a model quantized, or one that came in parts joined.
 
-The library does it, in a process of its own (:mod:`ollama_async.engine.quantize`), because native
+The library does it, in a process of its own (:mod:`ollama_async.native.quantize`), because native
 code may crash, and cannot be stopped half-way. It writes into a temporary file among the blobs,
 which becomes one when its header was found sound. Whoever closes a generator of this module ends
 the process.
@@ -22,17 +22,17 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ollama_async.errors import BadRequest, Busy, EngineFailed, StorageFailed
+from ollama_async.core.errors import BadRequest, Busy, EngineFailed, StorageFailed
+from ollama_async.core.native_environ import native_environ
 from ollama_async.models.facts import facts_of
 from ollama_async.models.gguf import GgufHeader, read_header
 from ollama_async.models.levels import SOURCES, least_bytes, number_of
 from ollama_async.models.shelf import Shelf
 from ollama_async.models.storage import NewFile
-from ollama_async.native_environ import native_environ
 
 Status = dict[str, Any]
 
-MODULE = "ollama_async.engine.quantize"
+MODULE = "ollama_async.native.quantize"
 STEP_S = 0.2
 """Between two statuses, and how long a step may block."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from ollama_async.model_shape import ModelShape
+from ollama_async.core.model_shape import ModelShape
 from ollama_async.models.gguf import Tensor
 from ollama_async.models.gguf_keys import MOST, Keys
 

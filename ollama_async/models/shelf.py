@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ollama_async.errors import BadRequest, StorageFailed
+from ollama_async.core.errors import BadRequest, StorageFailed
+from ollama_async.core.model_names import ModelName
 from ollama_async.models import partial
 from ollama_async.models.blob_cache import BlobCache
 from ollama_async.models.blobs import Blobs, parse_digest
@@ -26,7 +27,6 @@ from ollama_async.models.storage import (
     read_bounded,
     storage_errors,
 )
-from ollama_async.names import ModelName
 
 _log = logging.getLogger(__name__)
 

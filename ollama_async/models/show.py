@@ -12,7 +12,7 @@ from ollama_async.api import encode
 from ollama_async.api.long_parts import LongParts
 from ollama_async.api.modelfile import Command
 from ollama_async.api.ollama import ShowRequest, ShowResponse
-from ollama_async.errors import BadRequest, LoadFailed
+from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.models.info import Info, InfoCache, read_info
 from ollama_async.models.manifest import LICENSES_LIMIT, TEXT_LIMIT_BYTES
 from ollama_async.models.model import Model

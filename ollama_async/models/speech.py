@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest, TemplateFailed
+from ollama_async.core.errors import BadRequest, TemplateFailed
 from ollama_async.models.assembly import Assembly
 from ollama_async.models.manifest import Layer, go_json, layer_type
 from ollama_async.models.shelf import Shelf

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ollama_async.errors import BadRequest, StorageFailed
+from ollama_async.core.errors import BadRequest, StorageFailed
 
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"

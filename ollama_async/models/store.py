@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest, LoadFailed, NotFound, ServerError
+from ollama_async.core.errors import BadRequest, LoadFailed, NotFound, ServerError
+from ollama_async.core.model_names import ModelName, split_source
 from ollama_async.models.arrivals import Arrivals
 from ollama_async.models.blobs import BlobWriter, parse_digest
 from ollama_async.models.copy import copy
@@ -28,7 +29,6 @@ from ollama_async.models.model import Listed, Model
 from ollama_async.models.reading import Broken, Watched, read_model
 from ollama_async.models.remembered import Remembered, Signature, signature_of
 from ollama_async.models.shelf import Shelf
-from ollama_async.names import ModelName, split_source
 
 _log = logging.getLogger(__name__)
 _MOST_ATTEMPTS = 10

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.conversation import Prompt, Speech
-from ollama_async.errors import LoadFailed
+from ollama_async.core.conversation import Prompt, Speech
+from ollama_async.core.errors import LoadFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Dialect, Format, Marks, Parser, Renderer

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from ollama_async.prompts.cut_marks import WORD_JOINER
 from ollama_async.prompts.message_shapes import Messages, says_nothing
 

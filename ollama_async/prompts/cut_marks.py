@@ -15,7 +15,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from ollama_async.prompts.plain_data import Plain, plain_messages
 from ollama_async.prompts.shape_questions import EXAMPLE_CALL, EXAMPLE_QUESTION
 

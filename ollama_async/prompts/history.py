@@ -30,8 +30,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.rounds import Parts, find_parts
 
 T = TypeVar("T")

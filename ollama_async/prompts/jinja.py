@@ -20,8 +20,8 @@ from jinja2 import Template
 from jinja2.exceptions import SecurityError, TemplateError
 from msgspec.structs import replace
 
-from ollama_async.conversation import ROLES, Message, Prompt
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import ROLES, Message, Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.bounds import allow_text
 from ollama_async.prompts.continuation import without_empty_end
 from ollama_async.prompts.message_shapes import Messages

@@ -14,7 +14,7 @@ from itertools import pairwise, takewhile
 
 from msgspec.structs import replace
 
-from ollama_async.conversation import ROLES, Message, ToolCall
+from ollama_async.core.conversation import ROLES, Message, ToolCall
 
 Messages = list[Message]
 Reshape = Callable[[Messages], Messages]

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import Message, ToolCall
+from ollama_async.core.conversation import Message, ToolCall
 from ollama_async.prompts.message_shapes import find_calls
 
 Plain = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.conversation import Prompt, ToolCall
+from ollama_async.core.conversation import Prompt, ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 
 

@@ -19,7 +19,7 @@ from itertools import accumulate
 
 import msgspec
 
-from ollama_async.conversation import ROLES, Message
+from ollama_async.core.conversation import ROLES, Message
 
 
 class Parts(msgspec.Struct, frozen=True):

@@ -9,8 +9,8 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-from ollama_async.conversation import Speech
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Speech
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.facts import TemplateFacts, facts
 
 Selection = Literal[

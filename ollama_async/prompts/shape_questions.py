@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import Message, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, ToolCall, ToolFunction
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.message_shapes import Messages, Reshape
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from jinja2.exceptions import SecurityError
 from msgspec.structs import replace
 
-from ollama_async.conversation import Prompt
+from ollama_async.core.conversation import Prompt
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.continuation import cut_in_last, is_begun
 from ollama_async.prompts.message_shapes import Messages

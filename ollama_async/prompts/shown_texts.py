@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from ollama_async.prompts.message_shapes import count_leading_systems
 
 _HEAD_CHARACTERS = 64  # what is looked for first, which is faster

@@ -19,7 +19,7 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.message_shapes import Messages, Reshape
 from ollama_async.prompts.shape_questions import (

@@ -1,1 +1,1 @@
-"""Who waits and who goes next. Kept empty on purpose: see ``tests/unit/test_layers.py``."""
+"""Who waits and who goes next. BoundedCache empty on purpose: see ``tests/unit/test_layers.py``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ollama_async.errors import ServerError
+from ollama_async.core.errors import ServerError
 from ollama_async.queue.effects import (
     Abort,
     Complete,

@@ -42,7 +42,7 @@ class Reject(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """The ticket has ended with an error; ``code`` as in :mod:`ollama_async.errors`."""
+    """The ticket has ended with an error; ``code`` as in :mod:`ollama_async.core.errors`."""
 
     ticket: int
     code: str

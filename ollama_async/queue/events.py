@@ -48,7 +48,7 @@ class WorkerReady(msgspec.Struct, frozen=True):
 
 
 class WorkerRefused(msgspec.Struct, frozen=True):
-    """The load failed; ``code`` as in :mod:`ollama_async.errors`."""
+    """The load failed; ``code`` as in :mod:`ollama_async.core.errors`."""
 
     worker: int
     code: str

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from ollama_async.errors import LoadFailed
+from ollama_async.core.errors import LoadFailed
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.port import Needs, Target
 
@@ -30,7 +30,7 @@ Planner = Callable[[Target, Needs], Sequence[Plan]]
 """Every way to load a model, best first: each device that may hold it, perhaps with less context.
 
 Pure as far as the scheduler is concerned; may raise a
-:class:`~ollama_async.errors.ServerError`, which is then what the requests are told.
+:class:`~ollama_async.core.errors.ServerError`, which is then what the requests are told.
 """
 
 

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.conversation import Thought, ToolCall, Usage
-from ollama_async.errors import ServerError
-from ollama_async.model_shape import ModelShape
+from ollama_async.core.conversation import Thought, ToolCall, Usage
+from ollama_async.core.errors import ServerError
+from ollama_async.core.model_shape import ModelShape
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +57,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a place.
 
-    ``inference`` is a :class:`~ollama_async.conversation.Inference`, packed as workers read it: it
-    may be large, and what waits is held as bytes and no tree. None = only load the model.
+    ``inference`` is an :class:`~ollama_async.core.conversation.Inference`, packed as workers read
+    it: it may be large, and what waits is held as bytes and no tree. None = only load the model.
     ``client`` is who asks, for fairness: the peer's address, or its network.
     ``keep_alive_s`` None = the server's default; inf = for ever. ``num_predict``: tokens that the
     answer may have; negative = as many as may be.

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import assert_never
 
-from ollama_async.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
+from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
 from ollama_async.queue.books import Books
 from ollama_async.queue.crash import DEATHS, Crash
 from ollama_async.queue.crashes import Crashes

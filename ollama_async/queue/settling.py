@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.errors import LoadFailed, ServerError, ShuttingDown
+from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown
 from ollama_async.queue import wants
 from ollama_async.queue.books import Books
 from ollama_async.queue.effects import WakeAt

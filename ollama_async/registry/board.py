@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ollama_async.errors import ServerError
+from ollama_async.core.errors import ServerError
 
 Status = dict[str, Any]
 

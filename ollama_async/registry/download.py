@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from ollama_async.in_thread import in_thread
+from ollama_async.core.threads import in_thread
 from ollama_async.models.partial import Chunk, Partial
 from ollama_async.registry.failures import Refused, Transient
 from ollama_async.registry.pace import LEAST_BYTES

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 from yarl import URL
 
-from ollama_async.errors import BadRequest, RegistryFailed
-from ollama_async.names import DEFAULT_HOST, ModelName
+from ollama_async.core.errors import BadRequest, RegistryFailed
+from ollama_async.core.model_names import DEFAULT_HOST, ModelName
 
 
 class Endpoint(msgspec.Struct, frozen=True):

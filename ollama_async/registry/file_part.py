@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from io import FileIO
 
-from ollama_async.errors import StorageFailed
-from ollama_async.in_thread import in_thread
+from ollama_async.core.errors import StorageFailed
+from ollama_async.core.threads import in_thread
 
 READ_BYTES = 512 << 10
 """Read at a time. Times connections: what an upload has in memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ollama_async.api.decode import decode
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Manifest
 from ollama_async.registry.complaints import Unreachable
 from ollama_async.registry.failures import Refused

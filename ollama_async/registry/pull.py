@@ -7,12 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from ollama_async.errors import NotFound, RegistryFailed
-from ollama_async.in_thread import in_thread
+from ollama_async.core.errors import NotFound, RegistryFailed
+from ollama_async.core.model_names import ModelName
+from ollama_async.core.threads import in_thread
 from ollama_async.models.arrivals import Arrivals
 from ollama_async.models.manifest import Layer, Manifest
 from ollama_async.models.partial import Partial, Stamp
-from ollama_async.names import ModelName
 from ollama_async.registry.board import Status
 from ollama_async.registry.download import Download, Tuning
 from ollama_async.registry.failures import Failure, Refused

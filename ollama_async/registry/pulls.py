@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from ollama_async.in_thread import in_thread
+from ollama_async.core.model_names import DEFAULT_TAG, ModelName
+from ollama_async.core.threads import in_thread
 from ollama_async.models import shipped
 from ollama_async.models.store import Store
-from ollama_async.names import DEFAULT_TAG, ModelName
 from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pull import Pull

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from ollama_async.errors import Forbidden, RegistryFailed, StorageFailed
-from ollama_async.in_thread import in_thread
+from ollama_async.core.errors import Forbidden, RegistryFailed, StorageFailed
+from ollama_async.core.model_names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
+from ollama_async.core.threads import in_thread
 from ollama_async.models.departures import Departures
 from ollama_async.models.manifest import Layer, Manifest
-from ollama_async.names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 from ollama_async.registry.board import Status
 from ollama_async.registry.complaints import Unreachable
 from ollama_async.registry.download import Tuning

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_async.in_thread import in_thread
+from ollama_async.core.threads import in_thread
 from ollama_async.models.departures import Departures
 from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Hashable
 from contextlib import aclosing
 
-from ollama_async.errors import Busy
+from ollama_async.core.errors import Busy
 from ollama_async.registry.board import Board, Status
 
 Work = Callable[[Board], Awaitable[None]]

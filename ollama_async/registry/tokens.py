@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 from yarl import URL
 
-from ollama_async.in_thread import in_thread
+from ollama_async.core.threads import in_thread
 from ollama_async.registry.challenge import Challenge
 from ollama_async.registry.failures import Refused
 from ollama_async.registry.key import Key, load_key

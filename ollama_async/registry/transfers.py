@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.manifests import local_name
-from ollama_async.names import ModelName
 from ollama_async.registry.board import Board, Status
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.endpoint import endpoint_of

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.conversation import Usage
+from ollama_async.core.conversation import Usage
 from ollama_async.workers.handshake import OutOfTurn
 from ollama_async.workers.messages import Called, Piece, Vitals
 

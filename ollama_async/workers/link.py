@@ -22,7 +22,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ollama_async import errors
+from ollama_async.core import errors
 from ollama_async.workers import messages
 from ollama_async.workers.allowance import Allowances, Chatter, check_usage, check_vitals
 from ollama_async.workers.channel import Channel

@@ -30,7 +30,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ollama_async.conversation import Inference, Thought, ToolCall, Usage
+from ollama_async.core.conversation import Inference, Thought, ToolCall, Usage
 
 MOST_PIECES = 4096
 """In one message; what a step and its like produce is far less."""
@@ -120,7 +120,7 @@ class Ready(msgspec.Struct, array_like=True, tag="rdy"):
 
 
 class Refused(msgspec.Struct, array_like=True, tag="no"):
-    """The model cannot be loaded, and why; ``code`` as in :mod:`ollama_async.errors`."""
+    """The model cannot be loaded, and why; ``code`` as in :mod:`ollama_async.core.errors`."""
 
     code: str
     message: str

@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
-from ollama_async.errors import LoadFailed
+from ollama_async.core.errors import LoadFailed
+from ollama_async.core.native_environ import native_environ
+from ollama_async.core.settings import Settings
 from ollama_async.hw import placement, sizing
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
-from ollama_async.native_environ import native_environ
 from ollama_async.queue.plan import Plan, Planner
 from ollama_async.queue.port import Needs, Target
-from ollama_async.settings import Settings
 from ollama_async.workers.spec import DEFAULT_BATCH, Bounds, LoadSpec
 
 _GATEWAY_CORES_FROM = 4

@@ -23,8 +23,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter_ns
 from typing import Any, assert_never
 
-from ollama_async.conversation import Usage
-from ollama_async.errors import (
+from ollama_async.core.conversation import Usage
+from ollama_async.core.errors import (
     Busy,
     EngineFailed,
     LoadFailed,

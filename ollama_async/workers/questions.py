@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import math
 
-from ollama_async.errors import EngineFailed, ServerError
+from ollama_async.core.errors import EngineFailed, ServerError
 from ollama_async.workers.messages import Text, Tokens
 
 Answer = Tokens | Text

@@ -19,7 +19,7 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.errors import EngineFailed, ServerError, WorkerDied, from_code
+from ollama_async.core.errors import EngineFailed, ServerError, WorkerDied, from_code
 from ollama_async.queue.port import Finish, Job, Sink, Target
 from ollama_async.workers.link import LinkEvents
 from ollama_async.workers.messages import (

@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from ollama_async.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.attach import attach, read_options
 from ollama_async.workers.frames import HEADER

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_async import errors
-from ollama_async.conversation import Inference, Prompt, Sampling
+from ollama_async.core import errors
+from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.workers import messages
 from ollama_async.workers.link import WorkerLink
 from ollama_async.workers.spec import Bounds

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ollama_async.errors import RegistryFailed
+from ollama_async.core.errors import RegistryFailed
 from ollama_async.models.store import Store
 from ollama_async.registry.addresses import Nearness
 from ollama_async.registry.download import Tuning

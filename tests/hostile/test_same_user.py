@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from ollama_async.local_key import HEADER, proof, read_key
+from ollama_async.core.local_key import HEADER, proof, read_key
 from tests.integration.conftest import RunningServer
 
 

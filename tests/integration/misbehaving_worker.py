@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from ollama_async.conversation import Usage
+from ollama_async.core.conversation import Usage
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.attach import attach
 

@@ -9,7 +9,7 @@ import sys
 import httpx
 import pytest
 
-from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.native.tiny_model import write_tiny_model
 
 SCRIPTS = {"story": {"tokens": ["hi "], "repeat": True}}
 

@@ -8,8 +8,8 @@ from collections import defaultdict
 
 import pytest
 
-from ollama_async.conversation import Inference, Message, Prompt, Sampling
-from ollama_async.errors import LoadFailed
+from ollama_async.core.conversation import Inference, Message, Prompt, Sampling
+from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.link import WorkerLink
 from ollama_async.workers.messages import Done, Failed, Submit
 from ollama_async.workers.spec import LoadSpec

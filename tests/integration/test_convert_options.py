@@ -16,7 +16,7 @@ import pytest
 import tokenizers
 
 from ollama_async.convert.model import convert_model
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
 from tests.fixtures.convert import config_options, tokenizer_options

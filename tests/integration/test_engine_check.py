@@ -6,7 +6,7 @@ import time
 import msgspec
 import pytest
 
-from ollama_async.engine import check
+from ollama_async.native import check
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -11,8 +11,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from ollama_async.conversation import Inference, Prompt, Sampling
-from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.core.conversation import Inference, Prompt, Sampling
+from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engines import scripted

@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from ollama_async.conversation import Sampling
-from ollama_async.engine.tiny_model import write_tiny_model
-from ollama_async.errors import LoadFailed
+from ollama_async.core.conversation import Sampling
+from ollama_async.core.errors import LoadFailed
+from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines import llama_sampling
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.engines.port import EngineError, Row

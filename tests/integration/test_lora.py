@@ -10,11 +10,11 @@ import httpx
 import numpy as np
 import pytest
 
-from ollama_async.conversation import Sampling
 from ollama_async.convert import lora
-from ollama_async.engine.tiny_model import write_tiny_model
-from ollama_async.errors import LoadFailed
+from ollama_async.core.conversation import Sampling
+from ollama_async.core.errors import LoadFailed
 from ollama_async.models.gguf import read_header
+from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.engines.port import Row
 from ollama_async.workers.spec import LoadSpec

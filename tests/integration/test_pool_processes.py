@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ollama_async.conversation import Inference, Prompt, Sampling
-from ollama_async.errors import LoadFailed, ShuttingDown, WorkerDied
+from ollama_async.core.conversation import Inference, Prompt, Sampling
+from ollama_async.core.errors import LoadFailed, ShuttingDown, WorkerDied
 from ollama_async.queue.plan import Limits
 from ollama_async.queue.port import Job, Needs, Target
 from ollama_async.workers.planning import LoadPlan

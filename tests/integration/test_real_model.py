@@ -11,7 +11,7 @@ import httpx
 import ollama
 import pytest
 
-from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.native.tiny_model import write_tiny_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

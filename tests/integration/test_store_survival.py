@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.engine.tiny_model import write_tiny_model
-from ollama_async.errors import StorageFailed
+from ollama_async.core.errors import StorageFailed
 from ollama_async.models import rewrite
 from ollama_async.models.store import Store
+from ollama_async.native.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

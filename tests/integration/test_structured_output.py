@@ -8,8 +8,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from ollama_async.conversation import Inference, Prompt, Sampling
-from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.core.conversation import Inference, Prompt, Sampling
+from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.engines.port import Row

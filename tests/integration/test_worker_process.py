@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from ollama_async import errors
-from ollama_async.conversation import Inference, Prompt, Sampling, Usage
+from ollama_async.core import errors
+from ollama_async.core.conversation import Inference, Prompt, Sampling, Usage
 from ollama_async.workers import messages
 from ollama_async.workers.channel import Channel
 from ollama_async.workers.child.attach import ORPHANED

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ollama_async import app
-from ollama_async.errors import StorageFailed
+from ollama_async.core.errors import StorageFailed
+from ollama_async.core.settings import Settings
 from ollama_async.models.store import Store
-from ollama_async.settings import Settings
 
 
 def test_scripts_that_cannot_be_read_are_named_although_the_store_is_read_only(

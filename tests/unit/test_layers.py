@@ -1,8 +1,8 @@
 """Which room may import which, checked over the syntax trees of the whole package.
 
-A room is a folder of the package. Three are cut finer: ``hallway`` are the modules that everybody
-may import, ``queue.port`` is the queue's public face, and ``pipe`` are the modules of ``workers``
-that both the parent and the child speak. :data:`ALLOWED` is complete: what is not in it fails.
+A room is a folder of the package. Two are cut finer: ``queue.port`` is the queue's public face, and
+``pipe`` are the modules of ``workers`` that both the parent and the child speak. :data:`ALLOWED` is
+complete: what is not in it fails.
 """
 
 import ast
@@ -18,74 +18,59 @@ import ollama_async
 
 PACKAGE = Path(ollama_async.__file__).parent
 
-HALLWAY = {
-    "",
-    "control_characters",
-    "conversation",
-    "durations",
-    "errors",
-    "in_thread",
-    "ip_address",
-    "kept",
-    "local_key",
-    "model_shape",
-    "names",
-    "native_environ",
-    "private_paths",
-    "round_robin",
-    "scripts",
-    "settings",
-}
 PIPE = {f"workers.{name}" for name in ("messages", "spec", "frames", "ring", "doorbell")}
 
 ALLOWED = [
     # from, to, reason
-    ("hallway", "hallway", "the vocabulary knows only itself"),
-    ("api", "hallway", "the wire language is made of the vocabulary"),
-    ("hw", "hallway", "facts of the machine, settings that change them"),
-    ("prompts", "hallway", "conversations in, text out"),
+    ("core", "gocompat", "durations in settings"),
+    ("api", "gocompat", "the wire language has Go's notations"),
+    ("core", "core", "the vocabulary knows only itself"),
+    ("api", "core", "the wire language is made of the vocabulary"),
+    ("hw", "core", "facts of the machine, settings that change them"),
+    ("prompts", "core", "conversations in, text out"),
     ("prompts", "api", "tools and thinking are described in the wire language"),
-    ("convert", "hallway", "errors"),
+    ("convert", "core", "errors"),
     ("models", "convert", "what is uploaded as safetensors becomes GGUF"),
-    ("models", "hallway", "names, settings, errors"),
+    ("models", "core", "names, settings, errors"),
     ("models", "api", "a manifest's parameters are API options"),
     ("models", "prompts", "a template is parsed when it is stored; it is never run there"),
-    ("engine", "hallway", "settings and errors"),
-    ("queue.port", "hallway", "what the gateway may say to the queue"),
+    ("native", "core", "settings and errors"),
+    ("queue.port", "core", "what the gateway may say to the queue"),
     ("queue", "queue.port", "implements it"),
-    ("queue", "hallway", "errors"),
+    ("queue", "core", "errors"),
     ("queue", "hw", "where a model fits is a fact of the machine"),
-    ("pipe", "hallway", "messages carry the vocabulary"),
+    ("pipe", "core", "messages carry the vocabulary"),
     ("workers", "pipe", "the parent's end"),
     ("workers", "queue", "performs what the scheduler decided"),
     ("workers", "queue.port", "the pool is the queue's public face"),
     ("workers", "hw", "places models"),
-    ("workers", "hallway", "errors, settings"),
+    ("workers", "core", "errors, settings"),
     ("workers.child", "pipe", "the child's end"),
     ("workers.child", "prompts", "what depends on the model happens beside the model"),
-    ("workers.child", "engine", "the verdict on the engine library"),
-    ("workers.child", "hallway", "errors, settings"),
+    ("workers.child", "native", "the verdict on the engine library"),
+    ("workers.child", "core", "errors, settings"),
     ("gateway", "api", "speaks it"),
     ("gateway", "queue.port", "asks for answers without knowing about processes"),
     ("gateway", "models", "the store's public functions"),
-    ("gateway", "hallway", "errors, settings, names"),
+    ("gateway", "core", "errors, settings, names"),
     ("registry", "models", "what arrives goes into the store"),
     ("registry", "api", "a manifest is read as leniently as a request"),
-    ("registry", "hallway", "names, errors, settings"),
+    ("registry", "core", "names, errors, settings"),
     ("gateway", "registry", "hands requests to it"),
     ("cli", "api", "speaks HTTP like any client"),
-    ("cli", "hallway", "settings, names"),
+    ("cli", "core", "settings, names"),
+    ("cli", "gocompat", "durations as `ollama` shows them"),
 ]
 EXCEPTIONS = [
     # from module, to module, reason
     ("workers.memory_pipe", "workers.child.pipe", "the twin of both ends, for tests"),
     ("cli.main", "app", "`serve` is this process, not a request to one"),
-    ("cli.main", "engine.build", "`engine build` changes this installation, not a server"),
-    ("cli.main", "engine.check", "`engine check` looks at this installation, not at a server"),
+    ("cli.main", "native.build", "`engine build` changes this installation, not a server"),
+    ("cli.main", "native.check", "`engine check` looks at this installation, not at a server"),
 ]
 LATE = [
     # imported inside a function: module, module, reason
-    ("workers.child.__main__", "settings", "the parent has its Hello while the rest is read"),
+    ("workers.child.__main__", "core.settings", "the parent has its Hello while the rest is read"),
     ("workers.child.__main__", "workers.child.service", "the same"),
     ("workers.child.grammar", "workers.child.grammar_matcher", "35 ms that few workers need"),
     ("prompts.choose", "prompts.jinja", "30 ms that a model without a template does not need"),
@@ -162,8 +147,8 @@ def _ours(name):
 
 
 def _room(module):
-    if module in HALLWAY:
-        return "hallway"
+    if not module:
+        return "core"
     if module in PIPE:
         return "pipe"
     if module == "queue.port":

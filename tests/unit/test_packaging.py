@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import ollama_async
-from ollama_async.engine import build
 from ollama_async.models import shipped
 from ollama_async.models.gguf import read_header
+from ollama_async.native import build
 
 PACKAGE = Path(ollama_async.__file__).parent
 NAMES_IN_CODE = {  # distributions whose modules are called otherwise

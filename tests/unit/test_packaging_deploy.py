@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from ollama_async.core.settings import VARIABLES, Settings
 from ollama_async.gateway.routes import ROUTES
-from ollama_async.settings import VARIABLES, Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNIT = (DEPLOY / "ollama-async.service").read_text()

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from ollama_async.cli.main import COMMANDS
+from ollama_async.core.settings import VARIABLES
 from ollama_async.gateway.routes import ROUTES
-from ollama_async.settings import VARIABLES
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 
 CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 """A tool call as the demo model writes it (the form that Hermes and Qwen models use)."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from random import Random
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 from training.demo.example import Example, Rule
 from training.demo.families import expand, plain
 from training.demo.skills.questions import SYSTEMS

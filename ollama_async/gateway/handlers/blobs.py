@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ollama_async.errors import NotFound
+from ollama_async.core.errors import NotFound
+from ollama_async.core.threads import in_thread
 from ollama_async.gateway.body import Upload
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.in_thread import UPLOADS
-from ollama_async.in_thread import in_thread
 from ollama_async.models.blobs import BlobWriter
 
 WRITE_BYTES = 1 << 20

@@ -7,7 +7,7 @@ from time import perf_counter
 from aiohttp import web
 
 from ollama_async.api.ollama import ChatRequest
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs, turns_bytes
 from ollama_async.gateway.body import read_json, work_on
 from ollama_async.gateway.client_identity import client_of

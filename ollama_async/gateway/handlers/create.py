@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from ollama_async.api import ollama
+from ollama_async.core.threads import drawn_in_thread, in_thread
 from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
@@ -17,7 +18,6 @@ from ollama_async.gateway.handlers.pull import PULLS
 from ollama_async.gateway.in_thread import CHANGES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.gateway.same_user import is_same_user
-from ollama_async.in_thread import drawn_in_thread, in_thread
 from ollama_async.models.create import BaseMissing
 from ollama_async.registry.vicinity import Asker
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from aiohttp import web
 
 from ollama_async.api.ollama import GenerateRequest
-from ollama_async.errors import NotFound
+from ollama_async.core.errors import NotFound
 from ollama_async.gateway.asking import (
     check_generate,
     check_top_logprobs,

@@ -8,11 +8,11 @@ from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.api import encode, ollama
+from ollama_async.core.threads import in_thread
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
 from ollama_async.gateway.refusal import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
-from ollama_async.in_thread import in_thread
 from ollama_async.queue.port import LoadedModel
 
 FOREVER_S = 1e18  # infinity has no whole part

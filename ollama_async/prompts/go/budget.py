@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.bounds import TEXT_LIMIT
 
 STEPS_LIMIT = 1_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_async.conversation import Message, ToolCall
+from ollama_async.core.conversation import Message, ToolCall
 from ollama_async.prompts.go import types
 from ollama_async.prompts.go.values import Map, Pointer, Slice, Struct, Value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go import methods, nodes
 from ollama_async.prompts.go.budget import Budget
 from ollama_async.prompts.go.bytestrings import byte_length, finished

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go import lexer as kinds
 from ollama_async.prompts.go import nodes
 from ollama_async.prompts.go.lexer import Token, lex

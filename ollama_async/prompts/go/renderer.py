@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ollama_async.conversation import Message, Prompt
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go import data, nodes, types
 from ollama_async.prompts.go.budget import Budget, Buffer
 from ollama_async.prompts.go.bytestrings import finished

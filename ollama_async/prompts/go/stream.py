@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.bytestrings import finished
 from ollama_async.prompts.go.lexer import ERROR, SPACE, Token
 

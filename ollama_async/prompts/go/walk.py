@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go import nodes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts.parsers.tools import Tools
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.conversation import Prompt
+from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls
 from ollama_async.prompts.parsers.calls import JSON, Calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.brackets import Brackets
 from ollama_async.prompts.parsers.search import anywhere
 from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
-from ollama_async.conversation import Prompt
+from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.calls import HERMES_MARKS, Calls, HeadedCalls

@@ -7,7 +7,7 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
-from ollama_async.conversation import Prompt
+from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls

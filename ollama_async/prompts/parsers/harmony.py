@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from ollama_async.conversation import Prompt
+from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Read

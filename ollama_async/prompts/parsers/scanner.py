@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.parsers.collecting import CollectReader, Move
 from ollama_async.prompts.parsers.search import anywhere, in_one_place

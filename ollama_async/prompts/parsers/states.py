@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.strings import Quote
 

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from ollama_async.conversation import ToolCall, ToolFunction
+from ollama_async.core.conversation import ToolCall, ToolFunction
 from ollama_async.prompts.parsers.literals import literal
 from ollama_async.prompts.parsers.scalars import DEPTH, INT64, NUMBER, number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ollama_async.conversation import ToolFunction
+from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers.family import Family, begun_thought, speaking
 from ollama_async.prompts.renderers.json_text import compact, indented
 from ollama_async.prompts.renderers.talk import Talk, Turn

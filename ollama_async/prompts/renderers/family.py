@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from jinja2.exceptions import SecurityError
 
-from ollama_async.conversation import Prompt, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Prompt, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.bounds import allow_text
 from ollama_async.prompts.renderers import talk as talks
 from ollama_async.prompts.renderers.json_text import check

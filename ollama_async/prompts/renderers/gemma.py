@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ollama_async.conversation import Prompt, Speech, ToolFunction
+from ollama_async.core.conversation import Prompt, Speech, ToolFunction
 from ollama_async.prompts.port import Renderer
 from ollama_async.prompts.renderers.family import Family, speaking, stripped, with_tools
 from ollama_async.prompts.renderers.json_text import spaced

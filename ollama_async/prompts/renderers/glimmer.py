@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, datetime
 
-from ollama_async.conversation import ToolFunction
+from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers.family import Family
 from ollama_async.prompts.renderers.json_text import bare, spaced
 from ollama_async.prompts.renderers.talk import Talk, Turn

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from ollama_async.conversation import ToolFunction
+from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers import chatml, tools
 from ollama_async.prompts.renderers.family import Family, WriteTurn, nothing, with_tools
 from ollama_async.prompts.renderers.json_text import spaced

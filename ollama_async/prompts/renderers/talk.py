@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-from ollama_async.conversation import ROLES, Message, Prompt, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import ROLES, Message, Prompt, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ollama_async.conversation import ToolFunction
+from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers.json_text import bare, spaced
 from ollama_async.prompts.renderers.talk import Talk, table, text
 

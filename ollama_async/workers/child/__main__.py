@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     attached.pipe.send([Hello(PROTOCOL, os.getpid(), attached.generation, spec.engine)])
     # imported only now: the parent has its Hello while the rest is read
-    from ollama_async.settings import Settings  # noqa: PLC0415
+    from ollama_async.core.settings import Settings  # noqa: PLC0415
     from ollama_async.workers.child.service import Service  # noqa: PLC0415
 
     Service(attached.pipe, spec, Settings.from_environ(os.environ)).serve()

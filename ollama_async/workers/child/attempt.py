@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from ollama_async.conversation import Prompt
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.workers.child.deadline import CPU_LIMIT_S
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.errors import TemplateFailed
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.conversation import Speech
-from ollama_async.errors import ServerError, TemplateFailed
-from ollama_async.kept import Kept
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.conversation import Speech
+from ollama_async.core.errors import ServerError, TemplateFailed
 from ollama_async.prompts.port import Dialect
 from ollama_async.workers.child.attempt import Run, run_freely
 from ollama_async.workers.child.engines.port import Engine
@@ -37,7 +37,7 @@ class Spoken(msgspec.Struct, frozen=True):
     special: Mapping[int, bytes]
 
 
-_Kept = Kept[Speech, Spoken | ServerError]
+_Kept = BoundedCache[Speech, Spoken | ServerError]
 
 
 class Choose(Protocol):
@@ -55,8 +55,8 @@ class Dialects:
     def __init__(self, engine: Engine, choose: Choose) -> None:
         self._engine = engine
         self._choose = choose
-        self._own: _Kept = Kept(KEPT, KEPT_CHARACTERS)
-        self._brought: _Kept = Kept(KEPT, KEPT_CHARACTERS)
+        self._own: _Kept = BoundedCache(KEPT, KEPT_CHARACTERS)
+        self._brought: _Kept = BoundedCache(KEPT, KEPT_CHARACTERS)
 
     def kept(self, speech: Speech) -> Spoken | None:
         """The one for ``speech`` if it was made before.

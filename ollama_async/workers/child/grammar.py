@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from ollama_async.conversation import Inference
-from ollama_async.errors import BadRequest
-from ollama_async.kept import Kept
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.conversation import Inference
+from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child import grammar_text
@@ -69,8 +69,10 @@ class Grammars:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._made: Vocabulary | None = None
-        self._formats: Kept[bytes, Grammar | BadRequest] = Kept(KEPT, KEPT_BYTES)
-        self._calls: Kept[tuple[CallSyntax, bytes], Grammar | BadRequest] = Kept(KEPT, KEPT_BYTES)
+        self._formats: BoundedCache[bytes, Grammar | BadRequest] = BoundedCache(KEPT, KEPT_BYTES)
+        self._calls: BoundedCache[tuple[CallSyntax, bytes], Grammar | BadRequest] = BoundedCache(
+            KEPT, KEPT_BYTES
+        )
         self._copying = threading.Lock()
 
     def constrain(

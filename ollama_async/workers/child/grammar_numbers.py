@@ -11,7 +11,7 @@ import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Any
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.grammar_tree import Schema
 
 _EXACT = 1 << 53  # up to here all integers are floating-point numbers

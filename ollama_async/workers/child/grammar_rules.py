@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 PERMUTED_LIMIT = 6
 """Members whose every order is a way through the grammar; each more would double its rules."""

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ollama_async.conversation import Inference
-from ollama_async.errors import BadRequest
+from ollama_async.core.conversation import Inference
+from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.grammar_schema import prepare
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 Schema = dict[str, Any]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import traceback
 
-from ollama_async.errors import Busy, ServerError
+from ollama_async.core.errors import Busy, ServerError
 from ollama_async.workers.child.attempt import TooHeavy
 from ollama_async.workers.child.line import Line
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work

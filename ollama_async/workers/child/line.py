@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Generic, TypeVar
 
-from ollama_async.round_robin import RoundRobin
+from ollama_async.core.round_robin import RoundRobin
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from typing import Literal
 
 import msgspec
 
-from ollama_async.conversation import Usage
-from ollama_async.errors import EngineFailed
+from ollama_async.core.conversation import Usage
+from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import CHEAP_MASK_S, Batching, choose_masks
 from ollama_async.workers.child.engines.port import Engine, EngineError, Row
 from ollama_async.workers.child.mailbox import Mailbox, Work

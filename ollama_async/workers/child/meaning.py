@@ -11,7 +11,7 @@ import traceback
 
 import msgspec
 
-from ollama_async.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.prompts.port import Content, Parser, Part, Thinking
 from ollama_async.workers.child.call_guard import CallGuard
 from ollama_async.workers.messages import Called, Piece

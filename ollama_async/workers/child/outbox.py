@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ollama_async.conversation import Thought
-from ollama_async.errors import EngineFailed
+from ollama_async.core.conversation import Thought
+from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.frames import FrameTooLarge
 from ollama_async.workers.messages import (
     MOST_PIECES,

@@ -13,9 +13,9 @@ from datetime import datetime
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt
-from ollama_async.errors import TemplateFailed
-from ollama_async.kept import Kept
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.workers.child.prefix import shared_length
 
 _QUESTIONS = ("0", "A")
@@ -29,7 +29,7 @@ class OwnPrefixes:
     """Those of one worker's models: names of one file may bring different texts. Any thread."""
 
     def __init__(self) -> None:
-        self._kept: Kept[bytes, list[int]] = Kept(_KEPT, _KEPT_TOKENS)
+        self._kept: BoundedCache[bytes, list[int]] = BoundedCache(_KEPT, _KEPT_TOKENS)
 
     def kept(self, prompt: Prompt) -> list[int] | None:
         """Tokens; None: they are not known yet."""

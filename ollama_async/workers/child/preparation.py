@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ollama_async.conversation import Inference, Prompt, Sampling, Speech, Usage
-from ollama_async.errors import BadRequest, ContextExceeded, TemplateFailed
-from ollama_async.kept import Kept
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.conversation import Inference, Prompt, Sampling, Speech, Usage
+from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
 from ollama_async.prompts.history import fit
 from ollama_async.prompts.port import Marks
 from ollama_async.prompts.shorten import cut_middle
@@ -116,7 +116,7 @@ class Preparation:
         self._guards_calls = guards_calls
         self._shares_prefixes = shares_prefixes
         self._own = OwnPrefixes()
-        self._refused: Kept[bytes, TemplateFailed] = Kept(_REFUSED, _REFUSED)
+        self._refused: BoundedCache[bytes, TemplateFailed] = BoundedCache(_REFUSED, _REFUSED)
 
     def prepare(self, asked: Asked, *, is_quick: bool) -> list[Work | ToParent]:
         """Work for the step thread, or the answer.

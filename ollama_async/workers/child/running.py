@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ollama_async.conversation import Usage
+from ollama_async.core.conversation import Usage
 from ollama_async.workers.child.characters import Characters
 from ollama_async.workers.child.engines.port import Row
 from ollama_async.workers.child.mailbox import Work

@@ -13,12 +13,12 @@ from typing import NoReturn
 
 import msgspec
 
-from ollama_async.conversation import Speech
-from ollama_async.errors import LoadFailed, ServerError
+from ollama_async.core.conversation import Speech
+from ollama_async.core.errors import LoadFailed, ServerError
+from ollama_async.core.settings import Settings
 from ollama_async.prompts.choose import choose
 from ollama_async.prompts.port import Dialect
 from ollama_async.prompts.selection import select
-from ollama_async.settings import Settings
 from ollama_async.workers.child.attempt import Run
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
 from ollama_async.workers.child.confinement import confine

@@ -23,11 +23,11 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.manifest import Layer, Manifest, go_json, layer_type
 from ollama_async.models.manifests import Manifests
 from ollama_async.models.store import Store
-from ollama_async.names import ModelName
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pulls import open_pulls
 from ollama_async.registry.pushes import open_pushes

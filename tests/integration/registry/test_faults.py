@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 
-from ollama_async.errors import BadRequest, RegistryFailed, StorageFailed
+from ollama_async.core.errors import BadRequest, RegistryFailed, StorageFailed
 from ollama_async.models.partial import SUFFIX
 from ollama_async.registry import transport
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from ollama_async.errors import RegistryFailed
+from ollama_async.core.errors import RegistryFailed
 from tests.unit.models.conftest import build_tiny
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from ollama_async.errors import BadRequest, Forbidden, RegistryFailed, StorageFailed
+from ollama_async.core.errors import BadRequest, Forbidden, RegistryFailed, StorageFailed
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from aiohttp import web
 
-from ollama_async.errors import RegistryFailed
+from ollama_async.core.errors import RegistryFailed
 
 pytestmark = pytest.mark.slow
 CHUNK = 256 << 10

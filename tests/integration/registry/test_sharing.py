@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from ollama_async.errors import Busy
+from ollama_async.core.errors import Busy
 from ollama_async.models.partial import SUFFIX, sweep
 from ollama_async.models.store import Store
 from ollama_async.registry import transfers

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ollama_async.api import bounds, scan
 from ollama_async.api.bounds import MAX_DEPTH, NODES_LIMIT, VALUES_LIMIT, fits_one_call
-from ollama_async.errors import BadRequest, TooLarge
+from ollama_async.core.errors import BadRequest, TooLarge
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 JSON = st.recursive(

@@ -14,7 +14,7 @@ from ollama_async.api.bounds import MAX_DEPTH, VALUES_LIMIT, is_deep
 from ollama_async.api.decode import _fast, decode, fit
 from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
 from ollama_async.api.scan import scan
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 
 def complaint(body: bytes, kind: type[msgspec.Struct] = GenerateRequest) -> str:

@@ -14,7 +14,7 @@ from ollama_async.api import decode as decoding
 from ollama_async.api import images
 from ollama_async.api.decode import decode
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
-from ollama_async.errors import BadRequest, ServerError, TooLarge
+from ollama_async.core.errors import BadRequest, ServerError, TooLarge
 
 LEAST_BYTES = 80
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ollama_async.api import encode, long_parts
 from ollama_async.api.long_parts import LongParts
-from ollama_async.errors import ServerError
+from ollama_async.core.errors import ServerError
 
 UNLIMITED = 1 << 30
 VALUES = st.one_of(st.text(), st.integers(-9, 9), st.lists(st.text()), st.lists(st.floats(0, 1)))

@@ -18,7 +18,7 @@ from ollama_async.api.options import (
     parse_parameter,
     unknown_parameters,
 )
-from ollama_async.conversation import Sampling
+from ollama_async.core.conversation import Sampling
 
 
 def test_defaults_are_those_of_the_sampling_contract():

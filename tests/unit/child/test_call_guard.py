@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ollama_async.conversation import Inference, Message, Prompt, Sampling, Speech, Thought
+from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech, Thought
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.prompts.choose import choose
 from ollama_async.workers.child.batching import Batching

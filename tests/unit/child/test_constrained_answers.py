@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ollama_async.conversation import Inference, Message, Prompt, Sampling, Thought
+from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Thought
 from ollama_async.prompts import parsers
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Marks

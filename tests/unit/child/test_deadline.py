@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.jinja import JinjaRenderer
 from ollama_async.workers.child.deadline import (
     Deadline,

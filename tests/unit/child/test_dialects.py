@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_async.conversation import Speech
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Speech
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.workers.child.dialects import KEPT, TEMPLATE_LIMIT, Dialects
 
 

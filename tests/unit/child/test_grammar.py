@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ollama_async.conversation import Inference, Prompt, Sampling
-from ollama_async.errors import BadRequest
+from ollama_async.core.conversation import Inference, Prompt, Sampling
+from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child import grammar_library, grammar_matcher, grammar_tree
 from ollama_async.workers.child.grammar import Grammars

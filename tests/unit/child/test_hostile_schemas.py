@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child import grammar_schema
 from ollama_async.workers.child.grammar_schema import check_size, prepare
 from tests.growth import cost

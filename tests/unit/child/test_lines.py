@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Inference, Message, Prompt, Sampling, Speech, Usage
-from ollama_async.errors import TemplateFailed
-from ollama_async.kept import Kept
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech, Usage
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.dialects import Dialects, Spoken
 from ollama_async.workers.child.intake import Intake
@@ -310,7 +310,7 @@ def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=50))
 def test_what_is_kept_is_bounded_by_number_and_size(puts):
-    kept, last = Kept(5, 100), {}
+    kept, last = BoundedCache(5, 100), {}
     for key, size in puts:
         kept.put(key, (key, size), size)
         last[key] = size

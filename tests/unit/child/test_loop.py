@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Sampling
+from ollama_async.core.conversation import Sampling
 from ollama_async.workers.child.batching import FIXED_CHUNK, MIN_CHUNK, Batching
 from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox, Work

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from ollama_async.conversation import Sampling, Thought, ToolCall, ToolFunction
+from ollama_async.core.conversation import Sampling, Thought, ToolCall, ToolFunction
+from ollama_async.core.scripted_models import Script
 from ollama_async.prompts.port import Content, Thinking
-from ollama_async.scripts import Script
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engines.scripted import Scripted
 from ollama_async.workers.child.loop import Loop

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.workers import frames
 from ollama_async.workers.child.outbox import Outbox
 from ollama_async.workers.messages import (

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from ollama_async.conversation import Inference, Message, Prompt, Sampling, Speech
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.jinja import JinjaRenderer
 from ollama_async.prompts.port import Marks

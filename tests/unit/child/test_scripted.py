@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ollama_async.conversation import Sampling
-from ollama_async.errors import LoadFailed
-from ollama_async.scripts import Script, read_scripts
+from ollama_async.core.conversation import Sampling
+from ollama_async.core.errors import LoadFailed
+from ollama_async.core.scripted_models import Script, read_scripts
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.engines.port import EngineError, Row
 from ollama_async.workers.child.engines.scripted import Scripted

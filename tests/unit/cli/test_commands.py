@@ -8,9 +8,10 @@ from contextlib import closing
 
 import pytest
 
-from ollama_async import OLLAMA_VERSION, settings
+from ollama_async import OLLAMA_VERSION
 from ollama_async.cli.client import Client
 from ollama_async.cli.main import COMMANDS, main
+from ollama_async.core import settings
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_async.convert.lora import CONFIG_NAME, WEIGHTS_NAME, Base, convert_adapter
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 LLAMA = Base(architecture="llama", layers=2, head=8)
 QWEN = Base(architecture="qwen2", layers=2, head=8)

@@ -9,7 +9,7 @@ from ollama_async.convert.documents import Document
 from ollama_async.convert.families import FAMILIES, family_of, interleaved
 from ollama_async.convert.model import convert_model
 from ollama_async.convert.safetensors import Safetensors
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.facts import facts_of
 from ollama_async.models.gguf import read_header
 from tests.unit.convert.folders import FIXTURES, changed, files_of, ones, write_tensors

@@ -7,7 +7,7 @@ import pytest
 
 from ollama_async.convert import rope
 from ollama_async.convert.documents import Document
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 LLAMA3 = {
     "factor": 8.0,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_async.convert.safetensors import Safetensors
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 
 ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 

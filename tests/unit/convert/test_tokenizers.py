@@ -14,7 +14,7 @@ from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepi
 from ollama_async.convert.special import special_fields
 from ollama_async.convert.tokenizers import read_documents, read_vocabulary
 from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from tests.unit.convert.folders import changed, files_of
 
 NO_CONFIG = Document("config.json", {})

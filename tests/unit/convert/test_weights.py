@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ollama_async.convert.weights import INDEX, Weights
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from tests.unit.convert.folders import ones, write_tensors
 
 

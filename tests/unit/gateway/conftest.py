@@ -12,8 +12,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ollama_async.conversation import Inference, Prompt, Sampling, Thought, ToolCall, Usage
-from ollama_async.errors import ServerError
+from ollama_async.core.conversation import Inference, Prompt, Sampling, Thought, ToolCall, Usage
+from ollama_async.core.errors import ServerError
+from ollama_async.core.scripted_models import Script
+from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.boundary import cut
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
@@ -25,8 +27,6 @@ from ollama_async.gateway.voices import GenerateVoice
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
 from ollama_async.queue.port import Finish, Job, LoadedModel, Needs, Sink, Snapshot, Target
-from ollama_async.scripts import Script
-from ollama_async.settings import Settings
 
 DEADLINE_S = 10.0
 

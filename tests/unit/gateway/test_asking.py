@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
-from ollama_async.conversation import Message, Speech
-from ollama_async.errors import BadRequest, LoadFailed
+from ollama_async.core.conversation import Message, Speech
+from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.gateway.asking import (
     _beginning,
     chat_job,

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ollama_async.errors import Busy
+from ollama_async.core.errors import Busy
 from ollama_async.gateway import body
 from ollama_async.gateway.body import Bodies
 from tests.unit.gateway.conftest import FakeRequest

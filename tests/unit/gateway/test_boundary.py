@@ -10,7 +10,7 @@ import logging
 import pytest
 from aiohttp import web
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.gateway import body
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.routes import ROUTES

@@ -12,7 +12,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ollama_async.errors import EngineFailed
+from ollama_async.core.errors import EngineFailed
 from ollama_async.gateway import runner
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.bounded_parser import (

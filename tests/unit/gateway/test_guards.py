@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
+from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.guards import Guards
-from ollama_async.settings import Settings
 
 
 def guards(listen: str = "127.0.0.1", *origins: str) -> Guards:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from ollama_async.conversation import Usage
+from ollama_async.core.conversation import Usage
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers import server
 from ollama_async.gateway.metrics import CACHED_STEP, FAMILIES, MODEL_LIMIT, Metrics

@@ -8,8 +8,8 @@ import math
 
 import pytest
 
-from ollama_async.conversation import Message
-from ollama_async.errors import Busy, ContextExceeded, LoadFailed
+from ollama_async.core.conversation import Message
+from ollama_async.core.errors import Busy, ContextExceeded, LoadFailed
 
 GENERATE = "/api/generate"
 CHAT = "/api/chat"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Thought, ToolCall, ToolFunction, Usage
-from ollama_async.errors import WorkerDied
+from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import outbox as outbox_module
 from ollama_async.gateway import unsent
 from ollama_async.gateway.outbox import MERGE_ABOVE, Flusher, Outbox

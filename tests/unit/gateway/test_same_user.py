@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from ollama_async.core.local_key import HEADER, proof
 from ollama_async.gateway.same_user import is_same_user
-from ollama_async.local_key import HEADER, proof
 
 KEY = b"k" * 32
 

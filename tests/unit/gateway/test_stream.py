@@ -8,7 +8,7 @@ from time import perf_counter
 
 import pytest
 
-from ollama_async.errors import WorkerDied
+from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import stream
 from ollama_async.gateway.stream import Ask, Streams
 from ollama_async.gateway.unsent import RESERVATION, Reservation, SendBudget

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from ollama_async.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.core.scripted_models import Script
 from ollama_async.models.catalog import Catalog
-from ollama_async.scripts import Script
 
 GENERATE = "/api/generate"
 CHAT = "/api/chat"

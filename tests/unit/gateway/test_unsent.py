@@ -11,7 +11,7 @@ from aiohttp import web
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ollama_async.errors import Busy, ServerError
+from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway import unsent
 from ollama_async.gateway.body import Bodies
 from ollama_async.gateway.boundary import boundary

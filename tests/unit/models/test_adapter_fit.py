@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.adapter_fit import check_fit
 from ollama_async.models.gguf import read_header
 

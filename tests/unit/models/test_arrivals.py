@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ollama_async.errors import LoadFailed, NotFound
+from ollama_async.core.errors import LoadFailed, NotFound
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.manifest import (
     CONFIG_TYPE,
     TEXT_LIMIT_BYTES,
@@ -16,7 +17,6 @@ from ollama_async.models.manifest import (
     layer_type,
 )
 from ollama_async.models.store import Store
-from ollama_async.names import ModelName
 from tests.unit.models.conftest import GgufBuilder, build_tiny, tiny_adapter, tiny_with_output
 
 NAME = ModelName.parse("m")

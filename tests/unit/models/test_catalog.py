@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest, NotFound
+from ollama_async.core.errors import BadRequest, NotFound
+from ollama_async.core.scripted_models import Script
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
-from ollama_async.scripts import Script
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest, NotFound
+from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.models.storage import TEMPORARY_PREFIX
 from ollama_async.models.store import Store
 from tests.unit.convert.folders import changed, files_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest, LoadFailed, NotFound
+from ollama_async.core.errors import BadRequest, LoadFailed, NotFound
 from ollama_async.models.store import Store
 from tests.unit.models.stores import blobs
 

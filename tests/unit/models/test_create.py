@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ollama_async.api.ollama import CreateRequest, Message
-from ollama_async.errors import BadRequest, Forbidden, NotFound
+from ollama_async.core.errors import BadRequest, Forbidden, NotFound
 from ollama_async.models.store import Store
 from tests.unit.models.stores import MODEL, blobs, licenses, made, manifest_of
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api.counts import human_number
-from ollama_async.model_shape import ModelShape
+from ollama_async.core.model_shape import ModelShape
 from ollama_async.models.facts import ModelFacts, facts_of
 from ollama_async.models.gguf import Array, GgufHeader, Tensor, Value, read_header
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ollama_async.errors import BadRequest, StorageFailed
+from ollama_async.core.errors import BadRequest, StorageFailed
 from ollama_async.models import storage
 from ollama_async.models.store import Store
 from tests.unit.models.stores import blobs, made
@@ -137,7 +137,7 @@ def test_a_file_size_limit_of_the_system_is_explained(store: Store) -> None:
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from ollama_async.errors import StorageFailed\n"
+        "from ollama_async.core.errors import StorageFailed\n"
         "from ollama_async.models.store import Store\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n"
@@ -165,7 +165,7 @@ def test_a_store_without_rights_is_explained(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from ollama_async.errors import StorageFailed\n"
+        "from ollama_async.core.errors import StorageFailed\n"
         "from ollama_async.models.store import Store\n"
         "os.chdir(sys.argv[1])\n"
         "os.seteuid(65534)\n"

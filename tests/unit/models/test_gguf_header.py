@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.facts import facts_of
 from ollama_async.models.ggml_types import TENSOR_TYPES
 from ollama_async.models.gguf import Array, GgufHeader, LongText, read_header

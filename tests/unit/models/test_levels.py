@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.ggml_types import FILE_TYPES
 from ollama_async.models.levels import (
     LEVELS,

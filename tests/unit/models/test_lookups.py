@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ollama_async.errors import BadRequest, Forbidden, LoadFailed, NotFound, StorageFailed
+from ollama_async.core.errors import BadRequest, Forbidden, LoadFailed, NotFound, StorageFailed
 from ollama_async.models.store import Store
 from tests.unit.models.stores import MODEL, made
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ollama_async.api.ollama import CreateRequest, Message
-from ollama_async.errors import BadRequest, Forbidden
+from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.models.create import BaseMissing
 from ollama_async.models.store import Store
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.errors import StorageFailed
+from ollama_async.core.errors import StorageFailed
 from ollama_async.models import partial as partial_module
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.partial import Partial, arrived, path_of

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest, NotFound
+from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.models.manifest import Layer
 from ollama_async.models.store import Store
 from tests.unit.models.stores import age, blobs, made

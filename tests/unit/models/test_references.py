@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_async.errors import LoadFailed, NotFound
+from ollama_async.core.errors import LoadFailed, NotFound
 from ollama_async.models import references
 from ollama_async.models.manifest import LAYERS_LIMIT, MANIFEST_LIMIT_BYTES
 from ollama_async.models.store import Store

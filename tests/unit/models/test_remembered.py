@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Message
-from ollama_async.errors import BadRequest, LoadFailed, StorageFailed
+from ollama_async.core.conversation import Message
+from ollama_async.core.errors import BadRequest, LoadFailed, StorageFailed
+from ollama_async.core.model_names import ModelName
 from ollama_async.models import blob_cache, references
 from ollama_async.models.departures import Departures
 from ollama_async.models.gguf import read_header
 from ollama_async.models.manifest import layer_type
 from ollama_async.models.remembered import Remembered
 from ollama_async.models.store import Store
-from ollama_async.names import ModelName
 from tests.unit.models.conftest import build_tiny
 from tests.unit.models.stores import age, made
 

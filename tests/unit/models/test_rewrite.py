@@ -16,12 +16,12 @@ import pytest
 from gguf import GGUFWriter
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.engine.tiny_model import write_tiny_model
-from ollama_async.errors import BadRequest, Busy, EngineFailed
+from ollama_async.core.errors import BadRequest, Busy, EngineFailed
 from ollama_async.models import rewrite, shelf
 from ollama_async.models.gguf import read_header
 from ollama_async.models.levels import LEVELS, NEED_MATRIX
 from ollama_async.models.store import Store
+from ollama_async.native.tiny_model import write_tiny_model
 
 DEADLINE_S = 30.0
 WIDE = {"width": 256, "feed_forward": 256, "layers": 1}

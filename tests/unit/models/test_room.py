@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import StorageFailed
+from ollama_async.core.errors import StorageFailed
 from ollama_async.models import rewrite
 from ollama_async.models.blobs import Blobs
 from ollama_async.models.partial import Partial, path_of

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ollama_async.errors import StorageFailed
+from ollama_async.core.errors import StorageFailed
 from ollama_async.models import storage
 from ollama_async.models.store import Store
 from tests.unit.models.stores import age, blobs, made, needed

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import StorageFailed
+from ollama_async.core.errors import StorageFailed
 from ollama_async.models import shipped
 from ollama_async.models.store import Store
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ollama_async.api.modelfile import Command, parse
 from ollama_async.api.ollama import CreateRequest, Message, ShowRequest, ShowResponse
-from ollama_async.errors import BadRequest, LoadFailed
+from ollama_async.core.errors import BadRequest, LoadFailed
+from ollama_async.core.scripted_models import Script
 from ollama_async.models import gguf_values, info
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.gguf import read_header
@@ -22,7 +23,6 @@ from ollama_async.models.info import InfoCache, read_info
 from ollama_async.models.model import Model
 from ollama_async.models.show import show
 from ollama_async.models.store import Store
-from ollama_async.scripts import Script
 
 
 def made(store: Store, **fields: Any) -> Model:

@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_async.api.ollama import CreateRequest, ShowRequest
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
 from ollama_async.models.info import InfoCache
 from ollama_async.models.show import show
 from ollama_async.models.store import Store

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from ollama_async.api.ollama import CreateRequest
-from ollama_async.errors import BadRequest
+from ollama_async.core.errors import BadRequest
+from ollama_async.core.model_names import ModelName
 from ollama_async.models.manifest import Config, Layer, Manifest, go_json
 from ollama_async.models.manifests import Manifests
 from ollama_async.models.store import Store
-from ollama_async.names import ModelName
 from tests.unit.models.conftest import GgufBuilder, build_tiny, tiny_adapter
 from tests.unit.models.stores import MODEL, made
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 
 TOOL = {
     "type": "function",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, Speech
-from ollama_async.errors import LoadFailed, TemplateFailed
+from ollama_async.core.conversation import Message, Prompt, Speech
+from ollama_async.core.errors import LoadFailed, TemplateFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.choose import choose
 from ollama_async.prompts.port import Content, Thinking

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
 from ollama_async.prompts.choose import choose
 from ollama_async.prompts.jinja import JinjaRenderer
 from ollama_async.prompts.port import Content, Thinking

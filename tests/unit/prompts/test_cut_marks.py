@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts.cut_marks import CutMarks
 from ollama_async.prompts.jinja import JinjaRenderer
 from ollama_async.prompts.plain_data import plain_messages

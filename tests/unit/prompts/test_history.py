@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.history import fit
 from ollama_async.prompts.shorten import cut_middle
 

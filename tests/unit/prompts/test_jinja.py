@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.jinja import SOURCE_LIMIT, JinjaRenderer
 
 CHATML = """\

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.engine import build
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.native import build
 from ollama_async.prompts import renderers
 from ollama_async.prompts.history import fit
 from ollama_async.prompts.jinja import JinjaRenderer

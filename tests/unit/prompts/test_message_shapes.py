@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 
-from ollama_async.conversation import Message, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, ToolCall, ToolFunction
 from ollama_async.prompts import message_shapes as shapes
 from tests.growth import is_linear
 from tests.unit.prompts.conversation_shapes import lost, misplaced, rows

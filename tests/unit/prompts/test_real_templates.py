@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.engine import build
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.native import build
 from ollama_async.prompts.jinja import JinjaRenderer
 from tests.unit.prompts.conversation_shapes import (
     PREFILLS,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.conversation import Speech
+from ollama_async.core.conversation import Speech
 from ollama_async.prompts.selection import go_abilities, jinja_abilities, select
 
 PLAIN = "{{ range .Messages }}{{ .Content }}{{ end }}"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.exceptions import SecurityError
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.jinja import JinjaRenderer
 from ollama_async.prompts.shaped_rendering import ShapedRendering

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ollama_async.errors import LoadFailed
+from ollama_async.core.errors import LoadFailed
 from ollama_async.queue import effects as do
 from ollama_async.queue import events as ev
 from ollama_async.queue.invariants import validate

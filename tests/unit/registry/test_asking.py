@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.errors import BadRequest, RegistryFailed
-from ollama_async.names import ModelName
+from ollama_async.core.errors import BadRequest, RegistryFailed
+from ollama_async.core.model_names import ModelName
 from ollama_async.registry.challenge import Challenge
 from ollama_async.registry.complaints import retry_after_s
 from ollama_async.registry.endpoint import endpoint_of

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ollama_async.errors import NotFound
+from ollama_async.core.errors import NotFound
 from ollama_async.registry import board as board_module
 from ollama_async.registry.board import Board
 

@@ -17,9 +17,9 @@ from ollama_async.api import modelfile
 from ollama_async.api.options import check_parameters, parse_parameter, unknown_parameters
 from ollama_async.cli import slash
 from ollama_async.cli.main import COMMANDS, main
+from ollama_async.core.settings import VARIABLES, Settings
 from ollama_async.gateway.metrics import FAMILIES
 from ollama_async.gateway.routes import ROUTES
-from ollama_async.settings import VARIABLES, Settings
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted((ROOT / "training" / "demo" / "questions").glob("*.txt"))

@@ -3,7 +3,7 @@
 These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
 
-from ollama_async.conversation import (
+from ollama_async.core.conversation import (
     Inference,
     Message,
     Prompt,

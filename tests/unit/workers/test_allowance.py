@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.workers.allowance import (
     CHARACTERS_PER_TOKEN,
     SPARE_CHARACTERS,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Usage
+from ollama_async.core.conversation import Usage
 from ollama_async.workers import frames, messages
 from ollama_async.workers.frames import FrameCorrupt, FrameReader, FrameTooLarge
 

@@ -3,14 +3,14 @@
 import msgspec
 import pytest
 
-from ollama_async.errors import LoadFailed
+from ollama_async.core.errors import LoadFailed
+from ollama_async.core.model_shape import ModelShape
+from ollama_async.core.settings import Settings
 from ollama_async.hw.gpus import Gpu
 from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
-from ollama_async.model_shape import ModelShape
 from ollama_async.queue.port import Needs, Target
-from ollama_async.settings import Settings
 from ollama_async.workers.planning import planner
 
 GIB = 1 << 30

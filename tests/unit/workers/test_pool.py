@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ollama_async.conversation import (
+from ollama_async.core.conversation import (
     Inference,
     Prompt,
     Sampling,
@@ -21,7 +21,7 @@ from ollama_async.conversation import (
     ToolFunction,
     Usage,
 )
-from ollama_async.errors import (
+from ollama_async.core.errors import (
     BadRequest,
     Busy,
     EngineFailed,

@@ -10,7 +10,7 @@ from random import Random
 
 import msgspec
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from training.demo.example import Example
 from training.demo.wording import Wordings, chat, fill, mannered, system
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from training.demo.example import Example
 from training.demo.wording import Wordings, capital, chat, fill, invented, listed, system
 from training.demo.words import pick

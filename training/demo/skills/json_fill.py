@@ -6,7 +6,7 @@ import json
 from random import Random
 from typing import Any
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from training.demo.example import Example
 from training.demo.skills.json_records import INTEGERS, Record, Value, draw
 from training.demo.wording import (

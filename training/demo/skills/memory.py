@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from training.demo.example import Example
 from training.demo.skills import arithmetic, copying, questions
 from training.demo.skills.memory_kinds import BY_KEY, KIND_WEIGHTS, KINDS, Kind

@@ -9,7 +9,7 @@ from random import Random
 
 from msgspec.structs import replace
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 from training.demo.example import Example
 from training.demo.families import Family, conversation, families, plain
 

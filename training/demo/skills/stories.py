@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 from training.demo.example import Example
 from training.demo.wording import Wordings, chat, fill, mannered, system, with_article
 from training.demo.words import pick

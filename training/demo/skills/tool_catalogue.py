@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from training.demo.example import Example
 from training.demo.skills.tool_known import all_known
 from training.demo.skills.tool_schema import call_text

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from training.demo.skills.tool_values import draw, json_type, say
 from training.demo.skills.tool_wording import dress
 from training.demo.wording import fill, listed

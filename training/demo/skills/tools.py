@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from training.demo.example import Example
 from training.demo.families import Family, families
 from training.demo.skills.questions import SYSTEMS, vary

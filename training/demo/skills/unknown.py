@@ -6,7 +6,7 @@ import re
 from functools import cache
 from random import Random
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 from training.demo.example import Example
 from training.demo.skills.questions import SYSTEMS, vary
 from training.demo.words import is_held_out, pick

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.tools import Tools
 
 Pieces = list[ToolCall | str]

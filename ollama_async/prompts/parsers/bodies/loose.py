@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.bodies.objects import JsonCalls
 from ollama_async.prompts.parsers.scalars import DEPTH

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.scalars import DEPTH
 from ollama_async.prompts.parsers.tools import Schema, Tools, call_of, value_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.literals import PYTHON_QUOTES, Unreadable, Values, unescaped
 from ollama_async.prompts.parsers.tools import Tools, call_of

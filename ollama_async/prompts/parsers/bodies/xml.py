@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.strings import Quote, values
 from ollama_async.prompts.parsers.tools import Tools, call_of, decoded

@@ -14,7 +14,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from ollama_async.conversation import Sampling
+from ollama_async.core.conversation import Sampling
 from ollama_async.workers.child.engines.llama_batch import Batch
 from ollama_async.workers.child.engines.llama_grouping import (
     ACCELERATOR_COST,

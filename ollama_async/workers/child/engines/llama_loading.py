@@ -8,7 +8,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-from ollama_async.errors import LoadFailed
+from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.port import Progress
 from ollama_async.workers.spec import LoadSpec

@@ -30,7 +30,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.conversation import Sampling
+from ollama_async.core.conversation import Sampling
 from ollama_async.workers.child.engines.port import Constraint
 
 Logits = NDArray[np.float32]

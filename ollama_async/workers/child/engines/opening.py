@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.errors import LoadFailed
-from ollama_async.settings import Settings
+from ollama_async.core.errors import LoadFailed
+from ollama_async.core.settings import Settings
 from ollama_async.workers.child.engines.port import Engine, Progress
 from ollama_async.workers.spec import LoadSpec
 
@@ -29,7 +29,7 @@ def open_engine(spec: LoadSpec, settings: Settings, progress: Progress) -> Engin
 
 def _open_llama_cpp(spec: LoadSpec, settings: Settings, progress: Progress) -> Engine:
     """The library is tried in another process first: a bad one would take this one along."""
-    from ollama_async.engine import check  # noqa: PLC0415
+    from ollama_async.native import check  # noqa: PLC0415
 
     verdict = check.verdict(settings.cache_dir)
     if verdict.kind == "unusable":

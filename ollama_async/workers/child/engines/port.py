@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.conversation import Sampling
+from ollama_async.core.conversation import Sampling
 
 
 class EngineError(Exception):

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.conversation import Sampling
-from ollama_async.errors import LoadFailed
-from ollama_async.scripts import Script, read_scripts
+from ollama_async.core.conversation import Sampling
+from ollama_async.core.errors import LoadFailed
+from ollama_async.core.scripted_models import Script, read_scripts
 from ollama_async.workers.child.engines.port import (
     Constraint,
     EngineError,

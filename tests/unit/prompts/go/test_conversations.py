@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.known_templates import KNOWN
 from tests.unit.prompts.conversation_shapes import (

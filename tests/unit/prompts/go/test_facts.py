@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.facts import check, facts
 
 _THINKING = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
 
 _TALK = [

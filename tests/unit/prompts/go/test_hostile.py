@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go import budget
 from ollama_async.prompts.go.facts import facts
 from ollama_async.prompts.go.lexer import EOF, ERROR, lex

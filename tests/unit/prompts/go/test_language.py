@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
 
 _VECTORS = Path(__file__).parents[3] / "vectors" / "go-language.jsonl"

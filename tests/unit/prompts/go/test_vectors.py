@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.facts import facts
 from ollama_async.prompts.go.renderer import GoRenderer
 

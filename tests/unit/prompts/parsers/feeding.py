@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt, ToolCall
+from ollama_async.core.conversation import Message, Prompt, ToolCall
 from ollama_async.prompts.port import Content, Thinking
 
 TOOLS = [

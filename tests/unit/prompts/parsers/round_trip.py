@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 import msgspec
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 
 QUESTION, RESULT, SAID, THOUGHT = "zqquestionqz", "zqresultqz", "zqtextqz before", "zqthoughtqz"
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from ollama_async.conversation import Message
+from ollama_async.core.conversation import Message
 from ollama_async.prompts.parsers import detected, generic, named, of_jinja
 from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined, prompt, read
 

@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 from jsonschema import Draft202012Validator
 
-from ollama_async.conversation import Message, Prompt, ToolCall
+from ollama_async.core.conversation import Message, Prompt, ToolCall
 from ollama_async.prompts.parsers import families, formats, tagged
 from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.family import Family

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.port import Content, Thinking
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.conversation import Speech, ToolCall
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Speech, ToolCall
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.models.capabilities import capabilities
 from ollama_async.models.facts import ModelFacts
 from ollama_async.prompts import parsers, renderers

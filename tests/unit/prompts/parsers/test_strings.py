@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ollama_async.conversation import ToolCall
+from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers import detected, named
 from tests.unit.prompts.parsers.feeding import TOOLS, prompt, read
 

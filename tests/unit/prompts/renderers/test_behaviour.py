@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
-from ollama_async.errors import TemplateFailed
+from ollama_async.core.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
+from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.renderers import NAMES, glimmer, named
 from ollama_async.prompts.renderers.json_text import DEPTH_LIMIT
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts import parsers
 from ollama_async.prompts.renderers import NAMES, named
 from tests.unit.prompts.parsers.feeding import fed, joined, read

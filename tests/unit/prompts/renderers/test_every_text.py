@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from ollama_async.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts.renderers import NAMES, named
 
 SYSTEM = {"system", "developer"}

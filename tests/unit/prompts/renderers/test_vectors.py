@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ollama_async.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts.renderers import NAMES, glimmer, named
 
 VECTORS = Path(__file__).parents[3] / "vectors"

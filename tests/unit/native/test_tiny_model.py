@@ -3,7 +3,7 @@
 import gguf
 import pytest
 
-from ollama_async.engine.tiny_model import write_tiny_model
+from ollama_async.native.tiny_model import write_tiny_model
 
 
 def _fields(path):

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async import durations
+from ollama_async.gocompat import durations
 
 DEFAULT_PORT = 11434
 CACHE_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

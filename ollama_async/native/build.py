@@ -1,4 +1,4 @@
-"""Builds the native engine library for this machine: ``python -P -m ollama_async.engine.build``.
+"""Builds the native engine library for this machine: ``python -P -m ollama_async.native.build``.
 
 A dependency cannot be given compiler flags, so the library is built here, from its source package,
 with two corrections (see docs/adr/0001-engine.md): a header of ours that makes AMX code of GCC
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from ollama_async.engine import command, cpu
+from ollama_async.native import command, cpu
 
 DISTRIBUTION = "llama-cpp-python"
 VERSION = "0.3.36"
@@ -64,7 +64,7 @@ class BuildFailed(Exception):
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """``OLLAMA_ASYNC_CACHE``, read as :mod:`ollama_async.settings` reads it."""
+    """``OLLAMA_ASYNC_CACHE``, read as :mod:`ollama_async.core.settings` reads it."""
     text = environ.get("OLLAMA_ASYNC_CACHE", "").strip().strip("\"'")
     return Path(text or "~/.cache/ollama_async").expanduser()
 

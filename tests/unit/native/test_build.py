@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_async import settings
-from ollama_async.engine import build, cpu
+from ollama_async.core import settings
+from ollama_async.native import build, cpu
 
 needs_compiler = pytest.mark.skipif(
     not (Path("/usr/bin/c++").exists() and Path("/usr/bin/cc").exists()),
@@ -203,7 +203,7 @@ def test_the_builder_needs_nothing_but_the_standard_library():
     root = Path(build.__file__).parents[2]
     script = (
         f"import sys; sys.path.insert(0, {str(root)!r}); before = set(sys.modules);"
-        "import ollama_async.engine.build;"
+        "import ollama_async.native.build;"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
         "print(sorted(new - set(sys.stdlib_module_names) - {'ollama_async'}))"
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ollama_async import private_paths
-from ollama_async.errors import StorageFailed, from_code
+from ollama_async.core import private_paths
+from ollama_async.core.errors import StorageFailed, from_code
 
 
 @pytest.fixture(autouse=True)

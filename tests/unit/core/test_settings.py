@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ollama_async.settings import VARIABLES, Address, Settings, parse_address
+from ollama_async.core.settings import VARIABLES, Address, Settings, parse_address
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Kept(Generic[K, V]):
+class BoundedCache(Generic[K, V]):
     """Values of ``size`` bytes or characters together, at most ``count`` of them. Any thread."""
 
     def __init__(self, count: float, size: int) -> None:

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from ollama_async import local_key
-from ollama_async.local_key import KeyUnusable, is_proven, open_key, proof, read_key
+from ollama_async.core import local_key
+from ollama_async.core.local_key import KeyUnusable, is_proven, open_key, proof, read_key
 
 
 def test_the_first_server_makes_it_and_all_others_read_it(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.names import ModelName, split_source
+from ollama_async.core.model_names import ModelName, split_source
 
 PIECES = st.sampled_from(
     ["a", "B", "0", "_", "-", ".", "..", "/", ":", "://", "https://", "\\", "\0", "\n", "é", "%2e"]

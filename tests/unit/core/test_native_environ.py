@@ -2,8 +2,8 @@
 
 import pytest
 
-from ollama_async.native_environ import native_environ
-from ollama_async.settings import VARIABLES
+from ollama_async.core.native_environ import native_environ
+from ollama_async.core.settings import VARIABLES
 
 
 @pytest.mark.parametrize(

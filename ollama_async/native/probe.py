@@ -1,6 +1,6 @@
 """Tries the engine library, in a process that may die of it.
 
-Runs in: ``python -P -m ollama_async.engine.probe``, started by :mod:`ollama_async.engine.check`
+Runs in: ``python -P -m ollama_async.native.probe``, started by :mod:`ollama_async.native.check`
 once per attempt. Reads: ``--extra-bufts yes|no`` (the CPU's fast kernels and repacking, or plain
 ones) and ``--limit-s N``. Prints: one JSON object, a :class:`Report`. Exit status: 0 if the library
 computes well, 1 if it does not; anything else is a crash. Dies when: done, after the limit, or with
@@ -29,8 +29,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.engine.check import FAULT_VARIABLE, Report
-from ollama_async.engine.tiny_model import Quantization, write_tiny_model
+from ollama_async.native.check import FAULT_VARIABLE, Report
+from ollama_async.native.tiny_model import Quantization, write_tiny_model
 
 PROMPT_TOKENS = 96  # over 64, where the matrix kernels for prompts begin
 SEQUENCES = 8

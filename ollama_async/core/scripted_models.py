@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_async.errors import LoadFailed
+from ollama_async.core.errors import LoadFailed
 
 _WORD = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
 

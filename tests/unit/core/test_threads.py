@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from ollama_async.in_thread import in_thread
+from ollama_async.core.threads import in_thread
 
 DEADLINE_S = 10.0
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ollama_async.engine import command
+from ollama_async.native import command
 
 
 class Terminal(io.StringIO):

@@ -2,7 +2,7 @@
 
 A library that was built for another CPU, or by a compiler with a fault, crashes or computes
 nonsense at the first quantized matrix product. So the first worker that needs it has it tried in a
-throw-away process (:mod:`ollama_async.engine.probe`), and acts on one of three verdicts:
+throw-away process (:mod:`ollama_async.native.probe`), and acts on one of three verdicts:
 
 =============  ==================================================================================
 ``fast``       all is well
@@ -12,7 +12,7 @@ throw-away process (:mod:`ollama_async.engine.probe`), and acts on one of three 
 
 The verdict is kept in ``engine-check.json`` in the cache folder, by the library's files and the
 CPU. Everything here blocks (seconds the first time): it is for worker processes, not for an event
-loop. ``OLLAMA_ASYNC_PROBE_FAULT`` injects faults for tests, see :mod:`ollama_async.engine.probe`.
+loop. ``OLLAMA_ASYNC_PROBE_FAULT`` injects faults for tests, see :mod:`ollama_async.native.probe`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Literal
 
 import msgspec
 
-from ollama_async.engine import cpu
-from ollama_async.engine.build import REBUILD_COMMAND
+from ollama_async.native import cpu
+from ollama_async.native.build import REBUILD_COMMAND
 
 PROBE_LIMIT_S = 60
 """A healthy library needs one second; a busy machine may need more."""
@@ -127,7 +127,7 @@ def _unusable(what: str, library: str, attempt: _Attempt) -> Verdict:
 def _attempt(environ: Mapping[str, str], limit_s: int, *, extra_bufts: bool) -> _Attempt:
     """Run one probe to its end; it ends itself after ``limit_s`` and is killed a second later."""
     choice = "yes" if extra_bufts else "no"
-    line = [sys.executable, "-P", "-m", "ollama_async.engine.probe"]
+    line = [sys.executable, "-P", "-m", "ollama_async.native.probe"]
     line += ["--extra-bufts", choice, "--limit-s", str(limit_s)]
     try:
         ended = subprocess.run(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async import durations
+from ollama_async.gocompat import durations
 
 
 @pytest.mark.parametrize(

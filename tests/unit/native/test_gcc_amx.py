@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import ollama_async.engine
+import ollama_async.native
 
 pytestmark = pytest.mark.slow  # a real compiler reads all intrinsics
 
-HEADER = Path(ollama_async.engine.__file__).with_name("gcc_amx.h")
+HEADER = Path(ollama_async.native.__file__).with_name("gcc_amx.h")
 AMX = ["-mamx-tile", "-mamx-int8"]
 
 SOURCE = """

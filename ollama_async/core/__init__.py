@@ -1,0 +1,1 @@
+"""The vocabulary that every package may import: requests, names, errors, settings."""
