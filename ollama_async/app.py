@@ -46,7 +46,7 @@ from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
 from ollama_async.native import check
 from ollama_async.queue.plan import Limits
-from ollama_async.workers.planning import planner
+from ollama_async.workers.load_plan import planner
 from ollama_async.workers.pool import Pool
 
 log = logging.getLogger("ollama_async")

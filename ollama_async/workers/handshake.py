@@ -1,12 +1,13 @@
 """What a child must say before it may be asked anything: Hello, Loading …, Ready or Refused.
 
-Pure: messages in, an outcome out. The clock and the killing are :mod:`.link`'s.
+Pure: messages in, an outcome out. The clock and the killing are :mod:`.client`'s.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from ollama_async.workers.load_spec import Bounds
 from ollama_async.workers.messages import (
     PROTOCOL,
     Hello,
@@ -15,7 +16,6 @@ from ollama_async.workers.messages import (
     Refused,
     ToParent,
 )
-from ollama_async.workers.spec import Bounds
 
 _MOST_BYTES = 1 << 62
 _MOST_WARNINGS = 16

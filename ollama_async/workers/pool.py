@@ -69,8 +69,8 @@ from ollama_async.queue.port import (
 )
 from ollama_async.queue.scheduler import Scheduler
 from ollama_async.queue.settling import CLOSING_TEXT
-from ollama_async.workers.link import CRASH_TEXT, LinkEvents, WorkerLink
-from ollama_async.workers.planning import LoadPlan
+from ollama_async.workers.client import CRASH_TEXT, LinkEvents, WorkerLink
+from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.runner import Entry, MakeWorker, Runner
 from ollama_async.workers.snapshot import take_snapshot
 

@@ -3,7 +3,7 @@
 - Runs in: the gateway, on its loop.
 - Owns: the process group, its pidfd, the reading end of its stdout and stderr.
 - Tasks: none; two loop readers. They stay until the process is reaped, whatever becomes of callers.
-- Talks to: nobody; see :mod:`.link`.
+- Talks to: nobody; see :mod:`.client`.
 - Dies when: the process does; its whole group is killed then, so no grandchild stays.
 
 The child is exec'd, not forked: no state, no locks and no CUDA context come along, and its argv can
@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ollama_async.workers.log_rate import LogRate
-from ollama_async.workers.output_tail import MOST_LINES, TAIL_BYTES, OutputTail
+from ollama_async.workers.output import MOST_LINES, TAIL_BYTES, OutputTail
 
 CHILD_MODULE = "ollama_async.workers.child"
 

@@ -21,7 +21,8 @@ import msgspec
 
 from ollama_async.core.errors import EngineFailed, ServerError, WorkerDied, from_code
 from ollama_async.queue.port import Finish, Job, Sink, Target
-from ollama_async.workers.link import LinkEvents
+from ollama_async.workers.client import LinkEvents
+from ollama_async.workers.load_spec import Bounds
 from ollama_async.workers.messages import (
     Called,
     Done,
@@ -31,13 +32,12 @@ from ollama_async.workers.messages import (
     Ready,
     Vitals,
 )
-from ollama_async.workers.spec import Bounds
 
 log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """What is needed of a :class:`~ollama_async.workers.link.WorkerLink`, whose contract it is."""
+    """What is needed of a :class:`~.client.WorkerLink`, whose contract it is."""
 
     has_aborted: bool
 

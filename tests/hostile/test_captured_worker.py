@@ -15,8 +15,8 @@ import pytest
 from ollama_async.core import errors
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.workers import messages
-from ollama_async.workers.link import WorkerLink
-from ollama_async.workers.spec import Bounds
+from ollama_async.workers.client import WorkerLink
+from ollama_async.workers.load_spec import Bounds
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0

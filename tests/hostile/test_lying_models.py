@@ -16,7 +16,7 @@ from ollama_async.models.facts import facts_of
 from ollama_async.models.gguf import read_header
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines import llama_cpp
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 from tests.integration.conftest import LONG_WAIT_S
 
 CAPTURE = Path(__file__).parent / "capture"

@@ -10,9 +10,9 @@ import pytest
 
 from ollama_async.core.conversation import Inference, Message, Prompt, Sampling
 from ollama_async.core.errors import LoadFailed
-from ollama_async.workers.link import WorkerLink
+from ollama_async.workers.client import WorkerLink
+from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Done, Failed, Submit
-from ollama_async.workers.spec import LoadSpec
 
 DEADLINE_S = 30
 TICK = {"tokens": ["tick "], "repeat": True, "tokens_per_second": 50}

@@ -20,8 +20,8 @@ from ollama_async.workers.child.engines.port import EngineError, Row
 from ollama_async.workers.child.grammar import Grammars
 from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Done, Pieces
-from ollama_async.workers.spec import LoadSpec
 
 SLOTS = 4
 NUM_CTX = 256

@@ -18,7 +18,7 @@ from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines import llama_sampling
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.engines.port import EngineError, Row
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 
 pytestmark = pytest.mark.engine
 

@@ -15,9 +15,9 @@ from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import LoadFailed, ShuttingDown, WorkerDied
 from ollama_async.queue.plan import Limits
 from ollama_async.queue.port import Job, Needs, Target
-from ollama_async.workers.planning import LoadPlan
+from ollama_async.workers.load_plan import LoadPlan
+from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.pool import Pool
-from ollama_async.workers.spec import LoadSpec
 
 DEADLINE_S = 30.0
 

@@ -14,7 +14,7 @@ from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.engines.port import Row
 from ollama_async.workers.child.grammar import Grammars
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 
 pytestmark = pytest.mark.engine
 

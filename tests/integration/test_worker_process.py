@@ -26,7 +26,7 @@ from ollama_async.core.conversation import Inference, Prompt, Sampling, Usage
 from ollama_async.workers import messages
 from ollama_async.workers.channel import Channel
 from ollama_async.workers.child.attach import ORPHANED
-from ollama_async.workers.link import CRASH_TEXT, WorkerLink
+from ollama_async.workers.client import CRASH_TEXT, WorkerLink
 from ollama_async.workers.process import WorkerProcess
 
 HERE = Path(__file__).parent
@@ -502,7 +502,7 @@ async def test_stop_ends_who_does_not_want_to(make, heard, act):
 def immortal(monkeypatch):
     """No signal reaches a worker, as if a driver held it, until the block ends."""
     monkeypatch.setattr("ollama_async.workers.process._REAP_DEADLINE_S", 0.05)
-    monkeypatch.setattr("ollama_async.workers.link._REAP_DEADLINE_S", 0.05)
+    monkeypatch.setattr("ollama_async.workers.client._REAP_DEADLINE_S", 0.05)
 
     @contextlib.contextmanager
     def immortal(link):

@@ -18,7 +18,7 @@ import ollama_async
 
 PACKAGE = Path(ollama_async.__file__).parent
 
-PIPE = {f"workers.{name}" for name in ("messages", "spec", "frames", "ring", "doorbell")}
+PIPE = {f"workers.{name}" for name in ("messages", "load_spec", "frames", "ring", "doorbell")}
 
 ALLOWED = [
     # from, to, reason

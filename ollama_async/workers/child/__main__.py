@@ -26,8 +26,8 @@ from typing import NoReturn
 import msgspec
 
 from ollama_async.workers.child.attach import attach
+from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import PROTOCOL, Hello
-from ollama_async.workers.spec import LoadSpec
 
 _SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter from others. Between two steps the step thread needs

@@ -31,8 +31,8 @@ from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.pipe import ChildEnd
 from ollama_async.workers.child.preparation import Preparation
+from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused
-from ollama_async.workers.spec import LoadSpec
 
 BROKEN = 70
 """Exit status after a fault of our own; sysexits.h calls it an internal software error."""

@@ -15,8 +15,8 @@ from ollama_async.workers.child.intake import Intake
 from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import Preparation
+from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Done, Failed, Pieces, Submit
-from ollama_async.workers.spec import LoadSpec
 
 CALLS = Marks(calls=("<call>", "</call>"))
 

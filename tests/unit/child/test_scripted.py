@@ -10,7 +10,7 @@ from ollama_async.core.scripted_models import Script, read_scripts
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.engines.port import EngineError, Row
 from ollama_async.workers.child.engines.scripted import Scripted
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 
 
 def say(engine, slot, prompt, count):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ollama_async.workers import messages
 from ollama_async.workers.handshake import Handshake, OutOfTurn
-from ollama_async.workers.spec import Bounds
+from ollama_async.workers.load_spec import Bounds
 
 HELLO = messages.Hello(messages.PROTOCOL, 42, 7, "x")
 LOADING = messages.Loading(0.5)

@@ -33,10 +33,10 @@ from ollama_async.core.errors import (
 )
 from ollama_async.queue.plan import Limits
 from ollama_async.queue.port import Job, Needs, Target
+from ollama_async.workers.load_plan import LoadPlan
+from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Called, Done, Failed, Ready, Vitals
-from ollama_async.workers.planning import LoadPlan
 from ollama_async.workers.pool import STOP_GRACE_S, Pool
-from ollama_async.workers.spec import LoadSpec
 
 DEADLINE_S = 10.0
 

@@ -37,7 +37,7 @@ from ollama_async.workers.child.engines.port import (
     Progress,
     Row,
 )
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
 """Above, a copy through the saved state is not worth its memory."""

@@ -11,7 +11,7 @@ import llama_cpp.llama_cpp as lib
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.port import Progress
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 
 INCOMPATIBLE_HINT = (
     "this model may be incompatible with your version of Ollama. "

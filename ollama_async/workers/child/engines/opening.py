@@ -7,7 +7,7 @@ import msgspec
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.settings import Settings
 from ollama_async.workers.child.engines.port import Engine, Progress
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 
 
 def open_engine(spec: LoadSpec, settings: Settings, progress: Progress) -> Engine:

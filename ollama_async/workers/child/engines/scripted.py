@@ -30,7 +30,7 @@ from ollama_async.workers.child.engines.port import (
     Progress,
     Row,
 )
-from ollama_async.workers.spec import LoadSpec
+from ollama_async.workers.load_spec import LoadSpec
 
 _BYTES = 256
 _PROGRESS_PERIOD_S = 0.05

@@ -24,10 +24,11 @@ from typing import Protocol
 
 from ollama_async.core import errors
 from ollama_async.workers import messages
-from ollama_async.workers.allowance import Allowances, Chatter, check_usage, check_vitals
 from ollama_async.workers.channel import Channel
 from ollama_async.workers.frames import FrameTooLarge
 from ollama_async.workers.handshake import Handshake, OutOfTurn
+from ollama_async.workers.limits import Allowances, Chatter, check_usage, check_vitals
+from ollama_async.workers.load_spec import Bounds
 from ollama_async.workers.messages import (
     Cancel,
     Done,
@@ -49,7 +50,6 @@ from ollama_async.workers.messages import (
 )
 from ollama_async.workers.process import CHILD_MODULE, WorkerProcess, exit_words
 from ollama_async.workers.questions import Questions
-from ollama_async.workers.spec import Bounds
 
 CRASH_TEXT = (
     "model runner has unexpectedly stopped, this may be due to resource limitations"

@@ -11,7 +11,7 @@ from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.port import Needs, Target
-from ollama_async.workers.planning import planner
+from ollama_async.workers.load_plan import planner
 
 GIB = 1 << 30
 GPU = Gpu(index=0, uuid="GPU-a", name="H200", memory_bytes=140 * GIB, free_bytes=140 * GIB)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.workers.output_tail import TAIL_BYTES, OutputTail
+from ollama_async.workers.output import TAIL_BYTES, OutputTail
 from ollama_async.workers.process import exit_words
 
 

@@ -16,7 +16,7 @@ from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.plan import Plan, Planner
 from ollama_async.queue.port import Needs, Target
-from ollama_async.workers.spec import DEFAULT_BATCH, Bounds, LoadSpec
+from ollama_async.workers.load_spec import DEFAULT_BATCH, Bounds, LoadSpec
 
 _GATEWAY_CORES_FROM = 4
 """From so many cores on one is left to the gateway; below, a thread less would cost too much."""

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
-from ollama_async.workers.allowance import (
+from ollama_async.workers.handshake import OutOfTurn
+from ollama_async.workers.limits import (
     CHARACTERS_PER_TOKEN,
     SPARE_CHARACTERS,
     Allowances,
     Chatter,
 )
-from ollama_async.workers.handshake import OutOfTurn
 from ollama_async.workers.messages import Called
 
 CONTEXT = 16
