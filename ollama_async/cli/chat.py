@@ -7,9 +7,9 @@ import contextlib
 import sys
 from typing import Any
 
-from ollama_async.cli import answer
+from ollama_async.cli import answer_printer
 from ollama_async.cli.client import Client, ServerRefused
-from ollama_async.cli.slash import Session, obey
+from ollama_async.cli.interactive import Session, obey
 
 _FENCE = '"""'
 _BEFORE_LONG_TEXT = ("", "/set system")
@@ -47,7 +47,7 @@ def _show_stored(session: Session) -> None:
         if turn.role == "user":
             print(f">>> {turn.content}")
         elif turn.role == "assistant":
-            answer.Printer.for_flags(session.flags).take(turn.content, "")
+            answer_printer.Printer.for_flags(session.flags).take(turn.content, "")
             print("\n")
 
 
@@ -66,12 +66,12 @@ def _take_turn(session: Session, text: str) -> None:
     """One message and its answer, both kept; a refused message is forgotten."""
     messages = session.messages
     messages.append({"role": "user", "content": text})
-    printer = answer.Printer.for_flags(session.flags)
+    printer = answer_printer.Printer.for_flags(session.flags)
     last: dict[str, Any] = {}
     try:
         body = {**session.request, "messages": messages}
         with contextlib.closing(session.client.lines("/api/chat", body)) as objects:
-            last = answer.show(objects, printer)
+            last = answer_printer.show(objects, printer)
     except KeyboardInterrupt:
         pass  # what has been said so far stands
     except ServerRefused as refusal:
@@ -84,4 +84,4 @@ def _take_turn(session: Session, text: str) -> None:
         turn["thinking"] = printer.thinking
     messages.append(turn)
     if session.flags.verbose:
-        answer.print_statistics(last)
+        answer_printer.print_statistics(last)

@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from ollama_async.cli import wording
+from ollama_async.cli import formatting
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 
 DIGEST_SHOWN = 12
@@ -32,13 +32,13 @@ def list_models(client: Client, arguments: argparse.Namespace) -> int:
         (
             model.name,
             model.digest[:DIGEST_SHOWN],
-            "-" if model.remote_model else wording.size(model.size),
-            wording.ago(model.modified_at),
+            "-" if model.remote_model else formatting.size(model.size),
+            formatting.ago(model.modified_at),
         )
         for model in _models(client, "/api/tags")
         if model.name.lower().startswith(prefix)
     ]
-    print(wording.table(("NAME", "ID", "SIZE", "MODIFIED"), rows), end="")
+    print(formatting.table(("NAME", "ID", "SIZE", "MODIFIED"), rows), end="")
     return 0
 
 
@@ -48,16 +48,16 @@ def list_running(client: Client, arguments: argparse.Namespace) -> int:
         (
             model.name,
             model.digest[:DIGEST_SHOWN],
-            wording.size(model.size),
-            wording.processor(model.size, model.size_vram),
+            formatting.size(model.size),
+            formatting.processor(model.size, model.size_vram),
             str(model.context_length),
-            wording.until(model.expires_at),
+            formatting.until(model.expires_at),
         )
         for model in _models(client, "/api/ps")
         if model.name.startswith(prefix)
     ]
     header = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
-    print(wording.table(header, rows), end="")
+    print(formatting.table(header, rows), end="")
     return 0
 
 

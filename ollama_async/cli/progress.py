@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TextIO
 
-from ollama_async.cli import wording
+from ollama_async.cli import formatting
 from ollama_async.cli.client import CommandFailed
 
 LINE_EVERY_S = 10.0
 
 
 class Display(Protocol):
-    """How progress looks; the two ways are :class:`Lines` and ``cli.bars.Bars``."""
+    """How progress looks; the two ways are :class:`Lines` and ``cli.progress_bars.Bars``."""
 
     def step(self, text: str) -> None: ...
 
@@ -72,7 +72,7 @@ class Progress:
 
 def _bars(stream: TextIO) -> Display:
     # by name: the library behind it is only loaded where it has something to draw
-    display: Display = importlib.import_module("ollama_async.cli.bars").Bars(stream)
+    display: Display = importlib.import_module("ollama_async.cli.progress_bars").Bars(stream)
     return display
 
 
@@ -120,9 +120,9 @@ class _Counted:
 
     def tell(self, now_s: float, done_bytes: int, total_bytes: int) -> str:
         """``42% of 2 GB, 12 MB/s, 2 minutes left``; the rate is that since the step began."""
-        words = f"{done_bytes * 100 // total_bytes}% of {wording.size(total_bytes)}"
+        words = f"{done_bytes * 100 // total_bytes}% of {formatting.size(total_bytes)}"
         rate = (done_bytes - self._had_bytes) / (now_s - self._began_at_s)
         if rate <= 0 or done_bytes == total_bytes:
             return words
-        left = wording.span((total_bytes - done_bytes) / rate).lower()
-        return f"{words}, {wording.size(int(rate))}/s, {left} left"
+        left = formatting.span((total_bytes - done_bytes) / rate).lower()
+        return f"{words}, {formatting.size(int(rate))}/s, {left} left"

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.cli import answer, chat
+from ollama_async.cli import answer_printer, chat
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.progress import Progress
 from ollama_async.cli.pull import pull
@@ -48,13 +48,13 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
 def _answer(client: Client, arguments: argparse.Namespace, fields: dict[str, Any]) -> int:
     """One prompt answered; without a prompt the model is loaded."""
     request = {"context": [], "options": {}, **fields}
-    printer = answer.Printer.for_flags(arguments)
+    printer = answer_printer.Printer.for_flags(arguments)
     with contextlib.closing(client.lines("/api/generate", request)) as objects:
-        last = answer.show(objects, printer)
+        last = answer_printer.show(objects, printer)
     if request["prompt"]:
         print("\n")
     if arguments.verbose:
-        answer.print_statistics(last)
+        answer_printer.print_statistics(last)
     return 0
 
 

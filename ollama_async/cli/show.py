@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.api.counts import human_number
-from ollama_async.cli import wording
+from ollama_async.cli import formatting
 from ollama_async.cli.client import Client, CommandFailed
 
 PARTS = ("license", "modelfile", "parameters", "system", "template")
@@ -103,7 +103,7 @@ def page(shown: Shown, *, is_verbose: bool = False) -> str:
 
 
 def _section(title: str, rows: Rows) -> str:
-    return f"  {title}\n{wording.columns([('', *row) for row in rows])}\n"
+    return f"  {title}\n{formatting.columns([('', *row) for row in rows])}\n"
 
 
 def _model(shown: Shown) -> Rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from ollama_async.core.ip_address import parse_ip
-from ollama_async.registry.vicinity import Asker
+from ollama_async.registry.address_policy import Asker
 
 _PASSED_ON = frozenset(
     {

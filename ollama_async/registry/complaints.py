@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from ollama_async.registry.failures import Refused, Transient
+from ollama_async.registry.errors import Refused, Transient
 
 COMPLAINT_BYTES = 4096
 

@@ -18,10 +18,10 @@ from yarl import URL
 
 from ollama_async.core.threads import in_thread
 from ollama_async.models.partial import Chunk, Partial
-from ollama_async.registry.failures import Refused, Transient
+from ollama_async.registry.errors import Refused, Transient
 from ollama_async.registry.pace import LEAST_BYTES
-from ollama_async.registry.retry import Patience, Tries
 from ollama_async.registry.together import together
+from ollama_async.registry.transfer_policy import Patience, Tries
 from ollama_async.registry.transport import Transport
 
 WRITE_BYTES = 512 << 10

@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ollama_async.registry.failures import Refused
+from ollama_async.registry.errors import Refused
 
 _log = logging.getLogger(__name__)
 

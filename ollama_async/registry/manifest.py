@@ -8,8 +8,8 @@ from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest
 from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Manifest
 from ollama_async.registry.complaints import Unreachable
-from ollama_async.registry.failures import Refused
-from ollama_async.registry.retry import Patience, retried
+from ollama_async.registry.errors import Refused
+from ollama_async.registry.transfer_policy import Patience, retried
 from ollama_async.registry.transport import Transport
 
 OCI_TYPE = "application/vnd.oci.image.manifest.v1+json"

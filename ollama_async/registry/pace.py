@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ollama_async.registry.failures import Transient
+from ollama_async.registry.errors import Transient
 
 LEAST_BYTES = 16 << 10
 """In the time that a connection may be silent: half a kilobyte a second with the usual 30 s. Below

@@ -15,7 +15,7 @@ from ollama_async.models.manifest import Layer, Manifest
 from ollama_async.models.partial import Partial, Stamp
 from ollama_async.registry.board import Status
 from ollama_async.registry.download import Download, Tuning
-from ollama_async.registry.failures import Failure, Refused
+from ollama_async.registry.errors import Failure, Refused
 from ollama_async.registry.manifest import fetch_manifest
 from ollama_async.registry.transport import Transport
 

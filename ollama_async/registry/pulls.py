@@ -9,11 +9,11 @@ from ollama_async.core.model_names import DEFAULT_TAG, ModelName
 from ollama_async.core.threads import in_thread
 from ollama_async.models import shipped
 from ollama_async.models.store import Store
+from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pull import Pull
 from ollama_async.registry.transfers import Asked, Means, Transfers, open_transfers
-from ollama_async.registry.vicinity import USUAL, Surroundings
 
 
 def open_pulls(

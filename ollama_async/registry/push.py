@@ -14,9 +14,9 @@ from ollama_async.models.manifest import Layer, Manifest
 from ollama_async.registry.board import Status
 from ollama_async.registry.complaints import Unreachable
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.failures import Failure, Refused
+from ollama_async.registry.errors import Failure, Refused
 from ollama_async.registry.manifest import checked_manifest
-from ollama_async.registry.retry import retried
+from ollama_async.registry.transfer_policy import retried
 from ollama_async.registry.transport import Transport
 from ollama_async.registry.upload import COMMIT_S, Upload, is_there
 

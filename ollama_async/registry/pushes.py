@@ -10,11 +10,11 @@ import msgspec
 
 from ollama_async.core.threads import in_thread
 from ollama_async.models.departures import Departures
+from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.push import Push
 from ollama_async.registry.transfers import Asked, Means, Transfers, open_transfers
-from ollama_async.registry.vicinity import USUAL, Surroundings
 
 
 def open_pushes(

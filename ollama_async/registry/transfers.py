@@ -16,12 +16,12 @@ import msgspec
 
 from ollama_async.core.model_names import ModelName
 from ollama_async.models.manifests import local_name
+from ollama_async.registry.address_policy import HERE, Asker, Surroundings
 from ollama_async.registry.board import Board, Status
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.endpoint import endpoint_of
+from ollama_async.registry.repository import endpoint_of
 from ollama_async.registry.sharing import Sharing
 from ollama_async.registry.transport import Transport
-from ollama_async.registry.vicinity import HERE, Asker, Surroundings
 
 MOST_TRANSFERS = 8
 """Of one kind, of different models, at a time. Each may have ten connections, and some MB."""
@@ -59,7 +59,7 @@ class Asked(msgspec.Struct, frozen=True):
         return scheme, self.is_insecure, self.name.folded, self.asker
 
     def transport(self, means: Means) -> Transport:
-        """To the registry of the name. :raises ServerError: as :func:`.endpoint.endpoint_of`."""
+        """To the registry of the name. :raises ServerError: as :func:`.repository.endpoint_of`."""
         return Transport(
             endpoint_of(self.text, self.name, is_insecure=self.is_insecure),
             asker=self.asker,

@@ -1,7 +1,7 @@
 """Requests to a registry: redirects, tokens and refusals are dealt with, an answer comes out.
 
 Credentials go to the registry's own origin and nowhere else; the addresses that redirects lead to
-must be allowed by :mod:`.vicinity` and are never less protected than the registry's own. What went
+must be allowed by :mod:`.address_policy` and are never less protected than the registry's own. What went
 wrong is told in our words (:mod:`.complaints`), because the answer may be that of another host.
 """
 
@@ -19,13 +19,13 @@ import aiohttp
 from yarl import URL
 
 from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async.registry.address_policy import Asker, Surroundings, Vicinity
 from ollama_async.registry.addresses import is_loopback
+from ollama_async.registry.auth import DENIED, Tokens
 from ollama_async.registry.complaints import COMPLAINT_BYTES, as_failures, retry_after_s, said
-from ollama_async.registry.endpoint import Endpoint
-from ollama_async.registry.failures import Failure, NotThere, Refused, Transient
+from ollama_async.registry.errors import Failure, NotThere, Refused, Transient
 from ollama_async.registry.pace import Pace
-from ollama_async.registry.tokens import DENIED, Tokens
-from ollama_async.registry.vicinity import Asker, Surroundings, Vicinity
+from ollama_async.registry.repository import Endpoint
 
 CONNECT_TIMEOUT_S = 30.0
 MOST_REDIRECTS = 10

@@ -20,10 +20,10 @@ from yarl import URL
 
 from ollama_async.models.manifest import Layer
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.failures import Failure, NotThere, Refused, Transient
+from ollama_async.registry.errors import Failure, NotThere, Refused, Transient
 from ollama_async.registry.file_part import FilePart
-from ollama_async.registry.retry import Tries, retried
 from ollama_async.registry.together import together
+from ollama_async.registry.transfer_policy import Tries, retried
 from ollama_async.registry.transport import Transport
 
 MOST_PARTS = 1000

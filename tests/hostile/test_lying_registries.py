@@ -22,11 +22,11 @@ from aiohttp import web
 
 from ollama_async.core.errors import RegistryFailed
 from ollama_async.models.store import Store
+from ollama_async.registry.address_policy import HERE, USUAL, Asker, Surroundings
 from ollama_async.registry.addresses import Nearness
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pulls import open_pulls
-from ollama_async.registry.retry import Patience
-from ollama_async.registry.vicinity import HERE, USUAL, Asker, Surroundings
+from ollama_async.registry.transfer_policy import Patience
 from tests.integration.conftest import LONG_WAIT_S
 
 pytestmark = pytest.mark.slow

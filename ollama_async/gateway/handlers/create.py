@@ -19,7 +19,7 @@ from ollama_async.gateway.in_thread import CHANGES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.gateway.same_user import is_same_user
 from ollama_async.models.create import BaseMissing
-from ollama_async.registry.vicinity import Asker
+from ollama_async.registry.address_policy import Asker
 
 Status = dict[str, Any]
 

@@ -31,7 +31,7 @@ from ollama_async.models.store import Store
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pulls import open_pulls
 from ollama_async.registry.pushes import open_pushes
-from ollama_async.registry.retry import Patience
+from ollama_async.registry.transfer_policy import Patience
 from ollama_async.registry.transfers import Transfers
 
 DEADLINE_S = 30.0

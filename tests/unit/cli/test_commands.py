@@ -370,7 +370,7 @@ def test_ctrl_c_ends_quietly_with_130_and_hangs_up(fake, monkeypatch, capsys):
     def interrupt(_self, _content, _thinking):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ollama_async.cli.answer.Printer.take", interrupt)
+    monkeypatch.setattr("ollama_async.cli.answer_printer.Printer.take", interrupt)
     assert main(["run", "m", "hi"]) == 130
     assert capsys.readouterr() == ("", "")
     assert fake.hung_up.wait(10)

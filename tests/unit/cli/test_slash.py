@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from ollama_async.cli.client import ServerRefused
-from ollama_async.cli.slash import Session, obey
+from ollama_async.cli.interactive import Session, obey
 
 SHOWN = {
     "details": {"family": "llama"},

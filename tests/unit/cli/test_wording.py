@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.cli import wording
-from ollama_async.cli.answer import Printer, show
+from ollama_async.cli import formatting
+from ollama_async.cli.answer_printer import Printer, show
 from ollama_async.cli.client import CommandFailed
 from ollama_async.cli.wrapping import MARGIN, Wrapper, width
 
@@ -32,7 +32,7 @@ DAY = 24 * HOUR
     ],
 )
 def test_sizes_are_decimal_with_one_digit_below_ten(count, text):
-    assert wording.size(count) == text
+    assert formatting.size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -59,24 +59,24 @@ def test_sizes_are_decimal_with_one_digit_below_ten(count, text):
     ],
 )
 def test_spans_of_time_have_the_words_of_ollama(seconds, text):
-    assert wording.span(seconds) == text
+    assert formatting.span(seconds) == text
 
 
 def test_moments_are_relative_to_now():
-    assert wording.ago("2025-06-01T11:00:00Z", NOW) == "About an hour ago"
-    assert wording.ago("2025-06-01T14:00:00+02:00", NOW) == "Less than a second ago"
-    assert wording.ago("2025-06-01T12:04:59.123456789Z", NOW) == "4 minutes from now"
-    assert wording.ago("2317-06-01T12:00:00Z", NOW) == "Forever"
-    assert wording.ago("0001-01-01T00:00:00Z", NOW) == "Never"
-    assert wording.until("2025-06-01T11:59:59Z", NOW) == "Stopping..."
-    assert wording.until("0001-01-01T00:00:00Z", NOW) == "Never"
-    assert wording.until("2025-06-01T12:05:00Z", NOW) == "5 minutes from now"
+    assert formatting.ago("2025-06-01T11:00:00Z", NOW) == "About an hour ago"
+    assert formatting.ago("2025-06-01T14:00:00+02:00", NOW) == "Less than a second ago"
+    assert formatting.ago("2025-06-01T12:04:59.123456789Z", NOW) == "4 minutes from now"
+    assert formatting.ago("2317-06-01T12:00:00Z", NOW) == "Forever"
+    assert formatting.ago("0001-01-01T00:00:00Z", NOW) == "Never"
+    assert formatting.until("2025-06-01T11:59:59Z", NOW) == "Stopping..."
+    assert formatting.until("0001-01-01T00:00:00Z", NOW) == "Never"
+    assert formatting.until("2025-06-01T12:05:00Z", NOW) == "5 minutes from now"
 
 
 @given(st.integers(1, 19 * 365 * DAY))
 def test_every_moment_has_words(seconds):
     moment = (NOW - timedelta(seconds=seconds)).isoformat()
-    assert re.fullmatch(r"(About an? \w+|\d+ \w+) ago", wording.ago(moment, NOW))
+    assert re.fullmatch(r"(About an? \w+|\d+ \w+) ago", formatting.ago(moment, NOW))
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_every_moment_has_words(seconds):
     ],
 )
 def test_a_processor_is_a_share(size, vram, text):
-    assert wording.processor(size, vram) == text
+    assert formatting.processor(size, vram) == text
 
 
 def test_a_table_is_padded_to_the_last_column():
-    text = wording.table(("NAME", "ID"), [("a", "123456")])
+    text = formatting.table(("NAME", "ID"), [("a", "123456")])
     assert text == "NAME    ID        \na       123456    \n"
-    assert wording.table(("NAME",), []) == "NAME    \n"
+    assert formatting.table(("NAME",), []) == "NAME    \n"
 
 
 def test_statistics_leave_zero_values_out():
@@ -109,7 +109,7 @@ def test_statistics_leave_zero_values_out():
         "eval_count": 298,
         "eval_duration": 4_700_000_000,
     }
-    assert wording.statistics(last) == (
+    assert formatting.statistics(last) == (
         "total duration:       1.23456789s\n"
         "load duration:        45.6ms\n"
         "prompt eval count:    26 token(s)\n"
@@ -119,7 +119,7 @@ def test_statistics_leave_zero_values_out():
         "eval duration:        4.7s\n"
         "eval rate:            63.40 tokens/s\n"
     )
-    assert wording.statistics({"eval_count": 3, "load_duration": 0}) == (
+    assert formatting.statistics({"eval_count": 3, "load_duration": 0}) == (
         "eval count:           3 token(s)\n"
     )
 

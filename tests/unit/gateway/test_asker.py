@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from ollama_async.gateway.asker import asker_of
-from ollama_async.registry.vicinity import Asker
+from ollama_async.registry.address_policy import Asker
 
 
 @pytest.fixture

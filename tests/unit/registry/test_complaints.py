@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from ollama_async.registry.complaints import Unreachable, as_failures, said
-from ollama_async.registry.failures import LONGEST_TEXT, Refused, Transient, printable
+from ollama_async.registry.errors import LONGEST_TEXT, Refused, Transient, printable
 
 
 @pytest.mark.parametrize(

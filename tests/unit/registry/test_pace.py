@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.registry.failures import Transient
+from ollama_async.registry.errors import Transient
 from ollama_async.registry.pace import LEAST_BYTES, Pace
 
 WINDOW_S = 30.0

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from yarl import URL
 
-from ollama_async.registry.failures import Refused
+from ollama_async.registry.auth import Tokens
+from ollama_async.registry.errors import Refused
 from ollama_async.registry.key import load_key
-from ollama_async.registry.tokens import Tokens
 
 
 @pytest.fixture

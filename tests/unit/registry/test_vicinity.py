@@ -7,9 +7,7 @@ import socket
 import pytest
 from yarl import URL
 
-from ollama_async.registry.addresses import nearness
-from ollama_async.registry.failures import Refused
-from ollama_async.registry.vicinity import (
+from ollama_async.registry.address_policy import (
     HERE,
     Asker,
     NotForYou,
@@ -18,6 +16,8 @@ from ollama_async.registry.vicinity import (
     Vicinity,
     look_up,
 )
+from ollama_async.registry.addresses import nearness
+from ollama_async.registry.errors import Refused
 
 STRANGER = Asker()
 OWN = {"192.168.1.10"}

@@ -15,7 +15,7 @@ import pytest
 
 from ollama_async.api import modelfile
 from ollama_async.api.options import check_parameters, parse_parameter, unknown_parameters
-from ollama_async.cli import slash
+from ollama_async.cli import interactive
 from ollama_async.cli.main import COMMANDS, main
 from ollama_async.core.settings import VARIABLES, Settings
 from ollama_async.gateway.metrics import FAMILIES
@@ -72,7 +72,7 @@ def variables(answer):
 
 
 def routes(answer):
-    paths = set(re.findall(r"/[a-z]+", slash._HELP))
+    paths = set(re.findall(r"/[a-z]+", interactive._HELP))
     for span in _SPAN.findall(answer):
         if call := _CURL.fullmatch(span):
             method = "POST" if " -d " in call[2] else "GET"

@@ -48,7 +48,7 @@ from ollama_async.registry.addresses import (
     nearness,
     own_addresses,
 )
-from ollama_async.registry.failures import Refused
+from ollama_async.registry.errors import Refused
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from ollama_async.cli import wording
+from ollama_async.cli import formatting
 from ollama_async.cli.client import CommandFailed
 from ollama_async.cli.terminal import direct
 from ollama_async.cli.wrapping import Wrapper
@@ -90,4 +90,4 @@ def show(objects: Iterable[dict[str, Any]], printer: Printer) -> dict[str, Any]:
 
 def print_statistics(last: dict[str, Any]) -> None:
     sys.stdout.flush()
-    print(wording.statistics(last), end="", file=sys.stderr)
+    print(formatting.statistics(last), end="", file=sys.stderr)

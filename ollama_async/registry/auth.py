@@ -21,7 +21,7 @@ from yarl import URL
 
 from ollama_async.core.threads import in_thread
 from ollama_async.registry.challenge import Challenge
-from ollama_async.registry.failures import Refused
+from ollama_async.registry.errors import Refused
 from ollama_async.registry.key import Key, load_key
 
 DENIED = "unauthorized: access denied"

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ollama_async.registry.failures import Refused, Transient
+from ollama_async.registry.errors import Refused, Transient
 
 T = TypeVar("T")
 
