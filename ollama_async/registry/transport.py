@@ -1,8 +1,9 @@
 """Requests to a registry: redirects, tokens and refusals are dealt with, an answer comes out.
 
 Credentials go to the registry's own origin and nowhere else; the addresses that redirects lead to
-must be allowed by :mod:`.address_policy` and are never less protected than the registry's own. What went
-wrong is told in our words (:mod:`.complaints`), because the answer may be that of another host.
+must be allowed by :mod:`.address_policy` and are never less protected than the own ones of the
+registry. What went wrong is told in our words (:mod:`.errors`), because the answer may be that of
+another host.
 """
 
 from __future__ import annotations
