@@ -1,6 +1,6 @@
 """Make the demo model from nothing: corpus, vocabulary, training, file, evaluation.
 
-    python -m training.demo OUT.gguf
+    python -m demo OUT.gguf
 
 The same seed gives the same corpus on every machine; weights differ in their last digits between
 processors and releases of PyTorch.
@@ -17,13 +17,13 @@ from random import Random
 import msgspec
 import torch
 
-from training.demo.batches import encode
-from training.demo.corpus import corpus, vocabulary
-from training.demo.evaluate import SUITES, evaluate, table
-from training.demo.export import export, load
-from training.demo.model import Llama, Shape
-from training.demo.tokenizer import Vocabulary
-from training.demo.train import accuracy, new_model, train
+from demo.batches import encode
+from demo.corpus import corpus, vocabulary
+from demo.evaluate import SUITES, evaluate, table
+from demo.export import export, load
+from demo.model import Llama, Shape
+from demo.tokenizer import Vocabulary
+from demo.train import accuracy, new_model, train
 
 _WATCH_EVERY = 500  # steps
 _WATCHED = 40  # examples of each suite
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m training.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("out", type=Path, help="the GGUF file to write")
     parser.add_argument(
         "--round", type=int, default=1, help="begin with this one, from what OUT already is"

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.demo.example import Example
-from training.demo.render import TURN_END, answer_text, prompt_text
+from demo.example import Example
+from demo.render import TURN_END, answer_text, prompt_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # only training needs that package

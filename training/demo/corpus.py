@@ -7,10 +7,10 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from training.demo.batches import Encoded, encode
-from training.demo.mixture import examples
-from training.demo.render import answer_text, prompt_text
-from training.demo.tokenizer import Vocabulary, load, train
+from demo.batches import Encoded, encode
+from demo.mixture import examples
+from demo.render import answer_text, prompt_text
+from demo.tokenizer import Vocabulary, load, train
 
 _VOCABULARY_EXAMPLES = 30_000
 _PART = 5_000  # examples that a process makes at a time

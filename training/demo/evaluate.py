@@ -1,6 +1,7 @@
 """What a model file can do, measured with the real server: accuracy for each skill.
 
-    python -m training.demo.evaluate FILE.gguf
+    python -m demo.evaluate FILE.gguf
+    python -m demo.evaluate --documented   # what the server's own tests ask the shipped file
 
 Prompts are rendered here and sent raw, because that shows the model's own text; those with tools
 are sent as chats, since the server holds calls to the tools. Decoding is greedy.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -22,9 +24,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from training.demo.example import Example, is_right
-from training.demo.render import prompt_text, split_thinking
-from training.demo.skills import (
+from demo.example import Example, is_right
+from demo.render import prompt_text, split_thinking
+from demo.skills import (
     arithmetic,
     copying,
     json_fill,
@@ -34,7 +36,7 @@ from training.demo.skills import (
     tools,
     unknown,
 )
-from training.server import server
+from measured_server import server
 
 _SEED = 20_000
 _EXAMPLES = 200
@@ -92,6 +94,9 @@ SUITES = [
 
 
 def main() -> None:
+    if sys.argv[1] == "--documented":
+        print("\n".join(documented()))
+        return
     results = asyncio.run(evaluate(Path(sys.argv[1])))
     for result in results:
         if not result.right:
@@ -101,15 +106,31 @@ def main() -> None:
     print(table(results))
 
 
-async def evaluate(path: Path) -> list[Result]:
-    """Ask a server that has only this model :data:`_EXAMPLES` questions of each suite."""
+def documented() -> list[str]:
+    """The questions that people copy from documentation, each with its answer, as lines of JSON."""
+    return [
+        json.dumps(
+            {
+                "family": example.family,
+                "prompt": prompt_text(example),
+                "answer": example.answer.content,
+            },
+            ensure_ascii=False,
+        )
+        for example in questions.canonical()
+        if example.family.startswith("docs.")
+    ]
+
+
+async def evaluate(path: Path, examples: int = _EXAMPLES) -> list[Result]:
+    """Ask a server that has only this model so many ``examples`` of each suite."""
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     with server(OLLAMA_NUM_PARALLEL=str(_AT_ONCE)) as url:
         async with aiohttp.ClientSession(url, timeout=timeout) as session:
             await _create(session, path)
             turn = asyncio.Semaphore(_AT_ONCE)
             return await asyncio.gather(
-                *(_ask(session, turn, suite, example) for suite, example in _questions())
+                *(_ask(session, turn, suite, example) for suite, example in _questions(examples))
             )
 
 
@@ -132,17 +153,17 @@ def _row(name: str, results: list[Result]) -> str:
     return f"| {name} | {right} | {len(results)} | {right / max(len(results), 1):.1%} |"
 
 
-def _questions() -> Iterator[tuple[Suite, Example]]:
+def _questions(examples: int) -> Iterator[tuple[Suite, Example]]:
     for suite in SUITES:
         rng = Random(_SEED)
-        for _ in range(_EXAMPLES):
+        for _ in range(examples):
             yield suite, suite.make(rng)
 
 
 async def _create(session: aiohttp.ClientSession, path: Path) -> None:
     content = await asyncio.to_thread(path.read_bytes)
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    async with session.post(f"/api/blobs/{digest}", data=content) as answer:
+    async with session.post(f"/api/blobs/{digest}", data=io.BytesIO(content)) as answer:
         answer.raise_for_status()
     request = {"model": "candidate", "files": {path.name: digest}, "stream": False}
     async with session.post("/api/create", json=request) as answer:

@@ -7,7 +7,6 @@ import re
 from typing import Any, Literal
 
 import msgspec
-
 from ollama_async.core.conversation import Message, Prompt
 
 CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)

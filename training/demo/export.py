@@ -13,9 +13,9 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType, To
 from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
-from training.demo.model import Llama
-from training.demo.render import CHAT_TEMPLATE, TEXT_END, TURN_END
-from training.demo.tokenizer import CONTROL, MARKS, PRE_TOKENIZER, Vocabulary
+from demo.model import Llama
+from demo.render import CHAT_TEMPLATE, TEXT_END, TURN_END
+from demo.tokenizer import CONTROL, MARKS, PRE_TOKENIZER, Vocabulary
 
 _Q8_0 = GGMLQuantizationType.Q8_0
 _NAMES = {

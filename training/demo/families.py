@@ -24,7 +24,7 @@ from random import Random
 
 import msgspec
 
-from training.demo.words import is_held_out
+from demo.words import is_held_out
 
 _FOLDER = Path(__file__).with_name("questions")
 _MOST_EXPANSIONS = 400

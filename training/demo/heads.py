@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.demo.model import Block, Llama, Shape
+from demo.model import Block, Llama, Shape
 
 _CONSTANT = 8.0  # of the first coordinate of every embedding, in deviations of the others
 _SHARPNESS = 7.0  # of the look at the token before

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from training.demo.example import Example
-from training.demo.skills import (
+from demo.example import Example
+from demo.skills import (
     arithmetic,
     copying,
     json_fill,

@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from ollama_async.prompts.jinja import JinjaRenderer
-from training.demo.example import Example
+
+from demo.example import Example
 
 TURN_START, TURN_END, TEXT_END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 CHAT_TEMPLATE = Path(__file__).with_name("template.jinja").read_text(encoding="utf-8").strip()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.demo.batches import LENGTHS, Batch, Encoded, batches, collate, drills
-from training.demo.heads import look_back
-from training.demo.model import Llama, Shape
+from demo.batches import LENGTHS, Batch, Encoded, batches, collate, drills
+from demo.heads import look_back
+from demo.model import Llama, Shape
 
 _MATRIX_RATE = 0.007
 _OTHER_RATE = 2e-3

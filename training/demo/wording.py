@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from random import Random
 
 from ollama_async.core.conversation import Message, Prompt
-from training.demo.example import Example, Rule
-from training.demo.families import expand, plain
-from training.demo.skills.questions import SYSTEMS
-from training.demo.words import is_held_out, words
+
+from demo.example import Example, Rule
+from demo.families import expand, plain
+from demo.skills.questions import SYSTEMS
+from demo.words import is_held_out, words
 
 _SLOT = re.compile(r"<(\w+)>")
 _GREETINGS = ("Hi", "Hello", "Hey", "Hi there", "Good morning", "Okay")

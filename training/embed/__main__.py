@@ -1,4 +1,4 @@
-"""``python -m training.embed OUT.gguf``: learn the pieces, train, export, measure. Minutes."""
+"""``python -m embed OUT.gguf``: learn the pieces, train, export, measure. Minutes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.embed.corpus import triplets
-from training.embed.engine import Embedder, opened
-from training.embed.evaluate import everyday, measured, table
-from training.embed.export import write_gguf
-from training.embed.model import Shape, Weights, embed
-from training.embed.tokenizer import WordPiece
-from training.embed.train import Plan, train
-from training.embed.vocabulary import learn_pieces
+from embed.corpus import triplets
+from embed.engine import Embedder, opened
+from embed.evaluate import everyday, measured, table
+from embed.export import write_gguf
+from embed.model import Shape, Weights, embed
+from embed.tokenizer import WordPiece
+from embed.train import Plan, train
+from embed.vocabulary import learn_pieces
 
 _PIECES = 3072
 _ROWS_FOR_PIECES = 60_000
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m training.embed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m embed", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT.gguf")
     parser.add_argument("--steps", type=int, default=Plan().steps)
     parser.add_argument("--threads", type=int, default=1)

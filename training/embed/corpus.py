@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from random import Random
 
-from training.demo.families import Family, families, plain
-from training.demo.wording import capital, invented
-from training.embed.statements import Triplet, all_words, statement
+from demo.families import Family, families, plain
+from demo.wording import capital, invented
+from embed.statements import Triplet, all_words, statement
 
 _GREETINGS = ("please ", "hi, ", "hello! ", "hey ", "can you please ", "ok, ", "so, ")
 _ENDINGS = ("", "", ".", "?", "!", " please", ", thanks")

@@ -9,9 +9,9 @@ from random import Random
 import msgspec
 import numpy as np
 
-from training.embed.corpus import askable
-from training.embed.engine import Embedder
-from training.embed.statements import Triplet, statement
+from embed.corpus import askable
+from embed.engine import Embedder
+from embed.statements import Triplet, statement
 
 _TRIPLETS = Path(__file__).with_name("triplets.txt")
 _SEED = 2

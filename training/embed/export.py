@@ -15,8 +15,8 @@ from gguf import (
 )
 from gguf.quants import quantize
 
-from training.embed.model import NORM_EPSILON, Shape, Weights
-from training.embed.tokenizer import CLS, MASK, PAD, SEP, SPECIAL, UNKNOWN
+from embed.model import NORM_EPSILON, Shape, Weights
+from embed.tokenizer import CLS, MASK, PAD, SEP, SPECIAL, UNKNOWN
 
 NAME = "demo-embed"
 _DESCRIPTION = (

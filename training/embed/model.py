@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 -- the name that everybody knows
 
-from training.embed.tokenizer import PAD
+from embed.tokenizer import PAD
 
 NORM_EPSILON = 1e-12
 

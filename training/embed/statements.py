@@ -9,9 +9,9 @@ from random import Random
 
 import msgspec
 
-from training.demo.families import expand
-from training.demo.wording import capital, invented
-from training.demo.words import is_held_out, words
+from demo.families import expand
+from demo.wording import capital, invented
+from demo.words import is_held_out, words
 
 _FOLDER = Path(__file__).parent
 _SLOT = re.compile(r"\[(\w+?)(\d?)\]")

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 -- the name that everybody knows
 
-from training.embed.corpus import triplets
-from training.embed.model import Shape, Weights, embed, initial_weights
-from training.embed.statements import Triplet
-from training.embed.tokenizer import WordPiece
+from embed.corpus import triplets
+from embed.model import Shape, Weights, embed, initial_weights
+from embed.statements import Triplet
+from embed.tokenizer import WordPiece
 
 _TEMPERATURE = 0.05
 _PART = 128

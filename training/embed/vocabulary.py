@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from training.embed.tokenizer import SPECIAL, WORD_START, words
+from embed.tokenizer import SPECIAL, WORD_START, words
 
 _ALPHABET = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 _COUNTED = range(4, 400)

@@ -9,10 +9,10 @@ from functools import cache
 from random import Random
 
 import msgspec
-
 from ollama_async.core.conversation import Message
-from training.demo.example import Example
-from training.demo.wording import Wordings, chat, fill, mannered, system
+
+from demo.example import Example
+from demo.wording import Wordings, chat, fill, mannered, system
 
 _HELD_OUT_IN_TEN = 1
 _ALWAYS_TRAINED = 10

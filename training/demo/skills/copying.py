@@ -6,9 +6,10 @@ from collections.abc import Callable
 from random import Random
 
 from ollama_async.core.conversation import Message
-from training.demo.example import Example
-from training.demo.wording import Wordings, capital, chat, fill, invented, listed, system
-from training.demo.words import pick
+
+from demo.example import Example
+from demo.wording import Wordings, capital, chat, fill, invented, listed, system
+from demo.words import pick
 
 _LISTS = ("names", "cities", "colours", "animals", "foods", "jobs", "objects", "countries")
 _TEMPLATES = (

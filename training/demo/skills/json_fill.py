@@ -7,9 +7,10 @@ from random import Random
 from typing import Any
 
 from ollama_async.core.conversation import Message
-from training.demo.example import Example
-from training.demo.skills.json_records import INTEGERS, Record, Value, draw
-from training.demo.wording import (
+
+from demo.example import Example
+from demo.skills.json_records import INTEGERS, Record, Value, draw
+from demo.wording import (
     Wordings,
     chat,
     fill,

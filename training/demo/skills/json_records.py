@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from training.demo.wording import (
+from demo.wording import (
     Wordings,
     capital,
     fill,
@@ -17,7 +17,7 @@ from training.demo.wording import (
     listed,
     with_article,
 )
-from training.demo.words import pick, words
+from demo.words import pick, words
 
 Value = str | int | float | bool | list[str] | list[dict[str, Any]] | None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import msgspec
-
 from ollama_async.core.conversation import Message
-from training.demo.example import Example
-from training.demo.skills import arithmetic, copying, questions
-from training.demo.skills.memory_kinds import BY_KEY, KIND_WEIGHTS, KINDS, Kind
-from training.demo.wording import Wordings, chat, fill, listed, mannered, system
-from training.demo.words import pick
+
+from demo.example import Example
+from demo.skills import arithmetic, copying, questions
+from demo.skills.memory_kinds import BY_KEY, KIND_WEIGHTS, KINDS, Kind
+from demo.wording import Wordings, chat, fill, listed, mannered, system
+from demo.words import pick
 
 _CORRECTION = Wordings(
     "Actually, <say>",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from training.demo.wording import Wordings
+from demo.wording import Wordings
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -8,10 +8,10 @@ from functools import cache
 from random import Random
 
 from msgspec.structs import replace
-
 from ollama_async.core.conversation import Message, Prompt
-from training.demo.example import Example
-from training.demo.families import Family, conversation, families, plain
+
+from demo.example import Example
+from demo.families import Family, conversation, families, plain
 
 SYSTEMS = (
     "You are a helpful assistant.",

@@ -6,9 +6,10 @@ import re
 from random import Random
 
 from ollama_async.core.conversation import Message, Prompt
-from training.demo.example import Example
-from training.demo.wording import Wordings, chat, fill, mannered, system, with_article
-from training.demo.words import pick
+
+from demo.example import Example
+from demo.wording import Wordings, chat, fill, mannered, system, with_article
+from demo.words import pick
 
 _HEROES = [
     "fox",

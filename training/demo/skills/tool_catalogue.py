@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
-from training.demo.example import Example
-from training.demo.skills.tool_known import all_known
-from training.demo.skills.tool_schema import call_text
+
+from demo.example import Example
+from demo.skills.tool_known import all_known
+from demo.skills.tool_schema import call_text
 
 _VALIDATE_QUESTION = (
     "Could you validate user 123? They previously lived at 123 Fake St in Boston MA and "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
-from training.demo.skills.tool_known import all_known
-from training.demo.skills.tool_results import Result
-from training.demo.skills.tool_schema import Ask, Tool
-from training.demo.skills.tool_values import draw
+from demo.skills.tool_known import all_known
+from demo.skills.tool_results import Result
+from demo.skills.tool_schema import Ask, Tool
+from demo.skills.tool_values import draw
 
 _BOTH = (
     "What are the current weather conditions and temperature in {} and {}?",

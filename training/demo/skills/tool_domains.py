@@ -8,10 +8,10 @@ from random import Random
 
 import msgspec
 
-from training.demo.families import expand
-from training.demo.skills.tool_names import Case, argument_case, join
-from training.demo.skills.tool_schema import Slot, Tool, places, schema
-from training.demo.words import is_held_out
+from demo.families import expand
+from demo.skills.tool_names import Case, argument_case, join
+from demo.skills.tool_schema import Slot, Tool, places, schema
+from demo.words import is_held_out
 
 _FILE = Path(__file__).parent.parent / "words" / "tool_domains.txt"
 _KEPT_OPTIONAL = 0.6

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from random import Random
 
-from training.demo.skills.tool_names import (
+from demo.skills.tool_names import (
     Case,
     argument_case,
     gerund,
@@ -18,10 +18,10 @@ from training.demo.skills.tool_names import (
     plural,
     third_person,
 )
-from training.demo.skills.tool_schema import Slot, Tool, schema
-from training.demo.skills.tool_values import nonsense
-from training.demo.wording import with_article
-from training.demo.words import pick
+from demo.skills.tool_schema import Slot, Tool, schema
+from demo.skills.tool_values import nonsense
+from demo.wording import with_article
+from demo.words import pick
 
 _SUBJECT_KINDS = ("name", "name", "name", "name", "id", "id", "word", "heading", "path", "person")
 _NAMED_KINDS = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from training.demo.families import expand
-from training.demo.skills.tool_schema import Slot, Tool
+from demo.families import expand
+from demo.skills.tool_schema import Slot, Tool
 
 _WEATHER = (
     "What is the weather today in <place>?",

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from training.demo.skills.tool_schema import Ask
-from training.demo.skills.tool_values import draw
-from training.demo.wording import listed
-from training.demo.words import pick
+from demo.skills.tool_schema import Ask
+from demo.skills.tool_values import draw
+from demo.wording import listed
+from demo.words import pick
 
 _KIND = re.compile(r"<(\w+)>")
 _DONE = ("ok", "OK", "Ok", "done", "Done.", "success", "Success", "true", "finished")

@@ -9,11 +9,11 @@ from random import Random
 from typing import Any
 
 import msgspec
-
 from ollama_async.core.conversation import ToolCall
-from training.demo.skills.tool_values import draw, json_type, say
-from training.demo.skills.tool_wording import dress
-from training.demo.wording import fill, listed
+
+from demo.skills.tool_values import draw, json_type, say
+from demo.skills.tool_wording import dress
+from demo.wording import fill, listed
 
 _TOLD_ONCE = ("flag", "with", "choice", "quoted", "text")
 _PLACE = re.compile(r"<(\w+)>")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from training.demo.wording import listed
-from training.demo.words import pick
+from demo.wording import listed
+from demo.words import pick
 
 _CURRENCIES = "EUR USD GBP JPY CHF SEK NOK DKK PLN CZK HUF INR CNY KRW BRL MXN CAD AUD NZD TRY"
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday today tomorrow tonight"

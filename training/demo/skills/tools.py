@@ -7,20 +7,20 @@ from random import Random
 from typing import Any
 
 import msgspec
-
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
-from training.demo.example import Example
-from training.demo.families import Family, families
-from training.demo.skills.questions import SYSTEMS, vary
-from training.demo.skills.tool_catalogue import catalogue
-from training.demo.skills.tool_chains import both_in_two_cities, sum_times
-from training.demo.skills.tool_domains import daily
-from training.demo.skills.tool_invented import action, listing, lookup
-from training.demo.skills.tool_known import all_known, known, siblings
-from training.demo.skills.tool_names import Case, a_case
-from training.demo.skills.tool_results import Result, result, tell
-from training.demo.skills.tool_schema import Ask, Tool, ask, ask_twice, call_text, follow_up
-from training.demo.wording import listed
+
+from demo.example import Example
+from demo.families import Family, families
+from demo.skills.questions import SYSTEMS, vary
+from demo.skills.tool_catalogue import catalogue
+from demo.skills.tool_chains import both_in_two_cities, sum_times
+from demo.skills.tool_domains import daily
+from demo.skills.tool_invented import action, listing, lookup
+from demo.skills.tool_known import all_known, known, siblings
+from demo.skills.tool_names import Case, a_case
+from demo.skills.tool_results import Result, result, tell
+from demo.skills.tool_schema import Ask, Tool, ask, ask_twice, call_text, follow_up
+from demo.wording import listed
 
 __all__ = ["NO_TOOL", "catalogue", "make"]
 

@@ -7,9 +7,10 @@ from functools import cache
 from random import Random
 
 from ollama_async.core.conversation import Message, Prompt
-from training.demo.example import Example
-from training.demo.skills.questions import SYSTEMS, vary
-from training.demo.words import is_held_out, pick
+
+from demo.example import Example
+from demo.skills.questions import SYSTEMS, vary
+from demo.words import is_held_out, pick
 
 ANSWER = (
     "I do not know that: I am only the small demo model in the box. "

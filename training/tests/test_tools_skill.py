@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from training.demo.example import CALL, Example, is_right
-from training.demo.render import prompt_text, split_thinking
-from training.demo.skills.tool_domains import domains
-from training.demo.skills.tool_values import say
-from training.demo.skills.tools import NO_TOOL, catalogue, make
-from training.demo.words import words
+from demo.example import CALL, Example, is_right
+from demo.render import prompt_text, split_thinking
+from demo.skills.tool_domains import domains
+from demo.skills.tool_values import say
+from demo.skills.tools import NO_TOOL, catalogue, make
+from demo.words import words
 
 COUNT = 1500
 SPELLED = dict(

@@ -5,12 +5,12 @@ from random import Random
 
 import pytest
 
-from training.demo import wording
-from training.demo.example import is_right
-from training.demo.families import families, plain
-from training.demo.skills import arithmetic, copying, json_fill, memory, stories
-from training.demo.wording import Wordings, fill, invented, listed, mannered, with_article
-from training.demo.words import words
+from demo import wording
+from demo.example import is_right
+from demo.families import families, plain
+from demo.skills import arithmetic, copying, json_fill, memory, stories
+from demo.wording import Wordings, fill, invented, listed, mannered, with_article
+from demo.words import words
 
 SKILLS = [arithmetic, copying, json_fill, memory, stories]
 SIDES = [False, True]

@@ -1,12 +1,12 @@
-"""``demo``, the file in the package: its size, and what it says of itself."""
+"""The model files in the package: their size, and what they say of themselves."""
 
 import pytest
 from gguf import GGUFReader
 
 from ollama_async.models.shipped import FOLDER
-from training.demo.render import CHAT_TEMPLATE, TURN_END
 
 PATH = FOLDER / "demo.gguf"
+EMBEDDING = FOLDER / "demo-embed.gguf"
 BYTES = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x144)]
 """The letters that byte-level vocabularies write single bytes with."""
 
@@ -28,13 +28,22 @@ def test_it_says_what_it_is_where_it_comes_from_and_who_may_use_it(metadata):
     assert "ollama_async" in metadata["general.author"]
 
 
-def test_its_template_is_the_one_that_it_was_trained_with(metadata):
-    assert metadata["tokenizer.chat_template"] == CHAT_TEMPLATE
-
-
 def test_it_can_write_any_byte_and_end_its_turn(metadata):
     tokens = metadata["tokenizer.ggml.tokens"]
     assert {chr(code) for code in BYTES} <= set(tokens)
     assert len(BYTES) == 256
-    assert tokens[metadata["tokenizer.ggml.eos_token_id"]] == TURN_END
+    assert tokens[metadata["tokenizer.ggml.eos_token_id"]] == "<|im_end|>"
     assert metadata["tokenizer.ggml.add_bos_token"] is False
+
+
+@pytest.fixture(scope="module")
+def embedding_metadata():
+    return {name: field.contents() for name, field in GGUFReader(EMBEDDING).fields.items()}
+
+
+def test_the_embedding_model_is_small_and_says_what_it_is(embedding_metadata):
+    assert EMBEDDING.stat().st_size <= 1_000_000
+    assert embedding_metadata["general.architecture"] == "bert"
+    assert embedding_metadata["general.name"] == "demo-embed"
+    assert embedding_metadata["general.license"] == "MIT"
+    assert "from scratch" in embedding_metadata["general.provenance"]

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
-from training.demo.example import Example, is_right
-from training.demo.render import answer_text, prompt_text, split_thinking
+
+from demo.example import Example, is_right
+from demo.render import answer_text, prompt_text, split_thinking
 
 WEATHER = {
     "type": "function",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.demo.batches import (
+from demo.batches import (
     HEARD_WEIGHT,
     LENGTHS,
     TOKENS,
@@ -15,7 +15,7 @@ from training.demo.batches import (
     drills,
     row_length,
 )
-from training.demo.batches import _weights as weights_of
+from demo.batches import _weights as weights_of
 
 
 def encoded(length, prompt):

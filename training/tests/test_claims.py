@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
 from ollama_async.api import modelfile
 from ollama_async.api.options import check_parameters, parse_parameter, unknown_parameters
 from ollama_async.cli import interactive
@@ -21,7 +20,7 @@ from ollama_async.core.settings import VARIABLES, Settings
 from ollama_async.gateway.metrics import FAMILIES
 from ollama_async.gateway.routes import ROUTES
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "training" / "demo" / "questions").glob("*.txt"))
 
 SYSTEM_FOLDERS = ("/etc/systemd/system/",)

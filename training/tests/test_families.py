@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.demo.families import Malformed, conversation, expand, families, plain, read
+from demo.families import Malformed, conversation, expand, families, plain, read
 
 SKY = "= sky.blue\n? Why is the sky blue?\n! It scatters.\n"
 

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from training.demo.families import families, plain
-from training.demo.skills import questions, unknown
-from training.demo.words import words
+from demo.families import families, plain
+from demo.skills import questions, unknown
+from demo.words import words
 
 MANY = 4000
 

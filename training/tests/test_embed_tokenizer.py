@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.embed.tokenizer import CLS, SEP, SPECIAL, UNKNOWN, WordPiece, words
+from embed.tokenizer import CLS, SEP, SPECIAL, UNKNOWN, WordPiece, words
 
 LETTERS = "abc"
 PIECES = WordPiece([*SPECIAL, "▁", "▁a", "▁ab", "a", "b", "c", "bc", "▁你", "!"])

@@ -4,12 +4,12 @@ from random import Random
 
 import pytest
 
-from training.demo.families import expand, plain
-from training.demo.words import words
-from training.embed import statements
-from training.embed.corpus import answered, askable, roughened, triplets
-from training.embed.evaluate import everyday
-from training.embed.statements import statement
+from demo.families import expand, plain
+from demo.words import words
+from embed import statements
+from embed.corpus import answered, askable, roughened, triplets
+from embed.evaluate import everyday
+from embed.statements import statement
 
 
 def test_the_same_seed_gives_the_same_triplets():

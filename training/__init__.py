@@ -1,1 +1,0 @@
-"""Recipes of the models that the package carries. Nothing here is needed at run time."""
