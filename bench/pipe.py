@@ -25,7 +25,7 @@ import uvloop
 
 from ollama_async.workers import messages
 from ollama_async.workers.channel import Channel
-from ollama_async.workers.child.attach import attach
+from ollama_async.workers.child.process_setup import attach
 
 TEXT = " word"
 

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar_matcher import Vocabulary
+from ollama_async.workers.child.grammar.llguidance import Vocabulary
 from ollama_async.workers.child.grammar_text import schema_grammar
 
 _END = 256

@@ -58,7 +58,7 @@ class Channel:
         return tuple(self._child_fds.values())
 
     def argv(self, *, generation: int) -> list[str]:
-        """The options that :func:`ollama_async.workers.child.attach.attach` reads."""
+        """The options that :func:`ollama_async.workers.child.process_setup.attach` reads."""
         options = {**self._child_fds, "parent": os.getpid(), "generation": generation}
         return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.workers import frames, messages
-from ollama_async.workers.child.attach import attach, read_options
+from ollama_async.workers.child.process_setup import attach, read_options
 from ollama_async.workers.frames import HEADER
 
 READY = messages.Ready(2, 64, 1, 2, 3, 0, 5, True, [])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ollama_async.core.conversation import Usage
 from ollama_async.workers import frames, messages
-from ollama_async.workers.child.attach import attach
+from ollama_async.workers.child.process_setup import attach
 
 READY = messages.Ready(2, 64, 1, 2, 3, 0, 5, True, ["a warning"])
 PAUSE_S = 0.25

@@ -15,10 +15,10 @@ from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines import scripted
-from ollama_async.workers.child.engines.port import EngineError, Row
-from ollama_async.workers.child.grammar import Grammars
-from ollama_async.workers.child.loop import Loop
+from ollama_async.workers.child.engines.engine import EngineError, Row
+from ollama_async.workers.child.grammar.constraints import Grammars
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Done, Pieces

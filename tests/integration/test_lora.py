@@ -15,8 +15,8 @@ from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.models.gguf import read_header
 from ollama_async.native.tiny_model import write_tiny_model
+from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load
-from ollama_async.workers.child.engines.port import Row
 from ollama_async.workers.load_spec import LoadSpec
 
 pytestmark = pytest.mark.engine

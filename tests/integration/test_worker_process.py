@@ -25,7 +25,7 @@ from ollama_async.core import errors
 from ollama_async.core.conversation import Inference, Prompt, Sampling, Usage
 from ollama_async.workers import messages
 from ollama_async.workers.channel import Channel
-from ollama_async.workers.child.attach import ORPHANED
+from ollama_async.workers.child.process_setup import ORPHANED
 from ollama_async.workers.client import CRASH_TEXT, WorkerLink
 from ollama_async.workers.process import WorkerProcess
 

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 import msgspec
 
-from ollama_async.workers.child.attach import attach
+from ollama_async.workers.child.process_setup import attach
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import PROTOCOL, Hello
 

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.workers.child.deadline import CPU_LIMIT_S
+from ollama_async.workers.child.resource_limits import CPU_LIMIT_S
 
 T = TypeVar("T")
 

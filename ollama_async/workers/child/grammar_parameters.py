@@ -10,14 +10,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.workers.child.grammar_arguments import (
+from ollama_async.workers.child.grammar.arguments import (
     JSON,
     Notation,
     Strictness,
     Values,
     required_of,
 )
-from ollama_async.workers.child.grammar_rules import Member, Rules
+from ollama_async.workers.child.grammar.lark import Member, Rules
 from ollama_async.workers.child.grammar_text import Special, literal, sequence
 
 _PLACEHOLDER = re.compile(r"(\{[a-z_]+\}| +)")

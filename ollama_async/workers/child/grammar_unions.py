@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
+from ollama_async.workers.child.grammar.schema_analysis import Values
 from ollama_async.workers.child.grammar_tree import Schema
-from ollama_async.workers.child.grammar_values import Values
 
 OPTIONS_LIMIT = 100
 """Each is compared with each, as long as ``Values.looks`` allows."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ollama_async.core.conversation import Sampling, Usage
-from ollama_async.workers.child.engines.port import Constraint
-from ollama_async.workers.child.meaning import Meaning
+from ollama_async.workers.child.engines.engine import Constraint
+from ollama_async.workers.child.output_parser import Meaning
 from ollama_async.workers.messages import Cancel, Done, Failed, ToParent
 
 LIMIT = 1024

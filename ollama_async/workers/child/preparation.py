@@ -18,11 +18,11 @@ from ollama_async.prompts.history import fit
 from ollama_async.prompts.port import Marks
 from ollama_async.prompts.shorten import cut_middle
 from ollama_async.workers.child.attempt import Attempt, Limited, Run
-from ollama_async.workers.child.dialects import Dialects, Spoken
-from ollama_async.workers.child.engines.port import Constraint, Engine
-from ollama_async.workers.child.grammar import Grammars
+from ollama_async.workers.child.chat_formats import Dialects, Spoken
+from ollama_async.workers.child.engines.engine import Constraint, Engine
+from ollama_async.workers.child.grammar.constraints import Grammars
 from ollama_async.workers.child.mailbox import Work
-from ollama_async.workers.child.meaning import Meaning
+from ollama_async.workers.child.output_parser import Meaning
 from ollama_async.workers.child.own_prefix import OwnPrefixes
 from ollama_async.workers.child.prefix import shared_length
 from ollama_async.workers.messages import (

@@ -21,16 +21,16 @@ from ollama_async.prompts.port import Dialect
 from ollama_async.prompts.selection import select
 from ollama_async.workers.child.attempt import Run
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
+from ollama_async.workers.child.chat_formats import Dialects
 from ollama_async.workers.child.confinement import confine
-from ollama_async.workers.child.deadline import Deadline, Watch
-from ollama_async.workers.child.dialects import Dialects
+from ollama_async.workers.child.engine_loop import Loop
+from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.engines.opening import open_engine
-from ollama_async.workers.child.engines.port import Engine
-from ollama_async.workers.child.intake import Intake
-from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.pipe import ChildEnd
 from ollama_async.workers.child.preparation import Preparation
+from ollama_async.workers.child.preprocessor import Intake
+from ollama_async.workers.child.resource_limits import Deadline, Watch
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.workers.child.engines.port import EngineError, EngineFacts
+from ollama_async.workers.child.engines.engine import EngineError, EngineFacts
 
 WORDS = 64
 END = WORDS

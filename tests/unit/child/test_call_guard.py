@@ -8,13 +8,13 @@ from ollama_async.core.conversation import Inference, Message, Prompt, Sampling,
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.prompts.choose import choose
 from ollama_async.workers.child.batching import Batching
-from ollama_async.workers.child.call_guard import CallGuard
-from ollama_async.workers.child.dialects import Dialects
+from ollama_async.workers.child.chat_formats import Dialects
+from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines import scripted
-from ollama_async.workers.child.intake import Intake
-from ollama_async.workers.child.loop import Loop
+from ollama_async.workers.child.grammar.call_guard import CallGuard
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import Preparation
+from ollama_async.workers.child.preprocessor import Intake
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Called, Done, Failed, Pieces, Submit
 

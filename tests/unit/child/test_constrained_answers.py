@@ -9,12 +9,12 @@ from ollama_async.prompts import parsers
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child.batching import Batching
-from ollama_async.workers.child.dialects import Spoken
+from ollama_async.workers.child.chat_formats import Spoken
+from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines import scripted
-from ollama_async.workers.child.intake import Intake
-from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import Preparation
+from ollama_async.workers.child.preprocessor import Intake
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Done, Failed, Pieces, Submit
 

@@ -6,8 +6,8 @@ import tracemalloc
 import pytest
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child import grammar_schema
-from ollama_async.workers.child.grammar_schema import check_size, prepare
+from ollama_async.workers.child.grammar import json_schema
+from ollama_async.workers.child.grammar.json_schema import check_size, prepare
 from tests.growth import cost
 
 MOST = 50  # million steps of a loop; about five are usual
@@ -22,7 +22,7 @@ def ref(name):
 def filled(part, **defs):
     """As many of ``part`` as there can be in one schema."""
     one = {"prefixItems": [part], "$defs": defs}
-    left = grammar_schema.SIZE_LIMIT - len(json.dumps(one))
+    left = json_schema.SIZE_LIMIT - len(json.dumps(one))
     more = left // (len(json.dumps(part)) + 2)
     # written out and read, so that no two are the same object
     return json.loads(json.dumps({**one, "prefixItems": [part] * (1 + more)}))
@@ -103,7 +103,7 @@ def prepared(schema):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_schema_takes_little_time(name):
-    assert len(json.dumps(HOSTILE[name])) <= grammar_schema.SIZE_LIMIT
+    assert len(json.dumps(HOSTILE[name])) <= json_schema.SIZE_LIMIT
 
     assert cost(lambda: prepared(HOSTILE[name]), MOST) < MOST
 
@@ -144,9 +144,9 @@ def test_arrays_without_repetition_are_counted_in_the_whole_schema():
 @pytest.mark.parametrize("value", [[], [[]], {}, {"a": {}}, "é", 7, -(10**20), 0.5, None, True])
 def test_a_schema_may_have_as_many_characters_as_it_says(value):
     bare = len(json.dumps({"enum": [value], "title": ""}))
-    more = (grammar_schema.SIZE_LIMIT - bare) // (len(json.dumps(value)) + 2)
+    more = (json_schema.SIZE_LIMIT - bare) // (len(json.dumps(value)) + 2)
     schema = {"enum": [value] * (1 + more), "title": ""}
-    schema["title"] = "x" * (grammar_schema.SIZE_LIMIT - len(json.dumps(schema)))
+    schema["title"] = "x" * (json_schema.SIZE_LIMIT - len(json.dumps(schema)))
 
     check_size(schema)
     schema["title"] += "x"

@@ -13,7 +13,7 @@ from jsonschema import Draft4Validator
 from jsonschema.validators import validator_for
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar_matcher import Vocabulary
+from ollama_async.workers.child.grammar.llguidance import Vocabulary
 from ollama_async.workers.child.grammar_text import schema_grammar
 
 VECTORS = [

@@ -8,7 +8,7 @@ from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.scripted_models import Script, read_scripts
 from ollama_async.workers.child.engines import scripted
-from ollama_async.workers.child.engines.port import EngineError, Row
+from ollama_async.workers.child.engines.engine import EngineError, Row
 from ollama_async.workers.child.engines.scripted import Scripted
 from ollama_async.workers.load_spec import LoadSpec
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from ollama_async.workers.child.attach import read_options
+from ollama_async.workers.child.process_setup import read_options
 from ollama_async.workers.load_spec import LoadSpec
 
 PLAIN = LoadSpec(engine="llama_cpp", model="/models/m.gguf", num_ctx=256, slots=2)

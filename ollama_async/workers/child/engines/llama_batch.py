@@ -13,7 +13,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from ollama_async.workers.child.engines.port import Row
+from ollama_async.workers.child.engines.engine import Row
 
 
 class Batch:

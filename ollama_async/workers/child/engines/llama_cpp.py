@@ -15,6 +15,13 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from ollama_async.core.conversation import Sampling
+from ollama_async.workers.child.engines.engine import (
+    Constraint,
+    EngineError,
+    EngineFacts,
+    Progress,
+    Row,
+)
 from ollama_async.workers.child.engines.llama_batch import Batch
 from ollama_async.workers.child.engines.llama_grouping import (
     ACCELERATOR_COST,
@@ -30,13 +37,6 @@ from ollama_async.workers.child.engines.llama_loading import (
 from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
 from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
-from ollama_async.workers.child.engines.port import (
-    Constraint,
-    EngineError,
-    EngineFacts,
-    Progress,
-    Row,
-)
 from ollama_async.workers.load_spec import LoadSpec
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
@@ -70,7 +70,7 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
 
 
 class LlamaCpp:
-    """See :class:`~ollama_async.workers.child.engines.port.Engine`. Owns model and context."""
+    """See :class:`~ollama_async.workers.child.engines.engine.Engine`. Owns model and context."""
 
     def __init__(self, spec: LoadSpec, model: Any, context: Any, journal: Journal) -> None:
         self._model = model

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from ollama_async.workers.child.engines.port import Row
+from ollama_async.workers.child.engines.engine import Row
 
 
 class PassCost:

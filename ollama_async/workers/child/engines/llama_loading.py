@@ -9,8 +9,8 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 
 from ollama_async.core.errors import LoadFailed
+from ollama_async.workers.child.engines.engine import Progress
 from ollama_async.workers.child.engines.llama_log import Journal
-from ollama_async.workers.child.engines.port import Progress
 from ollama_async.workers.load_spec import LoadSpec
 
 INCOMPATIBLE_HINT = (

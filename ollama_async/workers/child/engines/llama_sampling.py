@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollama_async.core.conversation import Sampling
-from ollama_async.workers.child.engines.port import Constraint
+from ollama_async.workers.child.engines.engine import Constraint
 
 Logits = NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-from ollama_async.workers.child.engines.port import EngineError
+from ollama_async.workers.child.engines.engine import EngineError
 
 _COMPOSES = b"ollama_async.tokenizer.nfc"
 """Key in files that we converted: the tokenizer composes characters (NFC), the library does not."""

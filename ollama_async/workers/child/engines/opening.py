@@ -6,7 +6,7 @@ import msgspec
 
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.settings import Settings
-from ollama_async.workers.child.engines.port import Engine, Progress
+from ollama_async.workers.child.engines.engine import Engine, Progress
 from ollama_async.workers.load_spec import LoadSpec
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.scripted_models import Script, read_scripts
-from ollama_async.workers.child.engines.port import (
+from ollama_async.workers.child.engines.engine import (
     Constraint,
     EngineError,
     EngineFacts,
@@ -65,7 +65,7 @@ def _pretend_to_load(seconds: float, progress: Progress) -> None:
 
 
 class Scripted:
-    """See :class:`~ollama_async.workers.child.engines.port.Engine`."""
+    """See :class:`~ollama_async.workers.child.engines.engine.Engine`."""
 
     def __init__(self, script: Script, *, slots: int, num_ctx: int) -> None:
         pieces = [piece.encode() for piece in script.pieces()]

@@ -13,7 +13,7 @@ from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.tools import Tools
 from ollama_async.prompts.port import Marks
-from ollama_async.workers.child.grammar import Grammars
+from ollama_async.workers.child.grammar.constraints import Grammars
 from tests.unit.prompts.parsers.test_guarded_calls import END, Vocabulary
 
 PATIENCE = 300

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Sampling
 from ollama_async.workers.child.batching import FIXED_CHUNK, MIN_CHUNK, Batching
-from ollama_async.workers.child.loop import Loop
+from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.messages import Cancel, Done, Failed, Pieces, Started, Text, Vitals
 

@@ -17,8 +17,9 @@ from jsonschema import Draft202012Validator
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.port import Marks
-from ollama_async.workers.child import grammar_library, grammar_matcher, grammar_tree
-from ollama_async.workers.child.grammar import Grammars
+from ollama_async.workers.child import grammar_library, grammar_tree
+from ollama_async.workers.child.grammar import llguidance
+from ollama_async.workers.child.grammar.constraints import Grammars
 from tests.growth import cost
 
 END, OPEN, CLOSE, BRACES, STRADDLING = range(256, 261)
@@ -925,7 +926,7 @@ def test_while_the_library_copies_a_vocabulary_other_threads_run():
     try:
         sys.setswitchinterval(60)
         before = len(went_on)
-        grammar_matcher.Vocabulary(large.facts.vocab_size, large.piece, large.is_end)
+        llguidance.Vocabulary(large.facts.vocab_size, large.piece, large.is_end)
         assert len(went_on) > before
     finally:
         sys.setswitchinterval(interval_s)

@@ -22,8 +22,8 @@ from fractions import Fraction
 from typing import Any
 
 from ollama_async.core.errors import BadRequest
+from ollama_async.workers.child.grammar.schema_rewrites import rewrite
 from ollama_async.workers.child.grammar_numbers import is_exact
-from ollama_async.workers.child.grammar_rewrites import rewrite
 from ollama_async.workers.child.grammar_tree import (
     COMBINING,
     MAPS,

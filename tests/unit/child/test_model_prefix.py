@@ -8,7 +8,7 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.jinja import JinjaRenderer
 from ollama_async.prompts.port import Marks
-from ollama_async.workers.child.dialects import Dialects
+from ollama_async.workers.child.chat_formats import Dialects
 from ollama_async.workers.child.own_prefix import OwnPrefixes
 from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.messages import Submit

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ollama_async.workers.child.characters import Characters
-from ollama_async.workers.child.stopping import StopFinder
+from ollama_async.workers.child.stop_conditions import StopFinder
 
 letters = st.text("abc", max_size=20)
 stop_strings = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=4)

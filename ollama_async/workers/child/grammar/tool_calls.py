@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.workers.child.grammar_arguments import JSON_RULES, Strictness, Values, quoted
+from ollama_async.workers.child.grammar.arguments import JSON_RULES, Strictness, Values, quoted
+from ollama_async.workers.child.grammar.lark import Rules
 from ollama_async.workers.child.grammar_parameters import (
     LITERAL_RULES,
     Parameters,
     expand,
     string_rules,
 )
-from ollama_async.workers.child.grammar_rules import Rules
 from ollama_async.workers.child.grammar_text import CALLS_LIMIT, Special, sequence
 
 TOOLS_LIMIT = 256

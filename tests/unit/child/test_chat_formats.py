@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import Speech
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.workers.child.dialects import KEPT, TEMPLATE_LIMIT, Dialects
+from ollama_async.workers.child.chat_formats import KEPT, TEMPLATE_LIMIT, Dialects
 
 
 class Dialect:

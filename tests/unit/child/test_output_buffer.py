@@ -4,7 +4,7 @@ import pytest
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.workers import frames
-from ollama_async.workers.child.outbox import Outbox
+from ollama_async.workers.child.output_buffer import Outbox
 from ollama_async.workers.messages import (
     MOST_PIECES,
     Called,

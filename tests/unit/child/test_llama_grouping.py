@@ -5,13 +5,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_grouping import (
     ACCELERATOR_COST,
     CPU_COST,
     PassCost,
     slots_to_bridge,
 )
-from ollama_async.workers.child.engines.port import Row
 
 
 def decoding(*slots):

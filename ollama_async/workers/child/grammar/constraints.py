@@ -6,7 +6,7 @@ For the request (a thread of the intake)::
     Work(…, constraint=constraint)
 
 For the answer (step thread): the engine gets it with ``begin`` and chooses only tokens that it
-allows; see :class:`~ollama_async.workers.child.engines.port.Constraint`. When it ``is_over``, the
+allows; see :class:`~ollama_async.workers.child.engines.engine.Constraint`. When it ``is_over``, the
 answer is complete, or has failed.
 
 Thoughts and the marks of a tool call are part of the grammar (:mod:`.grammar_text`), so nobody has
@@ -32,14 +32,14 @@ from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.port import Marks
 from ollama_async.workers.child import grammar_text
-from ollama_async.workers.child.call_guard import CallGuard
-from ollama_async.workers.child.engines.port import Constraint, Engine
-from ollama_async.workers.child.grammar_arguments import Strictness
-from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT, call_grammar, tool_names
-from ollama_async.workers.child.grammar_schema import check_size
+from ollama_async.workers.child.engines.engine import Constraint, Engine
+from ollama_async.workers.child.grammar.arguments import Strictness
+from ollama_async.workers.child.grammar.call_guard import CallGuard
+from ollama_async.workers.child.grammar.json_schema import check_size
+from ollama_async.workers.child.grammar.tool_calls import TOOLS_LIMIT, call_grammar, tool_names
 
 if TYPE_CHECKING:
-    from ollama_async.workers.child.grammar_matcher import Grammar, Vocabulary
+    from ollama_async.workers.child.grammar.llguidance import Grammar, Vocabulary
 
 TOOLS_SIZE_LIMIT = 1 << 18
 """Bytes of all descriptions together; the largest sets of tools in use have some 100,000."""
@@ -166,7 +166,7 @@ class Grammars:
     def _vocabulary(self) -> Vocabulary:
         if self._made is None:
             # what most workers never need
-            from ollama_async.workers.child.grammar_matcher import Vocabulary  # noqa: PLC0415
+            from ollama_async.workers.child.grammar.llguidance import Vocabulary  # noqa: PLC0415
 
             engine = self._engine
             self._made = Vocabulary(engine.facts.vocab_size, engine.piece, engine.is_end)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
-from ollama_async.workers.child import grammar_numbers, grammar_patterns
+from ollama_async.workers.child import grammar_numbers
+from ollama_async.workers.child.grammar import schema_scalars
+from ollama_async.workers.child.grammar.schema_analysis import Budget, Values, asserting
 from ollama_async.workers.child.grammar_tree import (
     COMBINING,
     KEYWORDS,
@@ -21,7 +23,6 @@ from ollama_async.workers.child.grammar_tree import (
     schemas,
 )
 from ollama_async.workers.child.grammar_unions import choose_one
-from ollama_async.workers.child.grammar_values import Budget, Values, asserting
 
 ARRAYS_LIMIT = 1024
 """Arrays that stand for one array without repetition."""
@@ -64,7 +65,7 @@ def rewrite(root: Schema) -> None:
         _list_arrays(schema, values)
         choose_one(schema, values)
     for schema in found:
-        grammar_patterns.simplify(schema)
+        schema_scalars.simplify(schema)
 
 
 def _drop_meaningless(schema: Schema) -> None:
@@ -175,12 +176,12 @@ def _from_lengths(rule: Schema) -> str | None:
     if not isinstance(least, int) or not isinstance(most, (int, type(None))):
         return None
     # every string is a number of any characters
-    return grammar_patterns.with_lengths(rule.get("pattern", r"^[\s\S]*$"), least, most)
+    return schema_scalars.with_lengths(rule.get("pattern", r"^[\s\S]*$"), least, most)
 
 
 def _from_pattern(rule: Schema) -> str | None:
     """A format beside it is an annotation, as the standard has it anywhere."""
-    patterns = grammar_patterns.without_look_around(rule["pattern"])
+    patterns = schema_scalars.without_look_around(rule["pattern"])
     return patterns[0] if len(patterns) == 1 else None
 
 
@@ -194,7 +195,7 @@ _SAID_BY_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
     frozenset({"pattern", "minLength", "maxLength"}): _from_lengths,
     frozenset({"pattern"}): _from_pattern,
     frozenset({"pattern", "format"}): _from_pattern,
-    frozenset({"format"}): lambda rule: grammar_patterns.OF_FORMATS.get(rule["format"]),
+    frozenset({"format"}): lambda rule: schema_scalars.OF_FORMATS.get(rule["format"]),
 }
 
 

@@ -84,7 +84,7 @@ class Vocabulary:
 
 
 class Grammar:
-    """See :class:`~ollama_async.workers.child.engines.port.Constraint`. One thread at a time.
+    """See :class:`~ollama_async.workers.child.engines.engine.Constraint`. One thread at a time.
 
     ``matcher`` is the library's pointer; from now on it is this object's.
     """

@@ -15,7 +15,7 @@ from ollama_async.core.conversation import Speech
 from ollama_async.core.errors import ServerError, TemplateFailed
 from ollama_async.prompts.port import Dialect
 from ollama_async.workers.child.attempt import Run, run_freely
-from ollama_async.workers.child.engines.port import Engine
+from ollama_async.workers.child.engines.engine import Engine
 
 KEPT = 16
 """Dialects of each kind; a template takes milliseconds to compile, and clients can think of any

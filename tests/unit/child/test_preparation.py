@@ -8,10 +8,10 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
 from ollama_async.prompts.port import Content, Marks
 from ollama_async.prompts.selection import DEFAULT_TEMPLATE
-from ollama_async.workers.child.dialects import Spoken
-from ollama_async.workers.child.intake import Intake
+from ollama_async.workers.child.chat_formats import Spoken
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import TOO_LONG, Preparation
+from ollama_async.workers.child.preprocessor import Intake
 from ollama_async.workers.messages import (
     Detokenize,
     Done,

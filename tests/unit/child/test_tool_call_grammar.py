@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.port import Marks
-from ollama_async.workers.child.grammar import Grammars
-from ollama_async.workers.child.grammar_calls import TOOLS_LIMIT
+from ollama_async.workers.child.grammar.constraints import Grammars
+from ollama_async.workers.child.grammar.tool_calls import TOOLS_LIMIT
 
 END, ARGS, QUOTE, ALL_ENDS = range(256, 260)
 SPECIAL = {ARGS: b"[ARGS]", QUOTE: b'<|"|>'}

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from ollama_async.core.conversation import Usage
 from ollama_async.workers.child.characters import Characters
-from ollama_async.workers.child.engines.port import Row
+from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.mailbox import Work
+from ollama_async.workers.child.prefix_cache import Claim, Slot
 from ollama_async.workers.child.repetition import CHECK_PERIOD, Repetition
-from ollama_async.workers.child.slots import Claim, Slot
-from ollama_async.workers.child.stopping import StopFinder
+from ollama_async.workers.child.stop_conditions import StopFinder
 
 
 class Running:

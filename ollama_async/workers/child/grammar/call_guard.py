@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
-from ollama_async.workers.child.engines.port import Constraint
+from ollama_async.workers.child.engines.engine import Constraint
 
 
 class CallGrammar(Constraint, Protocol):
@@ -46,8 +46,8 @@ class Tokens(Protocol):
 
 
 class CallGuard:
-    """Of one answer; see :class:`~ollama_async.workers.child.engines.port.Constraint`. Step thread
-    only.
+    """Of one answer; see :class:`~ollama_async.workers.child.engines.engine.Constraint`. Step
+    thread only.
 
     ``grammars``: for each syntax what may follow the mark that opens a call; they are this object's
     alone. ``names`` are those of the tools, ``tokens`` those of the model.

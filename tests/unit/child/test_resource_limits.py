@@ -13,7 +13,7 @@ import pytest
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.jinja import JinjaRenderer
-from ollama_async.workers.child.deadline import (
+from ollama_async.workers.child.resource_limits import (
     Deadline,
     Watch,
     _Interrupted,
@@ -148,7 +148,7 @@ def called_by_name():
 
 ENDLESS = """
 import threading
-from ollama_async.workers.child.deadline import Deadline, Watch
+from ollama_async.workers.child.resource_limits import Deadline, Watch
 
 watch = Watch(last_resort_s=0.5)
 threading.Thread(target=watch.run, daemon=True).start()

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import msgspec
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar_rules import Rules
-from ollama_async.workers.child.grammar_schema import check_size, structure_of
+from ollama_async.workers.child.grammar.json_schema import check_size, structure_of
+from ollama_async.workers.child.grammar.lark import Rules
 from ollama_async.workers.child.grammar_text import json_rule, literal
 from ollama_async.workers.child.grammar_tree import KEYWORDS, Schema, resolve, schemas
 

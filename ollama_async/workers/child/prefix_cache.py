@@ -23,7 +23,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ollama_async.workers.child.engines.port import Engine, EngineError
+from ollama_async.workers.child.engines.engine import Engine, EngineError
 from ollama_async.workers.child.prefix import shared_length
 
 COPY_MIN_TOKENS = 32

@@ -13,7 +13,7 @@ import msgspec
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.prompts.port import Content, Parser, Part, Thinking
-from ollama_async.workers.child.call_guard import CallGuard
+from ollama_async.workers.child.grammar.call_guard import CallGuard
 from ollama_async.workers.messages import Called, Piece
 
 NESTING_LIMIT = 100

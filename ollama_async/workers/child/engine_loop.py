@@ -23,11 +23,11 @@ import msgspec
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import CHEAP_MASK_S, Batching, choose_masks
-from ollama_async.workers.child.engines.port import Engine, EngineError, Row
+from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
 from ollama_async.workers.child.mailbox import Mailbox, Work
-from ollama_async.workers.child.outbox import Outbox
-from ollama_async.workers.child.running import Running, claim_of
-from ollama_async.workers.child.slots import Slots
+from ollama_async.workers.child.output_buffer import Outbox
+from ollama_async.workers.child.prefix_cache import Slots
+from ollama_async.workers.child.sequence import Running, claim_of
 from ollama_async.workers.messages import (
     CONTEXT_LIMIT,
     Cancel,

@@ -10,10 +10,10 @@ from ollama_async.core.conversation import Sampling, Thought, ToolCall, ToolFunc
 from ollama_async.core.scripted_models import Script
 from ollama_async.prompts.port import Content, Thinking
 from ollama_async.workers.child.batching import Batching
+from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines.scripted import Scripted
-from ollama_async.workers.child.loop import Loop
 from ollama_async.workers.child.mailbox import Mailbox, Work
-from ollama_async.workers.child.meaning import NESTING_LIMIT, Meaning
+from ollama_async.workers.child.output_parser import NESTING_LIMIT, Meaning
 from ollama_async.workers.messages import Called, Cancel, Done, Pieces, Started
 
 CALL_ID = re.compile(r"call_[a-z0-9]{8}")

@@ -1,0 +1,1 @@
+"""Grammars that constrain answers: JSON Schema formats and tool calls."""
