@@ -28,16 +28,16 @@ from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.core import private_paths
-from ollama_async.core.control_characters import escape_line, escape_text
 from ollama_async.core.errors import LoadFailed, ServerError, StorageFailed
 from ollama_async.core.local_key import KeyUnusable, open_key
+from ollama_async.core.safe_text import escape_line, escape_text
 from ollama_async.core.scripted_models import read_scripts
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.runner import build_runner
-from ollama_async.gateway.stream import Streams
+from ollama_async.gateway.streaming import Streams
 from ollama_async.hw import placement
 from ollama_async.hw.machine import survey
 from ollama_async.hw.watch import Watch

@@ -26,7 +26,7 @@ Arguments = Annotated[dict[str, Any], Meta(extra={"go": "api.ToolCallFunctionArg
 
 _SHOWN = 40  # characters of a value that is refused
 _LONGEST_ROLE = 64  # of all that mean something; lowering a long one would take its time
-_LEVELS = '"high", "medium", "low", "max", true, or false'
+_LEVELS = ", ".join([*map('"{}"'.format, conversation.THINK_LEVELS), "true, or false"])
 
 
 # --------------------------------------------------------------------------- requests
@@ -193,7 +193,7 @@ class CopyRequest(_Short, forbid_unknown_fields=True, kw_only=True):
 
 def _check_think(value: object) -> None:
     """:raises ValueError: with Ollama's text."""
-    if isinstance(value, str) and value not in {"high", "medium", "low", "max"}:
+    if isinstance(value, str) and value not in conversation.THINK_LEVELS:
         shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
         raise ValueError(f'invalid think value: "{shown}" (must be {_LEVELS})')
     if not isinstance(value, str | bool | None):
@@ -345,3 +345,8 @@ class VersionResponse(msgspec.Struct):
 
 class ErrorResponse(msgspec.Struct):
     error: str
+
+
+ProgressStatus = dict[str, Any]
+"""One object of the progress of a pull, a push or a create: ``status``, and for a file ``digest``,
+``total`` and ``completed`` (bytes)."""

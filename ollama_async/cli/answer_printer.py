@@ -12,7 +12,7 @@ from ollama_async.cli import formatting
 from ollama_async.cli.client import CommandFailed
 from ollama_async.cli.terminal import direct
 from ollama_async.cli.wrapping import Wrapper
-from ollama_async.core.control_characters import escape_text
+from ollama_async.core.safe_text import escape_text
 
 _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
 

@@ -21,7 +21,7 @@ from rich.table import Column
 from rich.text import Text
 
 from ollama_async.cli.terminal import direct
-from ollama_async.core.control_characters import escape_text
+from ollama_async.core.safe_text import escape_text
 
 _NAME_COLUMNS = 28  # of 80, so that a digest leaves room for the bar
 _WIDE_COLUMNS = 76  # what is narrower has room for a share, but not for rate and time

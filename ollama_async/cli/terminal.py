@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from ollama_async.core.control_characters import escape_text
+from ollama_async.core.safe_text import escape_text
 
 
 class EscapingStream(io.TextIOBase):

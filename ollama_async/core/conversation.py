@@ -21,6 +21,9 @@ ROLES = {
 }
 """What clients call the four roles, and which one they mean."""
 
+THINK_LEVELS = ("high", "medium", "low", "max")
+"""How much a model may think, for those that know levels; others think or do not."""
+
 
 class ToolFunction(msgspec.Struct, omit_defaults=True):
     """``arguments`` keeps the client's key order."""

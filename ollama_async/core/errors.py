@@ -27,8 +27,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ollama_async.core.control_characters import escape_text
 from ollama_async.core.private_paths import without_paths
+from ollama_async.core.safe_text import escape_text
 
 BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's sentence, two blanks included: clients match on it."""

@@ -18,7 +18,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from ollama_async.core.ip_address import parse_ip
+from ollama_async.core.ip_addresses import parse_ip
 
 HEADER = "Ollama-Async-Local"
 FILE = "local-key"

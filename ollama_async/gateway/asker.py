@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ollama_async.core.ip_address import parse_ip
+from ollama_async.core.ip_addresses import parse_ip
 from ollama_async.registry.address_policy import Asker
 
 _PASSED_ON = frozenset(

@@ -15,7 +15,7 @@ from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
 from ollama_async.core.threads import in_thread
 from ollama_async.gateway.client_identity import client_of
-from ollama_async.gateway.turns import Turns
+from ollama_async.gateway.fair_lock import Turns
 from ollama_async.gateway.wait_allowance import WaitAllowance
 
 T = TypeVar("T")

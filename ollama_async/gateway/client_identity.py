@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from aiohttp import web
 
-from ollama_async.core.ip_address import parse_ip
+from ollama_async.core.ip_addresses import parse_ip
 
 _PREFIX = 64
 """Bits of an IPv6 address that tell clients apart: whoever has one address has all of its /64."""

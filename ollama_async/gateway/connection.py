@@ -28,7 +28,7 @@ from ollama_async.gateway.bounded_parser import (
     BoundedParser,
 )
 from ollama_async.gateway.peer import Peer, enable_probes, peer_state
-from ollama_async.gateway.refusal import Refusal, json_error
+from ollama_async.gateway.responses import Refusal, json_error
 
 _LINGER_S = 0.5
 """How long a client that is still sending may take to read why nobody listens: closing at once

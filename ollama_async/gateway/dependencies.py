@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.stream import Streams
+from ollama_async.gateway.streaming import Streams
 from ollama_async.models.catalog import Catalog
 from ollama_async.queue.port import Inferring
 

@@ -27,8 +27,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from ollama_async.gateway.outbox import Outbox
-from ollama_async.gateway.tally import Counts, Names, Tallies, Tally
+from ollama_async.gateway.histogram import Counts, Names, Tallies, Tally
+from ollama_async.gateway.response_stream import Outbox
 from ollama_async.queue.port import Snapshot
 
 MODEL_LIMIT = 200

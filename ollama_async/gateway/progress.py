@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
-from typing import Any
 
 from aiohttp import web
 
 from ollama_async.api import encode, ollama
+from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.errors import ServerError
-from ollama_async.gateway.voices import NDJSON_TYPE
-
-Status = dict[str, Any]
+from ollama_async.gateway.response_formats.ollama import NDJSON_TYPE
 
 STALL_S = 60.0
 """A client that reads nothing for so long is as good as gone."""
 
 
 async def send_progress(
-    request: web.Request, statuses: AsyncGenerator[Status, None], *, is_streamed: bool
+    request: web.Request, statuses: AsyncGenerator[ProgressStatus, None], *, is_streamed: bool
 ) -> web.StreamResponse:
     """Send what ``statuses`` yields and close it, also when the client leaves.
 
@@ -29,7 +27,7 @@ async def send_progress(
     """
     async with aclosing(statuses):
         if not is_streamed:
-            last: Status = {}
+            last: ProgressStatus = {}
             async for status in statuses:
                 last = status
             headers = {"Content-Type": "application/json"}
@@ -38,7 +36,7 @@ async def send_progress(
 
 
 async def _streamed(
-    request: web.Request, statuses: AsyncGenerator[Status, None]
+    request: web.Request, statuses: AsyncGenerator[ProgressStatus, None]
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": NDJSON_TYPE})
     try:

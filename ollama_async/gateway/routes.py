@@ -13,10 +13,10 @@ from ollama_async.gateway.handlers import (
     create,
     generate,
     models,
-    pull,
     push,
     server,
     show,
+    transfers,
 )
 
 
@@ -38,7 +38,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/chat", chat.chat),
     Route("HEAD", "/api/blobs/{digest}", blobs.exists),
     Route("POST", "/api/blobs/{digest}", blobs.upload),
-    Route("POST", "/api/pull", pull.pull),
+    Route("POST", "/api/pull", transfers.pull),
     Route("POST", "/api/push", push.push),
     Route("POST", "/api/create", create.create),
     Route("POST", "/api/show", show.show_model),

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import psutil
 
-from ollama_async.core.ip_address import parse_ip
+from ollama_async.core.ip_addresses import parse_ip
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -8,12 +8,12 @@ from aiohttp import web
 
 from ollama_async.api.ollama import ChatRequest
 from ollama_async.core.errors import BadRequest
-from ollama_async.gateway.asking import chat_job, check_chat, check_top_logprobs, turns_bytes
 from ollama_async.gateway.body import read_json, work_on
 from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.handlers.answering import answer, unload
-from ollama_async.gateway.voices import ChatVoice, RenderedChatVoice
+from ollama_async.gateway.handlers.generation import answer, unload
+from ollama_async.gateway.job_builder import chat_job, check_chat, check_top_logprobs, turns_bytes
+from ollama_async.gateway.response_formats.ollama import ChatVoice, RenderedChatVoice
 from ollama_async.models.model import Model
 from ollama_async.queue.port import Job
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 from aiohttp import web
 
 from ollama_async.api import ollama
+from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.threads import drawn_in_thread, in_thread
 from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.handlers.pull import PULLS
+from ollama_async.gateway.handlers.transfers import PULLS
 from ollama_async.gateway.in_thread import CHANGES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.gateway.same_user import is_same_user
 from ollama_async.models.create import BaseMissing
 from ollama_async.registry.address_policy import Asker
-
-Status = dict[str, Any]
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -38,7 +36,7 @@ async def _steps(
     *,
     reads_files: bool,
     asker: Asker,
-) -> AsyncGenerator[Status, None]:
+) -> AsyncGenerator[ProgressStatus, None]:
     """The statuses of the work, which is done as they are drawn. A base that is missing is pulled.
 
     :raises ServerError: as ``Store.create`` and ``Transfers.follow``.
@@ -60,7 +58,7 @@ async def _steps(
 
 async def _pulled(
     application: web.Application, name: str, asker: Asker
-) -> AsyncGenerator[Status, None]:
+) -> AsyncGenerator[ProgressStatus, None]:
     """What pulling says on the way; its success is not ours."""
     pulled = application[PULLS].follow(name, is_insecure=False, asker=asker)
     async with aclosing(pulled) as statuses:

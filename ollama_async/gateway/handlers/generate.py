@@ -8,17 +8,17 @@ from aiohttp import web
 
 from ollama_async.api.ollama import GenerateRequest
 from ollama_async.core.errors import NotFound
-from ollama_async.gateway.asking import (
+from ollama_async.gateway.body import read_json, work_on
+from ollama_async.gateway.client_identity import client_of
+from ollama_async.gateway.finding import FINDER
+from ollama_async.gateway.handlers.generation import answer, unload
+from ollama_async.gateway.job_builder import (
     check_generate,
     check_top_logprobs,
     generate_job,
     turns_bytes,
 )
-from ollama_async.gateway.body import read_json, work_on
-from ollama_async.gateway.client_identity import client_of
-from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.handlers.answering import answer, unload
-from ollama_async.gateway.voices import GenerateVoice, RenderedGenerateVoice
+from ollama_async.gateway.response_formats.ollama import GenerateVoice, RenderedGenerateVoice
 from ollama_async.models.model import Model
 from ollama_async.queue.port import Job
 

@@ -13,7 +13,7 @@ from ollama_async.core.threads import drawn_in_thread, in_thread
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.in_thread import CHANGES, READS
-from ollama_async.gateway.refusal import JSON_TYPE
+from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.model import Listed

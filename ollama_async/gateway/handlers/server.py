@@ -11,7 +11,7 @@ from ollama_async.api import encode, ollama
 from ollama_async.core.threads import in_thread
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
-from ollama_async.gateway.refusal import JSON_TYPE
+from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
 from ollama_async.queue.port import LoadedModel
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from aiohttp import web
 
 from ollama_async.api import ollama
-from ollama_async.api.long_parts import LongParts
+from ollama_async.api.long_answers import LongParts
 from ollama_async.core.errors import Busy, Forbidden
 from ollama_async.core.threads import in_thread
 from ollama_async.gateway.body import read_json
+from ollama_async.gateway.fair_lock import Turns
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.in_thread import READS
-from ollama_async.gateway.refusal import JSON_TYPE
-from ollama_async.gateway.turns import Turns
-from ollama_async.gateway.unsent import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
+from ollama_async.gateway.responses import JSON_TYPE
+from ollama_async.gateway.send_budget import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
 from ollama_async.models.info import InfoCache
 from ollama_async.models.manifests import local_name
 from ollama_async.models.model import Model

@@ -17,13 +17,13 @@ from ollama_async.core.errors import ServerError
 from ollama_async.core.scripted_models import Script
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
-from ollama_async.gateway.boundary import cut
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.middleware import cut
+from ollama_async.gateway.response_formats.ollama import GenerateVoice
 from ollama_async.gateway.runner import build_runner
-from ollama_async.gateway.stream import Ask, Streams
-from ollama_async.gateway.unsent import RESERVATION, Reservation, SendBudget
-from ollama_async.gateway.voices import GenerateVoice
+from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
+from ollama_async.gateway.streaming import Ask, Streams
 from ollama_async.models.catalog import Catalog
 from ollama_async.models.store import Store
 from ollama_async.queue.port import Finish, Job, LoadedModel, Needs, Sink, Snapshot, Target

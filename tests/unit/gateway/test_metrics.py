@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ollama_async.core.conversation import Usage
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers import server
+from ollama_async.gateway.histogram import Names, Tally
 from ollama_async.gateway.metrics import CACHED_STEP, FAMILIES, MODEL_LIMIT, Metrics
 from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
-from ollama_async.gateway.tally import Names, Tally
 from ollama_async.queue.port import Finish, LoadedModel, Snapshot, Target
 from tests.unit.gateway.conftest import FakeRequest
 

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from ollama_async.api.ollama import ShowRequest
-from ollama_async.gateway import unsent as unsent_answers
+from ollama_async.gateway import send_budget as unsent_answers
 from ollama_async.gateway.handlers import show as handler
 from ollama_async.gateway.handlers.show import Shower
-from ollama_async.gateway.unsent import Reservation, SendBudget
+from ollama_async.gateway.send_budget import Reservation, SendBudget
 from tests.unit.gateway.conftest import FakeRequest
 
 DEADLINE_S = 10.0

@@ -8,7 +8,7 @@ import pytest
 
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
-from ollama_async.gateway.guards import Guards
+from ollama_async.gateway.origin_policy import Guards
 
 
 def guards(listen: str = "127.0.0.1", *origins: str) -> Guards:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ollama_async.core.errors import Busy, ServerError
-from ollama_async.gateway import unsent
+from ollama_async.gateway import send_budget
 from ollama_async.gateway.body import Bodies
-from ollama_async.gateway.boundary import boundary
-from ollama_async.gateway.guards import Guards
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.unsent import (
+from ollama_async.gateway.middleware import boundary
+from ollama_async.gateway.origin_policy import Guards
+from ollama_async.gateway.send_budget import (
     CLIENT_LIMIT_BYTES,
     FREE_BYTES,
     LIMIT_BYTES,
@@ -134,7 +134,7 @@ def test_an_answer_that_was_cut_gets_nothing_more():
 
 
 async def test_a_pace_that_is_kept_lasts_and_one_that_is_not_ends(monkeypatch):
-    monkeypatch.setattr(unsent, "GRACE_S", 0.5)
+    monkeypatch.setattr(send_budget, "GRACE_S", 0.5)
     pace = Pace()
     for _ in range(10):
         await pace.keep(asyncio.sleep(0.01), 1 << 30)
@@ -183,7 +183,7 @@ async def test_an_answer_arrives_as_it_is_whatever_its_length(serving, session, 
 
 
 async def test_an_answer_that_can_never_be_held_is_an_error(serving, session, monkeypatch):
-    monkeypatch.setattr(unsent, "CLIENT_LIMIT_BYTES", 100_000)
+    monkeypatch.setattr(send_budget, "CLIENT_LIMIT_BYTES", 100_000)
     async with session.get(await serving(b"x" * 100_001)) as response:
         assert response.status == 500
         assert (await response.json())["error"] == "the answer is over the limit of 100000 bytes"

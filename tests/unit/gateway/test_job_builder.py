@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import Message, Speech
 from ollama_async.core.errors import BadRequest, LoadFailed
-from ollama_async.gateway.asking import (
+from ollama_async.gateway.forgetting import without_old_thoughts
+from ollama_async.gateway.job_builder import (
     _beginning,
     chat_job,
     check_chat,
@@ -20,7 +21,6 @@ from ollama_async.gateway.asking import (
     generate_job,
     target_of,
 )
-from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.models.facts import ModelFacts
 from tests.unit.gateway.conftest import unpacked
 

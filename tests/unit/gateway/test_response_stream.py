@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.core.errors import WorkerDied
-from ollama_async.gateway import outbox as outbox_module
-from ollama_async.gateway import unsent
-from ollama_async.gateway.outbox import MERGE_ABOVE, Flusher, Outbox
-from ollama_async.gateway.said import Said
-from ollama_async.gateway.tally import Tally
-from ollama_async.gateway.unsent import FREE_BYTES, Reservation, SendBudget
-from ollama_async.gateway.voices import GenerateVoice
+from ollama_async.gateway import response_stream as outbox_module
+from ollama_async.gateway import send_budget
+from ollama_async.gateway.histogram import Tally
+from ollama_async.gateway.response_formats import Said
+from ollama_async.gateway.response_formats.ollama import GenerateVoice
+from ollama_async.gateway.response_stream import MERGE_ABOVE, Flusher, Outbox
+from ollama_async.gateway.send_budget import FREE_BYTES, Reservation, SendBudget
 from ollama_async.queue.port import Finish
 from tests.unit.gateway.conftest import FakeRequest
 
@@ -255,7 +255,7 @@ async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
 
 
 async def test_an_answer_that_holds_too_much_ends_with_an_error(monkeypatch):
-    monkeypatch.setattr(unsent, "CLIENT_LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr(send_budget, "CLIENT_LIMIT_BYTES", 1 << 20)
     budget = SendBudget()
     outbox = an_outbox(is_streamed=False, budget=budget)
     while not outbox.has_ended:

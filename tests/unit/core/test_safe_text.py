@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.app import _LogFormat
-from ollama_async.core.control_characters import escape_line, escape_text
 from ollama_async.core.errors import BadRequest, from_code
+from ollama_async.core.safe_text import escape_line, escape_text
 
 ANY = st.text(st.characters(codec="utf-8") | st.sampled_from("\x00\x07\x1b\x7f\x9b\x9d\r\n\t"))
 

@@ -9,10 +9,10 @@ from time import perf_counter
 import pytest
 
 from ollama_async.core.errors import WorkerDied
-from ollama_async.gateway import stream
-from ollama_async.gateway.stream import Ask, Streams
-from ollama_async.gateway.unsent import RESERVATION, Reservation, SendBudget
-from ollama_async.gateway.voices import GenerateVoice
+from ollama_async.gateway import streaming
+from ollama_async.gateway.response_formats.ollama import GenerateVoice
+from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
+from ollama_async.gateway.streaming import Ask, Streams
 from tests.unit.gateway.conftest import FakeRequest, a_job
 
 DEADLINE_S = 10.0
@@ -227,8 +227,8 @@ async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_t
         loop.call_soon_threadsafe(begun.set)
         assert may_end.wait(DEADLINE_S)
 
-    monkeypatch.setattr(stream, "OFF_LOOP_BYTES", 0)
-    monkeypatch.setattr(stream, "_said_whole", slow)
+    monkeypatch.setattr(streaming, "OFF_LOOP_BYTES", 0)
+    monkeypatch.setattr(streaming, "_said_whole", slow)
     request = FakeRequest()
     request[RESERVATION] = Reservation(SendBudget(), request)
     ask = Ask(

@@ -12,7 +12,7 @@ together with all others (:class:`Flusher`), and the flush writes finished bytes
 The transport's own high-water mark says that the client is slow: the outbox holds then and wakes
 the handler, which drains the socket (with a deadline) and attaches again. So a client that keeps
 up gets one object per piece, and nothing is dropped. What is held is counted
-(:class:`~ollama_async.gateway.unsent.Reservation`); an answer that would hold too much ends.
+(:class:`~ollama_async.gateway.send_budget.Reservation`); an answer that would hold too much ends.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from aiohttp import web
 
 from ollama_async.core.conversation import Thought, ToolCall
 from ollama_async.core.errors import Busy, ServerError
-from ollama_async.gateway.said import Piece, Said, joined, runs
-from ollama_async.gateway.tally import Tally
-from ollama_async.gateway.unsent import FREE_BYTES, Reservation
+from ollama_async.gateway.histogram import Tally
+from ollama_async.gateway.response_formats import Piece, Said, joined, runs
+from ollama_async.gateway.send_budget import FREE_BYTES, Reservation
 from ollama_async.queue.port import Finish
 
 MERGE_ABOVE = 8

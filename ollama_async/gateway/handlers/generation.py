@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.stream import Ask, Ending, Voice, whole_response
+from ollama_async.gateway.streaming import Ask, Ending, Voice, whole_response
 from ollama_async.models.model import Model
 from ollama_async.queue.port import Job
 

@@ -7,8 +7,8 @@ from typing import TypedDict
 from ollama_async.api import encode, ollama
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.errors import ServerError
-from ollama_async.gateway.said import Said
-from ollama_async.gateway.stream import Ending
+from ollama_async.gateway.response_formats import Said
+from ollama_async.gateway.streaming import Ending
 
 NDJSON_TYPE = "application/x-ndjson"
 

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.gateway.turns import Turns
+from ollama_async.gateway.fair_lock import Turns
 
 DEADLINE_S = 10.0
 

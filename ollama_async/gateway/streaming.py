@@ -31,10 +31,10 @@ from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import ServerError
 from ollama_async.core.threads import in_thread
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.outbox import Flusher, Lines, Outbox
-from ollama_async.gateway.refusal import JSON_TYPE
-from ollama_async.gateway.said import Said
-from ollama_async.gateway.unsent import RESERVATION
+from ollama_async.gateway.response_formats import Said
+from ollama_async.gateway.response_stream import Flusher, Lines, Outbox
+from ollama_async.gateway.responses import JSON_TYPE
+from ollama_async.gateway.send_budget import RESERVATION
 from ollama_async.queue.port import Finish, Inferring, Job
 
 OFF_LOOP_BYTES = 4 << 20
@@ -59,9 +59,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Voice(Lines, Protocol):
-    """How one protocol answers. What :class:`~ollama_async.gateway.outbox.Lines` has, ``last`` and
-    ``error`` are objects of a stream with their separators; ``whole`` is the one JSON object
-    without streaming.
+    """How one protocol answers. What ``Lines`` has, ``last`` and ``error`` are objects of a stream
+    with their separators; ``whole`` is the one JSON object without streaming.
     """
 
     content_type: str

@@ -18,10 +18,10 @@ from aiohttp import hdrs, web
 
 from ollama_async.core.errors import Forbidden, ServerError
 from ollama_async.gateway.body import Bodies
-from ollama_async.gateway.guards import PREFLIGHT_HEADERS, Guards, is_same_origin
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.refusal import error_response
-from ollama_async.gateway.unsent import RESERVATION, Reservation, SendBudget, sent
+from ollama_async.gateway.origin_policy import PREFLIGHT_HEADERS, Guards, is_same_origin
+from ollama_async.gateway.responses import error_response
+from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget, sent
 
 CLIENT_LEFT = 499
 """nginx's number for it: counted, never sent."""
