@@ -26,7 +26,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from ollama_async import OLLAMA_VERSION, __version__
+from ollama_async import OLLAMA_VERSION, __version__, shipped_models
 from ollama_async.core import private_paths
 from ollama_async.core.errors import LoadFailed, ServerError, StorageFailed
 from ollama_async.core.local_key import KeyUnusable, open_key
@@ -41,11 +41,10 @@ from ollama_async.gateway.streaming import Streams
 from ollama_async.hw import placement
 from ollama_async.hw.machine import survey
 from ollama_async.hw.watch import Watch
-from ollama_async.models import shipped
-from ollama_async.models.catalog import Catalog
-from ollama_async.models.store import Store
 from ollama_async.native import check
 from ollama_async.queue.plan import Limits
+from ollama_async.store.catalog import Catalog
+from ollama_async.store.store import Store
 from ollama_async.workers.load_plan import planner
 from ollama_async.workers.pool import Pool
 
@@ -192,7 +191,7 @@ def _open_local_key(settings: Settings) -> bytes | None:
 def _offer_shipped_models(store: Store) -> None:
     """A store without models gets those of the package. Blocks; no reason not to start."""
     try:
-        shipped.offer(store)
+        shipped_models.offer(store)
     except ServerError as reason:
         log.warning("the models of the package were not added: %s", reason)
 

@@ -78,9 +78,9 @@ def demo_model() -> Path:
     """The chat model of the package, for whatever wants a real model: what it says to a question
     that it was taught can be checked. Tests must not change the file.
     """
-    from ollama_async.models import shipped
+    from ollama_async import shipped_models
 
-    path = shipped.FOLDER / "demo.gguf"
+    path = shipped_models.FOLDER / "demo.gguf"
     if not path.is_file():
         pytest.fail(f"{path} belongs to the checkout, and is not there", pytrace=False)
     return path

@@ -10,8 +10,8 @@ from aiohttp import web
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.streaming import Streams
-from ollama_async.models.catalog import Catalog
 from ollama_async.queue.port import Inferring
+from ollama_async.store.catalog import Catalog
 
 
 class Lifecycle(msgspec.Struct):

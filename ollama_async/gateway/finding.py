@@ -13,8 +13,8 @@ from ollama_async.core.threads import in_thread
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
-from ollama_async.models.catalog import Catalog
-from ollama_async.models.model import Model
+from ollama_async.store.catalog import Catalog
+from ollama_async.store.model import Model
 
 _LONGEST = 1024
 

@@ -26,8 +26,8 @@ from ollama_async.core.conversation import ROLES, Inference, Message, Prompt
 from ollama_async.core.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.core.model_names import ModelName
 from ollama_async.gateway.forgetting import without_old_thoughts
-from ollama_async.models.model import Model
 from ollama_async.queue.port import Job, Needs, Target
+from ollama_async.store.model import Model
 
 _pack = msgspec.msgpack.Encoder().encode
 _log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Writes one GGUF file anew, quantized or its parts joined, in a process that may die of it.
 
 Runs in: ``python -P -m ollama_async.native.quantize``, started by
-:mod:`ollama_async.models.rewrite`. Reads: ``--source`` (of a model in parts the first one, the
+:mod:`ollama_async.create.quantize`. Reads: ``--source`` (of a model in parts the first one, the
 others beside it under the names that llama.cpp expects), ``--target``, ``--file-type`` (llama.cpp's
 number; without it tensors are copied as they are) and stdin, whose end means that nobody wants the
 file any more. Prints: a line ``tensor NAME`` as it begins with a tensor and, if it fails,

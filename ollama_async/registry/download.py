@@ -17,12 +17,12 @@ import msgspec
 from yarl import URL
 
 from ollama_async.core.threads import in_thread
-from ollama_async.models.partial import Chunk, Partial
 from ollama_async.registry.errors import Refused, Transient
 from ollama_async.registry.pace import LEAST_BYTES
 from ollama_async.registry.together import together
 from ollama_async.registry.transfer_policy import Patience, Tries
 from ollama_async.registry.transport import Transport
+from ollama_async.store.partial_files import Chunk, Partial
 
 WRITE_BYTES = 512 << 10
 """Gathered before a thread writes them. Times connections: what a download has in memory."""

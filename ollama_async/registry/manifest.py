@@ -6,11 +6,11 @@ import re
 
 from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest
-from ollama_async.models.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Manifest
 from ollama_async.registry.complaints import Unreachable
 from ollama_async.registry.errors import Refused
 from ollama_async.registry.transfer_policy import Patience, retried
 from ollama_async.registry.transport import Transport
+from ollama_async.store.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Manifest
 
 OCI_TYPE = "application/vnd.oci.image.manifest.v1+json"
 MOST_BLOBS = 4096

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 from ollama_async.core.errors import NotFound, RegistryFailed
 from ollama_async.core.model_names import ModelName
 from ollama_async.core.threads import in_thread
-from ollama_async.models.arrivals import Arrivals
-from ollama_async.models.manifest import Layer, Manifest
-from ollama_async.models.partial import Partial, Stamp
 from ollama_async.registry.board import Status
 from ollama_async.registry.download import Download, Tuning
 from ollama_async.registry.errors import Failure, Refused
 from ollama_async.registry.manifest import fetch_manifest
 from ollama_async.registry.transport import Transport
+from ollama_async.store.manifest import Layer, Manifest
+from ollama_async.store.partial_files import Partial, Stamp
+from ollama_async.store.transfers import Arrivals
 
 T = TypeVar("T")
 

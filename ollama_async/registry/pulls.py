@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from ollama_async import shipped_models
 from ollama_async.core.model_names import DEFAULT_TAG, ModelName
 from ollama_async.core.threads import in_thread
-from ollama_async.models import shipped
-from ollama_async.models.store import Store
 from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pull import Pull
 from ollama_async.registry.transfers import Asked, Means, Transfers, open_transfers
+from ollama_async.store.store import Store
 
 
 def open_pulls(
@@ -22,7 +22,7 @@ def open_pulls(
     tuning: Tuning,
     key_path: Path,
     surroundings: Surroundings = USUAL,
-    shipped_folder: Path = shipped.FOLDER,
+    shipped_folder: Path = shipped_models.FOLDER,
 ) -> AbstractAsyncContextManager[Transfers]:
     """Pulls into ``store``. ``key_path``: the key pair that registries know us by."""
     work = _Pulling(store, shipped_folder)
@@ -42,7 +42,7 @@ class _Pulling:
         board.post({"status": "pulling manifest"})
         if self._is_shipped(asked.name):
             name = asked.name.model.lower()
-            add, folder = shipped.add, self._shipped_folder
+            add, folder = shipped_models.add, self._shipped_folder
             await in_thread(add, self._store, name, folder, threads=means.threads)
             board.post({"status": "writing manifest"})
         else:
@@ -57,5 +57,5 @@ class _Pulling:
         board.post({"status": "success"})
 
     def _is_shipped(self, name: ModelName) -> bool:
-        names = shipped.names(self._shipped_folder)
+        names = shipped_models.names(self._shipped_folder)
         return name.folded in {ModelName.parse(f"{each}:{DEFAULT_TAG}") for each in names}

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 from ollama_async.core.errors import Forbidden, RegistryFailed, StorageFailed
 from ollama_async.core.model_names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 from ollama_async.core.threads import in_thread
-from ollama_async.models.departures import Departures
-from ollama_async.models.manifest import Layer, Manifest
 from ollama_async.registry.board import Status
 from ollama_async.registry.complaints import Unreachable
 from ollama_async.registry.download import Tuning
@@ -19,6 +17,8 @@ from ollama_async.registry.manifest import checked_manifest
 from ollama_async.registry.transfer_policy import retried
 from ollama_async.registry.transport import Transport
 from ollama_async.registry.upload import COMMIT_S, Upload, is_there
+from ollama_async.store.manifest import Layer, Manifest
+from ollama_async.store.push_source import Departures
 
 T = TypeVar("T")
 

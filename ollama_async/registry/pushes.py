@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from ollama_async.core.threads import in_thread
-from ollama_async.models.departures import Departures
 from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.board import Board
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.push import Push
 from ollama_async.registry.transfers import Asked, Means, Transfers, open_transfers
+from ollama_async.store.push_source import Departures
 
 
 def open_pushes(

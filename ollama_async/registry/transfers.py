@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 
 from ollama_async.core.model_names import ModelName
-from ollama_async.models.manifests import local_name
 from ollama_async.registry.address_policy import HERE, Asker, Surroundings
 from ollama_async.registry.board import Board, Status
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.repository import endpoint_of
 from ollama_async.registry.sharing import Sharing
 from ollama_async.registry.transport import Transport
+from ollama_async.store.manifests import local_name
 
 MOST_TRANSFERS = 8
 """Of one kind, of different models, at a time. Each may have ten connections, and some MB."""

@@ -18,13 +18,13 @@ from io import FileIO
 import aiohttp
 from yarl import URL
 
-from ollama_async.models.manifest import Layer
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.errors import Failure, NotThere, Refused, Transient
 from ollama_async.registry.file_part import FilePart
 from ollama_async.registry.together import together
 from ollama_async.registry.transfer_policy import Tries, retried
 from ollama_async.registry.transport import Transport
+from ollama_async.store.manifest import Layer
 
 MOST_PARTS = 1000
 """Of one blob: of a very large one the parts are larger. Storages stop at 10000."""

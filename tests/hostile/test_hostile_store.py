@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ollama_async.models.manifest import read_manifest
+from ollama_async.store.manifest import read_manifest
 from tests.integration.conftest import LONG_WAIT_S, RunningServer
-from tests.unit.models.conftest import GgufBuilder, build_tiny
+from tests.unit.gguf_files import GgufBuilder, build_tiny
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ import httpx
 import psutil
 import pytest
 
+from ollama_async.gguf.reader import read_header
+from ollama_async.gguf.summary import facts_of
 from ollama_async.hw import sizing
-from ollama_async.models.facts import facts_of
-from ollama_async.models.gguf import read_header
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines import llama_cpp
 from ollama_async.workers.load_spec import LoadSpec

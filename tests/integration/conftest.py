@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from ollama_async.models import shipped
+from ollama_async import shipped_models
 
 LONG_WAIT_S = 30.0
 """Deadline of waits that take milliseconds when all is well."""
@@ -199,9 +199,9 @@ def _servers(folder: Path, engine_cache: Path) -> Iterator[Callable[..., Running
 
 def _remember_shipped(store: Path) -> None:
     """Make it a store that was given the shipped models once."""
-    marks = store / shipped.MARKS
+    marks = store / shipped_models.MARKS
     marks.mkdir(parents=True, exist_ok=True)
-    for name in shipped.names():
+    for name in shipped_models.names():
         (marks / name).touch()
 
 

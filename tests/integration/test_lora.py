@@ -13,7 +13,7 @@ import pytest
 from ollama_async.convert import lora
 from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
-from ollama_async.models.gguf import read_header
+from ollama_async.gguf.reader import read_header
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from ollama_async.models import shipped
+from ollama_async import shipped_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("demo_model")]
 
@@ -14,19 +14,20 @@ def names_of(server):
 
 def test_a_new_store_has_them_and_what_is_removed_stays_away(start_server):
     server = start_server(offers_shipped=True)
-    assert names_of(server) == {f"{name}:latest" for name in shipped.names()}
+    assert names_of(server) == {f"{name}:latest" for name in shipped_models.names()}
     assert server.command("rm", "demo").stdout == "deleted 'demo'\n"
     assert server.stop() == 0
 
     again = start_server(offers_shipped=True)
 
-    assert names_of(again) == {f"{name}:latest" for name in shipped.names() if name != "demo"}
+    left = {f"{name}:latest" for name in shipped_models.names() if name != "demo"}
+    assert names_of(again) == left
 
 
 def test_a_store_that_takes_nothing_is_served_with_a_warning(start_server, tmp_path):
     store = tmp_path / "models"
     store.mkdir()
-    (store / shipped.MARKS).write_text("in the way")
+    (store / shipped_models.MARKS).write_text("in the way")
 
     server = start_server(offers_shipped=True)
 

@@ -19,9 +19,9 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import StorageFailed
-from ollama_async.models import rewrite
-from ollama_async.models.store import Store
+from ollama_async.create import quantize
 from ollama_async.native.tiny_model import write_tiny_model
+from ollama_async.store.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -274,9 +274,9 @@ def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
 ) -> None:
     begin = tmp_path / "begin"  # the library is to write when the disk is full, not before
     os.mkfifo(begin)
-    command = rewrite._command
+    command = quantize._command
     monkeypatch.setattr(
-        rewrite,
+        quantize,
         "_command",
         lambda *of: ["sh", "-c", 'read -r _ <"$0"; exec "$@"', str(begin), *command(*of)],
     )

@@ -7,7 +7,7 @@ import pytest
 from ollama_async import app
 from ollama_async.core.errors import StorageFailed
 from ollama_async.core.settings import Settings
-from ollama_async.models.store import Store
+from ollama_async.store.store import Store
 
 
 def test_scripts_that_cannot_be_read_are_named_although_the_store_is_read_only(

@@ -30,10 +30,23 @@ ALLOWED = [
     ("prompts", "core", "conversations in, text out"),
     ("prompts", "api", "tools and thinking are described in the wire language"),
     ("convert", "core", "errors"),
-    ("models", "convert", "what is uploaded as safetensors becomes GGUF"),
-    ("models", "core", "names, settings, errors"),
-    ("models", "api", "a manifest's parameters are API options"),
-    ("models", "prompts", "a template is parsed when it is stored; it is never run there"),
+    ("gguf", "core", "errors, the shape of a model in memory"),
+    ("gguf", "api", "tensors as the wire language lists them"),
+    ("store", "gguf", "what a model's file holds"),
+    ("store", "core", "names, errors"),
+    ("store", "api", "a manifest's parameters are API options"),
+    ("store", "prompts", "a template is parsed when it is stored; it is never run there"),
+    ("store", "create", "moves to its callers"),
+    ("create", "store", "where what is made is kept"),
+    ("create", "gguf", "what the files to make a model of hold"),
+    ("create", "convert", "what is uploaded as safetensors becomes GGUF"),
+    ("create", "core", "names, errors"),
+    ("create", "api", "requests, Modelfiles, parameters"),
+    ("create", "prompts", "templates are parsed, well-known ones recognized"),
+    ("shipped_models", "store", "a new store is given them"),
+    ("shipped_models", "create", "they are created as any other model"),
+    ("shipped_models", "core", "errors"),
+    ("shipped_models", "api", "a request to create one"),
     ("native", "core", "settings and errors"),
     ("queue.port", "core", "what the gateway may say to the queue"),
     ("queue", "queue.port", "implements it"),
@@ -51,9 +64,11 @@ ALLOWED = [
     ("workers.child", "core", "errors, settings"),
     ("gateway", "api", "speaks it"),
     ("gateway", "queue.port", "asks for answers without knowing about processes"),
-    ("gateway", "models", "the store's public functions"),
+    ("gateway", "store", "the store's public functions"),
+    ("gateway", "create", "the function that creates a model"),
     ("gateway", "core", "errors, settings, names"),
-    ("registry", "models", "what arrives goes into the store"),
+    ("registry", "store", "what arrives goes into the store"),
+    ("registry", "shipped_models", "a pull of one of them needs no network"),
     ("registry", "api", "a manifest is read as leniently as a request"),
     ("registry", "core", "names, errors, settings"),
     ("gateway", "registry", "hands requests to it"),
@@ -89,8 +104,11 @@ FOREIGN = [
     ("gateway", "llama_cpp", "native code may crash; only workers load it"),
     ("convert", "llama_cpp", "native code may crash; only workers load it"),
     ("convert", "jinja2", "templates are copied as text and run in workers"),
-    ("models", "llama_cpp", "native code may crash; only workers load it"),
-    ("models", "jinja2", "templates are run in workers"),
+    ("gguf", "llama_cpp", "native code may crash; only workers load it"),
+    ("store", "llama_cpp", "native code may crash; only workers load it"),
+    ("store", "jinja2", "templates are run in workers"),
+    ("create", "llama_cpp", "native code may crash; only workers load it"),
+    ("create", "jinja2", "templates are run in workers"),
     ("prompts", "asyncio", "rendering is pure"),
     ("cli", "llama_cpp", "native code may crash; only workers load it"),
 ]
@@ -254,7 +272,7 @@ def test_a_worker_process_holds_nothing_of_the_gateway():
     ).splitlines()
     assert "ollama_async.workers.messages" in loaded
     assert [name for name in loaded if name.partition(".")[0] == "aiohttp"] == []
-    forbidden = ("ollama_async.gateway", "ollama_async.queue", "ollama_async.models")
+    forbidden = ("ollama_async.gateway", "ollama_async.queue", "ollama_async.store")
     assert [name for name in loaded if name.startswith(forbidden)] == []
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import ollama_async
-from ollama_async.models import shipped
-from ollama_async.models.gguf import read_header
+from ollama_async import shipped_models
+from ollama_async.gguf.reader import read_header
 from ollama_async.native import build
 
 PACKAGE = Path(ollama_async.__file__).parent
@@ -76,21 +76,21 @@ def test_what_is_no_code_is_in_the_package(root):
     data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = data["package-data"]["ollama_async"]
     found = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
-    models = [shipped.FOLDER / f"{name}.gguf" for name in shipped.names()]
-    assert {PACKAGE / "py.typed", build.HEADER, shipped.LICENSE, *models} <= found
+    models = [shipped_models.FOLDER / f"{name}.gguf" for name in shipped_models.names()]
+    assert {PACKAGE / "py.typed", build.HEADER, shipped_models.LICENSE, *models} <= found
 
 
 def test_the_shipped_models_keep_the_package_small():
-    sizes = {path.stem: path.stat().st_size for path in shipped.FOLDER.glob("*.gguf")}
+    sizes = {path.stem: path.stat().st_size for path in shipped_models.FOLDER.glob("*.gguf")}
     assert set(sizes) <= {"demo", "demo-embed"}
     assert sizes.get("demo", 0) <= 8_000_000
     assert sizes.get("demo-embed", 0) <= 1_000_000
 
 
 def test_the_shipped_models_have_the_licence_of_the_project(root):
-    assert shipped.LICENSE.read_text() == (root / "LICENSE").read_text()
-    for name in shipped.names():
-        metadata = read_header(shipped.FOLDER / f"{name}.gguf").metadata
+    assert shipped_models.LICENSE.read_text() == (root / "LICENSE").read_text()
+    for name in shipped_models.names():
+        metadata = read_header(shipped_models.FOLDER / f"{name}.gguf").metadata
         assert metadata["general.license"].upper() == "MIT"
 
 

@@ -3,7 +3,7 @@
 import pytest
 from gguf import GGUFReader
 
-from ollama_async.models.shipped import FOLDER
+from ollama_async.shipped_models import FOLDER
 
 PATH = FOLDER / "demo.gguf"
 EMBEDDING = FOLDER / "demo-embed.gguf"

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from ollama_async.models.shipped import FOLDER
+from ollama_async.shipped_models import FOLDER
 
 from demo.evaluate import SUITES, evaluate
 

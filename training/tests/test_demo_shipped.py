@@ -1,7 +1,7 @@
 """``demo``, the file in the package, is what the code here makes."""
 
 from gguf import GGUFReader
-from ollama_async.models.shipped import FOLDER
+from ollama_async.shipped_models import FOLDER
 
 from demo.render import CHAT_TEMPLATE, TURN_END
 

@@ -7,7 +7,7 @@ import pytest
 from gguf import GGUFReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ollama_async.models.shipped import FOLDER
+from ollama_async.shipped_models import FOLDER
 
 from embed.corpus import triplets
 from embed.engine import opened

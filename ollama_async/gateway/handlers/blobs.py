@@ -9,7 +9,7 @@ from ollama_async.core.threads import in_thread
 from ollama_async.gateway.body import Upload
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.in_thread import UPLOADS
-from ollama_async.models.blobs import BlobWriter
+from ollama_async.store.blobs import BlobWriter
 
 WRITE_BYTES = 1 << 20
 """Gathered before a thread writes them: a switch for each of the socket's 64 KiB would cost more

@@ -11,6 +11,7 @@ from aiohttp import web
 from ollama_async.api import ollama
 from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.threads import drawn_in_thread, in_thread
+from ollama_async.create.create import BaseMissing
 from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
@@ -18,7 +19,6 @@ from ollama_async.gateway.handlers.transfers import PULLS
 from ollama_async.gateway.in_thread import CHANGES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.gateway.same_user import is_same_user
-from ollama_async.models.create import BaseMissing
 from ollama_async.registry.address_policy import Asker
 
 

@@ -19,8 +19,8 @@ from ollama_async.gateway.job_builder import (
     turns_bytes,
 )
 from ollama_async.gateway.response_formats.ollama import GenerateVoice, RenderedGenerateVoice
-from ollama_async.models.model import Model
 from ollama_async.queue.port import Job
+from ollama_async.store.model import Model
 
 
 async def generate(request: web.Request) -> web.StreamResponse:

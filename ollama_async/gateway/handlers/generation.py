@@ -6,8 +6,8 @@ from aiohttp import web
 
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.streaming import Ask, Ending, Voice, whole_response
-from ollama_async.models.model import Model
 from ollama_async.queue.port import Job
+from ollama_async.store.model import Model
 
 
 async def unload(request: web.Request, model: Model, voice: Voice) -> web.Response:

@@ -15,8 +15,8 @@ from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.in_thread import CHANGES, READS
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
-from ollama_async.models.catalog import Catalog
-from ollama_async.models.model import Listed
+from ollama_async.store.catalog import Catalog
+from ollama_async.store.model import Listed
 
 
 async def tags(request: web.Request) -> web.Response:

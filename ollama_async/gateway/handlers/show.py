@@ -20,10 +20,10 @@ from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.send_budget import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
-from ollama_async.models.info import InfoCache
-from ollama_async.models.manifests import local_name
-from ollama_async.models.model import Model
-from ollama_async.models.show import show
+from ollama_async.store.info import InfoCache
+from ollama_async.store.manifests import local_name
+from ollama_async.store.model import Model
+from ollama_async.store.show import show
 
 LONG_BYTES = 1 << 20
 """Of licences. Such answers are built one at a time, and so are those with vocabularies."""

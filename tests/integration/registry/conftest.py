@@ -24,15 +24,15 @@ from aiohttp import web
 from yarl import URL
 
 from ollama_async.core.model_names import ModelName
-from ollama_async.models.blobs import Blobs
-from ollama_async.models.manifest import Layer, Manifest, go_json, layer_type
-from ollama_async.models.manifests import Manifests
-from ollama_async.models.store import Store
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pulls import open_pulls
 from ollama_async.registry.pushes import open_pushes
 from ollama_async.registry.transfer_policy import Patience
 from ollama_async.registry.transfers import Transfers
+from ollama_async.store.blobs import Blobs
+from ollama_async.store.manifest import Layer, Manifest, go_json, layer_type
+from ollama_async.store.manifests import Manifests
+from ollama_async.store.store import Store
 
 DEADLINE_S = 30.0
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

@@ -13,8 +13,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 
 from ollama_async.core.errors import BadRequest, RegistryFailed, StorageFailed
-from ollama_async.models.partial import SUFFIX
 from ollama_async.registry import transport
+from ollama_async.store.partial_files import SUFFIX
 
 pytestmark = pytest.mark.slow
 CHUNK = 256 << 10

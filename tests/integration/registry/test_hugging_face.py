@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from ollama_async.core.errors import RegistryFailed
-from tests.unit.models.conftest import build_tiny
+from tests.unit.gguf_files import build_tiny
 
 pytestmark = pytest.mark.slow
 MODEL = build_tiny().tensor("output.weight", [32, 5_000], size=640_000).build()

@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from ollama_async.core.errors import Busy
-from ollama_async.models.partial import SUFFIX, sweep
-from ollama_async.models.store import Store
 from ollama_async.registry import transfers
+from ollama_async.store.partial_files import SUFFIX, sweep
+from ollama_async.store.store import Store
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0

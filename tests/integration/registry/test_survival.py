@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from ollama_async.models.partial import SUFFIX
-from ollama_async.models.store import Store
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pulls import open_pulls
+from ollama_async.store.partial_files import SUFFIX
+from ollama_async.store.store import Store
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0

@@ -10,8 +10,8 @@ from ollama_async.convert.families import FAMILIES, family_of, interleaved
 from ollama_async.convert.model import convert_model
 from ollama_async.convert.safetensors import Safetensors
 from ollama_async.core.errors import BadRequest
-from ollama_async.models.facts import facts_of
-from ollama_async.models.gguf import read_header
+from ollama_async.gguf.reader import read_header
+from ollama_async.gguf.summary import facts_of
 from tests.unit.convert.folders import FIXTURES, changed, files_of, ones, write_tensors
 
 NAMES = sorted(path.name for path in FIXTURES.iterdir() if (path / "config.json").exists())

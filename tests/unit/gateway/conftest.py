@@ -24,9 +24,9 @@ from ollama_async.gateway.response_formats.ollama import GenerateVoice
 from ollama_async.gateway.runner import build_runner
 from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 from ollama_async.gateway.streaming import Ask, Streams
-from ollama_async.models.catalog import Catalog
-from ollama_async.models.store import Store
 from ollama_async.queue.port import Finish, Job, LoadedModel, Needs, Sink, Snapshot, Target
+from ollama_async.store.catalog import Catalog
+from ollama_async.store.store import Store
 
 DEADLINE_S = 10.0
 

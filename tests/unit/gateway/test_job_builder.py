@@ -21,7 +21,7 @@ from ollama_async.gateway.job_builder import (
     generate_job,
     target_of,
 )
-from ollama_async.models.facts import ModelFacts
+from ollama_async.gguf.summary import ModelFacts
 from tests.unit.gateway.conftest import unpacked
 
 STORED = [Message(role="user", content="q"), Message(role="assistant", content="a")]

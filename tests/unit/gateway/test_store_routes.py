@@ -12,8 +12,8 @@ import threading
 import psutil
 import pytest
 
+from ollama_async.create import quantize
 from ollama_async.gateway import body
-from ollama_async.models import rewrite
 from ollama_async.queue.port import LoadedModel, Target
 
 DEADLINE_S = 10.0
@@ -256,7 +256,7 @@ async def test_a_client_that_leaves_ends_quantizing(url, uploaded, store, tmp_pa
     program = "import os, sys; open(sys.argv[4] + '.pid', 'w').write(f'{os.getpid()}'); "
     (tmp_path / "played.py").write_text(f"{program} print('tensor a', flush=True); os.read(0, 1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(rewrite, "MODULE", "played")
+    monkeypatch.setattr(quantize, "MODULE", "played")
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     asked = json.dumps({"model": "m", "files": {"x.gguf": uploaded}, "quantize": "q8_0"})

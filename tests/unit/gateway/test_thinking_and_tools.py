@@ -8,7 +8,7 @@ import pytest
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.core.scripted_models import Script
-from ollama_async.models.catalog import Catalog
+from ollama_async.store.catalog import Catalog
 
 GENERATE = "/api/generate"
 CHAT = "/api/chat"

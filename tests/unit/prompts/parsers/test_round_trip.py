@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Speech, ToolCall
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.models.capabilities import capabilities
-from ollama_async.models.facts import ModelFacts
+from ollama_async.gguf.summary import ModelFacts
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.choose import choose
 from ollama_async.prompts.parsers import by_marks
 from ollama_async.prompts.parsers.bodies.nested import MARK
 from ollama_async.prompts.port import Content, Thinking
+from ollama_async.store.capabilities import capabilities
 from tests.unit.prompts.parsers import go_templates
 from tests.unit.prompts.parsers.round_trip import (
     CASES,

@@ -1,0 +1,199 @@
+"""Where the files of a ``create`` come from, in its form of today and in that of old clients.
+
+Today's form names uploads by their digests. Old clients send the text of a Modelfile, or its place
+on the server; its ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload (``@sha256:…``), a
+blob of this very store (as ``show`` prints it), or a file or folder on the server's disk. Files on
+the disk, which today's form may name, too, are for who could read them without us: see
+``reads_files``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ollama_async.api.model_folder import files_in
+from ollama_async.api.modelfile import Modelfile, parse
+from ollama_async.api.ollama import CreateRequest, Message
+from ollama_async.core.errors import BadRequest, Forbidden
+from ollama_async.store.blobs import parse_digest
+from ollama_async.store.files import read_bounded
+from ollama_async.store.layout import Shelf
+
+# ruff: noqa: PTH110, PTH112, PTH113 -- unlike a Path's own, no errors for names that cannot be
+
+MODELFILE_LIMIT_BYTES = 8 << 20
+"""Real ones have some dozens of KB, licences included."""
+
+Source = str | Path
+"""The digest of an upload, or a file on this machine."""
+_PATH_MARKS = ("/", "./", "../", "~")
+_NOT_YOURS = (
+    "files on the server may only be named by `ollama-async create` of the server's own user on the"
+    " same machine; upload the file and say @sha256:DIGEST instead"
+)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request in today's form, with files by name. ``files`` None: it names none."""
+
+    request: CreateRequest
+    files: dict[str, Source] | None
+    adapters: dict[str, Source]
+    drafts: dict[str, Source]
+
+
+def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
+    """What ``request`` asks for, in whichever form.
+
+    What it says in fields of today counts more than what its Modelfile says. ``reads_files``:
+    whoever asks may have us read files outside the store. Blocks.
+
+    :raises BadRequest: the Modelfile, or a file that it names, cannot be read or understood.
+    :raises Forbidden: it names a file on the server and ``reads_files`` is false.
+    """
+    finder = _Finder(shelf, reads_files=reads_files)
+    is_old = (request.modelfile or request.path) and not request.from_ and request.files is None
+    if not is_old:
+        return Asked(
+            request,
+            None if request.files is None else finder.named(request.files),
+            finder.named(request.adapters or {}),
+            finder.named(request.draft_files or {}),
+        )
+    if len(request.modelfile) > MODELFILE_LIMIT_BYTES:
+        raise BadRequest(f"the modelfile is larger than {MODELFILE_LIMIT_BYTES} bytes")
+    try:
+        modelfile = parse(request.modelfile or finder.modelfile(request.path))
+        request = _with_texts(request, modelfile)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    models, files = finder.sort(modelfile.values("from"))
+    if len(models) > 1:
+        raise BadRequest(f"a model can be made from one model, not from {' and '.join(models)}")
+    return Asked(
+        msgspec.structs.replace(request, from_="".join(models)),
+        files or (None if models else {}),
+        finder.named(request.adapters or {}) or finder.files(modelfile.values("adapter")),
+        finder.named(request.draft_files or {}) or finder.files(modelfile.values("draft")),
+    )
+
+
+def _with_texts(request: CreateRequest, modelfile: Modelfile) -> CreateRequest:
+    """:raises ValueError: a parameter or a version makes no sense."""
+    parameters, _ = modelfile.parameters()
+    return msgspec.structs.replace(
+        request,
+        template=request.template or modelfile.last("template"),
+        system=request.system or modelfile.last("system"),
+        renderer=request.renderer or modelfile.last("renderer"),
+        parser=request.parser or modelfile.last("parser"),
+        requires=request.requires or modelfile.requires,
+        license=request.license or modelfile.values("license"),
+        parameters=parameters | (request.parameters or {}),
+        messages=request.messages
+        or [Message(role=role, content=text) for role, text in modelfile.messages],
+    )
+
+
+class _Finder:
+    """Finds what the values of one Modelfile name. Relative paths start where the Modelfile is."""
+
+    def __init__(self, shelf: Shelf, *, reads_files: bool) -> None:
+        self._shelf = shelf
+        self._reads_files = reads_files
+        self._folder: Path | None = None
+
+    def named(self, files: Mapping[str, str]) -> dict[str, Source]:
+        """Today's form: digests, or absolute paths of files.
+
+        :raises BadRequest: there is no such file.
+        """
+        return {
+            name: self._file(value) if value.startswith("/") else value
+            for name, value in files.items()
+        }
+
+    def modelfile(self, text: str) -> bytes:
+        """The content of the Modelfile at the place ``text``."""
+        path = self._path(text)
+        if not os.path.isfile(path):
+            raise BadRequest(f"{text}: no such file")
+        self._folder = path.parent
+        try:
+            return read_bounded(path, MODELFILE_LIMIT_BYTES)
+        except OSError as error:
+            raise BadRequest(f"{text}: {error.strerror}") from None
+
+    def sort(self, values: list[str]) -> tuple[list[str], dict[str, Source]]:
+        """Names of models, and files by name."""
+        models: list[str] = []
+        files: dict[str, Source] = {}
+        for value in values:
+            found = self._found(value)
+            if not found:
+                models.append(value)
+            for name, source in found.items():
+                free = name if name not in files else f"{len(files)}-{name}"
+                files[free] = source
+        return models, files
+
+    def files(self, values: list[str]) -> dict[str, Source]:
+        """:raises BadRequest: a value is neither an upload nor a file."""
+        models, files = self.sort(values)
+        if models:
+            raise BadRequest(f"{models[0]}: no such file")
+        return files
+
+    def _found(self, value: str) -> dict[str, Source]:
+        """The files that ``value`` means; none if it is the name of a model."""
+        if value.startswith("@"):
+            digest = parse_digest(value[1:])
+            return {digest.replace(":", "-"): digest}
+        blob = self._blob(value)
+        if blob:
+            return {blob.replace(":", "-"): blob}
+        is_path = value.startswith(_PATH_MARKS)
+        if not is_path and not self._is_beside(value):
+            return {}
+        path = self._path(value)
+        try:
+            if os.path.isdir(path):
+                return dict(files_in(path))
+        except ValueError as error:
+            raise BadRequest(f"{value}: {error}") from None
+        except OSError as error:
+            raise BadRequest(f"{value}: {error.strerror}") from None
+        return {path.name: self._file(value)}
+
+    def _file(self, value: str) -> Path:
+        path = self._path(value)
+        if not os.path.isfile(path):
+            raise BadRequest(f"{value}: no such file")
+        return path
+
+    def _blob(self, value: str) -> str:
+        """The digest, if ``value`` is the path of a blob of our store."""
+        path = Path(value)
+        if path.parent != self._shelf.blobs.folder.absolute():
+            return ""
+        return parse_digest(path.name)
+
+    def _is_beside(self, value: str) -> bool:
+        """Whether a name without a mark is a file's, which only a Modelfile on the disk can say."""
+        return self._folder is not None and os.path.exists(self._folder / value)
+
+    def _path(self, text: str) -> Path:
+        """:raises Forbidden: see :func:`asked`. :raises BadRequest: it starts nowhere."""
+        if not self._reads_files:
+            raise Forbidden(_NOT_YOURS)  # quoted, a path that is private would be confirmed
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError as error:
+            raise BadRequest(f"{text}: {error}") from None
+        if not (path.is_absolute() or self._folder):
+            raise BadRequest(f"{text}: a path on the server must be absolute")
+        return path if self._folder is None else self._folder / path

@@ -1,0 +1,162 @@
+"""How much memory a model needs to run, from the shapes of its tensors.
+
+Metadata is believed only where the library believes it, too, and so takes what it says: what the
+file claims beside that (that it does not look back, that only each tenth layer attends) must not
+make the estimate smaller than what is allocated.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from ollama_async.core.model_shape import ModelShape
+from ollama_async.gguf.keys import MOST, Keys
+from ollama_async.gguf.reader import Tensor
+
+_F16_BYTES = 2
+_F32_BYTES = 4
+
+_LIVING_OUTPUTS = 2
+"""Outputs of a layer's matrices that lie in memory at a time, relative to all of them once: 1.5 at
+most were measured, where gate, up and their product are the largest."""
+
+_WITHOUT_FUSED_ATTENTION = frozenset({"grok"})
+_INDEXED_BY_VOCABULARY = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")
+
+_Layer = dict[str, Tensor]
+
+
+def cache_bytes_per_token(keys: Keys, tensors: Sequence[Tensor]) -> int:
+    """Keys and values of one token in all layers, as f16; as the metadata has it if there are no
+    matrices that make them.
+    """
+    layers = _layers(tensors)
+    made = [_cached_values(layer) for layer in layers.values()]
+    values = sum(made)
+    if not values or any("attn_kv_b.weight" in layer for layer in layers.values()):
+        values = max(values, _declared_values(keys))
+    return min(values * _F16_BYTES, MOST)
+
+
+def shape_of(keys: Keys, tensors: Sequence[Tensor]) -> ModelShape:
+    """Never fails: what is not there is 0."""
+    named = {tensor.name: tensor for tensor in tensors}
+    layers = _layers(tensors)
+    embeddings = named.get("token_embd.weight")
+    heads = keys.count("attention.head_count")
+    is_repeated = embeddings is not None and "output.weight" not in named
+    attends = any(map(_cached_values, layers.values()))
+    return ModelShape(
+        repeated_bytes=embeddings.size if embeddings is not None and is_repeated else 0,
+        state_bytes=min(_state_values(keys, len(layers)) * _F32_BYTES, MOST),
+        row_bytes=min(_row_values(keys, layers, tensors) * _F32_BYTES, MOST),
+        vocab_size=_outputs(embeddings),
+        masks=attends + (attends and keys.has("attention.sliding_window")),
+        heads=heads,
+        head_length=_head_length(keys, heads),
+        scored_heads=heads
+        if keys.architecture in _WITHOUT_FUSED_ATTENTION
+        else keys.count("attention.indexer.head_count"),
+    )
+
+
+def _layers(tensors: Iterable[Tensor]) -> dict[str, _Layer]:
+    """The tensors of each ``blk.N``, by the rest of their names."""
+    layers: defaultdict[str, _Layer] = defaultdict(dict)
+    for tensor in tensors:
+        block, number, rest = [*tensor.name.split(".", 2), "", ""][:3]
+        if block == "blk":
+            layers[number][rest] = tensor
+    return layers
+
+
+def _cached_values(layer: _Layer) -> int:
+    """Values that the layer's attention remembers of a token; 0 if it has none, or is recurrent."""
+    key = layer.get("attn_k.weight")
+    if key is not None:
+        value = layer.get("attn_v.weight", key)  # some layers use their keys as values
+        return _outputs(key) + _outputs(value)
+    if latent := layer.get("attn_kv_a_mqa.weight"):
+        return 2 * _outputs(latent)
+    joined = layer.get("attn_qkv.weight")
+    if joined is None or any(name.startswith("ssm_") for name in layer):
+        return 0
+    queries = _inputs(layer.get("attn_output.weight"))
+    return max(0, _outputs(joined) - queries)
+
+
+def _declared_values(keys: Keys) -> int:
+    heads = keys.count("attention.head_count")
+    if not heads:
+        return 0
+    head_length = keys.count("embedding_length") // heads
+    key_length = keys.count("attention.key_length") or head_length
+    value_length = keys.count("attention.value_length") or head_length
+    return _declared_kv_heads(keys) * (key_length + value_length)
+
+
+def _declared_kv_heads(keys: Keys) -> int:
+    """KV heads of all layers together; layers without attention have none."""
+    per_layer = keys.counts("attention.head_count_kv") or keys.counts("attention.head_count")
+    if len(per_layer) > 1:
+        return sum(per_layer)
+    layers = keys.count("block_count")
+    # Hybrids such as qwen3next attend in every n-th layer; the others are recurrent.
+    layers //= keys.count("full_attention_interval") or 1
+    return per_layer[0] * layers if per_layer else 0
+
+
+def _state_values(keys: Keys, layers: int) -> int:
+    """What recurrent layers remember of one sequence, all layers counted as such."""
+    width, heads = keys.count("embedding_length"), keys.count("attention.head_count")
+    inner, state = keys.count("ssm.inner_size"), keys.count("ssm.state_size")
+    kernel, groups = keys.count("ssm.conv_kernel"), keys.count("ssm.group_count")
+    wkv, kda = keys.count("wkv.head_size"), keys.count("kda.head_dim")
+    convolved = max(
+        max(0, kernel - 1) * (inner + 2 * groups * state),
+        max(0, keys.count("shortconv.l_cache") - 1) * width,
+        3 * max(3, kernel - 1) * heads * kda,
+        (keys.count("token_shift_count") or 2) * width if wkv else 0,
+    )
+    linear = _head_length(keys, heads) if keys.architecture == "minimax-01" else 0
+    remembered = max(state * inner, width * wkv, kda * kda * heads, linear * linear * heads)
+    return layers * (convolved + remembered)
+
+
+def _row_values(keys: Keys, layers: dict[str, _Layer], tensors: Iterable[Tensor]) -> int:
+    """Values that one token of a batch takes in the largest layer, and in what is around layers."""
+    experts_used = keys.count("expert_used_count")
+    largest = max((_layer_outputs(layer, experts_used) for layer in layers.values()), default=0)
+    around = sum(
+        _inputs(tensor) if tensor.name in _INDEXED_BY_VOCABULARY else _outputs(tensor)
+        for tensor in tensors
+        if not tensor.name.startswith("blk.") and len(tensor.shape) > 1
+    )
+    return _LIVING_OUTPUTS * (largest + around)
+
+
+def _layer_outputs(layer: _Layer, experts_used: int) -> int:
+    """Outputs of all matrices of a layer; of experts, those that a token goes through."""
+    total = 0
+    for tensor in layer.values():
+        if len(tensor.shape) == 2:
+            total += _outputs(tensor)
+        elif len(tensor.shape) == 3:
+            experts = tensor.shape[2]
+            total += _outputs(tensor) * (min(experts_used, experts) or experts)
+    return total
+
+
+def _head_length(keys: Keys, heads: int) -> int:
+    return keys.count("attention.key_length") or (
+        keys.count("embedding_length") // heads if heads else 0
+    )
+
+
+def _inputs(tensor: Tensor | None) -> int:
+    return tensor.shape[0] if tensor is not None and tensor.shape else 0
+
+
+def _outputs(tensor: Tensor | None) -> int:
+    return tensor.shape[1] if tensor is not None and len(tensor.shape) > 1 else 0

@@ -1,1 +1,0 @@
-"""The model store: names to files, GGUF checked before native code sees it, import."""

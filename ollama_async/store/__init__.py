@@ -1,0 +1,1 @@
+"""The model store: manifests, blobs and locks on disk, and the models that they make up."""

@@ -1,0 +1,154 @@
+"""Content by its hash: the ``blobs`` folder of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ollama_async.core.errors import BadRequest
+from ollama_async.store.files import NewFile, read_bounded, storage_errors
+from ollama_async.store.remembered import Signature, signature_of
+
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+_TOUCHED_S = 3600.0
+
+
+def parse_digest(text: str) -> str:
+    """``sha256:`` and 64 lower-case hex digits, from any spelling that Ollama accepts.
+
+    A digest comes from clients and manifests and becomes a path: only this form ever does.
+
+    :raises BadRequest: ``invalid digest format``.
+    """
+    match = _DIGEST.fullmatch(text)
+    if match is None:
+        raise BadRequest("invalid digest format")
+    return f"sha256:{match.group(1).lower()}"
+
+
+class Blobs:
+    """The folder; digests given to it are as :func:`parse_digest` returns them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "blobs"
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is, or would be. Old stores and other tools spell the name differently."""
+        usual = self.folder / digest.replace(":", "-")
+        if usual.exists():
+            return usual
+        hexadecimal = digest.removeprefix("sha256:")
+        for name in (digest, f"sha256-{hexadecimal.upper()}", f"sha256:{hexadecimal.upper()}"):
+            if (self.folder / name).exists():
+                return self.folder / name
+        return usual
+
+    def has(self, digest: str) -> bool:
+        return self.path(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """:raises OSError: there is no such blob."""
+        return self.path(digest).stat().st_size
+
+    def file(self, digest: str) -> Path:
+        """Where the blob is. :raises OSError: there is none. :raises BadRequest: it is no file."""
+        path = self.path(digest)
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            raise BadRequest(f"{path.name} is no file")
+        return path
+
+    def read(self, digest: str, limit_bytes: int) -> bytes:
+        """The content of a small blob. :raises OSError: missing. :raises BadRequest: too large."""
+        return read_bounded(self.file(digest), limit_bytes)
+
+    def put(self, data: bytes) -> tuple[str, bool]:
+        """Store ``data``; returns its digest and whether it is new. :raises StorageFailed:"""
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if self.touch(digest):
+            return digest, False
+        with storage_errors(self.root), NewFile(self.folder) as file:
+            file.write(data)
+            file.publish(digest.replace(":", "-"))
+        return digest, True
+
+    def adopt(self, file: NewFile, digest: str) -> None:
+        """Publish ``file``, whose digest this is, unless the blob is there. :raises OSError:"""
+        if not self.has(digest):
+            file.publish(digest.replace(":", "-"))
+
+    def signature(self, digest: str) -> Signature:
+        """What is known of the blob is right for as long as this stays the same."""
+        return signature_of(self.path(digest))
+
+    def touch(self, digest: str) -> bool:
+        """Whether the blob is there. If so, no pruning takes it for the next 23 hours.
+
+        The file's time is part of its :meth:`signature`, so it is changed once an hour at most:
+        else whoever asks for a blob would make us read it again.
+        """
+        path = self.path(digest)
+        with suppress(OSError):  # a store of another user's; then they prune it
+            if path.stat().st_mtime < time.time() - _TOUCHED_S:
+                os.utime(path)
+        return path.is_file()
+
+    def remove(self, digest: str) -> None:
+        """A blob that is not there is no error. :raises OSError: it cannot be removed."""
+        self.path(digest).unlink(missing_ok=True)
+
+
+class BlobWriter:
+    """One upload: hashed while it is written, in place only if the hash is the promised one.
+
+    Every method blocks on the disk and belongs into a worker thread, one call at a time. Use it as
+    a context, or call :meth:`discard` in the end: it removes what was not committed.
+    """
+
+    def __init__(self, blobs: Blobs, digest: str) -> None:
+        """:raises StorageFailed: the folder is not writable."""
+        self._blobs = blobs
+        self._digest = digest
+        self._hash = hashlib.sha256()
+        with storage_errors(blobs.root):
+            self._file = NewFile(blobs.folder)
+
+    def write(self, chunk: bytes) -> None:
+        """:raises StorageFailed: disk full; the part so far is gone, and so is the writer."""
+        self._hash.update(chunk)
+        try:
+            with storage_errors(self._blobs.root):
+                self._file.write(chunk)
+        except BaseException:
+            self.discard()
+            raise
+
+    def commit(self) -> None:
+        """The upload is complete: check and publish it.
+
+        :raises BadRequest: the content is not what the digest promised; nothing is kept.
+        :raises StorageFailed: it could not be made durable; nothing is kept.
+        """
+        received = f"sha256:{self._hash.hexdigest()}"
+        try:
+            if received != self._digest:
+                raise BadRequest(f'digest mismatch, expected "{self._digest}", got "{received}"')
+            with storage_errors(self._blobs.root):
+                self._file.publish(self._digest.replace(":", "-"))
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Idempotent."""
+        self._file.discard()
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()

@@ -1,0 +1,87 @@
+"""All models that this server serves: those of the store, and the scripted engine's."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from ollama_async.api.ollama import ModelDetails
+from ollama_async.core.model_names import ModelName
+from ollama_async.core.scripted_models import Script
+from ollama_async.gguf.summary import ModelFacts
+from ollama_async.store.model import Listed, Model
+from ollama_async.store.store import Store, newest_first
+
+
+class Catalog:
+    """``scripted``: what the scripted engine serves, by name; it hides what the store has.
+
+    Threads and blocking are as in :class:`~ollama_async.store.store.Store`.
+    """
+
+    def __init__(self, store: Store, scripted: Mapping[str, Script] | None = None) -> None:
+        """:raises ValueError: a scripted name is not a model's name."""
+        self.store = store
+        started_at = time.time()
+        self._scripted = {
+            ModelName.parse(name).folded: _scripted_model(name, script, started_at)
+            for name, script in (scripted or {}).items()
+        }
+
+    def find_cached(self, text: str) -> Model | None:
+        return self._find_scripted(text) or self.store.find_cached(text)
+
+    def find(self, text: str) -> Model:
+        return self._find_scripted(text) or self.store.find(text)
+
+    def list(self) -> builtins.list[Listed]:
+        """The scripted models first; they are as new as the server."""
+        return self.in_order(itertools.chain.from_iterable(self.look_through()))
+
+    def look_through(self) -> Iterator[builtins.list[Listed]]:
+        """The models of the store, a few with each step; see :meth:`.Store.look_through`."""
+        for models in self.store.look_through():
+            yield [model for model in models if self._is_shown(model)]
+
+    def in_order(self, stored: Iterable[Listed]) -> builtins.list[Listed]:
+        """As :meth:`list`, of what was found in the store."""
+        return [*(model.listed for model in self._scripted.values()), *newest_first(stored)]
+
+    def _is_shown(self, model: Listed) -> bool:
+        return self._find_scripted(model.name) is None
+
+    def _find_scripted(self, text: str) -> Model | None:
+        if not self._scripted:
+            return None
+        try:
+            return self._scripted.get(ModelName.parse(text.strip()).folded)
+        except ValueError:  # the store has the words for that
+            return None
+
+
+def _scripted_model(name: str, script: Script, modified_at: float) -> Model:
+    return Model(
+        name=ModelName.parse(name).short,
+        engine="scripted",
+        key=f"scripted:{name}",
+        digest=hashlib.sha256(f"scripted:{name}".encode()).hexdigest(),
+        size=0,
+        modified_at=modified_at,
+        details=ModelDetails(
+            parent_model="",
+            format="scripted",
+            family="scripted",
+            families=["scripted"],
+            parameter_size="0",
+            quantization_level="unknown",
+        ),
+        path=name,
+        facts=ModelFacts(architecture="scripted", chat_template=script.template),
+        template=script.go_template,
+        renderer=script.renderer,
+        parser=script.parser,
+        capabilities=("completion", *script.capabilities),
+    )

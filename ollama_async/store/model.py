@@ -1,0 +1,114 @@
+"""One model as the rest of the server sees it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from ollama_async.api.ollama import ModelDetails
+from ollama_async.core.conversation import Message, Speech
+from ollama_async.gguf.summary import ModelFacts
+from ollama_async.prompts.selection import Selection
+from ollama_async.store.blob_cache import JSON_COST
+
+_LEAST_BYTES = 2048
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that can be asked.
+
+    ``name``: short, with tag, spelled as on disk. ``key`` tells apart what a worker loads: equal
+    for two names of the same files. ``digest``: sha256 of the manifest, 64 hex digits.
+    ``size``: bytes of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or
+    for the scripted engine the name in its file. ``template``: Go text, "" if there is none.
+    ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``drafts``,
+    ``licenses``: paths (licenses are long, and rarely read). ``adapter_bytes``: of the adapters'
+    tensors. ``requires``: an Ollama release. ``selection``: which template is in force.
+    """
+
+    name: str
+    engine: Literal["llama_cpp", "scripted"] = "llama_cpp"
+    key: str
+    digest: str
+    size: int
+    modified_at: float
+    details: ModelDetails
+    path: str
+    blob_digest: str = ""
+    template: str = ""
+    system: str = ""
+    parameters: dict[str, Any] = {}
+    messages: list[Message] = []
+    capabilities: tuple[str, ...] = ("completion",)
+    facts: ModelFacts
+    projectors: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+    adapter_bytes: int = 0
+    drafts: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    selection: Selection = "none"
+
+    @property
+    def speech(self) -> Speech:
+        """How it wants to be spoken to."""
+        return Speech(
+            template=self.template,
+            renderer=self.renderer,
+            parser=self.parser,
+            name=self.name,
+            family=self.details.family,
+            parameter_count=self.facts.parameter_count,
+        )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of what a worker opens."""
+        return (self.path, *self.adapters, *self.projectors)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes at the most, if it shares nothing with other models."""
+        texts = (self.template, self.system, self.facts.chat_template)
+        paths = (*self.files, *self.drafts, *self.licenses, self.key)
+        parsed = (self.parameters, self.messages, self.renderer, self.parser, self.requires)
+        return self.listed.memory_bytes + _size(texts) + _size(paths) + _parsed_bytes(parsed)
+
+    @property
+    def listed(self) -> Listed:
+        return Listed(
+            name=self.name,
+            digest=self.digest,
+            size=self.size,
+            modified_at=self.modified_at,
+            details=self.details,
+            capabilities=self.capabilities,
+        )
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list of models says of one; see :class:`Model`."""
+
+    name: str
+    digest: str
+    size: int
+    modified_at: float
+    details: ModelDetails
+    capabilities: tuple[str, ...]
+
+    @property
+    def memory_bytes(self) -> int:
+        return _LEAST_BYTES + _parsed_bytes((self.details, self.capabilities))
+
+
+def _size(texts: Iterable[str]) -> int:
+    return sum(map(sys.getsizeof, texts))
+
+
+def _parsed_bytes(value: object) -> int:
+    return JSON_COST * len(msgspec.json.encode(value))

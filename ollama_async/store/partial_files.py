@@ -1,0 +1,317 @@
+"""A blob on its way into the store, in chunks, in a file that outlives the process.
+
+The file ``sha256-HEX-incoming`` lies among the blobs: first the content, sparse where nothing has
+arrived, then a trailer that counts, for each chunk, the bytes that have. Data is written before it
+is counted, so after a kill the counters never promise too much; after a power cut they may, and
+then the digest does not match. Who has the file open holds its lock: one writer among all
+processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from ollama_async.store.blobs import Blobs
+from ollama_async.store.files import free_bytes, storage_errors, sync_folder
+
+_log = logging.getLogger(__name__)
+
+SUFFIX = "-incoming"
+KEEP_S = 7 * 86400.0
+"""What nobody has gone on with for so long is removed; sooner if its room is needed, but not what
+was touched within :data:`YOUNG_S`: a pull lets go of what is complete while it fetches the rest."""
+YOUNG_S = 86400.0
+
+_MAGIC = b"ollama_async 1\0\0"
+_HEAD = struct.Struct("<16sQQ")  # magic, bytes of the blob, bytes of a chunk
+_COUNTER = struct.Struct("<Q")
+_MOST_CHUNKS = 1024
+_HASH_BYTES = 16 << 20
+_READ_BYTES = 1 << 20
+
+
+Stamp = tuple[int, int, int]
+
+
+class Chunk:
+    """Bytes ``start`` to ``end`` of the blob, of which the first ``arrived`` are there."""
+
+    __slots__ = ("arrived", "end", "index", "start")
+
+    def __init__(self, index: int, start: int, end: int, arrived: int) -> None:
+        self.index = index
+        self.start = start
+        self.end = end
+        self.arrived = arrived
+
+    @property
+    def missing(self) -> int:
+        return self.end - self.start - self.arrived
+
+
+class Partial:
+    """Open it with :meth:`claim`. Every method blocks on the disk and may raise StorageFailed.
+
+    :meth:`write` may be called from several threads at once, each with a chunk of its own.
+    """
+
+    def __init__(self, blobs: Blobs, digest: str, descriptor: int) -> None:
+        self.digest = digest
+        self.total = 0
+        self.chunks: list[Chunk] = []
+        self.is_resumed = False
+        self._blobs = blobs
+        self._path = path_of(blobs, digest)
+        self._descriptor = descriptor
+        self._hashing = threading.Lock()
+        self._hashed = 0
+        self._sha256 = hashlib.sha256()
+
+    @classmethod
+    def claim(cls, blobs: Blobs, digest: str, total: int, chunk_bytes: int) -> Partial | None:
+        """Open what there is of the blob, or begin; None while somebody else has it open.
+
+        ``chunk_bytes`` is a wish: of very large blobs chunks are larger, of begun ones as begun.
+        """
+        with storage_errors(blobs.root):
+            blobs.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = _open_locked(path_of(blobs, digest))
+            if descriptor is None:
+                return None
+            partial = cls(blobs, digest, descriptor)
+            try:
+                if not partial._read(total):
+                    partial._begin(total, chunk_bytes)
+            except BaseException:
+                partial.close()
+                raise
+            return partial
+
+    @property
+    def arrived(self) -> int:
+        return sum(chunk.arrived for chunk in self.chunks)
+
+    def write(self, chunk: Chunk, data: bytes | bytearray) -> None:
+        """Append to a chunk; the caller keeps to :attr:`Chunk.missing`."""
+        assert len(data) <= chunk.missing, "a chunk overflows"
+        with storage_errors(self._blobs.root):
+            self._write_at(chunk.start + chunk.arrived, data)
+            chunk.arrived += len(data)
+            self._count(chunk)
+
+    def restart(self) -> None:
+        """Forget what has arrived."""
+        with self._hashing, storage_errors(self._blobs.root):
+            for chunk in self.chunks:
+                chunk.arrived = 0
+                self._count(chunk)
+            self.is_resumed = False
+            self._hashed, self._sha256 = 0, hashlib.sha256()
+
+    @property
+    def unhashed(self) -> int:
+        """Bytes that :meth:`hash_more` has still to see."""
+        return self.total - self._hashed
+
+    def hash_more(self) -> int:
+        """Go on hashing what has arrived without a gap from the front, for a fraction of a second;
+        returns how many bytes. May be called beside :meth:`write`.
+        """
+        with self._hashing, storage_errors(self._blobs.root):
+            start = self._hashed
+            end = min(self._arrived_in_front(), start + _HASH_BYTES)
+            while self._hashed < end:
+                length = min(_READ_BYTES, end - self._hashed)
+                data = os.pread(self._descriptor, length, self._hashed)
+                if not data:
+                    raise OSError(errno.EIO, "a file has become shorter")
+                self._sha256.update(data)
+                self._hashed += len(data)
+            return self._hashed - start
+
+    @property
+    def found_digest(self) -> str:
+        """Of what has been hashed: of the whole blob, once nothing is :attr:`unhashed`."""
+        return f"sha256:{self._sha256.hexdigest()}"
+
+    def stamp(self) -> Stamp:
+        """Changes when anybody writes: who finds the same again knows what is in the file."""
+        status = os.fstat(self._descriptor)
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def publish(self) -> None:
+        """Make the file the blob, for good, and close it. The caller has checked the digest."""
+        with storage_errors(self._blobs.root):
+            os.fchmod(self._descriptor, 0o644)
+            os.fsync(self._descriptor)  # the long one; a kill in it loses nothing
+            os.ftruncate(self._descriptor, self.total)
+            os.fsync(self._descriptor)
+            self._path.rename(self._blobs.folder / self.digest.replace(":", "-"))
+            sync_folder(self._blobs.folder)
+        self.close()
+
+    def discard(self) -> None:
+        """Remove the file and close it."""
+        with suppress(OSError):
+            self._path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Let others have it; what has arrived stays. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _arrived_in_front(self) -> int:
+        for chunk in self.chunks:
+            if chunk.missing:
+                return chunk.start + chunk.arrived
+        return self.total
+
+    # ----------------------------------------------------------------- the trailer
+
+    def _read(self, total: int) -> bool:
+        """Take over what the file has; False if it is new or makes no sense."""
+        size = os.fstat(self._descriptor).st_size
+        trailer = _read_trailer(self._descriptor, total, size)
+        if trailer is None:
+            return False
+        self.total = total
+        self.chunks = trailer
+        self.is_resumed = self.arrived > 0
+        return True
+
+    def _begin(self, total: int, chunk_bytes: int) -> None:
+        os.ftruncate(self._descriptor, 0)
+        length = max(chunk_bytes, -(-total // _MOST_CHUNKS), 1)
+        self.total = total
+        self.chunks = _chunks(total, length)
+        trailer = _HEAD.pack(_MAGIC, total, length) + bytes(_COUNTER.size * len(self.chunks))
+        self._write_at(total, trailer)
+
+    def _count(self, chunk: Chunk) -> None:
+        offset = self.total + _HEAD.size + chunk.index * _COUNTER.size
+        self._write_at(offset, _COUNTER.pack(chunk.arrived))
+
+    def _write_at(self, offset: int, data: bytes | bytearray) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, offset)
+            view = view[written:]
+            offset += written
+
+
+def path_of(blobs: Blobs, digest: str) -> Path:
+    return blobs.folder / (digest.replace(":", "-") + SUFFIX)
+
+
+def arrived(blobs: Blobs, digest: str, total: int) -> int:
+    """How much of a blob has arrived, whoever is fetching it; 0 if nobody knows."""
+    try:
+        descriptor = os.open(path_of(blobs, digest), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        chunks = _read_trailer(descriptor, total, os.fstat(descriptor).st_size)
+        return sum(chunk.arrived for chunk in chunks or ())
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path, *, keep_s: float = KEEP_S) -> int:
+    """Remove the partial blobs that nobody has touched for so long; returns how many.
+
+    :raises OSError: one cannot be removed.
+    """
+    return sum(map(_remove_unclaimed, _untouched(folder, keep_s)))
+
+
+def give_way(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
+    """Remove partial blobs until so much is free: the oldest first, none of the last day.
+
+    Those of the digests ``keeping`` stay. :raises OSError: one cannot be removed.
+    """
+    kept = {digest.replace(":", "-") + SUFFIX for digest in keeping}
+    for path in _untouched(folder, YOUNG_S):
+        if free_bytes(folder) >= needed_bytes:
+            return
+        if path.name not in kept and _remove_unclaimed(path):
+            _log.info("removed the unfinished download %s, because its room is needed", path.name)
+
+
+def _untouched(folder: Path, for_s: float) -> list[Path]:
+    """The partial blobs that nobody has touched for so long, the oldest first."""
+    found: list[tuple[float, Path]] = []
+    for path in folder.glob(f"sha256-*{SUFFIX}"):
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return [path for touched_at, path in sorted(found) if touched_at < time.time() - for_s]
+
+
+def _remove_unclaimed(path: Path) -> bool:
+    """Whether nobody had it open, so that it is gone now. :raises OSError:"""
+    descriptor = _open_locked(path)
+    if descriptor is None:
+        return False
+    try:
+        path.unlink()
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _open_locked(path: Path) -> int | None:
+    """Open or create it, and be the only one; None: somebody else is."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass  # published or removed before we had the lock: the path is free again
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _chunks(total: int, length: int) -> list[Chunk]:
+    starts = range(0, total, length)
+    return [
+        Chunk(index, start, min(start + length, total), 0) for index, start in enumerate(starts)
+    ]
+
+
+def _read_trailer(descriptor: int, total: int, size: int) -> list[Chunk] | None:
+    head = os.pread(descriptor, _HEAD.size, total)
+    if len(head) < _HEAD.size:
+        return None
+    magic, its_total, length = _HEAD.unpack(head)
+    if magic != _MAGIC or its_total != total or length < 1 or total > length * _MOST_CHUNKS:
+        return None
+    chunks = _chunks(total, length)
+    counters = os.pread(descriptor, _COUNTER.size * len(chunks) + 1, total + _HEAD.size)
+    if len(counters) != _COUNTER.size * len(chunks) or size < total:
+        return None
+    for chunk, (count,) in zip(chunks, _COUNTER.iter_unpack(counters), strict=True):
+        if count > chunk.missing:
+            return None
+        chunk.arrived = count
+    return chunks

@@ -1,0 +1,176 @@
+"""``show``: everything there is to know about one model, and the Modelfile that would make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ollama_async.api import encode
+from ollama_async.api.long_answers import LongParts
+from ollama_async.api.modelfile import Command
+from ollama_async.api.ollama import ShowRequest, ShowResponse
+from ollama_async.core.errors import BadRequest, LoadFailed
+from ollama_async.prompts.selection import DEFAULT_TEMPLATE
+from ollama_async.store.files import read_bounded
+from ollama_async.store.info import Info, InfoCache, read_info
+from ollama_async.store.manifest import LICENSES_LIMIT, TEXT_LIMIT_BYTES
+from ollama_async.store.model import Model
+
+_SAID_ELSEWHERE = ("general.name", "tokenizer.chat_template")
+_KEY_COLUMNS = 30
+
+
+_Hold = Callable[[str], str]
+
+
+def show(
+    model: Model, request: ShowRequest, infos: InfoCache, long: LongParts | None = None
+) -> ShowResponse:
+    """Describe ``model``, with the system text and options of ``request`` in place of its own.
+
+    Blocks: with ``verbose`` up to a second, and the answer may have 100 MB. With ``long``, marks
+    stand for its long parts.
+
+    :raises LoadFailed: one of its files is gone or broken.
+    """
+    try:
+        return _show(model, request, infos, long)
+    except (BadRequest, OSError) as error:
+        reason = error.message if isinstance(error, BadRequest) else error.strerror or error
+        raise LoadFailed(f"model '{model.name}' is broken: {reason}") from error
+
+
+def _show(
+    model: Model, request: ShowRequest, infos: InfoCache, long: LongParts | None
+) -> ShowResponse:
+    hold, hold_value = (_whole, _whole) if long is None else (long.text, long.value)
+    model = msgspec.structs.replace(
+        model,
+        system=request.system or model.system,
+        parameters=model.parameters | request.options,
+    )
+    licenses = [_text(path) for path in model.licenses[:LICENSES_LIMIT]]
+    info = _info(model.path, request, infos) if model.engine == "llama_cpp" else _without_file()
+    projector = _info(model.projectors[0], request, infos).metadata if model.projectors else {}
+    return ShowResponse(
+        license="\n".join(map(hold, licenses)),
+        modelfile=_modelfile(model, licenses, hold),
+        parameters=_parameters(model.parameters),
+        template=hold(_template(model)),
+        system=hold(model.system),
+        details=model.details,
+        messages=[
+            {"role": turn.role, "content": turn.content} | msgspec.to_builtins(turn)
+            for turn in model.messages
+        ],
+        model_info={
+            key: hold_value(value)
+            for key, value in info.metadata.items()
+            if key not in _SAID_ELSEWHERE
+        },
+        projector_info=projector,
+        tensors=info.tensors,
+        capabilities=list(model.capabilities),
+        modified_at=encode.local(model.modified_at),
+        requires=model.requires,
+    )
+
+
+def _whole(part: Any) -> Any:
+    """What stands for a part of the answer if nothing shall be left out."""
+    return part
+
+
+def _template(model: Model) -> str:
+    """The one in force: the model's Go template, or the Jinja text in its file."""
+    if model.selection == "gguf_chat_template":
+        return model.facts.chat_template
+    return model.template or DEFAULT_TEMPLATE
+
+
+def _info(path: str, request: ShowRequest, infos: InfoCache) -> Info:
+    return read_info(path, is_verbose=True) if request.verbose else infos.info(path)
+
+
+def _without_file() -> Info:
+    """The scripted engine's."""
+    return Info({"general.architecture": "scripted", "general.parameter_count": 0}, [])
+
+
+def _text(path: str) -> str:
+    return read_bounded(Path(path), TEXT_LIMIT_BYTES).decode(errors="replace")
+
+
+# ----------------------------------------------------------------- parameters
+
+
+def _parameters(parameters: Mapping[str, Any]) -> str:
+    lines = (f"{key:<{_KEY_COLUMNS}} {_literal(value)}" for key, value in _single(parameters))
+    return "\n".join(lines)
+
+
+def _single(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys and values in the order of the keys; a list is one pair for each element."""
+    for key in sorted(parameters):
+        value = parameters[key]
+        for each in value if isinstance(value, list) else [value]:
+            yield key, each
+
+
+def _literal(value: Any) -> str:
+    """Texts in quotes, escaped; numbers bare, whole ones without a point."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return msgspec.json.encode(value).decode()
+
+
+# ----------------------------------------------------------------- the Modelfile
+
+
+def _modelfile(model: Model, licenses: list[str], hold: _Hold) -> str:
+    head = (
+        '# Modelfile generated by "ollama show"\n'
+        "# To build a new Modelfile based on this, replace FROM with:\n"
+        f"# FROM {model.name}\n\n"
+    )
+    lines = (hold(_line(command)) for command in _commands(model, licenses))
+    return head + "".join(f"{line}\n" for line in lines)
+
+
+def _commands(model: Model, licenses: list[str]) -> Iterator[Command]:
+    yield Command("from", model.path)
+    for name, paths in (
+        ("adapter", model.adapters),
+        ("draft", model.drafts),
+        ("from", model.projectors),
+    ):
+        for path in paths:
+            yield Command(name, path)
+    # With a template in the GGUF a default here would hide it from the model made from this text.
+    template = model.template or ("" if model.facts.chat_template else DEFAULT_TEMPLATE)
+    for name, text in (
+        ("template", template),
+        ("system", model.system),
+        ("renderer", model.renderer),
+        ("parser", model.parser),
+        ("requires", model.requires),
+    ):
+        if text:
+            yield Command(name, text)
+    for key, value in _single(model.parameters):
+        yield Command("parameter", value if isinstance(value, str) else _literal(value), key)
+    for text in licenses:
+        yield Command("license", text)
+    for turn in model.messages:
+        yield Command("message", turn.content, turn.role)
+
+
+def _line(command: Command) -> str:
+    try:
+        return str(command)
+    except ValueError:  # no quotes hold this text; a person can still read it
+        words = (command.name.upper(), command.key, f'"""{command.value}"""')
+        return " ".join(filter(None, words))

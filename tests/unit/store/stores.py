@@ -1,0 +1,48 @@
+"""What tests of the store ask of one, in a line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ollama_async.api.ollama import CreateRequest
+from ollama_async.store.model import Model
+from ollama_async.store.store import Store
+
+MODEL = "application/vnd.ollama.image.model"
+
+
+def made(store: Store, **fields: Any) -> list[str]:
+    return [status["status"] for status in store.create(CreateRequest(**fields))]
+
+
+def blobs(store: Store) -> set[str]:
+    return {path.name.replace("-", ":") for path in (store.root / "blobs").iterdir()}
+
+
+def needed(store: Store) -> set[str]:
+    """The blobs that the store's manifests name."""
+    found: set[str] = set()
+    for path in (store.root / "manifests").glob("*/*/*/*"):
+        manifest = json.loads(path.read_bytes())
+        found |= {layer["digest"] for layer in (*manifest["layers"], manifest["config"])}
+    return found
+
+
+def licenses(model: Model) -> list[str]:
+    return [Path(path).read_text() for path in model.licenses]
+
+
+def manifest_of(store: Store, path: str) -> dict[str, Any]:
+    raw = (store.root / "manifests" / path).read_bytes()
+    assert raw.endswith(b"}\n")
+    parsed: dict[str, Any] = json.loads(raw)
+    return parsed
+
+
+def age(path: Path) -> None:
+    then = time.time() - 25 * 3600
+    os.utime(path, (then, then))

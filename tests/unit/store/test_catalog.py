@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_async.api.ollama import CreateRequest
+from ollama_async.core.errors import BadRequest, NotFound
+from ollama_async.core.scripted_models import Script
+from ollama_async.store.catalog import Catalog
+from ollama_async.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path, tiny_gguf: Any) -> Store:
+    store = Store(tmp_path)
+    data = tiny_gguf().build()
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    with store.open_blob(digest) as writer:
+        writer.write(data)
+        writer.commit()
+    for name in ("real", "both"):
+        list(store.create(CreateRequest(model=name, files={"x.gguf": digest})))
+    return store
+
+
+def test_scripted_names_hide_the_stores(store: Store) -> None:
+    catalog = Catalog(store, {"Echo": Script(), "both": Script()})
+    model = catalog.find("echo:latest")
+    assert (model.engine, model.key, model.path) == ("scripted", "scripted:Echo", "Echo")
+    assert (model.size, model.facts.train_ctx, model.facts.weights_bytes) == (0, 0, 0)
+    assert len(model.digest) == 64
+    assert catalog.find_cached("ECHO") is model
+    assert catalog.find("both").engine == "scripted"
+    assert catalog.find("real").engine == "llama_cpp"
+    assert [each.name for each in catalog.list()] == ["Echo:latest", "both:latest", "real:latest"]
+
+
+def test_without_scripts_only_the_store_counts(store: Store) -> None:
+    catalog = Catalog(store)
+    assert {model.name for model in catalog.list()} == {"real:latest", "both:latest"}
+    with pytest.raises(NotFound, match="model 'echo' not found"):
+        catalog.find("echo")
+    with pytest.raises(BadRequest):
+        catalog.find_cached("no name")
+
+
+def test_a_scripted_name_must_be_a_name(store: Store) -> None:
+    with pytest.raises(ValueError, match="invalid model name"):
+        Catalog(store, {"a b": Script()})

@@ -1,0 +1,121 @@
+"""A second name for the same files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ollama_async.api.ollama import CreateRequest
+from ollama_async.core.errors import BadRequest, LoadFailed, NotFound
+from ollama_async.store.store import Store
+from tests.unit.store.stores import blobs
+
+LIBRARY = "manifests/registry.ollama.ai/library"
+
+
+def upload(store: Store, data: bytes) -> str:
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    with store.open_blob(digest) as writer:
+        writer.write(data)
+        writer.commit()
+    return digest
+
+
+@pytest.fixture
+def store(tmp_path: Path, tiny_gguf: Any) -> Store:
+    """Holds ``Tiny``."""
+    store = Store(tmp_path / "models")
+    make(store, "Tiny", upload(store, tiny_gguf().build()))
+    return store
+
+
+def make(store: Store, name: str, digest: str, **fields: Any) -> None:
+    files = {"t.gguf": digest}
+    list(store.create(CreateRequest(model=name, files=files, **fields)))
+
+
+def names(store: Store) -> set[str]:
+    return {model.name for model in store.list()}
+
+
+def test_a_copy_is_the_same_model_and_lives_on_without_the_first(store: Store) -> None:
+    before = blobs(store)
+    store.copy("tiny", "someone/else:v1")
+    assert names(store) == {"Tiny:latest", "someone/else:v1"}
+    assert store.find("someone/else:v1").digest == store.find("tiny").digest
+    assert blobs(store) == before
+
+    store.delete("tiny")
+    assert store.find("someone/else:v1").details.family == "llama"
+    store.delete("someone/else:v1")
+    assert blobs(store) == set()
+
+
+def test_the_copy_has_the_very_bytes_of_the_manifest(store: Store) -> None:
+    path = store.root / LIBRARY / "Tiny/latest"
+    path.write_bytes(path.read_bytes().replace(b"}\n", b', "annotations": {}}\n'))
+    store.copy("Tiny", "other")
+    assert (store.root / LIBRARY / "other/latest").read_bytes() == path.read_bytes()
+
+
+def test_onto_itself_in_any_spelling_nothing_happens(store: Store) -> None:
+    path = store.root / LIBRARY / "Tiny/latest"
+    before = path.stat()
+    store.copy("tiny", "TINY:Latest")
+    assert path.stat() == before
+    assert names(store) == {"Tiny:latest"}
+
+
+def test_a_model_that_is_replaced_goes_with_its_blobs(store: Store, tiny_gguf: Any) -> None:
+    needed = blobs(store)
+    make(store, "Old", upload(store, tiny_gguf(general__x="y").build()), system="old")
+    store.copy("tiny", "old")
+    assert names(store) == {"Tiny:latest", "Old:latest"}  # the spelling that was there
+    assert store.find("old").system == ""
+    assert blobs(store) == needed
+
+
+def test_pruning_may_be_off(store: Store, tiny_gguf: Any) -> None:
+    make(store, "old", upload(store, tiny_gguf(general__x="y").build()), system="old")
+    before = blobs(store)
+    Store(store.root, keeps_unused=True).copy("tiny", "old")
+    assert blobs(store) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "kind", "text"),
+    [
+        ("nosuch", "b", NotFound, 'model "nosuch" not found'),
+        ("a b", "b", BadRequest, 'source "a b" is invalid'),
+        ("", "b", BadRequest, 'source "" is invalid'),
+        ("tiny", "../b", BadRequest, 'destination "../b" is invalid'),
+        ("nosuch", "../b", BadRequest, 'destination "../b" is invalid'),
+    ],
+)
+def test_what_cannot_be_copied_is_told_and_nothing_changes(
+    store: Store, source: str, destination: str, kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind) as told:
+        store.copy(source, destination)
+    assert str(told.value) == text
+    assert names(store) == {"Tiny:latest"}
+
+
+def test_a_broken_model_is_not_published_again(store: Store) -> None:
+    path = Path(store.find("tiny").path)
+    path.unlink()
+    with pytest.raises(LoadFailed, match=r"^model 'tiny' is broken: sha256:.* is missing$"):
+        store.copy("tiny", "other")
+    (store.root / LIBRARY / "Tiny/latest").write_text("{")
+    with pytest.raises(LoadFailed, match=r"^model 'tiny' is broken: "):
+        store.copy("tiny", "other")
+    assert not (store.root / LIBRARY / "other").exists()
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        Store(tmp_path / "none").copy("a", "b")
+    assert not (tmp_path / "none").exists()
