@@ -1,6 +1,6 @@
 """What the pipe costs: ``python bench/pipe.py [--frames N]`` prints a table.
 
-A real child process floods the parent with ``Pieces`` frames; the parent decodes and counts them on
+A real child process floods the parent with ``Deltas`` frames; the parent decodes and counts them on
 its event loop. CPU times are each process's own, so that a busy machine changes only the wall time.
 Then: round trips of a small message, and how long a spawn blocks the loop.
 """
@@ -46,7 +46,7 @@ class Counter:
 
     def received(self, batch: list[messages.ToParent]) -> None:
         for message in batch:
-            if isinstance(message, messages.Pieces):
+            if isinstance(message, messages.Deltas):
                 self.frames += 1
                 self.pieces += len(message.items)
             elif isinstance(message, messages.Started):
@@ -130,7 +130,7 @@ def run_child(argv: list[str]) -> None:
             case messages.Cancel(id=number):
                 pipe.send([messages.Started(number)])
             case messages.Detokenize(id=frames, tokens=[pieces]):
-                step = messages.Pieces([(number + 1, TEXT) for number in range(pieces)])
+                step = messages.Deltas([(number + 1, TEXT) for number in range(pieces)])
                 begin = cpu_s()
                 for _ in range(frames):
                     pipe.send([step])

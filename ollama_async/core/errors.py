@@ -44,7 +44,6 @@ class ServerError(Exception):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
-    is_retryable: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
         text = escape_text(message)
@@ -90,7 +89,6 @@ class Busy(ServerError):
 
     code = "busy"
     status = 503
-    is_retryable = True
 
     def __init__(self, message: str = BUSY_TEXT, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
@@ -100,7 +98,6 @@ class Busy(ServerError):
 class ShuttingDown(ServerError):
     code = "shutting_down"
     status = 503
-    is_retryable = True
 
 
 class StorageFailed(ServerError):
@@ -117,7 +114,6 @@ class LoadFailed(ServerError):
 
 class WorkerDied(ServerError):
     code = "worker_died"
-    is_retryable = True
 
 
 class EngineFailed(ServerError):

@@ -26,19 +26,20 @@ from ollama_async.core import errors
 from ollama_async.workers import messages
 from ollama_async.workers.channel import Channel
 from ollama_async.workers.frames import FrameTooLarge
-from ollama_async.workers.handshake import Handshake, OutOfTurn
+from ollama_async.workers.handshake import Handshake, ProtocolViolation
 from ollama_async.workers.limits import Allowances, Chatter, check_usage, check_vitals
-from ollama_async.workers.load_spec import Bounds
+from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import (
     Cancel,
+    Delta,
+    Deltas,
     Done,
     Failed,
     FromParent,
+    Heartbeat,
     Hello,
     Loading,
     PackedSubmit,
-    Piece,
-    Pieces,
     Ready,
     Refused,
     Started,
@@ -46,7 +47,6 @@ from ollama_async.workers.messages import (
     Text,
     Tokens,
     ToParent,
-    Vitals,
 )
 from ollama_async.workers.process import CHILD_MODULE, WorkerProcess, exit_words
 from ollama_async.workers.questions import Questions
@@ -74,7 +74,7 @@ class LinkEvents(Protocol):
     a moment before ``start`` has returned.) An exception is logged and costs only its own message.
     """
 
-    def pieces(self, items: list[tuple[int, Piece]]) -> None: ...
+    def pieces(self, items: list[tuple[int, Delta]]) -> None: ...
 
     def started(self, request_id: int) -> None: ...
 
@@ -82,7 +82,7 @@ class LinkEvents(Protocol):
 
     def failed(self, failed: Failed) -> None: ...
 
-    def vitals(self, vitals: Vitals) -> None: ...
+    def vitals(self, vitals: Heartbeat) -> None: ...
 
     def died(self, reason: str) -> None:
         """The ready worker ended and nobody had asked it to; it is reaped, or does not even end by
@@ -154,7 +154,7 @@ class WorkerLink:
         argv: Sequence[str],
         environ: Mapping[str, str],
         *,
-        bounds: Bounds = Bounds(),  # noqa: B008  # frozen
+        bounds: ResourceLimits = ResourceLimits(),  # noqa: B008  # frozen
         load_timeout_s: float = math.inf,
     ) -> Ready:
         """Spawn the child with these options and exactly these variables; wait until it is ready.
@@ -268,7 +268,7 @@ class WorkerLink:
             if self._phase is _Phase.READY:
                 try:
                     self._deliver(message)
-                except OutOfTurn as reason:
+                except ProtocolViolation as reason:
                     self._give_up(str(reason))
                 except Exception:  # the boundary "worker message": the next one still counts
                     log.exception("event of worker %d", self.pid)
@@ -288,7 +288,9 @@ class WorkerLink:
         self._verdict = self._verdict or exit_words(returncode)
         self._read_rest()
 
-    def _spawn(self, argv: Sequence[str], environ: Mapping[str, str], bounds: Bounds) -> None:
+    def _spawn(
+        self, argv: Sequence[str], environ: Mapping[str, str], bounds: ResourceLimits
+    ) -> None:
         with contextlib.ExitStack() as made:
             try:
                 channel = made.enter_context(contextlib.closing(Channel()))
@@ -316,7 +318,7 @@ class WorkerLink:
         try:
             self._chatter.hear(self._loop.time())
             outcome = self._handshake.hear(message)
-        except OutOfTurn as reason:
+        except ProtocolViolation as reason:
             self._give_up(str(reason))
             return
         self._turn_back_load_clock()
@@ -336,9 +338,9 @@ class WorkerLink:
             self._give_up("refused")
 
     def _deliver(self, message: ToParent) -> None:
-        """:raises OutOfTurn: the child says what it should not, or more than it should."""
+        """:raises ProtocolViolation: the child says what it should not, or more than it should."""
         match message:
-            case Pieces():
+            case Deltas():
                 self._running.spend(message.items)
                 self._events.pieces(message.items)
             case Started():
@@ -357,12 +359,12 @@ class WorkerLink:
                 self._events.failed(message)
             case Tokens() | Text():
                 self._count_answer(was_asked=self._questions.answer(message))
-            case Vitals():
+            case Heartbeat():
                 self._chatter.hear(self._loop.time())
                 check_vitals(message)
                 self._events.vitals(message)
             case Hello() | Loading() | Ready() | Refused():
-                raise OutOfTurn(f"the worker spoke out of turn: {type(message).__name__}")
+                raise ProtocolViolation(f"the worker spoke out of turn: {type(message).__name__}")
 
     def _count_answer(self, *, was_asked: bool) -> None:
         if not was_asked:  # late perhaps, which is no error

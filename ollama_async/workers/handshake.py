@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.workers.load_spec import Bounds
+from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import (
     PROTOCOL,
     Hello,
@@ -22,7 +22,7 @@ _MOST_WARNINGS = 16
 _WARNING_CHARACTERS = 1000
 
 
-class OutOfTurn(Exception):
+class ProtocolViolation(Exception):
     """The child must not be trusted; the text says why."""
 
 
@@ -31,7 +31,7 @@ class Handshake:
     with.
     """
 
-    def __init__(self, *, generation: int, pid: int, bounds: Bounds) -> None:
+    def __init__(self, *, generation: int, pid: int, bounds: ResourceLimits) -> None:
         self._generation = generation
         self._pid = pid
         self._bounds = bounds
@@ -41,7 +41,7 @@ class Handshake:
         """Take the next message: how the start ended, or None while it goes on. Not to be called
         after the end.
 
-        :raises OutOfTurn: another protocol, another child, or a message that has no place here.
+        :raises ProtocolViolation: another protocol, another child, or an unexpected message.
         """
         if not self._is_greeted and isinstance(message, Hello):
             self._check(message)
@@ -51,29 +51,31 @@ class Handshake:
             if isinstance(message, Ready):
                 return _bounded(message, self._bounds)
             return None if isinstance(message, Loading) else message
-        raise OutOfTurn(f"the worker spoke out of turn: {type(message).__name__}")
+        raise ProtocolViolation(f"the worker spoke out of turn: {type(message).__name__}")
 
     def _check(self, hello: Hello) -> None:
         if hello.protocol != PROTOCOL:
-            raise OutOfTurn(f"the worker speaks protocol {hello.protocol}, this server {PROTOCOL}")
+            raise ProtocolViolation(
+                f"the worker speaks protocol {hello.protocol}, this server {PROTOCOL}"
+            )
         if (hello.generation, hello.pid) != (self._generation, self._pid):
-            raise OutOfTurn(
+            raise ProtocolViolation(
                 f"a worker of generation {hello.generation}, pid {hello.pid} answered; expected"
                 f" {self._generation}, {self._pid}"
             )
 
 
-def _bounded(ready: Ready, bounds: Bounds) -> Ready:
+def _bounded(ready: Ready, bounds: ResourceLimits) -> Ready:
     """What there really is, within what was asked for.
 
-    :raises OutOfTurn: it cannot be.
+    :raises ProtocolViolation: it cannot be.
     """
     sizes = (
         *(ready.slots, ready.num_ctx, ready.weights_bytes, ready.cache_bytes),
-        *(ready.compute_bytes, ready.device_bytes, ready.load_ns),
+        *(ready.compute_bytes, ready.device_bytes),
     )
     if not all(0 <= size < _MOST_BYTES for size in sizes):
-        raise OutOfTurn("the worker counts what cannot be")
+        raise ProtocolViolation("the worker counts what cannot be")
     return msgspec.structs.replace(
         ready,
         slots=min(ready.slots, bounds.slots),

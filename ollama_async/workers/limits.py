@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import msgspec
 
 from ollama_async.core.conversation import Usage
-from ollama_async.workers.handshake import OutOfTurn
-from ollama_async.workers.messages import Called, Piece, Vitals
+from ollama_async.workers.handshake import ProtocolViolation
+from ollama_async.workers.messages import Delta, Heartbeat, ToolCallDelta
 
 CHARACTERS_PER_TOKEN = 1024
 """The longest tokens of real vocabularies are runs of 128 to 256 blanks; tool calls say again in
@@ -55,20 +55,22 @@ class Allowances:
         self._left[request_id] = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
 
     def start(self, request_id: int) -> None:
-        """:raises OutOfTurn: the worker has no such request, or started it before."""
+        """:raises ProtocolViolation: the worker has no such request, or started it before."""
         try:
             self._waiting.remove(request_id)
         except KeyError:
-            raise OutOfTurn(f"the worker started request {request_id} out of turn") from None
+            raise ProtocolViolation(
+                f"the worker started request {request_id} out of turn"
+            ) from None
 
-    def spend(self, items: Sequence[tuple[int, Piece]]) -> None:
-        """:raises OutOfTurn: a piece of a request that the worker does not have, or too much."""
+    def spend(self, items: Sequence[tuple[int, Delta]]) -> None:
+        """:raises ProtocolViolation: an unknown request, or more than it may have."""
         left = self._left
         for request_id, piece in items:
             size = len(piece) if isinstance(piece, str) else _size_of(piece)
             rest = left.get(request_id, -1) - size - 1
             if rest < 0:
-                raise OutOfTurn(
+                raise ProtocolViolation(
                     f"the worker said more of request {request_id} than was asked for"
                     if request_id in left
                     else f"the worker spoke of request {request_id}, which it does not have"
@@ -76,9 +78,11 @@ class Allowances:
             left[request_id] = rest
 
     def end(self, request_id: int) -> None:
-        """:raises OutOfTurn: the worker has no such request."""
+        """:raises ProtocolViolation: the worker has no such request."""
         if self._left.pop(request_id, None) is None:
-            raise OutOfTurn(f"the worker ended request {request_id}, which it does not have")
+            raise ProtocolViolation(
+                f"the worker ended request {request_id}, which it does not have"
+            )
         self._waiting.discard(request_id)
 
 
@@ -90,45 +94,39 @@ class Chatter:
         self._counted_at = now
 
     def hear(self, now: float) -> None:
-        """:raises OutOfTurn: too many of them."""
+        """:raises ProtocolViolation: too many of them."""
         gained = (now - self._counted_at) * _CHATTER_PER_S
         self._left = min(float(_CHATTER_BURST), self._left + gained) - 1
         self._counted_at = now
         if self._left < 0:
-            raise OutOfTurn("the worker talks without having to say anything")
+            raise ProtocolViolation("the worker talks without having to say anything")
 
 
 def check_usage(usage: Usage) -> None:
-    """:raises OutOfTurn: these are no counts and durations."""
+    """:raises ProtocolViolation: these are no counts and durations."""
     _check_counts(usage.prompt, usage.cached, usage.prompt_ns, usage.answer, usage.answer_ns)
 
 
-def check_vitals(vitals: Vitals) -> None:
-    """:raises OutOfTurn: these are no counts, or no share."""
-    _check_counts(
-        vitals.busy_slots,
-        vitals.steps,
-        vitals.step_rows,
-        vitals.prompt_tokens,
-        vitals.cached_tokens,
-    )
+def check_vitals(vitals: Heartbeat) -> None:
+    """:raises ProtocolViolation: these are no counts, or no share."""
+    _check_counts(vitals.busy_slots)
     if not (math.isfinite(vitals.cache_used) and 0 <= vitals.cache_used <= 1):
-        raise OutOfTurn(f"the worker uses {vitals.cache_used} of its cache")
+        raise ProtocolViolation(f"the worker uses {vitals.cache_used} of its cache")
 
 
 def _check_counts(*numbers: int) -> None:
     if not all(0 <= number < _MOST_NUMBER for number in numbers):
-        raise OutOfTurn("the worker counts what cannot be")
+        raise ProtocolViolation("the worker counts what cannot be")
 
 
-def _size_of(piece: Piece) -> int:
+def _size_of(piece: Delta) -> int:
     """Characters, of a tool call as JSON.
 
-    :raises OutOfTurn: the call's arguments are nothing that JSON can say.
+    :raises ProtocolViolation: the call's arguments are nothing that JSON can say.
     """
-    if not isinstance(piece, Called):
+    if not isinstance(piece, ToolCallDelta):
         return len(piece) if isinstance(piece, str) else len(piece.text)
     try:
         return len(msgspec.json.encode(piece.call))
     except (TypeError, ValueError, RecursionError) as reason:
-        raise OutOfTurn(f"the worker called a tool with {reason}") from None
+        raise ProtocolViolation(f"the worker called a tool with {reason}") from None

@@ -16,7 +16,7 @@ from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.plan import Plan, Planner
 from ollama_async.queue.port import Needs, Target
-from ollama_async.workers.load_spec import DEFAULT_BATCH, Bounds, LoadSpec
+from ollama_async.workers.load_spec import DEFAULT_BATCH, LoadSpec, ResourceLimits
 
 _GATEWAY_CORES_FROM = 4
 """From so many cores on one is left to the gateway; below, a thread less would cost too much."""
@@ -44,7 +44,7 @@ class LoadPlan(Plan, frozen=True, kw_only=True):
 
     spec: LoadSpec
     environ: dict[str, str]
-    bounds: Bounds = Bounds()
+    bounds: ResourceLimits = ResourceLimits()
 
 
 def planner(
@@ -146,7 +146,7 @@ def _plan(
         num_ctx=load.num_ctx,
         spec=spec,
         environ={**environ, "CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
-        bounds=Bounds(
+        bounds=ResourceLimits(
             slots=slots,
             num_ctx=load.num_ctx,
             memory_bytes=_memory_limit(total_bytes, cores, on_cpu=on_cpu),

@@ -8,7 +8,7 @@ DEFAULT_BATCH = 512
 """Tokens of one engine step at most, Ollama's ``num_batch``."""
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker may claim and take, whatever it says.
 
     ``memory_bytes``: of its own, that is beside files that it only maps; 0 = no limit.
@@ -35,7 +35,6 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
     batch_size: int = DEFAULT_BATCH
     gpu_layers: int = 0
-    main_gpu: int = -1
     use_mmap: bool = True
     cache_type: str = "f16"
     flash_attention: str = "auto"

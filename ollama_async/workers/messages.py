@@ -11,17 +11,17 @@ Life of a connection, child's words on the right::
                                     Loading(fraction) …          keeps the load's stall clock quiet
                                     Ready(facts) | Refused(error)  then nothing more if Refused
     Submit(id, inference, client) … Started(id)                  the request has a slot
-                                    Pieces([(id, piece), …])     one message per engine step
+                                    Deltas([(id, piece), …])     one message per engine step
                                     Done(id, …) | Failed(id, …)  exactly one per Submit, always last
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
     Tokenize / Detokenize           Tokens / Text | Failed
-                                    Vitals(…)                    each second: proof of life
+                                    Heartbeat(…)                 each second: proof of life
     Quit()                          (ends, exit status 0)
 
 Version history: 1 — first. 2 — pieces may be thoughts and tool calls; a prompt brings tools,
 suffix and speech; an inference may have a format, or be there to render only. 3 — an answer's end
 says whether it repeated itself. 4 — a request says whose it is, and which of its prompt's messages
-are the model's own.
+are the model's own. 5 — Ready and Heartbeat without fields that nobody read.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ import msgspec
 
 from ollama_async.core.conversation import Inference, Thought, ToolCall, Usage
 
-MOST_PIECES = 4096
+MAX_DELTAS = 4096
 """In one message; what a step and its like produce is far less."""
 
 CONTEXT_LIMIT = 1 << 20
 """Token ids that an answer's end may carry, but for its last one."""
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Spoken by both sides; a child with another version is refused."""
 
 
@@ -114,8 +114,6 @@ class Ready(msgspec.Struct, array_like=True, tag="rdy"):
     cache_bytes: int
     compute_bytes: int
     device_bytes: int
-    load_ns: int
-    can_shift: bool
     warnings: list[str] = []
 
 
@@ -130,20 +128,20 @@ class Started(msgspec.Struct, array_like=True, tag="go"):
     id: int
 
 
-class Called(msgspec.Struct, array_like=True, frozen=True, tag="c"):
+class ToolCallDelta(msgspec.Struct, array_like=True, frozen=True, tag="c"):
     """A tool call, complete, with its number in the answer and an id."""
 
     call: ToolCall
 
 
-Piece = str | Thought | Called
+Delta = str | Thought | ToolCallDelta
 """Text for the reader, whole characters and never empty; or something else that a model says."""
 
 
-class Pieces(msgspec.Struct, array_like=True, tag="p"):
+class Deltas(msgspec.Struct, array_like=True, tag="p"):
     """What one step produced, in order for each id."""
 
-    items: Annotated[list[tuple[int, Piece]], msgspec.Meta(max_length=MOST_PIECES)]
+    items: Annotated[list[tuple[int, Delta]], msgspec.Meta(max_length=MAX_DELTAS)]
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):
@@ -172,21 +170,16 @@ class Text(msgspec.Struct, array_like=True, tag="text"):
     text: str
 
 
-class Vitals(msgspec.Struct, array_like=True, tag="vit"):
+class Heartbeat(msgspec.Struct, array_like=True, tag="vit"):
     """Sent by the step thread itself, so that its silence means that the engine hangs.
 
-    ``cache_used`` is the share of the KV cache that holds tokens, 0 to 1; ``steps`` counts engine
-    steps and ``step_rows`` the tokens they carried since the start (their ratio shows batching).
+    ``cache_used`` is the share of the KV cache that holds tokens, 0 to 1.
     """
 
     busy_slots: int
     cache_used: float
-    steps: int
-    step_rows: int
-    prompt_tokens: int
-    cached_tokens: int
 
 
 ToParent = (
-    Hello | Loading | Ready | Refused | Started | Pieces | Done | Failed | Tokens | Text | Vitals
+    Hello | Loading | Ready | Refused | Started | Deltas | Done | Failed | Tokens | Text | Heartbeat
 )

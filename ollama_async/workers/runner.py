@@ -22,15 +22,15 @@ import msgspec
 from ollama_async.core.errors import EngineFailed, ServerError, WorkerDied, from_code
 from ollama_async.queue.port import Finish, Job, Sink, Target
 from ollama_async.workers.client import LinkEvents
-from ollama_async.workers.load_spec import Bounds
+from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import (
-    Called,
+    Delta,
     Done,
     Failed,
+    Heartbeat,
     PackedSubmit,
-    Piece,
     Ready,
-    Vitals,
+    ToolCallDelta,
 )
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Worker(Protocol):
         argv: Sequence[str],
         environ: Mapping[str, str],
         *,
-        bounds: Bounds,
+        bounds: ResourceLimits,
         load_timeout_s: float,
     ) -> Ready: ...
 
@@ -117,7 +117,7 @@ class Runner:
         self.target = target
         self.entries: dict[int, Entry] = {}
         self.facts: Ready | None = None
-        self.last_vitals: Vitals | None = None
+        self.last_vitals: Heartbeat | None = None
         self.ready_ns = 0
         self.is_stopping = False
         self.is_being_killed = False
@@ -132,7 +132,7 @@ class Runner:
         self,
         argv: Sequence[str],
         environ: Mapping[str, str],
-        bounds: Bounds,
+        bounds: ResourceLimits,
         load_timeout_s: float,
     ) -> Ready:
         """Start the worker. If this fails, for whatever reason, no process is left, except one that
@@ -201,7 +201,7 @@ class Runner:
 
     # What the link says.
 
-    def pieces(self, items: list[tuple[int, Piece]]) -> None:
+    def pieces(self, items: list[tuple[int, Delta]]) -> None:
         texts = self._texts
         for ticket, piece in items:
             emit = texts.get(ticket)
@@ -210,7 +210,7 @@ class Runner:
                     if isinstance(piece, str):
                         emit(piece)
                     else:
-                        part = piece.call if isinstance(piece, Called) else piece
+                        part = piece.call if isinstance(piece, ToolCallDelta) else piece
                         self.entries[ticket].sink.part(part)
                 except Exception:  # one sink's fault must not cost the others their text
                     log.exception("sink of request %d", ticket)
@@ -247,7 +247,7 @@ class Runner:
             if not entry.is_deaf:
                 entry.sink.failed(from_code(failed.code, failed.message))
 
-    def vitals(self, vitals: Vitals) -> None:
+    def vitals(self, vitals: Heartbeat) -> None:
         self.last_vitals = vitals
 
     def died(self, reason: str) -> None:

@@ -18,7 +18,7 @@ from ollama_async.workers import frames, messages
 from ollama_async.workers.child.process_setup import attach, read_options
 from ollama_async.workers.frames import HEADER
 
-READY = messages.Ready(2, 64, 1, 2, 3, 0, 5, True, [])
+READY = messages.Ready(2, 64, 1, 2, 3, 0, [])
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
 
 
 STARTS = {
-    "many slots": messages.Ready(1 << 40, 1 << 50, 1, 2, 3, 0, 5, True, ["a\x1b[31mb" * 999] * 30),
-    "negative": messages.Ready(2, 64, -1, 2, 3, 0, 5, True, []),
+    "many slots": messages.Ready(1 << 40, 1 << 50, 1, 2, 3, 0, ["a\x1b[31mb" * 999] * 30),
+    "negative": messages.Ready(2, 64, -1, 2, 3, 0, []),
 }
 
 
@@ -87,30 +87,32 @@ def endlessly(pipe, *said):
 
 
 def attack_text(pipe, number):
-    endlessly(pipe, messages.Pieces([(number, "word ")] * 500))
+    endlessly(pipe, messages.Deltas([(number, "word ")] * 500))
 
 
 def attack_empty_text(pipe, number):
-    endlessly(pipe, messages.Pieces([(number, "")] * 500))
+    endlessly(pipe, messages.Deltas([(number, "")] * 500))
 
 
 def attack_thoughts(pipe, number):
-    endlessly(pipe, messages.Pieces([(number, Thought("hm "))] * 500))
+    endlessly(pipe, messages.Deltas([(number, Thought("hm "))] * 500))
 
 
 def attack_calls(pipe, number):
     call = ToolCall(ToolFunction("f", {"a": "x" * 10_000}))
-    endlessly(pipe, messages.Pieces([(number, messages.Called(call))]))
+    endlessly(pipe, messages.Deltas([(number, messages.ToolCallDelta(call))]))
 
 
 def attack_nested(pipe, number):
     """Frames that are allowed, of values that cost the most."""
     call = ToolCall(ToolFunction("f", {"a": [[]] * 250_000}))
-    endlessly(pipe, messages.Pieces([(number, messages.Called(call))]))
+    endlessly(pipe, messages.Deltas([(number, messages.ToolCallDelta(call))]))
 
 
 def attack_unsayable_call(pipe, number):
-    body = messages.Pieces([(number, messages.Called(ToolCall(ToolFunction("f", {"a": 1}))))])
+    body = messages.Deltas(
+        [(number, messages.ToolCallDelta(ToolCall(ToolFunction("f", {"a": 1}))))]
+    )
     data = frames.encode([body], limit_bytes=1 << 20)
     at = data.index(b"\xa1a\x01") + 2
     data[at : at + 1] = b"\xc7\x01\x05x"  # an extension type
@@ -120,7 +122,7 @@ def attack_unsayable_call(pipe, number):
 
 
 def attack_other(pipe, number):
-    pipe.send([messages.Pieces([(number + 1, "not mine")])])
+    pipe.send([messages.Deltas([(number + 1, "not mine")])])
 
 
 def attack_twice(pipe, number):
@@ -145,11 +147,11 @@ def attack_usage(pipe, number):
 
 
 def attack_vitals(pipe, _number):
-    pipe.send([messages.Vitals(1, math.nan, 1, 1, 1, 0)])
+    pipe.send([messages.Heartbeat(1, math.nan)])
 
 
 def attack_chatter(pipe, _number):
-    endlessly(pipe, *[messages.Vitals(1, 0.5, 1, 1, 1, 0)] * 100)
+    endlessly(pipe, *[messages.Heartbeat(1, 0.5)] * 100)
 
 
 def attack_answers(pipe, _number):
@@ -210,7 +212,7 @@ def attack_traced(pipe, number):
         [sys.executable, "-c", TRACER, str(os.getpid())], stdout=subprocess.PIPE
     )
     word = tracer.stdout.readline().decode().strip()
-    pipe.send([messages.Pieces([(number, word or "untraced")])])
+    pipe.send([messages.Deltas([(number, word or "untraced")])])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -220,7 +222,7 @@ def attack_memory(pipe, number):
         while len(held) < 32:
             held.append(bytearray(64 << 20))
     except MemoryError:
-        pipe.send([messages.Pieces([(number, f"{len(held)}")])])
+        pipe.send([messages.Deltas([(number, f"{len(held)}")])])
     threading.Event().wait(60)
 
 

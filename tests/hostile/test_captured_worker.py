@@ -16,7 +16,7 @@ from ollama_async.core import errors
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.workers import messages
 from ollama_async.workers.client import WorkerLink
-from ollama_async.workers.load_spec import Bounds
+from ollama_async.workers.load_spec import ResourceLimits
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
@@ -85,7 +85,7 @@ async def captured(*, act="none", **bounds):
     link = WorkerLink(heard, generation=1, module="captured_worker")
     try:
         async with watched_loop(), asyncio.timeout(DEADLINE_S):
-            heard.ready = await link.start(["--act", act], ENVIRON, bounds=Bounds(**bounds))
+            heard.ready = await link.start(["--act", act], ENVIRON, bounds=ResourceLimits(**bounds))
             yield link, heard
     finally:
         async with asyncio.timeout(DEADLINE_S):

@@ -17,7 +17,7 @@ from ollama_async.core.conversation import Usage
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.process_setup import attach
 
-READY = messages.Ready(2, 64, 1, 2, 3, 0, 5, True, ["a warning"])
+READY = messages.Ready(2, 64, 1, 2, 3, 0, ["a warning"])
 PAUSE_S = 0.25
 
 
@@ -156,7 +156,7 @@ def tokenize(pipe, number, text):
 
 def order_answer(pipe, number, _rest):
     done = messages.Done(number, "stop", Usage(1, 0, 2, 3, 4))
-    pipe.send([messages.Pieces([(number, "hello")]), done])
+    pipe.send([messages.Deltas([(number, "hello")]), done])
 
 
 def order_wait(_pipe, _number, _rest):
@@ -170,12 +170,12 @@ def order_fail(pipe, number, _rest):
 def order_breathe(pipe, number, _rest):
     for _ in range(15):
         time.sleep(0.1)
-        pipe.send([messages.Vitals(1, 0.5, 1, 1, 1, 0)])
+        pipe.send([messages.Heartbeat(1, 0.5)])
     pipe.send([messages.Done(number, "stop", Usage())])
 
 
 def order_kill(pipe, number, _rest):
-    pipe.send([messages.Pieces([(number, "x")])] * 3000)
+    pipe.send([messages.Deltas([(number, "x")])] * 3000)
     pipe.send([messages.Done(number, "stop", Usage())])
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -213,7 +213,7 @@ def order_exit(_pipe, _number, rest):
 
 
 def order_cut(pipe, number, rest):
-    whole = frames.encode([messages.Pieces([(number, "cut")])], limit_bytes=99)
+    whole = frames.encode([messages.Deltas([(number, "cut")])], limit_bytes=99)
     pipe._outbound.write(whole[: int(rest)])
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -229,19 +229,19 @@ def order_again(pipe, _number, _rest):
 
 def order_index(pipe, number, _rest):
     os.pwrite(pipe._inbound.fd, b"\xff" * 8, 128)
-    pipe.send([messages.Pieces([(number, "written")])])
+    pipe.send([messages.Deltas([(number, "written")])])
     threading.Event().wait(60)  # the next read would put it right
 
 
 def order_grandchild(pipe, number, _rest):
     grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    pipe.send([messages.Pieces([(number, str(grandchild.pid))])])
+    pipe.send([messages.Deltas([(number, str(grandchild.pid))])])
     threading.Event().wait(60)
 
 
 def order_hold(pipe, number, _rest):
     """The interpreter's lock, for a minute: no thread of ours can run."""
-    pipe.send([messages.Pieces([(number, "holding")])])
+    pipe.send([messages.Deltas([(number, "holding")])])
     ctypes.PyDLL(None).sleep(60)
 
 

@@ -21,7 +21,7 @@ from ollama_async.workers.child.engines.engine import EngineError, Row
 from ollama_async.workers.child.grammar.constraints import Grammars
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.load_spec import LoadSpec
-from ollama_async.workers.messages import Cancel, Done, Pieces
+from ollama_async.workers.messages import Cancel, Deltas, Done
 
 SLOTS = 4
 NUM_CTX = 256
@@ -280,7 +280,7 @@ class Batcher:
 
     def hear(self, messages):
         for message in messages:
-            if isinstance(message, Pieces):
+            if isinstance(message, Deltas):
                 for number, text in message.items:
                     self.texts[number] += text
             elif isinstance(message, Done):

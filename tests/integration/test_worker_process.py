@@ -166,7 +166,7 @@ def test_all_this_works_on_uvloop_too():
     [
         ("raise", r"exit status 1: ValueError: the file says no$"),
         ("exit early", "terminated: exit status 3: error: tensor 'x' is missing"),
-        ("wrong protocol", "the worker speaks protocol 99, this server 4"),
+        ("wrong protocol", "the worker speaks protocol 99, this server 5"),
         ("wrong generation", "a worker of generation 8"),
         ("out of turn", "spoke out of turn: Ready"),
         ("index", "cannot be read: write index 18446744073709551615"),

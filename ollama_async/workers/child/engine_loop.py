@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import msgspec
-
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import CHEAP_MASK_S, Batching, choose_masks
@@ -31,15 +29,15 @@ from ollama_async.workers.child.sequence import Running, claim_of
 from ollama_async.workers.messages import (
     CONTEXT_LIMIT,
     Cancel,
+    Delta,
     Done,
     Failed,
-    Piece,
+    Heartbeat,
     Started,
     ToParent,
-    Vitals,
 )
 
-VITALS_PERIOD_S = 1.0
+HEARTBEAT_PERIOD_S = 1.0
 
 End = Literal["stop", "length", "cancel"]
 
@@ -68,8 +66,8 @@ class Loop:
         self._filling: list[Running] = []  # in order of arrival
         self._decoding: list[Running] = []
         self._turns: dict[str, int] = {}  # of clients whose prompts are read, by step
-        self._vitals = Vitals(0, 0.0, 0, 0, 0, 0)
-        self._vitals_at_s = 0.0
+        self._steps = 0
+        self._heartbeat_at_s = 0.0
         self._is_stopped = False
 
     def run(self) -> None:
@@ -85,7 +83,7 @@ class Loop:
         self._is_stopped = True
         self._mailbox.wake()
 
-    def turn(self, idle_s: float = VITALS_PERIOD_S) -> None:
+    def turn(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
         """Once round; sleeps up to ``idle_s`` if there is nothing to do."""
         for entry in self._mailbox.take():
             self._accept(entry)
@@ -94,13 +92,13 @@ class Loop:
         if self._filling or self._decoding:
             self._step()
         now_s = self._clock_ns() / 1e9
-        if now_s >= self._vitals_at_s:
+        if now_s >= self._heartbeat_at_s:
             self._report(now_s)
         if self._filling or self._decoding:
             self._outbox.flush_if_due(now_s)
         else:
             self._outbox.flush(now_s)
-            self._mailbox.wait(min(idle_s, max(0.0, self._vitals_at_s - now_s)))
+            self._mailbox.wait(min(idle_s, max(0.0, self._heartbeat_at_s - now_s)))
 
     # What the other threads say
 
@@ -165,9 +163,7 @@ class Loop:
         ended_ns = self._clock_ns()
         prompt_tokens = sum(chunk for _, chunk in filled)
         self._batching.costs.observe(streams, prompt_tokens, (ended_ns - begun_ns) / 1e9)
-        self._vitals.steps += 1
-        self._vitals.step_rows += streams + prompt_tokens
-        self._vitals.prompt_tokens += prompt_tokens
+        self._steps += 1
         if streams:
             self._decode(decoding, sampled, ended_ns)
         if filled:
@@ -181,7 +177,7 @@ class Loop:
         dear.sort(key=lambda running: running.stepped)
         count = choose_masks([running.mask_s for running in dear])
         for running in dear[:count]:
-            running.stepped = self._vitals.steps
+            running.stepped = self._steps
         left_out = set(map(id, dear[count:]))
         return [running for running in self._decoding if id(running) not in left_out]
 
@@ -198,7 +194,7 @@ class Loop:
         )
         filled = [(running, chunk) for running, chunk in zip(ready, chunks, strict=True) if chunk]
         for running, _ in filled:
-            self._turns[running.work.client] = self._vitals.steps + 1
+            self._turns[running.work.client] = self._steps + 1
         return filled
 
     def _is_shared(self) -> bool:
@@ -210,7 +206,7 @@ class Loop:
         """The prompts, first those of the client who has waited for longest since its last part of
         a step, or since it came; those of one client in order of arrival.
         """
-        now = self._vitals.steps
+        now = self._steps
         clients = {running.work.client for running in self._filling}
         self._turns = {client: self._turns.get(client, now) for client in clients}
         return sorted(self._filling, key=lambda running: self._turns[running.work.client])
@@ -230,7 +226,6 @@ class Loop:
             self._fail([running], error)
             return False
         running.filled = running.cached
-        self._vitals.cached_tokens += running.cached
         return True
 
     def _decode(self, decoding: list[Running], sampled: list[int], now_ns: int) -> None:
@@ -311,7 +306,7 @@ class Loop:
             meaning = running.meaning
             self._tell(running, [text] if meaning is None else meaning.feed(text))
 
-    def _tell(self, running: Running, pieces: Sequence[Piece]) -> None:
+    def _tell(self, running: Running, pieces: Sequence[Delta]) -> None:
         self._outbox.items += [(running.id, piece) for piece in pieces]
 
     # How requests end
@@ -385,10 +380,9 @@ class Loop:
         self._slots.release(running.slot)
 
     def _report(self, now_s: float) -> None:
-        self._vitals_at_s = now_s + VITALS_PERIOD_S
-        self._vitals.busy_slots = len(self._filling) + len(self._decoding)
-        self._vitals.cache_used = self._slots.used_share
-        self._outbox.say(msgspec.structs.replace(self._vitals))
+        self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
+        busy_slots = len(self._filling) + len(self._decoding)
+        self._outbox.say(Heartbeat(busy_slots, self._slots.used_share))
         self._outbox.flush(now_s)
 
 

@@ -8,13 +8,13 @@ from ollama_async.core.conversation import Thought
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.frames import FrameTooLarge
 from ollama_async.workers.messages import (
-    MOST_PIECES,
-    Called,
+    MAX_DELTAS,
+    Delta,
+    Deltas,
     Done,
     Failed,
-    Piece,
-    Pieces,
     Started,
+    ToolCallDelta,
     ToParent,
 )
 
@@ -37,7 +37,7 @@ class Outbox:
         self._ends: list[ToParent] = []
         self._failed: set[int] = set()
         self._flushed_at_s = 0.0
-        self.items: list[tuple[int, Piece]] = []
+        self.items: list[tuple[int, Delta]] = []
         """What answers say in this publication; the step thread appends here directly."""
 
     def say(self, message: ToParent) -> None:
@@ -53,8 +53,8 @@ class Outbox:
         :raises PipeClosed: the worker is being taken down.
         """
         messages = self._started
-        for start in range(0, len(self.items), MOST_PIECES):
-            messages.append(Pieces(self.items[start : start + MOST_PIECES]))
+        for start in range(0, len(self.items), MAX_DELTAS):
+            messages.append(Deltas(self.items[start : start + MAX_DELTAS]))
         messages += self._ends
         self._flushed_at_s = now_s
         if messages:
@@ -76,7 +76,7 @@ class Outbox:
         of which nothing more is said.
         """
         for message in messages:
-            if isinstance(message, Pieces):
+            if isinstance(message, Deltas):
                 for number, piece in _parts(message.items):
                     self._send_piece(number, piece)
             elif isinstance(message, Done | Failed) and message.id in self._failed:
@@ -84,19 +84,19 @@ class Outbox:
             else:
                 self._send([message])
 
-    def _send_piece(self, number: int, piece: Piece) -> None:
+    def _send_piece(self, number: int, piece: Delta) -> None:
         if number in self._failed:
             return
         try:
-            self._send([Pieces([(number, piece)])])
+            self._send([Deltas([(number, piece)])])
         except FrameTooLarge as reason:
             self._failed.add(number)
             self._send([Failed(number, EngineFailed.code, f"tool call too long: {reason}")])
 
 
-def _parts(items: Sequence[tuple[int, Piece]]) -> Iterator[tuple[int, Piece]]:
+def _parts(items: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
     for number, piece in items:
-        if isinstance(piece, Called):
+        if isinstance(piece, ToolCallDelta):
             yield number, piece
             continue
         text = piece if isinstance(piece, str) else piece.text

@@ -14,7 +14,7 @@ import msgspec
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.prompts.port import Content, Parser, Part, Thinking
 from ollama_async.workers.child.grammar.call_guard import CallGuard
-from ollama_async.workers.messages import Called, Piece
+from ollama_async.workers.messages import Delta, ToolCallDelta
 
 NESTING_LIMIT = 100
 """Levels of a call's arguments: whoever unpacks them does so by recursion."""
@@ -43,7 +43,7 @@ class Meaning:
         self._guard = guard
         self._tell_guard()
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[Delta]:
         """What is certain after some more ``text``, which is not empty."""
         if self._parser is None:
             return [text]
@@ -55,7 +55,7 @@ class Meaning:
         self._tell_guard()
         return [self._piece(part) for part in parts]
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[Delta]:
         """What was held back; the answer has ended."""
         if self._parser is None:
             return []
@@ -74,7 +74,7 @@ class Meaning:
         traceback.print_exc()
         self._parser = None
 
-    def _piece(self, part: Part) -> Piece:
+    def _piece(self, part: Part) -> Delta:
         match part:
             case Content(text):
                 return text
@@ -83,7 +83,7 @@ class Meaning:
             case ToolCall():
                 return self._call(part)
 
-    def _call(self, call: ToolCall) -> Piece:
+    def _call(self, call: ToolCall) -> Delta:
         """The call for the pipe, or its text if the pipe cannot carry it: numbers beyond 64 bits,
         half characters, and what is nested too deeply.
         """
@@ -92,7 +92,7 @@ class Meaning:
             return json.dumps({"name": function.name, "arguments": function.arguments})
         numbered = ToolFunction(function.name, function.arguments, self._calls)
         self._calls += 1
-        return Called(ToolCall(numbered, call.id or f"call_{_random_letters()}"))
+        return ToolCallDelta(ToolCall(numbered, call.id or f"call_{_random_letters()}"))
 
 
 def _fits_pipe(function: ToolFunction) -> bool:

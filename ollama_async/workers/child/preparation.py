@@ -26,9 +26,9 @@ from ollama_async.workers.child.output_parser import Meaning
 from ollama_async.workers.child.own_prefix import OwnPrefixes
 from ollama_async.workers.child.prefix import shared_length
 from ollama_async.workers.messages import (
+    Deltas,
     Detokenize,
     Done,
-    Pieces,
     Started,
     Submit,
     Text,
@@ -215,7 +215,7 @@ class Preparation:
         else:
             text = self._show_text(inference.prompt, rendered.text)
         _check_text(text)
-        said: list[ToParent] = [Pieces([(request_id, text)])] if text else []
+        said: list[ToParent] = [Deltas([(request_id, text)])] if text else []
         return [Started(request_id), *said, Done(request_id, "stop", Usage(prompt=len(tokens)))]
 
     def _show_text(self, prompt: Prompt, text: str) -> str:

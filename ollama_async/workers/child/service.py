@@ -112,7 +112,6 @@ class Service:
         leave(0)
 
     def _run_engine(self) -> None:
-        begun_ns = time.monotonic_ns()
         engine = self._load()
         facts = engine.facts
         if not facts.device_bytes:  # what a GPU's driver asks for later, nobody has listed
@@ -141,8 +140,6 @@ class Service:
             cache_bytes=facts.cache_bytes,
             compute_bytes=facts.compute_bytes,
             device_bytes=facts.device_bytes,
-            load_ns=time.monotonic_ns() - begun_ns,
-            can_shift=facts.can_shift,
             warnings=list(facts.warnings),
         )
         self._pipe.send([ready])

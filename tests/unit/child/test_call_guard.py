@@ -16,7 +16,7 @@ from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.child.preprocessor import Intake
 from ollama_async.workers.load_spec import LoadSpec
-from ollama_async.workers.messages import Called, Done, Failed, Pieces, Submit
+from ollama_async.workers.messages import Deltas, Done, Failed, Submit, ToolCallDelta
 
 HERMES = "{{ messages[-1].content }}{% if tools %}{{ tools }}{% endif %}<tool_call></tool_call>"
 LLAMA = '{{ messages[-1].content }}{{ tools }}<|python_tag|>{"name": ..., "parameters": ...}'
@@ -47,7 +47,7 @@ class Worker:
 
     def hear(self, messages):
         for message in messages:
-            if isinstance(message, Pieces):
+            if isinstance(message, Deltas):
                 for _, piece in message.items:
                     self.take(piece)
             elif isinstance(message, (Done, Failed)):
@@ -55,7 +55,7 @@ class Worker:
 
     def take(self, piece):
         match piece:
-            case Called(call):
+            case ToolCallDelta(call):
                 self.calls.append((call.function.name, call.function.arguments))
             case Thought(text):
                 self.thinking += text

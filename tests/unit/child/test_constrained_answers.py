@@ -16,7 +16,7 @@ from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.child.preprocessor import Intake
 from ollama_async.workers.load_spec import LoadSpec
-from ollama_async.workers.messages import Done, Failed, Pieces, Submit
+from ollama_async.workers.messages import Deltas, Done, Failed, Submit
 
 CALLS = Marks(calls=("<call>", "</call>"))
 
@@ -57,7 +57,7 @@ class Room:
 
     def hear(self, messages):
         for message in messages:
-            if isinstance(message, Pieces):
+            if isinstance(message, Deltas):
                 for _, piece in message.items:
                     if isinstance(piece, Thought):
                         self.thoughts += piece.text

@@ -6,13 +6,13 @@ from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usag
 from ollama_async.workers import frames
 from ollama_async.workers.child.output_buffer import Outbox
 from ollama_async.workers.messages import (
-    MOST_PIECES,
-    Called,
+    MAX_DELTAS,
+    Deltas,
     Done,
     Failed,
-    Pieces,
+    Heartbeat,
     Started,
-    Vitals,
+    ToolCallDelta,
 )
 
 
@@ -25,7 +25,7 @@ def sent():
 def outbox(sent):
     """Its messages go through the frames that a pipe would use, on both sides."""
     reader = frames.FrameReader(
-        Started | Pieces | Done | Failed | Vitals, limit_bytes=frames.TO_PARENT_LIMIT_BYTES
+        Started | Deltas | Done | Failed | Heartbeat, limit_bytes=frames.TO_PARENT_LIMIT_BYTES
     )
 
     def send(messages):
@@ -39,7 +39,7 @@ def pieces_of(sent, number):
     return [
         piece
         for message in sent
-        if isinstance(message, Pieces)
+        if isinstance(message, Deltas)
         for id_, piece in message.items
         if id_ == number
     ]
@@ -59,19 +59,19 @@ def test_long_texts_come_in_parts_and_in_order(outbox, sent):
 
 
 def test_very_many_pieces_come_in_several_messages(outbox, sent):
-    outbox.items += [(number, "x") for number in range(3 * MOST_PIECES)]
+    outbox.items += [(number, "x") for number in range(3 * MAX_DELTAS)]
     outbox.flush(0.0)
-    assert sum(len(message.items) for message in sent) == 3 * MOST_PIECES
+    assert sum(len(message.items) for message in sent) == 3 * MAX_DELTAS
 
 
 def test_an_answer_that_was_ready_before_comes_in_parts_too(outbox, sent):
-    outbox.say(Pieces([(1, "x" * 1_000_000)]))
+    outbox.say(Deltas([(1, "x" * 1_000_000)]))
     outbox.flush(0.0)
     assert "".join(pieces_of(sent, 1)) == "x" * 1_000_000
 
 
 def test_a_tool_call_that_is_too_long_fails_its_request_and_no_other(outbox, sent):
-    call = Called(ToolCall(ToolFunction("f", {"a": "x" * 300_000})))
+    call = ToolCallDelta(ToolCall(ToolFunction("f", {"a": "x" * 300_000})))
     outbox.items += [(1, "before"), (1, call), (1, "after"), (2, "other")]
     outbox.flush(0.0)
     outbox.items += [(1, "more"), (2, "more")]
@@ -86,4 +86,4 @@ def test_a_tool_call_that_is_too_long_fails_its_request_and_no_other(outbox, sen
     sent.clear()
     outbox.items.append((3, "x"))
     outbox.flush(2.0)
-    assert sent == [Pieces([(3, "x")])], "it is over with the end"
+    assert sent == [Deltas([(3, "x")])], "it is over with the end"

@@ -14,7 +14,7 @@ from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines.scripted import Scripted
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.child.output_parser import NESTING_LIMIT, Meaning
-from ollama_async.workers.messages import Called, Cancel, Done, Pieces, Started
+from ollama_async.workers.messages import Cancel, Deltas, Done, Started, ToolCallDelta
 
 CALL_ID = re.compile(r"call_[a-z0-9]{8}")
 
@@ -67,7 +67,7 @@ def plain(pieces):
         elif isinstance(piece, Thought):
             said.append(("thought", piece.text))
         else:
-            assert isinstance(piece, Called)
+            assert isinstance(piece, ToolCallDelta)
             assert CALL_ID.fullmatch(piece.call.id)
             function = piece.call.function
             said.append(call(function.name, function.index, function.arguments["x"]))
@@ -112,7 +112,7 @@ class Bench:
         return plain(
             piece
             for message in self.said
-            if isinstance(message, Pieces)
+            if isinstance(message, Deltas)
             for request_id, piece in message.items
             if request_id == number
         )
@@ -222,7 +222,7 @@ class Says:
 
 def test_a_call_keeps_the_id_that_it_has():
     (called,) = Meaning(Says(ToolCall(ToolFunction("f"), "mine"))).finish()
-    assert called == Called(ToolCall(ToolFunction("f"), "mine"))
+    assert called == ToolCallDelta(ToolCall(ToolFunction("f"), "mine"))
 
 
 def deep(levels):
@@ -247,5 +247,5 @@ def test_arguments_may_nest_so_deep_and_no_deeper():
     (called,) = Meaning(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT))))).finish()
     (text,) = Meaning(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT + 1))))).finish()
 
-    assert isinstance(called, Called)
+    assert isinstance(called, ToolCallDelta)
     assert isinstance(text, str)

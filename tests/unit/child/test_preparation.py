@@ -13,10 +13,10 @@ from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import TOO_LONG, Preparation
 from ollama_async.workers.child.preprocessor import Intake
 from ollama_async.workers.messages import (
+    Deltas,
     Detokenize,
     Done,
     Failed,
-    Pieces,
     Started,
     Submit,
     Text,
@@ -289,7 +289,7 @@ def test_a_prompt_is_shown_instead_of_answered(room):
 
     assert room.ask_all(shown) == [
         Started(1),
-        Pieces([(1, "ggggg")]),
+        Deltas([(1, "ggggg")]),
         Done(1, "stop", Usage(prompt=6)),
     ]
 
@@ -297,11 +297,11 @@ def test_a_prompt_is_shown_instead_of_answered(room):
 def test_a_shown_prompt_begins_with_the_text_of_its_context(room):
     shown = request(Prompt(messages=[Message("user", "x")], context=[BOS, 49]), renders_only=True)
 
-    assert room.ask_all(shown)[1] == Pieces([(1, "?1x")])
+    assert room.ask_all(shown)[1] == Deltas([(1, "?1x")])
 
 
 def test_a_raw_prompt_is_shown_as_it_is(room):
-    assert room.ask_all(request(raw("^hi"), renders_only=True))[1] == Pieces([(1, "^hi")])
+    assert room.ask_all(request(raw("^hi"), renders_only=True))[1] == Deltas([(1, "^hi")])
 
 
 @pytest.mark.parametrize(

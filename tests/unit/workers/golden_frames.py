@@ -1,4 +1,4 @@
-"""Every message of protocol 4 and its frame in hexadecimal: header, blank, message.
+"""Every message of protocol 5 and its frame in hexadecimal: header, blank, message.
 
 These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
@@ -90,8 +90,8 @@ TO_PARENT = [
         "010f000000 92a46c6f6164cb3fe0000000000000",
     ),
     (
-        m.Ready(4, 4096, 1 << 32, 2, 3, 0, 5, True, ["w"]),
-        "011a000000 9aa372647904cd1000cf000000010000000002030005c391a177",
+        m.Ready(4, 4096, 1 << 32, 2, 3, 0, ["w"]),
+        "0118000000 98a372647904cd1000cf000000010000000002030091a177",
     ),
     (
         m.Refused("load_failed", "no"),
@@ -102,11 +102,11 @@ TO_PARENT = [
         "0105000000 92a2676f07",
     ),
     (
-        m.Pieces([(7, " a"), (300, "é")]),
+        m.Deltas([(7, " a"), (300, "é")]),
         "0110000000 92a170929207a2206192cd012ca2c3a9",
     ),
     (
-        m.Pieces([(7, Thought("hm")), (7, m.Called(CALL))]),
+        m.Deltas([(7, Thought("hm")), (7, m.ToolCallDelta(CALL))]),
         (
             "014e000000 "
             "92a17092920792a174a2686d920792a16382a866756e6374696f6e83a46e616d65a166a961726775"
@@ -130,7 +130,7 @@ TO_PARENT = [
         "0109000000 93a474657874fea161",
     ),
     (
-        m.Vitals(1, 0.25, 3, 4, 5, 6),
-        "0113000000 97a376697401cb3fd000000000000003040506",
+        m.Heartbeat(1, 0.25),
+        "010f000000 93a376697401cb3fd0000000000000",
     ),
 ]

@@ -50,7 +50,7 @@ def test_an_inference_that_was_packed_before_is_the_same_on_the_wire():
 
 
 def test_the_golden_bytes_cover_every_message_and_this_protocol():
-    assert messages.PROTOCOL == 4
+    assert messages.PROTOCOL == 5
     for kind, cases in (
         (messages.ToChild, golden.TO_CHILD),
         (messages.ToParent, golden.TO_PARENT),
@@ -110,7 +110,7 @@ def test_a_well_formed_frame_with_garbage_inside_is_corrupt_or_a_message(body):
     "body",
     [
         "dd ffffffff",  # an array of four thousand million
-        "92 a1 70 dd ffffffff",  # Pieces that say the same of their items
+        "92 a1 70 dd ffffffff",  # Deltas that say the same of their items
         "92 a1 70 " + "91" * 5000,  # as deep as it gets
         "92 a4 74657874 a2 c328",  # Text without a text
         "93 a4 74657874 01 a2 c328",  # a text that is no UTF-8
@@ -188,7 +188,7 @@ def test_flat_messages_may_be_longer_than_others(message):
 
 def test_other_messages_may_not_be_as_long():
     limits = {"limit_bytes": 1000, "list_limit_bytes": LIMIT}
-    message = messages.Pieces([(1, "x" * 2000)])
+    message = messages.Deltas([(1, "x" * 2000)])
     with pytest.raises(FrameTooLarge):
         frames.encode([message], **limits)
     data = bytes(frames.encode([message], limit_bytes=LIMIT))
@@ -201,7 +201,7 @@ def test_other_messages_may_not_be_as_long():
 
 
 def test_lists_in_messages_are_bounded_by_their_announced_length():
-    announced = b"\x92\xa1p\xdd" + (messages.MOST_PIECES + 1).to_bytes(4, "big")
+    announced = b"\x92\xa1p\xdd" + (messages.MAX_DELTAS + 1).to_bytes(4, "big")
     frame = frames.HEADER.pack(1, len(announced)) + announced
     with pytest.raises(FrameCorrupt, match="length <= 4096"):
         FrameReader(messages.ToParent, limit_bytes=LIMIT).feed(frame)

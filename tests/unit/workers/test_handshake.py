@@ -5,28 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.workers import messages
-from ollama_async.workers.handshake import Handshake, OutOfTurn
-from ollama_async.workers.load_spec import Bounds
+from ollama_async.workers.handshake import Handshake, ProtocolViolation
+from ollama_async.workers.load_spec import ResourceLimits
 
 HELLO = messages.Hello(messages.PROTOCOL, 42, 7, "x")
 LOADING = messages.Loading(0.5)
-READY = messages.Ready(1, 64, 0, 0, 0, 0, 0, True)
+READY = messages.Ready(1, 64, 0, 0, 0, 0)
 REFUSED = messages.Refused("load_failed", "no")
 OTHERS = [
     messages.Started(1),
-    messages.Pieces([(1, "x")]),
+    messages.Deltas([(1, "x")]),
     messages.Failed(1, "x", "y"),
-    messages.Vitals(0, 0.0, 0, 0, 0, 0),
+    messages.Heartbeat(0, 0.0),
 ]
 
 
 @given(st.lists(st.sampled_from([HELLO, LOADING, READY, REFUSED, *OTHERS]), max_size=6))
 def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
-    handshake = Handshake(generation=7, pid=42, bounds=Bounds())
+    handshake = Handshake(generation=7, pid=42, bounds=ResourceLimits())
     for index, message in enumerate(sequence):
         right = (HELLO,) if index == 0 else (LOADING, READY, REFUSED)
         if message not in right:
-            with pytest.raises(OutOfTurn, match=type(message).__name__):
+            with pytest.raises(ProtocolViolation, match=type(message).__name__):
                 handshake.hear(message)
             return
         outcome = handshake.hear(message)
@@ -38,11 +38,11 @@ def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
 @pytest.mark.parametrize(
     ("hello", "text"),
     [
-        (messages.Hello(messages.PROTOCOL + 1, 42, 7, "x"), "speaks protocol 5, this server 4"),
+        (messages.Hello(messages.PROTOCOL + 1, 42, 7, "x"), "speaks protocol 6, this server 5"),
         (messages.Hello(messages.PROTOCOL, 43, 7, "x"), "generation 7, pid 43"),
         (messages.Hello(messages.PROTOCOL, 42, 6, "x"), "generation 6, pid 42"),
     ],
 )
 def test_another_protocol_process_or_generation_is_refused(hello, text):
-    with pytest.raises(OutOfTurn, match=text):
-        Handshake(generation=7, pid=42, bounds=Bounds()).hear(hello)
+    with pytest.raises(ProtocolViolation, match=text):
+        Handshake(generation=7, pid=42, bounds=ResourceLimits()).hear(hello)

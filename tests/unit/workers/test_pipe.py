@@ -154,7 +154,7 @@ def test_messages_arrive_both_ways_in_order(conforming):
         parent.send(sent[0])
         parent.send(*sent[1:])
         assert await receive_all(child, 3) == sent
-        answers = [messages.Started(1), messages.Pieces([(1, "é"), (2, "b")]), *texts(20)]
+        answers = [messages.Started(1), messages.Deltas([(1, "é"), (2, "b")]), *texts(20)]
         await asyncio.to_thread(child.send, answers)
         assert await heard.at_least(22) == answers
 
@@ -444,7 +444,7 @@ def test_a_flood_is_delivered_in_bounded_gulps_with_the_loop_running_in_between(
             received(batch),
         )
         try:
-            child.send([messages.Pieces([(1, " word")])] * 10_000)
+            child.send([messages.Deltas([(1, " word")])] * 10_000)
             parent.open(heard)
             turn()
             await heard.at_least(10_000)

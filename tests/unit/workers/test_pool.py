@@ -35,7 +35,7 @@ from ollama_async.queue.plan import Limits
 from ollama_async.queue.port import Job, Needs, Target
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.load_spec import LoadSpec
-from ollama_async.workers.messages import Called, Done, Failed, Ready, Vitals
+from ollama_async.workers.messages import Done, Failed, Heartbeat, Ready, ToolCallDelta
 from ollama_async.workers.pool import STOP_GRACE_S, Pool
 
 DEADLINE_S = 10.0
@@ -103,8 +103,6 @@ class PaperWorker:
             "cache_bytes": 20,
             "compute_bytes": 3,
             "device_bytes": 0,
-            "load_ns": 1,
-            "can_shift": True,
         }
         self.ready_or_not.set_result(Ready(slots=slots, **{**defaults, **facts}))
         await turns()
@@ -333,7 +331,7 @@ async def test_thoughts_and_calls_keep_their_place_between_texts():
         sink, other = it.submit(), it.submit()
         one, two = worker.asked
         call = ToolCall(ToolFunction("f", {"x": 1}), "call_1")
-        said = [Thought("hm"), "so", Called(call), "done"]
+        said = [Thought("hm"), "so", ToolCallDelta(call), "done"]
         worker.events.pieces([(one, piece) for piece in said] + [(two, "b")])
         assert sink.heard == [Thought("hm"), "so", call, "done"]
         assert other.heard == ["b"]
@@ -665,7 +663,7 @@ async def test_a_worker_that_dies_in_the_same_breath_as_it_is_ready_failed_to_lo
         sink = it.submit()
         await turns()
         worker = it.workers[0]
-        worker.ready_or_not.set_result(Ready(1, 4096, 1, 1, 1, 0, 1, can_shift=True))
+        worker.ready_or_not.set_result(Ready(1, 4096, 1, 1, 1, 0))
         worker.die("too soon")
         await turns()
         assert isinstance(sink.heard[0], WorkerDied)
@@ -731,7 +729,7 @@ async def test_the_snapshot_tells_what_is_loaded_and_who_waits():
         it.submit()
         it.submit()
         it.submit("b")
-        worker.events.vitals(Vitals(1, 0.25, 1, 1, 1, 1))
+        worker.events.vitals(Heartbeat(1, 0.25))
         snapshot = it.pool.snapshot()
         assert (snapshot.waiting, snapshot.capacity, snapshot.loading) == (1, 5, 1)
         assert snapshot.running == {"a:latest": 1, "b:latest": 1}

@@ -46,9 +46,6 @@ def open_model(spec: LoadSpec, progress: Progress, journal: Journal, *, safe: bo
     params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if spec.use_mmap else lib.LLAMA_LOAD_MODE_NONE
     params.n_gpu_layers = spec.gpu_layers
     params.use_extra_bufts = not safe
-    if spec.main_gpu >= 0:
-        params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-        params.main_gpu = spec.main_gpu
 
     def report(fraction: float, _data: object) -> bool:
         progress(fraction)
