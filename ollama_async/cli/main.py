@@ -16,7 +16,7 @@ from typing import NoReturn
 import msgspec
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.cli import models, pull, push, run, show
+from ollama_async.cli import models, run, show
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.terminal import escaping_streams
 from ollama_async.core.local_key import KeyUnusable, read_key
@@ -315,13 +315,13 @@ def _pull_flags(parser: argparse.ArgumentParser) -> None:
 
 def _pull(client: Client, arguments: argparse.Namespace) -> int:
     client.check_alive()
-    pull.pull(client, arguments.words[0], insecure=arguments.insecure)
+    models.pull(client, arguments.words[0], insecure=arguments.insecure)
     return 0
 
 
 def _push(client: Client, arguments: argparse.Namespace) -> int:
     client.check_alive()
-    push.push(client, arguments.words[0], insecure=arguments.insecure)
+    models.push(client, arguments.words[0], insecure=arguments.insecure)
     return 0
 
 

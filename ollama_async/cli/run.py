@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.cli import answer_printer, chat
+from ollama_async.cli import answer_printer, interactive
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
+from ollama_async.cli.create import model_of_file
+from ollama_async.cli.models import pull
 from ollama_async.cli.progress import Progress
-from ollama_async.cli.pull import pull
-from ollama_async.cli.upload import model_of_file
 from ollama_async.gocompat import durations
 
 _THINK = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low"}
@@ -39,7 +39,7 @@ def run(client: Client, arguments: argparse.Namespace) -> int:
 
     def ask() -> int:
         if is_conversation:
-            return chat.converse(client, arguments, {"model": model, **common})
+            return interactive.converse(client, arguments, {"model": model, **common})
         return _answer(client, arguments, {"model": model, "prompt": " ".join(words), **common})
 
     return _pulled_if_missing(client, model, ask, insecure=arguments.insecure)

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -28,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from ollama_async.native import command, cpu
+from ollama_async.native import command
 
 DISTRIBUTION = "llama-cpp-python"
 VERSION = "0.3.36"
@@ -93,7 +94,7 @@ def recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -> Rec
         "header": hashlib.sha256(HEADER.read_bytes()).hexdigest(),
         "compilers": [_version_of(compiler) for compiler in compilers],
         "environ": [environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS")],
-        "cpu": cpu.fingerprint(),
+        "cpu": cpu_fingerprint(),
     }
     digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
     return Recipe(requirement, arguments, f"{VERSION}-{digest[:16]}")
@@ -195,7 +196,7 @@ def _pip(
 
 def _without_fp16(compiler: str, language: str) -> list[str]:
     """The flag, where the compiler knows it: older ones have no AVX512-FP16 to switch off."""
-    if not cpu.is_x86():
+    if not is_x86():
         return []
     line = [compiler, _WITHOUT_FP16, "-x", language, "-fsyntax-only", "/dev/null"]
     known = subprocess.run(line, capture_output=True, timeout=60, check=False)
@@ -261,3 +262,32 @@ def _terminated(_number: int, _frame: object) -> NoReturn:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+_TELLING = ("model name", "flags", "CPU implementer", "CPU part", "CPU variant", "Features")
+"""Keys of /proc/cpuinfo on x86 and on ARM that decide which instructions may be used."""
+
+
+def cpu_fingerprint(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """A short name for the instruction set and model; equal on equal CPUs, after a reboot too."""
+    lines = sorted(f"{key}: {' '.join(sorted(set(words)))}" for key, words in _facts(cpuinfo))
+    text = "\n".join([platform.machine(), *lines])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in {"x86_64", "amd64", "i686"}
+
+
+def _facts(cpuinfo: Path) -> list[tuple[str, list[str]]]:
+    """The telling lines of the first core of each kind: big and little cores differ."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    seen = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in _TELLING:
+            seen[key.strip(), value.strip()] = value.split()
+    return [(key, words) for (key, _), words in seen.items()]

@@ -32,8 +32,7 @@ from typing import Literal
 
 import msgspec
 
-from ollama_async.native import cpu
-from ollama_async.native.build import REBUILD_COMMAND
+from ollama_async.native.build import REBUILD_COMMAND, cpu_fingerprint
 
 PROBE_LIMIT_S = 60
 """A healthy library needs one second; a busy machine may need more."""
@@ -174,7 +173,7 @@ def _library_folder(environ: Mapping[str, str]) -> Path | None:
 
 def _key(library: Path, environ: Mapping[str, str]) -> str:
     """Changes with every file of the library, the CPU, and an injected fault."""
-    parts = [str(library), cpu.fingerprint(), environ.get(FAULT_VARIABLE, "")]
+    parts = [str(library), cpu_fingerprint(), environ.get(FAULT_VARIABLE, "")]
     for path in sorted(library.iterdir()):
         with contextlib.suppress(OSError):  # a dangling link is no part of the library
             facts = path.stat()

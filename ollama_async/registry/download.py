@@ -18,9 +18,7 @@ from yarl import URL
 
 from ollama_async.core.threads import in_thread
 from ollama_async.registry.errors import Refused, Transient
-from ollama_async.registry.pace import LEAST_BYTES
-from ollama_async.registry.together import together
-from ollama_async.registry.transfer_policy import Patience, Tries
+from ollama_async.registry.transfer_policy import LEAST_BYTES, Patience, Tries, together
 from ollama_async.registry.transport import Transport
 from ollama_async.store.partial_files import Chunk, Partial
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
+from ollama_async import shipped_models
 from ollama_async.core.errors import NotFound, RegistryFailed
-from ollama_async.core.model_names import ModelName
+from ollama_async.core.model_names import DEFAULT_TAG, ModelName
 from ollama_async.core.threads import in_thread
-from ollama_async.registry.board import Status
+from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.download import Download, Tuning
-from ollama_async.registry.errors import Failure, Refused
-from ollama_async.registry.manifest import fetch_manifest
+from ollama_async.registry.errors import Failure, Refused, Unreachable
+from ollama_async.registry.repository import OCI_TYPE, checked_manifest
+from ollama_async.registry.transfer_policy import Patience, retried
+from ollama_async.registry.transfers import Asked, Board, Means, Status, Transfers, open_transfers
 from ollama_async.registry.transport import Transport
-from ollama_async.store.manifest import Layer, Manifest
+from ollama_async.store.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Layer, Manifest
 from ollama_async.store.partial_files import Partial, Stamp
+from ollama_async.store.store import Store
 from ollama_async.store.transfers import Arrivals
 
 T = TypeVar("T")
@@ -25,6 +31,27 @@ _OTHER_S = 0.25
 """Between two looks at a blob that somebody else is fetching."""
 _OTHER_PATIENCE_S = 600.0
 _MOST_ROUNDS = 3
+
+
+async def fetch_manifest(
+    transport: Transport, tag: str, patience: Patience
+) -> tuple[bytes, Manifest]:
+    """The bytes as they came, and what they say; every digest and size in it can be used.
+
+    :raises Refused: there is none, or it cannot be used; also if the registry cannot be reached,
+        because a name is misspelled, or the network gone, more often than it is worth waiting.
+    """
+    url = transport.endpoint.manifest(tag)
+
+    async def ask() -> bytes:
+        try:
+            async with transport.get(url, {"Accept": f"{MANIFEST_TYPE}, {OCI_TYPE}"}) as response:
+                return await transport.read_small(response, MANIFEST_LIMIT_BYTES)
+        except Unreachable as failure:
+            raise Refused(str(failure)) from failure
+
+    data = await retried(ask, patience)
+    return data, checked_manifest(data)
 
 
 class Pull:
@@ -174,3 +201,48 @@ class Pull:
 def _close(partial: Partial | None) -> None:
     if partial is not None:
         partial.close()
+
+
+def open_pulls(
+    store: Store,
+    *,
+    tuning: Tuning,
+    key_path: Path,
+    surroundings: Surroundings = USUAL,
+    shipped_folder: Path = shipped_models.FOLDER,
+) -> AbstractAsyncContextManager[Transfers]:
+    """Pulls into ``store``. ``key_path``: the key pair that registries know us by."""
+    work = _Pulling(store, shipped_folder)
+    return open_transfers(
+        work, "pulled", tuning=tuning, key_path=key_path, surroundings=surroundings
+    )
+
+
+class _Pulling:
+    """One pull after the other, or beside it."""
+
+    def __init__(self, store: Store, shipped_folder: Path) -> None:
+        self._store = store
+        self._shipped_folder = shipped_folder
+
+    async def __call__(self, means: Means, asked: Asked, board: Board) -> None:
+        board.post({"status": "pulling manifest"})
+        if self._is_shipped(asked.name):
+            name = asked.name.model.lower()
+            add, folder = shipped_models.add, self._shipped_folder
+            await in_thread(add, self._store, name, folder, threads=means.threads)
+            board.post({"status": "writing manifest"})
+        else:
+            async with asked.transport(means) as transport:
+                await Pull(
+                    transport,
+                    self._store.arrivals(),
+                    tuning=means.tuning,
+                    threads=means.threads,
+                    post=board.post,
+                ).run(asked.name)
+        board.post({"status": "success"})
+
+    def _is_shipped(self, name: ModelName) -> bool:
+        names = shipped_models.names(self._shipped_folder)
+        return name.folded in {ModelName.parse(f"{each}:{DEFAULT_TAG}") for each in names}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from ollama_async.core.errors import Forbidden, RegistryFailed, StorageFailed
 from ollama_async.core.model_names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 from ollama_async.core.threads import in_thread
-from ollama_async.registry.board import Status
-from ollama_async.registry.complaints import Unreachable
+from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.errors import Failure, Refused
-from ollama_async.registry.manifest import checked_manifest
+from ollama_async.registry.errors import Failure, Refused, Unreachable
+from ollama_async.registry.repository import checked_manifest
 from ollama_async.registry.transfer_policy import retried
+from ollama_async.registry.transfers import Asked, Board, Means, Status, Transfers, open_transfers
 from ollama_async.registry.transport import Transport
 from ollama_async.registry.upload import COMMIT_S, Upload, is_there
 from ollama_async.store.manifest import Layer, Manifest
@@ -140,3 +145,27 @@ def _origin(layer: Layer, name: ModelName) -> str:
     is_other = origin.folded.parts[:3] != name.folded.parts[:3]
     is_near = origin.host.lower() == name.host.lower()
     return f"{origin.namespace}/{origin.model}" if is_near and is_other else ""
+
+
+def open_pushes(
+    root: Path, *, tuning: Tuning, key_path: Path, surroundings: Surroundings = USUAL
+) -> AbstractAsyncContextManager[Transfers]:
+    """Pushes from the store at ``root``. ``key_path``: the key pair that registries know us by."""
+    work = partial(_push, Departures(root))
+    return open_transfers(
+        work, "pushed", tuning=tuning, key_path=key_path, surroundings=surroundings
+    )
+
+
+async def _push(departures: Departures, means: Means, asked: Asked, board: Board) -> None:
+    board.post({"status": "retrieving manifest"})
+    name = await in_thread(departures.spelled, asked.name, threads=means.threads)
+    async with msgspec.structs.replace(asked, name=name).transport(means) as transport:
+        await Push(
+            transport,
+            departures,
+            tuning=means.tuning,
+            threads=means.threads,
+            post=board.post,
+        ).run(name)
+    board.post({"status": "success"})

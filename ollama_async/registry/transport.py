@@ -20,13 +20,20 @@ import aiohttp
 from yarl import URL
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.registry.address_policy import Asker, Surroundings, Vicinity
-from ollama_async.registry.addresses import is_loopback
+from ollama_async.registry.address_policy import Asker, Surroundings, Vicinity, is_loopback
 from ollama_async.registry.auth import DENIED, Tokens
-from ollama_async.registry.complaints import COMPLAINT_BYTES, as_failures, retry_after_s, said
-from ollama_async.registry.errors import Failure, NotThere, Refused, Transient
-from ollama_async.registry.pace import Pace
+from ollama_async.registry.errors import (
+    COMPLAINT_BYTES,
+    Failure,
+    NotThere,
+    Refused,
+    Transient,
+    as_failures,
+    retry_after_s,
+    said,
+)
 from ollama_async.registry.repository import Endpoint
+from ollama_async.registry.transfer_policy import Pace
 
 CONNECT_TIMEOUT_S = 30.0
 MOST_REDIRECTS = 10

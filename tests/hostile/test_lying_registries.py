@@ -21,10 +21,9 @@ import pytest
 from aiohttp import web
 
 from ollama_async.core.errors import RegistryFailed
-from ollama_async.registry.address_policy import HERE, USUAL, Asker, Surroundings
-from ollama_async.registry.addresses import Nearness
+from ollama_async.registry.address_policy import HERE, USUAL, Asker, Nearness, Surroundings
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.pulls import open_pulls
+from ollama_async.registry.pull import open_pulls
 from ollama_async.registry.transfer_policy import Patience
 from ollama_async.store.store import Store
 from tests.integration.conftest import LONG_WAIT_S

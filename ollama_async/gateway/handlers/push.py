@@ -12,9 +12,9 @@ from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.registry.address_policy import Surroundings
+from ollama_async.registry.auth import default_path
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.key import default_path
-from ollama_async.registry.pushes import open_pushes
+from ollama_async.registry.push import open_pushes
 from ollama_async.registry.transfers import Transfers
 
 PUSHES: web.AppKey[Transfers] = web.AppKey("pushes", Transfers)

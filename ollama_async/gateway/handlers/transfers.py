@@ -13,9 +13,9 @@ from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.registry.address_policy import Surroundings
+from ollama_async.registry.auth import default_path
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.key import default_path
-from ollama_async.registry.pulls import open_pulls
+from ollama_async.registry.pull import open_pulls
 from ollama_async.registry.transfers import Transfers
 
 PULLS: web.AppKey[Transfers] = web.AppKey("pulls", Transfers)

@@ -25,8 +25,8 @@ from yarl import URL
 
 from ollama_async.core.model_names import ModelName
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.pulls import open_pulls
-from ollama_async.registry.pushes import open_pushes
+from ollama_async.registry.pull import open_pulls
+from ollama_async.registry.push import open_pushes
 from ollama_async.registry.transfer_policy import Patience
 from ollama_async.registry.transfers import Transfers
 from ollama_async.store.blobs import Blobs

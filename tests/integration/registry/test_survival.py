@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from ollama_async.registry.download import Tuning
-from ollama_async.registry.pulls import open_pulls
+from ollama_async.registry.pull import open_pulls
 from ollama_async.store.partial_files import SUFFIX
 from ollama_async.store.store import Store
 

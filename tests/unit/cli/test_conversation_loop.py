@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from ollama_async.cli import chat
+from ollama_async.cli import interactive
 from ollama_async.cli.client import ServerRefused
 
 ARGUMENTS = argparse.Namespace(nowordwrap=True, hidethinking=False, verbose=False)
@@ -57,7 +57,7 @@ def person(monkeypatch):
 
 
 def converse(client):
-    assert chat.converse(client, ARGUMENTS, {"model": "m"}) == 0
+    assert interactive.converse(client, ARGUMENTS, {"model": "m"}) == 0
 
 
 def test_every_turn_carries_the_history(person, capsys):

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.cli import formatting
-from ollama_async.cli.answer_printer import Printer, show
+from ollama_async.cli.answer_printer import MARGIN, Printer, Wrapper, show, width
 from ollama_async.cli.client import CommandFailed
-from ollama_async.cli.wrapping import MARGIN, Wrapper, width
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
 HOUR = 3600

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ollama_async.core import settings
-from ollama_async.native import build, cpu
+from ollama_async.native import build
 
 needs_compiler = pytest.mark.skipif(
     not (Path("/usr/bin/c++").exists() and Path("/usr/bin/cc").exists()),
@@ -134,7 +134,7 @@ def test_every_file_gets_the_header_and_the_flags_survive_two_shells(tmp_path, m
 
 
 @needs_compiler
-@pytest.mark.skipif(not cpu.is_x86(), reason="x86 only")
+@pytest.mark.skipif(not build.is_x86(), reason="x86 only")
 def test_half_precision_arithmetic_is_switched_off_where_the_compiler_has_it():
     known = subprocess.run(
         ["cc", "-mno-avx512fp16", "-E", "-x", "c", "/dev/null"], capture_output=True, check=False
@@ -144,7 +144,7 @@ def test_half_precision_arithmetic_is_switched_off_where_the_compiler_has_it():
 
 
 def test_other_machines_than_x86_get_no_flag_of_x86(monkeypatch):
-    monkeypatch.setattr(cpu.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
     assert "avx512" not in " ".join(build.cmake_args(COMPILERS, ""))
 
 
@@ -168,7 +168,7 @@ def test_whatever_changes_the_wheel_changes_its_key(tmp_path, monkeypatch):
         patch.setattr(build, "VERSION", "0.0.1")
         keys.append(build.recipe(COMPILERS, {}).key)
     with monkeypatch.context() as patch:
-        patch.setattr(cpu, "fingerprint", lambda: "another machine")
+        patch.setattr(build, "cpu_fingerprint", lambda: "another machine")
         keys.append(build.recipe(COMPILERS, {}).key)
     with monkeypatch.context() as patch:
         header = tmp_path / "gcc_amx.h"
@@ -217,5 +217,9 @@ def test_the_fingerprint_of_a_cpu_depends_on_its_flags_and_not_on_their_order(tm
     first.write_text("processor: 0\nmodel name: X\nflags: avx avx2\ncpu MHz: 1000\n")
     second.write_text("processor: 1\nmodel name: X\nflags: avx2 avx\ncpu MHz: 3000\n")
     third.write_text("processor: 0\nmodel name: X\nflags: avx\n")
-    assert cpu.fingerprint(first) == cpu.fingerprint(second) != cpu.fingerprint(third)
-    assert cpu.fingerprint(tmp_path / "missing")
+    assert (
+        build.cpu_fingerprint(first)
+        == build.cpu_fingerprint(second)
+        != build.cpu_fingerprint(third)
+    )
+    assert build.cpu_fingerprint(tmp_path / "missing")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.registry.addresses import (
+from ollama_async.registry.address_policy import (
     Nearness,
     is_address,
     is_loopback,

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from ollama_async.core.errors import BadRequest, RegistryFailed
 from ollama_async.core.model_names import ModelName
-from ollama_async.registry.challenge import Challenge
-from ollama_async.registry.complaints import retry_after_s
-from ollama_async.registry.errors import Refused, Transient
+from ollama_async.registry.auth import Challenge
+from ollama_async.registry.errors import Refused, Transient, retry_after_s
 from ollama_async.registry.repository import endpoint_of
 from ollama_async.registry.transfer_policy import Patience, Tries, retried
 

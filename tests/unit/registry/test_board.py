@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from ollama_async.core.errors import NotFound
-from ollama_async.registry import board as board_module
-from ollama_async.registry.board import Board
+from ollama_async.registry import transfers as board_module
+from ollama_async.registry.transfers import Board
 
 
 def progress(completed, digest="sha256:a"):

@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from ollama_async.registry.complaints import Unreachable, as_failures, said
-from ollama_async.registry.errors import LONGEST_TEXT, Refused, Transient, printable
+from ollama_async.registry.errors import (
+    LONGEST_TEXT,
+    Refused,
+    Transient,
+    Unreachable,
+    as_failures,
+    printable,
+    said,
+)
 
 
 @pytest.mark.parametrize(

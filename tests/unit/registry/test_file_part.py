@@ -10,7 +10,7 @@ from io import FileIO
 import pytest
 
 from ollama_async.core.errors import StorageFailed
-from ollama_async.registry.file_part import READ_BYTES, SENT_BYTES, FilePart
+from ollama_async.registry.upload import READ_BYTES, SENT_BYTES, FilePart
 
 DATA = random.Random(1).randbytes(READ_BYTES * 2 + 12345)
 

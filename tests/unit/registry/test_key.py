@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from ollama_async.registry.auth import load_key
 from ollama_async.registry.errors import Refused
-from ollama_async.registry.key import load_key
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.registry.errors import Transient
-from ollama_async.registry.pace import LEAST_BYTES, Pace
+from ollama_async.registry.transfer_policy import LEAST_BYTES, Pace
 
 WINDOW_S = 30.0
 

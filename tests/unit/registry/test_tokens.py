@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from yarl import URL
 
-from ollama_async.registry.auth import Tokens
+from ollama_async.registry.auth import Tokens, load_key
 from ollama_async.registry.errors import Refused
-from ollama_async.registry.key import load_key
 
 
 @pytest.fixture

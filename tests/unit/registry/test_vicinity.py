@@ -15,8 +15,8 @@ from ollama_async.registry.address_policy import (
     TooNear,
     Vicinity,
     look_up,
+    nearness,
 )
-from ollama_async.registry.addresses import nearness
 from ollama_async.registry.errors import Refused
 
 STRANGER = Asker()
