@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
-from ollama_async.prompts import filters
-from ollama_async.prompts.bounds import allow_items, allow_set, allow_text, take
+from ollama_async.prompts import jinja_builtins
+from ollama_async.prompts.render_limits import allow_items, allow_set, allow_text, take
 
 _HARMLESS = {
     str: """
@@ -75,7 +75,7 @@ def _format(text: str, *values: Any, **named: Any) -> str:
             pieces[at], pieces[at + 1] = brace[0], ""
             continue
         value = next(unnamed) if not name else values[int(name)] if name.isdigit() else named[name]
-        pieces[at], pieces[at + 1] = "", filters.show(value)
+        pieces[at], pieces[at + 1] = "", jinja_builtins.show(value)
         length += len(pieces[at + 1])
         allow_text(length)
     return "".join(pieces)
@@ -131,7 +131,7 @@ _GUARDED: dict[str, Callable[..., Any]] = {
     "join": _join,
     "ljust": _padded("ljust"),
     "lstrip": _stripped("lstrip"),
-    "replace": filters.replace,
+    "replace": jinja_builtins.replace,
     "rjust": _padded("rjust"),
     "rsplit": _rsplit,
     "rstrip": _stripped("rstrip"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ollama_async.core.conversation import Speech
 from ollama_async.gguf.summary import ModelFacts
 from ollama_async.prompts import parsers
-from ollama_async.prompts.port import Format
+from ollama_async.prompts.output_format import Format
 from ollama_async.prompts.selection import (
     HARMONY_FAMILIES,
     Selection,
@@ -45,7 +45,7 @@ def capabilities(
 
 def _abilities(chat_template: str, speech: Speech, selection: Selection) -> frozenset[str]:
     """Of the template in force and of the parser. Tools count only where what reads the answers
-    (as :func:`ollama_async.prompts.choose.choose` has it) can tell calls from text.
+    (as :func:`ollama_async.prompts.chat_format.choose` has it) can tell calls from text.
     """
     named = parsers.named(format_name(selection, speech))
     found: frozenset[str] = frozenset()

@@ -13,7 +13,7 @@ import pytest
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.native.tiny_model import write_tiny_model
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines import scripted

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.native.tiny_model import write_tiny_model
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.grammar.constraints import Grammars

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
 
 from demo.example import Example
 

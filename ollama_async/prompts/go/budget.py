@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.bounds import TEXT_LIMIT
+from ollama_async.prompts.render_limits import TEXT_LIMIT
 
 STEPS_LIMIT = 1_000_000
 """Commands run, turns of loops, and for every text that is made its length divided by

@@ -19,7 +19,7 @@ _BETWEEN = "\n\n"
 
 
 class GoRenderer:
-    """See :class:`~ollama_async.prompts.port.Renderer`. One render's work is limited, so it ends
+    """A :class:`.Renderer`. One render's work is limited, so it ends
     by itself: a hostile template costs seconds at most.
 
     To that comes what is found out about the template, a limited number of small conversations, at

@@ -14,9 +14,9 @@ of messages have a file each (``harmony``, ``glimmer``, ``cohere``).
 
 from __future__ import annotations
 
-from ollama_async.prompts.parsers import by_marks, formats
-from ollama_async.prompts.parsers.families import FAMILIES
-from ollama_async.prompts.port import Format
+from ollama_async.prompts.output_format import Format
+from ollama_async.prompts.parsers import detection, template_formats
+from ollama_async.prompts.parsers.model_families import FAMILIES
 
 NAMES = tuple(FAMILIES)
 """The built-in formats."""
@@ -33,14 +33,14 @@ def detected(template_text: str) -> Format | None:
     Its thoughts are told from content whatever the client wants, and whether an answer begins
     with them is read from the end of the rendered prompt.
     """
-    return by_marks.detected(template_text)
+    return detection.detected(template_text)
 
 
 def of_jinja(template_text: str) -> Format | None:
     """As :func:`detected`, for a Jinja template. One that shows tools but has no words for calls
     gets them as JSON (:mod:`ollama_async.prompts.template_probe`), and so they are read.
     """
-    return by_marks.of_jinja(template_text)
+    return detection.of_jinja(template_text)
 
 
 def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> Format:
@@ -50,4 +50,4 @@ def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> Format
     ``tool_tag`` is what stands before the JSON of a call (``{`` or ``[``: nothing does), looked for
     when the client offers tools; only those tools are recognised. None: there is no such thing.
     """
-    return formats.of_go_template(thinking, tool_tag)
+    return template_formats.of_go_template(thinking, tool_tag)

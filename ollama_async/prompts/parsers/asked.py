@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ollama_async.core.conversation import Message, Prompt
-from ollama_async.prompts.parsers.tools import Tools
+from ollama_async.prompts.parsers.tool_schemas import Tools
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from ollama_async.core.conversation import Prompt
+from ollama_async.prompts.output_format import Marks, Parser
 from ollama_async.prompts.parsers.asked import Asked
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls
-from ollama_async.prompts.parsers.calls import JSON, Calls
+from ollama_async.prompts.parsers.call_spec import JSON, Calls
+from ollama_async.prompts.parsers.call_strings import JSON_STRINGS
+from ollama_async.prompts.parsers.json_calls import JsonCalls
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
-from ollama_async.prompts.parsers.strings import JSON_STRINGS
-from ollama_async.prompts.port import Marks, Parser
 
 _STARTS = ("<|START_TEXT|>", "<|START_RESPONSE|>")
 _ENDS = ("<|END_TEXT|>", "<|END_RESPONSE|>")

@@ -8,16 +8,16 @@ import msgspec
 from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt
+from ollama_async.prompts.output_format import Marks, Parser
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
-from ollama_async.prompts.parsers.calls import HEAD_LIMIT
+from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
 from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
 from ollama_async.prompts.parsers.syntaxes import xml_syntax
-from ollama_async.prompts.parsers.tools import Tools, is_plain
-from ollama_async.prompts.port import Marks, Parser
+from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
+from ollama_async.prompts.parsers.tool_schemas import Tools, is_plain
 
 _START = "<|start|>assistant"
 _MESSAGE = "<|message|>"

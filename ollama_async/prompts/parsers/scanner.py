@@ -14,10 +14,10 @@ import msgspec
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
-from ollama_async.prompts.parsers.collecting import CollectReader, Move
+from ollama_async.prompts.output_format import Content, Part, Thinking
+from ollama_async.prompts.parsers.call_collector import CollectReader, Move
 from ollama_async.prompts.parsers.search import anywhere, in_one_place
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Space, State, Text
-from ollama_async.prompts.port import Content, Part, Thinking
 
 AGAIN_LIMIT = 4096
 """Characters that may be read again besides as many as there are; against answers of nothing but
@@ -30,7 +30,7 @@ AHEAD_LIMIT = 80
 
 
 class Scanner:
-    """Reads one answer through a table of states; see :class:`ollama_async.prompts.port.Parser`."""
+    """Reads one answer through a table of states; see :class:`.Parser`."""
 
     def __init__(self, states: Mapping[str, State], start: State | str) -> None:
         self._states = states

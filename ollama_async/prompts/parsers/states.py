@@ -15,7 +15,7 @@ import msgspec
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.parsers.strings import Quote
+from ollama_async.prompts.parsers.call_strings import Quote
 
 
 class Kind(enum.Enum):

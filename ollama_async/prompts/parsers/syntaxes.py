@@ -20,12 +20,12 @@ from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR as KIMI_SEPARATOR
 from ollama_async.prompts.parsers.bodies.kimi import kimi_call
 from ollama_async.prompts.parsers.bodies.laguna import laguna_call
 from ollama_async.prompts.parsers.bodies.loose import loose_call
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls, KeyedCalls
 from ollama_async.prompts.parsers.bodies.pairs import PairCalls, pairs
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS as SOLAR_SEPARATORS
 from ollama_async.prompts.parsers.bodies.solar import solar_call
-from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
+from ollama_async.prompts.parsers.json_calls import JsonCalls, KeyedCalls
+from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
 
 
 def written(read: Read) -> CallSyntax | None:

@@ -9,11 +9,11 @@ from ollama_async.prompts.parsers.bodies import xtml
 from ollama_async.prompts.parsers.bodies.either import Between
 from ollama_async.prompts.parsers.bodies.nested import MARK, nested_calls
 from ollama_async.prompts.parsers.bodies.pairs import PairCalls
-from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
-from ollama_async.prompts.parsers.calls import Calls
-from ollama_async.prompts.parsers.families import CODER_CALL, CODER_TAGS, CODER_XML, GLM
-from ollama_async.prompts.parsers.family import Family
-from ollama_async.prompts.parsers.strings import Quote, values
+from ollama_async.prompts.parsers.call_spec import Calls
+from ollama_async.prompts.parsers.call_strings import Quote, values
+from ollama_async.prompts.parsers.model_families import CODER_CALL, CODER_TAGS, CODER_XML, GLM
+from ollama_async.prompts.parsers.parser_spec import Family
+from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
 from ollama_async.prompts.parsers.thoughts import by_prompt
 
 CODER = Family(

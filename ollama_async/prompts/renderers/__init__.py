@@ -27,7 +27,7 @@ JSON (its depth is limited) and rely on the types in ``talk.py``, but on nothing
 
 from __future__ import annotations
 
-from ollama_async.prompts.port import Renderer
+from ollama_async.prompts.output_format import Renderer
 from ollama_async.prompts.renderers import (
     cohere,
     deepseek,

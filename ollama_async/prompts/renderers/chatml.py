@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
 
 
 def turn(role: str) -> tuple[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ollama_async.prompts.renderers.family import Family
+from ollama_async.prompts.renderers.conversation_view import Talk, Tool, Turn
 from ollama_async.prompts.renderers.json_text import spaced
-from ollama_async.prompts.renderers.talk import Talk, Tool, Turn
+from ollama_async.prompts.renderers.renderer_spec import Family
 
 _TURN, _TURN_END = "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"
 _SYSTEM = f"{_TURN}<|SYSTEM_TOKEN|>"

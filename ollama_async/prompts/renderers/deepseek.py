@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ollama_async.core.conversation import ToolFunction
-from ollama_async.prompts.renderers.family import Family, begun_thought, speaking
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
 from ollama_async.prompts.renderers.json_text import compact, indented
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers.renderer_spec import Family, begun_thought, speaking
 
 _BOS = "<｜begin▁of▁sentence｜>"  # noqa: RUF001  # the token's own letters
 _EOS = "<｜end▁of▁sentence｜>"  # noqa: RUF001

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ollama_async.core.conversation import Prompt, Speech, ToolFunction
-from ollama_async.prompts.port import Renderer
-from ollama_async.prompts.renderers.family import Family, speaking, stripped, with_tools
+from ollama_async.prompts.output_format import Renderer
+from ollama_async.prompts.renderers.conversation_view import Talk, Tool, Turn, table, text
 from ollama_async.prompts.renderers.json_text import spaced
-from ollama_async.prompts.renderers.talk import Talk, Tool, Turn, table, text
+from ollama_async.prompts.renderers.renderer_spec import Family, speaking, stripped, with_tools
 
 _THOUGHT, _THOUGHT_END = "<|channel>thought\n", "<channel|>"
 _THINK = "<|think|>\n"

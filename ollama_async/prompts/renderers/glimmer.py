@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import date, datetime
 
 from ollama_async.core.conversation import ToolFunction
-from ollama_async.prompts.renderers.family import Family
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
 from ollama_async.prompts.renderers.json_text import bare, spaced
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers.renderer_spec import Family
 
 _START, _MESSAGE = "<|start|>", "<|message|>"
 _MESSAGE_END = "<|eom|>"

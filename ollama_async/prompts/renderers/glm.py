@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ollama_async.prompts.renderers import tools
-from ollama_async.prompts.renderers.family import Family, speaking, stripped
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers import tool_texts
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
+from ollama_async.prompts.renderers.renderer_spec import Family, speaking, stripped
 
 _START = "[gMASK]<sop>"
 _NO_THINKING = "/nothink"
@@ -36,7 +36,7 @@ def _system(talk: Talk, turn: str) -> str | None:
 
 
 def _list_tools(talk: Talk) -> str:
-    return _TOOLS.format(tools=tools.json_lines(talk))
+    return _TOOLS.format(tools=tool_texts.json_lines(talk))
 
 
 def _thought(turn: Turn, _: Talk) -> str:
@@ -61,7 +61,9 @@ FAMILIES = {
         system=lambda talk: _system(talk, _SYSTEM),
         later_system=lambda turn, _: _SYSTEM.format(turn.content),
         assistant=speaking(
-            thoughts=_thought, words=stripped, calls=tools.joined(tools.key_value_call, "")
+            thoughts=_thought,
+            words=stripped,
+            calls=tool_texts.joined(tool_texts.key_value_call, ""),
         ),
         result=lambda turn, _: f"<tool_response>{turn.content}</tool_response>",
         opening=("<think>", "</think>"),
@@ -83,7 +85,7 @@ FAMILIES = {
             thoughts=lambda turn, _: f"<think>{turn.thinking.strip()}</think>\n",
             words=stripped,
             gap="\n",
-            calls=tools.joined(tools.key_value_call, "\n"),
+            calls=tool_texts.joined(tool_texts.key_value_call, "\n"),
         ),
         result=lambda turn, _: f"<tool_response>\n{turn.content}\n</tool_response>\n",
         between_results="\n",

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2.exceptions import SecurityError
 
 from ollama_async.core.conversation import Prompt
-from ollama_async.prompts.bounds import TEXT_LIMIT, allow_number, allow_text
+from ollama_async.prompts.render_limits import TEXT_LIMIT, allow_number, allow_text
 
 DEPTH_LIMIT = 64
 """Objects and lists within each other. Real schemas have a dozen; writers here recurse."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from ollama_async.prompts.renderers import tools
-from ollama_async.prompts.renderers.family import Family, speaking, with_tools
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers import tool_texts
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
+from ollama_async.prompts.renderers.renderer_spec import Family, speaking, with_tools
 
 _START = "〈|EOS|〉"
 _DEFAULT = (
@@ -41,7 +41,7 @@ def _head(talk: Talk) -> str:
 
 
 def _list_tools(talk: Talk) -> str:
-    return _TOOLS.format(tools=tools.json_lines(talk))
+    return _TOOLS.format(tools=tool_texts.json_lines(talk))
 
 
 def _explain_tools(talk: Talk) -> str:
@@ -69,7 +69,7 @@ def _thought(turn: Turn, talk: Talk) -> str:
     return f"<think>{turn.thinking}</think>" if talk.thinks else "</think>"
 
 
-_call_on_lines = partial(tools.key_value_call, line_end="\n")
+_call_on_lines = partial(tool_texts.key_value_call, line_end="\n")
 
 FAMILIES = {
     "laguna": Family(
@@ -85,7 +85,7 @@ FAMILIES = {
         assistant=speaking(
             thoughts=_thought_on_lines,
             words=_words_on_lines,
-            calls=tools.joined(lambda call: f"{_call_on_lines(call)}\n", ""),
+            calls=tool_texts.joined(lambda call: f"{_call_on_lines(call)}\n", ""),
         ),
         opening=("<think>", "</think>"),
         thought=("<think>\n", "\n</think>\n"),
@@ -100,7 +100,9 @@ FAMILIES = {
         },
         each_result_is_a_turn=True,
         system=lambda talk: with_tools(_head(talk), _list_tools, talk),
-        assistant=speaking(thoughts=_thought, calls=tools.joined(tools.key_value_call, "")),
+        assistant=speaking(
+            thoughts=_thought, calls=tool_texts.joined(tool_texts.key_value_call, "")
+        ),
         opening=("<think>", "</think>"),
         thought=("<think>", "</think>"),
     ),

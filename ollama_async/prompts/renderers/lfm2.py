@@ -7,16 +7,16 @@ from dataclasses import replace
 from functools import partial
 
 from ollama_async.core.conversation import ToolFunction
-from ollama_async.prompts.renderers import chatml, tools
-from ollama_async.prompts.renderers.family import Family, WriteTurn, nothing, with_tools
+from ollama_async.prompts.renderers import chatml, tool_texts
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
 from ollama_async.prompts.renderers.json_text import spaced
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers.renderer_spec import Family, WriteTurn, nothing, with_tools
 
 _LIST, _LIST_END = "<|tool_list_start|>", "<|tool_list_end|>"
 _CALL, _CALL_END = "<|tool_call_start|>", "<|tool_call_end|>"
 _RESULT, _RESULT_END = "<|tool_response_start|>", "<|tool_response_end|>"
 
-_join_calls = tools.joined(partial(tools.python_call, comma=","), ",")
+_join_calls = tool_texts.joined(partial(tool_texts.python_call, comma=","), ",")
 
 
 def _list_tools(talk: Talk) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ollama_async.prompts.renderers import chatml, tools
-from ollama_async.prompts.renderers.family import Family, WriteTurn, speaking, with_tools
+from ollama_async.prompts.renderers import chatml, tool_texts
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
 from ollama_async.prompts.renderers.json_text import spaced
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers.renderer_spec import Family, WriteTurn, speaking, with_tools
 
 
 def _system(talk: Talk) -> str:
@@ -15,7 +15,7 @@ def _system(talk: Talk) -> str:
 
 
 def _list_tools(talk: Talk) -> str:
-    return tools.CALLS_ARE_XML.format(tools=tools.xml(talk, spaced))
+    return tool_texts.CALLS_ARE_XML.format(tools=tool_texts.xml(talk, spaced))
 
 
 def _assistant(*, forgotten: str) -> WriteTurn:
@@ -31,7 +31,7 @@ def _assistant(*, forgotten: str) -> WriteTurn:
     def words(turn: Turn, _: Talk) -> str:
         return turn.content.strip() + ("\n" if turn.calls else "")
 
-    calls = tools.joined(tools.xml_call, "\n")
+    calls = tool_texts.joined(tool_texts.xml_call, "\n")
     return speaking(thoughts=thoughts, words=words, calls=lambda made: f"{calls(made)}\n")
 
 

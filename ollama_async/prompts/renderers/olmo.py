@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ollama_async.prompts.renderers import chatml, tools
-from ollama_async.prompts.renderers.family import (
+from ollama_async.prompts.renderers import chatml, tool_texts
+from ollama_async.prompts.renderers.conversation_view import Talk
+from ollama_async.prompts.renderers.json_text import spaced
+from ollama_async.prompts.renderers.renderer_spec import (
     Family,
     WriteTurn,
     begun_thought,
     nothing,
     speaking,
 )
-from ollama_async.prompts.renderers.json_text import spaced
-from ollama_async.prompts.renderers.talk import Talk
 
 _OLMO = (
     "You are Olmo, a helpful AI assistant built by Ai2. Your date cutoff is December 2024, and "
@@ -50,7 +50,7 @@ def _thinker(introduction: str) -> Family:
 
 
 def _family(system: Callable[[Talk], str], thoughts: WriteTurn = nothing) -> Family:
-    calls = tools.joined(tools.python_call, "\n")
+    calls = tool_texts.joined(tool_texts.python_call, "\n")
     return Family(
         marks={**chatml.MARKS, "tool": chatml.turn("environment")},
         each_result_is_a_turn=True,

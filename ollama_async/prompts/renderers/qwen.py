@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ollama_async.prompts.renderers import chatml, tools
-from ollama_async.prompts.renderers.family import Family, Switch, speaking, stripped, with_tools
+from ollama_async.prompts.renderers import chatml, tool_texts
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
 from ollama_async.prompts.renderers.json_text import compact
-from ollama_async.prompts.renderers.talk import Talk, Turn
+from ollama_async.prompts.renderers.renderer_spec import (
+    Family,
+    Switch,
+    speaking,
+    stripped,
+    with_tools,
+)
 
 _CODER = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
 _EFFORTS = {
@@ -27,19 +33,23 @@ _EFFORTS = {
 def _coder_system(talk: Talk) -> str | None:
     if not talk.tools:
         return talk.system
-    return f"{talk.system or _CODER}\n\n" + tools.CALLS_ARE_XML.format(
-        tools=tools.xml(talk, compact)
+    return f"{talk.system or _CODER}\n\n" + tool_texts.CALLS_ARE_XML.format(
+        tools=tool_texts.xml(talk, compact)
     )
 
 
 def _vision_system(talk: Talk) -> str | None:
     return with_tools(
-        talk.system, lambda talk: tools.CALLS_ARE_JSON.format(tools=tools.json_lines(talk)), talk
+        talk.system,
+        lambda talk: tool_texts.CALLS_ARE_JSON.format(tools=tool_texts.json_lines(talk)),
+        talk,
     )
 
 
 def _tools_first(talk: Talk) -> str | None:
-    listed = tools.CALLS_ARE_XML.format(tools=tools.json_lines(talk)) if talk.tools else ""
+    listed = (
+        tool_texts.CALLS_ARE_XML.format(tools=tool_texts.json_lines(talk)) if talk.tools else ""
+    )
     parts = [part for part in (listed, (talk.system or "").strip()) if part]
     return None if talk.system is None and not parts else "\n\n".join(parts)
 
@@ -75,7 +85,9 @@ def _vision(*, thinks_unasked: bool) -> Family:
         marks=chatml.RESULTS_OF_USER,
         system=_vision_system,
         assistant=speaking(
-            thoughts=_recent_thought_if_any, gap="\n", calls=tools.joined(tools.json_call, "\n")
+            thoughts=_recent_thought_if_any,
+            gap="\n",
+            calls=tool_texts.joined(tool_texts.json_call, "\n"),
         ),
         result=chatml.tool_response,
         between_results="\n",
@@ -86,7 +98,7 @@ def _vision(*, thinks_unasked: bool) -> Family:
 
 
 _THINK: Switch = ("<think>\n", "<think>\n\n</think>\n\n")
-_CALLS = tools.joined(tools.xml_call, "\n")
+_CALLS = tool_texts.joined(tool_texts.xml_call, "\n")
 
 _QWEN_3_5 = Family(
     marks=chatml.RESULTS_OF_USER,

@@ -13,7 +13,7 @@ import msgspec
 from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Speech
 from ollama_async.core.errors import ServerError, TemplateFailed
-from ollama_async.prompts.port import Dialect
+from ollama_async.prompts.output_format import Dialect
 from ollama_async.workers.child.attempt import Run, run_freely
 from ollama_async.workers.child.engines.engine import Engine
 
@@ -41,7 +41,7 @@ _Kept = BoundedCache[Speech, Spoken | ServerError]
 
 
 class Choose(Protocol):
-    """:func:`ollama_async.prompts.choose.choose` for what is known of the model's file."""
+    """:func:`ollama_async.prompts.chat_format.choose` for what is known of the model's file."""
 
     def __call__(self, speech: Speech, *, chat_template: str, bos: str, eos: str) -> Dialect: ...
 

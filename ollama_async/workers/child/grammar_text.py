@@ -14,7 +14,7 @@ from typing import Any
 
 from ollama_async.core.conversation import Inference
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child.grammar.json_schema import prepare
 
 CALLS_LIMIT = 16

@@ -12,7 +12,7 @@ import traceback
 import msgspec
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
-from ollama_async.prompts.port import Content, Parser, Part, Thinking
+from ollama_async.prompts.output_format import Content, Parser, Part, Thinking
 from ollama_async.workers.child.grammar.call_guard import CallGuard
 from ollama_async.workers.messages import Delta, ToolCallDelta
 

@@ -14,9 +14,9 @@ import msgspec
 from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Inference, Prompt, Sampling, Speech, Usage
 from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
-from ollama_async.prompts.history import fit
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.prompts.shorten import cut_middle
+from ollama_async.prompts.truncation import fit
 from ollama_async.workers.child.attempt import Attempt, Limited, Run
 from ollama_async.workers.child.chat_formats import Dialects, Spoken
 from ollama_async.workers.child.engines.engine import Constraint, Engine

@@ -16,8 +16,8 @@ import msgspec
 from ollama_async.core.conversation import Speech
 from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
-from ollama_async.prompts.choose import choose
-from ollama_async.prompts.port import Dialect
+from ollama_async.prompts.chat_format import choose
+from ollama_async.prompts.output_format import Dialect
 from ollama_async.prompts.selection import select
 from ollama_async.workers.child.attempt import Run
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching

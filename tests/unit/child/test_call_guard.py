@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech, Thought
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
-from ollama_async.prompts.choose import choose
+from ollama_async.prompts.chat_format import choose
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.chat_formats import Dialects
 from ollama_async.workers.child.engine_loop import Loop

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child import grammar_library, grammar_tree
 from ollama_async.workers.child.grammar import llguidance
 from ollama_async.workers.child.grammar.constraints import Grammars

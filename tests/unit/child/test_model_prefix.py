@@ -6,8 +6,8 @@ import pytest
 from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go.renderer import GoRenderer
-from ollama_async.prompts.jinja import JinjaRenderer
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child.chat_formats import Dialects
 from ollama_async.workers.child.own_prefix import OwnPrefixes
 from ollama_async.workers.child.preparation import Preparation

@@ -8,7 +8,7 @@ import pytest
 
 from ollama_async.core.conversation import Sampling, Thought, ToolCall, ToolFunction
 from ollama_async.core.scripted_models import Script
-from ollama_async.prompts.port import Content, Thinking
+from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines.scripted import Scripted

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech, Usage
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child.chat_formats import Dialects, Spoken
 from ollama_async.workers.child.line import Line
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work

@@ -12,7 +12,7 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.workers.child.resource_limits import (
     Deadline,
     Watch,

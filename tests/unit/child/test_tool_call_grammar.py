@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child.grammar.constraints import Grammars
 from ollama_async.workers.child.grammar.tool_calls import TOOLS_LIMIT
 

@@ -5,8 +5,8 @@ import pytest
 from ollama_async.core.conversation import Message, Prompt, Speech
 from ollama_async.core.errors import LoadFailed, TemplateFailed
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.choose import choose
-from ollama_async.prompts.port import Content, Thinking
+from ollama_async.prompts.chat_format import choose
+from ollama_async.prompts.output_format import Content, Thinking
 
 ASKED = Prompt(messages=[Message("user", "why?")], think=True)
 GO = "{{ range .Messages }}[{{ .Content }}]{{ end }}"

@@ -3,9 +3,9 @@
 import pytest
 
 from ollama_async.core.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
-from ollama_async.prompts.choose import choose
-from ollama_async.prompts.jinja import JinjaRenderer
-from ollama_async.prompts.port import Content, Thinking
+from ollama_async.prompts.chat_format import choose
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
+from ollama_async.prompts.output_format import Content, Thinking
 
 CHATML = (
     "{% for m in messages %}<{{ m.role }}>"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts.cut_marks import CutMarks
-from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.plain_data import plain_messages
 
 ASK, WHY = Message("user", "ask"), Message("user", "why?")

@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.jinja import SOURCE_LIMIT, JinjaRenderer
+from ollama_async.prompts.jinja_renderer import SOURCE_LIMIT, JinjaRenderer
 
 CHATML = """\
 {%- for message in messages %}

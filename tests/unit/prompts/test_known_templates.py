@@ -4,7 +4,7 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts.go.renderer import GoRenderer
-from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.known_templates import KNOWN, detect
 
 LOOP = "{%% for m in messages %%}%s{%% endfor %%}{{ %r }}"

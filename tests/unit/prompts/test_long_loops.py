@@ -5,8 +5,8 @@ import pytest
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.native import build
 from ollama_async.prompts import renderers
-from ollama_async.prompts.history import fit
-from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
+from ollama_async.prompts.truncation import fit
 
 FOLDER = build.cache_folder() / "templates" / f"{build.DISTRIBUTION}-{build.VERSION}"
 TEMPLATES = {path.name: path for path in sorted(FOLDER.glob("*.jinja"))}

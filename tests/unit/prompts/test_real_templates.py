@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.native import build
-from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from tests.unit.prompts.conversation_shapes import (
     PREFILLS,
     SHAPES,

@@ -9,7 +9,7 @@ from jinja2.exceptions import SecurityError
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.jinja import JinjaRenderer
+from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.template_probe import TemplateProbe
 from tests.unit.prompts.conversation_shapes import SHAPES
 

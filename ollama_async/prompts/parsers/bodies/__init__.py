@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ollama_async.core.conversation import ToolCall
-from ollama_async.prompts.parsers.tools import Tools
+from ollama_async.prompts.parsers.tool_schemas import Tools
 
 Pieces = list[ToolCall | str]
 Read = Callable[[str, Tools], Pieces | None]

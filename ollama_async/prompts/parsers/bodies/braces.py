@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.literals import Unreadable, Values, as_it_is, unescaped
-from ollama_async.prompts.parsers.tools import Tools, call_of
+from ollama_async.prompts.parsers.python_calls import Unreadable, Values, as_it_is, unescaped
+from ollama_async.prompts.parsers.tool_schemas import Tools, call_of
 
 
 class BraceCalls:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.objects import fenced, named_object
-from ollama_async.prompts.parsers.tools import Tools
+from ollama_async.prompts.parsers.json_calls import fenced, named_object
+from ollama_async.prompts.parsers.tool_schemas import Tools
 
 SEPARATOR = "<｜tool▁sep｜>"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.prompts.parsers.bodies import Pieces, Read
-from ollama_async.prompts.parsers.tools import Tools
+from ollama_async.prompts.parsers.tool_schemas import Tools
 
 
 class Either:

@@ -6,9 +6,9 @@ import re
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object
 from ollama_async.prompts.parsers.bodies.pairs import pairs
-from ollama_async.prompts.parsers.tools import Tools, call_of
+from ollama_async.prompts.parsers.json_calls import JsonCalls, named_object
+from ollama_async.prompts.parsers.tool_schemas import Tools, call_of
 
 _ALIASES = {
     "read_file": "read",

@@ -6,9 +6,9 @@ from typing import Any
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls
+from ollama_async.prompts.parsers.json_calls import JsonCalls
 from ollama_async.prompts.parsers.scalars import DEPTH
-from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
+from ollama_async.prompts.parsers.tool_schemas import Tools, arguments, call_of, decoded
 
 _NAMED = JsonCalls()
 

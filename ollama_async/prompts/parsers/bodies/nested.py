@@ -12,7 +12,7 @@ import msgspec
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.scalars import DEPTH
-from ollama_async.prompts.parsers.tools import Schema, Tools, call_of, value_of
+from ollama_async.prompts.parsers.tool_schemas import Schema, Tools, call_of, value_of
 
 MARK = "]<]minimax[>["
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[^<>\s]++)(?:\s++name=\"(?P<attribute>[^\"]*+)\")?\s*+>")

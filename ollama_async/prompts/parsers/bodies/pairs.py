@@ -7,9 +7,9 @@ import re
 import msgspec
 
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.bodies.xml import paired_lines_less
-from ollama_async.prompts.parsers.strings import Quote, values
-from ollama_async.prompts.parsers.tools import Tools, call_of
+from ollama_async.prompts.parsers.call_strings import Quote, values
+from ollama_async.prompts.parsers.tagged_calls import paired_lines_less
+from ollama_async.prompts.parsers.tool_schemas import Tools, call_of
 
 
 class PairCalls:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.literals import PYTHON_QUOTES, Unreadable, Values, unescaped
-from ollama_async.prompts.parsers.tools import Tools, call_of
+from ollama_async.prompts.parsers.python_calls import PYTHON_QUOTES, Unreadable, Values, unescaped
+from ollama_async.prompts.parsers.tool_schemas import Tools, call_of
 
 _NAME = re.compile(r"[\w.$-]+")
 

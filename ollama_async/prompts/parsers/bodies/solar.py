@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tools import Tools, arguments, call_of
+from ollama_async.prompts.parsers.tool_schemas import Tools, arguments, call_of
 
 SEPARATORS = ("<|tool_call:name|>", "<|tool_call:args|>")
 

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
+from ollama_async.prompts.parsers.tool_schemas import Tools, arguments, call_of, decoded
 
 ARGUMENT = ("<|open|>argument ", "<|close|>argument<|sep|>")
 JSON = ("<|open|>json", "<|close|>json<|sep|>")

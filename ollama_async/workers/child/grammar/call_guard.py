@@ -26,7 +26,7 @@ class CallGrammar(Constraint, Protocol):
 
 
 class Answer(Protocol):
-    """What is to be known of an answer; see :class:`~ollama_async.prompts.port.Parser`."""
+    """What is to be known of an answer; see :class:`~ollama_async.prompts.output_format.Parser`."""
 
     @property
     def call_number(self) -> int: ...

@@ -30,7 +30,7 @@ from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Inference
 from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.output_format import Marks
 from ollama_async.workers.child import grammar_text
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.arguments import Strictness

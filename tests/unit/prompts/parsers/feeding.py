@@ -3,7 +3,7 @@
 import msgspec
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall
-from ollama_async.prompts.port import Content, Thinking
+from ollama_async.prompts.output_format import Content, Thinking
 
 TOOLS = [
     {

@@ -8,11 +8,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall
-from ollama_async.prompts.parsers import families, formats, tagged
+from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.parsers import model_families, tagged, template_formats
 from ollama_async.prompts.parsers.cohere import Cohere
-from ollama_async.prompts.parsers.family import Family
-from ollama_async.prompts.parsers.tools import Tools
-from ollama_async.prompts.port import Marks
+from ollama_async.prompts.parsers.parser_spec import Family
+from ollama_async.prompts.parsers.tool_schemas import Tools
 from ollama_async.workers.child.grammar.constraints import Grammars
 from tests.unit.prompts.parsers.test_guarded_calls import END, Vocabulary
 
@@ -44,9 +44,13 @@ VALIDATORS = {
 ROWS = {
     f"{name}-{number}": (family, row)
     for name, family in chain(
-        ((name, family) for name, family in vars(formats).items() if isinstance(family, Family)),
+        (
+            (name, family)
+            for name, family in vars(template_formats).items()
+            if isinstance(family, Family)
+        ),
         ((name, family) for name, family in vars(tagged).items() if isinstance(family, Family)),
-        families.FAMILIES.items(),
+        model_families.FAMILIES.items(),
     )
     if isinstance(family, Family)
     for number, row in enumerate(family.calls)

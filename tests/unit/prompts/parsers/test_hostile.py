@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.prompts.parsers import NAMES, by_marks, generic, named
+from ollama_async.prompts.parsers import NAMES, detection, generic, named
 from tests.growth import is_linear
 from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined
 
 TAGS = ("<think>", "</think>")
 FORMATS = {
     **{name: named(name) for name in NAMES},
-    **{f"template {marks}": format_ for marks, format_ in by_marks._WHOLE},
-    **{f"template {marks}": format_ for marks, format_ in by_marks._TOOLS},
-    "template think": by_marks.detected("</think> <tool_call>"),
+    **{f"template {marks}": format_ for marks, format_ in detection._WHOLE},
+    **{f"template {marks}": format_ for marks, format_ in detection._TOOLS},
+    "template think": detection.detected("</think> <tool_call>"),
     **{f"go {tag}": generic(thinking=TAGS, tool_tag=tag) for tag in ("{", "[", "<tool_call>")},
 }
 PIECES = [

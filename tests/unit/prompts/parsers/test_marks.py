@@ -4,7 +4,7 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.port import Content, Thinking
+from ollama_async.prompts.output_format import Content, Thinking
 
 FORM = '{"a": 1}'
 

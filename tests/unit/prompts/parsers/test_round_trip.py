@@ -15,10 +15,11 @@ from ollama_async.core.conversation import Speech, ToolCall
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gguf.summary import ModelFacts
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.choose import choose
-from ollama_async.prompts.parsers import by_marks
+from ollama_async.prompts.chat_format import choose
+from ollama_async.prompts.output_format import Content, Thinking
+from ollama_async.prompts.parsers import detection
 from ollama_async.prompts.parsers.bodies.nested import MARK
-from ollama_async.prompts.port import Content, Thinking
+from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.store.capabilities import capabilities
 from tests.unit.prompts.parsers import go_templates
 from tests.unit.prompts.parsers.round_trip import (
@@ -80,7 +81,7 @@ def shows_tools(name):
     return "tools" in text or "tool_call" in text
 
 
-DETECTED = [format_ for _, format_ in (*by_marks._WHOLE, *by_marks._TOOLS)]
+DETECTED = [format_ for _, format_ in (*detection._WHOLE, *detection._TOOLS)]
 TOKEN = re.compile(r"<\|[^|<>]+\|>")
 JINJA = [name for name in NAMES if shows_tools(name)]
 ALL = [*JINJA, *PARSERS, *(f"go:{name}" for name in go_templates.TEMPLATES)]

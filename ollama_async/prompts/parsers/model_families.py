@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.parsers import cohere, glimmer, harmony
+from ollama_async.prompts.output_format import Format
+from ollama_async.prompts.parsers import channel_formats, cohere, glimmer
 from ollama_async.prompts.parsers.bodies.braces import BraceCalls
 from ollama_async.prompts.parsers.bodies.deepseek import deepseek_call
 from ollama_async.prompts.parsers.bodies.laguna import laguna_call
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls
 from ollama_async.prompts.parsers.bodies.pairs import pairs
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
-from ollama_async.prompts.parsers.bodies.xml import Tag, XmlCalls
-from ollama_async.prompts.parsers.calls import (
+from ollama_async.prompts.parsers.call_spec import (
     HEAD_LIMIT,
     JSON,
     PYTHON,
@@ -24,16 +23,17 @@ from ollama_async.prompts.parsers.calls import (
     HeadedCalls,
     PythonicCalls,
 )
-from ollama_async.prompts.parsers.family import Family
-from ollama_async.prompts.parsers.literals import as_it_is
-from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.strings import (
+from ollama_async.prompts.parsers.call_strings import (
     JSON_STRINGS,
     marked_strings,
     python_strings,
 )
+from ollama_async.prompts.parsers.json_calls import JsonCalls
+from ollama_async.prompts.parsers.parser_spec import Family
+from ollama_async.prompts.parsers.python_calls import as_it_is
+from ollama_async.prompts.parsers.states import Space
+from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
-from ollama_async.prompts.port import Format
 
 THINK = Thoughts("<think>", "</think>")
 """Thoughts between the tags that most families use."""
@@ -225,7 +225,7 @@ FAMILIES: dict[str, Format] = {
         thoughts=replace(_ALWAYS, until_call=True), calls=(HERMES_CALL,), handles_thinking=True
     ),
     "ministral": _MINISTRAL,
-    "harmony": harmony.Harmony(),
+    "harmony": channel_formats.Harmony(),
     "cogito": replace(DEEPSEEK, tools_instead=True),
     "deepseek3": DEEPSEEK,
     "olmo3": _OLMO,

@@ -30,8 +30,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-from ollama_async.prompts import filters, methods
-from ollama_async.prompts.bounds import allow_items, allow_number, allow_text
+from ollama_async.prompts import jinja_builtins, methods
+from ollama_async.prompts.render_limits import allow_items, allow_number, allow_text
 
 _CONCATENATE = "~"  # not a name that a template could spell
 _SCOPE = frozenset(["_loop_vars", "_block_vars"])
@@ -51,11 +51,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", Generation],
             optimized=False,  # the optimizer would run expressions while compiling
-            finalize=filters.show,
+            finalize=jinja_builtins.show,
             undefined=Missing,
             cache_size=0,
         )
-        self.filters = {**filters.ALL, _CONCATENATE: filters.concatenate}
+        self.filters = {**jinja_builtins.ALL, _CONCATENATE: jinja_builtins.concatenate}
         self.globals = {
             "range": safe_range,
             "dict": dict,
@@ -73,7 +73,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
-            return filters.fill_in(left, right)
+            return jinja_builtins.fill_in(left, right)
         _OPERANDS[operator](left, right)
         return super().call_binop(context, operator, left, right)
 

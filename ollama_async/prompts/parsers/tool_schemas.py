@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from ollama_async.core.conversation import ToolCall, ToolFunction
-from ollama_async.prompts.parsers.literals import literal
+from ollama_async.prompts.parsers.python_calls import literal
 from ollama_async.prompts.parsers.scalars import DEPTH, INT64, NUMBER, number
 
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)

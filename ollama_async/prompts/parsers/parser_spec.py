@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.output_format import Marks, Parser
 from ollama_async.prompts.parsers.asked import Asked
-from ollama_async.prompts.parsers.calls import HERMES_MARKS, Calls, HeadedCalls
+from ollama_async.prompts.parsers.call_spec import HERMES_MARKS, Calls, HeadedCalls
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
-from ollama_async.prompts.port import Marks, Parser
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):

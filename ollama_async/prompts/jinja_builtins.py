@@ -15,7 +15,7 @@ from jinja2.filters import FILTERS
 from jinja2.runtime import Undefined
 from jinja2.utils import pass_environment
 
-from ollama_async.prompts.bounds import (
+from ollama_async.prompts.render_limits import (
     allow_items,
     allow_number,
     allow_set,

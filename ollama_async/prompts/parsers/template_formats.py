@@ -11,10 +11,9 @@ from msgspec.structs import replace
 from ollama_async.prompts.parsers.bodies.either import Between, Either
 from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
 from ollama_async.prompts.parsers.bodies.loose import loose_call
-from ollama_async.prompts.parsers.bodies.objects import BareCalls, JsonCalls, KeyedCalls
 from ollama_async.prompts.parsers.bodies.python import PythonCalls
 from ollama_async.prompts.parsers.bodies.solar import SEPARATORS, solar_call
-from ollama_async.prompts.parsers.calls import (
+from ollama_async.prompts.parsers.call_spec import (
     HEAD_LIMIT,
     JSON,
     PYTHON,
@@ -22,16 +21,17 @@ from ollama_async.prompts.parsers.calls import (
     HeadedCalls,
     PythonicCalls,
 )
-from ollama_async.prompts.parsers.families import (
+from ollama_async.prompts.parsers.call_strings import JSON_STRINGS, python_strings
+from ollama_async.prompts.parsers.json_calls import BareCalls, JsonCalls, KeyedCalls
+from ollama_async.prompts.parsers.model_families import (
     CALL_ID,
     DEEPSEEK,
     HERMES_CALL,
     LFM,
 )
-from ollama_async.prompts.parsers.family import Family
-from ollama_async.prompts.parsers.literals import as_it_is
+from ollama_async.prompts.parsers.parser_spec import Family
+from ollama_async.prompts.parsers.python_calls import as_it_is
 from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.strings import JSON_STRINGS, python_strings
 from ollama_async.prompts.parsers.thoughts import Begin, Thoughts, by_prompt
 
 _JSON = JsonCalls()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ollama_async.core.conversation import ToolFunction
+from ollama_async.prompts.renderers.conversation_view import Talk, table, text
 from ollama_async.prompts.renderers.json_text import bare, spaced
-from ollama_async.prompts.renderers.talk import Talk, table, text
 
 Dump = Callable[[Any], str]
 

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.brackets import Brackets
+from ollama_async.prompts.parsers.call_strings import End, Strings
 from ollama_async.prompts.parsers.search import anywhere
 from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State
-from ollama_async.prompts.parsers.strings import End, Strings
 
 
 class Move(NamedTuple):

@@ -5,23 +5,23 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.parsers import families, formats, tagged
+from ollama_async.prompts.output_format import Format
+from ollama_async.prompts.parsers import model_families, tagged, template_formats
+from ollama_async.prompts.parsers.channel_formats import Harmony
 from ollama_async.prompts.parsers.cohere import Cohere
-from ollama_async.prompts.parsers.family import Family
 from ollama_async.prompts.parsers.glimmer import Glimmer
-from ollama_async.prompts.parsers.harmony import Harmony
+from ollama_async.prompts.parsers.parser_spec import Family
 from ollama_async.prompts.parsers.thoughts import by_prompt
-from ollama_async.prompts.port import Format
 
 _WHOLE: tuple[tuple[tuple[str, ...], Format], ...] = (
     (("<|channel|>", "<|message|>"), Harmony()),
     (("<atem:function_calls>",), Glimmer()),
     (("<|START_ACTION|>",), Cohere(by_prompt=True)),
     (("<|START_RESPONSE|>",), Cohere(by_prompt=True)),
-    (("<|channel>", "<channel|>"), families.GEMMA),
-    (("<|tool_call>", "<tool_call|>"), families.GEMMA),
-    (("<|tools_prefix|>", "<|inner_prefix|>"), formats.APERTUS),
-    (("<|tool_call:begin|>", "<|think|>"), formats.SOLAR),
+    (("<|channel>", "<channel|>"), model_families.GEMMA),
+    (("<|tool_call>", "<tool_call|>"), model_families.GEMMA),
+    (("<|tools_prefix|>", "<|inner_prefix|>"), template_formats.APERTUS),
+    (("<|tool_call:begin|>", "<|think|>"), template_formats.SOLAR),
     (("<|open|>", "<|close|>", "<|sep|>", "'argument'"), tagged.KIMI_3),
     (("<arg_key{}>", "':opensource'"), tagged.HUNYUAN),
 )
@@ -30,35 +30,35 @@ first row counts.
 """
 
 _TOOLS: tuple[tuple[tuple[str, ...], Family], ...] = (
-    (("<start_function_call>",), families.FUNCTION_GEMMA),
+    (("<start_function_call>",), model_families.FUNCTION_GEMMA),
     (("<seed:tool_call>",), tagged.SEED),
     (("<minimax:tool_call>",), tagged.MINIMAX),
     (("]<]minimax[>[", "<invoke name="), tagged.MINIMAX_3),
     (('<function name="', '<param name="'), tagged.MINICPM),
     (("｜DSML｜",), tagged.DSML),
-    (("<｜tool▁calls▁begin｜>",), formats.FENCED),
-    (("<|tool_calls_section_begin|>",), formats.KIMI),
+    (("<｜tool▁calls▁begin｜>",), template_formats.FENCED),
+    (("<|tool_calls_section_begin|>",), template_formats.KIMI),
     (("<arg_key>",), tagged.PAIRS),
     (("<function=", "<parameter="), tagged.CODER),
-    (("<function=",), formats.FUNCTIONARY_31),
-    (("<|recipient|>", "<|content|>"), formats.FUNCTIONARY_2),
-    ((">>>all",), formats.FUNCTIONARY_32),
-    (("[TOOL_CALLS]",), formats.MISTRAL),
-    (("<TOOLCALL>",), formats.NEMOTRON),
-    (("<|tool_call_start|>",), formats.LFM_LISTS),
-    (("<|tool_list_start|>",), formats.LFM_LISTS),
-    (("List of tools: [", "keep_past_thinking"), formats.LFM_LISTS),
-    (("<|role_sep|>", "<|message_sep|>"), formats.GIGA_CHAT),
-    (("<|tool_call|>",), formats.PIPED),
-    (("<|tool|>", "<|/tool|>"), formats.PIPED),
-    (("<tool_calls>",), formats.LISTED),
-    (("<tool_call>",), formats.HERMES),
-    (("functools[",), formats.FUNCTOOLS),
-    (("Action:", "```json"), formats.COMMAND),
-    (("tool_code",), formats.TOOL_CODE),
-    (("<|python_tag|>",), formats.LLAMA),
-    (("ipython",), formats.LLAMA),
-    (('{"name":', '"parameters":'), formats.LLAMA),
+    (("<function=",), template_formats.FUNCTIONARY_31),
+    (("<|recipient|>", "<|content|>"), template_formats.FUNCTIONARY_2),
+    ((">>>all",), template_formats.FUNCTIONARY_32),
+    (("[TOOL_CALLS]",), template_formats.MISTRAL),
+    (("<TOOLCALL>",), template_formats.NEMOTRON),
+    (("<|tool_call_start|>",), template_formats.LFM_LISTS),
+    (("<|tool_list_start|>",), template_formats.LFM_LISTS),
+    (("List of tools: [", "keep_past_thinking"), template_formats.LFM_LISTS),
+    (("<|role_sep|>", "<|message_sep|>"), template_formats.GIGA_CHAT),
+    (("<|tool_call|>",), template_formats.PIPED),
+    (("<|tool|>", "<|/tool|>"), template_formats.PIPED),
+    (("<tool_calls>",), template_formats.LISTED),
+    (("<tool_call>",), template_formats.HERMES),
+    (("functools[",), template_formats.FUNCTOOLS),
+    (("Action:", "```json"), template_formats.COMMAND),
+    (("tool_code",), template_formats.TOOL_CODE),
+    (("<|python_tag|>",), template_formats.LLAMA),
+    (("ipython",), template_formats.LLAMA),
+    (('{"name":', '"parameters":'), template_formats.LLAMA),
 )
 _THOUGHTS: tuple[tuple[str, str], ...] = (
     ("<seed:think>", "</seed:think>"),
@@ -96,4 +96,4 @@ def of_jinja(template_text: str) -> Format | None:
     has_own_calls = "tools" not in template_text or "tool_call" in template_text
     if has_own_calls or (found is not None and found.handles_tools):
         return found
-    return replace(found if isinstance(found, Family) else Family(), calls=formats.AS_JSON)
+    return replace(found if isinstance(found, Family) else Family(), calls=template_formats.AS_JSON)

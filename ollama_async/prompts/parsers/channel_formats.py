@@ -9,16 +9,16 @@ import msgspec
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.output_format import Marks, Parser
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Read
-from ollama_async.prompts.parsers.bodies.objects import named_object
-from ollama_async.prompts.parsers.calls import HEAD_LIMIT
+from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
+from ollama_async.prompts.parsers.call_strings import JSON_STRINGS
 from ollama_async.prompts.parsers.headers import cut_off, header
+from ollama_async.prompts.parsers.json_calls import named_object
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, Text
-from ollama_async.prompts.parsers.strings import JSON_STRINGS
-from ollama_async.prompts.parsers.tools import Tools
-from ollama_async.prompts.port import Marks, Parser
+from ollama_async.prompts.parsers.tool_schemas import Tools
 
 _MESSAGE_END = "<|end|>"
 _CALL_ENDS = (_MESSAGE_END, "<|call|>")

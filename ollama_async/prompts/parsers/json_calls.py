@@ -7,7 +7,7 @@ from typing import Any
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tools import Tools, arguments, call_of, decoded
+from ollama_async.prompts.parsers.tool_schemas import Tools, arguments, call_of, decoded
 
 _STRUCTURE = re.compile(r'[{}"]')
 _STRING_END = re.compile(r'[\\"]')

@@ -15,8 +15,8 @@ import msgspec
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.strings import Quote, values
-from ollama_async.prompts.parsers.tools import Tools, call_of, decoded
+from ollama_async.prompts.parsers.call_strings import Quote, values
+from ollama_async.prompts.parsers.tool_schemas import Tools, call_of, decoded
 
 _DATA_BEGIN, _DATA_END = "<![CDATA[", "]]>"
 _DATA_OPEN = re.compile(f"\\s*+{re.escape(_DATA_BEGIN)}")

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.bodies import Read
-from ollama_async.prompts.parsers.bodies.objects import JsonCalls, named_object
+from ollama_async.prompts.parsers.call_strings import Quote
+from ollama_async.prompts.parsers.json_calls import JsonCalls, named_object
 from ollama_async.prompts.parsers.states import Collect, Look, Outcome, State
-from ollama_async.prompts.parsers.strings import Quote
 from ollama_async.prompts.parsers.syntaxes import written
-from ollama_async.prompts.parsers.tools import Tools, is_plain
+from ollama_async.prompts.parsers.tool_schemas import Tools, is_plain
 
 _PROSE = frozenset("`'\".,;:!?)]*_")
 """What follows a mark that is only spoken of."""

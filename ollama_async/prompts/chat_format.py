@@ -8,7 +8,7 @@ from ollama_async.core.conversation import Prompt, Speech
 from ollama_async.core.errors import LoadFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go.renderer import GoRenderer
-from ollama_async.prompts.port import Dialect, Format, Marks, Parser, Renderer
+from ollama_async.prompts.output_format import Dialect, Format, Marks, Parser, Renderer
 from ollama_async.prompts.selection import (
     DEFAULT_TEMPLATE,
     Selection,
@@ -46,7 +46,7 @@ def _renderer(
     if not chat_template:
         return GoRenderer(DEFAULT_TEMPLATE)
     # 30 ms that a model without a template does not need
-    from ollama_async.prompts.jinja import JinjaRenderer  # noqa: PLC0415
+    from ollama_async.prompts.jinja_renderer import JinjaRenderer  # noqa: PLC0415
 
     return JinjaRenderer(chat_template, bos=bos, eos=eos)
 

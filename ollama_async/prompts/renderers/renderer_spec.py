@@ -9,10 +9,10 @@ from jinja2.exceptions import SecurityError
 
 from ollama_async.core.conversation import Prompt, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.bounds import allow_text
-from ollama_async.prompts.renderers import talk as talks
+from ollama_async.prompts.render_limits import allow_text
+from ollama_async.prompts.renderers import conversation_view as talks
+from ollama_async.prompts.renderers.conversation_view import Talk, Turn
 from ollama_async.prompts.renderers.json_text import check
-from ollama_async.prompts.renderers.talk import Talk, Turn
 
 WriteTurn = Callable[[Turn, Talk], str]
 WriteCalls = Callable[[Sequence[ToolFunction]], str]
