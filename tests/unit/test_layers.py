@@ -87,21 +87,12 @@ LATE = [
     # imported inside a function: module, module, reason
     ("workers.child.__main__", "core.settings", "the parent has its Hello while the rest is read"),
     ("workers.child.__main__", "workers.child.service", "the same"),
-<<<<<<< HEAD
     (
         "workers.child.grammar.constraints",
         "workers.child.grammar.llguidance",
         "35 ms that few workers need",
     ),
-    ("prompts.choose", "prompts.jinja", "30 ms that a model without a template does not need"),
-=======
-    ("workers.child.grammar", "workers.child.grammar_matcher", "35 ms that few workers need"),
-    (
-        "prompts.chat_format",
-        "prompts.jinja_renderer",
-        "30 ms that a model without a template does not need",
-    ),
->>>>>>> dbe5fcb (prompts: allow the late import by its new names)
+    ("prompts.chat_format", "prompts.jinja_renderer", "30 ms that few models need"),
 ]
 FOREIGN = [
     # room, package, reason
