@@ -19,7 +19,6 @@ from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.prompts.parsers import detection
 from ollama_async.prompts.parsers.bodies.nested import MARK
-from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.store.capabilities import capabilities
 from tests.unit.prompts.parsers import go_templates
 from tests.unit.prompts.parsers.round_trip import (
