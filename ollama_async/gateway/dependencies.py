@@ -10,7 +10,7 @@ from aiohttp import web
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.streaming import Streams
-from ollama_async.queue.port import Inferring
+from ollama_async.queue.backend import InferenceBackend
 from ollama_async.store.catalog import Catalog
 
 
@@ -26,7 +26,7 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     catalog: Catalog
-    inferring: Inferring
+    inferring: InferenceBackend
     metrics: Metrics
     streams: Streams
     lifecycle: Lifecycle

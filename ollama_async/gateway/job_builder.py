@@ -26,7 +26,7 @@ from ollama_async.core.conversation import ROLES, Inference, Message, Prompt
 from ollama_async.core.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.core.model_names import ModelName
 from ollama_async.gateway.forgetting import without_old_thoughts
-from ollama_async.queue.port import Job, Needs, Target
+from ollama_async.queue.backend import Job, LoadOptions, Target
 from ollama_async.store.model import Model
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -209,7 +209,7 @@ def _job(
             format=_format(request.format),
             renders_only=request.debug_render_only,
         )
-    needs = Needs(
+    load_options = LoadOptions(
         num_ctx=num_ctx,
         num_batch=options.num_batch,
         num_gpu=options.num_gpu,
@@ -219,7 +219,7 @@ def _job(
     )
     return Job(
         target=target_of(model),
-        needs=needs,
+        load_options=load_options,
         client=client,
         inference=None if inference is None else msgspec.Raw(_pack(inference)),
         # a prompt that is only shown is no answer, and may be as long as the context

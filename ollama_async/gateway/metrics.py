@@ -29,7 +29,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from ollama_async.gateway.histogram import Counts, Names, Tallies, Tally
 from ollama_async.gateway.response_stream import Outbox
-from ollama_async.queue.port import Snapshot
+from ollama_async.queue.backend import Snapshot
 
 MODEL_LIMIT = 200
 """Distinct model names before they fold to ``other``: a year of trying models, not an attack."""
@@ -139,7 +139,7 @@ _REQUEST_BOUNDS = (
 
 
 class Metrics:
-    """All numbers of one server, and its registry; implements ``queue.port.Observer``.
+    """All numbers of one server, and its registry; implements ``queue.backend.Observer``.
 
     Methods are called on the event loop, except :meth:`render`, which belongs in a thread.
     Another room's collector joins by ``registry.register``.

@@ -1,6 +1,6 @@
 """One answer on its way to one client: takes pieces from the queue, writes lines to the socket.
 
-An :class:`Outbox` is the :class:`~ollama_async.queue.port.Sink` of one request. It knows three
+An :class:`Outbox` is the :class:`~ollama_async.queue.backend.Sink` of one request. It knows three
 states::
 
     holding ──attach()──▶ flowing ──client slow──▶ holding ──attach()──▶ flowing … ──▶ ended
@@ -31,7 +31,7 @@ from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway.histogram import Tally
 from ollama_async.gateway.response_formats import Piece, Said, joined, runs
 from ollama_async.gateway.send_budget import FREE_BYTES, Reservation
-from ollama_async.queue.port import Finish
+from ollama_async.queue.backend import Finish
 
 MERGE_ABOVE = 8
 """More pieces than this in one turn of the loop: the loop is behind the producer, so they are

@@ -35,7 +35,7 @@ from ollama_async.gateway.response_formats import Said
 from ollama_async.gateway.response_stream import Flusher, Lines, Outbox
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.send_budget import RESERVATION
-from ollama_async.queue.port import Finish, Inferring, Job
+from ollama_async.queue.backend import Finish, InferenceBackend, Job
 
 OFF_LOOP_BYTES = 4 << 20
 """Answers that hold more are put together in a thread: fifty thousand tokens take 10 ms."""
@@ -88,7 +88,9 @@ class Streams:
     ``stall_s`` is how long a client may leave a full socket unread before it is cut.
     """
 
-    def __init__(self, inferring: Inferring, metrics: Metrics, *, stall_s: float = 60.0) -> None:
+    def __init__(
+        self, inferring: InferenceBackend, metrics: Metrics, *, stall_s: float = 60.0
+    ) -> None:
         self._inferring = inferring
         self._metrics = metrics
         self._stall_s = stall_s

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from ollama_async.queue.backend import Target
 from ollama_async.queue.plan import Plan
-from ollama_async.queue.port import Target
 
 RejectReason = Literal["full", "draining"]
 StopReason = Literal["idle", "requested", "evicted", "reload", "shutdown"]

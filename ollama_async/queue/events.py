@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.queue.port import Needs, Target
+from ollama_async.queue.backend import LoadOptions, Target
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     ticket: int
     client: str
     target: Target
-    needs: Needs = Needs()
+    load_options: LoadOptions = LoadOptions()
     keep_alive_s: float | None = None
     loads_only: bool = False
 

@@ -9,7 +9,7 @@ import msgspec
 
 from ollama_async.core.errors import LoadFailed
 from ollama_async.hw.placement import CPU
-from ollama_async.queue.port import Needs, Target
+from ollama_async.queue.backend import LoadOptions, Target
 
 _MODELS_PER_DEVICE = 3
 """Ollama's default: three models for each GPU, three on a machine without one."""
@@ -18,7 +18,7 @@ _MODELS_PER_DEVICE = 3
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One way to load a model. ``demand`` maps device ids to bytes; ``num_ctx`` is tokens per slot.
 
-    Subclasses carry what only the performer of a load needs.
+    Subclasses carry what only the performer of a load load_options.
     """
 
     demand: dict[str, int]
@@ -26,7 +26,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     num_ctx: int
 
 
-Planner = Callable[[Target, Needs], Sequence[Plan]]
+Planner = Callable[[Target, LoadOptions], Sequence[Plan]]
 """Every way to load a model, best first: each device that may hold it, perhaps with less context.
 
 Pure as far as the scheduler is concerned; may raise a
@@ -62,7 +62,7 @@ class Plans:
         self._capacity = limits.capacity
         self._planner = planner
 
-    def possible(self, target: Target, needs: Needs) -> list[Plan]:
+    def possible(self, target: Target, load_options: LoadOptions) -> list[Plan]:
         """What to choose from, best first: for each device the first plan that fits while nothing
         else is loaded, then those with fewer slots for the same context; the CPU only if no GPU can
         hold the model. So an idle model is evicted rather than another run on the CPU, ten times as
@@ -73,7 +73,7 @@ class Plans:
         :raises LoadFailed: there is none.
         :raises ServerError: the planner's own reason.
         """
-        plans = self._planner(target, needs)
+        plans = self._planner(target, load_options)
         best: dict[frozenset[str], list[Plan]] = {}
         for plan in plans:
             if not any(self._gaps(plan)):

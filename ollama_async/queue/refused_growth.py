@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from ollama_async.queue.loading_policy import merge, outgrows
 from ollama_async.queue.stay import Stay
 from ollama_async.queue.ticket import Ticket
-from ollama_async.queue.wishes import merge, outgrows
 
 REMEMBERED_S = 60.0
 
@@ -42,8 +42,8 @@ class RefusedGrowth:
         refused = self._refused.get(ticket.request.target.key)
         if refused is None or refused.until <= now or stay is None:
             return None
-        if not outgrows(ticket.needs, stay.num_ctx):
+        if not outgrows(ticket.load_options, stay.num_ctx):
             return None
         loaded = msgspec.structs.replace(stay.wish, num_ctx=stay.num_ctx)
-        grown = merge(ticket.needs, (), loaded, ticket.request.target).num_ctx or 0
+        grown = merge(ticket.load_options, (), loaded, ticket.request.target).num_ctx or 0
         return (refused.code, refused.message) if grown >= refused.num_ctx else None

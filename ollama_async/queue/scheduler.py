@@ -2,9 +2,9 @@
 
 ``handle(event, now)`` changes the books and returns the effects to perform, in order. It never
 reads a clock, never waits, performs nothing and logs nothing. ``docs/adr/0003-scheduler.md`` says
-why; :mod:`.invariants` says what always holds.
+why.
 
-Here is what each event itself means. What follows from it, :mod:`.settling` finds, the same way
+Here is what each event itself means. What follows from it, :mod:`.reconciler` finds, the same way
 after every event, so no event has to know what else it may cause.
 """
 
@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
-from ollama_async.queue.books import Books
 from ollama_async.queue.crash import DEATHS, Crash
-from ollama_async.queue.crashes import Crashes
+from ollama_async.queue.crash_backoff import Crashes
 from ollama_async.queue.effects import Effect, Fail, Reject
 from ollama_async.queue.events import (
     Cancelled,
@@ -32,12 +31,13 @@ from ollama_async.queue.events import (
     WorkerRefused,
     WorkerStopped,
 )
+from ollama_async.queue.loading_policy import outgrows
 from ollama_async.queue.plan import Limits, Planner, Plans
+from ollama_async.queue.reconciler import CLOSING_TEXT, Settling
 from ollama_async.queue.refused_growth import RefusedGrowth
-from ollama_async.queue.settling import CLOSING_TEXT, Settling
+from ollama_async.queue.state import Books
 from ollama_async.queue.stay import Phase, Stay
 from ollama_async.queue.ticket import Ticket
-from ollama_async.queue.wishes import outgrows
 
 
 class Scheduler:
@@ -119,7 +119,7 @@ class Scheduler:
     def _on_requested(self, request: Requested, now: float) -> Sequence[Ticket] | None:
         ticket = Ticket(request, has_gpus=self.books.limits.gpus > 0)
         stay = self.books.current.get(request.target.key)
-        suited = stay if stay is not None and stay.suits(ticket.needs) else None
+        suited = stay if stay is not None and stay.suits(ticket.load_options) else None
         if refusal := self._refusal(ticket, suited, now):
             self.books.effects.append(refusal)
             return None
@@ -143,7 +143,7 @@ class Scheduler:
             if known := self._refused_growth.find(ticket, stay, now):
                 return Fail(ticket.id, *known)
             try:
-                self._plans.possible(ticket.request.target, ticket.needs)
+                self._plans.possible(ticket.request.target, ticket.load_options)
             except ServerError as error:
                 return Fail(ticket.id, error.code, error.message)
         return None
@@ -217,7 +217,9 @@ class Scheduler:
             return returned
         concerned = [*stay.tickets.values(), *self.books.lines.get(stay.target.key, ())]
         num_ctx = stay.wish.num_ctx or 0
-        greedy = [ticket for ticket in concerned if num_ctx and outgrows(ticket.needs, num_ctx / 2)]
+        greedy = [
+            ticket for ticket in concerned if num_ctx and outgrows(ticket.load_options, num_ctx / 2)
+        ]
         if greedy:
             self._refused_growth.note(stay.target.key, num_ctx, event.code, event.message, now)
         for ticket in greedy or concerned:

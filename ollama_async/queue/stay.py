@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from enum import Enum
 
+from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.queue.effects import StopReason
+from ollama_async.queue.loading_policy import contradicts, outgrows
 from ollama_async.queue.plan import Plan
-from ollama_async.queue.port import Needs, Target
 from ollama_async.queue.ticket import Ticket
-from ollama_async.queue.wishes import contradicts, outgrows
 
 _RESIDENCE_PER_LOAD = 10.0
 _LEAST_RESIDENCE_S = 60.0
@@ -54,7 +54,9 @@ class Stay:
     ``leaving``: it ends when quiet.
     """
 
-    def __init__(self, worker: int, target: Target, wish: Needs, plan: Plan, now: float) -> None:
+    def __init__(
+        self, worker: int, target: Target, wish: LoadOptions, plan: Plan, now: float
+    ) -> None:
         self.worker = worker
         self.target = target
         self.wish = wish
@@ -112,11 +114,11 @@ class Stay:
         ticket = self.on_trial if self.suspects else None
         return math.inf if ticket is None else ticket.started_at + ticket.trial_s
 
-    def suits(self, needs: Needs) -> bool:
-        """Whether what is loaded is good enough for ``needs`` (in normal form)."""
-        if outgrows(needs, self.num_ctx):
+    def suits(self, load_options: LoadOptions) -> bool:
+        """Whether what is loaded is good enough for ``load_options`` (in normal form)."""
+        if outgrows(load_options, self.num_ctx):
             return False
-        return not (self.is_settled and contradicts(needs, self.wish))
+        return not (self.is_settled and contradicts(load_options, self.wish))
 
     def become_ready(self, slots: int, num_ctx: int, now: float) -> None:
         low, high = _TURN_S

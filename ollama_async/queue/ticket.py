@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ollama_async.queue.crash import TRIAL_MARGIN_S, Crash
 from ollama_async.queue.events import Requested
-from ollama_async.queue.wishes import normal
+from ollama_async.queue.loading_policy import normal
 
 
 class Ticket:
     """From admission to its end. ``id`` also tells age: a smaller one came earlier.
 
-    ``needs`` are the request's in normal form. ``is_running``: a worker has been told of it.
+    ``load_options`` are the request's in normal form. ``is_running``: a worker has been told of it.
     ``crash``: a worker died under it, and it is to be tried for ``trial_s`` whether it was the
     reason; None: nobody suspects it. ``deaths``: how many workers died under it. ``is_leaving``:
     its client has gone, the worker has been told and has not confirmed yet.
@@ -22,7 +22,7 @@ class Ticket:
         "id",
         "is_leaving",
         "is_running",
-        "needs",
+        "load_options",
         "request",
         "started_at",
         "trial_s",
@@ -31,7 +31,7 @@ class Ticket:
     def __init__(self, request: Requested, *, has_gpus: bool) -> None:
         self.id = request.ticket
         self.request = request
-        self.needs = normal(request.needs, request.target, has_gpus=has_gpus)
+        self.load_options = normal(request.load_options, request.target, has_gpus=has_gpus)
         self.started_at = 0.0
         self.is_running = False
         self.crash: Crash | None = None

@@ -14,8 +14,8 @@ from ollama_async.core.settings import Settings
 from ollama_async.hw import placement, sizing
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
+from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.queue.plan import Plan, Planner
-from ollama_async.queue.port import Needs, Target
 from ollama_async.workers.load_spec import DEFAULT_BATCH, LoadSpec, ResourceLimits
 
 _GATEWAY_CORES_FROM = 4
@@ -60,16 +60,16 @@ def planner(
     room = placement.capacity(machine(), gpu_overhead_bytes=settings.gpu_overhead_bytes)
     kept = {**native_environ(environ), "OLLAMA_ASYNC_CACHE": str(settings.cache_dir)}
 
-    def plan(target: Target, needs: Needs) -> list[LoadPlan]:
+    def plan(target: Target, options: LoadOptions) -> list[LoadPlan]:
         seen = machine()
-        devices = placement.rank(seen.gpus, num_gpu=needs.num_gpu, main_gpu=needs.main_gpu)
+        devices = placement.rank(seen.gpus, num_gpu=options.num_gpu, main_gpu=options.main_gpu)
         if not devices:
-            raise LoadFailed(f"main_gpu {needs.main_gpu}: this machine has no such GPU")
+            raise LoadFailed(f"main_gpu {options.main_gpu}: this machine has no such GPU")
         return [
-            _plan(target, needs, settings, device, load, slots, seen.host.cores, kept)
+            _plan(target, options, settings, device, load, slots, seen.host.cores, kept)
             for device in devices
-            for num_ctx in _contexts(target, needs, settings, seen, device)
-            for load in (_load(target, needs, settings, device, num_ctx),)
+            for num_ctx in _contexts(target, options, settings, seen, device)
+            for load in (_load(target, options, settings, device, num_ctx),)
             for slots in _slots(load, settings, room.get(device, 0))
         ]
 
@@ -77,20 +77,20 @@ def planner(
 
 
 def _contexts(
-    target: Target, needs: Needs, settings: Settings, machine: Machine, device: str
+    target: Target, options: LoadOptions, settings: Settings, machine: Machine, device: str
 ) -> list[int]:
     """Tokens per slot, best first; only one if client or operator named it."""
     gpu_bytes = 0 if device == CPU else sum(gpu.memory_bytes for gpu in machine.gpus)
     named = settings.context_length
     defaults = (named,) if named else sizing.default_contexts(gpu_bytes)
     contexts = (
-        sizing.context(needs.num_ctx or 0, default, target.train_ctx) for default in defaults
+        sizing.context(options.num_ctx or 0, default, target.train_ctx) for default in defaults
     )
     return list(dict.fromkeys(contexts))
 
 
 def _load(
-    target: Target, needs: Needs, settings: Settings, device: str, num_ctx: int
+    target: Target, options: LoadOptions, settings: Settings, device: str, num_ctx: int
 ) -> sizing.Load:
     shape = target.shape
     is_usual = device == CPU or shape.head_length in _GPU_HEAD_LENGTHS
@@ -100,7 +100,7 @@ def _load(
         cache_bytes_per_token=target.cache_bytes_per_token,
         cache_type=settings.kv_cache_type,
         num_ctx=num_ctx,
-        rows=min(needs.num_batch or DEFAULT_BATCH, _BATCH_LIMIT),
+        rows=min(options.num_batch or DEFAULT_BATCH, _BATCH_LIMIT),
         is_fused=is_usual if is_auto else settings.flash_attention == "on",
         on_cpu=device == CPU,
         shape=shape,
@@ -117,7 +117,7 @@ def _slots(load: sizing.Load, settings: Settings, room_bytes: int) -> list[int]:
 
 def _plan(
     target: Target,
-    needs: Needs,
+    options: LoadOptions,
     settings: Settings,
     device: str,
     load: sizing.Load,
@@ -133,10 +133,10 @@ def _plan(
         adapters=target.adapters,
         num_ctx=load.num_ctx,
         slots=slots,
-        threads=min(needs.num_thread or _threads(cores), cores),
+        threads=min(options.num_thread or _threads(cores), cores),
         batch_size=load.rows,
-        gpu_layers=0 if on_cpu else _gpu_layers(needs),
-        use_mmap=needs.use_mmap is not False,
+        gpu_layers=0 if on_cpu else _gpu_layers(options),
+        use_mmap=options.use_mmap is not False,
         cache_type=settings.kv_cache_type,
         flash_attention=settings.flash_attention,
     )
@@ -164,5 +164,5 @@ def _threads(cores: int) -> int:
     return cores - 1 if cores >= _GATEWAY_CORES_FROM else cores
 
 
-def _gpu_layers(needs: Needs) -> int:
-    return -1 if needs.num_gpu is None else needs.num_gpu
+def _gpu_layers(options: LoadOptions) -> int:
+    return -1 if options.num_gpu is None else options.num_gpu

@@ -32,6 +32,16 @@ from ollama_async.core.errors import (
     ShuttingDown,
     from_code,
 )
+from ollama_async.queue.backend import (
+    Finish,
+    Handle,
+    Job,
+    LoadOptions,
+    Observer,
+    Sink,
+    Snapshot,
+    Target,
+)
 from ollama_async.queue.effects import (
     Abort,
     Complete,
@@ -57,18 +67,8 @@ from ollama_async.queue.events import (
     WorkerStopped,
 )
 from ollama_async.queue.plan import Limits, Plan, Planner
-from ollama_async.queue.port import (
-    Finish,
-    Handle,
-    Job,
-    Needs,
-    Observer,
-    Sink,
-    Snapshot,
-    Target,
-)
+from ollama_async.queue.reconciler import CLOSING_TEXT
 from ollama_async.queue.scheduler import Scheduler
-from ollama_async.queue.settling import CLOSING_TEXT
 from ollama_async.workers.client import CRASH_TEXT, LinkEvents, WorkerLink
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.runner import Entry, MakeWorker, Runner
@@ -90,7 +90,7 @@ log = logging.getLogger(__name__)
 
 
 class Pool:
-    """Implements :class:`~ollama_async.queue.port.Inferring`. Make it on a running loop.
+    """Implements :class:`~ollama_async.queue.backend.InferenceBackend`. Make it on a running loop.
 
     ``load_timeout_s``: a load without progress for so long is given up. ``stall_timeout_s``: a
     worker with work that is silent, or does not honour a cancel, for so long is killed.
@@ -135,7 +135,7 @@ class Pool:
             ticket=entry.ticket,
             client=job.client,
             target=job.target,
-            needs=job.needs,
+            load_options=job.load_options,
             keep_alive_s=job.keep_alive_s,
             loads_only=job.inference is None,
         )
@@ -501,9 +501,9 @@ def _may_restart(entry: Entry) -> bool:
 def _logged(planner: Planner) -> Planner:
     """A planner whose faults are in the log; the scheduler makes refusals of them."""
 
-    def plan(target: Target, needs: Needs) -> Sequence[Plan]:
+    def plan(target: Target, options: LoadOptions) -> Sequence[Plan]:
         try:
-            return planner(target, needs)
+            return planner(target, options)
         except ServerError:
             raise
         except Exception:

@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 
 from ollama_async.core.errors import EngineFailed, ServerError, WorkerDied, from_code
-from ollama_async.queue.port import Finish, Job, Sink, Target
+from ollama_async.queue.backend import Finish, Job, Sink, Target
 from ollama_async.workers.client import LinkEvents
 from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import (

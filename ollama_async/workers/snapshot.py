@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from ollama_async.queue.books import Books
-from ollama_async.queue.port import LoadedModel, Snapshot
+from ollama_async.queue.backend import LoadedModel, Snapshot
+from ollama_async.queue.state import Books
 from ollama_async.queue.stay import Phase, Stay
 from ollama_async.workers.runner import Runner
 

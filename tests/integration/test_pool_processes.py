@@ -13,8 +13,8 @@ import pytest
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import LoadFailed, ShuttingDown, WorkerDied
+from ollama_async.queue.backend import Job, LoadOptions, Target
 from ollama_async.queue.plan import Limits
-from ollama_async.queue.port import Job, Needs, Target
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.pool import Pool
@@ -109,8 +109,8 @@ class House:
         limits = Limits(max_queue=5, capacity={"cpu": 100}, keep_alive_s=math.inf)
         self.pool = Pool(limits, self.plan, self.observer, **settings)
 
-    def plan(self, target, needs):
-        num_ctx = needs.num_ctx or 4096
+    def plan(self, target, options):
+        num_ctx = options.num_ctx or 4096
         spec = LoadSpec(engine="scripted", model=target.path, num_ctx=num_ctx, slots=self.slots)
         return [
             LoadPlan(
@@ -136,7 +136,7 @@ class House:
                 train_ctx=0,
                 details={},
             ),
-            needs=Needs(),
+            load_options=LoadOptions(),
             client="ann",
             inference=Inference(Prompt(raw="hi"), Sampling()),
         )

@@ -1,8 +1,8 @@
 """Which room may import which, checked over the syntax trees of the whole package.
 
-A room is a folder of the package. Two are cut finer: ``queue.port`` is the queue's public face, and
-``pipe`` are the modules of ``workers`` that both the parent and the child speak. :data:`ALLOWED` is
-complete: what is not in it fails.
+A room is a folder of the package. Two are cut finer: ``queue.backend`` is the queue's public face,
+and ``pipe`` are the modules of ``workers`` that both the parent and the child speak.
+:data:`ALLOWED` is complete: what is not in it fails.
 """
 
 import ast
@@ -48,14 +48,14 @@ ALLOWED = [
     ("shipped_models", "core", "errors"),
     ("shipped_models", "api", "a request to create one"),
     ("native", "core", "settings and errors"),
-    ("queue.port", "core", "what the gateway may say to the queue"),
-    ("queue", "queue.port", "implements it"),
+    ("queue.backend", "core", "what the gateway may say to the queue"),
+    ("queue", "queue.backend", "implements it"),
     ("queue", "core", "errors"),
     ("queue", "hw", "where a model fits is a fact of the machine"),
     ("pipe", "core", "messages carry the vocabulary"),
     ("workers", "pipe", "the parent's end"),
     ("workers", "queue", "performs what the scheduler decided"),
-    ("workers", "queue.port", "the pool is the queue's public face"),
+    ("workers", "queue.backend", "the pool is the queue's public face"),
     ("workers", "hw", "places models"),
     ("workers", "core", "errors, settings"),
     ("workers.child", "pipe", "the child's end"),
@@ -63,7 +63,7 @@ ALLOWED = [
     ("workers.child", "native", "the verdict on the engine library"),
     ("workers.child", "core", "errors, settings"),
     ("gateway", "api", "speaks it"),
-    ("gateway", "queue.port", "asks for answers without knowing about processes"),
+    ("gateway", "queue.backend", "asks for answers without knowing about processes"),
     ("gateway", "store", "the store's public functions"),
     ("gateway", "create", "the function that creates a model"),
     ("gateway", "core", "errors, settings, names"),
@@ -173,8 +173,8 @@ def _room(module):
         return "core"
     if module in PIPE:
         return "pipe"
-    if module == "queue.port":
-        return "queue.port"
+    if module == "queue.backend":
+        return "queue.backend"
     if module.startswith("workers.child"):
         return "workers.child"
     return module.partition(".")[0]
@@ -210,7 +210,7 @@ def test_the_check_sees_a_forbidden_import():
     assert not _is_allowed("workers.child.engine_loop", "gateway.app")
     assert not _is_allowed("gateway.app", "queue.scheduler")
     assert not _is_allowed("gateway.app", "workers.pool")
-    assert _is_allowed("gateway.app", "queue.port")
+    assert _is_allowed("gateway.app", "queue.backend")
     assert _room(_ours("ollama_async.workers.messages.Submit")) == "pipe"
 
 
@@ -286,7 +286,8 @@ def test_the_package_itself_imports_nothing():
 
 def test_the_folder_called_queue_does_not_hide_the_standard_module():
     assert [type(node) for node in TREES["queue"].body] == [ast.Expr]  # a docstring only
-    path = _fresh("import ollama_async.queue.port, queue; queue.SimpleQueue; print(queue.__file__)")
+    script = "import ollama_async.queue.backend, queue; queue.SimpleQueue; print(queue.__file__)"
+    path = _fresh(script)
     assert str(PACKAGE) not in path
 
 

@@ -14,7 +14,7 @@ from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.handlers.generation import answer, unload
 from ollama_async.gateway.job_builder import chat_job, check_chat, check_top_logprobs, turns_bytes
 from ollama_async.gateway.response_formats.ollama import ChatVoice, RenderedChatVoice
-from ollama_async.queue.port import Job
+from ollama_async.queue.backend import Job
 from ollama_async.store.model import Model
 
 

@@ -19,7 +19,7 @@ from ollama_async.gateway.job_builder import (
     turns_bytes,
 )
 from ollama_async.gateway.response_formats.ollama import GenerateVoice, RenderedGenerateVoice
-from ollama_async.queue.port import Job
+from ollama_async.queue.backend import Job
 from ollama_async.store.model import Model
 
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.streaming import Ask, Ending, Voice, whole_response
-from ollama_async.queue.port import Job
+from ollama_async.queue.backend import Job
 from ollama_async.store.model import Model
 
 

@@ -13,7 +13,7 @@ from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
-from ollama_async.queue.port import LoadedModel
+from ollama_async.queue.backend import LoadedModel
 
 FOREVER_S = 1e18  # infinity has no whole part
 

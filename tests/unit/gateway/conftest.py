@@ -24,7 +24,7 @@ from ollama_async.gateway.response_formats.ollama import GenerateVoice
 from ollama_async.gateway.runner import build_runner
 from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 from ollama_async.gateway.streaming import Ask, Streams
-from ollama_async.queue.port import Finish, Job, LoadedModel, Needs, Sink, Snapshot, Target
+from ollama_async.queue.backend import Finish, Job, LoadedModel, LoadOptions, Sink, Snapshot, Target
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.store import Store
 
@@ -95,8 +95,8 @@ class FakeRequest(dict[Any, Any]):
         self.is_cut = True
 
 
-class FakeInferring:
-    """``queue.port.Inferring``: hands every job to the test, or refuses it, or plays ``script``."""
+class FakeBackend:
+    """``InferenceBackend``: hands every job to the test, or refuses it, or plays ``script``."""
 
     def __init__(self) -> None:
         self.jobs: asyncio.Queue[PlayedJob] = asyncio.Queue()
@@ -153,12 +153,12 @@ def a_target(name: str = "m:latest") -> Target:
 
 def a_job() -> Job:
     inference = msgspec.Raw(msgspec.msgpack.encode(Inference(Prompt(raw="hi"), Sampling())))
-    return Job(target=a_target(), needs=Needs(), client="test", inference=inference)
+    return Job(target=a_target(), load_options=LoadOptions(), client="test", inference=inference)
 
 
 @pytest.fixture
-def inferring() -> FakeInferring:
-    return FakeInferring()
+def inferring() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture

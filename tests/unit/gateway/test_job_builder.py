@@ -100,7 +100,7 @@ def test_a_requests_options_win_key_by_key(model):
     job = generate(model, options={"top_k": 7})
     sampling = job.inference.sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.1, 7, 0.9)
-    assert (job.needs.num_ctx, job.inference.num_ctx) == (2048, 2048)
+    assert (job.load_options.num_ctx, job.inference.num_ctx) == (2048, 2048)
 
 
 def test_the_queue_hears_how_many_tokens_the_answer_may_have(model):

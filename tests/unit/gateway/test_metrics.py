@@ -17,7 +17,7 @@ from ollama_async.gateway.handlers import server
 from ollama_async.gateway.histogram import Names, Tally
 from ollama_async.gateway.metrics import CACHED_STEP, FAMILIES, MODEL_LIMIT, Metrics
 from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
-from ollama_async.queue.port import Finish, LoadedModel, Snapshot, Target
+from ollama_async.queue.backend import Finish, LoadedModel, Snapshot, Target
 from tests.unit.gateway.conftest import FakeRequest
 
 DEADLINE_S = 10.0

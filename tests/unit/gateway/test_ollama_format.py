@@ -128,7 +128,11 @@ async def test_options_reach_load_and_sampling(post, inferring):
     )
 
     job = (await inferring.job()).job
-    assert (job.needs.num_ctx, job.needs.use_mmap, job.needs.num_batch) == (4, None, None)
+    assert (job.load_options.num_ctx, job.load_options.use_mmap, job.load_options.num_batch) == (
+        4,
+        None,
+        None,
+    )
     assert job.keep_alive_s == math.inf
     assert job.inference.num_ctx == 4
     assert not job.inference.shift

@@ -18,7 +18,7 @@ from ollama_async.gateway.response_formats import Said
 from ollama_async.gateway.response_formats.ollama import GenerateVoice
 from ollama_async.gateway.response_stream import MERGE_ABOVE, Flusher, Outbox
 from ollama_async.gateway.send_budget import FREE_BYTES, Reservation, SendBudget
-from ollama_async.queue.port import Finish
+from ollama_async.queue.backend import Finish
 from tests.unit.gateway.conftest import FakeRequest
 
 END = Finish("stop", Usage(), [])

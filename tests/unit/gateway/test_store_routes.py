@@ -14,7 +14,7 @@ import pytest
 
 from ollama_async.create import quantize
 from ollama_async.gateway import body
-from ollama_async.queue.port import LoadedModel, Target
+from ollama_async.queue.backend import LoadedModel, Target
 
 DEADLINE_S = 10.0
 LEVELS_TEXT = "unsupported quantization type Q4_K_XL - supported types are F32, F16, BF16, Q8_0"

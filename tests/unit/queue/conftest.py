@@ -10,10 +10,10 @@ import pytest
 from ollama_async.core.errors import LoadFailed
 from ollama_async.queue import effects as do
 from ollama_async.queue import events as ev
-from ollama_async.queue.invariants import validate
+from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.queue.plan import Limits, Plan
-from ollama_async.queue.port import Needs, Target
 from ollama_async.queue.scheduler import Scheduler
+from tests.unit.queue.invariants import validate
 
 DEFAULT_CTX = 4096
 
@@ -52,10 +52,10 @@ class Desk:
         self._numbers = itertools.count(1)
         self.scheduler = Scheduler(limits, self.plan)
 
-    def plan(self, wanted: Target, needs: Needs) -> list[Plan]:
+    def plan(self, wanted: Target, load_options: LoadOptions) -> list[Plan]:
         if wanted.key == "broken":
             raise LoadFailed("no such engine")
-        num_ctx = needs.num_ctx or DEFAULT_CTX
+        num_ctx = load_options.num_ctx or DEFAULT_CTX
         size = self.sizes.get(wanted.key, 10) + num_ctx // DEFAULT_CTX
         devices = self.scheduler.books.limits.capacity
         return [
@@ -81,7 +81,7 @@ class Desk:
                 ticket=ticket,
                 client=client,
                 target=target(key, self.train_ctx),
-                needs=Needs(**wishes),
+                load_options=LoadOptions(**wishes),
                 keep_alive_s=keep_alive_s,
                 loads_only=loads_only,
             )

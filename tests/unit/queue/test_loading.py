@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from ollama_async.queue.backend import LoadOptions
 from ollama_async.queue.plan import Plan
-from ollama_async.queue.port import Needs
 from tests.unit.queue.conftest import DEFAULT_CTX
 
 
@@ -144,8 +144,8 @@ def with_fewer_slots(desk):
     """A planner that offers 8, 4 or 2 slots of one byte each, beside 10 bytes of weights, on each
     device.
     """
-    desk.scheduler._plans._planner = lambda _target, needs: [
-        Plan(demand={device: 10 + slots}, slots=slots, num_ctx=needs.num_ctx or 4096)
+    desk.scheduler._plans._planner = lambda _target, load_options: [
+        Plan(demand={device: 10 + slots}, slots=slots, num_ctx=load_options.num_ctx or 4096)
         for device in desk.scheduler.books.limits.capacity
         for slots in (8, 4, 2)
     ]
@@ -406,7 +406,7 @@ def test_nobody_inherits_an_option_for_longer_than_a_residence(make_desk, option
     desk.stopped("a")
     desk.ready("a")
     assert desk.fate[ticket] == "running"
-    assert desk.scheduler.books.current["a"].wish == Needs(num_ctx=DEFAULT_CTX)
+    assert desk.scheduler.books.current["a"].wish == LoadOptions(num_ctx=DEFAULT_CTX)
 
 
 def test_models_that_contradict_each_other_in_turn_cost_a_load_in_each_residence(make_desk):
@@ -458,8 +458,12 @@ def test_a_context_that_grows_token_by_token_doubles(make_desk):
 def test_a_context_that_cannot_double_grows_to_what_was_asked_once_the_turn_is_over(make_desk):
     desk = make_desk(memory=80)
     plans = desk.scheduler._plans
-    plans._planner = lambda _target, needs: [
-        Plan(demand={"cpu": (needs.num_ctx or 4096) // 100}, slots=1, num_ctx=needs.num_ctx or 4096)
+    plans._planner = lambda _target, load_options: [
+        Plan(
+            demand={"cpu": (load_options.num_ctx or 4096) // 100},
+            slots=1,
+            num_ctx=load_options.num_ctx or 4096,
+        )
     ]
     desk.up("a")
     for num_ctx, waited_s in ((8000, 0.0), (8001, 1.0), (8002, 1.0)):
@@ -536,11 +540,11 @@ def test_the_batch_that_the_model_names_is_planned_for(make_desk):
     desk = make_desk()
     planned = []
     plan = desk.scheduler._plans._planner
-    desk.scheduler._plans._planner = lambda target, needs: (
-        planned.append(needs) or plan(target, needs)
+    desk.scheduler._plans._planner = lambda target, load_options: (
+        planned.append(load_options) or plan(target, load_options)
     )
     desk.ask("a", num_batch=64)
-    assert {needs.num_batch for needs in planned} == {64}
+    assert {load_options.num_batch for load_options in planned} == {64}
 
 
 def test_a_reload_for_another_option_keeps_the_context(make_desk):

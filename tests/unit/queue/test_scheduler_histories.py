@@ -96,7 +96,7 @@ class Histories(RuleBasedStateMachine):
         books = self.desk.scheduler.books
         half = (books.current[key].wish.num_ctx or 0) / 2
         wishes = {
-            ticket.id: ticket.needs.num_ctx or 0
+            ticket.id: ticket.load_options.num_ctx or 0
             for ticket in books.tickets.values()
             if ticket.request.target.key == key
         }

@@ -10,7 +10,7 @@ from ollama_async.hw.gpus import Gpu
 from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
-from ollama_async.queue.port import Needs, Target
+from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.workers.load_plan import planner
 
 GIB = 1 << 30
@@ -28,13 +28,21 @@ TARGET = Target(
 )
 
 
-def every_plan(needs=Needs(), *, target=TARGET, cores=2, gpus=(), train_ctx=32_768, **variables):  # noqa: B008  # frozen
+def every_plan(
+    options=LoadOptions(),  # noqa: B008  # frozen
+    *,
+    target=TARGET,
+    cores=2,
+    gpus=(),
+    train_ctx=32_768,
+    **variables,
+):
     machine = Machine(
         Host(cores=cores, memory_bytes=32 * GIB, available_bytes=16 * GIB), tuple(gpus)
     )
     target = msgspec.structs.replace(target, train_ctx=train_ctx)
     settings = Settings.from_environ({"OLLAMA_ASYNC_CACHE": "/cache", **variables})
-    return planner(settings, lambda: machine, {"LANG": "C", "HF_TOKEN": "x"})(target, needs)
+    return planner(settings, lambda: machine, {"LANG": "C", "HF_TOKEN": "x"})(target, options)
 
 
 def plans(*args, **options):
@@ -75,13 +83,13 @@ def test_a_gpu_is_tried_first_and_pinned_by_its_uuid():
 
 
 def test_num_gpu_0_keeps_the_model_off_the_gpu():
-    (plan,) = plans(Needs(num_gpu=0), gpus=[GPU])
+    (plan,) = plans(LoadOptions(num_gpu=0), gpus=[GPU])
 
     assert list(plan.demand) == [CPU]
 
 
 def test_the_options_of_ollamas_own_example_load_on_a_machine_without_gpus():
-    (plan,) = plans(Needs(num_ctx=1024, num_batch=2, num_gpu=1, main_gpu=0, num_thread=8))
+    (plan,) = plans(LoadOptions(num_ctx=1024, num_batch=2, num_gpu=1, main_gpu=0, num_thread=8))
 
     assert list(plan.demand) == [CPU]
     assert plan.spec.gpu_layers == 0
@@ -94,7 +102,7 @@ def test_a_context_that_nobody_named_may_be_smaller_than_ollamas_default():
 
 
 def test_a_context_that_was_named_is_not_made_smaller():
-    named = plans(Needs(num_ctx=65_536), train_ctx=131_072, gpus=[GPU])
+    named = plans(LoadOptions(num_ctx=65_536), train_ctx=131_072, gpus=[GPU])
     configured = plans(train_ctx=131_072, gpus=[GPU], OLLAMA_CONTEXT_LENGTH="65536")
 
     assert [plan.num_ctx for plan in named] == [65_536, 65_536]
@@ -103,7 +111,7 @@ def test_a_context_that_was_named_is_not_made_smaller():
 
 def test_a_gpu_that_does_not_exist_is_an_error():
     with pytest.raises(LoadFailed, match="main_gpu 3"):
-        plans(Needs(main_gpu=3), gpus=[GPU])
+        plans(LoadOptions(main_gpu=3), gpus=[GPU])
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 3), (4, 3), (16, 15)])
@@ -113,7 +121,7 @@ def test_from_four_cores_on_one_is_left_to_the_gateway(cores, threads):
 
 def test_wishes_and_settings_reach_the_worker():
     (plan,) = plans(
-        Needs(num_ctx=8192, num_batch=64, num_thread=1, use_mmap=False),
+        LoadOptions(num_ctx=8192, num_batch=64, num_thread=1, use_mmap=False),
         OLLAMA_NUM_PARALLEL="3",
         OLLAMA_KV_CACHE_TYPE="q8_0",
         OLLAMA_FLASH_ATTENTION="1",
@@ -137,10 +145,10 @@ def test_fewer_slots_are_offered_too_for_what_fits_beside_others():
 def test_slots_do_not_depend_on_what_is_free_while_another_model_is_loaded():
     seen = [Machine(Host(cores=2, memory_bytes=32 * GIB, available_bytes=16 * GIB))]
     plan = planner(Settings.from_environ({}), lambda: seen[-1], {})
-    before = plan(TARGET, Needs())
+    before = plan(TARGET, LoadOptions())
     seen.append(Machine(Host(cores=2, memory_bytes=32 * GIB, available_bytes=GIB // 2)))
 
-    assert [each.slots for each in plan(TARGET, Needs())] == [each.slots for each in before]
+    assert [each.slots for each in plan(TARGET, LoadOptions())] == [each.slots for each in before]
 
 
 def test_a_worker_may_take_more_than_is_planned_but_no_multiple_of_much():
@@ -156,9 +164,9 @@ def test_a_gpu_without_fused_attention_for_the_heads_has_scores_of_the_whole_con
     def demand(head_length, **variables):
         shape = ModelShape(row_bytes=1000, heads=32, head_length=head_length)
         target = msgspec.structs.replace(TARGET, shape=shape)
-        needs = Needs(num_ctx=32_768)
+        options = LoadOptions(num_ctx=32_768)
         variables["OLLAMA_NUM_PARALLEL"] = "1"
-        return next(iter(plans(needs, target=target, gpus=[GPU], **variables)[0].demand.values()))
+        return next(iter(plans(options, target=target, gpus=[GPU], **variables)[0].demand.values()))
 
     scores = 32 * 32_768 * 512 * 4
     assert demand(8) - demand(128) > 0.8 * scores
@@ -168,8 +176,8 @@ def test_a_gpu_without_fused_attention_for_the_heads_has_scores_of_the_whole_con
 
 @pytest.mark.parametrize(("asked", "threads"), [(1, 1), (3, 3), (4, 4), (4096, 4)])
 def test_a_model_gets_no_more_threads_than_there_are_cores(asked, threads):
-    assert plans(Needs(num_thread=asked), cores=4)[0].spec.threads == threads
+    assert plans(LoadOptions(num_thread=asked), cores=4)[0].spec.threads == threads
 
 
 def test_a_model_gets_no_larger_batch_than_a_step_should_be():
-    assert plans(Needs(num_batch=2**20))[0].spec.batch_size == 2048
+    assert plans(LoadOptions(num_batch=2**20))[0].spec.batch_size == 2048

@@ -31,8 +31,8 @@ from ollama_async.core.errors import (
     TooLarge,
     WorkerDied,
 )
+from ollama_async.queue.backend import Job, LoadOptions, Target
 from ollama_async.queue.plan import Limits
-from ollama_async.queue.port import Job, Needs, Target
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Done, Failed, Heartbeat, Ready, ToolCallDelta
@@ -194,7 +194,7 @@ class House:
         self.slots = settings.pop("slots", 1)
         self.pool = Pool(limits, self.plan, self.observer, make_worker=self.hire, **settings)
 
-    def plan(self, target, needs):
+    def plan(self, target, options):
         if self.plan_fault:
             raise self.plan_fault
         spec = LoadSpec(engine="scripted", model=target.path, num_ctx=4096, slots=self.slots)
@@ -203,7 +203,7 @@ class House:
             LoadPlan(
                 demand={"cpu": size},
                 slots=self.slots,
-                num_ctx=needs.num_ctx or 4096,
+                num_ctx=options.num_ctx or 4096,
                 spec=spec,
                 environ={"A": "1"},
             )
@@ -219,7 +219,7 @@ class House:
         sink.handle = self.pool.submit(
             Job(
                 target=target(key),
-                needs=job.pop("needs", Needs()),
+                load_options=job.pop("load_options", LoadOptions()),
                 client=job.pop("client", "ann"),
                 inference=inference or Inference(Prompt(raw="hi"), Sampling()),
                 **job,
@@ -354,7 +354,7 @@ async def test_a_sink_that_fails_does_not_cost_the_others_their_text():
 async def test_a_job_without_inference_only_loads():
     async with house() as it:
         sink = Listener()
-        job = Job(target=target("a"), needs=Needs(), client="ann", inference=None)
+        job = Job(target=target("a"), load_options=LoadOptions(), client="ann", inference=None)
         it.pool.submit(job, sink)
         await turns()
         await it.workers[0].ready()
@@ -568,7 +568,7 @@ async def test_a_planner_that_fails_while_others_wait_costs_them_nothing():
     async with house() as it:
         worker = await it.up()
         running = it.submit()
-        larger = it.submit(needs=Needs(num_ctx=8192))
+        larger = it.submit(load_options=LoadOptions(num_ctx=8192))
         it.plan_fault = ZeroDivisionError("a bug")
         other = it.submit()
         it.pool._scheduler.books.lines["a"]._planned = None

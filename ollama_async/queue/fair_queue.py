@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ollama_async.queue.backend import LoadOptions
 from ollama_async.queue.plan import Plan
-from ollama_async.queue.port import Needs
 from ollama_async.queue.ticket import Ticket
 
 _Tickets = OrderedDict[int, Ticket]
@@ -25,9 +25,9 @@ class Line:
     def __init__(self) -> None:
         self._returned: _Tickets = OrderedDict()
         self._clients: OrderedDict[str, _Tickets] = OrderedDict()
-        self._wishes: Counter[Needs] = Counter()
+        self._wishes: Counter[LoadOptions] = Counter()
         self._length = 0
-        self._planned: tuple[Needs, Sequence[Plan]] | None = None
+        self._planned: tuple[LoadOptions, Sequence[Plan]] | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -39,11 +39,11 @@ class Line:
             yield from tickets.values()
 
     @property
-    def wishes(self) -> Mapping[Needs, int]:
+    def wishes(self) -> Mapping[LoadOptions, int]:
         """How many tickets wish what; few distinct wishes, however long the line."""
         return self._wishes
 
-    def plans(self, wish: Needs, make: Callable[[], Sequence[Plan]]) -> Sequence[Plan]:
+    def plans(self, wish: LoadOptions, make: Callable[[], Sequence[Plan]]) -> Sequence[Plan]:
         """The plans for what the line wishes together, made once while that is the same."""
         if self._planned is None or self._planned[0] != wish:
             self._planned = (wish, make())
@@ -93,6 +93,6 @@ class Line:
 
     def _count(self, ticket: Ticket, change: int) -> None:
         self._length += change
-        self._wishes[ticket.needs] += change
-        if not self._wishes[ticket.needs]:
-            del self._wishes[ticket.needs]
+        self._wishes[ticket.load_options] += change
+        if not self._wishes[ticket.load_options]:
+            del self._wishes[ticket.load_options]

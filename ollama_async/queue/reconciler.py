@@ -16,14 +16,14 @@ from collections.abc import Sequence
 import msgspec
 
 from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown
-from ollama_async.queue import wants
-from ollama_async.queue.books import Books
+from ollama_async.queue import eviction
+from ollama_async.queue.backend import LoadOptions
 from ollama_async.queue.effects import WakeAt
+from ollama_async.queue.loading_policy import merge
+from ollama_async.queue.memory_budget import Room, is_free
 from ollama_async.queue.plan import Plan, Plans
-from ollama_async.queue.port import Needs
-from ollama_async.queue.room import Room, is_free
+from ollama_async.queue.state import Books
 from ollama_async.queue.stay import Phase, Stay
-from ollama_async.queue.wishes import merge
 
 CLOSING_TEXT = "server is shutting down"
 
@@ -73,43 +73,43 @@ class Settling:
             return
         planned = self._plan_wants()
         room = Room(books.limits, books.stays.values())
-        ways = wants.Ways(room, books.lines, now)
+        ways = eviction.Ways(room, books.lines, now)
         for want, wish, plans in planned:
             way = ways.best(want, plans)
-            if way.step is wants.Step.COMMIT:
+            if way.step is eviction.Step.COMMIT:
                 room.commit(way.plan, way.victims)
                 for stay in way.victims:
                     books.stop(stay, "reload" if stay is want.own else "evicted")
                 books.commit(want.first.request.target, wish, way.plan, now)
-            elif way.step is not wants.Step.BLOCKED:
+            elif way.step is not eviction.Step.BLOCKED:
                 room.reserve(way.plan, way.victims)
                 for stay in way.victims:
-                    stay.is_draining = way.step is wants.Step.DRAIN
+                    stay.is_draining = way.step is eviction.Step.DRAIN
                     self._look_again.append(stay.turn_ends_at)
 
-    def _plan_wants(self) -> list[tuple[wants.Want, Needs, Sequence[Plan]]]:
+    def _plan_wants(self) -> list[tuple[eviction.Want, LoadOptions, Sequence[Plan]]]:
         """All wants with their plans, oldest first; a ticket without any plan has been failed."""
         while True:
-            found = wants.find(self._books.lines, self._books.current)
+            found = eviction.find(self._books.lines, self._books.current)
             planned = [(want, self._plan(want)) for want in found]
             possible = [(want, *plans) for want, plans in planned if plans is not None]
             if len(possible) == len(found):
                 return possible
 
-    def _plan(self, want: wants.Want) -> tuple[Needs, Sequence[Plan]] | None:
+    def _plan(self, want: eviction.Want) -> tuple[LoadOptions, Sequence[Plan]] | None:
         """What to load for all who wait, with room to grow, else for the first alone. None: it can
         have neither, and has been told.
         """
         first, line, own = want.first, want.line, want.own
         target = first.request.target
         loaded = msgspec.structs.replace(own.wish, num_ctx=own.num_ctx) if own else None
-        wish = merge(first.needs, line.wishes, loaded, target)
+        wish = merge(first.load_options, line.wishes, loaded, target)
         try:
             return wish, line.plans(wish, lambda: self._plans.possible(target, wish))
         except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried
             pass
         try:
-            return first.needs, self._plans.possible(target, first.needs)
+            return first.load_options, self._plans.possible(target, first.load_options)
         except ServerError as error:
             self._books.fail(first, error)
         except Exception as fault:  # noqa: BLE001  # others wait for what is settled here

@@ -1,6 +1,6 @@
 """What the gateway may ask of the room behind it: run a request, load, unload, look.
 
-The gateway sees only these types; ``workers.pool.Pool`` implements :class:`Inferring`.
+The gateway sees only these types; ``workers.pool.Pool`` implements :class:`InferenceBackend`.
 All calls are made on the event loop. Callbacks of a :class:`Sink` are plain functions, called on
 the loop, and must neither block nor raise.
 """
@@ -39,7 +39,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     shape: ModelShape = ModelShape()
 
 
-class Needs(msgspec.Struct, frozen=True, kw_only=True):
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Load-time wishes: the request's ``num_ctx``, the rest is the model's; None = the default.
 
     A loaded model whose ``num_ctx`` is larger satisfies a smaller wish. ``num_batch`` never
@@ -65,7 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     target: Target
-    needs: Needs
+    load_options: LoadOptions
     client: str
     inference: msgspec.Raw | None
     num_predict: int = -1
@@ -138,7 +138,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     loading: int
 
 
-class Inferring(Protocol):
+class InferenceBackend(Protocol):
     """Admission, waiting, loading, running."""
 
     def submit(self, job: Job, sink: Sink) -> Handle:

@@ -8,12 +8,12 @@ from enum import IntEnum
 
 import msgspec
 
-from ollama_async.queue.line import Line
+from ollama_async.queue.fair_queue import Line
+from ollama_async.queue.loading_policy import outgrows
+from ollama_async.queue.memory_budget import Room
 from ollama_async.queue.plan import Plan
-from ollama_async.queue.room import Room
 from ollama_async.queue.stay import Stay
 from ollama_async.queue.ticket import Ticket
-from ollama_async.queue.wishes import outgrows
 
 _LEAST_GROWTH = 1.25
 """A context that grows by less (near the end of the memory, where it cannot double) has the model
@@ -66,10 +66,10 @@ def _find(line: Line, own: Stay | None) -> Want | None:
         return Want(_oldest(line.heads()), line)
     if own.leaving or all(own.suits(wish) for wish in line.wishes):
         return None
-    unsuited = [ticket for ticket in line.heads() if not own.suits(ticket.needs)]
+    unsuited = [ticket for ticket in line.heads() if not own.suits(ticket.load_options)]
     if not unsuited:
         return None
-    is_growth = any(outgrows(ticket.needs, own.num_ctx) for ticket in unsuited)
+    is_growth = any(outgrows(ticket.load_options, own.num_ctx) for ticket in unsuited)
     return Want(_oldest(unsuited), line, own, is_growth)
 
 
@@ -104,7 +104,7 @@ class Ways:
         if not stay.is_quiet:
             return False
         line = self._lines.get(stay.target.key)
-        return line is None or line.first(lambda ticket: stay.suits(ticket.needs)) is None
+        return line is None or line.first(lambda ticket: stay.suits(ticket.load_options)) is None
 
     def _may_go(self, stay: Stay, want: Want, plan: Plan) -> bool:
         if not (stay.is_ready or stay.is_quiet):

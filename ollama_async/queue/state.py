@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.core.errors import ServerError
+from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.queue.effects import (
     Abort,
     Complete,
@@ -15,10 +16,9 @@ from ollama_async.queue.effects import (
     Stop,
     StopReason,
 )
+from ollama_async.queue.fair_queue import Line
 from ollama_async.queue.holdings import Holdings
-from ollama_async.queue.line import Line
 from ollama_async.queue.plan import Limits, Plan
-from ollama_async.queue.port import Needs, Target
 from ollama_async.queue.service_time import ServiceTime
 from ollama_async.queue.stay import Phase, Stay
 from ollama_async.queue.ticket import Ticket
@@ -82,7 +82,7 @@ class Books:
             self.try_suspects(stay, now)
         line = self.lines.get(stay.target.key)
         while line and stay.accepts and len(stay.tickets) < stay.slots:
-            ticket = line.first(lambda ticket: stay.suits(ticket.needs))
+            ticket = line.first(lambda ticket: stay.suits(ticket.load_options))
             if ticket is None or not stay.admits(ticket):
                 break
             line.serve(ticket)
@@ -175,7 +175,7 @@ class Books:
 
     # -- stays -------------------------------------------------------------------------------
 
-    def commit(self, target: Target, wish: Needs, plan: Plan, now: float) -> None:
+    def commit(self, target: Target, wish: LoadOptions, plan: Plan, now: float) -> None:
         """A load is decided: the memory is spoken for, and whoever is next gets a promise."""
         stay = Stay(self._next_worker, target, wish, plan, now)
         self._next_worker += 1

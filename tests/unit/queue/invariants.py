@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from ollama_async.queue.books import Books
 from ollama_async.queue.scheduler import Scheduler
+from ollama_async.queue.state import Books
 from ollama_async.queue.stay import Phase, Stay
 
 
@@ -100,7 +100,7 @@ def _nobody_waits_beside_a_free_place(books: Books) -> None:
     for key, line in books.lines.items():
         stay = books.current.get(key)
         if stay is not None:
-            able = line.first(lambda ticket, stay=stay: stay.suits(ticket.needs))  # type: ignore[misc]
+            able = line.first(lambda ticket, stay=stay: stay.suits(ticket.load_options))  # type: ignore[misc]
             assert able is None or not stay.admits(able), "a ticket waits beside a free place"
 
 
