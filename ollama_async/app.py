@@ -27,10 +27,9 @@ import uvloop
 from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__, shipped_models
-from ollama_async.core import private_paths
 from ollama_async.core.errors import LoadFailed, ServerError, StorageFailed
 from ollama_async.core.local_key import KeyUnusable, open_key
-from ollama_async.core.safe_text import escape_line, escape_text
+from ollama_async.core.safe_text import escape_line, escape_text, set_private_paths
 from ollama_async.core.scripted_models import read_scripts
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
@@ -81,7 +80,7 @@ def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
 
 async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     signals = _Signals()
-    private_paths.hide(_names_of_paths(settings))
+    set_private_paths(_private_path_names(settings))
     catalog = await asyncio.to_thread(_open_catalog, settings)
     local_key = await asyncio.to_thread(_open_local_key, settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -112,7 +111,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _names_of_paths(settings: Settings) -> dict[Path, str]:
+def _private_path_names(settings: Settings) -> dict[Path, str]:
     """What clients are told instead of the paths that this server works with."""
     names = {Path(sys.prefix): "$PREFIX", _PACKAGE: "ollama_async"}
     with contextlib.suppress(KeyError, RuntimeError):  # a user whom the system does not know

@@ -19,7 +19,8 @@ from urllib.parse import quote
 import msgspec
 
 from ollama_async import __version__
-from ollama_async.core.local_key import HEADER, is_loopback, proof
+from ollama_async.core.ip_addresses import is_loopback
+from ollama_async.core.local_key import HEADER, proof
 from ollama_async.core.settings import Address
 
 CONNECT_TIMEOUT_S = 10.0

@@ -27,8 +27,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ollama_async.core.private_paths import without_paths
-from ollama_async.core.safe_text import escape_text
+from ollama_async.core.safe_text import escape_text, redact_paths
 
 BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
 """Ollama's sentence, two blanks included: clients match on it."""
@@ -48,7 +47,7 @@ class ServerError(Exception):
     def __init__(self, message: str) -> None:
         text = escape_text(message)
         super().__init__(text)
-        self.message = without_paths(text)
+        self.message = redact_paths(text)
 
 
 class BadRequest(ServerError):

@@ -1,11 +1,11 @@
-"""How a command of the server's own user on the same machine shows that it is one.
+"""Proves to the server that a command runs as the server's own user on the same machine.
 
-Such a command may have the server read files by their paths. It knows a key that the server keeps
-in a file that only its user can read. To come from this machine, or even from a process of this
-user, says less: a port forward or a reverse proxy does, too, and stands for anybody.
+Such a command may have the server read files by their paths. It knows a key from a file that only
+the server's user can read. The peer address, or even the peer's user id, would prove less: a port
+forward or a reverse proxy shares both and acts for anybody.
 
-What goes over the wire is not the key but a proof that holds for one address and port, so that
-another server that gets it by mistake cannot use it here.
+The key itself is never sent. The proof is an HMAC that holds for one address and port, so that
+another server that receives it by mistake cannot reuse it here.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ _KEY_BYTES = 32
 
 
 class KeyUnusable(Exception):
-    """The file is not one that only our user can read and change; the text says why."""
+    """The key file is missing a property that keeps it private; the text says which."""
 
 
 def open_key(folder: Path) -> bytes:
-    """The key of the servers that share ``folder``; made if there is none. Blocks.
+    """The key of the servers that share ``folder``, created if missing. Blocks.
 
-    :raises KeyUnusable: see there. :raises OSError: it cannot be read or written.
+    :raises KeyUnusable: others could read or change it.
+    :raises OSError: it cannot be read or written.
     """
     with contextlib.suppress(FileNotFoundError):
         return read_key(folder)
@@ -41,7 +42,7 @@ def open_key(folder: Path) -> bytes:
     try:
         partial.touch(0o600, exist_ok=False)
         partial.write_bytes(secrets.token_bytes(_KEY_BYTES))
-        with contextlib.suppress(FileExistsError):  # another server was faster
+        with contextlib.suppress(FileExistsError):  # another server created it first
             os.link(partial, folder / FILE)
     finally:
         partial.unlink(missing_ok=True)
@@ -49,7 +50,12 @@ def open_key(folder: Path) -> bytes:
 
 
 def read_key(folder: Path) -> bytes:
-    """:raises FileNotFoundError: there is none. :raises KeyUnusable: see there. :raises OSError:"""
+    """The existing key. Blocks.
+
+    :raises FileNotFoundError: there is no key.
+    :raises KeyUnusable: others could read or change it.
+    :raises OSError: it cannot be read.
+    """
     path = folder / FILE
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         found = os.fstat(file.fileno())
@@ -59,27 +65,19 @@ def read_key(folder: Path) -> bytes:
             raise KeyUnusable(f"{path} can be read by others: chmod 600, or delete it")
         key = file.read(_KEY_BYTES + 1)
     if len(key) != _KEY_BYTES:
-        raise KeyUnusable(f"{path} holds no key: delete it")
+        raise KeyUnusable(f"{path} does not hold a key: delete it")
     return key
 
 
 def proof(key: bytes, host: str, port: int) -> str:
-    """What :data:`HEADER` says to the server that listens at ``host`` (an address) and ``port``.
+    """The value of :data:`HEADER` for the server that listens on ``host`` (an IP address).
 
-    :raises ValueError: ``host`` is no address.
+    :raises ValueError: ``host`` is not an IP address.
     """
     where = f"{parse_ip(host)} {port}".encode()
     return hmac.new(key, where, hashlib.sha256).hexdigest()
 
 
-def is_proven(said: str, key: bytes, host: str, port: int) -> bool:
-    """Whether ``said``, which may hold bytes that are no text, is the proof for this server."""
-    return hmac.compare_digest(said.encode(errors="replace"), proof(key, host, port).encode())
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a connection to or from ``host`` stays on this machine. False if it is no address."""
-    try:
-        return parse_ip(host).is_loopback
-    except ValueError:
-        return False
+def is_valid_proof(value: str, key: bytes, host: str, port: int) -> bool:
+    """Whether ``value``, which may hold undecodable bytes, is the proof for this server."""
+    return hmac.compare_digest(value.encode(errors="replace"), proof(key, host, port).encode())

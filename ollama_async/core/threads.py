@@ -1,4 +1,4 @@
-"""Blocking work in threads, under a task that may be cancelled at any moment."""
+"""Runs blocking calls in threads for tasks that may be cancelled at any time."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(
+async def run_in_thread(
     call: Callable[..., T],
     *args: Any,
     undo: Callable[[T], object] | None = None,
     threads: Executor | None = None,
 ) -> T:
-    """``call(*args)`` in one of ``threads``, by default the loop's own.
+    """Run ``call(*args)`` in one of ``threads``, by default the loop's own pool.
 
-    When we are cancelled the call still runs to its end, and we wait for that: what it uses (a
-    file, a lock) is never touched by two. Its result is lost then, so ``undo`` gets it, in a
-    thread, too. Calls must be short, such as one write or one step.
+    A cancelled caller waits until the call has ended, so that no two threads touch what it uses (a
+    file, a lock). The lost result then goes to ``undo``, in a thread as well. Calls must be short,
+    such as one write or one step.
     """
     loop = asyncio.get_running_loop()
     future = loop.run_in_executor(threads, partial(call, *args))
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await _ended(future)
+        await _wait_until_done(future)
         if undo is not None and future.exception() is None:
-            await _ended(loop.run_in_executor(threads, undo, future.result()))
+            await _wait_until_done(loop.run_in_executor(threads, undo, future.result()))
         raise
     finally:
-        del future  # else its exception, whose traceback leads here, would keep all of it alive
+        del future  # its exception's traceback refers to this frame: a cycle
 
 
-async def _ended(future: asyncio.Future[Any]) -> None:
+async def _wait_until_done(future: asyncio.Future[Any]) -> None:
     while not future.done():
         try:
             await asyncio.wait({future})
-        except asyncio.CancelledError:  # our caller raises it again
+        except asyncio.CancelledError:  # run_in_thread raises it again
             continue
-    future.exception()  # seen; else asyncio would report it as lost
+    future.exception()  # mark as retrieved
 
 
-async def drawn_in_thread(steps: Iterator[T], threads: Executor) -> AsyncGenerator[T, None]:
-    """What ``steps`` yields, each step in a thread; closing this closes it (use ``aclosing``)."""
+async def iterate_in_thread(steps: Iterator[T], threads: Executor) -> AsyncGenerator[T, None]:
+    """Yield what ``steps`` yields, with each step run in a thread. Use ``aclosing``: closing this
+    generator closes ``steps``.
+    """
     try:
-        while (step := await in_thread(next, steps, None, threads=threads)) is not None:
+        while (step := await run_in_thread(next, steps, None, threads=threads)) is not None:
             yield step
     finally:
         if isinstance(steps, Generator):
-            await in_thread(steps.close, threads=threads)
+            await run_in_thread(steps.close, threads=threads)

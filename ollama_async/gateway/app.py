@@ -10,12 +10,12 @@ from ollama_async.gateway.finding import own_finder
 from ollama_async.gateway.handlers.push import own_pushes
 from ollama_async.gateway.handlers.show import own_shower
 from ollama_async.gateway.handlers.transfers import own_pulls
-from ollama_async.gateway.in_thread import own_store_threads
 from ollama_async.gateway.middleware import boundary, header_signal
 from ollama_async.gateway.origin_policy import Guards
 from ollama_async.gateway.routes import ROUTES
 from ollama_async.gateway.send_budget import SendBudget
 from ollama_async.gateway.single_flight import own_flights
+from ollama_async.gateway.store_threads import own_store_threads
 
 
 def build_application(dependencies: Dependencies) -> web.Application:

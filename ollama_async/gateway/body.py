@@ -13,7 +13,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.fair_lock import Turns
 from ollama_async.gateway.wait_allowance import WaitAllowance
@@ -93,7 +93,7 @@ class Bodies:
             return call(*args)
         turns = self._very_large if size > _VERY_LARGE_BYTES else self._large
         async with turns.turn(client):
-            return await in_thread(call, *args)
+            return await run_in_thread(call, *args)
 
 
 BODIES: web.AppKey[Bodies] = web.AppKey("bodies", Bodies)

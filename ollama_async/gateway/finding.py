@@ -9,10 +9,10 @@ from functools import partial
 from aiohttp import web
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
+from ollama_async.gateway.store_threads import READS
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Model
 
@@ -37,7 +37,7 @@ class Finder:
             raise BadRequest("invalid model name")
         model = self._catalog.find_cached(name)
         if model is None:
-            read = partial(in_thread, self._catalog.find, name, threads=self._threads)
+            read = partial(run_in_thread, self._catalog.find, name, threads=self._threads)
             return await self._flights.ask(("find", name), read)
         return model
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ollama_async.core.local_key import HEADER, is_loopback, is_proven
+from ollama_async.core.ip_addresses import is_loopback
+from ollama_async.core.local_key import HEADER, is_valid_proof
 from ollama_async.gateway.asker import was_passed_on
 
 
@@ -19,7 +20,7 @@ def is_same_user(request: web.Request, key: bytes | None) -> bool:
     own = request.transport.get_extra_info("sockname")
     if not (_is_address(peer) and _is_address(own)) or not is_loopback(peer[0]):
         return False
-    return is_proven(said, key, own[0], own[1])
+    return is_valid_proof(said, key, own[0], own[1])
 
 
 def _is_address(name: object) -> bool:

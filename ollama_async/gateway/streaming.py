@@ -29,7 +29,7 @@ from aiohttp import web
 
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import ServerError
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.response_formats import Said
 from ollama_async.gateway.response_stream import Flusher, Lines, Outbox
@@ -137,7 +137,7 @@ async def _whole(ask: Ask, outbox: Outbox) -> web.Response:
         raise outbox.error
     if outbox.held_bytes <= OFF_LOOP_BYTES:
         return _said_whole(ask, outbox, outbox.finish)
-    return await in_thread(_said_whole, ask, outbox, outbox.finish)
+    return await run_in_thread(_said_whole, ask, outbox, outbox.finish)
 
 
 def _said_whole(ask: Ask, outbox: Outbox, finish: Finish) -> web.Response:

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from yarl import URL
 
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.registry.errors import Refused
 
 DENIED = "unauthorized: access denied"
@@ -95,7 +95,7 @@ class Tokens:
         once = {"ts": str(int(time.time())), "nonce": secrets.token_urlsafe(16)}
         signed = url.extend_query(once)
         try:
-            key = await in_thread(load_key, self._key_path, threads=self._threads)
+            key = await run_in_thread(load_key, self._key_path, threads=self._threads)
         except Refused as refused:
             return await self._guest(url, f"{DENIED} ({refused})")
         body = await self._fetch(signed, sign(key, signed))

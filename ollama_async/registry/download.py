@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.registry.errors import Refused, Transient
 from ollama_async.registry.transfer_policy import LEAST_BYTES, Patience, Tries, together
 from ollama_async.registry.transport import Transport
@@ -82,7 +82,7 @@ class Download:
         """All of it, as it grows."""
         while self._partial.unhashed:
             self._grown.clear()
-            if not await in_thread(self._partial.hash_more, threads=self._threads):
+            if not await run_in_thread(self._partial.hash_more, threads=self._threads):
                 await self._grown.wait()
 
     async def _work(self, pending: list[Chunk]) -> None:
@@ -116,7 +116,7 @@ class Download:
         """From the beginning to the end, through all chunks; a failure begins again."""
         tries = Tries(self._tuning.patience)
         while self._arrived < self._partial.total:
-            await in_thread(self._partial.restart, threads=self._threads)
+            await run_in_thread(self._partial.restart, threads=self._threads)
             self._arrived = 0
             try:
                 async with self._transport.get(self._url) as response:
@@ -145,7 +145,7 @@ class Download:
 
     async def _write(self, chunks: list[Chunk], data: bytearray) -> int:
         length = len(data)
-        await in_thread(_fill, self._partial, chunks, data, threads=self._threads)
+        await run_in_thread(_fill, self._partial, chunks, data, threads=self._threads)
         self._arrived += length
         self._grown.set()
         self._progressed(self._arrived)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ollama_async import shipped_models
 from ollama_async.core.errors import NotFound, RegistryFailed
 from ollama_async.core.model_names import DEFAULT_TAG, ModelName
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.download import Download, Tuning
 from ollama_async.registry.errors import Failure, Refused, Unreachable
@@ -172,7 +172,7 @@ class Pull:
         while not await self._disk(self._arrivals.has, layer):
             claim = self._arrivals.claim
             chunk_bytes = self._tuning.chunk_bytes
-            partial: Partial | None = await in_thread(
+            partial: Partial | None = await run_in_thread(
                 claim, layer, chunk_bytes, undo=_close, threads=self._threads
             )
             if partial is not None:
@@ -195,7 +195,7 @@ class Pull:
         self._post(status)
 
     async def _disk(self, call: Callable[..., T], *args: Any) -> T:
-        return await in_thread(call, *args, threads=self._threads)
+        return await run_in_thread(call, *args, threads=self._threads)
 
 
 def _close(partial: Partial | None) -> None:
@@ -230,7 +230,7 @@ class _Pulling:
         if self._is_shipped(asked.name):
             name = asked.name.model.lower()
             add, folder = shipped_models.add, self._shipped_folder
-            await in_thread(add, self._store, name, folder, threads=means.threads)
+            await run_in_thread(add, self._store, name, folder, threads=means.threads)
             board.post({"status": "writing manifest"})
         else:
             async with asked.transport(means) as transport:

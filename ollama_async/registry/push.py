@@ -13,7 +13,7 @@ import msgspec
 
 from ollama_async.core.errors import Forbidden, RegistryFailed, StorageFailed
 from ollama_async.core.model_names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.registry.address_policy import USUAL, Surroundings
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.errors import Failure, Refused, Unreachable
@@ -84,7 +84,7 @@ class Push:
     async def _blob(self, layer: Layer, name: ModelName) -> None:
         if not await retried(lambda: self._has(layer), self._tuning.patience):
             self._progress(layer, 0)
-            file = await in_thread(
+            file = await run_in_thread(
                 self._departures.open,
                 layer.digest,
                 undo=lambda file: file.close(),
@@ -130,7 +130,7 @@ class Push:
         self._post(status)
 
     async def _disk(self, call: Callable[..., T], *args: Any) -> T:
-        return await in_thread(call, *args, threads=self._threads)
+        return await run_in_thread(call, *args, threads=self._threads)
 
 
 def _origin(layer: Layer, name: ModelName) -> str:
@@ -159,7 +159,7 @@ def open_pushes(
 
 async def _push(departures: Departures, means: Means, asked: Asked, board: Board) -> None:
     board.post({"status": "retrieving manifest"})
-    name = await in_thread(departures.spelled, asked.name, threads=means.threads)
+    name = await run_in_thread(departures.spelled, asked.name, threads=means.threads)
     async with msgspec.structs.replace(asked, name=name).transport(means) as transport:
         await Push(
             transport,

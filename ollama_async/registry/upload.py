@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 from ollama_async.core.errors import StorageFailed
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.errors import Failure, NotThere, Refused, Transient
 from ollama_async.registry.transfer_policy import Tries, retried, together
@@ -314,7 +314,7 @@ class FilePart:
             if not count:
                 return b""
             try:
-                data = await in_thread(
+                data = await run_in_thread(
                     os.pread, self._file.fileno(), count, offset, threads=self._threads
                 )
             except OSError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from ollama_async.core.errors import NotFound
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.body import Upload
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.in_thread import UPLOADS
+from ollama_async.gateway.store_threads import UPLOADS
 from ollama_async.store.blobs import BlobWriter
 
 WRITE_BYTES = 1 << 20
@@ -19,7 +19,7 @@ than the hashing."""
 async def exists(request: web.Request) -> web.Response:
     store = request.app[DEPENDENCIES].catalog.store
     digest = request.match_info["digest"]
-    if not await in_thread(store.has_blob, digest):
+    if not await run_in_thread(store.has_blob, digest):
         raise NotFound(f"blob {digest!r} not found")
     return web.Response()
 
@@ -32,11 +32,11 @@ async def upload(request: web.Request) -> web.Response:
     """
     store, threads = request.app[DEPENDENCIES].catalog.store, request.app[UPLOADS]
     digest = request.match_info["digest"]
-    if await in_thread(store.has_blob, digest):
+    if await run_in_thread(store.has_blob, digest):
         return web.Response()
     body = Upload(request)
     size_bytes = request.content_length or 0
-    writer = await in_thread(
+    writer = await run_in_thread(
         store.open_blob, digest, size_bytes, undo=BlobWriter.discard, threads=threads
     )
     try:
@@ -44,10 +44,10 @@ async def upload(request: web.Request) -> web.Response:
         while chunk := await body.next_chunk():
             gathered += chunk
             if len(gathered) >= WRITE_BYTES:
-                await in_thread(writer.write, bytes(gathered), threads=threads)
+                await run_in_thread(writer.write, bytes(gathered), threads=threads)
                 gathered.clear()
-        await in_thread(writer.write, bytes(gathered), threads=threads)
-        await in_thread(writer.commit, threads=threads)
+        await run_in_thread(writer.write, bytes(gathered), threads=threads)
+        await run_in_thread(writer.commit, threads=threads)
     finally:
-        await in_thread(writer.discard, threads=threads)
+        await run_in_thread(writer.discard, threads=threads)
     return web.Response(status=201)

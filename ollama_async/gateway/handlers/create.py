@@ -10,15 +10,15 @@ from aiohttp import web
 
 from ollama_async.api import ollama
 from ollama_async.api.ollama import ProgressStatus
-from ollama_async.core.threads import drawn_in_thread, in_thread
+from ollama_async.core.threads import iterate_in_thread, run_in_thread
 from ollama_async.create.create import BaseMissing
 from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.transfers import PULLS
-from ollama_async.gateway.in_thread import CHANGES
 from ollama_async.gateway.progress import send_progress
 from ollama_async.gateway.same_user import is_same_user
+from ollama_async.gateway.store_threads import CHANGES
 from ollama_async.registry.address_policy import Asker
 
 
@@ -45,13 +45,13 @@ async def _steps(
 
     begin = partial(store.create, asked, reads_files=reads_files)
     try:
-        work = await in_thread(begin, threads=threads)
+        work = await run_in_thread(begin, threads=threads)
     except BaseMissing as missing:
         async with aclosing(_pulled(application, missing.name, asker)) as statuses:
             async for status in statuses:
                 yield status
-        work = await in_thread(begin, threads=threads)
-    async with aclosing(drawn_in_thread(work, threads)) as statuses:
+        work = await run_in_thread(begin, threads=threads)
+    async with aclosing(iterate_in_thread(work, threads)) as statuses:
         async for status in statuses:
             yield status
 

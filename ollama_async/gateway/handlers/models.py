@@ -9,12 +9,12 @@ from aiohttp import web
 
 from ollama_async.api import encode, ollama
 from ollama_async.core.errors import BadRequest
-from ollama_async.core.threads import drawn_in_thread, in_thread
+from ollama_async.core.threads import iterate_in_thread, run_in_thread
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.in_thread import CHANGES, READS
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
+from ollama_async.gateway.store_threads import CHANGES, READS
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Listed
 
@@ -28,10 +28,10 @@ async def tags(request: web.Request) -> web.Response:
 async def _tags(application: web.Application) -> bytes:
     catalog, threads = application[DEPENDENCIES].catalog, application[READS]
     found: list[Listed] = []
-    async with aclosing(drawn_in_thread(catalog.look_through(), threads)) as steps:
+    async with aclosing(iterate_in_thread(catalog.look_through(), threads)) as steps:
         async for models in steps:
             found += models
-    return await in_thread(_list_response, catalog, found, threads=threads)
+    return await run_in_thread(_list_response, catalog, found, threads=threads)
 
 
 def _list_response(catalog: Catalog, found: list[Listed]) -> bytes:
@@ -46,7 +46,7 @@ async def delete(request: web.Request) -> web.Response:
     if not name.strip():
         raise BadRequest("model is required")
     store = request.app[DEPENDENCIES].catalog.store
-    await in_thread(store.delete, name, threads=request.app[CHANGES])
+    await run_in_thread(store.delete, name, threads=request.app[CHANGES])
     return web.Response()
 
 
@@ -55,7 +55,7 @@ async def copy(request: web.Request) -> web.Response:
     asked = await read_json(request, ollama.CopyRequest)
     store = request.app[DEPENDENCIES].catalog.store
     threads = request.app[CHANGES]
-    await in_thread(store.copy, asked.source, asked.destination, threads=threads)
+    await run_in_thread(store.copy, asked.source, asked.destination, threads=threads)
     return web.Response()
 
 

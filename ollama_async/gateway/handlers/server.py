@@ -8,7 +8,7 @@ from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.api import encode, ollama
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
 from ollama_async.gateway.responses import JSON_TYPE
@@ -44,7 +44,7 @@ async def metrics(request: web.Request) -> web.Response:
     rooms = request.app[DEPENDENCIES]
 
     async def render() -> bytes:
-        return await in_thread(rooms.metrics.render, rooms.inferring.snapshot())
+        return await run_in_thread(rooms.metrics.render, rooms.inferring.snapshot())
 
     text = await request.app[FLIGHTS].ask("metrics", render)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

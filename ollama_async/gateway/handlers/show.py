@@ -13,13 +13,13 @@ from aiohttp import web
 from ollama_async.api import ollama
 from ollama_async.api.long_answers import LongParts
 from ollama_async.core.errors import Busy, Forbidden
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.fair_lock import Turns
 from ollama_async.gateway.finding import FINDER
-from ollama_async.gateway.in_thread import READS
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.send_budget import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
+from ollama_async.gateway.store_threads import READS
 from ollama_async.store.info import InfoCache
 from ollama_async.store.manifests import local_name
 from ollama_async.store.model import Model
@@ -58,11 +58,11 @@ class Shower:
         :raises LoadFailed: one of the model's files is gone or broken.
         :raises Busy: other answers take too long.
         """
-        license_bytes = await in_thread(_license_bytes, model, threads=self._threads)
+        license_bytes = await run_in_thread(_license_bytes, model, threads=self._threads)
         reservation.reserve(2 * license_bytes)
         is_long = asked.verbose or license_bytes > LONG_BYTES
         async with _turn(self._long if is_long else self._short, reservation.client):
-            return await in_thread(self._build, model, asked, basename, threads=self._threads)
+            return await run_in_thread(self._build, model, asked, basename, threads=self._threads)
 
     def _build(self, model: Model, asked: ollama.ShowRequest, basename: str) -> bytearray:
         long = LongParts()

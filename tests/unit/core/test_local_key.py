@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ollama_async.core import local_key
-from ollama_async.core.local_key import KeyUnusable, is_proven, open_key, proof, read_key
+from ollama_async.core.local_key import KeyUnusable, is_valid_proof, open_key, proof, read_key
 
 
 def test_the_first_server_makes_it_and_all_others_read_it(tmp_path):
@@ -64,7 +64,7 @@ def test_nor_is_a_link_a_pipe_or_half_a_key(tmp_path):
         path.unlink()
         path.touch(0o600)
         path.write_bytes(content)
-        with pytest.raises(KeyUnusable, match="holds no key"):
+        with pytest.raises(KeyUnusable, match="does not hold a key"):
             open_key(tmp_path)
 
 
@@ -72,14 +72,14 @@ def test_a_proof_holds_for_one_key_address_and_port():
     key, other = b"k" * 32, b"o" * 32
     said = proof(key, "127.0.0.1", 11434)
     assert key.hex() not in said
-    assert is_proven(said, key, "127.0.0.1", 11434)
-    assert is_proven(said, key, "::ffff:127.0.0.1", 11434)
+    assert is_valid_proof(said, key, "127.0.0.1", 11434)
+    assert is_valid_proof(said, key, "::ffff:127.0.0.1", 11434)
     for against in (
         (other, "127.0.0.1", 11434),
         (key, "127.0.0.2", 11434),
         (key, "::1", 11434),
         (key, "127.0.0.1", 11435),
     ):
-        assert not is_proven(said, *against)
+        assert not is_valid_proof(said, *against)
     for nonsense in ("", "x", "é", said.upper(), said[:-1]):
-        assert not is_proven(nonsense, key, "127.0.0.1", 11434)
+        assert not is_valid_proof(nonsense, key, "127.0.0.1", 11434)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ollama_async.core import private_paths
+from ollama_async.core import safe_text
 from ollama_async.core.errors import StorageFailed, from_code
 
 
 @pytest.fixture(autouse=True)
 def _hidden(tmp_path: Path) -> Iterator[None]:
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    private_paths.hide(
+    safe_text.set_private_paths(
         {
             Path("/"): "ROOT",
             Path("/home/ann"): "~",
@@ -24,7 +24,7 @@ def _hidden(tmp_path: Path) -> Iterator[None]:
         }
     )
     yield
-    private_paths.hide({})
+    safe_text.set_private_paths({})
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def _hidden(tmp_path: Path) -> Iterator[None]:
     ],
 )
 def test_a_path_is_called_by_its_name(text: str, said: str) -> None:
-    assert private_paths.without_paths(text) == said
+    assert safe_text.redact_paths(text) == said
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
-    assert private_paths.without_paths(f"{tmp_path}/link/a {tmp_path}/disk/a") == "$LINK/a $LINK/a"
+    assert safe_text.redact_paths(f"{tmp_path}/link/a {tmp_path}/disk/a") == "$LINK/a $LINK/a"
 
 
 def test_every_error_is_said_without_and_logged_with(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from ollama_async.core.threads import in_thread
+from ollama_async.core.threads import run_in_thread
 
 DEADLINE_S = 10.0
 
@@ -29,7 +29,7 @@ async def test_what_a_failed_call_worked_on_is_freed_at_once():
     gc.disable()
     try:
         with pytest.raises(ValueError, match="no"):
-            await in_thread(fail, Large())
+            await run_in_thread(fail, Large())
         async with asyncio.timeout(DEADLINE_S):
             await freed.wait()
     finally:
@@ -44,7 +44,7 @@ async def test_who_is_cancelled_waits_for_the_thread():
         return may_end.wait(DEADLINE_S)
 
     undone = []
-    task = asyncio.create_task(in_thread(call, undo=undone.append))
+    task = asyncio.create_task(run_in_thread(call, undo=undone.append))
     assert await asyncio.to_thread(begun.wait, DEADLINE_S)
     for _ in range(3):
         task.cancel()
