@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from ollama_async.api.base64_text import from_base64
-from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_text, fits_one_call, is_deep
+from ollama_async.api.bounds import TEXT_LIMIT_BYTES, check_text, fits_one_call
 from ollama_async.api.images import put_back, take_out
-from ollama_async.api.scan import scan
 from ollama_async.core.errors import BadRequest
+from ollama_async.core.json_depth import is_deep
+from ollama_async.gocompat.base64_text import from_base64
+from ollama_async.gocompat.json_scan import scan
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -35,9 +36,9 @@ _packer = msgspec.msgpack.Encoder()
 def decode(body: bytes, kind: type[T]) -> T:
     """The first JSON value of ``body`` as ``kind`` (a Struct with ``forbid_unknown_fields``).
 
-    The result nests at most :data:`~ollama_async.api.bounds.MAX_DEPTH` deep and holds no integer
-    beyond 64 bits, so that it can be packed. Time is linear: about 2 ns per byte on the fast road,
-    up to 1 µs per JSON token on the other; so decode what is larger than some 64 KiB in a thread.
+    The result nests at most :data:`~ollama_async.core.json_depth.MAX_DEPTH` levels deep and holds
+    no integer beyond 64 bits, so that it can be packed. Time is linear: about 2 ns per byte on the
+    fast path, up to 1 µs per JSON token on the other. Decode more than some 64 KiB in a thread.
 
     :raises BadRequest: with Go's text, or because there are too many values.
     :raises TooLarge: over :data:`~ollama_async.api.bounds.TEXT_LIMIT_BYTES`, not counting images. A

@@ -12,9 +12,10 @@ import re
 import secrets
 from typing import Any
 
-from ollama_async.api.base64_text import from_base64
-from ollama_async.api.bounds import TEXT_LIMIT_BYTES, WINDOW_BYTES
+from ollama_async.api.bounds import TEXT_LIMIT_BYTES
 from ollama_async.core.errors import BadRequest, TooLarge
+from ollama_async.core.json_depth import WINDOW_BYTES
+from ollama_async.gocompat.base64_text import from_base64
 
 LEAST_BYTES = 64 << 10
 """Of base64. Smaller images stay where they are."""

@@ -12,7 +12,7 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, TemplateFailed
 from ollama_async.create.layers import Assembly
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.go.facts import check
+from ollama_async.prompts.go_template import check
 from ollama_async.prompts.known_templates import detect
 from ollama_async.store.layout import Shelf
 from ollama_async.store.manifest import Layer, go_json, layer_type

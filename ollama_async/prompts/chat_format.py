@@ -7,7 +7,7 @@ import msgspec
 from ollama_async.core.conversation import Prompt, Speech
 from ollama_async.core.errors import LoadFailed
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Dialect, Format, Marks, Parser, Renderer
 from ollama_async.prompts.selection import (
     DEFAULT_TEMPLATE,

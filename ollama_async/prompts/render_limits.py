@@ -8,8 +8,7 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
-TEXT_LIMIT = 8 << 20
-"""Characters that one piece of text, or the whole output, may have."""
+from ollama_async.gocompat.budget import TEXT_LIMIT
 
 ITEMS_LIMIT = 1 << 20
 _WEIGHT_OF_ANY = 8  # so that a million of them is too much: looking at each takes time

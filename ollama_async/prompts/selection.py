@@ -11,7 +11,7 @@ from typing import Literal
 
 from ollama_async.core.conversation import Speech
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go.facts import TemplateFacts, facts
+from ollama_async.prompts.go_template import TemplateFacts, facts
 
 Selection = Literal[
     "renderer_parser",

@@ -23,7 +23,9 @@ PIPE = {f"workers.{name}" for name in ("messages", "load_spec", "frames", "ring"
 ALLOWED = [
     # from, to, reason
     ("core", "gocompat", "durations in settings"),
+    ("gocompat", "core", "errors, and how deep JSON may nest"),
     ("api", "gocompat", "the wire language has Go's notations"),
+    ("prompts", "gocompat", "Go templates"),
     ("core", "core", "the vocabulary knows only itself"),
     ("api", "core", "the wire language is made of the vocabulary"),
     ("hw", "core", "facts of the machine, settings that change them"),
@@ -110,6 +112,7 @@ FOREIGN = [
     ("create", "llama_cpp", "native code may crash; only workers load it"),
     ("create", "jinja2", "templates are run in workers"),
     ("prompts", "asyncio", "rendering is pure"),
+    ("gocompat", "asyncio", "parsing and rendering are pure"),
     ("cli", "llama_cpp", "native code may crash; only workers load it"),
 ]
 

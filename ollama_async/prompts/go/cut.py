@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.prompts.go import nodes
+from ollama_async.gocompat.template import node as nodes
 
 
 def until_response(block: nodes.Block) -> nodes.Block:

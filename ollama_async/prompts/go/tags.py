@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ollama_async.prompts.go import nodes
+from ollama_async.gocompat.template import node as nodes
 from ollama_async.prompts.go.walk import fields_of
 
 NO_TAG = "{"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.prompts.go import nodes, walk
-from ollama_async.prompts.go.parser import parse
+from ollama_async.gocompat.template import node as nodes
+from ollama_async.gocompat.template.parse import parse
+from ollama_async.prompts.go import walk
 
 
 class Template(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go import nodes
+from ollama_async.gocompat.template import node as nodes
 
 
 def names(tree: nodes.Tree) -> frozenset[str]:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ollama_async.prompts.parsers.scalars import DEPTH, INT64, NUMBER, number
+from ollama_async.core.json_depth import TOOL_DEPTH
+from ollama_async.prompts.parsers.scalars import INT64, NUMBER, number
 
 _WORDS = {
     "true": True,
@@ -133,7 +134,7 @@ class Values:
 
     def value(self, depth: int = 0, *, listed: bool = False) -> Any:
         """:raises Unreadable: no value begins here, or it does not end."""
-        if depth > DEPTH:
+        if depth > TOOL_DEPTH:
             raise Unreadable("too deep")
         self.skip_space()
         quoted = self._quoted(depth)

@@ -1,4 +1,4 @@
-"""Numbers in the texts of models, and how deep values may lie in one another."""
+"""Numbers in the texts of models."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import re
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 INT64 = 2**63
-
-DEPTH = 64
-"""Values in values; against answers and schemas that would exhaust the stack, also that of those
-who write a call out again.
-"""
 
 
 def number(text: str) -> int | float | str:

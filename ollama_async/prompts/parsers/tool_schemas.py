@@ -9,10 +9,10 @@ from typing import Any, TypeGuard
 import msgspec
 
 from ollama_async.core.conversation import ToolCall, ToolFunction
+from ollama_async.core.json_depth import TOOL_DEPTH, is_deep
 from ollama_async.prompts.parsers.python_calls import literal
-from ollama_async.prompts.parsers.scalars import DEPTH, INT64, NUMBER, number
+from ollama_async.prompts.parsers.scalars import INT64, NUMBER, number
 
-_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _PLAIN = re.compile(r"[\w.$-]{1,128}")
 _DECODER = msgspec.json.Decoder()
@@ -81,7 +81,7 @@ class Schema(msgspec.Struct, frozen=True):
         here = self._resolved()
         for key in ("anyOf", "oneOf", "allOf"):
             if isinstance(here.get(key), list) and here[key]:
-                inner = here[key] if depth < DEPTH else []
+                inner = here[key] if depth < TOOL_DEPTH else []
                 parts = (Schema(_mapping(one), self.root) for one in inner)
                 return set().union(*(part.types(depth + 1) for part in parts))
         types = here.get("type")
@@ -92,7 +92,7 @@ class Schema(msgspec.Struct, frozen=True):
     def _resolved(self) -> dict[str, Any]:
         """Behind its references within the same schema."""
         here = self.here
-        for _ in range(DEPTH):
+        for _ in range(TOOL_DEPTH):
             reference = here.get("$ref")
             if not isinstance(reference, str) or not reference.startswith("#/"):
                 break
@@ -153,20 +153,7 @@ def decoded(text: str) -> Any:
         value = _DECODER.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    return None if _is_deep(text) else value
-
-
-def _is_deep(text: str) -> bool:
-    """Whether a JSON text has more than :data:`DEPTH` values in one another."""
-    if text.count("[") + text.count("{") <= DEPTH:
-        return False
-    depth = 0
-    for found in _NESTING.finditer(text):
-        sign = found.group()
-        depth += (sign in "[{") - (sign in "]}")
-        if depth > DEPTH:
-            return True
-    return False
+    return None if is_deep(text.encode(), TOOL_DEPTH) else value
 
 
 def arguments(value: Any) -> dict[str, Any] | None:

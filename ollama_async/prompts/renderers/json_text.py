@@ -8,10 +8,9 @@ from typing import Any
 from jinja2.exceptions import SecurityError
 
 from ollama_async.core.conversation import Prompt
-from ollama_async.prompts.render_limits import TEXT_LIMIT, allow_number, allow_text
-
-DEPTH_LIMIT = 64
-"""Objects and lists within each other. Real schemas have a dozen; writers here recurse."""
+from ollama_async.core.json_depth import TOOL_DEPTH
+from ollama_async.gocompat.budget import TEXT_LIMIT
+from ollama_async.prompts.render_limits import allow_number, allow_text
 
 _INDENT = 4
 _LETTERS_AROUND = 8  # quotes, comma, colon, braces
@@ -58,8 +57,8 @@ def _weigh(value: Any, room: int) -> int:
     left = [(value, 1)]
     while left:
         part, depth = left.pop()
-        if depth > DEPTH_LIMIT:
-            raise SecurityError(f"more than {DEPTH_LIMIT} levels of JSON")
+        if depth > TOOL_DEPTH:
+            raise SecurityError(f"more than {TOOL_DEPTH} levels of JSON")
         weight += _LETTERS_AROUND + _INDENT * depth
         if isinstance(part, str):
             weight += len(part)

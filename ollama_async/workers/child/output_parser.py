@@ -12,6 +12,7 @@ import traceback
 import msgspec
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.core.json_depth import is_deep_value
 from ollama_async.prompts.output_format import Content, Parser, Part, Thinking
 from ollama_async.workers.child.grammar.call_guard import CallGuard
 from ollama_async.workers.messages import Delta, ToolCallDelta
@@ -100,15 +101,7 @@ def _fits_pipe(function: ToolFunction) -> bool:
         _pack(function)
     except (ValueError, OverflowError, RecursionError):
         return False
-    return _is_shallow(function.arguments, NESTING_LIMIT)
-
-
-def _is_shallow(value: object, levels: int) -> bool:
-    if isinstance(value, dict):
-        return levels > 0 and all(_is_shallow(each, levels - 1) for each in value.values())
-    if isinstance(value, list):
-        return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
-    return True
+    return not is_deep_value(function.arguments, NESTING_LIMIT)
 
 
 def _random_letters() -> str:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api import bounds, scan
-from ollama_async.api.bounds import MAX_DEPTH, NODES_LIMIT, VALUES_LIMIT, fits_one_call
+from ollama_async.api import bounds
+from ollama_async.api.bounds import NODES_LIMIT, VALUES_LIMIT, fits_one_call
+from ollama_async.core import json_depth
 from ollama_async.core.errors import BadRequest, TooLarge
+from ollama_async.core.json_depth import MAX_DEPTH
+from ollama_async.gocompat import json_scan
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 JSON = st.recursive(
@@ -24,7 +27,7 @@ JSON = st.recursive(
 @pytest.fixture(params=[6, 7, 8, 13, 64])
 def small_window(request, monkeypatch):
     """At least as large as an escape."""
-    for module in (bounds, scan):
+    for module in (bounds, json_depth, json_scan):
         monkeypatch.setattr(module, "WINDOW_BYTES", request.param)
 
 
@@ -37,7 +40,7 @@ def test_an_outline_is_all_but_the_strings(text, ascii_only):
     value = [text, {text: [text, 1], "b": text}, text * 3]
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
 
-    assert bounds.outline(body) == _STRING.sub(b"", body)
+    assert json_depth.outline(body) == _STRING.sub(b"", body)
 
 
 @pytest.mark.parametrize(
@@ -64,18 +67,18 @@ def test_a_string_read_in_windows_is_the_one_that_was_written(text, ascii_only):
             clean = re.sub("[\ud800-\udfff]", "\ufffd" * 3, json.loads(raw)[0])
             raw = written.decode(errors="surrogateescape")
 
-        assert scan.scan(raw.encode(errors="surrogateescape")) == [clean, {clean: clean}]
+        assert json_scan.scan(raw.encode(errors="surrogateescape")) == [clean, {clean: clean}]
 
 
 @given(JSON)
 def test_any_document_without_its_strings_is_as_a_simple_pattern_finds_it(value):
     body = json.dumps(value, ensure_ascii=False).encode()
-    assert bounds.outline(body) == _STRING.sub(b"", body)
+    assert json_depth.outline(body) == _STRING.sub(b"", body)
 
 
 @given(st.lists(st.sampled_from([b'"', b"\\", b"[", b"a"]), max_size=40).map(b"".join))
 def test_an_outline_of_rubbish_is_no_longer_than_it(body):
-    assert len(bounds.outline(body)) <= len(body)
+    assert len(json_depth.outline(body)) <= len(body)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_depth_is_counted_outside_of_strings(levels):
     text = json.dumps("[{" * 1000)
     body = "[" * levels + text + "]" * levels
 
-    assert bounds.is_deep(body.encode()) == (levels > MAX_DEPTH)
+    assert json_depth.is_deep(body.encode()) == (levels > MAX_DEPTH)
 
 
 def test_bytes_that_are_no_text_may_be_few(monkeypatch):
@@ -130,9 +133,9 @@ def test_bytes_that_are_no_text_may_be_few(monkeypatch):
 
 
 def test_a_string_that_one_call_should_not_work_on_is_refused(monkeypatch):
-    monkeypatch.setattr(scan, "STRING_LIMIT_BYTES", 1000)
-    monkeypatch.setattr(scan, "WINDOW_BYTES", 64)
+    monkeypatch.setattr(json_scan, "STRING_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(json_scan, "WINDOW_BYTES", 64)
 
-    assert scan.scan(json.dumps(["x" * 900]).encode()) == ["x" * 900]
+    assert json_scan.scan(json.dumps(["x" * 900]).encode()) == ["x" * 900]
     with pytest.raises(TooLarge, match="limit of 1000 bytes"):
-        scan.scan(json.dumps(["x" * 1100]).encode())
+        json_scan.scan(json.dumps(["x" * 1100]).encode())

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api.base64_text import from_base64
-from ollama_async.api.bounds import MAX_DEPTH, VALUES_LIMIT, is_deep
+from ollama_async.api.bounds import VALUES_LIMIT
 from ollama_async.api.decode import _fast, decode, fit
 from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
-from ollama_async.api.scan import scan
 from ollama_async.core.errors import BadRequest
+from ollama_async.core.json_depth import MAX_DEPTH, is_deep
+from ollama_async.gocompat.base64_text import from_base64
+from ollama_async.gocompat.json_scan import scan
 
 
 def complaint(body: bytes, kind: type[msgspec.Struct] = GenerateRequest) -> str:

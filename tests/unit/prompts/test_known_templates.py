@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_async.core.conversation import Message, Prompt
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.known_templates import KNOWN, detect
 

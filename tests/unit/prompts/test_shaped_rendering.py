@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from jinja2.exceptions import SecurityError
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.shaped_rendering import ShapedRendering
 from ollama_async.prompts.shown_texts import loses_text

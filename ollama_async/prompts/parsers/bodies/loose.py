@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ollama_async.core.conversation import ToolCall
+from ollama_async.core.json_depth import TOOL_DEPTH
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.json_calls import JsonCalls
-from ollama_async.prompts.parsers.scalars import DEPTH
 from ollama_async.prompts.parsers.tool_schemas import Tools, arguments, call_of, decoded
 
 _NAMED = JsonCalls()
@@ -43,7 +43,7 @@ def _text(before: str) -> Pieces:
 
 def _named(value: Any, tools: Tools, depth: int) -> ToolCall | None:
     """The call in ``value`` or in something inside it."""
-    if depth > DEPTH:
+    if depth > TOOL_DEPTH:
         return None
     call = _NAMED.one(value)
     if call and call.function.name in tools:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from ollama_async.core.conversation import ToolCall
+from ollama_async.core.json_depth import TOOL_DEPTH
 from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.scalars import DEPTH
 from ollama_async.prompts.parsers.tool_schemas import Schema, Tools, call_of, value_of
 
 MARK = "]<]minimax[>["
@@ -55,7 +55,7 @@ def _tree(text: str) -> _Node | None:
             return None
         else:
             path.pop()
-        if len(path) > DEPTH:
+        if len(path) > TOOL_DEPTH:
             return None
     return path[0] if len(path) == 1 and not first.strip() else None
 

@@ -6,8 +6,8 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go import budget
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.gocompat import budget
+from ollama_async.prompts.go_renderer import GoRenderer
 
 _CALLS = [
     Message("user", "Ask1"),

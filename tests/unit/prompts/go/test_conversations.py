@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.known_templates import KNOWN
 from tests.unit.prompts.conversation_shapes import (
     PREFILLS,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go.facts import check, facts
+from ollama_async.prompts.go_template import check, facts
 
 _THINKING = """
 {{- range $i, $_ := .Messages }}{{ if eq .Role "assistant" }}

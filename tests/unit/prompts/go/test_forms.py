@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.prompts.go_renderer import GoRenderer
 
 _TALK = [
     Message("user", "a"),

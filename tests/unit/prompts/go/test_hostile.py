@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go import budget
-from ollama_async.prompts.go.facts import facts
-from ollama_async.prompts.go.lexer import EOF, ERROR, lex
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.gocompat import budget
+from ollama_async.gocompat.template.lex import EOF, ERROR, lex
+from ollama_async.prompts.go_renderer import GoRenderer
+from ollama_async.prompts.go_template import facts
 
 _CALL = ToolCall(ToolFunction("f", {"a": [1, {"b": None}], "c": "é"}), "id")
 _PROMPT = Prompt(

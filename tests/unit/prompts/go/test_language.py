@@ -10,7 +10,7 @@ import msgspec
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.prompts.go_renderer import GoRenderer
 
 _VECTORS = Path(__file__).parents[3] / "vectors" / "go-language.jsonl"
 _HEAD, *_CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]

@@ -10,8 +10,8 @@ import msgspec
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go.facts import facts
-from ollama_async.prompts.go.renderer import GoRenderer
+from ollama_async.prompts.go_renderer import GoRenderer
+from ollama_async.prompts.go_template import facts
 
 _VECTORS = Path(__file__).parents[3] / "vectors" / "go-templates.jsonl"
 _CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]

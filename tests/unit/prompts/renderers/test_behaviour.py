@@ -8,8 +8,8 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
+from ollama_async.core.json_depth import TOOL_DEPTH
 from ollama_async.prompts.renderers import NAMES, glimmer, named
-from ollama_async.prompts.renderers.json_text import DEPTH_LIMIT
 
 OFFER_TOOLS = [name for name in NAMES if not name.endswith(("olmo3-think", "32b-think"))]
 
@@ -435,7 +435,7 @@ def nested(depth):
 
 @pytest.mark.parametrize("name", ["cogito", "gemma4"])
 def test_json_that_is_nested_too_deep_is_refused(name):
-    deep = nested(50 * DEPTH_LIMIT)
+    deep = nested(50 * TOOL_DEPTH)
 
     with pytest.raises(TemplateFailed, match="levels of JSON"):
         render(name, user(), tools=[tool(**deep)])
@@ -445,7 +445,7 @@ def test_json_that_is_nested_too_deep_is_refused(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_json_that_is_nested_as_deep_as_allowed_is_rendered(name):
-    inner = nested((DEPTH_LIMIT - 10) // 2)
+    inner = nested((TOOL_DEPTH - 10) // 2)
 
     assert "ask" in render(name, user(), tools=[tool(**inner)])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.prompts.go.bytestrings import from_bytes, to_bytes
-from ollama_async.prompts.go.floats import formatted
-from ollama_async.prompts.go.quoting import can_backquote, quote
+from ollama_async.gocompat.bytestrings import from_bytes, to_bytes
+from ollama_async.gocompat.floats import formatted
+from ollama_async.gocompat.strconv import can_backquote, quote
 
 _LAST_CODE = 0x10FFFF
 _BASES = {"d": 10, "v": 10, "b": 2, "o": 8, "O": 8, "x": 16, "X": 16}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.render_limits import TEXT_LIMIT
 
 STEPS_LIMIT = 1_000_000
 """Commands run, turns of loops, and for every text that is made its length divided by
 :data:`CHARACTERS_A_STEP`: some seconds at most."""
 
 CHARACTERS_A_STEP = 32
+
+TEXT_LIMIT = 8 << 20
+"""Characters that one piece of text, or the whole output, may have."""
 
 DEPTH_LIMIT = 200
 """Blocks and parentheses inside one another while running, those of called templates included;

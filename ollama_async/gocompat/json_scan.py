@@ -7,8 +7,9 @@ Where the two differ, Go's reading holds, because clients were written against i
 - each byte that is not UTF-8, and each lone surrogate, becomes U+FFFD;
 - syntax errors have Go's words, and name the *byte* at fault.
 
-Two deliberate departures: nesting ends at :data:`MAX_DEPTH` (Go: 10000), because values travel on
-through encoders that recurse; of equal keys the last wins entirely (Go merges objects).
+Two deliberate departures: nesting ends at ``core.json_depth.MAX_DEPTH`` (Go: 10000), because
+values travel on through encoders that recurse; of equal keys the last wins entirely (Go
+merges objects).
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # C code, not in the stubs
 from typing import Any
 
-from ollama_async.api.bounds import MAX_DEPTH, STRING_LIMIT_BYTES, WINDOW_BYTES
 from ollama_async.core.errors import BadRequest, TooLarge
+from ollama_async.core.json_depth import MAX_DEPTH, WINDOW_BYTES
+
+STRING_LIMIT_BYTES = 9 << 20
+"""Of one string. A text may need four bytes for each of its letters because of one that does."""
 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _TEXT = re.compile(rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+')

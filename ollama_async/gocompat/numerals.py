@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from ollama_async.prompts.go.quoting import quote, unescape
+from ollama_async.gocompat.strconv import quote, unescape
 
 _INTEGER = re.compile(
     r"[+-]?(?:0[xX]((?:_?[0-9a-fA-F])+)|0[bB]((?:_?[01])+)|0[oO]((?:_?[0-7])+)"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ollama_async.prompts.go.budget import Budget, Buffer
-from ollama_async.prompts.go.bytestrings import joined
-from ollama_async.prompts.go.printer import Printer
-from ollama_async.prompts.go.scalars import Flags
-from ollama_async.prompts.go.values import Value, type_of
+from ollama_async.gocompat.budget import Budget, Buffer
+from ollama_async.gocompat.bytestrings import joined
+from ollama_async.gocompat.fmt import Flags
+from ollama_async.gocompat.printer import Printer
+from ollama_async.gocompat.values import Value, type_of
 
 _LARGEST = 1_000_000
 """Of a width, a precision or an argument's number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ollama_async.prompts.go.bytestrings import from_bytes
+from ollama_async.gocompat.bytestrings import from_bytes
 
 _NAMED = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v"}
 _MEANT = {letter: character for character, letter in _NAMED.items()} | {"\\": "\\"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ollama_async.core.conversation import Message, ToolCall
-from ollama_async.prompts.go import types
-from ollama_async.prompts.go.values import Map, Pointer, Slice, Struct, Value
+from ollama_async.gocompat import types
+from ollama_async.gocompat.values import Map, Pointer, Slice, Struct, Value
 
 
 def messages(turns: list[Message]) -> Slice:

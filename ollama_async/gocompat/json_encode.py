@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Callable, Iterator
 
-from ollama_async.prompts.go import types
-from ollama_async.prompts.go.floats import formatted
-from ollama_async.prompts.go.values import (
+from ollama_async.gocompat import types
+from ollama_async.gocompat.floats import formatted
+from ollama_async.gocompat.values import (
     Boxed,
     Map,
     Pointer,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ollama_async.prompts.go import lexer as kinds
-from ollama_async.prompts.go import nodes
-from ollama_async.prompts.go.functions import FUNCTION_NAMES
-from ollama_async.prompts.go.lexer import Token
-from ollama_async.prompts.go.numerals import character_constant, complex_constant, constant
-from ollama_async.prompts.go.quoting import quote, unquote
-from ollama_async.prompts.go.stream import Stream
+from ollama_async.gocompat.numerals import character_constant, complex_constant, constant
+from ollama_async.gocompat.strconv import quote, unquote
+from ollama_async.gocompat.template import lex as kinds
+from ollama_async.gocompat.template import node as nodes
+from ollama_async.gocompat.template.funcs import FUNCTION_NAMES
+from ollama_async.gocompat.template.lex import Token
+from ollama_async.gocompat.template.stream import Stream
 
 PARENTHESES_LIMIT = 50
 """Pairs inside one another: each costs the parser, and the one who runs it, several calls."""

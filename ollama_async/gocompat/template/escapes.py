@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import urllib.parse
 
-from ollama_async.prompts.go.budget import Budget
-from ollama_async.prompts.go.bytestrings import to_bytes
+from ollama_async.gocompat.budget import Budget
+from ollama_async.gocompat.bytestrings import to_bytes
 
 _HTML = str.maketrans(
     {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ollama_async.prompts.go import types
-from ollama_async.prompts.go.budget import Budget
-from ollama_async.prompts.go.bytestrings import to_bytes
-from ollama_async.prompts.go.failures import CallFailed
-from ollama_async.prompts.go.printf import sprintf
-from ollama_async.prompts.go.values import (
+from ollama_async.gocompat import types
+from ollama_async.gocompat.budget import Budget
+from ollama_async.gocompat.bytestrings import to_bytes
+from ollama_async.gocompat.printf import sprintf
+from ollama_async.gocompat.template.failures import CallFailed
+from ollama_async.gocompat.values import (
     Pointer,
     Struct,
     Value,

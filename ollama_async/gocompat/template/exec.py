@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ollama_async.prompts.go import nodes
-from ollama_async.prompts.go.budget import Buffer
-from ollama_async.prompts.go.evaluate import Evaluator
-from ollama_async.prompts.go.failures import Rejected
-from ollama_async.prompts.go.functions import printable
-from ollama_async.prompts.go.printf import sprint
-from ollama_async.prompts.go.quoting import quote
-from ollama_async.prompts.go.scope import Scope
-from ollama_async.prompts.go.values import (
+from ollama_async.gocompat.budget import Buffer
+from ollama_async.gocompat.printf import sprint
+from ollama_async.gocompat.strconv import quote
+from ollama_async.gocompat.template import node as nodes
+from ollama_async.gocompat.template.evaluate import Evaluator
+from ollama_async.gocompat.template.failures import Rejected
+from ollama_async.gocompat.template.funcs import printable
+from ollama_async.gocompat.template.scope import Scope
+from ollama_async.gocompat.values import (
     Map,
     Sequence,
     Slice,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ollama_async.prompts.go.quoting import quote
+from ollama_async.gocompat.strconv import quote
 
 EOF = "EOF"
 ERROR = "error"

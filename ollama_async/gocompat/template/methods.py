@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ollama_async.prompts.go import types
-from ollama_async.prompts.go.budget import Budget
-from ollama_async.prompts.go.encode import encode
-from ollama_async.prompts.go.functions import Function
-from ollama_async.prompts.go.printer import own_text
-from ollama_async.prompts.go.types import Type
-from ollama_async.prompts.go.typescript import typescript
-from ollama_async.prompts.go.values import Map, Pointer, Sequence, Slice, Struct, Value
+from ollama_async.gocompat import types
+from ollama_async.gocompat.budget import Budget
+from ollama_async.gocompat.json_encode import encode
+from ollama_async.gocompat.printer import own_text
+from ollama_async.gocompat.template.funcs import Function
+from ollama_async.gocompat.template.typescript import typescript
+from ollama_async.gocompat.types import Type
+from ollama_async.gocompat.values import Map, Pointer, Sequence, Slice, Struct, Value
 
 _Method = Callable[[Value, Budget], Value]
 

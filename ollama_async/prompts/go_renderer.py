@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go import data, nodes, types
-from ollama_async.prompts.go.budget import Budget, Buffer
-from ollama_async.prompts.go.bytestrings import finished
+from ollama_async.gocompat import types
+from ollama_async.gocompat.budget import Budget, Buffer
+from ollama_async.gocompat.bytestrings import finished
+from ollama_async.gocompat.template import node as nodes
+from ollama_async.gocompat.template.exec import Execution
+from ollama_async.gocompat.values import NIL, Map, Value
+from ollama_async.prompts import go_template_data
 from ollama_async.prompts.go.cut import until_response
-from ollama_async.prompts.go.execute import Execution
 from ollama_async.prompts.go.template import template
-from ollama_async.prompts.go.values import NIL, Map, Value
 from ollama_async.prompts.message_shapes import Messages, merge_neighbours, with_known_roles
 from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
 from ollama_async.prompts.template_probe import Tools
@@ -119,8 +121,8 @@ def _conversation(messages: Messages, tools: Tools) -> dict[str, Value]:
     instructions = [turn.content for turn in messages if turn.role == "system"]
     return {
         "System": _BETWEEN.join(instructions),
-        "Messages": data.messages(messages),
-        "Tools": data.tools(tools),
+        "Messages": go_template_data.messages(messages),
+        "Tools": go_template_data.tools(tools),
         "Response": "",
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.prompts.go.quoting import quote
+from ollama_async.gocompat.strconv import quote
 
 
 class Dot(msgspec.Struct, frozen=True):

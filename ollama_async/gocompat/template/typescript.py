@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ollama_async.prompts.go import types
-from ollama_async.prompts.go.values import Struct, Value, unboxed
+from ollama_async.gocompat import types
+from ollama_async.gocompat.values import Struct, Value, unboxed
 
 _NAMES = {
     "string": "string",

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ollama_async.prompts.go import types
-from ollama_async.prompts.go.bytestrings import byte_length
-from ollama_async.prompts.go.types import Type
+from ollama_async.gocompat import types
+from ollama_async.gocompat.bytestrings import byte_length
+from ollama_async.gocompat.types import Type
 
 Value = Any
 """One of the above. (A union of all of them would be narrowed at every turn.)"""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from ollama_async.prompts.go import types
-from ollama_async.prompts.go.budget import Buffer
-from ollama_async.prompts.go.encode import encode
-from ollama_async.prompts.go.scalars import Flags, Scalars
-from ollama_async.prompts.go.types import Type
-from ollama_async.prompts.go.values import (
+from ollama_async.gocompat import types
+from ollama_async.gocompat.budget import Buffer
+from ollama_async.gocompat.fmt import Flags, Scalars
+from ollama_async.gocompat.json_encode import encode
+from ollama_async.gocompat.types import Type
+from ollama_async.gocompat.values import (
     Boxed,
     Byte,
     Map,

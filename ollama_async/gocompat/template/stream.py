@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go.bytestrings import finished
-from ollama_async.prompts.go.lexer import ERROR, SPACE, Token
+from ollama_async.gocompat.bytestrings import finished
+from ollama_async.gocompat.template.lex import ERROR, SPACE, Token
 
 
 class Stream:

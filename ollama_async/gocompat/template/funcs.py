@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from ollama_async.prompts.go.budget import Budget
-from ollama_async.prompts.go.bytestrings import from_bytes, to_bytes
-from ollama_async.prompts.go.compare import equal, less
-from ollama_async.prompts.go.encode import encode
-from ollama_async.prompts.go.escapes import in_html, in_query, in_script
-from ollama_async.prompts.go.failures import CallFailed
-from ollama_async.prompts.go.printf import sprint, sprintf, sprintln
-from ollama_async.prompts.go.typescript import typescript
-from ollama_async.prompts.go.values import (
+from ollama_async.gocompat.budget import Budget
+from ollama_async.gocompat.bytestrings import from_bytes, to_bytes
+from ollama_async.gocompat.json_encode import encode
+from ollama_async.gocompat.printf import sprint, sprintf, sprintln
+from ollama_async.gocompat.template.compare import equal, less
+from ollama_async.gocompat.template.escapes import in_html, in_query, in_script
+from ollama_async.gocompat.template.failures import CallFailed
+from ollama_async.gocompat.template.typescript import typescript
+from ollama_async.gocompat.values import (
     Byte,
     Map,
     Pointer,

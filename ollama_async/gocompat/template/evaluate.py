@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go import methods, nodes
-from ollama_async.prompts.go.budget import Budget
-from ollama_async.prompts.go.bytestrings import byte_length, finished
-from ollama_async.prompts.go.failures import CallFailed
-from ollama_async.prompts.go.functions import FUNCTIONS, Function, call_refused
-from ollama_async.prompts.go.quoting import quote
-from ollama_async.prompts.go.scope import Scope
-from ollama_async.prompts.go.values import (
+from ollama_async.gocompat.budget import Budget
+from ollama_async.gocompat.bytestrings import byte_length, finished
+from ollama_async.gocompat.strconv import quote
+from ollama_async.gocompat.template import methods
+from ollama_async.gocompat.template import node as nodes
+from ollama_async.gocompat.template.failures import CallFailed
+from ollama_async.gocompat.template.funcs import FUNCTIONS, Function, call_refused
+from ollama_async.gocompat.template.scope import Scope
+from ollama_async.gocompat.values import (
     NIL,
     Boxed,
     Map,

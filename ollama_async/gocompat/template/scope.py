@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ollama_async.prompts.go.failures import Rejected
-from ollama_async.prompts.go.values import Value
+from ollama_async.gocompat.template.failures import Rejected
+from ollama_async.gocompat.values import Value
 
 
 class Scope:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go import lexer as kinds
-from ollama_async.prompts.go import nodes
-from ollama_async.prompts.go.lexer import Token, lex
-from ollama_async.prompts.go.operands import Operands
-from ollama_async.prompts.go.quoting import quote
-from ollama_async.prompts.go.stream import Stream
+from ollama_async.gocompat.strconv import quote
+from ollama_async.gocompat.template import lex as kinds
+from ollama_async.gocompat.template import node as nodes
+from ollama_async.gocompat.template.lex import Token, lex
+from ollama_async.gocompat.template.operands import Operands
+from ollama_async.gocompat.template.stream import Stream
 
 SOURCE_LIMIT = 1 << 18
 """Characters that a template may have; the longest in use have some 20,000. Each may cost the
