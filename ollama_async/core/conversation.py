@@ -19,7 +19,7 @@ ROLES = {
     "function": "tool",
     "ipython": "tool",
 }
-"""What clients call the four roles, and which one they mean."""
+"""The names that clients use for the four roles, and the role that each one means."""
 
 THINK_LEVELS = ("high", "medium", "low", "max")
 """How much a model may think, for those that know levels; others think or do not."""
@@ -57,7 +57,7 @@ class Thought(msgspec.Struct, array_like=True, frozen=True, tag="t"):
     text: str
 
 
-class Speech(msgspec.Struct, array_like=True, frozen=True):
+class ChatFormatSpec(msgspec.Struct, array_like=True, frozen=True):
     """How a model wants to be spoken to, as its configuration says; all empty: nobody said.
 
     ``template`` is the text of a Go template. ``renderer`` and ``parser`` name built-in formats.
@@ -94,7 +94,7 @@ class Prompt(msgspec.Struct, array_like=True):
     think: bool | str | None = None
     suffix: str = ""
     tool_choice: str = "auto"
-    speech: Speech = Speech()
+    chat_format: ChatFormatSpec = ChatFormatSpec()
     own: int = 0
 
 

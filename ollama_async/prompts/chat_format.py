@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from ollama_async.core.conversation import Prompt, Speech
+from ollama_async.core.conversation import ChatFormatSpec, Prompt
 from ollama_async.core.errors import LoadFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Dialect, Format, Marks, Parser, Renderer
+from ollama_async.prompts.output_format import (
+    ChatFormat,
+    Delimiters,
+    OutputFormat,
+    Parser,
+    Renderer,
+)
 from ollama_async.prompts.selection import (
     DEFAULT_TEMPLATE,
     Selection,
@@ -19,30 +26,30 @@ from ollama_async.prompts.selection import (
 
 
 def choose(
-    speech: Speech, *, chat_template: str, bos: str, eos: str, prefers_go: bool | None = None
-) -> Dialect:
-    """What :func:`.selection.select` says for ``speech`` and ``chat_template`` (Jinja or "").
+    spec: ChatFormatSpec, *, chat_template: str, bos: str, eos: str, prefers_go: bool | None = None
+) -> ChatFormat:
+    """What :func:`.selection.select` says for ``spec`` and ``chat_template`` (Jinja or "").
 
     Go templates are parsed here, which takes as long as a hostile one makes it; Jinja is compiled
     with the first request. ``prefers_go``: ``OLLAMA_GO_TEMPLATE``, None where it is unset.
 
-    :raises LoadFailed: ``speech`` names a renderer that does not exist.
+    :raises LoadFailed: ``spec`` names a renderer that does not exist.
     :raises TemplateFailed: its Go template is none, in Go's words.
     """
-    selection = select(speech, chat_template, prefers_go=prefers_go)
-    renderer = _renderer(selection, speech, chat_template, bos, eos)
-    return _Pair(renderer, _format(selection, speech, chat_template))
+    selection = select(spec, chat_template, prefers_go=prefers_go)
+    renderer = _renderer(selection, spec, chat_template, bos, eos)
+    return _Pair(renderer, _format(selection, spec, chat_template))
 
 
 def _renderer(
-    selection: Selection, speech: Speech, chat_template: str, bos: str, eos: str
+    selection: Selection, spec: ChatFormatSpec, chat_template: str, bos: str, eos: str
 ) -> Renderer:
-    if speech.request_template:
-        return GoRenderer(speech.request_template)
+    if spec.request_template:
+        return GoRenderer(spec.request_template)
     if selection in {"renderer", "renderer_parser"}:
-        return _named(speech.renderer)
-    if speech.template and selection != "gguf_chat_template":
-        return GoRenderer(speech.template)
+        return _named(spec.renderer)
+    if spec.template and selection != "gguf_chat_template":
+        return GoRenderer(spec.template)
     if not chat_template:
         return GoRenderer(DEFAULT_TEMPLATE)
     # 30 ms that a model without a template does not need
@@ -58,17 +65,17 @@ def _named(name: str) -> Renderer:
     return renderer
 
 
-def _format(selection: Selection, speech: Speech, chat_template: str) -> Format | None:
+def _format(selection: Selection, spec: ChatFormatSpec, chat_template: str) -> OutputFormat | None:
     """A parser that does not exist counts as none, as in Ollama."""
-    named = parsers.named(format_name(selection, speech))
+    named = parsers.named(format_name(selection, spec))
     if named is not None:
         return named
     if selection == "gguf_chat_template":
         return parsers.of_jinja(chat_template)
-    return _of_template(speech.template)
+    return _of_template(spec.template)
 
 
-def _of_template(template: str) -> Format | None:
+def _of_template(template: str) -> OutputFormat | None:
     """The format whose marks a Go template shows, unless its structure says more."""
     if not template:
         return None
@@ -91,7 +98,7 @@ class _Pair(msgspec.Struct, frozen=True):
     """A dialect of two halves; without ``format`` an answer is nothing but content."""
 
     renderer: Renderer
-    format: Format | None
+    format: OutputFormat | None
 
     def render(self, prompt: Prompt) -> str:
         return self.renderer.render(prompt)
@@ -99,8 +106,8 @@ class _Pair(msgspec.Struct, frozen=True):
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         return self.format.start(prompt, rendered) if self.format is not None else None
 
-    def marks(self, prompt: Prompt, rendered: str) -> Marks:
-        return self.format.marks(prompt, rendered) if self.format is not None else Marks()
+    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
+        return self.format.delimiters(prompt, rendered) if self.format is not None else Delimiters()
 
     @property
     def special_tokens(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ Part = Content | Thinking | ToolCall
 """What an answer consists of, in the order in which the model wrote it."""
 
 
-class Marks(msgspec.Struct, frozen=True):
+class Delimiters(msgspec.Struct, frozen=True):
     """The texts between which a model puts its thoughts, and each of its calls.
 
     ``calls`` only where a call is a JSON object of ``name`` and ``arguments``; ``syntaxes`` are the
@@ -80,7 +80,7 @@ class Parser(Protocol):
         """That call. Takes as long as its text."""
 
 
-class Format(Protocol):
+class OutputFormat(Protocol):
     """How a model marks thoughts and tool calls in its answers.
 
     ``special_tokens`` must arrive as text although the tokenizer takes them for control tokens.
@@ -103,24 +103,24 @@ class Format(Protocol):
         answer is content.
         """
 
-    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
         """The marks that the answer to ``prompt``, whose text was ``rendered``, will have, for what
         prescribes its form. Thoughts that would not be told from the content count as none.
         """
 
 
-class Dialect(Protocol):
+class ChatFormat(Protocol):
     """Both halves of how one model is spoken to; cheap to keep, safe to use for many requests."""
 
     def render(self, prompt: Prompt) -> str:
         """As in :class:`Renderer`."""
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
-        """As in :class:`Format`."""
+        """As in :class:`OutputFormat`."""
 
-    def marks(self, prompt: Prompt, rendered: str) -> Marks:
-        """As in :class:`Format`."""
+    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
+        """As in :class:`OutputFormat`."""
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """As in :class:`Format`."""
+        """As in :class:`OutputFormat`."""

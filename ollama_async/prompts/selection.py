@@ -9,7 +9,7 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-from ollama_async.core.conversation import Speech
+from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_template import TemplateFacts, facts
 
@@ -39,34 +39,36 @@ _SHOWS_RESULTS = re.compile(
 _SPLITS_AT_THOUGHTS = re.compile(r"""split\(\s*['"]</think>['"]""")
 
 
-def select(speech: Speech, chat_template: str, *, prefers_go: bool | None = None) -> Selection:
+def select(
+    spec: ChatFormatSpec, chat_template: str, *, prefers_go: bool | None = None
+) -> Selection:
     """``chat_template``: the Jinja text in the model's file, or "".
 
     ``prefers_go``: ``OLLAMA_GO_TEMPLATE``; None: the better of two templates is taken. A Go
     template that is none counts as one that can do nothing.
     """
-    if speech.renderer:
-        return "renderer_parser" if speech.parser else "renderer"
-    if speech.parser:
+    if spec.renderer:
+        return "renderer_parser" if spec.parser else "renderer"
+    if spec.parser:
         return "parser"
-    if _is_harmony(speech):
+    if _is_harmony(spec):
         return "harmony"
-    if speech.template and _prefers_go(speech.template, chat_template, prefers_go):
+    if spec.template and _prefers_go(spec.template, chat_template, prefers_go):
         return "go_template"
     return "gguf_chat_template" if chat_template else "none"
 
 
-def format_name(selection: Selection, speech: Speech) -> str:
+def format_name(selection: Selection, spec: ChatFormatSpec) -> str:
     """The parser that is asked for: most families have one name for it and for the renderer."""
     if selection == "harmony":
         return "harmony"
-    return speech.renderer if selection == "renderer" else speech.parser
+    return spec.renderer if selection == "renderer" else spec.parser
 
 
-def _is_harmony(speech: Speech) -> bool:
+def _is_harmony(spec: ChatFormatSpec) -> bool:
     """Whether this is gpt-oss with its own kind of template."""
-    is_family = speech.family in HARMONY_FAMILIES
-    return is_family and all(mark in speech.template for mark in _HARMONY_MARKS)
+    is_family = spec.family in HARMONY_FAMILIES
+    return is_family and all(mark in spec.template for mark in _HARMONY_MARKS)
 
 
 def go_facts(template: str) -> TemplateFacts:

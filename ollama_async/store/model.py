@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from ollama_async.api.ollama import ModelDetails
-from ollama_async.core.conversation import Message, Speech
+from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.gguf.summary import ModelFacts
 from ollama_async.prompts.selection import Selection
 from ollama_async.store.blob_cache import JSON_COST
@@ -55,9 +55,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     selection: Selection = "none"
 
     @property
-    def speech(self) -> Speech:
+    def chat_format(self) -> ChatFormatSpec:
         """How it wants to be spoken to."""
-        return Speech(
+        return ChatFormatSpec(
             template=self.template,
             renderer=self.renderer,
             parser=self.parser,

@@ -177,10 +177,10 @@ class _Reader:
             parser=config.parser,
             requires=config.requires,
         )
-        speech = model.speech
-        selection = select(speech, facts.chat_template, prefers_go=self._prefers_go)
+        spec = model.chat_format
+        selection = select(spec, facts.chat_template, prefers_go=self._prefers_go)
         seen = [self._facts_of_projector(layer.digest) for layer in projectors]
-        found = capabilities(config.capabilities, facts, seen, speech, selection)
+        found = capabilities(config.capabilities, facts, seen, spec, selection)
         return msgspec.structs.replace(model, selection=selection, capabilities=found)
 
     def _facts_of_projector(self, digest: str) -> ModelFacts:

@@ -19,9 +19,9 @@ Life of a connection, child's words on the right::
     Quit()                          (ends, exit status 0)
 
 Version history: 1 — first. 2 — pieces may be thoughts and tool calls; a prompt brings tools,
-suffix and speech; an inference may have a format, or be there to render only. 3 — an answer's end
-says whether it repeated itself. 4 — a request says whose it is, and which of its prompt's messages
-are the model's own. 5 — Ready and Heartbeat without fields that nobody read.
+suffix and chat format; an inference may have a format, or be there to render only. 3 — an answer's
+end says whether it repeated itself. 4 — a request says whose it is, and which of its prompt's
+messages are the model's own. 5 — Ready and Heartbeat without fields that nobody read.
 """
 
 from __future__ import annotations

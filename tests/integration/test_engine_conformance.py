@@ -13,7 +13,7 @@ import pytest
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.native.tiny_model import write_tiny_model
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines import scripted
@@ -81,7 +81,7 @@ def tokens_of(engine, text):
 
 def constrain(engine, schema):
     inference = Inference(Prompt(), GREEDY, format=schema)
-    return Grammars(engine).constrain(inference, "", Marks(), {})
+    return Grammars(engine).constrain(inference, "", Delimiters(), {})
 
 
 class Nothing:

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.native.tiny_model import write_tiny_model
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.grammar.constraints import Grammars
@@ -107,7 +107,7 @@ def answers(engine, constraints, sampling, prompt="the people", most=400):
 def test_any_sampled_answer_is_valid(engine, grammars, name, sampling):
     schema = SCHEMAS[name]
     inference = Inference(Prompt(), sampling, format=schema)
-    constraints = [grammars.constrain(inference, "", Marks(), {}) for _ in range(SLOTS)]
+    constraints = [grammars.constrain(inference, "", Delimiters(), {}) for _ in range(SLOTS)]
 
     for answer in answers(engine, constraints, sampling):
         Draft202012Validator(schema).validate(json.loads(answer))
@@ -117,7 +117,7 @@ def test_any_sampled_answer_is_valid(engine, grammars, name, sampling):
 def test_what_is_prescribed_to_the_letter_has_nothing_in_front(engine, grammars):
     for wanted in ("the people", " the people", "thepeople", "世界", "👩‍👩‍👧", 'a "b" \\ c'):
         inference = Inference(Prompt(), Sampling(), format={"const": {"the": wanted}})
-        constraints = [grammars.constrain(inference, "", Marks(), {}) for _ in range(2)]
+        constraints = [grammars.constrain(inference, "", Delimiters(), {}) for _ in range(2)]
 
         for answer in answers(engine, constraints, HOT[0]):
             assert json.loads(answer) == {"the": wanted}
@@ -125,7 +125,7 @@ def test_what_is_prescribed_to_the_letter_has_nothing_in_front(engine, grammars)
 
 
 def test_thoughts_are_free_and_the_rest_is_not(engine, grammars):
-    marks = Marks(thoughts=("<think>", "</think>"), begins_thinking=True)
+    marks = Delimiters(thoughts=("<think>", "</think>"), begins_thinking=True)
     inference = Inference(Prompt(), Sampling(), format={"const": [1]})
     constraint = grammars.constrain(inference, "", marks, {})
     tokens = engine.tokenize("so {[ the day </think>", add_special=False, parse_special=False)

@@ -14,7 +14,7 @@ of messages have a file each (``harmony``, ``glimmer``, ``cohere``).
 
 from __future__ import annotations
 
-from ollama_async.prompts.output_format import Format
+from ollama_async.prompts.output_format import OutputFormat
 from ollama_async.prompts.parsers import detection, template_formats
 from ollama_async.prompts.parsers.model_families import FAMILIES
 
@@ -22,12 +22,12 @@ NAMES = tuple(FAMILIES)
 """The built-in formats."""
 
 
-def named(name: str) -> Format | None:
+def named(name: str) -> OutputFormat | None:
     """The built-in format of this name; None: there is none."""
     return FAMILIES.get(name)
 
 
-def detected(template_text: str) -> Format | None:
+def detected(template_text: str) -> OutputFormat | None:
     """The format whose marks stand in a chat template (Jinja or Go); None: it marks nothing.
 
     Its thoughts are told from content whatever the client wants, and whether an answer begins
@@ -36,14 +36,14 @@ def detected(template_text: str) -> Format | None:
     return detection.detected(template_text)
 
 
-def of_jinja(template_text: str) -> Format | None:
+def of_jinja(template_text: str) -> OutputFormat | None:
     """As :func:`detected`, for a Jinja template. One that shows tools but has no words for calls
     gets them as JSON (:mod:`ollama_async.prompts.template_probe`), and so they are read.
     """
     return detection.of_jinja(template_text)
 
 
-def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> Format:
+def generic(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> OutputFormat:
     """The format of a Go template that tells only where thoughts and calls begin.
 
     ``thinking`` are the tags around thoughts, looked for when the client wants thoughts;

@@ -9,7 +9,7 @@ import msgspec
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.output_format import Marks, Parser
+from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
@@ -52,17 +52,17 @@ class Harmony(msgspec.Struct, frozen=True):
         asked = Asked.by(prompt, rendered)
         return Scanner(_states(asked.tools), _begin(asked))
 
-    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
         asked = Asked.by(prompt, rendered)
         begin = _begin(asked)
         # tools whose names these models may write in two ways are not worth a grammar
         is_plain = all(shown == name for shown, name in function_names(asked.tools).items())
         syntaxes = (_SYNTAX,) if asked.tools and is_plain else ()
         if begin == "content":
-            return Marks(syntaxes=syntaxes)
+            return Delimiters(syntaxes=syntaxes)
         opening = _FINAL if asked.rendered.endswith(_TURN) else ""
         is_thinking = begin == "thinking"
-        return Marks(_THOUGHTS, None, is_thinking, opening=opening, syntaxes=syntaxes)
+        return Delimiters(_THOUGHTS, None, is_thinking, opening=opening, syntaxes=syntaxes)
 
 
 def _begin(asked: Asked) -> str:

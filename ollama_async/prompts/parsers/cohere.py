@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ollama_async.core.conversation import Prompt
-from ollama_async.prompts.output_format import Marks, Parser
+from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.call_spec import JSON, Calls
 from ollama_async.prompts.parsers.call_strings import JSON_STRINGS
@@ -50,13 +50,13 @@ class Cohere(msgspec.Struct, frozen=True):
         asked = Asked.by(prompt, rendered)
         return Scanner(_states(asked), self._begin(asked))
 
-    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
         asked = Asked.by(prompt, rendered)
         begin = self._begin(asked)
         syntaxes = (_ACTION.syntax,) if asked.tools and _ACTION.syntax else ()
         if begin == "content":
-            return Marks(syntaxes=syntaxes)
-        return Marks(_THOUGHTS, begins_thinking=begin == "thinking", syntaxes=syntaxes)
+            return Delimiters(syntaxes=syntaxes)
+        return Delimiters(_THOUGHTS, begins_thinking=begin == "thinking", syntaxes=syntaxes)
 
     def _begin(self, asked: Asked) -> str:
         """Where the answer begins: ``thinking``, ``content``, or before a ``block``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.output_format import Format
+from ollama_async.prompts.output_format import OutputFormat
 from ollama_async.prompts.parsers import model_families, tagged, template_formats
 from ollama_async.prompts.parsers.channel_formats import Harmony
 from ollama_async.prompts.parsers.cohere import Cohere
@@ -13,7 +13,7 @@ from ollama_async.prompts.parsers.glimmer import Glimmer
 from ollama_async.prompts.parsers.parser_spec import Family
 from ollama_async.prompts.parsers.thoughts import by_prompt
 
-_WHOLE: tuple[tuple[tuple[str, ...], Format], ...] = (
+_WHOLE: tuple[tuple[tuple[str, ...], OutputFormat], ...] = (
     (("<|channel|>", "<|message|>"), Harmony()),
     (("<atem:function_calls>",), Glimmer()),
     (("<|START_ACTION|>",), Cohere(by_prompt=True)),
@@ -69,7 +69,7 @@ _THOUGHTS: tuple[tuple[str, str], ...] = (
 )
 
 
-def detected(template_text: str) -> Format | None:
+def detected(template_text: str) -> OutputFormat | None:
     """See :func:`ollama_async.prompts.parsers.detected`."""
     for marks, format_ in _WHOLE:
         if all(mark in template_text for mark in marks):
@@ -90,7 +90,7 @@ def detected(template_text: str) -> Format | None:
     )
 
 
-def of_jinja(template_text: str) -> Format | None:
+def of_jinja(template_text: str) -> OutputFormat | None:
     """See :func:`ollama_async.prompts.parsers.of_jinja`."""
     found = detected(template_text)
     has_own_calls = "tools" not in template_text or "tool_call" in template_text

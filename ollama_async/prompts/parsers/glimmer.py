@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt
-from ollama_async.prompts.output_format import Marks, Parser
+from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.bodies import Pieces
 from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
@@ -58,10 +58,10 @@ class Glimmer(msgspec.Struct, frozen=True):
         thoughts = Kind.HIDDEN if asked.think is False else Kind.THINKING
         return Scanner(_states(asked.tools, thoughts), _begin(asked))
 
-    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
         asked = Asked.by(prompt, rendered)
         opening = _MESSAGE if asked.rendered.endswith(_START) else ""
-        return Marks(
+        return Delimiters(
             None if asked.think is False or asked.begun else _THOUGHTS,
             begins_thinking=asked.is_in_thought,
             opening=opening,

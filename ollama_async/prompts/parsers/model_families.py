@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.output_format import Format
+from ollama_async.prompts.output_format import OutputFormat
 from ollama_async.prompts.parsers import channel_formats, cohere, glimmer
 from ollama_async.prompts.parsers.bodies.braces import BraceCalls
 from ollama_async.prompts.parsers.bodies.deepseek import deepseek_call
@@ -213,7 +213,7 @@ _LAGUNA = Family(
     handles_thinking=True,
 )
 
-FAMILIES: dict[str, Format] = {
+FAMILIES: dict[str, OutputFormat] = {
     "passthrough": Family(space=Space.KEEP),
     "qwen3": Family(calls=(HERMES_CALL,)),
     "qwen3-thinking": Family(thoughts=_QWEN_THOUGHTS, calls=(HERMES_CALL,), handles_thinking=True),

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.output_format import Marks, Parser
+from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.asked import Asked
 from ollama_async.prompts.parsers.call_spec import HERMES_MARKS, Calls, HeadedCalls
 from ollama_async.prompts.parsers.scanner import Scanner
@@ -56,10 +56,10 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         asked = Asked.by(prompt, rendered)
         return Scanner(self.states(asked), self._call_begun(asked) or self._begin(asked))
 
-    def marks(self, prompt: Prompt, rendered: str) -> Marks:
+    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
         asked = Asked.by(prompt, rendered)
         calls = HERMES_MARKS if any(calls.is_plain_json for calls in self.calls) else None
-        marks = Marks(calls=calls, syntaxes=self._syntaxes(asked))
+        marks = Delimiters(calls=calls, syntaxes=self._syntaxes(asked))
         thoughts = self.thoughts
         if thoughts is None or (self.tools_instead and asked.tools):
             return marks

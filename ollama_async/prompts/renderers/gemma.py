@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ollama_async.core.conversation import Prompt, Speech, ToolFunction
+from ollama_async.core.conversation import ChatFormatSpec, Prompt, ToolFunction
 from ollama_async.prompts.output_format import Renderer
 from ollama_async.prompts.renderers.conversation_view import Talk, Tool, Turn, table, text
 from ollama_async.prompts.renderers.json_text import spaced
@@ -163,13 +163,13 @@ class Gemma4:
     """
 
     def render(self, prompt: Prompt) -> str:
-        return (_LARGE if _is_large(prompt.speech) else _SMALL).render(prompt)
+        return (_LARGE if _is_large(prompt.chat_format) else _SMALL).render(prompt)
 
 
-def _is_large(speech: Speech) -> bool:
-    size = _SIZE.search(speech.name.lower())
+def _is_large(spec: ChatFormatSpec) -> bool:
+    size = _SIZE.search(spec.name.lower())
     if size is None:
-        return speech.parameter_count >= _LARGE_FROM * _BILLION
+        return spec.parameter_count >= _LARGE_FROM * _BILLION
     return not size[1] and int(size[2]) >= _LARGE_FROM
 
 

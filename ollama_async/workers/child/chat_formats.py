@@ -11,9 +11,9 @@ from typing import Protocol
 import msgspec
 
 from ollama_async.core.bounded_cache import BoundedCache
-from ollama_async.core.conversation import Speech
+from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import ServerError, TemplateFailed
-from ollama_async.prompts.output_format import Dialect
+from ollama_async.prompts.output_format import ChatFormat
 from ollama_async.workers.child.attempt import Run, run_freely
 from ollama_async.workers.child.engines.engine import Engine
 
@@ -33,17 +33,19 @@ class Spoken(msgspec.Struct, frozen=True):
     wants to read in answers, by id.
     """
 
-    dialect: Dialect
+    dialect: ChatFormat
     special: Mapping[int, bytes]
 
 
-_Kept = BoundedCache[Speech, Spoken | ServerError]
+_Kept = BoundedCache[ChatFormatSpec, Spoken | ServerError]
 
 
 class Choose(Protocol):
     """:func:`ollama_async.prompts.chat_format.choose` for what is known of the model's file."""
 
-    def __call__(self, speech: Speech, *, chat_template: str, bos: str, eos: str) -> Dialect: ...
+    def __call__(
+        self, spec: ChatFormatSpec, *, chat_template: str, bos: str, eos: str
+    ) -> ChatFormat: ...
 
 
 class Dialects:
@@ -58,53 +60,53 @@ class Dialects:
         self._own: _Kept = BoundedCache(KEPT, KEPT_CHARACTERS)
         self._brought: _Kept = BoundedCache(KEPT, KEPT_CHARACTERS)
 
-    def kept(self, speech: Speech) -> Spoken | None:
-        """The one for ``speech`` if it was made before.
+    def kept(self, spec: ChatFormatSpec) -> Spoken | None:
+        """The one for ``spec`` if it was made before.
 
         :raises ServerError: it was tried before, and why there is none.
         """
-        found = self._kept_with(speech).get(speech)
+        found = self._kept_with(spec).get(spec)
         if isinstance(found, ServerError):
             raise found.with_traceback(None)
         return found
 
-    def find(self, speech: Speech, run: Run = run_freely) -> Spoken:
-        """The one for ``speech``, made by ``run`` because a hostile template takes its time.
+    def find(self, spec: ChatFormatSpec, run: Run = run_freely) -> Spoken:
+        """The one for ``spec``, made by ``run`` because a hostile template takes its time.
 
         :raises ServerError: there is none, and why.
         """
-        spoken = self.kept(speech)
+        spoken = self.kept(spec)
         if spoken is not None:
             return spoken
         found: Spoken | ServerError
         try:
-            found = run(lambda: self._make(speech))
+            found = run(lambda: self._make(spec))
         except TemplateFailed as interruption:
-            if not speech.request_template:  # a model's own has another chance
+            if not spec.request_template:  # a model's own has another chance
                 raise
             found = interruption
         # not within run, whose interruptions would leave the books half written
-        self._kept_with(speech).put(speech, found, _size(speech))
+        self._kept_with(spec).put(spec, found, _size(spec))
         if isinstance(found, ServerError):
             raise found
         return found
 
-    def _kept_with(self, speech: Speech) -> _Kept:
-        return self._brought if speech.request_template else self._own
+    def _kept_with(self, spec: ChatFormatSpec) -> _Kept:
+        return self._brought if spec.request_template else self._own
 
-    def _make(self, speech: Speech) -> Spoken | ServerError:
+    def _make(self, spec: ChatFormatSpec) -> Spoken | ServerError:
         """The dialect, or why there is none."""
         try:
-            return self._speak(speech)
+            return self._speak(spec)
         except ServerError as error:
             return error
 
-    def _speak(self, speech: Speech) -> Spoken:
-        if max(len(speech.template), len(speech.request_template)) > TEMPLATE_LIMIT:
+    def _speak(self, spec: ChatFormatSpec) -> Spoken:
+        if max(len(spec.template), len(spec.request_template)) > TEMPLATE_LIMIT:
             raise TemplateFailed(f"the template is longer than {TEMPLATE_LIMIT} characters")
         facts = self._engine.facts
         dialect = self._choose(
-            speech, chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
+            spec, chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
         )
         return Spoken(dialect, dict(self._special(dialect.special_tokens)))
 
@@ -118,5 +120,5 @@ class Dialects:
         return found
 
 
-def _size(speech: Speech) -> int:
-    return len(speech.template) + len(speech.request_template)
+def _size(spec: ChatFormatSpec) -> int:
+    return len(spec.template) + len(spec.request_template)

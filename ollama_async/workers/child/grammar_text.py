@@ -14,7 +14,7 @@ from typing import Any
 
 from ollama_async.core.conversation import Inference
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.grammar.json_schema import prepare
 
 CALLS_LIMIT = 16
@@ -39,7 +39,7 @@ def is_call_forced(inference: Inference) -> bool:
     return inference.prompt.tool_choice not in {"auto", "none"}
 
 
-def write(inference: Inference, rendered: str, marks: Marks, special: Special) -> str:
+def write(inference: Inference, rendered: str, marks: Delimiters, special: Special) -> str:
     """The grammar of an answer to ``inference``, which has a form.
 
     A forced tool call goes before ``format``.
@@ -119,7 +119,7 @@ class _Tool:
             raise BadRequest(f"tool {self.name!r}: {error.message}") from None
 
 
-def _lead(think: bool | str | None, rendered: str, marks: Marks, special: Special) -> str:
+def _lead(think: bool | str | None, rendered: str, marks: Delimiters, special: Special) -> str:
     """The rule ``start``, with what may come before the answer proper: thoughts, unless the client
     forbids them, and what an answer without any begins with.
     """

@@ -50,11 +50,11 @@ class OwnPrefixes:
 
 def _with_question(prompt: Prompt, text: str) -> Prompt:
     messages = [*prompt.messages[: prompt.own], Message("user", text)]
-    return Prompt(messages=messages, think=prompt.think, speech=prompt.speech)
+    return Prompt(messages=messages, think=prompt.think, chat_format=prompt.chat_format)
 
 
 def _key(prompt: Prompt) -> bytes:
     """Of everything that the tokens depend on; many templates show the day."""
     day = datetime.now().astimezone().toordinal()
     own = prompt.messages[: prompt.own]
-    return hashlib.sha256(_pack((prompt.speech, own, prompt.think, day))).digest()
+    return hashlib.sha256(_pack((prompt.chat_format, own, prompt.think, day))).digest()

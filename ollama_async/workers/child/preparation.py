@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ollama_async.core.bounded_cache import BoundedCache
-from ollama_async.core.conversation import Inference, Prompt, Sampling, Speech, Usage
+from ollama_async.core.conversation import ChatFormatSpec, Inference, Prompt, Sampling, Usage
 from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.prompts.shorten import cut_middle
 from ollama_async.prompts.truncation import fit
 from ollama_async.workers.child.attempt import Attempt, Limited, Run
@@ -90,7 +90,7 @@ class Rendered(msgspec.Struct, frozen=True):
     text: str
     meaning: Meaning | None = None
     special: Mapping[int, bytes] = {}
-    marks: Marks = Marks()
+    marks: Delimiters = Delimiters()
 
 
 class Preparation:
@@ -168,14 +168,14 @@ class Preparation:
         self, prompt: Prompt, tokens: list[int], num_ctx: int, attempt: Attempt
     ) -> int:
         """How many of the first ``tokens`` are the model's own; 0 where nobody asks."""
-        is_theirs = prompt.raw is not None or prompt.context or prompt.speech.request_template
+        is_theirs = prompt.raw is not None or prompt.context or prompt.chat_format.request_template
         if self._shares_prefixes or is_theirs:
             return 0
         own = self._own.kept(prompt)
         if own is None:
             attempt.make()
             run = attempt.leash()
-            dialect = self._dialects.find(prompt.speech, run).dialect
+            dialect = self._dialects.find(prompt.chat_format, run).dialect
 
             def encode(candidate: Prompt) -> list[int]:
                 text = run(lambda: dialect.render(candidate))
@@ -252,7 +252,7 @@ class Preparation:
             return Rendered(before + tokens, prompt.raw)
         if any(message.images for message in prompt.messages):
             raise BadRequest("this model does not support images")
-        if not prompt.speech.request_template:
+        if not prompt.chat_format.request_template:
             return self._speak(inference, before, num_ctx, attempt)
         digest = hashlib.sha256(_pack(prompt)).digest()
         if refused := self._refused.get(digest):
@@ -268,8 +268,8 @@ class Preparation:
     ) -> Rendered:
         """The messages of the prompt in the model's words, behind the tokens ``before``."""
         prompt = inference.prompt
-        run = attempt.leash(is_brought=bool(prompt.speech.request_template))
-        spoken = self._find(prompt.speech, run, attempt)
+        run = attempt.leash(is_brought=bool(prompt.chat_format.request_template))
+        spoken = self._find(prompt.chat_format, run, attempt)
 
         def render(candidate: Prompt) -> _Candidate:
             text = run(lambda: spoken.dialect.render(candidate))
@@ -286,19 +286,19 @@ class Preparation:
             text,
             None if parser is None else Meaning(parser),
             {} if parser is None else spoken.special,
-            spoken.dialect.marks(kept, text),
+            spoken.dialect.delimiters(kept, text),
         )
 
-    def _find(self, speech: Speech, run: Run, attempt: Attempt) -> Spoken:
+    def _find(self, spec: ChatFormatSpec, run: Run, attempt: Attempt) -> Spoken:
         """How the model is spoken to.
 
         :raises ServerError: it cannot be, and why.
         """
-        spoken = self._dialects.kept(speech)
+        spoken = self._dialects.kept(spec)
         if spoken is not None:
             return spoken
         attempt.make()
-        return self._dialects.find(speech, run)
+        return self._dialects.find(spec, run)
 
     def _encode(self, text: str, num_ctx: int, attempt: Attempt, *, is_first: bool) -> list[int]:
         """Tokens with exactly one BOS in front, if the model wants one and this is the front.

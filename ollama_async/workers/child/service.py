@@ -13,11 +13,11 @@ from typing import NoReturn
 
 import msgspec
 
-from ollama_async.core.conversation import Speech
+from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
 from ollama_async.prompts.chat_format import choose
-from ollama_async.prompts.output_format import Dialect
+from ollama_async.prompts.output_format import ChatFormat
 from ollama_async.prompts.selection import select
 from ollama_async.workers.child.attempt import Run
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
@@ -167,13 +167,13 @@ def _confine() -> None:
 
 
 def _choose(
-    prefers_go: bool | None, speech: Speech, *, chat_template: str, bos: str, eos: str
-) -> Dialect:
+    prefers_go: bool | None, spec: ChatFormatSpec, *, chat_template: str, bos: str, eos: str
+) -> ChatFormat:
     """As :func:`choose`, and the log has a line; but for templates that came with a request."""
-    if not speech.request_template:
-        selection = select(speech, chat_template, prefers_go=prefers_go)
-        print(f"INFO {speech.name or 'model'}: template selection: {selection}", file=sys.stderr)  # noqa: T201  # stderr is the log
-    return choose(speech, chat_template=chat_template, bos=bos, eos=eos, prefers_go=prefers_go)
+    if not spec.request_template:
+        selection = select(spec, chat_template, prefers_go=prefers_go)
+        print(f"INFO {spec.name or 'model'}: template selection: {selection}", file=sys.stderr)  # noqa: T201  # stderr is the log
+    return choose(spec, chat_template=chat_template, bos=bos, eos=eos, prefers_go=prefers_go)
 
 
 class _Progress:

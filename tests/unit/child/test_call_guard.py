@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech, Thought
+from ollama_async.core.conversation import (
+    ChatFormatSpec,
+    Inference,
+    Message,
+    Prompt,
+    Sampling,
+    Thought,
+)
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.prompts.chat_format import choose
 from ollama_async.workers.child.batching import Batching
@@ -170,7 +177,7 @@ def test_a_long_answer_in_json_is_not_read_again_and_again(worker):
 def test_thoughts_are_free(worker):
     template = HERMES + "<think></think>"
     says = ("<think>", "Call <tool", "_cal>?", "</think>", "<tool_call>", *call("ebb"))
-    asked = worker(*says, "</tool_call>", template=template).ask(speech=Speech())
+    asked = worker(*says, "</tool_call>", template=template).ask(chat_format=ChatFormatSpec())
 
     assert asked.thinking == "Call <tool_cal>?"
     assert [name for name, _ in asked.calls] == ["get_tide"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ollama_async.core.conversation import Speech
+from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.workers.child.chat_formats import KEPT, TEMPLATE_LIMIT, Dialects
 
 
-class Dialect:
+class ChatFormat:
     special_tokens = ("<call>", "<word>", "two tokens", "<end>")
 
 
@@ -36,40 +36,40 @@ def made():
 
 @pytest.fixture
 def room(fake_engine, made):
-    def choose(speech, **_more):
-        made.append(speech)
-        return Dialect()
+    def choose(spec, **_more):
+        made.append(spec)
+        return ChatFormat()
 
     return Dialects(Engine(fake_engine().facts), choose)
 
 
 def test_a_dialect_is_made_once(room, made):
-    assert room.find(Speech(template="a")) is room.find(Speech(template="a"))
-    assert room.find(Speech(template="b")) is not room.find(Speech(template="a"))
+    assert room.find(ChatFormatSpec(template="a")) is room.find(ChatFormatSpec(template="a"))
+    assert room.find(ChatFormatSpec(template="b")) is not room.find(ChatFormatSpec(template="a"))
     assert len(made) == 2
 
 
 def test_only_the_latest_are_kept(room, made):
-    first = Speech(template="first")
+    first = ChatFormatSpec(template="first")
     room.find(first)
     for number in range(KEPT - 1):
-        room.find(Speech(template=str(number)))
+        room.find(ChatFormatSpec(template=str(number)))
     room.find(first)
-    room.find(Speech(template="one more"))
+    room.find(ChatFormatSpec(template="one more"))
     room.find(first)
 
     assert made.count(first) == 1
-    room.find(Speech(template="0"))
-    assert made.count(Speech(template="0")) == 2
+    room.find(ChatFormatSpec(template="0"))
+    assert made.count(ChatFormatSpec(template="0")) == 2
 
 
 def test_control_tokens_that_the_parser_wants_get_their_text(room, made):
-    assert room.find(Speech()).special == {1: b"<call>", 3: b"<end>"}
+    assert room.find(ChatFormatSpec()).special == {1: b"<call>", 3: b"<end>"}
     assert made
 
 
 @pytest.mark.parametrize("field", ["template", "request_template"])
 def test_an_endless_template_is_not_even_looked_at(room, made, field):
     with pytest.raises(TemplateFailed, match="longer than"):
-        room.find(Speech(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
+        room.find(ChatFormatSpec(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
     assert not made

@@ -8,6 +8,7 @@ from ollama_async.core.conversation import Inference, Message, Prompt, Sampling,
 from ollama_async.prompts import parsers
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.chat_formats import Spoken
 from ollama_async.workers.child.engine_loop import Loop
@@ -18,10 +19,10 @@ from ollama_async.workers.child.preprocessor import Intake
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Deltas, Done, Failed, Submit
 
-CALLS = Marks(calls=("<call>", "</call>"))
+CALLS = Delimiters(calls=("<call>", "</call>"))
 
 
-class Dialect:
+class ChatFormat:
     """Plays :class:`Dialects` as well; its calls stay in the text."""
 
     special_tokens = ()
@@ -35,15 +36,15 @@ class Dialect:
     def start(self, _prompt, _rendered):
         return None
 
-    def marks(self, _prompt, _rendered):
+    def delimiters(self, _prompt, _rendered):
         return CALLS
 
 
-class Format(Dialect):
+class Format(ChatFormat):
     """A format of answers, behind a prompt that ends with ``end``."""
 
     def __init__(self, format_, end):
-        self.start, self.marks = format_.start, format_.marks
+        self.start, self.delimiters = format_.start, format_.delimiters
         self.render = GoRenderer("{{ .Prompt }}" + end).render
 
 
@@ -86,7 +87,7 @@ def room(tmp_path):
         path = tmp_path / "scripts.json"
         path.write_text(json.dumps({"m": {"tokens": says}}))
         spec = LoadSpec(engine="scripted", model="m", num_ctx=256, slots=1)
-        return Room(scripted.load(spec, str(path), lambda _fraction: None), dialect or Dialect())
+        return Room(scripted.load(spec, str(path), lambda _fraction: None), dialect or ChatFormat())
 
     return make
 

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child import grammar_library, grammar_tree
 from ollama_async.workers.child.grammar import llguidance
 from ollama_async.workers.child.grammar.constraints import Grammars
@@ -24,7 +24,7 @@ from tests.growth import cost
 
 END, OPEN, CLOSE, BRACES, STRADDLING = range(256, 261)
 SPECIAL = {OPEN: b"<|open|>", CLOSE: b"<|close|>"}
-THINK = Marks(thoughts=("<think>", "</think>"))
+THINK = Delimiters(thoughts=("<think>", "</think>"))
 
 
 class Vocabulary:
@@ -45,7 +45,7 @@ GRAMMARS = Grammars(Vocabulary())
 
 def constrain(form=None, *, rendered="", marks=None, special=None, **prompt):
     inference = Inference(Prompt(**prompt), Sampling(), format=form)
-    return GRAMMARS.constrain(inference, rendered, marks or Marks(), special or {})
+    return GRAMMARS.constrain(inference, rendered, marks or Delimiters(), special or {})
 
 
 def keeps(constraint, answer):
@@ -156,7 +156,7 @@ def test_thoughts_come_first(rendered, answer, kept):
 
 
 def test_thoughts_that_the_format_says_have_begun():
-    marks = Marks(thoughts=("<think>", "</think>"), begins_thinking=True)
+    marks = Delimiters(thoughts=("<think>", "</think>"), begins_thinking=True)
 
     assert keeps(constrain("json", marks=marks), "Well</think>{}")
 
@@ -195,7 +195,9 @@ def test_forbidden_thoughts_that_the_prompt_has_begun_end_at_once(answer, kept):
     assert [keeps(constraint, answer) for constraint in begun] == [kept, kept]
 
 
-MESSAGES = Marks(thoughts=("<|open|>thoughts", "<|close|><|open|>answer"), opening="<|open|>answer")
+MESSAGES = Delimiters(
+    thoughts=("<|open|>thoughts", "<|close|><|open|>answer"), opening="<|open|>answer"
+)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_an_answer_that_is_a_message_has_its_header(think, answer, kept):
 
 
 def test_marks_may_be_control_tokens():
-    marks = Marks(thoughts=("<|open|>thoughts", "<|close|><|open|>answer"))
+    marks = Delimiters(thoughts=("<|open|>thoughts", "<|close|><|open|>answer"))
     thoughts = [OPEN, *b"thoughts", *b"Well", CLOSE, OPEN, *b"answer"]
 
     assert keeps(constrain("json", marks=marks, special=SPECIAL), [*thoughts, *b"{}"])
@@ -712,7 +714,7 @@ TOOLS = [
     },
     {"type": "function", "function": {"name": 'say "hi"', "parameters": {}}},
 ]
-CALLS = Marks(calls=("<call>", "</call>"), thoughts=("<think>", "</think>"))
+CALLS = Delimiters(calls=("<call>", "</call>"), thoughts=("<think>", "</think>"))
 WEATHER = '<call>\n{"name": "weather", "arguments": {"city": "Rome", "days": 2}}\n</call>'
 HI = '<call>{"name":"say \\"hi\\"","arguments":{}}</call>'.replace('","', '", "')
 
@@ -754,7 +756,7 @@ def test_a_forced_call_goes_before_the_format():
 @pytest.mark.parametrize(
     ("marks", "tools", "choice", "named"),
     [
-        (Marks(), TOOLS, "required", "cannot be forced"),
+        (Delimiters(), TOOLS, "required", "cannot be forced"),
         (CALLS, TOOLS, "news", "news"),
         (CALLS, [], "required", "no tools"),
         (
@@ -955,7 +957,7 @@ class Ends(Vocabulary):
 
 def test_a_model_may_end_with_any_of_its_ends():
     inference = Inference(Prompt(), Sampling(), format={"type": "integer"})
-    constraint = Grammars(Ends()).constrain(inference, "", Marks(), {})
+    constraint = Grammars(Ends()).constrain(inference, "", Delimiters(), {})
     assert not constraint.allows(OPEN)
 
     constraint.accept(ord("1"))
@@ -972,7 +974,7 @@ class Endless(Vocabulary):
 
 def test_a_model_without_an_end_says_what_was_asked_for_all_the_same():
     inference = Inference(Prompt(), Sampling(), format={"const": 1})
-    constraint = Grammars(Endless()).constrain(inference, "", Marks(), {})
+    constraint = Grammars(Endless()).constrain(inference, "", Delimiters(), {})
 
     constraint.accept(ord("1"))
     assert constraint.is_over

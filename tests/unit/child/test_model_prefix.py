@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech
+from ollama_async.core.conversation import ChatFormatSpec, Inference, Message, Prompt, Sampling
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.chat_formats import Dialects
 from ollama_async.workers.child.own_prefix import OwnPrefixes
 from ollama_async.workers.child.preparation import Preparation
@@ -33,8 +33,8 @@ class Speaking:
     def start(self, _prompt, _rendered):
         return None
 
-    def marks(self, _prompt, _rendered):
-        return Marks()
+    def delimiters(self, _prompt, _rendered):
+        return Delimiters()
 
 
 def letters(text):
@@ -50,10 +50,10 @@ def public(fake_engine):
         engine.facts = msgspec.structs.replace(engine.facts, vocab_size=256)
         engine.tokenize = lambda text, **_options: letters(text)
 
-        def choose(speech, **_more):
+        def choose(spec, **_more):
             if jinja:
                 return Speaking(JinjaRenderer(jinja, bos="", eos=""))
-            return Speaking(GoRenderer(speech.request_template or GO))
+            return Speaking(GoRenderer(spec.request_template or GO))
 
         preparation = Preparation(
             engine,
@@ -97,7 +97,7 @@ def test_nothing_is_where_the_client_brings_all_of_it(public):
     for prompt in (
         Prompt(raw="<user>"),
         Prompt([Message("user", "x")], context=letters("<user>")),
-        Prompt([Message("user", "x")], speech=Speech(request_template=GO)),
+        Prompt([Message("user", "x")], chat_format=ChatFormatSpec(request_template=GO)),
     ):
         assert public(prompt) == ""
 

@@ -7,6 +7,7 @@ from ollama_async.core.conversation import Inference, Message, Prompt, Sampling,
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Content, Marks
+from ollama_async.prompts.output_format import Content, Delimiters
 from ollama_async.prompts.selection import DEFAULT_TEMPLATE
 from ollama_async.workers.child.chat_formats import Spoken
 from ollama_async.workers.child.mailbox import Mailbox
@@ -63,8 +64,8 @@ class OneDialect:
         self.started_with = prompt, rendered
         return self._parser
 
-    def marks(self, _prompt, _rendered):
-        return Marks()
+    def delimiters(self, _prompt, _rendered):
+        return Delimiters()
 
 
 class Room:

@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.core.bounded_cache import BoundedCache
-from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Speech, Usage
+from ollama_async.core.conversation import (
+    ChatFormatSpec,
+    Inference,
+    Message,
+    Prompt,
+    Sampling,
+    Usage,
+)
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.chat_formats import Dialects, Spoken
 from ollama_async.workers.child.line import Line
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
@@ -22,8 +29,8 @@ from ollama_async.workers.messages import Cancel, Done, Failed, Submit, Tokenize
 LONG_WAIT_S = 30
 
 
-def submit(number, text="x", client="a", *, speech=None, **more):
-    prompt = Prompt([Message("user", text)], speech=speech or Speech(), **more)
+def submit(number, text="x", client="a", *, chat_format=None, **more):
+    prompt = Prompt([Message("user", text)], chat_format=chat_format or ChatFormatSpec(), **more)
     return Submit(number, Inference(prompt, Sampling()), client)
 
 
@@ -46,8 +53,8 @@ class Words:
     def start(self, _prompt, _rendered):
         return None
 
-    def marks(self, _prompt, _rendered):
-        return Marks()
+    def delimiters(self, _prompt, _rendered):
+        return Delimiters()
 
 
 class Limits:
@@ -187,8 +194,8 @@ def test_a_history_that_is_rendered_many_times_is_heavy(fake_engine):
 def test_a_new_dialect_is_made_by_the_heavy_line_and_found_by_the_quick_one(fake_engine):
     made = []
 
-    def choose(speech, **_more):
-        made.append(speech)
+    def choose(spec, **_more):
+        made.append(spec)
         return Words()
 
     room = Room(fake_engine(), Dialects(fake_engine(), choose))
@@ -255,14 +262,14 @@ def tiny_engine(fake_engine):
 def test_a_template_that_a_request_brings_has_little_time_and_costs_it_once(fake_engine):
     made = []
 
-    def choose(speech, **_more):
-        made.append(speech)
+    def choose(spec, **_more):
+        made.append(spec)
         return Words()
 
     room = Room(fake_engine(), Dialects(fake_engine(), choose), Limits(is_slow=True))
-    brought = Speech(request_template="slow")
+    brought = ChatFormatSpec(request_template="slow")
     for number in (1, 2):
-        room.intake.put(submit(number, speech=brought))
+        room.intake.put(submit(number, chat_format=brought))
         room.run_quick()
     failed = room.run_heavy()
 
@@ -270,7 +277,7 @@ def test_a_template_that_a_request_brings_has_little_time_and_costs_it_once(fake
     assert {each.code for each in failed} == {"template_failed"}
     assert max(room.limits.seconds) < 0.1
     asked = len(room.limits.seconds)
-    room.intake.put(submit(3, speech=brought))
+    room.intake.put(submit(3, chat_format=brought))
     assert ids(room.run_quick()) == [3]
     assert len(room.limits.seconds) == asked
     assert made == []
@@ -279,31 +286,31 @@ def test_a_template_that_a_request_brings_has_little_time_and_costs_it_once(fake
 def test_templates_that_requests_bring_push_out_only_one_another(fake_engine):
     made = []
 
-    def choose(speech, **_more):
-        made.append(speech)
+    def choose(spec, **_more):
+        made.append(spec)
         return Words()
 
     dialects = Dialects(fake_engine(), choose)
-    dialects.find(Speech(template="own"))
+    dialects.find(ChatFormatSpec(template="own"))
     for number in range(100):
-        dialects.find(Speech(template="own", request_template=str(number)))
+        dialects.find(ChatFormatSpec(template="own", request_template=str(number)))
 
-    assert dialects.kept(Speech(template="own"))
-    assert dialects.kept(Speech(template="own", request_template="99"))
-    assert not dialects.kept(Speech(template="own", request_template="0"))
+    assert dialects.kept(ChatFormatSpec(template="own"))
+    assert dialects.kept(ChatFormatSpec(template="own", request_template="99"))
+    assert not dialects.kept(ChatFormatSpec(template="own", request_template="0"))
 
 
 def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
     tries = []
 
-    def choose(speech, **_more):
-        tries.append(speech)
+    def choose(spec, **_more):
+        tries.append(spec)
         raise TemplateFailed("no template")
 
     dialects = Dialects(fake_engine(), choose)
     for _ in range(3):
         with pytest.raises(TemplateFailed, match="no template"):
-            dialects.find(Speech(template="{{"))
+            dialects.find(ChatFormatSpec(template="{{"))
 
     assert len(tries) == 1
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.grammar.constraints import Grammars
 from ollama_async.workers.child.grammar.tool_calls import TOOLS_LIMIT
 
@@ -102,7 +102,7 @@ def tokens(text):
 
 def reads(syntax, text, tools=TOOLS):
     """How much of ``text`` is allowed; True: all, and the call is complete with it."""
-    guard = GRAMMARS.guard(tools, Marks(syntaxes=(syntax,)), SPECIAL)
+    guard = GRAMMARS.guard(tools, Delimiters(syntaxes=(syntax,)), SPECIAL)
     grammar = guard._grammars[syntax]
     grammar.restart([])
     for place, token in enumerate(tokens(text)):
@@ -252,7 +252,7 @@ def test_tools_that_are_none_do_not_count():
 
 @pytest.mark.parametrize("tools", [[], [{}], [tool(f"t{n}") for n in range(TOOLS_LIMIT + 1)]])
 def test_nothing_is_guarded_without_tools_or_with_too_many(tools):
-    assert GRAMMARS.guard(tools, Marks(syntaxes=(JSON,)), {}) is None
+    assert GRAMMARS.guard(tools, Delimiters(syntaxes=(JSON,)), {}) is None
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1)
@@ -272,15 +272,15 @@ def never():
 
 
 def test_grammars_are_kept_for_the_next_request():
-    first = GRAMMARS.guard(TOOLS, Marks(syntaxes=(JSON,)), SPECIAL)
-    again = GRAMMARS.guard([*TOOLS], Marks(syntaxes=(JSON,)), SPECIAL, never)
+    first = GRAMMARS.guard(TOOLS, Delimiters(syntaxes=(JSON,)), SPECIAL)
+    again = GRAMMARS.guard([*TOOLS], Delimiters(syntaxes=(JSON,)), SPECIAL, never)
 
     assert first._grammars[JSON] is not again._grammars[JSON]
 
 
 def opened(text):
     """A guard within a call that goes so far."""
-    guard = GRAMMARS.guard(TOOLS, Marks(syntaxes=(JSON,)), SPECIAL)
+    guard = GRAMMARS.guard(TOOLS, Delimiters(syntaxes=(JSON,)), SPECIAL)
     guard.watch(SimpleNamespace(call_number=1, open_call=OpenCall(JSON, text)))
     assert not guard.is_free
     return guard
@@ -391,7 +391,7 @@ def test_references_that_go_on_for_ever_are_followed_a_while():
 def test_descriptions_without_end_are_not_read(capsys):
     tools = [tool(f"t{n}", {"a": {"description": "x" * 10_000}}) for n in range(40)]
 
-    assert GRAMMARS.guard(tools, Marks(syntaxes=(JSON,)), {}, never) is None
+    assert GRAMMARS.guard(tools, Delimiters(syntaxes=(JSON,)), {}, never) is None
     assert "more than 262144 bytes" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
-from ollama_async.core.conversation import Message, Speech
+from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.gateway.forgetting import without_old_thoughts
 from ollama_async.gateway.job_builder import (
@@ -162,14 +162,14 @@ def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
 
 def test_the_worker_hears_how_the_model_is_spoken_to(able):
     spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
-    speech = chat(spoken, ASKED).inference.prompt.speech
-    assert speech == Speech("t", "r", "p", "m:latest", "scripted", able.facts.parameter_count)
+    spec = chat(spoken, ASKED).inference.prompt.chat_format
+    assert spec == ChatFormatSpec("t", "r", "p", "m:latest", "scripted", able.facts.parameter_count)
 
 
 def test_a_requests_template_comes_before_all_others(able):
     spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
-    speech = generate(spoken, template="mine").inference.prompt.speech
-    assert speech == msgspec.structs.replace(spoken.speech, request_template="mine")
+    spec = generate(spoken, template="mine").inference.prompt.chat_format
+    assert spec == msgspec.structs.replace(spoken.chat_format, request_template="mine")
 
 
 @pytest.mark.parametrize(

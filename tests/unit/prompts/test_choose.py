@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.core.conversation import Message, Prompt, Speech
+from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt
 from ollama_async.core.errors import LoadFailed, TemplateFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.chat_format import choose
@@ -16,9 +16,9 @@ THINKS = (
 )
 
 
-def dialect(chat_template="", *, prefers_go=None, **speech):
-    speech = Speech(**speech)
-    return choose(speech, chat_template=chat_template, bos="<s>", eos="</s>", prefers_go=prefers_go)
+def dialect(chat_template="", *, prefers_go=None, **spec):
+    spec = ChatFormatSpec(**spec)
+    return choose(spec, chat_template=chat_template, bos="<s>", eos="</s>", prefers_go=prefers_go)
 
 
 def read(chosen, text):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.core.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
+from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.output_format import Content, Thinking
@@ -103,7 +103,7 @@ def test_a_template_that_writes_the_last_turn_with_the_prompt_only_goes_on_as_we
 )
 @pytest.mark.parametrize("think", [None, True, False])
 def test_what_follows_is_read_as_what_was_begun(begun, read, think):
-    dialect = choose(Speech(), chat_template=CHATML, bos="", eos="")
+    dialect = choose(ChatFormatSpec(), chat_template=CHATML, bos="", eos="")
     prompt = Prompt(messages=[ASK, begun], think=think)
 
     parser = dialect.start(prompt, dialect.render(prompt))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.core.conversation import Speech
+from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.prompts.selection import go_abilities, jinja_abilities, select
 
 PLAIN = "{{ range .Messages }}{{ .Content }}{{ end }}"
@@ -20,51 +20,51 @@ J_ROUND_TRIP = "{{ tools }}{{ tool_calls }}{% if message['role'] == 'tool' %}{% 
 
 
 @pytest.mark.parametrize(
-    ("speech", "jinja", "selection"),
+    ("spec", "jinja", "selection"),
     [
-        (Speech(renderer="r", parser="p", template=PLAIN), J_BOTH, "renderer_parser"),
-        (Speech(renderer="r"), "", "renderer"),
-        (Speech(parser="p", template=PLAIN), J_BOTH, "parser"),
-        (Speech(template=HARMONY, family="gptoss"), J_BOTH, "harmony"),
-        (Speech(template=HARMONY, family="gpt-oss"), J_BOTH, "harmony"),
-        (Speech(template=HARMONY, family="llama"), "", "go_template"),
-        (Speech(template=PLAIN), "", "go_template"),
-        (Speech(), J_PLAIN, "gguf_chat_template"),
-        (Speech(), "", "none"),
+        (ChatFormatSpec(renderer="r", parser="p", template=PLAIN), J_BOTH, "renderer_parser"),
+        (ChatFormatSpec(renderer="r"), "", "renderer"),
+        (ChatFormatSpec(parser="p", template=PLAIN), J_BOTH, "parser"),
+        (ChatFormatSpec(template=HARMONY, family="gptoss"), J_BOTH, "harmony"),
+        (ChatFormatSpec(template=HARMONY, family="gpt-oss"), J_BOTH, "harmony"),
+        (ChatFormatSpec(template=HARMONY, family="llama"), "", "go_template"),
+        (ChatFormatSpec(template=PLAIN), "", "go_template"),
+        (ChatFormatSpec(), J_PLAIN, "gguf_chat_template"),
+        (ChatFormatSpec(), "", "none"),
         # what can do more
-        (Speech(template=PLAIN), J_PLAIN, "go_template"),
-        (Speech(template=PLAIN), J_TOOLS, "gguf_chat_template"),
-        (Speech(template=TOOLS), J_PLAIN, "go_template"),
-        (Speech(template=TOOLS), J_TOOLS, "go_template"),
-        (Speech(template=TOOLS), J_BOTH, "gguf_chat_template"),
-        (Speech(template=ROUND_TRIP), J_BOTH, "go_template"),
-        (Speech(template=ROUND_TRIP), J_BOTH + J_ROUND_TRIP, "gguf_chat_template"),
+        (ChatFormatSpec(template=PLAIN), J_PLAIN, "go_template"),
+        (ChatFormatSpec(template=PLAIN), J_TOOLS, "gguf_chat_template"),
+        (ChatFormatSpec(template=TOOLS), J_PLAIN, "go_template"),
+        (ChatFormatSpec(template=TOOLS), J_TOOLS, "go_template"),
+        (ChatFormatSpec(template=TOOLS), J_BOTH, "gguf_chat_template"),
+        (ChatFormatSpec(template=ROUND_TRIP), J_BOTH, "go_template"),
+        (ChatFormatSpec(template=ROUND_TRIP), J_BOTH + J_ROUND_TRIP, "gguf_chat_template"),
         # the same, but one shows what tools answered
-        (Speech(template=TOOLS), J_ROUND_TRIP, "gguf_chat_template"),
-        (Speech(template=ROUND_TRIP), J_ROUND_TRIP, "go_template"),
-        (Speech(template=THINKS), J_ROUND_TRIP, "go_template"),
-        (Speech(template="{{ broken"), J_TOOLS, "gguf_chat_template"),
-        (Speech(template="{{ broken"), J_PLAIN, "go_template"),
+        (ChatFormatSpec(template=TOOLS), J_ROUND_TRIP, "gguf_chat_template"),
+        (ChatFormatSpec(template=ROUND_TRIP), J_ROUND_TRIP, "go_template"),
+        (ChatFormatSpec(template=THINKS), J_ROUND_TRIP, "go_template"),
+        (ChatFormatSpec(template="{{ broken"), J_TOOLS, "gguf_chat_template"),
+        (ChatFormatSpec(template="{{ broken"), J_PLAIN, "go_template"),
     ],
 )
-def test_the_decision(speech, jinja, selection):
-    assert select(speech, jinja) == selection
+def test_the_decision(spec, jinja, selection):
+    assert select(spec, jinja) == selection
 
 
 @pytest.mark.parametrize(
     ("prefers_go", "selection"), [(True, "go_template"), (False, "gguf_chat_template")]
 )
 def test_a_wish_decides_between_two_templates(prefers_go, selection):
-    speech = Speech(template=TOOLS)
+    spec = ChatFormatSpec(template=TOOLS)
 
-    assert select(speech, J_BOTH, prefers_go=prefers_go) == selection
-    assert select(speech, J_PLAIN, prefers_go=prefers_go) == selection
-    assert select(speech, "", prefers_go=prefers_go) == "go_template"
-    assert select(Speech(), J_PLAIN, prefers_go=prefers_go) == "gguf_chat_template"
+    assert select(spec, J_BOTH, prefers_go=prefers_go) == selection
+    assert select(spec, J_PLAIN, prefers_go=prefers_go) == selection
+    assert select(spec, "", prefers_go=prefers_go) == "go_template"
+    assert select(ChatFormatSpec(), J_PLAIN, prefers_go=prefers_go) == "gguf_chat_template"
 
 
 def test_a_wish_does_not_take_a_renderer_away():
-    assert select(Speech(renderer="r"), J_PLAIN, prefers_go=False) == "renderer"
+    assert select(ChatFormatSpec(renderer="r"), J_PLAIN, prefers_go=False) == "renderer"
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
 
 from ollama_async.core.conversation import (
+    ChatFormatSpec,
     Inference,
     Message,
     Prompt,
     Sampling,
-    Speech,
     Thought,
     ToolCall,
     ToolFunction,
@@ -24,7 +24,7 @@ TOOLS = Prompt(
     think="high",
     suffix="s",
     tool_choice="required",
-    speech=Speech("t", "r", "p", "n", "f", 7, "q"),
+    chat_format=ChatFormatSpec("t", "r", "p", "n", "f", 7, "q"),
     own=1,
 )
 CALL = ToolCall(ToolFunction("f", {"b": 1, "a": [2.5]}, 1), "call_0")

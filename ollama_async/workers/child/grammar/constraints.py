@@ -30,7 +30,7 @@ from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Inference
 from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child import grammar_text
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.arguments import Strictness
@@ -79,7 +79,7 @@ class Grammars:
         self,
         inference: Inference,
         rendered: str,
-        marks: Marks,
+        marks: Delimiters,
         special: Mapping[int, bytes],
         make: Callable[[], None] = _freely,
     ) -> Constraint | None:
@@ -105,7 +105,7 @@ class Grammars:
     def guard(
         self,
         tools: Sequence[dict[str, Any]],
-        marks: Marks,
+        marks: Delimiters,
         special: Mapping[int, bytes],
         make: Callable[[], None] = _freely,
     ) -> CallGuard | None:
@@ -137,7 +137,7 @@ class Grammars:
             return grammar.copy()
 
     def _make_format(
-        self, inference: Inference, rendered: str, marks: Marks, special: Mapping[int, bytes]
+        self, inference: Inference, rendered: str, marks: Delimiters, special: Mapping[int, bytes]
     ) -> tuple[Grammar | BadRequest, int]:
         """The grammar of an answer, or why there is none; and its size."""
         text = ""
@@ -173,7 +173,9 @@ class Grammars:
         return self._made
 
 
-def _key(inference: Inference, rendered: str, marks: Marks, special: Mapping[int, bytes]) -> bytes:
+def _key(
+    inference: Inference, rendered: str, marks: Delimiters, special: Mapping[int, bytes]
+) -> bytes:
     """Of everything that the grammar depends on."""
     prompt = inference.prompt
     tools = prompt.tools if grammar_text.is_call_forced(inference) else []

@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall
-from ollama_async.prompts.output_format import Marks
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.prompts.parsers import model_families, tagged, template_formats
 from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.parser_spec import Family
@@ -93,7 +93,9 @@ def opened(row, text):
 def test_what_the_grammar_allows_is_read_back(name):
     family, row = ROWS[name]
     vocabulary = Vocabulary([mark for mark in family.special_tokens if "<|" in mark])
-    guard = Grammars(vocabulary).guard(TOOLS, Marks(syntaxes=(row.syntax,)), vocabulary.special)
+    guard = Grammars(vocabulary).guard(
+        TOOLS, Delimiters(syntaxes=(row.syntax,)), vocabulary.special
+    )
     rng = random.Random(name)
     read = 0
     for _ in range(25):
@@ -118,4 +120,4 @@ def test_what_the_grammar_allows_is_read_back(name):
 def test_command_writes_its_calls_so_too():
     prompt = Prompt([Message("user", "x")], tools=TOOLS)
 
-    assert Cohere().marks(prompt, "x").syntaxes[0].listed == ("{call}",)
+    assert Cohere().delimiters(prompt, "x").syntaxes[0].listed == ("{call}",)

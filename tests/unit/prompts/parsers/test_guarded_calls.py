@@ -46,7 +46,7 @@ def guarded(chosen, given):
     :raises AssertionError: the guard would not have let the model write this.
     """
     vocabulary = Vocabulary([mark for mark in chosen.special_tokens if _CONTROL.fullmatch(mark)])
-    marks = chosen.marks(given.prompt, given.rendered)
+    marks = chosen.delimiters(given.prompt, given.rendered)
     grammars = Grammars(vocabulary)
     guard = grammars.guard(given.prompt.tools, marks, vocabulary.special)
     parser = chosen.start(given.prompt, given.rendered)

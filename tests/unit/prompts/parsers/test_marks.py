@@ -33,7 +33,7 @@ def test_the_form_is_content_and_the_thoughts_are_thoughts(name):
         # some come with a model's own template
         rendered = renderer.render(prompt) if renderer else ""
 
-        for answer, thoughts in prescribed(think, format_.marks(prompt, rendered), rendered):
+        for answer, thoughts in prescribed(think, format_.delimiters(prompt, rendered), rendered):
             parser = format_.start(prompt, rendered)
             parts = [*parser.feed(answer), *parser.finish()]
 
@@ -48,7 +48,7 @@ def test_a_model_that_thinks_may_do_so_first(name):
     renderer = renderers.named(name)
     rendered = renderer.render(prompt) if renderer else ""
 
-    assert parsers.named(name).marks(prompt, rendered).thoughts is not None
+    assert parsers.named(name).delimiters(prompt, rendered).thoughts is not None
 
 
 GPT_OSS = "<|start|>user<|message|>hi<|end|><|start|>assistant"
@@ -61,7 +61,7 @@ GPT_OSS = "<|start|>user<|message|>hi<|end|><|start|>assistant"
 def test_an_answer_of_messages_begins_with_a_header(name, rendered, opening):
     prompt = Prompt(messages=[Message(role="user", content="hi")], think=False)
 
-    assert parsers.named(name).marks(prompt, rendered).opening == opening
+    assert parsers.named(name).delimiters(prompt, rendered).opening == opening
 
 
 def test_an_answer_of_messages_that_goes_on_has_no_header():
@@ -69,16 +69,16 @@ def test_an_answer_of_messages_that_goes_on_has_no_header():
     going_on = Prompt(messages=[Message(role="user", content="hi"), begun], think=True)
     rendered = f"<|message|>{begun.content}"
 
-    assert parsers.named("harmony").marks(going_on, rendered).opening == ""
-    assert parsers.named("harmony").marks(going_on, rendered).thoughts is None
-    assert parsers.named("glimmer").marks(going_on, rendered).opening == ""
+    assert parsers.named("harmony").delimiters(going_on, rendered).opening == ""
+    assert parsers.named("harmony").delimiters(going_on, rendered).thoughts is None
+    assert parsers.named("glimmer").delimiters(going_on, rendered).opening == ""
 
 
 def test_thoughts_that_the_client_has_begun_go_on():
     begun = Message(role="assistant", thinking="Well")
     prompt = Prompt(messages=[Message(role="user", content="hi"), begun], think=True)
 
-    assert parsers.named("harmony").marks(prompt, "<|message|>Well").begins_thinking
+    assert parsers.named("harmony").delimiters(prompt, "<|message|>Well").begins_thinking
 
 
 @pytest.mark.parametrize("rendered", ["<|assistant|><think>\n", "<|assistant|>"])
@@ -86,7 +86,7 @@ def test_a_template_with_thoughts_keeps_the_form_apart(rendered):
     format_ = parsers.detected("{{ message }}<think>\n</think>")
     for think in (None, True, False):
         prompt = Prompt(messages=[Message(role="user", content="hi")], think=think)
-        for answer, thoughts in prescribed(think, format_.marks(prompt, rendered), rendered):
+        for answer, thoughts in prescribed(think, format_.delimiters(prompt, rendered), rendered):
             parser = format_.start(prompt, rendered)
             parts = [*parser.feed(answer), *parser.finish()]
 

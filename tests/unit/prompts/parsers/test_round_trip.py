@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.core.conversation import Speech, ToolCall
+from ollama_async.core.conversation import ChatFormatSpec, ToolCall
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gguf.summary import ModelFacts
 from ollama_async.prompts import parsers, renderers
@@ -67,12 +67,15 @@ LOSSES = {
 def dialect(name):
     if name.startswith("go:"):
         family = "gptoss" if name == "go:gpt-oss" else ""
-        speech, template = Speech(template=go_templates.TEMPLATES[name[3:]], family=family), ""
+        spec, template = (
+            ChatFormatSpec(template=go_templates.TEMPLATES[name[3:]], family=family),
+            "",
+        )
     elif name in PARSERS:
-        speech, template = Speech(renderer=name, parser=PARSERS[name]), ""
+        spec, template = ChatFormatSpec(renderer=name, parser=PARSERS[name]), ""
     else:
-        speech, template = Speech(), (FOLDER / name).read_text()
-    return choose(speech, chat_template=template, bos="<s>", eos="</s>")
+        spec, template = ChatFormatSpec(), (FOLDER / name).read_text()
+    return choose(spec, chat_template=template, bos="<s>", eos="</s>")
 
 
 def shows_tools(name):
@@ -123,7 +126,7 @@ def with_ids(found, expected):
 
 def in_order(chosen, given):
     """An answer by a model that always thinks begins with thoughts that history leaves out."""
-    marks = chosen.marks(given.prompt, given.rendered)
+    marks = chosen.delimiters(given.prompt, given.rendered)
     _, close = marks.thoughts or ("", "")
     if not marks.begins_thinking or given.text.lstrip().startswith((close, THOUGHT)):
         return given
@@ -232,7 +235,7 @@ def test_any_text_comes_back_wherever_it_is_cut(data):
 def test_a_model_claims_tools_only_if_its_calls_come_back(name):
     template = (FOLDER / name).read_text()
     claims = "tools" in capabilities(
-        [], ModelFacts(chat_template=template), [], Speech(), "gguf_chat_template"
+        [], ModelFacts(chat_template=template), [], ChatFormatSpec(), "gguf_chat_template"
     )
 
     assert claims == (name in JINJA and comes_back(name))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ollama_async.core.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
+from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.renderers import NAMES, named
 
@@ -50,7 +50,7 @@ PROMPT = st.builds(
     messages=st.lists(MESSAGE, max_size=6),
     tools=st.lists(TOOL, max_size=2),
     think=st.sampled_from([None, True, False, "low", "medium", "high", "max"]),
-    speech=st.builds(Speech, name=TEXT),
+    chat_format=st.builds(ChatFormatSpec, name=TEXT),
 )
 
 FIXED_LETTERS = 8_000

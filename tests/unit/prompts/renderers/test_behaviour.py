@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from ollama_async.core.conversation import Message, Prompt, Speech, ToolCall, ToolFunction
+from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.core.json_depth import TOOL_DEPTH
 from ollama_async.prompts.renderers import NAMES, glimmer, named
@@ -188,7 +188,7 @@ def test_keywords_of_a_schema_that_the_format_has_room_for_reach_the_model(name)
     ],
 )
 def test_gemma4_knows_its_size_from_the_name_of_the_model(name, ends):
-    assert render("gemma4", user(), speech=Speech(name=name)).endswith(ends)
+    assert render("gemma4", user(), chat_format=ChatFormatSpec(name=name)).endswith(ends)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_gemma4_knows_its_size_from_the_name_of_the_model(name, ends):
     ],
 )
 def test_gemma4_knows_its_size_from_its_parameters_where_the_name_says_none(name, count, ends):
-    speech = Speech(name=name, parameter_count=count)
+    spec = ChatFormatSpec(name=name, parameter_count=count)
 
-    assert render("gemma4", user(), speech=speech).endswith(ends)
+    assert render("gemma4", user(), chat_format=spec).endswith(ends)
 
 
 @pytest.mark.parametrize(
