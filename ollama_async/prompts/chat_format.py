@@ -8,7 +8,6 @@ from ollama_async.core.conversation import ChatFormatSpec, Prompt
 from ollama_async.core.errors import LoadFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.output_format import Dialect, Format, Marks, Parser, Renderer
 from ollama_async.prompts.output_format import (
     ChatFormat,
     Delimiters,

@@ -7,7 +7,6 @@ import pytest
 from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Thought
 from ollama_async.prompts import parsers
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.output_format import Marks
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.chat_formats import Spoken
