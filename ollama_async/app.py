@@ -38,8 +38,7 @@ from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.runner import build_runner
 from ollama_async.gateway.streaming import Streams
 from ollama_async.hw import placement
-from ollama_async.hw.machine import survey
-from ollama_async.hw.watch import Watch
+from ollama_async.hw.machine import MachineMonitor, survey_machine
 from ollama_async.native import check
 from ollama_async.queue.plan import Limits
 from ollama_async.store.catalog import Catalog
@@ -84,7 +83,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
     catalog = await asyncio.to_thread(_open_catalog, settings)
     local_key = await asyncio.to_thread(_open_local_key, settings)
     async with contextlib.AsyncExitStack() as stack:
-        machine = await stack.enter_async_context(_watched_machine(settings, environ))
+        machine = await stack.enter_async_context(_monitored_machine(settings, environ))
         metrics = Metrics(version=__version__, ollama_version=OLLAMA_VERSION)
         pool = _build_pool(settings, environ, machine, metrics)
         stack.push_async_callback(pool.close)
@@ -196,17 +195,19 @@ def _offer_shipped_models(store: Store) -> None:
 
 
 def _build_pool(
-    settings: Settings, environ: Mapping[str, str], machine: Watch, metrics: Metrics
+    settings: Settings, environ: Mapping[str, str], machine: MachineMonitor, metrics: Metrics
 ) -> Pool:
     limits = Limits(
         max_queue=settings.max_queue,
-        capacity=placement.capacity(machine.seen, gpu_overhead_bytes=settings.gpu_overhead_bytes),
+        capacity=placement.compute_capacity(
+            machine.latest, gpu_overhead_bytes=settings.gpu_overhead_bytes
+        ),
         max_loaded=settings.max_loaded_models,
         keep_alive_s=settings.keep_alive_s,
     )
     return Pool(
         limits,
-        planner(settings, lambda: machine.seen, environ),
+        planner(settings, lambda: machine.latest, environ),
         metrics,
         load_timeout_s=settings.load_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,
@@ -214,10 +215,12 @@ def _build_pool(
 
 
 @contextlib.asynccontextmanager
-async def _watched_machine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Watch]:
-    """What the machine is and will be. GPUs that the library was not built for do not count."""
-    look = functools.partial(survey, environ.get("CUDA_VISIBLE_DEVICES"))
-    machine = await asyncio.to_thread(look)
+async def _monitored_machine(
+    settings: Settings, environ: Mapping[str, str]
+) -> AsyncIterator[MachineMonitor]:
+    """The machine, surveyed again and again, without GPUs that the library cannot use."""
+    survey = functools.partial(survey_machine, environ.get("CUDA_VISIBLE_DEVICES"))
+    machine = await asyncio.to_thread(survey)
     if machine.gpus:
         verdict = await asyncio.to_thread(check.verdict, settings.cache_dir, environ)
         if "CUDA" not in verdict.system_info:
@@ -226,12 +229,12 @@ async def _watched_machine(settings: Settings, environ: Mapping[str, str]) -> As
                 "CMAKE_ARGS=-DGGML_CUDA=on ollama-async engine build",
                 len(machine.gpus),
             )
-            look = functools.partial(survey, "")
-    watch = await asyncio.to_thread(Watch, look)
+            survey = functools.partial(survey_machine, "")
+    monitor = await asyncio.to_thread(MachineMonitor, survey)
     try:
-        yield watch
+        yield monitor
     finally:
-        await asyncio.to_thread(watch.close)
+        await asyncio.to_thread(monitor.close)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""How much memory a model works with, beside its weights: what an estimate is made from."""
+"""What a model's memory beside its weights depends on: the input of a memory estimate."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     """All 0: unknown, as in a model without tensors.
 
-    ``repeated_bytes``: embeddings that serve as output, too, and may be kept in a second layout.
-    ``state_bytes``: what recurrent layers remember of one sequence. ``row_bytes``: what one token
-    of a batch takes while it goes through the largest layer. ``masks``: how many kinds of attention
-    look at different parts of the context. ``heads`` and ``head_length`` are the attention's.
+    ``repeated_bytes``: embeddings that are also the output layer and may be kept in a second
+    layout. ``state_bytes``: recurrent state of one sequence. ``row_bytes``: working memory of one
+    token of a batch in the largest layer. ``masks``: number of attention masks, one for each kind
+    of attention. ``heads`` and ``head_length``: number and length of attention heads.
     ``scored_heads``: heads whose scores are always kept for the whole context, because no fused
     operation computes them.
     """

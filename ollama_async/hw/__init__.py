@@ -1,1 +1,1 @@
-"""What the machine is: cores, memory, GPUs, and what a model needs of them."""
+"""The machine's cores, memory and GPUs, and what a model takes of them."""

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through NVML. A machine without driver or library simply has none."""
+"""NVIDIA GPUs as NVML reports them. Without a driver or the library there are none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pynvml
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """``uuid`` is what ``CUDA_VISIBLE_DEVICES`` takes; bytes as NVML says them now."""
+    """``uuid`` is what ``CUDA_VISIBLE_DEVICES`` takes; memory as of this moment."""
 
     index: int
     uuid: str
@@ -17,9 +17,9 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_gpus() -> list[Gpu]:
-    """Every GPU that answers, in NVML's order; a GPU that fails to answer is left out.
+    """Every GPU in NVML's order, without those that cannot be queried.
 
-    Blocks for some tens of milliseconds where there is a driver: not for the event loop.
+    Blocks for tens of milliseconds if there is a driver: do not call it on the event loop.
     """
     try:
         pynvml.nvmlInit()
@@ -34,9 +34,9 @@ def list_gpus() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
-def visible(gpus: list[Gpu], selection: str | None) -> list[Gpu]:
-    """Those that ``CUDA_VISIBLE_DEVICES`` leaves: indices or (beginnings of) UUIDs, up to the first
-    entry that names none, as CUDA reads it. None: all.
+def select_visible(gpus: list[Gpu], selection: str | None) -> list[Gpu]:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` selects: indices or UUID prefixes up to the first
+    entry that matches no GPU, as CUDA reads it. None: all.
     """
     if selection is None:
         return gpus

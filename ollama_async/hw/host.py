@@ -1,7 +1,7 @@
-"""Cores and memory that this process may really use: affinity and cgroup limits counted.
+"""Cores and memory that this process may use, within its CPU affinity and cgroup limits.
 
-Control groups of both versions are read, and every ancestor of ours counts, because a limit set on
-a parent binds its children too. Nothing here raises: what cannot be read is no limit.
+Both cgroup versions are read, with every ancestor of our group, because a parent's limit binds its
+children too. Nothing here raises: a value that cannot be read is no limit.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import psutil
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 62
-"""Version 1 says "unlimited" with a number near 2**63."""
+"""Version 1 writes "unlimited" as a number near 2**63."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """``cores`` is at least 1. ``memory_bytes`` is what we may ever use, ``available_bytes`` what
-    can be had now without swapping.
+    """``cores`` is at least 1. ``memory_bytes`` is the most we may ever use, ``available_bytes``
+    what is available now without swapping.
     """
 
     cores: int
@@ -31,7 +31,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 def survey_host(
     *, cgroup_root: Path = _CGROUP_ROOT, membership: Path = Path("/proc/self/cgroup")
 ) -> Host:
-    """Look at the machine now. Reads a few files; a millisecond."""
+    """Read the current state from a few files, in about a millisecond."""
     memory = psutil.virtual_memory()
     total, available = int(memory.total), int(memory.available)
     for folder in _folders(cgroup_root, membership, "memory"):
@@ -80,14 +80,14 @@ def _number(*paths: Path) -> int | None:
 
 
 def _reclaimable_bytes(folder: Path) -> int:
-    """Page cache counts as used in a group, yet the kernel gives it back when asked."""
+    """Page cache, which a group counts as used although the kernel reclaims it on demand."""
     stats = dict(line.split(" ", 1) for line in _lines(folder / "memory.stat") if " " in line)
     value = stats.get("inactive_file", stats.get("total_inactive_file", "0"))
     return int(value) if value.isdigit() else 0
 
 
 def _cpu_quota(folder: Path) -> float | None:
-    """Cores that the bandwidth limit is worth, or None without one."""
+    """The CPU bandwidth limit in cores; None without one."""
     words = " ".join(_lines(folder / "cpu.max")).split()
     if len(words) == 2 and words[0].isdigit():
         return int(words[0]) / int(words[1])

@@ -1,41 +1,195 @@
-"""Which devices may hold a model, and how much of each: pure choices over facts."""
+"""Where a model may be loaded, with how many slots, and how much memory that takes.
+
+Pure arithmetic over a :class:`~ollama_async.hw.machine.Machine`; nothing is measured here.
+
+Slots (ADR 0005): ``OLLAMA_NUM_PARALLEL`` if set, else as many as
+
+- half of the memory left after the weights holds as KV cache at the model's context, and
+- on a CPU, :data:`CPU_CACHE_LIMIT_BYTES` holds, because the library zeroes the whole cache while
+  it loads, so that every further slot makes each load slower, used or not,
+
+at least 1 and at most :data:`MAX_SLOTS` (throughput stops growing there).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
+from ollama_async.core.model_shape import ModelShape
 from ollama_async.hw.gpus import Gpu
 from ollama_async.hw.machine import Machine
 
 CPU = "cpu"
 _GPU_SHARE = 0.8
-"""A GPU is filled to at most this share of what is free, as in Ollama: estimates are rough, and
+"""A GPU is filled to at most this share of its free memory, as in Ollama: estimates are rough, and
 running out of GPU memory kills the worker.
 """
 _CPU_SHARE = 0.95
 
+MAX_SLOTS = 32
+CPU_CACHE_LIMIT_BYTES = 1 << 30
+"""Fresh memory that a CPU zeroes in about half a second (1.75 to 1.95 GB/s were measured)."""
 
-def capacity(machine: Machine, *, gpu_overhead_bytes: int = 0) -> dict[str, int]:
-    """Bytes for models on each device: a GPU by its UUID, and :data:`CPU`."""
-    rooms = {
+MIN_CONTEXT = 4
+"""Ollama's minimum for ``num_ctx``."""
+
+SHARED_CONTEXT = 4096
+"""A model is not loaded with a smaller context because one client asks for less. Other clients, who
+name no context, would silently get that, and the next who names more would have to reload it.
+"""
+
+CACHE_SCALE = {
+    "f32": 2.0,
+    "f16": 1.0,
+    "bf16": 1.0,
+    "q8_0": 34 / 64,
+    "q5_1": 24 / 64,
+    "q5_0": 22 / 64,
+    "q4_1": 20 / 64,
+    "q4_0": 18 / 64,
+    "iq4_nl": 18 / 64,
+}
+"""Bytes of one cached value relative to f16, by ``OLLAMA_KV_CACHE_TYPE``."""
+
+_BASE_BYTES = 64 << 20
+"""An idle process and the library's small buffers."""
+
+_CELLS_STEP = 256
+_FUSED_MASK_BYTES, _SCORE_BYTES = 2, 4
+_LOGIT_BYTES = 8
+"""Each slot's logits are in the graph and in the output buffer."""
+
+_VOCABULARY_BYTES = 256
+"""Texts and tables of one token, in the library and in this package."""
+
+
+class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model would be loaded. ``cache_bytes_per_token`` is for f16; ``batch_size``: tokens of
+    one step at most; ``is_fused``: attention does not keep the scores of the whole context.
+    """
+
+    weights_bytes: int
+    cache_bytes_per_token: int
+    cache_type: str
+    num_ctx: int
+    batch_size: int = 512
+    is_fused: bool = True
+    on_cpu: bool
+    shape: ModelShape = ModelShape()
+
+
+class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory that a load will take."""
+
+    weights_bytes: int
+    cache_bytes: int
+    compute_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.cache_bytes + self.compute_bytes
+
+
+def compute_capacity(machine: Machine, *, gpu_overhead_bytes: int = 0) -> dict[str, int]:
+    """Bytes for models on each device: GPUs by UUID, and :data:`CPU`."""
+    capacity = {
         gpu.uuid: max(0, int((gpu.free_bytes - gpu_overhead_bytes) * _GPU_SHARE))
         for gpu in machine.gpus
     }
-    rooms[CPU] = int(machine.host.available_bytes * _CPU_SHARE)
-    return rooms
+    capacity[CPU] = int(machine.host.available_bytes * _CPU_SHARE)
+    return capacity
 
 
-def rank(gpus: Iterable[Gpu], *, num_gpu: int | None, main_gpu: int | None) -> list[str]:
-    """Devices to try, best first: GPUs with most free memory first, the CPU last.
+def rank_devices(gpus: Iterable[Gpu], *, num_gpu: int | None, main_gpu: int | None) -> list[str]:
+    """Devices to try, best first: GPUs by free memory, the CPU last.
 
-    ``num_gpu`` 0 means the CPU alone. ``main_gpu`` pins one GPU by index; if it does not exist the
-    list is empty, never another device. On a machine without GPUs neither means anything: clients
-    send both as a matter of course.
+    ``num_gpu`` 0 means the CPU alone. ``main_gpu`` pins one GPU by index; if there is no such GPU,
+    the list is empty. Without GPUs both are ignored: clients send them as a matter of course.
     """
     gpus = list(gpus)
     if num_gpu == 0 or not gpus:
         return [CPU]
     if main_gpu is not None:
         return [gpu.uuid for gpu in gpus if gpu.index == main_gpu]
-    by_room = sorted(gpus, key=lambda gpu: gpu.free_bytes, reverse=True)
-    return [*(gpu.uuid for gpu in by_room), CPU]
+    by_free_memory = sorted(gpus, key=lambda gpu: gpu.free_bytes, reverse=True)
+    return [*(gpu.uuid for gpu in by_free_memory), CPU]
+
+
+def default_contexts(gpu_bytes: int) -> tuple[int, ...]:
+    """Ollama's default context for the memory of all GPUs together (0: a CPU), then the smaller
+    ones for a model that does not fit with it.
+    """
+    if gpu_bytes >= 47 << 30:
+        return 262_144, 32_768, 4096
+    return (32_768, 4096) if gpu_bytes >= 23 << 30 else (4096,)
+
+
+def choose_context(requested: int, default: int, train_ctx: int) -> int:
+    """Tokens per slot: what is requested (0 = nothing) or the default, at most what the model was
+    trained for (0 = unknown).
+
+    A request below both the default and :data:`SHARED_CONTEXT` is raised to the smaller of these:
+    the request keeps its own limit, but the model is loaded for everybody.
+    """
+    if requested:
+        num_ctx = max(requested, min(default, SHARED_CONTEXT))
+    else:
+        num_ctx = max(MIN_CONTEXT, default)
+    return min(num_ctx, train_ctx) if train_ctx > 0 else num_ctx
+
+
+def choose_slots(load: LoadParameters, *, available_bytes: int, num_parallel: int) -> int:
+    """Number of slots. ``num_parallel`` 0 = auto; ``available_bytes``: of the device, before this
+    load.
+    """
+    if num_parallel:
+        return num_parallel
+    per_slot = _bytes_per_slot(load)
+    if per_slot <= 0:
+        return MAX_SLOTS
+    cache_bytes = (available_bytes - estimate_memory(load, slots=0).total_bytes) // 2
+    if load.on_cpu:
+        cache_bytes = min(cache_bytes, CPU_CACHE_LIMIT_BYTES)
+    return max(1, min(MAX_SLOTS, cache_bytes // per_slot))
+
+
+def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
+    shape = load.shape
+    logits = slots * shape.vocab_size * _LOGIT_BYTES
+    weights = load.weights_bytes + (shape.repeated_bytes if load.on_cpu else 0)
+    return MemoryEstimate(
+        weights_bytes=weights,
+        cache_bytes=_bytes_per_slot(load) * slots,
+        compute_bytes=max(_min_compute_bytes(load.weights_bytes), _scratch_bytes(load) + logits),
+    )
+
+
+def _bytes_per_slot(load: LoadParameters) -> int:
+    """KV cache and recurrent state of one sequence."""
+    per_token = int(load.cache_bytes_per_token * CACHE_SCALE.get(load.cache_type, 1.0))
+    return per_token * _cells(load) + load.shape.state_bytes
+
+
+def _cells(load: LoadParameters) -> int:
+    """Cache cells of a slot: its tokens as the library rounds them."""
+    return -(-load.num_ctx // _CELLS_STEP) * _CELLS_STEP
+
+
+def _scratch_bytes(load: LoadParameters) -> int:
+    """Working memory of one step: its tokens in the largest layer, and for each token a mask over
+    the context and, if attention is not fused, the scores of each head.
+    """
+    shape = load.shape
+    if not shape.row_bytes:
+        return 0
+    heads = shape.scored_heads if load.is_fused else max(shape.heads, shape.scored_heads)
+    mask_bytes = shape.masks * (_FUSED_MASK_BYTES if load.is_fused else _SCORE_BYTES)
+    per_token = shape.row_bytes + _cells(load) * (mask_bytes + heads * _SCORE_BYTES)
+    return _BASE_BYTES + shape.vocab_size * _VOCABULARY_BYTES + load.batch_size * per_token
+
+
+def _min_compute_bytes(weights_bytes: int) -> int:
+    """Lower bound of the working memory, by the size of the weights alone."""
+    return _BASE_BYTES + min(weights_bytes // 4, 448 << 20) if weights_bytes else 0

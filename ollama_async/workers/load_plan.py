@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.native_environ import native_environ
 from ollama_async.core.settings import Settings
-from ollama_async.hw import placement, sizing
+from ollama_async.hw import placement
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.backend import LoadOptions, Target
@@ -57,12 +57,14 @@ def planner(
     from what is free at the moment: what a model holds that will have gone by then counts as free.
     That they fit beside what stays is the scheduler's to see to; it is offered fewer slots, too.
     """
-    room = placement.capacity(machine(), gpu_overhead_bytes=settings.gpu_overhead_bytes)
+    room = placement.compute_capacity(machine(), gpu_overhead_bytes=settings.gpu_overhead_bytes)
     kept = {**native_environ(environ), "OLLAMA_ASYNC_CACHE": str(settings.cache_dir)}
 
     def plan(target: Target, options: LoadOptions) -> list[LoadPlan]:
         seen = machine()
-        devices = placement.rank(seen.gpus, num_gpu=options.num_gpu, main_gpu=options.main_gpu)
+        devices = placement.rank_devices(
+            seen.gpus, num_gpu=options.num_gpu, main_gpu=options.main_gpu
+        )
         if not devices:
             raise LoadFailed(f"main_gpu {options.main_gpu}: this machine has no such GPU")
         return [
@@ -82,34 +84,37 @@ def _contexts(
     """Tokens per slot, best first; only one if client or operator named it."""
     gpu_bytes = 0 if device == CPU else sum(gpu.memory_bytes for gpu in machine.gpus)
     named = settings.context_length
-    defaults = (named,) if named else sizing.default_contexts(gpu_bytes)
+    defaults = (named,) if named else placement.default_contexts(gpu_bytes)
     contexts = (
-        sizing.context(options.num_ctx or 0, default, target.train_ctx) for default in defaults
+        placement.choose_context(options.num_ctx or 0, default, target.train_ctx)
+        for default in defaults
     )
     return list(dict.fromkeys(contexts))
 
 
 def _load(
     target: Target, options: LoadOptions, settings: Settings, device: str, num_ctx: int
-) -> sizing.Load:
+) -> placement.LoadParameters:
     shape = target.shape
     is_usual = device == CPU or shape.head_length in _GPU_HEAD_LENGTHS
     is_auto = settings.flash_attention == "auto"
-    return sizing.Load(
+    return placement.LoadParameters(
         weights_bytes=target.weights_bytes,
         cache_bytes_per_token=target.cache_bytes_per_token,
         cache_type=settings.kv_cache_type,
         num_ctx=num_ctx,
-        rows=min(options.num_batch or DEFAULT_BATCH, _BATCH_LIMIT),
+        batch_size=min(options.num_batch or DEFAULT_BATCH, _BATCH_LIMIT),
         is_fused=is_usual if is_auto else settings.flash_attention == "on",
         on_cpu=device == CPU,
         shape=shape,
     )
 
 
-def _slots(load: sizing.Load, settings: Settings, room_bytes: int) -> list[int]:
+def _slots(load: placement.LoadParameters, settings: Settings, room_bytes: int) -> list[int]:
     """Numbers of slots to choose from, best first."""
-    most = sizing.choose_slots(load, available_bytes=room_bytes, num_parallel=settings.num_parallel)
+    most = placement.choose_slots(
+        load, available_bytes=room_bytes, num_parallel=settings.num_parallel
+    )
     if settings.num_parallel:
         return [most]
     return list(dict.fromkeys(max(1, most // divisor) for divisor in _FEWER_SLOTS))
@@ -120,13 +125,13 @@ def _plan(
     options: LoadOptions,
     settings: Settings,
     device: str,
-    load: sizing.Load,
+    load: placement.LoadParameters,
     slots: int,
     cores: int,
     environ: Mapping[str, str],
 ) -> LoadPlan:
     on_cpu = device == CPU
-    total_bytes = sizing.footprint(load, slots=slots).total_bytes
+    total_bytes = placement.estimate_memory(load, slots=slots).total_bytes
     spec = LoadSpec(
         engine=target.engine,
         model=target.path,
@@ -134,7 +139,7 @@ def _plan(
         num_ctx=load.num_ctx,
         slots=slots,
         threads=min(options.num_thread or _threads(cores), cores),
-        batch_size=load.rows,
+        batch_size=load.batch_size,
         gpu_layers=0 if on_cpu else _gpu_layers(options),
         use_mmap=options.use_mmap is not False,
         cache_type=settings.kv_cache_type,

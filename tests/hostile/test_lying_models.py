@@ -13,7 +13,7 @@ import pytest
 
 from ollama_async.gguf.reader import read_header
 from ollama_async.gguf.summary import facts_of
-from ollama_async.hw import sizing
+from ollama_async.hw import placement
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines import llama_cpp
 from ollama_async.workers.load_spec import LoadSpec
@@ -75,13 +75,13 @@ def test_the_estimate_is_no_less_than_what_the_library_takes_and_not_much_more(
 ):
     spec = LoadSpec(engine="llama_cpp", model=str(models(shape)), threads=1, **options)
     facts = facts_of(read_header(models(shape)))
-    estimate = sizing.footprint(
-        sizing.Load(
+    estimate = placement.estimate_memory(
+        placement.LoadParameters(
             weights_bytes=facts.weights_bytes,
             cache_bytes_per_token=facts.cache_bytes_per_token,
             cache_type=spec.cache_type,
             num_ctx=spec.num_ctx,
-            rows=spec.batch_size,
+            batch_size=spec.batch_size,
             is_fused=spec.flash_attention != "off",
             on_cpu=True,
             shape=facts.shape,

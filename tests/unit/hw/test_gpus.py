@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from ollama_async.hw.gpus import Gpu, list_gpus, visible
-from ollama_async.hw.machine import survey
+from ollama_async.hw.gpus import Gpu, list_gpus, select_visible
+from ollama_async.hw.machine import survey_machine
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_machine_without_a_driver_has_no_gpus(monkeypatch):
 
     monkeypatch.setattr(pynvml, "nvmlInit", refuse)
 
-    assert survey().gpus == ()
+    assert survey_machine().gpus == ()
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(selection, indices):
         for n in range(3)
     ]
 
-    assert [gpu.index for gpu in visible(gpus, selection)] == indices
+    assert [gpu.index for gpu in select_visible(gpus, selection)] == indices

@@ -1,9 +1,16 @@
-"""Models go where there is room."""
+"""Models go to the device with most memory; slots and bytes follow from the numbers alone."""
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ollama_async.hw import placement
 from ollama_async.hw.gpus import Gpu
 from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
-from ollama_async.hw.placement import CPU, capacity, rank
+from ollama_async.hw.placement import CPU, compute_capacity, rank_devices
+
+GIB = 1 << 30
 
 
 def gpu(index: int, free_bytes: int) -> Gpu:
@@ -16,25 +23,116 @@ SMALL, LARGE = gpu(0, 500), gpu(1, 1000)
 HOST = Host(cores=2, memory_bytes=2000, available_bytes=1000)
 
 
-def test_the_gpu_with_most_room_comes_first_and_the_cpu_last():
-    assert rank([SMALL, LARGE], num_gpu=None, main_gpu=None) == ["GPU-1", "GPU-0", CPU]
+def test_the_gpu_with_most_free_memory_comes_first_and_the_cpu_last():
+    assert rank_devices([SMALL, LARGE], num_gpu=None, main_gpu=None) == ["GPU-1", "GPU-0", CPU]
 
 
 def test_num_gpu_0_means_the_cpu():
-    assert rank([SMALL, LARGE], num_gpu=0, main_gpu=1) == [CPU]
+    assert rank_devices([SMALL, LARGE], num_gpu=0, main_gpu=1) == [CPU]
 
 
 def test_a_pinned_gpu_is_used_or_nothing():
-    assert rank([SMALL, LARGE], num_gpu=None, main_gpu=0) == ["GPU-0"]
-    assert rank([SMALL, LARGE], num_gpu=None, main_gpu=7) == []
+    assert rank_devices([SMALL, LARGE], num_gpu=None, main_gpu=0) == ["GPU-0"]
+    assert rank_devices([SMALL, LARGE], num_gpu=None, main_gpu=7) == []
 
 
 def test_a_pin_means_nothing_where_there_is_no_gpu():
-    assert rank([], num_gpu=1, main_gpu=0) == [CPU], "as in the example of Ollama's API document"
+    assert rank_devices([], num_gpu=1, main_gpu=0) == [CPU], (
+        "as in the example of Ollama's API document"
+    )
 
 
-def test_no_device_is_filled_to_the_brim():
+def test_no_device_is_filled_completely():
     machine = Machine(HOST, (SMALL, LARGE))
 
-    assert capacity(machine) == {"GPU-0": 400, "GPU-1": 800, CPU: 950}
-    assert capacity(machine, gpu_overhead_bytes=600) == {"GPU-0": 0, "GPU-1": 320, CPU: 950}
+    assert compute_capacity(machine) == {"GPU-0": 400, "GPU-1": 800, CPU: 950}
+    assert compute_capacity(machine, gpu_overhead_bytes=600) == {"GPU-0": 0, "GPU-1": 320, CPU: 950}
+
+
+def load(**changes):
+    numbers = {
+        "weights_bytes": 600 << 20,
+        "cache_bytes_per_token": 12_288,
+        "cache_type": "f16",
+        "num_ctx": 4096,
+        "on_cpu": True,
+    }
+    return placement.LoadParameters(**{**numbers, **changes})
+
+
+def plan(available_bytes=16 * GIB, num_parallel=0, **changes):
+    """Slots, and bytes of their cache."""
+    parameters = load(**changes)
+    slots = placement.choose_slots(
+        parameters, available_bytes=available_bytes, num_parallel=num_parallel
+    )
+    return slots, placement.estimate_memory(parameters, slots=slots).cache_bytes
+
+
+def test_on_a_cpu_the_cache_stays_within_what_a_load_can_zero():
+    slots, cache_bytes = plan()
+
+    assert slots == 21
+    assert cache_bytes <= placement.CPU_CACHE_LIMIT_BYTES
+
+
+def test_on_a_gpu_half_of_what_is_left_counts():
+    assert plan(on_cpu=False)[0] == placement.MAX_SLOTS
+    assert plan(on_cpu=False, available_bytes=GIB)[0] == 2
+
+
+def test_a_number_of_slots_that_is_configured_is_kept():
+    assert plan(num_parallel=3, available_bytes=0)[0] == 3
+
+
+def test_there_is_always_one_slot():
+    assert plan(available_bytes=0)[0] == 1
+
+
+def test_a_smaller_cache_type_allows_more_slots():
+    assert plan(cache_type="q8_0", num_ctx=8192)[0] > plan(num_ctx=8192)[0]
+
+
+@given(
+    st.integers(0, 1 << 40),
+    st.integers(0, 1 << 22),
+    st.integers(4, 1 << 20),
+    st.integers(0, 1 << 40),
+    st.booleans(),
+)
+def test_slots_stay_within_bounds(weights, per_token, num_ctx, available, on_cpu):
+    slots, cache_bytes = plan(
+        weights_bytes=weights,
+        cache_bytes_per_token=per_token,
+        num_ctx=num_ctx,
+        available_bytes=available,
+        on_cpu=on_cpu,
+    )
+
+    assert 1 <= slots <= placement.MAX_SLOTS
+    assert slots == 1 or cache_bytes * 2 <= available
+
+
+@pytest.mark.parametrize(
+    ("requested", "default", "train", "expected"),
+    [
+        (0, 4096, 2048, 2048),
+        (8192, 4096, 0, 8192),
+        (8192, 4096, 2048, 2048),
+        (0, 1, 0, 4),
+        (512, 4096, 0, 4096),
+        (512, 1024, 0, 1024),
+        (512, 4096, 2048, 2048),
+        (8192, 262_144, 0, 8192),
+        (512, 262_144, 0, 4096),
+    ],
+)
+def test_the_context_is_what_is_requested_unless_that_would_shrink_it_for_everybody(
+    requested, default, train, expected
+):
+    assert placement.choose_context(requested, default, train) == expected
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(0, 4096), (22, 4096), (24, 32_768), (80, 262_144)])
+def test_the_default_context_grows_with_gpu_memory(gib, expected):
+    assert placement.default_contexts(gib * GIB)[0] == expected
