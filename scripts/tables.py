@@ -5,10 +5,12 @@ A test fails where they differ, so nothing needs to be remembered.
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ollama_async.cli.main import COMMANDS, Command
 from ollama_async.core.settings import VARIABLES
 from ollama_async.gateway.metrics import FAMILIES
 
@@ -26,7 +28,22 @@ def metrics() -> str:
     return _markdown(("Name", "Kind", "Labels", "Meaning"), rows)
 
 
+def commands() -> str:
+    rows = (
+        (f"`{row.name} {row.words}`".replace(" `", "`"), ", ".join(_flags(row)), row.summary)
+        for row in COMMANDS
+    )
+    return _markdown(("Command", "Flags", "What it does"), rows)
+
+
+def _flags(command: Command) -> list[str]:
+    parser = argparse.ArgumentParser(add_help=False)
+    command.flags(parser)
+    return [f"`{'`/`'.join(action.option_strings)}`" for action in parser._actions]
+
+
 FILES: dict[Path, Callable[[], str]] = {
+    DOCS / "command-line.md": commands,
     DOCS / "configuration.md": variables,
     DOCS / "metrics.md": metrics,
 }
