@@ -39,7 +39,8 @@ def commands() -> str:
 def _flags(command: Command) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False)
     command.flags(parser)
-    return [f"`{'`/`'.join(action.option_strings)}`" for action in parser._actions]
+    actions = parser._actions  # noqa: SLF001  # argparse has no public list of its flags
+    return [f"`{'`/`'.join(action.option_strings)}`" for action in actions]
 
 
 FILES: dict[Path, Callable[[], str]] = {

@@ -237,7 +237,7 @@ VARIABLES: tuple[Variable, ...] = (
         default="",
         shown_default="127.0.0.1:11434",
         read=str,
-        meaning="Address to listen on, and for commands the server to talk to",
+        meaning="Address that the server listens on and that commands connect to",
     ),
     Variable(
         name="OLLAMA_PORT",
@@ -245,7 +245,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=DEFAULT_PORT,
         shown_default="11434",
         read=_port,
-        meaning="Port where OLLAMA_HOST names none",
+        meaning="Port, if OLLAMA_HOST has none",
     ),
     Variable(
         name="OLLAMA_MODELS",
@@ -253,7 +253,7 @@ VARIABLES: tuple[Variable, ...] = (
         default="~/.ollama/models",
         shown_default="~/.ollama/models",
         read=_folder,
-        meaning="Folder of the model store (Ollama's own layout)",
+        meaning="Folder of the model store (Ollama's layout)",
     ),
     Variable(
         name="OLLAMA_MAX_QUEUE",
@@ -261,7 +261,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=512,
         shown_default="512",
         read=_count,
-        meaning="Requests that may wait; the next one gets 503 at once (0: never wait)",
+        meaning="Requests that may wait; the next one gets 503 at once (0: none may wait)",
     ),
     Variable(
         name="OLLAMA_NUM_PARALLEL",
@@ -269,7 +269,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=0,
         shown_default="auto",
         read=_count,
-        meaning="Requests that one model answers at a time (auto: 1 to 32, by memory)",
+        meaning="Requests that one model serves at a time (auto: 1 to 32, as memory allows)",
     ),
     Variable(
         name="OLLAMA_MAX_LOADED_MODELS",
@@ -277,7 +277,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=0,
         shown_default="auto",
         read=_count,
-        meaning="Models in memory at a time (auto: 3 for each GPU, 3 on a CPU)",
+        meaning="Models in memory at a time (auto: 3 per GPU, 3 on a CPU)",
     ),
     Variable(
         name="OLLAMA_KEEP_ALIVE",
@@ -293,7 +293,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=300.0,
         shown_default="5m",
         read=_limit_seconds,
-        meaning="How long a load may make no progress before it is given up (0: for ever)",
+        meaning="How long a load may make no progress before it fails (0: no limit)",
     ),
     Variable(
         name="OLLAMA_SHUTDOWN_GRACE",
@@ -301,7 +301,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=10.0,
         shown_default="10s",
         read=_seconds,
-        meaning="How long running answers may go on after SIGTERM",
+        meaning="How long running requests may continue after SIGTERM",
     ),
     Variable(
         name="OLLAMA_STALL_TIMEOUT",
@@ -309,7 +309,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=120.0,
         shown_default="2m",
         read=_limit_seconds,
-        meaning="How long a worker may be silent before it is killed (0: for ever)",
+        meaning="How long a worker may be unresponsive before it is killed (0: no limit)",
     ),
     Variable(
         name="OLLAMA_CONTEXT_LENGTH",
@@ -317,7 +317,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=0,
         shown_default="4096",
         read=_count,
-        meaning="Context in tokens where neither request nor model says otherwise",
+        meaning="Context in tokens, unless the request or the model sets it",
     ),
     Variable(
         name="OLLAMA_FLASH_ATTENTION",
@@ -349,7 +349,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=False,
         shown_default="false",
         read=_boolean,
-        meaning="Keep unreferenced blobs at start",
+        meaning="Keep blobs that no model needs at start",
     ),
     Variable(
         name="OLLAMA_GO_TEMPLATE",
@@ -357,7 +357,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=None,
         shown_default="the better one",
         read=_boolean,
-        meaning="Where a model has a Go template and its file another: prefer the Go template",
+        meaning="Prefer a model's Go template to the template in its GGUF file",
     ),
     Variable(
         name="OLLAMA_ORIGINS",
@@ -365,8 +365,8 @@ VARIABLES: tuple[Variable, ...] = (
         default=(),
         shown_default="local hosts and desktop shells",
         read=_origins,
-        meaning="More browser origins that may ask, comma separated, one * each; their hosts may "
-        "be used to reach this server (* alone: everyone)",
+        meaning="Additional browser origins, comma separated, at most one * each; "
+        "their hosts are also accepted as Host (* alone: everything)",
     ),
     Variable(
         name="OLLAMA_DEBUG",
@@ -374,7 +374,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=0,
         shown_default="0",
         read=_debug,
-        meaning="1: log more; 2: log everything",
+        meaning="1: verbose log; 2: log everything",
     ),
     Variable(
         name="OLLAMA_ASYNC_PULL_CONNECTIONS",
@@ -382,7 +382,7 @@ VARIABLES: tuple[Variable, ...] = (
         default=8,
         shown_default="8",
         read=_at_least_one,
-        meaning="Parts of a file that are pulled or pushed at a time",
+        meaning="Parts of a blob that are pulled or pushed at a time",
     ),
     Variable(
         name="OLLAMA_ASYNC_PULL_STALL_TIMEOUT",
@@ -390,8 +390,8 @@ VARIABLES: tuple[Variable, ...] = (
         default=30.0,
         shown_default="30s",
         read=_limit_seconds,
-        meaning="How long a registry may be silent, or send less than 16 KiB, before its connection"
-        " is replaced (0: for ever)",
+        meaning="How long a registry may send nothing, or less than 16 KiB, before its "
+        "connection is replaced (0: no limit)",
     ),
     Variable(
         name="OLLAMA_ASYNC_TRUSTED_REGISTRIES",
@@ -399,8 +399,8 @@ VARIABLES: tuple[Variable, ...] = (
         default=frozenset(),
         shown_default="none",
         read=_hosts,
-        meaning="Registries that are not public and may be named by clients on the network, host or"
-        " host:port, comma separated; they may also lead to other addresses of their kind",
+        meaning="Private registries that clients on the network may name, host or host:port, "
+        "comma separated; they may also lead to other addresses of their kind",
     ),
     Variable(
         name="OLLAMA_ASYNC_REPETITION_LIMIT",
@@ -408,8 +408,8 @@ VARIABLES: tuple[Variable, ...] = (
         default=2048,
         shown_default="2048",
         read=_count,
-        meaning="Tokens that an answer may go on repeating one passage, then it ends with length"
-        " (0: for ever)",
+        meaning="Tokens for which an answer may repeat one passage before it ends with length "
+        "(0: no limit)",
     ),
     Variable(
         name="OLLAMA_ASYNC_TOOL_SCHEMAS",
@@ -417,8 +417,8 @@ VARIABLES: tuple[Variable, ...] = (
         default=True,
         shown_default="true",
         read=_boolean,
-        meaning="Hold a tool call, once the model has begun one, to the tools that were offered"
-        " and to their schemas",
+        meaning="Constrain a tool call, once the model has begun one, to the offered tools and "
+        "their schemas",
     ),
     Variable(
         name="OLLAMA_ASYNC_PREFIX_SHARING",
@@ -426,8 +426,8 @@ VARIABLES: tuple[Variable, ...] = (
         default="all",
         shown_default="all",
         read=_sharing,
-        meaning="Who is spared computing the beginning of a prompt that somebody else has sent: "
-        "all, or each client by itself (client), apart from what the model itself brings",
+        meaning="Who shares computed prompt prefixes: all clients (all), or each client only its "
+        "own (client); what the model itself brings is always shared",
     ),
     Variable(
         name="OLLAMA_ASYNC_SCRIPTS",
@@ -435,7 +435,7 @@ VARIABLES: tuple[Variable, ...] = (
         default="",
         shown_default="unset",
         read=str,
-        meaning="File of scripts for the scripted engine (testing); unset: it does not exist",
+        meaning="File with scripts for the scripted engine, for tests",
     ),
     Variable(
         name="OLLAMA_ASYNC_CACHE",
@@ -443,7 +443,7 @@ VARIABLES: tuple[Variable, ...] = (
         default="~/.cache/ollama_async",
         shown_default="~/.cache/ollama_async",
         read=_folder,
-        meaning="Folder for engine wheels, the verdicts of the engine self-check, and the key that "
-        "lets `create` of the server's own user name files",
+        meaning="Folder for engine wheels, engine check results, and the key that lets the "
+        "server's own user name files in `create`",
     ),
 )
