@@ -24,6 +24,7 @@ from aiohttp import web
 from yarl import URL
 
 from ollama_async.core.model_names import ModelName
+from ollama_async.native import build
 from ollama_async.registry.download import Tuning
 from ollama_async.registry.pull import open_pulls
 from ollama_async.registry.push import open_pushes
@@ -34,11 +35,18 @@ from ollama_async.store.manifest import Layer, Manifest, go_json, layer_type
 from ollama_async.store.manifests import Manifests
 from ollama_async.store.store import Store
 
+
+def _program() -> str | None:
+    """Where ``scripts/docker_registry.py`` finds the registry server."""
+    unpacked = build.cache_folder() / "docker-registry" / "usr" / "bin"
+    return shutil.which("docker-registry", path=f"{os.environ['PATH']}:{unpacked}")
+
+
 DEADLINE_S = 30.0
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 MAY_SKIP = not (os.environ.get("OLLAMA_ASYNC_TEST_NO_SKIP") or os.environ.get("CI"))
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ollama_async_tests"
-"""Both are read here because tests run in an environment of their own."""
+PROGRAM = _program()
+"""Looked for here, because tests run with a cache of their own."""
 CONFIG = "application/vnd.docker.container.image.v1+json"
 
 
@@ -105,38 +113,13 @@ class Registry:
 
 @pytest.fixture(scope="session")
 def registry_program() -> str:
-    """The program of Debian's package ``docker-registry``, installed or unpacked if need be."""
-    found = shutil.which("docker-registry")
-    cache = Path(os.environ["OLLAMA_ASYNC_CACHE"]) / "docker-registry"
-    reason = ""
-    if found is None:
-        try:
-            _install(cache)
-        except (OSError, subprocess.SubprocessError) as error:
-            reason = f": {error}"
-        found = shutil.which("docker-registry", path=f"{os.environ['PATH']}:{cache}/usr/bin")
-    if found is None:
-        text = (
-            f"docker-registry is not to be had; on Debian: apt-get install docker-registry{reason}"
-        )
-        if os.environ.get("OLLAMA_ASYNC_TEST_NO_SKIP") or os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    return found
-
-
-def _install(cache: Path) -> None:
-    def run(*words: str, cwd: Path | None = None) -> None:
-        subprocess.run(words, check=True, capture_output=True, timeout=50, cwd=cwd)
-
-    if os.geteuid() == 0:
-        with contextlib.suppress(subprocess.SubprocessError):
-            run("apt-get", "update")  # containers come without lists
-            run("apt-get", "install", "-y", "docker-registry")
-            return
-    cache.mkdir(parents=True, exist_ok=True)
-    run("apt-get", "download", "docker-registry", cwd=cache)
-    run("dpkg", "-x", str(next(cache.glob("docker-registry*.deb"))), str(cache))
+    """The program of Debian's package ``docker-registry``."""
+    if PROGRAM is None:
+        text = "no docker-registry: run scripts/docker_registry.py, or apt install docker-registry"
+        if MAY_SKIP:
+            pytest.skip(text)
+        pytest.fail(text)
+    return PROGRAM
 
 
 @pytest.fixture(scope="session")
