@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from ollama_async.core.conversation import ToolCall
-from ollama_async.prompts.parsers.brackets import Brackets
 from ollama_async.prompts.parsers.call_strings import End, Strings
-from ollama_async.prompts.parsers.search import anywhere
-from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State
+from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, anywhere
 
 
 class Move(NamedTuple):
@@ -30,9 +29,9 @@ class Move(NamedTuple):
 class Sink(Protocol):
     """Where to put what is certain."""
 
-    def say(self, kind: Kind, text: str) -> None: ...
+    def emit_text(self, kind: Kind, text: str) -> None: ...
 
-    def call(self, call: ToolCall) -> None: ...
+    def emit_call(self, call: ToolCall) -> None: ...
 
 
 class CollectReader:
@@ -128,7 +127,7 @@ class CollectReader:
         if call is None:  # from here on the whole has to make sense
             self._brackets.in_list = False
             return
-        self._sink.call(call)
+        self._sink.emit_call(call)
         self._read_members += 1
         self._read_size = self._size
         self._unread.clear()
@@ -139,9 +138,9 @@ class CollectReader:
             return self._step_back(end) if self._ends_inside() else self._fail(end)
         for piece in self._new(outcome.pieces):
             if isinstance(piece, str):
-                self._sink.say(Kind.CONTENT, piece)
+                self._sink.emit_text(Kind.CONTENT, piece)
             else:
-                self._sink.call(piece)
+                self._sink.emit_call(piece)
         # a header leads on to what it is the header of, which may still turn out to be text
         goes_on = isinstance(outcome.then, Collect) and not outcome.pieces
         return Move(outcome.then, end, self._space if goes_on else "")
@@ -177,3 +176,57 @@ class CollectReader:
         if not self._read_members:
             return Move(self._state.failed, text=self._before + unread + end)
         return Move(self._state.failed, text=unread.strip("], \t\r\n"))
+
+
+# ----------------------------------------------------------------- brackets
+
+_OPENING = re.compile(r"[(\[{]")
+_IN_STRING = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'"}
+
+
+class Brackets:
+    """Follows the brackets of a value, wherever its text is cut."""
+
+    def __init__(self, quotes: str) -> None:
+        self._outside = re.compile(f"[{re.escape('([{)]}' + quotes)}]")
+        self._depth = 0
+        self._quote = ""
+        self._escaped = False
+        self.opened = False
+        self.in_list = False
+
+    def first(self, text: str, at: int, stop: int) -> int:
+        """Where the first opening bracket is, else ``stop``."""
+        found = _OPENING.search(text, at, stop)
+        return found.start() if found else stop
+
+    def follow(self, text: str, at: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The place after each closing bracket, and how many are still open there."""
+        if self._escaped and at < stop:
+            at += 1
+            self._escaped = False
+        while found := self._next(text, at, stop):
+            at = found.end()
+            sign = found.group()
+            if sign == "\\":
+                self._escaped = at == stop
+                at += not self._escaped
+            elif self._quote:
+                self._quote = ""
+            elif sign in "([{":
+                self._open(sign)
+            elif sign not in ")]}":
+                self._quote = sign if self.opened else ""
+            elif self._depth:
+                self._depth -= 1
+                yield at, self._depth
+
+    def _next(self, text: str, at: int, stop: int) -> re.Match[str] | None:
+        pattern = _IN_STRING[self._quote] if self._quote else self._outside
+        return pattern.search(text, at, stop)
+
+    def _open(self, bracket: str) -> None:
+        if not self.opened:
+            self.opened = True
+            self.in_list = bracket == "["
+        self._depth += 1

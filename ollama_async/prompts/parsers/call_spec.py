@@ -5,18 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.call_strings import Quote
-from ollama_async.prompts.parsers.json_calls import JsonCalls, named_object
+from ollama_async.prompts.parsers.family_calls import (
+    DEEPSEEK_SEPARATOR,
+    KIMI_SEPARATOR,
+    SOLAR_SEPARATORS,
+    deepseek_call,
+    kimi_call,
+    laguna_call,
+    solar_call,
+)
+from ollama_async.prompts.parsers.json_calls import (
+    Between,
+    Either,
+    JsonCalls,
+    KeyedCalls,
+    loose_call,
+    named_object,
+)
+from ollama_async.prompts.parsers.python_calls import BraceCalls, PythonCalls
 from ollama_async.prompts.parsers.states import Collect, Look, Outcome, State
-from ollama_async.prompts.parsers.syntaxes import written
-from ollama_async.prompts.parsers.tool_schemas import Tools, is_plain
+from ollama_async.prompts.parsers.tagged_calls import PairCalls, Tag, XmlCalls, pairs
+from ollama_async.prompts.parsers.tool_schemas import CallReader, Tools, is_plain
 
 _PROSE = frozenset("`'\".,;:!?)]*_")
 """What follows a mark that is only spoken of."""
@@ -37,7 +54,7 @@ HEAD_LIMIT = 256
 """Characters of a header; against answers without its end, that would wait for it."""
 
 
-class Calls(msgspec.Struct, frozen=True, kw_only=True):
+class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How calls are marked: from one of ``open`` to one of ``close`` (without: to the bracket that
     closes the first one; ``quotes`` then are those of its strings).
 
@@ -53,8 +70,8 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
 
     open: tuple[str, ...]
     close: tuple[str, ...] = ()
-    read: Read
-    whole: Read | None = None
+    read: CallReader
+    whole: CallReader | None = None
     item: Callable[[str], ToolCall | None] | None = None
     quotes: str = ""
     strings: tuple[Quote, ...] = ()
@@ -135,7 +152,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         """What an opening mark leads to; ``then`` follows a call."""
         return self._collect(tools, then, self.read, source="")
 
-    def _collect(self, tools: Tools, then: str, read: Read, *, source: str) -> Collect:
+    def _collect(self, tools: Tools, then: str, read: CallReader, *, source: str) -> Collect:
         def settle(span: str) -> Outcome | None:
             pieces = read(span, tools)
             known = not self.declared or all(_is_declared(piece, tools) for piece in pieces or ())
@@ -160,7 +177,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class HeadedCalls(Calls, frozen=True, kw_only=True):
+class HeadedCallSpec(CallSpec, frozen=True, kw_only=True):
     """Calls whose tool's name stands before ``head_end`` and then the arguments in JSON.
 
     What begins with a bracket instead is read like other calls. ``id_mark`` stands between the
@@ -222,7 +239,7 @@ class HeadedCalls(Calls, frozen=True, kw_only=True):
         return Outcome([], self._collect(tools, then, read, source=mark + head))
 
 
-class PythonicCalls(Calls, frozen=True, kw_only=True):
+class PythonicCallSpec(CallSpec, frozen=True, kw_only=True):
     """Calls that begin with one of ``open`` and the name of a declared tool and a bracket."""
 
     @property
@@ -236,3 +253,117 @@ class PythonicCalls(Calls, frozen=True, kw_only=True):
 
 def _is_declared(piece: ToolCall | str, tools: Tools) -> bool:
     return isinstance(piece, str) or piece.function.name in tools
+
+
+# ----------------------------------------------------------------- grammars
+
+
+def written(read: CallReader) -> CallSyntax | None:
+    """How a call is written that ``read`` reads; None: no grammar describes it."""
+    if read in _FUNCTIONS:
+        return _FUNCTIONS[read]
+    return next((write(read) for kind, write in _CLASSES if isinstance(read, kind)), None)
+
+
+def _json(read: JsonCalls) -> CallSyntax:
+    return CallSyntax(
+        forms=("{call}",),
+        name_keys=read.names,
+        argument_keys=read.values,
+        extra_keys=("type", read.ids),
+        listed=("{call}",),
+        repeated=True,
+    )
+
+
+def _keyed(_: KeyedCalls) -> CallSyntax:
+    return CallSyntax(forms=("{keyed}",), listed=("{keyed}",))
+
+
+def xml_syntax(read: XmlCalls) -> CallSyntax:
+    """An element for each call and for each argument."""
+    call, argument = (
+        Tag(*(text.replace(" ", "{space}") for text in (tag.open, tag.mid, tag.close)))
+        for tag in read.tags
+    )
+    kind = f'"{{space}}string="{{is_text}}{argument.mid}' if read.says_kind else argument.mid
+    return CallSyntax(
+        forms=(f"{call.open}{{name}}{call.mid} {{parameters}} {call.close}",),
+        parameter=f"{argument.open}{{key}}{kind}{{value}}{argument.close}",
+        repeated=True,
+    )
+
+
+def _pairs(read: PairCalls) -> CallSyntax:
+    key, key_end, value, value_end, *_ = read.tags
+    return CallSyntax(
+        forms=(f"{{name}} {read.after_name} {{parameters}}",),
+        parameter=f"{key}{{key}}{key_end} {value}{{value}}{value_end}",
+    )
+
+
+def _python(read: PythonCalls) -> CallSyntax | None:
+    """Strings without escapes may hold their own quotes; no grammar knows where they end."""
+    if not read.escapes:
+        return None
+    form = "{name}( {parameters})"
+    return CallSyntax(
+        forms=(form,),
+        parameter="{key}= {value}",
+        between=",",
+        quotes=('"', "'"),
+        listed=(form,),
+        repeated=True,
+    )
+
+
+def _braces(read: BraceCalls) -> CallSyntax:
+    return CallSyntax(
+        forms=("call:{name}{ {parameters}}",),
+        parameter="{key}: {value}",
+        between=",",
+        quotes=(read.quote,),
+    )
+
+
+def _between(read: Between) -> CallSyntax | None:
+    inner = written(read.read)
+    return inner and replace(inner, prefix=read.less)
+
+
+def _either(read: Either) -> CallSyntax | None:
+    """The first way, if it is that one."""
+    first = written(read.readers[0])
+    return first and replace(first, waits=True)
+
+
+_CLASSES: tuple[tuple[type, Callable[[Any], CallSyntax | None]], ...] = (
+    (KeyedCalls, _keyed),
+    (JsonCalls, _json),
+    (XmlCalls, xml_syntax),
+    (PairCalls, _pairs),
+    (PythonCalls, _python),
+    (BraceCalls, _braces),
+    (Between, _between),
+    (Either, _either),
+)
+_FUNCTIONS: dict[CallReader, CallSyntax] = {
+    deepseek_call: CallSyntax(
+        forms=(
+            f"{{name}}{DEEPSEEK_SEPARATOR} {{arguments}}",
+            f"function{DEEPSEEK_SEPARATOR}{{name}} ```json {{arguments}} ```",
+        )
+    ),
+    kimi_call: CallSyntax(forms=(f"functions.{{name}}:{{id}}{KIMI_SEPARATOR} {{arguments}}",)),
+    laguna_call: replace(
+        _pairs(pairs),
+        forms=("{name} {parameters}", "{name} {arguments}", "{call}"),
+        argument_keys=("arguments",),
+    ),
+    loose_call: CallSyntax(
+        forms=("{call}", "{name} {arguments}"), listed=("{call}",), repeated=True, waits=True
+    ),
+    solar_call: CallSyntax(
+        forms=(f"{{id}}{SOLAR_SEPARATORS[0]}{{name}}{SOLAR_SEPARATORS[1]} {{arguments}}",)
+    ),
+}

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ollama_async.prompts.parsers.search import SearchedMarks, in_one_place
+from ollama_async.prompts.parsers.states import SearchedMarks, in_one_place
 
 _VISIBLE = re.compile(r"\S")
 

@@ -6,10 +6,10 @@ import msgspec
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.output_format import Delimiters, Parser
-from ollama_async.prompts.parsers.asked import Asked
-from ollama_async.prompts.parsers.call_spec import JSON, Calls
+from ollama_async.prompts.parsers.call_spec import JSON, CallSpec
 from ollama_async.prompts.parsers.call_strings import JSON_STRINGS
 from ollama_async.prompts.parsers.json_calls import JsonCalls
+from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
 
@@ -20,7 +20,7 @@ _TURN = ("<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "
 _ACTIONS = JsonCalls(
     names=("tool_name", "name"), values=("parameters", "arguments"), ids="tool_call_id"
 )
-_ACTION = Calls(
+_ACTION = CallSpec(
     open=("<|START_ACTION|>",),
     close=("<|END_ACTION|>",),
     read=_ACTIONS,
@@ -47,28 +47,28 @@ class Cohere(msgspec.Struct, frozen=True):
     )
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
-        asked = Asked.by(prompt, rendered)
-        return Scanner(_states(asked), self._begin(asked))
+        context = ParserContext.of(prompt, rendered)
+        return Scanner(_states(context), self._begin(context))
 
     def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
-        asked = Asked.by(prompt, rendered)
-        begin = self._begin(asked)
-        syntaxes = (_ACTION.syntax,) if asked.tools and _ACTION.syntax else ()
+        context = ParserContext.of(prompt, rendered)
+        begin = self._begin(context)
+        syntaxes = (_ACTION.syntax,) if context.tools and _ACTION.syntax else ()
         if begin == "content":
             return Delimiters(syntaxes=syntaxes)
         return Delimiters(_THOUGHTS, begins_thinking=begin == "thinking", syntaxes=syntaxes)
 
-    def _begin(self, asked: Asked) -> str:
+    def _begin(self, context: ParserContext) -> str:
         """Where the answer begins: ``thinking``, ``content``, or before a ``block``."""
         if self.by_prompt:
-            return "thinking" if asked.rendered.endswith(_THOUGHTS[0]) else "block"
-        if asked.begun:
+            return "thinking" if context.rendered.endswith(_THOUGHTS[0]) else "block"
+        if context.begun:
             return "content"
-        return "block" if asked.think is False else "thinking"
+        return "block" if context.think is False else "thinking"
 
 
-def _states(asked: Asked) -> dict[str, State]:
-    action: dict[str, State | str] = dict.fromkeys(_ACTION.open, "action") if asked.tools else {}
+def _states(context: ParserContext) -> dict[str, State]:
+    action: dict[str, State | str] = dict.fromkeys(_ACTION.open, "action") if context.tools else {}
     opening = {**action, **dict.fromkeys(_STARTS, "content"), _THOUGHTS[0]: "thinking"}
     return {
         "thinking": Text(Kind.THINKING, {_THOUGHTS[1]: "block"}, Space.DROP),
@@ -77,5 +77,5 @@ def _states(asked: Asked) -> dict[str, State]:
             Kind.CONTENT,
             {**opening, **dict.fromkeys((*_ENDS, _TURN[0], _THOUGHTS[1]), "block")},
         ),
-        "action": _ACTION.state(asked.tools, "block"),
+        "action": _ACTION.state(context.tools, "block"),
     }

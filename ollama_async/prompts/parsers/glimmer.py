@@ -9,15 +9,13 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.output_format import Delimiters, Parser
-from ollama_async.prompts.parsers.asked import Asked
-from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
-from ollama_async.prompts.parsers.headers import cut_off, header
+from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT, xml_syntax
+from ollama_async.prompts.parsers.harmony import cut_off, header
+from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
-from ollama_async.prompts.parsers.syntaxes import xml_syntax
 from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
-from ollama_async.prompts.parsers.tool_schemas import Tools, is_plain
+from ollama_async.prompts.parsers.tool_schemas import ParsedCalls, Tools, is_plain
 
 _START = "<|start|>assistant"
 _MESSAGE = "<|message|>"
@@ -54,25 +52,25 @@ class Glimmer(msgspec.Struct, frozen=True):
     special_tokens: tuple[str, ...] = ("<|start|>", _MESSAGE, *_ENDS)
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
-        asked = Asked.by(prompt, rendered)
-        thoughts = Kind.HIDDEN if asked.think is False else Kind.THINKING
-        return Scanner(_states(asked.tools, thoughts), _begin(asked))
+        context = ParserContext.of(prompt, rendered)
+        thoughts = Kind.HIDDEN if context.think is False else Kind.THINKING
+        return Scanner(_states(context.tools, thoughts), _begin(context))
 
     def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
-        asked = Asked.by(prompt, rendered)
-        opening = _MESSAGE if asked.rendered.endswith(_START) else ""
+        context = ParserContext.of(prompt, rendered)
+        opening = _MESSAGE if context.rendered.endswith(_START) else ""
         return Delimiters(
-            None if asked.think is False or asked.begun else _THOUGHTS,
-            begins_thinking=asked.is_in_thought,
+            None if context.think is False or context.begun else _THOUGHTS,
+            begins_thinking=context.is_in_thought,
             opening=opening,
-            syntaxes=(_SYNTAX,) if asked.tools else (),
+            syntaxes=(_SYNTAX,) if context.tools else (),
         )
 
 
-def _begin(asked: Asked) -> str:
-    if asked.is_in_thought:
+def _begin(context: ParserContext) -> str:
+    if context.is_in_thought:
         return "thinking"
-    return "content" if asked.begun else "header"
+    return "content" if context.begun else "header"
 
 
 def _states(tools: Tools, thoughts: Kind) -> dict[str, State]:
@@ -119,7 +117,7 @@ def _call(tools: Tools, *, keep: bool = False, source: str = "") -> Collect:
     )
 
 
-def _calls(text: str, tools: Tools) -> Pieces | None:
+def _calls(text: str, tools: Tools) -> ParsedCalls | None:
     before, opened, inner = text.partition(_CALLS)
     if not opened or before.strip():
         return None

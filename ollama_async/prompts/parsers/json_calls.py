@@ -6,8 +6,15 @@ import re
 from typing import Any
 
 from ollama_async.core.conversation import ToolCall
-from ollama_async.prompts.parsers.bodies import Pieces
-from ollama_async.prompts.parsers.tool_schemas import Tools, arguments, call_of, decoded
+from ollama_async.core.json_depth import TOOL_DEPTH
+from ollama_async.prompts.parsers.tool_schemas import (
+    CallReader,
+    ParsedCalls,
+    Tools,
+    arguments,
+    call_of,
+    decoded,
+)
 
 _STRUCTURE = re.compile(r'[{}"]')
 _STRING_END = re.compile(r'[\\"]')
@@ -30,7 +37,7 @@ class JsonCalls:
         self.values = values
         self.ids = ids
 
-    def __call__(self, text: str, tools: Tools) -> Pieces | None:
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         del tools
         found = decoded(text)
         values = found if isinstance(found, list) else [found]
@@ -56,9 +63,9 @@ class JsonCalls:
         """The call that one member of a list is."""
         return self.one(decoded(text))
 
-    def _salvaged(self, text: str) -> Pieces | None:
+    def _salvaged(self, text: str) -> ParsedCalls | None:
         """One bad call does not spoil those beside it."""
-        pieces: Pieces = []
+        pieces: ParsedCalls = []
         end = 0
         for start, stop in objects(text):
             call = self.one(decoded(text[start:stop]))
@@ -75,7 +82,7 @@ class BareCalls(JsonCalls):
     arguments and nothing else, with all that the tool requires.
     """
 
-    def __call__(self, text: str, tools: Tools) -> Pieces | None:
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         pieces = super().__call__(text, tools) or []
         calls = [piece for piece in pieces if isinstance(piece, ToolCall)]
         return pieces if calls and all(map(tools.accepts, calls)) else None
@@ -100,7 +107,7 @@ class KeyedCalls(JsonCalls):
         return call_of(name, given) if name and isinstance(given, dict) else None
 
 
-def named_object(text: str, tools: Tools, name: str, call_id: str = "") -> Pieces | None:
+def named_object(text: str, tools: Tools, name: str, call_id: str = "") -> ParsedCalls | None:
     """The arguments alone, of a call whose name stood before them."""
     del tools
     given = arguments(text)
@@ -137,6 +144,81 @@ def objects(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def _between(text: str) -> Pieces:
+def _between(text: str) -> ParsedCalls:
     """What stands around the calls of a list, unless it only holds the list together."""
     return [text] if text.strip("[], \t\r\n;") else []
+
+
+# ----------------------------------------------------------------- a tool name with JSON near it
+
+_NAMED = JsonCalls()
+
+
+def loose_call(text: str, tools: Tools) -> ParsedCalls | None:
+    """The call's name is in the JSON or stands before it."""
+    start = min((place for place in (text.find("{"), text.find("[")) if place >= 0), default=-1)
+    if start < 0:
+        return None
+    before, value = text[:start], decoded(text[start:])
+    values = value if isinstance(value, list) else [value]
+    named = [_named(one, tools, 0) for one in values]
+    if named and all(named):
+        return [*_text(before), *(call for call in named if call)]
+    return _after_name(before, value, tools) if isinstance(value, dict) else None
+
+
+def _after_name(before: str, value: dict[str, Any], tools: Tools) -> ParsedCalls | None:
+    """A call whose arguments are ``value``, or in it under the tool's name."""
+    name = max((name for name in tools if name in before), key=len, default="")
+    if name:
+        return [*_text(before.replace(name, "", 1)), call_of(name, value)]
+    name = next((name for name in tools if name in value), "")
+    given = arguments(value[name]) if name else None
+    return None if given is None else [*_text(before), call_of(name, given)]
+
+
+def _text(before: str) -> ParsedCalls:
+    """What stands before a call, unless it only leads to it."""
+    return [before] if any(map(str.isalnum, before)) else []
+
+
+def _named(value: Any, tools: Tools, depth: int) -> ToolCall | None:
+    """The call in ``value`` or in something inside it."""
+    if depth > TOOL_DEPTH:
+        return None
+    call = _NAMED.one(value)
+    if call and call.function.name in tools:
+        return call
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((call for one in inner if (call := _named(one, tools, depth + 1))), None)
+
+
+# ----------------------------------------------------------------- combinations
+
+
+class Either:
+    """The first of some readers that understands a text."""
+
+    def __init__(self, *readers: CallReader) -> None:
+        self.readers = readers
+
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
+        for read in self.readers:
+            pieces = read(text, tools)
+            if pieces:
+                return pieces
+        return None
+
+
+class Between:
+    """A reader of a text that has ``less`` at its beginning too much, and has lost ``after`` to the
+    mark at its end.
+    """
+
+    def __init__(self, read: CallReader, *, less: str = "", after: str = "") -> None:
+        self.read = read
+        self.less = less
+        self._after = after
+
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
+        return self.read(text.removeprefix(self.less) + self._after, tools)

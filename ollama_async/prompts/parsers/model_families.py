@@ -9,56 +9,36 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from ollama_async.prompts.output_format import OutputFormat
-from ollama_async.prompts.parsers import channel_formats, cohere, glimmer
-from ollama_async.prompts.parsers.bodies.braces import BraceCalls
-from ollama_async.prompts.parsers.bodies.deepseek import deepseek_call
-from ollama_async.prompts.parsers.bodies.laguna import laguna_call
-from ollama_async.prompts.parsers.bodies.pairs import pairs
-from ollama_async.prompts.parsers.bodies.python import PythonCalls
+from ollama_async.prompts.parsers import cohere, glimmer, harmony, qwen
 from ollama_async.prompts.parsers.call_spec import (
     HEAD_LIMIT,
     JSON,
     PYTHON,
-    Calls,
-    HeadedCalls,
-    PythonicCalls,
+    CallSpec,
+    HeadedCallSpec,
+    PythonicCallSpec,
 )
 from ollama_async.prompts.parsers.call_strings import (
     JSON_STRINGS,
     marked_strings,
     python_strings,
 )
+from ollama_async.prompts.parsers.family_calls import deepseek_call, laguna_call
 from ollama_async.prompts.parsers.json_calls import JsonCalls
-from ollama_async.prompts.parsers.parser_spec import Family
-from ollama_async.prompts.parsers.python_calls import as_it_is
+from ollama_async.prompts.parsers.literals import as_it_is
+from ollama_async.prompts.parsers.parser_spec import Begin, ParserSpec, ThinkingSpec
+from ollama_async.prompts.parsers.python_calls import BraceCalls, PythonCalls
+from ollama_async.prompts.parsers.qwen import ALWAYS_THINKING, THINK
 from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
-from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
-
-THINK = Thoughts("<think>", "</think>")
-"""Thoughts between the tags that most families use."""
-
-# what qwen writes: JSON, and the XML of its models for code
-HERMES_CALL = Calls(
-    open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls(), strings=JSON_STRINGS
-)
-CODER_TAGS = (Tag("<function=", ">", "</function>"), Tag("<parameter=", ">", "</parameter>"))
-CODER_XML = XmlCalls(*CODER_TAGS)
-CODER_CALL = Calls(
-    open=("<tool_call>",),
-    close=("</tool_call>",),
-    read=CODER_XML,
-    strings=CODER_XML.strings("<tool_call>"),
-)
-_QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
-_ALWAYS = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)
-_QWEN_35 = Family(thoughts=_QWEN_THOUGHTS, calls=(CODER_CALL,), handles_thinking=True)
+from ollama_async.prompts.parsers.tagged_calls import pairs
 
 CALL_ID = "[CALL_ID]"
-_MINISTRAL = Family(
-    thoughts=Thoughts("[THINK]", "[/THINK]", wanted=Begin.CONTENT, anywhere=True, space=Space.KEEP),
+_MINISTRAL = ParserSpec(
+    thoughts=ThinkingSpec(
+        "[THINK]", "[/THINK]", wanted=Begin.CONTENT, anywhere=True, space=Space.KEEP
+    ),
     calls=(
-        HeadedCalls(
+        HeadedCallSpec(
             open=("[TOOL_CALLS]",),
             head_end="[ARGS]",
             quotes=JSON,
@@ -72,10 +52,10 @@ _MINISTRAL = Family(
     ),
 )
 
-DEEPSEEK = Family(
+DEEPSEEK = ParserSpec(
     thoughts=replace(THINK, wanted=Begin.THOUGHTS),
     calls=(
-        Calls(
+        CallSpec(
             block=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
             open=("<｜tool▁call▁begin｜>",),
             close=("<｜tool▁call▁end｜>",),
@@ -94,9 +74,9 @@ DEEPSEEK = Family(
     handles_thinking=True,
 )
 
-_OLMO = Family(
+_OLMO = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("<function_calls>",),
             close=("</function_calls>",),
             read=PythonCalls(),
@@ -108,9 +88,9 @@ _OLMO = Family(
 )
 
 
-FUNCTION_GEMMA = Family(
+FUNCTION_GEMMA = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("<start_function_call>",),
             close=("<end_function_call>",),
             read=BraceCalls("<escape>", lenient=True),
@@ -122,8 +102,8 @@ FUNCTION_GEMMA = Family(
     ),
     space=Space.KEEP,
 )
-GEMMA = Family(
-    thoughts=Thoughts(
+GEMMA = ParserSpec(
+    thoughts=ThinkingSpec(
         "<|channel>",
         "<channel|>",
         wanted=Begin.CONTENT,
@@ -134,7 +114,7 @@ GEMMA = Family(
         space=Space.TRIM,
     ),
     calls=(
-        Calls(
+        CallSpec(
             open=("<|tool_call>",),
             close=("<tool_call|>",),
             read=BraceCalls('<|"|>', lenient=True),
@@ -149,10 +129,10 @@ GEMMA = Family(
 )
 
 _PAIR_STRINGS = pairs.strings("<tool_call>")
-GLM = Family(
+GLM = ParserSpec(
     thoughts=replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True),
     calls=(
-        Calls(
+        CallSpec(
             open=("<tool_call>",),
             close=("</tool_call>",),
             read=pairs,
@@ -164,9 +144,9 @@ GLM = Family(
     handles_thinking=True,
 )
 
-LFM = Family(
+LFM = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("<|tool_call_start|>",),
             close=("<|tool_call_end|>",),
             read=PythonCalls(as_it_is),
@@ -174,7 +154,7 @@ LFM = Family(
             quotes=PYTHON,
             strings=python_strings("<|tool_call_start|>"),
         ),
-        PythonicCalls(
+        PythonicCallSpec(
             open=("", "["),
             read=PythonCalls(as_it_is),
             quotes=PYTHON,
@@ -189,49 +169,39 @@ LFM = Family(
 _LAGUNA_THOUGHTS = replace(
     THINK, wanted=Begin.AGAIN, anywhere=True, hidden=True, until_call=True, trims=(Begin.AGAIN,)
 )
-_LAGUNA = Family(
+_LAGUNA = ParserSpec(
     thoughts=_LAGUNA_THOUGHTS,
     calls=(
-        Calls(
+        CallSpec(
             open=("<tool_call>",),
             close=("</tool_call>",),
             read=laguna_call,
             strings=(*JSON_STRINGS, *_PAIR_STRINGS),
             inner=pairs.tags,
         ),
-        Calls(
+        CallSpec(
             open=("<user>",),
             close=("</user>",),
             read=laguna_call,
             strings=(*JSON_STRINGS, *_PAIR_STRINGS),
             declared=True,
         ),
-        Calls(open=('{"name"',), read=laguna_call, quotes=JSON, kept=True),
+        CallSpec(open=('{"name"',), read=laguna_call, quotes=JSON, kept=True),
     ),
     lead=("</think>",),
     trims=True,
     handles_thinking=True,
 )
 
-FAMILIES: dict[str, OutputFormat] = {
-    "passthrough": Family(space=Space.KEEP),
-    "qwen3": Family(calls=(HERMES_CALL,)),
-    "qwen3-thinking": Family(thoughts=_QWEN_THOUGHTS, calls=(HERMES_CALL,), handles_thinking=True),
-    "qwen3.5": _QWEN_35,
-    "ornith": _QWEN_35,
-    "qwen3-coder": Family(calls=(CODER_CALL,)),
-    "qwen3-vl-instruct": Family(calls=(HERMES_CALL,)),
-    "qwen3-vl-thinking": Family(
-        thoughts=replace(_ALWAYS, until_call=True), calls=(HERMES_CALL,), handles_thinking=True
-    ),
+PARSERS: dict[str, OutputFormat] = {
+    **qwen.PARSERS,
+    "passthrough": ParserSpec(space=Space.KEEP),
     "ministral": _MINISTRAL,
-    "harmony": channel_formats.Harmony(),
+    "harmony": harmony.Harmony(),
     "cogito": replace(DEEPSEEK, tools_instead=True),
     "deepseek3": DEEPSEEK,
     "olmo3": _OLMO,
-    "olmo3-think": Family(thoughts=_ALWAYS, space=Space.KEEP, handles_thinking=True),
-    "nemotron-3-nano": _QWEN_35,
-    "nemotron-3.5-nano": _QWEN_35,
+    "olmo3-think": ParserSpec(thoughts=ALWAYS_THINKING, space=Space.KEEP, handles_thinking=True),
     "functiongemma": FUNCTION_GEMMA,
     "gemma4": GEMMA,
     "gemma4-no-thinking": replace(GEMMA, handles_thinking=False),

@@ -1,37 +1,37 @@
-"""A family of models as a row of data, and how such a row becomes a table of states.
+"""The specification of a parser as data, and the table of states that it becomes.
 
-Most formats differ only in their marks: some text around thoughts, some around calls. Those are a
-:class:`Family`. What is built differently (messages with headers) has a file of its own and shares
-:class:`.Asked` and the readers of calls.
+Most output formats differ only in their delimiters: some text around thoughts, some around calls.
+Each of those is a :class:`ParserSpec`. Formats of messages with headers have a file each and share
+:class:`ParserContext` and the call syntaxes.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 
 import msgspec
 from msgspec.structs import replace
 
-from ollama_async.core.conversation import Prompt
+from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.output_format import Delimiters, Parser
-from ollama_async.prompts.parsers.asked import Asked
-from ollama_async.prompts.parsers.call_spec import HERMES_MARKS, Calls, HeadedCalls
+from ollama_async.prompts.parsers.call_spec import HERMES_MARKS, CallSpec, HeadedCallSpec
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
-from ollama_async.prompts.parsers.thoughts import Begin, Thoughts
+from ollama_async.prompts.parsers.tool_schemas import Tools
 
 
-class Family(msgspec.Struct, frozen=True, kw_only=True):
+class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A format: thoughts, calls, and how ``space`` around content is treated.
 
     ``lead`` are marks without a meaning at the beginning of the content; ``trims``: white space
     there has none either. ``skips`` are such marks anywhere in it. ``tools_instead``: where there
-    are tools, there are no thoughts. ``handles_thinking``: thoughts can be asked for.
+    are tools, there are no thoughts. ``handles_thinking``: thoughts can be context for.
     """
 
-    thoughts: Thoughts | None = None
-    calls: tuple[Calls, ...] = ()
+    thoughts: ThinkingSpec | None = None
+    calls: tuple[CallSpec, ...] = ()
     space: Space = Space.DROP
     lead: tuple[str, ...] = ()
     trims: bool = False
@@ -53,32 +53,32 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(mark for mark in marks if mark))
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
-        asked = Asked.by(prompt, rendered)
-        return Scanner(self.states(asked), self._call_begun(asked) or self._begin(asked))
+        context = ParserContext.of(prompt, rendered)
+        return Scanner(self.states(context), self._call_begun(context) or self._begin(context))
 
     def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
-        asked = Asked.by(prompt, rendered)
+        context = ParserContext.of(prompt, rendered)
         calls = HERMES_MARKS if any(calls.is_plain_json for calls in self.calls) else None
-        marks = Delimiters(calls=calls, syntaxes=self._syntaxes(asked))
+        marks = Delimiters(calls=calls, syntaxes=self._syntaxes(context))
         thoughts = self.thoughts
-        if thoughts is None or (self.tools_instead and asked.tools):
+        if thoughts is None or (self.tools_instead and context.tools):
             return marks
-        begin = thoughts.begin(asked)
+        begin = thoughts.begin(context)
         if begin in {Begin.THOUGHTS, Begin.AGAIN}:
             return replace(marks, thoughts=(thoughts.open, thoughts.close), begins_thinking=True)
-        if begin is Begin.CONTENT and not self._may_think_anywhere(thoughts, asked):
+        if begin is Begin.CONTENT and not self._may_think_anywhere(thoughts, context):
             return marks
         return replace(marks, thoughts=(f"{thoughts.open}{thoughts.label}", thoughts.close))
 
-    def _may_think_anywhere(self, thoughts: Thoughts, asked: Asked) -> bool:
-        is_shown = self.handles_thinking and thoughts.are_wanted(asked)
-        return thoughts.anywhere and is_shown and not asked.begun
+    def _may_think_anywhere(self, thoughts: ThinkingSpec, context: ParserContext) -> bool:
+        is_shown = self.handles_thinking and thoughts.are_wanted(context)
+        return thoughts.anywhere and is_shown and not context.begun
 
-    def _syntaxes(self, asked: Asked) -> tuple[CallSyntax, ...]:
-        syntaxes = (calls.syntax for calls in self.calls if asked.tools)
+    def _syntaxes(self, context: ParserContext) -> tuple[CallSyntax, ...]:
+        syntaxes = (calls.syntax for calls in self.calls if context.tools)
         return tuple(syntax for syntax in syntaxes if syntax is not None)
 
-    def states(self, asked: Asked) -> dict[str, State]:
+    def states(self, context: ParserContext) -> dict[str, State]:
         """The table for one answer.
 
         ``first`` is before content, ``answer`` before content that follows thoughts.
@@ -86,31 +86,31 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
         table: dict[str, State] = {}
         first: dict[str, State | str] = {}
         anywhere: dict[str, State | str] = {}
-        for number, calls in enumerate(self.calls if asked.tools else ()):
-            marks = dict.fromkeys(calls.marks(asked.tools), f"call {number}")
+        for number, calls in enumerate(self.calls if context.tools else ()):
+            marks = dict.fromkeys(calls.marks(context.tools), f"call {number}")
             (first if calls.first else anywhere).update(_ways_in(calls, marks, number))
-            table[f"call {number}"] = calls.state(asked.tools, f"after {number}")
+            table[f"call {number}"] = calls.state(context.tools, f"after {number}")
             table[f"after {number}"] = _after(calls, marks, f"after {number}")
         table["content"] = Text(
             Kind.CONTENT,
             {**anywhere, **self._opening_thoughts(), **dict.fromkeys(self.skips, "content")},
             self.space,
-            self._begin_calls(asked),
+            self._begin_calls(context),
         )
         lead = dict.fromkeys(self.lead, "first")
         table["first"] = Look({**first, **lead}, "content", keep=not self.trims)
         table["answer"] = Look({**first, **lead}, "content")
         if self.thoughts:
-            self._add_thoughts(self.thoughts, asked, table, first)
+            self._add_thoughts(self.thoughts, context, table, first)
         return table
 
-    def _begin_calls(self, asked: Asked) -> dict[str, Callable[[str], bool | None]]:
+    def _begin_calls(self, context: ParserContext) -> dict[str, Callable[[str], bool | None]]:
         """How calls go on after marks that alone are not enough."""
         found = {}
-        for calls in self.calls if asked.tools else ():
-            may_begin = calls.beginning(asked.tools)
+        for calls in self.calls if context.tools else ():
+            may_begin = calls.beginning(context.tools)
             if may_begin is not None:
-                found.update(dict.fromkeys(calls.marks(asked.tools), may_begin))
+                found.update(dict.fromkeys(calls.marks(context.tools), may_begin))
         return found
 
     def _opening_thoughts(self) -> dict[str, State | str]:
@@ -118,19 +118,19 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
     def _add_thoughts(
         self,
-        thoughts: Thoughts,
-        asked: Asked,
+        thoughts: ThinkingSpec,
+        context: ParserContext,
         table: dict[str, State],
         first: dict[str, State | str],
     ) -> None:
         """The states inside thoughts, and those where they may begin."""
         ends: dict[str, State | str] = {thoughts.close: "answer"}
-        if thoughts.until_call and asked.tools:
-            marks = dict.fromkeys(self.calls[0].marks(asked.tools), "call 0")
+        if thoughts.until_call and context.tools:
+            marks = dict.fromkeys(self.calls[0].marks(context.tools), "call 0")
             ends |= _ways_in(self.calls[0], marks, 0)
-        is_shown = self.handles_thinking and thoughts.are_wanted(asked)
+        is_shown = self.handles_thinking and thoughts.are_wanted(context)
         kind = Kind.HIDDEN if thoughts.hidden and not is_shown else Kind.THINKING
-        table["thinking"] = Text(kind, ends, thoughts.space, self._begin_calls(asked))
+        table["thinking"] = Text(kind, ends, thoughts.space, self._begin_calls(context))
         table["thought"] = Look(
             {thoughts.label: "thinking"} if thoughts.label else {},
             "thinking",
@@ -143,32 +143,32 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
             {**first, **opening, **lead}, "content", keep=Begin.MAYBE not in thoughts.trims
         )
 
-    def _call_begun(self, asked: Asked) -> State | None:
+    def _call_begun(self, context: ParserContext) -> State | None:
         """The state of an answer to a prompt that ends with the beginning of a call."""
         calls = self.calls[0] if self.calls else None
-        if not isinstance(calls, HeadedCalls) or not calls.begun:
+        if not isinstance(calls, HeadedCallSpec) or not calls.begun:
             return None
-        begun = asked.rendered.endswith(calls.open[0])
-        return calls.after_mark(asked.tools, "content", "") if begun else None
+        begun = context.rendered.endswith(calls.open[0])
+        return calls.after_mark(context.tools, "content", "") if begun else None
 
-    def _begin(self, asked: Asked) -> str:
+    def _begin(self, context: ParserContext) -> str:
         """The state that any other answer begins in."""
-        if self.thoughts is None or (self.tools_instead and asked.tools):
+        if self.thoughts is None or (self.tools_instead and context.tools):
             return "first"
         return {
             Begin.CONTENT: "first",
             Begin.THOUGHTS: "thinking",
             Begin.AGAIN: "again",
             Begin.MAYBE: "maybe",
-        }[self.thoughts.begin(asked)]
+        }[self.thoughts.begin(context)]
 
 
-def _ways_in(calls: Calls, marks: dict[str, str], number: int) -> dict[str, str]:
+def _ways_in(calls: CallSpec, marks: dict[str, str], number: int) -> dict[str, str]:
     """The marks that are looked for in text: those of calls, or the one around them all."""
     return {calls.block[0]: f"after {number}"} if calls.block else marks
 
 
-def _after(calls: Calls, marks: dict[str, str], name: str) -> State:
+def _after(calls: CallSpec, marks: dict[str, str], name: str) -> State:
     """What follows a call of this kind, and between the marks of a block of them."""
     if calls.block:
         return Text(Kind.CONTENT, {**marks, calls.block[1]: "answer"}, Space.DROP)
@@ -176,3 +176,104 @@ def _after(calls: Calls, marks: dict[str, str], name: str) -> State:
         return Look({}, "content", exact=True)
     again = marks if calls.first else {}
     return Look({**again, **dict.fromkeys(calls.noise, name)}, "content")
+
+
+class Begin(enum.Enum):
+    """What an answer begins with."""
+
+    CONTENT = enum.auto()
+    THOUGHTS = enum.auto()  # the prompt ended with the opening mark
+    AGAIN = enum.auto()  # the same, but some models write it once more
+    MAYBE = enum.auto()  # thoughts if the opening mark comes first
+    BY_PROMPT = enum.auto()  # AGAIN if the prompt ended with the opening mark, else MAYBE
+
+
+class ThinkingSpec(msgspec.Struct, frozen=True):
+    """How thoughts are marked, and when an answer begins with them.
+
+    ``wanted`` and ``unwanted`` say how it begins; ``by_default`` is for clients that do not say
+    what they want. An answer that the client began goes on from where the prompt ends, whatever
+    they say. ``label`` is a line that follows the opening mark. ``anywhere``: thoughts may begin in
+    the middle of content. ``hidden``: unwanted thoughts are dropped. ``until_call``: a call ends
+    them too (the first kind of call that the family has). ``trims``: with these beginnings, white
+    space before the first visible character is markup. ``after_tools``: an answer to a tool's
+    result begins within thoughts.
+    """
+
+    open: str
+    close: str
+    wanted: Begin = Begin.MAYBE
+    unwanted: Begin = Begin.CONTENT
+    by_default: bool = False
+    label: str = ""
+    anywhere: bool = False
+    hidden: bool = False
+    until_call: bool = False
+    trims: tuple[Begin, ...] = ()
+    after_tools: bool = False
+    space: Space = Space.DROP
+
+    def are_wanted(self, context: ParserContext) -> bool:
+        return self.by_default if context.think is None else context.think
+
+    def begin(self, context: ParserContext) -> Begin:
+        begin = self._begin(context)
+        if begin is not Begin.BY_PROMPT:
+            return begin
+        return Begin.AGAIN if context.rendered.endswith(self.open) else Begin.MAYBE
+
+    def _begin(self, context: ParserContext) -> Begin:
+        if context.is_in_thought:
+            return Begin.THOUGHTS
+        if context.begun or (context.continues and context.rendered.endswith(self.close)):
+            return Begin.CONTENT
+        if not self.are_wanted(context):
+            return self.unwanted
+        return Begin.THOUGHTS if self.after_tools and context.last_role == "tool" else self.wanted
+
+
+def by_prompt(open_mark: str, close_mark: str) -> ThinkingSpec:
+    """For a model whose template decides whether the prompt begins them."""
+    return ThinkingSpec(
+        open_mark,
+        close_mark,
+        wanted=Begin.BY_PROMPT,
+        unwanted=Begin.BY_PROMPT,
+        until_call=True,
+        trims=(Begin.AGAIN,),
+    )
+
+
+class ParserContext(msgspec.Struct, frozen=True):
+    """``continues``: the last message is the beginning of the answer. ``begun`` is its content if
+    the prompt ends with that; ``is_in_thought``: the prompt ends with its thought instead.
+    ``rendered`` is the prompt without white space at its end.
+    """
+
+    think: bool | None
+    tools: Tools
+    continues: bool
+    begun: str
+    is_in_thought: bool
+    last_role: str
+    rendered: str
+
+    @classmethod
+    def of(cls, prompt: Prompt, rendered: str) -> ParserContext:
+        last = prompt.messages[-1] if prompt.messages else None
+        begun = last if last and last.role == "assistant" else None
+        text = rendered.rstrip()
+        return cls(
+            think=None if prompt.think is None else bool(prompt.think),
+            tools=Tools([] if prompt.tool_choice == "none" else prompt.tools),
+            continues=begun is not None,
+            begun=begun.content if begun and text.endswith(begun.content.strip()) else "",
+            is_in_thought=begun is not None and _ends_in_thought(begun, text),
+            last_role=last.role if last else "",
+            rendered=text,
+        )
+
+
+def _ends_in_thought(begun: Message, text: str) -> bool:
+    thought = begun.thinking.strip()
+    return not begun.content and bool(thought) and text.endswith(thought)

@@ -16,8 +16,16 @@ from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.output_format import Content, Part, Thinking
 from ollama_async.prompts.parsers.call_collector import CollectReader, Move
-from ollama_async.prompts.parsers.search import anywhere, in_one_place
-from ollama_async.prompts.parsers.states import Collect, Kind, Look, Space, State, Text
+from ollama_async.prompts.parsers.states import (
+    Collect,
+    Kind,
+    Look,
+    Space,
+    State,
+    Text,
+    anywhere,
+    in_one_place,
+)
 
 AGAIN_LIMIT = 4096
 """Characters that may be read again besides as many as there are; against answers of nothing but
@@ -65,7 +73,7 @@ class Scanner:
         text = self._begun + self._reader.read_so_far() + self._pending
         return OpenCall(self._syntax, text)
 
-    def say(self, kind: Kind, text: str) -> None:
+    def emit_text(self, kind: Kind, text: str) -> None:
         """``text`` is certain; neighbours of one kind become one part."""
         if not text:
             return
@@ -74,7 +82,7 @@ class Scanner:
             self._kind = kind
         self._run.append(text)
 
-    def call(self, call: ToolCall) -> None:
+    def emit_call(self, call: ToolCall) -> None:
         """``call`` is certain; it gets the next index."""
         self._end_run()
         function = msgspec.structs.replace(call.function, index=self._calls)
@@ -174,7 +182,7 @@ class _TextReader:
         end = len(text) if last else self._marks.certain(text, at)
         self._say(text[at:end])
         if last and self._state.space is Space.TRIM:
-            self._scanner.say(self._state.kind, "".join(self._space))
+            self._scanner.emit_text(self._state.kind, "".join(self._space))
         return end, None
 
     def read_so_far(self) -> str:
@@ -190,11 +198,11 @@ class _TextReader:
 
     def _say(self, text: str) -> None:
         if self._state.space is Space.KEEP:
-            self._scanner.say(self._state.kind, text)
+            self._scanner.emit_text(self._state.kind, text)
             return
         visible = text.rstrip()
         if visible:
-            self._scanner.say(self._state.kind, "".join(self._space) + visible)
+            self._scanner.emit_text(self._state.kind, "".join(self._space) + visible)
             self._space.clear()
         self._space.append(text[len(visible) :])
 

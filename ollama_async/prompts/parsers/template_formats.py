@@ -1,38 +1,53 @@
+# ruff: noqa: RUF001 - the full-width bars are in these marks
 """The formats of models that bring a chat template instead of naming a built-in format.
 
-The rows are those of :mod:`.family`; :mod:`.by_marks` says which marks in a template mean which.
-Those that write each argument in tags are in :mod:`.tagged`.
+:mod:`.detection` maps the marks in a template to one of these specs.
 """
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.parsers.bodies.either import Between, Either
-from ollama_async.prompts.parsers.bodies.kimi import SEPARATOR, kimi_call
-from ollama_async.prompts.parsers.bodies.loose import loose_call
-from ollama_async.prompts.parsers.bodies.python import PythonCalls
-from ollama_async.prompts.parsers.bodies.solar import SEPARATORS, solar_call
 from ollama_async.prompts.parsers.call_spec import (
     HEAD_LIMIT,
     JSON,
     PYTHON,
-    Calls,
-    HeadedCalls,
-    PythonicCalls,
+    CallSpec,
+    HeadedCallSpec,
+    PythonicCallSpec,
 )
-from ollama_async.prompts.parsers.call_strings import JSON_STRINGS, python_strings
-from ollama_async.prompts.parsers.json_calls import BareCalls, JsonCalls, KeyedCalls
+from ollama_async.prompts.parsers.call_strings import JSON_STRINGS, Quote, python_strings, values
+from ollama_async.prompts.parsers.family_calls import (
+    KIMI_ARGUMENT_TAGS,
+    KIMI_JSON_TAGS,
+    KIMI_SEPARATOR,
+    MINIMAX_MARK,
+    SOLAR_SEPARATORS,
+    kimi_call,
+    kimi_k3_call,
+    minimax_m3_call,
+    solar_call,
+)
+from ollama_async.prompts.parsers.json_calls import (
+    BareCalls,
+    Between,
+    Either,
+    JsonCalls,
+    KeyedCalls,
+    loose_call,
+)
+from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.model_families import (
     CALL_ID,
     DEEPSEEK,
-    HERMES_CALL,
+    GLM,
     LFM,
 )
-from ollama_async.prompts.parsers.parser_spec import Family
-from ollama_async.prompts.parsers.python_calls import as_it_is
+from ollama_async.prompts.parsers.parser_spec import Begin, ParserSpec, ThinkingSpec, by_prompt
+from ollama_async.prompts.parsers.python_calls import PythonCalls
+from ollama_async.prompts.parsers.qwen import CODER_TAGS
 from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.thoughts import Begin, Thoughts, by_prompt
+from ollama_async.prompts.parsers.tagged_calls import PairCalls, Tag, XmlCalls
 
 _JSON = JsonCalls()
 _BARE = BareCalls()
@@ -40,9 +55,9 @@ _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "argumen
 _PYTHON = PythonCalls()
 
 
-def _listed(open_mark: str, close_mark: str, read: JsonCalls = _JSON) -> Family:
+def _listed(open_mark: str, close_mark: str, read: JsonCalls = _JSON) -> ParserSpec:
     """Calls in JSON between two marks, in a list or not."""
-    calls = Calls(
+    calls = CallSpec(
         open=(open_mark,),
         close=(close_mark,),
         read=read,
@@ -50,25 +65,24 @@ def _listed(open_mark: str, close_mark: str, read: JsonCalls = _JSON) -> Family:
         quotes=JSON,
         strings=JSON_STRINGS,
     )
-    return Family(calls=(calls,))
+    return ParserSpec(calls=(calls,))
 
 
-def _headed(calls: HeadedCalls, *skips: str) -> Family:
-    return Family(calls=(calls,), skips=skips)
+def _headed(calls: HeadedCallSpec, *skips: str) -> ParserSpec:
+    return ParserSpec(calls=(calls,), skips=skips)
 
 
-HERMES = Family(calls=(HERMES_CALL,))
 LISTED = _listed("<tool_calls>", "</tool_calls>")
 NEMOTRON = _listed("<TOOLCALL>", "</TOOLCALL>")
 FENCED = replace(DEEPSEEK, thoughts=None)
 # as calls are shown to models whose template has no place for them
 _SHOWN = (
-    Calls(open=('[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True, first=True),
-    Calls(open=('\n[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True),
+    CallSpec(open=('[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True, first=True),
+    CallSpec(open=('\n[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True),
 )
 AS_JSON = (
     *_SHOWN,
-    Calls(open=("{",), read=_BARE, quotes=JSON, declared=True, kept=True, first=True),
+    CallSpec(open=("{",), read=_BARE, quotes=JSON, declared=True, kept=True, first=True),
 )
 LFM_LISTS = replace(
     LFM,
@@ -78,9 +92,9 @@ LFM_LISTS = replace(
         *_SHOWN,
     ),
 )
-MISTRAL = Family(
+MISTRAL = ParserSpec(
     calls=(
-        HeadedCalls(
+        HeadedCallSpec(
             open=("[TOOL_CALLS]",),
             head_end="[ARGS]",
             read=_JSON,
@@ -92,9 +106,9 @@ MISTRAL = Family(
         ),
     )
 )
-COMMAND = Family(
+COMMAND = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("Action: ```json", "Action:```json", "Action:\n```json"),
             close=("```",),
             read=_ACTIONS,
@@ -103,22 +117,22 @@ COMMAND = Family(
         ),
     )
 )
-KIMI = Family(
+KIMI = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             block=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
             open=("<|tool_call_begin|>",),
             close=("<|tool_call_end|>",),
             read=kimi_call,
             strings=JSON_STRINGS,
-            inner=(SEPARATOR,),
+            inner=(KIMI_SEPARATOR,),
         ),
     )
 )
 # Granite, and Phi-4-mini with a mark at the end
-PIPED = Family(
+PIPED = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("<|tool_call|>",),
             read=_JSON,
             item=_JSON.member,
@@ -129,9 +143,9 @@ PIPED = Family(
         *_SHOWN,
     )
 )
-FUNCTOOLS = Family(
+FUNCTOOLS = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("functools[",),
             read=Between(_JSON, less="functools"),
             quotes=JSON,
@@ -141,7 +155,7 @@ FUNCTOOLS = Family(
     )
 )
 FUNCTIONARY_2 = _headed(
-    HeadedCalls(
+    HeadedCallSpec(
         open=("<|recipient|>",),
         head_end="<|content|>",
         read=_JSON,
@@ -156,7 +170,7 @@ FUNCTIONARY_2 = _headed(
     "<|stop|>",
 )
 FUNCTIONARY_31 = _headed(
-    HeadedCalls(
+    HeadedCallSpec(
         open=("<function=",),
         head_end=">",
         close=("</function>",),
@@ -166,7 +180,7 @@ FUNCTIONARY_31 = _headed(
     )
 )
 FUNCTIONARY_32 = _headed(
-    HeadedCalls(
+    HeadedCallSpec(
         open=(">>>",),
         tight=True,
         head_end="\n",
@@ -178,9 +192,9 @@ FUNCTIONARY_32 = _headed(
         limit=HEAD_LIMIT,
     )
 )
-LLAMA = Family(
+LLAMA = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("<|python_tag|>",),
             read=Either(_JSON, _PYTHON),
             quotes=PYTHON,
@@ -188,7 +202,7 @@ LLAMA = Family(
             noise=(";",),
             limit=HEAD_LIMIT,
         ),
-        Calls(
+        CallSpec(
             open=("{",),
             read=_BARE,
             quotes=JSON,
@@ -197,14 +211,14 @@ LLAMA = Family(
             first=True,
             noise=(";",),
         ),
-        PythonicCalls(
+        PythonicCallSpec(
             open=("[",), read=_PYTHON, quotes=PYTHON, declared=True, kept=True, first=True
         ),
     )
 )
-TOOL_CODE = Family(
+TOOL_CODE = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("```tool_code\n",),
             close=("```",),
             read=_PYTHON,
@@ -220,25 +234,25 @@ APERTUS = replace(
     thoughts=by_prompt("<|inner_prefix|>", "<|inner_suffix|>"),
     handles_thinking=True,
 )
-SOLAR = Family(
+SOLAR = ParserSpec(
     thoughts=by_prompt("<|think|>", "<|end|>"),
     calls=(
-        Calls(
+        CallSpec(
             open=("<|tool_call:begin|>",),
             close=("<|tool_call:end|>",),
             read=solar_call,
             strings=JSON_STRINGS,
             noise=("<|calls|>",),
-            inner=("<|begin|>", *SEPARATORS),
+            inner=("<|begin|>", *SOLAR_SEPARATORS),
         ),
     ),
     skips=("<|begin|>assistant", "<|content|>", "<|tool_calls|>"),
     handles_thinking=True,
 )
 # a call is a message of its own, by a role or with a mark that says so
-GIGA_CHAT = Family(
+GIGA_CHAT = ParserSpec(
     calls=(
-        Calls(
+        CallSpec(
             open=("function call<|role_sep|>", "<|function_call|>"),
             read=_JSON,
             quotes=JSON,
@@ -251,33 +265,38 @@ GIGA_CHAT = Family(
 )
 
 
-def of_go_template(tags: tuple[str, str] | None, tool_tag: str | None) -> Family:
-    """See :func:`ollama_async.prompts.parsers.generic`."""
-    found = tags and Thoughts(
-        *tags,
+def of_go_template(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> ParserSpec:
+    """The format of a Go template that tells only where thoughts and calls begin.
+
+    ``thinking`` are the tags around thoughts, looked for when the client wants thoughts. ``tool_tag`` is
+    what stands before the JSON of a call (``{`` or ``[``: nothing does), looked for when the client
+    offers tools; only calls of those tools are recognised. None: the template has no such tag.
+    """
+    found = thinking and ThinkingSpec(
+        *thinking,
         wanted=Begin.BY_PROMPT,
         trims=(Begin.AGAIN,),
         space=Space.KEEP,
     )
-    return Family(
+    return ParserSpec(
         thoughts=found or None,
         calls=(_loose(tool_tag),) if tool_tag else (),
         space=Space.KEEP,
-        handles_thinking=tags is not None,
+        handles_thinking=thinking is not None,
     )
 
 
-def _loose(tag: str) -> Calls:
+def _loose(tag: str) -> CallSpec:
     """``{`` and ``[`` are the beginning of the JSON itself; visible text before them means that
     there is no call.
     """
     if tag in {"{", "["}:
-        return Calls(
+        return CallSpec(
             open=(tag,), read=loose_call, quotes=JSON, kept=True, first=True, declared=True
         )
     slashed = {"<": f"</{tag[1:]}", "[": f"[/{tag[1:]}"}.get(tag[0], "")
     piped = f"<|/{tag[2:]}" if tag.startswith("<|") else ""
-    return Calls(
+    return CallSpec(
         open=(tag,),
         read=loose_call,
         quotes=JSON,
@@ -285,3 +304,122 @@ def _loose(tag: str) -> Calls:
         declared=True,
         limit=HEAD_LIMIT,
     )
+
+
+# ----------------------------------------------------------------- arguments in tags
+
+_SEED = XmlCalls(*CODER_TAGS, paired=True)
+SEED = ParserSpec(
+    calls=(
+        CallSpec(
+            open=("<seed:tool_call>",),
+            close=("</seed:tool_call>",),
+            read=_SEED,
+            strings=_SEED.strings("<seed:tool_call>"),
+        ),
+    )
+)
+
+_PARAM = XmlCalls(
+    Tag('<function name="', '">', "</function>"),
+    Tag('<param name="', '">', "</param>"),
+    paired=True,
+    cdata=True,
+)
+_DATA = Quote("<![CDATA[", "]]></param>", after=('<param name="',))
+MINICPM = ParserSpec(
+    calls=(
+        CallSpec(
+            open=('<function name="',),
+            close=("</function>",),
+            read=Between(_PARAM, after="</function>"),
+            strings=(*(replace(quote, into=_DATA.open) for quote in _PARAM.strings()), _DATA),
+            kept=True,
+            declared=True,
+            inner=("<function", "</function>", "<param", "</param>"),
+        ),
+    )
+)
+
+_INVOKE = XmlCalls(
+    Tag('<invoke name="', '">', "</invoke>"),
+    Tag('<parameter name="', '">', "</parameter>"),
+    paired=True,
+)
+MINIMAX = ParserSpec(
+    calls=(
+        CallSpec(
+            open=("<minimax:tool_call>",),
+            close=("</minimax:tool_call>",),
+            read=_INVOKE,
+            strings=_INVOKE.strings("<minimax:tool_call>"),
+        ),
+    )
+)
+MINIMAX_3 = ParserSpec(
+    calls=(
+        CallSpec(
+            open=(f"{MINIMAX_MARK}<tool_call>",),
+            close=(f"{MINIMAX_MARK}</tool_call>",),
+            read=minimax_m3_call,
+            inner=(MINIMAX_MARK, "<tool_call>", "</tool_call>"),
+        ),
+    )
+)
+
+_DSML = XmlCalls(
+    Tag('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
+    Tag('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
+    paired=True,
+    says_kind=True,
+)
+DSML = ParserSpec(
+    calls=(
+        CallSpec(
+            open=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
+            close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
+            read=_DSML,
+            strings=_DSML.strings(),
+            inner=("｜DSML｜",),
+        ),
+    )
+)
+
+PAIRS = replace(GLM, thoughts=None)
+
+_HUNYUAN = PairCalls(":opensource", separator="tool_sep")
+HUNYUAN = ParserSpec(
+    thoughts=by_prompt("<think:opensource>", "</think:opensource>"),
+    calls=(
+        CallSpec(
+            block=("<tool_calls:opensource>", "</tool_calls:opensource>"),
+            open=("<tool_call:opensource>",),
+            close=("</tool_call:opensource>",),
+            read=_HUNYUAN,
+            strings=_HUNYUAN.strings("<tool_call:opensource>"),
+            inner=_HUNYUAN.tags,
+        ),
+    ),
+    handles_thinking=True,
+)
+
+KIMI_3 = ParserSpec(
+    thoughts=by_prompt("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    calls=(
+        CallSpec(
+            block=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+            open=("<|open|>call ",),
+            close=("<|close|>call<|sep|>",),
+            read=kimi_k3_call,
+            strings=(*values(*KIMI_ARGUMENT_TAGS, "<|open|>call "), *values(*KIMI_JSON_TAGS)),
+            inner=("<|open|>", "<|close|>", "<|sep|>"),
+        ),
+    ),
+    skips=(
+        "<|open|>response<|sep|>",
+        "<|close|>response<|sep|>",
+        "<|close|>message<|sep|>",
+        "<|end_of_msg|>",
+    ),
+    handles_thinking=True,
+)

@@ -10,12 +10,14 @@ import msgspec
 
 from ollama_async.core.conversation import ToolCall, ToolFunction
 from ollama_async.core.json_depth import TOOL_DEPTH, is_deep
-from ollama_async.prompts.parsers.python_calls import literal
-from ollama_async.prompts.parsers.scalars import INT64, NUMBER, number
+from ollama_async.prompts.parsers.literals import INT64, NUMBER, literal, number
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _PLAIN = re.compile(r"[\w.$-]{1,128}")
 _DECODER = msgspec.json.Decoder()
+
+ParsedCalls = list[ToolCall | str]
+"""Calls in their order, with the text between them that belongs to none."""
 
 
 class Tools:
@@ -61,6 +63,10 @@ class Tools:
         """That of a tool's arguments."""
         parameters = self._parameters.get(tool, {})
         return Schema(parameters, parameters)
+
+
+CallReader = Callable[[str, Tools], ParsedCalls | None]
+"""Parses the text between the marks of a call; None: the text is not in this syntax."""
 
 
 class Schema(msgspec.Struct, frozen=True):

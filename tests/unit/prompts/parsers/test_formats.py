@@ -4,7 +4,7 @@
 import pytest
 
 from ollama_async.core.conversation import Message
-from ollama_async.prompts.parsers import detected, generic, named, of_jinja
+from ollama_async.prompts.parsers import detected, named, of_go_template, of_jinja
 from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined, prompt, read
 
 ADD = ("add", {"a": 1, "b": 2})
@@ -348,43 +348,48 @@ ANSWERS = [
     (of_jinja("{{ tools }}"), '[{"name": "other"}]', '[{"name": "other"}]', []),
     (detected("tool_code"), f"Sure.\n```tool_code\n{PY_ADD}\n```\nDone.", "Sure.Done.", [ADD]),
     (
-        generic(thinking=None, tool_tag="<tool_call>"),
+        of_go_template(thinking=None, tool_tag="<tool_call>"),
         f"Sure. <tool_call>\n{JSON_ADD}\n</tool_call>\n<tool_call>{JSON_WEATHER}</tool_call>",
         "Sure. ",
         [ADD, WEATHER],
     ),
     (
-        generic(thinking=None, tool_tag="[TOOL_CALLS]"),
+        of_go_template(thinking=None, tool_tag="[TOOL_CALLS]"),
         f"[TOOL_CALLS] [{JSON_ADD}, {JSON_WEATHER}]",
         "",
         [ADD, WEATHER],
     ),
     (
-        generic(thinking=None, tool_tag="<tool_call>"),
+        of_go_template(thinking=None, tool_tag="<tool_call>"),
         '<tool_call>add {"a": 1, "b": 2}</tool_call>',
         "",
         [ADD],
     ),
     (
-        generic(thinking=None, tool_tag="<tool_call>"),
+        of_go_template(thinking=None, tool_tag="<tool_call>"),
         '<tool_call>{"add": {"a": 1, "b": 2}}</tool_call>',
         "",
         [ADD],
     ),
     (
-        generic(thinking=None, tool_tag="<tool_call>"),
+        of_go_template(thinking=None, tool_tag="<tool_call>"),
         '<tool_call>{"name": "other", "arguments": {}}</tool_call>',
         '<tool_call>{"name": "other", "arguments": {}}</tool_call>',
         [],
     ),
     (
-        generic(thinking=None, tool_tag="{"),
+        of_go_template(thinking=None, tool_tag="{"),
         '{"name": "add", "parameters": {"a": 1, "b": 2}}',
         "",
         [ADD],
     ),
-    (generic(thinking=None, tool_tag="{"), f"Sure. {JSON_ADD}", f"Sure. {JSON_ADD}", []),
-    (generic(thinking=None, tool_tag="["), f"[{JSON_ADD}, {JSON_WEATHER}]", "", [ADD, WEATHER]),
+    (of_go_template(thinking=None, tool_tag="{"), f"Sure. {JSON_ADD}", f"Sure. {JSON_ADD}", []),
+    (
+        of_go_template(thinking=None, tool_tag="["),
+        f"[{JSON_ADD}, {JSON_WEATHER}]",
+        "",
+        [ADD, WEATHER],
+    ),
 ]
 
 
@@ -572,11 +577,11 @@ THOUGHTS = detected("{% if x %}<think>{% endif %}</think>")
         (THOUGHTS, "<think>\n\n</think>\n\n", False, "4", "", "4"),
         (THOUGHTS, "", True, " <think>Hm.</think> 4", "Hm.", "4"),
         (THOUGHTS, "", True, " 4 <think>", "", " 4 <think>"),
-        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", True, "\n<t>\nHm. </t>\n4 <t>", "Hm. ", "4 <t>"),
-        (generic(thinking=("<t>", "</t>"), tool_tag=None), "x<t>\n", True, "\nHm.</t>4</t", "Hm.", "4</t"),
-        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", True, " 4 <t>", "", " 4 <t>"),
-        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", False, "<t>Hm.</t>4", "", "<t>Hm.</t>4"),
-        (generic(thinking=("<t>", "</t>"), tool_tag=None), "", "high", "<t>Hm.</t>4", "Hm.", "4"),
+        (of_go_template(thinking=("<t>", "</t>"), tool_tag=None), "", True, "\n<t>\nHm. </t>\n4 <t>", "Hm. ", "4 <t>"),
+        (of_go_template(thinking=("<t>", "</t>"), tool_tag=None), "x<t>\n", True, "\nHm.</t>4</t", "Hm.", "4</t"),
+        (of_go_template(thinking=("<t>", "</t>"), tool_tag=None), "", True, " 4 <t>", "", " 4 <t>"),
+        (of_go_template(thinking=("<t>", "</t>"), tool_tag=None), "", False, "<t>Hm.</t>4", "", "<t>Hm.</t>4"),
+        (of_go_template(thinking=("<t>", "</t>"), tool_tag=None), "", "high", "<t>Hm.</t>4", "Hm.", "4"),
         (named("gemma4"), "", True, "<|channel>thought\nHm.\n<channel|>\n4", "Hm.", "4"),
         (named("gemma4"), "", False, "<|channel>thought\nHm.\n<channel|>\n4", "", "4"),
         (named("gemma4-no-thinking"), "", True, "<|channel>Hm.<channel|>4", "", "4"),

@@ -9,9 +9,9 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.prompts.parsers import model_families, tagged, template_formats
+from ollama_async.prompts.parsers import model_families, tagged
 from ollama_async.prompts.parsers.cohere import Cohere
-from ollama_async.prompts.parsers.parser_spec import Family
+from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.tool_schemas import Tools
 from ollama_async.workers.child.grammar.constraints import Grammars
 from tests.unit.prompts.parsers.test_guarded_calls import END, Vocabulary
@@ -44,15 +44,11 @@ VALIDATORS = {
 ROWS = {
     f"{name}-{number}": (family, row)
     for name, family in chain(
-        (
-            (name, family)
-            for name, family in vars(template_formats).items()
-            if isinstance(family, Family)
-        ),
-        ((name, family) for name, family in vars(tagged).items() if isinstance(family, Family)),
-        model_families.FAMILIES.items(),
+        ((name, family) for name, family in vars(module).items() if isinstance(family, ParserSpec)),
+        ((name, family) for name, family in vars(tagged).items() if isinstance(family, ParserSpec)),
+        model_families.PARSERS.items(),
     )
-    if isinstance(family, Family)
+    if isinstance(family, ParserSpec)
     for number, row in enumerate(family.calls)
     if row.syntax is not None
 }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.prompts.parsers import NAMES, detection, generic, named
+from ollama_async.prompts.parsers import NAMES, detection, named, of_go_template
 from tests.growth import is_linear
 from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined
 
@@ -17,7 +17,10 @@ FORMATS = {
     **{f"template {marks}": format_ for marks, format_ in detection._WHOLE},
     **{f"template {marks}": format_ for marks, format_ in detection._TOOLS},
     "template think": detection.detected("</think> <tool_call>"),
-    **{f"go {tag}": generic(thinking=TAGS, tool_tag=tag) for tag in ("{", "[", "<tool_call>")},
+    **{
+        f"go {tag}": of_go_template(thinking=TAGS, tool_tag=tag)
+        for tag in ("{", "[", "<tool_call>")
+    },
 }
 PIECES = [
     *"{}[]()\"'\\,:=<> \n",

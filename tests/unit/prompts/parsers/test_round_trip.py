@@ -18,7 +18,7 @@ from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.prompts.parsers import detection
-from ollama_async.prompts.parsers.bodies.nested import MARK
+from ollama_async.prompts.parsers.family_calls import MINIMAX_MARK
 from ollama_async.store.capabilities import capabilities
 from tests.unit.prompts.parsers import go_templates
 from tests.unit.prompts.parsers.round_trip import (
@@ -203,7 +203,7 @@ def test_a_closing_mark_in_a_string_does_not_end_the_call(name):
 
 def is_ambiguous(name, text):
     """Whether what stands in the string is what ends strings in this format, or is escaped."""
-    return MARK in text or (name.startswith("lfm2") and ('"' in text or "\n" in text))
+    return MINIMAX_MARK in text or (name.startswith("lfm2") and ('"' in text or "\n" in text))
 
 
 TEXTS = st.text(

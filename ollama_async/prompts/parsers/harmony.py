@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import partial
 
@@ -10,15 +11,13 @@ import msgspec
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.output_format import Delimiters, Parser
-from ollama_async.prompts.parsers.asked import Asked
-from ollama_async.prompts.parsers.bodies import Read
 from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
 from ollama_async.prompts.parsers.call_strings import JSON_STRINGS
-from ollama_async.prompts.parsers.headers import cut_off, header
 from ollama_async.prompts.parsers.json_calls import named_object
+from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, Text
-from ollama_async.prompts.parsers.tool_schemas import Tools
+from ollama_async.prompts.parsers.tool_schemas import CallReader, Tools
 
 _MESSAGE_END = "<|end|>"
 _CALL_ENDS = (_MESSAGE_END, "<|call|>")
@@ -49,27 +48,27 @@ class Harmony(msgspec.Struct, frozen=True):
     )
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
-        asked = Asked.by(prompt, rendered)
-        return Scanner(_states(asked.tools), _begin(asked))
+        context = ParserContext.of(prompt, rendered)
+        return Scanner(_states(context.tools), _begin(context))
 
     def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
-        asked = Asked.by(prompt, rendered)
-        begin = _begin(asked)
+        context = ParserContext.of(prompt, rendered)
+        begin = _begin(context)
         # tools whose names these models may write in two ways are not worth a grammar
-        is_plain = all(shown == name for shown, name in function_names(asked.tools).items())
-        syntaxes = (_SYNTAX,) if asked.tools and is_plain else ()
+        is_plain = all(shown == name for shown, name in function_names(context.tools).items())
+        syntaxes = (_SYNTAX,) if context.tools and is_plain else ()
         if begin == "content":
             return Delimiters(syntaxes=syntaxes)
-        opening = _FINAL if asked.rendered.endswith(_TURN) else ""
+        opening = _FINAL if context.rendered.endswith(_TURN) else ""
         is_thinking = begin == "thinking"
         return Delimiters(_THOUGHTS, None, is_thinking, opening=opening, syntaxes=syntaxes)
 
 
-def _begin(asked: Asked) -> str:
+def _begin(context: ParserContext) -> str:
     """The state that the answer begins in."""
-    if asked.begun:
+    if context.begun:
         return "content"
-    return "thinking" if asked.is_in_thought else "header"
+    return "thinking" if context.is_in_thought else "header"
 
 
 def function_names(tools: Tools) -> dict[str, str]:
@@ -122,7 +121,7 @@ def _opened(tools: Tools, names: dict[str, str], text: str) -> Outcome | None:
     return Outcome([], "thinking" if found.channel == "analysis" else "content")
 
 
-def _call(tools: Tools, read: Read, *, source: str) -> Collect:
+def _call(tools: Tools, read: CallReader, *, source: str) -> Collect:
     """The model stops after a call, so that the end of the answer is an end like any other."""
 
     def settle(span: str) -> Outcome | None:
@@ -132,3 +131,35 @@ def _call(tools: Tools, read: Read, *, source: str) -> Collect:
     return Collect(
         settle, settle, ends=_CALL_ENDS, strings=JSON_STRINGS, source=source, syntax=_SYNTAX
     )
+
+
+# ----------------------------------------------------------------- headers
+
+_HEADER = re.compile(
+    r"\s*(?:<\|start\|>)?\s*(?:assistant|user|system|tool|developer)?"
+    r"(?:\s*<\|channel\|>\s*(?:analysis|commentary|final)|\s*to=[^\s<]+"
+    r"|\s*(?:<\|constrain\|>)?\s*(?:json|code))*\s*"
+)
+_CHANNEL = re.compile(r"<\|channel\|>\s*([^\s<]*)")
+_RECIPIENT = re.compile(r"to=\s*([^\s<]+)")
+
+
+class Header(msgspec.Struct, frozen=True):
+    """To whom a message goes, and in which channel; empty: not said."""
+
+    channel: str
+    recipient: str
+
+
+def cut_off(text: str) -> Outcome | None:
+    """The answer ended where a header would have come; or it was none, but text."""
+    return None if text.strip() else Outcome([], "content")
+
+
+def header(text: str) -> Header | None:
+    """None: this is no header but text."""
+    if not _HEADER.fullmatch(text):
+        return None
+    channel = _CHANNEL.search(text)
+    recipient = _RECIPIENT.search(text)
+    return Header(channel[1] if channel else "", recipient[1] if recipient else "")

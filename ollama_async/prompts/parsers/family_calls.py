@@ -1,0 +1,231 @@
+# ruff: noqa: RUF001 - full-width bars are part of these marks
+"""Call syntaxes that only one model family writes: MiniMax M3, Kimi K2 and K3, Laguna, DeepSeek,
+Solar. Each function parses the text between the marks of a call.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ollama_async.core.conversation import ToolCall
+from ollama_async.core.json_depth import TOOL_DEPTH
+from ollama_async.prompts.parsers.json_calls import JsonCalls, fenced, named_object
+from ollama_async.prompts.parsers.tagged_calls import pairs
+from ollama_async.prompts.parsers.tool_schemas import (
+    ParsedCalls,
+    Schema,
+    Tools,
+    arguments,
+    call_of,
+    decoded,
+    value_of,
+)
+
+MINIMAX_MARK = "]<]minimax[>["
+_MINIMAX_TAG = re.compile(
+    r"<(?P<close>/?)(?P<name>[^<>\s]++)(?:\s++name=\"(?P<attribute>[^\"]*+)\")?\s*+>"
+)
+_ITEM = "item"
+_SCALARS = {"boolean", "number"}
+"""What a value without a type of its own may be."""
+
+
+class _Element(msgspec.Struct):
+    """An element; ``texts`` are the pieces of what stands in it before its first child."""
+
+    name: str
+    texts: list[str] = []
+    children: list[_Element] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+
+def minimax_m3_call(text: str, tools: Tools) -> ParsedCalls | None:
+    root = _tree(text)
+    calls = [_call(node, tools) for node in root.children] if root else []
+    return [call for call in calls if call] if calls and None not in calls else None
+
+
+def _tree(text: str) -> _Element | None:
+    """None: the tags do not match each other, or are too deep."""
+    first, *pieces = text.split(MINIMAX_MARK)
+    path = [_Element("")]
+    for piece in pieces:
+        tag = _MINIMAX_TAG.match(piece)
+        if tag is None:
+            path[-1].texts.append(MINIMAX_MARK + piece)
+        elif not tag["close"]:
+            name = tag["attribute"] if len(path) == 1 else tag["name"]
+            path[-1].children.append(_Element(name or "", [piece[tag.end() :]]))
+            path.append(path[-1].children[-1])
+        elif not _closes(tag["name"], path) or piece[tag.end() :].strip():
+            return None
+        else:
+            path.pop()
+        if len(path) > TOOL_DEPTH:
+            return None
+    return path[0] if len(path) == 1 and not first.strip() else None
+
+
+def _closes(name: str, path: list[_Element]) -> bool:
+    """Whether a closing tag belongs to the innermost element; calls have names of their own."""
+    return len(path) == 2 or (len(path) > 2 and path[-1].name == name)
+
+
+def _call(node: _Element, tools: Tools) -> ToolCall | None:
+    if not node.name or node.text.strip():
+        return None
+    return call_of(node.name, _members(node, tools.schema(node.name)))
+
+
+def _members(node: _Element, schema: Schema) -> dict[str, Any]:
+    return {child.name: _value(child, schema.part(child.name)) for child in node.children}
+
+
+def _value(node: _Element, schema: Schema) -> Any:
+    types = schema.types()
+    if not node.children:
+        return _leaf(node.text, types)
+    names = {child.name for child in node.children}
+    if names == {_ITEM} and types != {"object"}:
+        return [_value(child, schema.part(None)) for child in node.children]
+    return _members(node, schema)
+
+
+def _leaf(text: str, types: set[str]) -> Any:
+    if not text and types and "string" not in types:
+        return {"array": [], "object": {}}.get(next(iter(types)), text)
+    return value_of(text, types or _SCALARS)
+
+
+# ----------------------------------------------------------------- Kimi K3
+
+KIMI_ARGUMENT_TAGS = ("<|open|>argument ", "<|close|>argument<|sep|>")
+KIMI_JSON_TAGS = ("<|open|>json", "<|close|>json<|sep|>")
+
+_KIMI_HEAD = re.compile(r'\s*+tool="(?P<name>[^"]*+)"[^<]*+<\|sep\|>')
+_KIMI_ARGUMENT = re.compile(
+    r'\s*+<\|open\|>argument key="(?P<key>[^"]*+)"(?: type="(?P<type>[^"]*+)")?[^<]*+<\|sep\|>'
+    r"(?P<value>.*?)<\|close\|>argument<\|sep\|>(?=\s*+(?:<\|open\|>argument |$))",
+    re.DOTALL,
+)
+_KIMI_JSON = re.compile(
+    r"\s*+<\|open\|>json[^<]*+<\|sep\|>(?P<value>.*)<\|close\|>json<\|sep\|>\s*+", re.DOTALL
+)
+
+
+def kimi_k3_call(text: str, tools: Tools) -> ParsedCalls | None:
+    head = _KIMI_HEAD.match(text)
+    if head is None or not head["name"].strip():
+        return None
+    name = _unescaped(head["name"]).strip()
+    block = _KIMI_JSON.fullmatch(text, head.end())
+    given = arguments(block["value"]) if block else _kimi_arguments(text, head.end(), name, tools)
+    return None if given is None else [call_of(name, given)]
+
+
+def _kimi_arguments(text: str, at: int, name: str, tools: Tools) -> dict[str, Any] | None:
+    given: dict[str, Any] = {}
+    while found := _KIMI_ARGUMENT.match(text, at):
+        if KIMI_ARGUMENT_TAGS[0] in found["value"]:
+            return None
+        key = _unescaped(found["key"])
+        given[key] = _kimi_value(found["value"], found["type"], tools, name, key)
+        at = found.end()
+    return None if text[at:].strip() else given
+
+
+def _kimi_value(text: str, type_: str | None, tools: Tools, name: str, key: str) -> Any:
+    if type_ == "string":
+        return text
+    value = decoded(text) if type_ else None
+    return tools.value(name, key, text) if value is None else value
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("&quot;", '"').replace("&amp;", "&")
+
+
+# ----------------------------------------------------------------- Laguna
+
+_ALIASES = {
+    "read_file": "read",
+    "write_file": "write",
+    "edit_file": "edit",
+    "web_fetch": "webfetch",
+}
+_JSON = JsonCalls(values=("arguments",))
+_NESTED = re.compile(r"\A(?:\s*<tool_call>)+")
+
+
+def laguna_call(text: str, tools: Tools) -> ParsedCalls | None:
+    """Names that other agents have taught these models become those of the client's tools."""
+    pieces = _read_laguna(_NESTED.sub("", text, count=1).strip(), tools)
+    return pieces and [_renamed(piece, tools) for piece in pieces]
+
+
+def _read_laguna(text: str, tools: Tools) -> ParsedCalls | None:
+    if text.startswith("{"):
+        return _JSON(text, tools)
+    name, brace, rest = text.partition("{")
+    if brace and "<arg_key>" not in text:
+        return named_object(brace + rest, tools, name.strip())
+    return pairs(text, tools)
+
+
+def _renamed(piece: ToolCall | str, tools: Tools) -> ToolCall | str:
+    if isinstance(piece, str) or piece.function.name in tools:
+        return piece
+    alias = _ALIASES.get(piece.function.name, "")
+    return call_of(alias, piece.function.arguments, piece.id) if alias in tools else piece
+
+
+# ----------------------------------------------------------------- DeepSeek
+
+DEEPSEEK_SEPARATOR = "<｜tool▁sep｜>"
+
+
+def deepseek_call(text: str, tools: Tools) -> ParsedCalls | None:
+    first, separator, rest = text.partition(DEEPSEEK_SEPARATOR)
+    if not separator:
+        return None
+    name, fence, block = rest.partition("```")
+    if fence and "{" not in name:  # not within the arguments
+        return named_object(fenced(fence + block), tools, name.strip())
+    return named_object(rest, tools, first.strip())
+
+
+# ----------------------------------------------------------------- Kimi K2
+
+KIMI_SEPARATOR = "<|tool_call_argument_begin|>"
+
+
+def kimi_call(text: str, tools: Tools) -> ParsedCalls | None:
+    del tools
+    call_id, separator, rest = text.partition(KIMI_SEPARATOR)
+    call_id = call_id.strip()
+    name = call_id.removeprefix("functions.").partition(":")[0]
+    given = arguments(rest)
+    if not separator or not name or given is None:
+        return None
+    return [call_of(name, given, call_id)]
+
+
+# ----------------------------------------------------------------- Solar
+
+SOLAR_SEPARATORS = ("<|tool_call:name|>", "<|tool_call:args|>")
+
+
+def solar_call(text: str, tools: Tools) -> ParsedCalls | None:
+    del tools
+    call_id, _, rest = text.partition(SOLAR_SEPARATORS[0])
+    name, separator, rest = rest.partition(SOLAR_SEPARATORS[1])
+    given = arguments(rest)
+    if not separator or not name.strip() or given is None:
+        return None
+    return [call_of(name.strip(), given, call_id.strip())]
