@@ -89,7 +89,7 @@ def _of_template(template: str) -> OutputFormat | None:
     if not found.tools and found.thinking_tags is None:
         return None
     return parsers.of_go_template(
-        tags=found.thinking_tags, tool_tag=found.tool_tag if found.tools else None
+        thinking=found.thinking_tags, tool_tag=found.tool_tag if found.tools else None
     )
 
 

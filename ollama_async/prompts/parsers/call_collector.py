@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from ollama_async.core.conversation import ToolCall
-from ollama_async.prompts.parsers.call_strings import End, Strings
-from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, anywhere
+from ollama_async.prompts.parsers.delimiter_search import End, Strings, anywhere
+from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State
 
 
 class Move(NamedTuple):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.parsers.call_strings import Quote
+from ollama_async.prompts.parsers.delimiter_search import Quote
 from ollama_async.prompts.parsers.family_calls import (
     DEEPSEEK_SEPARATOR,
     KIMI_SEPARATOR,

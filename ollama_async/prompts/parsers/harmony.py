@@ -12,7 +12,7 @@ from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
-from ollama_async.prompts.parsers.call_strings import JSON_STRINGS
+from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS
 from ollama_async.prompts.parsers.json_calls import named_object
 from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner

@@ -18,7 +18,7 @@ from ollama_async.prompts.parsers.call_spec import (
     HeadedCallSpec,
     PythonicCallSpec,
 )
-from ollama_async.prompts.parsers.call_strings import (
+from ollama_async.prompts.parsers.delimiter_search import (
     JSON_STRINGS,
     marked_strings,
     python_strings,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ollama_async.prompts.output_format import OutputFormat
 from ollama_async.prompts.parsers.call_spec import CallSpec
-from ollama_async.prompts.parsers.call_strings import JSON_STRINGS
+from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS
 from ollama_async.prompts.parsers.json_calls import Between, JsonCalls
 from ollama_async.prompts.parsers.parser_spec import Begin, ParserSpec, ThinkingSpec
 from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls

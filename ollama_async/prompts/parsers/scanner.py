@@ -16,16 +16,8 @@ from ollama_async.core.conversation import ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.output_format import Content, Part, Thinking
 from ollama_async.prompts.parsers.call_collector import CollectReader, Move
-from ollama_async.prompts.parsers.states import (
-    Collect,
-    Kind,
-    Look,
-    Space,
-    State,
-    Text,
-    anywhere,
-    in_one_place,
-)
+from ollama_async.prompts.parsers.delimiter_search import anywhere, in_one_place
+from ollama_async.prompts.parsers.states import Collect, Kind, Look, Space, State, Text
 
 AGAIN_LIMIT = 4096
 """Characters that may be read again besides as many as there are; against answers of nothing but

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.core.conversation import ToolCall
-from ollama_async.prompts.parsers.call_strings import Quote, values
+from ollama_async.prompts.parsers.delimiter_search import Quote, values
 from ollama_async.prompts.parsers.tool_schemas import ParsedCalls, Tools, call_of, decoded
 
 _DATA_BEGIN, _DATA_END = "<![CDATA[", "]]>"

@@ -16,7 +16,12 @@ from ollama_async.prompts.parsers.call_spec import (
     HeadedCallSpec,
     PythonicCallSpec,
 )
-from ollama_async.prompts.parsers.call_strings import JSON_STRINGS, Quote, python_strings, values
+from ollama_async.prompts.parsers.delimiter_search import (
+    JSON_STRINGS,
+    Quote,
+    python_strings,
+    values,
+)
 from ollama_async.prompts.parsers.family_calls import (
     KIMI_ARGUMENT_TAGS,
     KIMI_JSON_TAGS,
@@ -268,9 +273,10 @@ GIGA_CHAT = ParserSpec(
 def of_go_template(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> ParserSpec:
     """The format of a Go template that tells only where thoughts and calls begin.
 
-    ``thinking`` are the tags around thoughts, looked for when the client wants thoughts. ``tool_tag`` is
-    what stands before the JSON of a call (``{`` or ``[``: nothing does), looked for when the client
-    offers tools; only calls of those tools are recognised. None: the template has no such tag.
+    ``thinking`` are the tags around thoughts, looked for when the client wants thoughts.
+    ``tool_tag`` is what stands before the JSON of a call (``{`` or ``[``: nothing does), looked for
+    when the client offers tools; only calls of those tools are recognised. None: the template has
+    no such tag.
     """
     found = thinking and ThinkingSpec(
         *thinking,

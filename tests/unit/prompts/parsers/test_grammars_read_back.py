@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.prompts.parsers import model_families, tagged
+from ollama_async.prompts.parsers import model_families, qwen, template_formats
 from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.tool_schemas import Tools
@@ -44,9 +44,7 @@ VALIDATORS = {
 ROWS = {
     f"{name}-{number}": (family, row)
     for name, family in chain(
-        ((name, family) for name, family in vars(module).items() if isinstance(family, ParserSpec)),
-        ((name, family) for name, family in vars(tagged).items() if isinstance(family, ParserSpec)),
-        model_families.PARSERS.items(),
+        vars(template_formats).items(), vars(qwen).items(), model_families.PARSERS.items()
     )
     if isinstance(family, ParserSpec)
     for number, row in enumerate(family.calls)
