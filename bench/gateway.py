@@ -1,10 +1,10 @@
-"""The gateway alone: what a token, a first token and a rejection cost, on the scripted engine.
+"""The gateway alone, with the scripted engine: the cost of a token, a first token, a rejection.
 
     python bench/gateway.py [--streams 1,8,64,256] [--seconds 5]
 
-The scripted engine makes tokens for nothing, so what is measured is the road: worker process →
-ring → gateway → socket. Gateway and worker CPU are read from the kernel; the load generator shares
-the machine's cores with both, so saturated figures are a lower bound.
+The scripted engine computes nothing, so the path worker process → ring → gateway → socket is
+measured. Gateway and worker CPU times are the kernel's. The load generator shares the cores with
+both, so saturated figures are a lower bound.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The whole road with a real engine, HTTP in to HTTP out, beside a bare loop over the same library.
+"""The whole server with a real engine, beside a bare loop over the same library.
 
-    python bench/road.py                                      everything (about an hour)
-    python bench/road.py --model q05 --load conversations --clients 8 --rounds 3
+    python bench/end_to_end.py                                everything (about an hour)
+    python bench/end_to_end.py --model q05 --load conversations --clients 8 --rounds 3
 
 Both sides get the same prompts, the same number of slots, context and sampling options, and take
-turns in one run, because machines drift. ``share`` is the bare loop's time over the server's: 1.00
-means that HTTP, queue, pipe and batcher cost nothing. CPU seconds say the same where something else
-keeps the machine busy. Loads are described in ``bare_loop.py``.
+turns in one run, because machines drift. ``share`` is the bare loop's time divided by the server's:
+1.00 means that HTTP, queue, pipe and batcher cost nothing. CPU seconds say the same if something
+else keeps the machine busy. Loads are described in ``bare_loop.py``.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def main() -> None:
                 print(rows[-1], flush=True)
     print(f"\n{report.cpu_name()}\n{report.library_flags()}")
     report.table("the server beside a bare loop (seconds)", rows)
-    report.save("road", {"library": report.library_flags(), "rows": rows})
+    report.save("end_to_end", {"library": report.library_flags(), "rows": rows})
 
 
 if __name__ == "__main__":
