@@ -28,8 +28,8 @@ from typing import Any
 import msgspec
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar.llguidance import Vocabulary
-from ollama_async.workers.child.grammar_text import schema_grammar
+from ollama_async.workers.child.grammar.constraints import schema_grammar
+from ollama_async.workers.child.grammar.llguidance import GrammarTokenizer
 
 _END = 256
 _ORDERS_LIMIT = 24  # ways to order the properties of an object that are tried
@@ -50,7 +50,7 @@ class Verdict(msgspec.Struct):
 
 class Judge:
     def __init__(self) -> None:
-        self._vocabulary = Vocabulary(_END + 1, _piece, _END.__eq__)
+        self._vocabulary = GrammarTokenizer(_END + 1, _piece, _END.__eq__)
 
     def judge(self, group: dict[str, Any]) -> Verdict:
         """``group`` is a schema with its instances, as in the suite."""

@@ -18,7 +18,7 @@ from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.engines.engine import EngineError, Row
-from ollama_async.workers.child.grammar.constraints import Grammars
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.mailbox import Mailbox, Work
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Deltas, Done
@@ -81,7 +81,7 @@ def tokens_of(engine, text):
 
 def constrain(engine, schema):
     inference = Inference(Prompt(), GREEDY, format=schema)
-    return Grammars(engine).constrain(inference, "", Delimiters(), {})
+    return ConstraintFactory(engine).constrain(inference, "", Delimiters(), {})
 
 
 class Nothing:

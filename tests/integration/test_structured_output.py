@@ -13,7 +13,7 @@ from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load
-from ollama_async.workers.child.grammar.constraints import Grammars
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.load_spec import LoadSpec
 
 pytestmark = pytest.mark.engine
@@ -75,7 +75,7 @@ def engine(request, tmp_path_factory, demo_model):
 
 @pytest.fixture(scope="module")
 def grammars(engine):
-    return Grammars(engine)
+    return ConstraintFactory(engine)
 
 
 def answers(engine, constraints, sampling, prompt="the people", most=400):

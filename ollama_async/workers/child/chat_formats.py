@@ -5,17 +5,20 @@ Names of one file may be configured differently, and a request may bring a templ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from ollama_async.core.bounded_cache import BoundedCache
-from ollama_async.core.conversation import ChatFormatSpec
+from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt
 from ollama_async.core.errors import ServerError, TemplateFailed
 from ollama_async.prompts.output_format import ChatFormat
-from ollama_async.workers.child.attempt import Run, run_freely
 from ollama_async.workers.child.engines.engine import Engine
+from ollama_async.workers.child.prefix_cache import shared_length
+from ollama_async.workers.child.resource_limits import Run, run_unlimited
 
 KEPT = 16
 """Dialects of each kind; a template takes milliseconds to compile, and clients can think of any
@@ -70,7 +73,7 @@ class Dialects:
             raise found.with_traceback(None)
         return found
 
-    def find(self, spec: ChatFormatSpec, run: Run = run_freely) -> Spoken:
+    def find(self, spec: ChatFormatSpec, run: Run = run_unlimited) -> Spoken:
         """The one for ``spec``, made by ``run`` because a hostile template takes its time.
 
         :raises ServerError: there is none, and why.
@@ -122,3 +125,45 @@ class Dialects:
 
 def _size(spec: ChatFormatSpec) -> int:
     return len(spec.template) + len(spec.request_template)
+
+
+_QUESTIONS = ("0", "A")
+_KEPT = 64
+_KEPT_TOKENS = 1 << 20
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class OwnPrefixes:
+    """Those of one worker's models: names of one file may bring different texts. Any thread."""
+
+    def __init__(self) -> None:
+        self._kept: BoundedCache[bytes, list[int]] = BoundedCache(_KEPT, _KEPT_TOKENS)
+
+    def kept(self, prompt: Prompt) -> list[int] | None:
+        """Tokens; None: they are not known yet."""
+        return self._kept.get(_key(prompt))
+
+    def find(self, prompt: Prompt, encode: Callable[[Prompt], list[int]]) -> list[int]:
+        """The same with certainty; ``encode`` renders and tokenizes a conversation."""
+        tokens = self.kept(prompt)
+        if tokens is None:
+            try:
+                one, other = (encode(_with_question(prompt, text)) for text in _QUESTIONS)
+            except TemplateFailed:  # it takes no plain question: nothing is known to be its own
+                one = other = []
+            tokens = one[: shared_length(one, other)]
+            self._kept.put(_key(prompt), tokens, 1 + len(tokens))
+        return tokens
+
+
+def _with_question(prompt: Prompt, text: str) -> Prompt:
+    messages = [*prompt.messages[: prompt.own], Message("user", text)]
+    return Prompt(messages=messages, think=prompt.think, chat_format=prompt.chat_format)
+
+
+def _key(prompt: Prompt) -> bytes:
+    """Of everything that the tokens depend on; many templates show the day."""
+    day = datetime.now().astimezone().toordinal()
+    own = prompt.messages[: prompt.own]
+    return hashlib.sha256(_pack((prompt.chat_format, own, prompt.think, day))).digest()

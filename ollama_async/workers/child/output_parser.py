@@ -69,7 +69,7 @@ class Meaning:
 
     def _tell_guard(self) -> None:
         if self._guard is not None and self._guard.is_free and self._parser is not None:
-            self._guard.watch(self._parser)
+            self._guard.update(self._parser)
 
     def _give_up(self) -> None:
         traceback.print_exc()

@@ -24,7 +24,6 @@ from collections.abc import Iterable
 import msgspec
 
 from ollama_async.workers.child.engines.engine import Engine, EngineError
-from ollama_async.workers.child.prefix import shared_length
 
 COPY_MIN_TOKENS = 32
 _COPY_MAX_RATIO = 64
@@ -185,3 +184,23 @@ class Slots:
 
 def _staleness(slot: Slot) -> tuple[bool, int]:
     return bool(slot.tokens), slot.used_at
+
+
+def shared_length(one: list[int], other: list[int]) -> int:
+    """The number of equal tokens at the beginning.
+
+    Slices are compared, not tokens one by one: 4,000 tokens take about 20 µs.
+    """
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    size = 8  # most pairs differ early
+    while low < high:
+        middle = min(low + size, (low + high + 1) // 2)
+        if one[low:middle] == other[low:middle]:
+            low = middle
+            size *= 2
+        else:
+            high = middle - 1
+            size = high - low
+    return low

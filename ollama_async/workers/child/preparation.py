@@ -1,7 +1,7 @@
 """From one request to tokens: its prompt rendered, truncated and tokenized, and what its answer is
 held to.
 
-What may take long asks its :class:`.Attempt` before, which may be a quick one that ends there.
+Whatever may take long charges its :class:`.PreparationBudget` first.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.prompts.shorten import cut_middle
 from ollama_async.prompts.truncation import fit
-from ollama_async.workers.child.attempt import Attempt, Limited, Run
-from ollama_async.workers.child.chat_formats import Dialects, Spoken
+from ollama_async.workers.child.chat_formats import Dialects, OwnPrefixes, Spoken
 from ollama_async.workers.child.engines.engine import Constraint, Engine
-from ollama_async.workers.child.grammar.constraints import Grammars
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.mailbox import Work
 from ollama_async.workers.child.output_parser import Meaning
-from ollama_async.workers.child.own_prefix import OwnPrefixes
-from ollama_async.workers.child.prefix import shared_length
+from ollama_async.workers.child.prefix_cache import shared_length
+from ollama_async.workers.child.resource_limits import MakeRun, PreparationBudget, Run
 from ollama_async.workers.messages import (
     Deltas,
     Detokenize,
@@ -103,7 +102,7 @@ class Preparation:
         self,
         engine: Engine,
         dialects: Dialects,
-        limited: Limited,
+        make_run: MakeRun,
         *,
         guards_calls: bool = True,
         shares_prefixes: bool = True,
@@ -111,8 +110,8 @@ class Preparation:
         self._engine = engine
         self._facts = engine.facts
         self._dialects = dialects
-        self._grammars = Grammars(engine)
-        self._limited = limited
+        self._grammars = ConstraintFactory(engine)
+        self._make_run = make_run
         self._guards_calls = guards_calls
         self._shares_prefixes = shares_prefixes
         self._own = OwnPrefixes()
@@ -121,29 +120,29 @@ class Preparation:
     def prepare(self, asked: Asked, *, is_quick: bool) -> list[Work | ToParent]:
         """Work for the step thread, or the answer.
 
-        :raises TooHeavy: it ``is_quick``, and cannot be done quickly.
+        :raises OverBudget: it ``is_quick``, and cannot be done quickly.
         :raises ServerError: the request cannot be served, and why.
         """
-        attempt = Attempt(self._limited, is_quick=is_quick)
+        budget = PreparationBudget(self._make_run, is_quick=is_quick)
         if isinstance(asked, Tokenize):
-            return [self._tokenize(asked, attempt)]
+            return [self._tokenize(asked, budget)]
         if isinstance(asked, Detokenize):
-            return [self._detokenize(asked, attempt)]
-        attempt.weigh(asked.inference.prompt)
+            return [self._detokenize(asked, budget)]
+        budget.check_prompt(asked.inference.prompt)
         if asked.inference.renders_only:
-            return self._show(asked.id, asked.inference, attempt)
-        return [self._prepare(asked, attempt)]
+            return self._show(asked.id, asked.inference, budget)
+        return [self._prepare(asked, budget)]
 
-    def _prepare(self, asked: Submit, attempt: Attempt) -> Work:
+    def _prepare(self, asked: Submit, budget: PreparationBudget) -> Work:
         inference = asked.inference
         sampling, num_ctx = inference.sampling, self._find_num_ctx(inference)
         _check_stops(sampling)
         keep = _find_keep(sampling.num_keep, self._facts.adds_bos, num_ctx)
-        rendered = self._render(inference, num_ctx, attempt)
+        rendered = self._render(inference, num_ctx, budget)
         tokens = _shorten(rendered.tokens, inference, num_ctx, keep)
         if not tokens:
             raise BadRequest("the prompt is empty")
-        constraint = self._constrain(inference, rendered, attempt)
+        constraint = self._constrain(inference, rendered, budget)
         window = self._find_window(num_ctx, is_exact=not inference.shift)
         most = ANSWER_CONTEXTS * num_ctx
         wanted = sampling.num_predict
@@ -161,11 +160,11 @@ class Preparation:
             constraint=constraint,
             client=asked.client,
             owner="" if self._shares_prefixes else asked.client,
-            public=self._count_public(inference.prompt, tokens, num_ctx, attempt),
+            public=self._count_public(inference.prompt, tokens, num_ctx, budget),
         )
 
     def _count_public(
-        self, prompt: Prompt, tokens: list[int], num_ctx: int, attempt: Attempt
+        self, prompt: Prompt, tokens: list[int], num_ctx: int, budget: PreparationBudget
     ) -> int:
         """How many of the first ``tokens`` are the model's own; 0 where nobody asks."""
         is_theirs = prompt.raw is not None or prompt.context or prompt.chat_format.request_template
@@ -173,42 +172,42 @@ class Preparation:
             return 0
         own = self._own.kept(prompt)
         if own is None:
-            attempt.make()
-            run = attempt.leash()
+            budget.allow_build()
+            run = budget.start_rendering()
             dialect = self._dialects.find(prompt.chat_format, run).dialect
 
             def encode(candidate: Prompt) -> list[int]:
                 text = run(lambda: dialect.render(candidate))
-                return self._encode(text, num_ctx, attempt, is_first=True)
+                return self._encode(text, num_ctx, budget, is_first=True)
 
             own = self._own.find(prompt, encode)
         return shared_length(own, tokens)
 
     def _constrain(
-        self, inference: Inference, rendered: Rendered, attempt: Attempt
+        self, inference: Inference, rendered: Rendered, budget: PreparationBudget
     ) -> Constraint | None:
         """What holds the answer, or its tool calls, to a form.
 
         :raises BadRequest: nothing can, and why.
         """
         constraint = self._grammars.constrain(
-            inference, rendered.text, rendered.marks, rendered.special, attempt.make
+            inference, rendered.text, rendered.marks, rendered.special, budget.allow_build
         )
         if constraint is not None or rendered.meaning is None or not self._guards_calls:
             return constraint
         tools = inference.prompt.tools if inference.prompt.tool_choice != "none" else []
-        guard = self._grammars.guard(tools, rendered.marks, rendered.special, attempt.make)
+        guard = self._grammars.guard(tools, rendered.marks, rendered.special, budget.allow_build)
         if guard is not None:
             rendered.meaning.set_guard(guard)
         return guard
 
     def _show(
-        self, request_id: int, inference: Inference, attempt: Attempt
+        self, request_id: int, inference: Inference, budget: PreparationBudget
     ) -> list[Work | ToParent]:
         """An answer that is the prompt itself."""
         num_ctx = self._find_num_ctx(inference)
         keep = _find_keep(inference.sampling.num_keep, self._facts.adds_bos, num_ctx)
-        rendered = self._render(inference, num_ctx, attempt)
+        rendered = self._render(inference, num_ctx, budget)
         tokens = _shorten(rendered.tokens, inference, num_ctx, keep)
         if len(tokens) < len(rendered.tokens):
             text = self._show_tokens(tokens, inference.prompt, rendered.text)
@@ -240,7 +239,7 @@ class Preparation:
             return num_ctx
         return max(num_ctx, min(LEAST_WINDOW, self._facts.num_ctx))
 
-    def _render(self, inference: Inference, num_ctx: int, attempt: Attempt) -> Rendered:
+    def _render(self, inference: Inference, num_ctx: int, budget: PreparationBudget) -> Rendered:
         """The prompt, the older part of its history dropped if need be and allowed.
 
         :raises ServerError: it cannot be rendered, and why.
@@ -248,39 +247,39 @@ class Preparation:
         prompt = inference.prompt
         before = self._checked(prompt.context)
         if prompt.raw is not None:
-            tokens = self._encode(prompt.raw, num_ctx, attempt, is_first=not before)
+            tokens = self._encode(prompt.raw, num_ctx, budget, is_first=not before)
             return Rendered(before + tokens, prompt.raw)
         if any(message.images for message in prompt.messages):
             raise BadRequest("this model does not support images")
         if not prompt.chat_format.request_template:
-            return self._speak(inference, before, num_ctx, attempt)
+            return self._speak(inference, before, num_ctx, budget)
         digest = hashlib.sha256(_pack(prompt)).digest()
         if refused := self._refused.get(digest):
             raise refused.with_traceback(None)
         try:
-            return self._speak(inference, before, num_ctx, attempt)
+            return self._speak(inference, before, num_ctx, budget)
         except TemplateFailed as error:
             self._refused.put(digest, error, 1)
             raise
 
     def _speak(
-        self, inference: Inference, before: list[int], num_ctx: int, attempt: Attempt
+        self, inference: Inference, before: list[int], num_ctx: int, budget: PreparationBudget
     ) -> Rendered:
         """The messages of the prompt in the model's words, behind the tokens ``before``."""
         prompt = inference.prompt
-        run = attempt.leash(is_brought=bool(prompt.chat_format.request_template))
-        spoken = self._find(prompt.chat_format, run, attempt)
+        run = budget.start_rendering(is_request_template=bool(prompt.chat_format.request_template))
+        spoken = self._find(prompt.chat_format, run, budget)
 
         def render(candidate: Prompt) -> _Candidate:
             text = run(lambda: spoken.dialect.render(candidate))
-            tokens = self._encode(text, num_ctx, attempt, is_first=not before)
+            tokens = self._encode(text, num_ctx, budget, is_first=not before)
             return _Candidate(candidate, tokens, text)
 
         reserve = _find_reserve(inference.sampling, num_ctx)
         chosen = _choose(prompt, render, room=num_ctx - len(before), reserve=reserve)
         kept, text = chosen.prompt, chosen.text
         # a limit of its own: the candidates may have used up theirs
-        parser = attempt.leash()(lambda: spoken.dialect.start(kept, text))
+        parser = budget.start_rendering()(lambda: spoken.dialect.start(kept, text))
         return Rendered(
             before + chosen.tokens,
             text,
@@ -289,7 +288,7 @@ class Preparation:
             spoken.dialect.delimiters(kept, text),
         )
 
-    def _find(self, spec: ChatFormatSpec, run: Run, attempt: Attempt) -> Spoken:
+    def _find(self, spec: ChatFormatSpec, run: Run, budget: PreparationBudget) -> Spoken:
         """How the model is spoken to.
 
         :raises ServerError: it cannot be, and why.
@@ -297,17 +296,19 @@ class Preparation:
         spoken = self._dialects.kept(spec)
         if spoken is not None:
             return spoken
-        attempt.make()
+        budget.allow_build()
         return self._dialects.find(spec, run)
 
-    def _encode(self, text: str, num_ctx: int, attempt: Attempt, *, is_first: bool) -> list[int]:
+    def _encode(
+        self, text: str, num_ctx: int, budget: PreparationBudget, *, is_first: bool
+    ) -> list[int]:
         """Tokens with exactly one BOS in front, if the model wants one and this is the front.
 
         Of a text that is far longer than the context some of the middle is missing.
         """
         text = self._without_bos(text, is_first=is_first)
         most = LONGEST_TOKEN * num_ctx
-        attempt.tokenize(min(len(text), 2 * most))
+        budget.charge_tokenizing(min(len(text), 2 * most))
         if len(text) <= 2 * most:
             return self._engine.tokenize(text, add_special=is_first, parse_special=True)
         head = self._engine.tokenize(text[:most], add_special=is_first, parse_special=True)
@@ -327,8 +328,8 @@ class Preparation:
             raise BadRequest("context holds tokens that this model does not have")
         return list(tokens)
 
-    def _tokenize(self, asked: Tokenize, attempt: Attempt) -> Tokens:
-        attempt.tokenize(len(asked.text))
+    def _tokenize(self, asked: Tokenize, budget: PreparationBudget) -> Tokens:
+        budget.charge_tokenizing(len(asked.text))
         tokens = self._engine.tokenize(
             asked.text, add_special=asked.add_special, parse_special=asked.parse_special
         )
@@ -336,8 +337,8 @@ class Preparation:
             raise BadRequest(f"the text has more than {_TOKENS_LIMIT} tokens")
         return Tokens(asked.id, tokens)
 
-    def _detokenize(self, asked: Detokenize, attempt: Attempt) -> Text:
-        attempt.tokenize(len(asked.tokens))
+    def _detokenize(self, asked: Detokenize, budget: PreparationBudget) -> Text:
+        budget.charge_tokenizing(len(asked.tokens))
         data = b"".join(map(self._engine.piece, self._checked(asked.tokens)))
         text = data.decode(errors="replace")
         _check_text(text)

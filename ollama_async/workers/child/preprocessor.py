@@ -2,7 +2,7 @@
 
 The receiving thread hands requests in and passes cancellations on at once; it never waits here.
 Requests stand in two lines, each round-robin between clients. Those in the quick one are tried with
-a few tens of milliseconds each; what needs more (:class:`.TooHeavy`: a long text, a history that
+a few tens of milliseconds each; what needs more (:class:`.OverBudget`: a long text, a history that
 is rendered many times, a template or a grammar that nobody has used before) is given up and goes
 over to the heavy one, and its thread takes the time. So a heavy request delays another client's
 plain one by that first try only, and heavy requests of others by one of its kind.
@@ -12,13 +12,15 @@ What is ready is handed over to the step thread. A request that is cancelled bef
 
 from __future__ import annotations
 
+import threading
 import traceback
+from typing import Generic, TypeVar
 
 from ollama_async.core.errors import Busy, ServerError
-from ollama_async.workers.child.attempt import TooHeavy
-from ollama_async.workers.child.line import Line
+from ollama_async.core.round_robin import RoundRobin
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
 from ollama_async.workers.child.preparation import Asked, Preparation
+from ollama_async.workers.child.resource_limits import OverBudget
 from ollama_async.workers.messages import Cancel, Failed, Submit, ToParent
 
 _ERROR_CHARACTERS = 2000
@@ -67,7 +69,7 @@ class Intake:
         """As :meth:`work_on`, or put the request into the other line."""
         try:
             self._work_on(asked, is_quick=True)
-        except TooHeavy:
+        except OverBudget:
             if not self._heavy.put(_client(asked), asked.id, asked):
                 self._refuse(asked)
 
@@ -82,7 +84,7 @@ class Intake:
         results: list[Work | ToParent]
         try:
             results = self._preparation.prepare(asked, is_quick=is_quick)
-        except TooHeavy:
+        except OverBudget:
             raise
         except ServerError as error:
             results = [Failed(asked.id, error.code, error.message[:_ERROR_CHARACTERS])]
@@ -102,3 +104,42 @@ class Intake:
 
 def _client(asked: Asked) -> str:
     return asked.client if isinstance(asked, Submit) else ""
+
+
+T = TypeVar("T")
+
+
+class Line(Generic[T]):
+    """Any thread may call anything; only :meth:`take` waits. ``limit``: requests at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: RoundRobin[int, T] = RoundRobin()
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def put(self, client: str, number: int, item: T) -> bool:
+        """Queue the ``client``'s request ``number`` behind its others. False: the line is full."""
+        with self._changed:
+            if len(self._waiting) >= self._limit:
+                return False
+            self._waiting.put(client, number, item)
+            self._changed.notify()
+        return True
+
+    def take(self) -> T | None:
+        """Whose turn it is; waits until there is somebody. None: nobody, and the line is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            return self._waiting.take() if self._waiting else None
+
+    def remove(self, number: int) -> None:
+        """Forget a request; nothing happens if it is not here."""
+        with self._changed:
+            self._waiting.remove(number)
+
+    def close(self) -> None:
+        """Make :meth:`take` return None instead of waiting."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()

@@ -1,19 +1,23 @@
-"""How a fresh worker process finds its parent: from its argv, before anything else is imported.
+"""Setup of a worker process: it opens its pipe, dies with its parent, and drops system calls.
 
 ``--ring-in FD --ring-out FD --bell-in FD --bell-out FD --lifeline FD --parent PID --generation N``
-come from :mod:`ollama_async.workers.channel`; every other ``--name value`` is the worker's own.
+come from :mod:`ollama_async.workers.channel`. Every other ``--name value`` is a load option.
 
 - Threads: one daemon, ``lifeline``, which blocks until the parent is gone and then ends the process
-  without ceremony: an orderly exit could wait for a lock, or for memory.
-- Dies when: the parent does. Twice over, because each way has a hole: PR_SET_PDEATHSIG is not seen
-  by a process that called it after the parent's death (hence the look at getppid afterwards) and
-  follows the parent's *thread* that spawned us; the lifeline's thread cannot run while native code
-  holds the interpreter's lock.
+  at once: an orderly exit could wait for a lock, or for memory.
+- Dies when: the parent does, in two ways, because each has a gap. PR_SET_PDEATHSIG misses a parent
+  that died before the call (hence the getppid check afterwards), and follows the parent's *thread*
+  that spawned us. The lifeline thread cannot run while native code holds the interpreter lock.
+
+:func:`restrict_system_calls` needs libseccomp. After the model is loaded, the native library only
+computes, on open files and devices. So if a model file takes the worker over, it finds no network,
+starts no program, and reaches no other process of its user. ``SECURITY.md`` lists what remains.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -28,7 +32,7 @@ from ollama_async.workers.doorbell import BlockingListener, Ringer
 from ollama_async.workers.ring import Ring
 
 ORPHANED = 86
-"""Exit status of a worker whose parent has gone."""
+"""Exit status of a worker whose parent is gone."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -37,7 +41,7 @@ _OOM_STEP, _MOST_OOM_SCORE = 500, 1000
 
 
 class _Wiring(msgspec.Struct, rename="kebab"):
-    """The options that are ours."""
+    """The options that describe the connection to the parent."""
 
     ring_in: int
     ring_out: int
@@ -49,7 +53,7 @@ class _Wiring(msgspec.Struct, rename="kebab"):
 
 
 class Attachment(msgspec.Struct):
-    """``generation`` belongs into ``Hello``; ``options`` is what else stood in the argv."""
+    """``generation`` is echoed in ``Hello``; ``options`` are the other options of the argv."""
 
     pipe: ChildPipe
     generation: int
@@ -59,17 +63,17 @@ class Attachment(msgspec.Struct):
 def attach(argv: Sequence[str]) -> Attachment:
     """Bind this process to its parent and open the pipe. Call it once, first, on the main thread.
 
-    ``argv`` is without the program's name. Does not return if the parent is gone already.
+    ``argv`` excludes the program's name. Does not return if the parent is gone already.
 
-    :raises SystemExit: the argv cannot be read; the text says why.
-    :raises RingCorrupt: the descriptors are no rings of this version.
+    :raises SystemExit: the argv is invalid; the text says why.
+    :raises RingCorrupt: the descriptors are not rings of this version.
     """
     options = read_options(argv)
     try:
         wiring = msgspec.convert(options, _Wiring, strict=False)
     except msgspec.ValidationError as reason:
         raise SystemExit(f"worker: {reason}") from None
-    _stand_back()  # before there are other threads, which would keep their rights
+    _lower_privileges()  # before there are other threads, which would keep theirs
     _die_with(wiring.parent, wiring.lifeline)
     pipe = ChildPipe(
         inbound=Ring.attach(wiring.ring_in),
@@ -105,10 +109,8 @@ def _die_with(parent: int, lifeline: int) -> None:
     threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
 
 
-def _stand_back() -> None:
-    """Be the one that the kernel kills when memory runs out, before the parent; and never become
-    more than this user may be, whatever is executed from here.
-    """
+def _lower_privileges() -> None:
+    """Gain no privileges by executing programs; when memory runs out, die before the parent."""
     _control(_PR_SET_NO_NEW_PRIVS, 1)
     try:
         score = int(_OOM_SCORE.read_text())
@@ -128,3 +130,77 @@ def _watch(lifeline: int) -> None:
     while os.read(lifeline, 1):
         pass  # nothing is ever written; only the end counts
     os._exit(ORPHANED)
+
+
+_ALLOW = 0x7FFF0000
+_REFUSE = 0x00050000 | errno.EPERM
+_SYNCHRONIZE_THREADS = 4  # SCMP_FLTATR_CTL_TSYNC
+_NOT_EQUAL = 1  # SCMP_CMP_NE
+
+_REFUSED = (
+    # networks and other processes' sockets; io_uring could open them unseen
+    *("socket", "connect", "bind", "listen", "accept", "accept4", "io_uring_setup"),
+    # programs
+    *("execve", "execveat"),
+    # other processes
+    *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp"),
+    *("pidfd_open", "pidfd_getfd", "pidfd_send_signal", "tkill", "rt_sigqueueinfo"),
+    "rt_tgsigqueueinfo",
+    # what can make another process wait for a page fault of ours
+    *("userfaultfd", "vmsplice", "fanotify_init"),
+    # the kernel's wider surface
+    *("mount", "umount2", "move_mount", "open_tree", "fsopen", "fsmount", "pivot_root", "chroot"),
+    *("unshare", "setns", "bpf", "perf_event_open", "keyctl", "add_key", "request_key"),
+    *("init_module", "finit_module", "kexec_load", "open_by_handle_at", "personality"),
+)
+_ONLY_OWN_PID = ("kill", "tgkill")
+_ONLY_PID_ZERO = ("prlimit64",)  # 0 means the caller
+
+
+class _Comparison(ctypes.Structure):
+    """``struct scmp_arg_cmp``."""
+
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("value", ctypes.c_uint64),
+        ("other", ctypes.c_uint64),
+    )
+
+
+def restrict_system_calls() -> bool:
+    """Refuse the system calls above to all threads, irrevocably. False if libseccomp is missing.
+
+    ``PR_SET_NO_NEW_PRIVS`` must be set.
+    """
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return False
+    library.seccomp_init.restype = ctypes.c_void_p
+    rules = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_ALLOW)))
+    if rules.value is None:
+        return False
+    try:
+        if library.seccomp_attr_set(rules, _SYNCHRONIZE_THREADS, 1) != 0:
+            return False
+        for name in _REFUSED:
+            _refuse(library, rules, name)
+        for names, pid in ((_ONLY_OWN_PID, os.getpid()), (_ONLY_PID_ZERO, 0)):
+            for name in names:
+                _refuse(library, rules, name, _Comparison(0, _NOT_EQUAL, pid, 0))
+        return bool(library.seccomp_load(rules) == 0)
+    finally:
+        library.seccomp_release(rules)
+
+
+def _refuse(
+    library: ctypes.CDLL, rules: ctypes.c_void_p, name: str, *conditions: _Comparison
+) -> None:
+    """Skips calls that this kernel or library does not know."""
+    number = library.seccomp_syscall_resolve_name(name.encode())
+    if number >= 0:
+        array = (_Comparison * len(conditions))(*conditions)
+        library.seccomp_rule_add_array(
+            rules, ctypes.c_uint32(_REFUSE), number, len(conditions), array
+        )

@@ -1,16 +1,19 @@
-"""A leash for foreign code: a chat template is interrupted, and at worst ends with the process.
+"""Limits on preparing a request: CPU time and memory of templates, characters to tokenize.
 
-It may run on any thread. Another one, the :class:`Watch`, looks every 10 ms at whatever runs under
-a :class:`Deadline`:
+A chat template is untrusted code. It runs under a :class:`ResourceLimit`, which the
+:class:`Watchdog` thread checks every 10 ms:
 
-1. **Time**: the CPU time of the thread that runs it. CPU time and not the clock's, because a
-   template must not fail when other threads have all the cores.
-2. **Memory**: the process's anonymous memory is compared with what it was.
-3. **The last resort**: SIGALRM, whose default action ends the process, is put off by each of these
-   visits. It strikes when one operation inside the interpreter takes too long, so that no other
-   thread has its turn.
+1. **Time**: the CPU time of the thread. Not the clock's, because a template must not fail when
+   other threads have all the cores.
+2. **Memory**: the growth of the process's anonymous memory.
+3. **Last resort**: SIGALRM, whose default action ends the process, is postponed by each check. It
+   fires if one operation inside the interpreter takes so long that no other thread gets a turn.
 
-What exceeds the first two has an exception raised in its thread, between two bytecodes.
+Whatever exceeds the first two has an exception raised in its thread, between two bytecodes.
+
+A :class:`PreparationBudget` says how much a request may cost. Most take a few milliseconds, so each
+is first tried with a quick budget: nothing is built for the caches, long texts are not started, and
+templates are interrupted early. :class:`OverBudget` ends such a try.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from ollama_async.core.conversation import Prompt
 from ollama_async.core.errors import TemplateFailed
 
 T = TypeVar("T")
@@ -35,69 +39,82 @@ _PERIOD_S = 0.01
 _TOO_LONG = "the model's chat template takes too long"
 _STATUS = Path("/proc/self/status")
 
+QUICK_S = 0.03
+"""CPU time for rendering with a quick budget."""
+
+QUICK_CHARACTERS = 1 << 15
+"""Characters of all renderings with a quick budget. Tokenizing them takes 8 ms, or 50 ms where they
+are nothing but control tokens."""
+
+QUICK_MESSAGES = 1 << 12
+"""Messages in a history with a quick budget."""
+
+REQUEST_TEMPLATE_S = 0.05
+"""CPU time for rendering with a template that the request brings."""
+
 _raise_in_thread = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _raise_in_thread.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 class _Interrupted(BaseException):
-    """Not an Exception, so that nothing on the way takes it for an ordinary error."""
+    """Not an Exception, so that nothing on the way handles it as an ordinary error."""
 
 
-class Watch:
-    """Looks after the deadlines of a process; :meth:`run` is the life of a thread.
+class Watchdog:
+    """Enforces the resource limits of a process; :meth:`run` is a thread's target.
 
-    ``last_resort_s`` 0 switches the third limit off: tests share the process with others.
+    ``last_resort_s`` 0 disables the third limit, for tests that share the process.
     """
 
     def __init__(self, last_resort_s: float = LAST_RESORT_S) -> None:
         self._last_resort_s = last_resort_s
-        self._running: dict[int, Deadline] = {}  # by thread
-        self._struck: set[int] = set()  # threads in which an exception was raised
+        self._running: dict[int, ResourceLimit] = {}  # by thread
+        self._interrupted: set[int] = set()  # threads in which an exception was raised
         self._is_asleep = True
-        # a plain lock, and no condition: an exception may come between any two bytecodes of a
-        # thread that is watched, and must not find it with a lock that nobody gives back
+        # A plain lock and no condition: an exception may come between any two bytecodes of a
+        # watched thread, and must not leave a lock held.
         self._lock = threading.Lock()
-        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._wakeups: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Until :meth:`close`."""
-        while self._calls.get():
-            while self._visit():
+        while self._wakeups.get():
+            while self._check():
                 time.sleep(_PERIOD_S)
 
     def close(self) -> None:
-        """Make :meth:`run` return when nothing is left to look after."""
-        self._calls.put(False)
+        """Make :meth:`run` return once nothing is left to watch."""
+        self._wakeups.put(False)
 
-    def enter(self, deadline: Deadline) -> None:
-        """The calling thread now runs under ``deadline``."""
+    def enter(self, limit: ResourceLimit) -> None:
+        """The calling thread runs under ``limit`` from now on."""
         with self._lock:
-            self._running[threading.get_ident()] = deadline
+            self._running[threading.get_ident()] = limit
             self._set_last_resort(self._last_resort_s)
             if self._is_asleep:
                 self._is_asleep = False
-                self._calls.put(True)
+                self._wakeups.put(True)
 
     def leave(self) -> None:
-        """The calling thread is left alone once this has returned. To be called again whenever it
-        is interrupted instead.
+        """After this returns, the calling thread is not interrupted any more. If it is interrupted
+        in here instead, it must call this again.
         """
         thread = threading.get_ident()
         with self._lock:
             self._running.pop(thread, None)
             if not self._running:
                 self._set_last_resort(0)
-            if thread not in self._struck:
+            if thread not in self._interrupted:
                 return
-            self._struck.remove(thread)
-        # What was raised may not have struck yet, and then does so here. To take it back instead
-        # would leave the interpreter looking for it at every jump, for ever.
+            self._interrupted.remove(thread)
+        # An exception may still be pending, and is raised here. Cancelling it instead would leave
+        # the interpreter looking for it at every jump, forever.
         _raise_in_thread(thread, _Interrupted)
         while True:
             pass
 
-    def _visit(self) -> bool:
-        """Interrupt what is over its limits; again at each visit, should it get lost.
+    def _check(self) -> bool:
+        """Interrupt what exceeds its limit, again at each check in case one gets lost.
 
         Returns whether anything runs.
         """
@@ -106,9 +123,9 @@ class Watch:
                 self._is_asleep = True
                 return False
             self._set_last_resort(self._last_resort_s)
-            for thread, deadline in self._running.items():
-                if deadline.is_exceeded(thread):
-                    self._struck.add(thread)
+            for thread, limit in self._running.items():
+                if limit.is_exceeded(thread):
+                    self._interrupted.add(thread)
                     _raise_in_thread(thread, _Interrupted)
         return True
 
@@ -117,21 +134,21 @@ class Watch:
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-class Deadline:
-    """A budget of CPU time and memory for several calls on one thread, not nested.
+class ResourceLimit:
+    """CPU time and memory for several calls on one thread, not nested.
 
-    ``error`` makes the exception for what exceeds it, of the reason.
+    ``error`` makes the exception to raise, from the reason.
     """
 
     def __init__(
         self,
-        watch: Watch,
+        watchdog: Watchdog,
         cpu_limit_s: float = CPU_LIMIT_S,
         growth_limit_bytes: int = GROWTH_LIMIT_BYTES,
         *,
         error: Callable[[str], Exception] = TemplateFailed,
     ) -> None:
-        self._watch = watch
+        self._watchdog = watchdog
         self._left_s = cpu_limit_s
         self._growth_limit = growth_limit_bytes
         self._error = error
@@ -140,9 +157,9 @@ class Deadline:
         self._reason = _TOO_LONG
 
     def run(self, action: Callable[[], T]) -> T:
-        """``action()``, with what earlier calls have left of the time.
+        """Call ``action`` with the time that earlier calls have left.
 
-        :raises Exception: it was interrupted; see the class.
+        :raises Exception: made by ``error``, if a limit is exceeded.
         """
         if self._left_s <= 0:
             raise self._error(self._reason)
@@ -153,28 +170,28 @@ class Deadline:
         except _Interrupted:
             self._left_s = 0.0
         finally:
-            self._leave()  # again: that it has left is not certain if it was interrupted there
+            self._leave()  # again: an interruption may have come before the first call finished
             self._left_s -= time.thread_time() - begun_s
         raise self._error(self._reason)
 
     def _run_watched(self, action: Callable[[], T]) -> T:
         try:
-            self._watch.enter(self)
+            self._watchdog.enter(self)
             return action()
         finally:
             self._leave()
 
     def _leave(self) -> None:
-        """Try until it is not interrupted itself; between two tries it may be, all the same."""
+        """Retry until it is not interrupted itself; even between retries it may be."""
         while True:
             try:
-                self._watch.leave()
+                self._watchdog.leave()
                 break
             except _Interrupted:
                 continue
 
     def is_exceeded(self, thread: int) -> bool:
-        """Whether the ``thread`` that runs the action is to be interrupted."""
+        """Whether the ``thread`` that runs the action must be interrupted."""
         if self._memory_at_start is None:
             self._memory_at_start = _anonymous_bytes()
         if _anonymous_bytes() - self._memory_at_start > self._growth_limit:
@@ -184,8 +201,64 @@ class Deadline:
 
 
 def _anonymous_bytes() -> int:
-    """Resident memory that no file backs; weights that are being mapped in do not count."""
+    """Resident memory without file mappings: weights that are being mapped do not count."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
     return 0
+
+
+class Run(Protocol):
+    """Runs untrusted code under a limit; see :meth:`.ResourceLimit.run`."""
+
+    def __call__(self, action: Callable[[], T], /) -> T: ...
+
+
+def run_unlimited(action: Callable[[], T]) -> T:
+    """A :class:`Run` without a limit."""
+    return action()
+
+
+MakeRun = Callable[[float, Callable[[str], Exception]], Run]
+"""Makes the runner of one request, from seconds of CPU time and a maker of the exception."""
+
+
+class OverBudget(Exception):
+    """The request cannot be prepared with a quick budget."""
+
+
+class PreparationBudget:
+    """What preparing one request may cost.
+
+    :raises OverBudget: from every method, if it ``is_quick`` and that is not enough.
+    """
+
+    def __init__(self, make_run: MakeRun, *, is_quick: bool) -> None:
+        self._is_quick = is_quick
+        self._make_run = make_run
+        self._characters = 0
+
+    def start_rendering(self, *, is_request_template: bool = False) -> Run:
+        """A runner for the renderings of the request."""
+        if self._is_quick:
+            return self._make_run(QUICK_S, OverBudget)
+        limit_s = REQUEST_TEMPLATE_S if is_request_template else CPU_LIMIT_S
+        return self._make_run(limit_s, TemplateFailed)
+
+    def charge_tokenizing(self, characters: int) -> None:
+        self._characters += characters
+        if self._is_quick and self._characters > QUICK_CHARACTERS:
+            raise OverBudget
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Refuse a prompt whose length alone makes it slow, whatever renders it."""
+        length = len(prompt.raw or "") + len(prompt.context)
+        length += sum(len(message.content) for message in prompt.messages)
+        is_long = len(prompt.messages) > QUICK_MESSAGES or length > QUICK_CHARACTERS
+        if self._is_quick and is_long:
+            raise OverBudget
+
+    def allow_build(self) -> None:
+        """Something that is cached between requests must be built first."""
+        if self._is_quick:
+            raise OverBudget

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Mapping
 
 from ollama_async.core.conversation import Usage
-from ollama_async.workers.child.characters import Characters
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.mailbox import Work
 from ollama_async.workers.child.prefix_cache import Claim, Slot
-from ollama_async.workers.child.repetition import CHECK_PERIOD, Repetition
-from ollama_async.workers.child.stop_conditions import StopFinder
+from ollama_async.workers.child.stop_conditions import CHECK_PERIOD, Repetition, StopFinder
 
 
 class Running:
@@ -156,3 +155,31 @@ def _with_special(
         return special.get(token) or piece_of(token)
 
     return piece
+
+
+_DECODER = codecs.getincrementaldecoder("utf-8")
+
+
+class Characters:
+    """Holds an unfinished character back; what is no UTF-8 becomes U+FFFD, as Python counts it."""
+
+    __slots__ = ("_decode", "_is_pending", "_pending")
+
+    def __init__(self) -> None:
+        decoder = _DECODER("replace")
+        self._decode = decoder.decode
+        self._pending = decoder.getstate
+        self._is_pending = False
+
+    def feed(self, piece: bytes) -> str:
+        """The characters that are complete now; often "" for a token that is part of one."""
+        if not self._is_pending and piece.isascii():
+            return piece.decode("ascii")
+        text = self._decode(piece)
+        self._is_pending = bool(self._pending()[0])
+        return text
+
+    def flush(self) -> str:
+        """What stands for an unfinished character at the end: "" or U+FFFD."""
+        self._is_pending = False
+        return self._decode(b"", True)  # positional in the codecs' interface

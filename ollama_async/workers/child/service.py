@@ -19,10 +19,8 @@ from ollama_async.core.settings import Settings
 from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.output_format import ChatFormat
 from ollama_async.prompts.selection import select
-from ollama_async.workers.child.attempt import Run
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
 from ollama_async.workers.child.chat_formats import Dialects
-from ollama_async.workers.child.confinement import confine
 from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.engines.opening import open_engine
@@ -30,7 +28,8 @@ from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.pipe import ChildEnd
 from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.child.preprocessor import Intake
-from ollama_async.workers.child.resource_limits import Deadline, Watch
+from ollama_async.workers.child.process_setup import restrict_system_calls
+from ollama_async.workers.child.resource_limits import ResourceLimit, Run, Watchdog
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused
 
@@ -61,7 +60,7 @@ class Service:
         )
         self._settings = settings
         self._mailbox = Mailbox()
-        self._watch = Watch()
+        self._watchdog = Watchdog()
         self._loop: Loop
         self._intake: Intake
         self._is_ready = threading.Event()
@@ -73,7 +72,7 @@ class Service:
             "receive": self._receive,
             "step": self._run_engine,
             "heavy": self._take_in_heavy,
-            "watch": self._watch.run,
+            "watch": self._watchdog.run,
         }
         for name, task in tasks.items():
             threading.Thread(target=_guarded(task), name=name, daemon=True).start()
@@ -88,8 +87,8 @@ class Service:
         self._is_ready.wait()
         self._intake.run_heavy()
 
-    def _limited(self, cpu_limit_s: float, error: Callable[[str], Exception]) -> Run:
-        return Deadline(self._watch, cpu_limit_s, error=error).run
+    def _make_run(self, cpu_limit_s: float, error: Callable[[str], Exception]) -> Run:
+        return ResourceLimit(self._watchdog, cpu_limit_s, error=error).run
 
     def _receive(self) -> None:
         while True:
@@ -128,7 +127,7 @@ class Service:
         preparation = Preparation(
             engine,
             dialects,
-            self._limited,
+            self._make_run,
             guards_calls=self._settings.enforce_tool_schemas,
             shares_prefixes=self._settings.prefix_sharing == "all",
         )
@@ -162,7 +161,7 @@ class Service:
 
 
 def _confine() -> None:
-    outcome = "confined" if confine() else "not confined: there is no libseccomp"
+    outcome = "confined" if restrict_system_calls() else "not confined: there is no libseccomp"
     print(f"INFO system calls: {outcome}", file=sys.stderr)  # noqa: T201  # stderr is the log
 
 

@@ -219,6 +219,6 @@ def test_a_call_that_is_not_guarded_is_not_joined_again_and_again():
     answer = Answer()
     guard = CallGuard({}, ("get_tide",), None)
     for _ in range(10):
-        guard.watch(answer)
+        guard.update(answer)
 
     assert answer.looks == 1

@@ -1,4 +1,4 @@
-"""Grammars hold an answer to what was asked for: JSON, a schema, a tool call; with thoughts."""
+"""Grammars restrict an answer to what was asked for: JSON, a schema, a tool call; with thoughts."""
 
 import contextlib
 import json
@@ -17,9 +17,8 @@ from jsonschema import Draft202012Validator
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child import grammar_library, grammar_tree
-from ollama_async.workers.child.grammar import llguidance
-from ollama_async.workers.child.grammar.constraints import Grammars
+from ollama_async.workers.child.grammar import llguidance, schema_analysis
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from tests.growth import cost
 
 END, OPEN, CLOSE, BRACES, STRADDLING = range(256, 261)
@@ -40,7 +39,7 @@ class Vocabulary:
         return token == END
 
 
-GRAMMARS = Grammars(Vocabulary())
+GRAMMARS = ConstraintFactory(Vocabulary())
 
 
 def constrain(form=None, *, rendered="", marks=None, special=None, **prompt):
@@ -882,14 +881,14 @@ values = st.recursive(
 nonsense = st.recursive(
     values,
     lambda inner: st.dictionaries(
-        st.sampled_from(sorted(grammar_tree.KEYWORDS)), values | inner, min_size=1, max_size=4
+        st.sampled_from(sorted(schema_analysis.KEYWORDS)), values | inner, min_size=1, max_size=4
     ),
     max_leaves=6,
 )
 
 
 @settings(deadline=None)
-@given(schema=st.dictionaries(st.sampled_from(sorted(grammar_tree.KEYWORDS)), nonsense))
+@given(schema=st.dictionaries(st.sampled_from(sorted(schema_analysis.KEYWORDS)), nonsense))
 def test_a_schema_that_makes_no_sense_is_refused_at_worst(schema):
     with contextlib.suppress(BadRequest):
         constrain(schema)
@@ -928,7 +927,7 @@ def test_while_the_library_copies_a_vocabulary_other_threads_run():
     try:
         sys.setswitchinterval(60)
         before = len(went_on)
-        llguidance.Vocabulary(large.facts.vocab_size, large.piece, large.is_end)
+        llguidance.GrammarTokenizer(large.facts.vocab_size, large.piece, large.is_end)
         assert len(went_on) > before
     finally:
         sys.setswitchinterval(interval_s)
@@ -937,15 +936,15 @@ def test_while_the_library_copies_a_vocabulary_other_threads_run():
 
 
 def test_the_layouts_are_those_of_the_installed_library():
-    init = grammar_library.ConstraintInit()
-    grammar_library.set_defaults(init, None)
+    init = llguidance.ConstraintInit()
+    llguidance.set_defaults(init, None)
 
     assert (init.log_buffer_level, init.log_stderr_level) == (0, 1)
     assert (init.max_items_in_row, init.step_max_items) == (2_000, 50_000)
     assert (init.initial_lexer_fuel, init.step_lexer_fuel) == (1_000_000, 200_000)
     assert (init.max_lexer_states, init.max_grammar_size) == (250_000, 500_000)
     assert (init.precompute_large_lexemes, init.verbose_errors) == (True, True)
-    assert not any(init.to_come)
+    assert not any(init.reserved)
 
 
 class Ends(Vocabulary):
@@ -957,7 +956,7 @@ class Ends(Vocabulary):
 
 def test_a_model_may_end_with_any_of_its_ends():
     inference = Inference(Prompt(), Sampling(), format={"type": "integer"})
-    constraint = Grammars(Ends()).constrain(inference, "", Delimiters(), {})
+    constraint = ConstraintFactory(Ends()).constrain(inference, "", Delimiters(), {})
     assert not constraint.allows(OPEN)
 
     constraint.accept(ord("1"))
@@ -974,7 +973,7 @@ class Endless(Vocabulary):
 
 def test_a_model_without_an_end_says_what_was_asked_for_all_the_same():
     inference = Inference(Prompt(), Sampling(), format={"const": 1})
-    constraint = Grammars(Endless()).constrain(inference, "", Delimiters(), {})
+    constraint = ConstraintFactory(Endless()).constrain(inference, "", Delimiters(), {})
 
     constraint.accept(ord("1"))
     assert constraint.is_over

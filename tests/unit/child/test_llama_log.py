@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.workers.child.engines.llama_log import Journal
+from ollama_async.workers.child.engines.llama_loading import Journal
 
 INFO, WARN = 2, 3
 

@@ -8,8 +8,7 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.chat_formats import Dialects
-from ollama_async.workers.child.own_prefix import OwnPrefixes
+from ollama_async.workers.child.chat_formats import Dialects, OwnPrefixes
 from ollama_async.workers.child.preparation import Preparation
 from ollama_async.workers.messages import Submit
 

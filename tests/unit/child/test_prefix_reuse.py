@@ -3,8 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ollama_async.workers.child.prefix import shared_length
-from ollama_async.workers.child.prefix_cache import Claim, Slots
+from ollama_async.workers.child.prefix_cache import Claim, Slots, shared_length
 
 tokens = st.lists(st.integers(0, 3), max_size=100)
 

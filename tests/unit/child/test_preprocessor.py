@@ -20,10 +20,9 @@ from ollama_async.core.conversation import (
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.chat_formats import Dialects, Spoken
-from ollama_async.workers.child.line import Line
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
 from ollama_async.workers.child.preparation import Preparation
-from ollama_async.workers.child.preprocessor import Intake
+from ollama_async.workers.child.preprocessor import Intake, Line
 from ollama_async.workers.messages import Cancel, Done, Failed, Submit, Tokenize
 
 LONG_WAIT_S = 30

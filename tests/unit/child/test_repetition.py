@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.workers.child.repetition import CHECK_PERIOD, REPEATS, Repetition, find_period
+from ollama_async.workers.child.stop_conditions import (
+    CHECK_PERIOD,
+    REPEATS,
+    Repetition,
+    find_period,
+)
 
 LIMIT = 2048
 

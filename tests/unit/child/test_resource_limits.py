@@ -1,4 +1,4 @@
-"""Foreign code on a leash."""
+"""Untrusted code under resource limits."""
 
 import contextlib
 import ctypes
@@ -14,35 +14,35 @@ from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.workers.child.resource_limits import (
-    Deadline,
-    Watch,
+    ResourceLimit,
+    Watchdog,
     _Interrupted,
     _raise_in_thread,
 )
 
 
 @pytest.fixture(scope="module")
-def watch():
-    watch = Watch(last_resort_s=0)
-    thread = threading.Thread(target=watch.run)
+def watchdog():
+    watchdog = Watchdog(last_resort_s=0)
+    thread = threading.Thread(target=watchdog.run)
     thread.start()
-    yield watch
-    watch.close()
+    yield watchdog
+    watchdog.close()
     thread.join()
 
 
 @pytest.fixture
-def deadline(watch):
+def limit(watchdog):
     def make(cpu_limit_s=0.2, growth_limit_bytes=64 << 20, **more):
-        return Deadline(watch, cpu_limit_s, growth_limit_bytes, **more)
+        return ResourceLimit(watchdog, cpu_limit_s, growth_limit_bytes, **more)
 
     return make
 
 
-def run_template(template, leash):
+def run_template(template, limit):
     prompt = Prompt(messages=[Message("user", "x")])
     renderer = JinjaRenderer(template, bos="", eos="")
-    return leash.run(lambda: renderer.render(prompt))
+    return limit.run(lambda: renderer.render(prompt))
 
 
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -59,29 +59,29 @@ LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% end
         "{{ range(99999) | map('string') | map('length') | list | length }}" + LOOP,
     ],
 )
-def test_a_template_that_never_ends_is_interrupted(template, deadline):
+def test_a_template_that_never_ends_is_interrupted(template, limit):
     with pytest.raises(TemplateFailed, match="takes too long"):
-        run_template(template, deadline())
+        run_template(template, limit())
 
 
-def test_a_template_that_collects_memory_is_interrupted(deadline):
+def test_a_template_that_collects_memory_is_interrupted(limit):
     with pytest.raises(TemplateFailed, match="too much memory"):
         run_template(
             "{% set n = namespace(all=[]) %}{% for i in range(99999) %}"
             "{% set n.all = n.all + ['x' * 4000000 ~ i] %}{% endfor %}",
-            deadline(cpu_limit_s=10),  # memory that earlier tests have left is used first
+            limit(cpu_limit_s=10),  # memory that earlier tests have left is used first
         )
 
 
-def test_calls_share_their_time(deadline):
-    leash = deadline(0.05)
+def test_calls_share_their_time(limit):
+    shared = limit(0.05)
     calls = []
 
     def busy():
         calls.append(sum(range(100_000)))
 
     with pytest.raises(TemplateFailed, match="takes too long"):
-        repeat(lambda: leash.run(busy))
+        repeat(lambda: shared.run(busy))
 
     assert len(calls) > 1
 
@@ -91,19 +91,19 @@ def repeat(action):
         action()
 
 
-def test_what_ends_in_time_is_left_alone(deadline):
-    assert deadline().run(lambda: 3) == 3
+def test_what_ends_in_time_is_left_alone(limit):
+    assert limit().run(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
-        deadline().run(lambda: 1 // 0)
-    assert run_template("{{ messages[0].content }}", deadline()) == "x"
+        limit().run(lambda: 1 // 0)
+    assert run_template("{{ messages[0].content }}", limit()) == "x"
 
 
-def test_whoever_sets_the_deadline_chooses_the_exception(deadline):
+def test_whoever_sets_the_limit_chooses_the_exception(limit):
     with pytest.raises(LookupError, match="takes too long"):
-        run_template(LOOP, deadline(0.01, error=LookupError))
+        run_template(LOOP, limit(0.01, error=LookupError))
 
 
-def test_threads_are_interrupted_each_by_its_own_deadline_and_never_later(deadline):
+def test_threads_are_interrupted_each_by_its_own_limit_and_never_later(limit):
     """Actions end at about the time at which they would be interrupted, again and again."""
     faults = []
 
@@ -111,7 +111,7 @@ def test_threads_are_interrupted_each_by_its_own_deadline_and_never_later(deadli
         try:
             for _ in range(100):
                 with contextlib.suppress(TemplateFailed):
-                    deadline(0.002).run(lambda: sum(range(100_000)))
+                    limit(0.002).run(lambda: sum(range(100_000)))
         except BaseException as fault:  # noqa: BLE001  # whatever it is, the thread would hide it
             faults.append(fault)
 
@@ -124,13 +124,13 @@ def test_threads_are_interrupted_each_by_its_own_deadline_and_never_later(deadli
     assert faults == []
 
 
-def test_the_interpreter_is_as_before(watch):
+def test_the_interpreter_is_as_before(watchdog):
     """An exception that was raised but has not struck is no longer looked for at every jump, which
     would slow the thread down and hide its calls from debuggers.
     """
     for _ in range(20):
         with contextlib.suppress(TemplateFailed):
-            Deadline(watch, 0.002).run(lambda: sum(range(100_000)))
+            ResourceLimit(watchdog, 0.002).run(lambda: sum(range(100_000)))
     calls = []
     before = sys.gettrace()
     sys.settrace(lambda frame, event, _value: calls.append((frame.f_code.co_name, event)))
@@ -148,22 +148,22 @@ def called_by_name():
 
 ENDLESS = """
 import threading
-from ollama_async.workers.child.resource_limits import Deadline, Watch
+from ollama_async.workers.child.resource_limits import ResourceLimit, Watchdog
 
-watch = Watch(last_resort_s=0.5)
-threading.Thread(target=watch.run, daemon=True).start()
-Deadline(watch, 0.1).run(lambda: 3 ** (10 ** 8))
+watchdog = Watchdog(last_resort_s=0.5)
+threading.Thread(target=watchdog.run, daemon=True).start()
+ResourceLimit(watchdog, 0.1).run(lambda: 3 ** (10 ** 8))
 """
 
 
 @pytest.mark.slow
-class LateWatch:
+class LateWatchdog:
     """Its thread is interrupted while it leaves, and again on its way to another try."""
 
     def __init__(self):
         self.tries = 0
 
-    def enter(self, deadline):
+    def enter(self, limit):
         pass
 
     def leave(self):
@@ -185,10 +185,10 @@ def interrupted():
 
 @pytest.mark.parametrize("action", [lambda: "done", interrupted])
 def test_an_interruption_between_two_tries_to_leave_is_one_of_the_template(action):
-    watch = LateWatch()
+    watchdog = LateWatchdog()
     with pytest.raises(TemplateFailed):
-        Deadline(watch).run(action)
-    assert watch.tries > 1, "it has left"
+        ResourceLimit(watchdog).run(action)
+    assert watchdog.tries > 1, "it has left"
 
 
 def test_one_operation_that_nothing_interrupts_ends_the_process():

@@ -13,8 +13,8 @@ from jsonschema import Draft4Validator
 from jsonschema.validators import validator_for
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar.llguidance import Vocabulary
-from ollama_async.workers.child.grammar_text import schema_grammar
+from ollama_async.workers.child.grammar.constraints import schema_grammar
+from ollama_async.workers.child.grammar.llguidance import GrammarTokenizer
 
 VECTORS = [
     json.loads(line)
@@ -29,7 +29,9 @@ REFUSED = {
     "notBehind": '"pattern"',
 }
 END = 256
-VOCABULARY = Vocabulary(END + 1, lambda token: bytes([token]) if token < END else b"", END.__eq__)
+VOCABULARY = GrammarTokenizer(
+    END + 1, lambda token: bytes([token]) if token < END else b"", END.__eq__
+)
 
 
 def named(vector):

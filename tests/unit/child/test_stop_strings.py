@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ollama_async.workers.child.characters import Characters
+from ollama_async.workers.child.sequence import Characters
 from ollama_async.workers.child.stop_conditions import StopFinder
 
 letters = st.text("abc", max_size=20)

@@ -22,8 +22,8 @@ def late(act):
         go.clear()
 other = threading.Thread(target=late, args=(socket.socket,))
 other.start()
-from ollama_async.workers.child.confinement import confine
-if not confine():
+from ollama_async.workers.child.process_setup import restrict_system_calls
+if not restrict_system_calls():
     print("none")
     sys.exit()
 """

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.grammar.constraints import Grammars
-from ollama_async.workers.child.grammar.tool_calls import TOOLS_LIMIT
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
+from ollama_async.workers.child.grammar.tool_calls import MAX_TOOLS
 
 END, ARGS, QUOTE, ALL_ENDS = range(256, 260)
 SPECIAL = {ARGS: b"[ARGS]", QUOTE: b'<|"|>'}
@@ -28,7 +28,7 @@ class Vocabulary:
         return token == END
 
 
-GRAMMARS = Grammars(Vocabulary())
+GRAMMARS = ConstraintFactory(Vocabulary())
 JSON = CallSyntax(forms=("{call}",), close=("</tool_call>",))
 LIST = CallSyntax(
     forms=("{call}",),
@@ -250,7 +250,7 @@ def test_tools_that_are_none_do_not_count():
     assert reads(JSON, '{"name": "get_tide", "arguments": {"place": ""}}</tool_call>', tools)
 
 
-@pytest.mark.parametrize("tools", [[], [{}], [tool(f"t{n}") for n in range(TOOLS_LIMIT + 1)]])
+@pytest.mark.parametrize("tools", [[], [{}], [tool(f"t{n}") for n in range(MAX_TOOLS + 1)]])
 def test_nothing_is_guarded_without_tools_or_with_too_many(tools):
     assert GRAMMARS.guard(tools, Delimiters(syntaxes=(JSON,)), {}) is None
 
@@ -281,7 +281,7 @@ def test_grammars_are_kept_for_the_next_request():
 def opened(text):
     """A guard within a call that goes so far."""
     guard = GRAMMARS.guard(TOOLS, Delimiters(syntaxes=(JSON,)), SPECIAL)
-    guard.watch(SimpleNamespace(call_number=1, open_call=OpenCall(JSON, text)))
+    guard.update(SimpleNamespace(call_number=1, open_call=OpenCall(JSON, text)))
     assert not guard.is_free
     return guard
 

@@ -22,19 +22,19 @@ from ollama_async.workers.child.engines.engine import (
     Progress,
     Row,
 )
-from ollama_async.workers.child.engines.llama_batch import Batch
-from ollama_async.workers.child.engines.llama_grouping import (
+from ollama_async.workers.child.engines.llama_batch import (
     ACCELERATOR_COST,
     CPU_COST,
+    Batch,
     slots_to_bridge,
 )
 from ollama_async.workers.child.engines.llama_loading import (
+    Journal,
     apply_adapters,
     open_adapters,
     open_context,
     open_model,
 )
-from ollama_async.workers.child.engines.llama_log import Journal
 from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
 from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
 from ollama_async.workers.load_spec import LoadSpec

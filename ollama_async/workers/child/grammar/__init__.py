@@ -1,1 +1,1 @@
-"""Grammars that constrain answers: JSON Schema formats and tool calls."""
+"""ConstraintFactory that constrain answers: JSON Schema formats and tool calls."""

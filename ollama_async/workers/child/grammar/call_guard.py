@@ -1,8 +1,8 @@
-"""Holds tool calls, once a model has begun one, to the tools that were offered.
+"""Restricts tool calls, once a model has begun one, to the offered tools and their schemas.
 
-Text and thoughts are free: until a call begins nothing is compared with any grammar. That it begins
-is known from the parser, which reads the same text. So a token that opens a call and goes on within
-it has been chosen already; if what it says cannot become a call, this one stays unguarded.
+Text and thoughts are free: before a call begins, no grammar is consulted. The parser, which reads
+the same text, tells when it begins. So a token that opens a call and continues into it has been
+sampled already. If it cannot become a valid call, that call stays unguarded.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ollama_async.workers.child.engines.engine import Constraint
 
 
 class CallGrammar(Constraint, Protocol):
-    """What one call must look like, from its mark to its end, when it ``is_over``."""
+    """The constraint of one call, from its mark to its end."""
 
     def restart(self, tokens: Sequence[int]) -> bool:
-        """Begin anew, with ``tokens`` accepted already. False: they are not allowed."""
+        """Reset, then accept ``tokens``. False if they are not allowed."""
 
 
-class Answer(Protocol):
-    """What is to be known of an answer; see :class:`~ollama_async.prompts.output_format.Parser`."""
+class ParsedAnswer(Protocol):
+    """The call state of :class:`~ollama_async.prompts.output_format.Parser`."""
 
     @property
     def call_number(self) -> int: ...
@@ -35,35 +35,34 @@ class Answer(Protocol):
     def open_call(self) -> OpenCall | None: ...
 
 
-class Tokens(Protocol):
-    """What is to be known of a vocabulary. Any thread."""
+class Tokenizer(Protocol):
+    """See :class:`.GrammarTokenizer`. Any thread."""
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens that spell ``text``."""
 
     def prefixes(self, token: int) -> Iterable[int]:
-        """The tokens that are a beginning of what ``token`` says, the longest first."""
+        """The tokens whose bytes are a proper prefix of ``token``'s, longest first."""
 
 
 class CallGuard:
-    """Of one answer; see :class:`~ollama_async.workers.child.engines.engine.Constraint`. Step
-    thread only.
+    """A :class:`~ollama_async.workers.child.engines.engine.Constraint` on one answer. Step thread
+    only.
 
-    ``grammars``: for each syntax what may follow the mark that opens a call; they are this object's
-    alone. ``names`` are those of the tools, ``tokens`` those of the model.
+    ``grammars``: for each syntax, what may follow the mark that opens a call; owned by this object.
+    ``names`` are those of the tools.
 
-    A token that is not allowed gives way to the longest beginning of it that is. Else a model that
-    wants to end a string, and by the same token an object that lacks something, would go on with
-    the string: whatever it likes best that does not end the object.
+    A token that is not allowed is replaced by its longest allowed prefix. Otherwise a model whose
+    token ends both a string and an object that lacks a property would continue the string instead.
     """
 
     __slots__ = (
         "_active",
+        "_decided",
         "_grammars",
         "_names",
         "_refused",
-        "_settled",
-        "_tokens",
+        "_tokenizer",
         "failure",
         "is_over",
     )
@@ -72,30 +71,30 @@ class CallGuard:
         self,
         grammars: Mapping[CallSyntax, CallGrammar],
         names: tuple[str, ...],
-        tokens: Tokens,
+        tokenizer: Tokenizer,
     ) -> None:
         self._grammars = grammars
         self._names = names
-        self._tokens = tokens
+        self._tokenizer = tokenizer
         self._refused = -1
         self._active: CallGrammar | None = None
-        self._settled = 0  # number of the last call of which it is known what becomes of it
+        self._decided = 0  # number of the last call known to be guarded or not
         self.is_over = False
         self.failure = ""
 
     @property
     def is_free(self) -> bool:
-        """Whether the answer may say anything now."""
+        """Whether any token is allowed now."""
         return self._active is None
 
     @property
     def mask_s(self) -> float:
         return 0.0 if self._active is None else self._active.mask_s
 
-    def watch(self, answer: Answer) -> None:
-        """Look whether the ``answer`` has begun a call, after some more of its text."""
+    def update(self, answer: ParsedAnswer) -> None:
+        """Check whether the answer has begun a call, after more of its text."""
         number = answer.call_number
-        if number in (0, self._settled) or self._active is not None:
+        if number in (0, self._decided) or self._active is not None:
             return
         call = answer.open_call
         if call is None:
@@ -103,16 +102,13 @@ class CallGuard:
         start = call.syntax.find_start(call.text, self._names)
         if start is None:
             if len(call.text) > UNDECIDED_LIMIT:
-                self._settled = number
+                self._decided = number
             return
-        self._settled = number
+        self._decided = number
         grammar = self._grammars.get(call.syntax)
-        if (
-            grammar
-            and grammar.restart(self._tokens.tokenize(call.text[start:]))
-            and not grammar.is_over
-        ):
-            self._active = grammar
+        if grammar is not None:
+            begun = grammar.restart(self._tokenizer.tokenize(call.text[start:]))
+            self._active = grammar if begun and not grammar.is_over else None
 
     def allows(self, token: int) -> bool:
         if self._active is None or self._active.allows(token):
@@ -124,7 +120,7 @@ class CallGuard:
         grammar = self._active
         if grammar is None:
             return np.empty(0, np.intp)
-        prefixes = self._tokens.prefixes(self._refused) if self._refused >= 0 else ()
+        prefixes = self._tokenizer.prefixes(self._refused) if self._refused >= 0 else ()
         first = next(filter(grammar.allows, prefixes), None)
         return grammar.allowed() if first is None else np.array([first], np.intp)
 
@@ -136,5 +132,5 @@ class CallGuard:
         grammar.accept(token)
         if grammar.is_over:
             self._active = None
-            if grammar.failure:  # the answer goes on as if nobody had looked
+            if grammar.failure:  # the rest of the call is unguarded
                 print(f"a tool call is not guarded: {grammar.failure}", file=sys.stderr)  # noqa: T201  # stderr is the log

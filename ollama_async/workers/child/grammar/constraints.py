@@ -1,18 +1,15 @@
-"""Answers in a prescribed form.
+"""Constraints on answers: a request's format, forced tool call or offered tools, as grammars.
 
-For the request (a thread of the intake)::
+:meth:`ConstraintFactory.constrain` serves requests with a ``format`` or a forced tool call. The
+preprocessor makes the constraint. The engine gets it with ``begin`` and samples only tokens that it
+allows. Once it ``is_over``, the answer is complete or has failed; see
+:class:`~ollama_async.workers.child.engines.engine.Constraint`.
 
-    constraint = grammars.constrain(inference, rendered, marks, special)   # None: nothing asked
-    Work(…, constraint=constraint)
+:meth:`ConstraintFactory.guard` serves requests that may call tools. Such an answer is free until it
+begins a call; see :mod:`.call_guard`.
 
-For the answer (step thread): the engine gets it with ``begin`` and chooses only tokens that it
-allows; see :class:`~ollama_async.workers.child.engines.engine.Constraint`. When it ``is_over``, the
-answer is complete, or has failed.
-
-Thoughts and the marks of a tool call are part of the grammar (:mod:`.grammar_text`), so nobody has
-to tell the constraint where in the answer it is.
-
-An answer that may call tools is held to nothing until it begins a call; see :mod:`.call_guard`.
+A constrained answer is: thoughts, if the model marks them and the client does not forbid them, then
+the prescribed form. Thoughts are part of the grammar, so nothing has to switch it on.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -31,47 +28,64 @@ from ollama_async.core.conversation import Inference
 from ollama_async.core.errors import BadRequest
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child import grammar_text
 from ollama_async.workers.child.engines.engine import Constraint, Engine
-from ollama_async.workers.child.grammar.arguments import Strictness
 from ollama_async.workers.child.grammar.call_guard import CallGuard
 from ollama_async.workers.child.grammar.json_schema import check_size
-from ollama_async.workers.child.grammar.tool_calls import TOOLS_LIMIT, call_grammar, tool_names
+from ollama_async.workers.child.grammar.lark import (
+    ANYTHING,
+    HEAD,
+    MAX_CALLS,
+    SpecialTokens,
+    json_rule,
+    literal,
+    sequence,
+    split_special,
+)
+from ollama_async.workers.child.grammar.tool_arguments import Strictness
+from ollama_async.workers.child.grammar.tool_calls import MAX_TOOLS, call_grammar, tool_names
 
 if TYPE_CHECKING:
-    from ollama_async.workers.child.grammar.llguidance import Grammar, Vocabulary
+    from ollama_async.workers.child.grammar.llguidance import GrammarMatcher, GrammarTokenizer
 
 TOOLS_SIZE_LIMIT = 1 << 18
-"""Bytes of all descriptions together; the largest sets of tools in use have some 100,000."""
+"""Bytes of all tool descriptions; the largest sets in use have some 100,000."""
 
-KEPT = 64
-"""Grammars of formats, and of offered tools: agents send the same with every request."""
+CACHE_ENTRIES = 64
+"""ConstraintFactory of formats, and of tools: agents send the same ones with every request."""
 
-KEPT_BYTES = 1 << 20
-"""Of what grammars of each kind were made from; compiled, they take up to sixty times as many."""
+CACHE_BYTES = 1 << 20
+"""Size of the sources of cached grammars of each kind; compiled ones are up to 60 times larger."""
+
+_RULES = rf"""
+{ANYTHING}blank: /[ \t\r\n]{{1,8}}/
+gap: /[ \n]{{1,2}}/
+"""
 
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def _freely() -> None:
-    """Something is made."""
+def _allow() -> None:
+    """The default for ``before_build``."""
 
 
-class Grammars:
-    """Makes the constraints of one model's requests; what it keeps is copied for each request and
-    never used itself. One thread makes, any number find: who is not to make anything gives a
-    ``make`` that raises, which is called before something is made.
+class ConstraintFactory:
+    """Makes the constraints of one model's requests, and caches compiled grammars.
 
-    The library and its copy of the vocabulary are there from the first such request on: 35 ms, and
-    8 µs and 300 bytes for each token. Answers go on meanwhile.
+    One thread builds; any number look up. ``before_build`` is called before something is built, and
+    raises where that is not allowed.
+
+    The first call loads the library and copies the vocabulary: 35 ms, and 8 µs and 300 bytes for
+    each token. Answers go on meanwhile.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._made: Vocabulary | None = None
-        self._formats: BoundedCache[bytes, Grammar | BadRequest] = BoundedCache(KEPT, KEPT_BYTES)
-        self._calls: BoundedCache[tuple[CallSyntax, bytes], Grammar | BadRequest] = BoundedCache(
-            KEPT, KEPT_BYTES
+        self._loaded: GrammarTokenizer | None = None
+        self._formats: BoundedCache[bytes, GrammarMatcher | BadRequest] = BoundedCache(
+            CACHE_ENTRIES, CACHE_BYTES
+        )
+        self._calls: BoundedCache[tuple[CallSyntax, bytes], GrammarMatcher | BadRequest] = (
+            BoundedCache(CACHE_ENTRIES, CACHE_BYTES)
         )
         self._copying = threading.Lock()
 
@@ -80,24 +94,29 @@ class Grammars:
         inference: Inference,
         rendered: str,
         marks: Delimiters,
-        special: Mapping[int, bytes],
-        make: Callable[[], None] = _freely,
+        special: SpecialTokens,
+        before_build: Callable[[], None] = _allow,
     ) -> Constraint | None:
-        """What holds the answer to ``inference`` to what the client asked for; None: nothing does.
+        """The constraint of an answer to ``inference``; None if the client prescribes no form.
 
-        ``rendered`` is the text of the prompt. ``special`` is the text of control tokens.
+        ``rendered`` is the text of the prompt.
 
-        :raises BadRequest: it cannot be done, and why.
+        :raises BadRequest: the form cannot be enforced.
         """
-        if not grammar_text.is_asked(inference):
+        if not _is_call_forced(inference) and inference.format is None:
             return None
         check_size(inference.format)
         key = _key(inference, rendered, marks, special)
         found = self._formats.get(key)
         if found is None:
-            make()
-            found, size = self._make_format(inference, rendered, marks, special)
-            self._formats.put(key, found, size)
+            before_build()
+            text = ""
+            try:
+                text = answer_grammar(inference, rendered, marks, special)
+                found = self._tokenizer.compile(text)
+            except BadRequest as error:
+                found = error
+            self._formats.put(key, found, len(text))
         if isinstance(found, BadRequest):
             raise found.with_traceback(None)
         return self._copy(found)
@@ -106,10 +125,10 @@ class Grammars:
         self,
         tools: Sequence[dict[str, Any]],
         marks: Delimiters,
-        special: Mapping[int, bytes],
-        make: Callable[[], None] = _freely,
+        special: SpecialTokens,
+        before_build: Callable[[], None] = _allow,
     ) -> CallGuard | None:
-        """What holds the calls of an answer to ``tools``; None: nothing can."""
+        """Enforces the schemas of ``tools`` in an answer's calls; None if nothing can."""
         names = tool_names(tools)
         if not names or not marks.syntaxes:
             return None
@@ -123,68 +142,144 @@ class Grammars:
             key = (syntax, digest)
             found = self._calls.get(key)
             if found is None:
-                make()
-                found = self._make_call(syntax, tools, special)
+                before_build()
+                found = self._build_call(syntax, tools, special)
                 self._calls.put(key, found, len(packed))
             if not isinstance(found, BadRequest):
                 grammars[syntax] = self._copy(found)
-        if not grammars:
-            return None
-        return CallGuard(grammars, names, self._vocabulary)
+        return CallGuard(grammars, names, self._tokenizer) if grammars else None
 
-    def _copy(self, grammar: Grammar) -> Grammar:
-        with self._copying:  # a grammar is for one thread at a time
-            return grammar.copy()
+    def _copy(self, matcher: GrammarMatcher) -> GrammarMatcher:
+        """A cached matcher is never advanced itself, and is for one thread at a time."""
+        with self._copying:
+            return matcher.copy()
 
-    def _make_format(
-        self, inference: Inference, rendered: str, marks: Delimiters, special: Mapping[int, bytes]
-    ) -> tuple[Grammar | BadRequest, int]:
-        """The grammar of an answer, or why there is none; and its size."""
-        text = ""
-        try:
-            text = grammar_text.write(inference, rendered, marks, special)
-            return self._vocabulary.compile(text), len(text)
-        except BadRequest as error:
-            return error, len(text)
-
-    def _make_call(
-        self, syntax: CallSyntax, tools: Sequence[dict[str, Any]], special: Mapping[int, bytes]
-    ) -> Grammar | BadRequest:
-        """The grammar of one call, or why there is none."""
-        reason = BadRequest(f"there are more than {TOOLS_LIMIT}")
-        if len(tools) <= TOOLS_LIMIT:
+    def _build_call(
+        self, syntax: CallSyntax, tools: Sequence[dict[str, Any]], special: SpecialTokens
+    ) -> GrammarMatcher | BadRequest:
+        """The strictest grammar of one call that compiles, or why there is none."""
+        reason = BadRequest(f"there are more than {MAX_TOOLS}")
+        if len(tools) <= MAX_TOOLS:
             for strictness in get_args(Strictness):
                 try:
                     text = call_grammar(syntax, tools, special, strictness=strictness)
-                    return self._vocabulary.compile(text)
+                    return self._tokenizer.compile(text)
                 except BadRequest as error:
                     reason = error
         _log(reason.message)
         return reason
 
     @property
-    def _vocabulary(self) -> Vocabulary:
-        if self._made is None:
-            # what most workers never need
-            from ollama_async.workers.child.grammar.llguidance import Vocabulary  # noqa: PLC0415
+    def _tokenizer(self) -> GrammarTokenizer:
+        if self._loaded is None:
+            # most workers never need the library
+            from ollama_async.workers.child.grammar.llguidance import (  # noqa: PLC0415
+                GrammarTokenizer,
+            )
 
             engine = self._engine
-            self._made = Vocabulary(engine.facts.vocab_size, engine.piece, engine.is_end)
-        return self._made
+            self._loaded = GrammarTokenizer(engine.facts.vocab_size, engine.piece, engine.is_end)
+        return self._loaded
 
 
-def _key(
-    inference: Inference, rendered: str, marks: Delimiters, special: Mapping[int, bytes]
-) -> bytes:
-    """Of everything that the grammar depends on."""
+def _key(inference: Inference, rendered: str, marks: Delimiters, special: SpecialTokens) -> bytes:
+    """Covers everything that the grammar depends on."""
     prompt = inference.prompt
-    tools = prompt.tools if grammar_text.is_call_forced(inference) else []
+    tools = prompt.tools if _is_call_forced(inference) else []
     thoughts = marks.thoughts and (*marks.thoughts, rendered.rstrip().endswith(marks.thoughts[0]))
     asked = inference.format, tools, prompt.tool_choice, prompt.think
     shown = thoughts, marks.calls, marks.begins_thinking, marks.opening
-    text = json.dumps((asked, shown)).encode()  # a schema may have numbers that no packer takes
+    text = json.dumps((asked, shown)).encode()  # schemas may have numbers that msgpack cannot take
     return hashlib.sha256(text + _pack(dict(special))).digest()
 
 
 def _log(reason: str) -> None:
     print(f"calls of these tools are not guarded: {reason}", file=sys.stderr)  # noqa: T201  # stderr is the log
+
+
+# The grammar of an answer in a prescribed form
+
+
+def answer_grammar(
+    inference: Inference, rendered: str, marks: Delimiters, special: SpecialTokens
+) -> str:
+    """The grammar of an answer with a format or a forced tool call; the call takes precedence.
+
+    :raises BadRequest: the form cannot be enforced with this model.
+    """
+    prompt = inference.prompt
+    if _is_call_forced(inference):
+        if marks.calls is None:
+            raise BadRequest("tool_choice: this model's tool calls cannot be forced")
+        body = _forced_call(prompt.tools, prompt.tool_choice, *marks.calls, special=special)
+    else:
+        body = f"answer: {json_rule(inference.format)}\n"
+    return HEAD + _start(prompt.think, rendered, marks, special) + body + _RULES
+
+
+def schema_grammar(form: object) -> str:
+    """The grammar of an answer that is only JSON of ``form``: to try schemas out.
+
+    :raises BadRequest: as :func:`.json_rule`.
+    """
+    return f"{HEAD}start: {json_rule(form)}\n"
+
+
+def _is_call_forced(inference: Inference) -> bool:
+    return inference.prompt.tool_choice not in {"auto", "none"}
+
+
+def _forced_call(
+    tools: Sequence[dict[str, Any]], choice: str, begin: str, end: str, *, special: SpecialTokens
+) -> str:
+    """The rule ``answer``: a JSON object of ``name`` and ``arguments`` between ``begin`` and
+    ``end``; with ``choice`` ``required``, one or several.
+
+    :raises BadRequest: the chosen tool does not exist, or its schema cannot be enforced.
+    """
+    rules: list[str] = []
+    for tool in tools:
+        function = tool.get("function")
+        function = function if isinstance(function, dict) else {}
+        name = str(function.get("name", ""))
+        if choice not in {"required", name}:
+            continue
+        head = literal(f'{json.dumps(name, ensure_ascii=False)}, "arguments":')
+        try:
+            arguments = json_rule(function.get("parameters") or {"type": "object"})
+        except BadRequest as error:
+            raise BadRequest(f"tool {name!r}: {error.message}") from None
+        rules.append(f"call_{len(rules)}: {head} gap? {arguments}\n")
+    if not rules:
+        raise BadRequest(f"tool_choice: there is no tool {choice!r}" if tools else "no tools")
+    either = " | ".join(f"call_{number}" for number in range(len(rules)))
+    key = literal('"name":')
+    opened = f'{sequence(begin, special)} gap? "{{" gap? {key} gap? ({either})'
+    rules.append(f'call: {opened} gap? "}}" gap? {sequence(end, special)}\n')
+    more = f" (gap? call){{0,{MAX_CALLS - 1}}}" if choice == "required" else ""
+    return f"answer: call{more}\n" + "".join(rules)
+
+
+def _start(
+    think: bool | str | None, rendered: str, marks: Delimiters, special: SpecialTokens
+) -> str:
+    """The rule ``start``: thoughts, unless forbidden, or the model's opening, then the answer."""
+    opening = sequence(marks.opening, special) if marks.opening else ""
+    if marks.thoughts is None:
+        return f"start: {opening} answer\n"
+    begin, end = marks.thoughts
+    is_thinking = marks.begins_thinking or rendered.rstrip().endswith(begin)
+    if think is False:
+        # some templates begin a thought for any client: it ends at once
+        before = f"{sequence(end, special)} blank?" if is_thinking else opening
+        return f"start: {before} answer\n"
+    first, *rest = split_special(end, special)
+    if first.startswith("<"):  # a control token: text cannot be mistaken for it
+        rules = f"thoughts: ANYTHING {first} {' '.join(rest)}\n"
+    else:
+        rules = f"until[lazy]: ANYTHING {first}\nthoughts: until {' '.join(rest)}\n"
+    if is_thinking:
+        return rules + "start: thoughts blank? answer\n"
+    thought = f"blank? {sequence(begin, special)} thoughts"
+    before = f"({thought} | {opening})" if opening else f"({thought})?"
+    return rules + f"start: {before} blank? answer\n"

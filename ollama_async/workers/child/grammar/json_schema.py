@@ -1,16 +1,16 @@
-"""JSON Schemas made fit for enforcement.
+"""JSON Schema → grammar: prepares a client's schema for llguidance.
 
-Three things happen to a client's schema before the library compiles it:
+Three things happen before the library compiles a schema:
 
-- **Bounds.** A schema comes from anybody. Compiling costs milliseconds, but not for all: what is
-  large, deep, or a multiple of a large number is refused.
-- **Objects are closed.** By the standard ``{"properties": {"a": …}}`` allows any other property,
-  and a small model is glad to invent some. Whoever lists properties, or patterns of their names,
-  means these, as in Ollama; what is generated is still valid. An object is left open where it says
-  so (``additionalProperties``), and where it may have to agree with another schema (``allOf``, or
-  next to ``$ref`` or ``anyOf``).
-- **What the library does not have is said with what it has** (:mod:`.grammar_rewrites`),
-  annotations are dropped, and what is left over is refused by name.
+- **Limits.** Schemas are untrusted. Most compile in milliseconds, but large or deep ones, and
+  multiples of large numbers, do not: these are refused.
+- **Objects are closed.** By the standard, ``{"properties": {"a": …}}`` allows any other property,
+  and small models invent some. A schema that lists properties, or patterns of their names, means
+  only these, as in Ollama; the output is still valid. An object stays open if the schema says so
+  (``additionalProperties``), or if another schema applies to it as well (``allOf``, or next to
+  ``$ref`` or ``anyOf``).
+- **Rewrites.** Keywords that the library lacks are expressed with others
+  (:mod:`.schema_rewrites`). Keywords that remain unsupported are refused by name.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from fractions import Fraction
 from typing import Any
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar.schema_rewrites import rewrite
-from ollama_async.workers.child.grammar_numbers import is_exact
-from ollama_async.workers.child.grammar_tree import (
+from ollama_async.workers.child.grammar.schema_analysis import (
     COMBINING,
     MAPS,
     SINGLE,
@@ -33,51 +31,39 @@ from ollama_async.workers.child.grammar_tree import (
     resolve,
     schemas,
 )
+from ollama_async.workers.child.grammar.schema_rewrites import rewrite
+from ollama_async.workers.child.grammar.schema_scalars import is_exact
 
 SIZE_LIMIT = 1 << 16
-"""Characters. Compiling takes up to 0.4 s for so many, most of them names of properties."""
+"""Characters. Compiling this many takes up to 0.4 s, if most are property names."""
 
 REWRITTEN_LIMIT = 2 * SIZE_LIMIT
-"""Characters of what the library gets."""
+"""Characters of the rewritten schema."""
 
 DEPTH_LIMIT = 60
 """Levels of JSON; the library's own reader takes 128."""
 
 PROPERTIES_LIMIT = 500
-"""Of one object; each step would look at all those that may come next."""
+"""Properties of one object; each step looks at all that may come next."""
 
 MULTIPLE_LIMIT = 10_000
-"""Of all numbers after ``multipleOf`` together, decimals counted as integers: the library makes as
-many states of it."""
+"""The least common multiple of all ``multipleOf`` numerators: the library makes as many states."""
 
 WHITE_SPACE = r" |\n{1,2}[ \t]{0,20}"
-"""Wherever JSON allows it: enough for any usual layout, and no model is lost in it."""
+"""Allowed wherever JSON allows it: enough for any usual layout, yet no model gets stuck in it."""
 
 _OPTIONS = {
     "whitespace_pattern": WHITE_SPACE,
     "lenient": False,
     "coerce_one_of": False,
-    # \u could write a property's name a second time, and half characters
+    # with \u a property could be written twice, and lone surrogates appear
     "json_allowed_escapes": 'nrbtf\\"',
 }
-_CODED = frozenset(map(chr, range(32))) - set("\n\r\b\t\f")
+_NEEDING_ESCAPE = frozenset(map(chr, range(32))) - set("\n\r\b\t\f")
 _UNENFORCED = (
-    "contains",
-    "dependentRequired",
-    "dependentSchemas",
-    "dependencies",
-    "else",
-    "if",
-    "maxContains",
-    "minContains",
-    "not",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "uniqueItems",
-    "$dynamicRef",
-    "$recursiveRef",
+    *("contains", "dependentRequired", "dependentSchemas", "dependencies", "else", "if"),
+    *("maxContains", "minContains", "not", "propertyNames", "then", "unevaluatedItems"),
+    *("unevaluatedProperties", "uniqueItems", "$dynamicRef", "$recursiveRef"),
 )
 
 
@@ -89,9 +75,10 @@ _STRUCTURE = frozenset(
 )
 
 
-def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
-    """``schema`` as JSON for the library, with our options. ``loosely``: without the keywords that
-    cannot be enforced.
+def prepare(schema: Schema | bool, *, lenient: bool = False) -> str:
+    """``schema`` as JSON for the library, with our options.
+
+    ``lenient``: drop keywords that cannot be enforced.
 
     :raises BadRequest: it is too large, or has a keyword that cannot be enforced.
     """
@@ -100,8 +87,8 @@ def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
         raise BadRequest("format: no answer can have this form")
     root: Schema = {} if schema is True else copy.deepcopy(schema)
     rewrite(root)
-    if loosely:
-        _loosen(root)
+    if lenient:
+        _drop_unenforced(root)
     _check_size(root, REWRITTEN_LIMIT, 2 * DEPTH_LIMIT)
     for each in schemas(root):
         _check(each)
@@ -111,12 +98,12 @@ def prepare(schema: Schema | bool, *, loosely: bool = False) -> str:
 
 
 def check_size(schema: object) -> None:
-    """:raises BadRequest: it has more characters or levels than one may have."""
+    """:raises BadRequest: the schema has too many characters or levels."""
     _check_size(schema, SIZE_LIMIT, DEPTH_LIMIT)
 
 
 def structure_of(schema: Schema) -> Schema:
-    """``schema`` without all that restricts single values; what is valid stays valid."""
+    """``schema`` without restrictions on single values; what was valid stays valid."""
     root = copy.deepcopy(schema)
     for each in schemas(root):
         for keyword in each.keys() - _STRUCTURE:
@@ -124,7 +111,7 @@ def structure_of(schema: Schema) -> Schema:
     return root
 
 
-def _loosen(root: Schema) -> None:
+def _drop_unenforced(root: Schema) -> None:
     for each in schemas(root):
         for keyword in _UNENFORCED:
             each.pop(keyword, None)
@@ -133,8 +120,6 @@ def _loosen(root: Schema) -> None:
 
 
 def _check_size(schema: object, characters: int, levels: int) -> None:
-    """:raises BadRequest:"""
-    too_large = BadRequest(f"format: the schema has more than {characters} characters")
     level, length = [schema], 0
     for _ in range(levels):
         length += _length(level, characters - length)
@@ -143,15 +128,13 @@ def _check_size(schema: object, characters: int, levels: int) -> None:
         level = [child for value in level for child in _children(value)]
     else:
         raise BadRequest(f"format: the schema has more than {levels} levels")
-    # writing it out holds up all threads: not if it is many times as long
+    # serializing holds the interpreter lock, so much larger schemas are refused before
     if length > characters or len(json.dumps(schema)) > characters:
-        raise too_large
+        raise BadRequest(f"format: the schema has more than {characters} characters")
 
 
 def _length(values: list[Any], most: int) -> int:
-    """How many characters ``values`` have at least, without what is in them; or some more than
-    ``most``.
-    """
+    """A lower bound of the characters of ``values`` without children; stops after ``most``."""
     length = 0
     for value in values:
         length += _own_length(value)
@@ -187,19 +170,19 @@ def _check(schema: Schema) -> None:
         raise BadRequest(f'format: more than {PROPERTIES_LIMIT} "properties"')
     names = list(properties) if isinstance(properties, dict) else []
     values = {key: schema.get(key) for key in ("const", "enum", "required")}
-    for keyword, value in {**values, "properties": names}.items():  # what is in them comes later
-        if _needs_code(value):
+    for keyword, value in {**values, "properties": names}.items():  # subschemas come later
+        if _needs_escape(value):
             raise BadRequest(f'format: a control character in "{keyword}" cannot be written')
         if not is_exact(value):
             raise BadRequest(f'format: a number in "{keyword}" has too many digits')
 
 
-def _needs_code(value: object) -> bool:
-    """Whether a string in ``value`` has a character that JSON can only write by its number."""
+def _needs_escape(value: object) -> bool:
+    r"""Whether a string in ``value`` has a character that JSON can only write with ``\u``."""
     if isinstance(value, str):
-        return not _CODED.isdisjoint(value)
+        return not _NEEDING_ESCAPE.isdisjoint(value)
     names = list(value) if isinstance(value, dict) else []
-    return any(map(_needs_code, [*names, *_children(value)]))
+    return any(map(_needs_escape, [*names, *_children(value)]))
 
 
 def _check_multiples(root: Schema) -> None:
@@ -214,12 +197,9 @@ def _check_multiples(root: Schema) -> None:
             raise BadRequest('format: "multipleOf" cannot be enforced for such a number')
 
 
-# Closing
-
-
 def _close(root: Schema) -> None:
-    """Forbid what the objects that stand for themselves do not list."""
-    for schema in _lone(root):
+    """Forbid unlisted properties in objects to which no other schema applies."""
+    for schema in _independent(root):
         if _lists_all(schema):
             schema.setdefault("type", "object")
             schema["additionalProperties"] = False
@@ -237,30 +217,30 @@ def _lists_all(schema: Schema) -> bool:
     )
 
 
-def _lone(root: Schema) -> list[Schema]:
-    """The schemas that never have to hold together with another one."""
+def _independent(root: Schema) -> list[Schema]:
+    """The schemas that never apply together with another one to the same value."""
     found: dict[int, tuple[Schema, bool]] = {}
     todo = [(root, True)]
     while todo:
-        schema, is_lone = todo.pop()
+        schema, is_independent = todo.pop()
         known = found.get(id(schema))
-        if known is not None and known[1] <= is_lone:
+        if known is not None and known[1] <= is_independent:
             continue
-        found[id(schema)] = (schema, is_lone)
+        found[id(schema)] = (schema, is_independent)
         for keyword, inner in parts(schema):
             if keyword in {"$defs", "definitions"}:
                 continue
-            alone = is_lone and (keyword not in COMBINING or _is_only(keyword, schema))
+            alone = is_independent and (keyword not in COMBINING or _is_only(keyword, schema))
             todo += [(part, alone) for part in inner]
         if "$ref" in schema:
             target = resolve(root, schema["$ref"])
             if target is None:
-                return []  # it may be anywhere in here
-            todo.append((target, is_lone and _is_only("$ref", schema)))
-    return [schema for schema, is_lone in found.values() if is_lone]
+                return []  # the target may be any of these
+            todo.append((target, is_independent and _is_only("$ref", schema)))
+    return [schema for schema, is_independent in found.values() if is_independent]
 
 
 def _is_only(keyword: str, schema: Schema) -> bool:
-    """Whether nothing but ``keyword``, and not more than one of it, decides about ``schema``."""
+    """Whether ``schema`` is just one subschema under ``keyword``."""
     structural = {*COMBINING, *MAPS[:2], *SINGLE, "required", "prefixItems"} & schema.keys()
     return structural == {keyword} and not (keyword == "allOf" and len(schema["allOf"]) > 1)

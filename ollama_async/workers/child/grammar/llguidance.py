@@ -1,9 +1,14 @@
-"""The library that knows which tokens may come next, ``llguidance``: only this file uses it, by way
-of :mod:`.grammar_library`.
+"""Binding to ``llguidance``, which tells the tokens that may come next; only this file uses it.
 
-Text is never forced on the model and so never tokenized here: it may spell a key with whatever
-tokens it likes, and what a tokenizer would put in front of a text, as those of SentencePiece do
-with a blank, is of no importance.
+The library's Python classes hold the interpreter lock while they copy a vocabulary: half a second
+to two in which no other thread runs and every stream stands still. The same shared object exports
+the C interface of ``llguidance.h``, and ``ctypes`` can call that without the lock.
+
+Struct layouts may grow. ``TokenizerInit`` states its size. ``ConstraintInit`` does not, so the
+library itself fills it in, and it has spare room for fields of newer versions.
+
+Text is never forced on the model, and so never tokenized for it. The model may spell a key with any
+tokens, and a blank that a SentencePiece tokenizer puts in front of a text does not matter.
 """
 
 from __future__ import annotations
@@ -11,15 +16,16 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from llguidance import _lib
 from numpy.typing import NDArray
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child import grammar_library as library
 
 _LIMITS = {
-    "max_items_in_row": 20_000,  # some four for each property that may come next
+    "max_items_in_row": 20_000,  # about four for each property that may come next
     "initial_lexer_fuel": 1_000_000,  # 20 ms
     "step_lexer_fuel": 200_000,  # 14 ms
     "step_max_items": 50_000,  # 3 ms
@@ -28,13 +34,97 @@ _LIMITS = {
     "verbose_errors": False,
 }
 _ERROR_CHARACTERS = 500
-_SPECIAL = b"\xff"  # marks a token that is no text, in the library's vocabulary
+_SPECIAL = b"\xff"  # in the library's vocabulary, marks a token that is not text
+_NO_TOKEN = 0xFFFFFFFF
+_POINTER, _SIZE, _TOKENS = ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint32)
 
 
-class Vocabulary:
-    """The library's copy of a model's ``size`` tokens; ``piece`` and ``is_end`` as in the engine.
-    Grammars are compiled by one thread only; any thread may ask about tokens. While it is made the
-    other threads run.
+class TokenizerInit(ctypes.Structure):
+    """``LlgTokenizerInitV2``."""
+
+    _fields_ = (
+        ("struct_size", _SIZE),
+        ("vocab_size", ctypes.c_uint32),
+        ("tok_eos", ctypes.c_uint32),
+        ("token_lens", _TOKENS),
+        ("token_bytes", ctypes.c_char_p),
+        ("tokenizer_json", ctypes.c_char_p),
+        ("tokenize_assumes_string", ctypes.c_bool),
+        ("tokenize_fn", _POINTER),
+        ("use_approximate_greedy_tokenize_fn", ctypes.c_bool),
+        ("tokenize_user_data", _POINTER),
+        ("slices", _POINTER),
+        ("tok_eos_extra", _TOKENS),
+        ("tok_eos_extra_count", ctypes.c_uint32),
+    )
+
+
+class ConstraintInit(ctypes.Structure):
+    """``LlgConstraintInit`` with its ``LlgParserLimits``."""
+
+    _fields_ = (
+        ("tokenizer", _POINTER),
+        ("log_buffer_level", ctypes.c_uint32),
+        ("log_stderr_level", ctypes.c_uint32),
+        ("ff_tokens_ok", ctypes.c_bool),
+        ("backtrack_ok", ctypes.c_bool),
+        ("max_items_in_row", _SIZE),
+        ("initial_lexer_fuel", ctypes.c_uint64),
+        ("step_lexer_fuel", ctypes.c_uint64),
+        ("step_max_items", _SIZE),
+        ("max_lexer_states", _SIZE),
+        ("max_grammar_size", _SIZE),
+        ("precompute_large_lexemes", ctypes.c_bool),
+        ("verbose_errors", ctypes.c_bool),
+        ("reserved", ctypes.c_byte * 256),
+    )
+
+
+_unlocked = ctypes.CDLL(_lib.__file__)  # for calls that may take long
+_locked = ctypes.PyDLL(_lib.__file__)  # for calls that are cheaper than releasing the lock
+
+
+def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(library, f"llg_{name}")
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_new_tokenizer = _bind(
+    _unlocked, "new_tokenizer_v2", _POINTER, ctypes.POINTER(TokenizerInit), ctypes.c_char_p, _SIZE
+)
+_free_tokenizer = _bind(_unlocked, "free_tokenizer", None, _POINTER)
+_tokenize_bytes = _bind(
+    _locked, "tokenize_bytes", _SIZE, _POINTER, ctypes.c_char_p, _SIZE, _TOKENS, _SIZE
+)
+set_defaults = _bind(
+    _locked, "constraint_init_set_defaults", None, ctypes.POINTER(ConstraintInit), _POINTER
+)
+_new_matcher = _bind(
+    _unlocked,
+    "new_matcher",
+    _POINTER,
+    ctypes.POINTER(ConstraintInit),
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+)
+_clone_matcher = _bind(_unlocked, "clone_matcher", _POINTER, _POINTER)
+_free_matcher = _bind(_unlocked, "free_matcher", None, _POINTER)
+_reset = _bind(_locked, "matcher_reset", ctypes.c_int32, _POINTER)
+_compute_mask = _bind(
+    _unlocked, "matcher_compute_mask_into", ctypes.c_int32, _POINTER, _POINTER, _SIZE
+)
+_validate = _bind(_locked, "matcher_validate_tokens", ctypes.c_int32, _POINTER, _TOKENS, _SIZE)
+_consume = _bind(_locked, "matcher_consume_token", ctypes.c_int32, _POINTER, ctypes.c_uint32)
+_is_stopped = _bind(_locked, "matcher_is_stopped", ctypes.c_bool, _POINTER)
+_get_error = _bind(_locked, "matcher_get_error", ctypes.c_char_p, _POINTER)
+
+
+class GrammarTokenizer:
+    """The library's copy of a model's ``size`` tokens; ``piece`` and ``is_end`` are the engine's.
+
+    One thread compiles grammars; any thread may look up tokens. Other threads run while the copy is
+    made.
     """
 
     def __init__(
@@ -42,35 +132,35 @@ class Vocabulary:
     ) -> None:
         self._size = size
         self._piece = piece
-        self._tokenizer = _copy(size, piece, is_end)
+        self._tokenizer = _copy_vocabulary(size, piece, is_end)
 
-    def __del__(self, free: Callable[[int], None] = library.free_tokenizer) -> None:
+    def __del__(self, free: Callable[[int], None] = _free_tokenizer) -> None:
         if hasattr(self, "_tokenizer"):
             free(self._tokenizer)
 
-    def compile(self, text: str) -> Grammar:
-        """``text`` is a grammar in the library's variant of Lark.
+    def compile(self, text: str) -> GrammarMatcher:
+        """Compile a grammar in the library's variant of Lark.
 
-        :raises BadRequest: what is wrong with it.
+        :raises BadRequest: the grammar is invalid or too large, or matches no answer.
         """
-        init = library.ConstraintInit()
-        library.set_defaults(init, self._tokenizer)
+        init = ConstraintInit()
+        set_defaults(init, self._tokenizer)
         init.log_stderr_level = 0
         for name, limit in _LIMITS.items():
             setattr(init, name, limit)
-        grammar = Grammar(library.new_matcher(init, b"lark", text.encode()), self._size)
-        if error := grammar.error():
-            raise BadRequest(f"format: {_say(error)}")
-        if not len(grammar.allowed()) or grammar.is_complete():
+        matcher = GrammarMatcher(_new_matcher(init, b"lark", text.encode()), self._size)
+        if error := matcher.error():
+            raise BadRequest(f"format: {_explain(error)}")
+        if not len(matcher.allowed()) or matcher.is_complete():
             raise BadRequest("format: no answer can have this form")
-        return grammar
+        return matcher
 
     def tokenize(self, text: str) -> list[int]:
-        """Tokens that spell ``text``, the longest first; not those that the model would choose."""
+        """Tokens that spell ``text``, longest match first; the model might choose others."""
         return self._tokenize(text.encode(errors="replace"))
 
     def prefixes(self, token: int) -> Iterator[int]:
-        """The tokens that are a beginning of what ``token`` says, the longest first."""
+        """The tokens whose bytes are a proper prefix of ``token``'s, longest first."""
         data = self._piece(token)
         for length in range(len(data) - 1, 0, -1):
             tokens = self._tokenize(data[:length])
@@ -79,14 +169,14 @@ class Vocabulary:
 
     def _tokenize(self, data: bytes) -> list[int]:
         tokens = (ctypes.c_uint32 * len(data))()
-        count = library.tokenize_bytes(self._tokenizer, data, len(data), tokens, len(data))
+        count = _tokenize_bytes(self._tokenizer, data, len(data), tokens, len(data))
         return tokens[:count]
 
 
-class Grammar:
-    """See :class:`~ollama_async.workers.child.engines.engine.Constraint`. One thread at a time.
+class GrammarMatcher:
+    """A :class:`~ollama_async.workers.child.engines.engine.Constraint`. One thread at a time.
 
-    ``matcher`` is the library's pointer; from now on it is this object's.
+    Owns ``matcher``, a pointer of the library.
     """
 
     __slots__ = ("_matcher", "_size", "_token", "failure", "is_over", "mask_s")
@@ -99,16 +189,16 @@ class Grammar:
         self.failure = ""
         self.mask_s = 0.0
 
-    def __del__(self, free: Callable[[int], None] = library.free_matcher) -> None:
+    def __del__(self, free: Callable[[int], None] = _free_matcher) -> None:
         free(self._matcher)
 
-    def copy(self) -> Grammar:
-        """Another one that begins where this one is."""
-        return Grammar(library.clone_matcher(self._matcher), self._size)
+    def copy(self) -> GrammarMatcher:
+        """An independent matcher in the same state."""
+        return GrammarMatcher(_clone_matcher(self._matcher), self._size)
 
     def restart(self, tokens: Sequence[int]) -> bool:
-        """Begin anew, with ``tokens`` accepted already. False: they are not allowed."""
-        library.reset_matcher(self._matcher)
+        """Reset, then accept ``tokens``. False if they are not allowed."""
+        _reset(self._matcher)
         self.is_over, self.failure = False, ""
         for token in tokens:
             if self.is_over or not self.allows(token):
@@ -119,12 +209,12 @@ class Grammar:
     def allows(self, token: int) -> bool:
         self.mask_s /= 2
         self._token.value = token
-        return bool(library.validate_tokens(self._matcher, self._token, 1) == 1)
+        return bool(_validate(self._matcher, self._token, 1) == 1)
 
     def allowed(self) -> NDArray[np.intp]:
         mask = np.empty(-(-self._size // 32), np.uint32)
         begun_s = time.thread_time()
-        failed = library.compute_mask_into(self._matcher, mask.ctypes.data, mask.nbytes)
+        failed = _compute_mask(self._matcher, mask.ctypes.data, mask.nbytes)
         self.mask_s = time.thread_time() - begun_s
         if failed:
             return np.empty(0, np.intp)
@@ -132,46 +222,48 @@ class Grammar:
         return np.flatnonzero(bits)
 
     def accept(self, token: int) -> None:
-        if library.consume_token(self._matcher, token) == 0 and not self.is_complete():
+        if _consume(self._matcher, token) == 0 and not self.is_complete():
             return
         self.is_over = True
         if error := self.error():
-            self.failure = f"the format cannot be kept any further: {_say(error)}"
+            self.failure = f"the format cannot be kept any further: {_explain(error)}"
 
     def is_complete(self) -> bool:
-        """Whether nothing can follow."""
-        return bool(library.is_stopped(self._matcher))
+        """Whether no token can follow."""
+        return bool(_is_stopped(self._matcher))
 
     def error(self) -> str:
-        """Why it is of no use any more; "" if it is."""
-        text: bytes | None = library.get_error(self._matcher)
+        """Why the matcher failed; "" if it did not."""
+        text: bytes | None = _get_error(self._matcher)
         return (text or b"").decode(errors="replace")
 
 
-def _copy(size: int, piece: Callable[[int], bytes], is_end: Callable[[int], bool]) -> int:
-    """The library's pointer to a copy of the vocabulary."""
+def _copy_vocabulary(
+    size: int, piece: Callable[[int], bytes], is_end: Callable[[int], bool]
+) -> int:
+    """Copy the vocabulary into the library and return its pointer."""
     pieces = [piece(token) or b"%b<%d>" % (_SPECIAL, token) for token in range(size)]
     ends = [token for token in range(size) if is_end(token)]
     for token in ends:
         pieces[token] = b"%b<%d>" % (_SPECIAL, token)
-    init = library.TokenizerInit()
+    init = TokenizerInit()
     init.struct_size = ctypes.sizeof(init)
     init.vocab_size = size
     init.token_lens = (ctypes.c_uint32 * size)(*map(len, pieces))
     init.token_bytes = b"".join(pieces)
-    init.use_approximate_greedy_tokenize_fn = True  # and never asked, see the module
-    init.tok_eos = ends[0] if ends else library.NO_TOKEN
+    init.use_approximate_greedy_tokenize_fn = True  # required, but never called: see the module
+    init.tok_eos = ends[0] if ends else _NO_TOKEN
     init.tok_eos_extra = (ctypes.c_uint32 * len(ends[1:]))(*ends[1:])
     init.tok_eos_extra_count = len(ends[1:])
     reason = ctypes.create_string_buffer(_ERROR_CHARACTERS)
-    tokenizer: int | None = library.new_tokenizer(init, reason, len(reason))
+    tokenizer: int | None = _new_tokenizer(init, reason, len(reason))
     if tokenizer is None:
         raise BadRequest(f"format: {reason.value.decode(errors='replace')}")
     return tokenizer
 
 
-def _say(error: str) -> str:
-    """The library's reason without where in our grammar it was found."""
+def _explain(error: str) -> str:
+    """The library's reason in the client's terms, without positions in our grammar."""
     head, *more = error.splitlines() or ["unknown"]
     reason = head.rsplit("failed to compile JSON schema: ", maxsplit=1)[-1]
     if reason.startswith("regex parse error"):

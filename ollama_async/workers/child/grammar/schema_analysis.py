@@ -1,51 +1,132 @@
-"""What is known about the values of a schema: all of them, if they are few, and their types.
+"""Analysis of JSON Schemas: subschemas, references, types, and values where these are few.
 
-References and unions multiply what a short document says, so that what is looked at, and what is
-written in its place, is counted for the whole document.
+References and unions multiply what a short document says. So the work of looking at schemas, and
+what is written in their place, is limited for the whole document.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
-from ollama_async.workers.child.grammar_tree import Schema, resolve
+from ollama_async.core.errors import BadRequest
+
+Schema = dict[str, Any]
+
+MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
+SINGLE = (
+    *("additionalItems", "additionalProperties", "contains", "else", "if", "items", "not"),
+    *("propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"),
+)
+COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
+
+KEYWORDS = frozenset(
+    {
+        *(*MAPS, *LISTS, *SINGLE, *COMBINING),
+        *("$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef"),
+        *("$schema", "const", "dependencies", "dependentRequired", "enum", "exclusiveMaximum"),
+        *("exclusiveMinimum", "format", "id", "maxContains", "maxItems", "maxLength"),
+        *("maxProperties", "maximum", "minContains", "minItems", "minLength", "minProperties"),
+        *("minimum", "multipleOf", "pattern", "required", "type", "uniqueItems"),
+    }
+)
+"""All keywords that affect which instances are valid, or what references mean."""
+
+_INDEX = re.compile(r"\d{1,9}")
+
+_SHAPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(MAPS, (dict,)),
+    **dict.fromkeys(LISTS, (list,)),
+    **dict.fromkeys(SINGLE, (dict, bool)),
+    **dict.fromkeys(("$ref", "format", "pattern"), (str,)),
+    "items": (dict, bool, list),
+    "enum": (list,),
+    "type": (str, list),
+}
+
+
+def schemas(root: Schema) -> Iterator[Schema]:
+    """``root``, all its subschemas and what they refer to, each once.
+
+    Values (of ``enum``, ``default``) are not schemas.
+    """
+    todo, seen = [root], set[int]()
+    while todo:
+        schema = todo.pop()
+        if id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        yield schema
+        todo += [part for _, inner in parts(schema) for part in inner]
+        target = resolve(root, schema.get("$ref"))
+        if target is not None:
+            todo.append(target)
+
+
+def parts(schema: Schema) -> Iterator[tuple[str, list[Schema]]]:
+    """The direct subschemas of ``schema``, by keyword."""
+    for keyword, value in schema.items():
+        inner: list[Any] = []
+        if keyword in MAPS and isinstance(value, dict):
+            inner = list(value.values())
+        elif (keyword in LISTS or keyword == "items") and isinstance(value, list):
+            inner = value
+        elif keyword in SINGLE:
+            inner = [value]
+        found = [part for part in inner if isinstance(part, dict)]
+        if found:
+            yield keyword, found
+
+
+def resolve(root: Schema | None, reference: object) -> Schema | None:
+    """The schema that a JSON pointer within this document names; None if there is none."""
+    if root is None or not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    place: Any = root
+    for step in reference[1:].split("/")[1:]:
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list) and _INDEX.fullmatch(key) and int(key) < len(place):
+            place = place[int(key)]
+        elif isinstance(place, dict) and key in place:
+            place = place[key]
+        else:
+            return None
+    return place if isinstance(place, dict) and reference[1:2] in {"", "/"} else None
+
+
+def check_shape(schema: Schema) -> None:
+    """:raises BadRequest: a keyword of ``schema`` has a value of the wrong type."""
+    for keyword in schema.keys() & _SHAPES.keys():
+        if not isinstance(schema[keyword], _SHAPES[keyword]):
+            raise BadRequest(f'format: "{keyword}" cannot be {type(schema[keyword]).__name__}')
+    required = schema.get("required", [])
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        raise BadRequest('format: "required" is no list of names')
+
 
 VALUES_LIMIT = 500
-"""Values that are looked at one by one."""
+"""Values of one schema that are enumerated."""
 
 LOOKS_LIMIT = 1 << 17
-"""Keywords, names and values that are looked at in one document, again and again or once."""
+"""Visits of keywords, names and values in one document."""
 
 ADDITIONS_LIMIT = 1 << 14
-"""Names and items that are written into one document in the place of keywords."""
+"""Names and items added to one document in place of keywords."""
 
 _LEVELS = 20  # of references and unions
-_SAYS_NOTHING = frozenset(
+_ANNOTATIONS = frozenset(
     {
-        "$anchor",
-        "$comment",
-        "$defs",
-        "$id",
-        "$schema",
-        "contentEncoding",
-        "contentMediaType",
-        "contentSchema",
-        "default",
-        "definitions",
-        "deprecated",
-        "description",
-        "discriminator",
-        "example",
-        "examples",
-        "readOnly",
-        "title",
-        "writeOnly",
+        *("$anchor", "$comment", "$defs", "$id", "$schema", "contentEncoding"),
+        *("contentMediaType", "contentSchema", "default", "definitions", "deprecated"),
+        *("description", "discriminator", "example", "examples", "readOnly", "title", "writeOnly"),
     }
 )
 Keyed = dict[str, Any]
-"""Values by the keys that equal ones have in common."""
+"""Values by a key that equal values share."""
 
 _FEW: dict[str, Keyed] = {"boolean": {"false": False, "true": True}, "null": {"null": None}}
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -60,24 +141,24 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 class Budget:
-    """How much may still be done for one document."""
+    """A limit on work for one document."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
 
     def allows(self, cost: int) -> bool:
-        """Whether so much may be done; it is counted as done then."""
+        """Whether ``cost`` is left; if so, it is spent."""
         if cost > self._left:
             return False
         self._left -= cost
         return True
 
 
-class Values:
-    """Of the schemas in the document ``root``; None: references mean nothing.
+class SchemaAnalysis:
+    """Values and types of the schemas in the document ``root``; None: references are unknown.
 
-    Schemas are known by their identity: all of them have to live as long as this does. One that is
-    rewritten meanwhile, so that it allows no more than before, stays known as it was.
+    Results are cached by identity, so all schemas must live as long as this object. A schema that
+    is rewritten meanwhile, so that it allows no more than before, keeps its first result.
     """
 
     def __init__(self, root: Schema | None) -> None:
@@ -90,22 +171,22 @@ class Values:
         self.additions = Budget(ADDITIONS_LIMIT)
 
     def target(self, schema: Schema) -> Schema | None:
-        """What the ``$ref`` in ``schema`` means."""
+        """The target of the ``$ref`` in ``schema``."""
         if id(schema) not in self._targets:
             self._targets[id(schema)] = resolve(self._root, schema["$ref"])
         return self._targets[id(schema)]
 
-    def of(self, schema: object) -> list[Any] | None:
-        """All values that are valid under ``schema``, each once; None: too many, or not known."""
+    def values(self, schema: object) -> list[Any] | None:
+        """All distinct values that are valid under ``schema``; None if too many or unknown."""
         keyed = self.keyed(schema)
         return None if keyed is None else list(keyed.values())
 
     def keyed(self, schema: object) -> Keyed | None:
-        """The same by their keys (:func:`same`)."""
+        """As :meth:`values`, by :func:`canonical_key`."""
         if not isinstance(schema, dict):
             return {} if schema is False else None
         if id(schema) not in self._known:
-            self._known[id(schema)] = None  # of a schema that contains itself
+            self._known[id(schema)] = None  # for a schema that contains itself
             self._level += 1
             if self._level <= _LEVELS:
                 self._known[id(schema)] = self._find(schema)
@@ -135,7 +216,7 @@ class Values:
         return found
 
     def _integers(self, schema: Schema) -> Keyed | None:
-        """Those between two bounds."""
+        """The integers between two bounds."""
         low, high = schema.get("minimum"), schema.get("maximum")
         if asserting(schema) != {"type", "minimum", "maximum"} or schema["type"] != "integer":
             return None
@@ -147,7 +228,7 @@ class Values:
         return {str(number): number for number in numbers}
 
     def types(self, schema: Schema) -> frozenset[str] | None:
-        """The types that values of ``schema`` may have, and some more; None: any."""
+        """A superset of the types that values of ``schema`` may have; None: any."""
         if id(schema) not in self._known_types:
             self._known_types[id(schema)] = self._find_types(schema)
         return self._known_types[id(schema)]
@@ -165,25 +246,24 @@ class Values:
         if isinstance(said, (str, list)):
             named = frozenset(map(str, said if isinstance(said, list) else [said]))
             return named.intersection(_TYPES) or None
-        values = self.of(schema)
+        values = self.values(schema)
         return None if values is None else frozenset(map(_type_of, values))
 
 
 def asserting(schema: Schema) -> set[str]:
-    """The keywords of ``schema`` that are more than an annotation."""
-    return {key for key in schema if key not in _SAYS_NOTHING and not key.startswith("x-")}
+    """The keywords of ``schema`` that are not annotations."""
+    return {key for key in schema if key not in _ANNOTATIONS and not key.startswith("x-")}
 
 
-def same(value: object) -> str:
-    """A key for ``value`` that is equal for values that are equal in JSON."""
+def canonical_key(value: object) -> str:
+    """A key that is the same for values that are equal in JSON."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, list):
-        return f"[{','.join(map(same, value))}]"
+        return f"[{','.join(map(canonical_key, value))}]"
     if isinstance(value, dict):
-        return (
-            f"{{{','.join(sorted(json.dumps(key) + same(each) for key, each in value.items()))}}}"
-        )
+        members = sorted(json.dumps(key) + canonical_key(each) for key, each in value.items())
+        return f"{{{','.join(members)}}}"
     return json.dumps(value)
 
 
@@ -192,13 +272,13 @@ def _listed(schema: Schema) -> Keyed | None:
     if not isinstance(values, list) or len(values) > VALUES_LIMIT:
         return None
     if "const" in schema:
-        only = same(schema["const"])
-        values = [value for value in values if same(value) == only]
+        only = canonical_key(schema["const"])
+        values = [value for value in values if canonical_key(value) == only]
     return _distinct([value for value in values if _has_type(value, schema.get("type"))])
 
 
 def _distinct(values: Iterable[Any]) -> Keyed:
-    return {same(value): value for value in values}
+    return {canonical_key(value): value for value in values}
 
 
 def _has_type(value: object, types: object) -> bool:

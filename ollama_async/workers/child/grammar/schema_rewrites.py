@@ -1,85 +1,82 @@
-"""Keywords that the library does not have, said with those that it has.
+"""Rewrites JSON Schema keywords that llguidance lacks into those that it has.
 
-Each rewriting leaves what a schema means as it is, or allows less: what is generated is valid under
-the client's schema. A keyword that cannot be rewritten is left alone, and refused later.
+A rewrite preserves what a schema means or allows less, so the output is valid under the client's
+schema. A keyword that cannot be rewritten is left alone, and refused later.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
-from ollama_async.workers.child import grammar_numbers
 from ollama_async.workers.child.grammar import schema_scalars
-from ollama_async.workers.child.grammar.schema_analysis import Budget, Values, asserting
-from ollama_async.workers.child.grammar_tree import (
+from ollama_async.workers.child.grammar.schema_analysis import (
     COMBINING,
     KEYWORDS,
+    Budget,
     Schema,
+    SchemaAnalysis,
+    asserting,
     check_shape,
     schemas,
 )
-from ollama_async.workers.child.grammar_unions import choose_one
 
 ARRAYS_LIMIT = 1024
-"""Arrays that stand for one array without repetition."""
+"""Arrays listed in place of one ``uniqueItems``."""
 
 PATTERN_GROWTH = 25
-"""How many times as long a pattern is, at most about, that the library reads."""
+"""How much longer a pattern gets, at most about, when it is translated."""
 
 FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 
-_MEANINGLESS = {"uniqueItems": False, "minContains": 0, "not": False}
-"""Where they say what is so anyway."""
+_NO_OPS = {"uniqueItems": False, "minContains": 0, "not": False}
 
 _PLAIN_OBJECT = {"type", "properties", "required", "allOf", "$ref", "unevaluatedProperties"}
 _PLAIN_ARRAY = {"type", "items", "minItems", "maxItems", "uniqueItems"}
 
 
 def rewrite(root: Schema) -> None:
-    """Change ``root`` and all schemas in it.
+    """Rewrite ``root`` and all its subschemas in place.
 
-    :raises BadRequest: a keyword in it makes no sense, or a bound is too large.
+    :raises BadRequest: a keyword has an invalid value, or a bound is too large.
     """
     found = list(schemas(root))
     for schema in found:
         check_shape(schema)
-        _drop_meaningless(schema)
+        _drop_no_ops(schema)
         if schema is not root:
             _drop_unknown(schema)
             _forbid(schema)
         _encode_reference(schema)
-        grammar_numbers.fit_bounds(schema)
-    # pointers within a schema that has an address of its own do not begin at the root
+        schema_scalars.fit_bounds(schema)
+    # pointers within a subschema that has an $id do not start at the root
     is_one_resource = not any("$id" in schema or "id" in schema for schema in found[1:])
-    values = Values(root if is_one_resource else None)
+    analysis = SchemaAnalysis(root if is_one_resource else None)
     for schema in found:
         _close_items(schema)
-        _close_properties(schema, values)
-        _list_names(schema, values)
-        _list_arrays(schema, values)
-        choose_one(schema, values)
+        _close_properties(schema, analysis)
+        _list_names(schema, analysis)
+        _list_arrays(schema, analysis)
+        _relax_one_of(schema, analysis)
     for schema in found:
-        schema_scalars.simplify(schema)
+        schema_scalars.translate_patterns(schema)
 
 
-def _drop_meaningless(schema: Schema) -> None:
+def _drop_no_ops(schema: Schema) -> None:
     if schema.get("format") not in FORMATS:
         schema.pop("format", None)
-    for keyword, value in _MEANINGLESS.items():
+    for keyword, value in _NO_OPS.items():
         if schema.get(keyword) is value:
             del schema[keyword]
 
 
 def _drop_unknown(schema: Schema) -> None:
-    """Beside a reference the library would look at them, and into circles of references it cannot
-    look.
-    """
+    """Next to a reference the library would follow them, and it cannot follow cycles."""
     if not schema.keys() & set(COMBINING):
         return
     for keyword in [key for key in schema if key not in KEYWORDS]:
@@ -87,36 +84,33 @@ def _drop_unknown(schema: Schema) -> None:
 
 
 def _forbid(schema: Schema) -> None:
-    """``not`` of everything, with which optional properties are forbidden."""
-    if "not" in schema and _says_nothing(schema["not"]):
+    """``not`` of everything: used to forbid optional properties."""
+    if "not" in schema and _allows_everything(schema["not"]):
         schema.clear()
         schema["enum"] = []
 
 
-def _says_nothing(schema: object) -> bool:
+def _allows_everything(schema: object) -> bool:
     return schema is True or (isinstance(schema, dict) and not asserting(schema))
 
 
 def _encode_reference(schema: Schema) -> None:
-    """A pointer to any name becomes a URI, as it should be."""
+    """Percent-encode a JSON pointer, as URI fragments must be."""
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith("#"):
         schema["$ref"] = "#" + quote(unquote(reference[1:]), safe="/~!$&'()*+,;=:@?-._")
 
 
-# The names of properties
-
-
-def _list_names(schema: Schema, values: Values) -> None:
-    """``propertyNames`` become the properties that there can be, or a pattern."""
+def _list_names(schema: Schema, analysis: SchemaAnalysis) -> None:
+    """Turn ``propertyNames`` into a list of properties, or a pattern."""
     if "propertyNames" not in schema:
         return
     rule, others = schema["propertyNames"], schema.get("additionalProperties", True)
     listed = schema.get("properties", {})
-    names, pattern = _names(values.of(rule)), _pattern_of_names(rule, values)
+    names, pattern = _names(analysis.values(rule)), _pattern_of_names(rule, analysis)
     if pattern == "":
         del schema["propertyNames"]
-    elif names is not None and _can_be_listed(names, schema, values):
+    elif names is not None and _can_be_listed(names, schema, analysis):
         kept = {name: value for name, value in listed.items() if name in names}
         added = {name: others for name in names if name not in kept}
         schema["properties"] = kept | added
@@ -131,17 +125,17 @@ def _list_names(schema: Schema, values: Values) -> None:
 
 
 def _names(values: list[Any] | None) -> dict[str, None] | None:
-    """None too where someone takes numbers for names: only an empty object would be valid."""
+    """The strings among ``values``; None if there are only others: no property could be valid."""
     names = dict.fromkeys(value for value in values or [] if isinstance(value, str))
     return names if names or values == [] else None
 
 
-def _can_be_listed(names: Collection[str], schema: Schema, values: Values) -> bool:
-    return "patternProperties" not in schema and values.additions.allows(len(names))
+def _can_be_listed(names: Collection[str], schema: Schema, analysis: SchemaAnalysis) -> bool:
+    return "patternProperties" not in schema and analysis.additions.allows(len(names))
 
 
 def _limit_patterns(schema: Schema, rule: object) -> None:
-    """The lengths that names must have, as a part of the patterns that they have anyway."""
+    """Put length limits on names into the patterns that names have anyway."""
     if not isinstance(rule, dict) or not asserting(rule) <= {"type", "minLength", "maxLength"}:
         return
     named = schema.get("patternProperties", {})
@@ -153,18 +147,18 @@ def _limit_patterns(schema: Schema, rule: object) -> None:
         del schema["propertyNames"]
 
 
-def _pattern_of_names(rule: object, values: Values) -> str | None:
-    """The pattern that says the same as ``rule``, "" if that is nothing; None: there is none."""
+def _pattern_of_names(rule: object, analysis: SchemaAnalysis) -> str | None:
+    """The pattern equivalent to ``rule``: "" if any name is valid; None if there is no pattern."""
     if isinstance(rule, dict) and asserting(rule) == {"$ref"}:
-        rule = values.target(rule)
-        if rule is None or not values.looks.allows(_cost_of_reading(rule)):
+        rule = analysis.target(rule)
+        if rule is None or not analysis.looks.allows(_cost_of_reading(rule)):
             return None
     if not isinstance(rule, dict):
         return "" if rule is True else None
     if rule.get("type", "string") != "string":
         return None
-    says = frozenset(asserting(rule) - {"type"})
-    return _SAID_BY_PATTERN[says](rule) if says in _SAID_BY_PATTERN else None
+    keywords = frozenset(asserting(rule) - {"type"})
+    return _AS_PATTERN[keywords](rule) if keywords in _AS_PATTERN else None
 
 
 def _cost_of_reading(rule: Schema) -> int:
@@ -175,17 +169,17 @@ def _from_lengths(rule: Schema) -> str | None:
     least, most = rule.get("minLength", 0), rule.get("maxLength")
     if not isinstance(least, int) or not isinstance(most, (int, type(None))):
         return None
-    # every string is a number of any characters
+    # without a pattern: any number of any characters
     return schema_scalars.with_lengths(rule.get("pattern", r"^[\s\S]*$"), least, most)
 
 
 def _from_pattern(rule: Schema) -> str | None:
-    """A format beside it is an annotation, as the standard has it anywhere."""
-    patterns = schema_scalars.without_look_around(rule["pattern"])
+    """A format next to a pattern counts as an annotation, which the standard allows."""
+    patterns = schema_scalars.split_look_aheads(rule["pattern"])
     return patterns[0] if len(patterns) == 1 else None
 
 
-_SAID_BY_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
+_AS_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
     frozenset(): lambda _: "",
     frozenset({"minLength"}): _from_lengths,
     frozenset({"maxLength"}): _from_lengths,
@@ -199,35 +193,32 @@ _SAID_BY_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
 }
 
 
-# What is left over
-
-
 def _close_items(schema: Schema) -> None:
-    """``unevaluatedItems`` where nothing but the keywords beside it decides about items."""
+    """Rewrite ``unevaluatedItems`` where only its sibling keywords evaluate items."""
     rule = schema.get("unevaluatedItems")
-    if rule is None or (schema.keys() & set(COMBINING) and not _says_nothing(rule)):
+    if rule is None or (schema.keys() & set(COMBINING) and not _allows_everything(rule)):
         return
     plain = "additionalItems" if isinstance(schema.get("items"), list) else "items"
     schema.setdefault(plain, rule)
     del schema["unevaluatedItems"]
 
 
-def _close_properties(schema: Schema, values: Values) -> None:
-    """``unevaluatedProperties`` where it is known which ones are evaluated."""
+def _close_properties(schema: Schema, analysis: SchemaAnalysis) -> None:
+    """Rewrite ``unevaluatedProperties`` where the evaluated ones are known."""
     rule = schema.get("unevaluatedProperties")
     if rule is None:
         return
-    if schema.keys() & set(COMBINING) and not _says_nothing(rule):
-        listed = _evaluated(schema, values)
-        if listed is None or not values.additions.allows(len(listed)):
+    if schema.keys() & set(COMBINING) and not _allows_everything(rule):
+        listed = _evaluated(schema, analysis)
+        if listed is None or not analysis.additions.allows(len(listed)):
             return
         schema["properties"] = {**schema.get("properties", {}), **dict.fromkeys(listed, True)}
     schema.setdefault("additionalProperties", rule)
     del schema["unevaluatedProperties"]
 
 
-def _evaluated(schema: Schema, values: Values) -> set[str] | None:
-    """The properties that the schemas combined in ``schema`` list, without its own; None: it
+def _evaluated(schema: Schema, analysis: SchemaAnalysis) -> set[str] | None:
+    """The properties listed by schemas combined in ``schema``, without its own; None if that
     depends on the instance.
     """
     names: set[str] = set()
@@ -235,54 +226,51 @@ def _evaluated(schema: Schema, values: Values) -> set[str] | None:
     seen: set[int] = set()
     while todo:
         each = todo.pop()
-        if not isinstance(each, dict) or not values.looks.allows(1):
+        if not isinstance(each, dict) or not analysis.looks.allows(1):
             return None
         if id(each) in seen:
             continue
         seen.add(id(each))
         parts = len(each) + len(each.get("properties", {})) + len(each.get("allOf", []))
-        if not values.looks.allows(parts) or not asserting(each) <= _PLAIN_OBJECT:
+        if not analysis.looks.allows(parts) or not asserting(each) <= _PLAIN_OBJECT:
             return None
         if each is not schema and "unevaluatedProperties" in each:
             return None
         names |= set(each.get("properties", {}))
         todo += each.get("allOf", [])
-        todo += [values.target(each)] if "$ref" in each else []
+        todo += [analysis.target(each)] if "$ref" in each else []
     return names - set(schema.get("properties", {}))
 
 
-# Sets
-
-
-def _list_arrays(schema: Schema, values: Values) -> None:
-    """``uniqueItems`` becomes all arrays of different items, where there are few."""
+def _list_arrays(schema: Schema, analysis: SchemaAnalysis) -> None:
+    """Turn ``uniqueItems`` into a list of all arrays of distinct items, if there are few."""
     most = schema.get("maxItems")
     if schema.get("uniqueItems") is not True:
         return
     if isinstance(most, int) and most <= 1:
         del schema["uniqueItems"]
         return
-    says, items = asserting(schema), values.of(schema.get("items", True))
-    if schema.get("type") != "array" or not says <= _PLAIN_ARRAY or items is None:
+    keywords, items = asserting(schema), analysis.values(schema.get("items", True))
+    if schema.get("type") != "array" or not keywords <= _PLAIN_ARRAY or items is None:
         return
     sizes = _sizes(schema.get("minItems", 0), len(items) if most is None else most, len(items))
-    arrays = None if sizes is None else _arrays(items, sizes, values.additions)
+    arrays = None if sizes is None else _arrays(items, sizes, analysis.additions)
     if arrays is not None:
-        for keyword in says:
+        for keyword in keywords:
             del schema[keyword]
         schema["enum"] = arrays
 
 
 def _sizes(least: object, most: object, count: int) -> range | None:
-    """Of arrays of different ones of ``count`` items; None: the bounds are no numbers."""
+    """The lengths of arrays of distinct items, of ``count`` at most; None if a bound is invalid."""
     if not isinstance(least, int) or not isinstance(most, int):
         return None
     return range(max(least, 0), min(most, count) + 1)
 
 
 def _arrays(items: list[Any], sizes: range, additions: Budget) -> list[list[Any]] | None:
-    """Those of different ``items``, in any order or, if these are too many, in that of ``items``;
-    None: they are too many as well.
+    """All arrays of distinct ``items``: in any order or, if too many, in the order of ``items``;
+    None if these are too many, too.
     """
     choices: tuple[tuple[Callable[..., int], Callable[..., Iterator[Any]]], ...] = (
         (math.perm, itertools.permutations),
@@ -296,7 +284,7 @@ def _arrays(items: list[Any], sizes: range, additions: Budget) -> list[list[Any]
 
 
 def _length_of_all(count: Callable[..., int], items: int, sizes: range) -> int | None:
-    """How many items there are in all arrays; None: there are too many arrays."""
+    """The number of items in all arrays together; None if there are too many arrays."""
     arrays = length = 0
     for size in sizes:
         found = count(items, size)
@@ -304,3 +292,126 @@ def _length_of_all(count: Callable[..., int], items: int, sizes: range) -> int |
         if arrays > ARRAYS_LIMIT:
             return None
     return length
+
+
+# oneOf → anyOf, where the options exclude one another. The library sees that itself for options in
+# place. Here are those that are referenced, and those that differ in an optional property: it
+# becomes required, so that no answer is valid under two.
+
+OPTIONS_LIMIT = 100
+"""Options of one ``oneOf``; all pairs are compared, as far as ``SchemaAnalysis.looks`` allows."""
+
+_OBJECT = frozenset({"object"})
+
+_Tags = list[tuple[Schema, str]]
+"""Objects, each with the property that distinguishes it."""
+
+
+def _relax_one_of(schema: Schema, analysis: SchemaAnalysis) -> None:
+    """Turn ``oneOf`` into ``anyOf`` where both mean the same."""
+    options = schema.get("oneOf")
+    if not isinstance(options, list) or "anyOf" in schema:
+        return
+    found = _all_alternatives(options, analysis)
+    if found is None:
+        return
+    tags: _Tags = []
+    for these, those in itertools.combinations(found, 2):
+        for pair in itertools.product(these, those):
+            distinguishing = _distinguish(*pair, analysis)
+            if distinguishing is None:
+                return
+            tags += distinguishing
+    for each, name in tags:
+        each["required"] = [*dict.fromkeys([*each.get("required", []), name])]
+    schema["anyOf"] = schema.pop("oneOf")
+
+
+def _all_alternatives(options: list[object], analysis: SchemaAnalysis) -> list[list[Schema]] | None:
+    """The alternatives of each option; None if unknown or too many."""
+    found: list[list[Schema]] = []
+    count = 0
+    for option in options:
+        found.append(_alternatives(option, analysis))
+        count += len(found[-1])
+        if not found[-1] or count > OPTIONS_LIMIT:
+            return None
+    return found
+
+
+def _alternatives(option: object, analysis: SchemaAnalysis) -> list[Schema]:
+    """``option``, or the schemas that it refers to or chooses from; empty: unknown, too many."""
+    todo, found, seen = [option], [], set[int]()
+    while todo:
+        each = todo.pop()
+        if not isinstance(each, dict) or len(seen) > OPTIONS_LIMIT or not analysis.looks.allows(1):
+            return []
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        union = each.get("oneOf", each.get("anyOf"))
+        if "$ref" in each:
+            todo.append(analysis.target(each))
+        elif isinstance(union, list) and "type" not in each:
+            if not analysis.looks.allows(len(union)):
+                return []
+            todo += union
+        else:
+            found.append(each)
+    return found
+
+
+def _distinguish(one: Schema, other: Schema, analysis: SchemaAnalysis) -> _Tags | None:
+    """What to require so that nothing is valid under both; None if something may be."""
+    if not analysis.looks.allows(1):
+        return None
+    types = [_with_integers(analysis.types(each)) for each in (one, other)]
+    if types[0] and types[1] and not types[0] & types[1]:
+        return []
+    if _are_disjoint(one, other, analysis):
+        return []
+    return _tags(one, other, analysis) if types == [_OBJECT, _OBJECT] else None
+
+
+def _with_integers(types: frozenset[str] | None) -> frozenset[str] | None:
+    return types | {"integer"} if types and "number" in types else types
+
+
+def _are_disjoint(one: object, other: object, analysis: SchemaAnalysis) -> bool:
+    these, those = analysis.keyed(one), analysis.keyed(other)
+    if these is None or those is None:
+        return False
+    if these is those:
+        return not these
+    return analysis.looks.allows(min(len(these), len(those))) and these.keys().isdisjoint(those)
+
+
+def _tags(one: Schema, other: Schema, analysis: SchemaAnalysis) -> _Tags | None:
+    if _misses(one, other, analysis) or _misses(other, one, analysis):
+        return []
+    required = [*one.get("required", []), *other.get("required", [])]
+    if _disjoint_name(required, one, other, analysis) is not None:
+        return []
+    name = _disjoint_name(one.get("properties", {}), one, other, analysis)
+    return None if name is None else [(one, name), (other, name)]
+
+
+def _disjoint_name(
+    names: Iterable[str], one: Schema, other: Schema, analysis: SchemaAnalysis
+) -> str | None:
+    """The first of ``names`` whose property has no value in common in ``one`` and ``other``."""
+    these, those = one.get("properties", {}), other.get("properties", {})
+    for name in names:
+        if not analysis.looks.allows(1):
+            return None
+        if name in these and name in those and _are_disjoint(these[name], those[name], analysis):
+            return name
+    return None
+
+
+def _misses(one: Schema, other: Schema, analysis: SchemaAnalysis) -> bool:
+    """Whether ``one`` forbids a property that ``other`` requires."""
+    if one.get("additionalProperties") is not False or "patternProperties" in one:
+        return False
+    required, listed = other.get("required", []), one.get("properties", {})
+    return analysis.looks.allows(len(required)) and any(name not in listed for name in required)

@@ -1,22 +1,140 @@
-"""Patterns as the library reads them.
+"""Rewrites of numeric bounds and string patterns in JSON Schemas, as llguidance can enforce them.
 
-JSON Schema's are those of ECMAScript, the library's those of Rust: a few characters mean something
-else there. And it has no look-around.
+**Bounds.** The library reads bounds as floating-point numbers and compares digits. A bound with
+more digits than such a number has would admit what it forbids. So it moves inwards, by less than
+one part in 10^14 (integers: 10^15), and no bound is farther from zero than 2^63. All output is
+valid.
 
-- A look-ahead at the very beginning is a condition on the whole string, so it can be a pattern of
-  its own. What must not follow there can be said so in the cases that stand here.
-- Patterns that libraries put into schemas are known by their text.
+**Patterns.** JSON Schema uses ECMAScript's regular expressions, the library Rust's. A few
+characters differ, and Rust has no look-around. A look-ahead at the very beginning is a condition on
+the whole string, so it becomes a pattern of its own; negative ones only in the cases listed here.
+Some patterns that validation libraries generate are recognized by their text.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from typing import Any
 
-from ollama_async.workers.child.grammar_tree import Schema
+from ollama_async.core.errors import BadRequest
+from ollama_async.workers.child.grammar.schema_analysis import Schema
+
+_EXACT = 1 << 53  # up to here all integers are floating-point numbers
+_FARTHEST = (1 << 63) - 1024  # the last floating-point number of 63 bits
+_FARTHEST_DECIMAL = 9_223_372_036_854_770_000  # the last one of 15 digits
+_OPEN_ENDED = 10**18  # from here on the library needs both bounds
+_DIGITS = 15  # decimals of this many digits survive a round trip through floating point
+
+_LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+
+
+def fit_bounds(schema: Schema) -> None:
+    """Replace the bounds in ``schema`` with ones that the library enforces.
+
+    :raises BadRequest: there are none.
+    """
+    for plain, exclusive in (_LOWER, _UPPER):
+        _modernize(schema, plain, exclusive)
+    if _is_of_integers(schema):
+        for plain, exclusive in (_LOWER, _UPPER):
+            _include(schema, plain, exclusive)
+    for keyword in (*_LOWER, *_UPPER):
+        if _is_number(schema.get(keyword)):
+            schema[keyword] = _inwards(schema, keyword)
+    _close(schema)
+
+
+def _modernize(schema: Schema, plain: str, exclusive: str) -> None:
+    """Convert draft 4 (and OpenAPI), where ``exclusive`` is a flag on the ``plain`` bound."""
+    if schema.get(exclusive) is True and plain in schema:
+        schema[exclusive] = schema.pop(plain)
+    elif isinstance(schema.get(exclusive), bool):
+        del schema[exclusive]
+
+
+def _is_of_integers(schema: Schema) -> bool:
+    types = schema.get("type")
+    listed = types if isinstance(types, list) else [types]
+    return "integer" in listed and "number" not in listed
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _include(schema: Schema, plain: str, exclusive: str) -> None:
+    """Merge both bounds of integers into one inclusive bound."""
+    is_lower = plain == "minimum"
+    found: list[int] = []
+    if _is_number(schema.get(plain)):
+        value = schema[plain]
+        found.append(math.ceil(value) if is_lower else math.floor(value))
+    if _is_number(schema.get(exclusive)):
+        value = schema.pop(exclusive)
+        found.append(math.floor(value) + 1 if is_lower else math.ceil(value) - 1)
+    if found:
+        schema[plain] = max(found) if is_lower else min(found)
+
+
+def _inwards(schema: Schema, keyword: str) -> Any:
+    value, is_lower = schema[keyword], keyword in _LOWER
+    of_integers = _is_of_integers(schema)
+    farthest = _FARTHEST if of_integers else _FARTHEST_DECIMAL
+    value = max(value, -farthest) if is_lower else min(value, farthest)
+    if abs(value) > farthest:
+        raise BadRequest(f'format: "{keyword}" cannot be enforced for such a number')
+    if abs(value) <= _EXACT:
+        return value
+    return _next_integer(value, up=is_lower) if of_integers else _next_decimal(value, up=is_lower)
+
+
+def _next_integer(value: int, *, up: bool) -> int:
+    near = float(value)
+    if (near < value) if up else (near > value):
+        near = math.nextafter(near, math.inf if up else -math.inf)
+    return int(near)
+
+
+def _next_decimal(value: float, *, up: bool) -> int:
+    """The next value inwards that is exact both as a decimal and as a floating-point number."""
+    context = Context(_DIGITS, ROUND_CEILING if up else ROUND_FLOOR)
+    near = context.create_decimal(Decimal(value))
+    if up and float(near) < value:
+        near = context.next_plus(near)
+    elif not up and float(near) > value:
+        near = context.next_minus(near)
+    return int(near)
+
+
+def _close(schema: Schema) -> None:
+    """Add the opposite bound where the library needs it."""
+    farthest = _FARTHEST if _is_of_integers(schema) else _FARTHEST_DECIMAL
+    lowest = [schema[key] for key in _LOWER if _is_number(schema.get(key))]
+    highest = [schema[key] for key in _UPPER if _is_number(schema.get(key))]
+    if lowest and not highest and max(lowest) >= _OPEN_ENDED:
+        schema["maximum"] = farthest
+    if highest and not lowest and min(highest) <= -_OPEN_ENDED:
+        schema["minimum"] = -farthest
+
+
+def is_exact(value: object) -> bool:
+    """Whether the library can write all numbers in ``value`` to the last digit."""
+    if isinstance(value, dict):
+        return all(map(is_exact, value.values()))
+    if isinstance(value, list):
+        return all(map(is_exact, value))
+    if isinstance(value, int) and abs(value) > _EXACT:
+        return abs(value) <= _FARTHEST and int(float(value)) == value
+    return True
+
 
 AHEAD_LIMIT = 8
-"""Look-aheads that are looked for in one pattern; each takes a pass over it."""
+"""Look-aheads split off one pattern; each takes a pass over it."""
 
 _NOT_AHEAD = {
     r"\.": r"^(?:[^.]|$)",
@@ -25,10 +143,10 @@ _NOT_AHEAD = {
     "$": r"[\s\S]",
     "^[-+.]*$": "[^-+.]",
 }
-"""The strings that do not begin so; of those with line ends maybe fewer."""
+"""Negative look-ahead → pattern of the strings that pass it, or (with line breaks) fewer."""
 
 _ELEMENT = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])+(?P<closed>\])?|[.\[]", re.DOTALL)
-"""What does not stand for itself: an escape, a class, a dot, and a bracket that begins no class."""
+"""An escape, a class, a dot, or a bracket that begins no class."""
 
 _ATOMS = re.compile(
     r"\\[pP]\{[^}\\]*+\}|\\u\{[^}\\]*+\}|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\?.", re.DOTALL
@@ -62,8 +180,7 @@ _DECIMAL = re.compile(
     + r"(?:\*|\{0,(?P<places>\d{1,2})\})"
     + re.escape("0*$)")
 )
-"""Pydantic's decimal numbers of so many digits before the point and after it, and in all (with the
-point)."""
+"""Pydantic's decimals: digits before the point, after it, and in all (counting the point)."""
 
 _LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _DATE = (
@@ -92,31 +209,30 @@ OF_FORMATS = {
     ),
     "uuid": "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
 }
-"""What a format means, or its usual forms, where it has to be said as a pattern."""
+"""Patterns equivalent to formats, or matching their usual forms."""
 
 _CALENDAR = {
     "date": f"^{_DATE}",
     "date-time": rf"^{_DATE}[tT]\d\d:\d\d:[0-5]",
     "time": r"^\d\d:\d\d:[0-5]",
 }
-"""What the library's formats leave open: for it any year has a 29 February and any minute a leap
-second."""
+"""Added to the library's formats, which allow 29 February and leap seconds anywhere."""
 
 
-def simplify(schema: Schema) -> None:
-    """Say the patterns of ``schema`` as the library reads them, as far as possible.
+def translate_patterns(schema: Schema) -> None:
+    """Translate the patterns of ``schema`` for the library, as far as possible.
 
-    A ``format`` of dates or times gets one as well.
+    Formats of dates and times get a pattern in addition.
     """
     if "patternProperties" in schema:
         named = schema["patternProperties"]
         translated = {_translate(pattern): value for pattern, value in named.items()}
-        # two that are the same then would be one
+        # keep the originals if two would become one
         schema["patternProperties"] = translated if len(translated) == len(named) else named
     pattern, all_of = schema.get("pattern", ""), schema.get("allOf", [])
     if not isinstance(pattern, str) or not isinstance(all_of, list):
         return
-    patterns = without_look_around(pattern) if pattern else []
+    patterns = split_look_aheads(pattern) if pattern else []
     if schema.get("format") in _CALENDAR:
         patterns.append(_CALENDAR[schema["format"]])
     if patterns:
@@ -125,10 +241,8 @@ def simplify(schema: Schema) -> None:
         schema["allOf"] = [*all_of, *({"pattern": each} for each in patterns[1:])]
 
 
-def without_look_around(pattern: str) -> list[str]:
-    """The patterns that together mean ``pattern``, for the library; look-around that has to stay is
-    left in.
-    """
+def split_look_aheads(pattern: str) -> list[str]:
+    """Translated patterns that together mean ``pattern``; unsupported look-around stays in."""
     found = [_KNOWN.get(pattern) or _decimal(pattern) or pattern]
     for _ in range(AHEAD_LIMIT):
         split = _split(found[0])
@@ -139,7 +253,7 @@ def without_look_around(pattern: str) -> list[str]:
 
 
 def _decimal(pattern: str) -> str | None:
-    """The numbers that Pydantic means; what it writes lets more pass."""
+    """The decimals that Pydantic means; its own pattern admits more."""
     found = _DECIMAL.fullmatch(pattern)
     if found is None:
         return None
@@ -153,7 +267,7 @@ def _decimal(pattern: str) -> str | None:
 
 
 def with_lengths(pattern: str, least: int, most: int | None) -> str | None:
-    """``pattern`` for strings of a length; None: it is not as simple as that."""
+    """``pattern`` limited to lengths; None unless it repeats one kind of character."""
     found = _REPEATED.fullmatch(pattern)
     if found is None:
         return None
@@ -162,7 +276,7 @@ def with_lengths(pattern: str, least: int, most: int | None) -> str | None:
 
 
 def _split(pattern: str) -> tuple[str, str] | None:
-    """The pattern without the look-ahead that it begins with, and what that one says."""
+    """The pattern without its leading look-ahead, and the look-ahead as a pattern."""
     if not pattern.startswith(("^(?=", "^(?!")) or _has_empty_class(pattern):
         return None
     structure = list(_structure(pattern))
@@ -170,14 +284,14 @@ def _split(pattern: str) -> tuple[str, str] | None:
     if end is None or pattern[end + 1 : end + 2] in {"*", "+", "?", "{"}:
         return None
     if any(depth == 0 and character == "|" for _, depth, character in structure):
-        return None  # it belongs to the first branch only
+        return None  # the look-ahead belongs to the first branch only
     inner = pattern[len("^(?=") : end]
     condition = f"^(?:{inner})" if pattern[3] == "=" else _NOT_AHEAD.get(inner)
     return None if condition is None else (f"^{pattern[end + 1 :]}", condition)
 
 
 def _structure(pattern: str) -> Iterator[tuple[int, int, str]]:
-    """Where the groups and branches of ``pattern`` are, with the depth behind each."""
+    """Positions of parentheses and bars outside classes, with the depth after each."""
     depth, in_class, is_escaped = 0, False, False
     for at, character in enumerate(pattern):
         if is_escaped or character == "\\":
@@ -192,8 +306,8 @@ def _structure(pattern: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _translate(pattern: str) -> str:
-    """A pattern of ECMAScript as one of Rust."""
-    if _has_empty_class(pattern):  # whoever writes that thinks of yet another language
+    """An ECMAScript pattern as a Rust one."""
+    if _has_empty_class(pattern):  # written for some other dialect
         return pattern
     return _ELEMENT.sub(_translate_element, pattern)
 
@@ -209,7 +323,7 @@ def _translate_element(found: re.Match[str]) -> str:
 
 
 def _of_class(text: str) -> str:
-    """A class of characters: in Rust brackets nest there, and there are operators of two signs."""
+    """A character class: in Rust, brackets nest in it, and there are two-character operators."""
     head = "[^" if text.startswith("[^") else "["
     atoms = _ATOMS.findall(text[len(head) : -1])
     written, can_begin_range, ends_range = [head], False, False

@@ -1,34 +1,74 @@
-"""The grammar of one tool call: the tools that a client offers, as a model writes calls.
+"""Grammar of one tool call: the offered tools, written as the model's family writes calls.
 
-It holds a call that has begun to a tool that exists and to this tool's schema. Nobody asked for
-that, so nothing is refused: what cannot be enforced in a schema is left out, then all that
-restricts single values, and if that does not help, the arguments are any JSON object.
+It restricts a call that has begun to existing tools and their schemas. The client did not ask for
+that, so nothing is refused. Keywords that cannot be enforced are left out; then everything that
+restricts single values; in the end the arguments may be any JSON object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.workers.child.grammar.arguments import JSON_RULES, Strictness, Values, quoted
-from ollama_async.workers.child.grammar.lark import Rules
-from ollama_async.workers.child.grammar_parameters import (
-    LITERAL_RULES,
-    Parameters,
-    expand,
-    string_rules,
-)
-from ollama_async.workers.child.grammar_text import CALLS_LIMIT, Special, sequence
+from msgspec.structs import replace
 
-TOOLS_LIMIT = 256
+from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.workers.child.grammar.lark import (
+    ANYTHING,
+    HEAD,
+    MAX_CALLS,
+    Member,
+    RuleSet,
+    SpecialTokens,
+    literal,
+    sequence,
+)
+from ollama_async.workers.child.grammar.tool_arguments import (
+    JSON,
+    JSON_RULES,
+    Notation,
+    Strictness,
+    ValueGrammar,
+    quoted,
+    required_of,
+)
+
+MAX_TOOLS = 256
 """Tools whose schemas are enforced; a grammar for more takes longer than a prompt."""
 
-_HEAD = '%llguidance {"no_forcing": true}\n'
-_RULES = r"""
-ANYTHING: /(?s:.*)/
-gap: / |[ \t]?(\r?\n){1,2}[ \t]{0,32}/
-short_string: /"[^"\\\x00-\x1f]{0,64}"/
+_RULES = rf"""
+{ANYTHING}gap: / |[ \t]?(\r?\n){{1,2}}[ \t]{{0,32}}/
+short_string: /"[^"\\\x00-\x1f]{{0,64}}"/
+"""
+
+_PLACEHOLDER = re.compile(r"(\{[a-z_]+\}| +)")
+_STRINGS = {'"': "double_quoted", "'": "single_quoted"}
+_LITERALS = {
+    "string": "literal_string",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "truth",
+    "null": "nothing",
+    "array": "literal_list",
+    "object": "literal_map",
+}
+_LITERAL_RULES = r"""
+double_quoted: /"([^"\\]|\\(?s:.))*"/
+single_quoted: /'([^'\\]|\\(?s:.))*'/
+bare_key: /[^\s:{}\[\],"']{1,64}/
+identifier: /[A-Za-z0-9_.:-]{1,64}/
+integer: whole
+number: whole fraction? exponent?
+whole: /-?(0|[1-9][0-9]{0,17}|[1-8][0-9]{18}|9[01][0-9]{17}|922337203685477580[0-7])/
+fraction: /\.[0-9]{1,20}/
+exponent: /[eE][+-]?[0-9]{1,2}/
+truth: "True" | "False" | "true" | "false"
+nothing: "None" | "null"
+literal_value: literal_string | number | truth | nothing | literal_list | literal_map
+literal_list: "[" gap? (literal_value (gap? "," gap? literal_value)* gap?)? "]"
+literal_map: "{" gap? (literal_member (gap? "," gap? literal_member)* gap?)? "}"
 """
 
 Function = tuple[str, dict[str, Any]]
@@ -38,26 +78,25 @@ Function = tuple[str, dict[str, Any]]
 def call_grammar(
     syntax: CallSyntax,
     tools: Sequence[dict[str, Any]],
-    special: Special,
+    special: SpecialTokens,
     *,
     strictness: Strictness = "schemas",
 ) -> str:
-    """What may follow the mark that opens a call, to the end of the call.
+    """The grammar of what follows the mark that opens a call, up to the end of the call.
 
     :raises BadRequest: it would be too large.
     """
-    rules = _Writer(syntax, special, strictness).write(_functions(tools))
-    strings = string_rules(syntax, special)
-    return _HEAD + rules + strings + _RULES + JSON_RULES + LITERAL_RULES
+    rules = _CallGrammar(syntax, special, strictness).write(_functions(tools))
+    return HEAD + rules + _string_rules(syntax, special) + _RULES + JSON_RULES + _LITERAL_RULES
 
 
 def tool_names(tools: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """The names of the tools that can be called."""
+    """The distinct names of well-formed tools."""
     return tuple(dict.fromkeys(name for name, _ in _functions(tools)))
 
 
 def _functions(tools: Sequence[dict[str, Any]]) -> list[Function]:
-    """Whatever is not of the right shape is not there. Two of one name are two ways to call it."""
+    """Skips malformed tools. Two tools of one name are two ways to call it."""
     functions = []
     for tool in tools:
         function = tool.get("function")
@@ -68,32 +107,32 @@ def _functions(tools: Sequence[dict[str, Any]]) -> list[Function]:
     return functions
 
 
-class _Writer:
-    def __init__(self, syntax: CallSyntax, special: Special, strictness: Strictness) -> None:
+class _CallGrammar:
+    def __init__(self, syntax: CallSyntax, special: SpecialTokens, strictness: Strictness) -> None:
         self._syntax = syntax
         self._special = special
         self._strictness = strictness
-        self._rules = Rules()
+        self._rules = RuleSet()
 
     def write(self, functions: Sequence[Function]) -> str:
-        ways = [self._ways(name, parameters) for name, parameters in functions]
-        rules = f"start: {self._span()}\ncall: {self._calls(self._syntax.forms, ways)}\n"
+        calls = [self._placeholders(name, parameters) for name, parameters in functions]
+        rules = f"start: {self._span()}\ncall: {self._calls(self._syntax.forms, calls)}\n"
         if self._syntax.listed:
-            rules += f"listed_call: {self._calls(self._syntax.listed, ways)}\n"
+            rules += f"listed_call: {self._calls(self._syntax.listed, calls)}\n"
         return rules + self._rules.text()
 
-    def _calls(self, forms: Sequence[str], ways: Sequence[dict[str, str]]) -> str:
-        """Any of the calls in any of ``forms``; ``ways`` are the parts of each call."""
-        written = (self._expand(form, each) for each in ways for form in forms)
+    def _calls(self, forms: Sequence[str], calls: Sequence[dict[str, str]]) -> str:
+        """Each call in each of ``forms``."""
+        written = (_expand(form, call, self._special) for call in calls for form in forms)
         return " | ".join(map(self._rules.add, written))
 
     def _span(self) -> str:
-        """All that is between the marks."""
+        """Everything between the marks."""
         syntax = self._syntax
-        more = f"{{0,{CALLS_LIMIT - 1}}}"
+        more = f"{{0,{MAX_CALLS - 1}}}"
         ways = [f"call (gap? call){more}" if syntax.repeated else "call"]
         if syntax.listed:
-            # some templates leave the commas between objects out
+            # some templates omit the commas between objects
             comma = '","' if "{parameters}" in syntax.listed[0] else '","?'
             ways.append(f'"[" gap? listed_call (gap? {comma} gap? listed_call){more} gap? "]"')
         body = f"{sequence(syntax.prefix, self._special)} gap? ({' | '.join(ways)})"
@@ -103,21 +142,21 @@ class _Writer:
         return " | ".join([body, *map(self._text_head, syntax.texts)])
 
     def _text_head(self, text: str) -> str:
-        """The first form with ``text`` in the place of a name, up to what follows it."""
+        """The first form with ``text`` in place of a name, up to the arguments."""
         head = self._syntax.forms[0].partition("{arguments}")[0].rstrip(" ")
-        return self._expand(head, {"name": sequence(text, self._special)})
+        return _expand(head, {"name": sequence(text, self._special)}, self._special)
 
-    def _ways(self, name: str, schema: dict[str, Any]) -> dict[str, str]:
-        """What the placeholders in the forms stand for in calls of one function."""
+    def _placeholders(self, name: str, schema: dict[str, Any]) -> dict[str, str]:
+        """Patterns for the placeholders of the forms, in calls of one function."""
         parts = {"name": sequence(name, self._special), "id": "identifier"}
         forms = " ".join((*self._syntax.forms, *self._syntax.listed))
         if "{parameters}" in forms:
-            parameters = Parameters(
+            parameters = _ParameterGrammar(
                 self._rules, schema, self._syntax, self._special, self._strictness
             )
             parts["parameters"] = parameters.rule()
         if any(part in forms for part in ("{call}", "{keyed}", "{arguments}")):
-            arguments = Values(self._rules, schema, self._strictness).arguments()
+            arguments = ValueGrammar(self._rules, schema, self._strictness).arguments()
             parts["arguments"] = arguments
             parts["call"] = self._call_object(name, arguments)
             parts["keyed"] = f'"{{" gap? {quoted(name)} gap? ":" gap? {arguments} gap? "}}"'
@@ -136,5 +175,158 @@ class _Writer:
         values = f'({keys}) gap? ":" gap? {arguments}'
         return f'"{{" gap? {before}{head} gap? "," gap? {values}{after} gap? "}}"'
 
-    def _expand(self, form: str, parts: dict[str, str]) -> str:
-        return expand(form, parts, self._special)
+
+def _expand(form: str, parts: Mapping[str, str], special: SpecialTokens) -> str:
+    """A form of :class:`CallSyntax`, with ``parts`` in place of its placeholders."""
+    known = {"space": '" "', **parts}
+    pieces = []
+    for piece in filter(None, _PLACEHOLDER.split(form)):
+        if not piece.strip(" "):
+            pieces.append("gap?")
+        elif piece.strip("{}") in known:
+            pieces.append(known[piece.strip("{}")])
+        else:
+            pieces.append(sequence(piece, special))
+    return " ".join(pieces) or '""'
+
+
+# Arguments written one by one: in tags, as Python keywords, in Gemma's braces
+
+
+def _string_rules(syntax: CallSyntax, special: SpecialTokens) -> str:
+    """Rules for strings and keys outside JSON; quoted as in Python if ``syntax`` has no quotes."""
+    rules, strings = "", []
+    for number, quote in enumerate(syntax.quotes or tuple(_STRINGS)):
+        if quote in _STRINGS:
+            strings.append(_STRINGS[quote])
+        else:
+            mark = sequence(quote, special)
+            lazy = "" if _has_token(mark) else "[lazy]"
+            rules += f"marked_{number}{lazy}: {_text_until(mark)}\n"
+            strings.append(f"{mark} marked_{number}")
+    rules += f"literal_string: {' | '.join(strings)}\n"
+    return rules + f'literal_member: {_any_key(syntax)} gap? ":" gap? literal_value\n'
+
+
+def _any_key(syntax: CallSyntax) -> str:
+    """Families with string marks of their own put none around keys."""
+    return "literal_string" if set(syntax.quotes) <= _STRINGS.keys() else "bare_key"
+
+
+def _text_until(end: str) -> str:
+    """Text up to ``end``. If ``end`` has a control token, text stops there at the latest, so that
+    what comes before the token counts as text.
+    """
+    return f"ANYTHING {end[end.find('<[') :] if _has_token(end) else end}"
+
+
+def _has_token(text: str) -> bool:
+    return text.startswith("<[") or " <[" in text
+
+
+class _ParameterGrammar:
+    """The arguments of one tool as ``syntax`` writes them, added to ``rules``."""
+
+    def __init__(
+        self,
+        rules: RuleSet,
+        schema: dict[str, Any],
+        syntax: CallSyntax,
+        special: SpecialTokens,
+        strictness: Strictness,
+    ) -> None:
+        self._rules = rules
+        self._syntax = syntax
+        self._special = special
+        self._strictness = strictness
+        notation = self._printed() if syntax.quotes else replace(JSON, string=literal)
+        self._values = ValueGrammar(rules, schema, strictness, notation)
+        self._schema = self._values.root
+        self._before, _, end = syntax.parameter.partition("{value}")
+        self._end = _expand(end, {}, special) if end else ""
+
+    def _printed(self) -> Notation:
+        """Values as Python prints them, or with the syntax's own marks around strings."""
+        any_key = _any_key(self._syntax)
+        return Notation(
+            any="literal_value",
+            types=_LITERALS,
+            key=literal if any_key == "bare_key" else self._quoted,
+            any_key=any_key,
+            string=self._quoted,
+        )
+
+    def rule(self) -> str:
+        """A rule for all arguments."""
+        properties, required = self._schema.get("properties"), required_of(self._schema)
+        listed = properties if isinstance(properties, dict) else {}
+        listed = {**listed, **{key: {} for key in required if key not in listed}}
+        members: list[Member] = [
+            (self._parameter(sequence(key, self._special), value), key in required)
+            for key, value in listed.items()
+            if value is not False
+        ]
+        others = None
+        if not isinstance(properties, dict) or self._schema.get("additionalProperties"):
+            others = self._rules.add(self._parameter("identifier", {}))
+        between = self._syntax.between
+        separator = f"gap? {sequence(between, self._special)} gap?" if between else "gap?"
+        return self._rules.add(f"{self._rules.in_any_order(members, separator, others)} gap?")
+
+    def _parameter(self, key: str, schema: Any) -> str:
+        ways = self._values_by_kind(self._values.resolve(schema))
+        written = []
+        for kind, value in ways.items():
+            parts = {"key": key, "is_text": literal(kind)}
+            written.append(f"{_expand(self._before, parts, self._special)} {value}")
+        return self._rules.add(" | ".join(written)) if len(written) > 1 else written[0]
+
+    def _values_by_kind(self, schema: dict[str, Any]) -> dict[str, str]:
+        """The values of ``schema`` with their ends, keyed by whether they are bare text."""
+        if "{is_text}" not in self._before:
+            return {"": self._value(schema)}
+        kinds, choices = self._values.kinds(schema), self._values.choices(schema)
+        ways = {}
+        if not kinds or "string" in kinds:
+            ways["true"] = self._lined(choices) if kinds == {"string"} and choices else self._text()
+        if kinds != {"string"}:
+            ways["false"] = self._lined([self._values.value(schema)])
+        return ways
+
+    def _value(self, schema: dict[str, Any]) -> str:
+        """A value and its end."""
+        ways = self._values.choices(schema)
+        if self._syntax.quotes:
+            return f"gap? ({' | '.join(ways or [self._values.value(schema)])}) gap? {self._end}"
+        kinds = self._values.kinds(schema)
+        if not ways and (not kinds or "string" in kinds):
+            return self._text()
+        return self._lined(ways or [self._values.value(schema), *self._as_python_prints(schema)])
+
+    def _text(self) -> str:
+        text = _text_until(self._end)
+        return self._rules.add(text) if _has_token(text) else self._rules.add_lazy(text)
+
+    def _lined(self, ways: Sequence[str]) -> str:
+        """One line break on each side is markup; anything else would be part of the value."""
+        value = self._rules.add(" | ".join(ways))
+        return f'({value} | "\\n" {value} "\\n") {self._end}'
+
+    def _quoted(self, text: str) -> str:
+        ways = []
+        for quote in self._syntax.quotes or tuple(_STRINGS):
+            mark = sequence(quote, self._special)
+            inside = text
+            if quote in _STRINGS:
+                inside = json.dumps(text, ensure_ascii=False)[1:-1]
+                inside = inside.replace('\\"', '"').replace(quote, f"\\{quote}")
+            ways.append(f"{mark} {literal(inside)} {mark}" if inside else f"{mark} {mark}")
+        return f"({' | '.join(ways)})"
+
+    def _as_python_prints(self, schema: dict[str, Any]) -> Iterator[str]:
+        """Templates print values this way, and models learn it from them."""
+        kinds = self._values.kinds(schema)
+        yield from (_LITERALS[kind] for kind in sorted(kinds & {"boolean", "null"}))
+        if kinds & {"array", "object"}:
+            printed = self._printed()
+            yield ValueGrammar(self._rules, self._schema, self._strictness, printed).value(schema)

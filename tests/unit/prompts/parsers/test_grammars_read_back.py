@@ -13,7 +13,7 @@ from ollama_async.prompts.parsers import model_families, qwen, template_formats
 from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.tool_schemas import Tools
-from ollama_async.workers.child.grammar.constraints import Grammars
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from tests.unit.prompts.parsers.test_guarded_calls import END, Vocabulary
 
 PATIENCE = 300
@@ -87,7 +87,7 @@ def opened(row, text):
 def test_what_the_grammar_allows_is_read_back(name):
     family, row = ROWS[name]
     vocabulary = Vocabulary([mark for mark in family.special_tokens if "<|" in mark])
-    guard = Grammars(vocabulary).guard(
+    guard = ConstraintFactory(vocabulary).guard(
         TOOLS, Delimiters(syntaxes=(row.syntax,)), vocabulary.special
     )
     rng = random.Random(name)

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-
 from ollama_async.workers.child.characters import Characters
-from ollama_async.workers.child.grammar.constraints import Grammars
+
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from tests.unit.prompts.parsers.round_trip import _CONTROL, answer
 from tests.unit.prompts.parsers.test_round_trip import ALL, cases, dialect, in_order
 
@@ -47,13 +47,13 @@ def guarded(chosen, given):
     """
     vocabulary = Vocabulary([mark for mark in chosen.special_tokens if _CONTROL.fullmatch(mark)])
     marks = chosen.delimiters(given.prompt, given.rendered)
-    grammars = Grammars(vocabulary)
+    grammars = ConstraintFactory(vocabulary)
     guard = grammars.guard(given.prompt.tools, marks, vocabulary.special)
     parser = chosen.start(given.prompt, given.rendered)
     if guard is None or parser is None:
         return 0
     characters, held, said = Characters(), 0, ""
-    guard.watch(parser)
+    guard.update(parser)
     for token, piece in vocabulary.tokens(given.text):
         text = characters.feed(piece)
         assert guard.allows(token), (said, text)
@@ -63,7 +63,7 @@ def guarded(chosen, given):
         if text:
             parser.feed(text)
         if guard.is_free:
-            guard.watch(parser)
+            guard.update(parser)
         held += was_free and not guard.is_free
     parser.finish()
     assert guard.is_free, said

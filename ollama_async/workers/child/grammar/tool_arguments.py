@@ -1,8 +1,8 @@
-r"""Values of tool calls' arguments: as JSON, as Python prints them, as Gemma's braces hold them.
+r"""Grammar of tool-call arguments: as JSON, as Python prints values, or in Gemma's braces.
 
-The library's own grammar for a schema has properties in the schema's order only, and characters
-only as they are. That does for answers that were asked for in a form. A model that calls a tool
-does so as it was taught: here properties come in any order, and ``\u00e9`` is a letter.
+The library's own grammar of a schema has properties in the schema's order only, and no character
+escapes. That suits answers in a prescribed form. Models write tool calls as they were trained: here
+properties come in any order, and ``\u00e9`` is a letter.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ import msgspec
 
 from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.grammar.json_schema import check_size, structure_of
-from ollama_async.workers.child.grammar.lark import Rules
-from ollama_async.workers.child.grammar_text import json_rule, literal
-from ollama_async.workers.child.grammar_tree import KEYWORDS, Schema, resolve, schemas
+from ollama_async.workers.child.grammar.lark import RuleSet, json_rule, literal
+from ollama_async.workers.child.grammar.schema_analysis import KEYWORDS, Schema, resolve, schemas
 
 Strictness = Literal["schemas", "structure", "names"]
-"""What of schemas is enforced at most: with ``names`` arguments are any JSON object."""
+"""How much of a schema is enforced at most; ``names``: arguments are any JSON object."""
 
 _SEPARATOR = 'gap? "," gap?'
 _DEPTH_LIMIT = 80
-"""Schemas in one another, references followed; a schema alone has 60 levels at most."""
+"""Nesting with references followed; a schema alone has at most 60 levels."""
 
 _OBJECT = frozenset({"type", "properties", "required", "additionalProperties"})
 _ARRAY = frozenset({"type", "items"})
@@ -33,8 +32,11 @@ _SHARED = ("$defs", "definitions")
 
 
 class Notation(msgspec.Struct, frozen=True, kw_only=True):
-    """How values are written: a rule for any value and for types of JSON, what matches a property's
-    name, and what a string. ``has_schemas``: the library can enforce the rest of a schema.
+    """How values are written.
+
+    ``any`` and ``types`` are rules for any value and for JSON types. ``key`` and ``string`` make
+    patterns for a property name and a string. ``has_schemas``: the library can enforce the rest of
+    a schema.
     """
 
     any: str
@@ -46,7 +48,7 @@ class Notation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def quoted(text: str) -> str:
-    """A literal that is a JSON string."""
+    """A pattern for ``text`` as a JSON string."""
     return literal(json.dumps(text, ensure_ascii=False))
 
 
@@ -72,11 +74,14 @@ json_member: json_string gap? ":" gap? json_value
 """
 
 
-class Values:
-    """Adds to ``rules`` what one tool's ``schema`` allows."""
+class ValueGrammar:
+    """Adds rules for the values that one tool's ``schema`` allows.
+
+    ``root`` is the schema in use: one that is too large counts as empty.
+    """
 
     def __init__(
-        self, rules: Rules, schema: Schema, strictness: Strictness, notation: Notation = JSON
+        self, rules: RuleSet, schema: Schema, strictness: Strictness, notation: Notation = JSON
     ) -> None:
         self._rules = rules
         self._strictness = strictness
@@ -84,20 +89,19 @@ class Values:
         self._refs: dict[str, str] = {}
         self._depth = 0
         self.root = schema
-        """The schema as far as it counts: one that is too large says nothing."""
         try:
             check_size(schema)
         except BadRequest:
             self.root, self._strictness = {}, "names"
 
     def arguments(self) -> str:
-        """What matches all arguments together."""
+        """A pattern for all arguments together."""
         if self._strictness == "names" or self.root.get("type", "object") != "object":
             return self._notation.types["object"]
         return self.value({"type": "object", **self.root})
 
-    def meant(self, schema: Any) -> Schema:
-        """``schema``, or what it refers to; whatever is none says nothing."""
+    def resolve(self, schema: Any) -> Schema:
+        """``schema``, or what it refers to; {} for anything that is not a schema."""
         for _ in range(_DEPTH_LIMIT):
             if not isinstance(schema, dict) or schema.keys() & KEYWORDS != {"$ref"}:
                 break
@@ -105,10 +109,9 @@ class Values:
         return schema if isinstance(schema, dict) else {}
 
     def value(self, schema: Any) -> str:
-        """What matches a value of ``schema``, a schema within the tool's."""
-        if not isinstance(schema, dict) or self._strictness == "names":
-            return self._notation.any
-        if self._depth > _DEPTH_LIMIT:
+        """A pattern for a value of ``schema``, a subschema of the tool's."""
+        is_open = not isinstance(schema, dict) or self._strictness == "names"
+        if is_open or self._depth > _DEPTH_LIMIT:
             return self._notation.any
         self._depth += 1
         rule = self._composed(schema, schema.keys() & KEYWORDS - {*_SHARED}) or self._leaf(schema)
@@ -116,7 +119,7 @@ class Values:
         return rule
 
     def _composed(self, schema: Schema, keywords: Set[str]) -> str | None:
-        """What consists of others, or says nothing but its type; None: neither."""
+        """A schema that combines others, or has only a type; None if it is neither."""
         if keywords == {"$ref"}:
             return self._reference(schema["$ref"])
         if keywords == {"anyOf"} and isinstance(schema["anyOf"], list) and schema["anyOf"]:
@@ -131,7 +134,7 @@ class Values:
         return None
 
     def _reference(self, reference: object) -> str | None:
-        """The same rule wherever the same is meant, also within itself."""
+        """One rule for each target, so that schemas may contain themselves."""
         target = resolve(self.root, reference)
         if target is None or not isinstance(reference, str):
             return None
@@ -164,7 +167,7 @@ class Values:
         return f'{key} gap? ":" gap? {value}'
 
     def _leaf(self, schema: Schema) -> str:
-        """What does not consist of others, as far as it can be enforced."""
+        """Any other schema, as far as it can be enforced."""
         notation = self._notation
         kinds = self.kinds(schema)
         is_alike = bool(kinds) and kinds <= {"integer", "number"}  # in all notations
@@ -173,11 +176,11 @@ class Values:
             return self._rules.add(" | ".join(ways)) if ways else notation.any
         for form in self._forms(schema):
             with suppress(BadRequest):
-                return self._rules.add(json_rule(form, loosely=True))
+                return self._rules.add(json_rule(form, lenient=True))
         return notation.any
 
     def choices(self, schema: Schema) -> list[str]:
-        """The only values that there are, each as it is written; empty: there are others."""
+        """All values, as they are written, if the schema lists them; else empty."""
         if self._strictness == "names":
             return []
         alternatives = _alternatives(schema)
@@ -195,7 +198,7 @@ class Values:
         ]
 
     def kinds(self, schema: Schema) -> set[str]:
-        """The types that values may have, as far as that can be seen; empty: any."""
+        """The types that values may have; empty if unknown."""
         alternatives = _alternatives(schema)
         if alternatives:
             found = [self.kinds(self._alternative(way)) for way in alternatives]
@@ -208,11 +211,11 @@ class Values:
         return {str(name) for name in names} if all(name in _KINDS for name in names) else set()
 
     def _alternative(self, schema: Any) -> Schema:
-        """As :meth:`meant`; alternatives in alternatives count as anything, and null as a value."""
-        meant = self.meant(schema)
-        if _alternatives(meant):
+        """As :meth:`resolve`; nested alternatives count as anything, and null as a value."""
+        target = self.resolve(schema)
+        if _alternatives(target):
             return {}
-        return {"const": None} if meant.get("type") == "null" else meant
+        return {"const": None} if target.get("type") == "null" else target
 
     def _forms(self, schema: Schema) -> list[Schema]:
         whole = dict(schema)
@@ -223,14 +226,14 @@ class Values:
 
 
 def required_of(schema: Schema) -> list[str]:
-    """The names of required properties, each once; whatever is of a wrong type is none."""
+    """The distinct names of required properties; ignores values of a wrong type."""
     required = schema.get("required")
     names = required if isinstance(required, list) else []
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
 def _alternatives(schema: Schema) -> list[Any]:
-    """The schemas of which a value obeys one."""
+    """The options of a union."""
     ways = schema.get("anyOf") or schema.get("oneOf")
     return ways if isinstance(ways, list) else []
 
