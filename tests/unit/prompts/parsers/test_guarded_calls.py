@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-from ollama_async.workers.child.characters import Characters
 
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
+from ollama_async.workers.child.sequence import Characters
 from tests.unit.prompts.parsers.round_trip import _CONTROL, answer
 from tests.unit.prompts.parsers.test_round_trip import ALL, cases, dialect, in_order
 
