@@ -1,10 +1,10 @@
-"""Command of Cohere, in the form with ``START_TEXT``."""
+"""Renderer of Cohere's Command models, in the form with ``START_TEXT``."""
 
 from __future__ import annotations
 
-from ollama_async.prompts.renderers.conversation_view import Talk, Tool, Turn
-from ollama_async.prompts.renderers.json_text import spaced
-from ollama_async.prompts.renderers.renderer_spec import Family
+from ollama_async.prompts.renderers.conversation_view import ConversationView, Tool, Turn
+from ollama_async.prompts.renderers.renderer_spec import RendererSpec
+from ollama_async.prompts.renderers.tool_texts import spaced
 
 _TURN, _TURN_END = "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"
 _SYSTEM = f"{_TURN}<|SYSTEM_TOKEN|>"
@@ -30,10 +30,10 @@ _ONE_RESULT = """\
     }}"""  # noqa: W293
 
 
-def _system(talk: Talk) -> str:
-    listed = ",\n\n".join(f"\n    {_tool(tool)}" for tool in talk.tools)
+def _system(view: ConversationView) -> str:
+    listed = ",\n\n".join(f"\n    {_tool(tool)}" for tool in view.tools)
     tools = f"# Available Tools\n```json\n[\n{listed}\n\n\n]\n```"
-    return talk.system + _AFTER_SYSTEM + tools if talk.system else tools
+    return view.system + _AFTER_SYSTEM + tools if view.system else tools
 
 
 def _tool(tool: Tool) -> str:
@@ -47,7 +47,7 @@ def _tool(tool: Tool) -> str:
     )
 
 
-def _assistant(turn: Turn, _: Talk) -> str:
+def _assistant(turn: Turn, _: ConversationView) -> str:
     if not turn.calls:
         thought = turn.thinking.join(_THOUGHT) if turn.thinking else ""
         return thought + _TEXT + turn.content + ("" if turn.is_open else _TEXT_END)
@@ -62,12 +62,12 @@ def _assistant(turn: Turn, _: Talk) -> str:
     return f"{_BEFORE_ACTION}{thought}{_ACTION}[{calls}\n\n]{_ACTION_END}"
 
 
-def _result(turn: Turn, _: Talk) -> str:
+def _result(turn: Turn, _: ConversationView) -> str:
     return _ONE_RESULT.format(number=turn.call_number, content=spaced(turn.content))
 
 
-FAMILIES = {
-    "cohere": Family(
+RENDERERS = {
+    "cohere": RendererSpec(
         marks={
             "system": (f"{_SYSTEM}{_TEXT}", f"{_TEXT_END}{_TURN_END}"),
             "user": (f"{_TURN}<|USER_TOKEN|>{_TEXT}", f"{_TEXT_END}{_TURN_END}"),

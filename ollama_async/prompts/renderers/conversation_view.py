@@ -1,4 +1,4 @@
-"""A conversation as the families look at it: in turns that know their neighbours."""
+"""The conversation as renderers see it: turns that know their neighbours and their calls."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Turn:
 
 
 @dataclass(frozen=True, eq=False)
-class Talk:
+class ConversationView:
     """What is to be rendered.
 
     ``system`` is the text of the system messages at the start, joined by blank lines; None: there
@@ -80,14 +80,14 @@ class Talk:
     think: bool | str | None = None
 
 
-def read(
+def read_conversation(
     prompt: Prompt,
     *,
     thinks_unasked: bool = False,
     gathers_system: bool = False,
     sorts_results: bool = False,
     words_after_results: bool = False,
-) -> Talk:
+) -> ConversationView:
     """``prompt`` in turns.
 
     With ``gathers_system``, system messages from everywhere go to the top; with ``sorts_results``,
@@ -113,7 +113,7 @@ def read(
         turns = _with_sorted_results(turns)
     if words_after_results:
         turns = _with_words_after_results(turns)
-    return Talk(
+    return ConversationView(
         system="\n\n".join(top) if top else None,
         turns=_among_neighbours(turns, assistant_is_last=bool(roles) and roles[-1] == "assistant"),
         tools=[Tool.read(tool) for tool in prompt.tools],

@@ -1,13 +1,13 @@
-"""DeepSeek 3.1, and Cogito 2.1, which is made from it."""
+"""Renderers of DeepSeek 3.1 and of Cogito 2.1, which is derived from it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ollama_async.core.conversation import ToolFunction
-from ollama_async.prompts.renderers.conversation_view import Talk, Turn
-from ollama_async.prompts.renderers.json_text import compact, indented
-from ollama_async.prompts.renderers.renderer_spec import Family, begun_thought, speaking
+from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
+from ollama_async.prompts.renderers.renderer_spec import RendererSpec, begun_thought, speaking
+from ollama_async.prompts.renderers.tool_texts import compact, indented
 
 _BOS = "<｜begin▁of▁sentence｜>"  # noqa: RUF001  # the token's own letters
 _EOS = "<｜end▁of▁sentence｜>"  # noqa: RUF001
@@ -39,14 +39,14 @@ Where:
 """
 
 
-def _deepseek_system(talk: Talk) -> str:
-    head = talk.system or ""
-    if not talk.tools:
+def _deepseek_system(view: ConversationView) -> str:
+    head = view.system or ""
+    if not view.tools:
         return head
     listed = "\n".join(
         f"### {tool.name}\nDescription: {tool.description}\n\n"
         f"Parameters: {compact(tool.parameters)}\n"
-        for tool in talk.tools
+        for tool in view.tools
     )
     return (
         f"{head}\n\n## Tools\nYou have access to the following tools:\n\n{listed}\n{_HOW_TO_CALL}"
@@ -60,27 +60,27 @@ def _deepseek_calls(calls: Sequence[ToolFunction]) -> str:
     return f"{_CALLS}{inside}{_CALLS_END}"
 
 
-def _deepseek_thought(turn: Turn, talk: Talk) -> str:
+def _deepseek_thought(turn: Turn, view: ConversationView) -> str:
     """Only the end of a past one; after a result the model goes on without a new beginning."""
     past = "" if turn.before == "tool" else _THOUGHT[1]
-    return begun_thought(_THOUGHT)(turn, talk) or past
+    return begun_thought(_THOUGHT)(turn, view) or past
 
 
 _deepseek_says = speaking(thoughts=_deepseek_thought, calls=_deepseek_calls)
 
 
-def _deepseek_assistant(turn: Turn, talk: Talk) -> str:
+def _deepseek_assistant(turn: Turn, view: ConversationView) -> str:
     # Its end is said before results, too, although the turn goes on after them.
-    return _deepseek_says(turn, talk) + ("" if turn.is_open else _EOS)
+    return _deepseek_says(turn, view) + ("" if turn.is_open else _EOS)
 
 
-def _cogito_system(talk: Talk) -> str:
-    head = f"Enable deep thinking subroutine.\n\n{_COGITO}" if talk.thinks else _COGITO
-    if talk.system:
-        head += f"\n\n{talk.system}" + ("\n\n" if talk.thinks else "")
-    if not talk.tools:
+def _cogito_system(view: ConversationView) -> str:
+    head = f"Enable deep thinking subroutine.\n\n{_COGITO}" if view.thinks else _COGITO
+    if view.system:
+        head += f"\n\n{view.system}" + ("\n\n" if view.thinks else "")
+    if not view.tools:
         return head
-    listed = "".join(f"```json\n{indented(tool.declared)}\n```\n" for tool in talk.tools)
+    listed = "".join(f"```json\n{indented(tool.declared)}\n```\n" for tool in view.tools)
     return f"{head}\nYou have the following functions available:\n{listed}"
 
 
@@ -92,12 +92,12 @@ def _cogito_calls(calls: Sequence[ToolFunction]) -> str:
     return f"{_CALLS}{inside}{_CALLS_END}"
 
 
-def _result(turn: Turn, _: Talk) -> str:
+def _result(turn: Turn, _: ConversationView) -> str:
     return f"{_RESULT}{turn.content}{_RESULT_END}"
 
 
-FAMILIES = {
-    "deepseek3.1": Family(
+RENDERERS = {
+    "deepseek3.1": RendererSpec(
         start=_BOS,
         marks={
             "system": ("", ""),
@@ -113,7 +113,7 @@ FAMILIES = {
         thought=_THOUGHT,
         resuming=("", ""),
     ),
-    "cogito": Family(
+    "cogito": RendererSpec(
         start=_BOS,
         marks={
             "system": ("", ""),

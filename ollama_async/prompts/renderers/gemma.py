@@ -1,4 +1,6 @@
-"""Gemma 4 and FunctionGemma of Google: calls and results are parts of the model's own turn."""
+"""Renderers of Gemma 4 and FunctionGemma (Google): calls and results are parts of the model's own
+turn.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,20 @@ from typing import Any
 
 from ollama_async.core.conversation import ChatFormatSpec, Prompt, ToolFunction
 from ollama_async.prompts.output_format import Renderer
-from ollama_async.prompts.renderers.conversation_view import Talk, Tool, Turn, table, text
-from ollama_async.prompts.renderers.json_text import spaced
-from ollama_async.prompts.renderers.renderer_spec import Family, speaking, stripped, with_tools
+from ollama_async.prompts.renderers.conversation_view import (
+    ConversationView,
+    Tool,
+    Turn,
+    table,
+    text,
+)
+from ollama_async.prompts.renderers.renderer_spec import (
+    RendererSpec,
+    speaking,
+    stripped,
+    with_tools,
+)
+from ollama_async.prompts.renderers.tool_texts import spaced
 
 _THOUGHT, _THOUGHT_END = "<|channel>thought\n", "<channel|>"
 _THINK = "<|think|>\n"
@@ -108,27 +121,27 @@ def _flat_schema(schema: Mapping[str, Any]) -> str:
     return _object({"description": description, "type": _type(schema, _escaped)})
 
 
-def _gemma4_system(talk: Talk) -> str | None:
+def _gemma4_system(view: ConversationView) -> str | None:
     declared = "".join(
-        f"<|tool>{_declaration(tool, _turned, _properties)}<tool|>" for tool in talk.tools
+        f"<|tool>{_declaration(tool, _turned, _properties)}<tool|>" for tool in view.tools
     )
-    if talk.system is None and not declared and not talk.thinks:
+    if view.system is None and not declared and not view.thinks:
         return None
-    return (_THINK if talk.thinks else "") + (talk.system or "").strip() + declared
+    return (_THINK if view.thinks else "") + (view.system or "").strip() + declared
 
 
-def _gemma4_thought(turn: Turn, _: Talk) -> str:
+def _gemma4_thought(turn: Turn, _: ConversationView) -> str:
     """Only those that led to a call of which the answer is still made, or to its beginning."""
     shown = turn.thinking and turn.is_after_query and (turn.calls or turn.is_open)
     return f"{_THOUGHT}{turn.thinking}\n{_THOUGHT_END}" if shown else ""
 
 
-def _gemma4_result(turn: Turn, _: Talk) -> str:
+def _gemma4_result(turn: Turn, _: ConversationView) -> str:
     value = _object({"value": _turned(turn.content)})
     return f"<|tool_response>response:{turn.tool_name}{value}<tool_response|>"
 
 
-_SMALL = Family(
+_SMALL = RendererSpec(
     start="<bos>",
     marks={
         "system": ("<|turn>system\n", "<turn|>\n"),
@@ -173,27 +186,27 @@ def _is_large(spec: ChatFormatSpec) -> bool:
     return not size[1] and int(size[2]) >= _LARGE_FROM
 
 
-def _function_system(talk: Talk) -> str | None:
+def _function_system(view: ConversationView) -> str | None:
     """Only this first turn is the developer's."""
-    written = with_tools(talk.system, _declare_functions, talk, gap="\n")
+    written = with_tools(view.system, _declare_functions, view, gap="\n")
     return None if written is None else f"<start_of_turn>developer\n{written}<end_of_turn>\n"
 
 
-def _declare_functions(talk: Talk) -> str:
+def _declare_functions(view: ConversationView) -> str:
     declared = "".join(
         f"<start_function_declaration>{_declaration(tool, _escaped, _flat_properties)}"
         "<end_function_declaration>"
-        for tool in talk.tools
+        for tool in view.tools
     )
     return f"You can do function calling with the following functions:{declared}"
 
 
-def _function_result(turn: Turn, _: Talk) -> str:
+def _function_result(turn: Turn, _: ConversationView) -> str:
     value = f"{{{_escaped(turn.content)}}}"
     return f"<start_function_response>response:{turn.tool_name}{value}<end_function_response>"
 
 
-_FUNCTION = Family(
+_FUNCTION = RendererSpec(
     start="<bos>",
     marks={
         "system": ("", ""),
@@ -211,7 +224,7 @@ _FUNCTION = Family(
     resuming=("", ""),
 )
 
-FAMILIES: dict[str, Renderer] = {
+RENDERERS: dict[str, Renderer] = {
     "gemma4": Gemma4(),
     "gemma4-small": _SMALL,
     "gemma4-large": _LARGE,

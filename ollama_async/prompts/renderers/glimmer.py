@@ -1,4 +1,4 @@
-"""Muse Glimmer: every message names who it is for, and the assistant may send several."""
+"""Renderer of Muse Glimmer: every message names its recipient, and the assistant may send several."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import date, datetime
 
 from ollama_async.core.conversation import ToolFunction
-from ollama_async.prompts.renderers.conversation_view import Talk, Turn
-from ollama_async.prompts.renderers.json_text import bare, spaced
-from ollama_async.prompts.renderers.renderer_spec import Family
+from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
+from ollama_async.prompts.renderers.renderer_spec import RendererSpec
+from ollama_async.prompts.renderers.tool_texts import bare, spaced
 
 _START, _MESSAGE = "<|start|>", "<|message|>"
 _MESSAGE_END = "<|eom|>"
@@ -60,12 +60,12 @@ def local_date() -> date:
     return datetime.now().astimezone().date()
 
 
-def family(today: Callable[[], date]) -> Family:
-    def system(talk: Talk) -> str:
-        head = _DEFAULT.format(today=today()) if talk.system is None else talk.system
-        return _system(head, talk, [_list_tools(talk)] if talk.tools else [])
+def family(today: Callable[[], date]) -> RendererSpec:
+    def system(view: ConversationView) -> str:
+        head = _DEFAULT.format(today=today()) if view.system is None else view.system
+        return _system(head, view, [_list_tools(view)] if view.tools else [])
 
-    return Family(
+    return RendererSpec(
         start="<|begin_of_text|>",
         marks={
             "system": (_to("system"), _TURN_END),
@@ -76,7 +76,7 @@ def family(today: Callable[[], date]) -> Family:
         each_result_is_a_turn=True,
         results_name_calls=True,
         system=system,
-        later_system=lambda turn, talk: _system(turn.content, talk, []),
+        later_system=lambda turn, view: _system(turn.content, view, []),
         assistant=_assistant,
         result=_result,
         opening=(f"{_START}assistant",) * 2,
@@ -85,11 +85,11 @@ def family(today: Callable[[], date]) -> Family:
     )
 
 
-def _system(head: str, talk: Talk, middle: list[str]) -> str:
+def _system(head: str, view: ConversationView, middle: list[str]) -> str:
     """``head`` and what every system message says, with ``middle`` in between."""
-    strength = f"Reasoning strength: {_strength(talk)}."
+    strength = f"Reasoning strength: {_strength(view)}."
     is_said = "reasoning strength" in head.lower()
-    end = f"# Valid recipients: {_recipients(talk)}."
+    end = f"# Valid recipients: {_recipients(view)}."
     return "\n\n".join([head, *([] if is_said else [strength]), *middle, end])
 
 
@@ -97,16 +97,16 @@ def _to(address: str) -> str:
     return f"{_START}{address}{_MESSAGE}"
 
 
-def _strength(talk: Talk) -> str:
-    if isinstance(talk.think, str):
-        return talk.think
-    return "high" if talk.thinks else "none"
+def _strength(view: ConversationView) -> str:
+    if isinstance(view.think, str):
+        return view.think
+    return "high" if view.thinks else "none"
 
 
-def _list_tools(talk: Talk) -> str:
+def _list_tools(view: ConversationView) -> str:
     return _TOOLS.format(
         namespaces="\n".join(
-            spaced({"name": namespace, "description": ""}) for namespace in _namespaces(talk)
+            spaced({"name": namespace, "description": ""}) for namespace in _namespaces(view)
         ),
         schemas="\n".join(
             spaced(
@@ -116,22 +116,22 @@ def _list_tools(talk: Talk) -> str:
                     "parameters": tool.parameters,
                 }
             )
-            for tool in talk.tools
+            for tool in view.tools
         ),
     )
 
 
-def _recipients(talk: Talk) -> str:
-    named = (f"{namespace}.*" for namespace in _namespaces(talk))
+def _recipients(view: ConversationView) -> str:
+    named = (f"{namespace}.*" for namespace in _namespaces(view))
     return ", ".join(f'"{name}"' for name in ("self", *named, "user"))
 
 
-def _namespaces(talk: Talk) -> list[str]:
+def _namespaces(view: ConversationView) -> list[str]:
     """What stands before the first dot of the tools' names, each once."""
-    return list(dict.fromkeys(tool.name.partition(".")[0] for tool in talk.tools))
+    return list(dict.fromkeys(tool.name.partition(".")[0] for tool in view.tools))
 
 
-def _assistant(turn: Turn, _: Talk) -> str:
+def _assistant(turn: Turn, _: ConversationView) -> str:
     messages = []
     if turn.thinking:
         messages.append(_to("assistant to=self") + turn.thinking)
@@ -158,10 +158,10 @@ def _call(call: ToolFunction) -> str:
     )
 
 
-def _result(turn: Turn, _: Talk) -> str:
+def _result(turn: Turn, _: ConversationView) -> str:
     name = turn.tool_name
     output = f'<tool_output name="{name}">\n{turn.content}\n</tool_output>'
     return _to(f"tool {name}") + output
 
 
-FAMILIES = {"glimmer": family(local_date)}
+RENDERERS = {"glimmer": family(local_date)}

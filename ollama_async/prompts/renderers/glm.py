@@ -1,10 +1,19 @@
-"""GLM of Z.ai."""
+"""Renderers of GLM (Z.ai) and Laguna (Poolside, ``laguna`` and ``poolside-v1``): calls are pairs of
+``<arg_key>`` and ``<arg_value>``.
+"""
 
 from __future__ import annotations
 
-from ollama_async.prompts.renderers import tool_texts
-from ollama_async.prompts.renderers.conversation_view import Talk, Turn
-from ollama_async.prompts.renderers.renderer_spec import Family, speaking, stripped
+from functools import partial
+
+from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
+from ollama_async.prompts.renderers.renderer_spec import (
+    RendererSpec,
+    speaking,
+    stripped,
+    with_tools,
+)
+from ollama_async.prompts.renderers.tool_texts import joined, json_lines, key_value_call
 
 _START = "[gMASK]<sop>"
 _NO_THINKING = "/nothink"
@@ -28,29 +37,95 @@ _SYSTEM = "<|system|>{}"
 _OCR_SYSTEM = "<|system|>\n{}\n"
 
 
-def _system(talk: Talk, turn: str) -> str | None:
+def _system(view: ConversationView, turn: str) -> str | None:
     """Tools have a turn of their own, before the client's; it is the same in both forms."""
-    listed = f"<|system|>\n{_list_tools(talk)}" if talk.tools else ""
-    said = "" if talk.system is None else turn.format(talk.system)
+    listed = f"<|system|>\n{_list_tools(view)}" if view.tools else ""
+    said = "" if view.system is None else turn.format(view.system)
     return listed + said or None
 
 
-def _list_tools(talk: Talk) -> str:
-    return _TOOLS.format(tools=tool_texts.json_lines(talk))
+def _list_tools(view: ConversationView) -> str:
+    return _TOOLS.format(tools=json_lines(view))
 
 
-def _thought(turn: Turn, _: Talk) -> str:
+def _thought(turn: Turn, _: ConversationView) -> str:
     thinking = turn.thinking.strip()
     return f"<think>{thinking}</think>" if thinking else "</think>"
 
 
-def _ocr_user(turn: Turn, talk: Talk) -> str:
-    asked = talk.thinks or turn.content.endswith(_NO_THINKING)
+def _ocr_user(turn: Turn, view: ConversationView) -> str:
+    asked = view.thinks or turn.content.endswith(_NO_THINKING)
     return turn.content if asked else turn.content + _NO_THINKING
 
 
-FAMILIES = {
-    "glm-4.7": Family(
+# ----------------------------------------------------------------- Laguna of Poolside
+
+_LAGUNA_START = "〈|EOS|〉"
+_LAGUNA_SYSTEM = (
+    "You are a helpful, conversationally-fluent assistant made by Poolside. You are here to be "
+    "helpful to users through natural language conversations."
+)
+
+_LAGUNA_TOOLS = """\
+### Tools
+
+You may call functions to assist with the user query.
+All available function signatures are listed below:
+<available_tools>
+{tools}
+</available_tools>"""
+
+_HOW_TO_CALL = """
+
+{thinking}For each function call, return an unescaped XML-like object with function name and \
+arguments within '<tool_call>' and '</tool_call>' tags, like here:
+{thought}<tool_call>function-name
+<arg_key>argument-key</arg_key>
+<arg_value>value-of-argument-key</arg_value>
+</tool_call>"""
+
+_THINK_FIRST = "Wrap your thinking in '<think>', '</think>' tags, followed by a function call. "
+_A_THOUGHT = "<think> your thoughts here </think>\n"
+
+
+def _laguna_head(view: ConversationView) -> str:
+    return (_LAGUNA_SYSTEM if view.system is None else view.system).rstrip()
+
+
+def _laguna_tools(view: ConversationView) -> str:
+    return _LAGUNA_TOOLS.format(tools=json_lines(view))
+
+
+def _laguna_instructions(view: ConversationView) -> str:
+    return _laguna_tools(view) + _HOW_TO_CALL.format(
+        thinking=_THINK_FIRST if view.thinks else "", thought=_A_THOUGHT if view.thinks else ""
+    )
+
+
+def _system_on_lines(view: ConversationView) -> str | None:
+    written = with_tools(_laguna_head(view), _laguna_instructions, view)
+    return f"\n{written}" if written else None
+
+
+def _thought_on_lines(turn: Turn, _: ConversationView) -> str:
+    thinking = turn.thinking.strip()
+    return f"<think>\n{thinking}\n</think>\n" if thinking else "</think>\n"
+
+
+def _words_on_lines(turn: Turn, _: ConversationView) -> str:
+    words = turn.content.strip()
+    return words if turn.is_open or not words else f"{words}\n"
+
+
+def _laguna_thought(turn: Turn, view: ConversationView) -> str:
+    return f"<think>{turn.thinking}</think>" if view.thinks else "</think>"
+
+
+_call_on_lines = partial(key_value_call, line_end="\n")
+
+
+RENDERERS = {
+    "glm-4.7": RendererSpec(
         start=_START,
         marks={
             "system": ("", ""),
@@ -58,19 +133,19 @@ FAMILIES = {
             "assistant": ("<|assistant|>", ""),
             "tool": ("<|observation|>", ""),
         },
-        system=lambda talk: _system(talk, _SYSTEM),
+        system=lambda view: _system(view, _SYSTEM),
         later_system=lambda turn, _: _SYSTEM.format(turn.content),
         assistant=speaking(
             thoughts=_thought,
             words=stripped,
-            calls=tool_texts.joined(tool_texts.key_value_call, ""),
+            calls=joined(key_value_call, ""),
         ),
         result=lambda turn, _: f"<tool_response>{turn.content}</tool_response>",
         opening=("<think>", "</think>"),
         thought=("<think>", "</think>"),
         thinks_unasked=True,
     ),
-    "glm-ocr": Family(
+    "glm-ocr": RendererSpec(
         start=_START,
         marks={
             "system": ("", ""),
@@ -78,19 +153,51 @@ FAMILIES = {
             "assistant": ("<|assistant|>\n", "\n"),
             "tool": ("<|observation|>\n", ""),
         },
-        system=lambda talk: _system(talk, _OCR_SYSTEM),
+        system=lambda view: _system(view, _OCR_SYSTEM),
         later_system=lambda turn, _: _OCR_SYSTEM.format(turn.content),
         user=_ocr_user,
         assistant=speaking(
             thoughts=lambda turn, _: f"<think>{turn.thinking.strip()}</think>\n",
             words=stripped,
             gap="\n",
-            calls=tool_texts.joined(tool_texts.key_value_call, "\n"),
+            calls=joined(key_value_call, "\n"),
         ),
         result=lambda turn, _: f"<tool_response>\n{turn.content}\n</tool_response>\n",
         between_results="\n",
         opening=("", "<think></think>\n"),
         thought=("<think>", "</think>\n"),
         thinks_unasked=True,
+    ),
+    "laguna": RendererSpec(
+        start=_LAGUNA_START,
+        marks={
+            "system": ("<system>\n", "\n</system>\n"),
+            "user": ("<user>\n", "\n</user>\n"),
+            "assistant": ("<assistant>\n", "</assistant>\n"),
+            "tool": ("<tool_response>\n", "\n</tool_response>\n"),
+        },
+        each_result_is_a_turn=True,
+        system=_system_on_lines,
+        assistant=speaking(
+            thoughts=_thought_on_lines,
+            words=_words_on_lines,
+            calls=joined(lambda call: f"{_call_on_lines(call)}\n", ""),
+        ),
+        opening=("<think>", "</think>"),
+        thought=("<think>\n", "\n</think>\n"),
+    ),
+    "poolside-v1": RendererSpec(
+        start=_LAGUNA_START,
+        marks={
+            "system": ("<system>", "</system>\n"),
+            "user": ("<user>", "</user>\n"),
+            "assistant": ("<assistant>", "</assistant>\n"),
+            "tool": ("<tool_response>", "</tool_response>\n"),
+        },
+        each_result_is_a_turn=True,
+        system=lambda view: with_tools(_laguna_head(view), _laguna_tools, view),
+        assistant=speaking(thoughts=_laguna_thought, calls=joined(key_value_call, "")),
+        opening=("<think>", "</think>"),
+        thought=("<think>", "</think>"),
     ),
 }

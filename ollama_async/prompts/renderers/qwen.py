@@ -1,18 +1,27 @@
-"""Qwen, and Ornith, which is made from it."""
+"""Renderers of Qwen, and of Ornith, which is derived from it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ollama_async.prompts.renderers import chatml, tool_texts
-from ollama_async.prompts.renderers.conversation_view import Talk, Turn
-from ollama_async.prompts.renderers.json_text import compact
+from ollama_async.prompts.renderers.chatml import CHATML_THOUGHT, RESULTS_OF_USER, tool_response
+from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
 from ollama_async.prompts.renderers.renderer_spec import (
-    Family,
+    RendererSpec,
     Switch,
     speaking,
     stripped,
     with_tools,
+)
+from ollama_async.prompts.renderers.tool_texts import (
+    CALLS_ARE_JSON,
+    CALLS_ARE_XML,
+    compact,
+    joined,
+    json_call,
+    json_lines,
+    xml_call,
+    xml_elements,
 )
 
 _CODER = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
@@ -30,97 +39,93 @@ _EFFORTS = {
 """In the words that the model was trained on. The effort between them has none."""
 
 
-def _coder_system(talk: Talk) -> str | None:
-    if not talk.tools:
-        return talk.system
-    return f"{talk.system or _CODER}\n\n" + tool_texts.CALLS_ARE_XML.format(
-        tools=tool_texts.xml(talk, compact)
-    )
+def _coder_system(view: ConversationView) -> str | None:
+    if not view.tools:
+        return view.system
+    return f"{view.system or _CODER}\n\n" + CALLS_ARE_XML.format(tools=xml_elements(view, compact))
 
 
-def _vision_system(talk: Talk) -> str | None:
+def _vision_system(view: ConversationView) -> str | None:
     return with_tools(
-        talk.system,
-        lambda talk: tool_texts.CALLS_ARE_JSON.format(tools=tool_texts.json_lines(talk)),
-        talk,
+        view.system,
+        lambda view: CALLS_ARE_JSON.format(tools=json_lines(view)),
+        view,
     )
 
 
-def _tools_first(talk: Talk) -> str | None:
-    listed = (
-        tool_texts.CALLS_ARE_XML.format(tools=tool_texts.json_lines(talk)) if talk.tools else ""
-    )
-    parts = [part for part in (listed, (talk.system or "").strip()) if part]
-    return None if talk.system is None and not parts else "\n\n".join(parts)
+def _tools_first(view: ConversationView) -> str | None:
+    listed = CALLS_ARE_XML.format(tools=json_lines(view)) if view.tools else ""
+    parts = [part for part in (listed, (view.system or "").strip()) if part]
+    return None if view.system is None and not parts else "\n\n".join(parts)
 
 
-def _with_effort(talk: Talk) -> str | None:
-    parts = [part for part in (_effort(talk), _tools_first(talk)) if part is not None]
+def _with_effort(view: ConversationView) -> str | None:
+    parts = [part for part in (_effort(view), _tools_first(view)) if part is not None]
     return "\n\n".join(parts) if parts else None
 
 
-def _effort(talk: Talk) -> str | None:
-    if not talk.thinks:
+def _effort(view: ConversationView) -> str | None:
+    if not view.thinks:
         return None
-    if talk.think is None or talk.think in {"high", "max"}:
+    if view.think is None or view.think in {"high", "max"}:
         return _EFFORTS["xhigh"]
-    return _EFFORTS.get(str(talk.think))
+    return _EFFORTS.get(str(view.think))
 
 
-def _thought(turn: Turn, _: Talk) -> str:
-    return turn.thinking.strip().join(chatml.THOUGHT)
+def _thought(turn: Turn, _: ConversationView) -> str:
+    return turn.thinking.strip().join(CHATML_THOUGHT)
 
 
-def _recent_thought_if_any(turn: Turn, talk: Talk) -> str:
-    shown = talk.thinks and turn.is_after_query and (turn.thinking or turn.is_open)
-    return _thought(turn, talk) if shown else ""
+def _recent_thought_if_any(turn: Turn, view: ConversationView) -> str:
+    shown = view.thinks and turn.is_after_query and (turn.thinking or turn.is_open)
+    return _thought(turn, view) if shown else ""
 
 
-def _recent_thought(turn: Turn, talk: Talk) -> str:
-    return _thought(turn, talk) if talk.thinks and turn.is_after_query else ""
+def _recent_thought(turn: Turn, view: ConversationView) -> str:
+    return _thought(turn, view) if view.thinks and turn.is_after_query else ""
 
 
-def _vision(*, thinks_unasked: bool) -> Family:
-    return Family(
-        marks=chatml.RESULTS_OF_USER,
+def _vision(*, thinks_unasked: bool) -> RendererSpec:
+    return RendererSpec(
+        marks=RESULTS_OF_USER,
         system=_vision_system,
         assistant=speaking(
             thoughts=_recent_thought_if_any,
             gap="\n",
-            calls=tool_texts.joined(tool_texts.json_call, "\n"),
+            calls=joined(json_call, "\n"),
         ),
-        result=chatml.tool_response,
+        result=tool_response,
         between_results="\n",
         opening=("<think>\n", ""),
-        thought=chatml.THOUGHT if thinks_unasked else None,
+        thought=CHATML_THOUGHT if thinks_unasked else None,
         thinks_unasked=thinks_unasked,
     )
 
 
 _THINK: Switch = ("<think>\n", "<think>\n\n</think>\n\n")
-_CALLS = tool_texts.joined(tool_texts.xml_call, "\n")
+_CALLS = joined(xml_call, "\n")
 
-_QWEN_3_5 = Family(
-    marks=chatml.RESULTS_OF_USER,
+_QWEN_3_5 = RendererSpec(
+    marks=RESULTS_OF_USER,
     system=_tools_first,
     user=stripped,
     assistant=speaking(thoughts=_recent_thought, words=stripped, gap="\n\n", calls=_CALLS),
-    result=chatml.tool_response,
+    result=tool_response,
     between_results="\n",
     opening=_THINK,
-    thought=chatml.THOUGHT,
+    thought=CHATML_THOUGHT,
     thinks_unasked=True,
 )
 _ORNITH = replace(
     _QWEN_3_5, assistant=speaking(thoughts=_thought, words=stripped, gap="\n\n", calls=_CALLS)
 )
 
-FAMILIES = {
-    "qwen3-coder": Family(
-        marks=chatml.RESULTS_OF_USER,
+RENDERERS = {
+    "qwen3-coder": RendererSpec(
+        marks=RESULTS_OF_USER,
         system=_coder_system,
         assistant=speaking(gap="\n", calls=lambda calls: f"\n{_CALLS(calls)}"),
-        result=chatml.tool_response,
+        result=tool_response,
         between_results="\n",
     ),
     "qwen3-vl-instruct": _vision(thinks_unasked=False),

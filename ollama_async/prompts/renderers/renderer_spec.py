@@ -1,4 +1,6 @@
-"""What all families share: a conversation is a row of turns, and each turn is text in marks."""
+"""The specification of a renderer, and how it renders a conversation: turn by turn, each turn's
+text between the delimiters of its role.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +12,47 @@ from jinja2.exceptions import SecurityError
 from ollama_async.core.conversation import Prompt, ToolFunction
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.render_limits import allow_text
-from ollama_async.prompts.renderers import conversation_view as talks
-from ollama_async.prompts.renderers.conversation_view import Talk, Turn
-from ollama_async.prompts.renderers.json_text import check
+from ollama_async.prompts.renderers.conversation_view import (
+    ConversationView,
+    Turn,
+    read_conversation,
+)
+from ollama_async.prompts.renderers.tool_texts import check
 
-WriteTurn = Callable[[Turn, Talk], str]
+WriteTurn = Callable[[Turn, ConversationView], str]
 WriteCalls = Callable[[Sequence[ToolFunction]], str]
-Marks = tuple[str, str]
-"""What stands before and after the text of a turn."""
+MarkPair = tuple[str, str]
+"""The text before and after a turn."""
 Switch = tuple[str, str]
-"""What is written when the model is to think, and when it is not."""
+"""The text if the model is to think, and if it is not."""
 
 
-def content(turn: Turn, _: Talk) -> str:
+def content(turn: Turn, _: ConversationView) -> str:
     return turn.content
 
 
-def stripped(turn: Turn, _: Talk) -> str:
+def stripped(turn: Turn, _: ConversationView) -> str:
     return turn.content.strip()
 
 
-def nothing(_turn: Turn, _talk: Talk) -> str:
+def nothing(_turn: Turn, _talk: ConversationView) -> str:
     return ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Family:
-    """How one family of models is spoken to. It is a renderer: see ``prompts/port.py``.
+class RendererSpec:
+    """The prompt format of one model family; it is a :class:`.Renderer`.
 
-    A prompt is ``start``, the system turn, the other turns, and the beginning of the answer, which
-    is the assistant's opening mark and ``opening``. If the last message is the assistant's own and
-    has no calls, it is that beginning: its turn stays open, and nothing follows. So does the
-    thought of a message that says nothing else, unless the client wants no thinking.
+    A prompt consists of ``start``, the system turn, the other turns, and the beginning of the
+    answer: the assistant's opening mark and ``opening``. A last message of the assistant's without
+    calls is the beginning of the answer: its turn stays open, and nothing follows. The same holds
+    for the thought of a message that has nothing else, unless the client wants no thinking.
     """
 
-    marks: Mapping[str, Marks]
+    marks: Mapping[str, MarkPair]
     """By role. Those of ``tool`` are around neighbouring results together, unless
     :attr:`each_result_is_a_turn`."""
-    system: Callable[[Talk], str | None]
+    system: Callable[[ConversationView], str | None]
     """The text of the system turn; None: there is no such turn."""
     assistant: WriteTurn
     user: WriteTurn = content
@@ -63,7 +68,7 @@ class Family:
     """An answer ends with words: where none follow the last results, with those beside the calls.
     """
     opening: Switch = ("", "")
-    thought: Marks | None = None
+    thought: MarkPair | None = None
     """What is around the thought at the beginning of an answer; None: thoughts are not shown."""
     resuming: Switch | None = None
     """None: results of tools end the assistant's turn. Otherwise they are part of it, what the
@@ -77,63 +82,63 @@ class Family:
         """:raises TemplateFailed: as in the contract; also when it is too long or too deep."""
         try:
             check(prompt)
-            talk = talks.read(
+            view = read_conversation(
                 prompt,
                 thinks_unasked=self.thinks_unasked,
                 gathers_system=self.gathers_system,
                 sorts_results=not self.results_name_calls,
                 words_after_results=self.words_after_results,
             )
-            return _join(self._pieces(talk))
+            return _join(self._pieces(view))
         except SecurityError as reason:
             raise TemplateFailed(f"the prompt is too large: {reason}") from None
 
-    def _pieces(self, talk: Talk) -> Iterator[str]:
+    def _pieces(self, view: ConversationView) -> Iterator[str]:
         yield self.start
-        head = self.system(talk)
+        head = self.system(view)
         if head is not None:
             opened, closed = self.marks["system"]
             yield opened + head + closed
-        for turn in talk.turns:
+        for turn in view.turns:
             if turn.role == "tool":
-                yield self._result(turn, talk)
+                yield self._result(turn, view)
             elif turn.is_unfinished_thought:
-                yield self._unfinished_thought(turn, talk)
+                yield self._unfinished_thought(turn, view)
             else:
-                yield self._said(turn, talk)
-        if not (talk.turns and talk.turns[-1].is_open):
-            yield self._beginning(talk, talk.turns[-1].role if talk.turns else "")
+                yield self._said(turn, view)
+        if not (view.turns and view.turns[-1].is_open):
+            yield self._beginning(view, view.turns[-1].role if view.turns else "")
 
-    def _said(self, turn: Turn, talk: Talk) -> str:
+    def _said(self, turn: Turn, view: ConversationView) -> str:
         opened, closed = self.marks[turn.role]
         if turn.role == "assistant":
             opened = self._opened(turn.before)
             if turn.is_open or self._resumes(turn.after):
                 closed = ""
         write = {"user": self.user, "assistant": self.assistant, "system": self.later_system}
-        return opened + write[turn.role](turn, talk) + closed
+        return opened + write[turn.role](turn, view) + closed
 
-    def _unfinished_thought(self, turn: Turn, talk: Talk) -> str:
+    def _unfinished_thought(self, turn: Turn, view: ConversationView) -> str:
         if self.thought is None:
-            return self._beginning(talk, turn.before)
+            return self._beginning(view, turn.before)
         opened, closed = self.thought
         written = self._opened(turn.before) + opened + turn.thinking.strip()
-        return written + closed if talk.think is False else written
+        return written + closed if view.think is False else written
 
-    def _result(self, turn: Turn, talk: Talk) -> str:
+    def _result(self, turn: Turn, view: ConversationView) -> str:
         opened, closed = self.marks["tool"]
         if not self.each_result_is_a_turn:
             opened = opened if turn.before != "tool" else self.between_results
             closed = closed if turn.after != "tool" else ""
         if self.resuming is not None and turn.before not in {"assistant", "tool"}:
             opened = self.marks["assistant"][0] + opened
-        return opened + self.result(turn, talk) + closed
+        return opened + self.result(turn, view) + closed
 
-    def _beginning(self, talk: Talk, before: str) -> str:
+    def _beginning(self, view: ConversationView, before: str) -> str:
         """Of the answer, where a turn of the role ``before`` was the last."""
         if self.resuming is not None and self._resumes(before):
-            return choose(self.resuming, talk)
-        return self._opened(before) + choose(self.opening, talk)
+            return choose(self.resuming, view)
+        return self._opened(before) + choose(self.opening, view)
 
     def _opened(self, before: str) -> str:
         """The opening mark of an assistant's turn, unless it goes on after a result."""
@@ -143,17 +148,17 @@ class Family:
         return self.resuming is not None and neighbour == "tool"
 
 
-def begun_thought(marks: Marks) -> WriteTurn:
+def begun_thought(marks: MarkPair) -> WriteTurn:
     """The thought of the answer that is to be continued; of past answers, none is shown."""
 
-    def write(turn: Turn, _: Talk) -> str:
+    def write(turn: Turn, _: ConversationView) -> str:
         return turn.thinking.strip().join(marks) if turn.is_open and turn.thinking else ""
 
     return write
 
 
-def choose(switch: Switch, talk: Talk) -> str:
-    return switch[0] if talk.thinks else switch[1]
+def choose(switch: Switch, view: ConversationView) -> str:
+    return switch[0] if view.thinks else switch[1]
 
 
 def speaking(
@@ -168,21 +173,25 @@ def speaking(
     ``gap`` comes between words and calls if there are both.
     """
 
-    def write(turn: Turn, talk: Talk) -> str:
-        written = words(turn, talk)
+    def write(turn: Turn, view: ConversationView) -> str:
+        written = words(turn, view)
         called = calls(turn.calls) if turn.calls else ""
-        return thoughts(turn, talk) + written + (gap if written and called else "") + called
+        return thoughts(turn, view) + written + (gap if written and called else "") + called
 
     return write
 
 
 def with_tools(
-    head: str | None, list_tools: Callable[[Talk], str], talk: Talk, *, gap: str = "\n\n"
+    head: str | None,
+    list_tools: Callable[[ConversationView], str],
+    view: ConversationView,
+    *,
+    gap: str = "\n\n",
 ) -> str | None:
     """The client's system text ``head``, then its tools; None if there is neither."""
-    if not talk.tools:
+    if not view.tools:
         return head
-    return head + gap + list_tools(talk) if head else list_tools(talk)
+    return head + gap + list_tools(view) if head else list_tools(view)
 
 
 def _join(pieces: Iterable[str]) -> str:

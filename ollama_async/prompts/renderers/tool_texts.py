@@ -1,13 +1,18 @@
-"""How tools are listed and called in more than one family."""
+"""Texts that several families share: the styles of JSON, lists of tools, and written calls."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ollama_async.core.conversation import ToolFunction
-from ollama_async.prompts.renderers.conversation_view import Talk, table, text
-from ollama_async.prompts.renderers.json_text import bare, spaced
+from jinja2.exceptions import SecurityError
+
+from ollama_async.core.conversation import Prompt, ToolFunction
+from ollama_async.core.json_depth import TOOL_DEPTH
+from ollama_async.gocompat.budget import TEXT_LIMIT
+from ollama_async.prompts.render_limits import allow_number, allow_text
+from ollama_async.prompts.renderers.conversation_view import ConversationView, table, text
 
 Dump = Callable[[Any], str]
 
@@ -63,12 +68,12 @@ knowledge and do not tell the user about function calls
 </IMPORTANT>"""
 
 
-def json_lines(talk: Talk) -> str:
+def json_lines(view: ConversationView) -> str:
     """The tools as they were declared, one a line."""
-    return "\n".join(spaced(tool.declared) for tool in talk.tools)
+    return "\n".join(spaced(tool.declared) for tool in view.tools)
 
 
-def xml(talk: Talk, dump: Dump) -> str:
+def xml_elements(view: ConversationView, dump: Dump) -> str:
     """The tools as ``<function>`` elements; ``dump`` writes what is JSON inside."""
     return "\n".join(
         _element(
@@ -77,7 +82,7 @@ def xml(talk: Talk, dump: Dump) -> str:
             + (_leaf("description", tool.description.strip()) if tool.description else "")
             + _parameters(tool.parameters, dump),
         ).rstrip("\n")
-        for tool in talk.tools
+        for tool in view.tools
     )
 
 
@@ -154,3 +159,68 @@ def _leaf(name: str, inside: str) -> str:
 
 def _element(name: str, inside: str) -> str:
     return f"<{name}>\n{inside}</{name}>\n"
+
+
+# ----------------------------------------------------------------- JSON
+
+_INDENT = 4
+_LETTERS_AROUND = 8  # quotes, comma, colon, braces
+
+
+def spaced(value: Any) -> str:
+    """``{"a": [1, 2]}``, as Python and most chat templates write it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def compact(value: Any) -> str:
+    """``{"a":[1,2]}``"""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def indented(value: Any) -> str:
+    """On lines of its own, by four blanks."""
+    return json.dumps(value, ensure_ascii=False, indent=_INDENT)
+
+
+def bare(value: Any) -> str:
+    """Text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else spaced(value)
+
+
+def check(prompt: Prompt) -> None:
+    """What the writers of this package rely on: nothing in ``prompt`` is too deep or too large.
+
+    :raises SecurityError: tools or arguments of calls are nested too deep or hold a number that is
+        too long to print, or the whole would be more text than a prompt may have.
+    """
+    weight = sum(len(message.content) + len(message.thinking) for message in prompt.messages)
+    allow_text(weight)
+    for message in prompt.messages:
+        for call in message.tool_calls:
+            weight += _LETTERS_AROUND + len(call.function.name)
+            weight += _weigh(call.function.arguments, TEXT_LIMIT - weight)
+    _weigh(prompt.tools, TEXT_LIMIT - weight)
+
+
+def _weigh(value: Any, room: int) -> int:
+    """Roughly the letters that ``value`` becomes."""
+    weight = 0
+    left = [(value, 1)]
+    while left:
+        part, depth = left.pop()
+        if depth > TOOL_DEPTH:
+            raise SecurityError(f"more than {TOOL_DEPTH} levels of JSON")
+        weight += _LETTERS_AROUND + _INDENT * depth
+        if isinstance(part, str):
+            weight += len(part)
+        elif isinstance(part, int):
+            allow_number(part.bit_length())
+        inside = len(part) if isinstance(part, dict | list | tuple) else 0
+        if weight + (len(left) + inside) * _LETTERS_AROUND > room:
+            allow_text(TEXT_LIMIT + 1)
+        if isinstance(part, dict):
+            left += ((key, depth) for key in part)
+            left += ((inner, depth + 1) for inner in part.values())
+        elif isinstance(part, list | tuple):
+            left += ((inner, depth + 1) for inner in part)
+    return weight
