@@ -1,4 +1,4 @@
-"""Renderer of Muse Glimmer: every message names its recipient, and the assistant may send several."""
+"""Renderer of Muse Glimmer: every message has a recipient; the assistant may send several."""
 
 from __future__ import annotations
 
