@@ -9,7 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from ollama_async.core.ip_addresses import parse_ip
-from ollama_async.registry.address_policy import Asker
+from ollama_async.registry.address_policy import Requester
 
 _PASSED_ON = frozenset(
     {
@@ -21,16 +21,16 @@ _PASSED_ON = frozenset(
 _PASSED_ON_PREFIX = "x-forwarded-"
 
 
-def asker_of(request: web.Request) -> Asker:
+def asker_of(request: web.Request) -> Requester:
     """In doubt, somebody on the network."""
     transport = request.transport
     peer = transport.get_extra_info("peername") if transport else None
     own = transport.get_extra_info("sockname") if transport else None
     if not isinstance(peer, tuple) or not isinstance(own, tuple):
-        return Asker()
+        return Requester()
     address = parse_ip(peer[0])
     is_here = address.is_loopback or address == parse_ip(own[0])
-    return Asker(is_local=is_here and not was_passed_on(request), own_port=own[1])
+    return Requester(is_local=is_here and not was_passed_on(request), server_port=own[1])
 
 
 def was_passed_on(request: web.Request) -> bool:

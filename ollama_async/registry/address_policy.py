@@ -1,31 +1,29 @@
-"""Which addresses one transfer may reach: its registry's own, and public ones.
+"""Which addresses a transfer may connect to: those of its registry, and public ones.
 
-*Home* is the host that the client named. Its name is looked up once, and the transfer connects to
-what was found then, whatever the name says later. Of addresses of several kinds only the most
-distant count: public, then private, then those of this machine.
+The *registry* is the host that the client named. Its name is resolved once, and the transfer uses
+those addresses, whatever the name resolves to later. If they differ in scope
+(:class:`AddressScope`) only the most remote ones count: public, then private, then this machine's.
 
-How near home may be depends on who asks (:class:`Asker`):
+The permitted scope of the registry depends on the :class:`Requester`:
 
-- a program on this machine may name everything but special addresses (:class:`.Nearness`);
-- a client on the network may name public addresses only. Which others it could reach itself cannot
-  be known: a neighbour may let this machine in, by its address, and keep the client out;
+- a program on this machine may name anything but special addresses;
+- a client on the network may name public addresses only. Which others it could reach itself is
+  unknown: a neighbour may admit this machine by its address and reject the client;
 - anybody may name a registry that the operator trusts, wherever it is.
 
-Where home leads, by a redirect, as the place where tokens are given out or as that of an upload,
-may be
+A redirect, a token service or an upload location that the registry names may be at
 
-- home's own addresses, on any port;
+- the registry's own addresses, on any port;
 - public addresses;
-- private ones, if home is private or on this machine;
-- others of this machine, if home is on it, and trusted.
+- private ones, if the registry is private or on this machine;
+- other addresses of this machine, if the registry is on it, and trusted.
 
-It is never a special address, and neither home nor anything else is ever this server itself. Each
-name is looked up and its addresses are checked before each request; the connection goes to one of
-those that were checked.
+It is never at a special address, and nothing ever leads to this server itself. Each name is
+resolved and checked before each request, and the connection goes to a checked address.
 
-Behind a proxy of the environment it is the proxy that looks up names and connects. Checked is what
-can be: addresses, as above, and names that are none of the internet (``localhost``, those without a
-dot, ``*.internal`` and the like), which count as private.
+Behind a proxy of the environment, the proxy resolves names and connects. Then only the text can be
+checked: addresses as above, and names that do not exist on the internet (``localhost``, those
+without a dot, ``*.internal`` and the like), which count as private.
 """
 
 from __future__ import annotations
@@ -44,20 +42,16 @@ import psutil
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from ollama_async.core.ip_addresses import parse_ip
-from ollama_async.registry.errors import Refused
+from ollama_async.core.ip_addresses import is_loopback, parse_ip
+from ollama_async.registry.errors import PermanentError
+
+T = TypeVar("T")
+
+RESOLVE_TIMEOUT_S = 20.0
+MAX_ADDRESSES = 64
+"""Per name: a DNS server may send thousands, and each is compared with those of this machine."""
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-class Nearness(IntEnum):
-    PUBLIC = 0
-    PRIVATE = 1
-    OURSELVES = 2
-    """Loopback, or an address of this machine's: firewalls do not stand between us and us."""
-    SPECIAL = 3
-    """Link-local, multicast, reserved, a cloud's metadata, or a tunnel to some IPv4 address."""
-
 
 _SPECIAL = tuple(
     ipaddress.ip_network(network)
@@ -78,26 +72,41 @@ _SPECIAL = tuple(
     )
 )
 _DOCUMENTATION = ipaddress.ip_network("3fff::/20")
-"""Older Pythons take it for global."""
+"""Older Pythons call it global."""
 _UNICAST = ipaddress.ip_network("2000::/3")
 """All that is assigned to hosts on the internet."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
-"""What stands before the IPv4 address in the lower half of an address of such a tunnel."""
+"""Precedes the IPv4 address in the lower half of an ISATAP address."""
 _NAME = re.compile(r"(?:[a-z0-9_][a-z0-9_-]{0,62}\.)*[a-z0-9_][a-z0-9_-]{0,62}\.?", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
+_LOCAL_SUFFIXES = (
+    *(".local", ".internal", ".home.arpa", ".lan", ".home", ".corp", ".intranet"),
+    *(".svc", ".private", ".localdomain", ".test"),
+)
 
 
-def nearness(address: str, own: Collection[str] = ()) -> Nearness:
-    """Of an IP address in text, perhaps with a zone. ``own``: addresses of this machine.
+class AddressScope(IntEnum):
+    """From remote to near; tunnels and mapped addresses have the scope of what they wrap."""
 
-    :raises ValueError: it is none in the one usual notation.
+    PUBLIC = 0
+    PRIVATE = 1
+    THIS_MACHINE = 2
+    """Loopback, or an address of an interface: no firewall protects a machine from itself."""
+    SPECIAL = 3
+    """Link-local, multicast, reserved, a cloud's metadata, or a tunnel to some IPv4 address."""
+
+
+def address_scope(address: str, own: Collection[str] = ()) -> AddressScope:
+    """The scope of an IP address, perhaps with a zone. ``own``: addresses of this machine.
+
+    :raises ValueError: it is not an address in the usual notation.
     """
-    return _nearness(parse_ip(address), {parse_ip(each) for each in own})
+    return _scope(parse_ip(address), {parse_ip(each) for each in own})
 
 
-def own_addresses() -> set[str]:
-    """Of all interfaces of this machine. Asks the system: a millisecond."""
+def interface_addresses() -> set[str]:
+    """The addresses of this machine's interfaces. Takes a millisecond."""
     return {
         entry.address
         for entries in psutil.net_if_addrs().values()
@@ -106,12 +115,9 @@ def own_addresses() -> set[str]:
     }
 
 
-def is_loopback(host: str) -> bool:
-    """An address or a name that means this machine to everybody."""
-    try:
-        return parse_ip(host).is_loopback
-    except ValueError:
-        return f".{host.lower().removesuffix('.')}".endswith(".localhost")
+def is_loopback_host(host: str) -> bool:
+    """Whether ``host`` is an address or a name that means the own machine everywhere."""
+    return is_loopback(host) or f".{host.lower().removesuffix('.')}".endswith(".localhost")
 
 
 def is_address(host: str) -> bool:
@@ -123,8 +129,9 @@ def is_address(host: str) -> bool:
     return True
 
 
-def is_sound(host: str) -> bool:
-    """An IP address in its usual notation, or a name that nobody could read as an address.
+def is_unambiguous(host: str) -> bool:
+    """Whether ``host`` is an IP address in its usual notation, or a name that no resolver could
+    read as an address.
 
     ``127.1``, ``2130706433``, ``0x7f.0.0.1`` and ``0177.0.0.1`` are neither, though systems connect
     to 127.0.0.1 for them.
@@ -135,60 +142,51 @@ def is_sound(host: str) -> bool:
     return len(host) <= 254 and bool(_NAME.fullmatch(host)) and not _NUMBER.fullmatch(last)
 
 
-def _nearness(ip: _Address, own: Collection[_Address]) -> Nearness:
-    if ip.is_loopback or ip.is_unspecified or ip in own:  # the unspecified one connects to us, too
-        return Nearness.OURSELVES
+def _scope(ip: _Address, own: Collection[_Address]) -> AddressScope:
+    if ip.is_loopback or ip.is_unspecified or ip in own:  # 0.0.0.0 connects to this machine, too
+        return AddressScope.THIS_MACHINE
     if any(ip in network for network in _SPECIAL):
-        return Nearness.SPECIAL
+        return AddressScope.SPECIAL
     if isinstance(ip, ipaddress.IPv4Address):
-        return _of_range(ip)
+        return _range_scope(ip)
     if ip in _NAT64:
-        return _nearness(_last_32_bits(ip), own)
-    near = _of_range(ip) if ip in _UNICAST or ip.is_private else Nearness.SPECIAL
+        return _scope(_last_32_bits(ip), own)
+    scope = _range_scope(ip) if ip in _UNICAST or ip.is_private else AddressScope.SPECIAL
     if int(ip) >> 32 & 0xFFFFFFFF in _ISATAP:
-        return max(near, _nearness(_last_32_bits(ip), own))
-    return near
+        return max(scope, _scope(_last_32_bits(ip), own))
+    return scope
 
 
-def _of_range(ip: _Address) -> Nearness:
+def _range_scope(ip: _Address) -> AddressScope:
     is_site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
     if ip.is_link_local or ip.is_multicast or ip.is_reserved or is_site_local:
-        return Nearness.SPECIAL
+        return AddressScope.SPECIAL
     is_public = ip.is_global and ip not in _DOCUMENTATION
-    return Nearness.PUBLIC if is_public else Nearness.PRIVATE
+    return AddressScope.PUBLIC if is_public else AddressScope.PRIVATE
 
 
 def _last_32_bits(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
     return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
 
 
-T = TypeVar("T")
-
-RESOLVE_TIMEOUT_S = 20.0
-MOST_ADDRESSES = 64
-"""Of one name: a server of names may send thousands, and each is compared with our own."""
-_LOCAL_SUFFIXES = (
-    *(".local", ".internal", ".home.arpa", ".lan", ".home", ".corp", ".intranet"),
-    *(".svc", ".private", ".localdomain", ".test"),
-)
-
-_Found = tuple[str, Nearness]
-"""An address; of a name that a proxy looks up, the name."""
+# ------------------------------------------------------------------ the policy of one transfer
 
 
-class Asker(msgspec.Struct, frozen=True):
-    """Who wants a transfer. ``own_port``: where this server was reached, 0 if that is unknown."""
+class Requester(msgspec.Struct, frozen=True):
+    """Who requested a transfer. ``server_port``: the port of this server that it used; 0 if
+    unknown.
+    """
 
     is_local: bool = False
-    """A program on this machine, which speaks for itself."""
-    own_port: int = 0
+    """A program on this machine, on its own behalf."""
+    server_port: int = 0
 
 
-HERE = Asker(is_local=True)
+LOCAL_REQUESTER = Requester(is_local=True)
 
 
-def look_up(host: str, port: int) -> list[str]:
-    """The addresses of a name, from the system. Blocks. :raises OSError: no such name."""
+def resolve_host(host: str, port: int) -> list[str]:
+    """Ask the system's resolver. Blocks. :raises OSError: the name does not exist."""
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except UnicodeError:  # a label is empty, or has more than 63 letters
@@ -196,84 +194,85 @@ def look_up(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in infos]
 
 
-def how_near(address: str) -> Nearness:
-    """Of an address, as seen from this machine. Blocks for a moment."""
-    return nearness(address, own_addresses())
+def scope_of(address: str) -> AddressScope:
+    """The scope as seen from this machine. Blocks for a moment."""
+    return address_scope(address, interface_addresses())
 
 
-class Surroundings(msgspec.Struct, frozen=True):
-    """What is around us. ``trusted``: registries of the operator, ``host`` or ``host:port``."""
+class Network(msgspec.Struct, frozen=True):
+    """``trusted``: registries of the operator, ``host`` or ``host:port``."""
 
     trusted: frozenset[str] = frozenset()
-    look_up: Callable[[str, int], list[str]] = look_up
-    how_near: Callable[[str], Nearness] = how_near
+    resolve_host: Callable[[str, int], list[str]] = resolve_host
+    scope_of: Callable[[str], AddressScope] = scope_of
 
-    def find(self, host: str, port: int) -> list[_Found]:
-        """The addresses of a name or an address. Blocks. :raises OSError: no such name."""
-        addresses = [host] if is_address(host) else self.look_up(host, port)
-        return [(address, self.how_near(address)) for address in addresses[:MOST_ADDRESSES]]
-
-
-USUAL = Surroundings()
+    def find(self, host: str, port: int) -> list[tuple[str, AddressScope]]:
+        """The addresses of ``host``. Blocks. :raises OSError: the name does not exist."""
+        addresses = [host] if is_address(host) else self.resolve_host(host, port)
+        return [(address, self.scope_of(address)) for address in addresses[:MAX_ADDRESSES]]
 
 
-class Vicinity(AbstractResolver):
-    """The resolver of one transfer. It knows only what :meth:`admit` has let in."""
+DEFAULT_NETWORK = Network()
+
+
+class AddressPolicy(AbstractResolver):
+    """The resolver of one transfer. It knows only the hosts that :meth:`allow` has accepted."""
 
     def __init__(
         self,
-        home: URL,
-        asker: Asker,
-        surroundings: Surroundings,
+        registry: URL,
+        requester: Requester,
+        network: Network,
         *,
         proxies: Collection[str] = (),
         threads: Executor | None = None,
     ) -> None:
-        """``home``: the registry's origin. ``proxies``: hosts that the operator named.
-
-        ``threads`` wait for the system's resolver.
+        """``registry``: its origin. ``proxies``: hosts that the operator named. ``threads`` wait
+        for the system's resolver.
         """
-        self._home_url = home
-        self._asker = asker
-        self._surroundings = surroundings
-        self._is_trusted = _is_trusted(home, surroundings.trusted)
+        self._registry = registry
+        self._requester = requester
+        self._network = network
+        self._is_trusted = _is_trusted(registry, network.trusted)
         self._proxies = proxies
         self._threads = threads
-        self._settling = asyncio.Lock()
-        self._home: list[str] | None = None
-        self._near = Nearness.PUBLIC
-        self._admitted: dict[str, list[str]] = {}
+        self._resolving = asyncio.Lock()
+        self._registry_addresses: list[str] | None = None
+        self._registry_scope = AddressScope.PUBLIC
+        self._allowed: dict[str, list[str]] = {}
 
     @property
     def is_confined(self) -> bool:
-        """Whether what home says may concern our own network, and nobody vouches for home."""
-        return self._near > Nearness.PUBLIC and not self._is_trusted
+        """Whether the registry may refer to hosts of our own network without being trusted."""
+        return self._registry_scope > AddressScope.PUBLIC and not self._is_trusted
 
-    async def admit(self, url: URL, *, is_proxied: bool = False) -> None:
-        """Have the addresses of ``url`` ready for :meth:`resolve`, if they may be reached.
+    async def allow(self, url: URL, *, is_proxied: bool = False) -> None:
+        """Make the permitted addresses of ``url`` available to :meth:`resolve`.
 
-        The first of a transfer is home's own.
-
-        :raises Refused: they may not.
-        :raises OSError: no such name, or not within :data:`RESOLVE_TIMEOUT_S`.
+        :raises PermanentError: there are none.
+        :raises OSError: the name does not exist, or did not resolve in :data:`RESOLVE_TIMEOUT_S`.
         """
         host = url.raw_host or ""
-        if not is_sound(host):
-            raise Refused(f"{host} is neither a host's name nor an address as it is written")
-        async with self._settling:
-            if self._home is None:
-                self._home, self._near = await self._settled(is_proxied=is_proxied)
-        if host == self._home_url.raw_host and (is_proxied or host in self._admitted):
-            allowed = [(address, self._near) for address in self._home]
+        if not is_unambiguous(host):
+            raise PermanentError(f"{host} is neither a host name nor an address in usual notation")
+        async with self._resolving:
+            if self._registry_addresses is None:
+                await self._resolve_registry(is_proxied=is_proxied)
+        own = self._registry_addresses or []
+        if host == self._registry.raw_host and (is_proxied or host in self._allowed):
+            permitted = [(address, self._registry_scope) for address in own]
         else:
-            found = await self._found(url, is_proxied=is_proxied)
-            allowed = [(address, near) for address, near in found if self._allows(address, near)]
-        if not allowed:
-            raise TooNear(host)
-        if url.port == self._asker.own_port and Nearness.OURSELVES in dict(allowed).values():
-            raise Refused(f"{host}:{url.port} is this server itself")
+            nearest = AddressScope.THIS_MACHINE if self._is_trusted else AddressScope.PRIVATE
+            limit = min(self._registry_scope, nearest)
+            found = await self._find(url, is_proxied=is_proxied)
+            permitted = [each for each in found if each[0] in own or each[1] <= limit]
+        if not permitted:
+            raise AddressNotAllowed(host)
+        is_server = url.port == self._requester.server_port
+        if is_server and AddressScope.THIS_MACHINE in dict(permitted).values():
+            raise PermanentError(f"{host}:{url.port} is this server itself")
         if not is_proxied:
-            self._admitted[host] = [address for address, _ in allowed]
+            self._allowed[host] = [address for address, _ in permitted]
 
     async def resolve(
         self,
@@ -281,59 +280,52 @@ class Vicinity(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  # part of the contract
     ) -> list[ResolveResult]:
-        """:raises OSError: no such proxy. :raises Refused: nobody let ``host`` in."""
-        addresses = self._admitted.get(host)
+        """:raises OSError: no such proxy. :raises PermanentError: ``host`` was not allowed."""
+        addresses = self._allowed.get(host)
         if addresses is None and host in self._proxies:
-            addresses = await self._in_thread(self._surroundings.look_up, host, port)
+            addresses = await self._run_in_thread(self._network.resolve_host, host, port)
         if addresses is None:
-            raise TooNear(host)
+            raise AddressNotAllowed(host)
         return [_result(host, address, port) for address in addresses]
 
     async def close(self) -> None:
         """Nothing to release."""
 
-    async def _settled(self, *, is_proxied: bool) -> tuple[list[str], Nearness]:
-        """Where home is, for the whole transfer."""
-        host = self._home_url.raw_host or ""
-        found = await self._found(self._home_url, is_proxied=is_proxied)
-        home_near = min(near for _, near in found)
-        if home_near > self._most_near:
-            raise NotForYou(host)
-        home = [address for address, near in found if near == home_near]
-        if not is_proxied:
-            self._admitted[host] = home
-        return home, home_near
-
-    @property
-    def _most_near(self) -> Nearness:
-        """Of home, for this asker."""
+    async def _resolve_registry(self, *, is_proxied: bool) -> None:
+        """Determine the registry's addresses, for the whole transfer."""
+        host = self._registry.raw_host or ""
+        found = await self._find(self._registry, is_proxied=is_proxied)
+        scope = min(scope for _, scope in found)
         if self._is_trusted:
-            return Nearness.SPECIAL
-        return Nearness.OURSELVES if self._asker.is_local else Nearness.PUBLIC
+            limit = AddressScope.SPECIAL
+        else:
+            limit = AddressScope.THIS_MACHINE if self._requester.is_local else AddressScope.PUBLIC
+        if scope > limit:
+            raise RegistryNotAllowed(host)
+        addresses = [address for address, each in found if each == scope]
+        if not is_proxied:
+            self._allowed[host] = addresses
+        self._registry_addresses, self._registry_scope = addresses, scope
 
-    def _allows(self, address: str, near: Nearness) -> bool:
-        nearest = Nearness.OURSELVES if self._is_trusted else Nearness.PRIVATE
-        is_home = self._home is not None and address in self._home
-        return is_home or near <= min(self._near, nearest)
-
-    async def _found(self, url: URL, *, is_proxied: bool) -> list[_Found]:
+    async def _find(self, url: URL, *, is_proxied: bool) -> list[tuple[str, AddressScope]]:
+        """Addresses; of a name that a proxy resolves, the name."""
         host = url.raw_host or ""
         if is_proxied and not is_address(host):
-            return [(host, _of_name(host))]
-        return await self._in_thread(self._surroundings.find, host, url.port or 0)
+            return [(host, _name_scope(host))]
+        return await self._run_in_thread(self._network.find, host, url.port or 0)
 
-    async def _in_thread(self, call: Callable[[str, int], T], host: str, port: int) -> T:
+    async def _run_in_thread(self, call: Callable[[str, int], T], host: str, port: int) -> T:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, call, host, port)
 
 
-class TooNear(Refused):
+class AddressNotAllowed(PermanentError):
     def __init__(self, host: str) -> None:
         super().__init__(f"the registry leads to a private address ({host}), which is not allowed")
 
 
-class NotForYou(Refused):
+class RegistryNotAllowed(PermanentError):
     def __init__(self, host: str) -> None:
         super().__init__(
             f"{host} has an address that this client may not name"
@@ -341,17 +333,17 @@ class NotForYou(Refused):
         )
 
 
-def _is_trusted(home: URL, trusted: Collection[str]) -> bool:
-    host = (home.raw_host or "").lower().removesuffix(".")
-    return host in trusted or f"{host}:{home.port}" in trusted
+def _is_trusted(registry: URL, trusted: Collection[str]) -> bool:
+    host = (registry.raw_host or "").lower().removesuffix(".")
+    return host in trusted or f"{host}:{registry.port}" in trusted
 
 
-def _of_name(host: str) -> Nearness:
-    if is_loopback(host):
-        return Nearness.OURSELVES
+def _name_scope(host: str) -> AddressScope:
+    if is_loopback_host(host):
+        return AddressScope.THIS_MACHINE
     name = f".{host.lower().removesuffix('.')}"
     is_local = name.count(".") == 1 or name.endswith(_LOCAL_SUFFIXES)
-    return Nearness.PRIVATE if is_local else Nearness.PUBLIC
+    return AddressScope.PRIVATE if is_local else AddressScope.PUBLIC
 
 
 def _result(host: str, address: str, port: int) -> ResolveResult:

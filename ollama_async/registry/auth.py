@@ -1,8 +1,10 @@
-"""The token of one repository: asked for when the registry wants one, signed with our key.
+"""Bearer tokens of one registry: challenge, request signed with this machine's key, token.
 
-A registry says where its tokens are given out. If that is another host, we ask there as anybody
-could, without a signature: else a registry of somebody's could name the host of another one, have
-us sign for that, and be given the token that we are known by there. What it gets now is a guest's.
+The registry names the token service. A service on another host gets no signature and issues an
+anonymous token. Otherwise a malicious registry could name the token service of another registry,
+have us sign a request for it, and receive the token that identifies us there.
+
+The key pair is Ollama's own, ``~/.ollama/id_ed25519``.
 """
 
 from __future__ import annotations
@@ -28,120 +30,37 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from yarl import URL
 
 from ollama_async.core.threads import run_in_thread
-from ollama_async.registry.errors import Refused
+from ollama_async.registry.errors import PermanentError
+
+_log = logging.getLogger(__name__)
 
 DENIED = "unauthorized: access denied"
-_OTHER_NAMES = {
+_TOKEN_SERVICES = {
     URL("https://hf.co"): URL("https://huggingface.co"),
     URL("https://registry.ollama.ai"): URL("https://ollama.com"),
 }
-"""Registries whose keeper gives out the tokens under another name of its own."""
-_EMPTY = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
-
-
-class _Answer(msgspec.Struct):
-    token: str = ""
-    access_token: str = ""
-
-
-class Tokens:
-    """``current`` is "" until a registry has asked for one.
-
-    ``fetch`` asks an address, with a value for ``Authorization`` or "", for a small body; None: it
-    is refused.
-    """
-
-    def __init__(
-        self,
-        base: URL,
-        key_path: Path,
-        fetch: Callable[[URL, str], Awaitable[bytes | None]],
-        threads: Executor,
-    ) -> None:
-        self.current = ""
-        self._base = base
-        self._key_path = key_path
-        self._fetch = fetch
-        self._threads = threads
-        self._one_at_a_time = asyncio.Lock()
-
-    async def renew(self, stale: str, challenge: str) -> None:
-        """Replace the token ``stale``, which the registry refused; once for all who were refused.
-
-        :raises Refused: the registry wants something else, or does not know us.
-        :raises Transient: it cannot say now.
-        """
-        async with self._one_at_a_time:
-            if self.current == stale:
-                self.current = await self._ask(challenge)
-
-    async def _ask(self, header: str) -> str:
-        challenge = Challenge.parse(header)
-        if challenge is None:
-            raise Refused(DENIED)
-        try:
-            url = challenge.url()
-        except ValueError:
-            raise Refused(DENIED) from None
-        if url.scheme == "http" and self._base.scheme == "https":
-            raise Refused(f"the registry wants tokens to be asked for over http ({url.host})")
-        is_theirs = url.origin() in {self._base, _OTHER_NAMES.get(self._base)}
-        return _token(await (self._known(url) if is_theirs else self._guest(url)))
-
-    async def _known(self, url: URL) -> bytes:
-        """What one gets whom they know by our key; if that is none of theirs, or cannot be used,
-        what a guest gets.
-        """
-        once = {"ts": str(int(time.time())), "nonce": secrets.token_urlsafe(16)}
-        signed = url.extend_query(once)
-        try:
-            key = await run_in_thread(load_key, self._key_path, threads=self._threads)
-        except Refused as refused:
-            return await self._guest(url, f"{DENIED} ({refused})")
-        body = await self._fetch(signed, sign(key, signed))
-        return await self._guest(url) if body is None else body
-
-    async def _guest(self, url: URL, denied: str = DENIED) -> bytes:
-        """Registries not of Ollama's kind know no signatures, but perhaps guests."""
-        body = await self._fetch(url, "")
-        if body is None:
-            raise Refused(denied)
-        return body
-
-
-def sign(key: Key, url: URL) -> str:
-    """The proof that we asked for exactly this, as registries of Ollama's kind want it."""
-    return key.sign(f"GET,{url},{_EMPTY}".encode())
-
-
-def _token(body: bytes) -> str:
-    try:
-        answer = msgspec.json.decode(body, type=_Answer)
-    except (ValueError, RecursionError):
-        raise Refused(DENIED) from None
-    token = answer.token or answer.access_token
-    if not token or not token.isascii() or not token.isprintable():
-        raise Refused(DENIED)
-    return token
-
-
+"""Origins that belong to the registry's operator, beside the registry's own."""
+_EMPTY_SHA256 = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
+_KEY_LIMIT_BYTES = 16 << 10
 _SCHEME = re.compile(r"\s*bearer\s+", re.IGNORECASE)
 _PARAMETER = re.compile(
     r"""\s*([A-Za-z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]*))\s*(?:,|$)"""
 )
-_LONGEST = 8192
+_CHALLENGE_LIMIT = 8192
 
 
-class Challenge(msgspec.Struct, frozen=True):
+class BearerChallenge(msgspec.Struct, frozen=True):
+    """``WWW-Authenticate: Bearer realm="…",service="…",scope="…"``."""
+
     realm: str
     service: str = ""
     scope: str = ""
 
     @classmethod
-    def parse(cls, header: str) -> Challenge | None:
-        """None: it asks for something else than a bearer's token, or makes no sense."""
+    def parse(cls, header: str) -> BearerChallenge | None:
+        """None: another scheme, or invalid."""
         begin = _SCHEME.match(header)
-        if begin is None or len(header) > _LONGEST:
+        if begin is None or len(header) > _CHALLENGE_LIMIT:
             return None
         found: dict[str, str] = {}
         position = begin.end()
@@ -155,73 +74,153 @@ class Challenge(msgspec.Struct, frozen=True):
         return cls(found["realm"], found.get("service", ""), found.get("scope", ""))
 
     def url(self) -> URL:
-        """Where to ask for a token. :raises ValueError: the realm is no address."""
+        """Where to request a token. :raises ValueError: the realm is not an HTTP URL."""
         url = URL(self.realm)
         if url.scheme not in {"http", "https"} or not url.host:
-            raise ValueError("the realm is no address")
+            raise ValueError("the realm is not an HTTP URL")
         query = [("service", self.service)] if self.service else []
         query += [("scope", scope) for scope in self.scope.split()]
         return url.with_user(None).with_fragment(None).extend_query(query)
 
 
-_log = logging.getLogger(__name__)
+class _TokenResponse(msgspec.Struct):
+    token: str = ""
+    access_token: str = ""
 
-_LIMIT_BYTES = 16 << 10
+
+class TokenAuth:
+    """``token`` is "" until the registry has asked for one.
+
+    ``fetch`` sends a GET request with a value for ``Authorization``, or "", and returns the small
+    body; None if the request was denied.
+    """
+
+    def __init__(
+        self,
+        registry: URL,
+        key_path: Path,
+        fetch: Callable[[URL, str], Awaitable[bytes | None]],
+        threads: Executor,
+    ) -> None:
+        self.token = ""
+        self._registry = registry
+        self._key_path = key_path
+        self._fetch = fetch
+        self._threads = threads
+        self._renewing = asyncio.Lock()
+
+    async def renew(self, stale: str, challenge: str) -> None:
+        """Replace the token ``stale``, which was refused; once for all concurrent requests.
+
+        :raises PermanentError: the challenge cannot be met, or access is denied.
+        :raises TransientError: the token service fails for now.
+        """
+        async with self._renewing:
+            if self.token == stale:
+                self.token = await self._request_token(challenge)
+
+    async def _request_token(self, header: str) -> str:
+        challenge = BearerChallenge.parse(header)
+        if challenge is None:
+            raise PermanentError(DENIED)
+        try:
+            url = challenge.url()
+        except ValueError:
+            raise PermanentError(DENIED) from None
+        if url.scheme == "http" and self._registry.scheme == "https":
+            raise PermanentError(
+                f"the registry requires tokens to be requested over http ({url.host})"
+            )
+        is_registrys = url.origin() in {self._registry, _TOKEN_SERVICES.get(self._registry)}
+        return _parse_token(await (self._signed(url) if is_registrys else self._anonymous(url)))
+
+    async def _signed(self, url: URL) -> bytes:
+        """Request a token with our key; an anonymous one if the key is unknown or unusable."""
+        once = {"ts": str(int(time.time())), "nonce": secrets.token_urlsafe(16)}
+        signed = url.extend_query(once)
+        try:
+            key = await run_in_thread(load_key, self._key_path, threads=self._threads)
+        except PermanentError as error:
+            return await self._anonymous(url, f"{DENIED} ({error})")
+        # the format that registries of Ollama's kind verify
+        body = await self._fetch(signed, key.sign(f"GET,{signed},{_EMPTY_SHA256}".encode()))
+        return await self._anonymous(url) if body is None else body
+
+    async def _anonymous(self, url: URL, denied: str = DENIED) -> bytes:
+        """Registries not of Ollama's kind verify no signatures, but may issue such tokens."""
+        body = await self._fetch(url, "")
+        if body is None:
+            raise PermanentError(denied)
+        return body
 
 
-def default_path() -> Path:
+def _parse_token(body: bytes) -> str:
+    try:
+        response = msgspec.json.decode(body, type=_TokenResponse)
+    except (ValueError, RecursionError):
+        raise PermanentError(DENIED) from None
+    token = response.token or response.access_token
+    if not token or not token.isascii() or not token.isprintable():
+        raise PermanentError(DENIED)
+    return token
+
+
+# ------------------------------------------------------------------ the key pair
+
+
+def default_key_path() -> Path:
     return Path(os.path.expanduser("~")) / ".ollama" / "id_ed25519"  # noqa: PTH111  # never raises
 
 
-class Key:
-    """Signs. ``public`` is the base64 in the middle of the line ``ssh-ed25519 AAAA…``."""
+class SigningKey:
+    """``public`` is the base64 part of the line ``ssh-ed25519 AAAA…``."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
         self.public = _public_line(private).split()[1].decode()
 
     def sign(self, data: bytes) -> str:
-        """``PUBLIC:SIGNATURE``, both in base64: what goes into the header."""
+        """``PUBLIC:SIGNATURE``, both in base64: the value of the header."""
         signature = base64.b64encode(self._private.sign(data)).decode()
         return f"{self.public}:{signature}"
 
 
-def load_key(path: Path) -> Key:
-    """The key at ``path``, made (0600, its folder 0700) if there is none. Blocks.
+def load_key(path: Path) -> SigningKey:
+    """The key at ``path``, created (0600, its folder 0700) if there is none. Blocks.
 
-    :raises Refused: the file cannot be read or written, or is no such key. Where it is stays in the
-        log.
+    :raises PermanentError: the file cannot be read or written, or is not such a key. The path is
+        only logged.
     """
     try:
         for _ in range(2):
             try:
-                return Key(_read(path))
+                return SigningKey(_read_key(path))
             except FileNotFoundError:
-                _make(path)
-        return Key(_read(path))
+                _create_key(path)
+        return SigningKey(_read_key(path))
     except OSError as error:
         reason = str(error.strerror)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a password
-        reason = "it is no ed25519 key of OpenSSH without a password"
+        reason = "not an OpenSSH ed25519 key without a password"
     _log.warning("the key %s cannot be used: %s", path, reason)
-    raise Refused(f"the server's key cannot be used: {reason}")
+    raise PermanentError(f"the server's key cannot be used: {reason}")
 
 
-def _read(path: Path) -> Ed25519PrivateKey:
-    with open(path, "rb", opener=_open_at_once) as file:
-        private = serialization.load_ssh_private_key(file.read(_LIMIT_BYTES), password=None)
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    with open(path, "rb", opener=_open_nonblocking) as file:
+        private = serialization.load_ssh_private_key(file.read(_KEY_LIMIT_BYTES), password=None)
     if not isinstance(private, Ed25519PrivateKey):
         raise ValueError("another kind of key")  # noqa: TRY004  # wrong content, not a wrong call
     return private
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """A pipe would wait for its other end."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """A FIFO would wait for its other end."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _make(path: Path) -> None:
-    """Write both files; a key that somebody else makes at the same time stays."""
+def _create_key(path: Path) -> None:
+    """Write both files; a key that another process creates at the same time stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     private = Ed25519PrivateKey.generate()
     text = private.private_bytes(

@@ -1,4 +1,9 @@
-"""What can go wrong between us and a registry: for good, or for now."""
+"""Transfer errors, permanent and transient, and their texts.
+
+A registry decides which host answers. So an error shows nothing of a response but its status. The
+exception is an error document in the registries' own format, sent by the registry itself: that is
+meant to be read.
+"""
 
 from __future__ import annotations
 
@@ -15,56 +20,54 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-LONGEST_TEXT = 600
+from ollama_async.core.safe_text import replace_unprintable
+
+MAX_TEXT_CHARACTERS = 600
+ERROR_BODY_BYTES = 4096
 
 
-class Failure(Exception):
-    """Base of both; the text is what the client reads after what was tried.
+def printable_line(text: str, max_characters: int) -> str:
+    """``text`` as one printable line without runs of white space, cut if it is longer."""
+    line = " ".join(text[: max_characters + 1].split())
+    line = replace_unprintable(line, "\N{REPLACEMENT CHARACTER}")
+    return line if len(line) <= max_characters else f"{line[: max_characters - 1]}…"
 
-    It may hold what a registry said, such as addresses: it is cut, and made one printable line.
+
+class TransferError(Exception):
+    """Base of both kinds. The client reads the text after what was attempted.
+
+    A registry may have supplied parts of it, such as URLs: it is made one printable line and cut.
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(text, LONGEST_TEXT))
+        super().__init__(printable_line(text, MAX_TEXT_CHARACTERS))
 
 
-def printable(text: str, longest: int) -> str:
-    """In one line, without what would change a terminal or how the rest is read."""
-    line = " ".join(text[: longest + 1].split())
-    line = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
-    )
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-class Refused(Failure):
-    """Asking again would change nothing. ``status``: the registry's, 0 if it was not the one."""
+class PermanentError(TransferError):
+    """Retrying would change nothing. ``status``: the registry's; 0 if it sent none."""
 
     def __init__(self, text: str, *, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
 
 
-class NotThere(Refused):
-    """404, in Ollama's words, which clients match on."""
+class NotInRegistry(PermanentError):
+    """404, with Ollama's text, which clients match on."""
 
     def __init__(self) -> None:
         super().__init__("file does not exist", status=404)
 
 
-class Transient(Failure):
-    """May be better a moment later. ``after_s``: the registry named the moment."""
+class TransientError(TransferError):
+    """A retry may succeed. ``retry_after_s``: the pause that the registry asked for, or 0."""
 
-    def __init__(self, text: str, *, after_s: float = 0.0) -> None:
+    def __init__(self, text: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(text)
-        self.after_s = after_s
+        self.retry_after_s = retry_after_s
 
 
-COMPLAINT_BYTES = 4096
-
-
-class Unreachable(Transient):
-    """There was not even a connection."""
+class RegistryUnreachable(TransientError):
+    """No connection was established."""
 
 
 class _Error(msgspec.Struct, omit_defaults=True):
@@ -72,19 +75,19 @@ class _Error(msgspec.Struct, omit_defaults=True):
     message: str = ""
 
 
-class _Errors(msgspec.Struct, omit_defaults=True):
-    """The body of a refusal: of registries in general, and of those who say it in one text."""
+class _ErrorDocument(msgspec.Struct, omit_defaults=True):
+    """``errors``: the format of OCI registries; ``error``: that of simpler ones."""
 
     errors: list[_Error] = []
     error: str = ""
 
 
-def said(status: int, body: bytes = b"") -> str:
-    """``403: {"errors": [{"code": "DENIED"}]}``, as Ollama shows it, without anything else that is
-    in ``body``; without such errors ``403: Forbidden``.
+def describe_status(status: int, body: bytes = b"") -> str:
+    """``403: {"errors": [{"code": "DENIED"}]}`` as Ollama shows it, without any other field of
+    ``body``; ``403: Forbidden`` if it is no error document.
     """
     try:
-        errors = msgspec.to_builtins(msgspec.json.decode(body, type=_Errors))
+        errors = msgspec.to_builtins(msgspec.json.decode(body, type=_ErrorDocument))
     except (ValueError, RecursionError):
         errors = {}
     if errors:
@@ -95,8 +98,8 @@ def said(status: int, body: bytes = b"") -> str:
         return str(status)
 
 
-def retry_after_s(header: str) -> float:
-    """Seconds from now, of either form of the header; 0 if it says nothing."""
+def parse_retry_after(header: str) -> float:
+    """Seconds from now, for both forms of ``Retry-After``; 0 if it is missing or invalid."""
     if header.isascii() and header.isdigit() and len(header) < 10:
         return float(header)
     try:
@@ -106,8 +109,8 @@ def retry_after_s(header: str) -> float:
     return max(0.0, moment - time.time())
 
 
-class as_failures:  # noqa: N801  # used as a function; a generator would hide the traceback's end
-    """Turns what the HTTP client raises into our two kinds."""
+class translate_errors:  # noqa: N801  # used as a function; a generator would hide the traceback's end
+    """Context manager: turns exceptions of the HTTP client into transfer errors."""
 
     def __init__(self, method: str, url: URL) -> None:
         # queries of storage hosts are secrets
@@ -119,33 +122,33 @@ class as_failures:  # noqa: N801  # used as a function; a generator would hide t
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         match error:
             case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-                raise Refused(f"{self._what}: {error}") from error
+                raise PermanentError(f"{self._what}: {error}") from error
             case aiohttp.ClientSSLError():
                 hint = 'is it a plain HTTP registry? then use --insecure, or "insecure": true'
-                raise Refused(f"{self._what}: {error} ({hint})") from error
+                raise PermanentError(f"{self._what}: {error} ({hint})") from error
             case aiohttp.SocketTimeoutError():
-                raise Transient(f"{self._what}: nothing came for too long") from error
+                raise TransientError(f"{self._what}: nothing was received for too long") from error
             case TimeoutError() if not isinstance(error, aiohttp.ClientError):
-                raise Transient(f"{self._what}: nothing moved for too long") from error
+                raise TransientError(f"{self._what}: no progress for too long") from error
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-                raise Unreachable(f"{self._what}: {_reason(error)}") from error
+                raise RegistryUnreachable(f"{self._what}: {_reason(error)}") from error
             case socket.gaierror():
-                raise Unreachable(f"{self._what}: {error.strerror}") from error
+                raise RegistryUnreachable(f"{self._what}: {error.strerror}") from error
             case aiohttp.InvalidURL():
-                raise Refused(f"{self._what}: no such address") from error
+                raise PermanentError(f"{self._what}: invalid address") from error
             case aiohttp.ClientError() | OSError() | asyncio.TimeoutError():
-                raise Transient(f"{self._what}: {_reason(error)}") from error
+                raise TransientError(f"{self._what}: {_reason(error)}") from error
             case _:
                 pass
 
 
 def _reason(error: Exception) -> str:
-    """The library's texts quote what came, which may be anybody's."""
+    """A text of ours: the library's own texts quote the response, which anybody may have sent."""
     match error:
         case aiohttp.ClientResponseError():
-            return "the answer is no HTTP"
+            return "the response is not HTTP"
         case aiohttp.ClientPayloadError():
-            return "the answer broke off"
+            return "the response was cut off"
         case aiohttp.ServerDisconnectedError():
             return "the connection was closed"
         case OSError() if error.errno:

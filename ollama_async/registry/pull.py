@@ -1,248 +1,221 @@
-"""One pull: manifest, blobs, digests, name; in Ollama's order and words."""
+"""Pulls: manifest, blobs, digests, name; in Ollama's order and with its texts.
+
+What a failed or cancelled pull has fetched stays in partial files, and the next pull resumes there:
+:mod:`.store.partial_files` says what is missing, :mod:`.download` fetches that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from ollama_async import shipped_models
 from ollama_async.core.errors import NotFound, RegistryFailed
 from ollama_async.core.model_names import DEFAULT_TAG, ModelName
-from ollama_async.core.threads import run_in_thread
-from ollama_async.registry.address_policy import USUAL, Surroundings
-from ollama_async.registry.download import Download, Tuning
-from ollama_async.registry.errors import Failure, Refused, Unreachable
-from ollama_async.registry.repository import OCI_TYPE, checked_manifest
-from ollama_async.registry.transfer_policy import Patience, retried
-from ollama_async.registry.transfers import Asked, Board, Means, Status, Transfers, open_transfers
-from ollama_async.registry.transport import Transport
+from ollama_async.registry.address_policy import DEFAULT_NETWORK, Network
+from ollama_async.registry.download import Download
+from ollama_async.registry.errors import PermanentError, RegistryUnreachable, TransferError
+from ollama_async.registry.repository import parse_manifest
+from ollama_async.registry.transfer_policy import TransferPolicy, retried
+from ollama_async.registry.transfers import (
+    ProgressBroadcast,
+    Status,
+    TransferRequest,
+    Transfers,
+    layer_status,
+    open_transfers,
+)
+from ollama_async.registry.transport import TransferContext, Transport
 from ollama_async.store.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Layer, Manifest
 from ollama_async.store.partial_files import Partial, Stamp
 from ollama_async.store.store import Store
 from ollama_async.store.transfers import Arrivals
 
-T = TypeVar("T")
+_ACCEPT = f"{MANIFEST_TYPE}, application/vnd.oci.image.manifest.v1+json"
+_POLL_S = 0.25
+"""Between two looks at a blob that another pull is fetching."""
+_STALLED_S = 600.0
+_MAX_ROUNDS = 3
 
-_OTHER_S = 0.25
-"""Between two looks at a blob that somebody else is fetching."""
-_OTHER_PATIENCE_S = 600.0
-_MOST_ROUNDS = 3
 
+def open_pulls(
+    store: Store,
+    *,
+    policy: TransferPolicy,
+    key_path: Path,
+    network: Network = DEFAULT_NETWORK,
+    shipped_folder: Path = shipped_models.FOLDER,
+) -> AbstractAsyncContextManager[Transfers]:
+    """Pulls into ``store``; models that come with the package are copied from ``shipped_folder``.
 
-async def fetch_manifest(
-    transport: Transport, tag: str, patience: Patience
-) -> tuple[bytes, Manifest]:
-    """The bytes as they came, and what they say; every digest and size in it can be used.
-
-    :raises Refused: there is none, or it cannot be used; also if the registry cannot be reached,
-        because a name is misspelled, or the network gone, more often than it is worth waiting.
+    ``key_path``: the key pair that identifies us to registries.
     """
-    url = transport.endpoint.manifest(tag)
 
-    async def ask() -> bytes:
-        try:
-            async with transport.get(url, {"Accept": f"{MANIFEST_TYPE}, {OCI_TYPE}"}) as response:
-                return await transport.read_small(response, MANIFEST_LIMIT_BYTES)
-        except Unreachable as failure:
-            raise Refused(str(failure)) from failure
+    async def run(
+        context: TransferContext, request: TransferRequest, progress: ProgressBroadcast
+    ) -> None:
+        progress.post({"status": "pulling manifest"})
+        name = request.name
+        shipped = {
+            ModelName.parse(f"{each}:{DEFAULT_TAG}")
+            for each in shipped_models.names(shipped_folder)
+        }
+        if name.folded in shipped:
+            add = shipped_models.add
+            await context.run_in_thread(add, store, name.model.lower(), shipped_folder)
+            progress.post({"status": "writing manifest"})
+        else:
+            async with request.transport(context) as transport:
+                await Pull(transport, store.arrivals(), post=progress.post).run(name)
+        progress.post({"status": "success"})
 
-    data = await retried(ask, patience)
-    return data, checked_manifest(data)
+    return open_transfers(run, "pulled", policy=policy, key_path=key_path, network=network)
 
 
 class Pull:
-    """``post`` gets the statuses; ``threads`` do what touches the disk."""
+    """One pull into the store. ``post`` gets the statuses."""
 
     def __init__(
-        self,
-        transport: Transport,
-        arrivals: Arrivals,
-        *,
-        tuning: Tuning,
-        threads: Executor,
-        post: Callable[[Status], None],
+        self, transport: Transport, arrivals: Arrivals, *, post: Callable[[Status], None]
     ) -> None:
         self._transport = transport
+        self._policy = transport.context.policy
+        self._run_in_thread = transport.context.run_in_thread
         self._arrivals = arrivals
-        self._tuning = tuning
-        self._threads = threads
         self._post = post
         self._verified: dict[str, Stamp] = {}
-        """By digest: how the partial files looked when they were complete and right."""
+        """By digest: the stamps of the partial files when they were complete and verified."""
 
     async def run(self, name: ModelName) -> None:
-        """Until the model is there, complete, or nothing of it has changed.
+        """Returns when the model is complete in the store; after an error it is unchanged.
 
-        What was fetched by a pull that fails or is cancelled stays for the next one.
-
-        :raises RegistryFailed: why the registry cannot give it.
-        :raises StorageFailed: why the disk cannot take it.
+        :raises RegistryFailed: the registry cannot provide it.
+        :raises StorageFailed: the disk cannot take it.
         """
         try:
             try:
-                data, manifest = await fetch_manifest(
-                    self._transport, name.tag, self._tuning.patience
-                )
-            except Failure as failure:
+                data = await self._fetch_manifest(name.tag)
+                manifest = parse_manifest(data)
+            except TransferError as failure:
                 raise RegistryFailed(f"pull model manifest: {failure}") from failure
-            await self._blobs_and_name(name, data, manifest)
-        except Failure as failure:
+            await self._fetch_and_publish(name, data, manifest)
+        except TransferError as failure:
             raise RegistryFailed(str(failure)) from failure
 
-    async def _blobs_and_name(self, name: ModelName, data: bytes, manifest: Manifest) -> None:
+    async def _fetch_manifest(self, tag: str) -> bytes:
+        """:raises PermanentError: also if the registry is unreachable: more often its name is
+        misspelled, or the network is down, than it is worth waiting.
+        """
+        url = self._transport.repository.manifest(tag)
+
+        async def fetch() -> bytes:
+            try:
+                async with self._transport.get(url, {"Accept": _ACCEPT}) as response:
+                    return await self._transport.read_small(response, MANIFEST_LIMIT_BYTES)
+            except RegistryUnreachable as failure:
+                raise PermanentError(str(failure)) from failure
+
+        return await retried(fetch, self._policy.retry)
+
+    async def _fetch_and_publish(self, name: ModelName, data: bytes, manifest: Manifest) -> None:
         layers = list({layer.digest: layer for layer in manifest.blobs}.values())
-        for _ in range(_MOST_ROUNDS):
-            await self._disk(self._arrivals.make_room, layers)
+        for _ in range(_MAX_ROUNDS):
+            await self._run_in_thread(self._arrivals.make_room, layers)
             fetched = [layer for layer in layers if await self._fetch(layer)]
             self._post({"status": "verifying sha256 digest"})
             for layer in fetched:
                 await self._publish(layer)
             self._post({"status": "writing manifest"})
             try:
-                has_unused = await self._disk(self._arrivals.publish, name, data, manifest)
-            except NotFound:  # somebody removed a blob that we had found: fetch it after all
+                has_unused = await self._run_in_thread(self._arrivals.publish, name, data, manifest)
+            except NotFound:  # a blob that was there has been removed: fetch it after all
                 continue
             if has_unused:
                 self._post({"status": "removing unused layers"})
             return
-        raise Refused("blobs are being removed as fast as they are pulled; try again")
+        raise PermanentError("blobs are being removed as fast as they are pulled; try again")
 
     async def _fetch(self, layer: Layer) -> bool:
-        """Have the blob on the disk: whole, verified, and noted as such; or False, if it is in the
-        store.
-        """
+        """Have a complete, verified and stamped partial file; False if the blob is in the store."""
         while (partial := await self._claim(layer)) is not None:
             try:
-                if await self._disk(self._arrivals.has, layer):
-                    await self._disk(partial.discard)  # published before we had the lock
+                if await self._run_in_thread(self._arrivals.has, layer):
+                    await self._run_in_thread(partial.discard)  # published before we had the lock
                     continue
                 await self._download(layer, partial)
-                self._verified[layer.digest] = await self._disk(partial.stamp)
+                self._verified[layer.digest] = await self._run_in_thread(partial.stamp)
             finally:
-                await self._disk(partial.close)
+                await self._run_in_thread(partial.close)
             return True
         return False
 
     async def _download(self, layer: Layer, partial: Partial) -> None:
-        """:raises Refused: what came is not what the manifest promised; nothing of it is kept."""
-        found = await self._received(layer, partial)
+        """:raises PermanentError: the digest is not that of the manifest; nothing is kept."""
+        found = await self._run_download(layer, partial)
         if found != layer.digest and partial.is_resumed:
-            # the older part may have been damaged by a power cut: once more, all of it
-            await self._disk(partial.restart)
-            found = await self._received(layer, partial)
+            # a power cut may have damaged the older part: once more, all of it
+            await self._run_in_thread(partial.restart)
+            found = await self._run_download(layer, partial)
         if found != layer.digest:
-            await self._disk(partial.discard)
-            # what was found stays here: of a small file it would tell everything, and a redirect
-            # may have led to a host that the client could not reach
-            raise Refused(f"digest mismatch, file must be downloaded again: want {layer.digest}")
+            await self._run_in_thread(partial.discard)
+            # The digest found is not shown: for a small file it would reveal the content, and a
+            # redirect may have led to a host that the client could not reach.
+            raise PermanentError(
+                f"digest mismatch, file must be downloaded again: want {layer.digest}"
+            )
 
-    async def _received(self, layer: Layer, partial: Partial) -> str:
-        """The digest of what is there when nothing is missing any more."""
+    async def _run_download(self, layer: Layer, partial: Partial) -> str:
         self._progress(layer, partial.arrived)
         return await Download(
             self._transport,
             partial,
-            tuning=self._tuning,
-            threads=self._threads,
             progressed=lambda arrived: self._progress(layer, arrived),
         ).run()
 
     async def _publish(self, layer: Layer) -> None:
-        """Make what :meth:`_fetch` has verified a blob of the store."""
+        """Move what :meth:`_fetch` has verified into the store."""
         while (partial := await self._claim(layer)) is not None:
             try:
-                if await self._disk(partial.stamp) == self._verified.get(layer.digest):
-                    await self._disk(partial.publish)
+                stamp = await self._run_in_thread(partial.stamp)
+                if stamp == self._verified.get(layer.digest):
+                    await self._run_in_thread(partial.publish)
                     return
             finally:
-                await self._disk(partial.close)
-            await self._fetch(layer)  # somebody else was at it meanwhile
+                await self._run_in_thread(partial.close)
+            await self._fetch(layer)  # somebody else has changed it meanwhile
 
     async def _claim(self, layer: Layer) -> Partial | None:
-        """The partial file of a blob, to be closed; None if the blob is there.
+        """The partial file of a blob, to be closed; None if the blob is in the store.
 
-        While another pull or another process has it, its progress is ours.
+        While another pull or another process has it, its progress is reported.
         """
         deadline, before = 0.0, -1
         clock = asyncio.get_running_loop().time
-        while not await self._disk(self._arrivals.has, layer):
-            claim = self._arrivals.claim
-            chunk_bytes = self._tuning.chunk_bytes
-            partial: Partial | None = await run_in_thread(
-                claim, layer, chunk_bytes, undo=_close, threads=self._threads
+        while not await self._run_in_thread(self._arrivals.has, layer):
+            claim, chunk_bytes = self._arrivals.claim, self._policy.chunk_bytes
+            partial: Partial | None = await self._run_in_thread(
+                claim, layer, chunk_bytes, undo=_close
             )
             if partial is not None:
                 return partial
-            arrived = await self._disk(self._arrivals.arrived, layer.digest, layer.size)
+            arrived = await self._run_in_thread(self._arrivals.arrived, layer.digest, layer.size)
             if arrived != before:
-                deadline, before = clock() + _OTHER_PATIENCE_S, arrived
+                deadline, before = clock() + _STALLED_S, arrived
                 self._progress(layer, arrived)
             elif clock() > deadline:
-                raise Refused(f"{layer.digest} is held by another process that makes no progress")
-            await asyncio.sleep(_OTHER_S)
+                raise PermanentError(
+                    f"{layer.digest} is held by another process that makes no progress"
+                )
+            await asyncio.sleep(_POLL_S)
         self._progress(layer, layer.size)
         return None
 
     def _progress(self, layer: Layer, arrived: int) -> None:
-        status: Status = {"status": f"pulling {layer.digest[7:19]}", "digest": layer.digest}
-        for key, value in (("total", layer.size), ("completed", arrived)):
-            if value:
-                status[key] = value
-        self._post(status)
-
-    async def _disk(self, call: Callable[..., T], *args: Any) -> T:
-        return await run_in_thread(call, *args, threads=self._threads)
+        self._post(layer_status("pulling", layer, arrived))
 
 
 def _close(partial: Partial | None) -> None:
     if partial is not None:
         partial.close()
-
-
-def open_pulls(
-    store: Store,
-    *,
-    tuning: Tuning,
-    key_path: Path,
-    surroundings: Surroundings = USUAL,
-    shipped_folder: Path = shipped_models.FOLDER,
-) -> AbstractAsyncContextManager[Transfers]:
-    """Pulls into ``store``. ``key_path``: the key pair that registries know us by."""
-    work = _Pulling(store, shipped_folder)
-    return open_transfers(
-        work, "pulled", tuning=tuning, key_path=key_path, surroundings=surroundings
-    )
-
-
-class _Pulling:
-    """One pull after the other, or beside it."""
-
-    def __init__(self, store: Store, shipped_folder: Path) -> None:
-        self._store = store
-        self._shipped_folder = shipped_folder
-
-    async def __call__(self, means: Means, asked: Asked, board: Board) -> None:
-        board.post({"status": "pulling manifest"})
-        if self._is_shipped(asked.name):
-            name = asked.name.model.lower()
-            add, folder = shipped_models.add, self._shipped_folder
-            await run_in_thread(add, self._store, name, folder, threads=means.threads)
-            board.post({"status": "writing manifest"})
-        else:
-            async with asked.transport(means) as transport:
-                await Pull(
-                    transport,
-                    self._store.arrivals(),
-                    tuning=means.tuning,
-                    threads=means.threads,
-                    post=board.post,
-                ).run(asked.name)
-        board.post({"status": "success"})
-
-    def _is_shipped(self, name: ModelName) -> bool:
-        names = shipped_models.names(self._shipped_folder)
-        return name.folded in {ModelName.parse(f"{each}:{DEFAULT_TAG}") for each in names}

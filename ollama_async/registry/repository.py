@@ -1,4 +1,4 @@
-"""From a model's name to the addresses of its parts in its registry."""
+"""One repository of a registry: the URLs of its parts, and the manifests it may serve."""
 
 from __future__ import annotations
 
@@ -10,35 +10,41 @@ from yarl import URL
 from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest, RegistryFailed
 from ollama_async.core.model_names import DEFAULT_HOST, ModelName
-from ollama_async.registry.errors import Refused
+from ollama_async.registry.errors import PermanentError
 from ollama_async.store.manifest import Manifest
 
+MAX_BLOBS = 4096
+"""A model split into its tensors has about a thousand."""
+MAX_BLOB_BYTES = 1 << 50
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
-class Endpoint(msgspec.Struct, frozen=True):
-    """One repository. ``base`` is a scheme, a host and perhaps a port, nothing else."""
+
+class Repository(msgspec.Struct, frozen=True):
+    """``base``: scheme, host and optional port of the registry. ``path``: ``NAMESPACE/MODEL``."""
 
     base: URL
-    repository: str
+    path: str
 
     def manifest(self, tag: str) -> URL:
-        return self.base / "v2" / self.repository / "manifests" / tag
+        return self.base / "v2" / self.path / "manifests" / tag
 
     def blob(self, digest: str) -> URL:
-        return self.base / "v2" / self.repository / "blobs" / digest
+        return self.base / "v2" / self.path / "blobs" / digest
 
     @property
     def uploads(self) -> URL:
-        return self.base / "v2" / self.repository / "blobs" / "uploads" / ""
+        return self.base / "v2" / self.path / "blobs" / "uploads" / ""
 
 
-def endpoint_of(text: str, name: ModelName, *, is_insecure: bool) -> Endpoint:
-    """Where ``name`` lives; ``text`` is the reference as it was given, perhaps with a scheme.
+def resolve_repository(text: str, name: ModelName, *, is_insecure: bool) -> Repository:
+    """The repository of ``name``. ``text``: the reference as given, perhaps with a scheme.
 
-    ``is_insecure``: plain HTTP, unless the reference itself says ``https://``, or says nothing and
-    means Ollama's own registry, which has HTTPS: nobody on the way may take its place.
+    ``is_insecure`` selects plain HTTP, except where the reference begins with ``https://``, or has
+    no scheme and means Ollama's own registry: that one has HTTPS, and nobody on the way may
+    impersonate it.
 
-    :raises RegistryFailed: ``insecure protocol http``: the reference says so, nobody else does.
-    :raises BadRequest: the host is none that could be asked.
+    :raises RegistryFailed: ``insecure protocol http``: in the reference, without ``is_insecure``.
+    :raises BadRequest: the host is invalid.
     """
     scheme, separator, _ = text.strip().partition("://")
     if not separator:
@@ -54,29 +60,25 @@ def endpoint_of(text: str, name: ModelName, *, is_insecure: bool) -> Endpoint:
         raise BadRequest("invalid model name") from None
     if not base.host or base.path != "/":
         raise BadRequest("invalid model name")
-    return Endpoint(base.origin(), f"{name.namespace}/{name.model}")
+    return Repository(base.origin(), f"{name.namespace}/{name.model}")
 
 
-OCI_TYPE = "application/vnd.oci.image.manifest.v1+json"
-MOST_BLOBS = 4096
-"""A model split into its tensors has about a thousand."""
-MOST_BYTES = 1 << 50
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+def parse_manifest(data: bytes) -> Manifest:
+    """Decode and check a manifest: every digest and size in it is valid.
 
-
-def checked_manifest(data: bytes) -> Manifest:
-    """:raises Refused: not a manifest, or one that asks for something impossible."""
+    :raises PermanentError: it is no manifest, or asks for something impossible.
+    """
     try:
         manifest = decode(data, Manifest)
-    except BadRequest:  # its text quotes the manifest, which a redirect may have led elsewhere
-        raise Refused("the manifest makes no sense") from None
+    except BadRequest:  # its text quotes the manifest, to which a redirect may have led
+        raise PermanentError("the manifest is invalid") from None
     if not manifest.layers:
-        raise Refused("the manifest names no layers: this is no model")
-    if len(manifest.blobs) > MOST_BLOBS:
-        raise Refused(f"the manifest names more than {MOST_BLOBS} layers")
+        raise PermanentError("the manifest names no layers: this is not a model")
+    if len(manifest.blobs) > MAX_BLOBS:
+        raise PermanentError(f"the manifest names more than {MAX_BLOBS} layers")
     for layer in manifest.blobs:
         if not _DIGEST.fullmatch(layer.digest):
-            raise Refused("invalid digest format")
-        if not 0 <= layer.size <= MOST_BYTES:
-            raise Refused(f"the manifest gives {layer.digest} an impossible size")
+            raise PermanentError("invalid digest format")
+        if not 0 <= layer.size <= MAX_BLOB_BYTES:
+            raise PermanentError(f"the manifest gives {layer.digest} an impossible size")
     return manifest

@@ -1,96 +1,111 @@
-"""Trying again: later each time, never all at the same moment, not for ever."""
+"""How transfers are split, how long they wait, and how often they are retried."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
-from ollama_async.registry.errors import Refused, Transient
+from ollama_async.registry.errors import PermanentError, TransientError
 
 T = TypeVar("T")
 
-
-class Patience(msgspec.Struct, frozen=True):
-    """``tries``: in a row without progress. Pauses double from ``first_s`` to ``longest_s``."""
-
-    tries: int = 6
-    first_s: float = 1.0
-    longest_s: float = 30.0
-    longest_wished_s: float = 120.0
-    """Of the pauses that a registry asks for; one that wants more is not waited for."""
-
-    def pause_s(self, failures: int, after_s: float, *, jitter: float) -> float:
-        """How long to wait after so many failures in a row. ``jitter``: 0 to 1, by chance."""
-        longest = min(self.first_s * 2.0 ** min(failures - 1, 32), self.longest_s)
-        return max(longest * (0.5 + jitter / 2), after_s)
+MIN_BYTES = 16 << 10
+"""Per stall time: half a kilobyte a second with the default of 30 s. A slower connection is better
+replaced by a new one, or by an error, than kept for weeks."""
 
 
-class Tries:
-    """The failures in a row of one thing that is tried."""
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """``attempts``: in a row without progress. Pauses double from ``first_pause_s`` to
+    ``longest_pause_s``. A registry that asks for more than ``longest_retry_after_s`` is given up.
+    """
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    attempts: int = 6
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 30.0
+    longest_retry_after_s: float = 120.0
+
+    def pause_s(self, failures: int, retry_after_s: float, *, jitter: float) -> float:
+        """The pause after so many failures in a row. ``jitter``: random, 0 to 1."""
+        longest = min(self.first_pause_s * 2.0 ** min(failures - 1, 32), self.longest_pause_s)
+        return max(longest * (0.5 + jitter / 2), retry_after_s)
+
+
+class TransferPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """``connections``: per blob. ``stall_s``: how long a connection may transfer nothing."""
+
+    connections: int = 8
+    chunk_bytes: int = 64 << 20
+    stall_s: float = 30.0
+    retry: RetryPolicy = RetryPolicy()
+
+
+class RetryState:
+    """Counts the consecutive failures of one operation."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
         self._failures = 0
 
     def progressed(self) -> None:
         self._failures = 0
 
-    async def pause(self, failure: Transient) -> None:
-        """Wait before the next try. :raises Refused: ``max retries exceeded: …``"""
+    async def pause(self, failure: TransientError) -> None:
+        """Wait before the next attempt. :raises PermanentError: ``max retries exceeded: …``"""
         self._failures += 1
-        is_patient = failure.after_s <= self._patience.longest_wished_s
-        if self._failures >= self._patience.tries or not is_patient:
-            raise Refused(f"max retries exceeded: {failure}") from failure
+        is_too_long = failure.retry_after_s > self._policy.longest_retry_after_s
+        if self._failures >= self._policy.attempts or is_too_long:
+            raise PermanentError(f"max retries exceeded: {failure}") from failure
         jitter = random.random()  # noqa: S311  # spreads clients, hides nothing
-        await asyncio.sleep(self._patience.pause_s(self._failures, failure.after_s, jitter=jitter))
+        await asyncio.sleep(
+            self._policy.pause_s(self._failures, failure.retry_after_s, jitter=jitter)
+        )
 
 
-async def retried(call: Callable[[], Awaitable[T]], patience: Patience) -> T:
-    """The result of ``call`` at last. :raises Refused: from it, or after too many tries."""
-    tries = Tries(patience)
+async def retried(call: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
+    """The result of the first call that succeeds.
+
+    :raises PermanentError: from ``call``, or after too many attempts.
+    """
+    state = RetryState(policy)
     while True:
         try:
             return await call()
-        except Transient as failure:
-            await tries.pause(failure)
+        except TransientError as failure:
+            await state.pause(failure)
 
 
-LEAST_BYTES = 16 << 10
-"""In the time that a connection may be silent: half a kilobyte a second with the usual 30 s. Below
-that we are better off with a new connection, or with an error, than with a transfer of weeks."""
-
-
-class Pace:
-    """Watches one connection. ``window_s``: how long :data:`LEAST_BYTES` may take."""
+class MinimumThroughput:
+    """Watches one connection. ``window_s``: how long :data:`MIN_BYTES` may take."""
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._waited_s = 0.0
-        self._came_bytes = 0
+        self._received_bytes = 0
 
-    def came(self, count: int, waited_s: float) -> None:
-        """So many bytes came after waiting so long for them.
+    def received(self, count: int, waited_s: float) -> None:
+        """``count`` bytes were received after waiting ``waited_s`` for them.
 
-        :raises Transient: too little came in the last window.
+        :raises TransientError: too few were received in the last window.
         """
         self._waited_s += waited_s
-        self._came_bytes += count
-        if self._came_bytes >= LEAST_BYTES:
-            self._waited_s, self._came_bytes = 0.0, 0
+        self._received_bytes += count
+        if self._received_bytes >= MIN_BYTES:
+            self._waited_s, self._received_bytes = 0.0, 0
         elif self._waited_s > self._window_s:
-            raise Transient(f"too slow: {self._came_bytes} bytes in {self._waited_s:.0f} seconds")
+            raise TransientError(
+                f"too slow: {self._received_bytes} bytes in {self._waited_s:.0f} seconds"
+            )
 
 
-async def together(works: list[Coroutine[Any, Any, None]]) -> None:
-    """Run them; the first failure, or our own end, ends all of them before it goes on."""
-    tasks = [asyncio.create_task(work) for work in works]
+async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them concurrently. The first failure cancels the others and is raised as it is."""
     try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            for each in coroutines:
+                group.create_task(each)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None

@@ -1,16 +1,15 @@
-"""What all pulls, or all pushes, of one server have in common.
+"""All pulls, or all pushes, of one server: concurrent requests for one model share a transfer.
 
-Whoever asks for the same shares one transfer; there are only so many at a time; their threads are
-their own, because a slow disk or network must not hold up anything else.
+Their number is limited. Their threads are their own, because a slow disk or network must not delay
+anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Hashable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,40 @@ import msgspec
 
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.core.model_names import ModelName
-from ollama_async.registry.address_policy import HERE, Asker, Surroundings
-from ollama_async.registry.download import Tuning
-from ollama_async.registry.repository import endpoint_of
-from ollama_async.registry.transport import Transport
+from ollama_async.registry.address_policy import LOCAL_REQUESTER, Network, Requester
+from ollama_async.registry.repository import resolve_repository
+from ollama_async.registry.transfer_policy import TransferPolicy
+from ollama_async.registry.transport import TransferContext, Transport
+from ollama_async.store.manifest import Layer
 from ollama_async.store.manifests import local_name
 
 Status = dict[str, Any]
 
-PERIOD_S = 0.06
-"""Between two looks of a reader: what changed in between is one status, the last."""
+UPDATE_INTERVAL_S = 0.06
+"""For each follower: of several changes in between, it gets the last."""
+MAX_TRANSFERS = 8
+"""Of one kind, of different models, at a time. Each may have ten connections, and some MB."""
+_THREADS = 8
 
 
-class Board:
-    """One line for each digest and for each text without one; the newest content of a line counts.
+def layer_status(action: str, layer: Layer, done_bytes: int) -> Status:
+    """``action``: ``pulling`` or ``pushing``. Sizes of zero have no field, as in Ollama."""
+    status: Status = {"status": f"{action} {layer.digest[7:19]}", "digest": layer.digest}
+    for key, value in (("total", layer.size), ("completed", done_bytes)):
+        if value:
+            status[key] = value
+    return status
 
-    So it holds what a latecomer must know, and a slow reader costs nothing.
+
+class ProgressBroadcast:
+    """The statuses of one transfer, for any number of followers who come and go.
+
+    It keeps the latest status for each digest, and each text without one. So a follower who comes
+    late gets all that counts, and a slow one costs no memory.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[str, tuple[int, Status]] = {}
+        self._latest: dict[str, tuple[int, Status]] = {}
         self._version = 0
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
@@ -46,19 +59,19 @@ class Board:
     def post(self, status: Status) -> None:
         self._version += 1
         key = str(status.get("digest") or status["status"])
-        self._lines[key] = (self._version, status)
+        self._latest[key] = (self._version, status)
         self._changed.set()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more will be posted; readers get ``error`` after the last line."""
+        """Nothing more will be posted; followers get ``error`` after the last status."""
         self._error = error
         self._ended.set()
         self._changed.set()
 
     async def follow(self) -> AsyncGenerator[Status, None]:
-        """Every line, then those that change, in the order of their changes, until the end.
+        """Every status so far, then those that change, in the order of their changes.
 
-        :raises ServerError: what ended the work.
+        :raises ServerError: what ended the transfer.
         """
         seen = 0
         while not self._ended.is_set():
@@ -77,95 +90,120 @@ class Board:
             raise self._error
 
     def _since(self, seen: int) -> list[tuple[int, Status]]:
-        news = [line for line in self._lines.values() if line[0] > seen]
-        return sorted(news, key=lambda line: line[0])
+        newer = [each for each in self._latest.values() if each[0] > seen]
+        return sorted(newer, key=lambda each: each[0])
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(PERIOD_S):
+            async with asyncio.timeout(UPDATE_INTERVAL_S):
                 await self._ended.wait()
         except TimeoutError:
             pass
 
 
-SharedWork = Callable[[Board], Awaitable[None]]
+class TransferRequest(msgspec.Struct, frozen=True):
+    """``text``: the reference as given, perhaps with a scheme; ``name``: the model it means."""
+
+    text: str
+    name: ModelName
+    is_insecure: bool
+    requester: Requester
+
+    @property
+    def key(self) -> object:
+        """Equal for requests that may share a transfer: they want the same and may reach the same
+        addresses, so that nobody learns what is behind an address that they may not name.
+        """
+        scheme = self.text.strip().rpartition("://")[0]
+        return scheme, self.is_insecure, self.name.folded, self.requester
+
+    def transport(self, context: TransferContext) -> Transport:
+        """To the model's registry. :raises ServerError: as :func:`.resolve_repository`."""
+        repository = resolve_repository(self.text, self.name, is_insecure=self.is_insecure)
+        return Transport(repository, self.requester, context)
 
 
-class _Shared:
-    """One work and how many wait for it."""
+RunTransfer = Callable[[TransferContext, TransferRequest, ProgressBroadcast], Awaitable[None]]
 
+
+class _Transfer:
     def __init__(self) -> None:
-        self.board = Board()
-        self.askers = 0
+        self.progress = ProgressBroadcast()
+        self.followers = 0
         self.task: asyncio.Task[None] | None = None
 
 
-class Sharing:
-    """Works by what they are about. ``verb`` is for messages: models that are being …"""
+class Transfers:
+    """Made by :func:`open_transfers`; each transfer is a call of ``run``."""
 
-    def __init__(self, verb: str) -> None:
+    def __init__(self, run: RunTransfer, verb: str, context: TransferContext) -> None:
+        self._run = run
         self._verb = verb
-        self._shared: dict[Hashable, _Shared] = {}
+        self._context = context
+        self._current: dict[object, _Transfer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def follow(
-        self, key: Hashable, work: SharedWork, most: int
+        self, text: str, *, is_insecure: bool, requester: Requester = LOCAL_REQUESTER
     ) -> AsyncGenerator[Status, None]:
-        """Begin ``work``, or join who did; its statuses, and in the end its error.
+        """Start a transfer or join the current one; yields its statuses.
 
-        Closing this leaves it.
+        Closing the generator leaves the transfer, which is cancelled when its last follower leaves.
 
-        :raises Busy: ``most`` others are under way; before the first status.
-        :raises ServerError: from the work.
+        :raises BadRequest: ``model is required``, ``invalid model name``; like the next two before
+            the first status.
+        :raises Forbidden: the name asks for a cloud model.
+        :raises Busy: :data:`MAX_TRANSFERS` others are in progress.
+        :raises ServerError: why the transfer failed.
         """
-        shared = self._shared.get(key)
-        if shared is None:
-            if len(self._shared) >= most:
-                raise Busy(f"{most} models are being {self._verb}, please try again")
-            shared = self._start(key, work)
-        shared.askers += 1
+        request = TransferRequest(text, local_name(text), is_insecure, requester)
+        transfer = self._current.get(request.key)
+        if transfer is None:
+            if len(self._current) >= MAX_TRANSFERS:
+                raise Busy(f"{MAX_TRANSFERS} models are being {self._verb}, please try again")
+            transfer = self._start(request)
+        transfer.followers += 1
         try:
-            async with aclosing(shared.board.follow()) as statuses:
+            async with aclosing(transfer.progress.follow()) as statuses:
                 async for status in statuses:
                     yield status
         finally:
-            shared.askers -= 1
-            if not shared.askers:
-                self._forget(key, shared)
-                await _end({shared.task})
+            transfer.followers -= 1
+            if not transfer.followers:
+                self._forget(request.key, transfer)
+                await _cancel({transfer.task})
 
     async def close(self) -> None:
-        """End all works; whoever waits for one gets an error."""
-        await _end(self._tasks)
+        """Cancel all transfers; their followers get an error."""
+        await _cancel(self._tasks)
 
-    def _start(self, key: Hashable, work: SharedWork) -> _Shared:
-        shared = self._shared[key] = _Shared()
-        shared.task = task = asyncio.create_task(_run(shared.board, work))
+    def _start(self, request: TransferRequest) -> _Transfer:
+        transfer = self._current[request.key] = _Transfer()
+        transfer.task = task = asyncio.create_task(self._run_to_end(request, transfer.progress))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._forget(key, shared))
-        return shared
+        task.add_done_callback(lambda _: self._forget(request.key, transfer))
+        return transfer
 
-    def _forget(self, key: Hashable, shared: _Shared) -> None:
-        """Who asks from now on begins a new one."""
-        if self._shared.get(key) is shared:
-            del self._shared[key]
+    async def _run_to_end(self, request: TransferRequest, progress: ProgressBroadcast) -> None:
+        error: BaseException | None = None
+        try:
+            await self._run(self._context, request, progress)
+        except asyncio.CancelledError:
+            error = Busy("the server is stopping")
+            raise
+        except Exception as reason:  # noqa: BLE001  # the followers raise it
+            error = reason
+        finally:
+            progress.end(error)
+
+    def _forget(self, key: object, transfer: _Transfer) -> None:
+        """From now on, a request with this key starts a new transfer."""
+        if self._current.get(key) is transfer:
+            del self._current[key]
 
 
-async def _run(board: Board, work: SharedWork) -> None:
-    error: BaseException | None = None
-    try:
-        await work(board)
-    except asyncio.CancelledError:
-        error = Busy("the server is stopping")
-        raise
-    except Exception as reason:  # noqa: BLE001  # the askers raise it
-        error = reason
-    finally:
-        board.end(error)
-
-
-async def _end(tasks: Collection[asyncio.Task[None] | None]) -> None:
+async def _cancel(tasks: Collection[asyncio.Task[None] | None]) -> None:
     running = {task for task in tasks if task is not None and not task.done()}
     for task in running:
         task.cancel()
@@ -173,93 +211,14 @@ async def _end(tasks: Collection[asyncio.Task[None] | None]) -> None:
         await asyncio.wait(running)
 
 
-MOST_TRANSFERS = 8
-"""Of one kind, of different models, at a time. Each may have ten connections, and some MB."""
-_THREADS = 8
-
-
-class Means(msgspec.Struct, frozen=True):
-    """What a transfer works with. ``key_path``: the key pair that registries know us by."""
-
-    threads: Executor
-    tuning: Tuning
-    key_path: Path
-    surroundings: Surroundings
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """``text`` is the reference as it was given, perhaps with a scheme; ``name`` what it means."""
-
-    text: str
-    name: ModelName
-    is_insecure: bool
-    asker: Asker
-
-    @classmethod
-    def parse(cls, text: str, *, is_insecure: bool, asker: Asker) -> Asked:
-        """:raises BadRequest: no name. :raises Forbidden: the name asks for a cloud model."""
-        return cls(text, local_name(text), is_insecure, asker)
-
-    @property
-    def key(self) -> object:
-        """Equal for those who want the same and may reach the same: nobody learns from another's
-        transfer what is behind an address that they may not name.
-        """
-        scheme = self.text.strip().rpartition("://")[0]
-        return scheme, self.is_insecure, self.name.folded, self.asker
-
-    def transport(self, means: Means) -> Transport:
-        """To the registry of the name. :raises ServerError: as :func:`.repository.endpoint_of`."""
-        return Transport(
-            endpoint_of(self.text, self.name, is_insecure=self.is_insecure),
-            asker=self.asker,
-            surroundings=means.surroundings,
-            key_path=means.key_path,
-            stall_s=means.tuning.stall_s,
-            threads=means.threads,
-        )
-
-
-Work = Callable[[Means, Asked, Board], Awaitable[None]]
-
-
-class Transfers:
-    """Made by :func:`open_transfers`; each transfer is a call of ``work``."""
-
-    def __init__(self, work: Work, means: Means, sharing: Sharing) -> None:
-        self._work = work
-        self._means = means
-        self._sharing = sharing
-
-    async def follow(
-        self, text: str, *, is_insecure: bool, asker: Asker = HERE
-    ) -> AsyncGenerator[Status, None]:
-        """Begin the transfer, or join who did; its statuses. Closing this leaves it, and the last
-        who leaves ends it. ``asker``: by default this very process.
-
-        :raises BadRequest: ``model is required``, ``invalid model name``; like the next two before
-            the first status.
-        :raises Forbidden: the name asks for a cloud model.
-        :raises Busy: :data:`MOST_TRANSFERS` others are under way.
-        :raises ServerError: why the model does not get there.
-        """
-        asked = Asked.parse(text, is_insecure=is_insecure, asker=asker)
-        work = partial(self._work, self._means, asked)
-        async with aclosing(self._sharing.follow(asked.key, work, MOST_TRANSFERS)) as statuses:
-            async for status in statuses:
-                yield status
-
-
 @asynccontextmanager
 async def open_transfers(
-    work: Work, verb: str, *, tuning: Tuning, key_path: Path, surroundings: Surroundings
+    run: RunTransfer, verb: str, *, policy: TransferPolicy, key_path: Path, network: Network
 ) -> AsyncIterator[Transfers]:
-    """``verb`` is for messages: models that are being … At the end all transfers end, and whoever
-    waits for one gets an error.
-    """
+    """``verb``: ``pulled`` or ``pushed``. On exit all transfers are cancelled."""
     with ThreadPoolExecutor(_THREADS, verb) as threads:
-        sharing = Sharing(verb)
+        transfers = Transfers(run, verb, TransferContext(threads, policy, key_path, network))
         try:
-            yield Transfers(work, Means(threads, tuning, key_path, surroundings), sharing)
+            yield transfers
         finally:
-            await sharing.close()
+            await transfers.close()

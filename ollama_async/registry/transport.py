@@ -1,9 +1,8 @@
-"""Requests to a registry: redirects, tokens and refusals are dealt with, an answer comes out.
+"""HTTP to one registry: redirects, tokens, error responses, timeouts.
 
-Credentials go to the registry's own origin and nowhere else; the addresses that redirects lead to
-must be allowed by :mod:`.address_policy` and are never less protected than the own ones of the
-registry. What went wrong is told in our words (:mod:`.errors`), because the answer may be that of
-another host.
+Credentials go to the registry's own origin and nowhere else. :mod:`.address_policy` must permit
+where a redirect leads, and a redirect never leads from https to http. Errors are texts of ours
+(:mod:`.errors`), because another host may have sent the response.
 """
 
 from __future__ import annotations
@@ -15,31 +14,36 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.registry.address_policy import Asker, Surroundings, Vicinity, is_loopback
-from ollama_async.registry.auth import DENIED, Tokens
+from ollama_async.core.threads import run_in_thread
+from ollama_async.registry.address_policy import AddressPolicy, Network, Requester, is_loopback_host
+from ollama_async.registry.auth import DENIED, TokenAuth
 from ollama_async.registry.errors import (
-    COMPLAINT_BYTES,
-    Failure,
-    NotThere,
-    Refused,
-    Transient,
-    as_failures,
-    retry_after_s,
-    said,
+    ERROR_BODY_BYTES,
+    NotInRegistry,
+    PermanentError,
+    TransferError,
+    TransientError,
+    describe_status,
+    parse_retry_after,
+    translate_errors,
 )
-from ollama_async.registry.repository import Endpoint
-from ollama_async.registry.transfer_policy import Pace
+from ollama_async.registry.repository import Repository
+from ollama_async.registry.transfer_policy import MinimumThroughput, TransferPolicy
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 30.0
-MOST_REDIRECTS = 10
-SMALL_BYTES = 64 << 10
+MAX_REDIRECTS = 10
+TOKEN_BODY_BYTES = 64 << 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_LATER = frozenset({408, 425, 429})
+_RETRYABLE = frozenset({408, 425, 429})
 
 Body = AsyncIterable[bytes]
 
@@ -49,34 +53,46 @@ USER_AGENT = (
 )
 
 
+class TransferContext(msgspec.Struct, frozen=True):
+    """What all transfers of one kind share. ``key_path``: the key pair that identifies us to
+    registries. ``threads`` do what blocks.
+    """
+
+    threads: Executor
+    policy: TransferPolicy
+    key_path: Path
+    network: Network
+
+    async def run_in_thread(
+        self, call: Callable[..., T], *args: Any, undo: Callable[[T], object] | None = None
+    ) -> T:
+        """See :func:`ollama_async.core.threads.run_in_thread`."""
+        return await run_in_thread(call, *args, undo=undo, threads=self.threads)
+
+
 class Transport:
-    """The connections of one transfer with one repository. Use it as a context."""
+    """The connections of one transfer to one repository. An async context manager."""
 
     def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        asker: Asker,
-        surroundings: Surroundings,
-        key_path: Path,
-        stall_s: float,
-        threads: Executor,
+        self, repository: Repository, requester: Requester, context: TransferContext
     ) -> None:
-        """``stall_s``: how long a connection may be silent. ``threads`` do what blocks."""
-        self.endpoint = endpoint
-        self._stall_s = stall_s
-        self.tokens = Tokens(endpoint.base, key_path, self._small, threads)
+        self.repository = repository
+        self.context = context
+        self._stall_s = context.policy.stall_s
+        self._auth = TokenAuth(
+            repository.base, context.key_path, self._fetch_token, context.threads
+        )
         proxies = [proxy.host or "" for scheme in ("http", "https") if (proxy := _proxy(scheme))]
-        self._vicinity = Vicinity(
-            endpoint.base, asker, surroundings, proxies=proxies, threads=threads
+        self._addresses = AddressPolicy(
+            repository.base, requester, context.network, proxies=proxies, threads=context.threads
         )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=self._vicinity, use_dns_cache=False, limit=0),
-            timeout=_timeout(stall_s),
+            connector=aiohttp.TCPConnector(resolver=self._addresses, use_dns_cache=False, limit=0),
+            timeout=_timeout(self._stall_s),
             skip_auto_headers=("Content-Type",),  # what the library guesses, a signature may forbid
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # nobody gets to inflate anything here
+            auto_decompress=False,  # a compressed response could inflate to any size
         )
 
     async def __aenter__(self) -> Transport:
@@ -89,19 +105,19 @@ class Transport:
     async def get(
         self, url: URL, headers: dict[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, 200 or 206, from wherever ``url`` leads. Read it with :meth:`pieces`.
+        """Follow redirects to a 200 or 206. Read the body with :meth:`pieces`.
 
-        :raises Refused: for good; :class:`NotThere` for 404.
-        :raises Transient: for now: 429, 5xx, no connection, a broken or silent one.
+        :raises PermanentError: refused; :class:`NotInRegistry` for 404.
+        :raises TransientError: 429, 5xx, no connection, a broken or stalled one.
         """
 
-        async def ask() -> aiohttp.ClientResponse:
-            return await self._follow(url, headers or {})
+        async def request() -> aiohttp.ClientResponse:
+            return await self._follow_redirects(url, headers or {})
 
-        response = await self._authorized(ask)
+        response = await self._authorized(request)
         try:
             if response.status not in {200, 206}:
-                raise await self._complaint(response)
+                raise await self._error(response)
             yield response
         finally:
             response.release()
@@ -114,70 +130,67 @@ class Transport:
         headers: dict[str, str] | None = None,
         body: Body | bytes | None = None,
         *,
-        answer_s: float | None = None,
+        response_s: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer from exactly there, below 400: a redirect is for the caller to understand.
+        """A response below 400 from ``url`` itself: a redirect is for the caller to interpret.
 
-        ``body`` is iterated anew when a token has expired; it is given up if nobody takes a piece
-        of it for as long as a connection may be silent. ``answer_s``: how long the answer may take
-        after it, where that is not the time.
+        ``body`` is iterated anew when a token has expired. The request fails when nothing of it
+        can be sent for the stall time. ``response_s``: how long the response may take after the
+        body, if not the stall time.
 
-        :raises Refused: for good; :class:`NotThere` for 404.
-        :raises Transient: as :meth:`get`.
+        :raises PermanentError: refused; :class:`NotInRegistry` for 404.
+        :raises TransientError: as :meth:`get`.
         """
 
-        async def ask() -> aiohttp.ClientResponse:
+        async def request() -> aiohttp.ClientResponse:
             ours = (headers or {}) | self._credentials(url)
-            return await self._send(method, url, ours, body, answer_s)
+            return await self._request(method, url, ours, body, response_s)
 
-        response = await self._authorized(ask)
+        response = await self._authorized(request)
         try:
             if response.status >= 400:
-                raise await self._complaint(response)
+                raise await self._error(response)
             yield response
         finally:
             response.release()
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives; the time that its reader takes for itself does not count.
+        """The body as it is received; time that the caller spends does not count as a stall.
 
-        :raises Transient: it breaks off, or too little comes for too long (see :class:`.Pace`).
+        :raises TransientError: it is cut off, or below :class:`.MinimumThroughput`.
         """
-        pace = Pace(self._stall_s)
+        throughput = MinimumThroughput(self._stall_s)
         clock = asyncio.get_running_loop().time
-        with as_failures(response.method, response.url):
+        with translate_errors(response.method, response.url):
             while True:
-                asked_at = clock()
-                piece = await self._piece(response)
+                began_s = clock()
+                try:
+                    # The library's own timeout ends with any byte; bytes outside of the body, such
+                    # as the extensions of a chunk, could be sent for ever.
+                    async with asyncio.timeout(self._stall_s):
+                        piece = await response.content.readany()
+                except TimeoutError as error:
+                    raise aiohttp.SocketTimeoutError from error
                 if not piece:
                     return
-                pace.came(len(piece), clock() - asked_at)
+                throughput.received(len(piece), clock() - began_s)
                 yield piece
 
-    async def _piece(self, response: aiohttp.ClientResponse) -> bytes:
-        """The next of the body, b"" after the last.
-
-        The library's own limit is of silence; bytes that are none of the body, such as a chunk's
-        extensions, may come for ever.
-        """
-        try:
-            async with asyncio.timeout(self._stall_s):
-                return await response.content.readany()
-        except TimeoutError as error:
-            raise aiohttp.SocketTimeoutError from error
-
     async def read_small(self, response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-        """:raises Refused: the body is larger. :raises Transient: as :meth:`pieces`."""
+        """:raises PermanentError: the body is larger. :raises TransientError: as :meth:`pieces`."""
         body = bytearray()
         async with aclosing(self.pieces(response)) as pieces:
             async for piece in pieces:
                 body += piece
                 if len(body) > limit_bytes:
-                    raise Refused(f"the answer is larger than {limit_bytes} bytes")
+                    raise PermanentError(f"the response is larger than {limit_bytes} bytes")
         return bytes(body)
 
-    def target(self, url: URL, location: str) -> URL:
-        """Where the answer from ``url`` leads. :raises Refused: it makes no sense, or to http."""
+    def redirect_target(self, url: URL, location: str) -> URL:
+        """Where a ``Location`` of ``url`` leads.
+
+        :raises PermanentError: it is invalid, or leads from https to http.
+        """
         try:
             target = url.join(URL(location, encoded=True)).with_user(None)
             is_usable = target.scheme in {"http", "https"} and bool(target.host)
@@ -185,73 +198,73 @@ class Transport:
             is_usable, target = False, url
         is_plain = location.isascii() and location.isprintable() and " " not in location
         if not location or not is_plain or not is_usable:
-            raise Refused("the registry redirects to an address that makes no sense")
-        if target.scheme == "http" and self.endpoint.base.scheme == "https":
-            raise Refused(f"the registry redirects from https to http ({target.host})")
+            raise PermanentError("the registry redirects to an invalid address")
+        if target.scheme == "http" and self.repository.base.scheme == "https":
+            raise PermanentError(f"the registry redirects from https to http ({target.host})")
         return target
 
-    def session(self, url: URL, location: str) -> URL:
-        """Where an upload goes on. It stays with the registry, if that is not a public one.
+    def upload_location(self, url: URL, location: str) -> URL:
+        """Where an upload continues: at the registry itself, unless that is public or trusted.
 
-        :raises Refused: as :meth:`target`.
+        :raises PermanentError: as :meth:`redirect_target`.
         """
-        target = self.target(url, location)
-        if self._vicinity.is_confined and not self._is_home(target):
-            raise Refused(f"the registry sends the upload to another server ({target.host})")
+        target = self.redirect_target(url, location)
+        if self._addresses.is_confined and not self._is_registry(target):
+            raise PermanentError(f"the registry sends the upload to another server ({target.host})")
         return target
 
     async def _authorized(
-        self, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]
+        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]]
     ) -> aiohttp.ClientResponse:
-        """Ask; if the registry wants a token, or another one, get it and ask again, once."""
-        token = self.tokens.current
-        response = await ask()
-        if response.status != 401 or not self._is_home(response.url):
+        """Send the request; after a 401 of the registry, once more with a new token."""
+        token = self._auth.token
+        response = await request()
+        if response.status != 401 or not self._is_registry(response.url):
             return response
         challenge = response.headers.get("WWW-Authenticate", "")
         response.release()
-        await self.tokens.renew(token, challenge)
-        response = await ask()
-        if response.status == 401 and self._is_home(response.url):
+        await self._auth.renew(token, challenge)
+        response = await request()
+        if response.status == 401 and self._is_registry(response.url):
             response.release()
-            raise Refused(DENIED)
+            raise PermanentError(DENIED)
         return response
 
-    async def _follow(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        for _ in range(MOST_REDIRECTS):
-            response = await self._send("GET", url, headers | self._credentials(url))
+    async def _follow_redirects(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        for _ in range(MAX_REDIRECTS):
+            response = await self._request("GET", url, headers | self._credentials(url))
             if response.status not in _REDIRECTS:
                 return response
             location = response.headers.get("Location", "")
             response.release()
-            url = self.target(url, location)
-        raise Refused(f"stopped after {MOST_REDIRECTS} redirects")
+            url = self.redirect_target(url, location)
+        raise PermanentError(f"stopped after {MAX_REDIRECTS} redirects")
 
-    def _is_home(self, url: URL) -> bool:
-        return url.origin() == self.endpoint.base
+    def _is_registry(self, url: URL) -> bool:
+        return url.origin() == self.repository.base
 
     def _credentials(self, url: URL) -> dict[str, str]:
-        token = self.tokens.current if self._is_home(url) else ""
+        token = self._auth.token if self._is_registry(url) else ""
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    async def _send(
+    async def _request(
         self,
         method: str,
         url: URL,
         headers: dict[str, str],
         body: Body | bytes | None = None,
-        answer_s: float | None = None,
+        response_s: float | None = None,
     ) -> aiohttp.ClientResponse:
-        answer_s = self._stall_s if answer_s is None else answer_s
-        with as_failures(method, url):
+        response_s = self._stall_s if response_s is None else response_s
+        with translate_errors(method, url):
             proxy = _proxy(url.scheme, url.host or "")
-            await self._vicinity.admit(url, is_proxied=proxy is not None)
-            async with asyncio.timeout(CONNECT_TIMEOUT_S + answer_s) as limit:
-                data: bytes | _Flow | None
+            await self._addresses.allow(url, is_proxied=proxy is not None)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S + response_s) as limit:
+                data: bytes | _TimedBody | None
                 if body is None or isinstance(body, bytes):
                     data = body
                 else:
-                    data = _Flow(body, limit, self._stall_s, answer_s)
+                    data = _TimedBody(body, limit, self._stall_s, response_s)
                 return await self._session.request(
                     method,
                     url,
@@ -259,52 +272,55 @@ class Transport:
                     data=data,
                     allow_redirects=False,
                     proxy=proxy,
-                    timeout=_timeout(answer_s),
+                    timeout=_timeout(response_s),
                 )
 
-    async def _small(self, url: URL, authorization: str) -> bytes | None:
-        """A small body from exactly there, for :class:`Tokens`; None if it is not for us."""
+    async def _fetch_token(self, url: URL, authorization: str) -> bytes | None:
+        """For :class:`.TokenAuth`: a small body from ``url`` itself; None if access is denied."""
         headers = {"Authorization": authorization} if authorization else {}
-        response = await self._send("GET", url, headers)
+        response = await self._request("GET", url, headers)
         try:
             if response.status in {400, 401, 403}:
                 return None
             if response.status != 200:
-                raise await self._complaint(response)
-            return await self.read_small(response, SMALL_BYTES)
+                raise await self._error(response)
+            return await self.read_small(response, TOKEN_BODY_BYTES)
         finally:
             response.release()
 
-    async def _complaint(self, response: aiohttp.ClientResponse) -> Failure:
+    async def _error(self, response: aiohttp.ClientResponse) -> TransferError:
         status = response.status
         if status == 404:
-            return NotThere()
-        is_home = self._is_home(response.url)
+            return NotInRegistry()
+        is_registrys = self._is_registry(response.url)
         body = b""
-        with suppress(Failure):  # too long, or broken off: the number says enough
-            body = await self.read_small(response, COMPLAINT_BYTES) if is_home else b""
-        text = said(status, body)
-        if status in _LATER or status >= 500:
-            return Transient(text, after_s=retry_after_s(response.headers.get("Retry-After", "")))
-        if not is_home:
-            return Transient(text)  # a link that has expired; the registry makes a new one
-        return Refused(text, status=status)
+        with suppress(TransferError):  # too long, or cut off: the status says enough
+            body = await self.read_small(response, ERROR_BODY_BYTES) if is_registrys else b""
+        text = describe_status(status, body)
+        if status in _RETRYABLE or status >= 500:
+            pause_s = parse_retry_after(response.headers.get("Retry-After", ""))
+            return TransientError(text, retry_after_s=pause_s)
+        if not is_registrys:
+            return TransientError(text)  # a link that has expired; the registry makes a new one
+        return PermanentError(text, status=status)
 
 
-class _Flow:
-    """A body on its way: ``limit``, that of its request, is ``stall_s`` from the last piece, and
-    ``answer_s`` from the end.
+class _TimedBody:
+    """A request body that moves its request's deadline ``limit``: to ``stall_s`` from the last
+    piece, and to ``response_s`` from the end.
 
-    An iterator and not a generator, which nobody would close when the answer comes early.
+    An iterator and not a generator, which nobody would close when the response comes early.
     """
 
-    def __init__(self, body: Body, limit: asyncio.Timeout, stall_s: float, answer_s: float) -> None:
+    def __init__(
+        self, body: Body, limit: asyncio.Timeout, stall_s: float, response_s: float
+    ) -> None:
         self._pieces = aiter(body)
         self._limit = limit
         self._stall_s = stall_s
-        self._answer_s = answer_s
+        self._response_s = response_s
 
-    def __aiter__(self) -> _Flow:
+    def __aiter__(self) -> _TimedBody:
         return self
 
     async def __anext__(self) -> bytes:
@@ -312,35 +328,35 @@ class _Flow:
         try:
             return await anext(self._pieces)
         except StopAsyncIteration:
-            self._extend(self._answer_s)
+            self._extend(self._response_s)
             raise
 
-    def _extend(self, lasts_s: float) -> None:
+    def _extend(self, by_s: float) -> None:
         now = asyncio.get_running_loop().time()
-        with suppress(RuntimeError):  # the answer came before the end of the body
-            self._limit.reschedule(now + lasts_s)
+        with suppress(RuntimeError):  # the response came before the end of the body
+            self._limit.reschedule(now + by_s)
 
 
-def _timeout(silence_s: float) -> aiohttp.ClientTimeout:
+def _timeout(stall_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None,
         connect=CONNECT_TIMEOUT_S,
         sock_connect=CONNECT_TIMEOUT_S,
-        sock_read=silence_s,
+        sock_read=stall_s,
     )
 
 
 def _proxy(scheme: str, host: str = "") -> URL | None:
-    """What the environment names for addresses of ``scheme``, and for this host.
+    """The environment's proxy for addresses of ``scheme``, and for this host.
 
-    None for this machine: to a proxy, that name means another one.
+    None for names of this machine: to a proxy they would mean another one.
 
-    :raises Refused: it makes no sense.
+    :raises PermanentError: it is invalid.
     """
     named = urllib.request.getproxies().get(scheme)
-    if not named or (host and (is_loopback(host) or urllib.request.proxy_bypass(host))):
+    if not named or (host and (is_loopback_host(host) or urllib.request.proxy_bypass(host))):
         return None
     try:
         return URL(named if "://" in named else f"http://{named}")
     except ValueError:
-        raise Refused(f"the environment's {scheme}_proxy is no address") from None
+        raise PermanentError(f"the environment's {scheme}_proxy is not a URL") from None

@@ -1,7 +1,7 @@
-"""One blob from its file into a registry, in parts, to where the registry wants them.
+"""Uploads one blob from its file, in parts, to where the registry wants them.
 
-A plain registry takes the parts itself, one after the other, and can say how much it has; one of
-Ollama's kind answers each part with an address in some storage, where they go several at a time.
+An OCI registry takes the parts itself, one after the other, and can say how much it has. One of
+Ollama's kind answers each part with the URL of some storage, to which several are sent at a time.
 """
 
 from __future__ import annotations
@@ -21,58 +21,66 @@ from yarl import URL
 
 from ollama_async.core.errors import StorageFailed
 from ollama_async.core.threads import run_in_thread
-from ollama_async.registry.download import Tuning
-from ollama_async.registry.errors import Failure, NotThere, Refused, Transient
-from ollama_async.registry.transfer_policy import Tries, retried, together
+from ollama_async.registry.errors import (
+    NotInRegistry,
+    PermanentError,
+    TransferError,
+    TransientError,
+)
+from ollama_async.registry.transfer_policy import RetryState, retried, run_all
 from ollama_async.registry.transport import Transport
 from ollama_async.store.manifest import Layer
 
-MOST_PARTS = 1000
-"""Of one blob: of a very large one the parts are larger. Storages stop at 10000."""
+MAX_PARTS = 1000
+"""Per blob: a very large one has larger parts. Storages allow 10000."""
 COMMIT_S = 900.0
-"""How long a registry may be silent when it has everything: it reads and hashes it once more."""
-_UNKNOWN = frozenset({404, 410, 416})
-"""What registries say of a session that they have forgotten, or that is not where we believe."""
+"""How long a registry may take when it has everything: it reads and hashes it once more."""
+READ_BYTES = 512 << 10
+"""Read at a time. Times connections: the memory of an upload."""
+SENT_BYTES = 64 << 10
+"""Handed out at a time, so that a slow connection is seen to progress."""
+_UNKNOWN_SESSION = frozenset({404, 410, 416})
+"""Statuses for a session that the registry has lost, or whose offset differs."""
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
-class _Lost(Failure):
-    """The session is gone; a new one begins with nothing."""
+class _SessionLost(TransferError):
+    """A new session begins with nothing."""
 
 
-async def is_there(transport: Transport, digest: str) -> bool:
-    """Whether the repository has the blob. :raises Refused: it does not say. :raises Transient:"""
+async def has_blob(transport: Transport, digest: str) -> bool:
+    """Whether the repository has the blob. :raises PermanentError: :raises TransientError:"""
     try:
-        async with transport.send("HEAD", transport.endpoint.blob(digest)):
+        async with transport.send("HEAD", transport.repository.blob(digest)):
             return True  # a redirect leads to where it is
-    except NotThere:
+    except NotInRegistry:
         return False
 
 
 class _Session:
-    """What the registry has, or has found a place for: all before ``offset``.
+    """One upload at the registry, which has, or has redirected, everything before ``offset``.
 
-    ``url`` is where the next request goes. ``sums`` are the MD5 of the parts that are elsewhere, by
-    where they begin.
+    ``url`` is that of the next request. ``md5`` has the digests of the parts that went to a
+    storage, by their offsets.
     """
 
     def __init__(self, url: URL) -> None:
         self.url = url
         self.offset = 0
-        self.is_elsewhere = False
+        self.is_redirected = False
         self.is_lost = False
-        self.sums: dict[int, bytes] = {}
+        self.md5: dict[int, bytes] = {}
 
     @property
     def etag(self) -> str:
         """As storages name a file of many parts; "" if there are none."""
-        parts = [self.sums[start] for start in sorted(self.sums)]
+        parts = [self.md5[start] for start in sorted(self.md5)]
         md5 = hashlib.md5(b"".join(parts), usedforsecurity=False)
         return f"{md5.hexdigest()}-{len(parts)}" if parts else ""
 
 
 class Upload:
-    """``progressed`` is called with the bytes that are on their way or there; less after a cut."""
+    """``progressed`` is called with the bytes sent; less after a connection broke."""
 
     def __init__(
         self,
@@ -80,54 +88,52 @@ class Upload:
         layer: Layer,
         file: FileIO,
         *,
-        tuning: Tuning,
-        threads: Executor,
         progressed: Callable[[int], None],
     ) -> None:
         self._transport = transport
+        self._policy = transport.context.policy
         self._layer = layer
         self._file = file
-        self._tuning = tuning
-        self._threads = threads
         self._progressed = progressed
-        self._part_bytes = max(tuning.chunk_bytes, -(-layer.size // MOST_PARTS))
-        self._tries = Tries(tuning.patience)
+        self._part_bytes = max(self._policy.chunk_bytes, -(-layer.size // MAX_PARTS))
+        self._retries = RetryState(self._policy.retry)
         self._furthest = 0
         self._sent: dict[int, int] = {}
 
     async def run(self, mount_from: str = "") -> None:
-        """Have the blob in the registry. ``mount_from``: a repository there that may have it.
+        """Returns when the registry has the blob. ``mount_from``: a repository there that may have
+        it.
 
-        :raises Refused: for good, or after too many failures in a row without a byte in between.
+        :raises PermanentError: refused, or too many failures in a row without progress.
         :raises StorageFailed: the file cannot be read.
         """
-        patience = self._tuning.patience
-        session = await retried(partial(self._begin, mount_from), patience)
+        policy = self._policy.retry
+        session = await retried(partial(self._begin, mount_from), policy)
         while session is not None:
             try:
                 await self._send_rest(session)
                 await self._commit(session)
-            except Transient as failure:
-                await self._tries.pause(failure)
-            except _Lost as loss:
-                await self._tries.pause(Transient(str(loss)))
+            except TransientError as failure:
+                await self._retries.pause(failure)
+            except _SessionLost as loss:
+                await self._retries.pause(TransientError(str(loss)))
                 session.is_lost = True
             else:
                 return
-            session = await retried(partial(self._go_on, session), patience)
+            session = await retried(partial(self._resume, session), policy)
 
-    async def _go_on(self, session: _Session) -> _Session | None:
-        """What is to be done after a failure; None: nothing, only the last answer was lost."""
+    async def _resume(self, session: _Session) -> _Session | None:
+        """After a failure: the session to continue. None: only the last response was lost."""
         if not session.is_lost and await self._ask_offset(session):
             return session
-        if await is_there(self._transport, self._layer.digest):
+        if await has_blob(self._transport, self._layer.digest):
             return None
         return await self._begin("")
 
     async def _begin(self, mount_from: str) -> _Session | None:
-        """None: the registry has taken the blob from another repository."""
+        """None: the registry has mounted the blob from another repository."""
         self._sent.clear()
-        url = self._transport.endpoint.uploads
+        url = self._transport.repository.uploads
         if mount_from:
             url = url.with_query({"mount": self._layer.digest, "from": mount_from})
         async with self._transport.send("POST", url) as response:
@@ -135,24 +141,23 @@ class Upload:
                 return None
             location = response.headers.get("Docker-Upload-Location", "")
             location = location or response.headers.get("Location", "")
-            return _Session(self._transport.session(url, location))
+            return _Session(self._transport.upload_location(url, location))
 
     async def _ask_offset(self, session: _Session) -> bool:
-        """How much has arrived of what was cut off? Parts elsewhere are whole or sent again.
-
-        Whether the registry knows: where it does not, there is nothing to go on from.
+        """Set the offset to what the registry has received; False if it does not know. Parts at a
+        storage are complete or sent again.
         """
-        if session.is_elsewhere:
+        if session.is_redirected:
             return True
         try:
             async with self._transport.send("GET", session.url) as response:
                 found = _RANGE.fullmatch(response.headers.get("Range", ""))
-                session.url = self._following(session, response)
-        except Refused:
+                session.url = self._next_url(session, response)
+        except PermanentError:
             return False
         if found is None or int(found[1]) >= self._layer.size:
             return False
-        session.offset = int(found[1]) + 1 if int(found[1]) else 0  # 0-0 is also said of nothing
+        session.offset = int(found[1]) + 1 if int(found[1]) else 0  # 0-0 also means nothing
         self._sent = {0: session.offset}
         self._confirm(session.offset)
         return True
@@ -160,33 +165,34 @@ class Upload:
     async def _send_rest(self, session: _Session) -> None:
         turn = asyncio.Lock()
         parts = -(-(self._layer.size - session.offset) // self._part_bytes)
-        workers = min(self._tuning.connections, parts)
-        await together([self._work(session, turn) for _ in range(workers)])
+        connections = min(self._policy.connections, parts)
+        await run_all(self._send_parts(session, turn) for _ in range(connections))
 
-    async def _work(self, session: _Session, turn: asyncio.Lock) -> None:
+    async def _send_parts(self, session: _Session, turn: asyncio.Lock) -> None:
+        """The work of one connection."""
         while True:
-            async with turn:  # each answer names the address of the next request
+            async with turn:  # each response names the URL of the next request
                 start = session.offset
                 if start == self._layer.size:
                     return
                 end = min(start + self._part_bytes, self._layer.size)
-                elsewhere = await self._offer(session, start, end)
-            if elsewhere is not None:
-                await self._store(session, start, end, elsewhere)
+                storage = await self._offer(session, start, end)
+            if storage is not None:
+                await self._store(session, start, end, storage)
 
     async def _offer(self, session: _Session, start: int, end: int) -> URL | None:
-        """Send a part; or learn where else the registry wants it."""
-        tries = Tries(self._tuning.patience)
+        """Send a part to the registry; or get the URL of a storage for it."""
+        retries = RetryState(self._policy.retry)
         while True:
             try:
-                elsewhere = await self._patch(session, start, end)
-            except Transient as failure:
-                if not session.is_elsewhere:
+                storage = await self._patch(session, start, end)
+            except TransientError as failure:
+                if not session.is_redirected:
                     raise
-                await tries.pause(failure)  # others are on their way: nothing begins again
+                await retries.pause(failure)  # others are in progress: nothing starts over
             else:
                 session.offset = end
-                return elsewhere
+                return storage
 
     async def _patch(self, session: _Session, start: int, end: int) -> URL | None:
         headers = {
@@ -195,34 +201,34 @@ class Upload:
             "Content-Range": f"{start}-{end - 1}",
             "X-Redirect-Uploads": "1",
         }
-        with _loss():
+        with _detect_loss():
             async with (
                 self._part(start, end) as part,
                 self._transport.send("PATCH", session.url, headers, part) as response,
             ):
-                following = self._following(session, response)
-                elsewhere = self._elsewhere(session, response)
-        session.url = following
-        if elsewhere is None:
+                next_url = self._next_url(session, response)
+                storage = self._storage(session, response)
+        session.url = next_url
+        if storage is None:
             self._confirm(end)
         else:
-            session.is_elsewhere = True
-        return elsewhere
+            session.is_redirected = True
+        return storage
 
     async def _store(self, session: _Session, start: int, end: int, url: URL) -> None:
-        tries = Tries(self._tuning.patience)
-        while start not in session.sums:
+        retries = RetryState(self._policy.retry)
+        while start not in session.md5:
             try:
-                session.sums[start] = await self._put(start, end, url)
-            except Transient as failure:
-                await tries.pause(failure)
+                session.md5[start] = await self._put(start, end, url)
+            except TransientError as failure:
+                await retries.pause(failure)
 
     async def _put(self, start: int, end: int, url: URL) -> bytes:
         """Send a part to a storage; its MD5."""
         headers = {"Content-Length": str(end - start)}
         async with self._part(start, end) as part, self._transport.send("PUT", url, headers, part):
             if not part.md5:
-                raise Transient("the storage answered before it had everything")
+                raise TransientError("the storage responded before it had everything")
             return part.md5
 
     async def _commit(self, session: _Session) -> None:
@@ -230,61 +236,55 @@ class Upload:
         if session.etag:
             query += f"&etag={session.etag}"
         separator = "&" if session.url.raw_query_string else "?"
-        # joined as text: the rest of the address is the registry's, perhaps signed
+        # joined as text: the rest of the URL is the registry's, perhaps signed
         url = URL(f"{session.url.with_fragment(None)}{separator}{query}", encoded=True)
-        with _loss():
-            async with self._transport.send("PUT", url, answer_s=COMMIT_S):
+        with _detect_loss():
+            async with self._transport.send("PUT", url, response_s=COMMIT_S):
                 pass
 
-    def _following(self, session: _Session, response: aiohttp.ClientResponse) -> URL:
+    def _next_url(self, session: _Session, response: aiohttp.ClientResponse) -> URL:
         """Where the registry wants the next request of the session."""
         location = response.headers.get("Docker-Upload-Location", "")
         if not location and response.status != 307:
             location = response.headers.get("Location", "")
-        return self._transport.session(session.url, location) if location else session.url
+        return self._transport.upload_location(session.url, location) if location else session.url
 
-    def _elsewhere(self, session: _Session, response: aiohttp.ClientResponse) -> URL | None:
+    def _storage(self, session: _Session, response: aiohttp.ClientResponse) -> URL | None:
         if response.status != 307:
             return None
-        return self._transport.target(session.url, response.headers.get("Location", ""))
+        return self._transport.redirect_target(session.url, response.headers.get("Location", ""))
 
     def _part(self, start: int, end: int) -> FilePart:
         def sent(count: int) -> None:
             self._sent[start] = count
             self._progressed(sum(self._sent.values()))
 
-        return FilePart(self._file, start, end, threads=self._threads, sent=sent)
+        return FilePart(self._file, start, end, threads=self._transport.context.threads, sent=sent)
 
     def _confirm(self, offset: int) -> None:
-        """Getting as far as before is no reason for more patience: it may break there for ever."""
+        """Getting as far as before is no progress: it may break there for ever."""
         if offset > self._furthest:
             self._furthest = offset
-            self._tries.progressed()
+            self._retries.progressed()
 
 
 @contextmanager
-def _loss() -> Iterator[None]:
-    """Tells that the session is lost from all other refusals."""
+def _detect_loss() -> Iterator[None]:
+    """Tells the loss of the session from all other refusals."""
     try:
         yield
-    except Refused as refused:
-        if refused.status not in _UNKNOWN:
+    except PermanentError as error:
+        if error.status not in _UNKNOWN_SESSION:
             raise
-        raise _Lost(f"the registry has lost the upload: {refused}") from refused
-
-
-READ_BYTES = 512 << 10
-"""Read at a time. Times connections: what an upload has in memory."""
-SENT_BYTES = 64 << 10
-"""Given away at a time, so that a slow connection is seen to move."""
+        raise _SessionLost(f"the registry has lost the upload: {error}") from error
 
 
 class FilePart:
-    """Bytes ``start`` to ``end`` of ``file``; every iteration begins again.
+    """Bytes ``start`` to ``end`` of ``file`` as a request body; every iteration starts over.
 
-    Use it as a context: when that ends, nothing reads the file any more, even if an HTTP client has
-    dropped an iteration in the middle. Whoever leaves it by an error learns first whether the disk
-    was the reason. ``sent`` is called with the bytes that this iteration has given away.
+    An async context manager: after it, nothing reads the file, even if an HTTP client has abandoned
+    an iteration in the middle. If the file could not be read, that is the error which leaves it.
+    ``sent`` is called with the bytes that this iteration has handed out.
     """
 
     def __init__(
@@ -293,24 +293,21 @@ class FilePart:
         self.start = start
         self.end = end
         self.md5 = b""
-        """Of all bytes, once an iteration has come to the end; "" before."""
+        """Of all bytes, once an iteration has reached the end; "" before."""
         self._file = file
         self._threads = threads
         self._sent = sent
         self._reading = asyncio.Lock()
-        self._is_over = False
+        self._is_closed = False
         self._failure: StorageFailed | None = None
-
-    def __len__(self) -> int:
-        return self.end - self.start
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return _Iteration(self)
 
     async def read(self, offset: int) -> bytes:
-        """Some bytes from ``offset``; none at the end. :raises StorageFailed: the disk has none."""
+        """Some bytes from ``offset``; none at the end. :raises StorageFailed:"""
         async with self._reading:
-            count = 0 if self._is_over else min(READ_BYTES, self.end - offset)
+            count = 0 if self._is_closed else min(READ_BYTES, self.end - offset)
             if not count:
                 return b""
             try:
@@ -325,15 +322,15 @@ class FilePart:
                 raise self._failure
             return data
 
-    def given(self, count: int) -> None:
-        if not self._is_over:
+    def handed_out(self, count: int) -> None:
+        if not self._is_closed:
             self._sent(count)
 
     async def __aenter__(self) -> FilePart:
         return self
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._is_over = True
+        self._is_closed = True
         async with self._reading:
             pass
         if self._failure is not None and not isinstance(error, asyncio.CancelledError):
@@ -360,5 +357,5 @@ class _Iteration:
         self._offset += len(piece)
         if self._offset == self._part.end:
             self._part.md5 = self._md5.digest()
-        self._part.given(self._offset - self._part.start)
+        self._part.handed_out(self._offset - self._part.start)
         return piece

@@ -21,17 +21,22 @@ import pytest
 from aiohttp import web
 
 from ollama_async.core.errors import RegistryFailed
-from ollama_async.registry.address_policy import HERE, USUAL, Asker, Nearness, Surroundings
-from ollama_async.registry.download import Tuning
+from ollama_async.registry.address_policy import (
+    DEFAULT_NETWORK,
+    LOCAL_REQUESTER,
+    AddressScope,
+    Network,
+    Requester,
+)
 from ollama_async.registry.pull import open_pulls
-from ollama_async.registry.transfer_policy import Patience
+from ollama_async.registry.transfer_policy import RetryPolicy, TransferPolicy
 from ollama_async.store.store import Store
 from tests.integration.conftest import LONG_WAIT_S
 
 pytestmark = pytest.mark.slow
 
 SECRET = b"hunter2!"
-STRANGER = Asker()
+STRANGER = Requester()
 ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}
 """What makes a request one of somebody behind a proxy on this machine."""
 
@@ -229,14 +234,18 @@ async def test_the_server_does_not_ask_itself(listen, ask, demo_server):
 # ----------------------------------------------------------------- names that change
 
 LOOPBACK = {
-    "127.0.0.1": Nearness.OURSELVES,
-    "127.0.0.2": Nearness.PUBLIC,
-    "127.0.0.3": Nearness.PUBLIC,
-    "127.0.0.4": Nearness.PRIVATE,
-    "127.0.0.5": Nearness.PRIVATE,
-    "127.0.0.6": Nearness.SPECIAL,
+    "127.0.0.1": AddressScope.THIS_MACHINE,
+    "127.0.0.2": AddressScope.PUBLIC,
+    "127.0.0.3": AddressScope.PUBLIC,
+    "127.0.0.4": AddressScope.PRIVATE,
+    "127.0.0.5": AddressScope.PRIVATE,
+    "127.0.0.6": AddressScope.SPECIAL,
 }
-QUICK = Tuning(connections=2, stall_s=5.0, patience=Patience(tries=3, first_s=0.01, longest_s=0.02))
+QUICK = TransferPolicy(
+    connections=2,
+    stall_s=5.0,
+    retry=RetryPolicy(attempts=3, first_pause_s=0.01, longest_pause_s=0.02),
+)
 
 
 def world(*trusted, **names):
@@ -247,7 +256,7 @@ def world(*trusted, **names):
         found = left[host]
         return [found.pop(0) if len(found) > 1 else found[0]]
 
-    return Surroundings(frozenset(trusted), look_up, LOOPBACK.__getitem__)
+    return Network(frozenset(trusted), look_up, LOOPBACK.__getitem__)
 
 
 @pytest.fixture
@@ -259,13 +268,13 @@ def store(environment):
 def pull(store, environment):
     """Pull in a world of the test's names; the last status."""
 
-    async def pull(name, surroundings, asker=STRANGER, key=".ollama/id_ed25519", tuning=QUICK):
+    async def pull(name, network, requester=STRANGER, key=".ollama/id_ed25519", policy=QUICK):
         key_path = Path(environment["HOME"]) / key
         async with (
-            open_pulls(store, tuning=tuning, key_path=key_path, surroundings=surroundings) as pulls,
+            open_pulls(store, policy=policy, key_path=key_path, network=network) as pulls,
             asyncio.timeout(LONG_WAIT_S),
         ):
-            statuses = pulls.follow(name, is_insecure=True, asker=asker)
+            statuses = pulls.follow(name, is_insecure=True, requester=requester)
             return [status async for status in statuses][-1]["status"]
 
     return pull
@@ -301,14 +310,16 @@ async def test_a_name_that_is_at_home_first_opens_nothing(listen, pull):
     with pytest.raises(RegistryFailed, match="may not name"):
         await pull(f"evil.example:{liar.port}/x/y", names)
     with pytest.raises(RegistryFailed, match="503"):  # it stays where it was
-        await pull(f"evil.example:{liar.port}/x/y", world(evil_example=["127.0.0.1"]), HERE)
+        await pull(
+            f"evil.example:{liar.port}/x/y", world(evil_example=["127.0.0.1"]), LOCAL_REQUESTER
+        )
     assert liar.asked == []
     assert {request.path for request in neighbour.asked} == {"/v2/x/y/manifests/latest"}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.4", "127.0.0.6"])
-@pytest.mark.parametrize("asker", [STRANGER, HERE])
-async def test_a_public_registry_leads_to_nobody_s_network(listen, pull, address, asker):
+@pytest.mark.parametrize("requester", [STRANGER, LOCAL_REQUESTER])
+async def test_a_public_registry_leads_to_nobody_s_network(listen, pull, address, requester):
     neighbour = await listen(lambda _: web.Response(body=SECRET), address)
     names = world(evil_example=["127.0.0.2"], inner_example=[address])
     for host in ("inner.example", address):
@@ -316,7 +327,7 @@ async def test_a_public_registry_leads_to_nobody_s_network(listen, pull, address
             registry_of(SECRET, lambda host=host: f"http://{host}:{neighbour.port}/"), "127.0.0.2"
         )
         with pytest.raises(RegistryFailed, match="leads to a private address"):
-            await pull(f"evil.example:{liar.port}/x/y", names, asker)
+            await pull(f"evil.example:{liar.port}/x/y", names, requester)
     assert neighbour.asked == []
 
 
@@ -355,7 +366,7 @@ async def test_a_registry_of_our_network_is_for_those_whom_the_operator_lets(lis
     with pytest.raises(RegistryFailed, match="may not name"):
         await pull(name, world(**places))
     assert registry.asked == []
-    assert await pull(name, world(**places), HERE) == "success"
+    assert await pull(name, world(**places), LOCAL_REQUESTER) == "success"
     assert await pull(name, world("registry.corp", **places)) == "success"
 
 
@@ -373,7 +384,7 @@ async def test_no_spelling_of_this_machine_is_reached(listen, pull, spelling):
     where = f"http://{spelling}:{neighbour.port}/secret"
     liar = await listen(registry_of(SECRET, lambda: where), "127.0.0.2")
     with pytest.raises(RegistryFailed):
-        await pull(f"{liar.name}/x/y", asker=HERE, surroundings=USUAL)
+        await pull(f"{liar.name}/x/y", requester=LOCAL_REQUESTER, network=DEFAULT_NETWORK)
     assert neighbour.asked == []
 
 
@@ -446,12 +457,12 @@ async def test_bytes_that_are_no_answer_do_not_come_for_ever(pull, head):
                 await writer.drain()
         writer.close()
 
-    tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
+    policy = msgspec.structs.replace(QUICK, stall_s=0.3)
     server = await asyncio.start_server(answer, "127.0.0.2", 0)
     async with server:
         name = f"evil.example:{server.sockets[0].getsockname()[1]}/x/y"
-        with pytest.raises(RegistryFailed, match=r"nothing came for too long|is no HTTP"):
-            await pull(name, world(evil_example=["127.0.0.2"]), tuning=tuning)
+        with pytest.raises(RegistryFailed, match=r"nothing was received for too long|is not HTTP"):
+            await pull(name, world(evil_example=["127.0.0.2"]), policy=policy)
 
 
 @pytest.mark.parametrize("part", ["/manifests/", "/blobs/", "/token"])
@@ -468,7 +479,7 @@ async def test_nothing_is_inflated(listen, pull, part):
         return manifest_of((digest_of(bytes(64 << 20)), 64 << 20))
 
     liar = await listen(lie, "127.0.0.2")
-    with pytest.raises(RegistryFailed, match=r"makes no sense|unexpected EOF|access denied"):
+    with pytest.raises(RegistryFailed, match=r"is invalid|unexpected EOF|access denied"):
         await pull(f"evil.example:{liar.port}/x/y", world(evil_example=["127.0.0.2"]))
 
 
@@ -494,7 +505,7 @@ async def test_a_range_that_lies_is_refused(listen, pull, content_range):
         return web.Response(status=206, body=SECRET, headers=headers)
 
     liar = await listen(lie, "127.0.0.2")
-    words = r"another (range|number of bytes)"
+    words = "another range|not that in its manifest"
     with pytest.raises(RegistryFailed, match=words) as refused:
         await pull(f"evil.example:{liar.port}/x/y", world(evil_example=["127.0.0.2"]))
     assert "9" not in refused.value.message

@@ -19,14 +19,14 @@ from ollama_async.gateway.handlers.transfers import PULLS
 from ollama_async.gateway.progress import send_progress
 from ollama_async.gateway.same_user import is_same_user
 from ollama_async.gateway.store_threads import CHANGES
-from ollama_async.registry.address_policy import Asker
+from ollama_async.registry.address_policy import Requester
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """A stream of statuses, or the last one alone. A client that leaves ends the work."""
     asked = await read_json(request, ollama.CreateRequest)
     reads_files = is_same_user(request, request.app[DEPENDENCIES].local_key)
-    steps = _steps(request.app, asked, reads_files=reads_files, asker=asker_of(request))
+    steps = _steps(request.app, asked, reads_files=reads_files, requester=asker_of(request))
     return await send_progress(request, steps, is_streamed=asked.is_streaming)
 
 
@@ -35,7 +35,7 @@ async def _steps(
     asked: ollama.CreateRequest,
     *,
     reads_files: bool,
-    asker: Asker,
+    requester: Requester,
 ) -> AsyncGenerator[ProgressStatus, None]:
     """The statuses of the work, which is done as they are drawn. A base that is missing is pulled.
 
@@ -47,7 +47,7 @@ async def _steps(
     try:
         work = await run_in_thread(begin, threads=threads)
     except BaseMissing as missing:
-        async with aclosing(_pulled(application, missing.name, asker)) as statuses:
+        async with aclosing(_pulled(application, missing.name, requester)) as statuses:
             async for status in statuses:
                 yield status
         work = await run_in_thread(begin, threads=threads)
@@ -57,10 +57,10 @@ async def _steps(
 
 
 async def _pulled(
-    application: web.Application, name: str, asker: Asker
+    application: web.Application, name: str, requester: Requester
 ) -> AsyncGenerator[ProgressStatus, None]:
     """What pulling says on the way; its success is not ours."""
-    pulled = application[PULLS].follow(name, is_insecure=False, asker=asker)
+    pulled = application[PULLS].follow(name, is_insecure=False, requester=requester)
     async with aclosing(pulled) as statuses:
         async for status in statuses:
             if status != {"status": "success"}:

@@ -25,10 +25,9 @@ from yarl import URL
 
 from ollama_async.core.model_names import ModelName
 from ollama_async.native import build
-from ollama_async.registry.download import Tuning
 from ollama_async.registry.pull import open_pulls
 from ollama_async.registry.push import open_pushes
-from ollama_async.registry.transfer_policy import Patience
+from ollama_async.registry.transfer_policy import RetryPolicy, TransferPolicy
 from ollama_async.registry.transfers import Transfers
 from ollama_async.store.blobs import Blobs
 from ollama_async.store.manifest import Layer, Manifest, go_json, layer_type
@@ -268,11 +267,11 @@ async def proxy(registry: Registry) -> AsyncIterator[Proxy]:
 
 # ----------------------------------------------------------------- our side
 
-QUICK = Tuning(
+QUICK = TransferPolicy(
     connections=4,
     chunk_bytes=256 << 10,
     stall_s=5.0,  # a machine may be busy with other things
-    patience=Patience(tries=4, first_s=0.01, longest_s=0.05),
+    retry=RetryPolicy(attempts=4, first_pause_s=0.01, longest_pause_s=0.05),
 )
 
 
@@ -284,16 +283,18 @@ def store(environment: dict[str, str]) -> Store:
 @pytest.fixture
 async def pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
-    async with open_pulls(store, tuning=QUICK, key_path=key) as pulls:
+    async with open_pulls(store, policy=QUICK, key_path=key) as pulls:
         yield pulls
 
 
 @pytest.fixture
-async def impatient_pulls(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
+async def short_timeout_pulls(
+    store: Store, environment: dict[str, str]
+) -> AsyncIterator[Transfers]:
     """Waits a moment only, for tests in which nothing comes."""
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
-    tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
-    async with open_pulls(store, tuning=tuning, key_path=key) as pulls:
+    policy = msgspec.structs.replace(QUICK, stall_s=0.3)
+    async with open_pulls(store, policy=policy, key_path=key) as pulls:
         yield pulls
 
 
@@ -311,15 +312,17 @@ def pull(pulls: Transfers) -> Callable[..., Awaitable[list[dict[str, object]]]]:
 @pytest.fixture
 async def pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
-    async with open_pushes(store.root, tuning=QUICK, key_path=key) as pushes:
+    async with open_pushes(store.root, policy=QUICK, key_path=key) as pushes:
         yield pushes
 
 
 @pytest.fixture
-async def impatient_pushes(store: Store, environment: dict[str, str]) -> AsyncIterator[Transfers]:
+async def short_timeout_pushes(
+    store: Store, environment: dict[str, str]
+) -> AsyncIterator[Transfers]:
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
-    tuning = msgspec.structs.replace(QUICK, stall_s=0.3)
-    async with open_pushes(store.root, tuning=tuning, key_path=key) as pushes:
+    policy = msgspec.structs.replace(QUICK, stall_s=0.3)
+    async with open_pushes(store.root, policy=policy, key_path=key) as pushes:
         yield pushes
 
 

@@ -190,7 +190,7 @@ async def test_an_answer_that_is_lost_costs_nothing(name, proxy, push, keep, fet
     assert proxy.taken < len(unique) + 10_000
 
 
-async def test_a_registry_that_takes_nothing_is_given_up(name, proxy, impatient_pushes, keep):
+async def test_a_registry_that_takes_nothing_is_given_up(name, proxy, short_timeout_pushes, keep):
     silent = asyncio.Event()
 
     async def swallow(_offset, piece):
@@ -199,8 +199,8 @@ async def test_a_registry_that_takes_nothing_is_given_up(name, proxy, impatient_
 
     proxy.swallow = swallow
     keep(name, bytes(48 << 20))  # more than sockets hold
-    with pytest.raises(RegistryFailed, match=r"^max retries exceeded: .*nothing .* for too long"):
-        async for _ in impatient_pushes.follow(name, is_insecure=True):
+    with pytest.raises(RegistryFailed, match=r"^max retries exceeded: .*no progress for too long"):
+        async for _ in short_timeout_pushes.follow(name, is_insecure=True):
             pass
     silent.set()
 

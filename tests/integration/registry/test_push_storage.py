@@ -120,7 +120,7 @@ async def test_parts_go_where_the_registry_says_and_no_token_does(small, serve, 
     pieces = [MODEL[start : start + CHUNK] for start in range(0, len(MODEL), CHUNK)]
     sums = b"".join(hashlib.md5(piece).digest() for piece in pieces)
     assert (f"{hashlib.md5(sums).hexdigest()}-{len(pieces)}", len(pieces)) in small.etags
-    assert small.most_at_once <= 4  # connections of the test's tuning
+    assert small.most_at_once <= 4  # connections of the test's policy
 
 
 async def test_parts_go_several_at_a_time_and_are_sent_again(small, serve, push, keep, digest):

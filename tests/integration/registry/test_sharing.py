@@ -169,7 +169,7 @@ async def test_two_models_with_one_layer_fetch_it_once(registry, proxy, pulls, g
 
 
 async def test_there_are_only_so_many_pulls_at_a_time(proxy, pulls, monkeypatch):
-    monkeypatch.setattr(transfers, "MOST_TRANSFERS", 1)
+    monkeypatch.setattr(transfers, "MAX_TRANSFERS", 1)
     held = asyncio.Event()
 
     async def fault(_request):

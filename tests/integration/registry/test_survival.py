@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from ollama_async.registry.download import Tuning
 from ollama_async.registry.pull import open_pulls
+from ollama_async.registry.transfer_policy import TransferPolicy
 from ollama_async.store.partial_files import SUFFIX
 from ollama_async.store.store import Store
 
@@ -170,7 +170,7 @@ async def test_the_models_of_the_package_come_from_the_package(
     key = Path(environment["HOME"]) / ".ollama" / "id_ed25519"
     async with (
         asyncio.timeout(DEADLINE_S),
-        open_pulls(store, tuning=Tuning(), key_path=key, shipped_folder=folder) as pulls,
+        open_pulls(store, policy=TransferPolicy(), key_path=key, shipped_folder=folder) as pulls,
     ):
         seen = [status async for status in pulls.follow("Demo", is_insecure=False)]
     assert [line["status"] for line in seen] == ["pulling manifest", "writing manifest", "success"]

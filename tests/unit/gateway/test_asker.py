@@ -4,14 +4,14 @@ import pytest
 from aiohttp import web
 
 from ollama_async.gateway.asker import asker_of
-from ollama_async.registry.address_policy import Asker
+from ollama_async.registry.address_policy import Requester
 
 
 @pytest.fixture
 async def client(aiohttp_client):
     async def tell(request):
         asker = asker_of(request)
-        return web.json_response([asker.is_local, asker.own_port])
+        return web.json_response([asker.is_local, asker.server_port])
 
     application = web.Application()
     application.router.add_get("/", tell)
@@ -60,9 +60,9 @@ class Request:
     ],
 )
 def test_addresses_of_connections(peer, own, is_local):
-    assert asker_of(Request(Connection(peer, own))) == Asker(is_local, 80)
+    assert asker_of(Request(Connection(peer, own))) == Requester(is_local, 80)
 
 
 def test_in_doubt_it_is_somebody_on_the_network():
     for transport in (None, Connection(None, None), Connection("", "/run/socket")):
-        assert asker_of(Request(transport)) == Asker()
+        assert asker_of(Request(transport)) == Requester()

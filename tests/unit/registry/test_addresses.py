@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.registry.address_policy import (
-    Nearness,
+    AddressScope,
+    address_scope,
+    interface_addresses,
     is_address,
-    is_loopback,
-    is_sound,
-    nearness,
-    own_addresses,
+    is_loopback_host,
+    is_unambiguous,
 )
 
-PUBLIC, PRIVATE, OURSELVES, SPECIAL = Nearness
+PUBLIC, PRIVATE, THIS_MACHINE, SPECIAL = AddressScope
 
 
 @pytest.mark.parametrize(
@@ -36,15 +36,15 @@ PUBLIC, PRIVATE, OURSELVES, SPECIAL = Nearness
         ("3fff::1", PRIVATE),
         ("64:ff9b::10.0.0.1", PRIVATE),
         ("::ffff:10.0.0.1", PRIVATE),
-        ("127.0.0.1", OURSELVES),
-        ("127.8.8.8", OURSELVES),
-        ("::1", OURSELVES),
-        ("0.0.0.0", OURSELVES),
-        ("::", OURSELVES),
-        ("::ffff:127.0.0.1", OURSELVES),
-        ("64:ff9b::127.0.0.1", OURSELVES),
-        ("2606:4700::5efe:127.0.0.1", OURSELVES),
-        ("2606:4700::200:5efe:127.0.0.1", OURSELVES),
+        ("127.0.0.1", THIS_MACHINE),
+        ("127.8.8.8", THIS_MACHINE),
+        ("::1", THIS_MACHINE),
+        ("0.0.0.0", THIS_MACHINE),
+        ("::", THIS_MACHINE),
+        ("::ffff:127.0.0.1", THIS_MACHINE),
+        ("64:ff9b::127.0.0.1", THIS_MACHINE),
+        ("2606:4700::5efe:127.0.0.1", THIS_MACHINE),
+        ("2606:4700::200:5efe:127.0.0.1", THIS_MACHINE),
         ("169.254.169.254", SPECIAL),
         ("::ffff:169.254.169.254", SPECIAL),
         ("64:ff9b::169.254.169.254", SPECIAL),
@@ -75,15 +75,15 @@ PUBLIC, PRIVATE, OURSELVES, SPECIAL = Nearness
     ],
 )
 def test_how_near_an_address_is(address, expected):
-    assert nearness(address) is expected
+    assert address_scope(address) is expected
 
 
 def test_an_address_of_this_machine_is_this_machine():
     own = {"203.0.113.7", "8.8.8.8", "fe80::1%eth0", "2606:4700::1"}
     for address in ("8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2606:4700::1", "fe80::1"):
-        assert nearness(address, own) is OURSELVES
-    assert nearness("8.8.4.4", own) is PUBLIC
-    assert "127.0.0.1" in own_addresses()
+        assert address_scope(address, own) is THIS_MACHINE
+    assert address_scope("8.8.4.4", own) is PUBLIC
+    assert "127.0.0.1" in interface_addresses()
 
 
 NETWORKS = [
@@ -113,13 +113,13 @@ def forbidden(draw):
 @given(forbidden(), st.sampled_from(sorted(PREFIXES)), st.booleans())
 def test_no_wrapping_makes_a_forbidden_address_public(ip, wrapping, is_exploded):
     wrapped = PREFIXES[wrapping](ip)
-    assert nearness(wrapped.exploded if is_exploded else str(wrapped)) is not PUBLIC
+    assert address_scope(wrapped.exploded if is_exploded else str(wrapped)) is not PUBLIC
 
 
 @given(st.integers(0, (1 << 128) - 1))
 def test_only_what_is_assigned_to_hosts_is_public(number):
     ip = ipaddress.IPv6Address(number)
-    if nearness(str(ip)) is PUBLIC:
+    if address_scope(str(ip)) is PUBLIC:
         assert ip in ipaddress.ip_network("2000::/3")
         assert ip.is_global
 
@@ -144,9 +144,9 @@ def test_no_spelling_of_a_forbidden_address_is_taken_for_a_public_one(case):
     ip, text = case
     if is_address(text):
         assert str(ip) == text
-        assert nearness(text) is not PUBLIC
+        assert address_scope(text) is not PUBLIC
     else:
-        assert not is_sound(text)
+        assert not is_unambiguous(text)
 
 
 letters = st.text("0123456789abcdefxX.:-_[]%@/\\#? \u2460\uff11", max_size=24)
@@ -158,7 +158,7 @@ def test_what_the_system_reads_as_an_address_is_one_or_is_refused(text):
         socket.inet_aton(text)
     except (OSError, ValueError):
         return
-    assert is_address(text) or not is_sound(text)
+    assert is_address(text) or not is_unambiguous(text)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_the_system_reads_as_an_address_is_one_or_is_refused(text):
     ["a.example", "localhost", "LOCALHOST.", "a_b.c-d", "xn--bcher-kva.a", "::1", "b4"],
 )
 def test_hosts_that_are_sound(host):
-    assert is_sound(host)
+    assert is_unambiguous(host)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_hosts_that_are_sound(host):
     ],
 )
 def test_hosts_that_are_not(host):
-    assert not is_sound(host)
+    assert not is_unambiguous(host)
 
 
 def test_who_is_loopback_to_everybody():
     for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "localhost", "A.Localhost."):
-        assert is_loopback(host)
+        assert is_loopback_host(host)
     for host in ("10.0.0.1", "localhost.example", "notlocalhost", "0.0.0.0"):
-        assert not is_loopback(host)
+        assert not is_loopback_host(host)

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from ollama_async.core.errors import BadRequest, RegistryFailed
 from ollama_async.core.model_names import ModelName
-from ollama_async.registry.auth import Challenge
-from ollama_async.registry.errors import Refused, Transient, retry_after_s
-from ollama_async.registry.repository import endpoint_of
-from ollama_async.registry.transfer_policy import Patience, Tries, retried
+from ollama_async.registry.auth import BearerChallenge
+from ollama_async.registry.errors import PermanentError, TransientError, parse_retry_after
+from ollama_async.registry.repository import resolve_repository
+from ollama_async.registry.transfer_policy import RetryPolicy, RetryState, retried
 
 
 def address(text, *, is_insecure=False):
     name = ModelName.parse(text)
-    return str(endpoint_of(text, name, is_insecure=is_insecure).manifest(name.tag))
+    return str(resolve_repository(text, name, is_insecure=is_insecure).manifest(name.tag))
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ host_letters = st.text("abcXYZ0189._:-[]%/@?#", max_size=20)
 def test_whatever_the_name_the_address_is_its_host_s(text, is_insecure):
     try:
         name = ModelName.parse(f"{text}/ns/model")
-        endpoint = endpoint_of(f"{text}/ns/model", name, is_insecure=is_insecure)
+        repository = resolve_repository(f"{text}/ns/model", name, is_insecure=is_insecure)
     except (BadRequest, ValueError, RegistryFailed):
         return
-    url = endpoint.blob("sha256:" + "a" * 64)
+    url = repository.blob("sha256:" + "a" * 64)
     assert url.path.startswith("/v2/ns/model/blobs/sha256:")
     assert url.user is None
     assert name.host.lower().startswith(str(url.host))
@@ -75,14 +75,14 @@ def test_whatever_the_name_the_address_is_its_host_s(text, is_insecure):
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ('Bearer realm="https://a/t"', Challenge("https://a/t")),
-        ('bearer realm=https://a/t,scope="x y"', Challenge("https://a/t", scope="x y")),
+        ('Bearer realm="https://a/t"', BearerChallenge("https://a/t")),
+        ('bearer realm=https://a/t,scope="x y"', BearerChallenge("https://a/t", scope="x y")),
         (
             'Bearer realm="https://a/t", service="s, t" , scope="r:x:pull", error="invalid"',
-            Challenge("https://a/t", "s, t", "r:x:pull"),
+            BearerChallenge("https://a/t", "s, t", "r:x:pull"),
         ),
-        (r'Bearer realm="a\"b"', Challenge('a"b')),
-        ('Bearer realm="a",realm="b"', Challenge("a")),
+        (r'Bearer realm="a\"b"', BearerChallenge('a"b')),
+        ('Bearer realm="a",realm="b"', BearerChallenge("a")),
         ('Basic realm="a"', None),
         ("Bearer", None),
         ("", None),
@@ -91,12 +91,12 @@ def test_whatever_the_name_the_address_is_its_host_s(text, is_insecure):
     ],
 )
 def test_challenges(header, expected):
-    assert Challenge.parse(header) == expected
+    assert BearerChallenge.parse(header) == expected
 
 
 @given(st.text() | st.text('Bearer realm="=,\\').map(lambda text: "Bearer " + text))
 def test_any_challenge_is_read_or_not(header):
-    challenge = Challenge.parse(header)
+    challenge = BearerChallenge.parse(header)
     assert challenge is None or challenge.realm
 
 
@@ -109,27 +109,27 @@ def test_a_challenge_is_read_as_it_was_written(realm, service, scope):
         return text.replace("\\", "\\\\").replace('"', '\\"')
 
     header = f'Bearer realm="{quoted(realm)}",service="{quoted(service)}",scope="{quoted(scope)}"'
-    assert Challenge.parse(header) == Challenge(realm, service, scope)
+    assert BearerChallenge.parse(header) == BearerChallenge(realm, service, scope)
 
 
 def test_where_a_token_is_asked_for():
-    challenge = Challenge("https://u:p@a/t?x=1#y", "s", "one two")
+    challenge = BearerChallenge("https://u:p@a/t?x=1#y", "s", "one two")
     assert str(challenge.url()) == "https://a/t?x=1&service=s&scope=one&scope=two"
     for realm in ("file:///x", "a", "https://", "http://[::1"):
         with pytest.raises(ValueError, match=r"."):
-            Challenge(realm).url()
+            BearerChallenge(realm).url()
 
 
 @given(st.integers(1, 100), st.floats(0, 1))
 def test_pauses_grow_and_are_bounded(failures, jitter):
-    patience = Patience()
-    pause_s = patience.pause_s(failures, 0, jitter=jitter)
+    policy = RetryPolicy()
+    pause_s = policy.pause_s(failures, 0, jitter=jitter)
     assert 0.5 <= pause_s <= 30
     assert pause_s <= 2.0 ** (failures - 1)
-    assert patience.pause_s(failures, 60, jitter=jitter) == 60
+    assert policy.pause_s(failures, 60, jitter=jitter) == 60
 
 
-QUICK = Patience(tries=3, first_s=0)
+QUICK = RetryPolicy(attempts=3, first_pause_s=0)
 
 
 async def test_what_fails_for_now_is_tried_again_but_not_for_ever():
@@ -138,32 +138,32 @@ async def test_what_fails_for_now_is_tried_again_but_not_for_ever():
     async def succeeds_at_last():
         calls.append(1)
         if len(calls) < 3:
-            raise Transient("not now")
+            raise TransientError("not now")
         return "well"
 
     async def never():
-        raise Transient("not now")
+        raise TransientError("not now")
 
     assert await retried(succeeds_at_last, QUICK) == "well"
-    with pytest.raises(Refused, match=r"^max retries exceeded: not now$"):
+    with pytest.raises(PermanentError, match=r"^max retries exceeded: not now$"):
         await retried(never, QUICK)
 
 
 async def test_progress_makes_patient():
-    tries = Tries(QUICK)
+    tries = RetryState(QUICK)
     for _ in range(10):
-        await tries.pause(Transient("x"))
-        await tries.pause(Transient("x"))
+        await tries.pause(TransientError("x"))
+        await tries.pause(TransientError("x"))
         tries.progressed()
     for _ in range(2):
-        await tries.pause(Transient("x"))
-    with pytest.raises(Refused):
-        await tries.pause(Transient("x"))
+        await tries.pause(TransientError("x"))
+    with pytest.raises(PermanentError):
+        await tries.pause(TransientError("x"))
 
 
 def test_both_forms_of_retry_after():
-    assert retry_after_s("7") == 7
-    assert 50 < retry_after_s(formatdate(time.time() + 60, usegmt=True)) <= 60
-    assert retry_after_s(formatdate(time.time() - 60, usegmt=True)) == 0
+    assert parse_retry_after("7") == 7
+    assert 50 < parse_retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert parse_retry_after(formatdate(time.time() - 60, usegmt=True)) == 0
     for nonsense in ("", "-1", "soon", "²", "9" * 400, "nan"):
-        assert retry_after_s(nonsense) == 0
+        assert parse_retry_after(nonsense) == 0

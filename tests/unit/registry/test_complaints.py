@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from ollama_async.registry.errors import (
-    LONGEST_TEXT,
-    Refused,
-    Transient,
-    Unreachable,
-    as_failures,
-    printable,
-    said,
+    MAX_TEXT_CHARACTERS,
+    PermanentError,
+    RegistryUnreachable,
+    TransientError,
+    describe_status,
+    printable_line,
+    translate_errors,
 )
 
 
@@ -42,12 +42,12 @@ from ollama_async.registry.errors import (
     ],
 )
 def test_a_refusal_is_its_status_and_errors_in_the_form_of_registries(status, body, expected):
-    assert said(status, body) == expected
+    assert describe_status(status, body) == expected
 
 
 @given(st.text(), st.integers(1, 700))
 def test_texts_are_one_printable_line_of_bounded_length(text, longest):
-    line = printable(text, longest)
+    line = printable_line(text, longest)
     assert line.isprintable()
     assert len(line) <= longest
     if text.isprintable() and text.split() == [text] and len(text) <= longest:
@@ -56,27 +56,34 @@ def test_texts_are_one_printable_line_of_bounded_length(text, longest):
 
 @given(st.text())
 def test_whatever_a_registry_says_a_failure_can_be_printed(text):
-    for failure in (Refused(text), Transient(json.dumps({"error": text}, ensure_ascii=False))):
+    for failure in (
+        PermanentError(text),
+        TransientError(json.dumps({"error": text}, ensure_ascii=False)),
+    ):
         assert str(failure).isprintable()
-        assert len(str(failure)) <= LONGEST_TEXT
+        assert len(str(failure)) <= MAX_TEXT_CHARACTERS
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (socket.gaierror(-2, "Name or service not known"), Unreachable, "Name or service not"),
-        (OSError(104, "secret"), Transient, "Connection reset by peer"),
-        (aiohttp.ServerDisconnectedError("secret"), Transient, "the connection was closed"),
-        (aiohttp.ClientPayloadError("secret"), Transient, "the answer broke off"),
-        (aiohttp.InvalidURL("secret"), Refused, "no such address"),
-        (aiohttp.ClientError("secret"), Transient, "no connection"),
-        (TimeoutError(), Transient, "nothing moved for too long"),
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            RegistryUnreachable,
+            "Name or service not",
+        ),
+        (OSError(104, "secret"), TransientError, "Connection reset by peer"),
+        (aiohttp.ServerDisconnectedError("secret"), TransientError, "the connection was closed"),
+        (aiohttp.ClientPayloadError("secret"), TransientError, "the response was cut off"),
+        (aiohttp.InvalidURL("secret"), PermanentError, "invalid address"),
+        (aiohttp.ClientError("secret"), TransientError, "no connection"),
+        (TimeoutError(), TransientError, "no progress for too long"),
     ],
 )
 def test_what_the_library_quotes_is_not_told(error, kind, words):
     with (
         pytest.raises(kind, match=f'^Get "http://a/b": {words}') as raised,
-        as_failures("GET", URL("http://a/b?secret=1")),
+        translate_errors("GET", URL("http://a/b?secret=1")),
     ):
         raise error
     assert "secret" not in str(raised.value)

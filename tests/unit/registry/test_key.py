@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from ollama_async.registry.auth import load_key
-from ollama_async.registry.errors import Refused
+from ollama_async.registry.errors import PermanentError
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_file_that_is_no_such_key_is_left_alone(path):
     )
     for content in (b"", b"nonsense", other, _with_password()):
         path.write_bytes(content)
-        with pytest.raises(Refused, match=r"it is no ed25519 key of OpenSSH"):
+        with pytest.raises(PermanentError, match=r"not an OpenSSH ed25519 key"):
             load_key(path)
         assert path.read_bytes() == content
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_such_key_is_left_alone(path):
 def test_a_pipe_is_no_key_and_nobody_waits_for_its_other_end(path):
     path.parent.mkdir()
     os.mkfifo(path)
-    with pytest.raises(Refused, match="cannot be used"):
+    with pytest.raises(PermanentError, match="cannot be used"):
         load_key(path)
 
 
@@ -95,7 +95,9 @@ def _with_password():
 
 def test_a_place_that_cannot_be_written_is_said_and_where_it_is_stays_in_the_log(path, caplog):
     path.parent.write_text("a file")
-    with pytest.raises(Refused, match=r"cannot be used: (Not a directory|File exists)") as refused:
+    with pytest.raises(
+        PermanentError, match=r"cannot be used: (Not a directory|File exists)"
+    ) as refused:
         load_key(path)
     assert str(path) not in str(refused.value)
     assert str(path) in caplog.text

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from yarl import URL
 
-from ollama_async.registry.auth import Tokens, load_key
-from ollama_async.registry.errors import Refused
+from ollama_async.registry.auth import TokenAuth, load_key
+from ollama_async.registry.errors import PermanentError
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def ask(key_path):
             return left.pop(0)
 
         with ThreadPoolExecutor(1) as threads:
-            tokens = Tokens(URL(base), key_path, fetch, threads)
+            auth = TokenAuth(URL(base), key_path, fetch, threads)
             challenge = f'Bearer realm="{realm}",service="s",scope="repository:a/b:pull"'
-            await tokens.renew("", challenge)
-        return tokens.current, asked
+            await auth.renew("", challenge)
+        return auth.token, asked
 
     return ask
 
@@ -82,7 +82,9 @@ async def test_who_has_no_usable_key_is_a_guest(ask, key_path):
     token, asked = await ask("https://a", "https://a/t", [b'{"token": "guest"}'])
     assert token == "guest"
     assert [authorization for _, authorization in asked] == [""]
-    with pytest.raises(Refused, match=r"^unauthorized: access denied \(the server's key cannot"):
+    with pytest.raises(
+        PermanentError, match=r"^unauthorized: access denied \(the server's key cannot"
+    ):
         await ask("https://a", "https://a/t", [None])
 
 
@@ -98,5 +100,5 @@ async def test_who_has_no_usable_key_is_a_guest(ask, key_path):
     ],
 )
 async def test_what_is_no_token_is_refused(ask, realm, answers, words):
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(PermanentError, match=words):
         await ask("https://registry.example", realm, answers)

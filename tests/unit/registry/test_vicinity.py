@@ -8,18 +8,18 @@ import pytest
 from yarl import URL
 
 from ollama_async.registry.address_policy import (
-    HERE,
-    Asker,
-    NotForYou,
-    Surroundings,
-    TooNear,
-    Vicinity,
-    look_up,
-    nearness,
+    LOCAL_REQUESTER,
+    AddressNotAllowed,
+    AddressPolicy,
+    Network,
+    RegistryNotAllowed,
+    Requester,
+    address_scope,
+    resolve_host,
 )
-from ollama_async.registry.errors import Refused
+from ollama_async.registry.errors import PermanentError
 
-STRANGER = Asker()
+STRANGER = Requester()
 OWN = {"192.168.1.10"}
 
 
@@ -29,27 +29,27 @@ class World:
     def __init__(self, *trusted, **names):
         self.names = {name.replace("_", "."): found for name, found in names.items()}
         self.asked = []
-        self.surroundings = Surroundings(
-            frozenset(trusted), self._look_up, lambda address: nearness(address, OWN)
+        self.network = Network(
+            frozenset(trusted), self._resolve_host, lambda address: address_scope(address, OWN)
         )
 
-    def _look_up(self, host, _port):
+    def _resolve_host(self, host, _port):
         self.asked.append(host)
         if host not in self.names:
             raise OSError(f"{host} is not known")
         return list(self.names[host])
 
 
-async def connected(vicinity, url, **options):
+async def connected(policy, url, **options):
     """The addresses that a request to ``url`` connects to."""
     url = URL(url)
-    await vicinity.admit(url, **options)
-    return [result["host"] for result in await vicinity.resolve(url.raw_host, url.port)]
+    await policy.allow(url, **options)
+    return [result["host"] for result in await policy.resolve(url.raw_host, url.port)]
 
 
-def vicinity_of(home, world=None, asker=HERE, **options):
-    surroundings = (world or World()).surroundings
-    return Vicinity(URL(home).origin(), asker, surroundings, **options)
+def policy_of(home, world=None, requester=LOCAL_REQUESTER, **options):
+    network = (world or World()).network
+    return AddressPolicy(URL(home).origin(), requester, network, **options)
 
 
 # ----------------------------------------------------------------- home
@@ -67,51 +67,52 @@ def vicinity_of(home, world=None, asker=HERE, **options):
     ],
 )
 async def test_where_home_may_be_depends_on_who_asks(home, is_for_strangers, is_for_local_programs):
-    for asker, is_allowed in ((STRANGER, is_for_strangers), (HERE, is_for_local_programs)):
+    for requester, is_allowed in (
+        (STRANGER, is_for_strangers),
+        (LOCAL_REQUESTER, is_for_local_programs),
+    ):
         by_name = World(home_example=[home])
         for host, world in ((home, World()), ("home.example", by_name)):
-            vicinity = vicinity_of(f"http://{host}", world, asker)
+            policy = policy_of(f"http://{host}", world, requester)
             if is_allowed:
-                assert await connected(vicinity, f"http://{host}/x") == [home]
+                assert await connected(policy, f"http://{host}/x") == [home]
             else:
-                with pytest.raises(NotForYou, match=re.escape(host)):
-                    await vicinity.admit(URL(f"http://{host}/x"))
+                with pytest.raises(RegistryNotAllowed, match=re.escape(host)):
+                    await policy.allow(URL(f"http://{host}/x"))
 
 
 @pytest.mark.parametrize("trusted", ["registry.corp", "registry.corp:5000"])
 @pytest.mark.parametrize("home", ["10.0.0.1", "127.0.0.1", "169.254.1.1"])
 async def test_a_trusted_registry_is_for_everybody(trusted, home):
     world = World(trusted, registry_corp=[home])
-    vicinity = vicinity_of("http://registry.corp:5000", world, STRANGER)
-    assert await connected(vicinity, "http://registry.corp:5000/x") == [home]
+    policy = policy_of("http://registry.corp:5000", world, STRANGER)
+    assert await connected(policy, "http://registry.corp:5000/x") == [home]
     for other in ("http://registry.corp.evil.example:5000", "http://xregistry.corp:5000"):
         world.names[URL(other).host] = [home]
-        with pytest.raises(NotForYou):
-            await vicinity_of(other, world, STRANGER).admit(URL(other))
+        with pytest.raises(RegistryNotAllowed):
+            await policy_of(other, world, STRANGER).allow(URL(other))
 
 
 async def test_a_port_that_is_trusted_is_not_another_one():
     world = World("registry.corp:5000", registry_corp=["10.0.0.1"])
-    with pytest.raises(NotForYou):
-        await vicinity_of("http://registry.corp", world, STRANGER).admit(
-            URL("http://registry.corp")
-        )
+    with pytest.raises(RegistryNotAllowed):
+        await policy_of("http://registry.corp", world, STRANGER).allow(URL("http://registry.corp"))
 
 
 async def test_home_is_looked_up_once():
     world = World(a_example=["8.8.8.8"])
-    vicinity = vicinity_of("http://a.example", world)
-    assert await connected(vicinity, "http://a.example/1") == ["8.8.8.8"]
+    policy = policy_of("http://a.example", world)
+    assert await connected(policy, "http://a.example/1") == ["8.8.8.8"]
     world.names["a.example"] = ["127.0.0.1"]
     for url in ("http://a.example/2", "http://a.example:8080/", "https://a.example/"):
-        assert await connected(vicinity, url) == ["8.8.8.8"]
+        assert await connected(policy, url) == ["8.8.8.8"]
     assert world.asked == ["a.example"]
 
 
 async def test_those_who_come_at_once_wait_for_one_look_up():
     world = World(a_example=["8.8.8.8"])
-    vicinity = vicinity_of("http://a.example", world)
-    await asyncio.gather(*(vicinity.admit(URL("http://a.example")) for _ in range(8)))
+    policy = policy_of("http://a.example", world)
+    await asyncio.gather(*(policy.allow(URL("http://a.example")) for _ in range(8)))
     assert world.asked == ["a.example"]
 
 
@@ -124,22 +125,22 @@ async def test_those_who_come_at_once_wait_for_one_look_up():
     ],
 )
 async def test_of_several_kinds_of_addresses_the_most_distant_count(found, kept):
-    vicinity = vicinity_of("http://a.example", World(a_example=found))
-    assert await connected(vicinity, "http://a.example") == kept
-    with pytest.raises(TooNear):
-        await vicinity.admit(URL(f"http://{found[0]}/"))
+    policy = policy_of("http://a.example", World(a_example=found))
+    assert await connected(policy, "http://a.example") == kept
+    with pytest.raises(AddressNotAllowed):
+        await policy.allow(URL(f"http://{found[0]}/"))
 
 
 async def test_a_name_that_nobody_knows_is_an_error_of_the_system():
     with pytest.raises(OSError, match="not known"):
-        await vicinity_of("http://a.example").admit(URL("http://a.example"))
+        await policy_of("http://a.example").allow(URL("http://a.example"))
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".example"])
 def test_a_name_that_cannot_be_one_is_a_name_that_nobody_knows(host):
     """As the proxy of the environment may have, which is not ours to judge."""
     with pytest.raises(socket.gaierror, match="cannot be resolved"):
-        look_up(host, 443)
+        resolve_host(host, 443)
 
 
 # ----------------------------------------------------------------- where it leads
@@ -174,54 +175,54 @@ async def test_where_home_may_lead(home, target, is_allowed, if_trusted):
     for trusted, expected in (((), is_allowed), ((home,), if_trusted)):
         literal = target.strip("[]")
         world = World(*trusted, inner_example=[literal])
-        vicinity = vicinity_of(f"http://{home}", world)
-        await vicinity.admit(URL(f"http://{home}"))
+        policy = policy_of(f"http://{home}", world)
+        await policy.allow(URL(f"http://{home}"))
         for host in (target, "inner.example"):
             url = f"http://{host}:8080/x"
             if expected:
-                assert await connected(vicinity, url) == [literal]
+                assert await connected(policy, url) == [literal]
             else:
-                with pytest.raises(TooNear):
-                    await vicinity.admit(URL(url))
+                with pytest.raises(AddressNotAllowed):
+                    await policy.allow(URL(url))
 
 
 async def test_of_a_name_s_addresses_only_those_that_are_allowed_are_used():
     world = World(a_example=["8.8.8.8"], b_example=["10.0.0.1", "9.9.9.9", "127.0.0.1"])
-    vicinity = vicinity_of("http://a.example", world)
-    await vicinity.admit(URL("http://a.example"))
-    assert await connected(vicinity, "http://b.example") == ["9.9.9.9"]
+    policy = policy_of("http://a.example", world)
+    await policy.allow(URL("http://a.example"))
+    assert await connected(policy, "http://b.example") == ["9.9.9.9"]
     world.names["b.example"] = ["10.0.0.1"]
-    with pytest.raises(TooNear):
-        await vicinity.admit(URL("http://b.example"))
+    with pytest.raises(AddressNotAllowed):
+        await policy.allow(URL("http://b.example"))
 
 
 @pytest.mark.parametrize(
     "host", ["127.1", "2130706433", "0x7f.1", "127.0.0.1.", "%31.example", "é"]
 )
 async def test_what_is_neither_name_nor_address_is_refused(host):
-    vicinity = vicinity_of("http://127.0.0.1")
-    with pytest.raises(Refused, match="neither"):
-        await vicinity.admit(URL(f"http://{host}/", encoded=True))
+    policy = policy_of("http://127.0.0.1")
+    with pytest.raises(PermanentError, match="neither"):
+        await policy.allow(URL(f"http://{host}/", encoded=True))
 
 
 async def test_nobody_is_connected_to_who_was_not_admitted():
-    vicinity = vicinity_of("http://a.example", World(a_example=["8.8.8.8"], b_example=["9.9.9.9"]))
-    await vicinity.admit(URL("http://a.example"))
-    with pytest.raises(TooNear):
-        await vicinity.resolve("b.example", 80)
+    policy = policy_of("http://a.example", World(a_example=["8.8.8.8"], b_example=["9.9.9.9"]))
+    await policy.allow(URL("http://a.example"))
+    with pytest.raises(AddressNotAllowed):
+        await policy.resolve("b.example", 80)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.168.1.10", "localhost", "[::1]"])
 async def test_this_server_is_no_registry(host):
-    asker = Asker(is_local=True, own_port=11434)
+    requester = Requester(is_local=True, server_port=11434)
     world = World(f"{host}", localhost=["127.0.0.1"])
-    vicinity = vicinity_of(f"http://{host}:5000", world, asker)
-    await vicinity.admit(URL(f"http://{host}:5000"))
+    policy = policy_of(f"http://{host}:5000", world, requester)
+    await policy.allow(URL(f"http://{host}:5000"))
     for url in (f"http://{host}:11434/", "http://127.0.0.1:11434/", "http://0.0.0.0:11434/"):
-        with pytest.raises(Refused):
-            await vicinity.admit(URL(url))
-    with pytest.raises(Refused, match="is this server itself"):
-        await vicinity_of(f"http://{host}:11434", world, asker).admit(URL(f"http://{host}:11434"))
+        with pytest.raises(PermanentError):
+            await policy.allow(URL(url))
+    with pytest.raises(PermanentError, match="is this server itself"):
+        await policy_of(f"http://{host}:11434", world, requester).allow(URL(f"http://{host}:11434"))
 
 
 # ----------------------------------------------------------------- proxies
@@ -229,12 +230,12 @@ async def test_this_server_is_no_registry(host):
 
 async def test_the_operator_s_proxy_may_be_anywhere_but_nobody_is_led_there():
     world = World(a_example=["8.8.8.8"], proxy_corp=["10.0.0.9"])
-    vicinity = vicinity_of("https://a.example", world, proxies=["proxy.corp"])
-    await vicinity.admit(URL("https://a.example"), is_proxied=True)
-    found = await vicinity.resolve("proxy.corp", 3128)
+    policy = policy_of("https://a.example", world, proxies=["proxy.corp"])
+    await policy.allow(URL("https://a.example"), is_proxied=True)
+    found = await policy.resolve("proxy.corp", 3128)
     assert [result["host"] for result in found] == ["10.0.0.9"]
-    with pytest.raises(TooNear):
-        await vicinity.admit(URL("http://proxy.corp:22/"))
+    with pytest.raises(AddressNotAllowed):
+        await policy.allow(URL("http://proxy.corp:22/"))
 
 
 @pytest.mark.parametrize(
@@ -246,20 +247,20 @@ async def test_the_operator_s_proxy_may_be_anywhere_but_nobody_is_led_there():
 )
 async def test_behind_a_proxy_names_are_judged_by_themselves(host):
     world = World(a_example=["8.8.8.8"])
-    vicinity = vicinity_of("https://a.example", world, STRANGER)
-    await vicinity.admit(URL("https://a.example"), is_proxied=True)
-    await vicinity.admit(URL("https://cdn.example"), is_proxied=True)
-    with pytest.raises(TooNear):
-        await vicinity.admit(URL(f"https://{host}/"), is_proxied=True)
-    vicinity = vicinity_of(f"https://{host}", world, STRANGER)
-    with pytest.raises(NotForYou):
-        await vicinity.admit(URL(f"https://{host}"), is_proxied=True)
+    policy = policy_of("https://a.example", world, STRANGER)
+    await policy.allow(URL("https://a.example"), is_proxied=True)
+    await policy.allow(URL("https://cdn.example"), is_proxied=True)
+    with pytest.raises(AddressNotAllowed):
+        await policy.allow(URL(f"https://{host}/"), is_proxied=True)
+    policy = policy_of(f"https://{host}", world, STRANGER)
+    with pytest.raises(RegistryNotAllowed):
+        await policy.allow(URL(f"https://{host}"), is_proxied=True)
     assert world.asked == []
 
 
 async def test_what_a_proxy_looked_up_is_not_believed_without_it():
     world = World(a_example=["127.0.0.1"])
-    vicinity = vicinity_of("http://a.example", world)
-    await vicinity.admit(URL("http://a.example"), is_proxied=True)
-    with pytest.raises(TooNear):
-        await vicinity.admit(URL("https://a.example"))
+    policy = policy_of("http://a.example", world)
+    await policy.allow(URL("http://a.example"), is_proxied=True)
+    with pytest.raises(AddressNotAllowed):
+        await policy.allow(URL("https://a.example"))
