@@ -12,7 +12,7 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, TemplateFailed
 from ollama_async.create.layers import Assembly
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.go_template import check
+from ollama_async.prompts.go_template import parse_template
 from ollama_async.prompts.known_templates import detect
 from ollama_async.store.layout import Shelf
 from ollama_async.store.manifest import Layer, go_json, layer_type
@@ -41,7 +41,7 @@ def check_speech(request: CreateRequest) -> None:
     """:raises BadRequest: no Go template, or a renderer or parser that does not exist."""
     if request.template:
         try:
-            check(request.template)
+            parse_template(request.template)
         except TemplateFailed as error:
             raise BadRequest(f"template error: {error.message}") from None
     if request.renderer and renderers.named(request.renderer) is None:

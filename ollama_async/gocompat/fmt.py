@@ -1,22 +1,33 @@
-"""How ``fmt`` writes one number or one string, with width, precision and flags."""
+"""How Go's ``fmt`` writes one number or one string, with width, precision and flags.
+
+:mod:`.printf` reads the formats, and takes composite values apart.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from ollama_async.gocompat.bytestrings import from_bytes, to_bytes
-from ollama_async.gocompat.floats import formatted
-from ollama_async.gocompat.strconv import can_backquote, quote
+from ollama_async.gocompat.strconv import (
+    LAST_CODE,
+    can_backquote,
+    format_float,
+    from_bytes,
+    quote,
+    to_bytes,
+)
+from ollama_async.gocompat.values import Byte, Value
 
-_LAST_CODE = 0x10FFFF
 _BASES = {"d": 10, "v": 10, "b": 2, "o": 8, "O": 8, "x": 16, "X": 16}
 _DIGITS = {10: "d", 2: "b", 8: "o", 16: "x"}
 _FLOAT_PRECISION = {"f": 6, "F": 6, "e": 6, "E": 6}
 _WORD = 1 << 64
 
 
-class Flags(msgspec.Struct):
-    """Of one verb. ``names`` is ``%+v``, ``go_syntax`` is ``%#v``."""
+class Formatter(msgspec.Struct):
+    """Flags, width and precision of one verb. ``names`` is ``%+v``, ``go_syntax`` is ``%#v``.
+
+    Methods that get the verb return None where it does not fit.
+    """
 
     plus: bool = False
     minus: bool = False
@@ -36,136 +47,123 @@ class Flags(msgspec.Struct):
             return text + " " * missing
         return ("0" if self.zero and zeros else " ") * missing + text
 
-
-class Scalars:
-    """Each method answers None where the verb does not fit."""
-
-    def __init__(self, flags: Flags) -> None:
-        self._flags = flags
-
     def text(self, text: str) -> str:
-        precision = self._flags.precision
-        return self._flags.padded(text if precision is None else text[:precision])
+        return self.padded(text if self.precision is None else text[: self.precision])
+
+    def scalar(self, value: Value, verb: str) -> str | None:
+        if isinstance(value, str):
+            return self.string(value, verb)
+        if isinstance(value, bool):
+            return self.padded("true" if value else "false") if verb in "tv" else None
+        if isinstance(value, int):
+            return self.integer(int(value), verb, signed=not isinstance(value, Byte))
+        return self._complex(value, verb) if isinstance(value, complex) else self._real(value, verb)
 
     def string(self, text: str, verb: str) -> str | None:
-        if verb == "v" and not self._flags.go_syntax:
+        if verb == "s" or (verb == "v" and not self.go_syntax):
             return self.text(text)
         if verb in "vq":
             return self._quoted(text)
-        if verb == "s":
-            return self.text(text)
         return self._hexadecimal(to_bytes(text), verb) if verb in "xX" else None
 
     def octets(self, data: bytes, verb: str) -> str | None:
-        return self.string(from_bytes(data), verb)
-
-    def _quoted(self, text: str) -> str:
-        flags = self._flags
-        if flags.precision is not None:
-            text = text[: flags.precision]
-        if flags.sharp and can_backquote(text):
-            return flags.padded(f"`{text}`")
-        return flags.padded(quote(text, ascii_only=flags.plus))
-
-    def _hexadecimal(self, data: bytes, verb: str) -> str:
-        flags = self._flags
-        if flags.precision is not None:
-            data = data[: flags.precision]
-        prefix = ("0" + verb) if flags.sharp else ""
-        digits = data.hex(" ") if flags.space and data else data.hex()
-        if verb == "X":
-            digits = digits.upper()
-        if flags.space:
-            digits = digits.replace(" ", " " + prefix)
-        return flags.padded(prefix + digits if data else "")
+        return self.string(from_bytes(data), verb) if verb in "sxXq" else None
 
     def integer(self, value: int, verb: str, *, signed: bool) -> str | None:
         if verb in "cqU":
             return self._character(value % _WORD, verb)
         if verb not in _BASES:
             return None
-        if verb == "v" and self._flags.go_syntax and not signed:
+        if verb == "v" and self.go_syntax and not signed:
             return self._in_base(value, 16, "x", sharp=True)
-        return self._in_base(value, _BASES[verb], verb, sharp=self._flags.sharp)
+        return self._in_base(value, _BASES[verb], verb, sharp=self.sharp)
 
     def address(self, value: int) -> str:
-        return self._in_base(value, 16, "x", sharp=not self._flags.sharp)
+        return self._in_base(value, 16, "x", sharp=not self.sharp)
+
+    def _quoted(self, text: str) -> str:
+        if self.precision is not None:
+            text = text[: self.precision]
+        if self.sharp and can_backquote(text):
+            return self.padded(f"`{text}`")
+        return self.padded(quote(text, ascii_only=self.plus))
+
+    def _hexadecimal(self, data: bytes, verb: str) -> str:
+        if self.precision is not None:
+            data = data[: self.precision]
+        prefix = ("0" + verb) if self.sharp else ""
+        digits = data.hex(" ") if self.space and data else data.hex()
+        if verb == "X":
+            digits = digits.upper()
+        if self.space:
+            digits = digits.replace(" ", " " + prefix)
+        return self.padded(prefix + digits if data else "")
 
     def _in_base(self, value: int, base: int, verb: str, *, sharp: bool) -> str:
-        flags = self._flags
-        if flags.precision == 0 and value == 0:
-            return " " * (flags.width or 0)
+        if self.precision == 0 and value == 0:
+            return " " * (self.width or 0)
         digits = format(abs(value), _DIGITS[base])
         digits = digits.upper() if verb == "X" else digits
-        sign = "-" if value < 0 else "+" if flags.plus else " " if flags.space else ""
+        sign = "-" if value < 0 else "+" if self.plus else " " if self.space else ""
         digits = digits.rjust(self._least_digits(sign), "0")
         if sharp:
             digits = _prefix(digits, base, verb) + digits
         if verb == "O":
             digits = "0o" + digits
-        return flags.padded(sign + digits, zeros=False)
+        return self.padded(sign + digits, zeros=False)
 
     def _least_digits(self, sign: str) -> int:
-        flags = self._flags
-        if flags.precision is not None:
-            return flags.precision
-        if flags.zero and not flags.minus and flags.width is not None:
-            return flags.width - len(sign)
+        if self.precision is not None:
+            return self.precision
+        if self.zero and not self.minus and self.width is not None:
+            return self.width - len(sign)
         return 0
 
     def _character(self, code: int, verb: str) -> str:
-        flags = self._flags
         if verb == "U":
-            return self._code(code)
-        valid = code <= _LAST_CODE and not 0xD800 <= code <= 0xDFFF
+            text = "U+" + format(code, "X").rjust(max(self.precision or 0, 4), "0")
+            if self.sharp and code <= LAST_CODE and chr(code).isprintable():
+                text += f" '{chr(code)}'"
+            return self.padded(text, zeros=False)
+        valid = code <= LAST_CODE and not 0xD800 <= code <= 0xDFFF
         character = chr(code) if valid else "\ufffd"
-        if verb == "c":
-            return flags.padded(character)
-        return flags.padded(quote(character, "'", ascii_only=flags.plus))
+        if verb == "q":
+            character = quote(character, "'", ascii_only=self.plus)
+        return self.padded(character)
 
-    def _code(self, code: int) -> str:
-        flags = self._flags
-        text = "U+" + format(code, "X").rjust(max(flags.precision or 0, 4), "0")
-        if flags.sharp and code <= _LAST_CODE and chr(code).isprintable():
-            text += f" '{chr(code)}'"
-        return flags.padded(text, zeros=False)
-
-    def real(self, value: float, verb: str) -> str | None:
+    def _real(self, value: float, verb: str) -> str | None:
         if verb == "v":
             return self._decimal(value, "g", -1)
         if verb not in "bgGxXfFeE":
             return None
         return self._decimal(value, "f" if verb == "F" else verb, _FLOAT_PRECISION.get(verb, -1))
 
-    def pair(self, value: complex, verb: str) -> str | None:
-        first = self.real(value.real, verb)
-        if first is None:
-            return None
-        plus, self._flags.plus = self._flags.plus, True
-        imaginary = self.real(value.imag, verb)
-        self._flags.plus = plus
-        return f"({first}{imaginary}i)"
+    def _complex(self, value: complex, verb: str) -> str | None:
+        real = self._real(value.real, verb)
+        plus, self.plus = self.plus, True
+        imaginary = self._real(value.imag, verb)
+        self.plus = plus
+        return None if real is None else f"({real}{imaginary}i)"
 
     def _decimal(self, value: float, verb: str, precision: int) -> str:
-        flags = self._flags
-        if flags.precision is not None:
-            precision = flags.precision
-        text = formatted(value, verb, precision)
+        if self.precision is not None:
+            precision = self.precision
+        text = format_float(value, verb, precision)
         if text[0] not in "+-":
             text = "+" + text
-        if flags.space and text[0] == "+" and not flags.plus:
+        if self.space and text[0] == "+" and not self.plus:
             text = " " + text[1:]
         if text[1] in "IN":
-            hidden = text[1] == "N" and not flags.plus and not flags.space
-            return flags.padded(text[1:] if hidden else text, zeros=False)
-        if flags.sharp and verb != "b":
+            hidden = text[1] == "N" and not self.plus and not self.space
+            return self.padded(text[1:] if hidden else text, zeros=False)
+        if self.sharp and verb != "b":
             text = _with_point(text, verb, precision)
-        if flags.plus or text[0] != "+":
-            missing = (flags.width or 0) - len(text)
-            if flags.zero and not flags.minus and missing > 0:
+        if self.plus or text[0] != "+":
+            missing = (self.width or 0) - len(text)
+            if self.zero and not self.minus and missing > 0:
                 return text[0] + "0" * missing + text[1:]
-            return flags.padded(text)
-        return flags.padded(text[1:])
+            return self.padded(text)
+        return self.padded(text[1:])
 
 
 def _prefix(digits: str, base: int, verb: str) -> str:

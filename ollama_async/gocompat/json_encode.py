@@ -1,47 +1,41 @@
-"""Go's ``encoding/json``: what ``json`` and the values that print themselves write."""
+"""Go's ``encoding/json`` for template values: what ``json`` and values that print as JSON write."""
 
 from __future__ import annotations
 
 import base64
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from ollama_async.gocompat import types
-from ollama_async.gocompat.floats import formatted
-from ollama_async.gocompat.values import (
-    Boxed,
-    Map,
-    Pointer,
-    Sequence,
-    Slice,
-    Struct,
-    Value,
-    kind_of,
-)
+from ollama_async.gocompat.strconv import format_float
+from ollama_async.gocompat.values import UINT8, Pointer, Slice, Struct, Value, type_of
 
 _SPECIAL = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\ud800-\udfff]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PLAIN_FROM, _PLAIN_TO = 1e-6, 1e21
 
 
-class _Unencodable(Exception):
-    """JSON has no such number, or no such value."""
-
-
-def encode(value: Value) -> str | None:
-    """``value`` as compact JSON; None: Go reports an error instead."""
+def encode(value: Value) -> str:
+    """``value`` as compact JSON; empty where Go reports an error instead."""
     try:
         return "".join(_encoded(value))
     except _Unencodable:
-        return None
+        return ""
+
+
+class _Unencodable(Exception):
+    """JSON has no such number, or no such value."""
 
 
 def _encoded(value: Value) -> Iterator[str]:
     if value is None:
         yield "null"
+    elif isinstance(value, dict):
+        yield from _object(value.items())
+    elif (substitute := type_of(value).to_json) is not None:
+        yield from _encoded(substitute(value))
     else:
-        yield from _BY_KIND[kind_of(value)](value)
+        yield from _BY_KIND[type_of(value).kind](value)
 
 
 def _string(value: str) -> Iterator[str]:
@@ -59,17 +53,14 @@ def _float(value: float) -> Iterator[str]:
     if not math.isfinite(value):
         raise _Unencodable
     if value == 0 or _PLAIN_FROM <= abs(value) < _PLAIN_TO:
-        yield formatted(value, "f", -1)
-        return
-    yield formatted(value, "e", -1).replace("e-0", "e-")
+        yield format_float(value, "f", -1)
+    else:
+        yield format_float(value, "e", -1).replace("e-0", "e-")
 
 
 def _slice(value: Slice) -> Iterator[str]:
-    if value.type.element is types.UINT8:
-        yield f'"{base64.b64encode(value.bytes()).decode()}"'
-        return
-    if value.type is types.PROPERTY_TYPES and len(value) == 1:
-        yield from _string(value.at(0))
+    if value.type.element is UINT8:
+        yield f'"{base64.b64encode(value.to_bytes()).decode()}"'
         return
     if value.is_nil:
         yield "null"
@@ -82,11 +73,7 @@ def _slice(value: Slice) -> Iterator[str]:
     yield "]"
 
 
-def _map(value: Map) -> Iterator[str]:
-    return _pairs(iter(value.sorted()))
-
-
-def _pairs(pairs: Iterator[tuple[str, Value]]) -> Iterator[str]:
+def _object(pairs: Iterable[tuple[str, Value]]) -> Iterator[str]:
     yield "{"
     for number, (key, item) in enumerate(pairs):
         if number:
@@ -98,11 +85,7 @@ def _pairs(pairs: Iterator[tuple[str, Value]]) -> Iterator[str]:
 
 
 def _struct(value: Struct) -> Iterator[str]:
-    if value.type is types.PROPERTY_MAP:
-        return _encoded(value.values["om"])
-    if value.type is types.ORDERED:
-        return _pairs(iter(value.values.items()))
-    return _pairs(
+    return _object(
         (member.key, value.values[member.name])
         for member in value.type.members
         if not (member.omits_empty and _is_empty(value.values[member.name]))
@@ -115,15 +98,7 @@ def _is_empty(value: Value) -> bool:
     return value is None or (isinstance(value, str | Slice) and len(value) == 0)
 
 
-def _pointer(value: Pointer) -> Iterator[str]:
-    return _encoded(value.target)
-
-
-def _boxed(value: Boxed) -> Iterator[str]:
-    return _encoded(value.value)
-
-
-def _refuse(_: complex | Sequence) -> Iterator[str]:
+def _refuse(_: Value) -> Iterator[str]:
     raise _Unencodable
 
 
@@ -135,9 +110,9 @@ _BY_KIND: dict[str, Callable[[Value], Iterator[str]]] = {
     "complex": _refuse,
     "string": _string,
     "slice": _slice,
-    "map": _map,
+    "map": lambda value: _object(value.sorted()),
     "struct": _struct,
-    "pointer": _pointer,
-    "interface": _boxed,
+    "pointer": lambda value: _encoded(value.target),
+    "interface": lambda value: _encoded(value.value),
     "function": _refuse,
 }

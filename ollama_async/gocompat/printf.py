@@ -1,80 +1,247 @@
-"""Go's ``Sprint``, ``Sprintln`` and ``Sprintf``."""
+"""Go's ``Sprint``, ``Sprintln`` and ``Sprintf``: values of any kind as text."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
 from ollama_async.gocompat.budget import Budget, Buffer
-from ollama_async.gocompat.bytestrings import joined
-from ollama_async.gocompat.fmt import Flags
-from ollama_async.gocompat.printer import Printer
-from ollama_async.gocompat.values import Value, type_of
+from ollama_async.gocompat.fmt import Formatter
+from ollama_async.gocompat.strconv import joined
+from ollama_async.gocompat.values import (
+    ANY,
+    UINT8,
+    Boxed,
+    Byte,
+    Map,
+    Pointer,
+    Sequence,
+    Slice,
+    Struct,
+    Type,
+    Value,
+    type_of,
+)
 
 _LARGEST = 1_000_000
 """Of a width, a precision or an argument's number."""
 
 _FLAGS = {"#": "sharp", "0": "zero", "+": "plus", "-": "minus", " ": "space"}
 
+_ADDRESS = 0xC000010000
+"""In place of where a value lies in memory, which Go shows in some places."""
 
-def sprint(values: list[Value], budget: Budget) -> str:
+
+def sprint(values: Iterable[Value], budget: Budget) -> str:
     """All of them, with a blank between two that are no strings."""
-    buffer = Buffer(budget)
-    printer = Printer(buffer)
+    printer = _Printer(budget)
     after_string = True
     for value in values:
         is_string = isinstance(value, str)
         if not is_string and not after_string:
-            buffer.write(" ")
+            printer.buffer.write(" ")
         printer.argument(value, "v")
         after_string = is_string
-    return joined(buffer.text())
+    return joined(printer.buffer.text())
 
 
-def sprintln(values: list[Value], budget: Budget) -> str:
+def sprintln(values: Iterable[Value], budget: Budget) -> str:
     """All of them, with blanks between, on a line."""
-    buffer = Buffer(budget)
-    printer = Printer(buffer)
+    printer = _Printer(budget)
     for number, value in enumerate(values):
         if number:
-            buffer.write(" ")
+            printer.buffer.write(" ")
         printer.argument(value, "v")
-    buffer.write("\n")
-    return joined(buffer.text())
+    printer.buffer.write("\n")
+    return joined(printer.buffer.text())
 
 
 def sprintf(form: str, values: list[Value], budget: Budget) -> str:
     """What is wrong with ``form`` is said in the text, as Go does."""
-    return joined(_Format(form, values, budget).run())
+    return joined(_FormatString(form, values, budget).run())
 
 
-class _Format:
-    """One walk through a format."""
+class _Printer:
+    """Writes values into ``buffer``, each as the verb and ``format`` of the moment say."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.buffer = Buffer(budget)
+        self.format = Formatter()
+        self._in_error = False  # values inside an error are shown without their methods
+
+    def argument(self, value: Value, verb: str) -> None:
+        """``value`` is not boxed; None is nil."""
+        if value is None:
+            if verb in "Tv":
+                self.buffer.write(self.format.padded("<nil>"))
+            else:
+                self._wrong_verb(None, verb)
+        elif verb == "T":
+            self.buffer.write(self.format.text(str(type_of(value))))
+        elif verb == "p":
+            self._address(value, verb)
+        elif verb == "w":  # for errors, of which there are none here
+            self._wrong_verb(value, verb)
+        elif not self._by_method(value, verb):
+            self._value(value, verb, 0)
+
+    def _by_method(self, value: Value, verb: str) -> bool:
+        """Whether it has been shown by its own ``String`` method."""
+        to_text = type_of(value).to_text
+        if to_text is None or self._in_error or self.format.go_syntax or verb not in "vsxXq":
+            return False
+        self._scalar(to_text(value), verb, 0)
+        return True
+
+    def _value(self, value: Value, verb: str, depth: int) -> None:
+        if value is None:
+            if verb == "v":
+                self.buffer.write("<nil>")
+            else:
+                self._wrong_verb(None, verb)
+        elif depth == 0 or not self._by_method(value, verb):
+            self._BY_KIND[type_of(value).kind](self, value, verb, depth)
+
+    def _scalar(self, value: Value, verb: str, _: int) -> None:
+        if isinstance(value, str) and (verb == "q" or self.format.go_syntax):
+            self.buffer.budget.characters(len(value))
+        shown = self.format.scalar(value, verb)
+        if shown is None:
+            self._wrong_verb(value, verb)
+        else:
+            self.buffer.write(shown)
+
+    def _map(self, value: Map, verb: str, depth: int) -> None:
+        open_, between, close = self._around(value.type, "map[", "]")
+        self.buffer.write(open_)
+        for number, (key, item) in enumerate(value.sorted()):
+            self.buffer.write(between if number else "")
+            self._value(key, verb, depth + 1)
+            self.buffer.write(":")
+            self._element(item, value.type.element, verb, depth)
+        self.buffer.write(close)
+
+    def _struct(self, value: Struct, verb: str, depth: int) -> None:
+        open_, between, close = self._around(value.type, "{", "}")
+        self.buffer.write(open_)
+        for number, member in enumerate(value.type.members):
+            self.buffer.write(between if number else "")
+            if self.format.names or self.format.go_syntax:
+                self.buffer.write(member.name + ":")
+            self._element(value.values[member.name], member.type, verb, depth)
+        self.buffer.write(close)
+
+    def _slice(self, value: Slice, verb: str, depth: int) -> None:
+        is_bytes = value.type.element is UINT8
+        shown = self.format.octets(value.to_bytes(), verb) if is_bytes else None
+        if shown is not None:
+            self.buffer.write(shown)
+            return
+        if value.is_nil and self.format.go_syntax and not is_bytes:
+            self.buffer.write(f"{value.type}(nil)")
+            return
+        open_, between, close = self._around(value.type, "[", "]")
+        self.buffer.write(open_)
+        for number, item in enumerate(value.raw()):
+            self.buffer.write(between if number else "")
+            self._element(Byte(item) if is_bytes else item, value.type.element, verb, depth)
+        self.buffer.write(close)
+
+    def _around(self, kind: Type, open_: str, close: str) -> tuple[str, str, str]:
+        """What stands before, between and after the parts of a value."""
+        return (f"{kind}{{", ", ", "}") if self.format.go_syntax else (open_, " ", close)
+
+    def _element(self, item: Value, kind: Type | None, verb: str, depth: int) -> None:
+        """A part of a value. One of any type counts as one level deeper than its place."""
+        if kind is not ANY:
+            self._value(item, verb, depth + 1)
+        elif item is None:
+            self.buffer.write("interface {}(nil)" if self.format.go_syntax else "<nil>")
+        else:
+            self._value(item, verb, depth + 2)
+
+    def _pointer(self, value: Pointer, verb: str, depth: int) -> None:
+        if depth == 0 and value.target is not None:
+            self.buffer.write("&")
+            self._value(value.target, verb, depth + 1)
+        else:
+            self._address(value, verb)
+
+    def _function(self, value: Sequence, verb: str, _: int) -> None:
+        self._address(value, verb)
+
+    def _address(self, value: Value, verb: str) -> None:
+        if not isinstance(value, Pointer | Slice | Map | Sequence) or verb not in "vpbodxX":
+            self._wrong_verb(value, verb)
+            return
+        nil = isinstance(value, Pointer) and value.target is None
+        address = 0 if nil else _ADDRESS
+        if verb == "v" and self.format.go_syntax:
+            self.buffer.write(f"({type_of(value)})({hex(address) if address else 'nil'})")
+        elif verb == "v" and not address:
+            self.buffer.write(self.format.padded("<nil>"))
+        elif verb in "vp":
+            self.buffer.write(self.format.address(address))
+        else:
+            self.buffer.write(self.format.integer(address, verb, signed=False) or "")
+
+    def _boxed(self, value: Boxed, verb: str, depth: int) -> None:
+        self._element(value.value, ANY, verb, depth)
+
+    def _wrong_verb(self, value: Value, verb: str) -> None:
+        self._in_error = True
+        self.buffer.write(f"%!{verb}(")
+        if value is None:
+            self.buffer.write("<nil>")
+        else:
+            self.buffer.write(f"{type_of(value)}=")
+            self._value(value, "v", 0)
+        self.buffer.write(")")
+        self._in_error = False
+
+    _BY_KIND: ClassVar[dict[str, Callable[[_Printer, Value, str, int], None]]] = {
+        "bool": _scalar,
+        "int": _scalar,
+        "uint": _scalar,
+        "float": _scalar,
+        "complex": _scalar,
+        "string": _scalar,
+        "map": _map,
+        "struct": _struct,
+        "slice": _slice,
+        "pointer": _pointer,
+        "function": _function,
+        "interface": _boxed,
+    }
+
+
+class _FormatString:
+    """One pass over a format."""
 
     def __init__(self, form: str, values: list[Value], budget: Budget) -> None:
         self._form = form
         self._values = values
-        self._buffer = Buffer(budget)
-        self._printer = Printer(self._buffer)
+        self._printer = _Printer(budget)
+        self._write = self._printer.buffer.write
         self._at = 0
-        self._next = 0  # the value whose turn it is
+        self._next = 0  # index of the next value
         self._chosen = False  # some value was named by its number
         self._good_number = True
         self._after_number = False
 
     def run(self) -> str:
-        while True:
-            percent = self._form.find("%", self._at)
-            if percent < 0:
-                self._buffer.write(self._form[self._at :])
-                break
-            self._buffer.write(self._form[self._at : percent])
+        while (percent := self._form.find("%", self._at)) >= 0:
+            self._write(self._form[self._at : percent])
             self._at = percent + 1
             self._verb()
+        self._write(self._form[self._at :])
         self._extra()
-        return self._buffer.text()
+        return self._printer.buffer.text()
 
     def _verb(self) -> None:
         self._good_number = True
         self._after_number = False
-        flags = self._printer.flags = Flags()
+        flags = self._printer.format = Formatter()
         while (character := self._peek()) in _FLAGS:
             setattr(flags, _FLAGS[character], True)
             self._at += 1
@@ -82,12 +249,12 @@ class _Format:
             self._width_and_precision(flags)
         verb = self._peek()
         if not verb:
-            self._buffer.write("%!(NOVERB)")
+            self._write("%!(NOVERB)")
             return
         self._at += 1
         self._show(verb, flags)
 
-    def _width_and_precision(self, flags: Flags) -> None:
+    def _width_and_precision(self, flags: Formatter) -> None:
         self._number()
         flags.width = self._width(flags)
         if self._peek() == "." and self._at + 1 < len(self._form):
@@ -99,7 +266,7 @@ class _Format:
         if not self._after_number:
             self._number()
 
-    def _width(self, flags: Flags) -> int | None:
+    def _width(self, flags: Formatter) -> int | None:
         if self._peek() != "*":
             width = self._digits()
             if self._after_number and width is not None:
@@ -124,7 +291,7 @@ class _Format:
         self._next += self._next < len(self._values)
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST:
             return int(value)
-        self._buffer.write(complaint)
+        self._write(complaint)
         return None
 
     def _number(self) -> None:
@@ -160,13 +327,13 @@ class _Format:
             return None
         return int(text)
 
-    def _show(self, verb: str, flags: Flags) -> None:
+    def _show(self, verb: str, flags: Formatter) -> None:
         if verb == "%":
-            self._buffer.write("%")
+            self._write("%")
         elif not self._good_number:
-            self._buffer.write(f"%!{verb}(BADINDEX)")
+            self._write(f"%!{verb}(BADINDEX)")
         elif self._next >= len(self._values):
-            self._buffer.write(f"%!{verb}(MISSING)")
+            self._write(f"%!{verb}(MISSING)")
         else:
             if verb in "vw":
                 flags.go_syntax, flags.sharp = flags.sharp, False
@@ -175,20 +342,20 @@ class _Format:
             self._next += 1
 
     def _extra(self) -> None:
-        """Values that nobody asked for."""
+        """Values for which there was no verb."""
         if self._chosen or self._next >= len(self._values):
             return
-        self._printer.flags = Flags()
-        self._buffer.write("%!(EXTRA ")
+        self._printer.format = Formatter()
+        self._write("%!(EXTRA ")
         for number, value in enumerate(self._values[self._next :]):
             if number:
-                self._buffer.write(", ")
+                self._write(", ")
             if value is None:
-                self._buffer.write("<nil>")
+                self._write("<nil>")
             else:
-                self._buffer.write(f"{type_of(value)}=")
+                self._write(f"{type_of(value)}=")
                 self._printer.argument(value, "v")
-        self._buffer.write(")")
+        self._write(")")
 
     def _peek(self) -> str:
         return self._form[self._at : self._at + 1]

@@ -1,10 +1,50 @@
-"""Go's quoted strings, both ways (``strconv.Quote`` and ``strconv.Unquote``)."""
+r"""Go's ``strconv``: strings quoted and unquoted, numbers read and written.
+
+Go's strings are bytes, ours are characters. A byte that is part of no character (from ``"\xff"``,
+or from slicing inside a character) is kept as the lone surrogate that Python's ``surrogateescape``
+makes of it, until the text is finished.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 
-from ollama_async.gocompat.bytestrings import from_bytes
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def to_bytes(text: str) -> bytes:
+    """The bytes that Go has in place of ``text``."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair: broken before it came here
+        return text.encode("utf-8", "surrogatepass")
+
+
+def from_bytes(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def byte_length(text: str) -> int:
+    return len(text) if text.isascii() else len(to_bytes(text))
+
+
+def joined(text: str) -> str:
+    """``text`` put together from pieces, in which two halves of a character may have met."""
+    return from_bytes(to_bytes(text)) if _has_surrogates(text) else text
+
+
+def finished(text: str) -> str:
+    """``text`` as others may see it: what is no character has become U+FFFD."""
+    return to_bytes(text).decode("utf-8", "replace") if _has_surrogates(text) else text
+
+
+def _has_surrogates(text: str) -> bool:
+    return not text.isascii() and _SURROGATE.search(text) is not None
+
+
+# quoted strings: Quote, CanBackquote, Unquote
 
 _NAMED = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v"}
 _MEANT = {letter: character for character, letter in _NAMED.items()} | {"\\": "\\"}
@@ -12,16 +52,17 @@ _ESCAPE = re.compile(
     r"\\(?:([abfnrtv\\'\"])|x([0-9a-fA-F]{2})|([0-7]{3})"
     r"|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))"
 )
-_LAST_CODE = 0x10FFFF
+_NOT_RAW = re.compile("[\x00-\x08\n-\x1f`\x7f\ufeff\ud800-\udfff]")
+LAST_CODE = 0x10FFFF
 _LAST_BYTE = 255
 
 
 def quote(text: str, mark: str = '"', *, ascii_only: bool = False) -> str:
     """``text`` between ``mark``s, as Go source."""
     plain = text.isascii() and text.isprintable() and mark not in text and "\\" not in text
-    if plain:
-        return mark + text + mark
-    return mark + text.translate(_Escapes(mark, ascii_only=ascii_only)) + mark
+    if not plain:
+        text = text.translate(_Escapes(mark, ascii_only=ascii_only))
+    return mark + text + mark
 
 
 class _Escapes(dict[int, str]):
@@ -33,22 +74,18 @@ class _Escapes(dict[int, str]):
         self._ascii_only = ascii_only
 
     def __missing__(self, code: int) -> str:
-        shown = _quoted(chr(code), self._mark, ascii_only=self._ascii_only)
-        self[code] = shown
+        shown = self[code] = self._escaped(chr(code))
         return shown
 
-
-def _quoted(character: str, mark: str, *, ascii_only: bool) -> str:
-    if character in (mark, "\\"):
-        return "\\" + character
-    if character.isprintable() and (character.isascii() or not ascii_only):
-        return character
-    if character in _NAMED:
-        return "\\" + _NAMED[character]
-    return _numbered(ord(character))
+    def _escaped(self, character: str) -> str:
+        if character in (self._mark, "\\"):
+            return "\\" + character
+        if character.isprintable() and (character.isascii() or not self._ascii_only):
+            return character
+        return "\\" + _NAMED[character] if character in _NAMED else _code_escape(ord(character))
 
 
-def _numbered(code: int) -> str:
+def _code_escape(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no character
         return f"\\x{code - 0xDC00:02x}"
     if 0xD800 <= code <= 0xDFFF:
@@ -60,10 +97,7 @@ def _numbered(code: int) -> str:
 
 def can_backquote(text: str) -> bool:
     """Whether ``text`` can stand between back quotes on one line."""
-    return all(
-        (c >= " " or c == "\t") and c not in "`\x7f\ufeff" and not 0xD800 <= ord(c) <= 0xDFFF
-        for c in text
-    )
+    return _NOT_RAW.search(text) is None
 
 
 def unquote(literal: str) -> str:
@@ -80,17 +114,31 @@ def unquote(literal: str) -> str:
     at = 0
     while (escape := body.find("\\", at)) >= 0:
         pieces.append(body[at:escape].encode("utf-8", "surrogatepass"))
-        code, at, is_byte = unescape(body, escape, mark)
+        code, at, is_byte = _unescape(body, escape, mark)
         pieces.append(bytes([code]) if is_byte else chr(code).encode())
     pieces.append(body[at:].encode("utf-8", "surrogatepass"))
     return from_bytes(b"".join(pieces))
 
 
-def unescape(text: str, at: int, mark: str) -> tuple[int, int, bool]:
-    """What the backslash at ``at`` begins: its code, where it ends, whether the code is a byte.
+def unquote_character(literal: str) -> int:
+    """The code of the character between single quotes.
 
-    :raises ValueError: ``invalid syntax``.
+    :raises ValueError: it is not one, in Go's words.
     """
+    body = literal[1:]
+    if body[0] == "\\":
+        code, end, _ = _unescape(body, 0, "'")
+    elif body[0] == "'":
+        raise ValueError("invalid syntax")
+    else:
+        code, end = ord(body[0]), 1
+    if body[end:] != "'":
+        raise ValueError(f"malformed character constant: {literal}")
+    return code
+
+
+def _unescape(text: str, at: int, mark: str) -> tuple[int, int, bool]:
+    """What the backslash at ``at`` begins: its code, where it ends, whether the code is a byte."""
     match = _ESCAPE.match(text, at)
     if match is None:
         raise ValueError("invalid syntax")
@@ -99,12 +147,173 @@ def unescape(text: str, at: int, mark: str) -> tuple[int, int, bool]:
         if letter in "'\"" and letter != mark:
             raise ValueError("invalid syntax")
         return ord(_MEANT.get(letter, letter)), match.end(), False
-    if pair is not None or octal is not None:
-        byte = int(pair, 16) if pair is not None else int(octal, 8)
-        if byte > _LAST_BYTE:
-            raise ValueError("invalid syntax")
-        return byte, match.end(), True
-    code = int(short or long, 16)
-    if code > _LAST_CODE or 0xD800 <= code <= 0xDFFF:
+    is_byte = short is None and long is None
+    code = int(octal, 8) if octal is not None else int(pair or short or long, 16)
+    if code > (_LAST_BYTE if is_byte else LAST_CODE) or 0xD800 <= code <= 0xDFFF:
         raise ValueError("invalid syntax")
-    return code, match.end(), False
+    return code, match.end(), is_byte
+
+
+# numbers as source code writes them, read as untyped constants
+
+_INTEGER = re.compile(
+    r"[+-]?(?:0[xX]((?:_?[0-9a-fA-F])+)|0[bB]((?:_?[01])+)|0[oO]((?:_?[0-7])+)"
+    r"|0((?:_?[0-7])+)|((?:0|[1-9](?:_?[0-9])*)))"
+)
+_BASES = (16, 2, 8, 8, 10)
+_DECIMAL = re.compile(
+    r"[+-]?(?:\d(?:_?\d)*\.?(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:[eE][+-]?\d(?:_?\d)*)?"
+)
+_HEX = re.compile(
+    r"[+-]?0[xX](?=_?[0-9a-fA-F.])(?:_?[0-9a-fA-F])*(?:\.(?:[0-9a-fA-F](?:_?[0-9a-fA-F])*)?)?[pP][+-]?\d+"
+)
+_SPLIT = re.compile(r"(?<=[0-9a-fA-F.])(?<![eEpP])([+-].*)i$")
+_LONGEST = 1000
+"""Characters; Python reads longer decimals in time that grows with their square."""
+
+
+def parse_number(text: str) -> int | float | complex:
+    """The value of a number.
+
+    :raises ValueError: it is none, in Go's words.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f"illegal number syntax: {quote(text)}")
+    if text.endswith("i"):
+        imaginary = _parse_float(text[:-1])
+        if imaginary is not None:
+            return complex(0, imaginary)
+    integer = _parse_integer(text)
+    if integer is not None and -(1 << 63) <= integer < 1 << 64:
+        return integer
+    number = _parse_float(text)
+    if number is None:
+        raise ValueError(f"illegal number syntax: {quote(text)}")
+    if not any(c in ".eEpP" for c in text):
+        raise ValueError(f"integer overflow: {quote(text)}")
+    # written with an exponent it is a float, but Go counts 0x1e among the integers
+    return int(number) if integer is not None else number
+
+
+def parse_complex(text: str) -> complex:
+    """The value of a number like ``1+2i``.
+
+    :raises ValueError: it is none.
+    """
+    match = _SPLIT.search(text)
+    if match is not None:
+        real, imaginary = _parse_float(text[: match.start()]), _parse_float(match[1])
+        if real is not None and imaginary is not None:
+            return complex(real, imaginary)
+    raise ValueError("syntax error scanning complex number")
+
+
+def _parse_integer(text: str) -> int | None:
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        return None
+    index = (match.lastindex or 1) - 1
+    value = int(match[index + 1].replace("_", ""), _BASES[index])
+    return -value if text[0] == "-" else value
+
+
+def _parse_float(text: str) -> float | None:
+    if _DECIMAL.fullmatch(text):
+        value = float(text)
+    elif _HEX.fullmatch(text):
+        try:
+            value = float.fromhex(text.replace("_", ""))
+        except (ValueError, OverflowError):
+            return None
+    else:
+        return None
+    return None if math.isinf(value) else value
+
+
+# floating-point numbers as text: FormatFloat
+
+_MANTISSA_BITS = 52
+_HEX_DIGITS = _MANTISSA_BITS // 4
+_LEAST_EXPONENT, _MOST_EXPONENT = -4, 5
+"""Between them the shortest form of ``%g`` needs none."""
+
+
+def format_float(value: float, verb: str, precision: int) -> str:
+    """As Go's; ``precision`` -1: as many digits as make the number unique."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if verb == "b":
+        return _binary(value)
+    if verb in "xX":
+        return _hexadecimal(value, verb, precision)
+    return f"{value:.{precision}{verb}}" if precision >= 0 else _shortest(value, verb)
+
+
+def _shortest(value: float, verb: str) -> str:
+    digits, point = _shortest_digits(value)
+    sign = "-" if math.copysign(1, value) < 0 else ""
+    if verb in "eE" or (verb in "gG" and not _LEAST_EXPONENT <= point - 1 <= _MOST_EXPONENT):
+        return sign + _scientific(digits, point, "e" if verb in "eg" else "E")
+    if point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    whole, fraction = digits[:point].ljust(point, "0"), digits[point:]
+    return f"{sign}{whole}.{fraction}" if fraction else sign + whole
+
+
+def _shortest_digits(value: float) -> tuple[str, int]:
+    """The fewest digits that are this number alone, and how many of them stand before the point."""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(digits) - len(fraction) + int(exponent or 0)
+    digits = digits.rstrip("0")
+    return (digits, point) if digits else ("0", 1)
+
+
+def _scientific(digits: str, point: int, letter: str) -> str:
+    exponent = 0 if digits == "0" else point - 1
+    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{digits[0]}{fraction}{letter}{exponent:+03d}"
+
+
+def _binary(value: float) -> str:
+    (bits,) = struct.unpack(">Q", struct.pack(">d", value))
+    mantissa = bits & ((1 << _MANTISSA_BITS) - 1)
+    exponent = bits >> _MANTISSA_BITS & 0x7FF
+    if exponent:
+        mantissa |= 1 << _MANTISSA_BITS
+    sign = "-" if bits >> 63 else ""
+    return f"{sign}{mantissa}p{max(exponent, 1) - 1075:+d}"
+
+
+def _hexadecimal(value: float, verb: str, precision: int) -> str:
+    sign = "-" if math.copysign(1, value) < 0 else ""
+    if value == 0:
+        fraction, exponent = "", 0
+    else:
+        scaled, exponent = math.frexp(abs(value))
+        mantissa = int(math.ldexp(scaled, _MANTISSA_BITS + 1))  # 1.fraction in 53 bits
+        exponent -= 1
+        if 0 <= precision < _HEX_DIGITS:
+            mantissa, exponent = _round_mantissa(mantissa, exponent, precision)
+        fraction = f"{mantissa & ((1 << _MANTISSA_BITS) - 1):013x}".rstrip("0")
+    if precision >= 0:
+        fraction = fraction.ljust(precision, "0")
+    lead = "0" if value == 0 else "1"
+    point = "." if fraction else ""
+    text = f"{sign}0x{lead}{point}{fraction}p{exponent:+03d}"
+    return text.upper() if verb == "X" else text
+
+
+def _round_mantissa(mantissa: int, exponent: int, digits: int) -> tuple[int, int]:
+    """To the nearest number with so many hexadecimal digits, halves to even."""
+    dropped = 4 * (_HEX_DIGITS - digits)
+    kept, rest = mantissa >> dropped, mantissa & ((1 << dropped) - 1)
+    half = 1 << (dropped - 1)
+    kept += rest > half or (rest == half and kept & 1)
+    mantissa = kept << dropped
+    if mantissa >> (_MANTISSA_BITS + 1):
+        return mantissa >> 1, exponent + 1
+    return mantissa, exponent

@@ -1,4 +1,6 @@
-"""Go values: plain Python ones where nothing is lost, small classes where Go knows more.
+"""Go values and their types, as far as a template can tell them apart.
+
+Values are plain Python ones where nothing is lost, and small classes where Go knows more.
 
 ========================  =========================================================
 ``bool, int, float,``     the same in Go; an ``int`` is Go's ``int``, so numbers from
@@ -13,44 +15,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import itemgetter
+from typing import Any, Literal
 
-from ollama_async.gocompat import types
-from ollama_async.gocompat.bytestrings import byte_length
-from ollama_async.gocompat.types import Type
+import msgspec
+
+from ollama_async.gocompat.strconv import byte_length
 
 Value = Any
 """One of the above. (A union of all of them would be narrowed at every turn.)"""
+
+Kind = Literal[
+    "bool", "int", "uint", "float", "complex", "string",
+    "slice", "map", "struct", "pointer", "interface", "function",
+]  # fmt: skip
+
+
+class Function(msgspec.Struct, frozen=True):
+    """What a template can call. ``run`` gets the render's budget and the arguments.
+
+    ``fixed`` are the types of the first arguments, ``rest`` that of all others (None: no others).
+    A type is ``string``, ``any`` (the value is unboxed) or ``value`` (it is not).
+    ``refusal`` says why the function cannot be called.
+    """
+
+    fixed: tuple[str, ...]
+    rest: str | None
+    run: Callable[..., Value]
+    refusal: str = ""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A struct's field; ``key`` is its name in JSON."""
+
+    name: str
+    type: Type
+    key: str
+    omits_empty: bool = False
+
+
+class Type(msgspec.Struct, frozen=True, eq=False):
+    """``element`` is what a slice, map or pointer holds.
+
+    ``to_text`` is how ``fmt`` shows values of the type (``String``). ``to_json`` returns the value
+    that is encoded in place of one (``MarshalJSON``); a dict keeps its order. The ``run`` of its
+    ``methods`` gets the receiver first.
+    """
+
+    name: str
+    kind: Kind
+    element: Type | None = None
+    members: tuple[Member, ...] = ()
+    to_text: Callable[[Value], str] | None = None
+    to_json: Callable[[Value], Value | dict[str, Value]] | None = None
+    methods: Mapping[str, Function] = {}
+
+    def __str__(self) -> str:
+        return self.name
+
+    def member(self, name: str) -> Member | None:
+        return next((member for member in self.members if member.name == name), None)
+
+
+BOOL = Type("bool", "bool")
+INT = Type("int", "int")
+UINT8 = Type("uint8", "uint")
+FLOAT = Type("float64", "float")
+COMPLEX = Type("complex128", "complex")
+STRING = Type("string", "string")
+ANY = Type("interface {}", "interface")
+ANYTHINGS = Type("[]interface {}", "slice", ANY)
+STRINGS = Type("[]string", "slice", STRING)
+BYTES = Type("[]uint8", "slice", UINT8)
+OBJECT = Type("map[string]interface {}", "map", ANY)
 
 
 class Byte(int):
     """A ``uint8``."""
 
 
-class Boxed:
+class Boxed(msgspec.Struct, frozen=True, eq=False):
     """What is read from a place of type ``interface{}``; templates see the difference in errors."""
 
-    __slots__ = ("value",)
-
-    def __init__(self, value: Value) -> None:
-        self.value = value
+    value: Value
 
 
 NIL = Boxed(None)
 
 
-class Slice:
+class Slice(msgspec.Struct, eq=False):
     """``items[start:stop]``, as a view; ``is_nil``: Go's nil slice, which is also empty."""
 
-    __slots__ = ("capacity", "is_nil", "items", "start", "stop", "type")
+    type: Type
+    items: list[Value] | bytes
+    is_nil: bool = False
+    start: int = 0
+    stop: int = -1
+    capacity: int = -1
 
-    def __init__(self, kind: Type, items: list[Value] | bytes, *, is_nil: bool = False) -> None:
-        self.type = kind
-        self.items = items
-        self.start, self.stop = 0, len(items)
-        self.capacity = len(items)
-        self.is_nil = is_nil
+    def __post_init__(self) -> None:
+        if self.stop < 0:
+            self.stop = self.capacity = len(self.items)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -66,30 +133,27 @@ class Slice:
 
     def cut(self, start: int, stop: int, limit: int) -> Slice:
         """``self[start:stop:limit]``; the caller has checked the bounds."""
-        part = Slice(self.type, self.items, is_nil=self.is_nil)
-        part.start, part.stop = self.start + start, self.start + stop
-        part.capacity = limit - start
-        return part
+        first = self.start + start
+        return Slice(
+            self.type, self.items, self.is_nil, first, self.start + stop, capacity=limit - start
+        )
 
-    def bytes(self) -> bytes:
+    def to_bytes(self) -> bytes:
         return bytes(self.items[self.start : self.stop])
 
 
-class Map:
+class Map(msgspec.Struct, eq=False):
     """String keys; ``items`` keeps its order, Go's order is the sorted one."""
 
-    __slots__ = ("items", "type")
-
-    def __init__(self, kind: Type, items: dict[str, Value]) -> None:
-        self.type = kind
-        self.items = items
+    type: Type
+    items: dict[str, Value]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def sorted(self) -> list[tuple[str, Value]]:
         """Keys and values in the order in which Go visits them (by bytes, as by code)."""
-        return sorted(self.items.items(), key=_key)
+        return sorted(self.items.items(), key=itemgetter(0))
 
     def get(self, key: str) -> Value:
         """The value as a place; the zero value if there is none."""
@@ -98,46 +162,37 @@ class Map:
         return zero(self.type.element)
 
 
-class Struct:
-    __slots__ = ("type", "values")
-
-    def __init__(self, kind: Type, values: dict[str, Value]) -> None:
-        self.type = kind
-        self.values = values
+class Struct(msgspec.Struct, eq=False):
+    type: Type
+    values: dict[str, Value]
 
     def get(self, name: str) -> Value:
         member = self.type.member(name)
         return placed(self.values[name], member.type if member else None)
 
 
-class Pointer:
+class Pointer(msgspec.Struct, eq=False):
     """``target`` None: a nil pointer."""
 
-    __slots__ = ("target", "type")
-
-    def __init__(self, kind: Type, target: Struct | None) -> None:
-        self.type = kind
-        self.target = target
+    type: Type
+    target: Struct | None
 
 
-class Sequence:
-    """A function that ``range`` can walk: keys and values, in their own order."""
+class Sequence(msgspec.Struct, eq=False):
+    """A function that ``range`` can iterate: keys and values, in their own order."""
 
-    __slots__ = ("pairs", "type")
-
-    def __init__(self, kind: Type, pairs: dict[str, Value]) -> None:
-        self.type = kind
-        self.pairs = pairs
+    type: Type
+    pairs: dict[str, Value]
 
 
 _PLAIN = {
-    bool: types.BOOL,
-    int: types.INT,
-    Byte: types.UINT8,
-    float: types.FLOAT,
-    complex: types.COMPLEX,
-    str: types.STRING,
-    Boxed: types.ANY,
+    bool: BOOL,
+    int: INT,
+    Byte: UINT8,
+    float: FLOAT,
+    complex: COMPLEX,
+    str: STRING,
+    Boxed: ANY,
 }
 
 
@@ -155,11 +210,18 @@ def kind_of(value: Value) -> str:
     return "invalid" if value is None else type_of(value).kind
 
 
+def method_of(value: Value, name: str) -> Function | None:
+    """The method ``name`` of a value that is not boxed, bound to it."""
+    kind: Type | None = getattr(value, "type", None)
+    method = kind.methods.get(name) if kind is not None else None
+    return method and msgspec.structs.replace(method, run=partial(method.run, value))
+
+
 def placed(value: Value, kind: Type | None) -> Value:
     """``value`` as read from a place of the type ``kind``."""
-    if kind is types.UINT8:
+    if kind is UINT8:
         return Byte(value)
-    if kind is not types.ANY:
+    if kind is not ANY:
         return value
     return NIL if value is None else Boxed(value)
 
@@ -179,22 +241,20 @@ def indirect(value: Value) -> tuple[Value, bool]:
 
 
 def is_nil(value: Value) -> bool:
-    """Whether comparing with ``nil`` says yes."""
-    if value is None:
-        return True
+    """Whether comparing with ``nil`` gives true."""
     if isinstance(value, Slice):
         return value.is_nil
-    return isinstance(value, Boxed | Pointer) and indirect(value)[1]
+    return value is None or indirect(value)[1]
 
 
 def is_true(value: Value) -> bool:
     """Go's truth: neither zero nor empty. A struct is always true."""
     value = unboxed(value)
-    if value is None or isinstance(value, Pointer):
-        return value is not None and value.target is not None
+    if isinstance(value, Pointer):
+        return value.target is not None
     if isinstance(value, Slice | Map):
         return len(value) > 0
-    return bool(value) if not isinstance(value, Struct | Sequence) else True
+    return isinstance(value, Struct | Sequence) or bool(value)
 
 
 def length(value: Value) -> int | None:
@@ -206,26 +266,17 @@ def length(value: Value) -> int | None:
 
 def zero(kind: Type | None) -> Value:
     """The zero value of the element type of a map."""
-    if kind is None or kind is types.ANY:
+    if kind is None or kind is ANY:
         return NIL
-    return _ZEROS[kind.kind](kind)
+    if kind.kind == "slice":
+        return Slice(kind, [], is_nil=True)
+    if kind.kind == "pointer":
+        return Pointer(kind, None)
+    if kind.kind == "struct":
+        return Struct(kind, {member.name: _raw_zero(member.type) for member in kind.members})
+    assert kind.kind == "string"
+    return ""
 
 
-def _zero_struct(kind: Type) -> Struct:
-    return Struct(kind, {member.name: _zero_raw(member.type) for member in kind.members})
-
-
-def _zero_raw(kind: Type) -> Value:
-    return None if kind is types.ANY else zero(kind)
-
-
-_ZEROS = {
-    "string": lambda _: "",
-    "slice": lambda kind: Slice(kind, [], is_nil=True),
-    "pointer": lambda kind: Pointer(kind, None),
-    "struct": _zero_struct,
-}
-
-
-def _key(item: tuple[str, Value]) -> str:
-    return item[0]
+def _raw_zero(kind: Type) -> Value:
+    return None if kind is ANY else zero(kind)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.gocompat import types
 from ollama_async.gocompat.budget import Budget, Buffer
-from ollama_async.gocompat.bytestrings import finished
+from ollama_async.gocompat.strconv import finished
 from ollama_async.gocompat.template import node as nodes
-from ollama_async.gocompat.template.exec import Execution
-from ollama_async.gocompat.values import NIL, Map, Value
+from ollama_async.gocompat.template.exec import execute
+from ollama_async.gocompat.values import OBJECT, Map, Value
 from ollama_async.prompts import go_template_data
-from ollama_async.prompts.go.cut import until_response
-from ollama_async.prompts.go.template import template
+from ollama_async.prompts.go_template import parse_template, until_response
 from ollama_async.prompts.message_shapes import Messages, merge_neighbours, with_known_roles
 from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
 from ollama_async.prompts.template_probe import Tools
@@ -32,7 +30,7 @@ class GoRenderer:
     """
 
     def __init__(self, source: str) -> None:
-        parsed = template(source)
+        parsed = parse_template(source)
         self._tree = parsed.tree
         self._shows_messages = "messages" in parsed.variables
         self._shows_tools = "tools" in parsed.variables
@@ -86,20 +84,20 @@ class GoRenderer:
             self._turns(messages, thinking, out)
         return out.text()
 
-    def _run(self, variables: dict[str, Value], out: Buffer) -> None:
-        variables_map = Map(types.OBJECT, variables)
-        Execution(self._tree, self._tree.blocks[""], variables_map, out, absent=NIL).run()
+    def _run(
+        self, variables: dict[str, Value], out: Buffer, *, part: nodes.Block | None = None
+    ) -> None:
+        """``part``: of the template; in it, a name that is missing is no error, as in Ollama."""
+        main = self._tree.blocks[""] if part is None else part
+        data = Map(OBJECT, variables)
+        execute(self._tree, data, out, main=main, missing_is_zero=part is None)
 
     def _turns(self, messages: list[Message], thinking: dict[str, Value], out: Buffer) -> None:
         """Every question with its answer by itself; the last one up to where its answer goes."""
         *finished_turns, last = _pair(messages)
         for turn in finished_turns:
             self._run(turn | thinking, out)
-        self._run_part(self._before_response, last | thinking, out)
-
-    def _run_part(self, block: nodes.Block, variables: dict[str, Value], out: Buffer) -> None:
-        # here, and only here, Ollama lets a template look into what is not there
-        Execution(self._tree, block, Map(types.OBJECT, variables), out, absent=None).run()
+        self._run(last | thinking, out, part=self._before_response)
 
 
 def _thinking(think: bool | str | None) -> dict[str, Value]:

@@ -1,46 +1,225 @@
-"""What can be read from a Go template without running it."""
+"""Go templates as Ollama takes them: parsed, with a place for the answer, and what they can do.
+
+Nothing is run here. See :mod:`.go_renderer` for that.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
-from ollama_async.prompts.go.tags import thinking_tags, tool_tag
-from ollama_async.prompts.go.template import template
+from ollama_async.core.errors import TemplateFailed
+from ollama_async.gocompat.template import node as nodes
+from ollama_async.gocompat.template.parse import parse
+
+NO_TAG = "{"
+"""Where no tag is found, a call is whatever looks like JSON."""
 
 _SHOWS_RESULTS = ('eq .Role "tool"', "tool_response", "TOOL_RESULTS")
 
 
-class TemplateFacts(msgspec.Struct, frozen=True):
+class GoTemplate(msgspec.Struct, frozen=True):
+    """``variables`` are the names that it mentions, in lower case."""
+
+    tree: nodes.Tree
+    variables: frozenset[str]
+
+
+class TemplateSummary(msgspec.Struct, frozen=True):
     """``variables`` are lower case. ``insert``: it can fill a hole before a suffix.
 
     ``tool_tag`` is what a tool call begins with. ``tool_round_trip``: it can show a call and
     its result again.
     """
 
-    variables: frozenset[str]
-    tools: bool
-    insert: bool
-    thinking_tags: tuple[str, str] | None
-    tool_tag: str
-    tool_round_trip: bool
+    variables: frozenset[str] = frozenset()
+    tools: bool = False
+    insert: bool = False
+    thinking_tags: tuple[str, str] | None = None
+    tool_tag: str = ""
+    tool_round_trip: bool = False
 
 
-def facts(source: str) -> TemplateFacts:
+def parse_template(source: str) -> GoTemplate:
     """:raises TemplateFailed: ``source`` is no template, in Go's words."""
-    parsed = template(source)
+    tree = parse(source)
+    variables = frozenset(
+        name.lower() for block in tree.blocks.values() for name in _names_in(block)
+    )
+    if not variables & {"messages", "response"}:
+        tree = nodes.Tree(source, {**tree.blocks, "": (*tree.blocks[""], _RESPONSE)})
+        variables |= {"response"}
+    return GoTemplate(tree, variables)
+
+
+_RESPONSE = nodes.Action(
+    0, nodes.Pipe(0, (), False, (nodes.Command(0, (nodes.Field(0, ("Response",)),)),))
+)
+
+
+def summarize(source: str) -> TemplateSummary:
+    """:raises TemplateFailed: ``source`` is no template, in Go's words."""
+    parsed = parse_template(source)
     main = parsed.tree.blocks[""]
     variables = parsed.variables
-    return TemplateFacts(
+    return TemplateSummary(
         variables=variables,
         tools="tools" in variables,
         insert="suffix" in variables,
-        thinking_tags=thinking_tags(main),
-        tool_tag=tool_tag(main),
+        thinking_tags=_thinking_tags(main),
+        tool_tag=_tool_tag(main),
         tool_round_trip={"tools", "toolcalls"} <= variables
         and any(sign in source for sign in _SHOWS_RESULTS),
     )
 
 
-def check(source: str) -> None:
-    """:raises TemplateFailed: ``source`` is no template, in Go's words."""
-    template(source)
+def _names_in(block: nodes.Block) -> Iterator[str]:
+    """All fields and variables; Ollama does not look inside ``(…).A``."""
+    for node in block:
+        if isinstance(node, nodes.Call) and node.pipe is None:
+            raise TemplateFailed("undefined template specified")  # Ollama wants an argument
+        pipe = _pipe_of(node)
+        for operand in _operands(pipe) if pipe is not None else ():
+            if isinstance(operand, nodes.Field | nodes.Variable):
+                yield from operand.names
+        if isinstance(node, nodes.Branch):
+            yield from _names_in(node.body)
+            yield from _names_in(node.otherwise or ())
+
+
+def _pipe_of(node: nodes.Node) -> nodes.Pipe | None:
+    return None if isinstance(node, nodes.Text | nodes.Break | nodes.Continue) else node.pipe
+
+
+def _operands(pipe: nodes.Pipe) -> Iterator[nodes.Operand]:
+    """What a pipeline reads, also within parentheses."""
+    for command in pipe.commands:
+        for arg in command.args:
+            if isinstance(arg, nodes.Pipe):
+                yield from _operands(arg)
+            else:
+                yield arg
+
+
+# tags around thoughts and before tool calls, guessed from how old ones are shown
+
+
+def _thinking_tags(main: nodes.Block) -> tuple[str, str] | None:
+    """The texts at both ends of the block around the last ``.Thinking`` of a message.
+
+    None: there is no such block, or it has no text at one end.
+    """
+    opening = closing = ""
+    for block in _around_thinking(main, of_messages=False):
+        first, last = block[0], block[-1]
+        if isinstance(first, nodes.Text):
+            opening = first.text.strip()
+        if isinstance(last, nodes.Text):
+            closing = last.text.strip()
+    return (opening, closing) if opening and closing else None
+
+
+def _around_thinking(block: nodes.Block, *, of_messages: bool) -> Iterator[nodes.Block]:
+    """For every mention of a message's thinking the block it is in; the condition of a branch
+    belongs to the block that the branch is in. ``of_messages``: the nearest loop is over messages.
+    """
+    for node in block:
+        pipe = _pipe_of(node)
+        if pipe is None:
+            continue
+        fields = {item.names[0] for item in _operands(pipe) if isinstance(item, nodes.Field)}
+        inside = "Messages" in fields if isinstance(node, nodes.Range) else of_messages
+        if inside and "Thinking" in fields:
+            yield block
+        if isinstance(node, nodes.Branch):
+            yield from _around_thinking(node.body, of_messages=inside)
+            yield from _around_thinking(node.otherwise or (), of_messages=inside)
+
+
+def _tool_tag(main: nodes.Block) -> str:
+    """The first text under the first condition that mentions ``.ToolCalls``, up to any JSON."""
+    branch = _tool_branch(main)
+    text = _first_text(branch.body) if branch is not None else None
+    if not text:
+        return NO_TAG
+    return text.replace("\r\n", "\n").partition("{")[0].strip() or NO_TAG
+
+
+def _tool_branch(block: nodes.Block) -> nodes.If | None:
+    for node in block:
+        if not isinstance(node, nodes.Branch):
+            continue
+        if isinstance(node, nodes.If) and _mentions_calls(node.pipe):
+            return node
+        found = _tool_branch(node.body) or _tool_branch(node.otherwise or ())
+        if found is not None:
+            return found
+    return None
+
+
+def _mentions_calls(pipe: nodes.Pipe) -> bool:
+    args = (arg for command in pipe.commands for arg in command.args)
+    return any(isinstance(arg, nodes.Field) and "ToolCalls" in arg.names for arg in args)
+
+
+def _first_text(block: nodes.Block) -> str | None:
+    """The first text that is not blank, unless something else is shown before it."""
+    for node in block:
+        if isinstance(node, nodes.Text) and node.text.strip():
+            return node.text
+        if isinstance(node, nodes.Action):
+            return None
+        if isinstance(node, nodes.Branch):
+            return _first_text(node.body) or _first_text(node.otherwise or ())
+    return None
+
+
+# the part of a template that comes before the answer
+
+
+def until_response(block: nodes.Block) -> nodes.Block:
+    """``block`` without what follows its first ``.Response``, which itself stays: an answer
+    that the conversation has begun goes on there.
+    """
+    return _Cut().block(block)
+
+
+class _Cut:
+    def __init__(self) -> None:
+        self._done = False
+
+    def block(self, block: nodes.Block) -> nodes.Block:
+        kept: list[nodes.Node] = []
+        for node in block:
+            if self._done:
+                break
+            kept.append(self._node(node))
+        return tuple(kept)
+
+    def _node(self, node: nodes.Node) -> nodes.Node:
+        if isinstance(node, nodes.Action):
+            return msgspec.structs.replace(node, pipe=self._pipe(node.pipe))
+        if isinstance(node, nodes.Branch):
+            body = self.block(node.body)
+            otherwise = None if node.otherwise is None else self.block(node.otherwise)
+            return msgspec.structs.replace(node, body=body, otherwise=otherwise)
+        return node
+
+    def _pipe(self, pipe: nodes.Pipe) -> nodes.Pipe:
+        commands: list[nodes.Command] = []
+        for command in pipe.commands:
+            args = self._args(command.args)
+            if args:
+                commands.append(msgspec.structs.replace(command, args=args))
+        return msgspec.structs.replace(pipe, commands=tuple(commands))
+
+    def _args(self, args: tuple[nodes.Operand, ...]) -> tuple[nodes.Operand, ...]:
+        kept: list[nodes.Operand] = []
+        for arg in args:
+            if self._done:
+                break
+            kept.append(self._pipe(arg) if isinstance(arg, nodes.Pipe) else arg)
+            if isinstance(arg, nodes.Field) and "Response" in arg.names:
+                self._done = True
+        return tuple(kept)

@@ -1,22 +1,236 @@
-"""Messages and tools as Ollama shows them to a template."""
+"""Messages and tools as Ollama shows them to a Go template: their types, methods and values."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ollama_async.core.conversation import Message, ToolCall
-from ollama_async.gocompat import types
-from ollama_async.gocompat.values import Map, Pointer, Slice, Struct, Value
+from ollama_async.gocompat.budget import Budget
+from ollama_async.gocompat.json_encode import encode
+from ollama_async.gocompat.values import (
+    ANY,
+    ANYTHINGS,
+    BYTES,
+    INT,
+    OBJECT,
+    STRING,
+    STRINGS,
+    UINT8,
+    Function,
+    Map,
+    Member,
+    Pointer,
+    Sequence,
+    Slice,
+    Struct,
+    Type,
+    Value,
+    type_of,
+)
+
+
+def _string_method(value: Value, budget: Budget) -> str:
+    to_text = type_of(value).to_text
+    assert to_text is not None
+    text = to_text(value)
+    budget.text(len(text))
+    return text
+
+
+def _marshal_method(value: Value, budget: Budget) -> Slice:
+    text = encode(value)
+    budget.text(len(text))
+    return Slice(BYTES, text.encode("utf-8", "replace"))
+
+
+def _never(*_: Value) -> Value:
+    raise AssertionError
+
+
+_STRING_METHOD = {"String": Function((), None, _string_method)}
+_MARSHAL_METHOD = {"MarshalJSON": Function((), None, _marshal_method)}
+
+
+# what a property of a tool is made of
+
+
+def _property_types_text(value: Slice) -> str:
+    names = list(value.raw())
+    return names[0] if len(names) == 1 else f"[{' '.join(names)}]" if names else ""
+
+
+def _property_types_json(value: Slice) -> Value:
+    if len(value) == 1:
+        return value.at(0)
+    return Slice(STRINGS, list(value.raw()), is_nil=value.is_nil)
+
+
+def _pairs(value: Struct | Pointer) -> dict[str, Value]:
+    struct = value.target if isinstance(value, Pointer) else value
+    ordered = struct.values["om"].target if struct is not None else None
+    return ordered.values if ordered is not None else {}
+
+
+def _to_map(value: Struct | Pointer, _: Budget) -> Map:
+    return Map(PLAIN_PROPERTIES, _pairs(value))
+
+
+def _all(value: Struct | Pointer, _: Budget) -> Sequence:
+    return Sequence(PROPERTY_SEQUENCE, _pairs(value))
+
+
+_TYPESCRIPT = {
+    "string": "string",
+    "number": "number",
+    "integer": "number",
+    "boolean": "boolean",
+    "array": "any[]",
+    "object": "Record<string, any>",
+    "null": "null",
+}
+
+
+def _typescript(value: Struct, _: Budget) -> str:
+    choices = [_typescript(choice, _) for choice in value.values["AnyOf"].raw()]
+    names = [_TYPESCRIPT.get(name, "any") for name in value.values["Type"].raw()]
+    return " | ".join(choices or names) or "any"
+
+
+IMAGE = Type("api.ImageData", "slice", UINT8)
+IMAGES = Type("[]api.ImageData", "slice", IMAGE)
+
+ARGUMENTS = Type("template.templateArgs", "map", ANY, to_text=encode, methods=_STRING_METHOD)
+CALLED_FUNCTION = Type(
+    "template.templateToolCallFunction",
+    "struct",
+    members=(
+        Member("Index", INT, "Index"),
+        Member("Name", STRING, "Name"),
+        Member("Arguments", ARGUMENTS, "Arguments"),
+    ),
+)
+TOOL_CALL = Type(
+    "template.templateToolCall",
+    "struct",
+    members=(Member("ID", STRING, "ID"), Member("Function", CALLED_FUNCTION, "Function")),
+)
+TOOL_CALLS = Type("[]template.templateToolCall", "slice", TOOL_CALL)
+MESSAGE = Type(
+    "template.templateMessage",
+    "struct",
+    members=(
+        Member("Role", STRING, "Role"),
+        Member("Content", STRING, "Content"),
+        Member("Thinking", STRING, "Thinking"),
+        Member("Images", IMAGES, "Images"),
+        Member("ToolCalls", TOOL_CALLS, "ToolCalls"),
+        Member("ToolName", STRING, "ToolName"),
+        Member("ToolCallID", STRING, "ToolCallID"),
+    ),
+)
+MESSAGE_POINTER = Type("*template.templateMessage", "pointer", MESSAGE)
+MESSAGES = Type("[]*template.templateMessage", "slice", MESSAGE_POINTER)
+
+PROPERTY_TYPES = Type(
+    "api.PropertyType",
+    "slice",
+    STRING,
+    to_text=_property_types_text,
+    to_json=_property_types_json,
+    methods=_STRING_METHOD | _MARSHAL_METHOD,
+)
+ORDERED = Type("orderedmap.Map[string,github.com/ollama/ollama/api.ToolProperty]", "struct")
+ORDERED_POINTER = Type(f"*{ORDERED}", "pointer", ORDERED)
+_PROPERTY_MAP_METHODS = _MARSHAL_METHOD | {
+    "Len": Function((), None, lambda value, _: len(_pairs(value))),
+    "ToMap": Function((), None, _to_map),
+    "All": Function((), None, _all),
+    "Get": Function(
+        ("string",),
+        None,
+        _never,
+        "invalid function signature for Get: second return value should be error; is bool",
+    ),
+    "Set": Function(
+        ("string", "value"), None, _never, "function Set has 0 return values; should be 1 or 2"
+    ),
+}
+PROPERTY_MAP = Type(
+    "api.ToolPropertiesMap",
+    "struct",
+    members=(Member("om", ORDERED_POINTER, "om"),),
+    to_json=_pairs,
+    methods=_PROPERTY_MAP_METHODS,
+)
+PROPERTY_MAP_POINTER = Type(
+    "*api.ToolPropertiesMap", "pointer", PROPERTY_MAP, methods=_PROPERTY_MAP_METHODS
+)
+PROPERTY = Type(
+    "api.ToolProperty",
+    "struct",
+    members=(
+        # what it holds is its own type, which cannot be named before it exists
+        Member("AnyOf", Type("[]api.ToolProperty", "slice"), "anyOf", omits_empty=True),
+        Member("Type", PROPERTY_TYPES, "type", omits_empty=True),
+        Member("Items", ANY, "items", omits_empty=True),
+        Member("Description", STRING, "description", omits_empty=True),
+        Member("Enum", ANYTHINGS, "enum", omits_empty=True),
+        Member("Properties", PROPERTY_MAP_POINTER, "properties", omits_empty=True),
+        Member("Required", STRINGS, "required", omits_empty=True),
+    ),
+    methods={"ToTypeScriptType": Function((), None, _typescript)},
+)
+PROPERTY_LIST = Type("[]api.ToolProperty", "slice", PROPERTY)
+PROPERTIES = Type(
+    "template.templateProperties", "map", PROPERTY, to_text=encode, methods=_STRING_METHOD
+)
+PLAIN_PROPERTIES = Type("map[string]api.ToolProperty", "map", PROPERTY)
+PROPERTY_SEQUENCE = Type("iter.Seq2[string,github.com/ollama/ollama/api.ToolProperty]", "function")
+PARAMETERS = Type(
+    "template.templateToolFunctionParameters",
+    "struct",
+    members=(
+        Member("Type", STRING, "type"),
+        Member("Defs", ANY, "$defs", omits_empty=True),
+        Member("Items", ANY, "items", omits_empty=True),
+        Member("Required", STRINGS, "required", omits_empty=True),
+        Member("Properties", PROPERTIES, "properties"),
+    ),
+)
+FUNCTION = Type(
+    "template.templateToolFunction",
+    "struct",
+    members=(
+        Member("Name", STRING, "name"),
+        Member("Description", STRING, "description"),
+        Member("Parameters", PARAMETERS, "parameters"),
+    ),
+)
+TOOL = Type(
+    "template.templateTool",
+    "struct",
+    members=(
+        Member("Type", STRING, "type"),
+        Member("Items", ANY, "items", omits_empty=True),
+        Member("Function", FUNCTION, "function"),
+    ),
+    to_text=encode,
+    methods=_STRING_METHOD,
+)
+TOOLS = Type("template.templateTools", "slice", TOOL, to_text=encode, methods=_STRING_METHOD)
+
+
+# values
 
 
 def messages(turns: list[Message]) -> Slice:
-    pointers = [Pointer(types.MESSAGE_POINTER, _message(turn)) for turn in turns]
-    return Slice(types.MESSAGES, pointers, is_nil=not turns)
+    pointers = [Pointer(MESSAGE_POINTER, _message(turn)) for turn in turns]
+    return Slice(MESSAGES, pointers, is_nil=not turns)
 
 
 def tools(described: list[dict[str, Any]]) -> Slice:
     """What Ollama does not know of a tool's description is not shown; nothing is refused."""
-    return Slice(types.TOOLS, [_tool(_object(tool)) for tool in described], is_nil=not described)
+    return Slice(TOOLS, [_tool(_object(tool)) for tool in described], is_nil=not described)
 
 
 def plain(value: Any) -> Value:
@@ -26,9 +240,9 @@ def plain(value: Any) -> Value:
     if isinstance(value, int):
         return _number(value)
     if isinstance(value, dict):
-        return Map(types.OBJECT, {str(key): plain(item) for key, item in value.items()})
+        return Map(OBJECT, {str(key): plain(item) for key, item in value.items()})
     if isinstance(value, list | tuple):
-        return Slice(types.ANYTHINGS, [plain(item) for item in value])
+        return Slice(ANYTHINGS, [plain(item) for item in value])
     return str(value)
 
 
@@ -41,15 +255,15 @@ def _number(value: int) -> float:
 
 def _message(turn: Message) -> Struct:
     calls = [_call(call) for call in turn.tool_calls]
-    images = [Slice(types.IMAGE, image) for image in turn.images]
+    images = [Slice(IMAGE, image) for image in turn.images]
     return Struct(
-        types.MESSAGE,
+        MESSAGE,
         {
             "Role": turn.role,
             "Content": turn.content,
             "Thinking": turn.thinking,
-            "Images": Slice(types.IMAGES, images, is_nil=not images),
-            "ToolCalls": Slice(types.TOOL_CALLS, calls, is_nil=not calls),
+            "Images": Slice(IMAGES, images, is_nil=not images),
+            "ToolCalls": Slice(TOOL_CALLS, calls, is_nil=not calls),
             "ToolName": turn.tool_name,
             "ToolCallID": turn.tool_call_id,
         },
@@ -59,36 +273,36 @@ def _message(turn: Message) -> Struct:
 def _call(call: ToolCall) -> Struct:
     arguments = {key: plain(value) for key, value in call.function.arguments.items()}
     function = Struct(
-        types.CALLED_FUNCTION,
+        CALLED_FUNCTION,
         {
             "Index": call.function.index,
             "Name": call.function.name,
-            "Arguments": Map(types.ARGUMENTS, arguments),
+            "Arguments": Map(ARGUMENTS, arguments),
         },
     )
-    return Struct(types.TOOL_CALL, {"ID": call.id, "Function": function})
+    return Struct(TOOL_CALL, {"ID": call.id, "Function": function})
 
 
 def _tool(tool: dict[str, Any]) -> Struct:
     function = _object(tool.get("function"))
     parameters = _object(function.get("parameters"))
     shown = Struct(
-        types.PARAMETERS,
+        PARAMETERS,
         {
             "Type": _text(parameters.get("type")),
             "Defs": plain(parameters.get("$defs")),
             "Items": plain(parameters.get("items")),
-            "Required": _texts(parameters.get("required"), types.STRINGS),
-            "Properties": Map(types.PROPERTIES, _properties(parameters.get("properties"))),
+            "Required": _texts(parameters.get("required"), STRINGS),
+            "Properties": Map(PROPERTIES, _properties(parameters.get("properties"))),
         },
     )
     return Struct(
-        types.TOOL,
+        TOOL,
         {
             "Type": _text(tool.get("type")),
             "Items": plain(tool.get("items")),
             "Function": Struct(
-                types.FUNCTION,
+                FUNCTION,
                 {
                     "Name": _text(function.get("name")),
                     "Description": _text(function.get("description")),
@@ -109,25 +323,25 @@ def _property(described: dict[str, Any]) -> Struct:
     choices = [_property(_object(choice)) for choice in _list(described.get("anyOf"))]
     values = [plain(value) for value in _list(described.get("enum"))]
     return Struct(
-        types.PROPERTY,
+        PROPERTY,
         {
-            "AnyOf": Slice(types.PROPERTY_LIST, choices, is_nil=not choices),
-            "Type": _texts([kind] if isinstance(kind, str) else kind, types.PROPERTY_TYPES),
+            "AnyOf": Slice(PROPERTY_LIST, choices, is_nil=not choices),
+            "Type": _texts([kind] if isinstance(kind, str) else kind, PROPERTY_TYPES),
             "Items": plain(described.get("items")),
             "Description": _text(described.get("description")),
-            "Enum": Slice(types.ANYTHINGS, values, is_nil=not values),
+            "Enum": Slice(ANYTHINGS, values, is_nil=not values),
             "Properties": Pointer(
-                types.PROPERTY_MAP_POINTER,
+                PROPERTY_MAP_POINTER,
                 _ordered(_properties(nested)) if isinstance(nested, dict) else None,
             ),
-            "Required": _texts(described.get("required"), types.STRINGS),
+            "Required": _texts(described.get("required"), STRINGS),
         },
     )
 
 
 def _ordered(pairs: dict[str, Value]) -> Struct:
-    inner = Pointer(types.ORDERED_POINTER, Struct(types.ORDERED, pairs))
-    return Struct(types.PROPERTY_MAP, {"om": inner})
+    inner = Pointer(ORDERED_POINTER, Struct(ORDERED, pairs))
+    return Struct(PROPERTY_MAP, {"om": inner})
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -142,6 +356,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _texts(value: Any, kind: types.Type) -> Slice:
+def _texts(value: Any, kind: Type) -> Slice:
     texts = [text for text in _list(value) if isinstance(text, str)]
     return Slice(kind, texts, is_nil=not isinstance(value, list))

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gocompat.budget import Budget
-from ollama_async.gocompat.bytestrings import byte_length, finished
-from ollama_async.gocompat.strconv import quote
-from ollama_async.gocompat.template import methods
+from ollama_async.gocompat.strconv import byte_length, finished, quote
 from ollama_async.gocompat.template import node as nodes
-from ollama_async.gocompat.template.failures import CallFailed
-from ollama_async.gocompat.template.funcs import FUNCTIONS, Function, call_refused
-from ollama_async.gocompat.template.scope import Scope
+from ollama_async.gocompat.template.funcs import FUNCTIONS, CallFailed, call_refused
 from ollama_async.gocompat.values import (
     NIL,
     Boxed,
+    Function,
     Map,
     Pointer,
     Struct,
     Value,
     indirect,
     is_true,
+    method_of,
     type_of,
     unboxed,
 )
@@ -30,23 +28,67 @@ _MESSAGE_LIMIT = 4000
 _INT_BITS = 63
 
 
+class UndefinedVariable(Exception):
+    """The text is Go's."""
+
+
+class Scope:
+    """The variables of one running template, innermost last; each is found in constant time."""
+
+    def __init__(self, dot: Value) -> None:
+        self._names = ["$"]
+        self._values = [dot]
+        self._indices = {"$": [0]}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def shrink(self, size: int) -> None:
+        """Only the first ``size`` variables stay."""
+        while len(self._names) > size:
+            self._indices[self._names.pop()].pop()
+            self._values.pop()
+
+    def declare(self, name: str, value: Value) -> None:
+        self._indices.setdefault(name, []).append(len(self._names))
+        self._names.append(name)
+        self._values.append(value)
+
+    def set(self, name: str, value: Value) -> None:
+        self._values[self._index(name)] = value
+
+    def set_last(self, number: int, value: Value) -> None:
+        """Of the variable declared ``number`` from the end."""
+        self._values[-number] = value
+
+    def get(self, name: str) -> Value:
+        return self._values[self._index(name)]
+
+    def _index(self, name: str) -> int:
+        indices = self._indices.get(name)
+        if not indices:
+            raise UndefinedVariable(f"undefined variable: {name}")
+        return indices[-1]
+
+
 class _Missing:
     """In place of the value that the command before would pass on, when there is none."""
 
 
-MISSING = _Missing()
+_MISSING = _Missing()
 
 
 class Evaluator:
-    """Of one render. Its callers tell it where they are: ``node``, ``template`` and ``scope``.
+    """Of one render. Its callers set where they are: ``node``, ``template`` and ``scope``.
 
-    ``absent`` is the value of what a map does not have. Everything raises ``TemplateFailed``.
+    ``missing_is_zero``: what a map does not have is its zero value (``missingkey=zero``) and not
+    nothing. Everything raises ``TemplateFailed``.
     """
 
-    def __init__(self, source: str, scope: Scope, budget: Budget, *, absent: Value) -> None:
+    def __init__(self, source: str, scope: Scope, budget: Budget, *, missing_is_zero: bool) -> None:
         self._source = source
         self._budget = budget
-        self._absent = absent
+        self._missing_is_zero = missing_is_zero
         self.scope = scope
         self.template = ""
         self.node: nodes.Operand | nodes.Command | nodes.Action | nodes.Call | None = None
@@ -64,7 +106,7 @@ class Evaluator:
     def pipeline(self, dot: Value, pipe: nodes.Pipe) -> Value:
         """Its value, not boxed; its variables are declared or set."""
         self.node = pipe
-        value: Value = MISSING
+        value: Value = _MISSING
         for command in pipe.commands:
             self._budget.step()
             value = unboxed(self._command(dot, command, value))
@@ -80,17 +122,15 @@ class Evaluator:
         if isinstance(first, nodes.Identifier):
             return self._function(dot, first, command, command.args[1:], final)
         if isinstance(first, nodes.Field | nodes.Variable | nodes.Chain):
-            return self._place(dot, first, command.args[1:], final)
+            return self._value_at(dot, first, command.args[1:], final)
         if not isinstance(first, nodes.Pipe):
             self.node = first
         self._refuse_arguments(first, command.args[1:], final)
+        if isinstance(first, nodes.Pipe):
+            return self._nested(dot, first)
         if isinstance(first, nodes.Nil):
             raise self.failure("nil is not a command")
-        return (
-            self._nested(dot, first)
-            if isinstance(first, nodes.Pipe)
-            else self._constant(dot, first)
-        )
+        return self._constant(dot, first)
 
     def _nested(self, dot: Value, pipe: nodes.Pipe) -> Value:
         self._budget.enter()
@@ -102,7 +142,7 @@ class Evaluator:
     def _refuse_arguments(
         self, node: nodes.Operand, args: tuple[nodes.Operand, ...], final: Value
     ) -> None:
-        if args or final is not MISSING:
+        if args or final is not _MISSING:
             raise self.failure(f"can't give argument to non-function {node}")
 
     def _constant(self, dot: Value, node: nodes.Operand) -> Value:
@@ -114,7 +154,7 @@ class Evaluator:
             raise self.failure(f"{node} overflows int")
         return node.value
 
-    def _place(
+    def _value_at(
         self,
         dot: Value,
         node: nodes.Field | nodes.Variable | nodes.Chain,
@@ -136,9 +176,9 @@ class Evaluator:
             value = self._nested(dot, node.node)
         else:
             assert isinstance(node.node, nodes.Identifier)
-            value = self._function(dot, node.node, node.node, (), MISSING)
+            value = self._function(dot, node.node, node.node, (), _MISSING)
         for name in names[:-1]:
-            value = self._field(dot, name, node, (), MISSING, value)
+            value = self._field(dot, name, node, (), _MISSING, value)
         return self._field(dot, names[-1], node, args, final, value)
 
     def _field(
@@ -156,10 +196,10 @@ class Evaluator:
         receiver, nil = indirect(receiver)
         if isinstance(receiver, Boxed):
             raise self.failure(f"nil pointer evaluating {kind}.{name}")
-        method = methods.find(receiver, name)
+        method = method_of(receiver, name)
         if method is not None:
             return self._call(dot, method, node, name, args, final)
-        has_arguments = bool(args) or final is not MISSING
+        has_arguments = bool(args) or final is not _MISSING
         if isinstance(receiver, Struct) and receiver.type.member(name) is not None:
             if name[0].islower():
                 raise self.failure(f"{name} is an unexported field of struct type {kind}")
@@ -169,7 +209,8 @@ class Evaluator:
         if isinstance(receiver, Map):
             if has_arguments:
                 raise self.failure(f"{name} is not a method but has arguments")
-            return receiver.get(name) if name in receiver.items else self._nothing(receiver)
+            is_there = self._missing_is_zero or name in receiver.items
+            return receiver.get(name) if is_there else None
         if (
             nil
             and isinstance(receiver, Pointer)
@@ -178,9 +219,6 @@ class Evaluator:
         ):
             raise self.failure(f"nil pointer evaluating {kind}.{name}")
         raise self.failure(f"can't evaluate field {name} in type {kind}")
-
-    def _nothing(self, receiver: Map) -> Value:
-        return self._absent if self._absent is None else receiver.get("")
 
     def _function(
         self,
@@ -199,14 +237,14 @@ class Evaluator:
         self, dot: Value, name: str, args: tuple[nodes.Operand, ...], final: Value
     ) -> Value:
         """``and`` and ``or``, which look at no more arguments than they need."""
-        if not args and final is MISSING:
+        if not args and final is _MISSING:
             raise self.failure(f"wrong number of args for {name}: want at least 1 got 0")
         value: Value = None
         for arg in args:
             value = self._argument(dot, "value", arg)
             if is_true(value) == (name == "or"):
                 return value
-        return value if final is MISSING else final
+        return value if final is _MISSING else final
 
     def _call(
         self,
@@ -217,7 +255,7 @@ class Evaluator:
         args: tuple[nodes.Operand, ...],
         final: Value,
     ) -> Value:
-        count = len(args) + (final is not MISSING)
+        count = len(args) + (final is not _MISSING)
         fixed = len(function.fixed)
         if function.rest is None and count != fixed:
             raise self.failure(f"wrong number of args for {name}: want {fixed} got {count}")
@@ -229,21 +267,11 @@ class Evaluator:
             raise self.failure(function.refusal)
         kinds = (*function.fixed, *((function.rest or "",) * (count - fixed)))
         values = [self._argument(dot, kind, arg) for kind, arg in zip(kinds, args, strict=False)]
-        if final is not MISSING:
+        if final is not _MISSING:
             values.append(self._fitting(final, kinds[-1]))
         if name == "call" and function is FUNCTIONS["call"]:
             self.node = node
             raise self.failure(call_refused(str(args[0]) if args else None, values[0]))
-        return self._run(function, node, name, kinds, values)
-
-    def _run(
-        self,
-        function: Function,
-        node: nodes.Operand | nodes.Command,
-        name: str,
-        kinds: tuple[str, ...],
-        values: list[Value],
-    ) -> Value:
         passed = [
             unboxed(value) if kind == "any" else value
             for kind, value in zip(kinds, values, strict=True)
@@ -275,9 +303,9 @@ class Evaluator:
         if isinstance(node, nodes.Pipe):
             return self._nested(dot, node)
         if isinstance(node, nodes.Identifier):
-            return self._function(dot, node, node, (), MISSING)
+            return self._function(dot, node, node, (), _MISSING)
         assert isinstance(node, nodes.Field | nodes.Variable | nodes.Chain)
-        return self._place(dot, node, (), MISSING)
+        return self._value_at(dot, node, (), _MISSING)
 
     def _fitting(self, value: Value, kind: str) -> Value:
         """``value`` for a parameter of the type ``kind``, or an error."""

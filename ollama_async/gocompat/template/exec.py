@@ -9,10 +9,8 @@ from ollama_async.gocompat.budget import Buffer
 from ollama_async.gocompat.printf import sprint
 from ollama_async.gocompat.strconv import quote
 from ollama_async.gocompat.template import node as nodes
-from ollama_async.gocompat.template.evaluate import Evaluator
-from ollama_async.gocompat.template.failures import Rejected
+from ollama_async.gocompat.template.evaluate import Evaluator, Scope, UndefinedVariable
 from ollama_async.gocompat.template.funcs import printable
-from ollama_async.gocompat.template.scope import Scope
 from ollama_async.gocompat.values import (
     Map,
     Sequence,
@@ -28,30 +26,31 @@ from ollama_async.gocompat.values import (
 _Jump = Literal["break", "continue"] | None
 
 
-class Execution:
-    """One render of ``tree``, whose main block may be another one than the tree's own."""
+def execute(
+    tree: nodes.Tree, data: Map, out: Buffer, *, main: nodes.Block, missing_is_zero: bool
+) -> None:
+    """Writes ``main``, usually the tree's own main block, with ``data`` as its dot.
 
-    def __init__(
-        self, tree: nodes.Tree, main: nodes.Block, data: Map, out: Buffer, *, absent: Value
-    ) -> None:
+    ``missing_is_zero``: see :class:`.Evaluator`.
+
+    :raises TemplateFailed: in Go's words, or because a limit is reached.
+    :raises RecursionError: the data are nested very deeply.
+    """
+    evaluator = Evaluator(tree.source, Scope(data), out.budget, missing_is_zero=missing_is_zero)
+    try:
+        _Execution(tree, evaluator, out).block(data, main)
+    except UndefinedVariable as reason:
+        raise evaluator.failure(str(reason)) from None
+
+
+class _Execution:
+    def __init__(self, tree: nodes.Tree, evaluator: Evaluator, out: Buffer) -> None:
         self._tree = tree
-        self._main = main
-        self._data = data
+        self._evaluator = evaluator
         self._out = out
         self._budget = out.budget
-        self._scope = Scope(data)
-        self._evaluator = Evaluator(tree.source, self._scope, self._budget, absent=absent)
 
-    def run(self) -> None:
-        """:raises TemplateFailed: in Go's words, or because a limit is reached.
-        :raises RecursionError: the data are nested very deeply.
-        """
-        try:
-            self._block(self._data, self._main)
-        except Rejected as reason:
-            raise self._evaluator.failure(str(reason)) from None
-
-    def _block(self, dot: Value, block: nodes.Block) -> _Jump:
+    def block(self, dot: Value, block: nodes.Block) -> _Jump:
         self._budget.enter()
         try:  # here, and not around a call: each level has few calls of Python's
             for node in block:
@@ -94,50 +93,38 @@ class Execution:
         self._out.write(sprint([printable(value)], self._budget))
 
     def _branch(self, dot: Value, node: nodes.If | nodes.With) -> _Jump:
-        size = len(self._scope)
+        scope = self._evaluator.scope
+        size = len(scope)
         jump: _Jump = None
         link: nodes.If | nodes.With | None = node
         while link is not None:
             value = self._evaluator.pipeline(dot, link.pipe)
             if is_true(value):
-                jump = self._block(value if isinstance(link, nodes.With) else dot, link.body)
+                jump = self.block(value if isinstance(link, nodes.With) else dot, link.body)
                 break
             otherwise, link = link.otherwise, _only_branch(link.otherwise)
             if otherwise and link is None:
-                jump = self._block(dot, otherwise)
-        self._scope.forget(size)
+                jump = self.block(dot, otherwise)
+        scope.shrink(size)
         return jump
 
     def _range(self, dot: Value, node: nodes.Range) -> None:
-        size = len(self._scope)
+        scope = self._evaluator.scope
+        size = len(scope)
         value, _ = indirect(self._evaluator.pipeline(dot, node.pipe))
-        inside = len(self._scope)
+        inside = len(scope)
         ran = False
         for index, element in self._elements(value, node):
             ran = True
             self._budget.step()
-            self._set_variables(node.pipe, index, element)
-            jump = self._block(element, node.body)
-            self._scope.forget(inside)
+            _set_variables(scope, node.pipe, index, element)
+            jump = self.block(element, node.body)
+            scope.shrink(inside)
             if jump == "break":
                 break
         if not ran and node.otherwise is not None:
-            self._block(dot, node.otherwise)
-        self._scope.forget(size)
-
-    def _set_variables(self, pipe: nodes.Pipe, index: Value, element: Value) -> None:
-        names = pipe.variables
-        if not names:
-            return
-        if not pipe.assigns:
-            self._scope.set_last(1, element)
-            if len(names) > 1:
-                self._scope.set_last(2, index)
-        elif len(names) == 1:
-            self._scope.set(names[0], element)
-        else:
-            self._scope.set(names[0], index)
-            self._scope.set(names[1], element)
+            self.block(dot, node.otherwise)
+        scope.shrink(size)
 
     def _elements(self, value: Value, node: nodes.Range) -> Iterator[tuple[Value, Value]]:
         if isinstance(value, Slice):
@@ -169,12 +156,26 @@ class Execution:
         if block is None:
             raise evaluator.failure(f"template {quote(node.name)} not defined")
         argument = evaluator.pipeline(dot, node.pipe) if node.pipe else None
-        outer, name = self._scope, evaluator.template
-        self._scope = evaluator.scope = Scope(argument)
-        evaluator.template = node.name
-        self._block(argument, block)
-        self._scope = evaluator.scope = outer
-        evaluator.template = name
+        outer, name = evaluator.scope, evaluator.template
+        evaluator.scope, evaluator.template = Scope(argument), node.name
+        self.block(argument, block)
+        evaluator.scope, evaluator.template = outer, name
+
+
+def _set_variables(scope: Scope, pipe: nodes.Pipe, index: Value, element: Value) -> None:
+    """``{{ range $i, $x := … }}``, or one variable for the element."""
+    names = pipe.variables
+    if not names:
+        return
+    if not pipe.assigns:
+        scope.set_last(1, element)
+        if len(names) > 1:
+            scope.set_last(2, index)
+    elif len(names) == 1:
+        scope.set(names[0], element)
+    else:
+        scope.set(names[0], index)
+        scope.set(names[1], element)
 
 
 def _only_branch(block: nodes.Block | None) -> nodes.If | nodes.With | None:

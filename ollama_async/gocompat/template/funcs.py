@@ -1,46 +1,62 @@
-"""What a template can call by name, but for ``and`` and ``or``, which the executor has."""
+"""What a template can call by name, except ``and`` and ``or``, which evaluate lazily."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import urllib.parse
 from datetime import datetime, timedelta
 
-import msgspec
-
 from ollama_async.gocompat.budget import Budget
-from ollama_async.gocompat.bytestrings import from_bytes, to_bytes
 from ollama_async.gocompat.json_encode import encode
 from ollama_async.gocompat.printf import sprint, sprintf, sprintln
-from ollama_async.gocompat.template.compare import equal, less
-from ollama_async.gocompat.template.escapes import in_html, in_query, in_script
-from ollama_async.gocompat.template.failures import CallFailed
-from ollama_async.gocompat.template.typescript import typescript
+from ollama_async.gocompat.strconv import from_bytes, to_bytes
 from ollama_async.gocompat.values import (
     Byte,
+    Function,
     Map,
     Pointer,
     Slice,
+    Struct,
+    Type,
     Value,
     indirect,
+    is_nil,
     is_true,
     kind_of,
     length,
+    method_of,
     type_of,
     unboxed,
 )
 
 
-class Function(msgspec.Struct, frozen=True):
-    """``fixed`` are the types of its first arguments, ``rest`` that of all others (None: none).
+class CallFailed(Exception):
+    """A function refuses its arguments; the text is Go's."""
 
-    A type is ``string``, ``any`` (the value is unboxed) or ``value`` (it is not).
-    ``run`` gets the render's budget and the arguments. ``refusal``: why it cannot be called.
+
+def printable(value: Value) -> Value:
+    """What is shown for a value that stands alone in an action."""
+    if isinstance(value, Pointer):
+        value, _ = indirect(value)
+    return "<no value>" if value is None else value
+
+
+def call_refused(callee: str | None, value: Value) -> str:
+    """Why ``call`` fails, as it always does: nothing in a template's data can be called.
+
+    ``callee`` is the argument as written; None: it came through a pipe.
     """
+    if callee is None:
+        if value is None:
+            callee = "<invalid Value>"
+        else:
+            callee = value if isinstance(value, str) else f"<{type_of(value)} Value>"
+    value = unboxed(value)
+    if value is None:
+        return "error calling call: call of nil"
+    return f"error calling call: non-function {callee} of type {type_of(value)}"
 
-    fixed: tuple[str, ...]
-    rest: str | None
-    run: Callable[..., Value]
-    refusal: str = ""
+
+# len, index, slice
 
 
 def _len(budget: Budget, item: Value) -> int:
@@ -76,9 +92,9 @@ def _item(budget: Budget, item: Value, key: Value) -> Value:
     if isinstance(item, str):
         budget.text(len(item))
         data = to_bytes(item)
-        return Byte(data[_place(key, len(data), "string")])
+        return Byte(data[_element_index(key, len(data), "string")])
     if isinstance(item, Slice):
-        return item.at(_place(key, len(item), "slice"))
+        return item.at(_element_index(key, len(item), "slice"))
     raise CallFailed(f"can't index item of type {type_of(item)}")
 
 
@@ -90,15 +106,15 @@ def _map_key(key: Value) -> str:
     return key
 
 
-def _place(key: Value, size: int, kind: str) -> int:
-    """``key`` as the place of one element. Go's check is off by one, its slices are not."""
-    place = _position(key, size)
-    if place == size:
+def _element_index(key: Value, size: int, kind: str) -> int:
+    """``key`` as the index of one element. Go's check is off by one, its slices are not."""
+    index = _checked_index(key, size)
+    if index == size:
         raise CallFailed(f"reflect: {kind} index out of range")
-    return place
+    return index
 
 
-def _position(key: Value, limit: int) -> int:
+def _checked_index(key: Value, limit: int) -> int:
     if key is None:
         raise CallFailed("cannot index slice/array with nil")
     if kind_of(key) not in ("int", "uint"):
@@ -132,7 +148,7 @@ def _slice(budget: Budget, item: Value, *keys: Value) -> Value:
 def _bounds(keys: tuple[Value, ...], size: int, capacity: int) -> tuple[int, int, int]:
     bounds = [0, size, capacity]
     for number, key in enumerate(keys):
-        bounds[number] = _position(unboxed(key), capacity)
+        bounds[number] = _checked_index(unboxed(key), capacity)
     start, stop, limit = bounds
     if start > stop:
         raise CallFailed(f"invalid slice index: {start} > {stop}")
@@ -141,90 +157,170 @@ def _bounds(keys: tuple[Value, ...], size: int, capacity: int) -> tuple[int, int
     return start, stop, limit
 
 
-def _json(budget: Budget, value: Value) -> str:
-    text = encode(value) or ""
+# eq, ne, lt, le, gt, ge
+
+_BASIC = ("bool", "int", "uint", "float", "complex", "string")
+_WHOLE = ("int", "uint")
+_UNORDERED = ("bool", "complex")
+
+
+def _eq(budget: Budget, first: Value, *others: Value) -> bool:
+    """Whether ``first`` equals one of ``others``."""
+    if not others:
+        raise CallFailed("missing argument for comparison")
+    first = unboxed(first)
+    return any(_equal(first, unboxed(other), budget) for other in others)
+
+
+def _equal(one: Value, two: Value, budget: Budget) -> bool:
+    kind, other = _basic(one), _basic(two)
+    if kind != other:
+        if kind in _WHOLE and other in _WHOLE:
+            return int(one) == int(two)
+        if one is None or two is None:
+            return False
+        raise _incompatible(one, two)
+    if kind is not None:
+        if kind == "string":
+            budget.text(len(one))
+        return bool(one == two)
+    return _equal_composites(one, two, budget)
+
+
+def _equal_composites(one: Value, two: Value, budget: Budget) -> bool:
+    if kind_of(one) != kind_of(two) and None not in (one, two):
+        shown = sprintf("%s: %v, %s: %v", [one, str(type_of(one)), str(type_of(two)), two], budget)
+        raise CallFailed(f"non-comparable types {shown}")
+    if is_nil(one) or is_nil(two):
+        return is_nil(one) == is_nil(two)
+    if not _is_comparable(type_of(two)):
+        shown = sprintf("%s: %v", [two, str(type_of(two))], budget)
+        raise CallFailed(f"non-comparable type {shown}")
+    if isinstance(one, Pointer) and isinstance(two, Pointer):
+        return one.target is two.target
+    return (
+        isinstance(one, Struct)
+        and type_of(one) is type_of(two)
+        and all(one.values[name] == two.values[name] for name in one.values)
+    )
+
+
+def _is_comparable(kind: Type) -> bool:
+    if kind.kind == "struct":
+        return all(_is_comparable(member.type) for member in kind.members)
+    return kind.kind not in ("slice", "map", "function")
+
+
+def _less(budget: Budget, one: Value, two: Value) -> bool:
+    one, two = unboxed(one), unboxed(two)
+    kind, other = _basic(one), _basic(two)
+    if kind is None or other is None:
+        raise CallFailed("invalid type for comparison")
+    if kind != other and not (kind in _WHOLE and other in _WHOLE):
+        raise _incompatible(one, two)
+    if kind in _UNORDERED:
+        raise CallFailed("invalid type for comparison")
+    if kind == "string":
+        budget.text(len(one) + len(two))
+        return to_bytes(one) < to_bytes(two)
+    return bool(one < two)
+
+
+def _less_or_equal(budget: Budget, one: Value, two: Value) -> bool:
+    return _less(budget, one, two) or _eq(budget, one, two)
+
+
+def _basic(value: Value) -> str | None:
+    kind = kind_of(value)
+    return kind if kind in _BASIC else None
+
+
+def _incompatible(one: Value, two: Value) -> CallFailed:
+    return CallFailed(f"incompatible types for comparison: {type_of(one)} and {type_of(two)}")
+
+
+# html, js, urlquery
+
+_HTML = str.maketrans(
+    {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+
+
+def _html(budget: Budget, *values: Value) -> str:
+    return _text_to_escape(values, budget).translate(_HTML)
+
+
+def _js(budget: Budget, *values: Value) -> str:
+    return _text_to_escape(values, budget).translate(_JavaScriptEscapes())
+
+
+def _urlquery(budget: Budget, *values: Value) -> str:
+    data = to_bytes(_text_to_escape(values, budget))
+    return urllib.parse.quote_from_bytes(data, safe=" ~").replace(" ", "+")
+
+
+def _text_to_escape(values: tuple[Value, ...], budget: Budget) -> str:
+    """As ``print`` shows them, but pointers by what they point to."""
+    text = sprint(map(printable, values), budget)
     budget.characters(len(text))
     return text
 
 
-def _eq(budget: Budget, first: Value, *others: Value) -> bool:
-    return equal(first, list(others), budget)
+class _JavaScriptEscapes(dict[int, str]):
+    """Of the characters met so far: long texts have few different ones."""
+
+    def __missing__(self, code: int) -> str:
+        shown = self[code] = self._escaped(chr(code))
+        return shown
+
+    @staticmethod
+    def _escaped(character: str) -> str:
+        if character in "\\'\"":
+            return "\\" + character
+        if "\ud800" <= character <= "\udfff":  # a byte that is no character
+            return character
+        coded = character < " " or character in "<>&="
+        if coded or not (character.isascii() or character.isprintable()):
+            return f"\\u{ord(character):04X}"
+        return character
 
 
-def _ne(budget: Budget, one: Value, two: Value) -> bool:
-    return not equal(one, [two], budget)
-
-
-def _le(budget: Budget, one: Value, two: Value) -> bool:
-    return less(one, two, budget) or equal(one, [two], budget)
+# print, printf, println, and what Ollama adds
 
 
 def _print(budget: Budget, *values: Value) -> str:
-    return sprint(list(values), budget)
+    return sprint(values, budget)
 
 
 def _println(budget: Budget, *values: Value) -> str:
-    return sprintln(list(values), budget)
+    return sprintln(values, budget)
 
 
 def _printf(budget: Budget, form: str, *values: Value) -> str:
     return sprintf(form, list(values), budget)
 
 
-def _html(budget: Budget, *values: Value) -> str:
-    return in_html(_text(values, budget), budget)
+def _json(budget: Budget, value: Value) -> str:
+    text = encode(value)
+    budget.characters(len(text))
+    return text
 
 
-def _js(budget: Budget, *values: Value) -> str:
-    return in_script(_text(values, budget), budget)
-
-
-def _urlquery(budget: Budget, *values: Value) -> str:
-    return in_query(_text(values, budget), budget)
-
-
-def _text(values: tuple[Value, ...], budget: Budget) -> str:
-    """As ``print`` shows them, but pointers by what they point to."""
-    return sprint([printable(value) for value in values], budget)
-
-
-def printable(value: Value) -> Value:
-    """What is shown for a value that stands alone in an action."""
-    if isinstance(value, Pointer):
-        value, _ = indirect(value)
-    return "<no value>" if value is None else value
-
-
-def _day(_: Budget, *__: str) -> str:
+def _today(_: Budget, *__: str) -> str:
     return datetime.now().astimezone().strftime("%Y-%m-%d")
 
 
-def _day_before(_: Budget, *__: str) -> str:
+def _yesterday(_: Budget, *__: str) -> str:
     return (datetime.now().astimezone() - timedelta(days=1)).strftime("%Y-%m-%d")
+
+
+def _to_typescript_type(budget: Budget, value: Value) -> Value:
+    method = method_of(unboxed(value), "ToTypeScriptType")
+    return "any" if method is None else method.run(budget)
 
 
 def _call(*_: Value) -> Value:
     raise AssertionError  # see call_refused
-
-
-def call_refused(callee: str | None, value: Value) -> str:
-    """Why ``call`` fails, as it always does: nothing in a template's data can be called.
-
-    ``callee`` is the argument as written; None: it came through a pipe.
-    """
-    if callee is None:
-        callee = _reflected(value)
-    value = unboxed(value)
-    if value is None:
-        return "error calling call: call of nil"
-    return f"error calling call: non-function {callee} of type {type_of(value)}"
-
-
-def _reflected(value: Value) -> str:
-    """Go's ``reflect.Value.String``."""
-    if value is None:
-        return "<invalid Value>"
-    return value if isinstance(value, str) else f"<{type_of(value)} Value>"
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -240,15 +336,15 @@ FUNCTIONS: dict[str, Function] = {
     "println": Function((), "any", _println),
     "urlquery": Function((), "any", _urlquery),
     "eq": Function(("value",), "value", _eq),
-    "ne": Function(("value", "value"), None, _ne),
-    "lt": Function(("value", "value"), None, lambda budget, one, two: less(one, two, budget)),
-    "le": Function(("value", "value"), None, _le),
-    "gt": Function(("value", "value"), None, lambda budget, one, two: not _le(budget, one, two)),
-    "ge": Function(("value", "value"), None, lambda budget, one, two: not less(one, two, budget)),
+    "ne": Function(("value", "value"), None, lambda *args: not _eq(*args)),
+    "lt": Function(("value", "value"), None, _less),
+    "le": Function(("value", "value"), None, _less_or_equal),
+    "gt": Function(("value", "value"), None, lambda *args: not _less_or_equal(*args)),
+    "ge": Function(("value", "value"), None, lambda *args: not _less(*args)),
     "json": Function(("any",), None, _json),
-    "currentDate": Function((), "string", _day),
-    "yesterdayDate": Function((), "string", _day_before),
-    "toTypeScriptType": Function(("any",), None, lambda _, value: typescript(value)),
+    "currentDate": Function((), "string", _today),
+    "yesterdayDate": Function((), "string", _yesterday),
+    "toTypeScriptType": Function(("any",), None, _to_typescript_type),
 }
 FUNCTION_NAMES = frozenset((*FUNCTIONS, "and", "or"))
 """What a template may call by name."""

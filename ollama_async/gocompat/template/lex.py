@@ -1,8 +1,7 @@
-"""A template's source cut into tokens.
+"""Splits a template's source into tokens, and hands them to the parser.
 
 Positions are indices into the source. The last token is ``EOF`` or ``ERROR``; the latter's text
-is Go's complaint. Nothing is thrown away but comments and what trim markers trim, so that tokens
-and their positions say what the source says.
+is Go's error. Only comments and what trim markers trim are left out.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ollama_async.gocompat.strconv import quote
+from ollama_async.core.errors import TemplateFailed
+from ollama_async.gocompat.strconv import finished, quote
 
 EOF = "EOF"
 ERROR = "error"
@@ -36,7 +36,7 @@ CLOSE = ")"
 OTHER = "char"
 DOT = "."
 KEYWORDS = frozenset(
-    (
+    [
         "block",
         "break",
         "continue",
@@ -48,7 +48,7 @@ KEYWORDS = frozenset(
         "range",
         "template",
         "with",
-    )
+    ]
 )
 """Their tokens' kinds are the words themselves."""
 
@@ -294,3 +294,76 @@ _BY_FIRST: dict[str, Callable[[str, int], Token]] = {
     "$": _dollar,
     ":": _declare,
 }
+
+
+class TokenStream:
+    """Tokens as the parser of one template takes them, and the errors it makes of them.
+
+    ``position`` may be moved back to read again.
+    """
+
+    def __init__(self, source: str, tokens: list[Token], position: int = 0) -> None:
+        self._source = source
+        self._tokens = tokens
+        self.position = position
+        self._furthest = -1  # Go's errors name the line of the last token that was looked at
+        self._action: Token | None = None
+
+    def fork(self) -> TokenStream:
+        """The same tokens from here on, for a template of its own inside this one."""
+        return TokenStream(self._source, self._tokens, self.position)
+
+    def next(self) -> Token:
+        token = self.peek()
+        self.position += 1
+        return token
+
+    def peek(self) -> Token:
+        position = min(self.position, len(self._tokens) - 1)  # the last one repeats
+        self._furthest = max(self._furthest, position)
+        return self._tokens[position]
+
+    def next_word(self) -> Token:
+        """The next token that is no space."""
+        token = self.peek_word()
+        self.position += 1
+        return token
+
+    def peek_word(self) -> Token:
+        """What :meth:`next_word` would return; the space is gone."""
+        token = self.peek()
+        if token.kind == SPACE:
+            self.position += 1
+            token = self.peek()
+        return token
+
+    def expect(self, kind: str, context: str) -> Token:
+        token = self.next_word()
+        if token.kind != kind:
+            raise self.unexpected(token, context)
+        return token
+
+    def begin_action(self, token: Token) -> None:
+        self._action = token
+
+    def end_action(self) -> None:
+        self._action = None
+
+    def error(self, why: str) -> TemplateFailed:
+        line = 0 if self._furthest < 0 else self._line(self._tokens[self._furthest])
+        return TemplateFailed(finished(f"template: :{line}: {why}"))
+
+    def unexpected(self, token: Token, context: str) -> TemplateFailed:
+        if token.kind != ERROR:
+            return self.error(f"unexpected {token} in {context}")
+        return self.error(f"{token}{self._action_start(token)}")
+
+    def _action_start(self, token: Token) -> str:
+        """Where the action began in which ``token`` is wrong, if that is another line."""
+        if self._action is None or self._line(self._action) == self._line(token):
+            return ""
+        started = f"started at :{self._line(self._action)}"
+        return f" {started}" if token.text.endswith(" action") else f" in action {started}"
+
+    def _line(self, token: Token) -> int:
+        return 1 + self._source.count("\n", 0, token.at)

@@ -10,32 +10,30 @@ import msgspec
 from ollama_async.gocompat.strconv import quote
 
 
-class Dot(msgspec.Struct, frozen=True):
+class _Node(msgspec.Struct, frozen=True):
     at: int
 
+
+class Dot(_Node, frozen=True):
     def __str__(self) -> str:
         return "."
 
 
-class Nil(msgspec.Struct, frozen=True):
-    at: int
-
+class Nil(_Node, frozen=True):
     def __str__(self) -> str:
         return "nil"
 
 
-class Bool(msgspec.Struct, frozen=True):
-    at: int
+class Bool(_Node, frozen=True):
     value: bool
 
     def __str__(self) -> str:
         return "true" if self.value else "false"
 
 
-class Number(msgspec.Struct, frozen=True):
+class Number(_Node, frozen=True):
     """``value`` may be an integer that only fits 64 bits without a sign."""
 
-    at: int
     text: str
     value: int | float | complex
 
@@ -43,8 +41,7 @@ class Number(msgspec.Struct, frozen=True):
         return self.text
 
 
-class String(msgspec.Struct, frozen=True):
-    at: int
+class String(_Node, frozen=True):
     literal: str
     value: str
 
@@ -52,40 +49,36 @@ class String(msgspec.Struct, frozen=True):
         return self.literal
 
 
-class Identifier(msgspec.Struct, frozen=True):
+class Identifier(_Node, frozen=True):
     """A function's name."""
 
-    at: int
     name: str
 
     def __str__(self) -> str:
         return self.name
 
 
-class Field(msgspec.Struct, frozen=True):
+class Field(_Node, frozen=True):
     """``.A.B``."""
 
-    at: int
     names: tuple[str, ...]
 
     def __str__(self) -> str:
         return "." + ".".join(self.names)
 
 
-class Variable(msgspec.Struct, frozen=True):
+class Variable(_Node, frozen=True):
     """``$x.A.B``; the first of ``names`` is the variable's, with its dollar."""
 
-    at: int
     names: tuple[str, ...]
 
     def __str__(self) -> str:
         return ".".join(self.names)
 
 
-class Chain(msgspec.Struct, frozen=True):
+class Chain(_Node, frozen=True):
     """``(pipeline).A.B``."""
 
-    at: int
     node: Operand
     names: tuple[str, ...]
 
@@ -93,20 +86,18 @@ class Chain(msgspec.Struct, frozen=True):
         return f"{_in_parentheses(self.node)}.{'.'.join(self.names)}"
 
 
-class Command(msgspec.Struct, frozen=True):
+class Command(_Node, frozen=True):
     """A function or value with its arguments; ``args`` is never empty."""
 
-    at: int
     args: tuple[Operand, ...]
 
     def __str__(self) -> str:
         return " ".join(_in_parentheses(arg) for arg in self.args)
 
 
-class Pipe(msgspec.Struct, frozen=True):
+class Pipe(_Node, frozen=True):
     """Commands, each getting the one before's value; ``assigns``: ``=`` instead of ``:=``."""
 
-    at: int
     variables: tuple[str, ...]
     assigns: bool
     commands: tuple[Command, ...]
@@ -121,52 +112,46 @@ class Pipe(msgspec.Struct, frozen=True):
 Operand = Dot | Nil | Bool | Number | String | Identifier | Field | Variable | Chain | Pipe
 
 
-class Text(msgspec.Struct, frozen=True):
-    at: int
+class Text(_Node, frozen=True):
     text: str
 
 
-class Action(msgspec.Struct, frozen=True):
-    at: int
+class Action(_Node, frozen=True):
     pipe: Pipe
 
     def __str__(self) -> str:
         return f"{{{{{self.pipe}}}}}"
 
 
-class Break(msgspec.Struct, frozen=True):
-    at: int
+class Break(_Node, frozen=True):
+    pass
 
 
-class Continue(msgspec.Struct, frozen=True):
-    at: int
+class Continue(_Node, frozen=True):
+    pass
 
 
-class If(msgspec.Struct, frozen=True):
-    at: int
+class Branch(_Node, frozen=True):
     pipe: Pipe
     body: Block
     otherwise: Block | None
 
 
-class With(msgspec.Struct, frozen=True):
-    at: int
-    pipe: Pipe
-    body: Block
-    otherwise: Block | None
+class If(Branch, frozen=True):
+    pass
 
 
-class Range(msgspec.Struct, frozen=True):
-    at: int
-    pipe: Pipe
-    body: Block
-    otherwise: Block | None
+class With(Branch, frozen=True):
+    pass
 
 
-class Call(msgspec.Struct, frozen=True):
+class Range(Branch, frozen=True):
+    pass
+
+
+class Call(_Node, frozen=True):
     """``{{template "name" pipe}}``."""
 
-    at: int
     name: str
     pipe: Pipe | None
 
@@ -175,7 +160,6 @@ class Call(msgspec.Struct, frozen=True):
         return f"{{{{template {quote(self.name)}{argument}}}}}"
 
 
-Branch = If | With | Range
 Node = Text | Action | Break | Continue | If | With | Range | Call
 Block = tuple[Node, ...]
 

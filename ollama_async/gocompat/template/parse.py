@@ -1,16 +1,22 @@
-"""From tokens to a tree, or to the error that Go reports."""
+"""Parses a template's tokens into a tree, or reports the error that Go reports."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.gocompat.strconv import quote
+from ollama_async.gocompat.strconv import (
+    parse_complex,
+    parse_number,
+    quote,
+    unquote,
+    unquote_character,
+)
 from ollama_async.gocompat.template import lex as kinds
 from ollama_async.gocompat.template import node as nodes
-from ollama_async.gocompat.template.lex import Token, lex
-from ollama_async.gocompat.template.operands import Operands
-from ollama_async.gocompat.template.stream import Stream
+from ollama_async.gocompat.template.funcs import FUNCTION_NAMES
+from ollama_async.gocompat.template.lex import Token, TokenStream, lex
 
 SOURCE_LIMIT = 1 << 18
 """Characters that a template may have; the longest in use have some 20,000. Each may cost the
@@ -18,36 +24,200 @@ parser some microseconds.
 """
 
 NESTING_LIMIT = 100
-"""Blocks inside one another: each costs the parser, and the one who runs it, several calls."""
+"""Blocks inside one another: each costs the parser and the executor several calls."""
+
+PARENTHESES_LIMIT = 50
+"""The same of pairs of parentheses."""
+
+_NOT_EXECUTABLE = (nodes.Bool, nodes.Dot, nodes.Nil, nodes.Number, nodes.String)
+_NUMBERS: dict[str, Callable[[str], int | float | complex]] = {
+    kinds.NUMBER: parse_number,
+    kinds.COMPLEX: parse_complex,
+    kinds.CHARACTER: unquote_character,
+}
 
 
 def parse(source: str) -> nodes.Tree:
-    """:raises TemplateFailed: it is no template, in Go's words."""
+    """:raises TemplateFailed: ``source`` is no template, in Go's words."""
     if len(source) > SOURCE_LIMIT:
         raise TemplateFailed(f"the template is longer than {SOURCE_LIMIT} characters")
     blocks: dict[str, nodes.Block] = {}
-    parser = _Parser(Stream(source, lex(source)), blocks, depth=0)
-    parser.whole()
+    _Parser(TokenStream(source, lex(source)), blocks, depth=0).whole()
     return nodes.Tree(source, blocks)
 
 
-class _Parser:
-    """Of one template; each ``define`` and ``block`` has its own, on the same stream."""
+class _PipelineParser:
+    """Parses the inside of actions of one template, and keeps track of declared variables."""
 
-    def __init__(self, stream: Stream, blocks: dict[str, nodes.Block], *, depth: int) -> None:
+    def __init__(self, stream: TokenStream) -> None:
         self._stream = stream
-        self._operands = Operands(stream)
+        self._variables = ["$"]
+        self._declared = Counter(self._variables)
+        self._parentheses_depth = 0
+        self._terms: dict[str, Callable[[Token], nodes.Operand]] = {
+            kinds.BOOL: lambda token: nodes.Bool(token.at, token.text == "true"),
+            kinds.DOT: lambda token: nodes.Dot(token.at),
+            kinds.FIELD: lambda token: nodes.Field(token.at, (token.text[1:],)),
+            "nil": lambda token: nodes.Nil(token.at),
+            kinds.IDENTIFIER: self._function,
+            kinds.VARIABLE: self._variable,
+            kinds.CHARACTER: self._number,
+            kinds.COMPLEX: self._number,
+            kinds.NUMBER: self._number,
+            kinds.OPEN: self._parentheses,
+            kinds.STRING: self._string,
+            kinds.RAW_STRING: self._string,
+        }
+
+    def _forget(self, count: int) -> None:
+        """All variables but the first ``count`` are out of scope."""
+        while len(self._variables) > count:
+            self._declared[self._variables.pop()] -= 1
+
+    def _pipeline(self, context: str, end: str) -> nodes.Pipe:
+        """Reads up to and with a token of kind ``end``."""
+        at = self._stream.peek_word().at
+        variables, assigns = self._declarations(context)
+        commands: list[nodes.Command] = []
+        while (token := self._stream.next_word()).kind != end:
+            if token.kind not in self._terms:
+                raise self._stream.unexpected(token, context)
+            self._stream.position -= 1
+            commands.append(self._command())
+        self._check(commands, context)
+        return nodes.Pipe(at, variables, assigns, tuple(commands))
+
+    def _declarations(self, context: str) -> tuple[tuple[str, ...], bool]:
+        """``$x :=``, ``$x =``, or in a range ``$i, $x :=``; the second: whether it assigns."""
+        stream = self._stream
+        names: list[str] = []
+        while (variable := stream.peek_word()).kind == kinds.VARIABLE:
+            start = stream.position
+            stream.next()
+            following = stream.peek_word()
+            if following.kind in (kinds.ASSIGN, kinds.DECLARE):
+                stream.next()
+                names.append(self._declare(variable.text))
+                return tuple(names), following.kind == kinds.ASSIGN
+            if following.text != "," or following.kind != kinds.OTHER:
+                stream.position = start
+                break
+            stream.next()
+            names.append(self._declare(variable.text))
+            if context != "range" or len(names) > 1:
+                raise stream.error(f"too many declarations in {context}")
+            if stream.peek_word().kind not in (kinds.VARIABLE, kinds.RIGHT, kinds.CLOSE):
+                raise stream.error("range can only initialize variables")
+        return tuple(names), False
+
+    def _declare(self, name: str) -> str:
+        self._variables.append(name)
+        self._declared[name] += 1
+        return name
+
+    def _check(self, commands: list[nodes.Command], context: str) -> None:
+        if not commands:
+            raise self._stream.error(f"missing value for {context}")
+        for number, command in enumerate(commands[1:], 2):
+            if isinstance(command.args[0], _NOT_EXECUTABLE):
+                raise self._stream.error(f"non executable command in pipeline stage {number}")
+
+    def _command(self) -> nodes.Command:
+        stream = self._stream
+        at = stream.peek_word().at
+        args: list[nodes.Operand] = []
+        while True:
+            stream.peek_word()
+            operand = self._operand()
+            if operand is not None:
+                args.append(operand)
+            token = stream.next()
+            if token.kind == kinds.SPACE:
+                continue
+            if token.kind in (kinds.RIGHT, kinds.CLOSE):
+                stream.position -= 1
+            elif token.kind != kinds.PIPE:
+                raise stream.unexpected(token, "operand")
+            break
+        if not args:
+            raise stream.error("empty command")
+        return nodes.Command(at, tuple(args))
+
+    def _operand(self) -> nodes.Operand | None:
+        """A term with the fields that follow it; None: there is no operand here."""
+        node = self._term()
+        if node is None or self._stream.peek().kind != kinds.FIELD:
+            return node
+        at = self._stream.peek().at
+        names: list[str] = []
+        while self._stream.peek().kind == kinds.FIELD:
+            names.append(self._stream.next().text[1:])
+        if isinstance(node, nodes.Field | nodes.Variable):
+            return type(node)(at, (*node.names, *names))
+        if isinstance(node, _NOT_EXECUTABLE):
+            raise self._stream.error(f"unexpected . after term {quote(str(node))}")
+        return nodes.Chain(at, node, tuple(names))
+
+    def _term(self) -> nodes.Operand | None:
+        token = self._stream.next_word()
+        read = self._terms.get(token.kind)
+        if read is None:
+            self._stream.position -= 1
+            return None
+        return read(token)
+
+    def _string_value(self, token: Token) -> str:
+        """The value of a string literal."""
+        try:
+            return unquote(token.text)
+        except ValueError as reason:
+            raise self._stream.error(str(reason)) from None
+
+    def _string(self, token: Token) -> nodes.Operand:
+        return nodes.String(token.at, token.text, self._string_value(token))
+
+    def _number(self, token: Token) -> nodes.Operand:
+        try:
+            value = _NUMBERS[token.kind](token.text)
+        except ValueError as reason:
+            raise self._stream.error(str(reason)) from None
+        return nodes.Number(token.at, token.text, value)
+
+    def _function(self, token: Token) -> nodes.Operand:
+        if token.text not in FUNCTION_NAMES:
+            raise self._stream.error(f"function {quote(token.text)} not defined")
+        return nodes.Identifier(token.at, token.text)
+
+    def _variable(self, token: Token) -> nodes.Operand:
+        if not self._declared[token.text]:
+            raise self._stream.error(f"undefined variable {quote(token.text)}")
+        return nodes.Variable(token.at, (token.text,))
+
+    def _parentheses(self, _: Token) -> nodes.Operand:
+        if self._parentheses_depth >= PARENTHESES_LIMIT:
+            raise self._stream.error("max expression depth exceeded")
+        self._parentheses_depth += 1
+        pipe = self._pipeline("parenthesized pipeline", kinds.CLOSE)
+        self._parentheses_depth -= 1
+        return pipe
+
+
+class _Parser(_PipelineParser):
+    """Parses one template; each ``define`` and ``block`` has its own, with a fork of the stream."""
+
+    def __init__(self, stream: TokenStream, blocks: dict[str, nodes.Block], *, depth: int) -> None:
+        super().__init__(stream)
         self._blocks = blocks
         self._range_depth = 0
         self._depth = depth
         self._controls: dict[str, Callable[[Token], nodes.Node]] = {
-            "if": self._if,
-            "with": self._with,
+            "if": lambda _: self._chain("if", nodes.If),
+            "with": lambda _: self._chain("with", nodes.With),
             "range": self._range,
             "template": self._template,
             "block": self._block,
-            "break": self._break,
-            "continue": self._continue,
+            "break": lambda token: nodes.Break(self._in_range(token)),
+            "continue": lambda token: nodes.Continue(self._in_range(token)),
         }
 
     def whole(self) -> None:
@@ -55,7 +225,7 @@ class _Parser:
         items: list[nodes.Node] = []
         while (token := stream.peek()).kind != kinds.EOF:
             if token.kind == kinds.LEFT and self._begins_definition():
-                self._nested().definition()
+                self._nested(_Parser.definition)
                 continue
             node = self._text_or_action()
             if isinstance(node, _End):
@@ -71,18 +241,18 @@ class _Parser:
         self._stream.position = start
         return False
 
-    def _nested(self) -> _Parser:
-        return _Parser(self._stream.fork(), self._blocks, depth=self._depth)
+    def _nested(self, read: Callable[[_Parser], None]) -> None:
+        """Has a parser of its own read a template inside this one."""
+        inner = _Parser(self._stream.fork(), self._blocks, depth=self._depth)
+        read(inner)
+        self._stream.position = inner._stream.position
 
     def definition(self) -> None:
-        token = self._stream.next_word()
-        if token.kind not in (kinds.STRING, kinds.RAW_STRING):
-            raise self._stream.unexpected(token, "define clause")
-        name = self._operands.string(token)
+        _, name = self._name("define clause")
         self._stream.expect(kinds.RIGHT, "define clause")
         self.body_of(name, "define clause", self._stream)
 
-    def body_of(self, name: str, context: str, complaining: Stream) -> None:
+    def body_of(self, name: str, context: str, complaining: TokenStream) -> None:
         """Reads the contents of the template ``name`` and its end."""
         body, end = self._items()
         if end.word != "end":
@@ -133,22 +303,16 @@ class _Parser:
         if token.kind == "else":
             return self._else()
         self._stream.position -= 1
-        return nodes.Action(token.at, self._operands.pipeline("command", kinds.RIGHT))
+        return nodes.Action(token.at, self._pipeline("command", kinds.RIGHT))
 
     def _else(self) -> _End:
         if self._stream.peek_word().kind not in ("if", "with"):
             self._stream.expect(kinds.RIGHT, "else")
         return _End("else")
 
-    def _if(self, _: Token) -> nodes.Node:
-        return self._chain("if", nodes.If)
-
-    def _with(self, _: Token) -> nodes.Node:
-        return self._chain("with", nodes.With)
-
     def _chain(self, word: str, kind: type[nodes.If | nodes.With]) -> nodes.If | nodes.With:
         """``if``, all of its ``else if`` and its ``else``; the same for ``with``."""
-        variables = self._operands.declared()
+        variables = len(self._variables)
         links = [self._link(word)]
         otherwise = None
         while links[-1][2].word == "else":
@@ -157,11 +321,9 @@ class _Parser:
                 self._depth += 1  # in the tree each link is inside the one before
                 links.append(self._link(word))
                 continue
-            otherwise, end = self._items()
-            if end.word != "end":
-                raise self._stream.error(f"expected end; found {end}")
+            otherwise = self._otherwise()
             break
-        self._operands.forget(variables)
+        self._forget(variables)
         self._depth -= len(links) - 1
         pipe, body, _ = links.pop()
         node = kind(pipe.at, pipe, body, otherwise)
@@ -170,35 +332,33 @@ class _Parser:
         return node
 
     def _link(self, word: str) -> tuple[nodes.Pipe, nodes.Block, _End]:
-        pipe = self._operands.pipeline(word, kinds.RIGHT)
+        pipe = self._pipeline(word, kinds.RIGHT)
         return (pipe, *self._items())
 
     def _range(self, _: Token) -> nodes.Node:
-        variables = self._operands.declared()
-        pipe = self._operands.pipeline("range", kinds.RIGHT)
+        variables = len(self._variables)
+        pipe = self._pipeline("range", kinds.RIGHT)
         self._range_depth += 1
         body, end = self._items()
         self._range_depth -= 1
-        otherwise = None
-        if end.word == "else":
-            otherwise, end = self._items()
-            if end.word != "end":
-                raise self._stream.error(f"expected end; found {end}")
-        self._operands.forget(variables)
+        otherwise = self._otherwise() if end.word == "else" else None
+        self._forget(variables)
         return nodes.Range(pipe.at, pipe, body, otherwise)
 
-    def _break(self, token: Token) -> nodes.Node:
-        self._must_be_in_range("break")
-        return nodes.Break(token.at)
+    def _otherwise(self) -> nodes.Block:
+        """What follows ``{{else}}``, up to and with the end."""
+        body, end = self._items()
+        if end.word != "end":
+            raise self._stream.error(f"expected end; found {end}")
+        return body
 
-    def _continue(self, token: Token) -> nodes.Node:
-        self._must_be_in_range("continue")
-        return nodes.Continue(token.at)
-
-    def _must_be_in_range(self, word: str) -> None:
-        self._stream.expect(kinds.RIGHT, f"{{{{{word}}}}}")
+    def _in_range(self, token: Token) -> int:
+        """The position of a ``break`` or ``continue``, which must stand inside a loop."""
+        word = f"{{{{{token.text}}}}}"
+        self._stream.expect(kinds.RIGHT, word)
         if not self._range_depth:
-            raise self._stream.error(f"{{{{{word}}}}} outside {{{{range}}}}")
+            raise self._stream.error(f"{word} outside {{{{range}}}}")
+        return token.at
 
     def _template(self, _: Token) -> nodes.Node:
         at, name = self._name("template clause")
@@ -206,20 +366,20 @@ class _Parser:
         if self._stream.peek_word().kind == kinds.RIGHT:
             self._stream.next_word()
         else:
-            pipe = self._operands.pipeline("template clause", kinds.RIGHT)
+            pipe = self._pipeline("template clause", kinds.RIGHT)
         return nodes.Call(at, name, pipe)
 
     def _block(self, _: Token) -> nodes.Node:
         at, name = self._name("block clause")
-        pipe = self._operands.pipeline("block clause", kinds.RIGHT)
-        self._nested().body_of(name, "block clause", self._stream)
+        pipe = self._pipeline("block clause", kinds.RIGHT)
+        self._nested(lambda inner: inner.body_of(name, "block clause", self._stream))
         return nodes.Call(at, name, pipe)
 
     def _name(self, context: str) -> tuple[int, str]:
         token = self._stream.next_word()
         if token.kind not in (kinds.STRING, kinds.RAW_STRING):
             raise self._stream.unexpected(token, context)
-        return token.at, self._operands.string(token)
+        return token.at, self._string_value(token)
 
 
 class _End:

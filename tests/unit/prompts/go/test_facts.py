@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go_template import check, facts
+from ollama_async.prompts.go_template import parse_template, summarize
 
 _THINKING = """
 {{- range $i, $_ := .Messages }}{{ if eq .Role "assistant" }}
@@ -18,12 +18,12 @@ _TOOLS = """{{- range .Messages }}{{ if .Content }}{{ .Content }}
 
 
 def test_what_a_template_mentions() -> None:
-    found = facts("{{ range $i, $m := .Messages }}{{ $m.Role }}{{ (index .A 0).B }}{{ end }}")
+    found = summarize("{{ range $i, $m := .Messages }}{{ $m.Role }}{{ (index .A 0).B }}{{ end }}")
     assert found.variables == {"messages", "$m", "role"}
 
 
 def test_thinking_tags() -> None:
-    assert facts(_THINKING).thinking_tags == ("<think>", "</think>")
+    assert summarize(_THINKING).thinking_tags == ("<think>", "</think>")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_thinking_tags() -> None:
     ],
 )
 def test_no_thinking_tags(source: str) -> None:
-    assert facts(source).thinking_tags is None
+    assert summarize(source).thinking_tags is None
 
 
 @pytest.mark.parametrize(
@@ -53,25 +53,26 @@ def test_no_thinking_tags(source: str) -> None:
     ],
 )
 def test_tool_tag(source: str, tag: str) -> None:
-    assert facts(source).tool_tag == tag
+    assert summarize(source).tool_tag == tag
 
 
 def test_round_trip() -> None:
-    assert facts("{{ .Tools }}" + _TOOLS).tool_round_trip
-    assert not facts(_TOOLS).tool_round_trip
-    assert not facts("{{ .Tools }}{{ range .Messages }}{{ .ToolCalls }}{{ end }}").tool_round_trip
+    assert summarize("{{ .Tools }}" + _TOOLS).tool_round_trip
+    assert not summarize(_TOOLS).tool_round_trip
+    calls = summarize("{{ .Tools }}{{ range .Messages }}{{ .ToolCalls }}{{ end }}")
+    assert not calls.tool_round_trip
 
 
 def test_tools_and_insert() -> None:
-    both = facts("{{ if .Suffix }}{{ .Suffix }}{{ end }}{{ range $.Tools }}{{ end }}")
+    both = summarize("{{ if .Suffix }}{{ .Suffix }}{{ end }}{{ range $.Tools }}{{ end }}")
     assert both.tools
     assert both.insert
-    neither = facts("{{ .Prompt }}")
+    neither = summarize("{{ .Prompt }}")
     assert not neither.tools
     assert not neither.insert
 
 
 def test_check_says_what_go_says() -> None:
-    check("{{ .Prompt }}")
+    parse_template("{{ .Prompt }}")
     with pytest.raises(TemplateFailed, match=r'^template: :1: function "x" not defined$'):
-        check("{{ x }}")
+        parse_template("{{ x }}")

@@ -11,7 +11,7 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.gocompat import budget
 from ollama_async.gocompat.template.lex import EOF, ERROR, lex
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.go_template import facts
+from ollama_async.prompts.go_template import summarize
 
 _CALL = ToolCall(ToolFunction("f", {"a": [1, {"b": None}], "c": "é"}), "id")
 _PROMPT = Prompt(
@@ -24,7 +24,7 @@ _PROMPT = Prompt(
 def _answer(source: str, prompt: Prompt = _PROMPT) -> str:
     """The text, or the error's; both must be fit to be sent."""
     try:
-        facts(source)
+        summarize(source)
         text = GoRenderer(source).render(prompt)
     except TemplateFailed as reason:
         text = reason.message

@@ -11,7 +11,7 @@ import msgspec
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.go_template import facts
+from ollama_async.prompts.go_template import summarize
 
 _VECTORS = Path(__file__).parents[3] / "vectors" / "go-templates.jsonl"
 _CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]
@@ -46,5 +46,5 @@ def test_finds_the_same_names() -> None:
     found = {case["name"]: set(case["vars"]) for case in _CASES if "vars" in case}
     assert found
     assert {
-        case["name"]: facts(case["template"]).variables for case in _CASES if "vars" in case
+        case["name"]: summarize(case["template"]).variables for case in _CASES if "vars" in case
     } == found
