@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # ruff: noqa: PTH115, PTH123, PTH208 -- the inventory is taken twice a test, and pathlib makes it ten times slower
 
@@ -26,6 +27,13 @@ import pytest
 # test starts would compile the package again, and each run of the tests all of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# No verdict depends on the machine's speed, so hypothesis has no deadlines. A run by hand tries few
+# examples; ``./test`` and CI run with ``--hypothesis-profile=thorough``.
+_PROFILE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=20, **_PROFILE)
+settings.register_profile("thorough", max_examples=100, **_PROFILE)
+settings.load_profile("quick")
 
 SETTLE_S = 5.0
 """How long a test's leftovers may take to end by themselves; only a leak waits that long."""
