@@ -22,14 +22,12 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import ROLES, Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.continuation import without_empty_end
 from ollama_async.prompts.jinja_sandbox import Sandbox
+from ollama_async.prompts.message_forms import Plain, PlainForms, plain_messages, plain_tools
 from ollama_async.prompts.message_shapes import Messages
-from ollama_async.prompts.plain_data import Plain, plain_messages, plain_tools
-from ollama_async.prompts.plain_forms import PlainForms
+from ollama_async.prompts.probe_questions import EXAMPLE_CALL, example_tool
 from ollama_async.prompts.render_limits import allow_text
-from ollama_async.prompts.shape_questions import EXAMPLE_CALL, example_tool
-from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
+from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame, without_empty_end
 from ollama_async.prompts.template_probe import Tools
 
 SOURCE_LIMIT = 1 << 20

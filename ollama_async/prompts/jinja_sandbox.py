@@ -30,7 +30,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-from ollama_async.prompts import jinja_builtins, methods
+from ollama_async.prompts.jinja_builtins import (
+    ALL,
+    call_method,
+    concatenate,
+    fill_in,
+    is_change,
+    show,
+)
 from ollama_async.prompts.render_limits import allow_items, allow_number, allow_text
 
 _CONCATENATE = "~"  # not a name that a template could spell
@@ -51,11 +58,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", Generation],
             optimized=False,  # the optimizer would run expressions while compiling
-            finalize=jinja_builtins.show,
+            finalize=show,
             undefined=Missing,
             cache_size=0,
         )
-        self.filters = {**jinja_builtins.ALL, _CONCATENATE: jinja_builtins.concatenate}
+        self.filters = {**ALL, _CONCATENATE: concatenate}
         self.globals = {
             "range": safe_range,
             "dict": dict,
@@ -73,21 +80,21 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
-            return jinja_builtins.fill_in(left, right)
+            return fill_in(left, right)
         _OPERANDS[operator](left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # jinja2's way to leave every keyword to the template
         if isinstance(__obj, BuiltinMethodType) and __obj.__self__ is not None:
             named = {name: value for name, value in kwargs.items() if name not in _SCOPE}
-            return methods.call(__obj.__self__, __obj.__name__, args, named)
+            return call_method(__obj.__self__, __obj.__name__, args, named)
         if isinstance(__obj, MethodType) and isinstance(__obj.__self__, str):
             raise SecurityError(f"method {__obj.__name__!r} is not allowed")
         return super().call(__context, __obj, *args, **kwargs)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Lists and dicts may be changed as well: they are made for this one rendering."""
-        return methods.is_change(obj, attr) or super().is_safe_attribute(obj, attr, value)
+        return is_change(obj, attr) or super().is_safe_attribute(obj, attr, value)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         """:raises SecurityError: always; to be missing is too harmless for what is forbidden."""

@@ -107,20 +107,3 @@ class OutputFormat(Protocol):
         """The marks that the answer to ``prompt``, whose text was ``rendered``, will have, for what
         prescribes its form. Thoughts that would not be told from the content count as none.
         """
-
-
-class ChatFormat(Protocol):
-    """Both halves of how one model is spoken to; cheap to keep, safe to use for many requests."""
-
-    def render(self, prompt: Prompt) -> str:
-        """As in :class:`Renderer`."""
-
-    def start(self, prompt: Prompt, rendered: str) -> Parser | None:
-        """As in :class:`OutputFormat`."""
-
-    def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
-        """As in :class:`OutputFormat`."""
-
-    @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """As in :class:`OutputFormat`."""

@@ -1,25 +1,36 @@
-"""Renders any conversation with one template: in the shape that it takes, and to its very end.
+"""Renders any conversation with one template: in the shape that it accepts, and up to its very end.
 
-If the template refuses a conversation in the shape that its probe suggests, it is told once more in
-plain turns of the user and the assistant. If it refuses those too, the error names the message.
+If the template refuses a conversation in the shape that its probe suggests, the conversation is
+rendered as plain turns of the user and the assistant. If it refuses those too, the error names the
+message.
 
 The probe's examples are short, and a template may lose what only a longer conversation has, such as
-a third system message. So a text that is missing in the prompt has the conversation told in other
-shapes, and the first that shows all texts is taken.
+a third system message. So the prompt is searched for the texts of the conversation; if one is
+missing, other shapes are tried, and the first that shows all texts is taken. A template may write
+texts in its own way (trimmed, as JSON, as HTML, without the thoughts in front of an answer), so a
+text that is not there verbatim counts as shown if its last words are.
+
+A conversation that ends with an assistant message is continued. Chat templates close every turn, so
+the last message is rendered with a mark behind its text, and the prompt is what comes before the
+mark. What a template writes after a message, or does to the white space at its ends, comes behind
+the mark or was already there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from jinja2.exceptions import SecurityError
 from msgspec.structs import replace
 
-from ollama_async.core.conversation import Prompt
+from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts import message_shapes as shapes
-from ollama_async.prompts.continuation import cut_in_last, is_begun
-from ollama_async.prompts.message_shapes import Messages
-from ollama_async.prompts.shown_texts import is_plain, loses_text
+from ollama_async.prompts.message_forms import WORD_JOINER
+from ollama_async.prompts.message_shapes import Messages, count_leading_systems, says_nothing
 from ollama_async.prompts.template_probe import Show, TemplateProbe, Tools
 
 Render = Callable[[Messages, bool], str]
@@ -130,3 +141,138 @@ def _fails(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) ->
     except Refused as other:
         return str(other.reason) == str(refused.reason)
     return False
+
+
+# ----------------------------------------------------------------- texts that the prompt lacks
+
+_HEAD_CHARACTERS = 64  # what is looked for first, which is faster
+_TAIL_CHARACTERS = 400
+_WORDS = 4
+_WORD = re.compile(r"(?<![/\\\w])\w+")
+"""What remains of a text in any way to put it. Not ``/think``: that is a command to some templates.
+"""
+
+_END_OF_THOUGHTS = re.compile(r".*(?:</think(?:ing)?>|</thought>|\[/THINK\])", re.DOTALL)
+"""And all before it; templates leave out the thoughts that a client sends with an answer."""
+
+_SEARCHED_LIMIT = 16 << 20
+"""Characters of prompts that are searched for texts which are not where they are expected."""
+
+
+def is_plain(messages: Sequence[Message]) -> bool:
+    """Whether these are turns of the user and the assistant as every template takes them, behind
+    one system message at most.
+    """
+    start = count_leading_systems(messages)
+    return start < 2 and all(
+        message.role == ("user", "assistant")[number % 2] and not message.tool_calls
+        for number, message in enumerate(islice(messages, start, None))
+    )
+
+
+def loses_text(messages: Sequence[Message], text: str) -> bool:
+    """Whether ``text`` lacks what one of ``messages`` says. Takes time in proportion to both; says
+    no where to look further would take longer.
+    """
+    search = _Search(text)
+    return not all(
+        search.finds(wanted, message.role) for message in messages for wanted in _texts(message)
+    )
+
+
+def _texts(message: Message) -> Iterator[str]:
+    yield message.content.strip()
+    for call in message.tool_calls:
+        for value in call.function.arguments.values():
+            if isinstance(value, str):
+                yield value.strip()
+
+
+class _Search:
+    """Of one prompt. Messages of one role are expected in their order."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._reached: dict[str, int] = {}
+        self._left = _SEARCHED_LIMIT
+
+    def finds(self, wanted: str, role: str) -> bool:
+        if self._left < 0:
+            return True
+        at = self._text.find(wanted[:_HEAD_CHARACTERS], self._reached.get(role, 0))
+        if at >= 0 and not self._text.startswith(wanted, at):
+            at = self._text.find(wanted, at)
+        if at >= 0:
+            self._reached[role] = at + len(wanted)
+            return True
+        self._left -= (1 + 2 * _WORDS) * len(self._text)
+        return all(
+            word in self._text or json.dumps(word)[1:-1] in self._text
+            for word in _last_words(wanted, role)
+        )
+
+
+def _last_words(text: str, role: str) -> list[str]:
+    """Some of the longest words at the end of ``text``, behind the thoughts in an answer."""
+    tail = text[-_TAIL_CHARACTERS:]
+    if role == "assistant":
+        tail = _END_OF_THOUGHTS.sub("", tail)
+    return sorted(_WORD.findall(tail), key=len)[-_WORDS:]
+
+
+# ----------------------------------------------------------------- continuing the last message
+
+_MARK = "Continue"
+"""Letters: nothing that a template would write differently, or strip."""
+
+
+def is_begun(messages: Sequence[Message]) -> bool:
+    """Whether the last message is the beginning of the answer."""
+    last = messages[-1] if messages else None
+    return (
+        last is not None
+        and last.role == "assistant"
+        and not last.tool_calls
+        and bool(last.content or last.thinking)
+    )
+
+
+def without_empty_end(messages: Messages) -> Messages:
+    """Without the place for the answer that some chat pages send: an empty last message of the
+    assistant's.
+    """
+    return messages[:-1] if messages[1:] and _is_empty(messages[-1]) else messages
+
+
+def _is_empty(message: Message) -> bool:
+    return says_nothing(message) and not message.thinking
+
+
+def _begun_text(message: Message) -> str:
+    """What the answer goes on from: words, or thoughts if there are no words yet."""
+    return message.content or message.thinking
+
+
+def cut_in_last(messages: Messages, render: Callable[[Messages], str]) -> str | None:
+    """What ``render`` makes of ``messages``, up to the end of the text of the last one; None: it
+    cannot be cut there. Errors of ``render`` pass through.
+    """
+    mark = f"{_MARK}{secrets.token_hex(8)}"  # nothing that a client could have sent
+    last = messages[-1]
+    marked = (
+        replace(last, content=last.content + mark)
+        if last.content
+        else replace(last, thinking=last.thinking + mark)
+    )
+    head, found, rest = render([*messages[:-1], marked]).partition(mark)
+    is_whole = head.replace(WORD_JOINER, "").endswith(
+        _last_line(_begun_text(last)).replace(WORD_JOINER, "")  # a template may want it in marks
+    )
+    return head if found and is_whole and mark not in rest else None
+
+
+def _last_line(text: str) -> str:
+    """From the last line that is not blank to the end; templates rewrite what is before, such as
+    thoughts that a client sends with the words. White space at the beginning may go.
+    """
+    return text[text.rstrip().rfind("\n") + 1 :].lstrip()

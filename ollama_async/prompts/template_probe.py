@@ -22,7 +22,7 @@ from jinja2.exceptions import SecurityError
 from ollama_async.core.conversation import Message
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.message_shapes import Messages, Reshape
-from ollama_async.prompts.shape_questions import (
+from ollama_async.prompts.probe_questions import (
     EXAMPLE_BEGINNING,
     EXAMPLE_QUESTION,
     QUESTIONS,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.gguf.summary import ModelFacts
 from ollama_async.prompts import parsers
-from ollama_async.prompts.output_format import OutputFormat
-from ollama_async.prompts.selection import (
+from ollama_async.prompts.chat_format import (
     HARMONY_FAMILIES,
     Selection,
     format_name,
     go_abilities,
     jinja_abilities,
 )
+from ollama_async.prompts.output_format import OutputFormat
 
 
 def capabilities(

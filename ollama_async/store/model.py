@@ -11,7 +11,7 @@ import msgspec
 from ollama_async.api.ollama import ModelDetails
 from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.gguf.summary import ModelFacts
-from ollama_async.prompts.selection import Selection
+from ollama_async.prompts.chat_format import Selection
 from ollama_async.store.blob_cache import JSON_COST
 
 _LEAST_BYTES = 2048

@@ -14,7 +14,7 @@ from ollama_async.core.conversation import Message
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.core.model_names import ModelName
 from ollama_async.gguf.summary import ModelFacts
-from ollama_async.prompts.selection import select
+from ollama_async.prompts.chat_format import select
 from ollama_async.store.blob_cache import BlobCache
 from ollama_async.store.blobs import Blobs
 from ollama_async.store.capabilities import capabilities
@@ -63,7 +63,7 @@ def read_model(
     prefers_go: bool | None = None,
 ) -> Model:
     """Read everything that ``path``, a manifest, refers to. ``prefers_go``: see
-    :func:`~ollama_async.prompts.selection.select`.
+    :func:`~ollama_async.prompts.chat_format.select`.
 
     :raises FileNotFoundError: the manifest is gone.
     :raises BadRequest: the model lives on another server.

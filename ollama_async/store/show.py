@@ -13,7 +13,7 @@ from ollama_async.api.long_answers import LongParts
 from ollama_async.api.modelfile import Command
 from ollama_async.api.ollama import ShowRequest, ShowResponse
 from ollama_async.core.errors import BadRequest, LoadFailed
-from ollama_async.prompts.selection import DEFAULT_TEMPLATE
+from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE
 from ollama_async.store.files import read_bounded
 from ollama_async.store.info import Info, InfoCache, read_info
 from ollama_async.store.manifest import LICENSES_LIMIT, TEXT_LIMIT_BYTES

@@ -60,7 +60,7 @@ class _Fault(msgspec.Struct, frozen=True):
 
 class Store:
     """``keeps_unused`` (``OLLAMA_NOPRUNE``): no blob is removed but by :meth:`delete`.
-    ``prefers_go`` (``OLLAMA_GO_TEMPLATE``): see :func:`~ollama_async.prompts.selection.select`.
+    ``prefers_go`` (``OLLAMA_GO_TEMPLATE``): see :func:`~ollama_async.prompts.chat_format.select`.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import msgspec
 from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt
 from ollama_async.core.errors import ServerError, TemplateFailed
-from ollama_async.prompts.output_format import ChatFormat
+from ollama_async.prompts.chat_format import ChatFormat
 from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.prefix_cache import shared_length
 from ollama_async.workers.child.resource_limits import Run, run_unlimited

@@ -15,8 +15,7 @@ from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import ChatFormatSpec, Inference, Prompt, Sampling, Usage
 from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.prompts.shorten import cut_middle
-from ollama_async.prompts.truncation import fit
+from ollama_async.prompts.truncation import cut_middle, fit
 from ollama_async.workers.child.chat_formats import Dialects, OwnPrefixes, Spoken
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory

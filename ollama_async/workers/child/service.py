@@ -16,9 +16,7 @@ import msgspec
 from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
-from ollama_async.prompts.chat_format import choose
-from ollama_async.prompts.output_format import ChatFormat
-from ollama_async.prompts.selection import select
+from ollama_async.prompts.chat_format import ChatFormat, choose, select
 from ollama_async.workers.child.batching import MIN_CHUNK, Batching
 from ollama_async.workers.child.chat_formats import Dialects
 from ollama_async.workers.child.engine_loop import Loop

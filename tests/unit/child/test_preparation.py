@@ -5,9 +5,9 @@ import pytest
 
 from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Usage
 from ollama_async.core.errors import TemplateFailed
+from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Content, Delimiters
-from ollama_async.prompts.selection import DEFAULT_TEMPLATE
 from ollama_async.workers.child.chat_formats import Spoken
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import TOO_LONG, Preparation

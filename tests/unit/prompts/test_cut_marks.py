@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.prompts.cut_marks import CutMarks
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
-from ollama_async.prompts.plain_data import plain_messages
+from ollama_async.prompts.message_forms import CutMarks, plain_messages
 
 ASK, WHY = Message("user", "ask"), Message("user", "why?")
 CALL = ToolCall(ToolFunction("f", {"k": "v"}), id="call_1")

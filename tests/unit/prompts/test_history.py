@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.shorten import cut_middle
-from ollama_async.prompts.truncation import fit
+from ollama_async.prompts.truncation import cut_middle, fit
 
 ROLES = {
     "s": "system",

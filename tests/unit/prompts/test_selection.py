@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_async.core.conversation import ChatFormatSpec
-from ollama_async.prompts.selection import go_abilities, jinja_abilities, select
+from ollama_async.prompts.chat_format import go_abilities, jinja_abilities, select
 
 PLAIN = "{{ range .Messages }}{{ .Content }}{{ end }}"
 TOOLS = "{{ .Tools }}" + PLAIN

@@ -8,8 +8,7 @@ from jinja2.exceptions import SecurityError
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
-from ollama_async.prompts.shaped_rendering import ShapedRendering
-from ollama_async.prompts.shown_texts import loses_text
+from ollama_async.prompts.shaped_rendering import ShapedRendering, loses_text
 from tests.unit.prompts.conversation_shapes import rows
 
 SYSTEMS = [Message("system", f"Rule{number}") for number in range(1, 5)]
