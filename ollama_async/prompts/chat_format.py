@@ -16,7 +16,7 @@ from ollama_async.core.conversation import ChatFormatSpec, Prompt
 from ollama_async.core.errors import LoadFailed, TemplateFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.go_template import TemplateFacts, facts
+from ollama_async.prompts.go_template import TemplateSummary, summarize
 from ollama_async.prompts.output_format import Delimiters, OutputFormat, Parser, Renderer
 
 
@@ -130,7 +130,7 @@ DEFAULT_TEMPLATE = "{{ .Prompt }}"
 
 HARMONY_FAMILIES = ("gptoss", "gpt-oss")
 _HARMONY_MARKS = ("<|start|>", "<|end|>")
-_NO_FACTS = TemplateFacts(frozenset(), False, False, None, "", False)
+_NO_FACTS = TemplateSummary()
 
 _SHOWS_CALLS = ("tool_calls", "assistant_tool_call")
 _SHOWS_RESULTS = re.compile(
@@ -172,7 +172,7 @@ def _is_harmony(spec: ChatFormatSpec) -> bool:
     return is_family and all(mark in spec.template for mark in _HARMONY_MARKS)
 
 
-def go_facts(template: str) -> TemplateFacts:
+def go_facts(template: str) -> TemplateSummary:
     """What a Go template says; nothing, if it is none."""
     try:
         return _facts(template) if template else _NO_FACTS
@@ -229,4 +229,4 @@ def _thinks(jinja: str) -> bool:
     return splits and "reasoning_content" not in jinja and "<SPECIAL_12>" not in jinja
 
 
-_facts = lru_cache(maxsize=64)(facts)
+_facts = lru_cache(maxsize=64)(summarize)
