@@ -40,7 +40,7 @@ from ollama_async.gateway.streaming import Streams
 from ollama_async.hw import placement
 from ollama_async.hw.machine import MachineMonitor, survey_machine
 from ollama_async.native import check
-from ollama_async.queue.plan import Limits
+from ollama_async.queue.memory_budget import Limits
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.store import Store
 from ollama_async.workers.load_plan import planner

@@ -1,8 +1,9 @@
-"""Whose turn it is among clients that wait."""
+"""Round-robin order between clients."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -10,7 +11,7 @@ T = TypeVar("T")
 
 
 class RoundRobin(Generic[K, T]):
-    """Items of clients: round robin between clients, in order within one. Each call is O(1).
+    """Items of clients: round-robin between clients, in order within one. Each call is O(1).
 
     A client with a thousand items delays another's first by at most one of them.
     """
@@ -22,13 +23,23 @@ class RoundRobin(Generic[K, T]):
     def __len__(self) -> int:
         return len(self._client_of)
 
+    def __iter__(self) -> Iterator[T]:
+        """Every item, client by client."""
+        for items in self._clients.values():
+            yield from items.values()
+
+    def heads(self) -> Iterator[T]:
+        """Each client's first item, in order of turns."""
+        for items in self._clients.values():
+            yield next(iter(items.values()))
+
     def put(self, client: str, key: K, item: T) -> None:
-        """Queue the item behind the ``client``'s others. ``key`` is its own among all clients'."""
+        """Queue the item behind the ``client``'s others. ``key`` is unique among all clients'."""
         self._clients.setdefault(client, OrderedDict())[key] = item
         self._client_of[key] = client
 
     def take(self) -> T:
-        """The item whose turn it is; there must be one."""
+        """Remove and return the item whose turn it is; there must be one."""
         client, items = self._clients.popitem(last=False)
         key, item = items.popitem(last=False)
         del self._client_of[key]
@@ -36,8 +47,13 @@ class RoundRobin(Generic[K, T]):
             self._clients[client] = items
         return item
 
+    def move_to_end(self, client: str) -> None:
+        """The client's turn is over. Nothing happens if it has no items."""
+        if client in self._clients:
+            self._clients.move_to_end(client)
+
     def remove(self, key: K) -> None:
-        """Nothing happens if it is not here."""
+        """Nothing happens if there is no such item."""
         client = self._client_of.pop(key, None)
         if client is None:
             return

@@ -1,25 +1,37 @@
-"""What can happen to the queue. Past tense: the scheduler is told, it is never asked.
+"""What the scheduler is told (events) and what it wants done (effects).
 
-Every worker that a ``Load`` effect named ends in exactly one of :class:`WorkerRefused`,
+Events are in the past tense. Effects are performed in order and never refused: an effect that
+fails is reported by an event.
+
+Every worker named by a :class:`Load` effect ends in exactly one of :class:`WorkerLoadFailed`,
 :class:`WorkerLost` and :class:`WorkerStopped`, sent when its process is reaped and its memory free.
-Of a process that even SIGKILL does not end one of the first two says so, also where it was told to
-stop, and the third follows.
+If not even SIGKILL ends the process, one of the first two says so with ``is_gone=False``, also for
+a worker that was told to stop, and :class:`WorkerStopped` follows when it has exited.
+
+``request_id`` is unique for ever and grows with time. ``instance_id`` numbers model instances.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from ollama_async.queue.backend import LoadOptions, Target
+from ollama_async.queue.memory_budget import Plan
+
+RejectReason = Literal["full", "draining"]
+StopReason = Literal["idle", "requested", "evicted", "reload", "shutdown"]
+
+SHUTDOWN_TEXT = "server is shutting down"
+
+# -- events ----------------------------------------------------------------------------------
 
 
-class Requested(msgspec.Struct, frozen=True, kw_only=True):
-    """A client wants a place. ``ticket`` is unique for ever and grows with time.
+class RequestArrived(msgspec.Struct, frozen=True, kw_only=True):
+    """A client requests a place. ``loads_only``: it ends as soon as the model is ready."""
 
-    ``loads_only``: nothing is to be run, the ticket ends when the model is ready.
-    """
-
-    ticket: int
+    request_id: int
     client: str
     target: Target
     load_options: LoadOptions = LoadOptions()
@@ -27,42 +39,43 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     loads_only: bool = False
 
 
-class Cancelled(msgspec.Struct, frozen=True):
-    """The client left. An unknown or ended ticket is no error."""
+class RequestCancelled(msgspec.Struct, frozen=True):
+    """The client has disconnected. An unknown or ended request is no error."""
 
-    ticket: int
+    request_id: int
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """The worker has said its last word about the ticket: the slot is free."""
+class RequestEnded(msgspec.Struct, frozen=True):
+    """The worker has finished with the request: its slot is free."""
 
-    ticket: int
+    request_id: int
 
 
 class WorkerReady(msgspec.Struct, frozen=True):
-    """``slots`` and ``num_ctx`` (tokens per slot) are what there really is."""
+    """``slots`` and ``num_ctx`` (tokens per slot) are what the engine really has."""
 
-    worker: int
+    instance_id: int
     slots: int
     num_ctx: int
 
 
-class WorkerRefused(msgspec.Struct, frozen=True):
-    """The load failed; ``code`` as in :mod:`ollama_async.core.errors`."""
+class WorkerLoadFailed(msgspec.Struct, frozen=True):
+    """``code`` as in :mod:`ollama_async.core.errors`."""
 
-    worker: int
+    instance_id: int
     code: str
     message: str
     is_gone: bool = True
 
 
 class WorkerLost(msgspec.Struct, frozen=True):
-    """A ready worker is dead, or one that was told to stop does not end. ``restartable``: tickets
-    of which no byte has reached a client. ``has_aborted``: it ended itself, so whatever it ran has
-    the next one do the same.
+    """A ready worker has died, or one that was told to stop does not exit.
+
+    ``restartable``: requests of which no byte has reached a client. ``has_aborted``: the worker
+    ended itself, so the request that it ran would make the next one do the same.
     """
 
-    worker: int
+    instance_id: int
     message: str
     restartable: frozenset[int] = frozenset()
     is_gone: bool = True
@@ -70,36 +83,98 @@ class WorkerLost(msgspec.Struct, frozen=True):
 
 
 class WorkerStopped(msgspec.Struct, frozen=True):
-    """A ``Stop`` effect is done, or the process is gone at last that a word before said is not."""
+    """The process has exited after a :class:`Stop`, or after ``is_gone=False``."""
 
-    worker: int
+    instance_id: int
 
 
-class UnloadAsked(msgspec.Struct, frozen=True):
-    """Let the model's running requests end, then stop it."""
+class UnloadRequested(msgspec.Struct, frozen=True):
+    """Let the model's running requests end, then stop it. ``key`` is the target's."""
 
     key: str
 
 
-class TimePassed(msgspec.Struct, frozen=True):
-    """The moment of the last ``WakeAt`` has come."""
+class TimerFired(msgspec.Struct, frozen=True):
+    """The moment of the last :class:`WakeAt` has come."""
 
 
-class ShutdownAsked(msgspec.Struct, frozen=True):
+class ShutdownRequested(msgspec.Struct, frozen=True):
     """No new work; what runs may go on for ``grace_s`` seconds. A second one only shortens it."""
 
     grace_s: float
 
 
 Event = (
-    Requested
-    | Cancelled
-    | Ended
+    RequestArrived
+    | RequestCancelled
+    | RequestEnded
     | WorkerReady
-    | WorkerRefused
+    | WorkerLoadFailed
     | WorkerLost
     | WorkerStopped
-    | UnloadAsked
-    | TimePassed
-    | ShutdownAsked
+    | UnloadRequested
+    | TimerFired
+    | ShutdownRequested
 )
+
+# -- effects ---------------------------------------------------------------------------------
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Run the request on a ready worker, which has a free slot."""
+
+    request_id: int
+    instance_id: int
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """A request that only loads has ended: its model is ready."""
+
+    request_id: int
+
+
+class Abort(msgspec.Struct, frozen=True):
+    """Cancel a running request. Its slot is taken until :class:`RequestEnded`."""
+
+    request_id: int
+    instance_id: int
+
+
+class Reject(msgspec.Struct, frozen=True):
+    """The request has ended because it cannot be queued. ``retry_after_s`` is at least 1."""
+
+    request_id: int
+    reason: RejectReason
+    retry_after_s: int
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """The request has ended with an error; ``code`` as in :mod:`ollama_async.core.errors`."""
+
+    request_id: int
+    code: str
+    message: str
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Start a worker for a new model instance."""
+
+    instance_id: int
+    target: Target
+    plan: Plan
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """End the worker. It runs no request any more, except those being aborted."""
+
+    instance_id: int
+    reason: StopReason
+
+
+class WakeAt(msgspec.Struct, frozen=True):
+    """Send :class:`TimerFired` at this time instead of the last one. None: not needed."""
+
+    at: float | None
+
+
+Effect = Start | Complete | Abort | Reject | Fail | Load | Stop | WakeAt

@@ -1,44 +1,61 @@
-"""Loads that waiting tickets call for, and what each may do about it now."""
+"""Which loaded model is evicted for which load, and why.
+
+A load evicts as few instances as possible, in the order of :meth:`Eviction._rank`. None of them may
+have been loaded just now (:func:`evictable_at`) or belong to an older load. Instances in use drain
+first: they end their requests and start no new ones.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 
 import msgspec
 
-from ollama_async.queue.fair_queue import Line
-from ollama_async.queue.loading_policy import outgrows
-from ollama_async.queue.memory_budget import Room
-from ollama_async.queue.plan import Plan
-from ollama_async.queue.stay import Stay
-from ollama_async.queue.ticket import Ticket
+from ollama_async.queue.fair_queue import FairQueue, QueuedRequest
+from ollama_async.queue.memory_budget import MemoryBudget, Plan
+from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
-_LEAST_GROWTH = 1.25
-"""A context that grows by less (near the end of the memory, where it cannot double) has the model
-finish its turn first: the smaller the steps, the more loads there could be.
+_PROTECTION_PER_LOAD = 3.0
+_MIN_PROTECTION_S, _MAX_PROTECTION_S = 1.0, 30.0
+
+_MIN_GROWTH = 1.25
+"""A context that grows by less (near the end of the memory, where it cannot double) waits until the
+instance is evictable: the smaller the steps, the more loads there could be.
 """
 
 
-class Want(msgspec.Struct, frozen=True):
-    """A load that is called for. ``first`` is the oldest ticket that needs it of those who are next
-    of their client: it sets the want's rank, and whatever is loaded for it has somebody to serve.
+def evictable_at(instance: ModelInstance) -> float:
+    """Until when an instance in use is protected after its load: for three times as long as the
+    load took, within bounds. So loading never takes more than a quarter of the time, and whatever
+    waits for the memory waits a bounded time.
+    """
+    if not instance.is_ready:
+        return instance.ready_at
+    protection_s = _PROTECTION_PER_LOAD * instance.load_s
+    return instance.ready_at + min(_MAX_PROTECTION_S, max(_MIN_PROTECTION_S, protection_s))
 
-    ``own``: the stay that it replaces, if the model is there but does not suit. ``is_growth``: it
-    is about a larger context at least, which cannot go to and fro, so ``own`` gets no more turn if
-    it grows by enough.
+
+class PendingLoad(msgspec.Struct, frozen=True):
+    """A load that queued requests need. ``first`` is the oldest of those that are next of their
+    client: it sets the load's priority, and the load has somebody to serve.
+
+    ``replaced``: the model's own instance, if it does not satisfy them. ``is_growth``: they need a
+    larger context. That cannot go back and forth, so ``replaced`` is not protected if the context
+    grows by enough.
     """
 
-    first: Ticket
-    line: Line
-    own: Stay | None = None
+    first: QueuedRequest
+    queue: FairQueue
+    replaced: ModelInstance | None = None
     is_growth: bool = False
 
 
 class Step(IntEnum):
-    """How near a load is. COMMIT: all who have to go are quiet. DRAIN: they must finish what runs.
-    WAIT: some may not be disturbed yet. BLOCKED: older wants have spoken for the memory.
+    """What a load can do now, nearest first. COMMIT: nothing that it evicts is in use. DRAIN: it
+    waits for running requests. WAIT: some instances may not be evicted yet. BLOCKED: older loads
+    have reserved the memory.
     """
 
     COMMIT = 0
@@ -47,83 +64,111 @@ class Step(IntEnum):
     BLOCKED = 3
 
 
-class Way(msgspec.Struct, frozen=True):
-    """One plan for a want, with who has to go for it."""
+class Choice(msgspec.Struct, frozen=True):
+    """A plan for a load, and the instances to evict for it."""
 
     plan: Plan
-    victims: list[Stay]
+    victims: list[ModelInstance]
     step: Step
 
 
-def find(lines: Mapping[str, Line], current: Mapping[str, Stay]) -> list[Want]:
-    """All wants, oldest first. A model that is leaving is wanted again when it is gone."""
-    wants = (_find(line, current.get(key)) for key, line in lines.items())
-    return sorted((want for want in wants if want), key=lambda want: want.first.id)
+class Eviction:
+    """Chooses for one load after the other, oldest first, at one moment."""
 
-
-def _find(line: Line, own: Stay | None) -> Want | None:
-    if own is None:
-        return Want(_oldest(line.heads()), line)
-    if own.leaving or all(own.suits(wish) for wish in line.wishes):
-        return None
-    unsuited = [ticket for ticket in line.heads() if not own.suits(ticket.load_options)]
-    if not unsuited:
-        return None
-    is_growth = any(outgrows(ticket.load_options, own.num_ctx) for ticket in unsuited)
-    return Want(_oldest(unsuited), line, own, is_growth)
-
-
-def _oldest(tickets: Iterable[Ticket]) -> Ticket:
-    return min(tickets, key=lambda ticket: ticket.id)
-
-
-class Ways:
-    """Judges plans against the room at one moment."""
-
-    def __init__(self, room: Room, lines: Mapping[str, Line], now: float) -> None:
-        self._room = room
-        self._lines = lines
+    def __init__(self, state: SchedulerState, now: float) -> None:
+        self._state = state
         self._now = now
+        self._instances = [
+            instance
+            for instance in state.instances.values()
+            if instance.phase is not Phase.STOPPING
+        ]
+        self._budget = MemoryBudget(state.limits, _plans(self._instances))
 
-    def best(self, want: Want, plans: Sequence[Plan]) -> Way:
-        """The nearest way; of equally near ones the first that evicts nobody, else the first."""
-        ways = [self._way(want, plan) for plan in plans]
-        return min(ways, key=lambda way: (way.step, any(v is not want.own for v in way.victims)))
-
-    def _way(self, want: Want, plan: Plan) -> Way:
-        victims = self._room.victims(plan, want.own, self._rank)
-        if victims is None:
-            return Way(plan, [], Step.BLOCKED)
-        if not all(self._may_go(stay, want, plan) for stay in victims):
-            return Way(plan, victims, Step.WAIT)
-        is_quiet = all(stay.is_quiet for stay in victims)
-        return Way(plan, victims, Step.COMMIT if is_quiet else Step.DRAIN)
-
-    def is_idle(self, stay: Stay) -> bool:
-        """Nobody has a place, and nobody waits who could have one."""
-        if not stay.is_quiet:
-            return False
-        line = self._lines.get(stay.target.key)
-        return line is None or line.first(lambda ticket: stay.suits(ticket.load_options)) is None
-
-    def _may_go(self, stay: Stay, want: Want, plan: Plan) -> bool:
-        if not (stay.is_ready or stay.is_quiet):
-            return False
-        if stay.turn_ends_at <= self._now or stay.leaving is not None:
-            return True
-        if stay is want.own:
-            return want.is_growth and plan.num_ctx >= _LEAST_GROWTH * stay.num_ctx
-        return self.is_idle(stay)
-
-    def _rank(self, stay: Stay) -> tuple[float, ...]:
-        """Who goes first: idle ones (longest unused first, those to be kept for ever last), those
-        that leave anyway, busy ones by the age of their load so that everybody has a turn, last
-        those that cannot go yet.
+    def choose(self, load: PendingLoad, plans: Sequence[Plan]) -> Choice:
+        """The nearest step; of equal ones the first plan that evicts no other model, else the
+        first.
         """
-        if self.is_idle(stay):
-            return (0, stay.keep_alive_s == math.inf, stay.idle_since, stay.worker)
-        if stay.leaving is not None:
-            return (1, stay.worker)
-        if stay.is_ready:
-            return (2, stay.turn_ends_at > self._now, stay.ready_at, stay.worker)
-        return (3, stay.worker)
+
+        def evicts_others(choice: Choice) -> bool:
+            return any(victim is not load.replaced for victim in choice.victims)
+
+        choices = [self._choice(load, plan) for plan in plans]
+        return min(choices, key=lambda choice: (choice.step, evicts_others(choice)))
+
+    def commit(self, choice: Choice) -> None:
+        """The victims are being stopped, and the load is decided."""
+        self._budget.commit(choice.plan, _plans(choice.victims))
+        self._exclude(choice.victims)
+
+    def reserve(self, choice: Choice) -> None:
+        """The load will get the memory of the victims once they can be stopped."""
+        self._budget.reserve(choice.plan, _plans(choice.victims))
+        self._exclude(choice.victims)
+
+    def _exclude(self, victims: Sequence[ModelInstance]) -> None:
+        self._instances = [other for other in self._instances if other not in victims]
+
+    def _choice(self, load: PendingLoad, plan: Plan) -> Choice:
+        victims = self._victims(plan, load.replaced)
+        if victims is None:
+            return Choice(plan, [], Step.BLOCKED)
+        if not all(self._can_evict(victim, load, plan) for victim in victims):
+            return Choice(plan, victims, Step.WAIT)
+        is_unused = all(victim.is_unused for victim in victims)
+        return Choice(plan, victims, Step.COMMIT if is_unused else Step.DRAIN)
+
+    def _victims(self, plan: Plan, replaced: ModelInstance | None) -> list[ModelInstance] | None:
+        """What to evict so that ``plan`` fits: ``replaced`` in any case, then as few as possible in
+        the order of their rank. None: older reservations leave too little.
+        """
+        if replaced is not None and replaced not in self._instances:
+            return None
+        victims = [replaced] if replaced else []
+        candidates = [
+            instance
+            for instance in self._instances
+            if not instance.phase.is_ending and instance is not replaced
+        ]
+        for candidate in sorted(candidates, key=self._rank):
+            if self._has_space(plan, victims):
+                break
+            victims.append(candidate)
+        if not self._has_space(plan, victims):
+            return None
+        for victim in [victim for victim in victims if victim is not replaced]:
+            rest = [other for other in victims if other is not victim]
+            if self._has_space(plan, rest):
+                victims = rest
+        return victims
+
+    def _has_space(self, plan: Plan, victims: Sequence[ModelInstance]) -> bool:
+        return self._budget.has_space(plan, _plans(victims))
+
+    def _can_evict(self, instance: ModelInstance, load: PendingLoad, plan: Plan) -> bool:
+        """Whether the instance may be stopped, or drained, for the load."""
+        if not (instance.is_ready or instance.is_unused):
+            return False  # it loads for requests that have its places
+        if evictable_at(instance) <= self._now or instance.stop_when_unused is not None:
+            return True
+        if instance is load.replaced:
+            return load.is_growth and plan.num_ctx >= _MIN_GROWTH * instance.num_ctx
+        return self._state.is_idle(instance)
+
+    def _rank(self, instance: ModelInstance) -> tuple[float, ...]:
+        """What is evicted first: idle instances (the longest unused first, those to be kept for
+        ever last), those that stop anyway, those in use by the age of their load, so that each
+        model has its turn, and last those that cannot be evicted yet.
+        """
+        if self._state.is_idle(instance):
+            is_pinned = instance.keep_alive_s == math.inf
+            return (0, is_pinned, instance.idle_since, instance.id)
+        if instance.stop_when_unused is not None:
+            return (1, instance.id)
+        if instance.is_ready:
+            return (2, evictable_at(instance) > self._now, instance.ready_at, instance.id)
+        return (3, instance.id)
+
+
+def _plans(instances: Sequence[ModelInstance]) -> list[Plan]:
+    return [instance.plan for instance in instances]

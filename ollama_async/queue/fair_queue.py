@@ -1,98 +1,219 @@
-"""Those who wait for one model: round-robin between clients, first come first served within one.
-Before them all go those who had a place and lost it without fault, in their order.
+"""Who runs next: the queued requests of one model, and how a full queue is shared by clients.
 
-A client with a thousand tickets delays another's first by at most one turn.
+The order is round-robin between clients, first come first served within one. Before all others go
+requests that had a place and lost it without fault.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from ollama_async.core.round_robin import RoundRobin
 from ollama_async.queue.backend import LoadOptions
-from ollama_async.queue.plan import Plan
-from ollama_async.queue.ticket import Ticket
+from ollama_async.queue.crash_backoff import TRIAL_MARGIN_S, Crash
+from ollama_async.queue.events import RequestArrived
+from ollama_async.queue.loading_policy import normalize
+from ollama_async.queue.memory_budget import Plan
 
-_Tickets = OrderedDict[int, Ticket]
+
+class QueuedRequest:
+    """A request from admission to its end: first queued, then placed. A smaller ``id`` is older.
+
+    ``load_options`` are normalized. ``is_running``: it has been started on a worker. ``crash``: a
+    worker died under it, and it is a suspect to be tried for ``trial_s``. ``deaths``: how many
+    workers died under it. ``is_aborting``: its client has disconnected, and the worker has not
+    confirmed that yet.
+    """
+
+    __slots__ = (
+        "client",
+        "crash",
+        "deaths",
+        "id",
+        "is_aborting",
+        "is_running",
+        "keep_alive_s",
+        "load_options",
+        "loads_only",
+        "started_at",
+        "target",
+        "trial_s",
+    )
+
+    def __init__(self, event: RequestArrived, *, has_gpus: bool) -> None:
+        self.id = event.request_id
+        self.client = event.client
+        self.target = event.target
+        self.load_options = normalize(event.load_options, event.target, has_gpus=has_gpus)
+        self.keep_alive_s = event.keep_alive_s
+        self.loads_only = event.loads_only
+        self.started_at = 0.0
+        self.is_running = False
+        self.crash: Crash | None = None
+        self.trial_s = 0.0
+        self.deaths = 0
+        self.is_aborting = False
+
+    def suspect(self, crash: Crash, now: float) -> None:
+        """A worker has died under the request, which may be to blame."""
+        self.crash = crash
+        self.trial_s = now - self.started_at + TRIAL_MARGIN_S
+        self.deaths += 1
+
+    def __repr__(self) -> str:
+        return f"<QueuedRequest {self.id} {self.client} {self.target.key}>"
 
 
-class Line:
-    """The order is that of ``_clients``; whoever is served goes to its end.
+class FairQueue:
+    """Adding, removing and serving are O(1) if the first client's first request can be served."""
 
-    Joining, leaving and being served are O(1) when the first client's head will do.
+    def __init__(self) -> None:
+        self._returned: OrderedDict[int, QueuedRequest] = OrderedDict()
+        self._waiting: RoundRobin[int, QueuedRequest] = RoundRobin()
+        self._load_options: Counter[LoadOptions] = Counter()
+        self._plans: tuple[LoadOptions, Sequence[Plan]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._returned) + len(self._waiting)
+
+    def __iter__(self) -> Iterator[QueuedRequest]:
+        """Every request, client by client."""
+        yield from self._returned.values()
+        yield from self._waiting
+
+    @property
+    def load_options(self) -> Mapping[LoadOptions, int]:
+        """Number of requests by load options, which are few however long the queue is."""
+        return self._load_options
+
+    def plans(self, options: LoadOptions, make: Callable[[], Sequence[Plan]]) -> Sequence[Plan]:
+        """The plans for ``options``, made again only when these change."""
+        if self._plans is None or self._plans[0] != options:
+            self._plans = (options, make())
+        return self._plans[1]
+
+    def add(self, request: QueuedRequest) -> None:
+        """Queue the request behind all of its client; a new client behind all clients."""
+        self._waiting.put(request.client, request.id, request)
+        self._load_options[request.load_options] += 1
+
+    def put_back(self, request: QueuedRequest) -> None:
+        """Queue the request before all others: it had a place and lost it without fault."""
+        self._returned[request.id] = request
+        self._returned.move_to_end(request.id, last=False)
+        self._load_options[request.load_options] += 1
+
+    def remove(self, request: QueuedRequest) -> None:
+        if self._returned.pop(request.id, None) is None:
+            self._waiting.remove(request.id)
+        self._discount(request)
+
+    def heads(self) -> Iterator[QueuedRequest]:
+        """The requests that can be next: those put back, then each client's first, in order."""
+        yield from self._returned.values()
+        yield from self._waiting.heads()
+
+    def first(self, can_run: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
+        """The next request of those that ``can_run``; it stays queued."""
+        return next(filter(can_run, self.heads()), None)
+
+    def serve(self, request: QueuedRequest) -> None:
+        """Remove the request that :meth:`first` returned; its client goes behind all others."""
+        if self._returned.pop(request.id, None) is None:
+            self._waiting.remove(request.id)
+        self._waiting.move_to_end(request.client)
+        self._discount(request)
+
+    def _discount(self, request: QueuedRequest) -> None:
+        self._load_options[request.load_options] -= 1
+        if not self._load_options[request.load_options]:
+            del self._load_options[request.load_options]
+
+
+class Share(NamedTuple):
+    """Compares first by queued requests, then by those queued or placed."""
+
+    waiting: int
+    total: int
+
+
+class _Requests(NamedTuple):
+    waiting: dict[int, QueuedRequest]
+    placed: dict[int, QueuedRequest]
+
+    @property
+    def share(self) -> Share:
+        return Share(len(self.waiting), len(self.waiting) + len(self.placed))
+
+
+class ClientShares:
+    """How many requests each client has, over all models.
+
+    Each request is passed to :meth:`add_waiting` or :meth:`add_placed` and at its end to
+    :meth:`remove`, which are O(1). :meth:`largest` looks at the distinct shares of clients with
+    queued requests. These are few however many clients there are: n of them take n²/2 requests.
     """
 
     def __init__(self) -> None:
-        self._returned: _Tickets = OrderedDict()
-        self._clients: OrderedDict[str, _Tickets] = OrderedDict()
-        self._wishes: Counter[LoadOptions] = Counter()
-        self._length = 0
-        self._planned: tuple[LoadOptions, Sequence[Plan]] | None = None
+        self._requests: dict[str, _Requests] = {}
+        self._share_of: dict[str, Share] = {}
+        self._clients_with: dict[Share, dict[str, None]] = {}
 
-    def __len__(self) -> int:
-        return self._length
+    def add_waiting(self, request: QueuedRequest) -> None:
+        """The request is queued now."""
+        requests = self._requests.setdefault(request.client, _Requests({}, {}))
+        requests.placed.pop(request.id, None)
+        requests.waiting[request.id] = request
+        self._index(request.client, requests)
 
-    def __iter__(self) -> Iterator[Ticket]:
-        """Every ticket, client by client."""
-        yield from self._returned.values()
-        for tickets in self._clients.values():
-            yield from tickets.values()
+    def add_placed(self, request: QueuedRequest) -> None:
+        """The request has a place now."""
+        requests = self._requests.setdefault(request.client, _Requests({}, {}))
+        requests.waiting.pop(request.id, None)
+        requests.placed[request.id] = request
+        self._index(request.client, requests)
 
-    @property
-    def wishes(self) -> Mapping[LoadOptions, int]:
-        """How many tickets wish what; few distinct wishes, however long the line."""
-        return self._wishes
+    def remove(self, request: QueuedRequest) -> None:
+        """The request has ended."""
+        requests = self._requests[request.client]
+        requests.waiting.pop(request.id, None)
+        requests.placed.pop(request.id, None)
+        self._index(request.client, requests)
+        if not requests.share.total:
+            del self._requests[request.client]
 
-    def plans(self, wish: LoadOptions, make: Callable[[], Sequence[Plan]]) -> Sequence[Plan]:
-        """The plans for what the line wishes together, made once while that is the same."""
-        if self._planned is None or self._planned[0] != wish:
-            self._planned = (wish, make())
-        return self._planned[1]
+    def of(self, client: str) -> Share:
+        requests = self._requests.get(client)
+        return requests.share if requests else Share(0, 0)
 
-    def join(self, ticket: Ticket) -> None:
-        """Stand behind everyone of the same client; a new client behind all clients."""
-        self._clients.setdefault(ticket.request.client, OrderedDict())[ticket.id] = ticket
-        self._count(ticket, 1)
+    def largest(self) -> Share:
+        """The largest share of any client with a queued request."""
+        return max(self._clients_with, default=Share(0, 0))
 
-    def rejoin(self, ticket: Ticket) -> None:
-        """Stand in front of everyone: the ticket had a place and lost it without fault."""
-        self._returned[ticket.id] = ticket
-        self._returned.move_to_end(ticket.id, last=False)
-        self._count(ticket, 1)
+    def can_displace(self, client: str) -> bool:
+        """Whether ``client`` would have less with one more queued request than another has now."""
+        share = self.of(client)
+        return Share(share.waiting + 1, share.total + 1) < self.largest()
 
-    def leave(self, ticket: Ticket) -> bool:
-        """Take the ticket out, wherever it stands. False: it does not wait here."""
-        client = ticket.request.client
-        tickets = self._clients.get(client)
-        if self._returned.pop(ticket.id, None) is not None:
-            pass
-        elif tickets is None or tickets.pop(ticket.id, None) is None:
-            return False
-        elif not tickets:
-            del self._clients[client]
-        self._count(ticket, -1)
-        return True
-
-    def first(self, is_served: Callable[[Ticket], bool]) -> Ticket | None:
-        """Whose turn it is among the clients whose first ticket ``is_served``; it stays in line."""
-        return next(filter(is_served, self.heads()), None)
-
-    def heads(self) -> Iterator[Ticket]:
-        """Who was returned, then each client's first ticket, in the order of turns. Nobody behind
-        them can be next.
+    def displaced_by(self, newcomer: QueuedRequest) -> QueuedRequest:
+        """The request to reject when the queue is full: the newest queued one of the client with
+        the largest share, or the ``newcomer``, which is queued, if its client now has as much.
         """
-        yield from self._returned.values()
-        for tickets in self._clients.values():
-            yield next(iter(tickets.values()))
+        if self.of(newcomer.client) >= self.largest():
+            return newcomer
+        client = next(reversed(self._clients_with[self.largest()]))
+        waiting = self._requests[client].waiting
+        return waiting[max(waiting)]
 
-    def serve(self, ticket: Ticket) -> None:
-        """The ticket that :meth:`first` named leaves, and its client goes behind all others."""
-        self.leave(ticket)
-        if ticket.request.client in self._clients:
-            self._clients.move_to_end(ticket.request.client)
-
-    def _count(self, ticket: Ticket, change: int) -> None:
-        self._length += change
-        self._wishes[ticket.load_options] += change
-        if not self._wishes[ticket.load_options]:
-            del self._wishes[ticket.load_options]
+    def _index(self, client: str, requests: _Requests) -> None:
+        before = self._share_of.pop(client, None)
+        if before is not None:
+            clients = self._clients_with[before]
+            del clients[client]
+            if not clients:
+                del self._clients_with[before]
+        if requests.waiting:
+            share = self._share_of[client] = requests.share
+            self._clients_with.setdefault(share, {})[client] = None

@@ -1,72 +1,176 @@
-"""When what is loaded is good enough for a request, and what to load so that it is.
+"""What to load for the requests of a model, and when a loaded instance satisfies them.
 
-A context that fits is never a reason to reload, whichever client asks: only a larger one is, and it
-grows by powers of two. The other load-time options are the model's. Two models with the same
-weights share a worker, and may differ in them: see ``Stay.suits``.
+A context that fits is never a reason to reload, whichever client asks. Only a larger one is, and
+contexts grow to powers of two. The other load options are set by the model. Two models with the
+same weights share an instance and may contradict each other in them. One instance then serves both
+during its residence (:func:`residence_s`); after that it is reloaded for whoever comes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import msgspec
+
+from ollama_async.core.errors import LoadFailed
+from ollama_async.hw.placement import CPU
 from ollama_async.queue.backend import LoadOptions, Target
+from ollama_async.queue.memory_budget import Plan, Planner
 
 _EXPLICIT = ("num_gpu", "main_gpu", "num_thread", "use_mmap")
-"""``num_batch`` is missing on purpose: it changes speed, never the answer."""
+"""``num_batch`` is missing on purpose: it changes the speed, never the answer."""
+
+_RESIDENCE_PER_LOAD = 10.0
+_MIN_RESIDENCE_S = 60.0
+_REFUSAL_EXPIRES_S = 60.0
+
+_DEFAULTS = LoadOptions()
 
 
-def normal(load_options: LoadOptions, target: Target, *, has_gpus: bool) -> LoadOptions:
-    """The same wish in its plainest form: a context beyond training is cut, ``num_gpu`` -1 says
-    nothing, nor does anything about GPUs where there are none.
+def residence_s(load_s: float) -> float:
+    """How long an instance whose load took ``load_s`` also serves requests that contradict its
+    options: ten times as long, at least a minute. So contradictions cost one load in that time.
     """
-    if load_options == _NOTHING:
-        return _NOTHING
-    num_ctx = load_options.num_ctx
+    return max(_MIN_RESIDENCE_S, _RESIDENCE_PER_LOAD * load_s)
+
+
+def normalize(options: LoadOptions, target: Target, *, has_gpus: bool) -> LoadOptions:
+    """Equal options for an equal load: the context is cut to the trained one, ``num_gpu`` -1 means
+    no choice, and options about GPUs are dropped where there are none.
+    """
+    if options == _DEFAULTS:
+        return _DEFAULTS
+    num_ctx = options.num_ctx
     if num_ctx is not None and target.train_ctx > 0:
         num_ctx = min(num_ctx, target.train_ctx)
-    return LoadOptions(
+    return msgspec.structs.replace(
+        options,
         num_ctx=num_ctx,
-        num_batch=load_options.num_batch,
-        num_gpu=None if load_options.num_gpu == -1 or not has_gpus else load_options.num_gpu,
-        main_gpu=load_options.main_gpu if has_gpus else None,
-        num_thread=load_options.num_thread,
-        use_mmap=load_options.use_mmap,
+        num_gpu=None if options.num_gpu == -1 or not has_gpus else options.num_gpu,
+        main_gpu=options.main_gpu if has_gpus else None,
     )
 
 
-_NOTHING = LoadOptions()
+def exceeds_context(options: LoadOptions, num_ctx: float) -> bool:
+    """Whether a larger context than ``num_ctx`` is requested."""
+    return options.num_ctx is not None and options.num_ctx > num_ctx
 
 
-def outgrows(load_options: LoadOptions, num_ctx: float) -> bool:
-    """Whether a larger context is wished than there is."""
-    return load_options.num_ctx is not None and load_options.num_ctx > num_ctx
-
-
-def contradicts(load_options: LoadOptions, loaded: LoadOptions) -> bool:
-    """Whether the load was made with another value of an option, or with one where none is named:
-    nobody inherits what is meant for others.
+def contradicts(options: LoadOptions, loaded: LoadOptions) -> bool:
+    """Whether an explicit option differs, also where only one of them sets it: a client does not
+    inherit options that another one set.
     """
-    return any(getattr(load_options, name) != getattr(loaded, name) for name in _EXPLICIT)
+    return any(getattr(options, name) != getattr(loaded, name) for name in _EXPLICIT)
 
 
 def merge(
     first: LoadOptions, others: Iterable[LoadOptions], loaded: LoadOptions | None, target: Target
 ) -> LoadOptions:
-    """What to load for ``first`` so that as many ``others`` as can be are content too.
+    """What to load for ``first`` so that it satisfies as many ``others`` as possible.
 
-    The options of ``first``, and the largest context of all and of what is ``loaded``. Where it
-    grows, it does so to a power of two, within what the model was trained for: who asks for one
-    token more each time shall not get a load each time.
+    The explicit options are those of ``first``; the context is the largest of all, of ``others``
+    and of what is ``loaded``. A context that grows is rounded up to a power of two within the
+    trained one: a client that asks for one token more each time must not cause a load each time.
     """
     loaded_ctx = loaded.num_ctx if loaded else None
-    wishes = (first.num_ctx, loaded_ctx, *(load_options.num_ctx for load_options in others))
-    num_ctx = max((wish for wish in wishes if wish is not None), default=None)
+    contexts = (first.num_ctx, loaded_ctx, *(options.num_ctx for options in others))
+    num_ctx = max((context for context in contexts if context is not None), default=None)
     if num_ctx is not None and loaded_ctx is not None and num_ctx > loaded_ctx:
         num_ctx = _round_up(num_ctx, target.train_ctx)
-    explicit = {name: getattr(first, name) for name in _EXPLICIT}
-    return LoadOptions(num_ctx=num_ctx, num_batch=first.num_batch, **explicit)
+    return msgspec.structs.replace(first, num_ctx=num_ctx)
 
 
 def _round_up(num_ctx: int, train_ctx: int) -> int:
     power = 1 << (num_ctx - 1).bit_length()
     return max(num_ctx, min(power, train_ctx)) if train_ctx > 0 else power
+
+
+def feasible_plans(
+    planner: Planner, capacity: Mapping[str, int], target: Target, options: LoadOptions
+) -> list[Plan]:
+    """The plans to choose from, best first. The scheduler takes the first that fits, else the first
+    for which memory can be freed.
+
+    For each device these are the first plan that fits while nothing else is loaded, then those with
+    fewer slots for the same context; the CPU only if no GPU can hold the model. So an idle model is
+    evicted rather than another one loaded on the CPU, ten times as slow, or with a smaller context;
+    and another GPU is used rather than fewer slots.
+
+    :raises LoadFailed: there is none.
+    :raises ServerError: the planner's own reason.
+    """
+    plans = planner(target, options)
+    feasible: dict[frozenset[str], list[Plan]] = {}
+    for plan in plans:
+        if not any(_shortages(plan, capacity)):
+            chosen = feasible.setdefault(frozenset(plan.demand), [])
+            if not chosen or chosen[0].num_ctx == plan.num_ctx:
+                chosen.append(plan)
+    if not feasible:
+        raise LoadFailed(_shortage_text(plans, capacity))
+    on_gpu = [plans for devices, plans in feasible.items() if CPU not in devices]
+    rounds = itertools.zip_longest(*(on_gpu or feasible.values()))
+    return [plan for plans in rounds for plan in plans if plan is not None]
+
+
+def _shortages(plan: Plan, capacity: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
+    """Bytes missing, needed and available, for each device that is too small."""
+    for device, need in plan.demand.items():
+        available = capacity.get(device, 0)
+        if need > available:
+            yield need - available, need, available
+
+
+def _shortage_text(plans: Sequence[Plan], capacity: Mapping[str, int]) -> str:
+    """Ollama's sentence, about the device where least is missing."""
+    shortages = [shortage for plan in plans for shortage in _shortages(plan, capacity)]
+    if not shortages:
+        return "no device can hold the model with these options"
+    _, need, available = min(shortages)
+    return f"model requires more system memory ({_gib(need)}) than is available ({_gib(available)})"
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 30):.1f} GiB"
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    num_ctx: int
+    code: str
+    message: str
+    expires_at: float
+
+
+class RefusedGrowth:
+    """Contexts to which a model could not be reloaded: for each model the smallest one lately.
+
+    A failed growth costs two loads, during which nobody is served. So for a minute requests for as
+    much fail with the same error at no cost.
+    """
+
+    def __init__(self) -> None:
+        self._refusals: dict[str, _Refusal] = {}
+
+    def record(self, key: str, num_ctx: int, code: str, message: str, now: float) -> None:
+        """A load with ``num_ctx`` has failed."""
+        self._refusals = {
+            key: refusal for key, refusal in self._refusals.items() if refusal.expires_at > now
+        }
+        before = self._refusals.get(key)
+        num_ctx = min(num_ctx, before.num_ctx) if before else num_ctx
+        self._refusals[key] = _Refusal(num_ctx, code, message, now + _REFUSAL_EXPIRES_S)
+
+    def find(
+        self, target: Target, options: LoadOptions, loaded: LoadOptions, now: float
+    ) -> tuple[str, str] | None:
+        """Code and message if ``options`` would have the model grow from ``loaded`` to a context
+        that was refused.
+        """
+        refusal = self._refusals.get(target.key)
+        if refusal is None or refusal.expires_at <= now:
+            return None
+        if not exceeds_context(options, loaded.num_ctx or 0):
+            return None
+        grown_ctx = merge(options, (), loaded, target).num_ctx or 0
+        return (refusal.code, refusal.message) if grown_ctx >= refusal.num_ctx else None

@@ -1,32 +1,76 @@
-"""Whether a load has room, and who would have to go for it: arithmetic over stays, no decisions
-are carried out here.
+"""How much memory the loads take, and whether one more fits.
 
-Memory counts as taken from the moment a load is committed until its worker is told to stop. (That
-the bytes are really free is waited for before the worker starts, see ``Scheduler``.) What a worker
-has that does not stop counts until it is gone: others must not wait for it who could do without.
+Memory counts as taken from the moment a load is committed until its worker is told to stop. (A
+worker starts only when the bytes are really free, see ``Reconciler``.) A worker that does not stop
+counts until its process is gone: no load may depend on when that will be.
 
-Older wishes for memory come first. What an older one is going to free and to take is a
-*reservation*: a younger load may go ahead only if it fits both now and after that, so it can never
-push the older one back, and never has to wait for it either if there is room for both.
+Older loads have priority. What an older load will free and take is a *reservation*. A younger load
+may go ahead only if it fits both now and after all reservations. So it never delays an older load,
+and does not wait for one either if there is memory for both.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ollama_async.queue.plan import Limits, Plan
-from ollama_async.queue.stay import Phase, Stay
+import msgspec
+
+from ollama_async.hw.placement import CPU
+from ollama_async.queue.backend import LoadOptions, Target
+
+_MODELS_PER_DEVICE = 3
+"""Ollama's default: three models for each GPU, three on a machine without one."""
 
 
-class _Ledger:
-    """Bytes per device and number of models."""
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to load a model. ``demand`` maps device ids to bytes; ``num_ctx`` is tokens per slot.
 
-    def __init__(self, stays: Iterable[Stay]) -> None:
+    A subclass carries what is needed only to start the worker.
+    """
+
+    demand: dict[str, int]
+    slots: int
+    num_ctx: int
+
+
+Planner = Callable[[Target, LoadOptions], Sequence[Plan]]
+"""Every way to load a model, best first: on each device that may hold it, perhaps also with a
+smaller context.
+
+It must be harmless to call twice. It may raise a :class:`~ollama_async.core.errors.ServerError`,
+with which the requests for the model then fail.
+"""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Upper bounds. ``capacity`` maps device ids to bytes for models; ``max_loaded`` 0 means three
+    models for each GPU; ``keep_alive_s`` is the default of requests.
+    """
+
+    max_queue: int
+    capacity: Mapping[str, int]
+    max_loaded: int = 0
+    keep_alive_s: float = 300.0
+
+    @property
+    def gpus(self) -> int:
+        return sum(device != CPU for device in self.capacity)
+
+    @property
+    def models(self) -> int:
+        """How many models may be in memory at a time."""
+        return self.max_loaded or _MODELS_PER_DEVICE * max(1, self.gpus)
+
+
+class _Usage:
+    """Bytes per device, and number of models."""
+
+    def __init__(self, plans: Iterable[Plan]) -> None:
         self.bytes: Counter[str] = Counter()
         self.models = 0
-        for stay in stays:
-            self.add(stay.plan)
+        for plan in plans:
+            self.add(plan)
 
     def add(self, plan: Plan) -> None:
         self.bytes.update(plan.demand)
@@ -36,73 +80,38 @@ class _Ledger:
         self.bytes.subtract(plan.demand)
         self.models -= 1
 
-    def holds(self, plan: Plan, gone: Iterable[Stay], limits: Limits) -> bool:
-        """Whether ``plan`` fits once ``gone`` are gone."""
-        freed = _Ledger(gone)
+    def has_space(self, plan: Plan, freed: _Usage, limits: Limits) -> bool:
         return self.models - freed.models < limits.models and all(
             self.bytes[device] - freed.bytes[device] + need <= limits.capacity.get(device, 0)
             for device, need in plan.demand.items()
         )
 
 
-class Room:
-    """The memory as it is committed at one moment, and as it will be after the reservations."""
+class MemoryBudget:
+    """Memory as it is committed at one moment, and as it will be after all reservations."""
 
-    def __init__(self, limits: Limits, stays: Iterable[Stay]) -> None:
+    def __init__(self, limits: Limits, plans: Iterable[Plan]) -> None:
+        plans = list(plans)
         self._limits = limits
-        self._stays = [stay for stay in stays if stay.phase is not Phase.STOPPING]
-        self._now = _Ledger(self._stays)
-        self._later = _Ledger(self._stays)
+        self._now = _Usage(plans)
+        self._later = _Usage(plans)
 
-    def victims(
-        self, plan: Plan, own: Stay | None, rank: Callable[[Stay], tuple[float, ...]]
-    ) -> list[Stay] | None:
-        """Who has to go so that ``plan`` fits: ``own`` (the load it replaces) in any case, then the
-        fewest possible in the order of ``rank``. None: older reservations leave no room.
-        """
-        if own is not None and own not in self._stays:
-            return None
-        chosen = [own] if own else []
-        living = (stay for stay in self._stays if not stay.phase.is_over)
-        candidates = sorted((stay for stay in living if stay is not own), key=rank)
-        for stay in candidates:
-            if self._fits(plan, chosen):
-                break
-            chosen.append(stay)
-        if not self._fits(plan, chosen):
-            return None
-        for stay in [stay for stay in chosen if stay is not own]:
-            rest = [other for other in chosen if other is not stay]
-            if self._fits(plan, rest):
-                chosen = rest
-        return chosen
-
-    def commit(self, plan: Plan, victims: Iterable[Stay]) -> None:
-        """The victims are being stopped and the load is decided."""
-        for ledger in (self._now, self._later):
-            ledger.add(plan)
-            for stay in victims:
-                ledger.remove(stay.plan)
-        self._forget(victims)
-
-    def reserve(self, plan: Plan, victims: Iterable[Stay]) -> None:
-        """The victims will go one day, and the load then takes their room."""
-        self._later.add(plan)
-        for stay in victims:
-            self._later.remove(stay.plan)
-        self._forget(victims)
-
-    def _fits(self, plan: Plan, gone: list[Stay]) -> bool:
-        return self._now.holds(plan, gone, self._limits) and self._later.holds(
-            plan, gone, self._limits
+    def has_space(self, plan: Plan, freed: Iterable[Plan] = ()) -> bool:
+        """Whether ``plan`` fits, now and later, once the plans in ``freed`` are unloaded."""
+        usage = _Usage(freed)
+        return self._now.has_space(plan, usage, self._limits) and self._later.has_space(
+            plan, usage, self._limits
         )
 
-    def _forget(self, victims: Iterable[Stay]) -> None:
-        gone = {stay.worker for stay in victims}
-        self._stays = [stay for stay in self._stays if stay.worker not in gone]
+    def commit(self, plan: Plan, freed: Iterable[Plan] = ()) -> None:
+        """The load is decided, and what it replaces is being stopped."""
+        for usage in (self._now, self._later):
+            usage.add(plan)
+            for other in freed:
+                usage.remove(other)
 
-
-def is_free(limits: Limits, stays: Iterable[Stay], plan: Plan) -> bool:
-    """Whether ``plan`` fits beside every worker that exists, the stopping ones included."""
-    living = (stay for stay in stays if stay.phase is not Phase.COMMITTED)
-    return _Ledger(living).holds(plan, (), limits)
+    def reserve(self, plan: Plan, freed: Iterable[Plan]) -> None:
+        """The load will follow when the plans in ``freed`` are unloaded."""
+        self._later.add(plan)
+        for other in freed:
+            self._later.remove(other)

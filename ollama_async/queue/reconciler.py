@@ -1,145 +1,172 @@
-"""What follows from the books at one moment, whatever event has brought them there.
+"""Brings the scheduler's state to what follows from it, whatever event has changed it.
 
-Quiet models whose time is over are stopped; wants (loads that waiting tickets call for) are
-committed, oldest first, or drain their victims; free places are given away; committed loads begin
-whose memory is really free; the next moment to look again is named.
+Unused instances whose time is over are stopped. Pending loads are committed, oldest first, or drain
+what they evict. Free places are filled. Committed loads whose memory is really free are started.
+The next moment to reconcile is set.
 
-Draining is never remembered: it is found anew each time from who waits now, so it ends with the
-last ticket that wanted it, and a victim that gets new requests drains all the same.
+Draining is never remembered, but found again each time from the requests that wait now. So it ends
+with the last request that needs it, and an instance that gets new requests drains all the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import msgspec
+from collections.abc import Iterable, Sequence
 
 from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown
-from ollama_async.queue import eviction
+from ollama_async.queue import keep_alive
 from ollama_async.queue.backend import LoadOptions
-from ollama_async.queue.effects import WakeAt
-from ollama_async.queue.loading_policy import merge
-from ollama_async.queue.memory_budget import Room, is_free
-from ollama_async.queue.plan import Plan, Plans
-from ollama_async.queue.state import Books
-from ollama_async.queue.stay import Phase, Stay
-
-CLOSING_TEXT = "server is shutting down"
+from ollama_async.queue.events import SHUTDOWN_TEXT, WakeAt
+from ollama_async.queue.eviction import Eviction, PendingLoad, Step, evictable_at
+from ollama_async.queue.fair_queue import FairQueue, QueuedRequest
+from ollama_async.queue.loading_policy import exceeds_context, feasible_plans, merge, residence_s
+from ollama_async.queue.memory_budget import MemoryBudget, Plan, Planner
+from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
 
-class Settling:
-    """``kill_at``: when whatever still runs is ended. ``wake_at``: when to be told of the time."""
+class Reconciler:
+    """``kill_at``: when all that still runs is ended. ``wake_at``: when to reconcile again."""
 
-    def __init__(self, books: Books, plans: Plans) -> None:
+    def __init__(self, state: SchedulerState, planner: Planner) -> None:
         self.kill_at = math.inf
         self.wake_at: float | None = None
-        self._books = books
-        self._plans = plans
-        self._look_again: list[float] = []
+        self._state = state
+        self._planner = planner
+        self._retry_at: list[float] = []
 
-    def settle(self, now: float) -> None:
+    def reconcile(self, now: float) -> None:
         """Do all that can be done now."""
-        self._retire(now)
-        self._make_room(now)
-        while self._give_places(now):
-            self._make_room(now)
-        self._begin_loads(now)
-        self._name_wake_up(now)
+        self._stop_unused(now)
+        self._commit_loads(now)
+        while self._fill_places(now):
+            self._commit_loads(now)
+        self._start_loads(now)
+        self._set_wake_up(now)
 
-    def _retire(self, now: float) -> None:
-        for stay in list(self._books.current.values()):
-            if self.kill_at <= now and stay.is_ready:
-                for ticket in list(stay.tickets.values()):
-                    self._books.fail(ticket, ShuttingDown(CLOSING_TEXT))
-            if stay.is_quiet and stay.leaving:
-                self._books.stop(stay, stay.leaving)
-            elif self._expires_at(stay) <= now:
-                self._books.stop(stay, "idle")
+    def _stop_unused(self, now: float) -> None:
+        state = self._state
+        for instance in list(state.current.values()):
+            if self.kill_at <= now and instance.is_ready:
+                for request in list(instance.requests.values()):
+                    state.fail(request, ShuttingDown(SHUTDOWN_TEXT))
+            if instance.is_unused and instance.stop_when_unused:
+                state.stop(instance, instance.stop_when_unused)
+            elif keep_alive.expires_at(state, instance) <= now:
+                state.stop(instance, "idle")
 
-    def _expires_at(self, stay: Stay) -> float:
-        """When an idle model is to be unloaded; inf while anything runs or waits for it."""
-        if not stay.is_quiet or stay.target.key in self._books.lines:
-            return math.inf
-        return stay.idle_since + self._books.expires_after_s(stay)
-
-    def _make_room(self, now: float) -> None:
-        self._look_again = []
-        books = self._books
-        for stay in books.current.values():
-            stay.is_draining = False
-            stay.is_settled = stay.is_ready and stay.residence_ends_at <= now
-        if not books.lines:
+    def _commit_loads(self, now: float) -> None:
+        state = self._state
+        self._retry_at = []
+        for instance in state.current.values():
+            instance.is_draining = False
+            residence_ends_at = instance.ready_at + residence_s(instance.load_s)
+            instance.is_residence_over = instance.is_ready and residence_ends_at <= now
+        if not state.queues:
             return
-        planned = self._plan_wants()
-        room = Room(books.limits, books.stays.values())
-        ways = eviction.Ways(room, books.lines, now)
-        for want, wish, plans in planned:
-            way = ways.best(want, plans)
-            if way.step is eviction.Step.COMMIT:
-                room.commit(way.plan, way.victims)
-                for stay in way.victims:
-                    books.stop(stay, "reload" if stay is want.own else "evicted")
-                books.commit(want.first.request.target, wish, way.plan, now)
-            elif way.step is not eviction.Step.BLOCKED:
-                room.reserve(way.plan, way.victims)
-                for stay in way.victims:
-                    stay.is_draining = way.step is eviction.Step.DRAIN
-                    self._look_again.append(stay.turn_ends_at)
+        planned = self._plan_loads()
+        eviction = Eviction(state, now)
+        for load, options, plans in planned:
+            choice = eviction.choose(load, plans)
+            if choice.step is Step.COMMIT:
+                eviction.commit(choice)
+                for victim in choice.victims:
+                    state.stop(victim, "reload" if victim is load.replaced else "evicted")
+                state.commit(load.first.target, options, choice.plan, now)
+            elif choice.step is not Step.BLOCKED:
+                eviction.reserve(choice)
+                for victim in choice.victims:
+                    victim.is_draining = choice.step is Step.DRAIN
+                    self._retry_at.append(evictable_at(victim))
 
-    def _plan_wants(self) -> list[tuple[eviction.Want, LoadOptions, Sequence[Plan]]]:
-        """All wants with their plans, oldest first; a ticket without any plan has been failed."""
+    def _plan_loads(self) -> list[tuple[PendingLoad, LoadOptions, Sequence[Plan]]]:
+        """All pending loads with their plans, oldest first. Requests without any plan fail, and
+        others may then be first.
+        """
         while True:
-            found = eviction.find(self._books.lines, self._books.current)
-            planned = [(want, self._plan(want)) for want in found]
-            possible = [(want, *plans) for want, plans in planned if plans is not None]
-            if len(possible) == len(found):
+            loads = self._pending_loads()
+            planned = [(load, self._plan(load)) for load in loads]
+            possible = [(load, *plans) for load, plans in planned if plans is not None]
+            if len(possible) == len(loads):
                 return possible
 
-    def _plan(self, want: eviction.Want) -> tuple[LoadOptions, Sequence[Plan]] | None:
-        """What to load for all who wait, with room to grow, else for the first alone. None: it can
-        have neither, and has been told.
+    def _pending_loads(self) -> list[PendingLoad]:
+        current = self._state.current
+        loads = [
+            _pending_load(queue, current.get(key)) for key, queue in self._state.queues.items()
+        ]
+        return sorted((load for load in loads if load), key=lambda load: load.first.id)
+
+    def _plan(self, load: PendingLoad) -> tuple[LoadOptions, Sequence[Plan]] | None:
+        """Plans for all that wait, with a context that may grow, else for the first request alone.
+        None: that has failed.
         """
-        first, line, own = want.first, want.line, want.own
-        target = first.request.target
-        loaded = msgspec.structs.replace(own.wish, num_ctx=own.num_ctx) if own else None
-        wish = merge(first.load_options, line.wishes, loaded, target)
+        first, target = load.first, load.first.target
+        loaded = load.replaced.loaded_options if load.replaced else None
+        options = merge(first.load_options, load.queue.load_options, loaded, target)
         try:
-            return wish, line.plans(wish, lambda: self._plans.possible(target, wish))
+            return options, load.queue.plans(options, lambda: self._plans(first, options))
         except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried
             pass
         try:
-            return first.load_options, self._plans.possible(target, first.load_options)
+            return first.load_options, self._plans(first, first.load_options)
         except ServerError as error:
-            self._books.fail(first, error)
-        except Exception as fault:  # noqa: BLE001  # others wait for what is settled here
-            self._books.fail(first, LoadFailed(f"the load cannot be planned: {fault!r}"))
+            self._state.fail(first, error)
+        except Exception as fault:  # noqa: BLE001  # other requests must still be served
+            self._state.fail(first, LoadFailed(f"the load cannot be planned: {fault!r}"))
         return None
 
-    def _give_places(self, now: float) -> bool:
-        """Fill the free places. True: tickets that only load have ended thereby, and no other event
-        will look at whoever stood behind them.
+    def _plans(self, request: QueuedRequest, options: LoadOptions) -> Sequence[Plan]:
+        capacity = self._state.limits.capacity
+        return feasible_plans(self._planner, capacity, request.target, options)
+
+    def _fill_places(self, now: float) -> bool:
+        """True: requests that only load have ended, and no other event will follow for the requests
+        behind them.
         """
-        before = len(self._books.tickets)
-        for stay in list(self._books.current.values()):
-            self._books.fill(stay, now)
-        return len(self._books.tickets) < before
+        before = len(self._state.requests)
+        for instance in list(self._state.current.values()):
+            self._state.fill(instance, now)
+        return len(self._state.requests) < before
 
-    def _begin_loads(self, now: float) -> None:
-        stays = self._books.stays.values()
-        for stay in stays:
-            is_committed = stay.phase is Phase.COMMITTED
-            if is_committed and is_free(self._books.limits, stays, stay.plan):
-                self._books.load(stay, now)
+    def _start_loads(self, now: float) -> None:
+        """Start the committed loads that fit beside every worker that exists, stopping or not."""
+        instances = self._state.instances.values()
+        committed = [each for each in instances if each.phase is Phase.COMMITTED]
+        if not committed:
+            return
+        existing = (each.plan for each in instances if each.phase is not Phase.COMMITTED)
+        budget = MemoryBudget(self._state.limits, existing)
+        for instance in committed:
+            if budget.has_space(instance.plan):
+                budget.commit(instance.plan)
+                self._state.load(instance, now)
 
-    def _name_wake_up(self, now: float) -> None:
-        moments = [self._expires_at(stay) for stay in self._books.current.values()]
-        moments += [moment for moment in self._look_again if moment > now]
-        moments += [stay.trial_ends_at for stay in self._books.current.values()]
-        if self._books.current:
+    def _set_wake_up(self, now: float) -> None:
+        current = self._state.current.values()
+        moments = [keep_alive.expires_at(self._state, instance) for instance in current]
+        moments += [moment for moment in self._retry_at if moment > now]
+        moments += [instance.trial_ends_at for instance in current]
+        if current:
             moments.append(self.kill_at)
         earliest = min(moments, default=math.inf)
         at = None if earliest == math.inf else earliest
         if at != self.wake_at:
             self.wake_at = at
-            self._books.effects.append(WakeAt(at))
+            self._state.effects.append(WakeAt(at))
+
+
+def _pending_load(queue: FairQueue, own: ModelInstance | None) -> PendingLoad | None:
+    """The load that a model's queue needs. An instance that is to stop is not replaced before."""
+    if own is None:
+        return PendingLoad(_oldest(queue.heads()), queue)
+    if own.stop_when_unused or all(own.satisfies(options) for options in queue.load_options):
+        return None
+    unsatisfied = [head for head in queue.heads() if not own.satisfies(head.load_options)]
+    if not unsatisfied:
+        return None
+    is_growth = any(exceeds_context(each.load_options, own.num_ctx) for each in unsatisfied)
+    return PendingLoad(_oldest(unsatisfied), queue, own, is_growth)
+
+
+def _oldest(requests: Iterable[QueuedRequest]) -> QueuedRequest:
+    return min(requests, key=lambda request: request.id)

@@ -1,11 +1,10 @@
-"""Who waits, who runs, what is loaded and what has to go: a pure state machine.
+"""Decides what is queued, runs, is loaded and evicted: a pure state machine, see ADR 3.
 
-``handle(event, now)`` changes the books and returns the effects to perform, in order. It never
-reads a clock, never waits, performs nothing and logs nothing. ``docs/adr/0003-scheduler.md`` says
-why.
+``handle(event, now)`` changes the state and returns the effects to perform, in order. It reads no
+clock, never waits, performs nothing and logs nothing.
 
-Here is what each event itself means. What follows from it, :mod:`.reconciler` finds, the same way
-after every event, so no event has to know what else it may cause.
+This file says what each event means by itself. What follows from it is found by the
+:class:`.Reconciler`, the same way after every event.
 """
 
 from __future__ import annotations
@@ -15,331 +14,337 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
-from ollama_async.queue.crash import DEATHS, Crash
-from ollama_async.queue.crash_backoff import Crashes
-from ollama_async.queue.effects import Effect, Fail, Reject
+from ollama_async.queue.crash_backoff import MAX_DEATHS, Crash, CrashBackoff
 from ollama_async.queue.events import (
-    Cancelled,
-    Ended,
+    SHUTDOWN_TEXT,
+    Effect,
     Event,
-    Requested,
-    ShutdownAsked,
-    TimePassed,
-    UnloadAsked,
+    Fail,
+    Reject,
+    RequestArrived,
+    RequestCancelled,
+    RequestEnded,
+    ShutdownRequested,
+    TimerFired,
+    UnloadRequested,
+    WorkerLoadFailed,
     WorkerLost,
     WorkerReady,
-    WorkerRefused,
     WorkerStopped,
 )
-from ollama_async.queue.loading_policy import outgrows
-from ollama_async.queue.plan import Limits, Planner, Plans
-from ollama_async.queue.reconciler import CLOSING_TEXT, Settling
-from ollama_async.queue.refused_growth import RefusedGrowth
-from ollama_async.queue.state import Books
-from ollama_async.queue.stay import Phase, Stay
-from ollama_async.queue.ticket import Ticket
+from ollama_async.queue.fair_queue import QueuedRequest
+from ollama_async.queue.loading_policy import RefusedGrowth, exceeds_context, feasible_plans
+from ollama_async.queue.memory_budget import Limits, Planner
+from ollama_async.queue.reconciler import Reconciler
+from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
 
 class Scheduler:
-    """The state is in ``books``, which others may look at."""
+    """``state`` may be read by others."""
 
     def __init__(self, limits: Limits, planner: Planner) -> None:
-        self.books = Books(limits)
-        self.is_closing = False
-        self._plans = Plans(limits, planner)
-        self._settling = Settling(self.books, self._plans)
-        self._crashes = Crashes()
+        self.state = SchedulerState(limits)
+        self.is_shutting_down = False
+        self._planner = planner
+        self._reconciler = Reconciler(self.state, planner)
+        self._backoff = CrashBackoff()
         self._refused_growth = RefusedGrowth()
 
     @property
     def wake_at(self) -> float | None:
-        """When it wants to be told that time has passed."""
-        return self._settling.wake_at
+        """When :class:`TimerFired` is to be sent."""
+        return self._reconciler.wake_at
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Tell what happened; ``now`` in seconds of any clock that never goes back."""
-        self.books.effects = []
-        newcomers = self._note(event, now)
-        if newcomers is None:
-            return self.books.effects  # refused: a flood of them must cost next to nothing
-        self._settling.settle(now)
-        if self._turn_away(newcomers):
-            self._settling.settle(now)
-        self._crashes.close(now)
-        return self.books.effects
+        """``now``: seconds of any clock that never goes back."""
+        self.state.effects = []
+        queued = self._apply(event, now)
+        if queued is None:
+            return self.state.effects  # refused: a flood must cost next to nothing
+        self._reconciler.reconcile(now)
+        if self._reject_surplus(queued):
+            self._reconciler.reconcile(now)
+        self._backoff.close_tried(now)
+        return self.state.effects
 
-    def _note(  # noqa: C901  # one case per event
+    def _apply(  # noqa: C901  # one case per event
         self, event: Event, now: float
-    ) -> Sequence[Ticket] | None:
-        """Put the event into the books; who has come to wait by it, those with more right first.
+    ) -> Sequence[QueuedRequest] | None:
+        """Apply the event itself. Returns the requests that it has queued, highest priority first;
         None: nothing has changed.
         """
         match event:
-            case Requested():
-                return self._on_requested(event, now)
+            case RequestArrived():
+                return self._on_arrived(event, now)
             case WorkerReady():
                 return self._on_ready(event, now)
             case WorkerLost():
                 return self._on_lost(event, now)
-            case Cancelled(ticket):
-                self._on_cancelled(ticket, now)
-            case Ended(ticket):
-                self._on_ended(ticket, now)
-            case WorkerRefused():
-                return self._on_refused(event, now)
-            case WorkerStopped(worker):
-                self.books.forget(self.books.stays[worker])
-            case UnloadAsked(key):
-                self._on_unload_asked(key)
-            case TimePassed():
-                self._settling.wake_at = None
-            case ShutdownAsked(grace_s):
-                self._on_shutdown_asked(grace_s, now)
+            case RequestCancelled(request_id):
+                self._on_cancelled(request_id, now)
+            case RequestEnded(request_id):
+                self._on_ended(request_id, now)
+            case WorkerLoadFailed():
+                return self._on_load_failed(event, now)
+            case WorkerStopped(instance_id):
+                self.state.remove(self.state.instances[instance_id])
+            case UnloadRequested(key):
+                self._on_unload_requested(key)
+            case TimerFired():
+                self._reconciler.wake_at = None
+            case ShutdownRequested(grace_s):
+                self._on_shutdown_requested(grace_s, now)
             case _:
                 assert_never(event)
         return ()
 
-    def _turn_away(self, newcomers: Sequence[Ticket]) -> bool:
-        """Reject until no more wait than may: the last of the newcomers, or for it a ticket of who
-        holds more. Whether anybody had to go.
+    def _reject_surplus(self, queued: Sequence[QueuedRequest]) -> bool:
+        """Reject until no more wait than may: the last of those just queued, or instead a request
+        of a client that has more. Returns whether any was rejected.
 
-        What was settled with them in line stands: they have caused nothing but draining, which
-        the next settling undoes, because a load is committed only with places for who is next.
+        What was reconciled with them in the queue stands. They can have caused only draining, which
+        the next reconciliation undoes: a load is committed only with places for those next.
         """
-        over = self.books.waiting - self.books.limits.max_queue
-        if over <= 0:
+        surplus = self.state.waiting - self.state.limits.max_queue
+        if surplus <= 0:
             return False
-        for _ in range(over):
-            last = next(filter(self.books.is_waiting, reversed(newcomers)))
-            self.books.reject(self.books.displaced_by(last))
+        for _ in range(surplus):
+            last = next(filter(self.state.is_waiting, reversed(queued)))
+            self.state.reject(self.state.shares.displaced_by(last))
         return True
 
-    # -- tickets -----------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------
 
-    def _on_requested(self, request: Requested, now: float) -> Sequence[Ticket] | None:
-        ticket = Ticket(request, has_gpus=self.books.limits.gpus > 0)
-        stay = self.books.current.get(request.target.key)
-        suited = stay if stay is not None and stay.suits(ticket.load_options) else None
-        if refusal := self._refusal(ticket, suited, now):
-            self.books.effects.append(refusal)
+    def _on_arrived(self, event: RequestArrived, now: float) -> Sequence[QueuedRequest] | None:
+        request = QueuedRequest(event, has_gpus=self.state.limits.gpus > 0)
+        loaded = self.state.current.get(request.target.key)
+        suitable = loaded if loaded and loaded.satisfies(request.load_options) else None
+        if refusal := self._refusal(request, suitable, now):
+            self.state.effects.append(refusal)
             return None
-        if request.loads_only and suited and suited.is_ready and suited.accepts:
-            self.books.tickets[ticket.id] = ticket
-            self.books.place(ticket, suited, now)
+        if request.loads_only and suitable and suitable.is_ready and suitable.is_accepting:
+            self.state.requests[request.id] = request
+            self.state.place(request, suitable, now)
             return ()
-        self.books.admit(ticket)
-        return (ticket,)
+        self.state.enqueue(request)
+        return (request,)
 
-    def _refusal(self, ticket: Ticket, suited: Stay | None, now: float) -> Reject | Fail | None:
-        """Why the ticket cannot even be tried. ``suited``: the model as loaded, if that will do."""
-        if self.is_closing:
-            return self.books.rejection(ticket, "draining")
-        if left_s := self._back_off_s(ticket, now):
-            return Fail(ticket.id, WorkerDied.code, _back_off_text(left_s))
-        if self._is_hopeless(ticket, suited):
-            return self.books.rejection(ticket, "full")
-        if suited is None:
-            stay = self.books.current.get(ticket.request.target.key)
-            if known := self._refused_growth.find(ticket, stay, now):
-                return Fail(ticket.id, *known)
+    def _refusal(
+        self, request: QueuedRequest, suitable: ModelInstance | None, now: float
+    ) -> Reject | Fail | None:
+        """Why the request cannot even be queued. ``suitable``: the model's instance that satisfies
+        it.
+        """
+        if self.is_shutting_down:
+            return self.state.rejection(request, "draining")
+        if remaining_s := self._back_off_s(request, now):
+            return Fail(request.id, WorkerDied.code, _back_off_text(remaining_s))
+        if self._is_queue_full_for(request, suitable):
+            return self.state.rejection(request, "full")
+        if suitable is None:
+            target, options = request.target, request.load_options
+            loaded = self.state.current.get(target.key)
+            if loaded and (
+                refused := self._refused_growth.find(target, options, loaded.loaded_options, now)
+            ):
+                return Fail(request.id, *refused)
             try:
-                self._plans.possible(ticket.request.target, ticket.load_options)
+                feasible_plans(self._planner, self.state.limits.capacity, target, options)
             except ServerError as error:
-                return Fail(ticket.id, error.code, error.message)
+                return Fail(request.id, error.code, error.message)
         return None
 
-    def _is_hopeless(self, ticket: Ticket, suited: Stay | None) -> bool:
-        """The quick no while the queue is full: a flood must not be planned for."""
-        if self.books.waiting < self.books.limits.max_queue:
+    def _is_queue_full_for(self, request: QueuedRequest, suitable: ModelInstance | None) -> bool:
+        """The fast refusal while the queue is full: a flood must not cost any planning."""
+        if self.state.waiting < self.state.limits.max_queue:
             return False
-        if self.books.holdings.may_displace(ticket.request.client):
+        if self.state.shares.can_displace(request.client):
             return False
-        if suited is not None:
-            return not suited.admits(ticket) and not ticket.request.loads_only
-        return ticket.request.target.key in self.books.lines
+        if suitable is not None:
+            return not suitable.has_place_for(request) and not request.loads_only
+        return request.target.key in self.state.queues
 
-    def _on_cancelled(self, id_: int, now: float) -> None:
-        ticket = self.books.tickets.get(id_)
-        if ticket is None or ticket.is_leaving:
+    def _on_cancelled(self, request_id: int, now: float) -> None:
+        request = self.state.requests.get(request_id)
+        if request is None or request.is_aborting:
             return
-        if ticket.is_running:
-            self.books.abort(ticket)
+        if request.is_running:
+            self.state.abort(request)
             return
-        stay = self.books.placed.get(id_)
-        self.books.end(ticket)
-        if stay is None:
+        instance = self.state.placed.get(request_id)
+        self.state.end(request)
+        if instance is None:
             return
-        stay.idle_since = now
-        if stay.phase is Phase.COMMITTED:
-            self.books.fill(stay, now)
-            if not stay.tickets:
-                self.books.forget(stay)  # nobody wants it any more, and nothing has begun
+        instance.idle_since = now
+        if instance.phase is Phase.COMMITTED:
+            self.state.fill(instance, now)
+            if not instance.requests:
+                self.state.remove(instance)  # nobody needs it, and nothing has been started
 
-    def _on_ended(self, id_: int, now: float) -> None:
-        ticket = self.books.tickets.get(id_)
-        stay = self.books.placed.get(id_)
-        if ticket is None or stay is None:
+    def _on_ended(self, request_id: int, now: float) -> None:
+        request = self.state.requests.get(request_id)
+        instance = self.state.placed.get(request_id)
+        if request is None or instance is None:
             return
-        if not ticket.is_leaving:
-            self._crashes.survived(stay.target.key)
-            if ticket.crash is not None:
-                ticket.crash.clear(ticket.id)
-        self.books.end(ticket)
-        stay.idle_since = now
-        if not ticket.is_leaving:
-            self.books.service.note(stay.target.key, now - ticket.started_at)
+        if not request.is_aborting:
+            self._backoff.record_success(instance.target.key)
+            if request.crash is not None:
+                request.crash.clear(request.id)
+        self.state.end(request)
+        instance.idle_since = now
+        if not request.is_aborting:
+            self.state.service_time.record(instance.target.key, now - request.started_at)
 
     # -- workers -----------------------------------------------------------------------------
 
-    def _on_ready(self, event: WorkerReady, now: float) -> Sequence[Ticket]:
-        stay = self.books.stays[event.worker]
-        if stay.phase is not Phase.LOADING:
-            return ()  # told to stop in the meantime
-        stay.become_ready(event.slots, event.num_ctx, now)
-        promised = list(stay.tickets.values())
-        for ticket in promised:
-            if ticket.request.loads_only:
-                self.books.begin(ticket, now)
-        staying = list(stay.tickets.values())
-        for ticket in staying[: stay.slots]:
-            if ticket.crash is None:
-                self.books.begin(ticket, now)
-        return self._readmit(staying[stay.slots :])
+    def _on_ready(self, event: WorkerReady, now: float) -> Sequence[QueuedRequest]:
+        instance = self.state.instances[event.instance_id]
+        if instance.phase is not Phase.LOADING:
+            return ()  # it was told to stop in the meantime
+        instance.become_ready(event.slots, event.num_ctx, now)
+        for request in list(instance.requests.values()):
+            if request.loads_only:
+                self.state.start(request, now)
+        requests = list(instance.requests.values())
+        for request in requests[: instance.slots]:
+            if request.crash is None:
+                self.state.start(request, now)
+        return self._requeue(requests[instance.slots :])
 
-    def _on_refused(self, event: WorkerRefused, now: float) -> Sequence[Ticket]:
-        """No second try: whoever waits for the model is told why it cannot be had. But if it was
-        loaded for a large context, those who are content with half of it do not fail for that.
+    def _on_load_failed(self, event: WorkerLoadFailed, now: float) -> Sequence[QueuedRequest]:
+        """The load is not repeated: the model's requests fail with its error. But if it was made
+        for a large context, those that need at most half of that do not fail.
         """
-        stay = self.books.stays[event.worker]
-        was_over = stay.phase.is_over
-        returned = self._release(stay, is_gone=event.is_gone)
-        if was_over:
+        instance = self.state.instances[event.instance_id]
+        was_ending = instance.phase.is_ending
+        returned = self._release(instance, is_gone=event.is_gone)
+        if was_ending:
             return returned
-        concerned = [*stay.tickets.values(), *self.books.lines.get(stay.target.key, ())]
-        num_ctx = stay.wish.num_ctx or 0
-        greedy = [
-            ticket for ticket in concerned if num_ctx and outgrows(ticket.load_options, num_ctx / 2)
-        ]
-        if greedy:
-            self._refused_growth.note(stay.target.key, num_ctx, event.code, event.message, now)
-        for ticket in greedy or concerned:
-            self.books.end(ticket)
-            self.books.effects.append(Fail(ticket.id, event.code, event.message))
-        return [*returned, *self._readmit(list(stay.tickets.values()))]
+        key, num_ctx = instance.target.key, instance.load_options.num_ctx
+        failed = [*instance.requests.values(), *self.state.queues.get(key, ())]
+        if num_ctx:
+            large = [each for each in failed if exceeds_context(each.load_options, num_ctx / 2)]
+            if large:
+                self._refused_growth.record(key, num_ctx, event.code, event.message, now)
+                failed = large
+        for request in failed:
+            self.state.end(request)
+            self.state.effects.append(Fail(request.id, event.code, event.message))
+        return [*returned, *self._requeue(list(instance.requests.values()))]
 
-    def _on_lost(self, event: WorkerLost, now: float) -> Sequence[Ticket]:
-        stay = self.books.stays[event.worker]
-        if stay.phase is Phase.LOADING:
-            refused = WorkerRefused(event.worker, LoadFailed.code, event.message, event.is_gone)
-            return self._on_refused(refused, now)
-        was_over = stay.phase.is_over
-        returned = self._release(stay, is_gone=event.is_gone)
-        if was_over:
+    def _on_lost(self, event: WorkerLost, now: float) -> Sequence[QueuedRequest]:
+        instance = self.state.instances[event.instance_id]
+        if instance.phase is Phase.LOADING:
+            failed = WorkerLoadFailed(instance.id, LoadFailed.code, event.message, event.is_gone)
+            return self._on_load_failed(failed, now)
+        was_ending = instance.phase.is_ending
+        returned = self._release(instance, is_gone=event.is_gone)
+        if was_ending:
             return returned
-        running = [ticket for ticket in stay.tickets.values() if ticket.is_running]
-        untried = [ticket for ticket in stay.tickets.values() if not ticket.is_running]
-        retried = self._investigate(stay, running, event, now)
-        for ticket in [*running, *untried, *self.books.lines.get(stay.target.key, ())]:
-            if ticket not in retried and (ticket.is_running or self._is_given_up(ticket, now)):
-                self.books.fail(ticket, WorkerDied(event.message))
-        left = [*untried, *sorted(retried, key=_began_last)]
-        left = [ticket for ticket in left if ticket.id in stay.tickets]
-        return [*returned, *self._readmit(left)]
+        requests = list(instance.requests.values())
+        running = [request for request in requests if request.is_running]
+        promised = [request for request in requests if not request.is_running]
+        retried = self._suspects(instance, running, event, now)
+        for request in [*running, *promised, *self.state.queues.get(instance.target.key, ())]:
+            if request not in retried and (request.is_running or self._is_given_up(request, now)):
+                self.state.fail(request, WorkerDied(event.message))
+        last_started_first = sorted(retried, key=lambda request: -request.started_at)
+        left = [each for each in [*promised, *last_started_first] if each.id in instance.requests]
+        return [*returned, *self._requeue(left)]
 
-    def _release(self, stay: Stay, *, is_gone: bool) -> Sequence[Ticket]:
-        """Nobody can use the worker any more; its memory is free only if the process is gone. If it
-        is not, loads that have not begun are planned anew, since they may have counted on it: whose
-        promise that takes away.
+    def _release(self, instance: ModelInstance, *, is_gone: bool) -> Sequence[QueuedRequest]:
+        """The worker is lost; its memory is free only if the process is gone. If it is not, loads
+        that have not started are planned again, since they may depend on it. Returns the requests
+        that lose their promised places by that.
         """
         if is_gone:
-            self.books.forget(stay)
+            self.state.remove(instance)
             return ()
-        self.books.linger(stay)
-        returned: list[Ticket] = []
-        for other in list(self.books.current.values()):
+        self.state.linger(instance)
+        returned: list[QueuedRequest] = []
+        for other in list(self.state.current.values()):
             if other.phase is Phase.COMMITTED:
-                returned += self._readmit(list(other.tickets.values()))
-                self.books.forget(other)
+                returned += self._requeue(list(other.requests.values()))
+                self.state.remove(other)
         return returned
 
-    def _investigate(
-        self, stay: Stay, running: Sequence[Ticket], event: WorkerLost, now: float
-    ) -> Sequence[Ticket]:
-        """Whose fault the death was; of the others those who are to be tried, alone."""
-        key, tried = stay.target.key, stay.on_trial
+    def _suspects(
+        self,
+        instance: ModelInstance,
+        running: Sequence[QueuedRequest],
+        event: WorkerLost,
+        now: float,
+    ) -> Sequence[QueuedRequest]:
+        """Record whose fault the death was; returns the other requests, to be tried alone."""
+        key, tried = instance.target.key, instance.on_trial
         if not running:
-            self._crashes.idle(key, now)
+            self._backoff.record_idle(key, now)
             return ()
         suspects = [
-            ticket
-            for ticket in running
-            if ticket is not tried and self._may_retry(ticket, event, now)
+            request
+            for request in running
+            if request is not tried and self._can_retry(request, event, now)
         ]
         if tried is not None and tried.crash is not None:
             crash = tried.crash
             crash.convict(tried.id)
-            crash.suspects.update(ticket.id for ticket in suspects)
-            self._crashes.blame(key, tried.request.client, now, crash)
+            crash.suspects.update(request.id for request in suspects)
+            self._backoff.blame(key, tried.client, now, crash)
         elif event.has_aborted and len(running) == 1:
-            self._crashes.blame(key, running[0].request.client, now)
+            self._backoff.blame(key, running[0].client, now)
             return ()
         else:
-            others = [ticket.request.client for ticket in running if ticket not in suspects]
-            crash = Crash(key, now, [ticket.id for ticket in suspects], others)
-            self._crashes.open(crash)
-        for ticket in suspects:
-            ticket.suspect(crash, now)
-        return [ticket for ticket in suspects if not self._is_given_up(ticket, now)]
+            others = [request.client for request in running if request not in suspects]
+            crash = Crash(key, now, [request.id for request in suspects], others)
+            self._backoff.record(crash)
+        for request in suspects:
+            request.suspect(crash, now)
+        return [request for request in suspects if not self._is_given_up(request, now)]
 
-    def _may_retry(self, ticket: Ticket, event: WorkerLost, now: float) -> bool:
-        is_over = ticket.is_leaving or self.is_closing or ticket.deaths >= DEATHS
-        is_refused = self._back_off_s(ticket, now) > 0
-        return ticket.id in event.restartable and not (is_over or is_refused)
+    def _can_retry(self, request: QueuedRequest, event: WorkerLost, now: float) -> bool:
+        if request.is_aborting or self.is_shutting_down or request.deaths >= MAX_DEATHS:
+            return False
+        return request.id in event.restartable and not self._back_off_s(request, now)
 
-    def _is_given_up(self, ticket: Ticket, now: float) -> bool:
-        """Whether a ticket is refused after a death that it survived. A suspect is tried even if
-        its client is not to come again: it may not be what the client is blamed for.
+    def _is_given_up(self, request: QueuedRequest, now: float) -> bool:
+        """Whether a request is refused after a death that it survived. A suspect is tried even if
+        its client is refused: it may not be the request that the client is blamed for.
         """
-        if ticket.crash is None:
-            return self._back_off_s(ticket, now) > 0
-        key = ticket.request.target.key
-        return ticket.crash.is_given_up or self._crashes.back_off_s(key, None, now) > 0
+        if request.crash is None:
+            return self._back_off_s(request, now) > 0
+        key = request.target.key
+        return request.crash.is_given_up or self._backoff.remaining_s(key, None, now) > 0
 
-    def _back_off_s(self, ticket: Ticket, now: float) -> float:
-        request = ticket.request
-        return self._crashes.back_off_s(request.target.key, request.client, now)
+    def _back_off_s(self, request: QueuedRequest, now: float) -> float:
+        return self._backoff.remaining_s(request.target.key, request.client, now)
 
-    def _readmit(self, tickets: Sequence[Ticket]) -> Sequence[Ticket]:
-        """Whoever lost a place without fault goes first again, in the same order."""
-        for ticket in reversed(tickets):
-            self.books.readmit(ticket)
-        return tickets
+    def _requeue(self, requests: Sequence[QueuedRequest]) -> Sequence[QueuedRequest]:
+        """Requests that lost a place without fault go first again, in the same order."""
+        for request in reversed(requests):
+            self.state.requeue(request)
+        return requests
 
-    # -- orders ------------------------------------------------------------------------------
+    # -- operators ---------------------------------------------------------------------------
 
-    def _on_unload_asked(self, key: str) -> None:
-        stay = self.books.current.get(key)
-        if stay is not None and stay.leaving is None:
-            stay.leaving = "requested"
+    def _on_unload_requested(self, key: str) -> None:
+        instance = self.state.current.get(key)
+        if instance is not None and instance.stop_when_unused is None:
+            instance.stop_when_unused = "requested"
 
-    def _on_shutdown_asked(self, grace_s: float, now: float) -> None:
-        self.is_closing = True
-        self._settling.kill_at = min(self._settling.kill_at, now + grace_s)
-        for ticket in list(self.books.tickets.values()):
-            if not ticket.is_running:
-                self.books.fail(ticket, ShuttingDown(CLOSING_TEXT))
-        for stay in list(self.books.current.values()):
-            stay.leaving = "shutdown"
-            if stay.phase is Phase.COMMITTED:
-                self.books.forget(stay)
-
-
-def _began_last(ticket: Ticket) -> float:
-    return -ticket.started_at
+    def _on_shutdown_requested(self, grace_s: float, now: float) -> None:
+        self.is_shutting_down = True
+        self._reconciler.kill_at = min(self._reconciler.kill_at, now + grace_s)
+        for request in list(self.state.requests.values()):
+            if not request.is_running:
+                self.state.fail(request, ShuttingDown(SHUTDOWN_TEXT))
+        for instance in list(self.state.current.values()):
+            instance.stop_when_unused = "shutdown"
+            if instance.phase is Phase.COMMITTED:
+                self.state.remove(instance)
 
 
-def _back_off_text(left_s: float) -> str:
+def _back_off_text(remaining_s: float) -> str:
     return (
         "model runner has unexpectedly stopped several times in a row; "
-        f"it will be tried again in {math.ceil(left_s)}s"
+        f"it will be tried again in {math.ceil(remaining_s)}s"
     )

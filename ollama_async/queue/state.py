@@ -1,10 +1,15 @@
-"""Who is where: the scheduler's state, and the moves that keep it consistent. No rules."""
+"""The scheduler's state, and the transitions that keep it consistent. No policy is in here."""
 
 from __future__ import annotations
 
+import math
+from enum import Enum
+
+import msgspec
+
 from ollama_async.core.errors import ServerError
 from ollama_async.queue.backend import LoadOptions, Target
-from ollama_async.queue.effects import (
+from ollama_async.queue.events import (
     Abort,
     Complete,
     Effect,
@@ -16,200 +21,328 @@ from ollama_async.queue.effects import (
     Stop,
     StopReason,
 )
-from ollama_async.queue.fair_queue import Line
-from ollama_async.queue.holdings import Holdings
-from ollama_async.queue.plan import Limits, Plan
-from ollama_async.queue.service_time import ServiceTime
-from ollama_async.queue.stay import Phase, Stay
-from ollama_async.queue.ticket import Ticket
+from ollama_async.queue.fair_queue import ClientShares, FairQueue, QueuedRequest
+from ollama_async.queue.loading_policy import contradicts, exceeds_context
+from ollama_async.queue.memory_budget import Limits, Plan
 
 
-class Books:
-    """Attributes are for looking; only the methods here change them.
+class Phase(Enum):
+    """COMMITTED: the memory is assigned, and what had it is stopping. LOADING: the worker starts.
+    READY: it serves. STOPPING: it was told to stop and holds its memory, for seconds at most.
+    LINGERING: not even SIGKILL has ended it, and nobody knows when its memory will be free.
+    """
 
-    ``lines``: who waits, by model; never an empty one. ``stays``: every worker from the decision
-    to load it until it is gone. ``current``: of these the one of each model that is not over.
-    ``tickets``: all that have not ended; ``placed``: where those of them are that do not wait;
-    ``holdings``: how much of both each client has.
-    ``effects``: what is to be done about the event at hand.
+    COMMITTED = "committed"
+    LOADING = "loading"
+    READY = "ready"
+    STOPPING = "stopping"
+    LINGERING = "lingering"
+
+    @property
+    def is_ending(self) -> bool:
+        """The instance serves nobody any more; only its memory counts."""
+        return self in {Phase.STOPPING, Phase.LINGERING}
+
+
+class ModelInstance:
+    """A loaded copy of a model, from the decision to load it until its process is gone.
+
+    ``requests`` have a place: promised until READY, then running, except ``suspects`` behind
+    another one. There are never more than ``slots``. ``load_options``: what it was loaded for.
+    ``num_ctx``: tokens per slot, or what was requested if that is more; a context that the engine
+    could not provide must not reload the model for ever. ``is_draining``: older requests need the
+    memory, so nothing new starts here. ``stop_when_unused``: why it ends then.
+    """
+
+    def __init__(
+        self, id_: int, target: Target, load_options: LoadOptions, plan: Plan, now: float
+    ) -> None:
+        self.id = id_
+        self.target = target
+        self.load_options = load_options
+        self.plan = plan
+        self.phase = Phase.COMMITTED
+        self.requests: dict[int, QueuedRequest] = {}
+        self.suspects: dict[int, QueuedRequest] = {}
+        self.slots = plan.slots
+        self.num_ctx = max(plan.num_ctx, load_options.num_ctx or 0)
+        self.keep_alive_s: float | None = None
+        self.load_began_at = now
+        self.load_s = 0.0
+        self.ready_at = now
+        self.idle_since = now
+        self.is_residence_over = False
+        self.is_draining = False
+        self.stop_when_unused: StopReason | None = None
+
+    def __repr__(self) -> str:
+        return f"<ModelInstance {self.id} {self.target.key} {self.phase.value} {[*self.requests]}>"
+
+    @property
+    def is_ready(self) -> bool:
+        return self.phase is Phase.READY
+
+    @property
+    def is_unused(self) -> bool:
+        """Loading or ready, and no request has a place: it can be stopped at once."""
+        return self.phase in {Phase.LOADING, Phase.READY} and not self.requests
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether new requests may get a place if one is free."""
+        return not self.is_draining and self.stop_when_unused is None
+
+    def has_place_for(self, request: QueuedRequest) -> bool:
+        """Whether the request may get a place now. Suspects share a worker only with others that
+        have seen it die: a suspect may kill it again, and the others would be its victims.
+        """
+        if not self.is_accepting or len(self.requests) >= self.slots:
+            return False
+        if request.crash is None:
+            return not self.suspects
+        return all(other.deaths for other in self.requests.values())
+
+    @property
+    def loaded_options(self) -> LoadOptions:
+        """What it was loaded for, with the context that it has."""
+        return msgspec.structs.replace(self.load_options, num_ctx=self.num_ctx)
+
+    def satisfies(self, options: LoadOptions) -> bool:
+        """Whether the instance will do for normalized load options."""
+        if exceeds_context(options, self.num_ctx):
+            return False
+        return not (self.is_residence_over and contradicts(options, self.load_options))
+
+    @property
+    def on_trial(self) -> QueuedRequest | None:
+        """The one suspect that runs."""
+        return next((request for request in self.suspects.values() if request.is_running), None)
+
+    @property
+    def trial_ends_at(self) -> float:
+        """When the suspect that runs is cleared and the next one starts; inf: there is none."""
+        request = self.on_trial if self.suspects else None
+        return math.inf if request is None else request.started_at + request.trial_s
+
+    def become_ready(self, slots: int, num_ctx: int, now: float) -> None:
+        self.phase = Phase.READY
+        self.slots = slots
+        self.num_ctx = max(num_ctx, self.load_options.num_ctx or 0)
+        self.load_s = now - self.load_began_at
+        self.ready_at = self.idle_since = now
+
+    def record_use(self, request: QueuedRequest, now: float) -> None:
+        """A request starts. The instance takes the name and ``keep_alive`` of the latest one."""
+        self.target = request.target
+        self.idle_since = now
+        if request.keep_alive_s is not None:
+            self.keep_alive_s = request.keep_alive_s
+
+
+class ServiceTime:
+    """Moving average of each model's service times, for ``Retry-After``."""
+
+    _WEIGHT = 0.2
+    _INITIAL_S = 1.0
+    _MAX_ESTIMATE_S = 600
+
+    def __init__(self) -> None:
+        self._average_s: dict[str, float] = {}
+
+    def record(self, key: str, seconds: float) -> None:
+        """A request of the model held its slot for so long."""
+        before = self._average_s.get(key, seconds)
+        self._average_s[key] = before + self._WEIGHT * (seconds - before)
+
+    def estimate_s(self, key: str, waiting: int, slots: int) -> int:
+        """Whole seconds, at least 1, until a place behind ``waiting`` requests may be free."""
+        average_s = self._average_s.get(key, self._INITIAL_S)
+        rounds = max(1, waiting) / max(1, slots)
+        return min(self._MAX_ESTIMATE_S, max(1, math.ceil(average_s * rounds)))
+
+
+class SchedulerState:
+    """Attributes may be read by others; only the methods here change them.
+
+    ``queues``: what waits, by model key; never an empty one. ``instances``: by id, until the
+    process is gone; ``current``: by model key, those that are not ending, one for each model.
+    ``requests``: all that have not ended; ``placed``: the instance of those that do not wait;
+    ``shares``: how many requests each client has. ``effects``: of the event being handled.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.lines: dict[str, Line] = {}
-        self.stays: dict[int, Stay] = {}
-        self.current: dict[str, Stay] = {}
-        self.tickets: dict[int, Ticket] = {}
-        self.placed: dict[int, Stay] = {}
-        self.holdings = Holdings()
+        self.queues: dict[str, FairQueue] = {}
+        self.instances: dict[int, ModelInstance] = {}
+        self.current: dict[str, ModelInstance] = {}
+        self.requests: dict[int, QueuedRequest] = {}
+        self.placed: dict[int, ModelInstance] = {}
+        self.shares = ClientShares()
         self.effects: list[Effect] = []
-        self.service = ServiceTime()
-        self._next_worker = 1
+        self.service_time = ServiceTime()
+        self._next_instance_id = 1
 
     @property
     def waiting(self) -> int:
-        """How many tickets wait; never more than ``limits.max_queue`` after an event."""
-        return len(self.tickets) - len(self.placed)
+        """Number of queued requests; never more than ``limits.max_queue`` after an event."""
+        return len(self.requests) - len(self.placed)
 
-    def is_waiting(self, ticket: Ticket) -> bool:
-        return ticket.id in self.tickets and ticket.id not in self.placed
+    def is_waiting(self, request: QueuedRequest) -> bool:
+        return request.id in self.requests and request.id not in self.placed
 
-    def expires_after_s(self, stay: Stay) -> float:
-        """How long the model stays when idle: what the last request said, else the default."""
-        default_s = self.limits.keep_alive_s
-        return default_s if stay.keep_alive_s is None else stay.keep_alive_s
+    def is_idle(self, instance: ModelInstance) -> bool:
+        """No request has a place, and none waits that could have one."""
+        if not instance.is_unused:
+            return False
+        queue = self.queues.get(instance.target.key)
+        return queue is None or (
+            queue.first(lambda request: instance.satisfies(request.load_options)) is None
+        )
 
-    # -- tickets -----------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------
 
-    def admit(self, ticket: Ticket) -> None:
-        """The ticket joins its model's line."""
-        self.tickets[ticket.id] = ticket
-        self.holdings.wait(ticket)
-        self._line(ticket).join(ticket)
+    def enqueue(self, request: QueuedRequest) -> None:
+        self.requests[request.id] = request
+        self.shares.add_waiting(request)
+        self._queue(request).add(request)
 
-    def readmit(self, ticket: Ticket) -> None:
-        """The ticket loses its place without fault and stands in front of its model's line."""
-        stay = self.placed.pop(ticket.id)
-        del stay.tickets[ticket.id]
-        stay.suspects.pop(ticket.id, None)
-        ticket.is_running = False
-        self.holdings.wait(ticket)
-        self._line(ticket).rejoin(ticket)
+    def requeue(self, request: QueuedRequest) -> None:
+        """The request loses its place without fault and goes to the front of its queue."""
+        instance = self.placed.pop(request.id)
+        del instance.requests[request.id]
+        instance.suspects.pop(request.id, None)
+        request.is_running = False
+        self.shares.add_waiting(request)
+        self._queue(request).put_back(request)
 
-    def fill(self, stay: Stay, now: float) -> None:
-        """Give the stay's free places to whoever is next; of suspects one alone begins."""
-        if stay.suspects:
-            self.try_suspects(stay, now)
-        line = self.lines.get(stay.target.key)
-        while line and stay.accepts and len(stay.tickets) < stay.slots:
-            ticket = line.first(lambda ticket: stay.suits(ticket.load_options))
-            if ticket is None or not stay.admits(ticket):
+    def fill(self, instance: ModelInstance, now: float) -> None:
+        """Give free places to the requests that are next; of suspects only one starts."""
+        if instance.suspects:
+            self.try_suspects(instance, now)
+        queue = self.queues.get(instance.target.key)
+        while queue and instance.is_accepting and len(instance.requests) < instance.slots:
+            request = queue.first(lambda request: instance.satisfies(request.load_options))
+            if request is None or not instance.has_place_for(request):
                 break
-            line.serve(ticket)
-            self._drop_if_empty(stay.target.key)
-            self.place(ticket, stay, now)
-        if stay.suspects:
-            self.try_suspects(stay, now)
+            queue.serve(request)
+            self._drop_if_empty(instance.target.key)
+            self.place(request, instance, now)
+        if instance.suspects:
+            self.try_suspects(instance, now)
 
-    def try_suspects(self, stay: Stay, now: float) -> None:
-        """One suspect at a time begins, when the one before it has ended or is cleared."""
-        tried = stay.on_trial
-        if not stay.is_ready or (tried is not None and now < stay.trial_ends_at):
+    def try_suspects(self, instance: ModelInstance, now: float) -> None:
+        """Start the next suspect when the one before it has ended or is cleared."""
+        tried = instance.on_trial
+        if not instance.is_ready or (tried is not None and now < instance.trial_ends_at):
             return
         if tried is not None and tried.crash is not None:
             tried.crash.clear(tried.id)
             tried.crash = None
-            del stay.suspects[tried.id]
-        untried = next(iter(stay.suspects.values()), None)
+            del instance.suspects[tried.id]
+        untried = next(iter(instance.suspects.values()), None)
         if untried is not None:
-            self.begin(untried, now)
+            self.start(untried, now)
 
-    def place(self, ticket: Ticket, stay: Stay, now: float) -> None:
-        """Give the ticket, which is in no line, a place: a slot, or the promise of one."""
-        stay.tickets[ticket.id] = ticket
-        self.placed[ticket.id] = stay
-        self.holdings.hold(ticket)
-        if ticket.crash is not None:
-            stay.suspects[ticket.id] = ticket
-        elif stay.is_ready:
-            self.begin(ticket, now)
+    def place(self, request: QueuedRequest, instance: ModelInstance, now: float) -> None:
+        """Give the request, which is not queued, a place: a slot, or the promise of one."""
+        instance.requests[request.id] = request
+        self.placed[request.id] = instance
+        self.shares.add_placed(request)
+        if request.crash is not None:
+            instance.suspects[request.id] = request
+        elif instance.is_ready:
+            self.start(request, now)
 
-    def begin(self, ticket: Ticket, now: float) -> None:
-        """The ticket's promise comes true; one that only loads has thereby ended."""
-        stay = self.placed[ticket.id]
-        stay.note_use(ticket.request.target, ticket.request.keep_alive_s, now)
-        ticket.started_at = now
-        ticket.is_running = True
-        if ticket.request.loads_only:
-            self.end(ticket)
-            self.effects.append(Complete(ticket.id))
+    def start(self, request: QueuedRequest, now: float) -> None:
+        """The request gets the slot that it was promised. If it only loads, it ends thereby."""
+        instance = self.placed[request.id]
+        instance.record_use(request, now)
+        request.started_at = now
+        request.is_running = True
+        if request.loads_only:
+            self.end(request)
+            self.effects.append(Complete(request.id))
         else:
-            self.effects.append(Start(ticket.id, stay.worker))
+            self.effects.append(Start(request.id, instance.id))
 
-    def abort(self, ticket: Ticket) -> None:
-        """The running ticket's client has gone; the slot is taken until the worker confirms."""
-        ticket.is_leaving = True
-        self.effects.append(Abort(ticket.id, self.placed[ticket.id].worker))
+    def abort(self, request: QueuedRequest) -> None:
+        """Cancel a running request, which keeps its slot until the worker confirms."""
+        request.is_aborting = True
+        self.effects.append(Abort(request.id, self.placed[request.id].id))
 
-    def end(self, ticket: Ticket) -> None:
-        """Take the ticket out, wherever it is."""
-        del self.tickets[ticket.id]
-        self.holdings.release(ticket)
-        if ticket.crash is not None:
-            ticket.crash.leave(ticket.id, ticket.request.client)
-        stay = self.placed.pop(ticket.id, None)
-        if stay is not None:
-            del stay.tickets[ticket.id]
-            stay.suspects.pop(ticket.id, None)
+    def end(self, request: QueuedRequest) -> None:
+        """Remove the request, queued or placed."""
+        del self.requests[request.id]
+        self.shares.remove(request)
+        if request.crash is not None:
+            request.crash.withdraw(request.id, request.client)
+        instance = self.placed.pop(request.id, None)
+        if instance is not None:
+            del instance.requests[request.id]
+            instance.suspects.pop(request.id, None)
         else:
-            self._line(ticket).leave(ticket)
-            self._drop_if_empty(ticket.request.target.key)
+            self._queue(request).remove(request)
+            self._drop_if_empty(request.target.key)
 
-    def fail(self, ticket: Ticket, error: ServerError) -> None:
-        """The ticket ends with an error, if its client is still there to hear it."""
-        self.end(ticket)
-        if not ticket.is_leaving:
-            self.effects.append(Fail(ticket.id, error.code, error.message))
+    def fail(self, request: QueuedRequest, error: ServerError) -> None:
+        """End the request with an error, which a client that has disconnected does not get."""
+        self.end(request)
+        if not request.is_aborting:
+            self.effects.append(Fail(request.id, error.code, error.message))
 
-    def displaced_by(self, newcomer: Ticket) -> Ticket:
-        """Who has to go because the queue is full: the newest waiting ticket of the client who
-        holds most, unless the newcomer's now holds as much.
-        """
-        if self.holdings.of(newcomer.request.client) >= self.holdings.largest():
-            return newcomer
-        return self.holdings.last_of_largest()
-
-    def reject(self, ticket: Ticket) -> None:
-        """The waiting ticket has to go because the queue is full."""
-        rejection = self.rejection(ticket, "full")
-        self.end(ticket)
+    def reject(self, request: QueuedRequest) -> None:
+        """End a queued request because the queue is full."""
+        rejection = self.rejection(request, "full")
+        self.end(request)
         self.effects.append(rejection)
 
-    def rejection(self, ticket: Ticket, reason: RejectReason) -> Reject:
-        """Words for a ticket that may not be in the books at all."""
-        key = ticket.request.target.key
-        stay = self.current.get(key)
-        waiting = len(self.lines.get(key, ()))
-        retry_after_s = self.service.estimate_s(key, waiting, stay.slots if stay else 1)
-        return Reject(ticket.id, reason, retry_after_s)
+    def rejection(self, request: QueuedRequest, reason: RejectReason) -> Reject:
+        """The effect that rejects the request, which need not be in the state."""
+        key = request.target.key
+        instance = self.current.get(key)
+        slots = instance.slots if instance else 1
+        waiting = len(self.queues.get(key, ()))
+        return Reject(request.id, reason, self.service_time.estimate_s(key, waiting, slots))
 
-    # -- stays -------------------------------------------------------------------------------
-
-    def commit(self, target: Target, wish: LoadOptions, plan: Plan, now: float) -> None:
-        """A load is decided: the memory is spoken for, and whoever is next gets a promise."""
-        stay = Stay(self._next_worker, target, wish, plan, now)
-        self._next_worker += 1
-        self.stays[stay.worker] = stay
-        self.current[target.key] = stay
-        self.fill(stay, now)
-
-    def load(self, stay: Stay, now: float) -> None:
-        """The committed load begins."""
-        stay.phase = Phase.LOADING
-        stay.load_began_at = now
-        self.effects.append(Load(stay.worker, stay.target, stay.plan))
-
-    def stop(self, stay: Stay, reason: StopReason) -> None:
-        """The worker, which has no tickets, is told to end."""
-        stay.phase = Phase.STOPPING
-        del self.current[stay.target.key]
-        self.effects.append(Stop(stay.worker, reason))
-
-    def linger(self, stay: Stay) -> None:
-        """The worker has ended for all, but its process still holds its memory."""
-        stay.phase = Phase.LINGERING
-        if self.current.get(stay.target.key) is stay:
-            del self.current[stay.target.key]
-
-    def forget(self, stay: Stay) -> None:
-        """The stay is over: its process is gone, or has never been."""
-        del self.stays[stay.worker]
-        if self.current.get(stay.target.key) is stay:
-            del self.current[stay.target.key]
-
-    def _line(self, ticket: Ticket) -> Line:
-        return self.lines.setdefault(ticket.request.target.key, Line())
+    def _queue(self, request: QueuedRequest) -> FairQueue:
+        return self.queues.setdefault(request.target.key, FairQueue())
 
     def _drop_if_empty(self, key: str) -> None:
-        if not self.lines[key]:
-            del self.lines[key]
+        if not self.queues[key]:
+            del self.queues[key]
+
+    # -- model instances ---------------------------------------------------------------------
+
+    def commit(self, target: Target, load_options: LoadOptions, plan: Plan, now: float) -> None:
+        """Decide on a load: assign its memory, and promise places to the requests that are next."""
+        instance = ModelInstance(self._next_instance_id, target, load_options, plan, now)
+        self._next_instance_id += 1
+        self.instances[instance.id] = instance
+        self.current[target.key] = instance
+        self.fill(instance, now)
+
+    def load(self, instance: ModelInstance, now: float) -> None:
+        """Start the committed load."""
+        instance.phase = Phase.LOADING
+        instance.load_began_at = now
+        self.effects.append(Load(instance.id, instance.target, instance.plan))
+
+    def stop(self, instance: ModelInstance, reason: StopReason) -> None:
+        """Stop an instance without requests."""
+        instance.phase = Phase.STOPPING
+        del self.current[instance.target.key]
+        self.effects.append(Stop(instance.id, reason))
+
+    def linger(self, instance: ModelInstance) -> None:
+        """The worker serves nobody any more, but its process still holds its memory."""
+        instance.phase = Phase.LINGERING
+        self._leave_current(instance)
+
+    def remove(self, instance: ModelInstance) -> None:
+        """The instance's process is gone, or has never been."""
+        del self.instances[instance.id]
+        self._leave_current(instance)
+
+    def _leave_current(self, instance: ModelInstance) -> None:
+        if self.current.get(instance.target.key) is instance:
+            del self.current[instance.target.key]

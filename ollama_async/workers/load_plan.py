@@ -15,7 +15,7 @@ from ollama_async.hw import placement
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.backend import LoadOptions, Target
-from ollama_async.queue.plan import Plan, Planner
+from ollama_async.queue.memory_budget import Plan, Planner
 from ollama_async.workers.load_spec import DEFAULT_BATCH, LoadSpec, ResourceLimits
 
 _GATEWAY_CORES_FROM = 4

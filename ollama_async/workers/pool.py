@@ -42,32 +42,30 @@ from ollama_async.queue.backend import (
     Snapshot,
     Target,
 )
-from ollama_async.queue.effects import (
+from ollama_async.queue.events import (
+    SHUTDOWN_TEXT,
     Abort,
     Complete,
     Effect,
+    Event,
     Fail,
     Load,
     Reject,
+    RequestArrived,
+    RequestCancelled,
+    RequestEnded,
+    ShutdownRequested,
     Start,
     Stop,
+    TimerFired,
+    UnloadRequested,
     WakeAt,
-)
-from ollama_async.queue.events import (
-    Cancelled,
-    Ended,
-    Event,
-    Requested,
-    ShutdownAsked,
-    TimePassed,
-    UnloadAsked,
+    WorkerLoadFailed,
     WorkerLost,
     WorkerReady,
-    WorkerRefused,
     WorkerStopped,
 )
-from ollama_async.queue.plan import Limits, Plan, Planner
-from ollama_async.queue.reconciler import CLOSING_TEXT
+from ollama_async.queue.memory_budget import Limits, Plan, Planner
 from ollama_async.queue.scheduler import Scheduler
 from ollama_async.workers.client import CRASH_TEXT, LinkEvents, WorkerLink
 from ollama_async.workers.load_plan import LoadPlan
@@ -131,8 +129,8 @@ class Pool:
         """
         entry = Entry(next(self._numbers), job, sink)
         self._entries[entry.ticket] = entry
-        request = Requested(
-            ticket=entry.ticket,
+        request = RequestArrived(
+            request_id=entry.ticket,
             client=job.client,
             target=job.target,
             load_options=job.load_options,
@@ -155,10 +153,10 @@ class Pool:
         return _Handle(self, entry)
 
     async def unload(self, key: str) -> None:
-        self._tell(UnloadAsked(key))
+        self._tell(UnloadRequested(key))
 
     def snapshot(self) -> Snapshot:
-        return take_snapshot(self._scheduler.books, self._runners, self._loop.time())
+        return take_snapshot(self._scheduler.state, self._runners, self._loop.time())
 
     # -- life --------------------------------------------------------------------------------
 
@@ -167,7 +165,7 @@ class Pool:
 
         Returns when every worker is gone. May be cancelled; then :meth:`close` finishes it.
         """
-        self._tell(ShutdownAsked(grace_s))
+        self._tell(ShutdownRequested(grace_s))
         limit_s = grace_s + self._stop_grace_s + _CLOSE_MARGIN_S
         async with asyncio.timeout(None if math.isinf(limit_s) else limit_s):
             while self._runners or self._tasks:
@@ -222,10 +220,10 @@ class Pool:
         try:
             return self._scheduler.handle(event, self._loop.time())
         except Exception:
-            if isinstance(event, Requested):
+            if isinstance(event, RequestArrived):
                 raise  # whoever called hears of it
             log.exception("%s", event)
-            return self._scheduler.books.effects
+            return self._scheduler.state.effects
 
     def _perform(  # noqa: C901  # one case per effect
         self, effect: Effect, words: list[_Word], events: deque[Event]
@@ -235,14 +233,14 @@ class Pool:
                 entry = self._entries[ticket]
                 if error := self._start(entry, self._runners[worker]):
                     words.append((self._entries.pop(ticket), error))
-                    events.append(Ended(ticket))
+                    events.append(RequestEnded(ticket))
             case Complete(ticket):
                 words.append((self._entries.pop(ticket), Finish("load", Usage(), [])))
             case Abort(ticket, worker):
                 self._abort(ticket, self._runners[worker])
             case Reject(ticket, reason, retry_after_s):
                 busy = Busy(retry_after_s=retry_after_s)
-                error = busy if reason == "full" else ShuttingDown(CLOSING_TEXT)
+                error = busy if reason == "full" else ShuttingDown(SHUTDOWN_TEXT)
                 words.append((self._entries.pop(ticket), error))
                 self._note(self._observer.rejected, reason)
             case Fail(ticket, code, message):
@@ -272,17 +270,17 @@ class Pool:
         match effect:
             case Start(ticket):
                 self._fail(ticket, fault, words)
-                events.append(Ended(ticket))
+                events.append(RequestEnded(ticket))
             case Complete(ticket) | Reject(ticket) | Fail(ticket):
                 self._fail(ticket, fault, words)
             case Abort(ticket, worker):
                 if runner := self._runners.get(worker):
                     self._kill_soon(runner, f"a cancel could not be sent: {fault!r}")
                 else:
-                    events.append(Ended(ticket))
+                    events.append(RequestEnded(ticket))
             case Load(worker):
                 self._runners.pop(worker, None)
-                events.append(WorkerRefused(worker, LoadFailed.code, repr(fault)))
+                events.append(WorkerLoadFailed(worker, LoadFailed.code, repr(fault)))
             case Stop(worker):
                 events.append(WorkerStopped(worker))
             case WakeAt():
@@ -336,8 +334,8 @@ class Pool:
         if entry.ticket not in self._entries or entry.is_deaf:
             return
         entry.is_deaf = True
-        self._tell(Cancelled(entry.ticket))
-        if entry.ticket not in self._scheduler.books.tickets:
+        self._tell(RequestCancelled(entry.ticket))
+        if entry.ticket not in self._scheduler.state.requests:
             self._entries.pop(entry.ticket, None)
 
     def _abort(self, ticket: int, runner: Runner) -> None:
@@ -363,7 +361,7 @@ class Pool:
         self._entries.pop(entry.ticket, None)
         if timer := self._deadlines.pop(entry.ticket, None):
             timer.cancel()
-        self._tell(Ended(entry.ticket))
+        self._tell(RequestEnded(entry.ticket))
 
     def lost(self, runner: Runner, reason: str, *, has_aborted: bool) -> None:
         log.error("%s: %s", runner.target.name, reason)
@@ -385,7 +383,7 @@ class Pool:
     # -- workers -----------------------------------------------------------------------------
 
     async def _load(self, runner: Runner, plan: LoadPlan) -> None:
-        """Ends with WorkerReady or WorkerRefused, unless the worker is stopped meanwhile: then
+        """Ends with WorkerReady or WorkerLoadFailed, unless the worker is stopped meanwhile: then
         that has the last word.
         """
         name = runner.target.name
@@ -397,11 +395,11 @@ class Pool:
                 plan.spec.to_argv(), plan.environ, plan.bounds, self._load_timeout_s
             )
         except ServerError as error:
-            event = WorkerRefused(runner.number, error.code, error.message, runner.is_gone)
+            event = WorkerLoadFailed(runner.number, error.code, error.message, runner.is_gone)
             outcome = "failed"
         except Exception as error:  # the boundary "task supervisor": whoever waits must hear of it
             log.exception("loading %s", name)
-            event = WorkerRefused(runner.number, LoadFailed.code, repr(error), runner.is_gone)
+            event = WorkerLoadFailed(runner.number, LoadFailed.code, repr(error), runner.is_gone)
             outcome = "failed"
         else:
             event, outcome = WorkerReady(runner.number, ready.slots, ready.num_ctx), "ok"
@@ -414,7 +412,7 @@ class Pool:
         if outcome == "failed":
             self._bury(runner)
         self._tell(event)
-        if isinstance(event, WorkerRefused) and not event.is_gone:
+        if isinstance(event, WorkerLoadFailed) and not event.is_gone:
             await self._outwait(runner)
 
     async def _stop(self, runner: Runner, reason: str) -> None:
@@ -474,7 +472,7 @@ class Pool:
             self._timer = None
         if at is not None:
             at = min(at, self._loop.time() + _LONGEST_TIMER_S)
-            self._timer = self._loop.call_at(at, self._tell, TimePassed())
+            self._timer = self._loop.call_at(at, self._tell, TimerFired())
 
 
 class _Handle:

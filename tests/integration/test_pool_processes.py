@@ -14,7 +14,7 @@ import pytest
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import LoadFailed, ShuttingDown, WorkerDied
 from ollama_async.queue.backend import Job, LoadOptions, Target
-from ollama_async.queue.plan import Limits
+from ollama_async.queue.memory_budget import Limits
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.pool import Pool

@@ -1,17 +1,16 @@
-"""A desk to play the scheduler at: it performs effects on paper and keeps the books."""
+"""A harness around the scheduler: it records effects instead of performing them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from ollama_async.core.errors import LoadFailed
-from ollama_async.queue import effects as do
 from ollama_async.queue import events as ev
 from ollama_async.queue.backend import LoadOptions, Target
-from ollama_async.queue.plan import Limits, Plan
+from ollama_async.queue.memory_budget import Limits, Plan, Planner
 from ollama_async.queue.scheduler import Scheduler
 from tests.unit.queue.invariants import validate
 
@@ -32,86 +31,92 @@ def target(key: str, train_ctx: int = 0) -> Target:
     )
 
 
-class Desk:
-    """Books: ``fate`` of each ticket, ``workers`` that exist and how they are."""
+class SchedulerHarness:
+    """``status``: of each request, by id. ``workers``: state of each that exists, by instance id.
+    ``planner`` may be replaced.
+    """
 
     def __init__(self, limits: Limits, slots: int, sizes: dict[str, int], train_ctx: int) -> None:
         self.now = 1000.0
         self.slots = slots
         self.sizes = sizes
         self.train_ctx = train_ctx
-        self.fate: dict[int, str] = {}
+        self.status: dict[int, str] = {}
         self.retry_after: dict[int, int] = {}
         self.error: dict[int, tuple[str, str]] = {}
         self.workers: dict[int, str] = {}
-        self.load: dict[int, do.Load] = {}
+        self.loads: dict[int, ev.Load] = {}
         self.stop_reasons: list[str] = []
-        self.on: dict[int, int] = {}
-        self.effects: list[do.Effect] = []
+        self.running_on: dict[int, int] = {}
+        self.effects: list[ev.Effect] = []
         self.wake_at: float | None = None
         self._numbers = itertools.count(1)
-        self.scheduler = Scheduler(limits, self.plan)
+        self.planner: Planner = self.plan
+        self.scheduler = Scheduler(limits, self._plan)
 
-    def plan(self, wanted: Target, load_options: LoadOptions) -> list[Plan]:
+    def _plan(self, target: Target, options: LoadOptions) -> Sequence[Plan]:
+        return self.planner(target, options)
+
+    def plan(self, wanted: Target, options: LoadOptions) -> list[Plan]:
         if wanted.key == "broken":
             raise LoadFailed("no such engine")
-        num_ctx = load_options.num_ctx or DEFAULT_CTX
+        num_ctx = options.num_ctx or DEFAULT_CTX
         size = self.sizes.get(wanted.key, 10) + num_ctx // DEFAULT_CTX
-        devices = self.scheduler.books.limits.capacity
+        devices = self.scheduler.state.limits.capacity
         return [
             Plan(demand={device: size}, slots=self.slots, num_ctx=num_ctx) for device in devices
         ]
 
-    # what happens
+    # -- events ------------------------------------------------------------------------------
 
-    def tell(self, event: ev.Event) -> list[do.Effect]:
+    def handle(self, event: ev.Event) -> list[ev.Effect]:
         self.effects = self.scheduler.handle(event, self.now)
         for effect in self.effects:
             self._perform(effect)
         validate(self.scheduler)
         return self.effects
 
-    def ask(self, key: str, client: str = "ann", **wishes) -> int:
-        ticket = next(self._numbers)
-        self.fate[ticket] = "waiting"
-        keep_alive_s = wishes.pop("keep_alive_s", None)
-        loads_only = wishes.pop("loads_only", False)
-        self.tell(
-            ev.Requested(
-                ticket=ticket,
+    def submit(self, key: str, client: str = "ann", **options) -> int:
+        request = next(self._numbers)
+        self.status[request] = "waiting"
+        keep_alive_s = options.pop("keep_alive_s", None)
+        loads_only = options.pop("loads_only", False)
+        self.handle(
+            ev.RequestArrived(
+                request_id=request,
                 client=client,
                 target=target(key, self.train_ctx),
-                load_options=LoadOptions(**wishes),
+                load_options=LoadOptions(**options),
                 keep_alive_s=keep_alive_s,
                 loads_only=loads_only,
             )
         )
-        return ticket
+        return request
 
-    def end(self, ticket: int) -> None:
-        assert self.fate[ticket] in {"running", "aborting"}
-        self.fate[ticket] = "ended"
-        del self.on[ticket]
-        self.tell(ev.Ended(ticket))
+    def end(self, request: int) -> None:
+        assert self.status[request] in {"running", "aborting"}
+        self.status[request] = "ended"
+        del self.running_on[request]
+        self.handle(ev.RequestEnded(request))
 
-    def cancel(self, ticket: int) -> None:
-        before = self.fate[ticket]
-        self.tell(ev.Cancelled(ticket))
+    def cancel(self, request: int) -> None:
+        before = self.status[request]
+        self.handle(ev.RequestCancelled(request))
         if before == "waiting":
-            self.fate[ticket] = "cancelled"
+            self.status[request] = "cancelled"
 
-    def ready(self, key: str, slots: int | None = None, num_ctx: int | None = None) -> int:
-        worker = self.worker(key)
+    def make_ready(self, key: str, slots: int | None = None, num_ctx: int | None = None) -> int:
+        worker = self.instance_id(key)
         assert self.workers[worker] == "loading"
         self.workers[worker] = "ready"
-        plan = self.load[worker].plan
-        self.tell(ev.WorkerReady(worker, slots or plan.slots, num_ctx or plan.num_ctx))
+        plan = self.loads[worker].plan
+        self.handle(ev.WorkerReady(worker, slots or plan.slots, num_ctx or plan.num_ctx))
         return worker
 
-    def refuse(self, key: str, message: str = "bad magic", *, is_gone: bool = True) -> None:
-        worker = self.worker(key)
-        self._end(worker, is_gone=is_gone)
-        self.tell(ev.WorkerRefused(worker, LoadFailed.code, message, is_gone))
+    def fail_load(self, key: str, message: str = "bad magic", *, is_gone: bool = True) -> None:
+        worker = self.instance_id(key)
+        self._end_worker(worker, is_gone=is_gone)
+        self.handle(ev.WorkerLoadFailed(worker, LoadFailed.code, message, is_gone))
 
     def lose(
         self,
@@ -121,58 +126,58 @@ class Desk:
         is_gone: bool = True,
         has_aborted: bool = False,
     ) -> None:
-        worker = self.worker(key)
-        self._end(worker, is_gone=is_gone)
-        for ticket, place in list(self.on.items()):
+        worker = self.instance_id(key)
+        self._end_worker(worker, is_gone=is_gone)
+        for request, place in list(self.running_on.items()):
             if place == worker:
-                del self.on[ticket]
-                if self.fate[ticket] == "aborting":
-                    self.fate[ticket] = "ended"
-                elif self.fate[ticket] == "running":
-                    self.fate[ticket] = "waiting"
+                del self.running_on[request]
+                if self.status[request] == "aborting":
+                    self.status[request] = "ended"
+                elif self.status[request] == "running":
+                    self.status[request] = "waiting"
         event = ev.WorkerLost(
             worker, "killed", frozenset(restartable), is_gone=is_gone, has_aborted=has_aborted
         )
-        self.tell(event)
+        self.handle(event)
 
-    def _end(self, worker: int, *, is_gone: bool) -> None:
+    def _end_worker(self, worker: int, *, is_gone: bool) -> None:
         if is_gone:
             del self.workers[worker]
         else:
             self.workers[worker] = "lingering"
 
-    def outlast(self, key: str) -> None:
+    def linger(self, key: str) -> None:
         """The model's worker was told to stop, and not even SIGKILL ends it."""
         worker = self._ending(key, "stopping")
         self.workers[worker] = "lingering"
-        self.tell(ev.WorkerLost(worker, "killed", is_gone=False))
+        self.handle(ev.WorkerLost(worker, "killed", is_gone=False))
 
-    def stopped(self, key: str) -> None:
-        self._go(self._ending(key, "stopping"))
+    def finish_stop(self, key: str) -> None:
+        self._exit(self._ending(key, "stopping"))
 
-    def gone(self, key: str) -> None:
-        """The process that not even SIGKILL had ended is gone at last."""
-        self._go(self._ending(key, "lingering"))
+    def exit_lingering(self, key: str) -> None:
+        """The process that SIGKILL did not end has exited at last."""
+        self._exit(self._ending(key, "lingering"))
 
-    def _go(self, worker: int) -> None:
+    def _exit(self, worker: int) -> None:
         del self.workers[worker]
-        self.tell(ev.WorkerStopped(worker))
+        self.handle(ev.WorkerStopped(worker))
 
     def _ending(self, key: str, state: str) -> int:
         return next(
             number
             for number, found in self.workers.items()
-            if found == state and self.load[number].target.key == key
+            if found == state and self.loads[number].target.key == key
         )
 
     def unload(self, key: str) -> None:
-        self.tell(ev.UnloadAsked(key))
+        self.handle(ev.UnloadRequested(key))
 
     def shut_down(self, grace_s: float) -> None:
-        self.tell(ev.ShutdownAsked(grace_s))
+        self.handle(ev.ShutdownRequested(grace_s))
 
-    def wait(self, seconds: float) -> None:
-        """Time passes; the scheduler is woken at every moment that it named."""
+    def advance(self, seconds: float) -> None:
+        """Let time pass; the timer fires whenever the scheduler has set it."""
         until = self.now + seconds
         for _ in range(100):
             if self.wake_at is None or self.wake_at > until:
@@ -180,79 +185,81 @@ class Desk:
                 return
             self.now = max(self.now, self.wake_at)
             self.wake_at = None
-            self.tell(ev.TimePassed())
+            self.handle(ev.TimerFired())
         raise AssertionError("the scheduler wakes up again and again")
 
-    def up(self, key: str, **wishes) -> int:
-        """The model is loaded and idle."""
-        ticket = self.ask(key, **wishes)
-        worker = self.ready(key)
-        self.end(ticket)
+    def load(self, key: str, **options) -> int:
+        """Load the model and leave it idle."""
+        request = self.submit(key, **options)
+        worker = self.make_ready(key)
+        self.end(request)
         return worker
 
-    # what is so
+    # -- results -----------------------------------------------------------------------------
 
-    def worker(self, key: str) -> int:
+    def instance_id(self, key: str) -> int:
         """The model's worker that is neither stopping nor lingering."""
         return next(
             number
             for number, state in self.workers.items()
-            if state not in {"stopping", "lingering"} and self.load[number].target.key == key
+            if state not in {"stopping", "lingering"} and self.loads[number].target.key == key
         )
 
-    def state(self, key: str) -> list[str]:
+    def worker_states(self, key: str) -> list[str]:
         return [
-            state for number, state in self.workers.items() if self.load[number].target.key == key
+            state for number, state in self.workers.items() if self.loads[number].target.key == key
         ]
 
-    def count(self, fate: str) -> int:
-        return sum(value == fate for value in self.fate.values())
+    def count(self, status: str) -> int:
+        return sum(value == status for value in self.status.values())
 
-    def loads(self) -> int:
-        return len(self.load)
+    def load_count(self) -> int:
+        return len(self.loads)
 
-    # performing
+    # -- effects -----------------------------------------------------------------------------
 
-    def _perform(self, effect: do.Effect) -> None:
+    def _perform(self, effect: ev.Effect) -> None:
         match effect:
-            case do.Start(ticket, worker):
-                assert self.fate[ticket] == "waiting"
+            case ev.Start(request, worker):
+                assert self.status[request] == "waiting"
                 assert self.workers[worker] == "ready"
-                self.fate[ticket] = "running"
-                self.on[ticket] = worker
-            case do.Complete(ticket):
-                assert self.fate[ticket] == "waiting"
-                self.fate[ticket] = "completed"
-            case do.Abort(ticket, worker):
-                assert self.fate[ticket] == "running"
-                assert self.on[ticket] == worker
-                self.fate[ticket] = "aborting"
-            case do.Reject(ticket, reason, retry_after_s):
-                assert self.fate[ticket] == "waiting"
+                self.status[request] = "running"
+                self.running_on[request] = worker
+            case ev.Complete(request):
+                assert self.status[request] == "waiting"
+                self.status[request] = "completed"
+            case ev.Abort(request, worker):
+                assert self.status[request] == "running"
+                assert self.running_on[request] == worker
+                self.status[request] = "aborting"
+            case ev.Reject(request, reason, retry_after_s):
+                assert self.status[request] == "waiting"
                 assert retry_after_s >= 1
-                self.fate[ticket] = f"rejected:{reason}"
-                self.retry_after[ticket] = retry_after_s
-            case do.Fail(ticket, code, message):
-                assert self.fate[ticket] in {"waiting", "running"}
-                self.fate[ticket] = f"failed:{code}"
-                self.error[ticket] = (code, message)
-            case do.Load(worker):
-                assert worker not in self.load
-                self.load[worker] = effect
+                self.status[request] = f"rejected:{reason}"
+                self.retry_after[request] = retry_after_s
+            case ev.Fail(request, code, message):
+                assert self.status[request] in {"waiting", "running"}
+                self.status[request] = f"failed:{code}"
+                self.error[request] = (code, message)
+            case ev.Load(worker):
+                assert worker not in self.loads
+                self.loads[worker] = effect
                 self.workers[worker] = "loading"
-            case do.Stop(worker, reason):
+            case ev.Stop(worker, reason):
                 assert self.workers[worker] in {"loading", "ready"}
                 self.workers[worker] = "stopping"
-                left = [t for t, place in self.on.items() if place == worker]
-                self.fate |= {t: "ended" for t in left if self.fate[t] == "aborting"}
-                self.on = {t: place for t, place in self.on.items() if place != worker}
+                left = [t for t, place in self.running_on.items() if place == worker]
+                self.status |= {t: "ended" for t in left if self.status[t] == "aborting"}
+                self.running_on = {
+                    t: place for t, place in self.running_on.items() if place != worker
+                }
                 self.stop_reasons.append(reason)
-            case do.WakeAt(at):
+            case ev.WakeAt(at):
                 self.wake_at = at
 
 
 @pytest.fixture
-def make_desk() -> Callable[..., Desk]:
+def make_harness() -> Callable[..., SchedulerHarness]:
     def make(
         *,
         slots: int = 1,
@@ -263,13 +270,13 @@ def make_desk() -> Callable[..., Desk]:
         devices: dict[str, int] | None = None,
         keep_alive_s: float = 300.0,
         train_ctx: int = 0,
-    ) -> Desk:
+    ) -> SchedulerHarness:
         limits = Limits(
             max_queue=max_queue,
             capacity=devices or {"cpu": memory},
             max_loaded=max_loaded,
             keep_alive_s=keep_alive_s,
         )
-        return Desk(limits, slots, sizes or {}, train_ctx)
+        return SchedulerHarness(limits, slots, sizes or {}, train_ctx)
 
     return make

@@ -1,4 +1,4 @@
-"""Random histories: whatever happens in whatever order, the invariants hold and everything ends."""
+"""Random histories: in any order of events, the invariants hold and everything ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IS_GONE = st.sampled_from([True, True, False])
 
 
 class Histories(RuleBasedStateMachine):
-    make_desk: Callable[..., Any]
+    make_harness: Callable[..., Any]
 
     @initialize(
         slots=st.integers(1, 3),
@@ -28,7 +28,7 @@ class Histories(RuleBasedStateMachine):
     )
     def open(self, slots, max_queue, max_loaded, memory, gpus, shuts_down):
         self.shuts_down = shuts_down
-        self.desk = type(self).make_desk(
+        self.harness = type(self).make_harness(
             slots=slots,
             max_queue=max_queue,
             max_loaded=max_loaded,
@@ -38,22 +38,22 @@ class Histories(RuleBasedStateMachine):
             train_ctx=16384,
         )
 
-    def _some(self, data, *fates):
-        tickets = [t for t, fate in self.desk.fate.items() if fate in fates]
-        return data.draw(st.sampled_from(tickets)) if tickets else None
+    def _some(self, data, *statuses):
+        requests = [t for t, status in self.harness.status.items() if status in statuses]
+        return data.draw(st.sampled_from(requests)) if requests else None
 
     def _worker(self, data, state):
         keys = sorted(
             {
-                self.desk.load[worker].target.key
-                for worker, found in self.desk.workers.items()
+                self.harness.loads[worker].target.key
+                for worker, found in self.harness.workers.items()
                 if found == state
             }
         )
         return data.draw(st.sampled_from(keys)) if keys else None
 
     def has(self, state):
-        return state in self.desk.workers.values()
+        return state in self.harness.workers.values()
 
     @rule(
         model=st.sampled_from(["a", "a", "b", "b", "c", "c", "huge", "broken"]),
@@ -65,99 +65,101 @@ class Histories(RuleBasedStateMachine):
         loads_only=st.sampled_from([False, False, False, True]),
         times=st.integers(1, 4),
     )
-    def ask(self, times, model, **wishes):
+    def submit(self, times, model, **options):
         for _ in range(times):
-            ticket = self.desk.ask(model, **wishes)
-        fate = self.desk.fate[ticket]
-        assert (model in {"huge", "broken"}) <= (fate[:6] in {"failed", "reject"})
-        if fate == "rejected:full":
-            holdings = self.desk.scheduler.books.holdings
-            assert not holdings.may_displace(wishes["client"]), "somebody holds more"
+            request = self.harness.submit(model, **options)
+        status = self.harness.status[request]
+        assert (model in {"huge", "broken"}) <= (status[:6] in {"failed", "reject"})
+        if status == "rejected:full":
+            shares = self.harness.scheduler.state.shares
+            assert not shares.can_displace(options["client"]), "another client has more"
 
     @rule(data=st.data())
     def end(self, data):
-        if ticket := self._some(data, "running", "aborting"):
-            self.desk.end(ticket)
+        if request := self._some(data, "running", "aborting"):
+            self.harness.end(request)
 
     @rule(data=st.data())
     def cancel(self, data):
-        if ticket := self._some(data, "waiting", "running", "ended", "cancelled", "aborting"):
-            self.desk.cancel(ticket)
+        if request := self._some(data, "waiting", "running", "ended", "cancelled", "aborting"):
+            self.harness.cancel(request)
 
     @precondition(lambda self: self.has("loading"))
     @rule(data=st.data(), slots=st.sampled_from([None, None, 1]))
-    def ready(self, data, slots):
-        self.desk.ready(self._worker(data, "loading"), slots)
+    def make_ready(self, data, slots):
+        self.harness.make_ready(self._worker(data, "loading"), slots)
 
     @precondition(lambda self: self.has("loading"))
     @rule(data=st.data(), is_gone=IS_GONE)
-    def refuse(self, data, is_gone):
+    def fail_load(self, data, is_gone):
         key = self._worker(data, "loading")
-        books = self.desk.scheduler.books
-        half = (books.current[key].wish.num_ctx or 0) / 2
-        wishes = {
-            ticket.id: ticket.load_options.num_ctx or 0
-            for ticket in books.tickets.values()
-            if ticket.request.target.key == key
+        state = self.harness.scheduler.state
+        half = (state.current[key].load_options.num_ctx or 0) / 2
+        contexts = {
+            request.id: request.load_options.num_ctx or 0
+            for request in state.requests.values()
+            if request.target.key == key
         }
-        self.desk.refuse(key, is_gone=is_gone)
-        if half and any(num_ctx > half for num_ctx in wishes.values()):
-            for ticket, num_ctx in wishes.items():
-                assert self.desk.fate[ticket].startswith("failed") == (num_ctx > half)
+        self.harness.fail_load(key, is_gone=is_gone)
+        if half and any(num_ctx > half for num_ctx in contexts.values()):
+            for request, num_ctx in contexts.items():
+                assert self.harness.status[request].startswith("failed") == (num_ctx > half)
 
     @precondition(lambda self: self.has("stopping"))
     @rule(data=st.data())
-    def stopped(self, data):
-        self.desk.stopped(self._worker(data, "stopping"))
+    def finish_stop(self, data):
+        self.harness.finish_stop(self._worker(data, "stopping"))
 
     @precondition(lambda self: self.has("stopping"))
     @rule(data=st.data())
-    def outlast(self, data):
-        self.desk.outlast(self._worker(data, "stopping"))
+    def linger(self, data):
+        self.harness.linger(self._worker(data, "stopping"))
 
     @precondition(lambda self: self.has("lingering"))
     @rule(data=st.data())
-    def gone(self, data):
-        self.desk.gone(self._worker(data, "lingering"))
+    def exit_lingering(self, data):
+        self.harness.exit_lingering(self._worker(data, "lingering"))
 
     @precondition(lambda self: self.has("ready"))
     @rule(data=st.data(), restarts=st.booleans(), has_aborted=st.booleans(), is_gone=IS_GONE)
     def lose(self, data, restarts, has_aborted, is_gone):
         key = self._worker(data, "ready")
-        worker = self.desk.worker(key)
-        running = {t for t, place in self.desk.on.items() if place == worker}
-        unheard = {t for t in sorted(running) if restarts or data.draw(st.booleans())}
-        self.desk.lose(key, unheard, has_aborted=has_aborted, is_gone=is_gone)
+        worker = self.harness.instance_id(key)
+        running = {t for t, place in self.harness.running_on.items() if place == worker}
+        restartable = {t for t in sorted(running) if restarts or data.draw(st.booleans())}
+        self.harness.lose(key, restartable, has_aborted=has_aborted, is_gone=is_gone)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 40.0]))
-    def wait(self, seconds):
-        self.desk.wait(seconds)
+    def advance(self, seconds):
+        self.harness.advance(seconds)
 
     @rule(model=st.sampled_from(["a", "b"]))
     def unload(self, model):
-        self.desk.unload(model)
+        self.harness.unload(model)
 
     @precondition(lambda self: self.shuts_down)
     @rule(grace_s=st.sampled_from([0.0, 3.0, float("inf")]))
     def shut_down(self, grace_s):
-        self.desk.shut_down(grace_s)
+        self.harness.shut_down(grace_s)
 
     @invariant()
-    def books_agree(self):
-        if not hasattr(self, "desk"):
+    def state_agrees(self):
+        if not hasattr(self, "harness"):
             return
-        scheduler = self.desk.scheduler
-        in_books = {t for t, f in self.desk.fate.items() if f in {"waiting", "running", "aborting"}}
-        assert in_books == scheduler.books.tickets.keys()
+        scheduler = self.harness.scheduler
+        expected = {
+            t for t, f in self.harness.status.items() if f in {"waiting", "running", "aborting"}
+        }
+        assert expected == scheduler.state.requests.keys()
 
     def teardown(self):
-        if hasattr(self, "desk"):
-            _finish(self.desk)
+        if hasattr(self, "harness"):
+            _finish(self.harness)
 
 
 @pytest.mark.slow
-def test_every_history_keeps_the_invariants_and_ends(make_desk):
-    Histories.make_desk = staticmethod(make_desk)
+def test_every_history_keeps_the_invariants_and_ends(make_harness):
+    Histories.make_harness = staticmethod(make_harness)
     Histories.TestCase.settings = settings(
         max_examples=600,
         stateful_step_count=40,
@@ -168,38 +170,38 @@ def test_every_history_keeps_the_invariants_and_ends(make_desk):
     Histories.TestCase().runTest()
 
 
-def _finish(desk):
-    """With everybody doing their duty, all who wait are served and memory comes free."""
-    waited = {t for t, fate in desk.fate.items() if fate == "waiting"}
+def _finish(harness):
+    """If every worker responds, all that wait is served and the memory is freed."""
+    waited = {t for t, status in harness.status.items() if status == "waiting"}
     for _ in range(500):
-        _everybody_does_their_duty(desk)
-        if not desk.scheduler.books.tickets:
+        _respond(harness)
+        if not harness.scheduler.state.requests:
             break
-        desk.wait(1.0)
-    assert not desk.scheduler.books.tickets
-    fates = {desk.fate[t] for t in waited}
-    assert fates <= {"ended", "completed"}
-    desk.shut_down(0.0)
-    desk.wait(0.0)
-    _let_go(desk)
-    assert not desk.workers
-    assert not desk.scheduler.books.stays
+        harness.advance(1.0)
+    assert not harness.scheduler.state.requests
+    statuses = {harness.status[t] for t in waited}
+    assert statuses <= {"ended", "completed"}
+    harness.shut_down(0.0)
+    harness.advance(0.0)
+    _finish_stops(harness)
+    assert not harness.workers
+    assert not harness.scheduler.state.instances
 
 
-def _let_go(desk):
-    for worker, state in list(desk.workers.items()):
-        key = desk.load[worker].target.key
+def _finish_stops(harness):
+    for worker, state in list(harness.workers.items()):
+        key = harness.loads[worker].target.key
         if state == "stopping":
-            desk.stopped(key)
+            harness.finish_stop(key)
         elif state == "lingering":
-            desk.gone(key)
+            harness.exit_lingering(key)
 
 
-def _everybody_does_their_duty(desk):
-    for ticket in [t for t, fate in desk.fate.items() if fate in {"running", "aborting"}]:
-        desk.end(ticket)
-    for worker, state in list(desk.workers.items()):
-        key = desk.load[worker].target.key
-        if state == "loading" and desk.workers.get(worker) == state:
-            desk.ready(key)
-    _let_go(desk)
+def _respond(harness):
+    for request in [t for t, status in harness.status.items() if status in {"running", "aborting"}]:
+        harness.end(request)
+    for worker, state in list(harness.workers.items()):
+        key = harness.loads[worker].target.key
+        if state == "loading" and harness.workers.get(worker) == state:
+            harness.make_ready(key)
+    _finish_stops(harness)

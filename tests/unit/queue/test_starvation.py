@@ -1,4 +1,4 @@
-"""More models than memory, each always wanted by someone: everybody is served in bounded time.
+"""More models than memory, each always in demand: every request is served in bounded time.
 
 A discrete simulation: loads, answers and stops take as long as they take, clients ask again as soon
 as they are answered.
@@ -16,11 +16,11 @@ STOP_S = 0.5
 HORIZON_S = 1000.0
 
 
-class World:
+class Simulation:
     """Carries the scheduler's effects out in simulated time, and measures waits."""
 
-    def __init__(self, desk, seed):
-        self.desk = desk
+    def __init__(self, harness, seed):
+        self.harness = harness
         self.dice = random.Random(seed)
         self.due = []
         self.number = 0
@@ -33,72 +33,74 @@ class World:
 
     def after(self, seconds, do, *args):
         self.number += 1
-        heapq.heappush(self.due, (self.desk.now + seconds, self.number, do, args))
+        heapq.heappush(self.due, (self.harness.now + seconds, self.number, do, args))
 
     def ask(self, model, client):
-        ticket = self.desk.ask(model, client=client)
-        self.asked_at[ticket] = self.desk.now
-        self.model_of[ticket] = (model, client)
+        request = self.harness.submit(model, client=client)
+        self.asked_at[request] = self.harness.now
+        self.model_of[request] = (model, client)
         self.look()
 
-    def end(self, ticket):
-        model, client = self.model_of[ticket]
+    def end(self, request):
+        model, client = self.model_of[request]
         self.served[model] += 1
-        self.desk.end(ticket)
+        self.harness.end(request)
         self.look()
         self.after(self.dice.expovariate(2.0), self.ask, model, client)
 
     def ready(self, model):
-        self.desk.ready(model)
+        self.harness.make_ready(model)
         self.look()
 
     def stopped(self, model):
-        self.desk.stopped(model)
+        self.harness.finish_stop(model)
         self.look()
 
     def look(self):
         """Whatever the last event has begun, takes its time."""
-        for ticket, fate in self.desk.fate.items():
-            if fate != self.seen_fate.get(ticket):
-                self.seen_fate[ticket] = fate
-                if fate == "running":
-                    waited_s = self.desk.now - self.asked_at[ticket]
+        for request, status in self.harness.status.items():
+            if status != self.seen_fate.get(request):
+                self.seen_fate[request] = status
+                if status == "running":
+                    waited_s = self.harness.now - self.asked_at[request]
                     self.longest_wait_s = max(self.longest_wait_s, waited_s)
-                    self.after(self.dice.uniform(0.2, 3.0), self.end, ticket)
-        for worker, state in list(self.desk.workers.items()):
+                    self.after(self.dice.uniform(0.2, 3.0), self.end, request)
+        for worker, state in list(self.harness.workers.items()):
             if state != self.seen_workers.get(worker):
                 self.seen_workers[worker] = state
-                model = self.desk.load[worker].target.key
+                model = self.harness.loads[worker].target.key
                 if state == "loading":
                     self.after(LOAD_S[model], self.ready, model)
                 elif state == "stopping":
                     self.after(STOP_S, self.stopped, model)
         self.seen_fate = {t: f for t, f in self.seen_fate.items() if f in {"waiting", "running"}}
-        self.desk.fate = {t: f for t, f in self.desk.fate.items() if f in {"waiting", "running"}}
+        self.harness.status = {
+            t: f for t, f in self.harness.status.items() if f in {"waiting", "running"}
+        }
 
     def run(self, seconds):
-        until = self.desk.now + seconds
+        until = self.harness.now + seconds
         while self.due and self.due[0][0] < until:
             moment, _, do, args = heapq.heappop(self.due)
-            self.desk.wait(moment - self.desk.now)
+            self.harness.advance(moment - self.harness.now)
             self.look()
             do(*args)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nobody_starves_and_loading_does_not_take_over(make_desk, seed):
-    desk = make_desk(
+def test_nobody_starves_and_loading_does_not_take_over(make_harness, seed):
+    harness = make_harness(
         slots=2,
         max_queue=100,
         max_loaded=3,
         memory=50,
         sizes={"a": 19, "b": 19, "c": 9, "big": 44},
     )
-    world = World(desk, seed)
+    simulation = Simulation(harness, seed)
     for model in LOAD_S:
         for number in range(4):
-            world.after(0.0, world.ask, model, f"{model} {number}")
-    world.run(HORIZON_S)
-    assert world.longest_wait_s < 120
-    assert min(world.served.values()) > 40
-    assert desk.loads() < HORIZON_S / 10
+            simulation.after(0.0, simulation.ask, model, f"{model} {number}")
+    simulation.run(HORIZON_S)
+    assert simulation.longest_wait_s < 120
+    assert min(simulation.served.values()) > 40
+    assert harness.load_count() < HORIZON_S / 10

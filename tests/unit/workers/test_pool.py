@@ -32,7 +32,7 @@ from ollama_async.core.errors import (
     WorkerDied,
 )
 from ollama_async.queue.backend import Job, LoadOptions, Target
-from ollama_async.queue.plan import Limits
+from ollama_async.queue.memory_budget import Limits
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Done, Failed, Heartbeat, Ready, ToolCallDelta
@@ -571,7 +571,7 @@ async def test_a_planner_that_fails_while_others_wait_costs_them_nothing():
         larger = it.submit(load_options=LoadOptions(num_ctx=8192))
         it.plan_fault = ZeroDivisionError("a bug")
         other = it.submit()
-        it.pool._scheduler.books.lines["a"]._planned = None
+        it.pool._scheduler.state.queues["a"]._plans = None
         worker.answer(*worker.asked)
         assert [type(error) for error in larger.heard] == [LoadFailed]
         worker.answer(*worker.asked)

@@ -1,0 +1,40 @@
+"""When ``keep_alive`` unloads a model: an idle instance expires so long after its last use."""
+
+from __future__ import annotations
+
+import math
+
+from ollama_async.queue.state import ModelInstance, SchedulerState
+
+
+def keep_alive_s(state: SchedulerState, instance: ModelInstance) -> float:
+    """What the last request that named it said, else the server's default. 0: at once; inf: never
+    unload.
+    """
+    default_s = state.limits.keep_alive_s
+    return default_s if instance.keep_alive_s is None else instance.keep_alive_s
+
+
+def expires_at(state: SchedulerState, instance: ModelInstance) -> float:
+    """When the instance is to be unloaded; inf while any request runs on it or waits for it.
+
+    A load whose requests have all been cancelled counts as idle, too.
+    """
+    if not instance.is_unused or instance.target.key in state.queues:
+        return math.inf
+    return instance.idle_since + keep_alive_s(state, instance)
+
+
+def shown_expiry_s(state: SchedulerState, instance: ModelInstance, now: float) -> float:
+    """Seconds from the last use until the expiry that ``/api/ps`` shows.
+
+    A request that runs for longer than ``keep_alive`` extends it by another ``keep_alive``, and so
+    on. An instance that is to stop has expired already.
+    """
+    if instance.stop_when_unused is not None:
+        return -1.0
+    duration_s = keep_alive_s(state, instance)
+    used_s = now - instance.idle_since
+    if instance.requests and 0 < duration_s <= used_s:
+        return duration_s * (used_s // duration_s + 1)
+    return duration_s
