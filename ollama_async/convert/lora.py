@@ -27,11 +27,11 @@ import gguf
 import msgspec
 import numpy as np
 
-from ollama_async.convert.documents import Files, read_bytes
-from ollama_async.convert.families import FAMILIES, Family
-from ollama_async.convert.network import Kind, OutTensor
+from ollama_async.convert.architectures import FAMILIES, Family
+from ollama_async.convert.config_files import Files, read_bytes
+from ollama_async.convert.gguf_writer import write
 from ollama_async.convert.safetensors import Floats, Safetensors
-from ollama_async.convert.writing import write
+from ollama_async.convert.tensors import Kind, OutTensor
 from ollama_async.core.errors import BadRequest
 
 CONFIG_NAME = "adapter_config.json"
@@ -76,7 +76,7 @@ _FAMILIES = {family.architecture: family for family in FAMILIES.values() if not 
 _Reordering = Callable[[Floats], Floats]
 
 
-class Base(msgspec.Struct, frozen=True, kw_only=True):
+class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a conversion needs to know of the base; ``head``: dimensions of one."""
 
     architecture: str
@@ -119,7 +119,7 @@ class _Module(msgspec.Struct):
     b: str = ""
 
 
-def convert_adapter(files: Files, base: Base, out: Path) -> Iterator[tuple[int, int]]:
+def convert_adapter(files: Files, base: BaseModel, out: Path) -> Iterator[tuple[int, int]]:
     """Make the GGUF at ``out``; yields bytes done and in all, after each matrix.
 
     ``files``: :data:`CONFIG_NAME` and :data:`WEIGHTS_NAME` to where the content lies. One matrix is
@@ -199,7 +199,7 @@ def _matching(pattern: Mapping[str, float] | None, module: str, default: float) 
 # ----------------------------------------------------------------- its matrices
 
 
-def _tensors(weights: Safetensors, config: _Config, base: Base) -> Iterator[OutTensor]:
+def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator[OutTensor]:
     family = _FAMILIES.get(base.architecture)
     if family is None:
         known = ", ".join(_FAMILIES)
@@ -292,7 +292,7 @@ def _kind(dtype: str) -> Kind:
     return "F16" if dtype == "F16" else "BF16" if dtype == "BF16" else "F32"
 
 
-def _reordering(family: Family, base: Base, module: _Module) -> _Reordering:
+def _reordering(family: Family, base: BaseModel, module: _Module) -> _Reordering:
     """What a conversion of the base did to the rows of these weights."""
     name = f"{module.name}.weight"
     changes = [change for ending, change in family.changes.items() if name.endswith(ending)]

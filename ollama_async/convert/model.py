@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ollama_async.convert.added import added_fields
-from ollama_async.convert.documents import Document, Files, read_document
-from ollama_async.convert.families import Family, family_of
-from ollama_async.convert.network import EMBEDDING, Kind, network, published_kind
+from ollama_async.convert.added_tokens import added_fields
+from ollama_async.convert.architectures import Family, family_of
+from ollama_async.convert.config_files import Document, Files, read_document
+from ollama_async.convert.gguf_writer import FILE_TYPES, write
 from ollama_async.convert.pooling import pooling_fields
-from ollama_async.convert.special import special_fields
-from ollama_async.convert.tokenizers import read_documents, read_vocabulary
+from ollama_async.convert.special_tokens import special_fields
+from ollama_async.convert.tensors import EMBEDDING, Kind, network, published_kind
+from ollama_async.convert.tokenizer import read_documents, read_vocabulary
 from ollama_async.convert.weights import Weights
-from ollama_async.convert.writing import FILE_TYPES, write
 from ollama_async.core.errors import BadRequest
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ollama_async.convert.documents import Document
-from ollama_async.convert.pipeline import refused
+from ollama_async.convert.config_files import Document
+from ollama_async.convert.tokenizer_pipeline import refused
 
 _SIGMOID = ("silu", "swish")
 _TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_python_tanh")

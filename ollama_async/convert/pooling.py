@@ -6,7 +6,7 @@ from typing import Any
 
 from gguf import PoolingType
 
-from ollama_async.convert.documents import Document, Files, read_document, read_json
+from ollama_async.convert.config_files import Document, Files, read_document, read_json
 from ollama_async.core.errors import BadRequest
 
 _MODES = {

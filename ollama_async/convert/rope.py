@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ollama_async.convert.documents import Document
-from ollama_async.convert.pipeline import refused
+from ollama_async.convert.config_files import Document
 from ollama_async.convert.safetensors import Floats
+from ollama_async.convert.tokenizer_pipeline import refused
 from ollama_async.core.errors import BadRequest
 
 Fields = dict[str, Any]

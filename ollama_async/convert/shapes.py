@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ollama_async.convert.documents import Document
-from ollama_async.convert.families import Family, rope_dimensions
+from ollama_async.convert.architectures import Family, rope_dimensions
+from ollama_async.convert.config_files import Document
 from ollama_async.core.errors import BadRequest
 
 Shape = tuple[int, ...]

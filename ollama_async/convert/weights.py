@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from ollama_async.convert.documents import Files, read_document
+from ollama_async.convert.config_files import Files, read_document
 from ollama_async.convert.safetensors import Floats, Safetensors, Tensor
 from ollama_async.core.errors import BadRequest
 

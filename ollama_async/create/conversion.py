@@ -1,46 +1,146 @@
-"""A published model, safetensors and JSON files, made into one blob that an engine loads."""
+"""Stores files that are not blobs yet: published weights and adapters, converted to GGUF, and
+files on this machine.
+
+Each function here is a generator of statuses that returns the digest of the new blob.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+import hashlib
+import os
+import posixpath
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import BinaryIO, cast
 
+from ollama_async.api.ollama import ProgressStatus
+from ollama_async.convert import lora
 from ollama_async.convert.model import convert_model
-from ollama_async.convert.network import Kind
-from ollama_async.create.converting import told
-from ollama_async.create.levels import SOURCES
-from ollama_async.create.quantize import hashed
-from ollama_async.gguf.reader import read_header
+from ollama_async.convert.tensors import Kind
+from ollama_async.core.errors import BadRequest
+from ollama_async.create.quantize import SOURCE_LEVELS, STEP_S, hash_file
+from ollama_async.gguf.compatibility import check_adapter
+from ollama_async.gguf.reader import GgufHeader, read_header
 from ollama_async.store.files import NewFile
-from ollama_async.store.layout import Shelf
+from ollama_async.store.layout import StoreLayout
 
-Status = dict[str, Any]
+MODEL_NAME, ADAPTER_NAME = "model.gguf", "adapter.gguf"
+"""Names of the results among the files that a model is created from."""
+_READ_BYTES = 1 << 20
 
-NAME = "model.gguf"
-"""What the result is called among the files that a model is made of."""
-
-
-def is_part(name: str, names: Iterable[str]) -> bool:
-    """Whether ``name`` is one of the files of a model to convert; GGUF files beside it are not."""
-    is_published = any(each.endswith(".safetensors") for each in names)
-    return is_published and not name.endswith(".gguf")
+NewBlob = Generator[ProgressStatus, None, str]
+_Progress = Iterator[tuple[int, int]]
 
 
-def converted(shelf: Shelf, files: Mapping[str, Path], level: str) -> Generator[Status, None, str]:
-    """Convert the files, by their names in the published directory; the digest of the new blob.
+def store_model(layout: StoreLayout, files: Mapping[str, Path], level: str) -> NewBlob:
+    """Convert a published model, given by its files' names in the published directory.
 
-    ``level``: as what the weights are wanted in the end; made at once if no quantizing is needed.
-    Yields the status ``converting model`` with its progress.
+    ``level``: what the weights will be quantized to; a type that needs no quantization is written
+    at once. Yields the status ``converting model`` with its progress.
 
     :raises BadRequest: the files are broken, or of a kind that is not converted.
     :raises StorageFailed: the new file does not fit onto the disk.
     :raises OSError: a file cannot be read, or the new one not written.
     """
-    kind = cast("Kind", level) if level in SOURCES else None
-    with NewFile(shelf.blobs.folder) as file:
-        yield from told(shelf, "converting model", convert_model(files, file.path, kind))
-        read_header(file.path)  # what we write must be something that we read
-        digest = yield from hashed(file)
-        shelf.blobs.adopt(file, digest)
+    kind = cast("Kind", level) if level in SOURCE_LEVELS else None
+
+    def convert(out: Path) -> _Progress:
+        return convert_model(files, out, kind)
+
+    return (yield from _store_converted(layout, "converting model", convert, lambda _: None))
+
+
+def store_adapter(layout: StoreLayout, files: Mapping[str, Path], base_digest: str) -> NewBlob:
+    """Convert a PEFT adapter for the base; as :func:`store_model`.
+
+    :raises BadRequest: the adapter is broken, or cannot be converted, or not for this base.
+    """
+    files = {posixpath.basename(name): path for name, path in files.items()}
+    base = read_header(layout.blobs.path(base_digest))
+
+    def convert(out: Path) -> _Progress:
+        return lora.convert_adapter(files, _base_model(base), out)
+
+    def check(adapter: GgufHeader) -> None:
+        check_adapter(adapter, base)
+
+    return (yield from _store_converted(layout, "converting adapter", convert, check))
+
+
+def _store_converted(
+    layout: StoreLayout,
+    text: str,
+    convert: Callable[[Path], _Progress],
+    check: Callable[[GgufHeader], None],
+) -> NewBlob:
+    with NewFile(layout.blobs.folder) as file:
+        yield from _statuses(layout, text, convert(file.path))
+        check(read_header(file.path))  # what we write must be readable
+        digest = yield from hash_file(file)
+        layout.blobs.adopt(file, digest)
     return digest
+
+
+def _statuses(layout: StoreLayout, text: str, progress: _Progress) -> Iterator[ProgressStatus]:
+    """``progress``: the bytes written so far and in all.
+
+    :raises StorageFailed: what is written does not fit onto the disk; after the first step.
+    """
+    status = {"status": text}
+    yield status
+    is_first, pause_at = True, time.monotonic() + STEP_S
+    for done, total in progress:
+        if is_first:
+            layout.ensure_space(total - done)
+            is_first = False
+        if time.monotonic() > pause_at:
+            yield {**status, "completed": done, "total": total}
+            pause_at = time.monotonic() + STEP_S
+
+
+def _base_model(base: GgufHeader) -> lora.BaseModel:
+    """Numbers that are missing, or differ between layers, are 0."""
+    architecture = base.metadata.get("general.architecture")
+
+    def number(key: str) -> int:
+        value = base.metadata.get(f"{architecture}.{key}")
+        return value if isinstance(value, int) else 0
+
+    width, heads = number("embedding_length"), number("attention.head_count")
+    head = number("attention.key_length") or (width // heads if heads > 0 else 0)
+    return lora.BaseModel(architecture=str(architecture), layers=number("block_count"), head=head)
+
+
+def store_local_file(layout: StoreLayout, name: str, path: Path) -> NewBlob:
+    """Copy a file of this machine into the store, called ``name`` in the statuses.
+
+    :raises BadRequest: it cannot be read.
+    :raises StorageFailed: it does not fit onto the disk.
+    :raises OSError: the store cannot be written.
+    """
+    sha256 = hashlib.sha256()
+    with _open(path) as file, NewFile(layout.blobs.folder) as copy:
+        total, done = os.fstat(file.fileno()).st_size, 0
+        layout.ensure_space(total)
+        pause_at = 0.0
+        while data := file.read(_READ_BYTES):
+            sha256.update(data)
+            copy.write(data)
+            done += len(data)
+            if time.monotonic() > pause_at:
+                yield {"status": f"copying file {name}", "total": total, "completed": done}
+                pause_at = time.monotonic() + STEP_S
+        digest = f"sha256:{sha256.hexdigest()}"
+        layout.blobs.adopt(copy, digest)
+    return digest
+
+
+def _open(path: Path) -> BinaryIO:
+    """:raises BadRequest: it is no file that can be read."""
+    if not path.is_file():  # opening a pipe would wait for its writer
+        raise BadRequest(f"{path}: no such file")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise BadRequest(f"{path}: {error.strerror}") from None

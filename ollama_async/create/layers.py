@@ -1,4 +1,6 @@
-"""The large layers of a model that is being made: which blobs they are, and as what."""
+"""The layers of a model that is being created: its weights, adapters and projectors, and the chat
+format that its file implies.
+"""
 
 from __future__ import annotations
 
@@ -7,64 +9,72 @@ from collections.abc import Mapping
 import msgspec
 
 from ollama_async.api.counts import human_number
+from ollama_async.api.ollama import CreateRequest, ProgressStatus
 from ollama_async.core.errors import BadRequest
-from ollama_async.gguf.summary import ModelFacts
-from ollama_async.store.layout import Shelf
-from ollama_async.store.manifest import TEXT_LIMIT_BYTES, Config, Layer, layer_type, read_config
+from ollama_async.gguf.summary import GgufSummary
+from ollama_async.prompts.known_templates import detect
+from ollama_async.store.layout import StoreLayout
+from ollama_async.store.manifests import (
+    TEXT_LIMIT_BYTES,
+    Config,
+    Layer,
+    go_json,
+    layer_type,
+    read_config,
+)
 
 
-class Assembly(msgspec.Struct):
-    """A model on its way into the store; its layers' blobs are there already."""
+class NewModel(msgspec.Struct):
+    """A model that has no manifest yet; its layers' blobs are in the store."""
 
     layers: list[Layer]
     config: Config
 
     def replace(self, kind: str, layers: list[Layer]) -> None:
-        """Layers instead of all those of the kind; nothing happens if there are none."""
+        """Replace all layers of the kind; does nothing if ``layers`` is empty."""
         if layers:
             self.layers = [layer for layer in self.layers if layer.kind != kind] + layers
 
 
-def of_model(shelf: Shelf, path: str, rewritten: Mapping[str, str]) -> Assembly:
-    """What the model of a manifest is made of, with other blobs in place of some.
+def from_model(layout: StoreLayout, path: str, rewritten: Mapping[str, str]) -> NewModel:
+    """The layers of the manifest at ``path``, some with other blobs.
 
-    ``rewritten``: from a digest that the manifest had, to that of what was made of it. The caller
-    holds the store's lock, because the layers go when somebody replaces the model.
+    ``rewritten``: digests of the manifest to those of the blobs to use instead. The caller holds
+    the store's lock, because the layers are removed when the model is replaced.
 
-    :raises BadRequest: it cannot be read or run, or has other weights than those that were
-        rewritten.
+    :raises BadRequest: the model cannot be read or run, or was replaced since it was rewritten.
     """
-    manifest = shelf.manifest(path)
-    short = shelf.manifests.name_of(path).short
+    manifest = layout.read_manifest(path)
+    short = layout.manifests.name_of(path).short
     if manifest is None:
         raise BadRequest(f"model '{short}' cannot be read")
     if not rewritten.keys() <= manifest.digests:
         raise BadRequest(f"model '{short}' was replaced meanwhile; try again")
     config = Config()
     if manifest.config.digest:
-        config = read_config(shelf.blobs.read(manifest.config.digest, TEXT_LIMIT_BYTES))
+        config = read_config(layout.blobs.read(manifest.config.digest, TEXT_LIMIT_BYTES))
     for layer in manifest.layers:
         layer.from_ = short
         if layer.digest in rewritten:
             layer.digest = rewritten[layer.digest]
-            layer.size = shelf.blobs.size(layer.digest)
+            layer.size = layout.blobs.size(layer.digest)
             if layer.kind == "model":
-                config.file_type = shelf.facts.facts(layer.digest).quantization
+                config.file_type = layout.cache.summary(layer.digest).quantization
         elif layer.kind == "model":
-            _check_runnable(f"model '{short}'", shelf.facts.facts(layer.digest))
-    return Assembly(manifest.layers, config)
+            _check_runnable(f"model '{short}'", layout.cache.summary(layer.digest))
+    return NewModel(manifest.layers, config)
 
 
-def of_files(shelf: Shelf, files: Mapping[str, str]) -> Assembly:
-    """A model of GGUF files, by name; the names only say where they came from.
+def from_files(layout: StoreLayout, files: Mapping[str, str]) -> NewModel:
+    """A model of GGUF blobs, by file name; the names only say where they came from.
 
-    :raises BadRequest: one is not sound, or not exactly one is a model.
+    :raises BadRequest: one is invalid, or not exactly one is a model.
     """
-    pairs = _gguf_layers(shelf, files)
-    models = [facts for layer, facts in pairs if layer.kind == "model"]
+    pairs = _gguf_layers(layout, files)
+    models = [summary for layer, summary in pairs if layer.kind == "model"]
     if len(models) != 1:
         raise BadRequest(f"{len(models)} of the files are models, exactly one must be")
-    families = dict.fromkeys(facts.architecture for _, facts in pairs)
+    families = dict.fromkeys(summary.architecture for _, summary in pairs)
     config = Config(
         model_format="gguf",
         model_family=models[0].architecture,
@@ -72,64 +82,117 @@ def of_files(shelf: Shelf, files: Mapping[str, str]) -> Assembly:
         model_type=human_number(models[0].parameter_count),
         file_type=models[0].quantization,
     )
-    return Assembly([layer for layer, _ in pairs], config)
+    return NewModel([layer for layer, _ in pairs], config)
 
 
-def check_runnable(shelf: Shelf, files: Mapping[str, str]) -> None:
-    """:raises BadRequest: one is not sound, or a model that lacks what it needs to run."""
-    for name, digest in files.items():
-        _check_runnable(f'file "{name}"', shelf.facts.facts(digest))
-
-
-def _check_runnable(what: str, facts: ModelFacts) -> None:
-    if facts.lack:
-        raise BadRequest(f"{what} has {facts.lack}")
-
-
-def added(shelf: Shelf, assembly: Assembly, files: Mapping[str, str]) -> Assembly:
-    """The model with projectors and adapters besides. :raises BadRequest: one is a model."""
-    pairs = _gguf_layers(shelf, files)
+def add_files(layout: StoreLayout, model: NewModel, files: Mapping[str, str]) -> None:
+    """Add projectors and adapters. :raises BadRequest: a file is a model."""
+    pairs = _gguf_layers(layout, files)
     if any(layer.kind == "model" for layer, _ in pairs):
         raise BadRequest("a model can be made from a model or from a file, not from both")
     for kind in ("adapter", "projector"):
-        assembly.replace(kind, [layer for layer, _ in pairs if layer.kind == kind])
-    return assembly
+        model.replace(kind, [layer for layer, _ in pairs if layer.kind == kind])
 
 
-def adapters(shelf: Shelf, files: Mapping[str, str]) -> list[Layer]:
+def adapters(layout: StoreLayout, files: Mapping[str, str]) -> list[Layer]:
     """:raises BadRequest: a file is no adapter."""
-    return _layers_of(shelf, files, "adapter", "adapter")
+    return _layers_of(layout, files, "adapter", "adapter")
 
 
-def check_adapters(shelf: Shelf, assembly: Assembly) -> None:
-    """:raises BadRequest: an adapter cannot be applied to the model."""
-    models = [layer for layer in assembly.layers if layer.kind == "model"]
-    for layer in assembly.layers:
-        if layer.kind == "adapter" and models:
-            shelf.facts.check_adapter(layer.digest, models[0].digest)
-
-
-def drafts(shelf: Shelf, files: Mapping[str, str]) -> list[Layer]:
-    """Small models that guess for a large one. :raises BadRequest: a file is no model."""
-    layers = _layers_of(shelf, files, "model", "draft model")
+def drafts(layout: StoreLayout, files: Mapping[str, str]) -> list[Layer]:
+    """Draft models, for speculative decoding. :raises BadRequest: a file is no model."""
+    layers = _layers_of(layout, files, "model", "draft model")
     for layer in layers:
         layer.media_type = layer_type("draft")
     return layers
 
 
-def _layers_of(shelf: Shelf, files: Mapping[str, str], kind: str, words: str) -> list[Layer]:
-    layers = [layer for layer, _ in _gguf_layers(shelf, files)]
+def check_runnable(layout: StoreLayout, files: Mapping[str, str]) -> None:
+    """:raises BadRequest: a file is invalid, or a model that lacks what it needs to run."""
+    for name, digest in files.items():
+        _check_runnable(f'file "{name}"', layout.cache.summary(digest))
+
+
+def check_adapters(layout: StoreLayout, model: NewModel) -> None:
+    """:raises BadRequest: an adapter cannot be applied to the model."""
+    weights = [layer for layer in model.layers if layer.kind == "model"]
+    for layer in model.layers:
+        if layer.kind == "adapter" and weights:
+            layout.cache.check_adapter(layer.digest, weights[0].digest)
+
+
+def _check_runnable(what: str, summary: GgufSummary) -> None:
+    if summary.missing_part:
+        raise BadRequest(f"{what} has {summary.missing_part}")
+
+
+def _layers_of(
+    layout: StoreLayout, files: Mapping[str, str], kind: str, description: str
+) -> list[Layer]:
+    layers = [layer for layer, _ in _gguf_layers(layout, files)]
     for layer in layers:
         if layer.kind != kind:
-            raise BadRequest(f'file "{layer.from_}" is no {words}')
+            raise BadRequest(f'file "{layer.from_}" is no {description}')
     return layers
 
 
-def _gguf_layers(shelf: Shelf, files: Mapping[str, str]) -> list[tuple[Layer, ModelFacts]]:
-    """A layer for each file, by what its header says it is; models come first."""
-    pairs: list[tuple[Layer, ModelFacts]] = []
+def _gguf_layers(layout: StoreLayout, files: Mapping[str, str]) -> list[tuple[Layer, GgufSummary]]:
+    """A layer for each file, of the kind that its header declares; models come first."""
+    pairs: list[tuple[Layer, GgufSummary]] = []
     for name, digest in files.items():
-        facts = shelf.facts.facts(digest)
-        layer = Layer(layer_type(facts.kind), digest, shelf.blobs.size(digest), from_=name)
-        pairs.append((layer, facts))
+        summary = layout.cache.summary(digest)
+        layer = Layer(layer_type(summary.kind), digest, layout.blobs.size(digest), from_=name)
+        pairs.append((layer, summary))
     return sorted(pairs, key=lambda pair: pair[0].kind != "model")
+
+
+# ----------------------------------------------------------------- chat format
+
+
+class _BuiltInFormat(msgspec.Struct, frozen=True):
+    """A built-in format for all files of an architecture, whatever their template."""
+
+    name: str
+    stop: tuple[str, ...] = ()
+
+
+_BUILT_IN_FORMATS = {
+    "gemma4": _BuiltInFormat("gemma4", ("<turn|>",)),
+    "laguna": _BuiltInFormat("laguna"),
+    "nemotron_h": _BuiltInFormat("nemotron-3-nano"),
+    "nemotron_h_moe": _BuiltInFormat("nemotron-3-nano"),
+}
+
+
+def add_chat_format(
+    layout: StoreLayout, model: NewModel, request: CreateRequest
+) -> list[ProgressStatus]:
+    """Add the chat format that the model's file implies, unless ``request`` gives another one.
+
+    Returns statuses to report. Blocks; writes small blobs.
+    """
+    weights = next(layer.digest for layer in model.layers if layer.kind == "model")
+    summary = layout.cache.summary(weights)
+    built_in = _BUILT_IN_FORMATS.get(summary.architecture)
+    if built_in is not None:
+        if not (request.template or request.renderer or request.parser):
+            model.config.renderer = model.config.parser = built_in.name
+        _add_stop(layout, model, built_in.stop)
+        return []
+    known = detect(summary.chat_template)
+    if known is None:
+        return []
+    if not request.template:
+        model.layers.append(_small_layer(layout, "template", known.template.encode()))
+    _add_stop(layout, model, known.stop)
+    return [{"status": f"using autodetected template {known.name}"}]
+
+
+def _add_stop(layout: StoreLayout, model: NewModel, texts: tuple[str, ...]) -> None:
+    if texts:
+        model.layers.append(_small_layer(layout, "params", go_json({"stop": texts})))
+
+
+def _small_layer(layout: StoreLayout, kind: str, content: bytes) -> Layer:
+    digest, _ = layout.blobs.put(content)
+    return Layer(layer_type(kind), digest, len(content))

@@ -1,4 +1,4 @@
-"""The end of ``create``: small layers, config, and last of all the manifest."""
+"""The end of ``create``: writes small layers, the config, and last of all the manifest."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama import CreateRequest, ProgressStatus
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
-from ollama_async.create.layers import Assembly
-from ollama_async.store.layout import Shelf
-from ollama_async.store.manifest import (
+from ollama_async.create.layers import NewModel
+from ollama_async.store.layout import StoreLayout
+from ollama_async.store.manifests import (
     CONFIG_TYPE,
     LAYERS_LIMIT,
     LICENSES_LIMIT,
@@ -25,32 +25,29 @@ from ollama_async.store.manifest import (
     layer_type,
 )
 
-Status = dict[str, Any]
-
 
 def publish(
-    shelf: Shelf, name: ModelName, assembly: Assembly, request: CreateRequest, *, keeps_unused: bool
-) -> list[Status]:
-    """Give the model its texts, as ``request`` has them, and its name; the caller holds the lock.
+    layout: StoreLayout, name: ModelName, model: NewModel, request: CreateRequest
+) -> list[ProgressStatus]:
+    """Add the texts of ``request`` to the model, and write its manifest; the caller holds the lock.
 
     The statuses are returned and not yielded: a slow client must not hold the lock.
-    ``request.parameters`` are typed already. ``keeps_unused``: leave the layers of a model that is
-    replaced.
+    ``request.parameters`` are typed already.
 
     :raises BadRequest: a text is too large; or a blob was removed meanwhile.
     :raises OSError: disk full or not writable; the name is unchanged.
     """
-    for layer in assembly.layers:
-        if not shelf.blobs.has(layer.digest):
+    for layer in model.layers:
+        if not layout.blobs.has(layer.digest):
             raise BadRequest(f"{layer.digest} is not in the store any more; upload it again")
-    edits = list(_edits(shelf, request, assembly))
-    config = go_json(_config(request, assembly.config))
-    _check_sizes(assembly, [*((kind, content) for kind, content, _ in edits), ("config", config)])
+    edits = list(_edits(layout, request, model))
+    config = go_json(_config(request, model.config))
+    _check_sizes(model, [*((kind, content) for kind, content, _ in edits), ("config", config)])
 
-    statuses = [{"status": f"using existing layer {layer.digest}"} for layer in assembly.layers]
-    layers = list(assembly.layers)
+    statuses = [{"status": f"using existing layer {layer.digest}"} for layer in model.layers]
+    layers = list(model.layers)
     for kind, content, replaced in edits:
-        new = _store(shelf, layer_type(kind), content, statuses)
+        new = _put(layout, layer_type(kind), content, statuses)
         same = (new.media_type, new.digest)
         layers = [
             layer
@@ -58,47 +55,39 @@ def publish(
             if layer.kind not in replaced and (layer.media_type, layer.digest) != same
         ]
         layers.append(new)
-    manifest = Manifest(config=_store(shelf, CONFIG_TYPE, config, statuses), layers=layers)
-    _write(shelf, name, manifest, keeps_unused=keeps_unused)
-    return statuses
-
-
-def _write(shelf: Shelf, name: ModelName, manifest: Manifest, *, keeps_unused: bool) -> None:
+    manifest = Manifest(config=_put(layout, CONFIG_TYPE, config, statuses), layers=layers)
     data = go_json(manifest)
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise BadRequest(f"the manifest is larger than {MANIFEST_LIMIT_BYTES} bytes")
     if len(manifest.blobs) > LAYERS_LIMIT:
         raise BadRequest(f"the model would have more than {LAYERS_LIMIT} layers")
-    name = shelf.manifests.spelled(name)
-    old_path = shelf.manifests.locate(name)
-    old = shelf.manifest(old_path) if old_path else None
-    shelf.manifests.write(name, data)
-    if old is not None and not keeps_unused:
-        shelf.drop(old.digests - manifest.digests)
+    layout.replace_manifest(name, data, manifest.digests)
+    return statuses
 
 
-def _check_sizes(assembly: Assembly, texts: list[tuple[str, bytes]]) -> None:
-    """What is written must be something that is read again. :raises BadRequest: it is too much."""
+def _check_sizes(model: NewModel, texts: list[tuple[str, bytes]]) -> None:
+    """What is written must be readable. :raises BadRequest: it is too large."""
     for kind, content in texts:
         if len(content) > TEXT_LIMIT_BYTES:
             raise BadRequest(f"the {kind} is larger than {TEXT_LIMIT_BYTES} bytes")
-    kinds = [*(layer.kind for layer in assembly.layers), *(kind for kind, _ in texts)]
+    kinds = [*(layer.kind for layer in model.layers), *(kind for kind, _ in texts)]
     if kinds.count("license") > LICENSES_LIMIT:
         raise BadRequest(f"a model may have at most {LICENSES_LIMIT} licenses")
 
 
 def _edits(
-    shelf: Shelf, request: CreateRequest, assembly: Assembly
+    layout: StoreLayout, request: CreateRequest, model: NewModel
 ) -> Iterator[tuple[str, bytes, tuple[str, ...]]]:
-    """Kind and content of each layer that the request asks for, and the kinds that it replaces."""
+    """Kind and content of each layer that the request adds, and the kinds that it replaces."""
     if request.template:
         yield "template", request.template.encode(), ("template", "prompt")
     if request.system:
         yield "system", request.system.encode(), ("system",)
-    for text in _licenses(request.license):
-        yield "license", text.encode(), ()
+    for text in request.license if isinstance(request.license, list) else [request.license]:
+        if isinstance(text, str) and text:
+            yield "license", text.encode(), ()
     if request.parameters:
-        merged = _base_parameters(shelf, assembly) | request.parameters
+        merged = _base_parameters(layout, model) | request.parameters
         ordered = {key: _go_number(merged[key]) for key in sorted(merged)}
         yield "params", go_json(ordered), ("params",)
     if request.messages:
@@ -109,16 +98,11 @@ def _edits(
         yield "messages", go_json(turns), ("messages",)
 
 
-def _licenses(license_: object) -> list[str]:
-    texts = license_ if isinstance(license_, list) else [license_]
-    return [text for text in texts if isinstance(text, str) and text]
-
-
-def _base_parameters(shelf: Shelf, assembly: Assembly) -> dict[str, Any]:
-    for layer in assembly.layers:
+def _base_parameters(layout: StoreLayout, model: NewModel) -> dict[str, Any]:
+    for layer in model.layers:
         if layer.kind == "params":
             try:
-                data = shelf.blobs.read(layer.digest, TEXT_LIMIT_BYTES)
+                data = layout.blobs.read(layer.digest, TEXT_LIMIT_BYTES)
                 return msgspec.json.decode(data, type=dict[str, Any])
             except (ValueError, RecursionError):
                 raise BadRequest(f"the parameters in {layer.digest} are not valid JSON") from None
@@ -141,8 +125,10 @@ def _config(request: CreateRequest, base: Config) -> Config:
     )
 
 
-def _store(shelf: Shelf, media_type: str, content: bytes, statuses: list[Status]) -> Layer:
-    digest, is_new = shelf.blobs.put(content)
+def _put(
+    layout: StoreLayout, media_type: str, content: bytes, statuses: list[ProgressStatus]
+) -> Layer:
+    digest, is_new = layout.blobs.put(content)
     word = "creating new" if is_new else "using existing"
     statuses.append({"status": f"{word} layer {digest}"})
     return Layer(media_type, digest, len(content))

@@ -1,9 +1,8 @@
-"""Blobs made of blobs: a model quantized, or one that came in parts joined.
+"""Quantizes models, and joins those that come in several files.
 
-The library does it, in a process of its own (:mod:`ollama_async.native.quantize`), because native
-code may crash, and cannot be stopped half-way. It writes into a temporary file among the blobs,
-which becomes one when its header was found sound. Whoever closes a generator of this module ends
-the process.
+The engine library does both, in a process of its own (:mod:`ollama_async.native.quantize`): native
+code may crash, and cannot be interrupted. It writes into a temporary file among the blobs, which
+becomes a blob after its header was checked. Closing a generator of this module ends the process.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,69 +18,128 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.errors import BadRequest, Busy, EngineFailed, StorageFailed
 from ollama_async.core.native_environ import native_environ
-from ollama_async.create.levels import SOURCES, least_bytes, number_of
 from ollama_async.gguf.reader import GgufHeader, read_header
-from ollama_async.gguf.summary import facts_of
-from ollama_async.store.files import NewFile
-from ollama_async.store.layout import Shelf
-
-Status = dict[str, Any]
+from ollama_async.gguf.summary import summarize
+from ollama_async.gguf.types import FILE_TYPES, TENSOR_TYPES
+from ollama_async.store.files import NewFile, free_bytes
+from ollama_async.store.layout import StoreLayout
 
 MODULE = "ollama_async.native.quantize"
 STEP_S = 0.2
-"""Between two statuses, and how long a step may block."""
+"""Time between two statuses, and how long a step may block."""
 
 _NO_DIGEST = "0" * 19
-"""What Ollama says for the digest of a file that is being made."""
+"""What Ollama sends as the digest of a file that is being written."""
 _READ_BYTES = 1 << 20
 _END_S = 10.0
 _FULL_BYTES = 1 << 20
 
+LEVELS = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0"),
+    *("Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4"),
+    *("Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S"),
+    *("Q2_K", "Q2_0", "TQ2_0", "TQ1_0", "Q1_0"),
+)
+"""All that the library writes without an importance matrix. ``MXFP4`` is for mixtures of experts:
+other tensors become Q8_0."""
 
-def quantized(shelf: Shelf, digest: str, level: str) -> Generator[Status, None, str]:
-    """Quantize the model ``digest`` to ``level``, one of :data:`.levels.LEVELS`.
+SOURCE_LEVELS = ("F32", "F16", "BF16")
+"""What may be quantized; other types have lost too much precision already."""
+
+NEED_MATRIX = (
+    "Q2_K_S",
+    "IQ3_XS",
+    "IQ3_XXS",
+    "IQ2_M",
+    "IQ2_S",
+    "IQ2_XS",
+    "IQ2_XXS",
+    "IQ1_M",
+    "IQ1_S",
+)
+_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4_MOE": "MXFP4"}
+_SMALLEST_TYPES = {"IQ3_M": "IQ3_S"}
+_TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
+_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
+
+
+def parse_level(text: str) -> str:
+    """One of :data:`LEVELS`, in any case; "" for "".
+
+    :raises BadRequest: ``unsupported quantization type X - …``, with what is supported.
+    """
+    level = text.strip().upper()
+    level = _ALIASES.get(level, level)
+    if level in NEED_MATRIX:
+        raise BadRequest(
+            f"unsupported quantization type {level} - it needs an importance matrix,"
+            " which create does not take"
+        )
+    if level and level not in LEVELS:
+        supported = ", ".join(LEVELS)
+        raise BadRequest(f"unsupported quantization type {level} - supported types are {supported}")
+    return level
+
+
+def file_type_number(level: str) -> int:
+    """llama.cpp's number for one of :data:`LEVELS`."""
+    return _NUMBERS[level]
+
+
+def min_bytes(level: str, elements: int) -> int:
+    """The least that so many elements take at a level; 0 if unknown."""
+    name = _SMALLEST_TYPES.get(level, level)
+    kind = _TYPES.get(name) or _TYPES.get(name.rpartition("_")[0])  # Q4_K_M is Q4_K and larger ones
+    return elements * kind.block_bytes // kind.block_elements if kind else 0
+
+
+# ----------------------------------------------------------------- models
+
+
+def quantize(layout: StoreLayout, digest: str, level: str) -> Generator[ProgressStatus, None, str]:
+    """Quantize the model ``digest`` to ``level``, one of :data:`LEVELS`.
 
     Yields statuses every :data:`STEP_S` and returns the digest of the result, which is in the
     store; ``digest`` itself if it has that level.
 
-    :raises BadRequest: the source has been quantized already, or removed meanwhile.
+    :raises BadRequest: the source is quantized already, or was removed meanwhile.
     :raises Busy: too many other models are being rewritten.
     :raises EngineFailed: the library cannot read it, or crashed.
     :raises StorageFailed: disk full or not writable.
     """
-    before = shelf.facts.facts(digest).quantization
+    before = layout.cache.summary(digest).quantization
     if before == level:
         return digest
-    if before not in SOURCES:
+    if before not in SOURCE_LEVELS:
         raise BadRequest("quantization is only supported for F16, BF16 and F32 models")
     status = f"quantizing {before} model to {level}"
-    source = shelf.blobs.path(digest)
-    return (yield from _rewritten(shelf, source, [read_header(source)], status, level))
+    source = layout.blobs.path(digest)
+    return (yield from _rewritten(layout, source, [read_header(source)], status, level))
 
 
-def joined(shelf: Shelf, digests: Sequence[str]) -> Generator[Status, None, str]:
-    """Make one file of the parts of a model; otherwise as :func:`quantized`.
+def join_parts(layout: StoreLayout, digests: Sequence[str]) -> Generator[ProgressStatus, None, str]:
+    """Join the parts of a model into one file; otherwise as :func:`quantize`.
 
     :raises BadRequest: they are not the parts of one model, each of them once.
     """
-    headers = {digest: read_header(shelf.blobs.path(digest)) for digest in digests}
+    headers = {digest: read_header(layout.blobs.path(digest)) for digest in digests}
     ordered = _in_order(headers)
     with tempfile.TemporaryDirectory(prefix="ollama_async-") as folder:
         names = [f"part-{n:05}-of-{len(ordered):05}.gguf" for n in range(1, len(ordered) + 1)]
         for name, digest in zip(names, ordered, strict=True):
-            (Path(folder) / name).symlink_to(shelf.blobs.path(digest).absolute())
+            (Path(folder) / name).symlink_to(layout.blobs.path(digest).absolute())
         source = Path(folder) / names[0]
         return (
-            yield from _rewritten(shelf, source, list(headers.values()), "joining GGUF files", "")
+            yield from _rewritten(layout, source, list(headers.values()), "joining GGUF files", "")
         )
 
 
 def _in_order(headers: dict[str, GgufHeader]) -> list[str]:
-    """Their digests as they are numbered. :raises BadRequest:"""
+    """The digests by the number of the part. :raises BadRequest:"""
     counts = {header.metadata.get("split.count") for header in headers.values()}
     numbered = {header.metadata.get("split.no"): digest for digest, header in headers.items()}
     if len(counts) > 1:
@@ -98,36 +155,36 @@ def _in_order(headers: dict[str, GgufHeader]) -> list[str]:
 
 
 def _rewritten(
-    shelf: Shelf, source: Path, headers: Sequence[GgufHeader], text: str, level: str
-) -> Generator[Status, None, str]:
+    layout: StoreLayout, source: Path, headers: Sequence[GgufHeader], text: str, level: str
+) -> Generator[ProgressStatus, None, str]:
     sizes = {tensor.name: tensor.size for header in headers for tensor in header.tensors}
     status = {"status": text, "digest": _NO_DIGEST, "total": sum(sizes.values())}
-    with shelf.rewriting() as is_free:
+    with layout.rewriting() as is_free:
         if not is_free:
             raise Busy("other models are being quantized or joined, please try again")
-        shelf.make_room(_least_bytes(headers, level))
-        with NewFile(shelf.blobs.folder) as target:
+        layout.ensure_space(_min_file_bytes(headers, level))
+        with NewFile(layout.blobs.folder) as target:
             try:
                 for done in _tensors(_command(source, target.path, level)):
                     yield {**status, "completed": sum(sizes.get(name, 0) for name in done)}
             except EngineFailed:
                 if not source.exists():
                     raise BadRequest("the model was removed meanwhile; try again") from None
-                if shutil.disk_usage(shelf.blobs.folder).free < _FULL_BYTES:
+                if free_bytes(layout.blobs.folder) < _FULL_BYTES:
                     raise StorageFailed(
-                        f"no space left on the disk of the model store {shelf.root}"
+                        f"no space left on the disk of the model store {layout.root}"
                     ) from None
                 raise
             yield {**status, "completed": status["total"]}
             yield {"status": "verifying conversion"}
             _check(target.path, level)
-            digest = yield from hashed(target)
-            shelf.blobs.adopt(target, digest)
+            digest = yield from hash_file(target)
+            layout.blobs.adopt(target, digest)
     return digest
 
 
-def hashed(file: NewFile) -> Generator[Status, None, str]:
-    """The digest of what has been written; now and then the status ``verifying conversion``."""
+def hash_file(file: NewFile) -> Generator[ProgressStatus, None, str]:
+    """The digest of what was written. Yields the status ``verifying conversion`` now and then."""
     sha256 = hashlib.sha256()
     offset, pause_at = 0, time.monotonic() + STEP_S
     while data := file.read_at(offset, _READ_BYTES):
@@ -139,50 +196,48 @@ def hashed(file: NewFile) -> Generator[Status, None, str]:
     return f"sha256:{sha256.hexdigest()}"
 
 
-def _least_bytes(headers: Sequence[GgufHeader], level: str) -> int:
-    """What the result takes at the least; vectors stay as they are."""
+def _min_file_bytes(headers: Sequence[GgufHeader], level: str) -> int:
+    """The least that the result takes; vectors are not quantized."""
     tensors = [tensor for header in headers for tensor in header.tensors]
     return sum(
-        least_bytes(level, tensor.elements) if level and len(tensor.shape) > 1 else tensor.size
+        min_bytes(level, tensor.elements) if level and len(tensor.shape) > 1 else tensor.size
         for tensor in tensors
     )
 
 
 def _check(path: Path, level: str) -> None:
-    """What the library wrote is from outside, too. :raises EngineFailed:"""
+    """The library's output is untrusted, too. :raises EngineFailed:"""
     try:
-        facts = facts_of(read_header(path))
+        summary = summarize(read_header(path))
     except BadRequest as error:
         raise EngineFailed(f"the engine library wrote a broken file: {error.message}") from None
-    if facts.is_split or (level and facts.quantization != level):
-        raise EngineFailed(f"the engine library wrote another kind of file: {facts.quantization}")
+    if summary.is_split or (level and summary.quantization != level):
+        raise EngineFailed(f"the engine library wrote another kind of file: {summary.quantization}")
 
 
 def _command(source: Path, target: Path, level: str) -> list[str]:
     line = [sys.executable, "-P", "-m", MODULE, "--source", str(source), "--target", str(target)]
-    return [*line, "--file-type", str(number_of(level))] if level else line
+    return [*line, "--file-type", str(file_type_number(level))] if level else line
 
 
 # ----------------------------------------------------------------- the process
 
 
 def _tensors(line: list[str]) -> Iterator[list[str]]:
-    """Run it to its end; every :data:`STEP_S` the names of the tensors that it is done with.
+    """Run the command; every :data:`STEP_S` yields the names of the tensors that are done.
 
-    :raises EngineFailed: it could not do it, and why.
+    :raises EngineFailed: it failed; the text says why.
     """
     begun: list[str] = []
     reason = ""
-    environ = {
-        **native_environ(os.environ),
-        "CUDA_VISIBLE_DEVICES": "",
-    }  # a context there would cost memory
+    # without GPUs: a CUDA context takes memory
+    environ = {**native_environ(os.environ), "CUDA_VISIBLE_DEVICES": ""}
     with subprocess.Popen(
         line,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environ,
-        start_new_session=True,  # a Ctrl-C in the terminal is for us
+        start_new_session=True,  # not ended by a Ctrl-C in the terminal
     ) as process:
         try:
             assert process.stdout is not None
@@ -198,11 +253,12 @@ def _tensors(line: list[str]) -> Iterator[list[str]]:
         finally:
             process.kill()
     if process.returncode:
-        raise EngineFailed(f"the model could not be written: {reason or _end(process.returncode)}")
+        reason = reason or _exit_reason(process.returncode)
+        raise EngineFailed(f"the model could not be written: {reason}")
 
 
 def _lines(descriptor: int) -> Iterator[list[str]]:
-    """Whole lines, those of :data:`STEP_S` together, maybe none; until the other side closes."""
+    """Lists of whole lines, one list (maybe empty) every :data:`STEP_S`, until end of file."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     rest, is_open = b"", True
@@ -216,7 +272,7 @@ def _lines(descriptor: int) -> Iterator[list[str]]:
         yield [line.decode(errors="replace") for line in lines]
 
 
-def _end(returncode: int) -> str:
+def _exit_reason(returncode: int) -> str:
     if returncode > 0:
         return f"the process ended with exit status {returncode}"
     with contextlib.suppress(ValueError):

@@ -1,10 +1,10 @@
-"""Where the files of a ``create`` come from, in its form of today and in that of old clients.
+"""Finds the files of a ``create`` request, in its current form and in that of old clients.
 
-Today's form names uploads by their digests. Old clients send the text of a Modelfile, or its place
-on the server; its ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload (``@sha256:…``), a
-blob of this very store (as ``show`` prints it), or a file or folder on the server's disk. Files on
-the disk, which today's form may name, too, are for who could read them without us: see
-``reads_files``.
+The current form names uploads by their digests. Old clients send the text of a Modelfile, or its
+path on the server; its ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload
+(``@sha256:…``), a blob of this store (as ``show`` prints it), or a file or folder on the server's
+disk. Files on the disk, which the current form may name, too, are only for clients that could read
+them without us: see ``reads_files``.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.store.blobs import parse_digest
 from ollama_async.store.files import read_bounded
-from ollama_async.store.layout import Shelf
+from ollama_async.store.layout import StoreLayout
 
 # ruff: noqa: PTH110, PTH112, PTH113 -- unlike a Path's own, no errors for names that cannot be
 
 MODELFILE_LIMIT_BYTES = 8 << 20
-"""Real ones have some dozens of KB, licences included."""
+"""Real ones have some dozens of KB, including licenses."""
 
 Source = str | Path
 """The digest of an upload, or a file on this machine."""
-_PATH_MARKS = ("/", "./", "../", "~")
-_NOT_YOURS = (
+_PATH_PREFIXES = ("/", "./", "../", "~")
+_FORBIDDEN_PATH = (
     "files on the server may only be named by `ollama-async create` of the server's own user on the"
     " same machine; upload the file and say @sha256:DIGEST instead"
 )
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A request in today's form, with files by name. ``files`` None: it names none."""
+class CreateSources(msgspec.Struct, frozen=True):
+    """A request in the current form, with its files by name. ``files`` None: it names none."""
 
     request: CreateRequest
     files: dict[str, Source] | None
@@ -46,19 +46,20 @@ class Asked(msgspec.Struct, frozen=True):
     drafts: dict[str, Source]
 
 
-def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
-    """What ``request`` asks for, in whichever form.
+def find_sources(
+    layout: StoreLayout, request: CreateRequest, *, reads_files: bool
+) -> CreateSources:
+    """The files of a request, in either form. Fields of the current form override the Modelfile.
 
-    What it says in fields of today counts more than what its Modelfile says. ``reads_files``:
-    whoever asks may have us read files outside the store. Blocks.
+    ``reads_files``: the client may name files outside the store. Blocks.
 
-    :raises BadRequest: the Modelfile, or a file that it names, cannot be read or understood.
+    :raises BadRequest: the Modelfile, or a file that it names, cannot be read or is invalid.
     :raises Forbidden: it names a file on the server and ``reads_files`` is false.
     """
-    finder = _Finder(shelf, reads_files=reads_files)
+    finder = _FileFinder(layout, reads_files=reads_files)
     is_old = (request.modelfile or request.path) and not request.from_ and request.files is None
     if not is_old:
-        return Asked(
+        return CreateSources(
             request,
             None if request.files is None else finder.named(request.files),
             finder.named(request.adapters or {}),
@@ -74,7 +75,7 @@ def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
     models, files = finder.sort(modelfile.values("from"))
     if len(models) > 1:
         raise BadRequest(f"a model can be made from one model, not from {' and '.join(models)}")
-    return Asked(
+    return CreateSources(
         msgspec.structs.replace(request, from_="".join(models)),
         files or (None if models else {}),
         finder.named(request.adapters or {}) or finder.files(modelfile.values("adapter")),
@@ -83,7 +84,7 @@ def asked(shelf: Shelf, request: CreateRequest, *, reads_files: bool) -> Asked:
 
 
 def _with_texts(request: CreateRequest, modelfile: Modelfile) -> CreateRequest:
-    """:raises ValueError: a parameter or a version makes no sense."""
+    """:raises ValueError: a parameter or a version is invalid."""
     parameters, _ = modelfile.parameters()
     return msgspec.structs.replace(
         request,
@@ -99,16 +100,16 @@ def _with_texts(request: CreateRequest, modelfile: Modelfile) -> CreateRequest:
     )
 
 
-class _Finder:
-    """Finds what the values of one Modelfile name. Relative paths start where the Modelfile is."""
+class _FileFinder:
+    """Finds the files that one Modelfile names. Relative paths start at the Modelfile's folder."""
 
-    def __init__(self, shelf: Shelf, *, reads_files: bool) -> None:
-        self._shelf = shelf
+    def __init__(self, layout: StoreLayout, *, reads_files: bool) -> None:
+        self._layout = layout
         self._reads_files = reads_files
         self._folder: Path | None = None
 
     def named(self, files: Mapping[str, str]) -> dict[str, Source]:
-        """Today's form: digests, or absolute paths of files.
+        """The current form: digests, or absolute paths of files.
 
         :raises BadRequest: there is no such file.
         """
@@ -118,7 +119,7 @@ class _Finder:
         }
 
     def modelfile(self, text: str) -> bytes:
-        """The content of the Modelfile at the place ``text``."""
+        """The content of the Modelfile at the path ``text``."""
         path = self._path(text)
         if not os.path.isfile(path):
             raise BadRequest(f"{text}: no such file")
@@ -156,7 +157,7 @@ class _Finder:
         blob = self._blob(value)
         if blob:
             return {blob.replace(":", "-"): blob}
-        is_path = value.startswith(_PATH_MARKS)
+        is_path = value.startswith(_PATH_PREFIXES)
         if not is_path and not self._is_beside(value):
             return {}
         path = self._path(value)
@@ -178,18 +179,20 @@ class _Finder:
     def _blob(self, value: str) -> str:
         """The digest, if ``value`` is the path of a blob of our store."""
         path = Path(value)
-        if path.parent != self._shelf.blobs.folder.absolute():
+        if path.parent != self._layout.blobs.folder.absolute():
             return ""
         return parse_digest(path.name)
 
     def _is_beside(self, value: str) -> bool:
-        """Whether a name without a mark is a file's, which only a Modelfile on the disk can say."""
+        """Whether a plain name is a file beside a Modelfile on the disk."""
         return self._folder is not None and os.path.exists(self._folder / value)
 
     def _path(self, text: str) -> Path:
-        """:raises Forbidden: see :func:`asked`. :raises BadRequest: it starts nowhere."""
+        """:raises Forbidden: see :func:`find_sources`. :raises BadRequest: it is relative to
+        nothing.
+        """
         if not self._reads_files:
-            raise Forbidden(_NOT_YOURS)  # quoted, a path that is private would be confirmed
+            raise Forbidden(_FORBIDDEN_PATH)  # not quoted: that would confirm a private path
         try:
             path = Path(text).expanduser()
         except RuntimeError as error:

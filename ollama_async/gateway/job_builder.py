@@ -196,8 +196,10 @@ def _job(
     *,
     wants_context: bool,
 ) -> Job:
-    if model.facts.lack:  # no worker would survive it
-        raise LoadFailed(f"unable to load model '{model.name}': its file has {model.facts.lack}")
+    if model.summary.missing_part:  # no worker would survive it
+        raise LoadFailed(
+            f"unable to load model '{model.name}': its file has {model.summary.missing_part}"
+        )
     options = _options(request, model)
     num_ctx = None if options.num_ctx is None else max(options.num_ctx, LEAST_CTX)
     inference = None
@@ -251,7 +253,7 @@ def turns_bytes(model: Model) -> int:
 
 def target_of(model: Model) -> Target:
     """The model as the queue knows it."""
-    facts = model.facts
+    facts = model.summary
     return Target(
         key=model.key,
         name=model.name,

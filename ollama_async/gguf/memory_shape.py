@@ -1,8 +1,7 @@
-"""How much memory a model needs to run, from the shapes of its tensors.
+"""Estimates how much memory a model needs to run, from the shapes of its tensors.
 
-Metadata is believed only where the library believes it, too, and so takes what it says: what the
-file claims beside that (that it does not look back, that only each tenth layer attends) must not
-make the estimate smaller than what is allocated.
+Metadata counts only where the engine library allocates by it, too. Other claims of the file (that
+only each tenth layer has attention, say) must not make the estimate smaller than the allocation.
 """
 
 from __future__ import annotations
@@ -11,57 +10,57 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from ollama_async.core.model_shape import ModelShape
-from ollama_async.gguf.keys import MOST, Keys
-from ollama_async.gguf.reader import Tensor
+from ollama_async.gguf.metadata import MAX_COUNT, TypedMetadata
+from ollama_async.gguf.reader import TensorInfo
 
 _F16_BYTES = 2
 _F32_BYTES = 4
 
-_LIVING_OUTPUTS = 2
-"""Outputs of a layer's matrices that lie in memory at a time, relative to all of them once: 1.5 at
-most were measured, where gate, up and their product are the largest."""
+_LIVE_OUTPUTS = 2
+"""Outputs of a layer's matrices in memory at a time, relative to all of them once. At most 1.5 was
+measured, where gate, up and their product are the largest."""
 
 _WITHOUT_FUSED_ATTENTION = frozenset({"grok"})
 _INDEXED_BY_VOCABULARY = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")
 
-_Layer = dict[str, Tensor]
+_Layer = dict[str, TensorInfo]
 
 
-def cache_bytes_per_token(keys: Keys, tensors: Sequence[Tensor]) -> int:
-    """Keys and values of one token in all layers, as f16; as the metadata has it if there are no
-    matrices that make them.
+def cache_bytes_per_token(metadata: TypedMetadata, tensors: Sequence[TensorInfo]) -> int:
+    """Keys and values of one token in all layers, as f16, from the matrices that compute them, or
+    from the metadata if there are none.
     """
     layers = _layers(tensors)
-    made = [_cached_values(layer) for layer in layers.values()]
-    values = sum(made)
+    computed = [_cached_values(layer) for layer in layers.values()]
+    values = sum(computed)
     if not values or any("attn_kv_b.weight" in layer for layer in layers.values()):
-        values = max(values, _declared_values(keys))
-    return min(values * _F16_BYTES, MOST)
+        values = max(values, _declared_values(metadata))
+    return min(values * _F16_BYTES, MAX_COUNT)
 
 
-def shape_of(keys: Keys, tensors: Sequence[Tensor]) -> ModelShape:
-    """Never fails: what is not there is 0."""
+def shape_of(metadata: TypedMetadata, tensors: Sequence[TensorInfo]) -> ModelShape:
+    """Never fails: what is missing is 0."""
     named = {tensor.name: tensor for tensor in tensors}
     layers = _layers(tensors)
     embeddings = named.get("token_embd.weight")
-    heads = keys.count("attention.head_count")
+    heads = metadata.count("attention.head_count")
     is_repeated = embeddings is not None and "output.weight" not in named
     attends = any(map(_cached_values, layers.values()))
     return ModelShape(
         repeated_bytes=embeddings.size if embeddings is not None and is_repeated else 0,
-        state_bytes=min(_state_values(keys, len(layers)) * _F32_BYTES, MOST),
-        row_bytes=min(_row_values(keys, layers, tensors) * _F32_BYTES, MOST),
+        state_bytes=min(_state_values(metadata, len(layers)) * _F32_BYTES, MAX_COUNT),
+        row_bytes=min(_row_values(metadata, layers, tensors) * _F32_BYTES, MAX_COUNT),
         vocab_size=_outputs(embeddings),
-        masks=attends + (attends and keys.has("attention.sliding_window")),
+        masks=attends + (attends and metadata.has("attention.sliding_window")),
         heads=heads,
-        head_length=_head_length(keys, heads),
+        head_length=_head_length(metadata, heads),
         scored_heads=heads
-        if keys.architecture in _WITHOUT_FUSED_ATTENTION
-        else keys.count("attention.indexer.head_count"),
+        if metadata.architecture in _WITHOUT_FUSED_ATTENTION
+        else metadata.count("attention.indexer.head_count"),
     )
 
 
-def _layers(tensors: Iterable[Tensor]) -> dict[str, _Layer]:
+def _layers(tensors: Iterable[TensorInfo]) -> dict[str, _Layer]:
     """The tensors of each ``blk.N``, by the rest of their names."""
     layers: defaultdict[str, _Layer] = defaultdict(dict)
     for tensor in tensors:
@@ -72,7 +71,7 @@ def _layers(tensors: Iterable[Tensor]) -> dict[str, _Layer]:
 
 
 def _cached_values(layer: _Layer) -> int:
-    """Values that the layer's attention remembers of a token; 0 if it has none, or is recurrent."""
+    """KV cache values of one token in the layer; 0 if it has no attention or is recurrent."""
     key = layer.get("attn_k.weight")
     if key is not None:
         value = layer.get("attn_v.weight", key)  # some layers use their keys as values
@@ -86,58 +85,62 @@ def _cached_values(layer: _Layer) -> int:
     return max(0, _outputs(joined) - queries)
 
 
-def _declared_values(keys: Keys) -> int:
-    heads = keys.count("attention.head_count")
+def _declared_values(metadata: TypedMetadata) -> int:
+    heads = metadata.count("attention.head_count")
     if not heads:
         return 0
-    head_length = keys.count("embedding_length") // heads
-    key_length = keys.count("attention.key_length") or head_length
-    value_length = keys.count("attention.value_length") or head_length
-    return _declared_kv_heads(keys) * (key_length + value_length)
+    head_length = metadata.count("embedding_length") // heads
+    key_length = metadata.count("attention.key_length") or head_length
+    value_length = metadata.count("attention.value_length") or head_length
+    return _declared_kv_heads(metadata) * (key_length + value_length)
 
 
-def _declared_kv_heads(keys: Keys) -> int:
+def _declared_kv_heads(metadata: TypedMetadata) -> int:
     """KV heads of all layers together; layers without attention have none."""
-    per_layer = keys.counts("attention.head_count_kv") or keys.counts("attention.head_count")
+    per_layer = metadata.counts("attention.head_count_kv") or metadata.counts(
+        "attention.head_count"
+    )
     if len(per_layer) > 1:
         return sum(per_layer)
-    layers = keys.count("block_count")
+    layers = metadata.count("block_count")
     # Hybrids such as qwen3next attend in every n-th layer; the others are recurrent.
-    layers //= keys.count("full_attention_interval") or 1
+    layers //= metadata.count("full_attention_interval") or 1
     return per_layer[0] * layers if per_layer else 0
 
 
-def _state_values(keys: Keys, layers: int) -> int:
-    """What recurrent layers remember of one sequence, all layers counted as such."""
-    width, heads = keys.count("embedding_length"), keys.count("attention.head_count")
-    inner, state = keys.count("ssm.inner_size"), keys.count("ssm.state_size")
-    kernel, groups = keys.count("ssm.conv_kernel"), keys.count("ssm.group_count")
-    wkv, kda = keys.count("wkv.head_size"), keys.count("kda.head_dim")
+def _state_values(metadata: TypedMetadata, layers: int) -> int:
+    """State values of one sequence, with all layers counted as recurrent."""
+    width, heads = metadata.count("embedding_length"), metadata.count("attention.head_count")
+    inner, state = metadata.count("ssm.inner_size"), metadata.count("ssm.state_size")
+    kernel, groups = metadata.count("ssm.conv_kernel"), metadata.count("ssm.group_count")
+    wkv, kda = metadata.count("wkv.head_size"), metadata.count("kda.head_dim")
     convolved = max(
         max(0, kernel - 1) * (inner + 2 * groups * state),
-        max(0, keys.count("shortconv.l_cache") - 1) * width,
+        max(0, metadata.count("shortconv.l_cache") - 1) * width,
         3 * max(3, kernel - 1) * heads * kda,
-        (keys.count("token_shift_count") or 2) * width if wkv else 0,
+        (metadata.count("token_shift_count") or 2) * width if wkv else 0,
     )
-    linear = _head_length(keys, heads) if keys.architecture == "minimax-01" else 0
+    linear = _head_length(metadata, heads) if metadata.architecture == "minimax-01" else 0
     remembered = max(state * inner, width * wkv, kda * kda * heads, linear * linear * heads)
     return layers * (convolved + remembered)
 
 
-def _row_values(keys: Keys, layers: dict[str, _Layer], tensors: Iterable[Tensor]) -> int:
-    """Values that one token of a batch takes in the largest layer, and in what is around layers."""
-    experts_used = keys.count("expert_used_count")
+def _row_values(
+    metadata: TypedMetadata, layers: dict[str, _Layer], tensors: Iterable[TensorInfo]
+) -> int:
+    """Values that one token of a batch takes in the largest layer and outside of the layers."""
+    experts_used = metadata.count("expert_used_count")
     largest = max((_layer_outputs(layer, experts_used) for layer in layers.values()), default=0)
     around = sum(
         _inputs(tensor) if tensor.name in _INDEXED_BY_VOCABULARY else _outputs(tensor)
         for tensor in tensors
         if not tensor.name.startswith("blk.") and len(tensor.shape) > 1
     )
-    return _LIVING_OUTPUTS * (largest + around)
+    return _LIVE_OUTPUTS * (largest + around)
 
 
 def _layer_outputs(layer: _Layer, experts_used: int) -> int:
-    """Outputs of all matrices of a layer; of experts, those that a token goes through."""
+    """Outputs of all matrices of a layer; of experts, only those that a token uses."""
     total = 0
     for tensor in layer.values():
         if len(tensor.shape) == 2:
@@ -148,15 +151,15 @@ def _layer_outputs(layer: _Layer, experts_used: int) -> int:
     return total
 
 
-def _head_length(keys: Keys, heads: int) -> int:
-    return keys.count("attention.key_length") or (
-        keys.count("embedding_length") // heads if heads else 0
+def _head_length(metadata: TypedMetadata, heads: int) -> int:
+    return metadata.count("attention.key_length") or (
+        metadata.count("embedding_length") // heads if heads else 0
     )
 
 
-def _inputs(tensor: Tensor | None) -> int:
+def _inputs(tensor: TensorInfo | None) -> int:
     return tensor.shape[0] if tensor is not None and tensor.shape else 0
 
 
-def _outputs(tensor: Tensor | None) -> int:
+def _outputs(tensor: TensorInfo | None) -> int:
     return tensor.shape[1] if tensor is not None and len(tensor.shape) > 1 else 0

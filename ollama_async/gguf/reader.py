@@ -1,4 +1,4 @@
-"""The header of a GGUF file, read as what it is: bytes from a stranger.
+"""Reads the header of a GGUF file as untrusted input.
 
 ::
 
@@ -9,11 +9,10 @@
     padding up to the alignment, then the tensors' data
     string:  length u64 | bytes                      everything is little endian
 
-No count or length is believed before it has been compared with the bytes that are left, so memory
-and time are bounded by the limits below and not by the file. Long texts and arrays are walked, not
-kept, except short arrays of numbers. The format is specified in ggml's ``docs/gguf.md``; the rules
-on names, dimensions and duplicates are those of llama.cpp, which must never see a file that breaks
-them.
+Every count and length is checked against the bytes that are left before it is used, so memory and
+time are bounded by the limits below and not by the file. Long texts and arrays are skipped, except
+short arrays of numbers. The format is specified in ggml's ``docs/gguf.md``; the rules on names,
+dimensions and duplicates are those of llama.cpp, which must never see a file that breaks them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from ollama_async.gguf.types import TENSOR_TYPES
 MAGIC = b"GGUF"
 NOT_GGUF = "supplied file was not in GGUF format"
 
-# Limits on what a header may ask of us. Real files: < 200 pairs, < 10 000 tensors, < 1 MiB of text,
+# Limits on what a header may claim. Real files: < 200 pairs, < 10 000 tensors, < 1 MiB of text,
 # < 1 million strings. Without them a few bytes could cost gigabytes or minutes.
 _MAX_PAIRS = 4096
 _MAX_TENSORS = 1 << 16
@@ -39,7 +38,7 @@ _MAX_KEY_BYTES = 65535
 _MAX_TEXT_BYTES = 16 << 20
 _MAX_KEPT_TEXT_BYTES = 256 << 10  # ten times the longest chat template known
 _MAX_ARRAY_STRINGS = 1 << 22
-_MAX_KEPT_ELEMENTS = 512  # llama.cpp's most layers: what is kept are values per layer
+_MAX_KEPT_ELEMENTS = 512  # llama.cpp's limit of layers: what is kept are values per layer
 _MAX_TENSOR_NAME_BYTES = 63
 _MAX_DIMENSIONS = 4
 _MAX_SIZE = (1 << 63) - 1
@@ -74,7 +73,7 @@ class Array(msgspec.Struct, frozen=True):
 
 
 class LongText(msgspec.Struct, frozen=True):
-    """A text that is in the file, but too long to be kept."""
+    """A text in the file that is too long to be kept."""
 
     size: int
 
@@ -82,8 +81,8 @@ class LongText(msgspec.Struct, frozen=True):
 Value = int | float | bool | str | Array | LongText
 
 
-class Tensor(msgspec.Struct, frozen=True):
-    """``shape`` has the fastest dimension first; ``offset`` counts from the header's data."""
+class TensorInfo(msgspec.Struct, frozen=True):
+    """``shape`` has the fastest dimension first; ``offset`` counts from ``data_offset``."""
 
     name: str
     type: int
@@ -94,10 +93,10 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class GgufHeader(msgspec.Struct, frozen=True):
-    """A header that is whole and whose tensors lie in the file, aligned and apart.
+    """A valid header, whose tensors lie in the file, aligned, without overlaps.
 
     ``data_offset`` and ``file_bytes`` are bytes from the start of the file. ``spans``: where the
-    value of a key lies (from, to), of the texts and arrays that may be too long for ``metadata``.
+    value of a key lies (from, to), for the texts and arrays that may be too long for ``metadata``.
     """
 
     version: int
@@ -105,7 +104,7 @@ class GgufHeader(msgspec.Struct, frozen=True):
     data_offset: int
     file_bytes: int
     metadata: dict[str, Value]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[TensorInfo, ...]
     spans: dict[str, tuple[int, int]] = {}
 
 
@@ -113,7 +112,7 @@ def read_header(path: Path) -> GgufHeader:
     """Read and check the header of a GGUF file, version 2 or 3.
 
     Blocks on the disk: 15-60 ms for a vocabulary of 150 000 entries and as many merges, at most
-    about a second for a file made to be slow.
+    about a second for a malicious file.
 
     :raises BadRequest: the file is not GGUF, or broken, or over a limit; the text says which.
     :raises OSError: the file cannot be read.
@@ -133,9 +132,9 @@ def _invalid(reason: str) -> BadRequest:
 
 
 class _Cursor:
-    """A position in the file, and a window of bytes around it.
+    """A position in the file, and a buffer of the bytes that follow.
 
-    Reads and does not map: a mapped file that somebody shortens kills the process that looks at it.
+    The file is not mapped: if somebody truncates a mapped file, its reader is killed.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -180,29 +179,29 @@ class _Cursor:
         return number
 
     def take_name(self, limit_bytes: int, what: str) -> bytes:
-        """A string of at most ``limit_bytes``, paid from the budget of all kept text."""
+        """A string of at most ``limit_bytes``, charged to the budget of all kept text."""
         length = self.take_u64(what)
         if length > limit_bytes:
             raise _invalid(f"{what} is too long or goes past the end of the file")
-        self._pay(length)
+        self._charge(length)
         return self.take(length, what)
 
     def take_text(self, what: str) -> str | LongText:
-        """A string that is kept, and paid from the same budget, if it is short."""
+        """A string that is kept, and charged to the same budget, if it is short."""
         length = self.take_u64(what)
         if length > _MAX_KEPT_TEXT_BYTES:
             self.skip(length, what)
             return LongText(length)
-        self._pay(length)
+        self._charge(length)
         return self.take(length, what).decode(errors="replace")
 
-    def _pay(self, length: int) -> None:
+    def _charge(self, length: int) -> None:
         self._text_budget -= length
         if self._text_budget < 0:
             raise _invalid("too much text in the metadata")
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Pass over ``count`` strings: the reader's hot loop, one step per vocabulary entry."""
+        """Skip ``count`` strings: the reader's hot loop, one step per vocabulary entry."""
         if count > self.left // 8:
             raise _invalid(f"{what} has more strings than the file can hold")
         self._string_budget -= count
@@ -317,8 +316,8 @@ def _alignment(metadata: dict[str, Value]) -> int:
     return alignment
 
 
-def _read_tensors(cursor: _Cursor, count: int) -> tuple[Tensor, ...]:
-    tensors: dict[bytes, Tensor] = {}
+def _read_tensors(cursor: _Cursor, count: int) -> tuple[TensorInfo, ...]:
+    tensors: dict[bytes, TensorInfo] = {}
     for _ in range(count):
         raw_name = cursor.take_name(_MAX_TENSOR_NAME_BYTES, "a tensor name")
         if raw_name in tensors:
@@ -327,7 +326,7 @@ def _read_tensors(cursor: _Cursor, count: int) -> tuple[Tensor, ...]:
     return tuple(tensors.values())
 
 
-def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
+def _read_tensor(cursor: _Cursor, name: str) -> TensorInfo:
     what = f"tensor {name!r}"
     dimensions = cursor.take_u32(what)
     if dimensions > _MAX_DIMENSIONS:
@@ -336,7 +335,7 @@ def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
     elements = 1
     for extent in shape:
         elements *= extent
-    # A dimension of zero makes readers divide by it; a huge one wraps around in 64 bits.
+    # Readers divide by dimensions, so none is zero; a huge one overflows 64 bits.
     if not 0 < elements <= _MAX_SIZE:
         raise _invalid(f"{what} has an impossible shape {list(shape)}")
     number, offset = _TENSOR_TAIL.unpack(cursor.take(_TENSOR_TAIL.size, what))
@@ -346,10 +345,10 @@ def _read_tensor(cursor: _Cursor, name: str) -> Tensor:
     if (shape[0] if shape else 1) % kind.block_elements:
         raise _invalid(f"{what} has rows that are not whole blocks of {kind.name}")
     size = elements // kind.block_elements * kind.block_bytes
-    return Tensor(name, number, shape, elements, offset, size)
+    return TensorInfo(name, number, shape, elements, offset, size)
 
 
-def _check_layout(tensors: tuple[Tensor, ...], alignment: int, data_bytes: int) -> None:
+def _check_layout(tensors: tuple[TensorInfo, ...], alignment: int, data_bytes: int) -> None:
     end = 0
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         if tensor.offset % alignment:

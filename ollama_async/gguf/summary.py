@@ -1,7 +1,7 @@
-"""What the server needs to know of a model's file, derived from its GGUF header.
+"""Summarizes a model's GGUF file: what the server needs to know of it, derived from its header.
 
-Headers are hostile: a key may be missing, of another type, or absurd. Then the fact is 0, "" or
-False, which everywhere means "unknown".
+Headers are untrusted: a key may be missing, of another type, or absurd. Then the value is 0, "" or
+False, which means "unknown" everywhere.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ from typing import Literal
 import msgspec
 
 from ollama_async.core.model_shape import ModelShape
-from ollama_async.gguf.keys import MOST, Keys
+from ollama_async.gguf.compatibility import find_missing_part
 from ollama_async.gguf.memory_shape import cache_bytes_per_token, shape_of
+from ollama_async.gguf.metadata import MAX_COUNT, TypedMetadata
 from ollama_async.gguf.reader import GgufHeader
 from ollama_async.gguf.types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPES
-from ollama_async.gguf.vocabulary import lack_of
 
 _SILENT_PROJECTORS = ("gemma3nv", "nemotron_h_omni")
 
-Kind = Literal["model", "adapter", "projector"]
+GgufKind = Literal["model", "adapter", "projector"]
 
 
-class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+class GgufSummary(msgspec.Struct, frozen=True, kw_only=True):
     """``train_ctx`` in tokens. ``weights_bytes``: the tensors' data.
 
-    ``cache_bytes_per_token``: keys and values of one token in all layers, as f16. It is an upper
-    bound where layers look at a window only. Recurrent models have 0. ``shape``: what else takes
-    memory.
-    ``chat_template`` is the Jinja text in the file. ``is_split``: one part of several files.
-    ``lack``: what a model lacks to be run, in words.
+    ``cache_bytes_per_token``: keys and values of one token in all layers, as f16: an upper bound
+    for layers with an attention window, 0 for recurrent models. ``shape``: what else takes memory.
+    ``chat_template``: the Jinja text in the file. ``is_split``: one part of several files.
+    ``missing_part``: what a model lacks to run, in words.
     """
 
-    kind: Kind = "model"
+    kind: GgufKind = "model"
     architecture: str = ""
     parameter_count: int = 0
     quantization: str = ""
@@ -46,53 +45,53 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_vision: bool = False
     has_audio: bool = False
     is_split: bool = False
-    lack: str = ""
+    missing_part: str = ""
     shape: ModelShape = ModelShape()
 
 
-def facts_of(header: GgufHeader) -> ModelFacts:
-    """Never fails: what the header does not say is unknown."""
-    reader = Keys(header)
-    kind = _kind(reader)
-    return ModelFacts(
+def summarize(header: GgufHeader) -> GgufSummary:
+    """Never fails: what is not in the header is unknown."""
+    metadata = TypedMetadata(header)
+    kind = _kind(metadata)
+    return GgufSummary(
         kind=kind,
-        architecture=reader.architecture,
-        parameter_count=min(sum(tensor.elements for tensor in header.tensors), MOST),
+        architecture=metadata.architecture,
+        parameter_count=min(sum(tensor.elements for tensor in header.tensors), MAX_COUNT),
         quantization=_quantization(header),
-        train_ctx=reader.count("context_length"),
-        embedding_length=reader.count("embedding_length"),
-        cache_bytes_per_token=cache_bytes_per_token(reader, header.tensors),
+        train_ctx=metadata.count("context_length"),
+        embedding_length=metadata.count("embedding_length"),
+        cache_bytes_per_token=cache_bytes_per_token(metadata, header.tensors),
         weights_bytes=sum(tensor.size for tensor in header.tensors),
-        chat_template=reader.text("tokenizer.chat_template"),
-        is_embedding=reader.has("pooling_type"),
-        has_vision=reader.has("vision.block_count"),
-        has_audio=_has_audio(reader),
-        is_split=reader.is_split,
-        lack=lack_of(header) if kind == "model" and not reader.is_split else "",
-        shape=shape_of(reader, header.tensors),
+        chat_template=metadata.text("tokenizer.chat_template"),
+        is_embedding=metadata.has("pooling_type"),
+        has_vision=metadata.has("vision.block_count"),
+        has_audio=_has_audio(metadata),
+        is_split=metadata.is_split,
+        missing_part=find_missing_part(header) if kind == "model" and not metadata.is_split else "",
+        shape=shape_of(metadata, header.tensors),
     )
 
 
-def _kind(reader: Keys) -> Kind:
-    declared = reader.text("general.type")
+def _kind(metadata: TypedMetadata) -> GgufKind:
+    declared = metadata.text("general.type")
     if declared == "adapter":
         return "adapter"
-    is_vision_only = reader.has("vision.block_count") and not reader.has("block_count")
-    if declared in {"projector", "mmproj"} or reader.architecture == "clip" or is_vision_only:
+    is_vision_only = metadata.has("vision.block_count") and not metadata.has("block_count")
+    if declared in {"projector", "mmproj"} or metadata.architecture == "clip" or is_vision_only:
         return "projector"
     return "model"
 
 
-def _has_audio(reader: Keys) -> bool:
-    """In the model, or in a projector, but for those whose sound nobody can use."""
-    if reader.has("audio.block_count"):
+def _has_audio(metadata: TypedMetadata) -> bool:
+    """In the model or a projector, except projectors whose audio the engine cannot use."""
+    if metadata.has("audio.block_count"):
         return True
-    kind = reader.text(f"{reader.architecture}.projector_type")
-    return reader.is_true("has_audio_encoder") and kind not in _SILENT_PROJECTORS
+    kind = metadata.text(f"{metadata.architecture}.projector_type")
+    return metadata.is_true("has_audio_encoder") and kind not in _SILENT_PROJECTORS
 
 
 def _quantization(header: GgufHeader) -> str:
-    """The declared file type, else the type of most of the data."""
+    """The declared file type, or the type of most of the data."""
     declared = header.metadata.get("general.file_type")
     if isinstance(declared, int) and not isinstance(declared, bool):
         return FILE_TYPES.get(declared & ~GUESSED_FLAG, "unknown")

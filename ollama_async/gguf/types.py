@@ -1,7 +1,7 @@
-"""Numbers that GGUF files use for tensor types and file types, as llama.cpp assigns them.
+"""The numbers of tensor types and file types in GGUF files, as llama.cpp assigns them.
 
-Sizes are checked against the native library by a test; removed types (4, 5, 31-33, 36-38) are
-unknown on purpose, because no engine reads them.
+A test checks the sizes against the native library. Removed types (4, 5, 31-33, 36-38) are unknown
+on purpose: no engine reads them.
 """
 
 from __future__ import annotations
@@ -94,4 +94,4 @@ FILE_TYPES: dict[int, str] = {
     41: "Q2_0",
 }
 GUESSED_FLAG = 1024
-"""Set in a file type that a converter guessed; the rest of the number still counts."""
+"""Set in a file type that a converter guessed; the other bits still count."""

@@ -16,7 +16,7 @@ import aiohttp
 from ollama_async.registry.errors import PermanentError, TransientError
 from ollama_async.registry.transfer_policy import MIN_BYTES, RetryState, run_all
 from ollama_async.registry.transport import Transport
-from ollama_async.store.partial_files import Chunk, Partial
+from ollama_async.store.partial_files import Chunk, PartialFile
 
 WRITE_BYTES = 512 << 10
 """Collected before a thread writes them. Times connections: the memory of a download."""
@@ -31,14 +31,14 @@ class Download:
     """``progressed`` is called with the bytes on the disk, after each write."""
 
     def __init__(
-        self, transport: Transport, partial: Partial, *, progressed: Callable[[int], None]
+        self, transport: Transport, partial: PartialFile, *, progressed: Callable[[int], None]
     ) -> None:
         self._transport = transport
         self._context = transport.context
         self._url = transport.repository.blob(partial.digest)
         self._partial = partial
         self._progressed = progressed
-        self._arrived = partial.arrived
+        self._arrived = partial.received
         self._grown = asyncio.Event()
 
     async def run(self) -> str:
@@ -70,18 +70,18 @@ class Download:
 
     async def _fetch_chunk(self, chunk: Chunk) -> None:
         retries = RetryState(self._context.policy.retry)
-        mark = chunk.arrived
+        mark = chunk.received
         while chunk.missing:
             try:
                 await self._fetch_range(chunk)
             except TransientError as failure:
-                if chunk.arrived - mark >= MIN_BYTES:  # less, again and again, is no progress
-                    mark = chunk.arrived
+                if chunk.received - mark >= MIN_BYTES:  # less, again and again, is no progress
+                    mark = chunk.received
                     retries.progressed()
                 await retries.pause(failure)
 
     async def _fetch_range(self, chunk: Chunk) -> None:
-        start, end = chunk.start + chunk.arrived, chunk.end
+        start, end = chunk.start + chunk.received, chunk.end
         is_whole = start == 0 and end == self._partial.total
         headers = {} if is_whole else {"Range": f"bytes={start}-{end - 1}"}
         async with self._transport.get(self._url, headers) as response:
@@ -141,7 +141,7 @@ class Download:
             )
 
 
-def _fill(partial: Partial, chunks: list[Chunk], data: bytearray) -> None:
+def _fill(partial: PartialFile, chunks: list[Chunk], data: bytearray) -> None:
     for chunk in chunks:
         if not data:
             return

@@ -28,10 +28,10 @@ from ollama_async.registry.transfers import (
     open_transfers,
 )
 from ollama_async.registry.transport import TransferContext, Transport
-from ollama_async.store.manifest import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Layer, Manifest
-from ollama_async.store.partial_files import Partial, Stamp
+from ollama_async.store.manifests import MANIFEST_LIMIT_BYTES, MANIFEST_TYPE, Layer, Manifest
+from ollama_async.store.partial_files import PartialFile, Stamp
 from ollama_async.store.store import Store
-from ollama_async.store.transfers import Arrivals
+from ollama_async.store.transfers import PullTarget
 
 _ACCEPT = f"{MANIFEST_TYPE}, application/vnd.oci.image.manifest.v1+json"
 _POLL_S = 0.25
@@ -68,7 +68,7 @@ def open_pulls(
             progress.post({"status": "writing manifest"})
         else:
             async with request.transport(context) as transport:
-                await Pull(transport, store.arrivals(), post=progress.post).run(name)
+                await Pull(transport, store.pull_target(), post=progress.post).run(name)
         progress.post({"status": "success"})
 
     return open_transfers(run, "pulled", policy=policy, key_path=key_path, network=network)
@@ -78,12 +78,12 @@ class Pull:
     """One pull into the store. ``post`` gets the statuses."""
 
     def __init__(
-        self, transport: Transport, arrivals: Arrivals, *, post: Callable[[Status], None]
+        self, transport: Transport, target: PullTarget, *, post: Callable[[Status], None]
     ) -> None:
         self._transport = transport
         self._policy = transport.context.policy
         self._run_in_thread = transport.context.run_in_thread
-        self._arrivals = arrivals
+        self._target = target
         self._post = post
         self._verified: dict[str, Stamp] = {}
         """By digest: the stamps of the partial files when they were complete and verified."""
@@ -122,14 +122,14 @@ class Pull:
     async def _fetch_and_publish(self, name: ModelName, data: bytes, manifest: Manifest) -> None:
         layers = list({layer.digest: layer for layer in manifest.blobs}.values())
         for _ in range(_MAX_ROUNDS):
-            await self._run_in_thread(self._arrivals.make_room, layers)
+            await self._run_in_thread(self._target.ensure_space, layers)
             fetched = [layer for layer in layers if await self._fetch(layer)]
             self._post({"status": "verifying sha256 digest"})
             for layer in fetched:
                 await self._publish(layer)
             self._post({"status": "writing manifest"})
             try:
-                has_unused = await self._run_in_thread(self._arrivals.publish, name, data, manifest)
+                has_unused = await self._run_in_thread(self._target.publish, name, data, manifest)
             except NotFound:  # a blob that was there has been removed: fetch it after all
                 continue
             if has_unused:
@@ -141,7 +141,7 @@ class Pull:
         """Have a complete, verified and stamped partial file; False if the blob is in the store."""
         while (partial := await self._claim(layer)) is not None:
             try:
-                if await self._run_in_thread(self._arrivals.has, layer):
+                if await self._run_in_thread(self._target.has, layer):
                     await self._run_in_thread(partial.discard)  # published before we had the lock
                     continue
                 await self._download(layer, partial)
@@ -151,7 +151,7 @@ class Pull:
             return True
         return False
 
-    async def _download(self, layer: Layer, partial: Partial) -> None:
+    async def _download(self, layer: Layer, partial: PartialFile) -> None:
         """:raises PermanentError: the digest is not that of the manifest; nothing is kept."""
         found = await self._run_download(layer, partial)
         if found != layer.digest and partial.is_resumed:
@@ -166,8 +166,8 @@ class Pull:
                 f"digest mismatch, file must be downloaded again: want {layer.digest}"
             )
 
-    async def _run_download(self, layer: Layer, partial: Partial) -> str:
-        self._progress(layer, partial.arrived)
+    async def _run_download(self, layer: Layer, partial: PartialFile) -> str:
+        self._progress(layer, partial.received)
         return await Download(
             self._transport,
             partial,
@@ -186,21 +186,23 @@ class Pull:
                 await self._run_in_thread(partial.close)
             await self._fetch(layer)  # somebody else has changed it meanwhile
 
-    async def _claim(self, layer: Layer) -> Partial | None:
+    async def _claim(self, layer: Layer) -> PartialFile | None:
         """The partial file of a blob, to be closed; None if the blob is in the store.
 
         While another pull or another process has it, its progress is reported.
         """
         deadline, before = 0.0, -1
         clock = asyncio.get_running_loop().time
-        while not await self._run_in_thread(self._arrivals.has, layer):
-            claim, chunk_bytes = self._arrivals.claim, self._policy.chunk_bytes
-            partial: Partial | None = await self._run_in_thread(
+        while not await self._run_in_thread(self._target.has, layer):
+            claim, chunk_bytes = self._target.claim, self._policy.chunk_bytes
+            partial: PartialFile | None = await self._run_in_thread(
                 claim, layer, chunk_bytes, undo=_close
             )
             if partial is not None:
                 return partial
-            arrived = await self._run_in_thread(self._arrivals.arrived, layer.digest, layer.size)
+            arrived = await self._run_in_thread(
+                self._target.received_bytes, layer.digest, layer.size
+            )
             if arrived != before:
                 deadline, before = clock() + _STALLED_S, arrived
                 self._progress(layer, arrived)
@@ -216,6 +218,6 @@ class Pull:
         self._post(layer_status("pulling", layer, arrived))
 
 
-def _close(partial: Partial | None) -> None:
+def _close(partial: PartialFile | None) -> None:
     if partial is not None:
         partial.close()

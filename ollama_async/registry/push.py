@@ -25,8 +25,8 @@ from ollama_async.registry.transfers import (
 )
 from ollama_async.registry.transport import TransferContext, Transport
 from ollama_async.registry.upload import COMMIT_S, Upload, has_blob
-from ollama_async.store.manifest import Layer, Manifest
-from ollama_async.store.push_source import Departures
+from ollama_async.store.manifests import Layer, Manifest
+from ollama_async.store.transfers import PushSource
 
 NOT_YOURS = (
     "you are not authorized to push to this namespace, create the model under a namespace you own"
@@ -39,15 +39,15 @@ def open_pushes(
     """Pushes from the store at ``root``. ``key_path``: the key pair that identifies us to
     registries.
     """
-    departures = Departures(root)
+    source = PushSource(root)
 
     async def run(
         context: TransferContext, request: TransferRequest, progress: ProgressBroadcast
     ) -> None:
         progress.post({"status": "retrieving manifest"})
-        name = await context.run_in_thread(departures.spelled, request.name)
+        name = await context.run_in_thread(source.spelled, request.name)
         async with msgspec.structs.replace(request, name=name).transport(context) as transport:
-            await Push(transport, departures, post=progress.post).run(name)
+            await Push(transport, source, post=progress.post).run(name)
         progress.post({"status": "success"})
 
     return open_transfers(run, "pushed", policy=policy, key_path=key_path, network=network)
@@ -57,12 +57,12 @@ class Push:
     """One push from the store. ``post`` gets the statuses."""
 
     def __init__(
-        self, transport: Transport, departures: Departures, *, post: Callable[[Status], None]
+        self, transport: Transport, source: PushSource, *, post: Callable[[Status], None]
     ) -> None:
         self._transport = transport
         self._retry = transport.context.policy.retry
         self._run_in_thread = transport.context.run_in_thread
-        self._departures = departures
+        self._source = source
         self._post = post
         self._is_reached = False
 
@@ -79,7 +79,7 @@ class Push:
         try:
             manifest = parse_manifest(data)
             layers = list({layer.digest: layer for layer in manifest.blobs}.values())
-            await self._run_in_thread(self._departures.check, layers)
+            await self._run_in_thread(self._source.check, layers)
             if (name.host.lower(), name.namespace.lower()) == (DEFAULT_HOST, DEFAULT_NAMESPACE):
                 raise Forbidden(NOT_YOURS)
             for layer in layers:
@@ -91,7 +91,7 @@ class Push:
 
     async def _read_manifest(self, name: ModelName) -> bytes:
         try:
-            return await self._run_in_thread(self._departures.manifest, name)
+            return await self._run_in_thread(self._source.manifest, name)
         except StorageFailed:
             self._post({"status": "couldn't retrieve manifest"})
             raise
@@ -102,7 +102,7 @@ class Push:
 
         if not await retried(lambda: self._has_blob(layer), self._retry):
             progressed(0)
-            file = await self._run_in_thread(self._departures.open, layer.digest, undo=FileIO.close)
+            file = await self._run_in_thread(self._source.open, layer.digest, undo=FileIO.close)
             with file:
                 upload = Upload(self._transport, layer, file, progressed=progressed)
                 await upload.run(_origin(layer, name))

@@ -11,7 +11,7 @@ from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest, RegistryFailed
 from ollama_async.core.model_names import DEFAULT_HOST, ModelName
 from ollama_async.registry.errors import PermanentError
-from ollama_async.store.manifest import Manifest
+from ollama_async.store.manifests import Manifest
 
 MAX_BLOBS = 4096
 """A model split into its tensors has about a thousand."""

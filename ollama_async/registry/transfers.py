@@ -21,8 +21,7 @@ from ollama_async.registry.address_policy import LOCAL_REQUESTER, Network, Reque
 from ollama_async.registry.repository import resolve_repository
 from ollama_async.registry.transfer_policy import TransferPolicy
 from ollama_async.registry.transport import TransferContext, Transport
-from ollama_async.store.manifest import Layer
-from ollama_async.store.manifests import local_name
+from ollama_async.store.manifests import Layer, local_name
 
 Status = dict[str, Any]
 

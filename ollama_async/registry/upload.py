@@ -29,7 +29,7 @@ from ollama_async.registry.errors import (
 )
 from ollama_async.registry.transfer_policy import RetryState, retried, run_all
 from ollama_async.registry.transport import Transport
-from ollama_async.store.manifest import Layer
+from ollama_async.store.manifests import Layer
 
 MAX_PARTS = 1000
 """Per blob: a very large one has larger parts. Storages allow 10000."""

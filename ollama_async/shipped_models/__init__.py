@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ollama_async.api.ollama import CreateRequest
+from ollama_async.create.builder import create_model
 from ollama_async.store.blobs import Blobs
 from ollama_async.store.files import locked, storage_errors, sync_folder
 from ollama_async.store.manifests import Manifests
@@ -84,7 +85,7 @@ def _add(store: Store, name: str, folder: Path) -> None:
         parameters=_PARAMETERS.get(name),
         license=LICENSE.read_text(encoding="utf-8"),
     )
-    for _ in store.create(request):
+    for _ in create_model(store, request):
         pass  # it works as it is drawn
     marks = store.root / MARKS
     (marks / name).touch()

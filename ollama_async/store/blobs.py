@@ -1,4 +1,4 @@
-"""Content by its hash: the ``blobs`` folder of the store."""
+"""Blobs: files in the store's ``blobs`` folder, named by the sha256 of their content."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.store.files import NewFile, read_bounded, storage_errors
-from ollama_async.store.remembered import Signature, signature_of
+from ollama_async.store.files import (
+    FileSignature,
+    NewFile,
+    file_signature,
+    read_bounded,
+    storage_errors,
+)
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 _TOUCHED_S = 3600.0
@@ -21,7 +26,7 @@ _TOUCHED_S = 3600.0
 def parse_digest(text: str) -> str:
     """``sha256:`` and 64 lower-case hex digits, from any spelling that Ollama accepts.
 
-    A digest comes from clients and manifests and becomes a path: only this form ever does.
+    Digests come from clients and manifests and become paths: only this form ever does.
 
     :raises BadRequest: ``invalid digest format``.
     """
@@ -31,8 +36,13 @@ def parse_digest(text: str) -> str:
     return f"sha256:{match.group(1).lower()}"
 
 
+def blob_name(digest: str) -> str:
+    """The name of the blob's file."""
+    return digest.replace(":", "-")
+
+
 class Blobs:
-    """The folder; digests given to it are as :func:`parse_digest` returns them."""
+    """The ``blobs`` folder. Its methods take digests as :func:`parse_digest` returns them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -40,7 +50,7 @@ class Blobs:
 
     def path(self, digest: str) -> Path:
         """Where the blob is, or would be. Old stores and other tools spell the name differently."""
-        usual = self.folder / digest.replace(":", "-")
+        usual = self.folder / blob_name(digest)
         if usual.exists():
             return usual
         hexadecimal = digest.removeprefix("sha256:")
@@ -57,7 +67,7 @@ class Blobs:
         return self.path(digest).stat().st_size
 
     def file(self, digest: str) -> Path:
-        """Where the blob is. :raises OSError: there is none. :raises BadRequest: it is no file."""
+        """The blob's path. :raises OSError: there is none. :raises BadRequest: it is no file."""
         path = self.path(digest)
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
             raise BadRequest(f"{path.name} is no file")
@@ -74,39 +84,39 @@ class Blobs:
             return digest, False
         with storage_errors(self.root), NewFile(self.folder) as file:
             file.write(data)
-            file.publish(digest.replace(":", "-"))
+            file.publish(blob_name(digest))
         return digest, True
 
     def adopt(self, file: NewFile, digest: str) -> None:
         """Publish ``file``, whose digest this is, unless the blob is there. :raises OSError:"""
         if not self.has(digest):
-            file.publish(digest.replace(":", "-"))
+            file.publish(blob_name(digest))
 
-    def signature(self, digest: str) -> Signature:
-        """What is known of the blob is right for as long as this stays the same."""
-        return signature_of(self.path(digest))
+    def signature(self, digest: str) -> FileSignature:
+        """What was read from the blob is valid for as long as this stays the same."""
+        return file_signature(self.path(digest))
 
     def touch(self, digest: str) -> bool:
-        """Whether the blob is there. If so, no pruning takes it for the next 23 hours.
+        """Whether the blob is there. If so, pruning spares it for the next 23 hours.
 
         The file's time is part of its :meth:`signature`, so it is changed once an hour at most:
-        else whoever asks for a blob would make us read it again.
+        otherwise each request for a blob would make us read it again.
         """
         path = self.path(digest)
-        with suppress(OSError):  # a store of another user's; then they prune it
+        with suppress(OSError):  # another user's store, which they prune
             if path.stat().st_mtime < time.time() - _TOUCHED_S:
                 os.utime(path)
         return path.is_file()
 
     def remove(self, digest: str) -> None:
-        """A blob that is not there is no error. :raises OSError: it cannot be removed."""
+        """A missing blob is no error. :raises OSError: it cannot be removed."""
         self.path(digest).unlink(missing_ok=True)
 
 
 class BlobWriter:
-    """One upload: hashed while it is written, in place only if the hash is the promised one.
+    """One upload: hashed while it is written, published only if the hash matches the digest.
 
-    Every method blocks on the disk and belongs into a worker thread, one call at a time. Use it as
+    Every method blocks on the disk: call them in a worker thread, one at a time. Use the writer as
     a context, or call :meth:`discard` in the end: it removes what was not committed.
     """
 
@@ -119,7 +129,7 @@ class BlobWriter:
             self._file = NewFile(blobs.folder)
 
     def write(self, chunk: bytes) -> None:
-        """:raises StorageFailed: disk full; the part so far is gone, and so is the writer."""
+        """:raises StorageFailed: disk full; what was written is removed, the writer is unusable."""
         self._hash.update(chunk)
         try:
             with storage_errors(self._blobs.root):
@@ -129,9 +139,9 @@ class BlobWriter:
             raise
 
     def commit(self) -> None:
-        """The upload is complete: check and publish it.
+        """Check the complete upload and publish it.
 
-        :raises BadRequest: the content is not what the digest promised; nothing is kept.
+        :raises BadRequest: the content does not match the digest; nothing is kept.
         :raises StorageFailed: it could not be made durable; nothing is kept.
         """
         received = f"sha256:{self._hash.hexdigest()}"
@@ -139,7 +149,7 @@ class BlobWriter:
             if received != self._digest:
                 raise BadRequest(f'digest mismatch, expected "{self._digest}", got "{received}"')
             with storage_errors(self._blobs.root):
-                self._file.publish(self._digest.replace(":", "-"))
+                self._file.publish(blob_name(self._digest))
         finally:
             self.discard()
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from ollama_async.api.ollama import ModelDetails
 from ollama_async.core.model_names import ModelName
 from ollama_async.core.scripted_models import Script
-from ollama_async.gguf.summary import ModelFacts
-from ollama_async.store.model import Listed, Model
+from ollama_async.gguf.summary import GgufSummary
+from ollama_async.store.model import Model, ModelListEntry
 from ollama_async.store.store import Store, newest_first
 
 
 class Catalog:
-    """``scripted``: what the scripted engine serves, by name; it hides what the store has.
+    """``scripted``: the scripted engine's models by name; they take precedence over the store's.
 
     Threads and blocking are as in :class:`~ollama_async.store.store.Store`.
     """
@@ -37,28 +37,25 @@ class Catalog:
     def find(self, text: str) -> Model:
         return self._find_scripted(text) or self.store.find(text)
 
-    def list(self) -> builtins.list[Listed]:
+    def list(self) -> builtins.list[ModelListEntry]:
         """The scripted models first; they are as new as the server."""
-        return self.in_order(itertools.chain.from_iterable(self.look_through()))
+        return self.in_order(itertools.chain.from_iterable(self.scan()))
 
-    def look_through(self) -> Iterator[builtins.list[Listed]]:
-        """The models of the store, a few with each step; see :meth:`.Store.look_through`."""
-        for models in self.store.look_through():
-            yield [model for model in models if self._is_shown(model)]
+    def scan(self) -> Iterator[builtins.list[ModelListEntry]]:
+        """The models of the store in no order, a few with each step; see :meth:`.Store.scan`."""
+        for models in self.store.scan():
+            yield [model for model in models if self._find_scripted(model.name) is None]
 
-    def in_order(self, stored: Iterable[Listed]) -> builtins.list[Listed]:
-        """As :meth:`list`, of what was found in the store."""
-        return [*(model.listed for model in self._scripted.values()), *newest_first(stored)]
-
-    def _is_shown(self, model: Listed) -> bool:
-        return self._find_scripted(model.name) is None
+    def in_order(self, stored: Iterable[ModelListEntry]) -> builtins.list[ModelListEntry]:
+        """As :meth:`list`, for the models that :meth:`scan` found."""
+        return [*(model.list_entry for model in self._scripted.values()), *newest_first(stored)]
 
     def _find_scripted(self, text: str) -> Model | None:
         if not self._scripted:
             return None
         try:
             return self._scripted.get(ModelName.parse(text.strip()).folded)
-        except ValueError:  # the store has the words for that
+        except ValueError:  # the store raises the right error for that
             return None
 
 
@@ -79,7 +76,7 @@ def _scripted_model(name: str, script: Script, modified_at: float) -> Model:
             quantization_level="unknown",
         ),
         path=name,
-        facts=ModelFacts(architecture="scripted", chat_template=script.template),
+        summary=GgufSummary(architecture="scripted", chat_template=script.template),
         template=script.go_template,
         renderer=script.renderer,
         parser=script.parser,

@@ -1,4 +1,4 @@
-"""How the store touches the disk: whole files or none, one writer at a time, clear errors."""
+"""Durable files: written whole or not at all, one writer of the store at a time, clear errors."""
 
 from __future__ import annotations
 
@@ -16,16 +16,28 @@ from ollama_async.core.errors import BadRequest, StorageFailed
 
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"
-"""Never a valid part of a model's name nor a digest, so that every reader passes over it."""
+"""Never a valid part of a model's name nor a digest, so every reader ignores such files."""
 
 _LOCK_TIMEOUT_S = 30.0
 _LOCK_RETRY_S = 0.02
 _SETTLED_S = 60.0
 
+FileSignature = tuple[int, ...]
+
+
+def file_signature(path: str | os.PathLike[str]) -> FileSignature:
+    """Changes with the file's content, place and rights; empty if there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # a Path costs more than the call
+    except OSError:
+        return ()
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return *times, status.st_size, status.st_ino, status.st_dev
+
 
 @contextmanager
 def storage_errors(root: Path) -> Iterator[None]:
-    """Turn what the operating system says into :class:`StorageFailed` that says what to do."""
+    """Turn an OSError into a :class:`StorageFailed` that says what is wrong with the store."""
     try:
         yield
     except OSError as error:
@@ -44,40 +56,45 @@ def _explain(error: OSError, root: Path) -> str:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Be the only one, among all threads and processes, who changes what manifests refer to.
+    """Hold the store's lock, exclusively among all threads and processes.
 
-    Polls, because ``flock`` has no deadline of its own.
+    Polls, because ``flock`` has no timeout of its own.
 
-    :raises StorageFailed: somebody else has held the lock for 30 seconds.
-    :raises OSError: the lock file cannot be made.
+    :raises StorageFailed: another process has held the lock for 30 seconds.
+    :raises OSError: the lock file cannot be created.
     """
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root / LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + _LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StorageFailed(
-                        f"the model store {root} is locked by another process"
-                    ) from None
-                time.sleep(_LOCK_RETRY_S)
+        while not try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise StorageFailed(f"the model store {root} is locked by another process")
+            time.sleep(_LOCK_RETRY_S)
         yield
     finally:
         os.close(descriptor)
 
 
+def try_lock(descriptor: int) -> bool:
+    """Lock the open file exclusively, until it is closed; False if somebody else holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def free_bytes(folder: Path) -> int:
-    """What may be written to the disk of the folder. :raises OSError: there is no such folder."""
+    """Free space on the disk of the folder. :raises OSError: there is no such folder."""
     return shutil.disk_usage(folder).free
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """The content of a small file. :raises OSError: it cannot be read. :raises BadRequest: it is
-    over the limit.
+    """Read a small file.
+
+    :raises OSError: it cannot be read.
+    :raises BadRequest: it is over the limit.
     """
     with path.open("rb") as file:
         is_larger = os.fstat(file.fileno()).st_size > limit_bytes
@@ -88,11 +105,11 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 
 
 class NewFile:
-    """A file that is written beside its place and appears there whole, by :meth:`publish`.
+    """A temporary file that :meth:`publish` renames into place, whole and durable.
 
-    Used as a context: whatever was not published is gone afterwards. All methods may raise OSError.
-    Whoever writes it holds its lock, so that what a killed process has left is told from what is
-    being written: see :func:`is_abandoned`.
+    Used as a context, it removes what was not published. All methods may raise OSError. The writer
+    holds the file's lock, which tells a file in use from one that a killed process left behind:
+    see :func:`is_abandoned`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,11 +117,11 @@ class NewFile:
         self._folder = folder
         self._descriptor, path = tempfile.mkstemp(dir=folder, prefix=TEMPORARY_PREFIX)
         self._path: Path | None = Path(path)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(self._descriptor)
 
     @property
     def path(self) -> Path:
-        """Where it is meanwhile, for who writes it under its name."""
+        """The temporary path, for writers that need a name."""
         assert self._path is not None, "published, or gone"
         return self._path
 
@@ -118,11 +135,10 @@ class NewFile:
             view = view[os.write(self._descriptor, view) :]
 
     def publish(self, name: str) -> None:
-        """Put the file into its folder as ``name``, over what is there, safe from power cuts."""
+        """Rename the file to ``name`` in its folder, over what is there; survives power cuts."""
         os.fchmod(self._descriptor, 0o644)
         os.fsync(self._descriptor)
-        assert self._path is not None, "published twice"
-        self._path.rename(self._folder / name)
+        self.path.rename(self._folder / name)
         self._path = None
         sync_folder(self._folder)
 
@@ -144,7 +160,7 @@ class NewFile:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether nobody writes this unpublished file any more; of one just made nobody knows."""
+    """Whether this temporary file has no writer any more; False for one less than a minute old."""
     try:
         if path.stat().st_mtime > time.time() - _SETTLED_S:
             return False
@@ -152,16 +168,13 @@ def is_abandoned(path: Path) -> bool:
     except OSError:  # gone meanwhile
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(descriptor)
     finally:
         os.close(descriptor)
-    return True
 
 
 def make_folder(folder: Path) -> None:
-    """Make it, and what is missing above it, so that a power cut does not take it away again."""
+    """Create the folder and its parents durably: a power cut does not remove them."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -171,7 +184,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make durable which files ``folder`` holds. :raises OSError:"""
+    """Make the folder's list of files durable. :raises OSError:"""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,9 @@
-"""The ``manifests`` folder: ``HOST/NAMESPACE/MODEL/TAG``, found without regard to case."""
+"""Manifests: their JSON, byte for byte as Ollama writes it, and the folder that holds them.
+
+Reading is lenient (extra fields, other case, other spellings of digests); writing is Go's
+``json.Encoder``: field order, escaped ``<>&``, a line end. The folder is
+``manifests/HOST/NAMESPACE/MODEL/TAG``; names are found without regard to case.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,135 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import msgspec
+from msgspec import field
+
+from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.core.model_names import ModelName, split_source
+from ollama_async.store.blobs import parse_digest
 from ollama_async.store.files import NewFile, sync_folder
 
-_MOST_ALIASES = 1024  # clients choose the spelling, so what is remembered of it must be bounded
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+MANIFEST_LIMIT_BYTES = 1 << 20
+"""Ollama's have 1 to 2 KB; one with a layer for each of a thousand tensors has 250 KB."""
+LAYERS_LIMIT = 4096
+"""For one manifest, its config included."""
+TEXT_LIMIT_BYTES = 1 << 20
+"""For one template, system text, license, …: a larger one is neither written nor read."""
+LICENSES_LIMIT = 64
+"""For one model. Each license is a file; a request could name a million."""
+_LAYER_PREFIX = "application/vnd.ollama.image."
+_MOST_ALIASES = 1024  # clients choose the spelling, so the number must be bounded
+
+
+def layer_type(kind: str) -> str:
+    """``application/vnd.ollama.image.KIND``."""
+    return _LAYER_PREFIX + kind
+
+
+class Layer(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, rename="camel"):
+    """``from_``: the model or file that it came from."""
+
+    media_type: str = field(default_factory=str)
+    digest: str = field(default_factory=str)
+    size: int = field(default_factory=int)
+    from_: str = field(default="", name="from")
+    name: str = ""
+
+    @property
+    def kind(self) -> str:
+        """``model``, ``params``, …; "" for media types that are not Ollama's."""
+        is_ollamas = self.media_type.startswith(_LAYER_PREFIX)
+        return self.media_type.removeprefix(_LAYER_PREFIX) if is_ollamas else ""
+
+
+class Manifest(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    schema_version: int = 2
+    media_type: str = MANIFEST_TYPE
+    config: Layer = field(default_factory=Layer)
+    layers: list[Layer] = []
+
+    @property
+    def blobs(self) -> list[Layer]:
+        """All layers, and the config if there is one."""
+        return [*self.layers, self.config] if self.config.digest else list(self.layers)
+
+    @property
+    def digests(self) -> set[str]:
+        """Every blob that the model needs."""
+        return {layer.digest for layer in self.blobs}
+
+    @property
+    def size(self) -> int:
+        return sum(max(layer.size, 0) for layer in self.blobs)
+
+
+class Config(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """Fields whose default is a factory are always written, the others only if set."""
+
+    model_format: str = field(default_factory=str)
+    model_family: str = field(default_factory=str)
+    model_families: list[str] | None = field(default_factory=lambda: None)
+    model_type: str = field(default_factory=str)
+    file_type: str = field(default_factory=str)
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    remote_host: str = ""
+    remote_model: str = ""
+    capabilities: list[str] = []
+    context_length: int = 0
+    embedding_length: int = 0
+    base_name: str = ""
+    draft: Any = None
+    architecture: str = field(default_factory=str)
+    os: str = field(default_factory=str)
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Parse a manifest; its digests are normalized.
+
+    :raises BadRequest: not a manifest, or over :data:`LAYERS_LIMIT`, or a bad digest.
+    """
+    manifest = decode(data, Manifest)
+    if len(manifest.blobs) > LAYERS_LIMIT:
+        raise BadRequest(f"the manifest names more than {LAYERS_LIMIT} layers")
+    for layer in manifest.blobs:
+        layer.digest = parse_digest(layer.digest)
+    return manifest
+
+
+def read_config(data: bytes) -> Config:
+    """:raises BadRequest: not JSON, or fields of a wrong type."""
+    return decode(data, Config)
+
+
+def go_json(value: Any) -> bytes:
+    """As Go's ``json.Encoder`` writes it; maps are given in their order."""
+    text = msgspec.json.encode(value)
+    for char, escape in (
+        (b"<", b"\\u003c"),
+        (b">", b"\\u003e"),
+        (b"&", b"\\u0026"),
+        ("\u2028".encode(), b"\\u2028"),
+        ("\u2029".encode(), b"\\u2029"),
+    ):
+        text = text.replace(char, escape)
+    return text + b"\n"
+
+
+# ----------------------------------------------------------------- the folder
 
 
 def local_name(text: str) -> ModelName:
-    """The name that a client means when it says ``text``; ``:local`` is taken off.
+    """Parse a model's name as a client gives it; ``:local`` is removed.
 
     :raises BadRequest: it is no name.
-    :raises Forbidden: it asks for a cloud model.
+    :raises Forbidden: it names a cloud model.
     """
     try:
         reference = split_source(text)
@@ -31,7 +152,7 @@ def local_name(text: str) -> ModelName:
 
 
 class Manifests:
-    """Thread-safe. Names keep the spelling of whoever created them first."""
+    """The ``manifests`` folder. Thread-safe. Names keep the spelling they were created with."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "manifests"
@@ -39,9 +160,9 @@ class Manifests:
         self._aliases: dict[ModelName, str] = {}
 
     def likely_path(self, name: ModelName) -> str:
-        """Where the manifest is if it is spelled as asked, or as it was found before.
+        """Where the manifest is if it is spelled as requested, or where it was found before.
 
-        Costs microseconds and no disk; the file may not exist.
+        Takes microseconds and no disk access; the file may not exist.
         """
         return self._aliases.get(name) or f"{self._base}/{name.manifest_path}"
 
@@ -62,7 +183,7 @@ class Manifests:
         return found
 
     def spelled(self, name: ModelName) -> ModelName:
-        """The name as a new manifest should be spelled: as far as possible like what is there."""
+        """The name as a new manifest should be spelled: like existing names where they match."""
         found = self.locate(name)
         if found is not None:
             return self.name_of(found)
@@ -74,7 +195,7 @@ class Manifests:
         return name
 
     def name_of(self, path: str) -> ModelName:
-        """:raises ValueError: the path is no model's."""
+        """:raises ValueError: no model can have this path."""
         parts = Path(path).relative_to(self.folder).parts
         if len(parts) != 4:
             raise ValueError("invalid model name")
@@ -86,16 +207,15 @@ class Manifests:
             with suppress(ValueError):
                 yield self.name_of(path), path
 
-    def write(self, name: ModelName, data: bytes) -> str:
-        """Publish a manifest; returns its path. :raises OSError:"""
+    def write(self, name: ModelName, data: bytes) -> None:
+        """Publish a manifest durably. :raises OSError:"""
         folder = self.folder.joinpath(*name.parts[:3])
         with NewFile(folder) as file:
             file.write(data)
             file.publish(name.tag)
-        return str(folder / name.tag)
 
     def remove(self, path: str) -> None:
-        """Remove a manifest, for good, and the folders that it leaves empty. :raises OSError:"""
+        """Remove a manifest durably, and the folders that it leaves empty. :raises OSError:"""
         Path(path).unlink()
         sync_folder(Path(path).parent)  # or a power cut brings it back without its blobs
         with suppress(OSError):  # not empty: the usual end

@@ -10,23 +10,23 @@ import msgspec
 
 from ollama_async.api.ollama import ModelDetails
 from ollama_async.core.conversation import ChatFormatSpec, Message
-from ollama_async.gguf.summary import ModelFacts
+from ollama_async.gguf.summary import GgufSummary
 from ollama_async.prompts.chat_format import Selection
-from ollama_async.store.blob_cache import JSON_COST
+from ollama_async.store.cache import JSON_COST
 
 _LEAST_BYTES = 2048
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that can be asked.
+    """A model that can be loaded.
 
-    ``name``: short, with tag, spelled as on disk. ``key`` tells apart what a worker loads: equal
-    for two names of the same files. ``digest``: sha256 of the manifest, 64 hex digits.
-    ``size``: bytes of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or
-    for the scripted engine the name in its file. ``template``: Go text, "" if there is none.
-    ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``drafts``,
-    ``licenses``: paths (licenses are long, and rarely read). ``adapter_bytes``: of the adapters'
-    tensors. ``requires``: an Ollama release. ``selection``: which template is in force.
+    ``name``: short, with tag, spelled as on disk. ``key`` identifies what a worker loads: equal for
+    two names of the same files. ``digest``: sha256 of the manifest, 64 hex digits. ``size``: bytes
+    of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or for the scripted
+    engine the name in its file. ``template``: Go text, "" if there is none. ``parameters``: as
+    stored, types not checked. ``projectors``, ``adapters``, ``drafts``, ``licenses``: paths
+    (licenses are long, and rarely read). ``adapter_bytes``: of the adapters' tensors. ``requires``:
+    an Ollama release. ``selection``: which template is in force.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
     messages: list[Message] = []
     capabilities: tuple[str, ...] = ("completion",)
-    facts: ModelFacts
+    summary: GgufSummary
     projectors: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
     adapter_bytes: int = 0
@@ -56,14 +56,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def chat_format(self) -> ChatFormatSpec:
-        """How it wants to be spoken to."""
         return ChatFormatSpec(
             template=self.template,
             renderer=self.renderer,
             parser=self.parser,
             name=self.name,
             family=self.details.family,
-            parameter_count=self.facts.parameter_count,
+            parameter_count=self.summary.parameter_count,
         )
 
     @property
@@ -73,15 +72,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def memory_bytes(self) -> int:
-        """What it takes at the most, if it shares nothing with other models."""
-        texts = (self.template, self.system, self.facts.chat_template)
+        """An upper bound, reached if it shares nothing with other models."""
+        texts = (self.template, self.system, self.summary.chat_template)
         paths = (*self.files, *self.drafts, *self.licenses, self.key)
         parsed = (self.parameters, self.messages, self.renderer, self.parser, self.requires)
-        return self.listed.memory_bytes + _size(texts) + _size(paths) + _parsed_bytes(parsed)
+        return self.list_entry.memory_bytes + _size(texts) + _size(paths) + _parsed_bytes(parsed)
 
     @property
-    def listed(self) -> Listed:
-        return Listed(
+    def list_entry(self) -> ModelListEntry:
+        return ModelListEntry(
             name=self.name,
             digest=self.digest,
             size=self.size,
@@ -91,8 +90,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a list of models says of one; see :class:`Model`."""
+class ModelListEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in the list of models; see :class:`Model`."""
 
     name: str
     digest: str

@@ -1,8 +1,9 @@
-"""How a model is read from the store, and what is wrong with one that cannot be."""
+"""Reads a model from its manifest, and says what is wrong with one that cannot be used."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,24 @@ import msgspec
 
 from ollama_async.api.counts import human_number
 from ollama_async.api.ollama import ModelDetails
-from ollama_async.core.conversation import Message
+from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.core.model_names import ModelName
-from ollama_async.gguf.summary import ModelFacts
-from ollama_async.prompts.chat_format import select
-from ollama_async.store.blob_cache import BlobCache
+from ollama_async.gguf.summary import GgufSummary
+from ollama_async.prompts import parsers
+from ollama_async.prompts.chat_format import (
+    HARMONY_FAMILIES,
+    Selection,
+    format_name,
+    go_abilities,
+    jinja_abilities,
+    select,
+)
+from ollama_async.prompts.output_format import OutputFormat
 from ollama_async.store.blobs import Blobs
-from ollama_async.store.capabilities import capabilities
-from ollama_async.store.files import read_bounded
-from ollama_async.store.manifest import (
+from ollama_async.store.cache import BlobCache
+from ollama_async.store.files import FileSignature, read_bounded
+from ollama_async.store.manifests import (
     LICENSES_LIMIT,
     MANIFEST_LIMIT_BYTES,
     Config,
@@ -28,25 +37,25 @@ from ollama_async.store.manifest import (
     read_manifest,
 )
 from ollama_async.store.model import Model
-from ollama_async.store.remembered import Signature
 
-_MOST_WATCHED = 64
+_MAX_WATCHED = 64
 
-Watched = tuple[tuple[str, Signature], ...]
-"""Digests of blobs, and the signatures that their files had."""
+BlobSignatures = tuple[tuple[str, FileSignature], ...]
+"""Digests of blobs, with the signatures of their files."""
 
 
-class Broken(LoadFailed):
-    """A model that cannot be used. It stays so while its manifest and the blobs ``watched`` stay as
-    they are; None: nobody knows how long.
+class BrokenModel(LoadFailed):
+    """A model that cannot be used.
+
+    The error stays valid while the manifest and the blobs ``watched`` are unchanged; None: unknown.
     """
 
-    def __init__(self, message: str, watched: Watched | None) -> None:
+    def __init__(self, message: str, watched: BlobSignatures | None) -> None:
         super().__init__(message)
         self.watched = watched
 
 
-class _Elsewhere(BadRequest):
+class _RemoteModel(BadRequest):
     """The manifest only points to another server."""
 
 
@@ -62,70 +71,68 @@ def read_model(
     *,
     prefers_go: bool | None = None,
 ) -> Model:
-    """Read everything that ``path``, a manifest, refers to. ``prefers_go``: see
-    :func:`~ollama_async.prompts.chat_format.select`.
+    """Read everything that the manifest at ``path`` references.
+
+    ``prefers_go``: see :func:`~ollama_async.prompts.chat_format.select`.
 
     :raises FileNotFoundError: the manifest is gone.
     :raises BadRequest: the model lives on another server.
-    :raises Broken: the model is broken, or of a kind that cannot be run here.
+    :raises BrokenModel: the model is broken, or of a kind that cannot be run here.
     """
-    watched: Watched | None = ()
+    watched: BlobSignatures | None = ()
     try:
         modified_at = path.stat().st_mtime
         data = read_bounded(path, MANIFEST_LIMIT_BYTES)
         manifest = read_manifest(data)
-        watched = _watched(manifest, blobs)
-        reader = _Reader(name, manifest, blobs, cache, prefers_go)
+        watched = _signatures(manifest, blobs)
+        reader = _ModelReader(name, manifest, blobs, cache, prefers_go)
         return reader.model(hashlib.sha256(data).hexdigest(), modified_at)
     except FileNotFoundError as error:
         if Path(error.filename) == path:
             raise
         reason = f"is broken: {Path(error.filename).name} is missing"
-    except _Elsewhere:
+    except _RemoteModel:
         raise
     except _NotRunnable as error:
         reason = error.message
     except BadRequest as error:
         reason = f"is broken: {error.message}"
-    except OSError as error:  # of rights, of the disk, too many open files: it may pass
-        reason, watched = f"is broken: {_said(error)}", None
-    raise Broken(f"model '{name.short}' {reason}", watched)
+    except OSError as error:  # permissions, disk errors, too many open files: it may pass
+        # without the path that the error may name
+        reason, watched = f"is broken: {error.strerror or 'a file cannot be read'}", None
+    raise BrokenModel(f"model '{name.short}' {reason}", watched)
 
 
-def _watched(manifest: Manifest, blobs: Blobs) -> Watched | None:
-    """To be asked for before they are read: what is mended meanwhile has another signature then."""
+def _signatures(manifest: Manifest, blobs: Blobs) -> BlobSignatures | None:
+    """Taken before the blobs are read: what is repaired meanwhile has another one then."""
     layers = manifest.blobs
-    if len(layers) > _MOST_WATCHED:
+    if len(layers) > _MAX_WATCHED:
         return None
     return tuple((layer.digest, blobs.signature(layer.digest)) for layer in layers)
 
 
-def check_arrival(name: ModelName, manifest: Manifest, blobs: Blobs, cache: BlobCache) -> None:
-    """Read a model whose blobs have come and whose manifest has not, as it would be read then.
-    What other programs run, or other servers, passes.
+def check_pulled(name: ModelName, manifest: Manifest, blobs: Blobs, cache: BlobCache) -> None:
+    """Read a model whose blobs were pulled but whose manifest is not written yet.
 
-    :raises LoadFailed: it is broken, or lacks what it needs to be run.
+    Models for other programs or other servers are accepted.
+
+    :raises LoadFailed: it is broken, or lacks what it needs to run.
     :raises OSError: a blob is gone, or cannot be read.
     """
     try:
-        model = _Reader(name, manifest, blobs, cache, None).model("", 0.0)
+        model = _ModelReader(name, manifest, blobs, cache, None).model("", 0.0)
         for layer in manifest.layers:
             if layer.kind in {"model", "draft"}:
-                cache.facts(layer.digest)
-    except (_Elsewhere, _NotRunnable):
+                cache.summary(layer.digest)
+    except (_RemoteModel, _NotRunnable):
         return
     except BadRequest as error:
         raise LoadFailed(f"the pulled model '{name.short}' is broken: {error.message}") from None
-    if model.facts.lack:
-        raise LoadFailed(f"the pulled model '{name.short}' has {model.facts.lack}")
+    if model.summary.missing_part:
+        raise LoadFailed(f"the pulled model '{name.short}' has {model.summary.missing_part}")
 
 
-def _said(error: OSError) -> str:
-    """Without the path that it may name."""
-    return error.strerror or "a file cannot be read"
-
-
-class _Reader:
+class _ModelReader:
     """Turns one manifest into a :class:`Model`."""
 
     def __init__(
@@ -143,14 +150,15 @@ class _Reader:
         self._prefers_go = prefers_go
 
     def model(self, digest: str, modified_at: float) -> Model:
-        config = self._config()
+        config_digest = self._manifest.config.digest
+        config = self._cache.config(config_digest) if config_digest else Config()
         if config.remote_host or config.remote_model:
-            raise _Elsewhere("this server cannot run this remote model")
+            raise _RemoteModel("this server cannot run this remote model")
         weights = self._layers("model")
         if not weights:
             raise _NotRunnable("has no GGUF weights; only GGUF models can be run")
         blob_digest = weights[0].digest
-        facts = self._cache.facts(blob_digest)
+        summary = self._cache.summary(blob_digest)
         adapters, projectors = self._layers("adapter"), self._layers("projector")
         for adapter in adapters:
             self._cache.check_adapter(adapter.digest, blob_digest)
@@ -160,17 +168,17 @@ class _Reader:
             digest=digest,
             size=self._manifest.size,
             modified_at=modified_at,
-            details=_details(config, weights[0].from_, facts),
+            details=_details(config, weights[0].from_, summary),
             path=str(self._blobs.file(blob_digest)),
             blob_digest=blob_digest,
             template=self._text("template", "prompt"),
             system=self._text("system"),
             parameters=self._json("params", dict[str, Any], {}),
             messages=self._json("messages", list[Message], []),
-            facts=facts,
+            summary=summary,
             projectors=self._paths(projectors),
             adapters=self._paths(adapters),
-            adapter_bytes=sum(self._cache.facts(each.digest).weights_bytes for each in adapters),
+            adapter_bytes=sum(self._cache.summary(each.digest).weights_bytes for each in adapters),
             drafts=self._paths(self._layers("draft")),
             licenses=self._paths(self._layers("license")[:LICENSES_LIMIT]),
             renderer=config.renderer,
@@ -178,21 +186,17 @@ class _Reader:
             requires=config.requires,
         )
         spec = model.chat_format
-        selection = select(spec, facts.chat_template, prefers_go=self._prefers_go)
-        seen = [self._facts_of_projector(layer.digest) for layer in projectors]
-        found = capabilities(config.capabilities, facts, seen, spec, selection)
+        selection = select(spec, summary.chat_template, prefers_go=self._prefers_go)
+        projected = [self._projector_summary(layer.digest) for layer in projectors]
+        found = find_capabilities(config.capabilities, summary, projected, spec, selection)
         return msgspec.structs.replace(model, selection=selection, capabilities=found)
 
-    def _facts_of_projector(self, digest: str) -> ModelFacts:
-        """Old ones are of other formats than GGUF; their models are of use without them."""
+    def _projector_summary(self, digest: str) -> GgufSummary:
+        """Old projectors are in other formats than GGUF; their models work without them."""
         try:
-            return self._cache.facts(digest)
+            return self._cache.summary(digest)
         except BadRequest:
-            return ModelFacts(kind="projector")
-
-    def _config(self) -> Config:
-        digest = self._manifest.config.digest
-        return self._cache.config(digest) if digest else Config()
+            return GgufSummary(kind="projector")
 
     def _layers(self, *kinds: str) -> list[Layer]:
         return [layer for layer in self._manifest.layers if layer.kind in kinds]
@@ -202,9 +206,8 @@ class _Reader:
 
     def _text(self, *kinds: str) -> str:
         """The first layer of one of the kinds; "" if there is none."""
-        for layer in self._layers(*kinds):
-            return self._cache.text(layer.digest)
-        return ""
+        layers = self._layers(*kinds)
+        return self._cache.text(layers[0].digest) if layers else ""
 
     def _json(self, kind: str, form: Any, absent: Any) -> Any:
         layers = self._layers(kind)
@@ -216,17 +219,69 @@ class _Reader:
             raise BadRequest(f"its {kind} layer is not valid: {error.message}") from None
 
 
-def _details(config: Config, parent: str, facts: ModelFacts) -> ModelDetails:
+def _details(config: Config, parent: str, summary: GgufSummary) -> ModelDetails:
     quantization = config.file_type
     if quantization.lower() in {"", "unknown"}:
-        quantization = facts.quantization
+        quantization = summary.quantization
     return ModelDetails(
         parent_model=parent,
         format=config.model_format or "gguf",
-        family=config.model_family or facts.architecture,
+        family=config.model_family or summary.architecture,
         families=config.model_families,
-        parameter_size=config.model_type or human_number(facts.parameter_count),
+        parameter_size=config.model_type or human_number(summary.parameter_count),
         quantization_level=quantization,
-        context_length=config.context_length or facts.train_ctx,
-        embedding_length=config.embedding_length or facts.embedding_length,
+        context_length=config.context_length or summary.train_ctx,
+        embedding_length=config.embedding_length or summary.embedding_length,
     )
+
+
+# ----------------------------------------------------------------- capabilities
+
+
+def find_capabilities(
+    declared: Sequence[str],
+    summary: GgufSummary,
+    projectors: Sequence[GgufSummary],
+    spec: ChatFormatSpec,
+    selection: Selection,
+) -> tuple[str, ...]:
+    """What a model can do, in Ollama's words and order, after what its config has ``declared``.
+
+    ``selection``: which template is in force. Templates are parsed and never run, so this is safe
+    with any text.
+    """
+    abilities = _abilities(summary.chat_template, spec, selection)
+    checks = {
+        "embedding": summary.is_embedding,
+        "completion": not summary.is_embedding,
+        "vision": summary.has_vision or bool(projectors),
+        "audio": any(each.has_audio for each in (summary, *projectors)),
+        "tools": "tools" in abilities,
+        "insert": "insert" in abilities,
+        "thinking": "thinking" in abilities or spec.family in HARMONY_FAMILIES,
+    }
+    found = [*declared, *(word for word, holds in checks.items() if holds)]
+    return tuple(dict.fromkeys(found))
+
+
+def _abilities(chat_template: str, spec: ChatFormatSpec, selection: Selection) -> frozenset[str]:
+    """Of the template in force and of the parser.
+
+    Tools count only where the output format (as :func:`ollama_async.prompts.chat_format.choose`
+    selects it) can tell calls from text.
+    """
+    named = parsers.named(format_name(selection, spec))
+    found: frozenset[str] = frozenset()
+    if selection == "gguf_chat_template":
+        found = jinja_abilities(chat_template) - _unreadable(parsers.of_jinja(chat_template))
+    elif selection in {"parser", "harmony", "go_template"}:
+        found = go_abilities(spec.template)
+    if named is None:
+        return found
+    handled = {"tools": named.handles_tools, "thinking": named.handles_thinking}
+    return found - _unreadable(named) | {word for word, holds in handled.items() if holds}
+
+
+def _unreadable(format_: OutputFormat | None) -> frozenset[str]:
+    reads_calls = format_ is not None and format_.handles_tools
+    return frozenset() if reads_calls else frozenset({"tools"})

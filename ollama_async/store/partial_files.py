@@ -1,16 +1,15 @@
-"""A blob on its way into the store, in chunks, in a file that outlives the process.
+"""Partial blobs: downloads in chunks, in files that outlive the process and can be resumed.
 
-The file ``sha256-HEX-incoming`` lies among the blobs: first the content, sparse where nothing has
-arrived, then a trailer that counts, for each chunk, the bytes that have. Data is written before it
-is counted, so after a kill the counters never promise too much; after a power cut they may, and
-then the digest does not match. Who has the file open holds its lock: one writer among all
-processes.
+The file ``sha256-HEX-incoming`` lies among the blobs. It holds the content, sparse where nothing
+was received, then a trailer with the number of bytes received of each chunk. Data is written before
+it is counted, so after a kill the counters are never too high; after a power cut they may be, and
+then the digest does not match. Whoever has the file open holds its lock: there is one writer among
+all processes.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -21,16 +20,17 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from ollama_async.store.blobs import Blobs
-from ollama_async.store.files import free_bytes, storage_errors, sync_folder
+from ollama_async.store.blobs import Blobs, blob_name
+from ollama_async.store.files import free_bytes, storage_errors, sync_folder, try_lock
 
 _log = logging.getLogger(__name__)
 
 SUFFIX = "-incoming"
 KEEP_S = 7 * 86400.0
-"""What nobody has gone on with for so long is removed; sooner if its room is needed, but not what
-was touched within :data:`YOUNG_S`: a pull lets go of what is complete while it fetches the rest."""
+"""A download that nobody has resumed for so long is removed."""
 YOUNG_S = 86400.0
+"""An older one is removed before that if its space is needed. Younger ones are not: a pull closes
+complete blobs while it fetches the others."""
 
 _MAGIC = b"ollama_async 1\0\0"
 _HEAD = struct.Struct("<16sQQ")  # magic, bytes of the blob, bytes of a chunk
@@ -44,22 +44,22 @@ Stamp = tuple[int, int, int]
 
 
 class Chunk:
-    """Bytes ``start`` to ``end`` of the blob, of which the first ``arrived`` are there."""
+    """Bytes ``start`` to ``end`` of the blob, of which the first ``received`` are in the file."""
 
-    __slots__ = ("arrived", "end", "index", "start")
+    __slots__ = ("end", "index", "received", "start")
 
-    def __init__(self, index: int, start: int, end: int, arrived: int) -> None:
+    def __init__(self, index: int, start: int, end: int, received: int) -> None:
         self.index = index
         self.start = start
         self.end = end
-        self.arrived = arrived
+        self.received = received
 
     @property
     def missing(self) -> int:
-        return self.end - self.start - self.arrived
+        return self.end - self.start - self.received
 
 
-class Partial:
+class PartialFile:
     """Open it with :meth:`claim`. Every method blocks on the disk and may raise StorageFailed.
 
     :meth:`write` may be called from several threads at once, each with a chunk of its own.
@@ -71,21 +71,21 @@ class Partial:
         self.chunks: list[Chunk] = []
         self.is_resumed = False
         self._blobs = blobs
-        self._path = path_of(blobs, digest)
+        self._path = partial_path(blobs, digest)
         self._descriptor = descriptor
         self._hashing = threading.Lock()
         self._hashed = 0
         self._sha256 = hashlib.sha256()
 
     @classmethod
-    def claim(cls, blobs: Blobs, digest: str, total: int, chunk_bytes: int) -> Partial | None:
-        """Open what there is of the blob, or begin; None while somebody else has it open.
+    def claim(cls, blobs: Blobs, digest: str, total: int, chunk_bytes: int) -> PartialFile | None:
+        """Open the blob's partial file, or create it; None while somebody else has it open.
 
-        ``chunk_bytes`` is a wish: of very large blobs chunks are larger, of begun ones as begun.
+        ``chunk_bytes`` is for new files, and larger there if the blob is very large.
         """
         with storage_errors(blobs.root):
             blobs.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = _open_locked(path_of(blobs, digest))
+            descriptor = _open_locked(partial_path(blobs, digest))
             if descriptor is None:
                 return None
             partial = cls(blobs, digest, descriptor)
@@ -98,38 +98,39 @@ class Partial:
             return partial
 
     @property
-    def arrived(self) -> int:
-        return sum(chunk.arrived for chunk in self.chunks)
+    def received(self) -> int:
+        return sum(chunk.received for chunk in self.chunks)
 
     def write(self, chunk: Chunk, data: bytes | bytearray) -> None:
-        """Append to a chunk; the caller keeps to :attr:`Chunk.missing`."""
+        """Append to a chunk at most :attr:`Chunk.missing` bytes."""
         assert len(data) <= chunk.missing, "a chunk overflows"
         with storage_errors(self._blobs.root):
-            self._write_at(chunk.start + chunk.arrived, data)
-            chunk.arrived += len(data)
+            self._write_at(chunk.start + chunk.received, data)
+            chunk.received += len(data)
             self._count(chunk)
 
     def restart(self) -> None:
-        """Forget what has arrived."""
+        """Drop all that was received."""
         with self._hashing, storage_errors(self._blobs.root):
             for chunk in self.chunks:
-                chunk.arrived = 0
+                chunk.received = 0
                 self._count(chunk)
             self.is_resumed = False
             self._hashed, self._sha256 = 0, hashlib.sha256()
 
     @property
     def unhashed(self) -> int:
-        """Bytes that :meth:`hash_more` has still to see."""
+        """Bytes that :meth:`hash_more` has not hashed yet."""
         return self.total - self._hashed
 
     def hash_more(self) -> int:
-        """Go on hashing what has arrived without a gap from the front, for a fraction of a second;
-        returns how many bytes. May be called beside :meth:`write`.
+        """Hash more of what was received without a gap from the start, for a fraction of a second.
+
+        Returns how many bytes. May run concurrently with :meth:`write`.
         """
         with self._hashing, storage_errors(self._blobs.root):
             start = self._hashed
-            end = min(self._arrived_in_front(), start + _HASH_BYTES)
+            end = min(self._received_in_front(), start + _HASH_BYTES)
             while self._hashed < end:
                 length = min(_READ_BYTES, end - self._hashed)
                 data = os.pread(self._descriptor, length, self._hashed)
@@ -141,22 +142,22 @@ class Partial:
 
     @property
     def found_digest(self) -> str:
-        """Of what has been hashed: of the whole blob, once nothing is :attr:`unhashed`."""
+        """Of the bytes hashed so far: of the whole blob once nothing is :attr:`unhashed`."""
         return f"sha256:{self._sha256.hexdigest()}"
 
     def stamp(self) -> Stamp:
-        """Changes when anybody writes: who finds the same again knows what is in the file."""
+        """Changes with every write: if it is the same as before, so is the content."""
         status = os.fstat(self._descriptor)
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def publish(self) -> None:
-        """Make the file the blob, for good, and close it. The caller has checked the digest."""
+        """Turn the file into the blob, durably, and close it. The caller has checked the digest."""
         with storage_errors(self._blobs.root):
             os.fchmod(self._descriptor, 0o644)
-            os.fsync(self._descriptor)  # the long one; a kill in it loses nothing
+            os.fsync(self._descriptor)  # takes long; a kill meanwhile loses nothing
             os.ftruncate(self._descriptor, self.total)
             os.fsync(self._descriptor)
-            self._path.rename(self._blobs.folder / self.digest.replace(":", "-"))
+            self._path.rename(self._blobs.folder / blob_name(self.digest))
             sync_folder(self._blobs.folder)
         self.close()
 
@@ -167,28 +168,28 @@ class Partial:
         self.close()
 
     def close(self) -> None:
-        """Let others have it; what has arrived stays. Idempotent."""
+        """Release the file; what was received stays in it. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _arrived_in_front(self) -> int:
+    def _received_in_front(self) -> int:
         for chunk in self.chunks:
             if chunk.missing:
-                return chunk.start + chunk.arrived
+                return chunk.start + chunk.received
         return self.total
 
     # ----------------------------------------------------------------- the trailer
 
     def _read(self, total: int) -> bool:
-        """Take over what the file has; False if it is new or makes no sense."""
+        """Resume from the file's trailer; False if it is new or invalid."""
         size = os.fstat(self._descriptor).st_size
         trailer = _read_trailer(self._descriptor, total, size)
         if trailer is None:
             return False
         self.total = total
         self.chunks = trailer
-        self.is_resumed = self.arrived > 0
+        self.is_resumed = self.received > 0
         return True
 
     def _begin(self, total: int, chunk_bytes: int) -> None:
@@ -201,7 +202,7 @@ class Partial:
 
     def _count(self, chunk: Chunk) -> None:
         offset = self.total + _HEAD.size + chunk.index * _COUNTER.size
-        self._write_at(offset, _COUNTER.pack(chunk.arrived))
+        self._write_at(offset, _COUNTER.pack(chunk.received))
 
     def _write_at(self, offset: int, data: bytes | bytearray) -> None:
         view = memoryview(data)
@@ -211,39 +212,41 @@ class Partial:
             offset += written
 
 
-def path_of(blobs: Blobs, digest: str) -> Path:
-    return blobs.folder / (digest.replace(":", "-") + SUFFIX)
+def partial_path(blobs: Blobs, digest: str) -> Path:
+    return blobs.folder / (blob_name(digest) + SUFFIX)
 
 
-def arrived(blobs: Blobs, digest: str, total: int) -> int:
-    """How much of a blob has arrived, whoever is fetching it; 0 if nobody knows."""
+def received_bytes(blobs: Blobs, digest: str, total: int) -> int:
+    """How much of a blob was received, by whatever process; 0 if that is unknown."""
     try:
-        descriptor = os.open(path_of(blobs, digest), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(partial_path(blobs, digest), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
     try:
         chunks = _read_trailer(descriptor, total, os.fstat(descriptor).st_size)
-        return sum(chunk.arrived for chunk in chunks or ())
+        return sum(chunk.received for chunk in chunks or ())
     except OSError:
         return 0
     finally:
         os.close(descriptor)
 
 
-def sweep(folder: Path, *, keep_s: float = KEEP_S) -> int:
-    """Remove the partial blobs that nobody has touched for so long; returns how many.
+def remove_stale(folder: Path, *, keep_s: float = KEEP_S) -> int:
+    """Remove the partial blobs that nobody has written for so long; returns how many.
 
     :raises OSError: one cannot be removed.
     """
     return sum(map(_remove_unclaimed, _untouched(folder, keep_s)))
 
 
-def give_way(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
-    """Remove partial blobs until so much is free: the oldest first, none of the last day.
+def free_space(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
+    """Remove partial blobs, the oldest first, until so much is free.
 
-    Those of the digests ``keeping`` stay. :raises OSError: one cannot be removed.
+    Spares those of the last day and of the digests ``keeping``.
+
+    :raises OSError: one cannot be removed.
     """
-    kept = {digest.replace(":", "-") + SUFFIX for digest in keeping}
+    kept = {blob_name(digest) + SUFFIX for digest in keeping}
     for path in _untouched(folder, YOUNG_S):
         if free_bytes(folder) >= needed_bytes:
             return
@@ -252,7 +255,7 @@ def give_way(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
 
 
 def _untouched(folder: Path, for_s: float) -> list[Path]:
-    """The partial blobs that nobody has touched for so long, the oldest first."""
+    """The partial blobs that nobody has written for so long, the oldest first."""
     found: list[tuple[float, Path]] = []
     for path in folder.glob(f"sha256-*{SUFFIX}"):
         with suppress(FileNotFoundError):
@@ -261,7 +264,7 @@ def _untouched(folder: Path, for_s: float) -> list[Path]:
 
 
 def _remove_unclaimed(path: Path) -> bool:
-    """Whether nobody had it open, so that it is gone now. :raises OSError:"""
+    """Remove the file if nobody has it open; returns whether it was removed. :raises OSError:"""
     descriptor = _open_locked(path)
     if descriptor is None:
         return False
@@ -273,17 +276,16 @@ def _remove_unclaimed(path: Path) -> bool:
 
 
 def _open_locked(path: Path) -> int | None:
-    """Open or create it, and be the only one; None: somebody else is."""
+    """Open or create the file and lock it; None if somebody else holds its lock."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(descriptor):
+                os.close(descriptor)
+                return None
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
         except FileNotFoundError:
             pass  # published or removed before we had the lock: the path is free again
         except BaseException:
@@ -313,5 +315,5 @@ def _read_trailer(descriptor: int, total: int, size: int) -> list[Chunk] | None:
     for chunk, (count,) in zip(chunks, _COUNTER.iter_unpack(counters), strict=True):
         if count > chunk.missing:
             return None
-        chunk.arrived = count
+        chunk.received = count
     return chunks

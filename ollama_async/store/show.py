@@ -1,7 +1,8 @@
-"""``show``: everything there is to know about one model, and the Modelfile that would make it."""
+"""Describes one model for ``/api/show``, with the Modelfile that would create it."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,38 +14,73 @@ from ollama_async.api.long_answers import LongParts
 from ollama_async.api.modelfile import Command
 from ollama_async.api.ollama import ShowRequest, ShowResponse
 from ollama_async.core.errors import BadRequest, LoadFailed
+from ollama_async.gguf.metadata import GgufDescription, describe
 from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE
-from ollama_async.store.files import read_bounded
-from ollama_async.store.info import Info, InfoCache, read_info
-from ollama_async.store.manifest import LICENSES_LIMIT, TEXT_LIMIT_BYTES
+from ollama_async.store.cache import FileCache
+from ollama_async.store.files import file_signature, read_bounded
+from ollama_async.store.manifests import LICENSES_LIMIT, TEXT_LIMIT_BYTES
 from ollama_async.store.model import Model
 
-_SAID_ELSEWHERE = ("general.name", "tokenizer.chat_template")
+_ELSEWHERE = ("general.name", "tokenizer.chat_template")
+"""Metadata that is in other fields of the answer."""
 _KEY_COLUMNS = 30
-
+_LIMIT_BYTES = 32 << 20
+_TENSOR_BYTES = 400
+_VALUE_BYTES = 200
 
 _Hold = Callable[[str], str]
 
 
+class DescriptionCache:
+    """Descriptions of GGUF files without long values: ``run`` requests them each time it starts.
+
+    Errors are cached, too. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._known: FileCache[GgufDescription | str] = FileCache(_LIMIT_BYTES)
+
+    def describe(self, path: str) -> GgufDescription:
+        """As :func:`.metadata.describe`, not verbose."""
+        signature = file_signature(path)
+        known = self._known.get(path, signature)
+        if known is None:
+            try:
+                known = describe(path, is_verbose=False)
+            except BadRequest as error:
+                known = error.message
+            size_bytes = _VALUE_BYTES if isinstance(known, str) else _memory_bytes(known)
+            self._known.put(path, signature, known, size_bytes)
+        if isinstance(known, str):
+            raise BadRequest(known)
+        return known
+
+
+def _memory_bytes(description: GgufDescription) -> int:
+    texts = (text for text in description.metadata.values() if isinstance(text, str))
+    parts = _TENSOR_BYTES * len(description.tensors) + _VALUE_BYTES * len(description.metadata)
+    return parts + sum(map(sys.getsizeof, texts))
+
+
 def show(
-    model: Model, request: ShowRequest, infos: InfoCache, long: LongParts | None = None
+    model: Model, request: ShowRequest, cache: DescriptionCache, long: LongParts | None = None
 ) -> ShowResponse:
     """Describe ``model``, with the system text and options of ``request`` in place of its own.
 
-    Blocks: with ``verbose`` up to a second, and the answer may have 100 MB. With ``long``, marks
-    stand for its long parts.
+    Blocks: with ``verbose`` up to a second, and the answer may have 100 MB. With ``long``, its long
+    parts are replaced by placeholders.
 
     :raises LoadFailed: one of its files is gone or broken.
     """
     try:
-        return _show(model, request, infos, long)
+        return _show(model, request, cache, long)
     except (BadRequest, OSError) as error:
         reason = error.message if isinstance(error, BadRequest) else error.strerror or error
         raise LoadFailed(f"model '{model.name}' is broken: {reason}") from error
 
 
 def _show(
-    model: Model, request: ShowRequest, infos: InfoCache, long: LongParts | None
+    model: Model, request: ShowRequest, cache: DescriptionCache, long: LongParts | None
 ) -> ShowResponse:
     hold, hold_value = (_whole, _whole) if long is None else (long.text, long.value)
     model = msgspec.structs.replace(
@@ -53,8 +89,8 @@ def _show(
         parameters=model.parameters | request.options,
     )
     licenses = [_text(path) for path in model.licenses[:LICENSES_LIMIT]]
-    info = _info(model.path, request, infos) if model.engine == "llama_cpp" else _without_file()
-    projector = _info(model.projectors[0], request, infos).metadata if model.projectors else {}
+    file = _describe(model.path, request, cache) if model.engine == "llama_cpp" else _SCRIPTED
+    projector = _describe(model.projectors[0], request, cache).metadata if model.projectors else {}
     return ShowResponse(
         license="\n".join(map(hold, licenses)),
         modelfile=_modelfile(model, licenses, hold),
@@ -67,12 +103,10 @@ def _show(
             for turn in model.messages
         ],
         model_info={
-            key: hold_value(value)
-            for key, value in info.metadata.items()
-            if key not in _SAID_ELSEWHERE
+            key: hold_value(value) for key, value in file.metadata.items() if key not in _ELSEWHERE
         },
         projector_info=projector,
-        tensors=info.tensors,
+        tensors=file.tensors,
         capabilities=list(model.capabilities),
         modified_at=encode.local(model.modified_at),
         requires=model.requires,
@@ -80,24 +114,22 @@ def _show(
 
 
 def _whole(part: Any) -> Any:
-    """What stands for a part of the answer if nothing shall be left out."""
+    """No placeholder: the part itself."""
     return part
 
 
 def _template(model: Model) -> str:
-    """The one in force: the model's Go template, or the Jinja text in its file."""
+    """The template in force: the model's Go template, or the Jinja text in its file."""
     if model.selection == "gguf_chat_template":
-        return model.facts.chat_template
+        return model.summary.chat_template
     return model.template or DEFAULT_TEMPLATE
 
 
-def _info(path: str, request: ShowRequest, infos: InfoCache) -> Info:
-    return read_info(path, is_verbose=True) if request.verbose else infos.info(path)
+_SCRIPTED = GgufDescription({"general.architecture": "scripted", "general.parameter_count": 0}, [])
 
 
-def _without_file() -> Info:
-    """The scripted engine's."""
-    return Info({"general.architecture": "scripted", "general.parameter_count": 0}, [])
+def _describe(path: str, request: ShowRequest, cache: DescriptionCache) -> GgufDescription:
+    return describe(path, is_verbose=True) if request.verbose else cache.describe(path)
 
 
 def _text(path: str) -> str:
@@ -113,7 +145,7 @@ def _parameters(parameters: Mapping[str, Any]) -> str:
 
 
 def _single(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Keys and values in the order of the keys; a list is one pair for each element."""
+    """Pairs sorted by key; a list is one pair for each element."""
     for key in sorted(parameters):
         value = parameters[key]
         for each in value if isinstance(value, list) else [value]:
@@ -121,7 +153,7 @@ def _single(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _literal(value: Any) -> str:
-    """Texts in quotes, escaped; numbers bare, whole ones without a point."""
+    """Texts quoted and escaped; whole numbers without a decimal point."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return msgspec.json.encode(value).decode()
@@ -149,8 +181,8 @@ def _commands(model: Model, licenses: list[str]) -> Iterator[Command]:
     ):
         for path in paths:
             yield Command(name, path)
-    # With a template in the GGUF a default here would hide it from the model made from this text.
-    template = model.template or ("" if model.facts.chat_template else DEFAULT_TEMPLATE)
+    # A default here would hide a template in the GGUF from the model created from this text.
+    template = model.template or ("" if model.summary.chat_template else DEFAULT_TEMPLATE)
     for name, text in (
         ("template", template),
         ("system", model.system),
@@ -171,6 +203,6 @@ def _commands(model: Model, licenses: list[str]) -> Iterator[Command]:
 def _line(command: Command) -> str:
     try:
         return str(command)
-    except ValueError:  # no quotes hold this text; a person can still read it
+    except ValueError:  # no quotes can hold this text; a person can still read it
         words = (command.name.upper(), command.key, f'"""{command.value}"""')
         return " ".join(filter(None, words))

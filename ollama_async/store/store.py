@@ -1,7 +1,7 @@
-"""The model store: names to models, uploads to blobs, and nothing half-written in between.
+"""The model store: finds, lists, copies and deletes models, and receives uploads.
 
-The folder is Ollama's own, so an existing one is used as it is, and two servers (ours, or ours and
-Ollama's) may share it. Every method is plain, synchronous and thread-safe. Only
+The folder is Ollama's own: an existing one is used as it is, and two servers (ours, or ours and
+Ollama's) may share it. Changes are atomic. Every method is synchronous and thread-safe. Only
 :meth:`Store.find_cached` may be called on an event loop; the others read folders and files.
 """
 
@@ -17,49 +17,46 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, LoadFailed, NotFound, ServerError
 from ollama_async.core.model_names import ModelName, split_source
-from ollama_async.create.create import Status, create
 from ollama_async.store.blobs import BlobWriter, parse_digest
-from ollama_async.store.copy import copy
-from ollama_async.store.layout import Shelf
-from ollama_async.store.manifests import local_name
-from ollama_async.store.model import Listed, Model
-from ollama_async.store.model_reader import Broken, Watched, read_model
-from ollama_async.store.remembered import Remembered, Signature, signature_of
-from ollama_async.store.transfers import Arrivals
+from ollama_async.store.cache import FileCache
+from ollama_async.store.files import FileSignature, file_signature, read_bounded
+from ollama_async.store.layout import StoreLayout
+from ollama_async.store.manifests import MANIFEST_LIMIT_BYTES, local_name, read_manifest
+from ollama_async.store.model import Model, ModelListEntry
+from ollama_async.store.model_reader import BlobSignatures, BrokenModel, read_model
+from ollama_async.store.transfers import PullTarget
 
 _log = logging.getLogger(__name__)
-_MOST_ATTEMPTS = 10
+_MAX_ATTEMPTS = 10
 _STEP_S = 0.05
 
 
 MODELS_LIMIT_BYTES = 64 << 20
-"""Of the models that are known without reading: some thousand usual ones. Texts that models share
-are counted for each of them."""
-LISTED_LIMIT_BYTES = 32 << 20
-"""Of what the list of models says."""
+"""For cached models: some thousand usual ones. Texts that models share are counted for each."""
+LIST_LIMIT_BYTES = 32 << 20
+"""For cached entries of the list of models."""
 _FAULT_BYTES = 1024
 _WATCHED_BYTES = 400
 
 
 class _Row(msgspec.Struct, frozen=True):
-    """What the list says of a model, and the files that must be there."""
+    """A model's list entry, and the files that must be there."""
 
-    listed: Listed
+    entry: ModelListEntry
     files: tuple[str, ...]
 
 
 class _Fault(msgspec.Struct, frozen=True):
-    """Why a model cannot be used; see :class:`.reading.Broken`."""
+    """Why a model cannot be used; see :class:`.model_reader.BrokenModel`."""
 
     message: str
-    watched: Watched
+    watched: BlobSignatures
 
 
 class Store:
-    """``keeps_unused`` (``OLLAMA_NOPRUNE``): no blob is removed but by :meth:`delete`.
+    """``keeps_unused`` (``OLLAMA_NOPRUNE``): only :meth:`delete` removes blobs.
     ``prefers_go`` (``OLLAMA_GO_TEMPLATE``): see :func:`~ollama_async.prompts.chat_format.select`.
     """
 
@@ -67,59 +64,61 @@ class Store:
         self, root: Path, *, keeps_unused: bool = False, prefers_go: bool | None = None
     ) -> None:
         self.root = root
+        self.layout = StoreLayout(root, keeps_unused=keeps_unused)
         self._keeps_unused = keeps_unused
         self._prefers_go = prefers_go
-        self._shelf = Shelf(root)
-        self._models: Remembered[Model] = Remembered(MODELS_LIMIT_BYTES)
-        self._rows: Remembered[_Row | _Fault] = Remembered(LISTED_LIMIT_BYTES)
+        self._models: FileCache[Model] = FileCache(MODELS_LIMIT_BYTES)
+        self._rows: FileCache[_Row | _Fault] = FileCache(LIST_LIMIT_BYTES)
 
     # ----------------------------------------------------------------- models
 
     def find_cached(self, text: str) -> Model | None:
-        """The model if it is known and its manifest unchanged; else ask :meth:`find`.
+        """The model if it is cached and its manifest unchanged; otherwise call :meth:`find`.
 
         One ``stat``, about 10 µs: may be called on an event loop.
 
         :raises BadRequest: ``text`` is not a model's name.
-        :raises Forbidden: it asks for a cloud model.
+        :raises Forbidden: it names a cloud model.
         """
-        path = self._shelf.manifests.likely_path(local_name(text))
-        return self._models.get(path, signature_of(path))
+        path = self.layout.manifests.likely_path(local_name(text))
+        return self._models.get(path, file_signature(path))
 
     def find(self, text: str) -> Model:
-        """The model of that name, read if need be. Blocks: up to 100 ms for a model's first time.
+        """The model of that name. Blocks: up to 100 ms when a model is read for the first time.
 
-        :raises NotFound: ``model 'NAME' not found``, the name as it was given.
+        :raises NotFound: ``model 'NAME' not found``, with the name as it was given.
         :raises BadRequest: ``text`` is not a name, or the model lives on another server.
-        :raises Forbidden: it asks for a cloud model.
+        :raises Forbidden: it names a cloud model.
         :raises LoadFailed: the model is broken; the text says how.
         """
         name = local_name(text)
-        path = self._shelf.manifests.locate(name)
+        path = self.layout.manifests.locate(name)
         model = None if path is None else self._read(path)
         if model is None:
             raise NotFound(f"model '{text}' not found")
         return model
 
-    def list(self) -> builtins.list[Listed]:
+    def list(self) -> builtins.list[ModelListEntry]:
         """Every model that can be run here, the newest first. Blocks as :meth:`find`, for each."""
-        return newest_first(itertools.chain.from_iterable(self.look_through()))
+        return newest_first(itertools.chain.from_iterable(self.scan()))
 
-    def look_through(self) -> Iterator[builtins.list[Listed]]:
-        """As :meth:`list`, in no order, a few with each step. A step blocks about as long as
-        :meth:`find`, so that who wants the list does not keep a thread from who wants a model.
+    def scan(self) -> Iterator[builtins.list[ModelListEntry]]:
+        """As :meth:`list`, in no order, a few models with each step.
+
+        A step blocks about as long as :meth:`find`, so that listing many models does not hold up
+        requests for one.
         """
-        paths = {path for _, path in self._shelf.manifests.all()}
-        models: builtins.list[Listed] = []
+        paths = {path for _, path in self.layout.manifests.all()}
+        entries: builtins.list[ModelListEntry] = []
         pause_at = time.monotonic() + _STEP_S
         for path in paths:
-            row = self._row(path)
-            if row is not None:
-                models.append(row)
+            entry = self._list_entry(path)
+            if entry is not None:
+                entries.append(entry)
             if time.monotonic() > pause_at:
-                yield models
-                models, pause_at = [], time.monotonic() + _STEP_S
-        yield models
+                yield entries
+                entries, pause_at = [], time.monotonic() + _STEP_S
+        yield entries
         self._models.keep_only(paths)
         self._rows.keep_only(paths)
 
@@ -130,46 +129,61 @@ class Store:
         :raises NotFound: ``model 'NAME' not found``.
         :raises StorageFailed: the store is not writable, or locked.
         """
+        manifests = self.layout.manifests
         try:
-            # Tags may end in -cloud: what is on disk under the very name is what is meant.
+            # Tags may end in -cloud: the name means what is on disk under it.
             name = ModelName.parse(split_source(text).text if _is_local(text) else text.strip())
         except ValueError:
             raise BadRequest(f'name "{text}" is invalid') from None
-        if self._shelf.manifests.locate(name) is None:  # without a lock file in a store not ours
+        if manifests.locate(name) is None:  # creates no lock file in a store that is not ours
             raise NotFound(f"model '{text}' not found")
-        with self._shelf.changing(name):
-            path = self._shelf.manifests.locate(name)
+        with self.layout.changing(name):
+            path = manifests.locate(name)
             if path is None:
                 raise NotFound(f"model '{text}' not found")
-            manifest = self._shelf.manifest(path)
-            self._shelf.manifests.remove(path)
+            manifest = self.layout.read_manifest(path)
+            manifests.remove(path)
             self._models.forget(path)
             self._rows.forget(path)
             if manifest is not None:
-                self._shelf.drop(manifest.digests)
+                self.layout.pruner.remove_unreferenced(manifest.digests)
 
     def copy(self, source: str, destination: str) -> None:
-        """Give a model a second name; see :func:`.copy.copy`."""
-        copy(self._shelf, source, destination, keeps_unused=self._keeps_unused)
+        """Give what ``source`` names the name ``destination``, too; a model of that name is
+        replaced. Blocks.
 
-    def create(self, request: CreateRequest, *, reads_files: bool = False) -> Iterator[Status]:
-        """Check, then do the work as the statuses are drawn; see :func:`.create.create`."""
-        return create(
-            self._shelf, request, keeps_unused=self._keeps_unused, reads_files=reads_files
-        )
+        The new manifest has the bytes of the old one; both names reference the same blobs, which
+        are removed with the last of them.
+
+        :raises BadRequest: ``source "X" is invalid``, ``destination "X" is invalid``.
+        :raises NotFound: ``model "SOURCE" not found``.
+        :raises LoadFailed: the source's manifest is broken, or a blob of it is missing.
+        :raises StorageFailed: the store is not writable, or locked.
+        """
+        manifests = self.layout.manifests
+        old, new = _parsed("source", source), _parsed("destination", destination)
+        if manifests.locate(old) is None:  # creates no lock file in a store that is not ours
+            raise NotFound(f'model "{source}" not found')
+        with self.layout.changing(new):
+            path = manifests.locate(old)
+            if path is None:
+                raise NotFound(f'model "{source}" not found')
+            data, digests = self._read_source(path, source)
+            if manifests.locate(new) != path:
+                self.layout.replace_manifest(new, data, digests)
 
     # ----------------------------------------------------------------- blobs
 
     def has_blob(self, digest: str) -> bool:
-        """Also keeps it from being pruned for a day: whoever asks is about to use it.
+        """Also spares it from pruning for a day: whoever asks is about to use it.
 
         One or a few ``stat``. :raises BadRequest: ``invalid digest format``.
         """
-        return self._shelf.blobs.touch(parse_digest(digest))
+        return self.layout.blobs.touch(parse_digest(digest))
 
     def blob_path(self, digest: str) -> Path:
         """Where the blob is, or would be. :raises BadRequest: ``invalid digest format``."""
-        return self._shelf.blobs.path(parse_digest(digest))
+        return self.layout.blobs.path(parse_digest(digest))
 
     def open_blob(self, digest: str, size_bytes: int = 0) -> BlobWriter:
         """Begin an upload, of that size if it is known. Blocks; see :class:`BlobWriter`.
@@ -178,70 +192,70 @@ class Store:
         :raises StorageFailed: the store is not writable, or the upload does not fit.
         """
         digest = parse_digest(digest)
-        self._shelf.make_room(size_bytes)
-        return BlobWriter(self._shelf.blobs, digest)
+        self.layout.ensure_space(size_bytes)
+        return BlobWriter(self.layout.blobs, digest)
 
-    def arrivals(self) -> Arrivals:
-        """The door for what is fetched from other registries."""
-        return Arrivals(self._shelf, keeps_unused=self._keeps_unused)
+    def pull_target(self) -> PullTarget:
+        """Where models from registries are written to."""
+        return PullTarget(self.layout)
 
     def prune(self) -> int:
-        """Remove what no model needs and is a day old; see :meth:`.shelf.Shelf.prune`."""
-        return 0 if self._keeps_unused else self._shelf.prune()
+        """Remove what no model needs and is a day old; see :meth:`.prune.Pruner.prune`."""
+        return 0 if self._keeps_unused else self.layout.pruner.prune()
 
     # ----------------------------------------------------------------- inside
 
-    def _row(self, path: str) -> Listed | None:
-        """What the list says of the model; None: nothing."""
-        row = self._known_row(path)
+    def _list_entry(self, path: str) -> ModelListEntry | None:
+        """None for a model that the list leaves out."""
+        row = self._cached_row(path)
         if isinstance(row, _Fault):
             return None
         if row is not None:
-            return row.listed
+            return row.entry
         try:
             model = self._read(path)
         except ServerError as error:
             _log.debug("left out of the list: %s", error)
             return None
-        return None if model is None else model.listed
+        return None if model is None else model.list_entry
 
-    def _known_row(self, path: str) -> _Row | _Fault | None:
-        row = self._rows.get(path, signature_of(path))
+    def _cached_row(self, path: str) -> _Row | _Fault | None:
+        row = self._rows.get(path, file_signature(path))
         if isinstance(row, _Fault):
-            signature = self._shelf.blobs.signature
+            signature = self.layout.blobs.signature
             return row if all(signature(digest) == was for digest, was in row.watched) else None
-        return row if row is not None and _are_there(row.files) else None
+        return row if row is not None and _exist(row.files) else None
 
     def _read(self, path: str) -> Model | None:
         """The model of a manifest; None if the manifest is gone."""
-        model = self._models.get(path, signature_of(path))
-        if model is not None and _are_there(model.files):
+        model = self._models.get(path, file_signature(path))
+        if model is not None and _exist(model.files):
             return model
-        known = self._known_row(path)
+        known = self._cached_row(path)
         if isinstance(known, _Fault):
             raise LoadFailed(known.message)
-        for _ in range(_MOST_ATTEMPTS):
-            signature = signature_of(path)
+        for _ in range(_MAX_ATTEMPTS):
+            signature = file_signature(path)
             try:
                 model = self._read_now(path)
-            except Broken as broken:
-                # Replaced while we read? Then its old layers were going away under us.
-                if signature != signature_of(path):
+            except BrokenModel as broken:
+                # Replaced while we read? Then its old layers were being removed.
+                if signature != file_signature(path):
                     continue
-                self._remember_fault(path, signature, broken)
+                self._cache_fault(path, signature, broken)
                 raise
             if model is not None:
-                self._remember(path, signature, model)
+                self._cache(path, signature, model)
             return model
         raise LoadFailed("the model is being replaced all the time; try again")
 
-    def _remember(self, path: str, signature: Signature, model: Model) -> None:
+    def _cache(self, path: str, signature: FileSignature, model: Model) -> None:
         self._models.put(path, signature, model, model.memory_bytes)
-        row = _Row(model.listed, model.files)
-        self._rows.put(path, signature, row, model.listed.memory_bytes)
+        entry = model.list_entry
+        self._rows.put(path, signature, _Row(entry, model.files), entry.memory_bytes)
 
-    def _remember_fault(self, path: str, signature: Signature, broken: Broken) -> None:
-        """And say it in the log, once: the list of models only leaves it out."""
+    def _cache_fault(self, path: str, signature: FileSignature, broken: BrokenModel) -> None:
+        """And log it, once: the list of models only leaves the model out."""
         if broken.watched is not None:
             fault = _Fault(broken.message, broken.watched)
             size_bytes = _FAULT_BYTES + _WATCHED_BYTES * len(fault.watched)
@@ -249,28 +263,49 @@ class Store:
             _log.warning("%s", broken)
 
     def _read_now(self, path: str) -> Model | None:
-        shelf = self._shelf
+        layout = self.layout
         try:
             return read_model(
-                shelf.manifests.name_of(path),
+                layout.manifests.name_of(path),
                 Path(path),
-                shelf.blobs,
-                shelf.facts,
+                layout.blobs,
+                layout.cache,
                 prefers_go=self._prefers_go,
             )
         except FileNotFoundError:
             return None
 
+    def _read_source(self, path: str, source: str) -> tuple[bytes, set[str]]:
+        """The manifest's bytes, and the blobs that it references, all of which exist."""
+        try:
+            data = read_bounded(Path(path), MANIFEST_LIMIT_BYTES)
+            digests = read_manifest(data).digests
+        except BadRequest as error:
+            raise LoadFailed(f"model '{source}' is broken: {error.message}") from None
+        except OSError as error:
+            raise LoadFailed(f"model '{source}' cannot be read: {error.strerror}") from None
+        for digest in sorted(digests):
+            if not self.layout.blobs.has(digest):
+                raise LoadFailed(f"model '{source}' is broken: {digest} is missing")
+        return data, digests
 
-def newest_first(models: Iterable[Listed]) -> builtins.list[Listed]:
+
+def newest_first(entries: Iterable[ModelListEntry]) -> builtins.list[ModelListEntry]:
     """To the second, as Ollama sorts; those of one second by their names."""
-    by_name = sorted(models, key=lambda model: model.name)
-    return sorted(by_name, key=lambda model: int(model.modified_at), reverse=True)
+    by_name = sorted(entries, key=lambda entry: entry.name)
+    return sorted(by_name, key=lambda entry: int(entry.modified_at), reverse=True)
+
+
+def _parsed(field: str, text: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except ValueError:
+        raise BadRequest(f'{field} "{text}" is invalid') from None
 
 
 def _is_local(text: str) -> bool:
     return text.strip().lower().endswith(":local")
 
 
-def _are_there(files: Iterable[str]) -> bool:
+def _exist(files: Iterable[str]) -> bool:
     return all(map(os.path.exists, files))

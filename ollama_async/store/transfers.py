@@ -1,77 +1,132 @@
-"""What comes into the store from elsewhere: blobs first, then the manifest that needs them."""
+"""What pulls write into the store and what pushes read from it. Every method blocks."""
 
 from __future__ import annotations
 
-from ollama_async.core.errors import NotFound
+import errno
+import os
+from io import FileIO
+from pathlib import Path
+
+from ollama_async.core.errors import NotFound, StorageFailed
 from ollama_async.core.model_names import ModelName
 from ollama_async.store import partial_files
-from ollama_async.store.files import storage_errors
-from ollama_async.store.layout import Shelf
-from ollama_async.store.manifest import Layer, Manifest
-from ollama_async.store.model_reader import check_arrival
-from ollama_async.store.partial_files import Partial
+from ollama_async.store.blobs import Blobs
+from ollama_async.store.files import read_bounded, storage_errors
+from ollama_async.store.layout import StoreLayout
+from ollama_async.store.manifests import MANIFEST_LIMIT_BYTES, Layer, Manifest, Manifests
+from ollama_async.store.model_reader import check_pulled
+from ollama_async.store.partial_files import PartialFile
 
 SPARE_BYTES = 64 << 20
-"""Stays free beside a pull, which may take hours, for what else is going on on the disk."""
+"""Stays free during a pull, which may take hours, for whatever else writes to the disk."""
 
 
-class Arrivals:
-    """Every method blocks; digests are as :func:`.blobs.parse_digest` returns them."""
+class PullTarget:
+    """Receives a model: blobs first, then the manifest that references them.
 
-    def __init__(self, shelf: Shelf, *, keeps_unused: bool) -> None:
-        self._shelf = shelf
-        self._keeps_unused = keeps_unused
+    Digests are as :func:`.blobs.parse_digest` returns them.
+    """
+
+    def __init__(self, layout: StoreLayout) -> None:
+        self._layout = layout
 
     def has(self, layer: Layer) -> bool:
-        """Whether the blob is in the store, of the right size; it is not pruned soon, then."""
-        blobs = self._shelf.blobs
+        """Whether the blob is in the store, with the right size. Spares it from pruning."""
+        blobs = self._layout.blobs
         try:
             return blobs.touch(layer.digest) and blobs.size(layer.digest) == layer.size
         except OSError:
             return False
 
-    def arrived(self, digest: str, total: int) -> int:
-        """How much of a blob is on its way in, whoever is fetching it."""
-        return partial_files.arrived(self._shelf.blobs, digest, total)
+    def received_bytes(self, digest: str, total: int) -> int:
+        """How much of a blob has been downloaded, by whatever process."""
+        return partial_files.received_bytes(self._layout.blobs, digest, total)
 
-    def claim(self, layer: Layer, chunk_bytes: int) -> Partial | None:
-        """See :meth:`.partial.Partial.claim`; the blob may be there meanwhile: ask again."""
-        return Partial.claim(self._shelf.blobs, layer.digest, layer.size, chunk_bytes)
+    def claim(self, layer: Layer, chunk_bytes: int) -> PartialFile | None:
+        """See :meth:`.PartialFile.claim`. The blob may be complete by then: call :meth:`has`."""
+        return PartialFile.claim(self._layout.blobs, layer.digest, layer.size, chunk_bytes)
 
-    def make_room(self, layers: list[Layer]) -> None:
+    def ensure_space(self, layers: list[Layer]) -> None:
         """:raises StorageFailed: what is missing of the layers does not fit onto the disk."""
         missing = [layer for layer in layers if not self.has(layer)]
-        needed = sum(layer.size - self.arrived(layer.digest, layer.size) for layer in missing)
+        needed = sum(
+            layer.size - self.received_bytes(layer.digest, layer.size) for layer in missing
+        )
         if needed:
             needed += SPARE_BYTES
-        self._shelf.make_room(needed, keeping=[layer.digest for layer in missing])
+        self._layout.ensure_space(needed, keeping=[layer.digest for layer in missing])
 
     def publish(self, name: ModelName, data: bytes, manifest: Manifest) -> bool:
-        """Give the model its name: write ``data``, byte for byte, as its manifest.
+        """Write ``data``, byte for byte, as the manifest of ``name``.
 
-        Layers that only the model of this name needed before are removed. Returns whether there
-        were others than the new ones.
+        Removes blobs that only the old model of this name needed; returns whether there were any.
 
         :raises NotFound: a blob has been removed meanwhile; nothing is changed.
         :raises LoadFailed: the model is broken; nothing is changed.
         :raises StorageFailed: the store is not writable, or locked.
         """
-        shelf = self._shelf
+        layout = self._layout
         self._check_present(manifest)
-        with storage_errors(shelf.root):
-            check_arrival(name, manifest, shelf.blobs, shelf.facts)
-        with shelf.changing(name):
+        with storage_errors(layout.root):
+            check_pulled(name, manifest, layout.blobs, layout.cache)
+        with layout.changing(name):
             self._check_present(manifest)
-            name = shelf.manifests.spelled(name)
-            old_path = shelf.manifests.locate(name)
-            old = shelf.manifest(old_path) if old_path else None
-            shelf.manifests.write(name, data)
-            unused = old.digests - manifest.digests if old is not None else set()
-            if unused and not self._keeps_unused:
-                shelf.drop(unused)
-        return bool(unused) and not self._keeps_unused
+            return layout.replace_manifest(name, data, manifest.digests)
 
     def _check_present(self, manifest: Manifest) -> None:
         for digest in manifest.digests:
-            if not self._shelf.blobs.has(digest):
+            if not self._layout.blobs.has(digest):
                 raise NotFound(f"{digest} is not in the store any more; pull again")
+
+
+class PushSource:
+    """Reads a model: its manifest byte for byte, and its blobs. Changes nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self._manifests = Manifests(root)
+        self._blobs = Blobs(root)
+
+    def spelled(self, name: ModelName) -> ModelName:
+        """The name as the store spells it: names are found without regard to case."""
+        return self._manifests.spelled(name)
+
+    def manifest(self, name: ModelName) -> bytes:
+        """:raises StorageFailed: there is none, in Ollama's words; or it cannot be read.
+        :raises BadRequest: it is larger than a manifest may be.
+        """
+        path = self._manifests.locate(name)
+        if path is None:
+            reason = os.strerror(errno.ENOENT).lower()
+            raise StorageFailed(f"open {self._manifests.likely_path(name)}: {reason}")
+        try:
+            return read_bounded(Path(path), MANIFEST_LIMIT_BYTES)
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.EIO).lower()
+            raise StorageFailed(f"open {path}: {reason}") from error
+
+    def check(self, layers: list[Layer]) -> None:
+        """:raises StorageFailed: the blob of a layer is missing, or has another size."""
+        for layer in layers:
+            try:
+                size = self._blobs.size(layer.digest)
+            except OSError:
+                raise StorageFailed(
+                    f"the model is not complete: {layer.digest} is not in the store"
+                ) from None
+            if size != layer.size:
+                raise StorageFailed(
+                    f"the model is broken: {layer.digest} has {size} bytes,"
+                    f" its manifest says {layer.size}"
+                )
+
+    def open(self, digest: str) -> FileIO:
+        """The blob, which stays readable until it is closed, even if it is removed.
+
+        :raises StorageFailed: it has been removed.
+        """
+        try:
+            return FileIO(self._blobs.file(digest))
+        except OSError:
+            raise StorageFailed(
+                f"the model was removed while it was pushed: {digest} is gone"
+            ) from None

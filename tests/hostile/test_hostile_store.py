@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ollama_async.store.manifest import read_manifest
+from ollama_async.store.manifests import read_manifest
 from tests.integration.conftest import LONG_WAIT_S, RunningServer
 from tests.unit.gguf_files import GgufBuilder, build_tiny
 

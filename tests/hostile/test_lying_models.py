@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ollama_async.gguf.reader import read_header
-from ollama_async.gguf.summary import facts_of
+from ollama_async.gguf.summary import summarize
 from ollama_async.hw import placement
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines import llama_cpp
@@ -74,7 +74,7 @@ def test_the_estimate_is_no_less_than_what_the_library_takes_and_not_much_more(
     models, shape, options
 ):
     spec = LoadSpec(engine="llama_cpp", model=str(models(shape)), threads=1, **options)
-    facts = facts_of(read_header(models(shape)))
+    facts = summarize(read_header(models(shape)))
     estimate = placement.estimate_memory(
         placement.LoadParameters(
             weights_bytes=facts.weights_bytes,
@@ -99,7 +99,7 @@ def test_the_estimate_is_no_less_than_what_the_library_takes_and_not_much_more(
 
 @pytest.mark.parametrize("shape", ["looks ahead", "attends rarely"])
 def test_what_a_file_says_of_its_attention_does_not_hide_its_cache(models, shape):
-    liar, honest = (facts_of(read_header(models(name))) for name in (shape, "plain"))
+    liar, honest = (summarize(read_header(models(name))) for name in (shape, "plain"))
     assert liar.cache_bytes_per_token == honest.cache_bytes_per_token > 0
 
 

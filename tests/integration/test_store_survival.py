@@ -20,6 +20,7 @@ import pytest
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import StorageFailed
 from ollama_async.create import quantize
+from ollama_async.create.builder import create_model
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.store.store import Store
 
@@ -288,7 +289,7 @@ def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
         blob.write(data)
         blob.commit()
     asked = CreateRequest(model="m", files={"half.gguf": digest_of(data)}, quantize="q8_0")
-    work = store.create(asked)
+    work = create_model(store, asked)
     while not next(work)["status"].startswith("quantizing"):
         pass  # there was room when it began
     fill(small_disk / "filler")

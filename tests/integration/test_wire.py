@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from ollama_async.native.tiny_model import write_tiny_model
-from ollama_async.store.manifest import Config, Layer, Manifest, go_json
+from ollama_async.store.manifests import Config, Layer, Manifest, go_json
 
 DEADLINE_S = 20.0
 SCRIPTS = {"story": {"tokens": ["one ", "two ", "three "]}}

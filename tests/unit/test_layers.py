@@ -38,7 +38,6 @@ ALLOWED = [
     ("store", "core", "names, errors"),
     ("store", "api", "a manifest's parameters are API options"),
     ("store", "prompts", "a template is parsed when it is stored; it is never run there"),
-    ("store", "create", "moves to its callers"),
     ("create", "store", "where what is made is kept"),
     ("create", "gguf", "what the files to make a model of hold"),
     ("create", "convert", "what is uploaded as safetensors becomes GGUF"),

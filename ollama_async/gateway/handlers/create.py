@@ -11,7 +11,8 @@ from aiohttp import web
 from ollama_async.api import ollama
 from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.threads import iterate_in_thread, run_in_thread
-from ollama_async.create.create import BaseMissing
+from ollama_async.create.builder import create_model
+from ollama_async.create.request import BaseMissing
 from ollama_async.gateway.asker import asker_of
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
@@ -39,11 +40,11 @@ async def _steps(
 ) -> AsyncGenerator[ProgressStatus, None]:
     """The statuses of the work, which is done as they are drawn. A base that is missing is pulled.
 
-    :raises ServerError: as ``Store.create`` and ``Transfers.follow``.
+    :raises ServerError: as :func:`.create_model` and ``Transfers.follow``.
     """
     store, threads = application[DEPENDENCIES].catalog.store, application[CHANGES]
 
-    begin = partial(store.create, asked, reads_files=reads_files)
+    begin = partial(create_model, store, asked, reads_files=reads_files)
     try:
         work = await run_in_thread(begin, threads=threads)
     except BaseMissing as missing:

@@ -16,7 +16,7 @@ from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.single_flight import FLIGHTS
 from ollama_async.gateway.store_threads import CHANGES, READS
 from ollama_async.store.catalog import Catalog
-from ollama_async.store.model import Listed
+from ollama_async.store.model import ModelListEntry
 
 
 async def tags(request: web.Request) -> web.Response:
@@ -27,14 +27,14 @@ async def tags(request: web.Request) -> web.Response:
 
 async def _tags(application: web.Application) -> bytes:
     catalog, threads = application[DEPENDENCIES].catalog, application[READS]
-    found: list[Listed] = []
-    async with aclosing(iterate_in_thread(catalog.look_through(), threads)) as steps:
+    found: list[ModelListEntry] = []
+    async with aclosing(iterate_in_thread(catalog.scan(), threads)) as steps:
         async for models in steps:
             found += models
     return await run_in_thread(_list_response, catalog, found, threads=threads)
 
 
-def _list_response(catalog: Catalog, found: list[Listed]) -> bytes:
+def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
     rows = [_row(model) for model in catalog.in_order(found)]
     return encode.to_json(ollama.ListResponse(rows))
 
@@ -59,7 +59,7 @@ async def copy(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def _row(model: Listed) -> ollama.ListModelResponse:
+def _row(model: ModelListEntry) -> ollama.ListModelResponse:
     return ollama.ListModelResponse(
         name=model.name,
         model=model.name,

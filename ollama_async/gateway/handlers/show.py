@@ -20,10 +20,9 @@ from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.send_budget import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
 from ollama_async.gateway.store_threads import READS
-from ollama_async.store.info import InfoCache
 from ollama_async.store.manifests import local_name
 from ollama_async.store.model import Model
-from ollama_async.store.show import show
+from ollama_async.store.show import DescriptionCache, show
 
 LONG_BYTES = 1 << 20
 """Of licences. Such answers are built one at a time, and so are those with vocabularies."""
@@ -38,7 +37,7 @@ class Shower:
     """
 
     def __init__(self, threads: Executor | None = None) -> None:
-        self._infos = InfoCache()
+        self._infos = DescriptionCache()
         self._threads = threads
         self._short, self._long = Turns(), Turns()
 

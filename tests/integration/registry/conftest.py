@@ -30,8 +30,7 @@ from ollama_async.registry.push import open_pushes
 from ollama_async.registry.transfer_policy import RetryPolicy, TransferPolicy
 from ollama_async.registry.transfers import Transfers
 from ollama_async.store.blobs import Blobs
-from ollama_async.store.manifest import Layer, Manifest, go_json, layer_type
-from ollama_async.store.manifests import Manifests
+from ollama_async.store.manifests import Layer, Manifest, Manifests, go_json, layer_type
 from ollama_async.store.store import Store
 
 

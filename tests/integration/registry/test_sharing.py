@@ -14,7 +14,7 @@ import pytest
 
 from ollama_async.core.errors import Busy
 from ollama_async.registry import transfers
-from ollama_async.store.partial_files import SUFFIX, sweep
+from ollama_async.store.partial_files import SUFFIX, remove_stale
 from ollama_async.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -191,9 +191,9 @@ async def test_what_was_begun_long_ago_is_removed_if_nobody_has_it(name, pulls, 
         await gate.reached.wait()
         (path,) = (store.root / "blobs").iterdir()
         os.utime(path, (1, 1))
-        assert sweep(store.root / "blobs") == 0  # in use
+        assert remove_stale(store.root / "blobs") == 0  # in use
     os.utime(path, (1, 1))
-    assert sweep(store.root / "blobs") == 1
+    assert remove_stale(store.root / "blobs") == 1
     assert list((store.root / "blobs").iterdir()) == []
 
 

@@ -11,11 +11,11 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.convert.lora import CONFIG_NAME, WEIGHTS_NAME, Base, convert_adapter
+from ollama_async.convert.lora import CONFIG_NAME, WEIGHTS_NAME, BaseModel, convert_adapter
 from ollama_async.core.errors import BadRequest
 
-LLAMA = Base(architecture="llama", layers=2, head=8)
-QWEN = Base(architecture="qwen2", layers=2, head=8)
+LLAMA = BaseModel(architecture="llama", layers=2, head=8)
+QWEN = BaseModel(architecture="qwen2", layers=2, head=8)
 Q = "model.layers.0.self_attn.q_proj"
 UP = "model.layers.1.mlp.up_proj"
 EMBEDDINGS = "model.embed_tokens"
@@ -166,7 +166,7 @@ def test_embeddings_are_stored_the_other_way_round(folder):
 
 
 def test_names_of_a_network_inside_another_are_found(folder):
-    base = Base(architecture="gemma3", layers=2, head=8)
+    base = BaseModel(architecture="gemma3", layers=2, head=8)
     for prefix in ("model.language_model.", "language_model.model.", "model."):
         name, _ = folder.delta(matrices(f"{prefix}layers.1.mlp.up_proj"), base)
         assert name == "blk.1.ffn_up.weight"
@@ -256,13 +256,13 @@ def test_an_empty_adapter_is_refused(folder):
 @pytest.mark.parametrize(
     "base",
     [
-        Base(architecture="mamba", layers=2, head=8),
-        Base(architecture="bert", layers=2, head=8),
-        Base(architecture="", layers=2, head=8),
-        Base(architecture="llama", layers=1 << 40, head=8),
-        Base(architecture="llama", layers=0, head=8),
-        Base(architecture="llama", layers=2, head=0),
-        Base(architecture="llama", layers=2, head=-8),
+        BaseModel(architecture="mamba", layers=2, head=8),
+        BaseModel(architecture="bert", layers=2, head=8),
+        BaseModel(architecture="", layers=2, head=8),
+        BaseModel(architecture="llama", layers=1 << 40, head=8),
+        BaseModel(architecture="llama", layers=0, head=8),
+        BaseModel(architecture="llama", layers=2, head=0),
+        BaseModel(architecture="llama", layers=2, head=-8),
     ],
 )
 def test_a_base_that_cannot_be_converted_for(folder, base):

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from ollama_async.convert.documents import Document
-from ollama_async.convert.families import FAMILIES, family_of, interleaved
+from ollama_async.convert.architectures import FAMILIES, family_of, interleaved
+from ollama_async.convert.config_files import Document
 from ollama_async.convert.model import convert_model
 from ollama_async.convert.safetensors import Safetensors
 from ollama_async.core.errors import BadRequest
 from ollama_async.gguf.reader import read_header
-from ollama_async.gguf.summary import facts_of
+from ollama_async.gguf.summary import summarize
 from tests.unit.convert.folders import FIXTURES, changed, files_of, ones, write_tensors
 
 NAMES = sorted(path.name for path in FIXTURES.iterdir() if (path / "config.json").exists())
@@ -29,7 +29,7 @@ def set_to(**values):
 def test_our_own_reader_understands_what_comes_out(tmp_path, name):
     steps = convert(files_of(name), tmp_path / "out")
     header = read_header(tmp_path / "out")
-    facts = facts_of(header)
+    facts = summarize(header)
     config = json.loads((FIXTURES / name / "config.json").read_text())
     config |= config.get("text_config", {})
     assert facts.kind == "model"
@@ -53,7 +53,7 @@ def test_our_own_reader_understands_what_comes_out(tmp_path, name):
 def test_kinds_of_numbers(tmp_path, name, kind, wanted):
     convert(files_of(name), tmp_path / "out", kind)
     header = read_header(tmp_path / "out")
-    assert facts_of(header).quantization == wanted
+    assert summarize(header).quantization == wanted
     numbers = {"F32": 0, "F16": 1, "BF16": 30}
     small = ("position_embd.weight", "token_types.weight")
     for tensor in header.tensors:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ollama_async.convert import rope
-from ollama_async.convert.documents import Document
+from ollama_async.convert.config_files import Document
 from ollama_async.core.errors import BadRequest
 
 LLAMA3 = {

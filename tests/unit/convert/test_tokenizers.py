@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.convert.added import added_fields
-from ollama_async.convert.cutting import cutting_name
-from ollama_async.convert.documents import Document
+from ollama_async.convert.added_tokens import added_fields
+from ollama_async.convert.config_files import Document
+from ollama_async.convert.pre_tokenizer import cutting_name
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
-from ollama_async.convert.special import special_fields
-from ollama_async.convert.tokenizers import read_documents, read_vocabulary
+from ollama_async.convert.special_tokens import special_fields
+from ollama_async.convert.tokenizer import read_documents, read_vocabulary
 from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from ollama_async.core.errors import BadRequest
 from tests.unit.convert.folders import changed, files_of

@@ -7,6 +7,7 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, NotFound
+from ollama_async.create.builder import create_model
 from ollama_async.store.files import TEMPORARY_PREFIX
 from ollama_async.store.store import Store
 from tests.unit.convert.folders import changed, files_of
@@ -30,7 +31,7 @@ def upload(store, files):
 
 def create(store, files, **fields):
     request = CreateRequest(model="new", files=upload(store, files), **fields)
-    return [status["status"] for status in store.create(request)]
+    return [status["status"] for status in create_model(store, request)]
 
 
 def leftovers(store):
@@ -91,7 +92,7 @@ def test_files_that_do_not_convert_leave_the_old_model(store, tmp_path):
 
 def test_closing_the_stream_leaves_nothing(store):
     request = CreateRequest(model="new", files=upload(store, files_of("llama")))
-    steps = iter(store.create(request))
+    steps = iter(create_model(store, request))
     assert next(steps)["status"] == "converting model"
     steps.close()
     assert leftovers(store) == []
@@ -103,10 +104,12 @@ def test_closing_the_stream_leaves_nothing(store):
 def test_names_that_lead_out_are_refused_at_once(store, name):
     digests = upload(store, files_of("llama"))
     with pytest.raises(BadRequest, match="file path must be relative"):
-        store.create(CreateRequest(model="new", files={**digests, name: digests["config.json"]}))
+        create_model(
+            store, CreateRequest(model="new", files={**digests, name: digests["config.json"]})
+        )
 
 
 def test_files_that_were_not_uploaded_are_named(store):
     files = {"model.safetensors": f"sha256:{'0' * 64}"}
     with pytest.raises(BadRequest, match=r'"model\.safetensors" has not been uploaded'):
-        store.create(CreateRequest(model="new", files=files))
+        create_model(store, CreateRequest(model="new", files=files))

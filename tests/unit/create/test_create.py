@@ -10,6 +10,7 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.core.errors import BadRequest, Forbidden, NotFound
+from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
 from tests.unit.store.stores import MODEL, blobs, licenses, made, manifest_of
 
@@ -36,7 +37,7 @@ def test_a_gguf_becomes_a_model(store: Store, tiny: str) -> None:
     assert model.details.quantization_level == "F32"
     assert model.details.parameter_size == "96"
     assert model.capabilities == ("completion",)
-    assert model.facts.cache_bytes_per_token == 128
+    assert model.summary.cache_bytes_per_token == 128
 
 
 def test_the_files_are_as_ollama_writes_them(store: Store, tiny: str) -> None:
@@ -165,13 +166,13 @@ def test_a_senseless_request_is_refused_at_once(
             }
         }
     with pytest.raises(BadRequest) as caught:
-        store.create(CreateRequest(**{"model": "m"} | fields))
+        create_model(store, CreateRequest(**{"model": "m"} | fields))
     assert text in caught.value.message
 
 
 def test_a_base_that_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(NotFound, match="model 'nope' not found"):
-        store.create(CreateRequest(model="m", from_="nope"))
+        create_model(store, CreateRequest(model="m", from_="nope"))
 
 
 def test_a_bad_gguf_never_becomes_a_model(

@@ -5,12 +5,12 @@ import re
 import pytest
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.create.levels import (
+from ollama_async.create.quantize import (
     LEVELS,
     NEED_MATRIX,
-    SOURCES,
-    least_bytes,
-    number_of,
+    SOURCE_LEVELS,
+    file_type_number,
+    min_bytes,
     parse_level,
 )
 from ollama_async.gguf.types import FILE_TYPES
@@ -48,18 +48,20 @@ def test_other_levels_are_refused_with_the_reason(text: str, words: str) -> None
 
 
 def test_every_level_has_a_number_and_no_level_is_forgotten() -> None:
-    assert {FILE_TYPES[number_of(level)] for level in LEVELS} == set(LEVELS)
+    assert {FILE_TYPES[file_type_number(level)] for level in LEVELS} == set(LEVELS)
     assert set(LEVELS) | set(NEED_MATRIX) | {"NVFP4"} == set(FILE_TYPES.values())
-    assert set(SOURCES) <= set(LEVELS)
+    assert set(SOURCE_LEVELS) <= set(LEVELS)
 
 
 def test_what_a_level_takes_at_the_least_is_known_for_all() -> None:
-    bits = {level: least_bytes(level, 1 << 20) * 8 / (1 << 20) for level in LEVELS}
+    bits = {level: min_bytes(level, 1 << 20) * 8 / (1 << 20) for level in LEVELS}
     assert (bits["F32"], bits["BF16"], bits["Q8_0"], bits["Q4_K_M"]) == (32, 16, 8.5, 4.5)
     assert all(1 < each <= 32 for each in bits.values())
 
 
 def test_the_documentation_names_every_level(request: pytest.FixtureRequest) -> None:
-    text = (request.config.rootpath / "docs" / "api.md").read_text(encoding="utf-8")
-    (rule,) = re.findall(r"^- `quantize` takes (.*?)\n- ", text, re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"\b[A-Z]+\d[\w]*", rule)) - set(SOURCES) == set(LEVELS) - set(SOURCES)
+    text = (request.config.rootpath / "docs" / "creating.md").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"^- `quantize` accepts (.*?)\n- ", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\b[A-Z]+\d[\w]*", rule)) - set(SOURCE_LEVELS) == set(LEVELS) - set(
+        SOURCE_LEVELS
+    )

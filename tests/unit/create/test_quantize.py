@@ -18,7 +18,8 @@ from gguf import GGUFWriter
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, Busy, EngineFailed
 from ollama_async.create import quantize
-from ollama_async.create.levels import LEVELS, NEED_MATRIX
+from ollama_async.create.builder import create_model
+from ollama_async.create.quantize import LEVELS, NEED_MATRIX
 from ollama_async.gguf.reader import read_header
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.store import layout
@@ -42,7 +43,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(store: Store, **fields: Any) -> list[dict[str, Any]]:
-    return list(store.create(CreateRequest(**fields)))
+    return list(create_model(store, CreateRequest(**fields)))
 
 
 def leftovers(store: Store) -> list[str]:
@@ -68,7 +69,7 @@ def test_a_file_is_quantized_with_progress(
     assert {"status": "verifying conversion"} in statuses
     assert statuses[-1] == {"status": "success"}
     model = store.find("m")
-    assert model.details.quantization_level == model.facts.quantization == "Q4_K_M"
+    assert model.details.quantization_level == model.summary.quantization == "Q4_K_M"
     assert model.blob_digest != digest
     data = Path(model.path).read_bytes()
     assert model.blob_digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -99,8 +100,8 @@ def test_every_level_is_one_that_the_library_writes(
 ) -> None:
     made(store, model="m", files={"half.gguf": upload(half)}, quantize=level)
     model = store.find("m")
-    assert model.facts.quantization == level
-    expected = quantize._least_bytes([read_header(half)], level)
+    assert model.summary.quantization == level
+    expected = quantize._min_file_bytes([read_header(half)], level)
     assert 0 < expected <= sum(tensor.size for tensor in read_header(Path(model.path)).tensors)
 
 
@@ -112,7 +113,7 @@ def test_the_other_levels_are_refused_by_the_library_too(
 ) -> None:
     digest = upload(half)
     with pytest.raises(EngineFailed, match="requires an imatrix"):
-        list(quantize.quantized(store._shelf, digest, level))
+        list(quantize.quantize(store.layout, digest, level))
     assert leftovers(store) == []
 
 
@@ -139,7 +140,7 @@ def test_a_draft_model_is_kept_beside_its_model(
         draft_quantize="q8_0",
     )
     model = store.find("m")
-    assert model.facts.quantization == "F16"
+    assert model.summary.quantization == "F16"
     (draft,) = model.drafts
     assert draft not in {model.path, str(store.blob_path(upload(tiny_model)))}
 
@@ -201,8 +202,8 @@ def test_parts_of_a_model_are_joined(
     assert "joining GGUF files" in [each["status"] for each in statuses]
     made(store, model="whole", files={"half.gguf": upload(half)})
     joined, whole = store.find("m"), store.find("whole")
-    assert not joined.facts.is_split
-    assert joined.facts == whole.facts
+    assert not joined.summary.is_split
+    assert joined.summary == whole.summary
     assert joined.details.parent_model == "m-00001-of-00003.gguf"
 
 
@@ -212,7 +213,7 @@ def test_parts_are_joined_and_quantized(
 ) -> None:
     files = {path.name: upload(path) for path in parts}
     made(store, model="m", files=files, quantize="q8_0")
-    assert store.find("m").facts.quantization == "Q8_0"
+    assert store.find("m").summary.quantization == "Q8_0"
 
 
 def test_parts_that_are_not_those_of_one_model_are_refused(
@@ -276,7 +277,9 @@ def test_whatever_the_process_does_is_an_error_and_nothing_stays(
 
 def begun(store: Store, digest: str, name: str = "m") -> Iterator[dict[str, Any]]:
     """A create that is quantizing."""
-    steps = store.create(CreateRequest(model=name, files={"h.gguf": digest}, quantize="q8_0"))
+    steps = create_model(
+        store, CreateRequest(model=name, files={"h.gguf": digest}, quantize="q8_0")
+    )
     assert next(steps) == {"status": "parsing GGUF"}
     assert next(steps)["completed"] == 0
     return steps
@@ -299,7 +302,7 @@ def test_only_so_many_models_are_quantized_at_a_time(
 ) -> None:
     digest = upload(half)
     play("sys.stdin.read()")
-    running = [begun(store, digest, f"m{number}") for number in range(layout.MOST_REWRITES)]
+    running = [begun(store, digest, f"m{number}") for number in range(layout.MAX_REWRITES)]
     with pytest.raises(Busy, match="please try again"):
         begun(store, digest)
     running.pop().close()  # type: ignore[attr-defined]
@@ -314,7 +317,7 @@ def test_a_base_that_is_replaced_meanwhile_is_an_error(
     store: Store, half: Path, tiny_model: Path, upload: Callable[[Path], str], done: str
 ) -> None:
     made(store, model="base", files={"half.gguf": upload(half)})
-    steps = store.create(CreateRequest(model="m", from_="base", quantize="f32"))
+    steps = create_model(store, CreateRequest(model="m", from_="base", quantize="f32"))
     assert next(steps)["status"] == "quantizing F16 model to F32"
     if done == "everything":
         assert {"status": "verifying conversion"} in steps  # draws them up to this one

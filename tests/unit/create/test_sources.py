@@ -11,12 +11,13 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.core.errors import BadRequest, Forbidden
-from ollama_async.create.create import BaseMissing
+from ollama_async.create.builder import create_model
+from ollama_async.create.request import BaseMissing
 from ollama_async.store.store import Store
 
 
 def made(store: Store, *, reads_files: bool = False, **fields: Any) -> list[dict[str, Any]]:
-    return list(store.create(CreateRequest(**fields), reads_files=reads_files))
+    return list(create_model(store, CreateRequest(**fields), reads_files=reads_files))
 
 
 def test_a_modelfile_says_all_that_the_fields_can_say(store: Store, tiny: str) -> None:
@@ -124,7 +125,7 @@ def test_todays_form_names_them_by_absolute_paths(store: Store, folder: Path, ti
     assert store.find("m").blob_digest == tiny
     for field in ("files", "adapters", "draft_files"):
         with pytest.raises(Forbidden):
-            store.create(CreateRequest(model="n", **{field: {"weights.gguf": str(weights)}}))
+            create_model(store, CreateRequest(model="n", **{field: {"weights.gguf": str(weights)}}))
     with pytest.raises(BadRequest, match="no such file"):
         made(store, reads_files=True, model="n", files={"x": str(folder)})
 
@@ -134,15 +135,15 @@ def test_todays_form_names_them_by_absolute_paths(store: Store, folder: Path, ti
 def test_nobody_else_names_files(store: Store, folder: Path, command: str, value: str) -> None:
     text = f"{command} {value.replace('FOLDER', str(folder))}\n"
     with pytest.raises(Forbidden, match="of the server's own user on the same machine"):
-        store.create(CreateRequest(name="m", modelfile=text))
+        create_model(store, CreateRequest(name="m", modelfile=text))
     with pytest.raises(Forbidden) as refused:
-        store.create(CreateRequest(name="m", path=str(folder / "Modelfile")))
+        create_model(store, CreateRequest(name="m", path=str(folder / "Modelfile")))
     assert str(folder) not in str(refused.value)
 
 
 def test_a_name_without_a_mark_is_no_file_for_others(store: Store) -> None:
     with pytest.raises(BaseMissing, match=r"model 'weights\.gguf' not found"):
-        store.create(CreateRequest(name="m", modelfile="FROM weights.gguf\n"))
+        create_model(store, CreateRequest(name="m", modelfile="FROM weights.gguf\n"))
 
 
 @pytest.mark.parametrize(

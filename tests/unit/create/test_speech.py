@@ -4,8 +4,8 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest, ShowRequest
 from ollama_async.core.errors import BadRequest
-from ollama_async.store.info import InfoCache
-from ollama_async.store.show import show
+from ollama_async.create.builder import create_model
+from ollama_async.store.show import DescriptionCache, show
 from ollama_async.store.store import Store
 
 CHATML = (
@@ -26,7 +26,7 @@ def make(store, upload, tiny_gguf):
         data.pairs[0] = data.string("general.architecture") + TEXT + data.string(architecture)
         digest = upload(data.build())
         files = {"tiny.gguf": digest}
-        statuses = [*store.create(CreateRequest(model="m", files=files, **request))]
+        statuses = [*create_model(store, CreateRequest(model="m", files=files, **request))]
         return store.find("m"), statuses
 
     return make
@@ -122,7 +122,7 @@ def test_abilities_are_those_of_the_template_in_force_and_the_parser(
 
 def test_the_template_in_force_is_shown(make):
     def shown(model):
-        return show(model, ShowRequest(), InfoCache()).template
+        return show(model, ShowRequest(), DescriptionCache()).template
 
     assert shown(make("{{ tools }}", template="{{ .Prompt }}")[0]) == "{{ tools }}"
     assert shown(make("{{ messages }}", template=TOOLS)[0]) == TOOLS

@@ -21,7 +21,7 @@ from ollama_async.gateway.job_builder import (
     generate_job,
     target_of,
 )
-from ollama_async.gguf.summary import ModelFacts
+from ollama_async.gguf.summary import GgufSummary
 from tests.unit.gateway.conftest import unpacked
 
 STORED = [Message(role="user", content="q"), Message(role="assistant", content="a")]
@@ -128,8 +128,8 @@ def test_a_target_is_what_the_queue_needs_to_know(model):
 
 
 def test_an_adapter_takes_memory_with_its_model(model):
-    facts = ModelFacts(weights_bytes=100)
-    adapted = msgspec.structs.replace(model, facts=facts, adapters=("/a",), adapter_bytes=7)
+    summary = GgufSummary(weights_bytes=100)
+    adapted = msgspec.structs.replace(model, summary=summary, adapters=("/a",), adapter_bytes=7)
     target = target_of(adapted)
     assert (target.weights_bytes, target.adapters) == (107, ("/a",))
 
@@ -163,7 +163,8 @@ def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
 def test_the_worker_hears_how_the_model_is_spoken_to(able):
     spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
     spec = chat(spoken, ASKED).inference.prompt.chat_format
-    assert spec == ChatFormatSpec("t", "r", "p", "m:latest", "scripted", able.facts.parameter_count)
+    count = able.summary.parameter_count
+    assert spec == ChatFormatSpec("t", "r", "p", "m:latest", "scripted", count)
 
 
 def test_a_requests_template_comes_before_all_others(able):
@@ -209,7 +210,9 @@ def test_forgetting_is_linear():
 
 @pytest.mark.parametrize("prompt", ["", "hi"])
 def test_a_model_that_cannot_be_run_is_not_sent_to_a_worker(model, prompt):
-    broken = msgspec.structs.replace(model, facts=ModelFacts(lack="no vocabulary: it is gone"))
+    broken = msgspec.structs.replace(
+        model, summary=GgufSummary(missing_part="no vocabulary: it is gone")
+    )
     with pytest.raises(LoadFailed) as caught:
         generate_job(GenerateRequest(model="m", prompt=prompt), broken, "client")
     assert caught.value.message == (

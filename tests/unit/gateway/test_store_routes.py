@@ -175,10 +175,10 @@ async def test_an_error_during_create_is_the_streams_last_line(session, url):
     assert list(lines[-1]) == ["error"]
 
 
-async def test_a_client_that_leaves_create_ends_it(url, store, monkeypatch):
+async def test_a_client_that_leaves_create_ends_it(url, monkeypatch):
     started, release, closed = threading.Event(), threading.Event(), threading.Event()
 
-    def steps(_request, *, reads_files):
+    def steps(_store, _request, *, reads_files):
         assert not reads_files
         try:
             yield {"status": "one"}
@@ -189,7 +189,7 @@ async def test_a_client_that_leaves_create_ends_it(url, store, monkeypatch):
         finally:
             closed.set()
 
-    monkeypatch.setattr(store, "create", steps)
+    monkeypatch.setattr("ollama_async.gateway.handlers.create.create_model", steps)
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     asked = json.dumps({"model": "mine", "from": "m"})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.gguf.adapter_fit import check_fit
+from ollama_async.gguf.compatibility import check_adapter
 from ollama_async.gguf.reader import read_header
 
 SIZES = {0: 4, 1: 2, 26: 4, 28: 8, 30: 2}
@@ -53,7 +53,7 @@ def check(gguf: Any, tmp_path: Path) -> Callable[..., None]:
         builder = more(builder.text("adapter.type", adapter_type))
         adapter = fill(builder, tensors, kind).write(tmp_path / "adapter.gguf")
         model = fill(gguf(), base, 0).write(tmp_path / "base.gguf")
-        check_fit(read_header(adapter), read_header(model))
+        check_adapter(read_header(adapter), read_header(model))
 
     return check
 

@@ -8,26 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.gguf.reader import GgufHeader, Tensor
-from ollama_async.gguf.summary import facts_of
+from ollama_async.gguf.reader import GgufHeader, TensorInfo
+from ollama_async.gguf.summary import summarize
 
 KV_BYTES = 2
 
 
-def tensor(name: str, *shape: int) -> Tensor:
+def tensor(name: str, *shape: int) -> TensorInfo:
     elements = 1
     for size in shape:
         elements *= size
-    return Tensor(name, 0, shape, elements, 0, 4 * elements)
+    return TensorInfo(name, 0, shape, elements, 0, 4 * elements)
 
 
-def facts(*tensors: Tensor, architecture: str = "a", **keys: Any) -> Any:
+def summarized(*tensors: TensorInfo, architecture: str = "a", **keys: Any) -> Any:
     metadata = {f"{architecture}.{key.replace('__', '.')}": value for key, value in keys.items()}
     metadata["general.architecture"] = architecture
-    return facts_of(GgufHeader(3, 32, 0, 0, metadata, tensors))
+    return summarize(GgufHeader(3, 32, 0, 0, metadata, tensors))
 
 
-def attention(number: int = 0, *, keys: int = 8, values: int = 4) -> list[Tensor]:
+def attention(number: int = 0, *, keys: int = 8, values: int = 4) -> list[TensorInfo]:
     return [
         tensor(f"blk.{number}.attn_q.weight", 64, 64),
         tensor(f"blk.{number}.attn_k.weight", 64, keys),
@@ -48,7 +48,7 @@ def attention(number: int = 0, *, keys: int = 8, values: int = 4) -> list[Tensor
 )
 def test_the_cache_is_what_the_matrices_make(claims: dict[str, Any]) -> None:
     layers = [*attention(0), *attention(1)]
-    assert facts(*layers, **claims).cache_bytes_per_token == 2 * (8 + 4) * KV_BYTES
+    assert summarized(*layers, **claims).cache_bytes_per_token == 2 * (8 + 4) * KV_BYTES
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_cache_is_what_the_matrices_make(claims: dict[str, Any]) -> None:
 )
 def test_each_kind_of_layer_has_its_cache(layer: list[Any], values: int) -> None:
     tensors = [tensor(f"blk.0.{name}", *shape) for name, shape in layer]
-    assert facts(*tensors).cache_bytes_per_token == values * KV_BYTES
+    assert summarized(*tensors).cache_bytes_per_token == values * KV_BYTES
 
 
 def test_latent_attention_that_is_unfolded_is_as_large_as_it_says() -> None:
@@ -73,7 +73,7 @@ def test_latent_attention_that_is_unfolded_is_as_large_as_it_says() -> None:
         tensor("blk.0.attn_kv_a_mqa.weight", 64, 20),
         tensor("blk.0.attn_kv_b.weight", 16, 9),
     ]
-    found = facts(
+    found = summarized(
         *tensors,
         block_count=1,
         attention__head_count=16,
@@ -85,21 +85,21 @@ def test_latent_attention_that_is_unfolded_is_as_large_as_it_says() -> None:
 
 def test_rows_are_as_wide_as_the_largest_layer() -> None:
     dense = tensor("blk.1.ffn_up.weight", 64, 1000)
-    small, large = facts(*attention(0)).shape, facts(*attention(0), dense).shape
+    small, large = summarized(*attention(0)).shape, summarized(*attention(0), dense).shape
     assert large.row_bytes >= 1000 * 4 > small.row_bytes > 0
 
 
 @pytest.mark.parametrize(("used", "counted"), [(2, 2), (0, 16), (999, 16)])
 def test_of_experts_those_count_that_a_token_goes_through(used: int, counted: int) -> None:
     experts = tensor("blk.0.ffn_up_exps.weight", 64, 100, 16)
-    assert facts(experts, expert_used_count=used).shape.row_bytes == 2 * 4 * 100 * counted
+    assert summarized(experts, expert_used_count=used).shape.row_bytes == 2 * 4 * 100 * counted
 
 
 def test_embeddings_that_are_the_output_too_count_twice() -> None:
     embeddings, output = tensor("token_embd.weight", 64, 500), tensor("output.weight", 64, 500)
-    assert facts(embeddings).shape.repeated_bytes == 64 * 500 * 4
-    assert facts(embeddings, output).shape.repeated_bytes == 0
-    assert facts(embeddings).shape.vocab_size == 500
+    assert summarized(embeddings).shape.repeated_bytes == 64 * 500 * 4
+    assert summarized(embeddings, output).shape.repeated_bytes == 0
+    assert summarized(embeddings).shape.vocab_size == 500
 
 
 @pytest.mark.parametrize(
@@ -112,20 +112,20 @@ def test_embeddings_that_are_the_output_too_count_twice() -> None:
 )
 def test_recurrent_layers_remember_a_state(keys: dict[str, int], values: int) -> None:
     layers = [tensor("blk.0.ssm_in.weight", 1, 1), tensor("blk.1.ssm_in.weight", 1, 1)]
-    assert facts(*layers, **keys).shape.state_bytes == 2 * values * 4
+    assert summarized(*layers, **keys).shape.state_bytes == 2 * values * 4
 
 
 def test_each_kind_of_attention_has_a_mask() -> None:
     recurrent = tensor("blk.0.ssm_in.weight", 64, 96)
-    assert facts(recurrent, attention__sliding_window=512).shape.masks == 0
-    assert facts(*attention()).shape.masks == 1
-    assert facts(*attention(), attention__sliding_window=512).shape.masks == 2
+    assert summarized(recurrent, attention__sliding_window=512).shape.masks == 0
+    assert summarized(*attention()).shape.masks == 1
+    assert summarized(*attention(), attention__sliding_window=512).shape.masks == 2
 
 
 def test_where_nothing_fuses_attention_its_scores_count() -> None:
-    assert facts(attention__head_count=8).shape.scored_heads == 0
-    assert facts(attention__head_count=8, architecture="grok").shape.scored_heads == 8
-    assert facts(attention__indexer__head_count=64).shape.scored_heads == 64
+    assert summarized(attention__head_count=8).shape.scored_heads == 0
+    assert summarized(attention__head_count=8, architecture="grok").shape.scored_heads == 8
+    assert summarized(attention__indexer__head_count=64).shape.scored_heads == 64
 
 
 NAMES = [
@@ -151,10 +151,10 @@ LARGE = st.integers(-5, 1 << 63)
 def test_no_shape_and_no_claim_fails_or_makes_a_number_that_cannot_travel(
     tensors: Any, keys: Any, architecture: str
 ) -> None:
-    made = [Tensor(name, 0, tuple(shape), 1, 0, 4) for name, shape in tensors]
+    made = [TensorInfo(name, 0, tuple(shape), 1, 0, 4) for name, shape in tensors]
     metadata = {f"{architecture}.{key}": value for key, value in keys.items()}
     metadata["general.architecture"] = architecture
-    found = facts_of(GgufHeader(3, 32, 0, 0, metadata, tuple(made)))
+    found = summarize(GgufHeader(3, 32, 0, 0, metadata, tuple(made)))
     shape = found.shape
     for number in (
         *(found.cache_bytes_per_token, shape.state_bytes, shape.row_bytes, shape.vocab_size),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.errors import BadRequest
 from ollama_async.gguf.reader import Array, GgufHeader, LongText, read_header
-from ollama_async.gguf.summary import facts_of
+from ollama_async.gguf.summary import summarize
 from ollama_async.gguf.types import TENSOR_TYPES
 
 
@@ -240,7 +240,7 @@ def test_a_header_of_lies_costs_little_memory(gguf: Any) -> None:
 
 @settings(max_examples=150)
 @given(data=st.data())
-def test_a_mutated_header_gives_facts_or_a_clear_refusal(
+def test_a_mutated_header_gives_a_summary_or_a_clear_refusal(
     tiny_gguf: Any, data: st.DataObject
 ) -> None:
     raw = bytearray(tiny_gguf().numbers("x", "u32", [1, 2, 3]).build())
@@ -259,8 +259,8 @@ def test_a_mutated_header_gives_facts_or_a_clear_refusal(
     except BadRequest as refused:
         assert refused.message  # noqa: PT017  # either outcome is right
         return
-    facts = facts_of(header)
-    assert 0 <= facts.weights_bytes <= header.file_bytes
+    summary = summarize(header)
+    assert 0 <= summary.weights_bytes <= header.file_bytes
     for tensor in header.tensors:
         assert header.data_offset + tensor.offset + tensor.size <= header.file_bytes
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from ollama_async.api.counts import human_number
 from ollama_async.core.model_shape import ModelShape
-from ollama_async.gguf.reader import Array, GgufHeader, Tensor, Value, read_header
-from ollama_async.gguf.summary import ModelFacts, facts_of
+from ollama_async.gguf.reader import Array, GgufHeader, TensorInfo, Value, read_header
+from ollama_async.gguf.summary import GgufSummary, summarize
 
 
-def facts(metadata: dict[str, Value], *tensors: Tensor) -> ModelFacts:
-    return facts_of(GgufHeader(3, 32, 0, 0, metadata, tensors))
+def summarized(metadata: dict[str, Value], *tensors: TensorInfo) -> GgufSummary:
+    return summarize(GgufHeader(3, 32, 0, 0, metadata, tensors))
 
 
 def attention(**more: Value) -> dict[str, Value]:
@@ -28,9 +28,9 @@ def attention(**more: Value) -> dict[str, Value]:
     return {"general.architecture": "a", **{f"a.{key}": value for key, value in keys.items()}}
 
 
-def test_facts_of_a_small_file(tmp_path: Path, tiny_gguf: Any) -> None:
+def test_summary_of_a_small_file(tmp_path: Path, tiny_gguf: Any) -> None:
     path = tiny_gguf(tokenizer__chat_template="{{ messages }}").write(tmp_path / "tiny.gguf")
-    assert facts_of(read_header(path)) == ModelFacts(
+    assert summarize(read_header(path)) == GgufSummary(
         kind="model",
         architecture="llama",
         parameter_count=96,
@@ -47,44 +47,44 @@ def test_facts_of_a_small_file(tmp_path: Path, tiny_gguf: Any) -> None:
 
 
 def test_the_cache_of_a_plain_transformer() -> None:
-    assert facts(attention()).cache_bytes_per_token == 4 * 2 * (8 + 8) * 2
+    assert summarized(attention()).cache_bytes_per_token == 4 * 2 * (8 + 8) * 2
 
 
 def test_the_cache_without_kv_heads_has_all_heads() -> None:
     metadata = attention()
     del metadata["a.attention.head_count_kv"]
-    assert facts(metadata).cache_bytes_per_token == 4 * 8 * (8 + 8) * 2
+    assert summarized(metadata).cache_bytes_per_token == 4 * 8 * (8 + 8) * 2
 
 
 def test_the_cache_with_its_own_head_sizes() -> None:
     metadata = attention(attention__key_length=192, attention__value_length=128)
-    assert facts(metadata).cache_bytes_per_token == 4 * 2 * (192 + 128) * 2
+    assert summarized(metadata).cache_bytes_per_token == 4 * 2 * (192 + 128) * 2
 
 
 def test_the_cache_of_layers_that_differ() -> None:
     metadata = attention(attention__head_count_kv=Array(4, (0, 2, 0, 4)))
-    assert facts(metadata).cache_bytes_per_token == (2 + 4) * (8 + 8) * 2
+    assert summarized(metadata).cache_bytes_per_token == (2 + 4) * (8 + 8) * 2
 
 
 def test_the_cache_of_a_hybrid_that_attends_in_every_fourth_layer() -> None:
-    assert facts(attention(full_attention_interval=4)).cache_bytes_per_token == 2 * 16 * 2
+    assert summarized(attention(full_attention_interval=4)).cache_bytes_per_token == 2 * 16 * 2
 
 
 def test_a_model_without_attention_has_no_cache_per_token() -> None:
-    assert facts(attention(attention__head_count=0)).cache_bytes_per_token == 0
-    assert facts({"general.architecture": "mamba", "mamba.block_count": 9}).train_ctx == 0
+    assert summarized(attention(attention__head_count=0)).cache_bytes_per_token == 0
+    assert summarized({"general.architecture": "mamba", "mamba.block_count": 9}).train_ctx == 0
 
 
 def test_the_quantization_is_the_declared_file_type() -> None:
-    assert facts({"general.file_type": 15}).quantization == "Q4_K_M"
-    assert facts({"general.file_type": 1024 + 7}).quantization == "Q8_0"
-    assert facts({"general.file_type": 999}).quantization == "unknown"
+    assert summarized({"general.file_type": 15}).quantization == "Q4_K_M"
+    assert summarized({"general.file_type": 1024 + 7}).quantization == "Q8_0"
+    assert summarized({"general.file_type": 999}).quantization == "unknown"
 
 
 def test_an_undeclared_quantization_is_that_of_most_data() -> None:
-    tensors = [Tensor("a", 0, (8,), 8, 0, 32), Tensor("b", 2, (512,), 512, 32, 288)]
-    assert facts({}, *tensors).quantization == "Q4_0"
-    assert facts({}).quantization == "unknown"
+    tensors = [TensorInfo("a", 0, (8,), 8, 0, 32), TensorInfo("b", 2, (512,), 512, 32, 288)]
+    assert summarized({}, *tensors).quantization == "Q4_0"
+    assert summarized({}).quantization == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ def test_an_undeclared_quantization_is_that_of_most_data() -> None:
     ],
 )
 def test_what_kind_of_file_it_is(metadata: dict[str, Value], kind: str) -> None:
-    assert facts(metadata).kind == kind
+    assert summarized(metadata).kind == kind
 
 
 def test_modalities_come_from_their_keys() -> None:
     keys = {"x.pooling_type": 1, "x.vision.block_count": 1, "x.audio.block_count": 1}
-    found = facts({"general.architecture": "x", **keys})
+    found = summarized({"general.architecture": "x", **keys})
     assert (found.is_embedding, found.has_vision, found.has_audio) == (True, True, True)
 
 
@@ -125,7 +125,7 @@ def test_modalities_come_from_their_keys() -> None:
     )
 )
 def test_absurd_values_never_fail_and_stay_in_range(metadata: dict[str, Value]) -> None:
-    found = facts({"general.architecture": "a", **metadata})
+    found = summarized({"general.architecture": "a", **metadata})
     for number in (found.cache_bytes_per_token, found.train_ctx, found.embedding_length):
         assert 0 <= number < 2**62
 

@@ -9,8 +9,8 @@ import pytest
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
-from ollama_async.store.manifest import Config, Layer, Manifest, go_json
-from ollama_async.store.manifests import Manifests
+from ollama_async.create.builder import create_model
+from ollama_async.store.manifests import Config, Layer, Manifest, Manifests, go_json
 from ollama_async.store.store import Store
 from tests.unit.gguf_files import GgufBuilder, build_tiny, tiny_adapter
 from tests.unit.store.stores import MODEL, made
@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_run_is_refused_by_the_name_of_what_it_lacks(
 
 def test_it_is_refused_before_it_is_quantized(store: Store, upload: Callable[[bytes], str]) -> None:
     files = {"m.gguf": upload(model().build())}
-    statuses = store.create(CreateRequest(model="m", files=files, quantize="q8_0"))
+    statuses = create_model(store, CreateRequest(model="m", files=files, quantize="q8_0"))
     assert next(statuses) == {"status": "parsing GGUF"}
     with pytest.raises(BadRequest, match="no vocabulary"):
         next(statuses)
@@ -105,7 +105,7 @@ def test_a_model_of_the_store_that_cannot_be_run_is_no_base(
     name = planted(model().build())
     with pytest.raises(BadRequest, match="has no vocabulary"):
         made(store, model="m", from_=name, **more)
-    assert store.find(name).facts.lack  # it can still be shown, copied and deleted
+    assert store.find(name).summary.missing_part  # it can still be shown, copied and deleted
 
 
 def test_projectors_and_adapters_need_none(store: Store, upload: Callable[[bytes], str]) -> None:
@@ -114,4 +114,4 @@ def test_projectors_and_adapters_need_none(store: Store, upload: Callable[[bytes
     files = {"m.gguf": upload(base), "p.gguf": upload(projector)}
     made(store, model="m", files=files, adapters={"a.gguf": upload(tiny_adapter().build())})
     model = store.find("m")
-    assert (len(model.projectors), len(model.adapters), model.facts.lack) == (1, 1, "")
+    assert (len(model.projectors), len(model.adapters), model.summary.missing_part) == (1, 1, "")

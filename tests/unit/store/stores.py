@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ollama_async.api.ollama import CreateRequest
+from ollama_async.create.builder import create_model
 from ollama_async.store.model import Model
 from ollama_async.store.store import Store
 
@@ -16,7 +17,7 @@ MODEL = "application/vnd.ollama.image.model"
 
 
 def made(store: Store, **fields: Any) -> list[str]:
-    return [status["status"] for status in store.create(CreateRequest(**fields))]
+    return [status["status"] for status in create_model(store, CreateRequest(**fields))]
 
 
 def blobs(store: Store) -> set[str]:

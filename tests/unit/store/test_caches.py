@@ -17,11 +17,12 @@ from ollama_async.core.conversation import Message
 from ollama_async.core.errors import BadRequest, LoadFailed, StorageFailed
 from ollama_async.core.model_names import ModelName
 from ollama_async.gguf.reader import read_header
-from ollama_async.store import blob_cache, references
-from ollama_async.store.manifest import layer_type
-from ollama_async.store.push_source import Departures
-from ollama_async.store.remembered import Remembered
+from ollama_async.store import cache as cache_module
+from ollama_async.store import prune
+from ollama_async.store.cache import FileCache
+from ollama_async.store.manifests import layer_type
 from ollama_async.store.store import Store
+from ollama_async.store.transfers import PushSource
 from tests.unit.gguf_files import build_tiny
 from tests.unit.store.stores import age, made
 
@@ -30,7 +31,7 @@ from tests.unit.store.stores import age, made
 def test_a_value_is_what_was_put_last_or_nothing_and_the_room_is_kept(
     puts: list[tuple[int, int, int]],
 ) -> None:
-    memory: Remembered[tuple[int, int, int]] = Remembered(100)
+    memory: FileCache[tuple[int, int, int]] = FileCache(100)
     latest: dict[int, tuple[int, int, int]] = {}
     for put in puts:
         key, signature, size = put
@@ -45,7 +46,7 @@ def test_a_value_is_what_was_put_last_or_nothing_and_the_room_is_kept(
 
 
 def test_the_one_that_was_not_asked_for_longest_goes_first() -> None:
-    memory: Remembered[str] = Remembered(2)
+    memory: FileCache[str] = FileCache(2)
     memory.put("a", 0, "a", 1)
     memory.put("b", 0, "b", 1)
     assert memory.get("a", 0)
@@ -63,7 +64,7 @@ def headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         read.append(path.name)
         return read_header(path)
 
-    monkeypatch.setattr(blob_cache, "read_header", reading)
+    monkeypatch.setattr(cache_module, "read_header", reading)
     return read
 
 
@@ -117,7 +118,7 @@ def test_rights_that_are_given_are_seen(
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(blob_cache, "read_header", refuse)
+        patched.setattr(cache_module, "read_header", refuse)
         with pytest.raises(LoadFailed, match=r"^model 'a:latest' is broken: Permission denied$"):
             store.find("a")
     assert store.find("a")
@@ -153,7 +154,7 @@ def test_copies_share_their_texts(store: Store, tiny: str) -> None:
     one, other = store.find("a"), store.find("b")
     assert one.system is other.system
     assert one.messages is other.messages
-    assert one.facts is other.facts
+    assert one.summary is other.summary
 
 
 def test_what_models_take_is_counted(store: Store, tiny: str) -> None:
@@ -161,7 +162,7 @@ def test_what_models_take_is_counted(store: Store, tiny: str) -> None:
     made(store, model="a", files={"t.gguf": tiny}, system=text, parameters={"stop": ["x"] * 200})
     model = store.find("a")
     assert model.memory_bytes > sys.getsizeof(text) + sys.getsizeof(["x"] * 200)
-    assert model.listed.memory_bytes < 8192
+    assert model.list_entry.memory_bytes < 8192
 
 
 def test_references_are_read_before_others_have_to_wait(
@@ -171,13 +172,13 @@ def test_references_are_read_before_others_have_to_wait(
         made(store, model=name, files={"t.gguf": tiny}, system=name)
     held: list[bool] = []
     reader = Store(store.root)
-    original = references.read_bounded
+    original = prune.read_bounded
 
     def reading(path: Any, limit: int) -> bytes:
         held.append(_is_locked(store))
         return original(path, limit)
 
-    monkeypatch.setattr(references, "read_bounded", reading)
+    monkeypatch.setattr(prune, "read_bounded", reading)
     reader.delete("a")
     assert held == [False] * 3
 
@@ -195,11 +196,11 @@ def _is_locked(store: Store) -> bool:
 
 def test_a_fault_is_a_new_exception_each_time(store: Store, upload: Callable[[bytes], str]) -> None:
     digest = upload(b"GGUF")
-    cache = blob_cache.BlobCache(store._shelf.blobs)
+    cache = cache_module.BlobCache(store.layout.blobs)
     with pytest.raises(BadRequest) as first:
-        cache.facts(digest)
+        cache.summary(digest)
     with pytest.raises(BadRequest) as second:
-        cache.facts(digest)
+        cache.summary(digest)
     assert first.value is not second.value
 
 
@@ -221,4 +222,4 @@ def test_nobody_waits_for_a_pipe_in_place_of_a_manifest(store: Store) -> None:
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
     with pytest.raises(StorageFailed, match=r"library/a/latest: no such file or directory$"):
-        Departures(store.root).manifest(ModelName.parse("a"))
+        PushSource(store.root).manifest(ModelName.parse("a"))

@@ -9,6 +9,7 @@ import pytest
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.core.scripted_models import Script
+from ollama_async.create.builder import create_model
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.store import Store
 
@@ -22,7 +23,7 @@ def store(tmp_path: Path, tiny_gguf: Any) -> Store:
         writer.write(data)
         writer.commit()
     for name in ("real", "both"):
-        list(store.create(CreateRequest(model=name, files={"x.gguf": digest})))
+        list(create_model(store, CreateRequest(model=name, files={"x.gguf": digest})))
     return store
 
 
@@ -30,7 +31,7 @@ def test_scripted_names_hide_the_stores(store: Store) -> None:
     catalog = Catalog(store, {"Echo": Script(), "both": Script()})
     model = catalog.find("echo:latest")
     assert (model.engine, model.key, model.path) == ("scripted", "scripted:Echo", "Echo")
-    assert (model.size, model.facts.train_ctx, model.facts.weights_bytes) == (0, 0, 0)
+    assert (model.size, model.summary.train_ctx, model.summary.weights_bytes) == (0, 0, 0)
     assert len(model.digest) == 64
     assert catalog.find_cached("ECHO") is model
     assert catalog.find("both").engine == "scripted"

@@ -10,6 +10,7 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, LoadFailed, NotFound
+from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
 from tests.unit.store.stores import blobs
 
@@ -34,7 +35,7 @@ def store(tmp_path: Path, tiny_gguf: Any) -> Store:
 
 def make(store: Store, name: str, digest: str, **fields: Any) -> None:
     files = {"t.gguf": digest}
-    list(store.create(CreateRequest(model=name, files=files, **fields)))
+    list(create_model(store, CreateRequest(model=name, files=files, **fields)))
 
 
 def names(store: Store) -> set[str]:

@@ -13,9 +13,10 @@ import pytest
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import StorageFailed
 from ollama_async.create import quantize
+from ollama_async.create.builder import create_model
 from ollama_async.store.blobs import Blobs
-from ollama_async.store.layout import Shelf
-from ollama_async.store.partial_files import Partial, path_of
+from ollama_async.store.layout import StoreLayout
+from ollama_async.store.partial_files import PartialFile, partial_path
 from ollama_async.store.store import Store
 from tests.unit.convert.folders import files_of
 
@@ -48,17 +49,17 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 @pytest.fixture
-def begin(store: Store, disk: Disk) -> Iterator[Callable[..., Partial]]:
+def begin(store: Store, disk: Disk) -> Iterator[Callable[..., PartialFile]]:
     """Begin a download of :data:`PIECE` bytes, touched so many hours ago."""
     blobs = Blobs(store.root)
     disk.folder = blobs.folder
-    begun: list[Partial] = []
+    begun: list[PartialFile] = []
 
-    def begin(digit: str, hours: int) -> Partial:
-        partial = Partial.claim(blobs, f"sha256:{digit * 64}", PIECE, PIECE)
+    def begin(digit: str, hours: int) -> PartialFile:
+        partial = PartialFile.claim(blobs, f"sha256:{digit * 64}", PIECE, PIECE)
         assert partial is not None
-        then = path_of(blobs, partial.digest).stat().st_mtime - hours * 3600
-        os.utime(path_of(blobs, partial.digest), (then, then))
+        then = partial_path(blobs, partial.digest).stat().st_mtime - hours * 3600
+        os.utime(partial_path(blobs, partial.digest), (then, then))
         begun.append(partial)
         disk.begun = len(begun)
         return partial
@@ -87,7 +88,7 @@ def test_a_model_that_would_not_fit_is_not_quantized(
     monkeypatch.setattr(quantize, "MODULE", "no.such.module")  # it must not even be started
     files = {"tiny.gguf": upload(tiny_model.read_bytes())}
     disk.free = 1000
-    work = store.create(CreateRequest(model="m", files=files, quantize="q8_0"))
+    work = create_model(store, CreateRequest(model="m", files=files, quantize="q8_0"))
     with pytest.raises(StorageFailed, match=NO_SPACE):
         list(work)
     assert leftovers(store) == []
@@ -100,7 +101,7 @@ def test_a_directory_that_would_not_fit_is_not_converted(
 ) -> None:
     files = {each: upload(path.read_bytes()) for each, path in files_of(name).items()}
     disk.free = 1000
-    work = store.create(CreateRequest(model="m", files=files))
+    work = create_model(store, CreateRequest(model="m", files=files))
     assert next(work) == {"status": "converting model"}
     with pytest.raises(StorageFailed, match=NO_SPACE):
         list(work)
@@ -113,7 +114,7 @@ def test_a_file_of_the_server_that_would_not_fit_is_not_copied(
     disk.free = 1000
     request = CreateRequest(model="m", modelfile=f"FROM {tiny_model}")
     with pytest.raises(StorageFailed, match=NO_SPACE):
-        list(store.create(request, reads_files=True))
+        list(create_model(store, request, reads_files=True))
     assert leftovers(store) == []
 
 
@@ -131,12 +132,12 @@ def test_downloads_that_nobody_goes_on_with_give_way_the_oldest_first(
     for digit, hours in (("a", 25), ("b", 28), ("c", 27), ("d", 29), ("f", 23)):
         begin(digit, hours).close()
     begin("e", 99)  # in use
-    shelf = Shelf(store.root)
+    layout = StoreLayout(store.root)
     disk.free = 100
-    shelf.make_room(100)
+    layout.ensure_space(100)
     assert left(store) == "abcdef"
-    shelf.make_room(PIECE, keeping=[f"sha256:{'d' * 64}"])
+    layout.ensure_space(PIECE, keeping=[f"sha256:{'d' * 64}"])
     assert left(store) == "acdef"
     with pytest.raises(StorageFailed, match=NO_SPACE):
-        shelf.make_room(5 * PIECE)
+        layout.ensure_space(5 * PIECE)
     assert left(store) == "ef"  # what is young stays

@@ -131,7 +131,7 @@ def test_models_that_live_elsewhere_are_refused(store: Store, tiny: str) -> None
     made(store, model="m", files={"tiny.gguf": tiny})
     path = store.root / "manifests/registry.ollama.ai/library/m/latest"
     config = b'{"remote_host":"https://ollama.com","remote_model":"big"}'
-    digest, _ = store._shelf.blobs.put(config)
+    digest, _ = store.layout.blobs.put(config)
     path.write_text(json.dumps({"config": {"digest": digest, "size": 1}, "layers": []}))
     with pytest.raises(BadRequest, match=r"^this server cannot run this remote model$"):
         store.find("m")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ollama_async.core.errors import StorageFailed
 from ollama_async.store import partial_files as partial_module
 from ollama_async.store.blobs import Blobs
-from ollama_async.store.partial_files import Partial, arrived, path_of
+from ollama_async.store.partial_files import PartialFile, partial_path, received_bytes
 
 DATA = bytes(range(256)) * 4
 SIZE = len(DATA)
@@ -27,7 +27,7 @@ def claim(blobs):
     claimed = []
 
     def claim(total=SIZE, chunk_bytes=100):
-        partial = Partial.claim(blobs, DIGEST, total, chunk_bytes)
+        partial = PartialFile.claim(blobs, DIGEST, total, chunk_bytes)
         claimed.append(partial)
         return partial
 
@@ -40,7 +40,7 @@ def claim(blobs):
 def fill(partial, *indexes):
     for chunk in partial.chunks:
         if not indexes or chunk.index in indexes:
-            partial.write(chunk, DATA[chunk.start + chunk.arrived : chunk.end])
+            partial.write(chunk, DATA[chunk.start + chunk.received : chunk.end])
 
 
 def digest_of(partial):
@@ -66,11 +66,11 @@ def test_what_was_written_is_there_for_the_next_one(blobs, claim):
     fill(partial, 1, 10)
     partial.write(partial.chunks[0], DATA[:30])
     partial.close()
-    assert arrived(blobs, DIGEST, len(DATA)) == 154
+    assert received_bytes(blobs, DIGEST, len(DATA)) == 154
 
     again = claim(chunk_bytes=7)  # as begun
     assert again.is_resumed
-    assert again.arrived == 154
+    assert again.received == 154
     assert [chunk.missing for chunk in again.chunks[:3]] == [70, 0, 100]
     fill(again)
     assert digest_of(again) == DIGEST
@@ -84,7 +84,7 @@ def test_one_at_a_time(blobs, claim):
     fill(second)
     second.publish()
     third = claim()  # its caller looks for the blob, now that it has the lock
-    assert third.arrived == 0
+    assert third.received == 0
     assert blobs.path(DIGEST).read_bytes() == DATA
 
 
@@ -92,8 +92,8 @@ def test_what_was_discarded_is_gone_also_for_who_waits(blobs, claim):
     first = claim()
     fill(first)
     first.discard()
-    assert not path_of(blobs, DIGEST).exists()
-    assert claim().arrived == 0
+    assert not partial_path(blobs, DIGEST).exists()
+    assert claim().received == 0
 
 
 def test_another_size_begins_anew(blobs, claim):
@@ -101,27 +101,27 @@ def test_another_size_begins_anew(blobs, claim):
     fill(partial)
     partial.close()
     again = claim(total=len(DATA) + 1)
-    assert (again.arrived, again.is_resumed) == (0, False)
-    assert arrived(blobs, DIGEST, len(DATA)) == 0
+    assert (again.received, again.is_resumed) == (0, False)
+    assert received_bytes(blobs, DIGEST, len(DATA)) == 0
 
 
 @settings(deadline=None)  # disks may be busy
 @given(st.data())
 def test_a_file_that_somebody_damaged_is_no_danger(tmp_path_factory, data):
     blobs = Blobs(tmp_path_factory.mktemp("store"))
-    partial = Partial.claim(blobs, DIGEST, len(DATA), 100)
+    partial = PartialFile.claim(blobs, DIGEST, len(DATA), 100)
     fill(partial, 1, 2)
     partial.close()
-    path = path_of(blobs, DIGEST)
+    path = partial_path(blobs, DIGEST)
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(data.draw(st.integers(0, size + 20)))
         file.seek(data.draw(st.integers(len(DATA) - 10, size)))
         file.write(data.draw(st.binary(max_size=40)))
 
-    again = Partial.claim(blobs, DIGEST, len(DATA), 100)
+    again = PartialFile.claim(blobs, DIGEST, len(DATA), 100)
     assert again.total == len(DATA)
-    assert all(0 <= chunk.arrived <= chunk.end - chunk.start for chunk in again.chunks)
+    assert all(0 <= chunk.received <= chunk.end - chunk.start for chunk in again.chunks)
     assert [chunk.start for chunk in again.chunks[1:]] == [chunk.end for chunk in again.chunks[:-1]]
     again.restart()
     fill(again)
@@ -137,7 +137,7 @@ def test_chunks_of_a_giant_are_few(claim):
 
 def test_nothing_is_a_blob_too(blobs):
     digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
-    partial = Partial.claim(blobs, digest, 0, 100)
+    partial = PartialFile.claim(blobs, digest, 0, 100)
     assert partial.chunks == []
     assert digest_of(partial) == digest
     partial.publish()
@@ -154,7 +154,7 @@ def test_a_full_disk_counts_nothing_that_is_not_there(claim, monkeypatch):
         patch.setattr(partial_module.os, "pwrite", no_space)
         with pytest.raises(StorageFailed, match="no space left on the disk of the model store"):
             partial.write(partial.chunks[0], DATA[:100])
-    assert partial.arrived == 0
+    assert partial.received == 0
     fill(partial)
     assert digest_of(partial) == DIGEST
 
@@ -163,7 +163,7 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(blobs, claim, tmp_path)
     victim = tmp_path / "victim"
     victim.write_text("precious")
     blobs.folder.mkdir()
-    path_of(blobs, DIGEST).symlink_to(victim)
+    partial_path(blobs, DIGEST).symlink_to(victim)
     with pytest.raises(StorageFailed):
         claim()
     assert victim.read_text() == "precious"

@@ -10,7 +10,8 @@ import pytest
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, NotFound
-from ollama_async.store.manifest import Layer
+from ollama_async.create.builder import create_model
+from ollama_async.store.manifests import Layer
 from ollama_async.store.store import Store
 from tests.unit.store.stores import age, blobs, made
 
@@ -70,8 +71,8 @@ def test_what_somebody_is_about_to_use_is_not_pruned(
     for digest in (asked, pulled, created):
         age(store.blob_path(digest))
     assert store.has_blob(asked)
-    assert store.arrivals().has(Layer("", pulled, len(b"pulled")))
-    work = store.create(CreateRequest(model="m", files={"tiny.gguf": created}))
+    assert store.pull_target().has(Layer("", pulled, len(b"pulled")))
+    work = create_model(store, CreateRequest(model="m", files={"tiny.gguf": created}))
     assert Store(store.root).prune() == 0
     assert list(work)[-1] == {"status": "success"}
 

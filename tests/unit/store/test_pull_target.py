@@ -8,7 +8,7 @@ import pytest
 
 from ollama_async.core.errors import LoadFailed, NotFound
 from ollama_async.core.model_names import ModelName
-from ollama_async.store.manifest import (
+from ollama_async.store.manifests import (
     CONFIG_TYPE,
     TEXT_LIMIT_BYTES,
     Layer,
@@ -32,7 +32,7 @@ def arrive(store: Store, upload: Callable[[bytes], str]) -> Arrive:
             config=Layer(CONFIG_TYPE, upload(config), len(config)),
             layers=[Layer(layer_type(kind), upload(data), len(data)) for kind, data in layers],
         )
-        store.arrivals().publish(NAME, go_json(manifest), manifest)
+        store.pull_target().publish(NAME, go_json(manifest), manifest)
         return manifest
 
     return publish

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ollama_async.core.errors import LoadFailed, NotFound
-from ollama_async.store import references
-from ollama_async.store.manifest import LAYERS_LIMIT, MANIFEST_LIMIT_BYTES
+from ollama_async.store import prune
+from ollama_async.store.manifests import LAYERS_LIMIT, MANIFEST_LIMIT_BYTES
 from ollama_async.store.store import Store
 from tests.unit.store.stores import MODEL, age, made
 
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_read_keeps_all_blobs(
         def __getattr__(self, name: str) -> object:
             return getattr(os, name)
 
-    monkeypatch.setattr(references, "os", Closed())
+    monkeypatch.setattr(prune, "os", Closed())
     assert store.prune() == 0
     store.delete("other")
     assert store.blob_path(precious).exists()
@@ -190,7 +190,7 @@ def test_only_changed_manifests_are_read_again(
     store.delete("a")
     read: list[str] = []
     monkeypatch.setattr(
-        references,
+        prune,
         "read_bounded",
         lambda path, limit: read.append(path.parent.name) or path.read_bytes()[:limit],
     )

@@ -45,10 +45,11 @@ CREATOR = """
 import itertools, sys
 from pathlib import Path
 from ollama_async.api.ollama import CreateRequest
+from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
 store = Store(Path(sys.argv[1]))
 for turn in itertools.count():
-    list(store.create(CreateRequest(model="m", from_="m", system=f"{turn}")))
+    list(create_model(store, CreateRequest(model="m", from_="m", system=f"{turn}")))
     print("created", flush=True)
 """
 
@@ -77,15 +78,16 @@ WRITER = """
 import sys
 from pathlib import Path
 from ollama_async.api.ollama import CreateRequest
+from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
 store, me = Store(Path(sys.argv[1])), sys.argv[2]
 for turn in range(15):
-    list(store.create(CreateRequest(model=me, from_="base", system=f"{me} {turn}")))
+    list(create_model(store, CreateRequest(model=me, from_="base", system=f"{me} {turn}")))
     if turn % 3 == 2:
         store.delete(me)
     else:
         assert store.find(me).system == f"{me} {turn}"
-list(store.create(CreateRequest(model=me, from_="base", system="common")))
+list(create_model(store, CreateRequest(model=me, from_="base", system="common")))
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 from ollama_async import shipped_models
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import StorageFailed
+from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
 
 
@@ -120,7 +121,7 @@ def test_adding_again_brings_the_file_of_this_release(store, folder, tiny_gguf):
 
 def test_a_store_that_holds_a_model_is_left_exactly_as_it_is(store, folder):
     shipped_models.add(store, "demo", folder)
-    for _ in store.create(CreateRequest(model="mine", from_="demo")):
+    for _ in create_model(store, CreateRequest(model="mine", from_="demo")):
         pass
     store.delete("demo")
     shutil.rmtree(store.root / shipped_models.MARKS)  # as if we had never been here
@@ -134,7 +135,7 @@ def test_a_store_that_holds_a_model_is_left_exactly_as_it_is(store, folder):
 def test_ones_own_model_of_the_name_stays_until_it_is_asked_for(store, folder):
     """Asked for, it is replaced, as a pull replaces what it finds: names have no case."""
     shipped_models.add(store, "demo-embed", folder)
-    for _ in store.create(CreateRequest(model="Demo", from_="demo-embed")):
+    for _ in create_model(store, CreateRequest(model="Demo", from_="demo-embed")):
         pass
     store.delete("demo-embed")
     shutil.rmtree(store.root / shipped_models.MARKS)

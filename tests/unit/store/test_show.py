@@ -16,24 +16,25 @@ from ollama_async.api.modelfile import Command, parse
 from ollama_async.api.ollama import CreateRequest, Message, ShowRequest, ShowResponse
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.core.scripted_models import Script
-from ollama_async.gguf import values
+from ollama_async.create.builder import create_model
+from ollama_async.gguf import metadata
+from ollama_async.gguf.metadata import GgufDescription, describe
 from ollama_async.gguf.reader import read_header
-from ollama_async.store import info
+from ollama_async.store import show as show_module
 from ollama_async.store.catalog import Catalog
-from ollama_async.store.info import InfoCache, read_info
 from ollama_async.store.model import Model
-from ollama_async.store.show import show
+from ollama_async.store.show import DescriptionCache, show
 from ollama_async.store.store import Store
 
 
 def made(store: Store, **fields: Any) -> Model:
     request = CreateRequest(**({"model": "m"} | fields))
-    list(store.create(request))
+    list(create_model(store, request))
     return store.find("m")
 
 
 def shown(model: Model, **fields: Any) -> ShowResponse:
-    return show(model, ShowRequest(**fields), InfoCache())
+    return show(model, ShowRequest(**fields), DescriptionCache())
 
 
 def test_everything_that_create_was_given_is_shown(store: Store, tiny: str) -> None:
@@ -180,7 +181,7 @@ def test_numbers_of_32_bits_are_shown_as_they_were_written(tmp_path: Path, gguf:
     for key, value in values.items():
         file.number(f"llama.{key}", "f32", value)
     file.numbers("llama.scales", "f32", [0.1, 1e-06])
-    info = read_info(str(file.write(tmp_path / "f.gguf")), is_verbose=True).metadata
+    info = describe(str(file.write(tmp_path / "f.gguf")), is_verbose=True).metadata
     nan = info.pop("llama.nan")
     assert math.isnan(nan)
     assert {key: info[f"llama.{key}"] for key in values if key != "nan"} == {
@@ -193,10 +194,10 @@ def test_long_values_are_read_in_full_only_when_asked(tmp_path: Path, gguf: Any)
     long = "x" * 300_000
     file = gguf().text("general.long", long).numbers("t.types", "i32", list(range(2000)))
     path = str(file.texts("t.empty", []).write(tmp_path / "f.gguf"))
-    brief = read_info(path, is_verbose=False).metadata
+    brief = describe(path, is_verbose=False).metadata
     assert brief["general.long"] is None
     assert brief["t.types"] is None
-    whole = read_info(path, is_verbose=True).metadata
+    whole = describe(path, is_verbose=True).metadata
     assert whole["general.long"] == long
     assert whole["t.types"] == list(range(2000))
     assert whole["t.empty"] == []
@@ -206,9 +207,9 @@ def test_what_is_over_a_limit_stays_out(tmp_path: Path, gguf: Any, monkeypatch: 
     file = gguf().texts("a", ["x"] * 10).texts("b", ["x"] * 5).texts("c", ["x" * 200] * 2)
     path = file.texts("d", ["x"]).write(tmp_path / "f.gguf")
     header = read_header(path)
-    monkeypatch.setattr(values, "LIMIT_ELEMENTS", 8)
-    monkeypatch.setattr(values, "LIMIT_BYTES", 200)
-    assert list(values.read_long_values(path, header)) == ["b", "d"]
+    monkeypatch.setattr(metadata, "LIMIT_ELEMENTS", 8)
+    monkeypatch.setattr(metadata, "LIMIT_BYTES", 200)
+    assert list(metadata.read_long_values(path, header)) == ["b", "d"]
 
 
 def test_a_file_that_changed_under_us_is_told(tmp_path: Path, gguf: Any) -> None:
@@ -216,7 +217,7 @@ def test_a_file_that_changed_under_us_is_told(tmp_path: Path, gguf: Any) -> None
     header = read_header(path)
     path.write_bytes(path.read_bytes()[: header.spans["a"][0] + 14])
     with pytest.raises(BadRequest, match="changed while it was read"):
-        values.read_long_values(path, header)
+        metadata.read_long_values(path, header)
 
 
 def test_a_model_whose_file_went_is_broken(store: Store, tiny: str) -> None:
@@ -226,14 +227,16 @@ def test_a_model_whose_file_went_is_broken(store: Store, tiny: str) -> None:
         shown(model)
 
 
-def test_brief_infos_are_read_once_as_long_as_the_file_stays(store: Store, tiny: str) -> None:
+def test_brief_descriptions_are_read_once_as_long_as_the_file_stays(
+    store: Store, tiny: str
+) -> None:
     model = made(store, files={"t.gguf": tiny})
-    infos = InfoCache()
-    first = infos.info(model.path)
-    assert infos.info(model.path) is first
+    cache = DescriptionCache()
+    first = cache.describe(model.path)
+    assert cache.describe(model.path) is first
     Path(model.path).write_bytes(b"GGUF")
     with pytest.raises(BadRequest):
-        infos.info(model.path)
+        cache.describe(model.path)
 
 
 TEXTS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1)
@@ -265,13 +268,13 @@ def test_a_fault_in_a_file_is_found_once(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(b"of an old format")
     read: list[str] = []
 
-    def reading(path: str, *, is_verbose: bool) -> info.Info:
+    def reading(path: str, *, is_verbose: bool) -> GgufDescription:
         read.append(path)
-        return read_info(path, is_verbose=is_verbose)
+        return describe(path, is_verbose=is_verbose)
 
-    monkeypatch.setattr(info, "read_info", reading)
-    infos = InfoCache()
+    monkeypatch.setattr(show_module, "describe", reading)
+    cache = DescriptionCache()
     for _ in range(3):
         with pytest.raises(BadRequest, match="not in GGUF format"):
-            infos.info(str(path))
+            cache.describe(str(path))
     assert read == [str(path)]

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import ChatFormatSpec, ToolCall
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.gguf.summary import ModelFacts
+from ollama_async.gguf.summary import GgufSummary
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.prompts.parsers import detection
 from ollama_async.prompts.parsers.family_calls import MINIMAX_MARK
-from ollama_async.store.capabilities import capabilities
+from ollama_async.store.model_reader import find_capabilities
 from tests.unit.prompts.parsers import go_templates
 from tests.unit.prompts.parsers.round_trip import (
     CASES,
@@ -234,8 +234,8 @@ def test_any_text_comes_back_wherever_it_is_cut(data):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_claims_tools_only_if_its_calls_come_back(name):
     template = (FOLDER / name).read_text()
-    claims = "tools" in capabilities(
-        [], ModelFacts(chat_template=template), [], ChatFormatSpec(), "gguf_chat_template"
+    claims = "tools" in find_capabilities(
+        [], GgufSummary(chat_template=template), [], ChatFormatSpec(), "gguf_chat_template"
     )
 
     assert claims == (name in JINJA and comes_back(name))

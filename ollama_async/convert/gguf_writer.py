@@ -11,8 +11,8 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter, LlamaFileType
 from gguf.quants import quantize
 
-from ollama_async.convert.network import Kind, OutTensor
 from ollama_async.convert.safetensors import Floats
+from ollama_async.convert.tensors import Kind, OutTensor
 from ollama_async.core.errors import BadRequest
 
 FILE_TYPES = {

@@ -14,12 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ollama_async.convert.added import AddedToken, read_added
-from ollama_async.convert.cutting import WHOLE, cutting_name
-from ollama_async.convert.documents import Document, Files, read_bytes, read_document
+from ollama_async.convert.added_tokens import AddedToken, read_added
+from ollama_async.convert.config_files import Document, Files, read_bytes, read_document
 from ollama_async.convert.merging import Merge, unreachable
-from ollama_async.convert.pipeline import SPACE, Kind, read_pipeline, refused
+from ollama_async.convert.pre_tokenizer import WHOLE, cutting_name
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
+from ollama_async.convert.tokenizer_pipeline import SPACE, Kind, read_pipeline, refused
 from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER, Token, Vocabulary
 from ollama_async.core.errors import BadRequest
 

@@ -7,8 +7,8 @@ the file has them.
 
 from __future__ import annotations
 
-from ollama_async.convert.documents import Document
-from ollama_async.convert.pipeline import flat, refused
+from ollama_async.convert.config_files import Document
+from ollama_async.convert.tokenizer_pipeline import flat, refused
 from ollama_async.core.errors import BadRequest
 
 _DIGIT = r"\p{N}"

@@ -10,8 +10,8 @@ import gguf
 import msgspec
 
 from ollama_async.convert import rope
-from ollama_async.convert.documents import Document
-from ollama_async.convert.families import Change, Family, head_dimensions, rope_dimensions
+from ollama_async.convert.architectures import Change, Family, head_dimensions, rope_dimensions
+from ollama_async.convert.config_files import Document
 from ollama_async.convert.safetensors import Floats
 from ollama_async.convert.shapes import check_tensors
 from ollama_async.convert.weights import Weights

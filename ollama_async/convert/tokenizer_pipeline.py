@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ollama_async.convert.documents import Document
+from ollama_async.convert.config_files import Document
 from ollama_async.core.errors import BadRequest
 
 Kind = Literal["llama", "gpt2", "bert"]

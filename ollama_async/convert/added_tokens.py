@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.convert.documents import Document
-from ollama_async.convert.pipeline import SPACE
+from ollama_async.convert.config_files import Document
+from ollama_async.convert.tokenizer_pipeline import SPACE
 from ollama_async.convert.vocabulary import CONTROL, UNKNOWN, USER, Vocabulary
 from ollama_async.core.errors import BadRequest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ollama_async.convert.documents import Document, Files, read_text
+from ollama_async.convert.config_files import Document, Files, read_text
 from ollama_async.convert.known_marks import KNOWN_ENDS
 from ollama_async.convert.marks import read_marks
 from ollama_async.convert.vocabulary import Vocabulary

@@ -1,7 +1,7 @@
-"""Whether a LoRA adapter, as a GGUF file, can be applied to a model.
+"""Checks that keep unusable files from the engine: missing vocabularies, adapters that do not fit.
 
-The engine library checks much of this too, but some of what it does not makes it abort in the
-middle of an answer; and who creates a model should hear of it then, not when somebody asks it.
+The engine library loads some of these files, and aborts its process in the middle of an answer.
+Whoever creates or pulls a model should learn of it then, not when somebody uses it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,60 @@ from __future__ import annotations
 import math
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.gguf.reader import GgufHeader, Tensor
+from ollama_async.gguf.reader import Array, GgufHeader, TensorInfo, Value
 from ollama_async.gguf.types import TENSOR_TYPES
 
-_TYPES = ("F32", "F16", "BF16", "Q8_0")
-"""What adapters are made of, and every way of computing with them knows."""
-
+_KIND, _TOKENS = "tokenizer.ggml.model", "tokenizer.ggml.tokens"
 _EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"
+_NO_KINDS = ("", "none", "no_vocab")
+_SHOWN = 40
+"""Characters of a value quoted in an error."""
+_ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
+"""Types that every backend can apply."""
 
 
-def check_fit(adapter: GgufHeader, base: GgufHeader) -> None:
+def find_missing_part(header: GgufHeader) -> str:
+    """What a model's file lacks to run, in words; "" if its header shows nothing missing."""
+    if not header.tensors:
+        return "no weights: it has no tensors" + _beside_tokens(header)
+    kind, tokens = header.metadata.get(_KIND), header.metadata.get(_TOKENS)
+    fault = _fault(kind, tokens)
+    if fault:
+        return f"no vocabulary: {fault}"
+    assert isinstance(tokens, Array)
+    return _disagreement(header, tokens.length)
+
+
+def _fault(kind: Value | None, tokens: Value | None) -> str:
+    if kind is None:
+        return f"{_KIND!r} is missing"
+    if not isinstance(kind, str) or kind in _NO_KINDS:
+        return f"{_KIND!r} is {str(kind)[:_SHOWN]!r}"
+    if tokens is None:
+        return f"{_TOKENS!r} is missing"
+    if not isinstance(tokens, Array) or tokens.values:
+        return f"{_TOKENS!r} is no list of texts"
+    return "" if tokens.length else f"{_TOKENS!r} is empty"
+
+
+def _beside_tokens(header: GgufHeader) -> str:
+    return ", only a vocabulary" if _TOKENS in header.metadata else ""
+
+
+def _disagreement(header: GgufHeader, tokens: int) -> str:
+    for tensor in header.tensors:
+        if tensor.name == _EMBEDDINGS and tensor.shape[1:] != (tokens,):
+            return (
+                f"no weights that fit its vocabulary: {_EMBEDDINGS!r} has the shape "
+                f"{list(tensor.shape)}, for {tokens} tokens"
+            )
+    return ""
+
+
+# ----------------------------------------------------------------- LoRA adapters
+
+
+def check_adapter(adapter: GgufHeader, base: GgufHeader) -> None:
     """:raises BadRequest: the engine could not, or should not, apply the adapter to the base."""
     _check_metadata(adapter, base)
     tensors = {tensor.name: tensor for tensor in base.tensors}
@@ -53,23 +97,23 @@ def _check_metadata(adapter: GgufHeader, base: GgufHeader) -> None:
         raise BadRequest("adapters that wait for a sequence of tokens (aLoRA) are not supported")
 
 
-def _pairs(adapter: GgufHeader) -> dict[str, dict[str, Tensor]]:
-    """By the name of the base's tensor: its ``lora_a`` and ``lora_b``."""
-    pairs: dict[str, dict[str, Tensor]] = {}
+def _pairs(adapter: GgufHeader) -> dict[str, dict[str, TensorInfo]]:
+    """``lora_a`` and ``lora_b`` by the name of the base's tensor."""
+    pairs: dict[str, dict[str, TensorInfo]] = {}
     for tensor in adapter.tensors:
         name, _, suffix = tensor.name.rpartition(".")
         if suffix in {"lora_a", "lora_b"}:
             pairs.setdefault(name, {})[suffix] = tensor
-        elif not tensor.name.endswith("_norm.weight"):  # the engine passes over these
+        elif not tensor.name.endswith("_norm.weight"):  # the engine ignores these
             raise BadRequest(f"the adapter has the tensor {tensor.name!r}, which is no LoRA's")
     return pairs
 
 
-def _check_pair(name: str, a: Tensor, b: Tensor, weights: Tensor) -> None:
+def _check_pair(name: str, a: TensorInfo, b: TensorInfo, weights: TensorInfo) -> None:
     for tensor in (a, b):
         kind = TENSOR_TYPES[tensor.type].name
-        if kind not in _TYPES:
-            known = ", ".join(_TYPES)
+        if kind not in _ADAPTER_TYPES:
+            known = ", ".join(_ADAPTER_TYPES)
             raise BadRequest(f"{tensor.name!r} has the type {kind}, an adapter's must be {known}")
     (a0, a1, *a_rest), (b0, b1, *b_rest), (w0, w1, *w_rest) = map(_extents, (a, b, weights))
     fits = (a0, a1, b1) == (b0, w1, w0) if name == _EMBEDDINGS else (a1, a0, b1) == (b0, w0, w1)
@@ -80,6 +124,6 @@ def _check_pair(name: str, a: Tensor, b: Tensor, weights: Tensor) -> None:
         )
 
 
-def _extents(tensor: Tensor) -> tuple[int, ...]:
-    """All four, as the engine sees them."""
+def _extents(tensor: TensorInfo) -> tuple[int, ...]:
+    """All four dimensions, as the engine sees them."""
     return (*tensor.shape, 1, 1, 1, 1)[:4]

@@ -1,0 +1,197 @@
+"""Checks a ``create`` request: everything that can be refused before the first status."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from ollama_async.api.modelfile import checked_version
+from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.options import check_parameters
+from ollama_async.convert import lora
+from ollama_async.core.errors import BadRequest, NotFound, TemplateFailed
+from ollama_async.core.model_names import ModelName
+from ollama_async.create.quantize import parse_level
+from ollama_async.create.sources import CreateSources, Source, find_sources
+from ollama_async.gguf.reader import MAGIC
+from ollama_async.prompts import parsers, renderers
+from ollama_async.prompts.go_template import parse_template
+from ollama_async.store.blobs import parse_digest
+from ollama_async.store.files import storage_errors
+from ollama_async.store.layout import StoreLayout
+from ollama_async.store.manifests import local_name
+
+_SHOWN = 100
+"""Characters of a name quoted in an error."""
+
+
+class BaseMissing(NotFound):
+    """The model to start from does not exist; ``name``: as it was requested."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model '{name}' not found")
+        self.name = name
+
+
+class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``base``: path of the manifest to start from, or "". ``level``: what to quantize the model
+    to, ``draft_level``: the draft model; "" for none. Parameters of ``request`` have their types.
+    """
+
+    name: ModelName
+    request: CreateRequest
+    base: str
+    files: dict[str, Source]
+    adapters: dict[str, Source]
+    drafts: dict[str, Source]
+    level: str
+    draft_level: str
+
+
+def check_request(
+    layout: StoreLayout, request: CreateRequest, *, reads_files: bool
+) -> CheckedRequest:
+    """``reads_files``: the client may name files on this machine. Blocks.
+
+    :raises BadRequest: the request is invalid.
+    :raises BaseMissing: the model to start from does not exist.
+    :raises Forbidden: it names a cloud model, or a file that the client may not name.
+    """
+    name = _name(request)
+    if request.remote_host:
+        raise BadRequest("this server does not support 'remote_host' in create")
+    level = parse_level(request.quantize or request.quantization)
+    draft_level = parse_level(request.draft_quantize)
+    sources = find_sources(layout, request, reads_files=reads_files)
+    if draft_level and not sources.drafts:
+        raise BadRequest("--draft-quantize requires a DRAFT model")
+    _check_chat_format(sources.request)
+    checked = _with_typed_parameters(sources.request)
+    adapters = _check_adapters(layout, sources.adapters)
+    drafts = _check_files(layout, sources.drafts)
+    base, files = _origin(layout, sources)  # last: a base is pulled only if the rest is valid
+    return CheckedRequest(
+        name=name,
+        request=checked,
+        base=base,
+        files=files,
+        adapters=adapters,
+        drafts=drafts,
+        level=level,
+        draft_level=draft_level,
+    )
+
+
+def is_published_part(name: str, names: Iterable[str]) -> bool:
+    """Whether ``name`` is one of the files of a model to convert; GGUF files beside it are not."""
+    is_published = any(each.endswith(".safetensors") for each in names)
+    return is_published and not name.endswith(".gguf")
+
+
+def is_published_adapter(names: Iterable[str]) -> bool:
+    """Whether files of these names are an adapter to convert, as PEFT saves it.
+
+    :raises BadRequest: they look like one, but one of the two required files is missing.
+    """
+    names = {posixpath.basename(name) for name in names}
+    required = {lora.CONFIG_NAME, lora.WEIGHTS_NAME}
+    if required <= names:
+        return True
+    if lora.CONFIG_NAME in names or any(name.endswith(".safetensors") for name in names):
+        missing = " and ".join(sorted(required - names))
+        raise BadRequest(f"an adapter that is not a GGUF file needs {missing}")
+    return False
+
+
+def _name(request: CreateRequest) -> ModelName:
+    text = request.model or request.name
+    if not text.strip():
+        raise BadRequest("invalid model name")
+    return local_name(text)
+
+
+def _check_chat_format(request: CreateRequest) -> None:
+    """:raises BadRequest: an invalid Go template, or an unknown renderer or parser."""
+    if request.template:
+        try:
+            parse_template(request.template)
+        except TemplateFailed as error:
+            raise BadRequest(f"template error: {error.message}") from None
+    if request.renderer and renderers.named(request.renderer) is None:
+        raise BadRequest(f'unknown renderer "{request.renderer[:_SHOWN]}"')
+    if request.parser and parsers.named(request.parser) is None:
+        raise BadRequest(f'unknown parser "{request.parser[:_SHOWN]}"')
+
+
+def _with_typed_parameters(request: CreateRequest) -> CreateRequest:
+    """With the parameters of known options typed, the others unchanged.
+
+    :raises BadRequest: a parameter, or the version that is required, is invalid.
+    """
+    given = {key: value for key, value in (request.parameters or {}).items() if value is not None}
+    try:
+        checked_version(request.requires)
+        parameters = given | check_parameters(given)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    return msgspec.structs.replace(request, parameters=parameters)
+
+
+def _origin(layout: StoreLayout, sources: CreateSources) -> tuple[str, dict[str, Source]]:
+    """The manifest and the files to start from."""
+    base = ""
+    if sources.request.from_:
+        path = layout.manifests.locate(local_name(sources.request.from_))
+        if path is None:
+            raise BaseMissing(sources.request.from_)
+        base = path
+    elif sources.files is None:
+        raise BadRequest("neither 'from' or 'files' was specified")
+    elif not sources.files:
+        raise BadRequest("unknown type")
+    return base, _check_files(layout, sources.files or {})
+
+
+def _check_adapters(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Source]:
+    """One GGUF file, or those of an adapter to convert."""
+    if is_published_adapter(files):
+        return _check_present(layout, files)
+    if len(files) > 1:
+        raise BadRequest("only one adapter is currently supported")
+    return _check_files(layout, files)
+
+
+def _check_files(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Source]:
+    """Every file exists and looks like a GGUF, or like a part of a model to convert."""
+    sources = _check_present(layout, files)
+    for name, source in sources.items():
+        if not (is_published_part(name, files) or _is_gguf(layout, name, source)):
+            raise BadRequest("unknown type")
+    return sources
+
+
+def _check_present(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Source]:
+    """Every file exists; digests are normalized."""
+    for name in files:
+        if posixpath.normpath(name) != name or name.split("/")[0] in {"", ".", ".."}:
+            raise BadRequest("file path must be relative")
+    sources = {
+        name: parse_digest(source) if isinstance(source, str) else source
+        for name, source in files.items()
+    }
+    for name, source in sources.items():
+        if isinstance(source, str) and not layout.blobs.touch(source):
+            raise BadRequest(f'file "{name}" has not been uploaded: {source} is not in the store')
+    return sources
+
+
+def _is_gguf(layout: StoreLayout, name: str, source: Source) -> bool:
+    """By the name, or by the first bytes."""
+    if name.endswith(".gguf"):
+        return True
+    path = source if isinstance(source, Path) else layout.blobs.path(source)
+    with storage_errors(layout.root), path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC

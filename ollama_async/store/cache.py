@@ -1,0 +1,156 @@
+"""Caches of what was read from files, valid while the files are unchanged.
+
+A blob's content never changes, but its file may be damaged and repaired, so every entry depends on
+the file's signature. Errors are cached, too: a malicious header takes a second to be refused.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Collection, Hashable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.errors import BadRequest
+from ollama_async.gguf.compatibility import check_adapter
+from ollama_async.gguf.reader import read_header
+from ollama_async.gguf.summary import GgufSummary, summarize
+from ollama_async.store.blobs import Blobs
+from ollama_async.store.files import FileSignature
+from ollama_async.store.manifests import TEXT_LIMIT_BYTES, Config, read_config
+
+T = TypeVar("T")
+
+SUMMARIES_LIMIT_BYTES = 32 << 20
+"""For all GGUF headers: some thousand models, each with its chat template."""
+TEXTS_LIMIT_BYTES = 64 << 20
+"""For all templates, system texts, parameters and the like."""
+JSON_COST = 16
+"""Bytes that one byte of JSON may take once it is parsed, as in a list of short texts."""
+_LEAST_BYTES = 1024
+
+
+class FileCache(Generic[T]):
+    """LRU cache of values by key, each with the signatures of the files that it was made from.
+
+    ``limit_bytes`` bounds all values together. Thread-safe.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._kept: BoundedCache[Hashable, tuple[Hashable, T]] = BoundedCache(math.inf, limit_bytes)
+
+    def get(self, key: Hashable, signature: Hashable) -> T | None:
+        """The value, unless its signature differs."""
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if found[0] != signature:
+            self._kept.forget(key)
+            return None
+        return found[1]
+
+    def put(self, key: Hashable, signature: Hashable, value: T, size_bytes: int) -> None:
+        """Keep the value; one that alone is over the limit is not kept."""
+        self._kept.put(key, (signature, value), size_bytes)
+
+    def forget(self, key: Hashable) -> None:
+        self._kept.forget(key)
+
+    def keep_only(self, keys: Collection[Hashable]) -> None:
+        """Forget all others."""
+        self._kept.keep_only(keys)
+
+
+class _Fault(msgspec.Struct, frozen=True):
+    """Why a blob cannot be used."""
+
+    message: str
+
+
+class BlobCache:
+    """What blobs contain, read once for all models that share them.
+
+    Thread-safe; two threads that request the same blob at once may both read it. All methods block.
+    They raise BadRequest if the blob's content is invalid, OSError if it cannot be read.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._summaries: FileCache[Any] = FileCache(SUMMARIES_LIMIT_BYTES)
+        self._texts: FileCache[Any] = FileCache(TEXTS_LIMIT_BYTES)
+
+    def summary(self, digest: str) -> GgufSummary:
+        """Of a GGUF file."""
+        return self._cached(
+            self._summaries,
+            digest,
+            (self._blobs.signature(digest),),
+            lambda: summarize(read_header(self._blobs.path(digest))),
+            lambda summary: sys.getsizeof(summary.chat_template),
+        )
+
+    def check_adapter(self, adapter: str, base: str) -> None:
+        """:raises BadRequest: the adapter cannot be applied to the base."""
+
+        def check() -> bool:
+            check_adapter(*(read_header(self._blobs.path(digest)) for digest in (adapter, base)))
+            return True
+
+        signatures = self._blobs.signature(adapter), self._blobs.signature(base)
+        self._cached(self._summaries, (adapter, base), signatures, check, lambda _: 0)
+
+    def text(self, digest: str) -> str:
+        return self._read(digest, "text", lambda data: data.decode(errors="replace"), sys.getsizeof)
+
+    def json(self, digest: str, form: Any) -> Any:
+        """The JSON value as ``form``; the object is shared and must not be changed."""
+
+        def parse(data: bytes) -> Any:
+            try:
+                return msgspec.json.decode(data, type=form)
+            except (ValueError, RecursionError) as error:
+                raise BadRequest(str(error)) from None
+
+        return self._read(digest, form, parse, lambda _: self._json_cost(digest))
+
+    def config(self, digest: str) -> Config:
+        """As :meth:`json`, as leniently as Ollama reads it."""
+        return self._read(digest, Config, read_config, lambda _: self._json_cost(digest))
+
+    def _json_cost(self, digest: str) -> int:
+        return JSON_COST * self._blobs.size(digest)
+
+    def _read(
+        self, digest: str, form: Hashable, parse: Callable[[bytes], T], cost: Callable[[T], int]
+    ) -> T:
+        return self._cached(
+            self._texts,
+            (digest, form),
+            (self._blobs.signature(digest),),
+            lambda: parse(self._blobs.read(digest, TEXT_LIMIT_BYTES)),
+            cost,
+        )
+
+    def _cached(
+        self,
+        cache: FileCache[Any],
+        key: Hashable,
+        signatures: tuple[FileSignature, ...],
+        make: Callable[[], T],
+        cost: Callable[[T], int],
+    ) -> T:
+        known = cache.get(key, signatures)
+        if known is None:
+            try:
+                known = make()
+            except BadRequest as error:
+                known = _Fault(error.message)
+            size = _LEAST_BYTES if isinstance(known, _Fault) else _LEAST_BYTES + cost(known)
+            cache.put(key, signatures, known, size)
+        if isinstance(known, _Fault):
+            raise BadRequest(known.message)  # a new one: each raise makes an exception longer
+        value: T = known
+        return value
