@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from ollama_async.queue.backend import LoadOptions, Target
+from ollama_async.queue.backend import Job, Target
 from ollama_async.queue.memory_budget import Plan
 
 RejectReason = Literal["full", "draining"]
@@ -28,15 +28,11 @@ SHUTDOWN_TEXT = "server is shutting down"
 # -- events ----------------------------------------------------------------------------------
 
 
-class RequestArrived(msgspec.Struct, frozen=True, kw_only=True):
-    """A client requests a place. ``loads_only``: it ends as soon as the model is ready."""
+class RequestArrived(msgspec.Struct, frozen=True):
+    """A client requests a place."""
 
     request_id: int
-    client: str
-    target: Target
-    load_options: LoadOptions = LoadOptions()
-    keep_alive_s: float | None = None
-    loads_only: bool = False
+    job: Job
 
 
 class RequestCancelled(msgspec.Struct, frozen=True):

@@ -8,62 +8,43 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from ollama_async.core.round_robin import RoundRobin
-from ollama_async.queue.backend import LoadOptions
+from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.queue.crash_backoff import TRIAL_MARGIN_S, Crash
-from ollama_async.queue.events import RequestArrived
-from ollama_async.queue.loading_policy import normalize
 from ollama_async.queue.memory_budget import Plan
 
 
-class QueuedRequest:
+class QueuedRequest(msgspec.Struct, eq=False):
     """A request from admission to its end: first queued, then placed. A smaller ``id`` is older.
 
-    ``load_options`` are normalized. ``is_running``: it has been started on a worker. ``crash``: a
-    worker died under it, and it is a suspect to be tried for ``trial_s``. ``deaths``: how many
-    workers died under it. ``is_aborting``: its client has disconnected, and the worker has not
-    confirmed that yet.
+    ``load_options`` are normalized. ``loads_only``: it ends as soon as the model is ready.
+    ``is_running``: it has been started on a worker. ``is_aborting``: its client has disconnected,
+    and the worker has not confirmed that yet. ``deaths``: how many workers died under it.
+    ``crash``: of the last death, of which it is a suspect, to be tried for ``trial_s``.
     """
 
-    __slots__ = (
-        "client",
-        "crash",
-        "deaths",
-        "id",
-        "is_aborting",
-        "is_running",
-        "keep_alive_s",
-        "load_options",
-        "loads_only",
-        "started_at",
-        "target",
-        "trial_s",
-    )
-
-    def __init__(self, event: RequestArrived, *, has_gpus: bool) -> None:
-        self.id = event.request_id
-        self.client = event.client
-        self.target = event.target
-        self.load_options = normalize(event.load_options, event.target, has_gpus=has_gpus)
-        self.keep_alive_s = event.keep_alive_s
-        self.loads_only = event.loads_only
-        self.started_at = 0.0
-        self.is_running = False
-        self.crash: Crash | None = None
-        self.trial_s = 0.0
-        self.deaths = 0
-        self.is_aborting = False
+    id: int
+    client: str
+    target: Target
+    load_options: LoadOptions
+    keep_alive_s: float | None
+    loads_only: bool
+    started_at: float = 0.0
+    is_running: bool = False
+    is_aborting: bool = False
+    deaths: int = 0
+    crash: Crash | None = None
+    trial_s: float = 0.0
 
     def suspect(self, crash: Crash, now: float) -> None:
         """A worker has died under the request, which may be to blame."""
         self.crash = crash
         self.trial_s = now - self.started_at + TRIAL_MARGIN_S
         self.deaths += 1
-
-    def __repr__(self) -> str:
-        return f"<QueuedRequest {self.id} {self.client} {self.target.key}>"
 
 
 class FairQueue:
@@ -151,38 +132,33 @@ class _Requests(NamedTuple):
 class ClientShares:
     """How many requests each client has, over all models.
 
-    Each request is passed to :meth:`add_waiting` or :meth:`add_placed` and at its end to
-    :meth:`remove`, which are O(1). :meth:`largest` looks at the distinct shares of clients with
-    queued requests. These are few however many clients there are: n of them take n²/2 requests.
+    :meth:`update` is O(1). :meth:`largest` looks at the distinct shares of clients with queued
+    requests. These are few however many clients there are: n of them take n²/2 requests.
     """
 
     def __init__(self) -> None:
         self._requests: dict[str, _Requests] = {}
-        self._share_of: dict[str, Share] = {}
         self._clients_with: dict[Share, dict[str, None]] = {}
 
-    def add_waiting(self, request: QueuedRequest) -> None:
-        """The request is queued now."""
-        requests = self._requests.setdefault(request.client, _Requests({}, {}))
-        requests.placed.pop(request.id, None)
-        requests.waiting[request.id] = request
-        self._index(request.client, requests)
-
-    def add_placed(self, request: QueuedRequest) -> None:
-        """The request has a place now."""
-        requests = self._requests.setdefault(request.client, _Requests({}, {}))
-        requests.waiting.pop(request.id, None)
-        requests.placed[request.id] = request
-        self._index(request.client, requests)
-
-    def remove(self, request: QueuedRequest) -> None:
-        """The request has ended."""
-        requests = self._requests[request.client]
+    def update(self, request: QueuedRequest, status: Literal["waiting", "placed", "ended"]) -> None:
+        """The request is queued now, or has a place, or has ended."""
+        client = request.client
+        requests = self._requests.setdefault(client, _Requests({}, {}))
+        if requests.waiting:
+            clients = self._clients_with[requests.share]
+            del clients[client]
+            if not clients:
+                del self._clients_with[requests.share]
         requests.waiting.pop(request.id, None)
         requests.placed.pop(request.id, None)
-        self._index(request.client, requests)
-        if not requests.share.total:
-            del self._requests[request.client]
+        if status == "waiting":
+            requests.waiting[request.id] = request
+        elif status == "placed":
+            requests.placed[request.id] = request
+        if requests.waiting:
+            self._clients_with.setdefault(requests.share, {})[client] = None
+        elif not requests.placed:
+            del self._requests[client]
 
     def of(self, client: str) -> Share:
         requests = self._requests.get(client)
@@ -206,14 +182,3 @@ class ClientShares:
         client = next(reversed(self._clients_with[self.largest()]))
         waiting = self._requests[client].waiting
         return waiting[max(waiting)]
-
-    def _index(self, client: str, requests: _Requests) -> None:
-        before = self._share_of.pop(client, None)
-        if before is not None:
-            clients = self._clients_with[before]
-            del clients[client]
-            if not clients:
-                del self._clients_with[before]
-        if requests.waiting:
-            share = self._share_of[client] = requests.share
-            self._clients_with.setdefault(share, {})[client] = None

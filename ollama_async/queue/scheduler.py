@@ -33,7 +33,12 @@ from ollama_async.queue.events import (
     WorkerStopped,
 )
 from ollama_async.queue.fair_queue import QueuedRequest
-from ollama_async.queue.loading_policy import RefusedGrowth, exceeds_context, feasible_plans
+from ollama_async.queue.loading_policy import (
+    RefusedGrowth,
+    exceeds_context,
+    feasible_plans,
+    normalize,
+)
 from ollama_async.queue.memory_budget import Limits, Planner
 from ollama_async.queue.reconciler import Reconciler
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
@@ -116,7 +121,17 @@ class Scheduler:
     # -- requests ----------------------------------------------------------------------------
 
     def _on_arrived(self, event: RequestArrived, now: float) -> Sequence[QueuedRequest] | None:
-        request = QueuedRequest(event, has_gpus=self.state.limits.gpus > 0)
+        job = event.job
+        request = QueuedRequest(
+            id=event.request_id,
+            client=job.client,
+            target=job.target,
+            load_options=normalize(
+                job.load_options, job.target, has_gpus=self.state.limits.gpus > 0
+            ),
+            keep_alive_s=job.keep_alive_s,
+            loads_only=job.inference is None,
+        )
         loaded = self.state.current.get(request.target.key)
         suitable = loaded if loaded and loaded.satisfies(request.load_options) else None
         if refusal := self._refusal(request, suitable, now):

@@ -203,7 +203,7 @@ class SchedulerState:
 
     def enqueue(self, request: QueuedRequest) -> None:
         self.requests[request.id] = request
-        self.shares.add_waiting(request)
+        self.shares.update(request, "waiting")
         self._queue(request).add(request)
 
     def requeue(self, request: QueuedRequest) -> None:
@@ -212,7 +212,7 @@ class SchedulerState:
         del instance.requests[request.id]
         instance.suspects.pop(request.id, None)
         request.is_running = False
-        self.shares.add_waiting(request)
+        self.shares.update(request, "waiting")
         self._queue(request).put_back(request)
 
     def fill(self, instance: ModelInstance, now: float) -> None:
@@ -247,7 +247,7 @@ class SchedulerState:
         """Give the request, which is not queued, a place: a slot, or the promise of one."""
         instance.requests[request.id] = request
         self.placed[request.id] = instance
-        self.shares.add_placed(request)
+        self.shares.update(request, "placed")
         if request.crash is not None:
             instance.suspects[request.id] = request
         elif instance.is_ready:
@@ -273,7 +273,7 @@ class SchedulerState:
     def end(self, request: QueuedRequest) -> None:
         """Remove the request, queued or placed."""
         del self.requests[request.id]
-        self.shares.remove(request)
+        self.shares.update(request, "ended")
         if request.crash is not None:
             request.crash.withdraw(request.id, request.client)
         instance = self.placed.pop(request.id, None)

@@ -129,16 +129,8 @@ class Pool:
         """
         entry = Entry(next(self._numbers), job, sink)
         self._entries[entry.ticket] = entry
-        request = RequestArrived(
-            request_id=entry.ticket,
-            client=job.client,
-            target=job.target,
-            load_options=job.load_options,
-            keep_alive_s=job.keep_alive_s,
-            loads_only=job.inference is None,
-        )
         try:
-            words = self._handle(request)
+            words = self._handle(RequestArrived(entry.ticket, job))
         except BaseException:  # a fault of ours: the client is told by whoever called
             self._entries.pop(entry.ticket, None)
             raise

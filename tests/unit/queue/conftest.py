@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 
 from ollama_async.core.errors import LoadFailed
 from ollama_async.queue import events as ev
-from ollama_async.queue.backend import LoadOptions, Target
+from ollama_async.queue.backend import Job, LoadOptions, Target
 from ollama_async.queue.memory_budget import Limits, Plan, Planner
 from ollama_async.queue.scheduler import Scheduler
 from tests.unit.queue.invariants import validate
@@ -83,12 +84,14 @@ class SchedulerHarness:
         loads_only = options.pop("loads_only", False)
         self.handle(
             ev.RequestArrived(
-                request_id=request,
-                client=client,
-                target=target(key, self.train_ctx),
-                load_options=LoadOptions(**options),
-                keep_alive_s=keep_alive_s,
-                loads_only=loads_only,
+                request,
+                Job(
+                    target=target(key, self.train_ctx),
+                    load_options=LoadOptions(**options),
+                    client=client,
+                    inference=None if loads_only else msgspec.Raw(),
+                    keep_alive_s=keep_alive_s,
+                ),
             )
         )
         return request
