@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.decode import fit
+from ollama_async.gocompat.json_decode import unmarshal
 
 
 class ToolProperty(msgspec.Struct):
@@ -40,4 +40,4 @@ def check_tools(tools: list[dict[str, Any]]) -> None:
     try:
         msgspec.convert(tools, list[Tool])
     except msgspec.ValidationError:
-        fit({"tools": tools}, _ChatRequest)
+        unmarshal({"tools": tools}, _ChatRequest)

@@ -1,14 +1,14 @@
-"""A JSON reader with the ears of Go's ``encoding/json``: what it accepts, and how it complains.
+"""Reads JSON text as Go's ``encoding/json`` does: what it accepts, and its syntax errors.
 
-This is the slow road, taken only for bodies that msgspec did not accept at once (see ``decode``).
-Where the two differ, Go's reading holds, because clients were written against it:
+This is the slow path, for bodies that msgspec did not accept at once (see ``api.decode``). Where
+the two differ, Go's reading holds, because clients were written against it:
 
 - only the first value counts, whatever follows it is ignored;
 - each byte that is not UTF-8, and each lone surrogate, becomes U+FFFD;
 - syntax errors have Go's words, and name the *byte* at fault.
 
-Two deliberate departures: nesting ends at ``core.json_depth.MAX_DEPTH`` (Go: 10000), because
-values travel on through encoders that recurse; of equal keys the last wins entirely (Go
+Two deliberate differences from Go: nesting ends at ``core.json_depth.MAX_DEPTH`` (Go: 10000),
+because values travel on through encoders that recurse; of equal keys the last wins entirely (Go
 merges objects).
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 from ollama_async.core.errors import BadRequest, TooLarge
 from ollama_async.core.json_depth import MAX_DEPTH, WINDOW_BYTES
+from ollama_async.gocompat.strconv import quote
 
 STRING_LIMIT_BYTES = 9 << 20
 """Of one string. A text may need four bytes for each of its letters because of one that does."""
@@ -73,9 +74,7 @@ def _value(body: bytes, at: int) -> Any:  # noqa: C901, PLR0912  # one state mac
             continue
         else:
             value, at = _scalar(body, at, first)
-        while (
-            True
-        ):  # the value is complete: put it where it belongs, and close what closes after it
+        while True:  # the value is complete: put it in its container, and close what closes after
             if not open_:
                 return value
             at = _skip_space(body, at)
@@ -212,16 +211,5 @@ def _number(body: bytes, at: int) -> tuple[int | float, int]:
 def _invalid(body: bytes, at: int, context: str) -> BadRequest:
     if at >= len(body):
         return BadRequest("unexpected EOF")
-    return BadRequest(f"invalid character {_quoted(body[at])} {context}")
-
-
-def _quoted(byte: int) -> str:
-    """As Go prints one byte of input: it takes the byte for a Latin-1 character."""
-    special = {0x27: r"'\''", 0x5C: r"'\\'", 7: r"'\a'", 8: r"'\b'", 9: r"'\t'", 10: r"'\n'"}
-    special |= {11: r"'\v'", 12: r"'\f'", 13: r"'\r'"}
-    if byte in special:
-        return special[byte]
-    character = chr(byte)
-    if character.isprintable():
-        return f"'{character}'"
-    return f"'\\x{byte:02x}'" if byte < 0x80 else f"'\\u{byte:04x}'"
+    shown = quote(chr(body[at]), "'")  # Go takes the byte for a Latin-1 character
+    return BadRequest(f"invalid character {shown} {context}")
