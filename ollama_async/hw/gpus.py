@@ -11,7 +11,6 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
     index: int
     uuid: str
-    name: str
     memory_bytes: int
     free_bytes: int
 
@@ -56,17 +55,13 @@ def _is_named(gpu: Gpu, word: str) -> bool:
 def _describe(index: int) -> Gpu | None:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = pynvml.nvmlDeviceGetUUID(handle)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         return Gpu(
             index=index,
-            uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
-            name=_text(pynvml.nvmlDeviceGetName(handle)),
+            uuid=uuid.decode() if isinstance(uuid, bytes) else uuid,
             memory_bytes=int(memory.total),
             free_bytes=int(memory.free),
         )
     except pynvml.NVMLError:
         return None
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -19,12 +19,9 @@ _NO_LIMIT = 1 << 62
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """``cores`` is at least 1. ``memory_bytes`` is the most we may ever use, ``available_bytes``
-    what is available now without swapping.
-    """
+    """``cores`` is at least 1. ``available_bytes``: memory usable now without swapping."""
 
     cores: int
-    memory_bytes: int
     available_bytes: int
 
 
@@ -32,21 +29,19 @@ def survey_host(
     *, cgroup_root: Path = _CGROUP_ROOT, membership: Path = Path("/proc/self/cgroup")
 ) -> Host:
     """Read the current state from a few files, in about a millisecond."""
-    memory = psutil.virtual_memory()
-    total, available = int(memory.total), int(memory.available)
+    available = int(psutil.virtual_memory().available)
     for folder in _folders(cgroup_root, membership, "memory"):
         limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
         if limit is None or limit >= _NO_LIMIT:
             continue
         used = _number(folder / "memory.current", folder / "memory.usage_in_bytes") or 0
-        total = min(total, limit)
         available = min(available, max(0, limit - used + _reclaimable_bytes(folder)))
     cores = float(len(os.sched_getaffinity(0)))
     for folder in _folders(cgroup_root, membership, "cpu"):
         quota = _cpu_quota(folder)
         if quota is not None:
             cores = min(cores, quota)
-    return Host(cores=max(1, int(cores)), memory_bytes=total, available_bytes=available)
+    return Host(cores=max(1, int(cores)), available_bytes=available)
 
 
 def _folders(root: Path, membership: Path, controller: str) -> Iterator[Path]:

@@ -13,7 +13,7 @@ DEADLINE_S = 10.0
 
 
 def machine(cores: int) -> Machine:
-    return Machine(Host(cores=cores, memory_bytes=1 << 30, available_bytes=1 << 29))
+    return Machine(Host(cores=cores, available_bytes=1 << 29))
 
 
 class Surveys:

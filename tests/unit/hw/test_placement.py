@@ -14,13 +14,11 @@ GIB = 1 << 30
 
 
 def gpu(index: int, free_bytes: int) -> Gpu:
-    return Gpu(
-        index=index, uuid=f"GPU-{index}", name="H200", memory_bytes=1000, free_bytes=free_bytes
-    )
+    return Gpu(index=index, uuid=f"GPU-{index}", memory_bytes=1000, free_bytes=free_bytes)
 
 
 SMALL, LARGE = gpu(0, 500), gpu(1, 1000)
-HOST = Host(cores=2, memory_bytes=2000, available_bytes=1000)
+HOST = Host(cores=2, available_bytes=1000)
 
 
 def test_the_gpu_with_most_free_memory_comes_first_and_the_cpu_last():

@@ -14,7 +14,7 @@ from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.workers.load_plan import planner
 
 GIB = 1 << 30
-GPU = Gpu(index=0, uuid="GPU-a", name="H200", memory_bytes=140 * GIB, free_bytes=140 * GIB)
+GPU = Gpu(index=0, uuid="GPU-a", memory_bytes=140 * GIB, free_bytes=140 * GIB)
 TARGET = Target(
     key="sha256:1",
     name="m:latest",
@@ -37,9 +37,7 @@ def every_plan(
     train_ctx=32_768,
     **variables,
 ):
-    machine = Machine(
-        Host(cores=cores, memory_bytes=32 * GIB, available_bytes=16 * GIB), tuple(gpus)
-    )
+    machine = Machine(Host(cores=cores, available_bytes=16 * GIB), tuple(gpus))
     target = msgspec.structs.replace(target, train_ctx=train_ctx)
     settings = Settings.from_environ({"OLLAMA_ASYNC_CACHE": "/cache", **variables})
     return planner(settings, lambda: machine, {"LANG": "C", "HF_TOKEN": "x"})(target, options)
@@ -143,10 +141,10 @@ def test_fewer_slots_are_offered_too_for_what_fits_beside_others():
 
 
 def test_slots_do_not_depend_on_what_is_free_while_another_model_is_loaded():
-    seen = [Machine(Host(cores=2, memory_bytes=32 * GIB, available_bytes=16 * GIB))]
+    seen = [Machine(Host(cores=2, available_bytes=16 * GIB))]
     plan = planner(Settings.from_environ({}), lambda: seen[-1], {})
     before = plan(TARGET, LoadOptions())
-    seen.append(Machine(Host(cores=2, memory_bytes=32 * GIB, available_bytes=GIB // 2)))
+    seen.append(Machine(Host(cores=2, available_bytes=GIB // 2)))
 
     assert [each.slots for each in plan(TARGET, LoadOptions())] == [each.slots for each in before]
 
