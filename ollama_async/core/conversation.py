@@ -1,7 +1,7 @@
-"""The vocabulary of a request once its protocol has been peeled off: what is asked of a model.
+"""The request to a model, once its client protocol has been decoded, and the parts of its answer.
 
-These types cross every boundary (HTTP → queue → pipe → worker), so they live in the hallway, know
-nobody, and hold no behaviour. Structs are array-like where they only travel between processes.
+These types cross every boundary (HTTP, queue, pipe, worker), so they import nothing of this package
+and have no behaviour. Structs that only travel between processes are array-like.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROLES = {
 """The names that clients use for the four roles, and the role that each one means."""
 
 THINK_LEVELS = ("high", "medium", "low", "max")
-"""How much a model may think, for those that know levels; others think or do not."""
+"""How much a model may think. Models without levels think or do not."""
 
 
 class ToolFunction(msgspec.Struct, omit_defaults=True):
@@ -52,18 +52,18 @@ class Message(msgspec.Struct, omit_defaults=True):
 
 
 class Thought(msgspec.Struct, array_like=True, frozen=True, tag="t"):
-    """Some of what a model thinks before or between what it says; never empty."""
+    """Text of a model's thoughts, as opposed to its content; never empty."""
 
     text: str
 
 
 class ChatFormatSpec(msgspec.Struct, array_like=True, frozen=True):
-    """How a model wants to be spoken to, as its configuration says; all empty: nobody said.
+    """Which chat format a model uses, by its configuration. Empty fields are not configured.
 
     ``template`` is the text of a Go template. ``renderer`` and ``parser`` name built-in formats.
-    ``name``, ``family`` and ``parameter_count`` are the model's, which some of these depend on.
-    ``request_template`` is Go as well: a request's own way to put this prompt, before all others.
-    What the answer looks like remains the model's.
+    ``name``, ``family`` and ``parameter_count`` are the model's; some formats depend on them.
+    ``request_template`` is a Go template that a request brings. It takes precedence in rendering;
+    the answer is still parsed in the model's format.
     """
 
     template: str = ""
@@ -76,14 +76,14 @@ class ChatFormatSpec(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Prompt(msgspec.Struct, array_like=True):
-    """What to put before the model.
+    """The prompt of one request, not yet rendered.
 
     ``raw`` is used as it is (special tokens in it are parsed, BOS is still added once); when it is
     None, ``messages`` are rendered with the model's template. ``context`` are token ids that come
     before the rendered text (the deprecated ``context`` field of ``/api/generate``).
-    ``truncate``: drop the oldest turns until it fits. ``think`` None: the client said nothing.
+    ``truncate``: drop the oldest turns until it fits. ``think`` None: the client did not set it.
     ``suffix``: the text after the hole that the answer fills. ``tool_choice``: ``auto``, ``none``,
-    ``required`` or a function's name. ``own``: so many of the first messages are the model's own.
+    ``required`` or a function's name. ``own``: the first ``own`` messages are the model's own.
     """
 
     messages: list[Message] = []
@@ -99,10 +99,10 @@ class Prompt(msgspec.Struct, array_like=True):
 
 
 class Sampling(msgspec.Struct, array_like=True):
-    """How to choose and when to stop; Ollama's options and defaults, already range-checked.
+    """How tokens are sampled and when to stop: Ollama's options and defaults, range-checked.
 
-    ``seed`` < 0 means random. ``num_predict`` < 0 means as many as ten contexts hold.
-    ``repeat_last_n`` -1 means as far as penalties can look back, 0 switches them off.
+    ``seed`` < 0 means random. ``num_predict`` < 0 means as many tokens as ten contexts hold.
+    ``repeat_last_n`` -1 means as far back as penalties can look, 0 switches them off.
     """
 
     seed: int = -1
@@ -124,10 +124,10 @@ class Inference(msgspec.Struct, array_like=True):
     """One whole request to a model.
 
     ``num_ctx`` is the request's own limit in tokens (0 = all that the slot has). ``shift``: when
-    the context is full, forget the middle and go on; otherwise end with ``length``.
-    ``wants_context``: the answer carries the token ids of prompt and answer. ``format``: what the
-    answer must be, ``"json"`` or a JSON Schema; None: anything. ``renders_only``: the answer is the
-    prompt's own text, as it would be put before the model, and nothing is generated.
+    the context is full, drop the middle and go on; otherwise end with ``length``.
+    ``wants_context``: the answer carries the token ids of prompt and answer. ``format`` constrains
+    the answer: ``"json"`` or a JSON Schema; None: anything. ``renders_only``: the answer is the
+    rendered prompt, and nothing is generated.
     """
 
     prompt: Prompt
@@ -141,7 +141,7 @@ class Inference(msgspec.Struct, array_like=True):
 
 class Usage(msgspec.Struct, array_like=True):
     """Counts in tokens, durations in nanoseconds. ``cached`` tokens are part of ``prompt``, and the
-    token that ends an answer is part of ``answer``. Who has an answer has an ``answer_ns``, too.
+    token that ends an answer is part of ``answer``. ``answer_ns`` is not 0 if ``answer`` is not.
     """
 
     prompt: int = 0

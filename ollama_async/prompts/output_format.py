@@ -1,7 +1,8 @@
-"""The interfaces between a conversation, the text that a model reads, and what its answer means.
+"""The interfaces of renderers and parsers: a conversation becomes the model's prompt, and the
+model's answer becomes content, thoughts and tool calls.
 
-Renderers and parsers are files and folders beside this one. They only turn data into text and text
-into data: they read no files and know no tokenizer.
+Implementations only turn data into text and text into data: they read no files and use no
+tokenizer.
 """
 
 from __future__ import annotations
@@ -10,44 +11,34 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.core.conversation import Prompt, ToolCall
+from ollama_async.core.conversation import Prompt, Thought, ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 
 
 class Renderer(Protocol):
     def render(self, prompt: Prompt) -> str:
-        """The text of ``prompt.messages`` (``prompt.raw`` is None), ready for the answer to begin.
+        """The text of ``prompt.messages`` (``prompt.raw`` is None), up to where the answer begins.
 
-        The text may begin with a BOS as text. A renderer that runs what came with a model keeps
-        its memory within limits by itself; its time is the caller's to bound.
+        The text may begin with a BOS as text. A renderer that runs a model's own template bounds
+        its memory itself; the caller bounds its time.
 
         :raises TemplateFailed: the model's template cannot render these messages, and why.
         """
 
 
-class Content(msgspec.Struct, frozen=True):
-    """Text for the reader; never empty."""
-
-    text: str
-
-
-class Thinking(msgspec.Struct, frozen=True):
-    """Text of the model's thoughts; never empty."""
-
-    text: str
-
-
-Part = Content | Thinking | ToolCall
-"""What an answer consists of, in the order in which the model wrote it."""
+Part = str | Thought | ToolCall
+"""What an answer consists of, in the order in which the model wrote it: content (never empty),
+thoughts and tool calls.
+"""
 
 
 class Delimiters(msgspec.Struct, frozen=True):
-    """The texts between which a model puts its thoughts, and each of its calls.
+    """The texts around the thoughts and the tool calls of an answer.
 
-    ``calls`` only where a call is a JSON object of ``name`` and ``arguments``; ``syntaxes`` are the
-    ways to write calls that :attr:`Parser.open_call` may name. ``begins_thinking``: the answer
-    begins within thoughts. ``opening`` is what an answer without thoughts begins with. What is None
-    is not marked, or not that simply.
+    ``calls`` is set only if a call is a JSON object of ``name`` and ``arguments``. ``syntaxes`` are
+    the call syntaxes that :attr:`Parser.open_call` may return. ``begins_thinking``: the answer
+    begins within thoughts. ``opening`` is what an answer without thoughts begins with. None: the
+    model writes no such delimiters, or none as simple as a pair.
     """
 
     thoughts: tuple[str, str] | None = None
@@ -58,37 +49,34 @@ class Delimiters(msgspec.Struct, frozen=True):
 
 
 class Parser(Protocol):
-    """Of one answer, as its text arrives. However the text is cut, joined parts are the same.
+    """Parses one answer while it arrives. The joined parts do not depend on how the text is cut.
 
-    Text is never lost: what looks like a tool call but cannot be read is content.
+    Text is never lost: what looks like a tool call but cannot be parsed is content.
     """
 
     def feed(self, text: str) -> list[Part]:
-        """The parts that are certain after some more text."""
+        """The parts that are certain after ``text``."""
 
     def finish(self) -> list[Part]:
-        """What was held back, when the answer has ended; call it once, last."""
+        """The parts that were held back. Call it once, when the answer has ended."""
 
     @property
     def call_number(self) -> int:
-        """Which tool call of the answer it is in which the text so far ends, counted from 1 and
-        with those that turn out to be none; 0: there is none, or its syntax is not known.
+        """The number of the tool call that is open at the end of the text so far, from 1; calls
+        that turn out to be content count as well. 0: none is open, or its syntax is not known.
         """
 
     @property
     def open_call(self) -> OpenCall | None:
-        """That call. Takes as long as its text."""
+        """The call that is open. Takes time in proportion to its text."""
 
 
 class OutputFormat(Protocol):
-    """How a model marks thoughts and tool calls in its answers.
-
-    ``special_tokens`` must arrive as text although the tokenizer takes them for control tokens.
-    """
+    """How a model marks thoughts and tool calls in its answers; makes the parsers of answers."""
 
     @property
     def handles_tools(self) -> bool:
-        """Whether tool calls are told from content."""
+        """Whether tool calls are split off the content."""
 
     @property
     def handles_thinking(self) -> bool:
@@ -96,14 +84,16 @@ class OutputFormat(Protocol):
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Marks; the tokenizer may have some that it does not know."""
+        """Delimiters that must arrive as text, although the tokenizer may have them as control
+        tokens.
+        """
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
-        """A parser for the answer to ``prompt``, whose text was ``rendered``; None: the whole
-        answer is content.
+        """The parser of the answer to ``prompt``, which was rendered as ``rendered``; None: all of
+        the answer is content.
         """
 
     def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
-        """The marks that the answer to ``prompt``, whose text was ``rendered``, will have, for what
-        prescribes its form. Thoughts that would not be told from the content count as none.
+        """The delimiters that the answer to ``prompt`` will have, for the grammar that constrains
+        it. Thoughts that would not be split off the content count as none.
         """

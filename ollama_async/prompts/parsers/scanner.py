@@ -12,9 +12,9 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.core.conversation import ToolCall
+from ollama_async.core.conversation import Thought, ToolCall
 from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
-from ollama_async.prompts.output_format import Content, Part, Thinking
+from ollama_async.prompts.output_format import Part
 from ollama_async.prompts.parsers.call_collector import CollectReader, Move
 from ollama_async.prompts.parsers.delimiter_search import anywhere, in_one_place
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Space, State, Text
@@ -127,9 +127,9 @@ class Scanner:
         text = "".join(self._run)
         self._run.clear()
         if text and self._kind is Kind.CONTENT:
-            self._parts.append(Content(text))
+            self._parts.append(text)
         elif text and self._kind is Kind.THINKING:
-            self._parts.append(Thinking(text))
+            self._parts.append(Thought(text))
 
     def _take(self) -> list[Part]:
         self._end_run()

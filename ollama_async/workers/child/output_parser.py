@@ -11,9 +11,9 @@ import traceback
 
 import msgspec
 
-from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.core.conversation import ToolCall, ToolFunction
 from ollama_async.core.json_depth import is_deep_value
-from ollama_async.prompts.output_format import Content, Parser, Part, Thinking
+from ollama_async.prompts.output_format import Parser, Part
 from ollama_async.workers.child.grammar.call_guard import CallGuard
 from ollama_async.workers.messages import Delta, ToolCallDelta
 
@@ -76,13 +76,7 @@ class Meaning:
         self._parser = None
 
     def _piece(self, part: Part) -> Delta:
-        match part:
-            case Content(text):
-                return text
-            case Thinking(text):
-                return Thought(text)
-            case ToolCall():
-                return self._call(part)
+        return self._call(part) if isinstance(part, ToolCall) else part
 
     def _call(self, call: ToolCall) -> Delta:
         """The call for the pipe, or its text if the pipe cannot carry it: numbers beyond 64 bits,

@@ -8,7 +8,6 @@ import pytest
 
 from ollama_async.core.conversation import Sampling, Thought, ToolCall, ToolFunction
 from ollama_async.core.scripted_models import Script
-from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.workers.child.batching import Batching
 from ollama_async.workers.child.engine_loop import Loop
 from ollama_async.workers.child.engines.scripted import Scripted
@@ -33,16 +32,16 @@ class Brackets:
             if first == "[" and last == "]":
                 parts.append(ToolCall(ToolFunction(self.held[1:-1], {"x": len(parts)})))
             elif first == "(" and last == ")":
-                parts.append(Thinking(self.held[1:-1]))
+                parts.append(Thought(self.held[1:-1]))
             elif first not in "[(":
-                parts.append(Content(letter))
+                parts.append(letter)
             else:
                 continue
             self.held = ""
         return parts
 
     def finish(self):
-        return [Content(self.held)] if self.held else []
+        return [self.held] if self.held else []
 
 
 class Failing(Brackets):

@@ -7,7 +7,7 @@ from ollama_async.core.conversation import Inference, Message, Prompt, Sampling,
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.output_format import Content, Delimiters
+from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.chat_formats import Spoken
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.preparation import TOO_LONG, Preparation
@@ -364,7 +364,7 @@ def test_nothing_is_shown_as_nothing(fake_engine):
 def test_a_parser_is_started_with_what_was_rendered_and_goes_to_the_step_thread(engine):
     class Parser:
         def feed(self, text):
-            return [Content(text)]
+            return [text]
 
     room = Room(engine, parser=Parser(), special={7: b"<x>"})
     work = room.ask(request(LONG))

@@ -2,11 +2,10 @@
 
 import pytest
 
-from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt
+from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt, Thought
 from ollama_async.core.errors import LoadFailed, TemplateFailed
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.chat_format import choose
-from ollama_async.prompts.output_format import Content, Thinking
 
 ASKED = Prompt(messages=[Message("user", "why?")], think=True)
 GO = "{{ range .Messages }}[{{ .Content }}]{{ end }}"
@@ -70,8 +69,8 @@ def test_a_template_of_the_request_does_not_change_how_the_model_answers():
     assert harmony.render(ASKED) == "why?"
     assert harmony.special_tokens == parsers.named("harmony").special_tokens
     assert read(dialect(template=THINKS, request_template=GO), "<ponder>hm</ponder>so") == [
-        Thinking("hm"),
-        Content("so"),
+        Thought("hm"),
+        "so",
     ]
 
 
@@ -97,7 +96,7 @@ def test_a_parser_is_found_by_its_name_and_the_go_template_is_run():
     chosen = dialect("x", template=GO, parser="qwen3-thinking")
 
     assert chosen.render(ASKED) == "[why?]"
-    assert read(chosen, "<think>hm</think>so") == [Thinking("hm"), Content("so")]
+    assert read(chosen, "<think>hm</think>so") == [Thought("hm"), "so"]
 
 
 def test_a_parser_without_a_go_template_leaves_the_models_own():
@@ -113,8 +112,8 @@ def test_a_renderer_alone_brings_the_parser_of_its_name():
 
 def test_the_tags_of_a_go_template_tell_thoughts_from_content():
     assert read(dialect(template=THINKS), "<ponder>hm</ponder>so") == [
-        Thinking("hm"),
-        Content("so"),
+        Thought("hm"),
+        "so",
     ]
 
 

@@ -2,10 +2,16 @@
 
 import pytest
 
-from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import (
+    ChatFormatSpec,
+    Message,
+    Prompt,
+    Thought,
+    ToolCall,
+    ToolFunction,
+)
 from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
-from ollama_async.prompts.output_format import Content, Thinking
 
 CHATML = (
     "{% for m in messages %}<{{ m.role }}>"
@@ -96,9 +102,9 @@ def test_a_template_that_writes_the_last_turn_with_the_prompt_only_goes_on_as_we
 @pytest.mark.parametrize(
     ("begun", "read"),
     [
-        (Message("assistant", "It"), [Content("x</think>y")]),
-        (Message("assistant", "It", thinking="hm"), [Content("x</think>y")]),
-        (Message("assistant", thinking="hm"), [Thinking("x"), Content("y")]),
+        (Message("assistant", "It"), ["x</think>y"]),
+        (Message("assistant", "It", thinking="hm"), ["x</think>y"]),
+        (Message("assistant", thinking="hm"), [Thought("x"), "y"]),
     ],
 )
 @pytest.mark.parametrize("think", [None, True, False])

@@ -2,8 +2,7 @@
 
 import msgspec
 
-from ollama_async.core.conversation import Message, Prompt, ToolCall
-from ollama_async.prompts.output_format import Content, Thinking
+from ollama_async.core.conversation import Message, Prompt, Thought, ToolCall
 
 TOOLS = [
     {
@@ -58,7 +57,7 @@ def fed(format_, pieces, *, rendered="", **more):
     """The parts of an answer that arrives in ``pieces``."""
     parser = format_.start(prompt(**more), rendered)
     if parser is None:
-        return [Content("".join(pieces))] if any(pieces) else []
+        return ["".join(pieces)] if any(pieces) else []
     parts = [part for piece in pieces for part in parser.feed(piece)]
     return parts + parser.finish()
 
@@ -74,10 +73,11 @@ def read(format_, answer, **more):
 def joined(parts):
     calls = [part for part in parts if isinstance(part, ToolCall)]
     assert [call.function.index for call in calls] == list(range(len(calls)))
-    assert all(part.text for part in parts if not isinstance(part, ToolCall))
+    assert all(parts)
+    assert all(part.text for part in parts if isinstance(part, Thought))
     return Result(
-        content="".join(part.text for part in parts if isinstance(part, Content)),
-        thinking="".join(part.text for part in parts if isinstance(part, Thinking)),
+        content="".join(part for part in parts if isinstance(part, str)),
+        thinking="".join(part.text for part in parts if isinstance(part, Thought)),
         calls=[(call.function.name, call.function.arguments) for call in calls],
         parts=[type(part).__name__ for part in parts],
     )

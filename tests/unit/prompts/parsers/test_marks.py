@@ -2,9 +2,8 @@
 
 import pytest
 
-from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.conversation import Message, Prompt, Thought
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.output_format import Content, Thinking
 
 FORM = '{"a": 1}'
 
@@ -21,8 +20,12 @@ def prescribed(think, marks, rendered):
     return [(f"hm{end}{FORM}", "hm")] if is_thinking else [plain, (f"{begin}hm{end}{FORM}", "hm")]
 
 
-def texts(parts, kind):
-    return "".join(part.text for part in parts if isinstance(part, kind))
+def content_of(parts):
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def thoughts_of(parts):
+    return "".join(part.text for part in parts if isinstance(part, Thought))
 
 
 @pytest.mark.parametrize("name", sorted(parsers.NAMES))
@@ -37,9 +40,9 @@ def test_the_form_is_content_and_the_thoughts_are_thoughts(name):
             parser = format_.start(prompt, rendered)
             parts = [*parser.feed(answer), *parser.finish()]
 
-            assert texts(parts, Content).strip() == FORM, (think, answer)
-            assert texts(parts, Thinking) == thoughts, (think, answer)
-            assert all(isinstance(part, (Content, Thinking)) for part in parts)
+            assert content_of(parts).strip() == FORM, (think, answer)
+            assert thoughts_of(parts) == thoughts, (think, answer)
+            assert all(isinstance(part, (str, Thought)) for part in parts)
 
 
 @pytest.mark.parametrize("name", ["cohere", "gemma4", "glimmer", "harmony", "qwen3-thinking"])
@@ -90,5 +93,5 @@ def test_a_template_with_thoughts_keeps_the_form_apart(rendered):
             parser = format_.start(prompt, rendered)
             parts = [*parser.feed(answer), *parser.finish()]
 
-            assert texts(parts, Content) == FORM, (think, answer)
-            assert texts(parts, Thinking) == thoughts, (think, answer)
+            assert content_of(parts) == FORM, (think, answer)
+            assert thoughts_of(parts) == thoughts, (think, answer)

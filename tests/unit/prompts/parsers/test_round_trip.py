@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.core.conversation import ChatFormatSpec, ToolCall
+from ollama_async.core.conversation import ChatFormatSpec, Thought, ToolCall
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gguf.summary import GgufSummary
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.chat_format import choose
-from ollama_async.prompts.output_format import Content, Thinking
 from ollama_async.prompts.parsers import detection
 from ollama_async.prompts.parsers.family_calls import MINIMAX_MARK
 from ollama_async.store.model_reader import find_capabilities
@@ -101,8 +100,8 @@ def read(chosen, given, pieces):
     parser = chosen.start(given.prompt, given.rendered)
     parts = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
     calls = [part for part in parts if isinstance(part, ToolCall)]
-    content = "".join(part.text for part in parts if isinstance(part, Content))
-    thoughts = "".join(part.text for part in parts if isinstance(part, Thinking))
+    content = "".join(part for part in parts if isinstance(part, str))
+    thoughts = "".join(part.text for part in parts if isinstance(part, Thought))
     return [(call.function.name, exact(call), call.id) for call in calls], content, thoughts
 
 
