@@ -1,4 +1,4 @@
-"""A process that even SIGKILL does not end is nobody's worker any more, and keeps its memory."""
+"""A process that even SIGKILL does not end serves nothing any more, and keeps its memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_worker_that_was_stopping_anyway_is_no_exception(make_harness):
     assert harness.workers == {}
 
 
-def test_who_waits_for_its_memory_keeps_none_from_a_model_that_fits_beside_it(make_harness):
+def test_a_load_that_waits_for_its_memory_does_not_block_one_that_fits_beside_it(make_harness):
     harness = make_harness(memory=40, sizes={"a": 20, "b": 30, "c": 15})
     harness.load("a")
     harness.lose("a", is_gone=False)
@@ -73,7 +73,7 @@ def test_a_load_that_was_to_have_its_memory_goes_to_another_device(make_harness)
     assert harness.status[request] == "running"
 
 
-def test_who_had_a_promise_of_its_memory_waits_again_within_the_queues_bound(make_harness):
+def test_requests_that_were_promised_its_memory_wait_again_within_the_queues_bound(make_harness):
     harness = make_harness(memory=20, slots=3, max_queue=2)
     harness.load("a")
     harness.submit("b", client="ann")

@@ -1,9 +1,9 @@
-"""A worker's death: whose requests it ends, whose it delays, and when it is one death too many."""
+"""A worker's death: which requests fail, which are retried, and when the model backs off."""
 
 from __future__ import annotations
 
 
-def test_what_had_sent_nothing_is_served_again_and_the_rest_fails(make_harness):
+def test_requests_that_received_nothing_are_served_again_and_the_rest_fail(make_harness):
     harness = make_harness(slots=2)
     harness.load("a")
     spoke, silent, waiting = (harness.submit("a") for _ in range(3))
@@ -149,7 +149,7 @@ def test_a_batch_of_nothing_but_poison_costs_a_few_deaths(make_harness):
     assert harness.load_count() <= 5
 
 
-def test_nobody_runs_beside_a_suspect(make_harness):
+def test_nothing_runs_beside_a_suspect(make_harness):
     harness = make_harness(slots=4)
     harness.load("a")
     first, second = harness.submit("a"), harness.submit("a", client="bob")
@@ -189,7 +189,7 @@ def test_an_endless_answer_does_not_keep_the_others_from_their_trials_for_ever(m
     assert harness.status[newcomer] == "running"
 
 
-def test_who_was_cleared_is_tried_again_when_the_next_suspect_kills_the_worker(make_harness):
+def test_a_cleared_suspect_is_tried_again_when_the_next_suspect_kills_the_worker(make_harness):
     harness = make_harness(slots=3)
     harness.load("a")
     first, poison, third = (harness.submit("a", client=client) for client in "abc")
@@ -205,7 +205,9 @@ def test_who_was_cleared_is_tried_again_when_the_next_suspect_kills_the_worker(m
         harness.end(request)
 
 
-def test_suspects_for_whom_the_next_worker_has_no_slot_are_tried_before_others_go(make_harness):
+def test_suspects_for_which_the_next_worker_has_no_slot_are_tried_first(
+    make_harness,
+):
     harness = make_harness(slots=4)
     harness.load("a")
     requests = [harness.submit("a", client=client) for client in "abcd"]
@@ -270,7 +272,7 @@ def test_suspects_are_tried_while_an_unload_waits_for_them(make_harness):
     assert harness.worker_states("a") == ["stopping"]
 
 
-def test_whoever_poisons_again_and_again_is_refused_and_nobody_else(make_harness):
+def test_a_client_that_poisons_repeatedly_is_refused_and_no_other(make_harness):
     harness = make_harness(slots=4)
     for _ in range(5):
         statuses = batch(harness, ["ann", "bob", "cyd", "evil"], {3})
@@ -311,7 +313,7 @@ def test_a_poisoner_that_was_sent_text_before_is_found_out(make_harness):
     assert harness.status[harness.submit("a", client="ann")] == "running"
 
 
-def test_deaths_that_nobody_explains_put_the_model_into_back_off(make_harness):
+def test_deaths_without_an_explanation_put_the_model_into_back_off(make_harness):
     harness = make_harness(slots=2)
     for _ in range(2):
         assert batch(harness, "ab") == ["ended"] * 2

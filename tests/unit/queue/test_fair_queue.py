@@ -1,4 +1,4 @@
-"""Who may wait, who is turned away, and in which order the others go."""
+"""Which requests are queued, which are rejected, and in which order the others run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_promise_of_a_slot_is_not_waiting(make_harness):
     assert [harness.status[t] for t in requests[:3]] == ["running", "running", "waiting"]
 
 
-def test_a_queue_of_none_serves_whoever_triggers_a_load(make_harness):
+def test_a_queue_of_none_serves_the_request_that_causes_a_load(make_harness):
     harness = make_harness(slots=1, max_queue=0)
     first, second = harness.submit("a"), harness.submit("a")
     assert harness.status[second] == "rejected:full"
@@ -76,7 +76,7 @@ def test_a_client_with_many_requests_does_not_delay_the_first_of_another(make_ha
     assert harness.status[modest] == "running"
 
 
-def test_who_has_most_of_a_full_queue_loses_its_newest_to_who_has_less(make_harness):
+def test_the_client_with_most_of_a_full_queue_loses_its_newest_to_one_with_less(make_harness):
     harness = make_harness(slots=1, max_queue=4)
     harness.load("a")
     greedy = [harness.submit("a", client="greedy") for _ in range(7)]
@@ -94,7 +94,7 @@ def test_who_has_most_of_a_full_queue_loses_its_newest_to_who_has_less(make_harn
     assert harness.status[harness.submit("a", client="greedy")] == "rejected:full"
 
 
-def test_a_single_place_goes_from_who_also_runs_to_who_has_nothing(make_harness):
+def test_a_single_place_goes_from_a_client_that_also_runs_to_one_with_nothing(make_harness):
     harness = make_harness(slots=1, max_queue=1)
     harness.load("a")
     running, waiting = harness.submit("a", client="greedy"), harness.submit("a", client="greedy")
@@ -120,7 +120,7 @@ def test_the_queue_is_shared_over_all_models(make_harness):
     assert harness.status[newcomer] == "waiting"
 
 
-def test_a_flood_of_who_has_most_is_not_planned_for(make_harness):
+def test_a_flood_of_the_client_with_most_is_not_planned_for(make_harness):
     harness = make_harness(slots=1, max_queue=2)
     harness.load("a")
     for _ in range(3):
@@ -152,7 +152,7 @@ def test_clients_take_turns_and_each_goes_in_its_own_order(make_harness):
     assert order == [0, 3, 5, 1, 4, 2]
 
 
-def test_a_client_that_leaves_the_queue_frees_memory_at_once(make_harness):
+def test_a_cancelled_queued_request_frees_its_place_at_once(make_harness):
     harness = make_harness(slots=1, max_queue=1)
     harness.load("a")
     harness.submit("a")
@@ -185,7 +185,7 @@ def test_retry_after_grows_with_the_queue_and_the_time_that_answers_take(make_ha
     assert harness.retry_after[rejected] > 5
 
 
-def test_a_model_that_can_never_fit_fails_at_once_and_evicts_nobody(make_harness):
+def test_a_model_that_can_never_fit_fails_at_once_and_evicts_nothing(make_harness):
     harness = make_harness(memory=20, sizes={"huge": 100}, max_queue=5)
     harness.load("a")
     request = harness.submit("huge")
@@ -219,7 +219,7 @@ def test_a_worker_with_fewer_slots_than_promised_sends_the_surplus_to_the_front(
 
 
 @pytest.mark.parametrize("restarts", [True, False])
-def test_after_shutdown_nobody_is_admitted_and_nobody_waits(make_harness, restarts):
+def test_after_shutdown_no_request_is_admitted_and_none_waits(make_harness, restarts):
     harness = make_harness(slots=1)
     harness.load("a")
     running, waiting, promised = harness.submit("a"), harness.submit("a"), harness.submit("b")
