@@ -24,8 +24,8 @@ from typing import Any
 import uvloop
 
 from ollama_async.workers import messages
-from ollama_async.workers.channel import Channel
 from ollama_async.workers.child.process_setup import attach
+from ollama_async.workers.pipe import Channel
 
 TEXT = " word"
 
@@ -74,7 +74,7 @@ def child(channel: Channel) -> Iterator[None]:
 async def flood(frames: int, pieces: int) -> str:
     channel = Channel()
     counter = Counter()
-    channel.pipe.open(counter)
+    channel.pipe.open(counter.received, counter.broken)
     with child(channel):
         channel.pipe.send(messages.Cancel(1))
         await counter.echoes.get()  # the child is up
@@ -93,7 +93,7 @@ async def flood(frames: int, pieces: int) -> str:
 async def trips(count: int) -> str:
     channel = Channel()
     counter = Counter()
-    channel.pipe.open(counter)
+    channel.pipe.open(counter.received, counter.broken)
     times = []
     with child(channel):
         for number in range(1, count + 1):

@@ -1,55 +1,68 @@
-"""One worker as its parent knows it: start, ask, listen, stop, and the news of its death.
+"""The gateway's one object for a worker: starts it, sends it requests, delivers answers, ends it.
 
 - Runs in: the gateway, on its loop; every call and every callback.
-- Owns: one channel and one process, from :meth:`WorkerLink.start` until :meth:`WorkerLink.closed`.
-- Tasks: none. Loop readers deliver what the child says; a timer watches for silence.
-- Talks to: the child, in :mod:`.messages`; its owner (the pool), through :class:`LinkEvents`.
-- Dies when: the child does, for whatever reason, and only then. Everything that goes wrong here
-  ends with SIGKILL and is told when the child is reaped, so there is one way to die and not many.
+- Owns: one transport (and through it the worker), and the way from each request to its sink.
+- Tasks: none. The transport calls back; timers watch for a worker that hangs.
+- Talks to: the worker, in :mod:`.messages`; its owner (the pool), through :class:`ClientOwner`.
+- Dies when: the worker does, for whatever reason, and only then. Every fault here ends with a kill
+  and is reported when the worker is gone, so there is one way to die and not many.
 
-A start is HELLO → READY, or why not, in a race with the child's exit and with a clock that only
-progress turns back. A link starts once; another try is another link, with another generation.
+States::
+
+    NEW ── start ──▶ STARTING ── Ready ──▶ READY ── stop ──▶ STOPPING ──▶ STOPPED
+                         │ fault             │ fault            (from any state)
+                         └──────────┬────────┘
+                                    ▼
+                                 FAILING ── gone, or even SIGKILL does not end it ──▶ LOST
+
+A start is Hello → Ready, or the reason why not, in a race with the worker's exit and with a timeout
+that only progress resets. A client starts once; another try is another client, with another number.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import logging
 import math
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Protocol
 
 from ollama_async.core import errors
-from ollama_async.workers import messages
-from ollama_async.workers.channel import Channel
+from ollama_async.core.errors import EngineFailed, ServerError, WorkerDied
+from ollama_async.queue.backend import Finish, Target
 from ollama_async.workers.frames import FrameTooLarge
-from ollama_async.workers.handshake import Handshake, ProtocolViolation
-from ollama_async.workers.limits import Allowances, Chatter, check_usage, check_vitals
-from ollama_async.workers.load_spec import ResourceLimits
+from ollama_async.workers.limits import (
+    Handshake,
+    MessageRate,
+    OutputLimits,
+    ProtocolViolation,
+    check_heartbeat,
+    check_usage,
+    unexpected,
+)
+from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.messages import (
     Cancel,
     Delta,
     Deltas,
+    Detokenize,
     Done,
     Failed,
-    FromParent,
     Heartbeat,
-    Hello,
-    Loading,
     PackedSubmit,
     Ready,
     Refused,
     Started,
-    Submit,
     Text,
+    Tokenize,
     Tokens,
+    ToolCallDelta,
     ToParent,
 )
-from ollama_async.workers.process import CHILD_MODULE, WorkerProcess, exit_words
-from ollama_async.workers.questions import Questions
+from ollama_async.workers.requests import A, Answer, PendingCalls, SubmittedRequest
+from ollama_async.workers.transport import REAP_DEADLINE_S, Transport
 
 CRASH_TEXT = (
     "model runner has unexpectedly stopped, this may be due to resource limitations"
@@ -57,161 +70,271 @@ CRASH_TEXT = (
 )
 """Ollama's sentence; what is known follows after a colon."""
 
-_QUESTION_TIMEOUT_S = 30.0
+_CALL_TIMEOUT_S = 30.0
 _WATCH_PERIOD_S = 1.0
-_REAP_DEADLINE_S = 10.0
-_ERROR_CHARACTERS = 4000
-_VERDICT_CHARACTERS = 300
+_MAX_ERROR_CHARACTERS = 4000
+_MAX_REASON_CHARACTERS = 300
 
 log = logging.getLogger(__name__)
 
 
-class LinkEvents(Protocol):
-    """What the owner of a link hears, on the loop, in the order in which the child said it.
+class ClientOwner(Protocol):
+    """What is reported to the owner of workers, on the loop."""
 
-    Nothing comes before the child is ready, nothing after ``died``, and nothing once
-    :meth:`WorkerLink.stop` has been called. (What follows ``Ready`` in the same breath may come
-    a moment before ``start`` has returned.) An exception is logged and costs only its own message.
-    """
+    def request_ended(self, request: SubmittedRequest) -> None:
+        """The worker has ended the request; its slot is free. The sink is told afterwards."""
 
-    def pieces(self, items: list[tuple[int, Delta]]) -> None: ...
+    def worker_lost(self, worker: WorkerClient, reason: str, *, has_aborted: bool) -> None:
+        """The ready worker ended and nobody had asked it to; ``has_aborted``: by an assertion.
 
-    def started(self, request_id: int) -> None: ...
-
-    def done(self, done: Done) -> None: ...
-
-    def failed(self, failed: Failed) -> None: ...
-
-    def vitals(self, vitals: Heartbeat) -> None: ...
-
-    def died(self, reason: str) -> None:
-        """The ready worker ended and nobody had asked it to; it is reaped, or does not even end by
-        SIGKILL (see :attr:`WorkerLink.is_gone`). ``reason`` is a text for clients. Comes once.
-        Requests without an end get no other word.
+        It is gone, or not even SIGKILL ends it (see :attr:`WorkerClient.is_gone`). ``reason`` is a
+        text for clients. Comes once. Its requests get no other end.
         """
 
 
-class _Phase(enum.Enum):
+class _State(enum.Enum):
     NEW = enum.auto()
     STARTING = enum.auto()
     READY = enum.auto()
-    ENDING = enum.auto()  # stopped, refused or given up: what it says no longer counts
-    DEAD = enum.auto()  # reaped, everything closed
+    FAILING = enum.auto()  # killed for a fault, which is not reported yet
+    LOST = enum.auto()  # ended by itself or for a fault, and reported
+    STOPPING = enum.auto()  # the owner asked for the end: nothing is reported
+    STOPPED = enum.auto()
 
 
-class WorkerLink:
-    """See the module. ``generation`` tells this child from every other one of this server.
+class WorkerClient:
+    """See the module. ``number`` is the scheduler's; it tells this worker from all others.
 
-    ``stall_timeout_s``: a child that has work and says nothing for so long is killed (inf: never).
-    ``module`` is what the child runs (tests bring their own). ``has_aborted``: the child is dead
-    and ended itself (SIGABRT), as a failed assertion does.
+    ``load_timeout_s``: a load without progress for so long is given up. ``stall_timeout_s``: a
+    worker that has work and sends nothing, or does not honour a cancel, for so long is killed.
+    ``requests`` are those that it has; ``facts`` what it said of the loaded model.
     """
 
     def __init__(
         self,
-        events: LinkEvents,
+        number: int,
+        target: Target,
+        owner: ClientOwner,
+        transport: Transport,
         *,
-        generation: int,
+        load_timeout_s: float = math.inf,
         stall_timeout_s: float = math.inf,
-        module: str = CHILD_MODULE,
     ) -> None:
-        self._events = events
-        self._generation = generation
+        self.number = number
+        self.target = target
+        self.requests: dict[int, SubmittedRequest] = {}
+        self.facts: Ready | None = None
+        self.heartbeat: Heartbeat | None = None
+        self._owner = owner
+        self._transport = transport
+        self._load_timeout_s = load_timeout_s
         self._stall_timeout_s = stall_timeout_s
-        self._module = module
-        self._phase = _Phase.NEW
-        self._loop: asyncio.AbstractEventLoop
-        self._channel: Channel
-        self._process: WorkerProcess
+        self._state = _State.NEW
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Ready] = self._loop.create_future()
+        self._ready_ns = 0
+        self._gone = asyncio.Event()
         self._handshake: Handshake
-        self._ready: asyncio.Future[Ready]
-        self._closed = asyncio.Event()
-        self._load_timeout_s = math.inf
-        self._load_clock: asyncio.Timeout | None = None
+        self._load_timeout: asyncio.Timeout | None = None
+        self._limits = OutputLimits(0)
+        self._rate = MessageRate(self._loop.time())
+        self._texts: dict[int, Callable[[str], None]] = {}
+        self._calls = PendingCalls()
+        self._received_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
-        self._running = Allowances(0)
-        self._chatter = Chatter(0.0)
-        self._questions = Questions()
-        self._verdict = ""
-        self.has_aborted = False
-        self._owes_death = False
+        self._cancels: dict[int, asyncio.TimerHandle] = {}
+        self._reason = ""
+        self._has_aborted = False
 
     @property
     def pid(self) -> int:
-        """The child's; 0 before it was spawned."""
-        return 0 if self._phase is _Phase.NEW else self._process.pid
+        """The worker's; 0 before it was started."""
+        return self._transport.pid
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the owner asked for the end, which may have come."""
+        return self._state in {_State.STOPPING, _State.STOPPED}
 
     @property
     def is_gone(self) -> bool:
-        """Whether there is no process that holds memory. False long after the end of all that it
-        was to do, while a driver or a disk holds it: then :meth:`closed` tells when it goes.
+        """Whether no process holds memory. One that not even SIGKILL ends (a driver or a disk holds
+        it) goes later: see :meth:`wait_gone`.
         """
-        return self._phase in {_Phase.NEW, _Phase.DEAD}
+        return not self.pid or self._gone.is_set()
 
-    async def start(
-        self,
-        argv: Sequence[str],
-        environ: Mapping[str, str],
-        *,
-        bounds: ResourceLimits = ResourceLimits(),  # noqa: B008  # frozen
-        load_timeout_s: float = math.inf,
-    ) -> Ready:
-        """Spawn the child with these options and exactly these variables; wait until it is ready.
+    # -- life --------------------------------------------------------------------------------
 
-        ``load_timeout_s`` bounds the time without a sign of progress (``Loading``, output on
-        stderr), not the whole load. If this fails or is cancelled, the child is killed and reaped
-        before the exception leaves (a second cancellation does not wait for the reaping, which
-        goes on by itself).
+    async def start(self, plan: LoadPlan) -> Ready:
+        """Start the worker and wait until it is ready.
 
-        :raises LoadFailed: it could not be spawned, spoke wrongly, ended, or made no progress.
-        :raises ServerError: the child refused, and this is its reason.
+        If this fails or is cancelled, the worker is killed and gone before the exception leaves,
+        unless not even SIGKILL ends it. (A second cancellation does not wait for that.)
+
+        :raises ServerError: the worker cannot be started, refused the model, violated the protocol,
+            ended, made no progress, or was stopped meanwhile.
         """
-        assert self._phase is _Phase.NEW, "a link starts once"
-        self._loop = asyncio.get_running_loop()
-        self._ready = self._loop.create_future()
-        self._spawn(argv, environ, bounds)
-        self._load_timeout_s = load_timeout_s
+        if self._state is not _State.NEW:
+            raise errors.LoadFailed("the model worker was stopped before it started")
+        self._transport.start(plan, generation=self.number, listener=self)
+        self._handshake = Handshake(generation=self.number, pid=self.pid, limits=plan.limits)
+        self._state = _State.STARTING
         try:
-            async with asyncio.timeout(_finite(load_timeout_s)) as self._load_clock:
-                return await self._ready
+            async with asyncio.timeout(_finite(self._load_timeout_s)) as self._load_timeout:
+                ready = self._checked(await self._ready)
         except TimeoutError:
             await self._abandon()
             raise errors.LoadFailed(
                 self._with_output(
                     "timed out waiting for the model worker to start"
-                    f" - no progress for {load_timeout_s:g} s"
+                    f" - no progress for {self._load_timeout_s:g} s"
                 )
             ) from None
-        except BaseException:  # whatever ends a start, cancellation included, ends the child
+        except BaseException:  # whatever ends a start, cancellation included, ends the worker
             await self._abandon()
             raise
         finally:
-            self._load_clock = None
+            self._load_timeout = None
+        self.facts = ready
+        self._ready_ns = perf_counter_ns()
+        for warning in ready.warnings:
+            log.warning("%s: %s", self.target.name, warning)
+        return ready
 
-    def submit(self, request: PackedSubmit | Submit, num_predict: int = -1) -> None:
-        """Hand a request over; never waits. Its end comes as ``done``, ``failed`` or ``died``.
+    def _checked(self, ready: Ready) -> Ready:
+        if self._state not in {_State.READY, _State.FAILING}:  # it ended in the same turn
+            raise WorkerDied(self._crash_text())
+        if ready.slots < 1:
+            raise EngineFailed("the model worker has no slots")
+        return ready
 
-        ``num_predict``: the tokens that it asks for bound what the child may say; negative: as many
-        as may be.
+    def detach(self) -> None:
+        """The owner asks for the end: from now on nothing is reported, to the owner or to sinks.
 
-        The owner sends no more requests than the child has slots: that bounds what waits here when
-        the child does not read.
-
-        :raises WorkerDied: the link is not ready (any more).
-        :raises TooLarge: the request is longer than a frame may be.
+        Whoever has requests running answers for them. :meth:`start` under way fails.
         """
-        self._send(request)
-        if not self._running:
-            self._heard_at = self._loop.time()  # silence begins to count with the work
-        self._running.begin(request.id, num_predict)
+        self._reason = self._reason or "stopped"
+        self._state = _State.STOPPED if self.is_gone else _State.STOPPING
+        self._texts.clear()
+        self._cancel_timers()
+        self._calls.fail_all(WorkerDied("the model was unloaded"))
+
+    async def stop(self, grace_s: float) -> None:
+        """:meth:`detach`, then end the worker: it is asked to quit and killed after the grace.
+
+        Returns when it is gone, or does not even end by SIGKILL. Idempotent, at any time.
+        Cancelled, it kills at once.
+        """
+        was_gone = self.is_gone
+        self.detach()
+        if not was_gone:
+            await self._transport.stop(grace_s)
+
+    async def wait_gone(self) -> None:
+        """Wait until :attr:`is_gone`; the owner bounds it."""
+        if not self.is_gone:
+            await self._gone.wait()
+
+    def fail(self, reason: str) -> None:
+        """Kill the worker for a fault; the reason, which may quote it, is reported when it is gone.
+
+        Does nothing more than killing if its end is under way.
+        """
+        if self.is_gone:
+            return
+        self._transport.kill()
+        if self._state in {_State.STARTING, _State.READY}:
+            self._state = _State.FAILING
+            self._reason = self._reason or _readable(reason[:_MAX_REASON_CHARACTERS])
+            self._loop.call_later(REAP_DEADLINE_S, self._report_end)
+
+    async def _abandon(self) -> None:
+        """A start that failed: kill, and wait until the worker is gone (with a limit: see stop)."""
+        if not self.is_gone:
+            self._reason = self._reason or "stopped"
+            if not self.is_stopping:
+                self._state = _State.LOST
+            self._transport.kill()
+            await self._transport.stop(0.0)
+        if not self._ready.cancel() and not self._ready.cancelled():
+            self._ready.exception()  # it lost a race with the cancellation: mark it as retrieved
+
+    def _report_end(self) -> None:
+        """Fail whatever waits for the worker: it is gone, or SIGKILL has not ended it in time."""
+        was_reported = self._state not in {_State.STARTING, _State.READY, _State.FAILING}
+        if not was_reported:
+            self._state = _State.LOST
+        elif self._state is _State.STOPPING and self._gone.is_set():
+            self._state = _State.STOPPED
+        if not self._ready.done():
+            self._ready.set_exception(
+                errors.LoadFailed(self._with_output(f"model worker has terminated: {self._reason}"))
+            )
+        self._calls.fail_all(WorkerDied(self._crash_text()))
+        if not was_reported and self.facts is not None:
+            log.error("worker %d died: %s", self.pid, self._reason)
+            self._owner.worker_lost(self, self._crash_text(), has_aborted=self._has_aborted)
+
+    def _crash_text(self) -> str:
+        return self._with_output(f"{CRASH_TEXT}: {self._reason}")
+
+    def _with_output(self, text: str) -> str:
+        lines = self._transport.last_output()
+        return ": ".join([text, "\n".join(lines)]) if lines else text
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def submit(self, request: SubmittedRequest) -> None:
+        """Send the request; never waits. It ends with ``request_ended`` or ``worker_lost``.
+
+        The owner sends no more requests than the worker has slots: that bounds what is held here
+        when the worker does not read.
+
+        :raises WorkerDied: the worker's end was reported already.
+        :raises ServerError: it cannot be sent (TooLarge: it is longer than a frame may be).
+        """
+        if self._state not in {_State.READY, _State.FAILING}:
+            raise WorkerDied(self._crash_text())
+        inference = request.job.inference
+        assert inference is not None
+        self.requests[request.id] = request
+        if self._state is _State.FAILING:
+            return  # its death answers for the request
+        self._texts[request.id] = request.sink.text
+        try:
+            self._transport.send(PackedSubmit(request.id, inference, request.job.client))
+        except Exception as fault:  # the boundary "request": it must cost nobody else a slot
+            self.forget(request.id)
+            if isinstance(fault, FrameTooLarge):
+                raise errors.TooLarge(f"request too large for a worker: {fault}") from fault
+            log.exception("sending request %d", request.id)
+            raise EngineFailed(f"the request cannot be sent to a worker: {fault}") from fault
+        if not self._limits:
+            self._received_at = self._loop.time()  # a stall is counted from the first request
+        self._limits.begin(request.id, request.job.num_predict)
 
     def cancel(self, request_id: int) -> None:
-        """Ask for an early end. ``done`` with reason ``cancel`` follows, or the end that had been
-        under way. No error if the worker is gone.
+        """Ask the worker to end the request early; its sink gets nothing more. ``request_ended``
+        follows. A worker that does not honour it in time is killed.
         """
-        if self._phase is _Phase.READY and request_id in self._running:
-            self._channel.pipe.send(Cancel(request_id))
+        self._texts.pop(request_id, None)
+        if self._state is not _State.READY or request_id not in self._limits:
+            return
+        self._transport.send(Cancel(request_id))
+        if not math.isinf(self._stall_timeout_s):
+            reason = f"no answer to a cancel for {self._stall_timeout_s:g} s: killed"
+            self._cancels[request_id] = self._loop.call_later(
+                self._stall_timeout_s, self.fail, reason
+            )
+
+    def forget(self, request_id: int) -> SubmittedRequest | None:
+        """The request has ended, here or elsewhere: nothing is passed to its sink any more."""
+        if timer := self._cancels.pop(request_id, None):
+            timer.cancel()
+        self._texts.pop(request_id, None)
+        return self.requests.pop(request_id, None)
+
+    # -- calls -------------------------------------------------------------------------------
 
     async def tokenize(
         self,
@@ -219,250 +342,169 @@ class WorkerLink:
         *,
         add_special: bool = False,
         parse_special: bool = True,
-        timeout_s: float = _QUESTION_TIMEOUT_S,
+        timeout_s: float = _CALL_TIMEOUT_S,
     ) -> list[int]:
         """Token ids of ``text``.
 
-        :raises ServerError: the child's own reason; or EngineFailed: no answer in time; or
-            WorkerDied, TooLarge as in :meth:`submit`.
+        :raises ServerError: the worker's own reason; or EngineFailed: no answer in time; or
+            WorkerDied; or TooLarge.
         """
-        number = self._questions.next_number()
-        self._send(messages.Tokenize(number, text, add_special, parse_special))
-        answer = await self._questions.answer_to(number, timeout_s=timeout_s)
-        if not isinstance(answer, Tokens):
-            raise errors.EngineFailed("the worker answered a question that was not asked")
-        return answer.tokens
+        message = Tokenize(self._calls.next_id(), text, add_special, parse_special)
+        return (await self._call(message, Tokens, timeout_s)).tokens
 
-    async def detokenize(self, tokens: list[int], *, timeout_s: float = _QUESTION_TIMEOUT_S) -> str:
+    async def detokenize(self, tokens: list[int], *, timeout_s: float = _CALL_TIMEOUT_S) -> str:
         """The text of token ids. Errors as :meth:`tokenize`."""
-        number = self._questions.next_number()
-        self._send(messages.Detokenize(number, tokens))
-        answer = await self._questions.answer_to(number, timeout_s=timeout_s)
-        if not isinstance(answer, Text):
-            raise errors.EngineFailed("the worker answered a question that was not asked")
-        return answer.text
+        message = Detokenize(self._calls.next_id(), tokens)
+        return (await self._call(message, Text, timeout_s)).text
 
-    async def stop(self, grace_s: float) -> None:
-        """End the child: Quit, after half the grace TERM, after all of it KILL; wait until it is
-        reaped and everything is closed. Idempotent, and may be called at any time.
-
-        Events end here: who still has requests running answers for them. A ``start`` under way
-        fails. Cancelled half-way, it kills at once.
-        """
-        if self._phase in {_Phase.NEW, _Phase.DEAD}:
-            return
-        self._end()
-        if await self._process.stop(grace_s, ask=self._ask_to_quit):
-            await self._closed.wait()
-
-    async def closed(self) -> None:
-        """Wait until the child is reaped and everything is closed; the owner bounds it."""
-        if not self.is_gone:
-            await self._closed.wait()
-
-    # What the pipe says.
-
-    def received(self, batch: list[ToParent]) -> None:
-        self._heard_at = self._loop.time()
-        for message in batch:
-            if self._phase is _Phase.READY:
-                try:
-                    self._deliver(message)
-                except ProtocolViolation as reason:
-                    self._give_up(str(reason))
-                except Exception:  # the boundary "worker message": the next one still counts
-                    log.exception("event of worker %d", self.pid)
-            elif self._phase is not _Phase.ENDING:
-                self._begin(message)
-
-    def broken(self, reason: str) -> None:
-        self._give_up(f"the worker wrote what cannot be read: {reason}")
-
-    # What the process says.
-
-    def printed(self) -> None:
-        self._turn_back_load_clock()
-
-    def exited(self, returncode: int) -> None:
-        self.has_aborted = not self._verdict and returncode == -signal.SIGABRT
-        self._verdict = self._verdict or exit_words(returncode)
-        self._read_rest()
-
-    def _spawn(
-        self, argv: Sequence[str], environ: Mapping[str, str], bounds: ResourceLimits
-    ) -> None:
-        with contextlib.ExitStack() as made:
-            try:
-                channel = made.enter_context(contextlib.closing(Channel()))
-                self._process = WorkerProcess.spawn(
-                    [*channel.argv(generation=self._generation), *argv],
-                    environ=environ,
-                    pass_fds=channel.pass_fds,
-                    memory_bytes=bounds.memory_bytes,
-                    listener=self,
-                    module=self._module,
-                )
-            except OSError as reason:
-                raise errors.LoadFailed(f"error starting model worker: {reason}") from reason
-            made.pop_all()
-        channel.spawned()
-        channel.pipe.open(self)
-        self._channel = channel
-        self._handshake = Handshake(
-            generation=self._generation, pid=self._process.pid, bounds=bounds
-        )
-        self._chatter = Chatter(self._loop.time())
-        self._phase = _Phase.STARTING
-
-    def _begin(self, message: ToParent) -> None:
+    async def _call(self, message: Tokenize | Detokenize, kind: type[A], timeout_s: float) -> A:
+        if self._state is not _State.READY:
+            raise WorkerDied(self._crash_text())
         try:
-            self._chatter.hear(self._loop.time())
-            outcome = self._handshake.hear(message)
-        except ProtocolViolation as reason:
-            self._give_up(str(reason))
-            return
-        self._turn_back_load_clock()
-        if isinstance(outcome, Ready):
-            self._phase = _Phase.READY
-            self._process.tail.ready()
-            self._running = Allowances(outcome.num_ctx)
-            self._owes_death = True
-            self._watch_silence()
-            if not self._ready.done():
-                self._ready.set_result(outcome)
-        elif outcome is not None:
-            if not self._ready.done():
-                self._ready.set_exception(
-                    errors.from_code(outcome.code, _readable(outcome.message))
-                )
-            self._give_up("refused")
-
-    def _deliver(self, message: ToParent) -> None:
-        """:raises ProtocolViolation: the child says what it should not, or more than it should."""
-        match message:
-            case Deltas():
-                self._running.spend(message.items)
-                self._events.pieces(message.items)
-            case Started():
-                self._running.start(message.id)
-                self._events.started(message.id)
-            case Done():
-                check_usage(message.usage)
-                self._running.end(message.id)
-                self._events.done(message)
-            case Failed() if message.id < 0:
-                error = errors.from_code(message.code, _readable(message.message))
-                self._count_answer(was_asked=self._questions.fail(message.id, error))
-            case Failed():
-                self._running.end(message.id)
-                message.message = _readable(message.message)
-                self._events.failed(message)
-            case Tokens() | Text():
-                self._count_answer(was_asked=self._questions.answer(message))
-            case Heartbeat():
-                self._chatter.hear(self._loop.time())
-                check_vitals(message)
-                self._events.vitals(message)
-            case Hello() | Loading() | Ready() | Refused():
-                raise ProtocolViolation(f"the worker spoke out of turn: {type(message).__name__}")
-
-    def _count_answer(self, *, was_asked: bool) -> None:
-        if not was_asked:  # late perhaps, which is no error
-            self._chatter.hear(self._loop.time())
-
-    def _send(self, message: FromParent) -> None:
-        if self._phase is not _Phase.READY:
-            raise errors.WorkerDied(self._crash_text())
-        try:
-            self._channel.pipe.send(message)
+            self._transport.send(message)
         except FrameTooLarge as reason:
             raise errors.TooLarge(f"request too large for a worker: {reason}") from reason
+        return await self._calls.answer_to(message.id, kind, timeout_s=timeout_s)
 
-    def _turn_back_load_clock(self) -> None:
-        if self._load_clock is not None and not math.isinf(self._load_timeout_s):
-            self._load_clock.reschedule(self._loop.time() + self._load_timeout_s)
+    def _end_call(self, call_id: int, result: Answer | ServerError) -> None:
+        if not self._calls.end(call_id, result):  # late perhaps, which is no error
+            self._rate.count(self._loop.time())
 
-    def _watch_silence(self) -> None:
-        """Once a second (more often for small limits): has a child with work been silent?"""
-        if math.isinf(self._stall_timeout_s) or self._phase is not _Phase.READY:
+    # -- what the transport reports ----------------------------------------------------------
+
+    def received(self, messages: list[ToParent]) -> None:
+        self._received_at = self._loop.time()
+        for message in messages:
+            try:
+                if self._state is _State.READY:
+                    self._receive(message)
+                elif self._state is _State.STARTING:
+                    self._receive_first(message)
+            except ProtocolViolation as reason:
+                self.fail(str(reason))
+            except Exception:  # the boundary "worker message": the next one still counts
+                log.exception("message of worker %d", self.pid)
+
+    def progressed(self) -> None:
+        if self._load_timeout is not None and not math.isinf(self._load_timeout_s):
+            self._load_timeout.reschedule(self._loop.time() + self._load_timeout_s)
+
+    def broken(self, reason: str) -> None:
+        self.fail(f"the worker sent data that cannot be decoded: {reason}")
+
+    def exited(self, reason: str, *, has_aborted: bool) -> None:
+        self._has_aborted = has_aborted and not self._reason
+        self._reason = self._reason or reason
+
+    def closed(self) -> None:
+        self._gone.set()
+        self._cancel_timers()
+        self._report_end()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._watch, *self._cancels.values()):
+            if timer is not None:
+                timer.cancel()
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def _receive_first(self, message: ToParent) -> None:
+        """:raises ProtocolViolation: a message that does not belong to the handshake."""
+        self._rate.count(self._loop.time())
+        outcome = self._handshake.receive(message)
+        self.progressed()
+        if isinstance(outcome, Ready):
+            self._state = _State.READY
+            self._transport.mark_ready()
+            self._limits = OutputLimits(outcome.num_ctx)
+            self._watch_stall()
+            if not self._ready.done():
+                self._ready.set_result(outcome)
+        elif isinstance(outcome, Refused):
+            if not self._ready.done():
+                error = errors.from_code(outcome.code, _readable(outcome.message))
+                self._ready.set_exception(error)
+            self.fail("refused")
+
+    def _receive(self, message: ToParent) -> None:
+        """:raises ProtocolViolation: an unexpected message, or more than was asked for."""
+        match message:
+            case Deltas():
+                self._limits.spend(message.items)
+                self._deliver(message.items)
+            case Started():
+                self._limits.start(message.id)
+                request = self.requests.get(message.id)
+                if request is not None and not request.is_detached:
+                    begun_ns = max(self._ready_ns, request.admitted_ns)
+                    request.sink.started(begun_ns - request.submitted_ns)
+            case Done():
+                check_usage(message.usage)
+                self._end_request(message.id, _finish(message))
+            case Failed():
+                error = errors.from_code(message.code, _readable(message.message))
+                if message.id < 0:
+                    self._end_call(message.id, error)
+                else:
+                    self._end_request(message.id, error)
+            case Tokens() | Text():
+                self._end_call(message.id, message)
+            case Heartbeat():
+                self._rate.count(self._loop.time())
+                check_heartbeat(message)
+                self.heartbeat = message
+            case _:
+                raise unexpected(message)
+
+    def _deliver(self, items: list[tuple[int, Delta]]) -> None:
+        """One look-up and one call for each text: a busy server does this a hundred thousand times
+        a second.
+        """
+        texts = self._texts
+        for request_id, delta in items:
+            emit = texts.get(request_id)
+            if emit is not None:
+                try:
+                    if isinstance(delta, str):
+                        emit(delta)
+                    else:
+                        part = delta.call if isinstance(delta, ToolCallDelta) else delta
+                        self.requests[request_id].sink.part(part)
+                except Exception:  # one sink's fault must not cost the others their text
+                    log.exception("sink of request %d", request_id)
+
+    def _end_request(self, request_id: int, result: Finish | ServerError) -> None:
+        self._limits.end(request_id)
+        request = self.forget(request_id)
+        if request is None:
             return
-        # A loop that was late itself has heard the child first: descriptors come before timers.
-        silent_s = self._loop.time() - self._heard_at
-        if self._running and silent_s >= self._stall_timeout_s:
-            self._give_up(f"silent for {self._stall_timeout_s:g} s while requests ran: killed")
+        try:
+            self._owner.request_ended(request)
+        finally:
+            request.end(result)
+
+    def _watch_stall(self) -> None:
+        """Once a second (more often for small limits): has a worker with work sent nothing?"""
+        if math.isinf(self._stall_timeout_s) or self._state is not _State.READY:
+            return
+        # A loop that was late itself has received first: descriptors come before timers.
+        silent_s = self._loop.time() - self._received_at
+        if self._limits and silent_s >= self._stall_timeout_s:
+            self.fail(f"no message for {self._stall_timeout_s:g} s while requests ran: killed")
             return
         period_s = min(_WATCH_PERIOD_S, self._stall_timeout_s / 4)
-        self._watch = self._loop.call_later(period_s, self._watch_silence)
+        self._watch = self._loop.call_later(period_s, self._watch_stall)
 
-    def _ask_to_quit(self) -> None:
-        self._channel.pipe.send(messages.Quit())
 
-    def _give_up(self, reason: str) -> None:
-        """Kill it; the reason, which may quote it, is told when it is reaped."""
-        self._verdict = self._verdict or _readable(reason[:_VERDICT_CHARACTERS])
-        self._phase = _Phase.ENDING
-        self._process.kill()
-        self._loop.call_later(_REAP_DEADLINE_S, self._tell_end)
-
-    def _end(self) -> None:
-        """The owner wants to hear no more."""
-        self._owes_death = False
-        self._verdict = self._verdict or "stopped"
-        self._phase = _Phase.ENDING
-        self._questions.fail_all(errors.WorkerDied("the model was unloaded"))
-
-    async def _abandon(self) -> None:
-        """A start that failed: kill, and wait until all is closed (with a limit: see stop)."""
-        if self._phase is not _Phase.DEAD:
-            self._end()
-            self._process.kill()
-            if await self._process.wait(_REAP_DEADLINE_S):
-                await self._closed.wait()
-        if not self._ready.cancel() and not self._ready.cancelled():
-            self._ready.exception()  # it lost a race with the cancellation: nobody will ask for it
-
-    def _read_rest(self) -> None:
-        """The child is dead: first all that it had said, a gulp for each turn of the loop."""
-        if self._phase is not _Phase.ENDING and self._channel.pipe.read_some():
-            self._loop.call_soon(self._read_rest)
-            return
-        self._bury()
-
-    def _bury(self) -> None:
-        self._channel.close()
-        self._phase = _Phase.DEAD
-        if self._watch is not None:
-            self._watch.cancel()
-        self._closed.set()
-        self._tell_end()
-
-    def _tell_end(self) -> None:
-        """Whoever waits for the child need not: it is dead, or SIGKILL has not ended it in time.
-        Does nothing if they know.
-        """
-        if not self._ready.done():
-            self._ready.set_exception(
-                errors.LoadFailed(
-                    self._with_output(f"model worker has terminated: {self._verdict}")
-                )
-            )
-        self._questions.fail_all(errors.WorkerDied(self._crash_text()))
-        if self._owes_death:
-            self._owes_death = False
-            log.error("worker %d died: %s", self.pid, self._verdict)
-            self._events.died(self._crash_text())
-
-    def _crash_text(self) -> str:
-        return self._with_output(f"{CRASH_TEXT}: {self._verdict}")
-
-    def _with_output(self, text: str) -> str:
-        lines = [] if self._phase is _Phase.NEW else self._process.last_words()
-        return ": ".join([text, "\n".join(lines)]) if lines else text
+def _finish(done: Done) -> Finish | ServerError:
+    if done.reason == "cancel":
+        return EngineFailed("the worker cancelled the request")
+    return Finish(done.reason, done.usage, done.context, done.is_repetition)
 
 
 def _readable(text: str) -> str:
     """An error of a worker, for clients and terminals."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:_ERROR_CHARACTERS])
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:_MAX_ERROR_CHARACTERS])
 
 
 def _finite(timeout_s: float) -> float | None:

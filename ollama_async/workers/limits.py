@@ -1,8 +1,9 @@
-"""What a worker may still say, by what it was asked: more is the worker's fault, and its end.
+"""What a worker may send: the handshake, the messages that fit its requests, and how much of them.
 
 A model's file is hostile input to a native library, so whatever comes out of a worker may be an
-attacker's words. Its frames are bounded one by one in :mod:`.frames`; here they are bounded in
-number, and each request's text by the tokens that were asked for.
+attacker's. Frames are bounded one by one in :mod:`.frames`. Here messages are checked for sequence,
+number and sense, and each request's output is bounded by the tokens that were asked for. A worker
+that breaks a rule is killed. Pure: no clock, no input or output.
 """
 
 from __future__ import annotations
@@ -13,12 +14,22 @@ from collections.abc import Sequence
 import msgspec
 
 from ollama_async.core.conversation import Usage
-from ollama_async.workers.handshake import ProtocolViolation
-from ollama_async.workers.messages import Delta, Heartbeat, ToolCallDelta
+from ollama_async.workers.load_spec import ResourceLimits
+from ollama_async.workers.messages import (
+    PROTOCOL,
+    Delta,
+    Heartbeat,
+    Hello,
+    Loading,
+    Ready,
+    Refused,
+    ToolCallDelta,
+    ToParent,
+)
 
 CHARACTERS_PER_TOKEN = 1024
-"""The longest tokens of real vocabularies are runs of 128 to 256 blanks; tool calls say again in
-JSON what a model wrote in its own way."""
+"""The longest tokens of real vocabularies are runs of 128 to 256 blanks; tool calls repeat in JSON
+what a model wrote in its own syntax."""
 
 SPARE_CHARACTERS = 64 << 10
 """For ends that a parser adds, and requests of few tokens."""
@@ -26,19 +37,67 @@ SPARE_CHARACTERS = 64 << 10
 _CONTEXTS = 10
 """An answer without a limit ends after so many contexts."""
 
-_MOST_NUMBER = 1 << 62
-_CHATTER_BURST = 200
-_CHATTER_PER_S = 50
-"""Progress and vitals come ten times a second at most."""
+_MAX_NUMBER = 1 << 62
+_MAX_WARNINGS = 16
+_MAX_WARNING_CHARACTERS = 1000
+_MESSAGE_BURST = 200
+_MESSAGES_PER_S = 50
+"""Progress and heartbeats come ten times a second at most."""
 
 
-class Allowances:
-    """The requests that one worker has: begun, perhaps started, not ended."""
+class ProtocolViolation(Exception):
+    """The worker must not be trusted; the text says why."""
+
+
+class Handshake:
+    """The messages of a start: Hello, Loading …, Ready or Refused.
+
+    ``generation``, ``pid`` and ``limits`` are those that the worker was started with.
+    """
+
+    def __init__(self, *, generation: int, pid: int, limits: ResourceLimits) -> None:
+        self._generation = generation
+        self._pid = pid
+        self._limits = limits
+        self._is_greeted = False
+
+    def receive(self, message: ToParent) -> Ready | Refused | None:
+        """Take the next message: how the start ended, or None while it goes on. Not to be called
+        after the end. ``Ready`` is cut down to the limits.
+
+        :raises ProtocolViolation: another protocol, another worker, or an unexpected message.
+        """
+        if not self._is_greeted and isinstance(message, Hello):
+            self._check(message)
+            self._is_greeted = True
+            return None
+        if self._is_greeted and isinstance(message, Loading | Ready | Refused):
+            if isinstance(message, Ready):
+                return _bounded(message, self._limits)
+            return None if isinstance(message, Loading) else message
+        raise unexpected(message)
+
+    def _check(self, hello: Hello) -> None:
+        if hello.protocol != PROTOCOL:
+            raise ProtocolViolation(
+                f"the worker uses protocol {hello.protocol}, this server {PROTOCOL}"
+            )
+        if (hello.generation, hello.pid) != (self._generation, self._pid):
+            raise ProtocolViolation(
+                f"a worker of generation {hello.generation}, pid {hello.pid} answered; expected"
+                f" {self._generation}, {self._pid}"
+            )
+
+
+class OutputLimits:
+    """How much a worker may still send for each request that it has: begun, perhaps started, not
+    ended. ``num_ctx``: tokens of a slot.
+    """
 
     def __init__(self, num_ctx: int) -> None:
         self._num_ctx = num_ctx
         self._left: dict[int, int] = {}
-        self._waiting: set[int] = set()
+        self._unstarted: set[int] = set()
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -47,86 +106,109 @@ class Allowances:
         return request_id in self._left
 
     def begin(self, request_id: int, num_predict: int) -> None:
-        """The request is handed over. It asks for so many tokens; negative: as many as may be."""
-        self._waiting.add(request_id)
+        """The request was sent. It asks for so many tokens; negative: as many as possible."""
+        self._unstarted.add(request_id)
         tokens = _CONTEXTS * self._num_ctx
         if num_predict >= 0:
             tokens = min(tokens, num_predict)
         self._left[request_id] = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
 
     def start(self, request_id: int) -> None:
-        """:raises ProtocolViolation: the worker has no such request, or started it before."""
+        """:raises ProtocolViolation: the request is unknown, or was started before."""
         try:
-            self._waiting.remove(request_id)
+            self._unstarted.remove(request_id)
         except KeyError:
             raise ProtocolViolation(
-                f"the worker started request {request_id} out of turn"
+                f"the worker started request {request_id} out of order"
             ) from None
 
     def spend(self, items: Sequence[tuple[int, Delta]]) -> None:
-        """:raises ProtocolViolation: an unknown request, or more than it may have."""
+        """:raises ProtocolViolation: a request is unknown, or has more output than it may."""
         left = self._left
-        for request_id, piece in items:
-            size = len(piece) if isinstance(piece, str) else _size_of(piece)
+        for request_id, delta in items:
+            size = len(delta) if isinstance(delta, str) else _size_of(delta)
             rest = left.get(request_id, -1) - size - 1
             if rest < 0:
                 raise ProtocolViolation(
-                    f"the worker said more of request {request_id} than was asked for"
+                    f"the worker sent more for request {request_id} than was requested"
                     if request_id in left
-                    else f"the worker spoke of request {request_id}, which it does not have"
+                    else f"the worker sent output for unknown request {request_id}"
                 )
             left[request_id] = rest
 
     def end(self, request_id: int) -> None:
-        """:raises ProtocolViolation: the worker has no such request."""
+        """:raises ProtocolViolation: the request is unknown."""
         if self._left.pop(request_id, None) is None:
-            raise ProtocolViolation(
-                f"the worker ended request {request_id}, which it does not have"
-            )
-        self._waiting.discard(request_id)
+            raise ProtocolViolation(f"the worker ended unknown request {request_id}")
+        self._unstarted.discard(request_id)
 
 
-class Chatter:
-    """Messages that bring no request on; ``now`` in seconds."""
+class MessageRate:
+    """Bounds messages that belong to no request; ``now`` in seconds."""
 
     def __init__(self, now: float) -> None:
-        self._left = float(_CHATTER_BURST)
+        self._left = float(_MESSAGE_BURST)
         self._counted_at = now
 
-    def hear(self, now: float) -> None:
+    def count(self, now: float) -> None:
         """:raises ProtocolViolation: too many of them."""
-        gained = (now - self._counted_at) * _CHATTER_PER_S
-        self._left = min(float(_CHATTER_BURST), self._left + gained) - 1
+        gained = (now - self._counted_at) * _MESSAGES_PER_S
+        self._left = min(float(_MESSAGE_BURST), self._left + gained) - 1
         self._counted_at = now
         if self._left < 0:
-            raise ProtocolViolation("the worker talks without having to say anything")
+            raise ProtocolViolation("the worker sends too many messages that are no answers")
+
+
+def unexpected(message: ToParent) -> ProtocolViolation:
+    return ProtocolViolation(f"the worker sent an unexpected message: {type(message).__name__}")
 
 
 def check_usage(usage: Usage) -> None:
     """:raises ProtocolViolation: these are no counts and durations."""
-    _check_counts(usage.prompt, usage.cached, usage.prompt_ns, usage.answer, usage.answer_ns)
+    _check_numbers(usage.prompt, usage.cached, usage.prompt_ns, usage.answer, usage.answer_ns)
 
 
-def check_vitals(vitals: Heartbeat) -> None:
-    """:raises ProtocolViolation: these are no counts, or no share."""
-    _check_counts(vitals.busy_slots)
-    if not (math.isfinite(vitals.cache_used) and 0 <= vitals.cache_used <= 1):
-        raise ProtocolViolation(f"the worker uses {vitals.cache_used} of its cache")
+def check_heartbeat(heartbeat: Heartbeat) -> None:
+    """:raises ProtocolViolation: no count, or no share."""
+    _check_numbers(heartbeat.busy_slots)
+    if not (math.isfinite(heartbeat.cache_used) and 0 <= heartbeat.cache_used <= 1):
+        raise ProtocolViolation(f"the worker reports a cache use of {heartbeat.cache_used}")
 
 
-def _check_counts(*numbers: int) -> None:
-    if not all(0 <= number < _MOST_NUMBER for number in numbers):
-        raise ProtocolViolation("the worker counts what cannot be")
+def _check_numbers(*numbers: int) -> None:
+    if not all(0 <= number < _MAX_NUMBER for number in numbers):
+        raise ProtocolViolation("the worker reports impossible numbers")
 
 
-def _size_of(piece: Delta) -> int:
+def _bounded(ready: Ready, limits: ResourceLimits) -> Ready:
+    """What the worker has, within what was planned.
+
+    :raises ProtocolViolation: impossible sizes.
+    """
+    _check_numbers(
+        *(ready.slots, ready.num_ctx, ready.weights_bytes, ready.cache_bytes),
+        *(ready.compute_bytes, ready.device_bytes),
+    )
+    return msgspec.structs.replace(
+        ready,
+        slots=min(ready.slots, limits.slots),
+        num_ctx=min(ready.num_ctx, limits.num_ctx),
+        warnings=[_printable(text) for text in ready.warnings[:_MAX_WARNINGS]],
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:_MAX_WARNING_CHARACTERS])
+
+
+def _size_of(delta: Delta) -> int:
     """Characters, of a tool call as JSON.
 
-    :raises ProtocolViolation: the call's arguments are nothing that JSON can say.
+    :raises ProtocolViolation: the call's arguments cannot be written as JSON.
     """
-    if not isinstance(piece, ToolCallDelta):
-        return len(piece) if isinstance(piece, str) else len(piece.text)
+    if not isinstance(delta, ToolCallDelta):
+        return len(delta) if isinstance(delta, str) else len(delta.text)
     try:
-        return len(msgspec.json.encode(piece.call))
+        return len(msgspec.json.encode(delta.call))
     except (TypeError, ValueError, RecursionError) as reason:
-        raise ProtocolViolation(f"the worker called a tool with {reason}") from None
+        raise ProtocolViolation(f"the worker sent an invalid tool call: {reason}") from None

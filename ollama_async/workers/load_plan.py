@@ -44,7 +44,7 @@ class LoadPlan(Plan, frozen=True, kw_only=True):
 
     spec: LoadSpec
     environ: dict[str, str]
-    bounds: ResourceLimits = ResourceLimits()
+    limits: ResourceLimits = ResourceLimits()
 
 
 def planner(
@@ -151,7 +151,7 @@ def _plan(
         num_ctx=load.num_ctx,
         spec=spec,
         environ={**environ, "CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
-        bounds=ResourceLimits(
+        limits=ResourceLimits(
             slots=slots,
             num_ctx=load.num_ctx,
             memory_bytes=_memory_limit(total_bytes, cores, on_cpu=on_cpu),

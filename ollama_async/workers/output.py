@@ -1,4 +1,6 @@
-"""What a process prints: its lines go to the log, and what tells of its death is kept.
+"""What a worker prints: lines go to the log at a bounded rate, and what explains its death is kept.
+
+A worker that prints without end must fill neither the disk nor the gateway's time.
 
 Most of what a process prints is not about its death, and what is may be followed by much else: a
 debugger that is installed has ggml print the stack of every thread after a failed assertion. So
@@ -14,17 +16,17 @@ from collections.abc import Callable
 
 TAIL_BYTES = 8 << 10
 
-MOST_LINES = 500
-"""Looked at in one gulp: each costs some 5 µs, and one that is logged four times as much."""
+MAX_LINES = 500
+"""Lines examined per read: each costs some 5 µs, and one that is logged four times as much."""
 
 _RECENT_S = 60.0
-"""How long before a ready process dies it may have said why. A debugger takes seconds."""
+"""How old a reason may be when a ready process dies. A debugger takes seconds."""
 
-_MOST_DEADLY = 8
-_LONGEST_DEADLY = 1000
+_MAX_DEADLY = 8
+_MAX_DEADLY_CHARACTERS = 1000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
-"""What a terminal obeys, and what turns the order of a line around."""
+"""Control characters, and those that reverse the direction of text."""
 
 _TRACEBACK = "Traceback (most recent call last)"
 _DEADLY = re.compile(
@@ -43,10 +45,21 @@ _STACK = re.compile(
     r"^\[(?:New LWP|Thread|Inferior)\b"
 )
 
+BURST_BYTES = 1 << 20
+"""More than loading prints, or a debugger with the stack of every thread."""
+
+BYTES_PER_S = 16 << 10
+
+_RESUME_BYTES = 64 << 10
+"""Budget needed to resume logging. Without it every other line would report dropped lines."""
+
+_LINE_OVERHEAD_BYTES = 80
+"""What the log adds to each line."""
+
 
 class OutputTail:
-    """The last 8 KiB that a process printed, and each whole line to ``on_line``. Of one gulp with
-    very many lines the rest is only counted, to ``on_skipped``.
+    """Keeps the last 8 KiB that a process printed, and passes each whole line to ``on_line``. Of a
+    read with very many lines the rest is only counted, to ``on_skipped``.
     """
 
     def __init__(
@@ -57,7 +70,7 @@ class OutputTail:
     ) -> None:
         self._tail = bytearray()
         self._partial = b""
-        self._deadly: deque[tuple[float, str]] = deque(maxlen=_MOST_DEADLY)
+        self._deadly: deque[tuple[float, str]] = deque(maxlen=_MAX_DEADLY)
         self._is_in_traceback = False
         self._is_ready = False
         self._fed_at = 0.0
@@ -65,31 +78,31 @@ class OutputTail:
         self._on_skipped = on_skipped
         self._clock = clock
 
-    def feed(self, data: bytes, *, most_lines: int = MOST_LINES) -> None:
+    def feed(self, data: bytes, *, max_lines: int = MAX_LINES) -> None:
         self._fed_at = self._clock()
         self._tail += data
         del self._tail[:-TAIL_BYTES]
         *lines, self._partial = (self._partial + data).split(b"\n")
         if len(self._partial) > TAIL_BYTES:  # a line without end must not grow for ever
             lines, self._partial = [*lines, self._partial], b""
-        if len(lines) > most_lines:
-            self._on_skipped(len(lines) - most_lines)
-        for line in lines[:most_lines]:
+        if len(lines) > max_lines:
+            self._on_skipped(len(lines) - max_lines)
+        for line in lines[:max_lines]:
             self._note(line)
 
     def close(self) -> None:
-        """Forward a last line that was not ended."""
+        """Forward a last line without a line feed."""
         self._note(self._partial)
         self._partial = b""
 
     def ready(self) -> None:
-        """What was printed until now is about starting; from now on old lines tell nothing."""
+        """Output so far was about loading; from now on only recent lines explain a death."""
         self._is_ready = True
         self._tail.clear()
 
     def telling_lines(self, limit: int = 3, *, has_spoken: bool = True) -> list[str]:
-        """The last lines that only a dying process prints; if there are none, those that sound like
-        a failure; if none does and the process ``has_spoken`` before it died, its last lines.
+        """The last lines that only a dying process prints; else those that look like a failure;
+        else its last lines, if it could print (``has_spoken``) before it died.
         """
         if deadly := [text for at, text in self._deadly if self._counts(at)]:
             return deadly[-limit:]
@@ -103,10 +116,10 @@ class OutputTail:
             return
         self._on_line(text)
         if self._is_deadly(text, is_indented=line[:1].isspace()):
-            self._deadly.append((self._fed_at, text[:_LONGEST_DEADLY]))
+            self._deadly.append((self._fed_at, text[:_MAX_DEADLY_CHARACTERS]))
 
     def _is_deadly(self, text: str, *, is_indented: bool) -> bool:
-        """Of Python's report of an exception it is the end that matters."""
+        """Of a Python traceback only the last line counts."""
         if self._is_in_traceback:
             self._is_in_traceback = is_indented
             return not is_indented
@@ -119,6 +132,52 @@ class OutputTail:
 
     def _counts(self, at: float) -> bool:
         return not self._is_ready or self._clock() - at <= _RECENT_S
+
+
+class LogRate:
+    """Forwards lines to ``log``: a burst, then a trickle, and a count of the rest.
+
+    ``is_dropping``: the limit is reached.
+    """
+
+    def __init__(
+        self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.is_dropping = False
+        self._log = log
+        self._clock = clock
+        self._allowed_bytes = float(BURST_BYTES)
+        self._counted_at = clock()
+        self._dropped = 0
+
+    def line(self, text: str) -> None:
+        now = self._clock()
+        gained = (now - self._counted_at) * BYTES_PER_S
+        self._counted_at = now
+        self._allowed_bytes = min(BURST_BYTES, self._allowed_bytes + gained)
+        if self.is_dropping and self._allowed_bytes >= _RESUME_BYTES:
+            self._report_dropped()
+            self.is_dropping = False
+        elif not self.is_dropping and self._allowed_bytes <= 0:
+            self.is_dropping = True
+            self._log("prints too much: most lines are dropped from here on")
+        if self.is_dropping:
+            self._dropped += 1
+            return
+        self._allowed_bytes -= len(text) + _LINE_OVERHEAD_BYTES
+        self._log(text)
+
+    def skipped(self, count: int) -> None:
+        """``count`` lines were dropped unseen."""
+        self._dropped += count
+
+    def close(self) -> None:
+        self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            self._log(f"{self._dropped} lines dropped")
+            self._dropped = 0
 
 
 def _is_ordinary(text: str) -> bool:

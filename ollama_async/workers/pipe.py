@@ -1,87 +1,52 @@
-"""The parent's end of the pipe: frames through the rings, on the event loop.
+"""The parent's end of the connection to a worker: frames through two rings, on the event loop.
 
 - Runs in: the gateway process, on its loop. Nothing here ever waits.
-- Owns: what did not fit into a full ring; the loop's interest in the bell; two timers.
+- Owns: both rings and doorbells; what did not fit into a full ring; three timers.
 - Talks to: :mod:`.child.pipe`, over two rings and two doorbells (one wakes the parent, one the
   child).
-- Dies when: :meth:`ParentPipe.close` is called, or the child wrote nonsense (``broken``, once).
+- Dies when: closed, or when the child wrote nonsense (``broken``, once).
 
 **Waking.** The writer publishes, then rings; the woken side clears the bell, then looks. A ring
 that comes between clearing and looking only causes one more look. The kernel's lock around the
-pipe orders the index before the wake-up, so a bell cannot be heard before there is something to
-see. Both sides look again without a bell every half a second all the same: a notification is a
-hint. A child that rings on and on without having said anything is broken.
+pipe orders the index before the wake-up, so there is something to read when a bell rings. Both
+sides look again without a bell every half a second all the same: a notification is a hint. A child
+that rings on and on without data is broken.
 
-**A full ring.** The reader does not ring when it makes room. The writer looks again by itself: a
-child after 2 ms, the parent after 1 ms, doubling to 32 ms while nothing moves. A ring of a megabyte
-that is looked at every 2 ms carries 500 MB/s, far more than either side can decode, so a second
-protocol with a flag ("I wait for room") and a second kind of ring would buy nothing.
+**A full ring.** The reader does not ring when it makes space. The writer polls: a child after 2 ms,
+the parent after 1 ms, doubling to 32 ms while nothing moves. A ring of a megabyte that is read
+every 2 ms carries 500 MB/s, far more than either side can decode, so a second protocol with a flag
+("waiting for space") and a second kind of doorbell would buy nothing.
 
-**Fairness.** One callback takes at most 16 KiB out of the ring, some 1 500 small frames or 2 ms of
-decoding and delivering, and then lets the loop go round before it takes more.
+**Fairness.** One callback reads at most 16 KiB from the ring, some 1 500 small frames or 2 ms of
+decoding and delivering. Then the loop goes round before it reads more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 
 from ollama_async.workers import frames
-from ollama_async.workers.doorbell import Listener, Ringer
+from ollama_async.workers.doorbell import Listener, Ringer, make_doorbell
 from ollama_async.workers.messages import FromParent, ToParent
 from ollama_async.workers.ring import Ring, RingCorrupt
 
-GULP_BYTES = 16 << 10
+READ_BYTES = 16 << 10
 RECHECK_S = 0.5
-_ROOM_RECHECK_S = 0.001
-_ROOM_RECHECK_MAX_S = 0.032
-_MOST_IDLE_RINGS = 1000
-"""An honest child publishes before it rings, so that every second ring finds something at least."""
+_FULL_RECHECK_S = 0.001
+_FULL_RECHECK_MAX_S = 0.032
+_MAX_IDLE_RINGS = 1000
+"""An honest child publishes before it rings, so at least every second ring has data."""
 
 TO_CHILD_RING_BYTES = 1 << 20
 TO_PARENT_RING_BYTES = 1 << 20
 
 
-class PipeListener(Protocol):
-    """Who hears what the child says. Plain functions on the loop; they must not raise."""
-
-    def received(self, messages: list[ToParent]) -> None:
-        """The next messages, in order; never empty."""
-
-    def broken(self, reason: str) -> None:
-        """The child wrote what cannot be read. Comes at most once; nothing is received after."""
-
-
-class ParentEnd(Protocol):
-    """What the link needs of a pipe; :mod:`.memory_pipe` has another implementation."""
-
-    @property
-    def unsent_bytes(self) -> int: ...
-
-    def open(self, listener: PipeListener) -> None:
-        """Begin to listen. Must be called on the running loop, once."""
-
-    def send(self, *messages: FromParent) -> None:
-        """Queue the messages and put as much into the ring as fits; never waits.
-
-        The caller bounds what it sends: here it is only held, ``unsent_bytes`` of it.
-
-        :raises FrameTooLarge: a message is over the limit; none of these were sent.
-        """
-
-    def read_some(self) -> bool:
-        """Deliver one gulp of what is in the ring; True while there may be more.
-
-        For what a dead child left behind; otherwise the loop does it.
-        """
-
-    def close(self) -> None:
-        """Stop listening and give everything back. Unsent bytes are dropped. Idempotent."""
-
-
 class ParentPipe:
-    """:class:`ParentEnd` over shared memory. Takes rings and bells over and closes them.
+    """Takes over rings and bells, and closes them.
 
     ``recheck_s`` is how long a lost doorbell may go unnoticed.
     """
@@ -106,38 +71,54 @@ class ParentPipe:
             list_limit_bytes=frames.TO_PARENT_LIST_LIMIT_BYTES,
         )
         self._unsent: deque[memoryview] = deque()
-        self._room_recheck_s = _ROOM_RECHECK_S
+        self._full_recheck_s = _FULL_RECHECK_S
         self._idle_rings = 0
         self._loop: asyncio.AbstractEventLoop
-        self._listener: PipeListener | None = None
+        self._received: Callable[[list[ToParent]], None] | None = None
+        self._broken: Callable[[str], None]
         self._more: asyncio.Handle | None = None
         self._recheck: asyncio.TimerHandle | None = None
-        self._room: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
 
-    @property
-    def unsent_bytes(self) -> int:
-        return sum(map(len, self._unsent))
+    def open(
+        self, received: Callable[[list[ToParent]], None], broken: Callable[[str], None]
+    ) -> None:
+        """Begin to listen; on the running loop, once.
 
-    def open(self, listener: PipeListener) -> None:
-        self._listener = listener
+        ``received`` gets the next messages, in order, never empty. ``broken`` is called at most
+        once, with a reason, if the child wrote what cannot be read; nothing is received after it.
+        Neither may raise.
+        """
+        self._received = received
+        self._broken = broken
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._bell_in.fd, self._rung)
         self._recheck = self._loop.call_later(self._recheck_s, self._look_again)
 
     def send(self, *messages: FromParent) -> None:
+        """Queue the messages and write as much as fits into the ring; never waits.
+
+        The caller bounds what it sends: what does not fit is held here.
+
+        :raises FrameTooLarge: a message is over the limit; none of these were sent.
+        """
         data = frames.encode(messages, limit_bytes=frames.TO_CHILD_LIMIT_BYTES)
-        if self._listener is None:
-            return  # closed or broken: the link tells of the death by itself
+        if self._received is None:
+            return  # closed or broken; the death is reported elsewhere
         self._unsent.append(memoryview(data))
-        if self._room is None:
+        if self._retry is None:
             self._flush()
 
     def read_some(self) -> bool:
-        listener = self._listener
-        if listener is None:
+        """Deliver up to 16 KiB of what is in the ring; True while there may be more.
+
+        For what a dead child left behind; otherwise the loop does it.
+        """
+        received = self._received
+        if received is None:
             return False
         try:
-            data = self._inbound.read(GULP_BYTES)
+            data = self._inbound.read(READ_BYTES)
             messages = self._frames.feed(data) if data else None
         except (RingCorrupt, frames.FrameCorrupt) as reason:
             self._break(str(reason))
@@ -145,28 +126,29 @@ class ParentPipe:
         if data:
             self._idle_rings = 0
         if messages:
-            listener.received(messages)
-        return len(data) == GULP_BYTES
+            received(messages)
+        return len(data) == READ_BYTES
 
     def close(self) -> None:
-        self._silence()
+        """Stop listening and free everything. Unsent bytes are dropped. Idempotent."""
+        self._detach()
         for part in (self._inbound, self._outbound, self._bell_in, self._bell_out):
             part.close()
 
     def _rung(self) -> None:
         self._bell_in.clear()
         self._idle_rings += 1
-        if self._idle_rings > _MOST_IDLE_RINGS:
-            self._break("it rings without a word")
+        if self._idle_rings > _MAX_IDLE_RINGS:
+            self._break("it rings without sending anything")
             return
         self._take()
 
     def _take(self) -> None:
-        """Deliver one gulp; if there is more, come again when the loop has gone round."""
+        """Read once; if there is more, again when the loop has gone round."""
         if self._more is not None:
             self._more.cancel()
             self._more = None
-        if self.read_some() and self._listener is not None:
+        if self.read_some() and self._received is not None:
             self._more = self._loop.call_soon(self._take)
 
     def _look_again(self) -> None:
@@ -176,8 +158,8 @@ class ParentPipe:
         self._take()
 
     def _flush(self) -> None:
-        """Write until all is written or the ring is full; then come again."""
-        self._room = None
+        """Write until all is written or the ring is full; then retry later."""
+        self._retry = None
         written = 0
         try:
             while self._unsent:
@@ -193,25 +175,100 @@ class ParentPipe:
             return
         if written:
             self._bell_out.ring()
-            self._room_recheck_s = _ROOM_RECHECK_S
+            self._full_recheck_s = _FULL_RECHECK_S
         if self._unsent:
-            self._room = self._loop.call_later(self._room_recheck_s, self._flush)
-            self._room_recheck_s = min(2 * self._room_recheck_s, _ROOM_RECHECK_MAX_S)
+            self._retry = self._loop.call_later(self._full_recheck_s, self._flush)
+            self._full_recheck_s = min(2 * self._full_recheck_s, _FULL_RECHECK_MAX_S)
 
     def _break(self, reason: str) -> None:
-        listener = self._listener
-        self._silence()
-        if listener is not None:
-            listener.broken(reason)
+        is_open = self._received is not None
+        self._detach()
+        if is_open:
+            self._broken(reason)
 
-    def _silence(self) -> None:
-        """No callback of ours comes after this."""
-        if self._listener is None:
+    def _detach(self) -> None:
+        """No callback comes after this."""
+        if self._received is None:
             return
-        self._listener = None
+        self._received = None
         self._unsent.clear()
         self._loop.remove_reader(self._bell_in.fd)
-        for handle in (self._more, self._recheck, self._room):
+        for handle in (self._more, self._recheck, self._retry):
             if handle is not None:
                 handle.cancel()
-        self._more = self._recheck = self._room = None
+        self._more = self._recheck = self._retry = None
+
+
+class Channel:
+    """What a worker and its parent share: two rings, two doorbells, one lifeline. Made before the
+    child, closed after its death. ``pipe`` is the parent's end, not opened yet.
+
+    The lifeline is an ordinary pipe of which only the parent holds the writing end: when that is
+    gone, whatever the reason, the child reads end-of-file. All descriptors are close-on-exec; the
+    child gets the five it needs by ``pass_fds``.
+
+    No open file that the parent uses is one that the child holds: flags that the child sets on its
+    ends concern the child only. The parent keeps the child's ends of the doorbells open, unused, so
+    that a child that closes them does not leave the loop with a descriptor that is readable for
+    ever.
+
+    :raises OSError: there are no descriptors or no memory left; nothing is left behind.
+    """
+
+    def __init__(
+        self,
+        *,
+        to_child_bytes: int = TO_CHILD_RING_BYTES,
+        to_parent_bytes: int = TO_PARENT_RING_BYTES,
+    ) -> None:
+        with ExitStack() as made:
+            down = made.enter_context(closing(Ring.create(to_child_bytes)))
+            up = made.enter_context(closing(Ring.create(to_parent_bytes)))
+            child_bell_in, bell_out = _ends(made)
+            bell_in, child_bell_out = _ends(made)
+            self._lifeline_child, self._lifeline = os.pipe()
+            made.pop_all()
+        self.pipe = ParentPipe(inbound=up, outbound=down, bell_in=bell_in, bell_out=bell_out)
+        self._child_ends = child_bell_in, child_bell_out
+        self._child_fds = {
+            "ring-in": down.fd,
+            "ring-out": up.fd,
+            "bell-in": child_bell_in.fd,
+            "bell-out": child_bell_out.fd,
+            "lifeline": self._lifeline_child,
+        }
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        """The descriptors to hand to the child; valid until :meth:`spawned`."""
+        return tuple(self._child_fds.values())
+
+    def argv(self, *, generation: int) -> list[str]:
+        """The options that :func:`ollama_async.workers.child.process_setup.attach` reads."""
+        options = {**self._child_fds, "parent": os.getpid(), "generation": generation}
+        return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+    def spawned(self) -> None:
+        """The child has its copies: close the end of the lifeline that only it needs."""
+        if self._lifeline_child >= 0:
+            os.close(self._lifeline_child)
+            self._lifeline_child = -1
+
+    def cut_lifeline(self) -> None:
+        """Make the child see that it has no parent: it ends at once. Idempotent."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def close(self) -> None:
+        """Free everything. Idempotent."""
+        self.spawned()
+        self.cut_lifeline()
+        self.pipe.close()
+        for end in self._child_ends:
+            end.close()
+
+
+def _ends(made: ExitStack) -> tuple[Listener, Ringer]:
+    listener, ringer = make_doorbell()
+    return made.enter_context(closing(listener)), made.enter_context(closing(ringer))

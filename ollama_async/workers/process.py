@@ -1,10 +1,10 @@
-"""One worker process, from exec to reaped.
+"""A worker as a child process: a :class:`~.transport.Transport` from exec to reaped.
 
 - Runs in: the gateway, on its loop.
-- Owns: the process group, its pidfd, the reading end of its stdout and stderr.
-- Tasks: none; two loop readers. They stay until the process is reaped, whatever becomes of callers.
-- Talks to: nobody; see :mod:`.client`.
-- Dies when: the process does; its whole group is killed then, so no grandchild stays.
+- Owns: the process group, its pidfd, the reading end of its stdout and stderr, the channel.
+- Tasks: none; loop readers. They stay until the process is reaped, whatever becomes of callers.
+- Talks to: its listener, the worker's client.
+- Dies when: the process does. Its whole group is killed then, so no grandchild stays.
 
 The child is exec'd, not forked: no state, no locks and no CUDA context come along, and its argv can
 be typed by hand. It leads a session of its own, so a Ctrl-C in the terminal reaches only us. A
@@ -25,21 +25,24 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 
-from ollama_async.workers.log_rate import LogRate
-from ollama_async.workers.output import MOST_LINES, TAIL_BYTES, OutputTail
+from ollama_async.core.errors import LoadFailed
+from ollama_async.workers.load_plan import LoadPlan
+from ollama_async.workers.messages import FromParent, Quit
+from ollama_async.workers.output import MAX_LINES, TAIL_BYTES, LogRate, OutputTail
+from ollama_async.workers.pipe import Channel
+from ollama_async.workers.transport import REAP_DEADLINE_S, TransportListener
 
 CHILD_MODULE = "ollama_async.workers.child"
 
-_GULP_BYTES = 2 * TAIL_BYTES
-_LAST_GULPS = 5
-"""What a pipe holds by default, and no more: somebody may hold it open, and it may be larger."""
+_READ_BYTES = 2 * TAIL_BYTES
+_LAST_READS = 5
+"""As many as a pipe holds by default. Somebody may hold it open, and it may be larger."""
 _FLOOD_PAUSE_S = 0.01
 _FLOOD_LINES = 32
 _REAP_RETRY_S = 0.05
-_REAP_DEADLINE_S = 10.0
 _DEFAULT_ENVIRON = {"GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads spin before they sleep; for ever, by default, when there are as many as cores,
 and then a busy neighbour costs a factor of four."""
@@ -47,126 +50,99 @@ and then a busy neighbour costs a factor of four."""
 log = logging.getLogger(__name__)
 
 
-class ProcessListener(Protocol):
-    """Who hears of a process. Plain functions on the loop; they must not raise."""
-
-    def printed(self) -> None:
-        """The process wrote something to stdout or stderr that is no flood."""
-
-    def exited(self, returncode: int) -> None:
-        """It is dead and reaped; comes exactly once. Negative: the signal that killed it."""
-
-
 class WorkerProcess:
-    """A running child. Made by :meth:`spawn` only."""
+    """``module`` is what the child runs (tests bring their own)."""
 
-    def __init__(
-        self, popen: subprocess.Popen[bytes], output: int, pidfd: int, listener: ProcessListener
-    ) -> None:
-        self.pid = popen.pid
-        self._rate = LogRate(lambda line: log.info("worker %d: %s", popen.pid, line))
-        self.tail = OutputTail(self._rate.line, self._rate.skipped)
-        self._popen = popen
-        self._output = output
-        self._pidfd = pidfd
-        self._listener = listener
-        self._loop = asyncio.get_running_loop()
-        self._reaped = asyncio.Event()
+    def __init__(self, module: str = CHILD_MODULE) -> None:
+        self.pid = 0
+        self._module = module
+        self._rate = LogRate(lambda line: log.info("worker %d: %s", self.pid, line))
+        self._tail = OutputTail(self._rate.line, self._rate.skipped)
+        self._loop: asyncio.AbstractEventLoop
+        self._listener: TransportListener
+        self._channel: Channel
+        self._popen: subprocess.Popen[bytes]
+        self._output: int
+        self._pidfd: int
+        self._is_detached = False
+        self._closed = asyncio.Event()
         self._pause: asyncio.TimerHandle | None = None
-        self._loop.add_reader(output, self._printed)
-        self._loop.add_reader(pidfd, self._exited)
 
-    @classmethod
-    def spawn(
-        cls,
-        argv: Sequence[str],
-        *,
-        environ: Mapping[str, str],
-        pass_fds: Sequence[int],
-        listener: ProcessListener,
-        memory_bytes: int = 0,
-        module: str = CHILD_MODULE,
-    ) -> WorkerProcess:
-        """Start ``python -P -m module argv…`` with exactly these variables and descriptors.
+    def start(self, plan: LoadPlan, *, generation: int, listener: TransportListener) -> None:
+        """See :class:`~.transport.Transport`. The argv of a worker is made here.
 
-        ``memory_bytes`` limits what it may allocate (0: nothing does), as ``RLIMIT_DATA``: private
-        memory that can be written. Files that are mapped to be read do not count, as weights are,
-        nor do address ranges that are only reserved, as CUDA does by the terabyte.
-
-        Call it on the loop, in the main thread: the child asks to be killed when its parent's
-        *thread* ends. It blocks for the vfork and exec: half a millisecond on an idle machine, up
-        to six were seen on a busy one, whatever the size of the gateway.
-
-        :raises OSError: no process could be made; nothing is left behind.
+        Call it in the main thread: the child asks to be killed when its parent's *thread* ends. It
+        blocks for the vfork and exec: half a millisecond on an idle machine, up to six were seen on
+        a busy one, whatever the size of the gateway.
         """
-        output, output_child = os.pipe()
-        try:
-            os.set_blocking(output, False)
-            popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=output_child,
-                stderr=output_child,
-                env={**_DEFAULT_ENVIRON, **environ},
-                pass_fds=pass_fds,
-                start_new_session=True,
-            )
+        with ExitStack() as made:
             try:
-                if memory_bytes:
-                    _limit_memory(popen.pid, memory_bytes)
-                pidfd = os.pidfd_open(popen.pid)
-            except BaseException:
-                popen.kill()
-                popen.wait()
-                raise
-        except BaseException:
-            os.close(output)
-            raise
-        finally:
-            os.close(output_child)
-        return cls(popen, output, pidfd, listener)
+                channel = made.enter_context(closing(Channel()))
+                self._popen, self._output, self._pidfd = _spawn(
+                    self._module,
+                    [*channel.argv(generation=generation), *plan.spec.to_argv()],
+                    environ=plan.environ,
+                    pass_fds=channel.pass_fds,
+                    memory_bytes=plan.limits.memory_bytes,
+                )
+            except OSError as reason:
+                raise LoadFailed(f"error starting model worker: {reason}") from reason
+            made.pop_all()
+        self.pid = self._popen.pid
+        self._listener = listener
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._output, self._printed)
+        self._loop.add_reader(self._pidfd, self._exited)
+        channel.spawned()
+        channel.pipe.open(listener.received, listener.broken)
 
-    def last_words(self) -> list[str]:
-        """What it printed about its death, in few lines. A process that was killed by a signal had
-        no time to speak, unless it was the one by which it aborts itself.
+    def send(self, message: FromParent) -> None:
+        self._channel.pipe.send(message)
+
+    def mark_ready(self) -> None:
+        self._tail.ready()
+
+    def last_output(self) -> list[str]:
+        """A process that was killed by a signal had no time to print a reason, unless the signal
+        was the one by which it aborts itself.
         """
+        if not self.pid:
+            return []
         returncode = self._popen.returncode
         is_killed = returncode is not None and returncode < 0 and returncode != -signal.SIGABRT
-        return self.tail.telling_lines(has_spoken=not is_killed)
+        return self._tail.telling_lines(has_spoken=not is_killed)
 
-    async def stop(self, grace_s: float, *, ask: Callable[[], None]) -> bool:
-        """End it: ``ask``, after half the grace TERM, after all of it KILL; True when reaped.
-
-        Cancelled half-way, it kills at once; reaping goes on by itself. A process that even KILL
-        does not end within ten seconds (a driver holds it) is logged and left to the pidfd.
-        """
+    async def stop(self, grace_s: float) -> bool:
+        """Quit; after half the grace TERM, after all of it KILL."""
+        self._is_detached = True
         try:
-            ask()
-            if await self.wait(grace_s / 2):
+            self.send(Quit())
+            if await self._wait(grace_s / 2):
                 return True
             self._signal(signal.SIGTERM)
-            if await self.wait(grace_s / 2):
+            if await self._wait(grace_s / 2):
                 return True
             if grace_s:
                 log.warning("worker %d did not stop within %g s: killed", self.pid, grace_s)
         finally:
             self.kill()
-        if await self.wait(_REAP_DEADLINE_S):
+        if await self._wait(REAP_DEADLINE_S):
             return True
-        log.error("worker %d: not dead %g s after SIGKILL", self.pid, _REAP_DEADLINE_S)
+        log.error("worker %d: not dead %g s after SIGKILL", self.pid, REAP_DEADLINE_S)
         return False
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Whether it is reaped, waiting up to ``timeout_s`` for that."""
+    async def _wait(self, timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
-                await self._reaped.wait()
+                await self._closed.wait()
         except TimeoutError:
             pass
-        return self._reaped.is_set()
+        return self._closed.is_set()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group; nothing if it is reaped already. Returns at once."""
+        """SIGKILL to the whole group; nothing if it is reaped already."""
+        self._is_detached = True
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -178,13 +154,13 @@ class WorkerProcess:
             self._popen.send_signal(number)  # so early that it leads no group yet
 
     def _printed(self) -> None:
-        """One gulp per turn of the loop: a child that prints without end slows down only itself,
+        """Read once per turn of the loop: a child that prints without end slows down only itself,
         and has to wait once its lines are dropped.
         """
         if not self._read_output():
             return
         if not self._rate.is_dropping:
-            self._listener.printed()
+            self._listener.progressed()
             return
         self._loop.remove_reader(self._output)
         self._pause = self._loop.call_later(_FLOOD_PAUSE_S, self._listen)
@@ -195,19 +171,19 @@ class WorkerProcess:
 
     def _read_output(self) -> int:
         try:
-            data = os.read(self._output, _GULP_BYTES)
+            data = os.read(self._output, _READ_BYTES)
         except BlockingIOError:
             return 0
         if data:
-            most_lines = _FLOOD_LINES if self._rate.is_dropping else MOST_LINES
-            self.tail.feed(data, most_lines=most_lines)
+            max_lines = _FLOOD_LINES if self._rate.is_dropping else MAX_LINES
+            self._tail.feed(data, max_lines=max_lines)
         else:
             self._loop.remove_reader(self._output)  # all ends are closed; the exit follows
         return len(data)
 
     def _exited(self) -> None:
-        """The leader is dead. Whoever traces it, as one of its own children may, is told before us
-        and can keep us waiting, so its status is asked for and not waited for.
+        """The leader is dead. A tracer, which may be one of its own children, is notified before
+        us and can delay that, so the status is polled and not waited for.
         """
         self._loop.remove_reader(self._pidfd)
         self._signal(signal.SIGKILL)  # grandchildren; the leader is dead and not yet reaped
@@ -217,16 +193,71 @@ class WorkerProcess:
             return
         if self._pause is not None:
             self._pause.cancel()
-        for _ in range(_LAST_GULPS):
+        for _ in range(_LAST_READS):
             if not self._read_output():
                 break
-        self.tail.close()
+        self._tail.close()
         self._rate.close()
         self._loop.remove_reader(self._output)
         os.close(self._output)
         os.close(self._pidfd)
-        self._reaped.set()
-        self._listener.exited(returncode)
+        has_aborted = returncode == -signal.SIGABRT
+        self._listener.exited(describe_exit(returncode), has_aborted=has_aborted)
+        self._deliver_rest()
+
+    def _deliver_rest(self) -> None:
+        """First all that the dead child had sent, once per turn of the loop; then the end."""
+        if not self._is_detached and self._channel.pipe.read_some():
+            self._loop.call_soon(self._deliver_rest)
+            return
+        self._channel.close()
+        self._closed.set()
+        self._listener.closed()
+
+
+def _spawn(
+    module: str,
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    pass_fds: Sequence[int],
+    memory_bytes: int,
+) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Start ``python -P -m module argv…`` with exactly these variables and descriptors; returns the
+    process, the reading end of its output, and its pidfd.
+
+    ``memory_bytes`` limits what it may allocate (0: nothing does), as ``RLIMIT_DATA``: private
+    memory that can be written. Files that are mapped to be read do not count, as weights are, nor
+    do address ranges that are only reserved, as CUDA does by the terabyte.
+
+    :raises OSError: no process could be made; nothing is left behind.
+    """
+    output, output_child = os.pipe()
+    try:
+        os.set_blocking(output, False)
+        popen = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output_child,
+            stderr=output_child,
+            env={**_DEFAULT_ENVIRON, **environ},
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        try:
+            if memory_bytes:
+                _limit_memory(popen.pid, memory_bytes)
+            pidfd = os.pidfd_open(popen.pid)
+        except BaseException:
+            popen.kill()
+            popen.wait()
+            raise
+    except BaseException:
+        os.close(output)
+        raise
+    finally:
+        os.close(output_child)
+    return popen, output, pidfd
 
 
 def _limit_memory(pid: int, size_bytes: int) -> None:
@@ -236,7 +267,7 @@ def _limit_memory(pid: int, size_bytes: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
-def exit_words(returncode: int) -> str:
+def describe_exit(returncode: int) -> str:
     """How a process ended, for people."""
     if returncode >= 0:
         return f"exit status {returncode}"

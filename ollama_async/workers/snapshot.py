@@ -1,4 +1,4 @@
-"""What the queue and the workers look like from outside at one moment."""
+"""The state of the queue and the workers at one moment, for metrics, health and ``/api/ps``."""
 
 from __future__ import annotations
 
@@ -9,38 +9,59 @@ from collections.abc import Mapping
 from ollama_async.queue.backend import LoadedModel, Snapshot
 from ollama_async.queue.keep_alive import shown_expiry_s
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
-from ollama_async.workers.runner import Runner
+from ollama_async.workers.client import WorkerClient
 
 _DRIFT_S = 1.0
 
 
-def take_snapshot(state: SchedulerState, runners: Mapping[int, Runner], now: float) -> Snapshot:
-    """``now`` is of the clock that the scheduler is told. Promises count as running."""
-    running: Counter[str] = Counter()
-    for instance in state.instances.values():
-        running[instance.target.name] += len(instance.requests)
-    return Snapshot(
-        waiting=state.waiting,
-        capacity=state.limits.max_queue,
-        running=dict(running),
-        loaded=[
-            _describe(
-                instance,
-                runners[instance.id],
-                _expires_at(state, instance, runners[instance.id], now),
-            )
-            for instance in state.instances.values()
-            if instance.is_ready
-        ],
-        loading=sum(
-            instance.phase in {Phase.COMMITTED, Phase.LOADING}
-            for instance in state.instances.values()
-        ),
-    )
+class Snapshots:
+    """Takes snapshots, and remembers when each model was shown to expire.
+
+    That moment is wall-clock time. It is computed once for each use of the model, because two
+    clocks are never read at one moment, and again when they have drifted apart (somebody set one,
+    the machine slept).
+    """
+
+    def __init__(self) -> None:
+        self._expiries: dict[int, tuple[tuple[float, float], float]] = {}  # by worker: use, moment
+
+    def take(
+        self, state: SchedulerState, clients: Mapping[int, WorkerClient], now: float
+    ) -> Snapshot:
+        """``now`` is of the clock that the scheduler is told. Promises count as running."""
+        instances = state.instances.values()
+        running: Counter[str] = Counter()
+        for instance in instances:
+            running[instance.target.name] += len(instance.requests)
+        ready = [instance for instance in instances if instance.is_ready]
+        self._expiries = {instance.id: self._expiry(state, instance, now) for instance in ready}
+        return Snapshot(
+            waiting=state.waiting,
+            capacity=state.limits.max_queue,
+            running=dict(running),
+            loaded=[
+                _describe(instance, clients[instance.id], self._expiries[instance.id][1])
+                for instance in ready
+            ],
+            loading=sum(
+                instance.phase in {Phase.COMMITTED, Phase.LOADING} for instance in instances
+            ),
+        )
+
+    def _expiry(
+        self, state: SchedulerState, instance: ModelInstance, now: float
+    ) -> tuple[tuple[float, float], float]:
+        expiry_s = shown_expiry_s(state, instance, now)
+        use = (instance.idle_since, expiry_s)
+        moment = time.time() - (now - instance.idle_since) + expiry_s
+        shown = self._expiries.get(instance.id)
+        if shown is None or shown[0] != use or abs(moment - shown[1]) > _DRIFT_S:
+            return use, moment
+        return shown
 
 
-def _describe(instance: ModelInstance, runner: Runner, expires_at: float) -> LoadedModel:
-    facts, vitals = runner.facts, runner.last_vitals
+def _describe(instance: ModelInstance, client: WorkerClient, expires_at: float) -> LoadedModel:
+    facts, heartbeat = client.facts, client.heartbeat
     assert facts is not None, "the scheduler was told that it is ready"
     return LoadedModel(
         target=instance.target,
@@ -49,21 +70,7 @@ def _describe(instance: ModelInstance, runner: Runner, expires_at: float) -> Loa
         num_ctx=facts.num_ctx,
         slots=instance.slots,
         running=len(instance.requests),
-        busy_slots=vitals.busy_slots if vitals else 0,
-        cache_used=vitals.cache_used if vitals else 0.0,
+        busy_slots=heartbeat.busy_slots if heartbeat else 0,
+        cache_used=heartbeat.cache_used if heartbeat else 0.0,
         expires_at=expires_at,
     )
-
-
-def _expires_at(
-    state: SchedulerState, instance: ModelInstance, runner: Runner, now: float
-) -> float:
-    """Wall clock. It is found once for each use of the model, because two clocks are never read at
-    one moment; and again when they have drifted apart (somebody set one, the machine slept).
-    """
-    expiry_s = shown_expiry_s(state, instance, now)
-    moment = time.time() - (now - instance.idle_since) + expiry_s
-    use = (instance.idle_since, expiry_s)
-    if use != runner.shown_use or abs(moment - runner.shown_expiry) > _DRIFT_S:
-        runner.shown_use, runner.shown_expiry = use, moment
-    return runner.shown_expiry

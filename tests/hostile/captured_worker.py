@@ -24,8 +24,7 @@ READY = messages.Ready(2, 64, 1, 2, 3, 0, [])
 def main() -> None:
     attachment = attach(sys.argv[1:])
     pipe = attachment.pipe
-    act = attachment.options.get("act", "")
-    ready = STARTS.get(act, READY)
+    ready = STARTS.get(attachment.options["engine"], READY)
     hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation, "test")
     pipe.send([hello, ready])
     while True:
@@ -81,9 +80,9 @@ def attack_crumbs(pipe, _number):
         pipe._bell_out.ring()
 
 
-def endlessly(pipe, *said):
+def endlessly(pipe, *messages):
     while True:
-        pipe.send(said)
+        pipe.send(messages)
 
 
 def attack_text(pipe, number):
@@ -146,11 +145,11 @@ def attack_usage(pipe, number):
     pipe.send([messages.Done(number, "stop", Usage(-1, 0, 0, 1 << 62, 0))])
 
 
-def attack_vitals(pipe, _number):
+def attack_heartbeat(pipe, _number):
     pipe.send([messages.Heartbeat(1, math.nan)])
 
 
-def attack_chatter(pipe, _number):
+def attack_heartbeats(pipe, _number):
     endlessly(pipe, *[messages.Heartbeat(1, 0.5)] * 100)
 
 

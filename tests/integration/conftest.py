@@ -22,6 +22,9 @@ import psutil
 import pytest
 
 from ollama_async import shipped_models
+from tests.integration.worker_harness import client, events, make_client
+
+__all__ = ["client", "events", "make_client"]
 
 LONG_WAIT_S = 30.0
 """Deadline of waits that take milliseconds when all is well."""

@@ -1,4 +1,4 @@
-"""A worker for tests: attaches as the real one does, then starts as ``--act`` says.
+"""A worker for tests: attaches as the real one does, then starts as its engine says.
 
 A ready one obeys requests: the raw prompt is the command, a word of ``ORDERS`` and its argument.
 """
@@ -24,7 +24,7 @@ PAUSE_S = 0.25
 def main() -> None:
     attachment = attach(sys.argv[1:])
     pipe = attachment.pipe
-    act = attachment.options.get("act", "answer")
+    act = attachment.options["engine"]
     hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation, "test")
     STARTS.get(act, start_well)(pipe, hello)
     if act == "ignore everything":

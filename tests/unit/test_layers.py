@@ -79,7 +79,6 @@ ALLOWED = [
 ]
 EXCEPTIONS = [
     # from module, to module, reason
-    ("workers.memory_pipe", "workers.child.pipe", "the twin of both ends, for tests"),
     ("cli.main", "app", "`serve` is this process, not a request to one"),
     ("cli.main", "native.build", "`engine build` changes this installation, not a server"),
     ("cli.main", "native.check", "`engine check` looks at this installation, not at a server"),

@@ -30,7 +30,7 @@ class PipeClosed(Exception):
 
 
 class ChildEnd(Protocol):
-    """What the worker's threads need of a pipe; ``workers.memory_pipe`` has another one."""
+    """What the worker's threads need of a pipe."""
 
     def receive(self, timeout_s: float) -> ToChild | None:
         """The next message; None when ``timeout_s`` have passed without one. 0 only looks.

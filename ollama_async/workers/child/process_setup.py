@@ -1,7 +1,7 @@
 """Setup of a worker process: it opens its pipe, dies with its parent, and drops system calls.
 
 ``--ring-in FD --ring-out FD --bell-in FD --bell-out FD --lifeline FD --parent PID --generation N``
-come from :mod:`ollama_async.workers.channel`. Every other ``--name value`` is a load option.
+come from :class:`ollama_async.workers.pipe.Channel`. Every other ``--name value`` is a load option.
 
 - Threads: one daemon, ``lifeline``, which blocks until the parent is gone and then ends the process
   at once: an orderly exit could wait for a lock, or for memory.

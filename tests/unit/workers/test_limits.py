@@ -1,25 +1,28 @@
-"""A worker may say what was asked for, and no more."""
+"""A worker may send what was asked for, in the one right order, and no more."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
-from ollama_async.workers.handshake import ProtocolViolation
+from ollama_async.workers import messages
 from ollama_async.workers.limits import (
     CHARACTERS_PER_TOKEN,
     SPARE_CHARACTERS,
-    Allowances,
-    Chatter,
+    Handshake,
+    MessageRate,
+    OutputLimits,
+    ProtocolViolation,
 )
+from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import ToolCallDelta
 
 CONTEXT = 16
 
 
 @pytest.fixture
-def allowances():
-    return Allowances(CONTEXT)
+def limits():
+    return OutputLimits(CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -31,16 +34,16 @@ def allowances():
         (1 << 30, 10 * CONTEXT),
     ],
 )
-def test_text_is_bounded_by_the_tokens_that_were_asked_for(allowances, asked, tokens):
-    allowances.begin(1, asked)
+def test_text_is_bounded_by_the_tokens_that_were_asked_for(limits, asked, tokens):
+    limits.begin(1, asked)
     most = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
-    allowances.spend([(1, "x" * (most - 1))])
-    with pytest.raises(ProtocolViolation, match="more of request 1 than was asked for"):
-        allowances.spend([(1, "x")])
+    limits.spend([(1, "x" * (most - 1))])
+    with pytest.raises(ProtocolViolation, match="more for request 1 than was requested"):
+        limits.spend([(1, "x")])
 
 
 @pytest.mark.parametrize(
-    "piece",
+    "delta",
     [
         "",
         "x" * 1000,
@@ -50,61 +53,103 @@ def test_text_is_bounded_by_the_tokens_that_were_asked_for(allowances, asked, to
         ToolCallDelta(ToolCall(ToolFunction("f", {"a": ["x"] * 100}))),
     ],
 )
-def test_every_kind_of_piece_is_counted(allowances, piece):
-    allowances.begin(1, 0)
-    flood = [(1, piece)] * (SPARE_CHARACTERS + 1)
+def test_every_kind_of_delta_is_counted(limits, delta):
+    limits.begin(1, 0)
+    flood = [(1, delta)] * (SPARE_CHARACTERS + 1)
     with pytest.raises(ProtocolViolation):
-        allowances.spend(flood)
+        limits.spend(flood)
 
 
-def test_what_json_cannot_say_is_no_call(allowances):
-    allowances.begin(1, -1)
-    with pytest.raises(ProtocolViolation, match="called a tool"):
-        allowances.spend([(1, ToolCallDelta(ToolCall(ToolFunction("f", {"a": object()}))))])
+def test_a_call_that_json_cannot_represent_is_a_violation(limits):
+    limits.begin(1, -1)
+    with pytest.raises(ProtocolViolation, match="invalid tool call"):
+        limits.spend([(1, ToolCallDelta(ToolCall(ToolFunction("f", {"a": object()}))))])
 
 
-def test_requests_do_not_share_what_they_may_have(allowances):
-    allowances.begin(1, 0)
-    allowances.begin(2, 0)
-    allowances.spend([(1, "x" * (SPARE_CHARACTERS - 1)), (2, "x" * (SPARE_CHARACTERS - 1))])
+def test_requests_do_not_share_what_they_may_have(limits):
+    limits.begin(1, 0)
+    limits.begin(2, 0)
+    limits.spend([(1, "x" * (SPARE_CHARACTERS - 1)), (2, "x" * (SPARE_CHARACTERS - 1))])
     with pytest.raises(ProtocolViolation):
-        allowances.spend([(2, "x")])
+        limits.spend([(2, "x")])
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "start", "spend", "end"]), st.integers(1, 3))))
 def test_a_request_begins_starts_once_and_ends_once(history):
-    allowances, living, started = Allowances(CONTEXT), set(), set()
+    limits, living, started = OutputLimits(CONTEXT), set(), set()
     for act, number in history:
         if act == "begin":
             if number not in living:
-                allowances.begin(number, -1)
+                limits.begin(number, -1)
                 living.add(number)
             continue
         is_right = number in living and not (act == "start" and number in started)
         try:
             if act == "start":
-                allowances.start(number)
+                limits.start(number)
                 started.add(number)
             elif act == "spend":
-                allowances.spend([(number, "x")])
+                limits.spend([(number, "x")])
             else:
-                allowances.end(number)
+                limits.end(number)
                 living.discard(number)
                 started.discard(number)
         except ProtocolViolation:
             assert not is_right
         else:
             assert is_right
-        assert bool(allowances) == bool(living)
-        assert all((number in allowances) == (number in living) for number in (1, 2, 3))
+        assert bool(limits) == bool(living)
+        assert all((number in limits) == (number in living) for number in (1, 2, 3))
 
 
-def test_chatter_is_bounded_and_recovers():
-    chatter = Chatter(0.0)
+def test_messages_that_are_no_answers_are_bounded():
+    rate = MessageRate(0.0)
     for _ in range(200):
-        chatter.hear(1.0)
+        rate.count(1.0)
     with pytest.raises(ProtocolViolation):
-        chatter.hear(1.0)
-    chatter = Chatter(0.0)
+        rate.count(1.0)
+    rate = MessageRate(0.0)
     for second in range(10_000):  # ten times a second, as progress comes
-        chatter.hear(second / 10)
+        rate.count(second / 10)
+
+
+# The handshake
+
+HELLO = messages.Hello(messages.PROTOCOL, 42, 7, "x")
+LOADING = messages.Loading(0.5)
+READY = messages.Ready(1, 64, 0, 0, 0, 0)
+REFUSED = messages.Refused("load_failed", "no")
+OTHERS = [
+    messages.Started(1),
+    messages.Deltas([(1, "x")]),
+    messages.Failed(1, "x", "y"),
+    messages.Heartbeat(0, 0.0),
+]
+
+
+@given(st.lists(st.sampled_from([HELLO, LOADING, READY, REFUSED, *OTHERS]), max_size=6))
+def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
+    handshake = Handshake(generation=7, pid=42, limits=ResourceLimits())
+    for index, message in enumerate(sequence):
+        right = (HELLO,) if index == 0 else (LOADING, READY, REFUSED)
+        if message not in right:
+            with pytest.raises(ProtocolViolation, match=type(message).__name__):
+                handshake.receive(message)
+            return
+        outcome = handshake.receive(message)
+        assert outcome == (message if message in (READY, REFUSED) else None)
+        if outcome:
+            return
+
+
+@pytest.mark.parametrize(
+    ("hello", "text"),
+    [
+        (messages.Hello(messages.PROTOCOL + 1, 42, 7, "x"), "uses protocol 6, this server 5"),
+        (messages.Hello(messages.PROTOCOL, 43, 7, "x"), "generation 7, pid 43"),
+        (messages.Hello(messages.PROTOCOL, 42, 6, "x"), "generation 6, pid 42"),
+    ],
+)
+def test_another_protocol_process_or_generation_is_refused(hello, text):
+    with pytest.raises(ProtocolViolation, match=text):
+        Handshake(generation=7, pid=42, limits=ResourceLimits()).receive(hello)

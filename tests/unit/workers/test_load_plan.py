@@ -154,8 +154,8 @@ def test_a_worker_may_take_more_than_is_planned_but_no_multiple_of_much():
 
     planned = plan.demand[CPU]
     assert planned > 10 * GIB
-    assert 1.4 * planned < plan.bounds.memory_bytes < 1.8 * planned
-    assert (plan.bounds.slots, plan.bounds.num_ctx) == (32, 32_768)
+    assert 1.4 * planned < plan.limits.memory_bytes < 1.8 * planned
+    assert (plan.limits.slots, plan.limits.num_ctx) == (32, 32_768)
 
 
 def test_a_gpu_without_fused_attention_for_the_heads_has_scores_of_the_whole_context():

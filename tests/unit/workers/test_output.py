@@ -1,11 +1,11 @@
-"""What is kept of a worker's words, and how its end is put."""
+"""What is logged and kept of a worker's output, and how its end is described."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.workers.output import TAIL_BYTES, OutputTail
-from ollama_async.workers.process import exit_words
+from ollama_async.workers.output import BURST_BYTES, BYTES_PER_S, TAIL_BYTES, LogRate, OutputTail
+from ollama_async.workers.process import describe_exit
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_nothing_that_a_terminal_obeys_is_forwarded(tail, logged, control):
     assert logged[0].startswith("before")
 
 
-def test_a_gulp_of_very_many_lines_is_looked_at_in_part_and_counted(logged):
+def test_a_read_of_very_many_lines_is_looked_at_in_part_and_counted(logged):
     skipped = []
     tail = OutputTail(logged.append, skipped.append)
     tail.feed(b"a\n" * 5000)
@@ -41,7 +41,7 @@ def test_a_gulp_of_very_many_lines_is_looked_at_in_part_and_counted(logged):
     assert len(logged) <= 500
 
 
-def test_a_line_without_end_is_forwarded_in_pieces_and_held_in_bounds(tail, logged):
+def test_a_line_without_end_is_forwarded_in_parts_and_held_in_bounds(tail, logged):
     for _ in range(100):
         tail.feed(b"x" * 1000)
     tail.close()
@@ -162,4 +162,50 @@ def test_any_bytes_are_printable_in_the_end(parts):
     ],
 )
 def test_an_end_is_put_in_words(returncode, words):
-    assert exit_words(returncode) == words
+    assert describe_exit(returncode) == words
+
+
+# The rate at which output is logged
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_quiet_worker_is_logged_whole():
+    logged = []
+    rate = LogRate(logged.append, Clock())
+    for number in range(1000):
+        rate.line(f"line {number}")
+    rate.close()
+    assert logged == [f"line {number}" for number in range(1000)]
+
+
+def test_a_flood_is_bounded_told_of_and_counted():
+    logged, clock = [], Clock()
+    rate = LogRate(logged.append, clock)
+    for _ in range(100_000):
+        clock.now += 0.001
+        rate.line("x" * 1000)
+    rate.skipped(7)
+    rate.close()
+    assert sum(map(len, logged)) < BURST_BYTES + 100 * BYTES_PER_S + 10_000
+    assert any("most lines are dropped" in line for line in logged)
+    dropped = [int(line.split()[0]) for line in logged if line.endswith("lines dropped")]
+    assert sum(dropped) + sum(line.startswith("x") for line in logged) == 100_007
+
+
+def test_a_worker_that_calms_down_is_logged_again():
+    logged, clock = [], Clock()
+    rate = LogRate(logged.append, clock)
+    for _ in range(3000):
+        rate.line("x" * 1000)
+    assert rate.is_dropping
+    clock.now += 60
+    rate.line("calm")
+    assert not rate.is_dropping
+    assert logged[-2].endswith("lines dropped")
+    assert logged[-1] == "calm"

@@ -1,0 +1,129 @@
+"""What a worker is asked: requests with a sink, and calls that a coroutine awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import TypeVar
+
+from ollama_async.core.errors import EngineFailed, ServerError
+from ollama_async.queue.backend import Finish, Job, Sink
+from ollama_async.workers.messages import Text, Tokens
+
+Answer = Tokens | Text
+A = TypeVar("A", Tokens, Text)
+
+log = logging.getLogger(__name__)
+
+
+class SubmittedRequest:
+    """A submitted job and its sink, until its end. ``submitted_ns`` and ``admitted_ns``
+    (perf_counter) begin and end the step that admitted it. ``is_detached``: nothing more is passed
+    to its sink. ``cancel`` is for the client that submitted it, see
+    :class:`~ollama_async.queue.backend.Handle`.
+    """
+
+    __slots__ = (
+        "_cancel",
+        "admitted_ns",
+        "id",
+        "is_detached",
+        "job",
+        "sink",
+        "submitted_ns",
+        "was_started",
+    )
+
+    def __init__(
+        self, request_id: int, job: Job, sink: Sink, cancel: Callable[[SubmittedRequest], None]
+    ) -> None:
+        self.id = request_id
+        self.job = job
+        self.sink = sink
+        self.submitted_ns = self.admitted_ns = perf_counter_ns()
+        self.is_detached = False
+        self.was_started = False
+        self._cancel = cancel
+
+    def cancel(self) -> None:
+        self._cancel(self)
+
+    def end(self, result: Finish | ServerError) -> None:
+        """Pass the end to the sink, once. A fault of the sink is logged: it must not cost others
+        theirs.
+        """
+        if self.is_detached:
+            return
+        self.is_detached = True
+        try:
+            if isinstance(result, Finish):
+                self.sink.finished(result)
+            else:
+                self.sink.failed(result)
+        except Exception:
+            log.exception("sink of request %d", self.id)
+
+    def may_restart(self) -> bool:
+        """Whether another worker may start it again. A fault of the sink is logged."""
+        if self.is_detached:
+            return False
+        try:
+            return self.sink.may_restart()
+        except Exception:
+            log.exception("sink of request %d", self.id)
+            return False
+
+
+class PendingCalls:
+    """Calls to one worker that coroutines await, matched to their answers by id. On the loop only.
+
+    Ids are negative, so that they are never a request's, and are never used twice: an answer that
+    comes after its call was given up belongs to nobody, and that is no error.
+    """
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(-1, -1)
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    async def answer_to(self, call_id: int, kind: type[A], *, timeout_s: float) -> A:
+        """Wait for the answer. Cancelled or late, the call is forgotten.
+
+        :raises EngineFailed: it took longer than ``timeout_s``, or is of another kind.
+        :raises ServerError: what :meth:`end` or :meth:`fail_all` was given.
+        """
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[call_id] = waiting
+        try:
+            async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
+                answer = await waiting
+        except TimeoutError:
+            raise EngineFailed(f"the worker did not answer in {timeout_s:g} s") from None
+        finally:
+            del self._waiting[call_id]
+            if waiting.done() and not waiting.cancelled():
+                waiting.exception()  # it lost a race with a cancellation: mark it as retrieved
+        if not isinstance(answer, kind):
+            raise EngineFailed(f"the worker answered with {type(answer).__name__}")
+        return answer
+
+    def end(self, call_id: int, result: Answer | ServerError) -> bool:
+        """Whether anybody waits for it."""
+        waiting = self._waiting.get(call_id)
+        if waiting is None or waiting.done():
+            return False
+        if isinstance(result, ServerError):
+            waiting.set_exception(result)
+        else:
+            waiting.set_result(result)
+        return True
+
+    def fail_all(self, error: ServerError) -> None:
+        for call_id in self._waiting:
+            self.end(call_id, error)
