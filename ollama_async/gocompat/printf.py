@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from ollama_async.gocompat.budget import Budget, Buffer
 from ollama_async.gocompat.fmt import Formatter
+from ollama_async.gocompat.render_budget import RenderBudget, TextBuffer
 from ollama_async.gocompat.strconv import joined
 from ollama_async.gocompat.values import (
     ANY,
@@ -32,7 +32,7 @@ _ADDRESS = 0xC000010000
 """In place of where a value lies in memory, which Go shows in some places."""
 
 
-def sprint(values: Iterable[Value], budget: Budget) -> str:
+def sprint(values: Iterable[Value], budget: RenderBudget) -> str:
     """All of them, with a blank between two that are no strings."""
     printer = _Printer(budget)
     after_string = True
@@ -45,7 +45,7 @@ def sprint(values: Iterable[Value], budget: Budget) -> str:
     return joined(printer.buffer.text())
 
 
-def sprintln(values: Iterable[Value], budget: Budget) -> str:
+def sprintln(values: Iterable[Value], budget: RenderBudget) -> str:
     """All of them, with blanks between, on a line."""
     printer = _Printer(budget)
     for number, value in enumerate(values):
@@ -56,7 +56,7 @@ def sprintln(values: Iterable[Value], budget: Budget) -> str:
     return joined(printer.buffer.text())
 
 
-def sprintf(form: str, values: list[Value], budget: Budget) -> str:
+def sprintf(form: str, values: list[Value], budget: RenderBudget) -> str:
     """What is wrong with ``form`` is said in the text, as Go does."""
     return joined(_FormatString(form, values, budget).run())
 
@@ -64,8 +64,8 @@ def sprintf(form: str, values: list[Value], budget: Budget) -> str:
 class _Printer:
     """Writes values into ``buffer``, each as the verb and ``format`` of the moment say."""
 
-    def __init__(self, budget: Budget) -> None:
-        self.buffer = Buffer(budget)
+    def __init__(self, budget: RenderBudget) -> None:
+        self.buffer = TextBuffer(budget)
         self.format = Formatter()
         self._in_error = False  # values inside an error are shown without their methods
 
@@ -218,7 +218,7 @@ class _Printer:
 class _FormatString:
     """One pass over a format."""
 
-    def __init__(self, form: str, values: list[Value], budget: Budget) -> None:
+    def __init__(self, form: str, values: list[Value], budget: RenderBudget) -> None:
         self._form = form
         self._values = values
         self._printer = _Printer(budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.gocompat.budget import Budget, Buffer
+from ollama_async.gocompat.render_budget import RenderBudget, TextBuffer
 from ollama_async.gocompat.strconv import finished
 from ollama_async.gocompat.template import node as nodes
 from ollama_async.gocompat.template.exec import execute
@@ -37,12 +37,12 @@ class GoRenderer:
         self._is_of_chat = self._shows_messages or "system" in parsed.variables
         self._before_response = until_response(parsed.tree.blocks[""])
         self._shaped = ShapedRendering(
-            lambda messages, tools: self._show(messages, tools, _thinking(None), Budget())
+            lambda messages, tools: self._show(messages, tools, _thinking(None), RenderBudget())
         )
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
-        budget = Budget()
+        budget = RenderBudget()
         try:
             return finished(self._rendered(prompt, budget))
         except Refused as refused:
@@ -51,11 +51,11 @@ class GoRenderer:
         except RecursionError as reason:
             raise TemplateFailed(_explain(reason)) from None
 
-    def _rendered(self, prompt: Prompt, budget: Budget) -> str:
+    def _rendered(self, prompt: Prompt, budget: RenderBudget) -> str:
         thinking = _thinking(prompt.think)
         asked = _last_question(prompt.messages)
         if prompt.suffix and asked:
-            out = Buffer(budget)
+            out = TextBuffer(budget)
             self._run({"Prompt": asked, "Suffix": prompt.suffix, "Response": ""} | thinking, out)
             return out.text()
         # as Ollama does, which loses images and calls in it, and adds a gap for an empty text
@@ -75,9 +75,9 @@ class GoRenderer:
         return not self._is_of_chat or (bool(tools) and not self._shows_tools)
 
     def _show(
-        self, messages: Messages, tools: Tools, thinking: dict[str, Value], budget: Budget
+        self, messages: Messages, tools: Tools, thinking: dict[str, Value], budget: RenderBudget
     ) -> str:
-        out = Buffer(budget)
+        out = TextBuffer(budget)
         if self._shows_messages:
             self._run(_conversation(messages, tools) | thinking, out)
         else:
@@ -85,14 +85,14 @@ class GoRenderer:
         return out.text()
 
     def _run(
-        self, variables: dict[str, Value], out: Buffer, *, part: nodes.Block | None = None
+        self, variables: dict[str, Value], out: TextBuffer, *, part: nodes.Block | None = None
     ) -> None:
         """``part``: of the template; in it, a name that is missing is no error, as in Ollama."""
         main = self._tree.blocks[""] if part is None else part
         data = Map(OBJECT, variables)
         execute(self._tree, data, out, main=main, missing_is_zero=part is None)
 
-    def _turns(self, messages: list[Message], thinking: dict[str, Value], out: Buffer) -> None:
+    def _turns(self, messages: list[Message], thinking: dict[str, Value], out: TextBuffer) -> None:
         """Every question with its answer by itself; the last one up to where its answer goes."""
         *finished_turns, last = _pair(messages)
         for turn in finished_turns:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ollama_async.core.conversation import Message, ToolCall
-from ollama_async.gocompat.budget import Budget
 from ollama_async.gocompat.json_encode import encode
+from ollama_async.gocompat.render_budget import RenderBudget
 from ollama_async.gocompat.values import (
     ANY,
     ANYTHINGS,
@@ -29,7 +29,7 @@ from ollama_async.gocompat.values import (
 )
 
 
-def _string_method(value: Value, budget: Budget) -> str:
+def _string_method(value: Value, budget: RenderBudget) -> str:
     to_text = type_of(value).to_text
     assert to_text is not None
     text = to_text(value)
@@ -37,7 +37,7 @@ def _string_method(value: Value, budget: Budget) -> str:
     return text
 
 
-def _marshal_method(value: Value, budget: Budget) -> Slice:
+def _marshal_method(value: Value, budget: RenderBudget) -> Slice:
     text = encode(value)
     budget.text(len(text))
     return Slice(BYTES, text.encode("utf-8", "replace"))
@@ -71,11 +71,11 @@ def _pairs(value: Struct | Pointer) -> dict[str, Value]:
     return ordered.values if ordered is not None else {}
 
 
-def _to_map(value: Struct | Pointer, _: Budget) -> Map:
+def _to_map(value: Struct | Pointer, _: RenderBudget) -> Map:
     return Map(PLAIN_PROPERTIES, _pairs(value))
 
 
-def _all(value: Struct | Pointer, _: Budget) -> Sequence:
+def _all(value: Struct | Pointer, _: RenderBudget) -> Sequence:
     return Sequence(PROPERTY_SEQUENCE, _pairs(value))
 
 
@@ -90,7 +90,7 @@ _TYPESCRIPT = {
 }
 
 
-def _typescript(value: Struct, _: Budget) -> str:
+def _typescript(value: Struct, _: RenderBudget) -> str:
     choices = [_typescript(choice, _) for choice in value.values["AnyOf"].raw()]
     names = [_TYPESCRIPT.get(name, "any") for name in value.values["Type"].raw()]
     return " | ".join(choices or names) or "any"

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
-from ollama_async.gocompat.budget import TEXT_LIMIT
+from ollama_async.gocompat.render_budget import TEXT_LIMIT
 
 ITEMS_LIMIT = 1 << 20
 _WEIGHT_OF_ANY = 8  # so that a million of them is too much: looking at each takes time

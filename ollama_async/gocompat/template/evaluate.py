@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.gocompat.budget import Budget
+from ollama_async.gocompat.render_budget import RenderBudget
 from ollama_async.gocompat.strconv import byte_length, finished, quote
 from ollama_async.gocompat.template import node as nodes
 from ollama_async.gocompat.template.funcs import FUNCTIONS, CallFailed, call_refused
@@ -85,7 +85,9 @@ class Evaluator:
     nothing. Everything raises ``TemplateFailed``.
     """
 
-    def __init__(self, source: str, scope: Scope, budget: Budget, *, missing_is_zero: bool) -> None:
+    def __init__(
+        self, source: str, scope: Scope, budget: RenderBudget, *, missing_is_zero: bool
+    ) -> None:
         self._source = source
         self._budget = budget
         self._missing_is_zero = missing_is_zero

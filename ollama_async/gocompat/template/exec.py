@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ollama_async.gocompat.budget import Buffer
 from ollama_async.gocompat.printf import sprint
+from ollama_async.gocompat.render_budget import TextBuffer
 from ollama_async.gocompat.strconv import quote
 from ollama_async.gocompat.template import node as nodes
 from ollama_async.gocompat.template.evaluate import Evaluator, Scope, UndefinedVariable
@@ -27,7 +27,7 @@ _Jump = Literal["break", "continue"] | None
 
 
 def execute(
-    tree: nodes.Tree, data: Map, out: Buffer, *, main: nodes.Block, missing_is_zero: bool
+    tree: nodes.Tree, data: Map, out: TextBuffer, *, main: nodes.Block, missing_is_zero: bool
 ) -> None:
     """Writes ``main``, usually the tree's own main block, with ``data`` as its dot.
 
@@ -44,7 +44,7 @@ def execute(
 
 
 class _Execution:
-    def __init__(self, tree: nodes.Tree, evaluator: Evaluator, out: Buffer) -> None:
+    def __init__(self, tree: nodes.Tree, evaluator: Evaluator, out: TextBuffer) -> None:
         self._tree = tree
         self._evaluator = evaluator
         self._out = out

@@ -5,9 +5,9 @@ from __future__ import annotations
 import urllib.parse
 from datetime import datetime, timedelta
 
-from ollama_async.gocompat.budget import Budget
 from ollama_async.gocompat.json_encode import encode
 from ollama_async.gocompat.printf import sprint, sprintf, sprintln
+from ollama_async.gocompat.render_budget import RenderBudget
 from ollama_async.gocompat.strconv import from_bytes, to_bytes
 from ollama_async.gocompat.values import (
     Byte,
@@ -59,7 +59,7 @@ def call_refused(callee: str | None, value: Value) -> str:
 # len, index, slice
 
 
-def _len(budget: Budget, item: Value) -> int:
+def _len(budget: RenderBudget, item: Value) -> int:
     item, nil = indirect(item)
     if nil:
         raise CallFailed("len of nil pointer")
@@ -74,7 +74,7 @@ def _len(budget: Budget, item: Value) -> int:
     return size
 
 
-def _index(budget: Budget, item: Value, *keys: Value) -> Value:
+def _index(budget: RenderBudget, item: Value, *keys: Value) -> Value:
     item = unboxed(item)
     if item is None:
         raise CallFailed("index of untyped nil")
@@ -86,7 +86,7 @@ def _index(budget: Budget, item: Value, *keys: Value) -> Value:
     return item
 
 
-def _item(budget: Budget, item: Value, key: Value) -> Value:
+def _item(budget: RenderBudget, item: Value, key: Value) -> Value:
     if isinstance(item, Map):
         return item.get(_map_key(key))
     if isinstance(item, str):
@@ -124,7 +124,7 @@ def _checked_index(key: Value, limit: int) -> int:
     return int(key)
 
 
-def _slice(budget: Budget, item: Value, *keys: Value) -> Value:
+def _slice(budget: RenderBudget, item: Value, *keys: Value) -> Value:
     item = unboxed(item)
     if item is None:
         raise CallFailed("slice of untyped nil")
@@ -164,7 +164,7 @@ _WHOLE = ("int", "uint")
 _UNORDERED = ("bool", "complex")
 
 
-def _eq(budget: Budget, first: Value, *others: Value) -> bool:
+def _eq(budget: RenderBudget, first: Value, *others: Value) -> bool:
     """Whether ``first`` equals one of ``others``."""
     if not others:
         raise CallFailed("missing argument for comparison")
@@ -172,7 +172,7 @@ def _eq(budget: Budget, first: Value, *others: Value) -> bool:
     return any(_equal(first, unboxed(other), budget) for other in others)
 
 
-def _equal(one: Value, two: Value, budget: Budget) -> bool:
+def _equal(one: Value, two: Value, budget: RenderBudget) -> bool:
     kind, other = _basic(one), _basic(two)
     if kind != other:
         if kind in _WHOLE and other in _WHOLE:
@@ -187,7 +187,7 @@ def _equal(one: Value, two: Value, budget: Budget) -> bool:
     return _equal_composites(one, two, budget)
 
 
-def _equal_composites(one: Value, two: Value, budget: Budget) -> bool:
+def _equal_composites(one: Value, two: Value, budget: RenderBudget) -> bool:
     if kind_of(one) != kind_of(two) and None not in (one, two):
         shown = sprintf("%s: %v, %s: %v", [one, str(type_of(one)), str(type_of(two)), two], budget)
         raise CallFailed(f"non-comparable types {shown}")
@@ -211,7 +211,7 @@ def _is_comparable(kind: Type) -> bool:
     return kind.kind not in ("slice", "map", "function")
 
 
-def _less(budget: Budget, one: Value, two: Value) -> bool:
+def _less(budget: RenderBudget, one: Value, two: Value) -> bool:
     one, two = unboxed(one), unboxed(two)
     kind, other = _basic(one), _basic(two)
     if kind is None or other is None:
@@ -226,7 +226,7 @@ def _less(budget: Budget, one: Value, two: Value) -> bool:
     return bool(one < two)
 
 
-def _less_or_equal(budget: Budget, one: Value, two: Value) -> bool:
+def _less_or_equal(budget: RenderBudget, one: Value, two: Value) -> bool:
     return _less(budget, one, two) or _eq(budget, one, two)
 
 
@@ -246,20 +246,20 @@ _HTML = str.maketrans(
 )
 
 
-def _html(budget: Budget, *values: Value) -> str:
+def _html(budget: RenderBudget, *values: Value) -> str:
     return _text_to_escape(values, budget).translate(_HTML)
 
 
-def _js(budget: Budget, *values: Value) -> str:
+def _js(budget: RenderBudget, *values: Value) -> str:
     return _text_to_escape(values, budget).translate(_JavaScriptEscapes())
 
 
-def _urlquery(budget: Budget, *values: Value) -> str:
+def _urlquery(budget: RenderBudget, *values: Value) -> str:
     data = to_bytes(_text_to_escape(values, budget))
     return urllib.parse.quote_from_bytes(data, safe=" ~").replace(" ", "+")
 
 
-def _text_to_escape(values: tuple[Value, ...], budget: Budget) -> str:
+def _text_to_escape(values: tuple[Value, ...], budget: RenderBudget) -> str:
     """As ``print`` shows them, but pointers by what they point to."""
     text = sprint(map(printable, values), budget)
     budget.characters(len(text))
@@ -288,33 +288,33 @@ class _JavaScriptEscapes(dict[int, str]):
 # print, printf, println, and what Ollama adds
 
 
-def _print(budget: Budget, *values: Value) -> str:
+def _print(budget: RenderBudget, *values: Value) -> str:
     return sprint(values, budget)
 
 
-def _println(budget: Budget, *values: Value) -> str:
+def _println(budget: RenderBudget, *values: Value) -> str:
     return sprintln(values, budget)
 
 
-def _printf(budget: Budget, form: str, *values: Value) -> str:
+def _printf(budget: RenderBudget, form: str, *values: Value) -> str:
     return sprintf(form, list(values), budget)
 
 
-def _json(budget: Budget, value: Value) -> str:
+def _json(budget: RenderBudget, value: Value) -> str:
     text = encode(value)
     budget.characters(len(text))
     return text
 
 
-def _today(_: Budget, *__: str) -> str:
+def _today(_: RenderBudget, *__: str) -> str:
     return datetime.now().astimezone().strftime("%Y-%m-%d")
 
 
-def _yesterday(_: Budget, *__: str) -> str:
+def _yesterday(_: RenderBudget, *__: str) -> str:
     return (datetime.now().astimezone() - timedelta(days=1)).strftime("%Y-%m-%d")
 
 
-def _to_typescript_type(budget: Budget, value: Value) -> Value:
+def _to_typescript_type(budget: RenderBudget, value: Value) -> Value:
     method = method_of(unboxed(value), "ToTypeScriptType")
     return "any" if method is None else method.run(budget)
 

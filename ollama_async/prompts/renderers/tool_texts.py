@@ -10,7 +10,7 @@ from jinja2.exceptions import SecurityError
 
 from ollama_async.core.conversation import Prompt, ToolFunction
 from ollama_async.core.json_depth import TOOL_DEPTH
-from ollama_async.gocompat.budget import TEXT_LIMIT
+from ollama_async.gocompat.render_budget import TEXT_LIMIT
 from ollama_async.prompts.render_limits import allow_number, allow_text
 from ollama_async.prompts.renderers.conversation_view import ConversationView, table, text
 

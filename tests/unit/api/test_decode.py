@@ -1,4 +1,4 @@
-"""The one decoder: Go's leniency, Go's words, and both roads lead to the same place."""
+"""The one decoder: Go's leniency, Go's words, and both paths agree."""
 
 import base64
 import contextlib
@@ -160,7 +160,7 @@ def test_a_body_of_very_many_tiny_values_is_refused_before_it_takes_memory():
 
 
 @pytest.mark.parametrize("numbers", [1000, 400_000])
-def test_many_numbers_are_read_whichever_road_they_take(numbers):
+def test_many_numbers_are_read_whichever_path_they_take(numbers):
     body = b'{"context":[' + b"7," * numbers + b"8]}"
     assert decode(body, GenerateRequest).context == [7] * numbers + [8]
 
@@ -263,7 +263,7 @@ CHAT = st.fixed_dictionaries(
 
 
 @given(CHAT, st.booleans())
-def test_both_roads_read_the_same(value, ascii_only):
+def test_both_paths_read_the_same(value, ascii_only):
     body = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")
     try:
         fast = msgspec.json.decode(body, type=ChatRequest)
@@ -273,22 +273,9 @@ def test_both_roads_read_the_same(value, ascii_only):
     assert unmarshal(scan(body), ChatRequest) == fast == decode(body, ChatRequest)
 
 
-@given(
-    st.lists(st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False))
-)
-def test_long_arrays_of_numbers_are_read_as_written(values):
-    for body in (json.dumps(values), json.dumps(values, indent=1)):
-        assert scan(body.encode()) == values
-
-
 def test_a_comma_after_many_numbers_wants_another():
     text = "invalid character ']' looking for beginning of value"
     assert complaint(b'{"context":[1, 2 ,3,]}') == text
-
-
-@given(JSON)
-def test_a_scan_of_what_json_wrote_gives_it_back(value):
-    assert scan(json.dumps(value).encode()) == value
 
 
 FRAGMENTS = st.sampled_from(

@@ -34,12 +34,14 @@ def overlooked_by_ollama(case):
     return case["name"] == "olmo3" and "<function_calls>" in case["content"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_answer_means_what_ollama_takes_it_for_unless_it_would_lose_text(name):
-    cases = [(case, think) for case, think in CASES if case["name"] == name]
+def named_by(row):
+    case, think = row
+    return f"{case['name']}, think {think}, {case['answer'][:40]}"
 
-    assert cases
-    assert [(think, case["answer"]) for case, think in cases if not is_right(case, think)] == []
+
+@pytest.mark.parametrize(("case", "think"), [pytest.param(*row, id=named_by(row)) for row in CASES])
+def test_an_answer_means_what_ollama_takes_it_for_unless_it_would_lose_text(case, think):
+    assert is_right(case, think)
 
 
 def is_right(case, think):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.gocompat import budget
+from ollama_async.gocompat import render_budget
 from ollama_async.gocompat.template.lex import EOF, ERROR, lex
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.go_template import summarize
@@ -157,7 +157,7 @@ def test_nothing_lasts(source: str) -> None:
 
 @pytest.fixture
 def _short_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "STEPS_LIMIT", 200)
+    monkeypatch.setattr(render_budget, "STEPS_LIMIT", 200)
 
 
 @pytest.mark.usefixtures("_short_of_steps")

@@ -18,7 +18,7 @@ DEPTH_LIMIT = 200
 each takes a few calls of Python's."""
 
 
-class Budget:
+class RenderBudget:
     """Of one render, which may try several shapes of the conversation.
 
     :raises TemplateFailed: from every method, once there is nothing left.
@@ -51,10 +51,10 @@ class Budget:
         self._depth -= 1
 
 
-class Buffer:
+class TextBuffer:
     """Text that grows piece by piece, and is paid for as it grows."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: RenderBudget) -> None:
         self.budget = budget
         self._pieces: list[str] = []
         self._length = 0

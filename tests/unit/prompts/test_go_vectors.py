@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.go_template import summarize
 
-_VECTORS = Path(__file__).parents[3] / "vectors" / "go-templates.jsonl"
+_VECTORS = Path(__file__).parents[2] / "vectors" / "go-templates.jsonl"
 _CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]
+_NAMING = [case for case in _CASES if "vars" in case]
 
 
 def _prompt(request: dict[str, Any]) -> Prompt:
@@ -36,15 +38,15 @@ def _answer(case: dict[str, Any]) -> str:
         return f"execute: {reason.message}"
 
 
-def test_says_what_go_says() -> None:
-    said = {case["name"]: case.get("error") or case["output"] for case in _CASES}
-    assert len(said) == len(_CASES)
-    assert {case["name"]: _answer(case) for case in _CASES} == said
+@pytest.mark.parametrize("case", _CASES, ids=lambda case: case["name"])
+def test_says_what_go_says(case: dict[str, Any]) -> None:
+    assert _answer(case) == (case.get("error") or case["output"])
 
 
-def test_finds_the_same_names() -> None:
-    found = {case["name"]: set(case["vars"]) for case in _CASES if "vars" in case}
-    assert found
-    assert {
-        case["name"]: summarize(case["template"]).variables for case in _CASES if "vars" in case
-    } == found
+@pytest.mark.parametrize("case", _NAMING, ids=lambda case: case["name"])
+def test_finds_the_same_names(case: dict[str, Any]) -> None:
+    assert summarize(case["template"]).variables == set(case["vars"])
+
+
+def test_names_of_cases_are_unique() -> None:
+    assert len({case["name"] for case in _CASES}) == len(_CASES)

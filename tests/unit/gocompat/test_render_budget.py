@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.gocompat import budget
+from ollama_async.gocompat import render_budget
 from ollama_async.prompts.go_renderer import GoRenderer
 
 _CALLS = [
@@ -49,7 +49,7 @@ def test_roles_that_the_template_fails_for_change_nothing_for_calls(failing: str
 def test_a_question_that_takes_too_long_leaves_the_others_their_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(budget, "STEPS_LIMIT", 500)
+    monkeypatch.setattr(render_budget, "STEPS_LIMIT", 500)
     renderer = GoRenderer(_template("{{ range 1000 }}{{ end }}"))
     strange = Message("critic", "b")
     assert _text(renderer, Message("user", "a"), strange) == "ab"
