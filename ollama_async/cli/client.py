@@ -1,8 +1,8 @@
-"""The server as a command sees it: JSON in, JSON or a stream of JSON lines out.
+"""A synchronous HTTP client for the server: JSON in, JSON or a stream of JSON lines out.
 
-Synchronous and light (``http.client``): a command has one conversation at a time. Errors follow
-Ollama's rules: the text is the body's ``error``, or the body itself; inside a stream a line with
-``error``, or a line that is not JSON, ends it.
+Small (``http.client``), because a command sends one request at a time. Errors follow Ollama's
+rules: the text is the body's ``error``, or the body itself. A stream ends with an error at a line
+that has ``error`` or is not JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where one l
 
 
 class CommandFailed(Exception):
-    """Whatever ends a command with ``Error: TEXT`` and exit status 1."""
+    """Ends a command with ``Error: TEXT`` and exit status 1."""
 
 
 class ServerUnreachable(CommandFailed):
@@ -40,7 +40,7 @@ class ServerUnreachable(CommandFailed):
 
 
 class ServerRefused(CommandFailed):
-    """The server answered with an error; ``status`` is 200 if it came within a stream."""
+    """The server sent an error; ``status`` is 200 if it was in a stream."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -48,10 +48,10 @@ class ServerRefused(CommandFailed):
 
 
 class Client:
-    """Talks to one server, one connection per request. Not for use by several threads.
+    """One connection per request. Not thread-safe.
 
-    There is no deadline for an answer: a model may think for hours, and the person who waits has
-    Ctrl-C. A dead peer is noticed by TCP keep-alive.
+    A response has no deadline: a model may think for hours, and the user has Ctrl-C. TCP keep-alive
+    detects a dead peer.
     """
 
     def __init__(self, address: Address, local_key: bytes | None = None) -> None:
@@ -64,18 +64,18 @@ class Client:
         self._path = address.path
 
     def check_alive(self) -> None:
-        """:raises ServerUnreachable: nobody listens. :raises ServerRefused: something else does."""
+        """:raises ServerUnreachable: nothing listens. :raises ServerRefused: another error."""
         with self._request("HEAD", "/"):
             pass
 
     @property
-    def may_name_files(self) -> bool:
-        """Whether the server may take files by their paths; known after :meth:`check_alive`."""
+    def may_send_paths(self) -> bool:
+        """Whether the server may accept files by their paths; known after :meth:`check_alive`."""
         return self._local_key is not None and is_loopback(self._peer[0])
 
     def call(self, method: str, path: str, value: Any = None) -> Any:
-        """One request, one JSON answer; None if the answer is empty."""
-        with self._request(method, path, value) as response, _break_told():
+        """Send one request; its JSON response, None if that is empty."""
+        with self._request(method, path, value) as response, _connection_errors():
             body = response.read()
         if not body:
             return None
@@ -85,20 +85,23 @@ class Client:
             text = body[:500].decode(errors="replace")
             raise ServerRefused(response.status, f"unexpected answer: {text}") from None
 
-    def lines(
-        self, path: str, value: Any, *, names_files: bool = False
+    def stream(
+        self, path: str, value: Any, *, sends_paths: bool = False
     ) -> Generator[dict[str, Any], None, None]:
-        """POST ``value`` and yield the objects of the answer as they arrive.
+        """POST ``value`` and yield the objects of the response as they arrive.
 
-        ``names_files``: show the server that it may read files for us, see
-        :attr:`may_name_files`. Closing the generator closes the connection, which cancels the
+        ``sends_paths``: prove to the server that it may read files for us, see
+        :attr:`may_send_paths`. Closing the generator closes the connection, which cancels the
         request.
         """
-        proof = self._proof() if names_files else {}
-        with self._request("POST", path, value, proof) as response:
-            while line := _line(response):
+        headers = {}
+        if sends_paths:
+            assert self._local_key is not None
+            headers[HEADER] = proof(self._local_key, *self._peer)
+        with self._request("POST", path, value, headers) as response:
+            while line := _read_line(response):
                 if len(line) > LINE_LIMIT_BYTES:
-                    raise ServerRefused(200, "a line of the answer is too long")
+                    raise ServerRefused(200, "a line of the response is too long")
                 if line.strip():
                     yield _object(line)
 
@@ -161,10 +164,10 @@ class Client:
         headers: Mapping[str, str],
         send: Callable[[http.client.HTTPConnection], None],
     ) -> Iterator[http.client.HTTPResponse]:
-        """One connection: the request, then the response for the caller to read, then closed."""
+        """Open a connection, send the request, yield the response to be read, close."""
         connection = self._connect()
         try:
-            with _break_told():
+            with _connection_errors():
                 connection.putrequest(method, quote(self._path + path, safe="/:%"))
                 connection.putheader("User-Agent", _USER_AGENT)
                 for name, text in headers.items():
@@ -179,10 +182,6 @@ class Client:
                 yield response
         finally:
             connection.close()
-
-    def _proof(self) -> dict[str, str]:
-        assert self._local_key is not None
-        return {HEADER: proof(self._local_key, *self._peer)}
 
     def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
@@ -201,8 +200,8 @@ class Client:
 
 
 @contextlib.contextmanager
-def _break_told() -> Iterator[None]:
-    """Around what talks to the server, and nothing else: our own output may break, too."""
+def _connection_errors() -> Iterator[None]:
+    """Translates errors of the connection. Not for the caller's code: its own output may fail."""
     try:
         yield
     except (OSError, http.client.HTTPException) as reason:
@@ -213,20 +212,20 @@ _USER_AGENT = f"ollama-async/{__version__} ({platform.machine()} linux)"
 
 
 def _encoded(value: Any) -> bytes:
-    """As JSON. What was typed or is a file's name may be no Unicode: JSON's escapes carry it."""
+    """As JSON. Typed text and file names may be invalid Unicode, which JSON can escape."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return json.dumps(value).encode()
 
 
-def _line(response: http.client.HTTPResponse) -> bytes:
-    with _break_told():
+def _read_line(response: http.client.HTTPResponse) -> bytes:
+    with _connection_errors():
         return response.readline(LINE_LIMIT_BYTES + 1)
 
 
 def _refusal(response: http.client.HTTPResponse) -> ServerRefused:
-    with _break_told():
+    with _connection_errors():
         body = response.read(LINE_LIMIT_BYTES).decode(errors="replace").strip()
     text = body
     with contextlib.suppress(ValueError):

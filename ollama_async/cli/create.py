@@ -1,8 +1,8 @@
-"""``create``: what a Modelfile asks for.
+"""Makes models from a Modelfile (``create``) or from one GGUF file (``run FILE``).
 
-The server never sees the Modelfile: it is read here, paths in it are resolved here, and what goes
-over the wire are plain values, and files: by their paths if the server is our own user's on this
-machine, else they are sent first and named by their digests.
+The server never sees the Modelfile. It is parsed here, and its paths are resolved here. The server
+gets values and files: by their paths if it runs as the same user on this machine, otherwise they
+are uploaded and named by their digests.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ollama_async.cli.client import CHUNK_BYTES, Client, CommandFailed, ServerRe
 from ollama_async.cli.progress import Progress
 from ollama_async.core.model_names import ModelName
 
-_TEXTS = ("template", "system", "renderer", "parser")
+_TEXT_FIELDS = ("template", "system", "renderer", "parser")
 
 _Files = dict[str, Path]
-"""By the name that the server is to know them by."""
+"""By the names that the server gives them."""
 
 
 def create(client: Client, arguments: argparse.Namespace) -> int:
@@ -36,25 +36,38 @@ def create(client: Client, arguments: argparse.Namespace) -> int:
         ModelName.parse(name)
     except ValueError:
         raise CommandFailed(f"invalid model name: {name}") from None
-    source, folder = _read(arguments.file)
+    source, folder = _read_modelfile(arguments.file)
     try:
         modelfile = parse(source)
         values = _values(modelfile)
     except ValueError as reason:
         raise CommandFailed(str(reason)) from None
+    quantize = {"quantize": arguments.quantize, "draft_quantize": arguments.draft_quantize}
+    values |= {field: level for field, level in quantize.items() if level}
     client.check_alive()
     progress = Progress()
     try:
         progress.step("gathering model components")
         base, files = _sources(modelfile, folder)
-        request = {"model": name, **values, **base, **_levels(arguments)}
-        _create_from(client, request, files, progress)
+        _create_from(client, {"model": name, **values, **base}, files, progress)
     finally:
         progress.end()
     return 0
 
 
-def _read(file: str) -> tuple[bytes, Path]:
+def create_from_file(client: Client, path: Path) -> str:
+    """The name of a model made from one GGUF file; the same bytes have the same name."""
+    progress = Progress()
+    try:
+        digest = _upload(client, path, progress)
+        name = f"file-{digest.removeprefix('sha256:')[:12]}"
+        _request_model(client, {"model": name, "files": {path.name: digest}}, progress)
+    finally:
+        progress.end()
+    return name
+
+
+def _read_modelfile(file: str) -> tuple[bytes, Path]:
     """A Modelfile's bytes, and the folder that its paths are relative to."""
     if file == "-":
         return sys.stdin.buffer.read(), Path.cwd()
@@ -67,11 +80,11 @@ def _read(file: str) -> tuple[bytes, Path]:
 
 
 def _values(modelfile: Modelfile) -> dict[str, Any]:
-    """All of the request that is not files. :raises ValueError: with Ollama's text."""
+    """The fields of the request that are not files. :raises ValueError: with Ollama's text."""
     parameters, warnings = modelfile.parameters()
     for warning in warnings:
         print(warning, file=sys.stderr)
-    values: dict[str, Any] = {field: modelfile.last(field) for field in _TEXTS}
+    values: dict[str, Any] = {field: modelfile.last(field) for field in _TEXT_FIELDS}
     values |= {
         "license": modelfile.values("license"),
         "parameters": parameters,
@@ -81,34 +94,40 @@ def _values(modelfile: Modelfile) -> dict[str, Any]:
     return {field: value for field, value in values.items() if value}
 
 
-def _levels(arguments: argparse.Namespace) -> dict[str, str]:
-    """What to quantize to; the server knows which levels there are."""
-    levels = {"quantize": arguments.quantize, "draft_quantize": arguments.draft_quantize}
-    return {field: level for field, level in levels.items() if level}
-
-
 def _create_from(
     client: Client, request: dict[str, Any], files: Mapping[str, _Files], progress: Progress
 ) -> None:
-    """``files`` by the field that is to name them."""
+    """``files``: by the field of the request that names them."""
     paths = _paths(files)
-    if paths and client.may_name_files:
+    if paths and client.may_send_paths:
         try:
-            create_model(client, request | paths, progress, names_files=True)
+            _request_model(client, request | paths, progress, sends_paths=True)
         except ServerRefused as refusal:
-            if refusal.status != HTTPStatus.FORBIDDEN:  # or there is a relay between us
+            if refusal.status != HTTPStatus.FORBIDDEN:  # which may be due to a relay between us
                 raise
         else:
             return
     digests = {
-        field: {name: upload(client, path, progress) for name, path in chosen.items()}
+        field: {name: _upload(client, path, progress) for name, path in chosen.items()}
         for field, chosen in files.items()
     }
-    create_model(client, request | digests, progress)
+    _request_model(client, request | digests, progress)
+
+
+def _request_model(
+    client: Client, request: dict[str, Any], progress: Progress, *, sends_paths: bool = False
+) -> None:
+    """POST /api/create, showing its progress.
+
+    :raises CommandFailed: the response ended without ``success``.
+    """
+    lines = client.stream("/api/create", request, sends_paths=sends_paths)
+    with contextlib.closing(lines) as updates:
+        progress.follow(updates, "the server ended before the model was complete")
 
 
 def _paths(files: Mapping[str, _Files]) -> dict[str, dict[str, str]]:
-    """``files`` as the server could find them; nothing if a path cannot be told in JSON."""
+    """``files`` as text; empty if a path cannot be expressed in JSON."""
     paths = {
         field: {name: str(path) for name, path in chosen.items()} for field, chosen in files.items()
     }
@@ -120,26 +139,25 @@ def _paths(files: Mapping[str, _Files]) -> dict[str, dict[str, str]]:
 
 
 def _sources(modelfile: Modelfile, folder: Path) -> tuple[dict[str, str], dict[str, _Files]]:
-    """The field ``from``, if a model is named, and the files of the fields ``files``, ``adapters``
+    """The field ``from``, if it names a model, and the files of the fields ``files``, ``adapters``
     and ``draft_files``.
     """
     base: dict[str, str] = {}
     weights: list[_Files] = []
     for value in modelfile.values("from"):
-        found = _files_at(value, folder)
-        if found:
+        if found := _find_files(value, folder):
             weights.append(found)
         else:
             base["from"] = value
     chosen = {
         "files": weights,
-        "adapters": _required(modelfile.values("adapter"), folder),
-        "draft_files": _required(modelfile.values("draft"), folder),
+        "adapters": _require_files(modelfile.values("adapter"), folder),
+        "draft_files": _require_files(modelfile.values("draft"), folder),
     }
-    return base, {field: _distinct(files) for field, files in chosen.items() if files}
+    return base, {field: _merge(files) for field, files in chosen.items() if files}
 
 
-def _files_at(value: str, folder: Path) -> _Files:
+def _find_files(value: str, folder: Path) -> _Files:
     """The files that ``value`` means; none if it is the name of a model.
 
     :raises CommandFailed: it can only be a path, and nothing is there.
@@ -157,31 +175,28 @@ def _files_at(value: str, folder: Path) -> _Files:
     return {}
 
 
-def _required(values: list[str], folder: Path) -> list[_Files]:
+def _require_files(values: list[str], folder: Path) -> list[_Files]:
     required: list[_Files] = []
     for value in values:
-        found = _files_at(value, folder)
+        found = _find_files(value, folder)
         if not found:
             raise CommandFailed(f"{value}: no such file")
         required.append(found)
     return required
 
 
-def _distinct(chosen: list[_Files]) -> _Files:
-    """All of them together; a name that comes twice gets a number in front."""
-    together: _Files = {}
+def _merge(chosen: list[_Files]) -> _Files:
+    """All of them; a name that occurs twice gets a number in front."""
+    merged: _Files = {}
     for files in chosen:
         for name, path in files.items():
-            free = name if name not in together else f"{len(together)}-{name}"
-            together[free] = path
-    return together
+            free = name if name not in merged else f"{len(merged)}-{name}"
+            merged[free] = path
+    return merged
 
 
-def upload(client: Client, path: Path, progress: Progress) -> str:
-    """Make sure that the server has the file's bytes; their digest, ``sha256:<64 hex>``.
-
-    What the server has already is not sent again.
-    """
+def _upload(client: Client, path: Path, progress: Progress) -> str:
+    """Upload the file unless the server has its bytes; their digest, ``sha256:<64 hex>``."""
     try:
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
@@ -190,7 +205,7 @@ def upload(client: Client, path: Path, progress: Progress) -> str:
                 text = f"copying file {digest}"
                 file.seek(0)
                 client.send_blob(
-                    digest, file, size_bytes, lambda sent: progress.share(text, sent, size_bytes)
+                    digest, file, size_bytes, lambda sent: progress.update(text, sent, size_bytes)
                 )
     except OSError as reason:
         raise CommandFailed(f"{path}: {reason.strerror or reason}") from reason
@@ -198,34 +213,10 @@ def upload(client: Client, path: Path, progress: Progress) -> str:
 
 
 def _digest(file: BinaryIO, size_bytes: int, name: str, progress: Progress) -> str:
-    sum_ = hashlib.sha256()
+    sha256 = hashlib.sha256()
     done = 0
-    text = f"hashing {name}"
     while chunk := file.read(CHUNK_BYTES):
-        sum_.update(chunk)
+        sha256.update(chunk)
         done += len(chunk)
-        progress.share(text, done, max(size_bytes, done))
-    return f"sha256:{sum_.hexdigest()}"
-
-
-def create_model(
-    client: Client, request: dict[str, Any], progress: Progress, *, names_files: bool = False
-) -> None:
-    """POST /api/create, showing what the server says on the way.
-
-    :raises CommandFailed: the answer ended without ``success``.
-    """
-    lines = client.lines("/api/create", request, names_files=names_files)
-    with contextlib.closing(lines) as updates:
-        progress.follow(updates, "the server ended before the model was complete")
-
-
-def model_of_file(client: Client, path: Path, progress: Progress) -> str:
-    """The name of a model made of one GGUF file; the same bytes have the same name."""
-    try:
-        digest = upload(client, path, progress)
-        name = f"file-{digest.removeprefix('sha256:')[:12]}"
-        create_model(client, {"model": name, "files": {path.name: digest}}, progress)
-    finally:
-        progress.end()
-    return name
+        progress.update(f"hashing {name}", done, max(size_bytes, done))
+    return f"sha256:{sha256.hexdigest()}"

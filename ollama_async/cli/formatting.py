@@ -1,4 +1,4 @@
-"""Numbers and tables as ``ollama`` words them: sizes, times, columns, statistics."""
+"""Formats sizes, times, tables and statistics as ``ollama`` prints them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from ollama_async.gocompat import durations
 
 _HOUR_S = 3600
-_DAYS_OF = {"week": 7, "month": 30, "year": 365}
-_FAR_AHEAD_YEARS = 20
+_WEEK_DAYS, _MONTH_DAYS, _YEAR_DAYS = 7, 30, 365
+_FOREVER_YEARS = 20
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
-def size(count_bytes: int) -> str:
-    """``637 MB``, ``1.3 GB``, ``4 GB``: decimal units, one decimal below ten."""
+def format_size(count_bytes: int) -> str:
+    """``637 MB``, ``1.3 GB``, ``4 GB``: decimal units, one decimal place below ten."""
     if count_bytes < 1000:
         return f"{count_bytes} B"
     unit, scale = next(
@@ -30,8 +30,8 @@ def size(count_bytes: int) -> str:
     return f"{value:.1f} {unit}"
 
 
-def span(seconds: float) -> str:
-    """``About a minute``, ``3 weeks``: hours are rounded, the rest is cut off."""
+def format_span(seconds: float) -> str:
+    """``About a minute``, ``3 weeks``: hours are rounded, all else is cut off."""
     whole = int(seconds)
     hours = math.floor(seconds / _HOUR_S + 0.5)
     days = hours // 24
@@ -44,34 +44,34 @@ def span(seconds: float) -> str:
         (hours == 1, "About an hour"),
         (hours < 48, f"{hours} hours"),
         (days < 14, f"{days} days"),
-        (days < 60, f"{days // _DAYS_OF['week']} weeks"),
-        (days < 730, f"{days // _DAYS_OF['month']} months"),
+        (days < 60, f"{days // _WEEK_DAYS} weeks"),
+        (days < 730, f"{days // _MONTH_DAYS} months"),
     )
-    years = int(seconds / _HOUR_S) // 24 // _DAYS_OF["year"]
+    years = int(seconds / _HOUR_S) // 24 // _YEAR_DAYS
     return next((words for applies, words in steps if applies), f"{years} years")
 
 
-def ago(moment: str, now: datetime | None = None) -> str:
+def format_age(moment: str, now: datetime | None = None) -> str:
     """An RFC 3339 time relative to now: ``2 days ago``, ``4 minutes from now``, ``Forever``."""
     if not moment or moment == _ZERO_TIME:
         return "Never"
-    seconds = seconds_since(moment, now)
+    seconds = _seconds_since(moment, now)
     if seconds >= 0:
-        return f"{span(seconds)} ago"
-    if -seconds / _HOUR_S / 24 / 365 > _FAR_AHEAD_YEARS:
+        return f"{format_span(seconds)} ago"
+    if -seconds / _HOUR_S / 24 / _YEAR_DAYS > _FOREVER_YEARS:
         return "Forever"
-    return f"{span(-seconds)} from now"
+    return f"{format_span(-seconds)} from now"
 
 
-def until(moment: str, now: datetime | None = None) -> str:
-    """When a loaded model goes: as :func:`ago`, but ``Stopping...`` once that has passed."""
-    if moment and moment != _ZERO_TIME and seconds_since(moment, now) > 0:
+def format_expiry(moment: str, now: datetime | None = None) -> str:
+    """When a loaded model expires: as :func:`format_age`, but ``Stopping...`` after that time."""
+    if moment and moment != _ZERO_TIME and _seconds_since(moment, now) > 0:
         return "Stopping..."
-    return ago(moment, now)
+    return format_age(moment, now)
 
 
-def seconds_since(moment: str, now: datetime | None = None) -> float:
-    """Seconds from an RFC 3339 time until now; 0 if it cannot be read."""
+def _seconds_since(moment: str, now: datetime | None) -> float:
+    """Seconds from an RFC 3339 time until now; 0 if it is invalid."""
     try:
         then = datetime.fromisoformat(moment)
     except ValueError:
@@ -81,8 +81,8 @@ def seconds_since(moment: str, now: datetime | None = None) -> float:
     return ((now or datetime.now(UTC)) - then).total_seconds()
 
 
-def processor(size_bytes: int, on_gpu_bytes: int) -> str:
-    """Where a model is: ``100% GPU``, ``48%/52% CPU/GPU``, ``100% CPU``."""
+def format_processor(size_bytes: int, on_gpu_bytes: int) -> str:
+    """Where a model is loaded: ``100% GPU``, ``48%/52% CPU/GPU``, ``100% CPU``."""
     if on_gpu_bytes == 0:
         return "100% CPU"
     if on_gpu_bytes == size_bytes:
@@ -93,13 +93,10 @@ def processor(size_bytes: int, on_gpu_bytes: int) -> str:
     return f"{share}%/{100 - share}% CPU/GPU"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns with four blanks behind each; one line per row, header first."""
-    return columns([header, *rows])
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """As :func:`table`, without a header; rows may be of different lengths."""
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """One line per row; left-aligned columns, each followed by four blanks. Rows may differ in
+    length.
+    """
     count = max(map(len, rows), default=0)
     full = [(*row, *("" for _ in range(count - len(row)))) for row in rows]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
@@ -109,7 +106,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def statistics(last: Mapping[str, Any]) -> str:
+def format_statistics(last: Mapping[str, Any]) -> str:
     """The block of ``--verbose`` for the last object of an answer; zero values have no line."""
 
     def whole(name: str) -> int:

@@ -1,6 +1,7 @@
-"""What a person can change and look at in a conversation, by words that begin with a slash.
+"""A conversation at the terminal: the prompt, and the commands that begin with a slash.
 
-As in Ollama a word counts by its beginning: ``/setting`` is ``/set``.
+Ctrl-C stops an answer; Ctrl-D or ``/bye`` ends the conversation. As in Ollama, a command is
+recognized by its beginning: ``/setting`` is ``/set``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from http import HTTPStatus
 from typing import Any
 
 from ollama_async.api.options import OPTIONS, parse_parameter
-from ollama_async.cli import answer_printer, models, show
+from ollama_async.cli.answer_printer import AnswerPrinter, print_answer, print_statistics
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
+from ollama_async.cli.models import list_models
+from ollama_async.cli.show import PARTS, ModelInfo, fetch_info, format_page
 from ollama_async.core.model_names import ModelName
 
 _HELP = """\
@@ -35,8 +38,8 @@ _SET_HELP = """\
 Available Commands:
   /set parameter ...     Set a parameter
   /set system <string>   Set system message
-  /set history           Keep typed lines at hand
-  /set nohistory         Forget typed lines
+  /set history           Enable history
+  /set nohistory         Disable history
   /set wordwrap          Enable wordwrap
   /set nowordwrap        Disable wordwrap
   /set format json       Enable JSON mode
@@ -58,17 +61,21 @@ Available Commands:
   /show system       Show system message
   /show template     Show prompt template
 """
-_LEVELS = ("high", "medium", "low", "max")
+_THINK_LEVELS = ("high", "medium", "low", "max")
 _MISSING = {
     "license": "No license was specified for this model.",
     "system": "No system message was specified for this model.",
     "template": "No prompt template was specified for this model.",
 }
+_FENCE = '"""'
+_BEFORE_FENCE = ("", "/set system")
 
 
 class Session:
-    """A conversation: ``request`` is what every turn carries (the model's name, format, think,
-    options), ``messages`` what was said, ``flags`` those of ``run``, which say how answers look.
+    """The state of a conversation.
+
+    ``request`` has the fields of every request (model, format, think, options), ``messages`` the
+    history, ``flags`` those of ``run``, which say how answers are shown.
     """
 
     def __init__(self, client: Client, flags: argparse.Namespace, request: dict[str, Any]) -> None:
@@ -79,39 +86,110 @@ class Session:
 
     @property
     def system(self) -> str:
-        """The system message set last in this conversation; empty if the model's own counts."""
-        said = (turn["content"] for turn in reversed(self.messages) if turn["role"] == "system")
-        return next(said, "")
+        """The system message set last; "" if the model's own applies."""
+        texts = (each["content"] for each in reversed(self.messages) if each["role"] == "system")
+        return next(texts, "")
 
     def load(self, model: str) -> None:
-        """Have the server load ``model``, with which the conversation goes on from here.
+        """Have the server load ``model`` and continue with it.
 
-        :raises ServerRefused: it cannot; the conversation stays with the model that it had.
+        :raises ServerRefused: it cannot; the session keeps its model.
         """
         request = {**self.request, "model": model}
         self.client.call("POST", "/api/generate", {**request, "prompt": "", "stream": False})
         self.request = request
 
-    def shown(self) -> show.Shown:
-        """What the server says of the model. :raises CommandFailed:"""
-        return show.ask(self.client, self.request["model"])
+    def fetch_info(self) -> ModelInfo:
+        """:raises CommandFailed: see :func:`.show.fetch_info`."""
+        return fetch_info(self.client, self.request["model"])
+
+    def send(self, text: str) -> None:
+        """Send a message and print the answer; both become history unless the server refuses."""
+        self.messages.append({"role": "user", "content": text})
+        printer = AnswerPrinter.from_flags(self.flags)
+        last: dict[str, Any] = {}
+        try:
+            body = {**self.request, "messages": self.messages}
+            with contextlib.closing(self.client.stream("/api/chat", body)) as objects:
+                last = print_answer(objects, printer)
+        except KeyboardInterrupt:
+            pass  # what has been generated so far stays
+        except ServerRefused as refusal:
+            self.messages.pop()
+            print(f"Error: {refusal}", file=sys.stderr)
+            return
+        print("\n")
+        answer = {"role": "assistant", "content": printer.content}
+        if printer.thinking:
+            answer["thinking"] = printer.thinking
+        self.messages.append(answer)
+        if self.flags.verbose:
+            print_statistics(last)
 
 
-def obey(session: Session, command: str) -> None:
-    """Do what ``command`` says; what it does not know it says. Errors are said, too."""
+def run_conversation(client: Client, flags: argparse.Namespace, request: dict[str, Any]) -> int:
+    """Load the model and converse until the user leaves. ``request``: see :class:`Session`."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401, PLC0415  # importing it gives input() its line editor
+    session = Session(client, flags, request)
+    session.load(request["model"])
+    _print_stored_messages(session)
+    while True:
+        try:
+            text = _read_message()
+        except EOFError:
+            print()
+            return 0
+        except KeyboardInterrupt:
+            print("\nUse Ctrl + d or /bye to exit.")
+            continue
+        if text.startswith("/"):
+            if text.startswith(("/bye", "/exit")):
+                return 0
+            run_slash_command(session, text)
+        elif text.strip():
+            session.send(text)
+
+
+def _print_stored_messages(session: Session) -> None:
+    """The messages in the model, which the server puts in front of every conversation."""
+    for message in session.fetch_info().messages or ():
+        if message.role == "user":
+            print(f">>> {message.content}")
+        elif message.role == "assistant":
+            AnswerPrinter.from_flags(session.flags).add(message.content, "")
+            print("\n")
+
+
+def _read_message() -> str:
+    """The next message or command; text after three quotes extends to the next three."""
+    line = input(">>> ")
+    start, fence, text = line.partition(_FENCE)
+    if not fence or start.strip() not in _BEFORE_FENCE:
+        return line
+    while not text.rstrip().endswith(_FENCE):
+        text += "\n" + input("... ")
+    return start + text.rstrip().removesuffix(_FENCE)
+
+
+# ------------------------------------------------------------------ slash commands
+
+
+def run_slash_command(session: Session, command: str) -> None:
+    """Run ``command``; prints errors instead of raising them."""
     word, _, rest = command.partition(" ")
     try:
-        for name, act in _COMMANDS.items():
+        for name, run in _COMMANDS.items():
             if word.startswith(name):
-                act(session, rest.strip())
+                run(session, rest.strip())
                 return
     except CommandFailed as reason:
         print(f"Error: {reason}", file=sys.stderr)
         return
-    _unknown(word)
+    _print_unknown(word)
 
 
-def _unknown(command: str) -> None:
+def _print_unknown(command: str) -> None:
     print(f"Unknown command '{command}'. Type /? for help")
 
 
@@ -122,7 +200,7 @@ def _help(_session: Session, topic: str) -> None:
 
 def _clear(session: Session, _rest: str) -> None:
     """The system message stays."""
-    session.messages = [turn for turn in session.messages if turn["role"] == "system"]
+    session.messages = [each for each in session.messages if each["role"] == "system"]
     print("Cleared session context")
 
 
@@ -142,7 +220,7 @@ def _load(session: Session, model: str) -> None:
 
 
 def _save(session: Session, model: str) -> None:
-    """What the model becomes by this conversation, as a model of its own."""
+    """Create a model from the session's model, system message, parameters and history."""
     if not model:
         print("Usage:\n  /save <model name>")
         return
@@ -151,22 +229,19 @@ def _save(session: Session, model: str) -> None:
     except ValueError:
         print(f"error: The model name '{model}' is invalid")
         return
-    turns = [turn for turn in session.messages if turn["role"] != "system"]
     fields = {
         "system": session.system,
         "parameters": session.request.get("options"),
-        "messages": turns,
+        "messages": [each for each in session.messages if each["role"] != "system"],
     }
-    said = {name: value for name, value in fields.items() if value}
-    parent = session.request["model"]
-    session.client.call(
-        "POST", "/api/create", {"model": model, "from": parent, "stream": False, **said}
-    )
+    request = {"model": model, "from": session.request["model"], "stream": False}
+    request |= {name: value for name, value in fields.items() if value}
+    session.client.call("POST", "/api/create", request)
     print(f"Created new model '{model}'")
 
 
 def _list(session: Session, prefix: str) -> None:
-    models.list_models(session.client, argparse.Namespace(words=prefix.split()))
+    list_models(session.client, argparse.Namespace(words=prefix.split()))
 
 
 # ------------------------------------------------------------------ /set
@@ -179,15 +254,15 @@ def _set(session: Session, rest: str) -> None:
     elif name in _SETTINGS:
         _SETTINGS[name](session, value.strip())
     else:
-        _unknown(f"/set {name}")
+        _print_unknown(f"/set {name}")
 
 
 def _set_flag(flag: str, name: str, *, value: bool) -> Callable[[Session, str], None]:
-    def act(session: Session, _value: str) -> None:
+    def run(session: Session, _value: str) -> None:
         setattr(session.flags, flag, value)
         print(f"Set '{name}' mode.")
 
-    return act
+    return run
 
 
 def _set_parameter(session: Session, rest: str) -> None:
@@ -205,13 +280,13 @@ def _set_parameter(session: Session, rest: str) -> None:
 
 
 def _set_history(*, value: bool) -> Callable[[Session, str], None]:
-    def act(_session: Session, _value: str) -> None:
-        with contextlib.suppress(ImportError):  # then nothing is kept anyway
+    def run(_session: Session, _value: str) -> None:
+        with contextlib.suppress(ImportError):  # then there is no history anyway
             import readline  # noqa: PLC0415  # not every Python has it
 
             readline.set_auto_history(value)
 
-    return act
+    return run
 
 
 def _set_format(session: Session, value: str) -> None:
@@ -228,28 +303,28 @@ def _set_no_format(session: Session, _value: str) -> None:
 
 
 def _set_think(session: Session, level: str) -> None:
-    if level and level not in _LEVELS:
+    if level and level not in _THINK_LEVELS:
         raise CommandFailed(f'invalid think level: "{level}" (must be high, medium, low, or max)')
     session.request["think"] = level or True
     print(f"Set 'think' mode to '{level}'." if level else "Set 'think' mode.")
-    _warn_of_thinking(session)
+    _check_thinking(session)
 
 
 def _set_no_think(session: Session, _value: str) -> None:
     session.request["think"] = False
     print("Set 'nothink' mode.")
-    _warn_of_thinking(session)
+    _check_thinking(session)
 
 
-def _warn_of_thinking(session: Session) -> None:
-    model = session.request["model"]
-    if "thinking" not in (show.ask(session.client, model).capabilities or []):
+def _check_thinking(session: Session) -> None:
+    if "thinking" not in (session.fetch_info().capabilities or []):
         session.request.pop("think")
+        model = session.request["model"]
         print(f'warning: model "{model}" does not support thinking output', file=sys.stderr)
 
 
 def _set_system(session: Session, text: str) -> None:
-    """The message counts from here on; one that nothing was said to yet is replaced."""
+    """The message applies from here on; one that no message has followed is replaced."""
     if not text:
         print(_SET_HELP, file=sys.stderr)
         return
@@ -282,21 +357,21 @@ def _show(session: Session, part: str) -> None:
     if not part:
         print(_SHOW_HELP, file=sys.stderr)
     elif part == "info":
-        print(show.page(session.shown()), end="")
+        print(format_page(session.fetch_info()), end="")
     elif part == "parameters":
         _show_parameters(session)
     elif part == "system" and session.system:
         print(session.system)
-    elif part in show.PARTS:
-        text: str = getattr(session.shown(), part)
+    elif part in PARTS:
+        text: str = getattr(session.fetch_info(), part)
         print(text or _MISSING.get(part, ""))
     else:
-        _unknown(f"/show {part}")
+        _print_unknown(f"/show {part}")
 
 
 def _show_parameters(session: Session) -> None:
     print("Model defined parameters:")
-    lines = session.shown().parameters.splitlines()
+    lines = session.fetch_info().parameters.splitlines()
     for line in lines or ["No additional parameters were specified for this model."]:
         print(f"  {line}")
     print()
@@ -317,79 +392,3 @@ _COMMANDS: dict[str, Callable[[Session, str], None]] = {
     "/help": _help,
     "/?": _help,
 }
-
-
-_FENCE = '"""'
-_BEFORE_LONG_TEXT = ("", "/set system")
-
-
-def converse(client: Client, arguments: argparse.Namespace, request: dict[str, Any]) -> int:
-    """Load the model, then take turns until the person leaves. ``request`` has the model's name
-    and what every request carries.
-    """
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401, PLC0415  # importing it gives input() its line editor
-    session = Session(client, arguments, request)
-    session.load(request["model"])
-    _show_stored(session)
-    while True:
-        try:
-            text = _read_message()
-        except EOFError:
-            print()
-            return 0
-        except KeyboardInterrupt:
-            print("\nUse Ctrl + d or /bye to exit.")
-            continue
-        if text.startswith("/"):
-            if text.startswith(("/bye", "/exit")):
-                return 0
-            obey(session, text)
-        elif text.strip():
-            _take_turn(session, text)
-
-
-def _show_stored(session: Session) -> None:
-    """What the model's maker wrote down as said before, which the server puts before every turn."""
-    for turn in session.shown().messages or ():
-        if turn.role == "user":
-            print(f">>> {turn.content}")
-        elif turn.role == "assistant":
-            answer_printer.Printer.for_flags(session.flags).take(turn.content, "")
-            print("\n")
-
-
-def _read_message() -> str:
-    """The next message or command; a text behind three quotes goes on to the next three."""
-    line = input(">>> ")
-    start, fence, text = line.partition(_FENCE)
-    if not fence or start.strip() not in _BEFORE_LONG_TEXT:
-        return line
-    while not text.rstrip().endswith(_FENCE):
-        text += "\n" + input("... ")
-    return start + text.rstrip().removesuffix(_FENCE)
-
-
-def _take_turn(session: Session, text: str) -> None:
-    """One message and its answer, both kept; a refused message is forgotten."""
-    messages = session.messages
-    messages.append({"role": "user", "content": text})
-    printer = answer_printer.Printer.for_flags(session.flags)
-    last: dict[str, Any] = {}
-    try:
-        body = {**session.request, "messages": messages}
-        with contextlib.closing(session.client.lines("/api/chat", body)) as objects:
-            last = answer_printer.show(objects, printer)
-    except KeyboardInterrupt:
-        pass  # what has been said so far stands
-    except ServerRefused as refusal:
-        messages.pop()
-        print(f"Error: {refusal}", file=sys.stderr)
-        return
-    print("\n")
-    turn = {"role": "assistant", "content": printer.content}
-    if printer.thinking:
-        turn["thinking"] = printer.thinking
-    messages.append(turn)
-    if session.flags.verbose:
-        answer_printer.print_statistics(last)

@@ -1,6 +1,6 @@
-"""The command line: one table of commands, one boundary for errors.
+"""The command line: a table of commands, and one place that turns errors into exit statuses.
 
-Only ``serve`` and ``engine`` load more than a small HTTP client. Exit status: 0, 1 after
+Only ``serve`` and ``engine`` import more than a small HTTP client. Exit status: 0, 1 after
 ``Error: TEXT`` on stderr, 130 after Ctrl-C, 141 if nobody reads the output.
 """
 
@@ -10,14 +10,17 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 import msgspec
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.cli import models, run, show
+from ollama_async.cli import models
 from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.cli.create import create
+from ollama_async.cli.run import run
+from ollama_async.cli.show import PARTS, show
 from ollama_async.cli.terminal import escaping_streams
 from ollama_async.core.local_key import KeyUnusable, read_key
 from ollama_async.core.settings import VARIABLES, Settings
@@ -28,29 +31,39 @@ NOBODY_READS = 141
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. ``words`` are the positional arguments: how help shows them, and how many.
+    """``words``: the positional arguments as help shows them; ``[X]`` is optional, ``X...`` may be
+    repeated.
 
-    A command either acts on parsed arguments or takes over the raw ones.
+    A command either acts on parsed arguments or parses them itself.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     summary: str
     words: str = ""
-    least: int = 0
-    most: int | None = 0
     flags: Callable[[argparse.ArgumentParser], None] = lambda _: None
     act: Callable[[Client, argparse.Namespace], int] | None = None
-    take_over: Callable[[list[str]], int] | None = None
+    parse_and_act: Callable[[list[str]], int] | None = None
     variables: tuple[str, ...] = ("OLLAMA_HOST", "OLLAMA_PORT")
+
+    def check_count(self, count: int) -> None:
+        """:raises CommandFailed: the number of positional arguments is wrong."""
+        words = self.words.split()
+        least, most = sum(not word.startswith("[") for word in words), len(words)
+        if "..." in self.words:
+            if count < least:
+                raise CommandFailed(f"requires at least {least} arg(s), only received {count}")
+        elif not least <= count <= most:
+            wanted = f"{most} arg(s)" if least == most else f"at most {most} arg(s)"
+            raise CommandFailed(f"accepts {wanted}, received {count}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the process's exit status."""
+    """Run one command; the exit status of the process."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a model may say what the locale cannot
+            stream.reconfigure(errors="replace")  # a model may generate what the locale lacks
     with escaping_streams():
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -65,24 +78,24 @@ def _run(words: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _drop_output()
+        _discard_output()
         return NOBODY_READS
     except OSError as reason:  # our own output, say on a full disk; all else is CommandFailed
-        _drop_output()
+        _discard_output()
         print(f"Error: {reason}", file=sys.stderr)
         return 1
     return status
 
 
 def _open_streams() -> None:
-    """Python has None for a stream that was closed before it began."""
+    """Replace streams that were closed before the start, for which Python has None."""
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115, PTH123  # as long as the process
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def _drop_output() -> None:
-    """The interpreter flushes stdout once more at exit, and would complain."""
+def _discard_output() -> None:
+    """The interpreter flushes stdout once more at exit, and would report an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -106,14 +119,14 @@ def _run_command(words: list[str]) -> int:
             break
     else:
         raise CommandFailed(f'unknown command "{name}" for "{PROGRAM}"')
-    if command.take_over:
-        return command.take_over(rest)
+    if command.parse_and_act:
+        return command.parse_and_act(rest)
     parser = _parser(command)
     arguments = _parse(parser, rest)
     if arguments is None:
         print(parser.format_help(), end="")
         return 0
-    _check_count(command, len(arguments.words))
+    command.check_count(len(arguments.words))
     assert command.act
     return command.act(_client(), arguments)
 
@@ -123,17 +136,14 @@ def _client() -> Client:
     for warning in settings.warnings:
         if warning.startswith(("OLLAMA_HOST", "OLLAMA_PORT")):  # the others are the server's
             print(f"Warning: {warning}", file=sys.stderr)
-    return Client(settings.address, _local_key(settings))
-
-
-def _local_key(settings: Settings) -> bytes | None:
     try:
-        return read_key(settings.cache_dir)
+        local_key = read_key(settings.cache_dir)
     except (KeyUnusable, OSError):  # without it files are uploaded
-        return None
+        local_key = None
+    return Client(settings.address, local_key)
 
 
-# ------------------------------------------------------------------ reading the command line
+# ------------------------------------------------------------------ parsing
 
 
 class _Parser(argparse.ArgumentParser):
@@ -158,7 +168,7 @@ def _parser(command: Command) -> _Parser:
 
 
 def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace | None:
-    """The arguments, flags and words in any order; None if help is wanted."""
+    """Flags and words in any order; None if help is requested."""
     flags, literal = words, []
     if "--" in words:
         cut = words.index("--")
@@ -178,25 +188,13 @@ def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace | None:
     return arguments
 
 
-def _check_count(command: Command, count: int) -> None:
-    if command.most is None:
-        if count < command.least:
-            raise CommandFailed(f"requires at least {command.least} arg(s), only received {count}")
-    elif not command.least <= count <= command.most:
-        wanted = f"{command.most} arg(s)"
-        if command.least != command.most:
-            wanted = f"at most {wanted}"
-        raise CommandFailed(f"accepts {wanted}, received {count}")
-
-
 # ------------------------------------------------------------------ help
 
 
 def _overview() -> str:
-    width = max(len(command.name) for command in COMMANDS) + 3
-    rows = "".join(f"  {command.name:<{width}}{command.summary}\n" for command in COMMANDS)
+    rows = _rows((command.name, command.summary) for command in COMMANDS)
     return (
-        f"{PROGRAM}: an Ollama-compatible server for many people at once\n\n"
+        f"{PROGRAM}: an Ollama-compatible server for concurrent clients\n\n"
         f"Usage:\n  {PROGRAM} [command] [flags]\n\n"
         f"Available Commands:\n{rows}\n"
         f"Flags:\n  -h, --help      help for {PROGRAM}\n  -v, --version   show the version\n\n"
@@ -206,16 +204,21 @@ def _overview() -> str:
 
 
 def _environment(names: Sequence[str]) -> str:
-    shown = [variable for variable in VARIABLES if variable.name in names]
-    width = max(len(variable.name) for variable in shown) + 3
-    rows = "".join(
-        f"  {variable.name:<{width}}{variable.meaning} (default {variable.shown_default})\n"
-        for variable in shown
+    rows = _rows(
+        (each.name, f"{each.meaning} (default {each.shown_default})")
+        for each in VARIABLES
+        if each.name in names
     )
     return f"Environment Variables:\n{rows}"
 
 
-# ------------------------------------------------------------------ commands that are not models'
+def _rows(pairs: Iterable[tuple[str, str]]) -> str:
+    pairs = list(pairs)
+    width = max(len(name) for name, _ in pairs) + 3
+    return "".join(f"  {name:<{width}}{text}\n" for name, text in pairs)
+
+
+# ------------------------------------------------------------------ version, serve, engine
 
 
 def _show_version(client: Client) -> int:
@@ -242,22 +245,22 @@ def _serve(_client: Client, _arguments: argparse.Namespace) -> int:
     return status
 
 
-_ENGINE_PARTS = {
+_ENGINE_COMMANDS = {
     "build": "Build the engine library for this machine and install it",
-    "check": "Say whether the installed library can be trusted on this machine",
+    "check": "Check whether the installed library works on this machine",
 }
 
 
 def _engine(words: list[str]) -> int:
     if not words or words[0] in {"-h", "--help"}:
-        rows = "".join(f"  {name:<8}{summary}\n" for name, summary in _ENGINE_PARTS.items())
+        rows = _rows(_ENGINE_COMMANDS.items())
         print(f"Usage:\n  {PROGRAM} engine [build|check] [flags]\n\n{rows}\n", end="")
         print(_environment(("OLLAMA_ASYNC_CACHE",)), end="")
         return 0
-    part, *rest = words
-    if part not in _ENGINE_PARTS:
-        raise CommandFailed(f'unknown command "{part}" for "{PROGRAM} engine"')
-    if part == "check":
+    name, *rest = words
+    if name not in _ENGINE_COMMANDS:
+        raise CommandFailed(f'unknown command "{name}" for "{PROGRAM} engine"')
+    if name == "check":
         return _check_engine(rest)
     build = importlib.import_module("ollama_async.native.build")
     status: int = build.main(rest)
@@ -276,6 +279,9 @@ def _check_engine(words: list[str]) -> int:
     return int(verdict.kind == "unusable")
 
 
+# ------------------------------------------------------------------ the table
+
+
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--keepalive", metavar="DURATION", help="how long the model stays loaded (e.g. 5m)")
@@ -283,52 +289,25 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--nowordwrap", action="store_true", help="do not wrap long lines")
     add("--format", metavar="FORMAT", help='format of the answer: "json" or a JSON schema')
     add("--think", metavar="LEVEL", help="think: true, false, high, medium, low or max")
-    add("--hidethinking", action="store_true", help="do not show what the model thinks")
-    _pull_flags(parser)
+    add("--hidethinking", action="store_true", help="do not show the model's thinking")
+    _transfer_flags(parser)
 
 
 def _create_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-f", "--file", default="Modelfile", help='the Modelfile (default "Modelfile"; -: stdin)'
-    )
-    parser.add_argument(
-        "-q",
-        "--quantize",
-        metavar="LEVEL",
-        help="quantize the model to this level (such as q4_K_M)",
-    )
-    parser.add_argument(
-        "--draft-quantize", metavar="LEVEL", help="quantize the draft model to this level"
-    )
-
-
-def _create(client: Client, arguments: argparse.Namespace) -> int:
-    # by name: only this command needs the Modelfile and the options table
-    module = importlib.import_module("ollama_async.cli.create")
-    status: int = module.create(client, arguments)
-    return status
-
-
-def _pull_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--insecure", action="store_true", help="use an insecure registry")
-
-
-def _pull(client: Client, arguments: argparse.Namespace) -> int:
-    client.check_alive()
-    models.pull(client, arguments.words[0], insecure=arguments.insecure)
-    return 0
-
-
-def _push(client: Client, arguments: argparse.Namespace) -> int:
-    client.check_alive()
-    models.push(client, arguments.words[0], insecure=arguments.insecure)
-    return 0
+    add = parser.add_argument
+    add("-f", "--file", default="Modelfile", help='the Modelfile (default "Modelfile"; -: stdin)')
+    add("-q", "--quantize", metavar="LEVEL", help="quantize the model (e.g. to q4_K_M)")
+    add("--draft-quantize", metavar="LEVEL", help="quantize the draft model")
 
 
 def _show_flags(parser: argparse.ArgumentParser) -> None:
-    for part in show.PARTS:
+    for part in PARTS:
         parser.add_argument(f"--{part}", action="store_true", help=f"only the model's {part}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="metadata and tensors, too")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also metadata and tensors")
+
+
+def _transfer_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--insecure", action="store_true", help="use an insecure registry")
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -343,91 +322,49 @@ COMMANDS: tuple[Command, ...] = (
         name="create",
         summary="Create a model from a Modelfile",
         words="MODEL",
-        least=1,
-        most=1,
         flags=_create_flags,
-        act=_create,
+        act=create,
     ),
     Command(
         name="run",
         summary="Run a model, or a .gguf file",
         words="MODEL [PROMPT...]",
-        least=1,
-        most=None,
         flags=_run_flags,
-        act=run.run,
+        act=run,
     ),
     Command(
         name="show",
         summary="Show information about a model",
         words="MODEL",
-        least=1,
-        most=1,
         flags=_show_flags,
-        act=show.show,
+        act=show,
     ),
-    Command(
-        name="stop",
-        summary="Stop a running model",
-        words="MODEL",
-        least=1,
-        most=1,
-        act=models.stop,
-    ),
+    Command(name="stop", summary="Stop a running model", words="MODEL", act=models.stop),
     Command(
         name="pull",
         summary="Pull a model from a registry",
         words="MODEL",
-        least=1,
-        most=1,
-        flags=_pull_flags,
-        act=_pull,
+        flags=_transfer_flags,
+        act=models.pull,
     ),
     Command(
         name="push",
         summary="Push a model to a registry",
         words="MODEL",
-        least=1,
-        most=1,
-        flags=_pull_flags,
-        act=_push,
+        flags=_transfer_flags,
+        act=models.push,
     ),
     Command(
         name="list",
         aliases=("ls",),
         summary="List models",
         words="[PREFIX]",
-        most=1,
         act=models.list_models,
     ),
-    Command(
-        name="ps",
-        summary="List running models",
-        words="[PREFIX]",
-        most=1,
-        act=models.list_running,
-    ),
-    Command(
-        name="cp",
-        summary="Copy a model",
-        words="SOURCE DESTINATION",
-        least=2,
-        most=2,
-        act=models.copy,
-    ),
-    Command(
-        name="rm",
-        summary="Remove models",
-        words="MODEL [MODEL...]",
-        least=1,
-        most=None,
-        act=models.remove,
-    ),
-    Command(
-        name="engine",
-        summary="Build or check the engine library",
-        take_over=_engine,
-    ),
+    Command(name="ps", summary="List running models", words="[PREFIX]", act=models.list_running),
+    Command(name="cp", summary="Copy a model", words="SOURCE DESTINATION", act=models.copy),
+    Command(name="rm", summary="Remove models", words="MODEL [MODEL...]", act=models.remove),
+    Command(name="engine", summary="Build or check the engine library", parse_and_act=_engine),
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands about models as a whole: list, ps, cp, rm, stop."""
+"""Commands about whole models: list, ps, stop, cp, rm, pull, push."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ import sys
 
 import msgspec
 
-from ollama_async.cli import formatting
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
+from ollama_async.cli.formatting import (
+    format_age,
+    format_expiry,
+    format_processor,
+    format_size,
+    format_table,
+)
 from ollama_async.cli.progress import Progress
 from ollama_async.core.model_names import ModelName
 
-DIGEST_SHOWN = 12
+_DIGEST_CHARACTERS = 12
+_NOT_YOURS = (
+    "you are not authorized to push to this namespace, create the model under a namespace you own"
+)
+_REFUSALS = ("access denied", "unauthorized")
+_OLLAMA_HOSTS = (".ollama.ai", ".ollama.com")
 
 
-class Row(msgspec.Struct):
-    """What is shown of a model, listed or loaded; a server may leave out what does not apply."""
+class _Model(msgspec.Struct):
+    """An entry of ``/api/tags`` or ``/api/ps``; a server may leave out what does not apply."""
 
     name: str = ""
     digest: str = ""
@@ -34,14 +45,14 @@ def list_models(client: Client, arguments: argparse.Namespace) -> int:
     rows = [
         (
             model.name,
-            model.digest[:DIGEST_SHOWN],
-            "-" if model.remote_model else formatting.size(model.size),
-            formatting.ago(model.modified_at),
+            model.digest[:_DIGEST_CHARACTERS],
+            "-" if model.remote_model else format_size(model.size),
+            format_age(model.modified_at),
         )
-        for model in _models(client, "/api/tags")
+        for model in _fetch_models(client, "/api/tags")
         if model.name.lower().startswith(prefix)
     ]
-    print(formatting.table(("NAME", "ID", "SIZE", "MODIFIED"), rows), end="")
+    print(format_table([("NAME", "ID", "SIZE", "MODIFIED"), *rows]), end="")
     return 0
 
 
@@ -50,17 +61,17 @@ def list_running(client: Client, arguments: argparse.Namespace) -> int:
     rows = [
         (
             model.name,
-            model.digest[:DIGEST_SHOWN],
-            formatting.size(model.size),
-            formatting.processor(model.size, model.size_vram),
+            model.digest[:_DIGEST_CHARACTERS],
+            format_size(model.size),
+            format_processor(model.size, model.size_vram),
             str(model.context_length),
-            formatting.until(model.expires_at),
+            format_expiry(model.expires_at),
         )
-        for model in _models(client, "/api/ps")
+        for model in _fetch_models(client, "/api/ps")
         if model.name.startswith(prefix)
     ]
     header = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
-    print(formatting.table(header, rows), end="")
+    print(format_table([header, *rows]), end="")
     return 0
 
 
@@ -87,75 +98,56 @@ def remove(client: Client, arguments: argparse.Namespace) -> int:
         try:
             _unload(client, name)
         except ServerRefused as refusal:
-            if "not found" not in str(refusal):  # then the deletion says so, in its own words
+            if "not found" not in str(refusal):  # that, the deletion reports with its own text
                 print(f"Warning: unable to stop model '{name}'", file=sys.stderr)
         client.call("DELETE", "/api/delete", {"model": name})
         print(f"deleted '{name}'")
     return 0
 
 
-def _unload(client: Client, name: str) -> None:
-    client.call("POST", "/api/generate", {"model": name, "keep_alive": 0})
+def pull(client: Client, arguments: argparse.Namespace) -> int:
+    client.check_alive()
+    pull_model(client, arguments.words[0], insecure=arguments.insecure)
+    return 0
 
 
-def _models(client: Client, path: str) -> list[Row]:
-    answer = client.call("GET", path)
-    models = answer.get("models") if isinstance(answer, dict) else None
-    try:
-        return msgspec.convert(models or [], list[Row])
-    except msgspec.ValidationError as reason:
-        raise CommandFailed(f"unexpected answer to {path}: {reason}") from None
+def pull_model(client: Client, name: str, *, insecure: bool) -> None:
+    """Have the server pull the model. ``insecure``: over plain HTTP.
 
+    Ctrl-C hangs up. What has been downloaded stays on the server, and the next pull resumes there.
 
-def pull(client: Client, name: str, *, insecure: bool = False) -> None:
-    """Have the server fetch the model ``name``; returns when it is complete.
-
-    ``insecure``: over plain HTTP. Ctrl-C hangs up; what has come so far stays with the server, and
-    the next pull goes on from there.
-
-    :raises CommandFailed: the server said why, or left in the middle.
+    :raises CommandFailed: the server refused, or hung up.
     """
-    progress = Progress()
     request = {"model": name, "insecure": insecure}
-    with contextlib.closing(client.lines("/api/pull", request)) as updates:
-        try:
-            progress.follow(updates, "the server ended before the model was complete")
-        finally:
-            progress.end()
+    _transfer(client, "/api/pull", request, "the server ended before the model was complete")
 
 
-_NOT_YOURS = (
-    "you are not authorized to push to this namespace, create the model under a namespace you own"
-)
-_REFUSALS = ("access denied", "unauthorized")
-_OLLAMA_HOSTS = (".ollama.ai", ".ollama.com")
-
-
-def push(client: Client, name: str, *, insecure: bool = False) -> None:
-    """Have the server send the model ``name``; returns when the registry has it, and says where.
-
-    ``insecure``: over plain HTTP. Ctrl-C hangs up, which ends the push; files that the registry has
-    already are not sent again.
-
-    :raises CommandFailed: the server said why, or left in the middle.
-    """
-    progress = Progress()
-    request = {"model": name, "insecure": insecure}
+def push(client: Client, arguments: argparse.Namespace) -> int:
+    """Ctrl-C hangs up. What the registry has already is not sent again by the next push."""
+    client.check_alive()
+    (name,) = arguments.words
+    request = {"model": name, "insecure": arguments.insecure}
     try:
-        with contextlib.closing(client.lines("/api/push", request)) as updates:
-            try:
-                progress.follow(updates, "the server ended before the model was pushed")
-            finally:
-                progress.end()
+        _transfer(client, "/api/push", request, "the server ended before the model was pushed")
     except ServerRefused as refusal:
         if any(words in str(refusal) for words in _REFUSALS):
             raise CommandFailed(_NOT_YOURS) from refusal
         raise
-    print(f"\nYou can find your model at:\n\n\t{_place(name)}")
+    print(f"\nYou can find your model at:\n\n\t{_location(name)}")
+    return 0
 
 
-def _place(text: str) -> str:
-    """The page of a model on Ollama's site; of one in another registry its full name."""
+def _transfer(client: Client, path: str, request: dict[str, object], failure: str) -> None:
+    progress = Progress()
+    with contextlib.closing(client.stream(path, request)) as updates:
+        try:
+            progress.follow(updates, failure)
+        finally:
+            progress.end()
+
+
+def _location(text: str) -> str:
+    """The model's page on Ollama's site; its full name if it is in another registry."""
     try:
         name = ModelName.parse(text.strip())
     except ValueError:  # the server understood it, so what it meant is what was typed
@@ -165,3 +157,16 @@ def _place(text: str) -> str:
             ":latest"
         )
     return name.full
+
+
+def _unload(client: Client, name: str) -> None:
+    client.call("POST", "/api/generate", {"model": name, "keep_alive": 0})
+
+
+def _fetch_models(client: Client, path: str) -> list[_Model]:
+    answer = client.call("GET", path)
+    models = answer.get("models") if isinstance(answer, dict) else None
+    try:
+        return msgspec.convert(models or [], list[_Model])
+    except msgspec.ValidationError as reason:
+        raise CommandFailed(f"unexpected answer to {path}: {reason}") from None

@@ -1,4 +1,4 @@
-"""``show``: what a model is, as a page of small tables, or one part of it as it is."""
+"""``show``: describes a model on a page of small tables, or prints one part of it verbatim."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from ollama_async.api.counts import human_number
-from ollama_async.cli import formatting
 from ollama_async.cli.client import Client, CommandFailed
+from ollama_async.cli.formatting import format_table
 
 PARTS = ("license", "modelfile", "parameters", "system", "template")
-"""Each is a flag, and a field of the answer that is a text."""
+"""Each is a flag, and a text field of the answer."""
 
 _TEXT_COLUMNS = 100
 _LIST_COLUMNS = 10
@@ -35,12 +35,12 @@ class Tensor(msgspec.Struct):
     shape: list[int]
 
 
-class Turn(msgspec.Struct):
+class Message(msgspec.Struct):
     role: str
     content: str = ""
 
 
-class Shown(msgspec.Struct):
+class ModelInfo(msgspec.Struct):
     """The answer of ``/api/show``; a server may leave out what does not apply."""
 
     license: str = ""
@@ -49,7 +49,7 @@ class Shown(msgspec.Struct):
     template: str = ""
     system: str = ""
     details: Details = msgspec.field(default_factory=Details)
-    messages: list[Turn] | None = None
+    messages: list[Message] | None = None
     remote_model: str = ""
     remote_host: str = ""
     model_info: dict[str, Any] | None = None
@@ -64,62 +64,62 @@ def show(client: Client, arguments: argparse.Namespace) -> int:
     if len(wanted) > 1:
         *others, last = (f"'--{part}'" for part in PARTS)
         raise CommandFailed(f"only one of {', '.join(others)}, or {last} can be specified")
-    shown = ask(client, arguments.words[0], is_verbose=arguments.verbose)
+    model = fetch_info(client, arguments.words[0], is_verbose=arguments.verbose)
     if wanted:
-        text: str = getattr(shown, wanted[0])
+        text: str = getattr(model, wanted[0])
         print(text, end="" if text.endswith("\n") else "\n")
     else:
-        print(page(shown, is_verbose=arguments.verbose), end="")
+        print(format_page(model, is_verbose=arguments.verbose), end="")
     return 0
 
 
-def ask(client: Client, name: str, *, is_verbose: bool = False) -> Shown:
-    """:raises CommandFailed: the server does not know the model, or talks nonsense."""
+def fetch_info(client: Client, name: str, *, is_verbose: bool = False) -> ModelInfo:
+    """:raises CommandFailed: the server does not know the model, or its answer is invalid."""
     answer = client.call("POST", "/api/show", {"model": name, "verbose": is_verbose})
     try:
-        return msgspec.convert(answer, Shown)
+        return msgspec.convert(answer, ModelInfo)
     except msgspec.ValidationError as reason:
         raise CommandFailed(f"unexpected answer to /api/show: {reason}") from None
 
 
-def page(shown: Shown, *, is_verbose: bool = False) -> str:
-    """Sections that have something to say, each with a blank line behind it."""
+def format_page(model: ModelInfo, *, is_verbose: bool = False) -> str:
+    """The sections that are not empty, each followed by a blank line."""
     sections: list[tuple[str, Rows]] = [
-        ("Model", _model(shown)),
-        ("Capabilities", [(word,) for word in shown.capabilities or []]),
-        ("Projector", _projector(shown.projector_info or {})),
-        ("Parameters", [tuple(line.split()) for line in shown.parameters.splitlines()]),
+        ("Model", _model(model)),
+        ("Capabilities", [(word,) for word in model.capabilities or []]),
+        ("Projector", _projector(model.projector_info or {})),
+        ("Parameters", [tuple(line.split()) for line in model.parameters.splitlines()]),
     ]
     if is_verbose:
         sections += [
-            ("Metadata", _metadata(shown.model_info or {})),
+            ("Metadata", _metadata(model.model_info or {})),
             (
                 "Tensors",
-                [(each.name, each.type, _list(each.shape)) for each in shown.tensors or []],
+                [(each.name, each.type, _list(each.shape)) for each in model.tensors or []],
             ),
         ]
-    sections += [("System", _head(shown.system)), ("License", _head(shown.license))]
+    sections += [("System", _first_lines(model.system)), ("License", _first_lines(model.license))]
     return "".join(_section(title, rows) for title, rows in sections if rows)
 
 
 def _section(title: str, rows: Rows) -> str:
-    return f"  {title}\n{formatting.columns([('', *row) for row in rows])}\n"
+    return f"  {title}\n{format_table([('', *row) for row in rows])}\n"
 
 
-def _model(shown: Shown) -> Rows:
-    info = shown.model_info or {}
-    architecture = str(info.get("general.architecture") or shown.details.family)
+def _model(model: ModelInfo) -> Rows:
+    info = model.model_info or {}
+    architecture = str(info.get("general.architecture") or model.details.family)
     rows = [
-        ("Remote model", shown.remote_model),
-        ("Remote URL", shown.remote_host),
+        ("Remote model", model.remote_model),
+        ("Remote URL", model.remote_host),
         ("architecture", architecture),
-        ("parameters", shown.details.parameter_size or _count(info, "general.parameter_count")),
-        ("context length", _whole(info, f"{architecture}.context_length")),
-        ("embedding length", _whole(info, f"{architecture}.embedding_length")),
-        ("quantization", shown.details.quantization_level),
-        ("requires", shown.requires),
+        ("parameters", model.details.parameter_size or _count(info, "general.parameter_count")),
+        ("context length", _integer(info, f"{architecture}.context_length")),
+        ("embedding length", _integer(info, f"{architecture}.embedding_length")),
+        ("quantization", model.details.quantization_level),
+        ("requires", model.requires),
     ]
-    return _said(rows)
+    return _not_empty(rows)
 
 
 def _projector(info: Mapping[str, Any]) -> Rows:
@@ -127,17 +127,17 @@ def _projector(info: Mapping[str, Any]) -> Rows:
     rows = [
         ("architecture", architecture),
         ("parameters", _count(info, "general.parameter_count")),
-        ("embedding length", _whole(info, f"{architecture}.vision.embedding_length")),
-        ("dimensions", _whole(info, f"{architecture}.vision.projection_dim")),
+        ("embedding length", _integer(info, f"{architecture}.vision.embedding_length")),
+        ("dimensions", _integer(info, f"{architecture}.vision.projection_dim")),
     ]
-    return _said(rows)
+    return _not_empty(rows)
 
 
-def _said(rows: Iterable[tuple[str, str]]) -> Rows:
+def _not_empty(rows: Iterable[tuple[str, str]]) -> Rows:
     return [row for row in rows if row[1]]
 
 
-def _whole(info: Mapping[str, Any], key: str) -> str:
+def _integer(info: Mapping[str, Any], key: str) -> str:
     value = info.get(key)
     return f"{value:.0f}" if isinstance(value, int | float) else ""
 
@@ -147,8 +147,8 @@ def _count(info: Mapping[str, Any], key: str) -> str:
     return human_number(int(value)) if isinstance(value, int | float) else ""
 
 
-def _head(text: str) -> Rows:
-    """The first lines that are not blank, folded, and dots if there are more."""
+def _first_lines(text: str) -> Rows:
+    """The first lines that are not blank, wrapped, and dots if there are more."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     rows: Rows = [
         (part,) for line in lines[:_LINES_SHOWN] for part in textwrap.wrap(line, _TEXT_COLUMNS)
@@ -176,12 +176,12 @@ def _value(value: Any) -> str:
 
 def _list(values: list[Any], columns: int | None = None) -> str:
     """``[1 2 3]``, or the first that fit into ``columns`` (at least one): ``[1 2 ...+9 more]``."""
-    words = list(_words(values, columns))
+    words = list(_fitting_words(values, columns))
     left = len(values) - len(words)
     return f"[{' '.join(words)}{f' ...+{left} more' if left else ''}]"
 
 
-def _words(values: list[Any], columns: int | None) -> Iterator[str]:
+def _fitting_words(values: list[Any], columns: int | None) -> Iterator[str]:
     used = 1
     for index, value in enumerate(values):
         word = _value(value)

@@ -1,7 +1,7 @@
-"""Standard output and error of a command, safe to show what a server says.
+"""Makes standard output and error safe to show what a server sends.
 
-Whatever is printed goes through :class:`EscapingStream`; what a command itself wants to tell the
-terminal (colours, cursor movements, bars) goes to :func:`direct`.
+Everything printed passes an :class:`EscapingStream`. Control sequences of our own (colours, cursor
+movements, bars) go to the stream behind it, see :func:`unescaped`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ollama_async.core.safe_text import escape_text
 
 
 class EscapingStream(io.TextIOBase):
-    """``target`` with control characters escaped. It stays the owner of the descriptor."""
+    """``target`` with control characters escaped. ``target`` stays the owner of the descriptor."""
 
     def __init__(self, target: TextIO) -> None:
         self.target = target
@@ -46,15 +46,15 @@ class EscapingStream(io.TextIOBase):
         return self.target.fileno()
 
 
-def direct(stream: TextIO) -> TextIO:
-    """Where control sequences of our own go. All foreign text in what is written is escaped."""
+def unescaped(stream: TextIO) -> TextIO:
+    """The stream for control sequences of our own. The caller escapes all foreign text."""
     return stream.target if isinstance(stream, EscapingStream) else stream
 
 
 @contextlib.contextmanager
 def escaping_streams() -> Iterator[None]:
-    """Errors are escaped wherever they go. Output is only on a terminal: a Modelfile or an answer
-    in a file is what the server sent, byte for byte.
+    """Errors are escaped wherever they go; output only on a terminal: in a file, a Modelfile or an
+    answer is what the server sent, byte for byte.
     """
     output = EscapingStream(sys.stdout) if sys.stdout.isatty() else sys.stdout
     with (

@@ -313,7 +313,7 @@ def test_cp_gives_a_second_name(fake, capsys):
         (500, b"", "500 Internal Server Error"),
         (200, [{"response": "x"}, {"error": "worker died"}], "worker died"),
         (200, [{"response": "x"}, b"<html>\n"], "<html>"),
-        (200, [{"response": "x"}], "the answer broke off"),
+        (200, [{"response": "x"}], "the response was cut off"),
     ],
 )
 def test_errors_of_the_server_are_told_and_exit_1(fake, capsys, status, content, text):
@@ -359,7 +359,7 @@ def test_the_path_of_the_host_is_kept_and_everywhere_means_here(fake, monkeypatc
 def test_closing_a_stream_hangs_up(fake):
     fake.answers["POST", "/api/generate"] = (200, [{"response": "x"}, fake.wait_for_hang_up])
     client = Client(settings.parse_address(f"127.0.0.1:{fake.server_port}"))
-    with closing(client.lines("/api/generate", {})) as objects:
+    with closing(client.stream("/api/generate", {})) as objects:
         assert next(objects) == {"response": "x"}
     assert fake.hung_up.wait(10)
 
@@ -370,7 +370,7 @@ def test_ctrl_c_ends_quietly_with_130_and_hangs_up(fake, monkeypatch, capsys):
     def interrupt(_self, _content, _thinking):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ollama_async.cli.answer_printer.Printer.take", interrupt)
+    monkeypatch.setattr("ollama_async.cli.answer_printer.AnswerPrinter.add", interrupt)
     assert main(["run", "m", "hi"]) == 130
     assert capsys.readouterr() == ("", "")
     assert fake.hung_up.wait(10)

@@ -24,7 +24,7 @@ class FakeClient:
         self.loaded = (method, path, value["prompt"])
         return {}
 
-    def lines(self, path, value):
+    def stream(self, path, value):
         assert path == "/api/chat"
         self.asked.append([dict(message) for message in value["messages"]])
         for each in self.turns.pop(0):
@@ -57,7 +57,7 @@ def person(monkeypatch):
 
 
 def converse(client):
-    assert interactive.converse(client, ARGUMENTS, {"model": "m"}) == 0
+    assert interactive.run_conversation(client, ARGUMENTS, {"model": "m"}) == 0
 
 
 def test_every_turn_carries_the_history(person, capsys):

@@ -41,7 +41,7 @@ def test_elsewhere_each_step_is_one_line():
     stream = io.StringIO()
     progress = Progress(stream)
     for done in range(5):
-        progress.share("copying", done, 4)
+        progress.update("copying", done, 4)
     progress.step("success")
     progress.step("success")
     progress.end()
@@ -52,7 +52,7 @@ def test_elsewhere_a_long_step_says_every_ten_seconds_how_far_it_is():
     stream, clock = io.StringIO(), Clock()
     progress = Progress(stream, clock)
     for second in range(26):
-        progress.share("pulling a", 500_000_000 + second * 10_000_000, 1_000_000_000)
+        progress.update("pulling a", 500_000_000 + second * 10_000_000, 1_000_000_000)
         clock.now_s += 1
     progress.end()
     assert stream.getvalue().splitlines() == [
@@ -66,8 +66,8 @@ def test_elsewhere_steps_that_go_on_at_once_are_told_once_each():
     stream = io.StringIO()
     progress = Progress(stream)
     for done in range(3):
-        progress.share("pulling a", done, 2)
-        progress.share("pulling b", done, 2)
+        progress.update("pulling a", done, 2)
+        progress.update("pulling b", done, 2)
     progress.end()
     assert stream.getvalue() == "pulling a\npulling b\n"
 
@@ -75,19 +75,19 @@ def test_elsewhere_steps_that_go_on_at_once_are_told_once_each():
 def test_elsewhere_a_step_that_stands_still_has_no_rate():
     stream, clock = io.StringIO(), Clock()
     progress = Progress(stream, clock)
-    progress.share("pulling a", 5, 10)
+    progress.update("pulling a", 5, 10)
     clock.now_s += 10
-    progress.share("pulling a", 5, 10)
+    progress.update("pulling a", 5, 10)
     assert stream.getvalue().splitlines()[-1] == "pulling a: 50% of 10 B"
 
 
 def test_on_a_terminal_bars_and_steps_stay_in_their_order(terminal):
     progress = Progress(terminal)
     progress.step("pulling manifest")
-    progress.share("pulling aaaaaaaaaaaa", 0, 2_000_000)
-    progress.share("pulling bbbbbbbbbbbb", 500, 1000)
-    progress.share("pulling aaaaaaaaaaaa", 2_000_000, 2_000_000)
-    progress.share("pulling bbbbbbbbbbbb", 1000, 1000)
+    progress.update("pulling aaaaaaaaaaaa", 0, 2_000_000)
+    progress.update("pulling bbbbbbbbbbbb", 500, 1000)
+    progress.update("pulling aaaaaaaaaaaa", 2_000_000, 2_000_000)
+    progress.update("pulling bbbbbbbbbbbb", 1000, 1000)
     progress.step("[bold]not markup[/bold]")
     progress.end()
     lines = [line for line in seen(terminal) if line]
@@ -104,8 +104,8 @@ def test_a_bar_is_one_row_of_any_terminal(terminal, monkeypatch, width, has_rate
     monkeypatch.setenv("COLUMNS", str(width))
     progress = Progress(terminal)
     text = f"copying file sha256:{'ab' * 32}"
-    progress.share(text, 0, 1_000_000_000_000)
-    progress.share(text, 500_000_000_000, 1_000_000_000_000)
+    progress.update(text, 0, 1_000_000_000_000)
+    progress.update(text, 500_000_000_000, 1_000_000_000_000)
     progress.end()
     row = [line for line in seen(terminal) if line][-1]  # a second row would be the last one
     assert row.startswith("copying file sha256:")
@@ -117,7 +117,7 @@ def test_a_bar_is_one_row_of_any_terminal(terminal, monkeypatch, width, has_rate
 def test_on_a_terminal_nothing_goes_on_after_the_end(terminal):
     threads = set(threading.enumerate())
     progress = Progress(terminal)
-    progress.share("copying", 1, 2)
+    progress.update("copying", 1, 2)
     drawing = set(threading.enumerate()) - threads
     assert drawing
     progress.end()
@@ -132,9 +132,9 @@ def test_on_a_terminal_nothing_goes_on_after_the_end(terminal):
 def test_a_server_that_counts_wrong_breaks_nothing(done, shown):
     stream, clock = io.StringIO(), Clock()
     progress = Progress(stream, clock)
-    progress.share("pulling", 1, 10)
+    progress.update("pulling", 1, 10)
     clock.now_s += 10
-    progress.share("pulling", done, 10)
+    progress.update("pulling", done, 10)
     assert f"pulling: {shown} of 10 B" in stream.getvalue()
 
 

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from ollama_async.cli.client import ServerRefused
-from ollama_async.cli.interactive import Session, obey
+from ollama_async.cli.interactive import Session, run_slash_command
 
 SHOWN = {
     "details": {"family": "llama"},
@@ -84,7 +84,7 @@ def session():
 def test_a_command_says_what_it_did_and_changes_what_is_asked(
     session, capsys, command, words, request_
 ):
-    obey(session, command)
+    run_slash_command(session, command)
 
     out, err = capsys.readouterr()
     assert (out, err) == (f"{words}\n", "")
@@ -92,8 +92,8 @@ def test_a_command_says_what_it_did_and_changes_what_is_asked(
 
 
 def test_no_format_takes_the_format_back(session):
-    obey(session, "/set format json")
-    obey(session, "/set noformat")
+    run_slash_command(session, "/set format json")
+    run_slash_command(session, "/set noformat")
 
     assert session.request == {"model": "m"}
 
@@ -101,7 +101,7 @@ def test_no_format_takes_the_format_back(session):
 @pytest.mark.parametrize("command", ["/set think", "/set nothink"])
 def test_a_model_that_cannot_think_is_warned_of_and_not_asked_to(session, capsys, command):
     session.client.shown = SHOWN | {"capabilities": ["completion"]}
-    obey(session, command)
+    run_slash_command(session, command)
 
     assert "think" not in session.request
     assert capsys.readouterr().err == ('warning: model "m" does not support thinking output\n')
@@ -109,33 +109,33 @@ def test_a_model_that_cannot_think_is_warned_of_and_not_asked_to(session, capsys
 
 def test_flags_of_the_command_can_be_changed(session, capsys):
     for mode in ("nowordwrap", "verbose"):
-        obey(session, f"/set {mode}")
+        run_slash_command(session, f"/set {mode}")
     assert (session.flags.nowordwrap, session.flags.verbose) == (True, True)
     for mode in ("wordwrap", "quiet"):
-        obey(session, f"/set {mode}")
+        run_slash_command(session, f"/set {mode}")
     assert (session.flags.nowordwrap, session.flags.verbose) == (False, False)
     assert capsys.readouterr().out.splitlines()[-1] == "Set 'quiet' mode."
 
 
 def test_a_system_message_stays_when_the_rest_is_cleared(session):
-    obey(session, "/set system be long")
-    obey(session, '/set system "be brief"')
+    run_slash_command(session, "/set system be long")
+    run_slash_command(session, '/set system "be brief"')
     session.messages.append({"role": "user", "content": "hi"})
-    obey(session, "/clear")
+    run_slash_command(session, "/clear")
 
     assert session.messages == [{"role": "system", "content": "be brief"}]
 
 
 def test_the_system_message_that_counts_is_shown(session, capsys):
-    obey(session, "/set system be long")
+    run_slash_command(session, "/set system be long")
     capsys.readouterr()
-    obey(session, "/show system")
+    run_slash_command(session, "/show system")
 
     assert capsys.readouterr().out == "be long\n"
 
 
 def test_what_a_model_is_fills_a_page(session, capsys):
-    obey(session, "/show info")
+    run_slash_command(session, "/show info")
 
     assert "architecture" in capsys.readouterr().out
 
@@ -154,7 +154,7 @@ def test_what_a_model_is_fills_a_page(session, capsys):
     ],
 )
 def test_help_is_on_stderr(session, capsys, command, line):
-    obey(session, command)
+    run_slash_command(session, command)
 
     out, err = capsys.readouterr()
     assert out == ""
@@ -164,18 +164,18 @@ def test_help_is_on_stderr(session, capsys, command, line):
 @pytest.mark.parametrize("command", ["/set think deep", "/show template"])
 def test_an_error_does_not_end_the_conversation(session, capsys, command):
     session.client.shown = ServerRefused(404, "model 'm' not found")
-    obey(session, command)
+    run_slash_command(session, command)
 
     assert capsys.readouterr().err.startswith("Error: ")
 
 
 def test_parameters_add_up_and_are_shown_beside_the_models(session, capsys):
     session.client.shown = SHOWN | {"parameters": "seed    1"}
-    obey(session, "/set parameter top_k 5")
-    obey(session, "/set parameter seed 7")
-    obey(session, "/set parameter stop a b")
+    run_slash_command(session, "/set parameter top_k 5")
+    run_slash_command(session, "/set parameter seed 7")
+    run_slash_command(session, "/set parameter stop a b")
     capsys.readouterr()
-    obey(session, "/show parameters")
+    run_slash_command(session, "/show parameters")
 
     assert session.request["options"] == {"top_k": 5, "seed": 7, "stop": ["a", "b"]}
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
@@ -192,7 +192,7 @@ def test_parameters_add_up_and_are_shown_beside_the_models(session, capsys):
 
 def test_another_model_begins_anew(session, capsys):
     session.messages = [{"role": "user", "content": "hi"}]
-    obey(session, "/load other")
+    run_slash_command(session, "/load other")
 
     assert session.client.asked == [
         ("/api/generate", {"model": "other", "prompt": "", "stream": False})
@@ -211,7 +211,7 @@ def test_another_model_begins_anew(session, capsys):
 def test_a_model_that_cannot_be_loaded_changes_nothing(session, capsys, status, out, err):
     session.messages = [{"role": "user", "content": "hi"}]
     session.client.shown = ServerRefused(status, "no")
-    obey(session, "/load other")
+    run_slash_command(session, "/load other")
 
     assert capsys.readouterr() == (out, err)
     assert (session.request, session.messages) == (
@@ -222,11 +222,11 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(session, capsys, status, 
 
 def test_a_conversation_becomes_a_model(session, capsys):
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
-    obey(session, "/set system be brief")
-    obey(session, "/set parameter top_k 5")
+    run_slash_command(session, "/set system be brief")
+    run_slash_command(session, "/set parameter top_k 5")
     session.messages += turns
     capsys.readouterr()
-    obey(session, "/save mine")
+    run_slash_command(session, "/save mine")
 
     fields = {"system": "be brief", "parameters": {"top_k": 5}, "messages": turns}
     assert session.client.asked == [
@@ -236,7 +236,7 @@ def test_a_conversation_becomes_a_model(session, capsys):
 
 
 def test_models_are_listed(session, capsys):
-    obey(session, "/list oth")
+    run_slash_command(session, "/list oth")
 
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
         "NAME",
@@ -247,7 +247,7 @@ def test_models_are_listed(session, capsys):
 def test_typed_lines_are_kept_or_not(session, monkeypatch):
     said = []
     monkeypatch.setattr("readline.set_auto_history", said.append)
-    obey(session, "/set nohistory")
-    obey(session, "/set history")
+    run_slash_command(session, "/set nohistory")
+    run_slash_command(session, "/set history")
 
     assert said == [False, True]
