@@ -36,7 +36,7 @@ from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.runner import build_runner
-from ollama_async.gateway.streaming import Streams
+from ollama_async.gateway.streaming import AnswerStreamer
 from ollama_async.hw import placement
 from ollama_async.hw.machine import MachineMonitor, survey_machine
 from ollama_async.native import check
@@ -92,9 +92,9 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
             Dependencies(
                 settings=settings,
                 catalog=catalog,
-                inferring=pool,
+                backend=pool,
                 metrics=metrics,
-                streams=Streams(pool, metrics),
+                streams=AnswerStreamer(pool, metrics),
                 lifecycle=lifecycle,
                 local_key=local_key,
             )

@@ -15,7 +15,7 @@ from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.client_identity import client_of
-from ollama_async.gateway.fair_lock import Turns
+from ollama_async.gateway.fair_lock import FairLock
 from ollama_async.gateway.wait_allowance import WaitAllowance
 
 T = TypeVar("T")
@@ -51,14 +51,14 @@ more than ``GRACE_S`` at a time): a modem passes, a client that drips bytes to h
 connection does not."""
 
 
-class Bodies:
+class RequestBodies:
     """The large bodies that a server holds; one for each application."""
 
     def __init__(self) -> None:
         self._held_bytes = 0
         self._held_by: dict[str, int] = {}
         # One of each kind at a time: more would only take the interpreter from each other.
-        self._large, self._very_large = Turns(), Turns()
+        self._large, self._very_large = FairLock(), FairLock()
 
     def hold(self, request: web.Request, size: int) -> None:
         """The body of ``request`` has ``size`` bytes now.
@@ -96,10 +96,10 @@ class Bodies:
             return await run_in_thread(call, *args)
 
 
-BODIES: web.AppKey[Bodies] = web.AppKey("bodies", Bodies)
+REQUEST_BODIES: web.AppKey[RequestBodies] = web.AppKey("bodies", RequestBodies)
 
 
-class Upload:
+class BodyReader:
     """The body of one request, chunk by chunk, under the deadline described above.
 
     Only time spent waiting for the client counts: a slow disk does not cost the client its upload.
@@ -136,7 +136,7 @@ async def read_json(request: web.Request, kind: type[S]) -> S:
     :raises Busy: over :data:`BODIES_LIMIT_BYTES` together with others, or the client's part of it.
     """
     _check_encoding(request)
-    bodies = request.app[BODIES]
+    bodies = request.app[REQUEST_BODIES]
     limit = getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES)
     parts = await _read(request, bodies, limit)
     if not parts:
@@ -152,7 +152,7 @@ async def work_on(
     read, and with ``added_bytes``.
     """
     size = request[_SIZE] + added_bytes
-    return await request.app[BODIES].work(client_of(request), size, call, *args)
+    return await request.app[REQUEST_BODIES].work(client_of(request), size, call, *args)
 
 
 def _check_encoding(request: web.Request) -> None:
@@ -167,11 +167,11 @@ def _check_encoding(request: web.Request) -> None:
             )
 
 
-async def _read(request: web.Request, bodies: Bodies, limit: int) -> list[bytes]:
+async def _read(request: web.Request, bodies: RequestBodies, limit: int) -> list[bytes]:
     """The body in parts, which a thread may join."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"request body is over the limit of {limit} bytes")
-    upload = Upload(request)
+    upload = BodyReader(request)
     parts: list[bytes] = []
     gathered = bytearray()  # a client may send byte by byte, and each object takes forty
     size = 0

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.streaming import Streams
+from ollama_async.gateway.streaming import AnswerStreamer
 from ollama_async.queue.backend import InferenceBackend
 from ollama_async.store.catalog import Catalog
 
@@ -26,9 +26,9 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     catalog: Catalog
-    inferring: InferenceBackend
+    backend: InferenceBackend
     metrics: Metrics
-    streams: Streams
+    streams: AnswerStreamer
     lifecycle: Lifecycle
     local_key: bytes | None = None
 

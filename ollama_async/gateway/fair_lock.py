@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from ollama_async.core.round_robin import RoundRobin
 
 
-class Turns:
+class FairLock:
     """Round robin between clients, in order within one: a client with a thousand requests delays
     another's first by at most one of them, and the one that is at it.
     """

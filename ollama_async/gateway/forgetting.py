@@ -11,7 +11,7 @@ from ollama_async.core.conversation import Message
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
-def without_old_thoughts(messages: Sequence[Message]) -> list[Message]:
+def strip_thinking(messages: Sequence[Message]) -> list[Message]:
     """The turns, the assistant's before the last question without ``<think>…</think>`` in them."""
     last_user = max(
         (index for index, message in enumerate(messages) if message.role == "user"), default=0

@@ -14,7 +14,7 @@ FOLDED = "other"
 """Label of everything beyond a family's limit."""
 
 
-class Tally:
+class Histogram:
     """A histogram. ``bounds`` are upper bounds in seconds, ascending; the last bucket is open."""
 
     __slots__ = ("bounds", "counts", "total")
@@ -38,24 +38,24 @@ class Tally:
         return rows
 
 
-class Tallies:
+class HistogramVec:
     """Histograms of one family, told apart by their labels."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
-        self._rows: dict[tuple[str, ...], Tally] = {}
+        self._rows: dict[tuple[str, ...], Histogram] = {}
 
-    def __getitem__(self, labels: tuple[str, ...]) -> Tally:
+    def __getitem__(self, labels: tuple[str, ...]) -> Histogram:
         tally = self._rows.get(labels)
         if tally is None:
-            tally = self._rows[labels] = Tally(self._bounds)
+            tally = self._rows[labels] = Histogram(self._bounds)
         return tally
 
-    def __iter__(self) -> Iterator[tuple[tuple[str, ...], Tally]]:
+    def __iter__(self) -> Iterator[tuple[tuple[str, ...], Histogram]]:
         return iter(list(self._rows.items()))
 
 
-class Counts:
+class CounterVec:
     """Counters of one family, told apart by their labels."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Counts:
         return iter(list(self._rows.items()))
 
 
-class Names:
+class LabelLimiter:
     """A label's values, at most ``limit`` of them; every later one is called ``other``.
 
     Bounds what a client can make the server remember by asking for ever new names.

@@ -25,7 +25,7 @@ from ollama_async.api.options import (
 from ollama_async.core.conversation import ROLES, Inference, Message, Prompt
 from ollama_async.core.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.core.model_names import ModelName
-from ollama_async.gateway.forgetting import without_old_thoughts
+from ollama_async.gateway.forgetting import strip_thinking
 from ollama_async.queue.backend import Job, LoadOptions, Target
 from ollama_async.store.model import Model
 
@@ -184,7 +184,7 @@ def _chat_messages(request: ChatRequest, model: Model) -> tuple[list[Message], i
         turns.insert(0, Message(role="system", content=model.system))
     own = len(turns) - len(request.messages)
     if model.details.family == "qwen3" or ModelName.parse(model.name).model == "deepseek-r1":
-        return without_old_thoughts(turns), own
+        return strip_thinking(turns), own
     return turns, own
 
 

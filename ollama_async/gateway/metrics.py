@@ -1,6 +1,6 @@
 """What Prometheus reads: every family in one table, filled by the gateway and by the queue.
 
-Names that Ollama's users proposed upstream are kept (``ollama_requests_queued``,
+LabelLimiter that Ollama's users proposed upstream are kept (``ollama_requests_queued``,
 ``ollama_eval_total``, …); the rest is what operators ask for. Gauges are read from the queue's
 snapshot at the scrape; everything else is counted where it happens, on the event loop.
 
@@ -27,8 +27,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from ollama_async.gateway.histogram import Counts, Names, Tallies, Tally
-from ollama_async.gateway.response_stream import Outbox
+from ollama_async.gateway.histogram import CounterVec, Histogram, HistogramVec, LabelLimiter
+from ollama_async.gateway.response_stream import ResponseStream
 from ollama_async.queue.backend import Snapshot
 
 MODEL_LIMIT = 200
@@ -147,12 +147,12 @@ class Metrics:
 
     def __init__(self, *, version: str, ollama_version: str) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self.inter_token = Tally(_TOKEN_BOUNDS)
+        self.inter_token = Histogram(_TOKEN_BOUNDS)
         self._build = (version, ollama_version)
-        self._models = Names(MODEL_LIMIT)
-        self._counts = {f.name: Counts() for f in FAMILIES if f.kind == "counter"}
+        self._models = LabelLimiter(MODEL_LIMIT)
+        self._counts = {f.name: CounterVec() for f in FAMILIES if f.kind == "counter"}
         self._tallies = {
-            f.name: Tallies(_REQUEST_BOUNDS) for f in FAMILIES if f.kind == "histogram"
+            f.name: HistogramVec(_REQUEST_BOUNDS) for f in FAMILIES if f.kind == "histogram"
         }
         self._snapshot: Snapshot | None = None
         self._rendering = threading.Lock()
@@ -167,7 +167,7 @@ class Metrics:
 
     # -- what the gateway tells ------------------------------------------------------------------
 
-    def answered(self, model: str, began_at: float, outbox: Outbox) -> None:
+    def answered(self, model: str, began_at: float, outbox: ResponseStream) -> None:
         """An answer has ended, well or not; ``began_at`` is its arrival, by perf_counter()."""
         label = (self._models.fold(model),)
         if outbox.first_at is not None:
@@ -234,7 +234,7 @@ class Metrics:
         """Nothing: the registry need not collect in order to check names."""
         return []
 
-    def _histograms(self, name: str) -> Iterable[tuple[tuple[str, ...], Tally]]:
+    def _histograms(self, name: str) -> Iterable[tuple[tuple[str, ...], Histogram]]:
         if name == "ollama_inter_token_seconds":
             return [((), self.inter_token)]
         return self._tallies[name]
@@ -287,7 +287,7 @@ def _gauge(family: Family, rows: Iterable[tuple[tuple[str, ...], float]]) -> Met
     return metric
 
 
-def _counter(family: Family, counts: Counts) -> Metric:
+def _counter(family: Family, counts: CounterVec) -> Metric:
     metric = CounterMetricFamily(family.name, family.meaning, labels=family.labels)
     for labels, value in counts:
         metric.add_metric(labels, value)
@@ -296,7 +296,7 @@ def _counter(family: Family, counts: Counts) -> Metric:
     return metric
 
 
-def _histogram(family: Family, rows: Iterable[tuple[tuple[str, ...], Tally]]) -> Metric:
+def _histogram(family: Family, rows: Iterable[tuple[tuple[str, ...], Histogram]]) -> Metric:
     metric = HistogramMetricFamily(family.name, family.meaning, labels=family.labels)
     for labels, tally in rows:
         metric.add_metric(labels, buckets=tally.buckets(), sum_value=tally.total)

@@ -17,9 +17,9 @@ from time import perf_counter
 from aiohttp import hdrs, web
 
 from ollama_async.core.errors import Forbidden, ServerError
-from ollama_async.gateway.body import Bodies
+from ollama_async.gateway.body import RequestBodies
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.origin_policy import PREFLIGHT_HEADERS, Guards, is_same_origin
+from ollama_async.gateway.origin_policy import PREFLIGHT_HEADERS, OriginPolicy, is_same_origin
 from ollama_async.gateway.responses import error_response
 from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget, sent
 
@@ -38,7 +38,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def boundary(
-    guards: Guards, metrics: Metrics, bodies: Bodies, budget: SendBudget
+    guards: OriginPolicy, metrics: Metrics, bodies: RequestBodies, budget: SendBudget
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The middleware."""
 
@@ -63,7 +63,9 @@ def boundary(
     return guarded
 
 
-async def _answered(request: web.Request, handler: Handler, guards: Guards) -> web.StreamResponse:
+async def _answered(
+    request: web.Request, handler: Handler, guards: OriginPolicy
+) -> web.StreamResponse:
     try:
         return _preflight(request, guards) or await handler(request)
     except ServerError as error:
@@ -90,7 +92,7 @@ async def _sent(request: web.Request, response: web.StreamResponse) -> web.Strea
         return cut(request)
 
 
-def _preflight(request: web.Request, guards: Guards) -> web.Response | None:
+def _preflight(request: web.Request, guards: OriginPolicy) -> web.Response | None:
     """Refuse strangers' pages; answer ``OPTIONS``, which no handler sees.
 
     :raises Forbidden: and which variable would allow it.
@@ -114,7 +116,7 @@ def _preflight(request: web.Request, guards: Guards) -> web.Response | None:
     return None
 
 
-def header_signal(guards: Guards) -> Callable[..., Awaitable[None]]:
+def header_signal(guards: OriginPolicy) -> Callable[..., Awaitable[None]]:
     """Takes our library's name out of every answer, and gives the CORS headers to one for a page of
     another, allowed origin.
     """

@@ -80,7 +80,7 @@ PREFLIGHT_HEADERS = CIMultiDict(
 """The answer to a page's ``OPTIONS``, besides what every answer to it has."""
 
 
-class Guards:
+class OriginPolicy:
     """The two checks for one listening address.
 
     ``origins`` are ``OLLAMA_ORIGINS`` entries, already validated; each holds at most one ``*``.

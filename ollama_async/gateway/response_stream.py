@@ -1,6 +1,6 @@
 """One answer on its way to one client: takes pieces from the queue, writes lines to the socket.
 
-An :class:`Outbox` is the :class:`~ollama_async.queue.backend.Sink` of one request. It knows three
+An :class:`ResponseStream` is the :class:`~ollama_async.queue.backend.Sink` of one request. It knows three
 states::
 
     holding ──attach()──▶ flowing ──client slow──▶ holding ──attach()──▶ flowing … ──▶ ended
@@ -28,8 +28,8 @@ from aiohttp import web
 
 from ollama_async.core.conversation import Thought, ToolCall
 from ollama_async.core.errors import Busy, ServerError
-from ollama_async.gateway.histogram import Tally
-from ollama_async.gateway.response_formats import Piece, Said, joined, runs
+from ollama_async.gateway.histogram import Histogram
+from ollama_async.gateway.response_formats import AnswerContent, Piece, join_deltas, split_runs
 from ollama_async.gateway.send_budget import FREE_BYTES, Reservation
 from ollama_async.queue.backend import Finish
 
@@ -65,9 +65,9 @@ class Flusher:
     __slots__ = ("_due",)
 
     def __init__(self) -> None:
-        self._due: list[Outbox] = []
+        self._due: list[ResponseStream] = []
 
-    def add(self, outbox: Outbox) -> None:
+    def add(self, outbox: ResponseStream) -> None:
         if not self._due:
             asyncio.get_running_loop().call_soon(self._run)
         self._due.append(outbox)
@@ -78,7 +78,7 @@ class Flusher:
             outbox.flush()
 
 
-class Outbox:
+class ResponseStream:
     """The sink of one request. All methods run on the event loop; none blocks.
 
     ``gaps`` takes the seconds between two pieces. ``reservation`` is for what is held; its owner
@@ -112,7 +112,7 @@ class Outbox:
     def __init__(
         self,
         lines: Lines,
-        gaps: Tally,
+        gaps: Histogram,
         flusher: Flusher,
         reservation: Reservation,
         *,
@@ -218,15 +218,15 @@ class Outbox:
         """Bytes are about to be sent: from here the answer cannot start again."""
         self._is_sealed = True
 
-    def take(self) -> Said:
+    def take(self) -> AnswerContent:
         """All that was not written yet; the outbox forgets it."""
         pieces, self._pieces = self._pieces, []
-        return joined(pieces)
+        return join_deltas(pieces)
 
     def take_lines(self) -> bytes:
         """As :meth:`take`, as few objects as keep its order."""
         pieces, self._pieces = self._pieces, []
-        return b"".join([self._object(said) for said in runs(pieces)])
+        return b"".join([self._object(said) for said in split_runs(pieces)])
 
     async def wake(self) -> None:
         """Wait until there is something to do: the end, the first text, or a slow client.
@@ -308,7 +308,7 @@ class Outbox:
         """
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
-    def _object(self, said: Said) -> bytes:
+    def _object(self, said: AnswerContent) -> bytes:
         """One run, of one kind."""
         if said.calls:
             return self._lines.calls(said.calls)

@@ -1,7 +1,7 @@
 """The one streaming loop: a job is submitted, its answer goes to the client, and every way in
 which that can end early is handled here, in one ladder.
 
-The ladder of :meth:`Streams.answer`, top rung first; each rung says what happens and why:
+The ladder of :meth:`AnswerStreamer.answer`, top rung first; each rung says what happens and why:
 
 ==========================  =======================================================================
 ``CancelledError``          The client closed its connection (aiohttp cancels the handler) or the
@@ -31,8 +31,8 @@ from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import ServerError
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.response_formats import Said
-from ollama_async.gateway.response_stream import Flusher, Lines, Outbox
+from ollama_async.gateway.response_formats import AnswerContent
+from ollama_async.gateway.response_stream import Flusher, Lines, ResponseStream
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.send_budget import RESERVATION
 from ollama_async.queue.backend import Finish, InferenceBackend, Job
@@ -41,69 +41,69 @@ OFF_LOOP_BYTES = 4 << 20
 """Answers that hold more are put together in a thread: fifty thousand tokens take 10 ms."""
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
+class FinalAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the last object of an answer says. Durations in nanoseconds.
 
     ``said`` is the whole answer without streaming, and nothing with it. A zero is not said.
     """
 
     finish: Finish
-    said: Said = Said()
+    said: AnswerContent = AnswerContent()
     load_ns: int = 0
     total_ns: int = 0
 
     @classmethod
-    def without_answer(cls, reason: str) -> Ending:
+    def without_answer(cls, reason: str) -> FinalAnswer:
         """Nothing was generated: ``load`` or ``unload``."""
         return cls(finish=Finish(reason, Usage(), []))
 
 
-class Voice(Lines, Protocol):
+class ResponseFormat(Lines, Protocol):
     """How one protocol answers. What ``Lines`` has, ``last`` and ``error`` are objects of a stream
     with their separators; ``whole`` is the one JSON object without streaming.
     """
 
     content_type: str
 
-    def last(self, ending: Ending) -> bytes: ...
+    def last(self, ending: FinalAnswer) -> bytes: ...
 
     def error(self, error: ServerError) -> bytes: ...
 
-    def whole(self, ending: Ending) -> bytes: ...
+    def whole(self, ending: FinalAnswer) -> bytes: ...
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request, ready to run. ``model`` labels its numbers; ``began_at`` is perf_counter()."""
 
     job: Job
-    voice: Voice
+    voice: ResponseFormat
     model: str
     is_streamed: bool
     began_at: float
 
 
-class Streams:
+class AnswerStreamer:
     """Runs every request of one server that a model answers.
 
     ``stall_s`` is how long a client may leave a full socket unread before it is cut.
     """
 
     def __init__(
-        self, inferring: InferenceBackend, metrics: Metrics, *, stall_s: float = 60.0
+        self, backend: InferenceBackend, metrics: Metrics, *, stall_s: float = 60.0
     ) -> None:
-        self._inferring = inferring
+        self._inferring = backend
         self._metrics = metrics
         self._stall_s = stall_s
         self._flusher = Flusher()
 
-    async def answer(self, request: web.Request, ask: Ask) -> web.StreamResponse:
+    async def answer(self, request: web.Request, ask: StreamRequest) -> web.StreamResponse:
         """Run ``ask`` and send its answer; may be cancelled at any time, which cancels the job.
 
         :raises ServerError: the job was refused or failed, and nothing has been sent.
         :raises ConnectionResetError: the client is gone, or was cut.
         """
         metrics = self._metrics
-        outbox = Outbox(
+        outbox = ResponseStream(
             ask.voice,
             metrics.inter_token,
             self._flusher,
@@ -129,7 +129,7 @@ class Streams:
             metrics.answered(ask.model, ask.began_at, outbox)
 
 
-async def _whole(ask: Ask, outbox: Outbox) -> web.Response:
+async def _whole(ask: StreamRequest, outbox: ResponseStream) -> web.Response:
     while not outbox.has_ended:
         await outbox.wake()
     if outbox.finish is None:
@@ -140,17 +140,17 @@ async def _whole(ask: Ask, outbox: Outbox) -> web.Response:
     return await run_in_thread(_said_whole, ask, outbox, outbox.finish)
 
 
-def _said_whole(ask: Ask, outbox: Outbox, finish: Finish) -> web.Response:
+def _said_whole(ask: StreamRequest, outbox: ResponseStream, finish: Finish) -> web.Response:
     return whole_response(ask.voice, _ending(ask, outbox, finish, outbox.take()))
 
 
-def whole_response(voice: Voice, ending: Ending) -> web.Response:
+def whole_response(voice: ResponseFormat, ending: FinalAnswer) -> web.Response:
     """The answer as one JSON object."""
     return web.Response(body=voice.whole(ending), headers={"Content-Type": JSON_TYPE})
 
 
 async def _streamed(
-    request: web.Request, ask: Ask, outbox: Outbox, stall_s: float
+    request: web.Request, ask: StreamRequest, outbox: ResponseStream, stall_s: float
 ) -> web.StreamResponse:
     while not outbox.has_text and not outbox.has_ended:
         await outbox.wake()
@@ -180,17 +180,19 @@ class _Stream(web.StreamResponse):
     _send_headers_immediately = False
 
 
-def _tail(ask: Ask, outbox: Outbox) -> bytes:
+def _tail(ask: StreamRequest, outbox: ResponseStream) -> bytes:
     """What is left to say: text that waited for the client, then the last object or the error."""
     rest = outbox.take_lines()
     if outbox.finish is None:
         assert outbox.error is not None
         return rest + ask.voice.error(outbox.error)
-    return rest + ask.voice.last(_ending(ask, outbox, outbox.finish, Said()))
+    return rest + ask.voice.last(_ending(ask, outbox, outbox.finish, AnswerContent()))
 
 
-def _ending(ask: Ask, outbox: Outbox, finish: Finish, said: Said) -> Ending:
+def _ending(
+    ask: StreamRequest, outbox: ResponseStream, finish: Finish, said: AnswerContent
+) -> FinalAnswer:
     if finish.reason == "load":
-        return Ending.without_answer("load")
+        return FinalAnswer.without_answer("load")
     total_ns = int((perf_counter() - ask.began_at) * 1e9)
-    return Ending(finish=finish, said=said, load_ns=outbox.load_ns, total_ns=total_ns)
+    return FinalAnswer(finish=finish, said=said, load_ns=outbox.load_ns, total_ns=total_ns)

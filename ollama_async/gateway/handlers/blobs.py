@@ -6,7 +6,7 @@ from aiohttp import web
 
 from ollama_async.core.errors import NotFound
 from ollama_async.core.threads import run_in_thread
-from ollama_async.gateway.body import Upload
+from ollama_async.gateway.body import BodyReader
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.store_threads import UPLOADS
 from ollama_async.store.blobs import BlobWriter
@@ -34,7 +34,7 @@ async def upload(request: web.Request) -> web.Response:
     digest = request.match_info["digest"]
     if await run_in_thread(store.has_blob, digest):
         return web.Response()
-    body = Upload(request)
+    body = BodyReader(request)
     size_bytes = request.content_length or 0
     writer = await run_in_thread(
         store.open_blob, digest, size_bytes, undo=BlobWriter.discard, threads=threads

@@ -18,7 +18,10 @@ from ollama_async.gateway.job_builder import (
     generate_job,
     turns_bytes,
 )
-from ollama_async.gateway.response_formats.ollama import GenerateVoice, RenderedGenerateVoice
+from ollama_async.gateway.response_formats.ollama import (
+    OllamaGenerateFormat,
+    OllamaRenderedGenerateFormat,
+)
 from ollama_async.queue.backend import Job
 from ollama_async.store.model import Model
 
@@ -31,14 +34,14 @@ async def generate(request: web.Request) -> web.StreamResponse:
     if not asked.model.strip():
         raise NotFound("model '' not found")
     model = await request.app[FINDER].find(asked.model)
-    voice = GenerateVoice(asked.model)
+    voice = OllamaGenerateFormat(asked.model)
     if not asked.prompt and asked.keep_alive_s == 0:
         return await unload(request, model, voice)
     added = turns_bytes(model)
     job = await work_on(request, _job, asked, model, client_of(request), added_bytes=added)
     renders_only = asked.debug_render_only and job.inference is not None
     if renders_only:
-        voice = RenderedGenerateVoice(asked.model)
+        voice = OllamaRenderedGenerateFormat(asked.model)
     is_streamed = asked.is_streaming and not renders_only
     del asked  # the job has what it needs, and may wait for long
     return await answer(request, job, voice, is_streamed=is_streamed, began_at=began_at)

@@ -5,27 +5,32 @@ from __future__ import annotations
 from aiohttp import web
 
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.streaming import Ask, Ending, Voice, whole_response
+from ollama_async.gateway.streaming import (
+    FinalAnswer,
+    ResponseFormat,
+    StreamRequest,
+    whole_response,
+)
 from ollama_async.queue.backend import Job
 from ollama_async.store.model import Model
 
 
-async def unload(request: web.Request, model: Model, voice: Voice) -> web.Response:
+async def unload(request: web.Request, model: Model, voice: ResponseFormat) -> web.Response:
     """Running requests end first; one object even to a client that wants a stream."""
-    await request.app[DEPENDENCIES].inferring.unload(model.key)
-    return whole_response(voice, Ending.without_answer("unload"))
+    await request.app[DEPENDENCIES].backend.unload(model.key)
+    return whole_response(voice, FinalAnswer.without_answer("unload"))
 
 
 async def answer(
     request: web.Request,
     job: Job,
-    voice: Voice,
+    voice: ResponseFormat,
     *,
     is_streamed: bool,
     began_at: float,
 ) -> web.StreamResponse:
     """A job that only loads is answered with one object, too."""
-    ask = Ask(
+    ask = StreamRequest(
         job=job,
         voice=voice,
         model=job.target.name,

@@ -34,7 +34,7 @@ async def version(_request: web.Request) -> web.Response:
 
 async def ps(request: web.Request) -> web.Response:
     """Loaded models, the one that stays longest first (to the second, as Ollama sorts)."""
-    loaded = request.app[DEPENDENCIES].inferring.snapshot().loaded
+    loaded = request.app[DEPENDENCIES].backend.snapshot().loaded
     loaded = sorted(loaded, key=lambda model: -min(model.expires_at, FOREVER_S) // 1)
     return json_response(ollama.ProcessResponse([_row(model) for model in loaded]))
 
@@ -44,7 +44,7 @@ async def metrics(request: web.Request) -> web.Response:
     rooms = request.app[DEPENDENCIES]
 
     async def render() -> bytes:
-        return await run_in_thread(rooms.metrics.render, rooms.inferring.snapshot())
+        return await run_in_thread(rooms.metrics.render, rooms.backend.snapshot())
 
     text = await request.app[FLIGHTS].ask("metrics", render)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
@@ -53,7 +53,7 @@ async def metrics(request: web.Request) -> web.Response:
 async def healthz(request: web.Request) -> web.Response:
     """200 while the process takes work, 503 once it drains. It says nothing about any model."""
     rooms = request.app[DEPENDENCIES]
-    snapshot = rooms.inferring.snapshot()
+    snapshot = rooms.backend.snapshot()
     is_draining = rooms.lifecycle.is_draining
     facts = {
         "status": "draining" if is_draining else "ok",

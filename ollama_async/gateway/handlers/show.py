@@ -15,7 +15,7 @@ from ollama_async.api.long_answers import LongParts
 from ollama_async.core.errors import Busy, Forbidden
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.body import read_json
-from ollama_async.gateway.fair_lock import Turns
+from ollama_async.gateway.fair_lock import FairLock
 from ollama_async.gateway.finding import FINDER
 from ollama_async.gateway.responses import JSON_TYPE
 from ollama_async.gateway.send_budget import CLIENT_LIMIT_BYTES, RESERVATION, Reservation
@@ -31,7 +31,7 @@ WAIT_S = 60.0
 _COPILOT = "GitHubCopilotChat/"
 
 
-class Shower:
+class ShowService:
     """Builds answers in ``threads``, one short and one long at a time, clients in turn: a long one
     may take 400 MB for a moment.
     """
@@ -39,7 +39,7 @@ class Shower:
     def __init__(self, threads: Executor | None = None) -> None:
         self._infos = DescriptionCache()
         self._threads = threads
-        self._short, self._long = Turns(), Turns()
+        self._short, self._long = FairLock(), FairLock()
 
     @property
     def waiting(self) -> int:
@@ -71,12 +71,12 @@ class Shower:
         return long.to_json(shown, CLIENT_LIMIT_BYTES)
 
 
-SHOWER: web.AppKey[Shower] = web.AppKey("shower", Shower)
+SHOW_SERVICE: web.AppKey[ShowService] = web.AppKey("show_service", ShowService)
 
 
 async def own_shower(application: web.Application) -> AsyncIterator[None]:
-    """Makes :data:`SHOWER`."""
-    application[SHOWER] = Shower(application[READS])
+    """Makes :data:`SHOW_SERVICE`."""
+    application[SHOW_SERVICE] = ShowService(application[READS])
     yield
 
 
@@ -90,7 +90,7 @@ async def show_model(request: web.Request) -> web.Response:
     model = await request.app[FINDER].find(name.short)
     is_copilot = request.headers.get("User-Agent", "").startswith(_COPILOT)
     basename = text if is_copilot else ""
-    body = await request.app[SHOWER].answer(model, asked, basename, request[RESERVATION])
+    body = await request.app[SHOW_SERVICE].answer(model, asked, basename, request[RESERVATION])
     return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
 
 
@@ -101,7 +101,7 @@ def _license_bytes(model: Model) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _turn(turns: Turns, client: str) -> AsyncIterator[None]:
+async def _turn(turns: FairLock, client: str) -> AsyncIterator[None]:
     """:raises Busy: it was not the client's turn in time."""
     try:
         async with asyncio.timeout(WAIT_S):

@@ -13,7 +13,7 @@ Piece = str | Thought | ToolCall
 """Text, or what else a model says."""
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerContent(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, or one part of it. ``calls`` are in order and have their numbers and ids."""
 
     content: str = ""
@@ -21,7 +21,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[ToolCall] = []
 
 
-def joined(pieces: Iterable[Piece]) -> Said:
+def join_deltas(pieces: Iterable[Piece]) -> AnswerContent:
     """All of them as one."""
     content: list[str] = []
     thinking: list[str] = []
@@ -34,9 +34,9 @@ def joined(pieces: Iterable[Piece]) -> Said:
                 thinking.append(text)
             case ToolCall():
                 calls.append(piece)
-    return Said(content="".join(content), thinking="".join(thinking), calls=calls)
+    return AnswerContent(content="".join(content), thinking="".join(thinking), calls=calls)
 
 
-def runs(pieces: Iterable[Piece]) -> Iterator[Said]:
+def split_runs(pieces: Iterable[Piece]) -> Iterator[AnswerContent]:
     """In order; neighbours of one kind are one."""
-    return (joined(run) for _, run in groupby(pieces, key=type))
+    return (join_deltas(run) for _, run in groupby(pieces, key=type))

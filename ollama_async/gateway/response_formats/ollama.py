@@ -7,8 +7,8 @@ from typing import TypedDict
 from ollama_async.api import encode, ollama
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.errors import ServerError
-from ollama_async.gateway.response_formats import Said
-from ollama_async.gateway.streaming import Ending
+from ollama_async.gateway.response_formats import AnswerContent
+from ollama_async.gateway.streaming import FinalAnswer
 
 NDJSON_TYPE = "application/x-ndjson"
 
@@ -23,17 +23,17 @@ class _Native:
         self.piece = text.line
         self.thought = thinking.line
 
-    def last(self, ending: Ending) -> bytes:
+    def last(self, ending: FinalAnswer) -> bytes:
         return self.whole(ending) + b"\n"
 
-    def whole(self, ending: Ending) -> bytes:
+    def whole(self, ending: FinalAnswer) -> bytes:
         raise NotImplementedError
 
     def error(self, error: ServerError) -> bytes:
         return encode.to_line(ollama.ErrorResponse(error.message))
 
 
-class GenerateVoice(_Native):
+class OllamaGenerateFormat(_Native):
     def __init__(self, model: str) -> None:
         lines = encode.Lines
         super().__init__(model, lines.generate(model), lines.generate_thinking(model))
@@ -49,7 +49,7 @@ class GenerateVoice(_Native):
             )
         )
 
-    def whole(self, ending: Ending) -> bytes:
+    def whole(self, ending: FinalAnswer) -> bytes:
         said = ending.said
         return encode.to_json(
             ollama.GenerateResponse(
@@ -66,7 +66,7 @@ class GenerateVoice(_Native):
         )
 
 
-class ChatVoice(_Native):
+class OllamaChatFormat(_Native):
     def __init__(self, model: str) -> None:
         lines = encode.Lines
         super().__init__(model, lines.chat(model), lines.chat_thinking(model))
@@ -76,12 +76,12 @@ class ChatVoice(_Native):
             ollama.ChatResponse(
                 model=self._model,
                 created_at=encode.now(),
-                message=_message(Said(calls=calls)),
+                message=_message(AnswerContent(calls=calls)),
                 done=False,
             )
         )
 
-    def whole(self, ending: Ending) -> bytes:
+    def whole(self, ending: FinalAnswer) -> bytes:
         return encode.to_json(
             ollama.ChatResponse(
                 model=self._model,
@@ -94,10 +94,10 @@ class ChatVoice(_Native):
         )
 
 
-class RenderedGenerateVoice(GenerateVoice):
+class OllamaRenderedGenerateFormat(OllamaGenerateFormat):
     """The content is the prompt itself (``_debug_render_only``)."""
 
-    def whole(self, ending: Ending) -> bytes:
+    def whole(self, ending: FinalAnswer) -> bytes:
         return encode.to_json(
             ollama.GenerateResponse(
                 model=self._model,
@@ -109,10 +109,10 @@ class RenderedGenerateVoice(GenerateVoice):
         )
 
 
-class RenderedChatVoice(ChatVoice):
-    """As :class:`RenderedGenerateVoice`; nobody has said anything, so the message has no role."""
+class OllamaRenderedChatFormat(OllamaChatFormat):
+    """As :class:`OllamaRenderedGenerateFormat`; nobody has said anything, so the message has no role."""
 
-    def whole(self, ending: Ending) -> bytes:
+    def whole(self, ending: FinalAnswer) -> bytes:
         return encode.to_json(
             ollama.ChatResponse(
                 model=self._model,
@@ -124,7 +124,7 @@ class RenderedChatVoice(ChatVoice):
         )
 
 
-def _message(said: Said) -> ollama.AnswerMessage:
+def _message(said: AnswerContent) -> ollama.AnswerMessage:
     return ollama.AnswerMessage(
         role="assistant",
         content=said.content,
@@ -152,7 +152,7 @@ class _Figures(TypedDict):
     eval_duration: int
 
 
-def _figures(ending: Ending) -> _Figures:
+def _figures(ending: FinalAnswer) -> _Figures:
     usage = ending.finish.usage
     return _Figures(
         total_duration=ending.total_ns,

@@ -20,10 +20,10 @@ from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.middleware import cut
-from ollama_async.gateway.response_formats.ollama import GenerateVoice
+from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.runner import build_runner
 from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
-from ollama_async.gateway.streaming import Ask, Streams
+from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
 from ollama_async.queue.backend import Finish, Job, LoadedModel, LoadOptions, Sink, Snapshot, Target
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.store import Store
@@ -157,7 +157,7 @@ def a_job() -> Job:
 
 
 @pytest.fixture
-def inferring() -> FakeBackend:
+def backend() -> FakeBackend:
     return FakeBackend()
 
 
@@ -196,14 +196,14 @@ def catalog(store) -> Catalog:
 
 
 @pytest.fixture
-def dependencies(tmp_path, catalog, inferring, metrics) -> Dependencies:
+def dependencies(tmp_path, catalog, backend, metrics) -> Dependencies:
     settings = Settings.from_environ({"OLLAMA_MODELS": str(tmp_path / "models")})
     return Dependencies(
         settings=settings,
         catalog=catalog,
-        inferring=inferring,
+        backend=backend,
         metrics=metrics,
-        streams=Streams(inferring, metrics),
+        streams=AnswerStreamer(backend, metrics),
         lifecycle=Lifecycle(),
     )
 
@@ -221,21 +221,21 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def stream_url(serve, inferring, metrics) -> str:
+async def stream_url(serve, backend, metrics) -> str:
     """``POST /?stream=0|1``: one fixed job through the streaming loop, nothing else."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         stall_s = float(request.query.get("stall_s", "10"))
-        ask = Ask(
+        ask = StreamRequest(
             job=a_job(),
-            voice=GenerateVoice("m"),
+            voice=OllamaGenerateFormat("m"),
             model="m",
             is_streamed=request.query.get("stream") != "0",
             began_at=perf_counter(),
         )
         request[RESERVATION] = Reservation(SendBudget(), request)
         try:
-            return await Streams(inferring, metrics, stall_s=stall_s).answer(request, ask)
+            return await AnswerStreamer(backend, metrics, stall_s=stall_s).answer(request, ask)
         except ConnectionError:
             return cut(request)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ollama_async.core.errors import Busy
 from ollama_async.gateway import body
-from ollama_async.gateway.body import Bodies
+from ollama_async.gateway.body import RequestBodies
 from tests.unit.gateway.conftest import FakeRequest
 
 DEADLINE_S = 10.0
@@ -49,12 +49,14 @@ async def held():
 
 
 async def test_small_work_is_done_at_once():
-    assert await Bodies().work(A, 10, lambda: threading.current_thread().name) == "MainThread"
+    assert (
+        await RequestBodies().work(A, 10, lambda: threading.current_thread().name) == "MainThread"
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(held, size):
-    bodies = Bodies()
+    bodies = RequestBodies()
     leaving = asyncio.create_task(bodies.work(A, size, held))
     await held.begun()
     leaving.cancel()
@@ -73,7 +75,7 @@ async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(h
 
 
 async def test_a_large_body_does_not_wait_for_a_very_large_one(held):
-    bodies = Bodies()
+    bodies = RequestBodies()
     very_large = asyncio.create_task(bodies.work(A, SIZES[1], held))
     await held.begun()
 
@@ -85,7 +87,7 @@ async def test_a_large_body_does_not_wait_for_a_very_large_one(held):
 
 
 async def test_who_leaves_the_line_was_never_in_it(held):
-    bodies = Bodies()
+    bodies = RequestBodies()
     first = asyncio.create_task(bodies.work(A, SIZES[0], held))
     await held.begun()
     waiting = asyncio.create_task(bodies.work(A, SIZES[0], held))
@@ -100,7 +102,7 @@ async def test_who_leaves_the_line_was_never_in_it(held):
 
 
 async def test_a_client_with_many_bodies_holds_up_another_for_one_of_them(held):
-    bodies, order = Bodies(), []
+    bodies, order = RequestBodies(), []
     first = asyncio.create_task(bodies.work(A, SIZES[1], held))
     await held.begun()
     later = [
@@ -147,7 +149,7 @@ async def test_a_body_is_held_until_its_thread_is_done(session, url, monkeypatch
 def test_one_client_does_not_hold_what_others_need(monkeypatch):
     monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000)
     monkeypatch.setattr(body, "CLIENT_BODIES_LIMIT_BYTES", 500)
-    bodies = Bodies()
+    bodies = RequestBodies()
     one, another, other = FakeRequest(A), FakeRequest(A), FakeRequest(B)
     bodies.hold(one, 500)
     with pytest.raises(Busy):

@@ -26,7 +26,7 @@ HOST = "Host: localhost\r\n"
 SHOW = f"POST /api/show HTTP/1.1\r\n{HOST}"
 CHUNKED = f"{SHOW}Transfer-Encoding: chunked\r\n\r\n"
 
-Ask = Callable[..., Awaitable[bytes]]
+StreamRequest = Callable[..., Awaitable[bytes]]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def connect(url) -> AsyncIterator[Callable[[], Awaitable[tuple]]]:
 
 
 @pytest.fixture
-def ask(connect) -> Ask:
+def ask(connect) -> StreamRequest:
     """Sends bytes, in pieces if there are more, and reads until the server closes."""
 
     async def ask(*pieces: str | bytes) -> bytes:
@@ -88,10 +88,8 @@ STREAMS = [
 
 @pytest.mark.parametrize("keep_alive", KEEP_ALIVE)
 @pytest.mark.parametrize(("path", "body"), STREAMS)
-async def test_a_client_of_http_1_0_sees_the_end_of_a_stream(
-    ask, inferring, path, body, keep_alive
-):
-    inferring.script = lambda job: job.start().say("one", "two").end()
+async def test_a_client_of_http_1_0_sees_the_end_of_a_stream(ask, backend, path, body, keep_alive):
+    backend.script = lambda job: job.start().say("one", "two").end()
 
     answer = await ask(post(path, body, version="1.0", headers=keep_alive))
 
@@ -103,17 +101,17 @@ async def test_a_client_of_http_1_0_sees_the_end_of_a_stream(
     assert lines[-1].get("done") or "error" in lines[-1]
 
 
-async def test_an_error_in_a_stream_is_its_end_too(ask, inferring):
-    inferring.script = lambda job: job.start().say("one").fail(EngineFailed("no more"))
+async def test_an_error_in_a_stream_is_its_end_too(ask, backend):
+    backend.script = lambda job: job.start().say("one").fail(EngineFailed("no more"))
 
     answer = await ask(post("/api/chat", CHAT, version="1.0", headers=KEEP_ALIVE[1]))
 
     assert answer.endswith(b'{"error":"no more"}\n')
 
 
-async def test_a_stream_that_outlives_many_reads_is_not_cut(ask, inferring):
+async def test_a_stream_that_outlives_many_reads_is_not_cut(ask, backend):
     text = "x" * 1000
-    inferring.script = lambda job: job.start().say(*[text] * 500).end()
+    backend.script = lambda job: job.start().say(*[text] * 500).end()
 
     answer = await ask(post("/api/generate", GENERATE, version="1.0"))
 
@@ -155,8 +153,8 @@ async def test_a_head_as_large_as_go_takes_it_is_taken(ask, size):
     assert parted(await ask(with_cookie(size)))[0] == 200
 
 
-async def test_a_connection_may_have_several_large_heads_and_bodies(connect, inferring):
-    inferring.script = lambda job: job.end("load")
+async def test_a_connection_may_have_several_large_heads_and_bodies(connect, backend):
+    backend.script = lambda job: job.end("load")
     reader, writer = await connect()
     cookie = "Cookie: " + "c" * 900_000 + "\r\n"
     body = json.dumps({"model": "m", "stream": False, "prompt": "", "x": "y" * 900_000})

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.gateway.fair_lock import Turns
+from ollama_async.gateway.fair_lock import FairLock
 
 DEADLINE_S = 10.0
 
@@ -18,7 +18,7 @@ async def settled() -> None:
 
 
 async def test_a_client_with_many_requests_delays_another_by_one_of_them() -> None:
-    turns, order, may_end = Turns(), [], asyncio.Event()
+    turns, order, may_end = FairLock(), [], asyncio.Event()
 
     async def ask(client: str) -> None:
         async with turns.turn(client):
@@ -38,7 +38,7 @@ def test_at_most_one_has_the_turn_and_somebody_has_it_while_any_wait(
     events: list[tuple[str, int]],
 ) -> None:
     async def history() -> None:
-        turns = Turns()
+        turns = FairLock()
         tasks: list[asyncio.Task[None]] = []
         running: list[asyncio.Event] = []
 
@@ -76,7 +76,7 @@ def test_at_most_one_has_the_turn_and_somebody_has_it_while_any_wait(
 
 
 async def test_who_leaves_as_the_turn_is_passed_on_does_not_get_it() -> None:
-    turns, may_end = Turns(), asyncio.Event()
+    turns, may_end = FairLock(), asyncio.Event()
 
     async def ask(client: str) -> str:
         async with turns.turn(client):

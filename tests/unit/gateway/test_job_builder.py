@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.core.errors import BadRequest, LoadFailed
-from ollama_async.gateway.forgetting import without_old_thoughts
+from ollama_async.gateway.forgetting import strip_thinking
 from ollama_async.gateway.job_builder import (
     _beginning,
     chat_job,
@@ -205,7 +205,7 @@ def test_some_models_are_not_shown_what_they_thought_before(model):
 def test_forgetting_is_linear():
     """A pattern would look for the end anew at each of 200,000 beginnings."""
     turns = [Message(role="assistant", content="<think>" * 200_000), Message(role="user")]
-    assert without_old_thoughts(turns) == turns
+    assert strip_thinking(turns) == turns
 
 
 @pytest.mark.parametrize("prompt", ["", "hi"])

@@ -48,11 +48,11 @@ def statuses(answers: bytes) -> list[bytes]:
     return [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]]
 
 
-async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect, inferring):
+async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect, backend):
     reader, writer = await connect()
     writer.write(GENERATE + GENERATE + LAST_GET)
     for text in ("one", "two"):
-        (await inferring.job()).start().say(text).end()
+        (await backend.job()).start().say(text).end()
 
     answers = await reader.read()
     assert statuses(answers) == [b"200"] * 3
@@ -61,13 +61,13 @@ async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect
 
 @pytest.mark.parametrize("behind", [GET * 100, post("/api/show", {"model": "x" * 1_000_000})])
 async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_the_last(
-    connect, inferring, monkeypatch, behind
+    connect, backend, monkeypatch, behind
 ):
     monkeypatch.setattr(connection, "_PEER_CHECK_S", 0.01)
     monkeypatch.setattr(connection, "_UNREAD_INPUT_S", 0.02)
     reader, writer = await connect()
     writer.write(GENERATE + behind)
-    job = await inferring.job()
+    job = await backend.job()
     flood = GET * (FLOOD_BYTES // len(GET))
     writer.write(flood)
     await writer.drain()  # so it is read, for the kernel does not hold as much
@@ -78,12 +78,12 @@ async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_t
     assert b"\r\nConnection: close\r\n" in answers
 
 
-async def test_who_floods_behind_a_long_request_is_cut(connect, inferring, monkeypatch):
+async def test_who_floods_behind_a_long_request_is_cut(connect, backend, monkeypatch):
     monkeypatch.setattr(connection, "_PEER_CHECK_S", 0.01)
     monkeypatch.setattr(connection, "_UNREAD_INPUT_S", 0.02)
     _, writer = await connect()
     writer.write(GENERATE)
-    job = await inferring.job()
+    job = await backend.job()
     with pytest.raises(ConnectionError):
         await floods(writer, GET)
     await job.cancelled.wait()
@@ -95,8 +95,8 @@ async def floods(writer: asyncio.StreamWriter, request: bytes) -> None:
         await writer.drain()
 
 
-async def test_who_sends_no_more_gets_what_is_answered_at_once(connect, inferring):
-    inferring.script = lambda job: job.start().say("one").end()
+async def test_who_sends_no_more_gets_what_is_answered_at_once(connect, backend):
+    backend.script = lambda job: job.start().say("one").end()
     for asked in (GET, GENERATE, GET + GENERATE):
         reader, writer = await connect()
         writer.write(asked)
@@ -104,11 +104,11 @@ async def test_who_sends_no_more_gets_what_is_answered_at_once(connect, inferrin
         assert set(statuses(await reader.read())) == {b"200"}
 
 
-async def test_who_sends_no_more_is_missed_before_long(connect, inferring):
+async def test_who_sends_no_more_is_missed_before_long(connect, backend):
     reader, writer = await connect()
     writer.write(GENERATE)
     writer.write_eof()
-    job = await inferring.job()
+    job = await backend.job()
     await job.cancelled.wait()
     assert await reader.read() == b""
 

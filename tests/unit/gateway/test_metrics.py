@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ollama_async.core.conversation import Usage
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers import server
-from ollama_async.gateway.histogram import Names, Tally
+from ollama_async.gateway.histogram import Histogram, LabelLimiter
 from ollama_async.gateway.metrics import CACHED_STEP, FAMILIES, MODEL_LIMIT, Metrics
 from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
 from ollama_async.queue.backend import Finish, LoadedModel, Snapshot, Target
@@ -46,8 +46,8 @@ async def ask(session, url, path="/api/generate", **fields):
         await response.read()
 
 
-async def test_an_answer_is_counted_and_timed(session, url, inferring, scrape):
-    inferring.script = lambda job: job.start().say("a", "b", "c").end()
+async def test_an_answer_is_counted_and_timed(session, url, backend, scrape):
+    backend.script = lambda job: job.start().say("a", "b", "c").end()
 
     await ask(session, url)
 
@@ -97,8 +97,8 @@ def test_cached_tokens_are_counted_right_on_average():
     assert cached_total(metrics) == pytest.approx(10_000 * 6000, rel=0.02)  # four deviations: 0.014
 
 
-async def test_a_load_counts_no_tokens(session, url, inferring, scrape):
-    inferring.script = lambda job: job.start().end("load")
+async def test_a_load_counts_no_tokens(session, url, backend, scrape):
+    backend.script = lambda job: job.start().end("load")
 
     await ask(session, url, prompt="")
 
@@ -117,9 +117,9 @@ async def test_unknown_models_and_paths_make_no_series_of_their_own(session, url
     assert found["ollama_request_seconds_count", (("code", "404"), ("endpoint", "other"))] == 1
 
 
-async def test_gauges_are_the_queues_own_state(inferring, scrape):
-    inferring.waiting = 3
-    inferring.loaded = [loaded("a:latest", running=2), loaded("b:latest")]
+async def test_gauges_are_the_queues_own_state(backend, scrape):
+    backend.waiting = 3
+    backend.loaded = [loaded("a:latest", running=2), loaded("b:latest")]
 
     found = await scrape()
 
@@ -181,7 +181,7 @@ def test_models_that_fold_to_one_name_make_one_series():
 
 @given(st.lists(st.floats(0, 10), max_size=30))
 def test_a_tally_counts_each_value_in_every_bucket_above_it(values):
-    tally = Tally((0.005, 0.1, 5.0))
+    tally = Histogram((0.005, 0.1, 5.0))
     for value in values:
         tally.observe(value)
     expected = [sum(value <= bound for value in values) for bound in (0.005, 0.1, 5.0)]
@@ -193,7 +193,7 @@ def test_a_tally_counts_each_value_in_every_bucket_above_it(values):
 
 
 def test_a_known_name_stays_known_when_the_limit_is_reached():
-    names = Names(2)
+    names = LabelLimiter(2)
     assert [names.fold(name) for name in ("a", "b", "c", "a")] == ["a", "b", "other", "a"]
 
 

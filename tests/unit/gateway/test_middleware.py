@@ -139,7 +139,7 @@ async def test_a_broken_body_does_not_fill_the_log(url, caplog, broken, status):
     assert not caplog.records
 
 
-async def test_all_large_bodies_together_have_a_limit(session, url, inferring, monkeypatch):
+async def test_all_large_bodies_together_have_a_limit(session, url, backend, monkeypatch):
     monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
     text = "x" * 600_000
 
@@ -148,10 +148,10 @@ async def test_all_large_bodies_together_have_a_limit(session, url, inferring, m
         return asyncio.create_task(session.post(url + "/api/generate", json=asked))
 
     first = post(text)
-    held = (await inferring.job()).start()
+    held = (await backend.job()).start()
     refused = await post(text)
     small = post("x")
-    (await inferring.job()).start().end()
+    (await backend.job()).start().end()
     held.end()
 
     assert refused.status == 503
@@ -160,18 +160,18 @@ async def test_all_large_bodies_together_have_a_limit(session, url, inferring, m
     assert (await small).status == 200
     assert (await first).status == 200
     again = post(text)
-    (await inferring.job()).start().end()
+    (await backend.job()).start().end()
     assert (await again).status == 200
 
 
 async def test_a_client_that_leaves_gives_back_what_its_body_held(
-    session, url, inferring, monkeypatch
+    session, url, backend, monkeypatch
 ):
     monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
     asked = {"model": "m", "prompt": "x" * 600_000, "stream": False}
     for _ in range(3):
         task = asyncio.create_task(session.post(url + "/api/generate", json=asked))
-        job = await inferring.job()
+        job = await backend.job()
         task.cancel()
         async with asyncio.timeout(DEADLINE_S):
             await job.cancelled.wait()
@@ -190,15 +190,15 @@ async def test_a_body_over_the_limit_is_413(session, url, monkeypatch):
             assert "limit" in (await response.json())["error"]
 
 
-async def test_a_large_body_is_decoded_as_well(session, url, inferring):
-    inferring.script = lambda job: job.start().end()
+async def test_a_large_body_is_decoded_as_well(session, url, backend):
+    backend.script = lambda job: job.start().end()
     prompt = "ü" * body.OFF_LOOP_BYTES
     data = io.BytesIO(json.dumps({"model": "m", "prompt": prompt}).encode())
 
     async with session.post(url + "/api/generate", data=data) as response:
         assert response.status == 200
 
-    inference = (await inferring.job()).job.inference
+    inference = (await backend.job()).job.inference
     assert inference.prompt.messages[0].content == prompt
 
 
@@ -217,7 +217,7 @@ async def test_a_client_that_stops_sending_its_body_is_refused(url, monkeypatch)
 
 async def test_a_client_that_drips_its_body_runs_out_of_time():
     content = _Dripping()
-    upload = body.Upload(content, grace_s=0.05)
+    upload = body.BodyReader(content, grace_s=0.05)
 
     async def read_on() -> None:
         while True:

@@ -33,15 +33,15 @@ def say_ok(job):
     job.start().say("ok").end(context=[1, 2])
 
 
-async def test_generate_asks_the_model_and_streams(post, inferring):
-    inferring.script = say_ok
+async def test_generate_asks_the_model_and_streams(post, backend):
+    backend.script = say_ok
 
     response, lines = await post(GENERATE, model="M:Latest", prompt="hi")
 
     assert response.headers["Content-Type"] == "application/x-ndjson"
     assert [line["response"] for line in lines] == ["ok", ""]
     assert {line["model"] for line in lines} == {"M:Latest"}
-    job = (await inferring.job()).job
+    job = (await backend.job()).job
     assert job.target.name == "m:latest"
     assert job.client == "127.0.0.1"
     assert job.keep_alive_s is None
@@ -49,8 +49,8 @@ async def test_generate_asks_the_model_and_streams(post, inferring):
     assert job.inference.wants_context
 
 
-async def test_generate_without_streaming_is_one_object_in_gos_order(post, inferring):
-    inferring.script = say_ok
+async def test_generate_without_streaming_is_one_object_in_gos_order(post, backend):
+    backend.script = say_ok
 
     response, body = await post(GENERATE, model="m", prompt="hi", stream=False)
 
@@ -72,8 +72,8 @@ async def test_generate_without_streaming_is_one_object_in_gos_order(post, infer
     assert (body["response"], body["context"]) == ("ok", [1, 2])
 
 
-async def test_chat_streams_messages(post, inferring):
-    inferring.script = say_ok
+async def test_chat_streams_messages(post, backend):
+    backend.script = say_ok
     turns = [{"role": "System", "content": "be brief"}, {"role": "user", "content": "hi"}]
 
     _, lines = await post(CHAT, model="m", messages=turns)
@@ -95,26 +95,26 @@ async def test_chat_streams_messages(post, inferring):
         "eval_count",
         "eval_duration",
     ]
-    messages = (await inferring.job()).job.inference.prompt.messages
+    messages = (await backend.job()).job.inference.prompt.messages
     assert [(turn.role, turn.content) for turn in messages] == [
         ("system", "be brief"),
         ("user", "hi"),
     ]
 
 
-async def test_raw_goes_through_untouched_and_without_context(post, inferring):
-    inferring.script = lambda job: job.start().end()
+async def test_raw_goes_through_untouched_and_without_context(post, backend):
+    backend.script = lambda job: job.start().end()
 
     await post(GENERATE, model="m", prompt="<s>hi", raw=True)
 
-    inference = (await inferring.job()).job.inference
+    inference = (await backend.job()).job.inference
     assert inference.prompt.raw == "<s>hi"
     assert not inference.prompt.messages
     assert not inference.wants_context
 
 
-async def test_options_reach_load_and_sampling(post, inferring):
-    inferring.script = say_ok
+async def test_options_reach_load_and_sampling(post, backend):
+    backend.script = say_ok
     options = {"num_ctx": 2, "temperature": 0, "top_k": 40.9, "stop": ["x"], "use_mmap": False}
 
     await post(
@@ -127,7 +127,7 @@ async def test_options_reach_load_and_sampling(post, inferring):
         truncate=False,
     )
 
-    job = (await inferring.job()).job
+    job = (await backend.job()).job
     assert (job.load_options.num_ctx, job.load_options.use_mmap, job.load_options.num_batch) == (
         4,
         None,
@@ -141,12 +141,12 @@ async def test_options_reach_load_and_sampling(post, inferring):
     assert (sampling.temperature, sampling.top_k, sampling.stop) == (0.0, 40, ["x"])
 
 
-async def test_a_context_goes_on_with_an_older_answer(post, inferring):
-    inferring.script = say_ok
+async def test_a_context_goes_on_with_an_older_answer(post, backend):
+    backend.script = say_ok
 
     await post(GENERATE, model="m", prompt="hi", system="s", context=[5, 6])
 
-    prompt = (await inferring.job()).job.inference.prompt
+    prompt = (await backend.job()).job.inference.prompt
     assert prompt.context == [5, 6]
     assert [turn.role for turn in prompt.messages] == ["system", "user"]
 
@@ -158,23 +158,23 @@ async def test_a_context_goes_on_with_an_older_answer(post, inferring):
         (CHAT, {"messages": []}, {"message": {"role": "assistant", "content": ""}}),
     ],
 )
-async def test_nothing_to_say_loads_the_model(post, inferring, path, fields, answer):
-    inferring.script = lambda job: job.start().end("load")
+async def test_nothing_to_say_loads_the_model(post, backend, path, fields, answer):
+    backend.script = lambda job: job.start().end("load")
 
     _, body = await post(path, model="m", **fields)
 
-    assert (await inferring.job()).job.inference is None
+    assert (await backend.job()).job.inference is None
     assert body.pop("created_at")
     assert body == {"model": "m", **answer, "done": True, "done_reason": "load"}
 
 
 @pytest.mark.parametrize("keep_alive", [0, "0", "0s"])
 @pytest.mark.parametrize("path", [GENERATE, CHAT])
-async def test_nothing_to_say_and_no_keep_alive_unloads(post, inferring, path, keep_alive):
+async def test_nothing_to_say_and_no_keep_alive_unloads(post, backend, path, keep_alive):
     _, body = await post(path, model="m", keep_alive=keep_alive)
 
-    assert inferring.unloaded == ["scripted:m"]
-    assert inferring.jobs.empty()
+    assert backend.unloaded == ["scripted:m"]
+    assert backend.jobs.empty()
     assert (body["done"], body["done_reason"]) == (True, "unload")
 
 
@@ -215,13 +215,13 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("path", "fields", "status", "text"), REFUSALS)
 async def test_what_cannot_be_answered_is_refused_in_ollamas_words(
-    post, inferring, path, fields, status, text
+    post, backend, path, fields, status, text
 ):
     response, body = await post(path, **fields)
 
     assert (response.status, body) == (status, {"error": text})
     assert response.headers["Content-Type"] == "application/json; charset=utf-8"
-    assert inferring.jobs.empty()
+    assert backend.jobs.empty()
 
 
 @pytest.mark.parametrize("path", [GENERATE, CHAT, "/api/create"])
@@ -239,8 +239,8 @@ async def test_bad_json_is_refused_with_gos_words(post):
     assert body == {"error": "invalid character 'x' looking for beginning of value"}
 
 
-async def test_a_full_queue_is_503_with_retry_after(post, inferring):
-    inferring.refusal = Busy(retry_after_s=7)
+async def test_a_full_queue_is_503_with_retry_after(post, backend):
+    backend.refusal = Busy(retry_after_s=7)
 
     response, body = await post(CHAT, model="m", messages=[{"role": "user", "content": "x"}])
 
@@ -253,8 +253,8 @@ async def test_a_full_queue_is_503_with_retry_after(post, inferring):
     ("error", "status"), [(LoadFailed("no"), 500), (ContextExceeded("long"), 400)]
 )
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_error_before_any_text_is_an_http_status(post, inferring, error, status, stream):
-    inferring.script = lambda job: job.fail(error)
+async def test_an_error_before_any_text_is_an_http_status(post, backend, error, status, stream):
+    backend.script = lambda job: job.fail(error)
 
     response, body = await post(GENERATE, model="m", prompt="x", stream=stream)
 
@@ -282,8 +282,8 @@ async def test_an_error_quotes_only_the_beginning(post, path, fields):
     assert len(answer["error"]) < 500
 
 
-async def test_the_log_names_few_of_many_unknown_options(post, inferring, caplog):
-    inferring.script = say_ok
+async def test_the_log_names_few_of_many_unknown_options(post, backend, caplog):
+    backend.script = say_ok
     options = {"o" * 300 + str(number): number for number in range(2000)}
 
     response, _ = await post(GENERATE, model="m", prompt="x", options=options)

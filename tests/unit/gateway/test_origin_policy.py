@@ -8,11 +8,11 @@ import pytest
 
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.app import build_application
-from ollama_async.gateway.origin_policy import Guards
+from ollama_async.gateway.origin_policy import OriginPolicy
 
 
-def guards(listen: str = "127.0.0.1", *origins: str) -> Guards:
-    return Guards(listen_host=listen, origins=origins)
+def guards(listen: str = "127.0.0.1", *origins: str) -> OriginPolicy:
+    return OriginPolicy(listen_host=listen, origins=origins)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ async def test_a_rebound_name_is_refused_and_told_the_variable(session, url):
         assert "OLLAMA_ORIGINS" in (await response.json())["error"]
 
 
-async def test_an_allowed_page_gets_cors_headers_on_answers_and_errors(session, url, inferring):
-    inferring.script = lambda job: job.start().say("a").end()
+async def test_an_allowed_page_gets_cors_headers_on_answers_and_errors(session, url, backend):
+    backend.script = lambda job: job.start().say("a").end()
     headers = {"Origin": "http://localhost:3000"}
     for body, status in (({"model": "m", "prompt": "x"}, 200), ({"model": "no"}, 404)):
         async with session.post(url + "/api/generate", json=body, headers=headers) as response:

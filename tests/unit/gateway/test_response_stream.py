@@ -13,10 +13,10 @@ from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usag
 from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import response_stream as outbox_module
 from ollama_async.gateway import send_budget
-from ollama_async.gateway.histogram import Tally
-from ollama_async.gateway.response_formats import Said
-from ollama_async.gateway.response_formats.ollama import GenerateVoice
-from ollama_async.gateway.response_stream import MERGE_ABOVE, Flusher, Outbox
+from ollama_async.gateway.histogram import Histogram
+from ollama_async.gateway.response_formats import AnswerContent
+from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
+from ollama_async.gateway.response_stream import MERGE_ABOVE, Flusher, ResponseStream
 from ollama_async.gateway.send_budget import FREE_BYTES, Reservation, SendBudget
 from ollama_async.queue.backend import Finish
 from tests.unit.gateway.conftest import FakeRequest
@@ -65,11 +65,13 @@ class Wire:
 
 
 def an_outbox(
-    *, is_streamed: bool = True, gaps: Tally | None = None, budget: SendBudget | None = None
-) -> Outbox:
+    *, is_streamed: bool = True, gaps: Histogram | None = None, budget: SendBudget | None = None
+) -> ResponseStream:
     reservation = Reservation(budget or SendBudget(), FakeRequest())
-    gaps = gaps or Tally((1.0,))
-    return Outbox(GenerateVoice("m"), gaps, Flusher(), reservation, is_streamed=is_streamed)
+    gaps = gaps or Histogram((1.0,))
+    return ResponseStream(
+        OllamaGenerateFormat("m"), gaps, Flusher(), reservation, is_streamed=is_streamed
+    )
 
 
 async def turn() -> None:
@@ -143,7 +145,7 @@ def test_thoughts_and_calls_keep_their_places(operations):
     assert spelled(got) == spelled(said)
 
 
-def tell(outbox: Outbox, kind: str, text: str) -> None:
+def tell(outbox: ResponseStream, kind: str, text: str) -> None:
     if kind == "text":
         outbox.text(text)
     elif kind == "thought":
@@ -172,7 +174,7 @@ async def test_a_restart_forgets_thoughts_and_calls():
     outbox.part(ToolCall(ToolFunction("f")))
     assert outbox.may_restart()
     outbox.text("b")
-    assert outbox.take() == Said(content="b")
+    assert outbox.take() == AnswerContent(content="b")
 
 
 async def test_pieces_of_different_turns_are_objects_of_their_own():
@@ -228,7 +230,7 @@ async def test_an_outbox_that_is_not_streamed_wakes_at_the_end_only():
     assert not waiting.done()
     outbox.finished(END)
     await asyncio.wait_for(waiting, 10)
-    assert outbox.take() == Said(content="ab")
+    assert outbox.take() == AnswerContent(content="ab")
 
 
 async def test_a_cancelled_wait_can_be_waited_for_again():
@@ -243,7 +245,7 @@ async def test_a_cancelled_wait_can_be_waited_for_again():
 
 
 async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
-    gaps = Tally((1.0,))
+    gaps = Histogram((1.0,))
     outbox = an_outbox(is_streamed=False, gaps=gaps)
     outbox.text("a")
     outbox.text("b")
@@ -251,7 +253,7 @@ async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
     assert outbox.first_at is None
     outbox.text("c")
     assert sum(gaps.counts) == 1
-    assert outbox.take() == Said(content="c")
+    assert outbox.take() == AnswerContent(content="c")
 
 
 async def test_an_answer_that_holds_too_much_ends_with_an_error(monkeypatch):

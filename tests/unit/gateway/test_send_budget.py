@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway import send_budget
-from ollama_async.gateway.body import Bodies
+from ollama_async.gateway.body import RequestBodies
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.middleware import boundary
-from ollama_async.gateway.origin_policy import Guards
+from ollama_async.gateway.origin_policy import OriginPolicy
 from ollama_async.gateway.send_budget import (
     CLIENT_LIMIT_BYTES,
     FREE_BYTES,
@@ -158,10 +158,10 @@ def serving(serve) -> Serving:
         async def answer(_request: web.Request) -> web.Response:
             return web.Response(body=body, **how)
 
-        guards = Guards(listen_host="127.0.0.1", origins=())
+        guards = OriginPolicy(listen_host="127.0.0.1", origins=())
         metrics = Metrics(version="0", ollama_version="0")
         application = web.Application(
-            middlewares=[boundary(guards, metrics, Bodies(), SendBudget())]
+            middlewares=[boundary(guards, metrics, RequestBodies(), SendBudget())]
         )
         application.router.add_get("/", answer)
         return await serve(application)

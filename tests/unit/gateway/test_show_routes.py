@@ -15,7 +15,7 @@ import pytest
 from ollama_async.api.ollama import ShowRequest
 from ollama_async.gateway import send_budget as unsent_answers
 from ollama_async.gateway.handlers import show as handler
-from ollama_async.gateway.handlers.show import Shower
+from ollama_async.gateway.handlers.show import ShowService
 from ollama_async.gateway.send_budget import Reservation, SendBudget
 from tests.unit.gateway.conftest import FakeRequest
 
@@ -137,14 +137,14 @@ async def test_long_answers_that_are_not_read_leave_room_for_short_ones(
 async def test_who_waits_too_long_behind_long_answers_is_told(url, mine, session, monkeypatch):
     monkeypatch.setattr(handler, "WAIT_S", 0.05)
     began, may_end = threading.Event(), threading.Event()
-    build = Shower._build
+    build = ShowService._build
 
     def slow(*of):
         began.set()
         assert may_end.wait(DEADLINE_S)
         return build(*of)
 
-    monkeypatch.setattr(Shower, "_build", slow)
+    monkeypatch.setattr(ShowService, "_build", slow)
     first = asyncio.ensure_future(show(session, url, model=mine, verbose=True))
     assert await asyncio.to_thread(began.wait, DEADLINE_S)
     status, answer = await show(session, url, model=mine, verbose=True)
@@ -231,11 +231,11 @@ async def test_vocabularies_are_read_one_at_a_time_also_when_a_client_leaves(cat
         os.mkfifo(path)
     model = catalog.find("m")
     models = [msgspec.structs.replace(model, licenses=(str(path),)) for path in paths]
-    shower, asked = Shower(), ShowRequest(model="m", verbose=True)
+    show_service, asked = ShowService(), ShowRequest(model="m", verbose=True)
     reservation = Reservation(SendBudget(), FakeRequest())
-    first = asyncio.create_task(shower.answer(models[0], asked, "", reservation))
+    first = asyncio.create_task(show_service.answer(models[0], asked, "", reservation))
     pipe = await writer_of(paths[0])
-    second = asyncio.create_task(shower.answer(models[1], asked, "", reservation))
+    second = asyncio.create_task(show_service.answer(models[1], asked, "", reservation))
 
     first.cancel()
     await asyncio.wait({first}, timeout=0.05)
@@ -249,10 +249,10 @@ async def test_vocabularies_are_read_one_at_a_time_also_when_a_client_leaves(cat
     assert first.cancelled()
 
 
-async def waits(shower: Shower, count: int) -> None:
+async def waits(show_service: ShowService, count: int) -> None:
     """Until so many answers wait for others."""
     while True:
-        if shower.waiting >= count:
+        if show_service.waiting >= count:
             return
         await asyncio.sleep(0.001)  # threads come first, of which no event tells
 
@@ -267,16 +267,16 @@ async def test_a_client_that_asks_for_many_long_answers_holds_up_another_for_one
         assert may_end.wait(DEADLINE_S)
         return bytearray()
 
-    monkeypatch.setattr(Shower, "_build", build)
-    budget, shower, model = SendBudget(), Shower(), catalog.find("m")
+    monkeypatch.setattr(ShowService, "_build", build)
+    budget, show_service, model = SendBudget(), ShowService(), catalog.find("m")
     asked = ShowRequest(model="m", verbose=True)
     answers = []
     async with asyncio.timeout(DEADLINE_S):
         for address in ["10.0.0.1"] * 4 + ["10.0.0.2"]:
             reservation = Reservation(budget, FakeRequest(address))
-            answering = shower.answer(model, asked, address, reservation)
+            answering = show_service.answer(model, asked, address, reservation)
             answers.append(asyncio.create_task(answering))
-            await waits(shower, len(answers) - 1)
+            await waits(show_service, len(answers) - 1)
     may_end.set()
     async with asyncio.timeout(DEADLINE_S):
         await asyncio.gather(*answers)

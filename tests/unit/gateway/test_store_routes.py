@@ -348,8 +348,8 @@ def loaded(name: str, expires_at: float) -> LoadedModel:
     )
 
 
-async def test_ps_lists_what_is_loaded_the_longest_to_stay_first(session, url, inferring):
-    inferring.loaded = [loaded("a:latest", 1_800_000_000.0), loaded("b:latest", math.inf)]
+async def test_ps_lists_what_is_loaded_the_longest_to_stay_first(session, url, backend):
+    backend.loaded = [loaded("a:latest", 1_800_000_000.0), loaded("b:latest", math.inf)]
 
     async with session.get(f"{url}/api/ps") as response:
         models = (await response.json())["models"]

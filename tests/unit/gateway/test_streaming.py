@@ -10,9 +10,9 @@ import pytest
 
 from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import streaming
-from ollama_async.gateway.response_formats.ollama import GenerateVoice
+from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
-from ollama_async.gateway.streaming import Ask, Streams
+from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
 from tests.unit.gateway.conftest import FakeRequest, a_job
 
 DEADLINE_S = 10.0
@@ -44,10 +44,10 @@ def objects(body: bytes | str) -> list[dict]:
     return [json.loads(line) for line in body.splitlines()]
 
 
-async def test_each_piece_of_a_client_that_keeps_up_is_one_object(session, stream_url, inferring):
+async def test_each_piece_of_a_client_that_keeps_up_is_one_object(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
-        job = (await inferring.job()).start().say("a")
+        job = (await backend.job()).start().say("a")
         response = await request
         lines = [json.loads(await response.content.readline())]
         for piece in ("b", "ü", '"\n'):
@@ -78,8 +78,8 @@ async def test_each_piece_of_a_client_that_keeps_up_is_one_object(session, strea
     ]
 
 
-async def test_without_streaming_the_answer_is_one_object(session, stream_url, inferring):
-    inferring.script = lambda job: job.start().say("Hel", "lo").end()
+async def test_without_streaming_the_answer_is_one_object(session, stream_url, backend):
+    backend.script = lambda job: job.start().say("Hel", "lo").end()
 
     async with session.post(stream_url + "?stream=0") as response:
         body = await response.read()
@@ -88,8 +88,8 @@ async def test_without_streaming_the_answer_is_one_object(session, stream_url, i
     assert json.loads(body)["response"] == "Hello"
 
 
-async def test_many_pieces_at_once_merge_into_one_object(session, stream_url, inferring):
-    inferring.script = lambda job: job.start().say(*"abcdefghijklmnopqrstuvwxyz").end()
+async def test_many_pieces_at_once_merge_into_one_object(session, stream_url, backend):
+    backend.script = lambda job: job.start().say(*"abcdefghijklmnopqrstuvwxyz").end()
 
     async with session.post(stream_url) as response:
         lines = objects(await response.read())
@@ -97,8 +97,8 @@ async def test_many_pieces_at_once_merge_into_one_object(session, stream_url, in
     assert [line["response"] for line in lines] == ["abcdefghijklmnopqrstuvwxyz", ""]
 
 
-async def test_an_answer_without_text_is_its_last_object(session, stream_url, inferring):
-    inferring.script = lambda job: job.start().end("length")
+async def test_an_answer_without_text_is_its_last_object(session, stream_url, backend):
+    backend.script = lambda job: job.start().end("length")
 
     async with session.post(stream_url) as response:
         lines = objects(await response.read())
@@ -106,10 +106,10 @@ async def test_an_answer_without_text_is_its_last_object(session, stream_url, in
     assert [(line["response"], line["done_reason"]) for line in lines] == [("", "length")]
 
 
-async def test_an_error_after_text_is_one_line_and_the_end(session, stream_url, inferring):
+async def test_an_error_after_text_is_one_line_and_the_end(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
-        job = (await inferring.job()).start().say("a")
+        job = (await backend.job()).start().say("a")
         response = await request
         first = json.loads(await response.content.readline())
         job.fail(WorkerDied("the worker died"))
@@ -119,10 +119,10 @@ async def test_an_error_after_text_is_one_line_and_the_end(session, stream_url, 
     assert objects(rest) == [{"error": "the worker died"}]
 
 
-async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_url, inferring):
+async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
-        job = (await inferring.job()).start().say("void")
+        job = (await backend.job()).start().say("void")
         assert job.restart()
         job.say("a")
         response = await request
@@ -134,10 +134,10 @@ async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_u
     assert first["response"] == "a"
 
 
-async def test_an_answer_without_streaming_may_always_start_again(session, stream_url, inferring):
+async def test_an_answer_without_streaming_may_always_start_again(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url + "?stream=0"))
-        job = (await inferring.job()).start().say("void", "void")
+        job = (await backend.job()).start().say("void", "void")
         assert job.restart()
         job.say("a").end()
         response = await request
@@ -148,9 +148,9 @@ async def test_an_answer_without_streaming_may_always_start_again(session, strea
 
 @pytest.mark.parametrize("query", ["stream=0", "stream=1"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
-async def test_a_client_that_leaves_cancels_its_job(raw, inferring, metrics, query, phase):
+async def test_a_client_that_leaves_cancels_its_job(raw, backend, metrics, query, phase):
     reader, writer = await raw(query)
-    job = await inferring.job()
+    job = await backend.job()
     if phase != "queue":
         job.start()
     if phase == "decode":
@@ -163,12 +163,12 @@ async def test_a_client_that_leaves_cancels_its_job(raw, inferring, metrics, que
     async with asyncio.timeout(DEADLINE_S):
         await job.cancelled.wait()
     expected = f'ollama_requests_cancelled_total{{phase="{phase}"}} 1.0'
-    assert expected in metrics.render(inferring.snapshot()).decode()
+    assert expected in metrics.render(backend.snapshot()).decode()
 
 
-async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, inferring):
+async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, backend):
     reader, _ = await raw(receive_buffer=4096)
-    job = (await inferring.job()).start()
+    job = (await backend.job()).start()
     pieces = [f"{n:07d}" + "x" * 1017 for n in range(12_000)]  # socket buffers hold a third
     for piece in pieces:
         job.say(piece)
@@ -183,9 +183,9 @@ async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, inferring):
     assert lines[-1]["done"] is True
 
 
-async def test_a_client_that_never_reads_is_cut_and_its_job_cancelled(raw, inferring):
+async def test_a_client_that_never_reads_is_cut_and_its_job_cancelled(raw, backend):
     reader, _ = await raw("stall_s=0.05", receive_buffer=4096)
-    job = (await inferring.job()).start()
+    job = (await backend.job()).start()
     async with asyncio.timeout(DEADLINE_S):
         while not job.cancelled.is_set():
             job.say("x" * 4096)
@@ -195,11 +195,11 @@ async def test_a_client_that_never_reads_is_cut_and_its_job_cancelled(raw, infer
     assert not rest.endswith(b"0\r\n\r\n")
 
 
-async def test_an_http_1_0_client_gets_lines_without_chunks(stream_url, inferring):
+async def test_an_http_1_0_client_gets_lines_without_chunks(stream_url, backend):
     host, port = stream_url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST / HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-    job = (await inferring.job()).start().say("a")
+    job = (await backend.job()).start().say("a")
     head = await reader.readuntil(b"\r\n\r\n")
     first = await reader.readline()
     job.say("b").end()
@@ -218,7 +218,7 @@ async def _dechunked(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_thread(
-    inferring, metrics, monkeypatch
+    backend, metrics, monkeypatch
 ):
     """Until then its memory is in use, so its reservation must not be given back."""
     loop, begun, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
@@ -231,11 +231,15 @@ async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_t
     monkeypatch.setattr(streaming, "_said_whole", slow)
     request = FakeRequest()
     request[RESERVATION] = Reservation(SendBudget(), request)
-    ask = Ask(
-        job=a_job(), voice=GenerateVoice("m"), model="m", is_streamed=False, began_at=perf_counter()
+    ask = StreamRequest(
+        job=a_job(),
+        voice=OllamaGenerateFormat("m"),
+        model="m",
+        is_streamed=False,
+        began_at=perf_counter(),
     )
-    answering = asyncio.create_task(Streams(inferring, metrics).answer(request, ask))
-    (await inferring.job()).start().say("a").end()
+    answering = asyncio.create_task(AnswerStreamer(backend, metrics).answer(request, ask))
+    (await backend.job()).start().say("a").end()
     async with asyncio.timeout(DEADLINE_S):
         await begun.wait()
 

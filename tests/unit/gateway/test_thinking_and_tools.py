@@ -52,8 +52,8 @@ def say_everything(job):
     job.end()
 
 
-async def test_chat_streams_each_kind_in_its_place(post, inferring):
-    inferring.script = say_everything
+async def test_chat_streams_each_kind_in_its_place(post, backend):
+    backend.script = say_everything
 
     lines = [json.loads(line) for line in await post(CHAT, messages=ASKED)]
 
@@ -68,8 +68,8 @@ async def test_chat_streams_each_kind_in_its_place(post, inferring):
     assert lines[-1]["done_reason"] == "stop"
 
 
-async def test_chat_without_streaming_has_all_in_one_message(post, inferring):
-    inferring.script = say_everything
+async def test_chat_without_streaming_has_all_in_one_message(post, backend):
+    backend.script = say_everything
 
     (line,) = await post(CHAT, messages=ASKED, stream=False)
 
@@ -84,8 +84,8 @@ async def test_chat_without_streaming_has_all_in_one_message(post, inferring):
     assert b'"arguments":{"b":1,"a":[true,null]}' in line  # in the model's order
 
 
-async def test_generate_streams_thoughts_beside_the_response(post, inferring):
-    inferring.script = lambda job: job.start().part(Thought("hm")).say("so").end()
+async def test_generate_streams_thoughts_beside_the_response(post, backend):
+    backend.script = lambda job: job.start().part(Thought("hm")).say("so").end()
 
     lines = [json.loads(line) for line in await post(GENERATE, prompt="hi")]
 
@@ -94,8 +94,8 @@ async def test_generate_streams_thoughts_beside_the_response(post, inferring):
     assert list(lines[0]) == ["model", "created_at", "response", "thinking", "done"]
 
 
-async def test_generate_without_streaming_joins_them(post, inferring):
-    inferring.script = say_everything
+async def test_generate_without_streaming_joins_them(post, backend):
+    backend.script = say_everything
 
     (line,) = await post(GENERATE, prompt="hi", stream=False)
 
@@ -105,8 +105,8 @@ async def test_generate_without_streaming_joins_them(post, inferring):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_rendered_prompt_is_one_object(post, inferring, stream):
-    inferring.script = lambda job: job.start().say("<s>hi").end()
+async def test_a_rendered_prompt_is_one_object(post, backend, stream):
+    backend.script = lambda job: job.start().say("<s>hi").end()
 
     (generated,) = await post(GENERATE, prompt="hi", _debug_render_only=True, stream=stream)
     (chatted,) = await post(CHAT, messages=ASKED, _debug_render_only=True, stream=stream)
@@ -122,25 +122,25 @@ async def test_a_rendered_prompt_is_one_object(post, inferring, stream):
         "done": False,
         **shown,
     }
-    assert (await inferring.job()).job.inference.renders_only
-    assert (await inferring.job()).job.inference.renders_only
+    assert (await backend.job()).job.inference.renders_only
+    assert (await backend.job()).job.inference.renders_only
 
 
-async def test_a_request_to_show_nothing_loads_the_model(post, inferring):
-    inferring.script = lambda job: job.start().end("load")
+async def test_a_request_to_show_nothing_loads_the_model(post, backend):
+    backend.script = lambda job: job.start().end("load")
 
     (line,) = await post(CHAT, messages=[], _debug_render_only=True)
 
     assert json.loads(line)["done_reason"] == "load"
 
 
-async def test_an_answer_that_starts_again_has_no_thoughts_of_the_first_try(post, inferring):
+async def test_an_answer_that_starts_again_has_no_thoughts_of_the_first_try(post, backend):
     def play(job):
         job.start().part(Thought("first"))
         assert job.restart()
         job.part(Thought("second")).say("so").end()
 
-    inferring.script = play
+    backend.script = play
 
     (line,) = await post(CHAT, messages=ASKED, stream=False)
 
