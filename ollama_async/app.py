@@ -32,10 +32,10 @@ from ollama_async.core.local_key import KeyUnusable, open_key
 from ollama_async.core.safe_text import escape_line, escape_text, set_private_paths
 from ollama_async.core.scripted_models import read_scripts
 from ollama_async.core.settings import Settings
-from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
+from ollama_async.gateway.http_server import build_runner
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.runner import build_runner
+from ollama_async.gateway.routes import build_application
 from ollama_async.gateway.streaming import AnswerStreamer
 from ollama_async.hw import placement
 from ollama_async.hw.machine import MachineMonitor, survey_machine
@@ -94,7 +94,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
                 catalog=catalog,
                 backend=pool,
                 metrics=metrics,
-                streams=AnswerStreamer(pool, metrics),
+                streamer=AnswerStreamer(pool, metrics),
                 lifecycle=lifecycle,
                 local_key=local_key,
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ollama_async.cli.main import COMMANDS, Command
 from ollama_async.core.settings import VARIABLES
-from ollama_async.gateway.metrics import FAMILIES
+from ollama_async.gateway.metrics import METRICS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 _TABLE = re.compile(r"(?<=<!-- table -->\n\n).*(?=\n<!-- end of table -->)", re.DOTALL)
@@ -24,7 +24,7 @@ def variables() -> str:
 
 
 def metrics() -> str:
-    rows = ((f"`{row.name}`", row.kind, ", ".join(row.labels), row.meaning) for row in FAMILIES)
+    rows = ((f"`{row.name}`", row.kind, ", ".join(row.labels), row.meaning) for row in METRICS)
     return _markdown(("Name", "Kind", "Labels", "Meaning"), rows)
 
 

@@ -1,20 +1,36 @@
-"""Responses as bytes: whole objects, and the one line per token that has to be cheap.
+"""Encodes responses: JSON values, NDJSON lines, times, and answers too long for one call.
 
 Times are RFC 3339 with nanoseconds, trailing zeros trimmed, as Go prints them. Text is escaped by
 msgspec; Go also escapes ``<``, ``>`` and ``&``, which means the same to every JSON reader.
+
+A call into C holds the interpreter until it returns, and one that copies a hundred megabytes takes
+a tenth of a second. So :class:`LongParts` encodes long answers piece by piece, in a thread, and the
+event loop runs in between.
 """
 
 from __future__ import annotations
 
 import math
+import re
+import secrets
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
+from ollama_async.core.errors import ServerError
+
+LONG_TEXT_CHARACTERS = 64 << 10
+"""Longer texts are long parts; encoding this many characters takes 0.5 ms at worst."""
+
+GROUP_SIZE = 64
+"""Elements of a list that are encoded together."""
+
 _to_json = msgspec.json.Encoder().encode
-_FOREVER_S = math.floor(time.time() + 2**63 / 1e9)  # the same moment whenever it is asked for
+_FOREVER_S = math.floor(time.time() + 2**63 / 1e9)  # constant, so that equal rows stay equal
 _YEAR_9999_S = 253_370_764_800
 
 
@@ -47,8 +63,8 @@ def now() -> str:
 def local(seconds: float) -> str:
     """``seconds`` since 1970 with the offset of the local zone, for ``modified_at``.
 
-    ``inf`` is as far ahead as Go's durations reach (292 years): clients show it as "Forever". What
-    lies further off, as the times of damaged files may, is brought to the years 1970 to 9998.
+    ``inf`` is as far ahead as Go's durations reach (292 years): clients show it as "Forever". Other
+    times, such as those of damaged files, are clamped to the years 1970 to 9998.
     """
     if math.isinf(seconds):
         seconds = _FOREVER_S
@@ -71,8 +87,8 @@ def _fraction(nanoseconds: int) -> str:
     return f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
 
 
-class _Clock:
-    """The time of token lines, exact to the millisecond: within one, the first reading stands."""
+class _TokenClock:
+    """The time of token lines, exact to the millisecond: the first reading within one is reused."""
 
     def __init__(self) -> None:
         self._millisecond = -1
@@ -87,39 +103,83 @@ class _Clock:
         return self._stamp
 
 
-_stamp = _Clock().stamp
+token_stamp = _TokenClock().stamp
+"""The present moment for the ``created_at`` of a token."""
 
 
-class Lines:
-    """NDJSON lines of one answer that carry one text and nothing else, about 0.5 µs each."""
+class LongParts:
+    """The long parts of one answer. Until all is encoded, a placeholder stands for each: a random
+    word, which nothing else in the answer can contain.
+    """
 
-    def __init__(self, model: str, before_text: bytes, after_text: bytes) -> None:
-        self._head = b'{"model":' + _to_json(model) + b',"created_at":"'
-        self._before_text = before_text
-        self._after_text = after_text
+    def __init__(self) -> None:
+        self._parts: dict[bytes, str | list[Any]] = {}
 
-    @classmethod
-    def generate(cls, model: str) -> Lines:
-        """Lines of ``/api/generate``: the text is ``response``."""
-        return cls(model, b'","response":', b',"done":false}\n')
+    def text(self, text: str) -> str:
+        """A placeholder for ``text`` within a string; a short text itself."""
+        return self._replace(text) if len(text) > LONG_TEXT_CHARACTERS else text
 
-    @classmethod
-    def chat(cls, model: str) -> Lines:
-        """Lines of ``/api/chat``: the text is ``message.content``."""
-        before = b'","message":{"role":"assistant","content":'
-        return cls(model, before, b'},"done":false}\n')
+    def value(self, value: Any) -> Any:
+        """As :meth:`text`, for any value; lists count as well."""
+        if isinstance(value, list) and len(value) > GROUP_SIZE:
+            return msgspec.Raw(self._replace(value).encode())
+        return self.text(value) if isinstance(value, str) else value
 
-    @classmethod
-    def generate_thinking(cls, model: str) -> Lines:
-        """The text is ``thinking``."""
-        return cls(model, b'","response":"","thinking":', b',"done":false}\n')
+    def to_json(self, answer: object, limit_bytes: int) -> bytearray:
+        """``answer`` as one compact JSON value, with the parts in place of their placeholders.
 
-    @classmethod
-    def chat_thinking(cls, model: str) -> Lines:
-        """The text is ``message.thinking``."""
-        before = b'","message":{"role":"assistant","content":"","thinking":'
-        return cls(model, before, b'},"done":false}\n')
+        :raises ServerError: it would be longer than ``limit_bytes``.
+        """
+        whole = bytearray()  # grows by moving pages, not by copying them
+        for piece in self._pieces(_to_json(answer)):
+            whole += piece
+            if len(whole) > limit_bytes:
+                raise ServerError(f"the answer is over the limit of {limit_bytes} bytes")
+        return whole
 
-    def line(self, text: str) -> bytes:
-        """One whole line, with its line end."""
-        return b"".join((self._head, _stamp(), self._before_text, _to_json(text), self._after_text))
+    def _replace(self, part: str | list[Any]) -> str:
+        placeholder = secrets.token_hex(16)
+        self._parts[placeholder.encode()] = part
+        return placeholder
+
+    def _pieces(self, short: bytes) -> Iterator[bytes]:
+        placeholders = b"|".join(self._parts)
+        for word in re.split(b"(%b)" % placeholders, short) if placeholders else [short]:
+            part = self._parts.get(word)
+            if part is None:
+                yield word
+            elif isinstance(part, str):
+                yield from _text_pieces(part)
+            else:
+                yield from _list_pieces(part)
+
+
+def _text_pieces(text: str) -> Iterator[bytes]:
+    """Without the quotes."""
+    for start in range(0, len(text), LONG_TEXT_CHARACTERS):
+        yield _to_json(text[start : start + LONG_TEXT_CHARACTERS])[1:-1]
+
+
+def _list_pieces(values: list[Any]) -> Iterator[bytes]:
+    before = b"["
+    for start in range(0, len(values), GROUP_SIZE):
+        group = values[start : start + GROUP_SIZE]
+        if any(isinstance(each, str) and len(each) > LONG_TEXT_CHARACTERS for each in group):
+            for each in group:
+                yield before
+                yield from _element_pieces(each)
+                before = b","
+        else:
+            yield before
+            yield _to_json(group)[1:-1]
+            before = b","
+    yield b"]"
+
+
+def _element_pieces(value: Any) -> Iterator[bytes]:
+    if not isinstance(value, str):
+        yield _to_json(value)
+        return
+    yield b'"'
+    yield from _text_pieces(value)
+    yield b'"'

@@ -1,10 +1,9 @@
-"""Reading what a client sends: bounded in size, alone and together, bounded in time, and worked on
-where it cannot hurt.
-"""
+"""Reads request bodies: bounded in size and time, decoded off the event loop when they are large."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,109 +11,85 @@ from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from ollama_async.api.decode import decode
-from ollama_async.core.errors import BadRequest, Busy, TooLarge, UnreadableEncoding
+from ollama_async.core.errors import BadRequest, TooLarge, UnreadableEncoding
 from ollama_async.core.threads import run_in_thread
+from ollama_async.gateway.client_budgets import BODY_RESERVATION, ByteBudget, WaitAllowance
 from ollama_async.gateway.client_identity import client_of
-from ollama_async.gateway.fair_lock import FairLock
-from ollama_async.gateway.wait_allowance import WaitAllowance
+from ollama_async.gateway.concurrency import FairLock
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 BODY_LIMIT_BYTES = 256 << 20
-"""Of a JSON body: some dozens of photographs in base64 (the rest has a limit in ``api.bounds``).
-Blobs have no limit but the disk."""
+"""Of a JSON body: some dozens of photographs in base64 (``api.bounds`` limits the rest). Blobs are
+limited by the disk only."""
 
 BODIES_LIMIT_BYTES = 1 << 30
-"""Of all large JSON bodies whose requests are not answered yet: what waits holds its texts."""
-
-CLIENT_BODIES_LIMIT_BYTES = BODIES_LIMIT_BYTES // 2
-"""Of one client's, so that one cannot take it all."""
+"""Of all large JSON bodies whose requests are not answered yet: a queued request holds its texts.
+One client may hold half of it."""
 
 LARGE_BYTES = 64 << 10
-"""Smaller bodies are taken whatever the others hold."""
+"""Smaller bodies are not counted."""
 
 OFF_LOOP_BYTES = 16 << 10
-"""Bodies above are worked on in a thread. An ordinary one of this size takes 20 µs, one that is
-made to be slow 8 ms (half a microsecond a byte), which is as long as the loop may be held up."""
-
-_HELD = web.RequestKey("held", int)
-_SIZE = web.RequestKey("size", int)
-_SHOWN = 40  # characters of a header that is refused
-_AS_IT_IS = {"", "identity", "chunked"}
-_VERY_LARGE_BYTES = 256 << 10  # one takes 0.2 s at worst, and does not wait for those that take 2 s
+"""Larger bodies are processed in a thread. An ordinary one of this size takes 20 µs, one that is
+made to be slow 8 ms (half a microsecond per byte), which is as long as the loop may be blocked."""
 
 GRACE_S = 30.0
 SLOWEST_BYTES_PER_S = 8 << 10
-"""An upload may make us wait ``GRACE_S`` in all, plus a second for every 8 KiB that came (never
-more than ``GRACE_S`` at a time): a modem passes, a client that drips bytes to hold memory and a
-connection does not."""
+"""The :class:`WaitAllowance` of an upload: a modem passes, a client that drips bytes to hold memory
+and a connection does not."""
+
+_VERY_LARGE_BYTES = 256 << 10  # one takes 0.2 s at worst, and does not wait for those that take 2 s
+_SHOWN_CHARACTERS = 40  # of a header that is refused
+_IDENTITY_CODINGS = {"", "identity", "chunked"}
 
 
-class RequestBodies:
-    """The large bodies that a server holds; one for each application."""
+class BodyProcessor:
+    """Processes the bodies of one application; ``budget`` counts the large ones."""
 
     def __init__(self) -> None:
-        self._held_bytes = 0
-        self._held_by: dict[str, int] = {}
-        # One of each kind at a time: more would only take the interpreter from each other.
+        self.budget = ByteBudget(
+            limit_bytes=BODIES_LIMIT_BYTES,
+            client_limit_bytes=BODIES_LIMIT_BYTES // 2,
+            busy_text="server busy, please try again: too many large requests at once",
+            free_bytes=LARGE_BYTES,
+        )
+        # One call of each size class at a time: more would only compete for the interpreter.
         self._large, self._very_large = FairLock(), FairLock()
 
-    def hold(self, request: web.Request, size: int) -> None:
-        """The body of ``request`` has ``size`` bytes now.
+    async def run(self, client: str, size: int, call: Callable[..., T], *args: Any) -> T:
+        """``call(*args)``, whose time grows with ``size``: at once if that is small, else in a
+        thread when it is the client's turn.
 
-        :raises Busy: all together, or its client's, would be too many.
-        """
-        client, grown = client_of(request), size - request.get(_HELD, 0)
-        held = self._held_by.get(client, 0) + grown
-        if held > CLIENT_BODIES_LIMIT_BYTES or self._held_bytes + grown > BODIES_LIMIT_BYTES:
-            raise Busy("server busy, please try again: too many large requests at once")
-        self._held_bytes += grown
-        self._held_by[client] = held
-        request[_HELD] = size
-
-    def release(self, request: web.Request) -> None:
-        """``request`` has been answered, one way or another; nothing happens if it held nothing."""
-        if held := request.pop(_HELD, 0):
-            client = client_of(request)
-            self._held_bytes -= held
-            self._held_by[client] -= held
-            if not self._held_by[client]:
-                del self._held_by[client]
-
-    async def work(self, client: str, size: int, call: Callable[..., T], *args: Any) -> T:
-        """``call(*args)`` for ``client``, in a thread if ``size`` bytes are so many that it could
-        take long; clients take turns.
-
-        Who is cancelled meanwhile waits for its end: until then it holds its place among the few
-        that may run, and what the body holds.
+        A cancelled caller waits for the end of the call. Until then it keeps its turn, and its
+        request what its body holds.
         """
         if size <= OFF_LOOP_BYTES:
             return call(*args)
-        turns = self._very_large if size > _VERY_LARGE_BYTES else self._large
-        async with turns.turn(client):
+        lock = self._very_large if size > _VERY_LARGE_BYTES else self._large
+        async with lock.hold(client):
             return await run_in_thread(call, *args)
 
 
-REQUEST_BODIES: web.AppKey[RequestBodies] = web.AppKey("bodies", RequestBodies)
+BODY_PROCESSOR: web.AppKey[BodyProcessor] = web.AppKey("body_processor", BodyProcessor)
 
 
 class BodyReader:
-    """The body of one request, chunk by chunk, under the deadline described above.
+    """Reads one body chunk by chunk, within a :class:`WaitAllowance`.
 
     Only time spent waiting for the client counts: a slow disk does not cost the client its upload.
     """
 
-    def __init__(self, request: web.Request, grace_s: float | None = None) -> None:
+    def __init__(self, request: web.Request) -> None:
         self._content = request.content
-        grace_s = GRACE_S if grace_s is None else grace_s
-        self._allowance = WaitAllowance(grace_s, SLOWEST_BYTES_PER_S)
+        self._allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
 
     async def next_chunk(self) -> bytes:
-        """The bytes that are there, at least one; ``b""`` at the end.
+        """The bytes that have arrived, at least one; ``b""`` at the end.
 
         :raises BadRequest: the client is too slow, or its transfer encoding is broken.
-        :raises ConnectionResetError: the client left.
+        :raises ConnectionResetError: the client disconnected.
         """
         try:
             chunk = await self._allowance.wait(self._content.readany())
@@ -126,61 +101,78 @@ class BodyReader:
         return chunk
 
 
-async def read_json(request: web.Request, kind: type[S]) -> S:
-    """The request's body as ``kind``. May be cancelled at any time. The boundary releases what it
-    holds.
+class Body:
+    """The body of one request, received but not decoded. May be processed once."""
 
-    :raises BadRequest: no body, or not one that ``kind`` accepts; Ollama's words.
+    def __init__(self, request: web.Request, parts: list[bytes]) -> None:
+        self._client = client_of(request)
+        self._processor = request.app[BODY_PROCESSOR]
+        self._parts = parts
+        self._size = sum(map(len, parts))
+
+    def decode(self, kind: type[S]) -> S:
+        """As :func:`~ollama_async.api.decode.decode`; gives the bytes up, which saves memory."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return decode(data, kind)
+
+    async def run(self, call: Callable[..., T], *args: Any, added_bytes: int = 0) -> T:
+        """``call(*args)``, whose time grows with the body and with ``added_bytes``; see
+        :meth:`BodyProcessor.run`.
+        """
+        return await self._processor.run(self._client, self._size + added_bytes, call, *args)
+
+
+async def read_json(request: web.Request, kind: type[S]) -> S:
+    """The body as ``kind``. May be cancelled at any time.
+
+    :raises BadRequest: no body, or one that ``kind`` does not accept, with Ollama's text; else as
+        :func:`read_body`.
+    """
+    body = await read_body(request, kind)
+    return await body.run(partial(body.decode, kind))
+
+
+async def read_body(request: web.Request, kind: type[S]) -> Body:
+    """Receive what will be decoded as ``kind``. The middleware gives back what it reserves.
+
+    :raises BadRequest: there is no body.
     :raises UnreadableEncoding: it is compressed.
-    :raises TooLarge: over its kind's limit or :data:`BODY_LIMIT_BYTES`, or those of ``api.bounds``.
-    :raises Busy: over :data:`BODIES_LIMIT_BYTES` together with others, or the client's part of it.
+    :raises TooLarge: over ``kind.body_limit_bytes`` or :data:`BODY_LIMIT_BYTES`.
+    :raises Busy: over the budget of the client, or of all together.
     """
     _check_encoding(request)
-    bodies = request.app[REQUEST_BODIES]
-    limit = getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES)
-    parts = await _read(request, bodies, limit)
+    parts = await _receive(request, getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES))
     if not parts:
         raise BadRequest("missing request body")
-    request[_SIZE] = sum(map(len, parts))
-    return await bodies.work(client_of(request), request[_SIZE], _decode, parts, kind)
-
-
-async def work_on(
-    request: web.Request, call: Callable[..., T], *args: Any, added_bytes: int = 0
-) -> T:
-    """``call(*args)``, where the time that it takes grows with the body that :func:`read_json` has
-    read, and with ``added_bytes``.
-    """
-    size = request[_SIZE] + added_bytes
-    return await request.app[REQUEST_BODIES].work(client_of(request), size, call, *args)
+    return Body(request, parts)
 
 
 def _check_encoding(request: web.Request) -> None:
-    """A few bytes that are compressed may be gigabytes. :raises UnreadableEncoding:"""
+    """A few compressed bytes may become gigabytes. :raises UnreadableEncoding:"""
     for name in (hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING):
         if name not in request.headers:
             continue
         codings = ",".join(request.headers.getall(name)).lower()
-        if {coding.strip() for coding in codings.split(",")} - _AS_IT_IS:
+        if {coding.strip() for coding in codings.split(",")} - _IDENTITY_CODINGS:
             raise UnreadableEncoding(
-                f"unsupported {name} {codings[:_SHOWN]!r}; send the body as it is"
+                f"unsupported {name} {codings[:_SHOWN_CHARACTERS]!r}; send the body as it is"
             )
 
 
-async def _read(request: web.Request, bodies: RequestBodies, limit: int) -> list[bytes]:
-    """The body in parts, which a thread may join."""
+async def _receive(request: web.Request, limit: int) -> list[bytes]:
+    """The body in parts, for a thread to join."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"request body is over the limit of {limit} bytes")
-    upload = BodyReader(request)
+    reader = BodyReader(request)
     parts: list[bytes] = []
-    gathered = bytearray()  # a client may send byte by byte, and each object takes forty
+    gathered = bytearray()  # a client may send single bytes, and each object takes forty
     size = 0
-    while chunk := await upload.next_chunk():
+    while chunk := await reader.next_chunk():
         size += len(chunk)
         if size > limit:
             raise TooLarge(f"request body is over the limit of {limit} bytes")
-        if size > LARGE_BYTES:
-            bodies.hold(request, size)
+        request[BODY_RESERVATION].reserve(size)
         gathered += chunk
         if len(gathered) >= LARGE_BYTES:
             parts.append(bytes(gathered))
@@ -188,10 +180,3 @@ async def _read(request: web.Request, bodies: RequestBodies, limit: int) -> list
     if gathered:
         parts.append(bytes(gathered))
     return parts
-
-
-def _decode(parts: list[bytes], kind: type[S]) -> S:
-    """As :func:`~ollama_async.api.decode.decode`. ``parts`` are given up, which saves memory."""
-    body = b"".join(parts)
-    parts.clear()
-    return decode(body, kind)

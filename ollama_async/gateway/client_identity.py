@@ -1,7 +1,4 @@
-"""Who a request comes from, as far as fairness between clients is concerned: its peer's address.
-
-Headers such as ``X-Forwarded-For`` do not count: whoever sends them may send another one each time.
-"""
+"""Identifies who sent a request: a client for fairness, a local program, the server's own user."""
 
 from __future__ import annotations
 
@@ -10,23 +7,82 @@ from functools import lru_cache
 
 from aiohttp import web
 
-from ollama_async.core.ip_addresses import parse_ip
+from ollama_async.core.ip_addresses import is_loopback, parse_ip
+from ollama_async.core.local_key import HEADER, is_valid_proof
+from ollama_async.registry.address_policy import Requester
 
-_PREFIX = 64
-"""Bits of an IPv6 address that tell clients apart: whoever has one address has all of its /64."""
+_CLIENT_PREFIX_BITS = 64
+"""Who has one IPv6 address has all of its /64, so all of it is one client."""
+
+_PROXY_HEADERS = frozenset(
+    {
+        *("origin", "forwarded", "via"),
+        *("x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for"),
+        *("true-client-ip", "cf-connecting-ip", "fastly-client-ip", "fly-client-ip"),
+    }
+)
+_PROXY_HEADER_PREFIX = "x-forwarded-"
 
 
 def client_of(request: web.BaseRequest) -> str:
-    """The client's name; equal for all connections that one host or home may open."""
+    """The client that fairness counts: the peer's address, or its /64 network.
+
+    Headers such as ``X-Forwarded-For`` do not count: a client could send another one each time.
+    """
     return _client_at(request.remote or "")
 
 
 @lru_cache(1024)
 def _client_at(address: str) -> str:
     try:
-        found = parse_ip(address)
+        ip = parse_ip(address)
     except ValueError:
         return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    return str(ipaddress.IPv6Network((found, _PREFIX), strict=False))
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ipaddress.IPv6Network((ip, _CLIENT_PREFIX_BITS), strict=False))
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Whether the headers show a browser page or a proxy as the sender.
+
+    A relay that adds no header cannot be told from a local program.
+    """
+    names = map(str.lower, request.headers)
+    return any(name in _PROXY_HEADERS or name.startswith(_PROXY_HEADER_PREFIX) for name in names)
+
+
+def requester_of(request: web.Request) -> Requester:
+    """Whether a program on this machine sent the request for itself; in doubt, it did not."""
+    addresses = _addresses(request)
+    if addresses is None:
+        return Requester()
+    (peer_host, _), (own_host, own_port) = addresses
+    peer = parse_ip(peer_host)
+    is_here = peer.is_loopback or peer == parse_ip(own_host)
+    return Requester(is_local=is_here and not is_forwarded(request), server_port=own_port)
+
+
+def is_same_user(request: web.Request, key: bytes | None) -> bool:
+    """Whether a command of the server's own user on this machine sent the request, as its proof
+    shows (:mod:`ollama_async.core.local_key`). False without a ``key``.
+    """
+    proof = request.headers.get(HEADER)
+    addresses = _addresses(request)
+    if key is None or proof is None or addresses is None or is_forwarded(request):
+        return False
+    (peer_host, _), (own_host, own_port) = addresses
+    return is_loopback(peer_host) and is_valid_proof(proof, key, own_host, own_port)
+
+
+def _addresses(request: web.Request) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """Host and port of both ends, peer first; None if the connection is closed or not TCP."""
+    if request.transport is None:
+        return None
+    peer = request.transport.get_extra_info("peername")
+    own = request.transport.get_extra_info("sockname")
+    if not isinstance(peer, tuple) or not isinstance(own, tuple):
+        return None
+    if len(peer) < 2 or len(own) < 2:
+        return None
+    return (peer[0], peer[1]), (own[0], own[1])

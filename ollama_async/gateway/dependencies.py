@@ -1,4 +1,4 @@
-"""What the handlers may use, handed to them by ``build_application``."""
+"""What handlers may use: set by ``build_application``, read as ``request.app[DEPENDENCIES]``."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ollama_async.store.catalog import Catalog
 
 
 class Lifecycle(msgspec.Struct):
-    """Set by the owner of the server when it begins to drain; ``/healthz`` tells load balancers."""
+    """Set by the server's owner when it begins to drain; ``/healthz`` tells load balancers."""
 
     is_draining: bool = False
     started_at: float = msgspec.field(default_factory=time.monotonic)
 
 
 class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """``local_key``: see :mod:`ollama_async.core.local_key`; None: no client may name files."""
+    """``local_key`` (:mod:`ollama_async.core.local_key`) None: no client may name files."""
 
     settings: Settings
     catalog: Catalog
     backend: InferenceBackend
     metrics: Metrics
-    streams: AnswerStreamer
+    streamer: AnswerStreamer
     lifecycle: Lifecycle
     local_key: bytes | None = None
 

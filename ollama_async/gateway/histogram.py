@@ -1,8 +1,8 @@
-"""Numbers that grow: a histogram and a counter cheap enough for every token.
+"""Histograms, counters and label sets that are cheap enough for every token.
 
-``prometheus_client``'s own ones take a lock and walk the buckets in Python (2-3 µs); here an
-observation is one bisection (0.2 µs). They are written on the event loop only and read by the
-scrape, which shows them through :mod:`ollama_async.gateway.metrics`.
+``prometheus_client``'s own take a lock and walk the buckets in Python (2-3 µs); an observation here
+is one bisection (0.2 µs). They are written on the event loop only and read by the scrape, which
+exports them through :mod:`ollama_async.gateway.metrics`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
-FOLDED = "other"
-"""Label of everything beyond a family's limit."""
+Labels = tuple[str, ...]
+
+OTHER = "other"
+"""The label of all values beyond a limit."""
 
 
 class Histogram:
-    """A histogram. ``bounds`` are upper bounds in seconds, ascending; the last bucket is open."""
+    """``bounds`` are upper bounds in seconds, ascending; the last bucket is open."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -31,47 +33,34 @@ class Histogram:
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts, each with its bound as Prometheus spells it."""
         rows: list[tuple[str, float]] = []
-        so_far = 0
+        cumulative = 0
         for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
-            so_far += count
-            rows.append((bound, so_far))
+            cumulative += count
+            rows.append((bound, cumulative))
         return rows
 
 
 class HistogramVec:
-    """Histograms of one family, told apart by their labels."""
+    """The histograms of one metric by their labels, created when first used."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
-        self._rows: dict[tuple[str, ...], Histogram] = {}
+        self._rows: dict[Labels, Histogram] = {}
 
-    def __getitem__(self, labels: tuple[str, ...]) -> Histogram:
-        tally = self._rows.get(labels)
-        if tally is None:
-            tally = self._rows[labels] = Histogram(self._bounds)
-        return tally
+    def __getitem__(self, labels: Labels) -> Histogram:
+        histogram = self._rows.get(labels)
+        if histogram is None:
+            histogram = self._rows[labels] = Histogram(self._bounds)
+        return histogram
 
-    def __iter__(self) -> Iterator[tuple[tuple[str, ...], Histogram]]:
-        return iter(list(self._rows.items()))
-
-
-class CounterVec:
-    """Counters of one family, told apart by their labels."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, ...], float] = {}
-
-    def add(self, labels: tuple[str, ...], amount: float = 1) -> None:
-        self._rows[labels] = self._rows.get(labels, 0) + amount
-
-    def __iter__(self) -> Iterator[tuple[tuple[str, ...], float]]:
+    def __iter__(self) -> Iterator[tuple[Labels, Histogram]]:
         return iter(list(self._rows.items()))
 
 
 class LabelLimiter:
-    """A label's values, at most ``limit`` of them; every later one is called ``other``.
+    """At most ``limit`` values of a label; all later ones become :data:`OTHER`.
 
-    Bounds what a client can make the server remember by asking for ever new names.
+    Bounds what a client can make the server remember by sending ever new names.
     """
 
     def __init__(self, limit: int) -> None:
@@ -82,6 +71,6 @@ class LabelLimiter:
         if name in self._known:
             return name
         if len(self._known) >= self._limit:
-            return FOLDED
+            return OTHER
         self._known.add(name)
         return name

@@ -1,14 +1,15 @@
-"""From a client's request to a job: Ollama's checks in Ollama's order, then its precedences.
+"""Builds the job of a generate or chat request: Ollama's checks in Ollama's order, then the prompt.
 
-Nothing that a request asks for is silently left out: what this server or the model cannot do is a
-400 that names it. What becomes of messages, tools and templates is the worker's business; here is
-only decided which of them count.
+No option or field is silently ignored: what the server or the model cannot do is a 400 that names
+it. The worker interprets messages, tools and templates; here is only decided which of them count.
+Everything here runs in a thread when the request is large.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -25,7 +26,6 @@ from ollama_async.api.options import (
 from ollama_async.core.conversation import ROLES, Inference, Message, Prompt
 from ollama_async.core.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.core.model_names import ModelName
-from ollama_async.gateway.forgetting import strip_thinking
 from ollama_async.queue.backend import Job, LoadOptions, Target
 from ollama_async.store.model import Model
 
@@ -33,26 +33,30 @@ _pack = msgspec.msgpack.Encoder().encode
 _log = logging.getLogger(__name__)
 
 _to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-_SHOWN = 200
-"""Characters of a value that is refused."""
+_SHOWN_CHARACTERS = 200  # of a value that is refused
 _SHOWN_NAMES = 20
 
-_TURN_BYTES = 64
+_MESSAGE_BYTES = 64
+"""What one of the model's own messages costs, as bytes of a body."""
 
 LEAST_CTX = 4
 """Tokens; as in Ollama, a smaller ``num_ctx`` means this."""
 
+_THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
+
 
 def check_top_logprobs(request: GenerateRequest | ChatRequest) -> None:
-    """Ollama looks at this before it looks for the model. :raises BadRequest:"""
+    """Ollama checks this before it looks for the model. :raises BadRequest:"""
     if not 0 <= request.top_logprobs <= 20:
         raise BadRequest("top_logprobs must be between 0 and 20")
 
 
-def check_generate(request: GenerateRequest, model: Model) -> None:
-    """What can be refused before the options are read.
+def build_generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
+    """The job; without a prompt it only loads the model.
 
     :raises BadRequest: with Ollama's text where it has one.
+    :raises LoadFailed: the model's file cannot be run.
+    :raises ServerError: an option has the wrong type (500, as in Ollama) or value (400).
     """
     if request.raw and (request.template or request.system or request.context):
         raise BadRequest("raw mode does not support template, system, or context")
@@ -61,15 +65,45 @@ def check_generate(request: GenerateRequest, model: Model) -> None:
         raise _unsupported(model, "insert")
     if request.images:
         raise _unsupported(model, "vision")
+    if not request.prompt:
+        prompt = None
+    elif request.raw:
+        prompt = Prompt(raw=request.prompt)
+    else:
+        messages, own = _generate_messages(request, model)
+        prompt = Prompt(
+            messages=messages,
+            context=request.context,
+            truncate=request.truncate is not False,
+            think=_think(request, model),
+            suffix=request.suffix,
+            # The request's own template replaces whatever would render the prompt.
+            speech=msgspec.structs.replace(model.speech, request_template=request.template),
+            own=own,
+        )
+    return _job(request, model, client, prompt, wants_context=not request.raw)
 
 
-def check_chat(request: ChatRequest, model: Model) -> None:
-    """As :func:`check_generate`."""
+def build_chat_job(request: ChatRequest, model: Model, client: str) -> Job:
+    """As :func:`build_generate_job`, with messages instead of a prompt."""
     _check_common(request, model, "chat")
     if request.tools and "tools" not in model.capabilities:
         raise _unsupported(model, "tools")
     if any(message.images for message in request.messages):
         raise _unsupported(model, "vision")
+    if not request.messages:
+        prompt = None
+    else:
+        messages, own = _chat_messages(request, model)
+        prompt = Prompt(
+            messages=messages,
+            truncate=request.truncate is not False,
+            tools=request.tools,
+            think=_think(request, model),
+            speech=model.speech,
+            own=own,
+        )
+    return _job(request, model, client, prompt, wants_context=False)
 
 
 def _check_common(request: GenerateRequest | ChatRequest, model: Model, verb: str) -> None:
@@ -88,14 +122,15 @@ def _format(value: Any) -> str | dict[str, Any] | None:
         return None
     if value == "json" or isinstance(value, dict):
         return value  # type: ignore[no-any-return]  # a part of the request's JSON
-    quoted = json.dumps(_beginning(value, _SHOWN), ensure_ascii=False)
+    quoted = json.dumps(_beginning(value, _SHOWN_CHARACTERS), ensure_ascii=False)
     raise BadRequest(
-        f'invalid format: {quoted[:_SHOWN]}; expected "json" or a valid JSON Schema object'
+        f"invalid format: {quoted[:_SHOWN_CHARACTERS]}; "
+        'expected "json" or a valid JSON Schema object'
     )
 
 
 def _beginning(value: Any, length: int) -> str:
-    """The first characters, or a few more, of ``value`` in JSON. Takes no longer than they do."""
+    """About the first ``length`` characters of ``value`` in JSON, without encoding all of it."""
     if isinstance(value, str):
         value = value[:length]
     shown = ""
@@ -110,58 +145,16 @@ def _unsupported(model: Model, capability: str) -> BadRequest:
     return BadRequest(f"{ModelName.parse(model.name).full} does not support {capability}")
 
 
-def generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
-    """:raises LoadFailed: the model's file cannot be run.
-    :raises ServerError: an option has the wrong type (500, as in Ollama) or value (400).
-    """
-    if not request.prompt:
-        prompt = None
-    elif request.raw:
-        prompt = Prompt(raw=request.prompt)
-    else:
-        messages, own = _generate_messages(request, model)
-        prompt = Prompt(
-            messages=messages,
-            context=request.context,
-            truncate=request.truncate is not False,
-            think=_think(request, model),
-            suffix=request.suffix,
-            # The request's own template replaces whatever would render the prompt.
-            chat_format=msgspec.structs.replace(
-                model.chat_format, request_template=request.template
-            ),
-            own=own,
-        )
-    return _job(request, model, client, prompt, wants_context=not request.raw)
-
-
-def chat_job(request: ChatRequest, model: Model, client: str) -> Job:
-    """As :func:`generate_job`."""
-    if not request.messages:
-        prompt = None
-    else:
-        messages, own = _chat_messages(request, model)
-        prompt = Prompt(
-            messages=messages,
-            truncate=request.truncate is not False,
-            tools=request.tools,
-            think=_think(request, model),
-            chat_format=model.chat_format,
-            own=own,
-        )
-    return _job(request, model, client, prompt, wants_context=False)
-
-
 def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str | None:
-    """A model that can think does so unless the client says no."""
+    """A model that can think does so unless the client declines."""
     if request.think is None and "thinking" in model.capabilities:
         return True
     return request.think
 
 
 def _generate_messages(request: GenerateRequest, model: Model) -> tuple[list[Message], int]:
-    """System (the request's, else the model's), the model's own turns unless ``context`` goes on
-    with an older answer, then the prompt. What is to be filled in stands for itself.
+    """The system prompt (the request's, else the model's); the model's own messages, unless
+    ``context`` continues an older answer; the prompt. A request with a suffix has the prompt only.
 
     Returned with how many of the first are the model's.
     """
@@ -169,23 +162,54 @@ def _generate_messages(request: GenerateRequest, model: Model) -> tuple[list[Mes
     if request.suffix:
         return [question], 0
     system = request.system or model.system
-    turns = [Message(role="system", content=system)] if system else []
+    messages = [Message(role="system", content=system)] if system else []
     if not request.context:
-        turns += model.messages
-    return [*turns, question], 0 if request.system else len(turns)
+        messages += model.messages
+    return [*messages, question], 0 if request.system else len(messages)
 
 
 def _chat_messages(request: ChatRequest, model: Model) -> tuple[list[Message], int]:
-    """The model's own turns, then the request's; the model's system prompt comes before both
-    unless the request begins with one. Returned with how many of the first are the model's.
+    """The model's system prompt, unless the request begins with one; the model's own messages; the
+    request's. Returned with how many of the first are the model's.
     """
-    turns: list[Message] = [*model.messages, *request.messages]
+    messages: list[Message] = [*model.messages, *request.messages]
     if model.system and ROLES.get(request.messages[0].role) != "system":
-        turns.insert(0, Message(role="system", content=model.system))
-    own = len(turns) - len(request.messages)
+        messages.insert(0, Message(role="system", content=model.system))
+    own = len(messages) - len(request.messages)
     if model.details.family == "qwen3" or ModelName.parse(model.name).model == "deepseek-r1":
-        return strip_thinking(turns), own
-    return turns, own
+        return strip_thinking(messages), own
+    return messages, own
+
+
+def strip_thinking(messages: Sequence[Message]) -> list[Message]:
+    """``messages`` without ``<think>…</think>`` in the assistant's, up to the last question.
+
+    Some clients leave it in what they send back.
+    """
+    last_user = max(
+        (index for index, message in enumerate(messages) if message.role == "user"), default=0
+    )
+    return [
+        msgspec.structs.replace(message, content=_without_thinking(message.content))
+        if index < last_user and message.role == "assistant"
+        else message
+        for index, message in enumerate(messages)
+    ]
+
+
+def _without_thinking(text: str) -> str:
+    """In one pass; thinking without an end stays."""
+    kept: list[str] = []
+    position = 0
+    while (begin := text.find(_THINK_OPEN, position)) >= 0:
+        end = text.find(_THINK_CLOSE, begin)
+        if end < 0:
+            break
+        kept.append(text[position:begin])
+        position = end + len(_THINK_CLOSE)
+        while text.startswith("\n", position):
+            position += 1
+    return "".join(kept) + text[position:]
 
 
 def _job(
@@ -196,10 +220,8 @@ def _job(
     *,
     wants_context: bool,
 ) -> Job:
-    if model.summary.missing_part:  # no worker would survive it
-        raise LoadFailed(
-            f"unable to load model '{model.name}': its file has {model.summary.missing_part}"
-        )
+    if missing := model.summary.missing_part:  # no worker would survive it
+        raise LoadFailed(f"unable to load model '{model.name}': its file has {missing}")
     options = _options(request, model)
     num_ctx = None if options.num_ctx is None else max(options.num_ctx, LEAST_CTX)
     inference = None
@@ -213,20 +235,19 @@ def _job(
             format=_format(request.format),
             renders_only=request.debug_render_only,
         )
-    load_options = LoadOptions(
-        num_ctx=num_ctx,
-        num_batch=options.num_batch,
-        num_gpu=options.num_gpu,
-        main_gpu=options.main_gpu,
-        num_thread=options.num_thread,
-        use_mmap=options.use_mmap,
-    )
     return Job(
         target=target_of(model),
-        load_options=load_options,
+        load_options=LoadOptions(
+            num_ctx=num_ctx,
+            num_batch=options.num_batch,
+            num_gpu=options.num_gpu,
+            main_gpu=options.main_gpu,
+            num_thread=options.num_thread,
+            use_mmap=options.use_mmap,
+        ),
         client=client,
         inference=None if inference is None else msgspec.Raw(_pack(inference)),
-        # a prompt that is only shown is no answer, and may be as long as the context
+        # a prompt that is only shown is not an answer, and may be as long as the context
         num_predict=-1 if request.debug_render_only else options.sampling.num_predict,
         keep_alive_s=request.keep_alive_s,
     )
@@ -234,7 +255,7 @@ def _job(
 
 def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
     if unknown := unknown_parameters(request.options):
-        shown = [name[:_SHOWN] for name in unknown[:_SHOWN_NAMES]]
+        shown = [name[:_SHOWN_CHARACTERS] for name in unknown[:_SHOWN_NAMES]]
         _log.warning("invalid option provided: %.200r", shown)
     if left_out := sorted(SHARED & request.options.keys()):
         _log.info("left out, since only a model may set it: %s", left_out)
@@ -246,24 +267,24 @@ def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
         raise BadRequest(str(error)) from None
 
 
-def turns_bytes(model: Model) -> int:
-    """What the model's own turns cost a request that begins with them, as bytes of a body."""
-    return _TURN_BYTES * len(model.messages)
+def own_messages_bytes(model: Model) -> int:
+    """What the model's own messages add to the work of a request, as bytes of a body."""
+    return _MESSAGE_BYTES * len(model.messages)
 
 
 def target_of(model: Model) -> Target:
-    """The model as the queue knows it."""
-    facts = model.summary
+    """The model as the backend knows it."""
+    summary = model.summary
     return Target(
         key=model.key,
         name=model.name,
         digest=model.digest,
         engine=model.engine,
         path=model.path,
-        weights_bytes=facts.weights_bytes + model.adapter_bytes,
-        cache_bytes_per_token=facts.cache_bytes_per_token,
-        train_ctx=facts.train_ctx,
+        weights_bytes=summary.weights_bytes + model.adapter_bytes,
+        cache_bytes_per_token=summary.cache_bytes_per_token,
+        train_ctx=summary.train_ctx,
         details=msgspec.to_builtins(model.details),
         adapters=model.adapters,
-        shape=facts.shape,
+        shape=summary.shape,
     )

@@ -1,12 +1,12 @@
-"""Who may talk to this server from a browser: the Origin check (CORS) and the Host check.
+"""Decides which browser pages may use this server: the Origin check (CORS) and the Host check.
 
-Both defend people whose browser runs a stranger's page next to a server without keys.
+Both protect users whose browser runs a foreign page next to a server without API keys.
 
-*Origin*: a page of another origin is refused unless ``OLLAMA_ORIGINS`` or Ollama's own list
-(local hosts and desktop shells) names it; a request without ``Origin`` is no browser's business.
+*Origin*: a page of another origin is refused unless ``OLLAMA_ORIGINS`` or Ollama's own list (local
+hosts and desktop shells) names it. A request without ``Origin`` does not come from such a page.
 
-*Host* (DNS rebinding): a page whose own name was pointed at our address has no foreign Origin,
-but its name is in the ``Host`` header. Refused is every name that such a page can have:
+*Host* (DNS rebinding): a page whose own name was pointed at our address has no foreign Origin, but
+its name is in the ``Host`` header. Every name that such a page can have is refused:
 
 =====================  ================================  ======================================
 ``Host``               listening on loopback (as Ollama)  listening on the network (Ollama: all)
@@ -37,7 +37,10 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 import psutil
+from aiohttp import hdrs, web
 from multidict import CIMultiDict
+
+from ollama_async.core.errors import Forbidden
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104  # as in Ollama's list
 BUILT_IN_ORIGINS = (
@@ -54,6 +57,7 @@ _NETWORK_SUFFIXES = (".lan", ".home", ".home.arpa", ".corp", ".svc", ".intranet"
 
 _LONGEST = 512
 """Characters of a ``Host`` or ``Origin``; names in the DNS have at most 253."""
+_SHOWN_CHARACTERS = 100  # of a name that is refused
 
 _METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _STAINLESS = (
@@ -77,13 +81,13 @@ PREFLIGHT_HEADERS = CIMultiDict(
         ("Vary", "Access-Control-Request-Headers"),
     ]
 )
-"""The answer to a page's ``OPTIONS``, besides what every answer to it has."""
+"""Of the answer to a page's ``OPTIONS``, besides those of every answer to it."""
 
 
 class OriginPolicy:
-    """The two checks for one listening address.
+    """The checks for one listening address.
 
-    ``origins`` are ``OLLAMA_ORIGINS`` entries, already validated; each holds at most one ``*``.
+    ``origins`` are validated ``OLLAMA_ORIGINS`` entries; each holds at most one ``*``.
     """
 
     def __init__(self, *, listen_host: str, origins: tuple[str, ...]) -> None:
@@ -93,21 +97,54 @@ class OriginPolicy:
         self._is_local = _is_loopback(listen_host)
         self._names = {"", "localhost", *_own_names(), *_hosts_of(origins)}
         self._addresses = _own_addresses()
-        # Browsers send few distinct values, attackers many and long ones: the caches are bounded.
+        # Browsers send few distinct values, attackers many and long ones: bounded caches.
         self._known_host = lru_cache(256)(self._is_allowed_host)
         self._known_origin = lru_cache(256)(self._is_allowed_origin)
 
+    def check(self, request: web.Request) -> web.Response | None:
+        """Refuse foreign pages; the answer to ``OPTIONS``, which no handler sees, else None.
+
+        :raises Forbidden: with the variable that would allow it.
+        """
+        host = request.headers.get(hdrs.HOST, "")
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin and not is_same_origin(origin, host):
+            if not self.is_allowed_origin(origin):
+                shown = origin[:_SHOWN_CHARACTERS]
+                raise Forbidden(f"origin {shown!r} is not allowed; OLLAMA_ORIGINS can allow it")
+            if request.method == hdrs.METH_OPTIONS:
+                return web.Response(status=204, headers=PREFLIGHT_HEADERS)
+        if not self.is_allowed_host(host):
+            host = host[:_SHOWN_CHARACTERS]
+            raise Forbidden(
+                f"host {host!r} is not allowed; add http://{host} to OLLAMA_ORIGINS to allow it"
+            )
+        if request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204)
+        return None
+
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """For ``on_response_prepare``: remove our library's name, and add the CORS headers for a
+        page of another, allowed origin.
+        """
+        response.headers.popall(hdrs.SERVER, None)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is None or is_same_origin(origin, request.headers.get(hdrs.HOST, "")):
+            return
+        if self.is_allowed_origin(origin):
+            response.headers.extend(self.cors_headers(origin))
+
     def is_allowed_host(self, header: str) -> bool:
-        """Whether a request may have this ``Host``."""
+        """Whether a request may name this ``Host``."""
         return self._allows_all or (len(header) <= _LONGEST and self._known_host(header))
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Whether a page of this ``Origin`` may ask."""
-        is_sound = len(origin) <= _LONGEST and origin.isascii()
-        return self._allows_all or (is_sound and self._known_origin(origin))
+        """Whether a page of this ``Origin`` may send requests."""
+        is_wellformed = len(origin) <= _LONGEST and origin.isascii()
+        return self._allows_all or (is_wellformed and self._known_origin(origin))
 
     def cors_headers(self, origin: str) -> list[tuple[str, str]]:
-        """Headers of every answer to a page of an allowed ``origin``."""
+        """Of every answer to a page of an allowed ``origin``."""
         if self._allows_all:
             return [("Access-Control-Allow-Origin", "*")]
         return [("Vary", "Origin"), ("Access-Control-Allow-Origin", origin)]
@@ -145,7 +182,7 @@ class OriginPolicy:
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """The page was served by this very server."""
+    """Whether this server served the page itself."""
     return origin in {f"http://{host}", f"https://{host}"}
 
 

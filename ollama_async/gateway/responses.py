@@ -1,21 +1,43 @@
-"""How an error is said: one JSON object, as Ollama does, whoever says it."""
+"""Responses that are sent whole: JSON objects, errors, and long answers to slow clients."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from http import HTTPStatus
 
-import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from ollama_async.api import encode, ollama
 from ollama_async.core.errors import Busy, ServerError, UnreadableEncoding
+from ollama_async.gateway.client_budgets import FREE_BYTES, SEND_RESERVATION, WaitAllowance
 
 JSON_TYPE = "application/json; charset=utf-8"
 
+GRACE_S = 60.0
+SLOWEST_BYTES_PER_S = 256 << 10
+"""The :class:`WaitAllowance` of a long answer: enough for 14 MB at 1 Mbit/s. A client that reads
+slowly in order to hold memory is cut after some minutes."""
+
+_SLICE_BYTES = 128 << 10
+"""What a transport is given at a time."""
+
+
+def json_response(
+    body: bytes | bytearray, status: int = 200, headers: Mapping[str, str] = {}
+) -> web.Response:
+    """``body`` is JSON already."""
+    headers = {"Content-Type": JSON_TYPE, **headers}
+    return web.Response(body=body, status=status, headers=headers)
+
+
+def json_error(status: int, message: str, headers: Mapping[str, str] = {}) -> web.Response:
+    """``{"error": message}``."""
+    return json_response(_error_body(message), status, headers)
+
 
 def error_response(error: ServerError) -> web.Response:
-    """``error`` with its status and Ollama's shape; :class:`Busy` says when to come again, and
-    after :class:`UnreadableEncoding`, whose body was not read, the connection ends.
+    """``error`` with its status, in Ollama's shape. :class:`Busy` tells when to retry; after
+    :class:`UnreadableEncoding`, whose body was not read, the connection ends.
     """
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
     response = json_error(error.status, error.message, headers)
@@ -24,24 +46,17 @@ def error_response(error: ServerError) -> web.Response:
     return response
 
 
-def json_error(status: int, message: str, headers: Mapping[str, str] = {}) -> web.Response:
-    """``{"error": message}``."""
-    return web.Response(
-        body=_body(message), status=status, headers={"Content-Type": JSON_TYPE, **headers}
-    )
-
-
 class Refusal(web.Response):
-    """What is said on a connection whose request cannot be read; it ends with it."""
+    """The answer to bytes that are not an HTTP request; the connection ends with it."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status=status)
         self._message = message
         self.force_close()
 
-    def whole(self) -> bytes:
-        """Head and body. A request that cannot be read has no version, so it is said in ours."""
-        body = _body(self._message)
+    def to_bytes(self) -> bytes:
+        """Head and body. The request has no readable version, so the answer is HTTP/1.1."""
+        body = _error_body(self._message)
         head = (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
             f"Content-Type: {JSON_TYPE}\r\n"
@@ -51,7 +66,53 @@ class Refusal(web.Response):
         return head.encode() + body
 
 
-def _body(message: str) -> bytes:
-    """Headers may hold bytes that are no UTF-8, and messages quote them."""
-    readable = message.encode(errors="replace").decode()
-    return msgspec.json.encode({"error": readable})
+def _error_body(message: str) -> bytes:
+    """Headers may hold bytes that are not UTF-8, and messages quote them."""
+    return encode.to_json(ollama.ErrorResponse(message.encode(errors="replace").decode()))
+
+
+async def send_if_long(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Send a long ``response`` except for what its transport may hold; aiohttp sends short ones.
+
+    :raises Busy: it would have to wait, and too much does already.
+    :raises ConnectionResetError: the client is gone, or reads too slowly.
+    """
+    body = response.body if isinstance(response, web.Response) else None
+    if not isinstance(body, bytes | bytearray) or len(body) <= FREE_BYTES:
+        return response
+    if response.prepared or request.method == hdrs.METH_HEAD:
+        return response
+    request[SEND_RESERVATION].reserve(len(body))
+    return await _send_in_slices(request, response, body)
+
+
+async def _send_in_slices(
+    request: web.Request, response: web.StreamResponse, body: bytes | bytearray
+) -> web.StreamResponse:
+    sliced = web.StreamResponse(status=response.status, headers=response.headers)
+    sliced.content_length = len(body)
+    pace = SendPace()
+    await pace.wait(sliced.prepare(request))
+    rest = memoryview(body)
+    while rest:
+        await pace.wait(sliced.write(rest[:_SLICE_BYTES]), min(len(rest), _SLICE_BYTES))
+        rest = rest[_SLICE_BYTES:]
+    return sliced
+
+
+class SendPace:
+    """The :class:`WaitAllowance` of one long answer."""
+
+    def __init__(self) -> None:
+        self._allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
+
+    async def wait(self, writing: Awaitable[object], size: int = 0) -> None:
+        """Wait for ``writing``, after which the client has taken about ``size`` bytes more.
+
+        :raises ConnectionResetError: it takes them too slowly, or is gone.
+        """
+        try:
+            await self._allowance.wait(writing)
+        except TimeoutError:
+            raise ConnectionResetError from None
+        self._allowance.earn(size)

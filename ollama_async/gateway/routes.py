@@ -1,4 +1,4 @@
-"""Every route, in one table: what the application is built from and the documentation lists."""
+"""The route table, and the application that is built from it; :mod:`.http_server` serves it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from ollama_async.gateway.handlers import (
-    blobs,
-    chat,
-    create,
-    generate,
-    models,
-    push,
-    server,
-    show,
-    transfers,
-)
+from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
+from ollama_async.gateway.client_budgets import SEND_BUDGET, SendBudget
+from ollama_async.gateway.concurrency import own_single_flight, own_thread_pools
+from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
+from ollama_async.gateway.handlers import generation, models, server, transfers
+from ollama_async.gateway.middleware import build_middleware
+from ollama_async.gateway.origin_policy import OriginPolicy
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -34,16 +30,37 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/tags", models.tags),
     Route("HEAD", "/api/tags", models.tags),
     Route("GET", "/api/ps", server.ps),
-    Route("POST", "/api/generate", generate.generate),
-    Route("POST", "/api/chat", chat.chat),
-    Route("HEAD", "/api/blobs/{digest}", blobs.exists),
-    Route("POST", "/api/blobs/{digest}", blobs.upload),
+    Route("POST", "/api/generate", generation.generate),
+    Route("POST", "/api/chat", generation.chat),
+    Route("HEAD", "/api/blobs/{digest}", models.has_blob),
+    Route("POST", "/api/blobs/{digest}", models.upload_blob),
     Route("POST", "/api/pull", transfers.pull),
-    Route("POST", "/api/push", push.push),
-    Route("POST", "/api/create", create.create),
-    Route("POST", "/api/show", show.show_model),
+    Route("POST", "/api/push", transfers.push),
+    Route("POST", "/api/create", models.create),
+    Route("POST", "/api/show", models.show_model),
     Route("POST", "/api/copy", models.copy),
     Route("DELETE", "/api/delete", models.delete),
     Route("GET", "/metrics", server.metrics),
     Route("GET", "/healthz", server.healthz),
 )
+
+
+def build_application(dependencies: Dependencies) -> web.Application:
+    """Every route behind the middleware. Serve it with :func:`.http_server.build_runner`."""
+    settings = dependencies.settings
+    policy = OriginPolicy(listen_host=settings.address.host, origins=settings.origins)
+    application = web.Application(
+        middlewares=[build_middleware(policy, dependencies.metrics)],
+        client_max_size=0,  # ``body`` has its own limits
+    )
+    application[DEPENDENCIES] = dependencies
+    application[BODY_PROCESSOR] = BodyProcessor()
+    application[SEND_BUDGET] = SendBudget()
+    application.cleanup_ctx.append(own_thread_pools)
+    application.cleanup_ctx.append(own_single_flight)
+    application.cleanup_ctx.append(models.own_show_service)
+    application.cleanup_ctx.append(transfers.own_transfers)
+    application.on_response_prepare.append(policy.add_headers)
+    for route in ROUTES:
+        application.router.add_route(route.method, route.path, route.handler)
+    return application

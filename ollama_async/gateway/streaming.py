@@ -1,19 +1,18 @@
-"""The one streaming loop: a job is submitted, its answer goes to the client, and every way in
-which that can end early is handled here, in one ladder.
+"""Runs a job and sends its answer. Every way in which that can end early is handled here, once.
 
-The ladder of :meth:`AnswerStreamer.answer`, top rung first; each rung says what happens and why:
+The ladder of :meth:`AnswerStreamer.answer`:
 
 ==========================  =======================================================================
-``CancelledError``          The client closed its connection (aiohttp cancels the handler) or the
-                            server gives up on it in its shutdown. Cancel the job at once, be it
-                            queued, in its prompt or in its answer, and raise again: who cancels
-                            us waits for it.
-``TimeoutError``            The client keeps the connection and reads nothing; its text must not
-                            stay for ever. Becomes a ``ConnectionResetError``: the boundary cuts.
+``CancelledError``          The client closed its connection (aiohttp cancels the handler), or the
+                            server shuts down. The job is cancelled at once, whether it is queued,
+                            in prefill or in decode, and the error raised again: whoever cancelled
+                            the handler waits for it.
+``TimeoutError``            The client keeps the connection but reads nothing, and its text must not
+                            stay in memory. Becomes a ``ConnectionResetError``: the middleware
+                            aborts the connection.
 ``ConnectionError``         A write found the connection closed before the cancellation came.
-                            As the first rung; the boundary keeps it out of the log.
-``ServerError``, no byte    Raised as it is: the error middleware makes an HTTP status of it.
-``ServerError``, bytes out  The status is spoken; one ``{"error": …}`` line ends the stream.
+``ServerError``, no byte    Raised as it is: the middleware makes an HTTP status of it.
+``ServerError``, bytes out  The status is out; one error object ends the stream.
 ``finally``                 The job is cancelled on every way out; after its end that does nothing.
 ==========================  =======================================================================
 """
@@ -22,177 +21,135 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
-from ollama_async.core.conversation import Usage
-from ollama_async.core.errors import ServerError
 from ollama_async.core.threads import run_in_thread
+from ollama_async.gateway.client_budgets import SEND_RESERVATION
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.response_formats import AnswerContent
-from ollama_async.gateway.response_stream import Flusher, Lines, ResponseStream
-from ollama_async.gateway.responses import JSON_TYPE
-from ollama_async.gateway.send_budget import RESERVATION
+from ollama_async.gateway.response_formats import AnswerContent, FinalAnswer, ResponseFormat
+from ollama_async.gateway.response_stream import Flusher, ResponseStream
+from ollama_async.gateway.responses import json_response
 from ollama_async.queue.backend import Finish, InferenceBackend, Job
 
 OFF_LOOP_BYTES = 4 << 20
-"""Answers that hold more are put together in a thread: fifty thousand tokens take 10 ms."""
-
-
-class FinalAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last object of an answer says. Durations in nanoseconds.
-
-    ``said`` is the whole answer without streaming, and nothing with it. A zero is not said.
-    """
-
-    finish: Finish
-    said: AnswerContent = AnswerContent()
-    load_ns: int = 0
-    total_ns: int = 0
-
-    @classmethod
-    def without_answer(cls, reason: str) -> FinalAnswer:
-        """Nothing was generated: ``load`` or ``unload``."""
-        return cls(finish=Finish(reason, Usage(), []))
-
-
-class ResponseFormat(Lines, Protocol):
-    """How one protocol answers. What ``Lines`` has, ``last`` and ``error`` are objects of a stream
-    with their separators; ``whole`` is the one JSON object without streaming.
-    """
-
-    content_type: str
-
-    def last(self, ending: FinalAnswer) -> bytes: ...
-
-    def error(self, error: ServerError) -> bytes: ...
-
-    def whole(self, ending: FinalAnswer) -> bytes: ...
+"""Larger answers are encoded in a thread: fifty thousand tokens take 10 ms."""
 
 
 class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, ready to run. ``model`` labels its numbers; ``began_at`` is perf_counter()."""
+    """A job, how to answer it, and when its request arrived (perf_counter())."""
 
     job: Job
-    voice: ResponseFormat
-    model: str
+    response_format: ResponseFormat
     is_streamed: bool
     began_at: float
 
 
 class AnswerStreamer:
-    """Runs every request of one server that a model answers.
+    """Answers the requests of one server that a model serves.
 
-    ``stall_s`` is how long a client may leave a full socket unread before it is cut.
+    ``stall_s`` is how long a client may leave a full socket unread before it is disconnected.
     """
 
     def __init__(
         self, backend: InferenceBackend, metrics: Metrics, *, stall_s: float = 60.0
     ) -> None:
-        self._inferring = backend
+        self._backend = backend
         self._metrics = metrics
         self._stall_s = stall_s
         self._flusher = Flusher()
 
-    async def answer(self, request: web.Request, ask: StreamRequest) -> web.StreamResponse:
-        """Run ``ask`` and send its answer; may be cancelled at any time, which cancels the job.
+    async def answer(self, request: web.Request, params: StreamRequest) -> web.StreamResponse:
+        """Run the job and send its answer; may be cancelled at any time, which cancels the job.
 
         :raises ServerError: the job was refused or failed, and nothing has been sent.
-        :raises ConnectionResetError: the client is gone, or was cut.
+        :raises ConnectionResetError: the client is gone, or reads too slowly.
         """
         metrics = self._metrics
-        outbox = ResponseStream(
-            ask.voice,
+        stream = ResponseStream(
+            params.response_format,
             metrics.inter_token,
             self._flusher,
-            request[RESERVATION],
-            is_streamed=ask.is_streamed,
+            request[SEND_RESERVATION],
+            is_streamed=params.is_streamed,
         )
-        handle = self._inferring.submit(ask.job, outbox)
+        handle = self._backend.submit(params.job, stream)
         try:
-            if not ask.is_streamed:
-                return await _whole(ask, outbox)
-            return await _streamed(request, ask, outbox, self._stall_s)
-        except asyncio.CancelledError:
-            metrics.cancelled(outbox.phase)
-            raise
+            if not params.is_streamed:
+                return await _answer_whole(params, stream)
+            return await self._answer_streamed(request, params, stream)
         except TimeoutError:
-            metrics.cancelled(outbox.phase)
+            metrics.cancelled(stream.phase)
             raise ConnectionResetError from None
-        except ConnectionError:
-            metrics.cancelled(outbox.phase)
+        except (asyncio.CancelledError, ConnectionError):
+            metrics.cancelled(stream.phase)
             raise
         finally:
             handle.cancel()
-            metrics.answered(ask.model, ask.began_at, outbox)
+            metrics.answered(params.job.target.name, params.began_at, stream)
+
+    async def _answer_streamed(
+        self, request: web.Request, params: StreamRequest, stream: ResponseStream
+    ) -> web.StreamResponse:
+        while not stream.has_deltas and not stream.has_ended:
+            await stream.wait()
+        if stream.error is not None and not stream.has_deltas:
+            raise stream.error
+        stream.seal()
+        response = _LazyResponse(headers={"Content-Type": params.response_format.content_type})
+        await response.prepare(request)
+        async with asyncio.timeout(self._stall_s):
+            if objects := stream.take_objects():
+                await response.write(objects)
+        while not stream.has_ended:
+            async with asyncio.timeout(self._stall_s):
+                await request.writer.drain()
+            stream.attach(request)
+            await stream.wait()
+        async with asyncio.timeout(self._stall_s):
+            await response.write_eof(_last_bytes(params, stream))
+        return response
 
 
-async def _whole(ask: StreamRequest, outbox: ResponseStream) -> web.Response:
-    while not outbox.has_ended:
-        await outbox.wake()
-    if outbox.finish is None:
-        assert outbox.error is not None
-        raise outbox.error
-    if outbox.held_bytes <= OFF_LOOP_BYTES:
-        return _said_whole(ask, outbox, outbox.finish)
-    return await run_in_thread(_said_whole, ask, outbox, outbox.finish)
-
-
-def _said_whole(ask: StreamRequest, outbox: ResponseStream, finish: Finish) -> web.Response:
-    return whole_response(ask.voice, _ending(ask, outbox, finish, outbox.take()))
-
-
-def whole_response(voice: ResponseFormat, ending: FinalAnswer) -> web.Response:
-    """The answer as one JSON object."""
-    return web.Response(body=voice.whole(ending), headers={"Content-Type": JSON_TYPE})
-
-
-async def _streamed(
-    request: web.Request, ask: StreamRequest, outbox: ResponseStream, stall_s: float
-) -> web.StreamResponse:
-    while not outbox.has_text and not outbox.has_ended:
-        await outbox.wake()
-    if outbox.error is not None and not outbox.has_text:
-        raise outbox.error
-    outbox.seal()
-    response = _Stream(headers={"Content-Type": ask.voice.content_type})
-    await response.prepare(request)
-    async with asyncio.timeout(stall_s):
-        if lines := outbox.take_lines():
-            await response.write(lines)
-    while not outbox.has_ended:
-        async with asyncio.timeout(stall_s):
-            await request.writer.drain()
-        outbox.attach(request)
-        await outbox.wake()
-    async with asyncio.timeout(stall_s):
-        await response.write_eof(_tail(ask, outbox))
-    return response
-
-
-class _Stream(web.StreamResponse):
-    """Headers wait for the first text and leave in its packet. (Should aiohttp ever drop this
-    switch, they leave in one of their own.)
+class _LazyResponse(web.StreamResponse):
+    """Its headers wait for the first text and leave in the same packet. (Should aiohttp ever drop
+    this switch, they leave in a packet of their own.)
     """
 
     _send_headers_immediately = False
 
 
-def _tail(ask: StreamRequest, outbox: ResponseStream) -> bytes:
-    """What is left to say: text that waited for the client, then the last object or the error."""
-    rest = outbox.take_lines()
-    if outbox.finish is None:
-        assert outbox.error is not None
-        return rest + ask.voice.error(outbox.error)
-    return rest + ask.voice.last(_ending(ask, outbox, outbox.finish, AnswerContent()))
+async def _answer_whole(params: StreamRequest, stream: ResponseStream) -> web.Response:
+    while not stream.has_ended:
+        await stream.wait()
+    if stream.finish is None:
+        assert stream.error is not None
+        raise stream.error
+    if stream.buffered_bytes <= OFF_LOOP_BYTES:
+        return _whole_response(params, stream, stream.finish)
+    return await run_in_thread(_whole_response, params, stream, stream.finish)
 
 
-def _ending(
-    ask: StreamRequest, outbox: ResponseStream, finish: Finish, said: AnswerContent
+def _whole_response(params: StreamRequest, stream: ResponseStream, finish: Finish) -> web.Response:
+    answer = _final_answer(params, stream, finish, stream.take())
+    return json_response(params.response_format.whole(answer))
+
+
+def _last_bytes(params: StreamRequest, stream: ResponseStream) -> bytes:
+    """What was buffered for a slow client, then the last object or the error."""
+    rest = stream.take_objects()
+    if stream.finish is None:
+        assert stream.error is not None
+        return rest + params.response_format.error(stream.error)
+    answer = _final_answer(params, stream, stream.finish, AnswerContent())
+    return rest + params.response_format.last(answer)
+
+
+def _final_answer(
+    params: StreamRequest, stream: ResponseStream, finish: Finish, content: AnswerContent
 ) -> FinalAnswer:
     if finish.reason == "load":
-        return FinalAnswer.without_answer("load")
-    total_ns = int((perf_counter() - ask.began_at) * 1e9)
-    return FinalAnswer(finish=finish, said=said, load_ns=outbox.load_ns, total_ns=total_ns)
+        return FinalAnswer.without_content("load")
+    total_ns = int((perf_counter() - params.began_at) * 1e9)
+    return FinalAnswer(finish=finish, content=content, load_ns=stream.load_ns, total_ns=total_ns)

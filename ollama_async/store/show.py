@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.api import encode
-from ollama_async.api.long_answers import LongParts
+from ollama_async.api.encode import LongParts
 from ollama_async.api.modelfile import Command
 from ollama_async.api.ollama import ShowRequest, ShowResponse
 from ollama_async.core.errors import BadRequest, LoadFailed

@@ -17,7 +17,7 @@ from ollama_async.api.options import check_parameters, parse_parameter, unknown_
 from ollama_async.cli import interactive
 from ollama_async.cli.main import COMMANDS, main
 from ollama_async.core.settings import VARIABLES, Settings
-from ollama_async.gateway.metrics import FAMILIES
+from ollama_async.gateway.metrics import METRICS
 from ollama_async.gateway.routes import ROUTES
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def addresses(answer):
 
 def metrics(answer):
     for name in _METRIC.findall(answer):
-        yield name, name in {family.name for family in FAMILIES}
+        yield name, name in {family.name for family in METRICS}
 
 
 def options(answer):

@@ -1,40 +1,142 @@
-"""What generate and chat share once they know what is asked: unload, or run a job and send it."""
+"""``/api/generate`` and ``/api/chat``: from the HTTP body to a job, and its answer.
+
+Decoding, the checks and the job with its packed inference are one call, off the loop when the body
+is large. A model that is not cached, or that brings messages of its own, costs a second call.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Generic, TypeVar
+
+import msgspec
 from aiohttp import web
 
+from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.core.errors import BadRequest, NotFound, ServerError
+from ollama_async.gateway.body import Body, read_body
+from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.streaming import (
-    FinalAnswer,
-    ResponseFormat,
-    StreamRequest,
-    whole_response,
+from ollama_async.gateway.handlers.models import check_model_name, find_model
+from ollama_async.gateway.job_builder import (
+    build_chat_job,
+    build_generate_job,
+    check_top_logprobs,
+    own_messages_bytes,
 )
+from ollama_async.gateway.response_formats import FinalAnswer, ResponseFormat
+from ollama_async.gateway.response_formats.ollama import (
+    OllamaChatFormat,
+    OllamaGenerateFormat,
+    OllamaRenderedChatFormat,
+    OllamaRenderedGenerateFormat,
+)
+from ollama_async.gateway.responses import json_response
+from ollama_async.gateway.streaming import StreamRequest
 from ollama_async.queue.backend import Job
+from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Model
 
-
-async def unload(request: web.Request, model: Model, voice: ResponseFormat) -> web.Response:
-    """Running requests end first; one object even to a client that wants a stream."""
-    await request.app[DEPENDENCIES].backend.unload(model.key)
-    return whole_response(voice, FinalAnswer.without_answer("unload"))
+R = TypeVar("R", GenerateRequest, ChatRequest)
 
 
-async def answer(
-    request: web.Request,
-    job: Job,
-    voice: ResponseFormat,
-    *,
-    is_streamed: bool,
-    began_at: float,
-) -> web.StreamResponse:
-    """A job that only loads is answered with one object, too."""
-    ask = StreamRequest(
+async def generate(request: web.Request) -> web.StreamResponse:
+    """Without a prompt the model is loaded; with ``keep_alive`` 0 as well, it is unloaded."""
+    return await _respond(request, _GENERATE)
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """Without messages the model is loaded; with ``keep_alive`` 0 as well, it is unloaded."""
+    return await _respond(request, _CHAT)
+
+
+class _Route(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
+    """What tells the two routes apart. ``rendered_format``: for ``_debug_render_only``."""
+
+    kind: type[R]
+    no_model_error: Callable[[], ServerError]
+    is_empty: Callable[[R], bool]
+    build_job: Callable[[R, Model, str], Job]
+    response_format: Callable[[str], ResponseFormat]
+    rendered_format: Callable[[str], ResponseFormat]
+
+
+_GENERATE = _Route(
+    kind=GenerateRequest,
+    no_model_error=partial(NotFound, "model '' not found"),
+    is_empty=lambda params: not params.prompt,
+    build_job=build_generate_job,
+    response_format=OllamaGenerateFormat,
+    rendered_format=OllamaRenderedGenerateFormat,
+)
+_CHAT = _Route(
+    kind=ChatRequest,
+    no_model_error=partial(BadRequest, "model is required"),
+    is_empty=lambda params: not params.messages,
+    build_job=build_chat_job,
+    response_format=OllamaChatFormat,
+    rendered_format=OllamaRenderedChatFormat,
+)
+
+
+class _UnloadRequest(msgspec.Struct, frozen=True):
+    key: str
+    response_format: ResponseFormat
+
+
+async def _respond(request: web.Request, route: _Route[R]) -> web.StreamResponse:
+    began_at = perf_counter()
+    dependencies = request.app[DEPENDENCIES]
+    client = client_of(request)
+    body = await read_body(request, route.kind)
+    prepared = await body.run(
+        _decode_and_prepare, body, route, dependencies.catalog, client, began_at
+    )
+    if isinstance(prepared, route.kind):
+        model = await find_model(request.app, prepared.model)
+        added = own_messages_bytes(model)
+        prepared = await body.run(
+            _prepare, route, prepared, model, client, began_at, added_bytes=added
+        )
+    if isinstance(prepared, StreamRequest):
+        return await dependencies.streamer.answer(request, prepared)
+    assert isinstance(prepared, _UnloadRequest)
+    await dependencies.backend.unload(prepared.key)  # running requests end first
+    return json_response(prepared.response_format.whole(FinalAnswer.without_content("unload")))
+
+
+def _decode_and_prepare(
+    body: Body, route: _Route[R], catalog: Catalog, client: str, began_at: float
+) -> R | StreamRequest | _UnloadRequest:
+    """The decoded request itself if its model has to be found first.
+
+    :raises ServerError: in Ollama's order of checks.
+    """
+    params = body.decode(route.kind)
+    check_top_logprobs(params)
+    if not params.model.strip():
+        raise route.no_model_error()
+    check_model_name(params.model)
+    model = catalog.find_cached(params.model)
+    if model is None or model.messages:
+        return params
+    return _prepare(route, params, model, client, began_at)
+
+
+def _prepare(
+    route: _Route[R], params: R, model: Model, client: str, began_at: float
+) -> StreamRequest | _UnloadRequest:
+    """A job that only loads is answered with one object, like one that shows its prompt."""
+    if route.is_empty(params) and params.keep_alive_s == 0:
+        return _UnloadRequest(model.key, route.response_format(params.model))
+    job = route.build_job(params, model, client)
+    is_rendered = params.debug_render_only and job.inference is not None
+    response_format = route.rendered_format if is_rendered else route.response_format
+    return StreamRequest(
         job=job,
-        voice=voice,
-        model=job.target.name,
-        is_streamed=is_streamed and job.inference is not None,
+        response_format=response_format(params.model),
+        is_streamed=params.is_streaming and not is_rendered and job.inference is not None,
         began_at=began_at,
     )
-    return await request.app[DEPENDENCIES].streams.answer(request, ask)

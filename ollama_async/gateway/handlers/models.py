@@ -1,32 +1,95 @@
-"""The store over HTTP: list, copy, delete."""
+"""Models over HTTP: find, list, show, create, copy and delete them; upload blobs."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Executor
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 
 from ollama_async.api import encode, ollama
-from ollama_async.core.errors import BadRequest
+from ollama_async.api.encode import LongParts
+from ollama_async.api.ollama import ProgressStatus
+from ollama_async.core.errors import BadRequest, Busy, Forbidden, NotFound
 from ollama_async.core.threads import iterate_in_thread, run_in_thread
-from ollama_async.gateway.body import read_json
+from ollama_async.create.builder import create_model
+from ollama_async.create.request import BaseMissing
+from ollama_async.gateway.body import BodyReader, read_json
+from ollama_async.gateway.client_budgets import (
+    CLIENT_SEND_LIMIT_BYTES,
+    SEND_RESERVATION,
+    Reservation,
+)
+from ollama_async.gateway.client_identity import is_same_user, requester_of
+from ollama_async.gateway.concurrency import (
+    CHANGE_POOL,
+    READ_POOL,
+    SINGLE_FLIGHT,
+    UPLOAD_POOL,
+    FairLock,
+)
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.responses import JSON_TYPE
-from ollama_async.gateway.single_flight import FLIGHTS
-from ollama_async.gateway.store_threads import CHANGES, READS
+from ollama_async.gateway.handlers.transfers import PULLS, send_progress
+from ollama_async.gateway.responses import json_response
+from ollama_async.registry.address_policy import Requester
+from ollama_async.store.blobs import BlobWriter
 from ollama_async.store.catalog import Catalog
-from ollama_async.store.model import ModelListEntry
+from ollama_async.store.manifests import local_name
+from ollama_async.store.model import Model, ModelListEntry
+from ollama_async.store.show import DescriptionCache, show
+
+MODEL_NAME_CHARACTERS = 1024
+"""Blanks around a name count: an answer repeats the name in every object."""
+
+WRITE_BYTES = 1 << 20
+"""Of an upload, gathered before a thread writes them: a thread switch for each of the socket's
+64 KiB would cost more than the hashing."""
+
+LONG_SHOW_BYTES = 1 << 20
+"""Of licences. Longer answers to ``show`` are built one at a time, like those with vocabularies."""
+SHOW_WAIT_S = 60.0
+"""How long a ``show`` waits for those before it."""
+_COPILOT_USER_AGENT = "GitHubCopilotChat/"
+
+
+# -- find and list ------------------------------------------------------------------------------
+
+
+def check_model_name(name: str) -> None:
+    """:raises BadRequest: too long."""
+    if len(name) > MODEL_NAME_CHARACTERS:
+        raise BadRequest("invalid model name")
+
+
+async def find_model(application: web.Application, name: str) -> Model:
+    """A cached model costs one ``stat``; others are read in a thread, once for all concurrent
+    callers.
+
+    :raises NotFound: and whatever else ``Catalog.find`` raises, with Ollama's text.
+    """
+    check_model_name(name)
+    catalog, threads = application[DEPENDENCIES].catalog, application[READ_POOL]
+    model = catalog.find_cached(name)
+    if model is None:
+        read = partial(run_in_thread, catalog.find, name, threads=threads)
+        return await application[SINGLE_FLIGHT].run(("find", name), read)
+    return model
 
 
 async def tags(request: web.Request) -> web.Response:
-    """All who ask at once share one look through the store, and one thread."""
-    body = await request.app[FLIGHTS].ask("tags", partial(_tags, request.app))
-    return web.Response(body=body, headers={"Content-Type": JSON_TYPE})
+    """Concurrent requests share one scan of the store, and one thread."""
+    return json_response(
+        await request.app[SINGLE_FLIGHT].run("tags", partial(_list_models, request.app))
+    )
 
 
-async def _tags(application: web.Application) -> bytes:
-    catalog, threads = application[DEPENDENCIES].catalog, application[READS]
+async def _list_models(application: web.Application) -> bytes:
+    catalog, threads = application[DEPENDENCIES].catalog, application[READ_POOL]
     found: list[ModelListEntry] = []
     async with aclosing(iterate_in_thread(catalog.scan(), threads)) as steps:
         async for models in steps:
@@ -35,37 +98,200 @@ async def _tags(application: web.Application) -> bytes:
 
 
 def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
-    rows = [_row(model) for model in catalog.in_order(found)]
+    rows = [
+        ollama.ListModelResponse(
+            name=model.name,
+            model=model.name,
+            modified_at=encode.local(model.modified_at),
+            size=model.size,
+            digest=model.digest,
+            details=model.details,
+            capabilities=list(model.capabilities),
+        )
+        for model in catalog.in_order(found)
+    ]
     return encode.to_json(ollama.ListResponse(rows))
 
 
-async def delete(request: web.Request) -> web.Response:
-    """200 and no body. A loaded model keeps running."""
-    asked = await read_json(request, ollama.DeleteRequest)
-    name = asked.model or asked.name
-    if not name.strip():
-        raise BadRequest("model is required")
-    store = request.app[DEPENDENCIES].catalog.store
-    await run_in_thread(store.delete, name, threads=request.app[CHANGES])
-    return web.Response()
+# -- show ---------------------------------------------------------------------------------------
+
+
+class ShowService:
+    """Builds answers to ``show`` in ``threads``: one short and one long at a time, clients in turn.
+    A long one may take 400 MB for a moment.
+    """
+
+    def __init__(self, threads: Executor | None = None) -> None:
+        self._descriptions = DescriptionCache()
+        self._threads = threads
+        self._short, self._long = FairLock(), FairLock()
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait for others to be built."""
+        return self._short.waiting + self._long.waiting
+
+    async def answer(
+        self, model: Model, params: ollama.ShowRequest, basename: str, reservation: Reservation
+    ) -> bytearray:
+        """The JSON. A ``basename`` replaces the file's own.
+
+        Its licences are reserved before they are read: a refusal must be cheap.
+
+        :raises ServerError: the answer is too long for any client.
+        :raises LoadFailed: one of the model's files is gone or broken.
+        :raises Busy: other answers take too long.
+        """
+        license_bytes = await run_in_thread(_license_bytes, model, threads=self._threads)
+        reservation.reserve(2 * license_bytes)
+        is_long = params.verbose or license_bytes > LONG_SHOW_BYTES
+        async with _hold_in_time(self._long if is_long else self._short, reservation.client):
+            return await run_in_thread(self._build, model, params, basename, threads=self._threads)
+
+    def _build(self, model: Model, params: ollama.ShowRequest, basename: str) -> bytearray:
+        long = LongParts()
+        response = show(model, params, self._descriptions, long)
+        if basename:
+            response.model_info["general.basename"] = basename
+        return long.to_json(response, CLIENT_SEND_LIMIT_BYTES)
+
+
+SHOW_SERVICE: web.AppKey[ShowService] = web.AppKey("show_service", ShowService)
+
+
+async def own_show_service(application: web.Application) -> AsyncIterator[None]:
+    application[SHOW_SERVICE] = ShowService(application[READ_POOL])
+    yield
+
+
+async def show_model(request: web.Request) -> web.Response:
+    params = await read_json(request, ollama.ShowRequest)
+    text = params.model or params.name
+    try:
+        name = local_name(text)
+    except Forbidden:
+        raise Forbidden("ollama cloud is disabled: remote model details are unavailable") from None
+    model = await find_model(request.app, name.short)
+    is_copilot = request.headers.get("User-Agent", "").startswith(_COPILOT_USER_AGENT)
+    basename = text if is_copilot else ""
+    service, reservation = request.app[SHOW_SERVICE], request[SEND_RESERVATION]
+    return json_response(await service.answer(model, params, basename, reservation))
+
+
+def _license_bytes(model: Model) -> int:
+    """Blocks."""
+    files = map(Path, model.licenses)
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+@contextlib.asynccontextmanager
+async def _hold_in_time(lock: FairLock, client: str) -> AsyncIterator[None]:
+    """:raises Busy: it was not the client's turn in time."""
+    try:
+        async with asyncio.timeout(SHOW_WAIT_S):
+            await lock.acquire(client)
+    except TimeoutError:
+        raise Busy("too many models are being described, try again later") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# -- create, copy, delete -----------------------------------------------------------------------
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """A client that disconnects ends the work."""
+    params = await read_json(request, ollama.CreateRequest)
+    reads_files = is_same_user(request, request.app[DEPENDENCIES].local_key)
+    statuses = _create(
+        request.app, params, reads_files=reads_files, requester=requester_of(request)
+    )
+    return await send_progress(request, statuses, is_streamed=params.is_streaming)
+
+
+async def _create(
+    application: web.Application,
+    params: ollama.CreateRequest,
+    *,
+    reads_files: bool,
+    requester: Requester,
+) -> AsyncGenerator[ProgressStatus, None]:
+    """Each status is a step of the work. A base that is missing is pulled.
+
+    :raises ServerError: as :func:`.create_model` and ``Transfers.follow``.
+    """
+    store, threads = application[DEPENDENCIES].catalog.store, application[CHANGE_POOL]
+    begin = partial(create_model, store, params, reads_files=reads_files)
+    try:
+        work = await run_in_thread(begin, threads=threads)
+    except BaseMissing as missing:
+        pulled = application[PULLS].follow(missing.name, is_insecure=False, requester=requester)
+        async with aclosing(pulled) as statuses:
+            async for status in statuses:
+                if status != {"status": "success"}:
+                    yield status
+        work = await run_in_thread(begin, threads=threads)
+    async with aclosing(iterate_in_thread(work, threads)) as statuses:
+        async for status in statuses:
+            yield status
 
 
 async def copy(request: web.Request) -> web.Response:
-    """200 and no body."""
-    asked = await read_json(request, ollama.CopyRequest)
+    params = await read_json(request, ollama.CopyRequest)
     store = request.app[DEPENDENCIES].catalog.store
-    threads = request.app[CHANGES]
-    await run_in_thread(store.copy, asked.source, asked.destination, threads=threads)
+    threads = request.app[CHANGE_POOL]
+    await run_in_thread(store.copy, params.source, params.destination, threads=threads)
     return web.Response()
 
 
-def _row(model: ModelListEntry) -> ollama.ListModelResponse:
-    return ollama.ListModelResponse(
-        name=model.name,
-        model=model.name,
-        modified_at=encode.local(model.modified_at),
-        size=model.size,
-        digest=model.digest,
-        details=model.details,
-        capabilities=list(model.capabilities),
+async def delete(request: web.Request) -> web.Response:
+    """A loaded model keeps running."""
+    params = await read_json(request, ollama.DeleteRequest)
+    name = params.model or params.name
+    if not name.strip():
+        raise BadRequest("model is required")
+    store = request.app[DEPENDENCIES].catalog.store
+    await run_in_thread(store.delete, name, threads=request.app[CHANGE_POOL])
+    return web.Response()
+
+
+# -- blobs --------------------------------------------------------------------------------------
+
+
+async def has_blob(request: web.Request) -> web.Response:
+    store = request.app[DEPENDENCIES].catalog.store
+    digest = request.match_info["digest"]
+    if not await run_in_thread(store.has_blob, digest):
+        raise NotFound(f"blob {digest!r} not found")
+    return web.Response()
+
+
+async def upload_blob(request: web.Request) -> web.Response:
+    """201 after it was stored; 200, without reading the body, if it was there already.
+
+    Backpressure comes from the disk: at most :data:`WRITE_BYTES` and one chunk are in memory. A
+    client that disconnects, or is too slow, leaves nothing behind.
+    """
+    store, threads = request.app[DEPENDENCIES].catalog.store, request.app[UPLOAD_POOL]
+    digest = request.match_info["digest"]
+    if await run_in_thread(store.has_blob, digest):
+        return web.Response()
+    reader = BodyReader(request)
+    size_bytes = request.content_length or 0
+    writer = await run_in_thread(
+        store.open_blob, digest, size_bytes, undo=BlobWriter.discard, threads=threads
     )
+    try:
+        gathered = bytearray()
+        while chunk := await reader.next_chunk():
+            gathered += chunk
+            if len(gathered) >= WRITE_BYTES:
+                await run_in_thread(writer.write, bytes(gathered), threads=threads)
+                gathered.clear()
+        await run_in_thread(writer.write, bytes(gathered), threads=threads)
+        await run_in_thread(writer.commit, threads=threads)
+    finally:
+        await run_in_thread(writer.discard, threads=threads)
+    return web.Response(status=201)

@@ -1,4 +1,4 @@
-"""The server about itself: alive, version, what is loaded, numbers."""
+"""The server's own state: version, loaded models, metrics and health."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from aiohttp import web
 from ollama_async import OLLAMA_VERSION, __version__
 from ollama_async.api import encode, ollama
 from ollama_async.core.threads import run_in_thread
+from ollama_async.gateway.concurrency import SINGLE_FLIGHT
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.metrics import CONTENT_TYPE
-from ollama_async.gateway.responses import JSON_TYPE
-from ollama_async.gateway.single_flight import FLIGHTS
+from ollama_async.gateway.responses import json_response
 from ollama_async.queue.backend import LoadedModel
 
-FOREVER_S = 1e18  # infinity has no whole part
-
-
-def json_response(value: object, status: int = 200) -> web.Response:
-    return web.Response(
-        body=encode.to_json(value), status=status, headers={"Content-Type": JSON_TYPE}
-    )
+_FOREVER_S = 1e18  # infinity has no whole part
 
 
 async def root(_request: web.Request) -> web.Response:
@@ -29,43 +23,43 @@ async def root(_request: web.Request) -> web.Response:
 
 
 async def version(_request: web.Request) -> web.Response:
-    return json_response(ollama.VersionResponse(OLLAMA_VERSION))
+    return json_response(encode.to_json(ollama.VersionResponse(OLLAMA_VERSION)))
 
 
 async def ps(request: web.Request) -> web.Response:
-    """Loaded models, the one that stays longest first (to the second, as Ollama sorts)."""
+    """Loaded models, the latest expiry first (to the second, as Ollama sorts)."""
     loaded = request.app[DEPENDENCIES].backend.snapshot().loaded
-    loaded = sorted(loaded, key=lambda model: -min(model.expires_at, FOREVER_S) // 1)
-    return json_response(ollama.ProcessResponse([_row(model) for model in loaded]))
+    loaded = sorted(loaded, key=lambda model: -min(model.expires_at, _FOREVER_S) // 1)
+    return json_response(encode.to_json(ollama.ProcessResponse([_row(model) for model in loaded])))
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """All who ask at once share one text."""
-    rooms = request.app[DEPENDENCIES]
+    """Concurrent scrapes share one rendering."""
+    dependencies = request.app[DEPENDENCIES]
 
     async def render() -> bytes:
-        return await run_in_thread(rooms.metrics.render, rooms.backend.snapshot())
+        return await run_in_thread(dependencies.metrics.render, dependencies.backend.snapshot())
 
-    text = await request.app[FLIGHTS].ask("metrics", render)
+    text = await request.app[SINGLE_FLIGHT].run("metrics", render)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """200 while the process takes work, 503 once it drains. It says nothing about any model."""
-    rooms = request.app[DEPENDENCIES]
-    snapshot = rooms.backend.snapshot()
-    is_draining = rooms.lifecycle.is_draining
+    """200 while the process accepts work, 503 once it drains; independent of any model."""
+    dependencies = request.app[DEPENDENCIES]
+    snapshot = dependencies.backend.snapshot()
+    is_draining = dependencies.lifecycle.is_draining
     facts = {
         "status": "draining" if is_draining else "ok",
         "version": __version__,
-        "uptime_s": int(time.monotonic() - rooms.lifecycle.started_at),
+        "uptime_s": int(time.monotonic() - dependencies.lifecycle.started_at),
         "waiting": snapshot.waiting,
         "capacity": snapshot.capacity,
         "running": sum(snapshot.running.values()),
         "models_loaded": len(snapshot.loaded),
         "models_loading": snapshot.loading,
     }
-    return json_response(facts, status=503 if is_draining else 200)
+    return json_response(encode.to_json(facts), status=503 if is_draining else 200)
 
 
 def _row(model: LoadedModel) -> ollama.ProcessModelResponse:

@@ -1,49 +1,109 @@
-"""Models from other registries."""
+"""``/api/pull`` and ``/api/push``, and progress as a stream of NDJSON statuses."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, aclosing
 
 from aiohttp import web
 
-from ollama_async.api import ollama
-from ollama_async.core.errors import BadRequest
-from ollama_async.gateway.asker import asker_of
+from ollama_async.api import encode, ollama
+from ollama_async.api.ollama import ProgressStatus
+from ollama_async.core.errors import BadRequest, ServerError
 from ollama_async.gateway.body import read_json
+from ollama_async.gateway.client_identity import requester_of
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.progress import send_progress
+from ollama_async.gateway.response_formats.ollama import NDJSON_TYPE
 from ollama_async.registry.address_policy import Network
 from ollama_async.registry.auth import default_key_path
 from ollama_async.registry.pull import open_pulls
+from ollama_async.registry.push import open_pushes
 from ollama_async.registry.transfer_policy import TransferPolicy
 from ollama_async.registry.transfers import Transfers
 
 PULLS: web.AppKey[Transfers] = web.AppKey("pulls", Transfers)
+PUSHES: web.AppKey[Transfers] = web.AppKey("pushes", Transfers)
+
+STALL_S = 60.0
+"""A client that reads nothing for so long is treated as disconnected."""
 
 
-async def own_pulls(application: web.Application) -> AsyncIterator[None]:
-    """Makes :data:`PULLS` and ends what is still being pulled."""
+async def own_transfers(application: web.Application) -> AsyncIterator[None]:
+    """Cleanup context of :data:`PULLS` and :data:`PUSHES`: ends what is under way."""
     dependencies = application[DEPENDENCIES]
-    settings = dependencies.settings
+    settings, store = dependencies.settings, dependencies.catalog.store
     policy = TransferPolicy(connections=settings.pull_connections, stall_s=settings.pull_stall_s)
-    store = dependencies.catalog.store
-    async with open_pulls(
-        store,
-        policy=policy,
-        key_path=default_key_path(),
-        network=Network(trusted=settings.trusted_registries),
-    ) as pulls:
-        application[PULLS] = pulls
+    key_path, network = default_key_path(), Network(trusted=settings.trusted_registries)
+    async with AsyncExitStack() as stack:
+        pulls = open_pulls(store, policy=policy, key_path=key_path, network=network)
+        application[PULLS] = await stack.enter_async_context(pulls)
+        pushes = open_pushes(store.root, policy=policy, key_path=key_path, network=network)
+        application[PUSHES] = await stack.enter_async_context(pushes)
         yield
 
 
 async def pull(request: web.Request) -> web.StreamResponse:
-    """A stream of statuses, or the last one alone."""
-    asked = await read_json(request, ollama.PullRequest)
-    name = asked.model or asked.name
+    params = await read_json(request, ollama.PullRequest)
+    name = params.model or params.name
     if not name.strip():
         raise BadRequest("invalid model name")
     statuses = request.app[PULLS].follow(
-        name, is_insecure=asked.insecure, requester=asker_of(request)
+        name, is_insecure=params.insecure, requester=requester_of(request)
     )
-    return await send_progress(request, statuses, is_streamed=asked.is_streaming)
+    return await send_progress(request, statuses, is_streamed=params.is_streaming)
+
+
+async def push(request: web.Request) -> web.StreamResponse:
+    params = await read_json(request, ollama.PushRequest)
+    statuses = request.app[PUSHES].follow(
+        params.model or params.name, is_insecure=params.insecure, requester=requester_of(request)
+    )
+    return await send_progress(request, statuses, is_streamed=params.is_streaming)
+
+
+async def send_progress(
+    request: web.Request, statuses: AsyncGenerator[ProgressStatus, None], *, is_streamed: bool
+) -> web.StreamResponse:
+    """Send the statuses as NDJSON, or the last one alone. Closes ``statuses``, also when the client
+    disconnects.
+
+    :raises ServerError: from ``statuses``, before its first status or without streaming; later
+        it is the stream's last line.
+    """
+    async with aclosing(statuses):
+        if is_streamed:
+            return await _stream_progress(request, statuses)
+        last: ProgressStatus = {}
+        async for status in statuses:
+            last = status
+        headers = {"Content-Type": "application/json"}
+        return web.Response(body=encode.to_json(last), headers=headers)
+
+
+async def _stream_progress(
+    request: web.Request, statuses: AsyncGenerator[ProgressStatus, None]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": NDJSON_TYPE})
+    try:
+        async for status in statuses:
+            if not response.prepared:
+                await response.prepare(request)
+            await _with_deadline(response.write(encode.to_line(status)))
+    except ServerError as error:
+        if not response.prepared:
+            raise
+        await _with_deadline(response.write(encode.to_line(ollama.ErrorResponse(error.message))))
+    if not response.prepared:
+        await response.prepare(request)
+    await _with_deadline(response.write_eof())
+    return response
+
+
+async def _with_deadline(writing: Awaitable[None]) -> None:
+    """:raises ConnectionResetError: the client leaves too much of it unread for too long."""
+    try:
+        async with asyncio.timeout(STALL_S):
+            await writing
+    except TimeoutError:
+        raise ConnectionResetError from None

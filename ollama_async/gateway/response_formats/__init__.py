@@ -1,42 +1,89 @@
-"""What an answer consists of, on its way from the queue to a client."""
+"""How client protocols write answers: the contract, with one module per protocol.
+
+:mod:`~ollama_async.gateway.streaming` and :mod:`~ollama_async.gateway.response_stream` know only
+what is defined here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
+from typing import Protocol
 
 import msgspec
 
-from ollama_async.core.conversation import Thought, ToolCall
+from ollama_async.core.conversation import Thought, ToolCall, Usage
+from ollama_async.core.errors import ServerError
+from ollama_async.queue.backend import Finish
 
-Piece = str | Thought | ToolCall
-"""Text, or what else a model says."""
+Delta = str | Thought | ToolCall
+"""The next piece of an answer: text, thinking, or a tool call."""
 
 
 class AnswerContent(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer, or one part of it. ``calls`` are in order and have their numbers and ids."""
+    """An answer, or a part of it. ``tool_calls`` are in order and have their numbers and ids."""
 
-    content: str = ""
+    text: str = ""
     thinking: str = ""
-    calls: list[ToolCall] = []
+    tool_calls: list[ToolCall] = []
 
 
-def join_deltas(pieces: Iterable[Piece]) -> AnswerContent:
-    """All of them as one."""
-    content: list[str] = []
+class FinalAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last object of an answer says. Durations in nanoseconds; 0: left out.
+
+    ``content`` is the whole answer without streaming, and empty with it.
+    """
+
+    finish: Finish
+    content: AnswerContent = AnswerContent()
+    load_ns: int = 0
+    total_ns: int = 0
+
+    @classmethod
+    def without_content(cls, reason: str) -> FinalAnswer:
+        """Nothing was generated: ``load`` or ``unload``."""
+        return cls(finish=Finish(reason, Usage(), []))
+
+
+class ResponseFormat(Protocol):
+    """How one protocol writes one answer.
+
+    ``text``, ``thinking``, ``tool_calls``, ``last`` and ``error`` each give one whole object of a
+    stream, with its separator. ``whole`` is the one JSON object without streaming.
+    """
+
+    content_type: str
+
+    @property
+    def text(self) -> Callable[[str], bytes]: ...
+
+    @property
+    def thinking(self) -> Callable[[str], bytes]: ...
+
+    def tool_calls(self, calls: list[ToolCall]) -> bytes: ...
+
+    def last(self, answer: FinalAnswer) -> bytes: ...
+
+    def error(self, error: ServerError) -> bytes: ...
+
+    def whole(self, answer: FinalAnswer) -> bytes: ...
+
+
+def join_deltas(deltas: Iterable[Delta]) -> AnswerContent:
+    text: list[str] = []
     thinking: list[str] = []
-    calls: list[ToolCall] = []
-    for piece in pieces:
-        match piece:
+    tool_calls: list[ToolCall] = []
+    for delta in deltas:
+        match delta:
             case str():
-                content.append(piece)
-            case Thought(text):
-                thinking.append(text)
+                text.append(delta)
+            case Thought(thought):
+                thinking.append(thought)
             case ToolCall():
-                calls.append(piece)
-    return AnswerContent(content="".join(content), thinking="".join(thinking), calls=calls)
+                tool_calls.append(delta)
+    return AnswerContent(text="".join(text), thinking="".join(thinking), tool_calls=tool_calls)
 
 
-def split_runs(pieces: Iterable[Piece]) -> Iterator[AnswerContent]:
-    """In order; neighbours of one kind are one."""
-    return (join_deltas(run) for _, run in groupby(pieces, key=type))
+def join_runs(deltas: Iterable[Delta]) -> Iterator[AnswerContent]:
+    """In order, with neighbours of one kind joined."""
+    return (join_deltas(run) for _, run in groupby(deltas, key=type))

@@ -1,139 +1,151 @@
-"""How ``/api/generate`` and ``/api/chat`` answer: the bytes of their objects."""
+"""Ollama's protocol: the bytes with which ``/api/generate`` and ``/api/chat`` answer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypedDict
 
 from ollama_async.api import encode, ollama
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.errors import ServerError
-from ollama_async.gateway.response_formats import AnswerContent
-from ollama_async.gateway.streaming import FinalAnswer
+from ollama_async.gateway.response_formats import AnswerContent, FinalAnswer
 
 NDJSON_TYPE = "application/x-ndjson"
 
 
-class _Native:
-    """What both have in common. ``model`` is called what the client called it."""
+class OllamaFormat:
+    """What both routes have in common. ``model`` is the name that the client used."""
 
     content_type = NDJSON_TYPE
+    text: Callable[[str], bytes]
+    thinking: Callable[[str], bytes]
 
-    def __init__(self, model: str, text: encode.Lines, thinking: encode.Lines) -> None:
+    def __init__(self, model: str) -> None:
         self._model = model
-        self.piece = text.line
-        self.thought = thinking.line
 
-    def last(self, ending: FinalAnswer) -> bytes:
-        return self.whole(ending) + b"\n"
+    def last(self, answer: FinalAnswer) -> bytes:
+        return self.whole(answer) + b"\n"
 
-    def whole(self, ending: FinalAnswer) -> bytes:
+    def whole(self, answer: FinalAnswer) -> bytes:
         raise NotImplementedError
 
     def error(self, error: ServerError) -> bytes:
         return encode.to_line(ollama.ErrorResponse(error.message))
 
+    def _line(self, before_text: bytes, after_text: bytes) -> Callable[[str], bytes]:
+        """A function that makes one NDJSON line of a text and nothing else, in about 0.5 µs."""
+        head = b'{"model":' + encode.to_json(self._model) + b',"created_at":"'
+        stamp, to_json = encode.token_stamp, encode.to_json
 
-class OllamaGenerateFormat(_Native):
+        def line(text: str) -> bytes:
+            return b"".join((head, stamp(), before_text, to_json(text), after_text))
+
+        return line
+
+
+class OllamaGenerateFormat(OllamaFormat):
     def __init__(self, model: str) -> None:
-        lines = encode.Lines
-        super().__init__(model, lines.generate(model), lines.generate_thinking(model))
+        super().__init__(model)
+        self.text = self._line(b'","response":', b',"done":false}\n')
+        self.thinking = self._line(b'","response":"","thinking":', b',"done":false}\n')
 
-    def calls(self, calls: list[ToolCall]) -> bytes:
+    def tool_calls(self, calls: list[ToolCall]) -> bytes:
         return encode.to_line(
             ollama.GenerateResponse(
                 model=self._model,
                 created_at=encode.now(),
                 response="",
                 done=False,
-                tool_calls=_wire(calls),
+                tool_calls=_answer_calls(calls),
             )
         )
 
-    def whole(self, ending: FinalAnswer) -> bytes:
-        said = ending.said
+    def whole(self, answer: FinalAnswer) -> bytes:
         return encode.to_json(
             ollama.GenerateResponse(
                 model=self._model,
                 created_at=encode.now(),
-                response=said.content,
-                thinking=said.thinking,
+                response=answer.content.text,
+                thinking=answer.content.thinking,
                 done=True,
-                done_reason=ending.finish.reason,
-                context=ending.finish.context,
-                tool_calls=_wire(said.calls),
-                **_figures(ending),
+                done_reason=answer.finish.reason,
+                context=answer.finish.context,
+                tool_calls=_answer_calls(answer.content.tool_calls),
+                **_figures(answer),
             )
         )
 
 
-class OllamaChatFormat(_Native):
+class OllamaChatFormat(OllamaFormat):
     def __init__(self, model: str) -> None:
-        lines = encode.Lines
-        super().__init__(model, lines.chat(model), lines.chat_thinking(model))
+        super().__init__(model)
+        message = b'","message":{"role":"assistant","content":'
+        self.text = self._line(message, b'},"done":false}\n')
+        self.thinking = self._line(message + b'"","thinking":', b'},"done":false}\n')
 
-    def calls(self, calls: list[ToolCall]) -> bytes:
+    def tool_calls(self, calls: list[ToolCall]) -> bytes:
         return encode.to_line(
             ollama.ChatResponse(
                 model=self._model,
                 created_at=encode.now(),
-                message=_message(AnswerContent(calls=calls)),
+                message=_message(AnswerContent(tool_calls=calls)),
                 done=False,
             )
         )
 
-    def whole(self, ending: FinalAnswer) -> bytes:
+    def whole(self, answer: FinalAnswer) -> bytes:
         return encode.to_json(
             ollama.ChatResponse(
                 model=self._model,
                 created_at=encode.now(),
-                message=_message(ending.said),
+                message=_message(answer.content),
                 done=True,
-                done_reason=ending.finish.reason,
-                **_figures(ending),
+                done_reason=answer.finish.reason,
+                **_figures(answer),
             )
         )
 
 
 class OllamaRenderedGenerateFormat(OllamaGenerateFormat):
-    """The content is the prompt itself (``_debug_render_only``)."""
+    """``_debug_render_only``: the content is the prompt itself."""
 
-    def whole(self, ending: FinalAnswer) -> bytes:
+    def whole(self, answer: FinalAnswer) -> bytes:
         return encode.to_json(
             ollama.GenerateResponse(
                 model=self._model,
                 created_at=encode.now(),
                 response="",
                 done=False,
-                debug_info=ollama.DebugInfo(ending.said.content),
+                debug_info=ollama.DebugInfo(answer.content.text),
             )
         )
 
 
 class OllamaRenderedChatFormat(OllamaChatFormat):
-    """As :class:`OllamaRenderedGenerateFormat`; nobody has said anything, so the message has no role."""
+    """As :class:`OllamaRenderedGenerateFormat`; the message is nobody's and has no role."""
 
-    def whole(self, ending: FinalAnswer) -> bytes:
+    def whole(self, answer: FinalAnswer) -> bytes:
         return encode.to_json(
             ollama.ChatResponse(
                 model=self._model,
                 created_at=encode.now(),
                 message=ollama.AnswerMessage(role="", content=""),
                 done=False,
-                debug_info=ollama.DebugInfo(ending.said.content),
+                debug_info=ollama.DebugInfo(answer.content.text),
             )
         )
 
 
-def _message(said: AnswerContent) -> ollama.AnswerMessage:
+def _message(content: AnswerContent) -> ollama.AnswerMessage:
     return ollama.AnswerMessage(
         role="assistant",
-        content=said.content,
-        thinking=said.thinking,
-        tool_calls=_wire(said.calls),
+        content=content.text,
+        thinking=content.thinking,
+        tool_calls=_answer_calls(content.tool_calls),
     )
 
 
-def _wire(calls: list[ToolCall]) -> list[ollama.AnswerCall]:
+def _answer_calls(calls: list[ToolCall]) -> list[ollama.AnswerCall]:
     return [
         ollama.AnswerCall(
             call.id,
@@ -152,11 +164,11 @@ class _Figures(TypedDict):
     eval_duration: int
 
 
-def _figures(ending: FinalAnswer) -> _Figures:
-    usage = ending.finish.usage
+def _figures(answer: FinalAnswer) -> _Figures:
+    usage = answer.finish.usage
     return _Figures(
-        total_duration=ending.total_ns,
-        load_duration=ending.load_ns,
+        total_duration=answer.total_ns,
+        load_duration=answer.load_ns,
         prompt_eval_count=usage.prompt,
         prompt_eval_duration=usage.prompt_ns,
         eval_count=usage.answer,

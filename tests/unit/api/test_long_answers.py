@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api import encode, long_answers
-from ollama_async.api.long_answers import LongParts
+from ollama_async.api.encode import LongParts
 from ollama_async.core.errors import ServerError
 
 UNLIMITED = 1 << 30

@@ -11,18 +11,18 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from ollama_async.gateway.app import build_application
+from ollama_async.gateway.runner import build_runner
+from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling, Thought, ToolCall, Usage
 from ollama_async.core.errors import ServerError
 from ollama_async.core.scripted_models import Script
 from ollama_async.core.settings import Settings
-from ollama_async.gateway.app import build_application
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.middleware import cut
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
-from ollama_async.gateway.runner import build_runner
-from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
 from ollama_async.queue.backend import Finish, Job, LoadedModel, LoadOptions, Sink, Snapshot, Target
 from ollama_async.store.catalog import Catalog

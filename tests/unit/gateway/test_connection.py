@@ -11,15 +11,15 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from ollama_async.core.errors import EngineFailed
-from ollama_async.gateway import runner
 from ollama_async.gateway.app import build_application
 from ollama_async.gateway.bounded_parser import (
     FIELDS_LIMIT,
     HEAD_LIMIT_BYTES,
     TARGET_LIMIT_BYTES,
 )
+
+from ollama_async.core.errors import EngineFailed
+from ollama_async.gateway import runner
 
 DEADLINE_S = 10.0
 HOST = "Host: localhost\r\n"

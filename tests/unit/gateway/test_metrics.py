@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
 from prometheus_client.parser import text_string_to_metric_families
 
 from ollama_async.core.conversation import Usage
@@ -16,7 +17,6 @@ from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers import server
 from ollama_async.gateway.histogram import Histogram, LabelLimiter
 from ollama_async.gateway.metrics import CACHED_STEP, FAMILIES, MODEL_LIMIT, Metrics
-from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
 from ollama_async.queue.backend import Finish, LoadedModel, Snapshot, Target
 from tests.unit.gateway.conftest import FakeRequest
 

@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ollama_async.gateway.send_budget import FREE_BYTES, Reservation, SendBudget
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.core.errors import WorkerDied
@@ -17,7 +18,6 @@ from ollama_async.gateway.histogram import Histogram
 from ollama_async.gateway.response_formats import AnswerContent
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.response_stream import MERGE_ABOVE, Flusher, ResponseStream
-from ollama_async.gateway.send_budget import FREE_BYTES, Reservation, SendBudget
 from ollama_async.queue.backend import Finish
 from tests.unit.gateway.conftest import FakeRequest
 

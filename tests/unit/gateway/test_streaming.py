@@ -7,11 +7,11 @@ import threading
 from time import perf_counter
 
 import pytest
+from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 
 from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import streaming
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
-from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
 from tests.unit.gateway.conftest import FakeRequest, a_job
 

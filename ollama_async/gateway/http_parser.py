@@ -1,8 +1,8 @@
-"""aiohttp's parser of requests, within bounds on all that is no body.
+"""Bounds aiohttp's request parser: the size of heads and trailers.
 
-aiohttp bounds each field of a head and their number. Browsers send all cookies of ``localhost`` in
-one field, so a field may be as long as Go lets the whole head be, and it is the whole that has to
-be bounded here: heads, and what follows the last chunk of a body (trailers).
+aiohttp bounds each header field and their number. Browsers send all cookies of ``localhost`` in one
+field, so a field may be as long as Go allows the whole head to be. The whole is therefore bounded
+here: heads, and what follows the last chunk of a body (trailers).
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 HEAD_LIMIT_BYTES = (1 << 20) + 4096
-"""Of a request's line and fields together; Go's servers have the same limit."""
+"""Of the request line and the fields together; the same limit as in Go's servers."""
 
 TARGET_LIMIT_BYTES = 64 << 10
-"""Of what follows the method. aiohttp and its library for addresses remember the last hundreds of
-them, so each may pin as much."""
+"""Of the request target. aiohttp and yarl cache hundreds of them, and each may pin as much."""
 
 FIELDS_LIMIT = 1 << 14
-"""Of a head. They take 10 ms to parse, about as long as the loop may be held up, and 7 MiB."""
+"""Of a head. They take 7 MiB and 10 ms to parse, about as long as the loop may be blocked."""
 
-_MOST_PIECES = 4096
-"""Reads that bring one head. Each may copy what came before: a client that drips bytes must not
-make us copy gigabytes. On the slowest network a piece is a packet, and a head 800 of them."""
+_READS_LIMIT = 4096
+"""Of reads for one head. Each may copy what came before, and a client that drips bytes must not
+cause gigabytes of copies. On the slowest network a read is a packet, and a head 800 of them."""
 
 _TOO_MANY_FIELDS = "Too many headers"
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
@@ -39,10 +38,9 @@ Parsed = tuple[Sequence[tuple[RawRequestMessage, StreamReader]], bool, bytes]
 
 
 class BoundedParser:
-    """Takes the place of aiohttp's parser; what is not here is its own.
+    """Replaces aiohttp's parser, and delegates to it.
 
-    ``is_broken``: what follows on the connection is not looked at, in most cases because it cannot
-    be understood.
+    ``is_broken``: the rest of the connection is ignored, in most cases because it cannot be parsed.
     """
 
     def __init__(self, parser: HttpRequestParser) -> None:
@@ -52,20 +50,20 @@ class BoundedParser:
         self._payload: StreamReader = EMPTY_PAYLOAD
         self._body_bytes = 0
         self._held_bytes = 0
-        self._held_pieces = 0
+        self._held_reads = 0
 
     @property
     def is_in_body(self) -> bool:
-        """Whether some of the last request's body has not come yet."""
+        """Whether a part of the last request's body has not arrived yet."""
         return not self._payload.is_eof()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
 
     def feed_data(self, data: bytes) -> Parsed:
-        """The requests whose heads end in ``data``. An error in a body goes to whoever reads it.
+        """The requests whose heads end in ``data``. An error in a body goes to its reader.
 
-        :raises HttpProcessingError: a head is not one, or is too large. Once.
+        :raises HttpProcessingError: a head is malformed or too large. Raised once.
         """
         if self.is_broken:
             return (), False, b""
@@ -79,7 +77,7 @@ class BoundedParser:
             return (), False, b""
 
     def stop(self, reason: str = "") -> None:
-        """Look at nothing that follows; whoever reads a body that is not whole gets an error."""
+        """Ignore all that follows; the reader of an incomplete body gets an error."""
         self.is_broken = True
         if self.is_in_body:
             self._payload.set_exception(RequestPayloadError(reason))
@@ -104,12 +102,12 @@ class BoundedParser:
             self._payload = messages[-1][1]
         elif self._payload.total_bytes == self._body_bytes:
             self._held_bytes += size
-            self._held_pieces += 1
-            if self._held_bytes > HEAD_LIMIT_BYTES or self._held_pieces > _MOST_PIECES:
+            self._held_reads += 1
+            if self._held_bytes > HEAD_LIMIT_BYTES or self._held_reads > _READS_LIMIT:
                 raise _too_large()
             return
         self._body_bytes = self._payload.total_bytes
-        self._held_bytes = self._held_pieces = 0
+        self._held_bytes = self._held_reads = 0
 
 
 def _too_large() -> HttpProcessingError:
@@ -117,9 +115,10 @@ def _too_large() -> HttpProcessingError:
 
 
 def _with_known_method(data: bytes) -> bytes:
-    """The parser knows some methods, and HTTP allows any. One that no route has stands for those
-    that it may not know, so that they are answered as every wrong method is. Only in the first
-    bytes of a connection: nobody tells us where the next request begins.
+    """``data`` with an unknown method replaced by one that the parser knows and no route has.
+
+    HTTP allows any method, and all wrong ones get the same answer. Only the first bytes of a
+    connection are looked at: where the next request begins is known to the parser only.
     """
     found = _METHOD.match(data)
     if found is None or found[0][:-1] in _KNOWN_METHODS:
@@ -128,9 +127,9 @@ def _with_known_method(data: bytes) -> bytes:
 
 
 def _check_versions(messages: Sequence[tuple[RawRequestMessage, StreamReader]]) -> None:
-    """A line without a version is one of HTTP/0.9 to the parser.
+    """A request line without a version is HTTP/0.9 to the parser.
 
-    :raises HttpProcessingError: there is one that is not ours.
+    :raises HttpProcessingError: a version is not supported.
     """
     for message, _ in messages:
         if message.version.major == 0:
@@ -140,7 +139,7 @@ def _check_versions(messages: Sequence[tuple[RawRequestMessage, StreamReader]]) 
 
 
 def _check_sizes(messages: Sequence[tuple[RawRequestMessage, StreamReader]]) -> None:
-    """:raises HttpProcessingError: a head that came in one piece with its end is too large."""
+    """:raises HttpProcessingError: a head that arrived in one read is too large."""
     for message, _ in messages:
         fields = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
         if len(message.method) + len(message.path) + fields > HEAD_LIMIT_BYTES:
