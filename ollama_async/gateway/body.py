@@ -1,4 +1,4 @@
-"""Reads request bodies: bounded in size and time, decoded off the event loop when they are large."""
+"""Reads request bodies, bounded in size and time, and decodes large ones off the event loop."""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ def build_generate_job(request: GenerateRequest, model: Model, client: str) -> J
             think=_think(request, model),
             suffix=request.suffix,
             # The request's own template replaces whatever would render the prompt.
-            speech=msgspec.structs.replace(model.speech, request_template=request.template),
+            chat_format=msgspec.structs.replace(
+                model.chat_format, request_template=request.template
+            ),
             own=own,
         )
     return _job(request, model, client, prompt, wants_context=not request.raw)
@@ -100,7 +102,7 @@ def build_chat_job(request: ChatRequest, model: Model, client: str) -> Job:
             truncate=request.truncate is not False,
             tools=request.tools,
             think=_think(request, model),
-            speech=model.speech,
+            chat_format=model.chat_format,
             own=own,
         )
     return _job(request, model, client, prompt, wants_context=False)

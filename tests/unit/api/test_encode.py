@@ -3,7 +3,6 @@ import math
 import re
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,25 +41,6 @@ def test_never_is_centuries_ahead():
 
 def test_never_is_always_the_same_moment():
     assert encode.local(math.inf) == encode.local(math.inf)
-
-
-@given(st.text(), st.text())
-def test_a_line_is_one_json_object_with_the_text(model, text):
-    line = encode.Lines.generate(model).line(text)
-    assert line.endswith(b"\n")
-    assert line.count(b"\n") == 1
-    value = json.loads(line)
-    assert list(value) == ["model", "created_at", "response", "done"]
-    assert (value["model"], value["response"], value["done"]) == (model, text, False)
-    chat = json.loads(encode.Lines.chat(model).line(text))
-    assert list(chat) == ["model", "created_at", "message", "done"]
-    assert chat["message"] == {"role": "assistant", "content": text}
-
-
-def test_a_fast_line_and_a_struct_say_the_same():
-    line = encode.Lines.chat("m").line("x")
-    value = msgspec.json.decode(line, type=ChatResponse)
-    assert encode.to_line(value) == line
 
 
 def test_keys_come_in_the_order_of_go_and_zeros_are_left_out():

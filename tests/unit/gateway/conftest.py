@@ -11,18 +11,18 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from ollama_async.gateway.app import build_application
-from ollama_async.gateway.runner import build_runner
-from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 
 from ollama_async.core.conversation import Inference, Prompt, Sampling, Thought, ToolCall, Usage
 from ollama_async.core.errors import ServerError
 from ollama_async.core.scripted_models import Script
 from ollama_async.core.settings import Settings
+from ollama_async.gateway.client_budgets import SEND_RESERVATION, Reservation, SendBudget
 from ollama_async.gateway.dependencies import Dependencies, Lifecycle
+from ollama_async.gateway.http_server import build_runner
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.middleware import cut
+from ollama_async.gateway.middleware import abort_connection
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
+from ollama_async.gateway.routes import build_application
 from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
 from ollama_async.queue.backend import Finish, Job, LoadedModel, LoadOptions, Sink, Snapshot, Target
 from ollama_async.store.catalog import Catalog
@@ -203,15 +203,21 @@ def dependencies(tmp_path, catalog, backend, metrics) -> Dependencies:
         catalog=catalog,
         backend=backend,
         metrics=metrics,
-        streams=AnswerStreamer(backend, metrics),
+        streamer=AnswerStreamer(backend, metrics),
         lifecycle=Lifecycle(),
     )
 
 
 @pytest.fixture
-async def url(serve, dependencies) -> str:
-    """The whole gateway, over the fake queue and a real store."""
-    return await serve(build_application(dependencies))
+def application(dependencies) -> web.Application:
+    """The whole gateway, over the fake backend and a real store."""
+    return build_application(dependencies)
+
+
+@pytest.fixture
+async def url(serve, application) -> str:
+    """Where :func:`application` is served."""
+    return await serve(application)
 
 
 @pytest.fixture
@@ -226,18 +232,17 @@ async def stream_url(serve, backend, metrics) -> str:
 
     async def handler(request: web.Request) -> web.StreamResponse:
         stall_s = float(request.query.get("stall_s", "10"))
-        ask = StreamRequest(
+        params = StreamRequest(
             job=a_job(),
-            voice=OllamaGenerateFormat("m"),
-            model="m",
+            response_format=OllamaGenerateFormat("m"),
             is_streamed=request.query.get("stream") != "0",
             began_at=perf_counter(),
         )
-        request[RESERVATION] = Reservation(SendBudget(), request)
+        request[SEND_RESERVATION] = Reservation(SendBudget(), request)
         try:
-            return await AnswerStreamer(backend, metrics, stall_s=stall_s).answer(request, ask)
+            return await AnswerStreamer(backend, metrics, stall_s=stall_s).answer(request, params)
         except ConnectionError:
-            return cut(request)
+            return abort_connection(request)
 
     application = web.Application()
     application.router.add_post("/", handler)

@@ -1,4 +1,4 @@
-"""Work on large bodies: few at a time, whoever leaves meanwhile."""
+"""Work on large processor: few at a time, whoever leaves meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from ollama_async.core.errors import Busy
 from ollama_async.gateway import body
-from ollama_async.gateway.body import RequestBodies
+from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
+from ollama_async.gateway.client_budgets import Reservation
 from tests.unit.gateway.conftest import FakeRequest
 
 DEADLINE_S = 10.0
@@ -49,18 +50,16 @@ async def held():
 
 
 async def test_small_work_is_done_at_once():
-    assert (
-        await RequestBodies().work(A, 10, lambda: threading.current_thread().name) == "MainThread"
-    )
+    assert await BodyProcessor().run(A, 10, lambda: threading.current_thread().name) == "MainThread"
 
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(held, size):
-    bodies = RequestBodies()
-    leaving = asyncio.create_task(bodies.work(A, size, held))
+    processor = BodyProcessor()
+    leaving = asyncio.create_task(processor.run(A, size, held))
     await held.begun()
     leaving.cancel()
-    next_one = asyncio.create_task(bodies.work(A, size, lambda: held.running))
+    next_one = asyncio.create_task(processor.run(A, size, lambda: held.running))
     for _ in range(10):
         await asyncio.sleep(0)
     assert not leaving.done()
@@ -75,22 +74,22 @@ async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(h
 
 
 async def test_a_large_body_does_not_wait_for_a_very_large_one(held):
-    bodies = RequestBodies()
-    very_large = asyncio.create_task(bodies.work(A, SIZES[1], held))
+    processor = BodyProcessor()
+    very_large = asyncio.create_task(processor.run(A, SIZES[1], held))
     await held.begun()
 
     async with asyncio.timeout(DEADLINE_S):
-        assert await bodies.work(A, SIZES[0], lambda: held.running) == 1
+        assert await processor.run(A, SIZES[0], lambda: held.running) == 1
 
     held.let_go()
     assert await very_large != "MainThread"
 
 
 async def test_who_leaves_the_line_was_never_in_it(held):
-    bodies = RequestBodies()
-    first = asyncio.create_task(bodies.work(A, SIZES[0], held))
+    processor = BodyProcessor()
+    first = asyncio.create_task(processor.run(A, SIZES[0], held))
     await held.begun()
-    waiting = asyncio.create_task(bodies.work(A, SIZES[0], held))
+    waiting = asyncio.create_task(processor.run(A, SIZES[0], held))
     await asyncio.sleep(0)
 
     waiting.cancel()
@@ -101,12 +100,12 @@ async def test_who_leaves_the_line_was_never_in_it(held):
     assert await first != "MainThread"
 
 
-async def test_a_client_with_many_bodies_holds_up_another_for_one_of_them(held):
-    bodies, order = RequestBodies(), []
-    first = asyncio.create_task(bodies.work(A, SIZES[1], held))
+async def test_a_client_with_many_processor_holds_up_another_for_one_of_them(held):
+    processor, order = BodyProcessor(), []
+    first = asyncio.create_task(processor.run(A, SIZES[1], held))
     await held.begun()
     later = [
-        asyncio.create_task(bodies.work(client, SIZES[1], order.append, client))
+        asyncio.create_task(processor.run(client, SIZES[1], order.append, client))
         for client in (A, A, A, B)
     ]
     for _ in range(10):
@@ -118,17 +117,17 @@ async def test_a_client_with_many_bodies_holds_up_another_for_one_of_them(held):
     assert order == [A, B, A, A]
 
 
-async def test_a_body_is_held_until_its_thread_is_done(session, url, monkeypatch):
+async def test_a_body_is_held_until_its_thread_is_done(session, url, application, monkeypatch):
     """The client leaves while its body is decoded; another large one is refused until then."""
     begun, may_end = threading.Event(), threading.Event()
 
-    def slow(_parts, kind):
+    def slow(_data, kind):
         begun.set()
         assert may_end.wait(DEADLINE_S)
         return kind()
 
-    monkeypatch.setattr(body, "_decode", slow)
-    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
+    monkeypatch.setattr(body, "decode", slow)
+    application[BODY_PROCESSOR].budget.limit_bytes = 1_000_000
     data = b'{"model":"m","prompt":"' + b"x" * 600_000 + b'"}'
     leaving = asyncio.create_task(session.post(url + "/api/generate", data=data))
     assert await asyncio.to_thread(begun.wait, DEADLINE_S)
@@ -146,20 +145,16 @@ async def test_a_body_is_held_until_its_thread_is_done(session, url, monkeypatch
     assert response.status == 404
 
 
-def test_one_client_does_not_hold_what_others_need(monkeypatch):
-    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000)
-    monkeypatch.setattr(body, "CLIENT_BODIES_LIMIT_BYTES", 500)
-    bodies = RequestBodies()
-    one, another, other = FakeRequest(A), FakeRequest(A), FakeRequest(B)
-    bodies.hold(one, 500)
-    with pytest.raises(Busy):
-        bodies.hold(another, 1)
-
-    bodies.hold(other, 500)
-    bodies.release(one)
-    bodies.release(one)
-    bodies.hold(another, 500)
-
-    for request in (another, other):
-        bodies.release(request)
-    assert not bodies._held_by
+def test_one_client_does_not_hold_what_others_need():
+    budget = BodyProcessor().budget
+    size = budget.free_bytes + 1
+    budget.limit_bytes, budget.client_limit_bytes = 2 * size, size
+    one, another, other = (Reservation(budget, FakeRequest(each)) for each in (A, A, B))
+    with another, other:
+        with one:
+            one.reserve(size)
+            with pytest.raises(Busy):
+                another.reserve(size)
+            other.reserve(size)
+        another.reserve(size)
+    assert budget.reserved_bytes == 0

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.gateway.fair_lock import FairLock
+from ollama_async.gateway.concurrency import FairLock
 
 DEADLINE_S = 10.0
 
@@ -18,10 +18,10 @@ async def settled() -> None:
 
 
 async def test_a_client_with_many_requests_delays_another_by_one_of_them() -> None:
-    turns, order, may_end = FairLock(), [], asyncio.Event()
+    lock, order, may_end = FairLock(), [], asyncio.Event()
 
     async def ask(client: str) -> None:
-        async with turns.turn(client):
+        async with lock.hold(client):
             order.append(client)
             await may_end.wait()
 
@@ -38,12 +38,12 @@ def test_at_most_one_has_the_turn_and_somebody_has_it_while_any_wait(
     events: list[tuple[str, int]],
 ) -> None:
     async def history() -> None:
-        turns = FairLock()
+        lock = FairLock()
         tasks: list[asyncio.Task[None]] = []
         running: list[asyncio.Event] = []
 
         async def ask(client: str) -> None:
-            async with turns.turn(client):
+            async with lock.hold(client):
                 may_end = asyncio.Event()
                 running.append(may_end)
                 try:
@@ -69,17 +69,17 @@ def test_at_most_one_has_the_turn_and_somebody_has_it_while_any_wait(
                     running[0].set()
                 tasks = [task for task in tasks if not task.done()]
         await settled()
-        async with asyncio.timeout(DEADLINE_S), turns.turn("last"):
-            assert not turns._waiting
+        async with asyncio.timeout(DEADLINE_S), lock.hold("last"):
+            assert lock.waiting == 0
 
     asyncio.run(history())
 
 
 async def test_who_leaves_as_the_turn_is_passed_on_does_not_get_it() -> None:
-    turns, may_end = FairLock(), asyncio.Event()
+    lock, may_end = FairLock(), asyncio.Event()
 
     async def ask(client: str) -> str:
-        async with turns.turn(client):
+        async with lock.hold(client):
             await may_end.wait()
         return client
 

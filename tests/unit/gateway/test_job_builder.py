@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.core.errors import BadRequest, LoadFailed
-from ollama_async.gateway.forgetting import strip_thinking
 from ollama_async.gateway.job_builder import (
     _beginning,
-    chat_job,
-    check_chat,
-    check_generate,
-    generate_job,
+    build_chat_job,
+    build_generate_job,
+    strip_thinking,
     target_of,
 )
 from ollama_async.gguf.summary import GgufSummary
@@ -54,12 +52,12 @@ def turns(job) -> list[tuple[str, str]]:
 
 def generate(model, **fields):
     request = GenerateRequest(model="m", prompt="p", **fields)
-    return unpacked(generate_job(request, model, "client"))
+    return unpacked(build_generate_job(request, model, "client"))
 
 
 def chat(model, *messages: Message):
     request = ChatRequest(model="m", messages=list(messages))
-    return unpacked(chat_job(request, model, "client"))
+    return unpacked(build_chat_job(request, model, "client"))
 
 
 def test_generate_puts_the_models_turns_between_system_and_prompt(model):
@@ -109,16 +107,16 @@ def test_the_queue_hears_how_many_tokens_the_answer_may_have(model):
     shown = GenerateRequest(model="m", prompt="p", debug_render_only=True)
     assert generate(model).num_predict == -1
     assert generate(limited).num_predict == 7
-    assert chat_job(asked, limited, "client").num_predict == 3
-    assert generate_job(shown, limited, "client").num_predict == -1, "a prompt is no answer"
+    assert build_chat_job(asked, limited, "client").num_predict == 3
+    assert build_generate_job(shown, limited, "client").num_predict == -1, "a prompt is no answer"
 
 
 def test_an_embedding_model_can_neither_generate_nor_chat(model):
     embedding = msgspec.structs.replace(model, capabilities=("embedding",))
     with pytest.raises(BadRequest, match=r'^"M" does not support generate$'):
-        check_generate(GenerateRequest(model="M", prompt="p"), embedding)
+        build_generate_job(GenerateRequest(model="M", prompt="p"), embedding, "client")
     with pytest.raises(BadRequest, match=r'^"M" does not support chat$'):
-        check_chat(ChatRequest(model="M"), embedding)
+        build_chat_job(ChatRequest(model="M"), embedding, "client")
 
 
 def test_a_target_is_what_the_queue_needs_to_know(model):
@@ -143,15 +141,15 @@ def test_a_model_that_can_think_does_unless_it_is_told_not_to(able):
 
 def test_a_model_that_cannot_think_is_told_nothing(model):
     assert generate(model).inference.prompt.think is None
-    check_generate(GenerateRequest(model="m", prompt="p", think=False), model)
+    build_generate_job(GenerateRequest(model="m", prompt="p", think=False), model, "client")
     assert generate(model, think=False).inference.prompt.think is False
 
 
 def test_tools_go_along_as_they_came(able):
     tools = [{"type": "function", "function": {"name": "f", "strict": True}}]
     request = ChatRequest(model="m", messages=[ASKED], tools=tools)
-    check_chat(request, able)
-    assert unpacked(chat_job(request, able, "client")).inference.prompt.tools == tools
+    build_chat_job(request, able, "client")
+    assert unpacked(build_chat_job(request, able, "client")).inference.prompt.tools == tools
 
 
 def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
@@ -178,7 +176,7 @@ def test_a_requests_template_comes_before_all_others(able):
     [(None, None), ("", None), ("json", "json"), ({"type": "object"}, {"type": "object"})],
 )
 def test_the_form_of_the_answer_goes_along(model, wished, format_):
-    check_generate(GenerateRequest(model="m", prompt="p", format=wished), model)
+    build_generate_job(GenerateRequest(model="m", prompt="p", format=wished), model, "client")
     assert generate(model, format=wished).inference.format == format_
 
 
@@ -214,7 +212,7 @@ def test_a_model_that_cannot_be_run_is_not_sent_to_a_worker(model, prompt):
         model, summary=GgufSummary(missing_part="no vocabulary: it is gone")
     )
     with pytest.raises(LoadFailed) as caught:
-        generate_job(GenerateRequest(model="m", prompt=prompt), broken, "client")
+        build_generate_job(GenerateRequest(model="m", prompt=prompt), broken, "client")
     assert caught.value.message == (
         "unable to load model 'm:latest': its file has no vocabulary: it is gone"
     )

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from ollama_async.gateway import connection
+from ollama_async.gateway import http_server
 
 FLOOD_BYTES = 15_000_000
 """More than two sockets hold, and less than what is read and discarded before the client is cut."""
@@ -63,8 +63,8 @@ async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect
 async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_the_last(
     connect, backend, monkeypatch, behind
 ):
-    monkeypatch.setattr(connection, "_PEER_CHECK_S", 0.01)
-    monkeypatch.setattr(connection, "_UNREAD_INPUT_S", 0.02)
+    monkeypatch.setattr(http_server, "_PEER_CHECK_S", 0.01)
+    monkeypatch.setattr(http_server, "_UNREAD_INPUT_S", 0.02)
     reader, writer = await connect()
     writer.write(GENERATE + behind)
     job = await backend.job()
@@ -79,8 +79,8 @@ async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_t
 
 
 async def test_who_floods_behind_a_long_request_is_cut(connect, backend, monkeypatch):
-    monkeypatch.setattr(connection, "_PEER_CHECK_S", 0.01)
-    monkeypatch.setattr(connection, "_UNREAD_INPUT_S", 0.02)
+    monkeypatch.setattr(http_server, "_PEER_CHECK_S", 0.01)
+    monkeypatch.setattr(http_server, "_UNREAD_INPUT_S", 0.02)
     _, writer = await connect()
     writer.write(GENERATE)
     job = await backend.job()
@@ -114,7 +114,7 @@ async def test_who_sends_no_more_is_missed_before_long(connect, backend):
 
 
 async def test_short_answers_that_are_not_read_end_the_connection(connect, monkeypatch):
-    monkeypatch.setattr(connection, "_UNREAD_ANSWER_S", 0.1)
+    monkeypatch.setattr(http_server, "_UNREAD_ANSWER_S", 0.1)
     _, writer = await connect()
     with pytest.raises(ConnectionError):
         await floods(writer, GET.replace(b"/api/version", b"/metrics"))

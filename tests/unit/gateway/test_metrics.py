@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ollama_async.gateway.single_flight import FLIGHTS, SingleFlight
 from prometheus_client.parser import text_string_to_metric_families
 
 from ollama_async.core.conversation import Usage
+from ollama_async.gateway.concurrency import SINGLE_FLIGHT, SingleFlight
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers import server
 from ollama_async.gateway.histogram import Histogram, LabelLimiter
-from ollama_async.gateway.metrics import CACHED_STEP, FAMILIES, MODEL_LIMIT, Metrics
+from ollama_async.gateway.metrics import CACHED_STEP, METRICS, MODEL_LIMIT, Metrics
 from ollama_async.queue.backend import Finish, LoadedModel, Snapshot, Target
 from tests.unit.gateway.conftest import FakeRequest
 
@@ -155,7 +155,7 @@ async def test_what_the_queue_tells_is_counted(metrics, scrape):
 def test_every_family_is_shown_even_when_nothing_happened():
     metrics = Metrics(version="0", ollama_version="0")
     text = metrics.render(EMPTY).decode()
-    for family in FAMILIES:
+    for family in METRICS:
         assert f"# TYPE {family.name} {family.kind}\n" in text
 
 
@@ -237,7 +237,7 @@ async def test_numbers_are_rendered_one_at_a_time_also_when_a_client_leaves(
 
     monkeypatch.setattr(Metrics, "render", slow)
     request = FakeRequest()
-    request.app = {DEPENDENCIES: dependencies, FLIGHTS: SingleFlight()}
+    request.app = {DEPENDENCIES: dependencies, SINGLE_FLIGHT: SingleFlight()}
     leaving = asyncio.create_task(server.metrics(request))
     async with asyncio.timeout(DEADLINE_S):
         await begun.wait()

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from ollama_async.core.errors import BadRequest
 from ollama_async.gateway import body
-from ollama_async.gateway.app import build_application
-from ollama_async.gateway.routes import ROUTES
+from ollama_async.gateway.body import BODY_PROCESSOR
+from ollama_async.gateway.routes import ROUTES, build_application
 
 DEADLINE_S = 10.0
 
@@ -139,8 +139,8 @@ async def test_a_broken_body_does_not_fill_the_log(url, caplog, broken, status):
     assert not caplog.records
 
 
-async def test_all_large_bodies_together_have_a_limit(session, url, backend, monkeypatch):
-    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
+async def test_all_large_bodies_together_have_a_limit(session, url, backend, application):
+    application[BODY_PROCESSOR].budget.limit_bytes = 1_000_000
     text = "x" * 600_000
 
     def post(prompt):
@@ -165,9 +165,9 @@ async def test_all_large_bodies_together_have_a_limit(session, url, backend, mon
 
 
 async def test_a_client_that_leaves_gives_back_what_its_body_held(
-    session, url, backend, monkeypatch
+    session, url, backend, application
 ):
-    monkeypatch.setattr(body, "BODIES_LIMIT_BYTES", 1_000_000)
+    application[BODY_PROCESSOR].budget.limit_bytes = 1_000_000
     asked = {"model": "m", "prompt": "x" * 600_000, "stream": False}
     for _ in range(3):
         task = asyncio.create_task(session.post(url + "/api/generate", json=asked))
@@ -215,9 +215,10 @@ async def test_a_client_that_stops_sending_its_body_is_refused(url, monkeypatch)
     assert json.loads(text) == {"error": "timed out reading the request body"}
 
 
-async def test_a_client_that_drips_its_body_runs_out_of_time():
+async def test_a_client_that_drips_its_body_runs_out_of_time(monkeypatch):
+    monkeypatch.setattr(body, "GRACE_S", 0.05)
     content = _Dripping()
-    upload = body.BodyReader(content, grace_s=0.05)
+    upload = body.BodyReader(content)
 
     async def read_on() -> None:
         while True:

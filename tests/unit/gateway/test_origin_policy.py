@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from ollama_async.core.settings import Settings
-from ollama_async.gateway.app import build_application
 from ollama_async.gateway.origin_policy import OriginPolicy
+from ollama_async.gateway.routes import build_application
 
 
 def guards(listen: str = "127.0.0.1", *origins: str) -> OriginPolicy:

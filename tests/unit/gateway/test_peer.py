@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ollama_async.gateway.peer import SILENT_LIMIT_S, Peer, enable_probes, peer_state
+from ollama_async.gateway.http_server import UNREACHABLE_LIMIT_S, Peer, enable_probes, peer_state
 
 DEADLINE_S = 10.0
 
@@ -65,9 +65,9 @@ async def test_the_kernel_finds_out_about_one_that_vanishes(pair):
 
     sock = transport.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < SILENT_LIMIT_S
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < UNREACHABLE_LIMIT_S
     limit_ms = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    assert limit_ms == SILENT_LIMIT_S * 1000
+    assert limit_ms == UNREACHABLE_LIMIT_S * 1000
 
 
 async def test_what_is_no_tcp_is_there():

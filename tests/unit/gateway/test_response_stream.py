@@ -1,4 +1,4 @@
-"""An outbox under every order of pieces, turns of the loop, and a client that reads or does not."""
+"""A response stream under every order of deltas, turns of the loop, and slow clients."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ollama_async.gateway.send_budget import FREE_BYTES, Reservation, SendBudget
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.core.errors import WorkerDied
-from ollama_async.gateway import response_stream as outbox_module
-from ollama_async.gateway import send_budget
+from ollama_async.gateway import response_stream
+from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation, SendBudget
 from ollama_async.gateway.histogram import Histogram
 from ollama_async.gateway.response_formats import AnswerContent
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
-from ollama_async.gateway.response_stream import MERGE_ABOVE, Flusher, ResponseStream
+from ollama_async.gateway.response_stream import JOIN_ABOVE, Flusher, ResponseStream
 from ollama_async.queue.backend import Finish
 from tests.unit.gateway.conftest import FakeRequest
 
@@ -64,7 +63,7 @@ class Wire:
         return [json.loads(line)["response"] for line in self.written.splitlines()]
 
 
-def an_outbox(
+def make_stream(
     *, is_streamed: bool = True, gaps: Histogram | None = None, budget: SendBudget | None = None
 ) -> ResponseStream:
     reservation = Reservation(budget or SendBudget(), FakeRequest())
@@ -90,8 +89,8 @@ OPERATIONS = st.lists(
 @given(OPERATIONS)
 def test_no_text_is_lost_doubled_or_reordered(operations):
     async def play() -> tuple[str, str]:
-        wire, outbox, said = Wire(), an_outbox(), ""
-        outbox.attach(wire)
+        wire, stream, said = Wire(), make_stream(), ""
+        stream.attach(wire)
         for operation in operations:
             if operation == "<turn>":
                 await turn()
@@ -99,12 +98,12 @@ def test_no_text_is_lost_doubled_or_reordered(operations):
                 wire.writing_paused = True
             elif operation == "<reads>":
                 wire.writing_paused = False
-                outbox.attach(wire)
+                stream.attach(wire)
             else:
                 said += operation
-                outbox.text(operation)
+                stream.text(operation)
         await turn()
-        return said, "".join(wire.texts) + outbox.take().content
+        return said, "".join(wire.texts) + stream.take().text
 
     said, got = asyncio.run(play())
     assert got == said
@@ -122,8 +121,8 @@ KINDS = st.lists(
 @given(KINDS)
 def test_thoughts_and_calls_keep_their_places(operations):
     async def play() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        wire, outbox, said = Wire(), an_outbox(), []
-        outbox.attach(wire)
+        wire, stream, said = Wire(), make_stream(), []
+        stream.attach(wire)
         for operation in operations:
             match operation:
                 case "<turn>":
@@ -132,26 +131,26 @@ def test_thoughts_and_calls_keep_their_places(operations):
                     wire.writing_paused = True
                 case "<reads>":
                     wire.writing_paused = False
-                    outbox.attach(wire)
+                    stream.attach(wire)
                 case (kind, text):
                     said.append((kind, text))
-                    tell(outbox, kind, text)
+                    tell(stream, kind, text)
         await turn()
         wire.writing_paused = False
-        outbox.attach(wire)
+        stream.attach(wire)
         return said, wire.kinds
 
     said, got = asyncio.run(play())
     assert spelled(got) == spelled(said)
 
 
-def tell(outbox: ResponseStream, kind: str, text: str) -> None:
+def tell(stream: ResponseStream, kind: str, text: str) -> None:
     if kind == "text":
-        outbox.text(text)
+        stream.text(text)
     elif kind == "thought":
-        outbox.part(Thought(text))
+        stream.part(Thought(text))
     else:
-        outbox.part(ToolCall(ToolFunction(text)))
+        stream.part(ToolCall(ToolFunction(text)))
 
 
 def spelled(said: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -160,141 +159,141 @@ def spelled(said: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 async def test_neighbours_of_one_kind_leave_as_one_object():
-    wire, outbox = Wire(), an_outbox()
-    outbox.attach(wire)
+    wire, stream = Wire(), make_stream()
+    stream.attach(wire)
     for kind, text in zip(("thought", "thought", "text", "call", "call"), "abcfg", strict=True):
-        tell(outbox, kind, text)
+        tell(stream, kind, text)
     await turn()
     assert wire.kinds == [("thought", "ab"), ("text", "c"), ("call", "fg")]
 
 
 async def test_a_restart_forgets_thoughts_and_calls():
-    outbox = an_outbox(is_streamed=False)
-    outbox.part(Thought("a"))
-    outbox.part(ToolCall(ToolFunction("f")))
-    assert outbox.may_restart()
-    outbox.text("b")
-    assert outbox.take() == AnswerContent(content="b")
+    stream = make_stream(is_streamed=False)
+    stream.part(Thought("a"))
+    stream.part(ToolCall(ToolFunction("f")))
+    assert stream.may_restart()
+    stream.text("b")
+    assert stream.take() == AnswerContent(text="b")
 
 
 async def test_pieces_of_different_turns_are_objects_of_their_own():
-    wire, outbox = Wire(), an_outbox()
-    outbox.attach(wire)
+    wire, stream = Wire(), make_stream()
+    stream.attach(wire)
     for piece in "abc":
-        outbox.text(piece)
+        stream.text(piece)
         await turn()
     assert wire.texts == ["a", "b", "c"]
 
 
 async def test_a_few_pieces_of_one_turn_stay_objects_and_many_merge():
-    wire, outbox = Wire(), an_outbox()
-    outbox.attach(wire)
-    for _ in range(MERGE_ABOVE):
-        outbox.text("a")
+    wire, stream = Wire(), make_stream()
+    stream.attach(wire)
+    for _ in range(JOIN_ABOVE):
+        stream.text("a")
     await turn()
-    for _ in range(MERGE_ABOVE + 1):
-        outbox.text("b")
+    for _ in range(JOIN_ABOVE + 1):
+        stream.text("b")
     await turn()
-    assert wire.texts == ["a"] * MERGE_ABOVE + ["b" * (MERGE_ABOVE + 1)]
+    assert wire.texts == ["a"] * JOIN_ABOVE + ["b" * (JOIN_ABOVE + 1)]
 
 
 async def test_a_slow_client_wakes_the_handler_and_gets_what_gathered_as_one_object():
-    wire, outbox = Wire(), an_outbox()
-    outbox.attach(wire)
-    waiting = asyncio.ensure_future(outbox.wake())
+    wire, stream = Wire(), make_stream()
+    stream.attach(wire)
+    waiting = asyncio.ensure_future(stream.wait())
     await turn()
     wire.writing_paused = True
-    outbox.text("a")
+    stream.text("a")
     await asyncio.wait_for(waiting, 10)
-    outbox.text("b")
+    stream.text("b")
     assert wire.texts == []
 
     wire.writing_paused = False
-    outbox.attach(wire)
+    stream.attach(wire)
     assert wire.texts == ["ab"]
 
 
 async def test_a_client_that_is_gone_cannot_be_attached():
-    wire, outbox = Wire(), an_outbox()
+    wire, stream = Wire(), make_stream()
     wire.is_gone = True
     with pytest.raises(ConnectionResetError):
-        outbox.attach(wire)
+        stream.attach(wire)
 
 
-async def test_an_outbox_that_is_not_streamed_wakes_at_the_end_only():
-    outbox = an_outbox(is_streamed=False)
-    waiting = asyncio.ensure_future(outbox.wake())
-    outbox.text("a")
-    outbox.text("b")
+async def test_make_stream_that_is_not_streamed_wakes_at_the_end_only():
+    stream = make_stream(is_streamed=False)
+    waiting = asyncio.ensure_future(stream.wait())
+    stream.text("a")
+    stream.text("b")
     await turn()
     assert not waiting.done()
-    outbox.finished(END)
+    stream.finished(END)
     await asyncio.wait_for(waiting, 10)
-    assert outbox.take() == AnswerContent(content="ab")
+    assert stream.take() == AnswerContent(text="ab")
 
 
 async def test_a_cancelled_wait_can_be_waited_for_again():
-    outbox = an_outbox()
-    waiting = asyncio.ensure_future(outbox.wake())
+    stream = make_stream()
+    waiting = asyncio.ensure_future(stream.wait())
     await turn()
     waiting.cancel()
     await asyncio.wait({waiting})
-    outbox.failed(WorkerDied("x"))
-    await asyncio.wait_for(outbox.wake(), 10)
-    assert outbox.has_ended
+    stream.failed(WorkerDied("x"))
+    await asyncio.wait_for(stream.wait(), 10)
+    assert stream.has_ended
 
 
 async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
     gaps = Histogram((1.0,))
-    outbox = an_outbox(is_streamed=False, gaps=gaps)
-    outbox.text("a")
-    outbox.text("b")
-    assert outbox.may_restart()
-    assert outbox.first_at is None
-    outbox.text("c")
+    stream = make_stream(is_streamed=False, gaps=gaps)
+    stream.text("a")
+    stream.text("b")
+    assert stream.may_restart()
+    assert stream.first_at is None
+    stream.text("c")
     assert sum(gaps.counts) == 1
-    assert outbox.take() == AnswerContent(content="c")
+    assert stream.take() == AnswerContent(text="c")
 
 
-async def test_an_answer_that_holds_too_much_ends_with_an_error(monkeypatch):
-    monkeypatch.setattr(send_budget, "CLIENT_LIMIT_BYTES", 1 << 20)
+async def test_an_answer_that_holds_too_much_ends_with_an_error():
     budget = SendBudget()
-    outbox = an_outbox(is_streamed=False, budget=budget)
-    while not outbox.has_ended:
-        outbox.text("x" * 1000)
-    held_bytes = outbox.held_bytes
-    outbox.text("more")
-    outbox.finished(END)
+    budget.client_limit_bytes = 1 << 20
+    stream = make_stream(is_streamed=False, budget=budget)
+    while not stream.has_ended:
+        stream.text("x" * 1000)
+    buffered_bytes = stream.buffered_bytes
+    stream.text("more")
+    stream.finished(END)
 
-    assert outbox.finish is None
-    assert outbox.error is not None
-    assert outbox.held_bytes == held_bytes < (1 << 20) + 2000
+    assert stream.finish is None
+    assert stream.error is not None
+    assert stream.buffered_bytes == buffered_bytes < (1 << 20) + 2000
     assert (1 << 20) - 2 * FREE_BYTES < budget.reserved_bytes <= 1 << 20
 
 
 @pytest.mark.parametrize("part", [Thought("x" * 1000), ToolCall(ToolFunction("f" * 1000))])
 async def test_what_a_client_does_not_read_has_a_limit(monkeypatch, part):
-    monkeypatch.setattr(outbox_module, "UNREAD_LIMIT_BYTES", 1 << 20)
-    wire, outbox = Wire(), an_outbox()
-    outbox.attach(wire)
-    outbox.text("read")
+    monkeypatch.setattr(response_stream, "UNREAD_LIMIT_BYTES", 1 << 20)
+    wire, stream = Wire(), make_stream()
+    stream.attach(wire)
+    stream.text("read")
     await turn()
     wire.writing_paused = True
     parts = 0
     while not wire.is_gone:
-        outbox.part(part)
+        stream.part(part)
         parts += 1
     assert 500 < parts < 1100
-    assert outbox.has_ended
+    assert stream.has_ended
 
 
 async def test_what_a_client_reads_in_time_has_no_limit(monkeypatch):
-    monkeypatch.setattr(outbox_module, "UNREAD_LIMIT_BYTES", 1 << 20)
-    wire, outbox = Wire(), an_outbox()
-    outbox.attach(wire)
+    monkeypatch.setattr(response_stream, "UNREAD_LIMIT_BYTES", 1 << 20)
+    wire, stream = Wire(), make_stream()
+    stream.attach(wire)
     for _ in range(30):
         for _ in range(100):
-            outbox.text("x" * 1000)
+            stream.text("x" * 1000)
         await turn()
-    assert not outbox.has_ended
+    assert not stream.has_ended
     assert len(wire.written) > 3_000_000

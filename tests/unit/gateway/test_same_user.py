@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from ollama_async.core.local_key import HEADER, proof
-from ollama_async.gateway.same_user import is_same_user
+from ollama_async.gateway.client_identity import is_same_user
 
 KEY = b"k" * 32
 

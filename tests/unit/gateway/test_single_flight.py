@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.gateway.single_flight import SingleFlight
+from ollama_async.gateway.concurrency import SingleFlight
 
 DEADLINE_S = 10.0
 
@@ -57,35 +57,35 @@ Asker = Callable[[], Awaitable[int]]
 
 async def test_who_comes_late_gets_the_next_run_with_all_others(flights: SingleFlight) -> None:
     work = Work()
-    first = asyncio.create_task(flights.ask("k", work))
+    first = asyncio.create_task(flights.run("k", work))
     await settled()
-    late = [asyncio.create_task(flights.ask("k", work)) for _ in range(20)]
+    late = [asyncio.create_task(flights.run("k", work)) for _ in range(20)]
     await settled()
     assert work.begun == 1
     work.gate.set()
     async with asyncio.timeout(DEADLINE_S):
         assert await first == 1
         assert await asyncio.gather(*late) == [2] * 20
-        assert await flights.ask("k", work) == 3
+        assert await flights.run("k", work) == 3
 
 
 async def test_who_asks_together_shares_the_first_run(flights: SingleFlight) -> None:
     work = Work()
     work.gate.set()
-    assert await asyncio.gather(*(flights.ask("k", work) for _ in range(5))) == [1] * 5
+    assert await asyncio.gather(*(flights.run("k", work) for _ in range(5))) == [1] * 5
 
 
 async def test_other_questions_are_other_runs(flights: SingleFlight) -> None:
     work = Work()
     work.gate.set()
-    assert sorted(await asyncio.gather(*(flights.ask(key, work) for key in "ab"))) == [1, 2]
+    assert sorted(await asyncio.gather(*(flights.run(key, work) for key in "ab"))) == [1, 2]
 
 
 async def test_whoever_leaves_takes_nobody_along_and_the_last_ends_it(
     flights: SingleFlight,
 ) -> None:
     work = Work()
-    askers = [asyncio.create_task(flights.ask("k", work)) for _ in range(3)]
+    askers = [asyncio.create_task(flights.run("k", work)) for _ in range(3)]
     await settled()
     for asker in askers[:2]:
         asker.cancel()
@@ -101,14 +101,14 @@ async def test_a_failure_is_everybodys(flights: SingleFlight) -> None:
     work.failure = ValueError("no")
     work.gate.set()
     found = await asyncio.gather(
-        *(flights.ask("k", work) for _ in range(3)), return_exceptions=True
+        *(flights.run("k", work) for _ in range(3)), return_exceptions=True
     )
     assert [str(each) for each in found] == ["no"] * 3
 
 
 async def test_the_end_waits_for_what_runs() -> None:
     flights, work = SingleFlight(), Work()
-    asker = asyncio.create_task(flights.ask("k", work))
+    asker = asyncio.create_task(flights.run("k", work))
     await settled()
     await flights.close()
     assert (work.running, work.cancelled) == (0, 1)
@@ -124,7 +124,7 @@ def test_at_most_one_run_is_under_way_and_nobody_gets_one_begun_before_they_aske
         askers: list[tuple[int, asyncio.Task[int]]] = []
 
         async def ask() -> int:
-            return await flights.ask("k", work)
+            return await flights.run("k", work)
 
         for event in events:
             if event == "ask":
@@ -156,9 +156,9 @@ async def test_nothing_is_kept_of_who_leaves_as_the_run_before_ends(flights: Sin
         await may_end.wait()
         asyncio.get_running_loop().call_soon(late[0].cancel)
 
-    first = asyncio.create_task(flights.ask("k", work))
+    first = asyncio.create_task(flights.run("k", work))
     await settled()
-    late.append(asyncio.create_task(flights.ask("k", work)))
+    late.append(asyncio.create_task(flights.run("k", work)))
     await settled()
     may_end.set()
     async with asyncio.timeout(DEADLINE_S):

@@ -7,10 +7,11 @@ import threading
 from time import perf_counter
 
 import pytest
-from ollama_async.gateway.send_budget import RESERVATION, Reservation, SendBudget
 
 from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import streaming
+from ollama_async.gateway.client_budgets import SEND_RESERVATION, Reservation, SendBudget
+from ollama_async.gateway.response_formats import FinalAnswer
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
 from tests.unit.gateway.conftest import FakeRequest, a_job
@@ -223,22 +224,22 @@ async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_t
     """Until then its memory is in use, so its reservation must not be given back."""
     loop, begun, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-    def slow(*_: object) -> None:
-        loop.call_soon_threadsafe(begun.set)
-        assert may_end.wait(DEADLINE_S)
+    class SlowFormat(OllamaGenerateFormat):
+        def whole(self, answer: FinalAnswer) -> bytes:
+            loop.call_soon_threadsafe(begun.set)
+            assert may_end.wait(DEADLINE_S)
+            return super().whole(answer)
 
     monkeypatch.setattr(streaming, "OFF_LOOP_BYTES", 0)
-    monkeypatch.setattr(streaming, "_said_whole", slow)
     request = FakeRequest()
-    request[RESERVATION] = Reservation(SendBudget(), request)
-    ask = StreamRequest(
+    request[SEND_RESERVATION] = Reservation(SendBudget(), request)
+    params = StreamRequest(
         job=a_job(),
-        voice=OllamaGenerateFormat("m"),
-        model="m",
+        response_format=SlowFormat("m"),
         is_streamed=False,
         began_at=perf_counter(),
     )
-    answering = asyncio.create_task(AnswerStreamer(backend, metrics).answer(request, ask))
+    answering = asyncio.create_task(AnswerStreamer(backend, metrics).answer(request, params))
     (await backend.job()).start().say("a").end()
     async with asyncio.timeout(DEADLINE_S):
         await begun.wait()

@@ -3,14 +3,14 @@
 import pytest
 from aiohttp import web
 
-from ollama_async.gateway.asker import asker_of
+from ollama_async.gateway.client_identity import requester_of
 from ollama_async.registry.address_policy import Requester
 
 
 @pytest.fixture
 async def client(aiohttp_client):
     async def tell(request):
-        asker = asker_of(request)
+        asker = requester_of(request)
         return web.json_response([asker.is_local, asker.server_port])
 
     application = web.Application()
@@ -60,9 +60,9 @@ class Request:
     ],
 )
 def test_addresses_of_connections(peer, own, is_local):
-    assert asker_of(Request(Connection(peer, own))) == Requester(is_local, 80)
+    assert requester_of(Request(Connection(peer, own))) == Requester(is_local, 80)
 
 
 def test_in_doubt_it_is_somebody_on_the_network():
     for transport in (None, Connection(None, None), Connection("", "/run/socket")):
-        assert asker_of(Request(transport)) == Requester()
+        assert requester_of(Request(transport)) == Requester()

@@ -11,15 +11,15 @@ import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ollama_async.gateway.app import build_application
-from ollama_async.gateway.bounded_parser import (
+
+from ollama_async.core.errors import EngineFailed
+from ollama_async.gateway import http_server
+from ollama_async.gateway.http_parser import (
     FIELDS_LIMIT,
     HEAD_LIMIT_BYTES,
     TARGET_LIMIT_BYTES,
 )
-
-from ollama_async.core.errors import EngineFailed
-from ollama_async.gateway import runner
+from ollama_async.gateway.routes import build_application
 
 DEADLINE_S = 10.0
 HOST = "Host: localhost\r\n"
@@ -212,7 +212,7 @@ async def test_a_head_that_drips_is_refused_before_it_costs_much(connect):
     ids=["nothing", "little", "much"],
 )
 async def test_who_never_ends_a_head_is_closed(serve, dependencies, monkeypatch, sent):
-    monkeypatch.setattr(runner, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(http_server, "KEEPALIVE_S", 0.05)
     url = await serve(build_application(dependencies))
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

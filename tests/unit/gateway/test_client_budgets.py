@@ -12,19 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ollama_async.core.errors import Busy, ServerError
-from ollama_async.gateway import send_budget
-from ollama_async.gateway.body import RequestBodies
-from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.middleware import boundary
-from ollama_async.gateway.origin_policy import OriginPolicy
-from ollama_async.gateway.send_budget import (
-    CLIENT_LIMIT_BYTES,
+from ollama_async.gateway import responses
+from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
+from ollama_async.gateway.client_budgets import (
+    CLIENT_SEND_LIMIT_BYTES,
     FREE_BYTES,
-    LIMIT_BYTES,
-    Pace,
+    SEND_BUDGET,
+    SEND_LIMIT_BYTES,
     Reservation,
     SendBudget,
 )
+from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.middleware import build_middleware
+from ollama_async.gateway.origin_policy import OriginPolicy
+from ollama_async.gateway.responses import SendPace
 from tests.unit.gateway.conftest import FakeRequest
 
 ADDRESSES = [f"10.0.0.{n}" for n in (1, 2)] + [f"::ffff:10.0.0.{n}" for n in (3, 4)]
@@ -46,7 +47,7 @@ class Answers(RuleBasedStateMachine):
         self.open.append((request, Reservation(self.budget, request), 0))
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), size=st.integers(0, CLIENT_LIMIT_BYTES + 1))
+    @rule(data=st.data(), size=st.integers(0, CLIENT_SEND_LIMIT_BYTES + 1))
     def grows(self, data: st.DataObject, size: int) -> None:
         index = data.draw(st.integers(0, len(self.open) - 1))
         request, reservation, held = self.open[index]
@@ -56,7 +57,7 @@ class Answers(RuleBasedStateMachine):
         except Busy:
             assert size > held
         except ServerError:
-            assert size > CLIENT_LIMIT_BYTES
+            assert size > CLIENT_SEND_LIMIT_BYTES
         else:
             self.open[index] = (request, reservation, max(held, size))
             self.forget_those_that_were_cut(before)
@@ -86,8 +87,8 @@ class Answers(RuleBasedStateMachine):
     @invariant()
     def nobody_holds_more_than_is_allowed(self) -> None:
         held_by = self.by_client()
-        assert all(held <= CLIENT_LIMIT_BYTES for held in held_by.values())
-        assert sum(held_by.values()) <= self.budget.reserved_bytes <= LIMIT_BYTES
+        assert all(held <= CLIENT_SEND_LIMIT_BYTES for held in held_by.values())
+        assert sum(held_by.values()) <= self.budget.reserved_bytes <= SEND_LIMIT_BYTES
         if not self.open:
             assert self.budget.reserved_bytes == 0
 
@@ -98,11 +99,11 @@ TestAnswers = Answers.TestCase
 def test_a_client_that_has_its_part_does_not_take_that_of_others():
     budget = SendBudget()
     with Reservation(budget, FakeRequest("10.0.0.1")) as greedy:
-        greedy.reserve(CLIENT_LIMIT_BYTES)
+        greedy.reserve(CLIENT_SEND_LIMIT_BYTES)
         with pytest.raises(Busy):
             Reservation(budget, FakeRequest("10.0.0.1")).reserve(FREE_BYTES + 1)
         with Reservation(budget, FakeRequest("10.0.0.2")) as other:
-            other.reserve(CLIENT_LIMIT_BYTES)
+            other.reserve(CLIENT_SEND_LIMIT_BYTES)
     assert budget.reserved_bytes == 0
 
 
@@ -110,17 +111,17 @@ def test_who_holds_most_makes_room_for_who_holds_less():
     budget = SendBudget()
     large, small, modest = FakeRequest("10.0.0.1"), FakeRequest("10.0.0.1"), FakeRequest("10.0.0.2")
     Reservation(budget, small).reserve(1 << 20)
-    Reservation(budget, large).reserve(CLIENT_LIMIT_BYTES - (1 << 20))
-    Reservation(budget, modest).reserve(CLIENT_LIMIT_BYTES - (1 << 20))
+    Reservation(budget, large).reserve(CLIENT_SEND_LIMIT_BYTES - (1 << 20))
+    Reservation(budget, modest).reserve(CLIENT_SEND_LIMIT_BYTES - (1 << 20))
     newcomer = Reservation(budget, FakeRequest("10.0.0.3"))
     with pytest.raises(Busy):
-        newcomer.reserve(CLIENT_LIMIT_BYTES)
+        newcomer.reserve(CLIENT_SEND_LIMIT_BYTES)
     assert not large.is_cut
 
     newcomer.reserve(2 << 20)
 
     assert [each.is_cut for each in (large, small, modest)] == [True, False, False]
-    assert budget.reserved_bytes == CLIENT_LIMIT_BYTES + (2 << 20)
+    assert budget.reserved_bytes == CLIENT_SEND_LIMIT_BYTES + (2 << 20)
 
 
 def test_an_answer_that_was_cut_gets_nothing_more():
@@ -134,17 +135,17 @@ def test_an_answer_that_was_cut_gets_nothing_more():
 
 
 async def test_a_pace_that_is_kept_lasts_and_one_that_is_not_ends(monkeypatch):
-    monkeypatch.setattr(send_budget, "GRACE_S", 0.5)
-    pace = Pace()
+    monkeypatch.setattr(responses, "GRACE_S", 0.5)
+    pace = SendPace()
     for _ in range(10):
-        await pace.keep(asyncio.sleep(0.01), 1 << 30)
+        await pace.wait(asyncio.sleep(0.01), 1 << 30)
     with pytest.raises(ConnectionResetError):
         await drips(pace)
 
 
-async def drips(pace: Pace) -> None:
+async def drips(pace: SendPace) -> None:
     for _ in range(1000):
-        await pace.keep(asyncio.sleep(0.01), 1)
+        await pace.wait(asyncio.sleep(0.01), 1)
 
 
 Serving = Callable[..., Awaitable[str]]
@@ -152,17 +153,19 @@ Serving = Callable[..., Awaitable[str]]
 
 @pytest.fixture
 def serving(serve) -> Serving:
-    """Serves one answer behind the boundary, whatever is asked; its URL."""
+    """Serves one answer behind the middleware, whatever the request; its URL."""
 
-    async def serving(body: bytes, **how: Any) -> str:
+    async def serving(body: bytes, *, client_limit_bytes: int = 0, **how: Any) -> str:
         async def answer(_request: web.Request) -> web.Response:
             return web.Response(body=body, **how)
 
-        guards = OriginPolicy(listen_host="127.0.0.1", origins=())
+        policy = OriginPolicy(listen_host="127.0.0.1", origins=())
         metrics = Metrics(version="0", ollama_version="0")
-        application = web.Application(
-            middlewares=[boundary(guards, metrics, RequestBodies(), SendBudget())]
-        )
+        application = web.Application(middlewares=[build_middleware(policy, metrics)])
+        application[BODY_PROCESSOR] = BodyProcessor()
+        application[SEND_BUDGET] = SendBudget()
+        if client_limit_bytes:
+            application[SEND_BUDGET].client_limit_bytes = client_limit_bytes
         application.router.add_get("/", answer)
         return await serve(application)
 
@@ -182,8 +185,8 @@ async def test_an_answer_arrives_as_it_is_whatever_its_length(serving, session, 
         assert (response.status, await response.read()) == (status, b"")
 
 
-async def test_an_answer_that_can_never_be_held_is_an_error(serving, session, monkeypatch):
-    monkeypatch.setattr(send_budget, "CLIENT_LIMIT_BYTES", 100_000)
-    async with session.get(await serving(b"x" * 100_001)) as response:
+async def test_an_answer_that_can_never_be_held_is_an_error(serving, session):
+    url = await serving(b"x" * 100_001, client_limit_bytes=100_000)
+    async with session.get(url) as response:
         assert response.status == 500
         assert (await response.json())["error"] == "the answer is over the limit of 100000 bytes"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api import encode, long_answers
+from ollama_async.api import encode
 from ollama_async.api.encode import LongParts
 from ollama_async.core.errors import ServerError
 
@@ -27,8 +27,8 @@ class Answer(msgspec.Struct, omit_defaults=True):
 def test_an_answer_in_pieces_is_the_same(texts: list[str], facts: dict[str, Any], n: int) -> None:
     long = LongParts()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_answers, "PIECE_CHARACTERS", n)
-        patch.setattr(long_answers, "GROUP", n)
+        patch.setattr(encode, "LONG_TEXT_CHARACTERS", n)
+        patch.setattr(encode, "GROUP_SIZE", n)
         answer = Answer(
             text=" ".join(long.text(text) for text in texts),
             facts={key: long.value(value) for key, value in facts.items()},
@@ -39,20 +39,20 @@ def test_an_answer_in_pieces_is_the_same(texts: list[str], facts: dict[str, Any]
 
 def test_no_call_gets_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    to_json = long_answers._to_json
+    to_json = encode._to_json
 
     def measured(value: object) -> bytes:
         encoded = to_json(value)
         sizes.append(len(encoded))
         return encoded
 
-    monkeypatch.setattr(long_answers, "_to_json", measured)
+    monkeypatch.setattr(encode, "_to_json", measured)
     long = LongParts()
     text = "\x01" * (1 << 20)
     texts = "".join(long.text(text) for _ in range(3))
     facts = {"words": long.value([text, *["word"] * 100_000])}
     assert len(long.to_json(Answer(texts, facts), UNLIMITED)) > 4 * 6 << 20
-    assert max(sizes) < 6 * long_answers.PIECE_CHARACTERS + 100
+    assert max(sizes) < 6 * encode.LONG_TEXT_CHARACTERS + 100
 
 
 def test_an_answer_over_the_limit_is_given_up_before_it_is_there() -> None:
