@@ -189,7 +189,7 @@ async def test_a_client_that_leaves_create_ends_it(url, monkeypatch):
         finally:
             closed.set()
 
-    monkeypatch.setattr("ollama_async.gateway.handlers.create.create_model", steps)
+    monkeypatch.setattr("ollama_async.gateway.handlers.models.create_model", steps)
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     asked = json.dumps({"model": "mine", "from": "m"})
