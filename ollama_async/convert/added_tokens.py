@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.convert.config_files import Document
+from ollama_async.convert.config_files import JsonObject
 from ollama_async.convert.tokenizer_pipeline import SPACE
-from ollama_async.convert.vocabulary import CONTROL, UNKNOWN, USER, Vocabulary
+from ollama_async.convert.vocabulary import CONTROL, UNKNOWN, USER, GgufVocabulary
 from ollama_async.core.errors import BadRequest
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
@@ -42,7 +42,7 @@ class AddedToken(msgspec.Struct):
     flags: set[str]
 
 
-def read_added(documents: Mapping[str, Document]) -> list[AddedToken]:
+def read_added(documents: Mapping[str, JsonObject]) -> list[AddedToken]:
     """The added tokens of all files.
 
     The same token is in several of them, in the last without its kind; the first says more.
@@ -63,7 +63,7 @@ def read_added(documents: Mapping[str, Document]) -> list[AddedToken]:
 
 
 def added_fields(
-    documents: Mapping[str, Document], vocabulary: Vocabulary, size: int
+    documents: Mapping[str, JsonObject], vocabulary: GgufVocabulary, size: int
 ) -> dict[str, Any]:
     """The model's name, if its added tokens take the spaces after them.
 
@@ -93,7 +93,7 @@ def _check_sizes(added: list[AddedToken]) -> None:
             raise BadRequest(f"{token.where}: {token.text[:80]!r} … is no sensible added token")
 
 
-def _check_numbers(documents: Mapping[str, Document], added: list[AddedToken]) -> None:
+def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken]) -> None:
     """An added token that is learnt, too, is the same one; others are numbered after those."""
     tokenizer = documents.get("tokenizer.json")
     model = tokenizer.section("model") if tokenizer is not None else None
@@ -115,7 +115,7 @@ def _check_numbers(documents: Mapping[str, Document], added: list[AddedToken]) -
             raise _refused(token, "normalized", f"is looked for before spaces become {SPACE!r}")
 
 
-def _stripping_name(vocabulary: Vocabulary, tokens: list[AddedToken], size: int) -> str | None:
+def _stripping_name(vocabulary: GgufVocabulary, tokens: list[AddedToken], size: int) -> str | None:
     before = {token.text for token in tokens if "lstrip" in token.flags}
     after = {token.text for token in tokens if "rstrip" in token.flags}
     if vocabulary.model == "bert" or (not before and not after):
@@ -174,7 +174,7 @@ def _is_ambiguous(first: str, second: str) -> bool:
 # ----------------------------------------------------------------- what the files say
 
 
-def _documents(documents: Mapping[str, Document]) -> list[Document]:
+def _documents(documents: Mapping[str, JsonObject]) -> list[JsonObject]:
     plain = documents.get(_PLAIN)
     settings = documents.get(_SETTINGS)
     tokenizer = documents.get(_FILE)
@@ -184,18 +184,18 @@ def _documents(documents: Mapping[str, Document]) -> list[Document]:
         found += [_numbered(decoder, number) for number in decoder.values]
     if plain is not None:
         values = [{"id": number, "content": text} for text, number in plain.values.items()]
-        found += [Document(plain.where, value) for value in values]
+        found += [JsonObject(plain.where, value) for value in values]
     return found
 
 
-def _numbered(decoder: Document, number: str) -> Document:
+def _numbered(decoder: JsonObject, number: str) -> JsonObject:
     section = decoder.section(number)
     if section is None or not (number.isascii() and number.isdigit() and len(number) < 10):
         raise BadRequest(f"{decoder.where} has something that is no token")
     return section.over({"id": int(number)})
 
 
-def _added(document: Document) -> AddedToken:
+def _added(document: JsonObject) -> AddedToken:
     number = document.index("id")
     if number is None:
         raise BadRequest(f"{document.where}: a token has no number")
@@ -208,5 +208,5 @@ def _added(document: Document) -> AddedToken:
     )
 
 
-def _flags(document: Document) -> set[str]:
+def _flags(document: JsonObject) -> set[str]:
     return {name for name in _FLAGS if document.flag(name, default=False)}

@@ -1,28 +1,27 @@
-"""The kinds of networks that are converted: one row of :data:`FAMILIES` each.
+"""The kinds of networks that are converted: one row of :data:`ARCHITECTURES` each.
 
-A row says what llama.cpp calls the family, what its GGUF says about the network, and how rows of
+A row says what llama.cpp calls the architecture, what its GGUF says about the network, and how rows of
 its tensors change. Names of tensors are translated by the ``gguf`` package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from ollama_async.convert import options, rope
-from ollama_async.convert.config_files import Document
+from ollama_async.convert import rope
+from ollama_async.convert.config_files import JsonObject
+from ollama_async.convert.gguf_writer import Fields
 from ollama_async.convert.safetensors import Floats
-from ollama_async.convert.tokenizer_pipeline import refused
 from ollama_async.core.errors import BadRequest
 
-Fields = dict[str, Any]
 Change = Callable[[Floats, int], Floats]
 """Rows of a tensor (a multiple of the head's dimensions, or all) and these dimensions → rows."""
 
 
-class Family(msgspec.Struct, frozen=True, kw_only=True):
+class ModelArchitecture(msgspec.Struct, frozen=True, kw_only=True):
     """``architecture``: llama.cpp's name. ``fields``: keys below it, from a configuration.
 
     ``changes``: how tensors change whose name ends so. ``unused``: prefixes of tensors that
@@ -33,8 +32,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     have it, "" for none. ``gates``: how many times the inner width ``ffn_up`` has.
     """
 
-    architecture: str
-    fields: Callable[[Document], Fields]
+    name: str
+    fields: Callable[[JsonObject], Fields]
     changes: Mapping[str, Change] = {}
     unused: tuple[str, ...] = ()
     prefixes: Mapping[str, str] = {}
@@ -44,26 +43,26 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     is_embedding: bool = False
 
 
-def family_of(config: Document) -> tuple[Family, Document]:
+def find_architecture(config: JsonObject) -> tuple[ModelArchitecture, JsonObject]:
     """The family of a ``config.json``, and the part of it that describes the language model.
 
     :raises BadRequest: nobody has written a row for it.
     """
     names = [name for name in config.items("architectures", []) if isinstance(name, str)]
-    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
-    if family is None:
-        known = ", ".join(sorted(FAMILIES))
+    architecture = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
+    if architecture is None:
+        known = ", ".join(sorted(ARCHITECTURES))
         what = ", ".join(names)[:200] or "no architecture"
         raise BadRequest(f"{config.where} says {what}; what can be converted are {known}")
-    options.check_unquantized(config)
+    _check_unquantized(config)
     inner = config.section("text_config")
     if inner is not None:
-        options.check_unquantized(inner)
+        _check_unquantized(inner)
         config = inner.over({name: config.values.get(name) for name in _SHARED})
-    return family, config.over(family.defaults)
+    return architecture, config.over(architecture.defaults)
 
 
-def head_dimensions(config: Document) -> int:
+def head_dimensions(config: JsonObject) -> int:
     """:raises BadRequest: heads that do not divide the width."""
     if "head_dim" in config.values:
         return config.count("head_dim")
@@ -73,7 +72,7 @@ def head_dimensions(config: Document) -> int:
     return width // heads
 
 
-def rope_dimensions(config: Document) -> int:
+def rope_dimensions(config: JsonObject) -> int:
     """How many of a head's dimensions turn with the position."""
     return max(2, int(rope.share(config) * head_dimensions(config)))
 
@@ -81,7 +80,7 @@ def rope_dimensions(config: Document) -> int:
 # ----------------------------------------------------------------- what the file says
 
 
-def _network(config: Document) -> Fields:
+def _network(config: JsonObject) -> Fields:
     heads = config.count("num_attention_heads")
     return {
         "context_length": config.count("max_position_embeddings"),
@@ -93,8 +92,8 @@ def _network(config: Document) -> Fields:
     }
 
 
-def _decoder(config: Document, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
-    options.check_flag(config, "is_causal", wanted=True)
+def _decoder(config: JsonObject, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
+    _check_flag(config, "is_causal", wanted=True)
     rope.check_turns(config)
     head = head_dimensions(config)
     return {
@@ -106,38 +105,38 @@ def _decoder(config: Document, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
     }
 
 
-def _gated(config: Document, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
-    options.check_activation(config, "hidden_act", options.GATED)
+def _gated(config: JsonObject, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
+    _check_activation(config, "hidden_act", _GATED_ACTIVATIONS)
     return _decoder(config, ropes)
 
 
-def _llama(config: Document) -> Fields:
+def _llama(config: JsonObject) -> Fields:
     rope.check_whole(config)
     return _gated(config, rope.ALL)
 
 
-def _mistral(config: Document) -> Fields:
-    options.check_no_window(config)
+def _mistral(config: JsonObject) -> Fields:
+    _check_no_window(config)
     return _llama(config)
 
 
-def _qwen(config: Document) -> Fields:
+def _qwen(config: JsonObject) -> Fields:
     rope.check_whole(config)
-    options.check_no_window(config, is_used=config.flag("use_sliding_window", default=False))
+    _check_no_window(config, is_used=config.flag("use_sliding_window", default=False))
     return _gated(config)
 
 
-def _qwen2(config: Document) -> Fields:
-    options.check_whole_heads(config, head_dimensions(config))
+def _qwen2(config: JsonObject) -> Fields:
+    _check_whole_heads(config, head_dimensions(config))
     return _qwen(config)
 
 
-def _gemma2(config: Document) -> Fields:
+def _gemma2(config: JsonObject) -> Fields:
     _check_gemma(config, largest=46)
-    options.check_pattern(config, 2, "second")
-    options.check_cap(config, "attn_logit_softcapping")
-    options.check_cap(config, "final_logit_softcapping")
-    options.check_flag(config, "tie_word_embeddings", wanted=True)
+    _check_pattern(config, 2, "second")
+    _check_cap(config, "attn_logit_softcapping")
+    _check_cap(config, "final_logit_softcapping")
+    _check_flag(config, "tie_word_embeddings", wanted=True)
     return {
         **_decoder(config),
         "attention.sliding_window": config.count("sliding_window"),
@@ -146,31 +145,31 @@ def _gemma2(config: Document) -> Fields:
     }
 
 
-def _gemma3(config: Document) -> Fields:
+def _gemma3(config: JsonObject) -> Fields:
     _check_gemma(config, largest=62)
-    options.check_pattern(config, 6, "sixth")
+    _check_pattern(config, 6, "sixth")
     found = {
         **_decoder(config),
         "attention.sliding_window": config.count("sliding_window"),
         "rope.freq_base_swa": rope.local_base(config),
     }
     if "rope.scaling.attn_factor" in found:  # llama.cpp has one for all layers
-        raise refused(config, '"attention_factor"', "is about one kind of layer only")
+        raise config.unsupported('"attention_factor"', "is about one kind of layer only")
     if "final_logit_softcapping" in config.values:
         found["final_logit_softcapping"] = config.number("final_logit_softcapping")
     return found
 
 
-def _check_gemma(config: Document, largest: int) -> None:
-    options.check_activation(config, "hidden_activation", options.GEMMA)
-    options.check_flag(config, "use_bidirectional_attention", wanted=False)
-    options.check_attention_scale(config, head_dimensions(config), largest)
+def _check_gemma(config: JsonObject, largest: int) -> None:
+    _check_activation(config, "hidden_activation", _GEMMA_ACTIVATIONS)
+    _check_flag(config, "use_bidirectional_attention", wanted=False)
+    _check_attention_scale(config, head_dimensions(config), largest)
     rope.check_whole(config)
 
 
-def _phi3(config: Document) -> Fields:
-    options.check_whole_heads(config, head_dimensions(config))
-    options.check_no_window(config)
+def _phi3(config: JsonObject) -> Fields:
+    _check_whole_heads(config, head_dimensions(config))
+    _check_no_window(config)
     original = config.count(
         "original_max_position_embeddings", config.count("max_position_embeddings")
     )
@@ -182,14 +181,14 @@ def _phi3(config: Document) -> Fields:
     }
 
 
-def _bert(config: Document) -> Fields:
+def _bert(config: JsonObject) -> Fields:
     if config.text("position_embedding_type", "absolute") != "absolute":
         raise BadRequest(
             f'{config.where}: "position_embedding_type": positions are not embedded the usual way'
         )
-    options.check_activation(config, "hidden_act", options.BERT)
-    options.check_flag(config, "is_decoder", wanted=False)
-    options.check_flag(config, "add_cross_attention", wanted=False)
+    _check_activation(config, "hidden_act", _BERT_ACTIVATIONS)
+    _check_flag(config, "is_decoder", wanted=False)
+    _check_flag(config, "add_cross_attention", wanted=False)
     return {
         **_network(config),
         "attention.layer_norm_epsilon": config.number("layer_norm_eps"),
@@ -256,16 +255,16 @@ _BERT = {"layer_norm_eps": 1e-12, "max_position_embeddings": 512}
 _ATTENTION = dict.fromkeys(("attn_q", "attn_k", "attn_v"), "attention_bias")
 _MLP = dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), "mlp_bias")
 
-_LLAMA = Family(
-    architecture="llama",
+_LLAMA = ModelArchitecture(
+    name="llama",
     fields=_llama,
     changes=_ROTATED,
     defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     biases={**_ATTENTION, "attn_output": "attention_bias", **_MLP},
 )
 _QWEN = {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768}
-_GEMMA3_TEXT = Family(
-    architecture="gemma3",
+_GEMMA3_TEXT = ModelArchitecture(
+    name="gemma3",
     fields=_gemma3,
     changes=_NORMS,
     unused=_NOT_TEXT,
@@ -277,8 +276,8 @@ _GEMMA3_TEXT = Family(
     defaults=_GEMMA3,
     biases=_ATTENTION,
 )
-_BERT_FAMILY = Family(
-    architecture="bert",
+_BERT_ARCHITECTURE = ModelArchitecture(
+    name="bert",
     fields=_bert,
     unused=("pooler.", "cls.", "embeddings.position_ids"),
     prefixes={"bert.": ""},
@@ -287,10 +286,10 @@ _BERT_FAMILY = Family(
     is_embedding=True,
 )
 
-FAMILIES = {
+ARCHITECTURES = {
     "LlamaForCausalLM": _LLAMA,
-    "MistralForCausalLM": Family(
-        architecture="llama",
+    "MistralForCausalLM": ModelArchitecture(
+        name="llama",
         fields=_mistral,
         changes=_ROTATED,
         defaults={
@@ -299,20 +298,20 @@ FAMILIES = {
             "sliding_window": 4096,
         },
     ),
-    "Qwen2ForCausalLM": Family(
-        architecture="qwen2",
+    "Qwen2ForCausalLM": ModelArchitecture(
+        name="qwen2",
         fields=_qwen2,
         defaults={**_QWEN, "sliding_window": 4096},
         biases=dict.fromkeys(_ATTENTION, ""),
     ),
-    "Qwen3ForCausalLM": Family(
-        architecture="qwen3",
+    "Qwen3ForCausalLM": ModelArchitecture(
+        name="qwen3",
         fields=_qwen,
         defaults={**_QWEN, "head_dim": 128, "sliding_window": 4096},
         biases=_ATTENTION,
     ),
-    "Gemma2ForCausalLM": Family(
-        architecture="gemma2",
+    "Gemma2ForCausalLM": ModelArchitecture(
+        name="gemma2",
         fields=_gemma2,
         changes=_NORMS,
         defaults=_GEMMA2,
@@ -320,13 +319,102 @@ FAMILIES = {
     ),
     "Gemma3ForCausalLM": _GEMMA3_TEXT,
     "Gemma3ForConditionalGeneration": _GEMMA3_TEXT,
-    "Phi3ForCausalLM": Family(
-        architecture="phi3",
+    "Phi3ForCausalLM": ModelArchitecture(
+        name="phi3",
         fields=_phi3,
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
         gates=2,
     ),
-    "BertModel": _BERT_FAMILY,
-    "BertForMaskedLM": _BERT_FAMILY,
+    "BertModel": _BERT_ARCHITECTURE,
+    "BertForMaskedLM": _BERT_ARCHITECTURE,
 }
 """By what ``config.json`` calls the architecture."""
+
+
+# ----------------------------------------------------------------- options with a fixed value
+
+
+_SIGMOID = ("silu", "swish")
+_TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_python_tanh")
+_FULL, _WINDOW = "full_attention", "sliding_attention"
+
+_GATED_ACTIVATIONS = _SIGMOID
+_GEMMA_ACTIVATIONS = _TANH
+_BERT_ACTIVATIONS = ("gelu", "gelu_python", *_TANH)
+"""Names of the activation that llama.cpp computes there, up to its rounding."""
+
+
+def _check_unquantized(config: JsonObject) -> None:
+    """:raises BadRequest: the option is one that llama.cpp cannot do. As all functions here."""
+    if "quantization_config" in config.values:
+        raise config.unsupported(
+            '"quantization_config"', "is given; quantized weights are not read"
+        )
+
+
+def _check_flag(config: JsonObject, name: str, *, wanted: bool) -> None:
+    """A switch that can only stand in one way, which is the usual one."""
+    if config.flag(name, default=wanted) != wanted:
+        raise config.unsupported(f'"{name}"', f"is not {str(wanted).lower()}, as llama.cpp has it")
+
+
+def _check_activation(config: JsonObject, name: str, allowed: Iterable[str]) -> None:
+    allowed = tuple(allowed)
+    found = config.text(name, allowed[0])
+    if found not in allowed:
+        raise config.unsupported(f'"{name}"', f"the activation is {found[:80]}, not {allowed[0]}")
+
+
+def _check_attention_scale(config: JsonObject, head: int, largest: int) -> None:
+    """llama.cpp scales by the head's dimensions, or by width over heads in the largest model of a
+    architecture, which it knows by the number of layers.
+    """
+    scale = head
+    if config.count("num_hidden_layers") == largest:
+        scale = config.count("hidden_size") // config.count("num_attention_heads")
+    if config.number("query_pre_attn_scalar") != scale:
+        raise config.unsupported(
+            '"query_pre_attn_scalar"',
+            f"is not {scale}: attention is scaled in a way that llama.cpp does not",
+        )
+
+
+def _check_pattern(config: JsonObject, every: int, ordinal: str) -> None:
+    """llama.cpp has it that layer number ``every``, and each of its multiples, sees everything."""
+    usual = [
+        _FULL if layer % every == every - 1 else _WINDOW
+        for layer in range(config.count("num_hidden_layers"))
+    ]
+    if config.items("layer_types", usual) != usual:
+        option = '"layer_types"'
+    elif config.count("sliding_window_pattern", every) != every:
+        option = '"sliding_window_pattern"'
+    else:
+        return
+    raise config.unsupported(option, f"every {ordinal} layer must be the one without a window")
+
+
+def _check_no_window(config: JsonObject, *, is_used: bool = True) -> None:
+    """Of networks for which llama.cpp has no windows: theirs must be as large as the context."""
+    types = config.items("layer_types", [_WINDOW if is_used else _FULL])
+    size = config.count("max_position_embeddings")
+    window = size if config.is_null("sliding_window") else config.count("sliding_window", size)
+    if any(kind not in {_FULL, _WINDOW} for kind in types):
+        raise config.unsupported('"layer_types"', "has a kind that llama.cpp does not know")
+    if is_used and _WINDOW in types and window < size:
+        raise config.unsupported(
+            '"sliding_window"',
+            f'is {window}, and "max_position_embeddings" {size}: llama.cpp has no windows in such '
+            "a network. With a context of no more than the window it converts exactly",
+        )
+
+
+def _check_cap(config: JsonObject, name: str) -> None:
+    if config.is_null(name) or config.number(name) <= 0:
+        raise config.unsupported(f'"{name}"', "is off, which llama.cpp cannot do in such a network")
+
+
+def _check_whole_heads(config: JsonObject, head: int) -> None:
+    """Of networks whose heads make up their width in llama.cpp."""
+    if head * config.count("num_attention_heads") != config.count("hidden_size"):
+        raise config.unsupported('"head_dim"', "times the heads is not the width")

@@ -47,7 +47,7 @@ def read_bytes(files: Files, name: str, limit_bytes: int = _LIMIT_BYTES) -> byte
     return data
 
 
-def read_document(files: Files, name: str) -> Document | None:
+def read_object(files: Files, name: str) -> JsonObject | None:
     """A JSON object, or None if there is no file of that name.
 
     :raises BadRequest: it is something else than one JSON object.
@@ -57,7 +57,7 @@ def read_document(files: Files, name: str) -> Document | None:
         return None
     if not isinstance(value, dict):
         raise BadRequest(f'"{name}" is not a JSON object')
-    return Document(name, value)
+    return JsonObject(name, value)
 
 
 def read_json(files: Files, name: str) -> Any:
@@ -71,7 +71,7 @@ def read_json(files: Files, name: str) -> Any:
         raise BadRequest(f'"{name}" is not valid JSON') from None
 
 
-class Document:
+class JsonObject:
     """A JSON object whose values are asked for by name and type; ``null`` is as good as absent.
 
     Every method raises BadRequest, naming the file and the value, for a value that is not what was
@@ -87,9 +87,9 @@ class Document:
         """Whether ``null`` is written there: where a default is a number, it turns that off."""
         return name in self._nulls
 
-    def over(self, defaults: Mapping[str, Any]) -> Document:
+    def over(self, defaults: Mapping[str, Any]) -> JsonObject:
         """The same with values for what is absent or ``null``."""
-        found = Document(self.where, {**defaults, **self.values})
+        found = JsonObject(self.where, {**defaults, **self.values})
         found._nulls |= self._nulls  # of this class
         return found
 
@@ -138,27 +138,31 @@ class Document:
             raise self._wrong(name, "a list")
         return value
 
-    def section(self, name: str) -> Document | None:
+    def section(self, name: str) -> JsonObject | None:
         """An object within, or None."""
         value = self.values.get(name)
         if value is None:
             return None
         if not isinstance(value, dict):
             raise self._wrong(name, "an object")
-        return Document(f"{self.where}: {name}", value)
+        return JsonObject(f"{self.where}: {name}", value)
 
-    def sections(self, name: str) -> list[Document]:
+    def sections(self, name: str) -> list[JsonObject]:
         """A list of objects, empty if it is absent."""
         values = self.items(name, [])
         if not all(isinstance(value, dict) for value in values):
             raise self._wrong(name, "a list of objects")
-        return [Document(f"{self.where}: {name}", value) for value in values]
+        return [JsonObject(f"{self.where}: {name}", value) for value in values]
 
     def _get(self, name: str, default: Any) -> Any:
         value = self.values.get(name, default)
         if value is _REQUIRED:
             raise BadRequest(f'{self.where} has no "{name}"')
         return value
+
+    def unsupported(self, option: str, reason: str) -> BadRequest:
+        """The error for an option that llama.cpp does not support; names file, place and option."""
+        return BadRequest(f"{self.where}: {option} {reason}")
 
     def _wrong(self, name: str, wanted: str) -> BadRequest:
         return BadRequest(f'{self.where}: "{name}" is not {wanted}')

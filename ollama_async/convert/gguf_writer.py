@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter, LlamaFileType
 from gguf.quants import quantize
 
 from ollama_async.convert.safetensors import Floats
-from ollama_async.convert.tensors import Kind, OutTensor
 from ollama_async.core.errors import BadRequest
+
+Fields = dict[str, Any]
+"""Metadata by key."""
+FloatType = Literal["F32", "F16", "BF16"]
 
 FILE_TYPES = {
     "F32": LlamaFileType.ALL_F32,
@@ -26,15 +30,28 @@ _ALIGNMENT = 32
 _LARGEST_F16 = 65504.0
 
 
+class OutputTensor(msgspec.Struct, frozen=True):
+    """``shape`` as numpy has it; ``blocks`` reads the numbers, a bounded number of rows at once."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: FloatType
+    blocks: Callable[[], Iterator[Floats]]
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * _WIDTHS[self.kind]
+
+
 def write(
-    out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[OutTensor]
+    out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[OutputTensor]
 ) -> Iterator[tuple[int, int]]:
     """Write over what is at ``out``; yields bytes of tensors done and in all, after each block.
 
     :raises BadRequest: a number does not fit.
     :raises OSError: the disk is full, or a file cannot be read.
     """
-    total = sum(_size_bytes(tensor) for tensor in tensors)
+    total = sum(tensor.size_bytes for tensor in tensors)
     _write_head(out, architecture, fields, tensors)
     done = 0
     with out.open("ab") as file:
@@ -45,11 +62,11 @@ def write(
                 file.write(data)
                 done += len(data)
                 yield done, total
-            file.write(bytes(-_size_bytes(tensor) % _ALIGNMENT))
+            file.write(bytes(-tensor.size_bytes % _ALIGNMENT))
 
 
 def _write_head(
-    out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[OutTensor]
+    out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[OutputTensor]
 ) -> None:
     writer = GGUFWriter(out, architecture)
     try:
@@ -60,7 +77,7 @@ def _write_head(
                 tensor.name,
                 tensor.shape,
                 np.dtype(_DTYPES[tensor.kind]),
-                _size_bytes(tensor),
+                tensor.size_bytes,
                 raw_dtype=GGMLQuantizationType[tensor.kind],
             )
         writer.write_header_to_file()
@@ -83,11 +100,7 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def _size_bytes(tensor: OutTensor) -> int:
-    return math.prod(tensor.shape) * _WIDTHS[tensor.kind]
-
-
-def _narrowed(block: Floats, kind: Kind, name: str) -> bytes:
+def _narrowed(block: Floats, kind: FloatType, name: str) -> bytes:
     if (
         kind == "F16"
         and np.max(np.abs(block), initial=0.0, where=np.isfinite(block)) > _LARGEST_F16

@@ -27,11 +27,10 @@ import gguf
 import msgspec
 import numpy as np
 
-from ollama_async.convert.architectures import FAMILIES, Family
+from ollama_async.convert.architectures import ARCHITECTURES, ModelArchitecture
 from ollama_async.convert.config_files import Files, read_bytes
-from ollama_async.convert.gguf_writer import write
+from ollama_async.convert.gguf_writer import FloatType, OutputTensor, write
 from ollama_async.convert.safetensors import Floats, Safetensors
-from ollama_async.convert.tensors import Kind, OutTensor
 from ollama_async.core.errors import BadRequest
 
 CONFIG_NAME = "adapter_config.json"
@@ -71,7 +70,9 @@ _KEEPS_BASE = {True, False, None, "gaussian", "eva", "orthogonal"}
 
 _MATRIX = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
 _EMBEDDINGS = "token_embd"
-_FAMILIES = {family.architecture: family for family in FAMILIES.values() if not family.is_embedding}
+_BY_NAME = {
+    each.name: each for each in ARCHITECTURES.values() if not each.is_embedding
+}
 
 _Reordering = Callable[[Floats], Floats]
 
@@ -199,10 +200,10 @@ def _matching(pattern: Mapping[str, float] | None, module: str, default: float) 
 # ----------------------------------------------------------------- its matrices
 
 
-def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator[OutTensor]:
-    family = _FAMILIES.get(base.architecture)
-    if family is None:
-        known = ", ".join(_FAMILIES)
+def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator[OutputTensor]:
+    architecture = _BY_NAME.get(base.architecture)
+    if architecture is None:
+        known = ", ".join(_BY_NAME)
         raise BadRequest(
             f"adapters for {_short(base.architecture)} models cannot be converted, "
             f"only those for {known}; others can be given as GGUF files"
@@ -215,7 +216,7 @@ def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator
     )
     targets: set[str] = set()
     for module in _modules(weights):
-        target = known_names.get_name(_published_name(family, module.name))
+        target = known_names.get_name(_published_name(architecture, module.name))
         if target is None or module.is_embedding != (target == _EMBEDDINGS):
             raise BadRequest(
                 f"the adapter changes {_short(module.name)}, "
@@ -224,7 +225,7 @@ def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator
         if target in targets:
             raise BadRequest(f"the adapter changes {target!r} twice")
         targets.add(target)
-        yield from _pair(weights, config, module, target, _reordering(family, base, module))
+        yield from _pair(weights, config, module, target, _reordering(architecture, base, module))
 
 
 def _modules(weights: Safetensors) -> list[_Module]:
@@ -252,8 +253,8 @@ def _modules(weights: Safetensors) -> list[_Module]:
     return list(modules.values())
 
 
-def _published_name(family: Family, module: str) -> str:
-    for old, new in family.prefixes.items():
+def _published_name(architecture: ModelArchitecture, module: str) -> str:
+    for old, new in architecture.prefixes.items():
         if module.startswith(old):
             return new + module.removeprefix(old)
     return module
@@ -261,7 +262,7 @@ def _published_name(family: Family, module: str) -> str:
 
 def _pair(
     weights: Safetensors, config: _Config, module: _Module, target: str, reorder: _Reordering
-) -> Iterator[OutTensor]:
+) -> Iterator[OutputTensor]:
     """Both matrices of a module. A pattern's own alpha goes into B, since the file has only one."""
     a, b = weights.tensors[module.a], weights.tensors[module.b]
     rank = config.rank(module.name)
@@ -283,19 +284,19 @@ def _pair(
         yield reorder(weights.read(module.b) * factor)
 
     shape = a.shape[::-1] if module.is_embedding else a.shape
-    yield OutTensor(f"{target}.weight.lora_a", shape, _kind(a.dtype), read_a)
-    yield OutTensor(f"{target}.weight.lora_b", b.shape, _kind(b.dtype), read_b)
+    yield OutputTensor(f"{target}.weight.lora_a", shape, _kind(a.dtype), read_a)
+    yield OutputTensor(f"{target}.weight.lora_b", b.shape, _kind(b.dtype), read_b)
 
 
-def _kind(dtype: str) -> Kind:
+def _kind(dtype: str) -> FloatType:
     """The published type, if it is a small one."""
     return "F16" if dtype == "F16" else "BF16" if dtype == "BF16" else "F32"
 
 
-def _reordering(family: Family, base: BaseModel, module: _Module) -> _Reordering:
+def _reordering(architecture: ModelArchitecture, base: BaseModel, module: _Module) -> _Reordering:
     """What a conversion of the base did to the rows of these weights."""
     name = f"{module.name}.weight"
-    changes = [change for ending, change in family.changes.items() if name.endswith(ending)]
+    changes = [change for ending, change in architecture.changes.items() if name.endswith(ending)]
 
     def reorder(rows: Floats) -> Floats:
         for change in changes:

@@ -1,4 +1,4 @@
-"""A directory of safetensors into one GGUF file: the whole of the work, in its order."""
+"""Converts a directory of safetensors into one GGUF file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gguf import PoolingType
+
 from ollama_async.convert.added_tokens import added_fields
-from ollama_async.convert.architectures import Family, family_of
-from ollama_async.convert.config_files import Document, Files, read_document
-from ollama_async.convert.gguf_writer import FILE_TYPES, write
-from ollama_async.convert.pooling import pooling_fields
+from ollama_async.convert.architectures import ModelArchitecture, find_architecture
+from ollama_async.convert.config_files import Files, JsonObject, read_json, read_object
+from ollama_async.convert.gguf_writer import FILE_TYPES, FloatType, write
+from ollama_async.convert.safetensors import Weights
 from ollama_async.convert.special_tokens import special_fields
-from ollama_async.convert.tensors import EMBEDDING, Kind, network, published_kind
+from ollama_async.convert.tensors import EMBEDDING, make_tensors, published_type
 from ollama_async.convert.tokenizer import read_documents, read_vocabulary
-from ollama_async.convert.weights import Weights
 from ollama_async.core.errors import BadRequest
 
 
-def convert_model(files: Files, out: Path, kind: Kind | None = None) -> Iterator[tuple[int, int]]:
+def convert_model(
+    files: Files, out: Path, kind: FloatType | None = None
+) -> Iterator[tuple[int, int]]:
     """Make the GGUF at ``out``; yields bytes done and in all, every few megabytes.
 
     ``files``: name in the published directory to where the content lies. ``kind``: of the matrices;
@@ -29,37 +32,85 @@ def convert_model(files: Files, out: Path, kind: Kind | None = None) -> Iterator
     :raises BadRequest: the files are not sound, or of a kind that is not converted.
     :raises OSError: a file cannot be read, or ``out`` not be written.
     """
-    config = read_document(files, "config.json") or Document("config.json", {})
-    family, inner = family_of(config)
-    described = family.fields(inner)
+    config = read_object(files, "config.json") or JsonObject("config.json", {})
+    architecture, inner = find_architecture(config)
+    described = architecture.fields(inner)
     with Weights(files) as weights:
-        kind = kind or published_kind(weights)
-        tensors = network(family, inner, weights, kind)
+        kind = kind or published_type(weights)
+        tensors = make_tensors(architecture, inner, weights, kind)
         size = next(tensor.shape[0] for tensor in tensors if tensor.name == EMBEDDING)
         fields = {
             "general.type": "model",
             "general.file_type": int(FILE_TYPES[kind]),
-            **_below(family.architecture, described),
-            **_below(family.architecture, pooling_fields(files, family.is_embedding)),
-            f"{family.architecture}.vocab_size": size,
-            **_tokenizer_fields(files, family, inner, size),
+            **_below(architecture.name, described),
+            **_below(architecture.name, pooling_fields(files, architecture.is_embedding)),
+            f"{architecture.name}.vocab_size": size,
+            **_tokenizer_fields(files, architecture, inner, size),
         }
-        yield from write(out, family.architecture, fields, tensors)
+        yield from write(out, architecture.name, fields, tensors)
 
 
 def _below(architecture: str, fields: dict[str, Any]) -> dict[str, Any]:
     return {f"{architecture}.{key}": value for key, value in fields.items()}
 
 
-def _tokenizer_fields(files: Files, family: Family, config: Document, size: int) -> dict[str, Any]:
+def _tokenizer_fields(
+    files: Files, architecture: ModelArchitecture, config: JsonObject, size: int
+) -> dict[str, Any]:
     documents = read_documents(files)
     vocabulary = read_vocabulary(files, documents)
     fields = vocabulary.fields(size)
     fields |= special_fields(files, documents, config, vocabulary, size)
     fields |= added_fields(documents, vocabulary, size)
-    if family.architecture == "bert":
+    if architecture.name == "bert":
         fields["tokenizer.ggml.token_type_count"] = config.count("type_vocab_size", 2)
     elif vocabulary.model == "gpt2" and "tokenizer.ggml.eos_token_id" not in fields:
         # llama.cpp would take token 11, an ordinary one, for the end.
         raise BadRequest("no file says which token ends an answer (eos_token)")
     return fields
+
+
+# ----------------------------------------------------------------- pooling
+
+
+_MODES = {
+    "pooling_mode_mean_tokens": PoolingType.MEAN,
+    "pooling_mode_cls_token": PoolingType.CLS,
+    "pooling_mode_lasttoken": PoolingType.LAST,
+}
+
+
+def pooling_fields(files: Files, is_embedding: bool) -> dict[str, Any]:
+    """Keys below ``ARCHITECTURE.``; none for a model that is not for embeddings.
+
+    :raises BadRequest: vectors are made in a way that llama.cpp does not know.
+    """
+    modules = read_json(files, "modules.json")
+    if modules is None:
+        return {"pooling_type": int(PoolingType.MEAN)} if is_embedding else {}
+    steps = JsonObject("modules.json", {"modules": modules}).sections("modules")
+    for step in steps:
+        kind = step.text("type", "").rpartition(".")[2]
+        if kind == "Pooling":
+            return {"pooling_type": int(_mode(files, step.text("path", "")))}
+        if kind not in {"Transformer", "Normalize"}:
+            raise BadRequest(f"modules.json has a step that does not convert: {kind[:80]!r}")
+    return {"pooling_type": int(PoolingType.MEAN)} if is_embedding else {}
+
+
+def _mode(files: Files, folder: str) -> PoolingType:
+    name = f"{folder}/config.json"
+    config = read_object(files, name)
+    if config is None:
+        raise BadRequest(f'"{name[:200]}", which modules.json names, is not there')
+    chosen = [
+        name
+        for name, value in config.values.items()
+        if name.startswith("pooling_mode") and value is not False
+    ]
+    if len(chosen) != 1 or chosen[0] not in _MODES or not config.flag(chosen[0]):
+        raise BadRequest(
+            f"{config.where}: vectors are pooled in a way that does not convert: "
+            f"{', '.join(chosen)[:200] or 'none'}"
+        )
+    return _MODES[chosen[0]]

@@ -7,8 +7,8 @@ the file has them.
 
 from __future__ import annotations
 
-from ollama_async.convert.config_files import Document
-from ollama_async.convert.tokenizer_pipeline import flat, refused
+from ollama_async.convert.config_files import JsonObject
+from ollama_async.convert.tokenizer_pipeline import flat
 from ollama_async.core.errors import BadRequest
 
 _DIGIT = r"\p{N}"
@@ -48,7 +48,7 @@ _KNOWN = {patterns for patterns, _ in _NAMES}
 _KEEPING = {"Isolated", "MergedWithPrevious", "MergedWithNext"}
 
 
-def cutting_name(tokenizer: Document) -> str:
+def pre_tokenizer_name(tokenizer: JsonObject) -> str:
     """llama.cpp's name for how ``tokenizer.json`` cuts.
 
     Where there is one with ``ignore_merges`` as in the file and one without, the right one; else
@@ -69,7 +69,7 @@ def cutting_name(tokenizer: Document) -> str:
     return _NAMES.get((found, whole)) or _NAMES[found, not whole]
 
 
-def _patterns(step: Document) -> list[str]:
+def _patterns(step: JsonObject) -> list[str]:
     """What a step cuts at, as a pattern.
 
     :raises BadRequest: it does something else with what it finds.
@@ -77,7 +77,7 @@ def _patterns(step: Document) -> list[str]:
     kind = step.text("type", "")
     if kind == "ByteLevel":
         if step.flag("add_prefix_space", default=True):
-            raise refused(step, '"add_prefix_space"', "is on, which llama.cpp cannot do here")
+            raise step.unsupported('"add_prefix_space"', "is on, which llama.cpp cannot do here")
         return [_GPT2] if step.flag("use_regex", default=True) else []
     if kind == "Digits" and step.flag("individual_digits", default=False):
         return [_DIGIT]
@@ -88,12 +88,11 @@ def _patterns(step: Document) -> list[str]:
     return [kind]
 
 
-def _check_kept(step: Document) -> None:
+def _check_kept(step: JsonObject) -> None:
     """The patterns that we know find every character, so that nothing lies between the finds."""
     behavior, invert = step.text("behavior"), step.flag("invert", default=False)
     if behavior not in _KEEPING and (behavior, invert) != ("Removed", True):
-        raise refused(
-            step,
+        raise step.unsupported(
             f'"behavior": {behavior[:80]!r} with "invert": {str(invert).lower()}',
             "does not keep each find as a piece",
         )

@@ -7,16 +7,14 @@ Until version 4 of transformers a configuration has ``rope_theta`` and ``rope_sc
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from ollama_async.convert.config_files import Document
+from ollama_async.convert.config_files import JsonObject
+from ollama_async.convert.gguf_writer import Fields
 from ollama_async.convert.safetensors import Floats
-from ollama_async.convert.tokenizer_pipeline import refused
 from ollama_async.core.errors import BadRequest
 
-Fields = dict[str, Any]
 _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 
 PLAIN = ("default", "linear", "yarn")
@@ -25,7 +23,7 @@ ALL = (*PLAIN, "llama3", "longrope")
 """Kinds of scaling, by what the network can do in llama.cpp."""
 
 
-def fields(config: Document, dimensions: int, kinds: tuple[str, ...] = ALL) -> Fields:
+def fields(config: JsonObject, dimensions: int, kinds: tuple[str, ...] = ALL) -> Fields:
     """Keys below ``ARCHITECTURE.`` for heads of which ``dimensions`` turn.
 
     :raises BadRequest: a kind of scaling that is not among ``kinds``, or an option of one that
@@ -34,7 +32,9 @@ def fields(config: Document, dimensions: int, kinds: tuple[str, ...] = ALL) -> F
     parameters = _parameters(config)
     kind = _kind(parameters)
     if kind not in kinds:
-        raise refused(parameters, f'"rope_type": {kind!r}', "llama.cpp cannot do in such a network")
+        raise parameters.unsupported(
+            f'"rope_type": {kind!r}', "llama.cpp cannot do in such a network"
+        )
     found: Fields = {
         "rope.dimension_count": dimensions,
         "rope.freq_base": parameters.number("rope_theta", 10000.0),
@@ -52,7 +52,7 @@ def fields(config: Document, dimensions: int, kinds: tuple[str, ...] = ALL) -> F
     return found
 
 
-def check_turns(config: Document) -> None:
+def check_turns(config: JsonObject) -> None:
     """llama.cpp reads where the speeds change from no file of the networks that we know.
 
     :raises BadRequest: they change elsewhere than by default.
@@ -62,22 +62,22 @@ def check_turns(config: Document) -> None:
         return
     for name, usual in (("beta_fast", 32.0), ("beta_slow", 1.0)):
         if parameters.number(name, 0.0) not in {0.0, usual}:  # 0 is as good as absent
-            raise refused(parameters, f'"{name}"', f"is not {usual:g}, as llama.cpp has it")
+            raise parameters.unsupported(f'"{name}"', f"is not {usual:g}, as llama.cpp has it")
 
 
-def share(config: Document) -> float:
+def share(config: JsonObject) -> float:
     """How much of a head turns with the position."""
     whole = config.number("partial_rotary_factor", 1.0)
     return _parameters(config).number("partial_rotary_factor", whole)
 
 
-def check_whole(config: Document) -> None:
+def check_whole(config: JsonObject) -> None:
     """:raises BadRequest: a part of each head does not turn."""
     if share(config) != 1:
-        raise refused(config, '"partial_rotary_factor"', "llama.cpp cannot do in such a network")
+        raise config.unsupported('"partial_rotary_factor"', "llama.cpp cannot do in such a network")
 
 
-def tensors(config: Document, dimensions: int) -> dict[str, Floats]:
+def tensors(config: JsonObject, dimensions: int) -> dict[str, Floats]:
     """Tensors that the file of weights lacks: divisors of each frequency."""
     parameters = _parameters(config)
     kind = _kind(parameters)
@@ -91,7 +91,7 @@ def tensors(config: Document, dimensions: int) -> dict[str, Floats]:
     return {}
 
 
-def local_base(config: Document) -> float:
+def local_base(config: JsonObject) -> float:
     """The base of layers that only see a window, where these have one of their own.
 
     :raises BadRequest: their positions are scaled.
@@ -100,33 +100,33 @@ def local_base(config: Document) -> float:
     local = nested.section(_LOCAL) if nested else None
     if local is None:
         if nested is not None and _GLOBAL not in nested.values:
-            raise refused(config, '"rope_parameters"', "is not about each kind of layer")
+            raise config.unsupported('"rope_parameters"', "is not about each kind of layer")
         return config.number("rope_local_base_freq", 10000.0)
     if _kind(local) != "default":
-        raise refused(local, '"rope_type"', "is not 'default', which llama.cpp cannot do")
+        raise local.unsupported('"rope_type"', "is not 'default', which llama.cpp cannot do")
     return local.number("rope_theta", 10000.0)
 
 
-def _parameters(config: Document) -> Document:
+def _parameters(config: JsonObject) -> JsonObject:
     """The old spelling and the new one, as one object; of several kinds of layers the global.
 
     :raises BadRequest: both are there, and differ.
     """
     new, old = config.section("rope_parameters"), config.section("rope_scaling")
     if new is not None and old is not None and _differ(new, old):
-        raise refused(config, '"rope_scaling"', 'is not what "rope_parameters" says')
-    found = (new.section(_GLOBAL) or new) if new else old or Document(config.where, {})
+        raise config.unsupported('"rope_scaling"', 'is not what "rope_parameters" says')
+    found = (new.section(_GLOBAL) or new) if new else old or JsonObject(config.where, {})
     return found.over({"rope_theta": config.values.get("rope_theta")})
 
 
-def _differ(new: Document, old: Document) -> bool:
+def _differ(new: JsonObject, old: JsonObject) -> bool:
     inner = new.section(_GLOBAL) or new
     spelled = {"type": "rope_type"}
     wanted = {spelled.get(name, name): value for name, value in old.values.items()}
     return any(inner.values.get(name) != value for name, value in wanted.items())
 
 
-def _kind(parameters: Document) -> str:
+def _kind(parameters: JsonObject) -> str:
     kind = parameters.text("rope_type", parameters.text("type", "default"))
     kind = {"su": "longrope", "dynamic": "default"}.get(kind, kind)  # dynamic: beyond training only
     if kind not in ALL:
@@ -137,21 +137,21 @@ def _kind(parameters: Document) -> str:
     return kind
 
 
-def _original_context(config: Document, parameters: Document) -> int:
+def _original_context(config: JsonObject, parameters: JsonObject) -> int:
     """:raises BadRequest: two are given."""
     name = "original_max_position_embeddings"
     found = {source.count(name) for source in (config, parameters) if name in source.values}
     if len(found) > 1:
-        raise refused(config, f'"{name}"', f"is not what {parameters.where} says")
+        raise config.unsupported(f'"{name}"', f"is not what {parameters.where} says")
     return found.pop() if found else config.count("max_position_embeddings")
 
 
-def _yarn(config: Document, parameters: Document) -> Fields:
+def _yarn(config: JsonObject, parameters: JsonObject) -> Fields:
     """Only what differs from what llama.cpp does by itself."""
     ratio = config.count("max_position_embeddings") / _original_context(config, parameters)
     factor = _positive(parameters, parameters.number("factor", ratio))
     if not parameters.flag("truncate", default=True):
-        raise refused(parameters, '"truncate"', "is off, which llama.cpp cannot do")
+        raise parameters.unsupported('"truncate"', "is off, which llama.cpp cannot do")
     found: Fields = {"rope.scaling.factor": factor}
     for name in ("beta_fast", "beta_slow"):
         if parameters.number(name, 0.0):  # 0 is as good as absent
@@ -163,13 +163,13 @@ def _yarn(config: Document, parameters: Document) -> Fields:
     return found
 
 
-def _positive(parameters: Document, factor: float) -> float:
+def _positive(parameters: JsonObject, factor: float) -> float:
     if factor <= 0:
-        raise refused(parameters, '"factor"', "is not above 0")
+        raise parameters.unsupported('"factor"', "is not above 0")
     return factor
 
 
-def _of_magnitudes(parameters: Document, factor: float) -> float:
+def _of_magnitudes(parameters: JsonObject, factor: float) -> float:
     """The factor of attention where the configuration gives none outright."""
     one, other = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
     if one and other:
@@ -181,7 +181,7 @@ def _magnitude(factor: float, scale: float) -> float:
     return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _long_attention(config: Document, parameters: Document) -> float:
+def _long_attention(config: JsonObject, parameters: JsonObject) -> float:
     if "attention_factor" in parameters.values:
         return parameters.number("attention_factor")
     original = _original_context(config, parameters)
@@ -192,7 +192,7 @@ def _long_attention(config: Document, parameters: Document) -> float:
     )
 
 
-def _llama3(config: Document, parameters: Document, dimensions: int) -> Floats:
+def _llama3(config: JsonObject, parameters: JsonObject, dimensions: int) -> Floats:
     """Fast frequencies stay, slow ones are divided by ``factor``, those between by something
     between.
     """
@@ -208,7 +208,7 @@ def _llama3(config: Document, parameters: Document, dimensions: int) -> Floats:
     return (1 / ((1 - share) / factor + share)).astype(np.float32)
 
 
-def _factors(parameters: Document, name: str, dimensions: int) -> Floats:
+def _factors(parameters: JsonObject, name: str, dimensions: int) -> Floats:
     factors = parameters.numbers(name)
     if len(factors) != dimensions // 2:
         raise BadRequest(f'{parameters.where}: "{name}" does not have {dimensions // 2} numbers')

@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from ollama_async.convert.vocabulary import MAX_TOKENS, NORMAL, Token, Vocabulary
+from ollama_async.convert.vocabulary import MAX_TOKENS, NORMAL, GgufVocabulary, Token
 from ollama_async.core.errors import BadRequest
 
 Value = int | bytes
@@ -28,9 +28,9 @@ _BPE = 2
 _MAX_VARINT_BYTES = 10
 
 
-def read_sentencepiece(data: bytes) -> Vocabulary:
+def read_sentencepiece(data: bytes) -> GgufVocabulary:
     """:raises BadRequest: it is no SentencePiece model, or of the kind without merges."""
-    vocabulary = Vocabulary(model="llama", tokens={})
+    vocabulary = GgufVocabulary(model="llama", tokens={})
     model_type, prefix = 1, True
     for number, value in _pairs(data):
         if number == _PIECE:

@@ -1,17 +1,17 @@
-"""Which tokens begin and end a text, and the template of chats."""
+"""The tokens that begin and end a text, and the chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ollama_async.convert.config_files import Document, Files, read_text
-from ollama_async.convert.known_marks import KNOWN_ENDS
-from ollama_async.convert.marks import read_marks
-from ollama_async.convert.vocabulary import Vocabulary
-from ollama_async.core.errors import BadRequest
+import msgspec
 
-Fields = dict[str, Any]
+from ollama_async.convert.config_files import Files, JsonObject, read_text
+from ollama_async.convert.gguf_writer import Fields
+from ollama_async.convert.tokenizer_pipeline import flat
+from ollama_async.convert.vocabulary import END_TEXTS, GgufVocabulary
+from ollama_async.core.errors import BadRequest
 
 _ROLES = {
     # name in the JSON files: key below tokenizer.ggml.
@@ -30,16 +30,16 @@ _TEMPLATE_LIMIT_BYTES = 1 << 20
 
 def special_fields(
     files: Files,
-    documents: Mapping[str, Document],
-    config: Document,
-    vocabulary: Vocabulary,
+    documents: Mapping[str, JsonObject],
+    config: JsonObject,
+    vocabulary: GgufVocabulary,
     size: int,
 ) -> Fields:
     """Keys for the roles that tokens have. ``size``: how many tokens the network knows.
 
     :raises BadRequest: a file says what makes no sense, or what llama.cpp cannot do.
     """
-    settings = documents.get(_SETTINGS) or Document(_SETTINGS, {})
+    settings = documents.get(_SETTINGS) or JsonObject(_SETTINGS, {})
     named = documents.get("special_tokens_map.json")
     settings = settings.over(named.values) if named is not None else settings
     texts = vocabulary.ids()
@@ -49,7 +49,7 @@ def special_fields(
     if vocabulary.model == "bert":
         roles["bos"] = roles["cls"]  # llama.cpp reads no other key for the mark of the begin
         roles["eos"] = roles["sep"]
-    marks = read_marks(documents, settings, vocabulary, roles["bos"], roles["eos"])
+    marks = read_boundary_tokens(documents, settings, vocabulary, roles["bos"], roles["eos"])
     ends = _ends(documents, config, roles["eos"])
     roles["bos"] = roles["bos"] if marks.begin is None else marks.begin
     roles["eos"] = roles["eos"] if marks.end is None else marks.end
@@ -73,7 +73,7 @@ def special_fields(
     return found
 
 
-def _ends(documents: Mapping[str, Document], config: Document, eos: int | None) -> set[int]:
+def _ends(documents: Mapping[str, JsonObject], config: JsonObject, eos: int | None) -> set[int]:
     """Every token after which an answer is over."""
     generation = documents.get(_GENERATION)
     value = None if generation is None else generation.values.get("eos_token_id")
@@ -83,7 +83,7 @@ def _ends(documents: Mapping[str, Document], config: Document, eos: int | None) 
     return {number for number in numbers if type(number) is int and number >= 0}
 
 
-def _more_ends(ends: set[int], vocabulary: Vocabulary, size: int) -> Fields:
+def _more_ends(ends: set[int], vocabulary: GgufVocabulary, size: int) -> Fields:
     """llama.cpp has keys for three ends in all, and knows some by their texts.
 
     :raises BadRequest: there are more than that.
@@ -93,7 +93,7 @@ def _more_ends(ends: set[int], vocabulary: Vocabulary, size: int) -> Fields:
         for number in ends
         if number < size
         and (token := vocabulary.tokens.get(number)) is not None
-        and token.text not in KNOWN_ENDS
+        and token.text not in END_TEXTS
     )
     if len(unknown) > len(_MORE_ENDS):
         texts = ", ".join(repr(vocabulary.tokens[number].text[:40]) for number in unknown[:8])
@@ -103,7 +103,7 @@ def _more_ends(ends: set[int], vocabulary: Vocabulary, size: int) -> Fields:
     return dict(zip(_MORE_ENDS, unknown, strict=False))
 
 
-def _chat_template(files: Files, own: Document | None, settings: Document) -> str:
+def _chat_template(files: Files, own: JsonObject | None, settings: JsonObject) -> str:
     """The template in a file of its own, or in the tokenizer's settings; "" if there is none."""
     text = read_text(files, "chat_template.jinja", _TEMPLATE_LIMIT_BYTES)
     if text is not None:
@@ -120,7 +120,7 @@ def _chat_template(files: Files, own: Document | None, settings: Document) -> st
     return value if isinstance(value, str) else ""
 
 
-def _role(name: str, settings: Document, config: Document, texts: dict[str, int]) -> int | None:
+def _role(name: str, settings: JsonObject, config: JsonObject, texts: dict[str, int]) -> int | None:
     """The number of the token, by its text if that is given, else as ``config.json`` has it."""
     value = settings.values.get(f"{name}_token")
     if isinstance(value, dict):
@@ -131,3 +131,111 @@ def _role(name: str, settings: Document, config: Document, texts: dict[str, int]
     if isinstance(numbers, list):
         numbers = numbers[0] if numbers else None
     return numbers if type(numbers) is int and numbers >= 0 else None
+
+
+# ----------------------------------------------------------------- around every text
+
+
+class BoundaryTokens(msgspec.Struct, frozen=True):
+    """Numbers of the tokens before and after every text, None for none."""
+
+    begin: int | None = None
+    end: int | None = None
+
+
+def read_boundary_tokens(
+    documents: Mapping[str, JsonObject],
+    settings: JsonObject,
+    vocabulary: GgufVocabulary,
+    bos: int | None,
+    eos: int | None,
+) -> BoundaryTokens:
+    """``bos``, ``eos``: the tokens that are named so, of which the settings may ask for one.
+
+    :raises BadRequest: llama.cpp cannot put these tokens there.
+    """
+    tokenizer = documents.get("tokenizer.json")
+    if tokenizer is None:
+        marks = _of_class(settings, bos, eos)
+    else:
+        marks = _around(tokenizer.section("post_processor"), vocabulary)
+        _check_settings(settings, marks)
+    if vocabulary.model == "bert" and None in (marks.begin, marks.end):
+        raise BadRequest(
+            "tokenizer.json: post_processor does not put a text between two tokens, "
+            "which llama.cpp does with every text of such a model"
+        )
+    if marks.begin is not None and bos is not None and marks.begin != bos:
+        raise BadRequest(
+            f"tokenizer.json: post_processor begins texts with token {marks.begin}, "
+            f"but the one to begin with is {bos}"
+        )
+    return marks
+
+
+def _of_class(settings: JsonObject, bos: int | None, eos: int | None) -> BoundaryTokens:
+    """SentencePiece alone: its class begins every text, and the settings may differ."""
+    return BoundaryTokens(
+        bos if settings.flag("add_bos_token", default=True) else None,
+        eos if settings.flag("add_eos_token", default=False) else None,
+    )
+
+
+def _check_settings(settings: JsonObject, marks: BoundaryTokens) -> None:
+    for name, mark in (("add_bos_token", marks.begin), ("add_eos_token", marks.end)):
+        is_put = mark is not None
+        if settings.flag(name, default=is_put) != is_put:
+            raise settings.unsupported(f'"{name}"', "is not what tokenizer.json does")
+
+
+def _around(outer: JsonObject | None, vocabulary: GgufVocabulary) -> BoundaryTokens:
+    found = BoundaryTokens()
+    for step in flat(outer, "processors"):
+        match step.text("type", ""):
+            case "ByteLevel":  # about places in the text only
+                continue
+            case "TemplateProcessing" if found == BoundaryTokens():
+                found = _of_template(step, vocabulary)
+            case "BertProcessing" | "RobertaProcessing" if found == BoundaryTokens():
+                found = BoundaryTokens(
+                    _numbered(step, step.items("cls", []), vocabulary),
+                    _numbered(step, step.items("sep", []), vocabulary),
+                )
+            case kind:
+                raise step.unsupported(
+                    f"{kind[:80]!r}", "is a step that llama.cpp does not have here"
+                )
+    return found
+
+
+def _of_template(step: JsonObject, vocabulary: GgufVocabulary) -> BoundaryTokens:
+    parts = step.sections("single")
+    texts = [at for at, part in enumerate(parts) if part.section("Sequence") is not None]
+    tokens = [_token_of(step, part, vocabulary) for part in parts]
+    if len(texts) != 1 or len(parts) - texts[0] > 2 or texts[0] > 1:
+        raise step.unsupported(
+            '"single"', "is not a text with at most one token on each side of it"
+        )
+    (at,) = texts
+    return BoundaryTokens(tokens[0] if at else None, tokens[-1] if at + 1 < len(parts) else None)
+
+
+def _token_of(step: JsonObject, part: JsonObject, vocabulary: GgufVocabulary) -> int | None:
+    special = part.section("SpecialToken")
+    if special is None:
+        return None
+    name = special.text("id")
+    known = step.section("special_tokens")
+    token = known.section(name) if known is not None else None
+    if token is None:
+        raise step.unsupported('"special_tokens"', f"lacks {name[:80]!r}")
+    numbers = token.items("ids", [])
+    if len(numbers) != 1 or numbers[0] not in vocabulary.tokens:
+        raise step.unsupported(f'"special_tokens": {name[:80]!r}', "is not one of the tokens")
+    return int(numbers[0])
+
+
+def _numbered(step: JsonObject, pair: list[Any], vocabulary: GgufVocabulary) -> int:
+    if len(pair) != 2 or type(pair[1]) is not int or pair[1] not in vocabulary.tokens:
+        raise step.unsupported("a token", "is not one of the tokens")
+    return pair[1]

@@ -1,23 +1,24 @@
-"""Which tensors the GGUF gets, under which names, and how each is made of the published ones."""
+"""The tensors of the GGUF: their names, and how each is made of the published ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import gguf
-import msgspec
 
 from ollama_async.convert import rope
-from ollama_async.convert.architectures import Change, Family, head_dimensions, rope_dimensions
-from ollama_async.convert.config_files import Document
-from ollama_async.convert.safetensors import Floats
-from ollama_async.convert.shapes import check_tensors
-from ollama_async.convert.weights import Weights
+from ollama_async.convert.architectures import (
+    Change,
+    ModelArchitecture,
+    head_dimensions,
+    rope_dimensions,
+)
+from ollama_async.convert.config_files import JsonObject
+from ollama_async.convert.gguf_writer import FloatType, OutputTensor
+from ollama_async.convert.safetensors import Floats, Weights
 from ollama_async.core.errors import BadRequest
-
-Kind = Literal["F32", "F16", "BF16"]
 
 EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
@@ -29,20 +30,7 @@ _LEFT_OUT = ("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 
-class OutTensor(msgspec.Struct, frozen=True):
-    """``shape`` as numpy has it; ``blocks`` reads the numbers, a bounded number of rows at once."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: Kind
-    blocks: Callable[[], Iterator[Floats]]
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-
-def published_kind(weights: Weights) -> Kind:
+def published_type(weights: Weights) -> FloatType:
     """BF16 if most of the numbers are, so that nothing is lost; else F16, half of F32's bytes."""
     sizes = {"BF16": 0, "other": 0}
     for tensor in weights.tensors.values():
@@ -50,7 +38,9 @@ def published_kind(weights: Weights) -> Kind:
     return "BF16" if sizes["BF16"] > sizes["other"] else "F16"
 
 
-def network(family: Family, config: Document, weights: Weights, kind: Kind) -> list[OutTensor]:
+def make_tensors(
+    architecture: ModelArchitecture, config: JsonObject, weights: Weights, kind: FloatType
+) -> list[OutputTensor]:
     """All tensors of the model, in the order of the published files.
 
     :raises BadRequest: a tensor is unknown, there twice, or missing in a layer.
@@ -58,28 +48,30 @@ def network(family: Family, config: Document, weights: Weights, kind: Kind) -> l
     layers = config.count("num_hidden_layers")
     if layers > _MAX_LAYERS:
         raise BadRequest(f"{config.where}: more than {_MAX_LAYERS} layers")
-    names = _names(family, layers, list(weights.tensors))
+    names = _names(architecture, layers, list(weights.tensors))
     if config.flag("tie_word_embeddings", default=False):
         names = {name: out for name, out in names.items() if out != OUTPUT}
-    _check_complete(family, config, set(names.values()), layers)
+    _check_complete(architecture, config, set(names.values()), layers)
     head = head_dimensions(config)
-    tensors = [_converted(family, weights, name, out, kind, head) for name, out in names.items()]
-    check_tensors(family, config, head, {tensor.name: tensor.shape for tensor in tensors})
-    if not family.is_embedding:
+    tensors = [
+        _converted(architecture, weights, name, out, kind, head) for name, out in names.items()
+    ]
+    _check_shapes(architecture, config, head, {tensor.name: tensor.shape for tensor in tensors})
+    if not architecture.is_embedding:
         tensors += _made(rope.tensors(config, rope_dimensions(config)))
     return tensors
 
 
-def _names(family: Family, layers: int, published: Sequence[str]) -> dict[str, str]:
+def _names(
+    architecture: ModelArchitecture, layers: int, published: Sequence[str]
+) -> dict[str, str]:
     """Published name to the one in the GGUF, of the tensors that are wanted."""
-    architecture = next(
-        number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == family.architecture
-    )
-    known = gguf.get_tensor_name_map(architecture, layers)
+    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture.name)
+    known = gguf.get_tensor_name_map(number, layers)
     names: dict[str, str] = {}
     for name in published:
-        inner = _without_prefix(family, name)
-        if inner.startswith(family.unused) or inner.endswith(_LEFT_OUT):
+        inner = _without_prefix(architecture, name)
+        if inner.startswith(architecture.unused) or inner.endswith(_LEFT_OUT):
             continue
         out = known.get_name(inner, try_suffixes=(".weight", ".bias"))
         if out is None:
@@ -90,8 +82,8 @@ def _names(family: Family, layers: int, published: Sequence[str]) -> dict[str, s
     return names
 
 
-def _without_prefix(family: Family, name: str) -> str:
-    for old, new in family.prefixes.items():
+def _without_prefix(architecture: ModelArchitecture, name: str) -> str:
+    for old, new in architecture.prefixes.items():
         if name.startswith(old):
             name = new + name.removeprefix(old)
     for old, new in _OLD_NAMES.items():
@@ -100,10 +92,12 @@ def _without_prefix(family: Family, name: str) -> str:
     return name
 
 
-def _check_complete(family: Family, config: Document, names: set[str], layers: int) -> None:
+def _check_complete(
+    architecture: ModelArchitecture, config: JsonObject, names: set[str], layers: int
+) -> None:
     """Every layer has what the first one has, and the ends of the network are there."""
     wanted = {EMBEDDING}
-    if config.values.get("tie_word_embeddings") is False and not family.is_embedding:
+    if config.values.get("tie_word_embeddings") is False and not architecture.is_embedding:
         wanted |= {OUTPUT}  # else llama.cpp would take the embeddings without a word
     pattern = [name.removeprefix("blk.0.") for name in names if name.startswith("blk.0.")]
     wanted |= {f"blk.{layer}.{name}" for layer in range(layers) for name in pattern}
@@ -113,12 +107,17 @@ def _check_complete(family: Family, config: Document, names: set[str], layers: i
 
 
 def _converted(
-    family: Family, weights: Weights, name: str, out: str, kind: Kind, head: int
-) -> OutTensor:
+    architecture: ModelArchitecture,
+    weights: Weights,
+    name: str,
+    out: str,
+    kind: FloatType,
+    head: int,
+) -> OutputTensor:
     shape = weights.tensors[name].shape
     if not 1 <= len(shape) <= 2 or not all(shape):
         raise BadRequest(f"tensor {name[:80]!r} has an unusual shape, {list(shape)}")
-    changes = [change for ending, change in family.changes.items() if name.endswith(ending)]
+    changes = [change for ending, change in architecture.changes.items() if name.endswith(ending)]
     step = _block_rows(shape, head)
     if step * math.prod(shape[1:]) > _MAX_BLOCK_ELEMENTS:
         raise BadRequest(f"tensor {name[:80]!r} has heads or rows that are too large")
@@ -128,7 +127,7 @@ def _converted(
             yield _changed(weights.read(name, start, min(start + step, shape[0])), changes, head)
 
     small = len(shape) == 1 or out in _ALWAYS_F32
-    return OutTensor(out, shape, "F32" if small else kind, blocks)
+    return OutputTensor(out, shape, "F32" if small else kind, blocks)
 
 
 def _block_rows(shape: tuple[int, ...], head: int) -> int:
@@ -143,10 +142,72 @@ def _changed(rows: Floats, changes: list[Change], head: int) -> Floats:
     return rows
 
 
-def _made(tensors: dict[str, Floats]) -> list[OutTensor]:
+def _made(tensors: dict[str, Floats]) -> list[OutputTensor]:
     def once(numbers: Floats) -> Callable[[], Iterator[Floats]]:
         return lambda: iter([numbers])
 
     return [
-        OutTensor(name, numbers.shape, "F32", once(numbers)) for name, numbers in tensors.items()
+        OutputTensor(name, numbers.shape, "F32", once(numbers)) for name, numbers in tensors.items()
     ]
+
+
+# ----------------------------------------------------------------- shapes
+
+
+Shape = tuple[int, ...]
+_LAYER = re.compile(r"blk\.\d+\.(\w+)\.(weight|bias)")
+
+
+def _check_shapes(
+    architecture: ModelArchitecture, config: JsonObject, head: int, shapes: Mapping[str, Shape]
+) -> None:
+    """``shapes`` by llama.cpp's names.
+
+    :raises BadRequest: one has another shape, or is a bias that the network does not have.
+    """
+    wanted = _wanted(architecture, config, head)
+    for name, shape in shapes.items():
+        match = _LAYER.fullmatch(name)
+        if match is None:
+            continue
+        part, kind = match.groups()
+        if kind == "bias" and not part.endswith("norm"):
+            _check_bias(architecture, config, name, part)
+        expected = wanted.get(part)
+        if expected is None:
+            continue
+        expected = expected if kind == "weight" else expected[:1]
+        if shape != expected:
+            heads = part.startswith(("attn_q", "attn_k", "attn_v")) and shape[0] % head
+            what = f"not heads of {head}" if heads else f"not {list(expected)}"
+            raise BadRequest(f"{config.where}: tensor {name!r} has the shape {list(shape)}, {what}")
+    if not architecture.is_embedding and rope_dimensions(config) % 2:
+        raise BadRequest(f"{config.where}: the dimensions of a head that turn are no pairs")
+
+
+def _check_bias(architecture: ModelArchitecture, config: JsonObject, name: str, part: str) -> None:
+    option = architecture.biases.get(part)
+    if option is None:
+        raise BadRequest(f"{config.where}: there is {name!r}, which such a network does not have")
+    if option and not config.flag(option, default=False):
+        raise BadRequest(f'{config.where}: "{option}" is off, but there is {name!r}')
+
+
+def _wanted(architecture: ModelArchitecture, config: JsonObject, head: int) -> dict[str, Shape]:
+    width, inner = config.count("hidden_size"), config.count("intermediate_size")
+    queries = head * config.count("num_attention_heads")
+    keys = head * config.count("num_key_value_heads", config.count("num_attention_heads"))
+    return {
+        "attn_q": (queries, width),
+        "attn_k": (keys, width),
+        "attn_v": (keys, width),
+        "attn_qkv": (queries + 2 * keys, width),
+        "attn_output": (width, queries),
+        "attn_q_norm": (head,),
+        "attn_k_norm": (head,),
+        "attn_norm": (width,),
+        "ffn_norm": (width,),
+        "ffn_gate": (inner, width),
+        "ffn_up": (architecture.gates * inner, width),
+        "ffn_down": (width, inner),
+    }

@@ -12,15 +12,23 @@ refused. tokenizer.model then only adds the scores, of which merges are what is 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from ollama_async.convert.added_tokens import AddedToken, read_added
-from ollama_async.convert.config_files import Document, Files, read_bytes, read_document
-from ollama_async.convert.merging import Merge, unreachable
-from ollama_async.convert.pre_tokenizer import WHOLE, cutting_name
+from ollama_async.convert.config_files import Files, JsonObject, read_bytes, read_object
+from ollama_async.convert.pre_tokenizer import WHOLE, pre_tokenizer_name
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
-from ollama_async.convert.tokenizer_pipeline import SPACE, Kind, read_pipeline, refused
-from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER, Token, Vocabulary
+from ollama_async.convert.tokenizer_pipeline import SPACE, TokenizerModel, read_pipeline
+from ollama_async.convert.vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER,
+    GgufVocabulary,
+    Token,
+)
 from ollama_async.core.errors import BadRequest
 
 _MODEL = "tokenizer.model"
@@ -34,7 +42,7 @@ _DOCUMENTS = (
     "generation_config.json",
     "sentence_bert_config.json",
 )
-_KINDS: dict[str, Kind] = {"BPE": "gpt2", "WordPiece": "bert"}
+_KINDS: dict[str, TokenizerModel] = {"BPE": "gpt2", "WordPiece": "bert"}
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 _LONGEST_TOKEN = 512
 """Against work that grows with the square of it. The longest known are 128 spaces or dashes."""
@@ -42,13 +50,13 @@ _LONGEST_WORD = 100
 """Characters of a word that every word tokenizer takes; llama.cpp has no limit."""
 
 
-def read_documents(files: Files) -> dict[str, Document]:
+def read_documents(files: Files) -> dict[str, JsonObject]:
     """Those of the JSON files about the tokenizer that there are."""
-    found = {name: read_document(files, name) for name in _DOCUMENTS}
+    found = {name: read_object(files, name) for name in _DOCUMENTS}
     return {name: document for name, document in found.items() if document is not None}
 
 
-def read_vocabulary(files: Files, documents: Mapping[str, Document]) -> Vocabulary:
+def read_vocabulary(files: Files, documents: Mapping[str, JsonObject]) -> GgufVocabulary:
     """:raises BadRequest: there is no tokenizer, or none that llama.cpp has the like of."""
     tokenizer = documents.get("tokenizer.json")
     model = tokenizer.section("model") if tokenizer is not None else None
@@ -68,8 +76,8 @@ def read_vocabulary(files: Files, documents: Mapping[str, Document]) -> Vocabula
 
 
 def _from_json(
-    tokenizer: Document, model: Document, scored: bytes | None, added: list[AddedToken]
-) -> Vocabulary:
+    tokenizer: JsonObject, model: JsonObject, scored: bytes | None, added: list[AddedToken]
+) -> GgufVocabulary:
     """``scored``: tokenizer.model, if there is one."""
     kind = _kind(model)
     pipeline = read_pipeline(tokenizer, kind)
@@ -87,7 +95,7 @@ def _from_json(
     return vocabulary
 
 
-def _kind(model: Document) -> Kind:
+def _kind(model: JsonObject) -> TokenizerModel:
     name = model.text("type", "BPE" if "merges" in model.values else "")
     if name not in _KINDS:
         raise BadRequest(f"{model.where}: tokenizers of the kind {name[:80]!r} do not convert")
@@ -96,9 +104,9 @@ def _kind(model: Document) -> Kind:
     return _KINDS[name]
 
 
-def _finish(vocabulary: Vocabulary, documents: Mapping[str, Document]) -> None:
+def _finish(vocabulary: GgufVocabulary, documents: Mapping[str, JsonObject]) -> None:
     """What llama.cpp wants to be spelt in another way, and what the settings add."""
-    settings = documents.get(_SETTINGS) or Document(_SETTINGS, {})
+    settings = documents.get(_SETTINGS) or JsonObject(_SETTINGS, {})
     _check_before(settings, documents.get("sentence_bert_config.json"), vocabulary)
     wants_prefix = settings.flag("add_prefix_space", default=False)
     match vocabulary.model:
@@ -111,19 +119,23 @@ def _finish(vocabulary: Vocabulary, documents: Mapping[str, Document]) -> None:
             if "add_prefix_space" in settings.values:
                 vocabulary.extra["add_space_prefix"] = wants_prefix
         case "gpt2" if wants_prefix and _has_one_step(documents):
-            raise refused(settings, '"add_prefix_space"', "is on, which llama.cpp cannot do here")
+            raise settings.unsupported(
+                '"add_prefix_space"', "is on, which llama.cpp cannot do here"
+            )
 
 
-def _check_before(settings: Document, sentences: Document | None, vocabulary: Vocabulary) -> None:
+def _check_before(
+    settings: JsonObject, sentences: JsonObject | None, vocabulary: GgufVocabulary
+) -> None:
     """What libraries do to a text before their tokenizer sees it."""
     if settings.flag("split_special_tokens", default=False):
-        raise refused(settings, '"split_special_tokens"', "is on, which llama.cpp cannot do")
+        raise settings.unsupported('"split_special_tokens"', "is on, which llama.cpp cannot do")
     lowers = vocabulary.extra.get("normalizer.lowercase", False)
     if sentences is not None and sentences.flag("do_lower_case", default=False) and not lowers:
-        raise refused(sentences, '"do_lower_case"', "is on, which llama.cpp cannot do here")
+        raise sentences.unsupported('"do_lower_case"', "is on, which llama.cpp cannot do here")
 
 
-def _has_one_step(documents: Mapping[str, Document]) -> bool:
+def _has_one_step(documents: Mapping[str, JsonObject]) -> bool:
     """Transformers puts the option into the ByteLevel step, unless that is one of several."""
     step = documents["tokenizer.json"].section("pre_tokenizer")
     return step is not None and step.text("type", "") == "ByteLevel"
@@ -132,21 +144,21 @@ def _has_one_step(documents: Mapping[str, Document]) -> bool:
 # ----------------------------------------------------------------- models in tokenizer.json
 
 
-def _byte_level(tokenizer: Document, model: Document, merges: list[Merge]) -> Vocabulary:
+def _byte_level(tokenizer: JsonObject, model: JsonObject, merges: list[Merge]) -> GgufVocabulary:
     _check_plain(model)
     vocabulary = _learnt("gpt2", model)
     if len(set(merges)) < len(merges):
-        raise refused(model, '"merges"', "has one twice")
+        raise model.unsupported('"merges"', "has one twice")
     if "unk_token" in model.values and not _alphabet() <= vocabulary.ids().keys():
-        raise refused(model, '"unk_token"', "stands for bytes, which llama.cpp leaves out")
+        raise model.unsupported('"unk_token"', "stands for bytes, which llama.cpp leaves out")
     vocabulary.merges = [f"{left} {right}" for left, right in merges]
-    name = cutting_name(tokenizer)
+    name = pre_tokenizer_name(tokenizer)
     _check_whole(model, vocabulary, merges, is_whole=name in WHOLE)
     vocabulary.extra = {"pre": name}
     return vocabulary
 
 
-def _with_bytes(_: Document, model: Document, merges: list[Merge]) -> Vocabulary:
+def _with_bytes(_: JsonObject, model: JsonObject, merges: list[Merge]) -> GgufVocabulary:
     """SentencePiece's merges, of which the earlier ones become the higher scores."""
     _check_plain(model)
     vocabulary = _learnt("llama", model)
@@ -165,41 +177,40 @@ def _with_bytes(_: Document, model: Document, merges: list[Merge]) -> Vocabulary
     return vocabulary
 
 
-def _pieces_of_words(_: Document, model: Document, __: list[Merge]) -> Vocabulary:
+def _pieces_of_words(_: JsonObject, model: JsonObject, __: list[Merge]) -> GgufVocabulary:
     if model.text("continuing_subword_prefix", "##") != "##":
-        raise refused(model, '"continuing_subword_prefix"', "is not '##'")
+        raise model.unsupported('"continuing_subword_prefix"', "is not '##'")
     if model.count("max_input_chars_per_word", _LONGEST_WORD) < _LONGEST_WORD:
-        raise refused(
-            model, '"max_input_chars_per_word"', f"is below {_LONGEST_WORD}; llama.cpp has no limit"
+        raise model.unsupported(
+            '"max_input_chars_per_word"', f"is below {_LONGEST_WORD}; llama.cpp has no limit"
         )
     vocabulary = _learnt("bert", model)
     unknown = model.text("unk_token", "[UNK]")
     number = vocabulary.ids().get(unknown)
     if number is None:
-        raise refused(model, f'"unk_token": {unknown[:80]!r}', "is not among the tokens")
+        raise model.unsupported(f'"unk_token": {unknown[:80]!r}', "is not among the tokens")
     vocabulary.unknown = number
     return vocabulary
 
 
-def _check_plain(model: Document) -> None:
+def _check_plain(model: JsonObject) -> None:
     """Options of merges that llama.cpp does not have."""
     if model.number("dropout", 0.0) != 0:
-        raise refused(model, '"dropout"', "makes tokens by chance, which llama.cpp does not")
+        raise model.unsupported('"dropout"', "makes tokens by chance, which llama.cpp does not")
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.text(name, ""):
-            raise refused(model, f'"{name}"', "is given, which llama.cpp cannot do")
+            raise model.unsupported(f'"{name}"', "is given, which llama.cpp cannot do")
 
 
 def _check_whole(
-    model: Document, vocabulary: Vocabulary, merges: list[Merge], *, is_whole: bool
+    model: JsonObject, vocabulary: GgufVocabulary, merges: list[Merge], *, is_whole: bool
 ) -> None:
     """``is_whole``: llama.cpp takes a whole word that is a token without merging."""
     if model.flag("ignore_merges", default=False) == is_whole:
         return
     text = unreachable((token.text for token in vocabulary.tokens.values()), merges)
     if text is not None:
-        raise refused(
-            model,
+        raise model.unsupported(
             '"ignore_merges"',
             f"is not {str(is_whole).lower()}, as llama.cpp has it, and {text[:80]!r} is no merge",
         )
@@ -208,9 +219,9 @@ def _check_whole(
 _READERS = {"gpt2": _byte_level, "llama": _with_bytes, "bert": _pieces_of_words}
 
 
-def _learnt(kind: Kind, model: Document) -> Vocabulary:
+def _learnt(kind: TokenizerModel, model: JsonObject) -> GgufVocabulary:
     section = model.section("vocab")
-    vocabulary = Vocabulary(model=kind, tokens={})
+    vocabulary = GgufVocabulary(model=kind, tokens={})
     for text in section.values if section is not None else ():
         assert section is not None
         number = section.index(text)
@@ -225,7 +236,7 @@ def _learnt(kind: Kind, model: Document) -> Vocabulary:
     return vocabulary
 
 
-def _merges(model: Document) -> list[Merge]:
+def _merges(model: JsonObject) -> list[Merge]:
     """Older files have "left right", newer ones ["left", "right"]."""
     merges = []
     for pair in model.items("merges", []):
@@ -247,7 +258,9 @@ def _alphabet() -> set[str]:
 # ----------------------------------------------------------------- checks
 
 
-def _with_scores(vocabulary: Vocabulary, scored: Vocabulary, added: list[AddedToken]) -> Vocabulary:
+def _with_scores(
+    vocabulary: GgufVocabulary, scored: GgufVocabulary, added: list[AddedToken]
+) -> GgufVocabulary:
     """The scored vocabulary of tokenizer.model, after a look whether both are the same."""
     replaced = {token.number for token in added}
     known = vocabulary.ids()
@@ -269,15 +282,17 @@ def _character(text: str) -> str:
     return chr(int(byte[1], 16)) if byte is not None and byte[1] < "80" else text
 
 
-def _check_merges(model: Document, merges: list[Merge]) -> None:
+def _check_merges(model: JsonObject, merges: list[Merge]) -> None:
     section = model.section("vocab")
     known = section.values if section is not None else {}
     for left, right in merges:
         if left not in known or right not in known or left + right not in known:
-            raise refused(model, '"merges"', f"make no token of {left[:40]!r} and {right[:40]!r}")
+            raise model.unsupported(
+                '"merges"', f"make no token of {left[:40]!r} and {right[:40]!r}"
+            )
 
 
-def _check_closed(model: Document, merges: list[Merge], added: list[AddedToken]) -> None:
+def _check_closed(model: JsonObject, merges: list[Merge], added: list[AddedToken]) -> None:
     """llama.cpp merges any pair that makes a token, and knows no list of them."""
     known = set(merges)
     section = model.section("vocab")
@@ -287,22 +302,24 @@ def _check_closed(model: Document, merges: list[Merge], added: list[AddedToken])
         for at in range(1, len(text)):
             left, right = text[:at], text[at:]
             if left in texts and right in texts and (left, right) not in known:
-                raise refused(
-                    model, '"merges"', f"lacks {left[:40]!r} and {right[:40]!r}, which make a token"
+                raise model.unsupported(
+                    '"merges"', f"lacks {left[:40]!r} and {right[:40]!r}, which make a token"
                 )
 
 
-def _check_marks(tokenizer: Document, vocabulary: Vocabulary, added: list[AddedToken]) -> None:
-    """Marks that are learnt are looked for in texts only if they are among the added tokens."""
+def _check_marks(
+    tokenizer: JsonObject, vocabulary: GgufVocabulary, added: list[AddedToken]
+) -> None:
+    """Learnt special tokens are found in texts only if they are among the added tokens."""
     findable = {token.number for token in added}
     for number, token in vocabulary.tokens.items():
         if token.kind in {CONTROL, USER, UNKNOWN} and number not in findable:
-            raise refused(
-                tokenizer, '"added_tokens"', f"lacks {token.text[:80]!r}, which llama.cpp looks for"
+            raise tokenizer.unsupported(
+                '"added_tokens"', f"lacks {token.text[:80]!r}, which llama.cpp looks for"
             )
 
 
-def _check_bytes(vocabulary: Vocabulary) -> None:
+def _check_bytes(vocabulary: GgufVocabulary) -> None:
     """A byte that is a character needs no token if the character has one."""
     texts = vocabulary.ids()
     for byte in range(256):
@@ -311,7 +328,7 @@ def _check_bytes(vocabulary: Vocabulary) -> None:
             raise BadRequest(f"the tokenizer has no token {name} for a byte, as llama.cpp needs it")
 
 
-def _check_settings(settings: Document, vocabulary: Vocabulary) -> None:
+def _check_settings(settings: JsonObject, vocabulary: GgufVocabulary) -> None:
     """tokenizer.json counts, but nobody writes these for nothing.
 
     ``do_lower_case`` is often left on in the settings of models that tell upper from lower case.
@@ -321,15 +338,15 @@ def _check_settings(settings: Document, vocabulary: Vocabulary) -> None:
         ("tokenize_chinese_chars", True),
     ):
         if settings.flag(name, default=done) != done:
-            raise refused(settings, f'"{name}"', "is not what tokenizer.json does")
+            raise settings.unsupported(f'"{name}"', "is not what tokenizer.json does")
     if vocabulary.extra["normalizer.lowercase"] and not settings.flag("do_lower_case", True):
-        raise refused(settings, '"do_lower_case"', "is off, but on in tokenizer.json")
+        raise settings.unsupported('"do_lower_case"', "is off, but on in tokenizer.json")
 
 
 # ----------------------------------------------------------------- spellings
 
 
-def _mark_starts(vocabulary: Vocabulary) -> None:
+def _mark_starts(vocabulary: GgufVocabulary) -> None:
     """llama.cpp marks pieces that begin a word; the file those that do not."""
     for token in vocabulary.tokens.values():
         if token.kind in {CONTROL, USER}:
@@ -338,8 +355,34 @@ def _mark_starts(vocabulary: Vocabulary) -> None:
         token.text = token.text[2:] if continues else SPACE + token.text
 
 
-def _spell_spaces(vocabulary: Vocabulary) -> None:
+def _spell_spaces(vocabulary: GgufVocabulary) -> None:
     """llama.cpp looks for added tokens before it makes the marks of spaces."""
     for token in vocabulary.tokens.values():
         if token.kind == USER:
             token.text = token.text.replace(SPACE, " ")
+
+
+# ----------------------------------------------------------------- merges
+
+
+Merge = tuple[str, str]
+
+
+def unreachable(texts: Iterable[str], merges: Iterable[Merge]) -> str | None:
+    """The first of the texts that the merges do not make one of, None if there is none.
+
+    A few seconds for the largest vocabularies.
+    """
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    return next((text for text in texts if len(_merged(text, ranks)) > 1), None)
+
+
+def _merged(text: str, ranks: Mapping[Merge, int]) -> list[str]:
+    parts = list(text)
+    while len(parts) > 1:
+        pairs = [(ranks.get(pair, len(ranks)), at) for at, pair in enumerate(pairwise(parts))]
+        rank, at = min(pairs)
+        if rank == len(ranks):
+            break
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from ollama_async.convert.config_files import Document
+from ollama_async.convert.config_files import JsonObject
 from ollama_async.core.errors import BadRequest
 
-Kind = Literal["llama", "gpt2", "bert"]
+TokenizerModel = Literal["llama", "gpt2", "bert"]
 """llama.cpp's names for SentencePiece, byte-level merges and pieces of words."""
 
 SPACE = "▁"
@@ -32,13 +32,13 @@ class Pipeline(msgspec.Struct, frozen=True):
     composes: bool = False
 
 
-def read_pipeline(tokenizer: Document, kind: Kind) -> Pipeline:
+def read_pipeline(tokenizer: JsonObject, kind: TokenizerModel) -> Pipeline:
     """:raises BadRequest: there is a step that llama.cpp has no like of; the text names it."""
     _check_decoder(tokenizer, kind)
     return _READERS[kind](tokenizer)
 
 
-def flat(outer: Document | None, inner: str) -> list[Document]:
+def flat(outer: JsonObject | None, inner: str) -> list[JsonObject]:
     """The steps of a sequence, of sequences in it, or the one step that there is."""
     if outer is None:
         return []
@@ -47,28 +47,23 @@ def flat(outer: Document | None, inner: str) -> list[Document]:
     return [step for part in outer.sections(inner) for step in flat(part, inner)]
 
 
-def refused(document: Document, option: str, reason: str) -> BadRequest:
-    """An error that names file, place and option."""
-    return BadRequest(f"{document.where}: {option} {reason}")
-
-
-def _normalizers(tokenizer: Document) -> list[Document]:
+def _normalizers(tokenizer: JsonObject) -> list[JsonObject]:
     return flat(tokenizer.section("normalizer"), "normalizers")
 
 
-def _pretokenizers(tokenizer: Document) -> list[Document]:
+def _pretokenizers(tokenizer: JsonObject) -> list[JsonObject]:
     return flat(tokenizer.section("pre_tokenizer"), "pretokenizers")
 
 
-def _unknown(step: Document) -> BadRequest:
+def _unknown(step: JsonObject) -> BadRequest:
     kind = step.text("type", "")
-    return refused(step, f"{kind[:80]!r}", "is a step that llama.cpp does not have here")
+    return step.unsupported(f"{kind[:80]!r}", "is a step that llama.cpp does not have here")
 
 
 # ----------------------------------------------------------------- byte-level merges
 
 
-def _byte_level(tokenizer: Document) -> Pipeline:
+def _byte_level(tokenizer: JsonObject) -> Pipeline:
     steps = _normalizers(tokenizer)
     for step in steps:
         if step.text("type", "") != "NFC":
@@ -79,7 +74,7 @@ def _byte_level(tokenizer: Document) -> Pipeline:
 # ----------------------------------------------------------------- SentencePiece
 
 
-def _sentencepiece(tokenizer: Document) -> Pipeline:
+def _sentencepiece(tokenizer: JsonObject) -> Pipeline:
     prefix, escapes = False, False
     for step in _normalizers(tokenizer):
         match step.text("type", ""):
@@ -98,32 +93,33 @@ def _sentencepiece(tokenizer: Document) -> Pipeline:
         elif not (kind == "Split" and escapes and _literal(step) == " "):  # there are none left
             raise _unknown(step)
     if not escapes:
-        raise refused(
-            tokenizer, "no step", f"makes {SPACE!r} of spaces, which llama.cpp always does"
+        raise tokenizer.unsupported(
+            "no step", f"makes {SPACE!r} of spaces, which llama.cpp always does"
         )
     return Pipeline({"add_space_prefix": prefix}, changes_added)
 
 
-def _check_metaspace(step: Document, *, is_prefixed: bool) -> None:
+def _check_metaspace(step: JsonObject, *, is_prefixed: bool) -> None:
     """``is_prefixed``: every text begins with a space already, so that none is added."""
     if step.text("replacement", SPACE) != SPACE:
-        raise refused(step, '"replacement"', f"is not {SPACE!r}")
+        raise step.unsupported('"replacement"', f"is not {SPACE!r}")
     scheme = step.text("prepend_scheme", "always")
     if scheme != "never" and not is_prefixed:
-        raise refused(
-            step,
+        raise step.unsupported(
             f'"prepend_scheme": {scheme[:80]!r}',
             "puts a space before a text by a rule that llama.cpp does not have",
         )
     if step.flag("split", default=True):
-        raise refused(step, '"split"', "cuts at spaces, which llama.cpp does not with this model")
+        raise step.unsupported(
+            '"split"', "cuts at spaces, which llama.cpp does not with this model"
+        )
 
 
-def _replaced(step: Document) -> tuple[str, str]:
+def _replaced(step: JsonObject) -> tuple[str, str]:
     return _literal(step), step.text("content", "")
 
 
-def _literal(step: Document) -> str:
+def _literal(step: JsonObject) -> str:
     pattern = step.section("pattern")
     return pattern.text("String", "") if pattern is not None else ""
 
@@ -131,20 +127,20 @@ def _literal(step: Document) -> str:
 # ----------------------------------------------------------------- pieces of words
 
 
-def _pieces_of_words(tokenizer: Document) -> Pipeline:
+def _pieces_of_words(tokenizer: JsonObject) -> Pipeline:
     steps = _normalizers(tokenizer)
     if [step.text("type", "") for step in steps] != ["BertNormalizer"]:
         kinds = ", ".join(step.text("type", "") for step in steps) or "none"
-        raise refused(tokenizer, '"normalizer"', f"is {kinds[:200]}, not one BertNormalizer")
+        raise tokenizer.unsupported('"normalizer"', f"is {kinds[:200]}, not one BertNormalizer")
     (normalizer,) = steps
     for name in ("clean_text", "handle_chinese_chars"):
         if not normalizer.flag(name, default=True):
-            raise refused(normalizer, f'"{name}"', "is off, which llama.cpp cannot do")
+            raise normalizer.unsupported(f'"{name}"', "is off, which llama.cpp cannot do")
     lower = normalizer.flag("lowercase", default=True)
     strip = normalizer.flag("strip_accents", default=lower)
     pretokenizers = _pretokenizers(tokenizer)
     if [step.text("type", "") for step in pretokenizers] != ["BertPreTokenizer"]:
-        raise refused(tokenizer, '"pre_tokenizer"', "is not one BertPreTokenizer")
+        raise tokenizer.unsupported('"pre_tokenizer"', "is not one BertPreTokenizer")
     fields = {"normalizer.lowercase": lower, "normalizer.strip_accents": strip}
     return Pipeline(fields, changes_added=True)
 
@@ -152,7 +148,7 @@ def _pieces_of_words(tokenizer: Document) -> Pipeline:
 # ----------------------------------------------------------------- and back
 
 
-_SPELLINGS: dict[str, Callable[[Document], bool]] = {
+_SPELLINGS: dict[str, Callable[[JsonObject], bool]] = {
     # what may be done to the pieces of an answer: nothing but undoing what was done to the text
     "Replace": lambda step: _replaced(step) == (SPACE, " "),
     "ByteFallback": lambda _: True,
@@ -165,23 +161,25 @@ _SPELLINGS: dict[str, Callable[[Document], bool]] = {
     "Metaspace": lambda step: step.text("replacement", SPACE) == SPACE,
     "ByteLevel": lambda _: True,
 }
-_DECODERS: dict[Kind, tuple[str, ...]] = {
+_DECODERS: dict[TokenizerModel, tuple[str, ...]] = {
     "llama": ("Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"),
     "gpt2": ("ByteLevel", "Fuse"),
 }
 
 
-def _check_decoder(tokenizer: Document, kind: Kind) -> None:
+def _check_decoder(tokenizer: JsonObject, kind: TokenizerModel) -> None:
     """A model for embeddings says nothing, so that its decoder does not matter."""
     if kind == "bert":
         return
     for step in flat(tokenizer.section("decoder"), "decoders"):
         name = step.text("type", "")
         if name not in _DECODERS[kind] or not _SPELLINGS[name](step):
-            raise refused(step, f"{name[:80]!r}", "spells answers in a way that llama.cpp does not")
+            raise step.unsupported(
+                f"{name[:80]!r}", "spells answers in a way that llama.cpp does not"
+            )
 
 
-_READERS: dict[Kind, Callable[[Document], Pipeline]] = {
+_READERS: dict[TokenizerModel, Callable[[JsonObject], Pipeline]] = {
     "gpt2": _byte_level,
     "llama": _sentencepiece,
     "bert": _pieces_of_words,

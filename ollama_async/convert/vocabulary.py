@@ -1,4 +1,4 @@
-"""A tokenizer as a GGUF holds it, whichever files it comes from."""
+"""A tokenizer as a GGUF file holds it, whatever files it comes from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, Literal
 import msgspec
 from gguf import TokenType
 
-from ollama_async.convert.known_marks import MARKS
 from ollama_async.core.errors import BadRequest
 
 MAX_TOKENS = 1 << 20
@@ -38,7 +37,7 @@ class Token(msgspec.Struct):
     score: float = 0.0
 
 
-class Vocabulary(msgspec.Struct, kw_only=True):
+class GgufVocabulary(msgspec.Struct, kw_only=True):
     """``tokens`` by id, without holes at the end. ``extra``: more keys below ``tokenizer.ggml.``
 
     ``unknown``: the number of the token for what cannot be spelt, if the model names one.
@@ -104,8 +103,83 @@ class Vocabulary(msgspec.Struct, kw_only=True):
             if token.text in known:
                 raise BadRequest(f"two tokens have the text {token.text[:80]!r}")
             known.add(token.text)
-            if token.kind == NORMAL and token.text in MARKS:
+            if token.kind == NORMAL and token.text in SPECIAL_TEXTS:
                 raise BadRequest(
                     f"the token {token.text!r} is an ordinary one here, which llama.cpp takes for "
                     "a mark; it has to be among the added tokens"
                 )
+
+
+"""Texts that llama.cpp looks for in every vocabulary, whatever kinds the tokens have there.
+
+Tokens of these texts become marks: they are found in texts, and never made of pieces.
+"""
+
+END_TEXTS = {
+    "</s>",
+    "<EOT>",
+    "<end_of_turn>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|calls|>",
+    "<|call|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|flush|>",
+    "<|im_end|>",
+    "<|return|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",  # noqa: RUF001
+    "[EOS]",
+    "[EOT]",
+    "[e~[",
+    "_<EOT>",
+}
+"""After these an answer is over, if the file says nothing of it."""
+
+SPECIAL_TEXTS = END_TEXTS | {
+    "<MID>",
+    "<PAD>",
+    "<PRE>",
+    "<REPO>",
+    "<SUF>",
+    "<fim-middle>",
+    "<fim-pad>",
+    "<fim-prefix>",
+    "<fim-repo>",
+    "<fim-suffix>",
+    "<fim_middle>",
+    "<fim_pad>",
+    "<fim_prefix>",
+    "<fim_suffix>",
+    "<reponame>",
+    "<|channel|>",
+    "<|code_middle|>",
+    "<|code_prefix|>",
+    "<|code_suffix|>",
+    "<|constrain|>",
+    "<|file_sep|>",
+    "<|fim_middle|>",
+    "<|fim_pad|>",
+    "<|fim_prefix|>",
+    "<|fim_repo|>",
+    "<|fim_suffix|>",
+    "<|message|>",
+    "<|middle|>",
+    "<|prefix|>",
+    "<|repo_name|>",
+    "<|start|>",
+    "<|suffix|>",
+    "<｜fim▁begin｜>",  # noqa: RUF001
+    "<｜fim▁end｜>",  # noqa: RUF001
+    "<｜fim▁hole｜>",  # noqa: RUF001
+    "[PAD]",
+    "▁<MID>",
+    "▁<PRE>",
+    "▁<SUF>",
+}
+"""Those, and the parts of messages and of gaps in code."""

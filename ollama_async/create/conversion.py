@@ -16,8 +16,8 @@ from typing import BinaryIO, cast
 
 from ollama_async.api.ollama import ProgressStatus
 from ollama_async.convert import lora
+from ollama_async.convert.gguf_writer import FloatType
 from ollama_async.convert.model import convert_model
-from ollama_async.convert.tensors import Kind
 from ollama_async.core.errors import BadRequest
 from ollama_async.create.quantize import SOURCE_LEVELS, STEP_S, hash_file
 from ollama_async.gguf.compatibility import check_adapter
@@ -43,7 +43,7 @@ def store_model(layout: StoreLayout, files: Mapping[str, Path], level: str) -> N
     :raises StorageFailed: the new file does not fit onto the disk.
     :raises OSError: a file cannot be read, or the new one not written.
     """
-    kind = cast("Kind", level) if level in SOURCE_LEVELS else None
+    kind = cast("FloatType", level) if level in SOURCE_LEVELS else None
 
     def convert(out: Path) -> _Progress:
         return convert_model(files, out, kind)

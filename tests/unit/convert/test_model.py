@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ollama_async.convert.architectures import FAMILIES, family_of, interleaved
-from ollama_async.convert.config_files import Document
+from ollama_async.convert.architectures import ARCHITECTURES, find_architecture, interleaved
+from ollama_async.convert.config_files import JsonObject
 from ollama_async.convert.model import convert_model
 from ollama_async.convert.safetensors import Safetensors
 from ollama_async.core.errors import BadRequest
@@ -245,7 +245,7 @@ def test_rows_are_interleaved_within_each_head():
 
 
 def test_a_configuration_of_several_networks_gives_the_text_part_with_defaults():
-    document = Document(
+    document = JsonObject(
         "config.json",
         {
             "architectures": ["Gemma3ForConditionalGeneration"],
@@ -253,8 +253,8 @@ def test_a_configuration_of_several_networks_gives_the_text_part_with_defaults()
             "text_config": {"hidden_size": 64, "sliding_window": None},
         },
     )
-    family, inner = family_of(document)
-    assert family is FAMILIES["Gemma3ForCausalLM"]
+    family, inner = find_architecture(document)
+    assert family is ARCHITECTURES["Gemma3ForCausalLM"]
     assert inner.count("hidden_size") == 64
     assert inner.count("sliding_window") == 4096
     assert inner.values["eos_token_id"] == [1, 106]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ollama_async.convert import rope
-from ollama_async.convert.config_files import Document
+from ollama_async.convert.config_files import JsonObject
 from ollama_async.core.errors import BadRequest
 
 LLAMA3 = {
@@ -18,7 +18,7 @@ LLAMA3 = {
 
 
 def config(**values):
-    return Document("config.json", {"max_position_embeddings": 4096, **values})
+    return JsonObject("config.json", {"max_position_embeddings": 4096, **values})
 
 
 def spellings(kind, **values):

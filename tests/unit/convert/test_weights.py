@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ollama_async.convert.weights import INDEX, Weights
+from ollama_async.convert.safetensors import INDEX, Weights
 from ollama_async.core.errors import BadRequest
 from tests.unit.convert.folders import ones, write_tensors
 

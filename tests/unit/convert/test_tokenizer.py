@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_async.convert.added_tokens import added_fields
-from ollama_async.convert.config_files import Document
-from ollama_async.convert.pre_tokenizer import cutting_name
+from ollama_async.convert.config_files import JsonObject
+from ollama_async.convert.pre_tokenizer import pre_tokenizer_name
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
 from ollama_async.convert.special_tokens import special_fields
 from ollama_async.convert.tokenizer import read_documents, read_vocabulary
@@ -17,7 +17,7 @@ from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUS
 from ollama_async.core.errors import BadRequest
 from tests.unit.convert.folders import changed, files_of
 
-NO_CONFIG = Document("config.json", {})
+NO_CONFIG = JsonObject("config.json", {})
 
 
 def vocabulary_of(files):
@@ -224,7 +224,7 @@ def test_the_same_patterns_have_two_names_by_how_whole_words_are_treated(tmp_pat
         tmp_path,
         lambda content: content["model"].update(ignore_merges=False),
     )
-    assert cutting_name(read_documents(files)["tokenizer.json"]) == "dbrx"
+    assert pre_tokenizer_name(read_documents(files)["tokenizer.json"]) == "dbrx"
 
 
 # ----------------------------------------------------------------- sentencepiece
@@ -439,11 +439,11 @@ def test_numbers_in_the_configuration_stand_in_for_texts():
     files = {
         name: path for name, path in files_of("llama").items() if name != "tokenizer_config.json"
     }
-    config = Document("config.json", {"bos_token_id": 330, "eos_token_id": [331, 332]})
+    config = JsonObject("config.json", {"bos_token_id": 330, "eos_token_id": [331, 332]})
     found = special_of(files, config)
     assert (found["ggml.bos_token_id"], found["ggml.eos_token_id"]) == (330, 331)
     assert "chat_template" not in found
-    found = special_of(files, Document("config.json", {"eos_token_id": "no"}))
+    found = special_of(files, JsonObject("config.json", {"eos_token_id": "no"}))
     assert "ggml.eos_token_id" not in found
 
 
