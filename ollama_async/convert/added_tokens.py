@@ -1,11 +1,11 @@
-"""The tokens beside the learnt ones, and how they are found in a text.
+"""Added tokens: those beside the learnt ones, and whether llama.cpp finds them in the same places.
 
-Hugging Face's ``tokenizers`` finds the leftmost of the longest added tokens; llama.cpp takes one
-added token after the other, the longest first, and looks for each in what the former left. The
-same comes out unless one of them begins with the end of a shorter one.
+Hugging Face's ``tokenizers`` finds the leftmost of the longest added tokens. llama.cpp searches for
+one added token after the other, the longest first, each in what the former ones left. The result is
+the same unless one token begins with the end of a shorter one.
 
-Which tokens take the spaces beside them is not in a GGUF file. llama.cpp has one set of tokens that
-do, those of Phi-3, by the model's name (``general.name``). Tokenizers of words drop spaces anyway.
+Which tokens strip the spaces beside them is not in a GGUF file. llama.cpp has one set of tokens
+that do, those of Phi-3, by the model's name (``general.name``). WordPiece drops spaces anyway.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _FILE, _SETTINGS, _PLAIN = "tokenizer.json", "tokenizer_config.json", "added_tok
 _MOST_CHARACTERS = 1 << 18
 _MOST_OF_ONE = 256
 _STRIPPING = "phi-3"
-"""The name of models whose added tokens take the spaces after them, all but :data:`_KEEPING`."""
+"""The name of models whose added tokens strip the spaces after them, except :data:`_KEEPING`."""
 _KEEPING = {"<unk>", "<s>", "<|endoftext|>"}
 _ALWAYS = "</s>"
 
 
 class AddedToken(msgspec.Struct):
-    """``where``: the file and place that says most about it. The flags are those of the file."""
+    """``where``: the first file and place that has it, for errors. ``flags``: the file's."""
 
     where: str
     number: int
@@ -43,11 +43,9 @@ class AddedToken(msgspec.Struct):
 
 
 def read_added(documents: Mapping[str, JsonObject]) -> list[AddedToken]:
-    """The added tokens of all files.
+    """The added tokens of all files. Of the same token in several files the first counts.
 
-    The same token is in several of them, in the last without its kind; the first says more.
-
-    :raises BadRequest: a token makes no sense, or two files say different things about one.
+    :raises BadRequest: a token is invalid, or two files contradict each other.
     """
     found: dict[int, AddedToken] = {}
     for document in _documents(documents):
@@ -65,9 +63,9 @@ def read_added(documents: Mapping[str, JsonObject]) -> list[AddedToken]:
 def added_fields(
     documents: Mapping[str, JsonObject], vocabulary: GgufVocabulary, size: int
 ) -> dict[str, Any]:
-    """The model's name, if its added tokens take the spaces after them.
+    """Checks the added tokens; returns ``general.name`` if they strip the spaces after them.
 
-    ``size``: how many tokens the network knows; others are not looked for.
+    ``size``: how many tokens the network has; others are not looked for.
 
     :raises BadRequest: llama.cpp would find other added tokens, or other spaces, in some texts.
     """
@@ -85,7 +83,7 @@ def added_fields(
 
 
 def _check_sizes(added: list[AddedToken]) -> None:
-    """The checks below look at every beginning and end of every text."""
+    """Bounds the checks below, which look at every beginning and end of every text."""
     if sum(len(token.text) for token in added) > _MOST_CHARACTERS:
         raise BadRequest(f"the added tokens have more than {_MOST_CHARACTERS} characters")
     for token in added:
@@ -94,7 +92,7 @@ def _check_sizes(added: list[AddedToken]) -> None:
 
 
 def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken]) -> None:
-    """An added token that is learnt, too, is the same one; others are numbered after those."""
+    """Added tokens agree with the learnt ones, or are numbered after them."""
     tokenizer = documents.get("tokenizer.json")
     model = tokenizer.section("model") if tokenizer is not None else None
     section = model.section("vocab") if model is not None else None
@@ -143,7 +141,9 @@ def _refused(token: AddedToken, option: str, reason: str) -> BadRequest:
 
 
 def _check_apart(added: list[AddedToken]) -> None:
-    """No longer token begins with the end of a shorter one, none in the first round hides one."""
+    """No token begins with the end of a shorter one, and no unnormalized one is part of a
+    normalized one.
+    """
     beginnings: dict[str, AddedToken] = {}
     for token in added:
         for end in range(1, len(token.text)):
@@ -165,13 +165,13 @@ def _check_apart(added: list[AddedToken]) -> None:
 
 
 def _is_ambiguous(first: str, second: str) -> bool:
-    """Runs of one character are taken from the left by both."""
+    """Both find runs of one character from the left."""
     if len(set(first + second)) == 1:
         return False
     return len(second.encode()) >= len(first.encode()) and first != second
 
 
-# ----------------------------------------------------------------- what the files say
+# ----------------------------------------------------------------- files
 
 
 def _documents(documents: Mapping[str, JsonObject]) -> list[JsonObject]:

@@ -1,7 +1,8 @@
-"""The kinds of networks that are converted: one row of :data:`ARCHITECTURES` each.
+"""The model architectures that are converted, one row of :data:`ARCHITECTURES` each.
 
-A row says what llama.cpp calls the architecture, what its GGUF says about the network, and how rows of
-its tensors change. Names of tensors are translated by the ``gguf`` package.
+A row has llama.cpp's name, the metadata of the network, and the changes to its tensors. Options of
+``config.json`` for which llama.cpp has one fixed value are checked here. Options that transformers
+does not read are ignored.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from ollama_async.convert.safetensors import Floats
 from ollama_async.core.errors import BadRequest
 
 Change = Callable[[Floats, int], Floats]
-"""Rows of a tensor (a multiple of the head's dimensions, or all) and these dimensions → rows."""
+"""(rows of a tensor: whole heads or all, dimensions of a head) → rows."""
 
 
 class ModelArchitecture(msgspec.Struct, frozen=True, kw_only=True):
-    """``architecture``: llama.cpp's name. ``fields``: keys below it, from a configuration.
+    """``name``: llama.cpp's. ``fields``: makes the keys below it from a configuration.
 
-    ``changes``: how tensors change whose name ends so. ``unused``: prefixes of tensors that
-    llama.cpp does not want. ``prefixes``: what stands before the names that the ``gguf`` package
-    knows, and what should. ``defaults``: what a configuration may leave out.
+    ``changes``: to tensors, by the end of their published name. ``unused``: prefixes of tensors
+    that llama.cpp does not read. ``prefixes``: of published names, and what the ``gguf`` package
+    expects instead. ``defaults``: values that a configuration may leave out.
 
-    ``biases``: which matrices of a layer have a bias (``attn_q``), and the option with which they
-    have it, "" for none. ``gates``: how many times the inner width ``ffn_up`` has.
+    ``biases``: which matrices of a layer have a bias (``attn_q``), with the option that enables it,
+    "" for always. ``gates``: the height of ``ffn_up`` in multiples of the inner width.
     """
 
     name: str
@@ -44,9 +45,9 @@ class ModelArchitecture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_architecture(config: JsonObject) -> tuple[ModelArchitecture, JsonObject]:
-    """The family of a ``config.json``, and the part of it that describes the language model.
+    """The architecture of a ``config.json``, and the part of it about the language model.
 
-    :raises BadRequest: nobody has written a row for it.
+    :raises BadRequest: there is no row for it.
     """
     names = [name for name in config.items("architectures", []) if isinstance(name, str)]
     architecture = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
@@ -73,11 +74,11 @@ def head_dimensions(config: JsonObject) -> int:
 
 
 def rope_dimensions(config: JsonObject) -> int:
-    """How many of a head's dimensions turn with the position."""
+    """How many of a head's dimensions are rotated by the position."""
     return max(2, int(rope.share(config) * head_dimensions(config)))
 
 
-# ----------------------------------------------------------------- what the file says
+# ----------------------------------------------------------------- metadata
 
 
 def _network(config: JsonObject) -> Fields:
@@ -94,7 +95,7 @@ def _network(config: JsonObject) -> Fields:
 
 def _decoder(config: JsonObject, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
     _check_flag(config, "is_causal", wanted=True)
-    rope.check_turns(config)
+    rope.check_yarn_betas(config)
     head = head_dimensions(config)
     return {
         **_network(config),
@@ -176,7 +177,7 @@ def _phi3(config: JsonObject) -> Fields:
     return {
         "rope.scaling.original_context_length": original,
         **_gated(config, rope.LONG),
-        # llama.cpp takes the absence of the window for a file that is too old; 0 means none.
+        # Without this key llama.cpp takes the file for an old one; 0 means no window.
         "attention.sliding_window": 0,
     }
 
@@ -196,11 +197,11 @@ def _bert(config: JsonObject) -> Fields:
     }
 
 
-# ----------------------------------------------------------------- how tensors change
+# ----------------------------------------------------------------- changes to tensors
 
 
 def interleaved(rows: Floats, head: int) -> Floats:
-    """Pairs of dimensions that turn together: published as halves of a head, wanted side by side.
+    """Reorder pairs of rotated dimensions: published as halves of a head, in GGUF side by side.
 
     :raises BadRequest: the rows are not whole heads.
     """
@@ -211,7 +212,7 @@ def interleaved(rows: Floats, head: int) -> Floats:
 
 
 def plus_one(rows: Floats, head: int) -> Floats:
-    """Gemma's norms are published as the difference from one."""
+    """Gemma publishes the weights of its norms minus one."""
     del head
     return rows + 1
 
@@ -227,7 +228,7 @@ _NOT_TEXT = (
     "model.multi_modal_projector.",
 )
 _SHARED = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-"""What a configuration of several networks says about the language model outside of its part."""
+"""What a multimodal configuration has about the language model outside of ``text_config``."""
 
 _GEMMA2 = {
     "attn_logit_softcapping": 50.0,
@@ -328,7 +329,7 @@ ARCHITECTURES = {
     "BertModel": _BERT_ARCHITECTURE,
     "BertForMaskedLM": _BERT_ARCHITECTURE,
 }
-"""By what ``config.json`` calls the architecture."""
+"""By the name in ``config.json``."""
 
 
 # ----------------------------------------------------------------- options with a fixed value
@@ -345,7 +346,7 @@ _BERT_ACTIVATIONS = ("gelu", "gelu_python", *_TANH)
 
 
 def _check_unquantized(config: JsonObject) -> None:
-    """:raises BadRequest: the option is one that llama.cpp cannot do. As all functions here."""
+    """:raises BadRequest: llama.cpp does not support the option. As all functions below."""
     if "quantization_config" in config.values:
         raise config.unsupported(
             '"quantization_config"', "is given; quantized weights are not read"
@@ -353,7 +354,7 @@ def _check_unquantized(config: JsonObject) -> None:
 
 
 def _check_flag(config: JsonObject, name: str, *, wanted: bool) -> None:
-    """A switch that can only stand in one way, which is the usual one."""
+    """A flag that must have its usual value."""
     if config.flag(name, default=wanted) != wanted:
         raise config.unsupported(f'"{name}"', f"is not {str(wanted).lower()}, as llama.cpp has it")
 
@@ -366,8 +367,8 @@ def _check_activation(config: JsonObject, name: str, allowed: Iterable[str]) -> 
 
 
 def _check_attention_scale(config: JsonObject, head: int, largest: int) -> None:
-    """llama.cpp scales by the head's dimensions, or by width over heads in the largest model of a
-    architecture, which it knows by the number of layers.
+    """llama.cpp scales by the head's dimensions. In the largest model of a series, which it
+    recognizes by the number of layers, it scales by width over heads.
     """
     scale = head
     if config.count("num_hidden_layers") == largest:
@@ -380,7 +381,7 @@ def _check_attention_scale(config: JsonObject, head: int, largest: int) -> None:
 
 
 def _check_pattern(config: JsonObject, every: int, ordinal: str) -> None:
-    """llama.cpp has it that layer number ``every``, and each of its multiples, sees everything."""
+    """In llama.cpp layer number ``every`` and its multiples have full attention."""
     usual = [
         _FULL if layer % every == every - 1 else _WINDOW
         for layer in range(config.count("num_hidden_layers"))
@@ -395,7 +396,7 @@ def _check_pattern(config: JsonObject, every: int, ordinal: str) -> None:
 
 
 def _check_no_window(config: JsonObject, *, is_used: bool = True) -> None:
-    """Of networks for which llama.cpp has no windows: theirs must be as large as the context."""
+    """For networks without attention windows in llama.cpp: a window must cover the context."""
     types = config.items("layer_types", [_WINDOW if is_used else _FULL])
     size = config.count("max_position_embeddings")
     window = size if config.is_null("sliding_window") else config.count("sliding_window", size)
@@ -415,6 +416,6 @@ def _check_cap(config: JsonObject, name: str) -> None:
 
 
 def _check_whole_heads(config: JsonObject, head: int) -> None:
-    """Of networks whose heads make up their width in llama.cpp."""
+    """For networks whose heads add up to their width in llama.cpp."""
     if head * config.count("num_attention_heads") != config.count("hidden_size"):
         raise config.unsupported('"head_dim"', "times the heads is not the width")

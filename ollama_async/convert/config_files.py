@@ -1,4 +1,4 @@
-"""The JSON files of a model directory, read with limits, and values in them that are checked."""
+"""Reads the JSON files of a published model, with limits, and checks the types of their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ollama_async.core.errors import BadRequest
 Files = Mapping[str, Path]
 """Name in the directory, with "/", to where the content lies."""
 
-# What is decoded takes up to twenty times its size in memory. The largest tokenizer.json known has
+# Decoded JSON takes up to twenty times its size in memory. The largest tokenizer.json known has
 # 33 MB, the largest of the other files 10 MB.
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_LIMIT_BYTES = 48 << 20
@@ -37,7 +37,7 @@ def read_text(files: Files, name: str, limit_bytes: int = _LIMIT_BYTES) -> str |
 
 
 def read_bytes(files: Files, name: str, limit_bytes: int = _LIMIT_BYTES) -> bytes | None:
-    """As :func:`read_text`, but the bytes."""
+    """As :func:`read_text`, undecoded."""
     if name not in files:
         return None
     with files[name].open("rb") as file:
@@ -72,10 +72,10 @@ def read_json(files: Files, name: str) -> Any:
 
 
 class JsonObject:
-    """A JSON object whose values are asked for by name and type; ``null`` is as good as absent.
+    """A JSON object with access to its values by name and type; ``null`` counts as absent.
 
-    Every method raises BadRequest, naming the file and the value, for a value that is not what was
-    asked for, and for one that is absent where no default is given.
+    ``where``: the file and place, for errors. Every method raises BadRequest if the value has
+    another type, or is absent and no default is given.
     """
 
     def __init__(self, where: str, values: Mapping[str, Any]) -> None:
@@ -84,24 +84,24 @@ class JsonObject:
         self._nulls = {name for name, value in values.items() if value is None}
 
     def is_null(self, name: str) -> bool:
-        """Whether ``null`` is written there: where a default is a number, it turns that off."""
+        """Whether the value is ``null``, which disables an option whose default is a number."""
         return name in self._nulls
 
     def over(self, defaults: Mapping[str, Any]) -> JsonObject:
-        """The same with values for what is absent or ``null``."""
+        """A copy with ``defaults`` for what is absent or ``null``."""
         found = JsonObject(self.where, {**defaults, **self.values})
         found._nulls |= self._nulls  # of this class
         return found
 
     def count(self, name: str, default: int = _REQUIRED) -> int:
-        """A whole number from 1 on."""
+        """A positive whole number."""
         value = self._get(name, default)
         if type(value) is not int or not 1 <= value <= _MAX_COUNT:
             raise self._wrong(name, "a positive number")
         return value
 
     def index(self, name: str) -> int | None:
-        """A whole number from 0 on, or None."""
+        """A whole number that is not negative, or None."""
         value = self.values.get(name)
         if value is not None and (type(value) is not int or not 0 <= value <= _MAX_COUNT):
             raise self._wrong(name, "a number from 0 on")
@@ -139,7 +139,7 @@ class JsonObject:
         return value
 
     def section(self, name: str) -> JsonObject | None:
-        """An object within, or None."""
+        """A nested object, or None."""
         value = self.values.get(name)
         if value is None:
             return None

@@ -1,4 +1,4 @@
-"""One GGUF file, written from front to back with a bounded part of it in memory."""
+"""Writes a GGUF file sequentially, with a bounded part of it in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LARGEST_F16 = 65504.0
 
 
 class OutputTensor(msgspec.Struct, frozen=True):
-    """``shape`` as numpy has it; ``blocks`` reads the numbers, a bounded number of rows at once."""
+    """``shape`` in numpy's order; ``blocks`` reads the numbers, a bounded number of rows each."""
 
     name: str
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class OutputTensor(msgspec.Struct, frozen=True):
 def write(
     out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[OutputTensor]
 ) -> Iterator[tuple[int, int]]:
-    """Write over what is at ``out``; yields bytes of tensors done and in all, after each block.
+    """Overwrite ``out``; yields the bytes of tensors written and in all, after each block.
 
     :raises BadRequest: a number does not fit.
     :raises OSError: the disk is full, or a file cannot be read.

@@ -1,14 +1,14 @@
-"""A LoRA adapter as PEFT saves it, made into a GGUF file for one base model.
+"""Converts a LoRA adapter from PEFT's files to a GGUF file for one base model.
 
-PEFT's files are ``adapter_config.json`` and ``adapter_model.safetensors``. For every module that
-was trained, with weights W (out, in), the latter holds A (rank, in) and B (out, rank); the model
-then computes with W + s·B·A. For the table of embeddings it holds A (rank, tokens) and
-B (width, rank), where s·(B·A) transposed is what is added.
+PEFT's files are ``adapter_config.json`` and ``adapter_model.safetensors``. For every trained module
+with weights W (out, in), the latter holds A (rank, in) and B (out, rank); the model then computes
+with W + s·B·A. For embeddings it holds A (rank, tokens) and B (width, rank), and s·(B·A) transposed
+is added.
 
-llama.cpp's file has the same matrices as ``NAME.lora_a`` and ``NAME.lora_b``, NAME being that of
-the weights in the base's GGUF, and one number alpha: it takes s = alpha / rank. A of the embeddings
-is stored transposed. Where a conversion reorders the rows of weights (queries and keys of Llama),
-it reorders those of B.
+llama.cpp's file has the same matrices as ``NAME.lora_a`` and ``NAME.lora_b``, where NAME is the
+tensor's name in the base's GGUF, and one number alpha: s = alpha / rank. A of embeddings is stored
+transposed. Where a conversion reorders the rows of weights (queries and keys of Llama), the rows of
+B are reordered, too.
 
 What cannot be expressed like that is refused by name; an adapter is never applied in part.
 
@@ -36,7 +36,7 @@ from ollama_async.core.errors import BadRequest
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 
-# Limits on what the files may ask of us. Real ones: ranks up to 256, 256 000 tokens, 126 layers.
+# Limits on what the files may claim. Real ones: ranks up to 256, 256 000 tokens, 126 layers.
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_ELEMENTS = 1 << 27  # of one matrix, which is held in memory
 _MAX_LAYERS = 512  # llama.cpp's own
@@ -52,11 +52,11 @@ _UNSUPPORTED = {
     "alora_invocation_tokens",
     "ensure_weight_tying",
 }
-"""Of a config: each changes what the matrices mean, or adds weights that are none."""
+"""Options that change what the matrices mean, or add other weights."""
 _VARIANT = re.compile(r"use_\w+|\w+_config")
-"""How PEFT names its other variants, of which there are new ones every year: not one of them."""
+"""Names of options for other variants of LoRA, of which there are new ones every year."""
 _NO_VARIANTS = {
-    # the scale, which we know; how training began; how it was spread over machines
+    # the scale, which we apply; how training was initialized; how it was distributed
     "use_rslora",
     "loftq_config",
     "eva_config",
@@ -66,19 +66,17 @@ _NO_VARIANTS = {
     "runtime_config",
 }
 _KEEPS_BASE = {True, False, None, "gaussian", "eva", "orthogonal"}
-"""Ways of initializing that do not also change the base's weights, of which a GGUF has the old."""
+"""Initializations that do not change the base's weights, which a GGUF has unchanged."""
 
 _MATRIX = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
 _EMBEDDINGS = "token_embd"
-_BY_NAME = {
-    each.name: each for each in ARCHITECTURES.values() if not each.is_embedding
-}
+_BY_NAME = {each.name: each for each in ARCHITECTURES.values() if not each.is_embedding}
 
 _Reordering = Callable[[Floats], Floats]
 
 
 class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a conversion needs to know of the base; ``head``: dimensions of one."""
+    """What a conversion needs to know of the base; ``head``: dimensions of a head."""
 
     architecture: str
     layers: int
@@ -86,7 +84,7 @@ class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Config(msgspec.Struct):
-    """The part of PEFT's config that is a number, or a number by module."""
+    """The numbers in PEFT's config, some of them by module."""
 
     r: int
     lora_alpha: float
@@ -96,7 +94,7 @@ class _Config(msgspec.Struct):
 
     @property
     def alpha(self) -> float:
-        """GGUF's: the strength of the modules that no pattern names."""
+        """GGUF's alpha: the strength of modules that no pattern names."""
         return self._strength(self.lora_alpha, self.r)
 
     def rank(self, module: str) -> int:
@@ -112,7 +110,7 @@ class _Config(msgspec.Struct):
 
 
 class _Module(msgspec.Struct):
-    """What was trained: ``name`` in PEFT's config, and the names of its matrices in the file."""
+    """A trained module: its name in PEFT's config, and the names of its matrices in the file."""
 
     name: str
     is_embedding: bool
@@ -121,13 +119,13 @@ class _Module(msgspec.Struct):
 
 
 def convert_adapter(files: Files, base: BaseModel, out: Path) -> Iterator[tuple[int, int]]:
-    """Make the GGUF at ``out``; yields bytes done and in all, after each matrix.
+    """Write the GGUF to ``out``; yields the bytes written and in all, after each matrix.
 
-    ``files``: :data:`CONFIG_NAME` and :data:`WEIGHTS_NAME` to where the content lies. One matrix is
-    in memory at a time. Whether the base has such tensors, of that shape, is for who reads the
-    result to check. Otherwise as :func:`~ollama_async.convert.model.convert_model`.
+    ``files``: paths of :data:`CONFIG_NAME` and :data:`WEIGHTS_NAME`. One matrix is in memory at a
+    time. The caller checks that the base has such tensors, of that shape. Otherwise as
+    :func:`~ollama_async.convert.model.convert_model`.
 
-    :raises BadRequest: the files are broken, or use what cannot be converted; the text names it.
+    :raises BadRequest: the files are broken, or cannot be converted; the text says why.
     :raises OSError: a file cannot be read, or ``out`` not be written.
     """
     config = _read_config(files)
@@ -145,7 +143,7 @@ def convert_adapter(files: Files, base: BaseModel, out: Path) -> Iterator[tuple[
 
 
 def _read_config(files: Files) -> _Config:
-    """:raises BadRequest: it is none, or asks for what cannot be converted."""
+    """:raises BadRequest: it is invalid, or has options that cannot be converted."""
     data = read_bytes(files, CONFIG_NAME, _MAX_CONFIG_BYTES) or b""
     try:
         fields = msgspec.json.decode(data, type=dict[str, Any])
@@ -184,9 +182,9 @@ def _is_variant(name: str) -> bool:
 
 
 def _matching(pattern: Mapping[str, float] | None, module: str, default: float) -> float:
-    """The first entry that names the module or its last parts, as PEFT finds it.
+    """The first entry that names the module or its last parts, as PEFT matches them.
 
-    :raises BadRequest: PEFT would read the entry as an expression; those of strangers are not run.
+    :raises BadRequest: PEFT would match the entry as a regular expression, which we never run.
     """
     for key, value in (pattern or {}).items():
         name = key.removeprefix("^")
@@ -229,7 +227,7 @@ def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator
 
 
 def _modules(weights: Safetensors) -> list[_Module]:
-    """:raises BadRequest: a tensor is no matrix of a LoRA, or one of a pair is missing."""
+    """:raises BadRequest: a tensor is no LoRA matrix, or one of a pair is missing."""
     modules: dict[str, _Module] = {}
     for tensor in weights.tensors:
         match = _MATRIX.fullmatch(tensor)
@@ -263,7 +261,7 @@ def _published_name(architecture: ModelArchitecture, module: str) -> str:
 def _pair(
     weights: Safetensors, config: _Config, module: _Module, target: str, reorder: _Reordering
 ) -> Iterator[OutputTensor]:
-    """Both matrices of a module. A pattern's own alpha goes into B, since the file has only one."""
+    """Both matrices of a module. B is scaled by the module's own alpha: the file has only one."""
     a, b = weights.tensors[module.a], weights.tensors[module.b]
     rank = config.rank(module.name)
     for tensor in (a, b):
@@ -289,12 +287,12 @@ def _pair(
 
 
 def _kind(dtype: str) -> FloatType:
-    """The published type, if it is a small one."""
+    """The published type, if it has 16 bits."""
     return "F16" if dtype == "F16" else "BF16" if dtype == "BF16" else "F32"
 
 
 def _reordering(architecture: ModelArchitecture, base: BaseModel, module: _Module) -> _Reordering:
-    """What a conversion of the base did to the rows of these weights."""
+    """The reordering of rows that a conversion applies to these weights of the base."""
     name = f"{module.name}.weight"
     changes = [change for ending, change in architecture.changes.items() if name.endswith(ending)]
 
@@ -307,6 +305,6 @@ def _reordering(architecture: ModelArchitecture, base: BaseModel, module: _Modul
 
 
 def _short(value: object) -> str:
-    """For messages: what strangers write can be long."""
+    """For errors: values in untrusted files can be long."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}…"

@@ -22,14 +22,14 @@ from ollama_async.core.errors import BadRequest
 def convert_model(
     files: Files, out: Path, kind: FloatType | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Make the GGUF at ``out``; yields bytes done and in all, every few megabytes.
+    """Write the GGUF to ``out``; yields the bytes written and in all, every few megabytes.
 
-    ``files``: name in the published directory to where the content lies. ``kind``: of the matrices;
-    by default BF16 stays BF16 and all else becomes F16. Blocks on the disk and computes: draw it in
-    a thread. Memory holds the tokenizer and some 100 MB. Closing the iterator stops the work; what
-    is at ``out`` then, or after an error, is of no use.
+    ``files``: paths by name in the published directory. ``kind``: of the matrices; by default BF16
+    stays BF16 and all else becomes F16. Blocks on the disk and computes: draw it in a thread.
+    Memory holds the tokenizer and some 100 MB. Closing the iterator stops the work; ``out`` is
+    invalid then, and after an error.
 
-    :raises BadRequest: the files are not sound, or of a kind that is not converted.
+    :raises BadRequest: the files are invalid, or of a kind that is not converted.
     :raises OSError: a file cannot be read, or ``out`` not be written.
     """
     config = read_object(files, "config.json") or JsonObject("config.json", {})
@@ -65,7 +65,7 @@ def _tokenizer_fields(
     if architecture.name == "bert":
         fields["tokenizer.ggml.token_type_count"] = config.count("type_vocab_size", 2)
     elif vocabulary.model == "gpt2" and "tokenizer.ggml.eos_token_id" not in fields:
-        # llama.cpp would take token 11, an ordinary one, for the end.
+        # By default llama.cpp ends answers at token 11, an ordinary one.
         raise BadRequest("no file says which token ends an answer (eos_token)")
     return fields
 
@@ -81,9 +81,11 @@ _MODES = {
 
 
 def pooling_fields(files: Files, is_embedding: bool) -> dict[str, Any]:
-    """Keys below ``ARCHITECTURE.``; none for a model that is not for embeddings.
+    """How an embedding model pools vectors, from the files of sentence-transformers.
 
-    :raises BadRequest: vectors are made in a way that llama.cpp does not know.
+    Returns keys below ``ARCHITECTURE.``; none for a model that is not for embeddings.
+
+    :raises BadRequest: llama.cpp does not support the pooling.
     """
     modules = read_json(files, "modules.json")
     if modules is None:

@@ -1,8 +1,7 @@
-"""How byte-level tokenizers cut a text before they merge: their patterns to llama.cpp's names.
+"""Pre-tokenizers of byte-level tokenizers: from the patterns in tokenizer.json to llama.cpp's name.
 
-A tokenizer.json spells the patterns out; llama.cpp has them built in under names
-(``tokenizer.ggml.pre``). A new name is a new row of :data:`_NAMES`, with the patterns exactly as
-the file has them.
+llama.cpp has the patterns built in under names (``tokenizer.ggml.pre``). A new name is a new row of
+:data:`_NAMES`, with the patterns exactly as the file has them.
 """
 
 from __future__ import annotations
@@ -43,19 +42,19 @@ _NAMES = {
     ((_DIGIT, _GPT2), False): "smollm",
 }
 WHOLE = {name for (_, whole), name in _NAMES.items() if whole}
-"""Names of those that do not merge a whole word that is a token."""
+"""Names of those that take a whole word that is a token without merging."""
 _KNOWN = {patterns for patterns, _ in _NAMES}
 _KEEPING = {"Isolated", "MergedWithPrevious", "MergedWithNext"}
 
 
 def pre_tokenizer_name(tokenizer: JsonObject) -> str:
-    """llama.cpp's name for how ``tokenizer.json`` cuts.
+    """llama.cpp's name for the pre-tokenizer of ``tokenizer.json``.
 
-    Where there is one with ``ignore_merges`` as in the file and one without, the right one; else
-    :data:`WHOLE` says what the name means.
+    If there are names with and without ``ignore_merges``, the one that the file needs; otherwise
+    :data:`WHOLE` tells what the name means.
 
-    :raises BadRequest: it has no name that we know. Guessing would give a model that reads other
-        tokens than it has learnt.
+    :raises BadRequest: it is unknown. A wrong guess would give a model that reads other tokens than
+        in training.
     """
     steps = flat(tokenizer.section("pre_tokenizer"), "pretokenizers")
     found = tuple(pattern for step in steps for pattern in _patterns(step))
@@ -70,10 +69,7 @@ def pre_tokenizer_name(tokenizer: JsonObject) -> str:
 
 
 def _patterns(step: JsonObject) -> list[str]:
-    """What a step cuts at, as a pattern.
-
-    :raises BadRequest: it does something else with what it finds.
-    """
+    """What a step splits at, as a pattern. :raises BadRequest: it does something else."""
     kind = step.text("type", "")
     if kind == "ByteLevel":
         if step.flag("add_prefix_space", default=True):
@@ -89,7 +85,7 @@ def _patterns(step: JsonObject) -> list[str]:
 
 
 def _check_kept(step: JsonObject) -> None:
-    """The patterns that we know find every character, so that nothing lies between the finds."""
+    """The known patterns match every character, so that nothing lies between the matches."""
     behavior, invert = step.text("behavior"), step.flag("invert", default=False)
     if behavior not in _KEEPING and (behavior, invert) != ("Removed", True):
         raise step.unsupported(

@@ -1,7 +1,7 @@
-"""How positions turn into angles: the spellings of ``config.json`` made into what llama.cpp reads.
+"""Rotary position embeddings: the options of ``config.json`` as llama.cpp reads them.
 
-Until version 4 of transformers a configuration has ``rope_theta`` and ``rope_scaling``; since then
-``rope_parameters`` holds both, for each kind of layer if there are several kinds.
+Up to transformers 4 a configuration has ``rope_theta`` and ``rope_scaling``. Later ones have both
+in ``rope_parameters``, for each kind of layer if there are several kinds.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 PLAIN = ("default", "linear", "yarn")
 LONG = ("default", "longrope")
 ALL = (*PLAIN, "llama3", "longrope")
-"""Kinds of scaling, by what the network can do in llama.cpp."""
+"""Kinds of scaling that llama.cpp supports in some networks."""
 
 
 def fields(config: JsonObject, dimensions: int, kinds: tuple[str, ...] = ALL) -> Fields:
-    """Keys below ``ARCHITECTURE.`` for heads of which ``dimensions`` turn.
+    """Keys below ``ARCHITECTURE.`` for heads with ``dimensions`` rotated dimensions.
 
-    :raises BadRequest: a kind of scaling that is not among ``kinds``, or an option of one that
-        llama.cpp does not know.
+    :raises BadRequest: the kind of scaling is not among ``kinds``, or llama.cpp does not support an
+        option of it.
     """
     parameters = _parameters(config)
     kind = _kind(parameters)
@@ -52,10 +52,10 @@ def fields(config: JsonObject, dimensions: int, kinds: tuple[str, ...] = ALL) ->
     return found
 
 
-def check_turns(config: JsonObject) -> None:
-    """llama.cpp reads where the speeds change from no file of the networks that we know.
+def check_yarn_betas(config: JsonObject) -> None:
+    """llama.cpp ignores these keys in the files of the networks that we convert.
 
-    :raises BadRequest: they change elsewhere than by default.
+    :raises BadRequest: they do not have the default values.
     """
     parameters = _parameters(config)
     if _kind(parameters) != "yarn":
@@ -66,19 +66,19 @@ def check_turns(config: JsonObject) -> None:
 
 
 def share(config: JsonObject) -> float:
-    """How much of a head turns with the position."""
+    """The share of a head's dimensions that is rotated."""
     whole = config.number("partial_rotary_factor", 1.0)
     return _parameters(config).number("partial_rotary_factor", whole)
 
 
 def check_whole(config: JsonObject) -> None:
-    """:raises BadRequest: a part of each head does not turn."""
+    """:raises BadRequest: a part of each head is not rotated."""
     if share(config) != 1:
         raise config.unsupported('"partial_rotary_factor"', "llama.cpp cannot do in such a network")
 
 
 def tensors(config: JsonObject, dimensions: int) -> dict[str, Floats]:
-    """Tensors that the file of weights lacks: divisors of each frequency."""
+    """Tensors that are not in the published files: divisors of each frequency."""
     parameters = _parameters(config)
     kind = _kind(parameters)
     if kind == "llama3":
@@ -92,7 +92,7 @@ def tensors(config: JsonObject, dimensions: int) -> dict[str, Floats]:
 
 
 def local_base(config: JsonObject) -> float:
-    """The base of layers that only see a window, where these have one of their own.
+    """The frequency base of layers with an attention window, where they have their own.
 
     :raises BadRequest: their positions are scaled.
     """
@@ -108,9 +108,9 @@ def local_base(config: JsonObject) -> float:
 
 
 def _parameters(config: JsonObject) -> JsonObject:
-    """The old spelling and the new one, as one object; of several kinds of layers the global.
+    """The options in either spelling; those for full attention if there are several kinds.
 
-    :raises BadRequest: both are there, and differ.
+    :raises BadRequest: both spellings are there, and differ.
     """
     new, old = config.section("rope_parameters"), config.section("rope_scaling")
     if new is not None and old is not None and _differ(new, old):
@@ -147,7 +147,7 @@ def _original_context(config: JsonObject, parameters: JsonObject) -> int:
 
 
 def _yarn(config: JsonObject, parameters: JsonObject) -> Fields:
-    """Only what differs from what llama.cpp does by itself."""
+    """Only what differs from llama.cpp's defaults."""
     ratio = config.count("max_position_embeddings") / _original_context(config, parameters)
     factor = _positive(parameters, parameters.number("factor", ratio))
     if not parameters.flag("truncate", default=True):
@@ -170,7 +170,7 @@ def _positive(parameters: JsonObject, factor: float) -> float:
 
 
 def _of_magnitudes(parameters: JsonObject, factor: float) -> float:
-    """The factor of attention where the configuration gives none outright."""
+    """The attention factor if the configuration does not give it directly."""
     one, other = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
     if one and other:
         return _magnitude(factor, one) / _magnitude(factor, other)
@@ -193,9 +193,7 @@ def _long_attention(config: JsonObject, parameters: JsonObject) -> float:
 
 
 def _llama3(config: JsonObject, parameters: JsonObject, dimensions: int) -> Floats:
-    """Fast frequencies stay, slow ones are divided by ``factor``, those between by something
-    between.
-    """
+    """High frequencies stay, low ones are divided by ``factor``, those between are interpolated."""
     factor = parameters.number("factor", 8.0)
     low = parameters.number("low_freq_factor", 1.0)
     high = parameters.number("high_freq_factor", 4.0)

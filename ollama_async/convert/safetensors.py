@@ -1,13 +1,13 @@
-"""One safetensors file, read as what it is: bytes from a stranger.
+"""Reads safetensors files as untrusted input.
 
 ::
 
     length u64, little endian | JSON object of that length | the tensors' data
     {"name": {"dtype": "BF16", "shape": [4, 8], "data_offsets": [0, 64]}, …, "__metadata__": {…}}
 
-Offsets count from the end of the JSON. Nothing is believed before it has been compared with the
-file, so memory and time are bounded by the limits below. Data is read in pieces and not mapped: a
-mapped file that somebody shortens kills the process that looks at it.
+Offsets count from the end of the JSON. Every number is checked against the file before it is used,
+so memory and time are bounded by the limits below. The file is not mapped: if somebody truncates a
+mapped file, its reader is killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ollama_async.core.errors import BadRequest
 
 Floats = NDArray[np.float32]
 
-# Limits on what a header may ask of us. Real files: < 1 MiB, < 10 000 tensors, < 5 dimensions.
+# Limits on what a header may claim. Real files: < 1 MiB, < 10 000 tensors, < 5 dimensions.
 _MAX_HEADER_BYTES = 16 << 20
 _MAX_TENSORS = 1 << 16
 _MAX_DIMENSIONS = 8
@@ -52,7 +52,7 @@ _WIDTHS = {
     "I64": 8,
     "F64": 8,
 }
-"""Bytes of one element. A type that is not here is an error only for who wants its data."""
+"""Bytes of one element. Other types are an error only when their data is read."""
 
 _NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _METADATA = "__metadata__"
@@ -77,7 +77,7 @@ class Safetensors:
     """An open file. Close it, or use it as a context; everything blocks on the disk."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """``name``: what errors call the file.
+        """``name``: the file's name in errors.
 
         :raises BadRequest: it is no safetensors file, or broken, or over a limit.
         :raises OSError: it cannot be read.
@@ -202,7 +202,10 @@ _MAX_SHARDS = 256  # each holds a descriptor; the largest models known have 163
 
 
 class Weights:
-    """Tensors by name. Close it, or use it as a context; everything blocks on the disk."""
+    """All tensors of a directory by name, in whatever file they are.
+
+    Close it, or use it as a context; everything blocks on the disk.
+    """
 
     def __init__(self, files: Files) -> None:
         """
@@ -259,7 +262,7 @@ class Weights:
 
 
 def _index(files: Files) -> dict[str, str] | None:
-    """Tensor to file, each of which is one of ``files``; None without an index."""
+    """The file of each tensor, all of them among ``files``; None without an index."""
     document = read_object(files, INDEX)
     if document is None:
         return None
@@ -273,7 +276,7 @@ def _index(files: Files) -> dict[str, str] | None:
 
 
 def _unlisted(files: Files) -> list[str]:
-    """Names of the files that hold the model where no index says so."""
+    """The files that hold the model if there is no index."""
     found = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
     # Mistral publishes the same weights twice, the second time in a layout of its own.
     return [name for name in found if name.startswith("model")] or found

@@ -1,4 +1,4 @@
-"""``tokenizer.model``: the vocabulary of SentencePiece, of which few values are needed.
+"""Reads ``tokenizer.model``, the vocabulary of SentencePiece, of which few values are needed.
 
 ::
 
@@ -9,7 +9,7 @@
                            4: remove_extra_whitespaces bool   5: escape_whitespaces bool
 
 Protocol buffers are (key varint, value) pairs, key = number << 3 | kind; kinds are 0 varint,
-1 eight bytes, 2 length and bytes, 5 four bytes. What is not named above is passed over.
+1 eight bytes, 2 length and bytes, 5 four bytes. Other fields are ignored.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_sentencepiece(data: bytes) -> GgufVocabulary:
 
 
 def check_normalizer(data: bytes) -> None:
-    """Of a model that is alone: what it does to a text must be what llama.cpp does.
+    """For a model without tokenizer.json: its normalizer must do what llama.cpp does.
 
     :raises BadRequest: it does more, or it is no SentencePiece model.
     """
@@ -115,7 +115,7 @@ def _pairs(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at ``at``, seven bits in each byte, the lowest first; and where it ends."""
+    """The number at ``at``, seven bits per byte, the lowest first; and the offset after it."""
     number = 0
     for count, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):
         number |= (byte & 0x7F) << 7 * count

@@ -1,4 +1,4 @@
-"""The tokens that begin and end a text, and the chat template."""
+"""Special tokens (BOS, EOS, padding, …), the tokens around every text, and the chat template."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def special_fields(
     vocabulary: GgufVocabulary,
     size: int,
 ) -> Fields:
-    """Keys for the roles that tokens have. ``size``: how many tokens the network knows.
+    """Keys for the special tokens. ``size``: how many tokens the network has.
 
-    :raises BadRequest: a file says what makes no sense, or what llama.cpp cannot do.
+    :raises BadRequest: a file is invalid, or has what llama.cpp does not support.
     """
     settings = documents.get(_SETTINGS) or JsonObject(_SETTINGS, {})
     named = documents.get("special_tokens_map.json")
@@ -47,7 +47,7 @@ def special_fields(
     if vocabulary.unknown is not None:
         roles["unk"] = vocabulary.unknown
     if vocabulary.model == "bert":
-        roles["bos"] = roles["cls"]  # llama.cpp reads no other key for the mark of the begin
+        roles["bos"] = roles["cls"]  # llama.cpp reads no other key for it
         roles["eos"] = roles["sep"]
     marks = read_boundary_tokens(documents, settings, vocabulary, roles["bos"], roles["eos"])
     ends = _ends(documents, config, roles["eos"])
@@ -74,7 +74,7 @@ def special_fields(
 
 
 def _ends(documents: Mapping[str, JsonObject], config: JsonObject, eos: int | None) -> set[int]:
-    """Every token after which an answer is over."""
+    """Every token that ends an answer."""
     generation = documents.get(_GENERATION)
     value = None if generation is None else generation.values.get("eos_token_id")
     if value is None:
@@ -84,7 +84,7 @@ def _ends(documents: Mapping[str, JsonObject], config: JsonObject, eos: int | No
 
 
 def _more_ends(ends: set[int], vocabulary: GgufVocabulary, size: int) -> Fields:
-    """llama.cpp has keys for three ends in all, and knows some by their texts.
+    """Keys for more ends. llama.cpp has three keys in all, and recognizes some ends by their text.
 
     :raises BadRequest: there are more than that.
     """
@@ -104,7 +104,7 @@ def _more_ends(ends: set[int], vocabulary: GgufVocabulary, size: int) -> Fields:
 
 
 def _chat_template(files: Files, own: JsonObject | None, settings: JsonObject) -> str:
-    """The template in a file of its own, or in the tokenizer's settings; "" if there is none."""
+    """From a file of its own, or from the tokenizer's settings; "" if there is none."""
     text = read_text(files, "chat_template.jinja", _TEMPLATE_LIMIT_BYTES)
     if text is not None:
         return text
@@ -121,7 +121,7 @@ def _chat_template(files: Files, own: JsonObject | None, settings: JsonObject) -
 
 
 def _role(name: str, settings: JsonObject, config: JsonObject, texts: dict[str, int]) -> int | None:
-    """The number of the token, by its text if that is given, else as ``config.json`` has it."""
+    """The token's number, by its text if that is given, otherwise from ``config.json``."""
     value = settings.values.get(f"{name}_token")
     if isinstance(value, dict):
         value = value.get("content")
@@ -133,7 +133,7 @@ def _role(name: str, settings: JsonObject, config: JsonObject, texts: dict[str, 
     return numbers if type(numbers) is int and numbers >= 0 else None
 
 
-# ----------------------------------------------------------------- around every text
+# ----------------------------------------------------------------- the tokens around every text
 
 
 class BoundaryTokens(msgspec.Struct, frozen=True):
@@ -150,7 +150,7 @@ def read_boundary_tokens(
     bos: int | None,
     eos: int | None,
 ) -> BoundaryTokens:
-    """``bos``, ``eos``: the tokens that are named so, of which the settings may ask for one.
+    """``bos``, ``eos``: the tokens of that name, which the settings may enable.
 
     :raises BadRequest: llama.cpp cannot put these tokens there.
     """
@@ -174,7 +174,7 @@ def read_boundary_tokens(
 
 
 def _of_class(settings: JsonObject, bos: int | None, eos: int | None) -> BoundaryTokens:
-    """SentencePiece alone: its class begins every text, and the settings may differ."""
+    """tokenizer.model alone: BOS is the class's default, which the settings may change."""
     return BoundaryTokens(
         bos if settings.flag("add_bos_token", default=True) else None,
         eos if settings.flag("add_eos_token", default=False) else None,

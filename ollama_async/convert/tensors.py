@@ -1,4 +1,10 @@
-"""The tensors of the GGUF: their names, and how each is made of the published ones."""
+"""Makes the GGUF's tensors from the published ones: names (a Llama's ``model.layers.0.self_attn…``
+to ``blk.0.attn_q``), shapes, and changes to rows.
+
+Most names are translated by the ``gguf`` package. Shapes and biases must be those that the
+configuration describes: transformers would not load others, or ignore them with a warning;
+llama.cpp would use them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +37,7 @@ _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
 
 
 def published_type(weights: Weights) -> FloatType:
-    """BF16 if most of the numbers are, so that nothing is lost; else F16, half of F32's bytes."""
+    """BF16 if most of the numbers are, so that no precision is lost; otherwise F16."""
     sizes = {"BF16": 0, "other": 0}
     for tensor in weights.tensors.values():
         sizes["BF16" if tensor.dtype == "BF16" else "other"] += tensor.size_bytes
@@ -65,7 +71,7 @@ def make_tensors(
 def _names(
     architecture: ModelArchitecture, layers: int, published: Sequence[str]
 ) -> dict[str, str]:
-    """Published name to the one in the GGUF, of the tensors that are wanted."""
+    """Published names to GGUF names, of the tensors that the GGUF gets."""
     number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture.name)
     known = gguf.get_tensor_name_map(number, layers)
     names: dict[str, str] = {}
@@ -95,10 +101,10 @@ def _without_prefix(architecture: ModelArchitecture, name: str) -> str:
 def _check_complete(
     architecture: ModelArchitecture, config: JsonObject, names: set[str], layers: int
 ) -> None:
-    """Every layer has what the first one has, and the ends of the network are there."""
+    """Every layer has the tensors of the first one; embeddings and output are there."""
     wanted = {EMBEDDING}
     if config.values.get("tie_word_embeddings") is False and not architecture.is_embedding:
-        wanted |= {OUTPUT}  # else llama.cpp would take the embeddings without a word
+        wanted |= {OUTPUT}  # otherwise llama.cpp would silently use the embeddings
     pattern = [name.removeprefix("blk.0.") for name in names if name.startswith("blk.0.")]
     wanted |= {f"blk.{layer}.{name}" for layer in range(layers) for name in pattern}
     if not pattern or wanted - names:
@@ -131,7 +137,7 @@ def _converted(
 
 
 def _block_rows(shape: tuple[int, ...], head: int) -> int:
-    """Whole heads, as many as make a block."""
+    """The rows of a block: whole heads."""
     rows = _BLOCK_ELEMENTS // math.prod(shape[1:])
     return max(head, rows // head * head)
 

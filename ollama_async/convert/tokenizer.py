@@ -1,12 +1,12 @@
-"""Which kind of tokenizer a directory has, and its vocabulary.
+"""Reads the tokenizer of a published model.
 
 - ``tokenizer.json`` with byte-level merges (Llama 3, Qwen, Mistral Nemo): llama.cpp's ``gpt2``
-- ``tokenizer.model``, or ``tokenizer.json`` with merges and bytes as the last resort (Llama 2,
-  Mistral, Gemma, Phi-3): ``llama``
-- ``tokenizer.json`` with pieces of words (BERT): ``bert``
+- ``tokenizer.model``, or ``tokenizer.json`` with merges and byte fallback (Llama 2, Mistral, Gemma,
+  Phi-3): ``llama``
+- ``tokenizer.json`` with WordPiece (BERT): ``bert``
 
-Where there is a tokenizer.json, it is the original: what it does to a text is done, or it is
-refused. tokenizer.model then only adds the scores, of which merges are what is left.
+A tokenizer.json takes precedence: what it does to a text is converted, or the model is refused.
+tokenizer.model then only adds the scores, which the merges were derived from.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _DOCUMENTS = (
 _KINDS: dict[str, TokenizerModel] = {"BPE": "gpt2", "WordPiece": "bert"}
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 _LONGEST_TOKEN = 512
-"""Against work that grows with the square of it. The longest known are 128 spaces or dashes."""
+"""Bounds work that is quadratic in the length. The longest known are 128 spaces or dashes."""
 _LONGEST_WORD = 100
-"""Characters of a word that every word tokenizer takes; llama.cpp has no limit."""
+"""Characters of a word that every WordPiece tokenizer accepts; llama.cpp has no limit."""
 
 
 def read_documents(files: Files) -> dict[str, JsonObject]:
-    """Those of the JSON files about the tokenizer that there are."""
+    """The JSON files about the tokenizer, by name, as far as they exist."""
     found = {name: read_object(files, name) for name in _DOCUMENTS}
     return {name: document for name, document in found.items() if document is not None}
 
 
 def read_vocabulary(files: Files, documents: Mapping[str, JsonObject]) -> GgufVocabulary:
-    """:raises BadRequest: there is no tokenizer, or none that llama.cpp has the like of."""
+    """:raises BadRequest: there is no tokenizer, or llama.cpp has no equivalent of it."""
     tokenizer = documents.get("tokenizer.json")
     model = tokenizer.section("model") if tokenizer is not None else None
     data = read_bytes(files, _MODEL)
@@ -71,7 +71,7 @@ def read_vocabulary(files: Files, documents: Mapping[str, JsonObject]) -> GgufVo
         raise BadRequest(f"there is no tokenizer.json and no {_MODEL}")
     for token in added:
         vocabulary.add(token.number, token.text, is_special=token.is_special)
-    _finish(vocabulary, documents)
+    _adapt(vocabulary, documents)
     return vocabulary
 
 
@@ -85,10 +85,10 @@ def _from_json(
     vocabulary = _READERS[kind](tokenizer, model, merges)
     _check_merges(model, merges)
     if kind == "llama" and scored is None:
-        _check_closed(model, merges, added)
+        _check_all_merges(model, merges, added)
     elif kind == "llama" and scored is not None:
         vocabulary = _with_scores(vocabulary, read_sentencepiece(scored), added)
-    _check_marks(tokenizer, vocabulary, added)
+    _check_special_tokens(tokenizer, vocabulary, added)
     vocabulary.extra |= pipeline.fields
     vocabulary.changes_added = pipeline.changes_added
     vocabulary.composes = pipeline.composes
@@ -104,15 +104,15 @@ def _kind(model: JsonObject) -> TokenizerModel:
     return _KINDS[name]
 
 
-def _finish(vocabulary: GgufVocabulary, documents: Mapping[str, JsonObject]) -> None:
-    """What llama.cpp wants to be spelt in another way, and what the settings add."""
+def _adapt(vocabulary: GgufVocabulary, documents: Mapping[str, JsonObject]) -> None:
+    """Applies llama.cpp's spellings, and options of ``tokenizer_config.json``."""
     settings = documents.get(_SETTINGS) or JsonObject(_SETTINGS, {})
-    _check_before(settings, documents.get("sentence_bert_config.json"), vocabulary)
+    _check_preprocessing(settings, documents.get("sentence_bert_config.json"), vocabulary)
     wants_prefix = settings.flag("add_prefix_space", default=False)
     match vocabulary.model:
         case "bert":
             _check_settings(settings, vocabulary)
-            _mark_starts(vocabulary)
+            _mark_word_starts(vocabulary)
         case "llama":
             _check_bytes(vocabulary)
             _spell_spaces(vocabulary)
@@ -124,10 +124,10 @@ def _finish(vocabulary: GgufVocabulary, documents: Mapping[str, JsonObject]) -> 
             )
 
 
-def _check_before(
+def _check_preprocessing(
     settings: JsonObject, sentences: JsonObject | None, vocabulary: GgufVocabulary
 ) -> None:
-    """What libraries do to a text before their tokenizer sees it."""
+    """Options of what libraries do to a text before the tokenizer."""
     if settings.flag("split_special_tokens", default=False):
         raise settings.unsupported('"split_special_tokens"', "is on, which llama.cpp cannot do")
     lowers = vocabulary.extra.get("normalizer.lowercase", False)
@@ -136,7 +136,7 @@ def _check_before(
 
 
 def _has_one_step(documents: Mapping[str, JsonObject]) -> bool:
-    """Transformers puts the option into the ByteLevel step, unless that is one of several."""
+    """Transformers applies the option to the ByteLevel step, unless that is one of several."""
     step = documents["tokenizer.json"].section("pre_tokenizer")
     return step is not None and step.text("type", "") == "ByteLevel"
 
@@ -146,23 +146,23 @@ def _has_one_step(documents: Mapping[str, JsonObject]) -> bool:
 
 def _byte_level(tokenizer: JsonObject, model: JsonObject, merges: list[Merge]) -> GgufVocabulary:
     _check_plain(model)
-    vocabulary = _learnt("gpt2", model)
+    vocabulary = _read_vocab("gpt2", model)
     if len(set(merges)) < len(merges):
         raise model.unsupported('"merges"', "has one twice")
     if "unk_token" in model.values and not _alphabet() <= vocabulary.ids().keys():
         raise model.unsupported('"unk_token"', "stands for bytes, which llama.cpp leaves out")
     vocabulary.merges = [f"{left} {right}" for left, right in merges]
     name = pre_tokenizer_name(tokenizer)
-    _check_whole(model, vocabulary, merges, is_whole=name in WHOLE)
+    _check_ignore_merges(model, vocabulary, merges, is_whole=name in WHOLE)
     vocabulary.extra = {"pre": name}
     return vocabulary
 
 
-def _with_bytes(_: JsonObject, model: JsonObject, merges: list[Merge]) -> GgufVocabulary:
-    """SentencePiece's merges, of which the earlier ones become the higher scores."""
+def _sentencepiece(_: JsonObject, model: JsonObject, merges: list[Merge]) -> GgufVocabulary:
+    """SentencePiece's merges: the earlier a merge, the higher its score."""
     _check_plain(model)
-    vocabulary = _learnt("llama", model)
-    _check_whole(model, vocabulary, merges, is_whole=False)
+    vocabulary = _read_vocab("llama", model)
+    _check_ignore_merges(model, vocabulary, merges, is_whole=False)
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges):
         ranks.setdefault(left + right, rank)
@@ -177,14 +177,14 @@ def _with_bytes(_: JsonObject, model: JsonObject, merges: list[Merge]) -> GgufVo
     return vocabulary
 
 
-def _pieces_of_words(_: JsonObject, model: JsonObject, __: list[Merge]) -> GgufVocabulary:
+def _word_piece(_: JsonObject, model: JsonObject, __: list[Merge]) -> GgufVocabulary:
     if model.text("continuing_subword_prefix", "##") != "##":
         raise model.unsupported('"continuing_subword_prefix"', "is not '##'")
     if model.count("max_input_chars_per_word", _LONGEST_WORD) < _LONGEST_WORD:
         raise model.unsupported(
             '"max_input_chars_per_word"', f"is below {_LONGEST_WORD}; llama.cpp has no limit"
         )
-    vocabulary = _learnt("bert", model)
+    vocabulary = _read_vocab("bert", model)
     unknown = model.text("unk_token", "[UNK]")
     number = vocabulary.ids().get(unknown)
     if number is None:
@@ -202,7 +202,7 @@ def _check_plain(model: JsonObject) -> None:
             raise model.unsupported(f'"{name}"', "is given, which llama.cpp cannot do")
 
 
-def _check_whole(
+def _check_ignore_merges(
     model: JsonObject, vocabulary: GgufVocabulary, merges: list[Merge], *, is_whole: bool
 ) -> None:
     """``is_whole``: llama.cpp takes a whole word that is a token without merging."""
@@ -216,10 +216,10 @@ def _check_whole(
         )
 
 
-_READERS = {"gpt2": _byte_level, "llama": _with_bytes, "bert": _pieces_of_words}
+_READERS = {"gpt2": _byte_level, "llama": _sentencepiece, "bert": _word_piece}
 
 
-def _learnt(kind: TokenizerModel, model: JsonObject) -> GgufVocabulary:
+def _read_vocab(kind: TokenizerModel, model: JsonObject) -> GgufVocabulary:
     section = model.section("vocab")
     vocabulary = GgufVocabulary(model=kind, tokens={})
     for text in section.values if section is not None else ():
@@ -261,7 +261,7 @@ def _alphabet() -> set[str]:
 def _with_scores(
     vocabulary: GgufVocabulary, scored: GgufVocabulary, added: list[AddedToken]
 ) -> GgufVocabulary:
-    """The scored vocabulary of tokenizer.model, after a look whether both are the same."""
+    """The scored vocabulary of tokenizer.model, if both have the same tokens."""
     replaced = {token.number for token in added}
     known = vocabulary.ids()
     for number in sorted(vocabulary.tokens.keys() | scored.tokens.keys()):
@@ -292,8 +292,8 @@ def _check_merges(model: JsonObject, merges: list[Merge]) -> None:
             )
 
 
-def _check_closed(model: JsonObject, merges: list[Merge], added: list[AddedToken]) -> None:
-    """llama.cpp merges any pair that makes a token, and knows no list of them."""
+def _check_all_merges(model: JsonObject, merges: list[Merge], added: list[AddedToken]) -> None:
+    """llama.cpp merges any pair whose text is a token; it has no list of merges."""
     known = set(merges)
     section = model.section("vocab")
     texts = section.values if section is not None else {}
@@ -307,7 +307,7 @@ def _check_closed(model: JsonObject, merges: list[Merge], added: list[AddedToken
                 )
 
 
-def _check_marks(
+def _check_special_tokens(
     tokenizer: JsonObject, vocabulary: GgufVocabulary, added: list[AddedToken]
 ) -> None:
     """Learnt special tokens are found in texts only if they are among the added tokens."""
@@ -320,7 +320,7 @@ def _check_marks(
 
 
 def _check_bytes(vocabulary: GgufVocabulary) -> None:
-    """A byte that is a character needs no token if the character has one."""
+    """Every byte has a token, or is an ASCII character that has one."""
     texts = vocabulary.ids()
     for byte in range(256):
         name = f"<0x{byte:02X}>"
@@ -329,9 +329,9 @@ def _check_bytes(vocabulary: GgufVocabulary) -> None:
 
 
 def _check_settings(settings: JsonObject, vocabulary: GgufVocabulary) -> None:
-    """tokenizer.json counts, but nobody writes these for nothing.
+    """Options of ``tokenizer_config.json`` must not contradict tokenizer.json.
 
-    ``do_lower_case`` is often left on in the settings of models that tell upper from lower case.
+    ``do_lower_case`` is often left on in the settings of cased models.
     """
     for name, done in (
         ("strip_accents", vocabulary.extra["normalizer.strip_accents"]),
@@ -346,8 +346,8 @@ def _check_settings(settings: JsonObject, vocabulary: GgufVocabulary) -> None:
 # ----------------------------------------------------------------- spellings
 
 
-def _mark_starts(vocabulary: GgufVocabulary) -> None:
-    """llama.cpp marks pieces that begin a word; the file those that do not."""
+def _mark_word_starts(vocabulary: GgufVocabulary) -> None:
+    """llama.cpp marks pieces that begin a word; the file marks those that continue one."""
     for token in vocabulary.tokens.values():
         if token.kind in {CONTROL, USER}:
             continue
@@ -356,7 +356,7 @@ def _mark_starts(vocabulary: GgufVocabulary) -> None:
 
 
 def _spell_spaces(vocabulary: GgufVocabulary) -> None:
-    """llama.cpp looks for added tokens before it makes the marks of spaces."""
+    """llama.cpp looks for added tokens before it escapes spaces."""
     for token in vocabulary.tokens.values():
         if token.kind == USER:
             token.text = token.text.replace(SPACE, " ")
@@ -369,9 +369,10 @@ Merge = tuple[str, str]
 
 
 def unreachable(texts: Iterable[str], merges: Iterable[Merge]) -> str | None:
-    """The first of the texts that the merges do not make one of, None if there is none.
+    """The first text that the merges do not produce as one token; None if there is none.
 
-    A few seconds for the largest vocabularies.
+    Some tokenizers take whole words that are tokens without merging (``ignore_merges``). That only
+    differs for such texts. Takes a few seconds for the largest vocabularies.
     """
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     return next((text for text in texts if len(_merged(text, ranks)) > 1), None)

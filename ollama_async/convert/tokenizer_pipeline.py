@@ -1,7 +1,7 @@
-"""What tokenizer.json does to a text around its model, and which of that llama.cpp does as well.
+"""The steps of tokenizer.json around its model, and which of them llama.cpp has, too.
 
-Everything here is a list of what is known to be the same. What is not on it is refused by name: a
-step that is left out gives a model that reads other tokens than it has learnt.
+Normalizer, pre-tokenizer and decoder are compared with what is known to be equivalent. Other steps
+are refused by name: a model that reads other tokens than in training is worse than none.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from ollama_async.convert.config_files import JsonObject
 from ollama_async.core.errors import BadRequest
 
 TokenizerModel = Literal["llama", "gpt2", "bert"]
-"""llama.cpp's names for SentencePiece, byte-level merges and pieces of words."""
+"""llama.cpp's names for SentencePiece, byte-level merges and WordPiece."""
 
 SPACE = "▁"
 """What SentencePiece makes of a space."""
 
 
 class Pipeline(msgspec.Struct, frozen=True):
-    """Fields below ``tokenizer.ggml.``, and whether the normalizer changes added tokens, too.
-
+    """``fields``: below ``tokenizer.ggml.``. ``changes_added``: the normalizer changes added tokens.
     ``composes``: characters are composed (NFC) first, which our workers do for llama.cpp.
     """
 
@@ -33,13 +32,13 @@ class Pipeline(msgspec.Struct, frozen=True):
 
 
 def read_pipeline(tokenizer: JsonObject, kind: TokenizerModel) -> Pipeline:
-    """:raises BadRequest: there is a step that llama.cpp has no like of; the text names it."""
+    """:raises BadRequest: llama.cpp has no equivalent of a step; the text names it."""
     _check_decoder(tokenizer, kind)
     return _READERS[kind](tokenizer)
 
 
 def flat(outer: JsonObject | None, inner: str) -> list[JsonObject]:
-    """The steps of a sequence, of sequences in it, or the one step that there is."""
+    """The steps of a sequence, nested ones included, or the single step."""
     if outer is None:
         return []
     if outer.text("type", "") != "Sequence":
@@ -100,7 +99,7 @@ def _sentencepiece(tokenizer: JsonObject) -> Pipeline:
 
 
 def _check_metaspace(step: JsonObject, *, is_prefixed: bool) -> None:
-    """``is_prefixed``: every text begins with a space already, so that none is added."""
+    """``is_prefixed``: every text begins with a space already; none is added."""
     if step.text("replacement", SPACE) != SPACE:
         raise step.unsupported('"replacement"', f"is not {SPACE!r}")
     scheme = step.text("prepend_scheme", "always")
@@ -124,10 +123,10 @@ def _literal(step: JsonObject) -> str:
     return pattern.text("String", "") if pattern is not None else ""
 
 
-# ----------------------------------------------------------------- pieces of words
+# ----------------------------------------------------------------- WordPiece
 
 
-def _pieces_of_words(tokenizer: JsonObject) -> Pipeline:
+def _word_piece(tokenizer: JsonObject) -> Pipeline:
     steps = _normalizers(tokenizer)
     if [step.text("type", "") for step in steps] != ["BertNormalizer"]:
         kinds = ", ".join(step.text("type", "") for step in steps) or "none"
@@ -145,11 +144,11 @@ def _pieces_of_words(tokenizer: JsonObject) -> Pipeline:
     return Pipeline(fields, changes_added=True)
 
 
-# ----------------------------------------------------------------- and back
+# ----------------------------------------------------------------- decoders
 
 
-_SPELLINGS: dict[str, Callable[[JsonObject], bool]] = {
-    # what may be done to the pieces of an answer: nothing but undoing what was done to the text
+_DECODER_STEPS: dict[str, Callable[[JsonObject], bool]] = {
+    # what decoders may do: only undo what was done to the text
     "Replace": lambda step: _replaced(step) == (SPACE, " "),
     "ByteFallback": lambda _: True,
     "Fuse": lambda _: True,
@@ -168,12 +167,12 @@ _DECODERS: dict[TokenizerModel, tuple[str, ...]] = {
 
 
 def _check_decoder(tokenizer: JsonObject, kind: TokenizerModel) -> None:
-    """A model for embeddings says nothing, so that its decoder does not matter."""
+    """The decoder of an embedding model is not used."""
     if kind == "bert":
         return
     for step in flat(tokenizer.section("decoder"), "decoders"):
         name = step.text("type", "")
-        if name not in _DECODERS[kind] or not _SPELLINGS[name](step):
+        if name not in _DECODERS[kind] or not _DECODER_STEPS[name](step):
             raise step.unsupported(
                 f"{name[:80]!r}", "spells answers in a way that llama.cpp does not"
             )
@@ -182,5 +181,5 @@ def _check_decoder(tokenizer: JsonObject, kind: TokenizerModel) -> None:
 _READERS: dict[TokenizerModel, Callable[[JsonObject], Pipeline]] = {
     "gpt2": _byte_level,
     "llama": _sentencepiece,
-    "bert": _pieces_of_words,
+    "bert": _word_piece,
 }

@@ -10,12 +10,12 @@ from gguf import TokenType
 from ollama_async.core.errors import BadRequest
 
 MAX_TOKENS = 1 << 20
-"""Against a file of a few bytes that has one token with an enormous number."""
+"""Bounds the memory for a small file with one token of an enormous number."""
 
 _UNUSED_SCORE = -10000.0
 ADDED_SCORE = -1000.0
 _COMPOSES = "ollama_async.tokenizer.nfc"
-"""llama.cpp knows no such key; the workers do."""
+"""Our own key, which our workers read."""
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = map(
     int,
     (
@@ -38,7 +38,7 @@ class Token(msgspec.Struct):
 
 
 class GgufVocabulary(msgspec.Struct, kw_only=True):
-    """``tokens`` by id, without holes at the end. ``extra``: more keys below ``tokenizer.ggml.``
+    """``tokens`` by number. ``extra``: more keys below ``tokenizer.ggml.``
 
     ``unknown``: the number of the token for what cannot be spelt, if the model names one.
     ``changes_added``: the tokenizer changes the texts of added tokens marked as ``normalized``.
@@ -54,16 +54,13 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
     composes: bool = False
 
     def put(self, number: int, token: Token) -> None:
-        """:raises BadRequest: the number makes no sense."""
+        """:raises BadRequest: the number is invalid."""
         if not 0 <= number < MAX_TOKENS:
             raise BadRequest(f"the tokenizer has a token with the number {number}")
         self.tokens[number] = token
 
     def add(self, number: int, text: str, *, is_special: bool) -> None:
-        """A token beside the learnt ones, or in the place of one.
-
-        :raises BadRequest: the number makes no sense.
-        """
+        """Add a token, or replace a learnt one. :raises BadRequest: the number is invalid."""
         old = self.tokens.get(number)
         kind = CONTROL if is_special else USER
         if old is not None and old.text == text and old.kind == UNKNOWN:
@@ -71,11 +68,11 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
         self.put(number, Token(text, kind, ADDED_SCORE))
 
     def ids(self) -> dict[str, int]:
-        """Number of each text; of the same text twice the first."""
+        """The number of each text; the first if several tokens have it."""
         return {token.text: number for number, token in sorted(self.tokens.items(), reverse=True)}
 
     def fields(self, size: int) -> dict[str, Any]:
-        """Keys and values for exactly ``size`` tokens: as many as the network has rows for."""
+        """Keys and values for exactly ``size`` tokens, the number of rows in the network."""
         blank = (Token(f"[PAD{number}]", UNUSED, _UNUSED_SCORE) for number in range(size))
         tokens = [self.tokens.get(number, token) for number, token in enumerate(blank)]
         self._check_texts(tokens)
@@ -94,9 +91,8 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
         return found
 
     def _check_texts(self, tokens: list[Token]) -> None:
-        """llama.cpp ends its process where two tokens have the same text.
-
-        It also takes some texts for marks of an end, whoever has learnt them.
+        """llama.cpp aborts if two tokens have the same text, and takes some texts for special
+        tokens, whatever their kind.
         """
         known: set[str] = set()
         for token in tokens:
@@ -109,11 +105,6 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
                     "a mark; it has to be among the added tokens"
                 )
 
-
-"""Texts that llama.cpp looks for in every vocabulary, whatever kinds the tokens have there.
-
-Tokens of these texts become marks: they are found in texts, and never made of pieces.
-"""
 
 END_TEXTS = {
     "</s>",
@@ -139,7 +130,7 @@ END_TEXTS = {
     "[e~[",
     "_<EOT>",
 }
-"""After these an answer is over, if the file says nothing of it."""
+"""llama.cpp ends answers at tokens with these texts, even if the file does not say so."""
 
 SPECIAL_TEXTS = END_TEXTS | {
     "<MID>",
@@ -182,4 +173,5 @@ SPECIAL_TEXTS = END_TEXTS | {
     "▁<PRE>",
     "▁<SUF>",
 }
-"""Those, and the parts of messages and of gaps in code."""
+"""Tokens with these texts are special to llama.cpp, whatever their kind: they are found in texts,
+and never made of pieces. The others are for messages and for gaps in code."""
