@@ -22,7 +22,7 @@ SPACE = "▁"
 
 
 class Pipeline(msgspec.Struct, frozen=True):
-    """``fields``: below ``tokenizer.ggml.``. ``changes_added``: the normalizer changes added tokens.
+    """``fields``: below ``tokenizer.ggml.``. ``changes_added``: added tokens are normalized, too.
     ``composes``: characters are composed (NFC) first, which our workers do for llama.cpp.
     """
 

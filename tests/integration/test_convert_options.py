@@ -18,7 +18,7 @@ import tokenizers
 from ollama_async.convert.model import convert_model
 from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.engines.llama_loading import Journal
-from ollama_async.workers.child.engines.llama_vocabulary import GgufVocabulary
+from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
 from tests.fixtures.convert import config_options, tokenizer_options
 from tests.integration.test_convert import MOST_DIFFERENCE, Engine, expected_of
 
@@ -81,7 +81,7 @@ def vocabulary_of(path):
     model = lib.llama_model_load_from_file(str(path).encode(), parameters)
     assert model, journal.reason()
     try:
-        yield GgufVocabulary(model)
+        yield Vocabulary(model)
     finally:
         lib.llama_model_free(model)
 
