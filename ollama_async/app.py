@@ -43,7 +43,7 @@ from ollama_async.native import check
 from ollama_async.queue.memory_budget import Limits
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.store import Store
-from ollama_async.workers.load_plan import planner
+from ollama_async.workers.load_plan import LoadPlanner
 from ollama_async.workers.pool import Pool
 
 log = logging.getLogger("ollama_async")
@@ -207,7 +207,7 @@ def _build_pool(
     )
     return Pool(
         limits,
-        planner(settings, lambda: machine.latest, environ),
+        LoadPlanner(settings, lambda: machine.latest, environ),
         metrics,
         load_timeout_s=settings.load_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,

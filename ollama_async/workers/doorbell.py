@@ -1,6 +1,6 @@
-"""A doorbell: a pipe whose bytes say "look at the ring again", and nothing else.
+"""A doorbell: a pipe whose bytes mean "look at the ring again", and nothing else.
 
-It is a hint. Rings that come before the other side looks melt into one, and a side that has looked
+It is a hint. Rings that come before the other side looks merge into one, and a side that has looked
 knows no more than what the ring's indices say. So: publish, then ring; clear, then look.
 
 Why no ``eventfd``: it is one open file for both sides, so its flags are shared, and a side that
@@ -19,54 +19,45 @@ _CLEAR_BYTES = 1 << 16
 """What a pipe holds by default: bounds a read even if the other side enlarged the pipe."""
 
 
-class Ringer:
-    """The end that rings. Takes ``fd`` over."""
+class _End:
+    """Owns ``fd``: close-on-exec, non-blocking."""
 
     def __init__(self, fd: int) -> None:
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         self.fd = fd
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Ringer(_End):
+    """The end that rings."""
 
     def ring(self) -> None:
         """Wake the other side. Never waits."""
         try:  # noqa: SIM105  # once per flush; suppress() would cost as much as the call
             os.write(self.fd, b"!")
         except (BlockingIOError, BrokenPipeError):
-            pass  # it has been ringing all along, or nobody is there to hear it
-
-    def close(self) -> None:
-        """Idempotent."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            pass  # it is full of rings already, or the other side is gone
 
 
-class Listener:
-    """The end that hears, for a loop. ``fd`` is readable while it has been rung and not been
-    cleared; takes it over.
-    """
-
-    def __init__(self, fd: int) -> None:
-        os.set_inheritable(fd, False)
-        os.set_blocking(fd, False)
-        self.fd = fd
+class Listener(_End):
+    """The end that is rung, for a loop. ``fd`` is readable from a ring until it is cleared."""
 
     def clear(self) -> None:
-        """Stop ringing. Whoever clears must look at the ring afterwards. Never waits."""
+        """Stop ringing. The caller must look at the ring afterwards. Never waits."""
         try:  # noqa: SIM105  # as above
             os.read(self.fd, _CLEAR_BYTES)
         except BlockingIOError:
             pass  # nobody rang
 
-    def close(self) -> None:
-        """Idempotent."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
 
 class BlockingListener(Listener):
-    """The end that hears, for a thread."""
+    """The end that is rung, for a thread."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
@@ -94,7 +85,7 @@ class BlockingListener(Listener):
 
 
 def make_doorbell() -> tuple[Listener, Ringer]:
-    """Both ends of a new one, close-on-exec.
+    """Both ends of a new one.
 
     :raises OSError: there are no descriptors left; nothing is left behind.
     """

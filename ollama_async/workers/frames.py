@@ -9,7 +9,7 @@
 
 A frame may be larger than the ring that carries it, and may arrive in parts of any size. The frame
 version belongs to these five bytes; what the messages mean is versioned by ``Hello.protocol``, so
-that a side can still say whom it refuses.
+that a side can still name the version that it refuses.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ FRAME_VERSION = 1
 HEADER = struct.Struct("<BI")
 
 TO_CHILD_LIMIT_BYTES = 256 << 20
-"""Requests carry pictures. One that is larger is refused where it is sent."""
+"""Requests carry images. A larger one is refused where it is sent."""
 
 TO_PARENT_LIMIT_BYTES = 256 << 10
-"""Answers are small. A worker that announces more is broken: it must not make the gateway hold
-memory for it, nor decode nested values for more than some 30 ms."""
+"""Answers are small. A worker that announces more is broken: the gateway must not hold memory for
+it, nor decode nested values for more than some 30 ms."""
 
 TO_PARENT_LIST_LIMIT_BYTES = 6 << 20
-"""Except for what is one flat list or one text, which is quick to decode: see :data:`_FLAT`."""
+"""For messages of one flat list or one text, which decode quickly: see :data:`_FLAT`."""
 
 _FLAT = (b"\xa4done", b"\xa4toks", b"\xa4text")
-"""How those messages begin, behind the byte that says how many fields follow."""
+"""How those messages begin, after the byte with the number of fields."""
 
 _TAG_END = 6
 _PAUSE_COLLECTOR_FROM_BYTES = 16 << 10
@@ -45,7 +45,7 @@ M = TypeVar("M")
 
 
 class FrameCorrupt(Exception):
-    """These bytes are no frames that we understand; nothing after them can be found either."""
+    """These bytes are not valid frames; nothing after them can be found either."""
 
 
 class FrameTooLarge(ValueError):
@@ -75,7 +75,7 @@ def encode(
 
 
 class FrameReader(Generic[M]):
-    """Puts the parts of a stream together again; holds at most one frame's bytes plus one part.
+    """Reassembles a stream from its parts; holds at most one frame's bytes plus one part.
 
     ``kind`` is the union of messages that may come; the limits are those of :func:`encode`.
     """
@@ -92,7 +92,7 @@ class FrameReader(Generic[M]):
 
         A frame that comes in many parts is decoded once, when its last part is there.
 
-        :raises FrameCorrupt: wrong version, too long, or no message of ours. What came before the
+        :raises FrameCorrupt: wrong version, too long, or not a message. What came before the
             fault in the same part is lost with it.
         """
         data: bytes | bytearray = part
@@ -147,8 +147,8 @@ def _is_flat(data: bytes | bytearray, start: int) -> bool:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """A message of many small values would set the collector of garbage off again and again, and
-    take five times as long.
+    """A message of many small values would trigger the garbage collector again and again, and take
+    five times as long.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""What to load and how: decided by the parent, said to the child as an argv that one can type."""
+"""What a worker loads and how: decided by the parent, passed to the child as an argv."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ DEFAULT_BATCH = 512
 
 
 class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker may claim and take, whatever it says.
+    """What a worker may claim and use.
 
-    ``memory_bytes``: of its own, that is beside files that it only maps; 0 = no limit.
+    ``memory_bytes``: private memory, beside files that it only maps; 0 = no limit.
     """
 
     slots: int = 1 << 10
@@ -23,9 +23,9 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker needs to load one model.
 
     ``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
-    ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and
-    quota leave. ``gpu_layers``: -1 = all that fit, 0 = none. ``adapters``: paths of LoRA GGUFs, one
-    a line in the argv.
+    ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and quota allow.
+    ``gpu_layers``: -1 = all that fit, 0 = none. ``adapters``: paths of LoRA GGUFs, one a line in
+    the argv.
     """
 
     engine: str
@@ -41,13 +41,12 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[str, ...] = ()
 
     def to_argv(self) -> list[str]:
-        """Options for ``python -P -m ollama_async.workers.child``; defaults are left out."""
+        """Options for ``python -P -m ollama_async.workers.child``, without defaults."""
         argv: list[str] = []
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name in _DEFAULTS and value == _DEFAULTS[name]:
-                continue
-            argv += [f"--{name.replace('_', '-')}", _word(value)]
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                argv += [f"--{field.name.replace('_', '-')}", _format(value)]
         return argv
 
     @classmethod
@@ -64,14 +63,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.convert(plain, cls, strict=False)
 
 
-_DEFAULTS = {
-    field.name: field.default
-    for field in msgspec.structs.fields(LoadSpec)
-    if field.default is not msgspec.NODEFAULT
-}
-
-
-def _word(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "\n".join(value) if isinstance(value, tuple) else str(value)

@@ -1,25 +1,24 @@
-"""What gateway and worker process say to each other: the vocabulary of the pipe, and nothing else.
+"""The messages between the gateway and a worker.
 
 Every message is one msgpack array (msgspec, array-like) whose first element is its tag; frames and
-their lengths are :mod:`.pipe`'s business. No helpers live here, and nobody is imported but the
-hallway. Changing a tag, a field or an order changes :data:`PROTOCOL`.
+their lengths are in :mod:`.frames`. Changing a tag, a field or an order changes :data:`PROTOCOL`.
 
-Life of a connection, child's words on the right::
+Life of a connection, the child's messages on the right::
 
     parent                          child
                                     Hello(protocol, pid, generation, engine)
-                                    Loading(fraction) …          keeps the load's stall clock quiet
+                                    Loading(fraction) …          resets the timeout of the load
                                     Ready(facts) | Refused(error)  then nothing more if Refused
     Submit(id, inference, client) … Started(id)                  the request has a slot
-                                    Deltas([(id, piece), …])     one message per engine step
+                                    Deltas([(id, delta), …])     one message per engine step
                                     Done(id, …) | Failed(id, …)  exactly one per Submit, always last
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
     Tokenize / Detokenize           Tokens / Text | Failed
-                                    Heartbeat(…)                 each second: proof of life
+                                    Heartbeat(…)                 each second: the engine is alive
     Quit()                          (ends, exit status 0)
 
-Version history: 1 — first. 2 — pieces may be thoughts and tool calls; a prompt brings tools,
-suffix and chat format; an inference may have a format, or be there to render only. 3 — an answer's
+Version history: 1 — first. 2 — deltas may be thoughts and tool calls; a prompt brings tools,
+suffix and chat format; an inference may have a format, or be rendered only. 3 — an answer's
 end says whether it repeated itself. 4 — a request says whose it is, and which of its prompt's
 messages are the model's own. 5 — Ready and Heartbeat without fields that nobody read.
 """
@@ -33,18 +32,18 @@ import msgspec
 from ollama_async.core.conversation import Inference, Thought, ToolCall, Usage
 
 MAX_DELTAS = 4096
-"""In one message; what a step and its like produce is far less."""
+"""In one message; a step produces far fewer."""
 
 CONTEXT_LIMIT = 1 << 20
-"""Token ids that an answer's end may carry, but for its last one."""
+"""Token ids that an answer's end may carry, without its last one."""
 
 PROTOCOL = 5
-"""Spoken by both sides; a child with another version is refused."""
+"""Of both sides; a child with another version is refused."""
 
 
 class Submit(msgspec.Struct, array_like=True, tag="sub"):
-    """``id`` is unique per worker process for ever, and greater than zero. ``client`` is who asks:
-    clients take turns, and may be kept from what was computed for another.
+    """``id`` is unique in a worker, for ever, and greater than zero. Clients take turns, and may not
+    share what was computed for another.
     """
 
     id: int
@@ -53,7 +52,7 @@ class Submit(msgspec.Struct, array_like=True, tag="sub"):
 
 
 class PackedSubmit(msgspec.Struct, array_like=True, tag="sub"):
-    """A :class:`Submit` as the parent writes it: the inference was packed before it had to wait."""
+    """A :class:`Submit` as the parent writes it: the inference was packed before it was queued."""
 
     id: int
     inference: msgspec.Raw
@@ -77,7 +76,7 @@ class Detokenize(msgspec.Struct, array_like=True, tag="det"):
 
 
 class Quit(msgspec.Struct, array_like=True, tag="quit"):
-    """Finish at once; running requests get no further word."""
+    """Finish at once; running requests get no end."""
 
 
 ToChild = Submit | Cancel | Tokenize | Detokenize | Quit
@@ -101,7 +100,7 @@ class Loading(msgspec.Struct, array_like=True, tag="load"):
 
 
 class Ready(msgspec.Struct, array_like=True, tag="rdy"):
-    """The model can be asked.
+    """The model is loaded.
 
     ``num_ctx`` is what one slot holds. Sizes in bytes: ``weights_bytes`` + ``cache_bytes`` +
     ``compute_bytes`` is the model's size, ``device_bytes`` the part of it on an accelerator.
@@ -135,7 +134,7 @@ class ToolCallDelta(msgspec.Struct, array_like=True, frozen=True, tag="c"):
 
 
 Delta = str | Thought | ToolCallDelta
-"""Text for the reader, whole characters and never empty; or something else that a model says."""
+"""Text for the reader, whole characters and never empty; or a thought, or a tool call."""
 
 
 class Deltas(msgspec.Struct, array_like=True, tag="p"):
@@ -145,7 +144,7 @@ class Deltas(msgspec.Struct, array_like=True, tag="p"):
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):
-    """``is_repetition``: the answer repeated itself and was ended for that, with ``length``."""
+    """``is_repetition``: the answer was ended, with ``length``, because it repeated itself."""
 
     id: int
     reason: Literal["stop", "length", "cancel"]
@@ -171,7 +170,7 @@ class Text(msgspec.Struct, array_like=True, tag="text"):
 
 
 class Heartbeat(msgspec.Struct, array_like=True, tag="vit"):
-    """Sent by the step thread itself, so that its silence means that the engine hangs.
+    """Sent by the step thread itself, so that its absence means that the engine hangs.
 
     ``cache_used`` is the share of the KV cache that holds tokens, 0 to 1.
     """

@@ -1,7 +1,7 @@
 """The parent's end of the connection to a worker: frames through two rings, on the event loop.
 
 - Runs in: the gateway process, on its loop. Nothing here ever waits.
-- Owns: both rings and doorbells; what did not fit into a full ring; three timers.
+- Owns: both rings and doorbells; what did not fit into a full ring; timers.
 - Talks to: :mod:`.child.pipe`, over two rings and two doorbells (one wakes the parent, one the
   child).
 - Dies when: closed, or when the child wrote nonsense (``broken``, once).
@@ -41,8 +41,7 @@ _FULL_RECHECK_MAX_S = 0.032
 _MAX_IDLE_RINGS = 1000
 """An honest child publishes before it rings, so at least every second ring has data."""
 
-TO_CHILD_RING_BYTES = 1 << 20
-TO_PARENT_RING_BYTES = 1 << 20
+RING_BYTES = 1 << 20
 
 
 class ParentPipe:
@@ -215,15 +214,10 @@ class Channel:
     :raises OSError: there are no descriptors or no memory left; nothing is left behind.
     """
 
-    def __init__(
-        self,
-        *,
-        to_child_bytes: int = TO_CHILD_RING_BYTES,
-        to_parent_bytes: int = TO_PARENT_RING_BYTES,
-    ) -> None:
+    def __init__(self) -> None:
         with ExitStack() as made:
-            down = made.enter_context(closing(Ring.create(to_child_bytes)))
-            up = made.enter_context(closing(Ring.create(to_parent_bytes)))
+            down = made.enter_context(closing(Ring.create(RING_BYTES)))
+            up = made.enter_context(closing(Ring.create(RING_BYTES)))
             child_bell_in, bell_out = _ends(made)
             bell_in, child_bell_out = _ends(made)
             self._lifeline_child, self._lifeline = os.pipe()

@@ -24,7 +24,7 @@ stores such an item as a ``memcpy`` of constant size 8, which a compiler turns i
 so that the store is indivisible on x86-64 and ARMv8. Loads likewise.
 
 **Memory order.** Data must be visible before the index that covers it, must not be read before that
-index was, and must have been read before the read index gives its room away. x86 keeps these three
+index was, and must have been read before the read index frees its space. x86 keeps these three
 orders by itself: stores stay in order, loads stay in order, a store does not pass an older load,
 and a string copy is ordered before the store that follows it. ARM keeps none of them, so each of
 the three places has a fence, and Python does have one: releasing and acquiring again a lock that
@@ -35,8 +35,7 @@ that comes before the first and after the second; on x86 they are locked instruc
 costs about 0.1 µs. The writer needs none between reading the read index and overwriting what was
 freed: its stores depend on a branch on that load.
 
-What remains a matter of trust: the argument for ARM is from the architecture's rules; we have run
-this on x86 only.
+The argument for ARM is from the architecture's rules; this has been run on x86 only.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class RingCorrupt(Exception):
-    """The memory is no ring, or the peer's index cannot be true. Nothing more can be read of it."""
+    """The memory is not a ring, or the peer's index is impossible. Nothing more can be read."""
 
 
 class Ring:
@@ -100,7 +99,7 @@ class Ring:
 
     @classmethod
     def attach(cls, fd: int) -> Ring:
-        """The ring that a peer created; takes the descriptor over.
+        """The ring that a peer created; takes over the descriptor.
 
         :raises RingCorrupt: it is not a sealed memfd of this layout; the descriptor stays open.
         """
@@ -120,12 +119,12 @@ class Ring:
         return cls(fd, memory, capacity)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Copy as much of ``data`` as there is room for, publish it at once, return its length
-        (0: the ring is full). Never waits.
+        """Copy as much of ``data`` as fits, publish it at once, return its length (0: the ring is
+        full). Never waits.
 
         :raises RingCorrupt: the reader's index is impossible.
         """
-        size = min(len(data), self.room())
+        size = min(len(data), self.writable())
         if not size:
             return 0
         start = self._written % self.capacity
@@ -143,8 +142,8 @@ class Ring:
         return size
 
     def read(self, limit: int) -> bytes:
-        """Take up to ``limit`` bytes out, as a copy that the peer cannot change under a decoder
-        (empty: nothing is there). Never waits.
+        """Remove up to ``limit`` bytes, as a copy that the peer cannot change meanwhile (empty:
+        nothing is there). Never waits.
 
         :raises RingCorrupt: the writer's index is impossible.
         """
@@ -163,7 +162,7 @@ class Ring:
         self._words[_READ] = self._read
         return data
 
-    def room(self) -> int:
+    def writable(self) -> int:
         """How many bytes :meth:`write` would take now.
 
         :raises RingCorrupt: the reader's index is impossible.
@@ -188,7 +187,7 @@ class Ring:
         return written - self._read
 
     def close(self) -> None:
-        """Give mapping and descriptor back. Idempotent; no other method may follow."""
+        """Free mapping and descriptor. Idempotent; no other method may follow."""
         if self.fd >= 0:
             self._words.release()
             self._memory.close()

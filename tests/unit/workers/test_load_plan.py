@@ -11,7 +11,7 @@ from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.backend import LoadOptions, Target
-from ollama_async.workers.load_plan import planner
+from ollama_async.workers.load_plan import LoadPlanner
 
 GIB = 1 << 30
 GPU = Gpu(index=0, uuid="GPU-a", memory_bytes=140 * GIB, free_bytes=140 * GIB)
@@ -40,7 +40,7 @@ def every_plan(
     machine = Machine(Host(cores=cores, available_bytes=16 * GIB), tuple(gpus))
     target = msgspec.structs.replace(target, train_ctx=train_ctx)
     settings = Settings.from_environ({"OLLAMA_ASYNC_CACHE": "/cache", **variables})
-    return planner(settings, lambda: machine, {"LANG": "C", "HF_TOKEN": "x"})(target, options)
+    return LoadPlanner(settings, lambda: machine, {"LANG": "C", "HF_TOKEN": "x"})(target, options)
 
 
 def plans(*args, **options):
@@ -142,7 +142,7 @@ def test_fewer_slots_are_offered_too_for_what_fits_beside_others():
 
 def test_slots_do_not_depend_on_what_is_free_while_another_model_is_loaded():
     seen = [Machine(Host(cores=2, available_bytes=16 * GIB))]
-    plan = planner(Settings.from_environ({}), lambda: seen[-1], {})
+    plan = LoadPlanner(Settings.from_environ({}), lambda: seen[-1], {})
     before = plan(TARGET, LoadOptions())
     seen.append(Machine(Host(cores=2, available_bytes=GIB // 2)))
 

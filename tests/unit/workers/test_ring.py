@@ -37,7 +37,7 @@ class RingAgainstDeque(RuleBasedStateMachine):
     def both_sides_agree_on_what_waits(self):
         if hasattr(self, "model"):
             assert self.reader.readable() == len(self.model)
-            assert self.writer.room() == self.writer.capacity - len(self.model)
+            assert self.writer.writable() == self.writer.capacity - len(self.model)
 
     def teardown(self):
         if hasattr(self, "model"):
@@ -104,7 +104,7 @@ def test_an_impossible_read_index_is_corrupt_and_writes_nothing(index):
     try:
         writer.write(b"01234")
         reader.read(3)
-        writer.room()  # has seen 3
+        writer.writable()  # has seen 3
         poke(writer, 128, index)
         with pytest.raises(RingCorrupt, match="read index"):
             writer.write(b"x")
