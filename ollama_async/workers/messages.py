@@ -42,7 +42,7 @@ PROTOCOL = 5
 
 
 class Submit(msgspec.Struct, array_like=True, tag="sub"):
-    """``id`` is unique in a worker, for ever, and greater than zero. Clients take turns, and may not
+    """``id`` is greater than zero and never used twice in a worker. Clients take turns, and may not
     share what was computed for another.
     """
 
