@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ollama_async.convert.model import convert_model
-from ollama_async.workers.child.engines.llama_loading import Journal
+from ollama_async.workers.child.engines.llama_loading import LogCapture
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "convert"
 NAMES = sorted(path.name for path in FIXTURES.iterdir() if (path / "config.json").exists())
@@ -38,7 +38,7 @@ class Engine:
     """llama.cpp without anything of ours: a file, numbers in, numbers out."""
 
     def __init__(self, path, *, is_embedding=False):
-        journal = Journal()
+        journal = LogCapture()
         lib.llama_backend_init()
         self.model = lib.llama_model_load_from_file(
             str(path).encode(), lib.llama_model_default_params()

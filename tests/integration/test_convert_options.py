@@ -17,8 +17,8 @@ import tokenizers
 
 from ollama_async.convert.model import convert_model
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.engines.llama_loading import Journal
-from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
+from ollama_async.workers.child.engines.llama_loading import LogCapture
+from ollama_async.workers.child.engines.llama_tokenizer import LlamaTokenizer
 from tests.fixtures.convert import config_options, tokenizer_options
 from tests.integration.test_convert import MOST_DIFFERENCE, Engine, expected_of
 
@@ -75,13 +75,13 @@ def test_a_changed_configuration_gives_the_logits_of_transformers_or_a_refusal(t
 @contextlib.contextmanager
 def vocabulary_of(path):
     """The tokenizer of a converted file as a worker has it, without the rest of the model."""
-    journal = Journal()
+    journal = LogCapture()
     parameters = lib.llama_model_default_params()
     parameters.vocab_only = True
     model = lib.llama_model_load_from_file(str(path).encode(), parameters)
     assert model, journal.reason()
     try:
-        yield Vocabulary(model)
+        yield LlamaTokenizer(model)
     finally:
         lib.llama_model_free(model)
 

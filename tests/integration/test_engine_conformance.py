@@ -14,12 +14,12 @@ import pytest
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.batching import Batching
-from ollama_async.workers.child.engine_loop import Loop
+from ollama_async.workers.child.batching import BatchPlanner
+from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.engines.engine import EngineError, Row
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
-from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Deltas, Done
 
@@ -276,7 +276,7 @@ class Batcher:
         self.texts = defaultdict(str)
         self.ends = {}
         self.engine = engine
-        self.loop = Loop(engine, self.mailbox, self.hear, Batching(BATCH))
+        self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(BATCH))
 
     def hear(self, messages):
         for message in messages:
@@ -289,10 +289,10 @@ class Batcher:
     def ask(self, number, text, *, seed=-1, count=20, num_ctx=NUM_CTX):
         sampling = Sampling(temperature=0, seed=seed)
         tokens = tokens_of(self.engine, text)[: num_ctx - 1]
-        self.mailbox.put(Work(number, tokens, sampling, num_ctx, 4, count, True, False))
+        self.mailbox.put(PreparedRequest(number, tokens, sampling, num_ctx, 4, count, True, False))
 
     def turn(self):
-        self.loop.turn(idle_s=0)
+        self.loop.iterate(idle_s=0)
 
     def finish(self, *numbers):
         for _ in range(1000):

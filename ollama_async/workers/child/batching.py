@@ -1,41 +1,42 @@
-"""How many prompt tokens a step takes beside the decoding streams.
+"""Which tokens go into the next batch: decoding sequences, and chunks of waiting prompts.
 
-A step evaluates one token for every stream that decodes, and fills up with prompt tokens. Each
-prompt token makes the streams' next token later, each missing one makes the waiting prompts'
-first token later, and a step with few prompt tokens costs up to twice as much per token: kernels
-work on tiles, and below 64 rows attention goes row by row.
+A step evaluates one token for every sequence that decodes, and fills up with prompt tokens (chunked
+prefill). Each prompt token delays the next token of all streams. Each one left out delays the first
+token of a waiting prompt. And a step with few prompt tokens costs up to twice as much per token:
+kernels work on tiles, and below 64 rows attention goes row by row.
 
 The policy, with its numbers:
 
-- **Streams decode and one prompt waits**: the step is to take :data:`TARGET_S` (100 ms). Where the
-  streams alone take more than half of that, the prompt gets as long as they do: a machine that is
-  slow, or slow for a while, must not starve prompts for the sake of a target that it misses anyway.
+- **Streams decode and one prompt waits**: the step should take :data:`TARGET_S` (100 ms). Where the
+  streams alone take more than half of that, the prompt gets as much time as they do: a machine that
+  is slow must not starve prompts for the sake of a target that it misses anyway.
 - **More prompts wait**: their part of the step may be ``1 + 32 * (prompts - 1) / streams`` times as
   long, up to :data:`PATIENCE_S` (2 s) or four times what the streams take, and :data:`MAX_CHUNK`
-  (256) tokens. Then many people wait for a first token, and streams that are joined late decode in
-  small batches all the while. With steps of 100 ms whatever waits, 32 conversations of a 0.5B model
-  on two cores took 1.4 times as long as with chunks of 256 tokens, and first tokens up to a minute.
-  Where there are other clients, whose streams that slows, a client's prompts count as one.
+  (256) tokens. Many clients wait for a first token then, and streams that are joined late decode in
+  small batches meanwhile. With steps of 100 ms regardless, 32 conversations of a 0.5B model on two
+  cores took 1.4 times as long as with chunks of 256 tokens, and first tokens up to a minute. With
+  other clients, whose streams this slows, the prompts of one client count as one.
 - If that comes to fewer than :data:`EFFICIENT_CHUNK` (64) prompt tokens, 64 all the same if they
-  take no longer than four times the target, or twice what the streams take; else what fits, but
-  never fewer than :data:`MIN_CHUNK` (16), so that decoding starves no prompt.
+  take at most four times the target, or twice what the streams take. Otherwise what fits, but at
+  least :data:`MIN_CHUNK` (16), so that decoding starves no prompt.
 - **Nobody decodes**: only a cancel or a new request waits for the end of the step, so it may take
-  :data:`ALONE_S` (500 ms), whole batches where the machine is fast enough.
-- Clients take turns, one for each step; a client's prompts are filled in the order of their
-  arrival, each as far as possible before the next: the library splits a batch by sequences, and one
-  long row is its best case. A short prompt whose turn it is does not wait for a long step either:
-  where others wait too, its step takes :data:`EFFICIENT_CHUNK` tokens.
+  :data:`ALONE_S` (500 ms): whole batches where the machine is fast enough.
+- **Clients take turns**, one step each. A client's prompts are filled in order of arrival, each as
+  far as possible before the next: the library splits a batch by sequences, and one long row is its
+  best case. A short prompt whose turn it is does not wait for a long step either: where others wait
+  too, its step takes :data:`EFFICIENT_CHUNK` tokens.
+- **Constrained answers**: the allowed tokens are computed within the step, in microseconds or, with
+  a hostile schema, 10 ms and more. All streams take part whose mask takes up to
+  :data:`CHEAP_MASK_S`; the expensive ones take turns, :data:`MASKS_S` (25 ms) in a step.
 
-- **Answers in a prescribed form**: what such an answer may say next is found out within the step,
-  in microseconds or, with a hostile schema, 10 ms and more. All streams take part whose mask takes
-  up to :data:`CHEAP_MASK_S`, the dearer ones in turns, :data:`MASKS_S` (25 ms) in a step.
-
-Costs are measured, never assumed (:class:`Costs`); until then a step takes 64 prompt tokens.
+Costs are measured (:class:`StepCosts`); until then a step takes 64 prompt tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from ollama_async.workers.child.sequence import RunningSequence
 
 TARGET_S = 0.1
 ALONE_S = 0.5
@@ -44,32 +45,33 @@ MIN_CHUNK = 16
 EFFICIENT_CHUNK = 64
 MAX_CHUNK = 256
 FIXED_CHUNK = 128
-"""What a seeded request takes on an idle worker: sums depend on how a prompt is cut."""
+"""Chunk of a seeded request on an idle worker: sums depend on how a prompt is split."""
 
 CHEAP_MASK_S = 0.001
 MASKS_S = 0.025
 
 _SIZES = (16, 32, 64, 128, 256)
 _SHORT_TAIL = 32
-_LONGER_FOR_EACH = 32
-_STREAMS_WAIT = 4  # times as long as they take themselves, where many prompts wait
+_LONGER_PER_PROMPT = 32
+_STREAMS_WAIT = 4  # times what they take themselves, where many prompts wait
 _EFFICIENT_TARGETS = 4
 _WEIGHT_OF_NEW = 0.25
 _FADING = 0.998
-_HOPE = 0.6
-_DEARER = 1.25
+_OPTIMISM = 0.6
+_MAX_INCREASE = 1.25
 
 
-class Costs:
+class StepCosts:
     """Running estimates of what a step takes, in seconds.
 
-    A step is ``decode(streams) + tokens * prompt(tokens)``. The cost of a prompt token is kept by
-    size class, and for steps without streams apart, where it carries the pass over the weights.
-    A class that was never seen is hoped to be better than the next smaller one, none is believed to
-    be much worse than a smaller one, and estimates that are not renewed fade slowly: so every size
-    is tried, and again when the machine has changed. The cost of streams is measured only without
-    prompts, which may never happen; so a step that takes less than its streams are said to take
-    corrects that.
+    A step takes ``decode(streams) + tokens * prompt(tokens)``. The cost of a prompt token is kept
+    by size class, and separately for steps without streams, where it includes the pass over the
+    weights. A class that was never seen is assumed to be cheaper per token than the next smaller
+    one. None is assumed to be much dearer than a smaller one. Estimates that are not renewed fade
+    slowly. So every size is tried, and again when the machine has changed.
+
+    The cost of streams is measured only in steps without prompts, which may never happen. So a step
+    that takes less than its streams are estimated to take corrects that estimate.
     """
 
     def __init__(self) -> None:
@@ -87,14 +89,14 @@ class Costs:
         if took_s < self.decode_s(streams):
             self._decode[self._nearest(streams)] = took_s
         rest_s = max(took_s - self.decode_s(streams), took_s / 10)
-        size = _class_of(prompt_tokens)
+        size = max((size for size in _SIZES if size <= prompt_tokens), default=_SIZES[0])
         _blend(costs, size, rest_s / prompt_tokens)
         for larger in costs:
             if larger > size:
-                costs[larger] = min(costs[larger], costs[size] * _DEARER)
+                costs[larger] = min(costs[larger], costs[size] * _MAX_INCREASE)
 
     def decode_s(self, streams: int) -> float:
-        """A step that only decodes; from the nearest number of streams that was seen."""
+        """A step that only decodes; estimated from the nearest number of streams seen."""
         if not streams or not self._decode:
             return 0.0
         return self._decode[self._nearest(streams)]
@@ -110,21 +112,78 @@ class Costs:
         if size in costs:
             return costs[size]
         smaller = [seen for seen in costs if seen < size]
-        return costs[max(smaller)] * _HOPE if smaller else costs[min(costs)]
+        return costs[max(smaller)] * _OPTIMISM if smaller else costs[min(costs)]
 
 
-class Batching:
-    """Plans the prompt part of a step; holds nothing but costs."""
+class BatchPlanner:
+    """Decides what goes into each step. Step thread only."""
 
     def __init__(self, batch_size: int, *, target_s: float = TARGET_S) -> None:
+        self.costs = StepCosts()
         self._batch_size = batch_size
         self._target_s = target_s
-        self.costs = Costs()
+        self._steps = 0
+        self._turns: dict[str, int] = {}  # the last step of each client that is prefilling
 
-    def plan(
+    def observe(self, streams: int, prompt_tokens: int, took_s: float) -> None:
+        """A step is done."""
+        self._steps += 1
+        self.costs.observe(streams, prompt_tokens, took_s)
+
+    # Decoding
+
+    def choose_decoding(self, decoding: list[RunningSequence]) -> list[RunningSequence]:
+        """All of ``decoding``, without those that must leave the step's time to others."""
+        expensive = [sequence for sequence in decoding if sequence.mask_s > CHEAP_MASK_S]
+        if len(expensive) < 2:
+            return decoding
+        expensive.sort(key=lambda sequence: sequence.last_step)
+        count = count_masks([sequence.mask_s for sequence in expensive])
+        for sequence in expensive[:count]:
+            sequence.last_step = self._steps
+        left_out = set(map(id, expensive[count:]))
+        return [sequence for sequence in decoding if id(sequence) not in left_out]
+
+    # Prefill
+
+    def order(self, prefilling: list[RunningSequence]) -> list[RunningSequence]:
+        """The prompts in order of turns: first the client that has waited for longest since its
+        last chunk, or since it came; those of one client in order of arrival.
+        """
+        clients = {sequence.request.client for sequence in prefilling}
+        self._turns = {client: self._turns.get(client, self._steps) for client in clients}
+        return sorted(prefilling, key=lambda sequence: self._turns[sequence.request.client])
+
+    def plan_prefill(
         self,
         streams: int,
-        waiting: Sequence[int],
+        ready: list[RunningSequence],
+        decoding: Iterable[RunningSequence],
+        *,
+        is_alone: bool,
+    ) -> list[tuple[RunningSequence, int]]:
+        """The prompts of ``ready`` (as :meth:`order` gave them) that go on in the next step, and by
+        how many tokens.
+
+        ``streams`` sequences decode in it. ``is_alone``: there is no other request.
+        """
+        clients = {sequence.request.client for sequence in decoding}.union(self._turns)
+        sizes = self.plan_chunks(
+            streams,
+            [sequence.missing for sequence in ready],
+            fixed=is_alone and bool(ready) and ready[0].is_seeded,
+            crowd=len(self._turns) if len(clients) > 1 else 0,
+            is_shared=len(self._turns) > 1,
+        )
+        chunks = [(sequence, size) for sequence, size in zip(ready, sizes, strict=True) if size]
+        for sequence, _ in chunks:
+            self._turns[sequence.request.client] = self._steps + 1
+        return chunks
+
+    def plan_chunks(
+        self,
+        streams: int,
+        missing: Sequence[int],
         *,
         fixed: bool = False,
         crowd: int = 0,
@@ -132,20 +191,21 @@ class Batching:
     ) -> list[int]:
         """How many tokens of each waiting prompt the next step takes.
 
-        ``streams`` decode, fewer than the batch has room for less :data:`MIN_CHUNK`. ``waiting``:
-        tokens missing of each prompt, in order of turns, each at least 1. ``fixed``: as the same
-        request got it last time, whatever was measured since. ``crowd``: how many they count
-        as, if not each as one. ``is_shared``: they are several clients'.
+        ``streams`` decode, at most the batch size less :data:`MIN_CHUNK`. ``missing``: tokens still
+        to read of each prompt, in order of turns, each at least 1. ``fixed``: the same chunks each
+        time, whatever was measured. ``crowd``: the number of prompts that they count as, if not
+        each as one. ``is_shared``: they belong to several clients.
         """
         room = self._batch_size - streams
-        if not waiting or room <= 0:
-            return [0] * len(waiting)
-        size = FIXED_CHUNK if fixed else self._size(streams, crowd or len(waiting))
-        if is_shared and waiting[0] <= EFFICIENT_CHUNK:
+        if not missing or room <= 0:
+            return [0] * len(missing)
+        size = FIXED_CHUNK if fixed else self._size(streams, crowd or len(missing))
+        if is_shared and missing[0] <= EFFICIENT_CHUNK:
             size = min(size, EFFICIENT_CHUNK)
-        return _share_out(waiting, min(size, room), room, takes_tail=not fixed)
+        return _share_out(missing, min(size, room), room, takes_tail=not fixed)
 
     def _size(self, streams: int, prompts: int) -> int:
+        """Prompt tokens of the next step."""
         alone = streams == 0
         if self.costs.prompt_s(EFFICIENT_CHUNK, alone=alone) is None:
             return EFFICIENT_CHUNK
@@ -153,9 +213,9 @@ class Batching:
             return max(MIN_CHUNK, self._largest(ALONE_S * self._target_s / TARGET_S, alone=True))
         decode_s = self.costs.decode_s(streams)
         fair_s = max(self._target_s - decode_s, decode_s)
-        crowd = 1 + _LONGER_FOR_EACH * (prompts - 1) / streams
+        factor = 1 + _LONGER_PER_PROMPT * (prompts - 1) / streams
         most_s = max(PATIENCE_S, _STREAMS_WAIT * decode_s)
-        size = self._largest(min(crowd * fair_s, most_s), alone=False)
+        size = self._largest(min(factor * fair_s, most_s), alone=False)
         if size < EFFICIENT_CHUNK:
             token_s = self.costs.prompt_s(EFFICIENT_CHUNK, alone=False) or 0.0
             efficient_s = max(_EFFICIENT_TARGETS * self._target_s, 2 * decode_s)
@@ -164,7 +224,7 @@ class Batching:
         return min(MAX_CHUNK, max(MIN_CHUNK, size))
 
     def _largest(self, left_s: float, *, alone: bool) -> int:
-        """The most prompt tokens that take no longer than ``left_s``; 0 if none."""
+        """The most prompt tokens that take at most ``left_s``; 0 if none."""
         if left_s <= 0:
             return 0
         above = self._batch_size + 1
@@ -177,8 +237,8 @@ class Batching:
         return 0
 
 
-def choose_masks(masks_s: Sequence[float]) -> int:
-    """Of streams with dear masks, in order of turns, the number that a step has time for."""
+def count_masks(masks_s: Sequence[float]) -> int:
+    """How many of the expensive masks, in order of turns, fit into a step; at least one."""
     left_s = MASKS_S
     for count, mask_s in enumerate(masks_s):
         left_s -= mask_s
@@ -187,22 +247,18 @@ def choose_masks(masks_s: Sequence[float]) -> int:
     return len(masks_s)
 
 
-def _share_out(waiting: Sequence[int], size: int, room: int, *, takes_tail: bool) -> list[int]:
-    """``size`` tokens, first come first served; a short rest of the last one comes along."""
+def _share_out(missing: Sequence[int], size: int, room: int, *, takes_tail: bool) -> list[int]:
+    """``size`` tokens, first come, first served; a short rest of the last prompt is included."""
     chunks = []
-    for missing in waiting:
-        chunk = min(missing, size)
-        rest = missing - chunk
-        if takes_tail and chunk >= EFFICIENT_CHUNK and rest < _SHORT_TAIL and missing <= room:
-            chunk = missing
+    for count in missing:
+        chunk = min(count, size)
+        rest = count - chunk
+        if takes_tail and chunk >= EFFICIENT_CHUNK and rest < _SHORT_TAIL and count <= room:
+            chunk = count
         chunks.append(chunk)
         size = max(0, size - chunk)
         room -= chunk
     return chunks
-
-
-def _class_of(tokens: int) -> int:
-    return max((size for size in _SIZES if size <= tokens), default=_SIZES[0])
 
 
 def _blend(estimates: dict[int, float], key: int, value: float) -> None:

@@ -1,6 +1,11 @@
-"""How the requests of one worker want to be spoken to, and what of it is kept from one to the next.
+"""Caches of a worker's chat formats, and of the prefixes that the model contributes to prompts.
 
-Names of one file may be configured differently, and a request may bring a template of its own.
+Models that share a file may be configured differently, and a request may bring its own template.
+
+The model's own prefix is how a prompt begins whatever its client writes: the template's own words,
+the model's system prompt and its messages. It is found as the common prefix of two prompts that
+differ only in the first character of the question. They contain no client's text, so that a client
+who learns that its prompt begins with such a prefix learns nothing about others.
 """
 
 from __future__ import annotations
@@ -17,143 +22,134 @@ from ollama_async.core.conversation import ChatFormatSpec, Message, Prompt
 from ollama_async.core.errors import ServerError, TemplateFailed
 from ollama_async.prompts.chat_format import ChatFormat
 from ollama_async.workers.child.engines.engine import Engine
-from ollama_async.workers.child.prefix_cache import shared_length
+from ollama_async.workers.child.prefix_cache import common_prefix_length
 from ollama_async.workers.child.resource_limits import Run, run_unlimited
 
-KEPT = 16
-"""Dialects of each kind; a template takes milliseconds to compile, and clients can think of any
+CACHE_ENTRIES = 16
+"""Chat formats of each kind. A template takes milliseconds to compile, and clients can send any
 number."""
 
-KEPT_CHARACTERS = 2 << 20
-"""Of their templates together; compiled, they take some fifty times as many bytes."""
+CACHE_CHARACTERS = 2 << 20
+"""Characters of their templates; compiled, they take about fifty times as many bytes."""
 
 TEMPLATE_LIMIT = 1 << 20
-"""Characters; the longest in use have some 20,000."""
+"""Characters; the longest in use have about 20,000."""
+
+_QUESTIONS = ("0", "A")
+_PREFIX_ENTRIES = 64
+_PREFIX_TOKENS = 1 << 20
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
-class Spoken(msgspec.Struct, frozen=True):
-    """A dialect with this model's tokens: ``special`` is the text of the control tokens that it
-    wants to read in answers, by id.
+class BoundChatFormat(msgspec.Struct, frozen=True):
+    """A chat format with this model's tokens: ``special`` is the text, by id, of the control tokens
+    that it reads in answers.
     """
 
-    dialect: ChatFormat
+    chat_format: ChatFormat
     special: Mapping[int, bytes]
 
 
-_Kept = BoundedCache[ChatFormatSpec, Spoken | ServerError]
+_Cache = BoundedCache[ChatFormatSpec, BoundChatFormat | ServerError]
 
 
 class Choose(Protocol):
-    """:func:`ollama_async.prompts.chat_format.choose` for what is known of the model's file."""
+    """:func:`ollama_async.prompts.chat_format.choose` with what is known of the model's file."""
 
     def __call__(
         self, spec: ChatFormatSpec, *, chat_template: str, bos: str, eos: str
     ) -> ChatFormat: ...
 
 
-class Dialects:
-    """Those of one model. Made by one thread, found by any.
+class ChatFormatCache:
+    """The chat formats of one worker. One thread makes them, any thread looks them up.
 
-    What cannot be made is kept, too. Templates that requests bring push out only one another.
+    Failures are cached, too. Templates of requests evict only one another.
     """
 
     def __init__(self, engine: Engine, choose: Choose) -> None:
         self._engine = engine
         self._choose = choose
-        self._own: _Kept = BoundedCache(KEPT, KEPT_CHARACTERS)
-        self._brought: _Kept = BoundedCache(KEPT, KEPT_CHARACTERS)
+        self._of_models: _Cache = BoundedCache(CACHE_ENTRIES, CACHE_CHARACTERS)
+        self._of_requests: _Cache = BoundedCache(CACHE_ENTRIES, CACHE_CHARACTERS)
 
-    def kept(self, spec: ChatFormatSpec) -> Spoken | None:
-        """The one for ``spec`` if it was made before.
+    def get(self, spec: ChatFormatSpec) -> BoundChatFormat | None:
+        """The cached chat format, if any.
 
-        :raises ServerError: it was tried before, and why there is none.
+        :raises ServerError: it was tried before and failed.
         """
-        found = self._kept_with(spec).get(spec)
+        found = self._cache_of(spec).get(spec)
         if isinstance(found, ServerError):
             raise found.with_traceback(None)
         return found
 
-    def find(self, spec: ChatFormatSpec, run: Run = run_unlimited) -> Spoken:
-        """The one for ``spec``, made by ``run`` because a hostile template takes its time.
+    def get_or_make(self, spec: ChatFormatSpec, run: Run = run_unlimited) -> BoundChatFormat:
+        """The chat format; if it must be made, by ``run``, since templates are untrusted.
 
-        :raises ServerError: there is none, and why.
+        :raises ServerError: there is none.
         """
-        spoken = self.kept(spec)
-        if spoken is not None:
-            return spoken
-        found: Spoken | ServerError
+        cached = self.get(spec)
+        if cached is not None:
+            return cached
+        found: BoundChatFormat | ServerError
         try:
             found = run(lambda: self._make(spec))
         except TemplateFailed as interruption:
-            if not spec.request_template:  # a model's own has another chance
+            if not spec.request_template:  # the model's own is tried again
                 raise
             found = interruption
-        # not within run, whose interruptions would leave the books half written
-        self._kept_with(spec).put(spec, found, _size(spec))
+        # not within run, whose interruptions would leave the cache inconsistent
+        size = len(spec.template) + len(spec.request_template)
+        self._cache_of(spec).put(spec, found, size)
         if isinstance(found, ServerError):
             raise found
         return found
 
-    def _kept_with(self, spec: ChatFormatSpec) -> _Kept:
-        return self._brought if spec.request_template else self._own
+    def _cache_of(self, spec: ChatFormatSpec) -> _Cache:
+        return self._of_requests if spec.request_template else self._of_models
 
-    def _make(self, spec: ChatFormatSpec) -> Spoken | ServerError:
-        """The dialect, or why there is none."""
+    def _make(self, spec: ChatFormatSpec) -> BoundChatFormat | ServerError:
+        if max(len(spec.template), len(spec.request_template)) > TEMPLATE_LIMIT:
+            return TemplateFailed(f"the template is longer than {TEMPLATE_LIMIT} characters")
+        facts = self._engine.facts
         try:
-            return self._speak(spec)
+            chat_format = self._choose(
+                spec, chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
+            )
+            return BoundChatFormat(chat_format, self._find_special(chat_format.special_tokens))
         except ServerError as error:
             return error
 
-    def _speak(self, spec: ChatFormatSpec) -> Spoken:
-        if max(len(spec.template), len(spec.request_template)) > TEMPLATE_LIMIT:
-            raise TemplateFailed(f"the template is longer than {TEMPLATE_LIMIT} characters")
-        facts = self._engine.facts
-        dialect = self._choose(
-            spec, chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
-        )
-        return Spoken(dialect, dict(self._special(dialect.special_tokens)))
-
-    def _special(self, texts: tuple[str, ...]) -> list[tuple[int, bytes]]:
-        """Those of ``texts`` that are one token which says nothing by itself."""
-        found = []
+    def _find_special(self, texts: tuple[str, ...]) -> dict[int, bytes]:
+        """Those of ``texts`` that are a single control token, by id."""
+        found = {}
         for text in texts:
             tokens = self._engine.tokenize(text, add_special=False, parse_special=True)
             if len(tokens) == 1 and not self._engine.piece(tokens[0]):
-                found.append((tokens[0], text.encode()))
+                found[tokens[0]] = text.encode()
         return found
 
 
-def _size(spec: ChatFormatSpec) -> int:
-    return len(spec.template) + len(spec.request_template)
-
-
-_QUESTIONS = ("0", "A")
-_KEPT = 64
-_KEPT_TOKENS = 1 << 20
-
-_pack = msgspec.msgpack.Encoder().encode
-
-
-class OwnPrefixes:
-    """Those of one worker's models: names of one file may bring different texts. Any thread."""
+class ModelPrefixCache:
+    """The prefixes that models contribute to prompts, as tokens. Any thread."""
 
     def __init__(self) -> None:
-        self._kept: BoundedCache[bytes, list[int]] = BoundedCache(_KEPT, _KEPT_TOKENS)
+        self._cache: BoundedCache[bytes, list[int]] = BoundedCache(_PREFIX_ENTRIES, _PREFIX_TOKENS)
 
-    def kept(self, prompt: Prompt) -> list[int] | None:
-        """Tokens; None: they are not known yet."""
-        return self._kept.get(_key(prompt))
+    def get(self, prompt: Prompt) -> list[int] | None:
+        return self._cache.get(_prefix_key(prompt))
 
-    def find(self, prompt: Prompt, encode: Callable[[Prompt], list[int]]) -> list[int]:
-        """The same with certainty; ``encode`` renders and tokenizes a conversation."""
-        tokens = self.kept(prompt)
+    def get_or_make(self, prompt: Prompt, encode: Callable[[Prompt], list[int]]) -> list[int]:
+        """``encode`` renders and tokenizes a conversation."""
+        tokens = self.get(prompt)
         if tokens is None:
             try:
                 one, other = (encode(_with_question(prompt, text)) for text in _QUESTIONS)
-            except TemplateFailed:  # it takes no plain question: nothing is known to be its own
+            except TemplateFailed:  # it takes no plain question: no prefix is known to be its own
                 one = other = []
-            tokens = one[: shared_length(one, other)]
-            self._kept.put(_key(prompt), tokens, 1 + len(tokens))
+            tokens = one[: common_prefix_length(one, other)]
+            self._cache.put(_prefix_key(prompt), tokens, 1 + len(tokens))
         return tokens
 
 
@@ -162,8 +158,8 @@ def _with_question(prompt: Prompt, text: str) -> Prompt:
     return Prompt(messages=messages, think=prompt.think, chat_format=prompt.chat_format)
 
 
-def _key(prompt: Prompt) -> bytes:
-    """Of everything that the tokens depend on; many templates show the day."""
+def _prefix_key(prompt: Prompt) -> bytes:
+    """Covers everything that the tokens depend on; many templates print the date."""
     day = datetime.now().astimezone().toordinal()
     own = prompt.messages[: prompt.own]
     return hashlib.sha256(_pack((prompt.chat_format, own, prompt.think, day))).digest()

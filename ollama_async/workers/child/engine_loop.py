@@ -1,13 +1,13 @@
-"""The step thread: one batch after the other for all running requests.
+"""The step thread: continuous batching of all running requests.
 
-A turn of the loop reads the mailbox (so a cancel frees its slot before the next step), gives free
-slots to waiting requests, makes one engine step and says what came of it. What a step should carry
-is decided by :mod:`.batching`, what need not be computed by :mod:`.slots`.
+Each iteration reads the mailbox (so a cancel frees its slot before the next step), gives free slots
+to waiting requests, makes one engine step, and sends what came of it. :mod:`.batching` decides what
+goes into a step, :mod:`.prefix_cache` what need not be computed again.
 
-Two choices of ours, where Ollama leaves it open. ``num_predict`` 0 produces nothing and evaluates
-nothing: the request ends at once with ``length``. And a request with a seed (>= 0) reuses no
-prefix and, as long as it is alone, gets its prompt in chunks of a fixed size: floating-point sums
-depend on how a prompt is cut, so only then is the same text the answer to the same request.
+Two choices of ours, where Ollama leaves them open. ``num_predict`` 0 evaluates nothing: the request
+ends at once with ``length``. And a request with a seed (>= 0) reuses no prefix and, as long as it
+is alone, gets its prompt in chunks of a fixed size: floating-point sums depend on how a prompt is
+split, so only then does the same request give the same text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Literal
 
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import EngineFailed
-from ollama_async.workers.child.batching import CHEAP_MASK_S, Batching, choose_masks
+from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
-from ollama_async.workers.child.mailbox import Mailbox, Work
-from ollama_async.workers.child.output_buffer import Outbox
-from ollama_async.workers.child.prefix_cache import Slots
-from ollama_async.workers.child.sequence import Running, claim_of
+from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
+from ollama_async.workers.child.output_buffer import OutputBuffer
+from ollama_async.workers.child.prefix_cache import SlotPool
+from ollama_async.workers.child.sequence import RunningSequence, prefix_query
 from ollama_async.workers.messages import (
     CONTEXT_LIMIT,
     Cancel,
@@ -39,353 +39,286 @@ from ollama_async.workers.messages import (
 
 HEARTBEAT_PERIOD_S = 1.0
 
-End = Literal["stop", "length", "cancel"]
+DoneReason = Literal["stop", "length", "cancel"]
 
 
-class Loop:
-    """See the module. Everything is called by the step thread, except :meth:`stop`."""
+class EngineLoop:
+    """See the module. Only the step thread calls it, except for :meth:`stop`."""
 
     def __init__(
         self,
         engine: Engine,
         mailbox: Mailbox,
         send: Callable[[Sequence[ToParent]], None],
-        batching: Batching,
+        planner: BatchPlanner,
         *,
         repetition_limit: int = 0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self.slots = SlotPool(engine)
         self._engine = engine
         self._mailbox = mailbox
-        self._outbox = Outbox(send)
-        self._batching = batching
+        self._output = OutputBuffer(send)
+        self._planner = planner
         self._repetition_limit = repetition_limit
         self._clock_ns = clock_ns
-        self._slots = Slots(engine)
-        self._waiting: deque[Work] = deque()
-        self._filling: list[Running] = []  # in order of arrival
-        self._decoding: list[Running] = []
-        self._turns: dict[str, int] = {}  # of clients whose prompts are read, by step
-        self._steps = 0
+        self._waiting: deque[PreparedRequest] = deque()
+        self._prefilling: list[RunningSequence] = []  # in order of arrival
+        self._decoding: list[RunningSequence] = []
         self._heartbeat_at_s = 0.0
         self._is_stopped = False
 
     def run(self) -> None:
-        """Until :meth:`stop`; running requests get no further word.
+        """Until :meth:`stop`; running requests get no further message.
 
-        :raises PipeClosed: there is nobody left to talk to.
+        :raises PipeClosed: the parent's end is gone.
         """
         while not self._is_stopped:
-            self.turn()
+            self.iterate()
 
     def stop(self) -> None:
-        """Make :meth:`run` return after the step that it is in. Any thread."""
+        """Make :meth:`run` return after the current step. Any thread."""
         self._is_stopped = True
         self._mailbox.wake()
 
-    def turn(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
-        """Once round; sleeps up to ``idle_s`` if there is nothing to do."""
+    def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
+        """One iteration; sleeps up to ``idle_s`` if there is nothing to do."""
         for entry in self._mailbox.take():
-            self._accept(entry)
+            self._receive(entry)
         if self._waiting:
-            self._admit()
-        if self._filling or self._decoding:
+            self._assign_slots()
+        if self._prefilling or self._decoding:
             self._step()
         now_s = self._clock_ns() / 1e9
         if now_s >= self._heartbeat_at_s:
-            self._report(now_s)
-        if self._filling or self._decoding:
-            self._outbox.flush_if_due(now_s)
+            self._send_heartbeat(now_s)
+        if self._prefilling or self._decoding:
+            self._output.flush_if_due(now_s)
         else:
-            self._outbox.flush(now_s)
+            self._output.flush(now_s)
             self._mailbox.wait(min(idle_s, max(0.0, self._heartbeat_at_s - now_s)))
 
-    # What the other threads say
+    # Requests and cancellations
 
-    def _accept(self, entry: Work | Cancel | ToParent) -> None:
-        if isinstance(entry, Work):
-            if entry.limit:
+    def _receive(self, entry: PreparedRequest | Cancel | ToParent) -> None:
+        if isinstance(entry, PreparedRequest):
+            if entry.max_tokens:
                 self._waiting.append(entry)
             else:
-                self._outbox.say(Started(entry.id))
-                usage = Usage(prompt=len(entry.tokens))
+                self._output.add(Started(entry.id))
                 context = entry.tokens if entry.wants_context else []
-                self._outbox.say(Done(entry.id, "length", usage, context))
+                usage = Usage(prompt=len(entry.tokens))
+                self._output.add(Done(entry.id, "length", usage, context))
         elif isinstance(entry, Cancel):
             self._cancel(entry.id)
         else:
-            self._outbox.say(entry)
+            self._output.add(entry)
 
     def _cancel(self, request_id: int) -> None:
-        """Nothing happens if the request has ended: the two messages crossed."""
-        for work in self._waiting:
-            if work.id == request_id:
-                self._waiting.remove(work)
-                self._outbox.say(Done(request_id, "cancel", Usage(prompt=len(work.tokens))))
+        """Does nothing if the request has ended: the two messages crossed."""
+        for request in self._waiting:
+            if request.id == request_id:
+                self._waiting.remove(request)
+                usage = Usage(prompt=len(request.tokens))
+                self._output.add(Done(request_id, "cancel", usage))
                 return
-        for running in [*self._filling, *self._decoding]:
-            if running.id == request_id:
-                running.answered_ns = self._clock_ns()
-                self._end(running, "cancel")
+        for sequence in [*self._prefilling, *self._decoding]:
+            if sequence.id == request_id:
+                sequence.answered_ns = self._clock_ns()
+                self._end(sequence, "cancel")
                 return
 
-    def _admit(self) -> None:
+    def _assign_slots(self) -> None:
         while self._waiting:
-            work = self._waiting[0]
-            slot = self._slots.take(claim_of(work))
+            request = self._waiting[0]
+            slot = self.slots.take(prefix_query(request))
             if slot is None:
                 return
             self._waiting.popleft()
-            self._filling.append(
-                Running(work, slot, self._engine.piece, repetition_limit=self._repetition_limit)
+            sequence = RunningSequence(
+                request, slot, self._engine.piece, repetition_limit=self._repetition_limit
             )
-            self._outbox.say(Started(work.id))
+            self._prefilling.append(sequence)
+            self._output.add(Started(request.id))
 
     # One step
 
     def _step(self) -> None:
-        decoding = self._choose_streams()
-        streams = len(decoding)
-        filled = self._plan(streams) if self._filling else []
-        rows = [running.row for running in decoding]
-        if not rows and not filled:
+        decoding = self._planner.choose_decoding(self._decoding)
+        chunks = self._plan_prefill(len(decoding)) if self._prefilling else []
+        rows = [sequence.row for sequence in decoding]
+        for sequence, size in chunks:
+            begin = sequence.prefilled
+            tokens = sequence.request.tokens[begin : begin + size]
+            rows.append(Row(sequence.slot.index, tokens, begin, size == sequence.missing))
+        if not rows:
             return  # every prompt failed to begin
-        for running, chunk in filled:
-            begin = running.filled
-            tokens = running.work.tokens[begin : begin + chunk]
-            rows.append(Row(running.slot.index, tokens, begin, chunk == running.missing))
         begun_ns = self._clock_ns()
         try:
             sampled = self._engine.step(rows)
         except EngineError as error:
-            self._fail([*decoding, *(running for running, _ in filled)], error)
+            self._fail([*decoding, *(sequence for sequence, _ in chunks)], error)
             return
         ended_ns = self._clock_ns()
-        prompt_tokens = sum(chunk for _, chunk in filled)
-        self._batching.costs.observe(streams, prompt_tokens, (ended_ns - begun_ns) / 1e9)
-        self._steps += 1
-        if streams:
-            self._decode(decoding, sampled, ended_ns)
-        if filled:
-            self._advance(filled, sampled[streams:], begun_ns, ended_ns)
+        prompt_tokens = sum(size for _, size in chunks)
+        self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
+        for sequence, token in zip(decoding, sampled, strict=False):  # prompts' tokens follow
+            sequence.slot.tokens.append(sequence.last[0])
+            sequence.row.position += 1
+            sequence.answered += 1
+            self._accept_token(sequence, token, ended_ns)
+        self._advance_prefill(chunks, sampled[len(decoding) :], begun_ns, ended_ns)
 
-    def _choose_streams(self) -> list[Running]:
-        """All that decode, without those that must leave the step's time to others."""
-        dear = [running for running in self._decoding if running.mask_s > CHEAP_MASK_S]
-        if len(dear) < 2:
-            return self._decoding
-        dear.sort(key=lambda running: running.stepped)
-        count = choose_masks([running.mask_s for running in dear])
-        for running in dear[:count]:
-            running.stepped = self._steps
-        left_out = set(map(id, dear[count:]))
-        return [running for running in self._decoding if id(running) not in left_out]
-
-    def _plan(self, streams: int) -> list[tuple[Running, int]]:
+    def _plan_prefill(self, streams: int) -> list[tuple[RunningSequence, int]]:
         """Which prompts go on in this step, and by how many tokens."""
-        ready = [running for running in self._in_turn() if self._is_begun(running)]
-        is_alone = not streams and len(self._filling) == 1
-        chunks = self._batching.plan(
-            streams,
-            [running.missing for running in ready],
-            fixed=is_alone and bool(ready) and ready[0].is_seeded,
-            crowd=len(self._turns) if self._is_shared() else 0,
-            is_shared=len(self._turns) > 1,
-        )
-        filled = [(running, chunk) for running, chunk in zip(ready, chunks, strict=True) if chunk]
-        for running, _ in filled:
-            self._turns[running.work.client] = self._steps + 1
-        return filled
+        ready = [each for each in self._planner.order(self._prefilling) if self._begin(each)]
+        is_alone = not streams and len(self._prefilling) == 1
+        return self._planner.plan_prefill(streams, ready, self._decoding, is_alone=is_alone)
 
-    def _is_shared(self) -> bool:
-        """Whether there is more than one client."""
-        clients = {running.work.client for running in self._decoding}
-        return len(clients.union(self._turns)) > 1
-
-    def _in_turn(self) -> list[Running]:
-        """The prompts, first those of the client who has waited for longest since its last part of
-        a step, or since it came; those of one client in order of arrival.
-        """
-        now = self._steps
-        clients = {running.work.client for running in self._filling}
-        self._turns = {client: self._turns.get(client, now) for client in clients}
-        return sorted(self._filling, key=lambda running: self._turns[running.work.client])
-
-    def _is_begun(self, running: Running) -> bool:
-        """Begin the request unless it should wait for a prompt with the same beginning."""
-        if running.filled >= 0:
+    def _begin(self, sequence: RunningSequence) -> bool:
+        """Begin the prefill, unless it should wait for a prompt with the same prefix."""
+        if sequence.prefilled >= 0:
             return True
-        before = [other.claim for other in self._filling if other.filled >= 0]
-        if before and self._slots.expects_more(running.claim, before):
+        others = [each.query for each in self._prefilling if each.prefilled >= 0]
+        if others and self.slots.should_wait(sequence.query, others):
             return False
-        work = running.work
+        request = sequence.request
         try:
-            running.cached = self._slots.prepare(running.slot, running.claim)
-            self._engine.begin(running.slot.index, work.sampling, work.tokens, running.constraint)
+            sequence.cached = self.slots.prepare(sequence.slot, sequence.query)
+            self._engine.begin(
+                sequence.slot.index, request.sampling, request.tokens, request.constraint
+            )
         except EngineError as error:
-            self._fail([running], error)
+            self._fail([sequence], error)
             return False
-        running.filled = running.cached
+        sequence.prefilled = sequence.cached
         return True
 
-    def _decode(self, decoding: list[Running], sampled: list[int], now_ns: int) -> None:
-        """The hot path: the work of a token beside the engine's."""
-        items, is_end = self._outbox.items, self._engine.is_end
-        for running, token in zip(decoding, sampled, strict=False):  # prompts' tokens follow
-            row = running.row
-            running.slot.tokens.append(running.last[0])
-            row.position += 1
-            running.answered += 1
-            if is_end(token):
-                running.answered_ns = now_ns
-                self._finish(running, "stop")
-                continue
-            text = running.feed(running.piece_of(token))
-            if text:
-                if running.meaning is None:
-                    items.append((running.id, text))
-                else:
-                    self._tell(running, running.meaning.feed(text))
-            running.last[0] = token
-            if running.repetition is not None:
-                running.repetition.add(token)
-            if (
-                running.answered >= running.limit
-                or row.position >= running.work.num_ctx
-                or running.is_stopped
-                or (running.constraint is not None and running.constraint.is_over)
-            ):
-                running.answered_ns = now_ns
-                self._meet_limit(running)
-
-    def _advance(
+    def _advance_prefill(
         self,
-        filled: list[tuple[Running, int]],
-        sampled: list[int],
+        chunks: list[tuple[RunningSequence, int]],
+        sampled: Sequence[int],
         begun_ns: int,
         ended_ns: int,
     ) -> None:
-        """Prompts after a step; those that are complete have their first token."""
+        """Prompts after a step; complete ones have their first token."""
         tokens = iter(sampled)
-        for running, chunk in filled:
-            running.begun_ns = running.begun_ns or begun_ns
-            prompt = running.work.tokens
-            running.slot.tokens += prompt[running.filled : running.filled + chunk]
-            running.filled += chunk
-            if running.missing:
+        for sequence, size in chunks:
+            sequence.begun_ns = sequence.begun_ns or begun_ns
+            prompt = sequence.request.tokens
+            sequence.slot.tokens += prompt[sequence.prefilled : sequence.prefilled + size]
+            sequence.prefilled += size
+            if sequence.missing:
                 continue
-            running.filled_ns = ended_ns
-            self._filling.remove(running)
-            self._decoding.append(running)
-            self._say_first(running, next(tokens), ended_ns)
+            sequence.prefilled_ns = sequence.answered_ns = ended_ns
+            self._prefilling.remove(sequence)
+            self._decoding.append(sequence)
+            sequence.row.position = len(prompt)
+            sequence.answered = 1
+            self._accept_token(sequence, next(tokens), ended_ns)
 
-    def _say_first(self, running: Running, token: int, now_ns: int) -> None:
-        """As :meth:`_decode`, but nothing of the answer is in the slot yet."""
-        row = running.row
-        row.position = len(running.work.tokens)
-        running.last[0] = token
-        running.answered_ns = now_ns
-        running.answered = 1
+    def _accept_token(self, sequence: RunningSequence, token: int, now_ns: int) -> None:
+        """The hot path: what a token costs besides the engine."""
         if self._engine.is_end(token):
-            self._finish(running, "stop")
+            sequence.answered_ns = now_ns
+            self._finish(sequence, "stop")
             return
-        if running.repetition is not None:
-            running.repetition.add(token)
-        self._say(running, running.feed(running.piece_of(token)))
-        if (
-            running.answered >= running.limit
-            or row.position >= running.work.num_ctx
-            or running.is_stopped
-            or (running.constraint is not None and running.constraint.is_over)
-        ):
-            self._meet_limit(running)
-
-    def _say(self, running: Running, text: str) -> None:
-        """Some of an answer's text; "" says nothing."""
+        text = sequence.feed(sequence.piece_of(token))
         if text:
-            meaning = running.meaning
-            self._tell(running, [text] if meaning is None else meaning.feed(text))
+            parser = sequence.request.parser
+            if parser is None:
+                self._output.deltas.append((sequence.id, text))
+            else:
+                self._add_deltas(sequence, parser.feed(text))
+        sequence.last[0] = token
+        if sequence.repetition is not None:
+            sequence.repetition.add(token)
+        if sequence.is_at_limit():
+            sequence.answered_ns = now_ns
+            self._handle_limit(sequence)
 
-    def _tell(self, running: Running, pieces: Sequence[Delta]) -> None:
-        self._outbox.items += [(running.id, piece) for piece in pieces]
+    def _add_deltas(self, sequence: RunningSequence, deltas: Sequence[Delta]) -> None:
+        self._output.deltas += [(sequence.id, delta) for delta in deltas]
 
     # How requests end
 
-    def _meet_limit(self, running: Running) -> None:
-        """A stop string, a complete form, enough tokens, tokens that only repeat others, or a full
-        context, which may be shifted instead.
+    def _handle_limit(self, sequence: RunningSequence) -> None:
+        """A stop string, a complete form, enough tokens, endless repetition, or a full context,
+        which may be shifted instead.
         """
-        work = running.work
-        if running.is_stopped or (running.constraint is not None and running.constraint.is_over):
-            self._finish(running, "stop", unevaluated=True)
-        elif running.answered >= running.limit and not running.may_go_on():
-            self._finish(running, "length", unevaluated=True)
-        elif running.row.position < work.num_ctx:
+        request = sequence.request
+        if sequence.is_complete:
+            self._finish(sequence, "stop", unevaluated=True)
+        elif sequence.answered >= sequence.limit and not sequence.extend_limit():
+            self._finish(sequence, "length", unevaluated=True)
+        elif sequence.row.position < request.num_ctx:
             pass
-        elif work.shift and self._engine.facts.can_shift:
-            discard = max(1, (running.row.position - work.keep) // 2)
+        elif request.shift and self._engine.facts.can_shift:
+            discard = max(1, (sequence.row.position - request.keep) // 2)
             try:
-                self._slots.shift(running.slot, work.keep, discard)
+                self.slots.shift(sequence.slot, request.keep, discard)
             except EngineError as error:
-                self._fail([running], error)
+                self._fail([sequence], error)
             else:
-                running.row.position -= discard
+                sequence.row.position -= discard
         else:
-            self._finish(running, "length", unevaluated=True)
+            self._finish(sequence, "length", unevaluated=True)
 
-    def _finish(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
-        """The answer is complete: say what was held back, then the end."""
-        if running.constraint is not None and running.constraint.failure:
-            self._fail([running], EngineError(running.constraint.failure))
+    def _finish(
+        self, sequence: RunningSequence, reason: DoneReason, *, unevaluated: bool = False
+    ) -> None:
+        """The answer is complete: send what was held back, then the end.
+
+        ``unevaluated``: its last token is not in the slot.
+        """
+        constraint, parser = sequence.request.constraint, sequence.request.parser
+        if constraint is not None and constraint.failure:
+            self._fail([sequence], EngineError(constraint.failure))
             return
-        self._say(running, "" if running.is_stopped else running.flush())
-        if running.meaning is not None:
-            self._tell(running, running.meaning.finish())
-        self._end(running, "stop" if running.is_stopped else reason, unevaluated=unevaluated)
+        text = "" if sequence.is_stopped else sequence.flush()
+        if parser is not None:
+            self._add_deltas(sequence, [*(parser.feed(text) if text else ()), *parser.finish()])
+        elif text:
+            self._add_deltas(sequence, [text])
+        self._end(sequence, "stop" if sequence.is_stopped else reason, unevaluated=unevaluated)
 
-    def _end(self, running: Running, reason: End, *, unevaluated: bool = False) -> None:
+    def _end(
+        self, sequence: RunningSequence, reason: DoneReason, *, unevaluated: bool = False
+    ) -> None:
         context: list[int] = []
-        if running.work.wants_context and reason != "cancel":
-            context = running.slot.tokens[-CONTEXT_LIMIT:]
+        if sequence.request.wants_context and reason != "cancel":
+            context = sequence.slot.tokens[-CONTEXT_LIMIT:]
             if unevaluated:
-                context.append(running.last[0])
-            self._cut_stop(context, running)
-        if running.repeated:
-            _log_repetition(running)
-        self._leave(running)
-        done = Done(running.id, reason, running.usage(), context, bool(running.repeated))
-        self._outbox.say(done)
+                context.append(sequence.last[0])
+            sequence.remove_stop_string(context)
+        if sequence.repeated:
+            _log_repetition(sequence)
+        self._release(sequence)
+        usage, is_repetition = sequence.usage(), bool(sequence.repeated)
+        self._output.add(Done(sequence.id, reason, usage, context, is_repetition))
 
-    def _cut_stop(self, context: list[int], running: Running) -> None:
-        """Take the tokens off again that hold nothing but a stop string."""
-        left = running.count_undelivered()
-        while left > 0 and context:
-            left -= len(running.piece_of(context[-1]).decode(errors="replace"))
-            if left >= 0:
-                context.pop()
+    def _fail(self, failed: list[RunningSequence], error: EngineError) -> None:
+        """The contents of these slots are unknown now."""
+        for sequence in failed:
+            self._release(sequence)
+            self.slots.clear(sequence.slot)
+            self._output.add(Failed(sequence.id, EngineFailed.code, str(error)))
 
-    def _fail(self, failed: list[Running], error: EngineError) -> None:
-        """Nobody knows what these slots hold now."""
-        for running in failed:
-            self._leave(running)
-            self._slots.empty(running.slot)
-            self._outbox.say(Failed(running.id, EngineFailed.code, str(error)))
+    def _release(self, sequence: RunningSequence) -> None:
+        """Free the slot. Lists are replaced, not changed: a step may be iterating over them."""
+        self._prefilling = [each for each in self._prefilling if each is not sequence]
+        self._decoding = [each for each in self._decoding if each is not sequence]
+        if sequence.prefilled >= 0:
+            self._engine.end(sequence.slot.index)
+        self.slots.release(sequence.slot)
 
-    def _leave(self, running: Running) -> None:
-        """Free the slot. Lists are replaced, not changed: a step may be going through them."""
-        self._filling = [other for other in self._filling if other is not running]
-        self._decoding = [other for other in self._decoding if other is not running]
-        if running.filled >= 0:
-            self._engine.end(running.slot.index)
-        self._slots.release(running.slot)
-
-    def _report(self, now_s: float) -> None:
+    def _send_heartbeat(self, now_s: float) -> None:
         self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
-        busy_slots = len(self._filling) + len(self._decoding)
-        self._outbox.say(Heartbeat(busy_slots, self._slots.used_share))
-        self._outbox.flush(now_s)
+        busy_slots = len(self._prefilling) + len(self._decoding)
+        self._output.add(Heartbeat(busy_slots, self.slots.used_share))
+        self._output.flush(now_s)
 
 
-def _log_repetition(running: Running) -> None:
-    length = f"after {running.answered} tokens, by repeating {running.repeated} of them"
-    print(f"request {running.id}: the answer was ended {length}", file=sys.stderr)  # noqa: T201  # stderr is the log
+def _log_repetition(sequence: RunningSequence) -> None:
+    length = f"after {sequence.answered} tokens, by repeating {sequence.repeated} of them"
+    print(f"request {sequence.id}: the answer was ended {length}", file=sys.stderr)  # noqa: T201  # stderr is the log

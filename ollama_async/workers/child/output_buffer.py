@@ -1,4 +1,4 @@
-"""What the step thread has to say, sent together: one publication for a step, or for several."""
+"""Buffers messages of the step thread, so that one publication serves a step, or several."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from ollama_async.workers.messages import (
 )
 
 FLUSH_PERIOD_S = 0.0003
-"""Steps that are faster than this share a publication: waking the gateway costs more than a step
-of a tiny model."""
+"""Faster steps share a publication: waking the gateway costs more than a step of a tiny model."""
 
 _TEXT_PART = 32 << 10
-"""Characters of a text that surely fit into a frame."""
+"""Characters of a text that always fit into a frame."""
 
 
-class Outbox:
-    """Collects messages in the order in which a request may hear them: that it has started, its
-    text, its end. Everything else (tokens, vitals, errors from intake) is said with the ends.
+class OutputBuffer:
+    """Orders messages as each request must receive them: start, text, end.
+
+    All other messages go with the ends. The step thread appends to ``deltas`` directly.
     """
 
     def __init__(self, send: Callable[[Sequence[ToParent]], None]) -> None:
+        self.deltas: list[tuple[int, Delta]] = []
         self._send = send
         self._started: list[ToParent] = []
         self._ends: list[ToParent] = []
         self._failed: set[int] = set()
         self._flushed_at_s = 0.0
-        self.items: list[tuple[int, Delta]] = []
-        """What answers say in this publication; the step thread appends here directly."""
 
-    def say(self, message: ToParent) -> None:
+    def add(self, message: ToParent) -> None:
         (self._started if isinstance(message, Started) else self._ends).append(message)
 
     def flush_if_due(self, now_s: float) -> None:
@@ -48,17 +47,17 @@ class Outbox:
             self.flush(now_s)
 
     def flush(self, now_s: float) -> None:
-        """Send what there is; blocks while the parent does not read.
+        """Send everything; blocks while the parent does not read.
 
-        :raises PipeClosed: the worker is being taken down.
+        :raises PipeClosed: the worker is being shut down.
         """
         messages = self._started
-        for start in range(0, len(self.items), MAX_DELTAS):
-            messages.append(Deltas(self.items[start : start + MAX_DELTAS]))
+        for start in range(0, len(self.deltas), MAX_DELTAS):
+            messages.append(Deltas(self.deltas[start : start + MAX_DELTAS]))
         messages += self._ends
         self._flushed_at_s = now_s
         if messages:
-            self._started, self._ends, self.items = [], [], []
+            self._started, self._ends, self.deltas = [], [], []
             self._send_all(messages)
 
     def _send_all(self, messages: Sequence[ToParent]) -> None:
@@ -72,34 +71,34 @@ class Outbox:
         self._send_in_parts(messages)
 
     def _send_in_parts(self, messages: Sequence[ToParent]) -> None:
-        """As :meth:`flush`, with long texts cut. A tool call that is too long fails its request,
-        of which nothing more is said.
+        """Send one by one, with long texts split. A tool call that is too long fails its request,
+        which gets no further message.
         """
         for message in messages:
             if isinstance(message, Deltas):
-                for number, piece in _parts(message.items):
-                    self._send_piece(number, piece)
+                for number, delta in _split(message.items):
+                    self._send_delta(number, delta)
             elif isinstance(message, Done | Failed) and message.id in self._failed:
                 self._failed.discard(message.id)
             else:
                 self._send([message])
 
-    def _send_piece(self, number: int, piece: Delta) -> None:
+    def _send_delta(self, number: int, delta: Delta) -> None:
         if number in self._failed:
             return
         try:
-            self._send([Deltas([(number, piece)])])
+            self._send([Deltas([(number, delta)])])
         except FrameTooLarge as reason:
             self._failed.add(number)
             self._send([Failed(number, EngineFailed.code, f"tool call too long: {reason}")])
 
 
-def _parts(items: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
-    for number, piece in items:
-        if isinstance(piece, ToolCallDelta):
-            yield number, piece
+def _split(items: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
+    for number, delta in items:
+        if isinstance(delta, ToolCallDelta):
+            yield number, delta
             continue
-        text = piece if isinstance(piece, str) else piece.text
+        text = delta if isinstance(delta, str) else delta.text
         for start in range(0, len(text), _TEXT_PART):
             part = text[start : start + _TEXT_PART]
-            yield number, part if isinstance(piece, str) else Thought(part)
+            yield number, part if isinstance(delta, str) else Thought(part)

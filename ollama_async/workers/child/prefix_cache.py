@@ -1,19 +1,18 @@
-"""The engine's slots: what each holds, who gets which, and what need not be computed again.
+"""Prefix caching: which slot has the longest common prefix with a prompt, and who gets which slot.
 
-A slot remembers the tokens that its KV cache holds after its request has gone. The next request
-takes
+A slot keeps the tokens in its KV cache after its request has ended. The next request takes
 
-1. the free slot of its owner that begins as its prompt does, if that is at least half of what the
+1. the free slot of its owner with the longest common prefix, if that is at least half of what the
    slot holds: a conversation goes on;
-2. else an empty slot, or the one unused for longest. The longest beginning that any slot shares
-   with the prompt, busy ones included, is copied into it, if that saves :data:`COPY_MIN_TOKENS`
-   and is not out of proportion to what the library has to copy (it copies whole sequences).
+2. otherwise an empty slot, or the least recently used one. The longest common prefix that any slot
+   has, busy ones included, is copied into it, if that saves :data:`COPY_MIN_TOKENS` and is not out
+   of proportion to what the library has to copy (it copies whole sequences).
 
-Copying moves some 20 to 500 KB for each token, a prompt token costs a pass through the weights: two
-orders of magnitude more. The last token of a prompt is always evaluated, for its logits.
+Copying moves 20 to 500 KB per token. A prompt token costs a pass through the weights: two orders of
+magnitude more. The last token of a prompt is always evaluated, for its logits.
 
-Time and counters tell a client what it was spared, and so whether its guess of a prompt was right.
-Where that matters each slot has an owner, and serves others with what the model itself brings only.
+Timings and counters tell a client what was reused, and so whether its guess of a prompt was right.
+Where that matters, each slot has an owner, and serves others only the model's own prefix.
 """
 
 from __future__ import annotations
@@ -27,62 +26,81 @@ from ollama_async.workers.child.engines.engine import Engine, EngineError
 
 COPY_MIN_TOKENS = 32
 _COPY_MAX_RATIO = 64
-
-
 _ALL = 1 << 62
 
 
+def common_prefix_length(one: list[int], other: list[int]) -> int:
+    """The number of equal tokens at the beginning.
+
+    Compares slices, not single tokens: 4,000 tokens take about 20 µs.
+    """
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    size = 8  # most pairs differ early
+    while low < high:
+        middle = min(low + size, (low + high + 1) // 2)
+        if one[low:middle] == other[low:middle]:
+            low = middle
+            size *= 2
+        else:
+            high = middle - 1
+            size = high - low
+    return low
+
+
 class Slot:
-    """``tokens`` is what the KV cache holds; of these the first ``sound`` are worth reusing: when a
-    context was shifted, the rest still knows what it was computed from. ``used_at`` counts
-    requests, for the order of use. ``owner`` is whose the tokens are.
+    """One sequence of the KV cache, which holds ``tokens`` computed for ``owner``.
+
+    Only the first ``reusable_tokens`` may be reused: after a context shift, the rest still depends
+    on tokens that are gone. ``used_at`` counts requests, for the order of use.
     """
 
-    __slots__ = ("index", "is_busy", "owner", "sound", "tokens", "used_at")
+    __slots__ = ("index", "is_busy", "owner", "reusable_tokens", "tokens", "used_at")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.tokens: list[int] = []
-        self.sound = _ALL
+        self.reusable_tokens = _ALL
         self.is_busy = False
         self.used_at = 0
         self.owner = ""
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """A prompt and what of the slots may serve it: all of its ``owner``'s, and of those of others
-    no more than the first ``public`` tokens. ``reuses``: whether anything may.
+class PrefixQuery(msgspec.Struct, frozen=True):
+    """A prompt, and what it may reuse: all of its ``owner``'s tokens, of other owners' no more than
+    the first ``public_tokens``; nothing unless it ``reuses``.
     """
 
     prompt: list[int]
     owner: str = ""
-    public: int = 0
+    public_tokens: int = 0
     reuses: bool = True
 
     def shared_with(self, tokens: list[int], owner: str) -> int:
-        """How many tokens at the beginning it may have in common with ``owner``'s ``tokens``."""
+        """The length of the common prefix with ``owner``'s ``tokens`` that it may reuse."""
         if not self.reuses:
             return 0
-        shared = shared_length(tokens, self.prompt)
-        return shared if owner == self.owner else min(shared, self.public)
+        shared = common_prefix_length(tokens, self.prompt)
+        return shared if owner == self.owner else min(shared, self.public_tokens)
 
-    def find_best(self, slots: Iterable[Slot]) -> tuple[Slot | None, int]:
-        """The slot that serves it best, and with how many tokens; None: none serves it at all."""
+    def longest_match(self, slots: Iterable[Slot]) -> tuple[Slot | None, int]:
+        """The slot with the longest reusable prefix, and its length; (None, 0) without any."""
         best, most = None, 0
         for slot in slots:
-            if min(len(slot.tokens), slot.sound) > most:
-                shared = min(self.shared_with(slot.tokens, slot.owner), slot.sound)
+            if min(len(slot.tokens), slot.reusable_tokens) > most:
+                shared = min(self.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
                 if shared > most:
                     best, most = slot, shared
         return best, most
 
 
-class Slots:
-    """All slots of an engine; keeps ``Slot.tokens`` true whatever the engine refuses."""
+class SlotPool:
+    """All slots of an engine. Keeps ``Slot.tokens`` correct whatever the engine refuses."""
 
     def __init__(self, engine: Engine) -> None:
+        self.all = [Slot(index) for index in range(engine.facts.slots)]
         self._engine = engine
-        self._all = [Slot(index) for index in range(engine.facts.slots)]
         self._uses = 0
         self._can_copy = engine.facts.can_trim  # a copy is of everything, then trimmed
         self._capacity = engine.facts.slots * engine.facts.num_ctx
@@ -90,16 +108,16 @@ class Slots:
     @property
     def used_share(self) -> float:
         """How full the KV cache is, 0 to 1."""
-        return sum(len(slot.tokens) for slot in self._all) / self._capacity
+        return sum(len(slot.tokens) for slot in self.all) / self._capacity
 
-    def take(self, claim: Claim) -> Slot | None:
-        """A slot for a request; None if all are busy. Nothing is computed yet."""
-        free = [slot for slot in self._all if not slot.is_busy]
+    def take(self, query: PrefixQuery) -> Slot | None:
+        """A slot for a request; None if all are busy. Computes nothing yet."""
+        free = [slot for slot in self.all if not slot.is_busy]
         if not free:
             return None
-        slot = min(free, key=_staleness)
-        best, shared = claim.find_best(free)
-        is_own = best is not None and best.owner == claim.owner
+        slot = min(free, key=lambda each: (bool(each.tokens), each.used_at))
+        best, shared = query.longest_match(free)
+        is_own = best is not None and best.owner == query.owner
         if best is not None and is_own and 2 * shared >= len(best.tokens):
             slot = best
         self._uses += 1
@@ -110,51 +128,51 @@ class Slots:
     def release(self, slot: Slot) -> None:
         slot.is_busy = False
 
-    def prepare(self, slot: Slot, claim: Claim) -> int:
-        """Make the slot begin as the prompt does, as far as that can be had without computing, and
-        the claim's owner its owner.
+    def prepare(self, slot: Slot, query: PrefixQuery) -> int:
+        """Make the slot hold as much of the prompt's prefix as can be had without computing, and
+        give it to the query's owner.
 
-        Returns how many tokens it holds then: all of them the prompt's, and not all of the prompt.
+        Returns how many tokens it holds then; never the whole prompt.
 
         :raises EngineError: the engine failed; the slot is empty.
         """
-        most = len(claim.prompt) - 1
-        kept = min(claim.shared_with(slot.tokens, slot.owner), slot.sound)
-        best, shared = claim.find_best(self._all)
+        most = len(query.prompt) - 1
+        kept = min(query.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
+        best, shared = query.longest_match(self.all)
         if best is not None and best is not slot and self._is_worth_copying(best, shared, kept):
             self._copy(best, slot, min(shared, most))
             kept = len(slot.tokens)
         kept = self._trim(slot, min(kept, most))
-        slot.owner = claim.owner
+        slot.owner = query.owner
         return kept
 
-    def expects_more(self, claim: Claim, filling: Iterable[Claim]) -> bool:
-        """Whether waiting until a prompt of ``filling`` is in its slot would save work: it serves
-        ``claim`` with more than any slot has now.
+    def should_wait(self, query: PrefixQuery, prefilling: Iterable[PrefixQuery]) -> bool:
+        """Whether it saves work to wait until a prompt that is ``prefilling`` is in its slot: it
+        shares more with the query than any slot does now.
         """
         if not self._can_copy:
             return False
-        coming = max((claim.shared_with(each.prompt, each.owner) for each in filling), default=0)
+        coming = max((query.shared_with(each.prompt, each.owner) for each in prefilling), default=0)
         if coming < COPY_MIN_TOKENS:
             return False
-        _, shared = claim.find_best(self._all)
+        _, shared = query.longest_match(self.all)
         return coming - shared >= COPY_MIN_TOKENS
 
     def shift(self, slot: Slot, keep: int, discard: int) -> None:
-        """Forget ``discard`` tokens after the first ``keep``.
+        """Context shift: forget ``discard`` tokens after the first ``keep``.
 
         :raises EngineError: the engine failed; the slot is empty.
         """
         try:
             self._engine.shift(slot.index, keep, discard)
         except EngineError:
-            self.empty(slot)
+            self.clear(slot)
             raise
         del slot.tokens[keep : keep + discard]
-        slot.sound = min(slot.sound, keep)
+        slot.reusable_tokens = min(slot.reusable_tokens, keep)
 
-    def empty(self, slot: Slot) -> None:
-        """Forget what the slot holds: after an error nobody knows what it is."""
+    def clear(self, slot: Slot) -> None:
+        """Forget what the slot holds: after an error that is unknown."""
         slot.tokens = []
         with contextlib.suppress(EngineError):  # the next request will find out
             self._engine.trim(slot.index, 0)
@@ -178,29 +196,5 @@ class Slots:
         if length < len(slot.tokens):
             is_kept = self._engine.trim(slot.index, length)
             slot.tokens = slot.tokens[:length] if is_kept else []
-        slot.sound = _ALL
+        slot.reusable_tokens = _ALL
         return len(slot.tokens)
-
-
-def _staleness(slot: Slot) -> tuple[bool, int]:
-    return bool(slot.tokens), slot.used_at
-
-
-def shared_length(one: list[int], other: list[int]) -> int:
-    """The number of equal tokens at the beginning.
-
-    Slices are compared, not tokens one by one: 4,000 tokens take about 20 µs.
-    """
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    size = 8  # most pairs differ early
-    while low < high:
-        middle = min(low + size, (low + high + 1) // 2)
-        if one[low:middle] == other[low:middle]:
-            low = middle
-            size *= 2
-        else:
-            high = middle - 1
-            size = high - low
-    return low

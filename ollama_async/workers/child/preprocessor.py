@@ -1,48 +1,86 @@
-"""Where requests come in, and the two threads that prepare them.
+"""The preprocessor: where requests arrive, and the two threads that prepare them.
 
-The receiving thread hands requests in and passes cancellations on at once; it never waits here.
-Requests stand in two lines, each round-robin between clients. Those in the quick one are tried with
-a few tens of milliseconds each; what needs more (:class:`.OverBudget`: a long text, a history that
-is rendered many times, a template or a grammar that nobody has used before) is given up and goes
-over to the heavy one, and its thread takes the time. So a heavy request delays another client's
-plain one by that first try only, and heavy requests of others by one of its kind.
+The receiving thread queues requests and passes cancellations on at once; it never waits here. There
+are two queues, quick and heavy, each round-robin between clients. Requests in the quick queue are
+tried with a few tens of milliseconds each. Whatever needs more (a long text, a history that is
+rendered many times, a template or grammar that is not cached) is given up with :class:`.OverBudget`
+and moves to the heavy queue, whose thread takes the time. So a heavy request delays another
+client's plain one only by that first try, and heavy ones of other clients by one of its kind.
 
-What is ready is handed over to the step thread. A request that is cancelled before ends here.
+Prepared requests are handed over to the step thread. A request cancelled before that ends here.
 """
 
 from __future__ import annotations
 
 import threading
 import traceback
-from typing import Generic, TypeVar
 
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.core.round_robin import RoundRobin
-from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
-from ollama_async.workers.child.preparation import Asked, Preparation
+from ollama_async.workers.child.mailbox import LIMIT, Mailbox, PreparedRequest
+from ollama_async.workers.child.preparation import Request, RequestPreparer
 from ollama_async.workers.child.resource_limits import OverBudget
 from ollama_async.workers.messages import Cancel, Failed, Submit, ToParent
 
 _ERROR_CHARACTERS = 2000
 
 
-class Intake:
+class RequestQueue:
+    """Requests that wait for one thread, round-robin between clients; at most ``limit``.
+
+    Any thread may call anything; only :meth:`take` waits.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: RoundRobin[int, Request] = RoundRobin()
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def put(self, request: Request) -> bool:
+        """Queue the request behind its client's others. False if the queue is full."""
+        client = request.client if isinstance(request, Submit) else ""
+        with self._changed:
+            if len(self._waiting) >= self._limit:
+                return False
+            self._waiting.put(client, request.id, request)
+            self._changed.notify()
+        return True
+
+    def take(self) -> Request | None:
+        """Wait for the next request; None if the queue is empty and closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            return self._waiting.take() if self._waiting else None
+
+    def remove(self, request_id: int) -> None:
+        """Does nothing if it is not here."""
+        with self._changed:
+            self._waiting.remove(request_id)
+
+    def close(self) -> None:
+        """Make :meth:`take` return None instead of waiting."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
+class Preprocessor:
     """See the module."""
 
-    def __init__(self, preparation: Preparation, mailbox: Mailbox) -> None:
-        self._preparation = preparation
+    def __init__(self, preparer: RequestPreparer, mailbox: Mailbox) -> None:
+        self._preparer = preparer
         self._mailbox = mailbox
-        self._quick: Line[Asked] = Line(LIMIT)
-        self._heavy: Line[Asked] = Line(LIMIT)
+        self._quick = RequestQueue(LIMIT)
+        self._heavy = RequestQueue(LIMIT)
 
     # The receiving thread
 
-    def put(self, asked: Asked) -> None:
-        """Take a request in, or refuse it: the parent sends fewer than may stand here."""
-        if isinstance(asked, Submit):
-            self._mailbox.expect(asked.id)
-        if not self._quick.put(_client(asked), asked.id, asked):
-            self._refuse(asked)
+    def put(self, request: Request) -> None:
+        """Queue a request, or refuse it: the parent sends fewer than the queue holds."""
+        if isinstance(request, Submit):
+            self._mailbox.expect(request.id)
+        self._put(self._quick, request)
 
     def cancel(self, cancel: Cancel) -> None:
         """End the request, wherever it is."""
@@ -51,95 +89,53 @@ class Intake:
         self._heavy.remove(cancel.id)
 
     def close(self) -> None:
-        """Make both threads return when nobody stands in their lines."""
+        """Make both threads return once their queues are empty."""
         self._quick.close()
         self._heavy.close()
 
-    # The threads of the two lines
+    # The preparing threads
 
     def run_quick(self) -> None:
-        while (asked := self._quick.take()) is not None:
-            self.try_quickly(asked)
+        while (request := self._quick.take()) is not None:
+            self.prepare_quickly(request)
 
     def run_heavy(self) -> None:
-        while (asked := self._heavy.take()) is not None:
-            self.work_on(asked)
+        while (request := self._heavy.take()) is not None:
+            self.prepare(request)
 
-    def try_quickly(self, asked: Asked) -> None:
-        """As :meth:`work_on`, or put the request into the other line."""
+    def prepare_quickly(self, request: Request) -> None:
+        """As :meth:`prepare`, or move the request to the heavy queue."""
         try:
-            self._work_on(asked, is_quick=True)
+            self._prepare(request, is_quick=True)
         except OverBudget:
-            if not self._heavy.put(_client(asked), asked.id, asked):
-                self._refuse(asked)
+            self._put(self._heavy, request)
 
-    def work_on(self, asked: Asked) -> None:
-        """Answer one request, or pass it on, however long that takes."""
-        self._work_on(asked, is_quick=False)
+    def prepare(self, request: Request) -> None:
+        """Answer one request or hand it over, however long that takes."""
+        self._prepare(request, is_quick=False)
 
-    def _work_on(self, asked: Asked, *, is_quick: bool) -> None:
+    def _prepare(self, request: Request, *, is_quick: bool) -> None:
         """Errors of a request stay its own."""
-        if isinstance(asked, Submit) and not self._mailbox.is_expected(asked.id):
-            return  # cancelled while it stood here
-        results: list[Work | ToParent]
+        if isinstance(request, Submit) and not self._mailbox.is_expected(request.id):
+            return  # cancelled while it was queued
+        results: list[PreparedRequest | ToParent]
         try:
-            results = self._preparation.prepare(asked, is_quick=is_quick)
+            results = self._preparer.prepare(request, is_quick=is_quick)
         except OverBudget:
             raise
         except ServerError as error:
-            results = [Failed(asked.id, error.code, error.message[:_ERROR_CHARACTERS])]
+            results = [Failed(request.id, error.code, error.message[:_ERROR_CHARACTERS])]
         except Exception as error:  # noqa: BLE001  # the boundary of a request
             traceback.print_exc()
             text = f"worker: {error!r}"[:_ERROR_CHARACTERS]
-            results = [Failed(asked.id, ServerError.code, text)]
-        if isinstance(asked, Submit):
-            self._mailbox.hand_over(asked.id, results)
+            results = [Failed(request.id, ServerError.code, text)]
+        if isinstance(request, Submit):
+            self._mailbox.hand_over(request.id, results)
             return
         for result in results:
             self._mailbox.put(result)
 
-    def _refuse(self, asked: Asked) -> None:
-        self._mailbox.refuse(Failed(asked.id, Busy.code, "too many requests wait to be prepared"))
-
-
-def _client(asked: Asked) -> str:
-    return asked.client if isinstance(asked, Submit) else ""
-
-
-T = TypeVar("T")
-
-
-class Line(Generic[T]):
-    """Any thread may call anything; only :meth:`take` waits. ``limit``: requests at a time."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._waiting: RoundRobin[int, T] = RoundRobin()
-        self._is_closed = False
-        self._changed = threading.Condition()
-
-    def put(self, client: str, number: int, item: T) -> bool:
-        """Queue the ``client``'s request ``number`` behind its others. False: the line is full."""
-        with self._changed:
-            if len(self._waiting) >= self._limit:
-                return False
-            self._waiting.put(client, number, item)
-            self._changed.notify()
-        return True
-
-    def take(self) -> T | None:
-        """Whose turn it is; waits until there is somebody. None: nobody, and the line is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            return self._waiting.take() if self._waiting else None
-
-    def remove(self, number: int) -> None:
-        """Forget a request; nothing happens if it is not here."""
-        with self._changed:
-            self._waiting.remove(number)
-
-    def close(self) -> None:
-        """Make :meth:`take` return None instead of waiting."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
+    def _put(self, queue: RequestQueue, request: Request) -> None:
+        if not queue.put(request):
+            reason = "too many requests wait to be prepared"
+            self._mailbox.refuse(Failed(request.id, Busy.code, reason))

@@ -1,4 +1,4 @@
-"""The threads of a worker process and how they are joined; see :mod:`.__main__`."""
+"""The threads of a worker process, and how they are connected; see :mod:`.__main__`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
 from ollama_async.prompts.chat_format import ChatFormat, choose, select
-from ollama_async.workers.child.batching import MIN_CHUNK, Batching
-from ollama_async.workers.child.chat_formats import Dialects
-from ollama_async.workers.child.engine_loop import Loop
+from ollama_async.workers.child.batching import MIN_CHUNK, BatchPlanner
+from ollama_async.workers.child.chat_formats import ChatFormatCache
+from ollama_async.workers.child.engine_loop import EngineLoop
+from ollama_async.workers.child.engines import open_engine
 from ollama_async.workers.child.engines.engine import Engine
-from ollama_async.workers.child.engines.opening import open_engine
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.pipe import ChildEnd
-from ollama_async.workers.child.preparation import Preparation
-from ollama_async.workers.child.preprocessor import Intake
+from ollama_async.workers.child.preparation import RequestPreparer
+from ollama_async.workers.child.preprocessor import Preprocessor
 from ollama_async.workers.child.process_setup import restrict_system_calls
 from ollama_async.workers.child.resource_limits import ResourceLimit, Run, Watchdog
 from ollama_async.workers.load_spec import LoadSpec
@@ -39,6 +39,7 @@ REFUSED = 1
 _CLOSE_LIMIT_S = 30.0
 _LOADING_PERIOD_S = 0.1
 _RECEIVE_TIMEOUT_S = 60.0
+_NO_SECCOMP = "not confined: there is no libseccomp"
 
 
 def leave(status: int) -> NoReturn:
@@ -52,41 +53,36 @@ class Service:
 
     def __init__(self, pipe: ChildEnd, spec: LoadSpec, settings: Settings) -> None:
         self._pipe = pipe
-        # every slot decoding must leave room for the smallest chunk of a prompt
+        # with every slot decoding, the smallest chunk of a prompt must still fit
         self._spec = msgspec.structs.replace(
             spec, batch_size=max(spec.batch_size, spec.slots + MIN_CHUNK)
         )
         self._settings = settings
         self._mailbox = Mailbox()
         self._watchdog = Watchdog()
-        self._loop: Loop
-        self._intake: Intake
+        self._loop: EngineLoop
+        self._preprocessor: Preprocessor
         self._is_ready = threading.Event()
         self._is_closed = threading.Event()
+        self._loading_sent_s = 0.0
 
     def serve(self) -> NoReturn:
-        """The main thread's life, which is also that of the intake's quick line."""
+        """Run all threads; the main thread prepares requests of the quick queue."""
         tasks = {
             "receive": self._receive,
             "step": self._run_engine,
-            "heavy": self._take_in_heavy,
-            "watch": self._watchdog.run,
+            "heavy": lambda: self._prepare(is_quick=False),
+            "watchdog": self._watchdog.run,
         }
         for name, task in tasks.items():
             threading.Thread(target=_guarded(task), name=name, daemon=True).start()
-        _guarded(self._take_in)()
+        _guarded(lambda: self._prepare(is_quick=True))()
         leave(BROKEN)
 
-    def _take_in(self) -> None:
+    def _prepare(self, *, is_quick: bool) -> None:
         self._is_ready.wait()
-        self._intake.run_quick()
-
-    def _take_in_heavy(self) -> None:
-        self._is_ready.wait()
-        self._intake.run_heavy()
-
-    def _make_run(self, cpu_limit_s: float, error: Callable[[str], Exception]) -> Run:
-        return ResourceLimit(self._watchdog, cpu_limit_s, error=error).run
+        preprocessor = self._preprocessor
+        (preprocessor.run_quick if is_quick else preprocessor.run_heavy)()
 
     def _receive(self) -> None:
         while True:
@@ -95,14 +91,14 @@ class Service:
                 continue
             if isinstance(message, Quit):
                 self._quit()
-            self._is_ready.wait()  # nothing but Quit is said before
+            self._is_ready.wait()  # before that, the parent sends nothing but Quit
             if isinstance(message, Cancel):
-                self._intake.cancel(message)
+                self._preprocessor.cancel(message)
             else:
-                self._intake.put(message)
+                self._preprocessor.put(message)
 
     def _quit(self) -> NoReturn:
-        """Close the engine if it lets itself be closed; the parent has its own patience."""
+        """Close the engine if that does not hang; the parent has a timeout of its own."""
         if self._is_ready.is_set():
             self._loop.stop()
             self._is_closed.wait(_CLOSE_LIMIT_S)
@@ -111,25 +107,24 @@ class Service:
     def _run_engine(self) -> None:
         engine = self._load()
         facts = engine.facts
-        if not facts.device_bytes:  # what a GPU's driver asks for later, nobody has listed
-            _confine()
-        batch_size = max(self._spec.batch_size, facts.slots + MIN_CHUNK)
-        self._loop = Loop(
+        if not facts.device_bytes:  # a GPU driver makes later system calls that nobody has listed
+            outcome = "confined" if restrict_system_calls() else _NO_SECCOMP
+            print(f"INFO system calls: {outcome}", file=sys.stderr)  # noqa: T201  # stderr is the log
+        self._loop = EngineLoop(
             engine,
             self._mailbox,
             self._pipe.send,
-            Batching(batch_size),
+            BatchPlanner(max(self._spec.batch_size, facts.slots + MIN_CHUNK)),
             repetition_limit=self._settings.repetition_limit,
         )
-        dialects = Dialects(engine, partial(_choose, self._settings.go_template))
-        preparation = Preparation(
+        preparer = RequestPreparer(
             engine,
-            dialects,
+            ChatFormatCache(engine, partial(_choose, self._settings.go_template)),
             self._make_run,
             guards_calls=self._settings.enforce_tool_schemas,
             shares_prefixes=self._settings.prefix_sharing == "all",
         )
-        self._intake = Intake(preparation, self._mailbox)
+        self._preprocessor = Preprocessor(preparer, self._mailbox)
         ready = Ready(
             slots=facts.slots,
             num_ctx=facts.num_ctx,
@@ -146,9 +141,9 @@ class Service:
         self._is_closed.set()
 
     def _load(self) -> Engine:
-        """The engine; if there is none, the parent is told why and the process ends."""
+        """The engine; if it cannot be loaded, the parent gets the reason and the process ends."""
         try:
-            return open_engine(self._spec, self._settings, _Progress(self._pipe))
+            return open_engine(self._spec, self._settings, self._send_loading)
         except ServerError as error:
             refused = Refused(error.code, error.message)
         except Exception as error:  # noqa: BLE001  # whatever it is, the client should read it
@@ -157,38 +152,28 @@ class Service:
         self._pipe.send([refused])
         leave(REFUSED)
 
+    def _send_loading(self, fraction: float) -> None:
+        now_s = time.monotonic()
+        if now_s - self._loading_sent_s >= _LOADING_PERIOD_S:
+            self._loading_sent_s = now_s
+            self._pipe.send([Loading(fraction)])
 
-def _confine() -> None:
-    outcome = "confined" if restrict_system_calls() else "not confined: there is no libseccomp"
-    print(f"INFO system calls: {outcome}", file=sys.stderr)  # noqa: T201  # stderr is the log
+    def _make_run(self, cpu_limit_s: float, error: Callable[[str], Exception]) -> Run:
+        return ResourceLimit(self._watchdog, cpu_limit_s, error=error).run
 
 
 def _choose(
     prefers_go: bool | None, spec: ChatFormatSpec, *, chat_template: str, bos: str, eos: str
 ) -> ChatFormat:
-    """As :func:`choose`, and the log has a line; but for templates that came with a request."""
+    """As :func:`choose`; logs the choice, except for templates of requests."""
     if not spec.request_template:
         selection = select(spec, chat_template, prefers_go=prefers_go)
         print(f"INFO {spec.name or 'model'}: template selection: {selection}", file=sys.stderr)  # noqa: T201  # stderr is the log
     return choose(spec, chat_template=chat_template, bos=bos, eos=eos, prefers_go=prefers_go)
 
 
-class _Progress:
-    """Tells the parent of the load, not oftener than it cares."""
-
-    def __init__(self, pipe: ChildEnd) -> None:
-        self._pipe = pipe
-        self._said_s = 0.0
-
-    def __call__(self, fraction: float) -> None:
-        now_s = time.monotonic()
-        if now_s - self._said_s >= _LOADING_PERIOD_S:
-            self._said_s = now_s
-            self._pipe.send([Loading(fraction)])
-
-
 def _guarded(task: Callable[[], None]) -> Callable[[], None]:
-    """A thread whose end by an exception is the end of the process."""
+    """``task``, as the target of a thread whose failure ends the process."""
 
     def run() -> None:
         try:

@@ -1,4 +1,11 @@
-"""Stop strings: where an answer ends, and what must be held back until that is known."""
+"""Conditions that end an answer early: stop strings, and endless repetition.
+
+A small model, or a grammar that lets it go on, may write one passage over and over. Ollama ends
+such an answer after 30 equal pieces, without notice. Real texts repeat themselves as well: an empty
+table, a row of dashes, 600 zeros of a matrix, a sentence requested two hundred times. So here the
+answer ends late, and only for an exact repetition with nothing else in it: over two thousand tokens
+(``OLLAMA_ASYNC_REPETITION_LIMIT``) and at least :data:`REPEATS` times.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +13,43 @@ import re
 from array import array
 from collections.abc import Iterable
 
+REPEATS = 16
+"""How often, at least, a passage must be repeated."""
 
-class StopFinder:
-    """Looks for stop strings in a text that arrives in pieces.
+CHECK_PERIOD = 61
+"""Tokens between two checks. A prime, so that checks fall on different places of a passage."""
 
-    The answer ends where the first stop string is complete, whatever the pieces; if several are
-    complete with the same character, the longest counts. Text that may still turn out to be the
-    beginning of one is held back; a stop string is never part of what :meth:`feed` returns. The
-    cost of a character does not depend on the lengths of the stop strings (Knuth-Morris-Pratt), so
-    that hostile ones slow nothing down.
+_WINDOW = 16_384  # so passages of up to 1,024 tokens are found
+_SAMPLE = 4  # tokens whose earlier positions suggest the length of the passage
+_CANDIDATES = 32
+_TOKEN_BYTES = array("i").itemsize
+
+
+class StopStringFinder:
+    """Finds stop strings in text that arrives in pieces.
+
+    The answer ends where the first stop string is complete, however the text is split. If several
+    are complete at the same character, the longest counts. Text that may be the beginning of one is
+    held back; :meth:`feed` never returns a part of one. The cost of a character does not depend on
+    the lengths of the stop strings (Knuth-Morris-Pratt), so hostile ones do not slow it down.
+
+    ``swallowed``: once ``is_found``, the characters from the beginning of the stop string on.
     """
 
     __slots__ = ("_begins", "_held", "_matched", "_stops", "_tables", "is_found", "swallowed")
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = sorted({stop for stop in stops if stop}, key=len, reverse=True)
-        self._tables = [_failures(stop) for stop in self._stops]
+        self._tables = [_failure_function(stop) for stop in self._stops]
         self._matched = [0] * len(self._stops)
         self._held = ""
-        self._begins = re.compile(
-            f"[{re.escape(''.join({stop[0] for stop in self._stops}))}]"
-        ).search
+        first_letters = "".join({stop[0] for stop in self._stops})
+        self._begins = re.compile(f"[{re.escape(first_letters)}]").search
         self.is_found = False
         self.swallowed = 0
-        """Characters from the beginning of the stop string on, once it is found."""
 
     def feed(self, text: str) -> str:
-        """What can be delivered now. Once ``is_found``, nothing may be fed any more."""
+        """The text that can be delivered now. Do not call it once ``is_found``."""
         if not self._held and not self._begins(text):
             return text
         whole = self._held + text
@@ -51,7 +68,7 @@ class StopFinder:
         return whole[:free]
 
     def flush(self) -> str:
-        """What is held back, now that no more text comes."""
+        """The text held back, now that the answer has ended."""
         held, self._held = self._held, ""
         return held
 
@@ -65,8 +82,8 @@ class StopFinder:
         return matched
 
 
-def _failures(stop: str) -> list[int]:
-    """For each prefix of ``stop``, the length of its longest proper suffix that begins ``stop``."""
+def _failure_function(stop: str) -> list[int]:
+    """For each prefix of ``stop``, the length of its longest proper suffix that is a prefix."""
     table = [0] * len(stop)
     matched = 0
     for index in range(1, len(stop)):
@@ -78,22 +95,10 @@ def _failures(stop: str) -> list[int]:
     return table
 
 
-REPEATS = 16
-"""How often, at least, a passage must come."""
+class RepetitionDetector:
+    """Detects endless repetition in one answer, over its last ``limit`` tokens.
 
-CHECK_PERIOD = 61
-"""Tokens between two looks. A prime, so that the looks fall on different places of a passage."""
-
-_WINDOW = 16_384  # so passages of up to 1,024 tokens are found
-_SAMPLE = 4  # tokens whose earlier places tell how long the passage may be
-_CANDIDATES = 32
-_TOKEN_BYTES = array("i").itemsize
-
-
-class Repetition:
-    """Watches one answer. ``limit``: how many of its last tokens must be a repetition.
-
-    ``add`` takes each token, :meth:`look` is for every now and then: it takes microseconds.
+    ``add`` takes each token. :meth:`check` takes microseconds; call it every now and then.
     """
 
     __slots__ = ("_limit", "_tail", "add")
@@ -103,15 +108,15 @@ class Repetition:
         self._tail = array("i")
         self.add = self._tail.append
 
-    def look(self) -> int:
-        """Tokens of the passage that the answer repeats, 0 if it does not."""
+    def check(self) -> int:
+        """The number of tokens that the answer keeps repeating; 0 if it does not."""
         del self._tail[: -max(_WINDOW, self._limit)]
         return find_period(self._tail, self._limit)
 
 
 def find_period(tokens: array[int], limit: int) -> int:
-    """The length of the passage of which ``tokens`` end in repetitions, at least ``limit`` tokens
-    and :data:`REPEATS` times; 0: they do not.
+    """The length of the passage that ``tokens`` end in repeating, for at least ``limit`` tokens and
+    :data:`REPEATS` times; 0 if they do not.
     """
     if len(tokens) < limit:
         return 0

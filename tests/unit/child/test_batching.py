@@ -12,7 +12,7 @@ from ollama_async.workers.child.batching import (
     MIN_CHUNK,
     PATIENCE_S,
     TARGET_S,
-    Batching,
+    BatchPlanner,
 )
 
 observations = st.lists(
@@ -28,12 +28,12 @@ observations = st.lists(
     st.booleans(),
 )
 def test_every_plan_fits_the_batch_and_starves_no_prompt(seen, streams, waiting, batch, fixed):
-    batching = Batching(batch)
+    batching = BatchPlanner(batch)
     for decoding, tokens, took_s in seen:
         if decoding or tokens:
             batching.costs.observe(decoding, tokens, took_s)
 
-    chunks = batching.plan(streams, waiting, fixed=fixed)
+    chunks = batching.plan_chunks(streams, waiting, fixed=fixed)
 
     assert len(chunks) == len(waiting)
     assert all(0 <= chunk <= missing for chunk, missing in zip(chunks, waiting, strict=True))
@@ -59,12 +59,12 @@ class Machine:
 
 def settle(machine, streams, prompts, batch=512, rounds=300):
     """The last chunks that are planned once the costs are known."""
-    batching = Batching(batch)
+    batching = BatchPlanner(batch)
     for _ in range(10):
         batching.costs.observe(streams, 0, machine.step_s(streams, 0)) if streams else None
     taken = []
     for _ in range(rounds):
-        chunk = sum(batching.plan(streams, [100_000] * prompts))
+        chunk = sum(batching.plan_chunks(streams, [100_000] * prompts))
         batching.costs.observe(streams, chunk, machine.step_s(streams, chunk))
         taken.append(chunk)
     return taken[-50:]
@@ -116,56 +116,63 @@ def test_alone_a_prompt_gets_the_whole_batch_where_that_is_fast_enough():
 
 
 def test_a_machine_that_becomes_fast_is_believed():
-    batching = Batching(512)
+    batching = BatchPlanner(512)
     for _ in range(50):
-        chunk = sum(batching.plan(4, [10_000]))
+        chunk = sum(batching.plan_chunks(4, [10_000]))
         batching.costs.observe(4, chunk, SLOW.step_s(4, chunk))
     for _ in range(400):
-        chunk = sum(batching.plan(4, [10_000]))
+        chunk = sum(batching.plan_chunks(4, [10_000]))
         batching.costs.observe(4, chunk, FAST.step_s(4, chunk))
 
-    assert sum(batching.plan(4, [10_000])) > EFFICIENT_CHUNK
+    assert sum(batching.plan_chunks(4, [10_000])) > EFFICIENT_CHUNK
 
 
 def test_a_pause_of_the_machine_is_forgotten_though_prompts_never_cease():
-    batching = Batching(512)
+    batching = BatchPlanner(512)
     batching.costs.observe(4, 0, 30.0)  # the process was stopped
     for _ in range(100):
-        chunk = sum(batching.plan(4, [10_000]))
+        chunk = sum(batching.plan_chunks(4, [10_000]))
         batching.costs.observe(4, chunk, FAST.step_s(4, chunk))
 
-    assert sum(batching.plan(4, [10_000])) > EFFICIENT_CHUNK
+    assert sum(batching.plan_chunks(4, [10_000])) > EFFICIENT_CHUNK
 
 
 def test_a_fixed_plan_does_not_depend_on_what_was_measured():
-    fresh, used = Batching(512), Batching(512)
+    fresh, used = BatchPlanner(512), BatchPlanner(512)
     for _ in range(10):
         used.costs.observe(0, 64, 5.0)
 
-    assert fresh.plan(0, [300], fixed=True) == used.plan(0, [300], fixed=True) == [FIXED_CHUNK]
+    assert (
+        fresh.plan_chunks(0, [300], fixed=True)
+        == used.plan_chunks(0, [300], fixed=True)
+        == [FIXED_CHUNK]
+    )
 
 
 def test_a_short_rest_of_a_prompt_comes_along():
-    assert Batching(512).plan(0, [80]) == [80]
-    assert Batching(512).plan(0, [70, 70]) == [70, 0]
-    assert Batching(70).plan(0, [80]) == [64]
+    assert BatchPlanner(512).plan_chunks(0, [80]) == [80]
+    assert BatchPlanner(512).plan_chunks(0, [70, 70]) == [70, 0]
+    assert BatchPlanner(70).plan_chunks(0, [80]) == [64]
 
 
 def test_a_short_prompt_among_those_of_others_gets_a_short_step():
-    batching = Batching(512)
+    batching = BatchPlanner(512)
     for _ in range(50):
         batching.costs.observe(0, 256, 0.05)
 
-    assert batching.plan(0, [20, 500], is_shared=True) == [20, 44]
-    assert sum(batching.plan(0, [20, 500])) > 256
-    assert sum(batching.plan(0, [500, 20], is_shared=True)) > 256
+    assert batching.plan_chunks(0, [20, 500], is_shared=True) == [20, 44]
+    assert sum(batching.plan_chunks(0, [20, 500])) > 256
+    assert sum(batching.plan_chunks(0, [500, 20], is_shared=True)) > 256
 
 
 def test_the_prompts_of_one_client_slow_anothers_stream_as_one_prompt_would():
-    batching = Batching(512)
+    batching = BatchPlanner(512)
     for _ in range(50):
         batching.costs.observe(1, 0, 0.01)
         batching.costs.observe(1, 256, 0.5)
 
-    assert batching.plan(1, [500] * 31, crowd=1) == [*batching.plan(1, [500]), *[0] * 30]
-    assert sum(batching.plan(1, [500] * 31)) > sum(batching.plan(1, [500]))
+    assert batching.plan_chunks(1, [500] * 31, crowd=1) == [
+        *batching.plan_chunks(1, [500]),
+        *[0] * 30,
+    ]
+    assert sum(batching.plan_chunks(1, [500] * 31)) > sum(batching.plan_chunks(1, [500]))

@@ -14,14 +14,14 @@ from ollama_async.core.conversation import (
 )
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.prompts.chat_format import choose
-from ollama_async.workers.child.batching import Batching
-from ollama_async.workers.child.chat_formats import Dialects
-from ollama_async.workers.child.engine_loop import Loop
+from ollama_async.workers.child.batching import BatchPlanner
+from ollama_async.workers.child.chat_formats import ChatFormatCache
+from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.grammar.call_guard import CallGuard
 from ollama_async.workers.child.mailbox import Mailbox
-from ollama_async.workers.child.preparation import Preparation
-from ollama_async.workers.child.preprocessor import Intake
+from ollama_async.workers.child.preparation import RequestPreparer
+from ollama_async.workers.child.preprocessor import Preprocessor
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Deltas, Done, Failed, Submit, ToolCallDelta
 
@@ -46,10 +46,12 @@ class Worker:
 
     def __init__(self, engine, **options):
         self.mailbox = Mailbox()
-        dialects = Dialects(engine, choose)
+        dialects = ChatFormatCache(engine, choose)
         unlimited = lambda *_limit: lambda action: action()  # noqa: E731
-        self.intake = Intake(Preparation(engine, dialects, unlimited, **options), self.mailbox)
-        self.loop = Loop(engine, self.mailbox, self.hear, Batching(64))
+        self.intake = Preprocessor(
+            RequestPreparer(engine, dialects, unlimited, **options), self.mailbox
+        )
+        self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(64))
         self.content, self.thinking, self.calls, self.end = "", "", [], None
 
     def hear(self, messages):
@@ -73,11 +75,11 @@ class Worker:
         prompt = Prompt([Message("user", "Hi")], tools=list(tools), **prompt)
         submit = Submit(1, Inference(prompt, Sampling(), format=form))
         self.intake.put(submit)
-        self.intake.work_on(submit)
+        self.intake.prepare(submit)
         for _ in range(3000):
             if self.end:
                 return self
-            self.loop.turn(idle_s=0)
+            self.loop.iterate(idle_s=0)
         raise AssertionError((self.content, self.calls))
 
 

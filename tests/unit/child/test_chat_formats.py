@@ -1,4 +1,4 @@
-"""Dialects are made once for each way of speaking, and know this model's control tokens."""
+"""ChatFormatCache are made once for each way of speaking, and know this model's control tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.workers.child.chat_formats import KEPT, TEMPLATE_LIMIT, Dialects
+from ollama_async.workers.child.chat_formats import CACHE_ENTRIES, TEMPLATE_LIMIT, ChatFormatCache
 
 
 class ChatFormat:
@@ -40,36 +40,40 @@ def room(fake_engine, made):
         made.append(spec)
         return ChatFormat()
 
-    return Dialects(Engine(fake_engine().facts), choose)
+    return ChatFormatCache(Engine(fake_engine().facts), choose)
 
 
 def test_a_dialect_is_made_once(room, made):
-    assert room.find(ChatFormatSpec(template="a")) is room.find(ChatFormatSpec(template="a"))
-    assert room.find(ChatFormatSpec(template="b")) is not room.find(ChatFormatSpec(template="a"))
+    assert room.get_or_make(ChatFormatSpec(template="a")) is room.get_or_make(
+        ChatFormatSpec(template="a")
+    )
+    assert room.get_or_make(ChatFormatSpec(template="b")) is not room.get_or_make(
+        ChatFormatSpec(template="a")
+    )
     assert len(made) == 2
 
 
 def test_only_the_latest_are_kept(room, made):
     first = ChatFormatSpec(template="first")
-    room.find(first)
-    for number in range(KEPT - 1):
-        room.find(ChatFormatSpec(template=str(number)))
-    room.find(first)
-    room.find(ChatFormatSpec(template="one more"))
-    room.find(first)
+    room.get_or_make(first)
+    for number in range(CACHE_ENTRIES - 1):
+        room.get_or_make(ChatFormatSpec(template=str(number)))
+    room.get_or_make(first)
+    room.get_or_make(ChatFormatSpec(template="one more"))
+    room.get_or_make(first)
 
     assert made.count(first) == 1
-    room.find(ChatFormatSpec(template="0"))
+    room.get_or_make(ChatFormatSpec(template="0"))
     assert made.count(ChatFormatSpec(template="0")) == 2
 
 
 def test_control_tokens_that_the_parser_wants_get_their_text(room, made):
-    assert room.find(ChatFormatSpec()).special == {1: b"<call>", 3: b"<end>"}
+    assert room.get_or_make(ChatFormatSpec()).special == {1: b"<call>", 3: b"<end>"}
     assert made
 
 
 @pytest.mark.parametrize("field", ["template", "request_template"])
 def test_an_endless_template_is_not_even_looked_at(room, made, field):
     with pytest.raises(TemplateFailed, match="longer than"):
-        room.find(ChatFormatSpec(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
+        room.get_or_make(ChatFormatSpec(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
     assert not made

@@ -8,13 +8,13 @@ from ollama_async.core.conversation import Inference, Message, Prompt, Sampling,
 from ollama_async.prompts import parsers
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.batching import Batching
-from ollama_async.workers.child.chat_formats import Spoken
-from ollama_async.workers.child.engine_loop import Loop
+from ollama_async.workers.child.batching import BatchPlanner
+from ollama_async.workers.child.chat_formats import BoundChatFormat
+from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.mailbox import Mailbox
-from ollama_async.workers.child.preparation import Preparation
-from ollama_async.workers.child.preprocessor import Intake
+from ollama_async.workers.child.preparation import RequestPreparer
+from ollama_async.workers.child.preprocessor import Preprocessor
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Deltas, Done, Failed, Submit
 
@@ -22,15 +22,15 @@ CALLS = Delimiters(calls=("<call>", "</call>"))
 
 
 class ChatFormat:
-    """Plays :class:`Dialects` as well; its calls stay in the text."""
+    """Plays :class:`ChatFormatCache` as well; its calls stay in the text."""
 
     special_tokens = ()
     render = GoRenderer("{{ .Prompt }}").render
 
-    def find(self, _speech, _run=None):
-        return Spoken(self, {})
+    def get_or_make(self, _speech, _run=None):
+        return BoundChatFormat(self, {})
 
-    kept = find
+    get = get_or_make
 
     def start(self, _prompt, _rendered):
         return None
@@ -51,8 +51,8 @@ class Room:
     def __init__(self, engine, dialect):
         self.mailbox = Mailbox()
         unlimited = lambda *_limit: lambda action: action()  # noqa: E731
-        self.intake = Intake(Preparation(engine, dialect, unlimited), self.mailbox)
-        self.loop = Loop(engine, self.mailbox, self.hear, Batching(64))
+        self.intake = Preprocessor(RequestPreparer(engine, dialect, unlimited), self.mailbox)
+        self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(64))
         self.text, self.thoughts, self.end = "", "", None
 
     def hear(self, messages):
@@ -72,11 +72,11 @@ class Room:
         inference = Inference(prompt, sampling, format=form)
         submit = Submit(1, inference)
         self.intake.put(submit)
-        self.intake.work_on(submit)
+        self.intake.prepare(submit)
         for _ in range(2000):
             if self.end:
                 return self.end
-            self.loop.turn(idle_s=0)
+            self.loop.iterate(idle_s=0)
         raise AssertionError(self.text)
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Sampling
-from ollama_async.workers.child.batching import FIXED_CHUNK, MIN_CHUNK, Batching
-from ollama_async.workers.child.engine_loop import Loop
-from ollama_async.workers.child.mailbox import Mailbox, Work
+from ollama_async.workers.child.batching import FIXED_CHUNK, MIN_CHUNK, BatchPlanner
+from ollama_async.workers.child.engine_loop import EngineLoop
+from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.messages import Cancel, Deltas, Done, Failed, Heartbeat, Started, Text
 
 
@@ -21,11 +21,12 @@ class Bench:
         self.mailbox = Mailbox()
         self.now_ns = 0
         self.flushes = []
-        self.loop = Loop(
+        self.planner = BatchPlanner(engine.batch_size)
+        self.loop = EngineLoop(
             engine,
             self.mailbox,
             self.flushes.append,
-            Batching(engine.batch_size),
+            self.planner,
             repetition_limit=repetition_limit,
             clock_ns=self.tick,
         )
@@ -40,7 +41,7 @@ class Bench:
 
     def turn(self, times=1):
         for _ in range(times):
-            self.loop.turn(idle_s=0)
+            self.loop.iterate(idle_s=0)
 
     def finish(self, *ids, limit=2000):
         for _ in range(limit):
@@ -68,7 +69,7 @@ class Bench:
 def work(number, prompt, count=5, *, num_ctx=64, **more):
     options = {"keep": 0, "shift": True, "wants_context": False, **more}
     sampling = Sampling(seed=options.pop("seed", -1), stop=options.pop("stop", []))
-    return Work(number, list(prompt), sampling, num_ctx, limit=count, **options)
+    return PreparedRequest(number, list(prompt), sampling, num_ctx, max_tokens=count, **options)
 
 
 @pytest.fixture
@@ -419,7 +420,7 @@ def test_whatever_happens_each_request_ends_once_with_its_own_text(
             assert text == whole
             assert end.usage.prompt == len(prompt)
     assert engine.begun == [False] * 3
-    for slot, cached in zip(bench.loop._slots._all, engine.cache, strict=True):
+    for slot, cached in zip(bench.loop.slots.all, engine.cache, strict=True):
         assert slot.tokens == cached
 
 
@@ -490,8 +491,8 @@ def test_many_prompts_of_one_client_count_as_one_beside_anothers_stream(fake_eng
     def longest_chunk(client):
         bench = Bench(fake_engine(slots=8, num_ctx=3000, batch_size=512))
         for _ in range(50):
-            bench.loop._batching.costs.observe(1, 0, 0.01)
-            bench.loop._batching.costs.observe(1, 256, 0.5)
+            bench.planner.costs.observe(1, 0, 0.01)
+            bench.planner.costs.observe(1, 256, 0.5)
         bench.put(work(0, [0], 50, client="b"))
         bench.turn(2)
         bench.engine.steps.clear()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.workers.child.engines.llama_loading import Journal
+from ollama_async.workers.child.engines.llama_loading import LogCapture
 
 INFO, WARN = 2, 3
 
@@ -21,7 +21,7 @@ INFO, WARN = 2, 3
     ],
 )
 def test_a_buffer_is_on_an_accelerator_or_in_memory(buffer, on_device):
-    journal = Journal()
+    journal = LogCapture()
     line = f"load_tensors: {buffer:>12} model buffer size =    16.00 MiB\n"
     journal.write(INFO, line.encode())
     assert journal.bytes_of("model") == 16 * 1024 * 1024
@@ -30,7 +30,7 @@ def test_a_buffer_is_on_an_accelerator_or_in_memory(buffer, on_device):
 
 @pytest.mark.engine
 def test_warnings_are_passed_on_but_not_what_is_usual(capsys):
-    journal = Journal()
+    journal = LogCapture()
     journal.write(WARN, b"llama_x: lora for 'blk.0.attn_q.weight' cannot use buft 'AMX'\n")
     journal.write(WARN, b"llama_x: something is odd\n")
     assert capsys.readouterr().err == "llama_x: something is odd\n"

@@ -8,8 +8,8 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.chat_formats import Dialects, OwnPrefixes
-from ollama_async.workers.child.preparation import Preparation
+from ollama_async.workers.child.chat_formats import ChatFormatCache, ModelPrefixCache
+from ollama_async.workers.child.preparation import RequestPreparer
 from ollama_async.workers.messages import Submit
 
 GO = (
@@ -54,9 +54,9 @@ def public(fake_engine):
                 return Speaking(JinjaRenderer(jinja, bos="", eos=""))
             return Speaking(GoRenderer(spec.request_template or GO))
 
-        preparation = Preparation(
+        preparation = RequestPreparer(
             engine,
-            Dialects(engine, choose),
+            ChatFormatCache(engine, choose),
             lambda *_limit: lambda action: action(),
             shares_prefixes=shares,
         )
@@ -64,7 +64,7 @@ def public(fake_engine):
             Submit(1, Inference(prompt, Sampling()), "me"), is_quick=False
         )
         assert work.owner == ("" if shares else "me")
-        return bytes(work.tokens[: work.public]).decode()
+        return bytes(work.tokens[: work.public_tokens]).decode()
 
     return find
 
@@ -112,15 +112,15 @@ def test_it_is_found_once_for_each_model_and_way_to_think():
         asked.append(prompt)
         return letters(prompt.messages[-1].content)
 
-    own = OwnPrefixes()
+    own = ModelPrefixCache()
     for prompt in (
         Prompt([Message("user", "a")]),
         Prompt([Message("user", "b")]),
         Prompt([Message("user", "b")], own=1),
         Prompt([Message("user", "b")], think=True),
     ):
-        own.find(prompt, encode)
-        assert own.kept(prompt) == []
+        own.get_or_make(prompt, encode)
+        assert own.get(prompt) == []
 
     assert len(asked) == 2 * 3
 
@@ -129,4 +129,4 @@ def test_a_template_that_takes_no_plain_question_has_no_prefix_of_its_own():
     def encode(_prompt):
         raise TemplateFailed("no")
 
-    assert OwnPrefixes().find(Prompt([Message("user", "a")]), encode) == []
+    assert ModelPrefixCache().get_or_make(Prompt([Message("user", "a")]), encode) == []

@@ -8,11 +8,11 @@ import pytest
 
 from ollama_async.core.conversation import Sampling, Thought, ToolCall, ToolFunction
 from ollama_async.core.scripted_models import Script
-from ollama_async.workers.child.batching import Batching
-from ollama_async.workers.child.engine_loop import Loop
+from ollama_async.workers.child.batching import BatchPlanner
+from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines.scripted import Scripted
-from ollama_async.workers.child.mailbox import Mailbox, Work
-from ollama_async.workers.child.output_parser import NESTING_LIMIT, Meaning
+from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
+from ollama_async.workers.child.output_parser import NESTING_LIMIT, OutputParser
 from ollama_async.workers.messages import Cancel, Deltas, Done, Started, ToolCallDelta
 
 CALL_ID = re.compile(r"call_[a-z0-9]{8}")
@@ -82,20 +82,20 @@ class Bench:
         self.special = dict(special)
         self.mailbox = Mailbox()
         self.said = []
-        self.loop = Loop(self.engine, self.mailbox, self.said.extend, Batching(64))
+        self.loop = EngineLoop(self.engine, self.mailbox, self.said.extend, BatchPlanner(64))
 
     def put(self, *, limit=50, stop=(), parser=None, number=1):
         self.mailbox.put(
-            Work(
+            PreparedRequest(
                 id=number,
                 tokens=[1, 2],
                 sampling=Sampling(stop=list(stop)),
                 num_ctx=64,
                 keep=0,
-                limit=limit,
+                max_tokens=limit,
                 shift=False,
                 wants_context=False,
-                meaning=Meaning(parser or Brackets()),
+                parser=OutputParser(parser or Brackets()),
                 special=self.special,
             )
         )
@@ -103,8 +103,8 @@ class Bench:
 
     def run(self, turns=60):
         for _ in range(turns):
-            self.loop.turn(idle_s=0)
-        self.loop._outbox.flush(0.0)
+            self.loop.iterate(idle_s=0)
+        self.loop._output.flush(0.0)
         return self
 
     def pieces(self, number=1):
@@ -173,13 +173,13 @@ def test_requests_with_and_without_a_parser_share_a_step():
     bench = Bench("(a)", "[b]")
     bench.put(number=1)
     bench.mailbox.put(
-        Work(
+        PreparedRequest(
             id=2,
             tokens=[3],
             sampling=Sampling(),
             num_ctx=64,
             keep=0,
-            limit=5,
+            max_tokens=5,
             shift=False,
             wants_context=False,
         )
@@ -220,7 +220,7 @@ class Says:
 
 
 def test_a_call_keeps_the_id_that_it_has():
-    (called,) = Meaning(Says(ToolCall(ToolFunction("f"), "mine"))).finish()
+    (called,) = OutputParser(Says(ToolCall(ToolFunction("f"), "mine"))).finish()
     assert called == ToolCallDelta(ToolCall(ToolFunction("f"), "mine"))
 
 
@@ -239,12 +239,12 @@ def deep(levels):
     ],
 )
 def test_a_call_that_the_pipe_cannot_carry_is_content(arguments, text):
-    assert Meaning(Says(ToolCall(ToolFunction("f", arguments)))).finish() == [text]
+    assert OutputParser(Says(ToolCall(ToolFunction("f", arguments)))).finish() == [text]
 
 
 def test_arguments_may_nest_so_deep_and_no_deeper():
-    (called,) = Meaning(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT))))).finish()
-    (text,) = Meaning(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT + 1))))).finish()
+    (called,) = OutputParser(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT))))).finish()
+    (text,) = OutputParser(Says(ToolCall(ToolFunction("f", deep(NESTING_LIMIT + 1))))).finish()
 
     assert isinstance(called, ToolCallDelta)
     assert isinstance(text, str)

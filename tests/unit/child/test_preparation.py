@@ -8,10 +8,11 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.chat_formats import Spoken
+from ollama_async.workers.child.chat_formats import BoundChatFormat
 from ollama_async.workers.child.mailbox import Mailbox
-from ollama_async.workers.child.preparation import TOO_LONG, Preparation
-from ollama_async.workers.child.preprocessor import Intake
+from ollama_async.workers.child.preparation import RequestPreparer
+from ollama_async.workers.child.preprocessor import Preprocessor
+from ollama_async.workers.child.prompt_encoder import TOO_LONG
 from ollama_async.workers.messages import (
     Deltas,
     Detokenize,
@@ -45,7 +46,7 @@ def engine(fake_engine):
 
 
 class OneDialect:
-    """Plays :class:`Dialects`: whatever is asked for is answered by itself."""
+    """Plays :class:`ChatFormatCache`: whatever is asked for is answered by itself."""
 
     special_tokens = ()
 
@@ -54,10 +55,10 @@ class OneDialect:
         self._parser = parser
         self._special = special or {}
 
-    def find(self, _speech, _run=None):
-        return Spoken(self, self._special)
+    def get_or_make(self, _speech, _run=None):
+        return BoundChatFormat(self, self._special)
 
-    kept = find
+    get = get_or_make
 
     def start(self, prompt, rendered):
         self.started_with = prompt, rendered
@@ -75,12 +76,14 @@ class Room:
         self.limit(lambda *_limit: lambda render: render())
 
     def limit(self, limited):
-        self.intake = Intake(Preparation(self._engine, self.dialect, limited), self.mailbox)
+        self.intake = Preprocessor(
+            RequestPreparer(self._engine, self.dialect, limited), self.mailbox
+        )
 
     def ask_all(self, inference, number=1):
         submit = Submit(number, inference)
         self.intake.put(submit)
-        self.intake.work_on(submit)
+        self.intake.prepare(submit)
         return self.mailbox.take()
 
     def ask(self, inference, number=1):
@@ -151,7 +154,7 @@ def test_messages_are_rendered(room):
     ("num_predict", "limit"), [(-1, 320), (-2, 320), (5, 5), (0, 0), (320, 320), (321, 320)]
 )
 def test_an_answer_without_a_limit_ends_after_ten_contexts(room, num_predict, limit):
-    assert room.ask(request(raw("x"), Sampling(num_predict=num_predict))).limit == limit
+    assert room.ask(request(raw("x"), Sampling(num_predict=num_predict))).max_tokens == limit
 
 
 @pytest.mark.parametrize(("wish", "num_ctx"), [(0, 32), (16, 16), (99, 32), (1, 4)])
@@ -369,7 +372,7 @@ def test_a_parser_is_started_with_what_was_rendered_and_goes_to_the_step_thread(
     room = Room(engine, parser=Parser(), special={7: b"<x>"})
     work = room.ask(request(LONG))
 
-    assert work.meaning.feed("a") == ["a"]
+    assert work.parser.feed("a") == ["a"]
     assert work.special == {7: b"<x>"}
     prompt, rendered = room.dialect.started_with
     assert prompt.messages == LONG.messages[4:]
@@ -379,12 +382,12 @@ def test_a_parser_is_started_with_what_was_rendered_and_goes_to_the_step_thread(
 def test_without_a_parser_nothing_looks_at_the_answer(engine):
     work = Room(engine, special={7: b"<x>"}).ask(request(LONG))
 
-    assert work.meaning is None
+    assert work.parser is None
     assert work.special == {}
 
 
 def test_raw_prompts_have_answers_without_meaning(engine):
-    assert Room(engine, parser=object()).ask(request(raw("x"))).meaning is None
+    assert Room(engine, parser=object()).ask(request(raw("x"))).parser is None
 
 
 def test_the_middle_of_what_is_still_too_long_is_cut(room):
@@ -431,9 +434,9 @@ def test_an_empty_prompt_is_refused_where_there_is_no_bos(fake_engine):
 
 
 def test_tokens_and_text(room):
-    room.intake.work_on(Tokenize(-1, "^h", add_special=True))
-    room.intake.work_on(Detokenize(-2, [104, 0xC3]))
-    room.intake.work_on(Detokenize(-3, [60, 50]))
+    room.intake.prepare(Tokenize(-1, "^h", add_special=True))
+    room.intake.prepare(Detokenize(-2, [104, 0xC3]))
+    room.intake.prepare(Detokenize(-3, [60, 50]))
 
     failed = Failed(-2, "bad_request", "context holds tokens that this model does not have")
     assert room.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]

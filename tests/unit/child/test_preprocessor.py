@@ -19,10 +19,10 @@ from ollama_async.core.conversation import (
 )
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.chat_formats import Dialects, Spoken
-from ollama_async.workers.child.mailbox import LIMIT, Mailbox, Work
-from ollama_async.workers.child.preparation import Preparation
-from ollama_async.workers.child.preprocessor import Intake, Line
+from ollama_async.workers.child.chat_formats import BoundChatFormat, ChatFormatCache
+from ollama_async.workers.child.mailbox import LIMIT, Mailbox, PreparedRequest
+from ollama_async.workers.child.preparation import RequestPreparer
+from ollama_async.workers.child.preprocessor import Preprocessor, RequestQueue
 from ollama_async.workers.messages import Cancel, Done, Failed, Submit, Tokenize
 
 LONG_WAIT_S = 30
@@ -34,17 +34,17 @@ def submit(number, text="x", client="a", *, chat_format=None, **more):
 
 
 class Words:
-    """A dialect that renders contents; as :class:`Dialects`, it is known from the beginning."""
+    """A chat format that renders contents; as a :class:`ChatFormatCache`, it has that one."""
 
     special_tokens = ()
 
     def __init__(self, render=lambda text: text):
         self._render = render
 
-    def kept(self, _speech, _run=None):
-        return Spoken(self, {})
+    def get(self, _spec, _run=None):
+        return BoundChatFormat(self, {})
 
-    find = kept
+    get_or_make = get
 
     def render(self, prompt):
         return self._render("".join(message.content for message in prompt.messages))
@@ -78,8 +78,8 @@ class Room:
     def __init__(self, engine, dialects=None, limits=None, mailbox=None):
         self.mailbox = mailbox or Mailbox()
         self.limits = limits or Limits()
-        preparation = Preparation(engine, dialects or Words(), self.limits)
-        self.intake = Intake(preparation, self.mailbox)
+        preparation = RequestPreparer(engine, dialects or Words(), self.limits)
+        self.intake = Preprocessor(preparation, self.mailbox)
 
     def run_quick(self):
         self.intake.close()
@@ -106,11 +106,11 @@ def ids(entries):
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=40))
 def test_a_line_serves_clients_in_turns_and_each_in_order(moves):
     """Against the plain model: lists in a list. A move puts, takes, or removes the last put."""
-    line, model, number = Line(100), [], 0
+    line, model, number = RequestQueue(100), [], 0
     for client, move in moves:
         if move == 0 or not model:
             number += 1
-            assert line.put(client, number, number)
+            assert line.put(submit(number, client=client))
             items = next((items for name, items in model if name == client), None)
             if items is None:
                 model.append((client, [number]))
@@ -118,7 +118,7 @@ def test_a_line_serves_clients_in_turns_and_each_in_order(moves):
                 items.append(number)
         elif move == 1:
             name, items = model.pop(0)
-            assert line.take() == items.pop(0)
+            assert line.take().id == items.pop(0)
             model += [(name, items)] if items else []
         else:
             line.remove(number)
@@ -127,7 +127,7 @@ def test_a_line_serves_clients_in_turns_and_each_in_order(moves):
     line.close()
     while model:
         name, items = model.pop(0)
-        assert line.take() == items.pop(0)
+        assert line.take().id == items.pop(0)
         model += [(name, items)] if items else []
     assert line.take() is None
 
@@ -177,7 +177,7 @@ def test_what_takes_long_to_render_is_given_up_and_has_its_time_later(fake_engin
     room.intake.put(submit(1))
 
     assert room.run_quick() == []
-    assert isinstance(room.run_heavy()[0], Work)
+    assert isinstance(room.run_heavy()[0], PreparedRequest)
     assert room.limits.seconds[0] < 0.1 < max(room.limits.seconds)
 
 
@@ -187,7 +187,7 @@ def test_a_history_that_is_rendered_many_times_is_heavy(fake_engine):
     room.intake.put(Submit(1, Inference(Prompt(turns), Sampling()), "a"))
 
     assert room.run_quick() == []
-    assert isinstance(room.run_heavy()[0], Work)
+    assert isinstance(room.run_heavy()[0], PreparedRequest)
 
 
 def test_a_new_dialect_is_made_by_the_heavy_line_and_found_by_the_quick_one(fake_engine):
@@ -197,7 +197,7 @@ def test_a_new_dialect_is_made_by_the_heavy_line_and_found_by_the_quick_one(fake
         made.append(spec)
         return Words()
 
-    room = Room(fake_engine(), Dialects(fake_engine(), choose))
+    room = Room(fake_engine(), ChatFormatCache(fake_engine(), choose))
     room.intake.put(submit(1))
     room.intake.put(submit(2, client="b"))
 
@@ -265,7 +265,7 @@ def test_a_template_that_a_request_brings_has_little_time_and_costs_it_once(fake
         made.append(spec)
         return Words()
 
-    room = Room(fake_engine(), Dialects(fake_engine(), choose), Limits(is_slow=True))
+    room = Room(fake_engine(), ChatFormatCache(fake_engine(), choose), Limits(is_slow=True))
     brought = ChatFormatSpec(request_template="slow")
     for number in (1, 2):
         room.intake.put(submit(number, chat_format=brought))
@@ -289,14 +289,14 @@ def test_templates_that_requests_bring_push_out_only_one_another(fake_engine):
         made.append(spec)
         return Words()
 
-    dialects = Dialects(fake_engine(), choose)
-    dialects.find(ChatFormatSpec(template="own"))
+    dialects = ChatFormatCache(fake_engine(), choose)
+    dialects.get_or_make(ChatFormatSpec(template="own"))
     for number in range(100):
-        dialects.find(ChatFormatSpec(template="own", request_template=str(number)))
+        dialects.get_or_make(ChatFormatSpec(template="own", request_template=str(number)))
 
-    assert dialects.kept(ChatFormatSpec(template="own"))
-    assert dialects.kept(ChatFormatSpec(template="own", request_template="99"))
-    assert not dialects.kept(ChatFormatSpec(template="own", request_template="0"))
+    assert dialects.get(ChatFormatSpec(template="own"))
+    assert dialects.get(ChatFormatSpec(template="own", request_template="99"))
+    assert not dialects.get(ChatFormatSpec(template="own", request_template="0"))
 
 
 def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
@@ -306,10 +306,10 @@ def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
         tries.append(spec)
         raise TemplateFailed("no template")
 
-    dialects = Dialects(fake_engine(), choose)
+    dialects = ChatFormatCache(fake_engine(), choose)
     for _ in range(3):
         with pytest.raises(TemplateFailed, match="no template"):
-            dialects.find(ChatFormatSpec(template="{{"))
+            dialects.get_or_make(ChatFormatSpec(template="{{"))
 
     assert len(tries) == 1
 
@@ -364,7 +364,7 @@ def test_a_cancel_after_that_is_for_the_step_thread(room):
     (work,) = room.run_quick()
     room.intake.cancel(Cancel(1))
 
-    assert isinstance(work, Work)
+    assert isinstance(work, PreparedRequest)
     assert room.mailbox.take() == [Cancel(1)]
 
 
@@ -372,9 +372,9 @@ def test_a_cancel_that_comes_while_a_request_is_handed_over_is_not_lost(fake_eng
     """The hand-over waits for room in the mailbox; the cancel does not."""
 
     class Watched(Mailbox):
-        def _wait_for_room(self):
+        def _wait_for_space(self):
             arrived.set()
-            super()._wait_for_room()
+            super()._wait_for_space()
 
     arrived = threading.Event()
     room = Room(fake_engine(), mailbox=Watched(limit=1))
@@ -417,7 +417,7 @@ def test_no_cancel_overtakes_its_request(room):
 
     kinds = Counter(map(tuple, said.values()))
     assert sum(kinds.values()) == 1000
-    assert set(kinds) <= {(Done,), (Work, Cancel)}
+    assert set(kinds) <= {(Done,), (PreparedRequest, Cancel)}
 
 
 def test_a_full_mailbox_makes_its_writers_wait():

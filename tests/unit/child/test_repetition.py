@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ollama_async.workers.child.stop_conditions import (
     CHECK_PERIOD,
     REPEATS,
-    Repetition,
+    RepetitionDetector,
     find_period,
 )
 
@@ -51,12 +51,12 @@ def test_real_texts_are_not_cut(name):
     passage=st.lists(st.integers(0, 5), min_size=1, max_size=60),
 )
 def test_the_passage_is_found_wherever_it_begins(before, passage):
-    watch = Repetition(LIMIT)
+    watch = RepetitionDetector(LIMIT)
     answer = list(chain(before, *repeat(passage, 40 + 2 * LIMIT // len(passage))))
     found = end = 0
     for end, token in enumerate(answer, start=1):
         watch.add(token)
-        found = 0 if end % CHECK_PERIOD else watch.look()
+        found = 0 if end % CHECK_PERIOD else watch.check()
         if found:
             break
 

@@ -3,8 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ollama_async.workers.child.sequence import Characters
-from ollama_async.workers.child.stop_conditions import StopFinder
+from ollama_async.workers.child.sequence import Utf8Decoder
+from ollama_async.workers.child.stop_conditions import StopStringFinder
 
 letters = st.text("abc", max_size=20)
 stop_strings = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=4)
@@ -29,7 +29,7 @@ def truth(text, stops):
 @example("aab", ["ab"], None)
 def test_the_answer_ends_before_the_first_complete_stop_however_it_arrives(text, stops, data):
     pieces = cut(text, data.draw) if data else list(text)
-    finder = StopFinder(stops)
+    finder = StopStringFinder(stops)
     delivered = ""
     seen = ""
     for piece in pieces:
@@ -49,7 +49,7 @@ def test_the_answer_ends_before_the_first_complete_stop_however_it_arrives(text,
 
 
 def test_text_without_a_beginning_of_a_stop_passes_at_once():
-    finder = StopFinder(["]-^", "\\"])
+    finder = StopStringFinder(["]-^", "\\"])
 
     assert finder.feed("abc") == "abc"
     assert finder.feed("x]") == "x"
@@ -59,7 +59,7 @@ def test_text_without_a_beginning_of_a_stop_passes_at_once():
 
 
 def test_a_hostile_stop_string_does_not_slow_the_answer_down():
-    finder = StopFinder(["a" * 50_000 + "b"])
+    finder = StopStringFinder(["a" * 50_000 + "b"])
 
     delivered = "".join(finder.feed("a" * 100) for _ in range(1_000))
 
@@ -70,14 +70,14 @@ def test_a_hostile_stop_string_does_not_slow_the_answer_down():
 @given(st.binary(max_size=20) | st.text(max_size=10).map(str.encode), st.data())
 def test_bytes_become_the_same_characters_however_they_arrive(data, draw):
     for pieces in (cut(data, draw.draw), [data[i : i + 1] for i in range(len(data))]):
-        characters = Characters()
+        characters = Utf8Decoder()
         text = "".join([*map(characters.feed, pieces), characters.flush()])
 
         assert text == data.decode(errors="replace")
 
 
 def test_no_character_is_split():
-    characters = Characters()
+    characters = Utf8Decoder()
 
     assert [characters.feed(bytes([byte])) for byte in "a😀é".encode()] == [
         "a", "", "", "", "😀", "", "é"

@@ -29,14 +29,14 @@ from ollama_async.workers.child.engines.llama_batch import (
     slots_to_bridge,
 )
 from ollama_async.workers.child.engines.llama_loading import (
-    Journal,
+    LogCapture,
     apply_adapters,
     open_adapters,
     open_context,
     open_model,
 )
 from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
-from ollama_async.workers.child.engines.llama_vocabulary import Vocabulary
+from ollama_async.workers.child.engines.llama_tokenizer import LlamaTokenizer
 from ollama_async.workers.load_spec import LoadSpec
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
@@ -57,7 +57,7 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
 
     :raises LoadFailed: why the model cannot be run here.
     """
-    journal = Journal()
+    journal = LogCapture()
     model = open_model(spec, progress, journal, safe=safe)
     try:
         adapters = open_adapters(spec, model, journal)
@@ -72,11 +72,11 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
 class LlamaCpp:
     """See :class:`~ollama_async.workers.child.engines.engine.Engine`. Owns model and context."""
 
-    def __init__(self, spec: LoadSpec, model: Any, context: Any, journal: Journal) -> None:
+    def __init__(self, spec: LoadSpec, model: Any, context: Any, journal: LogCapture) -> None:
         self._model = model
         self._context = context
         self._memory = lib.llama_get_memory(context)
-        self._vocabulary = Vocabulary(model)
+        self._vocabulary = LlamaTokenizer(model)
         self._window: int = lib.llama_model_n_swa(model)
         self._batch = Batch(lib.llama_n_batch(context), spec.slots)
         self._candidates = Candidates(self._vocabulary.size)
@@ -211,7 +211,7 @@ class LlamaCpp:
         first: int = lib.llama_memory_seq_pos_min(self._memory, slot)
         return first > max(0, length - self._window)
 
-    def _find_facts(self, spec: LoadSpec, journal: Journal) -> EngineFacts:
+    def _find_facts(self, spec: LoadSpec, journal: LogCapture) -> EngineFacts:
         model = self._model
         template: bytes | None = lib.llama_model_chat_template(model, None)
         can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))

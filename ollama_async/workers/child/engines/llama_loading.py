@@ -39,7 +39,7 @@ _FLASH_ATTENTION = {
 }
 
 
-def open_model(spec: LoadSpec, progress: Progress, journal: Journal, *, safe: bool) -> Any:
+def open_model(spec: LoadSpec, progress: Progress, journal: LogCapture, *, safe: bool) -> Any:
     """Read the weights. ``safe``: keep them as they are in the file, see ``use_extra_bufts``.
 
     :raises LoadFailed: with the library's reason.
@@ -65,7 +65,7 @@ def open_model(spec: LoadSpec, progress: Progress, journal: Journal, *, safe: bo
     return model
 
 
-def open_adapters(spec: LoadSpec, model: Any, journal: Journal) -> list[Any]:
+def open_adapters(spec: LoadSpec, model: Any, journal: LogCapture) -> list[Any]:
     """Read what is to be applied to the weights; the model frees it. Before any context is made,
     whose graph is measured with the adapters in it.
 
@@ -89,7 +89,7 @@ def apply_adapters(context: Any, adapters: list[Any]) -> None:
     lib.llama_set_adapters_lora(context, pointers, count, scales)
 
 
-def open_context(spec: LoadSpec, model: Any, journal: Journal) -> Any:
+def open_context(spec: LoadSpec, model: Any, journal: LogCapture) -> Any:
     """Allocate KV cache and compute buffers for ``spec.slots`` sequences, each with its own KV
     buffer (``kv_unified`` off: faster from some hundred tokens of history on, and one sequence
     cannot take another's room).
@@ -145,7 +145,7 @@ _USUAL = "cannot use buft"  # of each tensor of an adapter, where weights are la
 _ORIGIN = re.compile(r"^\w+: ")
 
 
-class Journal:
+class LogCapture:
     """Collects what is said from its making until the next journal is made; one per load.
     ``bytes_by_kind`` maps (kind, is on a device) to bytes.
     """
@@ -195,5 +195,5 @@ def _write(level: int, raw: bytes, _data: Any) -> None:
         journal.write(level, raw)
 
 
-_open_journals: list[Journal] = []
+_open_journals: list[LogCapture] = []
 _callback = lib.llama_log_callback(_write)  # lives for ever: the library keeps only a pointer

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
-from ollama_async.workers.child.sequence import Characters
+from ollama_async.workers.child.sequence import Utf8Decoder
 from tests.unit.prompts.parsers.round_trip import _CONTROL, answer
 from tests.unit.prompts.parsers.test_round_trip import ALL, cases, dialect, in_order
 
@@ -52,7 +52,7 @@ def guarded(chosen, given):
     parser = chosen.start(given.prompt, given.rendered)
     if guard is None or parser is None:
         return 0
-    characters, held, said = Characters(), 0, ""
+    characters, held, said = Utf8Decoder(), 0, ""
     guard.update(parser)
     for token, piece in vocabulary.tokens(given.text):
         text = characters.feed(piece)

@@ -21,7 +21,7 @@ _COMPOSES = b"ollama_async.tokenizer.nfc"
 _MARK = re.compile(r"(<[^<>\s]*>)")
 
 
-class Vocabulary:
+class LlamaTokenizer:
     """``model`` is the library's pointer; it must outlive this object."""
 
     def __init__(self, model: Any) -> None:

@@ -1,0 +1,232 @@
+"""Encodes prompts: renders a conversation in the chat format, truncates it, tokenizes it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.conversation import ChatFormatSpec, Inference, Prompt, Sampling
+from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
+from ollama_async.prompts.output_format import Delimiters
+from ollama_async.prompts.truncation import cut_middle, fit
+from ollama_async.workers.child.chat_formats import (
+    BoundChatFormat,
+    ChatFormatCache,
+    ModelPrefixCache,
+)
+from ollama_async.workers.child.engines.engine import Engine
+from ollama_async.workers.child.output_parser import OutputParser
+from ollama_async.workers.child.prefix_cache import common_prefix_length
+from ollama_async.workers.child.resource_limits import PreparationBudget, Run
+
+TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; shorten the"
+    " prompt, adjust the context length in settings, or use a model with a longer context length"
+)
+"""Ollama's sentence."""
+
+RESERVE_SHARE = 4
+"""When old messages are dropped, at most one part in so many of the context is reserved for the
+answer. Ollama reserves nothing, and answers then begin with a context shift."""
+
+LONGEST_TOKEN = 128
+"""Characters; vocabularies have tokens of so many spaces. A text with more than twice as many for
+each token of the context never fits, so only its ends are tokenized: all of 60 MB would delay the
+requests behind it by 14 s."""
+
+_FAILURES = 1024
+"""Prompts that failed with their own templates, so that the same one costs nothing again."""
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class _Candidate(msgspec.Struct, frozen=True):
+    """A conversation or a part of one, as tokens and rendered text."""
+
+    prompt: Prompt
+    tokens: list[int]
+    text: str
+
+
+class EncodedPrompt(msgspec.Struct, frozen=True):
+    """A prompt as the model reads it, and what reads the answer; see
+    :class:`~ollama_async.workers.child.mailbox.PreparedRequest`.
+    """
+
+    tokens: list[int]
+    text: str
+    parser: OutputParser | None = None
+    special: Mapping[int, bytes] = {}
+    delimiters: Delimiters = Delimiters()
+
+
+class PromptEncoder:
+    """For one model. Any number of threads encode with a quick budget, one with the full budget."""
+
+    def __init__(self, engine: Engine, chat_formats: ChatFormatCache) -> None:
+        self._engine = engine
+        self._facts = engine.facts
+        self._chat_formats = chat_formats
+        self._prefixes = ModelPrefixCache()
+        self._failed: BoundedCache[bytes, TemplateFailed] = BoundedCache(_FAILURES, _FAILURES)
+
+    def encode(
+        self, inference: Inference, num_ctx: int, budget: PreparationBudget
+    ) -> EncodedPrompt:
+        """The prompt; old messages are dropped if necessary and allowed.
+
+        :raises ServerError: it cannot be rendered.
+        """
+        prompt = inference.prompt
+        context = self.check_tokens(prompt.context)
+        if prompt.raw is not None:
+            tokens = self._tokenize(prompt.raw, num_ctx, budget, is_first=not context)
+            return EncodedPrompt(context + tokens, prompt.raw)
+        if any(message.images for message in prompt.messages):
+            raise BadRequest("this model does not support images")
+        if not prompt.chat_format.request_template:
+            return self._render(inference, context, num_ctx, budget)
+        digest = hashlib.sha256(_pack(prompt)).digest()
+        if failure := self._failed.get(digest):
+            raise failure.with_traceback(None)
+        try:
+            return self._render(inference, context, num_ctx, budget)
+        except TemplateFailed as error:
+            self._failed.put(digest, error, 1)
+            raise
+
+    def _render(
+        self, inference: Inference, context: list[int], num_ctx: int, budget: PreparationBudget
+    ) -> EncodedPrompt:
+        """The messages of the prompt, after the tokens of ``context``."""
+        prompt = inference.prompt
+        spec = prompt.chat_format
+        run = budget.start_rendering(is_request_template=bool(spec.request_template))
+        bound = self._find_format(spec, run, budget)
+        chat_format = bound.chat_format
+
+        def render(candidate: Prompt) -> _Candidate:
+            text = run(lambda: chat_format.render(candidate))
+            tokens = self._tokenize(text, num_ctx, budget, is_first=not context)
+            return _Candidate(candidate, tokens, text)
+
+        if prompt.truncate:
+            room = num_ctx - len(context)
+            reserve = _find_reserve(inference.sampling, num_ctx)
+            chosen = fit(
+                prompt,
+                render,
+                lambda candidate: len(candidate.tokens),
+                most=room - 1,
+                wanted=room - reserve,
+            )
+        else:
+            chosen = render(prompt)
+        kept, text = chosen.prompt, chosen.text
+        # a limit of its own: the candidates may have used theirs up
+        parser = budget.start_rendering()(lambda: chat_format.start(kept, text))
+        return EncodedPrompt(
+            context + chosen.tokens,
+            text,
+            None if parser is None else OutputParser(parser),
+            {} if parser is None else bound.special,
+            chat_format.delimiters(kept, text),
+        )
+
+    def _find_format(
+        self, spec: ChatFormatSpec, run: Run, budget: PreparationBudget
+    ) -> BoundChatFormat:
+        cached = self._chat_formats.get(spec)
+        if cached is not None:
+            return cached
+        budget.allow_build()
+        return self._chat_formats.get_or_make(spec, run)
+
+    def count_public(
+        self, prompt: Prompt, tokens: list[int], num_ctx: int, budget: PreparationBudget
+    ) -> int:
+        """How many of the first ``tokens`` of the encoded prompt the model itself contributes."""
+        spec = prompt.chat_format
+        if prompt.raw is not None or prompt.context or spec.request_template:
+            return 0
+        prefix = self._prefixes.get(prompt)
+        if prefix is None:
+            budget.allow_build()
+            run = budget.start_rendering()
+            chat_format = self._chat_formats.get_or_make(spec, run).chat_format
+
+            def encode(candidate: Prompt) -> list[int]:
+                text = run(lambda: chat_format.render(candidate))
+                return self._tokenize(text, num_ctx, budget, is_first=True)
+
+            prefix = self._prefixes.get_or_make(prompt, encode)
+        return common_prefix_length(prefix, tokens)
+
+    def show(self, encoded: EncodedPrompt, tokens: list[int], prompt: Prompt) -> str:
+        """The text of an encoded prompt, of which ``tokens`` are left."""
+        facts, text = self._facts, encoded.text
+        is_start = not prompt.context
+        if len(tokens) < len(encoded.tokens):  # without a BOS that is not in the text
+            is_added = facts.adds_bos and is_start and not text.startswith(facts.bos)
+            return self._detokenize(tokens[1:] if is_added else tokens)
+        rest = self._without_bos(text, is_first=is_start)
+        bos = facts.bos if rest != text and is_start else ""  # once, if at all
+        return self._detokenize(prompt.context) + bos + rest
+
+    def _detokenize(self, tokens: list[int]) -> str:
+        """``tokens`` as they are written in prompts, control tokens included."""
+        return b"".join(map(self._engine.written, tokens)).decode(errors="replace")
+
+    def _tokenize(
+        self, text: str, num_ctx: int, budget: PreparationBudget, *, is_first: bool
+    ) -> list[int]:
+        """Tokens with exactly one BOS in front, if the model uses one and this comes first.
+
+        The middle is missing if the text is far longer than the context.
+        """
+        text = self._without_bos(text, is_first=is_first)
+        most = LONGEST_TOKEN * num_ctx
+        budget.charge_tokenizing(min(len(text), 2 * most))
+        if len(text) <= 2 * most:
+            return self._engine.tokenize(text, add_special=is_first, parse_special=True)
+        head = self._engine.tokenize(text[:most], add_special=is_first, parse_special=True)
+        return head + self._engine.tokenize(text[-most:], add_special=False, parse_special=True)
+
+    def _without_bos(self, text: str, *, is_first: bool) -> str:
+        """``text`` without a leading BOS that the tokenizer or the context provides."""
+        bos = self._facts.bos
+        begin = 0
+        if bos and (self._facts.adds_bos or not is_first):
+            while text.startswith(bos, begin):
+                begin += len(bos)
+        return text[begin:]
+
+    def check_tokens(self, tokens: list[int]) -> list[int]:
+        """A copy of ``tokens``.
+
+        :raises BadRequest: this model does not have all of them.
+        """
+        if not all(0 <= token < self._facts.vocab_size for token in tokens):
+            raise BadRequest("context holds tokens that this model does not have")
+        return list(tokens)
+
+
+def shorten(tokens: list[int], inference: Inference, num_ctx: int, keep: int) -> list[int]:
+    """``tokens`` without the middle, if they fill the context.
+
+    :raises ContextExceeded: they do, and must not be shortened.
+    """
+    if len(tokens) < num_ctx:
+        return tokens
+    if not (inference.shift and inference.prompt.truncate):
+        raise ContextExceeded(TOO_LONG)
+    return cut_middle(tokens, num_ctx=num_ctx, keep=keep)
+
+
+def _find_reserve(sampling: Sampling, num_ctx: int) -> int:
+    """Tokens left free when old messages are dropped: the answer's, if it is known to be short."""
+    most = max(1, num_ctx // RESERVE_SHARE)
+    return min(max(1, sampling.num_predict), most) if sampling.num_predict >= 0 else most
