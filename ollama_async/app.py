@@ -222,7 +222,7 @@ async def _monitored_machine(
     survey = functools.partial(survey_machine, environ.get("CUDA_VISIBLE_DEVICES"))
     machine = await asyncio.to_thread(survey)
     if machine.gpus:
-        verdict = await asyncio.to_thread(check.verdict, settings.cache_dir, environ)
+        verdict = await asyncio.to_thread(check.check_library, settings.cache_dir, environ)
         if "CUDA" not in verdict.system_info:
             log.warning(
                 "%d GPU(s) found, but the engine library was built without CUDA; to use them: "

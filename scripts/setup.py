@@ -21,7 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of the folder of this file
 
-from ollama_async.native import build, command  # noqa: E402  # found through the line above
+from ollama_async.native import build  # noqa: E402  # found through the line above
+from ollama_async.native.logged_command import (  # noqa: E402  # as above
+    LoggedCommandFailed,
+    run_logged,
+)
 
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
@@ -44,7 +48,7 @@ def main() -> int:
     try:
         if not is_ready():
             set_up()
-    except (SetUpFailed, build.BuildFailed, command.CommandFailed) as reason:
+    except (SetUpFailed, build.BuildFailed, LoggedCommandFailed) as reason:
         say(f"The set-up failed. {reason}")
         return 1
     except KeyboardInterrupt:
@@ -71,7 +75,7 @@ def set_up() -> None:
     STAMP.unlink(missing_ok=True)
     check_network()
     cache = build.cache_folder()
-    engine = build.wheel(cache, str(PYTHON))
+    engine = build.build_wheel(cache, str(PYTHON))
     build.install(engine, str(PYTHON), log=LOG)
     _pip(["install", "--editable", f"{ROOT}[dev]"], "Installing the packages", INSTALL_LIMIT_S)
     partial = STAMP.with_suffix(".partial")
@@ -130,7 +134,7 @@ def make_environment() -> None:
         if found.stdout.split() == [str(part) for part in sys.version_info[:2]]:
             return
     with tempfile.TemporaryDirectory() as folder:
-        command.run(
+        run_logged(
             [sys.executable, "-m", "venv", "--clear", str(VENV)],
             title="Making .venv",
             log=Path(folder) / "log",
@@ -145,13 +149,13 @@ def check_network() -> None:
         arguments += ["--no-deps", "--dest", folder, SMALL_PACKAGE]
         try:
             _pip(arguments, "Checking the network", NETWORK_LIMIT_S)
-        except command.CommandFailed as reason:
+        except LoggedCommandFailed as reason:
             raise SetUpFailed(f"The package index cannot be reached.\n{reason}") from reason
 
 
 def _pip(arguments: list[str], title: str, timeout_s: float) -> None:
     line = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    command.run(line, title=title, log=LOG, timeout_s=timeout_s)
+    run_logged(line, title=title, log=LOG, timeout_s=timeout_s)
 
 
 def _ingredients() -> str:
@@ -160,7 +164,7 @@ def _ingredients() -> str:
         {
             "python": sys.version,
             "project": hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest(),
-            "engine": build.recipe(build.find_compilers()).key,
+            "engine": build.make_recipe(build.find_compilers()).key,
             "place": os.fspath(VENV),
         }
     )

@@ -272,7 +272,7 @@ def _check_engine(words: list[str]) -> int:
     if words:
         raise CommandFailed(f"accepts 0 arg(s), received {len(words)}")
     check = importlib.import_module("ollama_async.native.check")
-    verdict = check.verdict(Settings.from_environ(os.environ).cache_dir)
+    verdict = check.check_library(Settings.from_environ(os.environ).cache_dir)
     for line in (verdict.kind, verdict.reason, verdict.library, verdict.system_info):
         if line:
             print(line)

@@ -1,8 +1,8 @@
 """Builds the native engine library for this machine: ``python -P -m ollama_async.native.build``.
 
 A dependency cannot be given compiler flags, so the library is built here, from its source package,
-with two corrections (see docs/adr/0001-engine.md): a header of ours that makes AMX code of GCC
-safe, and no AVX512-FP16. The wheel is kept under ``OLLAMA_ASYNC_CACHE``, by everything that its
+with two corrections (see docs/adr/0001-engine.md): our own header makes GCC's AMX code safe, and
+AVX512-FP16 is off. The wheel is kept under ``OLLAMA_ASYNC_CACHE``, by a key of everything that its
 content depends on, so only the first build takes minutes.
 
 Standard library only: the set-up runs this with a bare interpreter.
@@ -27,9 +27,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
-from ollama_async.native import command
+from ollama_async.native.logged_command import LoggedCommandFailed, run_logged
 
 DISTRIBUTION = "llama-cpp-python"
 VERSION = "0.3.36"
@@ -41,8 +41,11 @@ REBUILD_COMMAND = "ollama-async engine build"
 HEADER = Path(__file__).with_name("gcc_amx.h")
 BUILD_LIMIT_S = 3600.0
 INSTALL_LIMIT_S = 300.0
+_LOCK_POLL_S = 0.05
 _WITHOUT_FP16 = "-mno-avx512fp16"
-_OUR_FLAGS = re.compile(r"-DCMAKE_(C|CXX)_FLAGS(?::STRING)?=(.*)", re.DOTALL)
+_COMPILER_FLAGS = re.compile(r"-DCMAKE_(C|CXX)_FLAGS(?::STRING)?=(.*)", re.DOTALL)
+_CPU_KEYS = ("model name", "flags", "CPU implementer", "CPU part", "CPU variant", "Features")
+"""Of /proc/cpuinfo, on x86 and on ARM: they decide which instructions may be used."""
 
 
 class Compilers(NamedTuple):
@@ -65,34 +68,35 @@ class BuildFailed(Exception):
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """``OLLAMA_ASYNC_CACHE``, read as :mod:`ollama_async.core.settings` reads it."""
+    """``OLLAMA_ASYNC_CACHE``, as :mod:`ollama_async.core.settings` reads it."""
     text = environ.get("OLLAMA_ASYNC_CACHE", "").strip().strip("\"'")
     return Path(text or "~/.cache/ollama_async").expanduser()
 
 
 def find_compilers(environ: Mapping[str, str] = os.environ) -> Compilers:
-    """The compilers in CMake's order of preference.
-
-    :raises BuildFailed: there is none.
-    """
+    """The compilers in CMake's order of preference. :raises BuildFailed: there are none."""
     path = environ.get("PATH")
-    c = _first([environ.get("CC", ""), "cc", "gcc", "clang"], path)
-    cxx = _first([environ.get("CXX", ""), "c++", "g++", "clang++"], path)
+
+    def first(*names: str) -> str:
+        return next((it for name in names if name and (it := shutil.which(name, path=path))), "")
+
+    c = first(environ.get("CC", ""), "cc", "gcc", "clang")
+    cxx = first(environ.get("CXX", ""), "c++", "g++", "clang++")
     if not c or not cxx:
         raise BuildFailed("no C++ compiler found; on Debian: apt install g++")
     return Compilers(c, cxx)
 
 
-def recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -> Recipe:
+def make_recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -> Recipe:
     """What would be built here and now."""
     arguments = cmake_args(compilers, environ.get("CMAKE_ARGS", ""))
     requirement = f"{DISTRIBUTION}=={VERSION}"
     ingredients = {
         "requirement": requirement,
-        # the header's place does not matter, its content does
+        # the header's content matters, its path does not
         "arguments": [word.replace(shlex.quote(str(HEADER)), "HEADER") for word in arguments],
         "header": hashlib.sha256(HEADER.read_bytes()).hexdigest(),
-        "compilers": [_version_of(compiler) for compiler in compilers],
+        "compilers": [_compiler_version(compiler) for compiler in compilers],
         "environ": [environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS")],
         "cpu": cpu_fingerprint(),
     }
@@ -101,9 +105,8 @@ def recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -> Rec
 
 
 def cmake_args(compilers: Compilers, users: str) -> tuple[str, ...]:
-    """Arguments for CMake: ours, then the user's ``CMAKE_ARGS``.
-
-    The user's compiler flags are put behind ours instead of replacing them.
+    """Arguments for CMake: ours, then the user's ``CMAKE_ARGS``. The user's compiler flags are
+    appended to ours instead of replacing them.
     """
     include = f"-include {shlex.quote(str(HEADER))}"
     flags = {
@@ -112,70 +115,63 @@ def cmake_args(compilers: Compilers, users: str) -> tuple[str, ...]:
     }
     others = []
     for word in shlex.split(users):
-        own = _OUR_FLAGS.fullmatch(word)
-        if own:
-            flags[own[1]].append(own[2])
+        compiler_flags = _COMPILER_FLAGS.fullmatch(word)
+        if compiler_flags:
+            flags[compiler_flags[1]].append(compiler_flags[2])
         else:
             others.append(word)
     ours = [f"-DCMAKE_{language}_FLAGS={' '.join(words)}" for language, words in flags.items()]
     return ("-DGGML_NATIVE=ON", *ours, *others)
 
 
-def wheel(folder: Path, python: str = sys.executable, *, force: bool = False) -> Path:
-    """The wheel for this machine, built unless it is in ``folder`` (the cache) already.
+def build_wheel(cache: Path, python: str = sys.executable, *, force: bool = False) -> Path:
+    """The wheel for this machine, built unless it is in the cache. ``python`` needs ``pip``.
 
-    ``python`` needs ``pip``. Two builds at once are one build: the second waits for the first.
+    Concurrent builds are one build: the second waits for the first.
 
     :raises BuildFailed: with the end of the build's log.
     """
     compilers = find_compilers()
-    plan = recipe(compilers)
-    shelf = folder / "wheels" / plan.key
+    recipe = make_recipe(compilers)
+    folder = cache / "wheels" / recipe.key
     try:
-        shelf.mkdir(parents=True, exist_ok=True)
-        with _locked(shelf / "lock"):
-            found = None if force else stored(folder, plan)
-            return found or _build(plan, compilers, shelf, python)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "lock"):
+            kept = None if force else next(iter(sorted(folder.glob("*.whl"))), None)
+            return kept or _build(recipe, compilers, folder, python)
     except OSError as reason:
         raise BuildFailed(f"cannot keep the wheel: {reason}") from reason
 
 
-def stored(folder: Path, plan: Recipe) -> Path | None:
-    """The wheel of this recipe, if it was built before."""
-    return next(iter(sorted((folder / "wheels" / plan.key).glob("*.whl"))), None)
+def install(wheel: Path, python: str = sys.executable, *, log: Path) -> None:
+    """Install the wheel into ``python``'s environment, replacing any other build.
 
-
-def install(built: Path, python: str = sys.executable, *, log: Path) -> None:
-    """Put the wheel into ``python``'s environment in place of whatever build is there.
-
-    :raises BuildFailed: ``pip`` refused.
+    :raises BuildFailed: ``pip`` failed.
     """
-    arguments = ["install", "--no-deps", "--force-reinstall", "--no-index", str(built)]
+    arguments = ["install", "--no-deps", "--force-reinstall", "--no-index", str(wheel)]
     _pip(python, arguments, title="Installing the engine", log=log, timeout_s=INSTALL_LIMIT_S)
 
 
-def _build(plan: Recipe, compilers: Compilers, shelf: Path, python: str) -> Path:
-    """Compile into a folder beside the final name, then rename: a half wheel is never found."""
-    with tempfile.TemporaryDirectory(dir=shelf, prefix="partial-") as partial:
+def _build(recipe: Recipe, compilers: Compilers, folder: Path, python: str) -> Path:
+    """Compile into a temporary folder, then rename: an incomplete wheel is never found."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="partial-") as partial:
         arguments = ["wheel", "--verbose", "--no-deps", "--no-cache-dir"]
-        arguments += ["--no-binary", DISTRIBUTION, "--wheel-dir", partial, plan.requirement]
-        environ = {**os.environ, "CMAKE_ARGS": shlex.join(plan.cmake_args)}
+        arguments += ["--no-binary", DISTRIBUTION, "--wheel-dir", partial, recipe.requirement]
+        environ = {**os.environ, "CMAKE_ARGS": shlex.join(recipe.cmake_args)}
         environ.update(CC=compilers.c, CXX=compilers.cxx)
         environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(len(os.sched_getaffinity(0))))
         _pip(
             python,
             arguments,
             title="Compiling the engine (some minutes, once)",
-            log=shelf / "build.log",
+            log=folder / "build.log",
             timeout_s=BUILD_LIMIT_S,
             environ=environ,
         )
         wheels = list(Path(partial).glob("*.whl"))
         if len(wheels) != 1:
-            raise BuildFailed(f"pip made {len(wheels)} wheels instead of one; see {shelf}")
-        target = shelf / wheels[0].name
-        wheels[0].replace(target)
-        return target
+            raise BuildFailed(f"pip made {len(wheels)} wheels instead of one; see {folder}")
+        return wheels[0].replace(folder / wheels[0].name)
 
 
 def _pip(
@@ -189,13 +185,13 @@ def _pip(
 ) -> None:
     line = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     try:
-        command.run(line, title=title, log=log, timeout_s=timeout_s, environ=environ)
-    except command.CommandFailed as reason:
+        run_logged(line, title=title, log=log, timeout_s=timeout_s, environ=environ)
+    except LoggedCommandFailed as reason:
         raise BuildFailed(str(reason)) from reason
 
 
 def _without_fp16(compiler: str, language: str) -> list[str]:
-    """The flag, where the compiler knows it: older ones have no AVX512-FP16 to switch off."""
+    """The flag, if the compiler knows it: older ones have no AVX512-FP16 to switch off."""
     if not is_x86():
         return []
     line = [compiler, _WITHOUT_FP16, "-x", language, "-fsyntax-only", "/dev/null"]
@@ -203,74 +199,46 @@ def _without_fp16(compiler: str, language: str) -> list[str]:
     return [_WITHOUT_FP16] if known.returncode == 0 else []
 
 
-def _version_of(compiler: str) -> str:
+def _compiler_version(compiler: str) -> str:
     line = [compiler, "--version"]
     shown = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     return shown.stdout.partition("\n")[0]
 
 
-def _first(names: Sequence[str], path: str | None) -> str:
-    return next((found for name in names if name and (found := shutil.which(name, path=path))), "")
-
-
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the kernel lets go when the process ends."""
-    deadline = time.monotonic() + BUILD_LIMIT_S
-    said = False
     with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BuildFailed(f"another build still holds {path}") from None
-            if not said:
-                print("Waiting for another build of the engine.", file=sys.stderr)  # noqa: T201
-                said = True
-            time.sleep(0.5)
+        if not lock_file(file, BUILD_LIMIT_S, notice="Waiting for another build of the engine."):
+            raise BuildFailed(f"another build still holds {path}")
         yield
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``ollama-async engine build``: build for this CPU and install into this environment."""
-    parser = argparse.ArgumentParser(
-        prog=REBUILD_COMMAND,
-        description="Build the native engine library for this machine and install it.",
-    )
-    parser.add_argument("--force", action="store_true", help="build even if a wheel is kept")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminated)
-    folder = cache_folder()
-    try:
-        built = wheel(folder, force=options.force)
-        install(built, log=folder / "wheels" / "install.log")
-    except BuildFailed as reason:
-        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"The engine is installed: {built.name} (kept in {built.parent}).")  # noqa: T201
-    return 0
+def lock_file(file: IO[Any], limit_s: float, *, notice: str = "") -> bool:
+    """Wait for the lock of an open file; False after ``limit_s``. Closing the file releases it.
+
+    ``notice``: printed if the lock is not free at once.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+        else:
+            return True
+        if notice:
+            print(notice, file=sys.stderr)  # noqa: T201
+            notice = ""
+        time.sleep(_LOCK_POLL_S)
 
 
-def _terminated(_number: int, _frame: object) -> NoReturn:
-    """Unwind, so that the compiler's processes are killed and nothing half-built stays."""
-    raise SystemExit(143)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-
-
-_TELLING = ("model name", "flags", "CPU implementer", "CPU part", "CPU variant", "Features")
-"""Keys of /proc/cpuinfo on x86 and on ARM that decide which instructions may be used."""
+# ------------------------------------------------------------------ the CPU
 
 
 def cpu_fingerprint(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """A short name for the instruction set and model; equal on equal CPUs, after a reboot too."""
-    lines = sorted(f"{key}: {' '.join(sorted(set(words)))}" for key, words in _facts(cpuinfo))
+    """A short name for model and instruction set; equal on equal CPUs, also after a reboot."""
+    lines = sorted(f"{key}: {' '.join(sorted(set(words)))}" for key, words in _cpu_facts(cpuinfo))
     text = "\n".join([platform.machine(), *lines])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -279,8 +247,8 @@ def is_x86() -> bool:
     return platform.machine().lower() in {"x86_64", "amd64", "i686"}
 
 
-def _facts(cpuinfo: Path) -> list[tuple[str, list[str]]]:
-    """The telling lines of the first core of each kind: big and little cores differ."""
+def _cpu_facts(cpuinfo: Path) -> list[tuple[str, list[str]]]:
+    """The relevant lines of one core of each kind: big and little cores differ."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -288,6 +256,40 @@ def _facts(cpuinfo: Path) -> list[tuple[str, list[str]]]:
     seen = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in _TELLING:
+        if key.strip() in _CPU_KEYS:
             seen[key.strip(), value.strip()] = value.split()
     return [(key, words) for (key, _), words in seen.items()]
+
+
+# ------------------------------------------------------------------ the command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``ollama-async engine build``: build for this CPU and install into this environment."""
+    parser = argparse.ArgumentParser(
+        prog=REBUILD_COMMAND,
+        description="Build the native engine library for this machine and install it.",
+    )
+    parser.add_argument("--force", action="store_true", help="build even if a wheel is cached")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    cache = cache_folder()
+    try:
+        wheel = build_wheel(cache, force=options.force)
+        install(wheel, log=cache / "wheels" / "install.log")
+    except BuildFailed as reason:
+        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(f"The engine is installed: {wheel.name} (cached in {wheel.parent}).")  # noqa: T201
+    return 0
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    """Unwind, so that the compiler's processes are killed and temporary files removed."""
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,50 +1,48 @@
-"""Whether the installed engine library can be trusted on this CPU: tried once, remembered.
+"""Checks whether the installed engine library works on this CPU; the verdict is cached.
 
-A library that was built for another CPU, or by a compiler with a fault, crashes or computes
-nonsense at the first quantized matrix product. So the first worker that needs it has it tried in a
-throw-away process (:mod:`ollama_async.native.probe`), and acts on one of three verdicts:
+A library that was built for another CPU, or by a faulty compiler, crashes or computes nonsense at
+the first quantized matrix product. So the first worker that needs it has it probed in a process of
+its own (:mod:`ollama_async.native.probe`), and acts on one of three verdicts:
 
 =============  ==================================================================================
-``fast``       all is well
+``fast``       the library works
 ``safe``       only without the CPU's fast kernels: load models with ``use_extra_bufts=False``
-``unusable``   not at all: refuse to load, with the reason
+``unusable``   refuse to load models, with the reason
 =============  ==================================================================================
 
-The verdict is kept in ``engine-check.json`` in the cache folder, by the library's files and the
-CPU. Everything here blocks (seconds the first time): it is for worker processes, not for an event
-loop. ``OLLAMA_ASYNC_PROBE_FAULT`` injects faults for tests, see :mod:`ollama_async.native.probe`.
+Verdicts are kept in ``engine-check.json`` in the cache folder, by the library's files and the CPU.
+Everything here blocks (seconds the first time): it is for worker processes, not for an event loop.
+``OLLAMA_ASYNC_PROBE_FAULT`` injects faults for tests, see :mod:`ollama_async.native.probe`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from ollama_async.native.build import REBUILD_COMMAND, cpu_fingerprint
+from ollama_async.native.build import REBUILD_COMMAND, cpu_fingerprint, lock_file
 
 PROBE_LIMIT_S = 60
 """A healthy library needs one second; a busy machine may need more."""
 
 FAULT_VARIABLE = "OLLAMA_ASYNC_PROBE_FAULT"
-KEPT_VERDICTS = 16
+MAX_VERDICTS = 16
 _FILE = "engine-check.json"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """``reason`` is a sentence for the log (safe) or the client (unusable), "" if fast; it names
-    the command that rebuilds. ``library`` is the folder of the library's files, "" if missing.
+    """``reason``: a sentence for the log (safe) or the client (unusable) that names the command to
+    rebuild; "" if fast. ``library``: the folder of its files; "" if missing.
     """
 
     kind: Literal["fast", "safe", "unusable"]
@@ -53,9 +51,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     library: str = ""
 
 
-class Report(msgspec.Struct, omit_defaults=True):
-    """What a probe prints: ``wrong`` is "" if all is well, ``system_info`` the library's own words
-    about its instruction sets.
+class ProbeReport(msgspec.Struct, omit_defaults=True):
+    """What a probe prints. ``wrong``: "" if the library works. ``system_info``: its own text about
+    its instruction sets.
     """
 
     wrong: str = ""
@@ -63,8 +61,8 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 
 class _Attempt(msgspec.Struct, frozen=True):
-    """How one probe ended. ``fault`` "": the library is well. ``is_lasting``: it would end the
-    same way again (running out of time may be the fault of a busy machine).
+    """How one probe ended. ``fault``: "" if the library works. ``is_lasting``: another probe would
+    end the same way (a timeout may be due to a busy machine).
     """
 
     fault: str
@@ -72,13 +70,13 @@ class _Attempt(msgspec.Struct, frozen=True):
     is_lasting: bool = True
 
 
-def verdict(
+def check_library(
     cache_dir: Path, environ: Mapping[str, str] = os.environ, *, limit_s: int = PROBE_LIMIT_S
 ) -> Verdict:
     """The verdict on the library that this interpreter would load; never raises.
 
-    Two processes at once try it once: the second waits for the first, for two probes at most.
-    A cache that cannot be read or written only costs another try.
+    Of concurrent processes one probes and the others wait, for two probes at most. A cache that
+    cannot be read or written only costs another probe.
     """
     library = _library_folder(environ)
     if library is None:
@@ -88,14 +86,15 @@ def verdict(
         known = _read(cache_dir)
         if key in known:
             return known[key]
-        found, is_lasting = _judge(library, environ, limit_s)
+        verdict, is_lasting = _judge(library, environ, limit_s)
         if is_lasting:
-            known[key] = found
+            known[key] = verdict
             _write(cache_dir, known)
-        return found
+        return verdict
 
 
 def _judge(library: Path, environ: Mapping[str, str], limit_s: int) -> tuple[Verdict, bool]:
+    """The verdict, and whether it is lasting."""
     fast = _attempt(environ, limit_s, extra_bufts=True)
     if not fast.fault:
         return Verdict(kind="fast", system_info=fast.system_info, library=str(library)), True
@@ -124,10 +123,11 @@ def _unusable(what: str, library: str, attempt: _Attempt) -> Verdict:
 
 
 def _attempt(environ: Mapping[str, str], limit_s: int, *, extra_bufts: bool) -> _Attempt:
-    """Run one probe to its end; it ends itself after ``limit_s`` and is killed a second later."""
+    """Run one probe; it ends itself after ``limit_s`` and is killed a second later."""
     choice = "yes" if extra_bufts else "no"
     line = [sys.executable, "-P", "-m", "ollama_async.native.probe"]
     line += ["--extra-bufts", choice, "--limit-s", str(limit_s)]
+    timed_out = _Attempt(f"no result within {limit_s} s", is_lasting=False)
     try:
         ended = subprocess.run(
             line,
@@ -138,15 +138,15 @@ def _attempt(environ: Mapping[str, str], limit_s: int, *, extra_bufts: bool) -> 
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _Attempt(f"no result within {limit_s} s", is_lasting=False)
+        return timed_out
     except OSError as reason:
-        return _Attempt(f"it could not be tried: {reason}", is_lasting=False)
+        return _Attempt(f"the probe could not be started: {reason}", is_lasting=False)
     if ended.returncode in {0, 1}:
         with contextlib.suppress(msgspec.DecodeError):
-            report = msgspec.json.decode(ended.stdout, type=Report)
+            report = msgspec.json.decode(ended.stdout, type=ProbeReport)
             return _Attempt(report.wrong, report.system_info)
     if ended.returncode == -signal.SIGALRM:
-        return _Attempt(f"no result within {limit_s} s", is_lasting=False)
+        return timed_out
     return _Attempt(_cause_of_death(ended))
 
 
@@ -160,9 +160,8 @@ def _cause_of_death(ended: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def _library_folder(environ: Mapping[str, str]) -> Path | None:
-    """Where the binding looks for its libraries; None if it is not installed.
-
-    Nothing is imported: importing the library may crash.
+    """Where the binding looks for its libraries; None if it is not installed. Nothing is imported:
+    importing the library may crash.
     """
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or not spec.submodule_search_locations:
@@ -189,8 +188,8 @@ def _read(cache_dir: Path) -> dict[str, Verdict]:
 
 
 def _write(cache_dir: Path, verdicts: dict[str, Verdict]) -> None:
-    """Whole or not at all; only the newest verdicts are kept."""
-    newest = dict(list(verdicts.items())[-KEPT_VERDICTS:])
+    """Write the newest verdicts, atomically."""
+    newest = dict(list(verdicts.items())[-MAX_VERDICTS:])
     partial = cache_dir / f".{_FILE}.{os.getpid()}.partial"
     with contextlib.suppress(OSError):
         try:
@@ -202,15 +201,9 @@ def _write(cache_dir: Path, verdicts: dict[str, Verdict]) -> None:
 
 @contextlib.contextmanager
 def _locked(cache_dir: Path, limit_s: float) -> Iterator[None]:
-    """One process at a time; without the lock after ``limit_s`` or where there can be no file."""
-    deadline = time.monotonic() + limit_s
+    """One process at a time; without the lock after ``limit_s``, or where there can be no file."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             cache_dir.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((cache_dir / f"{_FILE}.lock").open("w"))
-            while time.monotonic() < deadline:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                time.sleep(0.02)
+            lock_file(stack.enter_context((cache_dir / f"{_FILE}.lock").open("w")), limit_s)
         yield

@@ -1,14 +1,14 @@
-"""Tries the engine library, in a process that may die of it.
+"""Probes the engine library, in a process that it may crash.
 
 Runs in: ``python -P -m ollama_async.native.probe``, started by :mod:`ollama_async.native.check`
 once per attempt. Reads: ``--extra-bufts yes|no`` (the CPU's fast kernels and repacking, or plain
-ones) and ``--limit-s N``. Prints: one JSON object, a :class:`Report`. Exit status: 0 if the library
-computes well, 1 if it does not; anything else is a crash. Dies when: done, after the limit, or with
-its parent.
+ones) and ``--limit-s N``. Prints: one JSON object, a :class:`.ProbeReport`. Exit status: 0 if the
+results are right, 1 if they are wrong; anything else is a crash. Ends when: done, after the limit,
+or with its parent.
 
 Small models with the same weights in several formats are evaluated in one batch, token by token,
-and as eight sequences at once, because each way takes other kernels. What comes out must be finite,
-the same in each way up to rounding, and near to what plain F32 gives.
+and as eight sequences at once, because each way uses other kernels. The logits must be finite, the
+same in each way except for rounding, and close to those of plain F32.
 
 ``OLLAMA_ASYNC_PROBE_FAULT`` injects a fault for tests: ``crash-fast``, ``crash-all``,
 ``wrong-fast``, ``wrong-all``, ``hang-fast``, ``hang-all`` ("fast": only with the fast kernels).
@@ -29,17 +29,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.native.check import FAULT_VARIABLE, Report
+from ollama_async.native.check import FAULT_VARIABLE, ProbeReport
 from ollama_async.native.tiny_model import Quantization, write_tiny_model
 
 PROMPT_TOKENS = 96  # over 64, where the matrix kernels for prompts begin
 SEQUENCES = 8
-# Dimensions that the fast kernels take: they leave narrow or oddly sized matrices to others.
+# Dimensions that the fast kernels support; narrow or oddly sized matrices go to others.
 MODEL_WIDTH = 256
 MODEL_FEED_FORWARD = 512
 MODEL_VOCABULARY = 1024
 AGREEMENT_LIMIT = 0.3
-"""Largest relative distance of the logits of two ways to compute the same."""
+"""Largest relative distance between the logits of two ways to compute the same."""
 FORMAT_LIMITS: dict[Quantization, float] = {"Q8_0": 0.3, "Q4_0": 0.7}
 """Largest relative distance from F32; unrelated logits are about 1.4 apart."""
 
@@ -66,13 +66,13 @@ def _injected_fault(fast: bool) -> str:
     return kind if where == "all" or (where == "fast" and fast) else ""
 
 
-def _examine(fast: bool, fault: str) -> Report:
+def _examine(fast: bool, fault: str) -> ProbeReport:
     try:
         library = _Library(fast)
     except (ImportError, OSError, RuntimeError, AttributeError) as reason:
         # what its import raises for a missing file, a missing symbol, a missing package
-        return Report(wrong=f"it cannot be imported: {reason}")
-    report = Report(system_info=library.system_info())
+        return ProbeReport(wrong=f"it cannot be imported: {reason}")
+    report = ProbeReport(system_info=library.system_info())
     if fault == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault == "hang":
@@ -94,7 +94,7 @@ def _examine(fast: bool, fault: str) -> Report:
 
 
 class _Wrong(Exception):
-    """The library's answer cannot be right."""
+    """The library's result cannot be right."""
 
 
 def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logits:
@@ -112,16 +112,16 @@ def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logi
     tokens = [300 + number * 7 % 700 for number in range(PROMPT_TOKENS)]
     with library.load(path) as model:
         batched = model.evaluate([(0, place, token) for place, token in enumerate(tokens)])
-        model.forget()
+        model.clear_cache()
         single = np.concatenate(
             [model.evaluate([(0, place, token)]) for place, token in enumerate(tokens)]
         )
-        model.forget()
+        model.clear_cache()
         first = [(sequence, 0, tokens[sequence]) for sequence in range(SEQUENCES)]
         together = model.evaluate(first)
         alone = []
         for _, _, token in first:
-            model.forget()
+            model.clear_cache()
             alone.append(model.evaluate([(0, 0, token)]))
     _compare(f"{quantization}: a batch and single tokens", batched, single)
     _compare(f"{quantization}: sequences together and alone", together, np.concatenate(alone))
@@ -135,7 +135,7 @@ def _compare(what: str, one: Logits, other: Logits) -> None:
 
 
 def _distance(one: Logits, other: Logits) -> float:
-    """Largest distance of two rows of logits, relative to the length of the row; NaN if any is."""
+    """Largest distance between rows of logits, relative to the norm of the row; NaN if any is."""
     gaps = np.linalg.norm(one - other, axis=-1)
     return float(np.max(gaps / np.maximum(np.linalg.norm(other, axis=-1), 1e-6)))
 
@@ -144,7 +144,7 @@ class _Library:
     """The few calls of the native library that the probe needs."""
 
     def __init__(self, fast: bool) -> None:
-        import llama_cpp  # noqa: PLC0415  # the optional engine is what is on trial
+        import llama_cpp  # noqa: PLC0415  # importing it is part of the probe
 
         self.native: Any = llama_cpp
         self.fast = fast
@@ -160,7 +160,7 @@ class _Library:
 
 
 class _Model:
-    """One loaded model with room for the prompt and :data:`SEQUENCES` sequences."""
+    """One loaded model, and a context for :data:`SEQUENCES` sequences."""
 
     def __init__(self, library: _Library, path: Path) -> None:
         self.native = native = library.native
@@ -190,7 +190,7 @@ class _Model:
         self.native.llama_free(self.context)
         self.native.llama_model_free(self.model)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self.native.llama_memory_clear(self.native.llama_get_memory(self.context), True)
 
     def evaluate(self, rows: list[tuple[int, int, int]]) -> Logits:
@@ -205,7 +205,7 @@ class _Model:
                 batch.seq_id[index][0] = sequence
                 batch.logits[index] = True
             if self.native.llama_decode(self.context, batch):
-                raise _Wrong("a small batch was refused")
+                raise _Wrong("a small batch was rejected")
         finally:
             self.native.llama_batch_free(batch)
         flat = self.native.llama_get_logits(self.context)
@@ -214,7 +214,7 @@ class _Model:
 
 
 def _discard(_level: int, _text: bytes, _data: object) -> None:
-    """The library's log: what matters is in the report."""
+    """Takes the library's log, which nobody reads."""
 
 
 if __name__ == "__main__":

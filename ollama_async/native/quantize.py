@@ -1,14 +1,13 @@
-"""Writes one GGUF file anew, quantized or its parts joined, in a process that may die of it.
+"""Rewrites one GGUF file, quantized or with its parts joined, in a process that it may crash.
 
 Runs in: ``python -P -m ollama_async.native.quantize``, started by
-:mod:`ollama_async.create.quantize`. Reads: ``--source`` (of a model in parts the first one, the
-others beside it under the names that llama.cpp expects), ``--target``, ``--file-type`` (llama.cpp's
-number; without it tensors are copied as they are) and stdin, whose end means that nobody wants the
-file any more. Prints: a line ``tensor NAME`` as it begins with a tensor and, if it fails,
-``error TEXT``. Exit status: 0, or 1 after an error; anything else is a crash. Dies when: done, or
-with its parent.
+:mod:`ollama_async.create.quantize`. Reads: ``--source`` (of a model in parts the first one; the
+others are beside it under the names that llama.cpp expects), ``--target``, ``--file-type``
+(llama.cpp's number; without it tensors are copied unchanged) and stdin, whose end cancels the work.
+Prints: ``tensor NAME`` when it begins with a tensor and ``error TEXT`` when it fails. Exit status:
+0, or 1 after an error; anything else is a crash. Ends when: done, or with its parent.
 
-It is nicer than the rest of the server: whoever waits for an answer goes first.
+It has a low CPU priority: clients that wait for answers go first.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 
 NICENESS = 10
 BUFFER_BYTES = 1 << 30
-"""Of rows that are held at a time; the library's own default is eight times that."""
+"""For rows; the library's own default is eight times that."""
 
 _ERROR = 4
 _TENSOR = re.compile(r"\[ *\d+/ *\d+\] (.+?) +- \[")
@@ -37,17 +36,17 @@ def main() -> int:
     parser.add_argument("--target", required=True)
     parser.add_argument("--file-type", type=int)
     options = parser.parse_args()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.nice(NICENESS)
     try:
-        import llama_cpp  # noqa: PLC0415  # a library that cannot be loaded is an answer, too
+        import llama_cpp  # noqa: PLC0415  # a library that cannot be loaded is reported
     except (ImportError, OSError, RuntimeError, AttributeError) as reason:
         return _failed(f"the engine library cannot be loaded: {reason}")
     return _rewrite(llama_cpp, options)
 
 
-def _die_with_parent() -> None:
-    """Native code lets other threads run; the parent's end closes our stdin, however it ended."""
+def _exit_with_parent() -> None:
+    """Stdin is closed when the parent ends, however it ends; native code lets threads run."""
     while os.read(0, 1):  # not sys.stdin: its lock would be missed when the interpreter ends
         pass
     os._exit(1)

@@ -1,4 +1,4 @@
-"""A small language model with random weights, written as GGUF: for the self-check and the tests.
+"""Writes a small language model with random weights as GGUF, for the self-check and the tests.
 
 The weights come from a fixed seed, so the same arguments give the same bytes (for one release of
 ``numpy`` and ``gguf``). The vocabulary is synthetic, of SentencePiece kind, laid out as::
@@ -7,7 +7,7 @@ The weights come from a fixed seed, so the same arguments give the same bytes (f
     then: the given control tokens, "▁" and printable ASCII, prefixes of a few words, padding
 
 so every UTF-8 text tokenizes and detokenizes exactly. The output rows of byte and control tokens
-are zero: greedy answers consist of words and never end by themselves.
+are zero: greedy generation yields words and never ends by itself.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -43,8 +43,8 @@ _WORDS = (
 )
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """Dimensions of the network; ``width`` and ``feed_forward`` are multiples of 32."""
+class _Dimensions(msgspec.Struct, frozen=True, kw_only=True):
+    """``width`` and ``feed_forward`` are multiples of 32."""
 
     layers: int = 2
     width: int = 64
@@ -53,7 +53,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     feed_forward: int = 128
 
 
-class Vocabulary(msgspec.Struct, frozen=True):
+class _Vocabulary(msgspec.Struct, frozen=True):
     """Token texts with their scores and types; ``plain`` are the ids that stand for text."""
 
     texts: list[str]
@@ -79,7 +79,7 @@ def write_tiny_model(
     architecture: str = "llama",
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the model and return ``path``; the file appears whole or not at all.
+    """Write the model to ``path``, atomically.
 
     ``vocab``: number of tokens, 0 = as many as there are without padding. ``control_tokens`` are
     added as special tokens (``<|im_start|>``). ``metadata`` adds or replaces GGUF keys; a value of
@@ -87,7 +87,7 @@ def write_tiny_model(
 
     :raises ValueError: the dimensions do not fit together.
     """
-    shape = Shape(
+    shape = _Dimensions(
         layers=layers, width=width, heads=heads, kv_heads=kv_heads, feed_forward=feed_forward
     )
     _check(shape)
@@ -117,7 +117,7 @@ def write_tiny_model(
     return path
 
 
-def _check(shape: Shape) -> None:
+def _check(shape: _Dimensions) -> None:
     if shape.width % _BLOCK_WIDTH or shape.feed_forward % _BLOCK_WIDTH:
         raise ValueError("width and feed_forward must be multiples of 32")
     if shape.width % shape.heads or (shape.width // shape.heads) % 2:
@@ -126,7 +126,7 @@ def _check(shape: Shape) -> None:
         raise ValueError("kv_heads must divide heads")
 
 
-def _vocabulary(size: int, control_tokens: Sequence[str]) -> Vocabulary:
+def _vocabulary(size: int, control_tokens: Sequence[str]) -> _Vocabulary:
     """Every prefix of a word is a token, longer ones with a higher score, because the tokenizer
     only merges two tokens into one that exists.
     """
@@ -139,7 +139,7 @@ def _vocabulary(size: int, control_tokens: Sequence[str]) -> Vocabulary:
     if size and size < count:
         raise ValueError(f"vocab must be 0 or at least {count}")
     plain += [f"▁pad{number}" for number in range(size - count)]
-    return Vocabulary(
+    return _Vocabulary(
         texts=special + plain,
         scores=[0.0] * len(special) + [float(len(text)) for text in plain],
         types=types + [_NORMAL] * len(plain),
@@ -148,7 +148,7 @@ def _vocabulary(size: int, control_tokens: Sequence[str]) -> Vocabulary:
 
 
 def _fields(
-    architecture: str, shape: Shape, context: int, file_type: LlamaFileType
+    architecture: str, shape: _Dimensions, context: int, file_type: LlamaFileType
 ) -> dict[str, Any]:
     return {
         "general.name": "tiny random model",
@@ -164,7 +164,7 @@ def _fields(
     }
 
 
-def _tokenizer_fields(vocabulary: Vocabulary) -> dict[str, Any]:
+def _tokenizer_fields(vocabulary: _Vocabulary) -> dict[str, Any]:
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": vocabulary.texts,
@@ -192,7 +192,7 @@ def _add_field(writer: GGUFWriter, key: str, value: Any) -> None:
 
 
 def _tensors(
-    shape: Shape, vocabulary: Vocabulary, random: np.random.Generator
+    shape: _Dimensions, vocabulary: _Vocabulary, random: np.random.Generator
 ) -> list[tuple[str, NDArray[np.float32]]]:
     """All weights by name; matrices are (rows out, columns in), scaled to keep activations at 1."""
 

@@ -17,7 +17,7 @@ def judge(tmp_path, environment):
 
     def ask(fault="", *, limit_s=50, **variables):
         environ = {**environment, **variables, "OLLAMA_ASYNC_PROBE_FAULT": fault}
-        return check.verdict(tmp_path / "cache", environ, limit_s=limit_s)
+        return check.check_library(tmp_path / "cache", environ, limit_s=limit_s)
 
     return ask
 

@@ -52,8 +52,8 @@ def _calls(tmp_path):
 @needs_compiler
 def test_a_second_build_takes_the_kept_wheel(tmp_path, fake_python):
     python = fake_python()
-    first = build.wheel(tmp_path / "cache", python)
-    second = build.wheel(tmp_path / "cache", python)
+    first = build.build_wheel(tmp_path / "cache", python)
+    second = build.build_wheel(tmp_path / "cache", python)
     assert first == second
     assert first.is_file()
     assert len(_calls(tmp_path)) == 1
@@ -64,8 +64,8 @@ def test_a_second_build_takes_the_kept_wheel(tmp_path, fake_python):
 @needs_compiler
 def test_force_builds_again(tmp_path, fake_python):
     python = fake_python()
-    build.wheel(tmp_path / "cache", python)
-    build.wheel(tmp_path / "cache", python, force=True)
+    build.build_wheel(tmp_path / "cache", python)
+    build.build_wheel(tmp_path / "cache", python, force=True)
     assert len(_calls(tmp_path)) == 2
 
 
@@ -73,10 +73,10 @@ def test_force_builds_again(tmp_path, fake_python):
 def test_a_failed_build_shows_its_log_and_keeps_no_wheel(tmp_path, fake_python):
     python = fake_python("echo the compiler says no; exit 3")
     with pytest.raises(build.BuildFailed, match="the compiler says no"):
-        build.wheel(tmp_path / "cache", python)
+        build.build_wheel(tmp_path / "cache", python)
     assert list((tmp_path / "cache").rglob("*.whl")) == []
     assert list((tmp_path / "cache").rglob("partial-*")) == []
-    assert build.wheel(tmp_path / "cache", fake_python()).is_file()
+    assert build.build_wheel(tmp_path / "cache", fake_python()).is_file()
 
 
 @needs_compiler
@@ -86,7 +86,7 @@ def test_two_builds_at_once_are_one_build(tmp_path, fake_python):
     python = fake_python(f"read go < {shlex.quote(str(gate))}")
     found = []
     builders = [
-        threading.Thread(target=lambda: found.append(build.wheel(tmp_path / "cache", python)))
+        threading.Thread(target=lambda: found.append(build.build_wheel(tmp_path / "cache", python)))
         for _ in range(2)
     ]
     for builder in builders:
@@ -102,19 +102,19 @@ def test_two_builds_at_once_are_one_build(tmp_path, fake_python):
 @needs_compiler
 def test_a_build_that_never_ends_is_not_waited_for_for_ever(tmp_path, fake_python, monkeypatch):
     monkeypatch.setattr(build, "BUILD_LIMIT_S", 0.1)
-    shelf = tmp_path / "cache" / "wheels" / build.recipe(build.find_compilers()).key
-    shelf.mkdir(parents=True)
-    with (shelf / "lock").open("w") as holder:
+    folder = tmp_path / "cache" / "wheels" / build.make_recipe(build.find_compilers()).key
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
         with pytest.raises(build.BuildFailed, match="another build"):
-            build.wheel(tmp_path / "cache", fake_python())
+            build.build_wheel(tmp_path / "cache", fake_python())
 
 
 @needs_compiler
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path, fake_python):
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(build.BuildFailed, match="cannot keep the wheel"):
-        build.wheel(tmp_path / "cache", fake_python())
+        build.build_wheel(tmp_path / "cache", fake_python())
 
 
 @needs_compiler
@@ -159,33 +159,33 @@ def test_the_users_arguments_come_behind_ours():
 
 @needs_compiler
 def test_whatever_changes_the_wheel_changes_its_key(tmp_path, monkeypatch):
-    keys = [build.recipe(COMPILERS, {}).key]
-    assert build.recipe(COMPILERS, {}).key == keys[0]
-    keys.append(build.recipe(COMPILERS, {"CMAKE_ARGS": "-DGGML_CUDA=ON"}).key)
-    keys.append(build.recipe(COMPILERS, {"CXXFLAGS": "-O1"}).key)
-    keys.append(build.recipe(COMPILERS._replace(cxx="/usr/bin/env"), {}).key)
+    keys = [build.make_recipe(COMPILERS, {}).key]
+    assert build.make_recipe(COMPILERS, {}).key == keys[0]
+    keys.append(build.make_recipe(COMPILERS, {"CMAKE_ARGS": "-DGGML_CUDA=ON"}).key)
+    keys.append(build.make_recipe(COMPILERS, {"CXXFLAGS": "-O1"}).key)
+    keys.append(build.make_recipe(COMPILERS._replace(cxx="/usr/bin/env"), {}).key)
     with monkeypatch.context() as patch:
         patch.setattr(build, "VERSION", "0.0.1")
-        keys.append(build.recipe(COMPILERS, {}).key)
+        keys.append(build.make_recipe(COMPILERS, {}).key)
     with monkeypatch.context() as patch:
         patch.setattr(build, "cpu_fingerprint", lambda: "another machine")
-        keys.append(build.recipe(COMPILERS, {}).key)
+        keys.append(build.make_recipe(COMPILERS, {}).key)
     with monkeypatch.context() as patch:
         header = tmp_path / "gcc_amx.h"
         header.write_text("/* another header */")
         patch.setattr(build, "HEADER", header)
-        keys.append(build.recipe(COMPILERS, {}).key)
+        keys.append(build.make_recipe(COMPILERS, {}).key)
     assert len(set(keys)) == len(keys)
 
 
 @needs_compiler
 def test_another_place_of_the_checkout_does_not_change_the_key(tmp_path, monkeypatch):
-    key = build.recipe(COMPILERS, {}).key
+    key = build.make_recipe(COMPILERS, {}).key
     elsewhere = tmp_path / "with blanks" / "gcc_amx.h"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(build.HEADER.read_bytes())
     monkeypatch.setattr(build, "HEADER", elsewhere)
-    assert build.recipe(COMPILERS, {}).key == key
+    assert build.make_recipe(COMPILERS, {}).key == key
 
 
 def test_without_a_compiler_the_error_names_the_package(tmp_path):

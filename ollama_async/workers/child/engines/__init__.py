@@ -32,7 +32,7 @@ def _open_llama_cpp(spec: LoadSpec, settings: Settings, progress: Progress) -> E
     """The library is checked in another process first: a bad one would crash this one."""
     from ollama_async.native import check  # noqa: PLC0415
 
-    verdict = check.verdict(settings.cache_dir)
+    verdict = check.check_library(settings.cache_dir)
     if verdict.kind == "unusable":
         raise LoadFailed(verdict.reason)
     try:

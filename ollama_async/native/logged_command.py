@@ -1,4 +1,4 @@
-"""Runs one long command with signs of life on the terminal and its output in a log file.
+"""Runs one long command with its progress on the terminal and its output in a log file.
 
 Standard library only: the set-up uses this before anything is installed.
 """
@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 TICK_S = 0.2
-PLAIN_LINE_EVERY_S = 15.0
+LINE_INTERVAL_S = 15.0
 TAIL_LINES = 25
 _STEPS = re.compile(rb"\[(\d+)/(\d+)\]")  # ninja: "[12/345] Building CXX object …"
 _SPINNER = "|/-\\"
 
 
-class CommandFailed(Exception):
-    """The command ended with an error or ran too long; the message ends with its last lines."""
+class LoggedCommandFailed(Exception):
+    """The command failed or ran too long; the message ends with its last lines."""
 
 
-def run(
+def run_logged(
     command: Sequence[str],
     *,
     title: str,
@@ -39,11 +39,11 @@ def run(
 ) -> None:
     """Run to the end. ``log`` is overwritten; its tail is in the error.
 
-    On a terminal one line is redrawn with the elapsed time and, where the output has ninja's
-    counters, the share done; elsewhere a plain line appears now and then. Whatever happens, the
-    command and its children are gone when this returns (its process group is killed).
+    On a terminal one line is redrawn with the elapsed time and ninja's counters, if the output has
+    them; elsewhere a plain line appears now and then. The command's process group is killed before
+    this returns or raises, whatever happens.
 
-    :raises CommandFailed: see the class.
+    :raises LoggedCommandFailed: see the class.
     """
     display = _Display(title, stream)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -57,26 +57,28 @@ def run(
             process_group=0,
         )
         try:
-            tail = _pump(process, sink, display, time.monotonic() + timeout_s)
+            tail = _copy_output(process, sink, display, time.monotonic() + timeout_s)
             status = process.wait(timeout=TICK_S * 50)
         except BaseException as reason:
             _kill_group(process)
             if isinstance(reason, (TimeoutError, subprocess.TimeoutExpired)):
                 display.end("took too long")
-                raise CommandFailed(f"{title}: no end within {timeout_s:.0f} s; {log}") from reason
+                raise LoggedCommandFailed(
+                    f"{title}: not finished within {timeout_s:.0f} s; {log}"
+                ) from reason
             display.end("interrupted")
             raise
     if status:
         display.end("failed")
         lines = "\n".join(f"    {line}" for line in tail)
-        raise CommandFailed(f"{title}: exit status {status}; the end of {log}:\n{lines}")
+        raise LoggedCommandFailed(f"{title}: exit status {status}; the end of {log}:\n{lines}")
     display.end("done")
 
 
-def _pump(
+def _copy_output(
     process: subprocess.Popen[bytes], sink: BinaryIO, display: _Display, deadline: float
 ) -> list[str]:
-    """Copy output to the log until end of file; returns the last lines.
+    """Copy output to the log until end of file; the last lines.
 
     :raises TimeoutError: the deadline has passed.
     """
@@ -96,8 +98,7 @@ def _pump(
                 sink.write(chunk)
                 *lines, rest = (rest + chunk)[-65536:].split(b"\n")
                 recent.extend(lines)
-                steps = _STEPS.findall(chunk)
-                if steps:
+                if steps := _STEPS.findall(chunk):
                     display.done, display.total = (int(number) for number in steps[-1])
             display.tick()
     recent.append(rest)
@@ -110,37 +111,35 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Display:
-    """One line about one command."""
+    """The line about one command."""
 
     def __init__(self, title: str, stream: TextIO) -> None:
-        self.title = title
-        self.stream = stream
         self.done = 0
         self.total = 0
-        self.began = time.monotonic()
-        self.is_terminal = stream.isatty()
-        self.turns = 0
-        self.next_plain_s = 0.0
+        self._title = title
+        self._stream = stream
+        self._began_s = time.monotonic()
+        self._is_terminal = stream.isatty()
+        self._ticks = 0
+        self._next_line_s = 0.0
 
     def tick(self) -> None:
-        elapsed = time.monotonic() - self.began
-        if self.is_terminal:
-            self.turns += 1
-            turn = _SPINNER[self.turns % len(_SPINNER)]
-            self.stream.write(f"\r\033[K{turn} {self.title} {self._share()}{_clock(elapsed)}")
-        elif elapsed >= self.next_plain_s:
-            self.next_plain_s = elapsed + PLAIN_LINE_EVERY_S
-            self.stream.write(f"  {self.title} {self._share()}{_clock(elapsed)}\n")
-        self.stream.flush()
+        elapsed_s = time.monotonic() - self._began_s
+        counters = f"{self.done}/{self.total} " if self.total else ""
+        text = f"{self._title} {counters}{_clock(elapsed_s)}"
+        if self._is_terminal:
+            self._ticks += 1
+            self._stream.write(f"\r\033[K{_SPINNER[self._ticks % len(_SPINNER)]} {text}")
+        elif elapsed_s >= self._next_line_s:
+            self._next_line_s = elapsed_s + LINE_INTERVAL_S
+            self._stream.write(f"  {text}\n")
+        self._stream.flush()
 
     def end(self, outcome: str) -> None:
-        clear = "\r\033[K" if self.is_terminal else ""
-        elapsed = _clock(time.monotonic() - self.began)
-        self.stream.write(f"{clear}  {self.title}: {outcome} in {elapsed}\n")
-        self.stream.flush()
-
-    def _share(self) -> str:
-        return f"{self.done}/{self.total} " if self.total else ""
+        clear = "\r\033[K" if self._is_terminal else ""
+        elapsed = _clock(time.monotonic() - self._began_s)
+        self._stream.write(f"{clear}  {self._title}: {outcome} in {elapsed}\n")
+        self._stream.flush()
 
 
 def _clock(seconds: float) -> str:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ollama_async.native import command
+from ollama_async.native.logged_command import LoggedCommandFailed, run_logged
 
 
 class Terminal(io.StringIO):
@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 def _run(tmp_path, script, *, stream, timeout_s=30.0):
-    command.run(
+    run_logged(
         [sys.executable, "-c", script],
         title="Working",
         log=tmp_path / "logs" / "work.log",
@@ -48,7 +48,7 @@ def test_without_a_terminal_progress_is_plain_lines(tmp_path):
 
 def test_a_failure_shows_the_end_of_the_log(tmp_path):
     script = "for n in range(100): print('line', n)\nraise SystemExit(7)"
-    with pytest.raises(command.CommandFailed) as failure:
+    with pytest.raises(LoggedCommandFailed) as failure:
         _run(tmp_path, script, stream=io.StringIO())
     assert "exit status 7" in str(failure.value)
     assert "line 99" in str(failure.value)
@@ -58,8 +58,8 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path):
 
 def test_a_command_that_does_not_end_is_killed_with_its_children(tmp_path):
     # the leak check sees to it that neither the shell nor its child is there afterwards
-    with pytest.raises(command.CommandFailed, match="no end within"):
-        command.run(
+    with pytest.raises(LoggedCommandFailed, match="not finished within"):
+        run_logged(
             ["sh", "-c", "sleep 60 & wait"],
             title="Hanging",
             log=tmp_path / "log",
@@ -74,7 +74,7 @@ def test_an_interruption_kills_the_command(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        command.run(
+        run_logged(
             ["sh", "-c", "sleep 60 & wait"],
             title="Interrupted",
             log=tmp_path / "log",
