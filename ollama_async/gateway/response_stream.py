@@ -170,7 +170,7 @@ class ResponseStream:
         self.error = error
         self._wake()
 
-    def may_restart(self) -> bool:
+    def try_restart(self) -> bool:
         if self._is_sealed:
             return False
         self._deltas.clear()

@@ -98,7 +98,7 @@ def compute_capacity(machine: Machine, *, gpu_overhead_bytes: int = 0) -> dict[s
         gpu.uuid: max(0, int((gpu.free_bytes - gpu_overhead_bytes) * _GPU_SHARE))
         for gpu in machine.gpus
     }
-    capacity[CPU] = int(machine.host.available_bytes * _CPU_SHARE)
+    capacity[CPU] = int(machine.available_bytes * _CPU_SHARE)
     return capacity
 
 

@@ -1,8 +1,7 @@
-"""What the gateway may ask of the room behind it: run a request, load, unload, look.
+"""What the gateway knows of inference: run a request, load and unload models, take a snapshot.
 
-The gateway sees only these types; ``workers.pool.Pool`` implements :class:`InferenceBackend`.
-All calls are made on the event loop. Callbacks of a :class:`Sink` are plain functions, called on
-the loop, and must neither block nor raise.
+``workers.pool.Pool`` implements :class:`InferenceBackend`. All calls are made on the event loop.
+Methods of a :class:`Sink` are called on the loop and must neither block nor raise.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from ollama_async.core.model_shape import ModelShape
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model, as far as loading it is concerned.
+    """The model to load.
 
-    ``key`` tells models apart (the GGUF blob's digest, or ``scripted:NAME``): two names of the same
-    weights share a worker. ``name`` is the display name of whoever asked last. ``digest`` is the
-    manifest's sha256 (64 hex, no prefix). The sizes are what a memory estimate needs: bytes of the
-    files, KV bytes per token of context, train context in tokens (0 = unknown). ``adapters``: paths
-    of what is applied to the weights. ``shape``: what else takes memory.
+    ``key`` identifies it (the GGUF blob's digest, or ``scripted:NAME``): two names of the same
+    weights share an instance. ``name`` is for display. ``digest`` is the manifest's sha256 (64 hex,
+    no prefix). The rest is for the memory estimate: bytes of the files, KV cache bytes per token of
+    context, trained context in tokens (0 = unknown), and ``shape``. ``adapters``: paths of LoRA
+    adapters.
     """
 
     key: str
@@ -40,10 +39,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Load-time wishes: the request's ``num_ctx``, the rest is the model's; None = the default.
-
-    A loaded model whose ``num_ctx`` is larger satisfies a smaller wish. ``num_batch`` never
-    reloads.
+    """Options that apply when a model is loaded: ``num_ctx`` is the request's, the others are the
+    model's; None = the default. See :mod:`.loading_policy`.
     """
 
     num_ctx: int | None = None
@@ -55,13 +52,12 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for a place.
+    """One inference request.
 
     ``inference`` is an :class:`~ollama_async.core.conversation.Inference`, packed as workers read
-    it: it may be large, and what waits is held as bytes and no tree. None = only load the model.
-    ``client`` is who asks, for fairness: the peer's address, or its network.
-    ``keep_alive_s`` None = the server's default; inf = for ever. ``num_predict``: tokens that the
-    answer may have; negative = as many as may be.
+    it, because it may be large and wait for long. None = only load the model. ``client``: whom
+    fairness counts, the peer's address or network. ``keep_alive_s`` None = the server's default;
+    inf = never unload. ``num_predict``: most tokens of the answer; negative = no limit.
     """
 
     target: Target
@@ -73,8 +69,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """How an answer ended. ``reason``: ``stop``, ``length`` or ``load`` (nothing was generated).
-    ``is_repetition``: with ``length``, since the model repeated itself without end.
+    """The end of an answer. ``reason``: ``stop``, ``length`` or ``load`` (nothing was generated).
+    ``is_repetition``: the reason is ``length`` because the model repeated itself endlessly.
     """
 
     reason: str
@@ -84,10 +80,10 @@ class Finish(msgspec.Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """Where one job's answer goes. Exactly one of ``finished`` and ``failed`` comes, last."""
+    """Receives one job's answer. The last call is exactly one of ``finished`` and ``failed``."""
 
     def started(self, load_ns: int) -> None:
-        """A slot is taken; ``load_ns`` passed since ``submit`` until the model was ready."""
+        """It runs; ``load_ns`` is the time from ``submit`` until the model was ready."""
 
     def text(self, text: str) -> None:
         """The next characters of the answer; never empty."""
@@ -99,9 +95,9 @@ class Sink(Protocol):
 
     def failed(self, error: ServerError) -> None: ...
 
-    def may_restart(self) -> bool:
-        """The worker died: true if no byte has reached the client, then all text so far is void
-        and the answer starts again, or fails. A true answer empties the sink.
+    def try_restart(self) -> bool:
+        """The worker died. True if no byte has reached the client: then the sink discards all text
+        so far, and the answer starts again or fails.
         """
 
 
@@ -109,12 +105,12 @@ class Handle(Protocol):
     """One accepted job."""
 
     def cancel(self) -> None:
-        """The client left. The sink hears nothing more. Idempotent; a no-op after the end."""
+        """The sink receives nothing more. Idempotent; does nothing after the end."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of ``/api/ps``. ``expires_at`` is wall-clock seconds, the same until the model is used
-    again; inf = never.
+    """A row of ``/api/ps``. ``expires_at`` is wall-clock seconds, constant until the next use of
+    the model; inf = never.
     """
 
     target: Target
@@ -129,7 +125,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of the queue at one moment, for metrics and health."""
+    """Queue and models at one moment, for metrics and health."""
 
     waiting: int
     capacity: int
@@ -139,30 +135,30 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InferenceBackend(Protocol):
-    """Admission, waiting, loading, running."""
+    """Queues and runs jobs, and loads models for them."""
 
     def submit(self, job: Job, sink: Sink) -> Handle:
-        """Admit the job, in one synchronous step, or refuse it.
+        """Admit the job synchronously, or raise.
 
-        :raises Busy: as many as ``OLLAMA_MAX_QUEUE`` wait already.
-        :raises ShuttingDown: no new work is taken.
+        :raises Busy: ``OLLAMA_MAX_QUEUE`` requests are waiting.
+        :raises ShuttingDown: no new work is accepted.
         :raises LoadFailed: the model can never fit this machine.
+        :raises WorkerDied: the model's workers keep crashing.
         """
 
     async def unload(self, key: str) -> None:
-        """Let the running requests of the model end, then stop its worker; at once if idle.
-
-        Returns when asked, not when done. A key that is not loaded is not an error.
+        """Stop the model when its running requests have ended. Does not wait for that. A key that
+        is not loaded is no error.
         """
 
     def snapshot(self) -> Snapshot: ...
 
 
 class Observer(Protocol):
-    """Told of what cannot be read from a snapshot; implemented by the metrics.
+    """Receives events for the metrics.
 
-    Reasons are small closed sets: rejects ``full|draining|no_capacity``; loads
-    ``ok|failed|cancelled``; unloads ``idle|requested|crashed|evicted|reload|shutdown``.
+    ``reason`` of a rejection: ``full|draining|no_capacity``, of an unload:
+    ``idle|requested|crashed|evicted|reload|shutdown``. ``outcome``: ``ok|failed|cancelled``.
     """
 
     def rejected(self, reason: str) -> None: ...

@@ -69,10 +69,12 @@ class FairQueue:
         """Number of requests by load options, which are few however long the queue is."""
         return self._load_options
 
-    def plans(self, options: LoadOptions, make: Callable[[], Sequence[Plan]]) -> Sequence[Plan]:
+    def plans(
+        self, options: LoadOptions, plan: Callable[[LoadOptions], Sequence[Plan]]
+    ) -> Sequence[Plan]:
         """The plans for ``options``, made again only when these change."""
         if self._plans is None or self._plans[0] != options:
-            self._plans = (options, make())
+            self._plans = (options, plan(options))
         return self._plans[1]
 
     def add(self, request: QueuedRequest) -> None:

@@ -1,8 +1,8 @@
 """How much memory the loads take, and whether one more fits.
 
 Memory counts as taken from the moment a load is committed until its worker is told to stop. (A
-worker starts only when the bytes are really free, see ``Reconciler``.) A worker that does not stop
-counts until its process is gone: no load may depend on when that will be.
+worker starts only when the bytes are really free, see :mod:`.reconciler`.) A worker that does not
+stop counts until its process is gone: no load may depend on when that will be.
 
 Older loads have priority. What an older load will free and take is a *reservation*. A younger load
 may go ahead only if it fits both now and after all reservations. So it never delays an older load,
@@ -21,6 +21,9 @@ from ollama_async.queue.backend import LoadOptions, Target
 
 _MODELS_PER_DEVICE = 3
 """Ollama's default: three models for each GPU, three on a machine without one."""
+
+_MODELS = "models"
+"""The number of models is limited like the bytes of a device, of which each model takes one."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,55 +66,38 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_loaded or _MODELS_PER_DEVICE * max(1, self.gpus)
 
 
-class _Usage:
-    """Bytes per device, and number of models."""
-
-    def __init__(self, plans: Iterable[Plan]) -> None:
-        self.bytes: Counter[str] = Counter()
-        self.models = 0
-        for plan in plans:
-            self.add(plan)
-
-    def add(self, plan: Plan) -> None:
-        self.bytes.update(plan.demand)
-        self.models += 1
-
-    def remove(self, plan: Plan) -> None:
-        self.bytes.subtract(plan.demand)
-        self.models -= 1
-
-    def has_space(self, plan: Plan, freed: _Usage, limits: Limits) -> bool:
-        return self.models - freed.models < limits.models and all(
-            self.bytes[device] - freed.bytes[device] + need <= limits.capacity.get(device, 0)
-            for device, need in plan.demand.items()
-        )
-
-
 class MemoryBudget:
     """Memory as it is committed at one moment, and as it will be after all reservations."""
 
     def __init__(self, limits: Limits, plans: Iterable[Plan]) -> None:
-        plans = list(plans)
-        self._limits = limits
-        self._now = _Usage(plans)
-        self._later = _Usage(plans)
+        self._capacity = {**limits.capacity, _MODELS: limits.models}
+        self._now = _total_demand(plans)
+        self._later = self._now.copy()
 
     def has_space(self, plan: Plan, freed: Iterable[Plan] = ()) -> bool:
         """Whether ``plan`` fits, now and later, once the plans in ``freed`` are unloaded."""
-        usage = _Usage(freed)
-        return self._now.has_space(plan, usage, self._limits) and self._later.has_space(
-            plan, usage, self._limits
+        demand, gone = _total_demand([plan]), _total_demand(freed)
+        return all(
+            used[device] - gone[device] + need <= self._capacity.get(device, 0)
+            for used in (self._now, self._later)
+            for device, need in demand.items()
         )
 
-    def commit(self, plan: Plan, freed: Iterable[Plan] = ()) -> None:
+    def commit(self, plan: Plan, freed: Sequence[Plan] = ()) -> None:
         """The load is decided, and what it replaces is being stopped."""
-        for usage in (self._now, self._later):
-            usage.add(plan)
-            for other in freed:
-                usage.remove(other)
+        self.reserve(plan, freed)
+        self._now.update(_total_demand([plan]))
+        self._now.subtract(_total_demand(freed))
 
-    def reserve(self, plan: Plan, freed: Iterable[Plan]) -> None:
+    def reserve(self, plan: Plan, freed: Sequence[Plan]) -> None:
         """The load will follow when the plans in ``freed`` are unloaded."""
-        self._later.add(plan)
-        for other in freed:
-            self._later.remove(other)
+        self._later.update(_total_demand([plan]))
+        self._later.subtract(_total_demand(freed))
+
+
+def _total_demand(plans: Iterable[Plan]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for plan in plans:
+        total.update(plan.demand)
+        total[_MODELS] += 1
+    return total

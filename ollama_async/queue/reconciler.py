@@ -24,135 +24,129 @@ from ollama_async.queue.memory_budget import MemoryBudget, Plan, Planner
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
 
-class Reconciler:
-    """``kill_at``: when all that still runs is ended. ``wake_at``: when to reconcile again."""
+def reconcile(state: SchedulerState, planner: Planner, now: float) -> None:
+    """Do all that can be done now, and set the timer for the rest."""
+    _stop_unused(state, now)
+    retry_at = _commit_loads(state, planner, now)
+    while _fill_places(state, now):
+        retry_at = _commit_loads(state, planner, now)
+    _start_loads(state, now)
+    _set_timer(state, retry_at, now)
 
-    def __init__(self, state: SchedulerState, planner: Planner) -> None:
-        self.kill_at = math.inf
-        self.wake_at: float | None = None
-        self._state = state
-        self._planner = planner
-        self._retry_at: list[float] = []
 
-    def reconcile(self, now: float) -> None:
-        """Do all that can be done now."""
-        self._stop_unused(now)
-        self._commit_loads(now)
-        while self._fill_places(now):
-            self._commit_loads(now)
-        self._start_loads(now)
-        self._set_wake_up(now)
+def _stop_unused(state: SchedulerState, now: float) -> None:
+    for instance in list(state.current.values()):
+        if state.kill_at <= now and instance.is_ready:
+            for request in list(instance.requests.values()):
+                state.fail(request, ShuttingDown(SHUTDOWN_TEXT))
+        if instance.is_unused and instance.stop_when_unused:
+            state.stop(instance, instance.stop_when_unused)
+        elif keep_alive.expires_at(state, instance) <= now:
+            state.stop(instance, "idle")
 
-    def _stop_unused(self, now: float) -> None:
-        state = self._state
-        for instance in list(state.current.values()):
-            if self.kill_at <= now and instance.is_ready:
-                for request in list(instance.requests.values()):
-                    state.fail(request, ShuttingDown(SHUTDOWN_TEXT))
-            if instance.is_unused and instance.stop_when_unused:
-                state.stop(instance, instance.stop_when_unused)
-            elif keep_alive.expires_at(state, instance) <= now:
-                state.stop(instance, "idle")
 
-    def _commit_loads(self, now: float) -> None:
-        state = self._state
-        self._retry_at = []
-        for instance in state.current.values():
-            instance.is_draining = False
-            residence_ends_at = instance.ready_at + residence_s(instance.load_s)
-            instance.is_residence_over = instance.is_ready and residence_ends_at <= now
-        if not state.queues:
-            return
-        planned = self._plan_loads()
-        eviction = Eviction(state, now)
-        for load, options, plans in planned:
-            choice = eviction.choose(load, plans)
-            if choice.step is Step.COMMIT:
-                eviction.commit(choice)
-                for victim in choice.victims:
-                    state.stop(victim, "reload" if victim is load.replaced else "evicted")
-                state.commit(load.first.target, options, choice.plan, now)
-            elif choice.step is not Step.BLOCKED:
-                eviction.reserve(choice)
-                for victim in choice.victims:
-                    victim.is_draining = choice.step is Step.DRAIN
-                    self._retry_at.append(evictable_at(victim))
+def _commit_loads(state: SchedulerState, planner: Planner, now: float) -> list[float]:
+    """Returns when instances that have to be evicted may be."""
+    for instance in state.current.values():
+        instance.is_draining = False
+        residence_ends_at = instance.ready_at + residence_s(instance.load_s)
+        instance.is_residence_over = instance.is_ready and residence_ends_at <= now
+    retry_at: list[float] = []
+    if not state.queues:
+        return retry_at
+    planned = _plan_loads(state, planner)
+    eviction = Eviction(state, now)
+    for load, options, plans in planned:
+        choice = eviction.choose(load, plans)
+        if choice.step is Step.COMMIT:
+            eviction.commit(choice)
+            for victim in choice.victims:
+                state.stop(victim, "reload" if victim is load.replaced else "evicted")
+            state.commit(load.first.target, options, choice.plan, now)
+        elif choice.step is not Step.BLOCKED:
+            eviction.reserve(choice)
+            for victim in choice.victims:
+                victim.is_draining = choice.step is Step.DRAIN
+                retry_at.append(evictable_at(victim))
+    return retry_at
 
-    def _plan_loads(self) -> list[tuple[PendingLoad, LoadOptions, Sequence[Plan]]]:
-        """All pending loads with their plans, oldest first. Requests without any plan fail, and
-        others may then be first.
-        """
-        while True:
-            loads = self._pending_loads()
-            planned = [(load, self._plan(load)) for load in loads]
-            possible = [(load, *plans) for load, plans in planned if plans is not None]
-            if len(possible) == len(loads):
-                return possible
 
-    def _pending_loads(self) -> list[PendingLoad]:
-        current = self._state.current
-        loads = [
-            _pending_load(queue, current.get(key)) for key, queue in self._state.queues.items()
+def _plan_loads(
+    state: SchedulerState, planner: Planner
+) -> list[tuple[PendingLoad, LoadOptions, Sequence[Plan]]]:
+    """All pending loads with their plans, oldest first. A request without any plan fails, and then
+    another one may be first.
+    """
+    while True:
+        found = [
+            _pending_load(queue, state.current.get(key)) for key, queue in state.queues.items()
         ]
-        return sorted((load for load in loads if load), key=lambda load: load.first.id)
+        loads = sorted((load for load in found if load), key=lambda load: load.first.id)
+        planned = [(load, _plan(state, planner, load)) for load in loads]
+        possible = [(load, *plans) for load, plans in planned if plans is not None]
+        if len(possible) == len(loads):
+            return possible
 
-    def _plan(self, load: PendingLoad) -> tuple[LoadOptions, Sequence[Plan]] | None:
-        """Plans for all that wait, with a context that may grow, else for the first request alone.
-        None: that has failed.
-        """
-        first, target = load.first, load.first.target
-        loaded = load.replaced.loaded_options if load.replaced else None
-        options = merge(first.load_options, load.queue.load_options, loaded, target)
-        try:
-            return options, load.queue.plans(options, lambda: self._plans(first, options))
-        except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried
-            pass
-        try:
-            return first.load_options, self._plans(first, first.load_options)
-        except ServerError as error:
-            self._state.fail(first, error)
-        except Exception as fault:  # noqa: BLE001  # other requests must still be served
-            self._state.fail(first, LoadFailed(f"the load cannot be planned: {fault!r}"))
-        return None
 
-    def _plans(self, request: QueuedRequest, options: LoadOptions) -> Sequence[Plan]:
-        capacity = self._state.limits.capacity
-        return feasible_plans(self._planner, capacity, request.target, options)
+def _plan(
+    state: SchedulerState, planner: Planner, load: PendingLoad
+) -> tuple[LoadOptions, Sequence[Plan]] | None:
+    """Plans for all that wait, with a context that may grow, else for the first request alone.
+    None: that has failed.
+    """
+    first, target = load.first, load.first.target
 
-    def _fill_places(self, now: float) -> bool:
-        """True: requests that only load have ended, and no other event will follow for the requests
-        behind them.
-        """
-        before = len(self._state.requests)
-        for instance in list(self._state.current.values()):
-            self._state.fill(instance, now)
-        return len(self._state.requests) < before
+    def plans(options: LoadOptions) -> Sequence[Plan]:
+        return feasible_plans(planner, state.limits.capacity, target, options)
 
-    def _start_loads(self, now: float) -> None:
-        """Start the committed loads that fit beside every worker that exists, stopping or not."""
-        instances = self._state.instances.values()
-        committed = [each for each in instances if each.phase is Phase.COMMITTED]
-        if not committed:
-            return
-        existing = (each.plan for each in instances if each.phase is not Phase.COMMITTED)
-        budget = MemoryBudget(self._state.limits, existing)
-        for instance in committed:
-            if budget.has_space(instance.plan):
-                budget.commit(instance.plan)
-                self._state.load(instance, now)
+    loaded = load.replaced.loaded_options if load.replaced else None
+    options = merge(first.load_options, load.queue.load_options, loaded, target)
+    try:
+        return options, load.queue.plans(options, plans)
+    except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried
+        pass
+    try:
+        return first.load_options, plans(first.load_options)
+    except ServerError as error:
+        state.fail(first, error)
+    except Exception as fault:  # noqa: BLE001  # other requests must still be served
+        state.fail(first, LoadFailed(f"the load cannot be planned: {fault!r}"))
+    return None
 
-    def _set_wake_up(self, now: float) -> None:
-        current = self._state.current.values()
-        moments = [keep_alive.expires_at(self._state, instance) for instance in current]
-        moments += [moment for moment in self._retry_at if moment > now]
-        moments += [instance.trial_ends_at for instance in current]
-        if current:
-            moments.append(self.kill_at)
-        earliest = min(moments, default=math.inf)
-        at = None if earliest == math.inf else earliest
-        if at != self.wake_at:
-            self.wake_at = at
-            self._state.effects.append(WakeAt(at))
+
+def _fill_places(state: SchedulerState, now: float) -> bool:
+    """True: requests that only load have ended, and no other event will follow for the requests
+    behind them.
+    """
+    before = len(state.requests)
+    for instance in list(state.current.values()):
+        state.fill(instance, now)
+    return len(state.requests) < before
+
+
+def _start_loads(state: SchedulerState, now: float) -> None:
+    """Start the committed loads that fit beside every worker that exists, stopping or not."""
+    instances = state.instances.values()
+    committed = [each for each in instances if each.phase is Phase.COMMITTED]
+    if not committed:
+        return
+    existing = (each.plan for each in instances if each.phase is not Phase.COMMITTED)
+    budget = MemoryBudget(state.limits, existing)
+    for instance in committed:
+        if budget.has_space(instance.plan):
+            budget.commit(instance.plan)
+            state.load(instance, now)
+
+
+def _set_timer(state: SchedulerState, retry_at: Sequence[float], now: float) -> None:
+    moments = [moment for moment in retry_at if moment > now]
+    for instance in state.current.values():
+        moments += [keep_alive.expires_at(state, instance), instance.trial_ends_at, state.kill_at]
+    earliest = min(moments, default=math.inf)
+    at = None if earliest == math.inf else earliest
+    if at != state.wake_at:
+        state.wake_at = at
+        state.effects.append(WakeAt(at))
 
 
 def _pending_load(queue: FairQueue, own: ModelInstance | None) -> PendingLoad | None:

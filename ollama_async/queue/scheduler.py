@@ -4,7 +4,7 @@
 clock, never waits, performs nothing and logs nothing.
 
 This file says what each event means by itself. What follows from it is found by the
-:class:`.Reconciler`, the same way after every event.
+:func:`.reconcile`, the same way after every event.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ollama_async.queue.loading_policy import (
     normalize,
 )
 from ollama_async.queue.memory_budget import Limits, Planner
-from ollama_async.queue.reconciler import Reconciler
+from ollama_async.queue.reconciler import reconcile
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
 
@@ -49,16 +49,9 @@ class Scheduler:
 
     def __init__(self, limits: Limits, planner: Planner) -> None:
         self.state = SchedulerState(limits)
-        self.is_shutting_down = False
         self._planner = planner
-        self._reconciler = Reconciler(self.state, planner)
         self._backoff = CrashBackoff()
         self._refused_growth = RefusedGrowth()
-
-    @property
-    def wake_at(self) -> float | None:
-        """When :class:`TimerFired` is to be sent."""
-        return self._reconciler.wake_at
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """``now``: seconds of any clock that never goes back."""
@@ -66,9 +59,9 @@ class Scheduler:
         queued = self._apply(event, now)
         if queued is None:
             return self.state.effects  # refused: a flood must cost next to nothing
-        self._reconciler.reconcile(now)
+        reconcile(self.state, self._planner, now)
         if self._reject_surplus(queued):
-            self._reconciler.reconcile(now)
+            reconcile(self.state, self._planner, now)
         self._backoff.close_tried(now)
         return self.state.effects
 
@@ -96,7 +89,7 @@ class Scheduler:
             case UnloadRequested(key):
                 self._on_unload_requested(key)
             case TimerFired():
-                self._reconciler.wake_at = None
+                self.state.wake_at = None
             case ShutdownRequested(grace_s):
                 self._on_shutdown_requested(grace_s, now)
             case _:
@@ -150,7 +143,7 @@ class Scheduler:
         """Why the request cannot even be queued. ``suitable``: the model's instance that satisfies
         it.
         """
-        if self.is_shutting_down:
+        if self.state.is_shutting_down:
             return self.state.rejection(request, "draining")
         if remaining_s := self._back_off_s(request, now):
             return Fail(request.id, WorkerDied.code, _back_off_text(remaining_s))
@@ -208,7 +201,7 @@ class Scheduler:
         self.state.end(request)
         instance.idle_since = now
         if not request.is_aborting:
-            self.state.service_time.record(instance.target.key, now - request.started_at)
+            self.state.record_service(instance.target.key, now - request.started_at)
 
     # -- workers -----------------------------------------------------------------------------
 
@@ -317,7 +310,7 @@ class Scheduler:
         return [request for request in suspects if not self._is_given_up(request, now)]
 
     def _can_retry(self, request: QueuedRequest, event: WorkerLost, now: float) -> bool:
-        if request.is_aborting or self.is_shutting_down or request.deaths >= MAX_DEATHS:
+        if request.is_aborting or self.state.is_shutting_down or request.deaths >= MAX_DEATHS:
             return False
         return request.id in event.restartable and not self._back_off_s(request, now)
 
@@ -347,8 +340,8 @@ class Scheduler:
             instance.stop_when_unused = "requested"
 
     def _on_shutdown_requested(self, grace_s: float, now: float) -> None:
-        self.is_shutting_down = True
-        self._reconciler.kill_at = min(self._reconciler.kill_at, now + grace_s)
+        self.state.is_shutting_down = True
+        self.state.kill_at = min(self.state.kill_at, now + grace_s)
         for request in list(self.state.requests.values()):
             if not request.is_running:
                 self.state.fail(request, ShuttingDown(SHUTDOWN_TEXT))

@@ -25,6 +25,10 @@ from ollama_async.queue.fair_queue import ClientShares, FairQueue, QueuedRequest
 from ollama_async.queue.loading_policy import contradicts, exceeds_context
 from ollama_async.queue.memory_budget import Limits, Plan
 
+_SERVICE_WEIGHT = 0.2
+_INITIAL_SERVICE_S = 1.0
+_MAX_RETRY_AFTER_S = 600
+
 
 class Phase(Enum):
     """COMMITTED: the memory is assigned, and what had it is stopping. LOADING: the worker starts.
@@ -139,28 +143,6 @@ class ModelInstance:
             self.keep_alive_s = request.keep_alive_s
 
 
-class ServiceTime:
-    """Moving average of each model's service times, for ``Retry-After``."""
-
-    _WEIGHT = 0.2
-    _INITIAL_S = 1.0
-    _MAX_ESTIMATE_S = 600
-
-    def __init__(self) -> None:
-        self._average_s: dict[str, float] = {}
-
-    def record(self, key: str, seconds: float) -> None:
-        """A request of the model held its slot for so long."""
-        before = self._average_s.get(key, seconds)
-        self._average_s[key] = before + self._WEIGHT * (seconds - before)
-
-    def estimate_s(self, key: str, waiting: int, slots: int) -> int:
-        """Whole seconds, at least 1, until a place behind ``waiting`` requests may be free."""
-        average_s = self._average_s.get(key, self._INITIAL_S)
-        rounds = max(1, waiting) / max(1, slots)
-        return min(self._MAX_ESTIMATE_S, max(1, math.ceil(average_s * rounds)))
-
-
 class SchedulerState:
     """Attributes may be read by others; only the methods here change them.
 
@@ -168,6 +150,8 @@ class SchedulerState:
     process is gone; ``current``: by model key, those that are not ending, one for each model.
     ``requests``: all that have not ended; ``placed``: the instance of those that do not wait;
     ``shares``: how many requests each client has. ``effects``: of the event being handled.
+    ``wake_at``: when :class:`.TimerFired` is to be sent. ``kill_at``: when a shutdown ends what
+    still runs.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -179,7 +163,10 @@ class SchedulerState:
         self.placed: dict[int, ModelInstance] = {}
         self.shares = ClientShares()
         self.effects: list[Effect] = []
-        self.service_time = ServiceTime()
+        self.wake_at: float | None = None
+        self.is_shutting_down = False
+        self.kill_at = math.inf
+        self._service_s: dict[str, float] = {}
         self._next_instance_id = 1
 
     @property
@@ -300,9 +287,15 @@ class SchedulerState:
         """The effect that rejects the request, which need not be in the state."""
         key = request.target.key
         instance = self.current.get(key)
-        slots = instance.slots if instance else 1
-        waiting = len(self.queues.get(key, ()))
-        return Reject(request.id, reason, self.service_time.estimate_s(key, waiting, slots))
+        slots = max(1, instance.slots) if instance else 1
+        rounds = max(1, len(self.queues.get(key, ()))) / slots
+        wait_s = math.ceil(rounds * self._service_s.get(key, _INITIAL_SERVICE_S))
+        return Reject(request.id, reason, min(_MAX_RETRY_AFTER_S, max(1, wait_s)))
+
+    def record_service(self, key: str, seconds: float) -> None:
+        """Update the moving average of how long the model's requests hold their slots."""
+        before = self._service_s.get(key, seconds)
+        self._service_s[key] = before + _SERVICE_WEIGHT * (seconds - before)
 
     def _queue(self, request: QueuedRequest) -> FairQueue:
         return self.queues.setdefault(request.target.key, FairQueue())

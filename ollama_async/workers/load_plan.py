@@ -75,7 +75,7 @@ class LoadPlanner:
         if not devices:
             raise LoadFailed(f"main_gpu {options.main_gpu}: this machine has no such GPU")
         return [
-            self._plan(target, options, device, load, slots, machine.host.cores)
+            self._plan(target, options, device, load, slots, machine.cores)
             for device in devices
             for num_ctx in self._contexts(target, options, machine, device)
             for load in (self._load(target, options, device, num_ctx),)

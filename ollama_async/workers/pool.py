@@ -334,7 +334,7 @@ class Pool:
         self._note(self._observer.worker_died, worker.target.name)
         self._note(self._observer.unloaded, worker.target.name, "crashed")
         running = list(worker.requests.values())
-        restartable = frozenset(request.id for request in running if request.may_restart())
+        restartable = frozenset(request.id for request in running if request.try_restart())
         for request in running:
             if request.is_detached:
                 self._requests.pop(request.id, None)

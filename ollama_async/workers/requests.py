@@ -67,12 +67,12 @@ class SubmittedRequest:
         except Exception:
             log.exception("sink of request %d", self.id)
 
-    def may_restart(self) -> bool:
+    def try_restart(self) -> bool:
         """Whether another worker may start it again. A fault of the sink is logged."""
         if self.is_detached:
             return False
         try:
-            return self.sink.may_restart()
+            return self.sink.try_restart()
         except Exception:
             log.exception("sink of request %d", self.id)
             return False

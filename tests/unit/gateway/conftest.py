@@ -79,7 +79,7 @@ class PlayedJob:
 
     def restart(self) -> bool:
         """The worker died under it; true if the answer may start again."""
-        return self._sink.may_restart()
+        return self._sink.try_restart()
 
 
 class FakeRequest(dict[Any, Any]):

@@ -171,7 +171,7 @@ async def test_a_restart_forgets_thoughts_and_calls():
     stream = make_stream(is_streamed=False)
     stream.part(Thought("a"))
     stream.part(ToolCall(ToolFunction("f")))
-    assert stream.may_restart()
+    assert stream.try_restart()
     stream.text("b")
     assert stream.take() == AnswerContent(text="b")
 
@@ -248,7 +248,7 @@ async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
     stream = make_stream(is_streamed=False, gaps=gaps)
     stream.text("a")
     stream.text("b")
-    assert stream.may_restart()
+    assert stream.try_restart()
     assert stream.first_at is None
     stream.text("c")
     assert sum(gaps.counts) == 1

@@ -1,19 +1,21 @@
-"""The monitor repeats its survey, whether or not one fails or hangs."""
+"""The host's limits, whatever cgroup version sets them, and the monitor that repeats surveys."""
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 
+import psutil
 import pytest
 
-from ollama_async.hw.host import Host
-from ollama_async.hw.machine import Machine, MachineMonitor
+from ollama_async.hw.machine import Machine, MachineMonitor, survey_machine
 
 DEADLINE_S = 10.0
 
 
 def machine(cores: int) -> Machine:
-    return Machine(Host(cores=cores, available_bytes=1 << 29))
+    return Machine(cores=cores, available_bytes=1 << 29)
 
 
 class Surveys:
@@ -69,3 +71,77 @@ def test_a_survey_that_hangs_does_not_delay_close():
     monitor.close(timeout_s=0.01)
     assert not may_end.is_set()
     may_end.set()
+
+
+@pytest.fixture
+def groups(tmp_path: Path):
+    def make(membership: str, files: dict[str, str]):
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        (tmp_path / "self").write_text(membership)
+        return survey_machine(cgroup_root=tmp_path / "cgroup", membership=tmp_path / "self")
+
+    return make
+
+
+def test_without_groups_the_machine_itself_counts(groups):
+    machine = groups("", {})
+
+    assert machine.cores == len(os.sched_getaffinity(0))
+    assert 0 < machine.available_bytes <= psutil.virtual_memory().total
+
+
+def test_version_2_limits_memory_and_cores(groups):
+    machine = groups(
+        "0::/box/inner\n",
+        {
+            "box/inner/memory.max": "104857600\n",
+            "box/inner/memory.current": "50000000\n",
+            "box/inner/memory.stat": "anon 1\ninactive_file 10000000\n",
+            "box/inner/cpu.max": "100000 100000\n",
+        },
+    )
+
+    assert (machine.cores, machine.available_bytes) == (1, 64857600)
+
+
+def test_a_limit_on_a_parent_group_binds(groups):
+    machine = groups(
+        "0::/box/inner\n",
+        {"box/memory.max": "1000000", "box/inner/memory.max": "max", "box/cpu.max": "50000 100000"},
+    )
+
+    assert (machine.cores, machine.available_bytes) == (1, 1000000)
+
+
+def test_version_1_limits_are_read_in_their_own_hierarchies(groups):
+    machine = groups(
+        "4:memory:/a\n1:cpu,cpuacct:/a\n",
+        {
+            "memory/a/memory.limit_in_bytes": "2000000",
+            "memory/a/memory.usage_in_bytes": "500000",
+            "cpu,cpuacct/a/cpu.cfs_quota_us": "100000",
+            "cpu,cpuacct/a/cpu.cfs_period_us": "100000",
+        },
+    )
+
+    assert (machine.cores, machine.available_bytes) == (1, 1500000)
+
+
+def test_unlimited_and_unreadable_values_are_no_limit(groups, monkeypatch):
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    plain = groups("", {})
+    machine = groups(
+        "4:memory:/a\n0::/b\ngarbage\n",
+        {
+            "memory/a/memory.limit_in_bytes": str(2**63 - 4096),
+            "b/memory.max": "max",
+            "b/cpu.max": "max 100000",
+            "b/memory.current": "lots",
+        },
+    )
+
+    assert (machine.cores, machine.available_bytes) == (plain.cores, plain.available_bytes)

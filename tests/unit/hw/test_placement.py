@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from ollama_async.hw import placement
 from ollama_async.hw.gpus import Gpu
-from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU, compute_capacity, rank_devices
 
@@ -18,7 +17,6 @@ def gpu(index: int, free_bytes: int) -> Gpu:
 
 
 SMALL, LARGE = gpu(0, 500), gpu(1, 1000)
-HOST = Host(cores=2, available_bytes=1000)
 
 
 def test_the_gpu_with_most_free_memory_comes_first_and_the_cpu_last():
@@ -41,7 +39,7 @@ def test_a_pin_means_nothing_where_there_is_no_gpu():
 
 
 def test_no_device_is_filled_completely():
-    machine = Machine(HOST, (SMALL, LARGE))
+    machine = Machine(cores=2, available_bytes=1000, gpus=(SMALL, LARGE))
 
     assert compute_capacity(machine) == {"GPU-0": 400, "GPU-1": 800, CPU: 950}
     assert compute_capacity(machine, gpu_overhead_bytes=600) == {"GPU-0": 0, "GPU-1": 320, CPU: 950}

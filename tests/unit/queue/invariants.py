@@ -119,7 +119,7 @@ def _something_will_happen(scheduler: Scheduler) -> None:
         instance.requests or instance.phase is Phase.LOADING or instance.phase.is_ending
         for instance in scheduler.state.instances.values()
     )
-    assert not scheduler.state.waiting or moves or scheduler.wake_at is not None, (
+    assert not scheduler.state.waiting or moves or scheduler.state.wake_at is not None, (
         "all requests wait for ever"
     )
     for instance in scheduler.state.instances.values():
@@ -127,5 +127,5 @@ def _something_will_happen(scheduler: Scheduler) -> None:
             assert any(other is not instance for other in scheduler.state.instances.values()), (
                 "no load begins"
             )
-    if scheduler.is_shutting_down:
+    if scheduler.state.is_shutting_down:
         assert not scheduler.state.waiting, "a request waits although the server shuts down"

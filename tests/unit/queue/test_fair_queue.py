@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ollama_async.queue import scheduler
+
 
 def test_one_slot_and_a_queue_of_one_serve_two_of_six_and_reject_four(make_harness):
     harness = make_harness(slots=1, max_queue=1)
@@ -120,13 +122,13 @@ def test_the_queue_is_shared_over_all_models(make_harness):
     assert harness.status[newcomer] == "waiting"
 
 
-def test_a_flood_of_the_client_with_most_is_not_planned_for(make_harness):
+def test_a_flood_of_the_client_with_most_is_not_planned_for(make_harness, monkeypatch):
     harness = make_harness(slots=1, max_queue=2)
     harness.load("a")
     for _ in range(3):
         harness.submit("a", client="greedy")
     harness.planner = None
-    harness.scheduler._reconciler.reconcile = None
+    monkeypatch.setattr(scheduler, "reconcile", None)
     for _ in range(10):
         assert harness.status[harness.submit("a", client="greedy", num_ctx=8192)] == "rejected:full"
 

@@ -162,7 +162,7 @@ class RecordingSink:
         self.error = error
         self._record(error)
 
-    def may_restart(self):
+    def try_restart(self):
         if not self.has_sent:
             self.received.clear()
         return not self.has_sent

@@ -7,7 +7,6 @@ from ollama_async.core.errors import LoadFailed
 from ollama_async.core.model_shape import ModelShape
 from ollama_async.core.settings import Settings
 from ollama_async.hw.gpus import Gpu
-from ollama_async.hw.host import Host
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.backend import LoadOptions, Target
@@ -37,7 +36,7 @@ def every_plan(
     train_ctx=32_768,
     **variables,
 ):
-    machine = Machine(Host(cores=cores, available_bytes=16 * GIB), tuple(gpus))
+    machine = Machine(cores=cores, available_bytes=16 * GIB, gpus=tuple(gpus))
     target = msgspec.structs.replace(target, train_ctx=train_ctx)
     settings = Settings.from_environ({"OLLAMA_ASYNC_CACHE": "/cache", **variables})
     return LoadPlanner(settings, lambda: machine, {"LANG": "C", "HF_TOKEN": "x"})(target, options)
@@ -141,10 +140,10 @@ def test_fewer_slots_are_offered_too_for_what_fits_beside_others():
 
 
 def test_slots_do_not_depend_on_what_is_free_while_another_model_is_loaded():
-    seen = [Machine(Host(cores=2, available_bytes=16 * GIB))]
+    seen = [Machine(cores=2, available_bytes=16 * GIB)]
     plan = LoadPlanner(Settings.from_environ({}), lambda: seen[-1], {})
     before = plan(TARGET, LoadOptions())
-    seen.append(Machine(Host(cores=2, available_bytes=GIB // 2)))
+    seen.append(Machine(cores=2, available_bytes=GIB // 2))
 
     assert [each.slots for each in plan(TARGET, LoadOptions())] == [each.slots for each in before]
 

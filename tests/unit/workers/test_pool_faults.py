@@ -224,7 +224,7 @@ async def test_a_sink_that_fails_does_not_cost_the_others_their_end():
 
 async def test_a_sink_that_fails_when_its_worker_dies_does_not_hide_the_death():
     class Broken(RecordingSink):
-        def may_restart(self):
+        def try_restart(self):
             raise RuntimeError("a bug")
 
     async with pool() as it:
