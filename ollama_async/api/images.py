@@ -1,8 +1,8 @@
-"""Images in bodies that are too large to be decoded in one call: taken out first, put back after.
+"""Replaces the images of a large body before it is decoded, and restores them afterwards.
 
-What is taken out is a whole string of a JSON document, all base64: it follows a quote that no
-backslash precedes, and reaches to the next quote. Such a quote cannot be inside of a string, and
-behind the end of one no letter may follow. All is done in windows, as in :mod:`.bounds`.
+An image is a whole base64 string of the JSON document: it starts after a quote that no backslash
+precedes and ends at the next quote. Such a quote cannot be inside of a string, and no letter may
+follow the end of one. All work is done in windows, so that no call holds the interpreter for long.
 """
 
 from __future__ import annotations
@@ -12,30 +12,29 @@ import re
 import secrets
 from typing import Any
 
-from ollama_async.api.bounds import TEXT_LIMIT_BYTES
 from ollama_async.core.errors import BadRequest, TooLarge
 from ollama_async.core.json_depth import WINDOW_BYTES
 from ollama_async.gocompat.base64_text import from_base64
 
 LEAST_BYTES = 64 << 10
-"""Of base64. Smaller images stay where they are."""
+"""Of base64. Smaller images are not replaced."""
 
 _START = re.compile(rb'(?<!\\)"(?=(?:\\?[A-Za-z0-9+/]){16})')
-_START_BYTES = 40  # a match and what it looks ahead to
+_START_BYTES = 40  # a match with its lookahead
 _RUN = re.compile(rb"[A-Za-z0-9+/]*+(?:\\[/nr][A-Za-z0-9+/]*+)*+")
 _END = re.compile(rb'((?:=|\\[nr])*+)"')
 _ESCAPES = ((rb"\/", b"/"), (rb"\n", b"\n"), (rb"\r", b"\r"))
 _LINE_ENDS = b"\r\n"
 
 Images = dict[bytes, bytearray]
-"""Image by the bytes that stand for it."""
+"""By the bytes that replace them."""
 
 
-def take_out(body: bytes) -> tuple[bytes, Images]:
-    """``body`` with a short string in the place of each large image.
+def replace_images(body: bytes, limit_bytes: int) -> tuple[bytes, Images]:
+    """``body`` with a short string in place of each large image.
 
-    :raises TooLarge: without them it is over :data:`~.bounds.TEXT_LIMIT_BYTES`.
-    :raises BadRequest: an image is no base64, in Go's words.
+    :raises TooLarge: without them it is over ``limit_bytes``.
+    :raises BadRequest: an image is not base64, with Go's text.
     """
     images: Images = {}
     kept: list[bytes] = []
@@ -55,32 +54,30 @@ def take_out(body: bytes) -> tuple[bytes, Images]:
             kept_bytes += start.end() - at
             at = looked_at = end.end() - 1
             looked_at += 1
-        if kept_bytes + looked_at - at > TEXT_LIMIT_BYTES + WINDOW_BYTES:
-            raise _too_large()
+        if kept_bytes + looked_at - at > limit_bytes + WINDOW_BYTES:
+            raise _too_large(limit_bytes)
     kept.append(body[at:])
     rest = b"".join(kept)
-    if len(rest) > TEXT_LIMIT_BYTES:
-        raise _too_large()
+    if len(rest) > limit_bytes:
+        raise _too_large(limit_bytes)
     return rest, images
 
 
-def put_back(request: Any, images: Images) -> None:
-    """Into the request and its messages. :raises TooLarge: some stand where no image belongs."""
+def restore_images(request: Any, images: Images, limit_bytes: int) -> None:
+    """In the request and its messages. :raises TooLarge: some replaced text elsewhere."""
     for holder in (request, *getattr(request, "messages", ())):
         if given := getattr(holder, "images", None):
             holder.images = [images.pop(each, each) for each in given]
     if images:
-        raise _too_large()
+        raise _too_large(limit_bytes)
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(
-        f"request body without its images is over the limit of {TEXT_LIMIT_BYTES} bytes"
-    )
+def _too_large(limit_bytes: int) -> TooLarge:
+    return TooLarge(f"request body without its images is over the limit of {limit_bytes} bytes")
 
 
 def _run_end(body: bytes, at: int) -> int:
-    """Where what may be base64, with JSON's escapes in it, ends."""
+    """Where the run of base64 and JSON escapes that contains ``at`` ends."""
     while True:
         match = _RUN.match(body, at, at + WINDOW_BYTES)
         assert match
@@ -90,8 +87,8 @@ def _run_end(body: bytes, at: int) -> int:
 
 
 def _decoded(body: bytes, start: int, end: int, padding: bytes) -> bytearray:
-    """The bytes of one image, whose letters are known to be base64's."""
-    image = bytearray()  # grows by moving pages; made in its size, it would be zeroed in one call
+    """The bytes of one image, whose letters are known to be those of base64."""
+    image = bytearray()  # grows by moving pages; allocated whole, it would be zeroed in one call
     rest, seen = b"", 0
     while start < end:
         stop = min(start + WINDOW_BYTES, end)
@@ -115,7 +112,7 @@ def _unescaped(text: bytes) -> bytes:
 
 
 def _before_last(text: bytes, letters: int) -> int:
-    """Where the last so many letters begin."""
+    """Where the last ``letters`` letters begin."""
     at = len(text)
     while letters:
         at -= 1

@@ -1,4 +1,6 @@
-"""The Modelfile: Ollama's text format that describes a model.
+"""Parses and prints Modelfiles, and finds the files of a model in a folder.
+
+A Modelfile is Ollama's text format that describes a model:
 
 ::
 
@@ -9,10 +11,10 @@
     span lines"
     MESSAGE user Hello
 
-A command, in any case, and its value up to the end of the line. A value that begins with one or
-three quotes ends with the same at the end of a line, maybe a later one; nothing is escaped. Values
-without quotes are stripped; characters that cannot be printed are dropped. Errors have Ollama's
-words; but a CRLF counts as one line, and the line is the one on which the faulty command stands.
+A line is a command, in any case, and its value. A value that starts with one or three quotes ends
+with the same quotes at the end of a line, maybe a later one; nothing is escaped. Values without
+quotes are stripped; unprintable characters are dropped. Errors have Ollama's texts, but a CRLF
+counts as one line break, and the line number is that of the faulty command.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -52,6 +56,18 @@ _NO_COMMAND = (
 _NO_ROLE = 'message role must be one of "system", "user", or "assistant"'
 _EOF = "unexpected EOF"
 
+_WEIGHTS = (
+    ("model*.safetensors", "*/model*.safetensors"),
+    ("consolidated*.safetensors",),
+    ("adapter*.safetensors",),
+    ("*.gguf",),
+)
+"""The first kind that exists counts; later kinds are the same weights in another format."""
+_BESIDE = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model")
+"""What safetensors need besides: shapes, vocabulary, template."""
+
+NO_MODEL_FILES = "no Modelfile or safetensors files found"
+
 
 class Command(msgspec.Struct, frozen=True):
     """``name``: one of :data:`COMMANDS`. ``key``: a parameter's name or a message's role."""
@@ -61,22 +77,22 @@ class Command(msgspec.Struct, frozen=True):
     key: str = ""
 
     def __str__(self) -> str:
-        """One command as text. :raises ValueError: no kind of quotes can hold the value."""
+        """As a Modelfile has it. :raises ValueError: no kind of quotes can hold the value."""
         words = [self.name.upper(), *filter(None, [self.key]), _quoted(self.value)]
         return " ".join(words)
 
 
 class Modelfile(msgspec.Struct, frozen=True):
-    """Commands in their order; printing and parsing again gives the same."""
+    """Commands in order; printing and parsing again gives the same."""
 
     commands: tuple[Command, ...]
 
     def values(self, name: str) -> list[str]:
-        """All values of a command that may be repeated (from, license)."""
+        """The values of a command that may be repeated (from, license)."""
         return [command.value for command in self.commands if command.name == name]
 
     def last(self, name: str) -> str:
-        """The value in force of a command of which the last one counts; "" if there is none."""
+        """The value of a command of which the last one counts; "" without one."""
         return (self.values(name) or [""])[-1]
 
     @property
@@ -86,7 +102,7 @@ class Modelfile(msgspec.Struct, frozen=True):
 
     @property
     def requires(self) -> str:
-        """:raises ValueError: it is no version."""
+        """:raises ValueError: not a version."""
         return checked_version(self.last("requires"))
 
     def parameters(self) -> tuple[dict[str, Any], list[str]]:
@@ -114,14 +130,14 @@ class Modelfile(msgspec.Struct, frozen=True):
 
 
 def checked_version(text: str) -> str:
-    """What a model may require: a version, or "" for any. :raises ValueError: it is none."""
+    """``text`` if it is a version that a model may require, or "". :raises ValueError: neither."""
     if text and not _VERSION.fullmatch(text.removeprefix("v")):
         raise ValueError("requires must be a valid semver (e.g. 0.14.0)")
     return text
 
 
 def parse(data: bytes | str) -> Modelfile:
-    """Read a Modelfile; bytes are UTF-8, or what their byte order mark says.
+    """Parse a Modelfile; bytes are UTF-8 unless a byte order mark says otherwise.
 
     :raises ValueError: with Ollama's text, such as ``(line 3): command must be one of …``.
     """
@@ -153,7 +169,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """After each line end. One by one, so that other threads get their turn between two."""
+    """After each line end. One by one, so that other threads can run in between."""
     return [line for line in io.StringIO(text, newline="") if line]
 
 
@@ -179,7 +195,7 @@ def _commands(lines: list[str]) -> Iterator[Command]:
 
 
 def _command(line: str, number: int) -> tuple[str, str]:
-    """Name of the command, and the line from the blank after it."""
+    """The command's name, and the line from the blank after it."""
     match = _COMMAND.match(line)
     assert match is not None
     name, rest = match.group(1).lower(), line[match.end() :]
@@ -203,7 +219,7 @@ def _split_key(name: str, rest: str, number: int) -> tuple[str, str]:
 
 
 def _value(first: str, lines: list[str], at: int) -> tuple[str, int]:
-    """The value that begins with ``first`` and may go on from line ``at``; the line after it.
+    """The value that starts with ``first`` and may continue in line ``at``; the line after it.
 
     :raises ValueError: the closing quotes are missing.
     """
@@ -227,10 +243,10 @@ def _value(first: str, lines: list[str], at: int) -> tuple[str, int]:
 
 
 def _quoted(value: str) -> str:
-    """The first way of writing the value that reads back as it is, the plain one preferred."""
-    ways = [value] if value else []
-    ways += [f'"""{value}"""', f'"{value}"'] if '"' in value else [f'"{value}"']
-    for text in ways:
+    """The value as it can be parsed back, without quotes if possible."""
+    candidates = [value] if value else []
+    candidates += [f'"""{value}"""', f'"{value}"'] if '"' in value else [f'"{value}"']
+    for text in candidates:
         lines = _split(text)
         try:
             if _value(lines[0], lines, 1) == (value, len(lines)):
@@ -238,3 +254,36 @@ def _quoted(value: str) -> str:
         except ValueError:
             continue
     raise ValueError("the text cannot be quoted in a Modelfile: it has lines that end with quotes")
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """The files of the model in ``folder`` by their names there; see :func:`files_of_model`.
+
+    :raises ValueError: :data:`NO_MODEL_FILES`.
+    :raises OSError: the folder cannot be read.
+    """
+    found = [path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file()]
+    named = {path.relative_to(folder).as_posix(): path for path in found}
+    return {name: named[name] for name in files_of_model(named)}
+
+
+def files_of_model(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that make a model. ``names`` are relative, with slashes; hidden files do
+    not count.
+
+    :raises ValueError: :data:`NO_MODEL_FILES`.
+    """
+    known = sorted(name for name in names if not name.startswith(".") and "/." not in name)
+    for kinds in _WEIGHTS:
+        weights = [name for name in known if _matches(name, kinds)]
+        if weights:
+            beside = [name for name in known if _matches(name, _BESIDE)]
+            return weights if kinds == ("*.gguf",) else weights + beside
+    raise ValueError(NO_MODEL_FILES)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """As in a shell: a star does not match a slash."""
+    return any(
+        name.count("/") == pattern.count("/") and fnmatchcase(name, pattern) for pattern in patterns
+    )

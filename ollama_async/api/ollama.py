@@ -1,20 +1,21 @@
-"""Ollama's own wire language: what ``/api/*`` reads and writes.
+"""The requests and responses of Ollama's own API, ``/api/*``.
 
-Requests are read by ``decode`` only, responses written by ``encode``. Structs bear the names of
-Go's types, because those appear in error texts; the order of response fields is Go's.
-A response's required fields are always written, the others only when they differ from the default.
+``decode`` reads the requests, ``encode`` writes the responses. Structs have the names of Go's
+types, because error texts contain them; response fields have Go's order. The required fields of a
+response are always written, the others only when they differ from the default.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta, field
 
-from ollama_async.api import keep_alive as keep_alive_field
-from ollama_async.api.tools import check_tools
 from ollama_async.core import conversation
+from ollama_async.gocompat import durations
+from ollama_async.gocompat.json_decode import unmarshal
 
 Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 ImageData = Annotated[bytes, Meta(extra={"go": "api.ImageData"})]
@@ -24,16 +25,18 @@ Tool = Annotated[dict[str, Any], Meta(extra={"go": "api.Tool"})]
 Tools = Annotated[list[Tool], Meta(extra={"go": "api.Tools"})]
 Arguments = Annotated[dict[str, Any], Meta(extra={"go": "api.ToolCallFunctionArguments"})]
 
-_SHOWN = 40  # characters of a value that is refused
-_LONGEST_ROLE = 64  # of all that mean something; lowering a long one would take its time
-_LEVELS = ", ".join([*map('"{}"'.format, conversation.THINK_LEVELS), "true, or false"])
+_SHOWN_CHARACTERS = 40  # of a value that is refused
+_ROLE_CHARACTERS = 64  # no known role is longer, and lowering a long one would take its time
+_LONGEST_KEEP_ALIVE_S = 2**63 / 1e9  # where Go's nanoseconds overflow
+_GO_TYPES = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
+_THINK_VALUES = ", ".join([*map('"{}"'.format, conversation.THINK_LEVELS), "true, or false"])
 
 
 # --------------------------------------------------------------------------- requests
 
 
 class ToolCallFunction(conversation.ToolFunction, forbid_unknown_fields=True):
-    name: str = field(default_factory=str)  # a factory, so that it is packed even when empty
+    name: str = field(default_factory=str)  # with a factory it is packed even when empty
     arguments: Arguments = {}
     index: Int = 0
 
@@ -43,19 +46,19 @@ class ToolCall(conversation.ToolCall, forbid_unknown_fields=True):
 
 
 class Message(conversation.Message, forbid_unknown_fields=True):
-    """A turn as it arrives; ready to be a turn of a :class:`conversation.Prompt`."""
+    """A message as it arrives, ready for a :class:`conversation.Prompt`."""
 
     role: str = field(default_factory=str)
     images: list[ImageData] = []
     tool_calls: list[ToolCall] = []  # type: ignore[assignment]  # only ever read as the base type
 
     def __post_init__(self) -> None:
-        if len(self.role) <= _LONGEST_ROLE:
+        if len(self.role) <= _ROLE_CHARACTERS:
             self.role = self.role.lower()
 
 
 class _Inference(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What generate and chat have in common. ``format`` and ``options`` are plain JSON."""
+    """The fields of both generate and chat. ``format`` and ``options`` are plain JSON."""
 
     model: str = ""
     stream: bool | None = None
@@ -70,13 +73,13 @@ class _Inference(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     top_logprobs: Int = 0
 
     def __post_init__(self) -> None:
-        keep_alive_field.seconds(self.keep_alive)
+        parse_keep_alive(self.keep_alive)
         _check_think(self.think)
 
     @property
     def keep_alive_s(self) -> float | None:
         """Seconds; ``inf`` = for ever; None = the server's default."""
-        return keep_alive_field.seconds(self.keep_alive)
+        return parse_keep_alive(self.keep_alive)
 
     @property
     def is_streaming(self) -> bool:
@@ -103,13 +106,13 @@ class ChatRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
 
 
 class _Short(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What brings no texts for a model to read."""
+    """A request without texts for a model."""
 
     body_limit_bytes: ClassVar[int] = 1 << 20
 
 
 class PullRequest(_Short, forbid_unknown_fields=True, kw_only=True):
-    """``name`` is what older clients say for ``model``."""
+    """``name`` is the older spelling of ``model``."""
 
     model: str = ""
     name: str = ""
@@ -130,9 +133,9 @@ class PushRequest(PullRequest):
 class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``files``, ``adapters`` and ``draft_files`` map a relative file name to a digest.
 
-    ``files`` None and empty differ (``{}`` is an ``unknown type``). ``license`` is a string or a
-    list of strings, unchecked. ``modelfile`` is a Modelfile's text and ``path`` the place of one on
-    the server, as old clients send them; they count if there is neither ``from`` nor ``files``.
+    ``files`` None and ``{}`` differ (``{}`` is an ``unknown type``). ``license`` is a string or a
+    list of strings, unchecked. Old clients send ``modelfile``, a Modelfile's text, or ``path``, the
+    path of one on the server; they count if there is neither ``from`` nor ``files``.
     """
 
     body_limit_bytes: ClassVar[int] = 128 << 20
@@ -174,7 +177,7 @@ class DeleteRequest(_Short, forbid_unknown_fields=True, kw_only=True):
 
 
 class ShowRequest(_Short, forbid_unknown_fields=True, kw_only=True):
-    """``system`` and ``options`` stand in for the model's own; ``template`` is ignored."""
+    """``system`` and ``options`` override the model's own; ``template`` is ignored."""
 
     body_limit_bytes: ClassVar[int] = 10 << 20
 
@@ -191,13 +194,66 @@ class CopyRequest(_Short, forbid_unknown_fields=True, kw_only=True):
     destination: str = ""
 
 
+def parse_keep_alive(value: Any) -> float | None:
+    """Seconds to stay loaded, from a number of seconds or a Go duration; ``inf`` for any negative
+    value; None if the client did not send one.
+
+    :raises ValueError: with Go's text (``time: missing unit in duration "300"``) or Ollama's
+        (``Unsupported type: 'bool'``).
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        nanoseconds = durations.parse(value)
+        return math.inf if nanoseconds < 0 else nanoseconds / 1e9
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"Unsupported type: '{_GO_TYPES[type(value)]}'")  # noqa: TRY004  # a bad value of a request
+    if value < 0 or value >= _LONGEST_KEEP_ALIVE_S:
+        return math.inf
+    return float(value)
+
+
 def _check_think(value: object) -> None:
     """:raises ValueError: with Ollama's text."""
     if isinstance(value, str) and value not in conversation.THINK_LEVELS:
-        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
-        raise ValueError(f'invalid think value: "{shown}" (must be {_LEVELS})')
+        shown = value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"
+        raise ValueError(f'invalid think value: "{shown}" (must be {_THINK_VALUES})')
     if not isinstance(value, str | bool | None):
-        raise ValueError(f"think must be a boolean or string ({_LEVELS})")  # noqa: TRY004  # a bad value of a request
+        raise ValueError(f"think must be a boolean or string ({_THINK_VALUES})")  # noqa: TRY004  # a bad value of a request
+
+
+class ToolProperty(msgspec.Struct):
+    description: str = ""
+
+
+class ToolFunctionParameters(msgspec.Struct):
+    required: list[str] = []
+    properties: dict[str, ToolProperty] = {}
+
+
+class ToolFunction(msgspec.Struct):
+    name: str = ""
+    description: str = ""
+    parameters: ToolFunctionParameters | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str = ""
+    function: ToolFunction | None = None
+
+
+_ToolsOfRequest = msgspec.defstruct("ChatRequest", [("tools", list[_Tool], [])])
+
+
+def check_tools(tools: list[dict[str, Any]]) -> None:
+    """Check the types of what renderers read; all else in a tool is passed on unchecked.
+
+    :raises BadRequest: with Go's text.
+    """
+    try:
+        msgspec.convert(tools, list[_Tool])
+    except msgspec.ValidationError:
+        unmarshal({"tools": tools}, _ToolsOfRequest)
 
 
 # --------------------------------------------------------------------------- responses
@@ -217,14 +273,14 @@ class AnswerCall(msgspec.Struct):
 
 
 class DebugInfo(msgspec.Struct, omit_defaults=True):
-    """What ``_debug_render_only`` shows: the prompt, as the model would read it."""
+    """For ``_debug_render_only``: the prompt as the model would read it."""
 
     rendered_template: str
     image_count: int = 0
 
 
 class AnswerMessage(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """The assistant's (part of a) turn."""
+    """The assistant's message, or a part of it."""
 
     role: str
     content: str
@@ -280,6 +336,14 @@ class ModelDetails(msgspec.Struct, omit_defaults=True, kw_only=True):
     embedding_length: int = 0
 
 
+def format_parameter_count(count: int) -> str:
+    """``parameter_size`` in Ollama's notation: ``8.0B``, ``137.50M``, ``260K``, ``12``."""
+    for size, letter, digits in ((10**9, "B", 1), (10**6, "M", 2)):
+        if count >= size:
+            return f"{count / size:.{0 if count % size == 0 else digits}f}{letter}"
+    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
+
+
 class ListModelResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A row of ``/api/tags``. ``digest``: 64 hex digits, without prefix."""
 
@@ -305,7 +369,7 @@ class Tensor(msgspec.Struct):
 
 
 class ShowResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """``license``: all of them, ``parameters``: a line for each value."""
+    """``license`` joins all licences; ``parameters`` has a line for each value."""
 
     license: str = ""
     modelfile: str = ""

@@ -18,8 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ollama_async.api.model_folder import files_in
-from ollama_async.api.modelfile import Modelfile, parse
+from ollama_async.api.modelfile import Modelfile, files_in, parse
 from ollama_async.cli.client import CHUNK_BYTES, Client, CommandFailed, ServerRefused
 from ollama_async.cli.progress import Progress
 from ollama_async.core.model_names import ModelName

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.counts import human_number
+from ollama_async.api.ollama import format_parameter_count
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.formatting import format_table
 
@@ -144,7 +144,7 @@ def _integer(info: Mapping[str, Any], key: str) -> str:
 
 def _count(info: Mapping[str, Any], key: str) -> str:
     value = info.get(key)
-    return human_number(int(value)) if isinstance(value, int | float) else ""
+    return format_parameter_count(int(value)) if isinstance(value, int | float) else ""
 
 
 def _first_lines(text: str) -> Rows:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ollama_async.api.counts import human_number
-from ollama_async.api.ollama import CreateRequest, ProgressStatus
+from ollama_async.api.ollama import CreateRequest, ProgressStatus, format_parameter_count
 from ollama_async.core.errors import BadRequest
 from ollama_async.gguf.summary import GgufSummary
 from ollama_async.prompts.known_templates import detect
@@ -79,7 +78,7 @@ def from_files(layout: StoreLayout, files: Mapping[str, str]) -> NewModel:
         model_format="gguf",
         model_family=models[0].architecture,
         model_families=list(families),
-        model_type=human_number(models[0].parameter_count),
+        model_type=format_parameter_count(models[0].parameter_count),
         file_type=models[0].quantization,
     )
     return NewModel([layer for layer, _ in pairs], config)

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_async.api.model_folder import files_in
-from ollama_async.api.modelfile import Modelfile, parse
+from ollama_async.api.modelfile import Modelfile, files_in, parse
 from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.store.blobs import parse_digest

@@ -21,7 +21,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 BODY_LIMIT_BYTES = 256 << 20
-"""Of a JSON body: some dozens of photographs in base64 (``api.bounds`` limits the rest). Blobs are
+"""Of a JSON body: some dozens of photographs in base64 (``api.decode`` limits the rest). Blobs are
 limited by the disk only."""
 
 BODIES_LIMIT_BYTES = 1 << 30

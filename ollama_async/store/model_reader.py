@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.counts import human_number
-from ollama_async.api.ollama import ModelDetails
+from ollama_async.api.ollama import ModelDetails, format_parameter_count
 from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.core.model_names import ModelName
@@ -228,7 +227,7 @@ def _details(config: Config, parent: str, summary: GgufSummary) -> ModelDetails:
         format=config.model_format or "gguf",
         family=config.model_family or summary.architecture,
         families=config.model_families,
-        parameter_size=config.model_type or human_number(summary.parameter_count),
+        parameter_size=config.model_type or format_parameter_count(summary.parameter_count),
         quantization_level=quantization,
         context_length=config.context_length or summary.train_ctx,
         embedding_length=config.embedding_length or summary.embedding_length,

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api.bounds import VALUES_LIMIT
-from ollama_async.api.decode import decode
+from ollama_async.api.decode import VALUES_LIMIT, decode
 from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.json_depth import MAX_DEPTH, is_deep

@@ -22,8 +22,7 @@ LEAST_BYTES = 80
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Bodies over a kilobyte are large, and a window is 64 bytes."""
-    for module in (decoding, images):
-        monkeypatch.setattr(module, "TEXT_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(decoding, "TEXT_LIMIT_BYTES", 1000)
     monkeypatch.setattr(images, "WINDOW_BYTES", 64)
     monkeypatch.setattr(images, "LEAST_BYTES", LEAST_BYTES)
 
@@ -66,7 +65,7 @@ def test_what_is_no_base64_is_told_as_in_a_small_body(tail, end):
     text = end.join(["ABCD" * 50] * 8) + end + tail
     body = json.dumps({"images": [text]}).encode()
     with pytest.raises(ServerError) as small_body:
-        decoding._read(body, GenerateRequest)
+        decoding._decode(body, GenerateRequest)
 
     with pytest.raises(ServerError) as large_body:
         decode(body, GenerateRequest)
@@ -134,7 +133,7 @@ def test_a_body_means_the_same_whatever_its_size(sent, text, is_last):
     if is_last:
         fields = dict(reversed(fields.items()))
     body = json.dumps(fields).encode()
-    expected = decoding._read(body, GenerateRequest)
+    expected = decoding._decode(body, GenerateRequest)
 
     try:
         request = decode(body, GenerateRequest)

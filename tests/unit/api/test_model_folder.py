@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ollama_async.api.model_folder import files_in, files_of_model
+from ollama_async.api.modelfile import files_in, files_of_model
 
 CHECKPOINT = [
     "config.json",

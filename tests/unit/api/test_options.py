@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api import keep_alive
+from ollama_async.api.ollama import parse_keep_alive
 from ollama_async.api.options import (
     DEPRECATED,
     OPTIONS,
@@ -160,4 +160,4 @@ def test_deprecated_names_are_not_options():
      ("5m", 300.0), ("1h30m", 5400.0), ("300ms", 0.3), ("0", 0.0), ("-1s", math.inf)],
 )  # fmt: skip
 def test_keep_alive_is_seconds_or_a_go_duration(value, seconds):
-    assert keep_alive.seconds(value) == seconds
+    assert parse_keep_alive(value) == seconds

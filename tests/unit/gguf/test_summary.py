@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api.counts import human_number
+from ollama_async.api.ollama import format_parameter_count
 from ollama_async.core.model_shape import ModelShape
 from ollama_async.gguf.reader import Array, GgufHeader, TensorInfo, Value, read_header
 from ollama_async.gguf.summary import GgufSummary, summarize
@@ -144,4 +144,4 @@ def test_absurd_values_never_fail_and_stay_in_range(metadata: dict[str, Value]) 
     ],
 )
 def test_big_numbers_are_shown_as_ollama_does(value: int, text: str) -> None:
-    assert human_number(value) == text
+    assert format_parameter_count(value) == text

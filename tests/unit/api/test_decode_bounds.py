@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from ollama_async.api import bounds
-from ollama_async.api.bounds import NODES_LIMIT, VALUES_LIMIT, fits_one_call
+from ollama_async.api import decode
+from ollama_async.api.decode import NODES_LIMIT, VALUES_LIMIT, fits_one_call
 from ollama_async.core.errors import BadRequest
 
 
@@ -46,9 +46,9 @@ def test_a_text_is_no_crowd_whatever_is_in_it():
 
 
 def test_bytes_that_are_no_text_may_be_few(monkeypatch):
-    monkeypatch.setattr(bounds, "FOREIGN_LIMIT_BYTES", 100)
+    monkeypatch.setattr(decode, "INVALID_LIMIT_BYTES", 100)
     text = "中é😀" * 100
 
-    bounds.check_text(text.encode() + b"\xff" * 100)
+    decode._check_text(text.encode() + b"\xff" * 100)
     with pytest.raises(BadRequest, match="not UTF-8"):
-        bounds.check_text(b"\xff" * 101 + text.encode())
+        decode._check_text(b"\xff" * 101 + text.encode())
