@@ -1,4 +1,4 @@
-"""Reading a whole span, a call or a header, as it arrives."""
+"""Collects a whole span (a call or a header) while it arrives, and finds its end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State
 
 
 class Move(NamedTuple):
-    """The way into a state: by which mark, after which white space, with which text to begin.
-    ``lead`` is white space between that mark and the state.
+    """The transition into a state: the mark, the white space before it, the state's first text.
 
-    ``again`` is text, read before, that the state is to read once more before what follows.
+    ``lead`` is white space between the mark and the state. ``again`` is text that was read before
+    and that the state reads once more before what follows.
     """
 
     to: State | str
@@ -27,7 +27,7 @@ class Move(NamedTuple):
 
 
 class Sink(Protocol):
-    """Where to put what is certain."""
+    """Takes what is certain."""
 
     def emit_text(self, kind: Kind, text: str) -> None: ...
 
@@ -35,7 +35,7 @@ class Sink(Protocol):
 
 
 class CollectReader:
-    """Inside a :class:`Collect`. ``plainly``: an end in a string is an end."""
+    """Reads a :class:`Collect`. ``plainly``: an end inside a string counts."""
 
     def __init__(self, sink: Sink, state: Collect, move: Move, *, plainly: bool) -> None:
         self._sink = sink
@@ -78,8 +78,8 @@ class CollectReader:
     def _find_end(
         self, text: str, at: int, allowed: int | None, *, last: bool
     ) -> tuple[int, str, int]:
-        """How far the span goes in ``text``, by which mark it ends there ("": by none), and the
-        place after that.
+        """How far the span extends in ``text``, the mark that ends it there ("": none), and the
+        place after that mark.
         """
         if self._strings:
             certain = (self._marks.unfinished if last else self._strings.certain)(text, at)
@@ -91,13 +91,13 @@ class CollectReader:
         return self._marks.certain(text, at), "", 0
 
     def _allowed(self, at: int) -> int | None:
-        """The place where the span is too long to be one; None: it is not."""
+        """The place at which the span is too long; None: it has no limit any more."""
         if self._state.limit is None or self._brackets.opened:
             return None
         return at + self._state.limit + 1 - self._size
 
     def _reach(self, text: str, at: int, stop: int, allowed: int) -> int:
-        """How far the span goes without what shows that it is one."""
+        """How far the span extends without a bracket, or its end."""
         if not self._state.quotes:
             return stop
         return self._brackets.first(text, at, min(stop, allowed))
@@ -120,7 +120,7 @@ class CollectReader:
         self._size += len(text)
 
     def _take_member(self, depth: int) -> None:
-        """What has just been stored may complete a member of the list."""
+        """Emit the member of the list that the stored text may have completed."""
         if depth != 1 or self._state.item is None or not self._brackets.in_list:
             return
         call = self._state.item("".join(self._unread).lstrip("[, \t\r\n"))
@@ -141,16 +141,16 @@ class CollectReader:
                 self._sink.emit_text(Kind.CONTENT, piece)
             else:
                 self._sink.emit_call(piece)
-        # a header leads on to what it is the header of, which may still turn out to be text
+        # what follows a header may still turn out to be text
         goes_on = isinstance(outcome.then, Collect) and not outcome.pieces
         return Move(outcome.then, end, self._space if goes_on else "")
 
     def _new(self, pieces: list[ToolCall | str]) -> list[ToolCall | str]:
-        """Without the members that were passed on before; they are the first ones."""
+        """Without the members that were emitted before; they are the first ones."""
         return pieces[self._read_members :]
 
     def _ends_inside(self) -> list[End]:
-        """Those in strings of what was not read yet."""
+        """The ends in strings of the part that was not parsed yet."""
         ends = self._strings.inside if self._strings else []
         return [end for end in ends if self._followed_from + end.at >= self._read_size]
 
@@ -161,7 +161,7 @@ class CollectReader:
         return self.read(text, at, last=last)
 
     def _step_back(self, end: str) -> Move:
-        """The strings did not work out, so that the first end counts, wherever it was."""
+        """The strings are broken, so the first end counts, wherever it was."""
         first = self._ends_inside()[0]
         self._strings = None
         place = self._followed_from + first.at
@@ -185,7 +185,7 @@ _IN_STRING = {quote: re.compile(rf"[\\{quote}]") for quote in "\"'"}
 
 
 class Brackets:
-    """Follows the brackets of a value, wherever its text is cut."""
+    """Tracks the brackets of a value, wherever its text is cut."""
 
     def __init__(self, quotes: str) -> None:
         self._outside = re.compile(f"[{re.escape('([{)]}' + quotes)}]")
@@ -196,12 +196,12 @@ class Brackets:
         self.in_list = False
 
     def first(self, text: str, at: int, stop: int) -> int:
-        """Where the first opening bracket is, else ``stop``."""
+        """The place of the first opening bracket, else ``stop``."""
         found = _OPENING.search(text, at, stop)
         return found.start() if found else stop
 
     def follow(self, text: str, at: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The place after each closing bracket, and how many are still open there."""
+        """The place after each closing bracket, and the number that are open there."""
         if self._escaped and at < stop:
             at += 1
             self._escaped = False

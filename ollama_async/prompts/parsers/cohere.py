@@ -1,4 +1,4 @@
-"""Command A and R: an answer is a row of blocks: thoughts, an action, text."""
+"""Output format of Cohere's Command A and R: blocks of thoughts, actions and text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ACTIONS = JsonCalls(
 _ACTION = CallSpec(
     open=("<|START_ACTION|>",),
     close=("<|END_ACTION|>",),
-    read=_ACTIONS,
+    parse=_ACTIONS,
     item=_ACTIONS.member,
     quotes=JSON,
     strings=JSON_STRINGS,
@@ -31,8 +31,8 @@ _ACTION = CallSpec(
 
 
 class Cohere(msgspec.Struct, frozen=True):
-    """With thoughts, the prompt ends with their opening mark. ``by_prompt``: whether it does is
-    read from the prompt instead of from what the client wants.
+    """With thinking, the prompt ends with the opening mark of thoughts. ``by_prompt``: whether it
+    does is read from the prompt instead of from the client's ``think``.
     """
 
     by_prompt: bool = False
@@ -59,7 +59,7 @@ class Cohere(msgspec.Struct, frozen=True):
         return Delimiters(_THOUGHTS, begins_thinking=begin == "thinking", syntaxes=syntaxes)
 
     def _begin(self, context: ParserContext) -> str:
-        """Where the answer begins: ``thinking``, ``content``, or before a ``block``."""
+        """The initial state: ``thinking``, ``content``, or before a ``block``."""
         if self.by_prompt:
             return "thinking" if context.rendered.endswith(_THOUGHTS[0]) else "block"
         if context.begun:

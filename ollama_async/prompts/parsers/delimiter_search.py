@@ -1,9 +1,9 @@
-"""Where the strings of a call are: a mark inside one does not end the call.
+"""Finds delimiters in a text of which more is to come, outside of the strings of a call.
 
-A string of JSON shows by itself where it ends. A value between tags does not, since nothing in it
-is escaped: there a closing tag counts if what comes next can follow a value, so that values may
-hold closing tags and marks. What servers with a plain search read as the end of the call is kept
-in mind all the same: where the strings do not work out, the call ended there.
+A delimiter inside a string does not end a call. A JSON string shows its own end. A value between
+tags does not, because nothing in it is escaped: a closing tag counts if what comes next can follow
+a value, so values may hold closing tags and delimiters. The first end that a plain search would
+have found is remembered: if the strings turn out to be broken, the call ended there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ _VISIBLE = re.compile(r"\S")
 
 
 class Quote(msgspec.Struct, frozen=True):
-    """One way to write strings: what stands around them.
+    """A kind of string: the texts around it.
 
-    ``before``: the characters that one may follow; empty: any. ``after``: what may follow one,
-    besides the end of the call. ``strict``: with anything else behind a string, the call is
-    broken; otherwise the string goes on. ``escapes``: the character behind a backslash means
-    nothing. ``never`` breaks a call wherever it is in a string, ``opening`` only if the string
-    also holds something that closes one, or ends a call. ``into``: the mark with which the string
-    turns out to be one of another kind.
+    ``before``: the characters that it may follow; empty: any. ``after``: what may follow it,
+    besides the end of the call. ``strict``: if anything else follows, the call is broken; otherwise
+    the string goes on. ``escapes``: the character after a backslash is literal. ``never`` breaks
+    the call anywhere in a string; ``opening`` breaks it only if the string also holds something
+    that closes a string or ends a call. ``into``: the mark that turns the string into another kind.
     """
 
     open: str
@@ -55,7 +54,7 @@ JSON_STRINGS = (
 
 
 def python_strings(*opening: str) -> tuple[Quote, ...]:
-    """Those of Python; ``opening`` are the marks around the calls."""
+    """Python's strings; ``opening`` are the opening marks of calls."""
     return tuple(
         Quote(
             sign,
@@ -70,13 +69,13 @@ def python_strings(*opening: str) -> tuple[Quote, ...]:
 
 
 def marked_strings(mark: str, *opening: str) -> tuple[Quote, ...]:
-    """Those with the same mark at both ends."""
+    """Strings with the same mark at both ends."""
     return (Quote(mark, mark, after=(",", "}", "]"), opening=opening),)
 
 
 def values(open_mark: str, close_mark: str, *others: str, after: str = "") -> tuple[Quote, ...]:
-    """Those between two tags; ``others`` are opening marks that no value holds. What follows the
-    last one is ``after``, if not the end of the call.
+    """Values between two tags; ``others`` are opening marks that no value holds. The last value is
+    followed by ``after`` or by the end of the call.
     """
     opening = (open_mark, *others)
     follows = (open_mark, after) if after else (open_mark,)
@@ -84,16 +83,16 @@ def values(open_mark: str, close_mark: str, *others: str, after: str = "") -> tu
 
 
 class End(msgspec.Struct, frozen=True):
-    """An end of the call, at a place in the text that was followed."""
+    """An end of the call, at a place in the text."""
 
     at: int
     mark: str
 
 
 class Strings:
-    """Follows the strings of one call, wherever its text is cut.
+    """Tracks the strings of one call, wherever its text is cut.
 
-    ``inside``: the ends that were seen in strings. ``broken``: the text has no such strings.
+    ``inside``: the ends that were found in strings. ``broken``: the text has no such strings.
     """
 
     def __init__(self, quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> None:
@@ -111,16 +110,16 @@ class Strings:
 
     @property
     def are_open(self) -> bool:
-        """Whether one does not end."""
+        """Whether a string has not ended."""
         return self._quote is not None and not self._is_closed
 
     def certain(self, text: str, at: int) -> int:
-        """Where that end of ``text`` begins that cannot be followed yet."""
+        """The place in ``text`` from which on it cannot be tracked yet."""
         return self._marks.all.unfinished(text, at)
 
     def follow(self, text: str, at: int, stop: int) -> tuple[int, str]:
-        """How far it came, up to ``stop``: to an end outside of strings, which is returned too, or
-        to where it became ``broken``.
+        """Track ``text`` up to ``stop``, to an end outside of strings, or to where the strings are
+        ``broken``. Returns the place and the end.
         """
         begin = at
         end = ""
@@ -194,7 +193,7 @@ class Strings:
 
 
 class _Marks(NamedTuple):
-    """What is looked for in each situation, by the opening mark of the string; and ``all``."""
+    """The marks to search for outside and, by its opening mark, inside a string; and ``all``."""
 
     outside: SearchedMarks
     within: dict[str, SearchedMarks]
@@ -227,7 +226,7 @@ def _marks_within(quote: Quote, ends: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class SearchedMarks:
-    """Finds marks, and how much of a text's end may still become one."""
+    """Finds marks, and the end of a text that may still become one."""
 
     def __init__(self, marks: tuple[str, ...]) -> None:
         self._pattern = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
@@ -235,7 +234,7 @@ class SearchedMarks:
         self._size = max(map(len, marks), default=0)
 
     def search(self, text: str, at: int, before: int | None = None) -> re.Match[str] | None:
-        """The first mark, if it begins ``before`` a place."""
+        """The first mark that begins ``before`` a place."""
         if not self._size:
             return None
         return self._pattern.search(text, at, len(text) if before is None else before + self._size)
@@ -248,14 +247,14 @@ class SearchedMarks:
         return len(text) - at < self._size and self._is_beginning(text[at:])
 
     def certain(self, text: str, at: int) -> int:
-        """Where that end of ``text`` begins that may become a mark; or the one that is there."""
+        """The place from which on ``text`` may become a mark, or is one."""
         for place in range(max(at, len(text) - self._size + 1), len(text)):
             if self._is_beginning(text[place:]):
                 return place
         return len(text)
 
     def unfinished(self, text: str, at: int) -> int:
-        """As :meth:`certain`, but a whole mark at the end of ``text`` may become no other."""
+        """As :meth:`certain`, but a complete mark at the end of ``text`` cannot grow."""
         place = self.certain(text, at)
         return len(text) if text[place:] in self._sorted else place
 
@@ -266,7 +265,7 @@ class SearchedMarks:
 
 @lru_cache(maxsize=128)
 def anywhere(marks: tuple[str, ...]) -> SearchedMarks:
-    """Marks that are searched for; if one held another, the cuts in the text would decide."""
+    """Marks to search for. None may contain another: the cuts in the text would decide."""
     found = in_one_place(marks)
     assert not any(found.search(mark, 1) for mark in marks), marks
     return found
@@ -274,6 +273,6 @@ def anywhere(marks: tuple[str, ...]) -> SearchedMarks:
 
 @lru_cache(maxsize=128)
 def in_one_place(marks: tuple[str, ...]) -> SearchedMarks:
-    """Marks that are looked for in one place; there, none may begin another."""
+    """Marks to match at one place. None may be the beginning of another."""
     assert not any(b.startswith(a) for a, b in pairwise(sorted(marks))), marks
     return SearchedMarks(marks)

@@ -9,9 +9,11 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.json_depth import TOOL_DEPTH
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.json_calls import JsonCalls, fenced, named_object
 from ollama_async.prompts.parsers.tagged_calls import pairs
 from ollama_async.prompts.parsers.tool_schemas import (
@@ -21,6 +23,7 @@ from ollama_async.prompts.parsers.tool_schemas import (
     arguments,
     call_of,
     decoded,
+    parses,
     value_of,
 )
 
@@ -45,6 +48,7 @@ class _Element(msgspec.Struct):
         return "".join(self.texts)
 
 
+@parses(None)
 def minimax_m3_call(text: str, tools: Tools) -> ParsedCalls | None:
     root = _tree(text)
     calls = [_call(node, tools) for node in root.children] if root else []
@@ -119,6 +123,7 @@ _KIMI_JSON = re.compile(
 )
 
 
+@parses(None)
 def kimi_k3_call(text: str, tools: Tools) -> ParsedCalls | None:
     head = _KIMI_HEAD.match(text)
     if head is None or not head["name"].strip():
@@ -163,6 +168,13 @@ _JSON = JsonCalls(values=("arguments",))
 _NESTED = re.compile(r"\A(?:\s*<tool_call>)+")
 
 
+@parses(
+    replace(
+        pairs.syntax,
+        forms=("{name} {parameters}", "{name} {arguments}", "{call}"),
+        argument_keys=("arguments",),
+    )
+)
 def laguna_call(text: str, tools: Tools) -> ParsedCalls | None:
     """Names that other agents have taught these models become those of the client's tools."""
     pieces = _read_laguna(_NESTED.sub("", text, count=1).strip(), tools)
@@ -190,6 +202,14 @@ def _renamed(piece: ToolCall | str, tools: Tools) -> ToolCall | str:
 DEEPSEEK_SEPARATOR = "<｜tool▁sep｜>"
 
 
+@parses(
+    CallSyntax(
+        forms=(
+            f"{{name}}{DEEPSEEK_SEPARATOR} {{arguments}}",
+            f"function{DEEPSEEK_SEPARATOR}{{name}} ```json {{arguments}} ```",
+        )
+    )
+)
 def deepseek_call(text: str, tools: Tools) -> ParsedCalls | None:
     first, separator, rest = text.partition(DEEPSEEK_SEPARATOR)
     if not separator:
@@ -205,6 +225,7 @@ def deepseek_call(text: str, tools: Tools) -> ParsedCalls | None:
 KIMI_SEPARATOR = "<|tool_call_argument_begin|>"
 
 
+@parses(CallSyntax(forms=(f"functions.{{name}}:{{id}}{KIMI_SEPARATOR} {{arguments}}",)))
 def kimi_call(text: str, tools: Tools) -> ParsedCalls | None:
     del tools
     call_id, separator, rest = text.partition(KIMI_SEPARATOR)
@@ -221,6 +242,9 @@ def kimi_call(text: str, tools: Tools) -> ParsedCalls | None:
 SOLAR_SEPARATORS = ("<|tool_call:name|>", "<|tool_call:args|>")
 
 
+@parses(
+    CallSyntax(forms=(f"{{id}}{SOLAR_SEPARATORS[0]}{{name}}{SOLAR_SEPARATORS[1]} {{arguments}}",))
+)
 def solar_call(text: str, tools: Tools) -> ParsedCalls | None:
     del tools
     call_id, _, rest = text.partition(SOLAR_SEPARATORS[0])

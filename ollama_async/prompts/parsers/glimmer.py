@@ -1,4 +1,4 @@
-"""Glimmer: an answer is a row of messages, each to somebody: the user, itself, or a tool."""
+"""Output format of Muse Glimmer: messages to the user, to itself, or to a tool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.output_format import Delimiters, Parser
-from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT, xml_syntax
+from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
 from ollama_async.prompts.parsers.harmony import cut_off, header
 from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
@@ -21,13 +21,13 @@ _START = "<|start|>assistant"
 _MESSAGE = "<|message|>"
 _ENDS = ("<|eom|>", "<|eot|>")
 _THOUGHTS = (f"to=self{_MESSAGE}", f"{_ENDS[0]}{_START}{_MESSAGE}")
-"""What a message to itself is written between, the header of the next one included."""
+"""The texts around a message to itself, including the header of the next message."""
 _CALLS = "<atem:function_calls>"
 _CALLS_END = "</atem:function_calls>"
 
 
 def resolved(name: str, tools: Tools) -> str | None:
-    """The tool that a name means: these models may put its first part before it once more."""
+    """The tool that a name means. These models may repeat the first part of the name before it."""
     if name in tools:
         return name
     space, _, rest = name.partition(".")
@@ -41,7 +41,7 @@ _INVOKE = XmlCalls(
     resolve=resolved,
 )
 _STRINGS = _INVOKE.strings(_START)
-_SYNTAX = replace(xml_syntax(_INVOKE), prefix=_CALLS, close=(_CALLS_END,))
+_SYNTAX = replace(_INVOKE.syntax, prefix=_CALLS, close=(_CALLS_END,))
 
 
 class Glimmer(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ def _states(tools: Tools, thoughts: Kind) -> dict[str, State]:
 
 
 def _opened(tools: Tools, text: str) -> Outcome | None:
-    """The state that a message is read in, by its header."""
+    """The state for a message, by its header."""
     found = header(text)
     if found is None:
         return None

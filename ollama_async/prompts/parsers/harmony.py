@@ -1,4 +1,4 @@
-"""gpt-oss: an answer is a row of messages, each with a channel that says what it is."""
+"""Output format of gpt-oss (Harmony): messages, each with a channel that says what it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ollama_async.prompts.parsers.json_calls import named_object
 from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, Text
-from ollama_async.prompts.parsers.tool_schemas import CallReader, Tools
+from ollama_async.prompts.parsers.tool_schemas import ParseCall, Tools
 
 _MESSAGE_END = "<|end|>"
 _CALL_ENDS = (_MESSAGE_END, "<|call|>")
@@ -54,7 +54,7 @@ class Harmony(msgspec.Struct, frozen=True):
     def delimiters(self, prompt: Prompt, rendered: str) -> Delimiters:
         context = ParserContext.of(prompt, rendered)
         begin = _begin(context)
-        # tools whose names these models may write in two ways are not worth a grammar
+        # no grammar if the models may write the name of a tool in two ways
         is_plain = all(shown == name for shown, name in function_names(context.tools).items())
         syntaxes = (_SYNTAX,) if context.tools and is_plain else ()
         if begin == "content":
@@ -65,16 +65,16 @@ class Harmony(msgspec.Struct, frozen=True):
 
 
 def _begin(context: ParserContext) -> str:
-    """The state that the answer begins in."""
+    """The initial state."""
     if context.begun:
         return "content"
     return "thinking" if context.is_in_thought else "header"
 
 
 def function_names(tools: Tools) -> dict[str, str]:
-    """What these models call the tools: names that TypeScript allows, to the client's names."""
+    """The names that these models use for tools, valid in TypeScript, to the client's names."""
     names: dict[str, str] = {}
-    last: Counter[str] = Counter()  # the number that each name had last
+    last: Counter[str] = Counter()  # the last number of each name
     for name in tools:
         plain = shown = _identifier(name)
         while shown in names:
@@ -110,7 +110,7 @@ def _states(tools: Tools) -> dict[str, State]:
 
 
 def _opened(tools: Tools, names: dict[str, str], text: str) -> Outcome | None:
-    """The state that a message is read in, by its header."""
+    """The state for a message, by its header."""
     found = header(text)
     if found is None or (found.recipient and not tools):
         return None
@@ -121,8 +121,8 @@ def _opened(tools: Tools, names: dict[str, str], text: str) -> Outcome | None:
     return Outcome([], "thinking" if found.channel == "analysis" else "content")
 
 
-def _call(tools: Tools, read: CallReader, *, source: str) -> Collect:
-    """The model stops after a call, so that the end of the answer is an end like any other."""
+def _call(tools: Tools, read: ParseCall, *, source: str) -> Collect:
+    """The model stops after a call, so the end of the answer ends a call as well."""
 
     def settle(span: str) -> Outcome | None:
         pieces = read(span, tools)
@@ -145,19 +145,19 @@ _RECIPIENT = re.compile(r"to=\s*([^\s<]+)")
 
 
 class Header(msgspec.Struct, frozen=True):
-    """To whom a message goes, and in which channel; empty: not said."""
+    """The recipient and the channel of a message; empty: not given."""
 
     channel: str
     recipient: str
 
 
 def cut_off(text: str) -> Outcome | None:
-    """The answer ended where a header would have come; or it was none, but text."""
+    """The outcome if the answer ends before a header, or within what is text instead."""
     return None if text.strip() else Outcome([], "content")
 
 
 def header(text: str) -> Header | None:
-    """None: this is no header but text."""
+    """None: this is text, not a header."""
     if not _HEADER.fullmatch(text):
         return None
     channel = _CHANNEL.search(text)

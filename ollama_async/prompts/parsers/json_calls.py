@@ -1,19 +1,23 @@
-"""Calls written as JSON."""
+"""Call syntaxes in JSON: an object of name and arguments, or a name with JSON near it."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from msgspec.structs import replace
+
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.json_depth import TOOL_DEPTH
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.tool_schemas import (
-    CallReader,
+    CallParser,
     ParsedCalls,
     Tools,
     arguments,
     call_of,
     decoded,
+    parses,
 )
 
 _STRUCTURE = re.compile(r'[{}"]')
@@ -23,8 +27,8 @@ _STRING_END = re.compile(r'[\\"]')
 class JsonCalls:
     """``{"name": …, "arguments": {…}}``: one of them, several, or a list of them.
 
-    ``names`` and ``values`` are the keys that may hold a call's name and arguments, the first one
-    present counts. ``ids`` is the key of its id.
+    ``names`` and ``values`` are the keys that may hold a call's name and arguments; the first one
+    present counts. ``ids`` is the key of the call's id.
     """
 
     def __init__(
@@ -46,8 +50,19 @@ class JsonCalls:
             return [call for call in calls if call]
         return self._salvaged(text)
 
+    @property
+    def syntax(self) -> CallSyntax:
+        return CallSyntax(
+            forms=("{call}",),
+            name_keys=self.names,
+            argument_keys=self.values,
+            extra_keys=("type", self.ids),
+            listed=("{call}",),
+            repeated=True,
+        )
+
     def one(self, value: Any) -> ToolCall | None:
-        """The call that a decoded value is."""
+        """The call in a decoded value."""
         if not isinstance(value, dict):
             return None
         if isinstance(value.get("function"), dict):
@@ -60,11 +75,11 @@ class JsonCalls:
         return call_of(name, given, call_id if isinstance(call_id, str) else "")
 
     def member(self, text: str) -> ToolCall | None:
-        """The call that one member of a list is."""
+        """The call in one member of a list."""
         return self.one(decoded(text))
 
     def _salvaged(self, text: str) -> ParsedCalls | None:
-        """One bad call does not spoil those beside it."""
+        """The good calls of a list in which one is broken."""
         pieces: ParsedCalls = []
         end = 0
         for start, stop in objects(text):
@@ -78,8 +93,8 @@ class JsonCalls:
 
 
 class BareCalls(JsonCalls):
-    """Calls without a mark, which have to be told from other JSON: an object of a name and
-    arguments and nothing else, with all that the tool requires.
+    """Calls without delimiters. To be distinguished from other JSON, a call is an object of a name
+    and arguments and nothing else, with all required arguments.
     """
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
@@ -100,6 +115,10 @@ class BareCalls(JsonCalls):
 class KeyedCalls(JsonCalls):
     """``{"add": {"a": 1}}``: the name is the key of the arguments."""
 
+    @property
+    def syntax(self) -> CallSyntax:
+        return CallSyntax(forms=("{keyed}",), listed=("{keyed}",))
+
     def one(self, value: Any) -> ToolCall | None:
         if not isinstance(value, dict) or len(value) != 1:
             return None
@@ -108,7 +127,7 @@ class KeyedCalls(JsonCalls):
 
 
 def named_object(text: str, tools: Tools, name: str, call_id: str = "") -> ParsedCalls | None:
-    """The arguments alone, of a call whose name stood before them."""
+    """A call of which ``text`` is only the arguments; the name stood before them."""
     del tools
     given = arguments(text)
     return None if given is None or not name else [call_of(name, given, call_id)]
@@ -123,7 +142,7 @@ def fenced(text: str) -> str:
 
 
 def objects(text: str) -> list[tuple[int, int]]:
-    """Where the outermost ``{…}`` are in ``text``; braces in strings do not count."""
+    """The places of the outermost ``{…}`` in ``text``; braces in strings do not count."""
     found = []
     depth = start = at = 0
     in_string = False
@@ -145,7 +164,7 @@ def objects(text: str) -> list[tuple[int, int]]:
 
 
 def _between(text: str) -> ParsedCalls:
-    """What stands around the calls of a list, unless it only holds the list together."""
+    """Text between the calls of a list, unless it is only the list's punctuation."""
     return [text] if text.strip("[], \t\r\n;") else []
 
 
@@ -154,8 +173,13 @@ def _between(text: str) -> ParsedCalls:
 _NAMED = JsonCalls()
 
 
+@parses(
+    CallSyntax(
+        forms=("{call}", "{name} {arguments}"), listed=("{call}",), repeated=True, waits=True
+    )
+)
 def loose_call(text: str, tools: Tools) -> ParsedCalls | None:
-    """The call's name is in the JSON or stands before it."""
+    """A call whose name is in the JSON or before it."""
     start = min((place for place in (text.find("{"), text.find("[")) if place >= 0), default=-1)
     if start < 0:
         return None
@@ -168,7 +192,7 @@ def loose_call(text: str, tools: Tools) -> ParsedCalls | None:
 
 
 def _after_name(before: str, value: dict[str, Any], tools: Tools) -> ParsedCalls | None:
-    """A call whose arguments are ``value``, or in it under the tool's name."""
+    """A call whose arguments are ``value``, or the member of it with the tool's name."""
     name = max((name for name in tools if name in before), key=len, default="")
     if name:
         return [*_text(before.replace(name, "", 1)), call_of(name, value)]
@@ -178,12 +202,12 @@ def _after_name(before: str, value: dict[str, Any], tools: Tools) -> ParsedCalls
 
 
 def _text(before: str) -> ParsedCalls:
-    """What stands before a call, unless it only leads to it."""
+    """Text before a call, unless it is only punctuation."""
     return [before] if any(map(str.isalnum, before)) else []
 
 
 def _named(value: Any, tools: Tools, depth: int) -> ToolCall | None:
-    """The call in ``value`` or in something inside it."""
+    """The call in ``value`` or nested inside it."""
     if depth > TOOL_DEPTH:
         return None
     call = _NAMED.one(value)
@@ -197,28 +221,34 @@ def _named(value: Any, tools: Tools, depth: int) -> ToolCall | None:
 
 
 class Either:
-    """The first of some readers that understands a text."""
+    """The first of several call parsers that understands a text; the first one's syntax."""
 
-    def __init__(self, *readers: CallReader) -> None:
-        self.readers = readers
+    def __init__(self, *parsers: CallParser) -> None:
+        self._parsers = parsers
+
+    @property
+    def syntax(self) -> CallSyntax | None:
+        first = self._parsers[0].syntax
+        return first and replace(first, waits=True)
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
-        for read in self.readers:
-            pieces = read(text, tools)
-            if pieces:
-                return pieces
-        return None
+        return next((calls for parse in self._parsers if (calls := parse(text, tools))), None)
 
 
 class Between:
-    """A reader of a text that has ``less`` at its beginning too much, and has lost ``after`` to the
-    mark at its end.
+    """A call parser for texts that begin with an extra ``less``, and have lost ``after`` to the
+    delimiter at their end.
     """
 
-    def __init__(self, read: CallReader, *, less: str = "", after: str = "") -> None:
-        self.read = read
-        self.less = less
+    def __init__(self, parse: CallParser, *, less: str = "", after: str = "") -> None:
+        self._parse = parse
+        self._less = less
         self._after = after
 
+    @property
+    def syntax(self) -> CallSyntax | None:
+        inner = self._parse.syntax
+        return inner and replace(inner, prefix=self._less)
+
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
-        return self.read(text.removeprefix(self.less) + self._after, tools)
+        return self._parse(text.removeprefix(self._less) + self._after, tools)

@@ -1,7 +1,8 @@
 # ruff: noqa: RUF001 - the full-width bars are in these marks
-"""The built-in formats that a model's configuration names: one row each.
+"""The built-in output formats that a model's configuration names.
 
-A new family is a row here; if its calls look like none of those, also a reader in ``bodies``.
+A new family is a row here; if its calls are written like no others, it also needs a call syntax in
+``family_calls``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _MINISTRAL = ParserSpec(
             open=("[TOOL_CALLS]",),
             head_end="[ARGS]",
             quotes=JSON,
-            read=JsonCalls(),
+            parse=JsonCalls(),
             declared=True,
             runs_on=True,
             limit=HEAD_LIMIT,
@@ -59,7 +60,7 @@ DEEPSEEK = ParserSpec(
             block=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
             open=("<｜tool▁call▁begin｜>",),
             close=("<｜tool▁call▁end｜>",),
-            read=deepseek_call,
+            parse=deepseek_call,
             strings=JSON_STRINGS,
             inner=("<｜tool▁sep｜>",),
         ),
@@ -79,7 +80,7 @@ _OLMO = ParserSpec(
         CallSpec(
             open=("<function_calls>",),
             close=("</function_calls>",),
-            read=PythonCalls(),
+            parse=PythonCalls(),
             strings=python_strings("<function_calls>"),
             runs_on=True,
         ),
@@ -93,7 +94,7 @@ FUNCTION_GEMMA = ParserSpec(
         CallSpec(
             open=("<start_function_call>",),
             close=("<end_function_call>",),
-            read=BraceCalls("<escape>", lenient=True),
+            parse=BraceCalls("<escape>", lenient=True),
             whole=BraceCalls("<escape>", lenient=False),
             strings=marked_strings("<escape>", "<start_function_call>"),
             runs_on=True,
@@ -117,7 +118,7 @@ GEMMA = ParserSpec(
         CallSpec(
             open=("<|tool_call>",),
             close=("<tool_call|>",),
-            read=BraceCalls('<|"|>', lenient=True),
+            parse=BraceCalls('<|"|>', lenient=True),
             whole=BraceCalls('<|"|>', lenient=False),
             strings=marked_strings('<|"|>', "<|tool_call>"),
             noise=("<tool_call|>", "<|tool_response>"),
@@ -135,7 +136,7 @@ GLM = ParserSpec(
         CallSpec(
             open=("<tool_call>",),
             close=("</tool_call>",),
-            read=pairs,
+            parse=pairs,
             whole=pairs.whole,
             strings=_PAIR_STRINGS,
             inner=pairs.tags,
@@ -149,14 +150,14 @@ LFM = ParserSpec(
         CallSpec(
             open=("<|tool_call_start|>",),
             close=("<|tool_call_end|>",),
-            read=PythonCalls(as_it_is),
+            parse=PythonCalls(as_it_is),
             item=PythonCalls(as_it_is).member,
             quotes=PYTHON,
             strings=python_strings("<|tool_call_start|>"),
         ),
         PythonicCallSpec(
             open=("", "["),
-            read=PythonCalls(as_it_is),
+            parse=PythonCalls(as_it_is),
             quotes=PYTHON,
             declared=True,
             kept=True,
@@ -175,18 +176,18 @@ _LAGUNA = ParserSpec(
         CallSpec(
             open=("<tool_call>",),
             close=("</tool_call>",),
-            read=laguna_call,
+            parse=laguna_call,
             strings=(*JSON_STRINGS, *_PAIR_STRINGS),
             inner=pairs.tags,
         ),
         CallSpec(
             open=("<user>",),
             close=("</user>",),
-            read=laguna_call,
+            parse=laguna_call,
             strings=(*JSON_STRINGS, *_PAIR_STRINGS),
             declared=True,
         ),
-        CallSpec(open=('{"name"',), read=laguna_call, quotes=JSON, kept=True),
+        CallSpec(open=('{"name"',), parse=laguna_call, quotes=JSON, kept=True),
     ),
     lead=("</think>",),
     trims=True,

@@ -23,11 +23,11 @@ from ollama_async.prompts.parsers.tool_schemas import Tools
 
 
 class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A format: thoughts, calls, and how ``space`` around content is treated.
+    """An output format: thoughts, calls, and what happens to white ``space`` around content.
 
-    ``lead`` are marks without a meaning at the beginning of the content; ``trims``: white space
-    there has none either. ``skips`` are such marks anywhere in it. ``tools_instead``: where there
-    are tools, there are no thoughts. ``handles_thinking``: thoughts can be context for.
+    ``lead`` are marks to drop at the beginning of the content; ``trims``: white space there is
+    dropped as well. ``skips`` are marks to drop anywhere in it. ``tools_instead``: with tools there
+    are no thoughts. ``handles_thinking``: clients may ask for thoughts.
     """
 
     thoughts: ThinkingSpec | None = None
@@ -79,9 +79,9 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(syntax for syntax in syntaxes if syntax is not None)
 
     def states(self, context: ParserContext) -> dict[str, State]:
-        """The table for one answer.
+        """The table of states for one answer.
 
-        ``first`` is before content, ``answer`` before content that follows thoughts.
+        ``first`` is the state before content, ``answer`` the one before content after thoughts.
         """
         table: dict[str, State] = {}
         first: dict[str, State | str] = {}
@@ -105,7 +105,7 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         return table
 
     def _begin_calls(self, context: ParserContext) -> dict[str, Callable[[str], bool | None]]:
-        """How calls go on after marks that alone are not enough."""
+        """For marks that could be plain text: what tells whether a call follows."""
         found = {}
         for calls in self.calls if context.tools else ():
             may_begin = calls.beginning(context.tools)
@@ -123,7 +123,7 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         table: dict[str, State],
         first: dict[str, State | str],
     ) -> None:
-        """The states inside thoughts, and those where they may begin."""
+        """Add the states inside thoughts and those in which thoughts may begin."""
         ends: dict[str, State | str] = {thoughts.close: "answer"}
         if thoughts.until_call and context.tools:
             marks = dict.fromkeys(self.calls[0].marks(context.tools), "call 0")
@@ -144,7 +144,7 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _call_begun(self, context: ParserContext) -> State | None:
-        """The state of an answer to a prompt that ends with the beginning of a call."""
+        """The initial state if the prompt ends with the beginning of a call."""
         calls = self.calls[0] if self.calls else None
         if not isinstance(calls, HeadedCallSpec) or not calls.begun:
             return None
@@ -152,7 +152,7 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         return calls.after_mark(context.tools, "content", "") if begun else None
 
     def _begin(self, context: ParserContext) -> str:
-        """The state that any other answer begins in."""
+        """The initial state otherwise."""
         if self.thoughts is None or (self.tools_instead and context.tools):
             return "first"
         return {
@@ -164,12 +164,12 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _ways_in(calls: CallSpec, marks: dict[str, str], number: int) -> dict[str, str]:
-    """The marks that are looked for in text: those of calls, or the one around them all."""
+    """The marks to search for in text: those of calls, or the one around all of them."""
     return {calls.block[0]: f"after {number}"} if calls.block else marks
 
 
 def _after(calls: CallSpec, marks: dict[str, str], name: str) -> State:
-    """What follows a call of this kind, and between the marks of a block of them."""
+    """The state after a call of this kind, and between the marks of a block."""
     if calls.block:
         return Text(Kind.CONTENT, {**marks, calls.block[1]: "answer"}, Space.DROP)
     if calls.runs_on:
@@ -183,21 +183,21 @@ class Begin(enum.Enum):
 
     CONTENT = enum.auto()
     THOUGHTS = enum.auto()  # the prompt ended with the opening mark
-    AGAIN = enum.auto()  # the same, but some models write it once more
+    AGAIN = enum.auto()  # the same, but some models repeat it
     MAYBE = enum.auto()  # thoughts if the opening mark comes first
     BY_PROMPT = enum.auto()  # AGAIN if the prompt ended with the opening mark, else MAYBE
 
 
 class ThinkingSpec(msgspec.Struct, frozen=True):
-    """How thoughts are marked, and when an answer begins with them.
+    """The marks around thoughts, and whether an answer begins with thoughts.
 
-    ``wanted`` and ``unwanted`` say how it begins; ``by_default`` is for clients that do not say
-    what they want. An answer that the client began goes on from where the prompt ends, whatever
-    they say. ``label`` is a line that follows the opening mark. ``anywhere``: thoughts may begin in
-    the middle of content. ``hidden``: unwanted thoughts are dropped. ``until_call``: a call ends
-    them too (the first kind of call that the family has). ``trims``: with these beginnings, white
-    space before the first visible character is markup. ``after_tools``: an answer to a tool's
-    result begins within thoughts.
+    It begins as ``wanted`` or ``unwanted`` says, depending on the client's ``think``;
+    ``by_default`` counts if the client did not set it. An answer that the client began continues
+    where the prompt ends, whatever ``think`` is. ``label`` is a line that follows the opening mark.
+    ``anywhere``: thoughts may begin in the middle of content. ``hidden``: unwanted thoughts are
+    dropped. ``until_call``: a call of the spec's first kind ends them, too. ``trims``: with these
+    beginnings, white space before the first visible character is markup. ``after_tools``: an answer
+    to a tool's result begins within thoughts.
     """
 
     open: str
@@ -233,7 +233,7 @@ class ThinkingSpec(msgspec.Struct, frozen=True):
 
 
 def by_prompt(open_mark: str, close_mark: str) -> ThinkingSpec:
-    """For a model whose template decides whether the prompt begins them."""
+    """Thoughts of a model whose template decides whether the prompt opens them."""
     return ThinkingSpec(
         open_mark,
         close_mark,
@@ -245,9 +245,11 @@ def by_prompt(open_mark: str, close_mark: str) -> ThinkingSpec:
 
 
 class ParserContext(msgspec.Struct, frozen=True):
-    """``continues``: the last message is the beginning of the answer. ``begun`` is its content if
-    the prompt ends with that; ``is_in_thought``: the prompt ends with its thought instead.
-    ``rendered`` is the prompt without white space at its end.
+    """What a parser needs to know about its request.
+
+    ``continues``: the last message is the beginning of the answer. ``begun`` is the content of that
+    message if the prompt ends with it; ``is_in_thought``: the prompt ends with its thought instead.
+    ``rendered`` is the prompt without trailing white space.
     """
 
     think: bool | None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from ollama_async.core.conversation import ToolCall
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.literals import (
     PYTHON_QUOTES,
     Unreadable,
@@ -24,8 +25,25 @@ class PythonCalls:
     """
 
     def __init__(self, strings: Callable[[str], str] = unescaped) -> None:
-        self.escapes = strings is unescaped
+        self._escapes = strings is unescaped
         self._quotes = {'"': strings, "'": strings}
+
+    @property
+    def syntax(self) -> CallSyntax | None:
+        """None without escapes: strings may hold their own quotes, and no grammar knows where they
+        end.
+        """
+        if not self._escapes:
+            return None
+        form = "{name}( {parameters})"
+        return CallSyntax(
+            forms=(form,),
+            parameter="{key}= {value}",
+            between=",",
+            quotes=('"', "'"),
+            listed=(form,),
+            repeated=True,
+        )
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         del tools
@@ -79,9 +97,18 @@ class BraceCalls:
     """
 
     def __init__(self, quote: str, *, lenient: bool) -> None:
-        self.quote = quote
+        self._quote = quote
         self._quotes = {quote: as_it_is, '"': unescaped, "'": as_it_is}
         self._lenient = lenient
+
+    @property
+    def syntax(self) -> CallSyntax:
+        return CallSyntax(
+            forms=("call:{name}{ {parameters}}",),
+            parameter="{key}: {value}",
+            between=",",
+            quotes=(self._quote,),
+        )
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         del tools

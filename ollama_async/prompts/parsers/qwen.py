@@ -19,14 +19,14 @@ THINK = ThinkingSpec("<think>", "</think>")
 """The tags that most families write around thoughts."""
 
 HERMES_CALL = CallSpec(
-    open=("<tool_call>",), close=("</tool_call>",), read=JsonCalls(), strings=JSON_STRINGS
+    open=("<tool_call>",), close=("</tool_call>",), parse=JsonCalls(), strings=JSON_STRINGS
 )
 CODER_TAGS = (Tag("<function=", ">", "</function>"), Tag("<parameter=", ">", "</parameter>"))
 CODER_XML = XmlCalls(*CODER_TAGS)
 CODER_CALL = CallSpec(
     open=("<tool_call>",),
     close=("</tool_call>",),
-    read=CODER_XML,
+    parse=CODER_XML,
     strings=CODER_XML.strings("<tool_call>"),
 )
 _QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
@@ -40,7 +40,7 @@ CODER = ParserSpec(
         CallSpec(
             open=("<function=",),
             close=("</function>",),
-            read=Between(CODER_XML, after="</function>"),
+            parse=Between(CODER_XML, after="</function>"),
             strings=CODER_XML.strings(),
             kept=True,
             declared=True,

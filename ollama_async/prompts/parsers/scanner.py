@@ -1,7 +1,7 @@
-"""The machine behind every parser: it reads an answer through a table of states, as it arrives.
+"""The scanner behind every parser: it reads an answer through a table of states while it arrives.
 
-Each character is looked at a bounded number of times, and no more is held back than what may
-still become a mark or a call.
+Each character is read a bounded number of times. Nothing is held back but what may still become a
+mark or a call.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ollama_async.prompts.parsers.delimiter_search import anywhere, in_one_place
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Space, State, Text
 
 AGAIN_LIMIT = 4096
-"""Characters that may be read again besides as many as there are; against answers of nothing but
-broken strings, whose ends then are those of a plain search.
+"""Characters that may be read again, in addition to the length of the answer. Beyond that, ends of
+calls are found by a plain search; this bounds answers of nothing but broken strings.
 """
 
 _VISIBLE = re.compile(r"\S")
 AHEAD_LIMIT = 80
-"""Characters that are looked at to see whether a mark is one, most of them white space."""
+"""Characters after a mark that may decide whether it is one, most of them white space."""
 
 
 class Scanner:
@@ -66,7 +66,7 @@ class Scanner:
         return OpenCall(self._syntax, text)
 
     def emit_text(self, kind: Kind, text: str) -> None:
-        """``text`` is certain; neighbours of one kind become one part."""
+        """Emit a certain ``text``; adjacent texts of one kind become one part."""
         if not text:
             return
         if kind is not self._kind:
@@ -75,7 +75,7 @@ class Scanner:
         self._run.append(text)
 
     def emit_call(self, call: ToolCall) -> None:
-        """``call`` is certain; it gets the next index."""
+        """Emit a certain ``call``; it gets the next index."""
         self._end_run()
         function = msgspec.structs.replace(call.function, index=self._calls)
         self._parts.append(ToolCall(function, id=call.id))
@@ -94,8 +94,8 @@ class Scanner:
         self._passed += at
 
     def _step_back(self, text: str, at: int, again: str) -> tuple[str, int]:
-        """The text and the place in it from which ``again``, that came before ``at``, is read once
-        more.
+        """The text and the place in it from which to read on, so that ``again``, which came before
+        ``at``, is read once more.
         """
         self._again += len(again)
         if len(again) <= at:
@@ -113,7 +113,7 @@ class Scanner:
         return CollectReader(self, state, move, plainly=self._again > at + AGAIN_LIMIT)
 
     def _follow_call(self, state: State, move: Move) -> None:
-        """Note whether ``state`` begins a call, or goes on with one."""
+        """Track whether ``state`` begins a call or continues one."""
         syntax = None if isinstance(state, Text) else state.syntax
         if syntax is None or self._syntax is None:
             self._opened += syntax is not None
@@ -139,10 +139,10 @@ class Scanner:
 
 class _Reader(Protocol):
     def read(self, text: str, at: int, *, last: bool) -> tuple[int, Move | None]:
-        """Reads ``text`` from ``at`` on; how far it came, and where to go on from there.
+        """Read ``text`` from ``at`` on. Returns how far it came, and the move to the next state.
 
-        Without a move, what is left may be the beginning of a mark and comes again with the text
-        that follows it; nothing is left if this is the ``last`` text.
+        Without a move, the rest may be the beginning of a mark; it is passed again together with
+        the text that follows. There is no rest if this is the ``last`` text.
         """
 
     def read_so_far(self) -> str:

@@ -1,8 +1,8 @@
-"""The states that a format is made of: what is read in one, and where it leads.
+"""The parser's states, as data: what is read in a state, and which state follows.
 
-A state is plain data. A :class:`Text` is passed on until one of its marks appears, a :class:`Look`
-decides by the first visible characters, a :class:`Collect` gathers a whole span (a call, a
-header) and hands it to a function. Where a state is to be named, it may also be given itself.
+A :class:`Text` is passed on until one of its marks appears. A :class:`Look` decides by the first
+visible characters. A :class:`Collect` gathers a whole span (a call, a header) and hands it to a
+function. A following state is given by its name or as the state itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ollama_async.prompts.parsers.delimiter_search import Quote
 
 
 class Kind(enum.Enum):
-    """What text is; ``HIDDEN``: thoughts that the client did not ask for."""
+    """The kind of a text; ``HIDDEN``: thoughts that the client did not ask for."""
 
     CONTENT = enum.auto()
     THINKING = enum.auto()
@@ -35,10 +35,10 @@ class Space(enum.Enum):
 
 
 class Text(msgspec.Struct, frozen=True):
-    """Text of one kind; each of ``marks`` leads to a state.
+    """Text of one kind. Each of ``marks`` leads to a state.
 
-    A mark that is a key of ``begin`` does so only if what follows may be a call, as the value says
-    (None: not known yet): prose that names the mark, in quotes or not, is text.
+    A mark in ``begin`` does so only if that function says that what follows may be a call (None:
+    not known yet), because prose that mentions the mark is text.
     """
 
     kind: Kind
@@ -48,10 +48,11 @@ class Text(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A decision: the first visible characters are one of ``marks``, or it is ``otherwise``.
+    """A decision: one of ``marks`` comes first, or ``otherwise`` follows.
 
-    White space before them is dropped, unless it ``keep`` s it for what follows where no mark is.
-    ``exact``: white space is visible too. ``syntax``: it stands within a call that is so written.
+    White space before that is dropped; with ``keep`` it is part of what follows if there is no
+    mark. ``exact``: white space counts as visible. ``syntax``: this is within a call of that
+    syntax.
     """
 
     marks: Mapping[str, State | str]
@@ -62,27 +63,26 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Outcome(NamedTuple):
-    """What a span was: calls and text for the reader, and the state that follows."""
+    """What a span turned out to be: calls and content, and the state that follows."""
 
     pieces: list[ToolCall | str]
     then: State | str
 
 
 class Collect(msgspec.Struct, frozen=True):
-    """A span that only makes sense as a whole.
+    """A span that is parsed as a whole.
 
-    It goes up to one of ``ends`` or, where there are none, to the bracket that closes the first
-    one (``quotes`` are the characters around strings, in which brackets do not count).
-    ``settle`` says what the span was; None: nothing, so it is text for ``failed``, a Text.
-    ``cut`` does the same with a span that the end of the answer cuts off. ``item`` reads one member
-    of a bracketed list as soon as it is complete (needs ``quotes``).
+    It extends to one of ``ends`` or, without any, to the bracket that closes its first one;
+    ``quotes`` are the characters around strings, inside which brackets do not count. ``settle``
+    parses the span; None: it is text for ``failed``, which is a Text. ``cut`` parses a span that
+    the end of the answer cuts off. ``item`` parses one member of a bracketed list as soon as it is
+    complete (needs ``quotes``). ``strings`` are the kinds of strings inside which ``ends`` do not
+    count.
 
-    ``strings``: how strings are written in it, in which ``ends`` do not count.
-
-    ``keep``: the mark that led here belongs to the span. ``source`` is what came before that mark,
-    where a failed span began earlier. ``limit``: with more characters than that before its first
-    bracket (its end, where there are no ``quotes``) it is no such span; this is against answers
-    that would be held back to their end. ``syntax``: the span is a call that is so written.
+    ``keep``: the mark that led here belongs to the span. ``source`` is the text before that mark,
+    if a failed span began earlier. ``limit``: a text with more characters before its first bracket
+    (before its end, without ``quotes``) is no such span, so that no answer is held back to its end.
+    ``syntax``: the span is a call of that syntax.
     """
 
     settle: Callable[[str], Outcome | None]

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.core.conversation import ToolCall
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.delimiter_search import Quote, values
 from ollama_async.prompts.parsers.tool_schemas import ParsedCalls, Tools, call_of, decoded
 
@@ -57,13 +58,27 @@ class XmlCalls:
         says_kind: bool = False,
         resolve: Callable[[str, Tools], str | None] = _as_written,
     ) -> None:
-        self.tags = (call, argument)
-        self.says_kind = says_kind
+        self._tags = (call, argument)
+        self._says_kind = says_kind
         self._call = _Element(call, (call.open,), cdata=cdata)
         self._argument = _Element(argument, (call.open, argument.open), cdata=cdata)
         self._lines = lines
         self._paired = paired
         self._resolve = resolve
+
+    @property
+    def syntax(self) -> CallSyntax:
+        """An element for each call and for each argument."""
+        call, argument = (
+            Tag(*(text.replace(" ", "{space}") for text in (tag.open, tag.mid, tag.close)))
+            for tag in self._tags
+        )
+        kind = f'"{{space}}string="{{is_text}}{argument.mid}' if self._says_kind else argument.mid
+        return CallSyntax(
+            forms=(f"{call.open}{{name}}{call.mid} {{parameters}} {call.close}",),
+            parameter=f"{argument.open}{{key}}{kind}{{value}}{argument.close}",
+            repeated=True,
+        )
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         for exactly in (False, True):
@@ -77,7 +92,7 @@ class XmlCalls:
 
     def strings(self, *around: str) -> tuple[Quote, ...]:
         """How values are marked in calls that have the opening marks ``around`` them."""
-        call, argument = self.tags
+        call, argument = self._tags
         return values(argument.open, argument.close, call.open, *around, after=call.close)
 
     def _one(self, call: _Found, tools: Tools, *, exactly: bool) -> ToolCall | None:
@@ -226,8 +241,8 @@ class PairCalls:
         names = ("arg_key", "/arg_key", "arg_value", "/arg_value")
         pair = tuple(f"<{name}{suffix}>" for name in names)
         self._key, self._key_end, self._value, self._value_end = pair
-        self.after_name = f"<{separator}{suffix}>" if separator else ""
-        self.tags = (*pair, self.after_name) if separator else pair
+        self._after_name = f"<{separator}{suffix}>" if separator else ""
+        self.tags = (*pair, self._after_name) if separator else pair
         key, key_end, value, value_end = map(re.escape, pair)
         self._tags = re.compile(f"({key}|{key_end}|{value}|{value_end})")
         self._opening = re.compile(f"{key}|{value}")
@@ -235,6 +250,13 @@ class PairCalls:
             f"\\s*+{key}(?P<key>[^<]*+){key_end}\\s*+{value}(?P<value>.*?){value_end}"
             f"(?=\\s*+(?:{key}|$))",
             re.DOTALL,
+        )
+
+    @property
+    def syntax(self) -> CallSyntax:
+        return CallSyntax(
+            forms=(f"{{name}} {self._after_name} {{parameters}}",),
+            parameter=f"{self._key}{{key}}{self._key_end} {self._value}{{value}}{self._value_end}",
         )
 
     def strings(self, *around: str) -> tuple[Quote, ...]:
@@ -246,7 +268,7 @@ class PairCalls:
         with all of them, a value may hold closing tags, where no key follows.
         """
         read = self._complete(text) or self._forgiving(self._tags.split(text))
-        name = read.name.strip().removesuffix(self.after_name).strip()
+        name = read.name.strip().removesuffix(self._after_name).strip()
         if not name or len(read.keys) != len(read.values):
             return None
         pairs = [

@@ -60,21 +60,21 @@ _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "argumen
 _PYTHON = PythonCalls()
 
 
-def _listed(open_mark: str, close_mark: str, read: JsonCalls = _JSON) -> ParserSpec:
+def _listed(open_mark: str, close_mark: str, parse: JsonCalls = _JSON) -> ParserSpec:
     """Calls in JSON between two marks, in a list or not."""
     calls = CallSpec(
         open=(open_mark,),
         close=(close_mark,),
-        read=read,
-        item=read.member,
+        parse=parse,
+        item=parse.member,
         quotes=JSON,
         strings=JSON_STRINGS,
     )
-    return ParserSpec(calls=(calls,))
+    return _of(calls)
 
 
-def _headed(calls: HeadedCallSpec, *skips: str) -> ParserSpec:
-    return ParserSpec(calls=(calls,), skips=skips)
+def _of(*calls: CallSpec, skips: tuple[str, ...] = ()) -> ParserSpec:
+    return ParserSpec(calls=calls, skips=skips)
 
 
 LISTED = _listed("<tool_calls>", "</tool_calls>")
@@ -82,88 +82,78 @@ NEMOTRON = _listed("<TOOLCALL>", "</TOOLCALL>")
 FENCED = replace(DEEPSEEK, thoughts=None)
 # as calls are shown to models whose template has no place for them
 _SHOWN = (
-    CallSpec(open=('[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True, first=True),
-    CallSpec(open=('\n[{"name"',), read=_JSON, quotes=JSON, declared=True, kept=True),
+    CallSpec(open=('[{"name"',), parse=_JSON, quotes=JSON, declared=True, kept=True, first=True),
+    CallSpec(open=('\n[{"name"',), parse=_JSON, quotes=JSON, declared=True, kept=True),
 )
 AS_JSON = (
     *_SHOWN,
-    CallSpec(open=("{",), read=_BARE, quotes=JSON, declared=True, kept=True, first=True),
+    CallSpec(open=("{",), parse=_BARE, quotes=JSON, declared=True, kept=True, first=True),
 )
 LFM_LISTS = replace(
     LFM,
     calls=(
-        replace(LFM.calls[0], read=Either(PythonCalls(as_it_is), _JSON), item=None),
+        replace(LFM.calls[0], parse=Either(PythonCalls(as_it_is), _JSON), item=None),
         LFM.calls[1],
         *_SHOWN,
     ),
 )
-MISTRAL = ParserSpec(
-    calls=(
-        HeadedCallSpec(
-            open=("[TOOL_CALLS]",),
-            head_end="[ARGS]",
-            read=_JSON,
-            item=_JSON.member,
-            quotes=JSON,
-            limit=HEAD_LIMIT,
-            id_mark=CALL_ID,
-            inner=(CALL_ID, "[ARGS]"),
-        ),
+MISTRAL = _of(
+    HeadedCallSpec(
+        open=("[TOOL_CALLS]",),
+        head_end="[ARGS]",
+        parse=_JSON,
+        item=_JSON.member,
+        quotes=JSON,
+        limit=HEAD_LIMIT,
+        id_mark=CALL_ID,
+        inner=(CALL_ID, "[ARGS]"),
     )
 )
-COMMAND = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("Action: ```json", "Action:```json", "Action:\n```json"),
-            close=("```",),
-            read=_ACTIONS,
-            strings=JSON_STRINGS,
-            declared=True,
-        ),
+COMMAND = _of(
+    CallSpec(
+        open=("Action: ```json", "Action:```json", "Action:\n```json"),
+        close=("```",),
+        parse=_ACTIONS,
+        strings=JSON_STRINGS,
+        declared=True,
     )
 )
-KIMI = ParserSpec(
-    calls=(
-        CallSpec(
-            block=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
-            open=("<|tool_call_begin|>",),
-            close=("<|tool_call_end|>",),
-            read=kimi_call,
-            strings=JSON_STRINGS,
-            inner=(KIMI_SEPARATOR,),
-        ),
+KIMI = _of(
+    CallSpec(
+        block=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        open=("<|tool_call_begin|>",),
+        close=("<|tool_call_end|>",),
+        parse=kimi_call,
+        strings=JSON_STRINGS,
+        inner=(KIMI_SEPARATOR,),
     )
 )
 # Granite, and Phi-4-mini with a mark at the end
-PIPED = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("<|tool_call|>",),
-            read=_JSON,
-            item=_JSON.member,
-            quotes=JSON,
-            noise=("<|/tool_call|>",),
-            limit=HEAD_LIMIT,
-        ),
-        *_SHOWN,
+PIPED = _of(
+    CallSpec(
+        open=("<|tool_call|>",),
+        parse=_JSON,
+        item=_JSON.member,
+        quotes=JSON,
+        noise=("<|/tool_call|>",),
+        limit=HEAD_LIMIT,
+    ),
+    *_SHOWN,
+)
+FUNCTOOLS = _of(
+    CallSpec(
+        open=("functools[",),
+        parse=Between(_JSON, less="functools"),
+        quotes=JSON,
+        kept=True,
+        declared=True,
     )
 )
-FUNCTOOLS = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("functools[",),
-            read=Between(_JSON, less="functools"),
-            quotes=JSON,
-            kept=True,
-            declared=True,
-        ),
-    )
-)
-FUNCTIONARY_2 = _headed(
+FUNCTIONARY_2 = _of(
     HeadedCallSpec(
         open=("<|recipient|>",),
         head_end="<|content|>",
-        read=_JSON,
+        parse=_JSON,
         quotes=JSON,
         declared=True,
         texts=("all", ""),
@@ -171,25 +161,24 @@ FUNCTIONARY_2 = _headed(
         limit=HEAD_LIMIT,
         inner=("<|from|>", "<|content|>"),
     ),
-    "<|from|>assistant",
-    "<|stop|>",
+    skips=("<|from|>assistant", "<|stop|>"),
 )
-FUNCTIONARY_31 = _headed(
+FUNCTIONARY_31 = _of(
     HeadedCallSpec(
         open=("<function=",),
         head_end=">",
         close=("</function>",),
-        read=_JSON,
+        parse=_JSON,
         strings=JSON_STRINGS,
         declared=True,
     )
 )
-FUNCTIONARY_32 = _headed(
+FUNCTIONARY_32 = _of(
     HeadedCallSpec(
         open=(">>>",),
         tight=True,
         head_end="\n",
-        read=_JSON,
+        parse=_JSON,
         quotes=JSON,
         declared=True,
         texts=("all",),
@@ -197,39 +186,35 @@ FUNCTIONARY_32 = _headed(
         limit=HEAD_LIMIT,
     )
 )
-LLAMA = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("<|python_tag|>",),
-            read=Either(_JSON, _PYTHON),
-            quotes=PYTHON,
-            declared=True,
-            noise=(";",),
-            limit=HEAD_LIMIT,
-        ),
-        CallSpec(
-            open=("{",),
-            read=_BARE,
-            quotes=JSON,
-            declared=True,
-            kept=True,
-            first=True,
-            noise=(";",),
-        ),
-        PythonicCallSpec(
-            open=("[",), read=_PYTHON, quotes=PYTHON, declared=True, kept=True, first=True
-        ),
-    )
+LLAMA = _of(
+    CallSpec(
+        open=("<|python_tag|>",),
+        parse=Either(_JSON, _PYTHON),
+        quotes=PYTHON,
+        declared=True,
+        noise=(";",),
+        limit=HEAD_LIMIT,
+    ),
+    CallSpec(
+        open=("{",),
+        parse=_BARE,
+        quotes=JSON,
+        declared=True,
+        kept=True,
+        first=True,
+        noise=(";",),
+    ),
+    PythonicCallSpec(
+        open=("[",), parse=_PYTHON, quotes=PYTHON, declared=True, kept=True, first=True
+    ),
 )
-TOOL_CODE = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("```tool_code\n",),
-            close=("```",),
-            read=_PYTHON,
-            strings=python_strings(),
-            declared=True,
-        ),
+TOOL_CODE = _of(
+    CallSpec(
+        open=("```tool_code\n",),
+        close=("```",),
+        parse=_PYTHON,
+        strings=python_strings(),
+        declared=True,
     )
 )
 
@@ -245,7 +230,7 @@ SOLAR = ParserSpec(
         CallSpec(
             open=("<|tool_call:begin|>",),
             close=("<|tool_call:end|>",),
-            read=solar_call,
+            parse=solar_call,
             strings=JSON_STRINGS,
             noise=("<|calls|>",),
             inner=("<|begin|>", *SOLAR_SEPARATORS),
@@ -259,7 +244,7 @@ GIGA_CHAT = ParserSpec(
     calls=(
         CallSpec(
             open=("function call<|role_sep|>", "<|function_call|>"),
-            read=_JSON,
+            parse=_JSON,
             quotes=JSON,
             declared=True,
             limit=HEAD_LIMIT,
@@ -298,13 +283,13 @@ def _loose(tag: str) -> CallSpec:
     """
     if tag in {"{", "["}:
         return CallSpec(
-            open=(tag,), read=loose_call, quotes=JSON, kept=True, first=True, declared=True
+            open=(tag,), parse=loose_call, quotes=JSON, kept=True, first=True, declared=True
         )
     slashed = {"<": f"</{tag[1:]}", "[": f"[/{tag[1:]}"}.get(tag[0], "")
     piped = f"<|/{tag[2:]}" if tag.startswith("<|") else ""
     return CallSpec(
         open=(tag,),
-        read=loose_call,
+        parse=loose_call,
         quotes=JSON,
         noise=tuple(mark for mark in (slashed, piped) if mark),
         declared=True,
@@ -315,14 +300,12 @@ def _loose(tag: str) -> CallSpec:
 # ----------------------------------------------------------------- arguments in tags
 
 _SEED = XmlCalls(*CODER_TAGS, paired=True)
-SEED = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("<seed:tool_call>",),
-            close=("</seed:tool_call>",),
-            read=_SEED,
-            strings=_SEED.strings("<seed:tool_call>"),
-        ),
+SEED = _of(
+    CallSpec(
+        open=("<seed:tool_call>",),
+        close=("</seed:tool_call>",),
+        parse=_SEED,
+        strings=_SEED.strings("<seed:tool_call>"),
     )
 )
 
@@ -333,17 +316,15 @@ _PARAM = XmlCalls(
     cdata=True,
 )
 _DATA = Quote("<![CDATA[", "]]></param>", after=('<param name="',))
-MINICPM = ParserSpec(
-    calls=(
-        CallSpec(
-            open=('<function name="',),
-            close=("</function>",),
-            read=Between(_PARAM, after="</function>"),
-            strings=(*(replace(quote, into=_DATA.open) for quote in _PARAM.strings()), _DATA),
-            kept=True,
-            declared=True,
-            inner=("<function", "</function>", "<param", "</param>"),
-        ),
+MINICPM = _of(
+    CallSpec(
+        open=('<function name="',),
+        close=("</function>",),
+        parse=Between(_PARAM, after="</function>"),
+        strings=(*(replace(quote, into=_DATA.open) for quote in _PARAM.strings()), _DATA),
+        kept=True,
+        declared=True,
+        inner=("<function", "</function>", "<param", "</param>"),
     )
 )
 
@@ -352,24 +333,20 @@ _INVOKE = XmlCalls(
     Tag('<parameter name="', '">', "</parameter>"),
     paired=True,
 )
-MINIMAX = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("<minimax:tool_call>",),
-            close=("</minimax:tool_call>",),
-            read=_INVOKE,
-            strings=_INVOKE.strings("<minimax:tool_call>"),
-        ),
+MINIMAX = _of(
+    CallSpec(
+        open=("<minimax:tool_call>",),
+        close=("</minimax:tool_call>",),
+        parse=_INVOKE,
+        strings=_INVOKE.strings("<minimax:tool_call>"),
     )
 )
-MINIMAX_3 = ParserSpec(
-    calls=(
-        CallSpec(
-            open=(f"{MINIMAX_MARK}<tool_call>",),
-            close=(f"{MINIMAX_MARK}</tool_call>",),
-            read=minimax_m3_call,
-            inner=(MINIMAX_MARK, "<tool_call>", "</tool_call>"),
-        ),
+MINIMAX_3 = _of(
+    CallSpec(
+        open=(f"{MINIMAX_MARK}<tool_call>",),
+        close=(f"{MINIMAX_MARK}</tool_call>",),
+        parse=minimax_m3_call,
+        inner=(MINIMAX_MARK, "<tool_call>", "</tool_call>"),
     )
 )
 
@@ -379,15 +356,13 @@ _DSML = XmlCalls(
     paired=True,
     says_kind=True,
 )
-DSML = ParserSpec(
-    calls=(
-        CallSpec(
-            open=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
-            close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
-            read=_DSML,
-            strings=_DSML.strings(),
-            inner=("｜DSML｜",),
-        ),
+DSML = _of(
+    CallSpec(
+        open=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
+        close=("</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"),
+        parse=_DSML,
+        strings=_DSML.strings(),
+        inner=("｜DSML｜",),
     )
 )
 
@@ -401,7 +376,7 @@ HUNYUAN = ParserSpec(
             block=("<tool_calls:opensource>", "</tool_calls:opensource>"),
             open=("<tool_call:opensource>",),
             close=("</tool_call:opensource>",),
-            read=_HUNYUAN,
+            parse=_HUNYUAN,
             strings=_HUNYUAN.strings("<tool_call:opensource>"),
             inner=_HUNYUAN.tags,
         ),
@@ -416,7 +391,7 @@ KIMI_3 = ParserSpec(
             block=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
             open=("<|open|>call ",),
             close=("<|close|>call<|sep|>",),
-            read=kimi_k3_call,
+            parse=kimi_k3_call,
             strings=(*values(*KIMI_ARGUMENT_TAGS, "<|open|>call "), *values(*KIMI_JSON_TAGS)),
             inner=("<|open|>", "<|close|>", "<|sep|>"),
         ),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import msgspec
 
 from ollama_async.core.conversation import ToolCall, ToolFunction
 from ollama_async.core.json_depth import TOOL_DEPTH, is_deep
+from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.parsers.literals import INT64, NUMBER, literal, number
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
@@ -65,8 +66,35 @@ class Tools:
         return Schema(parameters, parameters)
 
 
-CallReader = Callable[[str, Tools], ParsedCalls | None]
-"""Parses the text between the marks of a call; None: the text is not in this syntax."""
+ParseCall = Callable[[str, Tools], ParsedCalls | None]
+"""Parses the text between the delimiters of a call; None: the text is not in this syntax."""
+
+
+class CallParser(Protocol):
+    """A :data:`ParseCall` of one call syntax."""
+
+    @property
+    def syntax(self) -> CallSyntax | None:
+        """How the model should write such calls, for grammars; None: no grammar describes them.
+        Of many ways that are understood, it holds only those that a model should be held to.
+        """
+
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None: ...
+
+
+class FunctionParser(msgspec.Struct, frozen=True):
+    """A function as a :class:`CallParser`."""
+
+    parse: ParseCall
+    syntax: CallSyntax | None
+
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
+        return self.parse(text, tools)
+
+
+def parses(syntax: CallSyntax | None) -> Callable[[ParseCall], FunctionParser]:
+    """A decorator: the function parses calls of ``syntax``."""
+    return lambda parse: FunctionParser(parse, syntax)
 
 
 class Schema(msgspec.Struct, frozen=True):
