@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,57 +95,37 @@ class JsonObject:
 
     def count(self, name: str, default: int = _REQUIRED) -> int:
         """A positive whole number."""
-        value = self._get(name, default)
-        if type(value) is not int or not 1 <= value <= _MAX_COUNT:
-            raise self._wrong(name, "a positive number")
+        value: int = self._get(name, _is_count, "a positive number", default)
         return value
 
     def index(self, name: str) -> int | None:
         """A whole number that is not negative, or None."""
-        value = self.values.get(name)
-        if value is not None and (type(value) is not int or not 0 <= value <= _MAX_COUNT):
-            raise self._wrong(name, "a number from 0 on")
+        value: int | None = self._get(name, _is_index, "a number from 0 on", None)
         return value
 
     def number(self, name: str, default: float = _REQUIRED) -> float:
         """A finite number."""
-        value = self._get(name, default)
-        if not _is_number(value):
-            raise self._wrong(name, "a number")
-        return float(value)
+        return float(self._get(name, _is_number, "a number", default))
 
     def numbers(self, name: str) -> list[float]:
-        values = self._get(name, _REQUIRED)
-        if not isinstance(values, list) or not all(map(_is_number, values)):
-            raise self._wrong(name, "a list of numbers")
-        return [float(value) for value in values]
+        return [float(value) for value in self._get(name, _are_numbers, "a list of numbers")]
 
     def flag(self, name: str, default: bool = _REQUIRED) -> bool:
-        value = self._get(name, default)
-        if not isinstance(value, bool):
-            raise self._wrong(name, "true or false")
+        value: bool = self._get(name, bool, "true or false", default)
         return value
 
     def text(self, name: str, default: str = _REQUIRED) -> str:
-        value = self._get(name, default)
-        if not isinstance(value, str):
-            raise self._wrong(name, "a text")
+        value: str = self._get(name, str, "a text", default)
         return value
 
     def items(self, name: str, default: list[Any] = _REQUIRED) -> list[Any]:
-        value = self._get(name, default)
-        if not isinstance(value, list):
-            raise self._wrong(name, "a list")
+        value: list[Any] = self._get(name, list, "a list", default)
         return value
 
     def section(self, name: str) -> JsonObject | None:
         """A nested object, or None."""
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise self._wrong(name, "an object")
-        return JsonObject(f"{self.where}: {name}", value)
+        value = self._get(name, dict, "an object", None)
+        return None if value is None else JsonObject(f"{self.where}: {name}", value)
 
     def sections(self, name: str) -> list[JsonObject]:
         """A list of objects, empty if it is absent."""
@@ -154,19 +134,41 @@ class JsonObject:
             raise self._wrong(name, "a list of objects")
         return [JsonObject(f"{self.where}: {name}", value) for value in values]
 
-    def _get(self, name: str, default: Any) -> Any:
-        value = self.values.get(name, default)
-        if value is _REQUIRED:
-            raise BadRequest(f'{self.where} has no "{name}"')
-        return value
-
     def unsupported(self, option: str, reason: str) -> BadRequest:
         """The error for an option that llama.cpp does not support; names file, place and option."""
         return BadRequest(f"{self.where}: {option} {reason}")
+
+    def _get(
+        self,
+        name: str,
+        valid: type | Callable[[Any], bool],
+        wanted: str,
+        default: Any = _REQUIRED,
+    ) -> Any:
+        """``valid``: the value's type, or a predicate; ``wanted``: the same in words."""
+        value = self.values.get(name, default)
+        if value is _REQUIRED:
+            raise BadRequest(f'{self.where} has no "{name}"')
+        is_valid = isinstance(value, valid) if isinstance(valid, type) else valid(value)
+        if value is not None and not is_valid:
+            raise self._wrong(name, wanted)
+        return value
 
     def _wrong(self, name: str, wanted: str) -> BadRequest:
         return BadRequest(f'{self.where}: "{name}" is not {wanted}')
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _MAX_COUNT
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in {int, float} and math.isfinite(value) and abs(value) < 1e38
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values))

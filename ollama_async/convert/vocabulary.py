@@ -107,71 +107,22 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
 
 
 END_TEXTS = {
-    "</s>",
-    "<EOT>",
-    "<end_of_turn>",
-    "<end_of_utterance>",
-    "<eos>",
-    "<turn|>",
-    "<|calls|>",
-    "<|call|>",
-    "<|end_of_text|>",
-    "<|endoftext|>",
-    "<|end|>",
-    "<|eom_id|>",
-    "<|eot_id|>",
-    "<|flush|>",
-    "<|im_end|>",
-    "<|return|>",
-    "<|tool_response>",
-    "<｜end▁of▁sentence｜>",  # noqa: RUF001
-    "[EOS]",
-    "[EOT]",
-    "[e~[",
-    "_<EOT>",
+    *("</s>", "<EOT>", "<end_of_turn>", "<end_of_utterance>", "<eos>", "<turn|>"),
+    *("<|calls|>", "<|call|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>"),
+    *("<|eom_id|>", "<|eot_id|>", "<|flush|>", "<|im_end|>", "<|return|>"),
+    *("<|tool_response>", "[EOS]", "[EOT]", "[e~[", "_<EOT>", "<｜end▁of▁sentence｜>"),  # noqa: RUF001
 }
 """llama.cpp ends answers at tokens with these texts, even if the file does not say so."""
 
 SPECIAL_TEXTS = END_TEXTS | {
-    "<MID>",
-    "<PAD>",
-    "<PRE>",
-    "<REPO>",
-    "<SUF>",
-    "<fim-middle>",
-    "<fim-pad>",
-    "<fim-prefix>",
-    "<fim-repo>",
-    "<fim-suffix>",
-    "<fim_middle>",
-    "<fim_pad>",
-    "<fim_prefix>",
-    "<fim_suffix>",
-    "<reponame>",
-    "<|channel|>",
-    "<|code_middle|>",
-    "<|code_prefix|>",
-    "<|code_suffix|>",
-    "<|constrain|>",
-    "<|file_sep|>",
-    "<|fim_middle|>",
-    "<|fim_pad|>",
-    "<|fim_prefix|>",
-    "<|fim_repo|>",
-    "<|fim_suffix|>",
-    "<|message|>",
-    "<|middle|>",
-    "<|prefix|>",
-    "<|repo_name|>",
-    "<|start|>",
-    "<|suffix|>",
-    "<｜fim▁begin｜>",  # noqa: RUF001
-    "<｜fim▁end｜>",  # noqa: RUF001
-    "<｜fim▁hole｜>",  # noqa: RUF001
-    "[PAD]",
-    "▁<MID>",
-    "▁<PRE>",
-    "▁<SUF>",
+    *("<MID>", "<PAD>", "<PRE>", "<REPO>", "<SUF>", "<fim-middle>", "<fim-pad>"),
+    *("<fim-prefix>", "<fim-repo>", "<fim-suffix>", "<fim_middle>", "<fim_pad>"),
+    *("<fim_prefix>", "<fim_suffix>", "<reponame>", "<|channel|>", "<|code_middle|>"),
+    *("<|code_prefix|>", "<|code_suffix|>", "<|constrain|>", "<|file_sep|>"),
+    *("<|fim_middle|>", "<|fim_pad|>", "<|fim_prefix|>", "<|fim_repo|>"),
+    *("<|fim_suffix|>", "<|message|>", "<|middle|>", "<|prefix|>", "<|repo_name|>"),
+    *("<|start|>", "<|suffix|>", "[PAD]", "▁<MID>", "▁<PRE>", "▁<SUF>"),
+    *("<｜fim▁begin｜>", "<｜fim▁end｜>", "<｜fim▁hole｜>"),  # noqa: RUF001
 }
 """Tokens with these texts are special to llama.cpp, whatever their kind: they are found in texts,
 and never made of pieces. The others are for messages and for gaps in code."""

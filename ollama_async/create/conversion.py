@@ -44,11 +44,11 @@ def store_model(layout: StoreLayout, files: Mapping[str, Path], level: str) -> N
     :raises OSError: a file cannot be read, or the new one not written.
     """
     kind = cast("FloatType", level) if level in SOURCE_LEVELS else None
-
-    def convert(out: Path) -> _Progress:
-        return convert_model(files, out, kind)
-
-    return (yield from _store_converted(layout, "converting model", convert, lambda _: None))
+    return (
+        yield from _store_converted(
+            layout, "converting model", lambda out: convert_model(files, out, kind)
+        )
+    )
 
 
 def store_adapter(layout: StoreLayout, files: Mapping[str, Path], base_digest: str) -> NewBlob:
@@ -58,21 +58,21 @@ def store_adapter(layout: StoreLayout, files: Mapping[str, Path], base_digest: s
     """
     files = {posixpath.basename(name): path for name, path in files.items()}
     base = read_header(layout.blobs.path(base_digest))
-
-    def convert(out: Path) -> _Progress:
-        return lora.convert_adapter(files, _base_model(base), out)
-
-    def check(adapter: GgufHeader) -> None:
-        check_adapter(adapter, base)
-
-    return (yield from _store_converted(layout, "converting adapter", convert, check))
+    return (
+        yield from _store_converted(
+            layout,
+            "converting adapter",
+            lambda out: lora.convert_adapter(files, _base_model(base), out),
+            lambda adapter: check_adapter(adapter, base),
+        )
+    )
 
 
 def _store_converted(
     layout: StoreLayout,
     text: str,
     convert: Callable[[Path], _Progress],
-    check: Callable[[GgufHeader], None],
+    check: Callable[[GgufHeader], None] = lambda _: None,
 ) -> NewBlob:
     with NewFile(layout.blobs.folder) as file:
         yield from _statuses(layout, text, convert(file.path))

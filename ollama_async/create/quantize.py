@@ -51,20 +51,12 @@ SOURCE_LEVELS = ("F32", "F16", "BF16")
 """What may be quantized; other types have lost too much precision already."""
 
 NEED_MATRIX = (
-    "Q2_K_S",
-    "IQ3_XS",
-    "IQ3_XXS",
-    "IQ2_M",
-    "IQ2_S",
-    "IQ2_XS",
-    "IQ2_XXS",
-    "IQ1_M",
-    "IQ1_S",
+    *("Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
 )
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4_MOE": "MXFP4"}
 _SMALLEST_TYPES = {"IQ3_M": "IQ3_S"}
 _TYPES = {kind.name: kind for kind in TENSOR_TYPES.values()}
-_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
+FILE_TYPE_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 
 
 def parse_level(text: str) -> str:
@@ -83,11 +75,6 @@ def parse_level(text: str) -> str:
         supported = ", ".join(LEVELS)
         raise BadRequest(f"unsupported quantization type {level} - supported types are {supported}")
     return level
-
-
-def file_type_number(level: str) -> int:
-    """llama.cpp's number for one of :data:`LEVELS`."""
-    return _NUMBERS[level]
 
 
 def min_bytes(level: str, elements: int) -> int:
@@ -217,7 +204,7 @@ def _check(path: Path, level: str) -> None:
 
 def _command(source: Path, target: Path, level: str) -> list[str]:
     line = [sys.executable, "-P", "-m", MODULE, "--source", str(source), "--target", str(target)]
-    return [*line, "--file-type", str(file_type_number(level))] if level else line
+    return [*line, "--file-type", str(FILE_TYPE_NUMBERS[level])] if level else line
 
 
 # ----------------------------------------------------------------- the process

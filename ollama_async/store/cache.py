@@ -19,7 +19,6 @@ from ollama_async.gguf.compatibility import check_adapter
 from ollama_async.gguf.reader import read_header
 from ollama_async.gguf.summary import GgufSummary, summarize
 from ollama_async.store.blobs import Blobs
-from ollama_async.store.files import FileSignature
 from ollama_async.store.manifests import TEXT_LIMIT_BYTES, Config, read_config
 
 T = TypeVar("T")
@@ -33,6 +32,12 @@ JSON_COST = 16
 _LEAST_BYTES = 1024
 
 
+class _Fault(msgspec.Struct, frozen=True):
+    """Why a value could not be made."""
+
+    message: str
+
+
 class FileCache(Generic[T]):
     """LRU cache of values by key, each with the signatures of the files that it was made from.
 
@@ -40,21 +45,52 @@ class FileCache(Generic[T]):
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._kept: BoundedCache[Hashable, tuple[Hashable, T]] = BoundedCache(math.inf, limit_bytes)
+        self._kept: BoundedCache[Hashable, tuple[Hashable, T | _Fault]] = BoundedCache(
+            math.inf, limit_bytes
+        )
 
     def get(self, key: Hashable, signature: Hashable) -> T | None:
-        """The value, unless its signature differs."""
-        found = self._kept.get(key)
-        if found is None:
+        """The value, unless its signature differs.
+
+        :raises BadRequest: :meth:`get_or_make` cached this error.
+        """
+        signed = self._kept.get(key)
+        if signed is None:
             return None
-        if found[0] != signature:
+        if signed[0] != signature:
             self._kept.forget(key)
             return None
-        return found[1]
+        if isinstance(signed[1], _Fault):
+            raise BadRequest(signed[1].message)  # a new one: each raise makes an exception longer
+        return signed[1]
 
     def put(self, key: Hashable, signature: Hashable, value: T, size_bytes: int) -> None:
         """Keep the value; one that alone is over the limit is not kept."""
         self._kept.put(key, (signature, value), size_bytes)
+
+    def get_or_make(
+        self,
+        key: Hashable,
+        signature: Hashable,
+        make: Callable[[], T],
+        cost: Callable[[T], int] = lambda _: 0,
+    ) -> T:
+        """The value, made if need be; ``cost``: its size in bytes.
+
+        Two threads that request the same key at once may both make it.
+
+        :raises BadRequest: ``make`` raised it, now or before.
+        """
+        known = self.get(key, signature)
+        if known is not None:
+            return known
+        try:
+            made = make()
+        except BadRequest as error:
+            self._kept.put(key, (signature, _Fault(error.message)), _LEAST_BYTES)
+            raise
+        self.put(key, signature, made, _LEAST_BYTES + cost(made))
+        return made
 
     def forget(self, key: Hashable) -> None:
         self._kept.forget(key)
@@ -64,17 +100,11 @@ class FileCache(Generic[T]):
         self._kept.keep_only(keys)
 
 
-class _Fault(msgspec.Struct, frozen=True):
-    """Why a blob cannot be used."""
-
-    message: str
-
-
 class BlobCache:
-    """What blobs contain, read once for all models that share them.
+    """What blobs contain, read once for all models that share them. Thread-safe.
 
-    Thread-safe; two threads that request the same blob at once may both read it. All methods block.
-    They raise BadRequest if the blob's content is invalid, OSError if it cannot be read.
+    All methods block. They raise BadRequest if the blob's content is invalid, OSError if it cannot
+    be read.
     """
 
     def __init__(self, blobs: Blobs) -> None:
@@ -84,13 +114,13 @@ class BlobCache:
 
     def summary(self, digest: str) -> GgufSummary:
         """Of a GGUF file."""
-        return self._cached(
-            self._summaries,
+        summary: GgufSummary = self._summaries.get_or_make(
             digest,
-            (self._blobs.signature(digest),),
+            self._blobs.signature(digest),
             lambda: summarize(read_header(self._blobs.path(digest))),
             lambda summary: sys.getsizeof(summary.chat_template),
         )
+        return summary
 
     def check_adapter(self, adapter: str, base: str) -> None:
         """:raises BadRequest: the adapter cannot be applied to the base."""
@@ -100,7 +130,7 @@ class BlobCache:
             return True
 
         signatures = self._blobs.signature(adapter), self._blobs.signature(base)
-        self._cached(self._summaries, (adapter, base), signatures, check, lambda _: 0)
+        self._summaries.get_or_make((adapter, base), signatures, check)
 
     def text(self, digest: str) -> str:
         return self._read(digest, "text", lambda data: data.decode(errors="replace"), sys.getsizeof)
@@ -126,31 +156,10 @@ class BlobCache:
     def _read(
         self, digest: str, form: Hashable, parse: Callable[[bytes], T], cost: Callable[[T], int]
     ) -> T:
-        return self._cached(
-            self._texts,
+        value: T = self._texts.get_or_make(
             (digest, form),
-            (self._blobs.signature(digest),),
+            self._blobs.signature(digest),
             lambda: parse(self._blobs.read(digest, TEXT_LIMIT_BYTES)),
             cost,
         )
-
-    def _cached(
-        self,
-        cache: FileCache[Any],
-        key: Hashable,
-        signatures: tuple[FileSignature, ...],
-        make: Callable[[], T],
-        cost: Callable[[T], int],
-    ) -> T:
-        known = cache.get(key, signatures)
-        if known is None:
-            try:
-                known = make()
-            except BadRequest as error:
-                known = _Fault(error.message)
-            size = _LEAST_BYTES if isinstance(known, _Fault) else _LEAST_BYTES + cost(known)
-            cache.put(key, signatures, known, size)
-        if isinstance(known, _Fault):
-            raise BadRequest(known.message)  # a new one: each raise makes an exception longer
-        value: T = known
         return value

@@ -223,12 +223,10 @@ class Manifests:
                 folder.rmdir()
 
     def remove_empty_folders(self) -> None:
-        for host in _entries(self._base):
-            for namespace in _entries(host.path):
-                for model in _entries(namespace.path):
-                    _remove_if_empty(model)
-                _remove_if_empty(namespace)
-            _remove_if_empty(host)
+        for level in ("*/*/*", "*/*", "*"):
+            for folder in list(self.folder.glob(level)):
+                with suppress(OSError):  # not empty, or no folder
+                    folder.rmdir()
 
     def _matches(self, folder: str, parts: tuple[str, ...]) -> Iterator[str]:
         """Paths below ``folder`` that equal ``parts`` but for case."""
@@ -259,8 +257,3 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError:  # not a folder, or gone meanwhile
         return []
-
-
-def _remove_if_empty(entry: os.DirEntry[str]) -> None:
-    with suppress(OSError):
-        Path(entry.path).rmdir()

@@ -119,7 +119,7 @@ def check_pulled(name: ModelName, manifest: Manifest, blobs: Blobs, cache: BlobC
     :raises OSError: a blob is gone, or cannot be read.
     """
     try:
-        model = _ModelReader(name, manifest, blobs, cache, None).model("", 0.0)
+        model = _ModelReader(name, manifest, blobs, cache).model("", 0.0)
         for layer in manifest.layers:
             if layer.kind in {"model", "draft"}:
                 cache.summary(layer.digest)
@@ -131,44 +131,36 @@ def check_pulled(name: ModelName, manifest: Manifest, blobs: Blobs, cache: BlobC
         raise LoadFailed(f"the pulled model '{name.short}' has {model.summary.missing_part}")
 
 
-class _ModelReader:
+class _ModelReader(msgspec.Struct, frozen=True):
     """Turns one manifest into a :class:`Model`."""
 
-    def __init__(
-        self,
-        name: ModelName,
-        manifest: Manifest,
-        blobs: Blobs,
-        cache: BlobCache,
-        prefers_go: bool | None,
-    ) -> None:
-        self._name = name
-        self._manifest = manifest
-        self._blobs = blobs
-        self._cache = cache
-        self._prefers_go = prefers_go
+    name: ModelName
+    manifest: Manifest
+    blobs: Blobs
+    cache: BlobCache
+    prefers_go: bool | None = None
 
     def model(self, digest: str, modified_at: float) -> Model:
-        config_digest = self._manifest.config.digest
-        config = self._cache.config(config_digest) if config_digest else Config()
+        config_digest = self.manifest.config.digest
+        config = self.cache.config(config_digest) if config_digest else Config()
         if config.remote_host or config.remote_model:
             raise _RemoteModel("this server cannot run this remote model")
         weights = self._layers("model")
         if not weights:
             raise _NotRunnable("has no GGUF weights; only GGUF models can be run")
         blob_digest = weights[0].digest
-        summary = self._cache.summary(blob_digest)
+        summary = self.cache.summary(blob_digest)
         adapters, projectors = self._layers("adapter"), self._layers("projector")
         for adapter in adapters:
-            self._cache.check_adapter(adapter.digest, blob_digest)
+            self.cache.check_adapter(adapter.digest, blob_digest)
         model = Model(
-            name=self._name.short,
+            name=self.name.short,
             key="+".join([blob_digest, *(layer.digest for layer in (*adapters, *projectors))]),
             digest=digest,
-            size=self._manifest.size,
+            size=self.manifest.size,
             modified_at=modified_at,
             details=_details(config, weights[0].from_, summary),
-            path=str(self._blobs.file(blob_digest)),
+            path=str(self.blobs.file(blob_digest)),
             blob_digest=blob_digest,
             template=self._text("template", "prompt"),
             system=self._text("system"),
@@ -177,7 +169,7 @@ class _ModelReader:
             summary=summary,
             projectors=self._paths(projectors),
             adapters=self._paths(adapters),
-            adapter_bytes=sum(self._cache.summary(each.digest).weights_bytes for each in adapters),
+            adapter_bytes=sum(self.cache.summary(each.digest).weights_bytes for each in adapters),
             drafts=self._paths(self._layers("draft")),
             licenses=self._paths(self._layers("license")[:LICENSES_LIMIT]),
             renderer=config.renderer,
@@ -185,7 +177,7 @@ class _ModelReader:
             requires=config.requires,
         )
         spec = model.chat_format
-        selection = select(spec, summary.chat_template, prefers_go=self._prefers_go)
+        selection = select(spec, summary.chat_template, prefers_go=self.prefers_go)
         projected = [self._projector_summary(layer.digest) for layer in projectors]
         found = find_capabilities(config.capabilities, summary, projected, spec, selection)
         return msgspec.structs.replace(model, selection=selection, capabilities=found)
@@ -193,27 +185,27 @@ class _ModelReader:
     def _projector_summary(self, digest: str) -> GgufSummary:
         """Old projectors are in other formats than GGUF; their models work without them."""
         try:
-            return self._cache.summary(digest)
+            return self.cache.summary(digest)
         except BadRequest:
             return GgufSummary(kind="projector")
 
     def _layers(self, *kinds: str) -> list[Layer]:
-        return [layer for layer in self._manifest.layers if layer.kind in kinds]
+        return [layer for layer in self.manifest.layers if layer.kind in kinds]
 
     def _paths(self, layers: list[Layer]) -> tuple[str, ...]:
-        return tuple(str(self._blobs.file(layer.digest)) for layer in layers)
+        return tuple(str(self.blobs.file(layer.digest)) for layer in layers)
 
     def _text(self, *kinds: str) -> str:
         """The first layer of one of the kinds; "" if there is none."""
         layers = self._layers(*kinds)
-        return self._cache.text(layers[0].digest) if layers else ""
+        return self.cache.text(layers[0].digest) if layers else ""
 
     def _json(self, kind: str, form: Any, absent: Any) -> Any:
         layers = self._layers(kind)
         if not layers:
             return absent
         try:
-            return self._cache.json(layers[0].digest, form)
+            return self.cache.json(layers[0].digest, form)
         except BadRequest as error:
             raise BadRequest(f"its {kind} layer is not valid: {error.message}") from None
 

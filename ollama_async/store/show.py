@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,12 @@ class DescriptionCache:
     """
 
     def __init__(self) -> None:
-        self._known: FileCache[GgufDescription | str] = FileCache(_LIMIT_BYTES)
+        self._known: FileCache[GgufDescription] = FileCache(_LIMIT_BYTES)
 
     def describe(self, path: str) -> GgufDescription:
         """As :func:`.metadata.describe`, not verbose."""
-        signature = file_signature(path)
-        known = self._known.get(path, signature)
-        if known is None:
-            try:
-                known = describe(path, is_verbose=False)
-            except BadRequest as error:
-                known = error.message
-            size_bytes = _VALUE_BYTES if isinstance(known, str) else _memory_bytes(known)
-            self._known.put(path, signature, known, size_bytes)
-        if isinstance(known, str):
-            raise BadRequest(known)
-        return known
+        make = partial(describe, path, is_verbose=False)
+        return self._known.get_or_make(path, file_signature(path), make, _memory_bytes)
 
 
 def _memory_bytes(description: GgufDescription) -> int:

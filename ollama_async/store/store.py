@@ -135,12 +135,13 @@ class Store:
             name = ModelName.parse(split_source(text).text if _is_local(text) else text.strip())
         except ValueError:
             raise BadRequest(f'name "{text}" is invalid') from None
+        missing = NotFound(f"model '{text}' not found")
         if manifests.locate(name) is None:  # creates no lock file in a store that is not ours
-            raise NotFound(f"model '{text}' not found")
+            raise missing
         with self.layout.changing(name):
             path = manifests.locate(name)
             if path is None:
-                raise NotFound(f"model '{text}' not found")
+                raise missing
             manifest = self.layout.read_manifest(path)
             manifests.remove(path)
             self._models.forget(path)
@@ -162,12 +163,13 @@ class Store:
         """
         manifests = self.layout.manifests
         old, new = _parsed("source", source), _parsed("destination", destination)
+        missing = NotFound(f'model "{source}" not found')
         if manifests.locate(old) is None:  # creates no lock file in a store that is not ours
-            raise NotFound(f'model "{source}" not found')
+            raise missing
         with self.layout.changing(new):
             path = manifests.locate(old)
             if path is None:
-                raise NotFound(f'model "{source}" not found')
+                raise missing
             data, digests = self._read_source(path, source)
             if manifests.locate(new) != path:
                 self.layout.replace_manifest(new, data, digests)

@@ -6,10 +6,10 @@ import pytest
 
 from ollama_async.core.errors import BadRequest
 from ollama_async.create.quantize import (
+    FILE_TYPE_NUMBERS,
     LEVELS,
     NEED_MATRIX,
     SOURCE_LEVELS,
-    file_type_number,
     min_bytes,
     parse_level,
 )
@@ -48,7 +48,7 @@ def test_other_levels_are_refused_with_the_reason(text: str, words: str) -> None
 
 
 def test_every_level_has_a_number_and_no_level_is_forgotten() -> None:
-    assert {FILE_TYPES[file_type_number(level)] for level in LEVELS} == set(LEVELS)
+    assert {FILE_TYPES[FILE_TYPE_NUMBERS[level]] for level in LEVELS} == set(LEVELS)
     assert set(LEVELS) | set(NEED_MATRIX) | {"NVFP4"} == set(FILE_TYPES.values())
     assert set(SOURCE_LEVELS) <= set(LEVELS)
 
