@@ -8,7 +8,7 @@ response are always written, the others only when they differ from the default.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Required, TypedDict
 
 import msgspec
 from msgspec import Meta, field
@@ -411,6 +411,12 @@ class ErrorResponse(msgspec.Struct):
     error: str
 
 
-ProgressStatus = dict[str, Any]
-"""One object of the progress of a pull, a push or a create: ``status``, and for a file ``digest``,
-``total`` and ``completed`` (bytes)."""
+class ProgressStatus(TypedDict, total=False):
+    """One object of the progress of a pull, a push or a create. Only a status about a file has
+    other keys than ``status``; sizes in bytes.
+    """
+
+    status: Required[str]
+    digest: str
+    total: int
+    completed: int

@@ -19,6 +19,7 @@ from ollama_async.cli.answer_printer import AnswerPrinter, print_answer, print_s
 from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.models import list_models
 from ollama_async.cli.show import PARTS, ModelInfo, fetch_info, format_page
+from ollama_async.core.conversation import THINK_LEVELS
 from ollama_async.core.model_names import ModelName
 
 _HELP = """\
@@ -61,7 +62,6 @@ Available Commands:
   /show system       Show system message
   /show template     Show prompt template
 """
-_THINK_LEVELS = ("high", "medium", "low", "max")
 _MISSING = {
     "license": "No license was specified for this model.",
     "system": "No system message was specified for this model.",
@@ -303,7 +303,7 @@ def _set_no_format(session: Session, _value: str) -> None:
 
 
 def _set_think(session: Session, level: str) -> None:
-    if level and level not in _THINK_LEVELS:
+    if level and level not in THINK_LEVELS:
         raise CommandFailed(f'invalid think level: "{level}" (must be high, medium, low, or max)')
     session.request["think"] = level or True
     print(f"Set 'think' mode to '{level}'." if level else "Set 'think' mode.")

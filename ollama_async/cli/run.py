@@ -16,12 +16,13 @@ from ollama_async.cli.client import Client, CommandFailed, ServerRefused
 from ollama_async.cli.create import create_from_file
 from ollama_async.cli.interactive import run_conversation
 from ollama_async.cli.models import pull_model
+from ollama_async.core.conversation import THINK_LEVELS
 from ollama_async.gocompat import durations
 
 _THINK = {
     "true": True,
     "false": False,
-    **{level: level for level in ("high", "medium", "low", "max")},
+    **{level: level for level in THINK_LEVELS},
 }
 _PATH_PREFIXES = ("/", "./", "../")
 

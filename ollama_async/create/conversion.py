@@ -87,7 +87,7 @@ def _statuses(layout: StoreLayout, text: str, progress: _Progress) -> Iterator[P
 
     :raises StorageFailed: what is written does not fit onto the disk; after the first step.
     """
-    status = {"status": text}
+    status: ProgressStatus = {"status": text}
     yield status
     is_first, pause_at = True, time.monotonic() + STEP_S
     for done, total in progress:

@@ -44,7 +44,9 @@ def publish(
     config = go_json(_config(request, model.config))
     _check_sizes(model, [*((kind, content) for kind, content, _ in edits), ("config", config)])
 
-    statuses = [{"status": f"using existing layer {layer.digest}"} for layer in model.layers]
+    statuses: list[ProgressStatus] = [
+        {"status": f"using existing layer {layer.digest}"} for layer in model.layers
+    ]
     layers = list(model.layers)
     for kind, content, replaced in edits:
         new = _put(layout, layer_type(kind), content, statuses)

@@ -145,7 +145,7 @@ def _rewritten(
     layout: StoreLayout, source: Path, headers: Sequence[GgufHeader], text: str, level: str
 ) -> Generator[ProgressStatus, None, str]:
     sizes = {tensor.name: tensor.size for header in headers for tensor in header.tensors}
-    status = {"status": text, "digest": _NO_DIGEST, "total": sum(sizes.values())}
+    status: ProgressStatus = {"status": text, "digest": _NO_DIGEST, "total": sum(sizes.values())}
     with layout.rewriting() as is_free:
         if not is_free:
             raise Busy("other models are being quantized or joined, please try again")

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from ollama_async import shipped_models
+from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.errors import NotFound, RegistryFailed
 from ollama_async.core.model_names import DEFAULT_TAG, ModelName
 from ollama_async.registry.address_policy import DEFAULT_NETWORK, Network
@@ -21,7 +22,6 @@ from ollama_async.registry.repository import parse_manifest
 from ollama_async.registry.transfer_policy import TransferPolicy, retried
 from ollama_async.registry.transfers import (
     ProgressBroadcast,
-    Status,
     TransferRequest,
     Transfers,
     layer_status,
@@ -78,7 +78,7 @@ class Pull:
     """One pull into the store. ``post`` gets the statuses."""
 
     def __init__(
-        self, transport: Transport, target: PullTarget, *, post: Callable[[Status], None]
+        self, transport: Transport, target: PullTarget, *, post: Callable[[ProgressStatus], None]
     ) -> None:
         self._transport = transport
         self._policy = transport.context.policy

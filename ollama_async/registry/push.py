@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.errors import Forbidden, RegistryFailed, StorageFailed
 from ollama_async.core.model_names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 from ollama_async.registry.address_policy import DEFAULT_NETWORK, Network
@@ -17,7 +18,6 @@ from ollama_async.registry.repository import parse_manifest
 from ollama_async.registry.transfer_policy import TransferPolicy, retried
 from ollama_async.registry.transfers import (
     ProgressBroadcast,
-    Status,
     TransferRequest,
     Transfers,
     layer_status,
@@ -57,7 +57,7 @@ class Push:
     """One push from the store. ``post`` gets the statuses."""
 
     def __init__(
-        self, transport: Transport, source: PushSource, *, post: Callable[[Status], None]
+        self, transport: Transport, source: PushSource, *, post: Callable[[ProgressStatus], None]
     ) -> None:
         self._transport = transport
         self._retry = transport.context.policy.retry

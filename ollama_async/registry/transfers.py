@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from ollama_async.api.ollama import ProgressStatus
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.core.model_names import ModelName
 from ollama_async.registry.address_policy import LOCAL_REQUESTER, Network, Requester
@@ -23,8 +23,6 @@ from ollama_async.registry.transfer_policy import TransferPolicy
 from ollama_async.registry.transport import TransferContext, Transport
 from ollama_async.store.manifests import Layer, local_name
 
-Status = dict[str, Any]
-
 UPDATE_INTERVAL_S = 0.06
 """For each follower: of several changes in between, it gets the last."""
 MAX_TRANSFERS = 8
@@ -32,12 +30,13 @@ MAX_TRANSFERS = 8
 _THREADS = 8
 
 
-def layer_status(action: str, layer: Layer, done_bytes: int) -> Status:
+def layer_status(action: str, layer: Layer, done_bytes: int) -> ProgressStatus:
     """``action``: ``pulling`` or ``pushing``. Sizes of zero have no field, as in Ollama."""
-    status: Status = {"status": f"{action} {layer.digest[7:19]}", "digest": layer.digest}
-    for key, value in (("total", layer.size), ("completed", done_bytes)):
-        if value:
-            status[key] = value
+    status: ProgressStatus = {"status": f"{action} {layer.digest[7:19]}", "digest": layer.digest}
+    if layer.size:
+        status["total"] = layer.size
+    if done_bytes:
+        status["completed"] = done_bytes
     return status
 
 
@@ -49,13 +48,13 @@ class ProgressBroadcast:
     """
 
     def __init__(self) -> None:
-        self._latest: dict[str, tuple[int, Status]] = {}
+        self._latest: dict[str, tuple[int, ProgressStatus]] = {}
         self._version = 0
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._error: BaseException | None = None
 
-    def post(self, status: Status) -> None:
+    def post(self, status: ProgressStatus) -> None:
         self._version += 1
         key = str(status.get("digest") or status["status"])
         self._latest[key] = (self._version, status)
@@ -67,7 +66,7 @@ class ProgressBroadcast:
         self._ended.set()
         self._changed.set()
 
-    async def follow(self) -> AsyncGenerator[Status, None]:
+    async def follow(self) -> AsyncGenerator[ProgressStatus, None]:
         """Every status so far, then those that change, in the order of their changes.
 
         :raises ServerError: what ended the transfer.
@@ -88,7 +87,7 @@ class ProgressBroadcast:
         if self._error is not None:
             raise self._error
 
-    def _since(self, seen: int) -> list[tuple[int, Status]]:
+    def _since(self, seen: int) -> list[tuple[int, ProgressStatus]]:
         newer = [each for each in self._latest.values() if each[0] > seen]
         return sorted(newer, key=lambda each: each[0])
 
@@ -144,7 +143,7 @@ class Transfers:
 
     async def follow(
         self, text: str, *, is_insecure: bool, requester: Requester = LOCAL_REQUESTER
-    ) -> AsyncGenerator[Status, None]:
+    ) -> AsyncGenerator[ProgressStatus, None]:
         """Start a transfer or join the current one; yields its statuses.
 
         Closing the generator leaves the transfer, which is cancelled when its last follower leaves.

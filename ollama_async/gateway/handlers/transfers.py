@@ -74,7 +74,7 @@ async def send_progress(
     async with aclosing(statuses):
         if is_streamed:
             return await _stream_progress(request, statuses)
-        last: ProgressStatus = {}
+        last: ProgressStatus | dict[str, str] = {}
         async for status in statuses:
             last = status
         headers = {"Content-Type": "application/json"}
