@@ -71,33 +71,35 @@ class MemoryBudget:
 
     def __init__(self, limits: Limits, plans: Iterable[Plan]) -> None:
         self._capacity = {**limits.capacity, _MODELS: limits.models}
-        self._now = _total_demand(plans)
+        self._now: Counter[str] = Counter()
+        _add(self._now, plans)
         self._later = self._now.copy()
 
     def has_space(self, plan: Plan, freed: Iterable[Plan] = ()) -> bool:
         """Whether ``plan`` fits, now and later, once the plans in ``freed`` are unloaded."""
-        demand, gone = _total_demand([plan]), _total_demand(freed)
+        needed: Counter[str] = Counter()
+        _add(needed, freed, sign=-1)
+        _add(needed, [plan])
         return all(
-            used[device] - gone[device] + need <= self._capacity.get(device, 0)
+            used[device] + needed[device] <= self._capacity.get(device, 0)
             for used in (self._now, self._later)
-            for device, need in demand.items()
+            for device in (*plan.demand, _MODELS)
         )
 
     def commit(self, plan: Plan, freed: Sequence[Plan] = ()) -> None:
         """The load is decided, and what it replaces is being stopped."""
         self.reserve(plan, freed)
-        self._now.update(_total_demand([plan]))
-        self._now.subtract(_total_demand(freed))
+        _add(self._now, [plan])
+        _add(self._now, freed, sign=-1)
 
     def reserve(self, plan: Plan, freed: Sequence[Plan]) -> None:
         """The load will follow when the plans in ``freed`` are unloaded."""
-        self._later.update(_total_demand([plan]))
-        self._later.subtract(_total_demand(freed))
+        _add(self._later, [plan])
+        _add(self._later, freed, sign=-1)
 
 
-def _total_demand(plans: Iterable[Plan]) -> Counter[str]:
-    total: Counter[str] = Counter()
+def _add(usage: Counter[str], plans: Iterable[Plan], sign: int = 1) -> None:
     for plan in plans:
-        total.update(plan.demand)
-        total[_MODELS] += 1
-    return total
+        usage[_MODELS] += sign
+        for device, size_bytes in plan.demand.items():
+            usage[device] += sign * size_bytes
