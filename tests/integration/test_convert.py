@@ -38,12 +38,12 @@ class Engine:
     """llama.cpp without anything of ours: a file, numbers in, numbers out."""
 
     def __init__(self, path, *, is_embedding=False):
-        journal = LogCapture()
+        log = LogCapture()
         lib.llama_backend_init()
         self.model = lib.llama_model_load_from_file(
             str(path).encode(), lib.llama_model_default_params()
         )
-        assert self.model, journal.reason()
+        assert self.model, log.reason()
         self.vocab = lib.llama_model_get_vocab(self.model)
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 64

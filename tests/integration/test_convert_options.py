@@ -75,11 +75,11 @@ def test_a_changed_configuration_gives_the_logits_of_transformers_or_a_refusal(t
 @contextlib.contextmanager
 def vocabulary_of(path):
     """The tokenizer of a converted file as a worker has it, without the rest of the model."""
-    journal = LogCapture()
+    log = LogCapture()
     parameters = lib.llama_model_default_params()
     parameters.vocab_only = True
     model = lib.llama_model_load_from_file(str(path).encode(), parameters)
-    assert model, journal.reason()
+    assert model, log.reason()
     try:
         yield LlamaTokenizer(model)
     finally:

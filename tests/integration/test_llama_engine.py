@@ -267,7 +267,7 @@ def test_penalties_look_back_a_few_thousand_tokens_at_most(before, is_seen, repe
     sampler = llama_sampling.Sampler(sampling, prompt, vocab_size=1000, num_ctx=1 << 20)
     logits = np.zeros(1000, np.float32)
     logits[1], logits[3] = 5.0, 1.0
-    token = sampler.sample(logits, llama_sampling.Candidates(1000))
+    token = sampler.sample(logits, llama_sampling.CandidateArray(1000))
     sampler.close()
     assert token == (3 if is_seen else 1)
 
@@ -534,7 +534,7 @@ def test_selecting_first_gives_what_the_whole_chain_gives(sampling, monkeypatch)
 
     def draw():
         sampler = llama_sampling.Sampler(sampling, [5, 6, 7], vocab_size=vocab_size, num_ctx=64)
-        candidates = llama_sampling.Candidates(vocab_size)
+        candidates = llama_sampling.CandidateArray(vocab_size)
         tokens = [sampler.sample(row, candidates) for row in rows]
         selects = sampler._kept > 0
         sampler.close()
@@ -550,7 +550,7 @@ def test_selecting_first_gives_what_the_whole_chain_gives(sampling, monkeypatch)
 
 def test_broken_logits_still_give_a_token():
     vocab_size = 20_000
-    candidates = llama_sampling.Candidates(vocab_size)
+    candidates = llama_sampling.CandidateArray(vocab_size)
     for fill in (np.nan, -np.inf, 0.0):
         row = np.full(vocab_size, fill, np.float32)
         for sampling in (Sampling(seed=1), GREEDY):

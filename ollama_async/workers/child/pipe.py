@@ -1,10 +1,10 @@
-"""The child's end of the pipe: plain blocking calls for threads.
+"""The child's end of the pipe: blocking calls for threads.
 
 - Runs in: the worker process (tests also run it in a thread).
 - Threads: one thread receives; any thread sends, one at a time.
-- Talks to: :mod:`ollama_async.workers.pipe`, whose docstring says who rings when.
-- Dies when: the process ends, with the parent (see :mod:`.attach`); a blocked ``send`` then never
-  returns, which is why it needs no deadline of its own.
+- Communicates with: :mod:`ollama_async.workers.pipe`, which documents when each side rings.
+- Dies when: the process ends, with its parent (see :mod:`.process_setup`). A blocked ``send`` then
+  never returns, so it needs no deadline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
 
 from ollama_async.workers import frames
 from ollama_async.workers.doorbell import BlockingListener, Ringer
@@ -21,41 +20,16 @@ from ollama_async.workers.messages import ToChild, ToParent
 from ollama_async.workers.ring import Ring
 
 RECHECK_S = 0.5
-_ROOM_RECHECK_S = 0.002
-_GULP_BYTES = 1 << 20
+_SPACE_RECHECK_S = 0.002
+_READ_BYTES = 1 << 20
 
 
 class PipeClosed(Exception):
-    """The end was closed while, or before, it was used."""
-
-
-class ChildEnd(Protocol):
-    """What the worker's threads need of a pipe."""
-
-    def receive(self, timeout_s: float) -> ToChild | None:
-        """The next message; None when ``timeout_s`` have passed without one. 0 only looks.
-
-        One thread only.
-
-        :raises RingCorrupt, FrameCorrupt: what the parent wrote cannot be read; give up.
-        :raises PipeClosed: this end is closed.
-        """
-
-    def send(self, messages: Sequence[ToParent]) -> None:
-        """Hand the messages over in this order with one doorbell: send what belongs together
-        together. Blocks while the ring is full, other senders behind it. Any thread.
-
-        :raises FrameTooLarge: one of them is over the limit; none of them were sent.
-        :raises RingCorrupt: the parent's index is impossible; give up.
-        :raises PipeClosed: this end is closed; a part may have been sent.
-        """
-
-    def close(self) -> None:
-        """End blocked calls with :class:`PipeClosed` and give everything back. Idempotent."""
+    """The end was closed before or during the call."""
 
 
 class ChildPipe:
-    """:class:`ChildEnd` over shared memory. Takes rings and bells over."""
+    """The child's end, over shared memory. Owns the rings and bells."""
 
     def __init__(
         self,
@@ -78,13 +52,18 @@ class ChildPipe:
         self._closed = threading.Event()
 
     def receive(self, timeout_s: float) -> ToChild | None:
+        """The next message; None if ``timeout_s`` pass without one (0: do not wait). One thread.
+
+        :raises RingCorrupt, FrameCorrupt: what the parent wrote cannot be read; give up.
+        :raises PipeClosed: this end is closed.
+        """
         with self._receiving:
             deadline = time.monotonic() + timeout_s
             while not self._received:
                 if self._closed.is_set():
                     raise PipeClosed
                 self._bell_in.clear()
-                data = self._inbound.read(_GULP_BYTES)
+                data = self._inbound.read(_READ_BYTES)
                 if data:
                     self._received.extend(self._frames.feed(data))
                     continue
@@ -95,6 +74,13 @@ class ChildPipe:
             return self._received.popleft()
 
     def send(self, messages: Sequence[ToParent]) -> None:
+        """Send messages in this order with one doorbell. Blocks while the ring is full, and other
+        senders with it. Any thread.
+
+        :raises FrameTooLarge: one of them is over the limit; none were sent.
+        :raises RingCorrupt: the parent's index is impossible; give up.
+        :raises PipeClosed: this end is closed; a part may have been sent.
+        """
         data = frames.encode(
             messages,
             limit_bytes=frames.TO_PARENT_LIMIT_BYTES,
@@ -109,8 +95,8 @@ class ChildPipe:
                 self._send_rest(memoryview(data)[taken:])
 
     def _send_rest(self, rest: memoryview) -> None:
-        """The ring is full: look for room every 2 ms; what fits is published at once."""
-        while not self._closed.wait(_ROOM_RECHECK_S):
+        """The ring is full: check for space every 2 ms; what fits is published at once."""
+        while not self._closed.wait(_SPACE_RECHECK_S):
             taken = self._outbound.write(rest)
             if taken:
                 self._bell_out.ring()
@@ -120,6 +106,7 @@ class ChildPipe:
         raise PipeClosed
 
     def close(self) -> None:
+        """End blocked calls with :class:`PipeClosed`, and free everything. Idempotent."""
         if self._closed.is_set():
             return
         self._closed.set()

@@ -23,7 +23,7 @@ from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import open_engine
 from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.mailbox import Mailbox
-from ollama_async.workers.child.pipe import ChildEnd
+from ollama_async.workers.child.pipe import ChildPipe
 from ollama_async.workers.child.preparation import RequestPreparer
 from ollama_async.workers.child.preprocessor import Preprocessor
 from ollama_async.workers.child.process_setup import restrict_system_calls
@@ -51,7 +51,7 @@ def leave(status: int) -> NoReturn:
 class Service:
     """One model, from loading to the end of the process."""
 
-    def __init__(self, pipe: ChildEnd, spec: LoadSpec, settings: Settings) -> None:
+    def __init__(self, pipe: ChildPipe, spec: LoadSpec, settings: Settings) -> None:
         self._pipe = pipe
         # with every slot decoding, the smallest chunk of a prompt must still fit
         self._spec = msgspec.structs.replace(

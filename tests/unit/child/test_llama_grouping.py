@@ -10,7 +10,7 @@ from ollama_async.workers.child.engines.llama_batch import (
     ACCELERATOR_COST,
     CPU_COST,
     PassCost,
-    slots_to_bridge,
+    find_padding_slots,
 )
 
 
@@ -19,7 +19,7 @@ def decoding(*slots):
 
 
 def bridge(rows, cost=CPU_COST, full=()):
-    return slots_to_bridge(rows, cost, lambda slot: slot not in full)
+    return find_padding_slots(rows, cost, lambda slot: slot not in full)
 
 
 def test_neighbours_need_no_bridge():

@@ -1,8 +1,8 @@
-"""The one interface that the batcher needs of an engine; every engine is a file beside this one.
+"""The interface of an engine; every engine is a file beside this one.
 
-An engine owns ``facts.slots`` sequences ("slots", numbered from 0), each a KV cache of up to
-``facts.num_ctx`` tokens at positions 0, 1, 2, …. It runs in the step thread only, except
-``tokenize``, ``piece``, ``written`` and ``is_end``, which the threads of the intake may call at
+An engine owns ``facts.slots`` sequences ("slots", numbered from 0), each with a KV cache of up to
+``facts.num_ctx`` tokens at positions 0, 1, 2, …. Only the step thread calls it, except for
+``tokenize``, ``piece``, ``written`` and ``is_end``, which the preprocessor's threads may call at
 the same time.
 """
 
@@ -19,16 +19,16 @@ from ollama_async.core.conversation import Sampling
 
 
 class EngineError(Exception):
-    """The engine could not do a step; the worker goes on, the rows' requests fail."""
+    """A step failed. The requests of its rows fail; the worker goes on."""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loaded model is.
+    """Properties of a loaded model.
 
-    ``chat_template`` is the Jinja text in the file, or "". ``bos``/``eos`` are the token texts
+    ``chat_template`` is the Jinja text in the file, or "". ``bos`` and ``eos`` are the token texts
     that templates may print (``bos_token``, ``eos_token``). ``adds_bos``: tokenizing with
     ``add_special`` puts a BOS in front. ``can_shift``: positions can be moved. ``can_trim``: a part
-    of a sequence can be forgotten (recurrent models cannot).
+    of a sequence can be removed (not in recurrent models).
     """
 
     slots: int
@@ -48,7 +48,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row:
-    """One slot's part of a step: evaluate ``tokens`` from ``position`` on, then maybe sample."""
+    """One slot's part of a step: evaluates ``tokens`` from ``position`` on, and maybe samples."""
 
     __slots__ = ("position", "samples", "slot", "tokens")
 
@@ -60,12 +60,12 @@ class Row:
 
 
 class Constraint(Protocol):
-    """What one answer must look like, token by token; end tokens are allowed where it may end.
+    """Restricts the tokens of one answer; end tokens are allowed where it may end.
 
-    The engine asks it and tells it each token that it has chosen for the slot. ``is_over``: nothing
-    can follow, because the answer is complete or, if ``failure`` says why, because no token would
-    do; whatever the engine returned then is not to be used. ``mask_s``: the seconds of CPU time
-    that :meth:`allowed` took last, halved with each token since that needed none.
+    The engine consults it, and reports each token that it sampled for the slot. ``is_over``:
+    nothing can follow, because the answer is complete or, if ``failure`` says why, because no token
+    is allowed; the token sampled then must not be used. ``mask_s``: the CPU time in seconds that
+    :meth:`allowed` took last, halved with each token since that did not need it.
     """
 
     is_over: bool
@@ -75,13 +75,13 @@ class Constraint(Protocol):
     def mask_s(self) -> float: ...
 
     def allows(self, token: int) -> bool:
-        """Whether the answer may go on with ``token``. Microseconds."""
+        """Whether ``token`` may come next. Takes microseconds."""
 
     def allowed(self) -> NDArray[np.intp]:
-        """All tokens that it may go on with, in order; empty: there is none. Up to milliseconds."""
+        """All tokens that may come next, in order; may be empty. Takes up to milliseconds."""
 
     def accept(self, token: int) -> None:
-        """The answer goes on with ``token``; one that is not allowed is a failure."""
+        """``token`` comes next; one that is not allowed is a failure."""
 
 
 class Engine(Protocol):
@@ -90,13 +90,13 @@ class Engine(Protocol):
     facts: EngineFacts
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Token ids of ``text``; ``add_special`` lets the model add BOS/EOS as it was trained."""
+        """Token ids of ``text``; ``add_special`` adds BOS and EOS as the model was trained."""
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token stands for in an answer (control tokens: empty). Must be cheap."""
+        """The bytes of a token in an answer (control tokens: empty). Must be cheap."""
 
     def written(self, token: int) -> bytes:
-        """The bytes a token is written with in a prompt; control tokens have a name there."""
+        """The bytes of a token in a prompt, where control tokens have a name."""
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer. Must be cheap."""
@@ -108,37 +108,37 @@ class Engine(Protocol):
         prompt: Sequence[int],
         constraint: Constraint | None = None,
     ) -> None:
-        """A request takes the slot: make its sampler, feed it ``prompt`` for the penalties.
+        """A request gets the slot: make its sampler, and feed it ``prompt`` for the penalties.
 
-        The KV cache of the slot is left as it is. Tokens are chosen as ``constraint`` says.
+        Leaves the KV cache of the slot as it is.
         """
 
     def end(self, slot: int) -> None:
-        """The request has left the slot: free its sampler; the KV cache stays for reuse."""
+        """The request has left the slot: free its sampler. The KV cache stays for reuse."""
 
     def step(self, rows: Sequence[Row]) -> list[int]:
         """Evaluate all rows in one batch; return one sampled token per row that ``samples``.
 
-        The rows' tokens together never exceed ``batch_size``; a slot appears once.
+        The rows have at most ``batch_size`` tokens together; a slot appears once.
 
-        :raises EngineError: nothing of this step counts; the caller trims the slots back.
+        :raises EngineError: nothing of this step counts; the caller clears the slots.
         """
 
     def trim(self, slot: int, length: int) -> bool:
-        """Forget positions ≥ ``length``. False: this model cannot, and the slot is now empty."""
+        """Remove positions ≥ ``length``. False: the model cannot, and the slot is empty now."""
 
     def copy(self, source: int, target: int, length: int) -> bool:
-        """Make ``target`` begin with ``source``'s first ``length`` tokens (target is overwritten).
+        """Overwrite ``target`` with ``source``'s first ``length`` tokens.
 
-        False: cannot be done; ``target`` is then empty.
+        False: the model cannot; ``target`` is empty then.
         """
 
     def shift(self, slot: int, keep: int, discard: int) -> None:
-        """Forget positions ``keep`` … ``keep+discard-1`` and move the rest down."""
+        """Remove positions ``keep`` … ``keep+discard-1`` and move the rest down."""
 
     def close(self) -> None:
         """Free everything; called once, by the step thread."""
 
 
 Progress = Callable[[float], None]
-"""Called while loading with the fraction of weights read."""
+"""Called during loading with the fraction of the weights that was read."""

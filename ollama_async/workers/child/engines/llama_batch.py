@@ -1,7 +1,11 @@
-"""The library's batch, filled through numpy views.
+"""The library's batch: filled through numpy views, and padded so that it takes few passes.
 
-A ``llama_batch`` is five parallel arrays. Writing them element by element through ctypes costs
-about a microsecond each; here the rows are gathered in lists and each array is written at once.
+A ``llama_batch`` is five parallel arrays. Writing them one element at a time through ctypes costs
+about a microsecond each. Here the rows are gathered in lists, and each array is written at once.
+
+With a KV buffer per sequence, the library evaluates only sequences with consecutive numbers
+together. Each such run is one pass over the weights, which costs as much as several rows. A padding
+row, in an idle slot, joins the runs on both sides of it.
 """
 
 from __future__ import annotations
@@ -17,15 +21,15 @@ import numpy as np
 from ollama_async.workers.child.engines.engine import Row
 
 
-class Batch:
-    """Room for ``capacity`` tokens of ``slots`` sequences; ``llama_decode`` takes ``raw``."""
+class LlamaBatch:
+    """Has space for ``capacity`` tokens of ``slots`` sequences; ``llama_decode`` takes ``raw``."""
 
     def __init__(self, capacity: int, slots: int) -> None:
         self._capacity = capacity
         self._tokens = np.zeros(capacity, np.int32)
         self._positions = np.zeros(capacity, np.int32)
         self._outputs = np.zeros(capacity, np.int8)
-        self._one_each = np.ones(capacity, np.int32)
+        self._ones = np.ones(capacity, np.int32)
         self._ids = np.arange(slots, dtype=np.int32)
         self._id_addresses = np.zeros(capacity, np.uintp)  # each points into _ids
         self._first_id: int = self._ids.ctypes.data
@@ -34,15 +38,15 @@ class Batch:
             token=_pointer(self._tokens, lib.llama_token),
             embd=None,
             pos=_pointer(self._positions, lib.llama_pos),
-            n_seq_id=_pointer(self._one_each, ctypes.c_int32),
+            n_seq_id=_pointer(self._ones, ctypes.c_int32),
             seq_id=_pointer(self._id_addresses, ctypes.POINTER(lib.llama_seq_id)),
             logits=_pointer(self._outputs, ctypes.c_int8),
         )
 
     def fill(self, rows: Sequence[Row]) -> None:
-        """Lay the rows one after the other; the last token of a row that samples gives logits.
+        """Lay out the rows in order; the last token of a row that samples gets logits.
 
-        :raises ValueError: they do not fit, or a token is no 32-bit number.
+        :raises ValueError: they do not fit, or a token is not a 32-bit number.
         """
         tokens: list[int] = []
         positions: list[int] = []
@@ -79,18 +83,9 @@ def _pointer(array: Any, kind: Any) -> Any:
     return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
 
 
-# MERGED from llama_grouping.py
-# """Which idle slots to carry along, so that the library evaluates a step in few passes.
-#
-# With a KV buffer per sequence the library evaluates together only sequences whose numbers follow
-# each other without a gap; every such run is one pass over the weights, which costs as much as
-# several rows. A throw-away row in an idle slot joins the runs on both sides of it.
-# """
-
-
 class PassCost:
-    """What a pass costs, in units of one row more in a pass that has at least two: ``lone`` for a
-    single row, else ``fixed`` + its rows.
+    """The cost of a pass, in units of one more row in a pass of at least two: ``lone`` for a single
+    row, otherwise ``fixed`` + its rows.
     """
 
     def __init__(self, lone: float, fixed: float) -> None:
@@ -102,16 +97,15 @@ class PassCost:
 
 
 CPU_COST = PassCost(lone=6, fixed=8)
-"""Between the CPUs known: a lone row costs 2.5 to 13 rows, a pass 7 to 30 (bench/README.md)."""
+"""Typical of known CPUs: a lone row costs 2.5 to 13 rows, a pass 7 to 30 (bench/README.md)."""
 ACCELERATOR_COST = PassCost(lone=64, fixed=64)
-"""There a pass costs nearly the same whatever its rows."""
+"""There, a pass costs nearly the same whatever its rows."""
 
 
-def slots_to_bridge(
-    ordered: Sequence[Row], cost: PassCost, is_free: Callable[[int], bool]
+def find_padding_slots(
+    ordered: Sequence[Row], cost: PassCost, has_space: Callable[[int], bool]
 ) -> list[int]:
-    """Idle slots worth a throw-away row. ``ordered`` are the step's rows by slot; ``is_free`` says
-    whether an idle slot has room for a token.
+    """Idle slots in which a padding row pays. ``ordered``: the rows of the step, by slot.
 
     Only rows of one token count: a prompt's chunk is a pass by itself, except its first token.
     """
@@ -119,12 +113,12 @@ def slots_to_bridge(
         return []
     chosen: list[int] = []
     group = 0
-    for before, run in pairwise([[], *_runs(ordered)]):
+    for before, run in pairwise([[], *_consecutive_runs(ordered)]):
         rows = sum(len(row.tokens) == 1 for row in run)
         idle = range(before[-1].slot + 1, run[0].slot) if before else range(0)
         joined = group + len(idle) + rows
         is_worth = group and rows and cost(joined) < cost(group) + cost(rows)
-        if is_worth and all(map(is_free, idle)):
+        if is_worth and all(map(has_space, idle)):
             chosen += idle
             group = joined
         else:
@@ -132,8 +126,7 @@ def slots_to_bridge(
     return chosen
 
 
-def _runs(ordered: Sequence[Row]) -> list[list[Row]]:
-    """The rows, cut where slot numbers leap."""
+def _consecutive_runs(ordered: Sequence[Row]) -> list[list[Row]]:
     runs = [[ordered[0]]]
     for left, right in pairwise(ordered):
         if right.slot > left.slot + 1:

@@ -1,8 +1,7 @@
 """Engine ``llama_cpp``: GGUF models through llama-cpp-python's low-level API.
 
-The kernels, the tokenizer, the samplers and the KV cache are the library's. What is ours: one
-batch for all sequences, and knowing how the library splits it (:mod:`.llama_grouping`). Rows are
-sorted by slot; throw-away rows in idle slots are forgotten as soon as the step is done.
+Kernels, tokenizer, samplers and KV cache are the library's. Ours is one batch for all sequences
+(:mod:`.llama_batch`). Rows are sorted by slot; padding rows are removed right after the step.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from ollama_async.workers.child.engines.engine import (
 from ollama_async.workers.child.engines.llama_batch import (
     ACCELERATOR_COST,
     CPU_COST,
-    Batch,
-    slots_to_bridge,
+    LlamaBatch,
+    find_padding_slots,
 )
 from ollama_async.workers.child.engines.llama_loading import (
     LogCapture,
@@ -35,12 +34,12 @@ from ollama_async.workers.child.engines.llama_loading import (
     open_context,
     open_model,
 )
-from ollama_async.workers.child.engines.llama_sampling import Candidates, Logits, Sampler
+from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Logits, Sampler
 from ollama_async.workers.child.engines.llama_tokenizer import LlamaTokenizer
 from ollama_async.workers.load_spec import LoadSpec
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
-"""Above, a copy through the saved state is not worth its memory."""
+"""Above this, copying through the saved state is not worth its memory."""
 
 _INVALID_BATCH = -1
 _FAILURES = {
@@ -53,37 +52,37 @@ _FAILURES = {
 
 
 def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
-    """Load ``spec.model``. ``safe``: avoid kernels that crash on this machine, at their price.
+    """Load ``spec.model``. ``safe``: avoid kernels that crash on this machine, for slower ones.
 
     :raises LoadFailed: why the model cannot be run here.
     """
-    journal = LogCapture()
-    model = open_model(spec, progress, journal, safe=safe)
+    log = LogCapture()
+    model = open_model(spec, progress, log, safe=safe)
     try:
-        adapters = open_adapters(spec, model, journal)
-        context = open_context(spec, model, journal)
+        adapters = open_adapters(spec, model, log)
+        context = open_context(spec, model, log)
     except BaseException:
         lib.llama_model_free(model)
         raise
     apply_adapters(context, adapters)
-    return LlamaCpp(spec, model, context, journal)
+    return LlamaCpp(spec, model, context, log)
 
 
 class LlamaCpp:
     """See :class:`~ollama_async.workers.child.engines.engine.Engine`. Owns model and context."""
 
-    def __init__(self, spec: LoadSpec, model: Any, context: Any, journal: LogCapture) -> None:
+    def __init__(self, spec: LoadSpec, model: Any, context: Any, log: LogCapture) -> None:
         self._model = model
         self._context = context
         self._memory = lib.llama_get_memory(context)
         self._vocabulary = LlamaTokenizer(model)
         self._window: int = lib.llama_model_n_swa(model)
-        self._batch = Batch(lib.llama_n_batch(context), spec.slots)
-        self._candidates = Candidates(self._vocabulary.size)
+        self._batch = LlamaBatch(lib.llama_n_batch(context), spec.slots)
+        self._candidates = CandidateArray(self._vocabulary.size)
         self._samplers: list[Sampler | None] = [None] * spec.slots
-        self._has_pending_moves = False  # shifts and copies that the next decode will do
+        self._has_pending_moves = False  # shifts and copies that the next decode performs
         self._logits = _LogitsView(spec.slots, self._vocabulary.size)
-        self.facts = self._find_facts(spec, journal)
+        self.facts = self._find_facts(spec, log)
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._vocabulary.tokenize
         self.piece = self._vocabulary.piece
@@ -110,9 +109,9 @@ class LlamaCpp:
 
     def step(self, rows: Sequence[Row]) -> list[int]:
         ordered = sorted(rows, key=_slot_of)
-        bridges = self._find_bridges(ordered)
-        if bridges:
-            ordered = sorted(ordered + bridges, key=_slot_of)
+        padding = self._find_padding(ordered)
+        if padding:
+            ordered = sorted(ordered + padding, key=_slot_of)
         try:
             self._batch.fill(ordered)
         except ValueError as error:
@@ -120,8 +119,8 @@ class LlamaCpp:
         status = lib.llama_decode(self._context, self._batch.raw)
         if status != _INVALID_BATCH:
             self._has_pending_moves = False  # a decode begins with them
-        for bridge in bridges:
-            lib.llama_memory_seq_rm(self._memory, bridge.slot, bridge.position, -1)
+        for row in padding:
+            lib.llama_memory_seq_rm(self._memory, row.slot, row.position, -1)
         if status != 0:
             raise EngineError(_FAILURES.get(status, f"llama_decode returned {status}"))
         return self._sample([row.slot for row in rows if row.samples])
@@ -148,10 +147,10 @@ class LlamaCpp:
         return False
 
     def _copy_cells(self, source: int, target: int) -> bool:
-        """Copy the cells in use, by way of the sequence's saved state; the library's own copy takes
-        the whole buffer, ten times as long for a short prefix. False: not done.
+        """Copy only the cells in use, through the sequence's saved state. The library's own copy
+        takes the whole buffer: ten times as long for a short prefix. False: not done.
         """
-        if self._has_pending_moves:  # a saved state would not show them
+        if self._has_pending_moves:  # a saved state would not include them
             return False
         size: int = lib.llama_state_seq_get_size(self._context, source)
         if size > _STATE_LIMIT_BYTES:
@@ -188,15 +187,14 @@ class LlamaCpp:
             tokens.append(sampler.sample(logits[row_of[slot]], self._candidates))
         return tokens
 
-    def _find_bridges(self, ordered: Sequence[Row]) -> list[Row]:
-        """Throw-away rows that join what would else be passes of their own."""
+    def _find_padding(self, ordered: Sequence[Row]) -> list[Row]:
+        """Rows in idle slots that join separate passes."""
         if not self.facts.can_trim:
             return []
-        slots = slots_to_bridge(ordered, self._pass_cost, self._has_room)
+        slots = find_padding_slots(
+            ordered, self._pass_cost, lambda slot: self._length(slot) < self.facts.num_ctx
+        )
         return [Row(slot, (0,), self._length(slot), samples=False) for slot in slots]
-
-    def _has_room(self, slot: int) -> bool:
-        return self._length(slot) < self.facts.num_ctx
 
     def _length(self, slot: int) -> int:
         return int(lib.llama_memory_seq_pos_max(self._memory, slot)) + 1
@@ -205,13 +203,13 @@ class LlamaCpp:
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
 
     def _lacks_window(self, slot: int, length: int) -> bool:
-        """Whether sliding-window layers have lost tokens that position ``length`` will look at."""
+        """Whether sliding-window layers have lost tokens that position ``length`` attends to."""
         if not self._window or not length:
             return False
         first: int = lib.llama_memory_seq_pos_min(self._memory, slot)
         return first > max(0, length - self._window)
 
-    def _find_facts(self, spec: LoadSpec, journal: LogCapture) -> EngineFacts:
+    def _find_facts(self, spec: LoadSpec, log: LogCapture) -> EngineFacts:
         model = self._model
         template: bytes | None = lib.llama_model_chat_template(model, None)
         can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
@@ -219,10 +217,10 @@ class LlamaCpp:
             slots=spec.slots,
             num_ctx=spec.num_ctx,
             vocab_size=self._vocabulary.size,
-            weights_bytes=lib.llama_model_size(model) + journal.bytes_of("LoRA"),
-            cache_bytes=journal.bytes_of("KV", "RS"),
-            compute_bytes=journal.bytes_of("compute", "output"),
-            device_bytes=journal.device_bytes(),
+            weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA"),
+            cache_bytes=log.bytes_of("KV", "RS"),
+            compute_bytes=log.bytes_of("compute", "output"),
+            device_bytes=log.device_bytes(),
             chat_template=template.decode(errors="replace") if template else "",
             bos=self._vocabulary.bos,
             eos=self._vocabulary.eos,
@@ -233,7 +231,7 @@ class LlamaCpp:
 
 
 class _LogitsView:
-    """The library's buffer of logits as an array; it moves only when the library enlarges it."""
+    """The library's logits as an array; the buffer moves only when the library enlarges it."""
 
     def __init__(self, rows: int, vocab_size: int) -> None:
         self._shape = (rows, vocab_size)
@@ -241,7 +239,7 @@ class _LogitsView:
         self._view: Logits = np.zeros((0, vocab_size), np.float32)
 
     def read(self, context: Any) -> Logits:
-        """Row i belongs to the i-th token of the batch that asked for logits."""
+        """Row i belongs to the i-th token of the batch with logits."""
         pointer = lib.llama_get_logits(context)
         address = ctypes.addressof(pointer.contents)
         if address != self._address:

@@ -1,22 +1,21 @@
-"""Choosing the next token: the library's sampler chain, in the order that llama-server uses.
+"""Sampling: the library's sampler chain, in llama-server's order.
 
 penalties → top_k → typical_p → top_p → min_p → temperature → draw. (llama-server's DRY,
 top-n-sigma and XTC are off by default and have no option in Ollama's API.)
 
 The library's own ``llama_sampler_sample`` copies the whole vocabulary for each token: 125 µs for
-150,000 tokens, 510 with penalties (32,000: 30 and 110). Two shorter roads give the same choice in
-60 and 75 µs (17 and 33):
+150,000 tokens, 510 with penalties (32,000: 30 and 110). Two shortcuts give the same token in 60 and
+75 µs (17 and 33):
 
 * greedy without penalties is an argmax;
-* with ``top_k`` only the largest logits can win, so the chain gets those alone. To find them, the
-  row is cut into many interleaved strands; at least k logits reach the k-th largest strand
+* with ``top_k`` only the largest logits can win, so the chain gets only those. To find them, the
+  row is split into many interleaved strands: at least k logits reach the k-th largest strand
   maximum, and hardly more. Penalties change only the logits of recent tokens, so k + their number
   largest, and those tokens themselves, are enough.
 
-With a constraint the choice is made as if there were none, and again among the allowed tokens if
-it is not one of them. The draw is from the same distribution (up to what ``top_k`` and ``top_p``
-cut off), and asking about one token costs far less than asking about all: a model that has
-understood what it is to write is rarely wrong.
+With a constraint, a token is sampled without it first, and again among the allowed tokens if it is
+not allowed. The distribution is the same (up to what ``top_k`` and ``top_p`` cut off), and checking
+one token costs far less than computing all: a model that understands the form is rarely wrong.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ Logits = NDArray[np.float32]
 _STRAND = 64  # logits in a strand
 _MAX_KEPT_SHARE = 4  # selecting first pays while k is at most 1/4 of the strands
 _LONGEST_MEMORY = 4096
-"""Tokens that penalties look back at most. Each is put before the sampler when a request begins, a
-microsecond apiece, while everybody else's step waits."""
-_RANDOM_SEED = 0xFFFFFFFF  # the library's own mark for "any seed"
+"""Tokens that penalties look back at most. Feeding them to a new request's sampler takes a
+microsecond each, while all other requests wait."""
+_RANDOM_SEED = 0xFFFFFFFF  # the library's value for a random seed
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
-class Candidates:
-    """A reusable ``llama_token_data_array`` for as many tokens as the vocabulary has."""
+class CandidateArray:
+    """A reusable ``llama_token_data_array`` for the whole vocabulary."""
 
     def __init__(self, vocab_size: int) -> None:
         self._data = np.zeros(vocab_size, _CANDIDATE)
@@ -71,7 +70,7 @@ class Candidates:
 
 
 class Sampler:
-    """The choice of one request's tokens. ``close`` frees the library's part."""
+    """Samples one request's tokens. ``close`` frees the library's part."""
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class Sampler:
         if self._recent is not None:
             self._accept(prompt[-last_n:])
 
-    def sample(self, logits: Logits, candidates: Candidates) -> int:
+    def sample(self, logits: Logits, candidates: CandidateArray) -> int:
         """One token; ``logits`` is the row of the vocabulary, as the library wrote it."""
         if self._is_argmax:
             token = int(logits.argmax())
@@ -116,9 +115,9 @@ class Sampler:
         lib.llama_sampler_free(self._chain)
 
     def _constrain(
-        self, constraint: Constraint, token: int, logits: Logits, candidates: Candidates
+        self, constraint: Constraint, token: int, logits: Logits, candidates: CandidateArray
     ) -> int:
-        """``token``, or another one if that is not allowed."""
+        """``token`` if it is allowed, or else another one."""
         if not constraint.allows(token):
             allowed = constraint.allowed()
             if self._is_argmax and len(allowed):
@@ -129,7 +128,7 @@ class Sampler:
         return token
 
     def _select(self, logits: Logits) -> NDArray[np.intp] | None:
-        """A superset of the tokens that the chain's top_k can keep; None: take all."""
+        """A superset of the tokens that top_k can keep; None: take all."""
         width = len(logits) // _STRAND
         maxima = logits[: width * _STRAND].reshape(_STRAND, width).max(axis=0)
         maxima.partition(width - self._kept)
@@ -148,7 +147,7 @@ class Sampler:
 
 
 def _count_kept(sampling: Sampling, penalized: int, vocab_size: int) -> int:
-    """How many of the largest logits are surely enough; 0: all must be looked at."""
+    """How many of the largest logits are enough; 0: all are needed."""
     if sampling.temperature <= 0:
         kept = 1 + penalized
     elif sampling.top_k > 0:

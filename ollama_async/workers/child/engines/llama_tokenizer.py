@@ -1,8 +1,8 @@
 """The tokenizer of a loaded model.
 
-Reads only: the library's vocabulary never changes after the load, each call of ``llama_tokenize``
-works on its own state, and ctypes releases the GIL, so other threads may tokenize while the
-step thread decodes.
+Thread-safe: the library's vocabulary is read-only after the load, each call of ``llama_tokenize``
+has its own state, and ctypes releases the GIL. So other threads may tokenize while the step thread
+decodes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import llama_cpp.llama_cpp as lib
 from ollama_async.workers.child.engines.engine import EngineError
 
 _COMPOSES = b"ollama_async.tokenizer.nfc"
-"""Key in files that we converted: the tokenizer composes characters (NFC), the library does not."""
+"""Key in files that we converted: the tokenizer normalizes text to NFC, the library does not."""
 _MARK = re.compile(r"(<[^<>\s]*>)")
 
 
 class LlamaTokenizer:
-    """``model`` is the library's pointer; it must outlive this object."""
+    """``model`` is the library's pointer, and must outlive this object."""
 
     def __init__(self, model: Any) -> None:
         self._vocab = lib.llama_model_get_vocab(model)
@@ -31,8 +31,8 @@ class LlamaTokenizer:
         self.bos = self._text(lib.llama_vocab_bos(self._vocab))
         self.eos = self._text(lib.llama_vocab_eos(self._vocab))
         self.suppressed = self._suppressed()
-        self._composes = _said(model, _COMPOSES) == b"true"
-        self._pieces: list[bytes | None] = [None] * self.size  # filled as tokens turn up
+        self._composes = _metadata(model, _COMPOSES) == b"true"
+        self._pieces: list[bytes | None] = [None] * self.size  # filled on demand
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of ``text``; lone surrogates count as "?".
@@ -40,7 +40,7 @@ class LlamaTokenizer:
         :raises EngineError: the library cannot tokenize this text.
         """
         data = (_composed(text) if self._composes else text).encode(errors="replace")
-        capacity = len(data) + 8  # no token is shorter than a byte; room for BOS, EOS, a prefix
+        capacity = len(data) + 8  # no token is shorter than a byte; space for BOS, EOS, a prefix
         tokens = (ctypes.c_int32 * capacity)()
         count = self._tokenize(data, tokens, add_special, parse_special)
         if count < 0:
@@ -51,7 +51,7 @@ class LlamaTokenizer:
         return tokens[:count]
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; empty for control tokens and for ids that do not exist."""
+        """The bytes of a token; empty for control tokens and unknown ids."""
         if not 0 <= token < self.size:
             return b""  # the library aborts the process on these
         piece = self._pieces[token]
@@ -60,7 +60,7 @@ class LlamaTokenizer:
         return piece
 
     def written(self, token: int) -> bytes:
-        """The bytes of a token, control tokens by name; empty for ids that do not exist."""
+        """The bytes of a token, with names of control tokens; empty for unknown ids."""
         return self._read_piece(token, with_control=True) if 0 <= token < self.size else b""
 
     def is_end(self, token: int) -> bool:
@@ -88,19 +88,19 @@ class LlamaTokenizer:
         return raw.decode(errors="replace") if raw else ""
 
     def _suppressed(self) -> list[int]:
-        """Tokens that the model's file says must never be chosen."""
+        """Tokens that must never be sampled, according to the model file."""
         count = ctypes.c_int32(0)
         tokens = lib.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(count))
         return list(tokens[: count.value]) if tokens else []
 
 
 def _composed(text: str) -> str:
-    """As tokenizers do it: in the pieces between marks, so that none is composed with its next."""
+    """As tokenizers do it: between marks, so that no mark is composed with what follows."""
     return "".join(unicodedata.normalize("NFC", part) for part in _MARK.split(text))
 
 
-def _said(model: Any, key: bytes) -> bytes:
-    """What the file says under the key, b"" for nothing."""
+def _metadata(model: Any, key: bytes) -> bytes:
+    """The value of a metadata key; b"" if there is none."""
     buffer = ctypes.create_string_buffer(64)
     size = lib.llama_model_meta_val_str(model, key, buffer, len(buffer))
     return buffer.value if size > 0 else b""

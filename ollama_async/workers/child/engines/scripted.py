@@ -1,9 +1,9 @@
-"""Engine ``scripted``: says what a script says, as fast as told, and fails on purpose.
+"""Engine ``scripted``: plays the answers of a script, at a given speed, and fails on purpose.
 
 It ships with the product: tests, the benchmark of the gateway alone and chaos runs use it. A prompt
-is one token for each byte of UTF-8 (ids 0 to 255), an answer one for each piece of the script;
-equal pieces are the same token. It keeps no text of the past, but as strict an account of positions
-as a real KV cache, so that a batcher that loses count fails here, too.
+has one token for each byte of UTF-8 (ids 0 to 255), an answer one for each piece of the script;
+equal pieces are the same token. It keeps no past text, but checks positions as strictly as a real
+KV cache, so a batcher that loses count fails here, too.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from ollama_async.workers.load_spec import LoadSpec
 _BYTES = 256
 _PROGRESS_PERIOD_S = 0.05
 _BEFORE_FAULT_S = 0.002
-"""How long the step before a fault takes: long enough that what was said so far leaves first."""
+"""How long the step before a fault takes: enough for earlier output to be sent first."""
 
 
 def load(spec: LoadSpec, scripts: str, progress: Progress) -> Scripted:
     """Play ``spec.model`` from the file ``scripts``.
 
-    :raises LoadFailed: there is no such file or script, or the script says so.
+    :raises LoadFailed: there is no such file or script, or the script says to fail.
     """
     if not scripts:
         raise LoadFailed("the scripted engine needs OLLAMA_ASYNC_SCRIPTS")
@@ -49,7 +49,7 @@ def load(spec: LoadSpec, scripts: str, progress: Progress) -> Scripted:
     if script is None:
         raise LoadFailed(f"no script {spec.model!r} in {scripts!r}")
     if script.ignore_sigterm:
-        # not signal.signal: that is for the main thread only
+        # not signal.signal, which is for the main thread only
         ctypes.CDLL(None).signal(signal.SIGTERM.value, ctypes.c_void_p(signal.SIG_IGN.value))
     _pretend_to_load(script.load_seconds, progress)
     if script.load_error:
@@ -72,7 +72,7 @@ class Scripted:
         tokens = {piece: _BYTES + token for token, piece in enumerate(dict.fromkeys(pieces))}
         self._script = script
         self._pieces = [*(bytes([byte]) for byte in range(_BYTES)), *tokens, b""]
-        self._said = [tokens[piece] for piece in pieces]
+        self._answer = [tokens[piece] for piece in pieces]
         self._end = len(self._pieces) - 1
         self.facts = self._find_facts(script.slots or slots, script.num_ctx or num_ctx)
         self._lengths = [0] * self.facts.slots
@@ -99,9 +99,8 @@ class Scripted:
     ) -> None:
         if self._script.crash_on and self._script.crash_on.encode() in bytes(prompt):
             self._crash()
-        said = list(prompt) if self._script.echo else self._said
-        played = self._play(said)
-        self._answers[slot] = played if constraint is None else self._keep_to(constraint, played)
+        tokens = self._play(list(prompt) if self._script.echo else self._answer)
+        self._answers[slot] = tokens if constraint is None else self._constrain(constraint, tokens)
         self._due[slot] = 0.0
 
     def end(self, slot: int) -> None:
@@ -153,18 +152,16 @@ class Scripted:
             can_trim=True,
         )
 
-    def _play(self, said: list[int]) -> Iterator[int]:
+    def _play(self, answer: list[int]) -> Iterator[int]:
         times = self._script.repeat
-        spoken = cycle(said) if times is True else chain.from_iterable(repeat(said, int(times)))
-        whole = chain(spoken, repeat(self._end))
+        tokens = cycle(answer) if times is True else chain.from_iterable(repeat(answer, int(times)))
+        whole = chain(tokens, repeat(self._end))
         if self._script.crash_at is None and self._script.hang_at is None:
             return whole
         return self._fail(whole)
 
-    def _keep_to(self, constraint: Constraint, played: Iterator[int]) -> Iterator[int]:
-        """What is played as far as it is allowed, with what brings the answer to an end in the
-        place of everything else.
-        """
+    def _constrain(self, constraint: Constraint, played: Iterator[int]) -> Iterator[int]:
+        """``played`` where it is allowed; elsewhere, the tokens that end the answer soonest."""
         for token in played:
             chosen = token if constraint.allows(token) else self._shortest(constraint.allowed())
             constraint.accept(chosen)
@@ -175,10 +172,10 @@ class Scripted:
         ends = [token for token in (self._end, *b'"}]') if token in possible]
         return next(iter([*ends, *possible]), self._end)
 
-    def _fail(self, whole: Iterator[int]) -> Iterator[int]:
-        """``whole`` with the script's faults in their places."""
+    def _fail(self, tokens: Iterator[int]) -> Iterator[int]:
+        """``tokens`` with the faults of the script."""
         crash_at, hang_at = self._script.crash_at, self._script.hang_at
-        for index, token in enumerate(whole):
+        for index, token in enumerate(tokens):
             if index == crash_at:
                 self._crash()
             if index == hang_at:
@@ -196,7 +193,7 @@ class Scripted:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _wait(self, rows: Sequence[Row]) -> None:
-        """Until the prompt tokens are read and every stream may say its next one."""
+        """Until the prompt tokens are evaluated and every stream's next token is due."""
         now = time.monotonic()
         until = now
         if self._script.prompt_tokens_per_second:

@@ -8,41 +8,17 @@ sampled already. If it cannot become a valid call, that call stays unguarded.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
-from ollama_async.workers.child.engines.engine import Constraint
+from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax
+from ollama_async.prompts.output_format import Parser
 
-
-class CallGrammar(Constraint, Protocol):
-    """The constraint of one call, from its mark to its end."""
-
-    def restart(self, tokens: Sequence[int]) -> bool:
-        """Reset, then accept ``tokens``. False if they are not allowed."""
-
-
-class ParsedAnswer(Protocol):
-    """The call state of :class:`~ollama_async.prompts.output_format.Parser`."""
-
-    @property
-    def call_number(self) -> int: ...
-
-    @property
-    def open_call(self) -> OpenCall | None: ...
-
-
-class Tokenizer(Protocol):
-    """See :class:`.GrammarTokenizer`. Any thread."""
-
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens that spell ``text``."""
-
-    def prefixes(self, token: int) -> Iterable[int]:
-        """The tokens whose bytes are a proper prefix of ``token``'s, longest first."""
+if TYPE_CHECKING:  # the library takes 35 ms to import
+    from ollama_async.workers.child.grammar.llguidance import GrammarMatcher, GrammarTokenizer
 
 
 class CallGuard:
@@ -69,15 +45,15 @@ class CallGuard:
 
     def __init__(
         self,
-        grammars: Mapping[CallSyntax, CallGrammar],
+        grammars: Mapping[CallSyntax, GrammarMatcher],
         names: tuple[str, ...],
-        tokenizer: Tokenizer,
+        tokenizer: GrammarTokenizer,
     ) -> None:
         self._grammars = grammars
         self._names = names
         self._tokenizer = tokenizer
         self._refused = -1
-        self._active: CallGrammar | None = None
+        self._active: GrammarMatcher | None = None
         self._decided = 0  # number of the last call known to be guarded or not
         self.is_over = False
         self.failure = ""
@@ -91,7 +67,7 @@ class CallGuard:
     def mask_s(self) -> float:
         return 0.0 if self._active is None else self._active.mask_s
 
-    def update(self, answer: ParsedAnswer) -> None:
+    def update(self, answer: Parser) -> None:
         """Check whether the answer has begun a call, after more of its text."""
         number = answer.call_number
         if number in (0, self._decided) or self._active is not None:
