@@ -31,6 +31,7 @@ from typing import Protocol
 
 from ollama_async.core import errors
 from ollama_async.core.errors import EngineFailed, ServerError, WorkerDied
+from ollama_async.core.safe_text import replace_unprintable
 from ollama_async.queue.backend import Finish, Target
 from ollama_async.workers.frames import FrameTooLarge
 from ollama_async.workers.limits import (
@@ -82,10 +83,10 @@ class ClientOwner(Protocol):
     """What is reported to the owner of workers, on the loop."""
 
     def request_ended(self, request: SubmittedRequest) -> None:
-        """The worker has ended the request; its slot is free. The sink is told afterwards."""
+        """The worker has ended the request; its slot is free. Its sink gets the end afterwards."""
 
     def worker_lost(self, worker: WorkerClient, reason: str, *, has_aborted: bool) -> None:
-        """The ready worker ended and nobody had asked it to; ``has_aborted``: by an assertion.
+        """The ready worker ended without being stopped; ``has_aborted``: by an assertion.
 
         It is gone, or not even SIGKILL ends it (see :attr:`WorkerClient.is_gone`). ``reason`` is a
         text for clients. Comes once. Its requests get no other end.
@@ -98,16 +99,16 @@ class _State(enum.Enum):
     READY = enum.auto()
     FAILING = enum.auto()  # killed for a fault, which is not reported yet
     LOST = enum.auto()  # ended by itself or for a fault, and reported
-    STOPPING = enum.auto()  # the owner asked for the end: nothing is reported
+    STOPPING = enum.auto()  # by the owner: nothing is reported
     STOPPED = enum.auto()
 
 
 class WorkerClient:
-    """See the module. ``number`` is the scheduler's; it tells this worker from all others.
+    """See the module. ``number`` is the scheduler's, and the worker's generation.
 
     ``load_timeout_s``: a load without progress for so long is given up. ``stall_timeout_s``: a
     worker that has work and sends nothing, or does not honour a cancel, for so long is killed.
-    ``requests`` are those that it has; ``facts`` what it said of the loaded model.
+    ``requests`` are those that it has; ``facts`` describe the loaded model.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class WorkerClient:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the owner asked for the end, which may have come."""
+        """Whether the owner stopped it; it may be gone."""
         return self._state in {_State.STOPPING, _State.STOPPED}
 
     @property
@@ -209,9 +210,8 @@ class WorkerClient:
         return ready
 
     def detach(self) -> None:
-        """The owner asks for the end: from now on nothing is reported, to the owner or to sinks.
-
-        Whoever has requests running answers for them. :meth:`start` under way fails.
+        """From now on nothing is reported, to the owner or to sinks; the owner ends its requests.
+        :meth:`start` under way fails. :meth:`stop` must follow.
         """
         self._reason = self._reason or "stopped"
         self._state = _State.STOPPED if self.is_gone else _State.STOPPING
@@ -220,10 +220,9 @@ class WorkerClient:
         self._calls.fail_all(WorkerDied("the model was unloaded"))
 
     async def stop(self, grace_s: float) -> None:
-        """:meth:`detach`, then end the worker: it is asked to quit and killed after the grace.
+        """:meth:`detach`, request a quit, kill after the grace. Idempotent, at any time.
 
-        Returns when it is gone, or does not even end by SIGKILL. Idempotent, at any time.
-        Cancelled, it kills at once.
+        Returns when the worker is gone, or not even SIGKILL ends it. Cancelled, it kills at once.
         """
         was_gone = self.is_gone
         self.detach()
@@ -237,8 +236,7 @@ class WorkerClient:
 
     def fail(self, reason: str) -> None:
         """Kill the worker for a fault; the reason, which may quote it, is reported when it is gone.
-
-        Does nothing more than killing if its end is under way.
+        If its end is under way, this only hastens it.
         """
         if self.is_gone:
             return
@@ -303,7 +301,7 @@ class WorkerClient:
         self._texts[request.id] = request.sink.text
         try:
             self._transport.send(PackedSubmit(request.id, inference, request.job.client))
-        except Exception as fault:  # the boundary "request": it must cost nobody else a slot
+        except Exception as fault:  # the boundary "request": it must not cost a slot
             self.forget(request.id)
             if isinstance(fault, FrameTooLarge):
                 raise errors.TooLarge(f"request too large for a worker: {fault}") from fault
@@ -314,8 +312,8 @@ class WorkerClient:
         self._limits.begin(request.id, request.job.num_predict)
 
     def cancel(self, request_id: int) -> None:
-        """Ask the worker to end the request early; its sink gets nothing more. ``request_ended``
-        follows. A worker that does not honour it in time is killed.
+        """Have the worker end the request; its sink gets nothing more. ``request_ended`` follows.
+        A worker that does not end it in time is killed.
         """
         self._texts.pop(request_id, None)
         if self._state is not _State.READY or request_id not in self._limits:
@@ -504,7 +502,7 @@ def _finish(done: Done) -> Finish | ServerError:
 
 def _readable(text: str) -> str:
     """An error of a worker, for clients and terminals."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text[:_MAX_ERROR_CHARACTERS])
+    return replace_unprintable(text[:_MAX_ERROR_CHARACTERS], keep="\n")
 
 
 def _finite(timeout_s: float) -> float | None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ollama_async.core.conversation import Usage
+from ollama_async.core.safe_text import replace_unprintable
 from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import (
     PROTOCOL,
@@ -46,7 +47,7 @@ _MESSAGES_PER_S = 50
 
 
 class ProtocolViolation(Exception):
-    """The worker must not be trusted; the text says why."""
+    """The worker is not to be trusted, and why."""
 
 
 class Handshake:
@@ -193,12 +194,11 @@ def _bounded(ready: Ready, limits: ResourceLimits) -> Ready:
         ready,
         slots=min(ready.slots, limits.slots),
         num_ctx=min(ready.num_ctx, limits.num_ctx),
-        warnings=[_printable(text) for text in ready.warnings[:_MAX_WARNINGS]],
+        warnings=[
+            replace_unprintable(text[:_MAX_WARNING_CHARACTERS])
+            for text in ready.warnings[:_MAX_WARNINGS]
+        ],
     )
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[:_MAX_WARNING_CHARACTERS])
 
 
 def _size_of(delta: Delta) -> int:

@@ -6,8 +6,8 @@ their lengths are in :mod:`.frames`. Changing a tag, a field or an order changes
 Life of a connection, the child's messages on the right::
 
     parent                          child
-                                    Hello(protocol, pid, generation, engine)
-                                    Loading(fraction) …          resets the timeout of the load
+                                    Hello(protocol, pid, generation)
+                                    Loading() …                  resets the timeout of the load
                                     Ready(facts) | Refused(error)  then nothing more if Refused
     Submit(id, inference, client) … Started(id)                  the request has a slot
                                     Deltas([(id, delta), …])     one message per engine step
@@ -20,7 +20,7 @@ Life of a connection, the child's messages on the right::
 Version history: 1 — first. 2 — deltas may be thoughts and tool calls; a prompt brings tools,
 suffix and chat format; an inference may have a format, or be rendered only. 3 — an answer's
 end says whether it repeated itself. 4 — a request says whose it is, and which of its prompt's
-messages are the model's own. 5 — Ready and Heartbeat without fields that nobody read.
+messages are the model's own. 5 — unread fields are gone.
 """
 
 from __future__ import annotations
@@ -90,13 +90,10 @@ class Hello(msgspec.Struct, array_like=True, tag="hi"):
     protocol: int
     pid: int
     generation: int
-    engine: str
 
 
 class Loading(msgspec.Struct, array_like=True, tag="load"):
-    """``fraction`` of the weights read, 0 to 1."""
-
-    fraction: float
+    """Reading the weights made progress."""
 
 
 class Ready(msgspec.Struct, array_like=True, tag="rdy"):

@@ -19,6 +19,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, assert_never
 
@@ -108,10 +109,11 @@ class Pool:
     ) -> None:
         self._scheduler = Scheduler(limits, _logged(planner))
         self._observer = observer
-        self._load_timeout_s = load_timeout_s
-        self._stall_timeout_s = stall_timeout_s
         self._stop_grace_s = stop_grace_s
         self._make_transport = make_transport
+        self._make_client = partial(
+            WorkerClient, load_timeout_s=load_timeout_s, stall_timeout_s=stall_timeout_s
+        )
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count(1)
         self._requests: dict[int, SubmittedRequest] = {}
@@ -241,14 +243,7 @@ class Pool:
                 self._fail(ticket, from_code(code, message), ends)
             case Load(worker, target, plan):
                 assert isinstance(plan, LoadPlan)
-                client = WorkerClient(
-                    worker,
-                    target,
-                    self,
-                    self._make_transport(),
-                    load_timeout_s=self._load_timeout_s,
-                    stall_timeout_s=self._stall_timeout_s,
-                )
+                client = self._make_client(worker, target, self, self._make_transport())
                 self._clients[worker] = client
                 self._own(self._load(client, plan))
             case Stop(worker, reason):
@@ -357,11 +352,11 @@ class Pool:
         event: Event
         try:
             ready = await client.start(plan)
-        except ServerError as error:
+        except Exception as fault:  # the boundary "task supervisor": what waits must be failed
+            error = fault if isinstance(fault, ServerError) else LoadFailed(repr(fault))
+            if error is not fault:
+                log.exception("loading %s", name)
             event = WorkerLoadFailed(client.number, error.code, error.message, client.is_gone)
-        except Exception as error:  # the boundary "task supervisor": what waits must be failed
-            log.exception("loading %s", name)
-            event = WorkerLoadFailed(client.number, LoadFailed.code, repr(error), client.is_gone)
         else:
             event = WorkerReady(client.number, ready.slots, ready.num_ctx)
         took_s = (perf_counter_ns() - began_ns) / 1e9

@@ -1,4 +1,4 @@
-"""What a worker is asked: requests with a sink, and calls that a coroutine awaits."""
+"""What workers are sent: requests with a sink, and calls that a coroutine awaits."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class SubmittedRequest:
 class PendingCalls:
     """Calls to one worker that coroutines await, matched to their answers by id. On the loop only.
 
-    Ids are negative, so that they are never a request's, and are never used twice: an answer that
-    comes after its call was given up belongs to nobody, and that is no error.
+    Ids are negative, so they are never a request's, and are never used twice: the answer to a call
+    that was given up finds no call, and that is no error.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class Snapshots:
     def take(
         self, state: SchedulerState, clients: Mapping[int, WorkerClient], now: float
     ) -> Snapshot:
-        """``now`` is of the clock that the scheduler is told. Promises count as running."""
+        """``now`` is of the scheduler's clock. Promises of a slot count as running."""
         instances = state.instances.values()
         running: Counter[str] = Counter()
         for instance in instances:
@@ -62,7 +62,7 @@ class Snapshots:
 
 def _describe(instance: ModelInstance, client: WorkerClient, expires_at: float) -> LoadedModel:
     facts, heartbeat = client.facts, client.heartbeat
-    assert facts is not None, "the scheduler was told that it is ready"
+    assert facts is not None, "the scheduler knows it as ready"
     return LoadedModel(
         target=instance.target,
         size=facts.weights_bytes + facts.cache_bytes + facts.compute_bytes,

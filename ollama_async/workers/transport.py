@@ -13,7 +13,7 @@ from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.messages import FromParent, ToParent
 
 REAP_DEADLINE_S = 10.0
-"""How long a worker may take to end after SIGKILL before nobody waits for it any longer."""
+"""How long to wait for a worker to end after SIGKILL."""
 
 
 class TransportListener(Protocol):
@@ -61,7 +61,7 @@ class Transport(Protocol):
         """End the worker at once; returns before it is gone. What it had sent is not delivered."""
 
     async def stop(self, grace_s: float) -> bool:
-        """Ask the worker to quit, end it after the grace, wait; whether it is gone.
+        """Request a quit, kill after the grace, wait; whether the worker is gone.
 
         False: not even killing ends it (a driver holds it). ``closed`` comes when it goes.
         Cancelled, it kills at once. May be called again, and after the end.

@@ -25,7 +25,7 @@ def main() -> None:
     attachment = attach(sys.argv[1:])
     pipe = attachment.pipe
     ready = STARTS.get(attachment.options["engine"], READY)
-    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation, "test")
+    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation)
     pipe.send([hello, ready])
     while True:
         match pipe.receive(60.0):

@@ -25,11 +25,11 @@ def main() -> None:
     attachment = attach(sys.argv[1:])
     pipe = attachment.pipe
     act = attachment.options["engine"]
-    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation, "test")
+    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation)
     STARTS.get(act, start_well)(pipe, hello)
     if act == "ignore everything":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    pipe.send([messages.Loading(1.0), READY])
+    pipe.send([messages.Loading(), READY])
     serve(pipe, quits=act not in {"ignore quit", "ignore everything"})
 
 
@@ -93,9 +93,9 @@ def start_with_garbage(pipe, _hello):
 
 def start_slowly(pipe, hello):
     pipe.send([hello])
-    for step in range(10):
+    for _ in range(10):
         time.sleep(PAUSE_S)
-        pipe.send([messages.Loading(step / 10)])
+        pipe.send([messages.Loading()])
 
 
 def start_slowly_with_words(pipe, hello):

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     except msgspec.ValidationError as reason:
         raise SystemExit(f"worker: {reason}") from None
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    attached.pipe.send([Hello(PROTOCOL, os.getpid(), attached.generation, spec.engine)])
+    attached.pipe.send([Hello(PROTOCOL, os.getpid(), attached.generation)])
     # imported only now: the parent has its Hello while the rest is read
     from ollama_async.core.settings import Settings  # noqa: PLC0415
     from ollama_async.workers.child.service import Service  # noqa: PLC0415

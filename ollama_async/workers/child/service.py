@@ -152,11 +152,11 @@ class Service:
         self._pipe.send([refused])
         leave(REFUSED)
 
-    def _send_loading(self, fraction: float) -> None:
+    def _send_loading(self, _fraction: float) -> None:
         now_s = time.monotonic()
         if now_s - self._loading_sent_s >= _LOADING_PERIOD_S:
             self._loading_sent_s = now_s
-            self._pipe.send([Loading(fraction)])
+            self._pipe.send([Loading()])
 
     def _make_run(self, cpu_limit_s: float, error: Callable[[str], Exception]) -> Run:
         return ResourceLimit(self._watchdog, cpu_limit_s, error=error).run

@@ -87,7 +87,7 @@ class FakeWorker:
         self.listener.received(list(messages))
 
     def greet(self):
-        self.deliver(Hello(PROTOCOL, self.pid, self.generation, "fake"))
+        self.deliver(Hello(PROTOCOL, self.pid, self.generation))
 
     async def ready(self, slots=1, **facts):
         sizes = {

@@ -115,8 +115,8 @@ def test_messages_that_are_no_answers_are_bounded():
 
 # The handshake
 
-HELLO = messages.Hello(messages.PROTOCOL, 42, 7, "x")
-LOADING = messages.Loading(0.5)
+HELLO = messages.Hello(messages.PROTOCOL, 42, 7)
+LOADING = messages.Loading()
 READY = messages.Ready(1, 64, 0, 0, 0, 0)
 REFUSED = messages.Refused("load_failed", "no")
 OTHERS = [
@@ -145,9 +145,9 @@ def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
 @pytest.mark.parametrize(
     ("hello", "text"),
     [
-        (messages.Hello(messages.PROTOCOL + 1, 42, 7, "x"), "uses protocol 6, this server 5"),
-        (messages.Hello(messages.PROTOCOL, 43, 7, "x"), "generation 7, pid 43"),
-        (messages.Hello(messages.PROTOCOL, 42, 6, "x"), "generation 6, pid 42"),
+        (messages.Hello(messages.PROTOCOL + 1, 42, 7), "uses protocol 6, this server 5"),
+        (messages.Hello(messages.PROTOCOL, 43, 7), "generation 7, pid 43"),
+        (messages.Hello(messages.PROTOCOL, 42, 6), "generation 6, pid 42"),
     ],
 )
 def test_another_protocol_process_or_generation_is_refused(hello, text):
