@@ -32,6 +32,7 @@ class FakeWorker:
 
     def __init__(self):
         self.pid = 0
+        self.sent = []
         self.submitted = {}  # by id, until it has ended
         self.cancelled = []
         self.stop_graces_s = []
@@ -58,6 +59,7 @@ class FakeWorker:
     def send(self, message):
         if self.send_fault:
             raise self.send_fault
+        self.sent.append(message)
         if isinstance(message, PackedSubmit):
             self.submitted[message.id] = message
         elif isinstance(message, Cancel):
