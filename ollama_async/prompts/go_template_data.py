@@ -180,7 +180,6 @@ PROPERTY = Type(
     ),
     methods={"ToTypeScriptType": Function((), None, _typescript)},
 )
-PROPERTY_LIST = Type("[]api.ToolProperty", "slice", PROPERTY)
 PROPERTIES = Type(
     "template.templateProperties", "map", PROPERTY, to_text=encode, methods=_STRING_METHOD
 )
@@ -230,7 +229,8 @@ def messages(turns: list[Message]) -> Slice:
 
 def tools(described: list[dict[str, Any]]) -> Slice:
     """What Ollama does not know of a tool's description is not shown; nothing is refused."""
-    return Slice(TOOLS, [_tool(_object(tool)) for tool in described], is_nil=not described)
+    shown: Slice = _typed(described, TOOLS)
+    return shown
 
 
 def plain(value: Any) -> Value:
@@ -272,90 +272,40 @@ def _message(turn: Message) -> Struct:
 
 def _call(call: ToolCall) -> Struct:
     arguments = {key: plain(value) for key, value in call.function.arguments.items()}
-    function = Struct(
-        CALLED_FUNCTION,
-        {
-            "Index": call.function.index,
-            "Name": call.function.name,
-            "Arguments": Map(ARGUMENTS, arguments),
-        },
-    )
-    return Struct(TOOL_CALL, {"ID": call.id, "Function": function})
+    function = {
+        "Index": call.function.index,
+        "Name": call.function.name,
+        "Arguments": Map(ARGUMENTS, arguments),
+    }
+    return Struct(TOOL_CALL, {"ID": call.id, "Function": Struct(CALLED_FUNCTION, function)})
 
 
-def _tool(tool: dict[str, Any]) -> Struct:
-    function = _object(tool.get("function"))
-    parameters = _object(function.get("parameters"))
-    shown = Struct(
-        PARAMETERS,
-        {
-            "Type": _text(parameters.get("type")),
-            "Defs": plain(parameters.get("$defs")),
-            "Items": plain(parameters.get("items")),
-            "Required": _texts(parameters.get("required"), STRINGS),
-            "Properties": Map(PROPERTIES, _properties(parameters.get("properties"))),
-        },
-    )
-    return Struct(
-        TOOL,
-        {
-            "Type": _text(tool.get("type")),
-            "Items": plain(tool.get("items")),
-            "Function": Struct(
-                FUNCTION,
-                {
-                    "Name": _text(function.get("name")),
-                    "Description": _text(function.get("description")),
-                    "Parameters": shown,
-                },
-            ),
-        },
-    )
+def _typed(value: Any, kind: Type) -> Value:
+    """JSON as Go decodes it into ``kind``, but what is of another type is not there."""
+    if kind is ANY:
+        return plain(value)
+    if kind is STRING:
+        return value if isinstance(value, str) else ""
+    if kind.kind == "slice":
+        return _typed_slice(value, kind)
+    items = value if isinstance(value, dict) else {}
+    if kind.kind == "struct":
+        members = kind.members
+        return Struct(kind, {each.name: _typed(items.get(each.key), each.type) for each in members})
+    pairs = {str(name): _typed(item, PROPERTY) for name, item in items.items()}
+    if kind is PROPERTIES:
+        return Map(kind, pairs)
+    assert kind is PROPERTY_MAP_POINTER
+    ordered = Pointer(ORDERED_POINTER, Struct(ORDERED, pairs))
+    return Pointer(kind, Struct(PROPERTY_MAP, {"om": ordered}) if isinstance(value, dict) else None)
 
 
-def _properties(described: Any) -> dict[str, Value]:
-    return {str(name): _property(_object(item)) for name, item in _object(described).items()}
-
-
-def _property(described: dict[str, Any]) -> Struct:
-    kind = described.get("type")
-    nested = described.get("properties")
-    choices = [_property(_object(choice)) for choice in _list(described.get("anyOf"))]
-    values = [plain(value) for value in _list(described.get("enum"))]
-    return Struct(
-        PROPERTY,
-        {
-            "AnyOf": Slice(PROPERTY_LIST, choices, is_nil=not choices),
-            "Type": _texts([kind] if isinstance(kind, str) else kind, PROPERTY_TYPES),
-            "Items": plain(described.get("items")),
-            "Description": _text(described.get("description")),
-            "Enum": Slice(ANYTHINGS, values, is_nil=not values),
-            "Properties": Pointer(
-                PROPERTY_MAP_POINTER,
-                _ordered(_properties(nested)) if isinstance(nested, dict) else None,
-            ),
-            "Required": _texts(described.get("required"), STRINGS),
-        },
-    )
-
-
-def _ordered(pairs: dict[str, Value]) -> Struct:
-    inner = Pointer(ORDERED_POINTER, Struct(ORDERED, pairs))
-    return Struct(PROPERTY_MAP, {"om": inner})
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _texts(value: Any, kind: Type) -> Slice:
-    texts = [text for text in _list(value) if isinstance(text, str)]
-    return Slice(kind, texts, is_nil=not isinstance(value, list))
+def _typed_slice(value: Any, kind: Type) -> Slice:
+    if kind is PROPERTY_TYPES and isinstance(value, str):
+        value = [value]
+    given = value if isinstance(value, list) else []
+    if kind.element is STRING:
+        texts = [text for text in given if isinstance(text, str)]
+        return Slice(kind, texts, is_nil=not isinstance(value, list))
+    items = [_typed(item, kind.element or PROPERTY) for item in given]
+    return Slice(kind, items, is_nil=not items)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gocompat.render_budget import RenderBudget
 from ollama_async.gocompat.strconv import byte_length, finished, quote
@@ -71,11 +73,23 @@ class Scope:
         return indices[-1]
 
 
-class _Missing:
-    """In place of the value that the command before would pass on, when there is none."""
+_MISSING: Value = object()
+"""In place of the value that the command before would pass on, when there is none."""
 
 
-_MISSING = _Missing()
+class _Args(NamedTuple):
+    """Arguments as written, and the value that the command before passes on as the last one."""
+
+    nodes: tuple[nodes.Operand, ...] = ()
+    final: Value = _MISSING
+
+    @property
+    def total(self) -> int:
+        return len(self.nodes) + (self.final is not _MISSING)
+
+
+_NO_ARGS = _Args()
+_Place = nodes.Field | nodes.Variable | nodes.Chain
 
 
 class Evaluator:
@@ -91,6 +105,7 @@ class Evaluator:
         self._source = source
         self._budget = budget
         self._missing_is_zero = missing_is_zero
+        self._dot: Value = None
         self.scope = scope
         self.template = ""
         self.node: nodes.Operand | nodes.Command | nodes.Action | nodes.Call | None = None
@@ -107,11 +122,15 @@ class Evaluator:
 
     def pipeline(self, dot: Value, pipe: nodes.Pipe) -> Value:
         """Its value, not boxed; its variables are declared or set."""
+        self._dot = dot
+        return self._pipeline(pipe)
+
+    def _pipeline(self, pipe: nodes.Pipe) -> Value:
         self.node = pipe
         value: Value = _MISSING
         for command in pipe.commands:
             self._budget.step()
-            value = unboxed(self._command(dot, command, value))
+            value = unboxed(self._command(command, _Args(command.args[1:], value)))
         for name in pipe.variables:
             if pipe.assigns:
                 self.scope.set(name, value)
@@ -119,79 +138,60 @@ class Evaluator:
                 self.scope.declare(name, value)
         return value
 
-    def _command(self, dot: Value, command: nodes.Command, final: Value) -> Value:
+    def _command(self, command: nodes.Command, args: _Args) -> Value:
         first = command.args[0]
         if isinstance(first, nodes.Identifier):
-            return self._function(dot, first, command, command.args[1:], final)
-        if isinstance(first, nodes.Field | nodes.Variable | nodes.Chain):
-            return self._value_at(dot, first, command.args[1:], final)
+            return self._function(first, command, args)
+        if isinstance(first, _Place):
+            return self._value_at(first, args)
         if not isinstance(first, nodes.Pipe):
             self.node = first
-        self._refuse_arguments(first, command.args[1:], final)
+        self._refuse(first, args)
         if isinstance(first, nodes.Pipe):
-            return self._nested(dot, first)
+            return self._nested(first)
         if isinstance(first, nodes.Nil):
             raise self.failure("nil is not a command")
-        return self._constant(dot, first)
+        return self._constant(first)
 
-    def _nested(self, dot: Value, pipe: nodes.Pipe) -> Value:
+    def _nested(self, pipe: nodes.Pipe) -> Value:
         self._budget.enter()
         try:
-            return self.pipeline(dot, pipe)
+            return self._pipeline(pipe)
         finally:
             self._budget.leave()
 
-    def _refuse_arguments(
-        self, node: nodes.Operand, args: tuple[nodes.Operand, ...], final: Value
-    ) -> None:
-        if args or final is not _MISSING:
+    def _refuse(self, node: nodes.Operand, args: _Args) -> None:
+        if args.total:
             raise self.failure(f"can't give argument to non-function {node}")
 
-    def _constant(self, dot: Value, node: nodes.Operand) -> Value:
+    def _constant(self, node: nodes.Operand) -> Value:
         self.node = node
         if isinstance(node, nodes.Dot):
-            return dot
+            return self._dot
         assert isinstance(node, nodes.Bool | nodes.Number | nodes.String)
         if isinstance(node.value, int) and node.value >> _INT_BITS not in (0, -1):
             raise self.failure(f"{node} overflows int")
         return node.value
 
-    def _value_at(
-        self,
-        dot: Value,
-        node: nodes.Field | nodes.Variable | nodes.Chain,
-        args: tuple[nodes.Operand, ...],
-        final: Value,
-    ) -> Value:
+    def _value_at(self, node: _Place, args: _Args = _NO_ARGS) -> Value:
         """What ``.A.B``, ``$x.A.B`` or ``(pipe).A.B`` stands for; ``args`` are for a method."""
         self.node = node
         names = node.names
         if isinstance(node, nodes.Field):
-            value = dot
+            value = self._dot
         elif isinstance(node, nodes.Variable):
             value = self.scope.get(names[0])
             names = names[1:]
             if not names:
-                self._refuse_arguments(node, args, final)
+                self._refuse(node, args)
                 return value
-        elif isinstance(node.node, nodes.Pipe):
-            value = self._nested(dot, node.node)
         else:
-            assert isinstance(node.node, nodes.Identifier)
-            value = self._function(dot, node.node, node.node, (), _MISSING)
+            value = self._operand(node.node)
         for name in names[:-1]:
-            value = self._field(dot, name, node, (), _MISSING, value)
-        return self._field(dot, names[-1], node, args, final, value)
+            value = self._field(value, name, node, _NO_ARGS)
+        return self._field(value, names[-1], node, args)
 
-    def _field(
-        self,
-        dot: Value,
-        name: str,
-        node: nodes.Field | nodes.Variable | nodes.Chain,
-        args: tuple[nodes.Operand, ...],
-        final: Value,
-        receiver: Value,
-    ) -> Value:
+    def _field(self, receiver: Value, name: str, node: _Place, args: _Args) -> Value:
         if receiver is None:
             return None
         kind = type_of(receiver)
@@ -200,80 +200,63 @@ class Evaluator:
             raise self.failure(f"nil pointer evaluating {kind}.{name}")
         method = method_of(receiver, name)
         if method is not None:
-            return self._call(dot, method, node, name, args, final)
-        has_arguments = bool(args) or final is not _MISSING
+            return self._call(method, node, name, args)
         if isinstance(receiver, Struct) and receiver.type.member(name) is not None:
             if name[0].islower():
                 raise self.failure(f"{name} is an unexported field of struct type {kind}")
-            if has_arguments:
+            if args.total:
                 raise self.failure(f"{name} has arguments but cannot be invoked as function")
             return receiver.get(name)
         if isinstance(receiver, Map):
-            if has_arguments:
+            if args.total:
                 raise self.failure(f"{name} is not a method but has arguments")
             is_there = self._missing_is_zero or name in receiver.items
             return receiver.get(name) if is_there else None
-        if (
-            nil
-            and isinstance(receiver, Pointer)
-            and receiver.type.element is not None
-            and receiver.type.element.member(name)
-        ):
+        element = receiver.type.element if nil and isinstance(receiver, Pointer) else None
+        if element is not None and element.member(name):
             raise self.failure(f"nil pointer evaluating {kind}.{name}")
         raise self.failure(f"can't evaluate field {name} in type {kind}")
 
     def _function(
         self,
-        dot: Value,
         node: nodes.Identifier,
         command: nodes.Command | nodes.Identifier,
-        args: tuple[nodes.Operand, ...],
-        final: Value,
+        args: _Args = _NO_ARGS,
     ) -> Value:
         self.node = node
         if node.name in ("and", "or"):
-            return self._decide(dot, node.name, args, final)
-        return self._call(dot, FUNCTIONS[node.name], command, node.name, args, final)
+            return self._decide(node.name, args)
+        return self._call(FUNCTIONS[node.name], command, node.name, args)
 
-    def _decide(
-        self, dot: Value, name: str, args: tuple[nodes.Operand, ...], final: Value
-    ) -> Value:
+    def _decide(self, name: str, args: _Args) -> Value:
         """``and`` and ``or``, which look at no more arguments than they need."""
-        if not args and final is _MISSING:
+        if not args.total:
             raise self.failure(f"wrong number of args for {name}: want at least 1 got 0")
         value: Value = None
-        for arg in args:
-            value = self._argument(dot, "value", arg)
+        for arg in args.nodes:
+            value = self._argument("value", arg)
             if is_true(value) == (name == "or"):
                 return value
-        return value if final is _MISSING else final
+        return value if args.final is _MISSING else args.final
 
     def _call(
-        self,
-        dot: Value,
-        function: Function,
-        node: nodes.Operand | nodes.Command,
-        name: str,
-        args: tuple[nodes.Operand, ...],
-        final: Value,
+        self, function: Function, node: nodes.Operand | nodes.Command, name: str, args: _Args
     ) -> Value:
-        count = len(args) + (final is not _MISSING)
         fixed = len(function.fixed)
-        if function.rest is None and count != fixed:
-            raise self.failure(f"wrong number of args for {name}: want {fixed} got {count}")
-        if count < fixed:
-            raise self.failure(
-                f"wrong number of args for {name}: want at least {fixed} got {len(args)}"
-            )
+        if function.rest is None and args.total != fixed:
+            raise self.failure(f"wrong number of args for {name}: want {fixed} got {args.total}")
+        if args.total < fixed:
+            got = len(args.nodes)
+            raise self.failure(f"wrong number of args for {name}: want at least {fixed} got {got}")
         if function.refusal:
             raise self.failure(function.refusal)
-        kinds = (*function.fixed, *((function.rest or "",) * (count - fixed)))
-        values = [self._argument(dot, kind, arg) for kind, arg in zip(kinds, args, strict=False)]
-        if final is not _MISSING:
-            values.append(self._fitting(final, kinds[-1]))
-        if name == "call" and function is FUNCTIONS["call"]:
+        kinds = (*function.fixed, *((function.rest or "",) * (args.total - fixed)))
+        values = [self._argument(kind, arg) for kind, arg in zip(kinds, args.nodes, strict=False)]
+        if args.final is not _MISSING:
+            values.append(self._fitting(args.final, kinds[-1]))
+        if function is FUNCTIONS["call"]:
             self.node = node
-            raise self.failure(call_refused(str(args[0]) if args else None, values[0]))
+            raise self.failure(call_refused(str(args.nodes[0]) if args.nodes else None, values[0]))
         passed = [
             unboxed(value) if kind == "any" else value
             for kind, value in zip(kinds, values, strict=True)
@@ -284,7 +267,7 @@ class Evaluator:
             self.node = node
             raise self.failure(f"error calling {name}: {reason}") from None
 
-    def _argument(self, dot: Value, kind: str, node: nodes.Operand) -> Value:
+    def _argument(self, kind: str, node: nodes.Operand) -> Value:
         """The value of an argument for a parameter of the type ``kind``."""
         self.node = node
         if isinstance(node, nodes.Nil):
@@ -294,20 +277,20 @@ class Evaluator:
         if isinstance(node, nodes.Bool | nodes.Number):
             if kind == "string":
                 raise self.failure(f"expected string; found {node}")
-            return self._constant(dot, node)
+            return self._constant(node)
         if isinstance(node, nodes.String):
             return node.value
-        return self._fitting(self._operand(dot, node), kind)
+        return self._fitting(self._operand(node), kind)
 
-    def _operand(self, dot: Value, node: nodes.Operand) -> Value:
+    def _operand(self, node: nodes.Operand) -> Value:
         if isinstance(node, nodes.Dot):
-            return dot
+            return self._dot
         if isinstance(node, nodes.Pipe):
-            return self._nested(dot, node)
+            return self._nested(node)
         if isinstance(node, nodes.Identifier):
-            return self._function(dot, node, node, (), _MISSING)
-        assert isinstance(node, nodes.Field | nodes.Variable | nodes.Chain)
-        return self._value_at(dot, node, (), _MISSING)
+            return self._function(node, node)
+        assert isinstance(node, _Place)
+        return self._value_at(node)
 
     def _fitting(self, value: Value, kind: str) -> Value:
         """``value`` for a parameter of the type ``kind``, or an error."""
