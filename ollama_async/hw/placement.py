@@ -131,7 +131,7 @@ def choose_context(requested: int, default: int, train_ctx: int) -> int:
     trained for (0 = unknown).
 
     A request below both the default and :data:`SHARED_CONTEXT` is raised to the smaller of these:
-    the request keeps its own limit, but the model is loaded for everybody.
+    the request keeps its own limit, but the load serves all clients.
     """
     if requested:
         num_ctx = max(requested, min(default, SHARED_CONTEXT))

@@ -28,7 +28,7 @@ WINDOW_S = 60.0
 BACK_OFF_S = 30.0
 """After three crashes within a minute, with no successful request of the model in between, a fourth
 is likely. Requests then fail at once for half a minute: those of one client if it is to blame for
-all three, those of everybody if three clients are. Crashes that nobody is to blame for count
+all three, those of all clients if three are. Crashes that nobody is to blame for count
 whatever succeeded in between.
 """
 

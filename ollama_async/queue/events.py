@@ -1,4 +1,4 @@
-"""What the scheduler is told (events) and what it wants done (effects).
+"""What happens to the scheduler (events) and what it has others do (effects).
 
 Events are in the past tense. Effects are performed in order and never refused: an effect that
 fails is reported by an event.

@@ -39,7 +39,7 @@ def evictable_at(instance: ModelInstance) -> float:
 
 class PendingLoad(msgspec.Struct, frozen=True):
     """A load that queued requests need. ``first`` is the oldest of those that are next of their
-    client: it sets the load's priority, and the load has somebody to serve.
+    client: it sets the load's priority, and will run on it.
 
     ``replaced``: the model's own instance, if it does not satisfy them. ``is_growth``: they need a
     larger context. That cannot go back and forth, so ``replaced`` is not protected if the context

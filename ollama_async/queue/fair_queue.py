@@ -91,7 +91,9 @@ class FairQueue:
     def remove(self, request: QueuedRequest) -> None:
         if self._returned.pop(request.id, None) is None:
             self._waiting.remove(request.id)
-        self._discount(request)
+        self._load_options[request.load_options] -= 1
+        if not self._load_options[request.load_options]:
+            del self._load_options[request.load_options]
 
     def heads(self) -> Iterator[QueuedRequest]:
         """The requests that can be next: those put back, then each client's first, in order."""
@@ -99,20 +101,13 @@ class FairQueue:
         yield from self._waiting.heads()
 
     def first(self, can_run: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
-        """The next request of those that ``can_run``; it stays queued."""
+        """The next request of those that ``can_run``; it remains queued."""
         return next(filter(can_run, self.heads()), None)
 
     def serve(self, request: QueuedRequest) -> None:
         """Remove the request that :meth:`first` returned; its client goes behind all others."""
-        if self._returned.pop(request.id, None) is None:
-            self._waiting.remove(request.id)
+        self.remove(request)
         self._waiting.move_to_end(request.client)
-        self._discount(request)
-
-    def _discount(self, request: QueuedRequest) -> None:
-        self._load_options[request.load_options] -= 1
-        if not self._load_options[request.load_options]:
-            del self._load_options[request.load_options]
 
 
 class Share(NamedTuple):

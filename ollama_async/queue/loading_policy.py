@@ -3,7 +3,7 @@
 A context that fits is never a reason to reload, whichever client asks. Only a larger one is, and
 contexts grow to powers of two. The other load options are set by the model. Two models with the
 same weights share an instance and may contradict each other in them. One instance then serves both
-during its residence (:func:`residence_s`); after that it is reloaded for whoever comes first.
+during its residence (:func:`residence_s`); after that it is reloaded for the next request.
 """
 
 from __future__ import annotations
@@ -128,11 +128,8 @@ def _shortage_text(plans: Sequence[Plan], capacity: Mapping[str, int]) -> str:
     if not shortages:
         return "no device can hold the model with these options"
     _, need, available = min(shortages)
-    return f"model requires more system memory ({_gib(need)}) than is available ({_gib(available)})"
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 30):.1f} GiB"
+    needed, there = (f"{size_bytes / (1 << 30):.1f} GiB" for size_bytes in (need, available))
+    return f"model requires more system memory ({needed}) than is available ({there})"
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -145,8 +142,8 @@ class _Refusal(msgspec.Struct, frozen=True):
 class RefusedGrowth:
     """Contexts to which a model could not be reloaded: for each model the smallest one lately.
 
-    A failed growth costs two loads, during which nobody is served. So for a minute requests for as
-    much fail with the same error at no cost.
+    A failed growth costs two loads, during which no request is served. So for a minute requests for
+    as much fail with the same error at no cost.
     """
 
     def __init__(self) -> None:

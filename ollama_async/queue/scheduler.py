@@ -14,24 +14,8 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown, WorkerDied
+from ollama_async.queue import events
 from ollama_async.queue.crash_backoff import MAX_DEATHS, Crash, CrashBackoff
-from ollama_async.queue.events import (
-    SHUTDOWN_TEXT,
-    Effect,
-    Event,
-    Fail,
-    Reject,
-    RequestArrived,
-    RequestCancelled,
-    RequestEnded,
-    ShutdownRequested,
-    TimerFired,
-    UnloadRequested,
-    WorkerLoadFailed,
-    WorkerLost,
-    WorkerReady,
-    WorkerStopped,
-)
 from ollama_async.queue.fair_queue import QueuedRequest
 from ollama_async.queue.loading_policy import (
     RefusedGrowth,
@@ -53,7 +37,7 @@ class Scheduler:
         self._backoff = CrashBackoff()
         self._refused_growth = RefusedGrowth()
 
-    def handle(self, event: Event, now: float) -> list[Effect]:
+    def handle(self, event: events.Event, now: float) -> list[events.Effect]:
         """``now``: seconds of any clock that never goes back."""
         self.state.effects = []
         queued = self._apply(event, now)
@@ -66,31 +50,31 @@ class Scheduler:
         return self.state.effects
 
     def _apply(  # noqa: C901  # one case per event
-        self, event: Event, now: float
+        self, event: events.Event, now: float
     ) -> Sequence[QueuedRequest] | None:
         """Apply the event itself. Returns the requests that it has queued, highest priority first;
         None: nothing has changed.
         """
         match event:
-            case RequestArrived():
+            case events.RequestArrived():
                 return self._on_arrived(event, now)
-            case WorkerReady():
+            case events.WorkerReady():
                 return self._on_ready(event, now)
-            case WorkerLost():
+            case events.WorkerLost():
                 return self._on_lost(event, now)
-            case RequestCancelled(request_id):
+            case events.RequestCancelled(request_id):
                 self._on_cancelled(request_id, now)
-            case RequestEnded(request_id):
+            case events.RequestEnded(request_id):
                 self._on_ended(request_id, now)
-            case WorkerLoadFailed():
+            case events.WorkerLoadFailed():
                 return self._on_load_failed(event, now)
-            case WorkerStopped(instance_id):
+            case events.WorkerStopped(instance_id):
                 self.state.remove(self.state.instances[instance_id])
-            case UnloadRequested(key):
+            case events.UnloadRequested(key):
                 self._on_unload_requested(key)
-            case TimerFired():
+            case events.TimerFired():
                 self.state.wake_at = None
-            case ShutdownRequested(grace_s):
+            case events.ShutdownRequested(grace_s):
                 self._on_shutdown_requested(grace_s, now)
             case _:
                 assert_never(event)
@@ -113,7 +97,9 @@ class Scheduler:
 
     # -- requests ----------------------------------------------------------------------------
 
-    def _on_arrived(self, event: RequestArrived, now: float) -> Sequence[QueuedRequest] | None:
+    def _on_arrived(
+        self, event: events.RequestArrived, now: float
+    ) -> Sequence[QueuedRequest] | None:
         job = event.job
         request = QueuedRequest(
             id=event.request_id,
@@ -139,14 +125,14 @@ class Scheduler:
 
     def _refusal(
         self, request: QueuedRequest, suitable: ModelInstance | None, now: float
-    ) -> Reject | Fail | None:
+    ) -> events.Reject | events.Fail | None:
         """Why the request cannot even be queued. ``suitable``: the model's instance that satisfies
         it.
         """
         if self.state.is_shutting_down:
             return self.state.rejection(request, "draining")
         if remaining_s := self._back_off_s(request, now):
-            return Fail(request.id, WorkerDied.code, _back_off_text(remaining_s))
+            return events.Fail(request.id, WorkerDied.code, _back_off_text(remaining_s))
         if self._is_queue_full_for(request, suitable):
             return self.state.rejection(request, "full")
         if suitable is None:
@@ -155,11 +141,11 @@ class Scheduler:
             if loaded and (
                 refused := self._refused_growth.find(target, options, loaded.loaded_options, now)
             ):
-                return Fail(request.id, *refused)
+                return events.Fail(request.id, *refused)
             try:
                 feasible_plans(self._planner, self.state.limits.capacity, target, options)
             except ServerError as error:
-                return Fail(request.id, error.code, error.message)
+                return events.Fail(request.id, error.code, error.message)
         return None
 
     def _is_queue_full_for(self, request: QueuedRequest, suitable: ModelInstance | None) -> bool:
@@ -187,7 +173,7 @@ class Scheduler:
         if instance.phase is Phase.COMMITTED:
             self.state.fill(instance, now)
             if not instance.requests:
-                self.state.remove(instance)  # nobody needs it, and nothing has been started
+                self.state.remove(instance)  # no request needs it, and nothing has been started
 
     def _on_ended(self, request_id: int, now: float) -> None:
         request = self.state.requests.get(request_id)
@@ -205,7 +191,7 @@ class Scheduler:
 
     # -- workers -----------------------------------------------------------------------------
 
-    def _on_ready(self, event: WorkerReady, now: float) -> Sequence[QueuedRequest]:
+    def _on_ready(self, event: events.WorkerReady, now: float) -> Sequence[QueuedRequest]:
         instance = self.state.instances[event.instance_id]
         if instance.phase is not Phase.LOADING:
             return ()  # it was told to stop in the meantime
@@ -219,7 +205,9 @@ class Scheduler:
                 self.state.start(request, now)
         return self._requeue(requests[instance.slots :])
 
-    def _on_load_failed(self, event: WorkerLoadFailed, now: float) -> Sequence[QueuedRequest]:
+    def _on_load_failed(
+        self, event: events.WorkerLoadFailed, now: float
+    ) -> Sequence[QueuedRequest]:
         """The load is not repeated: the model's requests fail with its error. But if it was made
         for a large context, those that need at most half of that do not fail.
         """
@@ -237,13 +225,15 @@ class Scheduler:
                 failed = large
         for request in failed:
             self.state.end(request)
-            self.state.effects.append(Fail(request.id, event.code, event.message))
+            self.state.effects.append(events.Fail(request.id, event.code, event.message))
         return [*returned, *self._requeue(list(instance.requests.values()))]
 
-    def _on_lost(self, event: WorkerLost, now: float) -> Sequence[QueuedRequest]:
+    def _on_lost(self, event: events.WorkerLost, now: float) -> Sequence[QueuedRequest]:
         instance = self.state.instances[event.instance_id]
         if instance.phase is Phase.LOADING:
-            failed = WorkerLoadFailed(instance.id, LoadFailed.code, event.message, event.is_gone)
+            failed = events.WorkerLoadFailed(
+                instance.id, LoadFailed.code, event.message, event.is_gone
+            )
             return self._on_load_failed(failed, now)
         was_ending = instance.phase.is_ending
         returned = self._release(instance, is_gone=event.is_gone)
@@ -280,7 +270,7 @@ class Scheduler:
         self,
         instance: ModelInstance,
         running: Sequence[QueuedRequest],
-        event: WorkerLost,
+        event: events.WorkerLost,
         now: float,
     ) -> Sequence[QueuedRequest]:
         """Record whose fault the death was; returns the other requests, to be tried alone."""
@@ -309,7 +299,7 @@ class Scheduler:
             request.suspect(crash, now)
         return [request for request in suspects if not self._is_given_up(request, now)]
 
-    def _can_retry(self, request: QueuedRequest, event: WorkerLost, now: float) -> bool:
+    def _can_retry(self, request: QueuedRequest, event: events.WorkerLost, now: float) -> bool:
         if request.is_aborting or self.state.is_shutting_down or request.deaths >= MAX_DEATHS:
             return False
         return request.id in event.restartable and not self._back_off_s(request, now)
@@ -344,7 +334,7 @@ class Scheduler:
         self.state.kill_at = min(self.state.kill_at, now + grace_s)
         for request in list(self.state.requests.values()):
             if not request.is_running:
-                self.state.fail(request, ShuttingDown(SHUTDOWN_TEXT))
+                self.state.fail(request, ShuttingDown(events.SHUTDOWN_TEXT))
         for instance in list(self.state.current.values()):
             instance.stop_when_unused = "shutdown"
             if instance.phase is Phase.COMMITTED:

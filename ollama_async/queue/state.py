@@ -8,19 +8,8 @@ from enum import Enum
 import msgspec
 
 from ollama_async.core.errors import ServerError
+from ollama_async.queue import events
 from ollama_async.queue.backend import LoadOptions, Target
-from ollama_async.queue.events import (
-    Abort,
-    Complete,
-    Effect,
-    Fail,
-    Load,
-    Reject,
-    RejectReason,
-    Start,
-    Stop,
-    StopReason,
-)
 from ollama_async.queue.fair_queue import ClientShares, FairQueue, QueuedRequest
 from ollama_async.queue.loading_policy import contradicts, exceeds_context
 from ollama_async.queue.memory_budget import Limits, Plan
@@ -44,7 +33,7 @@ class Phase(Enum):
 
     @property
     def is_ending(self) -> bool:
-        """The instance serves nobody any more; only its memory counts."""
+        """The instance serves no request any more; only its memory counts."""
         return self in {Phase.STOPPING, Phase.LINGERING}
 
 
@@ -77,7 +66,7 @@ class ModelInstance:
         self.idle_since = now
         self.is_residence_over = False
         self.is_draining = False
-        self.stop_when_unused: StopReason | None = None
+        self.stop_when_unused: events.StopReason | None = None
 
     def __repr__(self) -> str:
         return f"<ModelInstance {self.id} {self.target.key} {self.phase.value} {[*self.requests]}>"
@@ -162,7 +151,7 @@ class SchedulerState:
         self.requests: dict[int, QueuedRequest] = {}
         self.placed: dict[int, ModelInstance] = {}
         self.shares = ClientShares()
-        self.effects: list[Effect] = []
+        self.effects: list[events.Effect] = []
         self.wake_at: float | None = None
         self.is_shutting_down = False
         self.kill_at = math.inf
@@ -248,14 +237,14 @@ class SchedulerState:
         request.is_running = True
         if request.loads_only:
             self.end(request)
-            self.effects.append(Complete(request.id))
+            self.effects.append(events.Complete(request.id))
         else:
-            self.effects.append(Start(request.id, instance.id))
+            self.effects.append(events.Start(request.id, instance.id))
 
     def abort(self, request: QueuedRequest) -> None:
         """Cancel a running request, which keeps its slot until the worker confirms."""
         request.is_aborting = True
-        self.effects.append(Abort(request.id, self.placed[request.id].id))
+        self.effects.append(events.Abort(request.id, self.placed[request.id].id))
 
     def end(self, request: QueuedRequest) -> None:
         """Remove the request, queued or placed."""
@@ -268,14 +257,14 @@ class SchedulerState:
             del instance.requests[request.id]
             instance.suspects.pop(request.id, None)
         else:
-            self._queue(request).remove(request)
+            self.queues[request.target.key].remove(request)
             self._drop_if_empty(request.target.key)
 
     def fail(self, request: QueuedRequest, error: ServerError) -> None:
         """End the request with an error, which a client that has disconnected does not get."""
         self.end(request)
         if not request.is_aborting:
-            self.effects.append(Fail(request.id, error.code, error.message))
+            self.effects.append(events.Fail(request.id, error.code, error.message))
 
     def reject(self, request: QueuedRequest) -> None:
         """End a queued request because the queue is full."""
@@ -283,14 +272,14 @@ class SchedulerState:
         self.end(request)
         self.effects.append(rejection)
 
-    def rejection(self, request: QueuedRequest, reason: RejectReason) -> Reject:
+    def rejection(self, request: QueuedRequest, reason: events.RejectReason) -> events.Reject:
         """The effect that rejects the request, which need not be in the state."""
         key = request.target.key
         instance = self.current.get(key)
         slots = max(1, instance.slots) if instance else 1
         rounds = max(1, len(self.queues.get(key, ()))) / slots
         wait_s = math.ceil(rounds * self._service_s.get(key, _INITIAL_SERVICE_S))
-        return Reject(request.id, reason, min(_MAX_RETRY_AFTER_S, max(1, wait_s)))
+        return events.Reject(request.id, reason, min(_MAX_RETRY_AFTER_S, max(1, wait_s)))
 
     def record_service(self, key: str, seconds: float) -> None:
         """Update the moving average of how long the model's requests hold their slots."""
@@ -318,16 +307,16 @@ class SchedulerState:
         """Start the committed load."""
         instance.phase = Phase.LOADING
         instance.load_began_at = now
-        self.effects.append(Load(instance.id, instance.target, instance.plan))
+        self.effects.append(events.Load(instance.id, instance.target, instance.plan))
 
-    def stop(self, instance: ModelInstance, reason: StopReason) -> None:
+    def stop(self, instance: ModelInstance, reason: events.StopReason) -> None:
         """Stop an instance without requests."""
         instance.phase = Phase.STOPPING
         del self.current[instance.target.key]
-        self.effects.append(Stop(instance.id, reason))
+        self.effects.append(events.Stop(instance.id, reason))
 
     def linger(self, instance: ModelInstance) -> None:
-        """The worker serves nobody any more, but its process still holds its memory."""
+        """The worker serves no request any more, but its process still holds its memory."""
         instance.phase = Phase.LINGERING
         self._leave_current(instance)
 

@@ -58,11 +58,11 @@ class SchedulerHarness:
     def _plan(self, target: Target, options: LoadOptions) -> Sequence[Plan]:
         return self.planner(target, options)
 
-    def plan(self, wanted: Target, options: LoadOptions) -> list[Plan]:
-        if wanted.key == "broken":
+    def plan(self, target: Target, options: LoadOptions) -> list[Plan]:
+        if target.key == "broken":
             raise LoadFailed("no such engine")
         num_ctx = options.num_ctx or DEFAULT_CTX
-        size = self.sizes.get(wanted.key, 10) + num_ctx // DEFAULT_CTX
+        size = self.sizes.get(target.key, 10) + num_ctx // DEFAULT_CTX
         devices = self.scheduler.state.limits.capacity
         return [
             Plan(demand={device: size}, slots=self.slots, num_ctx=num_ctx) for device in devices

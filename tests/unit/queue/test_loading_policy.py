@@ -88,7 +88,7 @@ def test_models_that_contradict_each_other_in_turn_cost_a_load_in_each_residence
             harness.finish_stop("a")
         if "loading" in harness.workers.values():
             harness.make_ready("a")
-        assert harness.status[request] == "running", "nobody waits for it"
+        assert harness.status[request] == "running", "no request waits for it"
         harness.end(request)
         harness.advance(1.0)
     assert harness.load_count() <= 1 + 600 / RESIDENCE_S

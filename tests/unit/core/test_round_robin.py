@@ -1,0 +1,34 @@
+"""Turns go round between clients, whatever is taken, removed or skipped."""
+
+from ollama_async.core.round_robin import RoundRobin
+
+
+def filled(clients):
+    """One item for each letter, named by client and position."""
+    queue = RoundRobin()
+    for number, client in enumerate(clients):
+        queue.put(client, number, f"{client}{number}")
+    return queue
+
+
+def test_clients_take_turns_and_each_keeps_its_own_order():
+    queue = filled("aaabbc")
+    assert list(queue.heads()) == ["a0", "b3", "c5"]
+    assert [queue.take() for _ in range(6)] == ["a0", "b3", "c5", "a1", "b4", "a2"]
+    assert len(queue) == 0
+
+
+def test_a_removed_item_leaves_the_turns_as_they_are():
+    queue = filled("aab")
+    queue.remove(0)
+    queue.remove(0)
+    assert (len(queue), list(queue)) == (2, ["a1", "b2"])
+    queue.remove(1)
+    assert list(queue.heads()) == ["b2"]
+
+
+def test_a_turn_that_is_over_puts_the_client_behind_all_others():
+    queue = filled("aab")
+    queue.move_to_end("a")
+    queue.move_to_end("nobody")
+    assert list(queue.heads()) == ["b2", "a0"]
