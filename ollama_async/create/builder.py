@@ -29,6 +29,7 @@ from ollama_async.store.store import Store
 
 Digests = dict[str, str]
 """By file name."""
+NewBlobs = Generator[ProgressStatus, None, Digests]
 
 
 def create_model(
@@ -47,112 +48,110 @@ def create_model(
     :raises StorageFailed: (from the iterator) disk full or not writable; the name is unchanged.
     """
     checked = check_request(store.layout, request, reads_files=reads_files)
-    return _create(store.layout, checked)
+    return _Builder(store.layout, checked).run()
 
 
-def _create(layout: StoreLayout, checked: CheckedRequest) -> Iterator[ProgressStatus]:
-    groups = (checked.files, checked.adapters, checked.drafts)
-    if any(not is_published_part(name, files) for files in groups for name in files):
-        yield {"status": "parsing GGUF"}
-    with storage_errors(layout.root):
-        files = yield from _gguf_blobs(layout, checked.files, checked.level)
-        layers.check_runnable(layout, files)
-        adapter_layers = layers.adapters(layout, (yield from _adapters(layout, checked, files)))
-        drafts = yield from _gguf_blobs(layout, checked.drafts, checked.draft_level)
-        if checked.draft_level:
-            drafts = yield from _quantized(layout, drafts, checked.draft_level)
-        draft_layers = layers.drafts(layout, drafts)
-        rewritten: Digests = {}
-        if checked.level:
-            weights = _weights(layout, checked.base, files)
-            layers.check_runnable(layout, weights)
-            quantized = yield from _quantized(layout, weights, checked.level)
-            rewritten = {weights[name]: digest for name, digest in quantized.items()}
-            files = {name: rewritten.get(digest, digest) for name, digest in files.items()}
-        # The base is read under the lock, because its layers are removed when it is replaced.
-        detected: list[ProgressStatus] = []
-        with layout.changing(checked.name):
-            if checked.base:
-                model = layers.from_model(layout, checked.base, rewritten)
-                layers.add_files(layout, model, files)
+class _Builder:
+    """Does the work of one checked request; its generators return blobs by file name."""
+
+    def __init__(self, layout: StoreLayout, checked: CheckedRequest) -> None:
+        self._layout = layout
+        self._checked = checked
+
+    def run(self) -> Iterator[ProgressStatus]:
+        layout, checked = self._layout, self._checked
+        groups = (checked.files, checked.adapters, checked.drafts)
+        if any(not is_published_part(name, files) for files in groups for name in files):
+            yield {"status": "parsing GGUF"}
+        with storage_errors(layout.root):
+            files = yield from self._gguf_blobs(checked.files, checked.level)
+            layers.check_runnable(layout, files)
+            adapter_layers = layers.adapters(layout, (yield from self._adapters(files)))
+            drafts = yield from self._gguf_blobs(checked.drafts, checked.draft_level)
+            if checked.draft_level:
+                drafts = yield from self._quantized(drafts, checked.draft_level)
+            draft_layers = layers.drafts(layout, drafts)
+            rewritten: Digests = {}
+            if checked.level:
+                weights = self._weights(files)
+                layers.check_runnable(layout, weights)
+                quantized = yield from self._quantized(weights, checked.level)
+                rewritten = {weights[name]: digest for name, digest in quantized.items()}
+                files = {name: rewritten.get(digest, digest) for name, digest in files.items()}
+            # The base is read under the lock, because its layers are removed when it is replaced.
+            detected: list[ProgressStatus] = []
+            with layout.changing(checked.name):
+                if checked.base:
+                    model = layers.from_model(layout, checked.base, rewritten)
+                    layers.add_files(layout, model, files)
+                else:
+                    model = layers.from_files(layout, files)
+                    detected = layers.add_chat_format(layout, model, checked.request)
+                model.replace("adapter", adapter_layers)
+                layers.check_adapters(layout, model)
+                model.replace("draft", draft_layers)
+                statuses = publish(layout, checked.name, model, checked.request)
+        yield from (*detected, *statuses)
+        yield {"status": "writing manifest"}
+        yield {"status": "success"}
+
+    def _gguf_blobs(self, files: Mapping[str, Source], level: str = "") -> NewBlobs:
+        """All files as GGUF blobs: published ones are converted, with ``level`` in mind, and the
+        parts of one model are joined.
+        """
+        layout = self._layout
+        digests: Digests = {}
+        published = {name: files[name] for name in files if is_published_part(name, files)}
+        if published:
+            paths = self._paths(published)
+            digests[conversion.MODEL_NAME] = yield from conversion.store_model(layout, paths, level)
+        for name, source in files.items():
+            if name in published:
+                continue
+            if isinstance(source, Path):
+                digests[name] = yield from conversion.store_local_file(layout, name, source)
             else:
-                model = layers.from_files(layout, files)
-                detected = layers.add_chat_format(layout, model, checked.request)
-            model.replace("adapter", adapter_layers)
-            layers.check_adapters(layout, model)
-            model.replace("draft", draft_layers)
-            statuses = publish(layout, checked.name, model, checked.request)
-    yield from (*detected, *statuses)
-    yield {"status": "writing manifest"}
-    yield {"status": "success"}
+                digests[name] = source
+        summary = layout.cache.summary
+        parts = {name: digest for name, digest in digests.items() if summary(digest).is_split}
+        if parts:
+            whole = yield from quantize.join_parts(layout, list(parts.values()))
+            rest = {name: digest for name, digest in digests.items() if name not in parts}
+            digests = {min(parts): whole} | rest
+        return digests
 
+    def _adapters(self, files: Digests) -> NewBlobs:
+        """As GGUF blobs; a published adapter is converted for the model that is being created."""
+        adapters = self._checked.adapters
+        if not is_published_adapter(adapters):
+            return (yield from self._gguf_blobs(adapters))
+        bases = set(self._weights(files).values())
+        if len(bases) != 1:
+            raise BadRequest("an adapter needs exactly one model that it is for")
+        paths = self._paths(adapters)
+        digest = yield from conversion.store_adapter(self._layout, paths, bases.pop())
+        return {conversion.ADAPTER_NAME: digest}
 
-def _gguf_blobs(
-    layout: StoreLayout, files: Mapping[str, Source], level: str = ""
-) -> Generator[ProgressStatus, None, Digests]:
-    """All files as GGUF blobs: published ones are converted, with ``level`` in mind, and the parts
-    of one model are joined.
-    """
-    digests: Digests = {}
-    published = {name: files[name] for name in files if is_published_part(name, files)}
-    if published:
-        paths = _paths(layout, published)
-        digests[conversion.MODEL_NAME] = yield from conversion.store_model(layout, paths, level)
-    for name, source in files.items():
-        if name in published:
-            continue
-        if isinstance(source, Path):
-            digests[name] = yield from conversion.store_local_file(layout, name, source)
-        else:
-            digests[name] = source
-    parts = {
-        name: digest for name, digest in digests.items() if layout.cache.summary(digest).is_split
-    }
-    if parts:
-        whole = yield from quantize.join_parts(layout, list(parts.values()))
-        digests = {min(parts): whole} | {
-            name: digest for name, digest in digests.items() if name not in parts
+    def _paths(self, files: Mapping[str, Source]) -> dict[str, Path]:
+        return {
+            name: source if isinstance(source, Path) else self._layout.blobs.path(source)
+            for name, source in files.items()
         }
-    return digests
 
+    def _weights(self, files: Digests) -> Digests:
+        """What can be quantized: models, no projectors and no adapters."""
+        summary, base = self._layout.cache.summary, self._checked.base
+        weights = {
+            name: digest for name, digest in files.items() if summary(digest).kind == "model"
+        }
+        manifest = self._layout.read_manifest(base) if base else None
+        for layer in manifest.layers if manifest is not None else ():
+            if layer.kind == "model":
+                weights[layer.digest] = layer.digest
+        return weights
 
-def _adapters(
-    layout: StoreLayout, checked: CheckedRequest, files: Digests
-) -> Generator[ProgressStatus, None, Digests]:
-    """As GGUF blobs; a published adapter is converted for the model that is being created."""
-    if not is_published_adapter(checked.adapters):
-        return (yield from _gguf_blobs(layout, checked.adapters))
-    bases = set(_weights(layout, checked.base, files).values())
-    if len(bases) != 1:
-        raise BadRequest("an adapter needs exactly one model that it is for")
-    paths = _paths(layout, checked.adapters)
-    digest = yield from conversion.store_adapter(layout, paths, bases.pop())
-    return {conversion.ADAPTER_NAME: digest}
-
-
-def _paths(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Path]:
-    return {
-        name: source if isinstance(source, Path) else layout.blobs.path(source)
-        for name, source in files.items()
-    }
-
-
-def _weights(layout: StoreLayout, base: str, files: Digests) -> Digests:
-    """What can be quantized: models, no projectors and no adapters."""
-    weights = {
-        name: digest
-        for name, digest in files.items()
-        if layout.cache.summary(digest).kind == "model"
-    }
-    manifest = layout.read_manifest(base) if base else None
-    base_layers = manifest.layers if manifest is not None else []
-    return weights | {layer.digest: layer.digest for layer in base_layers if layer.kind == "model"}
-
-
-def _quantized(
-    layout: StoreLayout, digests: Digests, level: str
-) -> Generator[ProgressStatus, None, Digests]:
-    quantized: Digests = {}
-    for name, digest in digests.items():
-        quantized[name] = yield from quantize.quantize(layout, digest, level)
-    return quantized
+    def _quantized(self, digests: Digests, level: str) -> NewBlobs:
+        quantized: Digests = {}
+        for name, digest in digests.items():
+            quantized[name] = yield from quantize.quantize(self._layout, digest, level)
+        return quantized

@@ -117,7 +117,7 @@ def published_row(row):
 
 def write_adapter(folder, out):
     files = {name: folder / name for name in (lora.CONFIG_NAME, lora.WEIGHTS_NAME)}
-    known = lora.Base(architecture="llama", layers=2, head=HEAD)
+    known = lora.BaseModel(architecture="llama", layers=2, head=HEAD)
     for _ in lora.convert_adapter(files, known, out):
         pass
     return out
