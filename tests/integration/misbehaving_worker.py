@@ -98,7 +98,7 @@ def start_slowly(pipe, hello):
         pipe.send([messages.Loading()])
 
 
-def start_slowly_with_words(pipe, hello):
+def start_slowly_but_printing(pipe, hello):
     pipe.send([hello])
     for step in range(10):
         time.sleep(PAUSE_S)
@@ -117,7 +117,7 @@ STARTS = {
     "index": start_with_a_bad_index,
     "garbage": start_with_garbage,
     "slow": start_slowly,
-    "slow and talkative": start_slowly_with_words,
+    "slow but printing": start_slowly_but_printing,
 }
 
 

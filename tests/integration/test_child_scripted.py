@@ -51,7 +51,7 @@ async def test_a_script_is_played_to_its_end(tmp_path):
     assert not events.of("lost")
 
 
-async def test_requests_at_once_each_hear_their_own_text(tmp_path):
+async def test_concurrent_requests_each_get_their_own_text(tmp_path):
     async with worker(tmp_path, {"echo": True}, slots=8) as (client, events):
         texts = {number: f"number {number} says {'x' * number}é" for number in range(1, 25)}
         for number, text in texts.items():
@@ -118,7 +118,7 @@ async def test_a_chat_is_rendered_with_the_models_template(tmp_path):
     assert events.text(1) == "[hi]"
 
 
-async def test_a_crash_comes_after_what_was_said_before(tmp_path):
+async def test_a_crash_comes_after_all_text_from_before(tmp_path):
     marker = tmp_path / "crashed"
     script = {**TICK, "tokens_per_second": 0, "crash_at": 3, "crash_once_file": str(marker)}
     async with worker(tmp_path, script) as (client, events):
@@ -133,7 +133,7 @@ async def test_a_crash_comes_after_what_was_said_before(tmp_path):
     assert events.text(1) == "tick " * 5
 
 
-async def test_a_hanging_engine_is_silent_and_can_be_stopped(tmp_path):
+async def test_a_hanging_engine_can_be_stopped(tmp_path):
     async with worker(tmp_path, {**TICK, "hang_at": 2}, grace_s=0.2) as (client, events):
         say(client, 1)
         await events.until_so(lambda: events.text(1) == "tick tick ")
@@ -141,12 +141,12 @@ async def test_a_hanging_engine_is_silent_and_can_be_stopped(tmp_path):
     assert events.ends == {}
 
 
-async def test_a_worker_that_heeds_nothing_is_killed(tmp_path):
+async def test_a_worker_that_ignores_everything_is_killed(tmp_path):
     async with worker(tmp_path, {**TICK, "ignore_sigterm": True}, grace_s=0.2):
         pass
 
 
-async def test_a_worker_shows_that_it_lives(tmp_path):
+async def test_a_worker_sends_heartbeats(tmp_path):
     async with worker(tmp_path, TICK) as (client, events):
         say(client, 1, count=10_000)
         await events.until_so(lambda: client.heartbeat and client.heartbeat.busy_slots)
@@ -154,7 +154,7 @@ async def test_a_worker_shows_that_it_lives(tmp_path):
     assert client.heartbeat.cache_used > 0
 
 
-async def test_a_load_that_fails_says_why(tmp_path):
+async def test_a_failed_load_has_its_reason(tmp_path):
     with pytest.raises(LoadFailed, match="out of cheese"):
         async with worker(tmp_path, {"load_seconds": 0.15, "load_error": "out of cheese"}):
             pass

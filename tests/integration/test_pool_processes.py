@@ -88,7 +88,7 @@ async def test_a_killed_worker_fails_what_clients_have_seen_and_repeats_the_rest
         await other.until(lambda sink: sink.answer)
 
 
-async def test_a_crash_that_comes_once_is_not_seen_by_whoever_had_no_byte(make_pool, tmp_path):
+async def test_a_single_crash_is_not_seen_by_clients_that_had_no_byte(make_pool, tmp_path):
     marker = str(tmp_path / "crashed")
     scripts = {"weak": {"tokens": "all is well", "crash_at": 1, "crash_once_file": marker}}
     async with make_pool(scripts) as it:
@@ -117,7 +117,7 @@ async def test_a_worker_that_ignores_sigterm_is_killed(make_pool):
             os.kill(pid, 0)
 
 
-async def test_a_load_that_fails_says_why_and_does_not_stop_the_next(make_pool):
+async def test_a_failed_load_has_its_reason_and_does_not_stop_the_next(make_pool):
     scripts = {"bad": {"load_error": "tensor data is short"}, "good": {"tokens": "x"}}
     async with make_pool(scripts) as it:
         sinks = [it.submit("bad"), it.submit("bad")]

@@ -26,7 +26,7 @@ def _warm_uvloop():
     uvloop.new_event_loop().close()
 
 
-async def test_a_crash_is_told_once_with_its_signal_and_the_telling_line(client, events):
+async def test_a_crash_is_reported_once_with_its_signal_and_the_telling_line(client, events):
     submit(client, 1, "crash")
     reason = await events.until("lost")
     assert reason == f"{CRASH_TEXT}: killed by signal 11 (SIGSEGV): CUDA error: out of memory"
@@ -42,7 +42,7 @@ async def test_a_crash_is_told_once_with_its_signal_and_the_telling_line(client,
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("command", "text"),
     [
         (
             "assert",
@@ -57,15 +57,15 @@ async def test_a_crash_is_told_once_with_its_signal_and_the_telling_line(client,
         ("quietly SIGKILL", r"killed by signal 9 \(out of memory\?\)"),
     ],
 )
-async def test_a_death_is_told_with_what_was_said_about_it_and_nothing_else(
-    client, events, command, words
+async def test_a_death_is_reported_with_the_output_about_it_and_nothing_else(
+    client, events, command, text
 ):
     submit(client, 1, command)
     reason = await events.until("lost")
-    assert re.fullmatch(f"{re.escape(CRASH_TEXT)}: {words}", reason)
+    assert re.fullmatch(f"{re.escape(CRASH_TEXT)}: {text}", reason)
 
 
-async def test_everything_said_before_a_kill_is_events_before_the_death(client, events):
+async def test_everything_sent_before_a_kill_is_delivered_before_the_death(client, events):
     submit(client, 1, "kill")
     block_loop_until(lambda: not is_alive(client.pid))  # more than one gulp lies in the ring now
     assert "killed by signal 9 (out of memory?)" in await events.until("lost")
@@ -73,7 +73,7 @@ async def test_everything_said_before_a_kill_is_events_before_the_death(client, 
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 5, 6, 13])
-async def test_a_worker_that_dies_within_a_frame_says_nothing_by_halves(client, events, cut):
+async def test_a_worker_that_dies_within_a_frame_delivers_nothing_of_it(client, events, cut):
     submit(client, 1, f"cut {cut}")
     await events.until("lost")
     assert events.kinds() == ["started", "lost"]
@@ -88,7 +88,7 @@ async def test_a_worker_that_dies_within_a_frame_says_nothing_by_halves(client, 
         ("again", "unexpected message: Ready"),
     ],
 )
-async def test_every_other_end_has_its_words(client, events, command, text):
+async def test_every_other_end_has_its_reason(client, events, command, text):
     submit(client, 1, command)
     assert text in await events.until("lost")
     assert not is_alive(client.pid)
@@ -101,7 +101,7 @@ async def test_an_impossible_read_index_is_seen_with_the_next_request(client, ev
     assert "read index" in await events.until("lost")
 
 
-async def test_a_silent_worker_with_work_is_killed(make_client, events):
+async def test_a_stalled_worker_with_requests_is_killed(make_client, events):
     client = make_client(stall_timeout_s=0.3)
     await start(client)
     submit(client, 1, "wait")
@@ -109,7 +109,7 @@ async def test_a_silent_worker_with_work_is_killed(make_client, events):
     assert not is_alive(client.pid)
 
 
-async def test_a_silent_worker_without_work_is_left_alone(make_client, events):
+async def test_a_worker_without_requests_may_send_nothing(make_client, events):
     client = make_client(stall_timeout_s=0.05)
     await start(client)
     assert await client.tokenize("later")  # five times as long
@@ -137,7 +137,7 @@ def test_a_loop_that_was_late_is_not_the_workers_silence(run):
 
 
 @pytest.mark.slow
-async def test_vitals_are_proof_of_life(make_client, events):
+async def test_a_worker_that_sends_heartbeats_is_not_stalled(make_client, events):
     client = make_client(stall_timeout_s=1.0)
     await start(client)
     submit(client, 1, "breathe")  # for one and a half seconds

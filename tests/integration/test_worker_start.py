@@ -74,7 +74,7 @@ def test_all_this_works_on_uvloop_too():
         ("exit after refusing", "^the file is damaged$"),
     ],
 )
-async def test_a_start_that_goes_wrong_says_why(make_client, events, act, text):
+async def test_a_failed_start_has_its_reason(make_client, events, act, text):
     client = make_client()
     with pytest.raises(errors.LoadFailed, match=text):
         await start(client, act)
@@ -98,7 +98,7 @@ async def test_a_worker_that_never_sends_is_given_up_and_killed(make_client):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("act", ["slow", "slow and talkative"])
+@pytest.mark.parametrize("act", ["slow", "slow but printing"])
 async def test_a_load_may_take_long_while_it_makes_progress(make_client, act):
     client = make_client(load_timeout_s=2.0)
     begin = asyncio.get_running_loop().time()

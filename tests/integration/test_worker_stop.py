@@ -26,7 +26,7 @@ from tests.unit.workers.harness import DEADLINE_S, plan
 
 
 @pytest.mark.parametrize("act", ["ignore quit", "ignore everything"])
-async def test_stop_ends_who_does_not_want_to(make_client, events, act):
+async def test_stop_ends_workers_that_ignore_it(make_client, events, act):
     client = make_client()
     await start(client, act)
     await asyncio.gather(client.stop(0.2), client.stop(0.2))

@@ -1,4 +1,4 @@
-"""What to load is said in an argv, and understood from it."""
+"""A load spec as an argv, and back."""
 
 import msgspec
 import pytest
@@ -18,12 +18,12 @@ PLAIN = LoadSpec(engine="llama_cpp", model="/models/m.gguf", num_ctx=256, slots=
         {"adapters": ("/models/a.gguf", "/models/b.gguf")},
     ],
 )
-def test_an_argv_says_all_of_it(changes):
+def test_an_argv_holds_all_of_it(changes):
     spec = msgspec.structs.replace(PLAIN, **changes)
     assert LoadSpec.from_options(read_options(spec.to_argv())) == spec
 
 
-def test_what_is_usual_is_not_said():
+def test_defaults_are_left_out():
     assert "--adapters" not in PLAIN.to_argv()
 
 

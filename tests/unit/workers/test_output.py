@@ -60,7 +60,7 @@ def test_a_line_without_end_is_forwarded_in_parts_and_held_in_bounds(tail, logge
         (b"Traceback (most recent call last):\n  File error\nKeyError: 'a'\n", ["KeyError: 'a'"]),
     ],
 )
-def test_the_telling_lines_are_those_that_sound_like_a_failure(tail, output, expected):
+def test_the_telling_lines_are_those_that_look_like_a_failure(tail, output, expected):
     tail.feed(output)
     assert tail.telling_lines() == expected
 
@@ -111,26 +111,26 @@ C_BACKTRACE = b"/lib/libggml-base.so(ggml_abort+0x15c)[0x7f3c5a1b2c3d]\n" * 300
         (b"INFO loading", []),
     ],
 )
-def test_what_is_said_about_a_death_is_told_whatever_comes_before_and_after(tail, output, expected):
+def test_the_lines_about_a_death_are_found_whatever_comes_before_and_after(tail, output, expected):
     for start in range(0, len(output), 1000):
         tail.feed(output[start : start + 1000])
     tail.close()
     assert tail.telling_lines() == expected
 
 
-def test_who_was_killed_has_said_nothing_about_it(tail):
+def test_a_killed_process_printed_nothing_about_it(tail):
     tail.feed(b"one\ntwo\n")
     assert tail.telling_lines(has_spoken=False) == []
 
 
-def test_what_a_process_said_while_it_started_is_not_about_its_death(tail):
+def test_output_from_before_it_was_ready_is_not_about_its_death(tail):
     tail.feed(b"cannot find the newline token\n")
     assert tail.telling_lines() == ["cannot find the newline token"]
     tail.ready()
     assert tail.telling_lines() == []
 
 
-def test_what_a_ready_process_said_long_ago_is_not_about_its_death(logged):
+def test_old_output_of_a_ready_process_is_not_about_its_death(logged):
     now = 1000.0
     tail = OutputTail(logged.append, clock=lambda: now)
     tail.ready()
@@ -152,7 +152,7 @@ def test_any_bytes_are_printable_in_the_end(parts):
 
 
 @pytest.mark.parametrize(
-    ("returncode", "words"),
+    ("returncode", "text"),
     [
         (0, "exit status 0"),
         (3, "exit status 3"),
@@ -161,8 +161,8 @@ def test_any_bytes_are_printable_in_the_end(parts):
         (-63, "killed by signal 63 (unknown)"),
     ],
 )
-def test_an_end_is_put_in_words(returncode, words):
-    assert describe_exit(returncode) == words
+def test_an_exit_is_described(returncode, text):
+    assert describe_exit(returncode) == text
 
 
 # The rate at which output is logged
@@ -184,7 +184,7 @@ def test_a_quiet_worker_is_logged_whole():
     assert logged == [f"line {number}" for number in range(1000)]
 
 
-def test_a_flood_is_bounded_told_of_and_counted():
+def test_a_flood_is_bounded_reported_and_counted():
     logged, clock = [], Clock()
     rate = LogRate(logged.append, clock)
     for _ in range(100_000):

@@ -16,7 +16,7 @@ from ollama_async.workers.pool import STOP_GRACE_S
 from tests.unit.workers.harness import DEADLINE_S, pool, turns
 
 
-async def test_a_failed_load_fails_all_who_wait_and_the_next_request_tries_again():
+async def test_a_failed_load_fails_all_that_waits_and_the_next_request_tries_again():
     async with pool() as it:
         sinks = [it.submit(), it.submit()]
         await turns()
@@ -163,7 +163,7 @@ async def test_memory_of_a_process_that_survives_sigkill_stays_taken(monkeypatch
         assert other.received == ["started", "stop"]
 
 
-async def test_nobody_waits_for_a_process_that_survives_sigkill_who_can_do_without():
+async def test_another_model_is_evicted_instead_of_one_that_survives_sigkill():
     async with pool(max_loaded=2) as it:
         stuck, other = await it.up("a"), await it.up("b")
         stuck.survives_kill = True

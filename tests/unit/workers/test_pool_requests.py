@@ -74,8 +74,8 @@ async def test_thoughts_and_calls_keep_their_place_between_texts():
         sink, other = it.submit(), it.submit()
         one, two = worker.submitted
         call = ToolCall(ToolFunction("f", {"x": 1}), "call_1")
-        said = [Thought("hm"), "so", ToolCallDelta(call), "done"]
-        worker.write(*[(one, piece) for piece in said] + [(two, "b")])
+        deltas = [Thought("hm"), "so", ToolCallDelta(call), "done"]
+        worker.write(*[(one, delta) for delta in deltas] + [(two, "b")])
         assert sink.received == [Thought("hm"), "so", call, "done"]
         assert other.received == ["b"]
 
@@ -132,7 +132,7 @@ async def test_an_error_of_the_worker_reaches_the_client_with_its_status():
         assert error.message == "no such option"
 
 
-async def test_a_sink_may_cancel_and_ask_from_within_what_it_hears():
+async def test_a_sink_may_cancel_and_submit_from_within_its_callbacks():
     async with pool() as it:
         worker = await it.up()
         other = RecordingSink()

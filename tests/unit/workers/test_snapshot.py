@@ -15,7 +15,7 @@ from ollama_async.workers.messages import Heartbeat
 from tests.unit.workers.harness import DEADLINE_S, pool, turns
 
 
-async def test_the_snapshot_tells_what_is_loaded_and_who_waits():
+async def test_the_snapshot_has_what_is_loaded_and_how_many_wait():
     async with pool(keep_alive_s=math.inf) as it:
         worker = await it.up(device_bytes=50)
         it.submit()
