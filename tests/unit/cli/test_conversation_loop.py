@@ -6,31 +6,9 @@ import pytest
 
 from ollama_async.cli import interactive
 from ollama_async.cli.client import ServerRefused
+from tests.unit.cli.fake_client import FakeClient
 
 ARGUMENTS = argparse.Namespace(nowordwrap=True, hidethinking=False, verbose=False)
-
-
-class FakeClient:
-    """Answers a chat with what it is given, one list of objects per turn."""
-
-    def __init__(self, *turns, stored=()):
-        self.turns = list(turns)
-        self.stored = list(stored)
-        self.asked = []
-
-    def call(self, method, path, value):
-        if path == "/api/show":
-            return {"messages": self.stored} if self.stored else {}
-        self.loaded = (method, path, value["prompt"])
-        return {}
-
-    def stream(self, path, value):
-        assert path == "/api/chat"
-        self.asked.append([dict(message) for message in value["messages"]])
-        for each in self.turns.pop(0):
-            if isinstance(each, BaseException):
-                raise each
-            yield each
 
 
 def said(text, thinking=""):
@@ -64,8 +42,9 @@ def test_every_turn_carries_the_history(person, capsys):
     client = FakeClient(said("hello", "hm"), said("bye"))
     person("hi", "", "and now?", "/bye")
     converse(client)
-    assert client.loaded == ("POST", "/api/generate", "")
-    assert client.asked[1] == [
+    [(path, body)] = client.calls
+    assert (path, body["prompt"]) == ("/api/generate", "")
+    assert client.chats[1] == [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "hello", "thinking": "hm"},
         {"role": "user", "content": "and now?"},
@@ -76,23 +55,25 @@ def test_every_turn_carries_the_history(person, capsys):
 def test_what_the_model_has_stored_is_shown_before_the_first_prompt(person, capsys):
     client = FakeClient(
         said("ok"),
-        stored=[
-            {"role": "system", "content": "be brief"},
-            {"role": "user", "content": "who are you?"},
-            {"role": "assistant", "content": "A pirate."},
-        ],
+        shown={
+            "messages": [
+                {"role": "system", "content": "be brief"},
+                {"role": "user", "content": "who are you?"},
+                {"role": "assistant", "content": "A pirate."},
+            ]
+        },
     )
     person("hi")
     converse(client)
     assert capsys.readouterr().out.startswith(">>> who are you?\nA pirate.\n\n")
-    assert client.asked == [[{"role": "user", "content": "hi"}]]
+    assert client.chats == [[{"role": "user", "content": "hi"}]]
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(person):
     client = FakeClient([said("he")[0], KeyboardInterrupt()], said("again"))
     person("hi", "go on")
     converse(client)
-    assert client.asked[1][1] == {"role": "assistant", "content": "he"}
+    assert client.chats[1][1] == {"role": "assistant", "content": "he"}
 
 
 def test_ctrl_c_at_the_prompt_says_how_to_leave(person, capsys):
@@ -105,7 +86,7 @@ def test_a_refused_message_is_forgotten(person, capsys):
     client = FakeClient([ServerRefused(503, "server busy")], said("ok"))
     person("hi", "again")
     converse(client)
-    assert client.asked[1] == [{"role": "user", "content": "again"}]
+    assert client.chats[1] == [{"role": "user", "content": "again"}]
     assert "Error: server busy" in capsys.readouterr().err
 
 
@@ -113,14 +94,14 @@ def test_three_quotes_open_and_close_a_long_message(person):
     client = FakeClient(said("ok"))
     person('"""one', "two", 'three"""')
     converse(client)
-    assert client.asked[0][0]["content"] == "one\ntwo\nthree"
+    assert client.chats[0][0]["content"] == "one\ntwo\nthree"
 
 
 def test_a_system_message_may_have_many_lines_too(person):
     client = FakeClient(said("ok"))
     person('/set system """be', 'brief"""', "hi")
     converse(client)
-    assert client.asked == [
+    assert client.chats == [
         [{"role": "system", "content": "be\nbrief"}, {"role": "user", "content": "hi"}]
     ]
 
@@ -129,14 +110,14 @@ def test_quotes_within_a_message_do_not_make_it_longer(person):
     client = FakeClient(said("ok"))
     person('what does """ mean?')
     converse(client)
-    assert client.asked == [[{"role": "user", "content": 'what does """ mean?'}]]
+    assert client.chats == [[{"role": "user", "content": 'what does """ mean?'}]]
 
 
 def test_commands_are_obeyed_and_not_sent(person, capsys):
     client = FakeClient(said("ok"), said("ok"))
     person("hi", "/clear", "/?", "/nope x", "hi", "/exit")
     converse(client)
-    assert len(client.asked[1]) == 1
+    assert len(client.chats[1]) == 1
     out, err = capsys.readouterr()
     assert "Cleared session context" in out
     assert "Unknown command '/nope'. Type /? for help" in out

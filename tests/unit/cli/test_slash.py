@@ -6,6 +6,7 @@ import pytest
 
 from ollama_async.cli.client import ServerRefused
 from ollama_async.cli.interactive import Session, run_slash_command
+from tests.unit.cli.fake_client import FakeClient
 
 SHOWN = {
     "details": {"family": "llama"},
@@ -15,30 +16,10 @@ SHOWN = {
 }
 
 
-class FakeClient:
-    """A server that knows how to show a model, and takes down what else it is asked to do."""
-
-    def __init__(self, shown):
-        self.shown = shown
-        self.asked = []
-
-    def call(self, method, path, value=None):
-        if isinstance(self.shown, Exception):
-            raise self.shown
-        if path == "/api/tags":
-            return {"models": [{"name": "m:latest"}, {"name": "other:latest"}]}
-        assert method == "POST"
-        if path == "/api/show":
-            assert value["model"] == "m"
-            return self.shown
-        self.asked.append((path, value))
-        return {}
-
-
 @pytest.fixture
 def session():
     flags = argparse.Namespace(nowordwrap=False, hidethinking=False, verbose=False)
-    return Session(FakeClient(SHOWN), flags, {"model": "m"})
+    return Session(FakeClient(shown=SHOWN), flags, {"model": "m"})
 
 
 @pytest.mark.parametrize(
@@ -194,7 +175,7 @@ def test_another_model_begins_anew(session, capsys):
     session.messages = [{"role": "user", "content": "hi"}]
     run_slash_command(session, "/load other")
 
-    assert session.client.asked == [
+    assert session.client.calls == [
         ("/api/generate", {"model": "other", "prompt": "", "stream": False})
     ]
     assert (session.request, session.messages) == ({"model": "other"}, [])
@@ -229,7 +210,7 @@ def test_a_conversation_becomes_a_model(session, capsys):
     run_slash_command(session, "/save mine")
 
     fields = {"system": "be brief", "parameters": {"top_k": 5}, "messages": turns}
-    assert session.client.asked == [
+    assert session.client.calls == [
         ("/api/create", {"model": "mine", "from": "m", "stream": False, **fields})
     ]
     assert capsys.readouterr().out == "Created new model 'mine'\n"
