@@ -1,9 +1,9 @@
-"""The one place that builds the server and takes it down again, in reverse.
+"""Builds the server, runs it until a signal arrives, and tears it down in reverse order.
 
 - Runs in: the gateway process, whose main thread spawns the workers (they die with that thread).
-- Owns: the event loop, the pool, the listening socket, one thread that looks at the machine.
-- Dies when: SIGTERM or SIGINT arrives. Running answers get a grace, then everything is reaped; the
-  exit status is 0. A second signal ends the grace.
+- Owns: the event loop, the worker pool, the listening socket, one thread that monitors the machine.
+- Ends on: SIGTERM or SIGINT. Running answers get a grace period, then everything is reaped; the
+  exit status is 0. A second signal ends the grace period.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ log = logging.getLogger("ollama_async")
 
 _PACKAGE = Path(__file__).parent
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
-_SWITCH_S = 0.001
-"""How long the loop may wait for the interpreter at a time while a thread reads a large body."""
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-_LAST_WORDS_S = 2.0
-"""How long connections may take to send what their ended answers left."""
+_SWITCH_INTERVAL_S = 0.001
+"""How long the loop waits for the interpreter at a time while a thread decodes a large body."""
+
+_FLUSH_GRACE_S = 2.0
+"""How long connections may take to send the rest of ended answers."""
 
 
 class StartFailed(Exception):
@@ -63,17 +64,17 @@ class StartFailed(Exception):
 
 
 def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
-    """Serve until a signal ends it; the process's exit status (1: it could not start)."""
+    """Serve until a signal arrives. Returns the exit status (1: the server could not start)."""
     _log_to_stderr(settings.debug)
-    _open_as_many_files_as_may_be()
+    _raise_open_files_limit()
     for warning in settings.warnings:
         log.warning("%s", warning)
-    sys.setswitchinterval(_SWITCH_S)
-    gc.freeze()  # what is imported stays; the collector would look through it for 20 ms at a time
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.freeze()  # else each full collection scans the imported modules for 20 ms
     try:
         return uvloop.run(_serve(settings, environ))
     except StartFailed as reason:
-        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201  # it is for who typed ``serve``
+        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201  # for whoever typed ``serve``
         return 1
 
 
@@ -111,9 +112,9 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
 
 
 def _private_path_names(settings: Settings) -> dict[Path, str]:
-    """What clients are told instead of the paths that this server works with."""
+    """What clients see instead of the paths that this server uses."""
     names = {Path(sys.prefix): "$PREFIX", _PACKAGE: "ollama_async"}
-    with contextlib.suppress(KeyError, RuntimeError):  # a user whom the system does not know
+    with contextlib.suppress(KeyError, RuntimeError):  # the system does not know the user
         names |= {Path(pwd.getpwuid(os.getuid()).pw_dir): "~", Path.home(): "~"}
     if settings.scripts:
         names[Path(settings.scripts)] = "$OLLAMA_ASYNC_SCRIPTS"
@@ -128,35 +129,35 @@ class _Signals:
     def __init__(self) -> None:
         self._count = asyncio.Semaphore(0)
         self._loop = asyncio.get_running_loop()
-        for number in _ENDING:
+        for number in _END_SIGNALS:
             self._loop.add_signal_handler(number, self._count.release)
 
     async def next(self) -> None:
         await self._count.acquire()
 
     def ignore(self) -> None:
-        """The loop gives its handlers up when it closes, and one more signal of somebody impatient
-        would become the exit status of a server that is done.
+        """The loop drops its handlers when it closes, and one more signal of an impatient user
+        would then become the exit status of a server that has ended well.
         """
-        for number in _ENDING:
+        for number in _END_SIGNALS:
             self._loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 
 
 async def _drain(pool: Pool, grace_s: float, signals: _Signals) -> None:
-    """Let what runs end. A second signal cuts it short; the pool's ``close`` does the rest."""
+    """Let running answers end, unless a second signal arrives. ``Pool.close`` ends the rest."""
     draining = asyncio.create_task(pool.drain(grace_s))
-    impatience = asyncio.create_task(signals.next())
-    await asyncio.wait({draining, impatience}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (draining, impatience):
+    second_signal = asyncio.create_task(signals.next())
+    await asyncio.wait({draining, second_signal}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, second_signal):
         task.cancel()
-    for outcome in await asyncio.gather(draining, impatience, return_exceptions=True):
+    for outcome in await asyncio.gather(draining, second_signal, return_exceptions=True):
         if isinstance(outcome, Exception):
             log.error("draining: %r", outcome)
 
 
 def _open_catalog(settings: Settings) -> Catalog:
-    """The models on disk and those of the scripts. Blocks."""
+    """The models of the store and those of the scripted engine. Blocks."""
     store = Store(settings.models, keeps_unused=settings.noprune, prefers_go=settings.go_template)
     try:
         # not the manifests: where they are missing beside blobs, nothing may be pruned
@@ -178,7 +179,7 @@ def _open_catalog(settings: Settings) -> Catalog:
 
 
 def _open_local_key(settings: Settings) -> bytes | None:
-    """Blocks. None: files are uploaded to create models, which always works."""
+    """Blocks. None: clients upload files to create models, which always works."""
     try:
         return open_key(settings.cache_dir)
     except (KeyUnusable, OSError) as reason:
@@ -239,22 +240,22 @@ async def _monitored_machine(
 
 @contextlib.asynccontextmanager
 async def _listening(application: web.Application, settings: Settings) -> AsyncIterator[str]:
-    """Accept connections; yields ``host:port`` as bound (the port may have been 0)."""
-    runner = build_runner(application, shutdown_grace_s=_LAST_WORDS_S)
+    """Accept connections. Yields ``host:port`` as bound (the port may have been 0)."""
+    runner = build_runner(application, shutdown_grace_s=_FLUSH_GRACE_S)
     await runner.setup()
     host, port = settings.address.host, settings.address.port
     try:
         try:
             await web.TCPSite(runner, host, port, backlog=1024).start()
         except OSError as reason:
-            raise StartFailed(_why_not_listening(host, port, reason)) from reason
+            raise StartFailed(_listen_error(host, port, reason)) from reason
         bound_host, bound_port = runner.addresses[0][:2]
         yield f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
     finally:
         await runner.cleanup()
 
 
-def _why_not_listening(host: str, port: int, reason: OSError) -> str:
+def _listen_error(host: str, port: int, reason: OSError) -> str:
     text = f"listen tcp {host}:{port}: "
     if isinstance(reason, socket.gaierror):
         return f"{text}{reason.strerror}; set OLLAMA_HOST to an address of this machine"
@@ -264,14 +265,14 @@ def _why_not_listening(host: str, port: int, reason: OSError) -> str:
     return f"{text}; set OLLAMA_HOST to an address and port that may be used"
 
 
-def _open_as_many_files_as_may_be() -> None:
-    """Each client is a descriptor, and most systems give a process only 1024 unless it asks."""
+def _raise_open_files_limit() -> None:
+    """Each client takes a descriptor, and most systems give a process 1024 by default."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _LogFormat(logging.Formatter):
-    """One line for each record, whatever is in its texts; a traceback keeps its lines."""
+    """One line per record, whatever its texts contain; a traceback keeps its lines."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
