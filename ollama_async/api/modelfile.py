@@ -32,27 +32,16 @@ import msgspec
 from ollama_async.api.options import parse_parameter
 
 COMMANDS = (
-    "from",
-    "license",
-    "template",
-    "system",
-    "adapter",
-    "draft",
-    "renderer",
-    "parser",
-    "parameter",
-    "message",
-    "requires",
+    *("from", "license", "template", "system", "adapter", "draft", "renderer", "parser"),
+    *("parameter", "message", "requires"),
 )
 
 _BLANKS = " \t"
 _COMMAND = re.compile(r"[ \t]*([A-Za-z]*)")
 _KEY = {"parameter": re.compile(r"[A-Za-z0-9_]*"), "message": re.compile(r"[A-Za-z]*")}
 _VERSION = re.compile(r"\d+(\.\d+){0,2}(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
-_NO_COMMAND = (
-    'command must be one of "from", "license", "template", "system", "adapter", "draft", '
-    '"renderer", "parser", "parameter", "message", or "requires"'
-)
+_NO_COMMAND = "command must be one of " + ", ".join(f'"{name}"' for name in COMMANDS[:-1])
+_NO_COMMAND += f', or "{COMMANDS[-1]}"'
 _NO_ROLE = 'message role must be one of "system", "user", or "assistant"'
 _EOF = "unexpected EOF"
 

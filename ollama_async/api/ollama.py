@@ -57,11 +57,18 @@ class Message(conversation.Message, forbid_unknown_fields=True):
             self.role = self.role.lower()
 
 
-class _Inference(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Streaming(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    stream: bool | None = None
+
+    @property
+    def is_streaming(self) -> bool:
+        return self.stream is not False
+
+
+class _Inference(_Streaming, kw_only=True):
     """The fields of both generate and chat. ``format`` and ``options`` are plain JSON."""
 
     model: str = ""
-    stream: bool | None = None
     format: Any = None
     keep_alive: KeepAlive = None
     options: dict[str, Any] = {}
@@ -81,12 +88,8 @@ class _Inference(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Seconds; ``inf`` = for ever; None = the server's default."""
         return parse_keep_alive(self.keep_alive)
 
-    @property
-    def is_streaming(self) -> bool:
-        return self.stream is not False
 
-
-class GenerateRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
+class GenerateRequest(_Inference, kw_only=True):
     prompt: str = ""
     suffix: str = ""
     system: str = ""
@@ -96,7 +99,7 @@ class GenerateRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
     images: list[ImageData] = []
 
 
-class ChatRequest(_Inference, forbid_unknown_fields=True, kw_only=True):
+class ChatRequest(_Inference, kw_only=True):
     messages: list[Message] = []
     tools: Tools = []
 
@@ -111,7 +114,7 @@ class _Short(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     body_limit_bytes: ClassVar[int] = 1 << 20
 
 
-class PullRequest(_Short, forbid_unknown_fields=True, kw_only=True):
+class PullRequest(_Short, _Streaming, kw_only=True):
     """``name`` is the older spelling of ``model``."""
 
     model: str = ""
@@ -119,18 +122,13 @@ class PullRequest(_Short, forbid_unknown_fields=True, kw_only=True):
     insecure: bool = False
     username: str = ""
     password: str = ""
-    stream: bool | None = None
-
-    @property
-    def is_streaming(self) -> bool:
-        return self.stream is not False
 
 
 class PushRequest(PullRequest):
     """The same fields."""
 
 
-class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class CreateRequest(_Streaming, kw_only=True):
     """``files``, ``adapters`` and ``draft_files`` map a relative file name to a digest.
 
     ``files`` None and ``{}`` differ (``{}`` is an ``unknown type``). ``license`` is a string or a
@@ -143,7 +141,6 @@ class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     model: str = ""
     name: str = ""
-    stream: bool | None = None
     quantize: str = ""
     quantization: str = ""
     draft_quantize: str = ""
@@ -164,19 +161,15 @@ class CreateRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     modelfile: str = ""
     path: str = ""
 
-    @property
-    def is_streaming(self) -> bool:
-        return self.stream is not False
 
-
-class DeleteRequest(_Short, forbid_unknown_fields=True, kw_only=True):
+class DeleteRequest(_Short, kw_only=True):
     """``name`` is the older spelling of ``model``."""
 
     model: str = ""
     name: str = ""
 
 
-class ShowRequest(_Short, forbid_unknown_fields=True, kw_only=True):
+class ShowRequest(_Short, kw_only=True):
     """``system`` and ``options`` override the model's own; ``template`` is ignored."""
 
     body_limit_bytes: ClassVar[int] = 10 << 20
@@ -189,7 +182,7 @@ class ShowRequest(_Short, forbid_unknown_fields=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
-class CopyRequest(_Short, forbid_unknown_fields=True, kw_only=True):
+class CopyRequest(_Short, kw_only=True):
     source: str = ""
     destination: str = ""
 

@@ -73,15 +73,8 @@ OPTIONS: tuple[Option, ...] = (
 
 DEPRECATED = frozenset(
     {
-        "penalize_newline",
-        "low_vram",
-        "f16_kv",
-        "logits_all",
-        "vocab_only",
-        "use_mlock",
-        "mirostat",
-        "mirostat_tau",
-        "mirostat_eta",
+        *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"),
+        *("mirostat", "mirostat_tau", "mirostat_eta"),
     }
 )
 """Names that old Modelfiles hold; ignored, with a warning."""

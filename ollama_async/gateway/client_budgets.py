@@ -122,8 +122,6 @@ SEND_BUDGET: web.AppKey[SendBudget] = web.AppKey("send_budget", SendBudget)
 class Reservation:
     """What one request holds of a budget; given back at the end of its context."""
 
-    __slots__ = ("_budget", "_is_cut", "_request", "size")
-
     def __init__(self, budget: ByteBudget, request: web.BaseRequest) -> None:
         self.size = 0
         self._budget = budget

@@ -15,6 +15,7 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
@@ -46,92 +47,77 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class MetricSpec(msgspec.Struct, frozen=True):
     """One row of the table: ``name`` as a scrape shows it, without ``_bucket`` etc."""
 
-    name: str
     kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
+    name: str
     meaning: str
+    labels: Labels = ()
 
+
+_counter = partial(MetricSpec, "counter")
+_gauge = partial(MetricSpec, "gauge")
+_histogram = partial(MetricSpec, "histogram")
 
 METRICS: tuple[MetricSpec, ...] = (
-    MetricSpec("ollama_build_info", "gauge", ("version", "ollama_version"), "Always 1"),
-    MetricSpec("ollama_requests_queued", "gauge", (), "Requests that wait for a slot"),
-    MetricSpec("ollama_queue_capacity", "gauge", (), "Requests that may wait (OLLAMA_MAX_QUEUE)"),
-    MetricSpec("ollama_requests_running", "gauge", ("model",), "Requests that hold a place"),
-    MetricSpec("ollama_models_loaded", "gauge", (), "Models in memory"),
-    MetricSpec("ollama_models_loading", "gauge", (), "Models being loaded"),
-    MetricSpec("ollama_busy_slots", "gauge", ("model",), "Slots that decode or read a prompt"),
-    MetricSpec("ollama_slots", "gauge", ("model",), "Slots of the loaded model"),
-    MetricSpec(
-        "ollama_kv_cache_usage_ratio", "gauge", ("model",), "Share of the KV cache in use, 0 to 1"
-    ),
-    MetricSpec("ollama_model_size_bytes", "gauge", ("model",), "Memory of the loaded model"),
-    MetricSpec("ollama_model_vram_bytes", "gauge", ("model",), "Part of it on an accelerator"),
-    MetricSpec("ollama_prompt_eval_total", "counter", ("model",), "Prompt tokens, cached ones too"),
-    MetricSpec(
+    _gauge("ollama_build_info", "Always 1", ("version", "ollama_version")),
+    _gauge("ollama_requests_queued", "Requests that wait for a slot"),
+    _gauge("ollama_queue_capacity", "Requests that may wait (OLLAMA_MAX_QUEUE)"),
+    _gauge("ollama_requests_running", "Requests that hold a place", ("model",)),
+    _gauge("ollama_models_loaded", "Models in memory"),
+    _gauge("ollama_models_loading", "Models being loaded"),
+    _gauge("ollama_busy_slots", "Slots that decode or read a prompt", ("model",)),
+    _gauge("ollama_slots", "Slots of the loaded model", ("model",)),
+    _gauge("ollama_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1", ("model",)),
+    _gauge("ollama_model_size_bytes", "Memory of the loaded model", ("model",)),
+    _gauge("ollama_model_vram_bytes", "Part of it on an accelerator", ("model",)),
+    _counter("ollama_prompt_eval_total", "Prompt tokens, cached ones too", ("model",)),
+    _counter(
         "ollama_prompt_cached_tokens_total",
-        "counter",
-        ("model",),
         f"Prompt tokens that were cached; moves in steps of {CACHED_STEP}, right on average",
+        ("model",),
     ),
-    MetricSpec("ollama_eval_total", "counter", ("model",), "Answer tokens"),
-    MetricSpec(
+    _counter("ollama_eval_total", "Answer tokens", ("model",)),
+    _counter(
         "ollama_repetitions_stopped_total",
-        "counter",
-        ("model",),
         "Answers that were ended because they repeated themselves",
-    ),
-    MetricSpec(
-        "ollama_prompt_eval_duration_seconds",
-        "histogram",
         ("model",),
-        "Reading the prompt, per request",
     ),
-    MetricSpec(
-        "ollama_eval_duration_seconds", "histogram", ("model",), "Writing the answer, per request"
+    _histogram(
+        "ollama_prompt_eval_duration_seconds", "Reading the prompt, per request", ("model",)
     ),
-    MetricSpec(
+    _histogram("ollama_eval_duration_seconds", "Writing the answer, per request", ("model",)),
+    _histogram(
         "ollama_load_duration_seconds",
-        "histogram",
-        ("model",),
         "From arrival to a slot, per request: queue and load",
-    ),
-    MetricSpec(
-        "ollama_time_to_first_token_seconds",
-        "histogram",
         ("model",),
-        "From arrival to the first piece of text",
     ),
-    MetricSpec("ollama_inter_token_seconds", "histogram", (), "Between two pieces of one answer"),
-    MetricSpec("ollama_queue_wait_seconds", "histogram", ("model",), "Waiting for a slot"),
-    MetricSpec(
+    _histogram(
+        "ollama_time_to_first_token_seconds", "From arrival to the first piece of text", ("model",)
+    ),
+    _histogram("ollama_inter_token_seconds", "Between two pieces of one answer"),
+    _histogram("ollama_queue_wait_seconds", "Waiting for a slot", ("model",)),
+    _histogram(
         "ollama_request_seconds",
-        "histogram",
-        ("endpoint", "code"),
         "Whole requests; code is the HTTP status, 499 when the client left",
+        ("endpoint", "code"),
     ),
-    MetricSpec(
+    _counter(
         "ollama_queue_rejected_total",
-        "counter",
-        ("reason",),
         "Requests refused at the door: full, draining, no_capacity",
-    ),
-    MetricSpec(
-        "ollama_requests_cancelled_total",
-        "counter",
-        ("phase",),
-        "Clients that left: in the queue, the prefill or the decode",
-    ),
-    MetricSpec("ollama_model_loads_total", "counter", ("outcome",), "Loads: ok, failed, cancelled"),
-    MetricSpec("ollama_model_load_seconds", "histogram", ("model",), "Successful loads"),
-    MetricSpec(
-        "ollama_model_unloads_total",
-        "counter",
         ("reason",),
+    ),
+    _counter(
+        "ollama_requests_cancelled_total",
+        "Clients that left: in the queue, the prefill or the decode",
+        ("phase",),
+    ),
+    _counter("ollama_model_loads_total", "Loads: ok, failed, cancelled", ("outcome",)),
+    _histogram("ollama_model_load_seconds", "Successful loads", ("model",)),
+    _counter(
+        "ollama_model_unloads_total",
         "Unloads: idle, requested, crashed, evicted, reload, shutdown",
+        ("reason",),
     ),
-    MetricSpec(
-        "ollama_worker_restarts_total", "counter", ("model",), "Workers that died in service"
-    ),
+    _counter("ollama_worker_restarts_total", "Workers that died in service", ("model",)),
 )
 
 _TOKEN_BOUNDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -229,11 +215,11 @@ class Metrics:
         for spec in METRICS:
             match spec.kind:
                 case "gauge":
-                    yield _gauge(spec, gauges.get(spec.name, []))
+                    yield _gauge_metric(spec, gauges.get(spec.name, []))
                 case "counter":
-                    yield _counter(spec, self._counters[spec.name])
+                    yield _counter_metric(spec, self._counters[spec.name])
                 case "histogram":
-                    yield _histogram(spec, self._rows(spec.name))
+                    yield _histogram_metric(spec, self._rows(spec.name))
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that the registry does not collect in order to check names."""
@@ -283,14 +269,14 @@ def _round_at_random(tokens: int) -> int:
     return CACHED_STEP * (steps + (secrets.randbelow(CACHED_STEP) < rest))
 
 
-def _gauge(spec: MetricSpec, rows: Iterable[tuple[Labels, float]]) -> Metric:
+def _gauge_metric(spec: MetricSpec, rows: Iterable[tuple[Labels, float]]) -> Metric:
     metric = GaugeMetricFamily(spec.name, spec.meaning, labels=spec.labels)
     for labels, value in rows:
         metric.add_metric(labels, value)
     return metric
 
 
-def _counter(spec: MetricSpec, counts: Counter[Labels]) -> Metric:
+def _counter_metric(spec: MetricSpec, counts: Counter[Labels]) -> Metric:
     metric = CounterMetricFamily(spec.name, spec.meaning, labels=spec.labels)
     for labels, value in list(counts.items()):
         metric.add_metric(labels, value)
@@ -299,7 +285,7 @@ def _counter(spec: MetricSpec, counts: Counter[Labels]) -> Metric:
     return metric
 
 
-def _histogram(spec: MetricSpec, rows: Iterable[tuple[Labels, Histogram]]) -> Metric:
+def _histogram_metric(spec: MetricSpec, rows: Iterable[tuple[Labels, Histogram]]) -> Metric:
     metric = HistogramMetricFamily(spec.name, spec.meaning, labels=spec.labels)
     for labels, histogram in rows:
         metric.add_metric(labels, buckets=histogram.buckets(), sum_value=histogram.total)

@@ -47,12 +47,9 @@ def build_middleware(
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began_at = perf_counter()
         code = CLIENT_CLOSED_REQUEST
-        body_budget = request.app[BODY_PROCESSOR].budget
         try:
             with Reservation(request.app[SEND_BUDGET], request) as request[SEND_RESERVATION]:
-                with Reservation(body_budget, request) as request[BODY_RESERVATION]:
-                    response = await _handle(request, handler, policy)
-                response = await _send(request, response)
+                response = await _answer(request, handler, policy)
             code = response.status
         except web.HTTPException as answer:
             code = answer.status
@@ -64,11 +61,14 @@ def build_middleware(
     return middleware
 
 
-async def _handle(
+async def _answer(
     request: web.Request, handler: Handler, policy: OriginPolicy
 ) -> web.StreamResponse:
+    body_budget = request.app[BODY_PROCESSOR].budget
     try:
-        return policy.check(request) or await handler(request)
+        with Reservation(body_budget, request) as request[BODY_RESERVATION]:
+            response = policy.check(request) or await handler(request)
+        return await send_if_long(request, response)
     except ServerError as error:
         return error_response(error)
     except web.HTTPNotFound:
@@ -82,15 +82,6 @@ async def _handle(
         raise  # the client disconnected; or aiohttp's own answer
     except Exception:  # noqa: BLE001  # a bug must cost one request only
         return _internal_error(request)
-
-
-async def _send(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    try:
-        return await send_if_long(request, response)
-    except ServerError as error:
-        return error_response(error)
-    except ConnectionError:
-        return abort_connection(request)
 
 
 async def _not_found(request: web.Request) -> web.Response:

@@ -53,8 +53,6 @@ class Flusher:
     A callback for each would cost as much as writing its object.
     """
 
-    __slots__ = ("_due",)
-
     def __init__(self) -> None:
         self._due: list[ResponseStream] = []
 
@@ -75,29 +73,6 @@ class ResponseStream:
     ``gaps`` observes the seconds between two deltas. ``reservation`` is for what is buffered; its
     owner gives it back. With ``is_streamed`` false all is buffered until the end, for :meth:`take`.
     """
-
-    __slots__ = (
-        "_buffered_bytes",
-        "_deltas",
-        "_flusher",
-        "_format",
-        "_gaps",
-        "_has_parts",
-        "_is_chunked",
-        "_is_due",
-        "_is_sealed",
-        "_is_streamed",
-        "_last_at",
-        "_protocol",
-        "_reservation",
-        "_transport",
-        "_waiter",
-        "error",
-        "finish",
-        "first_at",
-        "load_ns",
-        "started_at",
-    )
 
     def __init__(
         self,

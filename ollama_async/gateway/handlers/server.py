@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
@@ -15,6 +16,7 @@ from ollama_async.gateway.metrics import CONTENT_TYPE
 from ollama_async.gateway.responses import json_response
 from ollama_async.queue.backend import LoadedModel
 
+_DETAILS = ("format", "family", "parameter_size", "quantization_level")
 _FOREVER_S = 1e18  # infinity has no whole part
 
 
@@ -64,24 +66,15 @@ async def healthz(request: web.Request) -> web.Response:
 
 def _row(model: LoadedModel) -> ollama.ProcessModelResponse:
     target = model.target
+    details = {"parent_model": "", "families": target.details.get("families")}
+    details |= {name: target.details.get(name, "") for name in _DETAILS}
     return ollama.ProcessModelResponse(
         name=target.name,
         model=target.name,
         size=model.size,
         digest=target.digest,
-        details=ollama.ModelDetails(
-            parent_model="",
-            format=str(target.details.get("format", "")),
-            family=str(target.details.get("family", "")),
-            families=_strings(target.details.get("families")),
-            parameter_size=str(target.details.get("parameter_size", "")),
-            quantization_level=str(target.details.get("quantization_level", "")),
-        ),
+        details=msgspec.convert(details, ollama.ModelDetails),
         expires_at=encode.local(model.expires_at),
         size_vram=model.size_vram,
         context_length=model.num_ctx,
     )
-
-
-def _strings(value: object) -> list[str] | None:
-    return [str(each) for each in value] if isinstance(value, list) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypedDict
+from typing import Any
 
 import msgspec
 
@@ -54,30 +54,23 @@ class OllamaGenerateFormat(OllamaFormat):
         self.thinking = self._line(b'","response":"","thinking":', b',"done":false}\n')
 
     def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        return encode.to_line(
-            ollama.GenerateResponse(
-                model=self._model,
-                created_at=encode.now(),
-                response="",
-                done=False,
-                tool_calls=_answer_calls(calls),
-            )
-        )
+        return self._object(response="", done=False, tool_calls=_answer_calls(calls)) + b"\n"
 
     def whole(self, answer: FinalAnswer) -> bytes:
-        return encode.to_json(
-            ollama.GenerateResponse(
-                model=self._model,
-                created_at=encode.now(),
-                response=answer.content.text,
-                thinking=answer.content.thinking,
-                done=True,
-                done_reason=answer.finish.reason,
-                context=answer.finish.context,
-                tool_calls=_answer_calls(answer.content.tool_calls),
-                **_figures(answer),
-            )
+        return self._object(
+            response=answer.content.text,
+            thinking=answer.content.thinking,
+            done=True,
+            done_reason=answer.finish.reason,
+            context=answer.finish.context,
+            tool_calls=_answer_calls(answer.content.tool_calls),
+            **_figures(answer),
         )
+
+    def _object(self, **fields: Any) -> bytes:
+        created_at = encode.now()
+        response = ollama.GenerateResponse(model=self._model, created_at=created_at, **fields)
+        return encode.to_json(response)
 
 
 class OllamaChatFormat(OllamaFormat):
@@ -88,56 +81,38 @@ class OllamaChatFormat(OllamaFormat):
         self.thinking = self._line(message + b'"","thinking":', b'},"done":false}\n')
 
     def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        return encode.to_line(
-            ollama.ChatResponse(
-                model=self._model,
-                created_at=encode.now(),
-                message=_message(AnswerContent(tool_calls=calls)),
-                done=False,
-            )
-        )
+        message = _message(AnswerContent(tool_calls=calls))
+        return self._object(message=message, done=False) + b"\n"
 
     def whole(self, answer: FinalAnswer) -> bytes:
-        return encode.to_json(
-            ollama.ChatResponse(
-                model=self._model,
-                created_at=encode.now(),
-                message=_message(answer.content),
-                done=True,
-                done_reason=answer.finish.reason,
-                **_figures(answer),
-            )
+        return self._object(
+            message=_message(answer.content),
+            done=True,
+            done_reason=answer.finish.reason,
+            **_figures(answer),
         )
+
+    def _object(self, **fields: Any) -> bytes:
+        created_at = encode.now()
+        response = ollama.ChatResponse(model=self._model, created_at=created_at, **fields)
+        return encode.to_json(response)
 
 
 class OllamaRenderedGenerateFormat(OllamaGenerateFormat):
     """``_debug_render_only``: the content is the prompt itself."""
 
     def whole(self, answer: FinalAnswer) -> bytes:
-        return encode.to_json(
-            ollama.GenerateResponse(
-                model=self._model,
-                created_at=encode.now(),
-                response="",
-                done=False,
-                debug_info=ollama.DebugInfo(answer.content.text),
-            )
-        )
+        debug_info = ollama.DebugInfo(answer.content.text)
+        return self._object(response="", done=False, debug_info=debug_info)
 
 
 class OllamaRenderedChatFormat(OllamaChatFormat):
     """As :class:`OllamaRenderedGenerateFormat`; the message is nobody's and has no role."""
 
     def whole(self, answer: FinalAnswer) -> bytes:
-        return encode.to_json(
-            ollama.ChatResponse(
-                model=self._model,
-                created_at=encode.now(),
-                message=ollama.AnswerMessage(role="", content=""),
-                done=False,
-                debug_info=ollama.DebugInfo(answer.content.text),
-            )
-        )
+        debug_info = ollama.DebugInfo(answer.content.text)
+        message = ollama.AnswerMessage(role="", content="")
+        return self._object(message=message, done=False, debug_info=debug_info)
 
 
 def _message(content: AnswerContent) -> ollama.AnswerMessage:
@@ -159,22 +134,13 @@ def _answer_calls(calls: list[ToolCall]) -> list[ollama.AnswerCall]:
     ]
 
 
-class _Figures(TypedDict):
-    total_duration: int
-    load_duration: int
-    prompt_eval_count: int
-    prompt_eval_duration: int
-    eval_count: int
-    eval_duration: int
-
-
-def _figures(answer: FinalAnswer) -> _Figures:
+def _figures(answer: FinalAnswer) -> dict[str, int]:
     usage = answer.finish.usage
-    return _Figures(
-        total_duration=answer.total_ns,
-        load_duration=answer.load_ns,
-        prompt_eval_count=usage.prompt,
-        prompt_eval_duration=usage.prompt_ns,
-        eval_count=usage.answer,
-        eval_duration=usage.answer_ns,
-    )
+    return {
+        "total_duration": answer.total_ns,
+        "load_duration": answer.load_ns,
+        "prompt_eval_count": usage.prompt,
+        "prompt_eval_duration": usage.prompt_ns,
+        "eval_count": usage.answer,
+        "eval_duration": usage.answer_ns,
+    }
