@@ -12,7 +12,7 @@ from ollama_async.gocompat.values import OBJECT, Map, Value
 from ollama_async.prompts import go_template_data
 from ollama_async.prompts.go_template import parse_template, until_response
 from ollama_async.prompts.message_shapes import Messages, merge_neighbours, with_known_roles
-from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame
+from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, find_refused_message
 from ollama_async.prompts.template_probe import Tools
 
 _BETWEEN = "\n\n"
@@ -46,7 +46,7 @@ class GoRenderer:
         try:
             return finished(self._rendered(prompt, budget))
         except Refused as refused:
-            place = blame(prompt, refused, lambda part: self._rendered(part, budget))
+            place = find_refused_message(prompt, refused, lambda part: self._rendered(part, budget))
             raise TemplateFailed(place + _explain(refused.reason)) from None
         except RecursionError as reason:
             raise TemplateFailed(_explain(reason)) from None

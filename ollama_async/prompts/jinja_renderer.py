@@ -23,11 +23,16 @@ from msgspec.structs import replace
 from ollama_async.core.conversation import ROLES, Message, Prompt
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.jinja_sandbox import Sandbox
-from ollama_async.prompts.message_forms import Plain, PlainForms, plain_messages, plain_tools
+from ollama_async.prompts.message_forms import MessageForms, Plain, plain_messages, plain_tools
 from ollama_async.prompts.message_shapes import Messages
 from ollama_async.prompts.probe_questions import EXAMPLE_CALL, example_tool
 from ollama_async.prompts.render_limits import allow_text
-from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, blame, without_empty_end
+from ollama_async.prompts.shaped_rendering import (
+    Refused,
+    ShapedRendering,
+    find_refused_message,
+    without_empty_end,
+)
 from ollama_async.prompts.template_probe import Tools
 
 SOURCE_LIMIT = 1 << 20
@@ -47,7 +52,7 @@ class JinjaRenderer:
         self._source = source
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._template: Template | None = None
-        self._forms = PlainForms(lambda messages, tools: self._run(_variables(messages, tools)))
+        self._forms = MessageForms(lambda messages, tools: self._run(_variables(messages, tools)))
         self._shaped = ShapedRendering(self._show)
 
     def render(self, prompt: Prompt) -> str:
@@ -62,7 +67,7 @@ class JinjaRenderer:
         if not isinstance(reason, Refused):
             return _explain(reason)
         try:
-            place = blame(prompt, reason, self._render)
+            place = find_refused_message(prompt, reason, self._render)
         except SecurityError:
             place = ""
         return place + _explain(reason.reason)
@@ -90,8 +95,8 @@ class JinjaRenderer:
         return probe.shows_words(told, [], [tool["function"]["name"]])
 
     def _show(self, messages: Messages, tools: Tools, **variables: Any) -> str:
-        plain, put_tools = self._forms.put(plain_messages(messages), plain_tools(tools))
-        return self._run(_variables(plain, put_tools) | variables)
+        plain, given_tools = self._forms.apply(plain_messages(messages), plain_tools(tools))
+        return self._run(_variables(plain, given_tools) | variables)
 
     def _compile(self) -> Template:
         if self._template is None:

@@ -2,15 +2,15 @@
 
 Templates differ in what they take for granted: text as a string or as a list of parts, no tools as
 None or as an empty list, arguments as an object or as JSON, ids of nine characters.
-:class:`PlainForms` finds the form by trying. Each question is asked once, when a conversation first
-raises it. Which messages there are, and in what order, is decided by :mod:`.template_probe`.
+:class:`MessageForms` finds the form by trying. Each question is asked once, when a conversation
+first raises it. Which messages there are, and in what order, is decided by :mod:`.template_probe`.
 
 Templates also remove the thoughts that a client sends in front of an answer: everything before a
 closing mark such as ``</think>``. An answer that only mentions the mark must stay whole. Many
 templates leave it alone if the message has thoughts of its own, even empty ones; for the others the
-mark is broken with a character of no width. :class:`CutMarks` asks once for each kind of message
-which of these a template needs. A thought that begins an answer, from its opening to its closing
-mark, is the template's to show or to leave out.
+mark is broken with a character of no width. :class:`ThoughtMarks` asks once for each kind of
+message which of these a template needs. A thought that begins an answer, from its opening to its
+closing mark, is the template's to show or to leave out.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from ollama_async.core.conversation import Message, ToolCall
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.message_shapes import find_calls
 from ollama_async.prompts.probe_questions import EXAMPLE_CALL, EXAMPLE_QUESTION, example_tool
-from ollama_async.prompts.template_probe import said
+from ollama_async.prompts.template_probe import texts_of
 
 Plain = dict[str, Any]
 
 
 def plain_messages(messages: Sequence[Message]) -> list[Plain]:
-    """Every call has an id of its own, and every result the id and the name of its call, also where
-    clients left them out or gave one id twice.
+    """The messages as dicts. Every call has an id of its own, and every result the id and the name
+    of its call, even if the client left them out or used one id twice.
     """
     plain = [_message(message) for message in messages]
     ids = _Ids()
@@ -58,8 +58,8 @@ def plain_messages(messages: Sequence[Message]) -> list[Plain]:
 
 
 def plain_tools(tools: Sequence[Plain]) -> list[Plain]:
-    """Functions have parameters with properties, as in Ollama: some templates look there unasked.
-    What is added comes last: models are trained with keys in the client's order.
+    """The tools as dicts. Functions have parameters with properties, as in Ollama, because some
+    templates rely on them. Added keys come last: models are trained with the client's order.
     """
     return [_tool(msgspec.to_builtins(tool)) for tool in tools]
 
@@ -92,7 +92,7 @@ class _Ids:
         self._made = 0
 
     def own(self, wanted: str) -> str:
-        """``wanted``, unless it is empty or taken: then a new one."""
+        """``wanted``, or a new id if it is empty or taken."""
         while not wanted or wanted in self._taken:
             self._made += 1
             wanted = f"call_{self._made}"
@@ -101,7 +101,7 @@ class _Ids:
 
 
 def _complete_result(result: Plain, sent: ToolCall, call: Plain) -> None:
-    """``sent`` is the call as the client sent it. An id that is not this call's remains."""
+    """``sent`` is the call as the client sent it. An id of another call is kept."""
     if result.get("tool_call_id", sent.id) == sent.id:
         result["tool_call_id"] = call["id"]
         result.setdefault("name", sent.function.name)
@@ -121,12 +121,12 @@ def _tool(tool: Plain) -> Plain:
 # ----------------------------------------------------------------- thought marks inside answers
 
 Shows = Callable[[list[Plain], Sequence[str]], bool]
-"""Whether the template renders messages, and these words are in the text."""
+"""Whether the template renders messages, and these words are in the prompt."""
 
 WORD_JOINER = "\u2060"
-"""Has no width and no meaning; a mark with one in it is no mark."""
+"""Has no width and no meaning; a mark that contains it is not a mark."""
 
-_PAIRS = {
+OPENING_MARKS = {
     "</think>": "<think>",
     "</thinking>": "<thinking>",
     "</thought>": "<thought>",
@@ -139,20 +139,20 @@ _LONE = (
     *("<|channel>", "[BEGIN FINAL RESPONSE]"),
     *(f"<|channel|>{channel}<|message|>" for channel in ("analysis", "commentary", "final")),
 )
-_MARK = re.compile("|".join(map(re.escape, (*_PAIRS, *_LONE))))
-_OPENED = re.compile("|".join(map(re.escape, _PAIRS.values())))
-_CLOSING = {opening: closing for closing, opening in _PAIRS.items()}
+_MARK = re.compile("|".join(map(re.escape, (*OPENING_MARKS, *_LONE))))
+_OPENED = re.compile("|".join(map(re.escape, OPENING_MARKS.values())))
+_CLOSING = {opening: closing for closing, opening in OPENING_MARKS.items()}
 
 
 class _Form(Enum):
     AS_IT_IS = auto()
     WITH_THOUGHT = auto()
-    """The message has thoughts of its own; those in front of the answer, or empty ones."""
+    """The message gets thoughts of its own: those in front of the answer, or empty ones."""
     BROKEN = auto()
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    """Of a message with ``mark`` in its words, behind the thought that they may begin with."""
+    """A kind of message: it has ``mark`` in its content, after the thought that may begin it."""
 
     mark: str
     is_opened: bool
@@ -161,15 +161,15 @@ class _Kind(msgspec.Struct, frozen=True):
     has_calls: bool
 
 
-class CutMarks:
-    """Of one template."""
+class ThoughtMarks:
+    """Keeps answers whole that mention the marks of thoughts, for one template."""
 
     def __init__(self, shows: Shows) -> None:
         self._shows = shows
         self._forms: dict[_Kind, _Form] = {}
 
-    def put(self, messages: list[Plain]) -> list[Plain]:
-        """``messages``, of which this template shows all words."""
+    def apply(self, messages: list[Plain]) -> list[Plain]:
+        """``messages`` in the form in which this template shows all words."""
         return [
             self._put_one(message)
             if message["role"] == "assistant" and _MARK.search(message["content"])
@@ -180,7 +180,7 @@ class CutMarks:
     def _put_one(self, message: Plain) -> Plain:
         _, answer = _split(message["content"])
         for mark in dict.fromkeys(_MARK.findall(answer)):
-            message = _put_as(self._form(_kind(message, mark)), mark, message)
+            message = _apply(self._form(_kind(message, mark)), mark, message)
         return message
 
     def _form(self, kind: _Kind) -> _Form:
@@ -189,14 +189,14 @@ class CutMarks:
         return self._forms[kind]
 
     def _find_form(self, kind: _Kind) -> _Form:
-        """The first in which all is shown."""
+        """The first form in which everything is shown."""
         return next((form for form in _Form if self._shows_all(kind, form)), _Form.AS_IT_IS)
 
     def _shows_all(self, kind: _Kind, form: _Form) -> bool:
         return all(
             self._shows(
                 [
-                    _put_as(form, kind.mark, message) if message["role"] == "assistant" else message
+                    _apply(form, kind.mark, message) if message["role"] == "assistant" else message
                     for message in plain_messages(example)
                 ],
                 words,
@@ -209,7 +209,7 @@ def _kind(message: Plain, mark: str) -> _Kind:
     thought, answer = _split(message["content"])
     return _Kind(
         mark=mark,
-        is_opened=_PAIRS.get(mark, mark) in answer.partition(mark)[0],
+        is_opened=OPENING_MARKS.get(mark, mark) in answer.partition(mark)[0],
         has_inline_thought=bool(thought),
         has_thoughts="reasoning_content" in message,
         has_calls="tool_calls" in message,
@@ -217,7 +217,7 @@ def _kind(message: Plain, mark: str) -> _Kind:
 
 
 def _split(content: str) -> tuple[str, str]:
-    """The thought that ``content`` begins with, marks included, and the rest."""
+    """The thought that ``content`` begins with, including its marks, and the rest."""
     start = len(content) - len(content.lstrip())
     opened = _OPENED.match(content, start)
     if opened is None:
@@ -230,7 +230,7 @@ def _broken(mark: str) -> str:
     return mark[0] + WORD_JOINER + mark[1:]
 
 
-def _put_as(form: _Form, mark: str, message: Plain) -> Plain:
+def _apply(form: _Form, mark: str, message: Plain) -> Plain:
     thought, answer = _split(message["content"])
     if form is _Form.WITH_THOUGHT:
         return _with_thought(message, thought, answer)
@@ -253,7 +253,7 @@ _WHY, _ANSWER = Message("user", "more words"), Message("assistant", "calm water"
 
 
 def _examples(kind: _Kind) -> list[tuple[list[Message], list[str]]]:
-    """Conversations with messages of ``kind``, and the words in these."""
+    """Conversations with messages of ``kind``, and the words of these messages."""
     (one, words), (other, more) = _example(kind, "rising falling"), _example(kind, "ebbing flowing")
     if kind.has_calls:
         asked = [EXAMPLE_QUESTION, one, _RESULT]
@@ -263,7 +263,7 @@ def _examples(kind: _Kind) -> list[tuple[list[Message], list[str]]]:
 
 def _example(kind: _Kind, text: str) -> tuple[Message, list[str]]:
     first, last = text.split()
-    opening = _PAIRS.get(kind.mark, kind.mark)
+    opening = OPENING_MARKS.get(kind.mark, kind.mark)
     thought = f"{opening}moonshine{kind.mark}" if kind.has_inline_thought else ""
     middle = f"{opening} steady {kind.mark}" if kind.is_opened else kind.mark
     message = Message(
@@ -285,7 +285,7 @@ _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class _CallForm(msgspec.Struct, frozen=True):
-    """How tool calls and results are put. The defaults are what most templates take."""
+    """The form of tool calls and results. The defaults are what most templates accept."""
 
     arguments_as_text: bool = False
     content_is_null: bool = False
@@ -293,8 +293,8 @@ class _CallForm(msgspec.Struct, frozen=True):
 
 
 class _TextForm(msgspec.Struct, frozen=True):
-    """How a request without anything special is put. ``no_tools``: None, as Hugging Face has it,
-    or an empty list for templates that look into it. ``parts``: of contents, instead of a string.
+    """The form of plain messages. ``no_tools``: None, as in Hugging Face's library, or an empty
+    list for templates that look into it. ``parts``: contents are lists of parts instead of strings.
     """
 
     no_tools: list[Plain] | None = None
@@ -307,35 +307,36 @@ _CALL_FORMS = tuple(
 )
 
 
-class PlainForms:
-    """Of one template. ``run`` may fail with any exception; those of the sandbox mean that nothing
-    else need be tried.
+class MessageForms:
+    """Finds and applies the form that one template accepts.
+
+    ``run`` may fail with any exception; those of the sandbox mean that nothing else need be tried.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._marks = CutMarks(self._shows_put)
+        self._marks = ThoughtMarks(self._shows_applied)
 
-    def put(self, messages: list[Plain], tools: list[Plain]) -> tuple[list[Plain], Any]:
-        """The messages and the tools as this template takes them."""
-        return self._put_forms(self._marks.put(messages)), tools or self._text_form.no_tools
+    def apply(self, messages: list[Plain], tools: list[Plain]) -> tuple[list[Plain], Any]:
+        """The messages and the tools in the form that this template accepts."""
+        return self._apply_forms(self._marks.apply(messages)), tools or self._text_form.no_tools
 
-    def _put_forms(self, messages: list[Plain]) -> list[Plain]:
+    def _apply_forms(self, messages: list[Plain]) -> list[Plain]:
         if any(message["role"] == "tool" or "tool_calls" in message for message in messages):
-            messages = _put_calls(messages, self._call_form)
-        return self._put_texts(messages)
+            messages = _apply_call_form(messages, self._call_form)
+        return self._apply_text_form(messages)
 
-    def _shows_put(self, messages: list[Plain], words: Sequence[str]) -> bool:
-        return self._shows(self._put_forms(messages), self._text_form.no_tools, words)
+    def _shows_applied(self, messages: list[Plain], words: Sequence[str]) -> bool:
+        return self._shows(self._apply_forms(messages), self._text_form.no_tools, words)
 
     @cached_property
     def shows_tools(self) -> bool:
-        """Whether tools reach the prompt in the place that templates have for them."""
-        asked = self._put_texts(plain_messages(EXAMPLE_CALL[:1]))
+        """Whether tools that are passed as such reach the prompt."""
+        asked = self._apply_text_form(plain_messages(EXAMPLE_CALL[:1]))
         name = example_tool()["function"]["name"]
         return self._shows(asked, [example_tool()], [name])
 
-    def _put_texts(self, messages: list[Plain]) -> list[Plain]:
+    def _apply_text_form(self, messages: list[Plain]) -> list[Plain]:
         return _as_parts(messages) if self._text_form.parts else messages
 
     @cached_property
@@ -343,21 +344,21 @@ class PlainForms:
         ask = EXAMPLE_CALL[:1]
         for form in (_TextForm(), _TextForm(no_tools=[]), _TextForm(None, True)):
             asked = plain_messages(ask)
-            if self._shows(_as_parts(asked) if form.parts else asked, form.no_tools, said(ask)):
+            if self._shows(_as_parts(asked) if form.parts else asked, form.no_tools, texts_of(ask)):
                 return form
         return _TextForm()
 
     @cached_property
     def _call_form(self) -> _CallForm:
-        """The first with which calls and results are shown; or one of them, the other as text.
-        Which of them are told as text is not decided here but by :class:`.TemplateProbe`.
+        """The first form in which calls and results are shown, or one of them and the other as
+        text. Which of them are rendered as text is decided by :class:`.TemplateProbe`.
         """
         tools = [example_tool()] if self.shows_tools else self._text_form.no_tools
         for reshape in (shapes.as_they_are, shapes.calls_as_text, shapes.results_from_user):
             example = reshape(list(EXAMPLE_CALL))
             for form in _CALL_FORMS:
-                asked = self._put_texts(_put_calls(plain_messages(example), form))
-                if self._shows(asked, tools, said(EXAMPLE_CALL)):
+                asked = self._apply_text_form(_apply_call_form(plain_messages(example), form))
+                if self._shows(asked, tools, texts_of(EXAMPLE_CALL)):
                     return form
         return _CallForm()
 
@@ -380,19 +381,19 @@ def _as_parts(messages: Sequence[Plain]) -> list[Plain]:
     ]
 
 
-def _put_calls(messages: list[Plain], form: _CallForm) -> list[Plain]:
+def _apply_call_form(messages: list[Plain], form: _CallForm) -> list[Plain]:
     result = []
     for message in messages:
         if "tool_calls" in message:
-            result.append(_put_call(message, form))
+            result.append(_call_in_form(message, form))
         elif "tool_call_id" in message:
-            result.append(message | {"tool_call_id": _put_id(message["tool_call_id"], form)})
+            result.append(message | {"tool_call_id": _id_in_form(message["tool_call_id"], form)})
         else:
             result.append(message)
     return result
 
 
-def _put_call(message: Plain, form: _CallForm) -> Plain:
+def _call_in_form(message: Plain, form: _CallForm) -> Plain:
     put = message | {"tool_calls": [_put_one(call, form) for call in message["tool_calls"]]}
     if form.content_is_null and not message["content"]:
         put["content"] = None
@@ -404,11 +405,11 @@ def _put_one(call: Plain, form: _CallForm) -> Plain:
     if form.arguments_as_text:
         arguments = json.dumps(function["arguments"], ensure_ascii=False)
         function = function | {"arguments": arguments}
-    return call | {"function": function, "id": _put_id(call["id"], form)}
+    return call | {"function": function, "id": _id_in_form(call["id"], form)}
 
 
-def _put_id(text: str, form: _CallForm) -> str:
-    """Nine letters and digits that are the same for the same id."""
+def _id_in_form(text: str, form: _CallForm) -> str:
+    """``text`` as nine letters and digits that depend only on it, if the form needs that."""
     if not form.ids_are_short or (len(text) == _ID_LENGTH and text.isalnum()):
         return text
     number = int.from_bytes(hashlib.sha256(text.encode(errors="replace")).digest()[:8])

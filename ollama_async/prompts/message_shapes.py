@@ -1,7 +1,7 @@
-"""Other shapes of the same conversation, for chat templates that do not take it as it is.
+"""Other shapes of the same conversation, for chat templates that do not accept it as it is.
 
-No function here loses a text: messages are joined, split, moved, or told as text in another turn.
-What is said stays in its order; only system messages may move to the top, and results of tools to
+No function here loses a text: messages are joined, split, moved, or rendered as text in another
+turn. Texts stay in their order; only system messages may move to the top, and results of tools to
 their calls. Messages are never changed in place.
 """
 
@@ -19,12 +19,12 @@ from ollama_async.core.conversation import ROLES, Message, ToolCall
 Messages = list[Message]
 Reshape = Callable[[Messages], Messages]
 Place = tuple[int, int]
-"""Of a call: the index of its message, and its number there."""
+"""The place of a call: the index of its message, and its number in that message."""
 
 KNOWN_ROLES = frozenset(ROLES.values())
 _BETWEEN = "\n\n"
 MINIMAL = "..."
-"""Said in a turn that is there only because a template wants one, where it must not be empty."""
+"""The text of a turn that exists only because a template requires one that is not empty."""
 
 
 def as_they_are(messages: Messages) -> Messages:
@@ -32,15 +32,15 @@ def as_they_are(messages: Messages) -> Messages:
 
 
 def with_known_roles(messages: Sequence[Message]) -> Messages:
-    """Names that other protocols have for a role become the one that all templates know."""
+    """Roles get the names that all templates know, whatever other protocols call them."""
     return [
         replace(message, role=ROLES[message.role]) if message.role in ROLES else message
         for message in messages
     ]
 
 
-def speaking_as_users(messages: Messages, roles: Collection[str]) -> Messages:
-    """Whoever has one of ``roles`` speaks as a user."""
+def as_users(messages: Messages, roles: Collection[str]) -> Messages:
+    """Messages of ``roles`` become the user's."""
     return [
         replace(message, role="user") if message.role in roles else message for message in messages
     ]
@@ -59,8 +59,8 @@ def join_leading_systems(messages: Messages) -> Messages:
 
 
 def hoist_systems(messages: Messages) -> Messages:
-    """All system messages as one at the top. One that comes last after an answer asks for the next
-    answer: it becomes the user's.
+    """All system messages become one at the top. One that comes last after an answer requests the
+    next answer, so it becomes the user's.
     """
     if ends_with_system_after("assistant", messages):
         messages = last_systems_to_user(messages)
@@ -69,8 +69,8 @@ def hoist_systems(messages: Messages) -> Messages:
 
 
 def systems_to_user(messages: Messages) -> Messages:
-    """System texts in front of what the user says next, or as a turn of the user where somebody
-    else speaks next.
+    """System texts move in front of the user's next message; if the next message is another
+    role's, they become a turn of the user.
     """
     result: Messages = []
     waiting: list[str] = []
@@ -87,13 +87,13 @@ def systems_to_user(messages: Messages) -> Messages:
 
 
 def last_systems_to_user(messages: Messages) -> Messages:
-    """System messages at the end as a turn of the user."""
+    """System messages at the end become a turn of the user."""
     end = _find_last_systems(messages)
     return messages[:end] + systems_to_user(messages[end:])
 
 
 def ends_with_system_after(role: str, messages: Messages, *, calls: bool = False) -> bool:
-    """Whether system messages come last, behind a message of ``role`` with or without calls."""
+    """Whether system messages come last, after a message of ``role`` with or without calls."""
     end = _find_last_systems(messages)
     return (
         0 < end < len(messages)
@@ -119,14 +119,14 @@ def _system(systems: Iterable[Message]) -> Messages:
 
 
 def merge_neighbours(messages: Messages) -> Messages:
-    """Turns of one role that follow each other become one; results of tools stay apart, and words
-    do not go in front of a call that was before them.
+    """Adjacent turns of one role become one. Results of tools stay separate, and words do not move
+    in front of a call that was before them.
     """
     return _merged(messages, lambda one, other: not (one.tool_calls and other.content))
 
 
 def merge_all_neighbours(messages: Messages) -> Messages:
-    """The same, except that calls come behind the words of all messages that become one."""
+    """The same, but calls come after the words of all messages that become one."""
     return _merged(messages, lambda _one, _other: True)
 
 
@@ -142,7 +142,7 @@ def _merged(messages: Messages, belong: Callable[[Message, Message], bool]) -> M
 
 
 def has_words_after_call(messages: Sequence[Message]) -> bool:
-    """Whether the assistant goes on with words behind a call, without its result."""
+    """Whether the assistant continues with words after a call, without its result."""
     return any(
         bool(one.tool_calls) and other.role == "assistant" and bool(other.content)
         for one, other in pairwise(messages)
@@ -166,16 +166,16 @@ def _as_one(turns: Messages) -> Message:
     )
 
 
-def says_nothing(message: Message) -> bool:
+def is_empty_answer(message: Message) -> bool:
     return message.role == "assistant" and not message.content and not message.tool_calls
 
 
 def drop_empty_answers(messages: Messages) -> Messages:
-    return [message for message in messages if not says_nothing(message)]
+    return [message for message in messages if not is_empty_answer(message)]
 
 
 def opened_by_user(text: str) -> Reshape:
-    """A turn of the user with ``text`` in front of what somebody else says first."""
+    """A turn of the user with ``text`` before the first message that is not the system's."""
 
     def reshape(messages: Messages) -> Messages:
         start = count_leading_systems(messages)
@@ -185,12 +185,12 @@ def opened_by_user(text: str) -> Reshape:
 
 
 def ended_by_user(text: str) -> Reshape:
-    """A turn of the user with ``text`` at the end."""
+    """Appends a turn of the user with ``text``."""
     return lambda messages: [*messages, Message("user", text)]
 
 
 def answered_before_question(text: str) -> Reshape:
-    """A turn of the assistant with ``text`` between calls or results and what the user says."""
+    """A turn of the assistant with ``text`` between calls or results and the user's turn."""
 
     def reshape(messages: Messages) -> Messages:
         result: Messages = []
@@ -211,9 +211,8 @@ def is_about_tools(message: Message) -> bool:
 
 
 def find_calls(messages: Sequence[Message]) -> dict[int, Place]:
-    """For the index of each result: where its call is. That is the one with the result's id, else
-    the first open one of its name, else the first open one. A result without an open call before
-    it is not there.
+    """The place of its call for the index of each result: the call with the result's id, else the
+    first open one of its name, else the first open one. Results without an open call are left out.
     """
     open_calls = _OpenCalls()
     found = {}
@@ -243,7 +242,7 @@ class _OpenCalls:
         self._by_name[call.function.name].append(place)
 
     def answer(self, result: Message) -> Place | None:
-        """The place of the call that ``result`` answers, which is open no more."""
+        """The place of the call that ``result`` answers. The call is no longer open."""
         place = self._by_id.get(result.tool_call_id) if result.tool_call_id else None
         if place is None and result.tool_name in self._by_name:
             place = self._first(self._by_name[result.tool_name])
@@ -263,7 +262,7 @@ class _OpenCalls:
 
 
 def results_after_calls(messages: Messages) -> Messages:
-    """Every result behind the message with its call."""
+    """Moves every result after the message with its call."""
     calls = find_calls(messages)
     results: dict[int, Messages] = {}
     for index, (caller, _) in calls.items():
@@ -276,7 +275,7 @@ def results_after_calls(messages: Messages) -> Messages:
 
 
 def has_distant_results(role: str) -> Callable[[Messages], bool]:
-    """Whether somebody of ``role`` speaks between a call and its result."""
+    """Whether there is a message of ``role`` between a call and its result."""
 
     def is_so(messages: Messages) -> bool:
         spoken = [0]  # how often before each index
@@ -289,7 +288,7 @@ def has_distant_results(role: str) -> Callable[[Messages], bool]:
 
 
 def has_lone_results(messages: Sequence[Message]) -> bool:
-    """Whether there is a result without a call, as where a client has cut the history."""
+    """Whether there is a result without a call, as when a client has truncated the history."""
     results = sum(message.role == "tool" for message in messages)
     return results > 0 and len(find_calls(messages)) < results
 
@@ -297,7 +296,7 @@ def has_lone_results(messages: Sequence[Message]) -> bool:
 def lone_results_from_user(messages: Messages) -> Messages:
     calls = find_calls(messages)
     return [
-        _told_by_user(message, message.tool_name)
+        _result_as_user(message, message.tool_name)
         if message.role == "tool" and index not in calls
         else message
         for index, message in enumerate(messages)
@@ -305,7 +304,7 @@ def lone_results_from_user(messages: Messages) -> Messages:
 
 
 def one_call_each(messages: Messages) -> Messages:
-    """A message with several calls becomes several, each before its results."""
+    """Splits a message with several calls: one message for each call, before its results."""
     results: dict[Place, Messages] = {}
     calls = find_calls(messages)
     for index, place in calls.items():
@@ -326,12 +325,12 @@ def _single_calls(message: Message) -> Iterator[Message]:
 
 
 def calls_after_words(message: Message) -> Messages:
-    """Thoughts and words first, the calls in a message of their own."""
+    """Thoughts and words first, then the calls in a message of their own."""
     return [replace(message, tool_calls=[]), replace(message, content="", thinking="")]
 
 
 def calls_after_words_and_user(message: Message) -> Messages:
-    """The same where roles must alternate."""
+    """The same for templates in which roles must alternate."""
     words, calls = calls_after_words(message)
     return [words, Message("user"), calls]
 
@@ -347,8 +346,8 @@ def words_as_thoughts(message: Message) -> Messages:
 
 
 def of_wordy_calls(way: Callable[[Message], Messages], *, past: bool) -> Reshape:
-    """``way`` for each message that has both content and calls, in the past or since. Content that
-    is nothing but white space goes.
+    """Applies ``way`` to each message that has both content and calls, in the past or since.
+    Content that is only white space is dropped.
     """
 
     def reshape(messages: Messages) -> Messages:
@@ -367,7 +366,7 @@ def of_wordy_calls(way: Callable[[Message], Messages], *, past: bool) -> Reshape
 
 
 def find_now(messages: Sequence[Message]) -> int:
-    """Where the work with tools begins that is not done yet: behind the last question or answer."""
+    """Where the unfinished work with tools begins: after the last question or answer."""
     past = (i for i in range(len(messages), 0, -1) if not is_about_tools(messages[i - 1]))
     return next(past, 0)
 
@@ -377,7 +376,7 @@ def has_wordy_call(message: Message) -> bool:
 
 
 def calls_as_text(messages: Messages) -> Messages:
-    """Calls as JSON in the words of the assistant."""
+    """Calls become JSON in the assistant's content."""
     return [_call_as_text(message) if message.tool_calls else message for message in messages]
 
 
@@ -392,7 +391,7 @@ def _call_as_text(message: Message) -> Message:
 
 
 def results_from_user(messages: Messages) -> Messages:
-    """Results as JSON in the words of the user."""
+    """Results become JSON in messages of the user."""
     calls = find_calls(messages)
     reshaped = []
     for index, message in enumerate(messages):
@@ -403,22 +402,22 @@ def results_from_user(messages: Messages) -> Messages:
         if not name and index in calls:
             caller, number = calls[index]
             name = messages[caller].tool_calls[number].function.name
-        reshaped.append(_told_by_user(message, name))
+        reshaped.append(_result_as_user(message, name))
     return reshaped
 
 
-def _told_by_user(result: Message, name: str) -> Message:
+def _result_as_user(result: Message, name: str) -> Message:
     known = {"name": name, "content": result.content}
-    told = {key: value for key, value in known.items() if value}
-    return Message("user", json.dumps({"tool_response": told}, ensure_ascii=False))
+    given = {key: value for key, value in known.items() if value}
+    return Message("user", json.dumps({"tool_response": given}, ensure_ascii=False))
 
 
 def as_plain_turns(messages: Messages) -> Messages:
-    """Nothing but texts of the user and the assistant by turns, the user first: what every chat
-    template takes. Whoever is not the assistant is the user.
+    """Only texts of the user and the assistant in turns, the user first, which every chat template
+    accepts. All roles but the assistant become the user.
     """
     messages = calls_as_text(results_from_user(systems_to_user(with_known_roles(messages))))
     others = {message.role for message in messages} - {"assistant"}
-    turns = speaking_as_users(drop_empty_answers(messages), others)
+    turns = as_users(drop_empty_answers(messages), others)
     is_begun_by_user = bool(turns) and turns[0].role == "user"
     return merge_neighbours(turns if is_begun_by_user else [Message("user", MINIMAL), *turns])

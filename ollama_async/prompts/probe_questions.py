@@ -1,4 +1,4 @@
-"""What a chat template is asked about conversations, and the small ones that it is asked with.
+"""The questions that a template probe asks, and the small example conversations it asks them with.
 
 A question names what some template refuses or drops, the conversations in which that matters, and
 the shapes (:mod:`.message_shapes`) that help. :class:`.TemplateProbe` asks it.
@@ -19,11 +19,11 @@ from ollama_async.prompts.message_shapes import Messages, Reshape
 
 
 class Question(msgspec.Struct, frozen=True):
-    """``is_raised``: by a conversation in which the answer matters. ``shapes``: what can be done,
-    the least first. ``examples``: what must be shown whole in the shape that is chosen, with its
-    thoughts if ``thoughts`` is set and any shape shows them. ``opens``: it must be the assistant's
-    turn at their end. ``orders``: what is asked is only whether texts are in their order; what is
-    missing is another question's.
+    """``is_raised`` says whether the answer matters for a conversation. ``shapes`` are the
+    remedies, the smallest change first. The chosen shape must show all ``examples`` whole, with
+    their thoughts if ``thoughts`` is set and any shape shows them. ``opens``: their prompts must
+    end with the beginning of the assistant's turn. ``orders``: only the order of texts counts;
+    texts that are missing are another question's.
     """
 
     name: str
@@ -54,15 +54,15 @@ def example_tool() -> dict[str, Any]:
 
 
 EXAMPLE_QUESTION = Message("user", "fine words")
-"""What every template takes, if it works at all."""
+"""A conversation that every working template accepts."""
 EXAMPLE_BEGINNING = Message("assistant", "rising water: \n")
-"""Of an answer."""
+"""The beginning of an answer."""
 
-_ASK = EXAMPLE_QUESTION
+_QUESTION = EXAMPLE_QUESTION
 _SYSTEM, _MORE = Message("system", "stormy rules"), Message("system", "calmer rules")
-_WHY, _ON = Message("user", "more words"), Message("user", "last words")
-_SAYS, _ADDS = (Message("assistant", text) for text in ("rising water", "falling water"))
-_NOTHING = Message("assistant")
+_QUESTION_2, _QUESTION_3 = Message("user", "more words"), Message("user", "last words")
+_ANSWER, _ANSWER_2 = (Message("assistant", text) for text in ("rising water", "falling water"))
+_EMPTY_ANSWER = Message("assistant")
 
 
 def _calling(*places: str, content: str = "", thinking: str = "") -> Message:
@@ -79,7 +79,7 @@ def _id(place: str) -> str:
 
 
 _CALL, _RESULT = _calling(_PLACE), _answering(_PLACE, "high tide")
-EXAMPLE_CALL = (_ASK, _CALL, _RESULT)
+EXAMPLE_CALL = (_QUESTION, _CALL, _RESULT)
 _WORDY_CALL = _calling(_PLACE, content="hold on")
 _FULL_CALL = _calling(_PLACE, content="hold on", thinking=_THOUGHT)
 _HIGH, _LOW, _NO = (Message("tool", f"{kind} tide") for kind in ("high", "low", "no"))
@@ -100,7 +100,7 @@ def _has_systems_only(messages: Messages) -> bool:
 
 
 def _begins(messages: Messages) -> Message | None:
-    """The first that is not a system message."""
+    """The first message that is not a system message."""
     count = shapes.count_leading_systems(messages)
     return messages[count] if count < len(messages) else None
 
@@ -121,7 +121,7 @@ def _has_system_and_ends_with(*roles: str, calls: bool = False) -> Callable[[Mes
 def _is_begun_by(
     role: str, *, calls: bool = False, asks: bool = True
 ) -> Callable[[Messages], bool]:
-    """``asks``: the user speaks later."""
+    """``asks``: there is a later message of the user."""
 
     def is_raised(messages: Messages) -> bool:
         first = _begins(messages)
@@ -161,7 +161,7 @@ _ORDERLY_WAYS = (
     shapes.calls_after_words_and_user,
     shapes.calls_after_words,
 )
-"""Those first in which the call stays behind an opening mark of the assistant's."""
+"""The shapes in which the call stays behind an opening mark of the assistant's come first."""
 
 
 def _of_wordy_calls(name: str, call: Message, *, past: bool, orders: bool = False) -> Question:
@@ -177,7 +177,7 @@ def _of_wordy_calls(name: str, call: Message, *, past: bool, orders: bool = Fals
         f"{name} {'in front of' if orders else 'and'} a call{' in the past' if past else ''}",
         is_raised,
         (shapes.as_they_are, *(shapes.of_wordy_calls(way, past=past) for way in ways)),
-        ([_ASK, call, _RESULT, *((_ADDS, _WHY) if past else ())],),
+        ([_QUESTION, call, _RESULT, *((_ANSWER_2, _QUESTION_2) if past else ())],),
         thoughts=not past and bool(call.thinking),
         orders=orders,
     )
@@ -187,7 +187,7 @@ _NEIGHBOURS = Question(
     "neighbours",
     shapes.has_neighbours,
     (shapes.as_they_are, shapes.merge_neighbours),
-    ([_ASK, _WHY], [_ASK, _SAYS, _ADDS, _WHY]),
+    ([_QUESTION, _QUESTION_2], [_QUESTION, _ANSWER, _ANSWER_2, _QUESTION_2]),
 )
 
 
@@ -202,21 +202,21 @@ QUESTIONS: tuple[Question, ...] = (
         "a last system message after an answer",
         partial(shapes.ends_with_system_after, "assistant"),
         (shapes.as_they_are, shapes.last_systems_to_user),
-        ([_ASK, _SAYS, _SYSTEM], [_SYSTEM, _ASK, _SAYS, _MORE]),
+        ([_QUESTION, _ANSWER, _SYSTEM], [_SYSTEM, _QUESTION, _ANSWER, _MORE]),
         opens=True,
     ),
     Question(
         "a last system message after a call",
         partial(shapes.ends_with_system_after, "assistant", calls=True),
         (shapes.as_they_are, shapes.last_systems_to_user),
-        ([_ASK, _CALL, _SYSTEM],),
+        ([_QUESTION, _CALL, _SYSTEM],),
         opens=True,
     ),
     Question(
         "a last system message after a question",
         partial(shapes.ends_with_system_after, "user"),
         (shapes.as_they_are, shapes.hoist_systems),
-        ([_ASK, _SYSTEM],),
+        ([_QUESTION, _SYSTEM],),
         opens=True,
     ),
     Question(
@@ -224,17 +224,17 @@ QUESTIONS: tuple[Question, ...] = (
         _has_later_system,
         (shapes.as_they_are, shapes.hoist_systems),
         (
-            [_ASK, _SAYS, _SYSTEM, _WHY],
-            [_SYSTEM, _ASK, _SAYS, _MORE, _WHY],
-            [_SYSTEM, _ASK, _MORE, _SAYS, _WHY],
-            [_ASK, _SYSTEM],
+            [_QUESTION, _ANSWER, _SYSTEM, _QUESTION_2],
+            [_SYSTEM, _QUESTION, _ANSWER, _MORE, _QUESTION_2],
+            [_SYSTEM, _QUESTION, _MORE, _ANSWER, _QUESTION_2],
+            [_QUESTION, _SYSTEM],
         ),
     ),
     Question(
         "two system messages",
         lambda messages: shapes.count_leading_systems(messages) > 1,
         (shapes.as_they_are, shapes.join_leading_systems),
-        ([_SYSTEM, _MORE, _ASK],),
+        ([_SYSTEM, _MORE, _QUESTION],),
     ),
     Question(
         "system messages only",
@@ -243,57 +243,54 @@ QUESTIONS: tuple[Question, ...] = (
         ([_SYSTEM],),
         opens=True,
     ),
-    Question(
-        "a system message",
-        _has_system_and_ends_with("user", "system"),
-        (shapes.as_they_are, shapes.systems_to_user),
-        ([_SYSTEM, _ASK],),
-    ),
-    Question(
-        "a system message, a result",
-        _has_system_and_ends_with("tool"),
-        (shapes.as_they_are, shapes.systems_to_user),
-        ([_SYSTEM, _ASK, _CALL, _RESULT],),
-    ),
-    Question(
-        "a system message, an answer",
-        _has_system_and_ends_with("assistant"),
-        (shapes.as_they_are, shapes.systems_to_user),
-        ([_SYSTEM, _ASK, _SAYS],),
-    ),
-    Question(
-        "a system message, a call",
-        _has_system_and_ends_with("assistant", calls=True),
-        (shapes.as_they_are, shapes.systems_to_user),
-        ([_SYSTEM, _ASK, _CALL],),
+    *(
+        Question(name, is_raised, (shapes.as_they_are, shapes.systems_to_user), ([_SYSTEM, *rest],))
+        for name, is_raised, rest in (
+            ("a system message", _has_system_and_ends_with("user", "system"), [_QUESTION]),
+            (
+                "a system message, a result",
+                _has_system_and_ends_with("tool"),
+                [_QUESTION, _CALL, _RESULT],
+            ),
+            (
+                "a system message, an answer",
+                _has_system_and_ends_with("assistant"),
+                [_QUESTION, _ANSWER],
+            ),
+            (
+                "a system message, a call",
+                _has_system_and_ends_with("assistant", calls=True),
+                [_QUESTION, _CALL],
+            ),
+        )
     ),
     *(
         Question(
             f"{between.role} between call and result",
             shapes.has_distant_results(between.role),
             (shapes.as_they_are, shapes.results_after_calls),
-            ([_ASK, _CALL, between, _RESULT],),
+            ([_QUESTION, _CALL, between, _RESULT],),
         )
-        for between in (_WHY, _SAYS, _SYSTEM)
+        for between in (_QUESTION_2, _ANSWER, _SYSTEM)
     ),
     Question(
         "results without calls",
         shapes.has_lone_results,
         (shapes.as_they_are, shapes.lone_results_from_user),
-        ([_ASK, _RESULT], [_RESULT, _SAYS, _ASK], [_HIGH, _LOW, _ASK, _NO]),
+        ([_QUESTION, _RESULT], [_RESULT, _ANSWER, _QUESTION], [_HIGH, _LOW, _QUESTION, _NO]),
     ),
     Question(
         "empty answers",
-        _has_any(shapes.says_nothing),
+        _has_any(shapes.is_empty_answer),
         (shapes.as_they_are, shapes.drop_empty_answers),
-        ([_ASK, _NOTHING, _WHY],),
+        ([_QUESTION, _EMPTY_ANSWER, _QUESTION_2],),
     ),
     _NEIGHBOURS,
     Question(
         "words after a call",
         shapes.has_words_after_call,
         (shapes.as_they_are, shapes.merge_all_neighbours),
-        ([_ASK, _CALL, _calling("Helgoland", content="hold on")],),
+        ([_QUESTION, _CALL, _calling("Helgoland", content="hold on")],),
     ),
     *(
         _of_wordy_calls(name, call, past=past, orders=orders)
@@ -305,7 +302,10 @@ QUESTIONS: tuple[Question, ...] = (
         "several calls",
         _has_any(lambda message: len(message.tool_calls) > 1),
         (shapes.as_they_are, shapes.one_call_each),
-        ([_ASK, _TWO_CALLS, *_TWO_RESULTS], [_ASK, _TWO_CALLS, *_TWO_RESULTS, _SAYS, _WHY]),
+        (
+            [_QUESTION, _TWO_CALLS, *_TWO_RESULTS],
+            [_QUESTION, _TWO_CALLS, *_TWO_RESULTS, _ANSWER, _QUESTION_2],
+        ),
     ),
     Question(
         "a call",
@@ -324,12 +324,15 @@ QUESTIONS: tuple[Question, ...] = (
             _is_begun_by(first.role, calls=bool(first.tool_calls), asks=asks),
             _BEGINNINGS,
             tuple(
-                filter(None, ([*example, _SAYS, _WHY],) if asks else (example, [*example, _SAYS]))
+                filter(
+                    None,
+                    ([*example, _ANSWER, _QUESTION_2],) if asks else (example, [*example, _ANSWER]),
+                )
             ),
         )
         for asks in (True, False)
         for name, first, example in (
-            ("an answer", _SAYS, []),
+            ("an answer", _ANSWER, []),
             ("a call", _CALL, [_CALL, _RESULT]),
             ("a result", _RESULT, [_RESULT]),
         )
@@ -338,23 +341,27 @@ QUESTIONS: tuple[Question, ...] = (
         "ends with a call",
         lambda messages: bool(messages and messages[-1].tool_calls),
         (shapes.as_they_are, *map(shapes.ended_by_user, ("", shapes.MINIMAL))),
-        ([_ASK, _CALL],),
+        ([_QUESTION, _CALL],),
     ),
     Question(
         "a question after a result",
         _asks_after(lambda message: message.role == "tool"),
         _PAUSES,
-        ([_ASK, _CALL, _RESULT, _WHY], [_ASK, _CALL, _RESULT, _WHY, _SAYS, _ON]),
+        (
+            [_QUESTION, _CALL, _RESULT, _QUESTION_2],
+            [_QUESTION, _CALL, _RESULT, _QUESTION_2, _ANSWER, _QUESTION_3],
+        ),
     ),
     Question(
         "a question after a call",
         _asks_after(lambda message: bool(message.tool_calls)),
         _PAUSES,
-        ([_ASK, _CALL, _WHY], [_ASK, _CALL, _WHY, _SAYS, _ON]),
+        ([_QUESTION, _CALL, _QUESTION_2], [_QUESTION, _CALL, _QUESTION_2, _ANSWER, _QUESTION_3]),
     ),
     _NEIGHBOURS,
 )
-"""In the order in which they are asked; the examples of each pass through those that follow it. One
-comes twice: calls that are told as text make new neighbours. What follows it is what follows its
-last place, so that no question waits for its own answer; its examples raise none of those between.
+"""The questions in the order in which they are asked. The examples of each pass through those that
+follow it. One question comes twice, because calls that are rendered as text make new neighbours.
+Its examples pass only through what follows its last place, so that no question waits for its own
+answer; they raise none of the questions between.
 """

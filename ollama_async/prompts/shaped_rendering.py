@@ -29,18 +29,18 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts import message_shapes as shapes
-from ollama_async.prompts.message_forms import WORD_JOINER
-from ollama_async.prompts.message_shapes import Messages, count_leading_systems, says_nothing
+from ollama_async.prompts.message_forms import OPENING_MARKS, WORD_JOINER
+from ollama_async.prompts.message_shapes import Messages, count_leading_systems, is_empty_answer
 from ollama_async.prompts.template_probe import Show, TemplateProbe, Tools
 
 Render = Callable[[Messages, bool], str]
-"""Renders messages; then, if the flag is set, the beginning of the next answer."""
+"""Renders messages and, if the flag is set, the beginning of the next answer."""
 
 _ROLE_CHARACTERS = 100
 
 
 class Refused(Exception):
-    """``reason`` is what the template failed with; ``always``: it fails with a plain question."""
+    """The template failed with ``reason``; ``always``: it fails with a plain question as well."""
 
     def __init__(self, reason: Exception, *, always: bool) -> None:
         super().__init__(reason)
@@ -49,22 +49,22 @@ class Refused(Exception):
 
 
 class ShapedRendering:
-    """Of one template, which ``show`` runs with small conversations to find out about it."""
+    """Renders with one template; ``show`` renders the small conversations of the probe."""
 
     def __init__(self, show: Show) -> None:
         self.probe = TemplateProbe(show)
 
     def render(self, messages: Messages, tools: Tools, render: Render) -> str:
-        """``messages`` by ``render``, which may fail with any exception; ``tools`` are those that
-        it shows.
+        """The prompt that ``render`` makes of ``messages`` and the ``tools`` that it shows. It may
+        fail with any exception.
 
         :raises Refused: it fails in every shape.
-        :raises SecurityError: passed through, as is what is not an Exception.
+        :raises SecurityError: passed through, like everything that is not an Exception.
         """
-        goes_on = is_begun(messages)
+        continues = is_begun(messages)
         try:
             arranged = self.probe.arrange(messages, tools)
-            text = self._to_the_end(arranged, render, goes_on=goes_on)
+            text = self._to_the_end(arranged, render, continues=continues)
         except SecurityError:
             raise
         except Exception as reason:  # a template is foreign code
@@ -72,34 +72,34 @@ class ShapedRendering:
                 raise Refused(reason, always=True) from reason
             try:
                 plain = shapes.as_plain_turns(messages)
-                return self._to_the_end(plain, render, goes_on=goes_on)
+                return self._to_the_end(plain, render, continues=continues)
             except SecurityError:
                 raise
             except Exception:  # noqa: BLE001  # the first failure says more
                 raise Refused(reason, always=False) from reason
         if is_plain(messages) or not loses_text(messages, text):
             return text
-        return self._find_whole(messages, tools, render, goes_on=goes_on) or text
+        return self._find_whole(messages, tools, render, continues=continues) or text
 
     def _find_whole(
-        self, messages: Messages, tools: Tools, render: Render, *, goes_on: bool
+        self, messages: Messages, tools: Tools, render: Render, *, continues: bool
     ) -> str | None:
-        """All texts of ``messages`` in the first other shape that shows them; None: none does."""
+        """The prompt in the first other shape that shows all texts; None: no shape does."""
         for reshape in (_with_fewer_messages, shapes.as_plain_turns):
             try:
                 arranged = self.probe.arrange(reshape(messages), tools)
-                text = self._to_the_end(arranged, render, goes_on=goes_on)
-            except Exception:  # noqa: BLE001, S112  # what is there already is better than nothing
+                text = self._to_the_end(arranged, render, continues=continues)
+            except Exception:  # noqa: BLE001, S112  # the prompt so far is better than none
                 continue
             if not loses_text(messages, text):
                 return text
         return None
 
-    def _to_the_end(self, messages: Messages, render: Render, *, goes_on: bool) -> str:
-        """``goes_on``: the last message is the beginning of the answer."""
-        if not (goes_on and is_begun(messages)) or self.probe.continues:
+    def _to_the_end(self, messages: Messages, render: Render, *, continues: bool) -> str:
+        """The prompt; if the conversation ``continues``, it ends within the last message."""
+        if not (continues and is_begun(messages)) or self.probe.continues:
             return render(messages, True)
-        for starts_turn in (False, True):  # some write the last turn only with the next
+        for starts_turn in (False, True):  # some templates write the last turn only with the next
 
             def render_marked(marked: Messages, starts_turn: bool = starts_turn) -> str:
                 return render(marked, starts_turn)
@@ -115,12 +115,12 @@ def _with_fewer_messages(messages: Messages) -> Messages:
     return shapes.merge_neighbours(shapes.hoist_systems(shapes.with_known_roles(messages)))
 
 
-def blame(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) -> str:
-    """Which message ``prompt`` was refused for, from 1, and whose it is, to be put in front of the
-    reason; nothing if the template always fails.
+def find_refused_message(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) -> str:
+    """Names the message that ``prompt`` was refused for, by its number from 1 and its role, as the
+    beginning of an error text; empty if the template always fails.
 
-    It is the one that ends the shortest refused beginning of the conversation. That is found by
-    bisection: a longer one is taken to be refused as well.
+    It is the last message of the shortest refused beginning of the conversation, found by
+    bisection: longer beginnings are assumed to be refused as well.
     """
     if refused.always or not prompt.messages:
         return ""
@@ -145,23 +145,22 @@ def _fails(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) ->
 
 # ----------------------------------------------------------------- texts that the prompt lacks
 
-_HEAD_CHARACTERS = 64  # what is looked for first, which is faster
+_HEAD_CHARACTERS = 64  # searched for first, which is faster
 _TAIL_CHARACTERS = 400
 _WORDS = 4
 _WORD = re.compile(r"(?<![/\\\w])\w+")
-"""What remains of a text in any way to put it. Not ``/think``: that is a command to some templates.
-"""
+"""Words survive however a text is written. Not ``/think``: it is a command to some templates."""
 
-_END_OF_THOUGHTS = re.compile(r".*(?:</think(?:ing)?>|</thought>|\[/THINK\])", re.DOTALL)
-"""And all before it; templates leave out the thoughts that a client sends with an answer."""
+_THOUGHTS = re.compile(f".*(?:{'|'.join(map(re.escape, OPENING_MARKS))})", re.DOTALL)
+"""The closing mark of thoughts and all before it: templates leave out what clients send there."""
 
 _SEARCHED_LIMIT = 16 << 20
-"""Characters of prompts that are searched for texts which are not where they are expected."""
+"""Characters to search for texts that are not where they are expected."""
 
 
 def is_plain(messages: Sequence[Message]) -> bool:
-    """Whether these are turns of the user and the assistant as every template takes them, behind
-    one system message at most.
+    """Whether these are turns of the user and the assistant that every template accepts, after at
+    most one system message.
     """
     start = count_leading_systems(messages)
     return start < 2 and all(
@@ -171,8 +170,8 @@ def is_plain(messages: Sequence[Message]) -> bool:
 
 
 def loses_text(messages: Sequence[Message], text: str) -> bool:
-    """Whether ``text`` lacks what one of ``messages`` says. Takes time in proportion to both; says
-    no where to look further would take longer.
+    """Whether ``text`` lacks a text of ``messages``. The time is bounded in proportion to both;
+    beyond that the answer is no.
     """
     search = _Search(text)
     return not all(
@@ -189,7 +188,7 @@ def _texts(message: Message) -> Iterator[str]:
 
 
 class _Search:
-    """Of one prompt. Messages of one role are expected in their order."""
+    """Searches one prompt. Messages of one role are expected in their order."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -213,17 +212,17 @@ class _Search:
 
 
 def _last_words(text: str, role: str) -> list[str]:
-    """Some of the longest words at the end of ``text``, behind the thoughts in an answer."""
+    """The longest words at the end of ``text``, after the thoughts in an answer."""
     tail = text[-_TAIL_CHARACTERS:]
     if role == "assistant":
-        tail = _END_OF_THOUGHTS.sub("", tail)
+        tail = _THOUGHTS.sub("", tail)
     return sorted(_WORD.findall(tail), key=len)[-_WORDS:]
 
 
 # ----------------------------------------------------------------- continuing the last message
 
 _MARK = "Continue"
-"""Letters: nothing that a template would write differently, or strip."""
+"""Letters, because templates neither rewrite nor strip them."""
 
 
 def is_begun(messages: Sequence[Message]) -> bool:
@@ -238,24 +237,24 @@ def is_begun(messages: Sequence[Message]) -> bool:
 
 
 def without_empty_end(messages: Messages) -> Messages:
-    """Without the place for the answer that some chat pages send: an empty last message of the
-    assistant's.
+    """Without an empty last message of the assistant's, which some chat pages send as the place for
+    the answer.
     """
     return messages[:-1] if messages[1:] and _is_empty(messages[-1]) else messages
 
 
 def _is_empty(message: Message) -> bool:
-    return says_nothing(message) and not message.thinking
+    return is_empty_answer(message) and not message.thinking
 
 
 def _begun_text(message: Message) -> str:
-    """What the answer goes on from: words, or thoughts if there are no words yet."""
+    """The text that the answer continues: content, or thoughts if there is no content yet."""
     return message.content or message.thinking
 
 
 def cut_in_last(messages: Messages, render: Callable[[Messages], str]) -> str | None:
-    """What ``render`` makes of ``messages``, up to the end of the text of the last one; None: it
-    cannot be cut there. Errors of ``render`` pass through.
+    """The prompt for ``messages`` up to the end of the last one's text; None: it cannot be cut
+    there. Errors of ``render`` pass through.
     """
     mark = f"{_MARK}{secrets.token_hex(8)}"  # nothing that a client could have sent
     last = messages[-1]
@@ -266,13 +265,13 @@ def cut_in_last(messages: Messages, render: Callable[[Messages], str]) -> str | 
     )
     head, found, rest = render([*messages[:-1], marked]).partition(mark)
     is_whole = head.replace(WORD_JOINER, "").endswith(
-        _last_line(_begun_text(last)).replace(WORD_JOINER, "")  # a template may want it in marks
+        _last_line(_begun_text(last)).replace(WORD_JOINER, "")  # template marks may hold it
     )
     return head if found and is_whole and mark not in rest else None
 
 
 def _last_line(text: str) -> str:
-    """From the last line that is not blank to the end; templates rewrite what is before, such as
-    thoughts that a client sends with the words. White space at the beginning may go.
+    """From the last line that is not blank to the end. Templates rewrite what is before it, such as
+    thoughts that a client sends with the content, and strip leading white space.
     """
     return text[text.rstrip().rfind("\n") + 1 :].lstrip()

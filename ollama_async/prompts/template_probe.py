@@ -1,11 +1,10 @@
-"""What one chat template cannot take, found out by trying, and how conversations are put for it.
+"""Finds out which messages a chat template accepts, by rendering small conversations with it.
 
-Templates differ in what they refuse, or drop without a word: system messages that are not the first
-message, neighbours of one role, an assistant who speaks first, words beside a call, several calls.
-Each question is asked once, when a conversation first raises it: small conversations are rendered
-in one shape after the other, and their words are looked for in the text. The first shape in which
-nothing is lost, tools are declared once and an answer can begin is the template's. Where no shape
-helps, the conversation stays as it is, and the template says itself what is wrong.
+Templates refuse or silently drop what their authors did not think of. Each question of
+:mod:`.probe_questions` is asked when a conversation first raises it: its examples are rendered in
+one shape after the other, and their texts are searched for in the prompt. The template gets the
+first shape in which nothing is lost, tools are declared once and an answer can begin. Where no
+shape helps, the conversation stays as it is, and the template itself says what is wrong.
 """
 
 from __future__ import annotations
@@ -34,59 +33,61 @@ Tools = list[dict[str, Any]]
 Show = Callable[[Messages, Tools], str]
 """Renders messages and tools as they are; may fail with any exception."""
 Words = Callable[[Messages], list[str]]
-"""What of messages must be shown."""
+"""The texts of messages that must be in the prompt."""
 
-_HEARD_LIMIT = 64
-"""Roles whose answer is kept; a client can think of any number."""
-_ASKED_LIMIT = 16
-"""Roles that one conversation may ask about; fewer than are kept."""
+_KEPT_ROLES = 64
+"""Roles whose result is kept; a client can invent any number."""
+_ASKED_ROLES = 16
+"""Unknown roles that one conversation may have probed; fewer than are kept."""
 _ROLE_CHARACTERS = 64
 """No template knows a role with a longer name."""
 
 
 class TemplateProbe:
-    """Of one template. Exceptions of its sandbox pass through: nothing else need be tried. So does
-    what interrupts it; an answer is kept when it is whole, so that nothing wrong is remembered.
+    """Probes one template and remembers the results.
+
+    Exceptions of its sandbox pass through, because nothing else need be tried. So do interrupts: a
+    result is kept only when it is complete, so nothing wrong is remembered.
     """
 
     def __init__(self, show: Show) -> None:
         self._show = show
         self._chosen: dict[tuple[str, bool], Reshape] = {}
         self._openings: dict[bool, str] = {}  # with tools, and without
-        self._heard: OrderedDict[str, bool] = OrderedDict()  # the last in use at the end
+        self._role_is_shown: OrderedDict[str, bool] = OrderedDict()  # the last in use at the end
 
     def arrange(self, messages: Sequence[Message], tools: Tools) -> Messages:
-        """The messages as this template takes them when ``tools`` are offered, or none."""
+        """The messages in the shape that this template accepts together with ``tools``."""
         known = shapes.with_known_roles(messages)
-        strangers = {
+        unknown = {
             message.role: None for message in known if message.role not in shapes.KNOWN_ROLES
         }
-        if strangers:
-            known = shapes.speaking_as_users(known, self._unheard(strangers))
+        if unknown:
+            known = shapes.as_users(known, self._find_unknown_roles(unknown))
         return self._reshape(known, bool(tools), 0)
 
     @cached_property
     def works(self) -> bool:
-        """Whether it renders a plain question; if not, no other shape of a conversation helps."""
+        """Whether it renders a plain question. If not, no other shape of a conversation helps."""
         return self.shows([EXAMPLE_QUESTION], [])
 
     @cached_property
     def continues(self) -> bool:
-        """Whether it leaves the turn open, white space included, if the assistant is the last."""
+        """Whether it leaves a last turn of the assistant open, including white space."""
         text = self._try([EXAMPLE_QUESTION, EXAMPLE_BEGINNING], [])
         return text is not None and text.endswith(EXAMPLE_BEGINNING.content)
 
     def shows(self, messages: Messages, tools: Tools) -> bool:
-        """Whether the template renders these messages, and all that is said in them."""
-        return self.shows_words(messages, tools, said(messages))
+        """Whether the template renders these messages, and all that is texts_of in them."""
+        return self.shows_words(messages, tools, texts_of(messages))
 
     def shows_words(self, messages: Messages, tools: Tools, words: Iterable[str]) -> bool:
-        """Whether the template renders these messages, and ``words`` are in the text."""
+        """Whether the template renders these messages, and ``words`` are in the prompt."""
         text = self._try(messages, tools)
         return text is not None and all(word in text for word in words)
 
     def _try(self, messages: Messages, tools: Tools) -> str | None:
-        """What the template makes of these messages; None: it fails."""
+        """The prompt for these messages; None: the template fails."""
         try:
             return self._show(messages, tools)
         except (SecurityError, MemoryError):  # the latter says nothing about the template
@@ -94,47 +95,51 @@ class TemplateProbe:
         except Exception:  # noqa: BLE001  # a template is foreign code
             return None
 
-    def _unheard(self, roles: Collection[str]) -> set[str]:
-        """Those of ``roles`` that only some templates know, and this one does not show. They count
-        as such as well when there are more new ones than may be asked about at once.
+    def _find_unknown_roles(self, roles: Collection[str]) -> set[str]:
+        """Those of ``roles``, which only some templates know, whose messages this one does not
+        show. New roles beyond the number that may be probed at once count as unknown.
         """
-        kept = [role for role in roles if role in self._heard]
+        kept = [role for role in roles if role in self._role_is_shown]
         for role in kept:
-            with contextlib.suppress(KeyError):  # another thread may have forgotten it meanwhile
-                self._heard.move_to_end(role)
-        new = [role for role in roles if role not in self._heard and len(role) <= _ROLE_CHARACTERS]
-        for role in new[:_ASKED_LIMIT]:
-            self._heard[role] = self._hears(role)
-        unheard = {role for role in roles if not self._heard.get(role, False)}
-        while len(self._heard) > _HEARD_LIMIT:
-            self._heard.popitem(last=False)
-        return unheard
+            with contextlib.suppress(KeyError):  # another thread may have removed it meanwhile
+                self._role_is_shown.move_to_end(role)
+        new = [
+            role
+            for role in roles
+            if role not in self._role_is_shown and len(role) <= _ROLE_CHARACTERS
+        ]
+        for role in new[:_ASKED_ROLES]:
+            self._role_is_shown[role] = self._shows_role(role)
+        unknown = {role for role in roles if not self._role_is_shown.get(role, False)}
+        while len(self._role_is_shown) > _KEPT_ROLES:
+            self._role_is_shown.popitem(last=False)
+        return unknown
 
-    def _hears(self, role: str) -> bool:
-        """Whether it shows what ``role`` says."""
-        said_so = Message(role, EXAMPLE_BEGINNING.content.strip())
-        return self.shows([EXAMPLE_QUESTION, said_so, EXAMPLE_QUESTION], [])
+    def _shows_role(self, role: str) -> bool:
+        """Whether it shows messages of ``role``."""
+        message = Message(role, EXAMPLE_BEGINNING.content.strip())
+        return self.shows([EXAMPLE_QUESTION, message, EXAMPLE_QUESTION], [])
 
     def _reshape(self, messages: Messages, has_tools: bool, start: int) -> Messages:
-        """What the questions from number ``start`` on make of ``messages``."""
+        """``messages`` in the shapes that the questions from number ``start`` on choose."""
         for number in range(start, len(QUESTIONS)):
             if QUESTIONS[number].is_raised(messages):
                 messages = self._choose(QUESTIONS[number], has_tools)(messages)
         return messages
 
     def _choose(self, question: Question, has_tools: bool) -> Reshape:
-        """The shape for all conversations that raise ``question``, such as calls told as text."""
+        """The shape for all conversations that raise ``question``, such as calls as text."""
         key = (question.name, has_tools)
         if key not in self._chosen:
             self._chosen[key] = self._ask(question, has_tools)
         return self._chosen[key]
 
     def _ask(self, question: Question, has_tools: bool) -> Reshape:
-        """The first shape that shows the examples, if possible with their thoughts."""
+        """The first shape that shows the examples, with their thoughts if possible."""
         first = question.shapes[0]
         if not self.works:
             return first
-        ways = (said_and_thought, said) if question.thoughts else (said,)
+        ways = (texts_with_thoughts, texts_of) if question.thoughts else (texts_of,)
         helpful = (
             shape
             for words in ways
@@ -146,7 +151,7 @@ class TemplateProbe:
     def _shows_examples(
         self, question: Question, shape: Reshape, words: Words, has_tools: bool
     ) -> bool:
-        """Whether ``words`` of all examples of ``question`` are shown if they are in ``shape``."""
+        """Whether all examples of ``question`` are shown in ``shape``, with their ``words``."""
         after = 1 + max(number for number, asked in enumerate(QUESTIONS) if asked is question)
         tools = [example_tool()] if has_tools else []
         for example in question.examples:
@@ -161,7 +166,7 @@ class TemplateProbe:
         return True
 
     def _is_right(self, question: Question, example: Messages, tools: Tools, text: str) -> bool:
-        """Whether ``text``, which shows ``example`` whole, is all that the question asks for."""
+        """Whether ``text``, which shows ``example``, meets the question's other conditions."""
         return (
             not (tools and text.count(_declared(tools[0])) > self._declarations)
             and not (question.opens and not text.endswith(self._opening(tools)))
@@ -170,14 +175,14 @@ class TemplateProbe:
 
     @cached_property
     def _declarations(self) -> int:
-        """How often a tool may be declared: as often as with a plain question."""
+        """How many times a tool may be declared: as many as with a plain question."""
         tool = example_tool()
         text = self._try([EXAMPLE_QUESTION], [tool]) or ""
         return max(1, text.count(_declared(tool)))
 
     def _opening(self, tools: Tools) -> str:
-        """What every prompt ends with in which it is the assistant's turn to answer: what is behind
-        a question, without what ends the question itself where these can be told apart.
+        """The end of every prompt in which it is the assistant's turn: what follows a question,
+        without what ends the question itself if these can be distinguished.
         """
         has_tools = bool(tools)
         if has_tools not in self._openings:
@@ -194,7 +199,7 @@ class TemplateProbe:
 
 
 def _declared(tool: dict[str, Any]) -> str:
-    """What is there as often as ``tool``, an example, is declared; calls do not have it."""
+    """A text that occurs once in each declaration of the example ``tool``, and not in calls."""
     return str(tool["function"]["description"])
 
 
@@ -204,13 +209,13 @@ def _are_in_order(messages: Messages, text: str) -> bool:
 
 
 def _count_common(one: str, other: str) -> int:
-    """How many characters at the beginning are the same."""
+    """The number of characters that both begin with."""
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return sum(1 for _ in pairs)
 
 
-def said(messages: Sequence[Message]) -> list[str]:
-    """All words that a conversation is made of, thoughts apart."""
+def texts_of(messages: Sequence[Message]) -> list[str]:
+    """All texts of a conversation except thoughts."""
     words = []
     for message in messages:
         words.append(message.content)
@@ -219,5 +224,5 @@ def said(messages: Sequence[Message]) -> list[str]:
     return words
 
 
-def said_and_thought(messages: Sequence[Message]) -> list[str]:
-    return said(messages) + [message.thinking for message in messages]
+def texts_with_thoughts(messages: Sequence[Message]) -> list[str]:
+    return texts_of(messages) + [message.thinking for message in messages]
