@@ -12,7 +12,8 @@ import http.client
 import json
 import platform
 import socket
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -122,13 +123,13 @@ class Client:
         :raises CommandFailed: the file is no longer ``size_bytes`` long.
         """
 
-        def send(connection: http.client.HTTPConnection) -> None:
+        def chunks() -> Iterator[bytes]:
             sent = 0
             while chunk := file.read(CHUNK_BYTES):
                 sent += len(chunk)
                 if sent > size_bytes:
                     break
-                connection.send(chunk)
+                yield chunk
                 progress(sent)
             if sent != size_bytes:
                 raise CommandFailed("the file changed while it was sent")
@@ -137,24 +138,17 @@ class Client:
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size_bytes),
         }
-        with self._exchange("POST", f"/api/blobs/{digest}", headers, send):
+        with self._exchange("POST", f"/api/blobs/{digest}", headers, chunks()):
             pass
 
-    @contextlib.contextmanager
     def _request(
         self, method: str, path: str, value: Any = None, extra: Mapping[str, str] = _NO_HEADERS
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> AbstractContextManager[http.client.HTTPResponse]:
         body = b"" if value is None else _encoded(value)
         headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson", **extra}
         if body or method == "POST":
             headers["Content-Length"] = str(len(body))
-
-        def send(connection: http.client.HTTPConnection) -> None:
-            if body:
-                connection.send(body)
-
-        with self._exchange(method, path, headers, send) as response:
-            yield response
+        return self._exchange(method, path, headers, [body] if body else [])
 
     @contextlib.contextmanager
     def _exchange(
@@ -162,7 +156,7 @@ class Client:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        send: Callable[[http.client.HTTPConnection], None],
+        body: Iterable[bytes],
     ) -> Iterator[http.client.HTTPResponse]:
         """Open a connection, send the request, yield the response to be read, close."""
         connection = self._connect()
@@ -174,7 +168,8 @@ class Client:
                     connection.putheader(name, text)
                 connection.endheaders()
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    send(connection)  # a server may answer before it has read everything
+                    for chunk in body:  # a server may answer before it has read everything
+                        connection.send(chunk)
                 response = connection.getresponse()
             with contextlib.closing(response):
                 if response.status >= http.HTTPStatus.BAD_REQUEST:

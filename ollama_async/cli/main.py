@@ -30,7 +30,7 @@ INTERRUPTED = 130
 NOBODY_READS = 141
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, frozen=True):
     """``words``: the positional arguments as help shows them; ``[X]`` is optional, ``X...`` may be
     repeated.
 
@@ -38,11 +38,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    aliases: tuple[str, ...] = ()
     summary: str
+    act: Callable[[Client, argparse.Namespace], int] | None = None
     words: str = ""
     flags: Callable[[argparse.ArgumentParser], None] = lambda _: None
-    act: Callable[[Client, argparse.Namespace], int] | None = None
+    aliases: tuple[str, ...] = ()
     parse_and_act: Callable[[list[str]], int] | None = None
     variables: tuple[str, ...] = ("OLLAMA_HOST", "OLLAMA_PORT")
 
@@ -310,61 +310,20 @@ def _transfer_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", help="use an insecure registry")
 
 
-COMMANDS: tuple[Command, ...] = (
-    Command(
-        name="serve",
-        aliases=("start",),
-        summary="Start the server",
-        act=_serve,
-        variables=tuple(variable.name for variable in VARIABLES),
-    ),
-    Command(
-        name="create",
-        summary="Create a model from a Modelfile",
-        words="MODEL",
-        flags=_create_flags,
-        act=create,
-    ),
-    Command(
-        name="run",
-        summary="Run a model, or a .gguf file",
-        words="MODEL [PROMPT...]",
-        flags=_run_flags,
-        act=run,
-    ),
-    Command(
-        name="show",
-        summary="Show information about a model",
-        words="MODEL",
-        flags=_show_flags,
-        act=show,
-    ),
-    Command(name="stop", summary="Stop a running model", words="MODEL", act=models.stop),
-    Command(
-        name="pull",
-        summary="Pull a model from a registry",
-        words="MODEL",
-        flags=_transfer_flags,
-        act=models.pull,
-    ),
-    Command(
-        name="push",
-        summary="Push a model to a registry",
-        words="MODEL",
-        flags=_transfer_flags,
-        act=models.push,
-    ),
-    Command(
-        name="list",
-        aliases=("ls",),
-        summary="List models",
-        words="[PREFIX]",
-        act=models.list_models,
-    ),
-    Command(name="ps", summary="List running models", words="[PREFIX]", act=models.list_running),
-    Command(name="cp", summary="Copy a model", words="SOURCE DESTINATION", act=models.copy),
-    Command(name="rm", summary="Remove models", words="MODEL [MODEL...]", act=models.remove),
-    Command(name="engine", summary="Build or check the engine library", parse_and_act=_engine),
+_ALL_VARIABLES = tuple(variable.name for variable in VARIABLES)
+COMMANDS = (
+    Command("serve", "Start the server", _serve, aliases=("start",), variables=_ALL_VARIABLES),
+    Command("create", "Create a model from a Modelfile", create, "MODEL", _create_flags),
+    Command("run", "Run a model, or a .gguf file", run, "MODEL [PROMPT...]", _run_flags),
+    Command("show", "Show information about a model", show, "MODEL", _show_flags),
+    Command("stop", "Stop a running model", models.stop, "MODEL"),
+    Command("pull", "Pull a model from a registry", models.pull, "MODEL", _transfer_flags),
+    Command("push", "Push a model to a registry", models.push, "MODEL", _transfer_flags),
+    Command("list", "List models", models.list_models, "[PREFIX]", aliases=("ls",)),
+    Command("ps", "List running models", models.list_running, "[PREFIX]"),
+    Command("cp", "Copy a model", models.copy, "SOURCE DESTINATION"),
+    Command("rm", "Remove models", models.remove, "MODEL [MODEL...]"),
+    Command("engine", "Build or check the engine library", parse_and_act=_engine),
 )
 
 if __name__ == "__main__":

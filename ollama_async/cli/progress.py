@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TextIO
 
+import msgspec
+
 from ollama_async.cli.client import CommandFailed
 from ollama_async.cli.formatting import format_size, format_span
 
@@ -81,7 +83,7 @@ class PlainLines:
         self._stream = stream
         self._clock = clock
         self._step = ""
-        self._counted: dict[str, _CountedStep] = {}
+        self._counted: dict[str, _Count] = {}
 
     def step(self, text: str) -> None:
         if text != self._step:
@@ -90,13 +92,13 @@ class PlainLines:
 
     def update(self, text: str, done_bytes: int, total_bytes: int) -> None:
         now_s = self._clock()
-        counted = self._counted.get(text)
-        if counted is None:
-            self._counted[text] = _CountedStep(now_s, done_bytes)
+        count = self._counted.get(text)
+        if count is None:
+            self._counted[text] = _Count(now_s, done_bytes, now_s)
             self._print(text)
-        elif now_s - counted.printed_at_s >= LINE_INTERVAL_S:
-            counted.printed_at_s = now_s
-            self._print(f"{text}: {counted.describe(now_s, done_bytes, total_bytes)}")
+        elif now_s - count.printed_at_s >= LINE_INTERVAL_S:
+            count.printed_at_s = now_s
+            self._print(f"{text}: {count.describe(now_s, done_bytes, total_bytes)}")
 
     def end(self) -> None:
         self._step = ""
@@ -107,18 +109,17 @@ class PlainLines:
         self._stream.flush()
 
 
-class _CountedStep:
-    """A step that has a total, from ``now_s`` and ``done_bytes`` on."""
+class _Count(msgspec.Struct):
+    """When a step with a total began, what was done by then, and when it was last printed."""
 
-    def __init__(self, now_s: float, done_bytes: int) -> None:
-        self.printed_at_s = now_s
-        self._began_at_s = now_s
-        self._began_with_bytes = done_bytes
+    began_at_s: float
+    began_with_bytes: int
+    printed_at_s: float
 
     def describe(self, now_s: float, done_bytes: int, total_bytes: int) -> str:
         """``42% of 2 GB, 12 MB/s, 2 minutes left``; the rate is the average since the start."""
         share = f"{done_bytes * 100 // total_bytes}% of {format_size(total_bytes)}"
-        rate = (done_bytes - self._began_with_bytes) / (now_s - self._began_at_s)
+        rate = (done_bytes - self.began_with_bytes) / (now_s - self.began_at_s)
         if rate <= 0 or done_bytes == total_bytes:
             return share
         left = format_span((total_bytes - done_bytes) / rate).lower()

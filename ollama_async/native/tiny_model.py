@@ -33,6 +33,12 @@ _FILE_TYPES = {
     "Q8_0": LlamaFileType.MOSTLY_Q8_0,
     "Q4_0": LlamaFileType.MOSTLY_Q4_0,
 }
+_VALUE_TYPES = {
+    bool: GGUFValueType.BOOL,
+    int: GGUFValueType.UINT32,
+    float: GGUFValueType.FLOAT32,
+    str: GGUFValueType.STRING,
+}
 _UNKNOWN, _NORMAL, _CONTROL, _BYTE = 2, 1, 3, 6  # token types of the format
 _BLOCK_WIDTH = 32  # elements in a block of Q8_0 and Q4_0
 _WORDS = (
@@ -179,16 +185,8 @@ def _tokenizer_fields(vocabulary: _Vocabulary) -> dict[str, Any]:
 
 
 def _add_field(writer: GGUFWriter, key: str, value: Any) -> None:
-    if isinstance(value, bool):
-        writer.add_key_value(key, value, GGUFValueType.BOOL)
-    elif isinstance(value, int):
-        writer.add_key_value(key, value, GGUFValueType.UINT32)
-    elif isinstance(value, float):
-        writer.add_key_value(key, value, GGUFValueType.FLOAT32)
-    elif isinstance(value, str):
-        writer.add_key_value(key, value, GGUFValueType.STRING)
-    else:
-        writer.add_key_value(key, list(value), GGUFValueType.ARRAY)
+    kind = _VALUE_TYPES.get(type(value), GGUFValueType.ARRAY)
+    writer.add_key_value(key, list(value) if kind is GGUFValueType.ARRAY else value, kind)
 
 
 def _tensors(

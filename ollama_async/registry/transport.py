@@ -10,9 +10,16 @@ from __future__ import annotations
 import asyncio
 import platform
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+)
 from concurrent.futures import Executor
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,29 +108,17 @@ class Transport:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    @asynccontextmanager
-    async def get(
+    def get(
         self, url: URL, headers: dict[str, str] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Follow redirects to a 200 or 206. Read the body with :meth:`pieces`.
 
         :raises PermanentError: refused; :class:`NotInRegistry` for 404.
         :raises TransientError: 429, 5xx, no connection, a broken or stalled one.
         """
+        return self._authorized({200, 206}, lambda: self._follow_redirects(url, headers or {}))
 
-        async def request() -> aiohttp.ClientResponse:
-            return await self._follow_redirects(url, headers or {})
-
-        response = await self._authorized(request)
-        try:
-            if response.status not in {200, 206}:
-                raise await self._error(response)
-            yield response
-        finally:
-            response.release()
-
-    @asynccontextmanager
-    async def send(
+    def send(
         self,
         method: str,
         url: URL,
@@ -131,7 +126,7 @@ class Transport:
         body: Body | bytes | None = None,
         *,
         response_s: float | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """A response below 400 from ``url`` itself: a redirect is for the caller to interpret.
 
         ``body`` is iterated anew when a token has expired. The request fails when nothing of it
@@ -142,17 +137,11 @@ class Transport:
         :raises TransientError: as :meth:`get`.
         """
 
-        async def request() -> aiohttp.ClientResponse:
+        def request() -> Awaitable[aiohttp.ClientResponse]:
             ours = (headers or {}) | self._credentials(url)
-            return await self._request(method, url, ours, body, response_s)
+            return self._request(method, url, ours, body, response_s)
 
-        response = await self._authorized(request)
-        try:
-            if response.status >= 400:
-                raise await self._error(response)
-            yield response
-        finally:
-            response.release()
+        return self._authorized(range(400), request)
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body as it is received; time that the caller spends does not count as a stall.
@@ -213,22 +202,29 @@ class Transport:
             raise PermanentError(f"the registry sends the upload to another server ({target.host})")
         return target
 
+    @asynccontextmanager
     async def _authorized(
-        self, request: Callable[[], Awaitable[aiohttp.ClientResponse]]
-    ) -> aiohttp.ClientResponse:
-        """Send the request; after a 401 of the registry, once more with a new token."""
+        self, expected: Container[int], request: Callable[[], Awaitable[aiohttp.ClientResponse]]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the request; after a 401 of the registry, once more with a new token.
+
+        The response has one of the ``expected`` statuses.
+        """
         token = self._auth.token
         response = await request()
-        if response.status != 401 or not self._is_registry(response.url):
-            return response
-        challenge = response.headers.get("WWW-Authenticate", "")
-        response.release()
-        await self._auth.renew(token, challenge)
-        response = await request()
         if response.status == 401 and self._is_registry(response.url):
+            challenge = response.headers.get("WWW-Authenticate", "")
             response.release()
-            raise PermanentError(DENIED)
-        return response
+            await self._auth.renew(token, challenge)
+            response = await request()
+        try:
+            if response.status == 401 and self._is_registry(response.url):
+                raise PermanentError(DENIED)
+            if response.status not in expected:
+                raise await self._error(response)
+            yield response
+        finally:
+            response.release()
 
     async def _follow_redirects(self, url: URL, headers: dict[str, str]) -> aiohttp.ClientResponse:
         for _ in range(MAX_REDIRECTS):

@@ -178,7 +178,8 @@ class Upload:
                 end = min(start + self._part_bytes, self._layer.size)
                 storage = await self._offer(session, start, end)
             if storage is not None:
-                await self._store(session, start, end, storage)
+                put = partial(self._put, start, end, storage)
+                session.md5[start] = await retried(put, self._policy.retry)
 
     async def _offer(self, session: _Session, start: int, end: int) -> URL | None:
         """Send a part to the registry; or get the URL of a storage for it."""
@@ -214,14 +215,6 @@ class Upload:
         else:
             session.is_redirected = True
         return storage
-
-    async def _store(self, session: _Session, start: int, end: int, url: URL) -> None:
-        retries = RetryState(self._policy.retry)
-        while start not in session.md5:
-            try:
-                session.md5[start] = await self._put(start, end, url)
-            except TransientError as failure:
-                await retries.pause(failure)
 
     async def _put(self, start: int, end: int, url: URL) -> bytes:
         """Send a part to a storage; its MD5."""
