@@ -38,7 +38,7 @@ class Download:
         self._url = transport.repository.blob(partial.digest)
         self._partial = partial
         self._progressed = progressed
-        self._arrived = partial.received
+        self._received = partial.received
         self._grown = asyncio.Event()
 
     async def run(self) -> str:
@@ -94,9 +94,9 @@ class Download:
     async def _fetch_whole(self) -> None:
         """From the beginning to the end, through all chunks; a failure starts over."""
         retries = RetryState(self._context.policy.retry)
-        while self._arrived < self._partial.total:
+        while self._received < self._partial.total:
             await self._context.run_in_thread(self._partial.restart)
-            self._arrived = 0
+            self._received = 0
             try:
                 async with self._transport.get(self._url) as response:
                     await self._receive(response, self._partial.chunks)
@@ -125,9 +125,9 @@ class Download:
     async def _write(self, chunks: list[Chunk], data: bytearray) -> int:
         length = len(data)
         await self._context.run_in_thread(_fill, self._partial, chunks, data)
-        self._arrived += length
+        self._received += length
         self._grown.set()
-        self._progressed(self._arrived)
+        self._progressed(self._received)
         return length
 
     def _check_range(self, response: aiohttp.ClientResponse, start: int) -> None:

@@ -153,26 +153,21 @@ class Pull:
 
     async def _download(self, layer: Layer, partial: PartialFile) -> None:
         """:raises PermanentError: the digest is not that of the manifest; nothing is kept."""
-        found = await self._run_download(layer, partial)
-        if found != layer.digest and partial.is_resumed:
+        while True:
+            self._progress(layer, partial.received)
+            download = Download(
+                self._transport, partial, progressed=lambda done: self._progress(layer, done)
+            )
+            if await download.run() == layer.digest:
+                return
+            if not partial.is_resumed:
+                break
             # a power cut may have damaged the older part: once more, all of it
             await self._run_in_thread(partial.restart)
-            found = await self._run_download(layer, partial)
-        if found != layer.digest:
-            await self._run_in_thread(partial.discard)
-            # The digest found is not shown: for a small file it would reveal the content, and a
-            # redirect may have led to a host that the client could not reach.
-            raise PermanentError(
-                f"digest mismatch, file must be downloaded again: want {layer.digest}"
-            )
-
-    async def _run_download(self, layer: Layer, partial: PartialFile) -> str:
-        self._progress(layer, partial.received)
-        return await Download(
-            self._transport,
-            partial,
-            progressed=lambda arrived: self._progress(layer, arrived),
-        ).run()
+        await self._run_in_thread(partial.discard)
+        # The digest found is not shown: for a small file it would reveal the content, and a
+        # redirect may have led to a host that the client could not reach.
+        raise PermanentError(f"digest mismatch, file must be downloaded again: want {layer.digest}")
 
     async def _publish(self, layer: Layer) -> None:
         """Move what :meth:`_fetch` has verified into the store."""
@@ -200,12 +195,12 @@ class Pull:
             )
             if partial is not None:
                 return partial
-            arrived = await self._run_in_thread(
+            received = await self._run_in_thread(
                 self._target.received_bytes, layer.digest, layer.size
             )
-            if arrived != before:
-                deadline, before = clock() + _STALLED_S, arrived
-                self._progress(layer, arrived)
+            if received != before:
+                deadline, before = clock() + _STALLED_S, received
+                self._progress(layer, received)
             elif clock() > deadline:
                 raise PermanentError(
                     f"{layer.digest} is held by another process that makes no progress"
@@ -214,8 +209,8 @@ class Pull:
         self._progress(layer, layer.size)
         return None
 
-    def _progress(self, layer: Layer, arrived: int) -> None:
-        self._post(layer_status("pulling", layer, arrived))
+    def _progress(self, layer: Layer, received: int) -> None:
+        self._post(layer_status("pulling", layer, received))
 
 
 def _close(partial: PartialFile | None) -> None:

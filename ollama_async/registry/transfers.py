@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -79,7 +79,8 @@ class ProgressBroadcast:
             for version, status in self._since(seen):
                 seen = version
                 yield status
-            await self._pause()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), UPDATE_INTERVAL_S)
         for _, status in self._since(seen):
             yield status
         if isinstance(self._error, ServerError):
@@ -90,13 +91,6 @@ class ProgressBroadcast:
     def _since(self, seen: int) -> list[tuple[int, ProgressStatus]]:
         newer = [each for each in self._latest.values() if each[0] > seen]
         return sorted(newer, key=lambda each: each[0])
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(UPDATE_INTERVAL_S):
-                await self._ended.wait()
-        except TimeoutError:
-            pass
 
 
 class TransferRequest(msgspec.Struct, frozen=True):
