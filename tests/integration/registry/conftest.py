@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import re
 import select
 import shutil
@@ -41,6 +42,8 @@ def _program() -> str | None:
 
 
 DEADLINE_S = 30.0
+CHUNK = 256 << 10
+MODEL = random.Random(1).randbytes(5 * CHUNK + 1000)  # not a GGUF: a pull need not know
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 MAY_SKIP = not (os.environ.get("OLLAMA_ASYNC_TEST_NO_SKIP") or os.environ.get("CI"))
 PROGRAM = _program()
@@ -264,11 +267,27 @@ async def proxy(registry: Registry) -> AsyncIterator[Proxy]:
             yield proxy
 
 
+def unauthorized(request, realm="/token"):
+    header = (
+        f'Bearer realm="http://{request.host}{realm}",service="s",scope="repository:x:pull a:b"'
+    )
+    return web.Response(status=401, headers={"WWW-Authenticate": header})
+
+
+def with_tokens(fault, token):
+    async def both(request):
+        if request.path == "/token":
+            return web.json_response({"token": token(request)})
+        return await fault(request)
+
+    return both
+
+
 # ----------------------------------------------------------------- our side
 
 QUICK = TransferPolicy(
     connections=4,
-    chunk_bytes=256 << 10,
+    chunk_bytes=CHUNK,
     stall_s=5.0,  # a machine may be busy with other things
     retry=RetryPolicy(attempts=4, first_pause_s=0.01, longest_pause_s=0.05),
 )
@@ -367,3 +386,16 @@ def digest() -> Callable[[bytes], str]:
 @pytest.fixture
 def serve() -> Callable[..., contextlib.AbstractAsyncContextManager[str]]:
     return serving
+
+
+@pytest.fixture
+def name(registry: Registry, proxy: Proxy, request: pytest.FixtureRequest) -> str:
+    """A model of its own for each test, pushed, to be pulled through the proxy."""
+    repository = f"faults/{hashlib.md5(request.node.name.encode()).hexdigest()}"
+    registry.push(repository, MODEL, template="{{ .Prompt }}")
+    return f"{proxy.host}/{repository}"
+
+
+@pytest.fixture
+def blob(store: Store) -> Path:
+    return store.blob_path(digest_of(MODEL))

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import time
+from email.utils import formatdate
 
 import aiohttp
 import pytest
@@ -15,6 +17,7 @@ from ollama_async.registry.errors import (
     RegistryUnreachable,
     TransientError,
     describe_status,
+    parse_retry_after,
     printable_line,
     translate_errors,
 )
@@ -87,3 +90,11 @@ def test_what_the_library_quotes_is_not_told(error, kind, words):
     ):
         raise error
     assert "secret" not in str(raised.value)
+
+
+def test_both_forms_of_retry_after():
+    assert parse_retry_after("7") == 7
+    assert 50 < parse_retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert parse_retry_after(formatdate(time.time() - 60, usegmt=True)) == 0
+    for nonsense in ("", "-1", "soon", "²", "9" * 400, "nan"):
+        assert parse_retry_after(nonsense) == 0
