@@ -46,10 +46,10 @@ class Worker:
 
     def __init__(self, engine, **options):
         self.mailbox = Mailbox()
-        dialects = ChatFormatCache(engine, choose)
+        chat_formats = ChatFormatCache(engine, choose)
         unlimited = lambda *_limit: lambda action: action()  # noqa: E731
-        self.intake = Preprocessor(
-            RequestPreparer(engine, dialects, unlimited, **options), self.mailbox
+        self.preprocessor = Preprocessor(
+            RequestPreparer(engine, chat_formats, unlimited, **options), self.mailbox
         )
         self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(64))
         self.content, self.thinking, self.calls, self.end = "", "", [], None
@@ -74,8 +74,8 @@ class Worker:
     def ask(self, *, tools=(TIDE,), form=None, **prompt):
         prompt = Prompt([Message("user", "Hi")], tools=list(tools), **prompt)
         submit = Submit(1, Inference(prompt, Sampling(), format=form))
-        self.intake.put(submit)
-        self.intake.prepare(submit)
+        self.preprocessor.put(submit)
+        self.preprocessor.prepare(submit)
         for _ in range(3000):
             if self.end:
                 return self

@@ -30,12 +30,12 @@ class Engine:
 
 @pytest.fixture
 def made():
-    """The speeches for which a dialect was made."""
+    """The speeches for which a chat_format was made."""
     return []
 
 
 @pytest.fixture
-def room(fake_engine, made):
+def harness(fake_engine, made):
     def choose(spec, **_more):
         made.append(spec)
         return ChatFormat()
@@ -43,37 +43,37 @@ def room(fake_engine, made):
     return ChatFormatCache(Engine(fake_engine().facts), choose)
 
 
-def test_a_dialect_is_made_once(room, made):
-    assert room.get_or_make(ChatFormatSpec(template="a")) is room.get_or_make(
+def test_a_chat_format_is_made_once(harness, made):
+    assert harness.get_or_make(ChatFormatSpec(template="a")) is harness.get_or_make(
         ChatFormatSpec(template="a")
     )
-    assert room.get_or_make(ChatFormatSpec(template="b")) is not room.get_or_make(
+    assert harness.get_or_make(ChatFormatSpec(template="b")) is not harness.get_or_make(
         ChatFormatSpec(template="a")
     )
     assert len(made) == 2
 
 
-def test_only_the_latest_are_kept(room, made):
+def test_only_the_latest_are_kept(harness, made):
     first = ChatFormatSpec(template="first")
-    room.get_or_make(first)
+    harness.get_or_make(first)
     for number in range(CACHE_ENTRIES - 1):
-        room.get_or_make(ChatFormatSpec(template=str(number)))
-    room.get_or_make(first)
-    room.get_or_make(ChatFormatSpec(template="one more"))
-    room.get_or_make(first)
+        harness.get_or_make(ChatFormatSpec(template=str(number)))
+    harness.get_or_make(first)
+    harness.get_or_make(ChatFormatSpec(template="one more"))
+    harness.get_or_make(first)
 
     assert made.count(first) == 1
-    room.get_or_make(ChatFormatSpec(template="0"))
+    harness.get_or_make(ChatFormatSpec(template="0"))
     assert made.count(ChatFormatSpec(template="0")) == 2
 
 
-def test_control_tokens_that_the_parser_wants_get_their_text(room, made):
-    assert room.get_or_make(ChatFormatSpec()).special == {1: b"<call>", 3: b"<end>"}
+def test_control_tokens_that_the_parser_wants_get_their_text(harness, made):
+    assert harness.get_or_make(ChatFormatSpec()).special == {1: b"<call>", 3: b"<end>"}
     assert made
 
 
 @pytest.mark.parametrize("field", ["template", "request_template"])
-def test_an_endless_template_is_not_even_looked_at(room, made, field):
+def test_an_endless_template_is_not_even_looked_at(harness, made, field):
     with pytest.raises(TemplateFailed, match="longer than"):
-        room.get_or_make(ChatFormatSpec(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
+        harness.get_or_make(ChatFormatSpec(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
     assert not made

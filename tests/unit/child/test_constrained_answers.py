@@ -47,11 +47,13 @@ class Format(ChatFormat):
         self.render = GoRenderer("{{ .Prompt }}" + end).render
 
 
-class Room:
-    def __init__(self, engine, dialect):
+class Harness:
+    def __init__(self, engine, chat_format):
         self.mailbox = Mailbox()
         unlimited = lambda *_limit: lambda action: action()  # noqa: E731
-        self.intake = Preprocessor(RequestPreparer(engine, dialect, unlimited), self.mailbox)
+        self.preprocessor = Preprocessor(
+            RequestPreparer(engine, chat_format, unlimited), self.mailbox
+        )
         self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(64))
         self.text, self.thoughts, self.end = "", "", None
 
@@ -71,8 +73,8 @@ class Room:
         sampling = Sampling(num_predict=num_predict, stop=list(stop))
         inference = Inference(prompt, sampling, format=form)
         submit = Submit(1, inference)
-        self.intake.put(submit)
-        self.intake.prepare(submit)
+        self.preprocessor.put(submit)
+        self.preprocessor.prepare(submit)
         for _ in range(2000):
             if self.end:
                 return self.end
@@ -81,64 +83,66 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path):
-    def make(says, dialect=None):
+def harness(tmp_path):
+    def make(says, chat_format=None):
         path = tmp_path / "scripts.json"
         path.write_text(json.dumps({"m": {"tokens": says}}))
         spec = LoadSpec(engine="scripted", model="m", num_ctx=256, slots=1)
-        return Room(scripted.load(spec, str(path), lambda _fraction: None), dialect or ChatFormat())
+        return Harness(
+            scripted.load(spec, str(path), lambda _fraction: None), chat_format or ChatFormat()
+        )
 
     return make
 
 
-def test_an_answer_in_the_form_is_left_as_it_is(room):
-    room = room(['{"a"', ': "yes"', "}"])
+def test_an_answer_in_the_form_is_left_as_it_is(harness):
+    harness = harness(['{"a"', ': "yes"', "}"])
 
-    assert room.ask("json").reason == "stop"
-    assert room.text == '{"a": "yes"}'
+    assert harness.ask("json").reason == "stop"
+    assert harness.text == '{"a": "yes"}'
 
 
-def test_an_answer_ends_when_its_form_is_complete(room):
-    room = room(['{"a": 1}', " And now something else."])
+def test_an_answer_ends_when_its_form_is_complete(harness):
+    harness = harness(['{"a": 1}', " And now something else."])
 
-    end = room.ask("json")
-    assert room.text == '{"a": 1}'
+    end = harness.ask("json")
+    assert harness.text == '{"a": 1}'
     assert (end.reason, end.usage.answer) == ("stop", 1)
 
 
-def test_an_answer_of_one_token_can_be_complete(room):
-    room = room(["true", "!"])
+def test_an_answer_of_one_token_can_be_complete(harness):
+    harness = harness(["true", "!"])
 
-    assert room.ask({"type": "boolean"}).reason == "stop"
-    assert room.text == "true"
-
-
-def test_an_answer_in_another_form_becomes_one_in_the_form(room):
-    room = room("Sure! Here is some JSON for you")
-
-    assert room.ask({"properties": {"a": {}}, "required": ["a"]}).reason == "stop"
-    assert list(json.loads(room.text)) == ["a"]
+    assert harness.ask({"type": "boolean"}).reason == "stop"
+    assert harness.text == "true"
 
 
-def test_the_end_of_a_script_is_not_the_end_of_the_form(room):
-    room = room(['{"a": [1, 2'])
+def test_an_answer_in_another_form_becomes_one_in_the_form(harness):
+    harness = harness("Sure! Here is some JSON for you")
 
-    assert room.ask("json").reason == "stop"
-    assert json.loads(room.text) == {"a": [1, 2]}
-
-
-def test_a_limit_goes_before_the_form(room):
-    room = room(['{"a"', ': "yes"', "}"])
-
-    assert room.ask("json", num_predict=2).reason == "length"
-    assert room.text == '{"a": "yes"'
+    assert harness.ask({"properties": {"a": {}}, "required": ["a"]}).reason == "stop"
+    assert list(json.loads(harness.text)) == ["a"]
 
 
-def test_a_stop_string_goes_before_the_form(room):
-    room = room(['{"a": "yes', ', no"', "}"])
+def test_the_end_of_a_script_is_not_the_end_of_the_form(harness):
+    harness = harness(['{"a": [1, 2'])
 
-    assert room.ask("json", stop=[", "]).reason == "stop"
-    assert room.text == '{"a": "yes'
+    assert harness.ask("json").reason == "stop"
+    assert json.loads(harness.text) == {"a": [1, 2]}
+
+
+def test_a_limit_goes_before_the_form(harness):
+    harness = harness(['{"a"', ': "yes"', "}"])
+
+    assert harness.ask("json", num_predict=2).reason == "length"
+    assert harness.text == '{"a": "yes"'
+
+
+def test_a_stop_string_goes_before_the_form(harness):
+    harness = harness(['{"a": "yes', ', no"', "}"])
+
+    assert harness.ask("json", stop=[", "]).reason == "stop"
+    assert harness.text == '{"a": "yes'
 
 
 THINKING = parsers.detected("<think></think>")
@@ -158,13 +162,13 @@ GPT_OSS = "<|start|>assistant"
         (parsers.named("glimmer"), GPT_OSS, " to=self<|message|>Hm.<|eom|>"),
     ],
 )
-def test_a_model_that_may_not_think_answers_in_the_form(room, format_, end, says):
-    room = room(says, Format(format_, end))
+def test_a_model_that_may_not_think_answers_in_the_form(harness, format_, end, says):
+    harness = harness(says, Format(format_, end))
 
-    assert room.ask({"properties": {"a": {}}, "required": ["a"]}, think=False).reason == "stop"
-    assert list(json.loads(room.text)) == ["a"]
-    assert room.text.startswith("{")
-    assert room.thoughts == ""
+    assert harness.ask({"properties": {"a": {}}, "required": ["a"]}, think=False).reason == "stop"
+    assert list(json.loads(harness.text)) == ["a"]
+    assert harness.text.startswith("{")
+    assert harness.thoughts == ""
 
 
 @pytest.mark.parametrize(
@@ -180,34 +184,34 @@ def test_a_model_that_may_not_think_answers_in_the_form(room, format_, end, says
     ],
 )
 @pytest.mark.parametrize("think", [None, True, "high"])
-def test_a_model_that_may_think_does_so_first(room, format_, end, says, think):
-    room = room(says, Format(format_, end))
+def test_a_model_that_may_think_does_so_first(harness, format_, end, says, think):
+    harness = harness(says, Format(format_, end))
 
-    assert room.ask("json", think=think).reason == "stop"
-    assert (room.thoughts, room.text) == ("Hm.", "{}")
+    assert harness.ask("json", think=think).reason == "stop"
+    assert (harness.thoughts, harness.text) == ("Hm.", "{}")
 
 
-def test_a_forced_call(room):
+def test_a_forced_call(harness):
     tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {}}}}
-    room = room("I would rather not.")
+    harness = harness("I would rather not.")
 
-    assert room.ask(tools=[tool], tool_choice="f").reason == "stop"
-    inner = room.text.removeprefix("<call>").removesuffix("</call>")
+    assert harness.ask(tools=[tool], tool_choice="f").reason == "stop"
+    inner = harness.text.removeprefix("<call>").removesuffix("</call>")
     assert json.loads(inner) == {"name": "f", "arguments": {}}
 
 
-def test_a_form_that_cannot_be_enforced_is_refused(room):
-    end = room("x").ask({"not": {}})
+def test_a_form_that_cannot_be_enforced_is_refused(harness):
+    end = harness("x").ask({"not": {}})
 
     assert end.code == "bad_request"
     assert '"not"' in end.message
 
 
-def test_an_answer_that_no_token_can_continue_fails(room):
-    room = room(["[", "]"])
-    room.loop._engine._pieces[:256] = [b""] * 256  # a vocabulary without single letters
+def test_an_answer_that_no_token_can_continue_fails(harness):
+    harness = harness(["[", "]"])
+    harness.loop._engine._pieces[:256] = [b""] * 256  # a vocabulary without single letters
 
-    end = room.ask({"type": "array", "items": {"const": 1}, "minItems": 1})
+    end = harness.ask({"type": "array", "items": {"const": 1}, "minItems": 1})
 
     assert end.code == "engine_failed"
     assert "the format cannot be kept" in end.message

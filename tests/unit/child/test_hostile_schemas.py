@@ -1,6 +1,8 @@
 """Schemas that say much in few characters are prepared in little time and memory."""
 
+import contextlib
 import json
+import random
 import tracemalloc
 
 import pytest
@@ -9,6 +11,9 @@ from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.grammar import json_schema
 from ollama_async.workers.child.grammar.json_schema import check_size, prepare
 from tests.growth import cost
+from tests.unit.child.constraint_harness import (
+    constrain,
+)
 
 MOST = 50  # million steps of a loop; about five are usual
 MEGABYTES = 50
@@ -169,3 +174,100 @@ def test_bounds_of_an_array_that_are_no_numbers_are_left_alone():
 
     with pytest.raises(BadRequest, match="uniqueItems"):
         prepare(schema)
+
+
+def nest(levels, wrap):
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = wrap(schema)
+    return schema
+
+
+COSTLY = {
+    "deep": nest(5000, lambda inner: {"items": inner}),
+    "large": {"enum": ["x" * 100_000]},
+    "many": {"enum": [f"value {number}" for number in range(4000)]},
+    "properties": {"properties": {f"p{number}": {"type": "string"} for number in range(2000)}},
+    "doubling": {
+        "$defs": {
+            **{f"a{at}": {"allOf": [{"$ref": f"#/$defs/a{at + 1}"}] * 2} for at in range(30)},
+            "a30": {"type": "string"},
+        },
+        "$ref": "#/$defs/a0",
+    },
+    "product": {
+        "allOf": [
+            {"anyOf": [{"required": [f"{at}"]}, {"required": [f"{at}x"]}]} for at in range(20)
+        ]
+    },
+    "circle": {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    "circle with others": {"allOf": [{"$ref": "#"}, {"type": "object"}]},
+    "repetition": {"type": "string", "pattern": "((a{1000}){1000}){1000}"},
+    "brackets": {"type": "string", "pattern": "(" * 5000 + ")" * 5000},
+    "states": {"type": "string", "pattern": "^(.*a.{200})$"},
+    "intersection": {
+        "allOf": [{"type": "string", "pattern": f".*{letter}.*"} for letter in "abcdefghijklmnop"]
+    },
+    "long string": {"type": "string", "minLength": 10**9},
+    "long list": {"type": "array", "minItems": 10**9},
+    "fine number": {"type": "number", "minimum": 1e-300, "maximum": 1e300},
+    "multiple": {"type": "integer", "multipleOf": 10**12},
+    "names of names": nest(
+        20,
+        lambda inner: {
+            "type": "object",
+            "propertyNames": {"enum": [str(at) for at in range(100)]},
+            "additionalProperties": inner,
+        },
+    ),
+    "sets of sets": nest(
+        20, lambda inner: {"type": "array", "items": {"anyOf": [inner] * 9}, "uniqueItems": True}
+    ),
+    "large set": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 0, "maximum": 400},
+        "uniqueItems": True,
+        "maxItems": 200,
+    },
+    "references": {
+        "propertyNames": {"$ref": "#/$defs/0"},
+        "oneOf": [{"$ref": "#/$defs/0"}, {"$ref": "#/$defs/1"}],
+        "$defs": {
+            **{f"{at}": {"$ref": f"#/$defs/{at + 1}"} for at in range(1000)},
+            "1000": {"const": "a"},
+        },
+    },
+    "unions": {
+        "oneOf": [{"$ref": "#/$defs/a0"}, {"type": "null"}],
+        "$defs": {
+            **{f"a{at}": {"anyOf": [{"$ref": f"#/$defs/a{at + 1}"}] * 9} for at in range(50)},
+            "a50": {"type": "string"},
+        },
+    },
+    "many options": {"oneOf": [{"const": number} for number in range(4000)]},
+    "look-ahead": {"type": "string", "pattern": "^" + "(?=a)" * 10_000 + "b"},
+    "class": {"type": "string", "pattern": "[a" * 30_000},
+    "long names": {"type": "object", "propertyNames": {"maxLength": 10**9}},
+}
+
+
+def test_a_schema_of_millions_of_values_is_not_even_written_out():
+    with pytest.raises(BadRequest, match="characters"):
+        constrain({"enum": [object()] * 70_000})  # which could not be
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_hostile_schema_is_refused_or_costs_little(name):
+    def answer():
+        """Its compilation and an answer of 200 tokens."""
+        with contextlib.suppress(BadRequest):
+            constraint = constrain(COSTLY[name])
+            chance = random.Random(0)
+            for _ in range(200):
+                if constraint.is_over:
+                    break
+                allowed = constraint.allowed().tolist()
+                constraint.accept(chance.choice(allowed) if allowed else 0)
+
+    most = 300  # million steps; the library gives "intersection" up after about 80
+    assert cost(answer, most) < most

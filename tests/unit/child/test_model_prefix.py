@@ -54,17 +54,17 @@ def public(fake_engine):
                 return Speaking(JinjaRenderer(jinja, bos="", eos=""))
             return Speaking(GoRenderer(spec.request_template or GO))
 
-        preparation = RequestPreparer(
+        preparer = RequestPreparer(
             engine,
             ChatFormatCache(engine, choose),
             lambda *_limit: lambda action: action(),
             shares_prefixes=shares,
         )
-        (work,) = preparation.prepare(
+        (request,) = preparer.prepare(
             Submit(1, Inference(prompt, Sampling()), "me"), is_quick=False
         )
-        assert work.owner == ("" if shares else "me")
-        return bytes(work.tokens[: work.public_tokens]).decode()
+        assert request.owner == ("" if shares else "me")
+        return bytes(request.tokens[: request.public_tokens]).decode()
 
     return find
 

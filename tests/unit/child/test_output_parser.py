@@ -73,7 +73,7 @@ def plain(pieces):
     return said
 
 
-class Bench:
+class ParserHarness:
     """The loop over a scripted engine."""
 
     def __init__(self, *tokens, special=()):
@@ -123,9 +123,9 @@ class Bench:
 
 
 def test_text_before_between_and_after_calls_that_are_cut_into_pieces_keeps_its_place():
-    bench = Bench("(h", "m) so [o", "n", "e] and ", "[two]", " bye").put().run()
+    harness = ParserHarness("(h", "m) so [o", "n", "e] and ", "[two]", " bye").put().run()
 
-    assert bench.pieces() == [
+    assert harness.pieces() == [
         ("thought", "hm"),
         " so ",
         call("one", 0),
@@ -133,46 +133,46 @@ def test_text_before_between_and_after_calls_that_are_cut_into_pieces_keeps_its_
         call("two", 1),
         " bye",
     ]
-    assert (bench.end.reason, bench.end.usage.answer) == ("stop", 7)
+    assert (harness.end.reason, harness.end.usage.answer) == ("stop", 7)
 
 
 def test_what_the_limit_cut_off_inside_a_call_is_content():
-    bench = Bench("so ", "[on", "e]").put(limit=2).run()
+    harness = ParserHarness("so ", "[on", "e]").put(limit=2).run()
 
-    assert bench.pieces() == ["so [on"]
-    assert bench.end.reason == "length"
+    assert harness.pieces() == ["so [on"]
+    assert harness.end.reason == "length"
 
 
 def test_what_the_model_left_open_is_content():
-    assert Bench("so ", "(hm").put().run().pieces() == ["so (hm"]
+    assert ParserHarness("so ", "(hm").put().run().pieces() == ["so (hm"]
 
 
 def test_a_stop_string_inside_a_thought_ends_the_answer():
-    bench = Bench("(hm ST", "OP more) yes").put(stop=["STOP"], parser=Brackets()).run()
+    harness = ParserHarness("(hm ST", "OP more) yes").put(stop=["STOP"], parser=Brackets()).run()
 
-    assert bench.pieces() == ["(hm "]  # this parser's idea of a thought without an end
-    assert bench.end.reason == "stop"
+    assert harness.pieces() == ["(hm "]  # this parser's idea of a thought without an end
+    assert harness.end.reason == "stop"
 
 
 def test_a_stop_string_that_is_never_complete_goes_through_the_parser_at_the_end():
-    assert Bench("[on", "e]").put(stop=["e]x"]).run().pieces() == [call("one", 0)]
+    assert ParserHarness("[on", "e]").put(stop=["e]x"]).run().pieces() == [call("one", 0)]
 
 
 def test_a_cancel_inside_a_call_says_nothing_more():
-    bench = Bench("so ", "[on", *["x"] * 40)
-    bench.put()
-    bench.run(turns=4)
-    bench.mailbox.put(Cancel(1))
-    bench.run()
+    harness = ParserHarness("so ", "[on", *["x"] * 40)
+    harness.put()
+    harness.run(turns=4)
+    harness.mailbox.put(Cancel(1))
+    harness.run()
 
-    assert bench.pieces() == ["so "]
-    assert bench.end.reason == "cancel"
+    assert harness.pieces() == ["so "]
+    assert harness.end.reason == "cancel"
 
 
 def test_requests_with_and_without_a_parser_share_a_step():
-    bench = Bench("(a)", "[b]")
-    bench.put(number=1)
-    bench.mailbox.put(
+    harness = ParserHarness("(a)", "[b]")
+    harness.put(number=1)
+    harness.mailbox.put(
         PreparedRequest(
             id=2,
             tokens=[3],
@@ -184,26 +184,26 @@ def test_requests_with_and_without_a_parser_share_a_step():
             wants_context=False,
         )
     )
-    bench.run()
+    harness.run()
 
-    assert bench.pieces(1) == [("thought", "a"), call("b", 0)]
-    assert bench.pieces(2) == ["(a)[b]"]
+    assert harness.pieces(1) == [("thought", "a"), call("b", 0)]
+    assert harness.pieces(2) == ["(a)[b]"]
 
 
 def test_control_tokens_that_the_parser_reads_have_their_text_for_it_alone():
-    bench = Bench("a", "b", special={257: b"[z]"})  # the second token of the script
-    bench.put().run()
+    harness = ParserHarness("a", "b", special={257: b"[z]"})  # the second token of the script
+    harness.put().run()
 
-    assert bench.pieces() == ["a", call("z", 0)]
+    assert harness.pieces() == ["a", call("z", 0)]
 
 
 def test_a_parser_that_fails_costs_no_text_and_nobody_else(capsys):
-    bench = Bench("a", "[b]", "c!", "[d]").put(parser=Failing()).put(number=2).run()
+    harness = ParserHarness("a", "[b]", "c!", "[d]").put(parser=Failing()).put(number=2).run()
 
-    assert bench.pieces(1) == ["a", call("b", 0), "c![d]"]
-    assert bench.pieces(2) == ["a", call("b", 0), "c!", call("d", 1)]
+    assert harness.pieces(1) == ["a", call("b", 0), "c![d]"]
+    assert harness.pieces(2) == ["a", call("b", 0), "c!", call("d", 1)]
     assert "ZeroDivisionError" in capsys.readouterr().err
-    assert sum(isinstance(message, Started) for message in bench.said) == 2
+    assert sum(isinstance(message, Started) for message in harness.said) == 2
 
 
 class Says:

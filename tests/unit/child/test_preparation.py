@@ -68,22 +68,22 @@ class OneDialect:
         return Delimiters()
 
 
-class Room:
-    def __init__(self, engine, renderer=None, **dialect):
+class Harness:
+    def __init__(self, engine, renderer=None, **chat_format):
         self.mailbox = Mailbox()
         self._engine = engine
-        self.dialect = OneDialect(renderer or GoRenderer(DEFAULT_TEMPLATE), **dialect)
+        self.chat_format = OneDialect(renderer or GoRenderer(DEFAULT_TEMPLATE), **chat_format)
         self.limit(lambda *_limit: lambda render: render())
 
     def limit(self, limited):
-        self.intake = Preprocessor(
-            RequestPreparer(self._engine, self.dialect, limited), self.mailbox
+        self.preprocessor = Preprocessor(
+            RequestPreparer(self._engine, self.chat_format, limited), self.mailbox
         )
 
     def ask_all(self, inference, number=1):
         submit = Submit(number, inference)
-        self.intake.put(submit)
-        self.intake.prepare(submit)
+        self.preprocessor.put(submit)
+        self.preprocessor.prepare(submit)
         return self.mailbox.take()
 
     def ask(self, inference, number=1):
@@ -92,8 +92,8 @@ class Room:
 
 
 @pytest.fixture
-def room(engine):
-    return Room(engine)
+def harness(engine):
+    return Harness(engine)
 
 
 def raw(text, **more):
@@ -109,15 +109,15 @@ def request(prompt, sampling=None, **more):
 
 
 @pytest.mark.parametrize("text", ["hi", "^hi", "^^hi"])
-def test_there_is_one_bos_whatever_the_text_begins_with(room, text):
-    assert room.ask(request(raw(text))).tokens == [BOS, *ids("hi")]
+def test_there_is_one_bos_whatever_the_text_begins_with(harness, text):
+    assert harness.ask(request(raw(text))).tokens == [BOS, *ids("hi")]
 
 
-def test_a_prompt_of_nothing_but_bos_is_read_in_linear_time(room):
-    assert room.ask(request(raw("^" * 1_000_000))).tokens == [BOS]
+def test_a_prompt_of_nothing_but_bos_is_read_in_linear_time(harness):
+    assert harness.ask(request(raw("^" * 1_000_000))).tokens == [BOS]
 
 
-def test_of_a_text_that_is_far_too_long_only_the_ends_are_tokenized(room, engine, monkeypatch):
+def test_of_a_text_that_is_far_too_long_only_the_ends_are_tokenized(harness, engine, monkeypatch):
     sizes = []
     tokenize = engine.tokenize
 
@@ -128,64 +128,64 @@ def test_of_a_text_that_is_far_too_long_only_the_ends_are_tokenized(room, engine
     monkeypatch.setattr(engine, "tokenize", count)
     text = "abc" + "d" * 1_000_000 + "xyz"
 
-    work = room.ask(request(raw(text), Sampling(num_keep=2)))
+    prepared = harness.ask(request(raw(text), Sampling(num_keep=2)))
 
-    assert work.tokens == [BOS, *ids("ab"), *ids("d" * 12 + "xyz")]
+    assert prepared.tokens == [BOS, *ids("ab"), *ids("d" * 12 + "xyz")]
     assert sum(sizes) <= 256 * 32
 
 
-def test_a_text_that_is_far_too_long_is_refused_if_it_must_not_be_cut(room):
-    failed = room.ask(request(raw("d" * 1_000_000, truncate=False)))
+def test_a_text_that_is_far_too_long_is_refused_if_it_must_not_be_cut(harness):
+    failed = harness.ask(request(raw("d" * 1_000_000, truncate=False)))
 
     assert (failed.code, failed.message) == ("context_exceeded", TOO_LONG)
 
 
-def test_a_context_comes_first_and_brings_its_own_bos(room):
-    assert room.ask(request(raw("^hi", context=[BOS, 1]))).tokens == [BOS, 1, *ids("hi")]
+def test_a_context_comes_first_and_brings_its_own_bos(harness):
+    assert harness.ask(request(raw("^hi", context=[BOS, 1]))).tokens == [BOS, 1, *ids("hi")]
 
 
-def test_messages_are_rendered(room):
+def test_messages_are_rendered(harness):
     prompt = Prompt(messages=[Message("system", "s"), Message("user", "why")])
 
-    assert room.ask(request(prompt)).tokens == [BOS, *ids("why")]
+    assert harness.ask(request(prompt)).tokens == [BOS, *ids("why")]
 
 
 @pytest.mark.parametrize(
     ("num_predict", "limit"), [(-1, 320), (-2, 320), (5, 5), (0, 0), (320, 320), (321, 320)]
 )
-def test_an_answer_without_a_limit_ends_after_ten_contexts(room, num_predict, limit):
-    assert room.ask(request(raw("x"), Sampling(num_predict=num_predict))).max_tokens == limit
+def test_an_answer_without_a_limit_ends_after_ten_contexts(harness, num_predict, limit):
+    assert harness.ask(request(raw("x"), Sampling(num_predict=num_predict))).max_tokens == limit
 
 
 @pytest.mark.parametrize(("wish", "num_ctx"), [(0, 32), (16, 16), (99, 32), (1, 4)])
-def test_a_request_may_want_less_context(room, wish, num_ctx):
-    assert room.ask(request(raw("x"), num_ctx=wish, shift=False)).num_ctx == num_ctx
+def test_a_request_may_want_less_context(harness, wish, num_ctx):
+    assert harness.ask(request(raw("x"), num_ctx=wish, shift=False)).num_ctx == num_ctx
 
 
 @pytest.mark.parametrize(("wish", "num_ctx"), [(1, 2048), (3000, 3000), (0, 4096)])
 def test_what_may_be_forgotten_is_forgotten_seldom(engine, wish, num_ctx):
     engine.facts = msgspec.structs.replace(engine.facts, num_ctx=4096)
-    work = Room(engine).ask(request(raw("x"), Sampling(num_keep=-1), num_ctx=wish))
-    assert work.num_ctx == num_ctx
-    assert work.keep <= num_ctx // 2
+    prepared = Harness(engine).ask(request(raw("x"), Sampling(num_keep=-1), num_ctx=wish))
+    assert prepared.num_ctx == num_ctx
+    assert prepared.keep <= num_ctx // 2
 
 
 def test_a_small_context_still_bounds_what_is_read(engine):
     engine.facts = msgspec.structs.replace(engine.facts, num_ctx=4096)
-    work = Room(engine).ask(request(raw("x" * 100), num_ctx=16))
-    assert len(work.tokens) < 16
+    prepared = Harness(engine).ask(request(raw("x" * 100), num_ctx=16))
+    assert len(prepared.tokens) < 16
 
 
 @pytest.mark.parametrize(("num_keep", "keep"), [(4, 5), (0, 1), (-1, 16), (99, 16)])
-def test_the_bos_is_always_kept(room, num_keep, keep):
-    assert room.ask(request(raw("x"), Sampling(num_keep=num_keep))).keep == keep
+def test_the_bos_is_always_kept(harness, num_keep, keep):
+    assert harness.ask(request(raw("x"), Sampling(num_keep=num_keep))).keep == keep
 
 
-def test_the_oldest_turns_are_dropped(room):
+def test_the_oldest_turns_are_dropped(harness):
     turns = [Message(role, "x" * 9) for role in ("user", "assistant") * 3]
     prompt = Prompt(messages=[*turns, Message("user", "y")])
 
-    assert room.ask(request(prompt)).tokens == [BOS, *ids("x" * 18 + "y")]
+    assert harness.ask(request(prompt)).tokens == [BOS, *ids("x" * 18 + "y")]
 
 
 LONG = Prompt(
@@ -194,34 +194,34 @@ LONG = Prompt(
 
 
 @pytest.mark.parametrize(("num_predict", "first"), [(-1, "e"), (99, "e"), (0, "c"), (2, "c")])
-def test_old_turns_make_room_for_the_answer(room, num_predict, first):
+def test_old_turns_make_room_for_the_answer(harness, num_predict, first):
     """36 tokens for 32 places; without the first two turns six are left for the answer."""
-    work = room.ask(request(LONG, Sampling(num_predict=num_predict)))
+    prepared = harness.ask(request(LONG, Sampling(num_predict=num_predict)))
 
-    assert work.tokens[1:6] == ids(first * 5)
+    assert prepared.tokens[1:6] == ids(first * 5)
 
 
-def test_what_cannot_be_dropped_may_take_the_answers_room(room):
+def test_what_cannot_be_dropped_may_take_the_answers_room(harness):
     prompt = Prompt(messages=[Message("user", "x" * 9), Message("user", "y" * 29)])
 
-    assert room.ask(request(prompt)).tokens == [BOS, *ids("y" * 29)]
+    assert harness.ask(request(prompt)).tokens == [BOS, *ids("y" * 29)]
 
 
 @pytest.mark.parametrize("num_predict", [-1, 1, 99])
 def test_what_fits_is_never_cut_for_the_answers_room(engine, num_predict):
     """31 tokens of 32."""
     messages = [Message("user", "q" * 10), *[Message("assistant", "a" * 5)] * 4]
-    room = Room(engine, Letters())
-    work = room.ask(request(Prompt(messages=messages), Sampling(num_predict=num_predict)))
+    harness = Harness(engine, Letters())
+    prepared = harness.ask(request(Prompt(messages=messages), Sampling(num_predict=num_predict)))
 
-    assert work.tokens == [BOS, *ids("q" * 10 + "a" * 20)]
+    assert prepared.tokens == [BOS, *ids("q" * 10 + "a" * 20)]
 
 
 def test_a_context_takes_its_part_of_the_place(engine):
     prompt = Prompt(messages=[Message("user", "x" * 9), Message("user", "y" * 9)], context=[1] * 13)
-    whole = Room(engine, Letters()).ask(request(prompt))
+    whole = Harness(engine, Letters()).ask(request(prompt))
     prompt.context.append(2)
-    cut = Room(engine, Letters()).ask(request(prompt))
+    cut = Harness(engine, Letters()).ask(request(prompt))
 
     assert whole.tokens == [*[1] * 13, *ids("x" * 9 + "y" * 9)]
     assert cut.tokens == [*[1] * 13, 2, *ids("y" * 9)]
@@ -242,10 +242,10 @@ class Letters:
 
 def test_a_template_that_refuses_what_is_left_of_a_conversation_costs_no_request(engine):
     """The whole is 36 tokens long, so its middle is cut as if it were one message."""
-    room = Room(engine, Letters(lambda text: not text.startswith("aaaaa")))
-    work = room.ask(request(LONG))
+    harness = Harness(engine, Letters(lambda text: not text.startswith("aaaaa")))
+    prepared = harness.ask(request(LONG))
 
-    assert work.tokens == [BOS, *ids("aaaa"), *ids("eeeefffffggggg")]
+    assert prepared.tokens == [BOS, *ids("aaaa"), *ids("eeeefffffggggg")]
 
 
 def test_the_time_of_the_candidates_is_not_that_of_the_parser(engine):
@@ -261,18 +261,18 @@ def test_the_time_of_the_candidates_is_not_that_of_the_parser(engine):
 
         return run
 
-    room = Room(engine, Letters())
-    room.limit(limited)
+    harness = Harness(engine, Letters())
+    harness.limit(limited)
 
-    assert room.ask(request(LONG)).tokens == [BOS, *ids("ggggg")]
+    assert harness.ask(request(LONG)).tokens == [BOS, *ids("ggggg")]
 
 
 def test_the_parser_does_not_go_on_with_a_message_that_was_left_out(engine):
     prompt = Prompt(messages=[Message("user", "q" * 9), Message("assistant", "a" * 40)])
-    room = Room(engine, Letters())
-    room.ask(request(prompt))
+    harness = Harness(engine, Letters())
+    harness.ask(request(prompt))
 
-    kept, rendered = room.dialect.started_with
+    kept, rendered = harness.chat_format.started_with
     assert kept.messages == prompt.messages[:1]
     assert rendered == "q" * 9
 
@@ -280,31 +280,31 @@ def test_the_parser_does_not_go_on_with_a_message_that_was_left_out(engine):
 # ----------------------------------------------------------------- shown instead of answered
 
 
-def show(room, prompt, sampling=None, **more):
+def show(harness, prompt, sampling=None, **more):
     """The text, and how many tokens the model would read."""
-    started, *pieces, done = room.ask_all(request(prompt, sampling, renders_only=True, **more))
+    started, *pieces, done = harness.ask_all(request(prompt, sampling, renders_only=True, **more))
     assert started == Started(1)
     return "".join(text for piece in pieces for _, text in piece.items), done.usage.prompt
 
 
-def test_a_prompt_is_shown_instead_of_answered(room):
+def test_a_prompt_is_shown_instead_of_answered(harness):
     shown = request(LONG, num_ctx=16, renders_only=True)
 
-    assert room.ask_all(shown) == [
+    assert harness.ask_all(shown) == [
         Started(1),
         Deltas([(1, "ggggg")]),
         Done(1, "stop", Usage(prompt=6)),
     ]
 
 
-def test_a_shown_prompt_begins_with_the_text_of_its_context(room):
+def test_a_shown_prompt_begins_with_the_text_of_its_context(harness):
     shown = request(Prompt(messages=[Message("user", "x")], context=[BOS, 49]), renders_only=True)
 
-    assert room.ask_all(shown)[1] == Deltas([(1, "?1x")])
+    assert harness.ask_all(shown)[1] == Deltas([(1, "?1x")])
 
 
-def test_a_raw_prompt_is_shown_as_it_is(room):
-    assert room.ask_all(request(raw("^hi"), renders_only=True))[1] == Deltas([(1, "^hi")])
+def test_a_raw_prompt_is_shown_as_it_is(harness):
+    assert harness.ask_all(request(raw("^hi"), renders_only=True))[1] == Deltas([(1, "^hi")])
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def lettered(engine, monkeypatch):
         return [BOS] * add_special + [BOS if each == "^" else ord(each) for each in text]
 
     monkeypatch.setattr(engine, "tokenize", tokenize)
-    return Room(engine, Letters())
+    return Harness(engine, Letters())
 
 
 @pytest.mark.parametrize("bos", ["", "^"])
@@ -358,7 +358,7 @@ def test_what_would_be_refused_is_not_shown(lettered):
 
 
 def test_nothing_is_shown_as_nothing(fake_engine):
-    assert show(Room(fake_engine()), raw("")) == ("", 0)
+    assert show(Harness(fake_engine()), raw("")) == ("", 0)
 
 
 # ----------------------------------------------------------------- what reads the answer
@@ -369,31 +369,31 @@ def test_a_parser_is_started_with_what_was_rendered_and_goes_to_the_step_thread(
         def feed(self, text):
             return [text]
 
-    room = Room(engine, parser=Parser(), special={7: b"<x>"})
-    work = room.ask(request(LONG))
+    harness = Harness(engine, parser=Parser(), special={7: b"<x>"})
+    prepared = harness.ask(request(LONG))
 
-    assert work.parser.feed("a") == ["a"]
-    assert work.special == {7: b"<x>"}
-    prompt, rendered = room.dialect.started_with
+    assert prepared.parser.feed("a") == ["a"]
+    assert prepared.special == {7: b"<x>"}
+    prompt, rendered = harness.chat_format.started_with
     assert prompt.messages == LONG.messages[4:]
     assert rendered == "eeeeefffffggggg"
 
 
 def test_without_a_parser_nothing_looks_at_the_answer(engine):
-    work = Room(engine, special={7: b"<x>"}).ask(request(LONG))
+    prepared = Harness(engine, special={7: b"<x>"}).ask(request(LONG))
 
-    assert work.parser is None
-    assert work.special == {}
-
-
-def test_raw_prompts_have_answers_without_meaning(engine):
-    assert Room(engine, parser=object()).ask(request(raw("x"))).parser is None
+    assert prepared.parser is None
+    assert prepared.special == {}
 
 
-def test_the_middle_of_what_is_still_too_long_is_cut(room):
-    work = room.ask(request(raw("a" * 10 + "b" * 50), Sampling(num_keep=2)))
+def test_raw_prompts_have_answers_without_a_parser(engine):
+    assert Harness(engine, parser=object()).ask(request(raw("x"))).parser is None
 
-    assert work.tokens == [BOS, *ids("aa"), *ids("b" * 15)]
+
+def test_the_middle_of_what_is_still_too_long_is_cut(harness):
+    prepared = harness.ask(request(raw("a" * 10 + "b" * 50), Sampling(num_keep=2)))
+
+    assert prepared.tokens == [BOS, *ids("aa"), *ids("b" * 15)]
 
 
 @pytest.mark.parametrize(
@@ -406,8 +406,8 @@ def test_the_middle_of_what_is_still_too_long_is_cut(room):
         request(raw("x" * 31), shift=False),
     ],
 )
-def test_what_must_not_be_cut_and_does_not_fit_is_refused(room, inference):
-    assert room.ask(inference) == Failed(1, "context_exceeded", TOO_LONG)
+def test_what_must_not_be_cut_and_does_not_fit_is_refused(harness, inference):
+    assert harness.ask(inference) == Failed(1, "context_exceeded", TOO_LONG)
 
 
 @pytest.mark.parametrize(
@@ -420,33 +420,33 @@ def test_what_must_not_be_cut_and_does_not_fit_is_refused(room, inference):
         (request(raw("x"), Sampling(stop=["x" * 100_000])), "stop"),
     ],
 )
-def test_bad_requests_are_refused_with_a_reason(room, inference, reason):
-    failed = room.ask(inference)
+def test_bad_requests_are_refused_with_a_reason(harness, inference, reason):
+    failed = harness.ask(inference)
 
     assert (failed.id, failed.code) == (1, "bad_request")
     assert reason in failed.message
 
 
 def test_an_empty_prompt_is_refused_where_there_is_no_bos(fake_engine):
-    assert Room(fake_engine()).ask(request(raw(""))) == Failed(
+    assert Harness(fake_engine()).ask(request(raw(""))) == Failed(
         1, "bad_request", "the prompt is empty"
     )
 
 
-def test_tokens_and_text(room):
-    room.intake.prepare(Tokenize(-1, "^h", add_special=True))
-    room.intake.prepare(Detokenize(-2, [104, 0xC3]))
-    room.intake.prepare(Detokenize(-3, [60, 50]))
+def test_tokens_and_text(harness):
+    harness.preprocessor.prepare(Tokenize(-1, "^h", add_special=True))
+    harness.preprocessor.prepare(Detokenize(-2, [104, 0xC3]))
+    harness.preprocessor.prepare(Detokenize(-3, [60, 50]))
 
     failed = Failed(-2, "bad_request", "context holds tokens that this model does not have")
-    assert room.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]
+    assert harness.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]
 
 
 def test_a_fault_of_the_engine_costs_only_the_request(engine, capsys):
     engine.tokenize = lambda *_args, **_options: 1 // 0
-    room = Room(engine)
+    harness = Harness(engine)
 
-    assert room.ask(request(raw("x"))) == Failed(
+    assert harness.ask(request(raw("x"))) == Failed(
         1, "internal", "worker: ZeroDivisionError('integer division or modulo by zero')"
     )
     assert "ZeroDivisionError" in capsys.readouterr().err

@@ -74,26 +74,26 @@ class Limits:
         return run
 
 
-class Room:
-    def __init__(self, engine, dialects=None, limits=None, mailbox=None):
+class Harness:
+    def __init__(self, engine, chat_formats=None, limits=None, mailbox=None):
         self.mailbox = mailbox or Mailbox()
         self.limits = limits or Limits()
-        preparation = RequestPreparer(engine, dialects or Words(), self.limits)
-        self.intake = Preprocessor(preparation, self.mailbox)
+        preparer = RequestPreparer(engine, chat_formats or Words(), self.limits)
+        self.preprocessor = Preprocessor(preparer, self.mailbox)
 
     def run_quick(self):
-        self.intake.close()
-        self.intake.run_quick()
+        self.preprocessor.close()
+        self.preprocessor.run_quick()
         return self.mailbox.take()
 
     def run_heavy(self):
-        self.intake.run_heavy()
+        self.preprocessor.run_heavy()
         return self.mailbox.take()
 
 
 @pytest.fixture
-def room(fake_engine):
-    return Room(fake_engine())
+def harness(fake_engine):
+    return Harness(fake_engine())
 
 
 def ids(entries):
@@ -104,13 +104,13 @@ def ids(entries):
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=40))
-def test_a_line_serves_clients_in_turns_and_each_in_order(moves):
+def test_a_queue_serves_clients_in_turns_and_each_in_order(moves):
     """Against the plain model: lists in a list. A move puts, takes, or removes the last put."""
-    line, model, number = RequestQueue(100), [], 0
+    queue, model, number = RequestQueue(100), [], 0
     for client, move in moves:
         if move == 0 or not model:
             number += 1
-            assert line.put(submit(number, client=client))
+            assert queue.put(submit(number, client=client))
             items = next((items for name, items in model if name == client), None)
             if items is None:
                 model.append((client, [number]))
@@ -118,37 +118,37 @@ def test_a_line_serves_clients_in_turns_and_each_in_order(moves):
                 items.append(number)
         elif move == 1:
             name, items = model.pop(0)
-            assert line.take().id == items.pop(0)
+            assert queue.take().id == items.pop(0)
             model += [(name, items)] if items else []
         else:
-            line.remove(number)
+            queue.remove(number)
             model = [(name, [item for item in items if item != number]) for name, items in model]
             model = [(name, items) for name, items in model if items]
-    line.close()
+    queue.close()
     while model:
         name, items = model.pop(0)
-        assert line.take().id == items.pop(0)
+        assert queue.take().id == items.pop(0)
         model += [(name, items)] if items else []
-    assert line.take() is None
+    assert queue.take() is None
 
 
-def test_a_thousand_requests_of_one_client_delay_another_by_one(room):
+def test_a_thousand_requests_of_one_client_delay_another_by_one(harness):
     for number in range(1, 1000):
-        room.intake.put(submit(number))
-    room.intake.put(submit(1000, client="b"))
+        harness.preprocessor.put(submit(number))
+    harness.preprocessor.put(submit(1000, client="b"))
 
-    assert ids(room.run_quick())[:3] == [1, 1000, 2]
+    assert ids(harness.run_quick())[:3] == [1, 1000, 2]
 
 
-def test_a_full_line_refuses_and_never_blocks(room):
+def test_a_full_line_refuses_and_never_blocks(harness):
     for number in range(1, LIMIT + 1):
-        room.intake.put(submit(number))
-    room.intake.put(submit(LIMIT + 1, client="b"))
+        harness.preprocessor.put(submit(number))
+    harness.preprocessor.put(submit(LIMIT + 1, client="b"))
 
-    (refused,) = room.mailbox.take()
+    (refused,) = harness.mailbox.take()
     assert (refused.id, refused.code) == (LIMIT + 1, "busy")
-    room.intake.cancel(Cancel(LIMIT + 1))
-    assert room.mailbox.take() == [Cancel(LIMIT + 1)]  # nobody is told a second time
+    harness.preprocessor.cancel(Cancel(LIMIT + 1))
+    assert harness.mailbox.take() == [Cancel(LIMIT + 1)]  # nobody is told a second time
 
 
 # ----------------------------------------------------------------- light and heavy
@@ -164,59 +164,59 @@ def test_a_full_line_refuses_and_never_blocks(room):
         Tokenize(-1, "x" * 100_000),
     ],
 )
-def test_a_plain_request_passes_a_heavy_one(room, heavy):
-    room.intake.put(heavy)
-    room.intake.put(submit(2, client="b"))
+def test_a_plain_request_passes_a_heavy_one(harness, heavy):
+    harness.preprocessor.put(heavy)
+    harness.preprocessor.put(submit(2, client="b"))
 
-    assert ids(room.run_quick()) == [2]
-    assert ids(room.run_heavy()) == [heavy.id]
+    assert ids(harness.run_quick()) == [2]
+    assert ids(harness.run_heavy()) == [heavy.id]
 
 
 def test_what_takes_long_to_render_is_given_up_and_has_its_time_later(fake_engine):
-    room = Room(fake_engine(), limits=Limits(is_slow=True))
-    room.intake.put(submit(1))
+    harness = Harness(fake_engine(), limits=Limits(is_slow=True))
+    harness.preprocessor.put(submit(1))
 
-    assert room.run_quick() == []
-    assert isinstance(room.run_heavy()[0], PreparedRequest)
-    assert room.limits.seconds[0] < 0.1 < max(room.limits.seconds)
+    assert harness.run_quick() == []
+    assert isinstance(harness.run_heavy()[0], PreparedRequest)
+    assert harness.limits.seconds[0] < 0.1 < max(harness.limits.seconds)
 
 
 def test_a_history_that_is_rendered_many_times_is_heavy(fake_engine):
     turns = [Message(("user", "assistant")[at % 2], "x" * 10) for at in range(1001)]
-    room = Room(fake_engine(num_ctx=15_000), Words(lambda text: "y" * 14_000 + text))
-    room.intake.put(Submit(1, Inference(Prompt(turns), Sampling()), "a"))
+    harness = Harness(fake_engine(num_ctx=15_000), Words(lambda text: "y" * 14_000 + text))
+    harness.preprocessor.put(Submit(1, Inference(Prompt(turns), Sampling()), "a"))
 
-    assert room.run_quick() == []
-    assert isinstance(room.run_heavy()[0], PreparedRequest)
+    assert harness.run_quick() == []
+    assert isinstance(harness.run_heavy()[0], PreparedRequest)
 
 
-def test_a_new_dialect_is_made_by_the_heavy_line_and_found_by_the_quick_one(fake_engine):
+def test_a_new_chat_format_is_made_by_the_heavy_queue_and_found_by_the_quick_one(fake_engine):
     made = []
 
     def choose(spec, **_more):
         made.append(spec)
         return Words()
 
-    room = Room(fake_engine(), ChatFormatCache(fake_engine(), choose))
-    room.intake.put(submit(1))
-    room.intake.put(submit(2, client="b"))
+    harness = Harness(fake_engine(), ChatFormatCache(fake_engine(), choose))
+    harness.preprocessor.put(submit(1))
+    harness.preprocessor.put(submit(2, client="b"))
 
-    assert room.run_quick() == []
-    assert ids(room.run_heavy()) == [1, 2]
-    room.intake.put(submit(3))
-    assert ids(room.run_quick()) == [3]
+    assert harness.run_quick() == []
+    assert ids(harness.run_heavy()) == [1, 2]
+    harness.preprocessor.put(submit(3))
+    assert ids(harness.run_quick()) == [3]
     assert len(made) == 1
 
 
-def test_a_form_is_compiled_by_the_heavy_line_and_copied_by_the_quick_one(tiny_engine):
-    room = Room(tiny_engine)
+def test_a_form_is_compiled_by_the_heavy_queue_and_copied_by_the_quick_one(tiny_engine):
+    harness = Harness(tiny_engine)
     inference = Inference(Prompt(raw="x"), Sampling(), format={"type": "integer"})
-    room.intake.put(Submit(1, inference, "a"))
-    assert room.run_quick() == []
-    (first,) = room.run_heavy()
+    harness.preprocessor.put(Submit(1, inference, "a"))
+    assert harness.run_quick() == []
+    (first,) = harness.run_heavy()
 
-    room.intake.put(Submit(2, inference, "b"))
-    (second,) = room.run_quick()
+    harness.preprocessor.put(Submit(2, inference, "b"))
+    (second,) = harness.run_quick()
 
     assert first.constraint is not second.constraint
     first.constraint.accept(ord("1"))
@@ -224,13 +224,13 @@ def test_a_form_is_compiled_by_the_heavy_line_and_copied_by_the_quick_one(tiny_e
 
 
 def test_a_form_that_cannot_be_enforced_is_refused_at_once_the_next_time(tiny_engine):
-    room = Room(tiny_engine)
+    harness = Harness(tiny_engine)
     inference = Inference(Prompt(raw="x"), Sampling(), format={"type": "string", "pattern": "("})
-    room.intake.put(Submit(1, inference, "a"))
-    assert room.run_quick() == []
-    (first,) = room.run_heavy()
-    room.intake.put(Submit(2, inference, "b"))
-    (second,) = room.run_quick()
+    harness.preprocessor.put(Submit(1, inference, "a"))
+    assert harness.run_quick() == []
+    (first,) = harness.run_heavy()
+    harness.preprocessor.put(Submit(2, inference, "b"))
+    (second,) = harness.run_quick()
 
     assert first.code == second.code == "bad_request"
     assert first.message == second.message
@@ -265,20 +265,20 @@ def test_a_template_that_a_request_brings_has_little_time_and_costs_it_once(fake
         made.append(spec)
         return Words()
 
-    room = Room(fake_engine(), ChatFormatCache(fake_engine(), choose), Limits(is_slow=True))
+    harness = Harness(fake_engine(), ChatFormatCache(fake_engine(), choose), Limits(is_slow=True))
     brought = ChatFormatSpec(request_template="slow")
     for number in (1, 2):
-        room.intake.put(submit(number, chat_format=brought))
-        room.run_quick()
-    failed = room.run_heavy()
+        harness.preprocessor.put(submit(number, chat_format=brought))
+        harness.run_quick()
+    failed = harness.run_heavy()
 
     assert [type(each) for each in failed] == [Failed, Failed]
     assert {each.code for each in failed} == {"template_failed"}
-    assert max(room.limits.seconds) < 0.1
-    asked = len(room.limits.seconds)
-    room.intake.put(submit(3, chat_format=brought))
-    assert ids(room.run_quick()) == [3]
-    assert len(room.limits.seconds) == asked
+    assert max(harness.limits.seconds) < 0.1
+    asked = len(harness.limits.seconds)
+    harness.preprocessor.put(submit(3, chat_format=brought))
+    assert ids(harness.run_quick()) == [3]
+    assert len(harness.limits.seconds) == asked
     assert made == []
 
 
@@ -289,14 +289,14 @@ def test_templates_that_requests_bring_push_out_only_one_another(fake_engine):
         made.append(spec)
         return Words()
 
-    dialects = ChatFormatCache(fake_engine(), choose)
-    dialects.get_or_make(ChatFormatSpec(template="own"))
+    chat_formats = ChatFormatCache(fake_engine(), choose)
+    chat_formats.get_or_make(ChatFormatSpec(template="own"))
     for number in range(100):
-        dialects.get_or_make(ChatFormatSpec(template="own", request_template=str(number)))
+        chat_formats.get_or_make(ChatFormatSpec(template="own", request_template=str(number)))
 
-    assert dialects.get(ChatFormatSpec(template="own"))
-    assert dialects.get(ChatFormatSpec(template="own", request_template="99"))
-    assert not dialects.get(ChatFormatSpec(template="own", request_template="0"))
+    assert chat_formats.get(ChatFormatSpec(template="own"))
+    assert chat_formats.get(ChatFormatSpec(template="own", request_template="99"))
+    assert not chat_formats.get(ChatFormatSpec(template="own", request_template="0"))
 
 
 def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
@@ -306,10 +306,10 @@ def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
         tries.append(spec)
         raise TemplateFailed("no template")
 
-    dialects = ChatFormatCache(fake_engine(), choose)
+    chat_formats = ChatFormatCache(fake_engine(), choose)
     for _ in range(3):
         with pytest.raises(TemplateFailed, match="no template"):
-            dialects.get_or_make(ChatFormatSpec(template="{{"))
+            chat_formats.get_or_make(ChatFormatSpec(template="{{"))
 
     assert len(tries) == 1
 
@@ -333,43 +333,43 @@ def test_what_is_kept_is_bounded_by_number_and_size(puts):
 # ----------------------------------------------------------------- cancellations
 
 
-def test_a_cancel_ends_what_has_not_been_prepared(room):
-    room.intake.put(submit(1))
-    room.intake.cancel(Cancel(1))
+def test_a_cancel_ends_what_has_not_been_prepared(harness):
+    harness.preprocessor.put(submit(1))
+    harness.preprocessor.cancel(Cancel(1))
 
-    assert room.run_quick() == [Done(1, "cancel", Usage())]
+    assert harness.run_quick() == [Done(1, "cancel", Usage())]
 
 
-def test_a_cancel_ends_what_waits_for_the_heavy_line(room):
-    room.intake.put(submit(1, "x" * 100_000))
-    assert room.run_quick() == []
-    room.intake.cancel(Cancel(1))
+def test_a_cancel_ends_what_waits_for_the_heavy_queue(harness):
+    harness.preprocessor.put(submit(1, "x" * 100_000))
+    assert harness.run_quick() == []
+    harness.preprocessor.cancel(Cancel(1))
 
-    assert room.run_heavy() == [Done(1, "cancel", Usage())]
+    assert harness.run_heavy() == [Done(1, "cancel", Usage())]
 
 
 def test_a_cancel_during_the_rendering_ends_the_request_at_once(fake_engine):
     def render(text):
-        room.intake.cancel(Cancel(1))
+        harness.preprocessor.cancel(Cancel(1))
         return text
 
-    room = Room(fake_engine(), Words(render))
-    room.intake.put(submit(1))
+    harness = Harness(fake_engine(), Words(render))
+    harness.preprocessor.put(submit(1))
 
-    assert room.run_quick() == [Done(1, "cancel", Usage())]
+    assert harness.run_quick() == [Done(1, "cancel", Usage())]
 
 
-def test_a_cancel_after_that_is_for_the_step_thread(room):
-    room.intake.put(submit(1))
-    (work,) = room.run_quick()
-    room.intake.cancel(Cancel(1))
+def test_a_cancel_after_that_is_for_the_step_thread(harness):
+    harness.preprocessor.put(submit(1))
+    (request,) = harness.run_quick()
+    harness.preprocessor.cancel(Cancel(1))
 
-    assert isinstance(work, PreparedRequest)
-    assert room.mailbox.take() == [Cancel(1)]
+    assert isinstance(request, PreparedRequest)
+    assert harness.mailbox.take() == [Cancel(1)]
 
 
 def test_a_cancel_that_comes_while_a_request_is_handed_over_is_not_lost(fake_engine):
-    """The hand-over waits for room in the mailbox; the cancel does not."""
+    """The hand-over waits for harness in the mailbox; the cancel does not."""
 
     class Watched(Mailbox):
         def _wait_for_space(self):
@@ -377,21 +377,21 @@ def test_a_cancel_that_comes_while_a_request_is_handed_over_is_not_lost(fake_eng
             super()._wait_for_space()
 
     arrived = threading.Event()
-    room = Room(fake_engine(), mailbox=Watched(limit=1))
-    room.intake.put(submit(1))
-    room.mailbox.cancel(Cancel(9))  # fills it
-    room.intake.close()
-    preparing = threading.Thread(target=room.intake.run_quick)
+    harness = Harness(fake_engine(), mailbox=Watched(limit=1))
+    harness.preprocessor.put(submit(1))
+    harness.mailbox.cancel(Cancel(9))  # fills it
+    harness.preprocessor.close()
+    preparing = threading.Thread(target=harness.preprocessor.run_quick)
     preparing.start()
     assert arrived.wait(LONG_WAIT_S)
-    room.intake.cancel(Cancel(1))
-    taken = room.mailbox.take()
+    harness.preprocessor.cancel(Cancel(1))
+    taken = harness.mailbox.take()
     preparing.join(LONG_WAIT_S)
 
-    assert taken + room.mailbox.take() == [Cancel(9), Done(1, "cancel", Usage())]
+    assert taken + harness.mailbox.take() == [Cancel(9), Done(1, "cancel", Usage())]
 
 
-def test_no_cancel_overtakes_its_request(room):
+def test_no_cancel_overtakes_its_request(harness):
     """Three threads as in a worker: each request is ended here, or cancelled behind itself."""
     said = defaultdict(list)
     is_over = threading.Event()
@@ -400,17 +400,20 @@ def test_no_cancel_overtakes_its_request(room):
         is_last = False
         while not is_last:
             is_last = is_over.is_set()
-            room.mailbox.wait(0.01)
-            for entry in room.mailbox.take():
+            harness.mailbox.wait(0.01)
+            for entry in harness.mailbox.take():
                 said[entry.id].append(type(entry))
 
-    threads = [threading.Thread(target=room.intake.run_quick), threading.Thread(target=step)]
+    threads = [
+        threading.Thread(target=harness.preprocessor.run_quick),
+        threading.Thread(target=step),
+    ]
     for thread in threads:
         thread.start()
     for number in range(1, 1001):
-        room.intake.put(submit(number))
-        room.intake.cancel(Cancel(number))
-    room.intake.close()
+        harness.preprocessor.put(submit(number))
+        harness.preprocessor.cancel(Cancel(number))
+    harness.preprocessor.close()
     threads[0].join(LONG_WAIT_S)
     is_over.set()
     threads[1].join(LONG_WAIT_S)

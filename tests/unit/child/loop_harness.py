@@ -1,0 +1,70 @@
+"""Runs the step thread's loop without the thread: requests in, messages out."""
+
+from collections import defaultdict
+
+import pytest
+
+from ollama_async.core.conversation import Sampling
+from ollama_async.workers.child.batching import BatchPlanner
+from ollama_async.workers.child.engine_loop import EngineLoop
+from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
+from ollama_async.workers.messages import Deltas, Done, Failed
+
+
+class LoopHarness:
+    """An engine loop with a fake engine, and what it has sent, by request."""
+
+    def __init__(self, engine, repetition_limit=0):
+        self.engine = engine
+        self.mailbox = Mailbox()
+        self.now_ns = 0
+        self.flushes = []
+        self.planner = BatchPlanner(engine.batch_size)
+        self.engine_loop = EngineLoop(
+            engine,
+            self.mailbox,
+            self.flushes.append,
+            self.planner,
+            repetition_limit=repetition_limit,
+            clock_ns=self.tick,
+        )
+
+    def tick(self):
+        self.now_ns += 1_000_000
+        return self.now_ns
+
+    def put(self, *entries):
+        for entry in entries:
+            self.mailbox.put(entry)
+
+    def iterate(self, times=1):
+        for _ in range(times):
+            self.engine_loop.iterate(idle_s=0)
+
+    def finish(self, *ids, limit=2000):
+        for _ in range(limit):
+            if set(ids) <= set(self.ends()):
+                return self
+            self.iterate()
+        pytest.fail("the requests do not end")
+
+    def sent(self):
+        return [message for flush in self.flushes for message in flush]
+
+    def ends(self):
+        return {m.id: m for m in self.sent() if isinstance(m, Done | Failed)}
+
+    def texts(self):
+        texts = defaultdict(str)
+        for message in self.sent():
+            if isinstance(message, Deltas):
+                for request_id, text in message.items:
+                    assert text
+                    texts[request_id] += text
+        return texts
+
+
+def prepared(number, prompt, count=5, *, num_ctx=64, **more):
+    options = {"keep": 0, "shift": True, "wants_context": False, **more}
+    sampling = Sampling(seed=options.pop("seed", -1), stop=options.pop("stop", []))
+    return PreparedRequest(number, list(prompt), sampling, num_ctx, max_tokens=count, **options)

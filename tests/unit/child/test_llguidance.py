@@ -1,0 +1,92 @@
+"""The binding to llguidance: threads, struct layouts, unusual vocabularies."""
+
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+from ollama_async.core.conversation import Inference, Prompt, Sampling
+from ollama_async.prompts.output_format import Delimiters
+from ollama_async.workers.child.grammar import llguidance
+from ollama_async.workers.child.grammar.constraints import ConstraintFactory
+from tests.unit.child.constraint_harness import END, OPEN, Vocabulary
+
+
+class Large(Vocabulary):
+    """So many tokens that copying them takes a while."""
+
+    facts = SimpleNamespace(vocab_size=50_000)
+
+    def piece(self, token):
+        return b"%x" % token
+
+    def is_end(self, token):
+        return token == END
+
+
+def test_while_the_library_copies_a_vocabulary_other_threads_run():
+    """Unless it lets go of the interpreter's lock, no other thread gets it in so short a time."""
+    went_on, is_over = [], threading.Event()
+
+    def tick():
+        while not is_over.is_set():
+            went_on.append(time.sleep(0))
+
+    large = Large()
+    interval_s = sys.getswitchinterval()
+    other = threading.Thread(target=tick)
+    other.start()
+    try:
+        sys.setswitchinterval(60)
+        before = len(went_on)
+        llguidance.GrammarTokenizer(large.facts.vocab_size, large.piece, large.is_end)
+        assert len(went_on) > before
+    finally:
+        sys.setswitchinterval(interval_s)
+        is_over.set()
+        other.join()
+
+
+def test_the_layouts_are_those_of_the_installed_library():
+    init = llguidance.ConstraintInit()
+    llguidance.set_defaults(init, None)
+
+    assert (init.log_buffer_level, init.log_stderr_level) == (0, 1)
+    assert (init.max_items_in_row, init.step_max_items) == (2_000, 50_000)
+    assert (init.initial_lexer_fuel, init.step_lexer_fuel) == (1_000_000, 200_000)
+    assert (init.max_lexer_states, init.max_grammar_size) == (250_000, 500_000)
+    assert (init.precompute_large_lexemes, init.verbose_errors) == (True, True)
+    assert not any(init.reserved)
+
+
+class Ends(Vocabulary):
+    """With more than one way to end."""
+
+    def is_end(self, token):
+        return token in {END, OPEN}
+
+
+def test_a_model_may_end_with_any_of_its_ends():
+    inference = Inference(Prompt(), Sampling(), format={"type": "integer"})
+    constraint = ConstraintFactory(Ends()).constrain(inference, "", Delimiters(), {})
+    assert not constraint.allows(OPEN)
+
+    constraint.accept(ord("1"))
+    assert {END, OPEN} <= set(constraint.allowed().tolist())
+    constraint.accept(OPEN)
+    assert constraint.is_over
+    assert not constraint.failure
+
+
+class Endless(Vocabulary):
+    def is_end(self, _token):
+        return False
+
+
+def test_a_model_without_an_end_says_what_was_asked_for_all_the_same():
+    inference = Inference(Prompt(), Sampling(), format={"const": 1})
+    constraint = ConstraintFactory(Endless()).constrain(inference, "", Delimiters(), {})
+
+    constraint.accept(ord("1"))
+    assert constraint.is_over
+    assert not constraint.failure
