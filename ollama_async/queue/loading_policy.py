@@ -9,7 +9,7 @@ during its residence (:func:`residence_s`); after that it is reloaded for the ne
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -100,31 +100,30 @@ def feasible_plans(
     :raises LoadFailed: there is none.
     :raises ServerError: the planner's own reason.
     """
-    plans = planner(target, options)
     feasible: dict[frozenset[str], list[Plan]] = {}
-    for plan in plans:
-        if not any(_shortages(plan, capacity)):
+    shortages: list[tuple[int, int, int]] = []
+    for plan in planner(target, options):
+        missing = [
+            (need - available, need, available)
+            for device, need in plan.demand.items()
+            if need > (available := capacity.get(device, 0))
+        ]
+        shortages += missing
+        if not missing:
             chosen = feasible.setdefault(frozenset(plan.demand), [])
             if not chosen or chosen[0].num_ctx == plan.num_ctx:
                 chosen.append(plan)
     if not feasible:
-        raise LoadFailed(_shortage_text(plans, capacity))
+        raise LoadFailed(_shortage_text(shortages))
     on_gpu = [plans for devices, plans in feasible.items() if CPU not in devices]
     rounds = itertools.zip_longest(*(on_gpu or feasible.values()))
     return [plan for plans in rounds for plan in plans if plan is not None]
 
 
-def _shortages(plan: Plan, capacity: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
-    """Bytes missing, needed and available, for each device that is too small."""
-    for device, need in plan.demand.items():
-        available = capacity.get(device, 0)
-        if need > available:
-            yield need - available, need, available
-
-
-def _shortage_text(plans: Sequence[Plan], capacity: Mapping[str, int]) -> str:
-    """Ollama's sentence, about the device where least is missing."""
-    shortages = [shortage for plan in plans for shortage in _shortages(plan, capacity)]
+def _shortage_text(shortages: Sequence[tuple[int, int, int]]) -> str:
+    """Ollama's sentence, about the device where least is missing. A shortage is bytes missing,
+    needed and available.
+    """
     if not shortages:
         return "no device can hold the model with these options"
     _, need, available = min(shortages)

@@ -40,34 +40,31 @@ class Scheduler:
     def handle(self, event: events.Event, now: float) -> list[events.Effect]:
         """``now``: seconds of any clock that never goes back."""
         self.state.effects = []
-        queued = self._apply(event, now)
-        if queued is None:
-            return self.state.effects  # refused: a flood must cost next to nothing
-        reconcile(self.state, self._planner, now)
-        if self._reject_surplus(queued):
+        self.state.newly_queued = []
+        if self._apply(event, now):
             reconcile(self.state, self._planner, now)
-        self._backoff.close_tried(now)
+            if self._reject_surplus():
+                reconcile(self.state, self._planner, now)
+            self._backoff.close_tried(now)
         return self.state.effects
 
-    def _apply(  # noqa: C901  # one case per event
-        self, event: events.Event, now: float
-    ) -> Sequence[QueuedRequest] | None:
-        """Apply the event itself. Returns the requests that it has queued, highest priority first;
-        None: nothing has changed.
+    def _apply(self, event: events.Event, now: float) -> bool:  # noqa: C901  # one case per event
+        """Apply the event itself. False: a request was refused at once, and nothing has changed: a
+        flood of them must cost next to nothing.
         """
         match event:
             case events.RequestArrived():
                 return self._on_arrived(event, now)
-            case events.WorkerReady():
-                return self._on_ready(event, now)
-            case events.WorkerLost():
-                return self._on_lost(event, now)
             case events.RequestCancelled(request_id):
                 self._on_cancelled(request_id, now)
             case events.RequestEnded(request_id):
                 self._on_ended(request_id, now)
+            case events.WorkerReady():
+                self._on_ready(event, now)
             case events.WorkerLoadFailed():
-                return self._on_load_failed(event, now)
+                self._on_load_failed(event, now)
+            case events.WorkerLost():
+                self._on_lost(event, now)
             case events.WorkerStopped(instance_id):
                 self.state.remove(self.state.instances[instance_id])
             case events.UnloadRequested(key):
@@ -78,9 +75,9 @@ class Scheduler:
                 self._on_shutdown_requested(grace_s, now)
             case _:
                 assert_never(event)
-        return ()
+        return True
 
-    def _reject_surplus(self, queued: Sequence[QueuedRequest]) -> bool:
+    def _reject_surplus(self) -> bool:
         """Reject until no more wait than may: the last of those just queued, or instead a request
         of a client that has more. Returns whether any was rejected.
 
@@ -88,18 +85,17 @@ class Scheduler:
         the next reconciliation undoes: a load is committed only with places for those next.
         """
         surplus = self.state.waiting - self.state.limits.max_queue
-        if surplus <= 0:
-            return False
         for _ in range(surplus):
-            last = next(filter(self.state.is_waiting, reversed(queued)))
-            self.state.reject(self.state.shares.displaced_by(last))
-        return True
+            last = next(filter(self.state.is_waiting, reversed(self.state.newly_queued)))
+            rejected = self.state.shares.displaced_by(last)
+            rejection = self.state.rejection(rejected, "full")
+            self.state.end(rejected)
+            self.state.effects.append(rejection)
+        return surplus > 0
 
     # -- requests ----------------------------------------------------------------------------
 
-    def _on_arrived(
-        self, event: events.RequestArrived, now: float
-    ) -> Sequence[QueuedRequest] | None:
+    def _on_arrived(self, event: events.RequestArrived, now: float) -> bool:
         job = event.job
         request = QueuedRequest(
             id=event.request_id,
@@ -115,13 +111,13 @@ class Scheduler:
         suitable = loaded if loaded and loaded.satisfies(request.load_options) else None
         if refusal := self._refusal(request, suitable, now):
             self.state.effects.append(refusal)
-            return None
+            return False
         if request.loads_only and suitable and suitable.is_ready and suitable.is_accepting:
             self.state.requests[request.id] = request
             self.state.place(request, suitable, now)
-            return ()
-        self.state.enqueue(request)
-        return (request,)
+        else:
+            self.state.enqueue(request)
+        return True
 
     def _refusal(
         self, request: QueuedRequest, suitable: ModelInstance | None, now: float
@@ -191,10 +187,10 @@ class Scheduler:
 
     # -- workers -----------------------------------------------------------------------------
 
-    def _on_ready(self, event: events.WorkerReady, now: float) -> Sequence[QueuedRequest]:
+    def _on_ready(self, event: events.WorkerReady, now: float) -> None:
         instance = self.state.instances[event.instance_id]
         if instance.phase is not Phase.LOADING:
-            return ()  # it was told to stop in the meantime
+            return  # it was told to stop in the meantime
         instance.become_ready(event.slots, event.num_ctx, now)
         for request in list(instance.requests.values()):
             if request.loads_only:
@@ -203,19 +199,17 @@ class Scheduler:
         for request in requests[: instance.slots]:
             if request.crash is None:
                 self.state.start(request, now)
-        return self._requeue(requests[instance.slots :])
+        self.state.requeue(requests[instance.slots :])
 
-    def _on_load_failed(
-        self, event: events.WorkerLoadFailed, now: float
-    ) -> Sequence[QueuedRequest]:
+    def _on_load_failed(self, event: events.WorkerLoadFailed, now: float) -> None:
         """The load is not repeated: the model's requests fail with its error. But if it was made
         for a large context, those that need at most half of that do not fail.
         """
         instance = self.state.instances[event.instance_id]
         was_ending = instance.phase.is_ending
-        returned = self._release(instance, is_gone=event.is_gone)
+        self._release(instance, is_gone=event.is_gone)
         if was_ending:
-            return returned
+            return
         key, num_ctx = instance.target.key, instance.load_options.num_ctx
         failed = [*instance.requests.values(), *self.state.queues.get(key, ())]
         if num_ctx:
@@ -226,19 +220,20 @@ class Scheduler:
         for request in failed:
             self.state.end(request)
             self.state.effects.append(events.Fail(request.id, event.code, event.message))
-        return [*returned, *self._requeue(list(instance.requests.values()))]
+        self.state.requeue(list(instance.requests.values()))
 
-    def _on_lost(self, event: events.WorkerLost, now: float) -> Sequence[QueuedRequest]:
+    def _on_lost(self, event: events.WorkerLost, now: float) -> None:
         instance = self.state.instances[event.instance_id]
         if instance.phase is Phase.LOADING:
             failed = events.WorkerLoadFailed(
                 instance.id, LoadFailed.code, event.message, event.is_gone
             )
-            return self._on_load_failed(failed, now)
+            self._on_load_failed(failed, now)
+            return
         was_ending = instance.phase.is_ending
-        returned = self._release(instance, is_gone=event.is_gone)
+        self._release(instance, is_gone=event.is_gone)
         if was_ending:
-            return returned
+            return
         requests = list(instance.requests.values())
         running = [request for request in requests if request.is_running]
         promised = [request for request in requests if not request.is_running]
@@ -248,23 +243,20 @@ class Scheduler:
                 self.state.fail(request, WorkerDied(event.message))
         last_started_first = sorted(retried, key=lambda request: -request.started_at)
         left = [each for each in [*promised, *last_started_first] if each.id in instance.requests]
-        return [*returned, *self._requeue(left)]
+        self.state.requeue(left)
 
-    def _release(self, instance: ModelInstance, *, is_gone: bool) -> Sequence[QueuedRequest]:
+    def _release(self, instance: ModelInstance, *, is_gone: bool) -> None:
         """The worker is lost; its memory is free only if the process is gone. If it is not, loads
-        that have not started are planned again, since they may depend on it. Returns the requests
-        that lose their promised places by that.
+        that have not started are planned again, since they may depend on it.
         """
         if is_gone:
             self.state.remove(instance)
-            return ()
+            return
         self.state.linger(instance)
-        returned: list[QueuedRequest] = []
         for other in list(self.state.current.values()):
             if other.phase is Phase.COMMITTED:
-                returned += self._requeue(list(other.requests.values()))
+                self.state.requeue(list(other.requests.values()))
                 self.state.remove(other)
-        return returned
 
     def _suspects(
         self,
@@ -315,12 +307,6 @@ class Scheduler:
 
     def _back_off_s(self, request: QueuedRequest, now: float) -> float:
         return self._backoff.remaining_s(request.target.key, request.client, now)
-
-    def _requeue(self, requests: Sequence[QueuedRequest]) -> Sequence[QueuedRequest]:
-        """Requests that lost a place without fault go first again, in the same order."""
-        for request in reversed(requests):
-            self.state.requeue(request)
-        return requests
 
     # -- operators ---------------------------------------------------------------------------
 

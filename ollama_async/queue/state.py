@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
@@ -138,7 +139,8 @@ class SchedulerState:
     ``queues``: what waits, by model key; never an empty one. ``instances``: by id, until the
     process is gone; ``current``: by model key, those that are not ending, one for each model.
     ``requests``: all that have not ended; ``placed``: the instance of those that do not wait;
-    ``shares``: how many requests each client has. ``effects``: of the event being handled.
+    ``shares``: how many requests each client has. ``effects`` and
+    ``newly_queued`` (highest priority first): of the event being handled.
     ``wake_at``: when :class:`.TimerFired` is to be sent. ``kill_at``: when a shutdown ends what
     still runs.
     """
@@ -152,6 +154,7 @@ class SchedulerState:
         self.placed: dict[int, ModelInstance] = {}
         self.shares = ClientShares()
         self.effects: list[events.Effect] = []
+        self.newly_queued: list[QueuedRequest] = []
         self.wake_at: float | None = None
         self.is_shutting_down = False
         self.kill_at = math.inf
@@ -181,15 +184,18 @@ class SchedulerState:
         self.requests[request.id] = request
         self.shares.update(request, "waiting")
         self._queue(request).add(request)
+        self.newly_queued.append(request)
 
-    def requeue(self, request: QueuedRequest) -> None:
-        """The request loses its place without fault and goes to the front of its queue."""
-        instance = self.placed.pop(request.id)
-        del instance.requests[request.id]
-        instance.suspects.pop(request.id, None)
-        request.is_running = False
-        self.shares.update(request, "waiting")
-        self._queue(request).put_back(request)
+    def requeue(self, requests: Sequence[QueuedRequest]) -> None:
+        """Requests that lose their places without fault go to the front, in the same order."""
+        for request in reversed(requests):
+            instance = self.placed.pop(request.id)
+            del instance.requests[request.id]
+            instance.suspects.pop(request.id, None)
+            request.is_running = False
+            self.shares.update(request, "waiting")
+            self._queue(request).put_back(request)
+        self.newly_queued += requests
 
     def fill(self, instance: ModelInstance, now: float) -> None:
         """Give free places to the requests that are next; of suspects only one starts."""
@@ -265,12 +271,6 @@ class SchedulerState:
         self.end(request)
         if not request.is_aborting:
             self.effects.append(events.Fail(request.id, error.code, error.message))
-
-    def reject(self, request: QueuedRequest) -> None:
-        """End a queued request because the queue is full."""
-        rejection = self.rejection(request, "full")
-        self.end(request)
-        self.effects.append(rejection)
 
     def rejection(self, request: QueuedRequest, reason: events.RejectReason) -> events.Reject:
         """The effect that rejects the request, which need not be in the state."""
