@@ -31,7 +31,7 @@ def unmarshal(value: Any, kind: type[T]) -> T:
     :raises BadRequest: with Go's text.
     """
     reading = _Reading(kind.__name__)
-    result = kind() if value is None else _type_of_struct(kind).read(reading, value)
+    result = kind() if value is None else reading.read(_type_of_struct(kind), value)
     if reading.error:
         raise BadRequest(reading.error)
     assert isinstance(result, kind)
@@ -41,11 +41,13 @@ def unmarshal(value: Any, kind: type[T]) -> T:
 class _Type(msgspec.Struct, frozen=True):
     """How to read values of one type. ``go`` is Go's name of it.
 
+    ``convert`` gets values of the Python type ``json``; None: every value is taken as it is.
     ``zero`` makes what Go leaves where ``null`` stands in a list, or a value of a wrong type.
     """
 
     go: str
-    read: Callable[[_Reading, Any], Any]
+    json: type | None
+    convert: Callable[[_Reading, Any], Any]
     zero: Callable[[], Any]
 
 
@@ -57,17 +59,22 @@ class _Reading:
         self.path: list[str] = []
         self.error = ""
 
-    def element(self, kind: _Type, value: Any) -> Any:
-        return kind.zero() if value is None else kind.read(self, value)
-
-    def mismatch(self, value: Any, kind: _Type, *, literal: bool = False) -> Any:
-        """Note that ``value`` does not fit; its place stays empty."""
+    def read(self, kind: _Type, value: Any) -> Any:
+        """What does not fit is noted, and its place stays empty."""
+        if kind.json is None:
+            return value
+        is_right_type = type(value) is kind.json
+        if is_right_type and (kind.json is not int or -(2**63) <= value < 2**63):
+            return kind.convert(self, value)
         found = _JSON_NAMES[type(value)]
-        if literal:
-            found = f"{found} {value!r}"
+        if kind.json is int and (is_right_type or type(value) is float):
+            found += f" {value!r}"
         place = f"struct field {self.root}.{'.'.join(self.path)}" if self.path else "value"
         self.fail(f"json: cannot unmarshal {found} into Go {place} of type {kind.go}")
         return kind.zero()
+
+    def element(self, kind: _Type, value: Any) -> Any:
+        return kind.zero() if value is None else self.read(kind, value)
 
     def fail(self, text: str) -> None:
         self.error = self.error or text
@@ -87,107 +94,13 @@ _JSON_NAMES = {
 def _type_of_struct(kind: type[msgspec.Struct]) -> _Type:
     described = inspect.type_info(kind)
     assert isinstance(described, inspect.StructType)
-    return _struct(described)
-
-
-def _type_of(described: inspect.Type) -> _Type:
-    """Of a msgspec type; unions are ``T | None``, where None is the zero value."""
-    if isinstance(described, inspect.Metadata):
-        extra = described.extra or {}
-        if extra.get("raw"):
-            return _anything("")
-        if "go" in extra:
-            return _built_in(described.type, extra["go"])
-        return _type_of(described.type)
-    if isinstance(described, inspect.UnionType):
-        (one,) = (each for each in described.types if not isinstance(each, inspect.NoneType))
-        return msgspec.structs.replace(_type_of(one), zero=lambda: None)
-    if isinstance(described, inspect.StructType):
-        return _type_of_struct(described.cls)
-    return _built_in(described, "")
-
-
-def _built_in(described: inspect.Type, go: str) -> _Type:
-    """Under the name ``go``, or Go's usual one."""
-    if isinstance(described, inspect.ListType):
-        return _list(_type_of(described.item_type), go)
-    if isinstance(described, inspect.DictType):
-        return _dict(_type_of(described.value_type), go)
-    if isinstance(described, inspect.AnyType):
-        return _anything("interface {}")
-    usual, python = _SCALARS[type(described)]
-    return _bytes(go or usual) if python is bytes else _scalar(go or usual, python)
-
-
-_SCALARS: dict[type[inspect.Type], tuple[str, type]] = {
-    inspect.StrType: ("string", str),
-    inspect.BoolType: ("bool", bool),
-    inspect.IntType: ("int", int),
-    inspect.BytesType: ("[]uint8", bytes),
-}
-
-
-def _anything(go: str) -> _Type:
-    return _Type(go, lambda _, value: value, lambda: None)
-
-
-def _scalar(go: str, python: type) -> _Type:
-    def read(reading: _Reading, value: Any) -> Any:
-        if type(value) is python:
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                return reading.mismatch(value, kind, literal=True)
-            return value
-        return reading.mismatch(value, kind, literal=python is int and type(value) is float)
-
-    kind = _Type(go, read, python)
-    return kind
-
-
-def _bytes(go: str) -> _Type:
-    def read(reading: _Reading, value: Any) -> Any:
-        if type(value) is not str:
-            return reading.mismatch(value, kind)
-        try:
-            return from_base64(value)
-        except ValueError as reason:
-            reading.fail(str(reason))
-            return b""
-
-    kind = _Type(go, read, bytes)
-    return kind
-
-
-def _list(item: _Type, go: str) -> _Type:
-    def read(reading: _Reading, value: Any) -> Any:
-        if type(value) is not list:
-            return reading.mismatch(value, kind)
-        return [reading.element(item, each) for each in value]
-
-    kind = _Type(go or f"[]{item.go}", read, list)
-    return kind
-
-
-def _dict(item: _Type, go: str) -> _Type:
-    def read(reading: _Reading, value: Any) -> Any:
-        if type(value) is not dict:
-            return reading.mismatch(value, kind)
-        return {key: reading.element(item, each) for key, each in value.items()}
-
-    kind = _Type(go or f"map[string]{item.go}", read, dict)
-    return kind
-
-
-def _struct(described: inspect.StructType) -> _Type:
-    cls = described.cls
     fields = {
         field.encode_name: (field.encode_name, field.name, _type_of(field.type))
         for field in described.fields
     }
     folded = {_fold(name): field for name, field in fields.items()}
 
-    def read(reading: _Reading, value: Any) -> Any:
-        if type(value) is not dict:
-            return reading.mismatch(value, kind)
+    def convert(reading: _Reading, value: Any) -> Any:
         found: dict[str, Any] = {}
         for key, each in value.items():
             field = fields.get(key)
@@ -197,15 +110,71 @@ def _struct(described: inspect.StructType) -> _Type:
                 continue
             name, attribute, inner = field
             reading.path.append(name)
-            found[attribute] = inner.read(reading, each)
+            found[attribute] = reading.read(inner, each)
             reading.path.pop()
         try:
-            return cls(**found)
+            return kind(**found)
         except ValueError as reason:  # the Struct's own check; Go stops there, too
             raise BadRequest(str(reason)) from None
 
-    kind = _Type(f"api.{cls.__name__}", read, cls)
-    return kind
+    return _Type(f"api.{kind.__name__}", dict, convert, kind)
+
+
+def _type_of(described: inspect.Type, go: str = "") -> _Type:
+    """The type that msgspec describes, under the name ``go`` or Go's usual one.
+
+    Unions are ``T | None``, where None is the zero value.
+    """
+    if isinstance(described, inspect.Metadata):
+        extra = described.extra or {}
+        return _ANY if extra.get("raw") else _type_of(described.type, extra.get("go", ""))
+    if isinstance(described, inspect.UnionType):
+        (one,) = (each for each in described.types if not isinstance(each, inspect.NoneType))
+        return msgspec.structs.replace(_type_of(one), zero=lambda: None)
+    if isinstance(described, inspect.StructType):
+        return _type_of_struct(described.cls)
+    if isinstance(described, inspect.ListType):
+        return _list(_type_of(described.item_type), go)
+    if isinstance(described, inspect.DictType):
+        return _dict(_type_of(described.value_type), go)
+    usual = _SCALARS[type(described)]
+    return msgspec.structs.replace(usual, go=go or usual.go)
+
+
+def _list(item: _Type, go: str) -> _Type:
+    def convert(reading: _Reading, value: Any) -> Any:
+        return [reading.element(item, each) for each in value]
+
+    return _Type(go or f"[]{item.go}", list, convert, list)
+
+
+def _dict(item: _Type, go: str) -> _Type:
+    def convert(reading: _Reading, value: Any) -> Any:
+        return {key: reading.element(item, each) for key, each in value.items()}
+
+    return _Type(go or f"map[string]{item.go}", dict, convert, dict)
+
+
+def _bytes(reading: _Reading, value: str) -> bytes:
+    try:
+        return from_base64(value)
+    except ValueError as reason:
+        reading.fail(str(reason))
+        return b""
+
+
+def _same(_: _Reading, value: Any) -> Any:
+    return value
+
+
+_ANY = _Type("interface {}", None, _same, lambda: None)
+_SCALARS = {
+    inspect.AnyType: _ANY,
+    inspect.StrType: _Type("string", str, _same, str),
+    inspect.BoolType: _Type("bool", bool, _same, bool),
+    inspect.IntType: _Type("int", int, _same, int),
+    inspect.BytesType: _Type("[]uint8", str, _bytes, bytes),
+}
 
 
 def _fold(name: str) -> str:
