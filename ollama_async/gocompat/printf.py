@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import ClassVar
 
 from ollama_async.gocompat.fmt import Formatter
@@ -32,7 +32,7 @@ _ADDRESS = 0xC000010000
 """In place of where a value lies in memory, which Go shows in some places."""
 
 
-def sprint(values: Iterable[Value], budget: RenderBudget) -> str:
+def sprint(budget: RenderBudget, *values: Value) -> str:
     """All of them, with a blank between two that are no strings."""
     printer = _Printer(budget)
     after_string = True
@@ -45,7 +45,7 @@ def sprint(values: Iterable[Value], budget: RenderBudget) -> str:
     return joined(printer.buffer.text())
 
 
-def sprintln(values: Iterable[Value], budget: RenderBudget) -> str:
+def sprintln(budget: RenderBudget, *values: Value) -> str:
     """All of them, with blanks between, on a line."""
     printer = _Printer(budget)
     for number, value in enumerate(values):
@@ -56,9 +56,9 @@ def sprintln(values: Iterable[Value], budget: RenderBudget) -> str:
     return joined(printer.buffer.text())
 
 
-def sprintf(form: str, values: list[Value], budget: RenderBudget) -> str:
+def sprintf(budget: RenderBudget, form: str, *values: Value) -> str:
     """What is wrong with ``form`` is said in the text, as Go does."""
-    return joined(_FormatString(form, values, budget).run())
+    return joined(_FormatString(budget, form, values).run())
 
 
 class _Printer:
@@ -134,11 +134,10 @@ class _Printer:
     def _slice(self, value: Slice, verb: str, depth: int) -> None:
         is_bytes = value.type.element is UINT8
         shown = self.format.octets(value.to_bytes(), verb) if is_bytes else None
+        if value.is_nil and self.format.go_syntax and not is_bytes:
+            shown = f"{value.type}(nil)"
         if shown is not None:
             self.buffer.write(shown)
-            return
-        if value.is_nil and self.format.go_syntax and not is_bytes:
-            self.buffer.write(f"{value.type}(nil)")
             return
         open_, between, close = self._around(value.type, "[", "]")
         self.buffer.write(open_)
@@ -218,7 +217,7 @@ class _Printer:
 class _FormatString:
     """One pass over a format."""
 
-    def __init__(self, form: str, values: list[Value], budget: RenderBudget) -> None:
+    def __init__(self, budget: RenderBudget, form: str, values: tuple[Value, ...]) -> None:
         self._form = form
         self._values = values
         self._printer = _Printer(budget)

@@ -182,44 +182,46 @@ def until_response(block: nodes.Block) -> nodes.Block:
     """``block`` without what follows its first ``.Response``, which itself stays: an answer
     that the conversation has begun goes on there.
     """
-    return _Cut().block(block)
+    return _cut(block)[0]
 
 
-class _Cut:
-    def __init__(self) -> None:
-        self._done = False
-
-    def block(self, block: nodes.Block) -> nodes.Block:
-        kept: list[nodes.Node] = []
-        for node in block:
-            if self._done:
-                break
-            kept.append(self._node(node))
-        return tuple(kept)
-
-    def _node(self, node: nodes.Node) -> nodes.Node:
+def _cut(block: nodes.Block) -> tuple[nodes.Block, bool]:
+    """``block`` up to its first ``.Response``, and whether there is one."""
+    kept: list[nodes.Node] = []
+    found = False
+    for node in block:
+        if found:
+            break
         if isinstance(node, nodes.Action):
-            return msgspec.structs.replace(node, pipe=self._pipe(node.pipe))
-        if isinstance(node, nodes.Branch):
-            body = self.block(node.body)
-            otherwise = None if node.otherwise is None else self.block(node.otherwise)
-            return msgspec.structs.replace(node, body=body, otherwise=otherwise)
-        return node
+            pipe, found = _cut_pipe(node.pipe)
+            kept.append(msgspec.structs.replace(node, pipe=pipe))
+        elif isinstance(node, nodes.Branch):
+            body, found = _cut(node.body)
+            otherwise = node.otherwise
+            if found:
+                otherwise = None if otherwise is None else ()
+            elif otherwise is not None:
+                otherwise, found = _cut(otherwise)
+            kept.append(msgspec.structs.replace(node, body=body, otherwise=otherwise))
+        else:
+            kept.append(node)
+    return tuple(kept), found
 
-    def _pipe(self, pipe: nodes.Pipe) -> nodes.Pipe:
-        commands: list[nodes.Command] = []
-        for command in pipe.commands:
-            args = self._args(command.args)
-            if args:
-                commands.append(msgspec.structs.replace(command, args=args))
-        return msgspec.structs.replace(pipe, commands=tuple(commands))
 
-    def _args(self, args: tuple[nodes.Operand, ...]) -> tuple[nodes.Operand, ...]:
-        kept: list[nodes.Operand] = []
-        for arg in args:
-            if self._done:
+def _cut_pipe(pipe: nodes.Pipe) -> tuple[nodes.Pipe, bool]:
+    commands: list[nodes.Command] = []
+    found = False
+    for command in pipe.commands:
+        args: list[nodes.Operand] = []
+        for arg in command.args:
+            if found:
                 break
-            kept.append(self._pipe(arg) if isinstance(arg, nodes.Pipe) else arg)
-            if isinstance(arg, nodes.Field) and "Response" in arg.names:
-                self._done = True
-        return tuple(kept)
+            if isinstance(arg, nodes.Pipe):
+                inner, found = _cut_pipe(arg)
+                args.append(inner)
+            else:
+                args.append(arg)
+                found = isinstance(arg, nodes.Field) and "Response" in arg.names
+        if args:
+            commands.append(msgspec.structs.replace(command, args=tuple(args)))
+    return msgspec.structs.replace(pipe, commands=tuple(commands)), found

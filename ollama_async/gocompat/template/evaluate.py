@@ -224,9 +224,9 @@ class Evaluator:
         args: _Args = _NO_ARGS,
     ) -> Value:
         self.node = node
-        if node.name in ("and", "or"):
-            return self._decide(node.name, args)
-        return self._call(FUNCTIONS[node.name], command, node.name, args)
+        if node.text in ("and", "or"):
+            return self._decide(node.text, args)
+        return self._call(FUNCTIONS[node.text], command, node.text, args)
 
     def _decide(self, name: str, args: _Args) -> Value:
         """``and`` and ``or``, which look at no more arguments than they need."""

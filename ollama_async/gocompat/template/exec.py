@@ -90,7 +90,7 @@ class _Execution:
         if isinstance(value, Sequence):
             self._evaluator.node = node
             raise self._evaluator.failure(f"can't print {node} of type {type_of(value)}")
-        self._out.write(sprint([printable(value)], self._budget))
+        self._out.write(sprint(self._budget, printable(value)))
 
     def _branch(self, dot: Value, node: nodes.If | nodes.With) -> _Jump:
         scope = self._evaluator.scope
@@ -144,9 +144,7 @@ class _Execution:
                 )
             return ((None, type(value)(number)) for number in range(value))
         if kind not in ("invalid", "interface"):
-            raise self._evaluator.failure(
-                f"range can't iterate over {sprint([value], self._budget)}"
-            )
+            raise self._evaluator.failure(f"range can't iterate over {sprint(self._budget, value)}")
         return iter(())
 
     def _call(self, dot: Value, node: nodes.Call) -> None:

@@ -189,12 +189,12 @@ def _equal(one: Value, two: Value, budget: RenderBudget) -> bool:
 
 def _equal_composites(one: Value, two: Value, budget: RenderBudget) -> bool:
     if kind_of(one) != kind_of(two) and None not in (one, two):
-        shown = sprintf("%s: %v, %s: %v", [one, str(type_of(one)), str(type_of(two)), two], budget)
+        shown = sprintf(budget, "%s: %v, %s: %v", one, str(type_of(one)), str(type_of(two)), two)
         raise CallFailed(f"non-comparable types {shown}")
     if is_nil(one) or is_nil(two):
         return is_nil(one) == is_nil(two)
     if not _is_comparable(type_of(two)):
-        shown = sprintf("%s: %v", [two, str(type_of(two))], budget)
+        shown = sprintf(budget, "%s: %v", two, str(type_of(two)))
         raise CallFailed(f"non-comparable type {shown}")
     if isinstance(one, Pointer) and isinstance(two, Pointer):
         return one.target is two.target
@@ -261,7 +261,7 @@ def _urlquery(budget: RenderBudget, *values: Value) -> str:
 
 def _text_to_escape(values: tuple[Value, ...], budget: RenderBudget) -> str:
     """As ``print`` shows them, but pointers by what they point to."""
-    text = sprint(map(printable, values), budget)
+    text = sprint(budget, *map(printable, values))
     budget.characters(len(text))
     return text
 
@@ -285,19 +285,7 @@ class _JavaScriptEscapes(dict[int, str]):
         return character
 
 
-# print, printf, println, and what Ollama adds
-
-
-def _print(budget: RenderBudget, *values: Value) -> str:
-    return sprint(values, budget)
-
-
-def _println(budget: RenderBudget, *values: Value) -> str:
-    return sprintln(values, budget)
-
-
-def _printf(budget: RenderBudget, form: str, *values: Value) -> str:
-    return sprintf(form, list(values), budget)
+# what Ollama adds
 
 
 def _json(budget: RenderBudget, value: Value) -> str:
@@ -331,9 +319,9 @@ FUNCTIONS: dict[str, Function] = {
     "js": Function((), "any", _js),
     "len": Function(("value",), None, _len),
     "not": Function(("value",), None, lambda _, value: not is_true(value)),
-    "print": Function((), "any", _print),
-    "printf": Function(("string",), "any", _printf),
-    "println": Function((), "any", _println),
+    "print": Function((), "any", sprint),
+    "printf": Function(("string",), "any", sprintf),
+    "println": Function((), "any", sprintln),
     "urlquery": Function((), "any", _urlquery),
     "eq": Function(("value",), "value", _eq),
     "ne": Function(("value", "value"), None, lambda *args: not _eq(*args)),

@@ -31,31 +31,27 @@ class Bool(_Node, frozen=True):
         return "true" if self.value else "false"
 
 
-class Number(_Node, frozen=True):
-    """``value`` may be an integer that only fits 64 bits without a sign."""
+class _Word(_Node, frozen=True):
+    """``text`` as it stands in the source."""
 
     text: str
-    value: int | float | complex
 
     def __str__(self) -> str:
         return self.text
 
 
-class String(_Node, frozen=True):
-    literal: str
+class Number(_Word, frozen=True):
+    """``value`` may be an integer that only fits 64 bits without a sign."""
+
+    value: int | float | complex
+
+
+class String(_Word, frozen=True):
     value: str
 
-    def __str__(self) -> str:
-        return self.literal
 
-
-class Identifier(_Node, frozen=True):
+class Identifier(_Word, frozen=True):
     """A function's name."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Field(_Node, frozen=True):
