@@ -47,7 +47,7 @@ _NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _METADATA = "__metadata__"
 
 
-class Tensor(msgspec.Struct, frozen=True):
+class TensorEntry(msgspec.Struct, frozen=True):
     """``dtype`` as the file spells it; ``offset``: bytes from the start of the file."""
 
     dtype: str
@@ -113,7 +113,7 @@ class Safetensors:
 
     # ----------------------------------------------------------------- the header
 
-    def _read_header(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def _read_header(self) -> tuple[dict[str, TensorEntry], dict[str, str]]:
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size < 8:
             raise self._invalid("it is too short")
@@ -139,7 +139,7 @@ class Safetensors:
         except (ValueError, RecursionError):
             raise self._invalid("its header is not what safetensors have") from None
 
-    def _checked(self, name: str, entry: _Entry, base: int, file_bytes: int) -> Tensor:
+    def _checked(self, name: str, entry: _Entry, base: int, file_bytes: int) -> TensorEntry:
         begin, end = entry.data_offsets
         what = f"tensor {name[:80]!r}"
         if len(name) > _MAX_NAME_CHARS:
@@ -151,9 +151,9 @@ class Safetensors:
         width = _WIDTHS.get(entry.dtype)
         if width is not None and math.prod(entry.shape) * width != end - begin:
             raise self._invalid(f"the size of {what} does not match its shape")
-        return Tensor(entry.dtype, tuple(entry.shape), base + begin, end - begin)
+        return TensorEntry(entry.dtype, tuple(entry.shape), base + begin, end - begin)
 
-    def _check_overlaps(self, tensors: dict[str, Tensor]) -> None:
+    def _check_overlaps(self, tensors: dict[str, TensorEntry]) -> None:
         end = 0
         for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
             if tensor.size_bytes and tensor.offset < end:
@@ -212,7 +212,7 @@ class Weights:
         except BaseException:
             self.close()
             raise
-        self.tensors: dict[str, Tensor] = {
+        self.tensors: dict[str, TensorEntry] = {
             name: home.tensors[name] for name, home in self._homes.items()
         }
 

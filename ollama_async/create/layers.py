@@ -182,16 +182,25 @@ def add_chat_format(
     if known is None:
         return []
     if not request.template:
-        model.layers.append(_small_layer(layout, "template", known.template.encode()))
+        model.layers.append(put_layer(layout, layer_type("template"), known.template.encode()))
     _add_stop(layout, model, known.stop)
     return [{"status": f"using autodetected template {known.name}"}]
 
 
 def _add_stop(layout: StoreLayout, model: NewModel, texts: tuple[str, ...]) -> None:
     if texts:
-        model.layers.append(_small_layer(layout, "params", go_json({"stop": texts})))
+        model.layers.append(put_layer(layout, layer_type("params"), go_json({"stop": texts})))
 
 
-def _small_layer(layout: StoreLayout, kind: str, content: bytes) -> Layer:
-    digest, _ = layout.blobs.put(content)
-    return Layer(layer_type(kind), digest, len(content))
+def put_layer(
+    layout: StoreLayout,
+    media_type: str,
+    content: bytes,
+    statuses: list[ProgressStatus] | None = None,
+) -> Layer:
+    """Store a small layer; its status is added to ``statuses``."""
+    digest, is_new = layout.blobs.put(content)
+    if statuses is not None:
+        word = "creating new" if is_new else "using existing"
+        statuses.append({"status": f"{word} layer {digest}"})
+    return Layer(media_type, digest, len(content))

@@ -10,7 +10,7 @@ import msgspec
 from ollama_async.api.ollama import CreateRequest, ProgressStatus
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
-from ollama_async.create.layers import NewModel
+from ollama_async.create.layers import NewModel, put_layer
 from ollama_async.store.layout import StoreLayout
 from ollama_async.store.manifests import (
     CONFIG_TYPE,
@@ -19,7 +19,6 @@ from ollama_async.store.manifests import (
     MANIFEST_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
     Config,
-    Layer,
     Manifest,
     go_json,
     layer_type,
@@ -49,7 +48,7 @@ def publish(
     ]
     layers = list(model.layers)
     for kind, content, replaced in edits:
-        new = _put(layout, layer_type(kind), content, statuses)
+        new = put_layer(layout, layer_type(kind), content, statuses)
         same = (new.media_type, new.digest)
         layers = [
             layer
@@ -57,7 +56,7 @@ def publish(
             if layer.kind not in replaced and (layer.media_type, layer.digest) != same
         ]
         layers.append(new)
-    manifest = Manifest(config=_put(layout, CONFIG_TYPE, config, statuses), layers=layers)
+    manifest = Manifest(config=put_layer(layout, CONFIG_TYPE, config, statuses), layers=layers)
     data = go_json(manifest)
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise BadRequest(f"the manifest is larger than {MANIFEST_LIMIT_BYTES} bytes")
@@ -117,20 +116,6 @@ def _go_number(value: Any) -> Any:
 
 
 def _config(request: CreateRequest, base: Config) -> Config:
-    return msgspec.structs.replace(
-        base,
-        renderer=request.renderer or base.renderer,
-        parser=request.parser or base.parser,
-        requires=request.requires or base.requires,
-        architecture="amd64",
-        os="linux",
-    )
-
-
-def _put(
-    layout: StoreLayout, media_type: str, content: bytes, statuses: list[ProgressStatus]
-) -> Layer:
-    digest, is_new = layout.blobs.put(content)
-    word = "creating new" if is_new else "using existing"
-    statuses.append({"status": f"{word} layer {digest}"})
-    return Layer(media_type, digest, len(content))
+    texts = ("renderer", "parser", "requires")
+    changed = {name: getattr(request, name) or getattr(base, name) for name in texts}
+    return msgspec.structs.replace(base, **changed, architecture="amd64", os="linux")

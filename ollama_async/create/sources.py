@@ -85,12 +85,10 @@ def find_sources(
 def _with_texts(request: CreateRequest, modelfile: Modelfile) -> CreateRequest:
     """:raises ValueError: a parameter or a version is invalid."""
     parameters, _ = modelfile.parameters()
+    texts = ("template", "system", "renderer", "parser")
     return msgspec.structs.replace(
         request,
-        template=request.template or modelfile.last("template"),
-        system=request.system or modelfile.last("system"),
-        renderer=request.renderer or modelfile.last("renderer"),
-        parser=request.parser or modelfile.last("parser"),
+        **{name: getattr(request, name) or modelfile.last(name) for name in texts},
         requires=request.requires or modelfile.requires,
         license=request.license or modelfile.values("license"),
         parameters=parameters | (request.parameters or {}),

@@ -43,7 +43,6 @@ _MAX_TENSOR_NAME_BYTES = 63
 _MAX_DIMENSIONS = 4
 _MAX_SIZE = (1 << 63) - 1
 
-_U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 ARRAY_HEAD = struct.Struct("<IQ")
 _TENSOR_TAIL = struct.Struct("<IQ")
@@ -171,12 +170,10 @@ class _Cursor:
             self._window, self._at = b"", 0
 
     def take_u32(self, what: str) -> int:
-        number: int = _U32.unpack(self.take(4, what))[0]
-        return number
+        return int.from_bytes(self.take(4, what), "little")
 
     def take_u64(self, what: str) -> int:
-        number: int = _U64.unpack(self.take(8, what))[0]
-        return number
+        return int.from_bytes(self.take(8, what), "little")
 
     def take_name(self, limit_bytes: int, what: str) -> bytes:
         """A string of at most ``limit_bytes``, charged to the budget of all kept text."""

@@ -203,9 +203,10 @@ class Manifests:
 
     def all(self) -> Iterator[tuple[ModelName, str]]:
         """Every file that has a valid name, in no order."""
-        for path in self._files(self._base, 4):
-            with suppress(ValueError):
-                yield self.name_of(path), path
+        for entry in _entries_below(self._base, 4):
+            if _is_file(entry.path):
+                with suppress(ValueError):
+                    yield self.name_of(entry.path), entry.path
 
     def write(self, name: ModelName, data: bytes) -> None:
         """Publish a manifest durably. :raises OSError:"""
@@ -223,10 +224,10 @@ class Manifests:
                 folder.rmdir()
 
     def remove_empty_folders(self) -> None:
-        for level in ("*/*/*", "*/*", "*"):
-            for folder in list(self.folder.glob(level)):
+        for levels in (3, 2, 1):
+            for entry in list(_entries_below(self._base, levels)):
                 with suppress(OSError):  # not empty, or no folder
-                    folder.rmdir()
+                    Path(entry.path).rmdir()
 
     def _matches(self, folder: str, parts: tuple[str, ...]) -> Iterator[str]:
         """Paths below ``folder`` that equal ``parts`` but for case."""
@@ -237,13 +238,6 @@ class Manifests:
         matching = [entry for entry in _entries(folder) if entry.name.lower() == wanted]
         for entry in sorted(matching, key=lambda entry: (entry.name != parts[0], entry.name)):
             yield from self._matches(entry.path, parts[1:])
-
-    def _files(self, folder: str, depth: int) -> Iterator[str]:
-        for entry in _entries(folder):
-            if depth > 1:
-                yield from self._files(entry.path, depth - 1)
-            elif _is_file(entry.path):
-                yield entry.path
 
 
 def _is_file(path: str) -> bool:
@@ -257,3 +251,12 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError:  # not a folder, or gone meanwhile
         return []
+
+
+def _entries_below(folder: str, levels: int) -> Iterator[os.DirEntry[str]]:
+    """What is exactly so many levels below the folder."""
+    for entry in _entries(folder):
+        if levels > 1:
+            yield from _entries_below(entry.path, levels - 1)
+        else:
+            yield entry

@@ -20,6 +20,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from ollama_async.store.blobs import Blobs, blob_name
 from ollama_async.store.files import free_bytes, storage_errors, sync_folder, try_lock
 
@@ -43,16 +45,13 @@ _READ_BYTES = 1 << 20
 Stamp = tuple[int, int, int]
 
 
-class Chunk:
+class Chunk(msgspec.Struct):
     """Bytes ``start`` to ``end`` of the blob, of which the first ``received`` are in the file."""
 
-    __slots__ = ("end", "index", "received", "start")
-
-    def __init__(self, index: int, start: int, end: int, received: int) -> None:
-        self.index = index
-        self.start = start
-        self.end = end
-        self.received = received
+    index: int
+    start: int
+    end: int
+    received: int = 0
 
     @property
     def missing(self) -> int:
@@ -295,10 +294,8 @@ def _open_locked(path: Path) -> int | None:
 
 
 def _chunks(total: int, length: int) -> list[Chunk]:
-    starts = range(0, total, length)
-    return [
-        Chunk(index, start, min(start + length, total), 0) for index, start in enumerate(starts)
-    ]
+    starts = enumerate(range(0, total, length))
+    return [Chunk(index, start, min(start + length, total)) for index, start in starts]
 
 
 def _read_trailer(descriptor: int, total: int, size: int) -> list[Chunk] | None:

@@ -12,11 +12,11 @@ from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.core.errors import BadRequest, Forbidden, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
-from tests.unit.store.stores import MODEL, blobs, licenses, made, manifest_of
+from tests.unit.store.store_helpers import MODEL, blobs, created, licenses, manifest_of
 
 
 def test_a_gguf_becomes_a_model(store: Store, tiny: str) -> None:
-    statuses = made(
+    statuses = created(
         store,
         model="Tiny",
         files={"tiny.gguf": tiny},
@@ -41,7 +41,7 @@ def test_a_gguf_becomes_a_model(store: Store, tiny: str) -> None:
 
 
 def test_the_files_are_as_ollama_writes_them(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny}, parameters={"stop": ["<&>"], "seed": 1})
+    created(store, model="m", files={"tiny.gguf": tiny}, parameters={"stop": ["<&>"], "seed": 1})
     manifest = manifest_of(store, "registry.ollama.ai/library/m/latest")
     assert list(manifest) == ["schemaVersion", "mediaType", "config", "layers"]
     assert manifest["schemaVersion"] == 2
@@ -69,7 +69,7 @@ def test_the_files_are_as_ollama_writes_them(store: Store, tiny: str) -> None:
 
 
 def test_a_model_from_a_model_inherits_and_overrides(store: Store, tiny: str) -> None:
-    made(
+    created(
         store,
         model="base",
         files={"tiny.gguf": tiny},
@@ -79,7 +79,7 @@ def test_a_model_from_a_model_inherits_and_overrides(store: Store, tiny: str) ->
         parameters={"top_k": 1, "seed": 7},
         messages=[Message(role="user", content="hi")],
     )
-    statuses = made(
+    statuses = created(
         store, model="me/child:v1", from_="BASE", system="new", license=["A", "B"],
         parameters={"top_k": 2},
     )  # fmt: skip
@@ -98,20 +98,20 @@ def test_a_model_from_a_model_inherits_and_overrides(store: Store, tiny: str) ->
 def test_creating_a_name_again_removes_what_only_the_old_one_needed(
     store: Store, tiny: str
 ) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny}, system="one")
-    made(store, model="other", from_="m")
+    created(store, model="m", files={"tiny.gguf": tiny}, system="one")
+    created(store, model="other", from_="m")
     before = blobs(store)
-    made(store, model="m", from_="m", system="two")
-    made(store, model="m", from_="m", system="three")
+    created(store, model="m", from_="m", system="two")
+    created(store, model="m", from_="m", system="three")
     assert store.find("m").system == "three"
     assert store.find("other").system == "one"
     assert len(blobs(store) - before) == 1  # the new system text; the config is shared
 
 
 def test_a_new_spelling_keeps_the_old_one(store: Store, tiny: str) -> None:
-    made(store, model="MyModel:V1", files={"tiny.gguf": tiny})
-    made(store, model="mymodel:v1", from_="MYMODEL:v1", system="x")
-    made(store, model="mymodel:V2", from_="mymodel:v1")
+    created(store, model="MyModel:V1", files={"tiny.gguf": tiny})
+    created(store, model="mymodel:v1", from_="MYMODEL:v1", system="x")
+    created(store, model="mymodel:V2", from_="mymodel:v1")
     assert sorted(model.name for model in store.list()) == ["MyModel:V1", "MyModel:V2"]
     assert store.find("MYMODEL:V1").system == "x"
 
@@ -121,7 +121,9 @@ def test_adapters_and_projectors_are_found_by_their_headers(
 ) -> None:
     projector = upload(gguf("clip").build())
     base, adapter = map(upload, adapted)
-    made(store, model="m", files={"p.gguf": projector, "base": base}, adapters={"a.gguf": adapter})
+    created(
+        store, model="m", files={"p.gguf": projector, "base": base}, adapters={"a.gguf": adapter}
+    )
     model = store.find("m")
     assert model.blob_digest == base
     assert model.projectors == (str(store.blob_path(projector)),)
@@ -186,34 +188,34 @@ def test_a_bad_gguf_never_becomes_a_model(
         (split, "1 of 2 parts of the model are given"),
     ):
         with pytest.raises(BadRequest, match=text):
-            made(store, model="m", files={"x.gguf": digest})
+            created(store, model="m", files={"x.gguf": digest})
     assert store.list() == []
     assert not (store.root / "manifests").exists()
 
 
 def test_a_text_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
     with pytest.raises(BadRequest, match="the system is larger than 1048576 bytes"):
-        made(store, model="m", files={"tiny.gguf": tiny}, system="x" * 1_048_577)
-    made(store, model="m", files={"tiny.gguf": tiny}, system="x" * 1_048_576)
+        created(store, model="m", files={"tiny.gguf": tiny}, system="x" * 1_048_577)
+    created(store, model="m", files={"tiny.gguf": tiny}, system="x" * 1_048_576)
     assert len(store.find("m").system) == 1_048_576
 
 
 def test_a_crowd_of_licenses_is_refused_before_anything_is_written(store: Store, tiny: str) -> None:
     with pytest.raises(BadRequest, match="at most 64 licenses"):
-        made(store, model="m", files={"t.gguf": tiny}, license=[str(each) for each in range(65)])
+        created(store, model="m", files={"t.gguf": tiny}, license=[str(each) for each in range(65)])
     assert blobs(store) == {tiny}
 
 
 def test_a_manifest_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
     with pytest.raises(BadRequest, match="the manifest is larger than 1048576 bytes"):
-        made(store, model="m", files={"x" * (4 << 20) + ".gguf": tiny})
+        created(store, model="m", files={"x" * (4 << 20) + ".gguf": tiny})
     assert store.list() == []
 
 
 def test_a_license_that_the_base_has_is_not_put_twice(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny}, license=["MIT", "BSD"], system="MIT")
+    created(store, model="m", files={"tiny.gguf": tiny}, license=["MIT", "BSD"], system="MIT")
     for _ in range(3):
-        made(store, model="m", from_="m", license="MIT")
+        created(store, model="m", from_="m", license="MIT")
     assert licenses(store.find("m")) == ["BSD", "MIT"]
     assert store.find("m").system == "MIT"
 
@@ -222,19 +224,19 @@ def test_a_license_that_the_base_has_is_not_put_twice(store: Store, tiny: str) -
 def test_a_gguf_is_known_by_its_first_bytes_whatever_its_name(
     store: Store, tiny: str, upload: Callable[[bytes], str], name: str
 ) -> None:
-    made(store, model="m", files={name: tiny})
+    created(store, model="m", files={name: tiny})
     assert store.find("m").blob_digest == tiny
     with pytest.raises(BadRequest, match=r"^unknown type$"):
-        made(store, model="m", files={name: upload(b"else")})
+        created(store, model="m", files={name: upload(b"else")})
 
 
 def test_a_name_is_created_as_it_will_be_found(store: Store, tiny: str) -> None:
-    made(store, model=" m:local ", files={"tiny.gguf": tiny})
+    created(store, model=" m:local ", files={"tiny.gguf": tiny})
     assert store.find("m:local").name == store.find("m").name == "m:latest"
     with pytest.raises(Forbidden, match="cloud is disabled"):
-        made(store, model="m:cloud", files={"tiny.gguf": tiny})
+        created(store, model="m:cloud", files={"tiny.gguf": tiny})
     with pytest.raises(BadRequest, match=r"^invalid model name$"):
-        made(store, model=" ", files={"tiny.gguf": tiny})
+        created(store, model=" ", files={"tiny.gguf": tiny})
 
 
 def test_two_models_in_one_create_are_refused(
@@ -242,4 +244,4 @@ def test_two_models_in_one_create_are_refused(
 ) -> None:
     other = upload(tiny_gguf(x="y").build())
     with pytest.raises(BadRequest, match="2 of the files are models"):
-        made(store, model="m", files={"a.gguf": tiny, "b.gguf": other})
+        created(store, model="m", files={"a.gguf": tiny, "b.gguf": other})

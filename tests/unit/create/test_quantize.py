@@ -42,7 +42,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(path, quantization="F16", **WIDE)
 
 
-def made(store: Store, **fields: Any) -> list[dict[str, Any]]:
+def created(store: Store, **fields: Any) -> list[dict[str, Any]]:
     return list(create_model(store, CreateRequest(**fields)))
 
 
@@ -58,7 +58,7 @@ def test_a_file_is_quantized_with_progress(
     store: Store, half: Path, upload: Callable[[Path], str]
 ) -> None:
     digest = upload(half)
-    statuses = made(store, model="m", files={"half.gguf": digest}, quantize="q4_K_M")
+    statuses = created(store, model="m", files={"half.gguf": digest}, quantize="q4_K_M")
     progress = [each for each in statuses if each["status"] == "quantizing F16 model to Q4_K_M"]
     assert {each["digest"] for each in progress} == {"0" * 19}
     total = progress[0]["total"]
@@ -81,15 +81,15 @@ def test_a_file_is_quantized_with_progress(
 def test_a_model_is_quantized_and_its_base_stays(
     store: Store, half: Path, upload: Callable[[Path], str]
 ) -> None:
-    made(store, model="base", files={"half.gguf": upload(half)}, system="be brief")
-    made(store, model="small", from_="base", quantization="Q8_0")
+    created(store, model="base", files={"half.gguf": upload(half)}, system="be brief")
+    created(store, model="small", from_="base", quantization="Q8_0")
     assert store.find("base").details.quantization_level == "F16"
     small = store.find("small")
     assert (small.details.quantization_level, small.system) == ("Q8_0", "be brief")
-    made(store, model="same", from_="small", quantize="q8_0")
+    created(store, model="same", from_="small", quantize="q8_0")
     assert store.find("same").blob_digest == small.blob_digest
     with pytest.raises(BadRequest, match=r"^quantization is only supported for F16, BF16 and F32"):
-        made(store, model="smaller", from_="small", quantize="q4_0")
+        created(store, model="smaller", from_="small", quantize="q4_0")
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_a_model_is_quantized_and_its_base_stays(
 def test_every_level_is_one_that_the_library_writes(
     store: Store, half: Path, upload: Callable[[Path], str], level: str
 ) -> None:
-    made(store, model="m", files={"half.gguf": upload(half)}, quantize=level)
+    created(store, model="m", files={"half.gguf": upload(half)}, quantize=level)
     model = store.find("m")
     assert model.summary.quantization == level
     expected = quantize._min_file_bytes([read_header(half)], level)
@@ -123,7 +123,7 @@ def test_a_model_that_the_library_does_not_know_says_so(
 ) -> None:
     odd = write_tiny_model(tmp_path / "odd.gguf", quantization="F16", architecture="odd", **WIDE)
     with pytest.raises(EngineFailed, match="unknown model architecture: 'odd'"):
-        made(store, model="m", files={"odd.gguf": upload(odd)}, quantize="q8_0")
+        created(store, model="m", files={"odd.gguf": upload(odd)}, quantize="q8_0")
     assert leftovers(store) == []
     assert store.list() == []
 
@@ -132,7 +132,7 @@ def test_a_model_that_the_library_does_not_know_says_so(
 def test_a_draft_model_is_kept_beside_its_model(
     store: Store, half: Path, tiny_model: Path, upload: Callable[[Path], str]
 ) -> None:
-    made(
+    created(
         store,
         model="m",
         files={"half.gguf": upload(half)},
@@ -198,9 +198,9 @@ def test_parts_of_a_model_are_joined(
     store: Store, half: Path, parts: list[Path], upload: Callable[[Path], str]
 ) -> None:
     files = {path.name: upload(path) for path in reversed(parts)}
-    statuses = made(store, model="m", files=files)
+    statuses = created(store, model="m", files=files)
     assert "joining GGUF files" in [each["status"] for each in statuses]
-    made(store, model="whole", files={"half.gguf": upload(half)})
+    created(store, model="whole", files={"half.gguf": upload(half)})
     joined, whole = store.find("m"), store.find("whole")
     assert not joined.summary.is_split
     assert joined.summary == whole.summary
@@ -212,7 +212,7 @@ def test_parts_are_joined_and_quantized(
     store: Store, parts: list[Path], upload: Callable[[Path], str]
 ) -> None:
     files = {path.name: upload(path) for path in parts}
-    made(store, model="m", files=files, quantize="q8_0")
+    created(store, model="m", files=files, quantize="q8_0")
     assert store.find("m").summary.quantization == "Q8_0"
 
 
@@ -226,7 +226,7 @@ def test_parts_that_are_not_those_of_one_model_are_refused(
         ([one, two, other], "the files are parts of different models"),
     ):
         with pytest.raises(BadRequest, match=text):
-            made(store, model="m", files={f"{n}.gguf": digest for n, digest in enumerate(files)})
+            created(store, model="m", files={f"{n}.gguf": digest for n, digest in enumerate(files)})
     assert three
 
 
@@ -270,7 +270,7 @@ def test_whatever_the_process_does_is_an_error_and_nothing_stays(
     digest = upload(half)
     play(program)
     with pytest.raises(EngineFailed, match=text):
-        made(store, model="m", files={"half.gguf": digest}, quantize="q8_0")
+        created(store, model="m", files={"half.gguf": digest}, quantize="q8_0")
     assert leftovers(store) == []
     assert store.list() == []
 
@@ -316,12 +316,12 @@ def test_only_so_many_models_are_quantized_at_a_time(
 def test_a_base_that_is_replaced_meanwhile_is_an_error(
     store: Store, half: Path, tiny_model: Path, upload: Callable[[Path], str], done: str
 ) -> None:
-    made(store, model="base", files={"half.gguf": upload(half)})
+    created(store, model="base", files={"half.gguf": upload(half)})
     steps = create_model(store, CreateRequest(model="m", from_="base", quantize="f32"))
     assert next(steps)["status"] == "quantizing F16 model to F32"
     if done == "everything":
         assert {"status": "verifying conversion"} in steps  # draws them up to this one
-    made(store, model="base", files={"tiny.gguf": upload(tiny_model)})
+    created(store, model="base", files={"tiny.gguf": upload(tiny_model)})
     with pytest.raises(BadRequest, match="meanwhile; try again"):
         list(steps)
     assert leftovers(store) == []

@@ -16,20 +16,20 @@ from ollama_async.create.request import BaseMissing
 from ollama_async.store.store import Store
 
 
-def made(store: Store, *, reads_files: bool = False, **fields: Any) -> list[dict[str, Any]]:
+def created(store: Store, *, reads_files: bool = False, **fields: Any) -> list[dict[str, Any]]:
     return list(create_model(store, CreateRequest(**fields), reads_files=reads_files))
 
 
 def test_a_modelfile_says_all_that_the_fields_can_say(store: Store, tiny: str) -> None:
-    made(store, model="base", files={"t.gguf": tiny})
+    created(store, model="base", files={"t.gguf": tiny})
     text = (
         'FROM base\nTEMPLATE "{{ .Prompt }}"\nSYSTEM """one\ntwo"""\nPARAMETER top_k 3\n'
         "PARAMETER stop a\nPARAMETER stop b\nPARAMETER mirostat 1\nLICENSE free\nLICENSE MIT\n"
         "MESSAGE user hi\nMESSAGE assistant ho\nRENDERER qwen3-coder\nPARSER qwen3.5\n"
         "REQUIRES 0.14.0\n"
     )
-    assert made(store, name="old", modelfile=text)[-1] == {"status": "success"}
-    made(
+    assert created(store, name="old", modelfile=text)[-1] == {"status": "success"}
+    created(
         store,
         model="new",
         from_="base",
@@ -46,15 +46,15 @@ def test_a_modelfile_says_all_that_the_fields_can_say(store: Store, tiny: str) -
 
 
 def test_fields_count_more_than_the_modelfile(store: Store, tiny: str) -> None:
-    made(store, model="base", files={"t.gguf": tiny})
+    created(store, model="base", files={"t.gguf": tiny})
     text = "FROM base\nSYSTEM old\nPARAMETER top_k 3\nPARAMETER seed 4\n"
-    made(store, model="m", modelfile=text, system="new", parameters={"top_k": 5})
+    created(store, model="m", modelfile=text, system="new", parameters={"top_k": 5})
     model = store.find("m")
     assert (model.system, model.parameters) == ("new", {"top_k": 5, "seed": 4})
 
 
 def test_todays_form_does_not_look_at_a_modelfile(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"t.gguf": tiny}, modelfile="not one", path="/nowhere")
+    created(store, model="m", files={"t.gguf": tiny}, modelfile="not one", path="/nowhere")
     assert store.find("m").blob_digest == tiny
 
 
@@ -68,7 +68,7 @@ def test_a_modelfile_may_name_uploads(
     base, adapter = map(upload, adapted)
     projector = upload(gguf("clip").build())
     text = f"FROM @{base}\nFROM @{projector}\nADAPTER @{adapter}\nDRAFT @{tiny}\n"
-    made(store, name="m", modelfile=text)
+    created(store, name="m", modelfile=text)
     path = store.root / "manifests/registry.ollama.ai/library/m/latest"
     layers = json.loads(path.read_bytes())["layers"]
     kinds = {layer["mediaType"].rpartition(".")[2]: layer["digest"] for layer in layers}
@@ -77,9 +77,9 @@ def test_a_modelfile_may_name_uploads(
 
 def test_what_show_prints_makes_the_same_model(store: Store, tiny: str) -> None:
     """It names blobs by their paths, and who may talk to us may use any blob by its digest."""
-    made(store, model="a", files={"t.gguf": tiny}, system="x")
+    created(store, model="a", files={"t.gguf": tiny}, system="x")
     model = store.find("a")
-    made(store, name="b", modelfile=f"FROM {model.path}\nSYSTEM x\n")
+    created(store, name="b", modelfile=f"FROM {model.path}\nSYSTEM x\n")
     assert store.find("b").blob_digest == tiny
 
 
@@ -100,7 +100,7 @@ def test_who_may_names_files(
     store: Store, folder: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.blob_path(tiny).unlink()
-    statuses = made(store, reads_files=True, name="m", path=str(folder / "Modelfile"))
+    statuses = created(store, reads_files=True, name="m", path=str(folder / "Modelfile"))
     size = (folder / "weights.gguf").stat().st_size
     assert statuses[1] == {
         "status": "copying file weights.gguf",
@@ -111,23 +111,23 @@ def test_who_may_names_files(
     assert (model.blob_digest, model.system) == (tiny, "from a file")
     assert model.details.parent_model == "weights.gguf"
     (folder / "Modelfile").write_text("FROM weights.gguf\n")  # no mark, but it is there
-    made(store, reads_files=True, name="n", path=str(folder / "Modelfile"))
-    made(store, reads_files=True, name="o", modelfile=f"FROM {folder}\n")
+    created(store, reads_files=True, name="n", path=str(folder / "Modelfile"))
+    created(store, reads_files=True, name="o", modelfile=f"FROM {folder}\n")
     monkeypatch.setenv("HOME", str(folder))
-    made(store, reads_files=True, name="p", modelfile="FROM ~/weights.gguf\n")
+    created(store, reads_files=True, name="p", modelfile="FROM ~/weights.gguf\n")
     assert {store.find(name).blob_digest for name in "mnop"} == {tiny}
     assert not [path.name for path in store.root.rglob(".tmp-*")]
 
 
 def test_todays_form_names_them_by_absolute_paths(store: Store, folder: Path, tiny: str) -> None:
     weights = folder / "weights.gguf"
-    made(store, reads_files=True, model="m", files={"weights.gguf": str(weights)})
+    created(store, reads_files=True, model="m", files={"weights.gguf": str(weights)})
     assert store.find("m").blob_digest == tiny
     for field in ("files", "adapters", "draft_files"):
         with pytest.raises(Forbidden):
             create_model(store, CreateRequest(model="n", **{field: {"weights.gguf": str(weights)}}))
     with pytest.raises(BadRequest, match="no such file"):
-        made(store, reads_files=True, model="n", files={"x": str(folder)})
+        created(store, reads_files=True, model="n", files={"x": str(folder)})
 
 
 @pytest.mark.parametrize("value", ["FOLDER/weights.gguf", "FOLDER", "~/x", "./x", "../x", "/etc"])
@@ -183,5 +183,5 @@ def test_what_makes_no_sense_is_said(
     for word, place in places.items():
         fields = {key: value.replace(word, place) for key, value in fields.items()}
     with pytest.raises(BadRequest) as caught:
-        made(store, reads_files=True, name="m", **fields)
+        created(store, reads_files=True, name="m", **fields)
     assert text in caught.value.message

@@ -24,7 +24,7 @@ from ollama_async.store.manifests import layer_type
 from ollama_async.store.store import Store
 from ollama_async.store.transfers import PushSource
 from tests.unit.gguf_files import build_tiny
-from tests.unit.store.stores import age, made
+from tests.unit.store.store_helpers import age, created
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(1, 60))))
@@ -149,7 +149,7 @@ def test_a_blob_that_was_touched_lately_is_not_touched_again(store: Store, tiny:
 
 def test_copies_share_their_texts(store: Store, tiny: str) -> None:
     messages = [Message(role="user", content=f"{number}") for number in range(50)]
-    made(store, model="a", files={"t.gguf": tiny}, system="s" * 5000, messages=messages)
+    created(store, model="a", files={"t.gguf": tiny}, system="s" * 5000, messages=messages)
     store.copy("a", "b")
     one, other = store.find("a"), store.find("b")
     assert one.system is other.system
@@ -159,7 +159,7 @@ def test_copies_share_their_texts(store: Store, tiny: str) -> None:
 
 def test_what_models_take_is_counted(store: Store, tiny: str) -> None:
     text = "ü" * 100_000
-    made(store, model="a", files={"t.gguf": tiny}, system=text, parameters={"stop": ["x"] * 200})
+    created(store, model="a", files={"t.gguf": tiny}, system=text, parameters={"stop": ["x"] * 200})
     model = store.find("a")
     assert model.memory_bytes > sys.getsizeof(text) + sys.getsizeof(["x"] * 200)
     assert model.list_entry.memory_bytes < 8192
@@ -169,7 +169,7 @@ def test_references_are_read_before_others_have_to_wait(
     store: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abc":
-        made(store, model=name, files={"t.gguf": tiny}, system=name)
+        created(store, model=name, files={"t.gguf": tiny}, system=name)
     held: list[bool] = []
     reader = Store(store.root)
     original = prune.read_bounded

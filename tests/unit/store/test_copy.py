@@ -12,7 +12,7 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, LoadFailed, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
-from tests.unit.store.stores import blobs
+from tests.unit.store.store_helpers import blobs
 
 LIBRARY = "manifests/registry.ollama.ai/library"
 

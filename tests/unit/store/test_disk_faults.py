@@ -15,7 +15,7 @@ import pytest
 from ollama_async.core.errors import BadRequest, StorageFailed
 from ollama_async.store import files
 from ollama_async.store.store import Store
-from tests.unit.store.stores import blobs, made
+from tests.unit.store.store_helpers import blobs, created
 
 
 def test_a_mismatched_upload_leaves_nothing(store: Store) -> None:
@@ -98,7 +98,7 @@ def test_new_folders_and_a_removal_outlast_a_power_cut(
 ) -> None:
     syncs = Syncs(store.root, tiny)
     monkeypatch.setattr(files, "os", syncs)
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     host = "manifests/registry.ollama.ai"
     expected = {".", "blobs", "manifests", host, f"{host}/library", f"{host}/library/m"}
     assert set(syncs.synced) == expected
@@ -122,12 +122,12 @@ def test_a_full_disk_during_an_upload_leaves_nothing(
 def test_a_full_disk_during_create_leaves_the_old_model(
     store: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny}, system="old")
+    created(store, model="m", files={"tiny.gguf": tiny}, system="old")
     before = store.find("m")
     for left in (0, 3, 9, 60, 200):
         monkeypatch.setattr(files, "os", FullDisk(left))
         with pytest.raises(StorageFailed, match="no space left"):
-            made(store, model="m", from_="m", system="quite new", parameters={"top_k": 3})
+            created(store, model="m", from_="m", system="quite new", parameters={"top_k": 3})
         assert store.find("m").digest == before.digest
         leftovers = [path for path in store.root.rglob("*") if path.name.startswith(".tmp-")]
         assert leftovers == []

@@ -12,7 +12,7 @@ import pytest
 
 from ollama_async.core.errors import BadRequest, Forbidden, LoadFailed, NotFound, StorageFailed
 from ollama_async.store.store import Store
-from tests.unit.store.stores import MODEL, made
+from tests.unit.store.store_helpers import MODEL, created
 
 
 def test_an_unknown_model_is_named_as_it_was_sent(store: Store) -> None:
@@ -25,22 +25,22 @@ def test_an_unknown_model_is_named_as_it_was_sent(store: Store) -> None:
 
 
 def test_a_name_longer_than_the_disk_allows_is_not_found(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     name = "h" * 300 + "/ns/m"
     for call in (store.find, store.delete):
         with pytest.raises(NotFound):
             call(name)
     with pytest.raises(StorageFailed, match="too long"):
-        made(store, model=name, from_="m")
+        created(store, model=name, from_="m")
 
 
 def test_only_an_unchanged_model_is_known_without_blocking(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     assert store.find_cached("M:local") is None
     model = store.find("M:local")
     assert store.find_cached("M:local") is model
     assert store.find_cached("m") is model
-    made(store, model="m", from_="m", system="changed")
+    created(store, model="m", from_="m", system="changed")
     assert store.find_cached("m") is None
     assert store.find("m").system == "changed"
     store.delete("m")
@@ -48,7 +48,7 @@ def test_only_an_unchanged_model_is_known_without_blocking(store: Store, tiny: s
 
 
 def test_an_exact_spelling_wins(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     library = store.root / "manifests/registry.ollama.ai/library"
     shutil.copytree(library / "m", library / "M")
     assert store.find("M").name == "M:latest"
@@ -91,7 +91,7 @@ def test_a_store_that_ollama_wrote_is_read_as_it_is(store: Store, tiny_gguf: Any
 
 def test_the_list_is_newest_first_and_leaves_out_what_is_broken(store: Store, tiny: str) -> None:
     for number, name in enumerate(("a", "b", "c", "d")):
-        made(store, model=name, files={"tiny.gguf": tiny}, system=name)
+        created(store, model=name, files={"tiny.gguf": tiny}, system=name)
         path = store.root / f"manifests/registry.ollama.ai/library/{name}/latest"
         os.utime(path, (1000 + number, 1000 + number))
     library = store.root / "manifests/registry.ollama.ai/library"
@@ -115,7 +115,7 @@ def test_the_list_is_newest_first_and_leaves_out_what_is_broken(store: Store, ti
 def test_a_hostile_manifest_breaks_its_own_model_only(
     store: Store, tiny: str, content: bytes
 ) -> None:
-    made(store, model="good", files={"tiny.gguf": tiny})
+    created(store, model="good", files={"tiny.gguf": tiny})
     path = store.root / "manifests/registry.ollama.ai/library/bad/latest"
     path.parent.mkdir()
     path.write_bytes(content)
@@ -128,7 +128,7 @@ def test_a_hostile_manifest_breaks_its_own_model_only(
 
 
 def test_models_that_live_elsewhere_are_refused(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     path = store.root / "manifests/registry.ollama.ai/library/m/latest"
     config = b'{"remote_host":"https://ollama.com","remote_model":"big"}'
     digest, _ = store.layout.blobs.put(config)

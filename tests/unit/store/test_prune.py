@@ -13,12 +13,12 @@ from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.manifests import Layer
 from ollama_async.store.store import Store
-from tests.unit.store.stores import age, blobs, made
+from tests.unit.store.store_helpers import age, blobs, created
 
 
 def test_delete_keeps_what_others_need(store: Store, tiny: str) -> None:
-    made(store, model="a", files={"tiny.gguf": tiny}, system="a")
-    made(store, model="b", from_="a", system="b")
+    created(store, model="a", files={"tiny.gguf": tiny}, system="a")
+    created(store, model="b", from_="a", system="b")
     store.delete("A")
     assert store.has_blob(tiny)
     assert store.find("b").system == "b"
@@ -32,8 +32,8 @@ def test_delete_keeps_what_others_need(store: Store, tiny: str) -> None:
 
 
 def test_delete_keeps_all_blobs_while_a_manifest_is_corrupt(store: Store, tiny: str) -> None:
-    made(store, model="a", files={"tiny.gguf": tiny})
-    made(store, model="b", from_="a")
+    created(store, model="a", files={"tiny.gguf": tiny})
+    created(store, model="b", from_="a")
     (store.root / "manifests/registry.ollama.ai/library/b/latest").write_text("{")
     store.delete("a")
     assert store.has_blob(tiny)
@@ -42,7 +42,7 @@ def test_delete_keeps_all_blobs_while_a_manifest_is_corrupt(store: Store, tiny: 
 def test_prune_removes_only_what_is_old_and_unneeded(
     store: Store, tiny: str, upload: Callable[[bytes], str]
 ) -> None:
-    made(store, model="a", files={"tiny.gguf": tiny})
+    created(store, model="a", files={"tiny.gguf": tiny})
     old, new = upload(b"old"), upload(b"new")
     folder = store.root / "blobs"
     partial = folder / "sha256-abc-partial"
@@ -95,7 +95,7 @@ def test_prune_does_nothing_beside_a_corrupt_manifest_or_if_told_so(
     old = upload(b"old")
     age(store.blob_path(old))
     assert Store(store.root, keeps_unused=True).prune() == 0
-    made(store, model="a", files={"tiny.gguf": tiny})
+    created(store, model="a", files={"tiny.gguf": tiny})
     path = store.root / "manifests/registry.ollama.ai/library/a/latest"
     path.write_text("{")
     assert store.prune() == 0

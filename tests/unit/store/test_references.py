@@ -14,7 +14,7 @@ from ollama_async.core.errors import LoadFailed, NotFound
 from ollama_async.store import prune
 from ollama_async.store.manifests import LAYERS_LIMIT, MANIFEST_LIMIT_BYTES
 from ollama_async.store.store import Store
-from tests.unit.store.stores import MODEL, age, made
+from tests.unit.store.store_helpers import MODEL, age, created
 
 LIBRARY = "registry.ollama.ai/library"
 
@@ -33,7 +33,7 @@ def put(store: Store, path: str | bytes, content: bytes) -> None:
 @pytest.fixture
 def precious(store: Store, tiny: str, upload: Callable[[bytes], str]) -> str:
     """An old blob of a model beside the model ``other``; both may be removed, so far."""
-    made(store, model="other", files={"tiny.gguf": tiny})
+    created(store, model="other", files={"tiny.gguf": tiny})
     digest = upload(b"precious")
     age(store.blob_path(digest))
     return digest
@@ -186,7 +186,7 @@ def test_only_changed_manifests_are_read_again(
     store: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abcd":
-        made(store, model=name, files={"tiny.gguf": tiny}, system=name)
+        created(store, model=name, files={"tiny.gguf": tiny}, system=name)
     store.delete("a")
     read: list[str] = []
     monkeypatch.setattr(
@@ -194,7 +194,7 @@ def test_only_changed_manifests_are_read_again(
         "read_bounded",
         lambda path, limit: read.append(path.parent.name) or path.read_bytes()[:limit],
     )
-    made(store, model="b", from_="b", system="new")
+    created(store, model="b", from_="b", system="new")
     store.delete("c")
     assert read == ["b"]
     with pytest.raises(NotFound):

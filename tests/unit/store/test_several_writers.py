@@ -12,7 +12,7 @@ import pytest
 from ollama_async.core.errors import StorageFailed
 from ollama_async.store import files
 from ollama_async.store.store import Store
-from tests.unit.store.stores import age, blobs, made, needed
+from tests.unit.store.store_helpers import age, blobs, created, needed
 
 
 def test_a_killed_upload_leaves_a_store_that_prune_cleans(store: Store) -> None:
@@ -56,7 +56,7 @@ for turn in itertools.count():
 
 @pytest.mark.parametrize("turns", [1, 2, 5])
 def test_a_killed_create_leaves_a_whole_model(store: Store, tiny: str, turns: int) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     with subprocess.Popen(
         [sys.executable, "-c", CREATOR, str(store.root)], stdout=subprocess.PIPE, text=True
     ) as child:
@@ -65,7 +65,7 @@ def test_a_killed_create_leaves_a_whole_model(store: Store, tiny: str, turns: in
             assert child.stdout.readline() == "created\n"
         child.send_signal(signal.SIGKILL)
     assert store.find("m").system.isdigit()
-    made(store, model="m", from_="m", system="after")  # the lock died with its holder
+    created(store, model="m", from_="m", system="after")  # the lock died with its holder
     assert store.find("m").system == "after"
     for path in store.root.rglob("*"):
         if path.is_file():
@@ -92,7 +92,7 @@ list(create_model(store, CreateRequest(model=me, from_="base", system="common"))
 
 
 def test_two_processes_share_one_store(store: Store, tiny: str) -> None:
-    made(store, model="base", files={"tiny.gguf": tiny})
+    created(store, model="base", files={"tiny.gguf": tiny})
     children = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(store.root), name],
@@ -113,13 +113,13 @@ def test_two_processes_share_one_store(store: Store, tiny: str) -> None:
 
 
 def test_threads_that_replace_one_name_leave_one_whole_model(store: Store, tiny: str) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     errors: list[Exception] = []
 
     def replace(number: int) -> None:
         try:
             for turn in range(5):
-                made(store, model="m", from_="m", system=f"{number} {turn}")
+                created(store, model="m", from_="m", system=f"{number} {turn}")
                 store.find("m")
         except Exception as error:  # noqa: BLE001  # handed to the test's own thread
             errors.append(error)
@@ -136,7 +136,7 @@ def test_threads_that_replace_one_name_leave_one_whole_model(store: Store, tiny:
 def test_a_lock_that_is_never_free_is_an_error(
     store: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made(store, model="m", files={"tiny.gguf": tiny})
+    created(store, model="m", files={"tiny.gguf": tiny})
     monkeypatch.setattr(files, "_LOCK_TIMEOUT_S", 0.0)
     with (
         files.locked(store.root),

@@ -27,7 +27,7 @@ from ollama_async.store.show import DescriptionCache, show
 from ollama_async.store.store import Store
 
 
-def made(store: Store, **fields: Any) -> Model:
+def created(store: Store, **fields: Any) -> Model:
     request = CreateRequest(**({"model": "m"} | fields))
     list(create_model(store, request))
     return store.find("m")
@@ -38,7 +38,7 @@ def shown(model: Model, **fields: Any) -> ShowResponse:
 
 
 def test_everything_that_create_was_given_is_shown(store: Store, tiny: str) -> None:
-    model = made(
+    model = created(
         store,
         files={"tiny.gguf": tiny},
         template="{{ .System }} {{ .Prompt }}",
@@ -91,7 +91,7 @@ def test_everything_that_create_was_given_is_shown(store: Store, tiny: str) -> N
 
 
 def test_a_request_may_stand_in_for_system_and_options(store: Store, tiny: str) -> None:
-    model = made(store, files={"t.gguf": tiny}, system="old", parameters={"top_k": 3, "seed": 1})
+    model = created(store, files={"t.gguf": tiny}, system="old", parameters={"top_k": 3, "seed": 1})
     answer = shown(model, system="new", options={"top_k": 5})
     assert answer.system == "new"
     assert [line.split() for line in answer.parameters.splitlines()] == [
@@ -104,7 +104,7 @@ def test_a_request_may_stand_in_for_system_and_options(store: Store, tiny: str) 
 
 
 def test_the_files_keys_are_shown_without_arrays(store: Store, tiny: str) -> None:
-    answer = shown(made(store, files={"t.gguf": tiny}))
+    answer = shown(created(store, files={"t.gguf": tiny}))
     assert list(answer.model_info) == sorted(answer.model_info)
     assert answer.model_info == {
         "general.architecture": "llama",
@@ -125,7 +125,7 @@ def test_the_files_keys_are_shown_without_arrays(store: Store, tiny: str) -> Non
 
 
 def test_verbose_shows_the_arrays(store: Store, tiny: str) -> None:
-    answer = shown(made(store, files={"t.gguf": tiny}), verbose=True)
+    answer = shown(created(store, files={"t.gguf": tiny}), verbose=True)
     assert answer.model_info["tokenizer.ggml.tokens"] == ["<s>", "a"]
 
 
@@ -134,14 +134,14 @@ def test_a_chat_template_in_the_file_is_the_template_and_no_line_hides_it(
 ) -> None:
     jinja = "{% for m in messages %}{{ m.content }}{% endfor %}"
     digest = upload(tiny_gguf(tokenizer__chat_template=jinja).build())
-    answer = shown(made(store, files={"t.gguf": digest}))
+    answer = shown(created(store, files={"t.gguf": digest}))
     assert answer.template == jinja
     assert "TEMPLATE" not in answer.modelfile
     assert "tokenizer.chat_template" not in answer.model_info
 
 
 def test_without_any_template_the_default_is_shown(store: Store, tiny: str) -> None:
-    answer = shown(made(store, files={"t.gguf": tiny}))
+    answer = shown(created(store, files={"t.gguf": tiny}))
     assert answer.template == "{{ .Prompt }}"
     assert "TEMPLATE {{ .Prompt }}\n" in answer.modelfile
 
@@ -153,7 +153,9 @@ def test_a_projector_and_an_adapter_are_shown(
         gguf("clip").text("general.name", "eye").number("clip.vision.block_count", "u32", 1).build()
     )
     base, adapter = map(upload, adapted)
-    model = made(store, files={"p.gguf": projector, "t.gguf": base}, adapters={"a.gguf": adapter})
+    model = created(
+        store, files={"p.gguf": projector, "t.gguf": base}, adapters={"a.gguf": adapter}
+    )
     answer = shown(model)
     assert answer.projector_info == {
         "clip.vision.block_count": 1,
@@ -221,7 +223,7 @@ def test_a_file_that_changed_under_us_is_told(tmp_path: Path, gguf: Any) -> None
 
 
 def test_a_model_whose_file_went_is_broken(store: Store, tiny: str) -> None:
-    model = made(store, files={"t.gguf": tiny})
+    model = created(store, files={"t.gguf": tiny})
     Path(model.path).unlink()
     with pytest.raises(LoadFailed, match=r"^model 'm:latest' is broken: "):
         shown(model)
@@ -230,7 +232,7 @@ def test_a_model_whose_file_went_is_broken(store: Store, tiny: str) -> None:
 def test_brief_descriptions_are_read_once_as_long_as_the_file_stays(
     store: Store, tiny: str
 ) -> None:
-    model = made(store, files={"t.gguf": tiny})
+    model = created(store, files={"t.gguf": tiny})
     cache = DescriptionCache()
     first = cache.describe(model.path)
     assert cache.describe(model.path) is first
@@ -259,7 +261,7 @@ def test_a_text_that_no_quotes_can_hold_is_still_shown(store: Store, tiny: str) 
     text = 'a"""\nb"\nc'
     with pytest.raises(ValueError, match="cannot be quoted"):
         str(Command("system", text))
-    answer = shown(made(store, files={"t.gguf": tiny}, system=text))
+    answer = shown(created(store, files={"t.gguf": tiny}, system=text))
     assert f'SYSTEM """{text}"""\n' in answer.modelfile
 
 

@@ -13,7 +13,7 @@ from ollama_async.create.builder import create_model
 from ollama_async.store.manifests import Config, Layer, Manifest, Manifests, go_json
 from ollama_async.store.store import Store
 from tests.unit.gguf_files import GgufBuilder, build_tiny, tiny_adapter
-from tests.unit.store.stores import MODEL, made
+from tests.unit.store.store_helpers import MODEL, created
 
 KIND, TOKENS = "tokenizer.ggml.model", "tokenizer.ggml.tokens"
 
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_run_is_refused_by_the_name_of_what_it_lacks(
     store: Store, upload: Callable[[bytes], str], build: Build, lack: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:
-        made(store, model="m", files={"m.gguf": upload(build().build())})
+        created(store, model="m", files={"m.gguf": upload(build().build())})
     assert caught.value.message == f'file "m.gguf" has {lack}'
     assert store.list() == []
 
@@ -104,7 +104,7 @@ def test_a_model_of_the_store_that_cannot_be_run_is_no_base(
 ) -> None:
     name = planted(model().build())
     with pytest.raises(BadRequest, match="has no vocabulary"):
-        made(store, model="m", from_=name, **more)
+        created(store, model="m", from_=name, **more)
     assert store.find(name).summary.missing_part  # it can still be shown, copied and deleted
 
 
@@ -112,6 +112,6 @@ def test_projectors_and_adapters_need_none(store: Store, upload: Callable[[bytes
     projector = GgufBuilder("clip").tensor("v.patch_embd.weight", [32, 2], size=256).build()
     base = build_tiny().tensor("output.weight", [32, 2], size=256).build()
     files = {"m.gguf": upload(base), "p.gguf": upload(projector)}
-    made(store, model="m", files=files, adapters={"a.gguf": upload(tiny_adapter().build())})
+    created(store, model="m", files=files, adapters={"a.gguf": upload(tiny_adapter().build())})
     model = store.find("m")
     assert (len(model.projectors), len(model.adapters), model.summary.missing_part) == (1, 1, "")

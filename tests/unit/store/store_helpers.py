@@ -1,4 +1,4 @@
-"""What tests of the store ask of one, in a line each."""
+"""Short helpers for tests of the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ollama_async.store.store import Store
 MODEL = "application/vnd.ollama.image.model"
 
 
-def made(store: Store, **fields: Any) -> list[str]:
+def created(store: Store, **fields: Any) -> list[str]:
     return [status["status"] for status in create_model(store, CreateRequest(**fields))]
 
 
