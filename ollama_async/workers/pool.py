@@ -139,14 +139,16 @@ class Pool:
         except BaseException:  # a fault of ours: the caller tells the client
             self._requests.pop(request.id, None)
             raise
-        refusals = [result for other, result in ends if other is request]
-        if refusals and isinstance(refusals[0], ServerError):
-            _notify([(other, result) for other, result in ends if other is not request])
-            if isinstance(refusals[0], LoadFailed):
-                self._note(self._observer.rejected, "no_capacity")
-            raise refusals[0]
         request.admitted_ns = perf_counter_ns()
-        _notify(ends)
+        refusal = next((result for other, result in ends if other is request), None)
+        if isinstance(refusal, ServerError):
+            request.is_detached = True  # the caller tells the client
+            if isinstance(refusal, LoadFailed):
+                self._note(self._observer.rejected, "no_capacity")
+        for other, result in ends:
+            other.end(result)
+        if isinstance(refusal, ServerError):
+            raise refusal
         return request
 
     async def unload(self, key: str) -> None:
@@ -196,13 +198,26 @@ class Pool:
 
     def _process(self, event: Event) -> None:
         """The event, its effects, and then what the sinks get of it."""
-        _notify(self._handle(event))
+        for request, result in self._handle(event):
+            request.end(result)
 
     def _handle(self, event: Event) -> list[_End]:
+        """After a fault of the scheduler, the effects that it had decided on are performed.
+
+        :raises Exception: such a fault, if the event is a new request.
+        """
         ends: list[_End] = []
         events = deque([event])
         while events:
-            for effect in self._decide(events.popleft()):
+            event = events.popleft()
+            try:
+                effects = self._scheduler.handle(event, self._loop.time())
+            except Exception:
+                if isinstance(event, RequestArrived):
+                    raise
+                log.exception("%s", event)
+                effects = self._scheduler.state.effects
+            for effect in effects:
                 try:
                     self._perform(effect, ends, events)
                 except Exception as fault:  # the boundary "effect": the others are performed
@@ -211,23 +226,19 @@ class Pool:
         self._changed.set()
         return ends
 
-    def _decide(self, event: Event) -> list[Effect]:
-        """The event's effects; after a fault of the scheduler those that it had decided on."""
-        try:
-            return self._scheduler.handle(event, self._loop.time())
-        except Exception:
-            if isinstance(event, RequestArrived):
-                raise  # the caller handles it
-            log.exception("%s", event)
-            return self._scheduler.state.effects
-
-    def _perform(  # one case per effect
+    def _perform(  # noqa: C901  # one case per effect
         self, effect: Effect, ends: list[_End], events: deque[Event]
     ) -> None:
         match effect:
             case Start(ticket, worker):
                 request = self._requests[ticket]
-                if error := self._start(request, self._clients[worker]):
+                if not request.was_started:
+                    request.was_started = True
+                    waited_s = (perf_counter_ns() - request.submitted_ns) / 1e9
+                    self._note(self._observer.waited, request.job.target.name, waited_s)
+                try:
+                    self._clients[worker].submit(request)
+                except ServerError as error:
                     ends.append((self._requests.pop(ticket), error))
                     events.append(RequestEnded(ticket))
             case Complete(ticket):
@@ -236,8 +247,8 @@ class Pool:
                 self._clients[worker].cancel(ticket)
             case Reject(ticket, reason, retry_after_s):
                 busy = Busy(retry_after_s=retry_after_s)
-                error = busy if reason == "full" else ShuttingDown(SHUTDOWN_TEXT)
-                ends.append((self._requests.pop(ticket), error))
+                refusal = busy if reason == "full" else ShuttingDown(SHUTDOWN_TEXT)
+                ends.append((self._requests.pop(ticket), refusal))
                 self._note(self._observer.rejected, reason)
             case Fail(ticket, code, message):
                 self._fail(ticket, from_code(code, message), ends)
@@ -297,17 +308,6 @@ class Pool:
             log.exception("observer")
 
     # -- requests ----------------------------------------------------------------------------
-
-    def _start(self, request: SubmittedRequest, client: WorkerClient) -> ServerError | None:
-        if not request.was_started:
-            request.was_started = True
-            waited_ns = perf_counter_ns() - request.submitted_ns
-            self._note(self._observer.waited, request.job.target.name, waited_ns / 1e9)
-        try:
-            client.submit(request)
-        except ServerError as error:
-            return error
-        return None
 
     def _cancel(self, request: SubmittedRequest) -> None:
         if request.id not in self._requests or request.is_detached:
@@ -413,11 +413,6 @@ class Pool:
         if at is not None:
             at = min(at, self._loop.time() + _MAX_TIMER_S)
             self._timer = self._loop.call_at(at, self._process, TimerFired())
-
-
-def _notify(ends: list[_End]) -> None:
-    for request, result in ends:
-        request.end(result)
 
 
 def _logged(planner: Planner) -> Planner:

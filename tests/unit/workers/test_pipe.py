@@ -273,7 +273,7 @@ def test_a_message_over_the_limit_is_refused_and_nothing_of_it_sent(conforming, 
     conforming(scenario)
 
 
-def test_nothing_is_listener_after_the_parent_closed(conforming):
+def test_nothing_is_received_after_the_parent_closed(conforming):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
         await asyncio.to_thread(child.send, [messages.Started(1)])
