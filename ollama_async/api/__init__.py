@@ -1,1 +1,1 @@
-"""The public wire language: Structs, options, decoding and encoding; no I/O."""
+"""Ollama's API as data: requests, responses, options, Modelfiles. No I/O with clients."""

@@ -265,11 +265,10 @@ class AnswerCall(msgspec.Struct):
     function: AnswerFunction
 
 
-class DebugInfo(msgspec.Struct, omit_defaults=True):
+class DebugInfo(msgspec.Struct):
     """For ``_debug_render_only``: the prompt as the model would read it."""
 
     rendered_template: str
-    image_count: int = 0
 
 
 class AnswerMessage(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -1,11 +1,11 @@
-"""Ollama's options, once: name, type, default, range.
+"""The table of Ollama's options: name, type, default, range.
 
-The same names are a model's PARAMETERs and a request's ``options``. Precedence: default, then the
-model's, then the request's, key by key. Ollama checks types only; the ranges are ours, wide enough
-for every use that means something.
+The same names are a model's PARAMETERs and a request's ``options``. Precedence, key by key: the
+request's, then the model's, then the default. Ollama checks types only; the ranges are ours, wide
+enough for every meaningful use.
 
-A worker is everybody's. So a request has a say only in what can be its own: how it is sampled, and
-how much context it needs. What else shapes a load (:data:`SHARED`) is the model's to say.
+All clients share a model's worker. So a request decides only how it is sampled and how much context
+it needs. The other load options (:data:`SHARED`) are decided by the model.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ollama_async.core.conversation import Sampling
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 STOP_LIMIT = 256
-"""Stop strings of one request: each is looked for at every token."""
+"""Of one request: each is searched for at every token."""
 STOP_LENGTH_LIMIT = 1 << 16
-"""Characters of all of them together: each gets an entry in a table."""
+"""Characters of all stop strings together: each gets a table entry."""
 
 
 class WrongOptionType(ValueError):
@@ -31,13 +31,13 @@ class WrongOptionType(ValueError):
 
 
 class OptionOutOfRange(ValueError):
-    """A value outside the table's range, or too many or too long stop strings."""
+    """A value out of range, or stop strings that are too many or too long."""
 
 
 class Option(msgspec.Struct, frozen=True):
     """One row. ``kind`` is ``integer``, ``boolean``, ``float32`` or ``array`` (of strings).
 
-    ``default`` None: nobody has said anything, and whoever loads the model decides.
+    ``default`` None: decided when the model is loaded.
     """
 
     name: str
@@ -77,16 +77,16 @@ DEPRECATED = frozenset(
         *("mirostat", "mirostat_tau", "mirostat_eta"),
     }
 )
-"""Names that old Modelfiles hold; ignored, with a warning."""
+"""Names in old Modelfiles; ignored with a warning."""
 
 SHARED = frozenset({"num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread"})
-"""Options that hold for everybody whom a worker serves; a request's are checked and left out."""
+"""Options that hold for all clients of a worker; a request's are checked and left out."""
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """All options of one request: wishes about loading (None: nobody said), and sampling."""
+    """All options of one request: load options (None: not set) and sampling."""
 
     num_ctx: int | None
     num_batch: int | None
@@ -98,10 +98,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_parameters(params: dict[str, Any]) -> dict[str, Any]:
-    """The known, present parameters with their exact types: ``40.9`` → 40 for an integer.
+    """The known parameters that are not None, with their exact types: 40.9 becomes integer 40.
 
     :raises WrongOptionType: ``option "top_k" must be of type integer`` and the like.
-    :raises OptionOutOfRange: in our words.
+    :raises OptionOutOfRange:
     """
     return {
         name: _checked(_BY_NAME[name], value)
@@ -111,7 +111,7 @@ def check_parameters(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def unknown_parameters(params: dict[str, Any]) -> list[str]:
-    """Names that mean nothing to us; a request may hold them, whoever reads the log should know."""
+    """Names that are not options. A request may have them; they are logged."""
     return [name for name in params if name not in _BY_NAME]
 
 
@@ -120,9 +120,9 @@ def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Opti
 
     Raises as :func:`check_parameters`.
     """
-    asked = check_parameters(request_options)
+    requested = check_parameters(request_options)
     chosen = check_parameters(model_params) | {
-        name: value for name, value in asked.items() if name not in SHARED
+        name: value for name, value in requested.items() if name not in SHARED
     }
     values = {option.name: chosen.get(option.name, option.default) for option in OPTIONS}
     sampling = {name: values[name] for name in Sampling.__struct_fields__}
@@ -141,8 +141,8 @@ def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Opti
 
 
 def parse_parameter(name: str, values: list[str]) -> Any:
-    """Type the text of a Modelfile's or the prompt's PARAMETER; of several values the last counts,
-    for a list all. None: the name is in :data:`DEPRECATED`; say so and go on.
+    """The typed value of a PARAMETER in a Modelfile or at the interactive prompt. Of several
+    values the last one counts, for a list all. None: the name is in :data:`DEPRECATED`.
 
     :raises ValueError: ``unknown parameter 'x'``, ``invalid int value [abc]``, or out of range.
     """
@@ -170,7 +170,7 @@ def _checked(option: Option, value: Any) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise WrongOptionType(f'option "{option.name}" must be of type {option.kind}')
-    # written so that NaN is outside, too
+    # written so that NaN is out of range, too
     if not (option.low <= value <= option.high):
         low, high = (f"{bound}" for bound in (option.low, option.high))
         raise OptionOutOfRange(f'option "{option.name}" must be between {low} and {high}')
@@ -192,7 +192,7 @@ def _strings(option: Option, value: Any) -> list[str]:
 
 
 def _seed(seed: int) -> int:
-    """Samplers take 32 bits, of which the highest value means random."""
+    """Samplers take 32 bits, and the highest value means random."""
     return -1 if seed < 0 else seed % 0xFFFFFFFF
 
 

@@ -1,1 +1,1 @@
-"""The HTTP front: routes, handlers, one streaming loop, guards, metrics."""
+"""The HTTP server: routes, handlers, streaming, limits per client, metrics."""

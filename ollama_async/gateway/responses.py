@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -91,28 +91,14 @@ async def _send_in_slices(
 ) -> web.StreamResponse:
     sliced = web.StreamResponse(status=response.status, headers=response.headers)
     sliced.content_length = len(body)
-    pace = SendPace()
-    await pace.wait(sliced.prepare(request))
-    rest = memoryview(body)
-    while rest:
-        await pace.wait(sliced.write(rest[:_SLICE_BYTES]), min(len(rest), _SLICE_BYTES))
-        rest = rest[_SLICE_BYTES:]
+    allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
+    try:
+        await allowance.wait(sliced.prepare(request))
+        rest = memoryview(body)
+        while rest:
+            await allowance.wait(sliced.write(rest[:_SLICE_BYTES]))
+            allowance.earn(min(len(rest), _SLICE_BYTES))  # the client has taken about as much
+            rest = rest[_SLICE_BYTES:]
+    except TimeoutError:
+        raise ConnectionResetError from None
     return sliced
-
-
-class SendPace:
-    """The :class:`WaitAllowance` of one long answer."""
-
-    def __init__(self) -> None:
-        self._allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
-
-    async def wait(self, writing: Awaitable[object], size: int = 0) -> None:
-        """Wait for ``writing``, after which the client has taken about ``size`` bytes more.
-
-        :raises ConnectionResetError: it takes them too slowly, or is gone.
-        """
-        try:
-            await self._allowance.wait(writing)
-        except TimeoutError:
-            raise ConnectionResetError from None
-        self._allowance.earn(size)

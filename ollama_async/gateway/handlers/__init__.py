@@ -1,1 +1,1 @@
-"""One file per group of routes; each handler decodes, asks a port and encodes."""
+"""One module per group of routes. A handler decodes, calls the store or the backend, encodes."""

@@ -31,7 +31,7 @@ from ollama_async.store.store import Store
 DEADLINE_S = 10.0
 
 
-class PlayedJob:
+class FakeJob:
     """One accepted job: the test says what happens to it. ``cancelled`` is set when it is."""
 
     def __init__(self, job: Job, sink: Sink) -> None:
@@ -45,24 +45,24 @@ class PlayedJob:
             self._is_over = True
             self.cancelled.set()
 
-    def start(self, load_ns: int = 5_000_000) -> PlayedJob:
+    def start(self, load_ns: int = 5_000_000) -> FakeJob:
         if not self._is_over:
             self._sink.started(load_ns)
         return self
 
-    def say(self, *pieces: str) -> PlayedJob:
+    def say(self, *pieces: str) -> FakeJob:
         for piece in pieces:
             if not self._is_over:
                 self._sink.text(piece)
         return self
 
-    def part(self, *parts: Thought | ToolCall) -> PlayedJob:
+    def part(self, *parts: Thought | ToolCall) -> FakeJob:
         for part in parts:
             if not self._is_over:
                 self._sink.part(part)
         return self
 
-    def end(self, reason: str = "stop", *, context: list[int] | None = None) -> PlayedJob:
+    def end(self, reason: str = "stop", *, context: list[int] | None = None) -> FakeJob:
         if not self._is_over:
             self._is_over = True
             usage = Usage(prompt=7, cached=3, prompt_ns=1_000, answer=2, answer_ns=2_000)
@@ -71,7 +71,7 @@ class PlayedJob:
             self._sink.finished(Finish(reason, usage, context or []))
         return self
 
-    def fail(self, error: ServerError) -> PlayedJob:
+    def fail(self, error: ServerError) -> FakeJob:
         if not self._is_over:
             self._is_over = True
             self._sink.failed(error)
@@ -99,17 +99,17 @@ class FakeBackend:
     """``InferenceBackend``: hands every job to the test, or refuses it, or plays ``script``."""
 
     def __init__(self) -> None:
-        self.jobs: asyncio.Queue[PlayedJob] = asyncio.Queue()
+        self.jobs: asyncio.Queue[FakeJob] = asyncio.Queue()
         self.unloaded: list[str] = []
         self.refusal: ServerError | None = None
-        self.script: Callable[[PlayedJob], object] | None = None
+        self.script: Callable[[FakeJob], object] | None = None
         self.loaded: list[LoadedModel] = []
         self.waiting = 0
 
-    def submit(self, job: Job, sink: Sink) -> PlayedJob:
+    def submit(self, job: Job, sink: Sink) -> FakeJob:
         if self.refusal is not None:
             raise self.refusal.with_traceback(None)  # else each raise would make it longer
-        played = PlayedJob(unpacked(job), sink)
+        played = FakeJob(unpacked(job), sink)
         if self.script is not None:
             asyncio.get_running_loop().call_soon(self.script, played)
         self.jobs.put_nowait(played)
@@ -123,7 +123,7 @@ class FakeBackend:
             waiting=self.waiting, capacity=512, running={}, loaded=self.loaded, loading=0
         )
 
-    async def job(self) -> PlayedJob:
+    async def job(self) -> FakeJob:
         """The next job that was submitted."""
         async with asyncio.timeout(DEADLINE_S):
             return await self.jobs.get()
@@ -137,7 +137,7 @@ def unpacked(job: Job) -> Job:
     return msgspec.structs.replace(job, inference=inference)
 
 
-def a_target(name: str = "m:latest") -> Target:
+def make_target(name: str = "m:latest") -> Target:
     return Target(
         key="k",
         name=name,
@@ -151,9 +151,9 @@ def a_target(name: str = "m:latest") -> Target:
     )
 
 
-def a_job() -> Job:
+def make_job() -> Job:
     inference = msgspec.Raw(msgspec.msgpack.encode(Inference(Prompt(raw="hi"), Sampling())))
-    return Job(target=a_target(), load_options=LoadOptions(), client="test", inference=inference)
+    return Job(target=make_target(), load_options=LoadOptions(), client="test", inference=inference)
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ async def stream_url(serve, backend, metrics) -> str:
     async def handler(request: web.Request) -> web.StreamResponse:
         stall_s = float(request.query.get("stall_s", "10"))
         params = StreamRequest(
-            job=a_job(),
+            job=make_job(),
             response_format=OllamaGenerateFormat("m"),
             is_streamed=request.query.get("stream") != "0",
             began_at=perf_counter(),

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ollama_async.core.errors import Busy, ServerError
-from ollama_async.gateway import responses
 from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
 from ollama_async.gateway.client_budgets import (
     CLIENT_SEND_LIMIT_BYTES,
@@ -21,11 +20,11 @@ from ollama_async.gateway.client_budgets import (
     SEND_LIMIT_BYTES,
     Reservation,
     SendBudget,
+    WaitAllowance,
 )
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.middleware import build_middleware
 from ollama_async.gateway.origin_policy import OriginPolicy
-from ollama_async.gateway.responses import SendPace
 from tests.unit.gateway.conftest import FakeRequest
 
 ADDRESSES = [f"10.0.0.{n}" for n in (1, 2)] + [f"::ffff:10.0.0.{n}" for n in (3, 4)]
@@ -134,18 +133,19 @@ def test_an_answer_that_was_cut_gets_nothing_more():
     assert budget.reserved_bytes == 0
 
 
-async def test_a_pace_that_is_kept_lasts_and_one_that_is_not_ends(monkeypatch):
-    monkeypatch.setattr(responses, "GRACE_S", 0.5)
-    pace = SendPace()
+async def test_an_allowance_that_is_earned_lasts_and_one_that_is_not_ends():
+    allowance = WaitAllowance(0.5, bytes_per_s=1 << 20)
     for _ in range(10):
-        await pace.wait(asyncio.sleep(0.01), 1 << 30)
-    with pytest.raises(ConnectionResetError):
-        await drips(pace)
+        await allowance.wait(asyncio.sleep(0.01))
+        allowance.earn(1 << 30)
+    with pytest.raises(TimeoutError):
+        await drips(allowance)
 
 
-async def drips(pace: SendPace) -> None:
+async def drips(allowance: WaitAllowance) -> None:
     for _ in range(1000):
-        await pace.wait(asyncio.sleep(0.01), 1)
+        await allowance.wait(asyncio.sleep(0.01))
+        allowance.earn(1)
 
 
 Serving = Callable[..., Awaitable[str]]

@@ -64,7 +64,7 @@ async def test_an_answer_is_counted_and_timed(session, url, backend, scrape):
     assert found["ollama_request_seconds_count", endpoint] == 1
 
 
-def outbox_of(cached):
+def stream_of(cached):
     usage = Usage(prompt=cached + 1, cached=cached)
     finish = Finish("stop", usage, [])
     return SimpleNamespace(first_at=None, started_at=None, finish=finish)
@@ -83,7 +83,7 @@ def test_cached_tokens_are_counted_so_that_no_guess_is_told_from_another():
     moves = set()
     for cached in range(500):
         before = cached_total(metrics)
-        metrics.answered("m", 0.0, outbox_of(cached))
+        metrics.answered("m", 0.0, stream_of(cached))
         moves.add(cached_total(metrics) - before)
 
     assert moves <= {0, CACHED_STEP}
@@ -92,7 +92,7 @@ def test_cached_tokens_are_counted_so_that_no_guess_is_told_from_another():
 def test_cached_tokens_are_counted_right_on_average():
     metrics = Metrics(version="1", ollama_version="2")
     for _ in range(10_000):
-        metrics.answered("m", 0.0, outbox_of(6000))
+        metrics.answered("m", 0.0, stream_of(6000))
 
     assert cached_total(metrics) == pytest.approx(10_000 * 6000, rel=0.02)  # four deviations: 0.014
 

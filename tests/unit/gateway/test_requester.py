@@ -10,8 +10,8 @@ from ollama_async.registry.address_policy import Requester
 @pytest.fixture
 async def client(aiohttp_client):
     async def tell(request):
-        asker = requester_of(request)
-        return web.json_response([asker.is_local, asker.server_port])
+        requester = requester_of(request)
+        return web.json_response([requester.is_local, requester.server_port])
 
     application = web.Application()
     application.router.add_get("/", tell)

@@ -48,15 +48,15 @@ class Wire:
     @property
     def kinds(self) -> list[tuple[str, str]]:
         """What the objects say, each its kind and its text; each object has one kind."""
-        said = []
+        sent = []
         for line in map(json.loads, self.written.splitlines()):
             found = [
                 ("text", line["response"]),
                 ("thought", line.get("thinking", "")),
                 ("call", "".join(each["function"]["name"] for each in line.get("tool_calls", []))),
             ]
-            said += [(kind, text) for kind, text in found if text]
-        return said
+            sent += [(kind, text) for kind, text in found if text]
+        return sent
 
     @property
     def texts(self) -> list[str]:
@@ -89,7 +89,7 @@ OPERATIONS = st.lists(
 @given(OPERATIONS)
 def test_no_text_is_lost_doubled_or_reordered(operations):
     async def play() -> tuple[str, str]:
-        wire, stream, said = Wire(), make_stream(), ""
+        wire, stream, sent = Wire(), make_stream(), ""
         stream.attach(wire)
         for operation in operations:
             if operation == "<turn>":
@@ -100,13 +100,13 @@ def test_no_text_is_lost_doubled_or_reordered(operations):
                 wire.writing_paused = False
                 stream.attach(wire)
             else:
-                said += operation
+                sent += operation
                 stream.text(operation)
         await turn()
-        return said, "".join(wire.texts) + stream.take().text
+        return sent, "".join(wire.texts) + stream.take().text
 
-    said, got = asyncio.run(play())
-    assert got == said
+    sent, got = asyncio.run(play())
+    assert got == sent
 
 
 KINDS = st.lists(
@@ -121,7 +121,7 @@ KINDS = st.lists(
 @given(KINDS)
 def test_thoughts_and_calls_keep_their_places(operations):
     async def play() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        wire, stream, said = Wire(), make_stream(), []
+        wire, stream, sent = Wire(), make_stream(), []
         stream.attach(wire)
         for operation in operations:
             match operation:
@@ -133,15 +133,15 @@ def test_thoughts_and_calls_keep_their_places(operations):
                     wire.writing_paused = False
                     stream.attach(wire)
                 case (kind, text):
-                    said.append((kind, text))
+                    sent.append((kind, text))
                     tell(stream, kind, text)
         await turn()
         wire.writing_paused = False
         stream.attach(wire)
-        return said, wire.kinds
+        return sent, wire.kinds
 
-    said, got = asyncio.run(play())
-    assert spelled(got) == spelled(said)
+    sent, got = asyncio.run(play())
+    assert spelled(got) == spelled(sent)
 
 
 def tell(stream: ResponseStream, kind: str, text: str) -> None:
@@ -153,9 +153,9 @@ def tell(stream: ResponseStream, kind: str, text: str) -> None:
         stream.part(ToolCall(ToolFunction(text)))
 
 
-def spelled(said: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def spelled(sent: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Letter by letter, so that it does not matter how neighbours of one kind were joined."""
-    return [(kind, letter) for kind, text in said for letter in text]
+    return [(kind, letter) for kind, text in sent for letter in text]
 
 
 async def test_neighbours_of_one_kind_leave_as_one_object():

@@ -52,7 +52,7 @@ async def flights() -> AsyncIterator[SingleFlight]:
     await flights.close()
 
 
-Asker = Callable[[], Awaitable[int]]
+Caller = Callable[[], Awaitable[int]]
 
 
 async def test_who_comes_late_gets_the_next_run_with_all_others(flights: SingleFlight) -> None:
@@ -85,13 +85,13 @@ async def test_whoever_leaves_takes_nobody_along_and_the_last_ends_it(
     flights: SingleFlight,
 ) -> None:
     work = Work()
-    askers = [asyncio.create_task(flights.run("k", work)) for _ in range(3)]
+    callers = [asyncio.create_task(flights.run("k", work)) for _ in range(3)]
     await settled()
-    for asker in askers[:2]:
-        asker.cancel()
+    for caller in callers[:2]:
+        caller.cancel()
     await settled()
     assert (work.running, work.cancelled) == (1, 0)
-    askers[2].cancel()
+    callers[2].cancel()
     await settled()
     assert (work.running, work.cancelled) == (0, 1)
 
@@ -108,11 +108,11 @@ async def test_a_failure_is_everybodys(flights: SingleFlight) -> None:
 
 async def test_the_end_waits_for_what_runs() -> None:
     flights, work = SingleFlight(), Work()
-    asker = asyncio.create_task(flights.run("k", work))
+    caller = asyncio.create_task(flights.run("k", work))
     await settled()
     await flights.close()
     assert (work.running, work.cancelled) == (0, 1)
-    await asyncio.wait({asker})
+    await asyncio.wait({caller})
 
 
 @given(st.lists(st.sampled_from(["ask", "leave", "pass", "settle"]), max_size=30))
@@ -121,17 +121,17 @@ def test_at_most_one_run_is_under_way_and_nobody_gets_one_begun_before_they_aske
 ) -> None:
     async def history() -> None:
         flights, work = SingleFlight(), Work()
-        askers: list[tuple[int, asyncio.Task[int]]] = []
+        callers: list[tuple[int, asyncio.Task[int]]] = []
 
         async def ask() -> int:
             return await flights.run("k", work)
 
         for event in events:
             if event == "ask":
-                askers.append((work.begun, asyncio.create_task(ask())))
+                callers.append((work.begun, asyncio.create_task(ask())))
                 await asyncio.sleep(0)
-            elif event == "leave" and askers:
-                askers.pop(0)[1].cancel()
+            elif event == "leave" and callers:
+                callers.pop(0)[1].cancel()
             elif event == "pass":
                 work.gate.set()
                 await settled()
@@ -140,9 +140,9 @@ def test_at_most_one_run_is_under_way_and_nobody_gets_one_begun_before_they_aske
                 await settled()
             assert work.running <= 1
         work.gate.set()
-        for begun, asker in askers:
+        for begun, caller in callers:
             async with asyncio.timeout(DEADLINE_S):
-                assert await asker > begun
+                assert await caller > begun
         await flights.close()
 
     asyncio.run(history())

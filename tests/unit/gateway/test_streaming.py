@@ -14,7 +14,7 @@ from ollama_async.gateway.client_budgets import SEND_RESERVATION, Reservation, S
 from ollama_async.gateway.response_formats import FinalAnswer
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
-from tests.unit.gateway.conftest import FakeRequest, a_job
+from tests.unit.gateway.conftest import FakeRequest, make_job
 
 DEADLINE_S = 10.0
 
@@ -234,7 +234,7 @@ async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_t
     request = FakeRequest()
     request[SEND_RESERVATION] = Reservation(SendBudget(), request)
     params = StreamRequest(
-        job=a_job(),
+        job=make_job(),
         response_format=SlowFormat("m"),
         is_streamed=False,
         began_at=perf_counter(),

@@ -89,8 +89,8 @@ async def test_generate_streams_thoughts_beside_the_response(post, backend):
 
     lines = [json.loads(line) for line in await post(GENERATE, prompt="hi")]
 
-    said = [(line["response"], line.get("thinking")) for line in lines]
-    assert said == [("", "hm"), ("so", None), ("", None)]
+    sent = [(line["response"], line.get("thinking")) for line in lines]
+    assert sent == [("", "hm"), ("so", None), ("", None)]
     assert list(lines[0]) == ["model", "created_at", "response", "thinking", "done"]
 
 
