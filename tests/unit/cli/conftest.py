@@ -1,4 +1,4 @@
-"""A real server that speaks the wire and does what the test says."""
+"""An HTTP server that answers as the test says."""
 
 import io
 import json
@@ -11,7 +11,7 @@ WAIT_FOR_HANG_UP = object()
 """In a stream: send nothing more, and note when the client hangs up."""
 
 
-class Fake(ThreadingHTTPServer):
+class FakeServer(ThreadingHTTPServer):
     """``answers``: (method, path) → (status, body or list of objects to stream)."""
 
     daemon_threads = False
@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def fake(monkeypatch):
-    server = Fake()
+    server = FakeServer()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")

@@ -1,3 +1,5 @@
+"""Sizes, times, tables and statistics with Ollama's texts."""
+
 import re
 from datetime import UTC, datetime, timedelta
 
