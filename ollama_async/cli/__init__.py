@@ -1,1 +1,1 @@
-"""The command line; speaks HTTP to a server and nothing else."""
+"""The command line: an HTTP client with Ollama's commands and texts."""

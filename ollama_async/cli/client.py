@@ -231,13 +231,11 @@ def _refusal(response: http.client.HTTPResponse) -> ServerRefused:
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    try:
+    value: Any = None
+    with contextlib.suppress(ValueError):
         value = msgspec.json.decode(line)
-    except ValueError:
-        raise ServerRefused(200, line.decode(errors="replace").strip()) from None
     if not isinstance(value, dict):
         raise ServerRefused(200, line.decode(errors="replace").strip())
-    error = value.get("error")
-    if error:
+    if error := value.get("error"):
         raise ServerRefused(200, str(error))
     return value

@@ -1,1 +1,1 @@
-"""Builds and checks the native engine library that workers load."""
+"""Builds, checks and runs the native engine library in processes of its own."""

@@ -1,1 +1,1 @@
-"""The way to other registries: names to addresses, tokens, transfers that survive faults."""
+"""Pulls and pushes: transfers between the store and model registries that survive faults."""
