@@ -65,15 +65,14 @@ def contradicts(options: LoadOptions, loaded: LoadOptions) -> bool:
 
 
 def merge(
-    first: LoadOptions, others: Iterable[LoadOptions], loaded: LoadOptions | None, target: Target
+    first: LoadOptions, others: Iterable[LoadOptions], loaded_ctx: int | None, target: Target
 ) -> LoadOptions:
     """What to load for ``first`` so that it satisfies as many ``others`` as possible.
 
     The explicit options are those of ``first``; the context is the largest of all, of ``others``
-    and of what is ``loaded``. A context that grows is rounded up to a power of two within the
-    trained one: a client that asks for one token more each time must not cause a load each time.
+    and of what is loaded. A context that grows is rounded up to a power of two within the trained
+    one: a client that asks for one token more each time must not cause a load each time.
     """
-    loaded_ctx = loaded.num_ctx if loaded else None
     contexts = (first.num_ctx, loaded_ctx, *(options.num_ctx for options in others))
     num_ctx = max((context for context in contexts if context is not None), default=None)
     if num_ctx is not None and loaded_ctx is not None and num_ctx > loaded_ctx:
@@ -158,15 +157,15 @@ class RefusedGrowth:
         self._refusals[key] = _Refusal(num_ctx, code, message, now + _REFUSAL_EXPIRES_S)
 
     def find(
-        self, target: Target, options: LoadOptions, loaded: LoadOptions, now: float
+        self, target: Target, options: LoadOptions, loaded_ctx: int, now: float
     ) -> tuple[str, str] | None:
-        """Code and message if ``options`` would have the model grow from ``loaded`` to a context
-        that was refused.
+        """Code and message if ``options`` would have the model grow from ``loaded_ctx`` to a
+        context that was refused.
         """
         refusal = self._refusals.get(target.key)
         if refusal is None or refusal.expires_at <= now:
             return None
-        if not exceeds_context(options, loaded.num_ctx or 0):
+        if not exceeds_context(options, loaded_ctx):
             return None
-        grown_ctx = merge(options, (), loaded, target).num_ctx or 0
+        grown_ctx = merge(options, (), loaded_ctx, target).num_ctx or 0
         return (refusal.code, refusal.message) if grown_ctx >= refusal.num_ctx else None

@@ -99,8 +99,8 @@ def _plan(
     def plans(options: LoadOptions) -> Sequence[Plan]:
         return feasible_plans(planner, state.limits.capacity, target, options)
 
-    loaded = load.replaced.loaded_options if load.replaced else None
-    options = merge(first.load_options, load.queue.load_options, loaded, target)
+    loaded_ctx = load.replaced.num_ctx if load.replaced else None
+    options = merge(first.load_options, load.queue.load_options, loaded_ctx, target)
     try:
         return options, load.queue.plans(options, plans)
     except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried

@@ -135,7 +135,7 @@ class Scheduler:
             target, options = request.target, request.load_options
             loaded = self.state.current.get(target.key)
             if loaded and (
-                refused := self._refused_growth.find(target, options, loaded.loaded_options, now)
+                refused := self._refused_growth.find(target, options, loaded.num_ctx, now)
             ):
                 return events.Fail(request.id, *refused)
             try:

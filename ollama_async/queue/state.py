@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from enum import Enum
 
-import msgspec
-
 from ollama_async.core.errors import ServerError
 from ollama_async.queue import events
 from ollama_async.queue.backend import LoadOptions, Target
@@ -96,11 +94,6 @@ class ModelInstance:
             return not self.suspects
         return all(other.deaths for other in self.requests.values())
 
-    @property
-    def loaded_options(self) -> LoadOptions:
-        """What it was loaded for, with the context that it has."""
-        return msgspec.structs.replace(self.load_options, num_ctx=self.num_ctx)
-
     def satisfies(self, options: LoadOptions) -> bool:
         """Whether the instance will do for normalized load options."""
         if exceeds_context(options, self.num_ctx):
@@ -139,10 +132,9 @@ class SchedulerState:
     ``queues``: what waits, by model key; never an empty one. ``instances``: by id, until the
     process is gone; ``current``: by model key, those that are not ending, one for each model.
     ``requests``: all that have not ended; ``placed``: the instance of those that do not wait;
-    ``shares``: how many requests each client has. ``effects`` and
-    ``newly_queued`` (highest priority first): of the event being handled.
-    ``wake_at``: when :class:`.TimerFired` is to be sent. ``kill_at``: when a shutdown ends what
-    still runs.
+    ``shares``: how many requests each client has. ``effects`` and ``newly_queued`` (highest
+    priority first): of the event being handled. ``wake_at``: when :class:`.TimerFired` is to be
+    sent. ``kill_at``: when a shutdown ends what still runs.
     """
 
     def __init__(self, limits: Limits) -> None:

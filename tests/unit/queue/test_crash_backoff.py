@@ -6,24 +6,24 @@ from __future__ import annotations
 def test_requests_that_received_nothing_are_served_again_and_the_rest_fail(make_harness):
     harness = make_harness(slots=2)
     harness.load("a")
-    spoke, silent, waiting = (harness.submit("a") for _ in range(3))
-    harness.lose("a", {silent})
-    assert harness.status[spoke] == "failed:worker_died"
+    streamed, unanswered, waiting = (harness.submit("a") for _ in range(3))
+    harness.lose("a", {unanswered})
+    assert harness.status[streamed] == "failed:worker_died"
     harness.make_ready("a")
-    assert (harness.status[silent], harness.status[waiting]) == ("running", "waiting"), (
+    assert (harness.status[unanswered], harness.status[waiting]) == ("running", "waiting"), (
         "it may kill again"
     )
-    harness.end(silent)
+    harness.end(unanswered)
     assert harness.status[waiting] == "running"
 
 
 def test_restarted_requests_go_first(make_harness):
     harness = make_harness(slots=1)
     harness.load("a")
-    silent, waiting = harness.submit("a"), harness.submit("a", client="bob")
-    harness.lose("a", {silent})
+    unanswered, waiting = harness.submit("a"), harness.submit("a", client="bob")
+    harness.lose("a", {unanswered})
     harness.make_ready("a")
-    assert (harness.status[silent], harness.status[waiting]) == ("running", "waiting")
+    assert (harness.status[unanswered], harness.status[waiting]) == ("running", "waiting")
 
 
 def test_nothing_is_restarted_twice(make_harness):
