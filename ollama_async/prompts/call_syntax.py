@@ -1,7 +1,7 @@
-"""How models write tool calls, as far as a grammar can hold them to it.
+"""Call syntaxes: how models write tool calls, as far as a grammar can enforce it.
 
-A :class:`CallSyntax` is data: the parsers know which one an answer uses, the worker makes a grammar
-of it and of the tools that a client offers.
+A :class:`CallSyntax` is data. The parsers know which one an answer uses; the worker turns it and
+the client's tools into a grammar.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import re
 import msgspec
 
 UNDECIDED_LIMIT = 512
-"""Characters after which a text that might have been a call counts as none."""
+"""Characters after which a text that could have been a call is content."""
 
 _IN_BRACES = frozenset('"}')
-"""With which a JSON object goes on."""
+"""The characters that continue a JSON object."""
 
 _NAME_IN_JSON = r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:'
 
 
 class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows the mark that opens a call, up to the end of the call.
+    """What follows the opening mark of a call, up to the end of the call.
 
-    ``forms`` are the ways to write one call. In a form a blank is any white space or none, and
-    these stand for something else; all other text stands for itself:
+    ``forms`` are the ways to write one call. In a form, a blank is any white space or none, these
+    placeholders are replaced, and all other text is literal:
 
     - ``{call}``: a JSON object of the tool's name and its arguments. The keys are one of
       ``name_keys`` and ``argument_keys``; members with strings for ``extra_keys`` may be there too;
@@ -38,12 +38,12 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
 
     ``repeated``: there may be more calls. ``listed`` are the ways to write one in a list of them,
     in brackets and with commas. ``prefix`` goes before all that, one of ``close`` after it.
-    ``texts`` are words that may stand where a name would: what follows them is no call.
+    ``texts`` are words that may stand in place of a name: what follows them is not a call.
 
-    ``after``: the call begins behind this text, which comes somewhere after the mark. ``waits``: it
-    is a call only once something visible has come with which one can begin, since the mark may be
-    quoted in a text. ``named``: it is one only once the name of a tool that exists has been
-    written, and what shows that it is a name, since the mark could be anything.
+    ``after``: the call begins after this text, which comes somewhere after the mark. ``waits``: it
+    is a call only once a visible text has come with which one can begin, because the mark may be
+    quoted in a text. ``named``: it is a call only once the name of an existing tool has been
+    written up to what ends it, because the mark could be anything.
     """
 
     forms: tuple[str, ...]
@@ -63,8 +63,8 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
     named: bool = False
 
     def find_start(self, text: str, names: tuple[str, ...]) -> int | None:
-        """Where in ``text``, which came after the mark, the call begins; None: it may be none, or
-        not be one yet. ``names`` are those of the tools.
+        """The place in ``text``, which came after the mark, at which the call begins; None: it may
+        not be one, or not yet. ``names`` are the names of the tools.
         """
         if self.waits and not self.may_begin(text, names):
             return None
@@ -75,7 +75,7 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def begins_with_name(self) -> bool:
-        """Whether the name of a tool may come first."""
+        """Whether a form begins with the name of the tool."""
         return any(form.startswith("{name}") for form in self.forms)
 
     def may_begin(self, text: str, names: tuple[str, ...]) -> bool | None:
@@ -91,14 +91,14 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
         return True if True in found else None if None in found else False
 
     def _has_name(self, text: str, names: tuple[str, ...]) -> bool:
-        """Whether the first text that stands where a name does is one of ``names``."""
+        """Whether the first text in the place of a name is one of ``names``."""
         found = re.search(_name_pattern(self.forms[0]), text)
         return found is not None and found[1].strip() in names
 
 
 class OpenCall(msgspec.Struct, frozen=True):
-    """A call that a model has begun. ``text`` is what has come after the mark that opens it, or
-    with the mark where that is a part of the call.
+    """A call that a model has begun. ``text`` is what came after the opening mark, including the
+    mark if that is part of the call.
     """
 
     syntax: CallSyntax
@@ -106,7 +106,7 @@ class OpenCall(msgspec.Struct, frozen=True):
 
 
 def _name_pattern(form: str) -> str:
-    """Finds the name in a call of this form, once what ends it has come."""
+    """A pattern for the name in a call of this form, up to what ends it."""
     before, found, rest = form.partition("{name}")
     if not found:
         return _NAME_IN_JSON
@@ -116,7 +116,7 @@ def _name_pattern(form: str) -> str:
 
 
 def _begins(form: str, text: str, names: tuple[str, ...]) -> bool | None:
-    """Whether a call of this form can begin like ``text``, which begins visibly."""
+    """Whether a call of this form can begin like ``text``, which has no leading white space."""
     if form.startswith("{name}"):
         return any(name[0] == text[0] for name in names)
     if form.startswith(("{call}", "{keyed}")):

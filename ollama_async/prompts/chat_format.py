@@ -23,13 +23,13 @@ from ollama_async.prompts.output_format import Delimiters, OutputFormat, Parser,
 def choose(
     spec: ChatFormatSpec, *, chat_template: str, bos: str, eos: str, prefers_go: bool | None = None
 ) -> ChatFormat:
-    """What :func:`.selection.select` says for ``spec`` and ``chat_template`` (Jinja or "").
+    """The chat format that :func:`select` chooses for ``spec`` and ``chat_template`` (Jinja or "").
 
-    Go templates are parsed here, which takes as long as a hostile one makes it; Jinja is compiled
-    with the first request. ``prefers_go``: ``OLLAMA_GO_TEMPLATE``, None where it is unset.
+    Go templates are parsed here, which may take long for a hostile one. Jinja templates are
+    compiled with the first request. ``prefers_go``: ``OLLAMA_GO_TEMPLATE``, None where it is unset.
 
     :raises LoadFailed: ``spec`` names a renderer that does not exist.
-    :raises TemplateFailed: its Go template is none, in Go's words.
+    :raises TemplateFailed: its Go template cannot be parsed, in Go's words.
     """
     selection = select(spec, chat_template, prefers_go=prefers_go)
     renderer = _renderer(selection, spec, chat_template, bos, eos)
@@ -71,7 +71,7 @@ def _format(selection: Selection, spec: ChatFormatSpec, chat_template: str) -> O
 
 
 def _of_template(template: str) -> OutputFormat | None:
-    """The format whose marks a Go template shows, unless its structure says more."""
+    """The format by the delimiters in a Go template, unless its structure tells more."""
     if not template:
         return None
     found = go_facts(template)
@@ -123,10 +123,10 @@ Selection = Literal[
     "gguf_chat_template",
     "none",
 ]
-"""Ollama's words, as its log has them."""
+"""Ollama's names for what is used, as in its log."""
 
 DEFAULT_TEMPLATE = "{{ .Prompt }}"
-"""Ollama's Go template for models without any: nothing stands between what was said."""
+"""Ollama's Go template for models without any: the texts with nothing between them."""
 
 HARMONY_FAMILIES = ("gptoss", "gpt-oss")
 _HARMONY_MARKS = ("<|start|>", "<|end|>")
@@ -143,10 +143,11 @@ _SPLITS_AT_THOUGHTS = re.compile(r"""split\(\s*['"]</think>['"]""")
 def select(
     spec: ChatFormatSpec, chat_template: str, *, prefers_go: bool | None = None
 ) -> Selection:
-    """``chat_template``: the Jinja text in the model's file, or "".
+    """What renders and parses for ``spec``. ``chat_template``: the Jinja text in the GGUF file, or
+    "".
 
-    ``prefers_go``: ``OLLAMA_GO_TEMPLATE``; None: the better of two templates is taken. A Go
-    template that is none counts as one that can do nothing.
+    ``prefers_go``: ``OLLAMA_GO_TEMPLATE``; None: the better of two templates is used. A Go template
+    that cannot be parsed counts as one without abilities.
     """
     if spec.renderer:
         return "renderer_parser" if spec.parser else "renderer"
@@ -160,20 +161,20 @@ def select(
 
 
 def format_name(selection: Selection, spec: ChatFormatSpec) -> str:
-    """The parser that is asked for: most families have one name for it and for the renderer."""
+    """The name of the parser. Most families have one name for parser and renderer."""
     if selection == "harmony":
         return "harmony"
     return spec.renderer if selection == "renderer" else spec.parser
 
 
 def _is_harmony(spec: ChatFormatSpec) -> bool:
-    """Whether this is gpt-oss with its own kind of template."""
+    """Whether this is gpt-oss with its own template."""
     is_family = spec.family in HARMONY_FAMILIES
     return is_family and all(mark in spec.template for mark in _HARMONY_MARKS)
 
 
 def go_facts(template: str) -> TemplateSummary:
-    """What a Go template says; nothing, if it is none."""
+    """The summary of a Go template; empty if it cannot be parsed."""
     try:
         return _facts(template) if template else _NO_FACTS
     except TemplateFailed:
@@ -181,7 +182,7 @@ def go_facts(template: str) -> TemplateSummary:
 
 
 def go_abilities(template: str) -> frozenset[str]:
-    """Of ``tools``, ``insert`` and ``thinking``."""
+    """The abilities of a Go template: ``tools``, ``insert`` and ``thinking``."""
     found = go_facts(template)
     abilities = {
         "tools": found.tools,
@@ -192,8 +193,8 @@ def go_abilities(template: str) -> frozenset[str]:
 
 
 def jinja_abilities(template: str) -> frozenset[str]:
-    """Of ``tools`` and ``thinking``; a Jinja template cannot fill a hole. This is what decides
-    between templates; whether the calls can be read is another question.
+    """The abilities of a Jinja template: ``tools`` and ``thinking``; it cannot insert. They decide
+    between templates; whether the calls can be parsed is another question.
     """
     abilities = {
         "tools": "tools" in template or "tool_call" in template,
@@ -209,7 +210,7 @@ def _prefers_go(template: str, jinja: str, wish: bool | None) -> bool:
 
 
 def _is_better(jinja: str, template: str) -> bool:
-    """Whether the Jinja template says more: it can do more, or also show what tools answered."""
+    """Whether the Jinja template is better: it can do more, or also shows results."""
     theirs, ours = jinja_abilities(jinja), go_abilities(template)
     they_show, we_show = _shows_results(jinja), go_facts(template).tool_round_trip
     if len(theirs) > len(ours):

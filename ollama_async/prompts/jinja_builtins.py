@@ -38,7 +38,7 @@ _MAX_PRECISION = 300
 
 
 def show(value: Any) -> str:
-    """``value`` as output or ``~`` print it. Objects without a text of their own show their type.
+    """``value`` as output or ``~`` prints it. Objects without a text of their own show their type.
 
     :raises SecurityError: the text would be too long.
     """
@@ -65,7 +65,7 @@ def concatenate(values: Iterable[Any]) -> str:
 def fill_in(template: str, values: Any) -> str:
     """``template % values``, without widths.
 
-    :raises SecurityError: ``template`` asks for more than plain values.
+    :raises SecurityError: ``template`` formats more than plain values.
     """
     if _PLAIN_FORMAT.sub("", template):
         raise SecurityError(f"format {template!r} is not allowed")
@@ -100,7 +100,7 @@ def to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As Hugging Face has it: plain JSON, nothing escaped for HTML, letters as they are."""
+    """As in Hugging Face's library: plain JSON, no escapes for HTML or for letters."""
     if indent is not None and indent > _MAX_INDENT:
         raise SecurityError(f"indent {indent} is not allowed")
     if isinstance(value, Iterator):
@@ -125,7 +125,7 @@ def to_json(
 
 
 def _as_json(value: Any) -> None:
-    """What is missing is null. :raises TypeError: it is something else."""
+    """A missing value is null. :raises TypeError: for anything else."""
     if not isinstance(value, Undefined):
         raise TypeError(f"{type(value).__name__} has no place in JSON")
 
@@ -169,7 +169,7 @@ def _sum(
     attribute: str | int | None = None,
     start: float = 0,
 ) -> Any:
-    """Of numbers; lists would add up to the square of their number."""
+    """Of numbers only; adding up lists would take quadratic time."""
     if not isinstance(start, int | float):
         raise SecurityError("sum is for numbers")
     if attribute is not None:
@@ -242,14 +242,14 @@ _CHANGES: dict[type, str] = {
 
 
 def is_change(owner: Any, name: str) -> bool:
-    """Whether it is a method that changes its owner, and allowed."""
+    """Whether it is an allowed method that changes its owner."""
     return name in _CHANGES.get(type(owner), "").split()
 
 
 def call_method(owner: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """``owner.name(*args, **options)``; ``owner`` is of a type built into Python.
 
-    :raises SecurityError: the method is not for templates, or would make too much.
+    :raises SecurityError: the method is not allowed, or its result would be too large.
     """
     if isinstance(owner, str) and name in _GUARDED:
         return _GUARDED[name](owner, *args, **options)

@@ -1,12 +1,12 @@
-"""Chat templates as Hugging Face writes them and GGUF files carry them.
+"""Renders chat templates in Jinja, as in Hugging Face repositories and GGUF files.
 
 A template sees ``messages`` (dicts of ``role``, ``content`` and where they exist ``tool_calls``,
 ``name``, ``tool_call_id``, ``reasoning_content``), ``tools``, ``bos_token``, ``eos_token``,
-``add_generation_prompt`` (true, unless the assistant's last message is to go on),
-``raise_exception`` and ``strftime_now``; if the client said whether to think, ``enable_thinking``,
-and ``reasoning_effort`` where it named a level. Some families call the tools ``xml_tools`` or, as
-JSON text, ``functions``, and the time ``datetime``. :mod:`.plain_forms` knows templates that want
-one of these in another form, :mod:`.template_probe` those that want other messages.
+``add_generation_prompt`` (true, unless the assistant's last message is continued),
+``raise_exception`` and ``strftime_now``; if the client set ``think``, ``enable_thinking``, and
+``reasoning_effort`` if it named a level. Some families call the tools ``xml_tools`` or, as JSON
+text, ``functions``, and the time ``datetime``. :mod:`.plain_forms` knows templates that want one of
+these in another form, :mod:`.template_probe` those that want other messages.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _DATE_FORMAT_LIMIT = 256
 
 
 class JinjaRenderer:
-    """See :class:`~ollama_async.prompts.output_format.Renderer`. Compiles at the first use.
+    """A :class:`.Renderer`. Compiles the template at the first use.
 
-    Nothing here takes the clock into account: a hostile template runs until it is interrupted.
+    The time is not bounded here: a hostile template runs until it is interrupted.
     """
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
@@ -56,7 +56,7 @@ class JinjaRenderer:
         self._shaped = ShapedRendering(self._show)
 
     def render(self, prompt: Prompt) -> str:
-        """:raises TemplateFailed: as in the contract; also when it asks for too much."""
+        """:raises TemplateFailed: as in :class:`.Renderer`; also if a limit is exceeded."""
         try:
             self._compile()
             return self._render(prompt)
@@ -87,7 +87,7 @@ class JinjaRenderer:
 
     @cached_property
     def _tools_are_told(self) -> bool:
-        """For templates that know the words of a call but have no place for the tools."""
+        """Whether tools are written into the system message: the template has no place for them."""
         if self._forms.shows_tools:
             return False
         probe, tool = self._shaped.probe, example_tool()
@@ -136,7 +136,7 @@ def _explain(reason: Exception) -> str:
 
 
 class _Refusal(Exception):
-    """The template says by itself that it cannot render this."""
+    """The template itself refuses to render this."""
 
 
 def _raise_exception(message: Any = "") -> NoReturn:

@@ -1,4 +1,4 @@
-"""Jinja for templates that nobody has read: what one expression can make of memory is bounded.
+"""A Jinja sandbox for untrusted templates, in which the memory of each expression is bounded.
 
 ``jinja2``'s immutable sandbox keeps a template from the interpreter. It does not keep it from
 filling memory (``"x" * 10**10``, ``s ~ s`` in a loop), nor from one endless operation inside the
@@ -11,8 +11,8 @@ interpreter, which no deadline could interrupt. So here
 - methods, filters and globals are those that chat templates use, with guarded arguments.
 
 What is left (loops, recursion, many small values) runs as bytecode: the caller bounds its time and
-memory by interrupting it. Comparing two such nested lists can still be one endless operation; that
-is what the caller's last resort is for.
+memory by interrupting it. Comparing two such nested lists can still be one endless operation; for
+that, the caller needs a last resort.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ollama_async.prompts.render_limits import allow_items, allow_number, allow_
 
 _CONCATENATE = "~"  # not a name that a template could spell
 _SCOPE = frozenset(["_loop_vars", "_block_vars"])
-"""What compiled templates add to every call in a loop or a block, for functions that want it."""
+"""Arguments that compiled templates add to every call in a loop or a block."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -97,11 +97,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return is_change(obj, attr) or super().is_safe_attribute(obj, attr, value)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
-        """:raises SecurityError: always; to be missing is too harmless for what is forbidden."""
+        """:raises SecurityError: always; forbidden attributes must not merely count as missing."""
         raise SecurityError(f"{attribute!r} of {type(obj).__name__} is not allowed")
 
     def wrap_str_format(self, value: Any) -> None:
-        """``str.format`` keeps its name, by which :meth:`call` finds a form of it with limits."""
+        """Leaves ``str.format`` as it is: :meth:`call` replaces it by its name."""
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _Rewriting().visit(super()._parse(source, name, filename))
@@ -109,7 +109,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class Missing(ChainableUndefined):
-    """What is not there is empty text, however deep it is looked for. It cannot be called."""
+    """A missing value is empty text, however deep it is looked up. It cannot be called."""
 
     __slots__ = ()
 
@@ -121,7 +121,7 @@ class Missing(ChainableUndefined):
 
 
 class Generation(Extension):
-    """``{% generation %}…{% endgeneration %}`` marks what training looks at; here it is nothing."""
+    """``{% generation %}…{% endgeneration %}`` marks what is trained on; here it has no effect."""
 
     tags = {"generation"}
 
@@ -131,7 +131,9 @@ class Generation(Extension):
 
 
 class _Rewriting(NodeTransformer):
-    """``a ~ b`` becomes a filter of ours; what would bring ``Markup`` into play is refused."""
+    """``a ~ b`` becomes a filter with limits; ``autoescape`` is refused, because it uses
+    ``Markup``.
+    """
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802  # jinja2's naming
         self.generic_visit(node)
@@ -166,7 +168,7 @@ def _check_power(left: Any, right: Any) -> None:
 
 
 def _check_remainder(_left: Any, _right: Any) -> None:
-    """Of numbers; cannot grow."""
+    """Of numbers; the result cannot grow."""
 
 
 _OPERANDS = {"+": _check_sum, "*": _check_product, "**": _check_power, "%": _check_remainder}

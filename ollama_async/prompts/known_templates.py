@@ -1,8 +1,8 @@
-"""Go templates for chat formats that are older than chat templates with tools.
+"""Go templates of well-known chat formats without tools, found by a model's Jinja template.
 
-``create`` gives one to a model whose file has a short Jinja template of a well-known format, with
-the format's stop strings, so that the model also works where only Go templates are understood. A
-Jinja text that says more than the format (tools, thoughts, a long default system text) is left
+``create`` adds one, with the format's stop strings, to a model whose file has a short Jinja
+template of such a format, so that the model also works where only Go templates are understood. A
+Jinja text that does more than the format (tools, thoughts, a long default system text) is left
 alone.
 """
 
@@ -31,7 +31,7 @@ _SAYS_MORE = ("tool", "think", "reason", "document", "strftime", "function", "ma
 
 
 def detect(chat_template: str) -> Known | None:
-    """The format of a Jinja text; None: it is another one, or says more than the format."""
+    """The format of a Jinja text; None: it is unknown, or the text does more than the format."""
     if any(word in chat_template for word in _SAYS_MORE):
         return None
     return next((known for known in KNOWN if _is_of(chat_template, known)), None)
@@ -49,9 +49,10 @@ def _is_of(chat_template: str, known: Known) -> bool:
 
 
 def _turns(system: str, user: str, assistant: str, answer: str) -> str:
-    """What stands for each turn (``.Content`` in it), and what the answer follows.
+    """A template of one text for each turn (with ``.Content`` in it) and the beginning of the
+    answer.
 
-    The blank lines are part of the text: nothing around an action is trimmed.
+    Line breaks are part of the text: nothing around an action is trimmed.
     """
     return (
         "{{ range .Messages }}"
@@ -61,6 +62,12 @@ def _turns(system: str, user: str, assistant: str, answer: str) -> str:
         "{{ end }}{{ end }}"
         f"{answer}{{{{ .Response }}}}"
     )
+
+
+def _labelled(system: str, user: str, assistant: str, *, end: str) -> str:
+    """A template whose turns are a label for each role, the content, and ``end``."""
+    one, two, three = (f"{label}{_CONTENT}{end}" for label in (system, user, assistant))
+    return _turns(one, two, three, assistant.rstrip(" "))
 
 
 _CONTENT = "{{ .Content }}"
@@ -135,11 +142,11 @@ KNOWN: tuple[Known, ...] = (
     ),
     Known(
         "command-r",
-        _turns(
-            f"<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{_CONTENT}<|END_OF_TURN_TOKEN|>",
-            f"<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{_CONTENT}<|END_OF_TURN_TOKEN|>",
-            f"<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{_CONTENT}<|END_OF_TURN_TOKEN|>",
+        _labelled(
+            "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>",
+            "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>",
             "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+            end="<|END_OF_TURN_TOKEN|>",
         ),
         stop=("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
         marks=("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|CHATBOT_TOKEN|>"),
@@ -147,23 +154,18 @@ KNOWN: tuple[Known, ...] = (
     ),
     Known(
         "openchat",
-        _turns(
-            f"GPT4 Correct System: {_CONTENT}<|end_of_turn|>",
-            f"GPT4 Correct User: {_CONTENT}<|end_of_turn|>",
-            f"GPT4 Correct Assistant: {_CONTENT}<|end_of_turn|>",
-            "GPT4 Correct Assistant:",
+        _labelled(
+            "GPT4 Correct System: ",
+            "GPT4 Correct User: ",
+            "GPT4 Correct Assistant: ",
+            end="<|end_of_turn|>",
         ),
         stop=("<|end_of_turn|>",),
         marks=("GPT4 Correct", "<|end_of_turn|>"),
     ),
     Known(
         "granite-instruct",
-        _turns(
-            f"System:\n{_CONTENT}\n\n",
-            f"Question:\n{_CONTENT}\n\n",
-            f"Answer:\n{_CONTENT}\n\n",
-            "Answer:\n",
-        ),
+        _labelled("System:\n", "Question:\n", "Answer:\n", end="\n\n"),
         stop=("System:", "Question:", "Answer:"),
         marks=("Question:", "Answer:"),
     ),
@@ -181,34 +183,19 @@ KNOWN: tuple[Known, ...] = (
     ),
     Known(
         "alpaca",
-        _turns(
-            f"{_CONTENT}\n\n",
-            f"### Instruction:\n{_CONTENT}\n\n",
-            f"### Response:\n{_CONTENT}\n\n",
-            "### Response:\n",
-        ),
+        _labelled("", "### Instruction:\n", "### Response:\n", end="\n\n"),
         stop=("### Instruction:", "### Response"),
         marks=("### Instruction:", "### Response:"),
     ),
     Known(
         "magicoder",
-        _turns(
-            f"{_CONTENT}\n\n",
-            f"@@ Instruction\n{_CONTENT}\n\n",
-            f"@@ Response\n{_CONTENT}\n\n",
-            "@@ Response\n",
-        ),
+        _labelled("", "@@ Instruction\n", "@@ Response\n", end="\n\n"),
         stop=("@@ Instruction", "@@ Response"),
         marks=("@@ Instruction", "@@ Response"),
     ),
     Known(
         "solar-instruct",
-        _turns(
-            f"### System:\n{_CONTENT}\n\n",
-            f"### User:\n{_CONTENT}\n\n",
-            f"### Assistant:\n{_CONTENT}\n\n",
-            "### Assistant:\n",
-        ),
+        _labelled("### System:\n", "### User:\n", "### Assistant:\n", end="\n\n"),
         stop=("### System:", "### User:", "### Assistant:"),
         marks=("### User:", "### Assistant:"),
     ),
@@ -226,35 +213,20 @@ KNOWN: tuple[Known, ...] = (
     ),
     Known(
         "alfred",
-        _turns(
-            f"<start_system>{_CONTENT}<end_message>",
-            f"<start_user>{_CONTENT}<end_message>",
-            f"<start_assistant>{_CONTENT}<end_message>",
-            "<start_assistant>",
-        ),
+        _labelled("<start_system>", "<start_user>", "<start_assistant>", end="<end_message>"),
         stop=("<start_system>", "<end_message>", "<start_user>", "<start_assistant>"),
         marks=("<start_user>", "<start_assistant>", "<end_message>"),
     ),
     Known(
         "chatqa",
-        _turns(
-            f"System: {_CONTENT}\n\n",
-            f"User: {_CONTENT}\n\n",
-            f"Assistant: {_CONTENT}\n\n",
-            "Assistant:",
-        ),
+        _labelled("System: ", "User: ", "Assistant: ", end="\n\n"),
         stop=("System:", "User:", "Assistant:"),
         marks=("System: ", "User: ", "Assistant:"),
         others=("<|", "### ", "GPT4"),
     ),
     Known(
         "falcon-instruct",
-        _turns(
-            f"{_CONTENT}\n",
-            f"User: {_CONTENT}\n",
-            f"Falcon: {_CONTENT}\n",
-            "Falcon:",
-        ),
+        _labelled("", "User: ", "Falcon: ", end="\n"),
         stop=("User:", "Falcon:"),
         marks=("User:", "Falcon:"),
     ),

@@ -1,4 +1,4 @@
-"""How much one value of a template may be, and how a value is weighed before it becomes text."""
+"""Limits for the values of a template, and the size of a value before it becomes text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def allow_number(bits: int) -> None:
 
 
 def allow_set(characters: str | None) -> None:
-    """:raises SecurityError: to strip these from a text would take the product of both lengths."""
+    """:raises SecurityError: stripping these characters would take the product of both lengths."""
     if characters is not None and len(characters) > SET_LIMIT:
         raise SecurityError(f"a set of more than {SET_LIMIT} characters")
 
@@ -51,7 +51,7 @@ def take(values: Iterable[Any]) -> list[Any]:
 
 
 def weigh(value: Any) -> int:
-    """Roughly the length of ``value`` as text. What is inside twice counts twice.
+    """Roughly the length of ``value`` as text. A value that is contained twice counts twice.
 
     :raises SecurityError: more than :data:`TEXT_LIMIT`.
     """

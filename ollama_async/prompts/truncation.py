@@ -47,19 +47,19 @@ from ollama_async.core.errors import TemplateFailed
 T = TypeVar("T")
 
 _DISTANCES = (0, 1, 16)
-"""Of the first cuts that are tried from the guessed one."""
+"""The distances of the first cuts from the guessed one."""
 
 _STAND_INS = 2
-"""So many neighbours of a refused rest are tried in its place."""
+"""Neighbours of a refused rest that are tried in its place."""
 
 _REFUSALS = 6
-"""In all. Templates refuse a rest for its first message, if at all, and the next begins anew."""
+"""Refusals that end the search. A template refuses a rest for its first message, if at all."""
 
 _MARKS = 16
-"""Characters around a message, roughly."""
+"""Rough number of characters around a message."""
 
 
-def fit(
+def truncate(
     prompt: Prompt,
     render: Callable[[Prompt], T],
     length: Callable[[T], int],
@@ -67,12 +67,13 @@ def fit(
     most: int,
     wanted: int,
 ) -> T:
-    """``render`` of as much of the conversation as is to be read.
+    """``render`` of as much of the conversation as fits.
 
-    ``length`` is in tokens: ``most`` fit, ``wanted`` (not more) leave the answer its reserve. What
-    ``render`` returns is opaque here. That a longer rest has a greater length is taken for granted.
+    Lengths are in tokens: ``most`` fit the context, ``wanted`` (not more) leave the answer its
+    reserve. The result of ``render`` is opaque here. A longer rest is assumed to have a greater
+    length.
 
-    :raises TemplateFailed: ``render`` did, for the whole conversation.
+    :raises TemplateFailed: ``render`` raised it for the whole conversation.
     """
     rests = _Rests(prompt, render, length)
     whole = rests.render(0)
@@ -89,7 +90,7 @@ def fit(
 
 
 class _Rest(msgspec.Struct, Generic[T], frozen=True):
-    """What is left of a conversation; ``cut``: without so many of its parts."""
+    """The rest of a conversation without its first ``cut`` parts."""
 
     cut: int
     rendered: T
@@ -97,7 +98,7 @@ class _Rest(msgspec.Struct, Generic[T], frozen=True):
 
 
 class _Rests(Generic[T]):
-    """Those of one conversation."""
+    """The rests of one conversation."""
 
     def __init__(
         self, prompt: Prompt, render: Callable[[Prompt], T], length: Callable[[T], int]
@@ -113,7 +114,7 @@ class _Rests(Generic[T]):
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the template has refused so many that others are not worth their time."""
+        """Whether the template has refused too many rests to try others."""
         return len(self._refused) >= _REFUSALS
 
     def render(self, cut: int) -> _Rest[T]:
@@ -126,7 +127,7 @@ class _Rests(Generic[T]):
         return _Rest(cut, rendered, self._length(rendered))
 
     def take(self, cuts: Sequence[int]) -> _Rest[T] | None:
-        """The first of ``cuts`` that the template takes, if it is among the first few."""
+        """The rest of the first of ``cuts`` that the template accepts, among the first few."""
         for cut in cuts[: 1 + _STAND_INS]:
             if cut in self._refused or self.is_hopeless:
                 continue
@@ -137,7 +138,7 @@ class _Rests(Generic[T]):
         return None
 
     def guess(self, cut: int, share: Fraction) -> int:
-        """The first cut that leaves out ``share`` of what ``cut`` does, going by the texts."""
+        """The first cut that leaves out ``share`` of what ``cut`` does, estimated by the texts."""
         weights = [0] * self.parts.count
         for message, number in zip(self._prompt.messages, self.parts.numbers, strict=True):
             if number is not None:
@@ -147,7 +148,7 @@ class _Rests(Generic[T]):
 
 
 def _weigh(message: Message) -> int:
-    """Characters, roughly."""
+    """The rough number of characters."""
     weight = _MARKS + len(message.content) + len(message.thinking)
     for call in message.tool_calls:
         values = call.function.arguments.values()
@@ -156,7 +157,7 @@ def _weigh(message: Message) -> int:
 
 
 def _find_longest(rests: _Rests[T], least: _Rest[T], wanted: int, guess: int) -> _Rest[T]:
-    """The longest that has the length ``wanted`` at most, as ``least`` has; its cut is about
+    """The longest rest with a length of at most ``wanted``, as ``least`` has. Its cut is about
     ``guess``.
     """
     best, low, high = least, 1, least.cut
@@ -181,9 +182,9 @@ def _find_longest(rests: _Rests[T], least: _Rest[T], wanted: int, guess: int) ->
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """``numbers``: the part of each message, or None. There are ``count``, numbered in the order in
-    which they are left out. ``needed``: when so many are left out, what remains is the last user
-    message and the newest round.
+    """The parts of a conversation. ``numbers``: the part of each message, or None. There are
+    ``count`` parts, numbered in the order in which they are left out. Without the first ``needed``
+    parts, the last user message and the newest round remain.
     """
 
     numbers: list[int | None]
@@ -200,7 +201,7 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 def find_parts(messages: Sequence[Message]) -> Parts:
-    """In time that grows with the number of messages, whatever their roles and ids are."""
+    """Takes time in proportion to the number of messages, whatever their roles and ids are."""
     rounds = list(map(_Walk(messages).find_round, range(len(messages))))
     places = _find_places(messages, rounds)
     order = sorted(set(places.values()))
@@ -217,8 +218,8 @@ def find_parts(messages: Sequence[Message]) -> Parts:
 def _find_places(
     messages: Sequence[Message], rounds: Sequence[int | None]
 ) -> dict[int, tuple[int, int]]:
-    """Of each round, by its first message: what comes first here is left out first. Rounds of one
-    place are left out together: those of a turn before the last.
+    """The place of each round in the order of leaving out, by the round's first message. Rounds of
+    a turn before the last share one place and are left out together.
     """
     ends = {first: index for index, first in enumerate(rounds) if first is not None}
     turns = list(accumulate(int(message.role == "user") for message in messages))
@@ -232,7 +233,7 @@ def _find_places(
 
 
 class _Walk:
-    """Once through a conversation, from its beginning to its end."""
+    """Walks once through a conversation, from its beginning to its end."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
@@ -241,8 +242,8 @@ class _Walk:
         self._has_user = False
 
     def find_round(self, index: int) -> int | None:
-        """The index of the message that begins the round of the one at ``index``, the next; None:
-        that is a system message.
+        """The index of the first message of the round of the next message, at ``index``; None: that
+        is a system message.
         """
         message = self._messages[index]
         if ROLES.get(message.role) == "system":
@@ -270,7 +271,7 @@ class _Walk:
 
 
 class _OpenCalls:
-    """Calls that have no result yet, known by the index of the message that they are in."""
+    """Calls without a result, by the index of their message."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, int] = {}  # answered ones, too; ids may be used again
@@ -280,11 +281,13 @@ class _OpenCalls:
         self._is_interrupted = False
 
     def interrupt(self) -> None:
-        """The user speaks: unless the next message is a result, the calls are given up."""
+        """A message of the user: unless the next one is a result, the open calls are abandoned."""
         self._is_interrupted = True
 
     def open(self, index: int, message: Message) -> None:
-        """An assistant message. Its calls come after those before it if none has a result yet."""
+        """An assistant message. Its calls queue after earlier ones if none of these has a result
+        yet.
+        """
         calls = message.tool_calls
         if self._is_interrupted or (calls and self._has_answer):
             self._in_order.clear()
@@ -295,7 +298,7 @@ class _OpenCalls:
             self._in_order.append(index)
 
     def answer(self, message: Message) -> int | None:
-        """The message whose call ``message`` is a result of."""
+        """The message with the call that ``message`` answers."""
         found = self._by_id.get(message.tool_call_id)
         if found is None:
             found = self._first_open()
@@ -314,7 +317,7 @@ class _OpenCalls:
 
 
 def cut_middle(tokens: Sequence[int], *, num_ctx: int, keep: int) -> list[int]:
-    """The first ``keep`` tokens and as many of the last as leave half of the rest free.
+    """The first ``keep`` tokens, and as many of the last as leave half of the rest free.
 
     This is Ollama's rule: the result has ``num_ctx - max((num_ctx - keep) // 2, 1)`` tokens.
     A negative ``keep`` means all, and at least two tokens of the context are never kept, so that

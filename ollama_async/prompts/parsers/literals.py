@@ -1,4 +1,4 @@
-"""Values as models write them in languages that are almost Python or almost JSON."""
+"""Reads values that models write in almost Python or almost JSON."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ _CODE = re.compile(
 )
 _SURROGATES = range(0xD800, 0xE000)
 _AFTER_STRING = re.compile(r"\s*+(?:[,)\]}:]|[\w.$-]++\s*+=|$)")
-"""What shows that a quote in text without escapes is the end of it."""
+"""What follows the closing quote of a text without escapes."""
 
 
 Quotes = Mapping[str, Callable[[str], str]]
 _OUTER = 1
-"""How deep the arguments themselves are."""
+"""The depth of the arguments themselves."""
 
 
 class Unreadable(ValueError):
-    """The text is no such value."""
+    """The text is not such a value."""
 
 
 def unescaped(text: str) -> str:
-    """The usual escapes; any other character after a backslash stands for itself, with it."""
+    """Resolves the usual escapes. Before other characters a backslash is kept."""
     return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1]) or _other(match[1]), text)
 
 
 def as_it_is(text: str) -> str:
-    """A string without escapes."""
+    """A string without escapes, unchanged."""
     return text
 
 
 def as_python(text: str) -> str:
-    """As :func:`unescaped`, with the codes of characters that Python prints."""
+    """As :func:`unescaped`, plus the character codes that Python prints."""
     return _CODE.sub(_character, text)
 
 
@@ -71,7 +71,7 @@ PYTHON_QUOTES: Quotes = {'"': as_python, "'": as_python}
 
 
 def literal(text: str) -> Any:
-    """The value of a text as Python prints lists and dicts; None: it is none."""
+    """The value of a list or dict as Python prints it; None: the text is not one."""
     values = Values(text.strip(), PYTHON_QUOTES, bare=False)
     try:
         found = values.value()
@@ -85,7 +85,7 @@ def _other(character: str) -> str:
 
 
 class Values:
-    """Reads values one after the other from a text.
+    """Reads one value after the other from a text.
 
     ``quotes`` are the marks around strings, and what becomes of the text between them; ``inner``
     are those within lists and objects, where they are others. ``keyed``: bare text may hold commas,
@@ -118,7 +118,7 @@ class Values:
         self.at = found.end() if found else self.at
 
     def take(self, token: str) -> bool:
-        """Step over white space and ``token``, if that is what comes."""
+        """Skip white space and ``token`` if that is next; returns whether it was."""
         self.skip_space()
         if not self.text.startswith(token, self.at):
             return False
@@ -126,7 +126,7 @@ class Values:
         return True
 
     def until(self, token: str) -> str:
-        """The text up to ``token``, and step over both."""
+        """The text up to ``token``; both are skipped."""
         end = self.text.find(token, self.at)
         if end < 0:
             raise Unreadable(token)
@@ -149,7 +149,7 @@ class Values:
         return self._bare(_BARE_END if listed or not self._keyed else _NEXT_KEY)
 
     def members(self, close: str, between: str, depth: int = 0) -> dict[str, Any]:
-        """Keys and values up to ``close``, which is stepped over."""
+        """Keys and values up to ``close``, which is skipped."""
         found: dict[str, Any] = {}
         while not self._closed(close):
             key = self._key(between, depth + 1)
@@ -185,7 +185,7 @@ class Values:
         return key
 
     def _quoted(self, depth: int) -> str | None:
-        """The string that begins here; None: none does."""
+        """The string that begins here; None: there is none."""
         for quote, meaning in (self._quotes if depth <= _OUTER else self._inner).items():
             if self.text.startswith(quote, self.at):
                 return meaning(self._string(quote, raw=meaning is as_it_is))
@@ -243,7 +243,7 @@ class Values:
 
 
 def word(text: str) -> Any:
-    """What a text without quotes is."""
+    """The value of a text without quotes."""
     if text in _WORDS:
         return _WORDS[text]
     if _WHOLE.fullmatch(text) and -INT64 <= int(text) < INT64:
@@ -252,13 +252,13 @@ def word(text: str) -> Any:
 
 
 def float_of(text: str) -> float | str:
-    """A number with a fraction; the text itself, if no number type holds it."""
+    """The number as a float, or the text itself if no number type holds it."""
     found = number(text)
     return found if isinstance(found, str) else float(found)
 
 
 def number(text: str) -> int | float | str:
-    """A number without fraction is whole; one that no number type holds remains text."""
+    """The number, as an int if it is whole; the text itself if no number type holds it."""
     found = float(text)
     if found in {float("inf"), float("-inf")}:
         return text

@@ -1,4 +1,4 @@
-"""Calls written as Python: ``add(a=1, b="x")``, one to a line or in a list."""
+"""Call syntaxes that resemble code: ``add(a=1, b="x")`` and ``call:add{a:1}``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _NAME = re.compile(r"[\w.$-]+")
 
 
 class PythonCalls:
-    """``strings`` says what becomes of the text between quotes; lists and dicts are written as
-    Python prints them.
+    """``add(a=1, b="x")``, one per line or in a list. ``strings`` decodes the text between quotes;
+    lists and dicts are written as Python prints them.
     """
 
     def __init__(self, strings: Callable[[str], str] = unescaped) -> None:
@@ -59,7 +59,7 @@ class PythonCalls:
         return pieces or None
 
     def member(self, text: str) -> ToolCall | None:
-        """The call that one member of a list is."""
+        """The call in one member of a list."""
         values = Values(text.strip(), self._quotes, inner=PYTHON_QUOTES)
         try:
             call = self._call(values)
@@ -92,8 +92,9 @@ class PythonCalls:
 
 
 class BraceCalls:
-    """``quote`` is the mark around strings. Quotes of other languages are understood as well, and
-    ``lenient``: what is not closed at the end of the call counts as closed.
+    """``call:add{a:1,b:<escape>x<escape>}``: keys without quotes, strings between marks. ``quote``
+    is the mark; quotes of other languages are understood as well. ``lenient``: what is still open
+    at the end of the call counts as closed.
     """
 
     def __init__(self, quote: str, *, lenient: bool) -> None:

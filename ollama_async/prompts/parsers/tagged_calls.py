@@ -1,8 +1,8 @@
 """Calls written in tags that look like XML, with values of any text.
 
-Nothing in a value is escaped, so that a value may hold closing tags: one that is followed by
-something that cannot follow a value is part of it. A value that holds opening tags of calls or
-arguments as well cannot be told from a call that went wrong, and is none.
+Nothing in a value is escaped, so a value may hold closing tags: a closing tag is part of the value
+if what comes next cannot follow a value. A value that also holds opening tags of calls or arguments
+cannot be distinguished from a broken call, and is not parsed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IS_STRING = re.compile(r'\bstring="(true|false)"')
 
 
 class Tag(msgspec.Struct, frozen=True):
-    """An element, by the texts around its name and the one that closes it."""
+    """An element: the texts around its name, and its closing tag."""
 
     open: str
     mid: str
@@ -37,14 +37,14 @@ def _as_written(name: str, tools: Tools) -> str:
 
 
 class XmlCalls:
-    """One element for each call, one for each argument in it; the tags' ends are given as text.
+    """One element for each call, and in it one for each argument.
 
     ``<function=add>…</function>`` is ``Tag("<function=", ">", "</function>")``; between the name's
     end and its ``>`` there may be other attributes, of which ``string`` says whether a value is
     text or JSON. ``lines``: one line break at each end of a value is markup; ``paired``: only if
     both are there. ``cdata``: a value may be in ``<![CDATA[…]]>``. ``says_kind``: the model was
-    taught to write the attribute ``string``. ``resolve`` says which tool a name means; None: it is
-    no call.
+    trained to write the attribute ``string``. ``resolve`` returns the tool that a name means; None:
+    it is not a call.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class XmlCalls:
         return None
 
     def strings(self, *around: str) -> tuple[Quote, ...]:
-        """How values are marked in calls that have the opening marks ``around`` them."""
+        """The strings of calls that have the opening marks ``around`` them."""
         call, argument = self._tags
         return values(argument.open, argument.close, call.open, *around, after=call.close)
 
@@ -117,17 +117,17 @@ class XmlCalls:
 
 
 def one_line_less(text: str) -> str:
-    """``text`` without the line break that markup puts at each end of it."""
+    """``text`` without the line breaks at its ends, which are markup."""
     return text.removeprefix("\n").removesuffix("\n")
 
 
 def paired_lines_less(text: str) -> str:
-    """``text`` without a line break at each end of it, if both are there."""
+    """``text`` without the line breaks at its ends if there are both."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
 
 
 class _Found(msgspec.Struct, frozen=True):
-    """``is_string``: whether the value is text; None: the tag does not say. ``data``: the text of
+    """``is_string``: whether the value is text; None: the tag does not tell. ``data``: the text of
     a CDATA section that is the whole value.
     """
 
@@ -150,8 +150,8 @@ class _Element:
         self._close = tag.close
 
     def all(self, text: str, *, exactly: bool) -> list[_Found] | None:
-        """Those that ``text`` consists of, if there is nothing else in it. ``exactly``: a closing
-        tag counts only where an element can end.
+        """The elements that ``text`` consists of; None: it holds something else. ``exactly``: a
+        closing tag counts only where an element can end.
         """
         inner = _Values(text, self._last if exactly else self._first)
         found = []
@@ -169,7 +169,7 @@ class _Element:
 
 
 class _Ends:
-    """What a value ends with. ``of_data``: one in a CDATA section; None: there are no such."""
+    """The patterns that end a value. ``of_data``: in a CDATA section; None: there are none."""
 
     def __init__(self, close: str, *, cdata: bool) -> None:
         self.of_text = re.compile(close)
@@ -193,7 +193,7 @@ class _Values:
         self._end_of_data = ends.of_data
 
     def read(self, at: int) -> _Value | None:
-        """The one that begins ``at`` a place behind those before it; None: it does not end."""
+        """The value that begins ``at`` a place after the previous ones; None: it does not end."""
         return self._read_data(at) or self._read_text(at)
 
     def _read_data(self, at: int) -> _Value | None:
@@ -233,8 +233,8 @@ def _found(head: re.Match[str], value: _Value) -> _Found:
 
 
 class PairCalls:
-    """``suffix`` stands at the end of every tag's name. ``separator`` is the tag that ends the name
-    of the tool, if there is one; ``after_name`` its text. ``tags`` are all of them.
+    """``add<arg_key>a</arg_key><arg_value>1</arg_value>``. ``suffix`` ends every tag's name.
+    ``separator`` is the tag after the name of the tool, if there is one. ``tags`` are all tags.
     """
 
     def __init__(self, suffix: str = "", *, separator: str = "") -> None:
@@ -260,12 +260,12 @@ class PairCalls:
         )
 
     def strings(self, *around: str) -> tuple[Quote, ...]:
-        """How values are marked in calls that have the opening marks ``around`` them."""
+        """The strings of calls that have the opening marks ``around`` them."""
         return values(self._value, self._value_end, *around, after=self._key)
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
-        """A tag that the model forgot is put back where its partner tells the place. In a text
-        with all of them, a value may hold closing tags, where no key follows.
+        """A missing tag is restored if its partner shows the place. If no tag is missing, a value
+        may hold closing tags that no key follows.
         """
         read = self._complete(text) or self._forgiving(self._tags.split(text))
         name = read.name.strip().removesuffix(self._after_name).strip()
@@ -278,9 +278,7 @@ class PairCalls:
         return [call_of(name, {key: tools.value(name, key, text) for key, text in pairs})]
 
     def whole(self, text: str, tools: Tools) -> ParsedCalls | None:
-        """As a call, but with every tag in its place: an answer that was cut off may lack more
-        than tags.
-        """
+        """The call if no tag is missing: a cut answer may lack more than tags."""
         if self._complete(text):
             return self(text, tools)
         pair = f"{self._key}{self._key_end}{self._value}{self._value_end}"
@@ -289,7 +287,7 @@ class PairCalls:
         return self(text, tools)
 
     def _complete(self, text: str) -> _Read | None:
-        """What a text says in which no tag is missing."""
+        """The names and values of a text in which no tag is missing."""
         at = text.find(self._key)
         if at < 0 or self._tags.search(text[:at]):
             return None
@@ -303,7 +301,7 @@ class PairCalls:
         return None if text[at:].strip() else read
 
     def _forgiving(self, tokens: list[str]) -> _Read:
-        """What a text says that was split at its tags (text, tag, text, …, text)."""
+        """The names and values of a text, split at its tags (text, tag, text, …, text)."""
         read = _Read(tokens[0])
         if tokens[1:2] == [self._key_end]:
             read.name, _, key = read.name.strip().partition(" ")

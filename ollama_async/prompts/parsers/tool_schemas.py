@@ -1,4 +1,4 @@
-"""The tools that a client offers, as far as reading calls of them needs it."""
+"""The client's tools and their schemas, and how a call's text becomes typed arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ ParsedCalls = list[ToolCall | str]
 
 
 class Tools:
-    """``described`` comes from a client: whatever is not of the right shape is not there."""
+    """The tools of a request. ``described`` comes from a client: parts of a wrong shape are
+    ignored.
+    """
 
     def __init__(self, described: list[dict[str, Any]]) -> None:
         self._parameters: dict[str, dict[str, Any]] = {}
@@ -43,7 +45,7 @@ class Tools:
         return name in self._parameters
 
     def accepts(self, call: ToolCall) -> bool:
-        """Whether it is a call of one of these, with all that its tool requires."""
+        """Whether it is a call of one of these tools with all required arguments."""
         parameters = self._parameters.get(call.function.name)
         if parameters is None:
             return False
@@ -53,7 +55,7 @@ class Tools:
         )
 
     def value(self, tool: str, parameter: str, text: str) -> Any:
-        """What ``text`` means for a parameter, by the types in the tool's schema."""
+        """The value of a parameter written as ``text``, by the types in the tool's schema."""
         types = self._types.get((tool, parameter))
         if types is None:
             types = self.schema(tool).part(parameter).types()
@@ -61,7 +63,7 @@ class Tools:
         return value_of(text, types)
 
     def schema(self, tool: str) -> Schema:
-        """That of a tool's arguments."""
+        """The schema of a tool's arguments."""
         parameters = self._parameters.get(tool, {})
         return Schema(parameters, parameters)
 
@@ -98,20 +100,20 @@ def parses(syntax: CallSyntax | None) -> Callable[[ParseCall], FunctionParser]:
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """What a schema says of the types of values; ``root`` is the one that its references mean."""
+    """A JSON schema, as far as types go; ``root`` is the document that its references refer to."""
 
     here: dict[str, Any]
     root: dict[str, Any]
 
     def part(self, name: str | None) -> Schema:
-        """The schema of a member of an object, or (None) of a list."""
+        """The schema of an object's member, or (None) of a list's."""
         here = self._resolved()
         if name is None:
             return Schema(_mapping(here.get("items")), self.root)
         return Schema(_mapping(_mapping(here.get("properties")).get(name)), self.root)
 
     def types(self, depth: int = 0) -> set[str]:
-        """The JSON types that it names; none: it says nothing."""
+        """The JSON types that it allows; empty: it does not restrict them."""
         here = self._resolved()
         for key in ("anyOf", "oneOf", "allOf"):
             if isinstance(here.get(key), list) and here[key]:
@@ -124,7 +126,7 @@ class Schema(msgspec.Struct, frozen=True):
         return {name for name in (types if isinstance(types, list) else [types]) if _is_text(name)}
 
     def _resolved(self) -> dict[str, Any]:
-        """Behind its references within the same schema."""
+        """The schema with references within the document resolved."""
         here = self.here
         for _ in range(TOOL_DEPTH):
             reference = here.get("$ref")
@@ -148,9 +150,9 @@ def call_of(name: str, arguments: dict[str, Any], call_id: str = "") -> ToolCall
 
 
 def value_of(text: str, types: set[str]) -> Any:
-    """The most specific of the JSON types that ``text`` can be; else the text itself.
+    """``text`` as the most specific of the JSON ``types`` that it can be, else as text.
 
-    Templates that print values as Python does are understood too.
+    Values as Python prints them are understood, too.
     """
     if types == {"string"}:
         return text
@@ -182,7 +184,7 @@ def _array(text: str) -> list[Any] | None:
 
 
 def decoded(text: str) -> Any:
-    """The value of a JSON text; None as well if it is none (or says ``null``), or too deep."""
+    """The value of a JSON text; None also if it is invalid or too deep."""
     try:
         value = _DECODER.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -191,7 +193,7 @@ def decoded(text: str) -> Any:
 
 
 def arguments(value: Any) -> dict[str, Any] | None:
-    """A call's arguments: an object, or its JSON as text; nothing at all is an empty one."""
+    """A call's arguments: an object or its JSON as text. Nothing at all is an empty object."""
     if value is None:
         return {}
     if isinstance(value, str):
@@ -221,7 +223,7 @@ _VALUES: tuple[tuple[str, Callable[[str], Any]], ...] = (
 
 
 def _type_of(value: Any) -> str:
-    """The most specific one."""
+    """The most specific type of ``value``."""
     kinds = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array"}
     return "null" if value is None else kinds.get(type(value), "object")
 

@@ -14,9 +14,9 @@ from ollama_async.core.errors import TemplateFailed
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool as the client declared it: ``declared`` is its JSON, the rest are parts of that.
+    """A tool as the client declared it. ``declared`` is its JSON, the other fields are parts of it.
 
-    What the client left out, or what is of a wrong type, is empty.
+    Parts that are missing or of a wrong type are empty.
     """
 
     declared: dict[str, Any]
@@ -39,10 +39,10 @@ class Tool:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """One message and what surrounds it.
+    """One message and its neighbours.
 
-    ``before`` and ``after`` are the roles of its neighbours, empty at the ends. A turn of role
-    ``tool`` says in ``tool_name`` and ``call_number`` which call it answers; calls are numbered
+    ``before`` and ``after`` are the roles of its neighbours, empty at the ends. In a turn of role
+    ``tool``, ``tool_name`` and ``call_number`` are those of the call it answers; calls are numbered
     through the whole conversation, from 0, and those of this turn begin at ``call_number``.
     """
 
@@ -55,22 +55,22 @@ class Turn:
     before: str = ""
     after: str = ""
     is_after_query: bool = False
-    """Nothing that the user said comes later: it belongs to the answer that is being made."""
+    """No message of the user comes later: the turn belongs to the answer that is being made."""
     is_open: bool = False
-    """It is the beginning of the answer, which the model is to continue."""
+    """The turn is the beginning of the answer, which the model is to continue."""
 
     @property
     def is_unfinished_thought(self) -> bool:
-        """What the model is to continue is a thought: nothing was said after it yet."""
+        """The model is to continue a thought: there is no content after it yet."""
         return self.is_open and not self.content
 
 
 @dataclass(frozen=True, eq=False)
 class ConversationView:
-    """What is to be rendered.
+    """The conversation to render.
 
     ``system`` is the text of the system messages at the start, joined by blank lines; None: there
-    are none. ``thinks`` is whether the model is to think, ``think`` what the client said about it.
+    are none. ``thinks``: the model is to think. ``think`` is the value that the client sent.
     """
 
     system: str | None
@@ -88,13 +88,13 @@ def read_conversation(
     sorts_results: bool = False,
     words_after_results: bool = False,
 ) -> ConversationView:
-    """``prompt`` in turns.
+    """The conversation of ``prompt``, in turns.
 
-    With ``gathers_system``, system messages from everywhere go to the top; with ``sorts_results``,
-    neighbouring results are in the order of their calls; with ``words_after_results``, words beside
-    calls follow the results where the user speaks next and an answer would end with these.
+    With ``gathers_system``, all system messages move to the top. With ``sorts_results``, adjacent
+    results are in the order of their calls. With ``words_after_results``, the words beside calls
+    move after the results if the user's turn is next and the answer would end with the results.
 
-    :raises TemplateFailed: a message has a role that there is not.
+    :raises TemplateFailed: a message has an unknown role.
     """
     roles = [_role(message) for message in prompt.messages]
     at_top = _count_leading(roles, "system")
@@ -123,7 +123,7 @@ def read_conversation(
 
 
 def text(value: Any) -> str:
-    """``value`` if it is text, else nothing."""
+    """``value`` if it is text, else empty text."""
     return value if isinstance(value, str) else ""
 
 
@@ -145,7 +145,7 @@ def _count_leading(roles: Sequence[str], role: str) -> int:
 
 
 def _turns(messages: Sequence[tuple[str, Message]]) -> list[Turn]:
-    """One for each message; they do not know their neighbours yet."""
+    """A turn for each message, without neighbours yet."""
     calls = _Calls()
     turns = []
     for role, message in messages:
@@ -189,14 +189,14 @@ def _with_words_after_results(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _end_of_results(turns: Sequence[Turn], start: int) -> int:
-    """The index of the first turn from ``start`` that is no result."""
+    """The index of the first turn from ``start`` on that is not a result."""
     rest = range(start, len(turns))
     return next((index for index in rest if turns[index].role != "tool"), len(turns))
 
 
 def _among_neighbours(turns: Sequence[Turn], *, assistant_is_last: bool) -> list[Turn]:
-    """``assistant_is_last``: no system message that went to the top came after the last turn, which
-    is the assistant's.
+    """``assistant_is_last``: the assistant has the last message, not a system message that moved to
+    the top.
     """
     roles = ["", *(turn.role for turn in turns), ""]
     query = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=-1)
@@ -219,19 +219,19 @@ def _begins_an_answer(turn: Turn) -> bool:
 
 @dataclass
 class _Calls:
-    """Which call a result belongs to: the one with its id, else the next of that name in the
-    message that made the calls, else the next in order.
+    """Matches results to calls: by id, else the next call of that name in the last message with
+    calls, else the next in order.
     """
 
     made: int = 0
     _names: list[str] = field(default_factory=list)
     _by_id: dict[str, int] = field(default_factory=dict)
     _by_name: dict[str, deque[int]] = field(default_factory=dict)
-    """Calls of the last message that made some, without those that were found by their names."""
+    """Calls of the last message with calls, without those that were matched by name."""
     _next: int = 0
 
     def make(self, message: Message) -> tuple[ToolFunction, ...]:
-        """The calls in ``message``, an assistant's, of which note is taken."""
+        """Registers the calls of an assistant's ``message`` and returns them."""
         self._next = self.made
         self._by_name = {}
         for call in message.tool_calls:
@@ -243,7 +243,7 @@ class _Calls:
         return tuple(call.function for call in message.tool_calls)
 
     def answered(self, message: Message) -> tuple[str, int]:
-        """Name and number of the call that ``message`` is the result of."""
+        """The name and the number of the call that ``message`` answers."""
         number = self._by_id.get(message.tool_call_id)
         if number is None:
             named = self._by_name.get(message.tool_name)

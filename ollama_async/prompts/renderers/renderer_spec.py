@@ -50,8 +50,9 @@ class RendererSpec:
     """
 
     marks: Mapping[str, MarkPair]
-    """By role. Those of ``tool`` are around neighbouring results together, unless
-    :attr:`each_result_is_a_turn`."""
+    """By role. Those of ``tool`` surround adjacent results together, unless
+    :attr:`each_result_is_a_turn`.
+    """
     system: Callable[[ConversationView], str | None]
     """The text of the system turn; None: there is no such turn."""
     assistant: WriteTurn
@@ -63,23 +64,27 @@ class RendererSpec:
     between_results: str = ""
     each_result_is_a_turn: bool = False
     results_name_calls: bool = False
-    """A result says which call it answers; otherwise only the order of results does."""
+    """A result names its call. Otherwise only the order of results tells."""
     words_after_results: bool = False
-    """An answer ends with words: where none follow the last results, with those beside the calls.
+    """An answer ends with words: if none follow the last results, those beside the calls move
+    there.
     """
     opening: Switch = ("", "")
     thought: MarkPair | None = None
-    """What is around the thought at the beginning of an answer; None: thoughts are not shown."""
+    """The marks around a thought that begins an answer; None: thoughts are not shown."""
     resuming: Switch | None = None
-    """None: results of tools end the assistant's turn. Otherwise they are part of it, what the
-    assistant says next has no opening mark, and this is how it begins."""
+    """None: results of tools end the assistant's turn. Otherwise they are part of it: what follows
+    has no opening mark and begins with this.
+    """
     thinks_unasked: bool = False
-    """What happens if the client says nothing about thinking."""
+    """Whether the model thinks if the client does not set ``think``."""
     gathers_system: bool = False
-    """System messages from everywhere belong at the top."""
+    """All system messages move to the top."""
 
     def render(self, prompt: Prompt) -> str:
-        """:raises TemplateFailed: as in the contract; also when it is too long or too deep."""
+        """:raises TemplateFailed: as in :class:`.Renderer`; also if the prompt is too long or too
+        deep.
+        """
         try:
             check(prompt)
             view = read_conversation(
@@ -135,13 +140,13 @@ class RendererSpec:
         return opened + self.result(turn, view) + closed
 
     def _beginning(self, view: ConversationView, before: str) -> str:
-        """Of the answer, where a turn of the role ``before`` was the last."""
+        """The beginning of the answer after a last turn of the role ``before``."""
         if self.resuming is not None and self._resumes(before):
             return choose(self.resuming, view)
         return self._opened(before) + choose(self.opening, view)
 
     def _opened(self, before: str) -> str:
-        """The opening mark of an assistant's turn, unless it goes on after a result."""
+        """The opening mark of an assistant's turn, unless the turn continues after a result."""
         return "" if self._resumes(before) else self.marks["assistant"][0]
 
     def _resumes(self, neighbour: str) -> bool:
@@ -149,7 +154,7 @@ class RendererSpec:
 
 
 def begun_thought(marks: MarkPair) -> WriteTurn:
-    """The thought of the answer that is to be continued; of past answers, none is shown."""
+    """Writes the thought of the answer that is to be continued, and none of past answers."""
 
     def write(turn: Turn, _: ConversationView) -> str:
         return turn.thinking.strip().join(marks) if turn.is_open and turn.thinking else ""
@@ -168,7 +173,7 @@ def speaking(
     gap: str = "",
     calls: WriteCalls,
 ) -> WriteTurn:
-    """The usual turn of an assistant: thoughts, words, and if there are calls, these.
+    """The usual turn of an assistant: thoughts, words, and calls if there are any.
 
     ``gap`` comes between words and calls if there are both.
     """

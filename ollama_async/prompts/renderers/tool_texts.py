@@ -69,12 +69,12 @@ knowledge and do not tell the user about function calls
 
 
 def json_lines(view: ConversationView) -> str:
-    """The tools as they were declared, one a line."""
+    """The tools as they were declared, one per line."""
     return "\n".join(spaced(tool.declared) for tool in view.tools)
 
 
 def xml_elements(view: ConversationView, dump: Dump) -> str:
-    """The tools as ``<function>`` elements; ``dump`` writes what is JSON inside."""
+    """The tools as ``<function>`` elements; ``dump`` writes the JSON inside."""
     return "\n".join(
         _element(
             "function",
@@ -116,7 +116,7 @@ def python_call(call: ToolFunction, comma: str = ", ") -> str:
 
 
 def joined(write: Callable[[ToolFunction], str], between: str) -> Callable[..., str]:
-    """A writer of several calls, out of one for each."""
+    """Makes a writer of several calls from the writer of one."""
 
     def write_all(calls: Sequence[ToolFunction]) -> str:
         return between.join(write(call) for call in calls)
@@ -178,7 +178,7 @@ def compact(value: Any) -> str:
 
 
 def indented(value: Any) -> str:
-    """On lines of its own, by four blanks."""
+    """On several lines, indented by four blanks."""
     return json.dumps(value, ensure_ascii=False, indent=_INDENT)
 
 
@@ -188,7 +188,7 @@ def bare(value: Any) -> str:
 
 
 def check(prompt: Prompt) -> None:
-    """What the writers of this package rely on: nothing in ``prompt`` is too deep or too large.
+    """Check what renderers rely on: nothing in ``prompt`` is too deep or too large.
 
     :raises SecurityError: tools or arguments of calls are nested too deep or hold a number that is
         too long to print, or the whole would be more text than a prompt may have.
@@ -203,7 +203,7 @@ def check(prompt: Prompt) -> None:
 
 
 def _weigh(value: Any, room: int) -> int:
-    """Roughly the letters that ``value`` becomes."""
+    """Roughly the characters that ``value`` becomes."""
     weight = 0
     left = [(value, 1)]
     while left:

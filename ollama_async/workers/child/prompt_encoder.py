@@ -11,7 +11,7 @@ from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import ChatFormatSpec, Inference, Prompt, Sampling
 from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.prompts.truncation import cut_middle, fit
+from ollama_async.prompts.truncation import cut_middle, truncate
 from ollama_async.workers.child.chat_formats import (
     BoundChatFormat,
     ChatFormatCache,
@@ -116,7 +116,7 @@ class PromptEncoder:
         if prompt.truncate:
             room = num_ctx - len(context)
             reserve = _find_reserve(inference.sampling, num_ctx)
-            chosen = fit(
+            chosen = truncate(
                 prompt,
                 render,
                 lambda candidate: len(candidate.tokens),

@@ -6,7 +6,7 @@ from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFuncti
 from ollama_async.native import build
 from ollama_async.prompts import renderers
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
-from ollama_async.prompts.truncation import fit
+from ollama_async.prompts.truncation import truncate
 
 FOLDER = build.cache_folder() / "templates" / f"{build.DISTRIBUTION}-{build.VERSION}"
 TEMPLATES = {path.name: path for path in sorted(FOLDER.glob("*.jinja"))}
@@ -59,7 +59,7 @@ def at_work(rounds):
 def test_the_task_and_the_newest_results_stay(name):
     render = renderer(name).render
     room = len(render(at_work(SHOWN_ROUNDS)))
-    text = fit(at_work(ROUNDS), render, len, most=room, wanted=room)
+    text = truncate(at_work(ROUNDS), render, len, most=room, wanted=room)
 
     assert (RULE in text) is (RULE in render(at_work(SHOWN_ROUNDS)))
     assert text.count(TASK) == 1
@@ -76,7 +76,7 @@ def test_the_task_and_the_newest_results_stay(name):
 def test_the_task_stays_when_no_round_does(name):
     render = renderer(name).render
     room = len(render(at_work(0)))
-    text = fit(at_work(ROUNDS), render, len, most=room, wanted=1)
+    text = truncate(at_work(ROUNDS), render, len, most=room, wanted=1)
 
     assert TASK in text
     assert "there are whales" not in text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.truncation import cut_middle, fit
+from ollama_async.prompts.truncation import cut_middle, truncate
 
 ROLES = {
     "s": "system",
@@ -71,7 +71,7 @@ class Template:
 def fitted(text, most, wanted=None, template=None):
     template = template or Template()
     wanted = most if wanted is None else wanted
-    return fit(conversation(text), template.render, size, most=most, wanted=wanted)
+    return truncate(conversation(text), template.render, size, most=most, wanted=wanted)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_texts_that_say_nothing_about_lengths_cost_some_more(seed, share):
 
     most = max(lengths[-1], share * sum(lengths) // 1000)
     conversation = Prompt(messages=[Message("user", "x")] * 1000)
-    kept = fit(conversation, render, lengths_from_end.__getitem__, most=most, wanted=most)
+    kept = truncate(conversation, render, lengths_from_end.__getitem__, most=most, wanted=most)
 
     assert lengths_from_end[kept] <= most
     assert kept == 1000 or lengths_from_end[kept + 1] > most
@@ -349,7 +349,9 @@ def agents(draw):
 @given(agents(), LIMITS, LIMITS)
 def test_a_call_is_kept_if_and_only_if_its_results_are(messages, most, wanted):
     prompt = Prompt(messages=messages, think=True, tools=[{"type": "function"}])
-    kept = fit(prompt, lambda each: each, lambda each: len(each.messages), most=most, wanted=wanted)
+    kept = truncate(
+        prompt, lambda each: each, lambda each: len(each.messages), most=most, wanted=wanted
+    )
     ids = {call.id for message in kept.messages for call in message.tool_calls}
 
     for message in messages:
@@ -375,7 +377,7 @@ def test_ids_that_repeat_and_calls_without_answers_cost_no_more_than_others():
         messages=[*opened, *[Message("tool", tool_call_id="x")] * many, *[Message("tool")] * many]
     )
 
-    kept = fit(prompt, lambda each: len(each.messages), int, most=9, wanted=9)
+    kept = truncate(prompt, lambda each: len(each.messages), int, most=9, wanted=9)
 
     assert kept <= 3 * many
 
