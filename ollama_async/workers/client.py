@@ -29,8 +29,14 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Protocol
 
-from ollama_async.core import errors
-from ollama_async.core.errors import EngineFailed, ServerError, WorkerDied
+from ollama_async.core.errors import (
+    EngineFailed,
+    LoadFailed,
+    ServerError,
+    TooLarge,
+    WorkerDied,
+    from_code,
+)
 from ollama_async.core.safe_text import replace_unprintable
 from ollama_async.queue.backend import Finish, Target
 from ollama_async.workers.frames import FrameTooLarge
@@ -176,7 +182,7 @@ class WorkerClient:
             ended, made no progress, or was stopped meanwhile.
         """
         if self._state is not _State.NEW:
-            raise errors.LoadFailed("the model worker was stopped before it started")
+            raise LoadFailed("the model worker was stopped before it started")
         self._transport.start(plan, generation=self.number, listener=self)
         self._handshake = Handshake(generation=self.number, pid=self.pid, limits=plan.limits)
         self._state = _State.STARTING
@@ -185,7 +191,7 @@ class WorkerClient:
                 ready = self._checked(await self._ready)
         except TimeoutError:
             await self._abandon()
-            raise errors.LoadFailed(
+            raise LoadFailed(
                 self._with_output(
                     "timed out waiting for the model worker to start"
                     f" - no progress for {self._load_timeout_s:g} s"
@@ -266,7 +272,7 @@ class WorkerClient:
             self._state = _State.STOPPED
         if not self._ready.done():
             self._ready.set_exception(
-                errors.LoadFailed(self._with_output(f"model worker has terminated: {self._reason}"))
+                LoadFailed(self._with_output(f"model worker has terminated: {self._reason}"))
             )
         self._calls.fail_all(WorkerDied(self._crash_text()))
         if not was_reported and self.facts is not None:
@@ -304,7 +310,7 @@ class WorkerClient:
         except Exception as fault:  # the boundary "request": it must not cost a slot
             self.forget(request.id)
             if isinstance(fault, FrameTooLarge):
-                raise errors.TooLarge(f"request too large for a worker: {fault}") from fault
+                raise TooLarge(f"request too large for a worker: {fault}") from fault
             log.exception("sending request %d", request.id)
             raise EngineFailed(f"the request cannot be sent to a worker: {fault}") from fault
         if not self._limits:
@@ -361,7 +367,7 @@ class WorkerClient:
         try:
             self._transport.send(message)
         except FrameTooLarge as reason:
-            raise errors.TooLarge(f"request too large for a worker: {reason}") from reason
+            raise TooLarge(f"request too large for a worker: {reason}") from reason
         return await self._calls.answer_to(message.id, kind, timeout_s=timeout_s)
 
     def _end_call(self, call_id: int, result: Answer | ServerError) -> None:
@@ -420,7 +426,7 @@ class WorkerClient:
                 self._ready.set_result(outcome)
         elif isinstance(outcome, Refused):
             if not self._ready.done():
-                error = errors.from_code(outcome.code, _readable(outcome.message))
+                error = from_code(outcome.code, _readable(outcome.message))
                 self._ready.set_exception(error)
             self.fail("refused")
 
@@ -440,7 +446,7 @@ class WorkerClient:
                 check_usage(message.usage)
                 self._end_request(message.id, _finish(message))
             case Failed():
-                error = errors.from_code(message.code, _readable(message.message))
+                error = from_code(message.code, _readable(message.message))
                 if message.id < 0:
                     self._end_call(message.id, error)
                 else:

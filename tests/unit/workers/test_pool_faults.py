@@ -29,8 +29,9 @@ async def test_a_sink_that_fails_does_not_cost_the_others_their_text():
 
 
 async def test_a_worker_that_ignores_a_cancel_is_killed():
-    async with pool(stall_timeout_s=0.01) as it:
+    async with pool() as it:
         worker = await it.up()
+        worker.expect_answers_within(0.01)
         it.submit().handle.cancel()
         waiting = it.submit()
         await it.observer.until(("died", "a:latest"))

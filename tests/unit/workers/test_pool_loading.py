@@ -139,7 +139,8 @@ async def lose_it(it, worker):
     await it.observer.until(("died", "a:latest"))
 
 
-async def hang_in_it(it, _worker):
+async def hang_in_it(it, worker):
+    worker.expect_answers_within(0.01)
     it.submit().handle.cancel()
     await it.observer.until(("died", "a:latest"))
 
@@ -147,7 +148,7 @@ async def hang_in_it(it, _worker):
 @pytest.mark.parametrize("end", [stop_it, lose_it, hang_in_it])
 async def test_memory_of_a_process_that_survives_sigkill_stays_taken(monkeypatch, end):
     monkeypatch.setattr("ollama_async.workers.client.REAP_DEADLINE_S", 0.01)
-    async with pool(max_loaded=1, stall_timeout_s=0.01) as it:
+    async with pool(max_loaded=1) as it:
         worker = await it.up()
         worker.survives_kill = True
         await end(it, worker)
