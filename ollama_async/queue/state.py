@@ -67,9 +67,6 @@ class ModelInstance:
         self.is_draining = False
         self.stop_when_unused: events.StopReason | None = None
 
-    def __repr__(self) -> str:
-        return f"<ModelInstance {self.id} {self.target.key} {self.phase.value} {[*self.requests]}>"
-
     @property
     def is_ready(self) -> bool:
         return self.phase is Phase.READY
