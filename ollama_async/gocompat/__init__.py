@@ -1,1 +1,1 @@
-"""What behaves as Go does, because clients and model files were made for a program in Go."""
+"""Go's behaviour in Python: clients and model files were written for a server in Go."""

@@ -1,4 +1,4 @@
-"""base64 in JSON, as Go's ``encoding/json`` reads it."""
+"""Decodes base64 in JSON as Go's ``encoding/json`` does, with its errors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9+/\r\n]")
 
 
 def from_base64(text: str, *, offset: int = 0) -> bytes:
-    """Bytes of standard base64 with padding; line ends inside are skipped, as in Go. ``offset``:
-    what was read before it, for the error.
+    """The bytes of standard base64 with padding; line ends inside are skipped, as in Go.
+
+    ``offset`` is added to the position in the error.
 
     :raises ValueError: ``illegal base64 data at input byte N``.
     """

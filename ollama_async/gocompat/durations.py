@@ -1,7 +1,7 @@
-"""Go's notation of durations (``1h30m``, ``5m0s``, ``45.6ms``), read and written.
+"""Parses and formats Go's durations (``1h30m``, ``5m0s``, ``45.6ms``).
 
-The grammar and the texts of the errors are those of Go's ``time`` package, because clients print
-them. Durations are whole nanoseconds in a signed 64-bit range. Unlike Go, nobody is read for long.
+The grammar and the error texts are those of Go's ``time`` package, because clients print them.
+Durations are whole nanoseconds in a signed 64-bit range. Unlike in Go, their text has a limit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def parse(text: str) -> int:
     """Nanoseconds of a Go duration.
 
     :raises ValueError: with Go's text, e.g. ``time: missing unit in duration "300"``; or the text
-        is longer than any duration that somebody wrote.
+        is longer than any real duration.
     """
     if len(text) > _LONGEST:
         raise ValueError(f'time: invalid duration "{text[:40]}…"')

@@ -1,6 +1,6 @@
-"""How Go's ``fmt`` writes one number or one string, with width, precision and flags.
+"""Formats one number or one string as Go's ``fmt`` does, with width, precision and flags.
 
-:mod:`.printf` reads the formats, and takes composite values apart.
+:mod:`.printf` parses format strings and walks composite values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JSON values into Structs by the rules of Go's ``encoding/json``, with its error texts.
+"""Converts JSON values into Structs by the rules of Go's ``encoding/json``, with its errors.
 
 Field names are matched without regard to case, ``null`` is absent, unknown fields are ignored. The
 errors are made from a Struct's annotations. Its name is that of Go's type, and ``Meta(extra={"go":

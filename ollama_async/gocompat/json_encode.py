@@ -1,4 +1,4 @@
-"""Go's ``encoding/json`` for template values: what ``json`` and values that print as JSON write."""
+"""Encodes template values as Go's ``encoding/json`` does, for ``json`` and for printing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Go's ``Sprint``, ``Sprintln`` and ``Sprintf``: values of any kind as text."""
+"""Formats values of any kind as Go's ``Sprint``, ``Sprintln`` and ``Sprintf`` do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ADDRESS = 0xC000010000
 
 
 def sprint(budget: RenderBudget, *values: Value) -> str:
-    """All of them, with a blank between two that are no strings."""
+    """All values, with a blank between two neighbours that are both no strings."""
     printer = _Printer(budget)
     after_string = True
     for value in values:
@@ -46,7 +46,7 @@ def sprint(budget: RenderBudget, *values: Value) -> str:
 
 
 def sprintln(budget: RenderBudget, *values: Value) -> str:
-    """All of them, with blanks between, on a line."""
+    """All values, with blanks between them and a line end."""
     printer = _Printer(budget)
     for number, value in enumerate(values):
         if number:
@@ -57,12 +57,12 @@ def sprintln(budget: RenderBudget, *values: Value) -> str:
 
 
 def sprintf(budget: RenderBudget, form: str, *values: Value) -> str:
-    """What is wrong with ``form`` is said in the text, as Go does."""
+    """Errors in ``form`` appear in the text, as in Go."""
     return joined(_FormatString(budget, form, values).run())
 
 
 class _Printer:
-    """Writes values into ``buffer``, each as the verb and ``format`` of the moment say."""
+    """Writes values into ``buffer``, each by its verb and the current ``format``."""
 
     def __init__(self, budget: RenderBudget) -> None:
         self.buffer = TextBuffer(budget)
@@ -341,7 +341,7 @@ class _FormatString:
             self._next += 1
 
     def _extra(self) -> None:
-        """Values for which there was no verb."""
+        """Reports values for which there was no verb."""
         if self._chosen or self._next >= len(self._values):
             return
         self._printer.format = Formatter()

@@ -1,12 +1,12 @@
-"""How much work and text one render may cost, whatever the template says."""
+"""Limits the work and the text of one render, whatever the template says."""
 
 from __future__ import annotations
 
 from ollama_async.core.errors import TemplateFailed
 
 STEPS_LIMIT = 1_000_000
-"""Commands run, turns of loops, and for every text that is made its length divided by
-:data:`CHARACTERS_A_STEP`: some seconds at most."""
+"""Commands and iterations, and for each text its length divided by :data:`CHARACTERS_A_STEP`.
+All of them take some seconds at most."""
 
 CHARACTERS_A_STEP = 32
 
@@ -14,14 +14,14 @@ TEXT_LIMIT = 8 << 20
 """Characters that one piece of text, or the whole output, may have."""
 
 DEPTH_LIMIT = 200
-"""Blocks and parentheses inside one another while running, those of called templates included;
-each takes a few calls of Python's."""
+"""Nested blocks and parentheses at run time, including those of called templates; each takes a few
+Python calls."""
 
 
 class RenderBudget:
-    """Of one render, which may try several shapes of the conversation.
+    """What is left for one render, which may try several shapes of the conversation.
 
-    :raises TemplateFailed: from every method, once there is nothing left.
+    :raises TemplateFailed: from every method, once nothing is left.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class RenderBudget:
             raise TemplateFailed("the template takes too long to render")
 
     def text(self, length: int) -> None:
-        """Some text of ``length`` characters is looked at or made."""
+        """Pay for ``length`` characters that are read or written at once."""
         self.step(length // CHARACTERS_A_STEP)
 
     def characters(self, count: int) -> None:
-        """So many characters are looked at one by one."""
+        """Pay for ``count`` characters that are read one by one."""
         self.step(count // 4)
 
     def enter(self) -> None:
-        """One level deeper, unless this fails; :meth:`leave` when it is done or has failed."""
+        """Go one level deeper, unless this fails. :meth:`leave` must follow in any case."""
         if self._depth >= DEPTH_LIMIT:
             raise TemplateFailed("the template is nested too deeply, or calls itself too often")
         self._depth += 1
@@ -52,7 +52,7 @@ class RenderBudget:
 
 
 class TextBuffer:
-    """Text that grows piece by piece, and is paid for as it grows."""
+    """Output that is paid for as it grows."""
 
     def __init__(self, budget: RenderBudget) -> None:
         self.budget = budget

@@ -1,4 +1,4 @@
-r"""Go's ``strconv``: strings quoted and unquoted, numbers read and written.
+r"""Quotes and unquotes strings, parses and formats numbers, as Go's ``strconv`` does.
 
 Go's strings are bytes, ours are characters. A byte that is part of no character (from ``"\xff"``,
 or from slicing inside a character) is kept as the lone surrogate that Python's ``surrogateescape``

@@ -1,4 +1,4 @@
-"""Prompts from Go templates, in the three ways in which Ollama runs one."""
+"""Renders conversations with a Go template, in the three ways in which Ollama executes one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ _BETWEEN = "\n\n"
 
 
 class GoRenderer:
-    """A :class:`.Renderer`. One render's work is limited, so it ends
-    by itself: a hostile template costs seconds at most.
+    """A :class:`.Renderer`. The work of one render is limited: a hostile template costs seconds.
 
-    To that comes what is found out about the template, a limited number of small conversations, at
-    the first render that needs it. Each has a budget of its own, as large as a render's: one that
-    is used up says that no such conversation can be rendered, and nothing about another.
+    The first render that needs it also probes the template with a limited number of small
+    conversations. Each probe has a budget of its own, as large as a render's. One that is used up
+    means that such a conversation cannot be rendered, and nothing for others.
 
     :raises TemplateFailed: ``source`` is no template, in Go's words.
     """
@@ -58,7 +57,7 @@ class GoRenderer:
             out = TextBuffer(budget)
             self._run({"Prompt": asked, "Suffix": prompt.suffix, "Response": ""} | thinking, out)
             return out.text()
-        # as Ollama does, which loses images and calls in it, and adds a gap for an empty text
+        # as in Ollama; merging loses images and calls, and adds a gap for an empty text
         messages = merge_neighbours(with_known_roles(prompt.messages))
 
         def render(shaped: Messages, _: bool = True) -> str:
@@ -69,8 +68,8 @@ class GoRenderer:
         return self._shaped.render(messages, prompt.tools, render)
 
     def _leaves_out(self, tools: Tools) -> bool:
-        """Whether what this template does not show is not for it, as in Ollama: the system text
-        where it completes what the user began, calls where it is offered tools but has none.
+        """Whether, as in Ollama, what this template does not show is left out: the system text if
+        the template only completes text, calls if tools are offered and it has no place for them.
         """
         return not self._is_of_chat or (bool(tools) and not self._shows_tools)
 
@@ -87,13 +86,13 @@ class GoRenderer:
     def _run(
         self, variables: dict[str, Value], out: TextBuffer, *, part: nodes.Block | None = None
     ) -> None:
-        """``part``: of the template; in it, a name that is missing is no error, as in Ollama."""
+        """Executes the template, or ``part`` of it, in which missing names are nil as in Ollama."""
         main = self._tree.blocks[""] if part is None else part
         data = Map(OBJECT, variables)
         execute(self._tree, data, out, main=main, missing_is_zero=part is None)
 
     def _turns(self, messages: list[Message], thinking: dict[str, Value], out: TextBuffer) -> None:
-        """Every question with its answer by itself; the last one up to where its answer goes."""
+        """Executes the template for each turn; for the last one, up to where its answer goes."""
         *finished_turns, last = _pair(messages)
         for turn in finished_turns:
             self._run(turn | thinking, out)

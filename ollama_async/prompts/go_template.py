@@ -1,7 +1,4 @@
-"""Go templates as Ollama takes them: parsed, with a place for the answer, and what they can do.
-
-Nothing is run here. See :mod:`.go_renderer` for that.
-"""
+"""Parses Go templates as Ollama does, and finds out what they can do without executing them."""
 
 from __future__ import annotations
 
@@ -27,10 +24,10 @@ class GoTemplate(msgspec.Struct, frozen=True):
 
 
 class TemplateSummary(msgspec.Struct, frozen=True):
-    """``variables`` are lower case. ``insert``: it can fill a hole before a suffix.
+    """What a template can do. ``variables`` are in lower case.
 
-    ``tool_tag`` is what a tool call begins with. ``tool_round_trip``: it can show a call and
-    its result again.
+    ``insert``: it can fill in text before a suffix. ``tool_tag`` begins a tool call.
+    ``tool_round_trip``: it can show a call and its result again.
     """
 
     variables: frozenset[str] = frozenset()
@@ -121,8 +118,8 @@ def _thinking_tags(main: nodes.Block) -> tuple[str, str] | None:
 
 
 def _around_thinking(block: nodes.Block, *, of_messages: bool) -> Iterator[nodes.Block]:
-    """For every mention of a message's thinking the block it is in; the condition of a branch
-    belongs to the block that the branch is in. ``of_messages``: the nearest loop is over messages.
+    """The block around each mention of a message's thinking. The condition of a branch belongs to
+    the block that contains the branch. ``of_messages``: the nearest loop is over messages.
     """
     for node in block:
         pipe = _pipe_of(node)
@@ -179,9 +176,7 @@ def _first_text(block: nodes.Block) -> str | None:
 
 
 def until_response(block: nodes.Block) -> nodes.Block:
-    """``block`` without what follows its first ``.Response``, which itself stays: an answer
-    that the conversation has begun goes on there.
-    """
+    """``block`` without what follows its first ``.Response``, where the model's answer goes."""
     return _cut(block)[0]
 
 

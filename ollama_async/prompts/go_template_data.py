@@ -51,7 +51,7 @@ _STRING_METHOD = {"String": Function((), None, _string_method)}
 _MARSHAL_METHOD = {"MarshalJSON": Function((), None, _marshal_method)}
 
 
-# what a property of a tool is made of
+# methods of a tool's properties
 
 
 def _property_types_text(value: Slice) -> str:
@@ -169,7 +169,7 @@ PROPERTY = Type(
     "api.ToolProperty",
     "struct",
     members=(
-        # what it holds is its own type, which cannot be named before it exists
+        # its elements are of this very type, which has no name yet
         Member("AnyOf", Type("[]api.ToolProperty", "slice"), "anyOf", omits_empty=True),
         Member("Type", PROPERTY_TYPES, "type", omits_empty=True),
         Member("Items", ANY, "items", omits_empty=True),

@@ -1,4 +1,4 @@
-"""The values of pipelines, commands and operands, as Go computes them."""
+"""Evaluates pipelines, commands and operands as Go does."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ _Place = nodes.Field | nodes.Variable | nodes.Chain
 
 
 class Evaluator:
-    """Of one render. Its callers set where they are: ``node``, ``template`` and ``scope``.
+    """Evaluates for one render. The executor sets where it is: ``node``, ``template``, ``scope``.
 
     ``missing_is_zero``: what a map does not have is its zero value (``missingkey=zero``) and not
     nothing. Everything raises ``TemplateFailed``.

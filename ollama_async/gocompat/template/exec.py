@@ -1,4 +1,4 @@
-"""Runs a template's tree: text, actions, branches, loops, templates within templates."""
+"""Executes a template's tree: text, actions, ``if``, ``with``, ``range``, nested templates."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Execution:
 
     def block(self, dot: Value, block: nodes.Block) -> _Jump:
         self._budget.enter()
-        try:  # here, and not around a call: each level has few calls of Python's
+        try:  # here, and not around a call, so that each level takes few Python calls
             for node in block:
                 self._budget.step()
                 jump = self._node(dot, node)

@@ -1,6 +1,6 @@
-"""What a template says, as a tree. ``str(node)`` is the source that Go shows in errors.
+"""The nodes of a template's tree. ``str(node)`` is the source that Go shows in errors.
 
-``at`` is an index into the source. Trees are shared between renders: nobody changes one.
+``at`` is an index into the source. Trees are immutable and shared between renders.
 """
 
 from __future__ import annotations
