@@ -1,1 +1,1 @@
-"""Who waits and who goes next. BoundedCache empty on purpose: see ``tests/unit/test_layers.py``."""
+"""Scheduling of requests and models. Empty on purpose, see ``tests/unit/test_layers.py``."""
