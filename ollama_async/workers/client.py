@@ -68,7 +68,7 @@ from ollama_async.workers.messages import (
     ToolCallDelta,
     ToParent,
 )
-from ollama_async.workers.requests import A, Answer, PendingCalls, SubmittedRequest
+from ollama_async.workers.requests import Answer, Calls, SubmittedRequest
 from ollama_async.workers.transport import REAP_DEADLINE_S, Transport
 
 CRASH_TEXT = (
@@ -77,7 +77,6 @@ CRASH_TEXT = (
 )
 """Ollama's sentence; what is known follows after a colon."""
 
-_CALL_TIMEOUT_S = 30.0
 _WATCH_PERIOD_S = 1.0
 _MAX_ERROR_CHARACTERS = 4000
 _MAX_REASON_CHARACTERS = 300
@@ -114,7 +113,8 @@ class WorkerClient:
 
     ``load_timeout_s``: a load without progress for so long is given up. ``stall_timeout_s``: a
     worker that has work and sends nothing, or does not honour a cancel, for so long is killed.
-    ``requests`` are those that it has; ``facts`` describe the loaded model.
+    ``requests`` are those that it has, ``calls`` what else it can be sent; ``facts`` describe the
+    loaded model.
     """
 
     def __init__(
@@ -132,6 +132,7 @@ class WorkerClient:
         self.requests: dict[int, SubmittedRequest] = {}
         self.facts: Ready | None = None
         self.heartbeat: Heartbeat | None = None
+        self.calls = Calls(self._send_call)
         self._owner = owner
         self._transport = transport
         self._load_timeout_s = load_timeout_s
@@ -146,7 +147,6 @@ class WorkerClient:
         self._limits = OutputLimits(0)
         self._rate = MessageRate(self._loop.time())
         self._texts: dict[int, Callable[[str], None]] = {}
-        self._calls = PendingCalls()
         self._received_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._cancels: dict[int, asyncio.TimerHandle] = {}
@@ -223,7 +223,7 @@ class WorkerClient:
         self._state = _State.STOPPED if self.is_gone else _State.STOPPING
         self._texts.clear()
         self._cancel_timers()
-        self._calls.fail_all(WorkerDied("the model was unloaded"))
+        self.calls.fail_all(WorkerDied("the model was unloaded"))
 
     async def stop(self, grace_s: float) -> None:
         """:meth:`detach`, request a quit, kill after the grace. Idempotent, at any time.
@@ -274,7 +274,7 @@ class WorkerClient:
             self._ready.set_exception(
                 LoadFailed(self._with_output(f"model worker has terminated: {self._reason}"))
             )
-        self._calls.fail_all(WorkerDied(self._crash_text()))
+        self.calls.fail_all(WorkerDied(self._crash_text()))
         if not was_reported and self.facts is not None:
             log.error("worker %d died: %s", self.pid, self._reason)
             self._owner.worker_lost(self, self._crash_text(), has_aborted=self._has_aborted)
@@ -338,40 +338,16 @@ class WorkerClient:
         self._texts.pop(request_id, None)
         return self.requests.pop(request_id, None)
 
-    # -- calls -------------------------------------------------------------------------------
-
-    async def tokenize(
-        self,
-        text: str,
-        *,
-        add_special: bool = False,
-        parse_special: bool = True,
-        timeout_s: float = _CALL_TIMEOUT_S,
-    ) -> list[int]:
-        """Token ids of ``text``.
-
-        :raises ServerError: the worker's own reason; or EngineFailed: no answer in time; or
-            WorkerDied; or TooLarge.
-        """
-        message = Tokenize(self._calls.next_id(), text, add_special, parse_special)
-        return (await self._call(message, Tokens, timeout_s)).tokens
-
-    async def detokenize(self, tokens: list[int], *, timeout_s: float = _CALL_TIMEOUT_S) -> str:
-        """The text of token ids. Errors as :meth:`tokenize`."""
-        message = Detokenize(self._calls.next_id(), tokens)
-        return (await self._call(message, Text, timeout_s)).text
-
-    async def _call(self, message: Tokenize | Detokenize, kind: type[A], timeout_s: float) -> A:
+    def _send_call(self, message: Tokenize | Detokenize) -> None:
         if self._state is not _State.READY:
             raise WorkerDied(self._crash_text())
         try:
             self._transport.send(message)
         except FrameTooLarge as reason:
             raise TooLarge(f"request too large for a worker: {reason}") from reason
-        return await self._calls.answer_to(message.id, kind, timeout_s=timeout_s)
 
     def _end_call(self, call_id: int, result: Answer | ServerError) -> None:
-        if not self._calls.end(call_id, result):  # late perhaps, which is no error
+        if not self.calls.end(call_id, result):  # late perhaps, which is no error
             self._rate.count(self._loop.time())
 
     # -- what the transport reports ----------------------------------------------------------

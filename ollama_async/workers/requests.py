@@ -12,10 +12,12 @@ from typing import TypeVar
 
 from ollama_async.core.errors import EngineFailed, ServerError
 from ollama_async.queue.backend import Finish, Job, Sink
-from ollama_async.workers.messages import Text, Tokens
+from ollama_async.workers.messages import Detokenize, Text, Tokenize, Tokens
 
 Answer = Tokens | Text
 A = TypeVar("A", Tokens, Text)
+
+_CALL_TIMEOUT_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -78,35 +80,50 @@ class SubmittedRequest:
             return False
 
 
-class PendingCalls:
-    """Calls to one worker that coroutines await, matched to their answers by id. On the loop only.
+class Calls:
+    """Calls to one worker, matched to their answers by id. On the loop only.
 
     Ids are negative, so they are never a request's, and are never used twice: the answer to a call
     that was given up finds no call, and that is no error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[Tokenize | Detokenize], None]) -> None:
+        self._send = send
         self._ids = itertools.count(-1, -1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
 
-    def next_id(self) -> int:
-        return next(self._ids)
+    async def tokenize(
+        self,
+        text: str,
+        *,
+        add_special: bool = False,
+        parse_special: bool = True,
+        timeout_s: float = _CALL_TIMEOUT_S,
+    ) -> list[int]:
+        """Token ids of ``text``. Cancelled or late, the call is forgotten.
 
-    async def answer_to(self, call_id: int, kind: type[A], *, timeout_s: float) -> A:
-        """Wait for the answer. Cancelled or late, the call is forgotten.
-
-        :raises EngineFailed: it took longer than ``timeout_s``, or is of another kind.
-        :raises ServerError: what :meth:`end` or :meth:`fail_all` was given.
+        :raises ServerError: the worker's own reason; or EngineFailed: no answer in time, or of
+            another kind; or WorkerDied; or TooLarge.
         """
+        message = Tokenize(next(self._ids), text, add_special, parse_special)
+        return (await self._call(message, Tokens, timeout_s)).tokens
+
+    async def detokenize(self, tokens: list[int], *, timeout_s: float = _CALL_TIMEOUT_S) -> str:
+        """The text of token ids. Errors as :meth:`tokenize`."""
+        message = Detokenize(next(self._ids), tokens)
+        return (await self._call(message, Text, timeout_s)).text
+
+    async def _call(self, message: Tokenize | Detokenize, kind: type[A], timeout_s: float) -> A:
+        self._send(message)
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[call_id] = waiting
+        self._waiting[message.id] = waiting
         try:
             async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
                 answer = await waiting
         except TimeoutError:
             raise EngineFailed(f"the worker did not answer in {timeout_s:g} s") from None
         finally:
-            del self._waiting[call_id]
+            del self._waiting[message.id]
             if waiting.done() and not waiting.cancelled():
                 waiting.exception()  # it lost a race with a cancellation: mark it as retrieved
         if not isinstance(answer, kind):
@@ -114,7 +131,7 @@ class PendingCalls:
         return answer
 
     def end(self, call_id: int, result: Answer | ServerError) -> bool:
-        """Whether anybody waits for it."""
+        """Whether anything waits for it."""
         waiting = self._waiting.get(call_id)
         if waiting is None or waiting.done():
             return False

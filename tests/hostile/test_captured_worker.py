@@ -168,7 +168,7 @@ async def test_a_worker_gets_no_more_memory_than_was_planned(monkeypatch, own):
 
 async def test_a_worker_is_the_one_to_be_killed_and_gains_no_rights():
     async with captured() as (client, _):
-        status = await client.detokenize([1])
+        status = await client.calls.detokenize([1])
         score = oom_score(client.pid)
     assert "NoNewPrivs:\t1" in status
     assert score == min(oom_score("self") + 500, 1000)

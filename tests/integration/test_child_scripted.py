@@ -41,8 +41,8 @@ async def test_a_script_is_played_to_its_end(tmp_path):
     async with worker(tmp_path, {"tokens": "Once upon a time.", "slots": 2}) as (client, events):
         say(client, 1, count=-1)
         await events.until_so(lambda: events.ends)
-        assert await client.tokenize("é") == [0xC3, 0xA9]
-        assert await client.detokenize([0xC3, 0xA9]) == "é"
+        assert await client.calls.tokenize("é") == [0xC3, 0xA9]
+        assert await client.calls.detokenize([0xC3, 0xA9]) == "é"
 
     assert events.text(1) == "Once upon a time."
     assert events.ends[1].reason == "stop"

@@ -13,21 +13,21 @@ from tests.integration.worker_harness import ENVIRON, EventSink, submit
 
 async def test_calls_are_answered_beside_requests(client):
     submit(client, 1, "wait")
-    assert await client.tokenize("ab") == [97, 98]
+    assert await client.calls.tokenize("ab") == [97, 98]
     with pytest.raises(errors.BadRequest, match="no tokens"):
-        await client.detokenize([])
+        await client.calls.detokenize([])
     with pytest.raises(errors.EngineFailed, match="answered with Text"):
-        await client.tokenize("wrong")
+        await client.calls.tokenize("wrong")
 
 
 async def test_a_call_without_an_answer_ends_by_its_deadline(client):
     with pytest.raises(errors.EngineFailed, match=r"did not answer in 0.05 s"):
-        await client.tokenize("never", timeout_s=0.05)
-    assert await client.tokenize("a") == [97]
+        await client.calls.tokenize("never", timeout_s=0.05)
+    assert await client.calls.tokenize("a") == [97]
 
 
 async def test_calls_fail_when_the_worker_dies(client, events):
-    asking = asyncio.create_task(client.tokenize("never"))
+    asking = asyncio.create_task(client.calls.tokenize("never"))
     await asyncio.sleep(0)
     submit(client, 1, "exit 4")
     with pytest.raises(errors.WorkerDied, match="exit status 4"):
@@ -64,7 +64,7 @@ async def test_a_sink_that_raises_costs_only_its_own_text(client, events, caplog
 async def test_a_child_gets_its_own_descriptors_variables_and_session(client):
     canary = os.open("/dev/null", os.O_RDONLY)
     try:
-        portrait = json.loads(await client.detokenize([1]))
+        portrait = json.loads(await client.calls.detokenize([1]))
     finally:
         os.close(canary)
     assert portrait["environ"] == {

@@ -34,7 +34,7 @@ async def test_a_crash_is_reported_once_with_its_signal_and_the_telling_line(cli
     with pytest.raises(errors.WorkerDied, match="unexpectedly stopped"):
         submit(client, 2, "answer")
     with pytest.raises(errors.WorkerDied):
-        await client.tokenize("a")
+        await client.calls.tokenize("a")
     client.cancel(1)
     await client.wait_gone()
     await client.stop(1)
@@ -112,7 +112,7 @@ async def test_a_stalled_worker_with_requests_is_killed(make_client, events):
 async def test_a_worker_without_requests_may_send_nothing(make_client, events):
     client = make_client(stall_timeout_s=0.05)
     await start(client)
-    assert await client.tokenize("later")  # five times as long
+    assert await client.calls.tokenize("later")  # five times as long
     assert "lost" not in events.kinds()
 
 
@@ -128,7 +128,7 @@ def test_a_loop_that_was_late_is_not_the_workers_silence(run):
             inbound = client._transport._channel.pipe._inbound
             block_loop_until(lambda: inbound.readable() and time.monotonic() > over)
             await events.until("done")
-            assert await client.tokenize("a")
+            assert await client.calls.tokenize("a")
             assert "lost" not in events.kinds()
         finally:
             await client.stop(0)

@@ -242,7 +242,7 @@ def last_call(worker):
 
 
 async def test_calls_get_their_answers_errors_and_deadlines(ready, worker):
-    calls = [asyncio.create_task(ready.tokenize("a", timeout_s=math.inf)) for _ in range(3)]
+    calls = [asyncio.create_task(ready.calls.tokenize("a", timeout_s=math.inf)) for _ in range(3)]
     await turns()
     last = last_call(worker)
     worker.deliver(Tokens(last, [1]), Failed(last + 1, "bad_request", "no"), Text(last + 2, "x"))
@@ -252,13 +252,13 @@ async def test_calls_get_their_answers_errors_and_deadlines(ready, worker):
     with pytest.raises(EngineFailed, match="answered with Text"):
         await calls[0]
     with pytest.raises(EngineFailed, match="did not answer in 0 s"):
-        await ready.tokenize("a", timeout_s=0.0)
+        await ready.calls.tokenize("a", timeout_s=0.0)
     worker.deliver(Tokens(last_call(worker), [1]))
     assert not worker.is_gone, "a late answer is no fault"
 
 
 async def test_calls_fail_with_the_worker(ready, worker):
-    calling = asyncio.create_task(ready.tokenize("a"))
+    calling = asyncio.create_task(ready.calls.tokenize("a"))
     await turns()
     worker.die()
     with pytest.raises(WorkerDied, match="signal 9"):
