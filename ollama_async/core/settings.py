@@ -43,74 +43,27 @@ class Address(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration of one process. Durations in seconds; ``inf`` means never."""
-
-    address: Address
-    models: Path
-    max_queue: int
-    num_parallel: int
-    max_loaded_models: int
-    keep_alive_s: float
-    load_timeout_s: float
-    shutdown_grace_s: float
-    stall_timeout_s: float
-    context_length: int
-    flash_attention: str
-    kv_cache_type: str
-    gpu_overhead_bytes: int
-    noprune: bool
-    go_template: bool | None
-    origins: tuple[str, ...]
-    debug: int
-    pull_connections: int
-    pull_stall_s: float
-    trusted_registries: frozenset[str]
-    repetition_limit: int
-    enforce_tool_schemas: bool
-    prefix_sharing: str
-    scripts: str
-    cache_dir: Path
-    warnings: tuple[str, ...] = ()
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        """Read the table's variables; unreadable values become defaults and ``warnings``."""
-        warnings: list[str] = []
-        values: dict[str, Any] = {}
-        for variable in VARIABLES:
-            raw = environ.get(variable.name, "").strip().strip("\"'")
-            if not raw:
-                values[variable.field] = variable.default
-                continue
-            try:
-                values[variable.field] = variable.read(raw)
-            except ValueError:
-                warnings.append(
-                    f"{variable.name}: cannot read {raw!r}, using {variable.shown_default}"
-                )
-                values[variable.field] = variable.default
-        port = values.pop("port")
-        host = values.pop("host")
-        try:
-            address = parse_address(host, default_port=port)
-        except BadPort as reason:
-            address = reason.fallback
-            warnings.append(f"OLLAMA_HOST: {reason}, using port {address.port}")
-        for folder in ("models", "cache_dir"):
-            values[folder] = _folder(values[folder])
-        return cls(address=address, warnings=tuple(warnings), **values)
-
-
-class Variable(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table. ``shown_default`` is what documentation prints."""
+class Variable(msgspec.Struct, frozen=True):
+    """One row of the table: how a value is read, its default, and what documentation prints."""
 
     name: str
-    field: str
-    default: Any
-    shown_default: str
     read: Callable[[str], Any]
+    default: Any
     meaning: str
+    shown_default: str
+    field: str = ""
+
+
+_rows: list[Variable] = []
+
+
+def _variable(
+    name: str, read: Callable[[str], Any], default: Any, meaning: str, *, shown: str = ""
+) -> Any:
+    """Add a row, for a field that has no default of its own: a process reads all of them."""
+    shown = shown or (str(default).lower() if isinstance(default, bool) else str(default))
+    _rows.append(Variable(name, read, default, meaning, shown))
+    return msgspec.field()
 
 
 class BadPort(ValueError):
@@ -230,220 +183,199 @@ def _cache_type(raw: str) -> str:
     return raw.lower()
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration of one process. Durations in seconds; ``inf`` means never."""
+
+    address: Address
+    models: Path = _variable(
+        "OLLAMA_MODELS", _folder, "~/.ollama/models", "Folder of the model store (Ollama's layout)"
+    )
+    max_queue: int = _variable(
+        "OLLAMA_MAX_QUEUE",
+        _count,
+        512,
+        "Requests that may wait; the next one gets 503 at once (0: none may wait)",
+    )
+    num_parallel: int = _variable(
+        "OLLAMA_NUM_PARALLEL",
+        _count,
+        0,
+        "Requests that one model serves at a time (auto: 1 to 32, as memory allows)",
+        shown="auto",
+    )
+    max_loaded_models: int = _variable(
+        "OLLAMA_MAX_LOADED_MODELS",
+        _count,
+        0,
+        "Models in memory at a time (auto: 3 per GPU, 3 on a CPU)",
+        shown="auto",
+    )
+    keep_alive_s: float = _variable(
+        "OLLAMA_KEEP_ALIVE",
+        _seconds,
+        300.0,
+        "How long an idle model stays loaded (negative: for ever; 0: not at all)",
+        shown="5m",
+    )
+    load_timeout_s: float = _variable(
+        "OLLAMA_LOAD_TIMEOUT",
+        _limit_seconds,
+        300.0,
+        "How long a load may make no progress before it fails (0: no limit)",
+        shown="5m",
+    )
+    shutdown_grace_s: float = _variable(
+        "OLLAMA_SHUTDOWN_GRACE",
+        _seconds,
+        10.0,
+        "How long running requests may continue after SIGTERM",
+        shown="10s",
+    )
+    stall_timeout_s: float = _variable(
+        "OLLAMA_STALL_TIMEOUT",
+        _limit_seconds,
+        120.0,
+        "How long a worker may be unresponsive before it is killed (0: no limit)",
+        shown="2m",
+    )
+    context_length: int = _variable(
+        "OLLAMA_CONTEXT_LENGTH",
+        _count,
+        0,
+        "Context in tokens, unless the request or the model sets it",
+        shown="4096",
+    )
+    flash_attention: str = _variable(
+        "OLLAMA_FLASH_ATTENTION", _switch, "auto", "Force flash attention on or off"
+    )
+    kv_cache_type: str = _variable(
+        "OLLAMA_KV_CACHE_TYPE",
+        _cache_type,
+        "f16",
+        f"Type of the KV cache: {', '.join(CACHE_TYPES)}",
+    )
+    gpu_overhead_bytes: int = _variable(
+        "OLLAMA_GPU_OVERHEAD", _count, 0, "Bytes to keep free on each GPU"
+    )
+    noprune: bool = _variable(
+        "OLLAMA_NOPRUNE", _boolean, False, "Keep blobs that no model needs at start"
+    )
+    go_template: bool | None = _variable(
+        "OLLAMA_GO_TEMPLATE",
+        _boolean,
+        None,
+        "Prefer a model's Go template to the template in its GGUF file",
+        shown="the better one",
+    )
+    origins: tuple[str, ...] = _variable(
+        "OLLAMA_ORIGINS",
+        _origins,
+        (),
+        "Additional browser origins, comma separated, at most one * each; "
+        "their hosts are also accepted as Host (* alone: everything)",
+        shown="local hosts and desktop shells",
+    )
+    debug: int = _variable("OLLAMA_DEBUG", _debug, 0, "1: verbose log; 2: log everything")
+    pull_connections: int = _variable(
+        "OLLAMA_ASYNC_PULL_CONNECTIONS",
+        _at_least_one,
+        8,
+        "Parts of a blob that are pulled or pushed at a time",
+    )
+    pull_stall_s: float = _variable(
+        "OLLAMA_ASYNC_PULL_STALL_TIMEOUT",
+        _limit_seconds,
+        30.0,
+        "How long a registry may send nothing, or less than 16 KiB, before its "
+        "connection is replaced (0: no limit)",
+        shown="30s",
+    )
+    trusted_registries: frozenset[str] = _variable(
+        "OLLAMA_ASYNC_TRUSTED_REGISTRIES",
+        _hosts,
+        frozenset(),
+        "Private registries that clients on the network may name, host or host:port, "
+        "comma separated; they may also lead to other addresses of their kind",
+        shown="none",
+    )
+    repetition_limit: int = _variable(
+        "OLLAMA_ASYNC_REPETITION_LIMIT",
+        _count,
+        2048,
+        "Tokens for which an answer may repeat one passage before it ends with length "
+        "(0: no limit)",
+    )
+    enforce_tool_schemas: bool = _variable(
+        "OLLAMA_ASYNC_TOOL_SCHEMAS",
+        _boolean,
+        True,
+        "Constrain a tool call, once the model has begun one, to the offered tools and "
+        "their schemas",
+    )
+    prefix_sharing: str = _variable(
+        "OLLAMA_ASYNC_PREFIX_SHARING",
+        _sharing,
+        "all",
+        "Who shares computed prompt prefixes: all clients (all), or each client only its "
+        "own (client); what the model itself brings is always shared",
+    )
+    scripts: str = _variable(
+        "OLLAMA_ASYNC_SCRIPTS",
+        str,
+        "",
+        "File with scripts for the scripted engine, for tests",
+        shown="unset",
+    )
+    cache_dir: Path = _variable(
+        "OLLAMA_ASYNC_CACHE",
+        _folder,
+        "~/.cache/ollama_async",
+        "Folder for engine wheels, engine check results, and the key that lets the "
+        "server's own user name files in `create`",
+    )
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the table's variables; unreadable values become defaults and ``warnings``."""
+        warnings: list[str] = []
+        values: dict[str, Any] = {}
+        for variable in VARIABLES:
+            raw = environ.get(variable.name, "").strip().strip("\"'")
+            if not raw:
+                values[variable.field] = variable.default
+                continue
+            try:
+                values[variable.field] = variable.read(raw)
+            except ValueError:
+                warnings.append(
+                    f"{variable.name}: cannot read {raw!r}, using {variable.shown_default}"
+                )
+                values[variable.field] = variable.default
+        port = values.pop("port")
+        host = values.pop("host")
+        try:
+            address = parse_address(host, default_port=port)
+        except BadPort as reason:
+            address = reason.fallback
+            warnings.append(f"OLLAMA_HOST: {reason}, using port {address.port}")
+        for folder in ("models", "cache_dir"):
+            values[folder] = _folder(values[folder])
+        return cls(address=address, warnings=tuple(warnings), **values)
+
+
 VARIABLES: tuple[Variable, ...] = (
     Variable(
-        name="OLLAMA_HOST",
-        field="host",
-        default="",
-        shown_default="127.0.0.1:11434",
-        read=str,
-        meaning="Address that the server listens on and that commands connect to",
+        "OLLAMA_HOST",
+        str,
+        "",
+        "Address that the server listens on and that commands connect to",
+        "127.0.0.1:11434",
+        "host",
     ),
-    Variable(
-        name="OLLAMA_PORT",
-        field="port",
-        default=DEFAULT_PORT,
-        shown_default="11434",
-        read=_port,
-        meaning="Port, if OLLAMA_HOST has none",
-    ),
-    Variable(
-        name="OLLAMA_MODELS",
-        field="models",
-        default="~/.ollama/models",
-        shown_default="~/.ollama/models",
-        read=_folder,
-        meaning="Folder of the model store (Ollama's layout)",
-    ),
-    Variable(
-        name="OLLAMA_MAX_QUEUE",
-        field="max_queue",
-        default=512,
-        shown_default="512",
-        read=_count,
-        meaning="Requests that may wait; the next one gets 503 at once (0: none may wait)",
-    ),
-    Variable(
-        name="OLLAMA_NUM_PARALLEL",
-        field="num_parallel",
-        default=0,
-        shown_default="auto",
-        read=_count,
-        meaning="Requests that one model serves at a time (auto: 1 to 32, as memory allows)",
-    ),
-    Variable(
-        name="OLLAMA_MAX_LOADED_MODELS",
-        field="max_loaded_models",
-        default=0,
-        shown_default="auto",
-        read=_count,
-        meaning="Models in memory at a time (auto: 3 per GPU, 3 on a CPU)",
-    ),
-    Variable(
-        name="OLLAMA_KEEP_ALIVE",
-        field="keep_alive_s",
-        default=300.0,
-        shown_default="5m",
-        read=_seconds,
-        meaning="How long an idle model stays loaded (negative: for ever; 0: not at all)",
-    ),
-    Variable(
-        name="OLLAMA_LOAD_TIMEOUT",
-        field="load_timeout_s",
-        default=300.0,
-        shown_default="5m",
-        read=_limit_seconds,
-        meaning="How long a load may make no progress before it fails (0: no limit)",
-    ),
-    Variable(
-        name="OLLAMA_SHUTDOWN_GRACE",
-        field="shutdown_grace_s",
-        default=10.0,
-        shown_default="10s",
-        read=_seconds,
-        meaning="How long running requests may continue after SIGTERM",
-    ),
-    Variable(
-        name="OLLAMA_STALL_TIMEOUT",
-        field="stall_timeout_s",
-        default=120.0,
-        shown_default="2m",
-        read=_limit_seconds,
-        meaning="How long a worker may be unresponsive before it is killed (0: no limit)",
-    ),
-    Variable(
-        name="OLLAMA_CONTEXT_LENGTH",
-        field="context_length",
-        default=0,
-        shown_default="4096",
-        read=_count,
-        meaning="Context in tokens, unless the request or the model sets it",
-    ),
-    Variable(
-        name="OLLAMA_FLASH_ATTENTION",
-        field="flash_attention",
-        default="auto",
-        shown_default="auto",
-        read=_switch,
-        meaning="Force flash attention on or off",
-    ),
-    Variable(
-        name="OLLAMA_KV_CACHE_TYPE",
-        field="kv_cache_type",
-        default="f16",
-        shown_default="f16",
-        read=_cache_type,
-        meaning=f"Type of the KV cache: {', '.join(CACHE_TYPES)}",
-    ),
-    Variable(
-        name="OLLAMA_GPU_OVERHEAD",
-        field="gpu_overhead_bytes",
-        default=0,
-        shown_default="0",
-        read=_count,
-        meaning="Bytes to keep free on each GPU",
-    ),
-    Variable(
-        name="OLLAMA_NOPRUNE",
-        field="noprune",
-        default=False,
-        shown_default="false",
-        read=_boolean,
-        meaning="Keep blobs that no model needs at start",
-    ),
-    Variable(
-        name="OLLAMA_GO_TEMPLATE",
-        field="go_template",
-        default=None,
-        shown_default="the better one",
-        read=_boolean,
-        meaning="Prefer a model's Go template to the template in its GGUF file",
-    ),
-    Variable(
-        name="OLLAMA_ORIGINS",
-        field="origins",
-        default=(),
-        shown_default="local hosts and desktop shells",
-        read=_origins,
-        meaning="Additional browser origins, comma separated, at most one * each; "
-        "their hosts are also accepted as Host (* alone: everything)",
-    ),
-    Variable(
-        name="OLLAMA_DEBUG",
-        field="debug",
-        default=0,
-        shown_default="0",
-        read=_debug,
-        meaning="1: verbose log; 2: log everything",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_PULL_CONNECTIONS",
-        field="pull_connections",
-        default=8,
-        shown_default="8",
-        read=_at_least_one,
-        meaning="Parts of a blob that are pulled or pushed at a time",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_PULL_STALL_TIMEOUT",
-        field="pull_stall_s",
-        default=30.0,
-        shown_default="30s",
-        read=_limit_seconds,
-        meaning="How long a registry may send nothing, or less than 16 KiB, before its "
-        "connection is replaced (0: no limit)",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_TRUSTED_REGISTRIES",
-        field="trusted_registries",
-        default=frozenset(),
-        shown_default="none",
-        read=_hosts,
-        meaning="Private registries that clients on the network may name, host or host:port, "
-        "comma separated; they may also lead to other addresses of their kind",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_REPETITION_LIMIT",
-        field="repetition_limit",
-        default=2048,
-        shown_default="2048",
-        read=_count,
-        meaning="Tokens for which an answer may repeat one passage before it ends with length "
-        "(0: no limit)",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_TOOL_SCHEMAS",
-        field="enforce_tool_schemas",
-        default=True,
-        shown_default="true",
-        read=_boolean,
-        meaning="Constrain a tool call, once the model has begun one, to the offered tools and "
-        "their schemas",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_PREFIX_SHARING",
-        field="prefix_sharing",
-        default="all",
-        shown_default="all",
-        read=_sharing,
-        meaning="Who shares computed prompt prefixes: all clients (all), or each client only its "
-        "own (client); what the model itself brings is always shared",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_SCRIPTS",
-        field="scripts",
-        default="",
-        shown_default="unset",
-        read=str,
-        meaning="File with scripts for the scripted engine, for tests",
-    ),
-    Variable(
-        name="OLLAMA_ASYNC_CACHE",
-        field="cache_dir",
-        default="~/.cache/ollama_async",
-        shown_default="~/.cache/ollama_async",
-        read=_folder,
-        meaning="Folder for engine wheels, engine check results, and the key that lets the "
-        "server's own user name files in `create`",
+    Variable("OLLAMA_PORT", _port, DEFAULT_PORT, "Port, if OLLAMA_HOST has none", "11434", "port"),
+    *(
+        msgspec.structs.replace(row, field=field)
+        for row, field in zip(_rows, Settings.__struct_fields__[1:-1], strict=True)
     ),
 )
