@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from ollama_async.api.modelfile import Modelfile, files_in, parse
 from ollama_async.cli.client import CHUNK_BYTES, Client, CommandFailed, ServerRefused
-from ollama_async.cli.progress import Progress
+from ollama_async.cli.progress import Progress, open_progress
 from ollama_async.core.model_names import ModelName
 
 _TEXT_FIELDS = ("template", "system", "renderer", "parser")
@@ -44,25 +44,19 @@ def create(client: Client, arguments: argparse.Namespace) -> int:
     quantize = {"quantize": arguments.quantize, "draft_quantize": arguments.draft_quantize}
     values |= {field: level for field, level in quantize.items() if level}
     client.check_alive()
-    progress = Progress()
-    try:
+    with open_progress() as progress:
         progress.step("gathering model components")
         base, files = _sources(modelfile, folder)
         _create_from(client, {"model": name, **values, **base}, files, progress)
-    finally:
-        progress.end()
     return 0
 
 
 def create_from_file(client: Client, path: Path) -> str:
     """The name of a model made from one GGUF file; the same bytes have the same name."""
-    progress = Progress()
-    try:
+    with open_progress() as progress:
         digest = _upload(client, path, progress)
         name = f"file-{digest.removeprefix('sha256:')[:12]}"
         _request_model(client, {"model": name, "files": {path.name: digest}}, progress)
-    finally:
-        progress.end()
     return name
 
 

@@ -16,7 +16,7 @@ from ollama_async.cli.formatting import (
     format_size,
     format_table,
 )
-from ollama_async.cli.progress import Progress
+from ollama_async.cli.progress import open_progress
 from ollama_async.core.model_names import ModelName
 
 _DIGEST_CHARACTERS = 12
@@ -138,12 +138,8 @@ def push(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def _transfer(client: Client, path: str, request: dict[str, object], failure: str) -> None:
-    progress = Progress()
-    with contextlib.closing(client.stream(path, request)) as updates:
-        try:
-            progress.follow(updates, failure)
-        finally:
-            progress.end()
+    with contextlib.closing(client.stream(path, request)) as updates, open_progress() as progress:
+        progress.follow(updates, failure)
 
 
 def _location(text: str) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import msgspec
 
@@ -21,32 +22,40 @@ from ollama_async.cli.formatting import format_size, format_span
 LINE_INTERVAL_S = 10.0
 
 
-class Display(Protocol):
-    """What progress looks like: :class:`PlainLines` or ``cli.progress_bars.ProgressBars``."""
+def open_progress(
+    stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Progress:
+    """Progress on ``stream``, by default stderr; ``clock`` in seconds. A context manager."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        return PlainProgress(stream, clock)
+    # by name: the library behind it is only loaded where it has something to draw
+    progress: Progress = importlib.import_module("ollama_async.cli.progress_bars").ProgressBars(
+        stream
+    )
+    return progress
 
-    def step(self, text: str) -> None: ...
 
-    def update(self, text: str, done_bytes: int, total_bytes: int) -> None: ...
+class Progress(ABC):
+    """The steps of a command."""
 
-    def end(self) -> None: ...
-
-
-class Progress:
-    """Steps of a command, on stderr. :meth:`end` must be called, whatever happens."""
-
-    def __init__(
-        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        stream = stream or sys.stderr
-        self._display: Display = _bars(stream) if stream.isatty() else PlainLines(stream, clock)
-
+    @abstractmethod
     def step(self, text: str) -> None:
         """Begin a step; a repetition of the same text shows nothing."""
-        self._display.step(text)
 
-    def update(self, text: str, done: int, total: int) -> None:
-        """``done`` of the ``total`` bytes of step ``text`` are done. Such steps may overlap."""
-        self._display.update(text, max(0, min(done, total)), total)
+    @abstractmethod
+    def update(self, text: str, done_bytes: int, total_bytes: int) -> None:
+        """``done_bytes`` of step ``text`` are done. Such steps may overlap."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Leave the cursor on a new line. Idempotent."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def follow(self, updates: Iterable[Mapping[str, Any]], failure: str) -> None:
         """Show the statuses of a long operation of the server, to the last one.
@@ -58,32 +67,21 @@ class Progress:
             status = str(update.get("status", ""))
             done, total = update.get("completed", 0), update.get("total", 0)
             if isinstance(total, int) and isinstance(done, int) and total > 0:
-                self.update(status, done, total)
+                self.update(status, max(0, min(done, total)), total)
             elif status:
                 self.step(status)
         if status != "success":
             raise CommandFailed(failure)
 
-    def end(self) -> None:
-        """Leave the cursor on a new line. Idempotent."""
-        self._display.end()
 
-
-def _bars(stream: TextIO) -> Display:
-    # by name: the library behind it is only loaded where it has something to draw
-    module = importlib.import_module("ollama_async.cli.progress_bars")
-    display: Display = module.ProgressBars(stream)
-    return display
-
-
-class PlainLines:
-    """Progress for a file or a pipe; ``clock`` in seconds."""
+class PlainProgress(Progress):
+    """Lines for a file or a pipe."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         self._stream = stream
         self._clock = clock
         self._step = ""
-        self._counted: dict[str, _Count] = {}
+        self._counts: dict[str, _Count] = {}
 
     def step(self, text: str) -> None:
         if text != self._step:
@@ -92,9 +90,9 @@ class PlainLines:
 
     def update(self, text: str, done_bytes: int, total_bytes: int) -> None:
         now_s = self._clock()
-        count = self._counted.get(text)
+        count = self._counts.get(text)
         if count is None:
-            self._counted[text] = _Count(now_s, done_bytes, now_s)
+            self._counts[text] = _Count(now_s, done_bytes, now_s)
             self._print(text)
         elif now_s - count.printed_at_s >= LINE_INTERVAL_S:
             count.printed_at_s = now_s
@@ -102,7 +100,7 @@ class PlainLines:
 
     def end(self) -> None:
         self._step = ""
-        self._counted.clear()
+        self._counts.clear()
 
     def _print(self, text: str) -> None:
         self._stream.write(f"{text}\n")

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
     ProgressColumn,
     TaskID,
     TaskProgressColumn,
@@ -16,10 +15,12 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.progress import Progress as RichProgress
 from rich.status import Status
 from rich.table import Column
 from rich.text import Text
 
+from ollama_async.cli.progress import Progress
 from ollama_async.cli.terminal import unescaped
 from ollama_async.core.safe_text import escape_text
 
@@ -27,7 +28,7 @@ _NAME_COLUMNS = 28  # of 80, so that a digest leaves space for the bar
 _WIDE_COLUMNS = 76  # a narrower terminal shows the share, but not rate and time
 
 
-class ProgressBars:
+class ProgressBars(Progress):
     """One step with a spinner, or several with bars; completed ones stay on the screen.
 
     A thread redraws ten times a second until :meth:`end`.
@@ -39,7 +40,7 @@ class ProgressBars:
         self._console = console
         self._spinner: Status | None = None
         self._spinner_text = ""
-        self._bars: Progress | None = None
+        self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def step(self, text: str) -> None:
@@ -73,7 +74,7 @@ class ProgressBars:
             self._bars = None
             self._tasks.clear()
 
-    def _create_bars(self) -> Progress:
+    def _create_bars(self) -> RichProgress:
         name = Column(max_width=_NAME_COLUMNS, no_wrap=True, overflow="ellipsis")
         columns: list[ProgressColumn] = [
             TextColumn("{task.description}", markup=False, table_column=name),
@@ -86,4 +87,4 @@ class ProgressBars:
                 TransferSpeedColumn(),
                 TimeRemainingColumn(compact=True),
             ]
-        return Progress(*columns, console=self._console, expand=True)
+        return RichProgress(*columns, console=self._console, expand=True)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from ollama_async.cli.client import CommandFailed
-from ollama_async.cli.progress import Progress
+from ollama_async.cli.progress import open_progress
 
 
 class Clock:
@@ -39,7 +39,7 @@ def seen(terminal) -> list[str]:
 
 def test_elsewhere_each_step_is_one_line():
     stream = io.StringIO()
-    progress = Progress(stream)
+    progress = open_progress(stream)
     for done in range(5):
         progress.update("copying", done, 4)
     progress.step("success")
@@ -50,7 +50,7 @@ def test_elsewhere_each_step_is_one_line():
 
 def test_elsewhere_a_long_step_says_every_ten_seconds_how_far_it_is():
     stream, clock = io.StringIO(), Clock()
-    progress = Progress(stream, clock)
+    progress = open_progress(stream, clock)
     for second in range(26):
         progress.update("pulling a", 500_000_000 + second * 10_000_000, 1_000_000_000)
         clock.now_s += 1
@@ -64,7 +64,7 @@ def test_elsewhere_a_long_step_says_every_ten_seconds_how_far_it_is():
 
 def test_elsewhere_steps_that_go_on_at_once_are_told_once_each():
     stream = io.StringIO()
-    progress = Progress(stream)
+    progress = open_progress(stream)
     for done in range(3):
         progress.update("pulling a", done, 2)
         progress.update("pulling b", done, 2)
@@ -74,7 +74,7 @@ def test_elsewhere_steps_that_go_on_at_once_are_told_once_each():
 
 def test_elsewhere_a_step_that_stands_still_has_no_rate():
     stream, clock = io.StringIO(), Clock()
-    progress = Progress(stream, clock)
+    progress = open_progress(stream, clock)
     progress.update("pulling a", 5, 10)
     clock.now_s += 10
     progress.update("pulling a", 5, 10)
@@ -82,7 +82,7 @@ def test_elsewhere_a_step_that_stands_still_has_no_rate():
 
 
 def test_on_a_terminal_bars_and_steps_stay_in_their_order(terminal):
-    progress = Progress(terminal)
+    progress = open_progress(terminal)
     progress.step("pulling manifest")
     progress.update("pulling aaaaaaaaaaaa", 0, 2_000_000)
     progress.update("pulling bbbbbbbbbbbb", 500, 1000)
@@ -102,7 +102,7 @@ def test_on_a_terminal_bars_and_steps_stay_in_their_order(terminal):
 @pytest.mark.parametrize(("width", "has_rate"), [(40, False), (75, False), (76, True), (200, True)])
 def test_a_bar_is_one_row_of_any_terminal(terminal, monkeypatch, width, has_rate):
     monkeypatch.setenv("COLUMNS", str(width))
-    progress = Progress(terminal)
+    progress = open_progress(terminal)
     text = f"copying file sha256:{'ab' * 32}"
     progress.update(text, 0, 1_000_000_000_000)
     progress.update(text, 500_000_000_000, 1_000_000_000_000)
@@ -116,7 +116,7 @@ def test_a_bar_is_one_row_of_any_terminal(terminal, monkeypatch, width, has_rate
 
 def test_on_a_terminal_nothing_goes_on_after_the_end(terminal):
     threads = set(threading.enumerate())
-    progress = Progress(terminal)
+    progress = open_progress(terminal)
     progress.update("copying", 1, 2)
     drawing = set(threading.enumerate()) - threads
     assert drawing
@@ -131,16 +131,21 @@ def test_on_a_terminal_nothing_goes_on_after_the_end(terminal):
 @pytest.mark.parametrize(("done", "shown"), [(-5, "0%"), (99, "100%")])
 def test_a_server_that_counts_wrong_breaks_nothing(done, shown):
     stream, clock = io.StringIO(), Clock()
-    progress = Progress(stream, clock)
-    progress.update("pulling", 1, 10)
-    clock.now_s += 10
-    progress.update("pulling", done, 10)
+    progress = open_progress(stream, clock)
+
+    def updates():
+        yield {"status": "pulling", "completed": 1, "total": 10}
+        clock.now_s += 10
+        yield {"status": "pulling", "completed": done, "total": 10}
+        yield {"status": "success"}
+
+    progress.follow(updates(), "cut")
     assert f"pulling: {shown} of 10 B" in stream.getvalue()
 
 
 def test_updates_must_end_with_success():
     stream = io.StringIO()
-    Progress(stream).follow([{"status": "one"}, {"status": "success"}], "cut")
+    open_progress(stream).follow([{"status": "one"}, {"status": "success"}], "cut")
     assert stream.getvalue() == "one\nsuccess\n"
     with pytest.raises(CommandFailed, match="cut"):
-        Progress(stream).follow([{"status": "one"}, {"total": 1}], "cut")
+        open_progress(stream).follow([{"status": "one"}, {"total": 1}], "cut")
