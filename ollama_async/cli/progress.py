@@ -7,19 +7,27 @@ seconds how far it is.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
 from ollama_async.cli.client import CommandFailed
 from ollama_async.cli.formatting import format_size, format_span
+from ollama_async.cli.terminal import unescaped
+from ollama_async.core.safe_text import escape_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import ProgressColumn, TaskID
+    from rich.status import Status
 
 LINE_INTERVAL_S = 10.0
+_NAME_COLUMNS = 28  # of 80, so that a digest leaves space for the bar
+_WIDE_COLUMNS = 76  # a narrower terminal shows the share, but not rate and time
 
 
 def open_progress(
@@ -29,11 +37,7 @@ def open_progress(
     stream = stream or sys.stderr
     if not stream.isatty():
         return PlainProgress(stream, clock)
-    # by name: the library behind it is only loaded where it has something to draw
-    progress: Progress = importlib.import_module("ollama_async.cli.progress_bars").ProgressBars(
-        stream
-    )
-    return progress
+    return ProgressBars(stream)
 
 
 class Progress(ABC):
@@ -122,3 +126,73 @@ class _Count(msgspec.Struct):
             return share
         left = format_span((total_bytes - done_bytes) / rate).lower()
         return f"{share}, {format_size(int(rate))}/s, {left} left"
+
+
+class ProgressBars(Progress):
+    """One step with a spinner, or several with bars; completed ones stay on the screen.
+
+    A thread redraws ten times a second until :meth:`end`. ``rich`` is imported here, because most
+    commands have nothing to draw.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console  # noqa: PLC0415  # see above
+
+        # The texts are a server's: they are shown, never taken for markup.
+        console = Console(file=unescaped(stream), markup=False, highlight=False, emoji=False)
+        self._console = console
+        self._spinner: Status | None = None
+        self._spinner_text = ""
+        self._bars: RichProgress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def step(self, text: str) -> None:
+        text = escape_text(text)
+        if self._spinner is not None and text == self._spinner_text:
+            return
+        self.end()
+        from rich.text import Text  # noqa: PLC0415  # see above
+
+        self._spinner_text = text
+        self._spinner = self._console.status(Text(text))
+        self._spinner.start()
+
+    def update(self, text: str, done_bytes: int, total_bytes: int) -> None:
+        text = escape_text(text)
+        if self._bars is None:
+            self.end()
+            self._bars = self._create_bars()
+            self._bars.start()
+        if text in self._tasks:
+            self._bars.update(self._tasks[text], completed=done_bytes, total=total_bytes)
+        else:  # starts with what is already there, which must not count as speed
+            task = self._bars.add_task(text, total=total_bytes, completed=done_bytes)
+            self._tasks[text] = task
+
+    def end(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._console.print(self._spinner_text, soft_wrap=True)
+            self._spinner = None
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+
+    def _create_bars(self) -> RichProgress:
+        from rich import progress as rich  # noqa: PLC0415  # see above
+        from rich.table import Column  # noqa: PLC0415
+
+        name = Column(max_width=_NAME_COLUMNS, no_wrap=True, overflow="ellipsis")
+        columns: list[ProgressColumn] = [
+            rich.TextColumn("{task.description}", markup=False, table_column=name),
+            rich.TaskProgressColumn(),
+            rich.BarColumn(bar_width=None),
+        ]
+        if self._console.width >= _WIDE_COLUMNS:
+            columns += [
+                rich.DownloadColumn(),
+                rich.TransferSpeedColumn(),
+                rich.TimeRemainingColumn(compact=True),
+            ]
+        return rich.Progress(*columns, console=self._console, expand=True)
