@@ -1,4 +1,4 @@
-"""What is dear to make and may be asked for again: the latest, by number and by size."""
+"""LRU cache bounded by entry count and total size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """Values of ``size`` bytes or characters together, at most ``count`` of them. Any thread."""
+    """Holds at most ``max_entries`` values of ``max_size`` bytes (or characters) together.
 
-    def __init__(self, count: float, size: int) -> None:
-        self._most = count
-        self._size = size
-        self._room = size
-        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()  # the last in use at the end
+    Thread-safe.
+    """
+
+    def __init__(self, max_entries: float, max_size: int) -> None:
+        self._max_entries = max_entries
+        self._max_size = max_size
+        self._size = 0
+        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()  # most recently used last
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:
@@ -30,29 +33,30 @@ class BoundedCache(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, size: int) -> None:
-        """Keep ``value``, and forget what was unused for longest if there is no room.
+        """Add or replace a value; evicts the least recently used ones if necessary.
 
-        What is larger than all the room is not kept.
+        A value larger than the whole cache is not stored.
         """
         with self._lock:
             self._drop(key)
-            if size > self._size:
+            if size > self._max_size:
                 return
             self._values[key] = value, size
-            self._room -= size
-            while self._room < 0 or len(self._values) > self._most:
+            self._size += size
+            while self._size > self._max_size or len(self._values) > self._max_entries:
                 self._drop(next(iter(self._values)))
 
-    def forget(self, key: K) -> None:
+    def remove(self, key: K) -> None:
+        """Does nothing if there is no such key."""
         with self._lock:
             self._drop(key)
 
     def keep_only(self, keys: Collection[K]) -> None:
-        """Forget all others."""
+        """Remove all other keys."""
         with self._lock:
             for key in self._values.keys() - keys:
                 self._drop(key)
 
     def _drop(self, key: K) -> None:
         _, size = self._values.pop(key, (None, 0))
-        self._room += size
+        self._size -= size

@@ -1,7 +1,7 @@
-"""Which of the server's environment variables a process gets that runs the native library.
+"""The environment of processes that run the native library: an allowlist.
 
-It reads a stranger's file. What it does not need, it does not get: proxies, tokens, keys and
-whatever else happens to be in the environment of a server.
+These processes read untrusted files. They do not get what they do not need: proxies, tokens, keys
+and whatever else is in the environment of a server.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PROXY")
 
 
 def native_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of ``environ`` that it may have, and where the cache is that CUDA finds by ``HOME``,
-    which it does not get.
+    """The allowed part of ``environ``, and the path of CUDA's cache, which CUDA would otherwise
+    find through ``HOME``.
     """
     kept = {name: value for name, value in environ.items() if _is_needed(name)}
-    if home := environ.get("HOME"):  # else each start would compile kernels anew
+    if home := environ.get("HOME"):  # otherwise each start would compile kernels again
         kept.setdefault("CUDA_CACHE_PATH", str(Path(home) / ".nv" / "ComputeCache"))
     return kept
 

@@ -1,6 +1,6 @@
-"""The file of scripts that the scripted engine plays; read by the server and by its workers.
+"""The file of scripts for the scripted engine; the server and its workers read it.
 
-A JSON object: model name → :class:`Script`, for example::
+A JSON object of model names and :class:`Script` objects, for example::
 
     {"story": {"tokens": ["Once ", "upon "], "repeat": true, "tokens_per_second": 20, "slots": 4}}
 """
@@ -18,26 +18,25 @@ _WORD = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one model behaves.
+    """The behaviour of one model.
 
-    What it says: ``tokens``, a list or a text that is cut before each gap between words; with
-    ``echo`` the text of the prompt instead. ``repeat``: how often in all, true = for ever.
+    Answers: ``tokens``, a list or a text that is split before each gap between words; with ``echo``
+    the text of the prompt instead. ``repeat``: how often in all; true = forever.
 
-    How fast, for each stream: ``tokens_per_second`` and ``prompt_tokens_per_second``; 0 = as fast
-    as it goes, else at least 1, so that no step takes longer than a second.
+    Speed of each stream: ``tokens_per_second`` and ``prompt_tokens_per_second``; 0 = unlimited,
+    otherwise at least 1, so that no step takes longer than a second.
 
-    What it is: ``slots`` and ``num_ctx`` (0 = what the server asks for, which is also the most that
-    it believes), sizes in bytes.
+    Properties: ``slots`` and ``num_ctx`` (0 = what the server requests, which is also the most that
+    it accepts), sizes in bytes.
 
-    How it is spoken to: a Jinja ``template``, a ``go_template``, the names of a built-in
-    ``renderer`` and ``parser``, and the ``capabilities`` that it has beside ``completion``.
+    Chat format: a Jinja ``template``, a ``go_template``, the names of a built-in ``renderer`` and
+    ``parser``, and the ``capabilities`` besides ``completion``.
 
-    How it fails: ``load_seconds`` passes before it is loaded or ``load_error`` is the reason why
-    not; in place of the answer's token number ``crash_at`` (the first is 0) the process kills
-    itself, and at ``hang_at`` the engine never returns. If ``crash_once_file`` exists already there
-    is no crash; a crash makes it. A prompt that has the text ``crash_on`` kills the process when it
-    gets its slot. ``ignore_sigterm``: it does not heed SIGTERM, and on ``Quit`` it never gets done
-    with closing.
+    Failures: loading takes ``load_seconds``, and fails with ``load_error`` if there is one. In
+    place of the answer's token ``crash_at`` (the first is 0) the process kills itself; at
+    ``hang_at`` the engine never returns. If ``crash_once_file`` exists already, there is no crash;
+    a crash creates it. A prompt with the text ``crash_on`` kills the process when it gets its slot.
+    ``ignore_sigterm``: it ignores SIGTERM, and never finishes closing on ``Quit``.
     """
 
     tokens: list[str] | str = []
@@ -80,7 +79,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def read_scripts(path: str | Path) -> dict[str, Script]:
     """The scripts of a file, by model name.
 
-    :raises LoadFailed: it cannot be read, or is not what it should be; the text names it.
+    :raises LoadFailed: it cannot be read, or is invalid; the text names it.
     """
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Script])

@@ -58,7 +58,7 @@ class FileCache(Generic[T]):
         if signed is None:
             return None
         if signed[0] != signature:
-            self._kept.forget(key)
+            self._kept.remove(key)
             return None
         if isinstance(signed[1], _Fault):
             raise BadRequest(signed[1].message)  # a new one: each raise makes an exception longer
@@ -93,7 +93,7 @@ class FileCache(Generic[T]):
         return made
 
     def forget(self, key: Hashable) -> None:
-        self._kept.forget(key)
+        self._kept.remove(key)
 
     def keep_only(self, keys: Collection[Hashable]) -> None:
         """Forget all others."""
