@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -107,31 +107,26 @@ def _list_names(schema: Schema, analysis: SchemaAnalysis) -> None:
         return
     rule, others = schema["propertyNames"], schema.get("additionalProperties", True)
     listed = schema.get("properties", {})
-    names, pattern = _names(analysis.values(rule)), _pattern_of_names(rule, analysis)
+    values, pattern = analysis.values(rule), _pattern_of_names(rule, analysis)
+    names = dict.fromkeys(value for value in values or [] if isinstance(value, str))
+    is_listed = bool(names) or values == []  # with other values only, no property would be valid
     if pattern == "":
         del schema["propertyNames"]
-    elif names is not None and _can_be_listed(names, schema, analysis):
+    elif is_listed and "patternProperties" not in schema and analysis.additions.allows(len(names)):
         kept = {name: value for name, value in listed.items() if name in names}
         added = {name: others for name in names if name not in kept}
-        schema["properties"] = kept | added
-        schema["additionalProperties"] = False
-        del schema["propertyNames"]
+        _close_with(schema, "properties", kept | added)
     elif pattern and not schema.keys() & {"properties", "patternProperties"}:
-        schema["patternProperties"] = {pattern: others}
-        schema["additionalProperties"] = False
-        del schema["propertyNames"]
+        _close_with(schema, "patternProperties", {pattern: others})
     elif not schema.keys() & {"properties", "additionalProperties"}:
         _limit_patterns(schema, rule)
 
 
-def _names(values: list[Any] | None) -> dict[str, None] | None:
-    """The strings among ``values``; None if there are only others: no property could be valid."""
-    names = dict.fromkeys(value for value in values or [] if isinstance(value, str))
-    return names if names or values == [] else None
-
-
-def _can_be_listed(names: Collection[str], schema: Schema, analysis: SchemaAnalysis) -> bool:
-    return "patternProperties" not in schema and analysis.additions.allows(len(names))
+def _close_with(schema: Schema, keyword: str, properties: Mapping[Any, Any]) -> None:
+    """Replace ``propertyNames`` with all possible properties."""
+    schema[keyword] = properties
+    schema["additionalProperties"] = False
+    del schema["propertyNames"]
 
 
 def _limit_patterns(schema: Schema, rule: object) -> None:
@@ -142,27 +137,33 @@ def _limit_patterns(schema: Schema, rule: object) -> None:
     lengths = {key: rule[key] for key in ("minLength", "maxLength") if key in rule}
     limited = {_from_lengths({**lengths, "pattern": each}): named[each] for each in named}
     if len(limited) == len(named) and None not in limited:
-        schema["patternProperties"] = limited
-        schema["additionalProperties"] = False
-        del schema["propertyNames"]
+        _close_with(schema, "patternProperties", limited)
 
 
 def _pattern_of_names(rule: object, analysis: SchemaAnalysis) -> str | None:
     """The pattern equivalent to ``rule``: "" if any name is valid; None if there is no pattern."""
     if isinstance(rule, dict) and asserting(rule) == {"$ref"}:
         rule = analysis.target(rule)
-        if rule is None or not analysis.looks.allows(_cost_of_reading(rule)):
+        if rule is None:
+            return None
+        cost = len(rule) + PATTERN_GROWTH * len(rule.get("pattern", ""))
+        if not analysis.looks.allows(cost):
             return None
     if not isinstance(rule, dict):
         return "" if rule is True else None
-    if rule.get("type", "string") != "string":
-        return None
-    keywords = frozenset(asserting(rule) - {"type"})
-    return _AS_PATTERN[keywords](rule) if keywords in _AS_PATTERN else None
+    return _as_pattern(rule) if rule.get("type", "string") == "string" else None
 
 
-def _cost_of_reading(rule: Schema) -> int:
-    return len(rule) + PATTERN_GROWTH * len(rule.get("pattern", ""))
+def _as_pattern(rule: Schema) -> str | None:
+    keywords = asserting(rule) - {"type"}
+    if not keywords:
+        return ""
+    if keywords == {"format"}:
+        return schema_scalars.OF_FORMATS.get(rule["format"])
+    if keywords in ({"pattern"}, {"pattern", "format"}):  # the format counts as an annotation
+        patterns = schema_scalars.split_look_aheads(rule["pattern"])
+        return patterns[0] if len(patterns) == 1 else None
+    return _from_lengths(rule) if keywords <= {"pattern", "minLength", "maxLength"} else None
 
 
 def _from_lengths(rule: Schema) -> str | None:
@@ -171,26 +172,6 @@ def _from_lengths(rule: Schema) -> str | None:
         return None
     # without a pattern: any number of any characters
     return schema_scalars.with_lengths(rule.get("pattern", r"^[\s\S]*$"), least, most)
-
-
-def _from_pattern(rule: Schema) -> str | None:
-    """A format next to a pattern counts as an annotation, which the standard allows."""
-    patterns = schema_scalars.split_look_aheads(rule["pattern"])
-    return patterns[0] if len(patterns) == 1 else None
-
-
-_AS_PATTERN: dict[frozenset[str], Callable[[Schema], str | None]] = {
-    frozenset(): lambda _: "",
-    frozenset({"minLength"}): _from_lengths,
-    frozenset({"maxLength"}): _from_lengths,
-    frozenset({"minLength", "maxLength"}): _from_lengths,
-    frozenset({"pattern", "minLength"}): _from_lengths,
-    frozenset({"pattern", "maxLength"}): _from_lengths,
-    frozenset({"pattern", "minLength", "maxLength"}): _from_lengths,
-    frozenset({"pattern"}): _from_pattern,
-    frozenset({"pattern", "format"}): _from_pattern,
-    frozenset({"format"}): lambda rule: schema_scalars.OF_FORMATS.get(rule["format"]),
-}
 
 
 def _close_items(schema: Schema) -> None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from typing import Any
+from decimal import ROUND_CEILING, Context, Decimal
+from typing import Any, TypeGuard
 
 from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.grammar.schema_analysis import Schema
@@ -36,15 +36,34 @@ def fit_bounds(schema: Schema) -> None:
 
     :raises BadRequest: there are none.
     """
-    for plain, exclusive in (_LOWER, _UPPER):
+    types = schema.get("type")
+    listed = types if isinstance(types, list) else [types]
+    is_integer = "integer" in listed and "number" not in listed
+    farthest = _FARTHEST if is_integer else _FARTHEST_DECIMAL
+    found: list[list[Any]] = []
+    # upper bounds are handled as lower bounds of the negated number
+    for (plain, exclusive), sign in ((_LOWER, 1), (_UPPER, -1)):
         _modernize(schema, plain, exclusive)
-    if _is_of_integers(schema):
-        for plain, exclusive in (_LOWER, _UPPER):
-            _include(schema, plain, exclusive)
-    for keyword in (*_LOWER, *_UPPER):
-        if _is_number(schema.get(keyword)):
-            schema[keyword] = _inwards(schema, keyword)
-    _close(schema)
+        bounds = {
+            key: sign * schema[key] for key in (plain, exclusive) if _is_number(schema.get(key))
+        }
+        if is_integer and bounds:
+            inclusive = [math.ceil(bounds[plain])] if plain in bounds else []
+            if exclusive in bounds:
+                inclusive.append(math.floor(bounds[exclusive]) + 1)
+                del schema[exclusive]
+            bounds = {plain: max(inclusive)}
+        for key, bound in bounds.items():
+            if bound > farthest:
+                raise BadRequest(f'format: "{key}" cannot be enforced for such a number')
+            bounds[key] = _round_up(max(bound, -farthest), is_integer=is_integer)
+            schema[key] = sign * bounds[key]
+        found.append([*bounds.values()])
+    lower, upper = found
+    if lower and not upper and max(lower) >= _OPEN_ENDED:
+        schema["maximum"] = farthest
+    if upper and not lower and max(upper) >= _OPEN_ENDED:
+        schema["minimum"] = -farthest
 
 
 def _modernize(schema: Schema, plain: str, exclusive: str) -> None:
@@ -55,71 +74,22 @@ def _modernize(schema: Schema, plain: str, exclusive: str) -> None:
         del schema[exclusive]
 
 
-def _is_of_integers(schema: Schema) -> bool:
-    types = schema.get("type")
-    listed = types if isinstance(types, list) else [types]
-    return "integer" in listed and "number" not in listed
-
-
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _include(schema: Schema, plain: str, exclusive: str) -> None:
-    """Merge both bounds of integers into one inclusive bound."""
-    is_lower = plain == "minimum"
-    found: list[int] = []
-    if _is_number(schema.get(plain)):
-        value = schema[plain]
-        found.append(math.ceil(value) if is_lower else math.floor(value))
-    if _is_number(schema.get(exclusive)):
-        value = schema.pop(exclusive)
-        found.append(math.floor(value) + 1 if is_lower else math.ceil(value) - 1)
-    if found:
-        schema[plain] = max(found) if is_lower else min(found)
-
-
-def _inwards(schema: Schema, keyword: str) -> Any:
-    value, is_lower = schema[keyword], keyword in _LOWER
-    of_integers = _is_of_integers(schema)
-    farthest = _FARTHEST if of_integers else _FARTHEST_DECIMAL
-    value = max(value, -farthest) if is_lower else min(value, farthest)
-    if abs(value) > farthest:
-        raise BadRequest(f'format: "{keyword}" cannot be enforced for such a number')
+def _round_up(value: float, *, is_integer: bool) -> Any:
+    """The next value that is exact as a floating-point number and, for decimals, has 15 digits."""
     if abs(value) <= _EXACT:
         return value
-    return _next_integer(value, up=is_lower) if of_integers else _next_decimal(value, up=is_lower)
-
-
-def _next_integer(value: int, *, up: bool) -> int:
-    near = float(value)
-    if (near < value) if up else (near > value):
-        near = math.nextafter(near, math.inf if up else -math.inf)
-    return int(near)
-
-
-def _next_decimal(value: float, *, up: bool) -> int:
-    """The next value inwards that is exact both as a decimal and as a floating-point number."""
-    context = Context(_DIGITS, ROUND_CEILING if up else ROUND_FLOOR)
-    near = context.create_decimal(Decimal(value))
-    if up and float(near) < value:
-        near = context.next_plus(near)
-    elif not up and float(near) > value:
-        near = context.next_minus(near)
-    return int(near)
-
-
-def _close(schema: Schema) -> None:
-    """Add the opposite bound where the library needs it."""
-    farthest = _FARTHEST if _is_of_integers(schema) else _FARTHEST_DECIMAL
-    lowest = [schema[key] for key in _LOWER if _is_number(schema.get(key))]
-    highest = [schema[key] for key in _UPPER if _is_number(schema.get(key))]
-    if lowest and not highest and max(lowest) >= _OPEN_ENDED:
-        schema["maximum"] = farthest
-    if highest and not lowest and min(highest) <= -_OPEN_ENDED:
-        schema["minimum"] = -farthest
+    if is_integer:
+        near = float(value)
+        return int(near if near >= value else math.nextafter(near, math.inf))
+    context = Context(_DIGITS, ROUND_CEILING)
+    decimal = context.create_decimal(Decimal(value))
+    return int(decimal if float(decimal) >= value else context.next_plus(decimal))
 
 
 def is_exact(value: object) -> bool:
