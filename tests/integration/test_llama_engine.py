@@ -140,7 +140,7 @@ def logits_after(engine, slot, row):
     """A copy of the logits that a step on ``row`` gives."""
     engine.begin(slot, GREEDY, row.tokens)
     engine.step([row])
-    return engine._logits.read(engine._context)[0].copy()
+    return engine.read_logits()[0].copy()
 
 
 def test_facts_describe_the_file_and_what_was_allocated(engine):

@@ -144,7 +144,7 @@ def logits(model, *adapters):
     try:
         engine.begin(0, Sampling(temperature=0), PROMPT)
         engine.step([Row(0, PROMPT, 0, samples=True)])
-        return engine._logits.read(engine._context)[0].copy()
+        return engine.read_logits()[0].copy()
     finally:
         engine.close()
 

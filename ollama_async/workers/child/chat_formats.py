@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 
@@ -54,21 +53,14 @@ class BoundChatFormat(msgspec.Struct, frozen=True):
 _Cache = BoundedCache[ChatFormatSpec, BoundChatFormat | ServerError]
 
 
-class Choose(Protocol):
-    """:func:`ollama_async.prompts.chat_format.choose` with what is known of the model's file."""
-
-    def __call__(
-        self, spec: ChatFormatSpec, *, chat_template: str, bos: str, eos: str
-    ) -> ChatFormat: ...
-
-
 class ChatFormatCache:
     """The chat formats of one worker. One thread makes them, any thread looks them up.
 
-    Failures are cached, too. Templates of requests evict only one another.
+    Failures are cached, too. Templates of requests evict only one another. ``choose`` is
+    :func:`ollama_async.prompts.chat_format.choose`.
     """
 
-    def __init__(self, engine: Engine, choose: Choose) -> None:
+    def __init__(self, engine: Engine, choose: Callable[..., ChatFormat]) -> None:
         self._engine = engine
         self._choose = choose
         self._of_models: _Cache = BoundedCache(CACHE_ENTRIES, CACHE_CHARACTERS)
@@ -84,14 +76,21 @@ class ChatFormatCache:
             raise found.with_traceback(None)
         return found
 
-    def get_or_make(self, spec: ChatFormatSpec, run: Run = run_unlimited) -> BoundChatFormat:
-        """The chat format; if it must be made, by ``run``, since templates are untrusted.
+    def get_or_make(
+        self,
+        spec: ChatFormatSpec,
+        run: Run = run_unlimited,
+        before_build: Callable[[], None] = lambda: None,
+    ) -> BoundChatFormat:
+        """The chat format. If it must be made, ``before_build`` is called, which may raise, and
+        ``run`` makes it, since templates are untrusted.
 
         :raises ServerError: there is none.
         """
         cached = self.get(spec)
         if cached is not None:
             return cached
+        before_build()
         found: BoundChatFormat | ServerError
         try:
             found = run(lambda: self._make(spec))

@@ -8,19 +8,18 @@ from collections.abc import Mapping
 import msgspec
 
 from ollama_async.core.bounded_cache import BoundedCache
-from ollama_async.core.conversation import ChatFormatSpec, Inference, Prompt, Sampling
+from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.core.errors import BadRequest, ContextExceeded, TemplateFailed
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.prompts.truncation import cut_middle, truncate
 from ollama_async.workers.child.chat_formats import (
-    BoundChatFormat,
     ChatFormatCache,
     ModelPrefixCache,
 )
 from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.child.prefix_cache import common_prefix_length
-from ollama_async.workers.child.resource_limits import PreparationBudget, Run
+from ollama_async.workers.child.resource_limits import PreparationBudget
 
 TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the"
@@ -105,7 +104,7 @@ class PromptEncoder:
         prompt = inference.prompt
         spec = prompt.chat_format
         run = budget.start_rendering(is_request_template=bool(spec.request_template))
-        bound = self._find_format(spec, run, budget)
+        bound = self._chat_formats.get_or_make(spec, run, budget.allow_build)
         chat_format = bound.chat_format
 
         def render(candidate: Prompt) -> _Candidate:
@@ -135,15 +134,6 @@ class PromptEncoder:
             {} if parser is None else bound.special,
             chat_format.delimiters(kept, text),
         )
-
-    def _find_format(
-        self, spec: ChatFormatSpec, run: Run, budget: PreparationBudget
-    ) -> BoundChatFormat:
-        cached = self._chat_formats.get(spec)
-        if cached is not None:
-            return cached
-        budget.allow_build()
-        return self._chat_formats.get_or_make(spec, run)
 
     def count_public(
         self, prompt: Prompt, tokens: list[int], num_ctx: int, budget: PreparationBudget

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ollama_async.core.conversation import Usage
 from ollama_async.workers.child.engines.engine import Row
@@ -63,7 +63,9 @@ class RunningSequence:
         self.request = request
         self.query = prefix_query(request)
         self.id = request.id
-        self.piece_of = _with_special(request.special, piece_of) if request.special else piece_of
+        self.piece_of = piece_of
+        if special := request.special:
+            self.piece_of = lambda token: special.get(token) or piece_of(token)
         self.slot = slot
         self.last = [0]
         self.row = Row(slot.index, self.last, 0, samples=True)
@@ -162,12 +164,6 @@ def prefix_query(request: PreparedRequest) -> PrefixQuery:
     """What ``request`` may reuse; with a seed, nothing."""
     reuses = request.sampling.seed < 0
     return PrefixQuery(request.tokens, request.owner, request.public_tokens, reuses=reuses)
-
-
-def _with_special(
-    special: Mapping[int, bytes], piece_of: Callable[[int], bytes]
-) -> Callable[[int], bytes]:
-    return lambda token: special.get(token) or piece_of(token)
 
 
 class Utf8Decoder:

@@ -75,19 +75,20 @@ class LlamaCpp:
         self._model = model
         self._context = context
         self._memory = lib.llama_get_memory(context)
-        self._vocabulary = LlamaTokenizer(model)
+        self._tokenizer = LlamaTokenizer(model)
         self._window: int = lib.llama_model_n_swa(model)
         self._batch = LlamaBatch(lib.llama_n_batch(context), spec.slots)
-        self._candidates = CandidateArray(self._vocabulary.size)
+        self._candidates = CandidateArray(self._tokenizer.size)
         self._samplers: list[Sampler | None] = [None] * spec.slots
         self._has_pending_moves = False  # shifts and copies that the next decode performs
-        self._logits = _LogitsView(spec.slots, self._vocabulary.size)
+        self._logits: Logits = np.zeros((spec.slots, self._tokenizer.size), np.float32)
+        self._logits_address = 0
         self.facts = self._find_facts(spec, log)
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
-        self.tokenize = self._vocabulary.tokenize
-        self.piece = self._vocabulary.piece
-        self.written = self._vocabulary.written
-        self.is_end = self._vocabulary.is_end
+        self.tokenize = self._tokenizer.tokenize
+        self.piece = self._tokenizer.piece
+        self.written = self._tokenizer.written
+        self.is_end = self._tokenizer.is_end
 
     def begin(
         self,
@@ -174,8 +175,8 @@ class LlamaCpp:
     def _sample(self, slots: list[int]) -> list[int]:
         if not slots:
             return []
-        logits = self._logits.read(self._context)
-        suppressed = self._vocabulary.suppressed
+        logits = self.read_logits()
+        suppressed = self._tokenizer.suppressed
         if suppressed:
             logits[: len(slots), suppressed] = -np.inf
         row_of = {slot: row for row, slot in enumerate(sorted(slots))}  # the batch was sorted
@@ -186,6 +187,15 @@ class LlamaCpp:
                 raise EngineError(f"slot {slot} samples without having begun")
             tokens.append(sampler.sample(logits[row_of[slot]], self._candidates))
         return tokens
+
+    def read_logits(self) -> Logits:
+        """The logits of the last step. Row i belongs to the i-th token of the batch with logits."""
+        pointer = lib.llama_get_logits(self._context)
+        address = ctypes.addressof(pointer.contents)
+        if address != self._logits_address:  # it moves only when the library enlarges it
+            self._logits_address = address
+            self._logits = np.ctypeslib.as_array(pointer, self._logits.shape)
+        return self._logits
 
     def _find_padding(self, ordered: Sequence[Row]) -> list[Row]:
         """Rows in idle slots that join separate passes."""
@@ -216,36 +226,18 @@ class LlamaCpp:
         return EngineFacts(
             slots=spec.slots,
             num_ctx=spec.num_ctx,
-            vocab_size=self._vocabulary.size,
+            vocab_size=self._tokenizer.size,
             weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA"),
             cache_bytes=log.bytes_of("KV", "RS"),
             compute_bytes=log.bytes_of("compute", "output"),
             device_bytes=log.device_bytes(),
             chat_template=template.decode(errors="replace") if template else "",
-            bos=self._vocabulary.bos,
-            eos=self._vocabulary.eos,
-            adds_bos=self._vocabulary.adds_bos,
+            bos=self._tokenizer.bos,
+            eos=self._tokenizer.eos,
+            adds_bos=self._tokenizer.adds_bos,
             can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
             can_trim=can_trim,
         )
-
-
-class _LogitsView:
-    """The library's logits as an array; the buffer moves only when the library enlarges it."""
-
-    def __init__(self, rows: int, vocab_size: int) -> None:
-        self._shape = (rows, vocab_size)
-        self._address = 0
-        self._view: Logits = np.zeros((0, vocab_size), np.float32)
-
-    def read(self, context: Any) -> Logits:
-        """Row i belongs to the i-th token of the batch with logits."""
-        pointer = lib.llama_get_logits(context)
-        address = ctypes.addressof(pointer.contents)
-        if address != self._address:
-            self._address = address
-            self._view = np.ctypeslib.as_array(pointer, self._shape)
-        return self._view
 
 
 def _slot_of(row: Row) -> int:
