@@ -22,6 +22,7 @@ from ollama_async.prompts.render_limits import (
     allow_number,
     allow_set,
     allow_text,
+    join_pieces,
     take,
     weigh,
 )
@@ -115,13 +116,7 @@ def to_json(
     )
     if indent is None:
         return encoder.encode(value)
-    parts: list[str] = []
-    length = 0
-    for part in encoder.iterencode(value):  # deep values grow with the square of their depth
-        parts.append(part)
-        length += len(part)
-        allow_text(length)
-    return "".join(parts)
+    return join_pieces(encoder.iterencode(value))  # grows with the square of the depth
 
 
 def _as_json(value: Any) -> None:

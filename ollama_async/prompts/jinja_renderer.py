@@ -5,8 +5,8 @@ A template sees ``messages`` (dicts of ``role``, ``content`` and where they exis
 ``add_generation_prompt`` (true, unless the assistant's last message is continued),
 ``raise_exception`` and ``strftime_now``; if the client set ``think``, ``enable_thinking``, and
 ``reasoning_effort`` if it named a level. Some families call the tools ``xml_tools`` or, as JSON
-text, ``functions``, and the time ``datetime``. :mod:`.plain_forms` knows templates that want one of
-these in another form, :mod:`.template_probe` those that want other messages.
+text, ``functions``, and the time ``datetime``. :mod:`.message_forms` knows templates that want one
+of these in another form, :mod:`.template_probe` those that want other messages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ollama_async.prompts.jinja_sandbox import Sandbox
 from ollama_async.prompts.message_forms import MessageForms, Plain, plain_messages, plain_tools
 from ollama_async.prompts.message_shapes import Messages
 from ollama_async.prompts.probe_questions import EXAMPLE_CALL, example_tool
-from ollama_async.prompts.render_limits import allow_text
+from ollama_async.prompts.render_limits import join_pieces
 from ollama_async.prompts.shaped_rendering import (
     Refused,
     ShapedRendering,
@@ -107,14 +107,8 @@ class JinjaRenderer:
 
     def _run(self, variables: dict[str, Any]) -> str:
         template = self._compile()
-        pieces: list[str] = []
-        length = 0
         context = template.new_context({**variables, **self._tokens, **_FUNCTIONS})
-        for piece in template.root_render_func(context):
-            pieces.append(piece)
-            length += len(piece)
-            allow_text(length)
-        return "".join(pieces)
+        return join_pieces(template.root_render_func(context))
 
 
 def _tools_in_system(messages: Messages, tools: Tools) -> Messages:

@@ -4,8 +4,8 @@
 filling memory (``"x" * 10**10``, ``s ~ s`` in a loop), nor from one endless operation inside the
 interpreter, which no deadline could interrupt. So here
 
-- text, lists and numbers have limits (:mod:`.bounds`), whatever operator, filter, method, macro or
-  block makes them;
+- text, lists and numbers have limits (:mod:`.render_limits`), whatever operator, filter, method,
+  macro or block makes them;
 - values are weighed before they are turned into text: a list that holds another twice, that one
   another twice, and so on forty times, is small but its ``repr`` is endless;
 - methods, filters and globals are those that chat templates use, with guarded arguments.

@@ -278,11 +278,11 @@ def has_distant_results(role: str) -> Callable[[Messages], bool]:
     """Whether there is a message of ``role`` between a call and its result."""
 
     def is_so(messages: Messages) -> bool:
-        spoken = [0]  # how often before each index
+        counts = [0]  # how often before each index
         for message in messages:
-            spoken.append(spoken[-1] + (message.role == role and not message.tool_calls))
+            counts.append(counts[-1] + (message.role == role and not message.tool_calls))
         calls = find_calls(messages)
-        return any(spoken[caller] != spoken[index] for index, (caller, _) in calls.items())
+        return any(counts[caller] != counts[index] for index, (caller, _) in calls.items())
 
     return is_so
 

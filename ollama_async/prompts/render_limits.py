@@ -40,6 +40,20 @@ def allow_set(characters: str | None) -> None:
         raise SecurityError(f"a set of more than {SET_LIMIT} characters")
 
 
+def join_pieces(pieces: Iterable[str]) -> str:
+    """``pieces`` as one text.
+
+    :raises SecurityError: it would be too long; the rest of ``pieces`` is not made then.
+    """
+    parts = []
+    length = 0
+    for piece in pieces:
+        length += len(piece)
+        allow_text(length)
+        parts.append(piece)
+    return "".join(parts)
+
+
 def take(values: Iterable[Any]) -> list[Any]:
     """``values`` as a list.
 

@@ -30,7 +30,6 @@ ALLOWED = [
     ("api", "core", "the wire language is made of the vocabulary"),
     ("hw", "core", "the shape of a model, for the memory estimate"),
     ("prompts", "core", "conversations in, text out"),
-    ("prompts", "api", "tools and thinking are described in the wire language"),
     ("convert", "core", "errors"),
     ("gguf", "core", "errors, the shape of a model in memory"),
     ("gguf", "api", "tensors as the wire language lists them"),

@@ -7,11 +7,12 @@
 - :func:`of_jinja`: the same for Jinja templates, which may leave calls to us
 - :func:`of_go_template`: the format that tags found in a Go template describe
 
-Most formats are rows of data: a :class:`.ParserSpec` of one :class:`.ThinkingSpec` and several
-:class:`.CallSpec`. It becomes a table of ``states``, through which the ``scanner`` reads an answer.
-The text between the delimiters of a call is parsed by its call syntax: ``json_calls``,
-``tagged_calls``, ``python_calls``, or one of ``family_calls``. ``call_strings`` tells a delimiter
-inside a string from the end of the call.
+Most formats are rows of data: a :class:`.ParserSpec` (``parser_spec``) of one
+:class:`.ThinkingSpec` (``thinking``) and several :class:`.CallSpec` (``call_spec``). It becomes a
+table of ``states``, through which the ``scanner`` reads an answer. The text between the delimiters
+of a call is parsed by its call syntax: ``json_calls``, ``tagged_calls``, ``python_calls``, or one
+of ``family_calls``. ``delimiter_search`` tells a delimiter inside a string from the end of the
+call.
 """
 
 from __future__ import annotations

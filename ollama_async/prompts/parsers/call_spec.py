@@ -17,6 +17,7 @@ from ollama_async.prompts.parsers.json_calls import (
     named_object,
 )
 from ollama_async.prompts.parsers.states import Collect, Look, Outcome, State
+from ollama_async.prompts.parsers.tagged_calls import PairCalls, XmlCalls
 from ollama_async.prompts.parsers.tool_schemas import CallParser, ParseCall, Tools, is_plain
 
 _PROSE = frozenset("`'\".,;:!?)]*_")
@@ -161,6 +162,13 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
             limit=self.limit,
             syntax=self.syntax,
         )
+
+
+def tagged(open_mark: str, close_mark: str, parse: XmlCalls | PairCalls) -> CallSpec:
+    """Calls between two marks, with values in tags."""
+    return CallSpec(
+        open=(open_mark,), close=(close_mark,), parse=parse, strings=parse.strings(open_mark)
+    )
 
 
 class HeadedCallSpec(CallSpec, frozen=True, kw_only=True):

@@ -9,9 +9,9 @@ from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.call_spec import JSON, CallSpec
 from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS
 from ollama_async.prompts.parsers.json_calls import JsonCalls
-from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
+from ollama_async.prompts.parsers.thinking import ParserContext
 
 _STARTS = ("<|START_TEXT|>", "<|START_RESPONSE|>")
 _ENDS = ("<|END_TEXT|>", "<|END_RESPONSE|>")

@@ -10,7 +10,8 @@ from ollama_async.prompts.parsers import model_families, qwen, template_formats
 from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.glimmer import Glimmer
 from ollama_async.prompts.parsers.harmony import Harmony
-from ollama_async.prompts.parsers.parser_spec import ParserSpec, by_prompt
+from ollama_async.prompts.parsers.parser_spec import ParserSpec
+from ollama_async.prompts.parsers.thinking import by_prompt
 
 _WHOLE: tuple[tuple[tuple[str, ...], OutputFormat], ...] = (
     (("<|channel|>", "<|message|>"), Harmony()),

@@ -11,10 +11,10 @@ from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
 from ollama_async.prompts.parsers.harmony import cut_off, header
-from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
 from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
+from ollama_async.prompts.parsers.thinking import ParserContext
 from ollama_async.prompts.parsers.tool_schemas import ParsedCalls, Tools, is_plain
 
 _START = "<|start|>assistant"

@@ -14,9 +14,9 @@ from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.call_spec import HEAD_LIMIT
 from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS
 from ollama_async.prompts.parsers.json_calls import named_object
-from ollama_async.prompts.parsers.parser_spec import ParserContext
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Outcome, State, Text
+from ollama_async.prompts.parsers.thinking import ParserContext
 from ollama_async.prompts.parsers.tool_schemas import ParseCall, Tools
 
 _MESSAGE_END = "<|end|>"

@@ -18,6 +18,7 @@ from ollama_async.prompts.parsers.call_spec import (
     CallSpec,
     HeadedCallSpec,
     PythonicCallSpec,
+    tagged,
 )
 from ollama_async.prompts.parsers.delimiter_search import (
     JSON_STRINGS,
@@ -27,11 +28,12 @@ from ollama_async.prompts.parsers.delimiter_search import (
 from ollama_async.prompts.parsers.family_calls import deepseek_call, laguna_call
 from ollama_async.prompts.parsers.json_calls import JsonCalls
 from ollama_async.prompts.parsers.literals import as_it_is
-from ollama_async.prompts.parsers.parser_spec import Begin, ParserSpec, ThinkingSpec
+from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.python_calls import BraceCalls, PythonCalls
 from ollama_async.prompts.parsers.qwen import ALWAYS_THINKING, THINK
 from ollama_async.prompts.parsers.states import Space
 from ollama_async.prompts.parsers.tagged_calls import pairs
+from ollama_async.prompts.parsers.thinking import Begin, ThinkingSpec
 
 CALL_ID = "[CALL_ID]"
 _MINISTRAL = ParserSpec(
@@ -133,14 +135,7 @@ _PAIR_STRINGS = pairs.strings("<tool_call>")
 GLM = ParserSpec(
     thoughts=replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True),
     calls=(
-        CallSpec(
-            open=("<tool_call>",),
-            close=("</tool_call>",),
-            parse=pairs,
-            whole=pairs.whole,
-            strings=_PAIR_STRINGS,
-            inner=pairs.tags,
-        ),
+        replace(tagged("<tool_call>", "</tool_call>", pairs), whole=pairs.whole, inner=pairs.tags),
     ),
     handles_thinking=True,
 )

@@ -7,19 +7,18 @@ Each of those is a :class:`ParserSpec`. Formats of messages with headers have a 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 
 import msgspec
 from msgspec.structs import replace
 
-from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.prompts.parsers.call_spec import HERMES_MARKS, CallSpec, HeadedCallSpec
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
-from ollama_async.prompts.parsers.tool_schemas import Tools
+from ollama_async.prompts.parsers.thinking import Begin, ParserContext, ThinkingSpec
 
 
 class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,106 +175,3 @@ def _after(calls: CallSpec, marks: dict[str, str], name: str) -> State:
         return Look({}, "content", exact=True)
     again = marks if calls.first else {}
     return Look({**again, **dict.fromkeys(calls.noise, name)}, "content")
-
-
-class Begin(enum.Enum):
-    """What an answer begins with."""
-
-    CONTENT = enum.auto()
-    THOUGHTS = enum.auto()  # the prompt ended with the opening mark
-    AGAIN = enum.auto()  # the same, but some models repeat it
-    MAYBE = enum.auto()  # thoughts if the opening mark comes first
-    BY_PROMPT = enum.auto()  # AGAIN if the prompt ended with the opening mark, else MAYBE
-
-
-class ThinkingSpec(msgspec.Struct, frozen=True):
-    """The marks around thoughts, and whether an answer begins with thoughts.
-
-    It begins as ``wanted`` or ``unwanted`` says, depending on the client's ``think``;
-    ``by_default`` counts if the client did not set it. An answer that the client began continues
-    where the prompt ends, whatever ``think`` is. ``label`` is a line that follows the opening mark.
-    ``anywhere``: thoughts may begin in the middle of content. ``hidden``: unwanted thoughts are
-    dropped. ``until_call``: a call of the spec's first kind ends them, too. ``trims``: with these
-    beginnings, white space before the first visible character is markup. ``after_tools``: an answer
-    to a tool's result begins within thoughts.
-    """
-
-    open: str
-    close: str
-    wanted: Begin = Begin.MAYBE
-    unwanted: Begin = Begin.CONTENT
-    by_default: bool = False
-    label: str = ""
-    anywhere: bool = False
-    hidden: bool = False
-    until_call: bool = False
-    trims: tuple[Begin, ...] = ()
-    after_tools: bool = False
-    space: Space = Space.DROP
-
-    def are_wanted(self, context: ParserContext) -> bool:
-        return self.by_default if context.think is None else context.think
-
-    def begin(self, context: ParserContext) -> Begin:
-        begin = self._begin(context)
-        if begin is not Begin.BY_PROMPT:
-            return begin
-        return Begin.AGAIN if context.rendered.endswith(self.open) else Begin.MAYBE
-
-    def _begin(self, context: ParserContext) -> Begin:
-        if context.is_in_thought:
-            return Begin.THOUGHTS
-        if context.begun or (context.continues and context.rendered.endswith(self.close)):
-            return Begin.CONTENT
-        if not self.are_wanted(context):
-            return self.unwanted
-        return Begin.THOUGHTS if self.after_tools and context.last_role == "tool" else self.wanted
-
-
-def by_prompt(open_mark: str, close_mark: str) -> ThinkingSpec:
-    """Thoughts of a model whose template decides whether the prompt opens them."""
-    return ThinkingSpec(
-        open_mark,
-        close_mark,
-        wanted=Begin.BY_PROMPT,
-        unwanted=Begin.BY_PROMPT,
-        until_call=True,
-        trims=(Begin.AGAIN,),
-    )
-
-
-class ParserContext(msgspec.Struct, frozen=True):
-    """What a parser needs to know about its request.
-
-    ``continues``: the last message is the beginning of the answer. ``begun`` is the content of that
-    message if the prompt ends with it; ``is_in_thought``: the prompt ends with its thought instead.
-    ``rendered`` is the prompt without trailing white space.
-    """
-
-    think: bool | None
-    tools: Tools
-    continues: bool
-    begun: str
-    is_in_thought: bool
-    last_role: str
-    rendered: str
-
-    @classmethod
-    def of(cls, prompt: Prompt, rendered: str) -> ParserContext:
-        last = prompt.messages[-1] if prompt.messages else None
-        begun = last if last and last.role == "assistant" else None
-        text = rendered.rstrip()
-        return cls(
-            think=None if prompt.think is None else bool(prompt.think),
-            tools=Tools([] if prompt.tool_choice == "none" else prompt.tools),
-            continues=begun is not None,
-            begun=begun.content if begun and text.endswith(begun.content.strip()) else "",
-            is_in_thought=begun is not None and _ends_in_thought(begun, text),
-            last_role=last.role if last else "",
-            rendered=text,
-        )
-
-
-def _ends_in_thought(begun: Message, text: str) -> bool:
-    thought = begun.thinking.strip()
-    return not begun.content and bool(thought) and text.endswith(thought)

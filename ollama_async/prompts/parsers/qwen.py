@@ -9,11 +9,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from ollama_async.prompts.output_format import OutputFormat
-from ollama_async.prompts.parsers.call_spec import CallSpec
+from ollama_async.prompts.parsers.call_spec import CallSpec, tagged
 from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS
 from ollama_async.prompts.parsers.json_calls import Between, JsonCalls
-from ollama_async.prompts.parsers.parser_spec import Begin, ParserSpec, ThinkingSpec
+from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.tagged_calls import Tag, XmlCalls
+from ollama_async.prompts.parsers.thinking import Begin, ThinkingSpec
 
 THINK = ThinkingSpec("<think>", "</think>")
 """The tags that most families write around thoughts."""
@@ -23,12 +24,7 @@ HERMES_CALL = CallSpec(
 )
 CODER_TAGS = (Tag("<function=", ">", "</function>"), Tag("<parameter=", ">", "</parameter>"))
 CODER_XML = XmlCalls(*CODER_TAGS)
-CODER_CALL = CallSpec(
-    open=("<tool_call>",),
-    close=("</tool_call>",),
-    parse=CODER_XML,
-    strings=CODER_XML.strings("<tool_call>"),
-)
+CODER_CALL = tagged("<tool_call>", "</tool_call>", CODER_XML)
 _QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
 ALWAYS_THINKING = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)
 _QWEN_35 = ParserSpec(thoughts=_QWEN_THOUGHTS, calls=(CODER_CALL,), handles_thinking=True)

@@ -15,6 +15,7 @@ from ollama_async.prompts.parsers.call_spec import (
     CallSpec,
     HeadedCallSpec,
     PythonicCallSpec,
+    tagged,
 )
 from ollama_async.prompts.parsers.delimiter_search import (
     JSON_STRINGS,
@@ -48,14 +49,14 @@ from ollama_async.prompts.parsers.model_families import (
     GLM,
     LFM,
 )
-from ollama_async.prompts.parsers.parser_spec import Begin, ParserSpec, ThinkingSpec, by_prompt
+from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.python_calls import PythonCalls
 from ollama_async.prompts.parsers.qwen import CODER_TAGS
 from ollama_async.prompts.parsers.states import Space
 from ollama_async.prompts.parsers.tagged_calls import PairCalls, Tag, XmlCalls
+from ollama_async.prompts.parsers.thinking import Begin, ThinkingSpec, by_prompt
 
 _JSON = JsonCalls()
-_BARE = BareCalls()
 _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "arguments"))
 _PYTHON = PythonCalls()
 
@@ -85,10 +86,10 @@ _SHOWN = (
     CallSpec(open=('[{"name"',), parse=_JSON, quotes=JSON, declared=True, kept=True, first=True),
     CallSpec(open=('\n[{"name"',), parse=_JSON, quotes=JSON, declared=True, kept=True),
 )
-AS_JSON = (
-    *_SHOWN,
-    CallSpec(open=("{",), parse=_BARE, quotes=JSON, declared=True, kept=True, first=True),
+_BARE_CALL = CallSpec(
+    open=("{",), parse=BareCalls(), quotes=JSON, declared=True, kept=True, first=True
 )
+AS_JSON = (*_SHOWN, _BARE_CALL)
 LFM_LISTS = replace(
     LFM,
     calls=(
@@ -195,15 +196,7 @@ LLAMA = _of(
         noise=(";",),
         limit=HEAD_LIMIT,
     ),
-    CallSpec(
-        open=("{",),
-        parse=_BARE,
-        quotes=JSON,
-        declared=True,
-        kept=True,
-        first=True,
-        noise=(";",),
-    ),
+    replace(_BARE_CALL, noise=(";",)),
     PythonicCallSpec(
         open=("[",), parse=_PYTHON, quotes=PYTHON, declared=True, kept=True, first=True
     ),
@@ -300,14 +293,7 @@ def _loose(tag: str) -> CallSpec:
 # ----------------------------------------------------------------- arguments in tags
 
 _SEED = XmlCalls(*CODER_TAGS, paired=True)
-SEED = _of(
-    CallSpec(
-        open=("<seed:tool_call>",),
-        close=("</seed:tool_call>",),
-        parse=_SEED,
-        strings=_SEED.strings("<seed:tool_call>"),
-    )
-)
+SEED = _of(tagged("<seed:tool_call>", "</seed:tool_call>", _SEED))
 
 _PARAM = XmlCalls(
     Tag('<function name="', '">', "</function>"),
@@ -333,14 +319,7 @@ _INVOKE = XmlCalls(
     Tag('<parameter name="', '">', "</parameter>"),
     paired=True,
 )
-MINIMAX = _of(
-    CallSpec(
-        open=("<minimax:tool_call>",),
-        close=("</minimax:tool_call>",),
-        parse=_INVOKE,
-        strings=_INVOKE.strings("<minimax:tool_call>"),
-    )
-)
+MINIMAX = _of(tagged("<minimax:tool_call>", "</minimax:tool_call>", _INVOKE))
 MINIMAX_3 = _of(
     CallSpec(
         open=(f"{MINIMAX_MARK}<tool_call>",),
@@ -372,12 +351,9 @@ _HUNYUAN = PairCalls(":opensource", separator="tool_sep")
 HUNYUAN = ParserSpec(
     thoughts=by_prompt("<think:opensource>", "</think:opensource>"),
     calls=(
-        CallSpec(
+        replace(
+            tagged("<tool_call:opensource>", "</tool_call:opensource>", _HUNYUAN),
             block=("<tool_calls:opensource>", "</tool_calls:opensource>"),
-            open=("<tool_call:opensource>",),
-            close=("</tool_call:opensource>",),
-            parse=_HUNYUAN,
-            strings=_HUNYUAN.strings("<tool_call:opensource>"),
             inner=_HUNYUAN.tags,
         ),
     ),

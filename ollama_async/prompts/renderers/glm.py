@@ -13,24 +13,23 @@ from ollama_async.prompts.renderers.renderer_spec import (
     stripped,
     with_tools,
 )
-from ollama_async.prompts.renderers.tool_texts import joined, json_lines, key_value_call
+from ollama_async.prompts.renderers.tool_texts import (
+    TOOL_SIGNATURES,
+    joined,
+    json_lines,
+    key_value_call,
+)
 
 _START = "[gMASK]<sop>"
 _NO_THINKING = "/nothink"
 
-_TOOLS = """\
-# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{tools}
-</tools>
-
+_TOOLS = (
+    TOOL_SIGNATURES
+    + """\
 For each function call, output the function name and arguments within the following XML format:
 <tool_call>{{function-name}}<arg_key>{{arg-key-1}}</arg_key><arg_value>{{arg-value-1}}</arg_value>\
 <arg_key>{{arg-key-2}}</arg_key><arg_value>{{arg-value-2}}</arg_value>...</tool_call>"""
+)
 
 
 _SYSTEM = "<|system|>{}"

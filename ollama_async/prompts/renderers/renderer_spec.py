@@ -4,14 +4,14 @@ text between the delimiters of its role.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jinja2.exceptions import SecurityError
 
 from ollama_async.core.conversation import Prompt, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.render_limits import allow_text
+from ollama_async.prompts.render_limits import join_pieces
 from ollama_async.prompts.renderers.conversation_view import (
     ConversationView,
     Turn,
@@ -94,7 +94,7 @@ class RendererSpec:
                 sorts_results=not self.results_name_calls,
                 words_after_results=self.words_after_results,
             )
-            return _join(self._pieces(view))
+            return join_pieces(self._pieces(view))
         except SecurityError as reason:
             raise TemplateFailed(f"the prompt is too large: {reason}") from None
 
@@ -197,13 +197,3 @@ def with_tools(
     if not view.tools:
         return head
     return head + gap + list_tools(view) if head else list_tools(view)
-
-
-def _join(pieces: Iterable[str]) -> str:
-    parts = []
-    length = 0
-    for piece in pieces:
-        length += len(piece)
-        allow_text(length)
-        parts.append(piece)
-    return "".join(parts)

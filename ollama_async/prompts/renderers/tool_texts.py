@@ -16,7 +16,7 @@ from ollama_async.prompts.renderers.conversation_view import ConversationView, t
 
 Dump = Callable[[Any], str]
 
-CALLS_ARE_JSON = """\
+TOOL_SIGNATURES = """\
 # Tools
 
 You may call one or more functions to assist with the user query.
@@ -26,11 +26,17 @@ You are provided with function signatures within <tools></tools> XML tags:
 {tools}
 </tools>
 
+"""
+
+CALLS_ARE_JSON = (
+    TOOL_SIGNATURES
+    + """\
 For each function call, return a json object with function name and arguments within \
 <tool_call></tool_call> XML tags:
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
+)
 
 CALLS_ARE_XML = """\
 # Tools

@@ -1,0 +1,118 @@
+"""Thinking: the marks around a model's thoughts, and whether an answer begins with thoughts.
+
+That depends on the request, of which :class:`ParserContext` holds what parsers need to know. The
+states that split thoughts off the content are made in :mod:`.parser_spec`.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from ollama_async.core.conversation import Message, Prompt
+from ollama_async.prompts.parsers.states import Space
+from ollama_async.prompts.parsers.tool_schemas import Tools
+
+
+class Begin(enum.Enum):
+    """What an answer begins with."""
+
+    CONTENT = enum.auto()
+    THOUGHTS = enum.auto()  # the prompt ended with the opening mark
+    AGAIN = enum.auto()  # the same, but some models repeat it
+    MAYBE = enum.auto()  # thoughts if the opening mark comes first
+    BY_PROMPT = enum.auto()  # AGAIN if the prompt ended with the opening mark, else MAYBE
+
+
+class ThinkingSpec(msgspec.Struct, frozen=True):
+    """The marks around thoughts, and whether an answer begins with thoughts.
+
+    It begins as ``wanted`` or ``unwanted`` says, depending on the client's ``think``;
+    ``by_default`` counts if the client did not set it. An answer that the client began continues
+    where the prompt ends, whatever ``think`` is. ``label`` is a line that follows the opening mark.
+    ``anywhere``: thoughts may begin in the middle of content. ``hidden``: unwanted thoughts are
+    dropped. ``until_call``: a call of the spec's first kind ends them, too. ``trims``: with these
+    beginnings, white space before the first visible character is markup. ``after_tools``: an answer
+    to a tool's result begins within thoughts.
+    """
+
+    open: str
+    close: str
+    wanted: Begin = Begin.MAYBE
+    unwanted: Begin = Begin.CONTENT
+    by_default: bool = False
+    label: str = ""
+    anywhere: bool = False
+    hidden: bool = False
+    until_call: bool = False
+    trims: tuple[Begin, ...] = ()
+    after_tools: bool = False
+    space: Space = Space.DROP
+
+    def are_wanted(self, context: ParserContext) -> bool:
+        return self.by_default if context.think is None else context.think
+
+    def begin(self, context: ParserContext) -> Begin:
+        begin = self._begin(context)
+        if begin is not Begin.BY_PROMPT:
+            return begin
+        return Begin.AGAIN if context.rendered.endswith(self.open) else Begin.MAYBE
+
+    def _begin(self, context: ParserContext) -> Begin:
+        if context.is_in_thought:
+            return Begin.THOUGHTS
+        if context.begun or (context.continues and context.rendered.endswith(self.close)):
+            return Begin.CONTENT
+        if not self.are_wanted(context):
+            return self.unwanted
+        return Begin.THOUGHTS if self.after_tools and context.last_role == "tool" else self.wanted
+
+
+def by_prompt(open_mark: str, close_mark: str) -> ThinkingSpec:
+    """Thoughts of a model whose template decides whether the prompt opens them."""
+    return ThinkingSpec(
+        open_mark,
+        close_mark,
+        wanted=Begin.BY_PROMPT,
+        unwanted=Begin.BY_PROMPT,
+        until_call=True,
+        trims=(Begin.AGAIN,),
+    )
+
+
+class ParserContext(msgspec.Struct, frozen=True):
+    """What a parser needs to know about its request.
+
+    ``continues``: the last message is the beginning of the answer. ``begun`` is the content of that
+    message if the prompt ends with it; ``is_in_thought``: the prompt ends with its thought instead.
+    ``rendered`` is the prompt without trailing white space.
+    """
+
+    think: bool | None
+    tools: Tools
+    continues: bool
+    begun: str
+    is_in_thought: bool
+    last_role: str
+    rendered: str
+
+    @classmethod
+    def of(cls, prompt: Prompt, rendered: str) -> ParserContext:
+        last = prompt.messages[-1] if prompt.messages else None
+        begun = last if last and last.role == "assistant" else None
+        text = rendered.rstrip()
+        return cls(
+            think=None if prompt.think is None else bool(prompt.think),
+            tools=Tools([] if prompt.tool_choice == "none" else prompt.tools),
+            continues=begun is not None,
+            begun=begun.content if begun and text.endswith(begun.content.strip()) else "",
+            is_in_thought=begun is not None and _ends_in_thought(begun, text),
+            last_role=last.role if last else "",
+            rendered=text,
+        )
+
+
+def _ends_in_thought(begun: Message, text: str) -> bool:
+    thought = begun.thinking.strip()
+    return not begun.content and bool(thought) and text.endswith(thought)
