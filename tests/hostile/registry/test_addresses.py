@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 # ----------------------------------------------------------------- what is told
 
 
-async def test_a_neighbour_s_bytes_are_not_told_one_by_one(listen, ask):
+async def test_a_neighbour_s_bytes_are_not_revealed_one_by_one(listen, ask):
     def secret(request):
         return web.Response(body=SECRET[(at := int(request.query["at"])) : at + 1])
 
@@ -54,7 +54,7 @@ async def test_a_neighbour_s_bytes_are_not_told_one_by_one(listen, ask):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 418])
-async def test_the_words_of_a_service_that_is_no_registry_are_not_told(listen, ask, status):
+async def test_the_text_of_a_service_that_is_no_registry_is_not_shown(listen, ask, status):
     service = await listen(lambda _: web.Response(status=status, body=SECRET, reason="hunter2!"))
     said = await ask(f"{service.name}/x/y")
     assert "error" in said
@@ -151,7 +151,7 @@ async def test_the_server_does_not_ask_itself(listen, ask, demo_server):
 # ----------------------------------------------------------------- names that change
 
 
-async def test_a_name_that_comes_home_later_is_not_followed(listen, pull):
+async def test_a_registry_name_that_resolves_to_loopback_later_is_not_followed(listen, pull):
     registry = await listen(registry_of(SECRET), "127.0.0.2")
     neighbour = await listen(registry_of(SECRET), "127.0.0.1", registry.port)
     names = world(evil_example=["127.0.0.2", "127.0.0.1"])
@@ -159,7 +159,7 @@ async def test_a_name_that_comes_home_later_is_not_followed(listen, pull):
     assert neighbour.asked == []
 
 
-async def test_a_name_that_is_at_home_first_opens_nothing(listen, pull):
+async def test_a_registry_name_that_resolves_to_loopback_first_opens_nothing(listen, pull):
     neighbour = await listen(lambda _: web.Response(status=503), "127.0.0.1")
 
     def where():
@@ -191,7 +191,7 @@ async def test_a_public_registry_leads_to_nobody_s_network(listen, pull, address
     assert neighbour.asked == []
 
 
-async def test_a_storage_that_comes_home_later_is_not_followed(listen, pull):
+async def test_a_storage_that_resolves_to_loopback_later_is_not_followed(listen, pull):
     storage = await listen(lambda _: web.Response(status=500), "127.0.0.3")
     neighbour = await listen(lambda _: web.Response(body=SECRET), "127.0.0.1", storage.port)
     liar = await listen(

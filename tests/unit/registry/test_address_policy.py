@@ -47,16 +47,16 @@ async def connected(policy, url, **options):
     return [result["host"] for result in await policy.resolve(url.raw_host, url.port)]
 
 
-def policy_of(home, world=None, requester=LOCAL_REQUESTER, **options):
+def policy_of(registry, world=None, requester=LOCAL_REQUESTER, **options):
     network = (world or World()).network
-    return AddressPolicy(URL(home).origin(), requester, network, **options)
+    return AddressPolicy(URL(registry).origin(), requester, network, **options)
 
 
-# ----------------------------------------------------------------- home
+# ----------------------------------------------------------------- registry
 
 
 @pytest.mark.parametrize(
-    ("home", "is_for_strangers", "is_for_local_programs"),
+    ("registry", "is_for_strangers", "is_for_local_programs"),
     [
         ("8.8.8.8", True, True),
         ("10.0.0.1", False, True),
@@ -66,29 +66,31 @@ def policy_of(home, world=None, requester=LOCAL_REQUESTER, **options):
         ("100.100.100.200", False, False),
     ],
 )
-async def test_where_home_may_be_depends_on_who_asks(home, is_for_strangers, is_for_local_programs):
+async def test_the_permitted_scope_of_a_registry_depends_on_the_requester(
+    registry, is_for_strangers, is_for_local_programs
+):
     for requester, is_allowed in (
         (STRANGER, is_for_strangers),
         (LOCAL_REQUESTER, is_for_local_programs),
     ):
-        by_name = World(home_example=[home])
-        for host, world in ((home, World()), ("home.example", by_name)):
+        by_name = World(registry_example=[registry])
+        for host, world in ((registry, World()), ("registry.example", by_name)):
             policy = policy_of(f"http://{host}", world, requester)
             if is_allowed:
-                assert await connected(policy, f"http://{host}/x") == [home]
+                assert await connected(policy, f"http://{host}/x") == [registry]
             else:
                 with pytest.raises(RegistryNotAllowed, match=re.escape(host)):
                     await policy.allow(URL(f"http://{host}/x"))
 
 
 @pytest.mark.parametrize("trusted", ["registry.corp", "registry.corp:5000"])
-@pytest.mark.parametrize("home", ["10.0.0.1", "127.0.0.1", "169.254.1.1"])
-async def test_a_trusted_registry_is_for_everybody(trusted, home):
-    world = World(trusted, registry_corp=[home])
+@pytest.mark.parametrize("registry", ["10.0.0.1", "127.0.0.1", "169.254.1.1"])
+async def test_a_trusted_registry_is_for_everybody(trusted, registry):
+    world = World(trusted, registry_corp=[registry])
     policy = policy_of("http://registry.corp:5000", world, STRANGER)
-    assert await connected(policy, "http://registry.corp:5000/x") == [home]
+    assert await connected(policy, "http://registry.corp:5000/x") == [registry]
     for other in ("http://registry.corp.evil.example:5000", "http://xregistry.corp:5000"):
-        world.names[URL(other).host] = [home]
+        world.names[URL(other).host] = [registry]
         with pytest.raises(RegistryNotAllowed):
             await policy_of(other, world, STRANGER).allow(URL(other))
 
@@ -99,7 +101,7 @@ async def test_a_port_that_is_trusted_is_not_another_one():
         await policy_of("http://registry.corp", world, STRANGER).allow(URL("http://registry.corp"))
 
 
-async def test_home_is_looked_up_once():
+async def test_a_registry_is_resolved_once():
     world = World(a_example=["8.8.8.8"])
     policy = policy_of("http://a.example", world)
     assert await connected(policy, "http://a.example/1") == ["8.8.8.8"]
@@ -147,7 +149,7 @@ def test_a_name_that_cannot_be_one_is_a_name_that_nobody_knows(host):
 
 
 @pytest.mark.parametrize(
-    ("home", "target", "is_allowed", "if_trusted"),
+    ("registry", "target", "is_allowed", "if_trusted"),
     [
         ("8.8.8.8", "9.9.9.9", True, True),
         ("8.8.8.8", "10.0.0.1", False, False),
@@ -171,12 +173,12 @@ def test_a_name_that_cannot_be_one_is_a_name_that_nobody_knows(host):
         ("127.0.0.1", "[fd00:ec2::254]", False, False),
     ],
 )
-async def test_where_home_may_lead(home, target, is_allowed, if_trusted):
-    for trusted, expected in (((), is_allowed), ((home,), if_trusted)):
+async def test_where_a_registry_may_lead(registry, target, is_allowed, if_trusted):
+    for trusted, expected in (((), is_allowed), ((registry,), if_trusted)):
         literal = target.strip("[]")
         world = World(*trusted, inner_example=[literal])
-        policy = policy_of(f"http://{home}", world)
-        await policy.allow(URL(f"http://{home}"))
+        policy = policy_of(f"http://{registry}", world)
+        await policy.allow(URL(f"http://{registry}"))
         for host in (target, "inner.example"):
             url = f"http://{host}:8080/x"
             if expected:
