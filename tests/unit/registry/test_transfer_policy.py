@@ -1,5 +1,6 @@
 """Retries, pauses, and connections that are too slow."""
 
+import asyncio
 import math
 
 import pytest
@@ -13,6 +14,7 @@ from ollama_async.registry.transfer_policy import (
     RetryPolicy,
     RetryState,
     retried,
+    run_all,
 )
 
 
@@ -93,3 +95,39 @@ def test_without_a_limit_nothing_is_too_slow():
     throughput = MinimumThroughput(math.inf)
     for _ in range(10):
         throughput.received(1, 1e9)
+
+
+async def test_the_first_failure_cancels_the_rest_and_is_raised_as_it_is():
+    ended = []
+
+    async def waits():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    async def fails():
+        await asyncio.sleep(0)
+        raise TransientError("not now")
+
+    with pytest.raises(TransientError, match=r"^not now$"):
+        await run_all([waits(), fails(), waits()])
+    assert ended == ["cancelled"] * 2
+
+
+async def test_a_cancellation_cancels_all():
+    began, ended = asyncio.Event(), []
+
+    async def waits():
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    task = asyncio.create_task(run_all([waits(), waits()]))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["cancelled"] * 2
