@@ -4,6 +4,8 @@ goes on.
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 
@@ -46,6 +48,11 @@ _WITH_TOOLS = """
 TEMPLATES = {known.name: known.template for known in KNOWN} | {"tools": _WITH_TOOLS}
 
 
+@cache
+def _renderer_of(name: str) -> GoRenderer:
+    return GoRenderer(TEMPLATES[name])
+
+
 def shapes_for(name: str, shapes: dict[str, Shape]) -> dict[str, Shape]:
     """Tools are offered only to templates that have a place for them."""
     return {
@@ -55,7 +62,7 @@ def shapes_for(name: str, shapes: dict[str, Shape]) -> dict[str, Shape]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_conversations_of_every_shape_reach_the_model_whole_and_in_order(name: str) -> None:
-    renderer = GoRenderer(TEMPLATES[name])
+    renderer = _renderer_of(name)
     for shape_name, shape in shapes_for(name, SHAPES).items():
         text = renderer.render(shape.prompt())
         assert lost(shape.messages, text) == [], shape_name
@@ -64,7 +71,7 @@ def test_conversations_of_every_shape_reach_the_model_whole_and_in_order(name: s
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_an_answer_that_was_begun_goes_on(name: str) -> None:
-    renderer = GoRenderer(TEMPLATES[name])
+    renderer = _renderer_of(name)
     for shape_name, shape in shapes_for(name, PREFILLS).items():
         text = renderer.render(shape.prompt())
         assert lost(shape.messages, text) == [], shape_name
@@ -74,7 +81,7 @@ def test_an_answer_that_was_begun_goes_on(name: str) -> None:
 @settings(max_examples=100)
 @given(messages=rows())
 def test_no_row_of_messages_loses_a_text(messages: list[Message]) -> None:
-    text = GoRenderer(_WITH_TOOLS).render(Prompt(messages=messages))
+    text = _renderer_of("tools").render(Prompt(messages=messages))
     assert lost(messages, text) == []
     assert misplaced(messages, text) == []
 

@@ -3,13 +3,9 @@
 import pytest
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.native import build
 from ollama_async.prompts import renderers
-from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.truncation import truncate
-
-FOLDER = build.cache_folder() / "templates" / f"{build.DISTRIBUTION}-{build.VERSION}"
-TEMPLATES = {path.name: path for path in sorted(FOLDER.glob("*.jinja"))}
+from tests.unit.prompts.real_templates import NAMES, renderer_of
 
 RULE, TASK = "Be kind to sailors.", "Find the harbour of the lighthouse."
 TOOL = {
@@ -27,9 +23,7 @@ SILENT = {"olmo3-think", "olmo3-32b-think"}
 
 
 def renderer(name):
-    if name in TEMPLATES:
-        return JinjaRenderer(TEMPLATES[name].read_text(), bos="<s>", eos="</s>")
-    return renderers.named(name)
+    return renderer_of(name) if name in NAMES else renderers.named(name)
 
 
 def at_work(rounds):
@@ -55,7 +49,7 @@ def at_work(rounds):
     return Prompt(messages=messages, tools=tools)
 
 
-@pytest.mark.parametrize("name", [*renderers.NAMES, *TEMPLATES])
+@pytest.mark.parametrize("name", [*renderers.NAMES, *NAMES])
 def test_the_task_and_the_newest_results_stay(name):
     render = renderer(name).render
     room = len(render(at_work(SHOWN_ROUNDS)))
@@ -72,7 +66,7 @@ def test_the_task_and_the_newest_results_stay(name):
     assert len(text) <= room
 
 
-@pytest.mark.parametrize("name", [*renderers.NAMES, *TEMPLATES])
+@pytest.mark.parametrize("name", [*renderers.NAMES, *NAMES])
 def test_the_task_stays_when_no_round_does(name):
     render = renderer(name).render
     room = len(render(at_work(0)))

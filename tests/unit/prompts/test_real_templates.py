@@ -4,15 +4,12 @@
 """
 
 import os
-from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
-from ollama_async.native import build
-from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from tests.unit.prompts.conversation_shapes import (
     PREFILLS,
     SHAPES,
@@ -22,9 +19,7 @@ from tests.unit.prompts.conversation_shapes import (
     misplaced,
     rows,
 )
-
-FOLDER = build.cache_folder() / "templates" / f"{build.DISTRIBUTION}-{build.VERSION}"
-NAMES = sorted(path.name for path in FOLDER.glob("*.jinja"))
+from tests.unit.prompts.real_templates import NAMES, renderer_of
 
 SYSTEM = Message("system", "Be kind to sailors.")
 USER = Message("user", "What is the tide?")
@@ -71,7 +66,7 @@ def said(prompt):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_that_is_said_reaches_the_model(name):
-    renderer = JinjaRenderer((FOLDER / name).read_text(), bos="<s>", eos="</s>")
+    renderer = renderer_of(name)
 
     for prompt in CONVERSATIONS.values():
         text = renderer.render(prompt)
@@ -79,11 +74,6 @@ def test_everything_that_is_said_reaches_the_model(name):
 
 
 WISHES = (True, False, "high")
-
-
-@cache
-def renderer_of(name):
-    return JinjaRenderer((FOLDER / name).read_text(), bos="<s>", eos="</s>")
 
 
 def each(shapes):
@@ -245,7 +235,7 @@ def test_arguments_without_a_value_are_shown(name):
 
 @pytest.mark.parametrize("name", sorted({*THINKING} & {*NAMES}))
 def test_a_wish_to_think_changes_the_prompt(name):
-    renderer = JinjaRenderer((FOLDER / name).read_text(), bos="<s>", eos="</s>")
+    renderer = renderer_of(name)
 
     wished, refused = (renderer.render(CONVERSATIONS[wish]) for wish in ("thinking", "no thinking"))
 

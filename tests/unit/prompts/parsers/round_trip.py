@@ -1,6 +1,7 @@
 """What a template writes for calls in the history, taken for the model's own answer."""
 
 import re
+from functools import cache
 from itertools import zip_longest
 
 import msgspec
@@ -143,13 +144,20 @@ def answer(dialect, calls, *, think=None, **said):
         ),
     ]
     prompt = Prompt(messages=messages[:1], tools=tools_of(calls), think=think)
-    asked = dialect.render(prompt)
+    asked = _asked(dialect, len(prompt.tools), think)
     shown = dialect.render(msgspec.structs.replace(prompt, messages=messages))
     before, text = _parted(
         asked[asked.rindex(QUESTION) :], shown[shown.rindex(QUESTION) :].partition(RESULT)[0]
     )
     end = ENDS.search(text)
     return Answer(prompt, before, text[: end.start()] if end else text)
+
+
+@cache
+def _asked(dialect, tools, think):
+    """The prompt before the answer, which is the same for many calls."""
+    offered = [*TOOLS, SET_ALL][:tools]
+    return dialect.render(Prompt([Message("user", QUESTION)], tools=offered, think=think))
 
 
 def _parted(asked, shown):

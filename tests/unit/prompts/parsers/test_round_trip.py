@@ -30,7 +30,7 @@ from tests.unit.prompts.parsers.round_trip import (
     tool_calls,
     written,
 )
-from tests.unit.prompts.test_real_templates import FOLDER, NAMES
+from tests.unit.prompts.real_templates import FOLDER, NAMES, renderer_of
 
 PARSERS = {
     **{name: name for name in renderers.NAMES if parsers.named(name)},
@@ -66,14 +66,14 @@ LOSSES = {
 def dialect(name):
     if name.startswith("go:"):
         family = "gptoss" if name == "go:gpt-oss" else ""
-        spec, template = (
-            ChatFormatSpec(template=go_templates.TEMPLATES[name[3:]], family=family),
-            "",
-        )
-    elif name in PARSERS:
-        spec, template = ChatFormatSpec(renderer=name, parser=PARSERS[name]), ""
-    else:
-        spec, template = ChatFormatSpec(), (FOLDER / name).read_text()
+        return chosen_by(ChatFormatSpec(template=go_templates.TEMPLATES[name[3:]], family=family))
+    if name in PARSERS:
+        return chosen_by(ChatFormatSpec(renderer=name, parser=PARSERS[name]))
+    chosen = chosen_by(ChatFormatSpec(), (FOLDER / name).read_text())
+    return msgspec.structs.replace(chosen, renderer=renderer_of(name))  # it is compiled once
+
+
+def chosen_by(spec, template=""):
     return choose(spec, chat_template=template, bos="<s>", eos="</s>")
 
 
@@ -136,7 +136,7 @@ def check(chosen, given, calls):
     """As the text is, and as it is where its marks are control tokens."""
     given = in_order(chosen, given)
     swallowed = given.without_control_tokens(chosen.special_tokens)
-    for one in (given, swallowed):
+    for one in {each.text: each for each in (given, swallowed)}.values():
         whole = read(chosen, one, [one.text])
         assert read(chosen, one, one.text) == whole
         expected = wanted(calls, one.text)
