@@ -27,23 +27,23 @@ from ollama_async.core.settings import VARIABLES, Settings
 
 PROGRAM = "ollama-async"
 INTERRUPTED = 130
-NOBODY_READS = 141
+OUTPUT_CLOSED = 141
 
 
 class Command(msgspec.Struct, frozen=True):
     """``words``: the positional arguments as help shows them; ``[X]`` is optional, ``X...`` may be
     repeated.
 
-    A command either acts on parsed arguments or parses them itself.
+    A command either runs with parsed arguments or parses them itself.
     """
 
     name: str
     summary: str
-    act: Callable[[Client, argparse.Namespace], int] | None = None
+    run: Callable[[Client, argparse.Namespace], int] | None = None
     words: str = ""
     flags: Callable[[argparse.ArgumentParser], None] = lambda _: None
     aliases: tuple[str, ...] = ()
-    parse_and_act: Callable[[list[str]], int] | None = None
+    parse_and_run: Callable[[list[str]], int] | None = None
     variables: tuple[str, ...] = ("OLLAMA_HOST", "OLLAMA_PORT")
 
     def check_count(self, count: int) -> None:
@@ -79,7 +79,7 @@ def _run(words: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         _discard_output()
-        return NOBODY_READS
+        return OUTPUT_CLOSED
     except OSError as reason:  # our own output, say on a full disk; all else is CommandFailed
         _discard_output()
         print(f"Error: {reason}", file=sys.stderr)
@@ -119,16 +119,16 @@ def _run_command(words: list[str]) -> int:
             break
     else:
         raise CommandFailed(f'unknown command "{name}" for "{PROGRAM}"')
-    if command.parse_and_act:
-        return command.parse_and_act(rest)
+    if command.parse_and_run:
+        return command.parse_and_run(rest)
     parser = _parser(command)
     arguments = _parse(parser, rest)
     if arguments is None:
         print(parser.format_help(), end="")
         return 0
     command.check_count(len(arguments.words))
-    assert command.act
-    return command.act(_client(), arguments)
+    assert command.run
+    return command.run(_client(), arguments)
 
 
 def _client() -> Client:
@@ -323,7 +323,7 @@ COMMANDS = (
     Command("ps", "List running models", models.list_running, "[PREFIX]"),
     Command("cp", "Copy a model", models.copy, "SOURCE DESTINATION"),
     Command("rm", "Remove models", models.remove, "MODEL [MODEL...]"),
-    Command("engine", "Build or check the engine library", parse_and_act=_engine),
+    Command("engine", "Build or check the engine library", parse_and_run=_engine),
 )
 
 if __name__ == "__main__":

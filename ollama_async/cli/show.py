@@ -60,13 +60,13 @@ class ModelInfo(msgspec.Struct):
 
 
 def show(client: Client, arguments: argparse.Namespace) -> int:
-    wanted = [part for part in PARTS if getattr(arguments, part)]
-    if len(wanted) > 1:
+    parts = [part for part in PARTS if getattr(arguments, part)]
+    if len(parts) > 1:
         *others, last = (f"'--{part}'" for part in PARTS)
         raise CommandFailed(f"only one of {', '.join(others)}, or {last} can be specified")
     model = fetch_info(client, arguments.words[0], is_verbose=arguments.verbose)
-    if wanted:
-        text: str = getattr(model, wanted[0])
+    if parts:
+        text: str = getattr(model, parts[0])
         print(text, end="" if text.endswith("\n") else "\n")
     else:
         print(format_page(model, is_verbose=arguments.verbose), end="")

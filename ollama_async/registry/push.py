@@ -140,5 +140,5 @@ def _origin(layer: Layer, name: ModelName) -> str:
     except ValueError:
         return ""
     is_other = origin.folded.parts[:3] != name.folded.parts[:3]
-    is_near = origin.host.lower() == name.host.lower()
-    return f"{origin.namespace}/{origin.model}" if is_near and is_other else ""
+    is_same_host = origin.host.lower() == name.host.lower()
+    return f"{origin.namespace}/{origin.model}" if is_same_host and is_other else ""

@@ -124,7 +124,7 @@ class Upload:
 
     async def _resume(self, session: _Session) -> _Session | None:
         """After a failure: the session to continue. None: only the last response was lost."""
-        if not session.is_lost and await self._ask_offset(session):
+        if not session.is_lost and await self._fetch_offset(session):
             return session
         if await has_blob(self._transport, self._layer.digest):
             return None
@@ -143,7 +143,7 @@ class Upload:
             location = location or response.headers.get("Location", "")
             return _Session(self._transport.upload_location(url, location))
 
-    async def _ask_offset(self, session: _Session) -> bool:
+    async def _fetch_offset(self, session: _Session) -> bool:
         """Set the offset to what the registry has received; False if it does not know. Parts at a
         storage are complete or sent again.
         """
