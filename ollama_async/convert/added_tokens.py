@@ -88,7 +88,9 @@ def _check_sizes(added: list[AddedToken]) -> None:
         raise BadRequest(f"the added tokens have more than {_MOST_CHARACTERS} characters")
     for token in added:
         if not 0 < len(token.text) <= _MOST_OF_ONE:
-            raise BadRequest(f"{token.where}: {token.text[:80]!r} … is no sensible added token")
+            raise BadRequest(
+                f"{token.where}: {token.text[:80]!r} … is empty or too long for an added token"
+            )
 
 
 def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken]) -> None:
@@ -106,7 +108,7 @@ def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken])
         if learnt != token.text or token.number != number:
             raise BadRequest(
                 f"{token.where}: token {token.number} is {token.text[:80]!r}, which does not fit "
-                f"the learnt tokens: {learnt[:80]!r}, number {number}"
+                f"the learned tokens: {learnt[:80]!r}, number {number}"
             )
         following += number == following
         if SPACE in token.text and "normalized" not in token.flags and number >= len(texts):
@@ -126,7 +128,7 @@ def _stripping_name(vocabulary: GgufVocabulary, tokens: list[AddedToken], size: 
     option = "lstrip" if before else "rstrip"
     first = next(token for token in tokens if option in token.flags)
     raise BadRequest(
-        f'{first.where}: "{option}" of {first.text[:80]!r} takes the spaces beside it, which '
+        f'{first.where}: "{option}" of {first.text[:80]!r} strips the spaces beside it, which '
         "llama.cpp does only after all the tokens of Phi-3"
     )
 
@@ -156,7 +158,7 @@ def _check_apart(added: list[AddedToken]) -> None:
             if other is not None and _is_ambiguous(token.text, other.text):
                 raise BadRequest(
                     f"{token.where}: the token {other.text[:80]!r} begins with the end of "
-                    f"{token.text[:80]!r}, which llama.cpp takes apart differently"
+                    f"{token.text[:80]!r}, which llama.cpp splits differently"
                 )
     later = "\0".join(token.text for token in added if "normalized" in token.flags)
     for token in added:
@@ -191,7 +193,7 @@ def _documents(documents: Mapping[str, JsonObject]) -> list[JsonObject]:
 def _numbered(decoder: JsonObject, number: str) -> JsonObject:
     section = decoder.section(number)
     if section is None or not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise BadRequest(f"{decoder.where} has something that is no token")
+        raise BadRequest(f"{decoder.where} has an entry that is not a token")
     return section.over({"id": int(number)})
 
 

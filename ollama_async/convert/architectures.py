@@ -54,7 +54,7 @@ def find_architecture(config: JsonObject) -> tuple[ModelArchitecture, JsonObject
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
         what = ", ".join(names)[:200] or "no architecture"
-        raise BadRequest(f"{config.where} says {what}; what can be converted are {known}")
+        raise BadRequest(f"{config.where} says {what}; supported are {known}")
     _check_unquantized(config)
     inner = config.section("text_config")
     if inner is not None:

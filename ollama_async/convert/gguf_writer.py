@@ -105,7 +105,7 @@ def _narrowed(block: Floats, kind: FloatType, name: str) -> bytes:
         kind == "F16"
         and np.max(np.abs(block), initial=0.0, where=np.isfinite(block)) > _LARGEST_F16
     ):
-        raise BadRequest(f"{name} has numbers that F16 cannot hold; ask for BF16 or F32")
+        raise BadRequest(f"{name} has numbers that F16 cannot hold; use BF16 or F32")
     if kind == "BF16":
         return bytes(quantize(block, GGMLQuantizationType.BF16))
     return block.astype(_DTYPES[kind], copy=False).tobytes()

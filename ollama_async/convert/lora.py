@@ -155,7 +155,7 @@ def _read_config(files: Files) -> _Config:
     numbers = (number for pattern in patterns if pattern for number in pattern.values())
     for number in (config.r, config.lora_alpha, *numbers):
         if not 1 / _LARGEST <= number <= _LARGEST:
-            what = f"{_short(number)} is no sensible rank or alpha"
+            what = f"{_short(number)} is not a valid rank or alpha"
             raise BadRequest(f'"{CONFIG_NAME}" cannot be read: {what}')
     return config
 
@@ -233,7 +233,7 @@ def _modules(weights: Safetensors) -> list[_Module]:
         match = _MATRIX.fullmatch(tensor)
         if match is None:
             raise BadRequest(
-                f"this adapter cannot be converted: {_short(tensor)} is no matrix of a LoRA"
+                f"this adapter cannot be converted: {_short(tensor)} is not a LoRA matrix"
             )
         path, embedding, letter = match.groups()
         name = path.removeprefix("base_model.model.")

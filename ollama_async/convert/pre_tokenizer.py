@@ -60,7 +60,7 @@ def pre_tokenizer_name(tokenizer: JsonObject) -> str:
     found = tuple(pattern for step in steps for pattern in _patterns(step))
     if found not in _KNOWN or steps[-1].text("type", "") != "ByteLevel":
         raise BadRequest(
-            f"{tokenizer.where}: pre_tokenizer cuts texts in an unknown way: "
+            f"{tokenizer.where}: pre_tokenizer splits texts in an unknown way: "
             f"{' '.join(found)[:300]!r}"
         )
     model = tokenizer.section("model")

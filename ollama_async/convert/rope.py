@@ -199,7 +199,7 @@ def _llama3(config: JsonObject, parameters: JsonObject, dimensions: int) -> Floa
     high = parameters.number("high_freq_factor", 4.0)
     context = _original_context(config, parameters)
     if not 0 < low < high or factor <= 0:
-        raise BadRequest(f"{parameters.where}: the factors make no sense")
+        raise BadRequest(f"{parameters.where}: the factors are invalid")
     base = parameters.number("rope_theta", 10000.0)
     lengths = 2 * np.pi * base ** (np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
     share = np.clip((context / lengths - low) / (high - low), 0.0, 1.0)

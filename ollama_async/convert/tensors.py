@@ -84,7 +84,7 @@ def _names(
             raise BadRequest(f"tensor {name[:80]!r} is unknown in models of this architecture")
         names[name] = out
     if len(set(names.values())) < len(names):
-        raise BadRequest("two tensors mean the same")
+        raise BadRequest("two tensors have the same GGUF name")
     return names
 
 
@@ -188,7 +188,7 @@ def _check_shapes(
             what = f"not heads of {head}" if heads else f"not {list(expected)}"
             raise BadRequest(f"{config.where}: tensor {name!r} has the shape {list(shape)}, {what}")
     if not architecture.is_embedding and rope_dimensions(config) % 2:
-        raise BadRequest(f"{config.where}: the dimensions of a head that turn are no pairs")
+        raise BadRequest(f"{config.where}: the rotated dimensions of a head are not pairs")
 
 
 def _check_bias(architecture: ModelArchitecture, config: JsonObject, name: str, part: str) -> None:

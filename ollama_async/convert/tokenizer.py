@@ -196,7 +196,7 @@ def _word_piece(_: JsonObject, model: JsonObject, __: list[Merge]) -> GgufVocabu
 def _check_plain(model: JsonObject) -> None:
     """Options of merges that llama.cpp does not have."""
     if model.number("dropout", 0.0) != 0:
-        raise model.unsupported('"dropout"', "makes tokens by chance, which llama.cpp does not")
+        raise model.unsupported('"dropout"', "tokenizes at random, which llama.cpp does not")
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.text(name, ""):
             raise model.unsupported(f'"{name}"', "is given, which llama.cpp cannot do")
@@ -212,7 +212,7 @@ def _check_ignore_merges(
     if text is not None:
         raise model.unsupported(
             '"ignore_merges"',
-            f"is not {str(is_whole).lower()}, as llama.cpp has it, and {text[:80]!r} is no merge",
+            f"is not {str(is_whole).lower()}, as in llama.cpp, and {text[:80]!r} is not a merge",
         )
 
 

@@ -93,7 +93,7 @@ def _sentencepiece(tokenizer: JsonObject) -> Pipeline:
             raise _unknown(step)
     if not escapes:
         raise tokenizer.unsupported(
-            "no step", f"makes {SPACE!r} of spaces, which llama.cpp always does"
+            "no step", f"replaces spaces with {SPACE!r}, which llama.cpp always does"
         )
     return Pipeline({"add_space_prefix": prefix}, changes_added)
 
@@ -110,7 +110,7 @@ def _check_metaspace(step: JsonObject, *, is_prefixed: bool) -> None:
         )
     if step.flag("split", default=True):
         raise step.unsupported(
-            '"split"', "cuts at spaces, which llama.cpp does not with this model"
+            '"split"', "splits at spaces, which llama.cpp does not do with this model"
         )
 
 
@@ -174,7 +174,7 @@ def _check_decoder(tokenizer: JsonObject, kind: TokenizerModel) -> None:
         name = step.text("type", "")
         if name not in _DECODERS[kind] or not _DECODER_STEPS[name](step):
             raise step.unsupported(
-                f"{name[:80]!r}", "spells answers in a way that llama.cpp does not"
+                f"{name[:80]!r}", "decodes tokens in a way that llama.cpp does not"
             )
 
 

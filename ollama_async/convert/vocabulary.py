@@ -101,8 +101,8 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
             known.add(token.text)
             if token.kind == NORMAL and token.text in SPECIAL_TEXTS:
                 raise BadRequest(
-                    f"the token {token.text!r} is an ordinary one here, which llama.cpp takes for "
-                    "a mark; it has to be among the added tokens"
+                    f"the token {token.text!r} is an ordinary one here, but special to "
+                    "llama.cpp; it must be among the added tokens"
                 )
 
 

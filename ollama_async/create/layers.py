@@ -95,12 +95,12 @@ def add_files(layout: StoreLayout, model: NewModel, files: Mapping[str, str]) ->
 
 def adapters(layout: StoreLayout, files: Mapping[str, str]) -> list[Layer]:
     """:raises BadRequest: a file is no adapter."""
-    return _layers_of(layout, files, "adapter", "adapter")
+    return _layers_of(layout, files, "adapter", "an adapter")
 
 
 def drafts(layout: StoreLayout, files: Mapping[str, str]) -> list[Layer]:
     """Draft models, for speculative decoding. :raises BadRequest: a file is no model."""
-    layers = _layers_of(layout, files, "model", "draft model")
+    layers = _layers_of(layout, files, "model", "a draft model")
     for layer in layers:
         layer.media_type = layer_type("draft")
     return layers
@@ -131,7 +131,7 @@ def _layers_of(
     layers = [layer for layer, _ in _gguf_layers(layout, files)]
     for layer in layers:
         if layer.kind != kind:
-            raise BadRequest(f'file "{layer.from_}" is no {description}')
+            raise BadRequest(f'file "{layer.from_}" is not {description}')
     return layers
 
 

@@ -41,7 +41,7 @@ def _fault(kind: Value | None, tokens: Value | None) -> str:
     if tokens is None:
         return f"{_TOKENS!r} is missing"
     if not isinstance(tokens, Array) or tokens.values:
-        return f"{_TOKENS!r} is no list of texts"
+        return f"{_TOKENS!r} is not a list of texts"
     return "" if tokens.length else f"{_TOKENS!r} is empty"
 
 
@@ -105,7 +105,9 @@ def _pairs(adapter: GgufHeader) -> dict[str, dict[str, TensorInfo]]:
         if suffix in {"lora_a", "lora_b"}:
             pairs.setdefault(name, {})[suffix] = tensor
         elif not tensor.name.endswith("_norm.weight"):  # the engine ignores these
-            raise BadRequest(f"the adapter has the tensor {tensor.name!r}, which is no LoRA's")
+            raise BadRequest(
+                f"the adapter has the tensor {tensor.name!r}, which is not a LoRA tensor"
+            )
     return pairs
 
 

@@ -70,7 +70,7 @@ class Blobs:
         """The blob's path. :raises OSError: there is none. :raises BadRequest: it is no file."""
         path = self.path(digest)
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-            raise BadRequest(f"{path.name} is no file")
+            raise BadRequest(f"{path.name} is not a file")
         return path
 
     def read(self, digest: str, limit_bytes: int) -> bytes:

@@ -250,7 +250,7 @@ def free_space(folder: Path, needed_bytes: int, keeping: Collection[str]) -> Non
         if free_bytes(folder) >= needed_bytes:
             return
         if path.name not in kept and _remove_unclaimed(path):
-            _log.info("removed the unfinished download %s, because its room is needed", path.name)
+            _log.info("removed the unfinished download %s, because its space is needed", path.name)
 
 
 def _untouched(folder: Path, for_s: float) -> list[Path]:

@@ -98,11 +98,11 @@ class BlobReferences:
             data = read_bounded(Path(path), MANIFEST_LIMIT_BYTES)
             layers = read_manifest(data).digests
         except BadRequest as error:
-            raise UnknownReferences(f"{path!r} is no manifest: {error.message}") from None
+            raise UnknownReferences(f"{path!r} is not a manifest: {error.message}") from None
         except OSError as error:
             raise UnknownReferences(f"{path!r} cannot be read: {error.strerror}") from None
         if not layers:
-            raise UnknownReferences(f"{path!r} is a manifest of nothing")
+            raise UnknownReferences(f"{path!r} is a manifest without blobs")
         digests = {bytes.fromhex(digest.removeprefix("sha256:")) for digest in layers}
         return digests.union(bytes.fromhex(each.decode()) for each in _MENTIONED.findall(data))
 

@@ -249,7 +249,7 @@ class Store:
             if model is not None:
                 self._cache(path, signature, model)
             return model
-        raise LoadFailed("the model is being replaced all the time; try again")
+        raise LoadFailed("the model is being replaced repeatedly; try again")
 
     def _cache(self, path: str, signature: FileSignature, model: Model) -> None:
         self._models.put(path, signature, model, model.memory_bytes)

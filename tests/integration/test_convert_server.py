@@ -56,4 +56,4 @@ def test_what_cannot_be_converted_says_why(server, tmp_path):
     words = ("create", "new", "-f", str(tmp_path / "Modelfile"))
     done = server.command(*words, check=False)
     assert done.returncode == 1
-    assert "MambaForCausalLM; what can be converted are" in done.stderr
+    assert "MambaForCausalLM; supported are" in done.stderr

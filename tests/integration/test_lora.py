@@ -282,7 +282,7 @@ def test_requests_for_adapters_that_make_no_sense(server, base, tmp_path):
         ({lora.CONFIG_NAME: weights, lora.WEIGHTS_NAME: config}, "cannot be read"),
         ({lora.CONFIG_NAME: config, lora.WEIGHTS_NAME: config}, "invalid safetensors file"),
         ({"a.gguf": gguf, "b.gguf": gguf}, "only one adapter is currently supported"),
-        ({"a.gguf": gguf}, 'file "a.gguf" is no adapter'),
+        ({"a.gguf": gguf}, 'file "a.gguf" is not an adapter'),
     ):
         request = {"model": "broken", "from": "plain", "adapters": adapters, "stream": False}
         reply = httpx.post(f"{server.url}/api/create", json=request, timeout=DEADLINE_S)

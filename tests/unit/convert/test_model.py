@@ -82,7 +82,7 @@ def test_an_unknown_family_is_refused_and_the_known_ones_named(tmp_path):
     files = changed(
         files_of("llama"), "config.json", tmp_path, set_to(architectures=["MambaForCausalLM"])
     )
-    with pytest.raises(BadRequest, match="MambaForCausalLM; what can be converted are BertFor"):
+    with pytest.raises(BadRequest, match="MambaForCausalLM; supported are BertFor"):
         convert(files, tmp_path / "out")
     with pytest.raises(BadRequest, match="says no architecture"):
         convert({}, tmp_path / "out")
@@ -126,7 +126,7 @@ def tensors_of(name):
         ({"model.embed_tokens.weight": None}, r"token_embd\.weight"),
         ({"model.layers.1.mlp.up_proj.weight": None}, r"blk\.1\.ffn_up\.weight"),
         ({"model.layers.0.extra.weight": ones(2)}, "is unknown"),
-        ({"embed_tokens.weight": ones(2, 2)}, "two tensors mean the same"),
+        ({"embed_tokens.weight": ones(2, 2)}, "two tensors have the same GGUF name"),
         ({"model.norm.weight": ones(1, 1, 1)}, "unusual shape"),
         ({"model.norm.weight": ones(0)}, "unusual shape"),
         ({"lm_head.weight": ones(336, 32) * 1e5}, "that F16 cannot hold"),

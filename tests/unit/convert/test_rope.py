@@ -125,8 +125,8 @@ def test_layers_of_two_kinds_have_two_bases():
         ([], '"rope_scaling" is not an object'),
         ({"type": "longrope", "long_factor": [1], "short_factor": [1, 2]}, "4 numbers"),
         ({"type": "longrope", "long_factor": [1, None, 2, 3]}, "list of numbers"),
-        ({"type": "llama3", "low_freq_factor": 4, "high_freq_factor": 4}, "make no sense"),
-        ({"type": "llama3", "factor": 0}, "make no sense"),
+        ({"type": "llama3", "low_freq_factor": 4, "high_freq_factor": 4}, "are invalid"),
+        ({"type": "llama3", "factor": 0}, "are invalid"),
     ],
 )
 def test_scaling_that_is_unknown_or_senseless_is_refused(scaling, reason):

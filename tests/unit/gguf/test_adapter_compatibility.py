@@ -95,7 +95,11 @@ def test_what_fits(check: Callable[..., None], tensors: Tensors, options: Any) -
         (Q, {"kind": 26}, "has the type I32"),
         (Q, {"kind": 28}, "has the type F64"),
         ({"blk.0.attn_q.weight.lora_a": [64, 4]}, {}, "only one of the two"),
-        (Q | {"blk.0.attn_q.weight": [64, 32]}, {}, "'blk.0.attn_q.weight', which is no LoRA's"),
+        (
+            Q | {"blk.0.attn_q.weight": [64, 32]},
+            {},
+            "'blk.0.attn_q.weight', which is not a LoRA tensor",
+        ),
         (
             {"blk.9.attn_q.weight.lora_a": [64, 4], "blk.9.attn_q.weight.lora_b": [4, 32]},
             {},

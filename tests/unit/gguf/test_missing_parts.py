@@ -40,11 +40,11 @@ LACKING: list[tuple[Build, str]] = [
     (lambda: model().text(KIND, "gpt2").texts(TOKENS, []), f"no vocabulary: '{TOKENS}' is empty"),
     (
         lambda: model().text(KIND, "gpt2").text(TOKENS, "a b"),
-        f"no vocabulary: '{TOKENS}' is no list of texts",
+        f"no vocabulary: '{TOKENS}' is not a list of texts",
     ),
     (
         lambda: model().text(KIND, "gpt2").numbers(TOKENS, "u32", [1, 2]),
-        f"no vocabulary: '{TOKENS}' is no list of texts",
+        f"no vocabulary: '{TOKENS}' is not a list of texts",
     ),
     (
         lambda: model().text(KIND, "gpt2").texts(TOKENS, ["a", "b", "c"]),

@@ -213,7 +213,7 @@ def test_nobody_waits_for_a_pipe_in_place_of_a_blob(store: Store, tiny: str, kin
     layers = [{"mediaType": layer_type("model"), "digest": tiny, "size": 1}]
     layers.insert(0, {"mediaType": layer_type(kind), "digest": pipe, "size": 1})
     path.write_text(json.dumps({"schemaVersion": 2, "layers": layers}))
-    with pytest.raises(LoadFailed, match=r"no file|not in GGUF format"):
+    with pytest.raises(LoadFailed, match=r"not a file|not in GGUF format"):
         store.find("a")
 
 
