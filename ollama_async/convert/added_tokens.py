@@ -1,4 +1,4 @@
-"""Added tokens: those beside the learnt ones, and whether llama.cpp finds them in the same places.
+"""Added tokens: those beside the learned ones, and whether llama.cpp finds them in the same places.
 
 Hugging Face's ``tokenizers`` finds the leftmost of the longest added tokens. llama.cpp searches for
 one added token after the other, the longest first, each in what the former ones left. The result is
@@ -94,7 +94,7 @@ def _check_sizes(added: list[AddedToken]) -> None:
 
 
 def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken]) -> None:
-    """Added tokens agree with the learnt ones, or are numbered after them."""
+    """Added tokens agree with the learned ones, or are numbered after them."""
     tokenizer = documents.get("tokenizer.json")
     model = tokenizer.section("model") if tokenizer is not None else None
     section = model.section("vocab") if model is not None else None
@@ -103,12 +103,12 @@ def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken])
     texts = {number: text for text, number in section.values.items()}
     following = len(texts)
     for token in added:
-        learnt = texts.get(token.number, token.text)
+        learned = texts.get(token.number, token.text)
         number = section.values.get(token.text, following)
-        if learnt != token.text or token.number != number:
+        if learned != token.text or token.number != number:
             raise BadRequest(
                 f"{token.where}: token {token.number} is {token.text[:80]!r}, which does not fit "
-                f"the learned tokens: {learnt[:80]!r}, number {number}"
+                f"the learned tokens: {learned[:80]!r}, number {number}"
             )
         following += number == following
         if SPACE in token.text and "normalized" not in token.flags and number >= len(texts):

@@ -60,7 +60,7 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
         self.tokens[number] = token
 
     def add(self, number: int, text: str, *, is_special: bool) -> None:
-        """Add a token, or replace a learnt one. :raises BadRequest: the number is invalid."""
+        """Add a token, or replace a learned one. :raises BadRequest: the number is invalid."""
         old = self.tokens.get(number)
         kind = CONTROL if is_special else USER
         if old is not None and old.text == text and old.kind == UNKNOWN:

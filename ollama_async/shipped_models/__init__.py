@@ -1,8 +1,8 @@
 """The models that come with the package: ``NAME.gguf`` in this folder is the model ``NAME``.
 
-A store without models is offered each of them once. That it was is remembered by an empty file in
-the store, ``.ollama_async/NAME``, which Ollama passes over: whoever removes the model is not given
-it again, unless they ask for it by name.
+Each is added once to a store without models. An empty file in the store, ``.ollama_async/NAME``,
+records that; Ollama ignores it. A model that was removed is added again only if it is pulled by
+name.
 
 Everything here blocks: a model of 8 MB takes about 0.1 s, most of it for the disk.
 """
@@ -26,52 +26,51 @@ LICENSE = FOLDER / "LICENSE"
 MARKS = ".ollama_async"
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
-    # so small a model is right about the likeliest token, not about how likely the others are, and
-    # does not always find an end
+    # so small a model predicts the likeliest token well, but not the probabilities of the others,
+    # and does not always end its answer
     "demo": {"temperature": 0, "num_predict": 512},
 }
 
 
 def names(folder: Path = FOLDER) -> tuple[str, ...]:
-    """Of the models whose file is there; a name is short and without a tag."""
+    """Names of the models in the folder, without a tag."""
     return tuple(sorted(path.stem for path in folder.glob("*.gguf")))
 
 
 def add(store: Store, name: str, folder: Path = FOLDER) -> None:
-    """Put one of :func:`names` into the store, in place of what has this name there.
+    """Add one of :func:`names` to the store; a model of this name is replaced.
 
     :raises ServerError: disk full or not writable, or the package's file is broken; the model that
         had the name is as it was.
     """
-    with _alone(store.root):
+    with _locked_marks(store.root):
         _add(store, name, folder)
 
 
 def offer(store: Store, folder: Path = FOLDER) -> None:
-    """Add what this store was never given, if it has no models; else leave it exactly as it is.
+    """Add the models that were never added to this store, if it has none.
 
-    Of servers that start on one store together, one adds. Once they were given, this costs a look
-    at two folders.
+    If several servers start on one store, one of them adds. Later calls only read two folders.
 
     :raises ServerError: as :func:`add`.
     """
-    if not _missing(store, folder):  # no lock file, then, in a store that is none of our business
+    if not _missing(store, folder):  # creates no lock file in a store that is not ours
         return
-    with _alone(store.root):
+    with _locked_marks(store.root):
         for name in _missing(store, folder):
             _add(store, name, folder)
 
 
 def _missing(store: Store, folder: Path) -> list[str]:
-    """What is to be offered. A model that cannot be read is one, too."""
+    """Names of the models to add; none if the store has a model, even a broken one."""
     if next(Manifests(store.root).all(), None) is not None:
         return []
     return [name for name in names(folder) if not (store.root / MARKS / name).exists()]
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """A lock of our own: the store's is taken, for short, by what is done meanwhile."""
+def _locked_marks(root: Path) -> Iterator[None]:
+    """Hold a lock of our own; creating a model takes the store's lock for a moment."""
     with storage_errors(root), locked(root / MARKS):
         yield
 
@@ -86,7 +85,7 @@ def _add(store: Store, name: str, folder: Path) -> None:
         license=LICENSE.read_text(encoding="utf-8"),
     )
     for _ in create_model(store, request):
-        pass  # it works as it is drawn
+        pass  # the work is done as the statuses are drawn
     marks = store.root / MARKS
     (marks / name).touch()
     sync_folder(marks)
