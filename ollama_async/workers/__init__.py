@@ -1,1 +1,1 @@
-"""The parent's side of worker processes: pool, process life cycle, link, ring, pipe, messages."""
+"""Workers: the pool that owns them, their clients and load plans, and the pipe to a process."""

@@ -188,7 +188,7 @@ class WorkerClient:
         self._state = _State.STARTING
         try:
             async with asyncio.timeout(_finite(self._load_timeout_s)) as self._load_timeout:
-                ready = self._checked(await self._ready)
+                ready = await self._ready
         except TimeoutError:
             await self._abandon()
             raise LoadFailed(
@@ -202,17 +202,15 @@ class WorkerClient:
             raise
         finally:
             self._load_timeout = None
+        if self._state not in {_State.READY, _State.FAILING}:  # it ended in the same turn
+            raise WorkerDied(self._crash_text())
+        if ready.slots < 1:
+            await self._abandon()
+            raise EngineFailed("the model worker has no slots")
         self.facts = ready
         self._ready_ns = perf_counter_ns()
         for warning in ready.warnings:
             log.warning("%s: %s", self.target.name, warning)
-        return ready
-
-    def _checked(self, ready: Ready) -> Ready:
-        if self._state not in {_State.READY, _State.FAILING}:  # it ended in the same turn
-            raise WorkerDied(self._crash_text())
-        if ready.slots < 1:
-            raise EngineFailed("the model worker has no slots")
         return ready
 
     def detach(self) -> None:
@@ -416,7 +414,7 @@ class WorkerClient:
                 self._limits.start(message.id)
                 request = self.requests.get(message.id)
                 if request is not None and not request.is_detached:
-                    begun_ns = max(self._ready_ns, request.admitted_ns)
+                    begun_ns = max(self._ready_ns, request.admitted_ns, request.submitted_ns)
                     request.sink.started(begun_ns - request.submitted_ns)
             case Done():
                 check_usage(message.usage)

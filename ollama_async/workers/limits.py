@@ -69,13 +69,13 @@ class Handshake:
         :raises ProtocolViolation: another protocol, another worker, or an unexpected message.
         """
         if not self._is_greeted and isinstance(message, Hello):
-            self._check(message)
             self._is_greeted = True
+            self._check(message)
             return None
-        if self._is_greeted and isinstance(message, Loading | Ready | Refused):
-            if isinstance(message, Ready):
-                return _bounded(message, self._limits)
-            return None if isinstance(message, Loading) else message
+        if self._is_greeted and isinstance(message, Ready):
+            return _bounded(message, self._limits)
+        if self._is_greeted and isinstance(message, Loading | Refused):
+            return message if isinstance(message, Refused) else None
         raise unexpected(message)
 
     def _check(self, hello: Hello) -> None:

@@ -274,11 +274,10 @@ class Pool:
         """
         error = EngineFailed(f"a fault of the server: {fault!r}")
         match effect:
-            case Start(ticket):
+            case Start(ticket) | Complete(ticket) | Reject(ticket) | Fail(ticket):
                 self._fail(ticket, error, ends)
-                events.append(RequestEnded(ticket))
-            case Complete(ticket) | Reject(ticket) | Fail(ticket):
-                self._fail(ticket, error, ends)
+                if isinstance(effect, Start):
+                    events.append(RequestEnded(ticket))
             case Abort(ticket, worker):
                 if client := self._clients.get(worker):
                     client.fail(f"a cancel could not be sent: {fault!r}: killed")

@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import TypeVar
 
@@ -22,37 +23,26 @@ _CALL_TIMEOUT_S = 30.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class SubmittedRequest:
-    """A submitted job and its sink, until its end. ``submitted_ns`` and ``admitted_ns``
-    (perf_counter) begin and end the step that admitted it. ``is_detached``: nothing more is passed
-    to its sink. ``cancel`` is for the client that submitted it, see
-    :class:`~ollama_async.queue.backend.Handle`.
+    """A submitted job and its sink, until its end.
+
+    ``submitted_ns`` and ``admitted_ns`` (perf_counter) begin and end the step that admitted it.
+    ``is_detached``: nothing more is passed to its sink.
     """
 
-    __slots__ = (
-        "_cancel",
-        "admitted_ns",
-        "id",
-        "is_detached",
-        "job",
-        "sink",
-        "submitted_ns",
-        "was_started",
-    )
-
-    def __init__(
-        self, request_id: int, job: Job, sink: Sink, cancel: Callable[[SubmittedRequest], None]
-    ) -> None:
-        self.id = request_id
-        self.job = job
-        self.sink = sink
-        self.submitted_ns = self.admitted_ns = perf_counter_ns()
-        self.is_detached = False
-        self.was_started = False
-        self._cancel = cancel
+    id: int
+    job: Job
+    sink: Sink
+    on_cancel: Callable[[SubmittedRequest], None]
+    submitted_ns: int = field(default_factory=perf_counter_ns)
+    admitted_ns: int = 0
+    is_detached: bool = False
+    was_started: bool = False
 
     def cancel(self) -> None:
-        self._cancel(self)
+        """See :class:`~ollama_async.queue.backend.Handle`."""
+        self.on_cancel(self)
 
     def end(self, result: Finish | ServerError) -> None:
         """Pass the end to the sink, once. A fault of the sink is logged: it must not cost others
