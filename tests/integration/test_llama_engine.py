@@ -212,7 +212,7 @@ def test_the_end_token_ends(engine):
     assert not engine.is_end(70)
 
 
-def test_intake_may_tokenize_while_a_step_runs(engine):
+def test_other_threads_may_tokenize_while_a_step_runs(engine):
     text = "people and water " * 200
     expected = engine.tokenize(text, add_special=True, parse_special=True)
     results = []

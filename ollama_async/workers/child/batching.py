@@ -196,13 +196,13 @@ class BatchPlanner:
         time, whatever was measured. ``crowd``: the number of prompts that they count as, if not
         each as one. ``is_shared``: they belong to several clients.
         """
-        room = self._batch_size - streams
-        if not missing or room <= 0:
+        space = self._batch_size - streams
+        if not missing or space <= 0:
             return [0] * len(missing)
         size = FIXED_CHUNK if fixed else self._size(streams, crowd or len(missing))
         if is_shared and missing[0] <= EFFICIENT_CHUNK:
             size = min(size, EFFICIENT_CHUNK)
-        return _share_out(missing, min(size, room), room, takes_tail=not fixed)
+        return _share_out(missing, min(size, space), space, takes_tail=not fixed)
 
     def _size(self, streams: int, prompts: int) -> int:
         """Prompt tokens of the next step."""
@@ -247,17 +247,17 @@ def count_masks(masks_s: Sequence[float]) -> int:
     return len(masks_s)
 
 
-def _share_out(missing: Sequence[int], size: int, room: int, *, takes_tail: bool) -> list[int]:
+def _share_out(missing: Sequence[int], size: int, space: int, *, takes_tail: bool) -> list[int]:
     """``size`` tokens, first come, first served; a short rest of the last prompt is included."""
     chunks = []
     for count in missing:
         chunk = min(count, size)
         rest = count - chunk
-        if takes_tail and chunk >= EFFICIENT_CHUNK and rest < _SHORT_TAIL and count <= room:
+        if takes_tail and chunk >= EFFICIENT_CHUNK and rest < _SHORT_TAIL and count <= space:
             chunk = count
         chunks.append(chunk)
         size = max(0, size - chunk)
-        room -= chunk
+        space -= chunk
     return chunks
 
 

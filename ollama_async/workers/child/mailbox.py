@@ -72,7 +72,7 @@ class Mailbox:
             self._expected.add(request_id)
 
     def cancel(self, cancel: Cancel) -> None:
-        """End the request here if the preprocessor still has it, else tell the step thread.
+        """End the request here if the preprocessor still has it, else notify the step thread.
 
         Adds at most one entry per request, whatever the limit.
         """

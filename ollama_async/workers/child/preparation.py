@@ -28,7 +28,7 @@ ANSWER_CONTEXTS = 10
 MIN_NUM_CTX = 4
 
 MIN_WINDOW = 2048
-"""Tokens that a slot holds before a context shift, if it has room for them, even for a request with
+"""Tokens that a slot holds before a context shift, if it has space for them, even for a request with
 a smaller context. A shift goes through the caches of all slots, so a request that shifted at every
 token would delay everybody's."""
 

@@ -113,14 +113,14 @@ class PromptEncoder:
             return _Candidate(candidate, tokens, text)
 
         if prompt.truncate:
-            room = num_ctx - len(context)
+            space = num_ctx - len(context)
             reserve = _find_reserve(inference.sampling, num_ctx)
             chosen = truncate(
                 prompt,
                 render,
                 lambda candidate: len(candidate.tokens),
-                most=room - 1,
-                wanted=room - reserve,
+                most=space - 1,
+                wanted=space - reserve,
             )
         else:
             chosen = render(prompt)

@@ -11,7 +11,7 @@ A chat template is untrusted code. It runs under a :class:`ResourceLimit`, which
 
 Whatever exceeds the first two has an exception raised in its thread, between two bytecodes.
 
-A :class:`PreparationBudget` says how much a request may cost. Most take a few milliseconds, so each
+A :class:`PreparationBudget` limits the cost of a request. Most take a few milliseconds, so each
 is first tried with a quick budget: nothing is built for the caches, long texts are not started, and
 templates are interrupted early. :class:`OverBudget` ends such a try.
 """

@@ -29,29 +29,6 @@ class RunningSequence:
     - Times are nanoseconds of a monotonic clock.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_finder",
-        "answered",
-        "answered_ns",
-        "begun_ns",
-        "cached",
-        "id",
-        "is_stopped",
-        "last",
-        "last_step",
-        "limit",
-        "piece_of",
-        "prefilled",
-        "prefilled_ns",
-        "query",
-        "repeated",
-        "repetition",
-        "request",
-        "row",
-        "slot",
-    )
-
     def __init__(
         self,
         request: PreparedRequest,

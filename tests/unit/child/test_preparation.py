@@ -45,7 +45,7 @@ def engine(fake_engine):
     return engine
 
 
-class OneDialect:
+class OneChatFormat:
     """Plays :class:`ChatFormatCache`: whatever is asked for is answered by itself."""
 
     special_tokens = ()
@@ -72,7 +72,7 @@ class Harness:
     def __init__(self, engine, renderer=None, **chat_format):
         self.mailbox = Mailbox()
         self._engine = engine
-        self.chat_format = OneDialect(renderer or GoRenderer(DEFAULT_TEMPLATE), **chat_format)
+        self.chat_format = OneChatFormat(renderer or GoRenderer(DEFAULT_TEMPLATE), **chat_format)
         self.limit(lambda *_limit: lambda render: render())
 
     def limit(self, limited):

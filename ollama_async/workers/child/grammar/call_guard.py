@@ -1,7 +1,7 @@
 """Restricts tool calls, once a model has begun one, to the offered tools and their schemas.
 
 Text and thoughts are free: before a call begins, no grammar is consulted. The parser, which reads
-the same text, tells when it begins. So a token that opens a call and continues into it has been
+the same text, reports when it begins. So a token that opens a call and continues into it has been
 sampled already. If it cannot become a valid call, that call stays unguarded.
 """
 
@@ -31,17 +31,6 @@ class CallGuard:
     A token that is not allowed is replaced by its longest allowed prefix. Otherwise a model whose
     token ends both a string and an object that lacks a property would continue the string instead.
     """
-
-    __slots__ = (
-        "_active",
-        "_decided",
-        "_grammars",
-        "_names",
-        "_refused",
-        "_tokenizer",
-        "failure",
-        "is_over",
-    )
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""Binding to ``llguidance``, which tells the tokens that may come next; only this file uses it.
+"""Binding to ``llguidance``, which computes the tokens that may come next; only this file uses it.
 
 The library's Python classes hold the interpreter lock while they copy a vocabulary: half a second
 to two in which no other thread runs and every stream stands still. The same shared object exports
 the C interface of ``llguidance.h``, and ``ctypes`` can call that without the lock.
 
 Struct layouts may grow. ``TokenizerInit`` states its size. ``ConstraintInit`` does not, so the
-library itself fills it in, and it has spare room for fields of newer versions.
+library itself fills it in, and it has spare space for fields of newer versions.
 
 Text is never forced on the model, and so never tokenized for it. The model may spell a key with any
 tokens, and a blank that a SentencePiece tokenizer puts in front of a text does not matter.

@@ -194,15 +194,15 @@ class SchemaAnalysis:
         return self._known[id(schema)]
 
     def _find(self, schema: Schema) -> Keyed | None:
-        says = asserting(schema)
-        if says == {"$ref"}:
+        keywords = asserting(schema)
+        if keywords == {"$ref"}:
             return self.keyed(self.target(schema))
         for keyword in ("anyOf", "oneOf"):
-            if says == {keyword}:
+            if keywords == {keyword}:
                 return self._of_union(schema[keyword])
-        if says == {"type"}:
+        if keywords == {"type"}:
             return _FEW.get(str(schema["type"]))
-        return _listed(schema) if says <= {"type", "enum", "const"} else self._integers(schema)
+        return _listed(schema) if keywords <= {"type", "enum", "const"} else self._integers(schema)
 
     def _of_union(self, options: object) -> Keyed | None:
         found: Keyed = {}
@@ -242,9 +242,9 @@ class SchemaAnalysis:
         return None if place is None else self._types(place)
 
     def _types(self, schema: Schema) -> frozenset[str] | None:
-        said = schema.get("type")
-        if isinstance(said, (str, list)):
-            named = frozenset(map(str, said if isinstance(said, list) else [said]))
+        types = schema.get("type")
+        if isinstance(types, (str, list)):
+            named = frozenset(map(str, types if isinstance(types, list) else [types]))
             return named.intersection(_TYPES) or None
         values = self.values(schema)
         return None if values is None else frozenset(map(_type_of, values))
