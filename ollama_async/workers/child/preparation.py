@@ -28,8 +28,8 @@ ANSWER_CONTEXTS = 10
 MIN_NUM_CTX = 4
 
 MIN_WINDOW = 2048
-"""Tokens that a slot holds before a context shift, if it has space for them, even for a request with
-a smaller context. A shift goes through the caches of all slots, so a request that shifted at every
+"""Tokens that a slot holds before a context shift, if it is large enough, even for a request with a
+smaller context. A shift goes through the caches of all slots, so a request that shifted at every
 token would delay everybody's."""
 
 STOPS_LIMIT = 256

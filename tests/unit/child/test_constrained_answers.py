@@ -27,7 +27,7 @@ class ChatFormat:
     special_tokens = ()
     render = GoRenderer("{{ .Prompt }}").render
 
-    def get_or_make(self, _speech, _run=None):
+    def get_or_make(self, _spec, *_rest):
         return BoundChatFormat(self, {})
 
     get = get_or_make

@@ -55,7 +55,7 @@ class OneChatFormat:
         self._parser = parser
         self._special = special or {}
 
-    def get_or_make(self, _speech, _run=None):
+    def get_or_make(self, _spec, *_rest):
         return BoundChatFormat(self, self._special)
 
     get = get_or_make

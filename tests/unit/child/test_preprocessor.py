@@ -41,7 +41,7 @@ class Words:
     def __init__(self, render=lambda text: text):
         self._render = render
 
-    def get(self, _spec, _run=None):
+    def get(self, _spec, *_rest):
         return BoundChatFormat(self, {})
 
     get_or_make = get

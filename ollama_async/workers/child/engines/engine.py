@@ -63,9 +63,9 @@ class Constraint(Protocol):
     """Restricts the tokens of one answer; end tokens are allowed where it may end.
 
     The engine consults it, and reports each token that it sampled for the slot. ``is_over``:
-    nothing can follow, because the answer is complete or, if there is a ``failure``, because no token
-    is allowed; the token sampled then must not be used. ``mask_s``: the CPU time in seconds that
-    :meth:`allowed` took last, halved with each token since that did not need it.
+    nothing can follow, because the answer is complete or, if there is a ``failure``, because no
+    token is allowed; the token sampled then must not be used. ``mask_s``: the CPU time in seconds
+    that :meth:`allowed` took last, halved with each token since that did not need it.
     """
 
     is_over: bool
