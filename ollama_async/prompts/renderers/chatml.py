@@ -35,10 +35,10 @@ def chatml_turn(role: str) -> tuple[str, str]:
 CHATML_MARKS = {role: chatml_turn(role) for role in ("system", "user", "assistant")}
 
 CHATML_THOUGHT = ("<think>\n", "\n</think>\n\n")
-"""As those families write it that were trained with empty thoughts, too."""
+"""The marks of families that were trained with empty thoughts, too."""
 
 RESULTS_OF_USER = {**CHATML_MARKS, "tool": chatml_turn("user")}
-"""Where results of tools come as if the user had said them."""
+"""Results of tools are turns of the user."""
 
 
 def tool_response(result: Turn, _: ConversationView) -> str:
@@ -57,7 +57,7 @@ def _nemotron_tools(view: ConversationView) -> str:
 
 
 def _nemotron_assistant(*, forgotten: str) -> WriteTurn:
-    """``forgotten`` stands for thoughts before an answer in words that are no longer shown."""
+    """``forgotten`` replaces past thoughts before content, which are not shown."""
 
     def thoughts(turn: Turn, _: ConversationView) -> str:
         if not turn.thinking:
@@ -111,7 +111,7 @@ def _olmo_instruct(introduction: str) -> RendererSpec:
 
 
 def _olmo_thinker(introduction: str) -> RendererSpec:
-    """It is offered no tools; calls and results of the past are shown as to the others."""
+    """Thinking models get no tools; past calls and results are shown as for the others."""
     return replace(
         _olmo(_told_of_no_tools(introduction), begun_thought(_OLMO_THOUGHT)),
         opening=("<think>", "<think>"),
@@ -159,7 +159,7 @@ def _lfm2_thought(turn: Turn, _: ConversationView) -> str:
 
 
 def _lfm2_assistant(thoughts: WriteTurn) -> WriteTurn:
-    """Words come after calls, on a line of their own."""
+    """Content comes after calls, on a line of its own."""
 
     def write(turn: Turn, view: ConversationView) -> str:
         called = [_lfm2_calls(turn.calls)] if turn.calls else []

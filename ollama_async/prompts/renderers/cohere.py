@@ -51,7 +51,7 @@ def _assistant(turn: Turn, _: ConversationView) -> str:
     if not turn.calls:
         thought = turn.thinking.join(_THOUGHT) if turn.thinking else ""
         return thought + _TEXT + turn.content + ("" if turn.is_open else _TEXT_END)
-    # A turn that acts has no place for words: they are the plan, or its end.
+    # A turn with calls has no place for content, so it is written as the end of the plan.
     plan = "\n\n".join(part for part in (turn.thinking, turn.content) if part)
     thought = plan.join(_THOUGHT) if plan else ""
     calls = ",".join(

@@ -61,7 +61,7 @@ def _deepseek_calls(calls: Sequence[ToolFunction]) -> str:
 
 
 def _deepseek_thought(turn: Turn, view: ConversationView) -> str:
-    """Only the end of a past one; after a result the model goes on without a new beginning."""
+    """Only the closing mark of a past thought; after a result the turn continues without one."""
     past = "" if turn.before == "tool" else _THOUGHT[1]
     return begun_thought(_THOUGHT)(turn, view) or past
 
@@ -70,7 +70,7 @@ _deepseek_says = speaking(thoughts=_deepseek_thought, calls=_deepseek_calls)
 
 
 def _deepseek_assistant(turn: Turn, view: ConversationView) -> str:
-    # Its end is said before results, too, although the turn goes on after them.
+    # The end mark is written before results, too, although the turn continues after them.
     return _deepseek_says(turn, view) + ("" if turn.is_open else _EOS)
 
 

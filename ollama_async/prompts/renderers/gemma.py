@@ -34,12 +34,12 @@ Write = Callable[[Any], str]
 
 
 def _object(fields: Fields) -> str:
-    """``{a:…,b:…}`` of those that are there."""
+    """``{a:…,b:…}`` of the fields that are not None."""
     return "{" + ",".join(f"{key}:{v}" for key, v in fields.items() if v is not None) + "}"
 
 
 def _writer(quote: str) -> Write:
-    """Writes any JSON value the Gemma way, with ``quote`` around text."""
+    """A writer of JSON values in Gemma's syntax, with ``quote`` around text."""
 
     def write(value: Any) -> str:
         if isinstance(value, str):
@@ -78,7 +78,7 @@ def _declaration(tool: Tool, write: Write, properties: Callable[[Any], str | Non
 
 
 def _type(schema: Mapping[str, Any], write: Write) -> str | None:
-    """In capitals; of several, a list."""
+    """The type in capitals; several types as a list."""
     kind = schema.get("type")
     if isinstance(kind, list):
         return write([text(one).upper() for one in kind])
@@ -109,7 +109,7 @@ def _schema(schema: Mapping[str, Any]) -> str:
 
 
 def _flat_properties(properties: Any) -> str | None:
-    """FunctionGemma knows description and type of each, and always both."""
+    """FunctionGemma writes description and type of each property, always both."""
     known = table(properties)
     if not known:
         return None
@@ -131,7 +131,7 @@ def _gemma4_system(view: ConversationView) -> str | None:
 
 
 def _gemma4_thought(turn: Turn, _: ConversationView) -> str:
-    """Only those that led to a call of which the answer is still made, or to its beginning."""
+    """Only thoughts before a call or a beginning of the answer that is being made."""
     shown = turn.thinking and turn.is_after_query and (turn.calls or turn.is_open)
     return f"{_THOUGHT}{turn.thinking}\n{_THOUGHT_END}" if shown else ""
 
@@ -172,7 +172,7 @@ _BILLION = 1_000_000_000
 
 class Gemma4:
     """Large or small, by the size in the model's name (``12b``; ``e4b`` is small), else by the
-    number of its parameters. The large ones must be told that they have had no thoughts.
+    number of its parameters. Large models need an empty thought to answer without thinking.
     """
 
     def render(self, prompt: Prompt) -> str:
@@ -187,7 +187,7 @@ def _is_large(spec: ChatFormatSpec) -> bool:
 
 
 def _function_system(view: ConversationView) -> str | None:
-    """Only this first turn is the developer's."""
+    """The first turn, which alone is the developer's."""
     written = with_tools(view.system, _declare_functions, view, gap="\n")
     return None if written is None else f"<start_of_turn>developer\n{written}<end_of_turn>\n"
 

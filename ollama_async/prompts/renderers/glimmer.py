@@ -86,11 +86,11 @@ def family(today: Callable[[], date]) -> RendererSpec:
 
 
 def _system(head: str, view: ConversationView, middle: list[str]) -> str:
-    """``head`` and what every system message says, with ``middle`` in between."""
+    """``head`` and the end of every system message, with ``middle`` in between."""
     strength = f"Reasoning strength: {_strength(view)}."
-    is_said = "reasoning strength" in head.lower()
+    is_given = "reasoning strength" in head.lower()
     end = f"# Valid recipients: {_recipients(view)}."
-    return "\n\n".join([head, *([] if is_said else [strength]), *middle, end])
+    return "\n\n".join([head, *([] if is_given else [strength]), *middle, end])
 
 
 def _to(address: str) -> str:
@@ -127,7 +127,7 @@ def _recipients(view: ConversationView) -> str:
 
 
 def _namespaces(view: ConversationView) -> list[str]:
-    """What stands before the first dot of the tools' names, each once."""
+    """The parts before the first dot of the tools' names, each once."""
     return list(dict.fromkeys(tool.name.partition(".")[0] for tool in view.tools))
 
 

@@ -37,10 +37,10 @@ _OCR_SYSTEM = "<|system|>\n{}\n"
 
 
 def _system(view: ConversationView, turn: str) -> str | None:
-    """Tools have a turn of their own, before the client's; it is the same in both forms."""
+    """The tools in a turn of their own before the client's, alike in both forms."""
     listed = f"<|system|>\n{_list_tools(view)}" if view.tools else ""
-    said = "" if view.system is None else turn.format(view.system)
-    return listed + said or None
+    system = "" if view.system is None else turn.format(view.system)
+    return listed + system or None
 
 
 def _list_tools(view: ConversationView) -> str:

@@ -36,7 +36,7 @@ _EFFORTS = {
         "and clarity in the final answer."
     ),
 }
-"""In the words that the model was trained on. The effort between them has none."""
+"""The texts that the model was trained on. The effort between them has none."""
 
 
 def _coder_system(view: ConversationView) -> str | None:

@@ -159,16 +159,16 @@ def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
 
 
 def test_the_worker_hears_how_the_model_is_spoken_to(able):
-    spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
-    spec = chat(spoken, ASKED).inference.prompt.chat_format
+    model = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
+    spec = chat(model, ASKED).inference.prompt.chat_format
     count = able.summary.parameter_count
     assert spec == ChatFormatSpec("t", "r", "p", "m:latest", "scripted", count)
 
 
 def test_a_requests_template_comes_before_all_others(able):
-    spoken = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
-    spec = generate(spoken, template="mine").inference.prompt.chat_format
-    assert spec == msgspec.structs.replace(spoken.chat_format, request_template="mine")
+    model = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
+    spec = generate(model, template="mine").inference.prompt.chat_format
+    assert spec == msgspec.structs.replace(model.chat_format, request_template="mine")
 
 
 @pytest.mark.parametrize(

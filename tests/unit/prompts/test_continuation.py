@@ -109,9 +109,9 @@ def test_a_template_that_writes_the_last_turn_with_the_prompt_only_goes_on_as_we
 )
 @pytest.mark.parametrize("think", [None, True, False])
 def test_what_follows_is_read_as_what_was_begun(begun, read, think):
-    dialect = choose(ChatFormatSpec(), chat_template=CHATML, bos="", eos="")
+    chat_format = choose(ChatFormatSpec(), chat_template=CHATML, bos="", eos="")
     prompt = Prompt(messages=[ASK, begun], think=think)
 
-    parser = dialect.start(prompt, dialect.render(prompt))
+    parser = chat_format.start(prompt, chat_format.render(prompt))
 
     assert [*parser.feed("x</think>y"), *parser.finish()] == read

@@ -132,8 +132,8 @@ class Answer(msgspec.Struct):
         return msgspec.structs.replace(self, text=swallowed)
 
 
-def answer(dialect, calls, *, think=None, **said):
-    """What ``dialect`` shows as the assistant's turn with ``calls`` and what is ``said`` there."""
+def answer(chat_format, calls, *, think=None, **said):
+    """The assistant's turn with ``calls`` and what is ``said``, as ``chat_format`` renders it."""
     made = tool_calls(calls)
     messages = [
         Message("user", QUESTION),
@@ -144,8 +144,8 @@ def answer(dialect, calls, *, think=None, **said):
         ),
     ]
     prompt = Prompt(messages=messages[:1], tools=tools_of(calls), think=think)
-    asked = _asked(dialect, len(prompt.tools), think)
-    shown = dialect.render(msgspec.structs.replace(prompt, messages=messages))
+    asked = _asked(chat_format, len(prompt.tools), think)
+    shown = chat_format.render(msgspec.structs.replace(prompt, messages=messages))
     before, text = _parted(
         asked[asked.rindex(QUESTION) :], shown[shown.rindex(QUESTION) :].partition(RESULT)[0]
     )
@@ -154,10 +154,10 @@ def answer(dialect, calls, *, think=None, **said):
 
 
 @cache
-def _asked(dialect, tools, think):
+def _asked(chat_format, tools, think):
     """The prompt before the answer, which is the same for many calls."""
     offered = [*TOOLS, SET_ALL][:tools]
-    return dialect.render(Prompt([Message("user", QUESTION)], tools=offered, think=think))
+    return chat_format.render(Prompt([Message("user", QUESTION)], tools=offered, think=think))
 
 
 def _parted(asked, shown):

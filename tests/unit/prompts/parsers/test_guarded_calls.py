@@ -7,7 +7,7 @@ import pytest
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.sequence import Utf8Decoder
 from tests.unit.prompts.parsers.round_trip import _CONTROL, answer
-from tests.unit.prompts.parsers.test_round_trip import ALL, cases, dialect, in_order
+from tests.unit.prompts.parsers.test_round_trip import ALL, cases, chat_format, in_order
 
 END = 256
 
@@ -84,7 +84,7 @@ UNGUARDED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_guard_allows_what_the_template_writes(name):
-    chosen = dialect(name)
+    chosen = chat_format(name)
     for case, calls in cases(name):
         held = guarded(chosen, in_order(chosen, answer(chosen, calls)))
         assert bool(held) == (name not in UNGUARDED), case

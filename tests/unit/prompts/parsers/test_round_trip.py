@@ -63,7 +63,7 @@ LOSSES = {
 
 
 @cache
-def dialect(name):
+def chat_format(name):
     if name.startswith("go:"):
         family = "gptoss" if name == "go:gpt-oss" else ""
         return chosen_by(ChatFormatSpec(template=go_templates.TEMPLATES[name[3:]], family=family))
@@ -153,7 +153,7 @@ def test_the_templates_are_here():
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_call_that_is_shown_is_read(name):
-    chosen = dialect(name)
+    chosen = chat_format(name)
     for case, calls in cases(name):
         _, content, _ = check(chosen, answer(chosen, calls), calls)
 
@@ -162,7 +162,7 @@ def test_a_call_that_is_shown_is_read(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_text_and_thoughts_before_a_call_are_no_part_of_it(name):
-    chosen = dialect(name)
+    chosen = chat_format(name)
     for said in ({"content": SAID}, {"thinking": THOUGHT}, {"content": SAID, "thinking": THOUGHT}):
         try:
             given = answer(chosen, [TIDE], think="thinking" in said or None, **said)
@@ -190,7 +190,7 @@ def marks_of(chosen):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_closing_mark_in_a_string_does_not_end_the_call(name):
-    chosen = dialect(name)
+    chosen = chat_format(name)
     for mark in dict.fromkeys(marks_of(chosen)):
         for text in (f"a {mark} b", mark, f"see {mark}, ok\n{mark}\n."):
             calls = [written(text)] if name.startswith(ONE_AT_A_TIME) else [written(text), TIDE]
@@ -216,7 +216,7 @@ TEXTS = st.text(
 def test_any_text_comes_back_wherever_it_is_cut(data):
     name = data.draw(st.sampled_from([name for name in ALL if "lfm2" not in name.lower()]))
     text = data.draw(TEXTS.filter(lambda text: text == text.strip("\n") and not ENDS.search(text)))
-    chosen = dialect(name)
+    chosen = chat_format(name)
     calls = [written(text)]
 
     shown = in_order(chosen, answer(chosen, calls))
@@ -241,7 +241,7 @@ def test_a_model_claims_tools_only_if_its_calls_come_back(name):
 
 
 def comes_back(name):
-    chosen = dialect(name)
+    chosen = chat_format(name)
     given = answer(chosen, [TIDE])
     found, *_ = read(chosen, given, [given.text])
     return [found_name for found_name, *_ in found] == [TIDE[0]]
