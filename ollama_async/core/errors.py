@@ -1,13 +1,13 @@
-"""Every error that a client can see, as one small tree.
+"""All errors that clients can see.
 
 ::
 
-    ServerError                     status  retry  said to the client
-    ├── BadRequest                  400     no     the text
+    ServerError                     status  retry  text for the client
+    ├── BadRequest                  400     no     its message
     │   ├── ContextExceeded         400     no     the prompt does not fit
     │   └── TemplateFailed          400     no     the chat template could not be run
-    ├── Forbidden                   403     no     the text
-    ├── NotFound                    404     no     the text
+    ├── Forbidden                   403     no     its message
+    ├── NotFound                    404     no     its message
     ├── TooLarge                    413     no     the body is over a limit
     ├── UnreadableEncoding          415     no     the body is compressed
     ├── Busy                        503     yes    Ollama's "server busy" sentence, Retry-After
@@ -18,27 +18,27 @@
     ├── WorkerDied                  500     yes    the worker process ended under the request
     └── EngineFailed                500     no     the engine refused this request
 
-``retry`` says whether the very same request may succeed a moment later. Errors cross the process
-boundary as ``(code, message)``; :func:`from_code` makes the object again. Only the gateway turns
-``status`` into HTTP.
+``retry``: whether the same request may succeed a moment later. Errors cross the process boundary as
+``(code, message)``, and :func:`from_code` restores them. Only the gateway maps ``status`` to HTTP.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 from ollama_async.core.safe_text import escape_text, redact_paths
 
 BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
-"""Ollama's sentence, two blanks included: clients match on it."""
+"""Ollama's sentence, with its two blanks: clients match on it."""
 
 
 class ServerError(Exception):
-    """Base of all; ``message`` is what the client reads as ``{"error": message}``: without private
-    paths, which ``str()`` has.
+    """The base of all. ``message`` is what a client reads as ``{"error": message}``; it has no
+    private paths, unlike ``str()``.
 
-    Much of both may be a stranger's (a model file's, a registry's), and they end on terminals and
-    in logs: control characters in them are escaped.
+    Both may contain untrusted text (of a model file, of a registry) and end on terminals and in
+    logs, so control characters are escaped.
     """
 
     code: ClassVar[str] = "internal"
@@ -119,28 +119,15 @@ class EngineFailed(ServerError):
     code = "engine_failed"
 
 
-_BY_CODE: dict[str, type[ServerError]] = {
-    kind.code: kind
-    for kind in (
-        ServerError,
-        BadRequest,
-        ContextExceeded,
-        TemplateFailed,
-        Forbidden,
-        NotFound,
-        TooLarge,
-        UnreadableEncoding,
-        Busy,
-        ShuttingDown,
-        StorageFailed,
-        RegistryFailed,
-        LoadFailed,
-        WorkerDied,
-        EngineFailed,
-    )
-}
+def _with_subclasses(kind: type[ServerError]) -> Iterator[type[ServerError]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
+_BY_CODE = {kind.code: kind for kind in _with_subclasses(ServerError)}
 
 
 def from_code(code: str, message: str) -> ServerError:
-    """The error that a worker named; an unknown code becomes a plain :class:`ServerError`."""
+    """The error that a worker sent; an unknown code becomes a plain :class:`ServerError`."""
     return _BY_CODE.get(code, ServerError)(message)
