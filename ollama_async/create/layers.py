@@ -11,13 +11,13 @@ import msgspec
 from ollama_async.api.ollama import CreateRequest, ProgressStatus, format_parameter_count
 from ollama_async.core.errors import BadRequest
 from ollama_async.gguf.summary import GgufSummary
+from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.prompts.known_templates import detect
 from ollama_async.store.layout import StoreLayout
 from ollama_async.store.manifests import (
     TEXT_LIMIT_BYTES,
     Config,
     Layer,
-    go_json,
     layer_type,
     read_config,
 )
@@ -189,7 +189,7 @@ def add_chat_format(
 
 def _add_stop(layout: StoreLayout, model: NewModel, texts: tuple[str, ...]) -> None:
     if texts:
-        model.layers.append(put_layer(layout, layer_type("params"), go_json({"stop": texts})))
+        model.layers.append(put_layer(layout, layer_type("params"), encode_line({"stop": texts})))
 
 
 def put_layer(

@@ -11,6 +11,7 @@ from ollama_async.api.ollama import CreateRequest, ProgressStatus
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
 from ollama_async.create.layers import NewModel, put_layer
+from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.store.layout import StoreLayout
 from ollama_async.store.manifests import (
     CONFIG_TYPE,
@@ -20,7 +21,6 @@ from ollama_async.store.manifests import (
     TEXT_LIMIT_BYTES,
     Config,
     Manifest,
-    go_json,
     layer_type,
 )
 
@@ -40,7 +40,7 @@ def publish(
         if not layout.blobs.has(layer.digest):
             raise BadRequest(f"{layer.digest} is not in the store any more; upload it again")
     edits = list(_edits(layout, request, model))
-    config = go_json(_config(request, model.config))
+    config = encode_line(_config(request, model.config))
     _check_sizes(model, [*((kind, content) for kind, content, _ in edits), ("config", config)])
 
     statuses: list[ProgressStatus] = [
@@ -57,7 +57,7 @@ def publish(
         ]
         layers.append(new)
     manifest = Manifest(config=put_layer(layout, CONFIG_TYPE, config, statuses), layers=layers)
-    data = go_json(manifest)
+    data = encode_line(manifest)
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise BadRequest(f"the manifest is larger than {MANIFEST_LIMIT_BYTES} bytes")
     if len(manifest.blobs) > LAYERS_LIMIT:
@@ -90,13 +90,13 @@ def _edits(
     if request.parameters:
         merged = _base_parameters(layout, model) | request.parameters
         ordered = {key: _go_number(merged[key]) for key in sorted(merged)}
-        yield "params", go_json(ordered), ("params",)
+        yield "params", encode_line(ordered), ("params",)
     if request.messages:
         turns = [
             {"role": turn.role, "content": turn.content} | msgspec.to_builtins(turn)
             for turn in request.messages
         ]
-        yield "messages", go_json(turns), ("messages",)
+        yield "messages", encode_line(turns), ("messages",)
 
 
 def _base_parameters(layout: StoreLayout, model: NewModel) -> dict[str, Any]:

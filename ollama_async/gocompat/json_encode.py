@@ -1,4 +1,4 @@
-"""Encodes template values as Go's ``encoding/json`` does, for ``json`` and for printing."""
+"""Encodes values as Go's ``encoding/json`` does: those of templates, and plain ones for files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import base64
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
 
 from ollama_async.gocompat.strconv import format_float
 from ollama_async.gocompat.values import UINT8, Pointer, Slice, Struct, Value, type_of
@@ -15,8 +18,19 @@ _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r":
 _PLAIN_FROM, _PLAIN_TO = 1e-6, 1e21
 
 
+def encode_line(value: Any) -> bytes:
+    """A plain value or Struct and a line end, as Go's ``json.Encoder`` writes them.
+
+    Dicts keep their order.
+    """
+    text = msgspec.json.encode(value)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return text + b"\n"
+
+
 def encode(value: Value) -> str:
-    """``value`` as compact JSON; empty where Go reports an error instead."""
+    """A template's value as compact JSON; empty where Go reports an error instead."""
     try:
         return "".join(_encoded(value))
     except _Unencodable:

@@ -118,20 +118,6 @@ def read_config(data: bytes) -> Config:
     return decode(data, Config)
 
 
-def go_json(value: Any) -> bytes:
-    """As Go's ``json.Encoder`` writes it; maps are given in their order."""
-    text = msgspec.json.encode(value)
-    for char, escape in (
-        (b"<", b"\\u003c"),
-        (b">", b"\\u003e"),
-        (b"&", b"\\u0026"),
-        ("\u2028".encode(), b"\\u2028"),
-        ("\u2029".encode(), b"\\u2029"),
-    ):
-        text = text.replace(char, escape)
-    return text + b"\n"
-
-
 # ----------------------------------------------------------------- the folder
 
 

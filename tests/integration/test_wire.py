@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.native.tiny_model import write_tiny_model
-from ollama_async.store.manifests import Config, Layer, Manifest, go_json
+from ollama_async.store.manifests import Config, Layer, Manifest
 
 DEADLINE_S = 20.0
 SCRIPTS = {"story": {"tokens": ["one ", "two ", "three "]}}
@@ -109,7 +110,7 @@ def plant(server, name: str, data: bytes) -> None:
         httpx.post(url, content=content, timeout=DEADLINE_S).raise_for_status()
         return digest
 
-    config = go_json(Config(model_format="gguf"))
+    config = encode_line(Config(model_format="gguf"))
     manifest = Manifest(
         config=Layer("application/vnd.docker.container.image.v1+json", blob(config), len(config)),
         layers=[Layer("application/vnd.ollama.image.model", blob(data), len(data))],
@@ -121,7 +122,7 @@ def plant(server, name: str, data: bytes) -> None:
         / "latest"
     )
     path.parent.mkdir(parents=True)
-    path.write_bytes(go_json(manifest))
+    path.write_bytes(encode_line(manifest))
 
 
 @pytest.mark.parametrize("kind", ["none", "no_vocab", None])

@@ -41,6 +41,7 @@ ALLOWED = [
     ("create", "gguf", "what the files to make a model of hold"),
     ("create", "convert", "what is uploaded as safetensors becomes GGUF"),
     ("create", "core", "names, errors"),
+    ("create", "gocompat", "the same JSON gives a layer the same digest as in Ollama"),
     ("create", "api", "requests, Modelfiles, parameters"),
     ("create", "prompts", "templates are parsed, well-known ones recognized"),
     ("shipped_models", "store", "a new store is given them"),

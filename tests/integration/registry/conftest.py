@@ -25,13 +25,14 @@ from aiohttp import web
 from yarl import URL
 
 from ollama_async.core.model_names import ModelName
+from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.native import build
 from ollama_async.registry.pull import open_pulls
 from ollama_async.registry.push import open_pushes
 from ollama_async.registry.transfer_policy import RetryPolicy, TransferPolicy
 from ollama_async.registry.transfers import Transfers
 from ollama_async.store.blobs import Blobs
-from ollama_async.store.manifests import Layer, Manifest, Manifests, go_json, layer_type
+from ollama_async.store.manifests import Layer, Manifest, Manifests, layer_type
 from ollama_async.store.store import Store
 
 
@@ -366,7 +367,7 @@ def keep(store: Store) -> Callable[..., bytes]:
 
         main = "model" if model.startswith(b"GGUF") else "tensor"
         kinds = {main: model, **{kind: text.encode() for kind, text in texts.items()}}
-        data = go_json(
+        data = encode_line(
             Manifest(
                 config=layer(CONFIG, b'{"model_format":"gguf"}'),
                 layers=[layer(layer_type(kind), data) for kind, data in kinds.items()],

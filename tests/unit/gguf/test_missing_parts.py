@@ -10,7 +10,8 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
 from ollama_async.create.builder import create_model
-from ollama_async.store.manifests import Config, Layer, Manifest, Manifests, go_json
+from ollama_async.gocompat.json_encode import encode_line
+from ollama_async.store.manifests import Config, Layer, Manifest, Manifests
 from ollama_async.store.store import Store
 from tests.unit.gguf_files import GgufBuilder, build_tiny, tiny_adapter
 from tests.unit.store.store_helpers import MODEL, created
@@ -67,14 +68,14 @@ def planted(store: Store, upload: Callable[[bytes], str]) -> Callable[[bytes], s
 
     def plant(data: bytes) -> str:
         digest = upload(data)
-        config = go_json(Config(model_format="gguf"))
+        config = encode_line(Config(model_format="gguf"))
         manifest = Manifest(
             config=Layer(
                 "application/vnd.docker.container.image.v1+json", upload(config), len(config)
             ),
             layers=[Layer(MODEL, digest, len(data))],
         )
-        Manifests(store.root).write(ModelName.parse("planted"), go_json(manifest))
+        Manifests(store.root).write(ModelName.parse("planted"), encode_line(manifest))
         return "planted"
 
     return plant

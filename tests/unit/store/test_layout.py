@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ollama_async.core.model_names import ModelName
+from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.store.layout import StoreLayout
-from ollama_async.store.manifests import Layer, Manifest, go_json, layer_type
+from ollama_async.store.manifests import Layer, Manifest, layer_type
 
 NAME = ModelName.parse("Model")
 
@@ -27,7 +28,7 @@ def put(layout: StoreLayout) -> Callable[[bytes], str]:
 
 def replace(layout: StoreLayout, name: ModelName, *digests: str) -> bool:
     layers = [Layer(layer_type("system"), digest, 1) for digest in digests]
-    data = go_json(Manifest(layers=layers))
+    data = encode_line(Manifest(layers=layers))
     with layout.changing(name):
         return layout.replace_manifest(name, data, set(digests))
 

@@ -8,12 +8,12 @@ import pytest
 
 from ollama_async.core.errors import LoadFailed, NotFound
 from ollama_async.core.model_names import ModelName
+from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.store.manifests import (
     CONFIG_TYPE,
     TEXT_LIMIT_BYTES,
     Layer,
     Manifest,
-    go_json,
     layer_type,
 )
 from ollama_async.store.store import Store
@@ -32,7 +32,7 @@ def arrive(store: Store, upload: Callable[[bytes], str]) -> Arrive:
             config=Layer(CONFIG_TYPE, upload(config), len(config)),
             layers=[Layer(layer_type(kind), upload(data), len(data)) for kind, data in layers],
         )
-        store.pull_target().publish(NAME, go_json(manifest), manifest)
+        store.pull_target().publish(NAME, encode_line(manifest), manifest)
         return manifest
 
     return publish
