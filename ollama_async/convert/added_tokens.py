@@ -95,16 +95,15 @@ def _check_sizes(added: list[AddedToken]) -> None:
 
 def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken]) -> None:
     """Added tokens agree with the learned ones, or are numbered after them."""
-    tokenizer = documents.get("tokenizer.json")
-    model = tokenizer.section("model") if tokenizer is not None else None
-    section = model.section("vocab") if model is not None else None
-    if section is None:
+    tokenizer = documents.get(_FILE) or JsonObject(_FILE, {})
+    vocab = tokenizer.nested("model").nested("vocab").values
+    if not vocab:
         return
-    texts = {number: text for text, number in section.values.items()}
+    texts = {number: text for text, number in vocab.items()}
     following = len(texts)
     for token in added:
         learned = texts.get(token.number, token.text)
-        number = section.values.get(token.text, following)
+        number = vocab.get(token.text, following)
         if learned != token.text or token.number != number:
             raise BadRequest(
                 f"{token.where}: token {token.number} is {token.text[:80]!r}, which does not fit "
@@ -177,17 +176,18 @@ def _is_ambiguous(first: str, second: str) -> bool:
 
 
 def _documents(documents: Mapping[str, JsonObject]) -> list[JsonObject]:
-    plain = documents.get(_PLAIN)
-    settings = documents.get(_SETTINGS)
-    tokenizer = documents.get(_FILE)
-    found = [] if tokenizer is None else tokenizer.sections("added_tokens")
-    decoder = settings.section("added_tokens_decoder") if settings is not None else None
-    if decoder is not None:
-        found += [_numbered(decoder, number) for number in decoder.values]
-    if plain is not None:
-        values = [{"id": number, "content": text} for text, number in plain.values.items()]
-        found += [JsonObject(plain.where, value) for value in values]
-    return found
+    tokenizer, settings, plain = (
+        documents.get(name) or JsonObject(name, {}) for name in (_FILE, _SETTINGS, _PLAIN)
+    )
+    decoder = settings.nested("added_tokens_decoder")
+    return [
+        *tokenizer.sections("added_tokens"),
+        *(_numbered(decoder, number) for number in decoder.values),
+        *(
+            JsonObject(plain.where, {"id": number, "content": text})
+            for text, number in plain.values.items()
+        ),
+    ]
 
 
 def _numbered(decoder: JsonObject, number: str) -> JsonObject:
@@ -206,9 +206,5 @@ def _added(document: JsonObject) -> AddedToken:
         number=number,
         text=document.text("content"),
         is_special=document.flag("special", default=False),
-        flags=_flags(document),
+        flags={name for name in _FLAGS if document.flag(name, default=False)},
     )
-
-
-def _flags(document: JsonObject) -> set[str]:
-    return {name for name in _FLAGS if document.flag(name, default=False)}

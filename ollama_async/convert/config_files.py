@@ -127,6 +127,10 @@ class JsonObject:
         value = self._get(name, dict, "an object", None)
         return None if value is None else JsonObject(f"{self.where}: {name}", value)
 
+    def nested(self, name: str) -> JsonObject:
+        """As :meth:`section`; an empty object if it is absent."""
+        return self.section(name) or JsonObject(f"{self.where}: {name}", {})
+
     def sections(self, name: str) -> list[JsonObject]:
         """A list of objects, empty if it is absent."""
         values = self.items(name, [])

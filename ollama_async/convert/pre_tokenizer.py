@@ -63,8 +63,7 @@ def pre_tokenizer_name(tokenizer: JsonObject) -> str:
             f"{tokenizer.where}: pre_tokenizer splits texts in an unknown way: "
             f"{' '.join(found)[:300]!r}"
         )
-    model = tokenizer.section("model")
-    whole = model is not None and model.flag("ignore_merges", default=False)
+    whole = tokenizer.nested("model").flag("ignore_merges", default=False)
     return _NAMES.get((found, whole)) or _NAMES[found, not whole]
 
 
@@ -79,8 +78,7 @@ def _patterns(step: JsonObject) -> list[str]:
         return [_DIGIT]
     if kind == "Split":
         _check_kept(step)
-        pattern = step.section("pattern")
-        return [pattern.text("Regex", "") if pattern is not None else ""]
+        return [step.nested("pattern").text("Regex", "")]
     return [kind]
 
 

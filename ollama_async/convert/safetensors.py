@@ -255,8 +255,7 @@ def _index(files: Files) -> dict[str, str] | None:
     document = read_object(files, INDEX)
     if document is None:
         return None
-    section = document.section("weight_map")
-    listed: dict[str, Any] = section.values if section else {}
+    listed: dict[str, Any] = document.nested("weight_map").values
     for name in listed.values():
         # Paths out of the directory end here, too: what was not given is never opened.
         if not isinstance(name, str) or name not in files:

@@ -225,8 +225,7 @@ def _token_of(step: JsonObject, part: JsonObject, vocabulary: GgufVocabulary) ->
     if special is None:
         return None
     name = special.text("id")
-    known = step.section("special_tokens")
-    token = known.section(name) if known is not None else None
+    token = step.nested("special_tokens").section(name)
     if token is None:
         raise step.unsupported('"special_tokens"', f"lacks {name[:80]!r}")
     numbers = token.items("ids", [])

@@ -137,8 +137,7 @@ def _check_preprocessing(
 
 def _has_one_step(documents: Mapping[str, JsonObject]) -> bool:
     """Transformers applies the option to the ByteLevel step, unless that is one of several."""
-    step = documents["tokenizer.json"].section("pre_tokenizer")
-    return step is not None and step.text("type", "") == "ByteLevel"
+    return documents["tokenizer.json"].nested("pre_tokenizer").text("type", "") == "ByteLevel"
 
 
 # ----------------------------------------------------------------- models in tokenizer.json
@@ -220,10 +219,9 @@ _READERS = {"gpt2": _byte_level, "llama": _sentencepiece, "bert": _word_piece}
 
 
 def _read_vocab(kind: TokenizerModel, model: JsonObject) -> GgufVocabulary:
-    section = model.section("vocab")
+    section = model.nested("vocab")
     vocabulary = GgufVocabulary(model=kind, tokens={})
-    for text in section.values if section is not None else ():
-        assert section is not None
+    for text in section.values:
         number = section.index(text)
         assert number is not None
         if len(text) > _LONGEST_TOKEN:
@@ -283,8 +281,7 @@ def _character(text: str) -> str:
 
 
 def _check_merges(model: JsonObject, merges: list[Merge]) -> None:
-    section = model.section("vocab")
-    known = section.values if section is not None else {}
+    known = model.nested("vocab").values
     for left, right in merges:
         if left not in known or right not in known or left + right not in known:
             raise model.unsupported(
@@ -295,8 +292,7 @@ def _check_merges(model: JsonObject, merges: list[Merge]) -> None:
 def _check_all_merges(model: JsonObject, merges: list[Merge], added: list[AddedToken]) -> None:
     """llama.cpp merges any pair whose text is a token; it has no list of merges."""
     known = set(merges)
-    section = model.section("vocab")
-    texts = section.values if section is not None else {}
+    texts = model.nested("vocab").values
     others = {token.text for token in added}
     for text in texts.keys() - others:
         for at in range(1, len(text)):

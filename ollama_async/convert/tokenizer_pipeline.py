@@ -119,8 +119,7 @@ def _replaced(step: JsonObject) -> tuple[str, str]:
 
 
 def _literal(step: JsonObject) -> str:
-    pattern = step.section("pattern")
-    return pattern.text("String", "") if pattern is not None else ""
+    return step.nested("pattern").text("String", "")
 
 
 # ----------------------------------------------------------------- WordPiece
