@@ -58,9 +58,7 @@ def concatenate(values: Iterable[Any]) -> str:
 
     :raises SecurityError: the text would be too long.
     """
-    texts = [show(value) for value in values]
-    allow_text(sum(map(len, texts)))
-    return "".join(texts)
+    return join_pieces(map(show, values))
 
 
 def fill_in(template: str, values: Any) -> str:
@@ -88,10 +86,7 @@ def join(
 ) -> str:
     if attribute is not None:
         values = map(jinja.make_attrgetter(environment, attribute), values)
-    texts = [show(value) for value in take(values)]
-    between = show(d)
-    allow_text(sum(map(len, texts)) + len(between) * len(texts))
-    return between.join(texts)
+    return _join(show(d), map(show, values))
 
 
 def to_json(
@@ -140,17 +135,6 @@ def _round(
     return jinja.do_round(value, precision, method)
 
 
-def _center(value: Any, width: int = 80) -> str:
-    allow_text(width)
-    return show(value).center(width)
-
-
-def _trim(value: Any, chars: str | None = None) -> str:
-    text = show(value)
-    allow_set(chars)
-    return text.strip(chars)
-
-
 def _int(value: Any, default: int = 0, base: int = 10) -> int:
     if isinstance(value, str):
         allow_number(4 * len(value))  # what a hexadecimal digit holds
@@ -191,7 +175,7 @@ def _escape(value: Any) -> str:
 ALL: dict[str, Callable[..., Any]] = {
     **{name: FILTERS[name] for name in _AS_THEY_ARE.split()},
     "batch": _batch,
-    "center": _center,
+    "center": lambda value, width=80: _padded("center")(show(value), width),
     "e": _escape,
     "escape": _escape,
     "format": lambda template, *values: fill_in(show(template), values),
@@ -206,7 +190,7 @@ ALL: dict[str, Callable[..., Any]] = {
     "string": show,
     "sum": _sum,
     "tojson": to_json,
-    "trim": _trim,
+    "trim": lambda value, chars=None: _stripped("strip")(show(value), chars),
 }
 
 
@@ -288,19 +272,14 @@ def _join(between: str, values: Any) -> str:
     return between.join(texts)
 
 
-def _split(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-    _allow_parts(text, sep, maxsplit)
-    return text.split(sep, maxsplit)
+def _splitting(name: str) -> Callable[..., list[str]]:
+    def split(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
+        parts = text.count(sep) if sep else len(text) // 2
+        allow_items(min(parts, maxsplit) if maxsplit >= 0 else parts)
+        found: list[str] = getattr(text, name)(sep, maxsplit)
+        return found
 
-
-def _rsplit(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-    _allow_parts(text, sep, maxsplit)
-    return text.rsplit(sep, maxsplit)
-
-
-def _allow_parts(text: str, sep: str | None, maxsplit: int) -> None:
-    parts = text.count(sep) if sep else len(text) // 2
-    allow_items(min(parts, maxsplit) if maxsplit >= 0 else parts)
+    return split
 
 
 def _splitlines(text: str, keepends: bool = False) -> list[str]:
@@ -334,9 +313,9 @@ _GUARDED: dict[str, Callable[..., Any]] = {
     "lstrip": _stripped("lstrip"),
     "replace": replace,
     "rjust": _padded("rjust"),
-    "rsplit": _rsplit,
+    "rsplit": _splitting("rsplit"),
     "rstrip": _stripped("rstrip"),
-    "split": _split,
+    "split": _splitting("split"),
     "splitlines": _splitlines,
     "strip": _stripped("strip"),
     "zfill": _padded("zfill"),

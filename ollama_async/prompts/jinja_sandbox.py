@@ -38,7 +38,12 @@ from ollama_async.prompts.jinja_builtins import (
     is_change,
     show,
 )
-from ollama_async.prompts.render_limits import allow_items, allow_number, allow_text
+from ollama_async.prompts.render_limits import (
+    allow_items,
+    allow_number,
+    allow_text,
+    join_pieces,
+)
 
 _CONCATENATE = "~"  # not a name that a template could spell
 _SCOPE = frozenset(["_loop_vars", "_block_vars"])
@@ -74,9 +79,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     @staticmethod
     def concat(texts: Iterable[str]) -> str:
         """How macros, blocks and ``set`` blocks join their output."""
-        texts = list(texts)
-        allow_text(sum(map(len, texts)))
-        return "".join(texts)
+        return join_pieces(texts)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
