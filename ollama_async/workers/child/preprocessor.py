@@ -95,34 +95,22 @@ class Preprocessor:
 
     # The preparing threads
 
-    def run_quick(self) -> None:
-        while (request := self._quick.take()) is not None:
-            self.prepare_quickly(request)
+    def run(self, *, is_quick: bool) -> None:
+        """Prepare the requests of one queue, until :meth:`close`."""
+        queue = self._quick if is_quick else self._heavy
+        while (request := queue.take()) is not None:
+            self.prepare(request, is_quick=is_quick)
 
-    def run_heavy(self) -> None:
-        while (request := self._heavy.take()) is not None:
-            self.prepare(request)
-
-    def prepare_quickly(self, request: Request) -> None:
-        """As :meth:`prepare`, or move the request to the heavy queue."""
-        try:
-            self._prepare(request, is_quick=True)
-        except OverBudget:
-            self._put(self._heavy, request)
-
-    def prepare(self, request: Request) -> None:
-        """Answer one request or hand it over, however long that takes."""
-        self._prepare(request, is_quick=False)
-
-    def _prepare(self, request: Request, *, is_quick: bool) -> None:
-        """Errors of a request stay its own."""
+    def prepare(self, request: Request, *, is_quick: bool) -> None:
+        """Answer one request or hand it over; a quick try may move it to the heavy queue."""
         if isinstance(request, Submit) and not self._mailbox.is_expected(request.id):
             return  # cancelled while it was queued
         results: list[PreparedRequest | ToParent]
         try:
             results = self._preparer.prepare(request, is_quick=is_quick)
         except OverBudget:
-            raise
+            self._put(self._heavy, request)
+            return
         except ServerError as error:
             results = [Failed(request.id, error.code, error.message[:_ERROR_CHARACTERS])]
         except Exception as error:  # noqa: BLE001  # the boundary of a request

@@ -102,21 +102,18 @@ class RunningSequence:
 
     def feed(self, piece: bytes) -> str:
         """The text that can be delivered after one more token; often ""."""
-        text = self._decoder.feed(piece)
-        if self._finder is None:
-            return text
-        text = self._finder.feed(text)
-        self.is_stopped = self._finder.is_found
-        return text
+        return self._scan(self._decoder.feed(piece))
 
     def flush(self) -> str:
         """The text that was held back. Call it once, when the answer ends without a stop string."""
-        text = self._decoder.flush()
-        if self._finder is None:
-            return text
-        text = self._finder.feed(text)
-        self.is_stopped = self._finder.is_found
-        return text if self.is_stopped else text + self._finder.flush()
+        text = self._scan(self._decoder.flush())
+        return text if self._finder is None or self.is_stopped else text + self._finder.flush()
+
+    def _scan(self, text: str) -> str:
+        if self._finder is not None:
+            text = self._finder.feed(text)
+            self.is_stopped = self._finder.is_found
+        return text
 
     def remove_stop_string(self, context: list[int]) -> None:
         """Remove the last tokens of ``context`` that hold nothing but a stop string."""

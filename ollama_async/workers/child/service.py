@@ -81,8 +81,7 @@ class Service:
 
     def _prepare(self, *, is_quick: bool) -> None:
         self._is_ready.wait()
-        preprocessor = self._preprocessor
-        (preprocessor.run_quick if is_quick else preprocessor.run_heavy)()
+        self._preprocessor.run(is_quick=is_quick)
 
     def _receive(self) -> None:
         while True:

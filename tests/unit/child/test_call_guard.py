@@ -75,7 +75,7 @@ class Worker:
         prompt = Prompt([Message("user", "Hi")], tools=list(tools), **prompt)
         submit = Submit(1, Inference(prompt, Sampling(), format=form))
         self.preprocessor.put(submit)
-        self.preprocessor.prepare(submit)
+        self.preprocessor.prepare(submit, is_quick=False)
         for _ in range(3000):
             if self.end:
                 return self

@@ -74,7 +74,7 @@ class Harness:
         inference = Inference(prompt, sampling, format=form)
         submit = Submit(1, inference)
         self.preprocessor.put(submit)
-        self.preprocessor.prepare(submit)
+        self.preprocessor.prepare(submit, is_quick=False)
         for _ in range(2000):
             if self.end:
                 return self.end

@@ -83,7 +83,7 @@ class Harness:
     def ask_all(self, inference, number=1):
         submit = Submit(number, inference)
         self.preprocessor.put(submit)
-        self.preprocessor.prepare(submit)
+        self.preprocessor.prepare(submit, is_quick=False)
         return self.mailbox.take()
 
     def ask(self, inference, number=1):
@@ -434,9 +434,9 @@ def test_an_empty_prompt_is_refused_where_there_is_no_bos(fake_engine):
 
 
 def test_tokens_and_text(harness):
-    harness.preprocessor.prepare(Tokenize(-1, "^h", add_special=True))
-    harness.preprocessor.prepare(Detokenize(-2, [104, 0xC3]))
-    harness.preprocessor.prepare(Detokenize(-3, [60, 50]))
+    harness.preprocessor.prepare(Tokenize(-1, "^h", add_special=True), is_quick=False)
+    harness.preprocessor.prepare(Detokenize(-2, [104, 0xC3]), is_quick=False)
+    harness.preprocessor.prepare(Detokenize(-3, [60, 50]), is_quick=False)
 
     failed = Failed(-2, "bad_request", "context holds tokens that this model does not have")
     assert harness.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]

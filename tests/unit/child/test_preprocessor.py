@@ -83,11 +83,11 @@ class Harness:
 
     def run_quick(self):
         self.preprocessor.close()
-        self.preprocessor.run_quick()
+        self.preprocessor.run(is_quick=True)
         return self.mailbox.take()
 
     def run_heavy(self):
-        self.preprocessor.run_heavy()
+        self.preprocessor.run(is_quick=False)
         return self.mailbox.take()
 
 
@@ -381,7 +381,7 @@ def test_a_cancel_that_comes_while_a_request_is_handed_over_is_not_lost(fake_eng
     harness.preprocessor.put(submit(1))
     harness.mailbox.cancel(Cancel(9))  # fills it
     harness.preprocessor.close()
-    preparing = threading.Thread(target=harness.preprocessor.run_quick)
+    preparing = threading.Thread(target=harness.preprocessor.run, kwargs={"is_quick": True})
     preparing.start()
     assert arrived.wait(LONG_WAIT_S)
     harness.preprocessor.cancel(Cancel(1))
@@ -405,7 +405,7 @@ def test_no_cancel_overtakes_its_request(harness):
                 said[entry.id].append(type(entry))
 
     threads = [
-        threading.Thread(target=harness.preprocessor.run_quick),
+        threading.Thread(target=harness.preprocessor.run, kwargs={"is_quick": True}),
         threading.Thread(target=step),
     ]
     for thread in threads:

@@ -122,7 +122,10 @@ def _drop_unenforced(root: Schema) -> None:
 def _check_size(schema: object, characters: int, levels: int) -> None:
     level, length = [schema], 0
     for _ in range(levels):
-        length += _length(level, characters - length)
+        for value in level:
+            length += _own_length(value)
+            if length > characters:
+                break
         if not level or length > characters:
             break
         level = [child for value in level for child in _children(value)]
@@ -133,17 +136,8 @@ def _check_size(schema: object, characters: int, levels: int) -> None:
         raise BadRequest(f"format: the schema has more than {characters} characters")
 
 
-def _length(values: list[Any], most: int) -> int:
-    """A lower bound of the characters of ``values`` without children; stops after ``most``."""
-    length = 0
-    for value in values:
-        length += _own_length(value)
-        if length > most:
-            break
-    return length
-
-
 def _own_length(value: object) -> int:
+    """A lower bound of the characters of ``value`` without its children."""
     if isinstance(value, str):
         return 2 + len(value)
     if isinstance(value, dict):

@@ -234,14 +234,13 @@ class SchemaAnalysis:
         return self._known_types[id(schema)]
 
     def _find_types(self, schema: Schema) -> frozenset[str] | None:
-        place: Schema | None = schema
         for _ in range(_LEVELS):
-            if place is None or "type" in place or "$ref" not in place:
+            if "type" in schema or "$ref" not in schema:
                 break
-            place = self.target(place)
-        return None if place is None else self._types(place)
-
-    def _types(self, schema: Schema) -> frozenset[str] | None:
+            target = self.target(schema)
+            if target is None:
+                return None
+            schema = target
         types = schema.get("type")
         if isinstance(types, (str, list)):
             named = frozenset(map(str, types if isinstance(types, list) else [types]))
