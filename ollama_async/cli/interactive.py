@@ -35,21 +35,6 @@ Available Commands:
 
 Use \"\"\" to begin a multi-line message.
 """
-_SET_HELP = """\
-Available Commands:
-  /set parameter ...     Set a parameter
-  /set system <string>   Set system message
-  /set history           Enable history
-  /set nohistory         Disable history
-  /set wordwrap          Enable wordwrap
-  /set nowordwrap        Disable wordwrap
-  /set format json       Enable JSON mode
-  /set noformat          Disable formatting
-  /set verbose           Show LLM stats
-  /set quiet             Disable LLM stats
-  /set think             Enable thinking
-  /set nothink           Disable thinking
-"""
 _PARAMETER_HELP = "Available Parameters:\n" + "".join(
     f"  /set parameter {option.name} <{option.kind}>\n" for option in OPTIONS
 )
@@ -252,7 +237,7 @@ def _set(session: Session, rest: str) -> None:
     if not name:
         print(_SET_HELP, file=sys.stderr)
     elif name in _SETTINGS:
-        _SETTINGS[name](session, value.strip())
+        _SETTINGS[name][2](session, value.strip())
     else:
         _print_unknown(f"/set {name}")
 
@@ -334,20 +319,24 @@ def _set_system(session: Session, text: str) -> None:
     print("Set system message.")
 
 
-_SETTINGS: dict[str, Callable[[Session, str], None]] = {
-    "parameter": _set_parameter,
-    "system": _set_system,
-    "history": _set_history(value=True),
-    "nohistory": _set_history(value=False),
-    "wordwrap": _set_flag("nowordwrap", "wordwrap", value=False),
-    "nowordwrap": _set_flag("nowordwrap", "nowordwrap", value=True),
-    "verbose": _set_flag("verbose", "verbose", value=True),
-    "quiet": _set_flag("verbose", "quiet", value=False),
-    "format": _set_format,
-    "noformat": _set_no_format,
-    "think": _set_think,
-    "nothink": _set_no_think,
+_SETTINGS: dict[str, tuple[str, str, Callable[[Session, str], None]]] = {
+    "parameter": ("...", "Set a parameter", _set_parameter),
+    "system": ("<string>", "Set system message", _set_system),
+    "history": ("", "Enable history", _set_history(value=True)),
+    "nohistory": ("", "Disable history", _set_history(value=False)),
+    "wordwrap": ("", "Enable wordwrap", _set_flag("nowordwrap", "wordwrap", value=False)),
+    "nowordwrap": ("", "Disable wordwrap", _set_flag("nowordwrap", "nowordwrap", value=True)),
+    "format": ("json", "Enable JSON mode", _set_format),
+    "noformat": ("", "Disable formatting", _set_no_format),
+    "verbose": ("", "Show LLM stats", _set_flag("verbose", "verbose", value=True)),
+    "quiet": ("", "Disable LLM stats", _set_flag("verbose", "quiet", value=False)),
+    "think": ("", "Enable thinking", _set_think),
+    "nothink": ("", "Disable thinking", _set_no_think),
 }
+"""By name: usage, help, what it does."""
+_SET_HELP = "Available Commands:\n" + "".join(
+    f"  {f'/set {name} {usage}':<22} {text}\n" for name, (usage, text, _) in _SETTINGS.items()
+)
 
 
 # ------------------------------------------------------------------ /show
