@@ -16,7 +16,7 @@ To add a family:
    the table ``RENDERERS``. ``marks`` surround a turn of each role; ``opening`` is what the answer
    begins with if the model is to think and if not; ``thought`` surrounds a thought there.
    ``system`` writes the system turn with the tools in it, ``assistant`` a turn of the model
-   (:func:`.speaking` puts thoughts, words and calls together), ``result`` a tool's result.
+   (:func:`.assistant_turn` puts thoughts, words and calls together), ``result`` a tool's result.
    Nemotron in ``chatml`` is a short example; a variant is ``dataclasses.replace`` of another.
 3. Add its ``RENDERERS`` to the table here, and the prompts of step 1 to
    ``tests/vectors/renderers.jsonl`` and ``renderers-2.jsonl``. The other tests find the new name by

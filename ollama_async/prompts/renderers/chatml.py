@@ -13,9 +13,9 @@ from ollama_async.prompts.renderers.conversation_view import ConversationView, T
 from ollama_async.prompts.renderers.renderer_spec import (
     RendererSpec,
     WriteTurn,
+    assistant_turn,
     begun_thought,
     nothing,
-    speaking,
     with_tools,
 )
 from ollama_async.prompts.renderers.tool_texts import (
@@ -70,7 +70,7 @@ def _nemotron_assistant(*, forgotten: str) -> WriteTurn:
         return turn.content.strip() + ("\n" if turn.calls else "")
 
     calls = joined(xml_call, "\n")
-    return speaking(thoughts=thoughts, words=words, calls=lambda made: f"{calls(made)}\n")
+    return assistant_turn(thoughts=thoughts, words=words, calls=lambda made: f"{calls(made)}\n")
 
 
 _NEMOTRON = RendererSpec(
@@ -125,7 +125,7 @@ def _olmo(system: Callable[[ConversationView], str], thoughts: WriteTurn = nothi
         marks={**CHATML_MARKS, "tool": chatml_turn("environment")},
         each_result_is_a_turn=True,
         system=system,
-        assistant=speaking(
+        assistant=assistant_turn(
             thoughts=thoughts,
             calls=lambda made: f"<function_calls>{calls(made)}</function_calls>",
         ),

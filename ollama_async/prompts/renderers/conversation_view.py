@@ -97,17 +97,13 @@ def read_conversation(
     :raises TemplateFailed: a message has an unknown role.
     """
     roles = [_role(message) for message in prompt.messages]
-    at_top = _count_leading(roles, "system")
-    top = [
-        message.content
-        for index, message in enumerate(prompt.messages)
-        if roles[index] == "system" and (gathers_system or index < at_top)
-    ]
-    rest = [
-        (role, message)
-        for index, (role, message) in enumerate(zip(roles, prompt.messages, strict=True))
-        if index >= at_top and not (gathers_system and role == "system")
-    ]
+    top: list[str] = []
+    rest: list[tuple[str, Message]] = []
+    for role, message in zip(roles, prompt.messages, strict=True):
+        if role == "system" and (gathers_system or not rest):
+            top.append(message.content)
+        else:
+            rest.append((role, message))
     turns = _turns(rest)
     if sorts_results:
         turns = _with_sorted_results(turns)
@@ -138,10 +134,6 @@ def _role(message: Message) -> str:
     except KeyError:
         known = "system, user, assistant and tool"
         raise TemplateFailed(f"the role {message.role[:100]!r} is none of {known}") from None
-
-
-def _count_leading(roles: Sequence[str], role: str) -> int:
-    return next((index for index, other in enumerate(roles) if other != role), len(roles))
 
 
 def _turns(messages: Sequence[tuple[str, Message]]) -> list[Turn]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
-from ollama_async.prompts.renderers.renderer_spec import RendererSpec, begun_thought, speaking
+from ollama_async.prompts.renderers.renderer_spec import RendererSpec, assistant_turn, begun_thought
 from ollama_async.prompts.renderers.tool_texts import compact, indented
 
 _BOS = "<｜begin▁of▁sentence｜>"  # noqa: RUF001  # the token's own letters
@@ -66,7 +66,7 @@ def _deepseek_thought(turn: Turn, view: ConversationView) -> str:
     return begun_thought(_THOUGHT)(turn, view) or past
 
 
-_deepseek_says = speaking(thoughts=_deepseek_thought, calls=_deepseek_calls)
+_deepseek_says = assistant_turn(thoughts=_deepseek_thought, calls=_deepseek_calls)
 
 
 def _deepseek_assistant(turn: Turn, view: ConversationView) -> str:
@@ -123,7 +123,7 @@ RENDERERS = {
         },
         system=_cogito_system,
         gathers_system=True,
-        assistant=speaking(thoughts=begun_thought(_COGITO_THOUGHT), calls=_cogito_calls),
+        assistant=assistant_turn(thoughts=begun_thought(_COGITO_THOUGHT), calls=_cogito_calls),
         result=_result,
         between_results="\n",
         opening=("<think>\n", ""),

@@ -20,7 +20,7 @@ from ollama_async.prompts.renderers.conversation_view import (
 )
 from ollama_async.prompts.renderers.renderer_spec import (
     RendererSpec,
-    speaking,
+    assistant_turn,
     stripped,
     with_tools,
 )
@@ -152,7 +152,7 @@ _SMALL = RendererSpec(
     system=_gemma4_system,
     user=stripped,
     later_system=stripped,
-    assistant=speaking(
+    assistant=assistant_turn(
         thoughts=_gemma4_thought,
         words=stripped,
         calls=_calls("<|tool_call>", "<tool_call|>", _turned),
@@ -216,7 +216,7 @@ _FUNCTION = RendererSpec(
     },
     system=_function_system,
     later_system=lambda turn, _: f"<start_of_turn>system\n{turn.content}<end_of_turn>\n",
-    assistant=speaking(
+    assistant=assistant_turn(
         calls=_calls("<start_function_call>", "<end_function_call>", _escaped),
     ),
     result=_function_result,

@@ -9,7 +9,7 @@ from functools import partial
 from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
 from ollama_async.prompts.renderers.renderer_spec import (
     RendererSpec,
-    speaking,
+    assistant_turn,
     stripped,
     with_tools,
 )
@@ -134,7 +134,7 @@ RENDERERS = {
         },
         system=lambda view: _system(view, _SYSTEM),
         later_system=lambda turn, _: _SYSTEM.format(turn.content),
-        assistant=speaking(
+        assistant=assistant_turn(
             thoughts=_thought,
             words=stripped,
             calls=joined(key_value_call, ""),
@@ -155,7 +155,7 @@ RENDERERS = {
         system=lambda view: _system(view, _OCR_SYSTEM),
         later_system=lambda turn, _: _OCR_SYSTEM.format(turn.content),
         user=_ocr_user,
-        assistant=speaking(
+        assistant=assistant_turn(
             thoughts=lambda turn, _: f"<think>{turn.thinking.strip()}</think>\n",
             words=stripped,
             gap="\n",
@@ -177,7 +177,7 @@ RENDERERS = {
         },
         each_result_is_a_turn=True,
         system=_system_on_lines,
-        assistant=speaking(
+        assistant=assistant_turn(
             thoughts=_thought_on_lines,
             words=_words_on_lines,
             calls=joined(lambda call: f"{_call_on_lines(call)}\n", ""),
@@ -195,7 +195,7 @@ RENDERERS = {
         },
         each_result_is_a_turn=True,
         system=lambda view: with_tools(_laguna_head(view), _laguna_tools, view),
-        assistant=speaking(thoughts=_laguna_thought, calls=joined(key_value_call, "")),
+        assistant=assistant_turn(thoughts=_laguna_thought, calls=joined(key_value_call, "")),
         opening=("<think>", "</think>"),
         thought=("<think>", "</think>"),
     ),

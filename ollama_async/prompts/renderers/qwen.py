@@ -9,7 +9,7 @@ from ollama_async.prompts.renderers.conversation_view import ConversationView, T
 from ollama_async.prompts.renderers.renderer_spec import (
     RendererSpec,
     Switch,
-    speaking,
+    assistant_turn,
     stripped,
     with_tools,
 )
@@ -89,7 +89,7 @@ def _vision(*, thinks_unasked: bool) -> RendererSpec:
     return RendererSpec(
         marks=RESULTS_OF_USER,
         system=_vision_system,
-        assistant=speaking(
+        assistant=assistant_turn(
             thoughts=_recent_thought_if_any,
             gap="\n",
             calls=joined(json_call, "\n"),
@@ -109,7 +109,7 @@ _QWEN_3_5 = RendererSpec(
     marks=RESULTS_OF_USER,
     system=_tools_first,
     user=stripped,
-    assistant=speaking(thoughts=_recent_thought, words=stripped, gap="\n\n", calls=_CALLS),
+    assistant=assistant_turn(thoughts=_recent_thought, words=stripped, gap="\n\n", calls=_CALLS),
     result=tool_response,
     between_results="\n",
     opening=_THINK,
@@ -117,14 +117,14 @@ _QWEN_3_5 = RendererSpec(
     thinks_unasked=True,
 )
 _ORNITH = replace(
-    _QWEN_3_5, assistant=speaking(thoughts=_thought, words=stripped, gap="\n\n", calls=_CALLS)
+    _QWEN_3_5, assistant=assistant_turn(thoughts=_thought, words=stripped, gap="\n\n", calls=_CALLS)
 )
 
 RENDERERS = {
     "qwen3-coder": RendererSpec(
         marks=RESULTS_OF_USER,
         system=_coder_system,
-        assistant=speaking(gap="\n", calls=lambda calls: f"\n{_CALLS(calls)}"),
+        assistant=assistant_turn(gap="\n", calls=lambda calls: f"\n{_CALLS(calls)}"),
         result=tool_response,
         between_results="\n",
     ),

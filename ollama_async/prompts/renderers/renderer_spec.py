@@ -110,11 +110,11 @@ class RendererSpec:
             elif turn.is_unfinished_thought:
                 yield self._unfinished_thought(turn, view)
             else:
-                yield self._said(turn, view)
+                yield self._message_turn(turn, view)
         if not (view.turns and view.turns[-1].is_open):
             yield self._beginning(view, view.turns[-1].role if view.turns else "")
 
-    def _said(self, turn: Turn, view: ConversationView) -> str:
+    def _message_turn(self, turn: Turn, view: ConversationView) -> str:
         opened, closed = self.marks[turn.role]
         if turn.role == "assistant":
             opened = self._opened(turn.before)
@@ -166,7 +166,7 @@ def choose(switch: Switch, view: ConversationView) -> str:
     return switch[0] if view.thinks else switch[1]
 
 
-def speaking(
+def assistant_turn(
     *,
     thoughts: WriteTurn = nothing,
     words: WriteTurn = content,
