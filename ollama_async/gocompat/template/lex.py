@@ -55,6 +55,7 @@ KEYWORDS = frozenset(
 _SPACES = " \t\r\n"
 _DIGITS = "0123456789"
 _SPACE_RUN = re.compile(r"[ \t\r\n]+")
+_LEFT_TRIM = re.compile(r"-[ \t\r\n]")
 _WORD = re.compile(r"\w*")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*+"')
 _CHARACTER = re.compile(r"'(?:[^'\\\n]|\\[^\n])*+'")
@@ -103,9 +104,7 @@ def _text(source: str, at: int, tokens: list[Token]) -> int:
     """Reads up to the inside of the next action (comments are none), or to the end."""
     while (brace := source.find(LEFT, at)) >= 0:
         inside = brace + 2
-        trims = source[inside : inside + 1] == "-" and source[inside + 1 : inside + 2] in tuple(
-            _SPACES
-        )
+        trims = _LEFT_TRIM.match(source, inside) is not None
         text = source[at:brace].rstrip(_SPACES) if trims else source[at:brace]
         if text:
             tokens.append(Token(TEXT, text, at))
@@ -299,7 +298,8 @@ _BY_FIRST: dict[str, Callable[[str, int], Token]] = {
 class TokenStream:
     """Tokens as the parser of one template takes them, and the errors it makes of them.
 
-    ``position`` may be moved back to read again.
+    ``position`` may be moved back to read again. ``action`` is the left delimiter of the action
+    that is being parsed.
     """
 
     def __init__(self, source: str, tokens: list[Token], position: int = 0) -> None:
@@ -307,7 +307,7 @@ class TokenStream:
         self._tokens = tokens
         self.position = position
         self._furthest = -1  # Go's errors name the line of the last token that was looked at
-        self._action: Token | None = None
+        self.action: Token | None = None
 
     def fork(self) -> TokenStream:
         """The same tokens from here on, for a template of its own inside this one."""
@@ -343,12 +343,6 @@ class TokenStream:
             raise self.unexpected(token, context)
         return token
 
-    def begin_action(self, token: Token) -> None:
-        self._action = token
-
-    def end_action(self) -> None:
-        self._action = None
-
     def error(self, why: str) -> TemplateFailed:
         line = 0 if self._furthest < 0 else self._line(self._tokens[self._furthest])
         return TemplateFailed(finished(f"template: :{line}: {why}"))
@@ -360,9 +354,9 @@ class TokenStream:
 
     def _action_start(self, token: Token) -> str:
         """Where the action began in which ``token`` is wrong, if that is another line."""
-        if self._action is None or self._line(self._action) == self._line(token):
+        if self.action is None or self._line(self.action) == self._line(token):
             return ""
-        started = f"started at :{self._line(self._action)}"
+        started = f"started at :{self._line(self.action)}"
         return f" {started}" if token.text.endswith(" action") else f" in action {started}"
 
     def _line(self, token: Token) -> int:

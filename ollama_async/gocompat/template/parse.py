@@ -287,9 +287,9 @@ class _Parser(_PipelineParser):
             return nodes.Text(token.at, token.text)
         if token.kind != kinds.LEFT:
             raise self._stream.unexpected(token, "input")
-        self._stream.begin_action(token)
+        self._stream.action = token
         node = self._action()
-        self._stream.end_action()
+        self._stream.action = None
         return node
 
     def _action(self) -> nodes.Node | _End:
