@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -75,15 +74,19 @@ class BodyProcessor:
 BODY_PROCESSOR: web.AppKey[BodyProcessor] = web.AppKey("body_processor", BodyProcessor)
 
 
-class BodyReader:
-    """Reads one body chunk by chunk, within a :class:`WaitAllowance`.
+class Body:
+    """The body of one request: read chunk by chunk within a :class:`WaitAllowance`, or received
+    whole and decoded once.
 
     Only time spent waiting for the client counts: a slow disk does not cost the client its upload.
     """
 
     def __init__(self, request: web.Request) -> None:
-        self._content = request.content
+        self.client = client_of(request)
+        self._request = request
         self._allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
+        self._parts: list[bytes] = []
+        self._size = 0
 
     async def next_chunk(self) -> bytes:
         """The bytes that have arrived, at least one; ``b""`` at the end.
@@ -92,7 +95,7 @@ class BodyReader:
         :raises ConnectionResetError: the client disconnected.
         """
         try:
-            chunk = await self._allowance.wait(self._content.readany())
+            chunk = await self._allowance.wait(self._request.content.readany())
         except TimeoutError:
             raise BadRequest("timed out reading the request body") from None
         except RequestPayloadError:
@@ -100,15 +103,25 @@ class BodyReader:
         self._allowance.earn(len(chunk))
         return chunk
 
-
-class Body:
-    """The body of one request, received but not decoded. May be processed once."""
-
-    def __init__(self, request: web.Request, parts: list[bytes]) -> None:
-        self._client = client_of(request)
-        self._processor = request.app[BODY_PROCESSOR]
-        self._parts = parts
-        self._size = sum(map(len, parts))
+    async def receive(self, limit: int) -> None:
+        """All of it, in parts, for a thread to join. Raises as :func:`read_body`."""
+        if (self._request.content_length or 0) > limit:
+            raise TooLarge(f"request body is over the limit of {limit} bytes")
+        reservation = self._request[BODY_RESERVATION]
+        gathered = bytearray()  # a client may send single bytes, and each object takes forty
+        while chunk := await self.next_chunk():
+            self._size += len(chunk)
+            if self._size > limit:
+                raise TooLarge(f"request body is over the limit of {limit} bytes")
+            reservation.reserve(self._size)
+            gathered += chunk
+            if len(gathered) >= LARGE_BYTES:
+                self._parts.append(bytes(gathered))
+                gathered.clear()
+        if gathered:
+            self._parts.append(bytes(gathered))
+        if not self._parts:
+            raise BadRequest("missing request body")
 
     def decode(self, kind: type[S]) -> S:
         """As :func:`~ollama_async.api.decode.decode`; gives the bytes up, which saves memory."""
@@ -120,7 +133,8 @@ class Body:
         """``call(*args)``, whose time grows with the body and with ``added_bytes``; see
         :meth:`BodyProcessor.run`.
         """
-        return await self._processor.run(self._client, self._size + added_bytes, call, *args)
+        processor = self._request.app[BODY_PROCESSOR]
+        return await processor.run(self.client, self._size + added_bytes, call, *args)
 
 
 async def read_json(request: web.Request, kind: type[S]) -> S:
@@ -130,7 +144,7 @@ async def read_json(request: web.Request, kind: type[S]) -> S:
         :func:`read_body`.
     """
     body = await read_body(request, kind)
-    return await body.run(partial(body.decode, kind))
+    return await body.run(body.decode, kind)
 
 
 async def read_body(request: web.Request, kind: type[S]) -> Body:
@@ -142,10 +156,9 @@ async def read_body(request: web.Request, kind: type[S]) -> Body:
     :raises Busy: over the budget of the client, or of all together.
     """
     _check_encoding(request)
-    parts = await _receive(request, getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES))
-    if not parts:
-        raise BadRequest("missing request body")
-    return Body(request, parts)
+    body = Body(request)
+    await body.receive(getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES))
+    return body
 
 
 def _check_encoding(request: web.Request) -> None:
@@ -158,25 +171,3 @@ def _check_encoding(request: web.Request) -> None:
             raise UnreadableEncoding(
                 f"unsupported {name} {codings[:_SHOWN_CHARACTERS]!r}; send the body as it is"
             )
-
-
-async def _receive(request: web.Request, limit: int) -> list[bytes]:
-    """The body in parts, for a thread to join."""
-    if (request.content_length or 0) > limit:
-        raise TooLarge(f"request body is over the limit of {limit} bytes")
-    reader = BodyReader(request)
-    parts: list[bytes] = []
-    gathered = bytearray()  # a client may send single bytes, and each object takes forty
-    size = 0
-    while chunk := await reader.next_chunk():
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"request body is over the limit of {limit} bytes")
-        request[BODY_RESERVATION].reserve(size)
-        gathered += chunk
-        if len(gathered) >= LARGE_BYTES:
-            parts.append(bytes(gathered))
-            gathered.clear()
-    if gathered:
-        parts.append(bytes(gathered))
-    return parts

@@ -113,17 +113,15 @@ def _check_common(request: GenerateRequest | ChatRequest, model: Model, verb: st
         raise BadRequest(f'"{request.model}" does not support thinking')
     if "completion" not in model.capabilities:
         raise BadRequest(f'"{request.model}" does not support {verb}')
-    _format(request.format)
+    _check_format(request.format)
     if request.logprobs:
         raise BadRequest('"logprobs" is not supported yet')
 
 
-def _format(value: Any) -> str | dict[str, Any] | None:
-    """What an answer must be; None: anything. :raises BadRequest: with Ollama's text."""
-    if value is None or value == "":
-        return None
-    if value == "json" or isinstance(value, dict):
-        return value  # type: ignore[no-any-return]  # a part of the request's JSON
+def _check_format(value: Any) -> None:
+    """:raises BadRequest: with Ollama's text."""
+    if value is None or isinstance(value, dict) or value in ("", "json"):
+        return
     quoted = json.dumps(_beginning(value, _SHOWN_CHARACTERS), ensure_ascii=False)
     raise BadRequest(
         f"invalid format: {quoted[:_SHOWN_CHARACTERS]}; "
@@ -234,7 +232,7 @@ def _job(
             num_ctx=num_ctx or 0,
             shift=request.shift is not False,
             wants_context=wants_context,
-            format=_format(request.format),
+            format=None if request.format == "" else request.format,
             renders_only=request.debug_render_only,
         )
     return Job(

@@ -17,7 +17,6 @@ from aiohttp import web
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
 from ollama_async.gateway.body import Body, read_body
-from ollama_async.gateway.client_identity import client_of
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.models import check_model_name, find_model
 from ollama_async.gateway.job_builder import (
@@ -89,16 +88,13 @@ class _UnloadRequest(msgspec.Struct, frozen=True):
 async def _respond(request: web.Request, route: _Route[R]) -> web.StreamResponse:
     began_at = perf_counter()
     dependencies = request.app[DEPENDENCIES]
-    client = client_of(request)
     body = await read_body(request, route.kind)
-    prepared = await body.run(
-        _decode_and_prepare, body, route, dependencies.catalog, client, began_at
-    )
+    prepared = await body.run(_decode_and_prepare, body, route, dependencies.catalog, began_at)
     if isinstance(prepared, route.kind):
         model = await find_model(request.app, prepared.model)
         added = own_messages_bytes(model)
         prepared = await body.run(
-            _prepare, route, prepared, model, client, began_at, added_bytes=added
+            _prepare, route, prepared, model, body.client, began_at, added_bytes=added
         )
     if isinstance(prepared, StreamRequest):
         return await dependencies.streamer.answer(request, prepared)
@@ -108,7 +104,7 @@ async def _respond(request: web.Request, route: _Route[R]) -> web.StreamResponse
 
 
 def _decode_and_prepare(
-    body: Body, route: _Route[R], catalog: Catalog, client: str, began_at: float
+    body: Body, route: _Route[R], catalog: Catalog, began_at: float
 ) -> R | StreamRequest | _UnloadRequest:
     """The decoded request itself if its model has to be found first.
 
@@ -122,7 +118,7 @@ def _decode_and_prepare(
     model = catalog.find_cached(params.model)
     if model is None or model.messages:
         return params
-    return _prepare(route, params, model, client, began_at)
+    return _prepare(route, params, model, body.client, began_at)
 
 
 def _prepare(

@@ -19,7 +19,7 @@ from ollama_async.core.errors import BadRequest, Busy, Forbidden, NotFound
 from ollama_async.core.threads import iterate_in_thread, run_in_thread
 from ollama_async.create.builder import create_model
 from ollama_async.create.request import BaseMissing
-from ollama_async.gateway.body import BodyReader, read_json
+from ollama_async.gateway.body import Body, read_json
 from ollama_async.gateway.client_budgets import (
     CLIENT_SEND_LIMIT_BYTES,
     SEND_RESERVATION,
@@ -278,14 +278,14 @@ async def upload_blob(request: web.Request) -> web.Response:
     digest = request.match_info["digest"]
     if await run_in_thread(store.has_blob, digest):
         return web.Response()
-    reader = BodyReader(request)
+    body = Body(request)
     size_bytes = request.content_length or 0
     writer = await run_in_thread(
         store.open_blob, digest, size_bytes, undo=BlobWriter.discard, threads=threads
     )
     try:
         gathered = bytearray()
-        while chunk := await reader.next_chunk():
+        while chunk := await body.next_chunk():
             gathered += chunk
             if len(gathered) >= WRITE_BYTES:
                 await run_in_thread(writer.write, bytes(gathered), threads=threads)

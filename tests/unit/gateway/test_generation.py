@@ -10,6 +10,7 @@ import pytest
 
 from ollama_async.core.conversation import Message
 from ollama_async.core.errors import Busy, ContextExceeded, LoadFailed
+from ollama_async.gateway.body import OFF_LOOP_BYTES, BodyProcessor
 
 GENERATE = "/api/generate"
 CHAT = "/api/chat"
@@ -291,3 +292,23 @@ async def test_the_log_names_few_of_many_unknown_options(post, backend, caplog):
     assert response.status == 200
     (entry,) = [each for each in caplog.records if "invalid option" in each.getMessage()]
     assert len(entry.getMessage()) < 500
+
+
+@pytest.mark.parametrize("prompt", ["x", "x" * (OFF_LOOP_BYTES + 1)])
+async def test_one_call_makes_the_job_of_a_request_for_a_cached_model(
+    post, backend, monkeypatch, prompt
+):
+    """Decoding, checks and job share one call, and so one thread and one turn."""
+    backend.script = say_ok
+    sizes, run = [], BodyProcessor.run
+
+    def counted(self, client, size, *call):
+        sizes.append(size)
+        return run(self, client, size, *call)
+
+    monkeypatch.setattr(BodyProcessor, "run", counted)
+    response, _ = await post(CHAT, model="m", messages=[{"role": "user", "content": prompt}])
+
+    assert response.status == 200
+    assert len(sizes) == 1
+    assert (await backend.job()).job.inference.prompt.messages[0].content == prompt

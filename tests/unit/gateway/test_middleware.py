@@ -218,7 +218,7 @@ async def test_a_client_that_stops_sending_its_body_is_refused(url, monkeypatch)
 async def test_a_client_that_drips_its_body_runs_out_of_time(monkeypatch):
     monkeypatch.setattr(body, "GRACE_S", 0.05)
     content = _Dripping()
-    upload = body.BodyReader(content)
+    upload = body.Body(content)
 
     async def read_on() -> None:
         while True:
@@ -232,6 +232,8 @@ async def test_a_client_that_drips_its_body_runs_out_of_time(monkeypatch):
 
 class _Dripping:
     """A request whose content takes 10 ms for each single byte."""
+
+    remote = "10.0.0.1"
 
     def __init__(self) -> None:
         self.content = self
