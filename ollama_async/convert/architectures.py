@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import gguf
 import msgspec
 
 from ollama_async.convert import rope
@@ -42,6 +43,25 @@ class ModelArchitecture(msgspec.Struct, frozen=True, kw_only=True):
     biases: Mapping[str, str] = {}
     gates: int = 1
     is_embedding: bool = False
+
+    def tensor_names(self, layers: int) -> gguf.TensorNameMap:
+        """Translates published names to GGUF names."""
+        number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == self.name)
+        return gguf.get_tensor_name_map(number, layers)
+
+    def usual_name(self, published: str) -> str:
+        """The name that the ``gguf`` package knows."""
+        for old, new in self.prefixes.items():
+            if published.startswith(old):
+                return new + published.removeprefix(old)
+        return published
+
+    def changed(self, published: str, rows: Floats, head: int) -> Floats:
+        """Rows of the tensor of that name as they are in a GGUF."""
+        for ending, change in self.changes.items():
+            if published.endswith(ending):
+                rows = change(rows, head)
+        return rows
 
 
 def find_architecture(config: JsonObject) -> tuple[ModelArchitecture, JsonObject]:

@@ -20,14 +20,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gguf
 import msgspec
 import numpy as np
 
-from ollama_async.convert.architectures import ARCHITECTURES, ModelArchitecture
+from ollama_async.convert.architectures import ARCHITECTURES
 from ollama_async.convert.config_files import Files, read_bytes
 from ollama_async.convert.gguf_writer import FloatType, OutputTensor, write
 from ollama_async.convert.safetensors import Floats, Safetensors
@@ -71,8 +71,6 @@ _KEEPS_BASE = {True, False, None, "gaussian", "eva", "orthogonal"}
 _MATRIX = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
 _EMBEDDINGS = "token_embd"
 _BY_NAME = {each.name: each for each in ARCHITECTURES.values() if not each.is_embedding}
-
-_Reordering = Callable[[Floats], Floats]
 
 
 class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,13 +206,10 @@ def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator
         )
     if not 0 < base.layers <= _MAX_LAYERS or base.head <= 0:
         raise BadRequest(f"the base model has {base.layers} layers with heads of {base.head}")
-    known_names = gguf.get_tensor_name_map(
-        next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == base.architecture),
-        base.layers,
-    )
+    known_names = architecture.tensor_names(base.layers)
     targets: set[str] = set()
     for module in _modules(weights):
-        target = known_names.get_name(_published_name(architecture, module.name))
+        target = known_names.get_name(architecture.usual_name(module.name))
         if target is None or module.is_embedding != (target == _EMBEDDINGS):
             raise BadRequest(
                 f"the adapter changes {_short(module.name)}, "
@@ -223,7 +218,8 @@ def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator
         if target in targets:
             raise BadRequest(f"the adapter changes {target!r} twice")
         targets.add(target)
-        yield from _pair(weights, config, module, target, _reordering(architecture, base, module))
+        reorder = partial(architecture.changed, f"{module.name}.weight", head=base.head)
+        yield from _pair(weights, config, module, target, reorder)
 
 
 def _modules(weights: Safetensors) -> list[_Module]:
@@ -251,17 +247,17 @@ def _modules(weights: Safetensors) -> list[_Module]:
     return list(modules.values())
 
 
-def _published_name(architecture: ModelArchitecture, module: str) -> str:
-    for old, new in architecture.prefixes.items():
-        if module.startswith(old):
-            return new + module.removeprefix(old)
-    return module
-
-
 def _pair(
-    weights: Safetensors, config: _Config, module: _Module, target: str, reorder: _Reordering
+    weights: Safetensors,
+    config: _Config,
+    module: _Module,
+    target: str,
+    reorder: Callable[[Floats], Floats],
 ) -> Iterator[OutputTensor]:
-    """Both matrices of a module. B is scaled by the module's own alpha: the file has only one."""
+    """Both matrices of a module. B is scaled by the module's own alpha: the file has only one.
+
+    ``reorder``: what a conversion of the base does to the rows of these weights.
+    """
     a, b = weights.tensors[module.a], weights.tensors[module.b]
     rank = config.rank(module.name)
     for tensor in (a, b):
@@ -289,19 +285,6 @@ def _pair(
 def _kind(dtype: str) -> FloatType:
     """The published type, if it has 16 bits."""
     return "F16" if dtype == "F16" else "BF16" if dtype == "BF16" else "F32"
-
-
-def _reordering(architecture: ModelArchitecture, base: BaseModel, module: _Module) -> _Reordering:
-    """The reordering of rows that a conversion applies to these weights of the base."""
-    name = f"{module.name}.weight"
-    changes = [change for ending, change in architecture.changes.items() if name.endswith(ending)]
-
-    def reorder(rows: Floats) -> Floats:
-        for change in changes:
-            rows = change(rows, base.head)
-        return rows
-
-    return reorder
 
 
 def _short(value: object) -> str:

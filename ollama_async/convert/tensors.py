@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-
-import gguf
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from ollama_async.convert import rope
 from ollama_async.convert.architectures import (
-    Change,
     ModelArchitecture,
     head_dimensions,
     rope_dimensions,
@@ -33,7 +31,7 @@ _BLOCK_ELEMENTS = 4 << 20  # a few of these are in memory at once, 4 bytes each
 _MAX_BLOCK_ELEMENTS = 16 * _BLOCK_ELEMENTS
 _ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
 _LEFT_OUT = ("rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
-_OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}
+_OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 
 
 def published_type(weights: Weights) -> FloatType:
@@ -64,7 +62,10 @@ def make_tensors(
     ]
     _check_shapes(architecture, config, head, {tensor.name: tensor.shape for tensor in tensors})
     if not architecture.is_embedding:
-        tensors += _made(rope.tensors(config, rope_dimensions(config)))
+        tensors += [
+            OutputTensor(name, numbers.shape, "F32", partial(iter, [numbers]))
+            for name, numbers in rope.tensors(config, rope_dimensions(config)).items()
+        ]
     return tensors
 
 
@@ -72,11 +73,13 @@ def _names(
     architecture: ModelArchitecture, layers: int, published: Sequence[str]
 ) -> dict[str, str]:
     """Published names to GGUF names, of the tensors that the GGUF gets."""
-    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture.name)
-    known = gguf.get_tensor_name_map(number, layers)
+    known = architecture.tensor_names(layers)
     names: dict[str, str] = {}
     for name in published:
-        inner = _without_prefix(architecture, name)
+        inner = architecture.usual_name(name)
+        for old, new in _OLD_ENDINGS.items():
+            if inner.endswith(old):
+                inner = inner.removesuffix(old) + new
         if inner.startswith(architecture.unused) or inner.endswith(_LEFT_OUT):
             continue
         out = known.get_name(inner, try_suffixes=(".weight", ".bias"))
@@ -86,16 +89,6 @@ def _names(
     if len(set(names.values())) < len(names):
         raise BadRequest("two tensors have the same GGUF name")
     return names
-
-
-def _without_prefix(architecture: ModelArchitecture, name: str) -> str:
-    for old, new in architecture.prefixes.items():
-        if name.startswith(old):
-            name = new + name.removeprefix(old)
-    for old, new in _OLD_NAMES.items():
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    return name
 
 
 def _check_complete(
@@ -123,38 +116,18 @@ def _converted(
     shape = weights.tensors[name].shape
     if not 1 <= len(shape) <= 2 or not all(shape):
         raise BadRequest(f"tensor {name[:80]!r} has an unusual shape, {list(shape)}")
-    changes = [change for ending, change in architecture.changes.items() if name.endswith(ending)]
-    step = _block_rows(shape, head)
+    fitting = _BLOCK_ELEMENTS // math.prod(shape[1:])
+    step = max(head, fitting // head * head)  # whole heads
     if step * math.prod(shape[1:]) > _MAX_BLOCK_ELEMENTS:
         raise BadRequest(f"tensor {name[:80]!r} has heads or rows that are too large")
 
     def blocks() -> Iterator[Floats]:
         for start in range(0, shape[0], step):
-            yield _changed(weights.read(name, start, min(start + step, shape[0])), changes, head)
+            rows = weights.read(name, start, min(start + step, shape[0]))
+            yield architecture.changed(name, rows, head)
 
     small = len(shape) == 1 or out in _ALWAYS_F32
     return OutputTensor(out, shape, "F32" if small else kind, blocks)
-
-
-def _block_rows(shape: tuple[int, ...], head: int) -> int:
-    """The rows of a block: whole heads."""
-    rows = _BLOCK_ELEMENTS // math.prod(shape[1:])
-    return max(head, rows // head * head)
-
-
-def _changed(rows: Floats, changes: list[Change], head: int) -> Floats:
-    for change in changes:
-        rows = change(rows, head)
-    return rows
-
-
-def _made(tensors: dict[str, Floats]) -> list[OutputTensor]:
-    def once(numbers: Floats) -> Callable[[], Iterator[Floats]]:
-        return lambda: iter([numbers])
-
-    return [
-        OutputTensor(name, numbers.shape, "F32", once(numbers)) for name, numbers in tensors.items()
-    ]
 
 
 # ----------------------------------------------------------------- shapes
