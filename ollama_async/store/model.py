@@ -17,32 +17,44 @@ from ollama_async.store.cache import JSON_COST
 _LEAST_BYTES = 2048
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that can be loaded.
+class ModelListEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in the list of models.
 
-    ``name``: short, with tag, spelled as on disk. ``key`` identifies what a worker loads: equal for
-    two names of the same files. ``digest``: sha256 of the manifest, 64 hex digits. ``size``: bytes
-    of all layers. ``modified_at``: seconds since the epoch. ``path``: the GGUF, or for the scripted
-    engine the name in its file. ``template``: Go text, "" if there is none. ``parameters``: as
-    stored, types not checked. ``projectors``, ``adapters``, ``drafts``, ``licenses``: paths
-    (licenses are long, and rarely read). ``adapter_bytes``: of the adapters' tensors. ``requires``:
-    an Ollama release. ``selection``: which template is in force.
+    ``name``: short, with tag, spelled as on disk. ``digest``: sha256 of the manifest, 64 hex
+    digits. ``size``: bytes of all layers. ``modified_at``: seconds since the epoch.
     """
 
     name: str
-    engine: Literal["llama_cpp", "scripted"] = "llama_cpp"
-    key: str
     digest: str
     size: int
     modified_at: float
     details: ModelDetails
+    capabilities: tuple[str, ...] = ("completion",)
+
+    @property
+    def memory_bytes(self) -> int:
+        """An upper bound."""
+        return _LEAST_BYTES + _parsed_bytes((self.details, self.capabilities))
+
+
+class Model(ModelListEntry, frozen=True, kw_only=True):
+    """A model that can be loaded.
+
+    ``key`` identifies what a worker loads: equal for two names of the same files. ``path``: the
+    GGUF, or for the scripted engine the name in its file. ``template``: Go text, "" if there is
+    none. ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``drafts``,
+    ``licenses``: paths (licenses are long, and rarely read). ``adapter_bytes``: of the adapters'
+    tensors. ``requires``: an Ollama release. ``selection``: which template is in force.
+    """
+
+    engine: Literal["llama_cpp", "scripted"] = "llama_cpp"
+    key: str
     path: str
     blob_digest: str = ""
     template: str = ""
     system: str = ""
     parameters: dict[str, Any] = {}
     messages: list[Message] = []
-    capabilities: tuple[str, ...] = ("completion",)
     summary: GgufSummary
     projectors: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
@@ -80,29 +92,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def list_entry(self) -> ModelListEntry:
-        return ModelListEntry(
-            name=self.name,
-            digest=self.digest,
-            size=self.size,
-            modified_at=self.modified_at,
-            details=self.details,
-            capabilities=self.capabilities,
-        )
-
-
-class ModelListEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A model in the list of models; see :class:`Model`."""
-
-    name: str
-    digest: str
-    size: int
-    modified_at: float
-    details: ModelDetails
-    capabilities: tuple[str, ...]
-
-    @property
-    def memory_bytes(self) -> int:
-        return _LEAST_BYTES + _parsed_bytes((self.details, self.capabilities))
+        fields = ModelListEntry.__struct_fields__
+        return ModelListEntry(**{name: getattr(self, name) for name in fields})
 
 
 def _size(texts: Iterable[str]) -> int:
