@@ -162,12 +162,13 @@ class EngineLoop:
         ended_ns = self._clock_ns()
         prompt_tokens = sum(size for _, size in chunks)
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
-        for sequence, token in zip(decoding, sampled, strict=False):  # prompts' tokens follow
+        for sequence in decoding:
             sequence.slot.tokens.append(sequence.last[0])
             sequence.row.position += 1
             sequence.answered += 1
-            self._accept_token(sequence, token, ended_ns)
-        self._advance_prefill(chunks, sampled[len(decoding) :], begun_ns, ended_ns)
+        sampling = [*decoding]  # a copy: complete prompts join self._decoding
+        sampling += self._advance_prefill(chunks, begun_ns, ended_ns)
+        self._accept_tokens(sampling, sampled, ended_ns)
 
     def _plan_prefill(self, streams: int) -> list[tuple[RunningSequence, int]]:
         """Which prompts go on in this step, and by how many tokens."""
@@ -195,14 +196,10 @@ class EngineLoop:
         return True
 
     def _advance_prefill(
-        self,
-        chunks: list[tuple[RunningSequence, int]],
-        sampled: Sequence[int],
-        begun_ns: int,
-        ended_ns: int,
-    ) -> None:
-        """Prompts after a step; complete ones have their first token."""
-        tokens = iter(sampled)
+        self, chunks: list[tuple[RunningSequence, int]], begun_ns: int, ended_ns: int
+    ) -> list[RunningSequence]:
+        """Update prompts after a step. Returns the complete ones, which have their first token."""
+        complete = []
         for sequence, size in chunks:
             sequence.begun_ns = sequence.begun_ns or begun_ns
             prompt = sequence.request.tokens
@@ -215,27 +212,37 @@ class EngineLoop:
             self._decoding.append(sequence)
             sequence.row.position = len(prompt)
             sequence.answered = 1
-            self._accept_token(sequence, next(tokens), ended_ns)
+            complete.append(sequence)
+        return complete
 
-    def _accept_token(self, sequence: RunningSequence, token: int, now_ns: int) -> None:
+    def _accept_tokens(
+        self, sequences: list[RunningSequence], sampled: list[int], now_ns: int
+    ) -> None:
         """The hot path: what a token costs besides the engine."""
-        if self._engine.is_end(token):
-            sequence.answered_ns = now_ns
-            self._finish(sequence, "stop")
-            return
-        text = sequence.feed(sequence.piece_of(token))
-        if text:
-            parser = sequence.request.parser
-            if parser is None:
-                self._output.deltas.append((sequence.id, text))
-            else:
-                self._add_deltas(sequence, parser.feed(text))
-        sequence.last[0] = token
-        if sequence.repetition is not None:
-            sequence.repetition.add(token)
-        if sequence.is_at_limit():
-            sequence.answered_ns = now_ns
-            self._handle_limit(sequence)
+        deltas, is_end = self._output.deltas, self._engine.is_end
+        for sequence, token in zip(sequences, sampled, strict=True):
+            if is_end(token):
+                sequence.answered_ns = now_ns
+                self._finish(sequence, "stop")
+                continue
+            request = sequence.request
+            text = sequence.feed(sequence.piece_of(token))
+            if text:
+                if request.parser is None:
+                    deltas.append((sequence.id, text))
+                else:
+                    self._add_deltas(sequence, request.parser.feed(text))
+            sequence.last[0] = token
+            if sequence.repetition is not None:
+                sequence.repetition.add(token)
+            if (
+                sequence.answered >= sequence.limit
+                or sequence.row.position >= request.num_ctx
+                or sequence.is_stopped
+                or (request.constraint is not None and request.constraint.is_over)
+            ):
+                sequence.answered_ns = now_ns
+                self._handle_limit(sequence)
 
     def _add_deltas(self, sequence: RunningSequence, deltas: Sequence[Delta]) -> None:
         self._output.deltas += [(sequence.id, delta) for delta in deltas]

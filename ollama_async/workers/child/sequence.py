@@ -78,13 +78,6 @@ class RunningSequence:
         constraint = self.request.constraint
         return self.is_stopped or (constraint is not None and constraint.is_over)
 
-    def is_at_limit(self) -> bool:
-        return (
-            self.answered >= self.limit
-            or self.row.position >= self.request.num_ctx
-            or self.is_complete
-        )
-
     def extend_limit(self) -> bool:
         """Whether an answer at its ``limit`` may go on, up to a new limit."""
         if self.answered >= self.request.max_tokens:
@@ -102,17 +95,20 @@ class RunningSequence:
 
     def feed(self, piece: bytes) -> str:
         """The text that can be delivered after one more token; often ""."""
-        return self._scan(self._decoder.feed(piece))
+        text = self._decoder.feed(piece)
+        return text if self._finder is None else self._scan(text, self._finder)
 
     def flush(self) -> str:
         """The text that was held back. Call it once, when the answer ends without a stop string."""
-        text = self._scan(self._decoder.flush())
-        return text if self._finder is None or self.is_stopped else text + self._finder.flush()
+        text, finder = self._decoder.flush(), self._finder
+        if finder is None:
+            return text
+        text = self._scan(text, finder)
+        return text if self.is_stopped else text + finder.flush()
 
-    def _scan(self, text: str) -> str:
-        if self._finder is not None:
-            text = self._finder.feed(text)
-            self.is_stopped = self._finder.is_found
+    def _scan(self, text: str, finder: StopStringFinder) -> str:
+        text = finder.feed(text)
+        self.is_stopped = finder.is_found
         return text
 
     def remove_stop_string(self, context: list[int]) -> None:
