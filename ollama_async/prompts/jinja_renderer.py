@@ -91,8 +91,8 @@ class JinjaRenderer:
         if self._forms.shows_tools:
             return False
         probe, tool = self._shaped.probe, example_tool()
-        told = probe.arrange(_tools_in_system(list(EXAMPLE_CALL[:1]), [tool]), [])
-        return probe.shows_words(told, [], [tool["function"]["name"]])
+        arranged = probe.arrange(_tools_in_system(list(EXAMPLE_CALL[:1]), [tool]), [])
+        return probe.shows_words(arranged, [], [tool["function"]["name"]])
 
     def _show(self, messages: Messages, tools: Tools, **variables: Any) -> str:
         plain, given_tools = self._forms.apply(plain_messages(messages), plain_tools(tools))

@@ -365,7 +365,7 @@ class MessageForms:
     def _shows(self, messages: list[Plain], tools: Any, words: Sequence[str]) -> bool:
         try:
             text = self._run(messages, deepcopy(tools))  # it may change them
-        except (SecurityError, MemoryError):  # the latter says nothing about the template
+        except (SecurityError, MemoryError):  # the latter is not the template's fault
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code
             return False

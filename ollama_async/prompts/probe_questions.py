@@ -19,20 +19,24 @@ from ollama_async.prompts.message_shapes import Messages, Reshape
 
 
 class Question(msgspec.Struct, frozen=True):
-    """``is_raised`` says whether the answer matters for a conversation. ``shapes`` are the
-    remedies, the smallest change first. The chosen shape must show all ``examples`` whole, with
-    their thoughts if ``thoughts`` is set and any shape shows them. ``opens``: their prompts must
-    end with the beginning of the assistant's turn. ``orders``: only the order of texts counts;
+    """``is_raised`` says whether the answer matters for a conversation. ``remedies`` are the shapes
+    that may help, the smallest change first. The chosen shape must show all ``examples`` whole,
+    with their thoughts if ``thoughts`` is set and any shape shows them. ``opens``: their prompts
+    must end with the beginning of the assistant's turn. ``orders``: only the order of texts counts;
     texts that are missing are another question's.
     """
 
     name: str
     is_raised: Callable[[Messages], bool]
-    shapes: tuple[Reshape, ...]
+    remedies: tuple[Reshape, ...]
     examples: tuple[Messages, ...]
     thoughts: bool = False
     opens: bool = False
     orders: bool = False
+
+    @property
+    def shapes(self) -> tuple[Reshape, ...]:
+        return (shapes.as_they_are, *self.remedies)
 
 
 # ----------------------------------------------------------------- examples
@@ -119,9 +123,9 @@ def _has_system_and_ends_with(*roles: str, calls: bool = False) -> Callable[[Mes
 
 
 def _is_begun_by(
-    role: str, *, calls: bool = False, asks: bool = True
+    role: str, *, calls: bool = False, has_question: bool = True
 ) -> Callable[[Messages], bool]:
-    """``asks``: there is a later message of the user."""
+    """``has_question``: there is a later message of the user."""
 
     def is_raised(messages: Messages) -> bool:
         first = _begins(messages)
@@ -129,7 +133,7 @@ def _is_begun_by(
             first is not None
             and first.role == role
             and bool(first.tool_calls) == calls
-            and any(message.role == "user" for message in messages) == asks
+            and any(message.role == "user" for message in messages) == has_question
         )
 
     return is_raised
@@ -146,8 +150,8 @@ def _has_any(is_such: Callable[[Message], bool]) -> Callable[[Messages], bool]:
     return lambda messages: any(map(is_such, messages))
 
 
-_BEGINNINGS = (shapes.as_they_are, *map(shapes.opened_by_user, ("", shapes.MINIMAL)))
-_PAUSES = (shapes.as_they_are, *map(shapes.answered_before_question, ("", shapes.MINIMAL)))
+_BEGINNINGS = tuple(map(shapes.opened_by_user, ("", shapes.MINIMAL)))
+_PAUSES = tuple(map(shapes.answered_before_question, ("", shapes.MINIMAL)))
 _WORDY_WAYS = (
     shapes.calls_after_words,
     shapes.words_as_thoughts,
@@ -176,7 +180,7 @@ def _of_wordy_calls(name: str, call: Message, *, past: bool, orders: bool = Fals
     return Question(
         f"{name} {'in front of' if orders else 'and'} a call{' in the past' if past else ''}",
         is_raised,
-        (shapes.as_they_are, *(shapes.of_wordy_calls(way, past=past) for way in ways)),
+        tuple(shapes.of_wordy_calls(way, past=past) for way in ways),
         ([_QUESTION, call, _RESULT, *((_ANSWER_2, _QUESTION_2) if past else ())],),
         thoughts=not past and bool(call.thinking),
         orders=orders,
@@ -186,7 +190,7 @@ def _of_wordy_calls(name: str, call: Message, *, past: bool, orders: bool = Fals
 _NEIGHBOURS = Question(
     "neighbours",
     shapes.has_neighbours,
-    (shapes.as_they_are, shapes.merge_neighbours),
+    (shapes.merge_neighbours,),
     ([_QUESTION, _QUESTION_2], [_QUESTION, _ANSWER, _ANSWER_2, _QUESTION_2]),
 )
 
@@ -201,28 +205,28 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "a last system message after an answer",
         partial(shapes.ends_with_system_after, "assistant"),
-        (shapes.as_they_are, shapes.last_systems_to_user),
+        (shapes.last_systems_to_user,),
         ([_QUESTION, _ANSWER, _SYSTEM], [_SYSTEM, _QUESTION, _ANSWER, _MORE]),
         opens=True,
     ),
     Question(
         "a last system message after a call",
         partial(shapes.ends_with_system_after, "assistant", calls=True),
-        (shapes.as_they_are, shapes.last_systems_to_user),
+        (shapes.last_systems_to_user,),
         ([_QUESTION, _CALL, _SYSTEM],),
         opens=True,
     ),
     Question(
         "a last system message after a question",
         partial(shapes.ends_with_system_after, "user"),
-        (shapes.as_they_are, shapes.hoist_systems),
+        (shapes.hoist_systems,),
         ([_QUESTION, _SYSTEM],),
         opens=True,
     ),
     Question(
         "a later system message",
         _has_later_system,
-        (shapes.as_they_are, shapes.hoist_systems),
+        (shapes.hoist_systems,),
         (
             [_QUESTION, _ANSWER, _SYSTEM, _QUESTION_2],
             [_SYSTEM, _QUESTION, _ANSWER, _MORE, _QUESTION_2],
@@ -233,18 +237,18 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "two system messages",
         lambda messages: shapes.count_leading_systems(messages) > 1,
-        (shapes.as_they_are, shapes.join_leading_systems),
+        (shapes.join_leading_systems,),
         ([_SYSTEM, _MORE, _QUESTION],),
     ),
     Question(
         "system messages only",
         _has_systems_only,
-        (shapes.as_they_are, shapes.systems_to_user),
+        (shapes.systems_to_user,),
         ([_SYSTEM],),
         opens=True,
     ),
     *(
-        Question(name, is_raised, (shapes.as_they_are, shapes.systems_to_user), ([_SYSTEM, *rest],))
+        Question(name, is_raised, (shapes.systems_to_user,), ([_SYSTEM, *rest],))
         for name, is_raised, rest in (
             ("a system message", _has_system_and_ends_with("user", "system"), [_QUESTION]),
             (
@@ -268,7 +272,7 @@ QUESTIONS: tuple[Question, ...] = (
         Question(
             f"{between.role} between call and result",
             shapes.has_distant_results(between.role),
-            (shapes.as_they_are, shapes.results_after_calls),
+            (shapes.results_after_calls,),
             ([_QUESTION, _CALL, between, _RESULT],),
         )
         for between in (_QUESTION_2, _ANSWER, _SYSTEM)
@@ -276,20 +280,20 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "results without calls",
         shapes.has_lone_results,
-        (shapes.as_they_are, shapes.lone_results_from_user),
+        (shapes.lone_results_from_user,),
         ([_QUESTION, _RESULT], [_RESULT, _ANSWER, _QUESTION], [_HIGH, _LOW, _QUESTION, _NO]),
     ),
     Question(
         "empty answers",
         _has_any(shapes.is_empty_answer),
-        (shapes.as_they_are, shapes.drop_empty_answers),
+        (shapes.drop_empty_answers,),
         ([_QUESTION, _EMPTY_ANSWER, _QUESTION_2],),
     ),
     _NEIGHBOURS,
     Question(
         "words after a call",
         shapes.has_words_after_call,
-        (shapes.as_they_are, shapes.merge_all_neighbours),
+        (shapes.merge_all_neighbours,),
         ([_QUESTION, _CALL, _calling("Helgoland", content="hold on")],),
     ),
     *(
@@ -301,7 +305,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "several calls",
         _has_any(lambda message: len(message.tool_calls) > 1),
-        (shapes.as_they_are, shapes.one_call_each),
+        (shapes.one_call_each,),
         (
             [_QUESTION, _TWO_CALLS, *_TWO_RESULTS],
             [_QUESTION, _TWO_CALLS, *_TWO_RESULTS, _ANSWER, _QUESTION_2],
@@ -311,7 +315,6 @@ QUESTIONS: tuple[Question, ...] = (
         "a call",
         _has_any(shapes.is_about_tools),
         (
-            shapes.as_they_are,
             shapes.calls_as_text,
             shapes.results_from_user,
             _both(shapes.results_from_user, shapes.calls_as_text),
@@ -320,17 +323,19 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     *(
         Question(
-            f"begun by {name}{'' if asks else ' alone'}",
-            _is_begun_by(first.role, calls=bool(first.tool_calls), asks=asks),
+            f"begun by {name}{'' if has_question else ' alone'}",
+            _is_begun_by(first.role, calls=bool(first.tool_calls), has_question=has_question),
             _BEGINNINGS,
             tuple(
                 filter(
                     None,
-                    ([*example, _ANSWER, _QUESTION_2],) if asks else (example, [*example, _ANSWER]),
+                    ([*example, _ANSWER, _QUESTION_2],)
+                    if has_question
+                    else (example, [*example, _ANSWER]),
                 )
             ),
         )
-        for asks in (True, False)
+        for has_question in (True, False)
         for name, first, example in (
             ("an answer", _ANSWER, []),
             ("a call", _CALL, [_CALL, _RESULT]),
@@ -340,7 +345,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "ends with a call",
         lambda messages: bool(messages and messages[-1].tool_calls),
-        (shapes.as_they_are, *map(shapes.ended_by_user, ("", shapes.MINIMAL))),
+        tuple(map(shapes.ended_by_user, ("", shapes.MINIMAL))),
         ([_QUESTION, _CALL],),
     ),
     Question(

@@ -90,7 +90,7 @@ class TemplateProbe:
         """The prompt for these messages; None: the template fails."""
         try:
             return self._show(messages, tools)
-        except (SecurityError, MemoryError):  # the latter says nothing about the template
+        except (SecurityError, MemoryError):  # the latter is not the template's fault
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code
             return None

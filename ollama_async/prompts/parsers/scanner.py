@@ -150,7 +150,7 @@ class _Reader(Protocol):
 
 
 class _TextReader:
-    """Inside a :class:`Text`; keeps back white space at its end as the state says."""
+    """Inside a :class:`Text`; holds back white space at its end as the state requires."""
 
     def __init__(self, scanner: Scanner, state: Text, move: Move) -> None:
         self._scanner = scanner

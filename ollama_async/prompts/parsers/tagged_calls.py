@@ -42,7 +42,7 @@ class XmlCalls:
     ``<function=add>…</function>`` is ``Tag("<function=", ">", "</function>")``; between the name's
     end and its ``>`` there may be other attributes, of which ``string`` says whether a value is
     text or JSON. ``lines``: one line break at each end of a value is markup; ``paired``: only if
-    both are there. ``cdata``: a value may be in ``<![CDATA[…]]>``. ``says_kind``: the model was
+    both are there. ``cdata``: a value may be in ``<![CDATA[…]]>``. ``writes_kind``: the model was
     trained to write the attribute ``string``. ``resolve`` returns the tool that a name means; None:
     it is not a call.
     """
@@ -55,11 +55,11 @@ class XmlCalls:
         lines: bool = True,
         paired: bool = False,
         cdata: bool = False,
-        says_kind: bool = False,
+        writes_kind: bool = False,
         resolve: Callable[[str, Tools], str | None] = _as_written,
     ) -> None:
         self._tags = (call, argument)
-        self._says_kind = says_kind
+        self._writes_kind = writes_kind
         self._call = _Element(call, (call.open,), cdata=cdata)
         self._argument = _Element(argument, (call.open, argument.open), cdata=cdata)
         self._lines = lines
@@ -73,7 +73,7 @@ class XmlCalls:
             Tag(*(text.replace(" ", "{space}") for text in (tag.open, tag.mid, tag.close)))
             for tag in self._tags
         )
-        kind = f'"{{space}}string="{{is_text}}{argument.mid}' if self._says_kind else argument.mid
+        kind = f'"{{space}}string="{{is_text}}{argument.mid}' if self._writes_kind else argument.mid
         return CallSyntax(
             forms=(f"{call.open}{{name}}{call.mid} {{parameters}} {call.close}",),
             parameter=f"{argument.open}{{key}}{kind}{{value}}{argument.close}",

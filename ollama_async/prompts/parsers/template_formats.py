@@ -232,7 +232,7 @@ SOLAR = ParserSpec(
     skips=("<|begin|>assistant", "<|content|>", "<|tool_calls|>"),
     handles_thinking=True,
 )
-# a call is a message of its own, by a role or with a mark that says so
+# a call is a message of its own, marked by its role or by a token
 GIGA_CHAT = ParserSpec(
     calls=(
         CallSpec(
@@ -333,7 +333,7 @@ _DSML = XmlCalls(
     Tag('<｜DSML｜invoke name="', '">', "</｜DSML｜invoke>"),
     Tag('<｜DSML｜parameter name="', '">', "</｜DSML｜parameter>"),
     paired=True,
-    says_kind=True,
+    writes_kind=True,
 )
 DSML = _of(
     CallSpec(
