@@ -16,7 +16,7 @@ import math
 import os
 import stat
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class _Entry(msgspec.Struct):
     data_offsets: tuple[int, int]
 
 
-class Safetensors:
+class Safetensors(AbstractContextManager["Safetensors"]):
     """An open file. Close it, or use it as a context; everything blocks on the disk."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -104,9 +104,6 @@ class Safetensors:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Safetensors:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -190,7 +187,7 @@ INDEX = "model.safetensors.index.json"
 _MAX_SHARDS = 256  # each holds a descriptor; the largest models known have 163
 
 
-class Weights:
+class Weights(AbstractContextManager["Weights"]):
     """All tensors of a directory by name, in whatever file they are.
 
     Close it, or use it as a context; everything blocks on the disk.
@@ -222,9 +219,6 @@ class Weights:
 
     def close(self) -> None:
         self._stack.close()
-
-    def __enter__(self) -> Weights:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

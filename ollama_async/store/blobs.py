@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from ollama_async.core.errors import BadRequest
@@ -113,7 +113,7 @@ class Blobs:
         self.path(digest).unlink(missing_ok=True)
 
 
-class BlobWriter:
+class BlobWriter(AbstractContextManager["BlobWriter"]):
     """One upload: hashed while it is written, published only if the hash matches the digest.
 
     Every method blocks on the disk: call them in a worker thread, one at a time. Use the writer as
@@ -156,9 +156,6 @@ class BlobWriter:
     def discard(self) -> None:
         """Idempotent."""
         self._file.discard()
-
-    def __enter__(self) -> BlobWriter:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.discard()

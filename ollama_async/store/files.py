@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from ollama_async.core.errors import BadRequest, StorageFailed
@@ -104,7 +104,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     return data
 
 
-class NewFile:
+class NewFile(AbstractContextManager["NewFile"]):
     """A temporary file that :meth:`publish` renames into place, whole and durable.
 
     Used as a context, it removes what was not published. All methods may raise OSError. The writer
@@ -151,9 +151,6 @@ class NewFile:
             with suppress(OSError):
                 self._path.unlink()
             self._path = None
-
-    def __enter__(self) -> NewFile:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.discard()
