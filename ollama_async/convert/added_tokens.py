@@ -10,12 +10,11 @@ that do, those of Phi-3, by the model's name (``general.name``). WordPiece drops
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from ollama_async.convert.config_files import JsonObject
+from ollama_async.convert.config_files import JsonFiles, JsonObject
 from ollama_async.convert.tokenizer_pipeline import SPACE
 from ollama_async.convert.vocabulary import CONTROL, UNKNOWN, USER, GgufVocabulary
 from ollama_async.core.errors import BadRequest
@@ -42,13 +41,13 @@ class AddedToken(msgspec.Struct):
     flags: set[str]
 
 
-def read_added(documents: Mapping[str, JsonObject]) -> list[AddedToken]:
+def read_added(json_files: JsonFiles) -> list[AddedToken]:
     """The added tokens of all files. Of the same token in several files the first counts.
 
     :raises BadRequest: a token is invalid, or two files contradict each other.
     """
     found: dict[int, AddedToken] = {}
-    for document in _documents(documents):
+    for document in _entries(json_files):
         token = _added(document)
         known = found.setdefault(token.number, token)
         if known.text != token.text:
@@ -60,18 +59,16 @@ def read_added(documents: Mapping[str, JsonObject]) -> list[AddedToken]:
     return list(found.values())
 
 
-def added_fields(
-    documents: Mapping[str, JsonObject], vocabulary: GgufVocabulary, size: int
-) -> dict[str, Any]:
+def added_fields(json_files: JsonFiles, vocabulary: GgufVocabulary, size: int) -> dict[str, Any]:
     """Checks the added tokens; returns ``general.name`` if they strip the spaces after them.
 
     ``size``: how many tokens the network has; others are not looked for.
 
     :raises BadRequest: llama.cpp would find other added tokens, or other spaces, in some texts.
     """
-    added = [token for token in read_added(documents) if token.number < size]
+    added = [token for token in read_added(json_files) if token.number < size]
     _check_sizes(added)
-    _check_numbers(documents, added)
+    _check_numbers(json_files, added)
     for token in added:
         if "single_word" in token.flags:
             raise _refused(token, "single_word", "is found between words only")
@@ -93,10 +90,9 @@ def _check_sizes(added: list[AddedToken]) -> None:
             )
 
 
-def _check_numbers(documents: Mapping[str, JsonObject], added: list[AddedToken]) -> None:
+def _check_numbers(json_files: JsonFiles, added: list[AddedToken]) -> None:
     """Added tokens agree with the learned ones, or are numbered after them."""
-    tokenizer = documents.get(_FILE) or JsonObject(_FILE, {})
-    vocab = tokenizer.nested("model").nested("vocab").values
+    vocab = json_files[_FILE].nested("model").nested("vocab").values
     if not vocab:
         return
     texts = {number: text for text, number in vocab.items()}
@@ -175,13 +171,10 @@ def _is_ambiguous(first: str, second: str) -> bool:
 # ----------------------------------------------------------------- files
 
 
-def _documents(documents: Mapping[str, JsonObject]) -> list[JsonObject]:
-    tokenizer, settings, plain = (
-        documents.get(name) or JsonObject(name, {}) for name in (_FILE, _SETTINGS, _PLAIN)
-    )
-    decoder = settings.nested("added_tokens_decoder")
+def _entries(json_files: JsonFiles) -> list[JsonObject]:
+    decoder, plain = json_files[_SETTINGS].nested("added_tokens_decoder"), json_files[_PLAIN]
     return [
-        *tokenizer.sections("added_tokens"),
+        *json_files[_FILE].sections("added_tokens"),
         *(_numbered(decoder, number) for number in decoder.values),
         *(
             JsonObject(plain.where, {"id": number, "content": text})

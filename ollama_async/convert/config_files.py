@@ -162,6 +162,13 @@ class JsonObject:
         return BadRequest(f'{self.where}: "{name}" is not {wanted}')
 
 
+class JsonFiles(dict[str, JsonObject]):
+    """JSON files by name; a file that does not exist reads as an empty object."""
+
+    def __missing__(self, name: str) -> JsonObject:
+        return JsonObject(name, {})
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and 1 <= value <= _MAX_COUNT
 

@@ -15,7 +15,7 @@ from ollama_async.convert.gguf_writer import FILE_TYPES, FloatType, write
 from ollama_async.convert.safetensors import Weights
 from ollama_async.convert.special_tokens import special_fields
 from ollama_async.convert.tensors import EMBEDDING, make_tensors, published_type
-from ollama_async.convert.tokenizer import read_documents, read_vocabulary
+from ollama_async.convert.tokenizer import read_json_files, read_vocabulary
 from ollama_async.core.errors import BadRequest
 
 
@@ -57,11 +57,11 @@ def _below(architecture: str, fields: dict[str, Any]) -> dict[str, Any]:
 def _tokenizer_fields(
     files: Files, architecture: ModelArchitecture, config: JsonObject, size: int
 ) -> dict[str, Any]:
-    documents = read_documents(files)
-    vocabulary = read_vocabulary(files, documents)
+    json_files = read_json_files(files)
+    vocabulary = read_vocabulary(files, json_files)
     fields = vocabulary.fields(size)
-    fields |= special_fields(files, documents, config, vocabulary, size)
-    fields |= added_fields(documents, vocabulary, size)
+    fields |= special_fields(files, json_files, config, vocabulary, size)
+    fields |= added_fields(json_files, vocabulary, size)
     if architecture.name == "bert":
         fields["tokenizer.ggml.token_type_count"] = config.count("type_vocab_size", 2)
     elif vocabulary.model == "gpt2" and "tokenizer.ggml.eos_token_id" not in fields:

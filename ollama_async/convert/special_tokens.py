@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from ollama_async.convert.config_files import Files, JsonObject, read_text
+from ollama_async.convert.config_files import Files, JsonFiles, JsonObject, read_text
 from ollama_async.convert.gguf_writer import Fields
 from ollama_async.convert.tokenizer_pipeline import flat
 from ollama_async.convert.vocabulary import END_TEXTS, GgufVocabulary
@@ -30,7 +29,7 @@ _TEMPLATE_LIMIT_BYTES = 1 << 20
 
 def special_fields(
     files: Files,
-    documents: Mapping[str, JsonObject],
+    json_files: JsonFiles,
     config: JsonObject,
     vocabulary: GgufVocabulary,
     size: int,
@@ -39,9 +38,7 @@ def special_fields(
 
     :raises BadRequest: a file is invalid, or has what llama.cpp does not support.
     """
-    settings = documents.get(_SETTINGS) or JsonObject(_SETTINGS, {})
-    named = documents.get("special_tokens_map.json")
-    settings = settings.over(named.values) if named is not None else settings
+    settings = json_files[_SETTINGS].over(json_files["special_tokens_map.json"].values)
     texts = vocabulary.ids()
     roles = {name: _role(name, settings, config, texts) for name in (*_ROLES, "cls")}
     if vocabulary.unknown is not None:
@@ -49,8 +46,8 @@ def special_fields(
     if vocabulary.model == "bert":
         roles["bos"] = roles["cls"]  # llama.cpp reads no other key for it
         roles["eos"] = roles["sep"]
-    marks = read_boundary_tokens(documents, settings, vocabulary, roles["bos"], roles["eos"])
-    ends = _ends(documents, config, roles["eos"])
+    marks = read_boundary_tokens(json_files, settings, vocabulary, roles["bos"], roles["eos"])
+    ends = _ends(json_files, config, roles["eos"])
     roles["bos"] = roles["bos"] if marks.begin is None else marks.begin
     roles["eos"] = roles["eos"] if marks.end is None else marks.end
     if vocabulary.model == "bert":
@@ -67,16 +64,15 @@ def special_fields(
         closes = False
     found["tokenizer.ggml.add_eos_token"] = closes
     found |= _more_ends(ends - {roles["eos"]}, vocabulary, size)
-    template = _chat_template(files, documents.get("chat_template.json"), settings)
+    template = _chat_template(files, json_files.get("chat_template.json"), settings)
     if template:
         found["tokenizer.chat_template"] = template
     return found
 
 
-def _ends(documents: Mapping[str, JsonObject], config: JsonObject, eos: int | None) -> set[int]:
+def _ends(json_files: JsonFiles, config: JsonObject, eos: int | None) -> set[int]:
     """Every token that ends an answer."""
-    generation = documents.get(_GENERATION)
-    value = None if generation is None else generation.values.get("eos_token_id")
+    value = json_files[_GENERATION].values.get("eos_token_id")
     if value is None:
         value = config.values.get("eos_token_id")
     numbers = [*value, eos] if isinstance(value, list) else [value, eos]
@@ -144,7 +140,7 @@ class BoundaryTokens(msgspec.Struct, frozen=True):
 
 
 def read_boundary_tokens(
-    documents: Mapping[str, JsonObject],
+    json_files: JsonFiles,
     settings: JsonObject,
     vocabulary: GgufVocabulary,
     bos: int | None,
@@ -154,12 +150,11 @@ def read_boundary_tokens(
 
     :raises BadRequest: llama.cpp cannot put these tokens there.
     """
-    tokenizer = documents.get("tokenizer.json")
-    if tokenizer is None:
-        marks = _of_class(settings, bos, eos)
-    else:
-        marks = _around(tokenizer.section("post_processor"), vocabulary)
+    if "tokenizer.json" in json_files:
+        marks = _around(json_files["tokenizer.json"].section("post_processor"), vocabulary)
         _check_settings(settings, marks)
+    else:
+        marks = _of_class(settings, bos, eos)
     if vocabulary.model == "bert" and None in (marks.begin, marks.end):
         raise BadRequest(
             "tokenizer.json: post_processor does not put a text between two tokens, "

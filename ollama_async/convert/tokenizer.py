@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from ollama_async.convert.added_tokens import AddedToken, read_added
-from ollama_async.convert.config_files import Files, JsonObject, read_bytes, read_object
+from ollama_async.convert.config_files import Files, JsonFiles, JsonObject, read_bytes, read_object
 from ollama_async.convert.pre_tokenizer import WHOLE, pre_tokenizer_name
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
 from ollama_async.convert.tokenizer_pipeline import SPACE, TokenizerModel, read_pipeline
@@ -33,7 +33,7 @@ from ollama_async.core.errors import BadRequest
 
 _MODEL = "tokenizer.model"
 _SETTINGS = "tokenizer_config.json"
-_DOCUMENTS = (
+_JSON_FILES = (
     "tokenizer.json",
     _SETTINGS,
     "added_tokens.json",
@@ -50,19 +50,19 @@ _LONGEST_WORD = 100
 """Characters of a word that every WordPiece tokenizer accepts; llama.cpp has no limit."""
 
 
-def read_documents(files: Files) -> dict[str, JsonObject]:
+def read_json_files(files: Files) -> JsonFiles:
     """The JSON files about the tokenizer, by name, as far as they exist."""
-    found = {name: read_object(files, name) for name in _DOCUMENTS}
-    return {name: document for name, document in found.items() if document is not None}
+    found = ((name, read_object(files, name)) for name in _JSON_FILES)
+    return JsonFiles({name: file for name, file in found if file is not None})
 
 
-def read_vocabulary(files: Files, documents: Mapping[str, JsonObject]) -> GgufVocabulary:
+def read_vocabulary(files: Files, json_files: JsonFiles) -> GgufVocabulary:
     """:raises BadRequest: there is no tokenizer, or llama.cpp has no equivalent of it."""
-    tokenizer = documents.get("tokenizer.json")
-    model = tokenizer.section("model") if tokenizer is not None else None
+    tokenizer = json_files["tokenizer.json"]
+    model = tokenizer.section("model")
     data = read_bytes(files, _MODEL)
-    added = read_added(documents)
-    if tokenizer is not None and model is not None:
+    added = read_added(json_files)
+    if model is not None:
         vocabulary = _from_json(tokenizer, model, data, added)
     elif data is not None:
         check_normalizer(data)
@@ -71,7 +71,7 @@ def read_vocabulary(files: Files, documents: Mapping[str, JsonObject]) -> GgufVo
         raise BadRequest(f"there is no tokenizer.json and no {_MODEL}")
     for token in added:
         vocabulary.add(token.number, token.text, is_special=token.is_special)
-    _adapt(vocabulary, documents)
+    _adapt(vocabulary, json_files)
     return vocabulary
 
 
@@ -104,10 +104,10 @@ def _kind(model: JsonObject) -> TokenizerModel:
     return _KINDS[name]
 
 
-def _adapt(vocabulary: GgufVocabulary, documents: Mapping[str, JsonObject]) -> None:
+def _adapt(vocabulary: GgufVocabulary, json_files: JsonFiles) -> None:
     """Applies llama.cpp's spellings, and options of ``tokenizer_config.json``."""
-    settings = documents.get(_SETTINGS) or JsonObject(_SETTINGS, {})
-    _check_preprocessing(settings, documents.get("sentence_bert_config.json"), vocabulary)
+    settings = json_files[_SETTINGS]
+    _check_preprocessing(settings, json_files["sentence_bert_config.json"], vocabulary)
     wants_prefix = settings.flag("add_prefix_space", default=False)
     match vocabulary.model:
         case "bert":
@@ -118,26 +118,26 @@ def _adapt(vocabulary: GgufVocabulary, documents: Mapping[str, JsonObject]) -> N
             _spell_spaces(vocabulary)
             if "add_prefix_space" in settings.values:
                 vocabulary.extra["add_space_prefix"] = wants_prefix
-        case "gpt2" if wants_prefix and _has_one_step(documents):
+        case "gpt2" if wants_prefix and _has_one_step(json_files):
             raise settings.unsupported(
                 '"add_prefix_space"', "is on, which llama.cpp cannot do here"
             )
 
 
 def _check_preprocessing(
-    settings: JsonObject, sentences: JsonObject | None, vocabulary: GgufVocabulary
+    settings: JsonObject, sentences: JsonObject, vocabulary: GgufVocabulary
 ) -> None:
     """Options of what libraries do to a text before the tokenizer."""
     if settings.flag("split_special_tokens", default=False):
         raise settings.unsupported('"split_special_tokens"', "is on, which llama.cpp cannot do")
     lowers = vocabulary.extra.get("normalizer.lowercase", False)
-    if sentences is not None and sentences.flag("do_lower_case", default=False) and not lowers:
+    if sentences.flag("do_lower_case", default=False) and not lowers:
         raise sentences.unsupported('"do_lower_case"', "is on, which llama.cpp cannot do here")
 
 
-def _has_one_step(documents: Mapping[str, JsonObject]) -> bool:
+def _has_one_step(json_files: JsonFiles) -> bool:
     """Transformers applies the option to the ByteLevel step, unless that is one of several."""
-    return documents["tokenizer.json"].nested("pre_tokenizer").text("type", "") == "ByteLevel"
+    return json_files["tokenizer.json"].nested("pre_tokenizer").text("type", "") == "ByteLevel"
 
 
 # ----------------------------------------------------------------- models in tokenizer.json

@@ -12,7 +12,7 @@ from ollama_async.convert.config_files import JsonObject
 from ollama_async.convert.pre_tokenizer import pre_tokenizer_name
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
 from ollama_async.convert.special_tokens import special_fields
-from ollama_async.convert.tokenizer import read_documents, read_vocabulary
+from ollama_async.convert.tokenizer import read_json_files, read_vocabulary
 from ollama_async.convert.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from ollama_async.core.errors import BadRequest
 from tests.unit.convert.folders import changed, files_of
@@ -21,12 +21,12 @@ NO_CONFIG = JsonObject("config.json", {})
 
 
 def vocabulary_of(files):
-    return read_vocabulary(files, read_documents(files))
+    return read_vocabulary(files, read_json_files(files))
 
 
 def special_of(files, config=NO_CONFIG, size=1 << 20):
-    documents = read_documents(files)
-    found = special_fields(files, documents, config, read_vocabulary(files, documents), size)
+    json_files = read_json_files(files)
+    found = special_fields(files, json_files, config, read_vocabulary(files, json_files), size)
     return {key.removeprefix("tokenizer."): value for key, value in found.items()}
 
 
@@ -224,7 +224,7 @@ def test_the_same_patterns_have_two_names_by_how_whole_words_are_treated(tmp_pat
         tmp_path,
         lambda content: content["model"].update(ignore_merges=False),
     )
-    assert pre_tokenizer_name(read_documents(files)["tokenizer.json"]) == "dbrx"
+    assert pre_tokenizer_name(read_json_files(files)["tokenizer.json"]) == "dbrx"
 
 
 # ----------------------------------------------------------------- sentencepiece
@@ -301,8 +301,8 @@ def test_spaces_that_stand_behind_words_are_refused():
 
 
 def added_of(files, size=1 << 20):
-    documents = read_documents(files)
-    return added_fields(documents, read_vocabulary(files, documents), size)
+    json_files = read_json_files(files)
+    return added_fields(json_files, read_vocabulary(files, json_files), size)
 
 
 def with_added(name, tmp_path, *tokens, keep=True):
