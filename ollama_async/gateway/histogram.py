@@ -1,14 +1,14 @@
-"""Histograms, counters and label sets that are cheap enough for every token.
+"""A histogram that is cheap enough for every token, and bounded label values.
 
-``prometheus_client``'s own take a lock and walk the buckets in Python (2-3 µs); an observation here
-is one bisection (0.2 µs). They are written on the event loop only and read by the scrape, which
-exports them through :mod:`ollama_async.gateway.metrics`.
+``prometheus_client``'s own takes a lock and walks the buckets in Python (2-3 µs); an observation
+here is one bisection (0.2 µs). Histograms are written on the event loop only. The scrape reads them
+through :mod:`ollama_async.gateway.metrics`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 Labels = tuple[str, ...]
 
@@ -38,23 +38,6 @@ class Histogram:
             cumulative += count
             rows.append((bound, cumulative))
         return rows
-
-
-class HistogramVec:
-    """The histograms of one metric by their labels, created when first used."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._rows: dict[Labels, Histogram] = {}
-
-    def __getitem__(self, labels: Labels) -> Histogram:
-        histogram = self._rows.get(labels)
-        if histogram is None:
-            histogram = self._rows[labels] = Histogram(self._bounds)
-        return histogram
-
-    def __iter__(self) -> Iterator[tuple[Labels, Histogram]]:
-        return iter(list(self._rows.items()))
 
 
 class LabelLimiter:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import secrets
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import perf_counter
@@ -29,7 +29,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from ollama_async.gateway.histogram import Histogram, HistogramVec, LabelLimiter, Labels
+from ollama_async.gateway.histogram import Histogram, LabelLimiter, Labels
 from ollama_async.gateway.response_stream import ResponseStream
 from ollama_async.queue.backend import Snapshot
 
@@ -141,8 +141,10 @@ class Metrics:
         self._counters: dict[str, Counter[Labels]] = {
             spec.name: Counter() for spec in METRICS if spec.kind == "counter"
         }
-        self._histograms = {
-            spec.name: HistogramVec(_REQUEST_BOUNDS) for spec in METRICS if spec.kind == "histogram"
+        self._histograms: dict[str, defaultdict[Labels, Histogram]] = {
+            spec.name: defaultdict(partial(Histogram, _REQUEST_BOUNDS))
+            for spec in METRICS
+            if spec.kind == "histogram"
         }
         self._snapshot: Snapshot | None = None
         self._rendering = threading.Lock()
@@ -228,7 +230,7 @@ class Metrics:
     def _rows(self, name: str) -> Iterable[tuple[Labels, Histogram]]:
         if name == "ollama_inter_token_seconds":
             return [((), self.inter_token)]
-        return self._histograms[name]
+        return list(self._histograms[name].items())
 
     def _gauges(self) -> dict[str, list[tuple[Labels, float]]]:
         rows: dict[str, list[tuple[Labels, float]]] = {"ollama_build_info": [(self._build, 1)]}

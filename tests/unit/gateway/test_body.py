@@ -1,4 +1,4 @@
-"""Work on large processor: few at a time, whoever leaves meanwhile."""
+"""Processing of large bodies: few at a time, whichever clients disconnect meanwhile."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_a_client_with_many_processor_holds_up_another_for_one_of_them(hel
 
 
 async def test_a_body_is_held_until_its_thread_is_done(session, url, application, monkeypatch):
-    """The client leaves while its body is decoded; another large one is refused until then."""
+    """The client disconnects while its body is decoded; another large one is refused until then."""
     begun, may_end = threading.Event(), threading.Event()
 
     def slow(_data, kind):

@@ -1,4 +1,4 @@
-"""Whose turn it is, whoever leaves."""
+"""The order in which clients acquire a fair lock, whichever of them disconnect."""
 
 from __future__ import annotations
 

@@ -75,9 +75,9 @@ async def test_generate_without_streaming_is_one_object_in_gos_order(post, backe
 
 async def test_chat_streams_messages(post, backend):
     backend.script = say_ok
-    turns = [{"role": "System", "content": "be brief"}, {"role": "user", "content": "hi"}]
+    messages = [{"role": "System", "content": "be brief"}, {"role": "user", "content": "hi"}]
 
-    _, lines = await post(CHAT, model="m", messages=turns)
+    _, lines = await post(CHAT, model="m", messages=messages)
 
     assert [line["message"] for line in lines] == [
         {"role": "assistant", "content": "ok"},

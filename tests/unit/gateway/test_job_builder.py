@@ -1,4 +1,4 @@
-"""Precedence of system prompts, stored turns and parameters; what a model cannot do."""
+"""Precedence of system prompts, stored messages and parameters; what a model cannot do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STORED = [Message(role="user", content="q"), Message(role="assistant", content="
 
 @pytest.fixture
 def model(catalog):
-    """A model with a system prompt, two stored turns and parameters of its own."""
+    """A model with a system prompt, two stored messages and parameters of its own."""
     return msgspec.structs.replace(
         catalog.find("m"),
         system="model's",
@@ -46,7 +46,7 @@ def able(catalog):
     return msgspec.structs.replace(catalog.find("m"), capabilities=can)
 
 
-def turns(job) -> list[tuple[str, str]]:
+def messages_of(job) -> list[tuple[str, str]]:
     return [(turn.role, turn.content) for turn in job.inference.prompt.messages]
 
 
@@ -61,7 +61,7 @@ def chat(model, *messages: Message):
 
 
 def test_generate_puts_the_models_turns_between_system_and_prompt(model):
-    assert turns(generate(model)) == [
+    assert messages_of(generate(model)) == [
         ("system", "model's"),
         ("user", "q"),
         ("assistant", "a"),
@@ -70,17 +70,17 @@ def test_generate_puts_the_models_turns_between_system_and_prompt(model):
 
 
 def test_a_requests_system_prompt_replaces_the_models(model):
-    assert turns(generate(model, system="mine"))[0] == ("system", "mine")
+    assert messages_of(generate(model, system="mine"))[0] == ("system", "mine")
 
 
 def test_a_context_replaces_the_models_turns(model):
     job = generate(model, context=[1])
-    assert turns(job) == [("system", "model's"), ("user", "p")]
+    assert messages_of(job) == [("system", "model's"), ("user", "p")]
 
 
 def test_chat_puts_the_models_system_prompt_first_and_its_turns_next(model):
     job = chat(model, Message(role="user", content="p"))
-    assert turns(job) == [
+    assert messages_of(job) == [
         ("system", "model's"),
         ("user", "q"),
         ("assistant", "a"),
@@ -91,7 +91,7 @@ def test_chat_puts_the_models_system_prompt_first_and_its_turns_next(model):
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_chat_that_begins_with_a_system_prompt_goes_without_the_models(model, role):
     job = chat(model, Message(role=role, content="mine"), Message(role="user", content="p"))
-    assert turns(job) == [("user", "q"), ("assistant", "a"), (role, "mine"), ("user", "p")]
+    assert messages_of(job) == [("user", "q"), ("assistant", "a"), (role, "mine"), ("user", "p")]
 
 
 def test_a_requests_options_win_key_by_key(model):
@@ -154,7 +154,7 @@ def test_tools_go_along_as_they_came(able):
 
 def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
     prompt = generate(able, suffix="after", system="s").inference.prompt
-    assert turns(generate(able, suffix="after")) == [("user", "p")]
+    assert messages_of(generate(able, suffix="after")) == [("user", "p")]
     assert prompt.suffix == "after"
 
 
@@ -181,7 +181,7 @@ def test_the_form_of_the_answer_goes_along(model, wished, format_):
 
 
 def test_some_models_are_not_shown_what_they_thought_before(model):
-    said = [
+    sent = [
         Message(role="assistant", content="<think>a</think>\n\nb<think>c</think>d<think>e"),
         Message(role="user", content="<think>u</think>"),
         Message(role="assistant", content="<think>new</think>"),
@@ -191,9 +191,9 @@ def test_some_models_are_not_shown_what_they_thought_before(model):
     forgetful = msgspec.structs.replace(bare, details=details)
     named = msgspec.structs.replace(bare, name="deepseek-r1:8b")
 
-    assert turns(chat(bare, *said))[0][1] == said[0].content
+    assert messages_of(chat(bare, *sent))[0][1] == sent[0].content
     for each in (forgetful, named):
-        assert [text for _, text in turns(chat(each, *said))] == [
+        assert [text for _, text in messages_of(chat(each, *sent))] == [
             "bd<think>e",
             "<think>u</think>",
             "<think>new</think>",
@@ -202,8 +202,8 @@ def test_some_models_are_not_shown_what_they_thought_before(model):
 
 def test_forgetting_is_linear():
     """A pattern would look for the end anew at each of 200,000 beginnings."""
-    turns = [Message(role="assistant", content="<think>" * 200_000), Message(role="user")]
-    assert strip_thinking(turns) == turns
+    messages = [Message(role="assistant", content="<think>" * 200_000), Message(role="user")]
+    assert strip_thinking(messages) == messages
 
 
 @pytest.mark.parametrize("prompt", ["", "hi"])

@@ -155,8 +155,8 @@ async def test_what_the_queue_tells_is_counted(metrics, scrape):
 def test_every_family_is_shown_even_when_nothing_happened():
     metrics = Metrics(version="0", ollama_version="0")
     text = metrics.render(EMPTY).decode()
-    for family in METRICS:
-        assert f"# TYPE {family.name} {family.kind}\n" in text
+    for spec in METRICS:
+        assert f"# TYPE {spec.name} {spec.kind}\n" in text
 
 
 def test_models_beyond_the_limit_become_other():
@@ -181,15 +181,15 @@ def test_models_that_fold_to_one_name_make_one_series():
 
 @given(st.lists(st.floats(0, 10), max_size=30))
 def test_a_tally_counts_each_value_in_every_bucket_above_it(values):
-    tally = Histogram((0.005, 0.1, 5.0))
+    histogram = Histogram((0.005, 0.1, 5.0))
     for value in values:
-        tally.observe(value)
+        histogram.observe(value)
     expected = [sum(value <= bound for value in values) for bound in (0.005, 0.1, 5.0)]
-    assert tally.buckets() == [
+    assert histogram.buckets() == [
         *zip(("0.005", "0.1", "5.0"), expected, strict=True),
         ("+Inf", len(values)),
     ]
-    assert tally.total == pytest.approx(sum(values))
+    assert histogram.total == pytest.approx(sum(values))
 
 
 def test_a_known_name_stays_known_when_the_limit_is_reached():

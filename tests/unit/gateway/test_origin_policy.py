@@ -11,7 +11,7 @@ from ollama_async.gateway.origin_policy import OriginPolicy
 from ollama_async.gateway.routes import build_application
 
 
-def guards(listen: str = "127.0.0.1", *origins: str) -> OriginPolicy:
+def make_policy(listen: str = "127.0.0.1", *origins: str) -> OriginPolicy:
     return OriginPolicy(listen_host=listen, origins=origins)
 
 
@@ -29,8 +29,8 @@ def guards(listen: str = "127.0.0.1", *origins: str) -> OriginPolicy:
     ],
 )
 def test_local_pages_shells_and_named_origins_are_allowed(origin):
-    asked = guards("127.0.0.1", "http://mine.example:8080", "https://*.LAB.example")
-    assert asked.is_allowed_origin(origin)
+    policy = make_policy("127.0.0.1", "http://mine.example:8080", "https://*.LAB.example")
+    assert policy.is_allowed_origin(origin)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_local_pages_shells_and_named_origins_are_allowed(origin):
     ],
 )
 def test_other_pages_are_not(origin):
-    asked = guards("127.0.0.1", "http://mine.example:8080", "https://*.lab.example")
-    assert not asked.is_allowed_origin(origin)
+    policy = make_policy("127.0.0.1", "http://mine.example:8080", "https://*.lab.example")
+    assert not policy.is_allowed_origin(origin)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ def test_other_pages_are_not(origin):
 )
 def test_hosts_that_a_strangers_page_can_have_are_refused(host, on_loopback, on_network):
     proxy = "https://llm.example"
-    assert guards("127.0.0.1", proxy).is_allowed_host(host) is on_loopback
-    assert guards("::1", proxy).is_allowed_host(host) is on_loopback
-    assert guards("0.0.0.0", proxy).is_allowed_host(host) is on_network
+    assert make_policy("127.0.0.1", proxy).is_allowed_host(host) is on_loopback
+    assert make_policy("::1", proxy).is_allowed_host(host) is on_loopback
+    assert make_policy("0.0.0.0", proxy).is_allowed_host(host) is on_network
 
 
 def test_a_star_allows_everybody():
-    asked = guards("127.0.0.1", "*")
-    assert asked.is_allowed_host("evil.example")
-    assert asked.is_allowed_origin("http://evil.example")
-    assert asked.cors_headers("http://evil.example") == [("Access-Control-Allow-Origin", "*")]
+    policy = make_policy("127.0.0.1", "*")
+    assert policy.is_allowed_host("evil.example")
+    assert policy.is_allowed_origin("http://evil.example")
+    assert policy.cors_headers("http://evil.example") == [("Access-Control-Allow-Origin", "*")]
 
 
 async def test_a_strangers_page_is_refused_and_told_the_variable(session, url):

@@ -1,4 +1,4 @@
-"""Who asks for the same at once shares one run, whoever of them leaves."""
+"""Concurrent callers share one run, whichever of them leave."""
 
 from __future__ import annotations
 
