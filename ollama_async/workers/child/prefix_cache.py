@@ -139,8 +139,19 @@ class SlotPool:
         most = len(query.prompt) - 1
         kept = min(query.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
         best, shared = query.longest_match(self.all)
-        if best is not None and best is not slot and self._is_worth_copying(best, shared, kept):
-            self._copy(best, slot, min(shared, most))
+        saved = shared - kept
+        if (
+            best is not None
+            and best is not slot
+            and self._can_copy
+            and saved >= COPY_MIN_TOKENS
+            and saved * _COPY_MAX_RATIO >= len(best.tokens)
+        ):
+            length = min(shared, most)
+            slot.tokens = []
+            self._can_copy = self._engine.copy(best.index, slot.index, length)
+            if self._can_copy:  # refused once, refused always
+                slot.tokens = best.tokens[:length]
             kept = len(slot.tokens)
         kept = self._trim(slot, min(kept, most))
         slot.owner = query.owner
@@ -176,21 +187,6 @@ class SlotPool:
         slot.tokens = []
         with contextlib.suppress(EngineError):  # the next request will find out
             self._engine.trim(slot.index, 0)
-
-    def _is_worth_copying(self, source: Slot, shared: int, kept: int) -> bool:
-        saved = shared - kept
-        return (
-            self._can_copy
-            and saved >= COPY_MIN_TOKENS
-            and saved * _COPY_MAX_RATIO >= len(source.tokens)
-        )
-
-    def _copy(self, source: Slot, target: Slot, length: int) -> None:
-        target.tokens = []
-        if self._engine.copy(source.index, target.index, length):
-            target.tokens = source.tokens[:length]
-        else:
-            self._can_copy = False  # refused once, refused always
 
     def _trim(self, slot: Slot, length: int) -> int:
         if length < len(slot.tokens):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -273,11 +273,8 @@ def _listed(schema: Schema) -> Keyed | None:
     if "const" in schema:
         only = canonical_key(schema["const"])
         values = [value for value in values if canonical_key(value) == only]
-    return _distinct([value for value in values if _has_type(value, schema.get("type"))])
-
-
-def _distinct(values: Iterable[Any]) -> Keyed:
-    return {canonical_key(value): value for value in values}
+    types = schema.get("type")
+    return {canonical_key(value): value for value in values if _has_type(value, types)}
 
 
 def _has_type(value: object, types: object) -> bool:
