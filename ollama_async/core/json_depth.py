@@ -8,7 +8,7 @@ MAX_DEPTH = 250
 """Levels of nesting in the body of a request. JSON schemas in use have fewer than 30."""
 
 TOOL_DEPTH = 64
-"""Levels in tools and in the arguments of calls: those who write and read them recurse."""
+"""Levels in tools and in the arguments of calls: their writers and readers recurse."""
 
 WINDOW_BYTES = 64 << 10
 """As much of a text as one call into C looks at: 7 ms at worst."""

@@ -5,7 +5,7 @@ the two differ, Go's reading holds, because clients were written against it:
 
 - only the first value counts, whatever follows it is ignored;
 - each byte that is not UTF-8, and each lone surrogate, becomes U+FFFD;
-- syntax errors have Go's words, and name the *byte* at fault.
+- syntax errors have Go's text and name the *byte* at fault.
 
 Two deliberate differences from Go: nesting ends at ``core.json_depth.MAX_DEPTH`` (Go: 10000),
 because values travel on through encoders that recurse; of equal keys the last wins entirely (Go

@@ -123,7 +123,7 @@ def unquote(literal: str) -> str:
 def unquote_character(literal: str) -> int:
     """The code of the character between single quotes.
 
-    :raises ValueError: it is not one, in Go's words.
+    :raises ValueError: it is not one, with Go's text.
     """
     body = literal[1:]
     if body[0] == "\\":
@@ -175,7 +175,7 @@ _LONGEST = 1000
 def parse_number(text: str) -> int | float | complex:
     """The value of a number.
 
-    :raises ValueError: it is none, in Go's words.
+    :raises ValueError: it is none, with Go's text.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"illegal number syntax: {quote(text)}")

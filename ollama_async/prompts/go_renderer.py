@@ -25,7 +25,7 @@ class GoRenderer:
     conversations. Each probe has a budget of its own, as large as a render's. One that is used up
     means that such a conversation cannot be rendered, and nothing for others.
 
-    :raises TemplateFailed: ``source`` is no template, in Go's words.
+    :raises TemplateFailed: ``source`` is no template, with Go's text.
     """
 
     def __init__(self, source: str) -> None:
@@ -52,10 +52,10 @@ class GoRenderer:
 
     def _rendered(self, prompt: Prompt, budget: RenderBudget) -> str:
         thinking = _thinking(prompt.think)
-        asked = _last_question(prompt.messages)
-        if prompt.suffix and asked:
+        question = _last_question(prompt.messages)
+        if prompt.suffix and question:
             out = TextBuffer(budget)
-            self._run({"Prompt": asked, "Suffix": prompt.suffix, "Response": ""} | thinking, out)
+            self._run({"Prompt": question, "Suffix": prompt.suffix, "Response": ""} | thinking, out)
             return out.text()
         # as in Ollama; merging loses images and calls, and adds a gap for an empty text
         messages = merge_neighbours(with_known_roles(prompt.messages))

@@ -39,7 +39,7 @@ class TemplateSummary(msgspec.Struct, frozen=True):
 
 
 def parse_template(source: str) -> GoTemplate:
-    """:raises TemplateFailed: ``source`` is no template, in Go's words."""
+    """:raises TemplateFailed: ``source`` is no template, with Go's text."""
     tree = parse(source)
     variables = frozenset(
         name.lower() for block in tree.blocks.values() for name in _names_in(block)
@@ -56,7 +56,7 @@ _RESPONSE = nodes.Action(
 
 
 def summarize(source: str) -> TemplateSummary:
-    """:raises TemplateFailed: ``source`` is no template, in Go's words."""
+    """:raises TemplateFailed: ``source`` is no template, with Go's text."""
     parsed = parse_template(source)
     main = parsed.tree.blocks[""]
     variables = parsed.variables
@@ -75,7 +75,7 @@ def _names_in(block: nodes.Block) -> Iterator[str]:
     """All fields and variables; Ollama does not look inside ``(…).A``."""
     for node in block:
         if isinstance(node, nodes.Call) and node.pipe is None:
-            raise TemplateFailed("undefined template specified")  # Ollama wants an argument
+            raise TemplateFailed("undefined template specified")  # Ollama requires an argument
         pipe = _pipe_of(node)
         for operand in _operands(pipe) if pipe is not None else ():
             if isinstance(operand, nodes.Field | nodes.Variable):

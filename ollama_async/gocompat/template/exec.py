@@ -33,7 +33,7 @@ def execute(
 
     ``missing_is_zero``: see :class:`.Evaluator`.
 
-    :raises TemplateFailed: in Go's words, or because a limit is reached.
+    :raises TemplateFailed: with Go's text, or because a limit is reached.
     :raises RecursionError: the data are nested very deeply.
     """
     evaluator = Evaluator(tree.source, Scope(data), out.budget, missing_is_zero=missing_is_zero)

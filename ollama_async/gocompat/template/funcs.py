@@ -64,7 +64,7 @@ def _len(budget: RenderBudget, item: Value) -> int:
     if nil:
         raise CallFailed("len of nil pointer")
     if item is None:
-        # what Go's reflection says when it is asked for the type of nothing
+        # the error of Go's reflection
         raise CallFailed("reflect: call of reflect.Value.Type on zero Value")
     if isinstance(item, str):
         budget.text(len(item))

@@ -50,7 +50,7 @@ KEYWORDS = frozenset(
         "with",
     ]
 )
-"""Their tokens' kinds are the words themselves."""
+"""The kind of such a token is its text."""
 
 _SPACES = " \t\r\n"
 _DIGITS = "0123456789"
@@ -81,7 +81,7 @@ class Token(NamedTuple):
         return quote(self.text[:10]) + "..." if len(self.text) > 10 else quote(self.text)
 
 
-class _Unreadable(Exception):
+class _LexError(Exception):
     def __init__(self, at: int, why: str) -> None:
         self.token = Token(ERROR, why, at)
 
@@ -93,7 +93,7 @@ def lex(source: str) -> list[Token]:
         at = _text(source, 0, tokens)
         while at < len(source):
             at = _text(source, _action(source, at, tokens), tokens)
-    except _Unreadable as reason:
+    except _LexError as reason:
         tokens.append(reason.token)
     else:
         tokens.append(Token(EOF, "EOF", len(source)))
@@ -112,7 +112,7 @@ def _text(source: str, at: int, tokens: list[Token]) -> int:
         if not source.startswith("/*", inside):
             tokens.append(Token(LEFT, LEFT, brace))
             if inside == len(source):
-                raise _Unreadable(inside, "unclosed action")
+                raise _LexError(inside, "unclosed action")
             return inside
         at = _after_comment(source, inside)
     if at < len(source):
@@ -123,10 +123,10 @@ def _text(source: str, at: int, tokens: list[Token]) -> int:
 def _after_comment(source: str, at: int) -> int:
     end = source.find("*/", at + 2)
     if end < 0:
-        raise _Unreadable(at, "unclosed comment")
+        raise _LexError(at, "unclosed comment")
     length = _right_delimiter(source, end + 2)
     if not length:
-        raise _Unreadable(at, "comment ends before closing delimiter")
+        raise _LexError(at, "comment ends before closing delimiter")
     return _after_right(source, end + 2, length)
 
 
@@ -153,7 +153,7 @@ def _action(source: str, at: int, tokens: list[Token]) -> int:
     length = 0
     while not (length := _right_delimiter(source, at)):
         if at >= len(source):
-            raise _Unreadable(at, "unclosed action")
+            raise _LexError(at, "unclosed action")
         token = _token(source, at)
         at += len(token.text)
         if token.kind == OPEN:
@@ -161,10 +161,10 @@ def _action(source: str, at: int, tokens: list[Token]) -> int:
         elif token.kind == CLOSE:
             depth -= 1
             if depth < 0:
-                raise _Unreadable(token.at, "unexpected right paren")
+                raise _LexError(token.at, "unexpected right paren")
         tokens.append(token)
     if depth:
-        raise _Unreadable(at, "unclosed left paren")
+        raise _LexError(at, "unclosed left paren")
     tokens.append(Token(RIGHT, RIGHT, at + length - 2))
     return _after_right(source, at, length)
 
@@ -178,7 +178,7 @@ def _token(source: str, at: int) -> Token:
         return _word(source, at)
     if first.isascii() and first.isprintable():
         return Token(OTHER, first, at)
-    raise _Unreadable(at, f"unrecognized character in action: {_named(first)}")
+    raise _LexError(at, f"unrecognized character in action: {_named(first)}")
 
 
 def _sign(source: str, at: int) -> Token:
@@ -188,7 +188,7 @@ def _sign(source: str, at: int) -> Token:
 
 def _declare(source: str, at: int) -> Token:
     if source[at + 1 : at + 2] != "=":
-        raise _Unreadable(at, "expected :=")
+        raise _LexError(at, "expected :=")
     return Token(DECLARE, DECLARE, at)
 
 
@@ -233,7 +233,7 @@ def _word_end(source: str, at: int) -> int:
     if not match[0].isascii():  # \w has more letters and digits than Go
         end = next((i for i in range(at, end) if not _is_alphanumeric(source[i])), end)
     if not _at_terminator(source, end):
-        raise _Unreadable(at, f"bad character {_named(source[end])}")
+        raise _LexError(at, f"bad character {_named(source[end])}")
     return end
 
 
@@ -247,7 +247,7 @@ def _number(source: str, at: int) -> Token:
         return Token(NUMBER, source[at:end], at)
     end = _number_end(source, at, end)
     if source[end - 1] != "i":
-        raise _Unreadable(at, f"bad number syntax: {quote(source[at:end])}")
+        raise _LexError(at, f"bad number syntax: {quote(source[at:end])}")
     return Token(COMPLEX, source[at:end], at)
 
 
@@ -256,7 +256,7 @@ def _number_end(source: str, start: int, at: int) -> int:
     assert match is not None
     end = match.end()
     if end < len(source) and _is_alphanumeric(source[end]):
-        raise _Unreadable(start, f"bad number syntax: {quote(source[start : end + 1])}")
+        raise _LexError(start, f"bad number syntax: {quote(source[start : end + 1])}")
     return end
 
 
@@ -265,12 +265,12 @@ def _quoted(source: str, at: int) -> Token:
     if mark == "`":
         end = source.find("`", at + 1) + 1
         if not end:
-            raise _Unreadable(at, "unterminated raw quoted string")
+            raise _LexError(at, "unterminated raw quoted string")
         return Token(RAW_STRING, source[at:end], at)
     match = (_STRING if mark == '"' else _CHARACTER).match(source, at)
     if match is None:
         what = "quoted string" if mark == '"' else "character constant"
-        raise _Unreadable(at, f"unterminated {what}")
+        raise _LexError(at, f"unterminated {what}")
     return Token(STRING if mark == '"' else CHARACTER, match[0], at)
 
 

@@ -38,7 +38,7 @@ _NUMBERS: dict[str, Callable[[str], int | float | complex]] = {
 
 
 def parse(source: str) -> nodes.Tree:
-    """:raises TemplateFailed: ``source`` is no template, in Go's words."""
+    """:raises TemplateFailed: ``source`` is no template, with Go's text."""
     if len(source) > SOURCE_LIMIT:
         raise TemplateFailed(f"the template is longer than {SOURCE_LIMIT} characters")
     blocks: dict[str, nodes.Block] = {}
@@ -264,11 +264,11 @@ class _Parser(_PipelineParser):
         if name not in self._blocks or _is_blank(self._blocks[name]):
             self._blocks[name] = block
         elif not _is_blank(block):
-            # Go says the word twice
+            # Go's error has this word twice
             raise self._stream.error(f"template: multiple definition of template {quote(name)}")
 
     def _items(self) -> tuple[nodes.Block, _End]:
-        """Everything up to the next ``end`` or ``else`` that belongs to nobody inside."""
+        """Everything up to the next ``end`` or ``else`` that closes this block."""
         self._depth += 1
         if self._depth > NESTING_LIMIT:
             raise self._stream.error(f"blocks nested more than {NESTING_LIMIT} deep")

@@ -83,6 +83,6 @@ def test_thinking(think: bool | str | None, shown: str) -> None:
     assert renderer.render(prompt) == f"{shown}[]"
 
 
-def test_another_template_wants_an_argument() -> None:
+def test_another_template_requires_an_argument() -> None:
     with pytest.raises(TemplateFailed, match="undefined template specified"):
         GoRenderer('{{ define "a" }}{{ end }}{{ template "a" }}')

@@ -72,7 +72,7 @@ def test_tools_and_insert() -> None:
     assert not neither.insert
 
 
-def test_check_says_what_go_says() -> None:
+def test_parsing_raises_the_error_of_go() -> None:
     parse_template("{{ .Prompt }}")
     with pytest.raises(TemplateFailed, match=r'^template: :1: function "x" not defined$'):
         parse_template("{{ x }}")

@@ -39,7 +39,7 @@ def _answer(case: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("case", _CASES, ids=lambda case: case["name"])
-def test_says_what_go_says(case: dict[str, Any]) -> None:
+def test_the_output_or_error_is_that_of_go(case: dict[str, Any]) -> None:
     assert _answer(case) == (case.get("error") or case["output"])
 
 

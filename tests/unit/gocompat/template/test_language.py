@@ -34,7 +34,7 @@ def _answer(source: str, prompt: Prompt = _PROMPT) -> str:
 
 
 @pytest.mark.parametrize("case", _CASES, ids=lambda case: case["template"][:60])
-def test_says_what_go_says(case: dict[str, Any]) -> None:
+def test_the_output_or_error_is_that_of_go(case: dict[str, Any]) -> None:
     assert _answer(case["template"]) == case.get("error", case.get("output"))
 
 
