@@ -218,7 +218,6 @@ def test_fast_steps_share_a_publication(fake_engine):
     engine = fake_engine(num_ctx=1000)
     harness = LoopHarness(engine)
     harness.tick = lambda: 10_000_000_000
-    harness.engine_loop._clock_ns = harness.tick
     harness.put(prepared(1, [1], 500, num_ctx=1000))
     harness.iterate(100)
     busy = len(harness.flushes)

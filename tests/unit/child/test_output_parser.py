@@ -104,7 +104,6 @@ class ParserHarness:
     def run(self, turns=60):
         for _ in range(turns):
             self.loop.iterate(idle_s=0)
-        self.loop._output.flush(0.0)
         return self
 
     def pieces(self, number=1):
