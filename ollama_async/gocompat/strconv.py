@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Callable
+from functools import partial
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -57,32 +59,32 @@ LAST_CODE = 0x10FFFF
 _LAST_BYTE = 255
 
 
+class EscapeTable(dict[int, str]):
+    """For ``str.translate``. Caches escapes: long texts have few different characters."""
+
+    def __init__(self, escape: Callable[[str], str]) -> None:
+        super().__init__()
+        self._escape = escape
+
+    def __missing__(self, code: int) -> str:
+        escaped = self[code] = self._escape(chr(code))
+        return escaped
+
+
 def quote(text: str, mark: str = '"', *, ascii_only: bool = False) -> str:
     """``text`` between ``mark``s, as Go source."""
     plain = text.isascii() and text.isprintable() and mark not in text and "\\" not in text
     if not plain:
-        text = text.translate(_Escapes(mark, ascii_only=ascii_only))
+        text = text.translate(EscapeTable(partial(_escaped, mark=mark, ascii_only=ascii_only)))
     return mark + text + mark
 
 
-class _Escapes(dict[int, str]):
-    """Of the characters met so far: long texts have few different ones."""
-
-    def __init__(self, mark: str, *, ascii_only: bool) -> None:
-        super().__init__()
-        self._mark = mark
-        self._ascii_only = ascii_only
-
-    def __missing__(self, code: int) -> str:
-        shown = self[code] = self._escaped(chr(code))
-        return shown
-
-    def _escaped(self, character: str) -> str:
-        if character in (self._mark, "\\"):
-            return "\\" + character
-        if character.isprintable() and (character.isascii() or not self._ascii_only):
-            return character
-        return "\\" + _NAMED[character] if character in _NAMED else _code_escape(ord(character))
+def _escaped(character: str, *, mark: str, ascii_only: bool) -> str:
+    if character in (mark, "\\"):
+        return "\\" + character
+    if character.isprintable() and (character.isascii() or not ascii_only):
+        return character
+    return "\\" + _NAMED[character] if character in _NAMED else _code_escape(ord(character))
 
 
 def _code_escape(code: int) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from ollama_async.gocompat.json_encode import encode
 from ollama_async.gocompat.printf import sprint, sprintf, sprintln
 from ollama_async.gocompat.render_budget import RenderBudget
-from ollama_async.gocompat.strconv import from_bytes, to_bytes
+from ollama_async.gocompat.strconv import EscapeTable, from_bytes, to_bytes
 from ollama_async.gocompat.values import (
     Byte,
     Function,
@@ -251,7 +251,7 @@ def _html(budget: RenderBudget, *values: Value) -> str:
 
 
 def _js(budget: RenderBudget, *values: Value) -> str:
-    return _text_to_escape(values, budget).translate(_JavaScriptEscapes())
+    return _text_to_escape(values, budget).translate(EscapeTable(_escaped_in_js))
 
 
 def _urlquery(budget: RenderBudget, *values: Value) -> str:
@@ -266,23 +266,15 @@ def _text_to_escape(values: tuple[Value, ...], budget: RenderBudget) -> str:
     return text
 
 
-class _JavaScriptEscapes(dict[int, str]):
-    """Of the characters met so far: long texts have few different ones."""
-
-    def __missing__(self, code: int) -> str:
-        shown = self[code] = self._escaped(chr(code))
-        return shown
-
-    @staticmethod
-    def _escaped(character: str) -> str:
-        if character in "\\'\"":
-            return "\\" + character
-        if "\ud800" <= character <= "\udfff":  # a byte that is no character
-            return character
-        coded = character < " " or character in "<>&="
-        if coded or not (character.isascii() or character.isprintable()):
-            return f"\\u{ord(character):04X}"
+def _escaped_in_js(character: str) -> str:
+    if character in "\\'\"":
+        return "\\" + character
+    if "\ud800" <= character <= "\udfff":  # a byte that is no character
         return character
+    coded = character < " " or character in "<>&="
+    if coded or not (character.isascii() or character.isprintable()):
+        return f"\\u{ord(character):04X}"
+    return character
 
 
 # what Ollama adds
