@@ -50,7 +50,7 @@ class FakeJob:
             self._sink.started(load_ns)
         return self
 
-    def say(self, *pieces: str) -> FakeJob:
+    def send(self, *pieces: str) -> FakeJob:
         for piece in pieces:
             if not self._is_over:
                 self._sink.text(piece)
@@ -78,7 +78,7 @@ class FakeJob:
         return self
 
     def restart(self) -> bool:
-        """The worker died under it; true if the answer may start again."""
+        """The worker died; true if the answer may restart."""
         return self._sink.try_restart()
 
 

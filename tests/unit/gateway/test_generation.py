@@ -30,12 +30,12 @@ def post(session, url):
     return post
 
 
-def say_ok(job):
-    job.start().say("ok").end(context=[1, 2])
+def answer_ok(job):
+    job.start().send("ok").end(context=[1, 2])
 
 
 async def test_generate_asks_the_model_and_streams(post, backend):
-    backend.script = say_ok
+    backend.script = answer_ok
 
     response, lines = await post(GENERATE, model="M:Latest", prompt="hi")
 
@@ -51,7 +51,7 @@ async def test_generate_asks_the_model_and_streams(post, backend):
 
 
 async def test_generate_without_streaming_is_one_object_in_gos_order(post, backend):
-    backend.script = say_ok
+    backend.script = answer_ok
 
     response, body = await post(GENERATE, model="m", prompt="hi", stream=False)
 
@@ -74,7 +74,7 @@ async def test_generate_without_streaming_is_one_object_in_gos_order(post, backe
 
 
 async def test_chat_streams_messages(post, backend):
-    backend.script = say_ok
+    backend.script = answer_ok
     messages = [{"role": "System", "content": "be brief"}, {"role": "user", "content": "hi"}]
 
     _, lines = await post(CHAT, model="m", messages=messages)
@@ -115,7 +115,7 @@ async def test_raw_goes_through_untouched_and_without_context(post, backend):
 
 
 async def test_options_reach_load_and_sampling(post, backend):
-    backend.script = say_ok
+    backend.script = answer_ok
     options = {"num_ctx": 2, "temperature": 0, "top_k": 40.9, "stop": ["x"], "use_mmap": False}
 
     await post(
@@ -143,7 +143,7 @@ async def test_options_reach_load_and_sampling(post, backend):
 
 
 async def test_a_context_goes_on_with_an_older_answer(post, backend):
-    backend.script = say_ok
+    backend.script = answer_ok
 
     await post(GENERATE, model="m", prompt="hi", system="s", context=[5, 6])
 
@@ -284,7 +284,7 @@ async def test_an_error_quotes_only_the_beginning(post, path, fields):
 
 
 async def test_the_log_names_few_of_many_unknown_options(post, backend, caplog):
-    backend.script = say_ok
+    backend.script = answer_ok
     options = {"o" * 300 + str(number): number for number in range(2000)}
 
     response, _ = await post(GENERATE, model="m", prompt="x", options=options)
@@ -299,7 +299,7 @@ async def test_one_call_makes_the_job_of_a_request_for_a_cached_model(
     post, backend, monkeypatch, prompt
 ):
     """Decoding, checks and job share one call, and so one thread and one turn."""
-    backend.script = say_ok
+    backend.script = answer_ok
     sizes, run = [], BodyProcessor.run
 
     def counted(self, client, size, *call):

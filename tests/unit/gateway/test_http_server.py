@@ -89,7 +89,7 @@ STREAMS = [
 @pytest.mark.parametrize("keep_alive", KEEP_ALIVE)
 @pytest.mark.parametrize(("path", "body"), STREAMS)
 async def test_a_client_of_http_1_0_sees_the_end_of_a_stream(ask, backend, path, body, keep_alive):
-    backend.script = lambda job: job.start().say("one", "two").end()
+    backend.script = lambda job: job.start().send("one", "two").end()
 
     answer = await ask(post(path, body, version="1.0", headers=keep_alive))
 
@@ -102,7 +102,7 @@ async def test_a_client_of_http_1_0_sees_the_end_of_a_stream(ask, backend, path,
 
 
 async def test_an_error_in_a_stream_is_its_end_too(ask, backend):
-    backend.script = lambda job: job.start().say("one").fail(EngineFailed("no more"))
+    backend.script = lambda job: job.start().send("one").fail(EngineFailed("no more"))
 
     answer = await ask(post("/api/chat", CHAT, version="1.0", headers=KEEP_ALIVE[1]))
 
@@ -111,7 +111,7 @@ async def test_an_error_in_a_stream_is_its_end_too(ask, backend):
 
 async def test_a_stream_that_outlives_many_reads_is_not_cut(ask, backend):
     text = "x" * 1000
-    backend.script = lambda job: job.start().say(*[text] * 500).end()
+    backend.script = lambda job: job.start().send(*[text] * 500).end()
 
     answer = await ask(post("/api/generate", GENERATE, version="1.0"))
 

@@ -47,7 +47,7 @@ async def ask(session, url, path="/api/generate", **fields):
 
 
 async def test_an_answer_is_counted_and_timed(session, url, backend, scrape):
-    backend.script = lambda job: job.start().say("a", "b", "c").end()
+    backend.script = lambda job: job.start().send("a", "b", "c").end()
 
     await ask(session, url)
 

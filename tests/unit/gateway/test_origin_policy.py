@@ -106,7 +106,7 @@ async def test_a_rebound_name_is_refused_and_told_the_variable(session, url):
 
 
 async def test_an_allowed_page_gets_cors_headers_on_answers_and_errors(session, url, backend):
-    backend.script = lambda job: job.start().say("a").end()
+    backend.script = lambda job: job.start().send("a").end()
     headers = {"Origin": "http://localhost:3000"}
     for body, status in (({"model": "m", "prompt": "x"}, 200), ({"model": "no"}, 404)):
         async with session.post(url + "/api/generate", json=body, headers=headers) as response:

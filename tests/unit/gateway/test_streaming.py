@@ -48,11 +48,11 @@ def objects(body: bytes | str) -> list[dict]:
 async def test_each_piece_of_a_client_that_keeps_up_is_one_object(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
-        job = (await backend.job()).start().say("a")
+        job = (await backend.job()).start().send("a")
         response = await request
         lines = [json.loads(await response.content.readline())]
         for piece in ("b", "ü", '"\n'):
-            job.say(piece)
+            job.send(piece)
             lines.append(json.loads(await response.content.readline()))
         job.end(context=[1, 2])
         lines.append(json.loads(await response.content.readline()))
@@ -80,7 +80,7 @@ async def test_each_piece_of_a_client_that_keeps_up_is_one_object(session, strea
 
 
 async def test_without_streaming_the_answer_is_one_object(session, stream_url, backend):
-    backend.script = lambda job: job.start().say("Hel", "lo").end()
+    backend.script = lambda job: job.start().send("Hel", "lo").end()
 
     async with session.post(stream_url + "?stream=0") as response:
         body = await response.read()
@@ -90,7 +90,7 @@ async def test_without_streaming_the_answer_is_one_object(session, stream_url, b
 
 
 async def test_many_pieces_at_once_merge_into_one_object(session, stream_url, backend):
-    backend.script = lambda job: job.start().say(*"abcdefghijklmnopqrstuvwxyz").end()
+    backend.script = lambda job: job.start().send(*"abcdefghijklmnopqrstuvwxyz").end()
 
     async with session.post(stream_url) as response:
         lines = objects(await response.read())
@@ -110,7 +110,7 @@ async def test_an_answer_without_text_is_its_last_object(session, stream_url, ba
 async def test_an_error_after_text_is_one_line_and_the_end(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
-        job = (await backend.job()).start().say("a")
+        job = (await backend.job()).start().send("a")
         response = await request
         first = json.loads(await response.content.readline())
         job.fail(WorkerDied("the worker died"))
@@ -123,9 +123,9 @@ async def test_an_error_after_text_is_one_line_and_the_end(session, stream_url, 
 async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
-        job = (await backend.job()).start().say("void")
+        job = (await backend.job()).start().send("void")
         assert job.restart()
-        job.say("a")
+        job.send("a")
         response = await request
         first = json.loads(await response.content.readline())
         assert not job.restart()
@@ -138,9 +138,9 @@ async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_u
 async def test_an_answer_without_streaming_may_always_start_again(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url + "?stream=0"))
-        job = (await backend.job()).start().say("void", "void")
+        job = (await backend.job()).start().send("void", "void")
         assert job.restart()
-        job.say("a").end()
+        job.send("a").end()
         response = await request
         body = await response.json()
 
@@ -155,7 +155,7 @@ async def test_a_client_that_leaves_cancels_its_job(raw, backend, metrics, query
     if phase != "queue":
         job.start()
     if phase == "decode":
-        job.say("a")
+        job.send("a")
         if query == "stream=1":
             await reader.readuntil(b"\r\n\r\n")
 
@@ -172,7 +172,7 @@ async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, backend):
     job = (await backend.job()).start()
     pieces = [f"{n:07d}" + "x" * 1017 for n in range(12_000)]  # socket buffers hold a third
     for piece in pieces:
-        job.say(piece)
+        job.send(piece)
         await asyncio.sleep(0)  # one turn of the loop: time to flush
     job.end()
 
@@ -189,7 +189,7 @@ async def test_a_client_that_never_reads_is_cut_and_its_job_cancelled(raw, backe
     job = (await backend.job()).start()
     async with asyncio.timeout(DEADLINE_S):
         while not job.cancelled.is_set():
-            job.say("x" * 4096)
+            job.send("x" * 4096)
             await asyncio.sleep(0)
 
     rest = await reader.read(-1)
@@ -200,10 +200,10 @@ async def test_an_http_1_0_client_gets_lines_without_chunks(stream_url, backend)
     host, port = stream_url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"POST / HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-    job = (await backend.job()).start().say("a")
+    job = (await backend.job()).start().send("a")
     head = await reader.readuntil(b"\r\n\r\n")
     first = await reader.readline()
-    job.say("b").end()
+    job.send("b").end()
     rest = await reader.read()
     writer.close()
 
@@ -240,7 +240,7 @@ async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_t
         began_at=perf_counter(),
     )
     answering = asyncio.create_task(AnswerStreamer(backend, metrics).answer(request, params))
-    (await backend.job()).start().say("a").end()
+    (await backend.job()).start().send("a").end()
     async with asyncio.timeout(DEADLINE_S):
         await begun.wait()
 

@@ -46,9 +46,9 @@ def post(session, url):
 def say_everything(job):
     job.start()
     job.part(Thought("h"), Thought("m"))
-    job.say("so ", "on")
+    job.send("so ", "on")
     job.part(*CALLS)
-    job.say("bye")
+    job.send("bye")
     job.end()
 
 
@@ -85,7 +85,7 @@ async def test_chat_without_streaming_has_all_in_one_message(post, backend):
 
 
 async def test_generate_streams_thoughts_beside_the_response(post, backend):
-    backend.script = lambda job: job.start().part(Thought("hm")).say("so").end()
+    backend.script = lambda job: job.start().part(Thought("hm")).send("so").end()
 
     lines = [json.loads(line) for line in await post(GENERATE, prompt="hi")]
 
@@ -106,7 +106,7 @@ async def test_generate_without_streaming_joins_them(post, backend):
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_rendered_prompt_is_one_object(post, backend, stream):
-    backend.script = lambda job: job.start().say("<s>hi").end()
+    backend.script = lambda job: job.start().send("<s>hi").end()
 
     (generated,) = await post(GENERATE, prompt="hi", _debug_render_only=True, stream=stream)
     (chatted,) = await post(CHAT, messages=ASKED, _debug_render_only=True, stream=stream)
@@ -138,7 +138,7 @@ async def test_an_answer_that_starts_again_has_no_thoughts_of_the_first_try(post
     def play(job):
         job.start().part(Thought("first"))
         assert job.restart()
-        job.part(Thought("second")).say("so").end()
+        job.part(Thought("second")).send("so").end()
 
     backend.script = play
 

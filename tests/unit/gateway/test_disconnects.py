@@ -52,7 +52,7 @@ async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect
     reader, writer = await connect()
     writer.write(GENERATE + GENERATE + LAST_GET)
     for text in ("one", "two"):
-        (await backend.job()).start().say(text).end()
+        (await backend.job()).start().send(text).end()
 
     answers = await reader.read()
     assert statuses(answers) == [b"200"] * 3
@@ -71,7 +71,7 @@ async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_t
     flood = GET * (FLOOD_BYTES // len(GET))
     writer.write(flood)
     await writer.drain()  # so it is read, for the kernel does not hold as much
-    job.start().say("one").end()
+    job.start().send("one").end()
 
     answers = await reader.read()
     assert statuses(answers) == [b"200"]
@@ -96,7 +96,7 @@ async def floods(writer: asyncio.StreamWriter, request: bytes) -> None:
 
 
 async def test_who_sends_no_more_gets_what_is_answered_at_once(connect, backend):
-    backend.script = lambda job: job.start().say("one").end()
+    backend.script = lambda job: job.start().send("one").end()
     for asked in (GET, GENERATE, GET + GENERATE):
         reader, writer = await connect()
         writer.write(asked)
