@@ -131,12 +131,13 @@ class EngineLoop:
     def _assign_slots(self) -> None:
         while self._waiting:
             request = self._waiting[0]
-            slot = self.slots.take(prefix_query(request))
+            query = prefix_query(request)
+            slot = self.slots.take(query)
             if slot is None:
                 return
             self._waiting.popleft()
             sequence = RunningSequence(
-                request, slot, self._engine.piece, repetition_limit=self._repetition_limit
+                request, query, slot, self._engine.piece, repetition_limit=self._repetition_limit
             )
             self._prefilling.append(sequence)
             self._output.add(Started(request.id))

@@ -32,13 +32,14 @@ class RunningSequence:
     def __init__(
         self,
         request: PreparedRequest,
+        query: PrefixQuery,
         slot: Slot,
         piece_of: Callable[[int], bytes],
         *,
         repetition_limit: int = 0,
     ) -> None:
         self.request = request
-        self.query = prefix_query(request)
+        self.query = query
         self.id = request.id
         self.piece_of = piece_of
         if special := request.special:
