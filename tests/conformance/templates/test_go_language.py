@@ -13,7 +13,7 @@ from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFuncti
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 
-_VECTORS = Path(__file__).parents[3] / "vectors" / "go-language.jsonl"
+_VECTORS = Path(__file__).parents[2] / "vectors" / "go-language.jsonl"
 _HEAD, *_CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]
 _PROMPT = Prompt(
     messages=msgspec.convert(_HEAD["request"]["messages"], list[Message]),

@@ -12,7 +12,7 @@ import pytest
 from ollama_async.prompts.parsers import NAMES, named
 from tests.unit.prompts.parsers.feeding import read
 
-VECTORS = Path(__file__).parents[3] / "vectors" / "parsers.jsonl"
+VECTORS = Path(__file__).parents[2] / "vectors" / "parsers.jsonl"
 FIRST, *REST = [json.loads(line) for line in VECTORS.read_text(encoding="utf-8").splitlines()]
 CASES = [(case, think) for case in REST for think in case["think"]]
 MARK = re.compile(r"</?[^<>\s]*[>=]?")

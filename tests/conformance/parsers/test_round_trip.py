@@ -19,8 +19,7 @@ from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.parsers import detection
 from ollama_async.prompts.parsers.family_calls import MINIMAX_MARK
 from ollama_async.store.model_reader import find_capabilities
-from tests.unit.prompts.parsers import go_templates
-from tests.unit.prompts.parsers.round_trip import (
+from tests.conformance.parsers.round_trip import (
     CASES,
     ENDS,
     SAID,
@@ -30,6 +29,7 @@ from tests.unit.prompts.parsers.round_trip import (
     tool_calls,
     written,
 )
+from tests.unit.prompts.parsers import go_templates
 from tests.unit.prompts.real_templates import FOLDER, NAMES, renderer_of
 
 PARSERS = {

@@ -6,8 +6,8 @@ import pytest
 
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.sequence import Utf8Decoder
-from tests.unit.prompts.parsers.round_trip import _CONTROL, answer
-from tests.unit.prompts.parsers.test_round_trip import ALL, cases, chat_format, in_order
+from tests.conformance.parsers.round_trip import _CONTROL, answer
+from tests.conformance.parsers.test_round_trip import ALL, cases, chat_format, in_order
 
 END = 256
 

@@ -14,7 +14,7 @@ from ollama_async.prompts.parsers.cohere import Cohere
 from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.tool_schemas import Tools
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
-from tests.unit.prompts.parsers.test_guarded_calls import END, Vocabulary
+from tests.conformance.parsers.test_guarded_calls import END, Vocabulary
 
 PATIENCE = 300
 """Tokens after which a walk is given up: free text may go on for ever."""

@@ -16,7 +16,7 @@ import pytest
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts.renderers import NAMES, glimmer, named
 
-VECTORS = Path(__file__).parents[3] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 RECORDED_ON = date(2026, 11, 21)
 CLOCKED = {"glimmer": glimmer.family(lambda: RECORDED_ON)}
 """Renderers that write the date, with the one on which they were recorded."""
