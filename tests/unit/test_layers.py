@@ -91,7 +91,6 @@ LATE = [
         "workers.child.grammar.llguidance",
         "35 ms that few workers need",
     ),
-    ("workers.child.grammar.call_guard", "workers.child.grammar.llguidance", "for types only"),
     ("prompts.chat_format", "prompts.jinja_renderer", "30 ms that few models need"),
 ]
 FOREIGN = [

@@ -12,7 +12,7 @@ import msgspec
 from ollama_async.core.conversation import ToolCall, ToolFunction
 from ollama_async.core.json_depth import is_deep_value
 from ollama_async.prompts.output_format import Parser, Part
-from ollama_async.workers.child.grammar.call_guard import CallGuard
+from ollama_async.workers.child.grammar.constraints import CallGuard
 from ollama_async.workers.messages import Delta, ToolCallDelta
 
 NESTING_LIMIT = 100

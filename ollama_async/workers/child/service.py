@@ -18,15 +18,14 @@ from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
 from ollama_async.prompts.chat_format import ChatFormat, choose, select
 from ollama_async.workers.child.batching import MIN_CHUNK, BatchPlanner
-from ollama_async.workers.child.chat_formats import ChatFormatCache
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import open_engine
 from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.mailbox import Mailbox
 from ollama_async.workers.child.pipe import ChildPipe
-from ollama_async.workers.child.preparation import RequestPreparer
-from ollama_async.workers.child.preprocessor import Preprocessor
+from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
 from ollama_async.workers.child.process_setup import restrict_system_calls
+from ollama_async.workers.child.prompt_encoder import ChatFormatCache
 from ollama_async.workers.child.resource_limits import ResourceLimit, Run, Watchdog
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused

@@ -15,13 +15,12 @@ from ollama_async.core.conversation import (
 from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.prompts.chat_format import choose
 from ollama_async.workers.child.batching import BatchPlanner
-from ollama_async.workers.child.chat_formats import ChatFormatCache
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted
-from ollama_async.workers.child.grammar.call_guard import CallGuard
+from ollama_async.workers.child.grammar.constraints import CallGuard
 from ollama_async.workers.child.mailbox import Mailbox
-from ollama_async.workers.child.preparation import RequestPreparer
-from ollama_async.workers.child.preprocessor import Preprocessor
+from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
+from ollama_async.workers.child.prompt_encoder import ChatFormatCache
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Deltas, Done, Failed, Submit, ToolCallDelta
 

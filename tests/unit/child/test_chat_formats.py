@@ -6,7 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.workers.child.chat_formats import CACHE_ENTRIES, TEMPLATE_LIMIT, ChatFormatCache
+from ollama_async.workers.child.prompt_encoder import CACHE_ENTRIES, TEMPLATE_LIMIT, ChatFormatCache
 
 
 class ChatFormat:

@@ -9,12 +9,11 @@ from ollama_async.prompts import parsers
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.batching import BatchPlanner
-from ollama_async.workers.child.chat_formats import BoundChatFormat
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted
 from ollama_async.workers.child.mailbox import Mailbox
-from ollama_async.workers.child.preparation import RequestPreparer
-from ollama_async.workers.child.preprocessor import Preprocessor
+from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
+from ollama_async.workers.child.prompt_encoder import BoundChatFormat
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Deltas, Done, Failed, Submit
 

@@ -8,8 +8,8 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.chat_formats import ChatFormatCache, ModelPrefixCache
-from ollama_async.workers.child.preparation import RequestPreparer
+from ollama_async.workers.child.preprocessor import RequestPreparer
+from ollama_async.workers.child.prompt_encoder import ChatFormatCache, ModelPrefixCache
 from ollama_async.workers.messages import Submit
 
 GO = (

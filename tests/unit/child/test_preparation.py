@@ -8,11 +8,9 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.chat_formats import BoundChatFormat
 from ollama_async.workers.child.mailbox import Mailbox
-from ollama_async.workers.child.preparation import RequestPreparer
-from ollama_async.workers.child.preprocessor import Preprocessor
-from ollama_async.workers.child.prompt_encoder import TOO_LONG
+from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
+from ollama_async.workers.child.prompt_encoder import TOO_LONG, BoundChatFormat
 from ollama_async.workers.messages import (
     Deltas,
     Detokenize,

@@ -19,10 +19,9 @@ from ollama_async.core.conversation import (
 )
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.workers.child.chat_formats import BoundChatFormat, ChatFormatCache
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, PreparedRequest
-from ollama_async.workers.child.preparation import RequestPreparer
-from ollama_async.workers.child.preprocessor import Preprocessor, RequestQueue
+from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer, RequestQueue
+from ollama_async.workers.child.prompt_encoder import BoundChatFormat, ChatFormatCache
 from ollama_async.workers.messages import Cancel, Done, Failed, Submit, Tokenize
 
 LONG_WAIT_S = 30

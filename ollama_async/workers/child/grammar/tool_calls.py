@@ -18,21 +18,19 @@ from ollama_async.prompts.call_syntax import CallSyntax
 from ollama_async.workers.child.grammar.lark import (
     ANYTHING,
     HEAD,
-    MAX_CALLS,
-    Member,
-    RuleSet,
-    SpecialTokens,
-    literal,
-    sequence,
-)
-from ollama_async.workers.child.grammar.tool_arguments import (
     JSON,
     JSON_RULES,
+    MAX_CALLS,
+    Member,
     Notation,
+    RuleSet,
+    SpecialTokens,
     Strictness,
     ValueGrammar,
+    literal,
     quoted,
     required_of,
+    sequence,
 )
 
 MAX_TOOLS = 256
