@@ -72,6 +72,21 @@ def test_paths_of_code_that_the_documents_name_exist(request):
                 assert (root / path).exists(), f"{page.name}: {path}"
 
 
+def test_files_that_the_documents_name_exist(request):
+    """Paths are those of the repository, or begin somewhere in the package."""
+    root = request.config.rootpath
+    pages = [root / "CONTRIBUTING.md", *(root / "docs").rglob("*.md")]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?)`", text):
+            places = [
+                root / path,
+                root / "ollama_async" / path,
+                *root.glob(f"ollama_async/**/{path}"),
+            ]
+            assert any(place.exists() for place in places), f"{page.name}: {path}"
+
+
 def test_the_readme_begins_with_the_two_commands(read):
     head = read("README.md").split("\n## ")[0]
     (first, *others) = re.findall(r"^    (\S.*?)(?:  +#.*)?$", head, re.MULTILINE)
