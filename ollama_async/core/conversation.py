@@ -83,7 +83,7 @@ class Prompt(msgspec.Struct, array_like=True):
     before the rendered text (the deprecated ``context`` field of ``/api/generate``).
     ``truncate``: drop the oldest turns until it fits. ``think`` None: the client did not set it.
     ``suffix``: the text after the hole that the answer fills. ``tool_choice``: ``auto``, ``none``,
-    ``required`` or a function's name. ``own``: the first ``own`` messages are the model's own.
+    ``required`` or a function's name. The first ``model_messages`` messages are the model's own.
     """
 
     messages: list[Message] = []
@@ -95,7 +95,7 @@ class Prompt(msgspec.Struct, array_like=True):
     suffix: str = ""
     tool_choice: str = "auto"
     chat_format: ChatFormatSpec = ChatFormatSpec()
-    own: int = 0
+    model_messages: int = 0
 
 
 class Sampling(msgspec.Struct, array_like=True):
@@ -123,18 +123,17 @@ class Sampling(msgspec.Struct, array_like=True):
 class Inference(msgspec.Struct, array_like=True):
     """One whole request to a model.
 
-    ``num_ctx`` is the request's own limit in tokens (0 = all that the slot has). ``shift``: when
-    the context is full, drop the middle and go on; otherwise end with ``length``.
-    ``wants_context``: the answer carries the token ids of prompt and answer. ``format`` constrains
-    the answer: ``"json"`` or a JSON Schema; None: anything. ``renders_only``: the answer is the
-    rendered prompt, and nothing is generated.
+    ``num_ctx`` is the request's own limit in tokens (0 = all of the slot). ``shift``: when the
+    context is full, drop the middle and go on; otherwise end with ``length``. ``returns_context``:
+    the answer has the token ids of prompt and answer. ``format`` constrains the answer: ``"json"``
+    or a JSON Schema. ``renders_only``: the answer is the rendered prompt; nothing is generated.
     """
 
     prompt: Prompt
     sampling: Sampling
     num_ctx: int = 0
     shift: bool = True
-    wants_context: bool = False
+    returns_context: bool = False
     format: str | dict[str, Any] | bool | None = None
     renders_only: bool = False
 

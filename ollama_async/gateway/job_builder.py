@@ -81,9 +81,9 @@ def build_generate_job(request: GenerateRequest, model: Model, client: str) -> J
             chat_format=msgspec.structs.replace(
                 model.chat_format, request_template=request.template
             ),
-            own=own,
+            model_messages=own,
         )
-    return _job(request, model, client, prompt, wants_context=not request.raw)
+    return _job(request, model, client, prompt, returns_context=not request.raw)
 
 
 def build_chat_job(request: ChatRequest, model: Model, client: str) -> Job:
@@ -103,9 +103,9 @@ def build_chat_job(request: ChatRequest, model: Model, client: str) -> Job:
             tools=request.tools,
             think=_think(request, model),
             chat_format=model.chat_format,
-            own=own,
+            model_messages=own,
         )
-    return _job(request, model, client, prompt, wants_context=False)
+    return _job(request, model, client, prompt, returns_context=False)
 
 
 def _check_common(request: GenerateRequest | ChatRequest, model: Model, verb: str) -> None:
@@ -218,7 +218,7 @@ def _job(
     client: str,
     prompt: Prompt | None,
     *,
-    wants_context: bool,
+    returns_context: bool,
 ) -> Job:
     if missing := model.summary.missing_part:  # no worker would survive it
         raise LoadFailed(f"unable to load model '{model.name}': its file has {missing}")
@@ -231,7 +231,7 @@ def _job(
             sampling=options.sampling,
             num_ctx=num_ctx or 0,
             shift=request.shift is not False,
-            wants_context=wants_context,
+            returns_context=returns_context,
             format=None if request.format == "" else request.format,
             renders_only=request.debug_render_only,
         )

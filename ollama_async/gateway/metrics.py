@@ -237,7 +237,7 @@ class Metrics:
         snapshot = self._snapshot
         if snapshot is None:
             return rows
-        rows["ollama_requests_queued"] = [((), snapshot.waiting)]
+        rows["ollama_requests_queued"] = [((), snapshot.queued)]
         rows["ollama_queue_capacity"] = [((), snapshot.capacity)]
         rows["ollama_models_loaded"] = [((), len(snapshot.loaded))]
         rows["ollama_models_loading"] = [((), snapshot.loading)]

@@ -127,7 +127,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Queue and models at one moment, for metrics and health."""
 
-    waiting: int
+    queued: int
     capacity: int
     running: dict[str, int]
     loaded: list[LoadedModel]

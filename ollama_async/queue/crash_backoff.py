@@ -58,7 +58,7 @@ class Crash:
         return self.kills >= MAX_KILLS
 
     @property
-    def culprit(self) -> str | None:
+    def client_to_blame(self) -> str | None:
         """The client to blame if no suspect has killed another worker."""
         return next(iter(self._others)) if len(self._others) == 1 else None
 
@@ -66,12 +66,12 @@ class Crash:
         """The suspect's trial is over, and the worker lives."""
         self.suspects.discard(request_id)
 
-    def convict(self, request_id: int) -> None:
+    def record_kill(self, request_id: int) -> None:
         """The suspect killed a worker on which it was alone."""
         self.suspects.discard(request_id)
         self.kills += 1
 
-    def withdraw(self, request_id: int, client: str) -> None:
+    def record_end(self, request_id: int, client: str) -> None:
         """The request ends. If it was still to be tried, it now cannot be."""
         if request_id in self.suspects:
             self.suspects.discard(request_id)
@@ -110,16 +110,16 @@ class CrashBackoff:
             consecutive.append(now)
         self._evaluate(key, client, now)
 
-    def close_tried(self, now: float) -> None:
+    def close_resolved(self, now: float) -> None:
         """Attribute the crashes of which every suspect has been tried."""
         if not self._open:
             return
         closed = [crash for crash in self._open if not crash.suspects]
         self._open = [crash for crash in self._open if crash.suspects]
         for crash in closed:
-            if not crash.kills and crash.culprit is not None:
+            if not crash.kills and crash.client_to_blame is not None:
                 self._explain(crash)
-                self.blame(crash.key, crash.culprit, now)
+                self.blame(crash.key, crash.client_to_blame, now)
 
     def record_success(self, key: str) -> None:
         """A request of the model has ended normally."""

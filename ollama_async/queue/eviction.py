@@ -52,7 +52,7 @@ class PendingLoad(msgspec.Struct, frozen=True):
     is_growth: bool = False
 
 
-class Step(IntEnum):
+class Feasibility(IntEnum):
     """What a load can do now, nearest first. COMMIT: nothing that it evicts is in use. DRAIN: it
     waits for running requests. WAIT: some instances may not be evicted yet. BLOCKED: older loads
     have reserved the memory.
@@ -69,7 +69,7 @@ class Choice(msgspec.Struct, frozen=True):
 
     plan: Plan
     victims: list[ModelInstance]
-    step: Step
+    feasibility: Feasibility
 
 
 class Eviction:
@@ -94,7 +94,7 @@ class Eviction:
             return any(victim is not load.replaced for victim in choice.victims)
 
         choices = [self._choice(load, plan) for plan in plans]
-        return min(choices, key=lambda choice: (choice.step, evicts_others(choice)))
+        return min(choices, key=lambda choice: (choice.feasibility, evicts_others(choice)))
 
     def commit(self, choice: Choice) -> None:
         """The victims are being stopped, and the load is decided."""
@@ -112,11 +112,11 @@ class Eviction:
     def _choice(self, load: PendingLoad, plan: Plan) -> Choice:
         victims = self._victims(plan, load.replaced)
         if victims is None:
-            return Choice(plan, [], Step.BLOCKED)
+            return Choice(plan, [], Feasibility.BLOCKED)
         if not all(self._can_evict(victim, load, plan) for victim in victims):
-            return Choice(plan, victims, Step.WAIT)
+            return Choice(plan, victims, Feasibility.WAIT)
         is_unused = all(victim.is_unused for victim in victims)
-        return Choice(plan, victims, Step.COMMIT if is_unused else Step.DRAIN)
+        return Choice(plan, victims, Feasibility.COMMIT if is_unused else Feasibility.DRAIN)
 
     def _victims(self, plan: Plan, replaced: ModelInstance | None) -> list[ModelInstance] | None:
         """What to evict so that ``plan`` fits: ``replaced`` in any case, then as few as possible in

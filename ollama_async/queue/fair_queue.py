@@ -52,17 +52,17 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._returned: OrderedDict[int, QueuedRequest] = OrderedDict()
-        self._waiting: RoundRobin[int, QueuedRequest] = RoundRobin()
+        self._clients: RoundRobin[int, QueuedRequest] = RoundRobin()
         self._load_options: Counter[LoadOptions] = Counter()
         self._plans: tuple[LoadOptions, Sequence[Plan]] | None = None
 
     def __len__(self) -> int:
-        return len(self._returned) + len(self._waiting)
+        return len(self._returned) + len(self._clients)
 
     def __iter__(self) -> Iterator[QueuedRequest]:
         """Every request, client by client."""
         yield from self._returned.values()
-        yield from self._waiting
+        yield from self._clients
 
     @property
     def load_options(self) -> Mapping[LoadOptions, int]:
@@ -79,7 +79,7 @@ class FairQueue:
 
     def add(self, request: QueuedRequest) -> None:
         """Queue the request behind all of its client; a new client behind all clients."""
-        self._waiting.put(request.client, request.id, request)
+        self._clients.put(request.client, request.id, request)
         self._load_options[request.load_options] += 1
 
     def put_back(self, request: QueuedRequest) -> None:
@@ -90,7 +90,7 @@ class FairQueue:
 
     def remove(self, request: QueuedRequest) -> None:
         if self._returned.pop(request.id, None) is None:
-            self._waiting.remove(request.id)
+            self._clients.remove(request.id)
         self._load_options[request.load_options] -= 1
         if not self._load_options[request.load_options]:
             del self._load_options[request.load_options]
@@ -98,7 +98,7 @@ class FairQueue:
     def heads(self) -> Iterator[QueuedRequest]:
         """The requests that can be next: those put back, then each client's first, in order."""
         yield from self._returned.values()
-        yield from self._waiting.heads()
+        yield from self._clients.heads()
 
     def first(self, can_run: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
         """The next request of those that ``can_run``; it remains queued."""
@@ -107,23 +107,23 @@ class FairQueue:
     def serve(self, request: QueuedRequest) -> None:
         """Remove the request that :meth:`first` returned; its client goes behind all others."""
         self.remove(request)
-        self._waiting.move_to_end(request.client)
+        self._clients.move_to_end(request.client)
 
 
 class Share(NamedTuple):
     """Compares first by queued requests, then by those queued or placed."""
 
-    waiting: int
+    queued: int
     total: int
 
 
 class _Requests(NamedTuple):
-    waiting: dict[int, QueuedRequest]
+    queued: dict[int, QueuedRequest]
     placed: dict[int, QueuedRequest]
 
     @property
     def share(self) -> Share:
-        return Share(len(self.waiting), len(self.waiting) + len(self.placed))
+        return Share(len(self.queued), len(self.queued) + len(self.placed))
 
 
 class ClientShares:
@@ -137,22 +137,22 @@ class ClientShares:
         self._requests: dict[str, _Requests] = {}
         self._clients_with: dict[Share, dict[str, None]] = {}
 
-    def update(self, request: QueuedRequest, status: Literal["waiting", "placed", "ended"]) -> None:
+    def update(self, request: QueuedRequest, status: Literal["queued", "placed", "ended"]) -> None:
         """The request is queued now, or has a place, or has ended."""
         client = request.client
         requests = self._requests.setdefault(client, _Requests({}, {}))
-        if requests.waiting:
+        if requests.queued:
             clients = self._clients_with[requests.share]
             del clients[client]
             if not clients:
                 del self._clients_with[requests.share]
-        requests.waiting.pop(request.id, None)
+        requests.queued.pop(request.id, None)
         requests.placed.pop(request.id, None)
-        if status == "waiting":
-            requests.waiting[request.id] = request
+        if status == "queued":
+            requests.queued[request.id] = request
         elif status == "placed":
             requests.placed[request.id] = request
-        if requests.waiting:
+        if requests.queued:
             self._clients_with.setdefault(requests.share, {})[client] = None
         elif not requests.placed:
             del self._requests[client]
@@ -168,7 +168,7 @@ class ClientShares:
     def can_displace(self, client: str) -> bool:
         """Whether ``client`` would have less with one more queued request than another has now."""
         share = self.of(client)
-        return Share(share.waiting + 1, share.total + 1) < self.largest()
+        return Share(share.queued + 1, share.total + 1) < self.largest()
 
     def displaced_by(self, newcomer: QueuedRequest) -> QueuedRequest:
         """The request to reject when the queue is full: the newest queued one of the client with
@@ -177,5 +177,5 @@ class ClientShares:
         if self.of(newcomer.client) >= self.largest():
             return newcomer
         client = next(reversed(self._clients_with[self.largest()]))
-        waiting = self._requests[client].waiting
-        return waiting[max(waiting)]
+        queued = self._requests[client].queued
+        return queued[max(queued)]

@@ -17,7 +17,7 @@ from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown
 from ollama_async.queue import keep_alive
 from ollama_async.queue.backend import LoadOptions
 from ollama_async.queue.events import SHUTDOWN_TEXT, WakeAt
-from ollama_async.queue.eviction import Eviction, PendingLoad, Step, evictable_at
+from ollama_async.queue.eviction import Eviction, Feasibility, PendingLoad, evictable_at
 from ollama_async.queue.fair_queue import FairQueue, QueuedRequest
 from ollama_async.queue.loading_policy import exceeds_context, feasible_plans, merge, residence_s
 from ollama_async.queue.memory_budget import MemoryBudget, Plan, Planner
@@ -58,15 +58,15 @@ def _commit_loads(state: SchedulerState, planner: Planner, now: float) -> list[f
     eviction = Eviction(state, now)
     for load, options, plans in planned:
         choice = eviction.choose(load, plans)
-        if choice.step is Step.COMMIT:
+        if choice.feasibility is Feasibility.COMMIT:
             eviction.commit(choice)
             for victim in choice.victims:
                 state.stop(victim, "reload" if victim is load.replaced else "evicted")
             state.commit(load.first.target, options, choice.plan, now)
-        elif choice.step is not Step.BLOCKED:
+        elif choice.feasibility is not Feasibility.BLOCKED:
             eviction.reserve(choice)
             for victim in choice.victims:
-                victim.is_draining = choice.step is Step.DRAIN
+                victim.is_draining = choice.feasibility is Feasibility.DRAIN
                 retry_at.append(evictable_at(victim))
     return retry_at
 

@@ -45,7 +45,7 @@ class Scheduler:
             reconcile(self.state, self._planner, now)
             if self._reject_surplus():
                 reconcile(self.state, self._planner, now)
-            self._backoff.close_tried(now)
+            self._backoff.close_resolved(now)
         return self.state.effects
 
     def _apply(self, event: events.Event, now: float) -> bool:  # noqa: C901  # one case per event
@@ -84,9 +84,9 @@ class Scheduler:
         What was reconciled with them in the queue stands. They can have caused only draining, which
         the next reconciliation undoes: a load is committed only with places for those next.
         """
-        surplus = self.state.waiting - self.state.limits.max_queue
+        surplus = self.state.queued - self.state.limits.max_queue
         for _ in range(surplus):
-            last = next(filter(self.state.is_waiting, reversed(self.state.newly_queued)))
+            last = next(filter(self.state.is_queued, reversed(self.state.newly_queued)))
             rejected = self.state.shares.displaced_by(last)
             rejection = self.state.rejection(rejected, "full")
             self.state.end(rejected)
@@ -146,7 +146,7 @@ class Scheduler:
 
     def _is_queue_full_for(self, request: QueuedRequest, suitable: ModelInstance | None) -> bool:
         """The fast refusal while the queue is full: a flood must not cost any planning."""
-        if self.state.waiting < self.state.limits.max_queue:
+        if self.state.queued < self.state.limits.max_queue:
             return False
         if self.state.shares.can_displace(request.client):
             return False
@@ -277,7 +277,7 @@ class Scheduler:
         ]
         if tried is not None and tried.crash is not None:
             crash = tried.crash
-            crash.convict(tried.id)
+            crash.record_kill(tried.id)
             crash.suspects.update(request.id for request in suspects)
             self._backoff.blame(key, tried.client, now, crash)
         elif event.has_aborted and len(running) == 1:

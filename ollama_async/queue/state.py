@@ -151,11 +151,11 @@ class SchedulerState:
         self._next_instance_id = 1
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
         """Number of queued requests; never more than ``limits.max_queue`` after an event."""
         return len(self.requests) - len(self.placed)
 
-    def is_waiting(self, request: QueuedRequest) -> bool:
+    def is_queued(self, request: QueuedRequest) -> bool:
         return request.id in self.requests and request.id not in self.placed
 
     def is_idle(self, instance: ModelInstance) -> bool:
@@ -171,7 +171,7 @@ class SchedulerState:
 
     def enqueue(self, request: QueuedRequest) -> None:
         self.requests[request.id] = request
-        self.shares.update(request, "waiting")
+        self.shares.update(request, "queued")
         self._queue(request).add(request)
         self.newly_queued.append(request)
 
@@ -182,7 +182,7 @@ class SchedulerState:
             del instance.requests[request.id]
             instance.suspects.pop(request.id, None)
             request.is_running = False
-            self.shares.update(request, "waiting")
+            self.shares.update(request, "queued")
             self._queue(request).put_back(request)
         self.newly_queued += requests
 
@@ -246,7 +246,7 @@ class SchedulerState:
         del self.requests[request.id]
         self.shares.update(request, "ended")
         if request.crash is not None:
-            request.crash.withdraw(request.id, request.client)
+            request.crash.record_end(request.id, request.client)
         instance = self.placed.pop(request.id, None)
         if instance is not None:
             del instance.requests[request.id]

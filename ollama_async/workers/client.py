@@ -109,7 +109,7 @@ class _State(enum.Enum):
 
 
 class WorkerClient:
-    """See the module. ``number`` is the scheduler's, and the worker's generation.
+    """See the module. ``instance_id``: of its model instance, sent to the worker as its generation.
 
     ``load_timeout_s``: a load without progress for so long is given up. ``stall_timeout_s``: a
     worker that has work and sends nothing, or does not honour a cancel, for so long is killed.
@@ -119,7 +119,7 @@ class WorkerClient:
 
     def __init__(
         self,
-        number: int,
+        instance_id: int,
         target: Target,
         owner: ClientOwner,
         transport: Transport,
@@ -127,7 +127,7 @@ class WorkerClient:
         load_timeout_s: float = math.inf,
         stall_timeout_s: float = math.inf,
     ) -> None:
-        self.number = number
+        self.instance_id = instance_id
         self.target = target
         self.requests: dict[int, SubmittedRequest] = {}
         self.facts: Ready | None = None
@@ -183,8 +183,8 @@ class WorkerClient:
         """
         if self._state is not _State.NEW:
             raise LoadFailed("the model worker was stopped before it started")
-        self._transport.start(plan, generation=self.number, listener=self)
-        self._handshake = Handshake(generation=self.number, pid=self.pid, limits=plan.limits)
+        self._transport.start(plan, generation=self.instance_id, listener=self)
+        self._handshake = Handshake(generation=self.instance_id, pid=self.pid, limits=plan.limits)
         self._state = _State.STARTING
         try:
             async with asyncio.timeout(_finite(self._load_timeout_s)) as self._load_timeout:

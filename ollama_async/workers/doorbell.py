@@ -34,10 +34,10 @@ class _End:
             self.fd = -1
 
 
-class Ringer(_End):
+class DoorbellWriter(_End):
     """The end that rings."""
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake the other side. Never waits."""
         try:  # noqa: SIM105  # once per flush; suppress() would cost as much as the call
             os.write(self.fd, b"!")
@@ -45,7 +45,7 @@ class Ringer(_End):
             pass  # it is full of rings already, or the other side is gone
 
 
-class Listener(_End):
+class DoorbellReader(_End):
     """The end that is rung, for a loop. ``fd`` is readable from a ring until it is cleared."""
 
     def clear(self) -> None:
@@ -56,7 +56,7 @@ class Listener(_End):
             pass  # nobody rang
 
 
-class BlockingListener(Listener):
+class BlockingDoorbellReader(DoorbellReader):
     """The end that is rung, for a thread."""
 
     def __init__(self, fd: int) -> None:
@@ -84,10 +84,10 @@ class BlockingListener(Listener):
             self._interruption = -1
 
 
-def make_doorbell() -> tuple[Listener, Ringer]:
+def make_doorbell() -> tuple[DoorbellReader, DoorbellWriter]:
     """Both ends of a new one.
 
     :raises OSError: there are no descriptors left; nothing is left behind.
     """
     reader, writer = os.pipe()
-    return Listener(reader), Ringer(writer)
+    return DoorbellReader(reader), DoorbellWriter(writer)

@@ -84,7 +84,7 @@ class FrameReader(Generic[M]):
         self._list_limit_bytes = list_limit_bytes
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
         self._limit_bytes = limit_bytes
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._needed_bytes = HEADER.size
 
     def feed(self, part: bytes) -> list[M]:
@@ -96,15 +96,15 @@ class FrameReader(Generic[M]):
             fault in the same part is lost with it.
         """
         data: bytes | bytearray = part
-        if self._held:
-            self._held += part  # one buffer: parts of one byte each must cost no object each
-            data = self._held
+        if self._buffer:
+            self._buffer += part  # one buffer: parts of one byte each must cost no object each
+            data = self._buffer
         messages: list[M] = []
         at = self._decode_all(data, messages) if len(data) >= self._needed_bytes else 0
         if data is part:
-            self._held += part[at:]
+            self._buffer += part[at:]
         else:
-            del self._held[:at]
+            del self._buffer[:at]
         return messages
 
     def _decode_all(self, data: bytes | bytearray, messages: list[M]) -> int:

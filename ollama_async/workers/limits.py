@@ -60,7 +60,7 @@ class Handshake:
         self._generation = generation
         self._pid = pid
         self._limits = limits
-        self._is_greeted = False
+        self._has_hello = False
 
     def receive(self, message: ToParent) -> Ready | Refused | None:
         """Take the next message: how the start ended, or None while it goes on. Not to be called
@@ -68,13 +68,13 @@ class Handshake:
 
         :raises ProtocolViolation: another protocol, another worker, or an unexpected message.
         """
-        if not self._is_greeted and isinstance(message, Hello):
-            self._is_greeted = True
+        if not self._has_hello and isinstance(message, Hello):
+            self._has_hello = True
             self._check(message)
             return None
-        if self._is_greeted and isinstance(message, Ready):
+        if self._has_hello and isinstance(message, Ready):
             return _bounded(message, self._limits)
-        if self._is_greeted and isinstance(message, Loading | Refused):
+        if self._has_hello and isinstance(message, Loading | Refused):
             return message if isinstance(message, Refused) else None
         raise unexpected(message)
 

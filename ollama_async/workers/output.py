@@ -22,21 +22,21 @@ MAX_LINES = 500
 _RECENT_S = 60.0
 """How old a reason may be when a ready process dies. A debugger takes seconds."""
 
-_MAX_DEADLY = 8
-_MAX_DEADLY_CHARACTERS = 1000
+_MAX_FATAL_LINES = 8
+_MAX_FATAL_CHARACTERS = 1000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 """Control characters, and those that reverse the direction of text."""
 
 _TRACEBACK = "Traceback (most recent call last)"
-_DEADLY = re.compile(
+_FATAL = re.compile(
     r"assert|\.(?:c|cc|cpp|cu|cuh|h|hpp|m|mm|rs):\d+: |"
     r"(?:CUDA|HIP|ROCm|MUSA|SYCL|Vulkan|Metal) error|terminate called|what\(\)|\bfatal|\bpanic|"
     r"segmentation fault|bus error|illegal instruction|\baborted\b|out of memory|bad_alloc|"
     r"smashing|corrupted|double free|free\(\): |malloc\(\): ",
     re.IGNORECASE,
 )
-_TELLING = re.compile(r"error|fail|abort|exception|cannot|denied", re.IGNORECASE)
+_ERROR = re.compile(r"error|fail|abort|exception|cannot|denied", re.IGNORECASE)
 _INFORMATION = re.compile(r"\b(?:INFO|DEBUG|TRACE)\b|^\W*(?:info|debug|trace)\b\W*:")
 _STACK = re.compile(
     r"^#\d+ |"  # a frame, as gdb writes it
@@ -70,7 +70,7 @@ class OutputTail:
     ) -> None:
         self._tail = bytearray()
         self._partial = b""
-        self._deadly: deque[tuple[float, str]] = deque(maxlen=_MAX_DEADLY)
+        self._fatal: deque[tuple[float, str]] = deque(maxlen=_MAX_FATAL_LINES)
         self._is_in_traceback = False
         self._is_ready = False
         self._fed_at = 0.0
@@ -100,37 +100,37 @@ class OutputTail:
         self._is_ready = True
         self._tail.clear()
 
-    def telling_lines(self, limit: int = 3, *, has_spoken: bool = True) -> list[str]:
+    def failure_lines(self, limit: int = 3, *, include_ordinary: bool = True) -> list[str]:
         """The last lines that only a dying process prints; else those that look like a failure;
-        else its last lines, if it could print (``has_spoken``) before it died.
+        else its last lines, if it could print (``include_ordinary``) before it died.
         """
-        if deadly := [text for at, text in self._deadly if self._counts(at)]:
-            return deadly[-limit:]
-        lines = self._ordinary() if self._counts(self._fed_at) else []
-        telling = [line for line in lines if _TELLING.search(line)]
-        return (telling or (lines if has_spoken else []))[-limit:]
+        if fatal := [text for at, text in self._fatal if self._is_recent(at)]:
+            return fatal[-limit:]
+        lines = self._relevant_lines() if self._is_recent(self._fed_at) else []
+        errors = [line for line in lines if _ERROR.search(line)]
+        return (errors or (lines if include_ordinary else []))[-limit:]
 
     def _note(self, line: bytes) -> None:
         text = _printable(line)
         if not text:
             return
         self._on_line(text)
-        if self._is_deadly(text, is_indented=line[:1].isspace()):
-            self._deadly.append((self._fed_at, text[:_MAX_DEADLY_CHARACTERS]))
+        if self._is_fatal(text, is_indented=line[:1].isspace()):
+            self._fatal.append((self._fed_at, text[:_MAX_FATAL_CHARACTERS]))
 
-    def _is_deadly(self, text: str, *, is_indented: bool) -> bool:
+    def _is_fatal(self, text: str, *, is_indented: bool) -> bool:
         """Of a Python traceback only the last line counts."""
         if self._is_in_traceback:
             self._is_in_traceback = is_indented
             return not is_indented
         self._is_in_traceback = _TRACEBACK in text
-        return _is_ordinary(text) and _DEADLY.search(text) is not None
+        return _is_relevant(text) and _FATAL.search(text) is not None
 
-    def _ordinary(self) -> list[str]:
+    def _relevant_lines(self) -> list[str]:
         texts = (_printable(line) for line in bytes(self._tail).split(b"\n"))
-        return [text for text in texts if text and _is_ordinary(text)]
+        return [text for text in texts if text and _is_relevant(text)]
 
-    def _counts(self, at: float) -> bool:
+    def _is_recent(self, at: float) -> bool:
         return not self._is_ready or self._clock() - at <= _RECENT_S
 
 
@@ -180,7 +180,7 @@ class LogRate:
             self._dropped = 0
 
 
-def _is_ordinary(text: str) -> bool:
+def _is_relevant(text: str) -> bool:
     return not (_INFORMATION.search(text) or _STACK.search(text))
 
 

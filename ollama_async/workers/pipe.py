@@ -30,7 +30,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 from ollama_async.workers import frames
-from ollama_async.workers.doorbell import Listener, Ringer, make_doorbell
+from ollama_async.workers.doorbell import DoorbellReader, DoorbellWriter, make_doorbell
 from ollama_async.workers.messages import FromParent, ToParent
 from ollama_async.workers.ring import Ring, RingCorrupt
 
@@ -38,7 +38,7 @@ READ_BYTES = 16 << 10
 RECHECK_S = 0.5
 _FULL_RECHECK_S = 0.001
 _FULL_RECHECK_MAX_S = 0.032
-_MAX_IDLE_RINGS = 1000
+_MAX_EMPTY_WAKEUPS = 1000
 """An honest child publishes before it rings, so at least every second ring has data."""
 
 RING_BYTES = 1 << 20
@@ -55,8 +55,8 @@ class ParentPipe:
         *,
         inbound: Ring,
         outbound: Ring,
-        bell_in: Listener,
-        bell_out: Ringer,
+        bell_in: DoorbellReader,
+        bell_out: DoorbellWriter,
         recheck_s: float = RECHECK_S,
     ) -> None:
         self._inbound = inbound
@@ -71,13 +71,13 @@ class ParentPipe:
         )
         self._unsent: deque[memoryview] = deque()
         self._full_recheck_s = _FULL_RECHECK_S
-        self._idle_rings = 0
+        self._empty_wakeups = 0
         self._loop: asyncio.AbstractEventLoop
         self._received: Callable[[list[ToParent]], None] | None = None
         self._broken: Callable[[str], None]
-        self._more: asyncio.Handle | None = None
-        self._recheck: asyncio.TimerHandle | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._next_read: asyncio.Handle | None = None
+        self._recheck_timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
 
     def open(
         self, received: Callable[[list[ToParent]], None], broken: Callable[[str], None]
@@ -91,8 +91,8 @@ class ParentPipe:
         self._received = received
         self._broken = broken
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._bell_in.fd, self._rung)
-        self._recheck = self._loop.call_later(self._recheck_s, self._look_again)
+        self._loop.add_reader(self._bell_in.fd, self._on_doorbell)
+        self._recheck_timer = self._loop.call_later(self._recheck_s, self._recheck)
 
     def send(self, *messages: FromParent) -> None:
         """Queue the messages and write as much as fits into the ring; never waits.
@@ -105,7 +105,7 @@ class ParentPipe:
         if self._received is None:
             return  # closed or broken; the death is reported elsewhere
         self._unsent.append(memoryview(data))
-        if self._retry is None:
+        if self._retry_timer is None:
             self._flush()
 
     def read_some(self) -> bool:
@@ -120,10 +120,10 @@ class ParentPipe:
             data = self._inbound.read(READ_BYTES)
             messages = self._frames.feed(data) if data else None
         except (RingCorrupt, frames.FrameCorrupt) as reason:
-            self._break(str(reason))
+            self._fail(str(reason))
             return False
         if data:
-            self._idle_rings = 0
+            self._empty_wakeups = 0
         if messages:
             received(messages)
         return len(data) == READ_BYTES
@@ -134,31 +134,31 @@ class ParentPipe:
         for part in (self._inbound, self._outbound, self._bell_in, self._bell_out):
             part.close()
 
-    def _rung(self) -> None:
+    def _on_doorbell(self) -> None:
         self._bell_in.clear()
-        self._idle_rings += 1
-        if self._idle_rings > _MAX_IDLE_RINGS:
-            self._break("it rings without sending anything")
+        self._empty_wakeups += 1
+        if self._empty_wakeups > _MAX_EMPTY_WAKEUPS:
+            self._fail("it rings without sending anything")
             return
-        self._take()
+        self._read()
 
-    def _take(self) -> None:
+    def _read(self) -> None:
         """Read once; if there is more, again when the loop has gone round."""
-        if self._more is not None:
-            self._more.cancel()
-            self._more = None
+        if self._next_read is not None:
+            self._next_read.cancel()
+            self._next_read = None
         if self.read_some() and self._received is not None:
-            self._more = self._loop.call_soon(self._take)
+            self._next_read = self._loop.call_soon(self._read)
 
-    def _look_again(self) -> None:
-        self._recheck = self._loop.call_later(self._recheck_s, self._look_again)
+    def _recheck(self) -> None:
+        self._recheck_timer = self._loop.call_later(self._recheck_s, self._recheck)
         if self._unsent:
-            self._bell_out.ring()  # the last one may have been lost
-        self._take()
+            self._bell_out.notify()  # the last one may have been lost
+        self._read()
 
     def _flush(self) -> None:
         """Write until all is written or the ring is full; then retry later."""
-        self._retry = None
+        self._retry_timer = None
         written = 0
         try:
             while self._unsent:
@@ -170,16 +170,16 @@ class ParentPipe:
                     break
                 self._unsent.popleft()
         except RingCorrupt as reason:
-            self._break(str(reason))
+            self._fail(str(reason))
             return
         if written:
-            self._bell_out.ring()
+            self._bell_out.notify()
             self._full_recheck_s = _FULL_RECHECK_S
         if self._unsent:
-            self._retry = self._loop.call_later(self._full_recheck_s, self._flush)
+            self._retry_timer = self._loop.call_later(self._full_recheck_s, self._flush)
             self._full_recheck_s = min(2 * self._full_recheck_s, _FULL_RECHECK_MAX_S)
 
-    def _break(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         is_open = self._received is not None
         self._detach()
         if is_open:
@@ -192,10 +192,10 @@ class ParentPipe:
         self._received = None
         self._unsent.clear()
         self._loop.remove_reader(self._bell_in.fd)
-        for handle in (self._more, self._recheck, self._retry):
+        for handle in (self._next_read, self._recheck_timer, self._retry_timer):
             if handle is not None:
                 handle.cancel()
-        self._more = self._recheck = self._retry = None
+        self._next_read = self._recheck_timer = self._retry_timer = None
 
 
 class Channel:
@@ -263,6 +263,6 @@ class Channel:
             end.close()
 
 
-def _ends(made: ExitStack) -> tuple[Listener, Ringer]:
+def _ends(made: ExitStack) -> tuple[DoorbellReader, DoorbellWriter]:
     listener, ringer = make_doorbell()
     return made.enter_context(closing(listener)), made.enter_context(closing(ringer))

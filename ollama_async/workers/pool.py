@@ -83,7 +83,7 @@ _CLOSE_MARGIN_S = 30.0
 _MAX_TIMER_S = 86_400.0
 """Loops cannot wait for ever; being woken in vain once a day costs nothing."""
 
-_End = tuple[SubmittedRequest, ServerError | Finish]
+_Outcome = tuple[SubmittedRequest, ServerError | Finish]
 """What a sink gets, once all effects are performed."""
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Pool:
         if isinstance(refusal, ServerError):
             request.is_detached = True  # the caller tells the client
             if isinstance(refusal, LoadFailed):
-                self._note(self._observer.rejected, "no_capacity")
+                self._observe(self._observer.rejected, "no_capacity")
         for other, result in ends:
             other.end(result)
         if isinstance(refusal, ServerError):
@@ -201,12 +201,12 @@ class Pool:
         for request, result in self._handle(event):
             request.end(result)
 
-    def _handle(self, event: Event) -> list[_End]:
+    def _handle(self, event: Event) -> list[_Outcome]:
         """After a fault of the scheduler, the effects that it had decided on are performed.
 
         :raises Exception: such a fault, if the event is a new request.
         """
-        ends: list[_End] = []
+        ends: list[_Outcome] = []
         events = deque([event])
         while events:
             event = events.popleft()
@@ -222,84 +222,84 @@ class Pool:
                     self._perform(effect, ends, events)
                 except Exception as fault:  # the boundary "effect": the others are performed
                     log.exception("%s", effect)
-                    self._amend(effect, fault, ends, events)
+                    self._recover(effect, fault, ends, events)
         self._changed.set()
         return ends
 
     def _perform(  # noqa: C901  # one case per effect
-        self, effect: Effect, ends: list[_End], events: deque[Event]
+        self, effect: Effect, ends: list[_Outcome], events: deque[Event]
     ) -> None:
         match effect:
-            case Start(ticket, worker):
-                request = self._requests[ticket]
+            case Start(request_id, instance_id):
+                request = self._requests[request_id]
                 if not request.was_started:
                     request.was_started = True
                     waited_s = (perf_counter_ns() - request.submitted_ns) / 1e9
-                    self._note(self._observer.waited, request.job.target.name, waited_s)
+                    self._observe(self._observer.waited, request.job.target.name, waited_s)
                 try:
-                    self._clients[worker].submit(request)
+                    self._clients[instance_id].submit(request)
                 except ServerError as error:
-                    ends.append((self._requests.pop(ticket), error))
-                    events.append(RequestEnded(ticket))
-            case Complete(ticket):
-                ends.append((self._requests.pop(ticket), Finish("load", Usage(), [])))
-            case Abort(ticket, worker):
-                self._clients[worker].cancel(ticket)
-            case Reject(ticket, reason, retry_after_s):
+                    ends.append((self._requests.pop(request_id), error))
+                    events.append(RequestEnded(request_id))
+            case Complete(request_id):
+                ends.append((self._requests.pop(request_id), Finish("load", Usage(), [])))
+            case Abort(request_id, instance_id):
+                self._clients[instance_id].cancel(request_id)
+            case Reject(request_id, reason, retry_after_s):
                 busy = Busy(retry_after_s=retry_after_s)
                 refusal = busy if reason == "full" else ShuttingDown(SHUTDOWN_TEXT)
-                ends.append((self._requests.pop(ticket), refusal))
-                self._note(self._observer.rejected, reason)
-            case Fail(ticket, code, message):
-                self._fail(ticket, from_code(code, message), ends)
-            case Load(worker, target, plan):
+                ends.append((self._requests.pop(request_id), refusal))
+                self._observe(self._observer.rejected, reason)
+            case Fail(request_id, code, message):
+                self._fail(request_id, from_code(code, message), ends)
+            case Load(instance_id, target, plan):
                 assert isinstance(plan, LoadPlan)
-                client = self._make_client(worker, target, self, self._make_transport())
-                self._clients[worker] = client
-                self._own(self._load(client, plan))
-            case Stop(worker, reason):
-                client = self._clients[worker]
+                client = self._make_client(instance_id, target, self, self._make_transport())
+                self._clients[instance_id] = client
+                self._create_task(self._load(client, plan))
+            case Stop(instance_id, reason):
+                client = self._clients[instance_id]
                 client.detach()
-                self._own(self._stop(client, reason))
+                self._create_task(self._stop(client, reason))
             case WakeAt(at):
                 self._set_timer(at)
             case _:
                 assert_never(effect)
 
-    def _amend(
-        self, effect: Effect, fault: Exception, ends: list[_End], events: deque[Event]
+    def _recover(
+        self, effect: Effect, fault: Exception, ends: list[_Outcome], events: deque[Event]
     ) -> None:
         """After an effect that could not be performed: neither the scheduler nor a client must wait
         for it.
         """
         error = EngineFailed(f"a fault of the server: {fault!r}")
         match effect:
-            case Start(ticket) | Complete(ticket) | Reject(ticket) | Fail(ticket):
-                self._fail(ticket, error, ends)
+            case Start(request_id) | Complete(request_id) | Reject(request_id) | Fail(request_id):
+                self._fail(request_id, error, ends)
                 if isinstance(effect, Start):
-                    events.append(RequestEnded(ticket))
-            case Abort(ticket, worker):
-                if client := self._clients.get(worker):
+                    events.append(RequestEnded(request_id))
+            case Abort(request_id, instance_id):
+                if client := self._clients.get(instance_id):
                     client.fail(f"a cancel could not be sent: {fault!r}: killed")
                 else:
-                    events.append(RequestEnded(ticket))
-            case Load(worker):
-                self._clients.pop(worker, None)
-                events.append(WorkerLoadFailed(worker, LoadFailed.code, repr(fault)))
-            case Stop(worker):
-                events.append(WorkerStopped(worker))
+                    events.append(RequestEnded(request_id))
+            case Load(instance_id):
+                self._clients.pop(instance_id, None)
+                events.append(WorkerLoadFailed(instance_id, LoadFailed.code, repr(fault)))
+            case Stop(instance_id):
+                events.append(WorkerStopped(instance_id))
             case WakeAt():
                 pass
 
-    def _fail(self, ticket: int, error: ServerError, ends: list[_End]) -> None:
+    def _fail(self, request_id: int, error: ServerError, ends: list[_Outcome]) -> None:
         """End a request, which a worker may have, with an error, unless it has ended."""
-        request = self._requests.pop(ticket, None)
+        request = self._requests.pop(request_id, None)
         if request is not None:
             ends.append((request, error))
             for client in self._clients.values():
-                client.forget(ticket)
+                client.forget(request_id)
 
-    def _note(self, report: Callable[..., None], *facts: object) -> None:
+    def _observe(self, report: Callable[..., None], *facts: object) -> None:
         """Report to the observer; its faults are logged."""
         try:
             report(*facts)
@@ -324,9 +324,9 @@ class Pool:
     def worker_lost(self, worker: WorkerClient, reason: str, *, has_aborted: bool) -> None:
         """See :class:`~.client.ClientOwner`."""
         log.error("%s: %s", worker.target.name, reason)
-        self._clients.pop(worker.number, None)
-        self._note(self._observer.worker_died, worker.target.name)
-        self._note(self._observer.unloaded, worker.target.name, "crashed")
+        self._clients.pop(worker.instance_id, None)
+        self._observe(self._observer.worker_died, worker.target.name)
+        self._observe(self._observer.unloaded, worker.target.name, "crashed")
         running = list(worker.requests.values())
         restartable = frozenset(request.id for request in running if request.try_restart())
         for request in running:
@@ -334,10 +334,12 @@ class Pool:
                 self._requests.pop(request.id, None)
         is_gone = worker.is_gone
         self._process(
-            WorkerLost(worker.number, reason, restartable, is_gone=is_gone, has_aborted=has_aborted)
+            WorkerLost(
+                worker.instance_id, reason, restartable, is_gone=is_gone, has_aborted=has_aborted
+            )
         )
         if not is_gone:
-            self._own(self._outwait(worker))
+            self._create_task(self._wait_lingering(worker))
 
     # -- workers -----------------------------------------------------------------------------
 
@@ -355,51 +357,51 @@ class Pool:
             error = fault if isinstance(fault, ServerError) else LoadFailed(repr(fault))
             if error is not fault:
                 log.exception("loading %s", name)
-            event = WorkerLoadFailed(client.number, error.code, error.message, client.is_gone)
+            event = WorkerLoadFailed(client.instance_id, error.code, error.message, client.is_gone)
         else:
-            event = WorkerReady(client.number, ready.slots, ready.num_ctx)
+            event = WorkerReady(client.instance_id, ready.slots, ready.num_ctx)
         took_s = (perf_counter_ns() - began_ns) / 1e9
         if client.is_stopping:
-            self._note(self._observer.loaded, name, "cancelled", took_s)
+            self._observe(self._observer.loaded, name, "cancelled", took_s)
             return
         outcome = "ok" if isinstance(event, WorkerReady) else "failed"
-        self._note(self._observer.loaded, name, outcome, took_s)
+        self._observe(self._observer.loaded, name, outcome, took_s)
         log.info("%s: load %s after %.2f s", name, outcome, took_s)
         if isinstance(event, WorkerLoadFailed):
-            self._clients.pop(client.number, None)
+            self._clients.pop(client.instance_id, None)
         self._process(event)
         if isinstance(event, WorkerLoadFailed) and not event.is_gone:
-            await self._outwait(client)
+            await self._wait_lingering(client)
 
     async def _stop(self, client: WorkerClient, reason: str) -> None:
         try:
             await client.stop(self._stop_grace_s)
         except Exception:  # as above: a stop that fails must not leave the memory reserved
             log.exception("stopping %s", client.target.name)
-        self._clients.pop(client.number, None)
+        self._clients.pop(client.instance_id, None)
         log.info("%s: unloaded (%s)", client.target.name, reason)
-        self._note(self._observer.unloaded, client.target.name, reason)
+        self._observe(self._observer.unloaded, client.target.name, reason)
         if client.is_gone:
-            self._process(WorkerStopped(client.number))
+            self._process(WorkerStopped(client.instance_id))
         else:
-            self._process(WorkerLost(client.number, "it does not stop", is_gone=False))
-            await self._outwait(client)
+            self._process(WorkerLost(client.instance_id, "it does not stop", is_gone=False))
+            await self._wait_lingering(client)
 
-    async def _outwait(self, client: WorkerClient) -> None:
+    async def _wait_lingering(self, client: WorkerClient) -> None:
         """Not even SIGKILL ends the process: its memory stays reserved until it goes."""
         log.error("%s: its process still holds its memory", client.target.name)
         await client.wait_gone()
         log.info("%s: its process is gone at last", client.target.name)
-        self._process(WorkerStopped(client.number))
+        self._process(WorkerStopped(client.instance_id))
 
     # -- tasks and time ----------------------------------------------------------------------
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def _create_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._disown)
+        task.add_done_callback(self._on_task_done)
 
-    def _disown(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()):

@@ -92,8 +92,8 @@ class WorkerProcess:
         self._listener = listener
         self._channel = channel
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._output, self._printed)
-        self._loop.add_reader(self._pidfd, self._exited)
+        self._loop.add_reader(self._output, self._on_output)
+        self._loop.add_reader(self._pidfd, self._on_exit)
         channel.spawned()
         channel.pipe.open(listener.received, listener.broken)
 
@@ -111,7 +111,7 @@ class WorkerProcess:
             return []
         returncode = self._popen.returncode
         is_killed = returncode is not None and returncode < 0 and returncode != -signal.SIGABRT
-        return self._tail.telling_lines(has_spoken=not is_killed)
+        return self._tail.failure_lines(include_ordinary=not is_killed)
 
     async def stop(self, grace_s: float) -> bool:
         """Quit; after half the grace TERM, after all of it KILL."""
@@ -153,7 +153,7 @@ class WorkerProcess:
         except ProcessLookupError:
             self._popen.send_signal(number)  # so early that it leads no group yet
 
-    def _printed(self) -> None:
+    def _on_output(self) -> None:
         """Read once per turn of the loop: a child that prints without end slows down only itself,
         and has to wait once its lines are dropped.
         """
@@ -163,11 +163,11 @@ class WorkerProcess:
             self._listener.progressed()
             return
         self._loop.remove_reader(self._output)
-        self._pause = self._loop.call_later(_FLOOD_PAUSE_S, self._listen)
+        self._pause = self._loop.call_later(_FLOOD_PAUSE_S, self._resume_output)
 
-    def _listen(self) -> None:
+    def _resume_output(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._output, self._printed)
+        self._loop.add_reader(self._output, self._on_output)
 
     def _read_output(self) -> int:
         try:
@@ -181,7 +181,7 @@ class WorkerProcess:
             self._loop.remove_reader(self._output)  # all ends are closed; the exit follows
         return len(data)
 
-    def _exited(self) -> None:
+    def _on_exit(self) -> None:
         """The leader is dead. A tracer, which may be one of its own children, is notified before
         us and can delay that, so the status is polled and not waited for.
         """
@@ -189,7 +189,7 @@ class WorkerProcess:
         self._signal(signal.SIGKILL)  # grandchildren; the leader is dead and not yet reaped
         returncode = self._popen.poll()
         if returncode is None:
-            self._loop.call_later(_REAP_RETRY_S, self._exited)
+            self._loop.call_later(_REAP_RETRY_S, self._on_exit)
             return
         if self._pause is not None:
             self._pause.cancel()

@@ -36,7 +36,7 @@ class Snapshots:
         ready = [instance for instance in instances if instance.is_ready]
         self._expiries = {instance.id: self._expiry(state, instance, now) for instance in ready}
         return Snapshot(
-            waiting=state.waiting,
+            queued=state.queued,
             capacity=state.limits.max_queue,
             running=dict(running),
             loaded=[

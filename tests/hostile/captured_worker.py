@@ -69,7 +69,7 @@ def attack_closed_bells(_pipe, _number):
 
 def attack_ringing(pipe, _number):
     while True:
-        pipe._bell_out.ring()
+        pipe._bell_out.notify()
 
 
 def attack_crumbs(pipe, _number):
@@ -77,7 +77,7 @@ def attack_crumbs(pipe, _number):
     pipe._outbound.write(HEADER.pack(1, 200 << 10))
     while True:
         pipe._outbound.write(b"\x90")
-        pipe._bell_out.ring()
+        pipe._bell_out.notify()
 
 
 def endlessly(pipe, *messages):
@@ -117,7 +117,7 @@ def attack_unsayable_call(pipe, number):
     data[at : at + 1] = b"\xc7\x01\x05x"  # an extension type
     HEADER.pack_into(data, 0, 1, len(data) - HEADER.size)
     pipe._outbound.write(data)
-    pipe._bell_out.ring()
+    pipe._bell_out.notify()
 
 
 def attack_other(pipe, number):
@@ -160,14 +160,14 @@ def attack_answers(pipe, _number):
 def attack_large(pipe, _number):
     """A frame of small values, which cost much more than their bytes."""
     pipe._outbound.write(HEADER.pack(1, 15 << 20))
-    pipe._bell_out.ring()
+    pipe._bell_out.notify()
     threading.Event().wait(60)
 
 
 def attack_invalid(pipe, number):
     body = b"\x92\xa1p\x91\x92" + bytes([number]) + b"\xa2\xff\xfe"
     pipe._outbound.write(HEADER.pack(1, len(body)) + body)
-    pipe._bell_out.ring()
+    pipe._bell_out.notify()
     threading.Event().wait(60)
 
 
@@ -176,7 +176,7 @@ def attack_tag(pipe, _number):
     tag = b"\x1b[31m" + b"x" * 100_000
     body = b"\x92\xdb" + len(tag).to_bytes(4, "big") + tag + b"\x01"
     pipe._outbound.write(HEADER.pack(1, len(body)) + body)
-    pipe._bell_out.ring()
+    pipe._bell_out.notify()
     threading.Event().wait(60)
 
 

@@ -82,13 +82,13 @@ def start_refuse_and_exit(pipe, hello):
 
 def start_with_a_bad_index(pipe, _hello):
     os.pwrite(pipe._outbound.fd, b"\xff" * 8, 64)
-    pipe._bell_out.ring()
+    pipe._bell_out.notify()
     threading.Event().wait(60)
 
 
 def start_with_garbage(pipe, _hello):
     pipe._outbound.write(b"\x01\x02\x00\x00\x00\xc1\xc1")
-    pipe._bell_out.ring()
+    pipe._bell_out.notify()
 
 
 def start_slowly(pipe, hello):
@@ -220,7 +220,7 @@ def order_cut(pipe, number, rest):
 
 def order_garbage(pipe, _number, _rest):
     pipe._outbound.write(b"\xff" * 20)
-    pipe._bell_out.ring()
+    pipe._bell_out.notify()
 
 
 def order_again(pipe, _number, _rest):

@@ -55,7 +55,7 @@ async def healthz(request: web.Request) -> web.Response:
         "status": "draining" if is_draining else "ok",
         "version": __version__,
         "uptime_s": int(time.monotonic() - dependencies.lifecycle.started_at),
-        "waiting": snapshot.waiting,
+        "waiting": snapshot.queued,
         "capacity": snapshot.capacity,
         "running": sum(snapshot.running.values()),
         "models_loaded": len(snapshot.loaded),

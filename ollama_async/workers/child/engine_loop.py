@@ -106,7 +106,7 @@ class EngineLoop:
                 self._waiting.append(entry)
             else:
                 self._output.add(Started(entry.id))
-                context = entry.tokens if entry.wants_context else []
+                context = entry.tokens if entry.returns_context else []
                 usage = Usage(prompt=len(entry.tokens))
                 self._output.add(Done(entry.id, "length", usage, context))
         elif isinstance(entry, Cancel):
@@ -294,7 +294,7 @@ class EngineLoop:
         self, sequence: RunningSequence, reason: DoneReason, *, unevaluated: bool = False
     ) -> None:
         context: list[int] = []
-        if sequence.request.wants_context and reason != "cancel":
+        if sequence.request.returns_context and reason != "cancel":
             context = sequence.slot.tokens[-CONTEXT_LIMIT:]
             if unevaluated:
                 context.append(sequence.last[0])

@@ -38,7 +38,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     keep: int
     max_tokens: int
     shift: bool
-    wants_context: bool
+    returns_context: bool
     parser: OutputParser | None = None
     special: Mapping[int, bytes] = {}
     constraint: Constraint | None = None

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ollama_async.workers import frames
-from ollama_async.workers.doorbell import BlockingListener, Ringer
+from ollama_async.workers.doorbell import BlockingDoorbellReader, DoorbellWriter
 from ollama_async.workers.messages import ToChild, ToParent
 from ollama_async.workers.ring import Ring
 
@@ -36,8 +36,8 @@ class ChildPipe:
         *,
         inbound: Ring,
         outbound: Ring,
-        bell_in: BlockingListener,
-        bell_out: Ringer,
+        bell_in: BlockingDoorbellReader,
+        bell_out: DoorbellWriter,
         recheck_s: float = RECHECK_S,
     ) -> None:
         self._inbound = inbound
@@ -90,7 +90,7 @@ class ChildPipe:
             if self._closed.is_set():
                 raise PipeClosed
             taken = self._outbound.write(data)
-            self._bell_out.ring()
+            self._bell_out.notify()
             if taken < len(data):
                 self._send_rest(memoryview(data)[taken:])
 
@@ -99,7 +99,7 @@ class ChildPipe:
         while not self._closed.wait(_SPACE_RECHECK_S):
             taken = self._outbound.write(rest)
             if taken:
-                self._bell_out.ring()
+                self._bell_out.notify()
                 rest = rest[taken:]
             if not rest:
                 return

@@ -124,7 +124,7 @@ class RequestPreparer:
             keep=min(keep, window // 2),
             max_tokens=predict if 0 <= predict <= most else most,
             shift=inference.shift,
-            wants_context=inference.wants_context,
+            returns_context=inference.returns_context,
             parser=encoded.parser,
             special=encoded.special,
             constraint=constraint,

@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 
 from ollama_async.workers.child.pipe import ChildPipe
-from ollama_async.workers.doorbell import BlockingListener, Ringer
+from ollama_async.workers.doorbell import BlockingDoorbellReader, DoorbellWriter
 from ollama_async.workers.ring import Ring
 
 ORPHANED = 86
@@ -78,8 +78,8 @@ def attach(argv: Sequence[str]) -> Attachment:
     pipe = ChildPipe(
         inbound=Ring.attach(wiring.ring_in),
         outbound=Ring.attach(wiring.ring_out),
-        bell_in=BlockingListener(wiring.bell_in),
-        bell_out=Ringer(wiring.bell_out),
+        bell_in=BlockingDoorbellReader(wiring.bell_in),
+        bell_out=DoorbellWriter(wiring.bell_out),
     )
     ours = {field.encode_name for field in msgspec.structs.fields(_Wiring)}
     rest = {name: value for name, value in options.items() if name not in ours}

@@ -148,14 +148,14 @@ class ModelPrefixCache:
 
 
 def _with_question(prompt: Prompt, text: str) -> Prompt:
-    messages = [*prompt.messages[: prompt.own], Message("user", text)]
+    messages = [*prompt.messages[: prompt.model_messages], Message("user", text)]
     return Prompt(messages=messages, think=prompt.think, chat_format=prompt.chat_format)
 
 
 def _prefix_key(prompt: Prompt) -> bytes:
     """Covers everything that the tokens depend on; many templates print the date."""
     day = datetime.now().astimezone().toordinal()
-    own = prompt.messages[: prompt.own]
+    own = prompt.messages[: prompt.model_messages]
     return hashlib.sha256(_pack((prompt.chat_format, own, prompt.think, day))).digest()
 
 

@@ -68,6 +68,6 @@ class LoopHarness:
 
 
 def prepared(number, prompt, count=5, *, num_ctx=64, **more):
-    options = {"keep": 0, "shift": True, "wants_context": False, **more}
+    options = {"keep": 0, "shift": True, "returns_context": False, **more}
     sampling = Sampling(seed=options.pop("seed", -1), stop=options.pop("stop", []))
     return PreparedRequest(number, list(prompt), sampling, num_ctx, max_tokens=count, **options)

@@ -41,7 +41,7 @@ def test_the_model_ends_its_answer(fake_engine):
     engine = fake_engine()
     engine.length = lambda slot: len(engine.cache[slot]) >= 6
     harness = LoopHarness(engine)
-    harness.put(prepared(1, [1, 2, 3], 50, wants_context=True))
+    harness.put(prepared(1, [1, 2, 3], 50, returns_context=True))
     done = harness.finish(1).ends()[1]
 
     assert (done.reason, done.usage.answer) == ("stop", 4)  # the token that ends it counts
@@ -114,7 +114,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(harness, answer_to)
     whole = answer_to([1, 2, 3], 6)
     words = whole.replace("><", "> <").split()
     stop = words[2][1:] + words[3][:2]  # over the edge of two tokens
-    harness.put(prepared(1, [1, 2, 3], 50, stop=["nothing", stop], wants_context=True))
+    harness.put(prepared(1, [1, 2, 3], 50, stop=["nothing", stop], returns_context=True))
     done = harness.finish(1).ends()[1]
 
     assert done.reason == "stop"
@@ -131,7 +131,7 @@ def test_text_held_back_for_a_stop_string_comes_at_the_end(harness, answer_to):
 
 
 def test_a_full_context_is_shifted_and_the_answer_goes_on(harness):
-    harness.put(prepared(1, range(10), 100, num_ctx=16, keep=4, wants_context=True))
+    harness.put(prepared(1, range(10), 100, num_ctx=16, keep=4, returns_context=True))
     done = harness.finish(1).ends()[1]
 
     assert (done.reason, done.usage.answer) == ("length", 100)

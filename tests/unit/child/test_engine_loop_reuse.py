@@ -12,7 +12,7 @@ def harness(fake_engine):
 
 
 def test_a_conversation_goes_on_in_its_slot(harness, answer_to):
-    harness.put(prepared(1, range(20), 4, wants_context=True))
+    harness.put(prepared(1, range(20), 4, returns_context=True))
     history = harness.finish(1).ends()[1].context
     harness.put(prepared(2, [9] * 20, 4))
     harness.finish(2)

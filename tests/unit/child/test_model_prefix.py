@@ -70,7 +70,7 @@ def public(fake_engine):
 
 
 def test_the_models_turns_are_and_the_question_is_not(public):
-    prompt = Prompt([*OWN, Message("user", "secret")], own=3)
+    prompt = Prompt([*OWN, Message("user", "secret")], model_messages=3)
 
     assert public(prompt) == "<system>speak like a parrot<user>hi<assistant>ho<user>"
 
@@ -116,7 +116,7 @@ def test_it_is_found_once_for_each_model_and_way_to_think():
     for prompt in (
         Prompt([Message("user", "a")]),
         Prompt([Message("user", "b")]),
-        Prompt([Message("user", "b")], own=1),
+        Prompt([Message("user", "b")], model_messages=1),
         Prompt([Message("user", "b")], think=True),
     ):
         own.get_or_make(prompt, encode)

@@ -94,7 +94,7 @@ class ParserHarness:
                 keep=0,
                 max_tokens=limit,
                 shift=False,
-                wants_context=False,
+                returns_context=False,
                 parser=OutputParser(parser or Brackets()),
                 special=self.special,
             )
@@ -180,7 +180,7 @@ def test_requests_with_and_without_a_parser_share_a_step():
             keep=0,
             max_tokens=5,
             shift=False,
-            wants_context=False,
+            returns_context=False,
         )
     )
     harness.run()

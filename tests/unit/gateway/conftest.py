@@ -120,7 +120,7 @@ class FakeBackend:
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
-            waiting=self.waiting, capacity=512, running={}, loaded=self.loaded, loading=0
+            queued=self.waiting, capacity=512, running={}, loaded=self.loaded, loading=0
         )
 
     async def job(self) -> FakeJob:

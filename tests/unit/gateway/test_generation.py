@@ -47,7 +47,7 @@ async def test_generate_asks_the_model_and_streams(post, backend):
     assert job.client == "127.0.0.1"
     assert job.keep_alive_s is None
     assert job.inference.prompt.messages == [Message(role="user", content="hi")]
-    assert job.inference.wants_context
+    assert job.inference.returns_context
 
 
 async def test_generate_without_streaming_is_one_object_in_gos_order(post, backend):
@@ -111,7 +111,7 @@ async def test_raw_goes_through_untouched_and_without_context(post, backend):
     inference = (await backend.job()).job.inference
     assert inference.prompt.raw == "<s>hi"
     assert not inference.prompt.messages
-    assert not inference.wants_context
+    assert not inference.returns_context
 
 
 async def test_options_reach_load_and_sampling(post, backend):

@@ -237,7 +237,7 @@ def test_how_many_of_the_first_turns_are_the_models_own(model):
 
     def own(job):
         prompt = job.inference.prompt
-        return [message.content for message in prompt.messages[: prompt.own]]
+        return [message.content for message in prompt.messages[: prompt.model_messages]]
 
     assert own(generate(model)) == ["model's", "q", "a"]
     assert own(generate(model, system="mine")) == []

@@ -72,7 +72,7 @@ def stream_of(cached):
 
 def cached_total(metrics):
     found = samples(
-        metrics.render(Snapshot(waiting=0, capacity=1, running={}, loaded=[], loading=0)).decode()
+        metrics.render(Snapshot(queued=0, capacity=1, running={}, loaded=[], loading=0)).decode()
     )
     return found.get(("ollama_prompt_cached_tokens_total", (("model", "m"),)), 0)
 
@@ -172,7 +172,7 @@ def test_models_beyond_the_limit_become_other():
 def test_models_that_fold_to_one_name_make_one_series():
     names = [f"m{number}" for number in range(MODEL_LIMIT + 2)]
     snapshot = Snapshot(
-        waiting=0, capacity=0, running={}, loaded=[loaded(n) for n in names], loading=0
+        queued=0, capacity=0, running={}, loaded=[loaded(n) for n in names], loading=0
     )
     found = samples(Metrics(version="0", ollama_version="0").render(snapshot).decode())
     assert found["ollama_slots", (("model", "other"),)] == 8
@@ -197,7 +197,7 @@ def test_a_known_name_stays_known_when_the_limit_is_reached():
     assert [names.fold(name) for name in ("a", "b", "c", "a")] == ["a", "b", "other", "a"]
 
 
-EMPTY = Snapshot(waiting=0, capacity=0, running={}, loaded=[], loading=0)
+EMPTY = Snapshot(queued=0, capacity=0, running={}, loaded=[], loading=0)
 
 
 def loaded(name: str, running: int = 0) -> LoadedModel:

@@ -28,7 +28,7 @@ def _each_request_is_in_one_place(state: SchedulerState) -> None:
     assert set(placed) == state.placed.keys(), "the index of places is wrong"
     assert not set(placed) & set(waiting), "a request waits and has a place"
     assert {*waiting, *placed} == state.requests.keys(), "a request is lost"
-    assert len(waiting) == state.waiting, "waiting is miscounted"
+    assert len(waiting) == state.queued, "waiting is miscounted"
     assert all(state.queues.values()), "an empty queue was kept"
     for queue in state.queues.values():
         assert len(queue) == len(list(queue)) == sum(queue.load_options.values()), (
@@ -49,7 +49,7 @@ def _each_request_is_in_one_place(state: SchedulerState) -> None:
 def _shares_are_right(state: SchedulerState) -> None:
     counts = Counter(request.client for request in state.requests.values())
     waiting = Counter(
-        request.client for request in state.requests.values() if state.is_waiting(request)
+        request.client for request in state.requests.values() if state.is_queued(request)
     )
     for client, total in counts.items():
         assert state.shares.of(client) == (waiting[client], total), "a share is miscounted"
@@ -76,7 +76,7 @@ def _suspects_run_alone(state: SchedulerState) -> None:
 
 
 def _bounds_hold(state: SchedulerState) -> None:
-    assert state.waiting <= state.limits.max_queue, "too many wait"
+    assert state.queued <= state.limits.max_queue, "too many wait"
     for instance in state.instances.values():
         assert len(instance.requests) <= instance.slots, "more run than there are slots"
         assert instance.phase is not Phase.COMMITTED or instance.requests, (
@@ -119,7 +119,7 @@ def _something_will_happen(scheduler: Scheduler) -> None:
         instance.requests or instance.phase is Phase.LOADING or instance.phase.is_ending
         for instance in scheduler.state.instances.values()
     )
-    assert not scheduler.state.waiting or moves or scheduler.state.wake_at is not None, (
+    assert not scheduler.state.queued or moves or scheduler.state.wake_at is not None, (
         "all requests wait for ever"
     )
     for instance in scheduler.state.instances.values():
@@ -128,4 +128,4 @@ def _something_will_happen(scheduler: Scheduler) -> None:
                 "no load begins"
             )
     if scheduler.state.is_shutting_down:
-        assert not scheduler.state.waiting, "a request waits although the server shuts down"
+        assert not scheduler.state.queued, "a request waits although the server shuts down"

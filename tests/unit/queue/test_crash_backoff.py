@@ -41,7 +41,7 @@ def test_a_restarted_request_has_a_promise_and_does_not_wait(make_harness):
     harness.load("a")
     request = harness.submit("a")
     harness.lose("a", {request})
-    assert harness.scheduler.state.waiting == 0
+    assert harness.scheduler.state.queued == 0
     harness.make_ready("a")
     assert harness.status[request] == "running"
 

@@ -20,7 +20,7 @@ def test_one_slot_and_a_queue_of_one_serve_two_of_six_and_reject_four(make_harne
 def test_a_promise_of_a_slot_is_not_waiting(make_harness):
     harness = make_harness(slots=2, max_queue=1)
     requests = [harness.submit("a") for _ in range(4)]
-    assert harness.scheduler.state.waiting == 1
+    assert harness.scheduler.state.queued == 1
     assert harness.status[requests[3]] == "rejected:full"
     harness.make_ready("a")
     assert [harness.status[t] for t in requests[:3]] == ["running", "running", "waiting"]
@@ -160,7 +160,7 @@ def test_a_cancelled_queued_request_frees_its_place_at_once(make_harness):
     harness.submit("a")
     waiting = harness.submit("a")
     harness.cancel(waiting)
-    assert harness.scheduler.state.waiting == 0
+    assert harness.scheduler.state.queued == 0
     assert harness.status[harness.submit("a")] == "waiting"
 
 

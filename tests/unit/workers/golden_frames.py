@@ -25,7 +25,7 @@ TOOLS = Prompt(
     suffix="s",
     tool_choice="required",
     chat_format=ChatFormatSpec("t", "r", "p", "n", "f", 7, "q"),
-    own=1,
+    model_messages=1,
 )
 CALL = ToolCall(ToolFunction("f", {"b": 1, "a": [2.5]}, 1), "call_0")
 
@@ -41,7 +41,7 @@ TO_CHILD = [
         ),
     ),
     (
-        m.Submit(7, Inference(RAW, Sampling(), num_ctx=2048, shift=False, wants_context=True)),
+        m.Submit(7, Inference(RAW, Sampling(), num_ctx=2048, shift=False, returns_context=True)),
         (
             "0170000000 "
             "94a373756207979a90a1619201cd012cc390c0a0a46175746f97a0a0a0a0a000a0009dffff04cb3f"

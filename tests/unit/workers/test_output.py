@@ -60,9 +60,9 @@ def test_a_line_without_end_is_forwarded_in_parts_and_held_in_bounds(tail, logge
         (b"Traceback (most recent call last):\n  File error\nKeyError: 'a'\n", ["KeyError: 'a'"]),
     ],
 )
-def test_the_telling_lines_are_those_that_look_like_a_failure(tail, output, expected):
+def test_the_failure_lines_are_those_that_look_like_a_failure(tail, output, expected):
     tail.feed(output)
-    assert tail.telling_lines() == expected
+    assert tail.failure_lines() == expected
 
 
 BACKTRACE = b"".join(
@@ -115,19 +115,19 @@ def test_the_lines_about_a_death_are_found_whatever_comes_before_and_after(tail,
     for start in range(0, len(output), 1000):
         tail.feed(output[start : start + 1000])
     tail.close()
-    assert tail.telling_lines() == expected
+    assert tail.failure_lines() == expected
 
 
 def test_a_killed_process_printed_nothing_about_it(tail):
     tail.feed(b"one\ntwo\n")
-    assert tail.telling_lines(has_spoken=False) == []
+    assert tail.failure_lines(include_ordinary=False) == []
 
 
 def test_output_from_before_it_was_ready_is_not_about_its_death(tail):
     tail.feed(b"cannot find the newline token\n")
-    assert tail.telling_lines() == ["cannot find the newline token"]
+    assert tail.failure_lines() == ["cannot find the newline token"]
     tail.ready()
-    assert tail.telling_lines() == []
+    assert tail.failure_lines() == []
 
 
 def test_old_output_of_a_ready_process_is_not_about_its_death(logged):
@@ -136,9 +136,9 @@ def test_old_output_of_a_ready_process_is_not_about_its_death(logged):
     tail.ready()
     tail.feed(b"x.c:1: CUDA error\ncannot go on\n")
     now += 30
-    assert tail.telling_lines() == ["x.c:1: CUDA error"]
+    assert tail.failure_lines() == ["x.c:1: CUDA error"]
     now += 60
-    assert tail.telling_lines() == []
+    assert tail.failure_lines() == []
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))

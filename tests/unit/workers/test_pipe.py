@@ -10,7 +10,7 @@ import uvloop
 
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.pipe import ChildPipe, PipeClosed
-from ollama_async.workers.doorbell import BlockingListener, Listener, Ringer
+from ollama_async.workers.doorbell import BlockingDoorbellReader, DoorbellReader, DoorbellWriter
 from ollama_async.workers.pipe import ParentPipe
 from ollama_async.workers.ring import Ring, RingCorrupt
 
@@ -28,32 +28,32 @@ class StutteringRing(Ring):
         return super().write(memoryview(data)[:limit])
 
 
-class LossyRinger(Ringer):
+class LossyRinger(DoorbellWriter):
     """Two of three rings are lost."""
 
     rung = 0
 
-    def ring(self):
+    def notify(self):
         self.rung += 1
         if self.rung % 3 == 0:
-            super().ring()
+            super().notify()
 
 
-def shared_memory(ring=Ring, ringer=Ringer, capacity=1 << 10, recheck_s=60.0):
+def shared_memory(ring=Ring, ringer=DoorbellWriter, capacity=1 << 10, recheck_s=60.0):
     """No test has the time to wait for the re-check, unless it asks for a short one."""
     down, up = ring.create(capacity), ring.create(capacity)
     (parent_hears, child_rings), (child_hears, parent_rings) = os.pipe(), os.pipe()
     parent = ParentPipe(
         inbound=up,
         outbound=down,
-        bell_in=Listener(parent_hears),
+        bell_in=DoorbellReader(parent_hears),
         bell_out=ringer(parent_rings),
         recheck_s=recheck_s,
     )
     child = ChildPipe(
         inbound=ring.attach(os.dup(down.fd)),
         outbound=ring.attach(os.dup(up.fd)),
-        bell_in=BlockingListener(child_hears),
+        bell_in=BlockingDoorbellReader(child_hears),
         bell_out=ringer(child_rings),
         recheck_s=recheck_s,
     )
@@ -337,7 +337,7 @@ def test_a_parent_does_not_miss_what_comes_just_after_it_looked(run):
         parent.open(listener.received, listener.broken)
         try:
             parent._inbound.interrupt = lambda: child.send([messages.Started(1)])
-            child._bell_out.ring()  # for nothing
+            child._bell_out.notify()  # for nothing
             await listener.at_least(1)
         finally:
             child.close()
@@ -355,7 +355,7 @@ def test_a_child_that_writes_nonsense_into_a_header_breaks_only_its_own_pipe(run
         try:
             fd = (child._outbound if offset == 64 else child._inbound).fd
             os.pwrite(fd, b"\xff" * 8, offset)
-            child._bell_out.ring()
+            child._bell_out.notify()
             parent.send(messages.Cancel(1))
             async with asyncio.timeout(DEADLINE_S):
                 assert "index 18446744073709551615" in await listener.broken_reason
@@ -375,11 +375,11 @@ def test_garbage_in_the_ring_breaks_the_pipe_once(run):
         parent.open(listener.received, listener.broken)
         try:
             child._outbound.write(b"\x01\x02\x00\x00\x00\xc1\xc1")
-            child._bell_out.ring()
+            child._bell_out.notify()
             async with asyncio.timeout(DEADLINE_S):
                 assert "no message" in await listener.broken_reason
             child._outbound.write(b"\x07")
-            child._bell_out.ring()
+            child._bell_out.notify()
             parent.read_some()  # a second report would raise: the future is done
         finally:
             child.close()

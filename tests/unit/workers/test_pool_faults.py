@@ -264,6 +264,6 @@ async def test_a_fault_of_the_planner_costs_its_request_and_nothing_else():
         it.plan_fault = ZeroDivisionError("a bug")
         with pytest.raises(ZeroDivisionError):
             it.submit("b")
-        assert it.pool.snapshot().waiting == 0
+        assert it.pool.snapshot().queued == 0
         it.plan_fault = None
         await it.up("b")

@@ -117,7 +117,7 @@ async def test_a_client_that_leaves_while_it_waits_is_never_started():
         it.submit()
         waiting = it.submit()
         waiting.handle.cancel()
-        assert it.pool.snapshot().waiting == 0
+        assert it.pool.snapshot().queued == 0
         worker.answer(*worker.submitted)
         assert not worker.submitted
 

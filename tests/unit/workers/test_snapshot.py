@@ -23,7 +23,7 @@ async def test_the_snapshot_has_what_is_loaded_and_how_many_wait():
         it.submit("b")
         worker.deliver(Heartbeat(1, 0.25))
         snapshot = it.pool.snapshot()
-        assert (snapshot.waiting, snapshot.capacity, snapshot.loading) == (1, 5, 1)
+        assert (snapshot.queued, snapshot.capacity, snapshot.loading) == (1, 5, 1)
         assert snapshot.running == {"a:latest": 1, "b:latest": 1}
         [row] = snapshot.loaded
         assert (row.size, row.size_vram, row.num_ctx, row.slots) == (123, 50, 4096, 1)
