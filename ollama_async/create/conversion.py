@@ -78,7 +78,7 @@ def _store_converted(
         yield from _statuses(layout, text, convert(file.path))
         check(read_header(file.path))  # what we write must be readable
         digest = yield from hash_file(file)
-        layout.blobs.adopt(file, digest)
+        layout.blobs.put_file(file, digest)
     return digest
 
 
@@ -132,7 +132,7 @@ def store_local_file(layout: StoreLayout, name: str, path: Path) -> NewBlob:
                 yield {"status": f"copying file {name}", "total": total, "completed": done}
                 pause_at = time.monotonic() + STEP_S
         digest = f"sha256:{sha256.hexdigest()}"
-        layout.blobs.adopt(copy, digest)
+        layout.blobs.put_file(copy, digest)
     return digest
 
 

@@ -166,7 +166,7 @@ def _rewritten(
             yield {"status": "verifying conversion"}
             _check(target.path, level)
             digest = yield from hash_file(target)
-            layout.blobs.adopt(target, digest)
+            layout.blobs.put_file(target, digest)
     return digest
 
 

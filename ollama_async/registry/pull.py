@@ -68,7 +68,7 @@ def open_pulls(
             progress.post({"status": "writing manifest"})
         else:
             async with request.transport(context) as transport:
-                await Pull(transport, store.pull_target(), post=progress.post).run(name)
+                await Pull(transport, PullTarget(store.layout), post=progress.post).run(name)
         progress.post({"status": "success"})
 
     return open_transfers(run, "pulled", policy=policy, key_path=key_path, network=network)

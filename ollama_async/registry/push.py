@@ -45,7 +45,7 @@ def open_pushes(
         context: TransferContext, request: TransferRequest, progress: ProgressBroadcast
     ) -> None:
         progress.post({"status": "retrieving manifest"})
-        name = await context.run_in_thread(source.spelled, request.name)
+        name = await context.run_in_thread(source.stored_spelling, request.name)
         async with msgspec.structs.replace(request, name=name).transport(context) as transport:
             await Push(transport, source, post=progress.post).run(name)
         progress.post({"status": "success"})

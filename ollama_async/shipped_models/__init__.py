@@ -16,9 +16,7 @@ from typing import Any
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.create.builder import create_model
-from ollama_async.store.blobs import Blobs
 from ollama_async.store.files import locked, storage_errors, sync_folder
-from ollama_async.store.manifests import Manifests
 from ollama_async.store.store import Store
 
 FOLDER = Path(__file__).parent
@@ -63,7 +61,7 @@ def offer(store: Store, folder: Path = FOLDER) -> None:
 
 def _missing(store: Store, folder: Path) -> list[str]:
     """Names of the models to add; none if the store has a model, even a broken one."""
-    if next(Manifests(store.root).all(), None) is not None:
+    if next(store.layout.manifests.paths(), None) is not None:
         return []
     return [name for name in names(folder) if not (store.root / MARKS / name).exists()]
 
@@ -77,7 +75,7 @@ def _locked_marks(root: Path) -> Iterator[None]:
 
 def _add(store: Store, name: str, folder: Path) -> None:
     file = folder / f"{name}.gguf"
-    digest, _ = Blobs(store.root).put(file.read_bytes())
+    digest, _ = store.layout.blobs.put(file.read_bytes())
     request = CreateRequest(
         model=name,
         files={file.name: digest},

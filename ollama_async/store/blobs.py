@@ -26,7 +26,7 @@ _TOUCHED_S = 3600.0
 def parse_digest(text: str) -> str:
     """``sha256:`` and 64 lower-case hex digits, from any spelling that Ollama accepts.
 
-    Digests come from clients and manifests and become paths: only this form ever does.
+    Digests come from clients and manifests. Only this form is used in paths.
 
     :raises BadRequest: ``invalid digest format``.
     """
@@ -63,11 +63,11 @@ class Blobs:
         return self.path(digest).is_file()
 
     def size(self, digest: str) -> int:
-        """:raises OSError: there is no such blob."""
+        """:raises OSError: the blob is missing."""
         return self.path(digest).stat().st_size
 
-    def file(self, digest: str) -> Path:
-        """The blob's path. :raises OSError: there is none. :raises BadRequest: it is no file."""
+    def existing_path(self, digest: str) -> Path:
+        """The path of a regular file. :raises OSError: missing. :raises BadRequest: not a file."""
         path = self.path(digest)
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
             raise BadRequest(f"{path.name} is not a file")
@@ -75,7 +75,7 @@ class Blobs:
 
     def read(self, digest: str, limit_bytes: int) -> bytes:
         """The content of a small blob. :raises OSError: missing. :raises BadRequest: too large."""
-        return read_bounded(self.file(digest), limit_bytes)
+        return read_bounded(self.existing_path(digest), limit_bytes)
 
     def put(self, data: bytes) -> tuple[str, bool]:
         """Store ``data``; returns its digest and whether it is new. :raises StorageFailed:"""
@@ -87,37 +87,37 @@ class Blobs:
             file.publish(blob_name(digest))
         return digest, True
 
-    def adopt(self, file: NewFile, digest: str) -> None:
-        """Publish ``file``, whose digest this is, unless the blob is there. :raises OSError:"""
+    def put_file(self, file: NewFile, digest: str) -> None:
+        """Publish ``file``, which has this digest, unless the blob exists. :raises OSError:"""
         if not self.has(digest):
             file.publish(blob_name(digest))
 
     def signature(self, digest: str) -> FileSignature:
-        """What was read from the blob is valid for as long as this stays the same."""
+        """See :func:`.files.file_signature`."""
         return file_signature(self.path(digest))
 
     def touch(self, digest: str) -> bool:
-        """Whether the blob is there. If so, pruning spares it for the next 23 hours.
+        """Whether the blob exists. If so, pruning keeps it for the next 23 hours.
 
-        The file's time is part of its :meth:`signature`, so it is changed once an hour at most:
-        otherwise each request for a blob would make us read it again.
+        Changes the file's time once an hour at most: the time is part of :meth:`signature`, and
+        every change makes us read the blob again.
         """
         path = self.path(digest)
-        with suppress(OSError):  # another user's store, which they prune
+        with suppress(OSError):  # a store of another user, who prunes it
             if path.stat().st_mtime < time.time() - _TOUCHED_S:
                 os.utime(path)
         return path.is_file()
 
     def remove(self, digest: str) -> None:
-        """A missing blob is no error. :raises OSError: it cannot be removed."""
+        """Does nothing if the blob is missing. :raises OSError: it cannot be removed."""
         self.path(digest).unlink(missing_ok=True)
 
 
 class BlobWriter(AbstractContextManager["BlobWriter"]):
     """One upload: hashed while it is written, published only if the hash matches the digest.
 
-    Every method blocks on the disk: call them in a worker thread, one at a time. Use the writer as
-    a context, or call :meth:`discard` in the end: it removes what was not committed.
+    Every method blocks on the disk. Call them in a thread, one at a time. A context manager; on
+    exit, or with :meth:`discard`, it removes an uncommitted file.
     """
 
     def __init__(self, blobs: Blobs, digest: str) -> None:

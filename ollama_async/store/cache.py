@@ -1,7 +1,7 @@
-"""Caches of what was read from files, valid while the files are unchanged.
+"""Caches of parsed files, valid while the files are unchanged.
 
-A blob's content never changes, but its file may be damaged and repaired, so every entry depends on
-the file's signature. Errors are cached, too: a malicious header takes a second to be refused.
+A blob's content never changes, but its file may be damaged and repaired. So every entry depends on
+the file's signature. Errors are cached, too: a malicious header takes a second to reject.
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ TEXTS_LIMIT_BYTES = 64 << 20
 """For all templates, system texts, parameters and the like."""
 JSON_COST = 16
 """Bytes that one byte of JSON may take once it is parsed, as in a list of short texts."""
-_LEAST_BYTES = 1024
+_MIN_ENTRY_BYTES = 1024
 
 
-class _Fault(msgspec.Struct, frozen=True):
-    """Why a value could not be made."""
-
+class _CachedError(msgspec.Struct, frozen=True):
     message: str
 
 
@@ -45,7 +43,7 @@ class FileCache(Generic[T]):
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self._kept: BoundedCache[Hashable, tuple[Hashable, T | _Fault]] = BoundedCache(
+        self._entries: BoundedCache[Hashable, tuple[Hashable, T | _CachedError]] = BoundedCache(
             math.inf, limit_bytes
         )
 
@@ -54,19 +52,20 @@ class FileCache(Generic[T]):
 
         :raises BadRequest: :meth:`get_or_make` cached this error.
         """
-        signed = self._kept.get(key)
-        if signed is None:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        if signed[0] != signature:
-            self._kept.remove(key)
+        signature_then, value = entry
+        if signature_then != signature:
+            self._entries.remove(key)
             return None
-        if isinstance(signed[1], _Fault):
-            raise BadRequest(signed[1].message)  # a new one: each raise makes an exception longer
-        return signed[1]
+        if isinstance(value, _CachedError):
+            raise BadRequest(value.message)  # a new one: each raise extends an error's traceback
+        return value
 
     def put(self, key: Hashable, signature: Hashable, value: T, size_bytes: int) -> None:
-        """Keep the value; one that alone is over the limit is not kept."""
-        self._kept.put(key, (signature, value), size_bytes)
+        """See :meth:`.BoundedCache.put`."""
+        self._entries.put(key, (signature, value), size_bytes)
 
     def get_or_make(
         self,
@@ -75,9 +74,9 @@ class FileCache(Generic[T]):
         make: Callable[[], T],
         cost: Callable[[T], int] = lambda _: 0,
     ) -> T:
-        """The value, made if need be; ``cost``: its size in bytes.
+        """The cached value, or the result of ``make``. ``cost`` computes a value's size in bytes.
 
-        Two threads that request the same key at once may both make it.
+        Concurrent calls for one key may each call ``make``.
 
         :raises BadRequest: ``make`` raised it, now or before.
         """
@@ -87,24 +86,23 @@ class FileCache(Generic[T]):
         try:
             made = make()
         except BadRequest as error:
-            self._kept.put(key, (signature, _Fault(error.message)), _LEAST_BYTES)
+            self._entries.put(key, (signature, _CachedError(error.message)), _MIN_ENTRY_BYTES)
             raise
-        self.put(key, signature, made, _LEAST_BYTES + cost(made))
+        self.put(key, signature, made, _MIN_ENTRY_BYTES + cost(made))
         return made
 
-    def forget(self, key: Hashable) -> None:
-        self._kept.remove(key)
+    def remove(self, key: Hashable) -> None:
+        self._entries.remove(key)
 
     def keep_only(self, keys: Collection[Hashable]) -> None:
-        """Forget all others."""
-        self._kept.keep_only(keys)
+        """Remove all other keys."""
+        self._entries.keep_only(keys)
 
 
 class BlobCache:
-    """What blobs contain, read once for all models that share them. Thread-safe.
+    """Parsed contents of blobs, read once for all models that share them. Thread-safe.
 
-    All methods block. They raise BadRequest if the blob's content is invalid, OSError if it cannot
-    be read.
+    All methods block. They raise BadRequest if a blob is invalid, OSError if it cannot be read.
     """
 
     def __init__(self, blobs: Blobs) -> None:
@@ -113,7 +111,7 @@ class BlobCache:
         self._texts: FileCache[Any] = FileCache(TEXTS_LIMIT_BYTES)
 
     def summary(self, digest: str) -> GgufSummary:
-        """Of a GGUF file."""
+        """The summary of a GGUF file."""
         summary: GgufSummary = self._summaries.get_or_make(
             digest,
             self._blobs.signature(digest),
@@ -136,7 +134,7 @@ class BlobCache:
         return self._read(digest, "text", lambda data: data.decode(errors="replace"), sys.getsizeof)
 
     def json(self, digest: str, form: Any) -> Any:
-        """The JSON value as ``form``; the object is shared and must not be changed."""
+        """The JSON value as a ``form``. The object is shared: do not change it."""
 
         def parse(data: bytes) -> Any:
             try:
@@ -147,7 +145,7 @@ class BlobCache:
         return self._read(digest, form, parse, lambda _: self._json_cost(digest))
 
     def config(self, digest: str) -> Config:
-        """As :meth:`json`, as leniently as Ollama reads it."""
+        """A model's config, parsed as leniently as in Ollama."""
         return self._read(digest, Config, read_config, lambda _: self._json_cost(digest))
 
     def _json_cost(self, digest: str) -> int:

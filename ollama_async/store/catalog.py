@@ -1,10 +1,8 @@
-"""All models that this server serves: those of the store, and the scripted engine's."""
+"""All models of this server: those in the store, and those of the scripted engine."""
 
 from __future__ import annotations
 
-import builtins
 import hashlib
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -17,13 +15,13 @@ from ollama_async.store.store import Store, newest_first
 
 
 class Catalog:
-    """``scripted``: the scripted engine's models by name; they take precedence over the store's.
+    """``scripted``: the scripted engine's models by name. They hide models of the store.
 
     Threads and blocking are as in :class:`~ollama_async.store.store.Store`.
     """
 
     def __init__(self, store: Store, scripted: Mapping[str, Script] | None = None) -> None:
-        """:raises ValueError: a scripted name is not a model's name."""
+        """:raises ValueError: a name in ``scripted`` is invalid."""
         self.store = store
         started_at = time.time()
         self._scripted = {
@@ -37,17 +35,13 @@ class Catalog:
     def find(self, text: str) -> Model:
         return self._find_scripted(text) or self.store.find(text)
 
-    def list(self) -> builtins.list[ModelListEntry]:
-        """The scripted models first; they are as new as the server."""
-        return self.in_order(itertools.chain.from_iterable(self.scan()))
-
-    def scan(self) -> Iterator[builtins.list[ModelListEntry]]:
-        """The models of the store in no order, a few with each step; see :meth:`.Store.scan`."""
+    def scan(self) -> Iterator[list[ModelListEntry]]:
+        """The store's models without hidden ones; see :meth:`.Store.scan`."""
         for models in self.store.scan():
             yield [model for model in models if self._find_scripted(model.name) is None]
 
-    def in_order(self, stored: Iterable[ModelListEntry]) -> builtins.list[ModelListEntry]:
-        """As :meth:`list`, for the models that :meth:`scan` found."""
+    def complete_list(self, stored: Iterable[ModelListEntry]) -> list[ModelListEntry]:
+        """All models: the scripted ones, then ``stored`` (from :meth:`scan`), newest first."""
         return [*(model.list_entry for model in self._scripted.values()), *newest_first(stored)]
 
     def _find_scripted(self, text: str) -> Model | None:

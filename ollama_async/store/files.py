@@ -1,4 +1,4 @@
-"""Durable files: written whole or not at all, one writer of the store at a time, clear errors."""
+"""Durable files: atomic writes, the store's lock, and error texts for disk errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ollama_async.core.errors import BadRequest, StorageFailed
 
 LOCK_NAME = ".lock"
 TEMPORARY_PREFIX = ".tmp-"
-"""Never a valid part of a model's name nor a digest, so every reader ignores such files."""
+"""Invalid in names of models and blobs, so every reader ignores such files."""
 
 _LOCK_TIMEOUT_S = 30.0
 _LOCK_RETRY_S = 0.02
@@ -26,7 +26,7 @@ FileSignature = tuple[int, ...]
 
 
 def file_signature(path: str | os.PathLike[str]) -> FileSignature:
-    """Changes with the file's content, place and rights; empty if there is none."""
+    """Changes with the file's content, location and permissions. Empty for a missing file."""
     try:
         status = os.stat(path)  # noqa: PTH116  # a Path costs more than the call
     except OSError:
@@ -37,7 +37,7 @@ def file_signature(path: str | os.PathLike[str]) -> FileSignature:
 
 @contextmanager
 def storage_errors(root: Path) -> Iterator[None]:
-    """Turn an OSError into a :class:`StorageFailed` that says what is wrong with the store."""
+    """Translate an OSError into a :class:`StorageFailed` about the store."""
     try:
         yield
     except OSError as error:
@@ -58,7 +58,7 @@ def _explain(error: OSError, root: Path) -> str:
 def locked(root: Path) -> Iterator[None]:
     """Hold the store's lock, exclusively among all threads and processes.
 
-    Polls, because ``flock`` has no timeout of its own.
+    Polls, because ``flock`` has no timeout.
 
     :raises StorageFailed: another process has held the lock for 30 seconds.
     :raises OSError: the lock file cannot be created.
@@ -77,7 +77,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock the open file exclusively, until it is closed; False if somebody else holds it."""
+    """Lock the open file exclusively until it is closed. False if it is locked already."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -86,7 +86,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space on the disk of the folder. :raises OSError: there is no such folder."""
+    """Free space on the folder's disk. :raises OSError: the folder is missing."""
     return shutil.disk_usage(folder).free
 
 
@@ -107,9 +107,8 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 class NewFile(AbstractContextManager["NewFile"]):
     """A temporary file that :meth:`publish` renames into place, whole and durable.
 
-    Used as a context, it removes what was not published. All methods may raise OSError. The writer
-    holds the file's lock, which tells a file in use from one that a killed process left behind:
-    see :func:`is_abandoned`.
+    A context manager that removes an unpublished file on exit. All methods may raise OSError. The
+    writer holds a lock on the file, so that :func:`is_abandoned` can detect dead writers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -122,11 +121,11 @@ class NewFile(AbstractContextManager["NewFile"]):
     @property
     def path(self) -> Path:
         """The temporary path, for writers that need a name."""
-        assert self._path is not None, "published, or gone"
+        assert self._path is not None, "published or discarded"
         return self._path
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes of what is written."""
+        """Up to ``count`` of the bytes written so far."""
         return os.pread(self._descriptor, count, offset)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -135,7 +134,7 @@ class NewFile(AbstractContextManager["NewFile"]):
             view = view[os.write(self._descriptor, view) :]
 
     def publish(self, name: str) -> None:
-        """Rename the file to ``name`` in its folder, over what is there; survives power cuts."""
+        """Rename the file to ``name`` in its folder, durably, replacing any old file."""
         os.fchmod(self._descriptor, 0o644)
         os.fsync(self._descriptor)
         self.path.rename(self._folder / name)
@@ -143,7 +142,7 @@ class NewFile(AbstractContextManager["NewFile"]):
         sync_folder(self._folder)
 
     def discard(self) -> None:
-        """Close, and remove what was not published. Idempotent."""
+        """Close the file, and remove it unless published. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -157,7 +156,7 @@ class NewFile(AbstractContextManager["NewFile"]):
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether this temporary file has no writer any more; False for one less than a minute old."""
+    """Whether the temporary file's writer is gone. False for files less than a minute old."""
     try:
         if path.stat().st_mtime > time.time() - _SETTLED_S:
             return False

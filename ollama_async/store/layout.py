@@ -1,4 +1,4 @@
-"""The parts of one store on disk, and the operations that change what its manifests refer to."""
+"""The parts of one store on disk, and the operations that replace manifests."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ollama_async.store.manifests import MANIFEST_LIMIT_BYTES, Manifest, Manifes
 from ollama_async.store.prune import Pruner
 
 MAX_REWRITES = 2
-"""Models that are quantized at a time. Each takes all cores that are idle."""
+"""Models quantized or joined at a time. Each uses all idle cores."""
 
 
 class StoreLayout:
-    """``root`` is the folder that holds ``manifests`` and ``blobs``; it need not exist yet.
+    """``root`` is the folder with ``manifests`` and ``blobs``. It need not exist yet.
 
-    ``keeps_unused`` (``OLLAMA_NOPRUNE``): the blobs of a replaced model are kept.
+    ``keeps_unused`` (``OLLAMA_NOPRUNE``): keep the blobs of a replaced model.
     """
 
     def __init__(self, root: Path, *, keeps_unused: bool = False) -> None:
@@ -43,7 +43,7 @@ class StoreLayout:
 
     @contextmanager
     def rewriting(self) -> Iterator[bool]:
-        """Take one of :data:`MAX_REWRITES` places; False if all are taken."""
+        """Acquire one of :data:`MAX_REWRITES` permits. Yields False if none is free."""
         is_free = self._rewrites.acquire(blocking=False)
         try:
             yield is_free
@@ -52,12 +52,12 @@ class StoreLayout:
                 self._rewrites.release()
 
     def ensure_space(self, needed_bytes: int, keeping: Collection[str] = ()) -> None:
-        """Check that so much fits onto the disk, before hours are spent on it.
+        """Check for ``needed_bytes`` of free space before a long operation; reserves nothing.
 
-        If need be, downloads that nobody has resumed for a day are removed, except those of the
-        digests ``keeping``. Nothing is reserved: the disk may still fill up.
+        If necessary, removes downloads that were not resumed for a day, except those of the
+        digests ``keeping``.
 
-        :raises StorageFailed: it does not fit.
+        :raises StorageFailed: there is too little space.
         """
         folder = self.blobs.folder
         with storage_errors(self.root):
@@ -82,8 +82,7 @@ class StoreLayout:
     def changing(self, name: ModelName) -> Iterator[None]:
         """Hold the store's lock, to replace or remove the model ``name``.
 
-        Before it is taken, the references of new manifests are read: that may take long, and must
-        not delay other processes.
+        New manifests are read before: that may take long, and must not delay other processes.
 
         :raises StorageFailed: the lock is not available, or an operation under it fails.
         """
@@ -93,16 +92,16 @@ class StoreLayout:
             yield
 
     def replace_manifest(self, name: ModelName, data: bytes, digests: set[str]) -> bool:
-        """Write ``data`` as the manifest of ``name``, and remove the blobs that only the model of
-        that name needed before, unless the store keeps unused blobs.
+        """Write ``data`` as the manifest of ``name``, and remove blobs that only the old model of
+        that name needed, unless the store keeps unused blobs.
 
-        The caller holds the lock (:meth:`changing`) and has checked that all ``digests``, the blobs
-        that ``data`` references, are in the store. Returns whether some of the old model's blobs
-        are not among them and may have been removed.
+        ``digests``: the blobs that ``data`` references. The caller holds the lock
+        (:meth:`changing`) and has checked that they exist. Returns whether the old model had other
+        blobs.
 
         :raises OSError: disk full or not writable; the name is unchanged.
         """
-        name = self.manifests.spelled(name)
+        name = self.manifests.stored_spelling(name)
         path = self.manifests.locate(name)
         old = self.read_manifest(path) if path else None
         self.manifests.write(name, data)

@@ -1,8 +1,8 @@
-"""Manifests: their JSON, byte for byte as Ollama writes it, and the folder that holds them.
+"""Manifests: their JSON, byte for byte as in Ollama, and the folder ``manifests``.
 
-Reading is lenient (extra fields, other case, other spellings of digests); writing is Go's
-``json.Encoder``: field order, escaped ``<>&``, a line end. The folder is
-``manifests/HOST/NAMESPACE/MODEL/TAG``; names are found without regard to case.
+Reading is lenient (extra fields, other case, other spellings of digests). Writing is Go's
+``json.Encoder``: field order, escaped ``<>&``, a line end. Files are
+``manifests/HOST/NAMESPACE/MODEL/TAG``; lookups ignore case.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MANIFEST_LIMIT_BYTES = 1 << 20
 LAYERS_LIMIT = 4096
 """For one manifest, its config included."""
 TEXT_LIMIT_BYTES = 1 << 20
-"""For one template, system text, license, …: a larger one is neither written nor read."""
+"""For one template, system text, license, …, when written and when read."""
 LICENSES_LIMIT = 64
 """For one model. Each license is a file; a request could name a million."""
 _LAYER_PREFIX = "application/vnd.ollama.image."
-_MOST_ALIASES = 1024  # clients choose the spelling, so the number must be bounded
+_MAX_ALIASES = 1024  # clients choose the spelling, so the number must be bounded
 
 
 def layer_type(kind: str) -> str:
@@ -42,7 +42,7 @@ def layer_type(kind: str) -> str:
 
 
 class Layer(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, rename="camel"):
-    """``from_``: the model or file that it came from."""
+    """``from_``: the model or file of origin."""
 
     media_type: str = field(default_factory=str)
     digest: str = field(default_factory=str)
@@ -52,7 +52,7 @@ class Layer(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, rena
 
     @property
     def kind(self) -> str:
-        """``model``, ``params``, …; "" for media types that are not Ollama's."""
+        """``model``, ``params``, …; "" for foreign media types."""
         is_ollamas = self.media_type.startswith(_LAYER_PREFIX)
         return self.media_type.removeprefix(_LAYER_PREFIX) if is_ollamas else ""
 
@@ -79,7 +79,7 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 
 class Config(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """Fields whose default is a factory are always written, the others only if set."""
+    """Fields with a default factory are always written, the others only if set."""
 
     model_format: str = field(default_factory=str)
     model_family: str = field(default_factory=str)
@@ -122,9 +122,9 @@ def read_config(data: bytes) -> Config:
 
 
 def local_name(text: str) -> ModelName:
-    """Parse a model's name as a client gives it; ``:local`` is removed.
+    """Parse a model's name from a client; ``:local`` is removed.
 
-    :raises BadRequest: it is no name.
+    :raises BadRequest: the name is invalid.
     :raises Forbidden: it names a cloud model.
     """
     try:
@@ -138,7 +138,7 @@ def local_name(text: str) -> ModelName:
 
 
 class Manifests:
-    """The ``manifests`` folder. Thread-safe. Names keep the spelling they were created with."""
+    """The ``manifests`` folder. Thread-safe. Names keep their original spelling."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "manifests"
@@ -146,14 +146,14 @@ class Manifests:
         self._aliases: dict[ModelName, str] = {}
 
     def likely_path(self, name: ModelName) -> str:
-        """Where the manifest is if it is spelled as requested, or where it was found before.
+        """Where :meth:`locate` found the manifest before, or the path of this exact spelling.
 
-        Takes microseconds and no disk access; the file may not exist.
+        Does not access the disk; the file may be missing.
         """
         return self._aliases.get(name) or f"{self._base}/{name.manifest_path}"
 
     def locate(self, name: ModelName) -> str | None:
-        """Path of the manifest; an exact spelling wins. Reads folders if there is none."""
+        """The manifest's path. Prefers the exact spelling, otherwise searches folders."""
         exact = f"{self._base}/{name.manifest_path}"
         if _is_file(exact):
             self._aliases.pop(name, None)
@@ -163,13 +163,13 @@ class Manifests:
         if found is None:
             self._aliases.pop(name, None)
             return None
-        if len(self._aliases) >= _MOST_ALIASES:
+        if len(self._aliases) >= _MAX_ALIASES:
             self._aliases.clear()
         self._aliases[name] = found
         return found
 
-    def spelled(self, name: ModelName) -> ModelName:
-        """The name as a new manifest should be spelled: like existing names where they match."""
+    def stored_spelling(self, name: ModelName) -> ModelName:
+        """The name with existing folders and files in their own spelling."""
         found = self.locate(name)
         if found is not None:
             return self.name_of(found)
@@ -181,18 +181,19 @@ class Manifests:
         return name
 
     def name_of(self, path: str) -> ModelName:
-        """:raises ValueError: no model can have this path."""
+        """:raises ValueError: this is not a model's path."""
         parts = Path(path).relative_to(self.folder).parts
         if len(parts) != 4:
             raise ValueError("invalid model name")
         return ModelName.from_parts(*parts)
 
-    def all(self) -> Iterator[tuple[ModelName, str]]:
-        """Every file that has a valid name, in no order."""
+    def paths(self) -> Iterator[str]:
+        """Every file with a valid name, in no order."""
         for entry in _entries_below(self._base, 4):
             if _is_file(entry.path):
                 with suppress(ValueError):
-                    yield self.name_of(entry.path), entry.path
+                    self.name_of(entry.path)
+                    yield entry.path
 
     def write(self, name: ModelName, data: bytes) -> None:
         """Publish a manifest durably. :raises OSError:"""
@@ -202,9 +203,9 @@ class Manifests:
             file.publish(name.tag)
 
     def remove(self, path: str) -> None:
-        """Remove a manifest durably, and the folders that it leaves empty. :raises OSError:"""
+        """Remove a manifest durably, and its folders if empty. :raises OSError:"""
         Path(path).unlink()
-        sync_folder(Path(path).parent)  # or a power cut brings it back without its blobs
+        sync_folder(Path(path).parent)  # or it could reappear after a power cut, without its blobs
         with suppress(OSError):  # not empty: the usual end
             for folder in Path(path).parents[:3]:
                 folder.rmdir()
@@ -216,19 +217,19 @@ class Manifests:
                     Path(entry.path).rmdir()
 
     def _matches(self, folder: str, parts: tuple[str, ...]) -> Iterator[str]:
-        """Paths below ``folder`` that equal ``parts`` but for case."""
+        """Paths below ``folder`` that equal ``parts``, ignoring case."""
         if not parts:
             yield folder
             return
-        wanted = parts[0].lower()
-        matching = [entry for entry in _entries(folder) if entry.name.lower() == wanted]
+        folded = parts[0].lower()
+        matching = [entry for entry in _entries(folder) if entry.name.lower() == folded]
         for entry in sorted(matching, key=lambda entry: (entry.name != parts[0], entry.name)):
             yield from self._matches(entry.path, parts[1:])
 
 
 def _is_file(path: str) -> bool:
-    """Unlike a Path's own, no error where a name is too long, or a link leads in a circle."""
-    return os.path.isfile(path)  # noqa: PTH113  # that is what differs
+    """Unlike Path.is_file, raises nothing for names that are too long or links in a circle."""
+    return os.path.isfile(path)  # noqa: PTH113  # see above
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -240,7 +241,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _entries_below(folder: str, levels: int) -> Iterator[os.DirEntry[str]]:
-    """What is exactly so many levels below the folder."""
+    """Entries exactly ``levels`` below the folder."""
     for entry in _entries(folder):
         if levels > 1:
             yield from _entries_below(entry.path, levels - 1)

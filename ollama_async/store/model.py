@@ -1,4 +1,4 @@
-"""One model as the rest of the server sees it."""
+"""The data of one model in the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ollama_async.gguf.summary import GgufSummary
 from ollama_async.prompts.chat_format import Selection
 from ollama_async.store.cache import JSON_COST
 
-_LEAST_BYTES = 2048
+_MIN_ENTRY_BYTES = 2048
 
 
 class ModelListEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,17 +34,16 @@ class ModelListEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def memory_bytes(self) -> int:
         """An upper bound."""
-        return _LEAST_BYTES + _parsed_bytes((self.details, self.capabilities))
+        return _MIN_ENTRY_BYTES + _parsed_bytes((self.details, self.capabilities))
 
 
 class Model(ModelListEntry, frozen=True, kw_only=True):
     """A model that can be loaded.
 
-    ``key`` identifies what a worker loads: equal for two names of the same files. ``path``: the
-    GGUF, or for the scripted engine the name in its file. ``template``: Go text, "" if there is
-    none. ``parameters``: as stored, types not checked. ``projectors``, ``adapters``, ``drafts``,
-    ``licenses``: paths (licenses are long, and rarely read). ``adapter_bytes``: of the adapters'
-    tensors. ``requires``: an Ollama release. ``selection``: which template is in force.
+    ``key`` is equal for models with the same files. ``path``: the GGUF file; for the scripted
+    engine the name in its file. ``template``: Go text or "". ``parameters``: as stored, types not
+    checked. ``projectors``, ``adapters``, ``drafts``, ``licenses``: paths. ``adapter_bytes``: of
+    the adapters' tensors. ``requires``: an Ollama release. ``selection``: the template in force.
     """
 
     engine: Literal["llama_cpp", "scripted"] = "llama_cpp"
@@ -79,12 +78,12 @@ class Model(ModelListEntry, frozen=True, kw_only=True):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths of what a worker opens."""
+        """Paths of the files that a worker opens."""
         return (self.path, *self.adapters, *self.projectors)
 
     @property
     def memory_bytes(self) -> int:
-        """An upper bound, reached if it shares nothing with other models."""
+        """An upper bound: models may share texts."""
         texts = (self.template, self.system, self.summary.chat_template)
         paths = (*self.files, *self.drafts, *self.licenses, self.key)
         parsed = (self.parameters, self.messages, self.renderer, self.parser, self.requires)

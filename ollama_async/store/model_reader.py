@@ -1,4 +1,4 @@
-"""Reads a model from its manifest, and says what is wrong with one that cannot be used."""
+"""Reads a model from its manifest, and explains why a model cannot be used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BlobSignatures = tuple[tuple[str, FileSignature], ...]
 class BrokenModel(LoadFailed):
     """A model that cannot be used.
 
-    The error stays valid while the manifest and the blobs ``watched`` are unchanged; None: unknown.
+    The error is valid while the manifest and the blobs ``watched`` are unchanged; None: unknown.
     """
 
     def __init__(self, message: str, watched: BlobSignatures | None) -> None:
@@ -55,7 +55,7 @@ class BrokenModel(LoadFailed):
 
 
 class _RemoteModel(BadRequest):
-    """The manifest only points to another server."""
+    """The model is on another server."""
 
 
 class _NotRunnable(BadRequest):
@@ -74,8 +74,8 @@ def read_model(
 
     ``prefers_go``: see :func:`~ollama_async.prompts.chat_format.select`.
 
-    :raises FileNotFoundError: the manifest is gone.
-    :raises BadRequest: the model lives on another server.
+    :raises FileNotFoundError: the manifest is missing.
+    :raises BadRequest: the model is on another server.
     :raises BrokenModel: the model is broken, or of a kind that cannot be run here.
     """
     watched: BlobSignatures | None = ()
@@ -96,14 +96,14 @@ def read_model(
         reason = error.message
     except BadRequest as error:
         reason = f"is broken: {error.message}"
-    except OSError as error:  # permissions, disk errors, too many open files: it may pass
-        # without the path that the error may name
+    except OSError as error:  # permissions, disk errors, too many open files: may be temporary
+        # the path in the error is private
         reason, watched = f"is broken: {error.strerror or 'a file cannot be read'}", None
     raise BrokenModel(f"model '{name.short}' {reason}", watched)
 
 
 def _signatures(manifest: Manifest, blobs: Blobs) -> BlobSignatures | None:
-    """Taken before the blobs are read: what is repaired meanwhile has another one then."""
+    """Call this before reading the blobs: then a repair meanwhile changes the signature."""
     layers = manifest.blobs
     if len(layers) > _MAX_WATCHED:
         return None
@@ -115,8 +115,8 @@ def check_pulled(name: ModelName, manifest: Manifest, blobs: Blobs, cache: BlobC
 
     Models for other programs or other servers are accepted.
 
-    :raises LoadFailed: it is broken, or lacks what it needs to run.
-    :raises OSError: a blob is gone, or cannot be read.
+    :raises LoadFailed: it is broken, or a part that it needs to run is missing.
+    :raises OSError: a blob is missing or cannot be read.
     """
     try:
         model = _ModelReader(name, manifest, blobs, cache).model("", 0.0)
@@ -160,7 +160,7 @@ class _ModelReader(msgspec.Struct, frozen=True):
             size=self.manifest.size,
             modified_at=modified_at,
             details=_details(config, weights[0].from_, summary),
-            path=str(self.blobs.file(blob_digest)),
+            path=str(self.blobs.existing_path(blob_digest)),
             blob_digest=blob_digest,
             template=self._text("template", "prompt"),
             system=self._text("system"),
@@ -183,7 +183,7 @@ class _ModelReader(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(model, selection=selection, capabilities=found)
 
     def _projector_summary(self, digest: str) -> GgufSummary:
-        """Old projectors are in other formats than GGUF; their models work without them."""
+        """Old projectors are not GGUF files; their models work without them."""
         try:
             return self.cache.summary(digest)
         except BadRequest:
@@ -193,7 +193,7 @@ class _ModelReader(msgspec.Struct, frozen=True):
         return [layer for layer in self.manifest.layers if layer.kind in kinds]
 
     def _paths(self, layers: list[Layer]) -> tuple[str, ...]:
-        return tuple(str(self.blobs.file(layer.digest)) for layer in layers)
+        return tuple(str(self.blobs.existing_path(layer.digest)) for layer in layers)
 
     def _text(self, *kinds: str) -> str:
         """The first layer of one of the kinds; "" if there is none."""
@@ -236,10 +236,10 @@ def find_capabilities(
     spec: ChatFormatSpec,
     selection: Selection,
 ) -> tuple[str, ...]:
-    """What a model can do, in Ollama's words and order, after what its config has ``declared``.
+    """The ``declared`` capabilities of a model's config, then the detected ones in Ollama's order.
 
-    ``selection``: which template is in force. Templates are parsed and never run, so this is safe
-    with any text.
+    ``selection``: the template in force. Templates are parsed and never run, so this is safe with
+    any text.
     """
     abilities = _abilities(summary.chat_template, spec, selection)
     checks = {
@@ -251,15 +251,15 @@ def find_capabilities(
         "insert": "insert" in abilities,
         "thinking": "thinking" in abilities or spec.family in HARMONY_FAMILIES,
     }
-    found = [*declared, *(word for word, holds in checks.items() if holds)]
+    found = [*declared, *(word for word, is_capable in checks.items() if is_capable)]
     return tuple(dict.fromkeys(found))
 
 
 def _abilities(chat_template: str, spec: ChatFormatSpec, selection: Selection) -> frozenset[str]:
-    """Of the template in force and of the parser.
+    """Abilities of the template in force and of the parser.
 
     Tools count only where the output format (as :func:`ollama_async.prompts.chat_format.choose`
-    selects it) can tell calls from text.
+    selects it) distinguishes calls from text.
     """
     named = parsers.named(format_name(selection, spec))
     found: frozenset[str] = frozenset()
@@ -270,7 +270,7 @@ def _abilities(chat_template: str, spec: ChatFormatSpec, selection: Selection) -
     if named is None:
         return found
     handled = {"tools": named.handles_tools, "thinking": named.handles_thinking}
-    return found - _unreadable(named) | {word for word, holds in handled.items() if holds}
+    return found - _unreadable(named) | {word for word, is_handled in handled.items() if is_handled}
 
 
 def _unreadable(format_: OutputFormat | None) -> frozenset[str]:

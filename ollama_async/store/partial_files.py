@@ -1,10 +1,9 @@
 """Partial blobs: downloads in chunks, in files that outlive the process and can be resumed.
 
-The file ``sha256-HEX-incoming`` lies among the blobs. It holds the content, sparse where nothing
-was received, then a trailer with the number of bytes received of each chunk. Data is written before
-it is counted, so after a kill the counters are never too high; after a power cut they may be, and
-then the digest does not match. Whoever has the file open holds its lock: there is one writer among
-all processes.
+The file ``sha256-HEX-incoming`` in the folder of blobs has the content, sparse where nothing was
+received, then a trailer with the bytes received of each chunk. Data is written before its counter,
+so after a kill the counters are never too high. After a power cut they may be; then the digest does
+not match. A lock on the file admits one writer among all processes.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ _log = logging.getLogger(__name__)
 
 SUFFIX = "-incoming"
 KEEP_S = 7 * 86400.0
-"""A download that nobody has resumed for so long is removed."""
+"""Age of partial files that are removed."""
 YOUNG_S = 86400.0
-"""An older one is removed before that if its space is needed. Younger ones are not: a pull closes
-complete blobs while it fetches the others."""
+"""Age of those that are removed if their space is needed. A pull closes complete files while it
+fetches others, so younger ones may be in use."""
 
 _MAGIC = b"ollama_async 1\0\0"
 _HEAD = struct.Struct("<16sQQ")  # magic, bytes of the blob, bytes of a chunk
 _COUNTER = struct.Struct("<Q")
-_MOST_CHUNKS = 1024
+_MAX_CHUNKS = 1024
 _HASH_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
 
@@ -59,9 +58,9 @@ class Chunk(msgspec.Struct):
 
 
 class PartialFile:
-    """Open it with :meth:`claim`. Every method blocks on the disk and may raise StorageFailed.
+    """An open partial file. Every method blocks on the disk and may raise StorageFailed.
 
-    :meth:`write` may be called from several threads at once, each with a chunk of its own.
+    Several threads may call :meth:`write` at once, each with its own chunk.
     """
 
     def __init__(self, blobs: Blobs, digest: str, descriptor: int) -> None:
@@ -78,9 +77,9 @@ class PartialFile:
 
     @classmethod
     def claim(cls, blobs: Blobs, digest: str, total: int, chunk_bytes: int) -> PartialFile | None:
-        """Open the blob's partial file, or create it; None while somebody else has it open.
+        """Open or create the blob's partial file; None while another writer has it open.
 
-        ``chunk_bytes`` is for new files, and larger there if the blob is very large.
+        ``chunk_bytes`` applies to new files; very large blobs have larger chunks.
         """
         with storage_errors(blobs.root):
             blobs.folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ class PartialFile:
                 return None
             partial = cls(blobs, digest, descriptor)
             try:
-                if not partial._read(total):
+                if not partial._resume(total):
                     partial._begin(total, chunk_bytes)
             except BaseException:
                 partial.close()
@@ -101,19 +100,19 @@ class PartialFile:
         return sum(chunk.received for chunk in self.chunks)
 
     def write(self, chunk: Chunk, data: bytes | bytearray) -> None:
-        """Append to a chunk at most :attr:`Chunk.missing` bytes."""
+        """Append at most :attr:`Chunk.missing` bytes to a chunk."""
         assert len(data) <= chunk.missing, "a chunk overflows"
         with storage_errors(self._blobs.root):
             self._write_at(chunk.start + chunk.received, data)
             chunk.received += len(data)
-            self._count(chunk)
+            self._write_counter(chunk)
 
     def restart(self) -> None:
-        """Drop all that was received."""
+        """Discard everything received."""
         with self._hashing, storage_errors(self._blobs.root):
             for chunk in self.chunks:
                 chunk.received = 0
-                self._count(chunk)
+                self._write_counter(chunk)
             self.is_resumed = False
             self._hashed, self._sha256 = 0, hashlib.sha256()
 
@@ -123,13 +122,13 @@ class PartialFile:
         return self.total - self._hashed
 
     def hash_more(self) -> int:
-        """Hash more of what was received without a gap from the start, for a fraction of a second.
+        """Hash more of the contiguous bytes from the start, for a fraction of a second.
 
-        Returns how many bytes. May run concurrently with :meth:`write`.
+        Returns the number of bytes. May run concurrently with :meth:`write`.
         """
         with self._hashing, storage_errors(self._blobs.root):
             start = self._hashed
-            end = min(self._received_in_front(), start + _HASH_BYTES)
+            end = min(self._contiguous_bytes(), start + _HASH_BYTES)
             while self._hashed < end:
                 length = min(_READ_BYTES, end - self._hashed)
                 data = os.pread(self._descriptor, length, self._hashed)
@@ -141,19 +140,19 @@ class PartialFile:
 
     @property
     def found_digest(self) -> str:
-        """Of the bytes hashed so far: of the whole blob once nothing is :attr:`unhashed`."""
+        """The digest of the bytes hashed so far."""
         return f"sha256:{self._sha256.hexdigest()}"
 
     def stamp(self) -> Stamp:
-        """Changes with every write: if it is the same as before, so is the content."""
+        """Changes with every write to the file."""
         status = os.fstat(self._descriptor)
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def publish(self) -> None:
-        """Turn the file into the blob, durably, and close it. The caller has checked the digest."""
+        """Rename the file to the blob, durably, and close it. The caller has checked the digest."""
         with storage_errors(self._blobs.root):
             os.fchmod(self._descriptor, 0o644)
-            os.fsync(self._descriptor)  # takes long; a kill meanwhile loses nothing
+            os.fsync(self._descriptor)  # slow; a kill meanwhile loses nothing
             os.ftruncate(self._descriptor, self.total)
             os.fsync(self._descriptor)
             self._path.rename(self._blobs.folder / blob_name(self.digest))
@@ -167,12 +166,12 @@ class PartialFile:
         self.close()
 
     def close(self) -> None:
-        """Release the file; what was received stays in it. Idempotent."""
+        """Close the file, to be resumed later. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _received_in_front(self) -> int:
+    def _contiguous_bytes(self) -> int:
         for chunk in self.chunks:
             if chunk.missing:
                 return chunk.start + chunk.received
@@ -180,26 +179,23 @@ class PartialFile:
 
     # ----------------------------------------------------------------- the trailer
 
-    def _read(self, total: int) -> bool:
-        """Resume from the file's trailer; False if it is new or invalid."""
-        size = os.fstat(self._descriptor).st_size
-        trailer = _read_trailer(self._descriptor, total, size)
-        if trailer is None:
+    def _resume(self, total: int) -> bool:
+        """Read the file's trailer; False if it is missing or invalid."""
+        chunks = _read_trailer(self._descriptor, total)
+        if chunks is None:
             return False
-        self.total = total
-        self.chunks = trailer
+        self.total, self.chunks = total, chunks
         self.is_resumed = self.received > 0
         return True
 
     def _begin(self, total: int, chunk_bytes: int) -> None:
         os.ftruncate(self._descriptor, 0)
-        length = max(chunk_bytes, -(-total // _MOST_CHUNKS), 1)
-        self.total = total
-        self.chunks = _chunks(total, length)
+        length = max(chunk_bytes, -(-total // _MAX_CHUNKS), 1)
+        self.total, self.chunks = total, _chunks(total, length)
         trailer = _HEAD.pack(_MAGIC, total, length) + bytes(_COUNTER.size * len(self.chunks))
         self._write_at(total, trailer)
 
-    def _count(self, chunk: Chunk) -> None:
+    def _write_counter(self, chunk: Chunk) -> None:
         offset = self.total + _HEAD.size + chunk.index * _COUNTER.size
         self._write_at(offset, _COUNTER.pack(chunk.received))
 
@@ -216,14 +212,13 @@ def partial_path(blobs: Blobs, digest: str) -> Path:
 
 
 def received_bytes(blobs: Blobs, digest: str, total: int) -> int:
-    """How much of a blob was received, by whatever process; 0 if that is unknown."""
+    """Bytes of a blob in its partial file; 0 if there is none, or it is invalid."""
     try:
         descriptor = os.open(partial_path(blobs, digest), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
     try:
-        chunks = _read_trailer(descriptor, total, os.fstat(descriptor).st_size)
-        return sum(chunk.received for chunk in chunks or ())
+        return sum(chunk.received for chunk in _read_trailer(descriptor, total) or ())
     except OSError:
         return 0
     finally:
@@ -231,19 +226,14 @@ def received_bytes(blobs: Blobs, digest: str, total: int) -> int:
 
 
 def remove_stale(folder: Path, *, keep_s: float = KEEP_S) -> int:
-    """Remove the partial blobs that nobody has written for so long; returns how many.
-
-    :raises OSError: one cannot be removed.
-    """
+    """Remove partial files unchanged for ``keep_s``; returns their number. :raises OSError:"""
     return sum(map(_remove_unclaimed, _untouched(folder, keep_s)))
 
 
 def free_space(folder: Path, needed_bytes: int, keeping: Collection[str]) -> None:
-    """Remove partial blobs, the oldest first, until so much is free.
+    """Remove partial files, the oldest first, until ``needed_bytes`` are free.
 
-    Spares those of the last day and of the digests ``keeping``.
-
-    :raises OSError: one cannot be removed.
+    Keeps those of the last day and of the digests ``keeping``. :raises OSError:
     """
     kept = {blob_name(digest) + SUFFIX for digest in keeping}
     for path in _untouched(folder, YOUNG_S):
@@ -254,7 +244,7 @@ def free_space(folder: Path, needed_bytes: int, keeping: Collection[str]) -> Non
 
 
 def _untouched(folder: Path, for_s: float) -> list[Path]:
-    """The partial blobs that nobody has written for so long, the oldest first."""
+    """Partial files unchanged for so long, the oldest first."""
     found: list[tuple[float, Path]] = []
     for path in folder.glob(f"sha256-*{SUFFIX}"):
         with suppress(FileNotFoundError):
@@ -263,7 +253,7 @@ def _untouched(folder: Path, for_s: float) -> list[Path]:
 
 
 def _remove_unclaimed(path: Path) -> bool:
-    """Remove the file if nobody has it open; returns whether it was removed. :raises OSError:"""
+    """Remove the file unless a writer has it open; returns whether it did. :raises OSError:"""
     descriptor = _open_locked(path)
     if descriptor is None:
         return False
@@ -275,7 +265,7 @@ def _remove_unclaimed(path: Path) -> bool:
 
 
 def _open_locked(path: Path) -> int | None:
-    """Open or create the file and lock it; None if somebody else holds its lock."""
+    """Open or create the file and lock it; None if it is locked already."""
     while True:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
@@ -286,7 +276,7 @@ def _open_locked(path: Path) -> int | None:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except FileNotFoundError:
-            pass  # published or removed before we had the lock: the path is free again
+            pass  # published or removed before we had the lock: create it anew
         except BaseException:
             os.close(descriptor)
             raise
@@ -298,16 +288,16 @@ def _chunks(total: int, length: int) -> list[Chunk]:
     return [Chunk(index, start, min(start + length, total)) for index, start in starts]
 
 
-def _read_trailer(descriptor: int, total: int, size: int) -> list[Chunk] | None:
+def _read_trailer(descriptor: int, total: int) -> list[Chunk] | None:
     head = os.pread(descriptor, _HEAD.size, total)
     if len(head) < _HEAD.size:
         return None
     magic, its_total, length = _HEAD.unpack(head)
-    if magic != _MAGIC or its_total != total or length < 1 or total > length * _MOST_CHUNKS:
+    if magic != _MAGIC or its_total != total or length < 1 or total > length * _MAX_CHUNKS:
         return None
     chunks = _chunks(total, length)
     counters = os.pread(descriptor, _COUNTER.size * len(chunks) + 1, total + _HEAD.size)
-    if len(counters) != _COUNTER.size * len(chunks) or size < total:
+    if len(counters) != _COUNTER.size * len(chunks):
         return None
     for chunk, (count,) in zip(chunks, _COUNTER.iter_unpack(counters), strict=True):
         if count > chunk.missing:

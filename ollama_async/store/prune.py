@@ -1,8 +1,8 @@
 """Removes blobs that no manifest of the store references.
 
-A removed blob is gone, so nothing may be overlooked here. A file among the manifests that is not a
-manifest, has a name that no model can have, or cannot be read, may be a model that we do not
-understand. Then the references are unknown, and nothing is removed, as in Ollama.
+A removed blob cannot be restored. A file among the manifests that is invalid, cannot be read or has
+an invalid name may be a model in an unknown format. Then the references are unknown, and no blob is
+removed, as in Ollama.
 """
 
 from __future__ import annotations
@@ -34,40 +34,94 @@ from ollama_async.store.manifests import MANIFEST_LIMIT_BYTES, Manifests, read_m
 _log = logging.getLogger(__name__)
 
 PRUNE_AGE_S = 86400.0
-"""Younger blobs may belong to an import in progress, here or in another process. Whoever relies on
-a blob touches it first."""
+"""Younger blobs may belong to an import in progress, here or in another process. Imports touch the
+blobs that they rely on."""
 
 CACHE_LIMIT_BYTES = 64 << 20
-"""For all digests together: those of five hundred manifests of the largest size allowed."""
+"""For the digests of all manifests: those of five hundred of the largest size allowed."""
 
 _ENTRY_BYTES = 300
 _DIGEST = struct.Struct("32s")
 _LEVELS = 4
 _MENTIONED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})(?![0-9a-fA-F])")
 _IGNORED = (TEMPORARY_PREFIX, ".DS_Store", "._")
-"""Prefixes of what we write and of what file managers leave in folders."""
+"""Prefixes of our temporary files and of file managers' files."""
 _OLLAMAS_PART = re.compile(r"sha256[:-][0-9a-fA-F]+-partial")
 """A part of an Ollama download. Ollama removes such files when it starts."""
 
 
 class UnknownReferences(Exception):
-    """It is unknown which blobs are referenced; the text names the file and the reason."""
+    """The referenced blobs are unknown; the text names a file and the reason."""
 
 
-class BlobReferences:
-    """Which blobs each manifest references, read again only if its file changed. Thread-safe."""
+class Pruner:
+    """Removes blobs, but none that a manifest references. Thread-safe.
 
-    def __init__(self, manifests: Manifests) -> None:
+    Manifests are read again only if their files changed.
+    """
+
+    def __init__(self, blobs: Blobs, manifests: Manifests) -> None:
+        self._blobs = blobs
         self._manifests = manifests
         self._digests: FileCache[bytes] = FileCache(CACHE_LIMIT_BYTES)
         self._reading = threading.Lock()
 
-    def unreferenced(self, digests: set[str]) -> set[str]:
-        """The digests that no manifest references; with an empty set, only reads what is new.
+    def read_references(self) -> None:
+        """Read new manifests ahead of :meth:`remove_unreferenced`, without the store's lock."""
+        with suppress(UnknownReferences):
+            self._unreferenced(set())
 
-        Exact for a caller that holds the store's lock.
+    def remove_unreferenced(self, digests: set[str]) -> None:
+        """Remove those of the blobs that no manifest references. The caller holds the lock.
 
-        :raises UnknownReferences: a file among the manifests is not understood.
+        Removes none if the references are unknown. :raises OSError: a blob cannot be removed.
+        """
+        for digest in self._removable(digests):
+            self._blobs.remove(digest)
+
+    def prune(self) -> int:
+        """Remove unreferenced blobs that are a day old, and files of dead writers.
+
+        Keeps resumable downloads for :data:`.partial_files.KEEP_S`, files of other kinds, and all
+        blobs if the references are unknown. Returns the number of removed files.
+
+        :raises StorageFailed: a file cannot be removed, or the lock is not available.
+        """
+        root = self._blobs.root
+        if not root.is_dir():
+            return 0
+        self.read_references()
+        with storage_errors(root), locked(root):
+            garbage = self._garbage()
+            for folder in (self._blobs.folder, self._manifests.folder):
+                garbage += filter(is_abandoned, folder.rglob(f"{TEMPORARY_PREFIX}*"))
+            for path in garbage:
+                path.unlink(missing_ok=True)
+            self._manifests.remove_empty_folders()
+            return len(garbage) + partial_files.remove_stale(self._blobs.folder)
+
+    def _garbage(self) -> list[Path]:
+        """Old unreferenced blobs, and parts of Ollama's downloads."""
+        old = _old_files(self._blobs.folder)
+        blobs = {path: digest for path in old if (digest := _digest(path)) is not None}
+        removable = self._removable(set(blobs.values()))
+        parts = [path for path in old if _OLLAMAS_PART.match(path.name)]
+        return parts + [path for path, digest in blobs.items() if digest in removable]
+
+    def _removable(self, digests: set[str]) -> set[str]:
+        """As :meth:`_unreferenced`; none, with a warning, if the references are unknown."""
+        if not digests:
+            return set()
+        try:
+            return self._unreferenced(digests)
+        except UnknownReferences as reason:
+            _log.warning("no blobs are removed: %s", reason)
+            return set()
+
+    def _unreferenced(self, digests: set[str]) -> set[str]:
+        """The digests that no manifest references. Exact if the caller holds the store's lock.
+
+        :raises UnknownReferences:
         """
         left = {bytes.fromhex(digest.removeprefix("sha256:")): digest for digest in digests}
         with self._reading:
@@ -89,7 +143,7 @@ class BlobReferences:
         return known
 
     def _read(self, path: str) -> set[bytes]:
-        """All digests in the file, in any field: other programs may have put them there."""
+        """All digests in the file, in any field: other programs may add some."""
         try:
             self._manifests.name_of(path)
         except ValueError:
@@ -108,7 +162,7 @@ class BlobReferences:
 
 
 def _manifests_below(folder: str, levels: int) -> Iterator[str]:
-    """Every file that many levels below. :raises UnknownReferences: anything else is found."""
+    """Files exactly ``levels`` below. :raises UnknownReferences: there is anything else."""
     for entry in _entries(folder):
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
@@ -124,8 +178,8 @@ def _manifests_below(folder: str, levels: int) -> Iterator[str]:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """:raises UnknownReferences: it cannot be read, or is a link to an empty folder, as when a disk
-    is not mounted.
+    """:raises UnknownReferences: it cannot be read, or is a link to an empty folder (a disk that is
+    not mounted).
     """
     try:
         with os.scandir(folder) as entries:
@@ -135,68 +189,6 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     if not found and Path(folder).is_symlink():
         raise UnknownReferences(f"{folder!r} is a link to an empty folder")
     return found
-
-
-class Pruner:
-    """Removes blobs, but none that a manifest references."""
-
-    def __init__(self, blobs: Blobs, manifests: Manifests) -> None:
-        self._blobs = blobs
-        self._manifests = manifests
-        self._references = BlobReferences(manifests)
-
-    def read_references(self) -> None:
-        """Read new manifests ahead of :meth:`remove_unreferenced`, without the store's lock."""
-        with suppress(UnknownReferences):
-            self._references.unreferenced(set())
-
-    def remove_unreferenced(self, digests: set[str]) -> None:
-        """Remove those of the blobs that no manifest references. The caller holds the lock.
-
-        Removes none if the references are unknown. :raises OSError: a blob cannot be removed.
-        """
-        for digest in self._unreferenced(digests):
-            self._blobs.remove(digest)
-
-    def prune(self) -> int:
-        """Remove blobs that no model needs, if a day old, and what killed writers have left.
-
-        Keeps downloads that can be resumed for :data:`.partial_files.KEEP_S`, files that are not
-        blobs nor parts of any, and all blobs if the references are unknown. Returns how many files
-        were removed.
-
-        :raises StorageFailed: a file cannot be removed, or the lock is not available.
-        """
-        root = self._blobs.root
-        if not root.is_dir():
-            return 0
-        self.read_references()
-        with storage_errors(root), locked(root):
-            garbage = self._garbage()
-            for folder in (self._blobs.folder, self._manifests.folder):
-                garbage += filter(is_abandoned, folder.rglob(f"{TEMPORARY_PREFIX}*"))
-            for path in garbage:
-                path.unlink(missing_ok=True)
-            self._manifests.remove_empty_folders()
-            return len(garbage) + partial_files.remove_stale(self._blobs.folder)
-
-    def _unreferenced(self, digests: set[str]) -> set[str]:
-        """Those that no manifest references; none, with a warning, if that is unknown."""
-        if not digests:
-            return set()
-        try:
-            return self._references.unreferenced(digests)
-        except UnknownReferences as reason:
-            _log.warning("no blobs are removed: %s", reason)
-            return set()
-
-    def _garbage(self) -> list[Path]:
-        """Old blobs that nobody needs, and parts of some."""
-        old = _old_files(self._blobs.folder)
-        blobs = {path: digest for path in old if (digest := _digest(path)) is not None}
-        unreferenced = self._unreferenced(set(blobs.values()))
-        parts = [path for path in old if _OLLAMAS_PART.match(path.name)]
-        return parts + [path for path, digest in blobs.items() if digest in unreferenced]
 
 
 def _old_files(folder: Path) -> list[Path]:

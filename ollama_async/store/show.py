@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,28 +23,26 @@ from ollama_async.store.manifests import LICENSES_LIMIT, TEXT_LIMIT_BYTES
 from ollama_async.store.model import Model
 
 _ELSEWHERE = ("general.name", "tokenizer.chat_template")
-"""Metadata that is in other fields of the answer."""
+"""Metadata in other fields of the response."""
 _KEY_COLUMNS = 30
 _LIMIT_BYTES = 32 << 20
 _TENSOR_BYTES = 400
 _VALUE_BYTES = 200
 
-_Hold = Callable[[str], str]
-
 
 class DescriptionCache:
-    """Descriptions of GGUF files without long values: ``run`` requests them each time it starts.
+    """Descriptions of GGUF files without long values, which ``run`` requests on every start.
 
     Errors are cached, too. Thread-safe.
     """
 
     def __init__(self) -> None:
-        self._known: FileCache[GgufDescription] = FileCache(_LIMIT_BYTES)
+        self._descriptions: FileCache[GgufDescription] = FileCache(_LIMIT_BYTES)
 
     def describe(self, path: str) -> GgufDescription:
         """As :func:`.metadata.describe`, not verbose."""
         make = partial(describe, path, is_verbose=False)
-        return self._known.get_or_make(path, file_signature(path), make, _memory_bytes)
+        return self._descriptions.get_or_make(path, file_signature(path), make, _memory_bytes)
 
 
 def _memory_bytes(description: GgufDescription) -> int:
@@ -54,14 +52,14 @@ def _memory_bytes(description: GgufDescription) -> int:
 
 
 def show(
-    model: Model, request: ShowRequest, cache: DescriptionCache, long: LongParts | None = None
+    model: Model, request: ShowRequest, cache: DescriptionCache, long: LongParts
 ) -> ShowResponse:
     """Describe ``model``, with the system text and options of ``request`` in place of its own.
 
-    Blocks: with ``verbose`` up to a second, and the answer may have 100 MB. With ``long``, its long
-    parts are replaced by placeholders.
+    Long parts become placeholders of ``long``. Blocks, with ``verbose`` up to a second; then the
+    response may have 100 MB.
 
-    :raises LoadFailed: one of its files is gone or broken.
+    :raises LoadFailed: a file of the model is missing or broken.
     """
     try:
         return _show(model, request, cache, long)
@@ -71,9 +69,8 @@ def show(
 
 
 def _show(
-    model: Model, request: ShowRequest, cache: DescriptionCache, long: LongParts | None
+    model: Model, request: ShowRequest, cache: DescriptionCache, long: LongParts
 ) -> ShowResponse:
-    hold, hold_value = (_whole, _whole) if long is None else (long.text, long.value)
     model = msgspec.structs.replace(
         model,
         system=request.system or model.system,
@@ -83,18 +80,18 @@ def _show(
     file = _describe(model.path, request, cache) if model.engine == "llama_cpp" else _SCRIPTED
     projector = _describe(model.projectors[0], request, cache).metadata if model.projectors else {}
     return ShowResponse(
-        license="\n".join(map(hold, licenses)),
-        modelfile=_modelfile(model, licenses, hold),
+        license="\n".join(map(long.text, licenses)),
+        modelfile=_modelfile(model, licenses, long),
         parameters=_parameters(model.parameters),
-        template=hold(_template(model)),
-        system=hold(model.system),
+        template=long.text(_template(model)),
+        system=long.text(model.system),
         details=model.details,
         messages=[
             {"role": turn.role, "content": turn.content} | msgspec.to_builtins(turn)
             for turn in model.messages
         ],
         model_info={
-            key: hold_value(value) for key, value in file.metadata.items() if key not in _ELSEWHERE
+            key: long.value(value) for key, value in file.metadata.items() if key not in _ELSEWHERE
         },
         projector_info=projector,
         tensors=file.tensors,
@@ -102,11 +99,6 @@ def _show(
         modified_at=encode.local(model.modified_at),
         requires=model.requires,
     )
-
-
-def _whole(part: Any) -> Any:
-    """No placeholder: the part itself."""
-    return part
 
 
 def _template(model: Model) -> str:
@@ -131,12 +123,12 @@ def _text(path: str) -> str:
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:
-    lines = (f"{key:<{_KEY_COLUMNS}} {_literal(value)}" for key, value in _single(parameters))
+    lines = (f"{key:<{_KEY_COLUMNS}} {_literal(value)}" for key, value in _flattened(parameters))
     return "\n".join(lines)
 
 
-def _single(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Pairs sorted by key; a list is one pair for each element."""
+def _flattened(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Pairs sorted by key; a list gives one pair for each element."""
     for key in sorted(parameters):
         value = parameters[key]
         for each in value if isinstance(value, list) else [value]:
@@ -153,13 +145,13 @@ def _literal(value: Any) -> str:
 # ----------------------------------------------------------------- the Modelfile
 
 
-def _modelfile(model: Model, licenses: list[str], hold: _Hold) -> str:
+def _modelfile(model: Model, licenses: list[str], long: LongParts) -> str:
     head = (
         '# Modelfile generated by "ollama show"\n'
         "# To build a new Modelfile based on this, replace FROM with:\n"
         f"# FROM {model.name}\n\n"
     )
-    lines = (hold(_line(command)) for command in _commands(model, licenses))
+    lines = (long.text(_line(command)) for command in _commands(model, licenses))
     return head + "".join(f"{line}\n" for line in lines)
 
 
@@ -172,7 +164,7 @@ def _commands(model: Model, licenses: list[str]) -> Iterator[Command]:
     ):
         for path in paths:
             yield Command(name, path)
-    # A default here would hide a template in the GGUF from the model created from this text.
+    # A default would override a template in the GGUF when a model is created from this text.
     template = model.template or ("" if model.summary.chat_template else DEFAULT_TEMPLATE)
     for name, text in (
         ("template", template),
@@ -183,7 +175,7 @@ def _commands(model: Model, licenses: list[str]) -> Iterator[Command]:
     ):
         if text:
             yield Command(name, text)
-    for key, value in _single(model.parameters):
+    for key, value in _flattened(model.parameters):
         yield Command("parameter", value if isinstance(value, str) else _literal(value), key)
     for text in licenses:
         yield Command("license", text)
@@ -194,6 +186,6 @@ def _commands(model: Model, licenses: list[str]) -> Iterator[Command]:
 def _line(command: Command) -> str:
     try:
         return str(command)
-    except ValueError:  # no quotes can hold this text; a person can still read it
+    except ValueError:  # not expressible with quotes, but readable
         words = (command.name.upper(), command.key, f'"""{command.value}"""')
         return " ".join(filter(None, words))

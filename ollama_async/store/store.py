@@ -1,14 +1,12 @@
 """The model store: finds, lists, copies and deletes models, and receives uploads.
 
-The folder is Ollama's own: an existing one is used as it is, and two servers (ours, or ours and
-Ollama's) may share it. Changes are atomic. Every method is synchronous and thread-safe. Only
-:meth:`Store.find_cached` may be called on an event loop; the others read folders and files.
+The folder has Ollama's format, and several servers (ours or Ollama's) may share it. Changes are
+atomic. Every method is synchronous and thread-safe. Only :meth:`Store.find_cached` may be called on
+an event loop; the others read folders and files.
 """
 
 from __future__ import annotations
 
-import builtins
-import itertools
 import logging
 import os
 import time
@@ -26,7 +24,6 @@ from ollama_async.store.layout import StoreLayout
 from ollama_async.store.manifests import MANIFEST_LIMIT_BYTES, local_name, read_manifest
 from ollama_async.store.model import Model, ModelListEntry
 from ollama_async.store.model_reader import BlobSignatures, BrokenModel, read_model
-from ollama_async.store.transfers import PullTarget
 
 _log = logging.getLogger(__name__)
 _MAX_ATTEMPTS = 10
@@ -41,14 +38,14 @@ _FAULT_BYTES = 1024
 _WATCHED_BYTES = 400
 
 
-class _Row(msgspec.Struct, frozen=True):
-    """A model's list entry, and the files that must be there."""
+class _CachedEntry(msgspec.Struct, frozen=True):
+    """A model's list entry, valid while its files exist."""
 
     entry: ModelListEntry
     files: tuple[str, ...]
 
 
-class _Fault(msgspec.Struct, frozen=True):
+class _CachedFault(msgspec.Struct, frozen=True):
     """Why a model cannot be used; see :class:`.model_reader.BrokenModel`."""
 
     message: str
@@ -68,7 +65,7 @@ class Store:
         self._keeps_unused = keeps_unused
         self._prefers_go = prefers_go
         self._models: FileCache[Model] = FileCache(MODELS_LIMIT_BYTES)
-        self._rows: FileCache[_Row | _Fault] = FileCache(LIST_LIMIT_BYTES)
+        self._entries: FileCache[_CachedEntry | _CachedFault] = FileCache(LIST_LIMIT_BYTES)
 
     # ----------------------------------------------------------------- models
 
@@ -77,7 +74,7 @@ class Store:
 
         One ``stat``, about 10 µs: may be called on an event loop.
 
-        :raises BadRequest: ``text`` is not a model's name.
+        :raises BadRequest: ``text`` is an invalid name.
         :raises Forbidden: it names a cloud model.
         """
         path = self.layout.manifests.likely_path(local_name(text))
@@ -86,10 +83,10 @@ class Store:
     def find(self, text: str) -> Model:
         """The model of that name. Blocks: up to 100 ms when a model is read for the first time.
 
-        :raises NotFound: ``model 'NAME' not found``, with the name as it was given.
-        :raises BadRequest: ``text`` is not a name, or the model lives on another server.
+        :raises NotFound: ``model 'NAME' not found``, with the name as given.
+        :raises BadRequest: ``text`` is an invalid name, or the model is on another server.
         :raises Forbidden: it names a cloud model.
-        :raises LoadFailed: the model is broken; the text says how.
+        :raises LoadFailed: the model is broken; the text explains why.
         """
         name = local_name(text)
         path = self.layout.manifests.locate(name)
@@ -98,18 +95,14 @@ class Store:
             raise NotFound(f"model '{text}' not found")
         return model
 
-    def list(self) -> builtins.list[ModelListEntry]:
-        """Every model that can be run here, the newest first. Blocks as :meth:`find`, for each."""
-        return newest_first(itertools.chain.from_iterable(self.scan()))
+    def scan(self) -> Iterator[list[ModelListEntry]]:
+        """Every model that can be run here, in no order, a few with each step.
 
-    def scan(self) -> Iterator[builtins.list[ModelListEntry]]:
-        """As :meth:`list`, in no order, a few models with each step.
-
-        A step blocks about as long as :meth:`find`, so that listing many models does not hold up
+        A step blocks about as long as :meth:`find`, so that listing many models does not delay
         requests for one.
         """
-        paths = {path for _, path in self.layout.manifests.all()}
-        entries: builtins.list[ModelListEntry] = []
+        paths = set(self.layout.manifests.paths())
+        entries: list[ModelListEntry] = []
         pause_at = time.monotonic() + _STEP_S
         for path in paths:
             entry = self._list_entry(path)
@@ -120,10 +113,10 @@ class Store:
                 entries, pause_at = [], time.monotonic() + _STEP_S
         yield entries
         self._models.keep_only(paths)
-        self._rows.keep_only(paths)
+        self._entries.keep_only(paths)
 
     def delete(self, text: str) -> None:
-        """Remove the name, and the blobs that no other name needs. Blocks; broken models, too.
+        """Remove a model, even a broken one, and the blobs that no other model needs. Blocks.
 
         :raises BadRequest: ``name "X" is invalid``.
         :raises NotFound: ``model 'NAME' not found``.
@@ -131,7 +124,7 @@ class Store:
         """
         manifests = self.layout.manifests
         try:
-            # Tags may end in -cloud: the name means what is on disk under it.
+            # The tag may end in -cloud: it is a name on disk.
             name = ModelName.parse(split_source(text).text if _is_local(text) else text.strip())
         except ValueError:
             raise BadRequest(f'name "{text}" is invalid') from None
@@ -144,25 +137,23 @@ class Store:
                 raise missing
             manifest = self.layout.read_manifest(path)
             manifests.remove(path)
-            self._models.forget(path)
-            self._rows.forget(path)
+            self._models.remove(path)
+            self._entries.remove(path)
             if manifest is not None:
                 self.layout.pruner.remove_unreferenced(manifest.digests)
 
     def copy(self, source: str, destination: str) -> None:
-        """Give what ``source`` names the name ``destination``, too; a model of that name is
-        replaced. Blocks.
+        """Copy the manifest of ``source``, byte for byte, to the name ``destination``. Blocks.
 
-        The new manifest has the bytes of the old one; both names reference the same blobs, which
-        are removed with the last of them.
+        Replaces a model of that name. Both names share their blobs.
 
         :raises BadRequest: ``source "X" is invalid``, ``destination "X" is invalid``.
         :raises NotFound: ``model "SOURCE" not found``.
-        :raises LoadFailed: the source's manifest is broken, or a blob of it is missing.
+        :raises LoadFailed: the source's manifest is broken, or one of its blobs is missing.
         :raises StorageFailed: the store is not writable, or locked.
         """
         manifests = self.layout.manifests
-        old, new = _parsed("source", source), _parsed("destination", destination)
+        old, new = _parse_name("source", source), _parse_name("destination", destination)
         missing = NotFound(f'model "{source}" not found')
         if manifests.locate(old) is None:  # creates no lock file in a store that is not ours
             raise missing
@@ -177,18 +168,14 @@ class Store:
     # ----------------------------------------------------------------- blobs
 
     def has_blob(self, digest: str) -> bool:
-        """Also spares it from pruning for a day: whoever asks is about to use it.
+        """Whether the blob exists. If so, pruning keeps it for a day, so that it can be used.
 
-        One or a few ``stat``. :raises BadRequest: ``invalid digest format``.
+        A few ``stat`` calls. :raises BadRequest: ``invalid digest format``.
         """
         return self.layout.blobs.touch(parse_digest(digest))
 
-    def blob_path(self, digest: str) -> Path:
-        """Where the blob is, or would be. :raises BadRequest: ``invalid digest format``."""
-        return self.layout.blobs.path(parse_digest(digest))
-
     def open_blob(self, digest: str, size_bytes: int = 0) -> BlobWriter:
-        """Begin an upload, of that size if it is known. Blocks; see :class:`BlobWriter`.
+        """Begin an upload, of ``size_bytes`` if known. Blocks.
 
         :raises BadRequest: ``invalid digest format``.
         :raises StorageFailed: the store is not writable, or the upload does not fit.
@@ -197,23 +184,19 @@ class Store:
         self.layout.ensure_space(size_bytes)
         return BlobWriter(self.layout.blobs, digest)
 
-    def pull_target(self) -> PullTarget:
-        """Where models from registries are written to."""
-        return PullTarget(self.layout)
-
     def prune(self) -> int:
-        """Remove what no model needs and is a day old; see :meth:`.prune.Pruner.prune`."""
+        """See :meth:`.prune.Pruner.prune`. Does nothing if the store keeps unused blobs."""
         return 0 if self._keeps_unused else self.layout.pruner.prune()
 
     # ----------------------------------------------------------------- inside
 
     def _list_entry(self, path: str) -> ModelListEntry | None:
-        """None for a model that the list leaves out."""
-        row = self._cached_row(path)
-        if isinstance(row, _Fault):
+        """None for a model that the list omits."""
+        cached = self._cached_entry(path)
+        if isinstance(cached, _CachedFault):
             return None
-        if row is not None:
-            return row.entry
+        if cached is not None:
+            return cached.entry
         try:
             model = self._read(path)
         except ServerError as error:
@@ -221,27 +204,27 @@ class Store:
             return None
         return None if model is None else model.list_entry
 
-    def _cached_row(self, path: str) -> _Row | _Fault | None:
-        row = self._rows.get(path, file_signature(path))
-        if isinstance(row, _Fault):
+    def _cached_entry(self, path: str) -> _CachedEntry | _CachedFault | None:
+        found = self._entries.get(path, file_signature(path))
+        if isinstance(found, _CachedFault):
             signature = self.layout.blobs.signature
-            return row if all(signature(digest) == was for digest, was in row.watched) else None
-        return row if row is not None and _exist(row.files) else None
+            return found if all(signature(digest) == was for digest, was in found.watched) else None
+        return found if found is not None and _exist(found.files) else None
 
     def _read(self, path: str) -> Model | None:
         """The model of a manifest; None if the manifest is gone."""
         model = self._models.get(path, file_signature(path))
         if model is not None and _exist(model.files):
             return model
-        known = self._cached_row(path)
-        if isinstance(known, _Fault):
-            raise LoadFailed(known.message)
+        cached = self._cached_entry(path)
+        if isinstance(cached, _CachedFault):
+            raise LoadFailed(cached.message)
         for _ in range(_MAX_ATTEMPTS):
             signature = file_signature(path)
             try:
-                model = self._read_now(path)
+                model = self._read_uncached(path)
             except BrokenModel as broken:
-                # Replaced while we read? Then its old layers were being removed.
+                # If it was replaced meanwhile, the old blobs were being removed.
                 if signature != file_signature(path):
                     continue
                 self._cache_fault(path, signature, broken)
@@ -254,17 +237,17 @@ class Store:
     def _cache(self, path: str, signature: FileSignature, model: Model) -> None:
         self._models.put(path, signature, model, model.memory_bytes)
         entry = model.list_entry
-        self._rows.put(path, signature, _Row(entry, model.files), entry.memory_bytes)
+        self._entries.put(path, signature, _CachedEntry(entry, model.files), entry.memory_bytes)
 
     def _cache_fault(self, path: str, signature: FileSignature, broken: BrokenModel) -> None:
-        """And log it, once: the list of models only leaves the model out."""
+        """Also logs it, once: the list of models silently omits the model."""
         if broken.watched is not None:
-            fault = _Fault(broken.message, broken.watched)
+            fault = _CachedFault(broken.message, broken.watched)
             size_bytes = _FAULT_BYTES + _WATCHED_BYTES * len(fault.watched)
-            self._rows.put(path, signature, fault, size_bytes)
+            self._entries.put(path, signature, fault, size_bytes)
             _log.warning("%s", broken)
 
-    def _read_now(self, path: str) -> Model | None:
+    def _read_uncached(self, path: str) -> Model | None:
         layout = self.layout
         try:
             return read_model(
@@ -278,7 +261,7 @@ class Store:
             return None
 
     def _read_source(self, path: str, source: str) -> tuple[bytes, set[str]]:
-        """The manifest's bytes, and the blobs that it references, all of which exist."""
+        """The manifest's bytes, and the digests of its blobs, which all exist."""
         try:
             data = read_bounded(Path(path), MANIFEST_LIMIT_BYTES)
             digests = read_manifest(data).digests
@@ -292,13 +275,13 @@ class Store:
         return data, digests
 
 
-def newest_first(entries: Iterable[ModelListEntry]) -> builtins.list[ModelListEntry]:
-    """To the second, as Ollama sorts; those of one second by their names."""
+def newest_first(entries: Iterable[ModelListEntry]) -> list[ModelListEntry]:
+    """Sorted by time to the second, as in Ollama, then by name."""
     by_name = sorted(entries, key=lambda entry: entry.name)
     return sorted(by_name, key=lambda entry: int(entry.modified_at), reverse=True)
 
 
-def _parsed(field: str, text: str) -> ModelName:
+def _parse_name(field: str, text: str) -> ModelName:
     try:
         return ModelName.parse(text)
     except ValueError:

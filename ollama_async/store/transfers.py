@@ -1,4 +1,7 @@
-"""What pulls write into the store and what pushes read from it. Every method blocks."""
+"""Access to the store for pulls, which write models, and pushes, which read them.
+
+Every method blocks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from ollama_async.store.model_reader import check_pulled
 from ollama_async.store.partial_files import PartialFile
 
 SPARE_BYTES = 64 << 20
-"""Stays free during a pull, which may take hours, for whatever else writes to the disk."""
+"""Left free for other writers to the disk during a pull, which may take hours."""
 
 
 class PullTarget:
@@ -31,7 +34,7 @@ class PullTarget:
         self._layout = layout
 
     def has(self, layer: Layer) -> bool:
-        """Whether the blob is in the store, with the right size. Spares it from pruning."""
+        """Whether the store has the blob, with the right size. If so, pruning keeps it for now."""
         blobs = self._layout.blobs
         try:
             return blobs.touch(layer.digest) and blobs.size(layer.digest) == layer.size
@@ -39,15 +42,15 @@ class PullTarget:
             return False
 
     def received_bytes(self, digest: str, total: int) -> int:
-        """How much of a blob has been downloaded, by whatever process."""
+        """See :func:`.partial_files.received_bytes`."""
         return partial_files.received_bytes(self._layout.blobs, digest, total)
 
     def claim(self, layer: Layer, chunk_bytes: int) -> PartialFile | None:
-        """See :meth:`.PartialFile.claim`. The blob may be complete by then: call :meth:`has`."""
+        """See :meth:`.PartialFile.claim`. Then call :meth:`has`: the blob may be complete now."""
         return PartialFile.claim(self._layout.blobs, layer.digest, layer.size, chunk_bytes)
 
     def ensure_space(self, layers: list[Layer]) -> None:
-        """:raises StorageFailed: what is missing of the layers does not fit onto the disk."""
+        """:raises StorageFailed: the missing bytes of the layers do not fit onto the disk."""
         missing = [layer for layer in layers if not self.has(layer)]
         needed = sum(
             layer.size - self.received_bytes(layer.digest, layer.size) for layer in missing
@@ -59,7 +62,7 @@ class PullTarget:
     def publish(self, name: ModelName, data: bytes, manifest: Manifest) -> bool:
         """Write ``data``, byte for byte, as the manifest of ``name``.
 
-        Removes blobs that only the old model of this name needed; returns whether there were any.
+        Otherwise as :meth:`.StoreLayout.replace_manifest`.
 
         :raises NotFound: a blob has been removed meanwhile; nothing is changed.
         :raises LoadFailed: the model is broken; nothing is changed.
@@ -86,13 +89,13 @@ class PushSource:
         self._manifests = Manifests(root)
         self._blobs = Blobs(root)
 
-    def spelled(self, name: ModelName) -> ModelName:
-        """The name as the store spells it: names are found without regard to case."""
-        return self._manifests.spelled(name)
+    def stored_spelling(self, name: ModelName) -> ModelName:
+        """The name as spelled in the store; lookups ignore case."""
+        return self._manifests.stored_spelling(name)
 
     def manifest(self, name: ModelName) -> bytes:
-        """:raises StorageFailed: there is none, in Ollama's words; or it cannot be read.
-        :raises BadRequest: it is larger than a manifest may be.
+        """:raises StorageFailed: it is missing (Ollama's text) or cannot be read.
+        :raises BadRequest: it is too large.
         """
         path = self._manifests.locate(name)
         if path is None:
@@ -105,7 +108,7 @@ class PushSource:
             raise StorageFailed(f"open {path}: {reason}") from error
 
     def check(self, layers: list[Layer]) -> None:
-        """:raises StorageFailed: the blob of a layer is missing, or has another size."""
+        """:raises StorageFailed: a layer's blob is missing or has another size."""
         for layer in layers:
             try:
                 size = self._blobs.size(layer.digest)
@@ -120,12 +123,12 @@ class PushSource:
                 )
 
     def open(self, digest: str) -> FileIO:
-        """The blob, which stays readable until it is closed, even if it is removed.
+        """Open a blob. It stays readable even if it is removed.
 
-        :raises StorageFailed: it has been removed.
+        :raises StorageFailed: it was removed before.
         """
         try:
-            return FileIO(self._blobs.file(digest))
+            return FileIO(self._blobs.existing_path(digest))
         except OSError:
             raise StorageFailed(
                 f"the model was removed while it was pushed: {digest} is gone"

@@ -23,6 +23,7 @@ from ollama_async.create import quantize
 from ollama_async.create.builder import create_model
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.store.store import Store
+from tests.unit.store.store_helpers import list_models
 
 pytestmark = pytest.mark.slow
 
@@ -299,7 +300,7 @@ def test_a_disk_that_fills_up_while_quantizing_is_an_error_and_nothing_stays(
     assert [path.name for path in (store.root / "blobs").iterdir()] == [
         digest_of(data).replace(":", "-")
     ]
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 @pytest.mark.parametrize("small_disk", ["6m"], indirect=True)

@@ -108,7 +108,7 @@ def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
             details=model.details,
             capabilities=list(model.capabilities),
         )
-        for model in catalog.in_order(found)
+        for model in catalog.complete_list(found)
     ]
     return encode.to_json(ollama.ListResponse(rows))
 

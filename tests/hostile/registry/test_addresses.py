@@ -213,7 +213,7 @@ async def test_a_registry_on_the_internet_may_keep_its_files_at_several_others(l
     )
     names = world(hf_example=["127.0.0.3"], site_example=["127.0.0.2"], cdn_example=["127.0.0.3"])
     assert await pull(f"hf.example:{registry.port}/x/y", names) == "success"
-    assert store.blob_path(digest_of(SECRET)).read_bytes() == SECRET
+    assert store.layout.blobs.path(digest_of(SECRET)).read_bytes() == SECRET
 
 
 async def test_a_registry_of_our_network_is_for_those_whom_the_operator_lets(listen, pull):

@@ -399,4 +399,4 @@ def name(registry: Registry, proxy: Proxy, request: pytest.FixtureRequest) -> st
 
 @pytest.fixture
 def blob(store: Store) -> Path:
-    return store.blob_path(digest_of(MODEL))
+    return store.layout.blobs.path(digest_of(MODEL))

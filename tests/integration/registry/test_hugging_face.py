@@ -120,7 +120,7 @@ async def site(serve, digest, monkeypatch):
 )
 async def test_a_quantization_is_a_tag(site, pull, store, digest, name, tag):
     assert (await pull(name))[-1] == {"status": "success"}
-    assert store.blob_path(digest(MODEL)).read_bytes() == MODEL
+    assert store.layout.blobs.path(digest(MODEL)).read_bytes() == MODEL
     assert (store.root / "manifests/hf.co/User/Repo-GGUF" / tag).is_file()
     assert {host for host, _, _ in site.asked} == {"hf.co", "huggingface.co", "cdn-lfs.hf.co"}
     assert {token for _, _, token in site.asked} == {""}

@@ -8,6 +8,7 @@ from aiohttp import web
 from ollama_async.core.errors import RegistryFailed, StorageFailed
 from ollama_async.store.partial_files import SUFFIX
 from tests.integration.registry.conftest import CHUNK, MODEL
+from tests.unit.store.store_helpers import list_models
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +104,7 @@ async def test_a_size_that_is_not_the_file_s_is_refused(registry, proxy, pull, s
     proxy.fault = fault
     with pytest.raises(RegistryFailed, match=r"size of the registry's blob|digest mismatch"):
         await pull(f"{proxy.host}/faults/sizes")
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 @pytest.mark.parametrize(

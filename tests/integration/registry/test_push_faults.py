@@ -286,10 +286,10 @@ async def test_a_model_that_does_not_exist_says_where_it_would_be(proxy, pushes,
 
 async def test_nothing_is_sent_of_a_model_that_is_not_whole(name, proxy, push, keep, store, digest):
     keep(name, MODEL, system="s")
-    store.blob_path(digest(b"s")).unlink()
+    store.layout.blobs.path(digest(b"s")).unlink()
     with pytest.raises(StorageFailed, match=f"^the model is not complete: {digest(b's')} is not"):
         await push(name)
-    store.blob_path(digest(b"s")).write_bytes(b"longer")
+    store.layout.blobs.path(digest(b"s")).write_bytes(b"longer")
     with pytest.raises(StorageFailed, match="has 6 bytes, its manifest says 1"):
         await push(name)
     assert proxy.requests == []

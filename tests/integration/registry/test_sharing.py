@@ -16,6 +16,7 @@ from ollama_async.core.errors import Busy
 from ollama_async.registry import transfers
 from ollama_async.store.partial_files import SUFFIX, remove_stale
 from ollama_async.store.store import Store
+from tests.unit.store.store_helpers import list_models
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0
@@ -143,11 +144,11 @@ async def test_a_blob_that_goes_away_meanwhile_is_fetched_after_all(
 
     async def fault(request):
         if digest(b"more to fetch") in request.path:
-            store.blob_path(digest(MODEL)).unlink(missing_ok=True)
+            store.layout.blobs.path(digest(MODEL)).unlink(missing_ok=True)
 
     proxy.fault = fault
     assert (await pull(name))[-1] == {"status": "success"}
-    assert store.blob_path(digest(MODEL)).read_bytes() == MODEL
+    assert store.layout.blobs.path(digest(MODEL)).read_bytes() == MODEL
 
 
 async def test_two_models_with_one_layer_fetch_it_once(registry, proxy, pulls, gate):
@@ -247,15 +248,15 @@ async def test_a_server_that_is_killed_leaves_what_the_next_one_goes_on_with(
 
         store = store_of(server)
         (partial,) = (store.root / "blobs").glob(f"*{SUFFIX}")
-        assert partial.name.startswith(store.blob_path(digest(LARGE)).name)
-        assert not any(registry.host in model.name for model in store.list())
+        assert partial.name.startswith(store.layout.blobs.path(digest(LARGE)).name)
+        assert not any(registry.host in model.name for model in list_models(store))
 
         proxy.sent, proxy.spoil = 0, None
         server = await in_executor(start_server)
         async with asyncio.timeout(DEADLINE_S):
             seen = [line async for line in lines(session, server, name)]
     assert seen[-1] == {"status": "success"}
-    assert store.blob_path(digest(LARGE)).read_bytes() == LARGE
+    assert store.layout.blobs.path(digest(LARGE)).read_bytes() == LARGE
     assert fetched >= 12 << 20
     assert proxy.sent <= 12 << 20  # at least half was there
     assert not partial.exists()

@@ -16,6 +16,7 @@ from ollama_async.registry.pull import open_pulls
 from ollama_async.registry.transfer_policy import TransferPolicy
 from ollama_async.store.partial_files import SUFFIX
 from ollama_async.store.store import Store
+from tests.unit.store.store_helpers import list_models
 
 pytestmark = pytest.mark.slow
 DEADLINE_S = 30.0
@@ -84,7 +85,7 @@ async def test_whenever_it_is_killed_the_store_is_whole_and_little_is_fetched_tw
     assert seen[-1] == {"status": "success"}, kill_at
     store = Store(Path(server.environment["OLLAMA_MODELS"]))
     check_store(store, digest)
-    assert store.blob_path(digest(LARGE)).read_bytes() == LARGE
+    assert store.layout.blobs.path(digest(LARGE)).read_bytes() == LARGE
     assert not list((store.root / "blobs").glob(f"*{SUFFIX}"))
     # Lost is what was under way at each kill: sockets' buffers and unwritten pieces. Without going
     # on where it stopped, each kill would cost all that had come.
@@ -145,7 +146,7 @@ async def test_a_disk_that_fills_up_meanwhile_is_an_error_and_the_pull_goes_on_l
     seen = [line async for line in lines(server, name)]
     assert seen[-1] == {"status": "success"}
     store = Store(small_disk / "models")
-    assert store.blob_path(digest(LARGE)).read_bytes() == LARGE
+    assert store.layout.blobs.path(digest(LARGE)).read_bytes() == LARGE
     assert proxy.sent < 1.6 * len(LARGE)
 
 
@@ -174,4 +175,4 @@ async def test_the_models_of_the_package_come_from_the_package(
     ):
         seen = [status async for status in pulls.follow("Demo", is_insecure=False)]
     assert [line["status"] for line in seen] == ["pulling manifest", "writing manifest", "success"]
-    assert [model.name for model in store.list()] == ["demo:latest"]
+    assert [model.name for model in list_models(store)] == ["demo:latest"]

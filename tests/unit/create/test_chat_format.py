@@ -2,11 +2,13 @@
 
 import pytest
 
+from ollama_async.api.encode import LongParts
 from ollama_async.api.ollama import CreateRequest, ShowRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.create.builder import create_model
 from ollama_async.store.show import DescriptionCache, show
 from ollama_async.store.store import Store
+from tests.unit.store.store_helpers import list_models
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -50,7 +52,7 @@ def test_what_cannot_work_is_refused_before_anything_is_done(store, make, field,
         make(**{field: text})
 
     assert refusal.value.message == error
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 def test_a_known_format_is_noticed_with_its_stop_strings(make):
@@ -122,7 +124,7 @@ def test_abilities_are_those_of_the_template_in_force_and_the_parser(
 
 def test_the_template_in_force_is_shown(make):
     def shown(model):
-        return show(model, ShowRequest(), DescriptionCache()).template
+        return show(model, ShowRequest(), DescriptionCache(), LongParts()).template
 
     assert shown(make("{{ tools }}", template="{{ .Prompt }}")[0]) == "{{ tools }}"
     assert shown(make("{{ messages }}", template=TOOLS)[0]) == TOOLS

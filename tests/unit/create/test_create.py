@@ -12,7 +12,7 @@ from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.core.errors import BadRequest, Forbidden, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
-from tests.unit.store.store_helpers import MODEL, blobs, created, licenses, manifest_of
+from tests.unit.store.store_helpers import MODEL, blobs, created, licenses, list_models, manifest_of
 
 
 def test_a_gguf_becomes_a_model(store: Store, tiny: str) -> None:
@@ -31,7 +31,7 @@ def test_a_gguf_becomes_a_model(store: Store, tiny: str) -> None:
     assert model.name == "Tiny:latest"
     assert model.system == "Be <brief> & kind."
     assert model.parameters == {"temperature": 1, "stop": ["</s>"], "top_k": 5}
-    assert model.path == str(store.blob_path(tiny))
+    assert model.path == str(store.layout.blobs.path(tiny))
     assert model.key == model.blob_digest == tiny
     assert model.details.family == "llama"
     assert model.details.quantization_level == "F32"
@@ -46,16 +46,16 @@ def test_the_files_are_as_ollama_writes_them(store: Store, tiny: str) -> None:
     assert list(manifest) == ["schemaVersion", "mediaType", "config", "layers"]
     assert manifest["schemaVersion"] == 2
     assert manifest["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
-    size = store.blob_path(tiny).stat().st_size
+    size = store.layout.blobs.path(tiny).stat().st_size
     assert manifest["layers"][0] == {
         "mediaType": MODEL,
         "digest": tiny,
         "size": size,
         "from": "tiny.gguf",
     }
-    params = store.blob_path(manifest["layers"][1]["digest"])
+    params = store.layout.blobs.path(manifest["layers"][1]["digest"])
     assert params.read_bytes() == b'{"seed":1,"stop":["\\u003c\\u0026\\u003e"]}\n'
-    config = store.blob_path(manifest["config"]["digest"])
+    config = store.layout.blobs.path(manifest["config"]["digest"])
     assert config.read_bytes() == (
         b'{"model_format":"gguf","model_family":"llama","model_families":["llama"],'
         b'"model_type":"96","file_type":"F32","architecture":"amd64","os":"linux"}\n'
@@ -112,7 +112,7 @@ def test_a_new_spelling_keeps_the_old_one(store: Store, tiny: str) -> None:
     created(store, model="MyModel:V1", files={"tiny.gguf": tiny})
     created(store, model="mymodel:v1", from_="MYMODEL:v1", system="x")
     created(store, model="mymodel:V2", from_="mymodel:v1")
-    assert sorted(model.name for model in store.list()) == ["MyModel:V1", "MyModel:V2"]
+    assert sorted(model.name for model in list_models(store)) == ["MyModel:V1", "MyModel:V2"]
     assert store.find("MYMODEL:V1").system == "x"
 
 
@@ -126,8 +126,8 @@ def test_adapters_and_projectors_are_found_by_their_headers(
     )
     model = store.find("m")
     assert model.blob_digest == base
-    assert model.projectors == (str(store.blob_path(projector)),)
-    assert model.adapters == (str(store.blob_path(adapter)),)
+    assert model.projectors == (str(store.layout.blobs.path(projector)),)
+    assert model.adapters == (str(store.layout.blobs.path(adapter)),)
     assert model.adapter_bytes == 128 + 8
     assert "vision" in model.capabilities
     assert model.key == f"{base}+{adapter}+{projector}"
@@ -189,7 +189,7 @@ def test_a_bad_gguf_never_becomes_a_model(
     ):
         with pytest.raises(BadRequest, match=text):
             created(store, model="m", files={"x.gguf": digest})
-    assert store.list() == []
+    assert list_models(store) == []
     assert not (store.root / "manifests").exists()
 
 
@@ -209,7 +209,7 @@ def test_a_crowd_of_licenses_is_refused_before_anything_is_written(store: Store,
 def test_a_manifest_that_could_not_be_read_again_is_refused(store: Store, tiny: str) -> None:
     with pytest.raises(BadRequest, match="the manifest is larger than 1048576 bytes"):
         created(store, model="m", files={"x" * (4 << 20) + ".gguf": tiny})
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 def test_a_license_that_the_base_has_is_not_put_twice(store: Store, tiny: str) -> None:

@@ -24,6 +24,7 @@ from ollama_async.gguf.reader import read_header
 from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.store import layout
 from ollama_async.store.store import Store
+from tests.unit.store.store_helpers import list_models
 
 DEADLINE_S = 30.0
 WIDE = {"width": 256, "feed_forward": 256, "layers": 1}
@@ -125,7 +126,7 @@ def test_a_model_that_the_library_does_not_know_says_so(
     with pytest.raises(EngineFailed, match="unknown model architecture: 'odd'"):
         created(store, model="m", files={"odd.gguf": upload(odd)}, quantize="q8_0")
     assert leftovers(store) == []
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 @pytest.mark.engine
@@ -142,7 +143,7 @@ def test_a_draft_model_is_kept_beside_its_model(
     model = store.find("m")
     assert model.summary.quantization == "F16"
     (draft,) = model.drafts
-    assert draft not in {model.path, str(store.blob_path(upload(tiny_model)))}
+    assert draft not in {model.path, str(store.layout.blobs.path(upload(tiny_model)))}
 
 
 @pytest.mark.engine
@@ -272,7 +273,7 @@ def test_whatever_the_process_does_is_an_error_and_nothing_stays(
     with pytest.raises(EngineFailed, match=text):
         created(store, model="m", files={"half.gguf": digest}, quantize="q8_0")
     assert leftovers(store) == []
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 def begun(store: Store, digest: str, name: str = "m") -> Iterator[dict[str, Any]]:

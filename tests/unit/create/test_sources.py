@@ -99,7 +99,7 @@ def folder(tmp_path: Path, tiny_gguf: Any) -> Path:
 def test_who_may_names_files(
     store: Store, folder: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.blob_path(tiny).unlink()
+    store.layout.blobs.path(tiny).unlink()
     statuses = created(store, reads_files=True, name="m", path=str(folder / "Modelfile"))
     size = (folder / "weights.gguf").stat().st_size
     assert statuses[1] == {

@@ -72,7 +72,7 @@ async def test_a_large_chunked_upload_arrives_whole(session, url, store):
     async with session.post(f"{url}/api/blobs/{digest_of(data)}", data=chunks()) as response:
         assert response.status == 201
 
-    assert store.blob_path(digest_of(data)).read_bytes() == data
+    assert store.layout.blobs.path(digest_of(data)).read_bytes() == data
 
 
 async def test_an_upload_that_is_not_what_it_promised_leaves_nothing(session, url, store):

@@ -14,7 +14,7 @@ from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.store.manifests import Config, Layer, Manifest, Manifests
 from ollama_async.store.store import Store
 from tests.unit.gguf_files import GgufBuilder, build_tiny, tiny_adapter
-from tests.unit.store.store_helpers import MODEL, created
+from tests.unit.store.store_helpers import MODEL, created, list_models
 
 KIND, TOKENS = "tokenizer.ggml.model", "tokenizer.ggml.tokens"
 
@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_run_is_refused_by_the_name_of_what_it_lacks(
     with pytest.raises(BadRequest) as caught:
         created(store, model="m", files={"m.gguf": upload(build().build())})
     assert caught.value.message == f'file "m.gguf" has {lack}'
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 def test_it_is_refused_before_it_is_quantized(store: Store, upload: Callable[[bytes], str]) -> None:

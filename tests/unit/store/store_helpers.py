@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -10,8 +11,8 @@ from typing import Any
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.create.builder import create_model
-from ollama_async.store.model import Model
-from ollama_async.store.store import Store
+from ollama_async.store.model import Model, ModelListEntry
+from ollama_async.store.store import Store, newest_first
 
 MODEL = "application/vnd.ollama.image.model"
 
@@ -20,12 +21,16 @@ def created(store: Store, **fields: Any) -> list[str]:
     return [status["status"] for status in create_model(store, CreateRequest(**fields))]
 
 
+def list_models(store: Store) -> list[ModelListEntry]:
+    return newest_first(itertools.chain.from_iterable(store.scan()))
+
+
 def blobs(store: Store) -> set[str]:
     return {path.name.replace("-", ":") for path in (store.root / "blobs").iterdir()}
 
 
 def needed(store: Store) -> set[str]:
-    """The blobs that the store's manifests name."""
+    """The blobs that the store's manifests reference."""
     found: set[str] = set()
     for path in (store.root / "manifests").glob("*/*/*/*"):
         manifest = json.loads(path.read_bytes())

@@ -24,7 +24,7 @@ from ollama_async.store.manifests import layer_type
 from ollama_async.store.store import Store
 from ollama_async.store.transfers import PushSource
 from tests.unit.gguf_files import build_tiny
-from tests.unit.store.store_helpers import age, created
+from tests.unit.store.store_helpers import age, created, list_models
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(1, 60))))
@@ -87,20 +87,20 @@ def test_a_broken_file_is_read_once_until_it_changes(
     for name in "ab":
         plant(store, name, digest)
     for _ in range(3):
-        assert store.list() == []
+        assert list_models(store) == []
         with pytest.raises(LoadFailed, match="model 'a:latest' is broken: invalid GGUF"):
             store.find("a")
         assert store.has_blob(digest)  # asking for it is no change
     assert len(headers) == 1
     assert len(caplog.records) == 2  # one for each name
-    store.blob_path(digest).write_bytes(whole)
-    assert [model.name for model in store.list()] == ["a:latest", "b:latest"]
+    store.layout.blobs.path(digest).write_bytes(whole)
+    assert [model.name for model in list_models(store)] == ["a:latest", "b:latest"]
     assert len(headers) == 2
 
 
 def test_a_missing_file_that_comes_is_seen(store: Store, tiny: str) -> None:
     plant(store, "a", tiny)
-    path = store.blob_path(tiny)
+    path = store.layout.blobs.path(tiny)
     away = path.rename(path.with_name("away"))
     for _ in range(2):
         with pytest.raises(LoadFailed, match="is missing"):
@@ -132,14 +132,14 @@ def test_an_unreadable_manifest_is_said_once_and_mended(
     data = path.read_bytes()
     path.write_bytes(b"{")
     for _ in range(3):
-        assert store.list() == []
+        assert list_models(store) == []
     assert len(caplog.records) == 1
     path.write_bytes(data)
-    assert len(store.list()) == 1
+    assert len(list_models(store)) == 1
 
 
 def test_a_blob_that_was_touched_lately_is_not_touched_again(store: Store, tiny: str) -> None:
-    path = store.blob_path(tiny)
+    path = store.layout.blobs.path(tiny)
     age(path)
     assert store.has_blob(tiny)
     first = path.stat().st_mtime_ns
@@ -209,7 +209,7 @@ def test_nobody_waits_for_a_pipe_in_place_of_a_blob(store: Store, tiny: str, kin
     plant(store, "a", tiny)
     path = store.root / "manifests/registry.ollama.ai/library/a/latest"
     pipe = f"sha256:{'f' * 64}"
-    os.mkfifo(store.blob_path(pipe))
+    os.mkfifo(store.layout.blobs.path(pipe))
     layers = [{"mediaType": layer_type("model"), "digest": tiny, "size": 1}]
     layers.insert(0, {"mediaType": layer_type(kind), "digest": pipe, "size": 1})
     path.write_text(json.dumps({"schemaVersion": 2, "layers": layers}))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.core.scripted_models import Script
 from ollama_async.create.builder import create_model
 from ollama_async.store.catalog import Catalog
+from ollama_async.store.model import ModelListEntry
 from ollama_async.store.store import Store
 
 
@@ -27,6 +29,10 @@ def store(tmp_path: Path, tiny_gguf: Any) -> Store:
     return store
 
 
+def listed(catalog: Catalog) -> list[ModelListEntry]:
+    return catalog.complete_list(itertools.chain.from_iterable(catalog.scan()))
+
+
 def test_scripted_names_hide_the_stores(store: Store) -> None:
     catalog = Catalog(store, {"Echo": Script(), "both": Script()})
     model = catalog.find("echo:latest")
@@ -36,12 +42,12 @@ def test_scripted_names_hide_the_stores(store: Store) -> None:
     assert catalog.find_cached("ECHO") is model
     assert catalog.find("both").engine == "scripted"
     assert catalog.find("real").engine == "llama_cpp"
-    assert [each.name for each in catalog.list()] == ["Echo:latest", "both:latest", "real:latest"]
+    assert [each.name for each in listed(catalog)] == ["Echo:latest", "both:latest", "real:latest"]
 
 
 def test_without_scripts_only_the_store_counts(store: Store) -> None:
     catalog = Catalog(store)
-    assert {model.name for model in catalog.list()} == {"real:latest", "both:latest"}
+    assert {model.name for model in listed(catalog)} == {"real:latest", "both:latest"}
     with pytest.raises(NotFound, match="model 'echo' not found"):
         catalog.find("echo")
     with pytest.raises(BadRequest):

@@ -12,7 +12,7 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import BadRequest, LoadFailed, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
-from tests.unit.store.store_helpers import blobs
+from tests.unit.store.store_helpers import blobs, list_models
 
 LIBRARY = "manifests/registry.ollama.ai/library"
 
@@ -39,7 +39,7 @@ def make(store: Store, name: str, digest: str, **fields: Any) -> None:
 
 
 def names(store: Store) -> set[str]:
-    return {model.name for model in store.list()}
+    return {model.name for model in list_models(store)}
 
 
 def test_a_copy_is_the_same_model_and_lives_on_without_the_first(store: Store) -> None:

@@ -38,7 +38,7 @@ def test_an_abandoned_upload_leaves_nothing(store: Store) -> None:
     "digest", ["", "sha256:", "md5:" + "0" * 64, "sha256:" + "g" * 64, "sha256:" + "0" * 64 + "\n"]
 )
 def test_a_digest_of_another_form_is_refused(store: Store, digest: str) -> None:
-    for call in (store.has_blob, store.blob_path, store.open_blob):
+    for call in (store.has_blob, store.open_blob):
         with pytest.raises(BadRequest, match=r"^invalid digest format$"):
             call(digest)
 

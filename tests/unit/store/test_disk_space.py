@@ -19,6 +19,7 @@ from ollama_async.store.layout import StoreLayout
 from ollama_async.store.partial_files import PartialFile, partial_path
 from ollama_async.store.store import Store
 from tests.unit.convert.folders import files_of
+from tests.unit.store.store_helpers import list_models
 
 PIECE = 1 << 20
 NO_SPACE = r"^no space left on the disk of the model store .*: \d+ bytes are needed, \d+ are free$"
@@ -92,7 +93,7 @@ def test_a_model_that_would_not_fit_is_not_quantized(
     with pytest.raises(StorageFailed, match=NO_SPACE):
         list(work)
     assert leftovers(store) == []
-    assert store.list() == []
+    assert list_models(store) == []
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])

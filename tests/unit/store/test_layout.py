@@ -87,7 +87,9 @@ def test_the_name_keeps_its_first_spelling(
 ) -> None:
     replace(layout, NAME, put(b"a"))
     replace(layout, ModelName.parse("MODEL:LATEST"), put(b"b"))
-    assert [name.short for name, _ in layout.manifests.all()] == ["Model:latest"]
+    assert [layout.manifests.name_of(path).short for path in layout.manifests.paths()] == [
+        "Model:latest"
+    ]
     assert referenced(layout, NAME) == {put(b"b")}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ollama_async.core.errors import BadRequest, Forbidden, LoadFailed, NotFound, StorageFailed
 from ollama_async.store.store import Store
-from tests.unit.store.store_helpers import MODEL, created
+from tests.unit.store.store_helpers import MODEL, created, list_models
 
 
 def test_an_unknown_model_is_named_as_it_was_sent(store: Store) -> None:
@@ -98,10 +98,10 @@ def test_the_list_is_newest_first_and_leaves_out_what_is_broken(store: Store, ti
     (library / "d/latest").write_text("{")
     (library / ".DS_Store").write_text("")
     (library / "e/f").mkdir(parents=True)
-    assert [model.name for model in store.list()] == ["c:latest", "b:latest", "a:latest"]
-    assert store.list()[0].modified_at == 1002
-    store.blob_path(tiny).unlink()
-    assert store.list() == []
+    assert [model.name for model in list_models(store)] == ["c:latest", "b:latest", "a:latest"]
+    assert list_models(store)[0].modified_at == 1002
+    store.layout.blobs.path(tiny).unlink()
+    assert list_models(store) == []
     with pytest.raises(LoadFailed, match=r"model 'c:latest' is broken: sha256-.* is missing"):
         store.find("c")
     with pytest.raises(LoadFailed, match=r"model 'd:latest' is broken"):
@@ -119,7 +119,7 @@ def test_a_hostile_manifest_breaks_its_own_model_only(
     path = store.root / "manifests/registry.ollama.ai/library/bad/latest"
     path.parent.mkdir()
     path.write_bytes(content)
-    assert [model.name for model in store.list()] == ["good:latest"]
+    assert [model.name for model in list_models(store)] == ["good:latest"]
     with pytest.raises(LoadFailed, match="model 'bad:latest' is broken"):
         store.find("bad")
     store.delete("bad")
@@ -135,4 +135,4 @@ def test_models_that_live_elsewhere_are_refused(store: Store, tiny: str) -> None
     path.write_text(json.dumps({"config": {"digest": digest, "size": 1}, "layers": []}))
     with pytest.raises(BadRequest, match=r"^this server cannot run this remote model$"):
         store.find("m")
-    assert store.list() == []
+    assert list_models(store) == []

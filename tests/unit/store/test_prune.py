@@ -13,7 +13,8 @@ from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.manifests import Layer
 from ollama_async.store.store import Store
-from tests.unit.store.store_helpers import age, blobs, created
+from ollama_async.store.transfers import PullTarget
+from tests.unit.store.store_helpers import age, blobs, created, list_models
 
 
 def test_delete_keeps_what_others_need(store: Store, tiny: str) -> None:
@@ -51,7 +52,7 @@ def test_prune_removes_only_what_is_old_and_unneeded(
     leftover = store.root / "manifests/registry.ollama.ai/library/a/.tmp-x"
     leftover.write_bytes(b"")
     (store.root / "manifests/empty/er").mkdir(parents=True)
-    for path in (store.blob_path(old), partial, leftover, store.blob_path(tiny)):
+    for path in (store.layout.blobs.path(old), partial, leftover, store.layout.blobs.path(tiny)):
         age(path)
     assert store.prune() == 3
     assert store.has_blob(new)
@@ -69,9 +70,9 @@ def test_what_somebody_is_about_to_use_is_not_pruned(
     """Another server that starts on the same store must not spoil what goes on in this one."""
     asked, pulled, created = upload(b"asked"), upload(b"pulled"), tiny
     for digest in (asked, pulled, created):
-        age(store.blob_path(digest))
+        age(store.layout.blobs.path(digest))
     assert store.has_blob(asked)
-    assert store.pull_target().has(Layer("", pulled, len(b"pulled")))
+    assert PullTarget(store.layout).has(Layer("", pulled, len(b"pulled")))
     work = create_model(store, CreateRequest(model="m", files={"tiny.gguf": created}))
     assert Store(store.root).prune() == 0
     assert list(work)[-1] == {"status": "success"}
@@ -93,19 +94,19 @@ def test_prune_does_nothing_beside_a_corrupt_manifest_or_if_told_so(
     store: Store, tiny: str, upload: Callable[[bytes], str]
 ) -> None:
     old = upload(b"old")
-    age(store.blob_path(old))
+    age(store.layout.blobs.path(old))
     assert Store(store.root, keeps_unused=True).prune() == 0
     created(store, model="a", files={"tiny.gguf": tiny})
     path = store.root / "manifests/registry.ollama.ai/library/a/latest"
     path.write_text("{")
     assert store.prune() == 0
-    assert store.blob_path(old).exists()  # asking the store would keep it
+    assert store.layout.blobs.path(old).exists()  # asking the store would keep it
     path.unlink()
     assert store.prune() == 1
 
 
 def test_an_empty_store_needs_no_folder(store: Store) -> None:
-    assert store.list() == []
+    assert list_models(store) == []
     assert store.prune() == 0
     with pytest.raises(NotFound):
         store.find("x")

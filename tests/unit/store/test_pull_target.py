@@ -17,6 +17,7 @@ from ollama_async.store.manifests import (
     layer_type,
 )
 from ollama_async.store.store import Store
+from ollama_async.store.transfers import PullTarget
 from tests.unit.gguf_files import GgufBuilder, build_tiny, tiny_adapter, tiny_with_output
 
 NAME = ModelName.parse("m")
@@ -32,7 +33,7 @@ def arrive(store: Store, upload: Callable[[bytes], str]) -> Arrive:
             config=Layer(CONFIG_TYPE, upload(config), len(config)),
             layers=[Layer(layer_type(kind), upload(data), len(data)) for kind, data in layers],
         )
-        store.pull_target().publish(NAME, encode_line(manifest), manifest)
+        PullTarget(store.layout).publish(NAME, encode_line(manifest), manifest)
         return manifest
 
     return publish

@@ -14,7 +14,7 @@ from ollama_async.core.errors import LoadFailed, NotFound
 from ollama_async.store import prune
 from ollama_async.store.manifests import LAYERS_LIMIT, MANIFEST_LIMIT_BYTES
 from ollama_async.store.store import Store
-from tests.unit.store.store_helpers import MODEL, age, created
+from tests.unit.store.store_helpers import MODEL, age, created, list_models
 
 LIBRARY = "registry.ollama.ai/library"
 
@@ -35,7 +35,7 @@ def precious(store: Store, tiny: str, upload: Callable[[bytes], str]) -> str:
     """An old blob of a model beside the model ``other``; both may be removed, so far."""
     created(store, model="other", files={"tiny.gguf": tiny})
     digest = upload(b"precious")
-    age(store.blob_path(digest))
+    age(store.layout.blobs.path(digest))
     return digest
 
 
@@ -60,7 +60,7 @@ def test_a_manifest_with_a_name_that_no_model_can_have_keeps_all_blobs(
     put(store, path, manifest(precious))
     assert store.prune() == 0
     store.delete("other")
-    assert store.blob_path(precious).exists()
+    assert store.layout.blobs.path(precious).exists()
     last = os.path.basename(os.fsdecode(path))  # noqa: PTH119  # not all are a Path's name
     assert [repr(last)[1:-1] in each.getMessage() for each in caplog.records] == [True, True]
 
@@ -84,8 +84,8 @@ def test_a_manifest_that_cannot_be_understood_keeps_all_blobs(
     put(store, f"{LIBRARY}/a/latest", content)
     assert store.prune() == 0
     store.delete("other")
-    assert store.blob_path(precious).exists()
-    assert store.blob_path(tiny).exists()
+    assert store.layout.blobs.path(precious).exists()
+    assert store.layout.blobs.path(tiny).exists()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_every_spelling_of_a_digest_counts(
     put(store, "reg.example:5000/Some-One/A/V1", manifest(f"sha256:{spelled(hexadecimal)}"))
     folder = store.root / "blobs"
     for name in (f"sha256:{hexadecimal}", f"sha256-{hexadecimal.upper()}"):
-        shutil.copy2(store.blob_path(precious), folder / name)
+        shutil.copy2(store.layout.blobs.path(precious), folder / name)
         age(folder / name)
     assert store.prune() == 0
     assert len(list(folder.glob(f"*{hexadecimal[8:]}"))) == 2  # a.k.a. lower and upper case
@@ -109,7 +109,7 @@ def test_a_digest_counts_wherever_a_manifest_mentions_it(
 ) -> None:
     put(store, f"{LIBRARY}/a/latest", manifest(tiny, later={"kind": precious}))
     assert store.prune() == 0
-    assert store.blob_path(precious).exists()
+    assert store.layout.blobs.path(precious).exists()
 
 
 def test_folders_behind_links_count_and_links_to_nowhere_stop_everything(
@@ -134,7 +134,7 @@ def test_what_is_no_file_is_not_opened(store: Store, precious: str) -> None:
     folder.mkdir()
     os.mkfifo(folder / "latest")
     assert store.prune() == 0
-    assert store.blob_path(precious).exists()
+    assert store.layout.blobs.path(precious).exists()
 
 
 def test_a_folder_that_cannot_be_read_keeps_all_blobs(
@@ -154,13 +154,13 @@ def test_a_folder_that_cannot_be_read_keeps_all_blobs(
     monkeypatch.setattr(prune, "os", Closed())
     assert store.prune() == 0
     store.delete("other")
-    assert store.blob_path(precious).exists()
+    assert store.layout.blobs.path(precious).exists()
 
 
 def test_without_the_folder_of_manifests_nothing_is_pruned(store: Store, precious: str) -> None:
     shutil.rmtree(store.root / "manifests")
     assert store.prune() == 0
-    assert store.blob_path(precious).exists()
+    assert store.layout.blobs.path(precious).exists()
 
 
 def test_files_of_others_are_left_alone(store: Store, precious: str) -> None:
@@ -178,7 +178,7 @@ def test_files_of_others_are_left_alone(store: Store, precious: str) -> None:
     put(store, f"{LIBRARY}/.DS_Store", b"\0\0\0\1Bud1")
     put(store, f"{LIBRARY}/other/._latest", b"\0\5\26\7")
     assert store.prune() == 1
-    assert not store.blob_path(precious).exists()
+    assert not store.layout.blobs.path(precious).exists()
     assert all(path.exists() for path in strangers)
 
 
@@ -217,8 +217,8 @@ def test_links_in_a_circle_stop_the_pruning_and_not_the_list(store: Store, preci
     folder.mkdir()
     (folder / "latest").symlink_to("latest")
     (store.root / "manifests/example.com").symlink_to("example.com")
-    assert [model.name for model in store.list()] == ["other:latest"]
+    assert [model.name for model in list_models(store)] == ["other:latest"]
     assert store.prune() == 0
     with pytest.raises(NotFound):
         store.find("a")
-    assert store.blob_path(precious).exists()
+    assert store.layout.blobs.path(precious).exists()

@@ -12,7 +12,7 @@ import pytest
 from ollama_async.core.errors import StorageFailed
 from ollama_async.store import files
 from ollama_async.store.store import Store
-from tests.unit.store.store_helpers import age, blobs, created, needed
+from tests.unit.store.store_helpers import age, blobs, created, list_models, needed
 
 
 def test_a_killed_upload_leaves_a_store_that_prune_cleans(store: Store) -> None:
@@ -104,7 +104,7 @@ def test_two_processes_share_one_store(store: Store, tiny: str) -> None:
     for child in children:
         _, errors = child.communicate(timeout=50)
         assert child.returncode == 0, errors
-    assert {model.name: store.find(model.name).system for model in store.list()} == {
+    assert {model.name: store.find(model.name).system for model in list_models(store)} == {
         "base:latest": "",
         "one:latest": "common",
         "two:latest": "common",

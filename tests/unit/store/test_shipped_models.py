@@ -16,6 +16,7 @@ from ollama_async.api.ollama import CreateRequest
 from ollama_async.core.errors import StorageFailed
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
+from tests.unit.store.store_helpers import list_models
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def folder(tmp_path, tiny_gguf):
 
 
 def held(store):
-    return sorted(model.name for model in store.list())
+    return sorted(model.name for model in list_models(store))
 
 
 def files_of(root):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_async.api.encode import LongParts
 from ollama_async.api.modelfile import Command, parse
 from ollama_async.api.ollama import CreateRequest, Message, ShowRequest, ShowResponse
 from ollama_async.core.errors import BadRequest, LoadFailed
@@ -34,7 +35,9 @@ def created(store: Store, **fields: Any) -> Model:
 
 
 def shown(model: Model, **fields: Any) -> ShowResponse:
-    return show(model, ShowRequest(**fields), DescriptionCache())
+    long = LongParts()
+    response = show(model, ShowRequest(**fields), DescriptionCache(), long)
+    return msgspec.json.decode(long.to_json(response, 1 << 30), type=ShowResponse)
 
 
 def test_everything_that_create_was_given_is_shown(store: Store, tiny: str) -> None:
