@@ -40,7 +40,7 @@ def printable(value: Value) -> Value:
     return "<no value>" if value is None else value
 
 
-def call_refused(callee: str | None, value: Value) -> str:
+def call_error(callee: str | None, value: Value) -> str:
     """Why ``call`` fails, as it always does: nothing in a template's data can be called.
 
     ``callee`` is the argument as written; None: it came through a pipe.
@@ -300,7 +300,7 @@ def _to_typescript_type(budget: RenderBudget, value: Value) -> Value:
 
 
 def _call(*_: Value) -> Value:
-    raise AssertionError  # see call_refused
+    raise AssertionError  # see call_error
 
 
 FUNCTIONS: dict[str, Function] = {

@@ -14,23 +14,6 @@ class _Node(msgspec.Struct, frozen=True):
     at: int
 
 
-class Dot(_Node, frozen=True):
-    def __str__(self) -> str:
-        return "."
-
-
-class Nil(_Node, frozen=True):
-    def __str__(self) -> str:
-        return "nil"
-
-
-class Bool(_Node, frozen=True):
-    value: bool
-
-    def __str__(self) -> str:
-        return "true" if self.value else "false"
-
-
 class _Word(_Node, frozen=True):
     """``text`` as it stands in the source."""
 
@@ -38,6 +21,18 @@ class _Word(_Node, frozen=True):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Dot(_Word, frozen=True):
+    pass
+
+
+class Nil(_Word, frozen=True):
+    pass
+
+
+class Bool(_Word, frozen=True):
+    value: bool
 
 
 class Number(_Word, frozen=True):

@@ -55,10 +55,10 @@ class _PipelineParser:
         self._declared = Counter(self._variables)
         self._parentheses_depth = 0
         self._terms: dict[str, Callable[[Token], nodes.Operand]] = {
-            kinds.BOOL: lambda token: nodes.Bool(token.at, token.text == "true"),
-            kinds.DOT: lambda token: nodes.Dot(token.at),
+            kinds.BOOL: lambda token: nodes.Bool(token.at, token.text, token.text == "true"),
+            kinds.DOT: lambda token: nodes.Dot(token.at, token.text),
             kinds.FIELD: lambda token: nodes.Field(token.at, (token.text[1:],)),
-            "nil": lambda token: nodes.Nil(token.at),
+            "nil": lambda token: nodes.Nil(token.at, token.text),
             kinds.IDENTIFIER: self._function,
             kinds.VARIABLE: self._variable,
             kinds.CHARACTER: self._number,
