@@ -14,7 +14,7 @@ from typing import Any
 
 from ollama_async.core.errors import BadRequest, TooLarge
 from ollama_async.core.json_depth import WINDOW_BYTES
-from ollama_async.gocompat.base64_text import from_base64
+from ollama_async.gocompat.json_decode import from_base64
 
 LEAST_BYTES = 64 << 10
 """Of base64. Smaller images are not replaced."""

@@ -34,7 +34,8 @@ def parse(text: str) -> int:
     if len(text) > _LONGEST:
         raise ValueError(f'time: invalid duration "{text[:40]}…"')
     quoted = f'"{text}"'
-    sign, rest = _split_sign(text)
+    sign = -1 if text.startswith("-") else 1
+    rest = text[1:] if text.startswith(("-", "+")) else text
     if rest == "0":
         return 0
     if not rest:
@@ -59,12 +60,6 @@ def parse(text: str) -> int:
     if nanoseconds > _MAX_NS:
         raise ValueError(f"time: invalid duration {quoted}")
     return nanoseconds
-
-
-def _split_sign(text: str) -> tuple[int, str]:
-    if text[:1] in {"-", "+"}:
-        return (-1 if text[0] == "-" else 1), text[1:]
-    return 1, text
 
 
 def show(nanoseconds: int) -> str:

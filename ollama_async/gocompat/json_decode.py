@@ -9,18 +9,22 @@ only there.
 
 from __future__ import annotations
 
+import binascii
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.gocompat.base64_text import from_base64
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/\r\n]")
 _LONGEST_NAME = 64
 """Characters of a field's name; none is near it, and folding a long one would take its time."""
 
@@ -180,3 +184,38 @@ _SCALARS = {
 def _fold(name: str) -> str:
     """Unicode's simple case folding, as far as it reaches ASCII: Kelvin sign to k, long s to s."""
     return name.lower().replace("\u017f", "s")
+
+
+def from_base64(text: str, *, offset: int = 0) -> bytes:
+    """The bytes of standard base64 with padding; line ends inside are skipped, as in Go.
+
+    ``offset`` is added to the position in the error.
+
+    :raises ValueError: ``illegal base64 data at input byte N``.
+    """
+    for letters in (text, text.replace("\r", "").replace("\n", "")):
+        with suppress(ValueError):
+            return binascii.a2b_base64(letters, strict_mode=True)
+    raise ValueError(f"illegal base64 data at input byte {offset + _illegal_at(text)}")
+
+
+def _illegal_at(text: str) -> int:
+    """Where Go stops reading: the offset of the first error, in bytes of UTF-8."""
+    foreign = _NOT_BASE64.search(text)
+    if foreign is None:  # the last group of four is short
+        letters = len(text) - text.count("\r") - text.count("\n")
+        return len(text) - letters % 4
+    at = foreign.start()
+    before = text[:at]
+    letters = at - before.count("\r") - before.count("\n")
+    if foreign.group() != "=" or letters % 4 < 2:
+        return at
+    after = (index for index in range(at + 1, len(text)) if text[index] not in "\r\n")
+    rest = list(islice(after, 2))
+    if letters % 4 == 2:
+        if not rest:
+            return len(text)
+        if text[rest[0]] != "=":
+            return rest[0] - 1
+        del rest[0]
+    return rest[0] if rest else len(text)

@@ -1,11 +1,11 @@
-"""Encodes values as Go's ``encoding/json`` does: those of templates, and plain ones for files."""
+"""Encodes the values of templates, and plain values for files, as Go's ``encoding/json`` does."""
 
 from __future__ import annotations
 
 import base64
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -41,19 +41,42 @@ class _Unencodable(Exception):
     """JSON has no such number, or no such value."""
 
 
-def _encoded(value: Value) -> Iterator[str]:
+def _encoded(value: Value) -> Iterator[str]:  # noqa: C901, PLR0912  # a case for each kind
     if value is None:
         yield "null"
-    elif isinstance(value, dict):
+        return
+    if isinstance(value, dict):
         yield from _object(value.items())
-    elif (substitute := type_of(value).to_json) is not None:
-        yield from _encoded(substitute(value))
-    else:
-        yield from _BY_KIND[type_of(value).kind](value)
+        return
+    kind = type_of(value)
+    if kind.to_json is not None:
+        yield from _encoded(kind.to_json(value))
+        return
+    match kind.kind:
+        case "bool":
+            yield "true" if value else "false"
+        case "int" | "uint":
+            yield str(int(value))
+        case "float":
+            yield _float(value)
+        case "string":
+            yield _string(value)
+        case "slice":
+            yield from _slice(value)
+        case "map":
+            yield from _object(value.sorted())
+        case "struct":
+            yield from _struct(value)
+        case "pointer":
+            yield from _encoded(value.target)
+        case "interface":
+            yield from _encoded(value.value)
+        case _:
+            raise _Unencodable
 
 
-def _string(value: str) -> Iterator[str]:
-    yield f'"{_SPECIAL.sub(_escaped, value)}"'
+def _string(value: str) -> str:
+    return f'"{_SPECIAL.sub(_escaped, value)}"'
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -63,13 +86,12 @@ def _escaped(match: re.Match[str]) -> str:
     return _SHORT.get(character) or f"\\u{ord(character):04x}"
 
 
-def _float(value: float) -> Iterator[str]:
+def _float(value: float) -> str:
     if not math.isfinite(value):
         raise _Unencodable
     if value == 0 or _PLAIN_FROM <= abs(value) < _PLAIN_TO:
-        yield format_float(value, "f", -1)
-    else:
-        yield format_float(value, "e", -1).replace("e-0", "e-")
+        return format_float(value, "f", -1)
+    return format_float(value, "e", -1).replace("e-0", "e-")
 
 
 def _slice(value: Slice) -> Iterator[str]:
@@ -92,8 +114,7 @@ def _object(pairs: Iterable[tuple[str, Value]]) -> Iterator[str]:
     for number, (key, item) in enumerate(pairs):
         if number:
             yield ","
-        yield from _string(key)
-        yield ":"
+        yield _string(key) + ":"
         yield from _encoded(item)
     yield "}"
 
@@ -110,23 +131,3 @@ def _is_empty(value: Value) -> bool:
     if isinstance(value, Pointer):
         return value.target is None
     return value is None or (isinstance(value, str | Slice) and len(value) == 0)
-
-
-def _refuse(_: Value) -> Iterator[str]:
-    raise _Unencodable
-
-
-_BY_KIND: dict[str, Callable[[Value], Iterator[str]]] = {
-    "bool": lambda value: iter(("true" if value else "false",)),
-    "int": lambda value: iter((str(int(value)),)),
-    "uint": lambda value: iter((str(int(value)),)),
-    "float": _float,
-    "complex": _refuse,
-    "string": _string,
-    "slice": _slice,
-    "map": lambda value: _object(value.sorted()),
-    "struct": _struct,
-    "pointer": lambda value: _encoded(value.target),
-    "interface": lambda value: _encoded(value.value),
-    "function": _refuse,
-}

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
-
 from ollama_async.gocompat.fmt import Formatter
 from ollama_async.gocompat.render_budget import RenderBudget, TextBuffer
 from ollama_async.gocompat.strconv import joined
 from ollama_async.gocompat.values import (
     ANY,
     UINT8,
-    Boxed,
     Byte,
     Map,
     Pointer,
@@ -90,7 +86,7 @@ class _Printer:
         to_text = type_of(value).to_text
         if to_text is None or self._in_error or self.format.go_syntax or verb not in "vsxXq":
             return False
-        self._scalar(to_text(value), verb, 0)
+        self._scalar(to_text(value), verb)
         return True
 
     def _value(self, value: Value, verb: str, depth: int) -> None:
@@ -100,11 +96,25 @@ class _Printer:
             else:
                 self._wrong_verb(None, verb)
         elif depth == 0 or not self._by_method(value, verb):
-            self._BY_KIND[type_of(value).kind](self, value, verb, depth)
+            match type_of(value).kind:
+                case "map":
+                    self._map(value, verb, depth)
+                case "struct":
+                    self._struct(value, verb, depth)
+                case "slice":
+                    self._slice(value, verb, depth)
+                case "pointer":
+                    self._pointer(value, verb, depth)
+                case "function":
+                    self._address(value, verb)
+                case "interface":
+                    self._element(value.value, ANY, verb, depth)
+                case _:
+                    self._scalar(value, verb)
 
-    def _scalar(self, value: Value, verb: str, _: int) -> None:
+    def _scalar(self, value: Value, verb: str) -> None:
         if isinstance(value, str) and (verb == "q" or self.format.go_syntax):
-            self.buffer.budget.characters(len(value))
+            self.buffer.budget.spend_characters(len(value))
         shown = self.format.scalar(value, verb)
         if shown is None:
             self._wrong_verb(value, verb)
@@ -166,9 +176,6 @@ class _Printer:
         else:
             self._address(value, verb)
 
-    def _function(self, value: Sequence, verb: str, _: int) -> None:
-        self._address(value, verb)
-
     def _address(self, value: Value, verb: str) -> None:
         if not isinstance(value, Pointer | Slice | Map | Sequence) or verb not in "vpbodxX":
             self._wrong_verb(value, verb)
@@ -184,9 +191,6 @@ class _Printer:
         else:
             self.buffer.write(self.format.integer(address, verb, signed=False) or "")
 
-    def _boxed(self, value: Boxed, verb: str, depth: int) -> None:
-        self._element(value.value, ANY, verb, depth)
-
     def _wrong_verb(self, value: Value, verb: str) -> None:
         self._in_error = True
         self.buffer.write(f"%!{verb}(")
@@ -197,21 +201,6 @@ class _Printer:
             self._value(value, "v", 0)
         self.buffer.write(")")
         self._in_error = False
-
-    _BY_KIND: ClassVar[dict[str, Callable[[_Printer, Value, str, int], None]]] = {
-        "bool": _scalar,
-        "int": _scalar,
-        "uint": _scalar,
-        "float": _scalar,
-        "complex": _scalar,
-        "string": _scalar,
-        "map": _map,
-        "struct": _struct,
-        "slice": _slice,
-        "pointer": _pointer,
-        "function": _function,
-        "interface": _boxed,
-    }
 
 
 class _FormatString:

@@ -1,4 +1,4 @@
-"""Limits the work and the text of one render, whatever the template says."""
+"""Limits the work and the text of one render, whatever the template."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class RenderBudget:
         if self._steps < 0:
             raise TemplateFailed("the template takes too long to render")
 
-    def text(self, length: int) -> None:
-        """Pay for ``length`` characters that are read or written at once."""
+    def spend_text(self, length: int) -> None:
+        """Spend the steps of ``length`` characters that are read or written at once."""
         self.step(length // CHARACTERS_A_STEP)
 
-    def characters(self, count: int) -> None:
-        """Pay for ``count`` characters that are read one by one."""
+    def spend_characters(self, count: int) -> None:
+        """Spend the steps of ``count`` characters that are read one by one."""
         self.step(count // 4)
 
     def enter(self) -> None:
@@ -52,7 +52,7 @@ class RenderBudget:
 
 
 class TextBuffer:
-    """Output that is paid for as it grows."""
+    """Text that grows within a budget."""
 
     def __init__(self, budget: RenderBudget) -> None:
         self.budget = budget
@@ -60,7 +60,7 @@ class TextBuffer:
         self._length = 0
 
     def write(self, piece: str) -> None:
-        """:raises TemplateFailed: it is too much."""
+        """:raises TemplateFailed: a limit is reached."""
         self._length += len(piece)
         if self._length > TEXT_LIMIT:
             raise TemplateFailed(f"the template makes more than {TEXT_LIMIT >> 20} MiB of text")

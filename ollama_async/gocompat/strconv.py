@@ -11,6 +11,7 @@ import math
 import re
 import struct
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -241,7 +242,7 @@ _LEAST_EXPONENT, _MOST_EXPONENT = -4, 5
 
 
 def format_float(value: float, verb: str, precision: int) -> str:
-    """As Go's; ``precision`` -1: as many digits as make the number unique."""
+    """``precision`` -1: as many digits as make the number unique."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -254,30 +255,12 @@ def format_float(value: float, verb: str, precision: int) -> str:
 
 
 def _shortest(value: float, verb: str) -> str:
-    digits, point = _shortest_digits(value)
-    sign = "-" if math.copysign(1, value) < 0 else ""
-    if verb in "eE" or (verb in "gG" and not _LEAST_EXPONENT <= point - 1 <= _MOST_EXPONENT):
-        return sign + _scientific(digits, point, "e" if verb in "eg" else "E")
-    if point <= 0:
-        return f"{sign}0.{'0' * -point}{digits}"
-    whole, fraction = digits[:point].ljust(point, "0"), digits[point:]
-    return f"{sign}{whole}.{fraction}" if fraction else sign + whole
-
-
-def _shortest_digits(value: float) -> tuple[str, int]:
-    """The fewest digits that are this number alone, and how many of them stand before the point."""
-    mantissa, _, exponent = repr(abs(value)).partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
-    point = len(digits) - len(fraction) + int(exponent or 0)
-    digits = digits.rstrip("0")
-    return (digits, point) if digits else ("0", 1)
-
-
-def _scientific(digits: str, point: int, letter: str) -> str:
-    exponent = 0 if digits == "0" else point - 1
-    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
-    return f"{digits[0]}{fraction}{letter}{exponent:+03d}"
+    number = Decimal(repr(value)).normalize()
+    exponent = number.adjusted()
+    if verb in "eE" or (verb in "gG" and not _LEAST_EXPONENT <= exponent <= _MOST_EXPONENT):
+        letter = "e" if verb in "eg" else "E"
+        return f"{number.scaleb(-exponent):f}{letter}{exponent:+03d}"
+    return f"{number:f}"
 
 
 def _binary(value: float) -> str:

@@ -33,13 +33,13 @@ def _string_method(value: Value, budget: RenderBudget) -> str:
     to_text = type_of(value).to_text
     assert to_text is not None
     text = to_text(value)
-    budget.text(len(text))
+    budget.spend_text(len(text))
     return text
 
 
 def _marshal_method(value: Value, budget: RenderBudget) -> Slice:
     text = encode(value)
-    budget.text(len(text))
+    budget.spend_text(len(text))
     return Slice(BYTES, text.encode("utf-8", "replace"))
 
 

@@ -67,7 +67,7 @@ def _len(budget: RenderBudget, item: Value) -> int:
         # the error of Go's reflection
         raise CallFailed("reflect: call of reflect.Value.Type on zero Value")
     if isinstance(item, str):
-        budget.text(len(item))
+        budget.spend_text(len(item))
     size = length(item)
     if size is None:
         raise CallFailed(f"len of type {type_of(item)}")
@@ -90,7 +90,7 @@ def _item(budget: RenderBudget, item: Value, key: Value) -> Value:
     if isinstance(item, Map):
         return item.get(_map_key(key))
     if isinstance(item, str):
-        budget.text(len(item))
+        budget.spend_text(len(item))
         data = to_bytes(item)
         return Byte(data[_element_index(key, len(data), "string")])
     if isinstance(item, Slice):
@@ -136,7 +136,7 @@ def _slice(budget: RenderBudget, item: Value, *keys: Value) -> Value:
     if isinstance(item, str):
         if len(keys) == 3:
             raise CallFailed("cannot 3-index slice a string")
-        budget.text(len(item))
+        budget.spend_text(len(item))
         data = to_bytes(item)
         start, stop, _ = _bounds(keys, len(data), len(data))
         return from_bytes(data[start:stop])
@@ -182,7 +182,7 @@ def _equal(one: Value, two: Value, budget: RenderBudget) -> bool:
         raise _incompatible(one, two)
     if kind is not None:
         if kind == "string":
-            budget.text(len(one))
+            budget.spend_text(len(one))
         return bool(one == two)
     return _equal_composites(one, two, budget)
 
@@ -221,7 +221,7 @@ def _less(budget: RenderBudget, one: Value, two: Value) -> bool:
     if kind in _UNORDERED:
         raise CallFailed("invalid type for comparison")
     if kind == "string":
-        budget.text(len(one) + len(two))
+        budget.spend_text(len(one) + len(two))
         return to_bytes(one) < to_bytes(two)
     return bool(one < two)
 
@@ -262,7 +262,7 @@ def _urlquery(budget: RenderBudget, *values: Value) -> str:
 def _text_to_escape(values: tuple[Value, ...], budget: RenderBudget) -> str:
     """As ``print`` shows them, but pointers by what they point to."""
     text = sprint(budget, *map(printable, values))
-    budget.characters(len(text))
+    budget.spend_characters(len(text))
     return text
 
 
@@ -282,7 +282,7 @@ def _escaped_in_js(character: str) -> str:
 
 def _json(budget: RenderBudget, value: Value) -> str:
     text = encode(value)
-    budget.characters(len(text))
+    budget.spend_characters(len(text))
     return text
 
 

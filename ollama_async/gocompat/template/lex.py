@@ -1,7 +1,7 @@
-"""Splits a template's source into tokens, and hands them to the parser.
+"""Splits a template's source into tokens, without comments and trimmed space.
 
-Positions are indices into the source. The last token is ``EOF`` or ``ERROR``; the latter's text
-is Go's error. Only comments and what trim markers trim are left out.
+Positions are indices into the source. The last token is ``EOF`` or ``ERROR``; the latter's text is
+Go's error.
 """
 
 from __future__ import annotations
@@ -36,19 +36,10 @@ CLOSE = ")"
 OTHER = "char"
 DOT = "."
 KEYWORDS = frozenset(
-    [
-        "block",
-        "break",
-        "continue",
-        "define",
-        "else",
-        "end",
-        "if",
-        "nil",
-        "range",
-        "template",
-        "with",
-    ]
+    {
+        *("block", "break", "continue", "define", "else", "end"),
+        *("if", "nil", "range", "template", "with"),
+    }
 )
 """The kind of such a token is its text."""
 
@@ -56,6 +47,7 @@ _SPACES = " \t\r\n"
 _DIGITS = "0123456789"
 _SPACE_RUN = re.compile(r"[ \t\r\n]+")
 _LEFT_TRIM = re.compile(r"-[ \t\r\n]")
+_RIGHT = re.compile(r"\}\}|[ \t\r\n]-\}\}[ \t\r\n]*+")
 _WORD = re.compile(r"\w*")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*+"')
 _CHARACTER = re.compile(r"'(?:[^'\\\n]|\\[^\n])*+'")
@@ -73,7 +65,7 @@ class Token(NamedTuple):
     at: int
 
     def __str__(self) -> str:
-        """As it is named in errors."""
+        """As errors show it."""
         if self.kind in (EOF, ERROR):
             return self.text
         if self.kind in KEYWORDS or self.kind == DOT:
@@ -101,7 +93,7 @@ def lex(source: str) -> list[Token]:
 
 
 def _text(source: str, at: int, tokens: list[Token]) -> int:
-    """Reads up to the inside of the next action (comments are none), or to the end."""
+    """Read up to the inside of the next action, over comments, or to the end."""
     while (brace := source.find(LEFT, at)) >= 0:
         inside = brace + 2
         trims = _LEFT_TRIM.match(source, inside) is not None
@@ -124,34 +116,16 @@ def _after_comment(source: str, at: int) -> int:
     end = source.find("*/", at + 2)
     if end < 0:
         raise _LexError(at, "unclosed comment")
-    length = _right_delimiter(source, end + 2)
-    if not length:
+    right = _RIGHT.match(source, end + 2)
+    if right is None:
         raise _LexError(at, "comment ends before closing delimiter")
-    return _after_right(source, end + 2, length)
-
-
-def _right_delimiter(source: str, at: int) -> int:
-    """The length of what ends an action at ``at``; 0: nothing does."""
-    if source.startswith(RIGHT, at):
-        return 2
-    if source.startswith("-}}", at + 1) and source[at] in _SPACES:
-        return 4
-    return 0
-
-
-def _after_right(source: str, at: int, length: int) -> int:
-    at += length
-    if length == 2:
-        return at
-    run = _SPACE_RUN.match(source, at)
-    return run.end() if run else at
+    return right.end()
 
 
 def _action(source: str, at: int, tokens: list[Token]) -> int:
-    """Reads the rest of an action; returns where the text after it begins."""
+    """Read the rest of an action; return where the text after it begins."""
     depth = 0
-    length = 0
-    while not (length := _right_delimiter(source, at)):
+    while (right := _RIGHT.match(source, at)) is None:
         if at >= len(source):
             raise _LexError(at, "unclosed action")
         token = _token(source, at)
@@ -165,8 +139,8 @@ def _action(source: str, at: int, tokens: list[Token]) -> int:
         tokens.append(token)
     if depth:
         raise _LexError(at, "unclosed left paren")
-    tokens.append(Token(RIGHT, RIGHT, at + length - 2))
-    return _after_right(source, at, length)
+    tokens.append(Token(RIGHT, RIGHT, source.index(RIGHT, at)))
+    return right.end()
 
 
 def _token(source: str, at: int) -> Token:
@@ -181,11 +155,6 @@ def _token(source: str, at: int) -> Token:
     raise _LexError(at, f"unrecognized character in action: {_named(first)}")
 
 
-def _sign(source: str, at: int) -> Token:
-    """One of the tokens whose kind is its text."""
-    return Token(source[at], source[at], at)
-
-
 def _declare(source: str, at: int) -> Token:
     if source[at + 1 : at + 2] != "=":
         raise _LexError(at, "expected :=")
@@ -196,10 +165,6 @@ def _dot(source: str, at: int) -> Token:
     if source[at + 1 : at + 2] in ("", *_DIGITS):
         return _number(source, at)
     return _name(source, at, FIELD, DOT)
-
-
-def _dollar(source: str, at: int) -> Token:
-    return _name(source, at, VARIABLE, VARIABLE)
 
 
 def _space(source: str, at: int) -> Token:
@@ -220,7 +185,7 @@ def _word(source: str, at: int) -> Token:
 
 
 def _name(source: str, at: int, kind: str, alone: str) -> Token:
-    """What begins with a dot or a dollar; ``alone`` is its kind where nothing follows."""
+    """A token that begins with a dot or a dollar; ``alone`` is its kind if nothing follows."""
     if _at_terminator(source, at + 1):
         return Token(alone, source[at], at)
     return Token(kind, source[at : _word_end(source, at + 1)], at)
@@ -287,19 +252,21 @@ def _named(character: str) -> str:
 _BY_FIRST: dict[str, Callable[[str, int], Token]] = {
     **dict.fromkeys(_SPACES, _space),
     **dict.fromkeys(_DIGITS + "+-", _number),
-    **dict.fromkeys((PIPE, ASSIGN, OPEN, CLOSE), _sign),
+    **dict.fromkeys(
+        (PIPE, ASSIGN, OPEN, CLOSE), lambda source, at: Token(source[at], source[at], at)
+    ),
     **dict.fromkeys("\"'`", _quoted),
     ".": _dot,
-    "$": _dollar,
+    "$": lambda source, at: _name(source, at, VARIABLE, VARIABLE),
     ":": _declare,
 }
 
 
 class TokenStream:
-    """Tokens as the parser of one template takes them, and the errors it makes of them.
+    """The tokens that the parser of one template reads, and its errors.
 
-    ``position`` may be moved back to read again. ``action`` is the left delimiter of the action
-    that is being parsed.
+    The parser moves ``position`` back to read a token again. ``action`` is the left delimiter of
+    the action that is being parsed.
     """
 
     def __init__(self, source: str, tokens: list[Token], position: int = 0) -> None:
@@ -310,7 +277,7 @@ class TokenStream:
         self.action: Token | None = None
 
     def fork(self) -> TokenStream:
-        """The same tokens from here on, for a template of its own inside this one."""
+        """The same tokens from here on, for a template inside this one."""
         return TokenStream(self._source, self._tokens, self.position)
 
     def next(self) -> Token:
@@ -323,14 +290,13 @@ class TokenStream:
         self._furthest = max(self._furthest, position)
         return self._tokens[position]
 
-    def next_word(self) -> Token:
-        """The next token that is no space."""
-        token = self.peek_word()
+    def next_non_space(self) -> Token:
+        token = self.peek_non_space()
         self.position += 1
         return token
 
-    def peek_word(self) -> Token:
-        """What :meth:`next_word` would return; the space is gone."""
+    def peek_non_space(self) -> Token:
+        """The token that :meth:`next_non_space` would return; skips a space before it."""
         token = self.peek()
         if token.kind == SPACE:
             self.position += 1
@@ -338,7 +304,7 @@ class TokenStream:
         return token
 
     def expect(self, kind: str, context: str) -> Token:
-        token = self.next_word()
+        token = self.next_non_space()
         if token.kind != kind:
             raise self.unexpected(token, context)
         return token
@@ -353,7 +319,7 @@ class TokenStream:
         return self.error(f"{token}{self._action_start(token)}")
 
     def _action_start(self, token: Token) -> str:
-        """Where the action began in which ``token`` is wrong, if that is another line."""
+        """Where the action of a wrong ``token`` began, if on another line."""
         if self.action is None or self._line(self.action) == self._line(token):
             return ""
         started = f"started at :{self._line(self.action)}"

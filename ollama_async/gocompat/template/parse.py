@@ -1,4 +1,4 @@
-"""Parses a template's tokens into a tree, or reports the error that Go reports."""
+"""Parses a template's tokens into a tree, with Go's errors."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ NESTING_LIMIT = 100
 PARENTHESES_LIMIT = 50
 """The same of pairs of parentheses."""
 
+_END, _ELSE = "{{end}}", "{{else}}"
+"""What ends a list of nodes. The right delimiter of an ``{{else if}}`` is still to come."""
+
 _NOT_EXECUTABLE = (nodes.Bool, nodes.Dot, nodes.Nil, nodes.Number, nodes.String)
 _NUMBERS: dict[str, Callable[[str], int | float | complex]] = {
     kinds.NUMBER: parse_number,
@@ -46,14 +49,17 @@ def parse(source: str) -> nodes.Tree:
     return nodes.Tree(source, blocks)
 
 
-class _PipelineParser:
-    """Parses the inside of actions of one template, and keeps track of declared variables."""
+class _Parser:
+    """Parses one template. Each ``define`` and ``block`` has its own, with a fork of the stream."""
 
-    def __init__(self, stream: TokenStream) -> None:
+    def __init__(self, stream: TokenStream, blocks: dict[str, nodes.Block], *, depth: int) -> None:
         self._stream = stream
+        self._blocks = blocks
+        self._depth = depth
+        self._range_depth = 0
+        self._parentheses_depth = 0
         self._variables = ["$"]
         self._declared = Counter(self._variables)
-        self._parentheses_depth = 0
         self._terms: dict[str, Callable[[Token], nodes.Operand]] = {
             kinds.BOOL: lambda token: nodes.Bool(token.at, token.text, token.text == "true"),
             kinds.DOT: lambda token: nodes.Dot(token.at, token.text),
@@ -68,18 +74,190 @@ class _PipelineParser:
             kinds.STRING: self._string,
             kinds.RAW_STRING: self._string,
         }
+        self._controls: dict[str, Callable[[Token], nodes.Node]] = {
+            "if": lambda _: self._chain("if", nodes.If),
+            "with": lambda _: self._chain("with", nodes.With),
+            "range": self._range,
+            "template": self._template,
+            "block": self._block,
+            "break": lambda token: nodes.Break(self._in_range(token)),
+            "continue": lambda token: nodes.Continue(self._in_range(token)),
+        }
 
-    def _forget(self, count: int) -> None:
-        """All variables but the first ``count`` are out of scope."""
+    # -- templates and their nodes -----------------------------------------------------------------
+
+    def whole(self) -> None:
+        stream = self._stream
+        items: list[nodes.Node] = []
+        while (token := stream.peek()).kind != kinds.EOF:
+            if token.kind == kinds.LEFT and self._begins_definition():
+                self._nested(_Parser.definition)
+                continue
+            node = self._text_or_action()
+            if isinstance(node, str):
+                raise stream.error(f"unexpected {node}")
+            items.append(node)
+        self._add("", tuple(items))
+
+    def _begins_definition(self) -> bool:
+        start = self._stream.position
+        self._stream.next()
+        if self._stream.next_non_space().kind == "define":
+            return True
+        self._stream.position = start
+        return False
+
+    def _nested(self, read: Callable[[_Parser], None]) -> None:
+        """Let another parser read a template inside this one."""
+        inner = _Parser(self._stream.fork(), self._blocks, depth=self._depth)
+        read(inner)
+        self._stream.position = inner._stream.position
+
+    def definition(self) -> None:
+        _, name = self._name("define clause")
+        self._stream.expect(kinds.RIGHT, "define clause")
+        self.body_of(name, "define clause", self._stream)
+
+    def body_of(self, name: str, context: str, stream: TokenStream) -> None:
+        """Parse the contents of the template ``name`` and its end. ``stream`` makes the error."""
+        body, end = self._items()
+        if end != _END:
+            raise stream.error(f"unexpected {end} in {context}")
+        self._add(name, body)
+
+    def _add(self, name: str, block: nodes.Block) -> None:
+        """The last definition that is not blank counts, and there may be only one."""
+        if name not in self._blocks or _is_blank(self._blocks[name]):
+            self._blocks[name] = block
+        elif not _is_blank(block):
+            # Go's error has this word twice
+            raise self._stream.error(f"template: multiple definition of template {quote(name)}")
+
+    def _items(self) -> tuple[nodes.Block, str]:
+        """The nodes up to the ``end`` or ``else`` that closes this block, and which it is."""
+        self._depth += 1
+        if self._depth > NESTING_LIMIT:
+            raise self._stream.error(f"blocks nested more than {NESTING_LIMIT} deep")
+        items: list[nodes.Node] = []
+        while self._stream.peek_non_space().kind != kinds.EOF:
+            node = self._text_or_action()
+            if isinstance(node, str):
+                self._depth -= 1
+                return tuple(items), node
+            items.append(node)
+        raise self._stream.error("unexpected EOF")
+
+    def _text_or_action(self) -> nodes.Node | str:
+        """A node, or :data:`_END` or :data:`_ELSE`."""
+        token = self._stream.next_non_space()
+        if token.kind == kinds.TEXT:
+            return nodes.Text(token.at, token.text)
+        if token.kind != kinds.LEFT:
+            raise self._stream.unexpected(token, "input")
+        self._stream.action = token
+        node = self._action()
+        self._stream.action = None
+        return node
+
+    def _action(self) -> nodes.Node | str:
+        token = self._stream.next_non_space()
+        control = self._controls.get(token.kind)
+        if control is not None:
+            return control(token)
+        if token.kind == "end":
+            self._stream.expect(kinds.RIGHT, "end")
+            return _END
+        if token.kind == "else":
+            if self._stream.peek_non_space().kind not in ("if", "with"):
+                self._stream.expect(kinds.RIGHT, "else")
+            return _ELSE
+        self._stream.position -= 1
+        return nodes.Action(token.at, self._pipeline("command", kinds.RIGHT))
+
+    def _chain(self, word: str, kind: type[nodes.If | nodes.With]) -> nodes.If | nodes.With:
+        """``if``, all of its ``else if`` and its ``else``; the same for ``with``."""
+        variables = len(self._variables)
+        links = [self._link(word)]
+        otherwise = None
+        while links[-1][2] == _ELSE:
+            if self._stream.peek().kind == word:
+                self._stream.next()
+                self._depth += 1  # in the tree each link is inside the one before
+                links.append(self._link(word))
+                continue
+            otherwise = self._otherwise()
+            break
+        self._pop_variables(variables)
+        self._depth -= len(links) - 1
+        pipe, body, _ = links.pop()
+        node = kind(pipe.at, pipe, body, otherwise)
+        for pipe, body, _ in reversed(links):
+            node = kind(pipe.at, pipe, body, (node,))
+        return node
+
+    def _link(self, word: str) -> tuple[nodes.Pipe, nodes.Block, str]:
+        pipe = self._pipeline(word, kinds.RIGHT)
+        return (pipe, *self._items())
+
+    def _range(self, _: Token) -> nodes.Node:
+        variables = len(self._variables)
+        pipe = self._pipeline("range", kinds.RIGHT)
+        self._range_depth += 1
+        body, end = self._items()
+        self._range_depth -= 1
+        otherwise = self._otherwise() if end == _ELSE else None
+        self._pop_variables(variables)
+        return nodes.Range(pipe.at, pipe, body, otherwise)
+
+    def _otherwise(self) -> nodes.Block:
+        """The nodes after ``{{else}}``, up to and including the end."""
+        body, end = self._items()
+        if end != _END:
+            raise self._stream.error(f"expected end; found {end}")
+        return body
+
+    def _in_range(self, token: Token) -> int:
+        """The position of a ``break`` or ``continue``; it must be in a loop."""
+        word = f"{{{{{token.text}}}}}"
+        self._stream.expect(kinds.RIGHT, word)
+        if not self._range_depth:
+            raise self._stream.error(f"{word} outside {{{{range}}}}")
+        return token.at
+
+    def _template(self, _: Token) -> nodes.Node:
+        at, name = self._name("template clause")
+        pipe = None
+        if self._stream.peek_non_space().kind == kinds.RIGHT:
+            self._stream.next_non_space()
+        else:
+            pipe = self._pipeline("template clause", kinds.RIGHT)
+        return nodes.Call(at, name, pipe)
+
+    def _block(self, _: Token) -> nodes.Node:
+        at, name = self._name("block clause")
+        pipe = self._pipeline("block clause", kinds.RIGHT)
+        self._nested(lambda inner: inner.body_of(name, "block clause", self._stream))
+        return nodes.Call(at, name, pipe)
+
+    def _name(self, context: str) -> tuple[int, str]:
+        token = self._stream.next_non_space()
+        if token.kind not in (kinds.STRING, kinds.RAW_STRING):
+            raise self._stream.unexpected(token, context)
+        return token.at, self._string_value(token)
+
+    # -- pipelines ---------------------------------------------------------------------------------
+
+    def _pop_variables(self, count: int) -> None:
+        """Drop all variables but the first ``count``: their scope ends."""
         while len(self._variables) > count:
             self._declared[self._variables.pop()] -= 1
 
     def _pipeline(self, context: str, end: str) -> nodes.Pipe:
-        """Reads up to and with a token of kind ``end``."""
-        at = self._stream.peek_word().at
+        """Parse up to and including a token of the kind ``end``."""
+        at = self._stream.peek_non_space().at
         variables, assigns = self._declarations(context)
         commands: list[nodes.Command] = []
-        while (token := self._stream.next_word()).kind != end:
+        while (token := self._stream.next_non_space()).kind != end:
             if token.kind not in self._terms:
                 raise self._stream.unexpected(token, context)
             self._stream.position -= 1
@@ -88,13 +266,13 @@ class _PipelineParser:
         return nodes.Pipe(at, variables, assigns, tuple(commands))
 
     def _declarations(self, context: str) -> tuple[tuple[str, ...], bool]:
-        """``$x :=``, ``$x =``, or in a range ``$i, $x :=``; the second: whether it assigns."""
+        """The names of ``$x :=``, ``$x =`` or ``$i, $x :=``, and whether they are assigned."""
         stream = self._stream
         names: list[str] = []
-        while (variable := stream.peek_word()).kind == kinds.VARIABLE:
+        while (variable := stream.peek_non_space()).kind == kinds.VARIABLE:
             start = stream.position
             stream.next()
-            following = stream.peek_word()
+            following = stream.peek_non_space()
             if following.kind in (kinds.ASSIGN, kinds.DECLARE):
                 stream.next()
                 names.append(self._declare(variable.text))
@@ -106,7 +284,7 @@ class _PipelineParser:
             names.append(self._declare(variable.text))
             if context != "range" or len(names) > 1:
                 raise stream.error(f"too many declarations in {context}")
-            if stream.peek_word().kind not in (kinds.VARIABLE, kinds.RIGHT, kinds.CLOSE):
+            if stream.peek_non_space().kind not in (kinds.VARIABLE, kinds.RIGHT, kinds.CLOSE):
                 raise stream.error("range can only initialize variables")
         return tuple(names), False
 
@@ -124,10 +302,10 @@ class _PipelineParser:
 
     def _command(self) -> nodes.Command:
         stream = self._stream
-        at = stream.peek_word().at
+        at = stream.peek_non_space().at
         args: list[nodes.Operand] = []
         while True:
-            stream.peek_word()
+            stream.peek_non_space()
             operand = self._operand()
             if operand is not None:
                 args.append(operand)
@@ -159,7 +337,7 @@ class _PipelineParser:
         return nodes.Chain(at, node, tuple(names))
 
     def _term(self) -> nodes.Operand | None:
-        token = self._stream.next_word()
+        token = self._stream.next_non_space()
         read = self._terms.get(token.kind)
         if read is None:
             self._stream.position -= 1
@@ -200,196 +378,6 @@ class _PipelineParser:
         pipe = self._pipeline("parenthesized pipeline", kinds.CLOSE)
         self._parentheses_depth -= 1
         return pipe
-
-
-class _Parser(_PipelineParser):
-    """Parses one template; each ``define`` and ``block`` has its own, with a fork of the stream."""
-
-    def __init__(self, stream: TokenStream, blocks: dict[str, nodes.Block], *, depth: int) -> None:
-        super().__init__(stream)
-        self._blocks = blocks
-        self._range_depth = 0
-        self._depth = depth
-        self._controls: dict[str, Callable[[Token], nodes.Node]] = {
-            "if": lambda _: self._chain("if", nodes.If),
-            "with": lambda _: self._chain("with", nodes.With),
-            "range": self._range,
-            "template": self._template,
-            "block": self._block,
-            "break": lambda token: nodes.Break(self._in_range(token)),
-            "continue": lambda token: nodes.Continue(self._in_range(token)),
-        }
-
-    def whole(self) -> None:
-        stream = self._stream
-        items: list[nodes.Node] = []
-        while (token := stream.peek()).kind != kinds.EOF:
-            if token.kind == kinds.LEFT and self._begins_definition():
-                self._nested(_Parser.definition)
-                continue
-            node = self._text_or_action()
-            if isinstance(node, _End):
-                raise stream.error(f"unexpected {node}")
-            items.append(node)
-        self._add("", tuple(items))
-
-    def _begins_definition(self) -> bool:
-        start = self._stream.position
-        self._stream.next()
-        if self._stream.next_word().kind == "define":
-            return True
-        self._stream.position = start
-        return False
-
-    def _nested(self, read: Callable[[_Parser], None]) -> None:
-        """Has a parser of its own read a template inside this one."""
-        inner = _Parser(self._stream.fork(), self._blocks, depth=self._depth)
-        read(inner)
-        self._stream.position = inner._stream.position
-
-    def definition(self) -> None:
-        _, name = self._name("define clause")
-        self._stream.expect(kinds.RIGHT, "define clause")
-        self.body_of(name, "define clause", self._stream)
-
-    def body_of(self, name: str, context: str, complaining: TokenStream) -> None:
-        """Reads the contents of the template ``name`` and its end."""
-        body, end = self._items()
-        if end.word != "end":
-            raise complaining.error(f"unexpected {end} in {context}")
-        self._add(name, body)
-
-    def _add(self, name: str, block: nodes.Block) -> None:
-        """The last definition that is not blank counts, and there may be only one."""
-        if name not in self._blocks or _is_blank(self._blocks[name]):
-            self._blocks[name] = block
-        elif not _is_blank(block):
-            # Go's error has this word twice
-            raise self._stream.error(f"template: multiple definition of template {quote(name)}")
-
-    def _items(self) -> tuple[nodes.Block, _End]:
-        """Everything up to the next ``end`` or ``else`` that closes this block."""
-        self._depth += 1
-        if self._depth > NESTING_LIMIT:
-            raise self._stream.error(f"blocks nested more than {NESTING_LIMIT} deep")
-        items: list[nodes.Node] = []
-        while self._stream.peek_word().kind != kinds.EOF:
-            node = self._text_or_action()
-            if isinstance(node, _End):
-                self._depth -= 1
-                return tuple(items), node
-            items.append(node)
-        raise self._stream.error("unexpected EOF")
-
-    def _text_or_action(self) -> nodes.Node | _End:
-        token = self._stream.next_word()
-        if token.kind == kinds.TEXT:
-            return nodes.Text(token.at, token.text)
-        if token.kind != kinds.LEFT:
-            raise self._stream.unexpected(token, "input")
-        self._stream.action = token
-        node = self._action()
-        self._stream.action = None
-        return node
-
-    def _action(self) -> nodes.Node | _End:
-        token = self._stream.next_word()
-        control = self._controls.get(token.kind)
-        if control is not None:
-            return control(token)
-        if token.kind == "end":
-            self._stream.expect(kinds.RIGHT, "end")
-            return _End("end")
-        if token.kind == "else":
-            return self._else()
-        self._stream.position -= 1
-        return nodes.Action(token.at, self._pipeline("command", kinds.RIGHT))
-
-    def _else(self) -> _End:
-        if self._stream.peek_word().kind not in ("if", "with"):
-            self._stream.expect(kinds.RIGHT, "else")
-        return _End("else")
-
-    def _chain(self, word: str, kind: type[nodes.If | nodes.With]) -> nodes.If | nodes.With:
-        """``if``, all of its ``else if`` and its ``else``; the same for ``with``."""
-        variables = len(self._variables)
-        links = [self._link(word)]
-        otherwise = None
-        while links[-1][2].word == "else":
-            if self._stream.peek().kind == word:
-                self._stream.next()
-                self._depth += 1  # in the tree each link is inside the one before
-                links.append(self._link(word))
-                continue
-            otherwise = self._otherwise()
-            break
-        self._forget(variables)
-        self._depth -= len(links) - 1
-        pipe, body, _ = links.pop()
-        node = kind(pipe.at, pipe, body, otherwise)
-        for pipe, body, _ in reversed(links):
-            node = kind(pipe.at, pipe, body, (node,))
-        return node
-
-    def _link(self, word: str) -> tuple[nodes.Pipe, nodes.Block, _End]:
-        pipe = self._pipeline(word, kinds.RIGHT)
-        return (pipe, *self._items())
-
-    def _range(self, _: Token) -> nodes.Node:
-        variables = len(self._variables)
-        pipe = self._pipeline("range", kinds.RIGHT)
-        self._range_depth += 1
-        body, end = self._items()
-        self._range_depth -= 1
-        otherwise = self._otherwise() if end.word == "else" else None
-        self._forget(variables)
-        return nodes.Range(pipe.at, pipe, body, otherwise)
-
-    def _otherwise(self) -> nodes.Block:
-        """What follows ``{{else}}``, up to and with the end."""
-        body, end = self._items()
-        if end.word != "end":
-            raise self._stream.error(f"expected end; found {end}")
-        return body
-
-    def _in_range(self, token: Token) -> int:
-        """The position of a ``break`` or ``continue``, which must stand inside a loop."""
-        word = f"{{{{{token.text}}}}}"
-        self._stream.expect(kinds.RIGHT, word)
-        if not self._range_depth:
-            raise self._stream.error(f"{word} outside {{{{range}}}}")
-        return token.at
-
-    def _template(self, _: Token) -> nodes.Node:
-        at, name = self._name("template clause")
-        pipe = None
-        if self._stream.peek_word().kind == kinds.RIGHT:
-            self._stream.next_word()
-        else:
-            pipe = self._pipeline("template clause", kinds.RIGHT)
-        return nodes.Call(at, name, pipe)
-
-    def _block(self, _: Token) -> nodes.Node:
-        at, name = self._name("block clause")
-        pipe = self._pipeline("block clause", kinds.RIGHT)
-        self._nested(lambda inner: inner.body_of(name, "block clause", self._stream))
-        return nodes.Call(at, name, pipe)
-
-    def _name(self, context: str) -> tuple[int, str]:
-        token = self._stream.next_word()
-        if token.kind not in (kinds.STRING, kinds.RAW_STRING):
-            raise self._stream.unexpected(token, context)
-        return token.at, self._string_value(token)
-
-
-class _End:
-    """``{{end}}`` or ``{{else}}``; the latter's right delimiter may still be to come."""
-
-    def __init__(self, word: str) -> None:
-        self.word = word
-
-    def __str__(self) -> str:
-        return f"{{{{{self.word}}}}}"
 
 
 def _is_blank(block: nodes.Block) -> bool:

@@ -13,8 +13,7 @@ from ollama_async.api.decode import VALUES_LIMIT, decode
 from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.json_depth import MAX_DEPTH, is_deep
-from ollama_async.gocompat.base64_text import from_base64
-from ollama_async.gocompat.json_decode import unmarshal
+from ollama_async.gocompat.json_decode import from_base64, unmarshal
 from ollama_async.gocompat.json_scan import scan
 
 
