@@ -289,7 +289,9 @@ class Batcher:
     def ask(self, number, text, *, seed=-1, count=20, num_ctx=NUM_CTX):
         sampling = Sampling(temperature=0, seed=seed)
         tokens = tokens_of(self.engine, text)[: num_ctx - 1]
-        self.mailbox.put(PreparedRequest(number, tokens, sampling, num_ctx, 4, count, True, False))
+        request = PreparedRequest(number, tokens, sampling, num_ctx, 4, count, True, False)
+        self.mailbox.expect(number)
+        self.mailbox.hand_over(number, [request])
 
     def turn(self):
         self.loop.iterate(idle_s=0)
@@ -328,7 +330,7 @@ def test_a_prompt_cancelled_half_way_leaves_nothing_wrong_behind(batcher):
         batcher.ask(number, TEXT * 20, count=100)
         for _ in range(turns):
             batcher.turn()
-        batcher.mailbox.put(Cancel(number))
+        batcher.mailbox.cancel(Cancel(number))
         batcher.finish(number)
     batcher.ask(9, TEXT * 20, count=5)
 

@@ -35,6 +35,7 @@ Costs are measured (:class:`StepCosts`); until then a step takes 64 prompt token
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from ollama_async.workers.child.sequence import RunningSequence
 
@@ -134,15 +135,20 @@ class BatchPlanner:
 
     def choose_decoding(self, decoding: list[RunningSequence]) -> list[RunningSequence]:
         """All of ``decoding``, without those that must leave the step's time to others."""
-        expensive = [sequence for sequence in decoding if sequence.mask_s > CHEAP_MASK_S]
+        expensive = [
+            (sequence, constraint.mask_s)
+            for sequence in decoding
+            if (constraint := sequence.constraint) is not None and constraint.mask_s > CHEAP_MASK_S
+        ]
         if len(expensive) < 2:
             return decoding
-        expensive.sort(key=lambda sequence: sequence.last_step)
-        count = count_masks([sequence.mask_s for sequence in expensive])
-        for sequence in expensive[:count]:
+        expensive.sort(key=lambda each: each[0].last_step)
+        totals_s = accumulate(mask_s for _, mask_s in expensive)
+        count = max(1, sum(total_s <= MASKS_S for total_s in totals_s))
+        for sequence, _ in expensive[:count]:
             sequence.last_step = self._steps
-        left_out = set(map(id, expensive[count:]))
-        return [sequence for sequence in decoding if id(sequence) not in left_out]
+        left_out = {sequence.id for sequence, _ in expensive[count:]}
+        return [sequence for sequence in decoding if sequence.id not in left_out]
 
     # Prefill
 
@@ -171,7 +177,7 @@ class BatchPlanner:
         sizes = self.plan_chunks(
             streams,
             [sequence.missing for sequence in ready],
-            fixed=is_alone and bool(ready) and ready[0].is_seeded,
+            fixed=is_alone and bool(ready) and ready[0].request.sampling.seed >= 0,
             crowd=len(self._turns) if len(clients) > 1 else 0,
             is_shared=len(self._turns) > 1,
         )
@@ -202,7 +208,17 @@ class BatchPlanner:
         size = FIXED_CHUNK if fixed else self._size(streams, crowd or len(missing))
         if is_shared and missing[0] <= EFFICIENT_CHUNK:
             size = min(size, EFFICIENT_CHUNK)
-        return _share_out(missing, min(size, space), space, takes_tail=not fixed)
+        size = min(size, space)
+        chunks = []
+        for count in missing:  # first come, first served
+            chunk = min(count, size)
+            is_short = count - chunk < _SHORT_TAIL and count <= space
+            if is_short and chunk >= EFFICIENT_CHUNK and not fixed:
+                chunk = count
+            chunks.append(chunk)
+            size = max(0, size - chunk)
+            space -= chunk
+        return chunks
 
     def _size(self, streams: int, prompts: int) -> int:
         """Prompt tokens of the next step."""
@@ -235,30 +251,6 @@ class BatchPlanner:
                 return fitting - fitting % MIN_CHUNK
             above = size
         return 0
-
-
-def count_masks(masks_s: Sequence[float]) -> int:
-    """How many of the expensive masks, in order of turns, fit into a step; at least one."""
-    left_s = MASKS_S
-    for count, mask_s in enumerate(masks_s):
-        left_s -= mask_s
-        if left_s < 0:
-            return max(1, count)
-    return len(masks_s)
-
-
-def _share_out(missing: Sequence[int], size: int, space: int, *, takes_tail: bool) -> list[int]:
-    """``size`` tokens, first come, first served; a short rest of the last prompt is included."""
-    chunks = []
-    for count in missing:
-        chunk = min(count, size)
-        rest = count - chunk
-        if takes_tail and chunk >= EFFICIENT_CHUNK and rest < _SHORT_TAIL and count <= space:
-            chunk = count
-        chunks.append(chunk)
-        size = max(0, size - chunk)
-        space -= chunk
-    return chunks
 
 
 def _blend(estimates: dict[int, float], key: int, value: float) -> None:

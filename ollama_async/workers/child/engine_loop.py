@@ -22,10 +22,10 @@ from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
-from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
+from ollama_async.workers.child.mailbox import Entry, Mailbox, PreparedRequest
 from ollama_async.workers.child.output_buffer import OutputBuffer
-from ollama_async.workers.child.prefix_cache import SlotPool
-from ollama_async.workers.child.sequence import RunningSequence, prefix_query
+from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool
+from ollama_async.workers.child.sequence import RunningSequence
 from ollama_async.workers.messages import (
     CONTEXT_LIMIT,
     Cancel,
@@ -100,19 +100,17 @@ class EngineLoop:
 
     # Requests and cancellations
 
-    def _receive(self, entry: PreparedRequest | Cancel | ToParent) -> None:
-        if isinstance(entry, PreparedRequest):
-            if entry.max_tokens:
-                self._waiting.append(entry)
-            else:
-                self._output.add(Started(entry.id))
-                context = entry.tokens if entry.returns_context else []
-                usage = Usage(prompt=len(entry.tokens))
-                self._output.add(Done(entry.id, "length", usage, context))
-        elif isinstance(entry, Cancel):
+    def _receive(self, entry: Entry) -> None:
+        if isinstance(entry, Cancel):
             self._cancel(entry.id)
-        else:
+        elif not isinstance(entry, PreparedRequest):
             self._output.add(entry)
+        elif entry.max_tokens:
+            self._waiting.append(entry)
+        else:
+            self._output.add(Started(entry.id))
+            context = entry.tokens if entry.returns_context else []
+            self._output.add(Done(entry.id, "length", Usage(prompt=len(entry.tokens)), context))
 
     def _cancel(self, request_id: int) -> None:
         """Does nothing if the request has ended: the two messages crossed."""
@@ -131,15 +129,16 @@ class EngineLoop:
     def _assign_slots(self) -> None:
         while self._waiting:
             request = self._waiting[0]
-            query = prefix_query(request)
+            query = PrefixQuery(
+                request.tokens, request.owner, request.public_tokens, request.sampling.seed < 0
+            )
             slot = self.slots.take(query)
             if slot is None:
                 return
             self._waiting.popleft()
-            sequence = RunningSequence(
-                request, query, slot, self._engine.piece, repetition_limit=self._repetition_limit
+            self._prefilling.append(
+                RunningSequence(request, query, slot, self._engine.piece, self._repetition_limit)
             )
-            self._prefilling.append(sequence)
             self._output.add(Started(request.id))
 
     # One step
@@ -148,10 +147,12 @@ class EngineLoop:
         decoding = self._planner.choose_decoding(self._decoding)
         chunks = self._plan_prefill(len(decoding)) if self._prefilling else []
         rows = [sequence.row for sequence in decoding]
+        prompt_tokens = 0
         for sequence, size in chunks:
             begin = sequence.prefilled
             tokens = sequence.request.tokens[begin : begin + size]
             rows.append(Row(sequence.slot.index, tokens, begin, size == sequence.missing))
+            prompt_tokens += size
         if not rows:
             return  # every prompt failed to begin
         begun_ns = self._clock_ns()
@@ -161,15 +162,10 @@ class EngineLoop:
             self._fail([*decoding, *(sequence for sequence, _ in chunks)], error)
             return
         ended_ns = self._clock_ns()
-        prompt_tokens = sum(size for _, size in chunks)
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
-        for sequence in decoding:
-            sequence.slot.tokens.append(sequence.last[0])
-            sequence.row.position += 1
-            sequence.answered += 1
-        sampling = [*decoding]  # a copy: complete prompts join self._decoding
-        sampling += self._advance_prefill(chunks, begun_ns, ended_ns)
-        self._accept_tokens(sampling, sampled, ended_ns)
+        if chunks:
+            decoding = [*decoding, *self._advance_prefill(chunks, begun_ns, ended_ns)]
+        self._accept_tokens(decoding, sampled, ended_ns)
 
     def _plan_prefill(self, streams: int) -> list[tuple[RunningSequence, int]]:
         """Which prompts go on in this step, and by how many tokens."""
@@ -208,11 +204,12 @@ class EngineLoop:
             sequence.prefilled += size
             if sequence.missing:
                 continue
-            sequence.prefilled_ns = sequence.answered_ns = ended_ns
+            sequence.prefilled_ns = ended_ns
             self._prefilling.remove(sequence)
             self._decoding.append(sequence)
-            sequence.row.position = len(prompt)
-            sequence.answered = 1
+            # as if the last token of the prompt had been decoded in this step
+            sequence.last[0] = sequence.slot.tokens.pop()
+            sequence.row.position = len(prompt) - 1
             complete.append(sequence)
         return complete
 
@@ -222,25 +219,30 @@ class EngineLoop:
         """The hot path: what a token costs besides the engine."""
         deltas, is_end = self._output.deltas, self._engine.is_end
         for sequence, token in zip(sequences, sampled, strict=True):
+            row, last = sequence.row, sequence.last
+            sequence.slot.tokens.append(last[0])
+            row.position += 1
+            sequence.answered += 1
             if is_end(token):
                 sequence.answered_ns = now_ns
                 self._finish(sequence, "stop")
                 continue
-            request = sequence.request
-            text = sequence.feed(sequence.piece_of(token))
+            text = sequence.decode(sequence.piece_of(token))
+            if sequence.finder is not None:
+                text = sequence.scan(text, sequence.finder)
             if text:
-                if request.parser is None:
+                if sequence.parser is None:
                     deltas.append((sequence.id, text))
                 else:
-                    self._add_deltas(sequence, request.parser.feed(text))
-            sequence.last[0] = token
+                    self._add_deltas(sequence, sequence.parser.feed(text))
+            last[0] = token
             if sequence.repetition is not None:
                 sequence.repetition.add(token)
             if (
                 sequence.answered >= sequence.limit
-                or sequence.row.position >= request.num_ctx
+                or row.position >= sequence.num_ctx
                 or sequence.is_stopped
-                or (request.constraint is not None and request.constraint.is_over)
+                or (sequence.constraint is not None and sequence.constraint.is_over)
             ):
                 sequence.answered_ns = now_ns
                 self._handle_limit(sequence)
@@ -254,12 +256,12 @@ class EngineLoop:
         """A stop string, a complete form, enough tokens, endless repetition, or a full context,
         which may be shifted instead.
         """
-        request = sequence.request
-        if sequence.is_complete:
+        request, constraint = sequence.request, sequence.constraint
+        if sequence.is_stopped or (constraint is not None and constraint.is_over):
             self._finish(sequence, "stop", unevaluated=True)
         elif sequence.answered >= sequence.limit and not sequence.extend_limit():
             self._finish(sequence, "length", unevaluated=True)
-        elif sequence.row.position < request.num_ctx:
+        elif sequence.row.position < sequence.num_ctx:
             pass
         elif request.shift and self._engine.facts.can_shift:
             discard = max(1, (sequence.row.position - request.keep) // 2)
@@ -279,7 +281,7 @@ class EngineLoop:
 
         ``unevaluated``: its last token is not in the slot.
         """
-        constraint, parser = sequence.request.constraint, sequence.request.parser
+        constraint, parser = sequence.constraint, sequence.parser
         if constraint is not None and constraint.failure:
             self._fail([sequence], EngineError(constraint.failure))
             return
@@ -299,11 +301,12 @@ class EngineLoop:
             if unevaluated:
                 context.append(sequence.last[0])
             sequence.remove_stop_string(context)
-        if sequence.repeated:
-            _log_repetition(sequence)
+        repeated = sequence.repeated
+        if repeated:
+            length = f"after {sequence.answered} tokens, by repeating {repeated} of them"
+            print(f"request {sequence.id}: the answer was ended {length}", file=sys.stderr)  # noqa: T201  # stderr is the log
         self._release(sequence)
-        usage, is_repetition = sequence.usage(), bool(sequence.repeated)
-        self._output.add(Done(sequence.id, reason, usage, context, is_repetition))
+        self._output.add(Done(sequence.id, reason, sequence.usage(), context, bool(repeated)))
 
     def _fail(self, failed: list[RunningSequence], error: EngineError) -> None:
         """The contents of these slots are unknown now."""
@@ -325,8 +328,3 @@ class EngineLoop:
         busy_slots = len(self._prefilling) + len(self._decoding)
         self._output.add(Heartbeat(busy_slots, self.slots.used_share))
         self._output.flush(now_s)
-
-
-def _log_repetition(sequence: RunningSequence) -> None:
-    length = f"after {sequence.answered} tokens, by repeating {sequence.repeated} of them"
-    print(f"request {sequence.id}: the answer was ended {length}", file=sys.stderr)  # noqa: T201  # stderr is the log

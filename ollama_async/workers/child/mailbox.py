@@ -11,7 +11,7 @@ import msgspec
 from ollama_async.core.conversation import Sampling, Usage
 from ollama_async.workers.child.engines.engine import Constraint
 from ollama_async.workers.child.output_parser import OutputParser
-from ollama_async.workers.messages import Cancel, Done, Failed, ToParent
+from ollama_async.workers.messages import Cancel, Done, ToParent
 
 LIMIT = 1024
 """Entries in the mailbox. The parent sends no more requests than there are slots."""
@@ -82,37 +82,23 @@ class Mailbox:
             self._entries.append(Done(cancel.id, "cancel", Usage()) if is_expected else cancel)
             self._changed.notify_all()
 
-    def refuse(self, refusal: Failed) -> None:
-        """End what the preprocessor cannot queue, unless it was cancelled. Does not wait."""
-        with self._changed:
-            if refusal.id < 0 or refusal.id in self._expected:
-                self._expected.discard(refusal.id)
-                self._entries.append(refusal)
-                self._changed.notify_all()
-
     # The preprocessor's threads
 
     def is_expected(self, request_id: int) -> bool:
         return request_id in self._expected
 
-    def hand_over(self, request_id: int, entries: Sequence[PreparedRequest | ToParent]) -> None:
+    def hand_over(self, request_id: int, entries: Sequence[Entry], *, waits: bool = True) -> None:
         """The result of an expected request; dropped if it was cancelled meanwhile.
 
-        Blocks while the mailbox is full.
+        Blocks while the mailbox is full if it ``waits``.
         """
         with self._changed:
-            self._wait_for_space()
+            if waits:
+                self._wait_for_space()
             if request_id in self._expected:
                 self._expected.discard(request_id)
                 self._entries.extend(entries)
                 self._changed.notify_all()
-
-    def put(self, entry: Entry) -> None:
-        """An entry that nobody can cancel. Blocks while the mailbox is full."""
-        with self._changed:
-            self._wait_for_space()
-            self._entries.append(entry)
-            self._changed.notify_all()
 
     def _wait_for_space(self) -> None:
         self._changed.wait_for(lambda: len(self._entries) < self._limit)

@@ -49,22 +49,19 @@ def common_prefix_length(one: list[int], other: list[int]) -> int:
     return low
 
 
-class Slot:
+class Slot(msgspec.Struct):
     """One sequence of the KV cache, which holds ``tokens`` computed for ``owner``.
 
     Only the first ``reusable_tokens`` may be reused: after a context shift, the rest still depends
     on tokens that are gone. ``used_at`` counts requests, for the order of use.
     """
 
-    __slots__ = ("index", "is_busy", "owner", "reusable_tokens", "tokens", "used_at")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.tokens: list[int] = []
-        self.reusable_tokens = _ALL
-        self.is_busy = False
-        self.used_at = 0
-        self.owner = ""
+    index: int
+    tokens: list[int] = []
+    reusable_tokens: int = _ALL
+    is_busy: bool = False
+    used_at: int = 0
+    owner: str = ""
 
 
 class PrefixQuery(msgspec.Struct, frozen=True):

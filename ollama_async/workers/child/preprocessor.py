@@ -255,7 +255,7 @@ class RequestQueue:
 
 
 class Preprocessor:
-    """See the module."""
+    """See the module. ``put``, ``cancel`` and ``close`` are for the receiving thread."""
 
     def __init__(self, preparer: RequestPreparer, mailbox: Mailbox) -> None:
         self._preparer = preparer
@@ -263,12 +263,9 @@ class Preprocessor:
         self._quick = RequestQueue(LIMIT)
         self._heavy = RequestQueue(LIMIT)
 
-    # The receiving thread
-
     def put(self, request: Request) -> None:
         """Queue a request, or refuse it: the parent sends fewer than the queue holds."""
-        if isinstance(request, Submit):
-            self._mailbox.expect(request.id)
+        self._mailbox.expect(request.id)
         self._put(self._quick, request)
 
     def cancel(self, cancel: Cancel) -> None:
@@ -278,11 +275,9 @@ class Preprocessor:
         self._heavy.remove(cancel.id)
 
     def close(self) -> None:
-        """Make both threads return once their queues are empty."""
+        """Make :meth:`run` return once its queue is empty."""
         self._quick.close()
         self._heavy.close()
-
-    # The preparing threads
 
     def run(self, *, is_quick: bool) -> None:
         """Prepare the requests of one queue, until :meth:`close`."""
@@ -292,7 +287,7 @@ class Preprocessor:
 
     def prepare(self, request: Request, *, is_quick: bool) -> None:
         """Answer one request or hand it over; a quick try may move it to the heavy queue."""
-        if isinstance(request, Submit) and not self._mailbox.is_expected(request.id):
+        if not self._mailbox.is_expected(request.id):
             return  # cancelled while it was queued
         results: list[PreparedRequest | ToParent]
         try:
@@ -306,13 +301,10 @@ class Preprocessor:
             traceback.print_exc()
             text = f"worker: {error!r}"[:_ERROR_CHARACTERS]
             results = [Failed(request.id, ServerError.code, text)]
-        if isinstance(request, Submit):
-            self._mailbox.hand_over(request.id, results)
-            return
-        for result in results:
-            self._mailbox.put(result)
+        self._mailbox.hand_over(request.id, results)
 
     def _put(self, queue: RequestQueue, request: Request) -> None:
         if not queue.put(request):
             reason = "too many requests wait to be prepared"
-            self._mailbox.refuse(Failed(request.id, Busy.code, reason))
+            refusal = Failed(request.id, Busy.code, reason)
+            self._mailbox.hand_over(request.id, [refusal], waits=False)

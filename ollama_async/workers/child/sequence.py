@@ -26,6 +26,8 @@ class RunningSequence:
     - ``answered``: tokens of the answer. At ``limit`` it is checked whether it goes on.
     - ``is_stopped``: a stop string was found. ``repeated``: tokens of an endless repetition.
     - ``last_step``: the step in which it last decoded. ``piece_of``: the bytes of a token.
+    - ``decode``: from the piece of the next token to its text; often "". With a ``finder``,
+      :meth:`scan` then finds stop strings in it.
     - Times are nanoseconds of a monotonic clock.
     """
 
@@ -35,12 +37,14 @@ class RunningSequence:
         query: PrefixQuery,
         slot: Slot,
         piece_of: Callable[[int], bytes],
-        *,
         repetition_limit: int = 0,
     ) -> None:
         self.request = request
         self.query = query
         self.id = request.id
+        self.num_ctx = request.num_ctx
+        self.parser = request.parser
+        self.constraint = request.constraint
         self.piece_of = piece_of
         if special := request.special:
             self.piece_of = lambda token: special.get(token) or piece_of(token)
@@ -54,30 +58,14 @@ class RunningSequence:
         self.repetition = RepetitionDetector(repetition_limit) if repetition_limit else None
         self._set_limit()
         self._decoder = Utf8Decoder()
+        self.decode = self._decoder.feed
         stops = request.sampling.stop
-        self._finder = StopStringFinder(stops) if any(stops) else None
+        self.finder = StopStringFinder(stops) if any(stops) else None
 
     @property
     def missing(self) -> int:
         """Tokens of the prompt that are not yet in the slot."""
         return len(self.request.tokens) - self.prefilled
-
-    @property
-    def mask_s(self) -> float:
-        """Seconds that computing the allowed tokens is likely to take in a step."""
-        constraint = self.request.constraint
-        return 0.0 if constraint is None else constraint.mask_s
-
-    @property
-    def is_seeded(self) -> bool:
-        """The client wants reproducible text: no prefix is reused, chunks have a fixed size."""
-        return self.request.sampling.seed >= 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether a stop string was found, or the constraint allows nothing more."""
-        constraint = self.request.constraint
-        return self.is_stopped or (constraint is not None and constraint.is_over)
 
     def extend_limit(self) -> bool:
         """Whether an answer at its ``limit`` may go on, up to a new limit."""
@@ -94,27 +82,23 @@ class RunningSequence:
         if self.repetition is not None:
             self.limit = min(self.limit, self.answered + CHECK_PERIOD)
 
-    def feed(self, piece: bytes) -> str:
-        """The text that can be delivered after one more token; often ""."""
-        text = self._decoder.feed(piece)
-        return text if self._finder is None else self._scan(text, self._finder)
-
     def flush(self) -> str:
         """The text that was held back. Call it once, when the answer ends without a stop string."""
-        text, finder = self._decoder.flush(), self._finder
+        text, finder = self._decoder.flush(), self.finder
         if finder is None:
             return text
-        text = self._scan(text, finder)
+        text = self.scan(text, finder)
         return text if self.is_stopped else text + finder.flush()
 
-    def _scan(self, text: str, finder: StopStringFinder) -> str:
+    def scan(self, text: str, finder: StopStringFinder) -> str:
+        """The part of ``text``, and of what was held back, that can be delivered."""
         text = finder.feed(text)
         self.is_stopped = finder.is_found
         return text
 
     def remove_stop_string(self, context: list[int]) -> None:
         """Remove the last tokens of ``context`` that hold nothing but a stop string."""
-        left = 0 if self._finder is None else self._finder.swallowed
+        left = 0 if self.finder is None else self.finder.swallowed
         while left > 0 and context:
             left -= len(self.piece_of(context[-1]).decode(errors="replace"))
             if left >= 0:
@@ -129,12 +113,6 @@ class RunningSequence:
             # the first token comes with the last prefill step, yet took some time
             answer_ns=max(1, self.answered_ns - self.prefilled_ns) if self.answered else 0,
         )
-
-
-def prefix_query(request: PreparedRequest) -> PrefixQuery:
-    """What ``request`` may reuse; with a seed, nothing."""
-    reuses = request.sampling.seed < 0
-    return PrefixQuery(request.tokens, request.owner, request.public_tokens, reuses=reuses)
 
 
 class Utf8Decoder:

@@ -11,6 +11,12 @@ from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.messages import Deltas, Done, Failed
 
 
+def hand_over(mailbox, entry):
+    """As the preprocessor does with a request."""
+    mailbox.expect(entry.id)
+    mailbox.hand_over(entry.id, [entry])
+
+
 class LoopHarness:
     """An engine loop with a fake engine, and what it has sent, by request."""
 
@@ -38,7 +44,7 @@ class LoopHarness:
 
     def put(self, *entries):
         for entry in entries:
-            self.mailbox.put(entry)
+            hand_over(self.mailbox, entry)
 
     def iterate(self, times=1):
         for _ in range(times):

@@ -14,6 +14,7 @@ from ollama_async.workers.child.engines.scripted import Scripted
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.output_parser import NESTING_LIMIT, OutputParser
 from ollama_async.workers.messages import Cancel, Deltas, Done, Started, ToolCallDelta
+from tests.unit.child.loop_harness import hand_over
 
 CALL_ID = re.compile(r"call_[a-z0-9]{8}")
 
@@ -85,7 +86,8 @@ class ParserHarness:
         self.loop = EngineLoop(self.engine, self.mailbox, self.said.extend, BatchPlanner(64))
 
     def put(self, *, limit=50, stop=(), parser=None, number=1):
-        self.mailbox.put(
+        hand_over(
+            self.mailbox,
             PreparedRequest(
                 id=number,
                 tokens=[1, 2],
@@ -97,7 +99,7 @@ class ParserHarness:
                 returns_context=False,
                 parser=OutputParser(parser or Brackets()),
                 special=self.special,
-            )
+            ),
         )
         return self
 
@@ -161,7 +163,7 @@ def test_a_cancel_inside_a_call_says_nothing_more():
     harness = ParserHarness("so ", "[on", *["x"] * 40)
     harness.put()
     harness.run(turns=4)
-    harness.mailbox.put(Cancel(1))
+    harness.mailbox.cancel(Cancel(1))
     harness.run()
 
     assert harness.pieces() == ["so "]
@@ -171,7 +173,8 @@ def test_a_cancel_inside_a_call_says_nothing_more():
 def test_requests_with_and_without_a_parser_share_a_step():
     harness = ParserHarness("(a)", "[b]")
     harness.put(number=1)
-    harness.mailbox.put(
+    hand_over(
+        harness.mailbox,
         PreparedRequest(
             id=2,
             tokens=[3],
@@ -181,7 +184,7 @@ def test_requests_with_and_without_a_parser_share_a_step():
             max_tokens=5,
             shift=False,
             returns_context=False,
-        )
+        ),
     )
     harness.run()
 

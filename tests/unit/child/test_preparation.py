@@ -432,9 +432,11 @@ def test_an_empty_prompt_is_refused_where_there_is_no_bos(fake_engine):
 
 
 def test_tokens_and_text(harness):
-    harness.preprocessor.prepare(Tokenize(-1, "^h", add_special=True), is_quick=False)
-    harness.preprocessor.prepare(Detokenize(-2, [104, 0xC3]), is_quick=False)
-    harness.preprocessor.prepare(Detokenize(-3, [60, 50]), is_quick=False)
+    harness.preprocessor.put(Tokenize(-1, "^h", add_special=True))
+    harness.preprocessor.put(Detokenize(-2, [104, 0xC3]))
+    harness.preprocessor.put(Detokenize(-3, [60, 50]))
+    harness.preprocessor.close()
+    harness.preprocessor.run(is_quick=True)
 
     failed = Failed(-2, "bad_request", "context holds tokens that this model does not have")
     assert harness.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]

@@ -23,6 +23,7 @@ from ollama_async.workers.child.mailbox import LIMIT, Mailbox, PreparedRequest
 from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer, RequestQueue
 from ollama_async.workers.child.prompt_encoder import BoundChatFormat, ChatFormatCache
 from ollama_async.workers.messages import Cancel, Done, Failed, Submit, Tokenize
+from tests.unit.child.loop_harness import hand_over
 
 LONG_WAIT_S = 30
 
@@ -368,7 +369,7 @@ def test_a_cancel_after_that_is_for_the_step_thread(harness):
 
 
 def test_a_cancel_that_comes_while_a_request_is_handed_over_is_not_lost(fake_engine):
-    """The hand-over waits for harness in the mailbox; the cancel does not."""
+    """The hand-over waits for space in the mailbox; the cancel does not."""
 
     class Watched(Mailbox):
         def _wait_for_space(self):
@@ -425,8 +426,8 @@ def test_no_cancel_overtakes_its_request(harness):
 def test_a_full_mailbox_makes_its_writers_wait():
     mailbox = Mailbox(limit=2)
     for number in (1, 2):
-        mailbox.put(Cancel(number))
-    writer = threading.Thread(target=mailbox.put, args=(Cancel(3),))
+        hand_over(mailbox, Cancel(number))
+    writer = threading.Thread(target=hand_over, args=(mailbox, Cancel(3)))
     writer.start()
     taken = []
     while len(taken) < 3:

@@ -47,16 +47,13 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class Row:
+class Row(msgspec.Struct, gc=False):
     """One slot's part of a step: evaluates ``tokens`` from ``position`` on, and maybe samples."""
 
-    __slots__ = ("position", "samples", "slot", "tokens")
-
-    def __init__(self, slot: int, tokens: Sequence[int], position: int, samples: bool) -> None:
-        self.slot = slot
-        self.tokens = tokens
-        self.position = position
-        self.samples = samples
+    slot: int
+    tokens: Sequence[int]
+    position: int
+    samples: bool
 
 
 class Constraint(Protocol):
