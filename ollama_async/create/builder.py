@@ -1,10 +1,9 @@
-"""``create``: a new model from old layers, or from files, with changes on top.
+"""``create``: builds a new model from another model or from files, with changes.
 
-What can be refused is refused before the first status. Blobs are written first and the manifest
-last, under the store's lock: whenever the process dies, the store is consistent. Long work (copy,
-conversion, joining, quantization) comes before the lock, in a generator that does as much of it as
-its statuses are drawn. An uploaded file is checked, never rewritten unless that is requested, so
-its digest stays what the client computed.
+Requests are checked before the first status. Blobs are written first and the manifest last, under
+the store's lock, so the store is consistent whenever the process dies. Long work (copying,
+converting, joining, quantizing) comes before the lock, in a generator of statuses. Uploaded files
+are not rewritten unless requested, so their digests stay those that the client computed.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ NewBlobs = Generator[ProgressStatus, None, Digests]
 def create_model(
     store: Store, request: CreateRequest, *, reads_files: bool = False
 ) -> Iterator[ProgressStatus]:
-    """Check the request, then return the statuses of the work, which is done as they are drawn.
+    """Check the request, and return an iterator that does the work and yields its statuses.
 
-    Both this call and the iterator block on the disk, each step for a fraction of a second; closing
-    the iterator ends the work. ``reads_files``: the client may name files on this machine.
+    Both block on the disk; a step of the iterator for a fraction of a second. Closing it cancels
+    the work. ``reads_files``: the client may name files on this machine.
 
-    :raises BadRequest: the request is invalid, or (from the iterator) a file is.
-    :raises BaseMissing: the model to start from does not exist.
+    :raises BadRequest: the request or (from the iterator) a file is invalid.
+    :raises BaseMissing: the base model does not exist.
     :raises Forbidden: it names a cloud model, or a file that the client may not name.
     :raises Busy: (from the iterator) too many models are being quantized.
     :raises EngineFailed: (from the iterator) the library could not quantize.
@@ -52,7 +51,7 @@ def create_model(
 
 
 class _Builder:
-    """Does the work of one checked request; its generators return blobs by file name."""
+    """Does the work of one checked request. Its generators return blobs by file name."""
 
     def __init__(self, layout: StoreLayout, checked: CheckedRequest) -> None:
         self._layout = layout
@@ -96,8 +95,8 @@ class _Builder:
         yield {"status": "success"}
 
     def _gguf_blobs(self, files: Mapping[str, Source], level: str = "") -> NewBlobs:
-        """All files as GGUF blobs: published ones are converted, with ``level`` in mind, and the
-        parts of one model are joined.
+        """All files as GGUF blobs: converts published ones (``level``: see
+        :func:`.conversion.store_model`) and joins the parts of a model.
         """
         layout = self._layout
         digests: Digests = {}
@@ -121,13 +120,13 @@ class _Builder:
         return digests
 
     def _adapters(self, files: Digests) -> NewBlobs:
-        """As GGUF blobs; a published adapter is converted for the model that is being created."""
+        """The adapters as GGUF blobs; converts a published one for the model being created."""
         adapters = self._checked.adapters
         if not is_published_adapter(adapters):
             return (yield from self._gguf_blobs(adapters))
         bases = set(self._weights(files).values())
         if len(bases) != 1:
-            raise BadRequest("an adapter needs exactly one model that it is for")
+            raise BadRequest("an adapter needs exactly one base model")
         paths = self._paths(adapters)
         digest = yield from conversion.store_adapter(self._layout, paths, bases.pop())
         return {conversion.ADAPTER_NAME: digest}
@@ -139,7 +138,7 @@ class _Builder:
         }
 
     def _weights(self, files: Digests) -> Digests:
-        """What can be quantized: models, no projectors and no adapters."""
+        """Files and base layers that can be quantized: models, not projectors or adapters."""
         summary, base = self._layout.cache.summary, self._checked.base
         weights = {
             name: digest for name, digest in files.items() if summary(digest).kind == "model"

@@ -1,7 +1,6 @@
-"""Stores files that are not blobs yet: published weights and adapters, converted to GGUF, and
-files on this machine.
+"""Makes blobs of files: converts published weights and adapters to GGUF, copies local files.
 
-Each function here is a generator of statuses that returns the digest of the new blob.
+Each function is a generator of statuses that returns the digest of the new blob.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ _Progress = Iterator[tuple[int, int]]
 
 
 def store_model(layout: StoreLayout, files: Mapping[str, Path], level: str) -> NewBlob:
-    """Convert a published model, given by its files' names in the published directory.
+    """Convert a published model. ``files``: paths by name in the published directory.
 
-    ``level``: what the weights will be quantized to; a type that needs no quantization is written
-    at once. Yields the status ``converting model`` with its progress.
+    ``level``: the requested quantization; a float type is written at once. Yields the status
+    ``converting model`` with its progress.
 
-    :raises BadRequest: the files are broken, or of a kind that is not converted.
+    :raises BadRequest: the files are broken or not supported.
     :raises StorageFailed: the new file does not fit onto the disk.
-    :raises OSError: a file cannot be read, or the new one not written.
+    :raises OSError: a file cannot be read or written.
     """
     kind = cast("FloatType", level) if level in SOURCE_LEVELS else None
     return (
@@ -54,7 +53,7 @@ def store_model(layout: StoreLayout, files: Mapping[str, Path], level: str) -> N
 def store_adapter(layout: StoreLayout, files: Mapping[str, Path], base_digest: str) -> NewBlob:
     """Convert a PEFT adapter for the base; as :func:`store_model`.
 
-    :raises BadRequest: the adapter is broken, or cannot be converted, or not for this base.
+    :raises BadRequest: the adapter is broken, not supported, or not for this base.
     """
     files = {posixpath.basename(name): path for name, path in files.items()}
     base = read_header(layout.blobs.path(base_digest))
@@ -76,17 +75,14 @@ def _store_converted(
 ) -> NewBlob:
     with NewFile(layout.blobs.folder) as file:
         yield from _statuses(layout, text, convert(file.path))
-        check(read_header(file.path))  # what we write must be readable
+        check(read_header(file.path))  # our own output must be readable
         digest = yield from hash_file(file)
         layout.blobs.put_file(file, digest)
     return digest
 
 
 def _statuses(layout: StoreLayout, text: str, progress: _Progress) -> Iterator[ProgressStatus]:
-    """``progress``: the bytes written so far and in all.
-
-    :raises StorageFailed: what is written does not fit onto the disk; after the first step.
-    """
+    """``progress``: the bytes written so far and in all. :raises StorageFailed:"""
     status: ProgressStatus = {"status": text}
     yield status
     is_first, pause_at = True, time.monotonic() + STEP_S
@@ -100,7 +96,7 @@ def _statuses(layout: StoreLayout, text: str, progress: _Progress) -> Iterator[P
 
 
 def _base_model(base: GgufHeader) -> lora.BaseModel:
-    """Numbers that are missing, or differ between layers, are 0."""
+    """Numbers that are missing or differ between layers are 0."""
     architecture = base.metadata.get("general.architecture")
 
     def number(key: str) -> int:
@@ -113,14 +109,14 @@ def _base_model(base: GgufHeader) -> lora.BaseModel:
 
 
 def store_local_file(layout: StoreLayout, name: str, path: Path) -> NewBlob:
-    """Copy a file of this machine into the store, called ``name`` in the statuses.
+    """Copy a file into the store; statuses call it ``name``.
 
     :raises BadRequest: it cannot be read.
     :raises StorageFailed: it does not fit onto the disk.
-    :raises OSError: the store cannot be written.
+    :raises OSError: the store is not writable.
     """
     sha256 = hashlib.sha256()
-    with _open(path) as file, NewFile(layout.blobs.folder) as copy:
+    with _open_local(path) as file, NewFile(layout.blobs.folder) as copy:
         total, done = os.fstat(file.fileno()).st_size, 0
         layout.ensure_space(total)
         pause_at = 0.0
@@ -136,8 +132,8 @@ def store_local_file(layout: StoreLayout, name: str, path: Path) -> NewBlob:
     return digest
 
 
-def _open(path: Path) -> BinaryIO:
-    """:raises BadRequest: it is no file that can be read."""
+def _open_local(path: Path) -> BinaryIO:
+    """:raises BadRequest: it is not a readable file."""
     if not path.is_file():  # opening a pipe would wait for its writer
         raise BadRequest(f"{path}: no such file")
     try:

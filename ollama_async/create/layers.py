@@ -1,6 +1,4 @@
-"""The layers of a model that is being created: its weights, adapters and projectors, and the chat
-format that its file implies.
-"""
+"""The layers of a new model: weights, adapters, projectors, and the detected chat format."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from ollama_async.store.manifests import (
 
 
 class NewModel(msgspec.Struct):
-    """A model that has no manifest yet; its layers' blobs are in the store."""
+    """A model without a manifest; its blobs are in the store."""
 
     layers: list[Layer]
     config: Config
@@ -36,10 +34,10 @@ class NewModel(msgspec.Struct):
 
 
 def from_model(layout: StoreLayout, path: str, rewritten: Mapping[str, str]) -> NewModel:
-    """The layers of the manifest at ``path``, some with other blobs.
+    """The layers of the manifest at ``path``.
 
-    ``rewritten``: digests of the manifest to those of the blobs to use instead. The caller holds
-    the store's lock, because the layers are removed when the model is replaced.
+    ``rewritten``: digests in the manifest to those of the blobs to use instead. The caller holds
+    the store's lock: replacing the model removes its blobs.
 
     :raises BadRequest: the model cannot be read or run, or was replaced since it was rewritten.
     """
@@ -65,10 +63,7 @@ def from_model(layout: StoreLayout, path: str, rewritten: Mapping[str, str]) -> 
 
 
 def from_files(layout: StoreLayout, files: Mapping[str, str]) -> NewModel:
-    """A model of GGUF blobs, by file name; the names only say where they came from.
-
-    :raises BadRequest: one is invalid, or not exactly one is a model.
-    """
+    """A model of GGUF blobs by file name. :raises BadRequest: not exactly one is a model."""
     pairs = _gguf_layers(layout, files)
     models = [summary for layer, summary in pairs if layer.kind == "model"]
     if len(models) != 1:
@@ -94,12 +89,12 @@ def add_files(layout: StoreLayout, model: NewModel, files: Mapping[str, str]) ->
 
 
 def adapters(layout: StoreLayout, files: Mapping[str, str]) -> list[Layer]:
-    """:raises BadRequest: a file is no adapter."""
+    """:raises BadRequest: a file is not an adapter."""
     return _layers_of(layout, files, "adapter", "an adapter")
 
 
 def drafts(layout: StoreLayout, files: Mapping[str, str]) -> list[Layer]:
-    """Draft models, for speculative decoding. :raises BadRequest: a file is no model."""
+    """Draft models, for speculative decoding. :raises BadRequest: a file is not a model."""
     layers = _layers_of(layout, files, "model", "a draft model")
     for layer in layers:
         layer.media_type = layer_type("draft")
@@ -107,7 +102,7 @@ def drafts(layout: StoreLayout, files: Mapping[str, str]) -> list[Layer]:
 
 
 def check_runnable(layout: StoreLayout, files: Mapping[str, str]) -> None:
-    """:raises BadRequest: a file is invalid, or a model that lacks what it needs to run."""
+    """:raises BadRequest: a file is invalid, or an incomplete model."""
     for name, digest in files.items():
         _check_runnable(f'file "{name}"', layout.cache.summary(digest))
 
@@ -136,7 +131,7 @@ def _layers_of(
 
 
 def _gguf_layers(layout: StoreLayout, files: Mapping[str, str]) -> list[tuple[Layer, GgufSummary]]:
-    """A layer for each file, of the kind that its header declares; models come first."""
+    """A layer for each file, of the kind that its header declares; models first."""
     pairs: list[tuple[Layer, GgufSummary]] = []
     for name, digest in files.items():
         summary = layout.cache.summary(digest)
@@ -148,25 +143,19 @@ def _gguf_layers(layout: StoreLayout, files: Mapping[str, str]) -> list[tuple[La
 # ----------------------------------------------------------------- chat format
 
 
-class _BuiltInFormat(msgspec.Struct, frozen=True):
-    """A built-in format for all files of an architecture, whatever their template."""
-
-    name: str
-    stop: tuple[str, ...] = ()
-
-
-_BUILT_IN_FORMATS = {
-    "gemma4": _BuiltInFormat("gemma4", ("<turn|>",)),
-    "laguna": _BuiltInFormat("laguna"),
-    "nemotron_h": _BuiltInFormat("nemotron-3-nano"),
-    "nemotron_h_moe": _BuiltInFormat("nemotron-3-nano"),
+_BUILT_IN_FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "gemma4": ("gemma4", ("<turn|>",)),
+    "laguna": ("laguna", ()),
+    "nemotron_h": ("nemotron-3-nano", ()),
+    "nemotron_h_moe": ("nemotron-3-nano", ()),
 }
+"""Renderer and parser, and stop texts, by architecture. They override the file's template."""
 
 
 def add_chat_format(
     layout: StoreLayout, model: NewModel, request: CreateRequest
 ) -> list[ProgressStatus]:
-    """Add the chat format that the model's file implies, unless ``request`` gives another one.
+    """Add the chat format detected in the model's file, unless ``request`` gives another one.
 
     Returns statuses to report. Blocks; writes small blobs.
     """
@@ -174,9 +163,10 @@ def add_chat_format(
     summary = layout.cache.summary(weights)
     built_in = _BUILT_IN_FORMATS.get(summary.architecture)
     if built_in is not None:
+        name, stop = built_in
         if not (request.template or request.renderer or request.parser):
-            model.config.renderer = model.config.parser = built_in.name
-        _add_stop(layout, model, built_in.stop)
+            model.config.renderer = model.config.parser = name
+        _add_stop(layout, model, stop)
         return []
     known = detect(summary.chat_template)
     if known is None:

@@ -1,4 +1,4 @@
-"""The end of ``create``: writes small layers, the config, and last of all the manifest."""
+"""The last step of ``create``: writes small layers, the config, and then the manifest."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from ollama_async.store.manifests import (
 def publish(
     layout: StoreLayout, name: ModelName, model: NewModel, request: CreateRequest
 ) -> list[ProgressStatus]:
-    """Add the texts of ``request`` to the model, and write its manifest; the caller holds the lock.
+    """Add the texts of ``request`` to the model, and write its manifest. The caller holds the lock.
 
-    The statuses are returned and not yielded: a slow client must not hold the lock.
-    ``request.parameters`` are typed already.
+    Returns the statuses instead of yielding them: a slow client must not delay the lock's release.
+    ``request.parameters`` are typed.
 
-    :raises BadRequest: a text is too large; or a blob was removed meanwhile.
+    :raises BadRequest: a text is too large, or a blob was removed meanwhile.
     :raises OSError: disk full or not writable; the name is unchanged.
     """
     for layer in model.layers:
@@ -67,7 +67,7 @@ def publish(
 
 
 def _check_sizes(model: NewModel, texts: list[tuple[str, bytes]]) -> None:
-    """What is written must be readable. :raises BadRequest: it is too large."""
+    """The limits for reading apply to writing. :raises BadRequest:"""
     for kind, content in texts:
         if len(content) > TEXT_LIMIT_BYTES:
             raise BadRequest(f"the {kind} is larger than {TEXT_LIMIT_BYTES} bytes")
@@ -111,7 +111,7 @@ def _base_parameters(layout: StoreLayout, model: NewModel) -> dict[str, Any]:
 
 
 def _go_number(value: Any) -> Any:
-    """Go writes 1.0 as 1; the same bytes give the same digest."""
+    """As Go encodes numbers: 1.0 is 1."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -1,8 +1,8 @@
-"""Quantizes models, and joins those that come in several files.
+"""Quantizes models, and joins models in several files.
 
-The engine library does both, in a process of its own (:mod:`ollama_async.native.quantize`): native
-code may crash, and cannot be interrupted. It writes into a temporary file among the blobs, which
-becomes a blob after its header was checked. Closing a generator of this module ends the process.
+The engine library does both, in its own process (:mod:`ollama_async.native.quantize`): native code
+may crash, and cannot be interrupted. Its output becomes a blob after a check of the header. Closing
+a generator of this module ends the process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STEP_S = 0.2
 """Time between two statuses, and how long a step may block."""
 
 _NO_DIGEST = "0" * 19
-"""What Ollama sends as the digest of a file that is being written."""
+"""Ollama's digest of a file being written."""
 _READ_BYTES = 1 << 20
 _END_S = 10.0
 _FULL_BYTES = 1 << 20
@@ -44,11 +44,11 @@ LEVELS = (
     *("Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S"),
     *("Q2_K", "Q2_0", "TQ2_0", "TQ1_0", "Q1_0"),
 )
-"""All that the library writes without an importance matrix. ``MXFP4`` is for mixtures of experts:
-other tensors become Q8_0."""
+"""The levels that need no importance matrix. ``MXFP4`` is for mixtures of experts: other tensors
+become Q8_0."""
 
 SOURCE_LEVELS = ("F32", "F16", "BF16")
-"""What may be quantized; other types have lost too much precision already."""
+"""Types that may be quantized; others have lost too much precision."""
 
 NEED_MATRIX = (
     *("Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
@@ -62,7 +62,7 @@ FILE_TYPE_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
 def parse_level(text: str) -> str:
     """One of :data:`LEVELS`, in any case; "" for "".
 
-    :raises BadRequest: ``unsupported quantization type X - …``, with what is supported.
+    :raises BadRequest: ``unsupported quantization type X - …``, with the supported ones.
     """
     level = text.strip().upper()
     level = _ALIASES.get(level, level)
@@ -78,7 +78,7 @@ def parse_level(text: str) -> str:
 
 
 def min_bytes(level: str, elements: int) -> int:
-    """The least that so many elements take at a level; 0 if unknown."""
+    """A lower bound of the size of so many elements at a level; 0 if unknown."""
     name = _SMALLEST_TYPES.get(level, level)
     kind = _TYPES.get(name) or _TYPES.get(name.rpartition("_")[0])  # Q4_K_M is Q4_K and larger ones
     return elements * kind.block_bytes // kind.block_elements if kind else 0
@@ -90,8 +90,8 @@ def min_bytes(level: str, elements: int) -> int:
 def quantize(layout: StoreLayout, digest: str, level: str) -> Generator[ProgressStatus, None, str]:
     """Quantize the model ``digest`` to ``level``, one of :data:`LEVELS`.
 
-    Yields statuses every :data:`STEP_S` and returns the digest of the result, which is in the
-    store; ``digest`` itself if it has that level.
+    Yields statuses every :data:`STEP_S` and returns the digest of the new blob, or ``digest`` if
+    the model has that level.
 
     :raises BadRequest: the source is quantized already, or was removed meanwhile.
     :raises Busy: too many other models are being rewritten.
@@ -111,7 +111,7 @@ def quantize(layout: StoreLayout, digest: str, level: str) -> Generator[Progress
 def join_parts(layout: StoreLayout, digests: Sequence[str]) -> Generator[ProgressStatus, None, str]:
     """Join the parts of a model into one file; otherwise as :func:`quantize`.
 
-    :raises BadRequest: they are not the parts of one model, each of them once.
+    :raises BadRequest: they are not all parts of one model, each once.
     """
     headers = {digest: read_header(layout.blobs.path(digest)) for digest in digests}
     ordered = _in_order(headers)
@@ -126,7 +126,7 @@ def join_parts(layout: StoreLayout, digests: Sequence[str]) -> Generator[Progres
 
 
 def _in_order(headers: dict[str, GgufHeader]) -> list[str]:
-    """The digests by the number of the part. :raises BadRequest:"""
+    """The digests in the order of their parts. :raises BadRequest:"""
     counts = {header.metadata.get("split.count") for header in headers.values()}
     numbered = {header.metadata.get("split.no"): digest for digest, header in headers.items()}
     if len(counts) > 1:
@@ -171,7 +171,7 @@ def _rewritten(
 
 
 def hash_file(file: NewFile) -> Generator[ProgressStatus, None, str]:
-    """The digest of what was written. Yields the status ``verifying conversion`` now and then."""
+    """The digest of the written bytes. Yields the status ``verifying conversion`` now and then."""
     sha256 = hashlib.sha256()
     offset, pause_at = 0, time.monotonic() + STEP_S
     while data := file.read_at(offset, _READ_BYTES):
@@ -184,7 +184,7 @@ def hash_file(file: NewFile) -> Generator[ProgressStatus, None, str]:
 
 
 def _min_file_bytes(headers: Sequence[GgufHeader], level: str) -> int:
-    """The least that the result takes; vectors are not quantized."""
+    """A lower bound of the result's size; vectors are not quantized."""
     tensors = [tensor for header in headers for tensor in header.tensors]
     return sum(
         min_bytes(level, tensor.elements) if level and len(tensor.shape) > 1 else tensor.size
@@ -211,20 +211,20 @@ def _command(source: Path, target: Path, level: str) -> list[str]:
 
 
 def _tensors(line: list[str]) -> Iterator[list[str]]:
-    """Run the command; every :data:`STEP_S` yields the names of the tensors that are done.
+    """Run the command; every :data:`STEP_S` yields the names of the completed tensors.
 
-    :raises EngineFailed: it failed; the text says why.
+    :raises EngineFailed: it failed.
     """
     begun: list[str] = []
     reason = ""
-    # without GPUs: a CUDA context takes memory
+    # without GPUs: a CUDA context would take memory
     environ = {**native_environ(os.environ), "CUDA_VISIBLE_DEVICES": ""}
     with subprocess.Popen(
         line,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environ,
-        start_new_session=True,  # not ended by a Ctrl-C in the terminal
+        start_new_session=True,  # a Ctrl-C in the terminal does not reach it
     ) as process:
         try:
             assert process.stdout is not None

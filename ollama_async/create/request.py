@@ -1,4 +1,4 @@
-"""Checks a ``create`` request: everything that can be refused before the first status."""
+"""Checks a ``create`` request before the first status."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ollama_async.store.files import storage_errors
 from ollama_async.store.layout import StoreLayout
 from ollama_async.store.manifests import local_name
 
-_SHOWN = 100
-"""Characters of a name quoted in an error."""
+_QUOTED_CHARACTERS = 100
+"""Of a name in an error."""
 
 
 class BaseMissing(NotFound):
-    """The model to start from does not exist; ``name``: as it was requested."""
+    """The base model ``name``, as requested, does not exist."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"model '{name}' not found")
@@ -37,8 +37,8 @@ class BaseMissing(NotFound):
 
 
 class CheckedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """``base``: path of the manifest to start from, or "". ``level``: what to quantize the model
-    to, ``draft_level``: the draft model; "" for none. Parameters of ``request`` have their types.
+    """``base``: path of the base model's manifest, or "". ``level``, ``draft_level``: quantization
+    of the model and the draft model, or "". The parameters of ``request`` are typed.
     """
 
     name: ModelName
@@ -57,7 +57,7 @@ def check_request(
     """``reads_files``: the client may name files on this machine. Blocks.
 
     :raises BadRequest: the request is invalid.
-    :raises BaseMissing: the model to start from does not exist.
+    :raises BaseMissing: the base model does not exist.
     :raises Forbidden: it names a cloud model, or a file that the client may not name.
     """
     name = _name(request)
@@ -72,7 +72,7 @@ def check_request(
     checked = _with_typed_parameters(sources.request)
     adapters = _check_adapters(layout, sources.adapters)
     drafts = _check_files(layout, sources.drafts)
-    base, files = _origin(layout, sources)  # last: a base is pulled only if the rest is valid
+    base, files = _base_and_files(layout, sources)  # last: pulls a base only for a valid request
     return CheckedRequest(
         name=name,
         request=checked,
@@ -86,15 +86,15 @@ def check_request(
 
 
 def is_published_part(name: str, names: Iterable[str]) -> bool:
-    """Whether ``name`` is one of the files of a model to convert; GGUF files beside it are not."""
+    """Whether ``name`` is a file of a published model, to be converted, and not a GGUF file."""
     is_published = any(each.endswith(".safetensors") for each in names)
     return is_published and not name.endswith(".gguf")
 
 
 def is_published_adapter(names: Iterable[str]) -> bool:
-    """Whether files of these names are an adapter to convert, as PEFT saves it.
+    """Whether the files are an adapter as PEFT saves it, to be converted.
 
-    :raises BadRequest: they look like one, but one of the two required files is missing.
+    :raises BadRequest: one of the two required files is missing.
     """
     names = {posixpath.basename(name) for name in names}
     required = {lora.CONFIG_NAME, lora.WEIGHTS_NAME}
@@ -121,15 +121,15 @@ def _check_chat_format(request: CreateRequest) -> None:
         except TemplateFailed as error:
             raise BadRequest(f"template error: {error.message}") from None
     if request.renderer and renderers.named(request.renderer) is None:
-        raise BadRequest(f'unknown renderer "{request.renderer[:_SHOWN]}"')
+        raise BadRequest(f'unknown renderer "{request.renderer[:_QUOTED_CHARACTERS]}"')
     if request.parser and parsers.named(request.parser) is None:
-        raise BadRequest(f'unknown parser "{request.parser[:_SHOWN]}"')
+        raise BadRequest(f'unknown parser "{request.parser[:_QUOTED_CHARACTERS]}"')
 
 
 def _with_typed_parameters(request: CreateRequest) -> CreateRequest:
-    """With the parameters of known options typed, the others unchanged.
+    """Parameters of known options are typed, others unchanged.
 
-    :raises BadRequest: a parameter, or the version that is required, is invalid.
+    :raises BadRequest: a parameter or the required version is invalid.
     """
     given = {key: value for key, value in (request.parameters or {}).items() if value is not None}
     try:
@@ -140,8 +140,7 @@ def _with_typed_parameters(request: CreateRequest) -> CreateRequest:
     return msgspec.structs.replace(request, parameters=parameters)
 
 
-def _origin(layout: StoreLayout, sources: CreateSources) -> tuple[str, dict[str, Source]]:
-    """The manifest and the files to start from."""
+def _base_and_files(layout: StoreLayout, sources: CreateSources) -> tuple[str, dict[str, Source]]:
     base = ""
     if sources.request.from_:
         path = layout.manifests.locate(local_name(sources.request.from_))
@@ -156,7 +155,7 @@ def _origin(layout: StoreLayout, sources: CreateSources) -> tuple[str, dict[str,
 
 
 def _check_adapters(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Source]:
-    """One GGUF file, or those of an adapter to convert."""
+    """One GGUF file, or the files of a published adapter."""
     if is_published_adapter(files):
         return _check_present(layout, files)
     if len(files) > 1:
@@ -165,7 +164,7 @@ def _check_adapters(layout: StoreLayout, files: Mapping[str, Source]) -> dict[st
 
 
 def _check_files(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Source]:
-    """Every file exists and looks like a GGUF, or like a part of a model to convert."""
+    """Every file exists, and is a GGUF file or a file of a published model."""
     sources = _check_present(layout, files)
     for name, source in sources.items():
         if not (is_published_part(name, files) or _is_gguf(layout, name, source)):
@@ -189,7 +188,7 @@ def _check_present(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str
 
 
 def _is_gguf(layout: StoreLayout, name: str, source: Source) -> bool:
-    """By the name, or by the first bytes."""
+    """By the name or the first bytes."""
     if name.endswith(".gguf"):
         return True
     path = source if isinstance(source, Path) else layout.blobs.path(source)

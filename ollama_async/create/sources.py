@@ -1,10 +1,10 @@
 """Finds the files of a ``create`` request, in its current form and in that of old clients.
 
 The current form names uploads by their digests. Old clients send the text of a Modelfile, or its
-path on the server; its ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload
+path on the server. Its ``FROM``, ``ADAPTER`` and ``DRAFT`` name a model, an upload
 (``@sha256:…``), a blob of this store (as ``show`` prints it), or a file or folder on the server's
-disk. Files on the disk, which the current form may name, too, are only for clients that could read
-them without us: see ``reads_files``.
+disk. In both forms, files on the disk are only for clients that could read them without us: see
+``reads_files``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ollama_async.store.blobs import parse_digest
 from ollama_async.store.files import read_bounded
 from ollama_async.store.layout import StoreLayout
 
-# ruff: noqa: PTH110, PTH112, PTH113 -- unlike a Path's own, no errors for names that cannot be
+# ruff: noqa: PTH110, PTH112, PTH113 -- these functions raise nothing for invalid names
 
 MODELFILE_LIMIT_BYTES = 8 << 20
 """Real ones have some dozens of KB, including licenses."""
@@ -32,12 +32,12 @@ Source = str | Path
 _PATH_PREFIXES = ("/", "./", "../", "~")
 _FORBIDDEN_PATH = (
     "files on the server may only be named by `ollama-async create` of the server's own user on the"
-    " same machine; upload the file and say @sha256:DIGEST instead"
+    " same machine; upload the file and use @sha256:DIGEST instead"
 )
 
 
 class CreateSources(msgspec.Struct, frozen=True):
-    """A request in the current form, with its files by name. ``files`` None: it names none."""
+    """A request in the current form, with its files by name. ``files`` None: not in the request."""
 
     request: CreateRequest
     files: dict[str, Source] | None
@@ -52,7 +52,7 @@ def find_sources(
 
     ``reads_files``: the client may name files outside the store. Blocks.
 
-    :raises BadRequest: the Modelfile, or a file that it names, cannot be read or is invalid.
+    :raises BadRequest: the Modelfile, or a file in it, is invalid or cannot be read.
     :raises Forbidden: it names a file on the server and ``reads_files`` is false.
     """
     finder = _FileFinder(layout, reads_files=reads_files)
@@ -98,7 +98,7 @@ def _with_texts(request: CreateRequest, modelfile: Modelfile) -> CreateRequest:
 
 
 class _FileFinder:
-    """Finds the files that one Modelfile names. Relative paths start at the Modelfile's folder."""
+    """Finds the files of one request. Paths are relative to the Modelfile's folder."""
 
     def __init__(self, layout: StoreLayout, *, reads_files: bool) -> None:
         self._layout = layout
@@ -108,7 +108,7 @@ class _FileFinder:
     def named(self, files: Mapping[str, str]) -> dict[str, Source]:
         """The current form: digests, or absolute paths of files.
 
-        :raises BadRequest: there is no such file.
+        :raises BadRequest: a file does not exist.
         """
         return {
             name: self._file(value) if value.startswith("/") else value
@@ -147,7 +147,7 @@ class _FileFinder:
         return files
 
     def _found(self, value: str) -> dict[str, Source]:
-        """The files that ``value`` means; none if it is the name of a model."""
+        """The files that ``value`` names; none if it names a model."""
         if value.startswith("@"):
             digest = parse_digest(value[1:])
             return {digest.replace(":", "-"): digest}
@@ -155,7 +155,7 @@ class _FileFinder:
         if blob:
             return {blob.replace(":", "-"): blob}
         is_path = value.startswith(_PATH_PREFIXES)
-        if not is_path and not self._is_beside(value):
+        if not is_path and not self._is_in_folder(value):
             return {}
         path = self._path(value)
         try:
@@ -180,16 +180,14 @@ class _FileFinder:
             return ""
         return parse_digest(path.name)
 
-    def _is_beside(self, value: str) -> bool:
-        """Whether a plain name is a file beside a Modelfile on the disk."""
+    def _is_in_folder(self, value: str) -> bool:
+        """Whether a plain name is a file in the Modelfile's folder."""
         return self._folder is not None and os.path.exists(self._folder / value)
 
     def _path(self, text: str) -> Path:
-        """:raises Forbidden: see :func:`find_sources`. :raises BadRequest: it is relative to
-        nothing.
-        """
+        """:raises Forbidden: see :func:`find_sources`. :raises BadRequest: the path is invalid."""
         if not self._reads_files:
-            raise Forbidden(_FORBIDDEN_PATH)  # not quoted: that would confirm a private path
+            raise Forbidden(_FORBIDDEN_PATH)  # does not quote the path: that would confirm it
         try:
             path = Path(text).expanduser()
         except RuntimeError as error:

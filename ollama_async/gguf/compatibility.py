@@ -1,7 +1,7 @@
-"""Checks that keep unusable files from the engine: missing vocabularies, adapters that do not fit.
+"""Finds files that the engine cannot use: no weights, no vocabulary, adapters that do not fit.
 
-The engine library loads some of these files, and aborts its process in the middle of an answer.
-Whoever creates or pulls a model should learn of it then, not when somebody uses it.
+The engine library loads some of these files, and then aborts its process in the middle of an
+answer. So models are checked when they are created or pulled.
 """
 
 from __future__ import annotations
@@ -15,29 +15,36 @@ from ollama_async.gguf.types import TENSOR_TYPES
 _KIND, _TOKENS = "tokenizer.ggml.model", "tokenizer.ggml.tokens"
 _EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"
 _NO_KINDS = ("", "none", "no_vocab")
-_SHOWN = 40
-"""Characters of a value quoted in an error."""
+_QUOTED_CHARACTERS = 40
+"""Of a value in an error."""
 _ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
 """Types that every backend can apply."""
 
 
 def find_missing_part(header: GgufHeader) -> str:
-    """What a model's file lacks to run, in words; "" if its header shows nothing missing."""
-    if not header.tensors:
-        return "no weights: it has no tensors" + _beside_tokens(header)
+    """The first part that a model needs to run and its header lacks, in words; "" if complete."""
     kind, tokens = header.metadata.get(_KIND), header.metadata.get(_TOKENS)
-    fault = _fault(kind, tokens)
+    if not header.tensors:
+        suffix = "" if tokens is None else ", only a vocabulary"
+        return f"no weights: it has no tensors{suffix}"
+    fault = _vocabulary_fault(kind, tokens)
     if fault:
         return f"no vocabulary: {fault}"
     assert isinstance(tokens, Array)
-    return _disagreement(header, tokens.length)
+    for tensor in header.tensors:
+        if tensor.name == _EMBEDDINGS and tensor.shape[1:] != (tokens.length,):
+            return (
+                f"no weights that fit its vocabulary: {_EMBEDDINGS!r} has the shape "
+                f"{list(tensor.shape)}, for {tokens.length} tokens"
+            )
+    return ""
 
 
-def _fault(kind: Value | None, tokens: Value | None) -> str:
+def _vocabulary_fault(kind: Value | None, tokens: Value | None) -> str:
     if kind is None:
         return f"{_KIND!r} is missing"
     if not isinstance(kind, str) or kind in _NO_KINDS:
-        return f"{_KIND!r} is {str(kind)[:_SHOWN]!r}"
+        return f"{_KIND!r} is {str(kind)[:_QUOTED_CHARACTERS]!r}"
     if tokens is None:
         return f"{_TOKENS!r} is missing"
     if not isinstance(tokens, Array) or tokens.values:
@@ -45,25 +52,11 @@ def _fault(kind: Value | None, tokens: Value | None) -> str:
     return "" if tokens.length else f"{_TOKENS!r} is empty"
 
 
-def _beside_tokens(header: GgufHeader) -> str:
-    return ", only a vocabulary" if _TOKENS in header.metadata else ""
-
-
-def _disagreement(header: GgufHeader, tokens: int) -> str:
-    for tensor in header.tensors:
-        if tensor.name == _EMBEDDINGS and tensor.shape[1:] != (tokens,):
-            return (
-                f"no weights that fit its vocabulary: {_EMBEDDINGS!r} has the shape "
-                f"{list(tensor.shape)}, for {tokens} tokens"
-            )
-    return ""
-
-
 # ----------------------------------------------------------------- LoRA adapters
 
 
 def check_adapter(adapter: GgufHeader, base: GgufHeader) -> None:
-    """:raises BadRequest: the engine could not, or should not, apply the adapter to the base."""
+    """:raises BadRequest: the adapter does not fit the base, or is of an unsupported kind."""
     _check_metadata(adapter, base)
     tensors = {tensor.name: tensor for tensor in base.tensors}
     pairs = _pairs(adapter)
@@ -127,5 +120,5 @@ def _check_pair(name: str, a: TensorInfo, b: TensorInfo, weights: TensorInfo) ->
 
 
 def _extents(tensor: TensorInfo) -> tuple[int, ...]:
-    """All four dimensions, as the engine sees them."""
+    """All four dimensions, as in ggml."""
     return (*tensor.shape, 1, 1, 1, 1)[:4]

@@ -1,7 +1,7 @@
 """Estimates how much memory a model needs to run, from the shapes of its tensors.
 
-Metadata counts only where the engine library allocates by it, too. Other claims of the file (that
-only each tenth layer has attention, say) must not make the estimate smaller than the allocation.
+Metadata counts only where the engine library also allocates by it. Other claims of an untrusted
+file must not make the estimate smaller than the allocation.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _F16_BYTES = 2
 _F32_BYTES = 4
 
 _LIVE_OUTPUTS = 2
-"""Outputs of a layer's matrices in memory at a time, relative to all of them once. At most 1.5 was
-measured, where gate, up and their product are the largest."""
+"""Multiple of a layer's matrix outputs in memory at a time. At most 1.5 was measured, where gate,
+up and their product are the largest."""
 
 _WITHOUT_FUSED_ATTENTION = frozenset({"grok"})
 _INDEXED_BY_VOCABULARY = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")
@@ -27,8 +27,8 @@ _Layer = dict[str, TensorInfo]
 
 
 def cache_bytes_per_token(metadata: TypedMetadata, tensors: Sequence[TensorInfo]) -> int:
-    """Keys and values of one token in all layers, as f16, from the matrices that compute them, or
-    from the metadata if there are none.
+    """KV cache of one token in all layers, as f16: from the matrices that compute keys and values,
+    or from the metadata if there are none.
     """
     layers = _layers(tensors)
     computed = [_cached_values(layer) for layer in layers.values()]
@@ -39,7 +39,7 @@ def cache_bytes_per_token(metadata: TypedMetadata, tensors: Sequence[TensorInfo]
 
 
 def shape_of(metadata: TypedMetadata, tensors: Sequence[TensorInfo]) -> ModelShape:
-    """Never fails: what is missing is 0."""
+    """Never fails; missing values are 0."""
     named = {tensor.name: tensor for tensor in tensors}
     layers = _layers(tensors)
     embeddings = named.get("token_embd.weight")
@@ -109,38 +109,38 @@ def _declared_kv_heads(metadata: TypedMetadata) -> int:
 
 
 def _state_values(metadata: TypedMetadata, layers: int) -> int:
-    """State values of one sequence, with all layers counted as recurrent."""
+    """State values of one sequence, as if all layers were recurrent."""
     width, heads = metadata.count("embedding_length"), metadata.count("attention.head_count")
     inner, state = metadata.count("ssm.inner_size"), metadata.count("ssm.state_size")
     kernel, groups = metadata.count("ssm.conv_kernel"), metadata.count("ssm.group_count")
     wkv, kda = metadata.count("wkv.head_size"), metadata.count("kda.head_dim")
-    convolved = max(
+    convolution = max(
         max(0, kernel - 1) * (inner + 2 * groups * state),
         max(0, metadata.count("shortconv.l_cache") - 1) * width,
         3 * max(3, kernel - 1) * heads * kda,
         (metadata.count("token_shift_count") or 2) * width if wkv else 0,
     )
     linear = _head_length(metadata, heads) if metadata.architecture == "minimax-01" else 0
-    remembered = max(state * inner, width * wkv, kda * kda * heads, linear * linear * heads)
-    return layers * (convolved + remembered)
+    recurrence = max(state * inner, width * wkv, kda * kda * heads, linear * linear * heads)
+    return layers * (convolution + recurrence)
 
 
 def _row_values(
     metadata: TypedMetadata, layers: dict[str, _Layer], tensors: Iterable[TensorInfo]
 ) -> int:
-    """Values that one token of a batch takes in the largest layer and outside of the layers."""
+    """Values per token of a batch, in the largest layer and outside the layers."""
     experts_used = metadata.count("expert_used_count")
     largest = max((_layer_outputs(layer, experts_used) for layer in layers.values()), default=0)
-    around = sum(
+    outside = sum(
         _inputs(tensor) if tensor.name in _INDEXED_BY_VOCABULARY else _outputs(tensor)
         for tensor in tensors
         if not tensor.name.startswith("blk.") and len(tensor.shape) > 1
     )
-    return _LIVE_OUTPUTS * (largest + around)
+    return _LIVE_OUTPUTS * (largest + outside)
 
 
 def _layer_outputs(layer: _Layer, experts_used: int) -> int:
-    """Outputs of all matrices of a layer; of experts, only those that a token uses."""
+    """Outputs of a layer's matrices per token, with only the experts that a token uses."""
     total = 0
     for tensor in layer.values():
         if len(tensor.shape) == 2:

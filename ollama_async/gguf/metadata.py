@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file: typed access to its keys, its long values, its form for the API."""
+"""The metadata of a GGUF file: typed access, long values, and the form in ``/api/show``."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ollama_async.gguf.reader import (
 from ollama_async.gguf.types import TENSOR_TYPES
 
 MAX_COUNT = (1 << 62) - 1
-"""Keeps every number within what JSON, msgpack and C accept."""
+"""A bound that JSON, msgpack and C all accept."""
 LIMIT_BYTES = 32 << 20
-"""For all long values together, as they lie in the file; the largest vocabularies have 15 MB."""
+"""For all long values together, in the file; the largest vocabularies have 15 MB."""
 LIMIT_ELEMENTS = 2 << 20
-"""For all arrays together; an element may take sixty times its size in the file."""
+"""For all arrays together. In memory, an element may take sixty times its size in the file."""
 
 _LENGTH = struct.Struct("<Q")
 _F32 = struct.Struct("<f")
 
 
 class TypedMetadata:
-    """Metadata by type: what is missing, of another type or absurd is "", 0 or False.
+    """Typed access to metadata: missing or invalid values are "", 0 or False.
 
-    Keys are given without the prefix ``<arch>.``, except to :meth:`text`.
+    Keys omit the prefix ``<arch>.``, except for :meth:`text`.
     """
 
     def __init__(self, header: GgufHeader) -> None:
@@ -56,7 +56,7 @@ class TypedMetadata:
         return self._metadata.get(f"{self.architecture}.{key}") is True
 
     def count(self, key: str) -> int:
-        """A number that is not negative; of an array (one value per layer) the largest."""
+        """A number from 0 on; the largest of an array (one value per layer)."""
         return max(self.counts(key), default=0)
 
     def counts(self, key: str) -> list[int]:
@@ -74,12 +74,11 @@ class TypedMetadata:
 
 
 def read_long_values(path: Path, header: GgufHeader) -> dict[str, Any]:
-    """Arrays and long texts by key, in file order; those over a limit are left out.
+    """Arrays and long texts by key, in file order, except those over a limit.
 
-    ``header`` is that of ``path``. Blocks: 0.1 s for a vocabulary of 150 000, at most half a
-    second.
+    ``header``: of this file. Blocks: 0.1 s for a vocabulary of 150 000, at most half a second.
 
-    :raises BadRequest: the file does not match the header any more.
+    :raises BadRequest: the file has changed since the header was read.
     :raises OSError: the file cannot be read.
     """
     values: dict[str, Any] = {}
@@ -132,11 +131,11 @@ class GgufDescription(msgspec.Struct, frozen=True):
 
 
 def describe(path: str, *, is_verbose: bool) -> GgufDescription:
-    """Read a file's header, with ``is_verbose`` its vocabulary, too; blocks up to a second.
+    """Read a file's header; without ``is_verbose``, arrays and long texts are None.
 
-    Without ``is_verbose`` arrays and long texts are None.
+    Blocks up to a second.
 
-    :raises BadRequest: it is no valid GGUF.
+    :raises BadRequest: the file is not a valid GGUF.
     :raises OSError: it cannot be read.
     """
     header = read_header(Path(path))
@@ -160,7 +159,7 @@ def _plain(value: Value) -> Any:
 
 
 def _shortest(value: float) -> float:
-    """The shortest decimal of a 32-bit float: 1e-05 for 0.00000999999975…"""
+    """The shortest decimal that rounds to a 32-bit float: 1e-05 for 0.00000999999975…"""
     for digits in range(6, 10):
         short = float(f"{value:.{digits}g}")
         try:

@@ -9,10 +9,10 @@
     padding up to the alignment, then the tensors' data
     string:  length u64 | bytes                      everything is little endian
 
-Every count and length is checked against the bytes that are left before it is used, so memory and
-time are bounded by the limits below and not by the file. Long texts and arrays are skipped, except
-short arrays of numbers. The format is specified in ggml's ``docs/gguf.md``; the rules on names,
-dimensions and duplicates are those of llama.cpp, which must never see a file that breaks them.
+Every count and length is checked against the remaining bytes before use, so the limits below bound
+memory and time. Long texts and arrays are skipped, except short arrays of numbers. The format is
+specified in ggml's ``docs/gguf.md``. The rules on names, dimensions and duplicates are llama.cpp's,
+which must never load a file that breaks them.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ _WINDOW_BYTES = 128 << 10
 
 
 class Array(msgspec.Struct, frozen=True):
-    """An array in the metadata; ``values`` is empty unless it is short and holds no strings."""
+    """An array in the metadata; ``values`` is empty for strings and for long arrays."""
 
     length: int
     values: tuple[int | float | bool, ...] = ()
 
 
 class LongText(msgspec.Struct, frozen=True):
-    """A text in the file that is too long to be kept."""
+    """A text in the file that is too long for memory."""
 
     size: int
 
@@ -94,8 +94,8 @@ class TensorInfo(msgspec.Struct, frozen=True):
 class GgufHeader(msgspec.Struct, frozen=True):
     """A valid header, whose tensors lie in the file, aligned, without overlaps.
 
-    ``data_offset`` and ``file_bytes`` are bytes from the start of the file. ``spans``: where the
-    value of a key lies (from, to), for the texts and arrays that may be too long for ``metadata``.
+    ``data_offset`` and ``file_bytes`` count from the start of the file. ``spans``: (from, to) of a
+    key's value in the file, for arrays and long texts.
     """
 
     version: int
@@ -113,7 +113,7 @@ def read_header(path: Path) -> GgufHeader:
     Blocks on the disk: 15-60 ms for a vocabulary of 150 000 entries and as many merges, at most
     about a second for a malicious file.
 
-    :raises BadRequest: the file is not GGUF, or broken, or over a limit; the text says which.
+    :raises BadRequest: the file is not GGUF, broken, or over a limit.
     :raises OSError: the file cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -131,9 +131,9 @@ def _invalid(reason: str) -> BadRequest:
 
 
 class _Cursor:
-    """A position in the file, and a buffer of the bytes that follow.
+    """A position in the file, and a buffer of the following bytes.
 
-    The file is not mapped: if somebody truncates a mapped file, its reader is killed.
+    The file is not mapped: truncating a mapped file kills its readers.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -176,7 +176,7 @@ class _Cursor:
         return int.from_bytes(self.take(8, what), "little")
 
     def take_name(self, limit_bytes: int, what: str) -> bytes:
-        """A string of at most ``limit_bytes``, charged to the budget of all kept text."""
+        """A string of at most ``limit_bytes``; counts towards the limit for all kept text."""
         length = self.take_u64(what)
         if length > limit_bytes:
             raise _invalid(f"{what} is too long or goes past the end of the file")
@@ -184,7 +184,7 @@ class _Cursor:
         return self.take(length, what)
 
     def take_text(self, what: str) -> str | LongText:
-        """A string that is kept, and charged to the same budget, if it is short."""
+        """A string; a short one is kept and counts towards the same limit."""
         length = self.take_u64(what)
         if length > _MAX_KEPT_TEXT_BYTES:
             self.skip(length, what)
@@ -198,7 +198,7 @@ class _Cursor:
             raise _invalid("too much text in the metadata")
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Skip ``count`` strings: the reader's hot loop, one step per vocabulary entry."""
+        """Skip ``count`` strings. The hot loop: one step per vocabulary entry."""
         if count > self.left // 8:
             raise _invalid(f"{what} has more strings than the file can hold")
         self._string_budget -= count
@@ -216,13 +216,13 @@ class _Cursor:
             self.skip(at - self._at, what)
 
     def _refill(self, count: int, what: str) -> None:
-        """Move the window to the position and make it hold at least ``count`` bytes."""
+        """Move the window to the position, with at least ``count`` bytes."""
         if count > self.left:
             raise _invalid(f"{what} goes past the end of the file")
         self._base, self._at = self.position, 0
-        wanted = min(max(count, _WINDOW_BYTES), self.size - self._base)
-        self._window = os.pread(self._descriptor, wanted, self._base)
-        if len(self._window) < count:  # the file has shrunk under us
+        length = min(max(count, _WINDOW_BYTES), self.size - self._base)
+        self._window = os.pread(self._descriptor, length, self._base)
+        if len(self._window) < count:  # the file has shrunk meanwhile
             raise _invalid(f"{what} goes past the end of the file")
 
 

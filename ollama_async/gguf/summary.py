@@ -1,7 +1,7 @@
-"""Summarizes a model's GGUF file: what the server needs to know of it, derived from its header.
+"""Summarizes the header of a GGUF file for the server.
 
-Headers are untrusted: a key may be missing, of another type, or absurd. Then the value is 0, "" or
-False, which means "unknown" everywhere.
+Headers are untrusted: a key may be missing or invalid. Then the value is 0, "" or False, which
+means "unknown" everywhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ollama_async.gguf.metadata import MAX_COUNT, TypedMetadata
 from ollama_async.gguf.reader import GgufHeader
 from ollama_async.gguf.types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPES
 
-_SILENT_PROJECTORS = ("gemma3nv", "nemotron_h_omni")
+_UNSUPPORTED_AUDIO = ("gemma3nv", "nemotron_h_omni")
 
 GgufKind = Literal["model", "adapter", "projector"]
 
@@ -26,10 +26,9 @@ GgufKind = Literal["model", "adapter", "projector"]
 class GgufSummary(msgspec.Struct, frozen=True, kw_only=True):
     """``train_ctx`` in tokens. ``weights_bytes``: the tensors' data.
 
-    ``cache_bytes_per_token``: keys and values of one token in all layers, as f16: an upper bound
-    for layers with an attention window, 0 for recurrent models. ``shape``: what else takes memory.
-    ``chat_template``: the Jinja text in the file. ``is_split``: one part of several files.
-    ``missing_part``: what a model lacks to run, in words.
+    ``cache_bytes_per_token``: KV cache in all layers, as f16; an upper bound with attention
+    windows, 0 for recurrent models. ``shape``: the other memory. ``chat_template``: the Jinja text.
+    ``is_split``: one part of several files. ``missing_part``: see :func:`.find_missing_part`.
     """
 
     kind: GgufKind = "model"
@@ -50,7 +49,7 @@ class GgufSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarize(header: GgufHeader) -> GgufSummary:
-    """Never fails: what is not in the header is unknown."""
+    """Never fails."""
     metadata = TypedMetadata(header)
     kind = _kind(metadata)
     return GgufSummary(
@@ -83,11 +82,11 @@ def _kind(metadata: TypedMetadata) -> GgufKind:
 
 
 def _has_audio(metadata: TypedMetadata) -> bool:
-    """In the model or a projector, except projectors whose audio the engine cannot use."""
+    """Whether a model or projector has audio that the engine can use."""
     if metadata.has("audio.block_count"):
         return True
     kind = metadata.text(f"{metadata.architecture}.projector_type")
-    return metadata.is_true("has_audio_encoder") and kind not in _SILENT_PROJECTORS
+    return metadata.is_true("has_audio_encoder") and kind not in _UNSUPPORTED_AUDIO
 
 
 def _quantization(header: GgufHeader) -> str:

@@ -1,7 +1,7 @@
 """The numbers of tensor types and file types in GGUF files, as llama.cpp assigns them.
 
-A test checks the sizes against the native library. Removed types (4, 5, 31-33, 36-38) are unknown
-on purpose: no engine reads them.
+A test checks the sizes against the native library. Types that ggml has removed (4, 5, 31-33, 36-38)
+are unknown on purpose.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 
 class TensorType(msgspec.Struct, frozen=True):
-    """Elements come in blocks of ``block_elements`` that take ``block_bytes``."""
+    """``block_elements`` elements take ``block_bytes``."""
 
     name: str
     block_elements: int
@@ -94,4 +94,4 @@ FILE_TYPES: dict[int, str] = {
     41: "Q2_0",
 }
 GUESSED_FLAG = 1024
-"""Set in a file type that a converter guessed; the other bits still count."""
+"""A flag beside the type: the converter guessed it."""
