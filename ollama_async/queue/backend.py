@@ -1,7 +1,7 @@
-"""What the gateway knows of inference: run a request, load and unload models, take a snapshot.
+"""The gateway's interface to inference: run jobs, load and unload models, take a snapshot.
 
-``workers.pool.Pool`` implements :class:`InferenceBackend`. All calls are made on the event loop.
-Methods of a :class:`Sink` are called on the loop and must neither block nor raise.
+``workers.pool.Pool`` implements :class:`InferenceBackend`. All calls, including those of a
+:class:`Sink`, are made on the event loop. A sink must neither block nor raise.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from ollama_async.core.model_shape import ModelShape
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The model to load.
 
-    ``key`` identifies it (the GGUF blob's digest, or ``scripted:NAME``): two names of the same
-    weights share an instance. ``name`` is for display. ``digest`` is the manifest's sha256 (64 hex,
-    no prefix). The rest is for the memory estimate: bytes of the files, KV cache bytes per token of
-    context, trained context in tokens (0 = unknown), and ``shape``. ``adapters``: paths of LoRA
-    adapters.
+    ``key`` identifies it (the GGUF blob's digest, or ``scripted:NAME``): models with the same
+    weights share an instance. ``name`` is for display. ``digest`` is the manifest's sha256 (64 hex
+    digits). ``adapters``: paths of LoRA adapters. The memory estimate depends on the bytes of the
+    files, the KV cache bytes per token, the trained context (0 = unknown) and ``shape``.
     """
 
     key: str
@@ -39,9 +38,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Options that apply when a model is loaded: ``num_ctx`` is the request's, the others are the
-    model's; None = the default. See :mod:`.loading_policy`.
-    """
+    """``num_ctx`` is the request's, the others are the model's; None = the default."""
 
     num_ctx: int | None = None
     num_batch: int | None = None
@@ -54,10 +51,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One inference request.
 
-    ``inference`` is an :class:`~ollama_async.core.conversation.Inference`, packed as workers read
-    it, because it may be large and wait for long. None = only load the model. ``client``: whom
-    fairness counts, the peer's address or network. ``keep_alive_s`` None = the server's default;
-    inf = never unload. ``num_predict``: most tokens of the answer; negative = no limit.
+    ``inference`` is a packed :class:`~ollama_async.core.conversation.Inference`, because it may be
+    large and queued for long. None = only load the model. ``keep_alive_s`` None = the server's
+    default; inf = never unload. ``num_predict``: most tokens of the answer; negative = no limit.
     """
 
     target: Target
@@ -83,21 +79,21 @@ class Sink(Protocol):
     """Receives one job's answer. The last call is exactly one of ``finished`` and ``failed``."""
 
     def started(self, load_ns: int) -> None:
-        """It runs; ``load_ns`` is the time from ``submit`` until the model was ready."""
+        """The job runs. ``load_ns`` is the time from ``submit`` until the model was ready."""
 
     def text(self, text: str) -> None:
         """The next characters of the answer; never empty."""
 
     def part(self, part: Thought | ToolCall) -> None:
-        """As :meth:`text`, and in one order with it: what else the answer consists of."""
+        """The next part of the answer that is not text, in order with the text."""
 
     def finished(self, finish: Finish) -> None: ...
 
     def failed(self, error: ServerError) -> None: ...
 
     def try_restart(self) -> bool:
-        """The worker died. True if no byte has reached the client: then the sink discards all text
-        so far, and the answer starts again or fails.
+        """The worker died. True if no byte has reached the client: the sink has discarded all text,
+        and the answer starts again or fails.
         """
 
 
@@ -147,8 +143,8 @@ class InferenceBackend(Protocol):
         """
 
     async def unload(self, key: str) -> None:
-        """Stop the model when its running requests have ended. Does not wait for that. A key that
-        is not loaded is no error.
+        """Stop the model once its running requests have ended; does not wait. A key that is not
+        loaded is no error.
         """
 
     def snapshot(self) -> Snapshot: ...

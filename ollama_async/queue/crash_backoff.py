@@ -1,11 +1,11 @@
-"""Crashes of workers: which request was to blame, and for how long a model is not tried again.
+"""Crashes of workers: which client's request was to blame, and how long requests are refused.
 
 When a worker dies under several requests, those that have received nothing are suspects. They are
-retried alone, one at a time, beginning with the one that had started last (see
-``SchedulerState.try_suspects``). A trial lasts until the suspect ends, or until it has run for
-longer than it had when the worker died. A suspect that kills its worker is to blame. If all
-survive, it was one of those that could not be retried, because they had received something or
-their clients had left. If these are of one client, that client is to blame, else nobody is.
+retried alone, one at a time, last started first (``SchedulerState.try_suspects``). A trial lasts
+until the suspect ends, or has run for longer than it had when the worker died. A suspect that kills
+its worker is to blame. If all survive, the crash was caused by a request that could not be retried
+(it had received something, or its client had disconnected). If all of these are of one client, that
+client is to blame, else no client is.
 """
 
 from __future__ import annotations
@@ -15,31 +15,30 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 TRIAL_MARGIN_S = 5.0
-"""How much longer a trial lasts than the suspect had run before: a new worker is slow at first."""
+"""How much longer a trial lasts than the suspect had run: a new worker is slow at first."""
 
 MAX_DEATHS = 5
-"""A request under which so many workers died is not retried."""
+"""A request is not retried after so many workers died under it."""
 
 MAX_KILLS = 4
-"""If so many suspects of one crash kill a worker, the remaining ones fail without a trial."""
+"""After so many suspects of one crash killed a worker, the others fail without a trial."""
 
 MAX_CRASHES = 3
 WINDOW_S = 60.0
 BACK_OFF_S = 30.0
-"""After three crashes within a minute, with no successful request of the model in between, a fourth
-is likely. Requests then fail at once for half a minute: those of one client if it is to blame for
-all three, those of all clients if three are. Crashes that nobody is to blame for count
-whatever succeeded in between.
+"""After so many crashes within the window, without a successful request of the model in between,
+requests fail at once for :data:`BACK_OFF_S`: those of the one client to blame for all, or those of
+all clients if several are. Crashes without a client to blame count despite successes.
 """
 
 MAX_POISONED = 5
-"""A client of which so many requests killed a worker within a minute is refused, whatever succeeded
-in between.
+"""A client of which so many requests killed a worker within the window is refused, despite
+successes in between.
 """
 
 
 class Crash:
-    """One death of a worker under requests. ``suspects``: ids of the requests still to be tried.
+    """A worker's death under requests. ``suspects``: ids of the requests still to be tried.
     ``kills``: how many suspects have killed a worker. ``others``: clients of the requests that
     cannot be tried.
     """
@@ -59,30 +58,27 @@ class Crash:
 
     @property
     def client_to_blame(self) -> str | None:
-        """The client to blame if no suspect has killed another worker."""
+        """The client to blame if no suspect kills a worker."""
         return next(iter(self._others)) if len(self._others) == 1 else None
 
     def clear(self, request_id: int) -> None:
-        """The suspect's trial is over, and the worker lives."""
+        """The worker has survived the suspect's trial."""
         self.suspects.discard(request_id)
 
     def record_kill(self, request_id: int) -> None:
-        """The suspect killed a worker on which it was alone."""
+        """The suspect has killed a worker in its trial."""
         self.suspects.discard(request_id)
         self.kills += 1
 
     def record_end(self, request_id: int, client: str) -> None:
-        """The request ends. If it was still to be tried, it now cannot be."""
+        """The request has ended. If it was still to be tried, it now cannot be."""
         if request_id in self.suspects:
             self.suspects.discard(request_id)
             self._others.add(client)
 
 
 class CrashBackoff:
-    """Recent crashes of each model, and for how long its requests are refused.
-
-    Memory: a few numbers for each model that crashed within the window and each client to blame.
-    """
+    """Recent crashes of each model, and how long its requests are refused."""
 
     def __init__(self) -> None:
         self._open: list[Crash] = []
@@ -97,12 +93,12 @@ class CrashBackoff:
         self._evaluate(key, None, now)
 
     def record(self, crash: Crash) -> None:
-        """A worker died under requests. Nobody is to blame until the suspects have been tried."""
+        """A worker died under requests. No client is to blame before the trials."""
         self._open.append(crash)
         self.record_idle(crash.key, crash.died_at)
 
     def blame(self, key: str, client: str, now: float, crash: Crash | None = None) -> None:
-        """A request of the client killed a worker, and before it the one of ``crash``."""
+        """A request of the client killed a worker, and before that the one of ``crash``."""
         consecutive = self._consecutive.setdefault(key, {}).setdefault(client, deque())
         consecutive.append(now)
         self._poisoned.setdefault((key, client), deque()).append(now)
@@ -126,14 +122,14 @@ class CrashBackoff:
         self._consecutive.pop(key, None)
 
     def remaining_s(self, key: str, client: str | None, now: float) -> float:
-        """How long requests of ``client`` (None: of any) for the model are refused; 0: not."""
+        """How long the model refuses requests of ``client`` (None: of any); 0: it does not."""
         if not self._refused_until:
             return 0.0
         untils = (self._refused_until.get((key, who), 0.0) for who in (None, client))
         return max(0.0, max(untils) - now)
 
     def _explain(self, crash: Crash) -> bool:
-        """Count the crash no longer as unexplained. False: it was not counted any more."""
+        """Stop counting the crash as unexplained; whether it was counted."""
         times = self._unexplained.get(crash.key)
         if times is None or crash.died_at not in times:
             return False
@@ -152,7 +148,7 @@ class CrashBackoff:
             self._refuse(key, client, now)
 
     def _refuse(self, key: str, client: str | None, now: float) -> None:
-        """Back off, and count from the beginning afterwards."""
+        """Back off, and restart the counts."""
         self._refused_until[key, client] = now + BACK_OFF_S
         if client is None:
             self._unexplained.pop(key, None)
@@ -163,7 +159,7 @@ class CrashBackoff:
             self._consecutive[key][client].append(now)
 
     def _expire(self, now: float) -> None:
-        """Drop what is older than the window. This also bounds the memory."""
+        """Drop entries older than the window, which also bounds the memory."""
         self._unexplained = _recent(self._unexplained, now)
         consecutive = {key: _recent(clients, now) for key, clients in self._consecutive.items()}
         self._consecutive = {key: clients for key, clients in consecutive.items() if clients}

@@ -1,14 +1,13 @@
-"""What happens to the scheduler (events) and what it has others do (effects).
+"""Events that the scheduler handles and effects that it returns.
 
-Events are in the past tense. Effects are performed in order and never refused: an effect that
-fails is reported by an event.
+Effects are performed in order and never refused: an effect that fails is reported by an event.
 
-Every worker named by a :class:`Load` effect ends in exactly one of :class:`WorkerLoadFailed`,
+Every worker of a :class:`Load` ends in exactly one of :class:`WorkerLoadFailed`,
 :class:`WorkerLost` and :class:`WorkerStopped`, sent when its process is reaped and its memory free.
-If not even SIGKILL ends the process, one of the first two says so with ``is_gone=False``, also for
-a worker that was told to stop, and :class:`WorkerStopped` follows when it has exited.
+If not even SIGKILL ends the process, one of the first two comes with ``is_gone=False``, also for a
+worker that is stopping. :class:`WorkerStopped` then follows when it has exited.
 
-``request_id`` is unique for ever and grows with time. ``instance_id`` numbers model instances.
+``request_id`` is never reused and grows with time. ``instance_id`` numbers model instances.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ SHUTDOWN_TEXT = "server is shutting down"
 
 
 class RequestArrived(msgspec.Struct, frozen=True):
-    """A client requests a place."""
-
     request_id: int
     job: Job
 
@@ -42,13 +39,13 @@ class RequestCancelled(msgspec.Struct, frozen=True):
 
 
 class RequestEnded(msgspec.Struct, frozen=True):
-    """The worker has finished with the request: its slot is free."""
+    """The worker has ended the request; its slot is free."""
 
     request_id: int
 
 
 class WorkerReady(msgspec.Struct, frozen=True):
-    """``slots`` and ``num_ctx`` (tokens per slot) are what the engine really has."""
+    """``slots`` and ``num_ctx`` (tokens per slot) are the engine's."""
 
     instance_id: int
     slots: int
@@ -65,10 +62,10 @@ class WorkerLoadFailed(msgspec.Struct, frozen=True):
 
 
 class WorkerLost(msgspec.Struct, frozen=True):
-    """A ready worker has died, or one that was told to stop does not exit.
+    """A ready worker has died, or a stopping one does not exit.
 
     ``restartable``: requests of which no byte has reached a client. ``has_aborted``: the worker
-    ended itself, so the request that it ran would make the next one do the same.
+    aborted itself, as it would again for the same request.
     """
 
     instance_id: int
@@ -85,17 +82,17 @@ class WorkerStopped(msgspec.Struct, frozen=True):
 
 
 class UnloadRequested(msgspec.Struct, frozen=True):
-    """Let the model's running requests end, then stop it. ``key`` is the target's."""
+    """Stop the model once its running requests have ended. ``key`` is the target's."""
 
     key: str
 
 
 class TimerFired(msgspec.Struct, frozen=True):
-    """The moment of the last :class:`WakeAt` has come."""
+    """The time of the last :class:`WakeAt` has come."""
 
 
 class ShutdownRequested(msgspec.Struct, frozen=True):
-    """No new work; what runs may go on for ``grace_s`` seconds. A second one only shortens it."""
+    """No new work; running requests get ``grace_s`` seconds. A second one can only shorten that."""
 
     grace_s: float
 
@@ -124,7 +121,7 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Complete(msgspec.Struct, frozen=True):
-    """A request that only loads has ended: its model is ready."""
+    """The request, which only loads, has ended: its model is ready."""
 
     request_id: int
 
@@ -137,7 +134,7 @@ class Abort(msgspec.Struct, frozen=True):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """The request has ended because it cannot be queued. ``retry_after_s`` is at least 1."""
+    """The request has ended: it cannot be queued. ``retry_after_s`` is at least 1."""
 
     request_id: int
     reason: RejectReason
@@ -161,14 +158,14 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """End the worker. It runs no request any more, except those being aborted."""
+    """End the worker. It runs no requests, except those being aborted."""
 
     instance_id: int
     reason: StopReason
 
 
 class WakeAt(msgspec.Struct, frozen=True):
-    """Send :class:`TimerFired` at this time instead of the last one. None: not needed."""
+    """Send :class:`TimerFired` at this time, which replaces the last one. None: never."""
 
     at: float | None
 

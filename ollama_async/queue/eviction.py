@@ -1,8 +1,8 @@
-"""Which loaded model is evicted for which load, and why.
+"""Eviction policy: which loaded model makes space for which load, and when an idle one expires.
 
 A load evicts as few instances as possible, in the order of :meth:`Eviction._rank`. None of them may
-have been loaded just now (:func:`evictable_at`) or belong to an older load. Instances in use drain
-first: they end their requests and start no new ones.
+have been loaded just now (:func:`evictable_at`) or be evicted for an older load. Instances in use
+drain first: they finish their requests and start no new ones.
 """
 
 from __future__ import annotations
@@ -21,15 +21,31 @@ _PROTECTION_PER_LOAD = 3.0
 _MIN_PROTECTION_S, _MAX_PROTECTION_S = 1.0, 30.0
 
 _MIN_GROWTH = 1.25
-"""A context that grows by less (near the end of the memory, where it cannot double) waits until the
-instance is evictable: the smaller the steps, the more loads there could be.
+"""A context that grows by less (near the memory limit, where it cannot double) waits until the
+instance is evictable: small increments would cause many loads.
 """
 
 
+def keep_alive_s(state: SchedulerState, instance: ModelInstance) -> float:
+    """How long the instance is kept when idle: as the last request that set it asked for, else the
+    server's default; inf = never unload.
+    """
+    default_s = state.limits.keep_alive_s
+    return default_s if instance.keep_alive_s is None else instance.keep_alive_s
+
+
+def expires_at(state: SchedulerState, instance: ModelInstance) -> float:
+    """When an idle instance is unloaded; inf while any request runs on it or waits for it. A load
+    whose requests have all been cancelled is idle, too.
+    """
+    if not instance.is_unused or instance.target.key in state.queues:
+        return math.inf
+    return instance.idle_since + keep_alive_s(state, instance)
+
+
 def evictable_at(instance: ModelInstance) -> float:
-    """Until when an instance in use is protected after its load: for three times as long as the
-    load took, within bounds. So loading never takes more than a quarter of the time, and whatever
-    waits for the memory waits a bounded time.
+    """When the protection of a loaded instance in use ends: three times as long as its load took,
+    within bounds. So loading takes at most a quarter of the time, and waits for memory are bounded.
     """
     if not instance.is_ready:
         return instance.ready_at
@@ -38,12 +54,11 @@ def evictable_at(instance: ModelInstance) -> float:
 
 
 class PendingLoad(msgspec.Struct, frozen=True):
-    """A load that queued requests need. ``first`` is the oldest of those that are next of their
-    client: it sets the load's priority, and will run on it.
+    """A load that queued requests need. ``first`` is the oldest of their clients' first requests;
+    it determines the load's priority.
 
-    ``replaced``: the model's own instance, if it does not satisfy them. ``is_growth``: they need a
-    larger context. That cannot go back and forth, so ``replaced`` is not protected if the context
-    grows by enough.
+    ``replaced``: the model's loaded instance, which does not satisfy them. ``is_growth``: they need
+    a larger context. ``replaced`` is not protected from enough growth, since contexts never shrink.
     """
 
     first: QueuedRequest
@@ -53,8 +68,8 @@ class PendingLoad(msgspec.Struct, frozen=True):
 
 
 class Feasibility(IntEnum):
-    """What a load can do now, nearest first. COMMIT: nothing that it evicts is in use. DRAIN: it
-    waits for running requests. WAIT: some instances may not be evicted yet. BLOCKED: older loads
+    """How soon a load is possible, best first. COMMIT: nothing that it evicts is in use. DRAIN:
+    victims have running requests. WAIT: some victims are still protected. BLOCKED: older loads
     have reserved the memory.
     """
 
@@ -73,7 +88,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Eviction:
-    """Chooses for one load after the other, oldest first, at one moment."""
+    """Chooses victims for one load after the other, oldest first, at one moment."""
 
     def __init__(self, state: SchedulerState, now: float) -> None:
         self._state = state
@@ -86,28 +101,20 @@ class Eviction:
         self._budget = MemoryBudget(state.limits, _plans(self._instances))
 
     def choose(self, load: PendingLoad, plans: Sequence[Plan]) -> Choice:
-        """The nearest step; of equal ones the first plan that evicts no other model, else the
-        first.
+        """The best feasibility; among equals the first plan that evicts no other model, else the
+        first. Unless it is BLOCKED, younger loads cannot have its memory.
         """
 
         def evicts_others(choice: Choice) -> bool:
             return any(victim is not load.replaced for victim in choice.victims)
 
         choices = [self._choice(load, plan) for plan in plans]
-        return min(choices, key=lambda choice: (choice.feasibility, evicts_others(choice)))
-
-    def commit(self, choice: Choice) -> None:
-        """The victims are being stopped, and the load is decided."""
-        self._budget.commit(choice.plan, _plans(choice.victims))
-        self._exclude(choice.victims)
-
-    def reserve(self, choice: Choice) -> None:
-        """The load will get the memory of the victims once they can be stopped."""
-        self._budget.reserve(choice.plan, _plans(choice.victims))
-        self._exclude(choice.victims)
-
-    def _exclude(self, victims: Sequence[ModelInstance]) -> None:
-        self._instances = [other for other in self._instances if other not in victims]
+        best = min(choices, key=lambda choice: (choice.feasibility, evicts_others(choice)))
+        if best.feasibility is not Feasibility.BLOCKED:
+            is_now = best.feasibility is Feasibility.COMMIT
+            self._budget.add(best.plan, _plans(best.victims), is_now=is_now)
+            self._instances = [other for other in self._instances if other not in best.victims]
+        return best
 
     def _choice(self, load: PendingLoad, plan: Plan) -> Choice:
         victims = self._victims(plan, load.replaced)
@@ -119,8 +126,8 @@ class Eviction:
         return Choice(plan, victims, Feasibility.COMMIT if is_unused else Feasibility.DRAIN)
 
     def _victims(self, plan: Plan, replaced: ModelInstance | None) -> list[ModelInstance] | None:
-        """What to evict so that ``plan`` fits: ``replaced`` in any case, then as few as possible in
-        the order of their rank. None: older reservations leave too little.
+        """What to evict so that ``plan`` fits: ``replaced`` always, then as few others as possible
+        by rank. None: it does not fit beside older reservations.
         """
         if replaced is not None and replaced not in self._instances:
             return None
@@ -148,7 +155,7 @@ class Eviction:
     def _can_evict(self, instance: ModelInstance, load: PendingLoad, plan: Plan) -> bool:
         """Whether the instance may be stopped, or drained, for the load."""
         if not (instance.is_ready or instance.is_unused):
-            return False  # it loads for requests that have its places
+            return False  # it is loading, and its places are promised
         if evictable_at(instance) <= self._now or instance.stop_when_unused is not None:
             return True
         if instance is load.replaced:
@@ -156,9 +163,9 @@ class Eviction:
         return self._state.is_idle(instance)
 
     def _rank(self, instance: ModelInstance) -> tuple[float, ...]:
-        """What is evicted first: idle instances (the longest unused first, those to be kept for
-        ever last), those that stop anyway, those in use by the age of their load, so that each
-        model has its turn, and last those that cannot be evicted yet.
+        """Eviction order: idle instances (least recently used first, those to be kept forever
+        last), those that will stop, those in use by the age of their load, so that models take
+        turns, and last those that cannot be evicted yet.
         """
         if self._state.is_idle(instance):
             is_pinned = instance.keep_alive_s == math.inf

@@ -1,7 +1,7 @@
-"""Who runs next: the queued requests of one model, and how a full queue is shared by clients.
+"""Fair queueing: the queued requests of one model, and how clients share a full queue.
 
-The order is round-robin between clients, first come first served within one. Before all others go
-requests that had a place and lost it without fault.
+The order is round-robin between clients, first come first served within one. Requests that lost
+their place without fault go before all others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class QueuedRequest(msgspec.Struct, eq=False):
 
     ``load_options`` are normalized. ``loads_only``: it ends as soon as the model is ready.
     ``is_running``: it has been started on a worker. ``is_aborting``: its client has disconnected,
-    and the worker has not confirmed that yet. ``deaths``: how many workers died under it.
-    ``crash``: of the last death, of which it is a suspect, to be tried for ``trial_s``.
+    and the worker has not confirmed the cancel. ``deaths``: how many workers died under it.
+    ``crash``: the death of which it is a suspect, to be tried for ``trial_s``.
     """
 
     id: int
@@ -40,8 +40,8 @@ class QueuedRequest(msgspec.Struct, eq=False):
     crash: Crash | None = None
     trial_s: float = 0.0
 
-    def suspect(self, crash: Crash, now: float) -> None:
-        """A worker has died under the request, which may be to blame."""
+    def record_death(self, crash: Crash, now: float) -> None:
+        """A worker has died under the request, which is now a suspect."""
         self.crash = crash
         self.trial_s = now - self.started_at + TRIAL_MARGIN_S
         self.deaths += 1
@@ -66,24 +66,24 @@ class FairQueue:
 
     @property
     def load_options(self) -> Mapping[LoadOptions, int]:
-        """Number of requests by load options, which are few however long the queue is."""
+        """Number of requests by load options; there are few different ones."""
         return self._load_options
 
     def plans(
         self, options: LoadOptions, plan: Callable[[LoadOptions], Sequence[Plan]]
     ) -> Sequence[Plan]:
-        """The plans for ``options``, made again only when these change."""
+        """The plans for ``options``, computed when these change."""
         if self._plans is None or self._plans[0] != options:
             self._plans = (options, plan(options))
         return self._plans[1]
 
     def add(self, request: QueuedRequest) -> None:
-        """Queue the request behind all of its client; a new client behind all clients."""
+        """Queue the request behind its client's others, and a new client behind all clients."""
         self._clients.put(request.client, request.id, request)
         self._load_options[request.load_options] += 1
 
     def put_back(self, request: QueuedRequest) -> None:
-        """Queue the request before all others: it had a place and lost it without fault."""
+        """Queue a request that lost its place without fault before all others."""
         self._returned[request.id] = request
         self._returned.move_to_end(request.id, last=False)
         self._load_options[request.load_options] += 1
@@ -96,22 +96,21 @@ class FairQueue:
             del self._load_options[request.load_options]
 
     def heads(self) -> Iterator[QueuedRequest]:
-        """The requests that can be next: those put back, then each client's first, in order."""
+        """The candidates for the next place, in order: those put back, then each client's first."""
         yield from self._returned.values()
         yield from self._clients.heads()
 
     def first(self, can_run: Callable[[QueuedRequest], bool]) -> QueuedRequest | None:
-        """The next request of those that ``can_run``; it remains queued."""
+        """The first of :meth:`heads` that ``can_run``."""
         return next(filter(can_run, self.heads()), None)
 
-    def serve(self, request: QueuedRequest) -> None:
-        """Remove the request that :meth:`first` returned; its client goes behind all others."""
-        self.remove(request)
-        self._clients.move_to_end(request.client)
+    def end_turn(self, client: str) -> None:
+        """A request of the client got a place: the client goes behind all others."""
+        self._clients.move_to_end(client)
 
 
 class Share(NamedTuple):
-    """Compares first by queued requests, then by those queued or placed."""
+    """A client's number of queued requests, and of queued and placed ones."""
 
     queued: int
     total: int
@@ -129,8 +128,8 @@ class _Requests(NamedTuple):
 class ClientShares:
     """How many requests each client has, over all models.
 
-    :meth:`update` is O(1). :meth:`largest` looks at the distinct shares of clients with queued
-    requests. These are few however many clients there are: n of them take n²/2 requests.
+    :meth:`update` is O(1). :meth:`largest` compares the distinct shares of clients with queued
+    requests, which are few: n distinct ones take n²/2 requests.
     """
 
     def __init__(self) -> None:
@@ -138,7 +137,7 @@ class ClientShares:
         self._clients_with: dict[Share, dict[str, None]] = {}
 
     def update(self, request: QueuedRequest, status: Literal["queued", "placed", "ended"]) -> None:
-        """The request is queued now, or has a place, or has ended."""
+        """Record the request's new status."""
         client = request.client
         requests = self._requests.setdefault(client, _Requests({}, {}))
         if requests.queued:
@@ -162,7 +161,7 @@ class ClientShares:
         return requests.share if requests else Share(0, 0)
 
     def largest(self) -> Share:
-        """The largest share of any client with a queued request."""
+        """The largest share among clients with queued requests."""
         return max(self._clients_with, default=Share(0, 0))
 
     def can_displace(self, client: str) -> bool:
@@ -171,8 +170,8 @@ class ClientShares:
         return Share(share.queued + 1, share.total + 1) < self.largest()
 
     def displaced_by(self, newcomer: QueuedRequest) -> QueuedRequest:
-        """The request to reject when the queue is full: the newest queued one of the client with
-        the largest share, or the ``newcomer``, which is queued, if its client now has as much.
+        """The request to reject when the queue is over its limit: the ``newcomer`` (queued already)
+        if its client has the largest share, else the newest queued one of the client that has it.
         """
         if self.of(newcomer.client) >= self.largest():
             return newcomer

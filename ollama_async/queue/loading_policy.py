@@ -1,9 +1,9 @@
-"""What to load for the requests of a model, and when a loaded instance satisfies them.
+"""Loading policy: what to load for a model's requests, and when a loaded instance satisfies them.
 
-A context that fits is never a reason to reload, whichever client asks. Only a larger one is, and
-contexts grow to powers of two. The other load options are set by the model. Two models with the
-same weights share an instance and may contradict each other in them. One instance then serves both
-during its residence (:func:`residence_s`); after that it is reloaded for the next request.
+Only a larger context is a reason to reload, and contexts grow to powers of two. Models set the
+other load options. Models with the same weights share an instance, though these options may
+contradict each other. One instance then serves all of them during its residence
+(:func:`residence_s`), and is then reloaded for the next request that contradicts it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.queue.memory_budget import Plan, Planner
 
 _EXPLICIT = ("num_gpu", "main_gpu", "num_thread", "use_mmap")
-"""``num_batch`` is missing on purpose: it changes the speed, never the answer."""
+"""Without ``num_batch``, which changes the speed, but not the answer."""
 
 _RESIDENCE_PER_LOAD = 10.0
 _MIN_RESIDENCE_S = 60.0
@@ -29,15 +29,15 @@ _DEFAULTS = LoadOptions()
 
 
 def residence_s(load_s: float) -> float:
-    """How long an instance whose load took ``load_s`` also serves requests that contradict its
-    options: ten times as long, at least a minute. So contradictions cost one load in that time.
+    """How long an instance also serves requests that contradict its options, so that contradictions
+    cost one load in that time.
     """
     return max(_MIN_RESIDENCE_S, _RESIDENCE_PER_LOAD * load_s)
 
 
 def normalize(options: LoadOptions, target: Target, *, has_gpus: bool) -> LoadOptions:
-    """Equal options for an equal load: the context is cut to the trained one, ``num_gpu`` -1 means
-    no choice, and options about GPUs are dropped where there are none.
+    """Options that are equal if their loads are: the context is at most the trained one,
+    ``num_gpu`` -1 means unset, and GPU options are dropped where there are no GPUs.
     """
     if options == _DEFAULTS:
         return _DEFAULTS
@@ -53,13 +53,13 @@ def normalize(options: LoadOptions, target: Target, *, has_gpus: bool) -> LoadOp
 
 
 def exceeds_context(options: LoadOptions, num_ctx: float) -> bool:
-    """Whether a larger context than ``num_ctx`` is requested."""
+    """Whether the options request more than ``num_ctx``."""
     return options.num_ctx is not None and options.num_ctx > num_ctx
 
 
 def contradicts(options: LoadOptions, loaded: LoadOptions) -> bool:
-    """Whether an explicit option differs, also where only one of them sets it: a client does not
-    inherit options that another one set.
+    """Whether an explicit option differs, or is set by only one of them: a client does not inherit
+    another client's options.
     """
     return any(getattr(options, name) != getattr(loaded, name) for name in _EXPLICIT)
 
@@ -69,9 +69,9 @@ def merge(
 ) -> LoadOptions:
     """What to load for ``first`` so that it satisfies as many ``others`` as possible.
 
-    The explicit options are those of ``first``; the context is the largest of all, of ``others``
-    and of what is loaded. A context that grows is rounded up to a power of two within the trained
-    one: a client that asks for one token more each time must not cause a load each time.
+    The explicit options are those of ``first``; the context is the largest of all. A context that
+    grows is rounded up to a power of two within the trained one: a client that requests one more
+    token each time must not cause a load each time.
     """
     contexts = (first.num_ctx, loaded_ctx, *(options.num_ctx for options in others))
     num_ctx = max((context for context in contexts if context is not None), default=None)
@@ -88,13 +88,12 @@ def _round_up(num_ctx: int, train_ctx: int) -> int:
 def feasible_plans(
     planner: Planner, capacity: Mapping[str, int], target: Target, options: LoadOptions
 ) -> list[Plan]:
-    """The plans to choose from, best first. The scheduler takes the first that fits, else the first
-    for which memory can be freed.
+    """The plans to choose from, best first: for each device the first plan that fits when nothing
+    else is loaded, then those with fewer slots for the same context. The CPU is used only if the
+    model fits on no GPU.
 
-    For each device these are the first plan that fits while nothing else is loaded, then those with
-    fewer slots for the same context; the CPU only if no GPU can hold the model. So an idle model is
-    evicted rather than another one loaded on the CPU, ten times as slow, or with a smaller context;
-    and another GPU is used rather than fewer slots.
+    So an idle model is evicted rather than another one loaded on the CPU, ten times as slow, or
+    with a smaller context. Another GPU is used rather than fewer slots.
 
     :raises LoadFailed: there is none.
     :raises ServerError: the planner's own reason.
@@ -120,8 +119,8 @@ def feasible_plans(
 
 
 def _shortage_text(shortages: Sequence[tuple[int, int, int]]) -> str:
-    """Ollama's sentence, about the device where least is missing. A shortage is bytes missing,
-    needed and available.
+    """Ollama's sentence for the device where least is missing. A shortage is bytes missing, needed
+    and available.
     """
     if not shortages:
         return "no device can hold the model with these options"
@@ -138,10 +137,10 @@ class _Refusal(msgspec.Struct, frozen=True):
 
 
 class RefusedGrowth:
-    """Contexts to which a model could not be reloaded: for each model the smallest one lately.
+    """The smallest context to which each model recently could not be reloaded.
 
-    A failed growth costs two loads, during which no request is served. So for a minute requests for
-    as much fail with the same error at no cost.
+    A failed growth costs two loads without service. So for a minute requests for as much fail
+    with the same error.
     """
 
     def __init__(self) -> None:
@@ -159,9 +158,7 @@ class RefusedGrowth:
     def find(
         self, target: Target, options: LoadOptions, loaded_ctx: int, now: float
     ) -> tuple[str, str] | None:
-        """Code and message if ``options`` would have the model grow from ``loaded_ctx`` to a
-        context that was refused.
-        """
+        """Code and message if the growth from ``loaded_ctx`` for ``options`` was refused."""
         refusal = self._refusals.get(target.key)
         if refusal is None or refusal.expires_at <= now:
             return None

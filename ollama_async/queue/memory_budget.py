@@ -1,12 +1,11 @@
-"""How much memory the loads take, and whether one more fits.
+"""Memory accounting: how much the loads take, and whether one more fits.
 
-Memory counts as taken from the moment a load is committed until its worker is told to stop. (A
-worker starts only when the bytes are really free, see :mod:`.reconciler`.) A worker that does not
-stop counts until its process is gone: no load may depend on when that will be.
+Memory counts as taken from the commitment of a load until its worker is being stopped. (A worker
+starts only when the bytes are free, see :mod:`.reconciler`.) A worker that does not stop counts
+until its process is gone.
 
-Older loads have priority. What an older load will free and take is a *reservation*. A younger load
-may go ahead only if it fits both now and after all reservations. So it never delays an older load,
-and does not wait for one either if there is memory for both.
+Older loads have priority: what they will free and take is a *reservation*. A younger load may go
+ahead only if it fits both now and after all reservations, so it never delays an older one.
 """
 
 from __future__ import annotations
@@ -23,13 +22,12 @@ _MODELS_PER_DEVICE = 3
 """Ollama's default: three models for each GPU, three on a machine without one."""
 
 _MODELS = "models"
-"""The number of models is limited like the bytes of a device, of which each model takes one."""
+"""The number of models is a device, of which each model takes one byte."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One way to load a model. ``demand`` maps device ids to bytes; ``num_ctx`` is tokens per slot.
-
-    A subclass carries what is needed only to start the worker.
+    Subclasses add what the worker needs.
     """
 
     demand: dict[str, int]
@@ -38,17 +36,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Planner = Callable[[Target, LoadOptions], Sequence[Plan]]
-"""Every way to load a model, best first: on each device that may hold it, perhaps also with a
-smaller context.
+"""Every way to load a model, best first: on each device, perhaps also with a smaller context.
 
-It must be harmless to call twice. It may raise a :class:`~ollama_async.core.errors.ServerError`,
-with which the requests for the model then fail.
+It has no side effects. Requests for the model fail with the ``ServerError`` that it raises.
 """
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Upper bounds. ``capacity`` maps device ids to bytes for models; ``max_loaded`` 0 means three
-    models for each GPU; ``keep_alive_s`` is the default of requests.
+    """``capacity`` maps device ids to bytes for models; ``max_loaded`` 0 means three models for
+    each GPU; ``keep_alive_s`` is the default of requests.
     """
 
     max_queue: int
@@ -67,7 +63,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryBudget:
-    """Memory as it is committed at one moment, and as it will be after all reservations."""
+    """Memory that is committed now, and that will be after all reservations."""
 
     def __init__(self, limits: Limits, plans: Iterable[Plan]) -> None:
         self._capacity = {**limits.capacity, _MODELS: limits.models}
@@ -86,16 +82,11 @@ class MemoryBudget:
             for device in (*plan.demand, _MODELS)
         )
 
-    def commit(self, plan: Plan, freed: Sequence[Plan] = ()) -> None:
-        """The load is decided, and what it replaces is being stopped."""
-        self.reserve(plan, freed)
-        _add(self._now, [plan])
-        _add(self._now, freed, sign=-1)
-
-    def reserve(self, plan: Plan, freed: Sequence[Plan]) -> None:
-        """The load will follow when the plans in ``freed`` are unloaded."""
-        _add(self._later, [plan])
-        _add(self._later, freed, sign=-1)
+    def add(self, plan: Plan, freed: Sequence[Plan] = (), *, is_now: bool = True) -> None:
+        """Commit ``plan``, or reserve it until the plans in ``freed`` are unloaded."""
+        for used in (self._now, self._later) if is_now else (self._later,):
+            _add(used, [plan])
+            _add(used, freed, sign=-1)
 
 
 def _add(usage: Counter[str], plans: Iterable[Plan], sign: int = 1) -> None:

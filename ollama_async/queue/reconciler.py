@@ -1,11 +1,10 @@
-"""Brings the scheduler's state to what follows from it, whatever event has changed it.
+"""Reconciles the scheduler's state, in the same way after every event.
 
-Unused instances whose time is over are stopped. Pending loads are committed, oldest first, or drain
-what they evict. Free places are filled. Committed loads whose memory is really free are started.
-The next moment to reconcile is set.
+Expired instances are stopped. Pending loads are committed, oldest first, or drain what they evict.
+Free places are filled. Committed loads whose memory is free are started. The timer is set.
 
-Draining is never remembered, but found again each time from the requests that wait now. So it ends
-with the last request that needs it, and an instance that gets new requests drains all the same.
+Draining is not stored, but derived each time from the queued requests. So it ends with the last
+request that needs it, and new requests for the draining instance do not end it.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown
-from ollama_async.queue import keep_alive
 from ollama_async.queue.backend import LoadOptions
 from ollama_async.queue.events import SHUTDOWN_TEXT, WakeAt
-from ollama_async.queue.eviction import Eviction, Feasibility, PendingLoad, evictable_at
+from ollama_async.queue.eviction import Eviction, Feasibility, PendingLoad, evictable_at, expires_at
 from ollama_async.queue.fair_queue import FairQueue, QueuedRequest
 from ollama_async.queue.loading_policy import exceeds_context, feasible_plans, merge, residence_s
 from ollama_async.queue.memory_budget import MemoryBudget, Plan, Planner
@@ -25,7 +23,7 @@ from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
 
 def reconcile(state: SchedulerState, planner: Planner, now: float) -> None:
-    """Do all that can be done now, and set the timer for the rest."""
+    """Do what can be done now, and set the timer for the rest."""
     _stop_unused(state, now)
     retry_at = _commit_loads(state, planner, now)
     while _fill_places(state, now):
@@ -41,12 +39,12 @@ def _stop_unused(state: SchedulerState, now: float) -> None:
                 state.fail(request, ShuttingDown(SHUTDOWN_TEXT))
         if instance.is_unused and instance.stop_when_unused:
             state.stop(instance, instance.stop_when_unused)
-        elif keep_alive.expires_at(state, instance) <= now:
+        elif expires_at(state, instance) <= now:
             state.stop(instance, "idle")
 
 
 def _commit_loads(state: SchedulerState, planner: Planner, now: float) -> list[float]:
-    """Returns when instances that have to be evicted may be."""
+    """Returns when the instances to be evicted are evictable."""
     for instance in state.current.values():
         instance.is_draining = False
         residence_ends_at = instance.ready_at + residence_s(instance.load_s)
@@ -59,12 +57,10 @@ def _commit_loads(state: SchedulerState, planner: Planner, now: float) -> list[f
     for load, options, plans in planned:
         choice = eviction.choose(load, plans)
         if choice.feasibility is Feasibility.COMMIT:
-            eviction.commit(choice)
             for victim in choice.victims:
                 state.stop(victim, "reload" if victim is load.replaced else "evicted")
             state.commit(load.first.target, options, choice.plan, now)
         elif choice.feasibility is not Feasibility.BLOCKED:
-            eviction.reserve(choice)
             for victim in choice.victims:
                 victim.is_draining = choice.feasibility is Feasibility.DRAIN
                 retry_at.append(evictable_at(victim))
@@ -74,8 +70,8 @@ def _commit_loads(state: SchedulerState, planner: Planner, now: float) -> list[f
 def _plan_loads(
     state: SchedulerState, planner: Planner
 ) -> list[tuple[PendingLoad, LoadOptions, Sequence[Plan]]]:
-    """All pending loads with their plans, oldest first. A request without any plan fails, and then
-    another one may be first.
+    """All pending loads with their plans, oldest first. A request without a plan fails, and another
+    may then be first.
     """
     while True:
         found = [
@@ -91,8 +87,8 @@ def _plan_loads(
 def _plan(
     state: SchedulerState, planner: Planner, load: PendingLoad
 ) -> tuple[LoadOptions, Sequence[Plan]] | None:
-    """Plans for all that wait, with a context that may grow, else for the first request alone.
-    None: that has failed.
+    """Plans for all queued requests, with a context that may grow, else for the first request
+    alone. None: that has failed.
     """
     first, target = load.first, load.first.target
 
@@ -103,7 +99,7 @@ def _plan(
     options = merge(first.load_options, load.queue.load_options, loaded_ctx, target)
     try:
         return options, load.queue.plans(options, plans)
-    except Exception:  # noqa: BLE001, S110  # whatever it is: the first alone is tried
+    except Exception:  # noqa: BLE001, S110  # the first request alone is tried
         pass
     try:
         return first.load_options, plans(first.load_options)
@@ -115,9 +111,7 @@ def _plan(
 
 
 def _fill_places(state: SchedulerState, now: float) -> bool:
-    """True: requests that only load have ended, and no other event will follow for the requests
-    behind them.
-    """
+    """True: requests that only load have ended, and no event will follow for those behind them."""
     before = len(state.requests)
     for instance in list(state.current.values()):
         state.fill(instance, now)
@@ -125,7 +119,7 @@ def _fill_places(state: SchedulerState, now: float) -> bool:
 
 
 def _start_loads(state: SchedulerState, now: float) -> None:
-    """Start the committed loads that fit beside every worker that exists, stopping or not."""
+    """Start the committed loads that fit beside all existing workers, stopping ones included."""
     instances = state.instances.values()
     committed = [each for each in instances if each.phase is Phase.COMMITTED]
     if not committed:
@@ -134,14 +128,14 @@ def _start_loads(state: SchedulerState, now: float) -> None:
     budget = MemoryBudget(state.limits, existing)
     for instance in committed:
         if budget.has_space(instance.plan):
-            budget.commit(instance.plan)
+            budget.add(instance.plan)
             state.load(instance, now)
 
 
 def _set_timer(state: SchedulerState, retry_at: Sequence[float], now: float) -> None:
     moments = [moment for moment in retry_at if moment > now]
     for instance in state.current.values():
-        moments += [keep_alive.expires_at(state, instance), instance.trial_ends_at, state.kill_at]
+        moments += [expires_at(state, instance), instance.trial_ends_at, state.kill_at]
     earliest = min(moments, default=math.inf)
     at = None if earliest == math.inf else earliest
     if at != state.wake_at:
@@ -149,17 +143,17 @@ def _set_timer(state: SchedulerState, retry_at: Sequence[float], now: float) -> 
         state.effects.append(WakeAt(at))
 
 
-def _pending_load(queue: FairQueue, own: ModelInstance | None) -> PendingLoad | None:
-    """The load that a model's queue needs. An instance that is to stop is not replaced before."""
-    if own is None:
+def _pending_load(queue: FairQueue, loaded: ModelInstance | None) -> PendingLoad | None:
+    """The load that a model's queue needs. An instance that will stop is not replaced before."""
+    if loaded is None:
         return PendingLoad(_oldest(queue.heads()), queue)
-    if own.stop_when_unused or all(own.satisfies(options) for options in queue.load_options):
+    if loaded.stop_when_unused or all(loaded.satisfies(options) for options in queue.load_options):
         return None
-    unsatisfied = [head for head in queue.heads() if not own.satisfies(head.load_options)]
+    unsatisfied = [head for head in queue.heads() if not loaded.satisfies(head.load_options)]
     if not unsatisfied:
         return None
-    is_growth = any(exceeds_context(each.load_options, own.num_ctx) for each in unsatisfied)
-    return PendingLoad(_oldest(unsatisfied), queue, own, is_growth)
+    is_growth = any(exceeds_context(each.load_options, loaded.num_ctx) for each in unsatisfied)
+    return PendingLoad(_oldest(unsatisfied), queue, loaded, is_growth)
 
 
 def _oldest(requests: Iterable[QueuedRequest]) -> QueuedRequest:

@@ -1,10 +1,8 @@
-"""Decides what is queued, runs, is loaded and evicted: a pure state machine, see ADR 3.
+"""The scheduler: a pure state machine that decides what is queued, runs, is loaded and evicted.
 
-``handle(event, now)`` changes the state and returns the effects to perform, in order. It reads no
-clock, never waits, performs nothing and logs nothing.
-
-This file says what each event means by itself. What follows from it is found by the
-:func:`.reconcile`, the same way after every event.
+``handle(event, now)`` changes the state and returns the effects to perform, in order. It has no
+clock, no I/O and no log. Each event has a handler here; :func:`.reconcile` then finds what follows,
+in the same way after every event. See ADR 3.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
 
 class Scheduler:
-    """``state`` may be read by others."""
+    """``state`` is read-only for others."""
 
     def __init__(self, limits: Limits, planner: Planner) -> None:
         self.state = SchedulerState(limits)
@@ -49,8 +47,8 @@ class Scheduler:
         return self.state.effects
 
     def _apply(self, event: events.Event, now: float) -> bool:  # noqa: C901  # one case per event
-        """Apply the event itself. False: a request was refused at once, and nothing has changed: a
-        flood of them must cost next to nothing.
+        """Apply the event itself. False: a request was refused and the state has not changed. A
+        flood of these must cost little.
         """
         match event:
             case events.RequestArrived():
@@ -78,11 +76,11 @@ class Scheduler:
         return True
 
     def _reject_surplus(self) -> bool:
-        """Reject until no more wait than may: the last of those just queued, or instead a request
-        of a client that has more. Returns whether any was rejected.
+        """Reject the last newly queued requests, or instead those of clients that have more, until
+        the queue is within its limit. Returns whether any was rejected.
 
-        What was reconciled with them in the queue stands. They can have caused only draining, which
-        the next reconciliation undoes: a load is committed only with places for those next.
+        They may have caused draining, which the next reconciliation undoes. They have caused no
+        load: that gives places to the requests for which it is committed.
         """
         surplus = self.state.queued - self.state.limits.max_queue
         for _ in range(surplus):
@@ -122,9 +120,7 @@ class Scheduler:
     def _refusal(
         self, request: QueuedRequest, suitable: ModelInstance | None, now: float
     ) -> events.Reject | events.Fail | None:
-        """Why the request cannot even be queued. ``suitable``: the model's instance that satisfies
-        it.
-        """
+        """Why the request cannot be queued. ``suitable``: the instance that satisfies it."""
         if self.state.is_shutting_down:
             return self.state.rejection(request, "draining")
         if remaining_s := self._back_off_s(request, now):
@@ -145,7 +141,7 @@ class Scheduler:
         return None
 
     def _is_queue_full_for(self, request: QueuedRequest, suitable: ModelInstance | None) -> bool:
-        """The fast refusal while the queue is full: a flood must not cost any planning."""
+        """Refuse early while the queue is full: a flood must not cost planning."""
         if self.state.queued < self.state.limits.max_queue:
             return False
         if self.state.shares.can_displace(request.client):
@@ -169,7 +165,7 @@ class Scheduler:
         if instance.phase is Phase.COMMITTED:
             self.state.fill(instance, now)
             if not instance.requests:
-                self.state.remove(instance)  # no request needs it, and nothing has been started
+                self.state.remove(instance)  # no request needs it, and it has not started
 
     def _on_ended(self, request_id: int, now: float) -> None:
         request = self.state.requests.get(request_id)
@@ -190,7 +186,7 @@ class Scheduler:
     def _on_ready(self, event: events.WorkerReady, now: float) -> None:
         instance = self.state.instances[event.instance_id]
         if instance.phase is not Phase.LOADING:
-            return  # it was told to stop in the meantime
+            return  # it is being stopped
         instance.become_ready(event.slots, event.num_ctx, now)
         for request in list(instance.requests.values()):
             if request.loads_only:
@@ -202,8 +198,8 @@ class Scheduler:
         self.state.requeue(requests[instance.slots :])
 
     def _on_load_failed(self, event: events.WorkerLoadFailed, now: float) -> None:
-        """The load is not repeated: the model's requests fail with its error. But if it was made
-        for a large context, those that need at most half of that do not fail.
+        """Fail the model's requests with the error of the load. If it was made for a large context,
+        only those fail that need more than half of it.
         """
         instance = self.state.instances[event.instance_id]
         was_ending = instance.phase.is_ending
@@ -246,13 +242,13 @@ class Scheduler:
         self.state.requeue(left)
 
     def _release(self, instance: ModelInstance, *, is_gone: bool) -> None:
-        """The worker is lost; its memory is free only if the process is gone. If it is not, loads
-        that have not started are planned again, since they may depend on it.
+        """Give up a lost worker. If its process is not gone, committed loads that may depend on its
+        memory are planned again.
         """
         if is_gone:
             self.state.remove(instance)
             return
-        self.state.linger(instance)
+        self.state.mark_lingering(instance)
         for other in list(self.state.current.values()):
             if other.phase is Phase.COMMITTED:
                 self.state.requeue(list(other.requests.values()))
@@ -265,7 +261,7 @@ class Scheduler:
         event: events.WorkerLost,
         now: float,
     ) -> Sequence[QueuedRequest]:
-        """Record whose fault the death was; returns the other requests, to be tried alone."""
+        """Record who is to blame for the death; returns the requests to be tried alone."""
         key, tried = instance.target.key, instance.on_trial
         if not running:
             self._backoff.record_idle(key, now)
@@ -288,7 +284,7 @@ class Scheduler:
             crash = Crash(key, now, [request.id for request in suspects], others)
             self._backoff.record(crash)
         for request in suspects:
-            request.suspect(crash, now)
+            request.record_death(crash, now)
         return [request for request in suspects if not self._is_given_up(request, now)]
 
     def _can_retry(self, request: QueuedRequest, event: events.WorkerLost, now: float) -> bool:
@@ -297,8 +293,8 @@ class Scheduler:
         return request.id in event.restartable and not self._back_off_s(request, now)
 
     def _is_given_up(self, request: QueuedRequest, now: float) -> bool:
-        """Whether a request is refused after a death that it survived. A suspect is tried even if
-        its client is refused: it may not be the request that the client is blamed for.
+        """Whether a request that survived a death is refused. A suspect is tried even if its client
+        is refused: another request of the client may be to blame.
         """
         if request.crash is None:
             return self._back_off_s(request, now) > 0

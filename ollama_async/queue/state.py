@@ -1,4 +1,4 @@
-"""The scheduler's state, and the transitions that keep it consistent. No policy is in here."""
+"""The scheduler's state, and the transitions that keep it consistent, without any policy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MAX_RETRY_AFTER_S = 600
 
 
 class Phase(Enum):
-    """COMMITTED: the memory is assigned, and what had it is stopping. LOADING: the worker starts.
-    READY: it serves. STOPPING: it was told to stop and holds its memory, for seconds at most.
-    LINGERING: not even SIGKILL has ended it, and nobody knows when its memory will be free.
+    """COMMITTED: the memory is assigned, and its victims are stopping. LOADING: the worker starts.
+    READY: it serves. STOPPING: it is being stopped, and its memory is free in seconds. LINGERING:
+    not even SIGKILL has ended it, and its memory stays taken.
     """
 
     COMMITTED = "committed"
@@ -32,18 +32,18 @@ class Phase(Enum):
 
     @property
     def is_ending(self) -> bool:
-        """The instance serves no request any more; only its memory counts."""
+        """The instance serves no more requests; only its memory counts."""
         return self in {Phase.STOPPING, Phase.LINGERING}
 
 
 class ModelInstance:
     """A loaded copy of a model, from the decision to load it until its process is gone.
 
-    ``requests`` have a place: promised until READY, then running, except ``suspects`` behind
-    another one. There are never more than ``slots``. ``load_options``: what it was loaded for.
-    ``num_ctx``: tokens per slot, or what was requested if that is more; a context that the engine
-    could not provide must not reload the model for ever. ``is_draining``: older requests need the
-    memory, so nothing new starts here. ``stop_when_unused``: why it ends then.
+    ``requests`` have places, at most ``slots``: promised until READY, then running, except
+    ``suspects`` whose trial has not begun. ``load_options``: what it was loaded for. ``num_ctx``:
+    tokens per slot, or what was requested if that is more: a context that the engine could not
+    provide must not cause another reload. ``is_draining``: older requests need the memory, so no
+    request starts here. ``stop_when_unused``: why it then ends.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class ModelInstance:
 
     @property
     def is_unused(self) -> bool:
-        """Loading or ready, and no request has a place: it can be stopped at once."""
+        """Loading or ready without requests: it can be stopped at once."""
         return self.phase in {Phase.LOADING, Phase.READY} and not self.requests
 
     @property
     def is_accepting(self) -> bool:
-        """Whether new requests may get a place if one is free."""
+        """Whether queued requests may get a place if one is free."""
         return not self.is_draining and self.stop_when_unused is None
 
     def has_place_for(self, request: QueuedRequest) -> bool:
-        """Whether the request may get a place now. Suspects share a worker only with others that
-        have seen it die: a suspect may kill it again, and the others would be its victims.
+        """Whether the request may get a place now. Suspects share a worker only with requests that
+        have survived a death, since a suspect may kill it again.
         """
         if not self.is_accepting or len(self.requests) >= self.slots:
             return False
@@ -92,7 +92,7 @@ class ModelInstance:
         return all(other.deaths for other in self.requests.values())
 
     def satisfies(self, options: LoadOptions) -> bool:
-        """Whether the instance will do for normalized load options."""
+        """Whether requests with these normalized load options can run here."""
         if exceeds_context(options, self.num_ctx):
             return False
         return not (self.is_residence_over and contradicts(options, self.load_options))
@@ -104,7 +104,7 @@ class ModelInstance:
 
     @property
     def trial_ends_at(self) -> float:
-        """When the suspect that runs is cleared and the next one starts; inf: there is none."""
+        """When the suspect on trial is cleared and the next one starts; inf if there is none."""
         request = self.on_trial if self.suspects else None
         return math.inf if request is None else request.started_at + request.trial_s
 
@@ -116,7 +116,7 @@ class ModelInstance:
         self.ready_at = self.idle_since = now
 
     def record_use(self, request: QueuedRequest, now: float) -> None:
-        """A request starts. The instance takes the name and ``keep_alive`` of the latest one."""
+        """A request starts: the instance gets its name and ``keep_alive``."""
         self.target = request.target
         self.idle_since = now
         if request.keep_alive_s is not None:
@@ -124,14 +124,12 @@ class ModelInstance:
 
 
 class SchedulerState:
-    """Attributes may be read by others; only the methods here change them.
-
-    ``queues``: what waits, by model key; never an empty one. ``instances``: by id, until the
-    process is gone; ``current``: by model key, those that are not ending, one for each model.
-    ``requests``: all that have not ended; ``placed``: the instance of those that do not wait;
+    """``queues``: queued requests by model key; no queue is empty. ``instances``: by id, until the
+    process is gone. ``current``: the one instance of each model that is not ending, by model key.
+    ``requests``: all that have not ended. ``placed``: the instance of each request with a place.
     ``shares``: how many requests each client has. ``effects`` and ``newly_queued`` (highest
-    priority first): of the event being handled. ``wake_at``: when :class:`.TimerFired` is to be
-    sent. ``kill_at``: when a shutdown ends what still runs.
+    priority first): of the current event. ``wake_at``: when :class:`.TimerFired` is due.
+    ``kill_at``: when a shutdown ends running requests.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -159,7 +157,7 @@ class SchedulerState:
         return request.id in self.requests and request.id not in self.placed
 
     def is_idle(self, instance: ModelInstance) -> bool:
-        """No request has a place, and none waits that could have one."""
+        """No request has a place, and none is queued that could run here."""
         if not instance.is_unused:
             return False
         queue = self.queues.get(instance.target.key)
@@ -176,18 +174,16 @@ class SchedulerState:
         self.newly_queued.append(request)
 
     def requeue(self, requests: Sequence[QueuedRequest]) -> None:
-        """Requests that lose their places without fault go to the front, in the same order."""
+        """Requests that lose their places without fault go to the front, in this order."""
         for request in reversed(requests):
-            instance = self.placed.pop(request.id)
-            del instance.requests[request.id]
-            instance.suspects.pop(request.id, None)
+            self._vacate(request)
             request.is_running = False
             self.shares.update(request, "queued")
             self._queue(request).put_back(request)
         self.newly_queued += requests
 
     def fill(self, instance: ModelInstance, now: float) -> None:
-        """Give free places to the requests that are next; of suspects only one starts."""
+        """Give free places to the next requests; of suspects only one starts."""
         if instance.suspects:
             self.try_suspects(instance, now)
         queue = self.queues.get(instance.target.key)
@@ -195,14 +191,14 @@ class SchedulerState:
             request = queue.first(lambda request: instance.satisfies(request.load_options))
             if request is None or not instance.has_place_for(request):
                 break
-            queue.serve(request)
-            self._drop_if_empty(instance.target.key)
+            self._dequeue(request)
+            queue.end_turn(request.client)
             self.place(request, instance, now)
         if instance.suspects:
             self.try_suspects(instance, now)
 
     def try_suspects(self, instance: ModelInstance, now: float) -> None:
-        """Start the next suspect when the one before it has ended or is cleared."""
+        """Start the next suspect if the one before it has ended or is cleared."""
         tried = instance.on_trial
         if not instance.is_ready or (tried is not None and now < instance.trial_ends_at):
             return
@@ -215,7 +211,7 @@ class SchedulerState:
             self.start(untried, now)
 
     def place(self, request: QueuedRequest, instance: ModelInstance, now: float) -> None:
-        """Give the request, which is not queued, a place: a slot, or the promise of one."""
+        """Give a request that is not queued a place: a slot, or the promise of one."""
         instance.requests[request.id] = request
         self.placed[request.id] = instance
         self.shares.update(request, "placed")
@@ -225,7 +221,7 @@ class SchedulerState:
             self.start(request, now)
 
     def start(self, request: QueuedRequest, now: float) -> None:
-        """The request gets the slot that it was promised. If it only loads, it ends thereby."""
+        """Start the request on its slot. If it only loads, it ends."""
         instance = self.placed[request.id]
         instance.record_use(request, now)
         request.started_at = now
@@ -237,7 +233,7 @@ class SchedulerState:
             self.effects.append(events.Start(request.id, instance.id))
 
     def abort(self, request: QueuedRequest) -> None:
-        """Cancel a running request, which keeps its slot until the worker confirms."""
+        """Cancel a running request; it keeps its slot until the worker confirms."""
         request.is_aborting = True
         self.effects.append(events.Abort(request.id, self.placed[request.id].id))
 
@@ -247,22 +243,19 @@ class SchedulerState:
         self.shares.update(request, "ended")
         if request.crash is not None:
             request.crash.record_end(request.id, request.client)
-        instance = self.placed.pop(request.id, None)
-        if instance is not None:
-            del instance.requests[request.id]
-            instance.suspects.pop(request.id, None)
+        if request.id in self.placed:
+            self._vacate(request)
         else:
-            self.queues[request.target.key].remove(request)
-            self._drop_if_empty(request.target.key)
+            self._dequeue(request)
 
     def fail(self, request: QueuedRequest, error: ServerError) -> None:
-        """End the request with an error, which a client that has disconnected does not get."""
+        """End the request with an error; a client that has disconnected does not get it."""
         self.end(request)
         if not request.is_aborting:
             self.effects.append(events.Fail(request.id, error.code, error.message))
 
     def rejection(self, request: QueuedRequest, reason: events.RejectReason) -> events.Reject:
-        """The effect that rejects the request, which need not be in the state."""
+        """The effect that rejects the request, which may be unknown to the state."""
         key = request.target.key
         instance = self.current.get(key)
         slots = max(1, instance.slots) if instance else 1
@@ -271,21 +264,28 @@ class SchedulerState:
         return events.Reject(request.id, reason, min(_MAX_RETRY_AFTER_S, max(1, wait_s)))
 
     def record_service(self, key: str, seconds: float) -> None:
-        """Update the moving average of how long the model's requests hold their slots."""
+        """Update the moving average of how long the model's requests run."""
         before = self._service_s.get(key, seconds)
         self._service_s[key] = before + _SERVICE_WEIGHT * (seconds - before)
 
     def _queue(self, request: QueuedRequest) -> FairQueue:
         return self.queues.setdefault(request.target.key, FairQueue())
 
-    def _drop_if_empty(self, key: str) -> None:
-        if not self.queues[key]:
-            del self.queues[key]
+    def _dequeue(self, request: QueuedRequest) -> None:
+        queue = self.queues[request.target.key]
+        queue.remove(request)
+        if not queue:
+            del self.queues[request.target.key]
+
+    def _vacate(self, request: QueuedRequest) -> None:
+        instance = self.placed.pop(request.id)
+        del instance.requests[request.id]
+        instance.suspects.pop(request.id, None)
 
     # -- model instances ---------------------------------------------------------------------
 
     def commit(self, target: Target, load_options: LoadOptions, plan: Plan, now: float) -> None:
-        """Decide on a load: assign its memory, and promise places to the requests that are next."""
+        """Decide on a load: assign its memory and promise places to the next requests."""
         instance = ModelInstance(self._next_instance_id, target, load_options, plan, now)
         self._next_instance_id += 1
         self.instances[instance.id] = instance
@@ -304,13 +304,13 @@ class SchedulerState:
         del self.current[instance.target.key]
         self.effects.append(events.Stop(instance.id, reason))
 
-    def linger(self, instance: ModelInstance) -> None:
-        """The worker serves no request any more, but its process still holds its memory."""
+    def mark_lingering(self, instance: ModelInstance) -> None:
+        """The worker serves no more requests, but its process keeps its memory."""
         instance.phase = Phase.LINGERING
         self._leave_current(instance)
 
     def remove(self, instance: ModelInstance) -> None:
-        """The instance's process is gone, or has never been."""
+        """The instance's process is gone, or was never started."""
         del self.instances[instance.id]
         self._leave_current(instance)
 

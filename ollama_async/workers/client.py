@@ -1,11 +1,9 @@
-"""The gateway's one object for a worker: starts it, sends it requests, delivers answers, ends it.
+"""The client of one worker: starts it, sends it requests, delivers its answers, ends it.
 
-- Runs in: the gateway, on its loop; every call and every callback.
-- Owns: one transport (and through it the worker), and the way from each request to its sink.
-- Tasks: none. The transport calls back; timers watch for a worker that hangs.
-- Talks to: the worker, in :mod:`.messages`; its owner (the pool), through :class:`ClientOwner`.
-- Dies when: the worker does, for whatever reason, and only then. Every fault here ends with a kill
-  and is reported when the worker is gone, so there is one way to die and not many.
+- Runs in: the gateway, on its loop.
+- Owns: one transport, and through it the worker; the sinks of the requests that it has.
+- Tasks: none. The transport calls back; timers detect a worker that hangs.
+- Ends when: the worker does. Every fault here kills the worker, and is reported when it is gone.
 
 States::
 
@@ -15,8 +13,8 @@ States::
                                     ▼
                                  FAILING ── gone, or even SIGKILL does not end it ──▶ LOST
 
-A start is Hello → Ready, or the reason why not, in a race with the worker's exit and with a timeout
-that only progress resets. A client starts once; another try is another client, with another number.
+A start ends with Ready or Refused, with the worker's exit, or with a timeout that progress resets.
+A client starts once.
 """
 
 from __future__ import annotations
@@ -39,6 +37,7 @@ from ollama_async.core.errors import (
 )
 from ollama_async.core.safe_text import replace_unprintable
 from ollama_async.queue.backend import Finish, Target
+from ollama_async.workers import messages
 from ollama_async.workers.frames import FrameTooLarge
 from ollama_async.workers.limits import (
     Handshake,
@@ -50,32 +49,14 @@ from ollama_async.workers.limits import (
     unexpected,
 )
 from ollama_async.workers.load_plan import LoadPlan
-from ollama_async.workers.messages import (
-    Cancel,
-    Delta,
-    Deltas,
-    Detokenize,
-    Done,
-    Failed,
-    Heartbeat,
-    PackedSubmit,
-    Ready,
-    Refused,
-    Started,
-    Text,
-    Tokenize,
-    Tokens,
-    ToolCallDelta,
-    ToParent,
-)
-from ollama_async.workers.requests import Answer, Calls, SubmittedRequest
+from ollama_async.workers.requests import CallResult, Calls, SubmittedRequest
 from ollama_async.workers.transport import REAP_DEADLINE_S, Transport
 
 CRASH_TEXT = (
     "model runner has unexpectedly stopped, this may be due to resource limitations"
     " or an internal error, check ollama server logs for details"
 )
-"""Ollama's sentence; what is known follows after a colon."""
+"""Ollama's sentence; details follow after a colon."""
 
 _WATCH_PERIOD_S = 1.0
 _MAX_ERROR_CHARACTERS = 4000
@@ -85,7 +66,7 @@ log = logging.getLogger(__name__)
 
 
 class ClientOwner(Protocol):
-    """What is reported to the owner of workers, on the loop."""
+    """Callbacks to the owner of workers, on the loop."""
 
     def request_ended(self, request: SubmittedRequest) -> None:
         """The worker has ended the request; its slot is free. Its sink gets the end afterwards."""
@@ -94,7 +75,7 @@ class ClientOwner(Protocol):
         """The ready worker ended without being stopped; ``has_aborted``: by an assertion.
 
         It is gone, or not even SIGKILL ends it (see :attr:`WorkerClient.is_gone`). ``reason`` is a
-        text for clients. Comes once. Its requests get no other end.
+        text for clients. Comes once, and is the only end that its requests get.
         """
 
 
@@ -102,19 +83,17 @@ class _State(enum.Enum):
     NEW = enum.auto()
     STARTING = enum.auto()
     READY = enum.auto()
-    FAILING = enum.auto()  # killed for a fault, which is not reported yet
-    LOST = enum.auto()  # ended by itself or for a fault, and reported
-    STOPPING = enum.auto()  # by the owner: nothing is reported
+    FAILING = enum.auto()  # killed for a fault that is not reported yet
+    LOST = enum.auto()  # exited or killed for a fault, and reported
+    STOPPING = enum.auto()  # by the owner; nothing is reported
     STOPPED = enum.auto()
 
 
 class WorkerClient:
-    """See the module. ``instance_id``: of its model instance, sent to the worker as its generation.
+    """``instance_id`` is also the worker's generation. ``facts`` describe the loaded model.
 
-    ``load_timeout_s``: a load without progress for so long is given up. ``stall_timeout_s``: a
-    worker that has work and sends nothing, or does not honour a cancel, for so long is killed.
-    ``requests`` are those that it has, ``calls`` what else it can be sent; ``facts`` describe the
-    loaded model.
+    ``load_timeout_s`` limits a load without progress. A worker is killed if it has requests and
+    sends nothing, or does not confirm a cancel, for ``stall_timeout_s``.
     """
 
     def __init__(
@@ -130,8 +109,8 @@ class WorkerClient:
         self.instance_id = instance_id
         self.target = target
         self.requests: dict[int, SubmittedRequest] = {}
-        self.facts: Ready | None = None
-        self.heartbeat: Heartbeat | None = None
+        self.facts: messages.Ready | None = None
+        self.heartbeat: messages.Heartbeat | None = None
         self.calls = Calls(self._send_call)
         self._owner = owner
         self._transport = transport
@@ -139,7 +118,7 @@ class WorkerClient:
         self._stall_timeout_s = stall_timeout_s
         self._state = _State.NEW
         self._loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[Ready] = self._loop.create_future()
+        self._ready: asyncio.Future[messages.Ready] = self._loop.create_future()
         self._ready_ns = 0
         self._gone = asyncio.Event()
         self._handshake: Handshake
@@ -155,31 +134,31 @@ class WorkerClient:
 
     @property
     def pid(self) -> int:
-        """The worker's; 0 before it was started."""
+        """0 before the start."""
         return self._transport.pid
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the owner stopped it; it may be gone."""
+        """Whether the owner stopped it, also once it is gone."""
         return self._state in {_State.STOPPING, _State.STOPPED}
 
     @property
     def is_gone(self) -> bool:
-        """Whether no process holds memory. One that not even SIGKILL ends (a driver or a disk holds
-        it) goes later: see :meth:`wait_gone`.
+        """Whether there is no process. One in an uninterruptible driver or disk call survives
+        SIGKILL for a while: see :meth:`wait_gone`.
         """
         return not self.pid or self._gone.is_set()
 
     # -- life --------------------------------------------------------------------------------
 
-    async def start(self, plan: LoadPlan) -> Ready:
+    async def start(self, plan: LoadPlan) -> messages.Ready:
         """Start the worker and wait until it is ready.
 
-        If this fails or is cancelled, the worker is killed and gone before the exception leaves,
-        unless not even SIGKILL ends it. (A second cancellation does not wait for that.)
+        If this fails or is cancelled, the worker is killed and gone when it raises, unless not even
+        SIGKILL ends it. (A second cancellation does not wait.)
 
         :raises ServerError: the worker cannot be started, refused the model, violated the protocol,
-            ended, made no progress, or was stopped meanwhile.
+            exited, made no progress, or was stopped.
         """
         if self._state is not _State.NEW:
             raise LoadFailed("the model worker was stopped before it started")
@@ -187,7 +166,7 @@ class WorkerClient:
         self._handshake = Handshake(generation=self.instance_id, pid=self.pid, limits=plan.limits)
         self._state = _State.STARTING
         try:
-            async with asyncio.timeout(_finite(self._load_timeout_s)) as self._load_timeout:
+            async with asyncio.timeout(self._load_timeout_s) as self._load_timeout:
                 ready = await self._ready
         except TimeoutError:
             await self._abandon()
@@ -197,12 +176,12 @@ class WorkerClient:
                     f" - no progress for {self._load_timeout_s:g} s"
                 )
             ) from None
-        except BaseException:  # whatever ends a start, cancellation included, ends the worker
+        except BaseException:  # cancellation, too, ends the worker
             await self._abandon()
             raise
         finally:
             self._load_timeout = None
-        if self._state not in {_State.READY, _State.FAILING}:  # it ended in the same turn
+        if self._state not in {_State.READY, _State.FAILING}:  # it ended in the same loop iteration
             raise WorkerDied(self._crash_text())
         if ready.slots < 1:
             await self._abandon()
@@ -214,8 +193,8 @@ class WorkerClient:
         return ready
 
     def detach(self) -> None:
-        """From now on nothing is reported, to the owner or to sinks; the owner ends its requests.
-        :meth:`start` under way fails. :meth:`stop` must follow.
+        """Report nothing more to the owner or to sinks; the owner ends the requests. A
+        :meth:`start` in progress fails. :meth:`stop` must follow.
         """
         self._reason = self._reason or "stopped"
         self._state = _State.STOPPED if self.is_gone else _State.STOPPING
@@ -224,9 +203,10 @@ class WorkerClient:
         self.calls.fail_all(WorkerDied("the model was unloaded"))
 
     async def stop(self, grace_s: float) -> None:
-        """:meth:`detach`, request a quit, kill after the grace. Idempotent, at any time.
+        """:meth:`detach`, request a quit, kill after the grace. Idempotent.
 
-        Returns when the worker is gone, or not even SIGKILL ends it. Cancelled, it kills at once.
+        Returns when the worker is gone, or not even SIGKILL ends it. A cancelled stop kills at
+        once.
         """
         was_gone = self.is_gone
         self.detach()
@@ -234,13 +214,13 @@ class WorkerClient:
             await self._transport.stop(grace_s)
 
     async def wait_gone(self) -> None:
-        """Wait until :attr:`is_gone`; the owner bounds it."""
+        """Wait until :attr:`is_gone`, without a limit."""
         if not self.is_gone:
             await self._gone.wait()
 
     def fail(self, reason: str) -> None:
-        """Kill the worker for a fault; the reason, which may quote it, is reported when it is gone.
-        If its end is under way, this only hastens it.
+        """Kill the worker for a fault. The reason, which may quote the worker, is reported when it
+        is gone. If it is ending already, this only kills it sooner.
         """
         if self.is_gone:
             return
@@ -251,7 +231,7 @@ class WorkerClient:
             self._loop.call_later(REAP_DEADLINE_S, self._report_end)
 
     async def _abandon(self) -> None:
-        """A start that failed: kill, and wait until the worker is gone (with a limit: see stop)."""
+        """After a failed start: kill, and wait as :meth:`stop` does."""
         if not self.is_gone:
             self._reason = self._reason or "stopped"
             if not self.is_stopping:
@@ -259,10 +239,10 @@ class WorkerClient:
             self._transport.kill()
             await self._transport.stop(0.0)
         if not self._ready.cancel() and not self._ready.cancelled():
-            self._ready.exception()  # it lost a race with the cancellation: mark it as retrieved
+            self._ready.exception()  # mark as retrieved: it was set beside the cancellation
 
     def _report_end(self) -> None:
-        """Fail whatever waits for the worker: it is gone, or SIGKILL has not ended it in time."""
+        """The worker is gone, or SIGKILL has not ended it in time: fail what waits for it."""
         was_reported = self._state not in {_State.STARTING, _State.READY, _State.FAILING}
         if not was_reported:
             self._state = _State.LOST
@@ -289,11 +269,11 @@ class WorkerClient:
     def submit(self, request: SubmittedRequest) -> None:
         """Send the request; never waits. It ends with ``request_ended`` or ``worker_lost``.
 
-        The owner sends no more requests than the worker has slots: that bounds what is held here
-        when the worker does not read.
+        The owner sends no more requests than the worker has slots, which bounds the output buffer.
 
         :raises WorkerDied: the worker's end was reported already.
-        :raises ServerError: it cannot be sent (TooLarge: it is longer than a frame may be).
+        :raises TooLarge: it does not fit into a frame.
+        :raises ServerError: it cannot be sent.
         """
         if self._state not in {_State.READY, _State.FAILING}:
             raise WorkerDied(self._crash_text())
@@ -301,11 +281,11 @@ class WorkerClient:
         assert inference is not None
         self.requests[request.id] = request
         if self._state is _State.FAILING:
-            return  # its death answers for the request
+            return  # it ends with the worker
         self._texts[request.id] = request.sink.text
         try:
-            self._transport.send(PackedSubmit(request.id, inference, request.job.client))
-        except Exception as fault:  # the boundary "request": it must not cost a slot
+            self._transport.send(messages.PackedSubmit(request.id, inference, request.job.client))
+        except Exception as fault:  # the boundary "request": it must not keep its slot
             self.forget(request.id)
             if isinstance(fault, FrameTooLarge):
                 raise TooLarge(f"request too large for a worker: {fault}") from fault
@@ -316,27 +296,24 @@ class WorkerClient:
         self._limits.begin(request.id, request.job.num_predict)
 
     def cancel(self, request_id: int) -> None:
-        """Have the worker end the request; its sink gets nothing more. ``request_ended`` follows.
-        A worker that does not end it in time is killed.
+        """Cancel the request: its sink gets nothing more, and ``request_ended`` follows. A worker
+        that does not end it in time is killed.
         """
         self._texts.pop(request_id, None)
         if self._state is not _State.READY or request_id not in self._limits:
             return
-        self._transport.send(Cancel(request_id))
-        if not math.isinf(self._stall_timeout_s):
-            reason = f"no answer to a cancel for {self._stall_timeout_s:g} s: killed"
-            self._cancels[request_id] = self._loop.call_later(
-                self._stall_timeout_s, self.fail, reason
-            )
+        self._transport.send(messages.Cancel(request_id))
+        reason = f"no answer to a cancel for {self._stall_timeout_s:g} s: killed"
+        self._cancels[request_id] = self._loop.call_later(self._stall_timeout_s, self.fail, reason)
 
     def forget(self, request_id: int) -> SubmittedRequest | None:
-        """The request has ended, here or elsewhere: nothing is passed to its sink any more."""
+        """Drop the request: nothing more is passed to its sink."""
         if timer := self._cancels.pop(request_id, None):
             timer.cancel()
         self._texts.pop(request_id, None)
         return self.requests.pop(request_id, None)
 
-    def _send_call(self, message: Tokenize | Detokenize) -> None:
+    def _send_call(self, message: messages.Tokenize | messages.Detokenize) -> None:
         if self._state is not _State.READY:
             raise WorkerDied(self._crash_text())
         try:
@@ -344,15 +321,15 @@ class WorkerClient:
         except FrameTooLarge as reason:
             raise TooLarge(f"request too large for a worker: {reason}") from reason
 
-    def _end_call(self, call_id: int, result: Answer | ServerError) -> None:
-        if not self.calls.end(call_id, result):  # late perhaps, which is no error
+    def _end_call(self, call_id: int, result: CallResult | ServerError) -> None:
+        if not self.calls.end(call_id, result):  # late, perhaps
             self._rate.count(self._loop.time())
 
-    # -- what the transport reports ----------------------------------------------------------
+    # -- callbacks of the transport ----------------------------------------------------------
 
-    def received(self, messages: list[ToParent]) -> None:
+    def received(self, batch: list[messages.ToParent]) -> None:
         self._received_at = self._loop.time()
-        for message in messages:
+        for message in batch:
             try:
                 if self._state is _State.READY:
                     self._receive(message)
@@ -364,7 +341,7 @@ class WorkerClient:
                 log.exception("message of worker %d", self.pid)
 
     def progressed(self) -> None:
-        if self._load_timeout is not None and not math.isinf(self._load_timeout_s):
+        if self._load_timeout is not None:
             self._load_timeout.reschedule(self._loop.time() + self._load_timeout_s)
 
     def broken(self, reason: str) -> None:
@@ -386,58 +363,56 @@ class WorkerClient:
 
     # -- messages ----------------------------------------------------------------------------
 
-    def _receive_first(self, message: ToParent) -> None:
+    def _receive_first(self, message: messages.ToParent) -> None:
         """:raises ProtocolViolation: a message that does not belong to the handshake."""
         self._rate.count(self._loop.time())
         outcome = self._handshake.receive(message)
         self.progressed()
-        if isinstance(outcome, Ready):
+        if isinstance(outcome, messages.Ready):
             self._state = _State.READY
             self._transport.mark_ready()
             self._limits = OutputLimits(outcome.num_ctx)
             self._watch_stall()
             if not self._ready.done():
                 self._ready.set_result(outcome)
-        elif isinstance(outcome, Refused):
+        elif isinstance(outcome, messages.Refused):
             if not self._ready.done():
                 error = from_code(outcome.code, _readable(outcome.message))
                 self._ready.set_exception(error)
             self.fail("refused")
 
-    def _receive(self, message: ToParent) -> None:
+    def _receive(self, message: messages.ToParent) -> None:
         """:raises ProtocolViolation: an unexpected message, or more than was asked for."""
         match message:
-            case Deltas():
+            case messages.Deltas():
                 self._limits.spend(message.items)
                 self._deliver(message.items)
-            case Started():
+            case messages.Started():
                 self._limits.start(message.id)
                 request = self.requests.get(message.id)
                 if request is not None and not request.is_detached:
                     begun_ns = max(self._ready_ns, request.admitted_ns, request.submitted_ns)
                     request.sink.started(begun_ns - request.submitted_ns)
-            case Done():
+            case messages.Done():
                 check_usage(message.usage)
                 self._end_request(message.id, _finish(message))
-            case Failed():
+            case messages.Failed():
                 error = from_code(message.code, _readable(message.message))
                 if message.id < 0:
                     self._end_call(message.id, error)
                 else:
                     self._end_request(message.id, error)
-            case Tokens() | Text():
+            case messages.Tokens() | messages.Text():
                 self._end_call(message.id, message)
-            case Heartbeat():
+            case messages.Heartbeat():
                 self._rate.count(self._loop.time())
                 check_heartbeat(message)
                 self.heartbeat = message
             case _:
                 raise unexpected(message)
 
-    def _deliver(self, items: list[tuple[int, Delta]]) -> None:
-        """One look-up and one call for each text: a busy server does this a hundred thousand times
-        a second.
-        """
+    def _deliver(self, items: list[tuple[int, messages.Delta]]) -> None:
+        """The hot path: a busy server does this a hundred thousand times a second."""
         texts = self._texts
         for request_id, delta in items:
             emit = texts.get(request_id)
@@ -446,9 +421,9 @@ class WorkerClient:
                     if isinstance(delta, str):
                         emit(delta)
                     else:
-                        part = delta.call if isinstance(delta, ToolCallDelta) else delta
+                        part = delta.call if isinstance(delta, messages.ToolCallDelta) else delta
                         self.requests[request_id].sink.part(part)
-                except Exception:  # one sink's fault must not cost the others their text
+                except Exception:  # the other sinks must get their text
                     log.exception("sink of request %d", request_id)
 
     def _end_request(self, request_id: int, result: Finish | ServerError) -> None:
@@ -462,10 +437,12 @@ class WorkerClient:
             request.end(result)
 
     def _watch_stall(self) -> None:
-        """Once a second (more often for small limits): has a worker with work sent nothing?"""
+        """Once a second (more often for small limits): kill a worker that has requests and sends
+        nothing.
+        """
         if math.isinf(self._stall_timeout_s) or self._state is not _State.READY:
             return
-        # A loop that was late itself has received first: descriptors come before timers.
+        # A late loop has received first: descriptors are handled before timers.
         silent_s = self._loop.time() - self._received_at
         if self._limits and silent_s >= self._stall_timeout_s:
             self.fail(f"no message for {self._stall_timeout_s:g} s while requests ran: killed")
@@ -474,16 +451,12 @@ class WorkerClient:
         self._watch = self._loop.call_later(period_s, self._watch_stall)
 
 
-def _finish(done: Done) -> Finish | ServerError:
+def _finish(done: messages.Done) -> Finish | ServerError:
     if done.reason == "cancel":
         return EngineFailed("the worker cancelled the request")
     return Finish(done.reason, done.usage, done.context, done.is_repetition)
 
 
 def _readable(text: str) -> str:
-    """An error of a worker, for clients and terminals."""
+    """A worker's error text, for clients and terminals."""
     return replace_unprintable(text[:_MAX_ERROR_CHARACTERS], keep="\n")
-
-
-def _finite(timeout_s: float) -> float | None:
-    return None if math.isinf(timeout_s) else timeout_s

@@ -15,18 +15,8 @@ import msgspec
 
 from ollama_async.core.conversation import Usage
 from ollama_async.core.safe_text import replace_unprintable
+from ollama_async.workers import messages
 from ollama_async.workers.load_spec import ResourceLimits
-from ollama_async.workers.messages import (
-    PROTOCOL,
-    Delta,
-    Heartbeat,
-    Hello,
-    Loading,
-    Ready,
-    Refused,
-    ToolCallDelta,
-    ToParent,
-)
 
 CHARACTERS_PER_TOKEN = 1024
 """The longest tokens of real vocabularies are runs of 128 to 256 blanks; tool calls repeat in JSON
@@ -62,26 +52,26 @@ class Handshake:
         self._limits = limits
         self._has_hello = False
 
-    def receive(self, message: ToParent) -> Ready | Refused | None:
+    def receive(self, message: messages.ToParent) -> messages.Ready | messages.Refused | None:
         """Take the next message: how the start ended, or None while it goes on. Not to be called
         after the end. ``Ready`` is cut down to the limits.
 
         :raises ProtocolViolation: another protocol, another worker, or an unexpected message.
         """
-        if not self._has_hello and isinstance(message, Hello):
+        if not self._has_hello and isinstance(message, messages.Hello):
             self._has_hello = True
             self._check(message)
             return None
-        if self._has_hello and isinstance(message, Ready):
+        if self._has_hello and isinstance(message, messages.Ready):
             return _bounded(message, self._limits)
-        if self._has_hello and isinstance(message, Loading | Refused):
-            return message if isinstance(message, Refused) else None
+        if self._has_hello and isinstance(message, messages.Loading | messages.Refused):
+            return message if isinstance(message, messages.Refused) else None
         raise unexpected(message)
 
-    def _check(self, hello: Hello) -> None:
-        if hello.protocol != PROTOCOL:
+    def _check(self, hello: messages.Hello) -> None:
+        if hello.protocol != messages.PROTOCOL:
             raise ProtocolViolation(
-                f"the worker uses protocol {hello.protocol}, this server {PROTOCOL}"
+                f"the worker uses protocol {hello.protocol}, this server {messages.PROTOCOL}"
             )
         if (hello.generation, hello.pid) != (self._generation, self._pid):
             raise ProtocolViolation(
@@ -123,7 +113,7 @@ class OutputLimits:
                 f"the worker started request {request_id} out of order"
             ) from None
 
-    def spend(self, items: Sequence[tuple[int, Delta]]) -> None:
+    def spend(self, items: Sequence[tuple[int, messages.Delta]]) -> None:
         """:raises ProtocolViolation: a request is unknown, or has more output than it may."""
         left = self._left
         for request_id, delta in items:
@@ -160,7 +150,7 @@ class MessageRate:
             raise ProtocolViolation("the worker sends too many messages that are no answers")
 
 
-def unexpected(message: ToParent) -> ProtocolViolation:
+def unexpected(message: messages.ToParent) -> ProtocolViolation:
     return ProtocolViolation(f"the worker sent an unexpected message: {type(message).__name__}")
 
 
@@ -169,7 +159,7 @@ def check_usage(usage: Usage) -> None:
     _check_numbers(usage.prompt, usage.cached, usage.prompt_ns, usage.answer, usage.answer_ns)
 
 
-def check_heartbeat(heartbeat: Heartbeat) -> None:
+def check_heartbeat(heartbeat: messages.Heartbeat) -> None:
     """:raises ProtocolViolation: no count, or no share."""
     _check_numbers(heartbeat.busy_slots)
     if not (math.isfinite(heartbeat.cache_used) and 0 <= heartbeat.cache_used <= 1):
@@ -181,7 +171,7 @@ def _check_numbers(*numbers: int) -> None:
         raise ProtocolViolation("the worker reports impossible numbers")
 
 
-def _bounded(ready: Ready, limits: ResourceLimits) -> Ready:
+def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
     """What the worker has, within what was planned.
 
     :raises ProtocolViolation: impossible sizes.
@@ -201,12 +191,12 @@ def _bounded(ready: Ready, limits: ResourceLimits) -> Ready:
     )
 
 
-def _size_of(delta: Delta) -> int:
+def _size_of(delta: messages.Delta) -> int:
     """Characters, of a tool call as JSON.
 
     :raises ProtocolViolation: the call's arguments cannot be written as JSON.
     """
-    if not isinstance(delta, ToolCallDelta):
+    if not isinstance(delta, messages.ToolCallDelta):
         return len(delta) if isinstance(delta, str) else len(delta.text)
     try:
         return len(msgspec.json.encode(delta.call))

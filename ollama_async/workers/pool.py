@@ -1,14 +1,12 @@
-"""The owner of all workers: performs what the scheduler decides and reports the outcome to it.
+"""The pool owns all workers, performs the scheduler's effects and reports the outcomes as events.
 
-- Runs in: the gateway, on its loop; every method.
+- Runs in: the gateway, on its loop.
 - Owns: the scheduler, every worker (nothing else starts or stops one), one timer.
-- Tasks: one for each load and each stop under way, in ``_tasks``, awaited by :meth:`Pool.close`.
-- Talks to: sinks of the gateway above, worker clients below, the observer beside.
-- Dies when: closed; then no process, descriptor, timer or task is left.
+- Tasks: one for each load and stop in progress.
+- Ends when: closed; then no process, descriptor, timer or task is left.
 
-An event goes to the scheduler and its effects are performed before anything else happens. An
-effect that cannot be performed becomes an event, which waits for its turn: effects do not see each
-other's faults. Sinks are called last, because their owners may submit or cancel at once.
+The effects of an event are performed before the next event is handled. An effect that fails is
+queued as an event. Sinks are called last, because their owners may submit or cancel at once.
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ from ollama_async.core.errors import (
     ShuttingDown,
     from_code,
 )
+from ollama_async.queue import events
 from ollama_async.queue.backend import (
     Finish,
     Handle,
@@ -41,29 +40,6 @@ from ollama_async.queue.backend import (
     Sink,
     Snapshot,
     Target,
-)
-from ollama_async.queue.events import (
-    SHUTDOWN_TEXT,
-    Abort,
-    Complete,
-    Effect,
-    Event,
-    Fail,
-    Load,
-    Reject,
-    RequestArrived,
-    RequestCancelled,
-    RequestEnded,
-    ShutdownRequested,
-    Start,
-    Stop,
-    TimerFired,
-    UnloadRequested,
-    WakeAt,
-    WorkerLoadFailed,
-    WorkerLost,
-    WorkerReady,
-    WorkerStopped,
 )
 from ollama_async.queue.memory_budget import Limits, Plan, Planner
 from ollama_async.queue.scheduler import Scheduler
@@ -78,22 +54,19 @@ STOP_GRACE_S = 4.0
 """How long an idle worker may take to quit before it is killed."""
 
 _CLOSE_MARGIN_S = 30.0
-"""More than a stop can take: its grace, and ten seconds until the kernel frees the process."""
-
-_MAX_TIMER_S = 86_400.0
-"""Loops cannot wait for ever; being woken in vain once a day costs nothing."""
+"""More than a stop can take beyond its grace: the kernel may need ten seconds to end a process."""
 
 _Outcome = tuple[SubmittedRequest, ServerError | Finish]
-"""What a sink gets, once all effects are performed."""
+"""The end of a request, passed to its sink once all effects are performed."""
 
 log = logging.getLogger(__name__)
 
 
 class Pool:
-    """Implements :class:`~ollama_async.queue.backend.InferenceBackend`. Make it on a running loop.
+    """Implements :class:`~ollama_async.queue.backend.InferenceBackend`. Create it on a running
+    loop.
 
     ``load_timeout_s`` and ``stall_timeout_s``: see :class:`~.client.WorkerClient`.
-    ``make_transport`` makes the connection to a worker that is to be started.
     """
 
     def __init__(
@@ -126,23 +99,20 @@ class Pool:
     # -- the backend -------------------------------------------------------------------------
 
     def submit(self, job: Job, sink: Sink) -> Handle:
-        """See :class:`~ollama_async.queue.backend.InferenceBackend`.
-
-        The sink may get its end before this returns.
-
-        :raises WorkerDied: the model's workers keep crashing; it will be tried again later.
+        """See :class:`~ollama_async.queue.backend.InferenceBackend`. The sink may get its end
+        before this returns.
         """
         request = SubmittedRequest(next(self._ids), job, sink, self._cancel)
         self._requests[request.id] = request
         try:
-            ends = self._handle(RequestArrived(request.id, job))
-        except BaseException:  # a fault of ours: the caller tells the client
+            ends = self._handle(events.RequestArrived(request.id, job))
+        except BaseException:  # a bug: the caller reports it
             self._requests.pop(request.id, None)
             raise
         request.admitted_ns = perf_counter_ns()
         refusal = next((result for other, result in ends if other is request), None)
         if isinstance(refusal, ServerError):
-            request.is_detached = True  # the caller tells the client
+            request.is_detached = True  # the caller reports it
             if isinstance(refusal, LoadFailed):
                 self._observe(self._observer.rejected, "no_capacity")
         for other, result in ends:
@@ -152,7 +122,7 @@ class Pool:
         return request
 
     async def unload(self, key: str) -> None:
-        self._process(UnloadRequested(key))
+        self._process(events.UnloadRequested(key))
 
     def snapshot(self) -> Snapshot:
         return self._snapshots.take(self._scheduler.state, self._clients, self._loop.time())
@@ -160,26 +130,25 @@ class Pool:
     # -- life --------------------------------------------------------------------------------
 
     async def drain(self, grace_s: float) -> None:
-        """Accept no new work, fail what waits, give what runs ``grace_s`` seconds, then stop all.
+        """Accept no new work, fail queued requests, give running ones ``grace_s`` seconds, stop
+        all.
 
-        Returns when every worker is gone. May be cancelled; then :meth:`close` finishes it.
+        Returns when every worker is gone. If it is cancelled, :meth:`close` finishes it.
         """
-        self._process(ShutdownRequested(grace_s))
-        limit_s = grace_s + self._stop_grace_s + _CLOSE_MARGIN_S
-        async with asyncio.timeout(None if math.isinf(limit_s) else limit_s):
+        self._process(events.ShutdownRequested(grace_s))
+        async with asyncio.timeout(grace_s + self._stop_grace_s + _CLOSE_MARGIN_S):
             while self._clients or self._tasks:
                 self._changed.clear()
                 await self._changed.wait()
 
     async def close(self) -> None:
-        """End everything now. Idempotent. Afterwards no process, descriptor, task or timer is left.
-
-        If this is cancelled, or a worker does not end in time, what is left is killed first.
+        """End everything now. Idempotent. What does not end in time, or before this is cancelled,
+        is killed.
         """
         try:
             await self.drain(0.0)
         except TimeoutError:
-            log.error("%d workers did not end", len(self._tasks))  # noqa: TRY400  # no news
+            log.error("%d workers did not end", len(self._tasks))  # noqa: TRY400
         finally:
             await self._kill_all()
 
@@ -187,50 +156,51 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A task that was cancelled before its first step has not even begun to stop its worker.
+        # A task that was cancelled before its first step has not begun to stop its worker.
         stops = [client.stop(0.0) for client in self._clients.values()]
         await asyncio.gather(*stops, return_exceptions=True)
         self._clients.clear()
         if self._timer is not None:
             self._timer.cancel()
 
-    # -- the loop of events and effects ------------------------------------------------------
+    # -- events and effects ------------------------------------------------------------------
 
-    def _process(self, event: Event) -> None:
-        """The event, its effects, and then what the sinks get of it."""
+    def _process(self, event: events.Event) -> None:
+        """Handle the event, then pass the ends of requests to their sinks."""
         for request, result in self._handle(event):
             request.end(result)
 
-    def _handle(self, event: Event) -> list[_Outcome]:
-        """After a fault of the scheduler, the effects that it had decided on are performed.
+    def _handle(self, event: events.Event) -> list[_Outcome]:
+        """Handle the event and those that its effects cause. After a bug in the scheduler, the
+        effects decided before it are performed.
 
-        :raises Exception: such a fault, if the event is a new request.
+        :raises Exception: such a bug, if the event is a new request.
         """
         ends: list[_Outcome] = []
-        events = deque([event])
-        while events:
-            event = events.popleft()
+        pending = deque([event])
+        while pending:
+            event = pending.popleft()
             try:
                 effects = self._scheduler.handle(event, self._loop.time())
             except Exception:
-                if isinstance(event, RequestArrived):
+                if isinstance(event, events.RequestArrived):
                     raise
                 log.exception("%s", event)
                 effects = self._scheduler.state.effects
             for effect in effects:
                 try:
-                    self._perform(effect, ends, events)
+                    self._perform(effect, ends, pending)
                 except Exception as fault:  # the boundary "effect": the others are performed
                     log.exception("%s", effect)
-                    self._recover(effect, fault, ends, events)
+                    self._recover(effect, fault, ends, pending)
         self._changed.set()
         return ends
 
     def _perform(  # noqa: C901  # one case per effect
-        self, effect: Effect, ends: list[_Outcome], events: deque[Event]
+        self, effect: events.Effect, ends: list[_Outcome], pending: deque[events.Event]
     ) -> None:
         match effect:
-            case Start(request_id, instance_id):
+            case events.Start(request_id, instance_id):
                 request = self._requests[request_id]
                 if not request.was_started:
                     request.was_started = True
@@ -240,59 +210,61 @@ class Pool:
                     self._clients[instance_id].submit(request)
                 except ServerError as error:
                     ends.append((self._requests.pop(request_id), error))
-                    events.append(RequestEnded(request_id))
-            case Complete(request_id):
+                    pending.append(events.RequestEnded(request_id))
+            case events.Complete(request_id):
                 ends.append((self._requests.pop(request_id), Finish("load", Usage(), [])))
-            case Abort(request_id, instance_id):
+            case events.Abort(request_id, instance_id):
                 self._clients[instance_id].cancel(request_id)
-            case Reject(request_id, reason, retry_after_s):
+            case events.Reject(request_id, reason, retry_after_s):
                 busy = Busy(retry_after_s=retry_after_s)
-                refusal = busy if reason == "full" else ShuttingDown(SHUTDOWN_TEXT)
+                refusal = busy if reason == "full" else ShuttingDown(events.SHUTDOWN_TEXT)
                 ends.append((self._requests.pop(request_id), refusal))
                 self._observe(self._observer.rejected, reason)
-            case Fail(request_id, code, message):
+            case events.Fail(request_id, code, message):
                 self._fail(request_id, from_code(code, message), ends)
-            case Load(instance_id, target, plan):
+            case events.Load(instance_id, target, plan):
                 assert isinstance(plan, LoadPlan)
                 client = self._make_client(instance_id, target, self, self._make_transport())
                 self._clients[instance_id] = client
                 self._create_task(self._load(client, plan))
-            case Stop(instance_id, reason):
+            case events.Stop(instance_id, reason):
                 client = self._clients[instance_id]
                 client.detach()
                 self._create_task(self._stop(client, reason))
-            case WakeAt(at):
+            case events.WakeAt(at):
                 self._set_timer(at)
             case _:
                 assert_never(effect)
 
     def _recover(
-        self, effect: Effect, fault: Exception, ends: list[_Outcome], events: deque[Event]
+        self,
+        effect: events.Effect,
+        fault: Exception,
+        ends: list[_Outcome],
+        pending: deque[events.Event],
     ) -> None:
-        """After an effect that could not be performed: neither the scheduler nor a client must wait
-        for it.
-        """
+        """An effect failed: neither the scheduler nor a client must wait for its outcome."""
         error = EngineFailed(f"a fault of the server: {fault!r}")
         match effect:
-            case Start(request_id) | Complete(request_id) | Reject(request_id) | Fail(request_id):
-                self._fail(request_id, error, ends)
-                if isinstance(effect, Start):
-                    events.append(RequestEnded(request_id))
-            case Abort(request_id, instance_id):
+            case events.Start() | events.Complete() | events.Reject() | events.Fail():
+                self._fail(effect.request_id, error, ends)
+                if isinstance(effect, events.Start):
+                    pending.append(events.RequestEnded(effect.request_id))
+            case events.Abort(request_id, instance_id):
                 if client := self._clients.get(instance_id):
                     client.fail(f"a cancel could not be sent: {fault!r}: killed")
                 else:
-                    events.append(RequestEnded(request_id))
-            case Load(instance_id):
+                    pending.append(events.RequestEnded(request_id))
+            case events.Load(instance_id):
                 self._clients.pop(instance_id, None)
-                events.append(WorkerLoadFailed(instance_id, LoadFailed.code, repr(fault)))
-            case Stop(instance_id):
-                events.append(WorkerStopped(instance_id))
-            case WakeAt():
+                pending.append(events.WorkerLoadFailed(instance_id, LoadFailed.code, repr(fault)))
+            case events.Stop(instance_id):
+                pending.append(events.WorkerStopped(instance_id))
+            case events.WakeAt():
                 pass
 
     def _fail(self, request_id: int, error: ServerError, ends: list[_Outcome]) -> None:
-        """End a request, which a worker may have, with an error, unless it has ended."""
+        """End a request with an error, unless it has ended; a worker may be running it."""
         request = self._requests.pop(request_id, None)
         if request is not None:
             ends.append((request, error))
@@ -312,14 +284,14 @@ class Pool:
         if request.id not in self._requests or request.is_detached:
             return
         request.is_detached = True
-        self._process(RequestCancelled(request.id))
+        self._process(events.RequestCancelled(request.id))
         if request.id not in self._scheduler.state.requests:
             self._requests.pop(request.id, None)
 
     def request_ended(self, request: SubmittedRequest) -> None:
         """See :class:`~.client.ClientOwner`."""
         self._requests.pop(request.id, None)
-        self._process(RequestEnded(request.id))
+        self._process(events.RequestEnded(request.id))
 
     def worker_lost(self, worker: WorkerClient, reason: str, *, has_aborted: bool) -> None:
         """See :class:`~.client.ClientOwner`."""
@@ -334,7 +306,7 @@ class Pool:
                 self._requests.pop(request.id, None)
         is_gone = worker.is_gone
         self._process(
-            WorkerLost(
+            events.WorkerLost(
                 worker.instance_id, reason, restartable, is_gone=is_gone, has_aborted=has_aborted
             )
         )
@@ -344,55 +316,55 @@ class Pool:
     # -- workers -----------------------------------------------------------------------------
 
     async def _load(self, client: WorkerClient, plan: LoadPlan) -> None:
-        """Ends with WorkerReady or WorkerLoadFailed, unless the worker is stopped meanwhile: then
-        the stop reports the end.
-        """
+        """Start the worker and report the outcome. If it is stopped meanwhile, the stop reports."""
         name = client.target.name
         log.info("%s: loading, %d slots of %d tokens", name, plan.slots, plan.num_ctx)
         began_ns = perf_counter_ns()
-        event: Event
+        event: events.WorkerReady | events.WorkerLoadFailed
         try:
             ready = await client.start(plan)
-        except Exception as fault:  # the boundary "task supervisor": what waits must be failed
+        except Exception as fault:  # the boundary "task supervisor": its requests must be failed
             error = fault if isinstance(fault, ServerError) else LoadFailed(repr(fault))
             if error is not fault:
                 log.exception("loading %s", name)
-            event = WorkerLoadFailed(client.instance_id, error.code, error.message, client.is_gone)
+            event = events.WorkerLoadFailed(
+                client.instance_id, error.code, error.message, client.is_gone
+            )
         else:
-            event = WorkerReady(client.instance_id, ready.slots, ready.num_ctx)
+            event = events.WorkerReady(client.instance_id, ready.slots, ready.num_ctx)
         took_s = (perf_counter_ns() - began_ns) / 1e9
-        if client.is_stopping:
-            self._observe(self._observer.loaded, name, "cancelled", took_s)
-            return
-        outcome = "ok" if isinstance(event, WorkerReady) else "failed"
+        has_failed = isinstance(event, events.WorkerLoadFailed)
+        outcome = "cancelled" if client.is_stopping else "failed" if has_failed else "ok"
         self._observe(self._observer.loaded, name, outcome, took_s)
+        if client.is_stopping:
+            return
         log.info("%s: load %s after %.2f s", name, outcome, took_s)
-        if isinstance(event, WorkerLoadFailed):
+        if has_failed:
             self._clients.pop(client.instance_id, None)
         self._process(event)
-        if isinstance(event, WorkerLoadFailed) and not event.is_gone:
+        if isinstance(event, events.WorkerLoadFailed) and not event.is_gone:
             await self._wait_lingering(client)
 
     async def _stop(self, client: WorkerClient, reason: str) -> None:
         try:
             await client.stop(self._stop_grace_s)
-        except Exception:  # as above: a stop that fails must not leave the memory reserved
+        except Exception:  # as above: the memory must not stay reserved
             log.exception("stopping %s", client.target.name)
         self._clients.pop(client.instance_id, None)
         log.info("%s: unloaded (%s)", client.target.name, reason)
         self._observe(self._observer.unloaded, client.target.name, reason)
         if client.is_gone:
-            self._process(WorkerStopped(client.instance_id))
+            self._process(events.WorkerStopped(client.instance_id))
         else:
-            self._process(WorkerLost(client.instance_id, "it does not stop", is_gone=False))
+            self._process(events.WorkerLost(client.instance_id, "it does not stop", is_gone=False))
             await self._wait_lingering(client)
 
     async def _wait_lingering(self, client: WorkerClient) -> None:
-        """Not even SIGKILL ends the process: its memory stays reserved until it goes."""
+        """Report the exit of a process that SIGKILL did not end; until then its memory is taken."""
         log.error("%s: its process still holds its memory", client.target.name)
         await client.wait_gone()
         log.info("%s: its process is gone at last", client.target.name)
-        self._process(WorkerStopped(client.instance_id))
+        self._process(events.WorkerStopped(client.instance_id))
 
     # -- tasks and time ----------------------------------------------------------------------
 
@@ -412,12 +384,11 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         if at is not None:
-            at = min(at, self._loop.time() + _MAX_TIMER_S)
-            self._timer = self._loop.call_at(at, self._process, TimerFired())
+            self._timer = self._loop.call_at(at, self._process, events.TimerFired())
 
 
 def _logged(planner: Planner) -> Planner:
-    """A planner whose faults are in the log; the scheduler makes refusals of them."""
+    """``planner`` with its faults logged; the scheduler turns them into refusals."""
 
     def plan(target: Target, options: LoadOptions) -> Sequence[Plan]:
         try:

@@ -1,11 +1,10 @@
-"""What workers are sent: requests with a sink, and calls that a coroutine awaits."""
+"""Requests with a sink, and calls that a coroutine awaits: what a worker client sends."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter_ns
@@ -15,8 +14,8 @@ from ollama_async.core.errors import EngineFailed, ServerError
 from ollama_async.queue.backend import Finish, Job, Sink
 from ollama_async.workers.messages import Detokenize, Text, Tokenize, Tokens
 
-Answer = Tokens | Text
-A = TypeVar("A", Tokens, Text)
+CallResult = Tokens | Text
+R = TypeVar("R", Tokens, Text)
 
 _CALL_TIMEOUT_S = 30.0
 
@@ -25,10 +24,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class SubmittedRequest:
-    """A submitted job and its sink, until its end.
-
-    ``submitted_ns`` and ``admitted_ns`` (perf_counter) begin and end the step that admitted it.
-    ``is_detached``: nothing more is passed to its sink.
+    """A job and its sink, until its end. ``submitted_ns`` and ``admitted_ns`` are of perf_counter.
+    ``is_detached``: nothing more is passed to the sink.
     """
 
     id: int
@@ -45,9 +42,7 @@ class SubmittedRequest:
         self.on_cancel(self)
 
     def end(self, result: Finish | ServerError) -> None:
-        """Pass the end to the sink, once. A fault of the sink is logged: it must not cost others
-        theirs.
-        """
+        """Pass the end to the sink, once. A fault of the sink is logged."""
         if self.is_detached:
             return
         self.is_detached = True
@@ -60,7 +55,7 @@ class SubmittedRequest:
             log.exception("sink of request %d", self.id)
 
     def try_restart(self) -> bool:
-        """Whether another worker may start it again. A fault of the sink is logged."""
+        """Whether another worker may restart it. A fault of the sink is logged."""
         if self.is_detached:
             return False
         try:
@@ -71,16 +66,15 @@ class SubmittedRequest:
 
 
 class Calls:
-    """Calls to one worker, matched to their answers by id. On the loop only.
+    """Calls to one worker, matched to their results by id. On the loop only.
 
-    Ids are negative, so they are never a request's, and are never used twice: the answer to a call
-    that was given up finds no call, and that is no error.
+    Ids are negative, unlike those of requests, and never reused: a late result finds no call.
     """
 
     def __init__(self, send: Callable[[Tokenize | Detokenize], None]) -> None:
         self._send = send
         self._ids = itertools.count(-1, -1)
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, asyncio.Future[CallResult]] = {}
 
     async def tokenize(
         self,
@@ -90,10 +84,10 @@ class Calls:
         parse_special: bool = True,
         timeout_s: float = _CALL_TIMEOUT_S,
     ) -> list[int]:
-        """Token ids of ``text``. Cancelled or late, the call is forgotten.
+        """Token ids of ``text``.
 
-        :raises ServerError: the worker's own reason; or EngineFailed: no answer in time, or of
-            another kind; or WorkerDied; or TooLarge.
+        :raises EngineFailed: no result in time, or one of another kind.
+        :raises ServerError: the worker's own reason, WorkerDied or TooLarge.
         """
         message = Tokenize(next(self._ids), text, add_special, parse_special)
         return (await self._call(message, Tokens, timeout_s)).tokens
@@ -103,25 +97,25 @@ class Calls:
         message = Detokenize(next(self._ids), tokens)
         return (await self._call(message, Text, timeout_s)).text
 
-    async def _call(self, message: Tokenize | Detokenize, kind: type[A], timeout_s: float) -> A:
+    async def _call(self, message: Tokenize | Detokenize, kind: type[R], timeout_s: float) -> R:
         self._send(message)
-        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
         self._waiting[message.id] = waiting
         try:
-            async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
+            async with asyncio.timeout(timeout_s):
                 answer = await waiting
         except TimeoutError:
             raise EngineFailed(f"the worker did not answer in {timeout_s:g} s") from None
         finally:
             del self._waiting[message.id]
             if waiting.done() and not waiting.cancelled():
-                waiting.exception()  # it lost a race with a cancellation: mark it as retrieved
+                waiting.exception()  # mark as retrieved: it was set beside a cancellation
         if not isinstance(answer, kind):
             raise EngineFailed(f"the worker answered with {type(answer).__name__}")
         return answer
 
-    def end(self, call_id: int, result: Answer | ServerError) -> bool:
-        """Whether anything waits for it."""
+    def end(self, call_id: int, result: CallResult | ServerError) -> bool:
+        """Pass on the result; whether a call waits for it."""
         waiting = self._waiting.get(call_id)
         if waiting is None or waiting.done():
             return False

@@ -1,4 +1,4 @@
-"""The state of the queue and the workers at one moment, for metrics, health and ``/api/ps``."""
+"""Snapshots of the queue and the workers, for metrics, health and ``/api/ps``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ollama_async.queue.backend import LoadedModel, Snapshot
-from ollama_async.queue.keep_alive import shown_expiry_s
+from ollama_async.queue.eviction import keep_alive_s
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 from ollama_async.workers.client import WorkerClient
 
@@ -15,20 +15,18 @@ _DRIFT_S = 1.0
 
 
 class Snapshots:
-    """Takes snapshots, and remembers when each model was shown to expire.
-
-    That moment is wall-clock time. It is computed once for each use of the model, because two
-    clocks are never read at one moment, and again when they have drifted apart (somebody set one,
-    the machine slept).
+    """Takes snapshots. Each model's expiry is wall-clock time, computed once for each use of the
+    model, and again when the clocks have drifted apart (one was set, or the machine slept).
     """
 
     def __init__(self) -> None:
-        self._expiries: dict[int, tuple[tuple[float, float], float]] = {}  # by worker: use, moment
+        self._expiries: dict[int, tuple[tuple[float, float], float]] = {}
+        """By instance: last use and time until the expiry, and the expiry itself."""
 
     def take(
         self, state: SchedulerState, clients: Mapping[int, WorkerClient], now: float
     ) -> Snapshot:
-        """``now`` is of the scheduler's clock. Promises of a slot count as running."""
+        """``now`` is of the scheduler's clock. Promised places count as running."""
         instances = state.instances.values()
         running: Counter[str] = Counter()
         for instance in instances:
@@ -51,13 +49,27 @@ class Snapshots:
     def _expiry(
         self, state: SchedulerState, instance: ModelInstance, now: float
     ) -> tuple[tuple[float, float], float]:
-        expiry_s = shown_expiry_s(state, instance, now)
+        expiry_s = _shown_expiry_s(state, instance, now)
         use = (instance.idle_since, expiry_s)
-        moment = time.time() - (now - instance.idle_since) + expiry_s
+        expires_at = time.time() - (now - instance.idle_since) + expiry_s
         shown = self._expiries.get(instance.id)
-        if shown is None or shown[0] != use or abs(moment - shown[1]) > _DRIFT_S:
-            return use, moment
+        if shown is None or shown[0] != use or abs(expires_at - shown[1]) > _DRIFT_S:
+            return use, expires_at
         return shown
+
+
+def _shown_expiry_s(state: SchedulerState, instance: ModelInstance, now: float) -> float:
+    """Seconds from the last use until the expiry. A request that runs for longer than
+    ``keep_alive`` extends it by another ``keep_alive``, and so on. An instance that will stop has
+    expired already.
+    """
+    if instance.stop_when_unused is not None:
+        return -1.0
+    duration_s = keep_alive_s(state, instance)
+    used_s = now - instance.idle_since
+    if instance.requests and 0 < duration_s <= used_s:
+        return duration_s * (used_s // duration_s + 1)
+    return duration_s
 
 
 def _describe(instance: ModelInstance, client: WorkerClient, expires_at: float) -> LoadedModel:
