@@ -77,20 +77,18 @@ class OutputBuffer:
         for message in messages:
             if isinstance(message, Deltas):
                 for number, delta in _split(message.items):
-                    self._send_delta(number, delta)
+                    if number in self._failed:
+                        continue
+                    try:
+                        self._send([Deltas([(number, delta)])])
+                    except FrameTooLarge as reason:
+                        self._failed.add(number)
+                        text = f"tool call too long: {reason}"
+                        self._send([Failed(number, EngineFailed.code, text)])
             elif isinstance(message, Done | Failed) and message.id in self._failed:
                 self._failed.discard(message.id)
             else:
                 self._send([message])
-
-    def _send_delta(self, number: int, delta: Delta) -> None:
-        if number in self._failed:
-            return
-        try:
-            self._send([Deltas([(number, delta)])])
-        except FrameTooLarge as reason:
-            self._failed.add(number)
-            self._send([Failed(number, EngineFailed.code, f"tool call too long: {reason}")])
 
 
 def _split(items: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:

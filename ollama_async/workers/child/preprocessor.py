@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import traceback
 
-from ollama_async.core.conversation import Inference, Sampling, Usage
+from ollama_async.core.conversation import Inference, Usage
 from ollama_async.core.errors import BadRequest, Busy, ServerError
 from ollama_async.core.round_robin import RoundRobin
 from ollama_async.workers.child.engines.engine import Constraint, Engine
@@ -57,6 +57,7 @@ STOP_CHARACTERS_LIMIT = 1 << 16
 
 _TOKENS_LIMIT = 1 << 21  # about 10 MB in the pipe, which takes 16 MiB
 _TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
+_ERROR_CHARACTERS = 2000
 
 Request = Submit | Tokenize | Detokenize
 
@@ -103,15 +104,20 @@ class RequestPreparer:
 
     def _prepare(self, request: Submit, budget: PreparationBudget) -> PreparedRequest:
         inference = request.inference
-        sampling = inference.sampling
-        _check_stops(sampling)
+        sampling, stops = inference.sampling, inference.sampling.stop
+        # each character of the answer is compared with each of them
+        if len(stops) > STOPS_LIMIT or sum(map(len, stops)) > STOP_CHARACTERS_LIMIT:
+            limits = f"{STOPS_LIMIT} strings or {STOP_CHARACTERS_LIMIT} characters"
+            raise BadRequest(f"stop: more than {limits}")
         num_ctx, keep = self._find_context(inference)
         encoded = self._encoder.encode(inference, num_ctx, budget)
         tokens = shorten(encoded.tokens, inference, num_ctx, keep)
         if not tokens:
             raise BadRequest("the prompt is empty")
         constraint = self._constrain(inference, encoded, budget)
-        window = self._find_window(num_ctx, can_shift=inference.shift)
+        window = num_ctx  # without a shift, the answer ends there
+        if inference.shift and self._facts.can_shift:
+            window = max(num_ctx, min(MIN_WINDOW, self._facts.num_ctx))
         most, predict = ANSWER_CONTEXTS * num_ctx, sampling.num_predict
         public_tokens = 0
         if not self._shares_prefixes:
@@ -174,12 +180,6 @@ class RequestPreparer:
         keep = num_keep + self._facts.adds_bos if num_keep >= 0 else num_ctx
         return num_ctx, min(keep, num_ctx - 2)
 
-    def _find_window(self, num_ctx: int, *, can_shift: bool) -> int:
-        """Tokens that the slot may hold; without a shift, the answer ends at ``num_ctx``."""
-        if not can_shift or not self._facts.can_shift:
-            return num_ctx
-        return max(num_ctx, min(MIN_WINDOW, self._facts.num_ctx))
-
     def _tokenize(self, request: Tokenize, budget: PreparationBudget) -> Tokens:
         budget.charge_tokenizing(len(request.text))
         tokens = self._engine.tokenize(
@@ -200,18 +200,6 @@ class RequestPreparer:
 def _check_text(text: str) -> None:
     if len(text) > _TEXT_LIMIT:
         raise BadRequest(f"the text has more than {_TEXT_LIMIT} characters")
-
-
-def _check_stops(sampling: Sampling) -> None:
-    """Each character of an answer is compared with each stop string."""
-    stops = sampling.stop
-    if len(stops) > STOPS_LIMIT or sum(map(len, stops)) > STOP_CHARACTERS_LIMIT:
-        raise BadRequest(
-            f"stop: more than {STOPS_LIMIT} strings or {STOP_CHARACTERS_LIMIT} characters"
-        )
-
-
-_ERROR_CHARACTERS = 2000
 
 
 class RequestQueue:

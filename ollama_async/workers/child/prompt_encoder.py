@@ -1,4 +1,13 @@
-"""Encodes prompts: renders a conversation in the chat format, truncates it, tokenizes it."""
+"""Encodes prompts: renders a conversation in the chat format, truncates it, tokenizes it.
+
+Chat formats are cached: models that share a file may be configured differently, and a request may
+bring its own template.
+
+So is the prefix that a model contributes to prompts, whatever its client writes: the template's own
+words, the model's system prompt and its messages. It is the common prefix of two prompts that
+differ only in the first character of the question. They contain no client's text, so a client who
+learns that its prompt begins with such a prefix learns nothing about others.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +26,7 @@ from ollama_async.prompts.truncation import cut_middle, truncate
 from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.child.prefix_cache import common_prefix_length
-from ollama_async.workers.child.resource_limits import PreparationBudget, Run, run_unlimited
+from ollama_async.workers.child.resource_limits import PreparationBudget, Run
 
 CACHE_ENTRIES = 16
 """Chat formats of each kind. A template takes milliseconds to compile, and clients can send any
@@ -61,47 +70,29 @@ class ChatFormatCache:
         self._of_models: _Cache = BoundedCache(CACHE_ENTRIES, CACHE_CHARACTERS)
         self._of_requests: _Cache = BoundedCache(CACHE_ENTRIES, CACHE_CHARACTERS)
 
-    def get(self, spec: ChatFormatSpec) -> BoundChatFormat | None:
-        """The cached chat format, if any.
-
-        :raises ServerError: it was tried before and failed.
-        """
-        found = self._cache_of(spec).get(spec)
-        if isinstance(found, ServerError):
-            raise found.with_traceback(None)
-        return found
-
     def get_or_make(
-        self,
-        spec: ChatFormatSpec,
-        run: Run = run_unlimited,
-        before_build: Callable[[], None] = lambda: None,
+        self, spec: ChatFormatSpec, run: Run, before_build: Callable[[], None]
     ) -> BoundChatFormat:
         """The chat format. If it must be made, ``before_build`` is called, which may raise, and
         ``run`` makes it, since templates are untrusted.
 
         :raises ServerError: there is none.
         """
-        cached = self.get(spec)
-        if cached is not None:
-            return cached
-        before_build()
-        found: BoundChatFormat | ServerError
-        try:
-            found = run(lambda: self._make(spec))
-        except TemplateFailed as interruption:
-            if not spec.request_template:  # the model's own is tried again
-                raise
-            found = interruption
-        # not within run, whose interruptions would leave the cache inconsistent
-        size = len(spec.template) + len(spec.request_template)
-        self._cache_of(spec).put(spec, found, size)
+        cache = self._of_requests if spec.request_template else self._of_models
+        found = cache.get(spec)
+        if found is None:
+            before_build()
+            try:
+                found = run(lambda: self._make(spec))
+            except TemplateFailed as interruption:
+                if not spec.request_template:  # the model's own is tried again
+                    raise
+                found = interruption
+            # not within run, whose interruptions would leave the cache inconsistent
+            cache.put(spec, found, len(spec.template) + len(spec.request_template))
         if isinstance(found, ServerError):
-            raise found
+            raise found.with_traceback(None)
         return found
-
-    def _cache_of(self, spec: ChatFormatSpec) -> _Cache:
-        return self._of_requests if spec.request_template else self._of_models
 
     def _make(self, spec: ChatFormatSpec) -> BoundChatFormat | ServerError:
         if max(len(spec.template), len(spec.request_template)) > TEMPLATE_LIMIT:
@@ -123,40 +114,6 @@ class ChatFormatCache:
             if len(tokens) == 1 and not self._engine.piece(tokens[0]):
                 found[tokens[0]] = text.encode()
         return found
-
-
-class ModelPrefixCache:
-    """The prefixes that models contribute to prompts, as tokens. Any thread."""
-
-    def __init__(self) -> None:
-        self._cache: BoundedCache[bytes, list[int]] = BoundedCache(_PREFIX_ENTRIES, _PREFIX_TOKENS)
-
-    def get(self, prompt: Prompt) -> list[int] | None:
-        return self._cache.get(_prefix_key(prompt))
-
-    def get_or_make(self, prompt: Prompt, encode: Callable[[Prompt], list[int]]) -> list[int]:
-        """``encode`` renders and tokenizes a conversation."""
-        tokens = self.get(prompt)
-        if tokens is None:
-            try:
-                one, other = (encode(_with_question(prompt, text)) for text in _QUESTIONS)
-            except TemplateFailed:  # it takes no plain question: no prefix is known to be its own
-                one = other = []
-            tokens = one[: common_prefix_length(one, other)]
-            self._cache.put(_prefix_key(prompt), tokens, 1 + len(tokens))
-        return tokens
-
-
-def _with_question(prompt: Prompt, text: str) -> Prompt:
-    messages = [*prompt.messages[: prompt.model_messages], Message("user", text)]
-    return Prompt(messages=messages, think=prompt.think, chat_format=prompt.chat_format)
-
-
-def _prefix_key(prompt: Prompt) -> bytes:
-    """Covers everything that the tokens depend on; many templates print the date."""
-    day = datetime.now().astimezone().toordinal()
-    own = prompt.messages[: prompt.model_messages]
-    return hashlib.sha256(_pack((prompt.chat_format, own, prompt.think, day))).digest()
 
 
 TOO_LONG = (
@@ -207,7 +164,9 @@ class PromptEncoder:
         self._engine = engine
         self._facts = engine.facts
         self._chat_formats = chat_formats
-        self._prefixes = ModelPrefixCache()
+        self._prefixes: BoundedCache[bytes, list[int]] = BoundedCache(
+            _PREFIX_ENTRIES, _PREFIX_TOKENS
+        )
         self._failed: BoundedCache[bytes, TemplateFailed] = BoundedCache(_FAILURES, _FAILURES)
 
     def encode(
@@ -280,17 +239,26 @@ class PromptEncoder:
         spec = prompt.chat_format
         if prompt.raw is not None or prompt.context or spec.request_template:
             return 0
-        prefix = self._prefixes.get(prompt)
+        key = _prefix_key(prompt)
+        prefix = self._prefixes.get(key)
         if prefix is None:
             budget.allow_build()
             run = budget.start_rendering()
-            chat_format = self._chat_formats.get_or_make(spec, run).chat_format
+            chat_format = self._chat_formats.get_or_make(spec, run, budget.allow_build).chat_format
+            own = prompt.messages[: prompt.model_messages]
 
-            def encode(candidate: Prompt) -> list[int]:
-                text = run(lambda: chat_format.render(candidate))
+            def encode(question: str) -> list[int]:
+                messages = [*own, Message("user", question)]
+                example = Prompt(messages=messages, think=prompt.think, chat_format=spec)
+                text = run(lambda: chat_format.render(example))
                 return self._tokenize(text, num_ctx, budget, is_first=True)
 
-            prefix = self._prefixes.get_or_make(prompt, encode)
+            try:
+                one, other = map(encode, _QUESTIONS)
+            except TemplateFailed:  # it takes no plain question: no prefix is known to be its own
+                one = other = []
+            prefix = one[: common_prefix_length(one, other)]
+            self._prefixes.put(key, prefix, 1 + len(prefix))
         return common_prefix_length(prefix, tokens)
 
     def show(self, encoded: EncodedPrompt, tokens: list[int], prompt: Prompt) -> str:
@@ -358,3 +326,10 @@ def _find_reserve(sampling: Sampling, num_ctx: int) -> int:
     """Tokens left free when old messages are dropped: the answer's, if it is known to be short."""
     most = max(1, num_ctx // RESERVE_SHARE)
     return min(max(1, sampling.num_predict), most) if sampling.num_predict >= 0 else most
+
+
+def _prefix_key(prompt: Prompt) -> bytes:
+    """Covers everything that the tokens depend on; many templates print the date."""
+    day = datetime.now().astimezone().toordinal()
+    own = prompt.messages[: prompt.model_messages]
+    return hashlib.sha256(_pack((prompt.chat_format, own, prompt.think, day))).digest()

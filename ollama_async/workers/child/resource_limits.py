@@ -214,11 +214,6 @@ class Run(Protocol):
     def __call__(self, action: Callable[[], T], /) -> T: ...
 
 
-def run_unlimited(action: Callable[[], T]) -> T:
-    """A :class:`Run` without a limit."""
-    return action()
-
-
 MakeRun = Callable[[float, Callable[[str], Exception]], Run]
 """Makes the runner of one request, from seconds of CPU time and a maker of the exception."""
 

@@ -123,16 +123,7 @@ class Service:
             shares_prefixes=self._settings.prefix_sharing == "all",
         )
         self._preprocessor = Preprocessor(preparer, self._mailbox)
-        ready = Ready(
-            slots=facts.slots,
-            num_ctx=facts.num_ctx,
-            weights_bytes=facts.weights_bytes,
-            cache_bytes=facts.cache_bytes,
-            compute_bytes=facts.compute_bytes,
-            device_bytes=facts.device_bytes,
-            warnings=list(facts.warnings),
-        )
-        self._pipe.send([ready])
+        self._pipe.send([msgspec.convert(facts, Ready, from_attributes=True)])
         self._is_ready.set()
         self._loop.run()
         engine.close()

@@ -56,7 +56,8 @@ class StopStringFinder:
         for position in range(len(self._held), len(whole)):
             letter = whole[position]
             for index, stop in enumerate(self._stops):
-                matched = self._advance(index, letter)
+                matched = _advance(stop, self._tables[index], self._matched[index], letter)
+                self._matched[index] = matched
                 if matched == len(stop):
                     self.is_found = True
                     self._held = ""
@@ -72,27 +73,20 @@ class StopStringFinder:
         held, self._held = self._held, ""
         return held
 
-    def _advance(self, index: int, letter: str) -> int:
-        stop, table, matched = self._stops[index], self._tables[index], self._matched[index]
-        while matched and stop[matched] != letter:
-            matched = table[matched - 1]
-        if stop[matched] == letter:
-            matched += 1
-        self._matched[index] = matched
-        return matched
-
 
 def _failure_function(stop: str) -> list[int]:
     """For each prefix of ``stop``, the length of its longest proper suffix that is a prefix."""
-    table = [0] * len(stop)
-    matched = 0
-    for index in range(1, len(stop)):
-        while matched and stop[index] != stop[matched]:
-            matched = table[matched - 1]
-        if stop[index] == stop[matched]:
-            matched += 1
-        table[index] = matched
+    table = [0]
+    for letter in stop[1:]:
+        table.append(_advance(stop, table, table[-1], letter))
     return table
+
+
+def _advance(stop: str, table: list[int], matched: int, letter: str) -> int:
+    """How many characters of ``stop`` match after ``letter``, if ``matched`` did before it."""
+    while matched and stop[matched] != letter:
+        matched = table[matched - 1]
+    return matched + (stop[matched] == letter)
 
 
 class RepetitionDetector:

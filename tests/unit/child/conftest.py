@@ -26,10 +26,6 @@ class FakeEngine:
             cache_bytes=1,
             compute_bytes=1,
             device_bytes=0,
-            chat_template="",
-            bos="",
-            eos="",
-            adds_bos=False,
             can_shift=can_trim,
             can_trim=can_trim,
         )

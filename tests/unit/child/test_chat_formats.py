@@ -1,7 +1,8 @@
-"""ChatFormatCache are made once for each way of speaking, and know this model's control tokens."""
+"""Chat formats are made once for each configuration, and know this model's control tokens."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from ollama_async.core.conversation import ChatFormatSpec
@@ -30,50 +31,48 @@ class Engine:
 
 @pytest.fixture
 def made():
-    """The speeches for which a chat_format was made."""
+    """The configurations for which a chat format was made."""
     return []
 
 
 @pytest.fixture
-def harness(fake_engine, made):
+def get_or_make(fake_engine, made):
     def choose(spec, **_more):
         made.append(spec)
         return ChatFormat()
 
-    return ChatFormatCache(Engine(fake_engine().facts), choose)
+    cache = ChatFormatCache(Engine(fake_engine().facts), choose)
+    return lambda spec: cache.get_or_make(spec, lambda action: action(), lambda: None)
 
 
-def test_a_chat_format_is_made_once(harness, made):
-    assert harness.get_or_make(ChatFormatSpec(template="a")) is harness.get_or_make(
-        ChatFormatSpec(template="a")
-    )
-    assert harness.get_or_make(ChatFormatSpec(template="b")) is not harness.get_or_make(
-        ChatFormatSpec(template="a")
-    )
+def test_a_chat_format_is_made_once(get_or_make, made):
+    one, other = ChatFormatSpec(template="a"), ChatFormatSpec(template="b")
+    assert get_or_make(one) is get_or_make(msgspec.structs.replace(one))
+    assert get_or_make(other) is not get_or_make(one)
     assert len(made) == 2
 
 
-def test_only_the_latest_are_kept(harness, made):
+def test_only_the_latest_are_kept(get_or_make, made):
     first = ChatFormatSpec(template="first")
-    harness.get_or_make(first)
+    get_or_make(first)
     for number in range(CACHE_ENTRIES - 1):
-        harness.get_or_make(ChatFormatSpec(template=str(number)))
-    harness.get_or_make(first)
-    harness.get_or_make(ChatFormatSpec(template="one more"))
-    harness.get_or_make(first)
+        get_or_make(ChatFormatSpec(template=str(number)))
+    get_or_make(first)
+    get_or_make(ChatFormatSpec(template="one more"))
+    get_or_make(first)
 
     assert made.count(first) == 1
-    harness.get_or_make(ChatFormatSpec(template="0"))
+    get_or_make(ChatFormatSpec(template="0"))
     assert made.count(ChatFormatSpec(template="0")) == 2
 
 
-def test_control_tokens_that_the_parser_wants_get_their_text(harness, made):
-    assert harness.get_or_make(ChatFormatSpec()).special == {1: b"<call>", 3: b"<end>"}
+def test_control_tokens_that_the_parser_reads_get_their_text(get_or_make, made):
+    assert get_or_make(ChatFormatSpec()).special == {1: b"<call>", 3: b"<end>"}
     assert made
 
 
 @pytest.mark.parametrize("field", ["template", "request_template"])
-def test_an_endless_template_is_not_even_looked_at(harness, made, field):
+def test_a_template_that_is_too_long_is_not_compiled(get_or_make, made, field):
     with pytest.raises(TemplateFailed, match="longer than"):
-        harness.get_or_make(ChatFormatSpec(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
+        get_or_make(ChatFormatSpec(**{field: "x" * (TEMPLATE_LIMIT + 1)}))
     assert not made

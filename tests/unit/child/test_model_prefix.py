@@ -4,12 +4,11 @@ import msgspec
 import pytest
 
 from ollama_async.core.conversation import ChatFormatSpec, Inference, Message, Prompt, Sampling
-from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.preprocessor import RequestPreparer
-from ollama_async.workers.child.prompt_encoder import ChatFormatCache, ModelPrefixCache
+from ollama_async.workers.child.prompt_encoder import ChatFormatCache
 from ollama_async.workers.messages import Submit
 
 GO = (
@@ -23,11 +22,18 @@ JINJA = (
 OWN = [Message("system", "speak like a parrot"), Message("user", "hi"), Message("assistant", "ho")]
 
 
-class Speaking:
+class OneRenderer:
+    """A chat format that notes what it renders."""
+
     special_tokens = ()
 
-    def __init__(self, renderer):
-        self.render = renderer.render
+    def __init__(self, renderer, rendered):
+        self._renderer = renderer
+        self._rendered = rendered
+
+    def render(self, prompt):
+        self._rendered.append(prompt)
+        return self._renderer.render(prompt)
 
     def start(self, _prompt, _rendered):
         return None
@@ -41,26 +47,35 @@ def letters(text):
 
 
 @pytest.fixture
-def public(fake_engine):
+def rendered():
+    return []
+
+
+@pytest.fixture
+def public(fake_engine, rendered):
     """The text of a prompt that others may be served with."""
+    engine = fake_engine(num_ctx=500)
+    engine.facts = msgspec.structs.replace(engine.facts, vocab_size=256)
+    engine.tokenize = lambda text, **_options: letters(text)
+    preparers = {}
 
-    def find(prompt, *, jinja="", shares=False):
-        engine = fake_engine(num_ctx=500)
-        engine.facts = msgspec.structs.replace(engine.facts, vocab_size=256)
-        engine.tokenize = lambda text, **_options: letters(text)
-
+    def make_preparer(jinja, shares):
         def choose(spec, **_more):
             if jinja:
-                return Speaking(JinjaRenderer(jinja, bos="", eos=""))
-            return Speaking(GoRenderer(spec.request_template or GO))
+                return OneRenderer(JinjaRenderer(jinja, bos="", eos=""), rendered)
+            return OneRenderer(GoRenderer(spec.request_template or GO), rendered)
 
-        preparer = RequestPreparer(
+        return RequestPreparer(
             engine,
             ChatFormatCache(engine, choose),
             lambda *_limit: lambda action: action(),
             shares_prefixes=shares,
         )
-        (request,) = preparer.prepare(
+
+    def find(prompt, *, jinja="", shares=False):
+        if (jinja, shares) not in preparers:
+            preparers[jinja, shares] = make_preparer(jinja, shares)
+        (request,) = preparers[jinja, shares].prepare(
             Submit(1, Inference(prompt, Sampling()), "me"), is_quick=False
         )
         assert request.owner == ("" if shares else "me")
@@ -105,28 +120,19 @@ def test_nobody_asks_where_everything_is_shared(public):
     assert public(Prompt([Message("user", "x")]), shares=True) == ""
 
 
-def test_it_is_found_once_for_each_model_and_way_to_think():
-    asked = []
-
-    def encode(prompt):
-        asked.append(prompt)
-        return letters(prompt.messages[-1].content)
-
-    own = ModelPrefixCache()
+def test_it_is_found_once_for_each_model_and_think_level(public, rendered):
     for prompt in (
         Prompt([Message("user", "a")]),
         Prompt([Message("user", "b")]),
         Prompt([Message("user", "b")], model_messages=1),
         Prompt([Message("user", "b")], think=True),
     ):
-        own.get_or_make(prompt, encode)
-        assert own.get(prompt) == []
+        public(prompt)
 
-    assert len(asked) == 2 * 3
+    assert len(rendered) == 4 + 2 * 3
 
 
-def test_a_template_that_takes_no_plain_question_has_no_prefix_of_its_own():
-    def encode(_prompt):
-        raise TemplateFailed("no")
+def test_a_template_that_takes_no_plain_question_has_no_prefix_of_its_own(public):
+    plain = "{% if messages | length < 2 %}{{ raise_exception('no') }}{% endif %}" + JINJA
 
-    assert ModelPrefixCache().get_or_make(Prompt([Message("user", "a")]), encode) == []
+    assert public(Prompt([*OWN, Message("user", "a")], model_messages=0), jinja=plain) == ""

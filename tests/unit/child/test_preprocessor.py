@@ -290,13 +290,19 @@ def test_templates_that_requests_bring_push_out_only_one_another(fake_engine):
         return Words()
 
     chat_formats = ChatFormatCache(fake_engine(), choose)
-    chat_formats.get_or_make(ChatFormatSpec(template="own"))
-    for number in range(100):
-        chat_formats.get_or_make(ChatFormatSpec(template="own", request_template=str(number)))
 
-    assert chat_formats.get(ChatFormatSpec(template="own"))
-    assert chat_formats.get(ChatFormatSpec(template="own", request_template="99"))
-    assert not chat_formats.get(ChatFormatSpec(template="own", request_template="0"))
+    def is_cached(spec):
+        before = len(made)
+        chat_formats.get_or_make(spec, lambda action: action(), lambda: None)
+        return len(made) == before
+
+    is_cached(ChatFormatSpec(template="own"))
+    for number in range(100):
+        is_cached(ChatFormatSpec(template="own", request_template=str(number)))
+
+    assert is_cached(ChatFormatSpec(template="own"))
+    assert is_cached(ChatFormatSpec(template="own", request_template="99"))
+    assert not is_cached(ChatFormatSpec(template="own", request_template="0"))
 
 
 def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
@@ -309,7 +315,9 @@ def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
     chat_formats = ChatFormatCache(fake_engine(), choose)
     for _ in range(3):
         with pytest.raises(TemplateFailed, match="no template"):
-            chat_formats.get_or_make(ChatFormatSpec(template="{{"))
+            chat_formats.get_or_make(
+                ChatFormatSpec(template="{{"), lambda action: action(), lambda: None
+            )
 
     assert len(tries) == 1
 

@@ -36,14 +36,14 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     weights_bytes: int
     cache_bytes: int
-    compute_bytes: int
-    device_bytes: int
-    chat_template: str
-    bos: str
-    eos: str
-    adds_bos: bool
-    can_shift: bool
-    can_trim: bool
+    compute_bytes: int = 0
+    device_bytes: int = 0
+    chat_template: str = ""
+    bos: str = ""
+    eos: str = ""
+    adds_bos: bool = False
+    can_shift: bool = True
+    can_trim: bool = True
     warnings: tuple[str, ...] = ()
 
 

@@ -74,10 +74,18 @@ class Scripted:
         self._pieces = [*(bytes([byte]) for byte in range(_BYTES)), *tokens, b""]
         self._answer = [tokens[piece] for piece in pieces]
         self._end = len(self._pieces) - 1
-        self.facts = self._find_facts(script.slots or slots, script.num_ctx or num_ctx)
-        self._lengths = [0] * self.facts.slots
-        self._answers: list[Iterator[int]] = [repeat(self._end)] * self.facts.slots
-        self._due = [0.0] * self.facts.slots
+        slots, num_ctx = script.slots or slots, script.num_ctx or num_ctx
+        self.facts = EngineFacts(
+            slots=slots,
+            num_ctx=num_ctx,
+            vocab_size=len(self._pieces),
+            weights_bytes=script.weights_bytes,
+            cache_bytes=script.cache_bytes_per_token * num_ctx * slots,
+            chat_template=script.template,
+        )
+        self._lengths = [0] * slots
+        self._answers: list[Iterator[int]] = [repeat(self._end)] * slots
+        self._due = [0.0] * slots
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:  # noqa: ARG002  # no special tokens here
         return list(text.encode(errors="replace"))
@@ -134,23 +142,6 @@ class Scripted:
     def close(self) -> None:
         if self._script.ignore_sigterm:
             _hang()
-
-    def _find_facts(self, slots: int, num_ctx: int) -> EngineFacts:
-        return EngineFacts(
-            slots=slots,
-            num_ctx=num_ctx,
-            vocab_size=len(self._pieces),
-            weights_bytes=self._script.weights_bytes,
-            cache_bytes=self._script.cache_bytes_per_token * num_ctx * slots,
-            compute_bytes=0,
-            device_bytes=0,
-            chat_template=self._script.template,
-            bos="",
-            eos="",
-            adds_bos=False,
-            can_shift=True,
-            can_trim=True,
-        )
 
     def _play(self, answer: list[int]) -> Iterator[int]:
         times = self._script.repeat
