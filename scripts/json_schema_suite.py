@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar.constraints import schema_grammar
+from ollama_async.workers.child.grammar.lark import HEAD, json_rule
 from ollama_async.workers.child.grammar.llguidance import GrammarTokenizer
 
 _END = 256
@@ -55,7 +55,7 @@ class Judge:
     def judge(self, group: dict[str, Any]) -> Verdict:
         """``group`` is a schema with its instances, as in the suite."""
         try:
-            text = schema_grammar(group["schema"])
+            text = f"{HEAD}start: {json_rule(group['schema'])}\n"
             self._vocabulary.compile(text)
         except BadRequest as error:
             return Verdict(refusal=error.message)

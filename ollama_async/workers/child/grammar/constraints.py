@@ -18,16 +18,19 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Inference
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.output_format import Delimiters
+from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax
+from ollama_async.prompts.output_format import Delimiters, Parser
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.json_schema import check_size
 from ollama_async.workers.child.grammar.lark import (
@@ -43,29 +46,20 @@ from ollama_async.workers.child.grammar.lark import (
 )
 from ollama_async.workers.child.grammar.tool_calls import MAX_TOOLS, call_grammar, tool_names
 
-if TYPE_CHECKING:
-    from ollama_async.workers.child.grammar.llguidance import GrammarMatcher, GrammarTokenizer
-
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
-
-from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT
-from ollama_async.prompts.output_format import Parser
-
 if TYPE_CHECKING:  # the library takes 35 ms to import
     from ollama_async.workers.child.grammar.llguidance import GrammarMatcher, GrammarTokenizer
 
 
 class CallGuard:
-    """A :class:`~ollama_async.workers.child.engines.engine.Constraint` on one answer. Step thread
-    only.
+    """A :class:`~ollama_async.workers.child.engines.engine.Constraint` that restricts tool calls,
+    once a model has begun one, to the offered tools and their schemas. Step thread only.
 
     ``grammars``: for each syntax, what may follow the mark that opens a call; owned by this object.
     ``names`` are those of the tools.
+
+    Text and thoughts are free: before a call begins, no grammar is consulted. The parser, which
+    reads the same text, reports when it begins. So a token that opens a call and continues into it
+    has been sampled already. If it cannot become a valid call, that call stays unguarded.
 
     A token that is not allowed is replaced by its longest allowed prefix. Otherwise a model whose
     token ends both a string and an object that lacks a property would continue the string instead.
@@ -144,7 +138,7 @@ TOOLS_SIZE_LIMIT = 1 << 18
 """Bytes of all tool descriptions; the largest sets in use have some 100,000."""
 
 CACHE_ENTRIES = 64
-"""ConstraintFactory of formats, and of tools: agents send the same ones with every request."""
+"""Grammars of formats, and of tools: agents send the same ones with every request."""
 
 CACHE_BYTES = 1 << 20
 """Size of the sources of cached grammars of each kind; compiled ones are up to 60 times larger."""
@@ -155,10 +149,6 @@ gap: /[ \n]{{1,2}}/
 """
 
 _pack = msgspec.msgpack.Encoder().encode
-
-
-def _allow() -> None:
-    """The default for ``before_build``."""
 
 
 class ConstraintFactory:
@@ -173,7 +163,6 @@ class ConstraintFactory:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._loaded: GrammarTokenizer | None = None
         self._formats: BoundedCache[bytes, GrammarMatcher | BadRequest] = BoundedCache(
             CACHE_ENTRIES, CACHE_BYTES
         )
@@ -186,9 +175,9 @@ class ConstraintFactory:
         self,
         inference: Inference,
         rendered: str,
-        marks: Delimiters,
+        delimiters: Delimiters,
         special: SpecialTokens,
-        before_build: Callable[[], None] = _allow,
+        before_build: Callable[[], None] = lambda: None,
     ) -> Constraint | None:
         """The constraint of an answer to ``inference``; None if the client prescribes no form.
 
@@ -199,13 +188,13 @@ class ConstraintFactory:
         if not _is_call_forced(inference) and inference.format is None:
             return None
         check_size(inference.format)
-        key = _key(inference, rendered, marks, special)
+        key = _key(inference, rendered, delimiters, special)
         found = self._formats.get(key)
         if found is None:
             before_build()
             text = ""
             try:
-                text = answer_grammar(inference, rendered, marks, special)
+                text = _answer_grammar(inference, rendered, delimiters, special)
                 found = self._tokenizer.compile(text)
             except BadRequest as error:
                 found = error
@@ -217,13 +206,13 @@ class ConstraintFactory:
     def guard(
         self,
         tools: Sequence[dict[str, Any]],
-        marks: Delimiters,
+        delimiters: Delimiters,
         special: SpecialTokens,
-        before_build: Callable[[], None] = _allow,
+        before_build: Callable[[], None] = lambda: None,
     ) -> CallGuard | None:
         """Enforces the schemas of ``tools`` in an answer's calls; None if nothing can."""
         names = tool_names(tools)
-        if not names or not marks.syntaxes:
+        if not names or not delimiters.syntaxes:
             return None
         packed = _pack(tools)
         if len(packed) > TOOLS_SIZE_LIMIT:
@@ -231,7 +220,7 @@ class ConstraintFactory:
             return None
         digest = hashlib.sha256(packed + _pack(dict(special))).digest()
         grammars = {}
-        for syntax in marks.syntaxes:
+        for syntax in delimiters.syntaxes:
             key = (syntax, digest)
             found = self._calls.get(key)
             if found is None:
@@ -262,26 +251,27 @@ class ConstraintFactory:
         _log(reason.message)
         return reason
 
-    @property
+    @cached_property
     def _tokenizer(self) -> GrammarTokenizer:
-        if self._loaded is None:
-            # most workers never need the library
-            from ollama_async.workers.child.grammar.llguidance import (  # noqa: PLC0415
-                GrammarTokenizer,
-            )
+        # imported only here: most workers never need the library
+        from ollama_async.workers.child.grammar import llguidance  # noqa: PLC0415
 
-            engine = self._engine
-            self._loaded = GrammarTokenizer(engine.facts.vocab_size, engine.piece, engine.is_end)
-        return self._loaded
+        engine = self._engine
+        return llguidance.GrammarTokenizer(engine.facts.vocab_size, engine.piece, engine.is_end)
 
 
-def _key(inference: Inference, rendered: str, marks: Delimiters, special: SpecialTokens) -> bytes:
+def _key(
+    inference: Inference, rendered: str, delimiters: Delimiters, special: SpecialTokens
+) -> bytes:
     """Covers everything that the grammar depends on."""
     prompt = inference.prompt
     tools = prompt.tools if _is_call_forced(inference) else []
-    thoughts = marks.thoughts and (*marks.thoughts, rendered.rstrip().endswith(marks.thoughts[0]))
+    thoughts = delimiters.thoughts and (
+        *delimiters.thoughts,
+        rendered.rstrip().endswith(delimiters.thoughts[0]),
+    )
     asked = inference.format, tools, prompt.tool_choice, prompt.think
-    shown = thoughts, marks.calls, marks.begins_thinking, marks.opening
+    shown = thoughts, delimiters.calls, delimiters.begins_thinking, delimiters.opening
     text = json.dumps((asked, shown)).encode()  # schemas may have numbers that msgpack cannot take
     return hashlib.sha256(text + _pack(dict(special))).digest()
 
@@ -293,8 +283,8 @@ def _log(reason: str) -> None:
 # The grammar of an answer in a prescribed form
 
 
-def answer_grammar(
-    inference: Inference, rendered: str, marks: Delimiters, special: SpecialTokens
+def _answer_grammar(
+    inference: Inference, rendered: str, delimiters: Delimiters, special: SpecialTokens
 ) -> str:
     """The grammar of an answer with a format or a forced tool call; the call takes precedence.
 
@@ -302,20 +292,12 @@ def answer_grammar(
     """
     prompt = inference.prompt
     if _is_call_forced(inference):
-        if marks.calls is None:
+        if delimiters.calls is None:
             raise BadRequest("tool_choice: this model's tool calls cannot be forced")
-        body = _forced_call(prompt.tools, prompt.tool_choice, *marks.calls, special=special)
+        body = _forced_call(prompt.tools, prompt.tool_choice, *delimiters.calls, special=special)
     else:
         body = f"answer: {json_rule(inference.format)}\n"
-    return HEAD + _start(prompt.think, rendered, marks, special) + body + _RULES
-
-
-def schema_grammar(form: object) -> str:
-    """The grammar of an answer that is only JSON of ``form``: to try schemas out.
-
-    :raises BadRequest: as :func:`.json_rule`.
-    """
-    return f"{HEAD}start: {json_rule(form)}\n"
+    return HEAD + _start(prompt.think, rendered, delimiters, special) + body + _RULES
 
 
 def _is_call_forced(inference: Inference) -> bool:
@@ -354,14 +336,14 @@ def _forced_call(
 
 
 def _start(
-    think: bool | str | None, rendered: str, marks: Delimiters, special: SpecialTokens
+    think: bool | str | None, rendered: str, delimiters: Delimiters, special: SpecialTokens
 ) -> str:
     """The rule ``start``: thoughts, unless forbidden, or the model's opening, then the answer."""
-    opening = sequence(marks.opening, special) if marks.opening else ""
-    if marks.thoughts is None:
+    opening = sequence(delimiters.opening, special) if delimiters.opening else ""
+    if delimiters.thoughts is None:
         return f"start: {opening} answer\n"
-    begin, end = marks.thoughts
-    is_thinking = marks.begins_thinking or rendered.rstrip().endswith(begin)
+    begin, end = delimiters.thoughts
+    is_thinking = delimiters.begins_thinking or rendered.rstrip().endswith(begin)
     if think is False:
         # some templates begin a thought for any client: it ends at once
         before = f"{sequence(end, special)} blank?" if is_thinking else opening

@@ -65,8 +65,6 @@ _UNENFORCED = (
     *("maxContains", "minContains", "not", "propertyNames", "then", "unevaluatedItems"),
     *("unevaluatedProperties", "uniqueItems", "$dynamicRef", "$recursiveRef"),
 )
-
-
 _STRUCTURE = frozenset(
     {
         *("type", "properties", "required", "additionalProperties", "items", "prefixItems"),
@@ -88,18 +86,17 @@ def prepare(schema: Schema | bool, *, lenient: bool = False) -> str:
     root: Schema = {} if schema is True else copy.deepcopy(schema)
     rewrite(root)
     if lenient:
-        _drop_unenforced(root)
-    _check_size(root, REWRITTEN_LIMIT, 2 * DEPTH_LIMIT)
+        for each in schemas(root):
+            for keyword in _UNENFORCED:
+                each.pop(keyword, None)
+            if "oneOf" in each and "anyOf" not in each:
+                each["anyOf"] = each.pop("oneOf")
+    check_size(root, REWRITTEN_LIMIT, 2 * DEPTH_LIMIT)
     for each in schemas(root):
         _check(each)
     _check_multiples(root)
     _close(root)
     return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
-
-
-def check_size(schema: object) -> None:
-    """:raises BadRequest: the schema has too many characters or levels."""
-    _check_size(schema, SIZE_LIMIT, DEPTH_LIMIT)
 
 
 def structure_of(schema: Schema) -> Schema:
@@ -111,15 +108,8 @@ def structure_of(schema: Schema) -> Schema:
     return root
 
 
-def _drop_unenforced(root: Schema) -> None:
-    for each in schemas(root):
-        for keyword in _UNENFORCED:
-            each.pop(keyword, None)
-        if "oneOf" in each and "anyOf" not in each:
-            each["anyOf"] = each.pop("oneOf")
-
-
-def _check_size(schema: object, characters: int, levels: int) -> None:
+def check_size(schema: object, characters: int = SIZE_LIMIT, levels: int = DEPTH_LIMIT) -> None:
+    """:raises BadRequest: the schema has too many characters or levels."""
     level, length = [schema], 0
     for _ in range(levels):
         for value in level:

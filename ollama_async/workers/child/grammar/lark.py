@@ -92,18 +92,11 @@ class RuleSet:
         self._paths = 0
         self._size = 0
 
-    def add(self, text: str) -> str:
-        """Add a rule and return its name."""
+    def add(self, text: str, *, lazy: bool = False) -> str:
+        """Add a rule and return its name. A ``lazy`` one matches as little as possible."""
         if text not in self._names:
-            self._names[text] = self.reserve()
-            self.define(self._names[text], text)
-        return self._names[text]
-
-    def add_lazy(self, text: str) -> str:
-        """As :meth:`add`, for a rule that matches as little as possible."""
-        if text not in self._names:
-            self._names[text] = f"lazy_{len(self._rules)}"
-            self.define(f"{self._names[text]}[lazy]", text)
+            name = self._names[text] = f"lazy_{len(self._rules)}" if lazy else self.reserve()
+            self.define(f"{name}[lazy]" if lazy else name, text)
         return self._names[text]
 
     def reserve(self) -> str:

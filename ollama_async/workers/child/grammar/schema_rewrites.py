@@ -234,22 +234,18 @@ def _list_arrays(schema: Schema, analysis: SchemaAnalysis) -> None:
     keywords, items = asserting(schema), analysis.values(schema.get("items", True))
     if schema.get("type") != "array" or not keywords <= _PLAIN_ARRAY or items is None:
         return
-    sizes = _sizes(schema.get("minItems", 0), len(items) if most is None else most, len(items))
-    arrays = None if sizes is None else _arrays(items, sizes, analysis.additions)
+    least, most = schema.get("minItems", 0), len(items) if most is None else most
+    if not isinstance(least, int) or not isinstance(most, int):
+        return
+    sizes = range(max(least, 0), min(most, len(items)) + 1)
+    arrays = _distinct_arrays(items, sizes, analysis.additions)
     if arrays is not None:
         for keyword in keywords:
             del schema[keyword]
         schema["enum"] = arrays
 
 
-def _sizes(least: object, most: object, count: int) -> range | None:
-    """The lengths of arrays of distinct items, of ``count`` at most; None if a bound is invalid."""
-    if not isinstance(least, int) or not isinstance(most, int):
-        return None
-    return range(max(least, 0), min(most, count) + 1)
-
-
-def _arrays(items: list[Any], sizes: range, additions: Budget) -> list[list[Any]] | None:
+def _distinct_arrays(items: list[Any], sizes: range, additions: Budget) -> list[list[Any]] | None:
     """All arrays of distinct ``items``: in any order or, if too many, in the order of ``items``;
     None if these are too many, too.
     """
@@ -258,21 +254,16 @@ def _arrays(items: list[Any], sizes: range, additions: Budget) -> list[list[Any]
         (math.comb, itertools.combinations),
     )
     for count, choose in choices:
-        length = _length_of_all(count, len(items), sizes)
-        if length is not None and additions.allows(length):
-            return [list(chosen) for size in sizes for chosen in choose(items, size)]
+        arrays = length = 0
+        for size in sizes:
+            found = count(len(items), size)
+            arrays, length = arrays + found, length + found * size
+            if arrays > ARRAYS_LIMIT:
+                break
+        else:
+            if additions.allows(length):
+                return [list(chosen) for size in sizes for chosen in choose(items, size)]
     return None
-
-
-def _length_of_all(count: Callable[..., int], items: int, sizes: range) -> int | None:
-    """The number of items in all arrays together; None if there are too many arrays."""
-    arrays = length = 0
-    for size in sizes:
-        found = count(items, size)
-        arrays, length = arrays + found, length + found * size
-        if arrays > ARRAYS_LIMIT:
-            return None
-    return length
 
 
 # oneOf → anyOf, where the options exclude one another. The library sees that itself for options in
@@ -293,9 +284,11 @@ def _relax_one_of(schema: Schema, analysis: SchemaAnalysis) -> None:
     options = schema.get("oneOf")
     if not isinstance(options, list) or "anyOf" in schema:
         return
-    found = _all_alternatives(options, analysis)
-    if found is None:
-        return
+    found: list[list[Schema]] = []
+    for option in options:
+        found.append(_alternatives(option, analysis))
+        if not found[-1] or sum(map(len, found)) > OPTIONS_LIMIT:
+            return
     tags: _Tags = []
     for these, those in itertools.combinations(found, 2):
         for pair in itertools.product(these, those):
@@ -306,18 +299,6 @@ def _relax_one_of(schema: Schema, analysis: SchemaAnalysis) -> None:
     for each, name in tags:
         each["required"] = [*dict.fromkeys([*each.get("required", []), name])]
     schema["anyOf"] = schema.pop("oneOf")
-
-
-def _all_alternatives(options: list[object], analysis: SchemaAnalysis) -> list[list[Schema]] | None:
-    """The alternatives of each option; None if unknown or too many."""
-    found: list[list[Schema]] = []
-    count = 0
-    for option in options:
-        found.append(_alternatives(option, analysis))
-        count += len(found[-1])
-        if not found[-1] or count > OPTIONS_LIMIT:
-            return None
-    return found
 
 
 def _alternatives(option: object, analysis: SchemaAnalysis) -> list[Schema]:

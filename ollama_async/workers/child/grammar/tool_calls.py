@@ -303,7 +303,7 @@ class _ParameterGrammar:
 
     def _text(self) -> str:
         text = _text_until(self._end)
-        return self._rules.add(text) if _has_token(text) else self._rules.add_lazy(text)
+        return self._rules.add(text, lazy=not _has_token(text))
 
     def _lined(self, ways: Sequence[str]) -> str:
         """One line break on each side is markup; anything else would be part of the value."""
