@@ -74,7 +74,7 @@ class Safetensors(AbstractContextManager["Safetensors"]):
         self.name = name
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self.tensors, self.metadata = self._read_header()
+            self.tensors = self._read_header()
         except BaseException:
             self.close()
             raise
@@ -110,7 +110,7 @@ class Safetensors(AbstractContextManager["Safetensors"]):
 
     # ----------------------------------------------------------------- the header
 
-    def _read_header(self) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    def _read_header(self) -> dict[str, TensorEntry]:
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size < 8:
             raise self._invalid("it is too short")
@@ -118,9 +118,8 @@ class Safetensors(AbstractContextManager["Safetensors"]):
         if length > min(_MAX_HEADER_BYTES, status.st_size - 8):
             raise self._invalid("its header is too long or goes past the end of the file")
         header = self._decode(self._pread(8, length), dict[str, msgspec.Raw])
-        metadata = {}
         if _METADATA in header:
-            metadata = self._decode(header.pop(_METADATA), dict[str, str])
+            self._decode(header.pop(_METADATA), dict[str, str])
         if len(header) > _MAX_TENSORS:
             raise self._invalid(f"{len(header)} tensors, at most {_MAX_TENSORS} are allowed")
         tensors = {
@@ -128,7 +127,7 @@ class Safetensors(AbstractContextManager["Safetensors"]):
             for name, raw in header.items()
         }
         self._check_overlaps(tensors)
-        return tensors, metadata
+        return tensors
 
     def _decode(self, data: bytearray | msgspec.Raw, kind: Any) -> Any:
         try:

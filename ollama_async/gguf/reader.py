@@ -94,14 +94,11 @@ class TensorInfo(msgspec.Struct, frozen=True):
 class GgufHeader(msgspec.Struct, frozen=True):
     """A valid header, whose tensors lie in the file, aligned, without overlaps.
 
-    ``data_offset`` and ``file_bytes`` count from the start of the file. ``spans``: (from, to) of a
-    key's value in the file, for arrays and long texts.
+    ``data_offset`` counts from the start of the file. ``spans``: (from, to) of a key's value in the
+    file, for arrays and long texts.
     """
 
-    version: int
-    alignment: int
     data_offset: int
-    file_bytes: int
     metadata: dict[str, Value]
     tensors: tuple[TensorInfo, ...]
     spans: dict[str, tuple[int, int]] = {}
@@ -229,7 +226,7 @@ class _Cursor:
 def _read(cursor: _Cursor) -> GgufHeader:
     if cursor.size < len(MAGIC) or cursor.take(4, "the magic") != MAGIC:
         raise BadRequest(NOT_GGUF)
-    version = _read_version(cursor)
+    _check_version(cursor)
     tensor_count = cursor.take_u64("the tensor count")
     pair_count = cursor.take_u64("the metadata count")
     if pair_count > _MAX_PAIRS:
@@ -241,16 +238,15 @@ def _read(cursor: _Cursor) -> GgufHeader:
     tensors = _read_tensors(cursor, tensor_count)
     data_offset = -(-cursor.position // alignment) * alignment
     _check_layout(tensors, alignment, cursor.size - data_offset)
-    return GgufHeader(version, alignment, data_offset, cursor.size, metadata, tensors, spans)
+    return GgufHeader(data_offset, metadata, tensors, spans)
 
 
-def _read_version(cursor: _Cursor) -> int:
+def _check_version(cursor: _Cursor) -> None:
     version = cursor.take_u32("the version")
     if version and not version & 0xFFFF:
         raise _invalid("big-endian files are not supported")
     if version not in {2, 3}:
         raise _invalid(f"version {version} is not supported, only 2 and 3 are")
-    return version
 
 
 def _read_metadata(

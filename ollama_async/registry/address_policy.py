@@ -1,15 +1,15 @@
 """Which addresses a transfer may connect to: those of its registry, and public ones.
 
-The *registry* is the host that the client named. Its name is resolved once, and the transfer uses
-those addresses, whatever the name resolves to later. If they differ in scope
-(:class:`AddressScope`) only the most remote ones count: public, then private, then this machine's.
+The *registry* is the host that the client named. Its name is resolved once for the whole transfer.
+If the addresses differ in scope (:class:`AddressScope`), only the most remote ones count: public,
+then private, then this machine's.
 
 The permitted scope of the registry depends on the :class:`Requester`:
 
 - a program on this machine may name anything but special addresses;
-- a client on the network may name public addresses only. Which others it could reach itself is
-  unknown: a neighbour may admit this machine by its address and reject the client;
-- anybody may name a registry that the operator trusts, wherever it is.
+- a client on the network may name public addresses only: another host of the network may admit this
+  machine by its address and reject the client;
+- every client may name a registry that the operator trusts, at any address.
 
 A redirect, a token service or an upload location that the registry names may be at
 
@@ -18,12 +18,12 @@ A redirect, a token service or an upload location that the registry names may be
 - private ones, if the registry is private or on this machine;
 - other addresses of this machine, if the registry is on it, and trusted.
 
-It is never at a special address, and nothing ever leads to this server itself. Each name is
-resolved and checked before each request, and the connection goes to a checked address.
+It is never at a special address, and never this server itself. Each name is resolved and checked
+before each request, and the connection uses a checked address.
 
-Behind a proxy of the environment, the proxy resolves names and connects. Then only the text can be
-checked: addresses as above, and names that do not exist on the internet (``localhost``, those
-without a dot, ``*.internal`` and the like), which count as private.
+A proxy of the environment resolves names itself. Then only the text can be checked: addresses as
+above, and names that do not exist on the internet (``localhost``, names without a dot,
+``*.internal`` and the like), which count as private.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 RESOLVE_TIMEOUT_S = 20.0
 MAX_ADDRESSES = 64
-"""Per name: a DNS server may send thousands, and each is compared with those of this machine."""
+"""Per name: a DNS server may send thousands, each of which is compared with our own addresses."""
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -74,7 +74,7 @@ _SPECIAL = tuple(
 _DOCUMENTATION = ipaddress.ip_network("3fff::/20")
 """Older Pythons call it global."""
 _UNICAST = ipaddress.ip_network("2000::/3")
-"""All that is assigned to hosts on the internet."""
+"""The range of hosts on the internet."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 """Precedes the IPv4 address in the lower half of an ISATAP address."""
@@ -87,18 +87,18 @@ _LOCAL_SUFFIXES = (
 
 
 class AddressScope(IntEnum):
-    """From remote to near; tunnels and mapped addresses have the scope of what they wrap."""
+    """From remote to near. Tunnels and mapped addresses have the scope of the inner address."""
 
     PUBLIC = 0
     PRIVATE = 1
     THIS_MACHINE = 2
-    """Loopback, or an address of an interface: no firewall protects a machine from itself."""
+    """Loopback, or an address of an interface. Firewalls do not filter these."""
     SPECIAL = 3
-    """Link-local, multicast, reserved, a cloud's metadata, or a tunnel to some IPv4 address."""
+    """Link-local, multicast, reserved, cloud metadata, or a tunnel to an IPv4 address."""
 
 
 def address_scope(address: str, own: Collection[str] = ()) -> AddressScope:
-    """The scope of an IP address, perhaps with a zone. ``own``: addresses of this machine.
+    """The scope of an IP address, with or without a zone. ``own``: addresses of this machine.
 
     :raises ValueError: it is not an address in the usual notation.
     """
@@ -106,7 +106,7 @@ def address_scope(address: str, own: Collection[str] = ()) -> AddressScope:
 
 
 def interface_addresses() -> set[str]:
-    """The addresses of this machine's interfaces. Takes a millisecond."""
+    """The addresses of this machine's interfaces."""
     return {
         entry.address
         for entries in psutil.net_if_addrs().values()
@@ -116,7 +116,7 @@ def interface_addresses() -> set[str]:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether ``host`` is an address or a name that means the own machine everywhere."""
+    """Whether ``host`` is an address or name of every machine for itself."""
     return is_loopback(host) or f".{host.lower().removesuffix('.')}".endswith(".localhost")
 
 
@@ -133,8 +133,8 @@ def is_unambiguous(host: str) -> bool:
     """Whether ``host`` is an IP address in its usual notation, or a name that no resolver could
     read as an address.
 
-    ``127.1``, ``2130706433``, ``0x7f.0.0.1`` and ``0177.0.0.1`` are neither, though systems connect
-    to 127.0.0.1 for them.
+    False for ``127.1``, ``2130706433``, ``0x7f.0.0.1`` and ``0177.0.0.1``: systems connect to
+    127.0.0.1 for them.
     """
     if is_address(host):
         return True
@@ -173,12 +173,10 @@ def _last_32_bits(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
 
 
 class Requester(msgspec.Struct, frozen=True):
-    """Who requested a transfer. ``server_port``: the port of this server that it used; 0 if
-    unknown.
-    """
+    """The client of a transfer. ``server_port``: this server's port that it used; 0 if unknown."""
 
     is_local: bool = False
-    """A program on this machine, on its own behalf."""
+    """A program on this machine, not a proxy for others."""
     server_port: int = 0
 
 
@@ -186,7 +184,7 @@ LOCAL_REQUESTER = Requester(is_local=True)
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """Ask the system's resolver. Blocks. :raises OSError: the name does not exist."""
+    """Addresses from the system's resolver. Blocks. :raises OSError: the name does not exist."""
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except UnicodeError:  # a label is empty, or has more than 63 letters
@@ -195,7 +193,7 @@ def resolve_host(host: str, port: int) -> list[str]:
 
 
 def scope_of(address: str) -> AddressScope:
-    """The scope as seen from this machine. Blocks for a moment."""
+    """The scope for this machine, with its interfaces. Takes a millisecond."""
     return address_scope(address, interface_addresses())
 
 
@@ -216,7 +214,7 @@ DEFAULT_NETWORK = Network()
 
 
 class AddressPolicy(AbstractResolver):
-    """The resolver of one transfer. It knows only the hosts that :meth:`allow` has accepted."""
+    """The resolver of one transfer. It resolves only hosts that :meth:`allow` has accepted."""
 
     def __init__(
         self,
@@ -227,8 +225,8 @@ class AddressPolicy(AbstractResolver):
         proxies: Collection[str] = (),
         threads: Executor | None = None,
     ) -> None:
-        """``registry``: its origin. ``proxies``: hosts that the operator named. ``threads`` wait
-        for the system's resolver.
+        """``registry``: its origin. ``proxies``: hosts of configured proxies. ``threads`` run the
+        system's resolver.
         """
         self._registry = registry
         self._requester = requester
@@ -243,13 +241,13 @@ class AddressPolicy(AbstractResolver):
 
     @property
     def is_confined(self) -> bool:
-        """Whether the registry may refer to hosts of our own network without being trusted."""
+        """Whether the registry is not public and not trusted."""
         return self._registry_scope > AddressScope.PUBLIC and not self._is_trusted
 
     async def allow(self, url: URL, *, is_proxied: bool = False) -> None:
-        """Make the permitted addresses of ``url`` available to :meth:`resolve`.
+        """Permit :meth:`resolve` the permitted addresses of ``url``.
 
-        :raises PermanentError: there are none.
+        :raises PermanentError: no address is permitted.
         :raises OSError: the name does not exist, or did not resolve in :data:`RESOLVE_TIMEOUT_S`.
         """
         host = url.raw_host or ""
@@ -280,19 +278,29 @@ class AddressPolicy(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  # part of the contract
     ) -> list[ResolveResult]:
-        """:raises OSError: no such proxy. :raises PermanentError: ``host`` was not allowed."""
+        """:raises OSError: unknown proxy. :raises PermanentError: ``host`` was not allowed."""
         addresses = self._allowed.get(host)
         if addresses is None and host in self._proxies:
             addresses = await self._run_in_thread(self._network.resolve_host, host, port)
         if addresses is None:
             raise AddressNotAllowed(host)
-        return [_result(host, address, port) for address in addresses]
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in addresses
+        ]
 
     async def close(self) -> None:
         """Nothing to release."""
 
     async def _resolve_registry(self, *, is_proxied: bool) -> None:
-        """Determine the registry's addresses, for the whole transfer."""
+        """Set the registry's addresses for the whole transfer."""
         host = self._registry.raw_host or ""
         found = await self._find(self._registry, is_proxied=is_proxied)
         scope = min(scope for _, scope in found)
@@ -308,7 +316,7 @@ class AddressPolicy(AbstractResolver):
         self._registry_addresses, self._registry_scope = addresses, scope
 
     async def _find(self, url: URL, *, is_proxied: bool) -> list[tuple[str, AddressScope]]:
-        """Addresses; of a name that a proxy resolves, the name."""
+        """Addresses with their scopes; a name resolved by a proxy stands for its addresses."""
         host = url.raw_host or ""
         if is_proxied and not is_address(host):
             return [(host, _name_scope(host))]
@@ -344,14 +352,3 @@ def _name_scope(host: str) -> AddressScope:
     name = f".{host.lower().removesuffix('.')}"
     is_local = name.count(".") == 1 or name.endswith(_LOCAL_SUFFIXES)
     return AddressScope.PRIVATE if is_local else AddressScope.PUBLIC
-
-
-def _result(host: str, address: str, port: int) -> ResolveResult:
-    return ResolveResult(
-        hostname=host,
-        host=address,
-        port=port,
-        family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-        proto=0,
-        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-    )

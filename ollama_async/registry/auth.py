@@ -1,8 +1,8 @@
 """Bearer tokens of one registry: challenge, request signed with this machine's key, token.
 
-The registry names the token service. A service on another host gets no signature and issues an
-anonymous token. Otherwise a malicious registry could name the token service of another registry,
-have us sign a request for it, and receive the token that identifies us there.
+The registry's challenge names the token service. Requests to a service on another host are not
+signed, and yield anonymous tokens. Otherwise a malicious registry could name another registry's
+token service and receive our token for it.
 
 The key pair is Ollama's own, ``~/.ollama/id_ed25519``.
 """
@@ -18,7 +18,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +39,7 @@ _TOKEN_SERVICES = {
     URL("https://hf.co"): URL("https://huggingface.co"),
     URL("https://registry.ollama.ai"): URL("https://ollama.com"),
 }
-"""Origins that belong to the registry's operator, beside the registry's own."""
+"""Other origins of the same operator, by registry."""
 _EMPTY_SHA256 = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
 _KEY_LIMIT_BYTES = 16 << 10
 _SCHEME = re.compile(r"\s*bearer\s+", re.IGNORECASE)
@@ -49,38 +49,33 @@ _PARAMETER = re.compile(
 _CHALLENGE_LIMIT = 8192
 
 
-class BearerChallenge(msgspec.Struct, frozen=True):
-    """``WWW-Authenticate: Bearer realm="…",service="…",scope="…"``."""
+def parse_challenge(header: str) -> dict[str, str]:
+    """``realm``, ``service``, ``scope``, … of ``WWW-Authenticate: Bearer realm="…",…``.
 
-    realm: str
-    service: str = ""
-    scope: str = ""
+    Empty for other schemes. The first of several values counts.
+    """
+    scheme = _SCHEME.match(header)
+    if scheme is None or len(header) > _CHALLENGE_LIMIT:
+        return {}
+    found: dict[str, str] = {}
+    position = scheme.end()
+    while parameter := _PARAMETER.match(header, position):
+        name, quoted, plain = parameter.groups()
+        value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        found.setdefault(name.lower(), value)
+        position = parameter.end()
+    return found
 
-    @classmethod
-    def parse(cls, header: str) -> BearerChallenge | None:
-        """None: another scheme, or invalid."""
-        begin = _SCHEME.match(header)
-        if begin is None or len(header) > _CHALLENGE_LIMIT:
-            return None
-        found: dict[str, str] = {}
-        position = begin.end()
-        while parameter := _PARAMETER.match(header, position):
-            name, quoted, plain = parameter.groups()
-            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            found.setdefault(name.lower(), value)
-            position = parameter.end()
-        if not found.get("realm"):
-            return None
-        return cls(found["realm"], found.get("service", ""), found.get("scope", ""))
 
-    def url(self) -> URL:
-        """Where to request a token. :raises ValueError: the realm is not an HTTP URL."""
-        url = URL(self.realm)
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise ValueError("the realm is not an HTTP URL")
-        query = [("service", self.service)] if self.service else []
-        query += [("scope", scope) for scope in self.scope.split()]
-        return url.with_user(None).with_fragment(None).extend_query(query)
+def token_url(challenge: Mapping[str, str]) -> URL:
+    """The URL that issues tokens. :raises ValueError: the realm is not an HTTP URL."""
+    url = URL(challenge.get("realm", ""))
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError("the realm is not an HTTP URL")
+    service = challenge.get("service")
+    query = [("service", service)] if service else []
+    query += [("scope", scope) for scope in challenge.get("scope", "").split()]
+    return url.with_user(None).with_fragment(None).extend_query(query)
 
 
 class _TokenResponse(msgspec.Struct):
@@ -89,10 +84,10 @@ class _TokenResponse(msgspec.Struct):
 
 
 class TokenAuth:
-    """``token`` is "" until the registry has asked for one.
+    """``token`` is "" until the registry has required one.
 
-    ``fetch`` sends a GET request with a value for ``Authorization``, or "", and returns the small
-    body; None if the request was denied.
+    ``fetch`` sends a GET request with a value for ``Authorization``, or "", and returns the body;
+    None if access is denied.
     """
 
     def __init__(
@@ -110,9 +105,9 @@ class TokenAuth:
         self._renewing = asyncio.Lock()
 
     async def renew(self, stale: str, challenge: str) -> None:
-        """Replace the token ``stale``, which was refused; once for all concurrent requests.
+        """Replace the refused token ``stale``, once for all concurrent requests.
 
-        :raises PermanentError: the challenge cannot be met, or access is denied.
+        :raises PermanentError: the challenge is invalid, or access is denied.
         :raises TransientError: the token service fails for now.
         """
         async with self._renewing:
@@ -120,11 +115,8 @@ class TokenAuth:
                 self.token = await self._request_token(challenge)
 
     async def _request_token(self, header: str) -> str:
-        challenge = BearerChallenge.parse(header)
-        if challenge is None:
-            raise PermanentError(DENIED)
         try:
-            url = challenge.url()
+            url = token_url(parse_challenge(header))
         except ValueError:
             raise PermanentError(DENIED) from None
         if url.scheme == "http" and self._registry.scheme == "https":
@@ -135,19 +127,19 @@ class TokenAuth:
         return _parse_token(await (self._signed(url) if is_registrys else self._anonymous(url)))
 
     async def _signed(self, url: URL) -> bytes:
-        """Request a token with our key; an anonymous one if the key is unknown or unusable."""
+        """A token for our key; an anonymous one if the key is unknown or unusable."""
         once = {"ts": str(int(time.time())), "nonce": secrets.token_urlsafe(16)}
         signed = url.extend_query(once)
         try:
             key = await run_in_thread(load_key, self._key_path, threads=self._threads)
         except PermanentError as error:
             return await self._anonymous(url, f"{DENIED} ({error})")
-        # the format that registries of Ollama's kind verify
+        # Ollama's format
         body = await self._fetch(signed, key.sign(f"GET,{signed},{_EMPTY_SHA256}".encode()))
         return await self._anonymous(url) if body is None else body
 
     async def _anonymous(self, url: URL, denied: str = DENIED) -> bytes:
-        """Registries not of Ollama's kind verify no signatures, but may issue such tokens."""
+        """Registries of other kinds ignore signatures, but may issue anonymous tokens."""
         body = await self._fetch(url, "")
         if body is None:
             raise PermanentError(denied)
@@ -186,7 +178,7 @@ class SigningKey:
 
 
 def load_key(path: Path) -> SigningKey:
-    """The key at ``path``, created (0600, its folder 0700) if there is none. Blocks.
+    """The key at ``path``, created if missing (0600, its folder 0700). Blocks.
 
     :raises PermanentError: the file cannot be read or written, or is not such a key. The path is
         only logged.
@@ -215,12 +207,12 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    """A FIFO would wait for its other end."""
+    """Opening a FIFO would block."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _create_key(path: Path) -> None:
-    """Write both files; a key that another process creates at the same time stays."""
+    """Write both files, unless another process creates them at the same time."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     private = Ed25519PrivateKey.generate()
     text = private.private_bytes(

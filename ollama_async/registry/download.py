@@ -1,7 +1,6 @@
-"""Downloads one blob into its partial file, several ranges at once, and resumes where it stopped.
+"""Downloads one blob into its partial file, several ranges at once, and resumes earlier downloads.
 
-The bytes are hashed meanwhile, in order, as far as they have been received without a gap: what was
-just written is still in the page cache.
+The contiguous bytes from the start are hashed meanwhile, while they are in the page cache.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from ollama_async.registry.transport import Transport
 from ollama_async.store.partial_files import Chunk, PartialFile
 
 WRITE_BYTES = 512 << 10
-"""Collected before a thread writes them. Times connections: the memory of a download."""
+"""Buffered per connection before a thread writes them."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
 class _NoRanges(Exception):
-    """The server sends everything or nothing."""
+    """The server does not support ranges."""
 
 
 class Download:
-    """``progressed`` is called with the bytes on the disk, after each write."""
+    """``progressed`` receives the bytes on the disk after each write."""
 
     def __init__(
         self, transport: Transport, partial: PartialFile, *, progressed: Callable[[int], None]
@@ -42,8 +41,8 @@ class Download:
         self._grown = asyncio.Event()
 
     async def run(self) -> str:
-        """Fetch what is missing; returns the digest of the whole. After a cancellation, what has
-        been written stays and counts.
+        """Fetch the missing bytes; returns the digest of the whole. Bytes written before a
+        cancellation are kept.
 
         :raises PermanentError: refused, or too many failures in a row.
         :raises StorageFailed: disk full.
@@ -75,7 +74,7 @@ class Download:
             try:
                 await self._fetch_range(chunk)
             except TransientError as failure:
-                if chunk.received - mark >= MIN_BYTES:  # less, again and again, is no progress
+                if chunk.received - mark >= MIN_BYTES:  # smaller gains could repeat for ever
                     mark = chunk.received
                     retries.progressed()
                 await retries.pause(failure)
@@ -92,7 +91,7 @@ class Download:
             await self._receive(response, [chunk])
 
     async def _fetch_whole(self) -> None:
-        """From the beginning to the end, through all chunks; a failure starts over."""
+        """Fetch all chunks in one response; a failure starts over."""
         retries = RetryState(self._context.policy.retry)
         while self._received < self._partial.total:
             await self._context.run_in_thread(self._partial.restart)
@@ -104,7 +103,7 @@ class Download:
                 await retries.pause(failure)
 
     async def _receive(self, response: aiohttp.ClientResponse, chunks: list[Chunk]) -> None:
-        """Write the body into the chunks, in order. What does not fit is left unread."""
+        """Write the body into the chunks, in order. Does not read bytes beyond them."""
         collected = bytearray()
         missing = sum(chunk.missing for chunk in chunks)
         async with aclosing(self._transport.pieces(response)) as body:

@@ -1,8 +1,7 @@
 """Transfer errors, permanent and transient, and their texts.
 
-A registry decides which host answers. So an error shows nothing of a response but its status. The
-exception is an error document in the registries' own format, sent by the registry itself: that is
-meant to be read.
+A registry can redirect to any host. So an error shows only the status of a response, except for an
+error document that the registry itself sent.
 """
 
 from __future__ import annotations
@@ -27,24 +26,21 @@ ERROR_BODY_BYTES = 4096
 
 
 def printable_line(text: str, max_characters: int) -> str:
-    """``text`` as one printable line without runs of white space, cut if it is longer."""
+    """``text`` as one printable line without runs of white space, truncated."""
     line = " ".join(text[: max_characters + 1].split())
     line = replace_unprintable(line, "\N{REPLACEMENT CHARACTER}")
     return line if len(line) <= max_characters else f"{line[: max_characters - 1]}…"
 
 
 class TransferError(Exception):
-    """Base of both kinds. The client reads the text after what was attempted.
-
-    A registry may have supplied parts of it, such as URLs: it is made one printable line and cut.
-    """
+    """A failed transfer. Parts of the text, such as URLs, may come from a registry."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable_line(text, MAX_TEXT_CHARACTERS))
 
 
 class PermanentError(TransferError):
-    """Retrying would change nothing. ``status``: the registry's; 0 if it sent none."""
+    """A retry would fail, too. ``status``: of the response; 0 without one."""
 
     def __init__(self, text: str, *, status: int = 0) -> None:
         super().__init__(text)
@@ -52,14 +48,14 @@ class PermanentError(TransferError):
 
 
 class NotInRegistry(PermanentError):
-    """404, with Ollama's text, which clients match on."""
+    """404, with Ollama's text, which clients match."""
 
     def __init__(self) -> None:
         super().__init__("file does not exist", status=404)
 
 
 class TransientError(TransferError):
-    """A retry may succeed. ``retry_after_s``: the pause that the registry asked for, or 0."""
+    """A retry may succeed. ``retry_after_s``: the pause that the registry requested, or 0."""
 
     def __init__(self, text: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(text)
@@ -83,8 +79,8 @@ class _ErrorDocument(msgspec.Struct, omit_defaults=True):
 
 
 def describe_status(status: int, body: bytes = b"") -> str:
-    """``403: {"errors": [{"code": "DENIED"}]}`` as Ollama shows it, without any other field of
-    ``body``; ``403: Forbidden`` if it is no error document.
+    """``403: {"errors": [{"code": "DENIED"}]}`` as in Ollama, without other fields of ``body``;
+    ``403: Forbidden`` if it is not an error document.
     """
     try:
         errors = msgspec.to_builtins(msgspec.json.decode(body, type=_ErrorDocument))
@@ -110,7 +106,7 @@ def parse_retry_after(header: str) -> float:
 
 
 class translate_errors:  # noqa: N801  # used as a function; a generator would hide the traceback's end
-    """Context manager: turns exceptions of the HTTP client into transfer errors."""
+    """Context manager: translates exceptions of the HTTP client into transfer errors."""
 
     def __init__(self, method: str, url: URL) -> None:
         # queries of storage hosts are secrets
@@ -143,7 +139,7 @@ class translate_errors:  # noqa: N801  # used as a function; a generator would h
 
 
 def _reason(error: Exception) -> str:
-    """A text of ours: the library's own texts quote the response, which anybody may have sent."""
+    """Our own text: the library's texts quote the response."""
     match error:
         case aiohttp.ClientResponseError():
             return "the response is not HTTP"

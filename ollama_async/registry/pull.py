@@ -1,7 +1,7 @@
 """Pulls: manifest, blobs, digests, name; in Ollama's order and with its texts.
 
-What a failed or cancelled pull has fetched stays in partial files, and the next pull resumes there:
-:mod:`.store.partial_files` says what is missing, :mod:`.download` fetches that.
+A failed or cancelled pull leaves partial files (:mod:`.store.partial_files`), where the next pull
+resumes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ollama_async.registry.address_policy import DEFAULT_NETWORK, Network
 from ollama_async.registry.download import Download
 from ollama_async.registry.errors import PermanentError, RegistryUnreachable, TransferError
 from ollama_async.registry.repository import parse_manifest
-from ollama_async.registry.transfer_policy import TransferPolicy, retried
+from ollama_async.registry.transfer_policy import TransferPolicy, retry
 from ollama_async.registry.transfers import (
     ProgressBroadcast,
     TransferRequest,
@@ -35,7 +35,7 @@ from ollama_async.store.transfers import PullTarget
 
 _ACCEPT = f"{MANIFEST_TYPE}, application/vnd.oci.image.manifest.v1+json"
 _POLL_S = 0.25
-"""Between two looks at a blob that another pull is fetching."""
+"""How often to check a blob that another pull is fetching."""
 _STALLED_S = 600.0
 _MAX_ROUNDS = 3
 
@@ -48,9 +48,8 @@ def open_pulls(
     network: Network = DEFAULT_NETWORK,
     shipped_folder: Path = shipped_models.FOLDER,
 ) -> AbstractAsyncContextManager[Transfers]:
-    """Pulls into ``store``; models that come with the package are copied from ``shipped_folder``.
-
-    ``key_path``: the key pair that identifies us to registries.
+    """Pulls into ``store``. Shipped models are copied from ``shipped_folder``. ``key_path``: the
+    key pair that identifies us to registries.
     """
 
     async def run(
@@ -75,7 +74,7 @@ def open_pulls(
 
 
 class Pull:
-    """One pull into the store. ``post`` gets the statuses."""
+    """One pull into the store. ``post`` receives the statuses."""
 
     def __init__(
         self, transport: Transport, target: PullTarget, *, post: Callable[[ProgressStatus], None]
@@ -86,13 +85,13 @@ class Pull:
         self._target = target
         self._post = post
         self._verified: dict[str, Stamp] = {}
-        """By digest: the stamps of the partial files when they were complete and verified."""
+        """Stamps of complete, verified partial files, by digest."""
 
     async def run(self, name: ModelName) -> None:
-        """Returns when the model is complete in the store; after an error it is unchanged.
+        """Pull the model; after an error, an old model of this name is unchanged.
 
         :raises RegistryFailed: the registry cannot provide it.
-        :raises StorageFailed: the disk cannot take it.
+        :raises StorageFailed: disk full or not writable.
         """
         try:
             try:
@@ -105,8 +104,8 @@ class Pull:
             raise RegistryFailed(str(failure)) from failure
 
     async def _fetch_manifest(self, tag: str) -> bytes:
-        """:raises PermanentError: also if the registry is unreachable: more often its name is
-        misspelled, or the network is down, than it is worth waiting.
+        """:raises PermanentError: also if the registry is unreachable: most often its name is
+        misspelled, or the network is down.
         """
         url = self._transport.repository.manifest(tag)
 
@@ -117,7 +116,7 @@ class Pull:
             except RegistryUnreachable as failure:
                 raise PermanentError(str(failure)) from failure
 
-        return await retried(fetch, self._policy.retry)
+        return await retry(fetch, self._policy.retry)
 
     async def _fetch_and_publish(self, name: ModelName, data: bytes, manifest: Manifest) -> None:
         layers = list({layer.digest: layer for layer in manifest.blobs}.values())
@@ -130,7 +129,7 @@ class Pull:
             self._post({"status": "writing manifest"})
             try:
                 has_unused = await self._run_in_thread(self._target.publish, name, data, manifest)
-            except NotFound:  # a blob that was there has been removed: fetch it after all
+            except NotFound:  # a blob has been removed meanwhile: fetch it, too
                 continue
             if has_unused:
                 self._post({"status": "removing unused layers"})
@@ -138,7 +137,7 @@ class Pull:
         raise PermanentError("blobs are being removed as fast as they are pulled; try again")
 
     async def _fetch(self, layer: Layer) -> bool:
-        """Have a complete, verified and stamped partial file; False if the blob is in the store."""
+        """Make a complete, verified partial file; False if the blob is in the store."""
         while (partial := await self._claim(layer)) is not None:
             try:
                 if await self._run_in_thread(self._target.has, layer):
@@ -152,7 +151,7 @@ class Pull:
         return False
 
     async def _download(self, layer: Layer, partial: PartialFile) -> None:
-        """:raises PermanentError: the digest is not that of the manifest; nothing is kept."""
+        """:raises PermanentError: the digest differs from the manifest's; nothing is kept."""
         while True:
             self._progress(layer, partial.received)
             download = Download(
@@ -162,15 +161,15 @@ class Pull:
                 return
             if not partial.is_resumed:
                 break
-            # a power cut may have damaged the older part: once more, all of it
+            # a power cut may have damaged the older part: start over
             await self._run_in_thread(partial.restart)
         await self._run_in_thread(partial.discard)
-        # The digest found is not shown: for a small file it would reveal the content, and a
-        # redirect may have led to a host that the client could not reach.
+        # The error omits the actual digest: it would reveal the content of a small file, perhaps
+        # from a host that the client cannot reach.
         raise PermanentError(f"digest mismatch, file must be downloaded again: want {layer.digest}")
 
     async def _publish(self, layer: Layer) -> None:
-        """Move what :meth:`_fetch` has verified into the store."""
+        """Publish the partial file that :meth:`_fetch` has verified."""
         while (partial := await self._claim(layer)) is not None:
             try:
                 stamp = await self._run_in_thread(partial.stamp)
@@ -179,12 +178,12 @@ class Pull:
                     return
             finally:
                 await self._run_in_thread(partial.close)
-            await self._fetch(layer)  # somebody else has changed it meanwhile
+            await self._fetch(layer)  # another process has changed it meanwhile
 
     async def _claim(self, layer: Layer) -> PartialFile | None:
         """The partial file of a blob, to be closed; None if the blob is in the store.
 
-        While another pull or another process has it, its progress is reported.
+        While another pull or process has it open, reports that one's progress.
         """
         deadline, before = 0.0, -1
         clock = asyncio.get_running_loop().time
@@ -203,7 +202,7 @@ class Pull:
                 self._progress(layer, received)
             elif clock() > deadline:
                 raise PermanentError(
-                    f"{layer.digest} is held by another process that makes no progress"
+                    f"{layer.digest} is locked by another process that makes no progress"
                 )
             await asyncio.sleep(_POLL_S)
         self._progress(layer, layer.size)

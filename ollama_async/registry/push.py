@@ -1,4 +1,4 @@
-"""Pushes: manifest, the blobs that the registry lacks, manifest again; with Ollama's texts."""
+"""Pushes: missing blobs first, then the manifest; with Ollama's texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ollama_async.core.model_names import DEFAULT_HOST, DEFAULT_NAMESPACE, Model
 from ollama_async.registry.address_policy import DEFAULT_NETWORK, Network
 from ollama_async.registry.errors import PermanentError, RegistryUnreachable, TransferError
 from ollama_async.registry.repository import parse_manifest
-from ollama_async.registry.transfer_policy import TransferPolicy, retried
+from ollama_async.registry.transfer_policy import TransferPolicy, retry
 from ollama_async.registry.transfers import (
     ProgressBroadcast,
     TransferRequest,
@@ -36,9 +36,7 @@ NOT_YOURS = (
 def open_pushes(
     root: Path, *, policy: TransferPolicy, key_path: Path, network: Network = DEFAULT_NETWORK
 ) -> AbstractAsyncContextManager[Transfers]:
-    """Pushes from the store at ``root``. ``key_path``: the key pair that identifies us to
-    registries.
-    """
+    """Pushes from the store at ``root``. ``key_path``: see :func:`.open_pulls`."""
     source = PushSource(root)
 
     async def run(
@@ -54,7 +52,7 @@ def open_pushes(
 
 
 class Push:
-    """One push from the store. ``post`` gets the statuses."""
+    """One push from the store. ``post`` receives the statuses."""
 
     def __init__(
         self, transport: Transport, source: PushSource, *, post: Callable[[ProgressStatus], None]
@@ -67,11 +65,9 @@ class Push:
         self._is_reached = False
 
     async def run(self, name: ModelName) -> None:
-        """Returns when the registry has the model, byte for byte as it is in the store.
+        """Push the model, byte for byte. Does not send blobs that the registry has.
 
-        Blobs that an earlier push has completed there are not sent again.
-
-        :raises StorageFailed: there is no such model, or a file of it is missing.
+        :raises StorageFailed: the model or one of its files is missing.
         :raises Forbidden: the namespace is the library of Ollama's registry.
         :raises RegistryFailed: the registry does not accept it.
         """
@@ -100,7 +96,7 @@ class Push:
         def progressed(sent: int) -> None:
             self._post(layer_status("pushing", layer, sent))
 
-        if not await retried(lambda: self._has_blob(layer), self._retry):
+        if not await retry(lambda: self._has_blob(layer), self._retry):
             progressed(0)
             file = await self._run_in_thread(self._source.open, layer.digest, undo=FileIO.close)
             with file:
@@ -109,7 +105,7 @@ class Push:
         progressed(layer.size)
 
     async def _has_blob(self, layer: Layer) -> bool:
-        """A registry that was never reached has a misspelled name: no retry."""
+        """Does not retry if no request has reached the registry: its name may be misspelled."""
         try:
             found = await has_blob(self._transport, layer.digest)
         except RegistryUnreachable as failure:
@@ -127,13 +123,13 @@ class Push:
             async with self._transport.send("PUT", url, headers, data, response_s=COMMIT_S):
                 pass
 
-        await retried(put, self._retry)
+        await retry(put, self._retry)
 
 
 def _origin(layer: Layer, name: ModelName) -> str:
-    """The repository in the same registry that the layer came from; "" if there is none.
+    """The layer's original repository in the same registry, or "".
 
-    ``from_`` may be a local path instead, which must not be sent.
+    ``from_`` may be a local path, which must not be sent.
     """
     try:
         origin = ModelName.parse(layer.from_)

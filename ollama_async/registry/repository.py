@@ -1,4 +1,4 @@
-"""One repository of a registry: the URLs of its parts, and the manifests it may serve."""
+"""One repository of a registry: its URLs, and a check of its manifests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from ollama_async.api.decode import decode
 from ollama_async.core.errors import BadRequest, RegistryFailed
 from ollama_async.core.model_names import DEFAULT_HOST, ModelName
 from ollama_async.registry.errors import PermanentError
-from ollama_async.store.manifests import Manifest
+from ollama_async.store.manifests import LAYERS_LIMIT, Manifest
 
-MAX_BLOBS = 4096
-"""A model split into its tensors has about a thousand."""
 MAX_BLOB_BYTES = 1 << 50
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -37,13 +35,12 @@ class Repository(msgspec.Struct, frozen=True):
 
 
 def resolve_repository(text: str, name: ModelName, *, is_insecure: bool) -> Repository:
-    """The repository of ``name``. ``text``: the reference as given, perhaps with a scheme.
+    """The repository of ``name``. ``text``: the reference as given, with or without a scheme.
 
-    ``is_insecure`` selects plain HTTP, except where the reference begins with ``https://``, or has
-    no scheme and means Ollama's own registry: that one has HTTPS, and nobody on the way may
-    impersonate it.
+    ``is_insecure`` selects plain HTTP, unless the reference begins with ``https://``, or has no
+    scheme and means Ollama's own registry.
 
-    :raises RegistryFailed: ``insecure protocol http``: in the reference, without ``is_insecure``.
+    :raises RegistryFailed: ``insecure protocol http``: the scheme is http without ``is_insecure``.
     :raises BadRequest: the host is invalid.
     """
     scheme, separator, _ = text.strip().partition("://")
@@ -64,18 +61,15 @@ def resolve_repository(text: str, name: ModelName, *, is_insecure: bool) -> Repo
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Decode and check a manifest: every digest and size in it is valid.
-
-    :raises PermanentError: it is no manifest, or asks for something impossible.
-    """
+    """Decode a manifest, and check every digest and size. :raises PermanentError: invalid."""
     try:
         manifest = decode(data, Manifest)
-    except BadRequest:  # its text quotes the manifest, to which a redirect may have led
+    except BadRequest:  # its text quotes the document, perhaps another host's
         raise PermanentError("the manifest is invalid") from None
     if not manifest.layers:
         raise PermanentError("the manifest names no layers: this is not a model")
-    if len(manifest.blobs) > MAX_BLOBS:
-        raise PermanentError(f"the manifest names more than {MAX_BLOBS} layers")
+    if len(manifest.blobs) > LAYERS_LIMIT:
+        raise PermanentError(f"the manifest names more than {LAYERS_LIMIT} layers")
     for layer in manifest.blobs:
         if not _DIGEST.fullmatch(layer.digest):
             raise PermanentError("invalid digest format")

@@ -1,4 +1,4 @@
-"""How transfers are split, how long they wait, and how often they are retried."""
+"""The policy of transfers: parts, timeouts and retries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from ollama_async.registry.errors import PermanentError, TransientError
 T = TypeVar("T")
 
 MIN_BYTES = 16 << 10
-"""Per stall time: half a kilobyte a second with the default of 30 s. A slower connection is better
-replaced by a new one, or by an error, than kept for weeks."""
+"""Minimum per stall time: half a kilobyte a second by default. A slower connection is replaced."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """``attempts``: in a row without progress. Pauses double from ``first_pause_s`` to
-    ``longest_pause_s``. A registry that asks for more than ``longest_retry_after_s`` is given up.
+    """``attempts``: consecutive ones without progress. Pauses double from ``first_pause_s`` to
+    ``longest_pause_s``. A ``Retry-After`` over ``longest_retry_after_s`` is an error.
     """
 
     attempts: int = 6
@@ -29,7 +28,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     longest_retry_after_s: float = 120.0
 
     def pause_s(self, failures: int, retry_after_s: float, *, jitter: float) -> float:
-        """The pause after so many failures in a row. ``jitter``: random, 0 to 1."""
+        """The pause after consecutive failures. ``jitter``: random, 0 to 1."""
         longest = min(self.first_pause_s * 2.0 ** min(failures - 1, 32), self.longest_pause_s)
         return max(longest * (0.5 + jitter / 2), retry_after_s)
 
@@ -65,11 +64,8 @@ class RetryState:
         )
 
 
-async def retried(call: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
-    """The result of the first call that succeeds.
-
-    :raises PermanentError: from ``call``, or after too many attempts.
-    """
+async def retry(call: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
+    """The result of the first successful call. :raises PermanentError:"""
     state = RetryState(policy)
     while True:
         try:
@@ -79,7 +75,7 @@ async def retried(call: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
 
 
 class MinimumThroughput:
-    """Watches one connection. ``window_s``: how long :data:`MIN_BYTES` may take."""
+    """Checks one connection: each :data:`MIN_BYTES` may take ``window_s``."""
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s

@@ -1,7 +1,7 @@
 """All pulls, or all pushes, of one server: concurrent requests for one model share a transfer.
 
-Their number is limited. Their threads are their own, because a slow disk or network must not delay
-anything else.
+Their number is limited. They use their own threads: a slow disk or network must not delay other
+work.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ollama_async.registry.transport import TransferContext, Transport
 from ollama_async.store.manifests import Layer, local_name
 
 UPDATE_INTERVAL_S = 0.06
-"""For each follower: of several changes in between, it gets the last."""
+"""For each follower, which receives only the last of several changes."""
 MAX_TRANSFERS = 8
-"""Of one kind, of different models, at a time. Each may have ten connections, and some MB."""
+"""At a time, of one kind. Each may use ten connections and some MB."""
 _THREADS = 8
 
 
@@ -41,10 +41,10 @@ def layer_status(action: str, layer: Layer, done_bytes: int) -> ProgressStatus:
 
 
 class ProgressBroadcast:
-    """The statuses of one transfer, for any number of followers who come and go.
+    """The statuses of one transfer, for any number of followers.
 
-    It keeps the latest status for each digest, and each text without one. So a follower who comes
-    late gets all that counts, and a slow one costs no memory.
+    Keeps only the latest status per digest, and each text without one. So late followers get all
+    statuses, and slow ones cost no memory.
     """
 
     def __init__(self) -> None:
@@ -61,16 +61,13 @@ class ProgressBroadcast:
         self._changed.set()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more will be posted; followers get ``error`` after the last status."""
+        """End the statuses; followers raise ``error`` after the last one."""
         self._error = error
         self._ended.set()
         self._changed.set()
 
     async def follow(self) -> AsyncGenerator[ProgressStatus, None]:
-        """Every status so far, then those that change, in the order of their changes.
-
-        :raises ServerError: what ended the transfer.
-        """
+        """Every status so far, then each changed one, in order. :raises ServerError:"""
         seen = 0
         while not self._ended.is_set():
             if self._version == seen:
@@ -94,7 +91,7 @@ class ProgressBroadcast:
 
 
 class TransferRequest(msgspec.Struct, frozen=True):
-    """``text``: the reference as given, perhaps with a scheme; ``name``: the model it means."""
+    """``text``: the reference as given, with or without a scheme; ``name``: the parsed model."""
 
     text: str
     name: ModelName
@@ -103,8 +100,8 @@ class TransferRequest(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> object:
-        """Equal for requests that may share a transfer: they want the same and may reach the same
-        addresses, so that nobody learns what is behind an address that they may not name.
+        """Equal for requests that may share a transfer: the same model and scheme, and the same
+        permissions. Otherwise a client could learn about addresses that it may not name.
         """
         scheme = self.text.strip().rpartition("://")[0]
         return scheme, self.is_insecure, self.name.folded, self.requester
@@ -126,7 +123,7 @@ class _Transfer:
 
 
 class Transfers:
-    """Made by :func:`open_transfers`; each transfer is a call of ``run``."""
+    """Created by :func:`open_transfers`. Each transfer is a call of ``run``."""
 
     def __init__(self, run: RunTransfer, verb: str, context: TransferContext) -> None:
         self._run = run
@@ -140,11 +137,11 @@ class Transfers:
     ) -> AsyncGenerator[ProgressStatus, None]:
         """Start a transfer or join the current one; yields its statuses.
 
-        Closing the generator leaves the transfer, which is cancelled when its last follower leaves.
+        A transfer is cancelled when all its generators are closed.
 
         :raises BadRequest: ``model is required``, ``invalid model name``; like the next two before
             the first status.
-        :raises Forbidden: the name asks for a cloud model.
+        :raises Forbidden: the name is of a cloud model.
         :raises Busy: :data:`MAX_TRANSFERS` others are in progress.
         :raises ServerError: why the transfer failed.
         """
@@ -190,7 +187,7 @@ class Transfers:
             progress.end(error)
 
     def _forget(self, key: object, transfer: _Transfer) -> None:
-        """From now on, a request with this key starts a new transfer."""
+        """The next request with this key starts a new transfer."""
         if self._current.get(key) is transfer:
             del self._current[key]
 

@@ -1,8 +1,8 @@
 """HTTP to one registry: redirects, tokens, error responses, timeouts.
 
-Credentials go to the registry's own origin and nowhere else. :mod:`.address_policy` must permit
-where a redirect leads, and a redirect never leads from https to http. Errors are texts of ours
-(:mod:`.errors`), because another host may have sent the response.
+Credentials go only to the registry's own origin. :mod:`.address_policy` must permit the target of a
+redirect, which never leads from https to http. Error texts are our own (:mod:`.errors`), because
+another host may have sent the response.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ USER_AGENT = (
 
 
 class TransferContext(msgspec.Struct, frozen=True):
-    """What all transfers of one kind share. ``key_path``: the key pair that identifies us to
-    registries. ``threads`` do what blocks.
+    """Shared by all transfers of one kind. ``key_path``: the key pair that identifies us to
+    registries. ``threads`` run blocking calls.
     """
 
     threads: Executor
@@ -96,7 +96,7 @@ class Transport:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=self._addresses, use_dns_cache=False, limit=0),
             timeout=_timeout(self._stall_s),
-            skip_auto_headers=("Content-Type",),  # what the library guesses, a signature may forbid
+            skip_auto_headers=("Content-Type",),  # a guessed type could break a signature
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a compressed response could inflate to any size
@@ -114,7 +114,7 @@ class Transport:
         """Follow redirects to a 200 or 206. Read the body with :meth:`pieces`.
 
         :raises PermanentError: refused; :class:`NotInRegistry` for 404.
-        :raises TransientError: 429, 5xx, no connection, a broken or stalled one.
+        :raises TransientError: 429, 5xx, or a failed, broken or stalled connection.
         """
         return self._authorized({200, 206}, lambda: self._follow_redirects(url, headers or {}))
 
@@ -127,11 +127,11 @@ class Transport:
         *,
         response_s: float | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """A response below 400 from ``url`` itself: a redirect is for the caller to interpret.
+        """A response below 400 from ``url`` itself; does not follow redirects.
 
-        ``body`` is iterated anew when a token has expired. The request fails when nothing of it
-        can be sent for the stall time. ``response_s``: how long the response may take after the
-        body, if not the stall time.
+        ``body`` is iterated anew when a token has expired. The request fails if nothing of it can
+        be sent for the stall time. ``response_s``: the timeout of the response after the body, by
+        default the stall time.
 
         :raises PermanentError: refused; :class:`NotInRegistry` for 404.
         :raises TransientError: as :meth:`get`.
@@ -144,7 +144,7 @@ class Transport:
         return self._authorized(range(400), request)
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """The body as it is received; time that the caller spends does not count as a stall.
+        """The body as it is received. The caller's own time does not count as a stall.
 
         :raises TransientError: it is cut off, or below :class:`.MinimumThroughput`.
         """
@@ -154,8 +154,8 @@ class Transport:
             while True:
                 began_s = clock()
                 try:
-                    # The library's own timeout ends with any byte; bytes outside of the body, such
-                    # as the extensions of a chunk, could be sent for ever.
+                    # The library restarts its own timeout at any byte, even outside the body, such
+                    # as endless extensions of a chunk.
                     async with asyncio.timeout(self._stall_s):
                         piece = await response.content.readany()
                 except TimeoutError as error:
@@ -176,7 +176,7 @@ class Transport:
         return bytes(body)
 
     def redirect_target(self, url: URL, location: str) -> URL:
-        """Where a ``Location`` of ``url`` leads.
+        """The target of a ``Location`` header in the response of ``url``.
 
         :raises PermanentError: it is invalid, or leads from https to http.
         """
@@ -193,9 +193,8 @@ class Transport:
         return target
 
     def upload_location(self, url: URL, location: str) -> URL:
-        """Where an upload continues: at the registry itself, unless that is public or trusted.
-
-        :raises PermanentError: as :meth:`redirect_target`.
+        """As :meth:`redirect_target`, for an upload: never another host, unless the registry is
+        public or trusted.
         """
         target = self.redirect_target(url, location)
         if self._addresses.is_confined and not self._is_registry(target):
@@ -206,10 +205,7 @@ class Transport:
     async def _authorized(
         self, expected: Container[int], request: Callable[[], Awaitable[aiohttp.ClientResponse]]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send the request; after a 401 of the registry, once more with a new token.
-
-        The response has one of the ``expected`` statuses.
-        """
+        """Send the request; after a 401 of the registry, once more with a new token."""
         token = self._auth.token
         response = await request()
         if response.status == 401 and self._is_registry(response.url):
@@ -290,7 +286,7 @@ class Transport:
             return NotInRegistry()
         is_registrys = self._is_registry(response.url)
         body = b""
-        with suppress(TransferError):  # too long, or cut off: the status says enough
+        with suppress(TransferError):  # too long or cut off: report only the status
             body = await self.read_small(response, ERROR_BODY_BYTES) if is_registrys else b""
         text = describe_status(status, body)
         if status in _RETRYABLE or status >= 500:
@@ -305,7 +301,7 @@ class _TimedBody:
     """A request body that moves its request's deadline ``limit``: to ``stall_s`` from the last
     piece, and to ``response_s`` from the end.
 
-    An iterator and not a generator, which nobody would close when the response comes early.
+    Not a generator: it would not be closed when the response comes early.
     """
 
     def __init__(
@@ -345,9 +341,9 @@ def _timeout(stall_s: float) -> aiohttp.ClientTimeout:
 def _proxy(scheme: str, host: str = "") -> URL | None:
     """The environment's proxy for addresses of ``scheme``, and for this host.
 
-    None for names of this machine: to a proxy they would mean another one.
+    None for names of this machine, which mean another one to a proxy.
 
-    :raises PermanentError: it is invalid.
+    :raises PermanentError: the proxy's URL is invalid.
     """
     named = urllib.request.getproxies().get(scheme)
     if not named or (host and (is_loopback_host(host) or urllib.request.proxy_bypass(host))):

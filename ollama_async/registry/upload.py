@@ -1,7 +1,7 @@
-"""Uploads one blob from its file, in parts, to where the registry wants them.
+"""Uploads one blob from its file, in parts.
 
-An OCI registry takes the parts itself, one after the other, and can say how much it has. One of
-Ollama's kind answers each part with the URL of some storage, to which several are sent at a time.
+An OCI registry receives the parts itself, in order, and can report its offset. A registry of
+Ollama's kind responds to each part with the URL of a storage, which receives several at a time.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from ollama_async.registry.errors import (
     TransferError,
     TransientError,
 )
-from ollama_async.registry.transfer_policy import RetryState, retried, run_all
+from ollama_async.registry.transfer_policy import RetryState, retry, run_all
 from ollama_async.registry.transport import Transport
 from ollama_async.store.manifests import Layer
 
 MAX_PARTS = 1000
-"""Per blob: a very large one has larger parts. Storages allow 10000."""
+"""Per blob: very large ones have larger parts. Storages allow 10000."""
 COMMIT_S = 900.0
-"""How long a registry may take when it has everything: it reads and hashes it once more."""
+"""How long a registry may take after the last part: it hashes the blob again."""
 READ_BYTES = 512 << 10
-"""Read at a time. Times connections: the memory of an upload."""
+"""Read at a time, per connection."""
 SENT_BYTES = 64 << 10
-"""Handed out at a time, so that a slow connection is seen to progress."""
+"""Sent at a time, so that a slow connection shows progress."""
 _UNKNOWN_SESSION = frozenset({404, 410, 416})
 """Statuses for a session that the registry has lost, or whose offset differs."""
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
 class _SessionLost(TransferError):
-    """A new session begins with nothing."""
+    """The upload must start over in a new session."""
 
 
 async def has_blob(transport: Transport, digest: str) -> bool:
@@ -58,10 +58,9 @@ async def has_blob(transport: Transport, digest: str) -> bool:
 
 
 class _Session:
-    """One upload at the registry, which has, or has redirected, everything before ``offset``.
+    """One upload at the registry, which has received or redirected all bytes before ``offset``.
 
-    ``url`` is that of the next request. ``md5`` has the digests of the parts that went to a
-    storage, by their offsets.
+    ``url``: of the next request. ``md5``: digests of the parts in a storage, by their offsets.
     """
 
     def __init__(self, url: URL) -> None:
@@ -73,14 +72,14 @@ class _Session:
 
     @property
     def etag(self) -> str:
-        """As storages name a file of many parts; "" if there are none."""
+        """The ETag of a multipart file in a storage; "" without parts."""
         parts = [self.md5[start] for start in sorted(self.md5)]
         md5 = hashlib.md5(b"".join(parts), usedforsecurity=False)
         return f"{md5.hexdigest()}-{len(parts)}" if parts else ""
 
 
 class Upload:
-    """``progressed`` is called with the bytes sent; less after a connection broke."""
+    """``progressed`` receives the bytes sent, which are fewer after a broken connection."""
 
     def __init__(
         self,
@@ -101,14 +100,13 @@ class Upload:
         self._sent: dict[int, int] = {}
 
     async def run(self, mount_from: str = "") -> None:
-        """Returns when the registry has the blob. ``mount_from``: a repository there that may have
-        it.
+        """Upload the blob. ``mount_from``: a repository of the registry that may have it.
 
         :raises PermanentError: refused, or too many failures in a row without progress.
         :raises StorageFailed: the file cannot be read.
         """
         policy = self._policy.retry
-        session = await retried(partial(self._begin, mount_from), policy)
+        session = await retry(partial(self._begin, mount_from), policy)
         while session is not None:
             try:
                 await self._send_rest(session)
@@ -120,10 +118,10 @@ class Upload:
                 session.is_lost = True
             else:
                 return
-            session = await retried(partial(self._resume, session), policy)
+            session = await retry(partial(self._resume, session), policy)
 
     async def _resume(self, session: _Session) -> _Session | None:
-        """After a failure: the session to continue. None: only the last response was lost."""
+        """The session to continue after a failure; None if the registry has the blob."""
         if not session.is_lost and await self._fetch_offset(session):
             return session
         if await has_blob(self._transport, self._layer.digest):
@@ -144,8 +142,9 @@ class Upload:
             return _Session(self._transport.upload_location(url, location))
 
     async def _fetch_offset(self, session: _Session) -> bool:
-        """Set the offset to what the registry has received; False if it does not know. Parts at a
-        storage are complete or sent again.
+        """Set the offset to the bytes that the registry has received; False if it is unknown.
+
+        Parts in a storage are complete or sent again.
         """
         if session.is_redirected:
             return True
@@ -157,7 +156,7 @@ class Upload:
             return False
         if found is None or int(found[1]) >= self._layer.size:
             return False
-        session.offset = int(found[1]) + 1 if int(found[1]) else 0  # 0-0 also means nothing
+        session.offset = int(found[1]) + 1 if int(found[1]) else 0  # 0-0 can mean no bytes
         self._sent = {0: session.offset}
         self._confirm(session.offset)
         return True
@@ -171,7 +170,7 @@ class Upload:
     async def _send_parts(self, session: _Session, turn: asyncio.Lock) -> None:
         """The work of one connection."""
         while True:
-            async with turn:  # each response names the URL of the next request
+            async with turn:  # each response has the URL of the next request
                 start = session.offset
                 if start == self._layer.size:
                     return
@@ -179,7 +178,7 @@ class Upload:
                 storage = await self._offer(session, start, end)
             if storage is not None:
                 put = partial(self._put, start, end, storage)
-                session.md5[start] = await retried(put, self._policy.retry)
+                session.md5[start] = await retry(put, self._policy.retry)
 
     async def _offer(self, session: _Session, start: int, end: int) -> URL | None:
         """Send a part to the registry; or get the URL of a storage for it."""
@@ -190,7 +189,7 @@ class Upload:
             except TransientError as failure:
                 if not session.is_redirected:
                     raise
-                await retries.pause(failure)  # others are in progress: nothing starts over
+                await retries.pause(failure)  # other parts are in progress: do not start over
             else:
                 session.offset = end
                 return storage
@@ -236,7 +235,7 @@ class Upload:
                 pass
 
     def _next_url(self, session: _Session, response: aiohttp.ClientResponse) -> URL:
-        """Where the registry wants the next request of the session."""
+        """The URL of the session's next request."""
         location = response.headers.get("Docker-Upload-Location", "")
         if not location and response.status != 307:
             location = response.headers.get("Location", "")
@@ -255,7 +254,7 @@ class Upload:
         return FilePart(self._file, start, end, threads=self._transport.context.threads, sent=sent)
 
     def _confirm(self, offset: int) -> None:
-        """Getting as far as before is no progress: it may break there for ever."""
+        """Only bytes beyond all earlier attempts are progress."""
         if offset > self._furthest:
             self._furthest = offset
             self._retries.progressed()
@@ -263,7 +262,7 @@ class Upload:
 
 @contextmanager
 def _detect_loss() -> Iterator[None]:
-    """Tells the loss of the session from all other refusals."""
+    """Translates the error of a lost session into :class:`_SessionLost`."""
     try:
         yield
     except PermanentError as error:
@@ -276,8 +275,8 @@ class FilePart:
     """Bytes ``start`` to ``end`` of ``file`` as a request body; every iteration starts over.
 
     An async context manager: after it, nothing reads the file, even if an HTTP client has abandoned
-    an iteration in the middle. If the file could not be read, that is the error which leaves it.
-    ``sent`` is called with the bytes that this iteration has handed out.
+    an iteration. On exit it raises the error of a failed read. ``sent`` receives the bytes that an
+    iteration has returned.
     """
 
     def __init__(
@@ -286,7 +285,7 @@ class FilePart:
         self.start = start
         self.end = end
         self.md5 = b""
-        """Of all bytes, once an iteration has reached the end; "" before."""
+        """Of all bytes, after a complete iteration; empty before."""
         self._file = file
         self._threads = threads
         self._sent = sent
@@ -315,7 +314,7 @@ class FilePart:
                 raise self._failure
             return data
 
-    def handed_out(self, count: int) -> None:
+    def report_sent(self, count: int) -> None:
         if not self._is_closed:
             self._sent(count)
 
@@ -350,5 +349,5 @@ class _Iteration:
         self._offset += len(piece)
         if self._offset == self._part.end:
             self._part.md5 = self._md5.digest()
-        self._part.handed_out(self._offset - self._part.start)
+        self._part.report_sent(self._offset - self._part.start)
         return piece

@@ -49,7 +49,6 @@ class Model(ModelListEntry, frozen=True, kw_only=True):
     engine: Literal["llama_cpp", "scripted"] = "llama_cpp"
     key: str
     path: str
-    blob_digest: str = ""
     template: str = ""
     system: str = ""
     parameters: dict[str, Any] = {}

@@ -148,20 +148,19 @@ class _ModelReader(msgspec.Struct, frozen=True):
         weights = self._layers("model")
         if not weights:
             raise _NotRunnable("has no GGUF weights; only GGUF models can be run")
-        blob_digest = weights[0].digest
-        summary = self.cache.summary(blob_digest)
+        weights_digest = weights[0].digest
+        summary = self.cache.summary(weights_digest)
         adapters, projectors = self._layers("adapter"), self._layers("projector")
         for adapter in adapters:
-            self.cache.check_adapter(adapter.digest, blob_digest)
+            self.cache.check_adapter(adapter.digest, weights_digest)
         model = Model(
             name=self.name.short,
-            key="+".join([blob_digest, *(layer.digest for layer in (*adapters, *projectors))]),
+            key="+".join([weights_digest, *(layer.digest for layer in (*adapters, *projectors))]),
             digest=digest,
             size=self.manifest.size,
             modified_at=modified_at,
             details=_details(config, weights[0].from_, summary),
-            path=str(self.blobs.existing_path(blob_digest)),
-            blob_digest=blob_digest,
+            path=str(self.blobs.existing_path(weights_digest)),
             template=self._text("template", "prompt"),
             system=self._text("system"),
             parameters=self._json("params", dict[str, Any], {}),

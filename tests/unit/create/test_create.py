@@ -12,7 +12,15 @@ from ollama_async.api.ollama import CreateRequest, Message
 from ollama_async.core.errors import BadRequest, Forbidden, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
-from tests.unit.store.store_helpers import MODEL, blobs, created, licenses, list_models, manifest_of
+from tests.unit.store.store_helpers import (
+    MODEL,
+    blobs,
+    created,
+    licenses,
+    list_models,
+    manifest_of,
+    weights_digest,
+)
 
 
 def test_a_gguf_becomes_a_model(store: Store, tiny: str) -> None:
@@ -32,7 +40,7 @@ def test_a_gguf_becomes_a_model(store: Store, tiny: str) -> None:
     assert model.system == "Be <brief> & kind."
     assert model.parameters == {"temperature": 1, "stop": ["</s>"], "top_k": 5}
     assert model.path == str(store.layout.blobs.path(tiny))
-    assert model.key == model.blob_digest == tiny
+    assert model.key == weights_digest(model) == tiny
     assert model.details.family == "llama"
     assert model.details.quantization_level == "F32"
     assert model.details.parameter_size == "96"
@@ -125,7 +133,7 @@ def test_adapters_and_projectors_are_found_by_their_headers(
         store, model="m", files={"p.gguf": projector, "base": base}, adapters={"a.gguf": adapter}
     )
     model = store.find("m")
-    assert model.blob_digest == base
+    assert weights_digest(model) == base
     assert model.projectors == (str(store.layout.blobs.path(projector)),)
     assert model.adapters == (str(store.layout.blobs.path(adapter)),)
     assert model.adapter_bytes == 128 + 8
@@ -225,7 +233,7 @@ def test_a_gguf_is_known_by_its_first_bytes_whatever_its_name(
     store: Store, tiny: str, upload: Callable[[bytes], str], name: str
 ) -> None:
     created(store, model="m", files={name: tiny})
-    assert store.find("m").blob_digest == tiny
+    assert weights_digest(store.find("m")) == tiny
     with pytest.raises(BadRequest, match=r"^unknown type$"):
         created(store, model="m", files={name: upload(b"else")})
 

@@ -14,6 +14,7 @@ from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.create.builder import create_model
 from ollama_async.create.request import BaseMissing
 from ollama_async.store.store import Store
+from tests.unit.store.store_helpers import weights_digest
 
 
 def created(store: Store, *, reads_files: bool = False, **fields: Any) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def test_fields_count_more_than_the_modelfile(store: Store, tiny: str) -> None:
 
 def test_todays_form_does_not_look_at_a_modelfile(store: Store, tiny: str) -> None:
     created(store, model="m", files={"t.gguf": tiny}, modelfile="not one", path="/nowhere")
-    assert store.find("m").blob_digest == tiny
+    assert weights_digest(store.find("m")) == tiny
 
 
 def test_a_modelfile_may_name_uploads(
@@ -80,7 +81,7 @@ def test_what_show_prints_makes_the_same_model(store: Store, tiny: str) -> None:
     created(store, model="a", files={"t.gguf": tiny}, system="x")
     model = store.find("a")
     created(store, name="b", modelfile=f"FROM {model.path}\nSYSTEM x\n")
-    assert store.find("b").blob_digest == tiny
+    assert weights_digest(store.find("b")) == tiny
 
 
 # ----------------------------------------------------------------- files on the server
@@ -108,21 +109,21 @@ def test_who_may_names_files(
         "completed": size,
     }
     model = store.find("m")
-    assert (model.blob_digest, model.system) == (tiny, "from a file")
+    assert (weights_digest(model), model.system) == (tiny, "from a file")
     assert model.details.parent_model == "weights.gguf"
     (folder / "Modelfile").write_text("FROM weights.gguf\n")  # no mark, but it is there
     created(store, reads_files=True, name="n", path=str(folder / "Modelfile"))
     created(store, reads_files=True, name="o", modelfile=f"FROM {folder}\n")
     monkeypatch.setenv("HOME", str(folder))
     created(store, reads_files=True, name="p", modelfile="FROM ~/weights.gguf\n")
-    assert {store.find(name).blob_digest for name in "mnop"} == {tiny}
+    assert {weights_digest(store.find(name)) for name in "mnop"} == {tiny}
     assert not [path.name for path in store.root.rglob(".tmp-*")]
 
 
 def test_todays_form_names_them_by_absolute_paths(store: Store, folder: Path, tiny: str) -> None:
     weights = folder / "weights.gguf"
     created(store, reads_files=True, model="m", files={"weights.gguf": str(weights)})
-    assert store.find("m").blob_digest == tiny
+    assert weights_digest(store.find("m")) == tiny
     for field in ("files", "adapters", "draft_files"):
         with pytest.raises(Forbidden):
             create_model(store, CreateRequest(model="n", **{field: {"weights.gguf": str(weights)}}))

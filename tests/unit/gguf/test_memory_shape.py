@@ -24,7 +24,7 @@ def tensor(name: str, *shape: int) -> TensorInfo:
 def summarized(*tensors: TensorInfo, architecture: str = "a", **keys: Any) -> Any:
     metadata = {f"{architecture}.{key.replace('__', '.')}": value for key, value in keys.items()}
     metadata["general.architecture"] = architecture
-    return summarize(GgufHeader(3, 32, 0, 0, metadata, tensors))
+    return summarize(GgufHeader(0, metadata, tensors))
 
 
 def attention(number: int = 0, *, keys: int = 8, values: int = 4) -> list[TensorInfo]:
@@ -154,7 +154,7 @@ def test_no_shape_and_no_claim_fails_or_makes_a_number_that_cannot_travel(
     made = [TensorInfo(name, 0, tuple(shape), 1, 0, 4) for name, shape in tensors]
     metadata = {f"{architecture}.{key}": value for key, value in keys.items()}
     metadata["general.architecture"] = architecture
-    found = summarize(GgufHeader(3, 32, 0, 0, metadata, tuple(made)))
+    found = summarize(GgufHeader(0, metadata, tuple(made)))
     shape = found.shape
     for number in (
         *(found.cache_bytes_per_token, shape.state_bytes, shape.row_bytes, shape.vocab_size),

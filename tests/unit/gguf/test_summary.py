@@ -14,7 +14,7 @@ from ollama_async.gguf.summary import GgufSummary, summarize
 
 
 def summarized(metadata: dict[str, Value], *tensors: TensorInfo) -> GgufSummary:
-    return summarize(GgufHeader(3, 32, 0, 0, metadata, tensors))
+    return summarize(GgufHeader(0, metadata, tensors))
 
 
 def attention(**more: Value) -> dict[str, Value]:

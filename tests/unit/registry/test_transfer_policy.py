@@ -13,7 +13,7 @@ from ollama_async.registry.transfer_policy import (
     MinimumThroughput,
     RetryPolicy,
     RetryState,
-    retried,
+    retry,
     run_all,
 )
 
@@ -42,9 +42,9 @@ async def test_what_fails_for_now_is_tried_again_but_not_for_ever():
     async def never():
         raise TransientError("not now")
 
-    assert await retried(succeeds_at_last, QUICK) == "well"
+    assert await retry(succeeds_at_last, QUICK) == "well"
     with pytest.raises(PermanentError, match=r"^max retries exceeded: not now$"):
-        await retried(never, QUICK)
+        await retry(never, QUICK)
 
 
 async def test_progress_makes_patient():

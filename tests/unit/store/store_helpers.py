@@ -11,6 +11,7 @@ from typing import Any
 
 from ollama_async.api.ollama import CreateRequest
 from ollama_async.create.builder import create_model
+from ollama_async.store.blobs import parse_digest
 from ollama_async.store.model import Model, ModelListEntry
 from ollama_async.store.store import Store, newest_first
 
@@ -36,6 +37,10 @@ def needed(store: Store) -> set[str]:
         manifest = json.loads(path.read_bytes())
         found |= {layer["digest"] for layer in (*manifest["layers"], manifest["config"])}
     return found
+
+
+def weights_digest(model: Model) -> str:
+    return parse_digest(Path(model.path).name)
 
 
 def licenses(model: Model) -> list[str]:
