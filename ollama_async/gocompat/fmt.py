@@ -17,8 +17,8 @@ from ollama_async.gocompat.strconv import (
 )
 from ollama_async.gocompat.values import Byte, Value
 
-_BASES = {"d": 10, "v": 10, "b": 2, "o": 8, "O": 8, "x": 16, "X": 16}
-_DIGITS = {10: "d", 2: "b", 8: "o", 16: "x"}
+_INTEGER_TYPES = {"d": "d", "v": "d", "b": "b", "o": "o", "O": "o", "x": "x", "X": "X"}
+"""Of verbs, for Python's ``format``."""
 _FLOAT_PRECISION = {"f": 6, "F": 6, "e": 6, "E": 6}
 _WORD = 1 << 64
 
@@ -72,14 +72,14 @@ class Formatter(msgspec.Struct):
     def integer(self, value: int, verb: str, *, signed: bool) -> str | None:
         if verb in "cqU":
             return self._character(value % _WORD, verb)
-        if verb not in _BASES:
+        if verb not in _INTEGER_TYPES:
             return None
         if verb == "v" and self.go_syntax and not signed:
-            return self._in_base(value, 16, "x", sharp=True)
-        return self._in_base(value, _BASES[verb], verb, sharp=self.sharp)
+            return self._in_base(value, "x", sharp=True)
+        return self._in_base(value, verb, sharp=self.sharp)
 
     def address(self, value: int) -> str:
-        return self._in_base(value, 16, "x", sharp=not self.sharp)
+        return self._in_base(value, "x", sharp=not self.sharp)
 
     def _quoted(self, text: str) -> str:
         if self.precision is not None:
@@ -99,15 +99,17 @@ class Formatter(msgspec.Struct):
             digits = digits.replace(" ", " " + prefix)
         return self.padded(prefix + digits if data else "")
 
-    def _in_base(self, value: int, base: int, verb: str, *, sharp: bool) -> str:
+    def _in_base(self, value: int, verb: str, *, sharp: bool) -> str:
         if self.precision == 0 and value == 0:
             return " " * (self.width or 0)
-        digits = format(abs(value), _DIGITS[base])
-        digits = digits.upper() if verb == "X" else digits
+        digits = format(abs(value), _INTEGER_TYPES[verb])
         sign = "-" if value < 0 else "+" if self.plus else " " if self.space else ""
         digits = digits.rjust(self._least_digits(sign), "0")
         if sharp:
-            digits = _prefix(digits, base, verb) + digits
+            if verb in "xXb":
+                digits = f"0{verb}{digits}"
+            elif verb in "oO" and digits[0] != "0":
+                digits = "0" + digits
         if verb == "O":
             digits = "0o" + digits
         return self.padded(sign + digits, zeros=False)
@@ -164,14 +166,6 @@ class Formatter(msgspec.Struct):
                 return text[0] + "0" * missing + text[1:]
             return self.padded(text)
         return self.padded(text[1:])
-
-
-def _prefix(digits: str, base: int, verb: str) -> str:
-    if base == 16:
-        return "0" + (verb if verb == "X" else "x")
-    if base == 8:
-        return "" if digits[0] == "0" else "0"
-    return "0b" if base == 2 else ""
 
 
 def _with_point(text: str, verb: str, precision: int) -> str:

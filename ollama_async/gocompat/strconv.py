@@ -1,15 +1,14 @@
 r"""Quotes and unquotes strings, parses and formats numbers, as Go's ``strconv`` does.
 
-Go's strings are bytes, ours are characters. A byte that is part of no character (from ``"\xff"``,
-or from slicing inside a character) is kept as the lone surrogate that Python's ``surrogateescape``
-makes of it, until the text is finished.
+Go's strings are bytes, Python's are characters. A byte that is part of no character (from
+``"\xff"``, or from slicing inside a character) is a lone surrogate here, as ``surrogateescape``
+decodes it, until the text is finished.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import struct
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
@@ -18,7 +17,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes that Go has in place of ``text``."""
+    """``text`` as Go's string."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # half of a surrogate pair: broken before it came here
@@ -34,12 +33,12 @@ def byte_length(text: str) -> int:
 
 
 def joined(text: str) -> str:
-    """``text`` put together from pieces, in which two halves of a character may have met."""
+    """``text``, which was joined from pieces, with the halves of characters joined as well."""
     return from_bytes(to_bytes(text)) if _has_surrogates(text) else text
 
 
 def finished(text: str) -> str:
-    """``text`` as others may see it: what is no character has become U+FFFD."""
+    """``text`` for output: U+FFFD in place of what is no character."""
     return to_bytes(text).decode("utf-8", "replace") if _has_surrogates(text) else text
 
 
@@ -61,7 +60,7 @@ _LAST_BYTE = 255
 
 
 class EscapeTable(dict[int, str]):
-    """For ``str.translate``. Caches escapes: long texts have few different characters."""
+    """A table for ``str.translate`` that caches escapes: texts have few different characters."""
 
     def __init__(self, escape: Callable[[str], str]) -> None:
         super().__init__()
@@ -141,7 +140,7 @@ def unquote_character(literal: str) -> int:
 
 
 def _unescape(text: str, at: int, mark: str) -> tuple[int, int, bool]:
-    """What the backslash at ``at`` begins: its code, where it ends, whether the code is a byte."""
+    """The escape at ``at``: its code, where it ends, and whether the code is a byte."""
     match = _ESCAPE.match(text, at)
     if match is None:
         raise ValueError("invalid syntax")
@@ -157,16 +156,9 @@ def _unescape(text: str, at: int, mark: str) -> tuple[int, int, bool]:
     return code, match.end(), is_byte
 
 
-# numbers as source code writes them, read as untyped constants
+# numbers of a template's source, which are untyped constants
 
-_INTEGER = re.compile(
-    r"[+-]?(?:0[xX]((?:_?[0-9a-fA-F])+)|0[bB]((?:_?[01])+)|0[oO]((?:_?[0-7])+)"
-    r"|0((?:_?[0-7])+)|((?:0|[1-9](?:_?[0-9])*)))"
-)
-_BASES = (16, 2, 8, 8, 10)
-_DECIMAL = re.compile(
-    r"[+-]?(?:\d(?:_?\d)*\.?(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:[eE][+-]?\d(?:_?\d)*)?"
-)
+_OCTAL = re.compile(r"([+-]?)0_?(?=[0-7])")
 _HEX = re.compile(
     r"[+-]?0[xX](?=_?[0-9a-fA-F.])(?:_?[0-9a-fA-F])*(?:\.(?:[0-9a-fA-F](?:_?[0-9a-fA-F])*)?)?[pP][+-]?\d+"
 )
@@ -212,23 +204,16 @@ def parse_complex(text: str) -> complex:
 
 
 def _parse_integer(text: str) -> int | None:
-    match = _INTEGER.fullmatch(text)
-    if match is None:
+    try:
+        return int(_OCTAL.sub(r"\g<1>0o", text, count=1) if _OCTAL.match(text) else text, 0)
+    except ValueError:
         return None
-    index = (match.lastindex or 1) - 1
-    value = int(match[index + 1].replace("_", ""), _BASES[index])
-    return -value if text[0] == "-" else value
 
 
 def _parse_float(text: str) -> float | None:
-    if _DECIMAL.fullmatch(text):
-        value = float(text)
-    elif _HEX.fullmatch(text):
-        try:
-            value = float.fromhex(text.replace("_", ""))
-        except (ValueError, OverflowError):
-            return None
-    else:
+    try:
+        value = float.fromhex(text.replace("_", "")) if _HEX.fullmatch(text) else float(text)
+    except (ValueError, OverflowError):
         return None
     return None if math.isinf(value) else value
 
@@ -237,6 +222,7 @@ def _parse_float(text: str) -> float | None:
 
 _MANTISSA_BITS = 52
 _HEX_DIGITS = _MANTISSA_BITS // 4
+_LEAST_NORMAL = -1021  # exponent; smaller numbers have fewer bits
 _LEAST_EXPONENT, _MOST_EXPONENT = -4, 5
 """Between them the shortest form of ``%g`` needs none."""
 
@@ -264,41 +250,24 @@ def _shortest(value: float, verb: str) -> str:
 
 
 def _binary(value: float) -> str:
-    (bits,) = struct.unpack(">Q", struct.pack(">d", value))
-    mantissa = bits & ((1 << _MANTISSA_BITS) - 1)
-    exponent = bits >> _MANTISSA_BITS & 0x7FF
-    if exponent:
-        mantissa |= 1 << _MANTISSA_BITS
-    sign = "-" if bits >> 63 else ""
-    return f"{sign}{mantissa}p{max(exponent, 1) - 1075:+d}"
+    exponent = max(math.frexp(value)[1], _LEAST_NORMAL) if value else _LEAST_NORMAL
+    mantissa = int(math.ldexp(abs(value), _MANTISSA_BITS + 1 - exponent))
+    return f"{_sign(value)}{mantissa}p{exponent - _MANTISSA_BITS - 1:+d}"
 
 
 def _hexadecimal(value: float, verb: str, precision: int) -> str:
-    sign = "-" if math.copysign(1, value) < 0 else ""
-    if value == 0:
-        fraction, exponent = "", 0
-    else:
-        scaled, exponent = math.frexp(abs(value))
-        mantissa = int(math.ldexp(scaled, _MANTISSA_BITS + 1))  # 1.fraction in 53 bits
-        exponent -= 1
-        if 0 <= precision < _HEX_DIGITS:
-            mantissa, exponent = _round_mantissa(mantissa, exponent, precision)
-        fraction = f"{mantissa & ((1 << _MANTISSA_BITS) - 1):013x}".rstrip("0")
-    if precision >= 0:
-        fraction = fraction.ljust(precision, "0")
-    lead = "0" if value == 0 else "1"
+    digits = precision if 0 <= precision < _HEX_DIGITS else _HEX_DIGITS
+    scaled, exponent = math.frexp(abs(value))
+    exponent -= value != 0
+    mantissa = round(math.ldexp(scaled, 4 * digits + 1))  # 1.fraction, halves to even
+    if mantissa >> (4 * digits + 1):
+        mantissa, exponent = mantissa >> 1, exponent + 1
+    lead, rest = divmod(mantissa, 1 << 4 * digits)
+    fraction = f"{rest:0{digits}x}".rstrip("0").ljust(precision, "0")
     point = "." if fraction else ""
-    text = f"{sign}0x{lead}{point}{fraction}p{exponent:+03d}"
+    text = f"{_sign(value)}0x{lead}{point}{fraction}p{exponent:+03d}"
     return text.upper() if verb == "X" else text
 
 
-def _round_mantissa(mantissa: int, exponent: int, digits: int) -> tuple[int, int]:
-    """To the nearest number with so many hexadecimal digits, halves to even."""
-    dropped = 4 * (_HEX_DIGITS - digits)
-    kept, rest = mantissa >> dropped, mantissa & ((1 << dropped) - 1)
-    half = 1 << (dropped - 1)
-    kept += rest > half or (rest == half and kept & 1)
-    mantissa = kept << dropped
-    if mantissa >> (_MANTISSA_BITS + 1):
-        return mantissa >> 1, exponent + 1
-    return mantissa, exponent
+def _sign(value: float) -> str:
+    return "-" if math.copysign(1, value) < 0 else ""
