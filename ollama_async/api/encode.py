@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
@@ -29,19 +29,16 @@ LONG_TEXT_CHARACTERS = 64 << 10
 GROUP_SIZE = 64
 """Elements of a list that are encoded together."""
 
-_to_json = msgspec.json.Encoder().encode
+to_json = msgspec.json.Encoder().encode
+"""One compact JSON value, without a line end."""
+
 _FOREVER_S = math.floor(time.time() + 2**63 / 1e9)  # constant, so that equal rows stay equal
 _YEAR_9999_S = 253_370_764_800
 
 
-def to_json(value: object) -> bytes:
-    """One compact JSON value, without a line end."""
-    return _to_json(value)
-
-
 def to_line(value: object) -> bytes:
     """One NDJSON line."""
-    return _to_json(value) + b"\n"
+    return to_json(value) + b"\n"
 
 
 def utc(nanoseconds: int) -> str:
@@ -70,12 +67,11 @@ def local(seconds: float) -> str:
         seconds = _FOREVER_S
     seconds = min(max(seconds, 0), _YEAR_9999_S)
     whole = math.floor(seconds)
-    moment = datetime.fromtimestamp(0, tz=UTC) + timedelta(seconds=whole)
     try:
         offset = time.localtime(whole).tm_gmtoff
     except (OverflowError, OSError):
         offset = 0
-    moment = moment.astimezone(timezone(timedelta(seconds=offset)))
+    moment = datetime.fromtimestamp(whole, timezone(timedelta(seconds=offset)))
     stamp = moment.strftime("%Y-%m-%dT%H:%M:%S") + _fraction(round((seconds - whole) * 1e9))
     if not offset:
         return stamp + "Z"
@@ -87,24 +83,14 @@ def _fraction(nanoseconds: int) -> str:
     return f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
 
 
-class _TokenClock:
-    """The time of token lines, exact to the millisecond: the first reading within one is reused."""
-
-    def __init__(self) -> None:
-        self._millisecond = -1
-        self._stamp = b""
-
-    def stamp(self) -> bytes:
-        nanoseconds = time.time_ns()
-        millisecond = nanoseconds // 1_000_000
-        if millisecond != self._millisecond:
-            self._millisecond = millisecond
-            self._stamp = utc(nanoseconds).encode()
-        return self._stamp
+def token_stamp() -> bytes:
+    """The present moment for the ``created_at`` of a token, read once in each millisecond."""
+    return _read_clock(time.time_ns() // 1_000_000)
 
 
-token_stamp = _TokenClock().stamp
-"""The present moment for the ``created_at`` of a token."""
+@lru_cache(maxsize=1)
+def _read_clock(_millisecond: int) -> bytes:
+    return now().encode()
 
 
 class LongParts:
@@ -131,7 +117,7 @@ class LongParts:
         :raises ServerError: it would be longer than ``limit_bytes``.
         """
         whole = bytearray()  # grows by moving pages, not by copying them
-        for piece in self._pieces(_to_json(answer)):
+        for piece in self._pieces(to_json(answer)):
             whole += piece
             if len(whole) > limit_bytes:
                 raise ServerError(f"the answer is over the limit of {limit_bytes} bytes")
@@ -157,7 +143,7 @@ class LongParts:
 def _text_pieces(text: str) -> Iterator[bytes]:
     """Without the quotes."""
     for start in range(0, len(text), LONG_TEXT_CHARACTERS):
-        yield _to_json(text[start : start + LONG_TEXT_CHARACTERS])[1:-1]
+        yield to_json(text[start : start + LONG_TEXT_CHARACTERS])[1:-1]
 
 
 def _list_pieces(values: list[Any]) -> Iterator[bytes]:
@@ -171,15 +157,15 @@ def _list_pieces(values: list[Any]) -> Iterator[bytes]:
                 before = b","
         else:
             yield before
-            yield _to_json(group)[1:-1]
+            yield to_json(group)[1:-1]
             before = b","
     yield b"]"
 
 
 def _element_pieces(value: Any) -> Iterator[bytes]:
-    if not isinstance(value, str):
-        yield _to_json(value)
-        return
-    yield b'"'
-    yield from _text_pieces(value)
-    yield b'"'
+    if isinstance(value, str):
+        yield b'"'
+        yield from _text_pieces(value)
+        yield b'"'
+    else:
+        yield to_json(value)

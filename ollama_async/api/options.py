@@ -20,6 +20,10 @@ from ollama_async.core.conversation import Sampling
 
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
+
+LEAST_CTX = 4
+"""Tokens; as in Ollama, a smaller ``num_ctx`` means this."""
+
 STOP_LIMIT = 256
 """Of one request: each is searched for at every token."""
 STOP_LENGTH_LIMIT = 1 << 16
@@ -85,15 +89,10 @@ SHARED = frozenset({"num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread"
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """All options of one request: load options (None: not set) and sampling."""
+class Options(msgspec.Struct, frozen=True):
+    """All options of one request. ``load``: the fields of ``LoadOptions`` (None: not set)."""
 
-    num_ctx: int | None
-    num_batch: int | None
-    num_gpu: int | None
-    main_gpu: int | None
-    num_thread: int | None
-    use_mmap: bool | None
+    load: dict[str, Any]
     sampling: Sampling
 
 
@@ -129,15 +128,11 @@ def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Opti
     sampling["top_k"] = max(values["top_k"], 0)
     sampling["seed"] = _seed(values["seed"])
     sampling["stop"] = [text for text in values["stop"] if text]
-    return Options(
-        num_ctx=values["num_ctx"] or None,
-        num_batch=values["num_batch"],
-        num_gpu=None if values["num_gpu"] == -1 else values["num_gpu"],
-        main_gpu=values["main_gpu"],
-        num_thread=values["num_thread"] or None,
-        use_mmap=values["use_mmap"],
-        sampling=Sampling(**sampling),
-    )
+    load = {name: values[name] for name in ("num_ctx", *SHARED)}
+    load["num_ctx"] = max(values["num_ctx"], LEAST_CTX) if values["num_ctx"] else None
+    load["num_gpu"] = None if values["num_gpu"] == -1 else values["num_gpu"]
+    load["num_thread"] = values["num_thread"] or None
+    return Options(load, Sampling(**sampling))
 
 
 def parse_parameter(name: str, values: list[str]) -> Any:

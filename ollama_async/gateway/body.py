@@ -75,10 +75,10 @@ BODY_PROCESSOR: web.AppKey[BodyProcessor] = web.AppKey("body_processor", BodyPro
 
 
 class Body:
-    """The body of one request: read chunk by chunk within a :class:`WaitAllowance`, or received
-    whole and decoded once.
+    """The body of one request: read chunk by chunk, or received whole and decoded once.
 
-    Only time spent waiting for the client counts: a slow disk does not cost the client its upload.
+    A :class:`WaitAllowance` bounds the time that is spent waiting for the client; that of a slow
+    disk does not count. ``size``: the bytes received so far.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -86,7 +86,7 @@ class Body:
         self._request = request
         self._allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
         self._parts: list[bytes] = []
-        self._size = 0
+        self.size = 0
 
     async def next_chunk(self) -> bytes:
         """The bytes that have arrived, at least one; ``b""`` at the end.
@@ -104,16 +104,16 @@ class Body:
         return chunk
 
     async def receive(self, limit: int) -> None:
-        """All of it, in parts, for a thread to join. Raises as :func:`read_body`."""
+        """Receive all of it, in parts that a thread joins. Raises as :func:`read_body`."""
         if (self._request.content_length or 0) > limit:
             raise TooLarge(f"request body is over the limit of {limit} bytes")
         reservation = self._request[BODY_RESERVATION]
         gathered = bytearray()  # a client may send single bytes, and each object takes forty
         while chunk := await self.next_chunk():
-            self._size += len(chunk)
-            if self._size > limit:
+            self.size += len(chunk)
+            if self.size > limit:
                 raise TooLarge(f"request body is over the limit of {limit} bytes")
-            reservation.reserve(self._size)
+            reservation.reserve(self.size)
             gathered += chunk
             if len(gathered) >= LARGE_BYTES:
                 self._parts.append(bytes(gathered))
@@ -124,17 +124,10 @@ class Body:
             raise BadRequest("missing request body")
 
     def decode(self, kind: type[S]) -> S:
-        """As :func:`~ollama_async.api.decode.decode`; gives the bytes up, which saves memory."""
+        """As :func:`~ollama_async.api.decode.decode`. Drops the bytes, which saves memory."""
         data = b"".join(self._parts)
         self._parts.clear()
         return decode(data, kind)
-
-    async def run(self, call: Callable[..., T], *args: Any, added_bytes: int = 0) -> T:
-        """``call(*args)``, whose time grows with the body and with ``added_bytes``; see
-        :meth:`BodyProcessor.run`.
-        """
-        processor = self._request.app[BODY_PROCESSOR]
-        return await processor.run(self.client, self._size + added_bytes, call, *args)
 
 
 async def read_json(request: web.Request, kind: type[S]) -> S:
@@ -144,7 +137,7 @@ async def read_json(request: web.Request, kind: type[S]) -> S:
         :func:`read_body`.
     """
     body = await read_body(request, kind)
-    return await body.run(body.decode, kind)
+    return await request.app[BODY_PROCESSOR].run(body.client, body.size, body.decode, kind)
 
 
 async def read_body(request: web.Request, kind: type[S]) -> Body:

@@ -33,16 +33,6 @@ CHANGE_POOL: web.AppKey[Executor] = web.AppKey("change_pool", Executor)
 CHANGE_THREADS = 4
 
 
-async def own_thread_pools(application: web.Application) -> AsyncIterator[None]:
-    """Cleanup context of the pools. Handlers have ended by then, so nothing is waited for."""
-    with (
-        ThreadPoolExecutor(READ_THREADS, "store-read") as application[READ_POOL],
-        ThreadPoolExecutor(UPLOAD_THREADS, "store-upload") as application[UPLOAD_POOL],
-        ThreadPoolExecutor(CHANGE_THREADS, "store-change") as application[CHANGE_POOL],
-    ):
-        yield
-
-
 class FairLock:
     """A lock that clients acquire round robin, first come first served within a client.
 
@@ -178,8 +168,16 @@ async def _fly(flight: _Flight, work: Callable[[], Awaitable[T]]) -> T:
 SINGLE_FLIGHT: web.AppKey[SingleFlight] = web.AppKey("single_flight", SingleFlight)
 
 
-async def own_single_flight(application: web.Application) -> AsyncIterator[None]:
-    """Cleanup context: ends what is under way, before the threads that it runs in."""
-    application[SINGLE_FLIGHT] = SingleFlight()
-    yield
-    await application[SINGLE_FLIGHT].close()
+async def own_threads(application: web.Application) -> AsyncIterator[None]:
+    """Cleanup context of the pools and :data:`SINGLE_FLIGHT`, whose work ends before its threads.
+
+    Handlers have ended by then, so the pools are idle.
+    """
+    with (
+        ThreadPoolExecutor(READ_THREADS, "store-read") as application[READ_POOL],
+        ThreadPoolExecutor(UPLOAD_THREADS, "store-upload") as application[UPLOAD_POOL],
+        ThreadPoolExecutor(CHANGE_THREADS, "store-change") as application[CHANGE_POOL],
+    ):
+        application[SINGLE_FLIGHT] = SingleFlight()
+        yield
+        await application[SINGLE_FLIGHT].close()

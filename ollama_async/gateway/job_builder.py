@@ -36,12 +36,6 @@ _to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _SHOWN_CHARACTERS = 200  # of a value that is refused
 _SHOWN_NAMES = 20
 
-_MESSAGE_BYTES = 64
-"""What one of the model's own messages costs, as bytes of a body."""
-
-LEAST_CTX = 4
-"""Tokens; as in Ollama, a smaller ``num_ctx`` means this."""
-
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 
 
@@ -223,13 +217,12 @@ def _job(
     if missing := model.summary.missing_part:  # no worker would survive it
         raise LoadFailed(f"unable to load model '{model.name}': its file has {missing}")
     options = _options(request, model)
-    num_ctx = None if options.num_ctx is None else max(options.num_ctx, LEAST_CTX)
     inference = None
     if prompt is not None:
         inference = Inference(
             prompt=prompt,
             sampling=options.sampling,
-            num_ctx=num_ctx or 0,
+            num_ctx=options.load["num_ctx"] or 0,
             shift=request.shift is not False,
             returns_context=returns_context,
             format=None if request.format == "" else request.format,
@@ -237,14 +230,7 @@ def _job(
         )
     return Job(
         target=target_of(model),
-        load_options=LoadOptions(
-            num_ctx=num_ctx,
-            num_batch=options.num_batch,
-            num_gpu=options.num_gpu,
-            main_gpu=options.main_gpu,
-            num_thread=options.num_thread,
-            use_mmap=options.use_mmap,
-        ),
+        load_options=LoadOptions(**options.load),
         client=client,
         inference=None if inference is None else msgspec.Raw(_pack(inference)),
         # a prompt that is only shown is not an answer, and may be as long as the context
@@ -265,11 +251,6 @@ def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
         raise ServerError(str(error)) from None
     except OptionOutOfRange as error:
         raise BadRequest(str(error)) from None
-
-
-def own_messages_bytes(model: Model) -> int:
-    """What the model's own messages add to the work of a request, as bytes of a body."""
-    return _MESSAGE_BYTES * len(model.messages)
 
 
 def target_of(model: Model) -> Target:

@@ -18,6 +18,7 @@ fails.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from sys import getsizeof
 from time import perf_counter
 from typing import cast
@@ -28,7 +29,6 @@ from aiohttp import web
 from ollama_async.core.conversation import Thought, ToolCall
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation
-from ollama_async.gateway.histogram import Histogram
 from ollama_async.gateway.response_formats import (
     AnswerContent,
     Delta,
@@ -70,14 +70,14 @@ class Flusher:
 class ResponseStream:
     """The sink of one request. All methods run on the event loop; none blocks.
 
-    ``gaps`` observes the seconds between two deltas. ``reservation`` is for what is buffered; its
-    owner gives it back. With ``is_streamed`` false all is buffered until the end, for :meth:`take`.
+    ``observe_gap`` gets the seconds between two deltas. ``reservation`` counts buffered bytes; its
+    owner releases it. If not ``is_streamed``, all is buffered until the end, for :meth:`take`.
     """
 
     def __init__(
         self,
         response_format: ResponseFormat,
-        gaps: Histogram,
+        observe_gap: Callable[[float], None],
         flusher: Flusher,
         reservation: Reservation,
         *,
@@ -90,7 +90,7 @@ class ResponseStream:
         self.first_at: float | None = None
         self._last_at = 0.0
         self._format = response_format
-        self._gaps = gaps
+        self._observe_gap = observe_gap
         self._flusher = flusher
         self._reservation = reservation
         self._is_streamed = is_streamed
@@ -120,7 +120,7 @@ class ResponseStream:
             return
         now = perf_counter()
         if self._last_at:
-            self._gaps.observe(now - self._last_at)
+            self._observe_gap(now - self._last_at)
         else:
             self.first_at = now
         self._last_at = now

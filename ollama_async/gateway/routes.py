@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
 from ollama_async.gateway.client_budgets import SEND_BUDGET, SendBudget
-from ollama_async.gateway.concurrency import own_single_flight, own_thread_pools
+from ollama_async.gateway.concurrency import own_threads
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
 from ollama_async.gateway.handlers import generation, models, server, transfers
 from ollama_async.gateway.middleware import build_middleware
@@ -56,9 +56,8 @@ def build_application(dependencies: Dependencies) -> web.Application:
     application[DEPENDENCIES] = dependencies
     application[BODY_PROCESSOR] = BodyProcessor()
     application[SEND_BUDGET] = SendBudget()
-    application.cleanup_ctx.append(own_thread_pools)
-    application.cleanup_ctx.append(own_single_flight)
-    application.cleanup_ctx.append(models.own_show_service)
+    application[models.SHOW_SERVICE] = models.ShowService()
+    application.cleanup_ctx.append(own_threads)
     application.cleanup_ctx.append(transfers.own_transfers)
     application.on_response_prepare.append(policy.add_headers)
     for route in ROUTES:

@@ -69,7 +69,7 @@ class AnswerStreamer:
         metrics = self._metrics
         stream = ResponseStream(
             params.response_format,
-            metrics.inter_token,
+            metrics.inter_token.observe,
             self._flusher,
             request[SEND_RESERVATION],
             is_streamed=params.is_streamed,

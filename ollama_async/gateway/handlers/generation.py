@@ -16,22 +16,16 @@ from aiohttp import web
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
-from ollama_async.gateway.body import Body, read_body
+from ollama_async.gateway.body import BODY_PROCESSOR, Body, read_body
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.models import check_model_name, find_model
 from ollama_async.gateway.job_builder import (
     build_chat_job,
     build_generate_job,
     check_top_logprobs,
-    own_messages_bytes,
 )
 from ollama_async.gateway.response_formats import FinalAnswer, ResponseFormat
-from ollama_async.gateway.response_formats.ollama import (
-    OllamaChatFormat,
-    OllamaGenerateFormat,
-    OllamaRenderedChatFormat,
-    OllamaRenderedGenerateFormat,
-)
+from ollama_async.gateway.response_formats.ollama import OllamaChatFormat, OllamaGenerateFormat
 from ollama_async.gateway.responses import json_response
 from ollama_async.gateway.streaming import StreamRequest
 from ollama_async.queue.backend import Job
@@ -39,6 +33,9 @@ from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Model
 
 R = TypeVar("R", GenerateRequest, ChatRequest)
+
+_MESSAGE_BYTES = 64
+"""What one of the model's own messages costs, as bytes of a body."""
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -52,14 +49,13 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 
 class _Route(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """What tells the two routes apart. ``rendered_format``: for ``_debug_render_only``."""
+    """What differs between the two routes."""
 
     kind: type[R]
     no_model_error: Callable[[], ServerError]
     is_empty: Callable[[R], bool]
     build_job: Callable[[R, Model, str], Job]
-    response_format: Callable[[str], ResponseFormat]
-    rendered_format: Callable[[str], ResponseFormat]
+    response_format: Callable[..., ResponseFormat]
 
 
 _GENERATE = _Route(
@@ -68,7 +64,6 @@ _GENERATE = _Route(
     is_empty=lambda params: not params.prompt,
     build_job=build_generate_job,
     response_format=OllamaGenerateFormat,
-    rendered_format=OllamaRenderedGenerateFormat,
 )
 _CHAT = _Route(
     kind=ChatRequest,
@@ -76,7 +71,6 @@ _CHAT = _Route(
     is_empty=lambda params: not params.messages,
     build_job=build_chat_job,
     response_format=OllamaChatFormat,
-    rendered_format=OllamaRenderedChatFormat,
 )
 
 
@@ -89,13 +83,14 @@ async def _respond(request: web.Request, route: _Route[R]) -> web.StreamResponse
     began_at = perf_counter()
     dependencies = request.app[DEPENDENCIES]
     body = await read_body(request, route.kind)
-    prepared = await body.run(_decode_and_prepare, body, route, dependencies.catalog, began_at)
+    run = partial(request.app[BODY_PROCESSOR].run, body.client)
+    prepared = await run(
+        body.size, _decode_and_prepare, body, route, dependencies.catalog, began_at
+    )
     if isinstance(prepared, route.kind):
         model = await find_model(request.app, prepared.model)
-        added = own_messages_bytes(model)
-        prepared = await body.run(
-            _prepare, route, prepared, model, body.client, began_at, added_bytes=added
-        )
+        size = body.size + _MESSAGE_BYTES * len(model.messages)
+        prepared = await run(size, _prepare, route, prepared, model, body.client, began_at)
     if isinstance(prepared, StreamRequest):
         return await dependencies.streamer.answer(request, prepared)
     assert isinstance(prepared, _UnloadRequest)
@@ -128,11 +123,10 @@ def _prepare(
     if route.is_empty(params) and params.keep_alive_s == 0:
         return _UnloadRequest(model.key, route.response_format(params.model))
     job = route.build_job(params, model, client)
-    is_rendered = params.debug_render_only and job.inference is not None
-    response_format = route.rendered_format if is_rendered else route.response_format
+    renders_only = params.debug_render_only and job.inference is not None
     return StreamRequest(
         job=job,
-        response_format=response_format(params.model),
-        is_streamed=params.is_streaming and not is_rendered and job.inference is not None,
+        response_format=route.response_format(params.model, renders_only=renders_only),
+        is_streamed=params.is_streaming and not renders_only and job.inference is not None,
         began_at=began_at,
     )

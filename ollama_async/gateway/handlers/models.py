@@ -117,13 +117,13 @@ def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
 
 
 class ShowService:
-    """Builds answers to ``show`` in ``threads``: one short and one long at a time, clients in turn.
+    """Builds answers to ``show``: one short and one long at a time, round robin among clients.
+
     A long one may take 400 MB for a moment.
     """
 
-    def __init__(self, threads: Executor | None = None) -> None:
+    def __init__(self) -> None:
         self._descriptions = DescriptionCache()
-        self._threads = threads
         self._short, self._long = FairLock(), FairLock()
 
     @property
@@ -132,9 +132,14 @@ class ShowService:
         return self._short.waiting + self._long.waiting
 
     async def answer(
-        self, model: Model, params: ollama.ShowRequest, basename: str, reservation: Reservation
+        self,
+        model: Model,
+        params: ollama.ShowRequest,
+        basename: str,
+        reservation: Reservation,
+        threads: Executor | None = None,
     ) -> bytearray:
-        """The JSON. A ``basename`` replaces the file's own.
+        """The JSON, built in ``threads``. A ``basename`` replaces the file's own.
 
         Its licences are reserved before they are read: a refusal must be cheap.
 
@@ -142,11 +147,11 @@ class ShowService:
         :raises LoadFailed: one of the model's files is gone or broken.
         :raises Busy: other answers take too long.
         """
-        license_bytes = await run_in_thread(_license_bytes, model, threads=self._threads)
+        license_bytes = await run_in_thread(_license_bytes, model, threads=threads)
         reservation.reserve(2 * license_bytes)
         is_long = params.verbose or license_bytes > LONG_SHOW_BYTES
         async with _hold_in_time(self._long if is_long else self._short, reservation.client):
-            return await run_in_thread(self._build, model, params, basename, threads=self._threads)
+            return await run_in_thread(self._build, model, params, basename, threads=threads)
 
     def _build(self, model: Model, params: ollama.ShowRequest, basename: str) -> bytearray:
         long = LongParts()
@@ -159,11 +164,6 @@ class ShowService:
 SHOW_SERVICE: web.AppKey[ShowService] = web.AppKey("show_service", ShowService)
 
 
-async def own_show_service(application: web.Application) -> AsyncIterator[None]:
-    application[SHOW_SERVICE] = ShowService(application[READ_POOL])
-    yield
-
-
 async def show_model(request: web.Request) -> web.Response:
     params = await read_json(request, ollama.ShowRequest)
     text = params.model or params.name
@@ -174,8 +174,9 @@ async def show_model(request: web.Request) -> web.Response:
     model = await find_model(request.app, name.short)
     is_copilot = request.headers.get("User-Agent", "").startswith(_COPILOT_USER_AGENT)
     basename = text if is_copilot else ""
-    service, reservation = request.app[SHOW_SERVICE], request[SEND_RESERVATION]
-    return json_response(await service.answer(model, params, basename, reservation))
+    threads, reservation = request.app[READ_POOL], request[SEND_RESERVATION]
+    service = request.app[SHOW_SERVICE]
+    return json_response(await service.answer(model, params, basename, reservation, threads))
 
 
 def _license_bytes(model: Model) -> int:

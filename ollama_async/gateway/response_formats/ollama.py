@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import msgspec
-
 from ollama_async.api import encode, ollama
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.errors import ServerError
@@ -14,19 +12,22 @@ from ollama_async.gateway.response_formats import AnswerContent, FinalAnswer
 
 NDJSON_TYPE = "application/x-ndjson"
 
-_to_json = msgspec.json.Encoder().encode  # without the call in between: it runs for every token
-
 
 class OllamaFormat:
-    """What both routes have in common. ``model`` is the name that the client used."""
+    """What both routes have in common. ``model`` is the name that the client used.
+
+    ``renders_only`` (``_debug_render_only``): the content of the answer is the prompt itself.
+    """
 
     content_type = NDJSON_TYPE
+    _response: ClassVar[type[ollama.GenerateResponse] | type[ollama.ChatResponse]]
     _before_text: ClassVar[bytes]
     _before_thinking: ClassVar[bytes]
     _after: ClassVar[bytes]
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, renders_only: bool = False) -> None:
         self._model = model
+        self._renders_only = renders_only
         self.text = self._line(self._before_text)
         self.thinking = self._line(self._before_thinking)
 
@@ -41,16 +42,20 @@ class OllamaFormat:
 
     def _line(self, before: bytes) -> Callable[[str], bytes]:
         """A function that makes one NDJSON line of a text and nothing else, in about 0.5 µs."""
-        head = b'{"model":' + _to_json(self._model) + b',"created_at":"'
-        stamp, to_json, after = encode.token_stamp, _to_json, self._after
+        stamp, to_json, after = encode.token_stamp, encode.to_json, self._after
+        head = b'{"model":' + to_json(self._model) + b',"created_at":"'
 
         def line(text: str) -> bytes:
             return b"".join((head, stamp(), before, to_json(text), after))
 
         return line
 
+    def _object(self, **fields: Any) -> bytes:
+        return encode.to_json(self._response(model=self._model, created_at=encode.now(), **fields))
+
 
 class OllamaGenerateFormat(OllamaFormat):
+    _response = ollama.GenerateResponse
     _before_text = b'","response":'
     _before_thinking = b'","response":"","thinking":'
     _after = b',"done":false}\n'
@@ -59,6 +64,9 @@ class OllamaGenerateFormat(OllamaFormat):
         return self._object(response="", done=False, tool_calls=_answer_calls(calls)) + b"\n"
 
     def whole(self, answer: FinalAnswer) -> bytes:
+        if self._renders_only:
+            debug_info = ollama.DebugInfo(answer.content.text)
+            return self._object(response="", done=False, debug_info=debug_info)
         return self._object(
             response=answer.content.text,
             thinking=answer.content.thinking,
@@ -69,13 +77,9 @@ class OllamaGenerateFormat(OllamaFormat):
             **_figures(answer),
         )
 
-    def _object(self, **fields: Any) -> bytes:
-        created_at = encode.now()
-        response = ollama.GenerateResponse(model=self._model, created_at=created_at, **fields)
-        return encode.to_json(response)
-
 
 class OllamaChatFormat(OllamaFormat):
+    _response = ollama.ChatResponse
     _before_text = b'","message":{"role":"assistant","content":'
     _before_thinking = _before_text + b'"","thinking":'
     _after = b'},"done":false}\n'
@@ -85,34 +89,16 @@ class OllamaChatFormat(OllamaFormat):
         return self._object(message=message, done=False) + b"\n"
 
     def whole(self, answer: FinalAnswer) -> bytes:
+        if self._renders_only:
+            debug_info = ollama.DebugInfo(answer.content.text)
+            message = ollama.AnswerMessage(role="", content="")
+            return self._object(message=message, done=False, debug_info=debug_info)
         return self._object(
             message=_message(answer.content),
             done=True,
             done_reason=answer.finish.reason,
             **_figures(answer),
         )
-
-    def _object(self, **fields: Any) -> bytes:
-        created_at = encode.now()
-        response = ollama.ChatResponse(model=self._model, created_at=created_at, **fields)
-        return encode.to_json(response)
-
-
-class OllamaRenderedGenerateFormat(OllamaGenerateFormat):
-    """``_debug_render_only``: the content is the prompt itself."""
-
-    def whole(self, answer: FinalAnswer) -> bytes:
-        debug_info = ollama.DebugInfo(answer.content.text)
-        return self._object(response="", done=False, debug_info=debug_info)
-
-
-class OllamaRenderedChatFormat(OllamaChatFormat):
-    """As :class:`OllamaRenderedGenerateFormat`; the message is nobody's and has no role."""
-
-    def whole(self, answer: FinalAnswer) -> bytes:
-        debug_info = ollama.DebugInfo(answer.content.text)
-        message = ollama.AnswerMessage(role="", content="")
-        return self._object(message=message, done=False, debug_info=debug_info)
 
 
 def _message(content: AnswerContent) -> ollama.AnswerMessage:

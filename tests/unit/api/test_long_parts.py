@@ -39,14 +39,14 @@ def test_an_answer_in_pieces_is_the_same(texts: list[str], facts: dict[str, Any]
 
 def test_no_call_gets_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    to_json = encode._to_json
+    to_json = encode.to_json
 
     def measured(value: object) -> bytes:
         encoded = to_json(value)
         sizes.append(len(encoded))
         return encoded
 
-    monkeypatch.setattr(encode, "_to_json", measured)
+    monkeypatch.setattr(encode, "to_json", measured)
     long = LongParts()
     text = "\x01" * (1 << 20)
     texts = "".join(long.text(text) for _ in range(3))

@@ -28,17 +28,18 @@ def test_defaults_are_those_of_the_sampling_contract():
 def test_a_request_overrides_the_model_key_by_key():
     options = merge({"temperature": 0.1, "top_k": 7, "num_ctx": 100}, {"top_k": 9, "num_ctx": 200})
     assert (options.sampling.temperature, options.sampling.top_k) == (0.1, 9)
-    assert (options.num_ctx, options.num_gpu, options.num_batch) == (200, None, None)
+    assert (options.load["num_ctx"], options.load["num_gpu"]) == (200, None)
+    assert options.load["num_batch"] is None
 
 
 @pytest.mark.parametrize(
     "option", [{"num_gpu": 0}, {"main_gpu": 1}, {"num_thread": 9}, {"use_mmap": False}]
 )
-def test_what_holds_for_everybody_is_said_by_the_model_and_by_no_request(option):
+def test_shared_options_are_set_by_the_model_and_not_by_a_request(option):
     [(name, value)] = option.items()
-    assert getattr(merge(option, {}), name) == value
-    assert getattr(merge({}, option), name) is None
-    assert getattr(merge(option, {name: True if name == "use_mmap" else 7}), name) == value
+    assert merge(option, {}).load[name] == value
+    assert merge({}, option).load[name] is None
+    assert merge(option, {name: True if name == "use_mmap" else 7}).load[name] == value
     with pytest.raises(WrongOptionType):
         merge({}, {name: "x"})
 

@@ -15,8 +15,14 @@ from ollama_async.core.conversation import Usage
 from ollama_async.gateway.concurrency import SINGLE_FLIGHT, SingleFlight
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers import server
-from ollama_async.gateway.histogram import Histogram, LabelLimiter
-from ollama_async.gateway.metrics import CACHED_STEP, METRICS, MODEL_LIMIT, Metrics
+from ollama_async.gateway.metrics import (
+    CACHED_STEP,
+    METRICS,
+    MODEL_LIMIT,
+    Histogram,
+    LabelLimiter,
+    Metrics,
+)
 from ollama_async.queue.backend import Finish, LoadedModel, Snapshot, Target
 from tests.unit.gateway.conftest import FakeRequest
 
@@ -180,7 +186,7 @@ def test_models_that_fold_to_one_name_make_one_series():
 
 
 @given(st.lists(st.floats(0, 10), max_size=30))
-def test_a_tally_counts_each_value_in_every_bucket_above_it(values):
+def test_a_histogram_counts_each_value_in_every_bucket_above_it(values):
     histogram = Histogram((0.005, 0.1, 5.0))
     for value in values:
         histogram.observe(value)
