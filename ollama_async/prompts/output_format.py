@@ -7,12 +7,12 @@ tokenizer.
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 import msgspec
 
 from ollama_async.core.conversation import Prompt, Thought, ToolCall
-from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
 
 
 class Renderer(Protocol):
@@ -97,3 +97,121 @@ class OutputFormat(Protocol):
         """The delimiters that the answer to ``prompt`` will have, for the grammar that constrains
         it. Thoughts that would not be split off the content count as none.
         """
+
+
+# ----------------------------------------------------------------- call syntaxes
+
+UNDECIDED_LIMIT = 512
+"""Characters after which a text that could have been a call is content."""
+
+_IN_BRACES = frozenset('"}')
+"""The characters that continue a JSON object."""
+
+_NAME_IN_JSON = r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:'
+
+
+class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows the opening mark of a call, up to the end of the call.
+
+    ``forms`` are the ways to write one call. In a form, a blank is any white space or none, these
+    placeholders are replaced, and all other text is literal:
+
+    - ``{call}``: a JSON object of the tool's name and its arguments. The keys are one of
+      ``name_keys`` and ``argument_keys``; members with strings for ``extra_keys`` may be there too;
+    - ``{keyed}``: a JSON object whose only key is the name, and its value the arguments;
+    - ``{name}``: the name; ``{arguments}``: a JSON object of the arguments;
+    - ``{parameters}``: each argument as ``parameter`` says, in which ``{key}`` is its name and
+      ``{value}`` its value, with ``between`` between two of them. A value that may be a string is
+      bare text, or text in one of ``quotes``; others are JSON. ``{is_text}`` is ``true`` if the
+      value is bare text, else ``false``;
+    - ``{id}``: up to 64 letters, digits and ``_ - . :``;
+    - ``{space}``: one blank.
+
+    ``repeated``: there may be more calls. ``listed`` are the ways to write one in a list of them,
+    in brackets and with commas. ``prefix`` goes before all that, one of ``close`` after it.
+    ``texts`` are words that may stand in place of a name: what follows them is not a call.
+
+    ``after``: the call begins after this text, which comes somewhere after the mark. ``waits``: it
+    is a call only once a visible text has come with which one can begin, because the mark may be
+    quoted in a text. ``named``: it is a call only once the name of an existing tool has been
+    written up to what ends it, because the mark could be anything.
+    """
+
+    forms: tuple[str, ...]
+    name_keys: tuple[str, ...] = ("name",)
+    argument_keys: tuple[str, ...] = ("arguments", "parameters")
+    extra_keys: tuple[str, ...] = ()
+    parameter: str = ""
+    between: str = ""
+    quotes: tuple[str, ...] = ()
+    repeated: bool = False
+    listed: tuple[str, ...] = ()
+    prefix: str = ""
+    close: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    after: str = ""
+    waits: bool = False
+    named: bool = False
+
+    def find_start(self, text: str, names: tuple[str, ...]) -> int | None:
+        """The place in ``text``, which came after the mark, at which the call begins; None: it may
+        not be one, or not yet. ``names`` are the names of the tools.
+        """
+        if self.waits and not self.may_begin(text, names):
+            return None
+        if self.named and not self._has_name(text[:UNDECIDED_LIMIT], names):
+            return None
+        place = text.find(self.after)
+        return None if place < 0 else place + len(self.after)
+
+    @property
+    def begins_with_name(self) -> bool:
+        """Whether a form begins with the name of the tool."""
+        return any(form.startswith("{name}") for form in self.forms)
+
+    def may_begin(self, text: str, names: tuple[str, ...]) -> bool | None:
+        """Whether a call of one of ``names`` can begin like ``text``; None: not known yet."""
+        text = text.lstrip()
+        if not text:
+            return None
+        forms = (self.prefix,) if self.prefix else self.forms
+        found = [_begins(form, text, names) for form in forms]
+        if self.listed and text[0] == "[":
+            inside = text[1:].lstrip()
+            found += [_begins(form, inside, names) if inside else None for form in self.listed]
+        return True if True in found else None if None in found else False
+
+    def _has_name(self, text: str, names: tuple[str, ...]) -> bool:
+        """Whether the first text in the place of a name is one of ``names``."""
+        found = re.search(_name_pattern(self.forms[0]), text)
+        return found is not None and found[1].strip() in names
+
+
+class OpenCall(msgspec.Struct, frozen=True):
+    """A call that a model has begun. ``text`` is what came after the opening mark, including the
+    mark if that is part of the call.
+    """
+
+    syntax: CallSyntax
+    text: str
+
+
+def _name_pattern(form: str) -> str:
+    """A pattern for the name in a call of this form, up to what ends it."""
+    before, found, rest = form.partition("{name}")
+    if not found:
+        return _NAME_IN_JSON
+    before = re.escape(before.replace("{space}", " "))
+    end = re.escape(rest.lstrip(" ").partition("{")[0].rstrip(" "))
+    return rf"^\s*{before}(.*?){end}"
+
+
+def _begins(form: str, text: str, names: tuple[str, ...]) -> bool | None:
+    """Whether a call of this form can begin like ``text``, which has no leading white space."""
+    if form.startswith("{name}"):
+        return any(name[0] == text[0] for name in names)
+    if form.startswith(("{call}", "{keyed}")):
+        inside = text[1:].lstrip()
+        return text[0] == "{" and (inside[0] in _IN_BRACES if inside else None)
+    head = form.replace("{space}", " ").partition("{")[0].rstrip(" ")
+    return text.startswith(head) or (None if head.startswith(text) else False)

@@ -1,26 +1,24 @@
 """Parsers: they split a model's answer into content, thoughts and tool calls while it arrives.
 
 - :func:`named`: the built-in formats that a model's configuration asks for by name
-  (``model_families``, ``qwen``; one file each for ``harmony``, ``glimmer`` and ``cohere``)
+  (``model_families``, ``message_formats``)
 - :func:`detected`: the format that the text of a model's own chat template gives away
-  (``detection``, ``template_formats``)
+  (``template_formats``)
 - :func:`of_jinja`: the same for Jinja templates, which may leave calls to us
 - :func:`of_go_template`: the format that tags found in a Go template describe
 
 Most formats are rows of data: a :class:`.ParserSpec` (``parser_spec``) of one
-:class:`.ThinkingSpec` (``thinking``) and several :class:`.CallSpec` (``call_spec``). It becomes a
-table of ``states``, through which the ``scanner`` reads an answer. The text between the delimiters
-of a call is parsed by its call syntax: ``json_calls``, ``tagged_calls``, ``python_calls``, or one
-of ``family_calls``. ``delimiter_search`` tells a delimiter inside a string from the end of the
-call.
+:class:`.ThinkingSpec` (``thinking``) and several :class:`.CallSpec`. It becomes a table of
+``states``, through which the ``scanner`` reads an answer. The text between the delimiters of a call
+is parsed by its call syntax: ``json_calls``, ``tagged_calls``, or one of ``family_calls``.
+``delimiter_search`` finds the end of a call, whose strings may hold delimiters.
 """
 
 from __future__ import annotations
 
 from ollama_async.prompts.output_format import OutputFormat
-from ollama_async.prompts.parsers.detection import detected, of_jinja
 from ollama_async.prompts.parsers.model_families import PARSERS
-from ollama_async.prompts.parsers.template_formats import of_go_template
+from ollama_async.prompts.parsers.template_formats import detected, of_go_template, of_jinja
 
 __all__ = ["NAMES", "detected", "named", "of_go_template", "of_jinja"]
 

@@ -26,7 +26,7 @@ class Quote(msgspec.Struct, frozen=True):
     besides the end of the call. ``strict``: if anything else follows, the call is broken; otherwise
     the string goes on. ``escapes``: the character after a backslash is literal. ``never`` breaks
     the call anywhere in a string; ``opening`` breaks it only if the string also holds something
-    that closes a string or ends a call. ``into``: the mark that turns the string into another kind.
+    that closes a string or ends a call. ``into``: the tag that turns the string into another kind.
     """
 
     open: str
@@ -54,7 +54,7 @@ JSON_STRINGS = (
 
 
 def python_strings(*opening: str) -> tuple[Quote, ...]:
-    """Python's strings; ``opening`` are the opening marks of calls."""
+    """Python's strings; ``opening`` are the opening tags of calls."""
     return tuple(
         Quote(
             sign,
@@ -68,25 +68,27 @@ def python_strings(*opening: str) -> tuple[Quote, ...]:
     )
 
 
-def marked_strings(mark: str, *opening: str) -> tuple[Quote, ...]:
-    """Strings with the same mark at both ends."""
-    return (Quote(mark, mark, after=(",", "}", "]"), opening=opening),)
+def quoted_strings(tag: str, *opening: str) -> tuple[Quote, ...]:
+    """Strings with the same tag at both ends."""
+    return (Quote(tag, tag, after=(",", "}", "]"), opening=opening),)
 
 
-def values(open_mark: str, close_mark: str, *others: str, after: str = "") -> tuple[Quote, ...]:
-    """Values between two tags; ``others`` are opening marks that no value holds. The last value is
+def tagged_strings(
+    open_tag: str, close_tag: str, *others: str, after: str = ""
+) -> tuple[Quote, ...]:
+    """Values between two tags; ``others`` are opening tags that no value holds. The last value is
     followed by ``after`` or by the end of the call.
     """
-    opening = (open_mark, *others)
-    follows = (open_mark, after) if after else (open_mark,)
-    return (Quote(open_mark, close_mark, after=follows, opening=opening),)
+    opening = (open_tag, *others)
+    follows = (open_tag, after) if after else (open_tag,)
+    return (Quote(open_tag, close_tag, after=follows, opening=opening),)
 
 
 class End(msgspec.Struct, frozen=True):
     """An end of the call, at a place in the text."""
 
     at: int
-    mark: str
+    tag: str
 
 
 class Strings:
@@ -100,7 +102,7 @@ class Strings:
         self.broken = False
         self._ends = ends
         self._quotes = {quote.open: quote for quote in quotes}
-        self._marks = _marks(quotes, ends)
+        self._tags = _tags(quotes, ends)
         self._passed = 0
         self._last = ""  # visible character outside of strings
         self._quote: Quote | None = None
@@ -115,7 +117,7 @@ class Strings:
 
     def certain(self, text: str, at: int) -> int:
         """The place in ``text`` from which on it cannot be tracked yet."""
-        return self._marks.all.unfinished(text, at)
+        return self._tags.all.unfinished(text, at)
 
     def follow(self, text: str, at: int, stop: int) -> tuple[int, str]:
         """Track ``text`` up to ``stop``, to an end outside of strings, or to where the strings are
@@ -134,38 +136,38 @@ class Strings:
         return at, end
 
     def _outside(self, text: str, at: int, stop: int) -> tuple[int, str]:
-        found = self._marks.outside.search(text, at)
+        found = self._tags.outside.search(text, at)
         place = found.start() if found and found.start() < stop else stop
         self._last = text[at:place].rstrip()[-1:] or self._last
         if found is None or place == stop:
             return stop, ""
-        mark = found.group()
-        if mark in self._ends:
-            return place, mark
-        quote = self._quotes[mark]
+        tag = found.group()
+        if tag in self._ends:
+            return place, tag
+        quote = self._quotes[tag]
         if not quote.before or not self._last or self._last in quote.before:
             self._quote = quote
-        self._last = mark[-1]
+        self._last = tag[-1]
         return found.end(), ""
 
     def _within(self, quote: Quote, text: str, at: int, stop: int, offset: int) -> int:
         if self._is_escaped:
             self._is_escaped = False
             return at + 1
-        found = self._marks.within[quote.open].search(text, at)
+        found = self._tags.within[quote.open].search(text, at)
         if found is None or found.start() >= stop:
             return stop
-        mark = found.group()
-        if mark == quote.close:
+        tag = found.group()
+        if tag == quote.close:
             self._is_closed = True
-        elif mark == "\\" and quote.escapes:
+        elif tag == "\\" and quote.escapes:
             self._is_escaped = True
-        elif mark in quote.never:
+        elif tag in quote.never:
             self.broken = True
-        elif mark == quote.into:
-            self._quote = self._quotes[mark]
-        elif mark in self._ends:
-            self.inside.append(End(found.start() + offset, mark))
+        elif tag == quote.into:
+            self._quote = self._quotes[tag]
+        elif tag in self._ends:
+            self.inside.append(End(found.start() + offset, tag))
             self._hold(closing=True)
         else:
             self._hold(opening=True)
@@ -176,7 +178,7 @@ class Strings:
         if visible is None:
             return stop
         self._is_closed = False
-        if self._marks.behind[quote.open].match(text, visible.start()):
+        if self._tags.behind[quote.open].match(text, visible.start()):
             self._quote = None
             self._last = quote.close[-1]
             self._holds_closing = self._holds_opening = False
@@ -192,49 +194,49 @@ class Strings:
         self.broken |= self._holds_closing and self._holds_opening
 
 
-class _Marks(NamedTuple):
-    """The marks to search for outside and, by its opening mark, inside a string; and ``all``."""
+class _Tags(NamedTuple):
+    """The tags to search for outside and, by its opening tag, inside a string; and ``all``."""
 
-    outside: SearchedMarks
-    within: dict[str, SearchedMarks]
-    behind: dict[str, SearchedMarks]
-    all: SearchedMarks
+    outside: TagSearch
+    within: dict[str, TagSearch]
+    behind: dict[str, TagSearch]
+    all: TagSearch
 
 
 @lru_cache(maxsize=128)
-def _marks(quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> _Marks:
+def _tags(quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> _Tags:
     outside = (*ends, *(quote.open for quote in quotes))
-    within = {quote.open: _marks_within(quote, ends) for quote in quotes}
+    within = {quote.open: _tags_within(quote, ends) for quote in quotes}
     behind = {quote.open: tuple(dict.fromkeys((*quote.after, *ends))) for quote in quotes}
     everything = dict.fromkeys(chain(outside, *within.values(), *behind.values()))
-    return _Marks(
+    return _Tags(
         in_one_place(outside),
-        {name: in_one_place(marks) for name, marks in within.items()},
-        {name: in_one_place(marks) for name, marks in behind.items()},
+        {name: in_one_place(tags) for name, tags in within.items()},
+        {name: in_one_place(tags) for name, tags in behind.items()},
         in_one_place(tuple(everything)),
     )
 
 
-def _marks_within(quote: Quote, ends: tuple[str, ...]) -> tuple[str, ...]:
+def _tags_within(quote: Quote, ends: tuple[str, ...]) -> tuple[str, ...]:
     escape = ("\\",) if quote.escapes else ()
     into = (quote.into,) if quote.into else ()
-    marks = (*ends, quote.close, *escape, *into, *quote.never, *quote.opening)
-    return tuple(dict.fromkeys(marks))
+    tags = (*ends, quote.close, *escape, *into, *quote.never, *quote.opening)
+    return tuple(dict.fromkeys(tags))
 
 
 # ----------------------------------------------------------------- delimiters
 
 
-class SearchedMarks:
-    """Finds marks, and the end of a text that may still become one."""
+class TagSearch:
+    """Finds tags, and the end of a text that may still become one."""
 
-    def __init__(self, marks: tuple[str, ...]) -> None:
-        self._pattern = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
-        self._sorted = sorted(marks)
-        self._size = max(map(len, marks), default=0)
+    def __init__(self, tags: tuple[str, ...]) -> None:
+        self._pattern = re.compile("|".join(map(re.escape, tags)) or r"(?!)")
+        self._sorted = sorted(tags)
+        self._size = max(map(len, tags), default=0)
 
     def search(self, text: str, at: int, before: int | None = None) -> re.Match[str] | None:
-        """The first mark that begins ``before`` a place."""
+        """The first tag that begins ``before`` a place."""
         if not self._size:
             return None
         return self._pattern.search(text, at, len(text) if before is None else before + self._size)
@@ -243,18 +245,18 @@ class SearchedMarks:
         return self._pattern.match(text, at)
 
     def may_begin(self, text: str, at: int) -> bool:
-        """Whether the rest of the text is the beginning of a mark."""
+        """Whether the rest of the text is the beginning of a tag."""
         return len(text) - at < self._size and self._is_beginning(text[at:])
 
     def certain(self, text: str, at: int) -> int:
-        """The place from which on ``text`` may become a mark, or is one."""
+        """The place from which on ``text`` may become a tag, or is one."""
         for place in range(max(at, len(text) - self._size + 1), len(text)):
             if self._is_beginning(text[place:]):
                 return place
         return len(text)
 
     def unfinished(self, text: str, at: int) -> int:
-        """As :meth:`certain`, but a complete mark at the end of ``text`` cannot grow."""
+        """As :meth:`certain`, but a complete tag at the end of ``text`` cannot grow."""
         place = self.certain(text, at)
         return len(text) if text[place:] in self._sorted else place
 
@@ -264,15 +266,15 @@ class SearchedMarks:
 
 
 @lru_cache(maxsize=128)
-def anywhere(marks: tuple[str, ...]) -> SearchedMarks:
-    """Marks to search for. None may contain another: the cuts in the text would decide."""
-    found = in_one_place(marks)
-    assert not any(found.search(mark, 1) for mark in marks), marks
+def anywhere(tags: tuple[str, ...]) -> TagSearch:
+    """Tags to search for. None may contain another: the cuts in the text would decide."""
+    found = in_one_place(tags)
+    assert not any(found.search(tag, 1) for tag in tags), tags
     return found
 
 
 @lru_cache(maxsize=128)
-def in_one_place(marks: tuple[str, ...]) -> SearchedMarks:
-    """Marks to match at one place. None may be the beginning of another."""
-    assert not any(b.startswith(a) for a, b in pairwise(sorted(marks))), marks
-    return SearchedMarks(marks)
+def in_one_place(tags: tuple[str, ...]) -> TagSearch:
+    """Tags to match at one place. None may be the beginning of another."""
+    assert not any(b.startswith(a) for a, b in pairwise(sorted(tags))), tags
+    return TagSearch(tags)

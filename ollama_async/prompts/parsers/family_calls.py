@@ -1,11 +1,12 @@
-# ruff: noqa: RUF001 - full-width bars are part of these marks
-"""Call syntaxes that only one model family writes: MiniMax M3, Kimi K2 and K3, Laguna, DeepSeek,
-Solar. Each function parses the text between the marks of a call.
+# ruff: noqa: RUF001 - full-width bars are part of these tags
+"""Call syntaxes of a few model families: MiniMax M3, Kimi, Laguna, DeepSeek, Solar, Gemma, and
+Python (Llama, LFM2, Olmo). Each parser parses the text between the tags of a call.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,8 +14,21 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.json_depth import TOOL_DEPTH
-from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.output_format import CallSyntax
+from ollama_async.prompts.parsers.delimiter_search import (
+    Quote,
+    python_strings,
+    quoted_strings,
+    tagged_strings,
+)
 from ollama_async.prompts.parsers.json_calls import JsonCalls, fenced, named_object
+from ollama_async.prompts.parsers.literals import (
+    PYTHON_QUOTES,
+    Unreadable,
+    Values,
+    as_it_is,
+    unescaped,
+)
 from ollama_async.prompts.parsers.tagged_calls import pairs
 from ollama_async.prompts.parsers.tool_schemas import (
     ParsedCalls,
@@ -27,7 +41,7 @@ from ollama_async.prompts.parsers.tool_schemas import (
     value_of,
 )
 
-MINIMAX_MARK = "]<]minimax[>["
+MINIMAX_PREFIX = "]<]minimax[>["
 _MINIMAX_TAG = re.compile(
     r"<(?P<close>/?)(?P<name>[^<>\s]++)(?:\s++name=\"(?P<attribute>[^\"]*+)\")?\s*+>"
 )
@@ -36,36 +50,36 @@ _SCALARS = {"boolean", "number"}
 """What a value without a type of its own may be."""
 
 
-class _Element(msgspec.Struct):
+class _Node(msgspec.Struct):
     """An element; ``texts`` are the pieces of what stands in it before its first child."""
 
     name: str
     texts: list[str] = []
-    children: list[_Element] = []
+    children: list[_Node] = []
 
     @property
     def text(self) -> str:
         return "".join(self.texts)
 
 
-@parses(None)
+@parses(None, strings=())
 def minimax_m3_call(text: str, tools: Tools) -> ParsedCalls | None:
     root = _tree(text)
     calls = [_call(node, tools) for node in root.children] if root else []
     return [call for call in calls if call] if calls and None not in calls else None
 
 
-def _tree(text: str) -> _Element | None:
+def _tree(text: str) -> _Node | None:
     """None: the tags do not match each other, or are too deep."""
-    first, *pieces = text.split(MINIMAX_MARK)
-    path = [_Element("")]
+    first, *pieces = text.split(MINIMAX_PREFIX)
+    path = [_Node("")]
     for piece in pieces:
         tag = _MINIMAX_TAG.match(piece)
         if tag is None:
-            path[-1].texts.append(MINIMAX_MARK + piece)
+            path[-1].texts.append(MINIMAX_PREFIX + piece)
         elif not tag["close"]:
             name = tag["attribute"] if len(path) == 1 else tag["name"]
-            path[-1].children.append(_Element(name or "", [piece[tag.end() :]]))
+            path[-1].children.append(_Node(name or "", [piece[tag.end() :]]))
             path.append(path[-1].children[-1])
         elif not _closes(tag["name"], path) or piece[tag.end() :].strip():
             return None
@@ -76,22 +90,22 @@ def _tree(text: str) -> _Element | None:
     return path[0] if len(path) == 1 and not first.strip() else None
 
 
-def _closes(name: str, path: list[_Element]) -> bool:
+def _closes(name: str, path: list[_Node]) -> bool:
     """Whether a closing tag belongs to the innermost element; calls have names of their own."""
     return len(path) == 2 or (len(path) > 2 and path[-1].name == name)
 
 
-def _call(node: _Element, tools: Tools) -> ToolCall | None:
+def _call(node: _Node, tools: Tools) -> ToolCall | None:
     if not node.name or node.text.strip():
         return None
     return call_of(node.name, _members(node, tools.schema(node.name)))
 
 
-def _members(node: _Element, schema: Schema) -> dict[str, Any]:
+def _members(node: _Node, schema: Schema) -> dict[str, Any]:
     return {child.name: _value(child, schema.part(child.name)) for child in node.children}
 
 
-def _value(node: _Element, schema: Schema) -> Any:
+def _value(node: _Node, schema: Schema) -> Any:
     types = schema.types()
     if not node.children:
         return _leaf(node.text, types)
@@ -109,8 +123,8 @@ def _leaf(text: str, types: set[str]) -> Any:
 
 # ----------------------------------------------------------------- Kimi K3
 
-KIMI_ARGUMENT_TAGS = ("<|open|>argument ", "<|close|>argument<|sep|>")
-KIMI_JSON_TAGS = ("<|open|>json", "<|close|>json<|sep|>")
+_KIMI_ARGUMENT_TAGS = ("<|open|>argument ", "<|close|>argument<|sep|>")
+_KIMI_JSON_END = "<|close|>json<|sep|>"
 
 _KIMI_HEAD = re.compile(r'\s*+tool="(?P<name>[^"]*+)"[^<]*+<\|sep\|>')
 _KIMI_ARGUMENT = re.compile(
@@ -123,7 +137,13 @@ _KIMI_JSON = re.compile(
 )
 
 
-@parses(None)
+@parses(
+    None,
+    (
+        *tagged_strings(*_KIMI_ARGUMENT_TAGS, "<|open|>call "),
+        *tagged_strings("<|open|>json", _KIMI_JSON_END),
+    ),
+)
 def kimi_k3_call(text: str, tools: Tools) -> ParsedCalls | None:
     head = _KIMI_HEAD.match(text)
     if head is None or not head["name"].strip():
@@ -137,7 +157,7 @@ def kimi_k3_call(text: str, tools: Tools) -> ParsedCalls | None:
 def _kimi_arguments(text: str, at: int, name: str, tools: Tools) -> dict[str, Any] | None:
     given: dict[str, Any] = {}
     while found := _KIMI_ARGUMENT.match(text, at):
-        if KIMI_ARGUMENT_TAGS[0] in found["value"]:
+        if _KIMI_ARGUMENT_TAGS[0] in found["value"]:
             return None
         key = _unescaped(found["key"])
         given[key] = _kimi_value(found["value"], found["type"], tools, name, key)
@@ -227,14 +247,9 @@ KIMI_SEPARATOR = "<|tool_call_argument_begin|>"
 
 @parses(CallSyntax(forms=(f"functions.{{name}}:{{id}}{KIMI_SEPARATOR} {{arguments}}",)))
 def kimi_call(text: str, tools: Tools) -> ParsedCalls | None:
-    del tools
     call_id, separator, rest = text.partition(KIMI_SEPARATOR)
-    call_id = call_id.strip()
-    name = call_id.removeprefix("functions.").partition(":")[0]
-    given = arguments(rest)
-    if not separator or not name or given is None:
-        return None
-    return [call_of(name, given, call_id)]
+    name = call_id.strip().removeprefix("functions.").partition(":")[0]
+    return named_object(rest, tools, name, call_id.strip()) if separator else None
 
 
 # ----------------------------------------------------------------- Solar
@@ -246,10 +261,125 @@ SOLAR_SEPARATORS = ("<|tool_call:name|>", "<|tool_call:args|>")
     CallSyntax(forms=(f"{{id}}{SOLAR_SEPARATORS[0]}{{name}}{SOLAR_SEPARATORS[1]} {{arguments}}",))
 )
 def solar_call(text: str, tools: Tools) -> ParsedCalls | None:
-    del tools
     call_id, _, rest = text.partition(SOLAR_SEPARATORS[0])
     name, separator, rest = rest.partition(SOLAR_SEPARATORS[1])
-    given = arguments(rest)
-    if not separator or not name.strip() or given is None:
-        return None
-    return [call_of(name.strip(), given, call_id.strip())]
+    return named_object(rest, tools, name.strip(), call_id.strip()) if separator else None
+
+
+# ----------------------------------------------------------------- Python
+
+_NAME = re.compile(r"[\w.$-]+")
+
+
+class PythonCalls:
+    """``add(a=1, b="x")``, one per line or in a list. ``strings`` decodes the text between quotes;
+    lists and dicts are written as Python prints them.
+    """
+
+    def __init__(self, strings: Callable[[str], str] = unescaped) -> None:
+        self._escapes = strings is unescaped
+        self._quotes = {'"': strings, "'": strings}
+
+    @property
+    def syntax(self) -> CallSyntax | None:
+        """None without escapes: strings may hold their own quotes, and no grammar knows where they
+        end.
+        """
+        if not self._escapes:
+            return None
+        form = "{name}( {parameters})"
+        return CallSyntax(
+            forms=(form,),
+            parameter="{key}= {value}",
+            between=",",
+            quotes=('"', "'"),
+            listed=(form,),
+            repeated=True,
+        )
+
+    def strings(self, *around: str) -> tuple[Quote, ...]:
+        return python_strings(*around)
+
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
+        del tools
+        values = Values(text.strip(), self._quotes, inner=PYTHON_QUOTES)
+        pieces: ParsedCalls = []
+        try:
+            listed = values.take("[")
+            while not self._at_end(values, listed=listed):
+                pieces.append(self._call(values))
+                values.take(",")
+        except Unreadable:
+            return None
+        return pieces or None
+
+    def member(self, text: str) -> ToolCall | None:
+        """The call in one member of a list."""
+        values = Values(text.strip(), self._quotes, inner=PYTHON_QUOTES)
+        try:
+            call = self._call(values)
+        except Unreadable:
+            return None
+        return call if values.at == len(values.text) else None
+
+    def _at_end(self, values: Values, *, listed: bool) -> bool:
+        if listed and values.take("]"):
+            values.skip_space()
+            if values.at < len(values.text):
+                raise Unreadable("text after the list")
+            return True
+        values.skip_space()
+        if values.at < len(values.text):
+            return False
+        if listed:
+            raise Unreadable("]")
+        return True
+
+    def _call(self, values: Values) -> ToolCall:
+        values.skip_space()
+        name = values.until("(")
+        if not _NAME.fullmatch(name):
+            raise Unreadable(name)
+        return call_of(name, values.members(")", "="))
+
+
+# ----------------------------------------------------------------- braces
+
+
+class BraceCalls:
+    """``call:add{a:1,b:<escape>x<escape>}``: keys without quotes, strings between tags. ``quote``
+    is the tag; quotes of other languages are understood as well. ``lenient``: what is still open
+    at the end of the call counts as closed.
+    """
+
+    def __init__(self, quote: str, *, lenient: bool) -> None:
+        self._quote = quote
+        self._quotes = {quote: as_it_is, '"': unescaped, "'": as_it_is}
+        self._lenient = lenient
+
+    @property
+    def syntax(self) -> CallSyntax:
+        return CallSyntax(
+            forms=("call:{name}{ {parameters}}",),
+            parameter="{key}: {value}",
+            between=",",
+            quotes=(self._quote,),
+        )
+
+    def strings(self, *around: str) -> tuple[Quote, ...]:
+        return quoted_strings(self._quote, *around)
+
+    def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
+        del tools
+        before, called, rest = text.partition("call:")
+        if not called:
+            return None
+        values = Values(rest.rstrip(), self._quotes, keyed=True, lenient=self._lenient)
+        try:
+            name = values.until("{")
+            given = values.members("}", ":")
+        except Unreadable:
+            return None
+        if not name or values.text[values.at :].strip():
+            return None
+        return [*([before] if before.strip() else []), call_of(name, given)]

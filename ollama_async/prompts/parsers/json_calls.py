@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import ToolCall
 from ollama_async.core.json_depth import TOOL_DEPTH
-from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.output_format import CallSyntax
+from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS, Quote
 from ollama_async.prompts.parsers.tool_schemas import (
     CallParser,
     ParsedCalls,
@@ -60,6 +61,9 @@ class JsonCalls:
             listed=("{call}",),
             repeated=True,
         )
+
+    def strings(self, *_around: str) -> tuple[Quote, ...]:
+        return JSON_STRINGS
 
     def one(self, value: Any) -> ToolCall | None:
         """The call in a decoded value."""
@@ -231,6 +235,9 @@ class Either:
         first = self._parsers[0].syntax
         return first and replace(first, waits=True)
 
+    def strings(self, *around: str) -> tuple[Quote, ...]:
+        return self._parsers[0].strings(*around)
+
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         return next((calls for parse in self._parsers if (calls := parse(text, tools))), None)
 
@@ -249,6 +256,9 @@ class Between:
     def syntax(self) -> CallSyntax | None:
         inner = self._parse.syntax
         return inner and replace(inner, prefix=self._less)
+
+    def strings(self, *around: str) -> tuple[Quote, ...]:
+        return self._parse.strings(*around)
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         return self._parse(text.removeprefix(self._less) + self._after, tools)

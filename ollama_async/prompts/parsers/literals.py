@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -9,8 +10,8 @@ from typing import Any
 
 from ollama_async.core.json_depth import TOOL_DEPTH
 
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-INT64 = 2**63
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_INT64 = 2**63
 
 _WORDS = {
     "true": True,
@@ -87,7 +88,7 @@ def _other(character: str) -> str:
 class Values:
     """Reads one value after the other from a text.
 
-    ``quotes`` are the marks around strings, and what becomes of the text between them; ``inner``
+    ``quotes`` are the tags around strings, and what becomes of the text between them; ``inner``
     are those within lists and objects, where they are others. ``keyed``: bare text may hold commas,
     unless a key follows them. Where the text ends inside a string, list or object, ``lenient``
     takes it as closed there. ``bare``: text without quotes is a value, not only numbers and words
@@ -246,22 +247,25 @@ def word(text: str) -> Any:
     """The value of a text without quotes."""
     if text in _WORDS:
         return _WORDS[text]
-    if _WHOLE.fullmatch(text) and -INT64 <= int(text) < INT64:
-        return int(text)
-    return float_of(text) if NUMBER.fullmatch(text) else text
-
-
-def float_of(text: str) -> float | str:
-    """The number as a float, or the text itself if no number type holds it."""
+    whole = whole_number(text)
+    if whole is not None:
+        return whole
     found = number(text)
-    return found if isinstance(found, str) else float(found)
+    return float(found) if isinstance(found, int) else text if found is None else found
 
 
-def number(text: str) -> int | float | str:
-    """The number, as an int if it is whole; the text itself if no number type holds it."""
+def whole_number(text: str) -> int | None:
+    """The number as an int of 64 bits; None: it is not one."""
+    return int(text) if _WHOLE.fullmatch(text) and -_INT64 <= int(text) < _INT64 else None
+
+
+def number(text: str) -> int | float | str | None:
+    """The number, as an int if it is whole; the text itself if no number type holds it; None: it is
+    no number.
+    """
+    if not _NUMBER.fullmatch(text):
+        return None
     found = float(text)
-    if found in {float("inf"), float("-inf")}:
+    if math.isinf(found):
         return text
-    if found.is_integer() and abs(found) < INT64:
-        return int(found)
-    return found
+    return int(found) if found.is_integer() and abs(found) < _INT64 else found

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from ollama_async.core.conversation import ToolCall
-from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.parsers.delimiter_search import Quote, values
+from ollama_async.prompts.output_format import CallSyntax
+from ollama_async.prompts.parsers.delimiter_search import Quote, tagged_strings
 from ollama_async.prompts.parsers.tool_schemas import ParsedCalls, Tools, call_of, decoded
 
 _DATA_BEGIN, _DATA_END = "<![CDATA[", "]]>"
@@ -23,7 +23,7 @@ _DATA_OPEN = re.compile(f"\\s*+{re.escape(_DATA_BEGIN)}")
 _IS_STRING = re.compile(r'\bstring="(true|false)"')
 
 
-class Tag(msgspec.Struct, frozen=True):
+class Element(msgspec.Struct, frozen=True):
     """An element: the texts around its name, and its closing tag."""
 
     open: str
@@ -39,18 +39,17 @@ def _as_written(name: str, tools: Tools) -> str:
 class XmlCalls:
     """One element for each call, and in it one for each argument.
 
-    ``<function=add>…</function>`` is ``Tag("<function=", ">", "</function>")``; between the name's
-    end and its ``>`` there may be other attributes, of which ``string`` says whether a value is
-    text or JSON. ``lines``: one line break at each end of a value is markup; ``paired``: only if
-    both are there. ``cdata``: a value may be in ``<![CDATA[…]]>``. ``writes_kind``: the model was
-    trained to write the attribute ``string``. ``resolve`` returns the tool that a name means; None:
-    it is not a call.
+    ``Element("<function=", ">", "</function>")`` is ``<function=add>…</function>``. Between the
+    name's end and its ``>`` there may be other attributes; ``string`` tells text from JSON.
+    ``lines``: one line break at each end of a value is markup; ``paired``: only if both are there.
+    ``cdata``: a value may be in ``<![CDATA[…]]>``. ``writes_kind``: the model was trained to write
+    the attribute ``string``. ``resolve`` returns the tool that a name means; None: no call.
     """
 
     def __init__(
         self,
-        call: Tag,
-        argument: Tag,
+        call: Element,
+        argument: Element,
         *,
         lines: bool = True,
         paired: bool = False,
@@ -58,10 +57,10 @@ class XmlCalls:
         writes_kind: bool = False,
         resolve: Callable[[str, Tools], str | None] = _as_written,
     ) -> None:
-        self._tags = (call, argument)
+        self._elements = (call, argument)
         self._writes_kind = writes_kind
-        self._call = _Element(call, (call.open,), cdata=cdata)
-        self._argument = _Element(argument, (call.open, argument.open), cdata=cdata)
+        self._call = _Finder(call, (call.open,), cdata=cdata)
+        self._argument = _Finder(argument, (call.open, argument.open), cdata=cdata)
         self._lines = lines
         self._paired = paired
         self._resolve = resolve
@@ -70,8 +69,8 @@ class XmlCalls:
     def syntax(self) -> CallSyntax:
         """An element for each call and for each argument."""
         call, argument = (
-            Tag(*(text.replace(" ", "{space}") for text in (tag.open, tag.mid, tag.close)))
-            for tag in self._tags
+            Element(*(text.replace(" ", "{space}") for text in msgspec.structs.astuple(element)))
+            for element in self._elements
         )
         kind = f'"{{space}}string="{{is_text}}{argument.mid}' if self._writes_kind else argument.mid
         return CallSyntax(
@@ -91,9 +90,9 @@ class XmlCalls:
         return None
 
     def strings(self, *around: str) -> tuple[Quote, ...]:
-        """The strings of calls that have the opening marks ``around`` them."""
-        call, argument = self._tags
-        return values(argument.open, argument.close, call.open, *around, after=call.close)
+        """The strings of calls that have the opening tags ``around`` them."""
+        call, argument = self._elements
+        return tagged_strings(argument.open, argument.close, call.open, *around, after=call.close)
 
     def _one(self, call: _Found, tools: Tools, *, exactly: bool) -> ToolCall | None:
         name = self._resolve(call.name, tools)
@@ -109,19 +108,14 @@ class XmlCalls:
         if argument.is_string:
             return text
         if self._paired:
-            text = paired_lines_less(text)
+            text = _without_paired_lines(text)
         elif self._lines:
-            text = one_line_less(text)
+            text = text.removeprefix("\n").removesuffix("\n")
         value = decoded(text) if argument.is_string is False else None
         return tools.value(tool, argument.name, text) if value is None else value
 
 
-def one_line_less(text: str) -> str:
-    """``text`` without the line breaks at its ends, which are markup."""
-    return text.removeprefix("\n").removesuffix("\n")
-
-
-def paired_lines_less(text: str) -> str:
+def _without_paired_lines(text: str) -> str:
     """``text`` without the line breaks at its ends if there are both."""
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "\n" else text
 
@@ -137,78 +131,51 @@ class _Found(msgspec.Struct, frozen=True):
     data: str | None
 
 
-class _Element:
-    """Finds elements of one kind. ``opening`` are the tags that no value holds."""
+class _Finder:
+    """Finds elements of one kind, in linear time. ``opening`` are the tags that no value holds."""
 
-    def __init__(self, tag: Tag, opening: tuple[str, ...], *, cdata: bool) -> None:
-        name = f"(?P<name>[^{re.escape(tag.mid[0])}]*+){re.escape(tag.mid[:-1])}"
-        self._head = re.compile(f"\\s*+{re.escape(tag.open)}{name}(?P<attributes>[^>]*+)>")
-        close = re.escape(tag.close)
-        self._first = _Ends(close, cdata=cdata)
-        self._last = _Ends(f"{close}(?=\\s*+(?:{re.escape(tag.open)}|$))", cdata=cdata)
+    def __init__(self, element: Element, opening: tuple[str, ...], *, cdata: bool) -> None:
+        head, close = re.escape(element.open), re.escape(element.close)
+        name = f"(?P<name>[^{re.escape(element.mid[0])}]*+){re.escape(element.mid[:-1])}"
+        self._head = re.compile(f"\\s*+{head}{name}(?P<attributes>[^>]*+)>")
         self._opening = re.compile("|".join(map(re.escape, opening)))
-        self._close = tag.close
+        self._close = element.close
+        data_end = f"{re.escape(_DATA_END)}\\s*+"
+        self._ends = {
+            exactly: (re.compile(end), re.compile(data_end + end) if cdata else None)
+            for exactly, end in ((False, close), (True, f"{close}(?=\\s*+(?:{head}|$))"))
+        }
 
     def all(self, text: str, *, exactly: bool) -> list[_Found] | None:
         """The elements that ``text`` consists of; None: it holds something else. ``exactly``: a
         closing tag counts only where an element can end.
         """
-        inner = _Values(text, self._last if exactly else self._first)
+        end_of_text, end_of_data = self._ends[exactly]
         found = []
         at = 0
-        while (head := self._head.match(text, at)) and (value := inner.read(head.end())):
-            if exactly and value.data is None and self._is_doubtful(value.text):
+        while head := self._head.match(text, at):
+            start, end, data = head.end(), None, None
+            if end_of_data and (begin := _DATA_OPEN.match(text, start)):
+                end = end_of_data.search(text, begin.end())
+                if end:
+                    data = text[begin.end() : end.start()]
+                else:
+                    end_of_data = None  # no later section ends, either
+            end = end or end_of_text.search(text, start)
+            if end is None:
+                break
+            value = text[start : end.start()] if data is None else ""
+            if exactly and self._is_doubtful(value):
                 return None
-            found.append(_found(head, value))
-            at = value.end
+            attribute = _IS_STRING.search(head["attributes"])
+            is_string = None if attribute is None else attribute[1] == "true"
+            found.append(_Found(head["name"].strip(), value, is_string, data))
+            at = end.end()
         return None if text[at:].strip() else found
 
     def _is_doubtful(self, value: str) -> bool:
         value = _without_data(value)
         return self._close in value and self._opening.search(value) is not None
-
-
-class _Ends:
-    """The patterns that end a value. ``of_data``: in a CDATA section; None: there are none."""
-
-    def __init__(self, close: str, *, cdata: bool) -> None:
-        self.of_text = re.compile(close)
-        self.of_data = re.compile(f"{re.escape(_DATA_END)}\\s*+{close}") if cdata else None
-
-
-class _Value(msgspec.Struct, frozen=True):
-    """``end``: where its element ends. ``data``: as in :class:`_Found`."""
-
-    text: str
-    data: str | None
-    end: int
-
-
-class _Values:
-    """Reads the values in one ``text`` from its beginning to its end, in linear time."""
-
-    def __init__(self, text: str, ends: _Ends) -> None:
-        self._text = text
-        self._end_of_text = ends.of_text
-        self._end_of_data = ends.of_data
-
-    def read(self, at: int) -> _Value | None:
-        """The value that begins ``at`` a place after the previous ones; None: it does not end."""
-        return self._read_data(at) or self._read_text(at)
-
-    def _read_data(self, at: int) -> _Value | None:
-        begin = _DATA_OPEN.match(self._text, at) if self._end_of_data else None
-        if begin is None or self._end_of_data is None:
-            return None
-        end = self._end_of_data.search(self._text, begin.end())
-        if end is None:
-            self._end_of_data = None  # no later section ends, either
-            return None
-        return _Value("", self._text[begin.end() : end.start()], end.end())
-
-    def _read_text(self, at: int) -> _Value | None:
-        end = self._end_of_text.search(self._text, at)
-        return end and _Value(self._text[at : end.start()], None, end.end())
 
 
 def _without_data(value: str) -> str:
@@ -221,12 +188,6 @@ def _without_data(value: str) -> str:
         kept.append(value[at:begin])
         at = end + len(_DATA_END)
     return "".join(kept) + value[at:]
-
-
-def _found(head: re.Match[str], value: _Value) -> _Found:
-    attribute = _IS_STRING.search(head["attributes"])
-    is_string = None if attribute is None else attribute[1] == "true"
-    return _Found(head["name"].strip(), value.text, is_string, value.data)
 
 
 # ----------------------------------------------------------------- pairs of tags: a key, a value
@@ -260,8 +221,8 @@ class PairCalls:
         )
 
     def strings(self, *around: str) -> tuple[Quote, ...]:
-        """The strings of calls that have the opening marks ``around`` them."""
-        return values(self._value, self._value_end, *around, after=self._key)
+        """The strings of calls that have the opening tags ``around`` them."""
+        return tagged_strings(self._value, self._value_end, *around, after=self._key)
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         """A missing tag is restored if its partner shows the place. If no tag is missing, a value
@@ -272,7 +233,7 @@ class PairCalls:
         if not name or len(read.keys) != len(read.values):
             return None
         pairs = [
-            (key.strip(), paired_lines_less(value))
+            (key.strip(), _without_paired_lines(value))
             for key, value in zip(read.keys, read.values, strict=True)
         ]
         return [call_of(name, {key: tools.value(name, key, text) for key, text in pairs})]

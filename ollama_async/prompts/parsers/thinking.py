@@ -1,4 +1,4 @@
-"""Thinking: the marks around a model's thoughts, and whether an answer begins with thoughts.
+"""Thinking: the tags around a model's thoughts, and whether an answer begins with thoughts.
 
 That depends on the request, of which :class:`ParserContext` holds what parsers need to know. The
 states that split thoughts off the content are made in :mod:`.parser_spec`.
@@ -19,18 +19,18 @@ class Begin(enum.Enum):
     """What an answer begins with."""
 
     CONTENT = enum.auto()
-    THOUGHTS = enum.auto()  # the prompt ended with the opening mark
+    THOUGHTS = enum.auto()  # the prompt ended with the opening tag
     AGAIN = enum.auto()  # the same, but some models repeat it
-    MAYBE = enum.auto()  # thoughts if the opening mark comes first
-    BY_PROMPT = enum.auto()  # AGAIN if the prompt ended with the opening mark, else MAYBE
+    MAYBE = enum.auto()  # thoughts if the opening tag comes first
+    BY_PROMPT = enum.auto()  # AGAIN if the prompt ended with the opening tag, else MAYBE
 
 
 class ThinkingSpec(msgspec.Struct, frozen=True):
-    """The marks around thoughts, and whether an answer begins with thoughts.
+    """The tags around thoughts, and whether an answer begins with thoughts.
 
     It begins as ``wanted`` or ``unwanted`` says, depending on the client's ``think``;
     ``by_default`` counts if the client did not set it. An answer that the client began continues
-    where the prompt ends, whatever ``think`` is. ``label`` is a line that follows the opening mark.
+    where the prompt ends, whatever ``think`` is. ``label`` is a line that follows the opening tag.
     ``anywhere``: thoughts may begin in the middle of content. ``hidden``: unwanted thoughts are
     dropped. ``until_call``: a call of the spec's first kind ends them, too. ``trims``: with these
     beginnings, white space before the first visible character is markup. ``after_tools``: an answer
@@ -69,11 +69,11 @@ class ThinkingSpec(msgspec.Struct, frozen=True):
         return Begin.THOUGHTS if self.after_tools and context.last_role == "tool" else self.wanted
 
 
-def by_prompt(open_mark: str, close_mark: str) -> ThinkingSpec:
+def by_prompt(open_tag: str, close_tag: str) -> ThinkingSpec:
     """Thoughts of a model whose template decides whether the prompt opens them."""
     return ThinkingSpec(
-        open_mark,
-        close_mark,
+        open_tag,
+        close_tag,
         wanted=Begin.BY_PROMPT,
         unwanted=Begin.BY_PROMPT,
         until_call=True,

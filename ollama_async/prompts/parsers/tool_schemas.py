@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import msgspec
 
 from ollama_async.core.conversation import ToolCall, ToolFunction
 from ollama_async.core.json_depth import TOOL_DEPTH, is_deep
-from ollama_async.prompts.call_syntax import CallSyntax
-from ollama_async.prompts.parsers.literals import INT64, NUMBER, literal, number
+from ollama_async.prompts.output_format import CallSyntax
+from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS, Quote
+from ollama_async.prompts.parsers.literals import literal, number, whole_number
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _PLAIN = re.compile(r"[\w.$-]{1,128}")
 _DECODER = msgspec.json.Decoder()
 
@@ -81,6 +81,9 @@ class CallParser(Protocol):
         Of many ways that are understood, it holds only those that a model should be held to.
         """
 
+    def strings(self, *around: str) -> tuple[Quote, ...]:
+        """The strings of calls that have the opening tags ``around`` them."""
+
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None: ...
 
 
@@ -89,14 +92,20 @@ class FunctionParser(msgspec.Struct, frozen=True):
 
     parse: ParseCall
     syntax: CallSyntax | None
+    quotes: tuple[Quote, ...]
+
+    def strings(self, *_around: str) -> tuple[Quote, ...]:
+        return self.quotes
 
     def __call__(self, text: str, tools: Tools) -> ParsedCalls | None:
         return self.parse(text, tools)
 
 
-def parses(syntax: CallSyntax | None) -> Callable[[ParseCall], FunctionParser]:
-    """A decorator: the function parses calls of ``syntax``."""
-    return lambda parse: FunctionParser(parse, syntax)
+def parses(
+    syntax: CallSyntax | None, strings: tuple[Quote, ...] = JSON_STRINGS
+) -> Callable[[ParseCall], FunctionParser]:
+    """A decorator: the function parses calls of ``syntax``, which hold ``strings``."""
+    return lambda parse: FunctionParser(parse, syntax, strings)
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -123,7 +132,8 @@ class Schema(msgspec.Struct, frozen=True):
         types = here.get("type")
         if types is None and isinstance(here.get("enum"), list):
             return {_type_of(value) for value in here["enum"]}
-        return {name for name in (types if isinstance(types, list) else [types]) if _is_text(name)}
+        names = types if isinstance(types, list) else [types]
+        return {name for name in names if isinstance(name, str)}
 
     def _resolved(self) -> dict[str, Any]:
         """The schema with references within the document resolved."""
@@ -140,7 +150,7 @@ class Schema(msgspec.Struct, frozen=True):
 
 def is_plain(name: str) -> bool:
     """Whether a tool's name looks like the names in programs and is no longer than they are; only
-    such names may become part of a mark.
+    such names may become part of a tag.
     """
     return _PLAIN.fullmatch(name) is not None
 
@@ -167,22 +177,6 @@ def value_of(text: str, types: set[str]) -> Any:
     return text
 
 
-def _boolean(text: str) -> bool | None:
-    return {"true": True, "false": False}.get(text.lower())
-
-
-def _integer(text: str) -> int | None:
-    return int(text) if _WHOLE.fullmatch(text) and -INT64 <= int(text) < INT64 else None
-
-
-def _number(text: str) -> int | float | str | None:
-    return number(text) if NUMBER.fullmatch(text) else None
-
-
-def _array(text: str) -> list[Any] | None:
-    return found if isinstance(found := _structure(text, "["), list) else None
-
-
 def decoded(text: str) -> Any:
     """The value of a JSON text; None also if it is invalid or too deep."""
     try:
@@ -201,23 +195,20 @@ def arguments(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _object(text: str) -> dict[str, Any] | None:
-    return found if isinstance(found := _structure(text, "{"), dict) else None
-
-
-def _structure(text: str, opening: str) -> Any:
+def _structure(text: str, opening: str, kind: type) -> Any:
+    """The list or the object that ``text`` is, as JSON or as Python prints it."""
     found = decoded(text)
     if found is None and text.lstrip().startswith(opening):
-        return literal(text)
-    return found
+        found = literal(text)
+    return found if isinstance(found, kind) else None
 
 
 _VALUES: tuple[tuple[str, Callable[[str], Any]], ...] = (
-    ("boolean", _boolean),
-    ("integer", _integer),
-    ("number", _number),
-    ("array", _array),
-    ("object", _object),
+    ("boolean", lambda text: {"true": True, "false": False}.get(text.lower())),
+    ("integer", whole_number),
+    ("number", number),
+    ("array", lambda text: _structure(text, "[", list)),
+    ("object", lambda text: _structure(text, "{", dict)),
 )
 """The most specific type first."""
 
@@ -226,10 +217,6 @@ def _type_of(value: Any) -> str:
     """The most specific type of ``value``."""
     kinds = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array"}
     return "null" if value is None else kinds.get(type(value), "object")
-
-
-def _is_text(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 A renderer is a :class:`.RendererSpec`: what stands around each turn, and small functions for what
 is inside. ``renderer_spec`` walks through the conversation, ``conversation_view`` prepares it,
 ``tool_texts`` holds the JSON styles and the ways to write tools and calls that families share. Each
-other file holds the families that share delimiters: ``chatml`` (Nemotron, Olmo, LFM2), ``qwen``,
-``gemma``, ``glm`` (with Laguna), ``deepseek``, ``cohere``, ``glimmer``.
+other file holds the families that share delimiters: ``chatml`` (Qwen, Nemotron, Olmo, LFM2),
+``deepseek_cohere``, ``gemma``, ``glm`` (with Laguna), ``glimmer``.
 
 To add a family:
 
@@ -13,7 +13,7 @@ To add a family:
    result; two calls with words and thoughts; the beginning of an answer; each of them with thinking
    on, off and not asked for.
 2. Write its :class:`.RendererSpec` into the file of its delimiters, or into a file of its own with
-   the table ``RENDERERS``. ``marks`` surround a turn of each role; ``opening`` is what the answer
+   the table ``RENDERERS``. ``tags`` surround a turn of each role; ``opening`` is what the answer
    begins with if the model is to think and if not; ``thought`` surrounds a thought there.
    ``system`` writes the system turn with the tools in it, ``assistant`` a turn of the model
    (:func:`.assistant_turn` puts thoughts, words and calls together), ``result`` a tool's result.
@@ -30,23 +30,13 @@ schema.
 from __future__ import annotations
 
 from ollama_async.prompts.output_format import Renderer
-from ollama_async.prompts.renderers import (
-    chatml,
-    cohere,
-    deepseek,
-    gemma,
-    glimmer,
-    glm,
-    qwen,
-)
+from ollama_async.prompts.renderers import chatml, deepseek_cohere, gemma, glimmer, glm
 
 _RENDERERS: dict[str, Renderer] = {
-    **qwen.RENDERERS,
     **chatml.RENDERERS,
-    **deepseek.RENDERERS,
+    **deepseek_cohere.RENDERERS,
     **gemma.RENDERERS,
     **glm.RENDERERS,
-    **cohere.RENDERERS,
     **glimmer.RENDERERS,
 }
 

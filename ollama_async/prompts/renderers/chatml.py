@@ -1,5 +1,5 @@
-"""Renderers with the delimiters of ChatML, ``<|im_start|>`` and ``<|im_end|>``: Nemotron, Olmo and
-LFM2. :mod:`.qwen` uses them as well.
+"""Renderers with the delimiters of ChatML, ``<|im_start|>`` and ``<|im_end|>``: Qwen (with Ornith,
+which is derived from it), Nemotron, Olmo and LFM2.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
 from ollama_async.prompts.renderers.renderer_spec import (
     RendererSpec,
+    Switch,
     WriteTurn,
     assistant_turn,
     begun_thought,
     nothing,
+    stripped,
     with_tools,
 )
 from ollama_async.prompts.renderers.tool_texts import (
+    CALLS_ARE_JSON,
     CALLS_ARE_XML,
+    compact,
     joined,
+    json_call,
+    json_lines,
     python_call,
     spaced,
     xml_call,
@@ -32,12 +38,12 @@ def chatml_turn(role: str) -> tuple[str, str]:
     return f"<|im_start|>{role}\n", "<|im_end|>\n"
 
 
-CHATML_MARKS = {role: chatml_turn(role) for role in ("system", "user", "assistant")}
+CHATML_TAGS = {role: chatml_turn(role) for role in ("system", "user", "assistant")}
 
 CHATML_THOUGHT = ("<think>\n", "\n</think>\n\n")
-"""The marks of families that were trained with empty thoughts, too."""
+"""The tags of families that were trained with empty thoughts, too."""
 
-RESULTS_OF_USER = {**CHATML_MARKS, "tool": chatml_turn("user")}
+RESULTS_OF_USER = {**CHATML_TAGS, "tool": chatml_turn("user")}
 """Results of tools are turns of the user."""
 
 
@@ -74,7 +80,7 @@ def _nemotron_assistant(*, forgotten: str) -> WriteTurn:
 
 
 _NEMOTRON = RendererSpec(
-    marks=RESULTS_OF_USER,
+    tags=RESULTS_OF_USER,
     system=_nemotron_system,
     assistant=_nemotron_assistant(forgotten="<think></think>\n"),
     result=lambda turn, view: f"{tool_response(turn, view)}\n",
@@ -122,7 +128,7 @@ def _olmo_thinker(introduction: str) -> RendererSpec:
 def _olmo(system: Callable[[ConversationView], str], thoughts: WriteTurn = nothing) -> RendererSpec:
     calls = joined(python_call, "\n")
     return RendererSpec(
-        marks={**CHATML_MARKS, "tool": chatml_turn("environment")},
+        tags={**CHATML_TAGS, "tool": chatml_turn("environment")},
         each_result_is_a_turn=True,
         system=system,
         assistant=assistant_turn(
@@ -171,7 +177,7 @@ def _lfm2_assistant(thoughts: WriteTurn) -> WriteTurn:
 
 _LFM2 = RendererSpec(
     start="<|startoftext|>",
-    marks={**CHATML_MARKS, "tool": chatml_turn("tool")},
+    tags={**CHATML_TAGS, "tool": chatml_turn("tool")},
     each_result_is_a_turn=True,
     system=lambda view: with_tools(view.system, _lfm2_tools, view, gap="\n"),
     assistant=_lfm2_assistant(nothing),
@@ -179,7 +185,118 @@ _LFM2 = RendererSpec(
 )
 
 
+# ----------------------------------------------------------------- Qwen
+
+_CODER = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
+_EFFORTS = {
+    "low": (
+        "Reasoning effort is set to low. Keep your thinking brief and focused, moving directly to "
+        "the conclusion without unnecessary elaboration."
+    ),
+    "xhigh": (
+        "Reasoning effort is set to xhigh. Please think carefully through the task, validate key "
+        "assumptions, consider plausible alternatives, and prioritize correctness, consistency, "
+        "and clarity in the final answer."
+    ),
+}
+"""The texts that the model was trained on. The effort between them has none."""
+
+
+def _coder_system(view: ConversationView) -> str | None:
+    if not view.tools:
+        return view.system
+    return f"{view.system or _CODER}\n\n" + CALLS_ARE_XML.format(tools=xml_elements(view, compact))
+
+
+def _vision_system(view: ConversationView) -> str | None:
+    return with_tools(
+        view.system,
+        lambda view: CALLS_ARE_JSON.format(tools=json_lines(view)),
+        view,
+    )
+
+
+def _tools_first(view: ConversationView) -> str | None:
+    listed = CALLS_ARE_XML.format(tools=json_lines(view)) if view.tools else ""
+    parts = [part for part in (listed, (view.system or "").strip()) if part]
+    return None if view.system is None and not parts else "\n\n".join(parts)
+
+
+def _with_effort(view: ConversationView) -> str | None:
+    parts = [part for part in (_effort(view), _tools_first(view)) if part is not None]
+    return "\n\n".join(parts) if parts else None
+
+
+def _effort(view: ConversationView) -> str | None:
+    if not view.thinks:
+        return None
+    if view.think is None or view.think in {"high", "max"}:
+        return _EFFORTS["xhigh"]
+    return _EFFORTS.get(str(view.think))
+
+
+def _thought(turn: Turn, _: ConversationView) -> str:
+    return turn.thinking.strip().join(CHATML_THOUGHT)
+
+
+def _recent_thought_if_any(turn: Turn, view: ConversationView) -> str:
+    shown = view.thinks and turn.is_after_query and (turn.thinking or turn.is_open)
+    return _thought(turn, view) if shown else ""
+
+
+def _recent_thought(turn: Turn, view: ConversationView) -> str:
+    return _thought(turn, view) if view.thinks and turn.is_after_query else ""
+
+
+def _vision(*, thinks_unasked: bool) -> RendererSpec:
+    return RendererSpec(
+        tags=RESULTS_OF_USER,
+        system=_vision_system,
+        assistant=assistant_turn(
+            thoughts=_recent_thought_if_any,
+            gap="\n",
+            calls=joined(json_call, "\n"),
+        ),
+        result=tool_response,
+        between_results="\n",
+        opening=("<think>\n", ""),
+        thought=CHATML_THOUGHT if thinks_unasked else None,
+        thinks_unasked=thinks_unasked,
+    )
+
+
+_THINK: Switch = ("<think>\n", "<think>\n\n</think>\n\n")
+_CALLS = joined(xml_call, "\n")
+
+_QWEN_3_5 = RendererSpec(
+    tags=RESULTS_OF_USER,
+    system=_tools_first,
+    user=stripped,
+    assistant=assistant_turn(thoughts=_recent_thought, words=stripped, gap="\n\n", calls=_CALLS),
+    result=tool_response,
+    between_results="\n",
+    opening=_THINK,
+    thought=CHATML_THOUGHT,
+    thinks_unasked=True,
+)
+_ORNITH = replace(
+    _QWEN_3_5, assistant=assistant_turn(thoughts=_thought, words=stripped, gap="\n\n", calls=_CALLS)
+)
+
+
 RENDERERS = {
+    "qwen3-coder": RendererSpec(
+        tags=RESULTS_OF_USER,
+        system=_coder_system,
+        assistant=assistant_turn(gap="\n", calls=lambda calls: f"\n{_CALLS(calls)}"),
+        result=tool_response,
+        between_results="\n",
+    ),
+    "qwen3-vl-instruct": _vision(thinks_unasked=False),
+    "qwen3-vl-thinking": _vision(thinks_unasked=True),
+    "qwen3.5": _QWEN_3_5,
+    "qwen3.8": replace(_ORNITH, system=_with_effort, gathers_system=True),
+    "ornith": _ORNITH,
     "nemotron-3-nano": _NEMOTRON,
     "nemotron-3.5-nano": replace(
         _NEMOTRON, assistant=_nemotron_assistant(forgotten="<think></think>")

@@ -143,7 +143,7 @@ def _gemma4_result(turn: Turn, _: ConversationView) -> str:
 
 _SMALL = RendererSpec(
     start="<bos>",
-    marks={
+    tags={
         "system": ("<|turn>system\n", "<turn|>\n"),
         "user": ("<|turn>user\n", "<turn|>\n"),
         "assistant": ("<|turn>model\n", "<turn|>\n"),
@@ -208,7 +208,7 @@ def _function_result(turn: Turn, _: ConversationView) -> str:
 
 _FUNCTION = RendererSpec(
     start="<bos>",
-    marks={
+    tags={
         "system": ("", ""),
         "user": ("<start_of_turn>user\n", "<end_of_turn>\n"),
         "assistant": ("<start_of_turn>model\n", "<end_of_turn>\n"),

@@ -67,7 +67,7 @@ def family(today: Callable[[], date]) -> RendererSpec:
 
     return RendererSpec(
         start="<|begin_of_text|>",
-        marks={
+        tags={
             "system": (_to("system"), _TURN_END),
             "user": (_to("user"), _TURN_END),
             "assistant": ("", ""),

@@ -126,7 +126,7 @@ _call_on_lines = partial(key_value_call, line_end="\n")
 RENDERERS = {
     "glm-4.7": RendererSpec(
         start=_START,
-        marks={
+        tags={
             "system": ("", ""),
             "user": ("<|user|>", ""),
             "assistant": ("<|assistant|>", ""),
@@ -146,7 +146,7 @@ RENDERERS = {
     ),
     "glm-ocr": RendererSpec(
         start=_START,
-        marks={
+        tags={
             "system": ("", ""),
             "user": ("<|user|>\n", ""),
             "assistant": ("<|assistant|>\n", "\n"),
@@ -169,7 +169,7 @@ RENDERERS = {
     ),
     "laguna": RendererSpec(
         start=_LAGUNA_START,
-        marks={
+        tags={
             "system": ("<system>\n", "\n</system>\n"),
             "user": ("<user>\n", "\n</user>\n"),
             "assistant": ("<assistant>\n", "</assistant>\n"),
@@ -187,7 +187,7 @@ RENDERERS = {
     ),
     "poolside-v1": RendererSpec(
         start=_LAGUNA_START,
-        marks={
+        tags={
             "system": ("<system>", "</system>\n"),
             "user": ("<user>", "</user>\n"),
             "assistant": ("<assistant>", "</assistant>\n"),

@@ -21,7 +21,7 @@ from ollama_async.prompts.renderers.tool_texts import check
 
 WriteTurn = Callable[[Turn, ConversationView], str]
 WriteCalls = Callable[[Sequence[ToolFunction]], str]
-MarkPair = tuple[str, str]
+TagPair = tuple[str, str]
 """The text before and after a turn."""
 Switch = tuple[str, str]
 """The text if the model is to think, and if it is not."""
@@ -44,12 +44,12 @@ class RendererSpec:
     """The prompt format of one model family; it is a :class:`.Renderer`.
 
     A prompt consists of ``start``, the system turn, the other turns, and the beginning of the
-    answer: the assistant's opening mark and ``opening``. A last message of the assistant's without
+    answer: the assistant's opening tag and ``opening``. A last message of the assistant's without
     calls is the beginning of the answer: its turn stays open, and nothing follows. The same holds
     for the thought of a message that has nothing else, unless the client wants no thinking.
     """
 
-    marks: Mapping[str, MarkPair]
+    tags: Mapping[str, TagPair]
     """By role. Those of ``tool`` surround adjacent results together, unless
     :attr:`each_result_is_a_turn`.
     """
@@ -70,11 +70,11 @@ class RendererSpec:
     there.
     """
     opening: Switch = ("", "")
-    thought: MarkPair | None = None
-    """The marks around a thought that begins an answer; None: thoughts are not shown."""
+    thought: TagPair | None = None
+    """The tags around a thought that begins an answer; None: thoughts are not shown."""
     resuming: Switch | None = None
     """None: results of tools end the assistant's turn. Otherwise they are part of it: what follows
-    has no opening mark and begins with this.
+    has no opening tag and begins with this.
     """
     thinks_unasked: bool = False
     """Whether the model thinks if the client does not set ``think``."""
@@ -102,7 +102,7 @@ class RendererSpec:
         yield self.start
         head = self.system(view)
         if head is not None:
-            opened, closed = self.marks["system"]
+            opened, closed = self.tags["system"]
             yield opened + head + closed
         for turn in view.turns:
             if turn.role == "tool":
@@ -115,7 +115,7 @@ class RendererSpec:
             yield self._beginning(view, view.turns[-1].role if view.turns else "")
 
     def _message_turn(self, turn: Turn, view: ConversationView) -> str:
-        opened, closed = self.marks[turn.role]
+        opened, closed = self.tags[turn.role]
         if turn.role == "assistant":
             opened = self._opened(turn.before)
             if turn.is_open or self._resumes(turn.after):
@@ -131,12 +131,12 @@ class RendererSpec:
         return written + closed if view.think is False else written
 
     def _result(self, turn: Turn, view: ConversationView) -> str:
-        opened, closed = self.marks["tool"]
+        opened, closed = self.tags["tool"]
         if not self.each_result_is_a_turn:
             opened = opened if turn.before != "tool" else self.between_results
             closed = closed if turn.after != "tool" else ""
         if self.resuming is not None and turn.before not in {"assistant", "tool"}:
-            opened = self.marks["assistant"][0] + opened
+            opened = self.tags["assistant"][0] + opened
         return opened + self.result(turn, view) + closed
 
     def _beginning(self, view: ConversationView, before: str) -> str:
@@ -146,18 +146,18 @@ class RendererSpec:
         return self._opened(before) + choose(self.opening, view)
 
     def _opened(self, before: str) -> str:
-        """The opening mark of an assistant's turn, unless the turn continues after a result."""
-        return "" if self._resumes(before) else self.marks["assistant"][0]
+        """The opening tag of an assistant's turn, unless the turn continues after a result."""
+        return "" if self._resumes(before) else self.tags["assistant"][0]
 
     def _resumes(self, neighbour: str) -> bool:
         return self.resuming is not None and neighbour == "tool"
 
 
-def begun_thought(marks: MarkPair) -> WriteTurn:
+def begun_thought(tags: TagPair) -> WriteTurn:
     """Writes the thought of the answer that is to be continued, and none of past answers."""
 
     def write(turn: Turn, _: ConversationView) -> str:
-        return turn.thinking.strip().join(marks) if turn.is_open and turn.thinking else ""
+        return turn.thinking.strip().join(tags) if turn.is_open and turn.thinking else ""
 
     return write
 

@@ -25,7 +25,7 @@ _CONTROL = re.compile(
     r"<\|[^|<>]*\|>|<｜[^｜]*｜>|\[[A-Z_]+\]|<\|\w+>|<\w+\|>"  # noqa: RUF001
     r"|</?\w+:opensource>|｜DSML｜|\]<\]minimax\[>\["  # noqa: RUF001
 )
-"""Marks that may be control tokens, which arrive only if a format asks for them."""
+"""Tags that may be control tokens, which arrive only if a format asks for them."""
 
 
 def _tool(name, **types):
@@ -127,8 +127,8 @@ class Answer(msgspec.Struct):
     text: str
 
     def without_control_tokens(self, kept):
-        """As from a tokenizer for which each mark is a control token, except for ``kept``."""
-        swallowed = _CONTROL.sub(lambda mark: mark[0] if mark[0] in kept else "", self.text)
+        """As from a tokenizer for which each tag is a control token, except for ``kept``."""
+        swallowed = _CONTROL.sub(lambda tag: tag[0] if tag[0] in kept else "", self.text)
         return msgspec.structs.replace(self, text=swallowed)
 
 

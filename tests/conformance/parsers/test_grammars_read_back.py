@@ -9,8 +9,8 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall
 from ollama_async.prompts.output_format import Delimiters
-from ollama_async.prompts.parsers import model_families, qwen, template_formats
-from ollama_async.prompts.parsers.cohere import Cohere
+from ollama_async.prompts.parsers import model_families, template_formats
+from ollama_async.prompts.parsers.model_families import Cohere
 from ollama_async.prompts.parsers.parser_spec import ParserSpec
 from ollama_async.prompts.parsers.tool_schemas import Tools
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
@@ -41,11 +41,10 @@ TOOLS = [
 VALIDATORS = {
     each["function"]["name"]: Draft202012Validator(each["function"]["parameters"]) for each in TOOLS
 }
+DETECTED = dict(chain(template_formats.WHOLE_FORMATS, template_formats.TOOL_FORMATS))
 ROWS = {
     f"{name}-{number}": (family, row)
-    for name, family in chain(
-        vars(template_formats).items(), vars(qwen).items(), model_families.PARSERS.items()
-    )
+    for name, family in chain(DETECTED.items(), model_families.PARSERS.items())
     if isinstance(family, ParserSpec)
     for number, row in enumerate(family.calls)
     if row.syntax is not None
@@ -60,19 +59,19 @@ def walk(grammar, vocabulary, rng):
     for _ in range(PATIENCE):
         if grammar.is_over:
             return text.decode()
-        marks = vocabulary.special
+        tags = vocabulary.special
         allowed = grammar.allowed().tolist()
         assert allowed, text
         tokens = [
             token
             for token in allowed
-            if token in marks or (token < END and PRINTABLE.match(bytes([token])))
+            if token in tags or (token < END and PRINTABLE.match(bytes([token])))
         ] or allowed
-        visible = [token for token in tokens if token in marks or bytes([token]).strip()]
+        visible = [token for token in tokens if token in tags or bytes([token]).strip()]
         token = rng.choice(visible if visible and rng.random() < 0.9 else tokens)
         grammar.accept(token)
         assert not grammar.failure
-        text += marks.get(token, bytes([token % 256]))
+        text += tags.get(token, bytes([token % 256]))
     return None
 
 
@@ -86,7 +85,7 @@ def opened(row, text):
 @pytest.mark.parametrize("name", ROWS)
 def test_what_the_grammar_allows_is_read_back(name):
     family, row = ROWS[name]
-    vocabulary = Vocabulary([mark for mark in family.special_tokens if "<|" in mark])
+    vocabulary = Vocabulary([tag for tag in family.special_tokens if "<|" in tag])
     guard = ConstraintFactory(vocabulary).guard(
         TOOLS, Delimiters(syntaxes=(row.syntax,)), vocabulary.special
     )
@@ -94,8 +93,8 @@ def test_what_the_grammar_allows_is_read_back(name):
     read = 0
     for _ in range(25):
         text = walk(guard._grammars[row.syntax], vocabulary, rng)
-        marks = tuple(mark.strip() for mark in row.marks(Tools(TOOLS)))
-        if text is None or (row.kept and not text.strip().startswith(marks)):
+        tags = tuple(tag.strip() for tag in row.opening(Tools(TOOLS)))
+        if text is None or (row.kept and not text.strip().startswith(tags)):
             continue
         prompt = Prompt([Message("user", "x")], tools=TOOLS, think=False)
         parser = family.start(prompt, "x")
@@ -108,7 +107,7 @@ def test_what_the_grammar_allows_is_read_back(name):
             errors = [*VALIDATORS[call.function.name].iter_errors(call.function.arguments)]
             assert errors == [], text
         read += 1
-    assert read > 0 or row.kept  # such a call may begin with anything, but here with its mark
+    assert read > 0 or row.kept  # such a call may begin with anything, but here with its tag
 
 
 def test_command_writes_its_calls_so_too():

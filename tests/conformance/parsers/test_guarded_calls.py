@@ -13,11 +13,11 @@ END = 256
 
 
 class Vocabulary:
-    """A token for each byte, and one for each mark that a format wants to see."""
+    """A token for each byte, and one for each tag that a format wants to see."""
 
-    def __init__(self, marks):
-        self.marks = {mark: END + 1 + number for number, mark in enumerate(marks)}
-        self.facts = SimpleNamespace(vocab_size=END + 1 + len(marks))
+    def __init__(self, tags):
+        self.tags = {tag: END + 1 + number for number, tag in enumerate(tags)}
+        self.facts = SimpleNamespace(vocab_size=END + 1 + len(tags))
 
     def piece(self, token):
         return bytes([token]) if token < END else b""
@@ -27,17 +27,17 @@ class Vocabulary:
 
     @property
     def special(self):
-        return {token: mark.encode() for mark, token in self.marks.items()}
+        return {token: tag.encode() for tag, token in self.tags.items()}
 
     def tokens(self, text):
         """The text in tokens, each with its bytes."""
         while text:
-            mark = max((mark for mark in self.marks if text.startswith(mark)), key=len, default="")
-            if mark:
-                yield self.marks[mark], mark.encode()
+            tag = max((tag for tag in self.tags if text.startswith(tag)), key=len, default="")
+            if tag:
+                yield self.tags[tag], tag.encode()
             else:
                 yield from ((byte, bytes([byte])) for byte in text[0].encode())
-            text = text[len(mark) or 1 :]
+            text = text[len(tag) or 1 :]
 
 
 def guarded(chosen, given):
@@ -45,10 +45,10 @@ def guarded(chosen, given):
 
     :raises AssertionError: the guard would not have let the model write this.
     """
-    vocabulary = Vocabulary([mark for mark in chosen.special_tokens if _CONTROL.fullmatch(mark)])
-    marks = chosen.delimiters(given.prompt, given.rendered)
+    vocabulary = Vocabulary([tag for tag in chosen.special_tokens if _CONTROL.fullmatch(tag)])
+    tags = chosen.delimiters(given.prompt, given.rendered)
     grammars = ConstraintFactory(vocabulary)
-    guard = grammars.guard(given.prompt.tools, marks, vocabulary.special)
+    guard = grammars.guard(given.prompt.tools, tags, vocabulary.special)
     parser = chosen.start(given.prompt, given.rendered)
     if guard is None or parser is None:
         return 0

@@ -16,8 +16,8 @@ from ollama_async.core.errors import TemplateFailed
 from ollama_async.gguf.summary import GgufSummary
 from ollama_async.prompts import parsers, renderers
 from ollama_async.prompts.chat_format import choose
-from ollama_async.prompts.parsers import detection
-from ollama_async.prompts.parsers.family_calls import MINIMAX_MARK
+from ollama_async.prompts.parsers import template_formats
+from ollama_async.prompts.parsers.family_calls import MINIMAX_PREFIX
 from ollama_async.store.model_reader import find_capabilities
 from tests.conformance.parsers.round_trip import (
     CASES,
@@ -82,7 +82,8 @@ def shows_tools(name):
     return "tools" in text or "tool_call" in text
 
 
-DETECTED = [format_ for _, format_ in (*detection._WHOLE, *detection._TOOLS)]
+ROWS = (*template_formats.WHOLE_FORMATS, *template_formats.TOOL_FORMATS)
+DETECTED = [format_ for _, format_ in ROWS]
 TOKEN = re.compile(r"<\|[^|<>]+\|>")
 JINJA = [name for name in NAMES if shows_tools(name)]
 ALL = [*JINJA, *PARSERS, *(f"go:{name}" for name in go_templates.TEMPLATES)]
@@ -125,15 +126,15 @@ def with_ids(found, expected):
 
 def in_order(chosen, given):
     """An answer by a model that always thinks begins with thoughts that history leaves out."""
-    marks = chosen.delimiters(given.prompt, given.rendered)
-    _, close = marks.thoughts or ("", "")
-    if not marks.begins_thinking or given.text.lstrip().startswith((close, THOUGHT)):
+    tags = chosen.delimiters(given.prompt, given.rendered)
+    _, close = tags.thoughts or ("", "")
+    if not tags.begins_thinking or given.text.lstrip().startswith((close, THOUGHT)):
         return given
     return msgspec.structs.replace(given, text=THOUGHT + close + given.text)
 
 
 def check(chosen, given, calls):
-    """As the text is, and as it is where its marks are control tokens."""
+    """As the text is, and as it is where its tags are control tokens."""
     given = in_order(chosen, given)
     swallowed = given.without_control_tokens(chosen.special_tokens)
     for one in {each.text: each for each in (given, swallowed)}.values():
@@ -178,31 +179,31 @@ def test_text_and_thoughts_before_a_call_are_no_part_of_it(name):
 
 
 def is_bare(text):
-    """Whether a call without any mark follows text in the same line, where it counts as text."""
+    """Whether a call without any tag follows text in the same line, where it counts as text."""
     return f"{SAID}{{" in text or f"{SAID}[{{" in text
 
 
 def marks_of(chosen):
     """What looks like the end of a call."""
-    closing = [mark for mark in chosen.special_tokens if "end" in mark or "/" in mark]
+    closing = [tag for tag in chosen.special_tokens if "end" in tag or "/" in tag]
     return [*closing, "</tool_call>", "</parameter>", "</function>", "```", '"}}</tool_call>', "]]"]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_closing_mark_in_a_string_does_not_end_the_call(name):
     chosen = chat_format(name)
-    for mark in dict.fromkeys(marks_of(chosen)):
-        for text in (f"a {mark} b", mark, f"see {mark}, ok\n{mark}\n."):
+    for tag in dict.fromkeys(marks_of(chosen)):
+        for text in (f"a {tag} b", tag, f"see {tag}, ok\n{tag}\n."):
             calls = [written(text)] if name.startswith(ONE_AT_A_TIME) else [written(text), TIDE]
             given = answer(chosen, calls)
-            if given.text.count(mark) and not is_ambiguous(name, text):
+            if given.text.count(tag) and not is_ambiguous(name, text):
                 _, content, _ = check(chosen, given, calls)
                 assert content.strip() == "", text
 
 
 def is_ambiguous(name, text):
     """Whether what stands in the string is what ends strings in this format, or is escaped."""
-    return MINIMAX_MARK in text or (name.startswith("lfm2") and ('"' in text or "\n" in text))
+    return MINIMAX_PREFIX in text or (name.startswith("lfm2") and ('"' in text or "\n" in text))
 
 
 TEXTS = st.text(
@@ -249,7 +250,7 @@ def comes_back(name):
 
 @pytest.mark.parametrize("format_", [*map(parsers.named, parsers.NAMES), *DETECTED])
 def test_control_tokens_within_a_mark_arrive(format_):
-    """A mark of several tokens reaches the parser only if each of them does."""
-    inner = {token for mark in format_.special_tokens for token in TOKEN.findall(mark)}
+    """A tag of several tokens reaches the parser only if each of them does."""
+    inner = {token for tag in format_.special_tokens for token in TOKEN.findall(tag)}
 
     assert inner <= {*format_.special_tokens}

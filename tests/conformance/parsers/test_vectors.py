@@ -19,7 +19,7 @@ MARK = re.compile(r"</?[^<>\s]*[>=]?")
 
 
 def words(*texts):
-    """What a reader would miss; marks and white space are not text."""
+    """What a reader would miss; tags and white space are not text."""
     return re.findall(r"\w+", MARK.sub(" ", " ".join(map(str, texts))))
 
 

@@ -12,8 +12,8 @@ from ollama_async.core.conversation import (
     Sampling,
     Thought,
 )
-from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.prompts.chat_format import choose
+from ollama_async.prompts.output_format import UNDECIDED_LIMIT, CallSyntax, OpenCall
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted

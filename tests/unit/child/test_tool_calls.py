@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.prompts.call_syntax import CallSyntax, OpenCall
-from ollama_async.prompts.output_format import Delimiters
+from ollama_async.prompts.output_format import CallSyntax, Delimiters, OpenCall
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.grammar.tool_calls import MAX_TOOLS
 

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Inference
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.call_syntax import UNDECIDED_LIMIT, CallSyntax
-from ollama_async.prompts.output_format import Delimiters, Parser
+from ollama_async.prompts.output_format import UNDECIDED_LIMIT, CallSyntax, Delimiters, Parser
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.json_schema import check_size
 from ollama_async.workers.child.grammar.lark import (

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ollama_async.prompts.call_syntax import CallSyntax
+from ollama_async.prompts.output_format import CallSyntax
 from ollama_async.workers.child.grammar.lark import (
     ANYTHING,
     HEAD,

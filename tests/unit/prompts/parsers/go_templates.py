@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001 - templates are as long as they are, with the marks that they have
+# ruff: noqa: E501, RUF001 - templates are as long as they are, with the tags that they have
 """Go templates in the shapes that models in Ollama's library have, as far as calls are concerned."""
 
 OPEN, SHUT = "<|im_start|>", "<|im_end|>\n"
@@ -91,7 +91,7 @@ TEMPLATES = {
         '{{ else if eq .Role "tool" }}<|start|>functions.x to=assistant<|message|>{{ .Content }}<|end|>{{ end }}'
         "{{ end }}<|start|>assistant"
     ),
-    "a mark of its own": _turns(_each(f"<call>{OBJECT}</call>\n")),
+    "a tag of its own": _turns(_each(f"<call>{OBJECT}</call>\n")),
     "a bare object": _turns(_each(OBJECT)),
     "a bare list": _turns(f"[{_each(OBJECT, ', ')}]"),
     "a name before the object": _turns(_each(f"<|fn|>{NAME} {ARGUMENTS}\n")),

@@ -1,5 +1,5 @@
-# ruff: noqa: E501, RUF001 - the answers are as long as they are, with the marks that they have
-"""Marks within the strings of a call: they end nothing, unless the strings do not work out."""
+# ruff: noqa: E501, RUF001 - the answers are as long as they are, with the tags that they have
+"""Tags within the strings of a call: they end nothing, unless the strings do not work out."""
 
 import json
 
@@ -18,7 +18,7 @@ JSON_ADD = '{"name": "add", "arguments": {"a": 1}}'
 
 
 def in_json(before, between, after):
-    """A call whose arguments hold ``after``, the mark at its end."""
+    """A call whose arguments hold ``after``, the tag at its end."""
     text = f'x{after}"y'
     city = json.dumps({"city": text})
     return f"{before}{between}{city}{after}", ("get_weather", {"city": text})

@@ -1,4 +1,4 @@
-"""An answer that is written as a format's marks prescribe it reaches the client as it should."""
+"""An answer that is written as a format's tags prescribe it reaches the client as it should."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from ollama_async.prompts import parsers, renderers
 FORM = '{"a": 1}'
 
 
-def prescribed(think, marks, rendered):
-    """The answers that a grammar with these marks allows, with the thoughts that they hold."""
-    plain = (f"{marks.opening}{FORM}", "")
-    if marks.thoughts is None:
+def prescribed(think, tags, rendered):
+    """The answers that a grammar with these tags allows, with the thoughts that they hold."""
+    plain = (f"{tags.opening}{FORM}", "")
+    if tags.thoughts is None:
         return [plain]
-    begin, end = marks.thoughts
-    is_thinking = marks.begins_thinking or rendered.rstrip().endswith(begin)
+    begin, end = tags.thoughts
+    is_thinking = tags.begins_thinking or rendered.rstrip().endswith(begin)
     if think is False:
         return [(f"{end}{FORM}", "")] if is_thinking else [plain]
     return [(f"hm{end}{FORM}", "hm")] if is_thinking else [plain, (f"{begin}hm{end}{FORM}", "hm")]

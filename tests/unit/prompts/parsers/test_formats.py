@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001 - the answers are as long as they are, with the marks that they have
+# ruff: noqa: E501, RUF001 - the answers are as long as they are, with the tags that they have
 """One answer with text, calls and thoughts for each format, and what only some of them do."""
 
 import pytest

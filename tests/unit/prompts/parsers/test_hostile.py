@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.prompts.parsers import NAMES, detection, named, of_go_template
+from ollama_async.prompts.parsers import NAMES, named, of_go_template, template_formats
 from tests.growth import is_linear
 from tests.unit.prompts.parsers.feeding import TOOLS, fed, joined
 
 TAGS = ("<think>", "</think>")
 FORMATS = {
     **{name: named(name) for name in NAMES},
-    **{f"template {marks}": format_ for marks, format_ in detection._WHOLE},
-    **{f"template {marks}": format_ for marks, format_ in detection._TOOLS},
-    "template think": detection.detected("</think> <tool_call>"),
+    **{f"template {tags}": format_ for tags, format_ in template_formats.WHOLE_FORMATS},
+    **{f"template {tags}": format_ for tags, format_ in template_formats.TOOL_FORMATS},
+    "template think": template_formats.detected("</think> <tool_call>"),
     **{
         f"go {tag}": of_go_template(thinking=TAGS, tool_tag=tag)
         for tag in ("{", "[", "<tool_call>")
@@ -36,11 +36,11 @@ WORDS = st.integers(100, 999).map(" zq{}x ".format)
 
 @st.composite
 def answers(draw):
-    """A format, a request, and an answer made of the format's marks, words and other pieces."""
+    """A format, a request, and an answer made of the format's tags, words and other pieces."""
     format_ = FORMATS[draw(st.sampled_from(sorted(FORMATS)))]
-    marks = st.sampled_from([*format_.special_tokens, *PIECES])
-    torn = st.tuples(marks, st.integers(1, 12)).map(lambda torn: torn[0][: torn[1]])
-    pieces = draw(st.lists(marks | marks | torn | WORDS, max_size=16))
+    tags = st.sampled_from([*format_.special_tokens, *PIECES])
+    torn = st.tuples(tags, st.integers(1, 12)).map(lambda torn: torn[0][: torn[1]])
+    pieces = draw(st.lists(tags | tags | torn | WORDS, max_size=16))
     request = {
         "think": draw(st.sampled_from([None, True, False])),
         "tools": draw(st.sampled_from([TOOLS, []])),
@@ -99,9 +99,9 @@ def pairs_of_marks(format_):
 
 def floods(format_):
     """Endless beginnings, the bad case of anything that looks back or ahead."""
-    marks = format_.special_tokens or ("<think>",)
-    yield from marks
-    yield from ("".join(marks), " ", "{", "[[", '"\\"', "<function=add><parameter=a>1</parameter>")
+    tags = format_.special_tokens or ("<think>",)
+    yield from tags
+    yield from ("".join(tags), " ", "{", "[[", '"\\"', "<function=add><parameter=a>1</parameter>")
     yield from (f"{start}{text}{end}" for start, end in pairs_of_marks(format_) for text in BROKEN)
     yield from ("<![CDATA[", "]]>", f"{PARAM}x</param>", f"{PARAM}x]]></param>", f"{PARAM}x]]>")
     yield from ("<arg_key>", "add(a=[", 'a:<|"|>', ", x ", '{"name": "add", "arguments": {}},')

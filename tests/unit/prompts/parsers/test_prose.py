@@ -1,4 +1,4 @@
-"""Text that names the marks of calls, or looks like a call, is text."""
+"""Text that names the tags of calls, or looks like a call, is text."""
 
 import json
 

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - the answers are as long as they are, with the marks that they have
+# ruff: noqa: E501 - the answers are as long as they are, with the tags that they have
 """Thoughts are split off the answer; ids, names and headers of calls."""
 
 import pytest
@@ -72,9 +72,9 @@ def test_an_id_that_the_model_gives_is_kept():
     assert call.id == "7"
 
 
-@pytest.mark.parametrize("mark", ["[CALL_ID]", " [CALL_ID] "])
-def test_the_id_of_a_headed_call_is_no_part_of_its_name(mark):
-    answer = f'[TOOL_CALLS]add{mark}a1b2c3d4e[ARGS]{{"a": 1}}'
+@pytest.mark.parametrize("tag", ["[CALL_ID]", " [CALL_ID] "])
+def test_the_id_of_a_headed_call_is_no_part_of_its_name(tag):
+    answer = f'[TOOL_CALLS]add{tag}a1b2c3d4e[ARGS]{{"a": 1}}'
 
     for format_ in (detected("[TOOL_CALLS]"), named("ministral")):
         (call,) = fed(format_, [answer], think=False)

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001 - the answers are as long as they are, with the marks that they have
+# ruff: noqa: E501, RUF001 - the answers are as long as they are, with the tags that they have
 """The arguments of a call get the types that the tool's schema gives them."""
 
 import pytest
@@ -106,10 +106,10 @@ def test_types_are_found_behind_references(schema, value):
     ],
 )
 def test_elements_that_do_not_match_are_text(inside):
-    mark = "]<]minimax[>["
-    answer = f'{mark}<tool_call>{mark}<invoke name="add">{inside.format(mark)}{mark}</invoke>{mark}</tool_call>'
+    tag = "]<]minimax[>["
+    answer = f'{tag}<tool_call>{tag}<invoke name="add">{inside.format(tag)}{tag}</invoke>{tag}</tool_call>'
 
-    found = read(detected(f"{mark} <invoke name="), answer)
+    found = read(detected(f"{tag} <invoke name="), answer)
 
     assert (found.calls, found.content) == ([], answer)
 

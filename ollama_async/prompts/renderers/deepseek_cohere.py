@@ -1,13 +1,15 @@
-"""Renderers of DeepSeek 3.1 and of Cogito 2.1, which is derived from it."""
+"""Renderers of DeepSeek 3.1, of Cogito 2.1, which is derived from it, and of Cohere's Command
+with ``START_TEXT``: each part of a turn stands between special tokens of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ollama_async.core.conversation import ToolFunction
-from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
+from ollama_async.prompts.renderers.conversation_view import ConversationView, Tool, Turn
 from ollama_async.prompts.renderers.renderer_spec import RendererSpec, assistant_turn, begun_thought
-from ollama_async.prompts.renderers.tool_texts import compact, indented
+from ollama_async.prompts.renderers.tool_texts import compact, indented, spaced
 
 _BOS = "<｜begin▁of▁sentence｜>"  # noqa: RUF001  # the token's own letters
 _EOS = "<｜end▁of▁sentence｜>"  # noqa: RUF001
@@ -61,7 +63,7 @@ def _deepseek_calls(calls: Sequence[ToolFunction]) -> str:
 
 
 def _deepseek_thought(turn: Turn, view: ConversationView) -> str:
-    """Only the closing mark of a past thought; after a result the turn continues without one."""
+    """Only the closing tag of a past thought; after a result the turn continues without one."""
     past = "" if turn.before == "tool" else _THOUGHT[1]
     return begun_thought(_THOUGHT)(turn, view) or past
 
@@ -70,7 +72,7 @@ _deepseek_says = assistant_turn(thoughts=_deepseek_thought, calls=_deepseek_call
 
 
 def _deepseek_assistant(turn: Turn, view: ConversationView) -> str:
-    # The end mark is written before results, too, although the turn continues after them.
+    # The end tag is written before results, too, although the turn continues after them.
     return _deepseek_says(turn, view) + ("" if turn.is_open else _EOS)
 
 
@@ -96,10 +98,72 @@ def _result(turn: Turn, _: ConversationView) -> str:
     return f"{_RESULT}{turn.content}{_RESULT_END}"
 
 
+# ----------------------------------------------------------------- Cohere
+
+_TURN, _TURN_END = "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"
+_SYSTEM = f"{_TURN}<|SYSTEM_TOKEN|>"
+_TEXT, _TEXT_END = "<|START_TEXT|>", "<|END_TEXT|>"
+_COHERE_THOUGHT = ("<|START_THINKING|>", "<|END_THINKING|>")
+_ACTION, _ACTION_END = "<|START_ACTION|>", "<|END_ACTION|>"
+_TOOL_RESULT, _TOOL_RESULT_END = "<|START_TOOL_RESULT|>", "<|END_TOOL_RESULT|>"
+
+# Blanks and empty lines are those of the template that the model was trained with.
+_BEFORE_ACTION = "\n            \n                "
+_AFTER_SYSTEM = "\n\n\n\n"
+
+_ONE_RESULT = """\
+    {{
+        "tool_call_id": "{number}",
+        "results": {{
+
+            
+            "0": {{"content": {content}}}
+
+        }},
+        "is_error": null
+    }}"""  # noqa: W293
+
+
+def _cohere_system(view: ConversationView) -> str:
+    listed = ",\n\n".join(f"\n    {_tool(tool)}" for tool in view.tools)
+    tools = f"# Available Tools\n```json\n[\n{listed}\n\n\n]\n```"
+    return view.system + _AFTER_SYSTEM + tools if view.system else tools
+
+
+def _tool(tool: Tool) -> str:
+    return spaced(
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+            "responses": None,
+        }
+    )
+
+
+def _cohere_assistant(turn: Turn, _: ConversationView) -> str:
+    if not turn.calls:
+        thought = turn.thinking.join(_COHERE_THOUGHT) if turn.thinking else ""
+        return thought + _TEXT + turn.content + ("" if turn.is_open else _TEXT_END)
+    # A turn with calls has no place for content, so it is written as the end of the plan.
+    plan = "\n\n".join(part for part in (turn.thinking, turn.content) if part)
+    thought = plan.join(_COHERE_THOUGHT) if plan else ""
+    calls = ",".join(
+        f'\n\n    {{"tool_call_id": "{number}", "tool_name": {spaced(call.name)}, '
+        f'"parameters": {spaced(call.arguments)}}}'
+        for number, call in enumerate(turn.calls, start=turn.call_number)
+    )
+    return f"{_BEFORE_ACTION}{thought}{_ACTION}[{calls}\n\n]{_ACTION_END}"
+
+
+def _cohere_result(turn: Turn, _: ConversationView) -> str:
+    return _ONE_RESULT.format(number=turn.call_number, content=spaced(turn.content))
+
+
 RENDERERS = {
     "deepseek3.1": RendererSpec(
         start=_BOS,
-        marks={
+        tags={
             "system": ("", ""),
             "user": (_USER, ""),
             "assistant": (_ASSISTANT, ""),
@@ -115,7 +179,7 @@ RENDERERS = {
     ),
     "cogito": RendererSpec(
         start=_BOS,
-        marks={
+        tags={
             "system": ("", ""),
             "user": (_USER, ""),
             "assistant": (_ASSISTANT, _EOS),
@@ -128,5 +192,21 @@ RENDERERS = {
         between_results="\n",
         opening=("<think>\n", ""),
         thought=_COGITO_THOUGHT,
+    ),
+    "cohere": RendererSpec(
+        tags={
+            "system": (f"{_SYSTEM}{_TEXT}", f"{_TEXT_END}{_TURN_END}"),
+            "user": (f"{_TURN}<|USER_TOKEN|>{_TEXT}", f"{_TEXT_END}{_TURN_END}"),
+            "assistant": (f"{_TURN}<|CHATBOT_TOKEN|>", _TURN_END),
+            "tool": (f"{_SYSTEM}{_TOOL_RESULT}[\n", f"\n\n]{_TOOL_RESULT_END}{_TURN_END}"),
+        },
+        system=_cohere_system,
+        assistant=_cohere_assistant,
+        result=_cohere_result,
+        between_results=",\n",
+        results_name_calls=True,
+        opening=(_COHERE_THOUGHT[0], "".join(_COHERE_THOUGHT)),
+        thought=_COHERE_THOUGHT,
+        thinks_unasked=True,
     ),
 }
