@@ -1,7 +1,7 @@
-"""Which room may import which, checked over the syntax trees of the whole package.
+"""Which package may import which, checked over the syntax trees of the whole package.
 
-A room is a folder of the package. Two are cut finer: ``queue.backend`` is the queue's public face,
-and ``pipe`` are the modules of ``workers`` that both the parent and the child speak.
+A package is a folder of ``ollama_async``. Two are finer: ``queue.backend`` is the queue's public
+face, and ``pipe`` are the modules of ``workers`` that both the parent and the child speak.
 :data:`ALLOWED` is complete: what is not in it fails.
 """
 
@@ -94,7 +94,7 @@ LATE = [
     ("prompts.chat_format", "prompts.jinja_renderer", "30 ms that few models need"),
 ]
 FOREIGN = [
-    # room, package, reason
+    # package, foreign package, reason
     ("workers.child", "aiohttp", "no worker knows that HTTP exists"),
     ("queue", "asyncio", "the scheduler is a pure state machine"),
     ("queue", "time", "time is an argument"),
@@ -168,7 +168,7 @@ def _ours(name):
     return name
 
 
-def _room(module):
+def _package_of(module):
     if not module:
         return "core"
     if module in PIPE:
@@ -189,15 +189,15 @@ def _edges():
 
 
 def _is_allowed(module, target):
-    rooms = (_room(module), _room(target))
-    if rooms[0] == rooms[1] or rooms[0] == "app":
+    packages = (_package_of(module), _package_of(target))
+    if packages[0] == packages[1] or packages[0] == "app":
         return True
-    return rooms in {(one, other) for one, other, _ in ALLOWED} or (module, target) in {
+    return packages in {(one, other) for one, other, _ in ALLOWED} or (module, target) in {
         (one, other) for one, other, _ in EXCEPTIONS
     }
 
 
-def test_every_import_between_rooms_is_an_allowed_one():
+def test_every_import_between_packages_is_an_allowed_one():
     wrong = {
         f"{module} imports {target} (line {node.lineno})"
         for module, target, node in _edges()
@@ -211,17 +211,17 @@ def test_the_check_sees_a_forbidden_import():
     assert not _is_allowed("gateway.app", "queue.scheduler")
     assert not _is_allowed("gateway.app", "workers.pool")
     assert _is_allowed("gateway.app", "queue.backend")
-    assert _room(_ours("ollama_async.workers.messages.Submit")) == "pipe"
+    assert _package_of(_ours("ollama_async.workers.messages.Submit")) == "pipe"
 
 
-@pytest.mark.parametrize(("room", "package", "reason"), FOREIGN)
-def test_packages_stay_out_of_rooms_that_they_do_not_belong_in(room, package, reason):
+@pytest.mark.parametrize(("package", "foreign", "reason"), FOREIGN)
+def test_packages_stay_out_where_they_do_not_belong(package, foreign, reason):
     wrong = [
         module
         for module, imports in _all_imports().items()
-        if _room(module) == room
+        if _package_of(module) == package
         for name, _ in imports
-        if name == package or name.startswith(f"{package}.")
+        if name == foreign or name.startswith(f"{foreign}.")
     ]
     assert not wrong, reason
 
