@@ -1,12 +1,11 @@
-"""A doorbell: a pipe whose bytes mean "look at the ring again", and nothing else.
+"""A doorbell: a pipe whose bytes notify the reader of a ring buffer that there may be new data.
 
-It is a hint. Rings that come before the other side looks merge into one, and a side that has looked
-knows no more than what the ring's indices say. So: publish, then ring; clear, then look.
+Notifications are hints and may be merged; only the ring's indices count. So the writer publishes,
+then notifies; the reader clears, then reads the ring.
 
-Why no ``eventfd``: it is one open file for both sides, so its flags are shared, and a side that
-fills the counter and clears ``O_NONBLOCK`` makes the other one's write wait for ever. The two ends
-of a pipe are two open files. Each side sets and uses its own, and what the other does to the other
-end (fill it, empty it, close it, change its flags) can neither block nor fail a call here.
+It is no ``eventfd``, because that is one open file for both sides: a side that fills the counter
+and clears ``O_NONBLOCK`` would block the other one's write forever. The ends of a pipe are two open
+files. Whatever a side does to its end can neither block nor fail the other side's calls.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import os
 import select
 
 _CLEAR_BYTES = 1 << 16
-"""What a pipe holds by default: bounds a read even if the other side enlarged the pipe."""
+"""A pipe's default size: bounds a read even if the other side enlarged the pipe."""
 
 
 class _End:
@@ -35,29 +34,29 @@ class _End:
 
 
 class DoorbellWriter(_End):
-    """The end that rings."""
+    """The notifying end."""
 
     def notify(self) -> None:
-        """Wake the other side. Never waits."""
+        """Wake the reader. Never waits."""
         try:  # noqa: SIM105  # once per flush; suppress() would cost as much as the call
             os.write(self.fd, b"!")
         except (BlockingIOError, BrokenPipeError):
-            pass  # it is full of rings already, or the other side is gone
+            pass  # the pipe is full of notifications, or the reader is gone
 
 
 class DoorbellReader(_End):
-    """The end that is rung, for a loop. ``fd`` is readable from a ring until it is cleared."""
+    """The notified end, for a loop: ``fd`` is readable from a notification until it is cleared."""
 
     def clear(self) -> None:
-        """Stop ringing. The caller must look at the ring afterwards. Never waits."""
+        """Clear notifications; the caller must then read the ring. Never waits."""
         try:  # noqa: SIM105  # as above
             os.read(self.fd, _CLEAR_BYTES)
         except BlockingIOError:
-            pass  # nobody rang
+            pass
 
 
 class BlockingDoorbellReader(DoorbellReader):
-    """The end that is rung, for a thread."""
+    """The notified end, for a thread."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
@@ -67,13 +66,11 @@ class BlockingDoorbellReader(DoorbellReader):
         self._poll.register(self._interruption, select.POLLIN)
 
     def wait(self, timeout_s: float) -> None:
-        """Block the calling thread until it rings, is interrupted, or ``timeout_s`` have passed.
-        Does not clear.
-        """
+        """Wait for a notification, :meth:`interrupt`, or ``timeout_s``. Does not clear."""
         self._poll.poll(timeout_s * 1000)
 
     def interrupt(self) -> None:
-        """End :meth:`wait`, now and from now on. Any thread; not after :meth:`close`."""
+        """End this and all future calls of :meth:`wait`. Thread-safe; not after :meth:`close`."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._interruption, 1)
 
@@ -84,10 +81,13 @@ class BlockingDoorbellReader(DoorbellReader):
             self._interruption = -1
 
 
-def make_doorbell() -> tuple[DoorbellReader, DoorbellWriter]:
-    """Both ends of a new one.
+def make_doorbell(stack: contextlib.ExitStack) -> tuple[DoorbellReader, DoorbellWriter]:
+    """Both ends of a new doorbell, to be closed by ``stack``.
 
-    :raises OSError: there are no descriptors left; nothing is left behind.
+    :raises OSError: there are no descriptors left.
     """
-    reader, writer = os.pipe()
-    return DoorbellReader(reader), DoorbellWriter(writer)
+    read_fd, write_fd = os.pipe()
+    reader, writer = DoorbellReader(read_fd), DoorbellWriter(write_fd)
+    stack.callback(reader.close)
+    stack.callback(writer.close)
+    return reader, writer

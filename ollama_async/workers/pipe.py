@@ -1,24 +1,21 @@
-"""The parent's end of the connection to a worker: frames through two rings, on the event loop.
+"""The parent's end of the pipe to a worker: frames through two rings, on the event loop.
 
-- Runs in: the gateway process, on its loop. Nothing here ever waits.
-- Owns: both rings and doorbells; what did not fit into a full ring; timers.
-- Talks to: :mod:`.child.pipe`, over two rings and two doorbells (one wakes the parent, one the
-  child).
-- Dies when: closed, or when the child wrote nonsense (``broken``, once).
+- Runs in: the gateway, on its loop. Nothing here ever waits.
+- Owns: two rings and two doorbells (the other ends are in :mod:`.child.pipe`), the output buffer,
+  timers.
+- Ends when: closed, or when the child wrote undecodable data (``broken``, once).
 
-**Waking.** The writer publishes, then rings; the woken side clears the bell, then looks. A ring
-that comes between clearing and looking only causes one more look. The kernel's lock around the
-pipe orders the index before the wake-up, so there is something to read when a bell rings. Both
-sides look again without a bell every half a second all the same: a notification is a hint. A child
-that rings on and on without data is broken.
+**Wake-ups.** The writer publishes, then notifies; the reader clears the doorbell, then reads. A
+notification between clearing and reading causes one more read. The kernel's lock around the
+doorbell orders the index before the wake-up. Both sides also read every half second, because a
+notification is only a hint. A child that keeps notifying without sending data is broken.
 
-**A full ring.** The reader does not ring when it makes space. The writer polls: a child after 2 ms,
-the parent after 1 ms, doubling to 32 ms while nothing moves. A ring of a megabyte that is read
-every 2 ms carries 500 MB/s, far more than either side can decode, so a second protocol with a flag
-("waiting for space") and a second kind of doorbell would buy nothing.
+**Full rings.** The reader does not notify when it frees space. The writer polls: a child after 2
+ms, the parent after 1 ms, doubling to 32 ms without progress. A ring of 1 MiB that is read every 2
+ms carries 500 MB/s, more than either side can decode.
 
-**Fairness.** One callback reads at most 16 KiB from the ring, some 1 500 small frames or 2 ms of
-decoding and delivering. Then the loop goes round before it reads more.
+**Fairness.** One callback reads at most 16 KiB, some 1,500 small frames or 2 ms of work. Other
+callbacks of the loop run before it reads more.
 """
 
 from __future__ import annotations
@@ -39,16 +36,13 @@ RECHECK_S = 0.5
 _FULL_RECHECK_S = 0.001
 _FULL_RECHECK_MAX_S = 0.032
 _MAX_EMPTY_WAKEUPS = 1000
-"""An honest child publishes before it rings, so at least every second ring has data."""
+"""A correct child publishes before it notifies, so at least every second wake-up has data."""
 
 RING_BYTES = 1 << 20
 
 
 class ParentPipe:
-    """Takes over rings and bells, and closes them.
-
-    ``recheck_s`` is how long a lost doorbell may go unnoticed.
-    """
+    """Owns the rings and doorbells. ``recheck_s`` limits the delay by a lost notification."""
 
     def __init__(
         self,
@@ -82,11 +76,10 @@ class ParentPipe:
     def open(
         self, received: Callable[[list[ToParent]], None], broken: Callable[[str], None]
     ) -> None:
-        """Begin to listen; on the running loop, once.
+        """Begin to read, on the running loop; call it once.
 
         ``received`` gets the next messages, in order, never empty. ``broken`` is called at most
-        once, with a reason, if the child wrote what cannot be read; nothing is received after it.
-        Neither may raise.
+        once, with a reason, for undecodable data; nothing is received after it. Neither may raise.
         """
         self._received = received
         self._broken = broken
@@ -95,23 +88,20 @@ class ParentPipe:
         self._recheck_timer = self._loop.call_later(self._recheck_s, self._recheck)
 
     def send(self, *messages: FromParent) -> None:
-        """Queue the messages and write as much as fits into the ring; never waits.
-
-        The caller bounds what it sends: what does not fit is held here.
+        """Write as much as fits into the ring and buffer the rest, which the caller must bound.
 
         :raises FrameTooLarge: a message is over the limit; none of these were sent.
         """
         data = frames.encode(messages, limit_bytes=frames.TO_CHILD_LIMIT_BYTES)
         if self._received is None:
-            return  # closed or broken; the death is reported elsewhere
+            return  # closed or broken, which is reported elsewhere
         self._unsent.append(memoryview(data))
         if self._retry_timer is None:
             self._flush()
 
     def read_some(self) -> bool:
-        """Deliver up to 16 KiB of what is in the ring; True while there may be more.
-
-        For what a dead child left behind; otherwise the loop does it.
+        """Deliver up to 16 KiB from the ring; True while there may be more. Also called for what a
+        dead child left behind.
         """
         received = self._received
         if received is None:
@@ -129,7 +119,7 @@ class ParentPipe:
         return len(data) == READ_BYTES
 
     def close(self) -> None:
-        """Stop listening and free everything. Unsent bytes are dropped. Idempotent."""
+        """Stop reading and free everything. Unsent bytes are dropped. Idempotent."""
         self._detach()
         for part in (self._inbound, self._outbound, self._bell_in, self._bell_out):
             part.close()
@@ -143,7 +133,7 @@ class ParentPipe:
         self._read()
 
     def _read(self) -> None:
-        """Read once; if there is more, again when the loop has gone round."""
+        """Read once; if there is more, again in the next loop iteration."""
         if self._next_read is not None:
             self._next_read.cancel()
             self._next_read = None
@@ -157,7 +147,7 @@ class ParentPipe:
         self._read()
 
     def _flush(self) -> None:
-        """Write until all is written or the ring is full; then retry later."""
+        """Write until all is written, or retry later if the ring is full."""
         self._retry_timer = None
         written = 0
         try:
@@ -186,7 +176,7 @@ class ParentPipe:
             self._broken(reason)
 
     def _detach(self) -> None:
-        """No callback comes after this."""
+        """Stop all callbacks."""
         if self._received is None:
             return
         self._received = None
@@ -199,42 +189,42 @@ class ParentPipe:
 
 
 class Channel:
-    """What a worker and its parent share: two rings, two doorbells, one lifeline. Made before the
-    child, closed after its death. ``pipe`` is the parent's end, not opened yet.
+    """The resources that a worker shares with its parent: two rings, two doorbells, one lifeline.
+    ``pipe`` is the parent's end, not opened yet.
 
-    The lifeline is an ordinary pipe of which only the parent holds the writing end: when that is
-    gone, whatever the reason, the child reads end-of-file. All descriptors are close-on-exec; the
-    child gets the five it needs by ``pass_fds``.
+    The lifeline is a pipe of which only the parent has the writing end: when the parent is gone,
+    the child reads end-of-file. All descriptors are close-on-exec; the child gets its five by
+    ``pass_fds``.
 
-    No open file that the parent uses is one that the child holds: flags that the child sets on its
-    ends concern the child only. The parent keeps the child's ends of the doorbells open, unused, so
-    that a child that closes them does not leave the loop with a descriptor that is readable for
-    ever.
+    The parent uses no open file of the child, so flags that the child sets on its ends do not
+    affect the parent. But it keeps the child's ends of the doorbells open: otherwise a child that
+    closes them would make the parent's ends permanently readable.
 
     :raises OSError: there are no descriptors or no memory left; nothing is left behind.
     """
 
     def __init__(self) -> None:
-        with ExitStack() as made:
-            down = made.enter_context(closing(Ring.create(RING_BYTES)))
-            up = made.enter_context(closing(Ring.create(RING_BYTES)))
-            child_bell_in, bell_out = _ends(made)
-            bell_in, child_bell_out = _ends(made)
-            self._lifeline_child, self._lifeline = os.pipe()
-            made.pop_all()
+        with ExitStack() as stack:
+            down = stack.enter_context(closing(Ring.create(RING_BYTES)))
+            up = stack.enter_context(closing(Ring.create(RING_BYTES)))
+            child_bell_in, bell_out = make_doorbell(stack)
+            bell_in, child_bell_out = make_doorbell(stack)
+            child_lifeline, lifeline = os.pipe()
+            self._child_lifeline = stack.enter_context(os.fdopen(child_lifeline, "rb", 0))
+            self.lifeline = stack.enter_context(os.fdopen(lifeline, "wb", 0))
+            self._resources = stack.pop_all()
         self.pipe = ParentPipe(inbound=up, outbound=down, bell_in=bell_in, bell_out=bell_out)
-        self._child_ends = child_bell_in, child_bell_out
         self._child_fds = {
             "ring-in": down.fd,
             "ring-out": up.fd,
             "bell-in": child_bell_in.fd,
             "bell-out": child_bell_out.fd,
-            "lifeline": self._lifeline_child,
+            "lifeline": child_lifeline,
         }
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
-        """The descriptors to hand to the child; valid until :meth:`spawned`."""
+        """The child's descriptors; valid until :meth:`close_child_lifeline`."""
         return tuple(self._child_fds.values())
 
     def argv(self, *, generation: int) -> list[str]:
@@ -242,27 +232,11 @@ class Channel:
         options = {**self._child_fds, "parent": os.getpid(), "generation": generation}
         return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
-    def spawned(self) -> None:
-        """The child has its copies: close the end of the lifeline that only it needs."""
-        if self._lifeline_child >= 0:
-            os.close(self._lifeline_child)
-            self._lifeline_child = -1
-
-    def cut_lifeline(self) -> None:
-        """Make the child see that it has no parent: it ends at once. Idempotent."""
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+    def close_child_lifeline(self) -> None:
+        """The child has been started and has its copies."""
+        self._child_lifeline.close()
 
     def close(self) -> None:
         """Free everything. Idempotent."""
-        self.spawned()
-        self.cut_lifeline()
         self.pipe.close()
-        for end in self._child_ends:
-            end.close()
-
-
-def _ends(made: ExitStack) -> tuple[DoorbellReader, DoorbellWriter]:
-    listener, ringer = make_doorbell()
-    return made.enter_context(closing(listener)), made.enter_context(closing(ringer))
+        self._resources.close()

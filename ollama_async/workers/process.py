@@ -1,25 +1,23 @@
-"""A worker as a child process: a :class:`~.transport.Transport` from exec to reaped.
+"""A worker as a child process: the :class:`~.transport.Transport` from exec until it is reaped.
 
 - Runs in: the gateway, on its loop.
 - Owns: the process group, its pidfd, the reading end of its stdout and stderr, the channel.
-- Tasks: none; loop readers. They stay until the process is reaped, whatever becomes of callers.
-- Talks to: its listener, the worker's client.
-- Dies when: the process does. Its whole group is killed then, so no grandchild stays.
+- Tasks: none, but loop readers, which remain until the process is reaped.
+- Ends when: the process does. Its whole group is killed then, grandchildren included.
 
-The child is exec'd, not forked: no state, no locks and no CUDA context come along, and its argv can
-be typed by hand. It leads a session of its own, so a Ctrl-C in the terminal reaches only us. A
-grandchild that makes itself another session is beyond our reach.
+The child is exec'd, not forked, so it inherits no state, locks or CUDA context. It leads a session
+of its own, so a Ctrl-C in the terminal reaches only the gateway.
 
-The exit is seen through a pidfd, which the loop watches like a socket: no SIGCHLD handler, no
-thread, and no confusion with a process that got the same number later. The group is killed between
-that and reaping, while the dead leader still holds the number.
+A pidfd reports the exit: it needs no SIGCHLD handler and no thread, and cannot refer to another
+process with the same pid. The group is killed before its leader is reaped, because the pid is not
+reused until then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import math
 import os
 import resource
 import signal
@@ -39,13 +37,13 @@ CHILD_MODULE = "ollama_async.workers.child"
 
 _READ_BYTES = 2 * TAIL_BYTES
 _LAST_READS = 5
-"""As many as a pipe holds by default. Somebody may hold it open, and it may be larger."""
+"""A pipe's default size. A grandchild may have enlarged it and still be writing."""
 _FLOOD_PAUSE_S = 0.01
 _FLOOD_LINES = 32
 _REAP_RETRY_S = 0.05
 _DEFAULT_ENVIRON = {"GOMP_SPINCOUNT": "1000"}
-"""OpenMP's threads spin before they sleep; for ever, by default, when there are as many as cores,
-and then a busy neighbour costs a factor of four."""
+"""OpenMP's threads spin before they sleep. By default they never sleep if there are as many as
+cores, and then any other busy process slows them down by a factor of four."""
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +67,11 @@ class WorkerProcess:
         self._pause: asyncio.TimerHandle | None = None
 
     def start(self, plan: LoadPlan, *, generation: int, listener: TransportListener) -> None:
-        """See :class:`~.transport.Transport`. The argv of a worker is made here.
+        """See :class:`~.transport.Transport`.
 
-        Call it in the main thread: the child asks to be killed when its parent's *thread* ends. It
-        blocks for the vfork and exec: half a millisecond on an idle machine, up to six were seen on
-        a busy one, whatever the size of the gateway.
+        Call it in the main thread: PR_SET_PDEATHSIG kills the child when its parent's *thread*
+        ends. It blocks for the vfork and exec: half a millisecond on an idle machine, up to six
+        were measured on a busy one.
         """
         with ExitStack() as made:
             try:
@@ -94,7 +92,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._output, self._on_output)
         self._loop.add_reader(self._pidfd, self._on_exit)
-        channel.spawned()
+        channel.close_child_lifeline()
         channel.pipe.open(listener.received, listener.broken)
 
     def send(self, message: FromParent) -> None:
@@ -104,58 +102,52 @@ class WorkerProcess:
         self._tail.ready()
 
     def last_output(self) -> list[str]:
-        """A process that was killed by a signal had no time to print a reason, unless the signal
-        was the one by which it aborts itself.
-        """
+        """A killed process printed no reason for its death, unless it aborted itself."""
         if not self.pid:
             return []
         returncode = self._popen.returncode
         is_killed = returncode is not None and returncode < 0 and returncode != -signal.SIGABRT
         return self._tail.failure_lines(include_ordinary=not is_killed)
 
-    async def stop(self, grace_s: float) -> bool:
-        """Quit; after half the grace TERM, after all of it KILL."""
+    async def stop(self, grace_s: float) -> None:
+        """Quit; SIGTERM after half the grace, SIGKILL after all of it."""
         self._is_detached = True
         try:
             self.send(Quit())
             if await self._wait(grace_s / 2):
-                return True
+                return
             self._signal(signal.SIGTERM)
             if await self._wait(grace_s / 2):
-                return True
+                return
             if grace_s:
                 log.warning("worker %d did not stop within %g s: killed", self.pid, grace_s)
         finally:
             self.kill()
-        if await self._wait(REAP_DEADLINE_S):
-            return True
-        log.error("worker %d: not dead %g s after SIGKILL", self.pid, REAP_DEADLINE_S)
-        return False
+        if not await self._wait(REAP_DEADLINE_S):
+            log.error("worker %d: not dead %g s after SIGKILL", self.pid, REAP_DEADLINE_S)
 
     async def _wait(self, timeout_s: float) -> bool:
-        try:
-            async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
                 await self._closed.wait()
-        except TimeoutError:
-            pass
         return self._closed.is_set()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group; nothing if it is reaped already."""
+        """Send SIGKILL to the group, unless its leader is reaped."""
         self._is_detached = True
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._popen.returncode is not None:
-            return  # the number may be somebody else's by now
+            return  # the pid may have been reused
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:
-            self._popen.send_signal(number)  # so early that it leads no group yet
+            self._popen.send_signal(number)  # it does not lead a group yet
 
     def _on_output(self) -> None:
-        """Read once per turn of the loop: a child that prints without end slows down only itself,
-        and has to wait once its lines are dropped.
+        """Read once per loop iteration, and pause while lines are dropped: a child that prints
+        endlessly then blocks on its pipe.
         """
         if not self._read_output():
             return
@@ -178,15 +170,15 @@ class WorkerProcess:
             max_lines = _FLOOD_LINES if self._rate.is_dropping else MAX_LINES
             self._tail.feed(data, max_lines=max_lines)
         else:
-            self._loop.remove_reader(self._output)  # all ends are closed; the exit follows
+            self._loop.remove_reader(self._output)  # all writing ends are closed; the exit follows
         return len(data)
 
     def _on_exit(self) -> None:
-        """The leader is dead. A tracer, which may be one of its own children, is notified before
-        us and can delay that, so the status is polled and not waited for.
+        """The leader is dead. Its tracer, which may be its own child, can delay reaping, so the
+        status is polled.
         """
         self._loop.remove_reader(self._pidfd)
-        self._signal(signal.SIGKILL)  # grandchildren; the leader is dead and not yet reaped
+        self._signal(signal.SIGKILL)  # grandchildren: the leader is dead, but not reaped
         returncode = self._popen.poll()
         if returncode is None:
             self._loop.call_later(_REAP_RETRY_S, self._on_exit)
@@ -206,7 +198,7 @@ class WorkerProcess:
         self._deliver_rest()
 
     def _deliver_rest(self) -> None:
-        """First all that the dead child had sent, once per turn of the loop; then the end."""
+        """Deliver what the dead child had sent, one read per iteration; then report the end."""
         if not self._is_detached and self._channel.pipe.read_some():
             self._loop.call_soon(self._deliver_rest)
             return
@@ -226,11 +218,10 @@ def _spawn(
     """Start ``python -P -m module argv…`` with exactly these variables and descriptors; returns the
     process, the reading end of its output, and its pidfd.
 
-    ``memory_bytes`` limits what it may allocate (0: nothing does), as ``RLIMIT_DATA``: private
-    memory that can be written. Files that are mapped to be read do not count, as weights are, nor
-    do address ranges that are only reserved, as CUDA does by the terabyte.
+    ``memory_bytes`` (0 = unlimited) becomes ``RLIMIT_DATA``, which limits private writable memory.
+    Files mapped for reading (weights) and reserved address ranges (CUDA's terabytes) do not count.
 
-    :raises OSError: no process could be made; nothing is left behind.
+    :raises OSError: the process cannot be created; nothing is left behind.
     """
     output, output_child = os.pipe()
     try:
@@ -261,14 +252,14 @@ def _spawn(
 
 
 def _limit_memory(pid: int, size_bytes: int) -> None:
-    """For good; where we are limited ourselves, not to more than that."""
+    """Set the soft and hard limit, at most our own."""
     _, own = resource.getrlimit(resource.RLIMIT_DATA)
     size_bytes = size_bytes if own == resource.RLIM_INFINITY else min(own, size_bytes)
     resource.prlimit(pid, resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
 def describe_exit(returncode: int) -> str:
-    """How a process ended, for people."""
+    """How a process ended, as a text."""
     if returncode >= 0:
         return f"exit status {returncode}"
     try:

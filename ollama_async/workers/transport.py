@@ -1,8 +1,7 @@
-"""What carries messages between the gateway and one worker: the interface.
+"""The transport interface: one worker, and the connection that carries its messages.
 
-:class:`~ollama_async.workers.process.WorkerProcess` is the implementation: a child process and two
-rings in shared memory. Nothing above this interface knows that a worker is a process on this
-machine.
+:class:`~ollama_async.workers.process.WorkerProcess` implements it. Nothing above this interface
+depends on a worker being a process on this machine.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.messages import FromParent, ToParent
 
 REAP_DEADLINE_S = 10.0
-"""How long to wait for a worker to end after SIGKILL."""
+"""Time limit for a worker's end after SIGKILL."""
 
 
 class TransportListener(Protocol):
@@ -26,16 +25,16 @@ class TransportListener(Protocol):
         """The worker is active: it printed something, at a bounded rate."""
 
     def broken(self, reason: str) -> None:
-        """The worker sent what cannot be decoded. Comes at most once; nothing is received after."""
+        """The worker sent undecodable data. Comes at most once; nothing is received after it."""
 
     def exited(self, reason: str, *, has_aborted: bool) -> None:
-        """The worker has ended. What it had sent before is still delivered. Comes once.
+        """The worker has exited; what it had sent is still delivered. Comes once.
 
-        ``reason`` is for people; ``has_aborted``: it ended itself, as a failed assertion does.
+        ``has_aborted``: by itself, as after a failed assertion.
         """
 
     def closed(self) -> None:
-        """The worker is gone and everything of it is freed. Comes once, after ``exited``."""
+        """The worker is gone and its resources are freed. Comes once, after ``exited``."""
 
 
 class Transport(Protocol):
@@ -43,12 +42,12 @@ class Transport(Protocol):
 
     @property
     def pid(self) -> int:
-        """What the worker's ``Hello`` must carry; 0 before :meth:`start`."""
+        """The worker's pid, as its ``Hello`` must give it; 0 before :meth:`start`."""
 
     def start(self, plan: LoadPlan, *, generation: int, listener: TransportListener) -> None:
         """Start the worker and begin to listen.
 
-        :raises LoadFailed: it cannot be started; nothing is left behind, and nothing is called.
+        :raises LoadFailed: it cannot be started; nothing is left behind and no callback comes.
         """
 
     def send(self, message: FromParent) -> None:
@@ -58,17 +57,15 @@ class Transport(Protocol):
         """
 
     def kill(self) -> None:
-        """End the worker at once; returns before it is gone. What it had sent is not delivered."""
+        """Kill the worker; returns before it is gone. What it had sent is not delivered."""
 
-    async def stop(self, grace_s: float) -> bool:
-        """Request a quit, kill after the grace, wait; whether the worker is gone.
-
-        False: not even killing ends it (a driver holds it). ``closed`` comes when it goes.
-        Cancelled, it kills at once. May be called again, and after the end.
+    async def stop(self, grace_s: float) -> None:
+        """Request a quit, kill after the grace, wait for ``closed`` (with a limit, in case not even
+        SIGKILL ends it). A cancelled stop kills at once. Idempotent, also after the end.
         """
 
     def mark_ready(self) -> None:
         """The model is loaded: output so far was about loading, not about the worker's death."""
 
     def last_output(self) -> list[str]:
-        """What the worker printed about its death, in few lines."""
+        """The few last printed lines that explain the worker's death."""

@@ -178,7 +178,7 @@ async def process(engine="silent"):
 
 async def test_the_lifeline_alone_ends_a_worker():
     async with process() as (worker, listener):
-        worker._channel.cut_lifeline()
+        worker._channel.lifeline.close()
         assert await listener.reason == f"exit status {ORPHANED}"
 
 
@@ -235,4 +235,5 @@ async def test_a_signal_after_the_end_hits_nobody():
     async with process("exit early") as (worker, listener):
         await listener.reason
         worker.kill()
-        assert await worker.stop(1)
+        await worker.stop(1)
+        assert listener.gone.is_set()

@@ -75,7 +75,6 @@ class FakeWorker:
             await self.may_stop.wait()
         if not self.survives_kill:
             self.die("exit status 0")
-        return self.is_gone
 
     def mark_ready(self):
         """Of no interest."""
