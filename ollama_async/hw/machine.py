@@ -1,8 +1,7 @@
-"""The machine's state: cores and memory that this process may use, and its GPUs.
+"""Surveys the machine: the cores and memory that this process may use, and the GPUs.
 
-Cores and memory are within the CPU affinity and the cgroup limits. Both cgroup versions are read,
-with every ancestor of our group, because a parent's limit binds its children too. A value that
-cannot be read is no limit.
+CPU affinity and cgroup limits apply. Both cgroup versions are read, with every ancestor of our
+group, because a parent's limit binds its children. A value that cannot be read is no limit.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
-
-from ollama_async.hw.gpus import Gpu, list_gpus, select_visible
+import pynvml
 
 PERIOD_S = 10.0
 _CLOSE_TIMEOUT_S = 1.0
@@ -26,6 +24,15 @@ log = logging.getLogger(__name__)
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 62
 """Version 1 writes "unlimited" as a number near 2**63."""
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """An NVIDIA GPU and its memory at one moment. ``uuid`` is valid in ``CUDA_VISIBLE_DEVICES``."""
+
+    index: int
+    uuid: str
+    memory_bytes: int
+    free_bytes: int
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +49,8 @@ def survey_machine(
     cgroup_root: Path = _CGROUP_ROOT,
     membership: Path = Path("/proc/self/cgroup"),
 ) -> Machine:
-    """The machine as it is now. Blocks for tens of milliseconds where a GPU driver answers.
-
-    ``visible_devices`` is the operator's ``CUDA_VISIBLE_DEVICES``, which NVML ignores.
+    """The machine as it is now. ``visible_devices`` is the operator's ``CUDA_VISIBLE_DEVICES``,
+    which NVML ignores. Blocks as :func:`list_gpus`.
     """
     available = int(psutil.virtual_memory().available)
     for folder in _folders(cgroup_root, membership, "memory"):
@@ -63,10 +69,10 @@ def survey_machine(
 
 
 class MachineMonitor:
-    """Repeats a survey on a thread of its own. ``latest`` is the last result; it never blocks.
+    """Repeats a survey on a thread of its own. ``latest`` is the last result.
 
-    The constructor blocks for the first survey. The thread is a daemon: a GPU driver that hangs
-    makes the numbers stale, and must not delay the server's exit as an executor thread would.
+    The constructor blocks for the first survey. The thread is a daemon, so that a hanging GPU
+    driver does not delay the server's exit.
     """
 
     def __init__(self, survey: Callable[[], Machine], *, period_s: float = PERIOD_S) -> None:
@@ -78,7 +84,7 @@ class MachineMonitor:
         self._thread.start()
 
     def close(self, *, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
-        """Stop. Blocks until a survey under way has ended, at most ``timeout_s``."""
+        """Stop. Blocks until the current survey has ended, at most ``timeout_s``."""
         self._is_closed.set()
         self._thread.join(timeout_s)
 
@@ -90,8 +96,57 @@ class MachineMonitor:
                 log.exception("surveying the machine")
 
 
+def list_gpus() -> list[Gpu]:
+    """The GPUs that can be queried, in NVML's order; none without a driver or the library. Blocks
+    for tens of milliseconds if there is a driver.
+    """
+    try:
+        pynvml.nvmlInit()
+        try:
+            found = [_describe_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return []
+    return [gpu for gpu in found if gpu is not None]
+
+
+def select_visible(gpus: list[Gpu], selection: str | None) -> list[Gpu]:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` selects: indices or UUID prefixes up to the first
+    entry that matches no GPU, as CUDA reads it. None: all.
+    """
+    if selection is None:
+        return gpus
+    chosen: list[Gpu] = []
+    for word in (part.strip() for part in selection.split(",")):
+        found = next((gpu for gpu in gpus if _is_named(gpu, word)), None)
+        if found is None:
+            break
+        chosen.append(found)
+    return chosen
+
+
+def _is_named(gpu: Gpu, word: str) -> bool:
+    return word == str(gpu.index) if word.isdigit() else bool(word) and gpu.uuid.startswith(word)
+
+
+def _describe_gpu(index: int) -> Gpu | None:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = pynvml.nvmlDeviceGetUUID(handle)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return Gpu(
+            index=index,
+            uuid=uuid.decode() if isinstance(uuid, bytes) else uuid,
+            memory_bytes=int(memory.total),
+            free_bytes=int(memory.free),
+        )
+    except pynvml.NVMLError:
+        return None
+
+
 def _folders(root: Path, membership: Path, controller: str) -> Iterator[Path]:
-    """Our group's folder and its ancestors, for the unified hierarchy or ``controller``'s own."""
+    """Our group's folder and its ancestors, in the unified hierarchy and in ``controller``'s."""
     for line in _lines(membership):
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if not controllers:
@@ -121,7 +176,7 @@ def _number(*paths: Path) -> int | None:
 
 
 def _reclaimable_bytes(folder: Path) -> int:
-    """Page cache, which a group counts as used although the kernel reclaims it on demand."""
+    """Page cache that the group counts as used, but the kernel reclaims on demand."""
     stats = dict(line.split(" ", 1) for line in _lines(folder / "memory.stat") if " " in line)
     value = stats.get("inactive_file", stats.get("total_inactive_file", "0"))
     return int(value) if value.isdigit() else 0

@@ -1,14 +1,11 @@
-"""Where a model may be loaded, with how many slots, and how much memory that takes.
+"""Placement: the devices on which a model may be loaded, its slots, and the memory that it takes.
 
-Pure arithmetic over a :class:`~ollama_async.hw.machine.Machine`; nothing is measured here.
+Slots (ADR 5): ``OLLAMA_NUM_PARALLEL`` if set, else 1 to :data:`MAX_SLOTS`, so that the KV cache at
+the model's context takes
 
-Slots (ADR 0005): ``OLLAMA_NUM_PARALLEL`` if set, else as many as
-
-- half of the memory left after the weights holds as KV cache at the model's context, and
-- on a CPU, :data:`CPU_CACHE_LIMIT_BYTES` holds, because the library zeroes the whole cache while
-  it loads, so that every further slot makes each load slower, used or not,
-
-at least 1 and at most :data:`MAX_SLOTS` (throughput stops growing there).
+- at most half of the memory left after the weights, and
+- on a CPU at most :data:`CPU_CACHE_LIMIT_BYTES`, because the library zeroes the whole cache while
+  it loads.
 """
 
 from __future__ import annotations
@@ -18,27 +15,26 @@ from collections.abc import Iterable
 import msgspec
 
 from ollama_async.core.model_shape import ModelShape
-from ollama_async.hw.gpus import Gpu
-from ollama_async.hw.machine import Machine
+from ollama_async.hw.machine import Gpu, Machine
 
 CPU = "cpu"
 _GPU_SHARE = 0.8
-"""A GPU is filled to at most this share of its free memory, as in Ollama: estimates are rough, and
-running out of GPU memory kills the worker.
-"""
+"""Share of a GPU's free memory that may be used, as in Ollama: estimates are rough, and running out
+of GPU memory kills the worker."""
 _CPU_SHARE = 0.95
 
 MAX_SLOTS = 32
+"""Throughput stops growing there."""
+
 CPU_CACHE_LIMIT_BYTES = 1 << 30
-"""Fresh memory that a CPU zeroes in about half a second (1.75 to 1.95 GB/s were measured)."""
+"""A CPU zeroes so much fresh memory in about half a second (at 1.75 to 1.95 GB/s)."""
 
 MIN_CONTEXT = 4
 """Ollama's minimum for ``num_ctx``."""
 
 SHARED_CONTEXT = 4096
-"""A model is not loaded with a smaller context because one client asks for less. Other clients, who
-name no context, would silently get that, and the next who names more would have to reload it.
-"""
+"""A request for a smaller context does not shrink the load: clients that set no context would get
+it, and the next larger request would have to reload the model."""
 
 CACHE_SCALE = {
     "f32": 2.0,
@@ -62,12 +58,12 @@ _LOGIT_BYTES = 8
 """Each slot's logits are in the graph and in the output buffer."""
 
 _VOCABULARY_BYTES = 256
-"""Texts and tables of one token, in the library and in this package."""
+"""Texts and tables for one token, in the library and in this package."""
 
 
 class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model would be loaded. ``cache_bytes_per_token`` is for f16; ``batch_size``: tokens of
-    one step at most; ``is_fused``: attention does not keep the scores of the whole context.
+    """How a model would be loaded. ``cache_bytes_per_token`` is for f16; ``batch_size``: maximum
+    tokens of a step; ``is_fused``: attention does not store the scores of the whole context.
     """
 
     weights_bytes: int
@@ -81,8 +77,6 @@ class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Memory that a load will take."""
-
     weights_bytes: int
     cache_bytes: int
     compute_bytes: int
@@ -105,21 +99,20 @@ def compute_capacity(machine: Machine, *, gpu_overhead_bytes: int = 0) -> dict[s
 def rank_devices(gpus: Iterable[Gpu], *, num_gpu: int | None, main_gpu: int | None) -> list[str]:
     """Devices to try, best first: GPUs by free memory, the CPU last.
 
-    ``num_gpu`` 0 means the CPU alone. ``main_gpu`` pins one GPU by index; if there is no such GPU,
-    the list is empty. Without GPUs both are ignored: clients send them as a matter of course.
+    ``num_gpu`` 0 means the CPU alone. ``main_gpu`` pins one GPU by index; if it does not exist, the
+    list is empty. Without GPUs both are ignored, as clients often send them.
     """
-    gpus = list(gpus)
-    if num_gpu == 0 or not gpus:
+    by_free_memory = sorted(gpus, key=lambda gpu: gpu.free_bytes, reverse=True)
+    if num_gpu == 0 or not by_free_memory:
         return [CPU]
     if main_gpu is not None:
-        return [gpu.uuid for gpu in gpus if gpu.index == main_gpu]
-    by_free_memory = sorted(gpus, key=lambda gpu: gpu.free_bytes, reverse=True)
+        return [gpu.uuid for gpu in by_free_memory if gpu.index == main_gpu]
     return [*(gpu.uuid for gpu in by_free_memory), CPU]
 
 
 def default_contexts(gpu_bytes: int) -> tuple[int, ...]:
-    """Ollama's default context for the memory of all GPUs together (0: a CPU), then the smaller
-    ones for a model that does not fit with it.
+    """Ollama's default context for the total memory of all GPUs (0: a CPU), then smaller ones for
+    models that do not fit.
     """
     if gpu_bytes >= 47 << 30:
         return 262_144, 32_768, 4096
@@ -127,11 +120,11 @@ def default_contexts(gpu_bytes: int) -> tuple[int, ...]:
 
 
 def choose_context(requested: int, default: int, train_ctx: int) -> int:
-    """Tokens per slot: what is requested (0 = nothing) or the default, at most what the model was
-    trained for (0 = unknown).
+    """Tokens per slot: ``requested`` (0 = unset) or the default, at most ``train_ctx`` (0 =
+    unknown).
 
-    A request below both the default and :data:`SHARED_CONTEXT` is raised to the smaller of these:
-    the request keeps its own limit, but the load serves all clients.
+    A request below both the default and :data:`SHARED_CONTEXT` gets the smaller of these. (It keeps
+    its own limit, but the load serves all clients.)
     """
     if requested:
         num_ctx = max(requested, min(default, SHARED_CONTEXT))
@@ -141,9 +134,7 @@ def choose_context(requested: int, default: int, train_ctx: int) -> int:
 
 
 def choose_slots(load: LoadParameters, *, available_bytes: int, num_parallel: int) -> int:
-    """Number of slots. ``num_parallel`` 0 = auto; ``available_bytes``: of the device, before this
-    load.
-    """
+    """``num_parallel`` 0 = auto; ``available_bytes``: of the device, before this load."""
     if num_parallel:
         return num_parallel
     per_slot = _bytes_per_slot(load)
@@ -178,8 +169,8 @@ def _cells(load: LoadParameters) -> int:
 
 
 def _scratch_bytes(load: LoadParameters) -> int:
-    """Working memory of one step: its tokens in the largest layer, and for each token a mask over
-    the context and, if attention is not fused, the scores of each head.
+    """Working memory of one step: for each token its part of the largest layer, a mask over the
+    context, and the scores of each head if attention is not fused.
     """
     shape = load.shape
     if not shape.row_bytes:

@@ -1,4 +1,4 @@
-"""Messages as bytes: frames of one message each, one behind the other.
+"""Frames: the bytes of messages in the ring, one message per frame.
 
 ::
 
@@ -7,9 +7,9 @@
     1       4     length of the message in bytes, little-endian
     5       n     the message, msgpack (see :mod:`.messages`)
 
-A frame may be larger than the ring that carries it, and may arrive in parts of any size. The frame
-version belongs to these five bytes; what the messages mean is versioned by ``Hello.protocol``, so
-that a side can still name the version that it refuses.
+A frame may be larger than the ring, and may arrive in parts of any size. The frame version is that
+of these five bytes. The messages' version is ``Hello.protocol``, so that a side can read the
+version that it refuses.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ FRAME_VERSION = 1
 HEADER = struct.Struct("<BI")
 
 TO_CHILD_LIMIT_BYTES = 256 << 20
-"""Requests carry images. A larger one is refused where it is sent."""
+"""Requests contain images. A larger one is refused by the sender."""
 
 TO_PARENT_LIMIT_BYTES = 256 << 10
-"""Answers are small. A worker that announces more is broken: the gateway must not hold memory for
-it, nor decode nested values for more than some 30 ms."""
+"""Bounds the gateway's buffers, and the time to decode nested values (30 ms)."""
 
 TO_PARENT_LIST_LIMIT_BYTES = 6 << 20
-"""For messages of one flat list or one text, which decode quickly: see :data:`_FLAT`."""
+"""For messages of one flat list or text, which decode quickly: see :data:`_FLAT`."""
 
 _FLAT = (b"\xa4done", b"\xa4toks", b"\xa4text")
 """How those messages begin, after the byte with the number of fields."""
@@ -45,11 +44,11 @@ M = TypeVar("M")
 
 
 class FrameCorrupt(Exception):
-    """These bytes are not valid frames; nothing after them can be found either."""
+    """Invalid frames; nothing after them can be decoded."""
 
 
 class FrameTooLarge(ValueError):
-    """A message that the other side would refuse; nothing of it was sent."""
+    """The receiver would refuse the message; nothing was sent."""
 
 
 def encode(
@@ -57,8 +56,8 @@ def encode(
 ) -> bytearray:
     """All messages as frames, in order.
 
-    :raises FrameTooLarge: one of them is longer than ``limit_bytes``, and than ``list_limit_bytes``
-        if it is one of the flat ones.
+    :raises FrameTooLarge: a message is longer than ``limit_bytes``, or a flat one longer than both
+        limits.
     """
     data = bytearray()
     encoder = msgspec.msgpack.Encoder()
@@ -75,9 +74,9 @@ def encode(
 
 
 class FrameReader(Generic[M]):
-    """Reassembles a stream from its parts; holds at most one frame's bytes plus one part.
+    """Decodes a stream of frames; buffers at most one frame plus one part.
 
-    ``kind`` is the union of messages that may come; the limits are those of :func:`encode`.
+    ``kind`` is the union of accepted messages; the limits are those of :func:`encode`.
     """
 
     def __init__(self, kind: Any, *, limit_bytes: int, list_limit_bytes: int = 0) -> None:
@@ -90,14 +89,12 @@ class FrameReader(Generic[M]):
     def feed(self, part: bytes) -> list[M]:
         """The messages that ``part`` completes, in order.
 
-        A frame that comes in many parts is decoded once, when its last part is there.
-
-        :raises FrameCorrupt: wrong version, too long, or not a message. What came before the
-            fault in the same part is lost with it.
+        :raises FrameCorrupt: wrong version, too long, or not a message. Earlier messages in the
+            same part are lost.
         """
         data: bytes | bytearray = part
         if self._buffer:
-            self._buffer += part  # one buffer: parts of one byte each must cost no object each
+            self._buffer += part  # one buffer: parts of one byte must not cost an object each
             data = self._buffer
         messages: list[M] = []
         at = self._decode_all(data, messages) if len(data) >= self._needed_bytes else 0
@@ -108,7 +105,7 @@ class FrameReader(Generic[M]):
         return messages
 
     def _decode_all(self, data: bytes | bytearray, messages: list[M]) -> int:
-        """Append every complete message of ``data``; return where the incomplete rest begins."""
+        """Append the complete messages of ``data``; return the offset of the incomplete rest."""
         at, end = 0, len(data)
         unpack, decode = HEADER.unpack_from, self._decoder.decode
         with memoryview(data) as view:
@@ -135,7 +132,7 @@ class FrameReader(Generic[M]):
         return at
 
     def _may_be_long(self, data: bytes | bytearray, start: int, length: int) -> bool:
-        """Whether the frame may have so many bytes; as long as its tag has not come, it may."""
+        """Whether a frame over the limit may still be a flat one; without its tag, it may."""
         if length > self._list_limit_bytes:
             return False
         return len(data) - start < _TAG_END or _is_flat(data, start)
@@ -147,9 +144,7 @@ def _is_flat(data: bytes | bytearray, start: int) -> bool:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """A message of many small values would trigger the garbage collector again and again, and take
-    five times as long.
-    """
+    """Without repeated collections, messages of many small values decode five times as fast."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

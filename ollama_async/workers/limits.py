@@ -1,9 +1,9 @@
-"""What a worker may send: the handshake, the messages that fit its requests, and how much of them.
+"""Limits on what a worker sends: sequence, number and validity of its messages, output per request.
 
-A model's file is hostile input to a native library, so whatever comes out of a worker may be an
-attacker's. Frames are bounded one by one in :mod:`.frames`. Here messages are checked for sequence,
-number and sense, and each request's output is bounded by the tokens that were asked for. A worker
-that breaks a rule is killed. Pure: no clock, no input or output.
+A model file is hostile input to a native library, so a worker may be controlled by an attacker.
+:mod:`.frames` bounds single messages. Here their sequence and number are checked, and each
+request's output is bounded by the tokens that it asked for. A worker that violates a limit is
+killed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ollama_async.workers import messages
 from ollama_async.workers.load_spec import ResourceLimits
 
 CHARACTERS_PER_TOKEN = 1024
-"""The longest tokens of real vocabularies are runs of 128 to 256 blanks; tool calls repeat in JSON
-what a model wrote in its own syntax."""
+"""The longest tokens of real vocabularies are 256 spaces, and tool calls grow when written as
+JSON."""
 
 SPARE_CHARACTERS = 64 << 10
-"""For ends that a parser adds, and requests of few tokens."""
+"""For text that a parser adds, and requests of few tokens."""
 
 _CONTEXTS = 10
-"""An answer without a limit ends after so many contexts."""
+"""Answers without a limit end after so many contexts."""
 
 _MAX_NUMBER = 1 << 62
 _MAX_WARNINGS = 16
@@ -37,13 +37,12 @@ _MESSAGES_PER_S = 50
 
 
 class ProtocolViolation(Exception):
-    """The worker is not to be trusted, and why."""
+    """The worker sent something that it must not send."""
 
 
 class Handshake:
-    """The messages of a start: Hello, Loading …, Ready or Refused.
-
-    ``generation``, ``pid`` and ``limits`` are those that the worker was started with.
+    """The messages of a start: Hello, Loading …, Ready or Refused. The arguments are those that the
+    worker was started with.
     """
 
     def __init__(self, *, generation: int, pid: int, limits: ResourceLimits) -> None:
@@ -53,8 +52,8 @@ class Handshake:
         self._has_hello = False
 
     def receive(self, message: messages.ToParent) -> messages.Ready | messages.Refused | None:
-        """Take the next message: how the start ended, or None while it goes on. Not to be called
-        after the end. ``Ready`` is cut down to the limits.
+        """Take the next message; returns the end of the start, or None. ``Ready`` is cut down to
+        the limits.
 
         :raises ProtocolViolation: another protocol, another worker, or an unexpected message.
         """
@@ -81,9 +80,7 @@ class Handshake:
 
 
 class OutputLimits:
-    """How much a worker may still send for each request that it has: begun, perhaps started, not
-    ended. ``num_ctx``: tokens of a slot.
-    """
+    """How much a worker may still send for each of its requests. ``num_ctx``: tokens per slot."""
 
     def __init__(self, num_ctx: int) -> None:
         self._num_ctx = num_ctx
@@ -97,7 +94,7 @@ class OutputLimits:
         return request_id in self._left
 
     def begin(self, request_id: int, num_predict: int) -> None:
-        """The request was sent. It asks for so many tokens; negative: as many as possible."""
+        """The request was sent. ``num_predict``: its maximum of tokens; negative: none."""
         self._unstarted.add(request_id)
         tokens = _CONTEXTS * self._num_ctx
         if num_predict >= 0:
@@ -105,7 +102,7 @@ class OutputLimits:
         self._left[request_id] = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
 
     def start(self, request_id: int) -> None:
-        """:raises ProtocolViolation: the request is unknown, or was started before."""
+        """:raises ProtocolViolation: the request is unknown or already started."""
         try:
             self._unstarted.remove(request_id)
         except KeyError:
@@ -135,7 +132,7 @@ class OutputLimits:
 
 
 class MessageRate:
-    """Bounds messages that belong to no request; ``now`` in seconds."""
+    """Token bucket for messages that belong to no request."""
 
     def __init__(self, now: float) -> None:
         self._left = float(_MESSAGE_BURST)
@@ -155,12 +152,12 @@ def unexpected(message: messages.ToParent) -> ProtocolViolation:
 
 
 def check_usage(usage: Usage) -> None:
-    """:raises ProtocolViolation: these are no counts and durations."""
+    """:raises ProtocolViolation: invalid counts or durations."""
     _check_numbers(usage.prompt, usage.cached, usage.prompt_ns, usage.answer, usage.answer_ns)
 
 
 def check_heartbeat(heartbeat: messages.Heartbeat) -> None:
-    """:raises ProtocolViolation: no count, or no share."""
+    """:raises ProtocolViolation: an invalid count or share."""
     _check_numbers(heartbeat.busy_slots)
     if not (math.isfinite(heartbeat.cache_used) and 0 <= heartbeat.cache_used <= 1):
         raise ProtocolViolation(f"the worker reports a cache use of {heartbeat.cache_used}")
@@ -172,7 +169,7 @@ def _check_numbers(*numbers: int) -> None:
 
 
 def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
-    """What the worker has, within what was planned.
+    """``ready`` within what was planned.
 
     :raises ProtocolViolation: impossible sizes.
     """
@@ -192,7 +189,7 @@ def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
 
 
 def _size_of(delta: messages.Delta) -> int:
-    """Characters, of a tool call as JSON.
+    """Number of characters; of a tool call, as JSON.
 
     :raises ProtocolViolation: the call's arguments cannot be written as JSON.
     """

@@ -1,7 +1,7 @@
-"""How a model can be loaded on this machine: plans for each device that may hold it, best first.
+"""Load plans: how a model can be loaded on each device of this machine, best first.
 
-There is more than one plan per device where nobody named a context: a default that is too large
-must not keep a model off a GPU.
+If neither client nor operator chose a context, there are plans with smaller ones than the default,
+which may be too large for a GPU.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ollama_async.queue.memory_budget import Plan
 from ollama_async.workers.load_spec import DEFAULT_BATCH, LoadSpec, ResourceLimits
 
 _GATEWAY_CORES_FROM = 4
-"""From so many cores on, one is left to the gateway; below, a thread less would cost too much."""
+"""With so many cores, one is left to the gateway. With fewer, that would cost too much."""
 
 _GPU_HEAD_LENGTHS = frozenset({40, 64, 72, 80, 96, 112, 128, 192, 256, 320, 512, 576})
-"""For which CUDA has fused attention; otherwise the library does without, unless it is forced."""
+"""Lengths for which CUDA has fused attention; others use it only if it is forced."""
 
 _FEWER_SLOTS = (1, 2, 4)
-"""A model gets all its slots, or half or a quarter of them if that saves an eviction."""
+"""Divisors: a model gets half or a quarter of its slots if that saves an eviction."""
 
 _LIMIT_FACTOR = 1.5
 _LIMIT_BASE_BYTES = 2 << 30
 _LIMIT_BYTES_PER_CORE = 128 << 20
 _LIMIT_GPU_BYTES = 6 << 30
-"""A worker may use half as much again as was planned, and what its interpreter, the stacks and
-buffers of threads, and a GPU's driver use: the limit is against models that use a multiple."""
+"""A worker may use 1.5 times its plan, and memory for its interpreter, threads and GPU driver. The
+limit is meant for models that need a multiple."""
 
 _BATCH_LIMIT = 2048
-"""Tokens of a step: compute buffers grow with it, and all other requests wait for a step."""
+"""Maximum tokens of a step: compute buffers grow with it, and all requests wait for it."""
 
 
 class LoadPlan(Plan, frozen=True, kw_only=True):
@@ -48,12 +48,11 @@ class LoadPlan(Plan, frozen=True, kw_only=True):
 
 
 class LoadPlanner:
-    """The :data:`Planner` of this machine. ``machine`` answers at once, from what was last seen;
-    it lists only GPUs that the engine library can use. ``environ`` is the server's own.
+    """The :data:`Planner` of this machine. ``machine`` returns the last survey, with only those
+    GPUs that the engine library can use. ``environ`` is the server's own.
 
-    Slots are planned from what the devices had at the start, before anything was loaded, and never
-    from what is free at the moment: memory of a model that will be evicted by then counts as free.
-    The scheduler sees to it that they fit beside what stays; it is offered fewer slots, too.
+    Slots are planned from the devices' free memory when the server started, because loaded models
+    can be evicted. The scheduler makes them fit beside other models, or takes a plan with fewer.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class LoadPlanner:
         self._environ = {**native_environ(environ), "OLLAMA_ASYNC_CACHE": str(settings.cache_dir)}
 
     def __call__(self, target: Target, options: LoadOptions) -> list[LoadPlan]:
-        """:raises LoadFailed: the GPU that was named does not exist."""
+        """:raises LoadFailed: ``main_gpu`` does not exist."""
         machine = self._machine()
         devices = placement.rank_devices(
             machine.gpus, num_gpu=options.num_gpu, main_gpu=options.main_gpu
@@ -85,10 +84,10 @@ class LoadPlanner:
     def _contexts(
         self, target: Target, options: LoadOptions, machine: Machine, device: str
     ) -> list[int]:
-        """Tokens per slot, best first; only one if client or operator named it."""
+        """Tokens per slot, best first; only one if client or operator chose it."""
         gpu_bytes = 0 if device == CPU else sum(gpu.memory_bytes for gpu in machine.gpus)
-        named = self._settings.context_length
-        defaults = (named,) if named else placement.default_contexts(gpu_bytes)
+        configured = self._settings.context_length
+        defaults = (configured,) if configured else placement.default_contexts(gpu_bytes)
         contexts = (
             placement.choose_context(options.num_ctx or 0, default, target.train_ctx)
             for default in defaults
@@ -112,7 +111,7 @@ class LoadPlanner:
         )
 
     def _slots(self, load: placement.LoadParameters, device: str) -> list[int]:
-        """Numbers of slots to choose from, best first."""
+        """Possible numbers of slots, best first."""
         num_parallel = self._settings.num_parallel
         most = placement.choose_slots(
             load, available_bytes=self._capacity.get(device, 0), num_parallel=num_parallel

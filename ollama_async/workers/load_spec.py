@@ -1,4 +1,4 @@
-"""What a worker loads and how: decided by the parent, passed to the child as an argv."""
+"""The load spec: what a worker loads and how, passed to the child as an argv."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ DEFAULT_BATCH = 512
 
 
 class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker may claim and use.
-
-    ``memory_bytes``: private memory, beside files that it only maps; 0 = no limit.
-    """
+    """Limits of a worker. ``memory_bytes``: private memory, without mapped files; 0 = no limit."""
 
     slots: int = 1 << 10
     num_ctx: int = 1 << 24
@@ -20,12 +17,9 @@ class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a worker needs to load one model.
-
-    ``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
+    """``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
     ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and quota allow.
-    ``gpu_layers``: -1 = all that fit, 0 = none. ``adapters``: paths of LoRA GGUFs, one a line in
-    the argv.
+    ``gpu_layers``: -1 = all that fit. ``adapters``: paths of LoRA GGUFs.
     """
 
     engine: str
@@ -41,7 +35,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[str, ...] = ()
 
     def to_argv(self) -> list[str]:
-        """Options for ``python -P -m ollama_async.workers.child``, without defaults."""
+        """Options for ``python -P -m ollama_async.workers.child``, defaults omitted."""
         argv: list[str] = []
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
@@ -51,7 +45,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_options(cls, options: dict[str, str]) -> LoadSpec:
-        """The spec again, from ``{"num-ctx": "4096", …}``.
+        """The inverse of :meth:`to_argv`, from ``{"num-ctx": "4096", …}``.
 
         :raises msgspec.ValidationError: an option is unknown, missing or of the wrong type.
         """

@@ -1,13 +1,13 @@
 """The messages between the gateway and a worker.
 
-Every message is one msgpack array (msgspec, array-like) whose first element is its tag; frames and
-their lengths are in :mod:`.frames`. Changing a tag, a field or an order changes :data:`PROTOCOL`.
+Every message is one msgpack array (msgspec, array-like) whose first element is its tag, in a frame
+of :mod:`.frames`. Changing a tag, a field or their order changes :data:`PROTOCOL`.
 
-Life of a connection, the child's messages on the right::
+A connection, with the child's messages on the right::
 
     parent                          child
                                     Hello(protocol, pid, generation)
-                                    Loading() …                  resets the timeout of the load
+                                    Loading() …                  resets the load's timeout
                                     Ready(facts) | Refused(error)  then nothing more if Refused
     Submit(id, inference, client) … Started(id)                  the request has a slot
                                     Deltas([(id, delta), …])     one message per engine step
@@ -15,12 +15,7 @@ Life of a connection, the child's messages on the right::
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
     Tokenize / Detokenize           Tokens / Text | Failed
                                     Heartbeat(…)                 each second: the engine is alive
-    Quit()                          (ends, exit status 0)
-
-Version history: 1 — first. 2 — deltas may be thoughts and tool calls; a prompt brings tools,
-suffix and chat format; an inference may have a format, or be rendered only. 3 — an answer's
-end says whether it repeated itself. 4 — a request says whose it is, and which of its prompt's
-messages are the model's own. 5 — unread fields are gone.
+    Quit()                          (exits with status 0)
 """
 
 from __future__ import annotations
@@ -32,18 +27,18 @@ import msgspec
 from ollama_async.core.conversation import Inference, Thought, ToolCall, Usage
 
 MAX_DELTAS = 4096
-"""In one message; a step produces far fewer."""
+"""In one message. A step produces far fewer."""
 
 CONTEXT_LIMIT = 1 << 20
-"""Token ids that an answer's end may carry, without its last one."""
+"""Maximum number of token ids in the context of an answer, without its last one."""
 
 PROTOCOL = 5
-"""Of both sides; a child with another version is refused."""
+"""A child with another version is refused."""
 
 
 class Submit(msgspec.Struct, array_like=True, tag="sub"):
-    """``id`` is greater than zero and never used twice in a worker. Clients take turns, and may not
-    share what was computed for another.
+    """``id`` is greater than zero and never reused in a worker. The client determines whose turn it
+    is, and which cached prefixes the request may reuse.
     """
 
     id: int
@@ -52,7 +47,7 @@ class Submit(msgspec.Struct, array_like=True, tag="sub"):
 
 
 class PackedSubmit(msgspec.Struct, array_like=True, tag="sub"):
-    """A :class:`Submit` as the parent writes it: the inference was packed before it was queued."""
+    """:class:`Submit` as the parent writes it: the inference was packed before it was queued."""
 
     id: int
     inference: msgspec.Raw
@@ -76,7 +71,7 @@ class Detokenize(msgspec.Struct, array_like=True, tag="det"):
 
 
 class Quit(msgspec.Struct, array_like=True, tag="quit"):
-    """Finish at once; running requests get no end."""
+    """Exit; running requests get no end."""
 
 
 ToChild = Submit | Cancel | Tokenize | Detokenize | Quit
@@ -93,15 +88,13 @@ class Hello(msgspec.Struct, array_like=True, tag="hi"):
 
 
 class Loading(msgspec.Struct, array_like=True, tag="load"):
-    """Reading the weights made progress."""
+    """The load made progress."""
 
 
 class Ready(msgspec.Struct, array_like=True, tag="rdy"):
-    """The model is loaded.
-
-    ``num_ctx`` is what one slot holds. Sizes in bytes: ``weights_bytes`` + ``cache_bytes`` +
+    """The model is loaded. ``num_ctx``: tokens per slot. ``weights_bytes`` + ``cache_bytes`` +
     ``compute_bytes`` is the model's size, ``device_bytes`` the part of it on an accelerator.
-    ``warnings`` are sentences for the server's log.
+    ``warnings`` are for the server's log.
     """
 
     slots: int
@@ -125,23 +118,23 @@ class Started(msgspec.Struct, array_like=True, tag="go"):
 
 
 class ToolCallDelta(msgspec.Struct, array_like=True, frozen=True, tag="c"):
-    """A tool call, complete, with its number in the answer and an id."""
+    """A complete tool call, with its index in the answer and an id."""
 
     call: ToolCall
 
 
 Delta = str | Thought | ToolCallDelta
-"""Text for the reader, whole characters and never empty; or a thought, or a tool call."""
+"""Content (whole characters, never empty), or a thought, or a tool call."""
 
 
 class Deltas(msgspec.Struct, array_like=True, tag="p"):
-    """What one step produced, in order for each id."""
+    """The output of one step, in order for each id."""
 
     items: Annotated[list[tuple[int, Delta]], msgspec.Meta(max_length=MAX_DELTAS)]
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):
-    """``is_repetition``: the answer was ended, with ``length``, because it repeated itself."""
+    """``is_repetition``: the reason is ``length`` because the answer repeated itself."""
 
     id: int
     reason: Literal["stop", "length", "cancel"]
@@ -167,9 +160,8 @@ class Text(msgspec.Struct, array_like=True, tag="text"):
 
 
 class Heartbeat(msgspec.Struct, array_like=True, tag="vit"):
-    """Sent by the step thread itself, so that its absence means that the engine hangs.
-
-    ``cache_used`` is the share of the KV cache that holds tokens, 0 to 1.
+    """Sent by the step thread, so its absence means that the engine hangs. ``cache_used``: the used
+    share of the KV cache, 0 to 1.
     """
 
     busy_slots: int

@@ -1,10 +1,7 @@
-"""What a worker prints: lines go to the log at a bounded rate, and what explains its death is kept.
+"""A worker's output: lines are logged at a bounded rate, and those that explain its death are kept.
 
-A worker that prints without end must fill neither the disk nor the gateway's time.
-
-Most of what a process prints is not about its death, and what is may be followed by much else: a
-debugger that is installed has ggml print the stack of every thread after a failed assertion. So
-lines that only a dying process prints are kept apart, whatever comes after them.
+Much other output may follow the reason of a death: if a debugger is installed, ggml has it print
+the stack of every thread after a failed assertion. So fatal lines are kept apart from the tail.
 """
 
 from __future__ import annotations
@@ -17,10 +14,10 @@ from collections.abc import Callable
 TAIL_BYTES = 8 << 10
 
 MAX_LINES = 500
-"""Lines examined per read: each costs some 5 µs, and one that is logged four times as much."""
+"""Lines examined per read. Each costs some 5 µs, and four times as much if it is logged."""
 
 _RECENT_S = 60.0
-"""How old a reason may be when a ready process dies. A debugger takes seconds."""
+"""Maximum age of a reason when a ready process dies. A debugger takes seconds."""
 
 _MAX_FATAL_LINES = 8
 _MAX_FATAL_CHARACTERS = 1000
@@ -46,20 +43,20 @@ _STACK = re.compile(
 )
 
 BURST_BYTES = 1 << 20
-"""More than loading prints, or a debugger with the stack of every thread."""
+"""More than a load prints, or a debugger with the stack of every thread."""
 
 BYTES_PER_S = 16 << 10
 
 _RESUME_BYTES = 64 << 10
-"""Budget needed to resume logging. Without it every other line would report dropped lines."""
+"""Budget needed to resume logging, so that not every other line reports dropped lines."""
 
 _LINE_OVERHEAD_BYTES = 80
 """What the log adds to each line."""
 
 
 class OutputTail:
-    """Keeps the last 8 KiB that a process printed, and passes each whole line to ``on_line``. Of a
-    read with very many lines the rest is only counted, to ``on_skipped``.
+    """Keeps the last 8 KiB of a process's output, and passes each line to ``on_line``. Lines beyond
+    ``max_lines`` of a read are only counted, to ``on_skipped``.
     """
 
     def __init__(
@@ -83,7 +80,7 @@ class OutputTail:
         self._tail += data
         del self._tail[:-TAIL_BYTES]
         *lines, self._partial = (self._partial + data).split(b"\n")
-        if len(self._partial) > TAIL_BYTES:  # a line without end must not grow for ever
+        if len(self._partial) > TAIL_BYTES:  # bounds a line without end
             lines, self._partial = [*lines, self._partial], b""
         if len(lines) > max_lines:
             self._on_skipped(len(lines) - max_lines)
@@ -96,13 +93,13 @@ class OutputTail:
         self._partial = b""
 
     def ready(self) -> None:
-        """Output so far was about loading; from now on only recent lines explain a death."""
+        """The model is loaded: from now on only recent lines can explain a death."""
         self._is_ready = True
         self._tail.clear()
 
     def failure_lines(self, limit: int = 3, *, include_ordinary: bool = True) -> list[str]:
-        """The last lines that only a dying process prints; else those that look like a failure;
-        else its last lines, if it could print (``include_ordinary``) before it died.
+        """The last lines that explain a death: fatal ones, else error messages, else, with
+        ``include_ordinary``, any lines.
         """
         if fatal := [text for at, text in self._fatal if self._is_recent(at)]:
             return fatal[-limit:]
@@ -135,10 +132,7 @@ class OutputTail:
 
 
 class LogRate:
-    """Forwards lines to ``log``: a burst, then a trickle, and a count of the rest.
-
-    ``is_dropping``: the limit is reached.
-    """
+    """Token bucket for log lines: a burst, then a low rate, and a count of dropped lines."""
 
     def __init__(
         self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
@@ -168,7 +162,7 @@ class LogRate:
         self._log(text)
 
     def skipped(self, count: int) -> None:
-        """``count`` lines were dropped unseen."""
+        """``count`` lines were dropped unexamined."""
         self._dropped += count
 
     def close(self) -> None:

@@ -1,41 +1,36 @@
-"""A ring of bytes in shared memory, between exactly one writer and one reader.
+"""A ring buffer in shared memory, with exactly one writer and one reader.
 
-The memory is a ``memfd``: it has no name that could be left behind or deleted by accident, and it
-vanishes with its last holder, even after SIGKILL. It is sealed against shrinking and growing, so
-that no peer can turn an access of ours into SIGBUS.
+The memory is a ``memfd``: it has no name that could be left behind, and is freed with its last
+descriptor, even after SIGKILL. It is sealed against resizing, so no peer can cause SIGBUS here.
 
-The bytes (integers in the machine's own order: both sides are on one machine)::
+The layout, with integers in native byte order::
 
     offset   size  what            written by
     0        8     magic           create(): b"OA-RING" and the layout's version, one byte
     8        8     capacity        create(): bytes of data, at least 8
-    64       8     write index     the writer: bytes written since the beginning
-    128      8     read index      the reader: bytes read since the beginning
-    256      cap.  data            the writer: byte number i lies at 256 + i mod capacity
+    64       8     write index     the writer: bytes written so far
+    128      8     read index      the reader: bytes read so far
+    256      cap.  data            the writer: byte i is at 256 + i mod capacity
 
-Both indices only grow (at 1 GB/s for 500 years), each on a cache line of its own. ``write index -
-read index`` bytes wait to be read, never less than 0 nor more than the capacity. A peer whose index
-says otherwise, or goes backwards, gets :class:`RingCorrupt`: it is checked before it is used. Our
-own index is kept privately and never read back, so the peer cannot move it either.
+Both indices only grow (at 1 GB/s for 500 years), each on its own cache line. ``write index - read
+index`` is the number of unread bytes, from 0 to the capacity. A peer's index is checked before it
+is used: one out of range, or that goes backwards, raises :class:`RingCorrupt`. A side's own index
+is private and never read back, so the peer cannot change it.
 
-**One store publishes.** An index is stored through a ``memoryview`` of format ``Q``. CPython
-stores such an item as a ``memcpy`` of constant size 8, which a compiler turns into one 8-byte store
-(glibc's memcpy, should one be called, moves 8 bytes at once, too). The address is a multiple of 64,
-so that the store is indivisible on x86-64 and ARMv8. Loads likewise.
+**Atomic stores.** An index is stored through a ``memoryview`` of format ``Q``, which CPython does
+by a ``memcpy`` of constant size 8, that is one 8-byte store (glibc's memcpy also moves 8 bytes at
+once). The address is a multiple of 64, so the store is atomic on x86-64 and ARMv8. So are loads.
 
 **Memory order.** Data must be visible before the index that covers it, must not be read before that
-index was, and must have been read before the read index frees its space. x86 keeps these three
-orders by itself: stores stay in order, loads stay in order, a store does not pass an older load,
-and a string copy is ordered before the store that follows it. ARM keeps none of them, so each of
-the three places has a fence, and Python does have one: releasing and acquiring again a lock that
-nobody else wants. CPython's lock is ``sem_post`` and ``sem_trywait`` (lately a compare-and-
-exchange), which POSIX lists among the functions that synchronize memory. On ARMv8 that is a store-
-release followed by a load-acquire, which the architecture keeps in program order together with all
-that comes before the first and after the second; on x86 they are locked instructions. One fence
-costs about 0.1 µs. The writer needs none between reading the read index and overwriting what was
-freed: its stores depend on a branch on that load.
+index, and must have been read before the read index frees its space. x86 guarantees these three
+orders, also for string copies. ARM guarantees none, so each has a fence: releasing and reacquiring
+an uncontended lock. CPython's lock is ``sem_post`` and ``sem_trywait`` (in newer versions a
+compare-and-exchange), which POSIX lists among the functions that synchronize memory. On ARMv8 that
+is a store-release followed by a load-acquire, which the architecture keeps in order with everything
+before and after. One fence costs about 0.1 µs. The writer needs none between reading the read index
+and overwriting freed bytes: its stores depend on a branch on that load.
 
-The argument for ARM is from the architecture's rules; this has been run on x86 only.
+The argument for ARM follows the architecture's rules; the code has been run on x86 only.
 """
 
 from __future__ import annotations
@@ -56,15 +51,14 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class RingCorrupt(Exception):
-    """The memory is not a ring, or the peer's index is impossible. Nothing more can be read."""
+    """The memory is not a ring, or the peer's index is impossible."""
 
 
 class Ring:
-    """One side's view of a ring. Use a given object either to write or to read, from one thread at
-    a time; the peer uses another object, attached to the same memory.
+    """One side's view of a ring: either the writer's or the reader's, used by one thread at a time.
 
-    A ring is used once: both sides start at byte 0, so a second writer or reader cannot take over.
-    ``fd`` stays open until :meth:`close`; it is close-on-exec.
+    Both sides start at byte 0, so a second writer or reader cannot take over. ``fd`` is
+    close-on-exec and open until :meth:`close`.
     """
 
     def __init__(self, fd: int, memory: mmap.mmap, capacity: int) -> None:
@@ -99,9 +93,9 @@ class Ring:
 
     @classmethod
     def attach(cls, fd: int) -> Ring:
-        """The ring that a peer created; takes over the descriptor.
+        """The ring that a peer created; owns the descriptor from now on.
 
-        :raises RingCorrupt: it is not a sealed memfd of this layout; the descriptor stays open.
+        :raises RingCorrupt: not a sealed memfd of this layout; the descriptor remains open.
         """
         try:
             seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -119,8 +113,7 @@ class Ring:
         return cls(fd, memory, capacity)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Copy as much of ``data`` as fits, publish it at once, return its length (0: the ring is
-        full). Never waits.
+        """Publish as much of ``data`` as fits; returns its length, 0 if the ring is full.
 
         :raises RingCorrupt: the reader's index is impossible.
         """
@@ -142,8 +135,8 @@ class Ring:
         return size
 
     def read(self, limit: int) -> bytes:
-        """Remove up to ``limit`` bytes, as a copy that the peer cannot change meanwhile (empty:
-        nothing is there). Never waits.
+        """Remove up to ``limit`` bytes, as a copy that the peer cannot change; empty if none are
+        there.
 
         :raises RingCorrupt: the writer's index is impossible.
         """
@@ -170,7 +163,7 @@ class Ring:
         taken = self._words[_READ]
         if not self._read <= taken <= self._written:
             raise RingCorrupt(f"read index {taken}, must be {self._read} to {self._written}")
-        self._read = taken  # from now on it must not go back
+        self._read = taken  # it must not go back
         return self.capacity - (self._written - taken)
 
     def readable(self) -> int:
@@ -187,7 +180,7 @@ class Ring:
         return written - self._read
 
     def close(self) -> None:
-        """Free mapping and descriptor. Idempotent; no other method may follow."""
+        """Free the mapping and the descriptor. Idempotent; no other method may follow."""
         if self.fd >= 0:
             self._words.release()
             self._memory.close()
@@ -195,6 +188,6 @@ class Ring:
             self.fd = -1
 
     def _fence(self) -> None:
-        """No access to memory crosses this; see the module docstring."""
+        """No memory access is reordered across this; see the module docstring."""
         self._fence_lock.release()
         self._fence_lock.acquire()

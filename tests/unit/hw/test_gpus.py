@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from ollama_async.hw.gpus import Gpu, list_gpus, select_visible
-from ollama_async.hw.machine import survey_machine
+from ollama_async.hw.machine import Gpu, list_gpus, select_visible, survey_machine
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.hw import placement
-from ollama_async.hw.gpus import Gpu
-from ollama_async.hw.machine import Machine
+from ollama_async.hw.machine import Gpu, Machine
 from ollama_async.hw.placement import CPU, compute_capacity, rank_devices
 
 GIB = 1 << 30

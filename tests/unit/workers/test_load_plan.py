@@ -6,8 +6,7 @@ import pytest
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.model_shape import ModelShape
 from ollama_async.core.settings import Settings
-from ollama_async.hw.gpus import Gpu
-from ollama_async.hw.machine import Machine
+from ollama_async.hw.machine import Gpu, Machine
 from ollama_async.hw.placement import CPU
 from ollama_async.queue.backend import LoadOptions, Target
 from ollama_async.workers.load_plan import LoadPlanner
