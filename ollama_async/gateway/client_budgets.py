@@ -1,9 +1,8 @@
-"""Bounds the memory and the time that one client, and all together, may cost the gateway.
+"""Bounds the memory and the time that one client, and all clients together, cost the gateway.
 
-A :class:`ByteBudget` counts what requests hold: large bodies until they are answered, and answers
-that their clients have not read. The kernel's socket buffer takes an ordinary answer whole; what it
-does not take waits in this process. A :class:`WaitAllowance` bounds how long a client may make the
-gateway wait while bytes move.
+A :class:`ByteBudget` counts large bodies until they are answered, or answers that clients have not
+read. (An ordinary answer fits the kernel's socket buffer; the rest of a longer one is held here.) A
+:class:`WaitAllowance` bounds how long the gateway waits for a client while bytes move.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import operator
 from collections.abc import Awaitable
 from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
 from ollama_async.core.errors import Busy, ServerError
@@ -28,36 +28,27 @@ CLIENT_SEND_LIMIT_BYTES = SEND_LIMIT_BYTES // 2
 contained twice, and a vocabulary."""
 
 FREE_BYTES = 32 << 10
-"""Of each answer, which are not counted: half of a transport's high-water mark, so that a short
+"""Of each answer; they are not counted. Half of a transport's high-water mark, so that a short
 answer with its head never waits."""
 
 
-class ByteBudget:
+class ByteBudget(msgspec.Struct, kw_only=True, eq=False):
     """Bytes that the requests of one server hold and may hold, by client and in total.
 
-    A reservation of up to ``free_bytes`` is not counted; larger ones are counted in steps of
+    A reservation of up to ``free_bytes`` is not counted. Larger ones are counted in steps of
     ``step_bytes``, so that one that grows is counted once for many pieces.
     """
 
-    def __init__(
-        self,
-        *,
-        limit_bytes: int,
-        client_limit_bytes: int,
-        busy_text: str,
-        free_bytes: int = 0,
-        step_bytes: int = 1,
-    ) -> None:
-        self.limit_bytes = limit_bytes
-        self.client_limit_bytes = client_limit_bytes
-        self.busy_text = busy_text
-        self.free_bytes = free_bytes
-        self.step_bytes = step_bytes
-        self.reserved_bytes = 0
-        self._by_client: dict[str, int] = {}
-        self._reservations: dict[str, set[Reservation]] = {}
+    limit_bytes: int
+    client_limit_bytes: int
+    busy_text: str
+    free_bytes: int = 0
+    step_bytes: int = 1
+    reserved_bytes: int = 0
+    _by_client: dict[str, int] = {}
+    _reservations: dict[str, set[Reservation]] = {}
 
-    def take(self, reservation: Reservation, size: int) -> None:
+    def charge(self, reservation: Reservation, size: int) -> None:
         """:raises Busy: the client, or all together, would hold too much."""
         client = reservation.client
         held = self._by_client.get(client, 0) + size
@@ -69,7 +60,7 @@ class ByteBudget:
         self._by_client[client] = held
         self._reservations.setdefault(client, set()).add(reservation)
 
-    def give_back(self, reservation: Reservation) -> None:
+    def release(self, reservation: Reservation) -> None:
         client, size = reservation.client, reservation.size
         self.reserved_bytes -= size
         self._by_client[client] -= size
@@ -77,34 +68,31 @@ class ByteBudget:
         if not self._reservations[client]:
             del self._reservations[client], self._by_client[client]
 
-    def _make_space(self, size: int, held: int) -> None:  # noqa: ARG002  # for those that can
-        """For ``size`` bytes of a client that then holds ``held``. :raises Busy: not possible."""
+    def _make_space(self, size: int, held: int) -> None:  # noqa: ARG002  # for subclasses
+        """Free ``size`` bytes for a client that then holds ``held``. :raises Busy: impossible."""
         raise Busy(self.busy_text)
 
 
 class SendBudget(ByteBudget):
-    """The budget of unread answers. When it is exhausted, the client that holds most is cut in
-    favour of one that holds less.
+    """The budget of unread answers. When it is exhausted, answers of the client that holds most are
+    aborted in favour of one that holds less.
     """
 
-    def __init__(self) -> None:
-        super().__init__(
-            limit_bytes=SEND_LIMIT_BYTES,
-            client_limit_bytes=CLIENT_SEND_LIMIT_BYTES,
-            busy_text="server busy, please try again: too many answers wait to be read",
-            free_bytes=FREE_BYTES,
-            step_bytes=FREE_BYTES,
-        )
+    limit_bytes: int = SEND_LIMIT_BYTES
+    client_limit_bytes: int = CLIENT_SEND_LIMIT_BYTES
+    busy_text: str = "server busy, please try again: too many answers wait to be read"
+    free_bytes: int = FREE_BYTES
+    step_bytes: int = FREE_BYTES
 
-    def take(self, reservation: Reservation, size: int) -> None:
+    def charge(self, reservation: Reservation, size: int) -> None:
         """:raises ServerError: the answer alone is over its client's limit."""
         if reservation.size + size > self.client_limit_bytes:
             raise ServerError(f"the answer is over the limit of {self.client_limit_bytes} bytes")
-        super().take(reservation, size)
+        super().charge(reservation, size)
 
     def _make_space(self, size: int, held: int) -> None:
-        """The client that holds most holds more than ``held``, which includes ``size``, so cutting
-        its answers always suffices.
+        """Abort answers of the client that holds most. That always suffices: they are more than
+        ``held``, which includes ``size``.
         """
         client = max(self._by_client, key=self._by_client.__getitem__)
         if self._by_client[client] <= held:
@@ -113,43 +101,43 @@ class SendBudget(ByteBudget):
         for reservation in sorted(self._reservations[client], key=by_size, reverse=True):
             if self.reserved_bytes + size <= self.limit_bytes:
                 break
-            reservation.cut()
+            reservation.abort()
 
 
 SEND_BUDGET: web.AppKey[SendBudget] = web.AppKey("send_budget", SendBudget)
 
 
 class Reservation:
-    """What one request holds of a budget; given back at the end of its context."""
+    """What one request holds of a budget, until the end of its context."""
 
     def __init__(self, budget: ByteBudget, request: web.BaseRequest) -> None:
         self.size = 0
         self._budget = budget
         self._request = request
-        self._is_cut = False
+        self._is_aborted = False
 
     @property
     def client(self) -> str:
         return client_of(self._request)
 
     def reserve(self, size: int) -> None:
-        """Hold ``size`` bytes in all from now on; a reservation never shrinks.
+        """Hold ``size`` bytes in all; a reservation never shrinks.
 
-        :raises Busy: too much is held at present.
-        :raises ServerError: the size can never be held.
+        :raises Busy: too much is reserved at present.
+        :raises ServerError: the size exceeds what one client may ever hold.
         """
         if size <= max(self._budget.free_bytes, self.size):
             return
-        if self._is_cut:
+        if self._is_aborted:
             raise Busy(self._budget.busy_text)
         size += -size % self._budget.step_bytes
-        self._budget.take(self, size - self.size)
+        self._budget.charge(self, size - self.size)
         self.size = size
 
-    def cut(self) -> None:
-        """Free the memory for others: close the connection whose answer fills it."""
-        self._is_cut = True
-        self._give_back()
+    def abort(self) -> None:
+        """Release the bytes and close the connection whose answer holds them."""
+        self._is_aborted = True
+        self._release()
         if self._request.transport is not None:
             self._request.transport.abort()
 
@@ -157,16 +145,16 @@ class Reservation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._give_back()
+        self._release()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         if self.size:
-            self._budget.give_back(self)
+            self._budget.release(self)
             self.size = 0
 
 
 SEND_RESERVATION: web.RequestKey[Reservation] = web.RequestKey("send_reservation", Reservation)
-"""What the answer to a request holds. The middleware makes it and gives it back."""
+"""What the answer to a request holds. The middleware makes and releases it."""
 
 BODY_RESERVATION: web.RequestKey[Reservation] = web.RequestKey("body_reservation", Reservation)
 """What the body of a request holds, likewise."""

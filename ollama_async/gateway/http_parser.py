@@ -1,8 +1,7 @@
 """Bounds aiohttp's request parser: the size of heads and trailers.
 
 aiohttp bounds each header field and their number. Browsers send all cookies of ``localhost`` in one
-field, so a field may be as long as Go allows the whole head to be. The whole is therefore bounded
-here: heads, and what follows the last chunk of a body (trailers).
+field, so a field may be as long as Go allows the whole head to be. The sum is bounded here.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ FIELDS_LIMIT = 1 << 14
 """Of a head. They take 7 MiB and 10 ms to parse, about as long as the loop may be blocked."""
 
 _READS_LIMIT = 4096
-"""Of reads for one head. Each may copy what came before, and a client that drips bytes must not
-cause gigabytes of copies. On the slowest network a read is a packet, and a head 800 of them."""
+"""Of reads for one head. Each may copy what came before, so a client that drips bytes could cause
+gigabytes of copies. On the slowest network a read is a packet, and a head 800 of them."""
 
 _TOO_MANY_FIELDS = "Too many headers"
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
@@ -38,10 +37,7 @@ Parsed = tuple[Sequence[tuple[RawRequestMessage, StreamReader]], bool, bytes]
 
 
 class BoundedParser:
-    """Replaces aiohttp's parser, and delegates to it.
-
-    ``is_broken``: the rest of the connection is ignored, in most cases because it cannot be parsed.
-    """
+    """A proxy of aiohttp's parser. ``is_broken``: the rest of the connection is ignored."""
 
     def __init__(self, parser: HttpRequestParser) -> None:
         self.is_broken = False
@@ -49,12 +45,12 @@ class BoundedParser:
         self._is_first = True
         self._payload: StreamReader = EMPTY_PAYLOAD
         self._body_bytes = 0
-        self._held_bytes = 0
-        self._held_reads = 0
+        self._head_bytes = 0
+        self._head_reads = 0
 
     @property
     def is_in_body(self) -> bool:
-        """Whether a part of the last request's body has not arrived yet."""
+        """Whether the last request's body is incomplete."""
         return not self._payload.is_eof()
 
     def __getattr__(self, name: str) -> Any:
@@ -67,14 +63,21 @@ class BoundedParser:
         """
         if self.is_broken:
             return (), False, b""
+        if self._is_first and data:
+            self._is_first = False
+            data = _with_known_method(data)
         try:
-            return self._parsed(data)
+            parsed: Parsed = self._parser.feed_data(data)
+            self._check_bounds(parsed[0], len(data))
         except HttpProcessingError as error:
+            is_too_large = isinstance(error, LineTooLong) or _TOO_MANY_FIELDS in error.message
+            reason = _too_large() if is_too_large else error
             was_in_body = self.is_in_body
-            self.stop(str(error))
+            self.stop(str(reason))
             if not was_in_body:
-                raise
+                raise reason from None
             return (), False, b""
+        return parsed
 
     def stop(self, reason: str = "") -> None:
         """Ignore all that follows; the reader of an incomplete body gets an error."""
@@ -82,32 +85,23 @@ class BoundedParser:
         if self.is_in_body:
             self._payload.set_exception(RequestPayloadError(reason))
 
-    def _parsed(self, data: bytes) -> Parsed:
-        if self._is_first and data:
-            self._is_first = False
-            data = _with_known_method(data)
-        try:
-            parsed: Parsed = self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            is_too_large = isinstance(error, LineTooLong) or _TOO_MANY_FIELDS in error.message
-            raise (_too_large() if is_too_large else error) from None
-        self._bound(parsed[0], len(data))
-        return parsed
-
-    def _bound(self, messages: Sequence[tuple[RawRequestMessage, StreamReader]], size: int) -> None:
+    def _check_bounds(
+        self, messages: Sequence[tuple[RawRequestMessage, StreamReader]], size: int
+    ) -> None:
+        """:raises HttpProcessingError: a version is not supported, or a head is too large."""
         if messages:
             _check_versions(messages)
-            if self._held_bytes + size > HEAD_LIMIT_BYTES:
+            if self._head_bytes + size > HEAD_LIMIT_BYTES:
                 _check_sizes(messages)
             self._payload = messages[-1][1]
         elif self._payload.total_bytes == self._body_bytes:
-            self._held_bytes += size
-            self._held_reads += 1
-            if self._held_bytes > HEAD_LIMIT_BYTES or self._held_reads > _READS_LIMIT:
+            self._head_bytes += size
+            self._head_reads += 1
+            if self._head_bytes > HEAD_LIMIT_BYTES or self._head_reads > _READS_LIMIT:
                 raise _too_large()
             return
         self._body_bytes = self._payload.total_bytes
-        self._held_bytes = self._held_reads = 0
+        self._head_bytes = self._head_reads = 0
 
 
 def _too_large() -> HttpProcessingError:
@@ -117,8 +111,8 @@ def _too_large() -> HttpProcessingError:
 def _with_known_method(data: bytes) -> bytes:
     """``data`` with an unknown method replaced by one that the parser knows and no route has.
 
-    HTTP allows any method, and all wrong ones get the same answer. Only the first bytes of a
-    connection are looked at: where the next request begins is known to the parser only.
+    HTTP allows any method, and all unknown ones get the same answer. Only the first request of a
+    connection is checked: only the parser knows where the next one begins.
     """
     found = _METHOD.match(data)
     if found is None or found[0][:-1] in _KNOWN_METHODS:

@@ -1,13 +1,13 @@
-"""Serves HTTP connections with aiohttp, without what aiohttp would answer by itself.
+"""Serves HTTP connections with aiohttp, and replaces aiohttp's own error answers.
 
-aiohttp answers what is not HTTP, and what it refuses on its own, with plain texts that carry its
-name and version. Here each becomes ``{"error": …}``, and the connection ends. A stream to a client
-that does not know chunks (HTTP/1.0) ends with the connection as well, whatever it requested.
+aiohttp answers bytes that are not HTTP, and what it refuses itself, with plain texts that carry its
+name and version. Here each becomes ``{"error": …}``, and the connection ends. A stream to an
+HTTP/1.0 client, which does not know chunks, also ends with the connection.
 
-aiohttp notices a disconnected client only while it reads, and it stops reading while requests wait
-behind the running one or nobody reads a body. Meanwhile the kernel is polled here. A client that
-closes only its writing side looks like one that disconnected: it still gets what is answered at
-once; what takes longer is cancelled, as Go's servers cancel a request's context.
+aiohttp notices a disconnected client only while it reads. It stops reading while pipelined requests
+wait or a body is not consumed; meanwhile the kernel is polled here. A client that closes only its
+writing side looks like one that disconnected: it gets what is answered at once, and longer requests
+are cancelled, as Go's servers cancel a request's context.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ from ollama_async.gateway.http_parser import (
 from ollama_async.gateway.responses import Refusal, json_error
 
 KEEPALIVE_S = 75.0
-"""How long an idle connection stays open: longer than the pools of common clients and proxies."""
+"""Of an idle connection: longer than in the pools of common clients and proxies."""
 
 UNREACHABLE_LIMIT_S = 60
-"""A client whose machine acknowledges nothing for so long, or accepts nothing of what waits for it,
-has lost its connection. As long as a client may leave a stream unread."""
+"""The connection of a client whose machine acknowledges or accepts nothing for so long is lost. As
+long as a client may leave a stream unread."""
 _PROBED_AFTER_S = 30
 _PROBED_EVERY_S = 10
 
 _LINGER_S = 0.5
-"""How long a client that is still sending may take to read why it was refused: closing at once
+"""How long a client that is still sending may take to read why it was refused. Closing at once
 would reset the connection, and the answer could be lost with it."""
 
 _HALF_CLOSED_S = 0.5
-"""How long the answer to a half-closed connection may take. Most clients of that kind have
-disconnected, and their request holds a place in the queue."""
+"""How long the answer to a half-closed connection may take. Most such clients have disconnected,
+and their request holds a place."""
 
 _PEER_CHECK_S = 0.25
-"""How often the kernel is asked about a client whose bytes are not read."""
+"""How often the kernel is polled for a client whose bytes are not read."""
 
 _PIPELINED_REQUESTS = 2
-"""Behind the running one. What a client sends after them stays in its socket for a while."""
+"""Behind the running one. Further ones stay in the socket for a while."""
 
 _UNREAD_INPUT_S = 1.0
-"""After this time it is read and dropped, and the connection ends after the running request: a
-client that has filled its socket cannot be seen disconnecting, as its last packet does not fit."""
+"""After this time input is read and dropped, and the connection ends after the running request. If
+a client has filled its socket, its disconnection cannot be seen: the last packet does not fit."""
 
 _DISCARD_LIMIT_BYTES = 16 << 20
-"""Of dropped input. A client that sends more is disconnected, as reading costs time, too."""
+"""Of dropped input. A client that sends more is disconnected: reading costs time, too."""
 
 _UNREAD_ANSWER_S = 60.0
 """How long a client may leave short answers unread that do not fit its socket."""
@@ -78,9 +78,9 @@ _log = logging.getLogger("ollama_async.gateway.http")
 def build_runner(application: web.Application, *, shutdown_grace_s: float) -> web.AppRunner:
     """The runner of ``application``; its owner sets it up, binds sites and cleans it up.
 
-    A client that disconnects cancels its handler: nothing is written during a prefill, so no
-    failing write would show it. Running answers get ``shutdown_grace_s`` in ``cleanup``. There is
-    no access log: the metrics count requests, and a line for each costs 30 µs.
+    A client that disconnects cancels its handler: during a prefill no failing write would show it.
+    Running answers get ``shutdown_grace_s`` in ``cleanup``. There is no access log: the metrics
+    count requests, and a line for each costs 30 µs.
     """
     _log.addFilter(_is_own_fault)
     return _Runner(application, shutdown_timeout=shutdown_grace_s)
@@ -110,7 +110,7 @@ class _Server(web.Server):
 
 
 def _is_own_fault(record: logging.LogRecord) -> bool:
-    """False for broken bodies: any client could fill the log with their tracebacks."""
+    """False for broken bodies: clients could fill the log with their tracebacks."""
     return not (record.exc_info and isinstance(record.exc_info[1], RequestPayloadError))
 
 
@@ -146,7 +146,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     async def start(self) -> None:
-        """Serve until the connection ends. What is left to send then has a deadline as well."""
+        """Serve until the connection ends. What is unsent then has a deadline as well."""
         transport = self.transport
         try:
             await super().start()
@@ -212,7 +212,7 @@ class Connection(web.RequestHandler):
         self._peer_check = self._loop.call_later(_PEER_CHECK_S, self._check_peer)
 
     def _check_peer(self) -> None:
-        """Poll the kernel: nothing is read, so nothing else shows whether the client is there."""
+        """Poll the kernel: while nothing is read, nothing else shows that the client is gone."""
         if self.transport is None:
             return
         peer = peer_state(self.transport)
@@ -240,7 +240,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  # part of ``exc``
     ) -> web.StreamResponse:
-        """The answer to bytes that are not HTTP, and to a fault outside of every handler.
+        """The answer to bytes that are not HTTP, and to a bug outside of handlers.
 
         :raises ConnectionError: half of an answer has been sent.
         """
@@ -254,7 +254,9 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send ``resp``, or what is left of it; true if the client is gone."""
+        """Send ``resp`` or the rest of it, with a deadline if the client does not read. The bool is
+        true if the client is gone.
+        """
         if isinstance(resp, Refusal):
             return await self._refuse(resp)
         if isinstance(resp, web.HTTPException):  # aiohttp's own answer
@@ -263,7 +265,13 @@ class Connection(web.RequestHandler):
         has_length = resp.content_length is not None
         if self._bounded.is_broken or (request.version < HttpVersion11 and not has_length):
             resp.force_close()
-        sent = await self._finish_with_deadline(request, resp, start_time)
+        is_unread = self.transport is not None and self.transport.get_write_buffer_size() > 0
+        try:
+            async with asyncio.timeout(_UNREAD_ANSWER_S if is_unread else None):
+                sent = await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            self._abort()
+            sent = resp, True
         if self._bounded.is_broken:
             await self._linger()
         elif self._abort_timer is not None and not self._messages:
@@ -271,21 +279,8 @@ class Connection(web.RequestHandler):
             self.close()
         return sent
 
-    async def _finish_with_deadline(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """As aiohttp, but with a deadline for a client that does not read."""
-        if self.transport is None or not self.transport.get_write_buffer_size():
-            return await super().finish_response(request, resp, start_time)
-        try:
-            async with asyncio.timeout(_UNREAD_ANSWER_S):
-                return await super().finish_response(request, resp, start_time)
-        except TimeoutError:
-            self._abort()
-            return resp, True
-
     async def _refuse(self, refusal: Refusal) -> tuple[web.StreamResponse, bool]:
-        """Write it directly: aiohttp would look at the request, which is not one."""
+        """Write it directly: aiohttp would read the request, which is not one."""
         if self.transport is None:
             return refusal, True
         self.transport.write(refusal.to_bytes())
@@ -310,7 +305,7 @@ def _message(error: HttpProcessingError) -> str:
 
 
 class Peer(enum.Enum):
-    """``HALF_CLOSED``: the client has sent its last byte; it may still read, or be gone."""
+    """The state of a client; after ``HALF_CLOSED`` it sends nothing more, but may still read."""
 
     CONNECTED = enum.auto()
     HALF_CLOSED = enum.auto()
@@ -318,7 +313,7 @@ class Peer(enum.Enum):
 
 
 def enable_probes(transport: asyncio.BaseTransport) -> None:
-    """Have the kernel end the connection of a client that vanishes, whether we send or wait."""
+    """Let the kernel end the connection of a client that vanishes."""
     sock = transport.get_extra_info("socket")
     if not _is_tcp(sock):
         return
@@ -330,7 +325,7 @@ def enable_probes(transport: asyncio.BaseTransport) -> None:
 
 
 def peer_state(transport: asyncio.BaseTransport) -> Peer:
-    """The kernel's view of the client, for one or two system calls, whatever waits to be read."""
+    """The kernel's view of the client, in one or two system calls."""
     sock = transport.get_extra_info("socket")
     if not _is_tcp(sock):
         return Peer.CONNECTED

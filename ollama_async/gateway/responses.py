@@ -16,10 +16,10 @@ JSON_TYPE = "application/json; charset=utf-8"
 GRACE_S = 60.0
 SLOWEST_BYTES_PER_S = 256 << 10
 """The :class:`WaitAllowance` of a long answer: enough for 14 MB at 1 Mbit/s. A client that reads
-slowly in order to hold memory is cut after some minutes."""
+slowly in order to hold memory is disconnected after some minutes."""
 
 _SLICE_BYTES = 128 << 10
-"""What a transport is given at a time."""
+"""Of one write."""
 
 
 def json_response(
@@ -36,8 +36,8 @@ def json_error(status: int, message: str, headers: Mapping[str, str] = {}) -> we
 
 
 def error_response(error: ServerError) -> web.Response:
-    """``error`` with its status, in Ollama's shape. :class:`Busy` tells when to retry; after
-    :class:`UnreadableEncoding`, whose body was not read, the connection ends.
+    """``error`` in Ollama's shape. :class:`Busy` has a ``Retry-After``; the connection ends after
+    :class:`UnreadableEncoding`, whose body was not read.
     """
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
     response = json_error(error.status, error.message, headers)
@@ -67,14 +67,14 @@ class Refusal(web.Response):
 
 
 def _error_body(message: str) -> bytes:
-    """Headers may hold bytes that are not UTF-8, and messages quote them."""
+    """Messages may quote headers, whose bytes may not be UTF-8."""
     return encode.to_json(ollama.ErrorResponse(message.encode(errors="replace").decode()))
 
 
 async def send_if_long(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """Send a long ``response`` except for what its transport may hold; aiohttp sends short ones.
+    """Send a long ``response`` in slices, within a budget and a deadline; aiohttp sends short ones.
 
-    :raises Busy: it would have to wait, and too much does already.
+    :raises Busy: too much of other answers is unread.
     :raises ConnectionResetError: the client is gone, or reads too slowly.
     """
     body = response.body if isinstance(response, web.Response) else None
@@ -83,22 +83,15 @@ async def send_if_long(request: web.Request, response: web.StreamResponse) -> we
     if response.prepared or request.method == hdrs.METH_HEAD:
         return response
     request[SEND_RESERVATION].reserve(len(body))
-    return await _send_in_slices(request, response, body)
-
-
-async def _send_in_slices(
-    request: web.Request, response: web.StreamResponse, body: bytes | bytearray
-) -> web.StreamResponse:
     sliced = web.StreamResponse(status=response.status, headers=response.headers)
     sliced.content_length = len(body)
     allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
     try:
         await allowance.wait(sliced.prepare(request))
-        rest = memoryview(body)
-        while rest:
-            await allowance.wait(sliced.write(rest[:_SLICE_BYTES]))
-            allowance.earn(min(len(rest), _SLICE_BYTES))  # the client has taken about as much
-            rest = rest[_SLICE_BYTES:]
+        for start in range(0, len(body), _SLICE_BYTES):
+            part = memoryview(body)[start : start + _SLICE_BYTES]
+            await allowance.wait(sliced.write(part))
+            allowance.earn(len(part))  # the client has read about as much
     except TimeoutError:
         raise ConnectionResetError from None
     return sliced

@@ -89,10 +89,10 @@ class FakeRequest(dict[Any, Any]):
         super().__init__()
         self.remote = remote
         self.transport = self
-        self.is_cut = False
+        self.is_aborted = False
 
     def abort(self) -> None:
-        self.is_cut = True
+        self.is_aborted = True
 
 
 class FakeBackend:

@@ -64,9 +64,9 @@ class Answers(RuleBasedStateMachine):
     def forget_those_that_were_cut(self, before: dict[str, int]) -> None:
         rounding = FREE_BYTES * len(self.open)
         for request, _, _ in self.open:
-            if request.is_cut:
+            if request.is_aborted:
                 assert before[CLIENTS[request.remote]] >= max(before.values()) - rounding
-        self.open = [(each, *rest) for each, *rest in self.open if not each.is_cut]
+        self.open = [(each, *rest) for each, *rest in self.open if not each.is_aborted]
 
     def by_client(self) -> dict[str, int]:
         held_by: dict[str, int] = {}
@@ -115,19 +115,19 @@ def test_who_holds_most_makes_room_for_who_holds_less():
     newcomer = Reservation(budget, FakeRequest("10.0.0.3"))
     with pytest.raises(Busy):
         newcomer.reserve(CLIENT_SEND_LIMIT_BYTES)
-    assert not large.is_cut
+    assert not large.is_aborted
 
     newcomer.reserve(2 << 20)
 
-    assert [each.is_cut for each in (large, small, modest)] == [True, False, False]
+    assert [each.is_aborted for each in (large, small, modest)] == [True, False, False]
     assert budget.reserved_bytes == CLIENT_SEND_LIMIT_BYTES + (2 << 20)
 
 
-def test_an_answer_that_was_cut_gets_nothing_more():
+def test_an_aborted_answer_cannot_reserve_more():
     budget = SendBudget()
     with Reservation(budget, FakeRequest()) as cut:
         cut.reserve(1 << 20)
-        cut.cut()
+        cut.abort()
         with pytest.raises(Busy):
             cut.reserve(2 << 20)
     assert budget.reserved_bytes == 0

@@ -101,17 +101,17 @@ async def unread(url):
 
 async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread, monkeypatch):
     ended = asyncio.Semaphore(0)
-    give_back = SendBudget.give_back
+    release = SendBudget.release
 
     def given_back(*of):
-        give_back(*of)
+        release(*of)
         ended.release()
 
     length = 8 << 20
     body = json.dumps({"model": mine, "verbose": True, "system": "x" * length}).encode()
     with monkeypatch.context() as patch:
         patch.setattr(responses, "GRACE_S", 0.2)
-        patch.setattr(SendBudget, "give_back", given_back)
+        patch.setattr(SendBudget, "release", given_back)
         readers = [await unread("/api/show", body) for _ in range(4)]
         async with asyncio.timeout(LONG_DEADLINE_S):
             for _ in readers:
