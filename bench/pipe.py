@@ -232,7 +232,7 @@ def spawns(ballast_mib: int) -> dict[str, Any]:
 
 
 def run_child(transport: str, argv: list[str]) -> None:
-    pipe = attach(argv).pipe if transport == "ring" else ChildSocket(int(argv[0]))
+    pipe = attach(argv)[0] if transport == "ring" else ChildSocket(int(argv[0]))
     while True:
         match pipe.receive(0.5):
             case messages.Cancel(id=number):

@@ -22,10 +22,9 @@ READY = messages.Ready(2, 64, 1, 2, 3, 0, [])
 
 
 def main() -> None:
-    attachment = attach(sys.argv[1:])
-    pipe = attachment.pipe
-    ready = STARTS.get(attachment.options["engine"], READY)
-    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation)
+    pipe, generation, options = attach(sys.argv[1:])
+    ready = STARTS.get(options["engine"], READY)
+    hello = messages.Hello(messages.PROTOCOL, os.getpid(), generation)
     pipe.send([hello, ready])
     while True:
         match pipe.receive(60.0):

@@ -22,10 +22,9 @@ PAUSE_S = 0.25
 
 
 def main() -> None:
-    attachment = attach(sys.argv[1:])
-    pipe = attachment.pipe
-    act = attachment.options["engine"]
-    hello = messages.Hello(messages.PROTOCOL, os.getpid(), attachment.generation)
+    pipe, generation, options = attach(sys.argv[1:])
+    act = options["engine"]
+    hello = messages.Hello(messages.PROTOCOL, os.getpid(), generation)
     STARTS.get(act, start_well)(pipe, hello)
     if act == "ignore everything":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

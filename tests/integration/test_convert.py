@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ollama_async.convert.model import convert_model
-from ollama_async.workers.child.engines.llama_loading import LogCapture
+from ollama_async.workers.child.engines.llama_model import LogCapture
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "convert"
 NAMES = sorted(path.name for path in FIXTURES.iterdir() if (path / "config.json").exists())

@@ -17,8 +17,7 @@ import tokenizers
 
 from ollama_async.convert.model import convert_model
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.engines.llama_loading import LogCapture
-from ollama_async.workers.child.engines.llama_tokenizer import LlamaTokenizer
+from ollama_async.workers.child.engines.llama_model import LlamaTokenizer, LogCapture
 from tests.fixtures.convert import config_options, tokenizer_options
 from tests.integration.test_convert import MOST_DIFFERENCE, Engine, expected_of
 

@@ -36,18 +36,18 @@ between steps; rendering a prompt must not make it wait for Python's default of 
 
 def main(argv: Sequence[str]) -> NoReturn:
     """:raises SystemExit: the argv is invalid; the text says why."""
-    attached = attach(argv)
+    pipe, generation, options = attach(argv)
     try:
-        spec = LoadSpec.from_options(attached.options)
+        spec = LoadSpec.from_options(options)
     except msgspec.ValidationError as reason:
         raise SystemExit(f"worker: {reason}") from None
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    attached.pipe.send([Hello(PROTOCOL, os.getpid(), attached.generation)])
+    pipe.send([Hello(PROTOCOL, os.getpid(), generation)])
     # imported only now: the parent has its Hello while the rest is read
     from ollama_async.core.settings import Settings  # noqa: PLC0415
     from ollama_async.workers.child.service import Service  # noqa: PLC0415
 
-    Service(attached.pipe, spec, Settings.from_environ(os.environ)).serve()
+    Service(pipe, spec, Settings.from_environ(os.environ)).serve()
 
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ class EngineLoop:
         self._decoding = [each for each in self._decoding if each is not sequence]
         if sequence.prefilled >= 0:
             self._engine.end(sequence.slot.index)
-        self.slots.release(sequence.slot)
+        sequence.slot.is_busy = False
 
     def _send_heartbeat(self, now_s: float) -> None:
         self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S

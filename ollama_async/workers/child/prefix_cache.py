@@ -122,9 +122,6 @@ class SlotPool:
         slot.is_busy = True
         return slot
 
-    def release(self, slot: Slot) -> None:
-        slot.is_busy = False
-
     def prepare(self, slot: Slot, query: PrefixQuery) -> int:
         """Make the slot hold as much of the prompt's prefix as can be had without computing, and
         give it to the query's owner.
@@ -150,9 +147,13 @@ class SlotPool:
             if self._can_copy:  # refused once, refused always
                 slot.tokens = best.tokens[:length]
             kept = len(slot.tokens)
-        kept = self._trim(slot, min(kept, most))
+        length = min(kept, most)
+        if length < len(slot.tokens):
+            is_kept = self._engine.trim(slot.index, length)
+            slot.tokens = slot.tokens[:length] if is_kept else []
+        slot.reusable_tokens = _ALL
         slot.owner = query.owner
-        return kept
+        return len(slot.tokens)
 
     def should_wait(self, query: PrefixQuery, prefilling: Iterable[PrefixQuery]) -> bool:
         """Whether it saves work to wait until a prompt that is ``prefilling`` is in its slot: it
@@ -184,10 +185,3 @@ class SlotPool:
         slot.tokens = []
         with contextlib.suppress(EngineError):  # the next request will find out
             self._engine.trim(slot.index, 0)
-
-    def _trim(self, slot: Slot, length: int) -> int:
-        if length < len(slot.tokens):
-            is_kept = self._engine.trim(slot.index, length)
-            slot.tokens = slot.tokens[:length] if is_kept else []
-        slot.reusable_tokens = _ALL
-        return len(slot.tokens)

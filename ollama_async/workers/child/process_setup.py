@@ -52,18 +52,11 @@ class _Wiring(msgspec.Struct, rename="kebab"):
     generation: int
 
 
-class Attachment(msgspec.Struct):
-    """``generation`` is echoed in ``Hello``; ``options`` are the other options of the argv."""
-
-    pipe: ChildPipe
-    generation: int
-    options: dict[str, str]
-
-
-def attach(argv: Sequence[str]) -> Attachment:
+def attach(argv: Sequence[str]) -> tuple[ChildPipe, int, dict[str, str]]:
     """Bind this process to its parent and open the pipe. Call it once, first, on the main thread.
 
-    ``argv`` excludes the program's name. Does not return if the parent is gone already.
+    ``argv`` excludes the program's name. Does not return if the parent is gone already. Returns the
+    pipe, the generation to echo in ``Hello``, and the other options of the argv.
 
     :raises SystemExit: the argv is invalid; the text says why.
     :raises RingCorrupt: the descriptors are not rings of this version.
@@ -83,7 +76,7 @@ def attach(argv: Sequence[str]) -> Attachment:
     )
     ours = {field.encode_name for field in msgspec.structs.fields(_Wiring)}
     rest = {name: value for name, value in options.items() if name not in ours}
-    return Attachment(pipe, wiring.generation, rest)
+    return pipe, wiring.generation, rest
 
 
 def read_options(argv: Sequence[str]) -> dict[str, str]:

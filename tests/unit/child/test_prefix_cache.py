@@ -44,14 +44,14 @@ def test_a_conversation_gets_its_slot_and_a_stranger_an_empty_one(fake_engine):
 def test_the_slot_unused_for_longest_goes_first(fake_engine):
     slots = filled(fake_engine(slots=3, num_ctx=500), [1] * 100, [2] * 100, [3] * 100)
     slot = slots.take(PrefixQuery([1] * 100))
-    slots.release(slot)
+    slot.is_busy = False
 
     assert slots.take(PrefixQuery([9])).index == 1
 
 
 def test_a_slot_is_not_given_away_for_a_small_share(fake_engine):
     slots = filled(fake_engine(slots=2, num_ctx=500), [1] * 40 + [2] * 200, [3] * 10)
-    slots.release(slots.take(PrefixQuery([3] * 10)))  # slot 0 is the stalest now
+    slots.take(PrefixQuery([3] * 10)).is_busy = False  # slot 0 is the stalest now
     prompt = [1] * 40 + [5] * 3
     slots.all[0].used_at = 99
 
@@ -78,7 +78,7 @@ def test_what_was_computed_from_forgotten_tokens_is_not_reused(fake_engine):
     prompt = [*slot.tokens, 7]
 
     assert slots.prepare(slots.take(PrefixQuery(prompt)), PrefixQuery(prompt)) == 40  # copied
-    slots.release(slot)
+    slot.is_busy = False
     assert slots.prepare(slot, PrefixQuery(prompt)) == 40
     slot.tokens = list(prompt)  # computed anew
     assert slots.prepare(slot, PrefixQuery(prompt)) == len(prompt) - 1
@@ -171,5 +171,5 @@ def test_no_history_of_requests_serves_more_than_is_ones_own(fake_engine, histor
         assert reused <= max(own, query.public_tokens)
         slot.tokens = list(prompt)
         slots._engine.cache[slot.index] = list(prompt)
-        slots.release(slot)
+        slot.is_busy = False
         sent[owner].append(prompt)

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
+import msgspec
 import numpy as np
 
 from ollama_async.workers.child.engines.engine import Row
@@ -83,17 +84,16 @@ def _pointer(array: Any, kind: Any) -> Any:
     return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
 
 
-class PassCost:
+class PassCost(msgspec.Struct, frozen=True):
     """The cost of a pass, in units of one more row in a pass of at least two: ``lone`` for a single
     row, otherwise ``fixed`` + its rows.
     """
 
-    def __init__(self, lone: float, fixed: float) -> None:
-        self._lone = lone
-        self._fixed = fixed
+    lone: float
+    fixed: float
 
     def __call__(self, rows: int) -> float:
-        return self._lone if rows == 1 else self._fixed + rows
+        return self.lone if rows == 1 else self.fixed + rows
 
 
 CPU_COST = PassCost(lone=6, fixed=8)

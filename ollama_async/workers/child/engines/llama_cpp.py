@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -27,7 +28,8 @@ from ollama_async.workers.child.engines.llama_batch import (
     LlamaBatch,
     find_padding_slots,
 )
-from ollama_async.workers.child.engines.llama_loading import (
+from ollama_async.workers.child.engines.llama_model import (
+    LlamaTokenizer,
     LogCapture,
     apply_adapters,
     open_adapters,
@@ -35,8 +37,9 @@ from ollama_async.workers.child.engines.llama_loading import (
     open_model,
 )
 from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Logits, Sampler
-from ollama_async.workers.child.engines.llama_tokenizer import LlamaTokenizer
 from ollama_async.workers.load_spec import LoadSpec
+
+_slot_of = attrgetter("slot")
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
 """Above this, copying through the saved state is not worth its memory."""
@@ -238,7 +241,3 @@ class LlamaCpp:
             can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
             can_trim=can_trim,
         )
-
-
-def _slot_of(row: Row) -> int:
-    return row.slot

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.workers.child.engines.llama_loading import LogCapture
+from ollama_async.workers.child.engines.llama_model import LogCapture
 
 INFO, WARN = 2, 3
 

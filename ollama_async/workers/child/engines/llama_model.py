@@ -1,4 +1,4 @@
-"""Loads a model and creates its context with the library, and captures the library's log.
+"""A model of the library: loads it, creates its context, captures the log, and tokenizes.
 
 Warnings and errors of the log go to stderr as they come (the parent keeps the tail of it). The last
 errors explain a failed load. The sizes of allocated buffers are added up, since the library reports
@@ -11,13 +11,14 @@ import ctypes
 import os
 import re
 import sys
+import unicodedata
 from collections import deque
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
 from ollama_async.core.errors import LoadFailed
-from ollama_async.workers.child.engines.engine import Progress
+from ollama_async.workers.child.engines.engine import EngineError, Progress
 from ollama_async.workers.load_spec import LoadSpec
 
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
@@ -194,3 +195,88 @@ def _cache_type(name: str) -> int:
     except KeyError:
         known = ", ".join(_CACHE_TYPES)
         raise LoadFailed(f"unknown KV cache type {name!r}; known are {known}") from None
+
+
+_COMPOSES = b"ollama_async.tokenizer.nfc"
+"""Key in files that we converted: the tokenizer normalizes text to NFC, the library does not."""
+_MARK = re.compile(r"(<[^<>\s]*>)")
+
+
+class LlamaTokenizer:
+    """The tokenizer of a loaded ``model``, the library's pointer, which must outlive this object.
+
+    Thread-safe: the library's vocabulary is read-only after the load, each call of
+    ``llama_tokenize`` has its own state, and ctypes releases the GIL. So other threads may tokenize
+    while the step thread decodes.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._vocab = lib.llama_model_get_vocab(model)
+        self.size: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.adds_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
+        self.bos = self._text(lib.llama_vocab_bos(self._vocab))
+        self.eos = self._text(lib.llama_vocab_eos(self._vocab))
+        self.suppressed = self._suppressed()
+        buffer = ctypes.create_string_buffer(64)
+        size = lib.llama_model_meta_val_str(model, _COMPOSES, buffer, len(buffer))
+        self._composes = size > 0 and buffer.value == b"true"
+        self._pieces: list[bytes | None] = [None] * self.size  # filled on demand
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids of ``text``; lone surrogates count as "?".
+
+        :raises EngineError: the library cannot tokenize this text.
+        """
+        data = (_composed(text) if self._composes else text).encode(errors="replace")
+        size = len(data) + 8  # no token is shorter than a byte; space for BOS, EOS, a prefix
+        for _ in range(2):
+            tokens = (ctypes.c_int32 * size)()
+            count: int = lib.llama_tokenize(
+                self._vocab, data, len(data), tokens, size, add_special, parse_special
+            )
+            if count >= 0:
+                return tokens[:count]
+            size = -count
+        raise EngineError("the tokenizer refused the text")
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; empty for control tokens and unknown ids."""
+        if not 0 <= token < self.size:
+            return b""  # the library aborts the process on these
+        piece = self._pieces[token]
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token, with_control=False)
+        return piece
+
+    def written(self, token: int) -> bytes:
+        """The bytes of a token, with names of control tokens; empty for unknown ids."""
+        return self._read_piece(token, with_control=True) if 0 <= token < self.size else b""
+
+    def is_end(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    def _read_piece(self, token: int, *, with_control: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(64)
+        read = lib.llama_token_to_piece
+        size = read(self._vocab, token, buffer, len(buffer), 0, with_control)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = read(self._vocab, token, buffer, len(buffer), 0, with_control)
+        return buffer.raw[: max(size, 0)]
+
+    def _text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        raw: bytes | None = lib.llama_vocab_get_text(self._vocab, token)
+        return raw.decode(errors="replace") if raw else ""
+
+    def _suppressed(self) -> list[int]:
+        """Tokens that must never be sampled, according to the model file."""
+        count = ctypes.c_int32(0)
+        tokens = lib.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(count))
+        return list(tokens[: count.value]) if tokens else []
+
+
+def _composed(text: str) -> str:
+    """As tokenizers do it: between marks, so that no mark is composed with what follows."""
+    return "".join(unicodedata.normalize("NFC", part) for part in _MARK.split(text))
