@@ -1,33 +1,30 @@
-"""Which tokens go into the next batch: decoding sequences, and chunks of waiting prompts.
+"""Chooses the batch of a step: decoding sequences, and chunks of waiting prompts.
 
 A step evaluates one token for every sequence that decodes, and fills up with prompt tokens (chunked
 prefill). Each prompt token delays the next token of all streams. Each one left out delays the first
-token of a waiting prompt. And a step with few prompt tokens costs up to twice as much per token:
-kernels work on tiles, and below 64 rows attention goes row by row.
+token of a waiting prompt. A chunk of few tokens costs up to twice as much per token: kernels work
+on tiles, and below 64 rows attention goes row by row. The policy:
 
-The policy, with its numbers:
-
-- **Streams decode and one prompt waits**: the step should take :data:`TARGET_S` (100 ms). Where the
-  streams alone take more than half of that, the prompt gets as much time as they do: a machine that
-  is slow must not starve prompts for the sake of a target that it misses anyway.
+- **Streams decode and one prompt waits**: the step should take :data:`TARGET_S`. If the streams
+  alone take more than half of that, the prompt gets as much time as they do, so that a slow machine
+  does not starve prompts.
 - **More prompts wait**: their part of the step may be ``1 + 32 * (prompts - 1) / streams`` times as
-  long, up to :data:`PATIENCE_S` (2 s) or four times what the streams take, and :data:`MAX_CHUNK`
-  (256) tokens. Many clients wait for a first token then, and streams that are joined late decode in
-  small batches meanwhile. With steps of 100 ms regardless, 32 conversations of a 0.5B model on two
-  cores took 1.4 times as long as with chunks of 256 tokens, and first tokens up to a minute. With
-  other clients, whose streams this slows, the prompts of one client count as one.
-- If that comes to fewer than :data:`EFFICIENT_CHUNK` (64) prompt tokens, 64 all the same if they
-  take at most four times the target, or twice what the streams take. Otherwise what fits, but at
-  least :data:`MIN_CHUNK` (16), so that decoding starves no prompt.
-- **Nobody decodes**: only a cancel or a new request waits for the end of the step, so it may take
-  :data:`ALONE_S` (500 ms): whole batches where the machine is fast enough.
+  long, up to :data:`PATIENCE_S` or four times what the streams take, and :data:`MAX_CHUNK` tokens.
+  Streams that are joined late decode in small batches until then: with steps of 100 ms regardless,
+  32 conversations of a 0.5B model on two cores took 1.4 times as long, and first tokens up to a
+  minute. With other clients, whose streams this slows, the prompts of one client count as one.
+- If that comes to fewer than :data:`EFFICIENT_CHUNK` tokens, that many if they take at most four
+  times the target or twice what the streams take. Otherwise what fits, but at least
+  :data:`MIN_CHUNK`, so that decoding starves no prompt.
+- **Nothing decodes**: only a cancel or a new request waits for the end of the step, so it may take
+  :data:`ALONE_S`: whole batches where the machine is fast enough.
 - **Clients take turns**, one step each. A client's prompts are filled in order of arrival, each as
   far as possible before the next: the library splits a batch by sequences, and one long row is its
-  best case. A short prompt whose turn it is does not wait for a long step either: where others wait
-  too, its step takes :data:`EFFICIENT_CHUNK` tokens.
-- **Constrained answers**: the allowed tokens are computed within the step, in microseconds or, with
-  a hostile schema, 10 ms and more. All streams take part whose mask takes up to
-  :data:`CHEAP_MASK_S`; the expensive ones take turns, :data:`MASKS_S` (25 ms) in a step.
+  best case. If the prompt whose turn it is is short and others wait, the step takes
+  :data:`EFFICIENT_CHUNK` tokens.
+- **Constrained answers**: computing the allowed tokens is part of the step. It takes microseconds
+  or, with a hostile schema, 10 ms and more. Streams whose mask takes longer than
+  :data:`CHEAP_MASK_S` take turns, :data:`MASKS_S` in a step.
 
 Costs are measured (:class:`StepCosts`); until then a step takes 64 prompt tokens.
 """
@@ -68,7 +65,7 @@ class StepCosts:
     A step takes ``decode(streams) + tokens * prompt(tokens)``. The cost of a prompt token is kept
     by size class, and separately for steps without streams, where it includes the pass over the
     weights. A class that was never seen is assumed to be cheaper per token than the next smaller
-    one. None is assumed to be much dearer than a smaller one. Estimates that are not renewed fade
+    one, and none to be much more expensive than a smaller one. Estimates that are not renewed fade
     slowly. So every size is tried, and again when the machine has changed.
 
     The cost of streams is measured only in steps without prompts, which may never happen. So a step
@@ -134,7 +131,7 @@ class BatchPlanner:
     # Decoding
 
     def choose_decoding(self, decoding: list[RunningSequence]) -> list[RunningSequence]:
-        """All of ``decoding``, without those that must leave the step's time to others."""
+        """``decoding`` without the streams whose expensive mask must wait for its turn."""
         expensive = [
             (sequence, constraint.mask_s)
             for sequence in decoding

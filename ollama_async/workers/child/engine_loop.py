@@ -91,7 +91,10 @@ class EngineLoop:
             self._step()
         now_s = self._clock_ns() / 1e9
         if now_s >= self._heartbeat_at_s:
-            self._send_heartbeat(now_s)
+            self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
+            busy_slots = len(self._prefilling) + len(self._decoding)
+            self._output.add(Heartbeat(busy_slots, self.slots.used_share))
+            self._output.flush(now_s)
         if self._prefilling or self._decoding:
             self._output.flush_if_due(now_s)
         else:
@@ -145,7 +148,13 @@ class EngineLoop:
 
     def _step(self) -> None:
         decoding = self._planner.choose_decoding(self._decoding)
-        chunks = self._plan_prefill(len(decoding)) if self._prefilling else []
+        chunks: list[tuple[RunningSequence, int]] = []
+        if self._prefilling:
+            ready = [each for each in self._planner.order(self._prefilling) if self._begin(each)]
+            is_alone = not decoding and len(self._prefilling) == 1
+            chunks = self._planner.plan_prefill(
+                len(decoding), ready, self._decoding, is_alone=is_alone
+            )
         rows = [sequence.row for sequence in decoding]
         prompt_tokens = 0
         for sequence, size in chunks:
@@ -166,12 +175,6 @@ class EngineLoop:
         if chunks:
             decoding = [*decoding, *self._advance_prefill(chunks, begun_ns, ended_ns)]
         self._accept_tokens(decoding, sampled, ended_ns)
-
-    def _plan_prefill(self, streams: int) -> list[tuple[RunningSequence, int]]:
-        """Which prompts go on in this step, and by how many tokens."""
-        ready = [each for each in self._planner.order(self._prefilling) if self._begin(each)]
-        is_alone = not streams and len(self._prefilling) == 1
-        return self._planner.plan_prefill(streams, ready, self._decoding, is_alone=is_alone)
 
     def _begin(self, sequence: RunningSequence) -> bool:
         """Begin the prefill, unless it should wait for a prompt with the same prefix."""
@@ -322,9 +325,3 @@ class EngineLoop:
         if sequence.prefilled >= 0:
             self._engine.end(sequence.slot.index)
         sequence.slot.is_busy = False
-
-    def _send_heartbeat(self, now_s: float) -> None:
-        self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
-        busy_slots = len(self._prefilling) + len(self._decoding)
-        self._output.add(Heartbeat(busy_slots, self.slots.used_share))
-        self._output.flush(now_s)

@@ -176,13 +176,10 @@ class SchemaAnalysis:
             self._targets[id(schema)] = resolve(self._root, schema["$ref"])
         return self._targets[id(schema)]
 
-    def values(self, schema: object) -> list[Any] | None:
-        """All distinct values that are valid under ``schema``; None if too many or unknown."""
-        keyed = self.keyed(schema)
-        return None if keyed is None else list(keyed.values())
-
-    def keyed(self, schema: object) -> Keyed | None:
-        """As :meth:`values`, by :func:`canonical_key`."""
+    def values(self, schema: object) -> Keyed | None:
+        """All distinct values that are valid under ``schema``, by :func:`canonical_key`; None if
+        they are too many or unknown.
+        """
         if not isinstance(schema, dict):
             return {} if schema is False else None
         if id(schema) not in self._known:
@@ -196,10 +193,9 @@ class SchemaAnalysis:
     def _find(self, schema: Schema) -> Keyed | None:
         keywords = asserting(schema)
         if keywords == {"$ref"}:
-            return self.keyed(self.target(schema))
-        for keyword in ("anyOf", "oneOf"):
-            if keywords == {keyword}:
-                return self._of_union(schema[keyword])
+            return self.values(self.target(schema))
+        if keywords in ({"anyOf"}, {"oneOf"}):
+            return self._of_union(schema[keywords.pop()])
         if keywords == {"type"}:
             return _FEW.get(str(schema["type"]))
         return _listed(schema) if keywords <= {"type", "enum", "const"} else self._integers(schema)
@@ -207,7 +203,7 @@ class SchemaAnalysis:
     def _of_union(self, options: object) -> Keyed | None:
         found: Keyed = {}
         for option in options if isinstance(options, list) else []:
-            values = self.keyed(option)
+            values = self.values(option)
             if values is None or not self.looks.allows(1 + len(values)):
                 return None
             found |= values
@@ -246,7 +242,11 @@ class SchemaAnalysis:
             named = frozenset(map(str, types if isinstance(types, list) else [types]))
             return named.intersection(_TYPES) or None
         values = self.values(schema)
-        return None if values is None else frozenset(map(_type_of, values))
+        if values is None:
+            return None
+        return frozenset(
+            next(name for name in _TYPES if _is(value, name)) for value in values.values()
+        )
 
 
 def asserting(schema: Schema) -> set[str]:
@@ -274,14 +274,12 @@ def _listed(schema: Schema) -> Keyed | None:
         only = canonical_key(schema["const"])
         values = [value for value in values if canonical_key(value) == only]
     types = schema.get("type")
-    return {canonical_key(value): value for value in values if _has_type(value, types)}
-
-
-def _has_type(value: object, types: object) -> bool:
-    if types is None:
-        return True
-    listed = types if isinstance(types, list) else [types]
-    return any(_is(value, str(each)) for each in listed)
+    names = types if isinstance(types, list) else [types]
+    return {
+        canonical_key(value): value
+        for value in values
+        if types is None or any(_is(value, str(name)) for name in names)
+    }
 
 
 def _is(value: object, name: str) -> bool:
@@ -290,7 +288,3 @@ def _is(value: object, name: str) -> bool:
     if name == "integer" and isinstance(value, float):
         return value.is_integer()
     return isinstance(value, _TYPES.get(name, ()))
-
-
-def _type_of(value: object) -> str:
-    return next(name for name in _TYPES if _is(value, name))

@@ -108,8 +108,8 @@ def _list_names(schema: Schema, analysis: SchemaAnalysis) -> None:
     rule, others = schema["propertyNames"], schema.get("additionalProperties", True)
     listed = schema.get("properties", {})
     values, pattern = analysis.values(rule), _pattern_of_names(rule, analysis)
-    names = dict.fromkeys(value for value in values or [] if isinstance(value, str))
-    is_listed = bool(names) or values == []  # with other values only, no property would be valid
+    names = [value for value in (values or {}).values() if isinstance(value, str)]
+    is_listed = bool(names) or values == {}  # with other values only, no property would be valid
     if pattern == "":
         del schema["propertyNames"]
     elif is_listed and "patternProperties" not in schema and analysis.additions.allows(len(names)):
@@ -231,9 +231,10 @@ def _list_arrays(schema: Schema, analysis: SchemaAnalysis) -> None:
     if isinstance(most, int) and most <= 1:
         del schema["uniqueItems"]
         return
-    keywords, items = asserting(schema), analysis.values(schema.get("items", True))
-    if schema.get("type") != "array" or not keywords <= _PLAIN_ARRAY or items is None:
+    keywords, values = asserting(schema), analysis.values(schema.get("items", True))
+    if schema.get("type") != "array" or not keywords <= _PLAIN_ARRAY or values is None:
         return
+    items = list(values.values())
     least, most = schema.get("minItems", 0), len(items) if most is None else most
     if not isinstance(least, int) or not isinstance(most, int):
         return
@@ -340,7 +341,7 @@ def _with_integers(types: frozenset[str] | None) -> frozenset[str] | None:
 
 
 def _are_disjoint(one: object, other: object, analysis: SchemaAnalysis) -> bool:
-    these, those = analysis.keyed(one), analysis.keyed(other)
+    these, those = analysis.values(one), analysis.values(other)
     if these is None or those is None:
         return False
     if these is those:
