@@ -84,8 +84,9 @@ def call_grammar(
 
     :raises BadRequest: it would be too large.
     """
-    rules = _CallGrammar(syntax, special, strictness).write(_functions(tools))
-    return HEAD + rules + _string_rules(syntax, special) + _RULES + JSON_RULES + _LITERAL_RULES
+    grammar = _CallGrammar(syntax, special, strictness)
+    rules = grammar.write(_functions(tools))
+    return HEAD + rules + grammar.string_rules() + _RULES + JSON_RULES + _LITERAL_RULES
 
 
 def tool_names(tools: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -106,66 +107,78 @@ def _functions(tools: Sequence[dict[str, Any]]) -> list[Function]:
 
 
 class _CallGrammar:
+    """The grammar of one call; :class:`_ParameterGrammar` adds rules to it."""
+
     def __init__(self, syntax: CallSyntax, special: SpecialTokens, strictness: Strictness) -> None:
-        self._syntax = syntax
+        self.syntax = syntax
+        self.strictness = strictness
+        self.rules = RuleSet()
         self._special = special
-        self._strictness = strictness
-        self._rules = RuleSet()
+
+    def sequence(self, text: str) -> str:
+        """A pattern for ``text`` with the control tokens in it."""
+        return sequence(text, self._special)
+
+    def expand(self, form: str, parts: Mapping[str, str]) -> str:
+        """A form of :class:`CallSyntax`, with ``parts`` in place of its placeholders."""
+        known = {"space": '" "', **parts}
+        pieces = []
+        for piece in filter(None, _PLACEHOLDER.split(form)):
+            if not piece.strip(" "):
+                pieces.append("gap?")
+            elif piece.strip("{}") in known:
+                pieces.append(known[piece.strip("{}")])
+            else:
+                pieces.append(self.sequence(piece))
+        return " ".join(pieces) or '""'
 
     def write(self, functions: Sequence[Function]) -> str:
         calls = [self._placeholders(name, parameters) for name, parameters in functions]
-        rules = f"start: {self._span()}\ncall: {self._calls(self._syntax.forms, calls)}\n"
-        if self._syntax.listed:
-            rules += f"listed_call: {self._calls(self._syntax.listed, calls)}\n"
-        return rules + self._rules.text()
+        rules = f"start: {self._span()}\ncall: {self._calls(self.syntax.forms, calls)}\n"
+        if self.syntax.listed:
+            rules += f"listed_call: {self._calls(self.syntax.listed, calls)}\n"
+        return rules + self.rules.text()
 
     def _calls(self, forms: Sequence[str], calls: Sequence[dict[str, str]]) -> str:
         """Each call in each of ``forms``."""
-        written = (_expand(form, call, self._special) for call in calls for form in forms)
-        return " | ".join(map(self._rules.add, written))
+        written = (self.expand(form, call) for call in calls for form in forms)
+        return " | ".join(map(self.rules.add, written))
 
     def _span(self) -> str:
         """Everything between the marks."""
-        syntax = self._syntax
+        syntax = self.syntax
         more = f"{{0,{MAX_CALLS - 1}}}"
         ways = [f"call (gap? call){more}" if syntax.repeated else "call"]
         if syntax.listed:
             # some templates omit the commas between objects
             comma = '","' if "{parameters}" in syntax.listed[0] else '","?'
             ways.append(f'"[" gap? listed_call (gap? {comma} gap? listed_call){more} gap? "]"')
-        body = f"{sequence(syntax.prefix, self._special)} gap? ({' | '.join(ways)})"
+        body = f"{self.sequence(syntax.prefix)} gap? ({' | '.join(ways)})"
         if syntax.close:
-            ends = (sequence(mark, self._special) for mark in syntax.close)
-            body += f" gap? ({' | '.join(ends)})"
-        return " | ".join([body, *map(self._text_head, syntax.texts)])
-
-    def _text_head(self, text: str) -> str:
-        """The first form with ``text`` in place of a name, up to the arguments."""
-        head = self._syntax.forms[0].partition("{arguments}")[0].rstrip(" ")
-        return _expand(head, {"name": sequence(text, self._special)}, self._special)
+            body += f" gap? ({' | '.join(map(self.sequence, syntax.close))})"
+        head = syntax.forms[0].partition("{arguments}")[0].rstrip(" ") if syntax.texts else ""
+        heads = (self.expand(head, {"name": self.sequence(text)}) for text in syntax.texts)
+        return " | ".join([body, *heads])
 
     def _placeholders(self, name: str, schema: dict[str, Any]) -> dict[str, str]:
         """Patterns for the placeholders of the forms, in calls of one function."""
-        parts = {"name": sequence(name, self._special), "id": "identifier"}
-        forms = " ".join((*self._syntax.forms, *self._syntax.listed))
+        parts = {"name": self.sequence(name), "id": "identifier"}
+        forms = " ".join((*self.syntax.forms, *self.syntax.listed))
         if "{parameters}" in forms:
-            parameters = _ParameterGrammar(
-                self._rules, schema, self._syntax, self._special, self._strictness
-            )
-            parts["parameters"] = parameters.rule()
+            parts["parameters"] = _ParameterGrammar(self, schema).rule()
         if any(part in forms for part in ("{call}", "{keyed}", "{arguments}")):
-            arguments = ValueGrammar(self._rules, schema, self._strictness).arguments()
+            arguments = ValueGrammar(self.rules, schema, self.strictness).arguments()
             parts["arguments"] = arguments
             parts["call"] = self._call_object(name, arguments)
             parts["keyed"] = f'"{{" gap? {quoted(name)} gap? ":" gap? {arguments} gap? "}}"'
         return parts
 
     def _call_object(self, name: str, arguments: str) -> str:
-        syntax = self._syntax
+        syntax = self.syntax
         before = after = ""
         if syntax.extra_keys:
             keys = " | ".join(map(quoted, syntax.extra_keys))
-            extra = self._rules.add(f'({keys}) gap? ":" gap? short_string')
+            extra = self.rules.add(f'({keys}) gap? ":" gap? short_string')
             before = f'({extra} gap? "," gap?){{0,3}} '
             after = f' (gap? "," gap? {extra}){{0,3}}'
         head = f'({" | ".join(map(quoted, syntax.name_keys))}) gap? ":" gap? {quoted(name)}'
@@ -173,42 +186,30 @@ class _CallGrammar:
         values = f'({keys}) gap? ":" gap? {arguments}'
         return f'"{{" gap? {before}{head} gap? "," gap? {values}{after} gap? "}}"'
 
+    # Strings and keys outside JSON: in tags, as Python keywords, in Gemma's braces
 
-def _expand(form: str, parts: Mapping[str, str], special: SpecialTokens) -> str:
-    """A form of :class:`CallSyntax`, with ``parts`` in place of its placeholders."""
-    known = {"space": '" "', **parts}
-    pieces = []
-    for piece in filter(None, _PLACEHOLDER.split(form)):
-        if not piece.strip(" "):
-            pieces.append("gap?")
-        elif piece.strip("{}") in known:
-            pieces.append(known[piece.strip("{}")])
-        else:
-            pieces.append(sequence(piece, special))
-    return " ".join(pieces) or '""'
+    @property
+    def quotes(self) -> tuple[str, ...]:
+        """Those of the syntax, or Python's."""
+        return self.syntax.quotes or tuple(_STRINGS)
 
+    @property
+    def any_key(self) -> str:
+        """Families with string marks of their own put none around keys."""
+        return "literal_string" if set(self.syntax.quotes) <= _STRINGS.keys() else "bare_key"
 
-# Arguments written one by one: in tags, as Python keywords, in Gemma's braces
-
-
-def _string_rules(syntax: CallSyntax, special: SpecialTokens) -> str:
-    """Rules for strings and keys outside JSON; quoted as in Python if ``syntax`` has no quotes."""
-    rules, strings = "", []
-    for number, quote in enumerate(syntax.quotes or tuple(_STRINGS)):
-        if quote in _STRINGS:
-            strings.append(_STRINGS[quote])
-        else:
-            mark = sequence(quote, special)
-            lazy = "" if _has_token(mark) else "[lazy]"
-            rules += f"marked_{number}{lazy}: {_text_until(mark)}\n"
-            strings.append(f"{mark} marked_{number}")
-    rules += f"literal_string: {' | '.join(strings)}\n"
-    return rules + f'literal_member: {_any_key(syntax)} gap? ":" gap? literal_value\n'
-
-
-def _any_key(syntax: CallSyntax) -> str:
-    """Families with string marks of their own put none around keys."""
-    return "literal_string" if set(syntax.quotes) <= _STRINGS.keys() else "bare_key"
+    def string_rules(self) -> str:
+        rules, strings = "", []
+        for number, quote in enumerate(self.quotes):
+            if quote in _STRINGS:
+                strings.append(_STRINGS[quote])
+            else:
+                mark = self.sequence(quote)
+                lazy = "" if _has_token(mark) else "[lazy]"
+                rules += f"marked_{number}{lazy}: {_text_until(mark)}\n"
+                strings.append(f"{mark} marked_{number}")
+        rules += f"literal_string: {' | '.join(strings)}\n"
+        return rules + f'literal_member: {self.any_key} gap? ":" gap? literal_value\n'
 
 
 def _text_until(end: str) -> str:
@@ -223,29 +224,21 @@ def _has_token(text: str) -> bool:
 
 
 class _ParameterGrammar:
-    """The arguments of one tool as ``syntax`` writes them, added to ``rules``."""
+    """The arguments of one tool, written one by one as the syntax of ``grammar`` says."""
 
-    def __init__(
-        self,
-        rules: RuleSet,
-        schema: dict[str, Any],
-        syntax: CallSyntax,
-        special: SpecialTokens,
-        strictness: Strictness,
-    ) -> None:
-        self._rules = rules
-        self._syntax = syntax
-        self._special = special
-        self._strictness = strictness
-        notation = self._printed() if syntax.quotes else replace(JSON, string=literal)
-        self._values = ValueGrammar(rules, schema, strictness, notation)
+    def __init__(self, grammar: _CallGrammar, schema: dict[str, Any]) -> None:
+        self._grammar = grammar
+        self._rules = grammar.rules
+        self._syntax = grammar.syntax
+        notation = self._printed() if self._syntax.quotes else replace(JSON, string=literal)
+        self._values = ValueGrammar(self._rules, schema, grammar.strictness, notation)
         self._schema = self._values.root
-        self._before, _, end = syntax.parameter.partition("{value}")
-        self._end = _expand(end, {}, special) if end else ""
+        self._before, _, end = self._syntax.parameter.partition("{value}")
+        self._end = grammar.expand(end, {}) if end else ""
 
     def _printed(self) -> Notation:
         """Values as Python prints them, or with the syntax's own marks around strings."""
-        any_key = _any_key(self._syntax)
+        any_key = self._grammar.any_key
         return Notation(
             any="literal_value",
             types=_LITERALS,
@@ -260,7 +253,7 @@ class _ParameterGrammar:
         listed = properties if isinstance(properties, dict) else {}
         listed = {**listed, **{key: {} for key in required if key not in listed}}
         members: list[Member] = [
-            (self._parameter(sequence(key, self._special), value), key in required)
+            (self._parameter(self._grammar.sequence(key), value), key in required)
             for key, value in listed.items()
             if value is not False
         ]
@@ -268,7 +261,7 @@ class _ParameterGrammar:
         if not isinstance(properties, dict) or self._schema.get("additionalProperties"):
             others = self._rules.add(self._parameter("identifier", {}))
         between = self._syntax.between
-        separator = f"gap? {sequence(between, self._special)} gap?" if between else "gap?"
+        separator = f"gap? {self._grammar.sequence(between)} gap?" if between else "gap?"
         return self._rules.add(f"{self._rules.in_any_order(members, separator, others)} gap?")
 
     def _parameter(self, key: str, schema: Any) -> str:
@@ -276,7 +269,7 @@ class _ParameterGrammar:
         written = []
         for kind, value in ways.items():
             parts = {"key": key, "is_text": literal(kind)}
-            written.append(f"{_expand(self._before, parts, self._special)} {value}")
+            written.append(f"{self._grammar.expand(self._before, parts)} {value}")
         return self._rules.add(" | ".join(written)) if len(written) > 1 else written[0]
 
     def _values_by_kind(self, schema: dict[str, Any]) -> dict[str, str]:
@@ -312,8 +305,8 @@ class _ParameterGrammar:
 
     def _quoted(self, text: str) -> str:
         ways = []
-        for quote in self._syntax.quotes or tuple(_STRINGS):
-            mark = sequence(quote, self._special)
+        for quote in self._grammar.quotes:
+            mark = self._grammar.sequence(quote)
             inside = text
             if quote in _STRINGS:
                 inside = json.dumps(text, ensure_ascii=False)[1:-1]
@@ -327,4 +320,5 @@ class _ParameterGrammar:
         yield from (_LITERALS[kind] for kind in sorted(kinds & {"boolean", "null"}))
         if kinds & {"array", "object"}:
             printed = self._printed()
-            yield ValueGrammar(self._rules, self._schema, self._strictness, printed).value(schema)
+            values = ValueGrammar(self._rules, self._schema, self._grammar.strictness, printed)
+            yield values.value(schema)
