@@ -12,10 +12,7 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """Holds at most ``max_entries`` values of ``max_size`` bytes (or characters) together.
-
-    Thread-safe.
-    """
+    """At most ``max_entries`` values with a total size of ``max_size`` (any unit). Thread-safe."""
 
     def __init__(self, max_entries: float, max_size: int) -> None:
         self._max_entries = max_entries
@@ -33,9 +30,8 @@ class BoundedCache(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, size: int) -> None:
-        """Add or replace a value; evicts the least recently used ones if necessary.
-
-        A value larger than the whole cache is not stored.
+        """Add or replace a value, and evict the least recently used ones. A value larger than the
+        whole cache is not stored.
         """
         with self._lock:
             self._drop(key)
@@ -47,7 +43,7 @@ class BoundedCache(Generic[K, V]):
                 self._drop(next(iter(self._values)))
 
     def remove(self, key: K) -> None:
-        """Does nothing if there is no such key."""
+        """Does nothing if the key is unknown."""
         with self._lock:
             self._drop(key)
 

@@ -1,7 +1,7 @@
-"""The request to a model, once its client protocol has been decoded, and the parts of its answer.
+"""The request to a model and the parts of its answer, independent of the client protocol.
 
 These types cross every boundary (HTTP, queue, pipe, worker), so they import nothing of this package
-and have no behaviour. Structs that only travel between processes are array-like.
+and have no behaviour. Structs that are sent only between processes are array-like.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ROLES = {
     "function": "tool",
     "ipython": "tool",
 }
-"""The names that clients use for the four roles, and the role that each one means."""
+"""The four roles, by the names that clients use for them."""
 
 THINK_LEVELS = ("high", "medium", "low", "max")
-"""How much a model may think. Models without levels think or do not."""
+"""How much a model may think, if it has levels."""
 
 
 class ToolFunction(msgspec.Struct, omit_defaults=True):
@@ -52,7 +52,7 @@ class Message(msgspec.Struct, omit_defaults=True):
 
 
 class Thought(msgspec.Struct, array_like=True, frozen=True, tag="t"):
-    """Text of a model's thoughts, as opposed to its content; never empty."""
+    """Thinking, as opposed to content; never empty."""
 
     text: str
 
@@ -60,10 +60,10 @@ class Thought(msgspec.Struct, array_like=True, frozen=True, tag="t"):
 class ChatFormatSpec(msgspec.Struct, array_like=True, frozen=True):
     """Which chat format a model uses, by its configuration. Empty fields are not configured.
 
-    ``template`` is the text of a Go template. ``renderer`` and ``parser`` name built-in formats.
-    ``name``, ``family`` and ``parameter_count`` are the model's; some formats depend on them.
-    ``request_template`` is a Go template that a request brings. It takes precedence in rendering;
-    the answer is still parsed in the model's format.
+    ``template`` is the text of a Go template. ``renderer`` and ``parser`` name built-in formats,
+    some of which depend on the model's ``name``, ``family`` and ``parameter_count``.
+    ``request_template`` is the request's Go template. It takes precedence in rendering; the answer
+    is still parsed in the model's format.
     """
 
     template: str = ""
@@ -76,14 +76,14 @@ class ChatFormatSpec(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Prompt(msgspec.Struct, array_like=True):
-    """The prompt of one request, not yet rendered.
+    """The prompt of one request, before rendering.
 
-    ``raw`` is used as it is (special tokens in it are parsed, BOS is still added once); when it is
-    None, ``messages`` are rendered with the model's template. ``context`` are token ids that come
-    before the rendered text (the deprecated ``context`` field of ``/api/generate``).
-    ``truncate``: drop the oldest turns until it fits. ``think`` None: the client did not set it.
-    ``suffix``: the text after the hole that the answer fills. ``tool_choice``: ``auto``, ``none``,
-    ``required`` or a function's name. The first ``model_messages`` messages are the model's own.
+    ``raw`` is not rendered (special tokens in it are parsed, BOS is still added once); if it is
+    None, ``messages`` are rendered. ``context`` are token ids before the rendered text (the
+    deprecated ``context`` field of ``/api/generate``). ``truncate``: drop the oldest turns until it
+    fits. ``think`` None: not set. ``suffix``: the text after the answer. ``tool_choice``: ``auto``,
+    ``none``, ``required`` or a function's name. The first ``model_messages`` messages are the
+    model's own.
     """
 
     messages: list[Message] = []
@@ -99,10 +99,10 @@ class Prompt(msgspec.Struct, array_like=True):
 
 
 class Sampling(msgspec.Struct, array_like=True):
-    """How tokens are sampled and when to stop: Ollama's options and defaults, range-checked.
+    """Sampling and stop options with Ollama's defaults, range-checked.
 
-    ``seed`` < 0 means random. ``num_predict`` < 0 means as many tokens as ten contexts hold.
-    ``repeat_last_n`` -1 means as far back as penalties can look, 0 switches them off.
+    ``seed`` < 0 means random. ``num_predict`` < 0 means the tokens of ten contexts.
+    ``repeat_last_n`` -1 means as far back as penalties can reach, 0 switches them off.
     """
 
     seed: int = -1
@@ -121,7 +121,7 @@ class Sampling(msgspec.Struct, array_like=True):
 
 
 class Inference(msgspec.Struct, array_like=True):
-    """One whole request to a model.
+    """A request to a model.
 
     ``num_ctx`` is the request's own limit in tokens (0 = all of the slot). ``shift``: when the
     context is full, drop the middle and go on; otherwise end with ``length``. ``returns_context``:
@@ -139,8 +139,8 @@ class Inference(msgspec.Struct, array_like=True):
 
 
 class Usage(msgspec.Struct, array_like=True):
-    """Counts in tokens, durations in nanoseconds. ``cached`` tokens are part of ``prompt``, and the
-    token that ends an answer is part of ``answer``. ``answer_ns`` is not 0 if ``answer`` is not.
+    """Counts of tokens, and durations. ``cached`` tokens are part of ``prompt``, the token that
+    ends an answer is part of ``answer``. ``answer_ns`` is positive if ``answer`` is.
     """
 
     prompt: int = 0

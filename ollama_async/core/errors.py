@@ -1,25 +1,8 @@
 """All errors that clients can see.
 
-::
-
-    ServerError                     status  retry  text for the client
-    ├── BadRequest                  400     no     its message
-    │   ├── ContextExceeded         400     no     the prompt does not fit
-    │   └── TemplateFailed          400     no     the chat template could not be run
-    ├── Forbidden                   403     no     its message
-    ├── NotFound                    404     no     its message
-    ├── TooLarge                    413     no     the body is over a limit
-    ├── UnreadableEncoding          415     no     the body is compressed
-    ├── Busy                        503     yes    Ollama's "server busy" sentence, Retry-After
-    ├── ShuttingDown                503     yes    the server is going away
-    ├── StorageFailed               500     no     disk full, store not writable
-    ├── RegistryFailed              500     no     another registry refused, or cannot be reached
-    ├── LoadFailed                  500     no     the model could not be loaded, and why
-    ├── WorkerDied                  500     yes    the worker process ended under the request
-    └── EngineFailed                500     no     the engine refused this request
-
-``retry``: whether the same request may succeed a moment later. Errors cross the process boundary as
-``(code, message)``, and :func:`from_code` restores them. Only the gateway maps ``status`` to HTTP.
+They cross the process boundary as ``(code, message)``, and :func:`from_code` restores them. Only
+the gateway maps ``status`` to HTTP. A client may retry after :class:`Busy`, :class:`ShuttingDown`
+and :class:`WorkerDied`.
 """
 
 from __future__ import annotations
@@ -34,11 +17,10 @@ BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
 
 
 class ServerError(Exception):
-    """The base of all. ``message`` is what a client reads as ``{"error": message}``; it has no
-    private paths, unlike ``str()``.
+    """``message`` is for the client, without private paths; ``str()`` is for logs.
 
-    Both may contain untrusted text (of a model file, of a registry) and end on terminals and in
-    logs, so control characters are escaped.
+    Both may contain untrusted text (of a model file, of a registry), so control characters are
+    escaped.
     """
 
     code: ClassVar[str] = "internal"
@@ -60,6 +42,8 @@ class ContextExceeded(BadRequest):
 
 
 class TemplateFailed(BadRequest):
+    """The chat template cannot be run."""
+
     code = "template_failed"
 
 
@@ -79,12 +63,14 @@ class TooLarge(ServerError):
 
 
 class UnreadableEncoding(ServerError):
+    """The body is compressed."""
+
     code = "unreadable_encoding"
     status = 415
 
 
 class Busy(ServerError):
-    """The queue is full. ``retry_after_s`` is a whole number of seconds, at least 1."""
+    """The queue is full. ``retry_after_s`` is at least 1."""
 
     code = "busy"
     status = 503
@@ -100,6 +86,8 @@ class ShuttingDown(ServerError):
 
 
 class StorageFailed(ServerError):
+    """The disk is full, or the store is not writable."""
+
     code = "storage_failed"
 
 
@@ -112,10 +100,14 @@ class LoadFailed(ServerError):
 
 
 class WorkerDied(ServerError):
+    """The worker exited while it had the request."""
+
     code = "worker_died"
 
 
 class EngineFailed(ServerError):
+    """The engine failed or refused the request."""
+
     code = "engine_failed"
 
 
@@ -129,5 +121,5 @@ _BY_CODE = {kind.code: kind for kind in _with_subclasses(ServerError)}
 
 
 def from_code(code: str, message: str) -> ServerError:
-    """The error that a worker sent; an unknown code becomes a plain :class:`ServerError`."""
+    """The error with this code; a plain :class:`ServerError` if the code is unknown."""
     return _BY_CODE.get(code, ServerError)(message)

@@ -1,17 +1,17 @@
-"""How deep JSON nests, in texts and in values. The limits are here; callers raise the errors."""
+"""Nesting depth of JSON texts and values, and its limits."""
 
 from __future__ import annotations
 
 import re
 
 MAX_DEPTH = 250
-"""Levels of nesting in the body of a request. JSON schemas in use have fewer than 30."""
+"""Levels of nesting in a request body. JSON schemas in use have fewer than 30."""
 
 TOOL_DEPTH = 64
-"""Levels in tools and in the arguments of calls: their writers and readers recurse."""
+"""Levels in tools and in the arguments of calls, which are written and read recursively."""
 
 WINDOW_BYTES = 64 << 10
-"""As much of a text as one call into C looks at: 7 ms at worst."""
+"""Bytes that one call into C scans, in 7 ms at worst."""
 
 _RUN = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _INSIDE = re.compile(_RUN, re.DOTALL)
@@ -35,7 +35,7 @@ def is_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
 
 
 def is_deep_value(value: object, limit: int) -> bool:
-    """The same of a decoded value; ``limit`` also bounds the recursion."""
+    """Whether a decoded value has more than ``limit`` levels; this also bounds the recursion."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list):
@@ -44,20 +44,20 @@ def is_deep_value(value: object, limit: int) -> bool:
 
 
 def outline(text: bytes) -> bytes:
-    """``text`` without its strings, made in windows of :data:`WINDOW_BYTES`."""
+    """``text`` without its strings, scanned in windows of :data:`WINDOW_BYTES`."""
     parts: list[bytes] = []
     at = 0
     while at < len(text):
         pieces = _STRINGS.split(text[at : at + WINDOW_BYTES])
         parts.append(b"".join(pieces[::2]))
         at += WINDOW_BYTES
-        if len(pieces) > 1 and pieces[-2] is not None:  # the last string ends further on
+        if len(pieces) > 1 and pieces[-2] is not None:  # the last string ends in a later window
             at = _after_string(text, at - len(pieces[-2]))
     return b"".join(parts)
 
 
 def _after_string(text: bytes, at: int) -> int:
-    """Where the string ends that ``at`` is in, and not in the middle of an escape."""
+    """Offset after the string that contains ``at``, which is not inside an escape."""
     while True:
         match = _INSIDE.match(text, at, at + WINDOW_BYTES)
         assert match

@@ -1,11 +1,11 @@
-"""Proves to the server that a command runs as the server's own user on the same machine.
+"""The local key: proves to the server that a command runs as the server's user on its machine.
 
-Such a command may have the server read files by their paths. It knows a key from a file that only
-the server's user can read. The peer address, or even the peer's user id, would prove less: a port
-forward or a reverse proxy shares both and acts for anybody.
+Such a command may have the server read files by path. The key is in a file that only the server's
+user can read. A peer address or user id would prove less, since port forwards and reverse proxies
+act for other users.
 
-The key itself is never sent. The proof is an HMAC that holds for one address and port, so that
-another server that receives it by mistake cannot reuse it here.
+The key is never sent. The proof is an HMAC that is valid for one address and port, so another
+server that receives it cannot reuse it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _KEY_BYTES = 32
 
 
 class KeyUnusable(Exception):
-    """The key file is missing a property that keeps it private; the text says which."""
+    """The key file is not private, or not a key; the text explains why."""
 
 
 def open_key(folder: Path) -> bytes:
-    """The key of the servers that share ``folder``, created if missing. Blocks.
+    """The key in ``folder``, created if missing. Blocks.
 
     :raises KeyUnusable: others could read or change it.
     :raises OSError: it cannot be read or written.
@@ -65,7 +65,7 @@ def read_key(folder: Path) -> bytes:
             raise KeyUnusable(f"{path} can be read by others: chmod 600, or delete it")
         key = file.read(_KEY_BYTES + 1)
     if len(key) != _KEY_BYTES:
-        raise KeyUnusable(f"{path} does not hold a key: delete it")
+        raise KeyUnusable(f"{path} does not contain a key: delete it")
     return key
 
 
@@ -79,5 +79,5 @@ def proof(key: bytes, host: str, port: int) -> str:
 
 
 def is_valid_proof(value: str, key: bytes, host: str, port: int) -> bool:
-    """Whether ``value``, which may hold undecodable bytes, is the proof for this server."""
+    """Whether ``value``, which may have undecodable bytes, is the proof for this server."""
     return hmac.compare_digest(value.encode(errors="replace"), proof(key, host, port).encode())

@@ -1,8 +1,7 @@
-"""Model references: ``[[scheme://host/]namespace/]model[:tag]``, read, checked and shown.
+"""Model names: ``[[scheme://host/]namespace/]model[:tag]``, with Ollama's grammar and limits.
 
-A valid name is safe as a path by construction: every part begins with a letter, digit or ``_`` and
-holds no slash, so no part can be ``.`` or ``..`` and no name leaves the folder it is joined to.
-Grammar and limits are Ollama's. Names keep their case; they are compared without it.
+A valid name is a safe path: every part begins with a letter, digit or ``_`` and has no slash, so no
+name leaves its folder. Names keep their case, but are compared without it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _LONGEST = 350 + 3 * 80 + len("https://") + 3
 
 
 class ModelName(msgspec.Struct, frozen=True, order=True):
-    """One complete model reference. Build it with :meth:`parse` or :meth:`from_parts`."""
+    """A complete name. Create it with :meth:`parse` or :meth:`from_parts`."""
 
     host: str
     namespace: str
@@ -35,7 +34,7 @@ class ModelName(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Read a reference and fill in what is left out. A scheme is allowed and dropped.
+        """Parse a reference and add defaults for missing parts. A scheme is dropped.
 
         :raises ValueError: ``invalid model name``.
         """
@@ -55,7 +54,7 @@ class ModelName(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def from_parts(cls, host: str, namespace: str, model: str, tag: str) -> ModelName:
-        """The name of four parts, e.g. of a manifest's path.
+        """The name with these four parts.
 
         :raises ValueError: ``invalid model name``.
         """
@@ -71,7 +70,7 @@ class ModelName(msgspec.Struct, frozen=True, order=True):
 
     @property
     def short(self) -> str:
-        """As Ollama shows it: defaults on the left are dropped, the tag never is."""
+        """The display form: default host and namespace are omitted, the tag never is."""
         tail = f"{self.model}:{self.tag}"
         if self.host.lower() != DEFAULT_HOST:
             return f"{self.host}/{self.namespace}/{tail}"
@@ -91,7 +90,7 @@ class ModelName(msgspec.Struct, frozen=True, order=True):
 
     @property
     def folded(self) -> ModelName:
-        """The key for comparing: all names that differ in case only have the same one."""
+        """The key for comparing: lower case."""
         return ModelName(*(part.lower() for part in self.parts))
 
     def __str__(self) -> str:
@@ -99,14 +98,14 @@ class ModelName(msgspec.Struct, frozen=True, order=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """What a client sent: ``text`` without its source suffix, and whether it asks for the cloud."""
+    """A client's model reference without its source suffix, and whether that is the cloud."""
 
     text: str
     is_cloud: bool = False
 
 
 def split_source(text: str) -> Reference:
-    """Take the source suffix off a reference: ``:cloud``, ``:local``, or a tag's ``-cloud``.
+    """Remove the source suffix: ``:cloud``, ``:local``, or a tag's ``-cloud``.
 
     :raises ValueError: nothing is left, or there are two suffixes.
     """
@@ -120,7 +119,7 @@ def split_source(text: str) -> Reference:
 
 
 def _without_suffix(text: str) -> tuple[str, bool, bool]:
-    """Text without its suffix, whether that said cloud, whether there was one."""
+    """Text without its suffix, whether that was the cloud, whether there was one."""
     base, colon, tag = text.rpartition(":")
     word = tag.lower()
     if not colon or "/" in tag:

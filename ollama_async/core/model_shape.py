@@ -1,4 +1,4 @@
-"""What a model's memory beside its weights depends on: the input of a memory estimate."""
+"""The model shape: what its memory besides the weights depends on, the input of an estimate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     """All 0: unknown, as in a model without tensors.
 
     ``repeated_bytes``: embeddings that are also the output layer and may be kept in a second
-    layout. ``state_bytes``: recurrent state of one sequence. ``row_bytes``: working memory of one
-    token of a batch in the largest layer. ``masks``: number of attention masks, one for each kind
-    of attention. ``heads`` and ``head_length``: number and length of attention heads.
-    ``scored_heads``: heads whose scores are always kept for the whole context, because no fused
-    operation computes them.
+    layout. ``state_bytes``: recurrent state of a sequence. ``row_bytes``: working memory of a
+    batch's token in the largest layer. ``masks``: number of kinds of attention, each with a mask.
+    ``scored_heads``: heads without fused attention, whose scores of the whole context are stored.
     """
 
     repeated_bytes: int = 0

@@ -1,7 +1,6 @@
-"""The environment of processes that run the native library: an allowlist.
+"""An allowlist for the environment of processes that run the native library.
 
-These processes read untrusted files. They do not get what they do not need: proxies, tokens, keys
-and whatever else is in the environment of a server.
+These processes read untrusted files, so they get no proxies, tokens and keys.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _NAMES = frozenset(
         *("OLLAMA_DEBUG", "OLLAMA_GO_TEMPLATE"),
     }
 )
-_BEGINNINGS = (
+_PREFIXES = (
     *("LC_", "PYTHON", "MALLOC_", "OLLAMA_ASYNC_"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "GGML_", "LLAMA_"),
     *("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCR_", "ROCM_"),
@@ -26,16 +25,12 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PROXY")
 
 
 def native_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The allowed part of ``environ``, and the path of CUDA's cache, which CUDA would otherwise
-    find through ``HOME``.
-    """
-    kept = {name: value for name, value in environ.items() if _is_needed(name)}
+    """The allowed part of ``environ``, and the path of CUDA's cache, which depends on ``HOME``."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _NAMES or (name.startswith(_PREFIXES) and not _SECRET.search(name))
+    }
     if home := environ.get("HOME"):  # otherwise each start would compile kernels again
         kept.setdefault("CUDA_CACHE_PATH", str(Path(home) / ".nv" / "ComputeCache"))
     return kept
-
-
-def _is_needed(name: str) -> bool:
-    if name in _NAMES:
-        return True
-    return name.startswith(_BEGINNINGS) and not _SECRET.search(name)

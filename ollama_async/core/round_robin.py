@@ -11,10 +11,7 @@ T = TypeVar("T")
 
 
 class RoundRobin(Generic[K, T]):
-    """Items of clients: round-robin between clients, in order within one. Each call is O(1).
-
-    A client with a thousand items delays another's first by at most one of them.
-    """
+    """Items of clients: round-robin between clients, in order within one. Each call is O(1)."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, OrderedDict[K, T]] = OrderedDict()  # in order of turns
@@ -34,12 +31,12 @@ class RoundRobin(Generic[K, T]):
             yield next(iter(items.values()))
 
     def put(self, client: str, key: K, item: T) -> None:
-        """Queue the item behind the ``client``'s others. ``key`` is unique among all clients'."""
+        """Add the item behind the client's others. ``key`` is unique."""
         self._clients.setdefault(client, OrderedDict())[key] = item
         self._client_of[key] = client
 
     def take(self) -> T:
-        """Remove and return the item whose turn it is; there must be one."""
+        """Remove and return the next item; there must be one."""
         client, items = self._clients.popitem(last=False)
         key, item = items.popitem(last=False)
         del self._client_of[key]
@@ -48,12 +45,12 @@ class RoundRobin(Generic[K, T]):
         return item
 
     def move_to_end(self, client: str) -> None:
-        """The client's turn is over. Nothing happens if it has no items."""
+        """End the client's turn, if it has items."""
         if client in self._clients:
             self._clients.move_to_end(client)
 
     def remove(self, key: K) -> None:
-        """Nothing happens if there is no such item."""
+        """Does nothing if the key is unknown."""
         client = self._client_of.pop(key, None)
         if client is None:
             return

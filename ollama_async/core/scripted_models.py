@@ -1,6 +1,6 @@
-"""The file of scripts for the scripted engine; the server and its workers read it.
+"""Scripted models: the JSON file that defines the answers of the scripted engine.
 
-A JSON object of model names and :class:`Script` objects, for example::
+It maps model names to :class:`Script` objects, for example::
 
     {"story": {"tokens": ["Once ", "upon "], "repeat": true, "tokens_per_second": 20, "slots": 4}}
 """
@@ -20,23 +20,20 @@ _WORD = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The behaviour of one model.
 
-    Answers: ``tokens``, a list or a text that is split before each gap between words; with ``echo``
-    the text of the prompt instead. ``repeat``: how often in all; true = forever.
+    Answers: ``tokens`` is a list, or a text that is split before each gap between words; with
+    ``echo`` it is the prompt instead. ``repeat``: number of repetitions; true = forever.
 
     Speed of each stream: ``tokens_per_second`` and ``prompt_tokens_per_second``; 0 = unlimited,
     otherwise at least 1, so that no step takes longer than a second.
 
-    Properties: ``slots`` and ``num_ctx`` (0 = what the server requests, which is also the most that
-    it accepts), sizes in bytes.
+    ``slots`` and ``num_ctx``: 0 = what the server requests, which is also the maximum.
+    ``template`` is a Jinja template; ``capabilities`` are those besides ``completion``.
 
-    Chat format: a Jinja ``template``, a ``go_template``, the names of a built-in ``renderer`` and
-    ``parser``, and the ``capabilities`` besides ``completion``.
-
-    Failures: loading takes ``load_seconds``, and fails with ``load_error`` if there is one. In
-    place of the answer's token ``crash_at`` (the first is 0) the process kills itself; at
-    ``hang_at`` the engine never returns. If ``crash_once_file`` exists already, there is no crash;
-    a crash creates it. A prompt with the text ``crash_on`` kills the process when it gets its slot.
-    ``ignore_sigterm``: it ignores SIGTERM, and never finishes closing on ``Quit``.
+    Failures: loading takes ``load_seconds``, and fails with ``load_error`` if it is not empty.
+    Instead of token ``crash_at`` (from 0) the process kills itself, unless ``crash_once_file``
+    exists, which a crash creates. At token ``hang_at`` the engine never returns. A prompt that
+    contains ``crash_on`` kills the process when it gets its slot. ``ignore_sigterm``: it ignores
+    SIGTERM, and never finishes closing on ``Quit``.
     """
 
     tokens: list[str] | str = []
@@ -77,9 +74,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def read_scripts(path: str | Path) -> dict[str, Script]:
-    """The scripts of a file, by model name.
+    """The scripts by model name.
 
-    :raises LoadFailed: it cannot be read, or is invalid; the text names it.
+    :raises LoadFailed: the file cannot be read, or is invalid.
     """
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Script])

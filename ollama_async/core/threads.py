@@ -1,4 +1,4 @@
-"""Runs blocking calls in threads for tasks that may be cancelled at any time."""
+"""Runs blocking calls in threads, safely for tasks that may be cancelled."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ async def run_in_thread(
 ) -> T:
     """Run ``call(*args)`` in one of ``threads``, by default the loop's own pool.
 
-    A cancelled caller waits until the call has ended, so that no two threads touch what it uses (a
-    file, a lock). The lost result then goes to ``undo``, in a thread as well. Calls must be short,
-    such as one write or one step.
+    A cancelled caller waits until the call has ended, so that no other thread uses its resources at
+    the same time (a file, a lock). The lost result then goes to ``undo``, in a thread as well.
+    Calls must be short.
     """
     loop = asyncio.get_running_loop()
     future = loop.run_in_executor(threads, partial(call, *args))
@@ -46,9 +46,7 @@ async def _wait_until_done(future: asyncio.Future[Any]) -> None:
 
 
 async def iterate_in_thread(steps: Iterator[T], threads: Executor) -> AsyncGenerator[T, None]:
-    """Yield what ``steps`` yields, with each step run in a thread. Use ``aclosing``: closing this
-    generator closes ``steps``.
-    """
+    """Iterate ``steps`` with each step in a thread. Closing this generator closes ``steps``."""
     try:
         while (step := await run_in_thread(next, steps, None, threads=threads)) is not None:
             yield step

@@ -11,7 +11,7 @@ client is to blame, else no client is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 TRIAL_MARGIN_S = 5.0
@@ -37,20 +37,18 @@ successes in between.
 """
 
 
+@dataclass(eq=False)
 class Crash:
     """A worker's death under requests. ``suspects``: ids of the requests still to be tried.
     ``kills``: how many suspects have killed a worker. ``others``: clients of the requests that
     cannot be tried.
     """
 
-    def __init__(
-        self, key: str, died_at: float, suspects: Iterable[int], others: Iterable[str]
-    ) -> None:
-        self.key = key
-        self.died_at = died_at
-        self.suspects = set(suspects)
-        self.kills = 0
-        self._others = set(others)
+    key: str
+    died_at: float
+    suspects: set[int]
+    others: set[str]
+    kills: int = 0
 
     @property
     def is_given_up(self) -> bool:
@@ -59,7 +57,7 @@ class Crash:
     @property
     def client_to_blame(self) -> str | None:
         """The client to blame if no suspect kills a worker."""
-        return next(iter(self._others)) if len(self._others) == 1 else None
+        return next(iter(self.others)) if len(self.others) == 1 else None
 
     def clear(self, request_id: int) -> None:
         """The worker has survived the suspect's trial."""
@@ -74,7 +72,7 @@ class Crash:
         """The request has ended. If it was still to be tried, it now cannot be."""
         if request_id in self.suspects:
             self.suspects.discard(request_id)
-            self._others.add(client)
+            self.others.add(client)
 
 
 class CrashBackoff:
@@ -83,7 +81,7 @@ class CrashBackoff:
     def __init__(self) -> None:
         self._open: list[Crash] = []
         self._unexplained: dict[str, deque[float]] = {}
-        self._consecutive: dict[str, dict[str, deque[float]]] = {}
+        self._consecutive: dict[tuple[str, str], deque[float]] = {}
         self._poisoned: dict[tuple[str, str], deque[float]] = {}
         self._refused_until: dict[tuple[str, str | None], float] = {}
 
@@ -99,7 +97,7 @@ class CrashBackoff:
 
     def blame(self, key: str, client: str, now: float, crash: Crash | None = None) -> None:
         """A request of the client killed a worker, and before that the one of ``crash``."""
-        consecutive = self._consecutive.setdefault(key, {}).setdefault(client, deque())
+        consecutive = self._consecutive.setdefault((key, client), deque())
         consecutive.append(now)
         self._poisoned.setdefault((key, client), deque()).append(now)
         if crash is not None and self._explain(crash):
@@ -119,7 +117,7 @@ class CrashBackoff:
 
     def record_success(self, key: str) -> None:
         """A request of the model has ended normally."""
-        self._consecutive.pop(key, None)
+        self._forget_consecutive(key)
 
     def remaining_s(self, key: str, client: str | None, now: float) -> float:
         """How long the model refuses requests of ``client`` (None: of any); 0: it does not."""
@@ -138,11 +136,11 @@ class CrashBackoff:
 
     def _evaluate(self, key: str, client: str | None, now: float) -> None:
         self._expire(now)
-        consecutive = self._consecutive.get(key, {})
-        if len(self._unexplained.get(key, ())) + len(consecutive) >= MAX_CRASHES:
+        blamed = sum(model == key for model, _ in self._consecutive)
+        if len(self._unexplained.get(key, ())) + blamed >= MAX_CRASHES:
             self._refuse(key, None, now)
         elif client is not None and (
-            len(consecutive[client]) >= MAX_CRASHES
+            len(self._consecutive[key, client]) >= MAX_CRASHES
             or len(self._poisoned[key, client]) >= MAX_POISONED
         ):
             self._refuse(key, client, now)
@@ -152,17 +150,19 @@ class CrashBackoff:
         self._refused_until[key, client] = now + BACK_OFF_S
         if client is None:
             self._unexplained.pop(key, None)
-            self._consecutive.pop(key, None)
+            self._forget_consecutive(key)
         else:
             self._poisoned.pop((key, client), None)
-            self._consecutive[key][client].clear()
-            self._consecutive[key][client].append(now)
+            self._consecutive[key, client] = deque([now])
+
+    def _forget_consecutive(self, key: str) -> None:
+        for blamed in [blamed for blamed in self._consecutive if blamed[0] == key]:
+            del self._consecutive[blamed]
 
     def _expire(self, now: float) -> None:
         """Drop entries older than the window, which also bounds the memory."""
         self._unexplained = _recent(self._unexplained, now)
-        consecutive = {key: _recent(clients, now) for key, clients in self._consecutive.items()}
-        self._consecutive = {key: clients for key, clients in consecutive.items() if clients}
+        self._consecutive = _recent(self._consecutive, now)
         self._poisoned = _recent(self._poisoned, now)
         self._refused_until = {
             who: until for who, until in self._refused_until.items() if until > now

@@ -96,17 +96,16 @@ def _plan(
         return feasible_plans(planner, state.limits.capacity, target, options)
 
     loaded_ctx = load.replaced.num_ctx if load.replaced else None
-    options = merge(first.load_options, load.queue.load_options, loaded_ctx, target)
-    try:
-        return options, load.queue.plans(options, plans)
-    except Exception:  # noqa: BLE001, S110  # the first request alone is tried
-        pass
-    try:
-        return first.load_options, plans(first.load_options)
-    except ServerError as error:
-        state.fail(first, error)
-    except Exception as fault:  # noqa: BLE001  # other requests must still be served
-        state.fail(first, LoadFailed(f"the load cannot be planned: {fault!r}"))
+    merged = merge(first.load_options, load.queue.load_options, loaded_ctx, target)
+    error: Exception | None = None
+    for options in (merged, first.load_options):
+        try:
+            return options, load.queue.plans(options, plans)
+        except Exception as fault:  # noqa: BLE001  # other requests must still be served
+            error = fault
+    if not isinstance(error, ServerError):
+        error = LoadFailed(f"the load cannot be planned: {error!r}")
+    state.fail(first, error)
     return None
 
 

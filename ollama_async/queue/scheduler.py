@@ -91,8 +91,6 @@ class Scheduler:
             self.state.effects.append(rejection)
         return surplus > 0
 
-    # -- requests ----------------------------------------------------------------------------
-
     def _on_arrived(self, event: events.RequestArrived, now: float) -> bool:
         job = event.job
         request = QueuedRequest(
@@ -124,7 +122,11 @@ class Scheduler:
         if self.state.is_shutting_down:
             return self.state.rejection(request, "draining")
         if remaining_s := self._back_off_s(request, now):
-            return events.Fail(request.id, WorkerDied.code, _back_off_text(remaining_s))
+            text = (
+                "model runner has unexpectedly stopped several times in a row; "
+                f"it will be tried again in {math.ceil(remaining_s)}s"
+            )
+            return events.Fail(request.id, WorkerDied.code, text)
         if self._is_queue_full_for(request, suitable):
             return self.state.rejection(request, "full")
         if suitable is None:
@@ -180,8 +182,6 @@ class Scheduler:
         instance.idle_since = now
         if not request.is_aborting:
             self.state.record_service(instance.target.key, now - request.started_at)
-
-    # -- workers -----------------------------------------------------------------------------
 
     def _on_ready(self, event: events.WorkerReady, now: float) -> None:
         instance = self.state.instances[event.instance_id]
@@ -280,8 +280,8 @@ class Scheduler:
             self._backoff.blame(key, running[0].client, now)
             return ()
         else:
-            others = [request.client for request in running if request not in suspects]
-            crash = Crash(key, now, [request.id for request in suspects], others)
+            others = {request.client for request in running if request not in suspects}
+            crash = Crash(key, now, {request.id for request in suspects}, others)
             self._backoff.record(crash)
         for request in suspects:
             request.record_death(crash, now)
@@ -304,8 +304,6 @@ class Scheduler:
     def _back_off_s(self, request: QueuedRequest, now: float) -> float:
         return self._backoff.remaining_s(request.target.key, request.client, now)
 
-    # -- operators ---------------------------------------------------------------------------
-
     def _on_unload_requested(self, key: str) -> None:
         instance = self.state.current.get(key)
         if instance is not None and instance.stop_when_unused is None:
@@ -321,10 +319,3 @@ class Scheduler:
             instance.stop_when_unused = "shutdown"
             if instance.phase is Phase.COMMITTED:
                 self.state.remove(instance)
-
-
-def _back_off_text(remaining_s: float) -> str:
-    return (
-        "model runner has unexpectedly stopped several times in a row; "
-        f"it will be tried again in {math.ceil(remaining_s)}s"
-    )

@@ -165,8 +165,6 @@ class SchedulerState:
             queue.first(lambda request: instance.satisfies(request.load_options)) is None
         )
 
-    # -- requests ----------------------------------------------------------------------------
-
     def enqueue(self, request: QueuedRequest) -> None:
         self.requests[request.id] = request
         self.shares.update(request, "queued")
@@ -281,8 +279,6 @@ class SchedulerState:
         instance = self.placed.pop(request.id)
         del instance.requests[request.id]
         instance.suspects.pop(request.id, None)
-
-    # -- model instances ---------------------------------------------------------------------
 
     def commit(self, target: Target, load_options: LoadOptions, plan: Plan, now: float) -> None:
         """Decide on a load: assign its memory and promise places to the next requests."""

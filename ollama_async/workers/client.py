@@ -1,9 +1,7 @@
 """The client of one worker: starts it, sends it requests, delivers its answers, ends it.
 
-- Runs in: the gateway, on its loop.
-- Owns: one transport, and through it the worker; the sinks of the requests that it has.
-- Tasks: none. The transport calls back; timers detect a worker that hangs.
-- Ends when: the worker does. Every fault here kills the worker, and is reported when it is gone.
+It runs on the gateway's loop, without tasks: the transport calls back, and timers detect a worker
+that hangs. Every fault here kills the worker, and is reported when it is gone.
 
 States::
 
@@ -149,8 +147,6 @@ class WorkerClient:
         """
         return not self.pid or self._gone.is_set()
 
-    # -- life --------------------------------------------------------------------------------
-
     async def start(self, plan: LoadPlan) -> messages.Ready:
         """Start the worker and wait until it is ready.
 
@@ -168,17 +164,13 @@ class WorkerClient:
         try:
             async with asyncio.timeout(self._load_timeout_s) as self._load_timeout:
                 ready = await self._ready
-        except TimeoutError:
+        except BaseException as reason:  # cancellation, too, ends the worker
             await self._abandon()
-            raise LoadFailed(
-                self._with_output(
-                    "timed out waiting for the model worker to start"
-                    f" - no progress for {self._load_timeout_s:g} s"
-                )
-            ) from None
-        except BaseException:  # cancellation, too, ends the worker
-            await self._abandon()
-            raise
+            if not isinstance(reason, TimeoutError):
+                raise
+            text = "timed out waiting for the model worker to start"
+            text += f" - no progress for {self._load_timeout_s:g} s"
+            raise LoadFailed(self._with_output(text)) from None
         finally:
             self._load_timeout = None
         if self._state not in {_State.READY, _State.FAILING}:  # it ended in the same loop iteration
@@ -264,8 +256,6 @@ class WorkerClient:
         lines = self._transport.last_output()
         return ": ".join([text, "\n".join(lines)]) if lines else text
 
-    # -- requests ----------------------------------------------------------------------------
-
     def submit(self, request: SubmittedRequest) -> None:
         """Send the request; never waits. It ends with ``request_ended`` or ``worker_lost``.
 
@@ -325,8 +315,6 @@ class WorkerClient:
         if not self.calls.end(call_id, result):  # late, perhaps
             self._rate.count(self._loop.time())
 
-    # -- callbacks of the transport ----------------------------------------------------------
-
     def received(self, batch: list[messages.ToParent]) -> None:
         self._received_at = self._loop.time()
         for message in batch:
@@ -360,8 +348,6 @@ class WorkerClient:
         for timer in (self._watch, *self._cancels.values()):
             if timer is not None:
                 timer.cancel()
-
-    # -- messages ----------------------------------------------------------------------------
 
     def _receive_first(self, message: messages.ToParent) -> None:
         """:raises ProtocolViolation: a message that does not belong to the handshake."""

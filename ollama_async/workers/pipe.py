@@ -1,9 +1,6 @@
 """The parent's end of the pipe to a worker: frames through two rings, on the event loop.
 
-- Runs in: the gateway, on its loop. Nothing here ever waits.
-- Owns: two rings and two doorbells (the other ends are in :mod:`.child.pipe`), the output buffer,
-  timers.
-- Ends when: closed, or when the child wrote undecodable data (``broken``, once).
+It never blocks. The child's end is :mod:`.child.pipe`.
 
 **Wake-ups.** The writer publishes, then notifies; the reader clears the doorbell, then reads. A
 notification between clearing and reading causes one more read. The kernel's lock around the

@@ -1,9 +1,7 @@
 """The pool owns all workers, performs the scheduler's effects and reports the outcomes as events.
 
-- Runs in: the gateway, on its loop.
-- Owns: the scheduler, every worker (nothing else starts or stops one), one timer.
-- Tasks: one for each load and stop in progress.
-- Ends when: closed; then no process, descriptor, timer or task is left.
+It runs on the gateway's loop and owns the scheduler, all workers, one timer, and a task for each
+load and stop in progress. When it is closed, no process, descriptor, timer or task is left.
 
 The effects of an event are performed before the next event is handled. An effect that fails is
 queued as an event. Sinks are called last, because their owners may submit or cancel at once.
@@ -96,8 +94,6 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
 
-    # -- the backend -------------------------------------------------------------------------
-
     def submit(self, job: Job, sink: Sink) -> Handle:
         """See :class:`~ollama_async.queue.backend.InferenceBackend`. The sink may get its end
         before this returns.
@@ -126,8 +122,6 @@ class Pool:
 
     def snapshot(self) -> Snapshot:
         return self._snapshots.take(self._scheduler.state, self._clients, self._loop.time())
-
-    # -- life --------------------------------------------------------------------------------
 
     async def drain(self, grace_s: float) -> None:
         """Accept no new work, fail queued requests, give running ones ``grace_s`` seconds, stop
@@ -162,8 +156,6 @@ class Pool:
         self._clients.clear()
         if self._timer is not None:
             self._timer.cancel()
-
-    # -- events and effects ------------------------------------------------------------------
 
     def _process(self, event: events.Event) -> None:
         """Handle the event, then pass the ends of requests to their sinks."""
@@ -278,8 +270,6 @@ class Pool:
         except Exception:  # the boundary "observer"
             log.exception("observer")
 
-    # -- requests ----------------------------------------------------------------------------
-
     def _cancel(self, request: SubmittedRequest) -> None:
         if request.id not in self._requests or request.is_detached:
             return
@@ -289,12 +279,10 @@ class Pool:
             self._requests.pop(request.id, None)
 
     def request_ended(self, request: SubmittedRequest) -> None:
-        """See :class:`~.client.ClientOwner`."""
         self._requests.pop(request.id, None)
         self._process(events.RequestEnded(request.id))
 
     def worker_lost(self, worker: WorkerClient, reason: str, *, has_aborted: bool) -> None:
-        """See :class:`~.client.ClientOwner`."""
         log.error("%s: %s", worker.target.name, reason)
         self._clients.pop(worker.instance_id, None)
         self._observe(self._observer.worker_died, worker.target.name)
@@ -312,8 +300,6 @@ class Pool:
         )
         if not is_gone:
             self._create_task(self._wait_lingering(worker))
-
-    # -- workers -----------------------------------------------------------------------------
 
     async def _load(self, client: WorkerClient, plan: LoadPlan) -> None:
         """Start the worker and report the outcome. If it is stopped meanwhile, the stop reports."""
@@ -365,8 +351,6 @@ class Pool:
         await client.wait_gone()
         log.info("%s: its process is gone at last", client.target.name)
         self._process(events.WorkerStopped(client.instance_id))
-
-    # -- tasks and time ----------------------------------------------------------------------
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -1,9 +1,6 @@
 """A worker as a child process: the :class:`~.transport.Transport` from exec until it is reaped.
 
-- Runs in: the gateway, on its loop.
-- Owns: the process group, its pidfd, the reading end of its stdout and stderr, the channel.
-- Tasks: none, but loop readers, which remain until the process is reaped.
-- Ends when: the process does. Its whole group is killed then, grandchildren included.
+It runs on the gateway's loop, without tasks. Its loop readers remain until the process is reaped.
 
 The child is exec'd, not forked, so it inherits no state, locks or CUDA context. It leads a session
 of its own, so a Ctrl-C in the terminal reaches only the gateway.
@@ -224,30 +221,27 @@ def _spawn(
     :raises OSError: the process cannot be created; nothing is left behind.
     """
     output, output_child = os.pipe()
-    try:
-        os.set_blocking(output, False)
-        popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output_child,
-            stderr=output_child,
-            env={**_DEFAULT_ENVIRON, **environ},
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
+    with ExitStack() as undo:
+        undo.callback(os.close, output)
         try:
-            if memory_bytes:
-                _limit_memory(popen.pid, memory_bytes)
-            pidfd = os.pidfd_open(popen.pid)
-        except BaseException:
-            popen.kill()
-            popen.wait()
-            raise
-    except BaseException:
-        os.close(output)
-        raise
-    finally:
-        os.close(output_child)
+            os.set_blocking(output, False)
+            popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output_child,
+                stderr=output_child,
+                env={**_DEFAULT_ENVIRON, **environ},
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+        finally:
+            os.close(output_child)
+        undo.callback(popen.wait)
+        undo.callback(popen.kill)
+        if memory_bytes:
+            _limit_memory(popen.pid, memory_bytes)
+        pidfd = os.pidfd_open(popen.pid)
+        undo.pop_all()
     return popen, output, pidfd
 
 

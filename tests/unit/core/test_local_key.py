@@ -64,7 +64,7 @@ def test_nor_is_a_link_a_pipe_or_half_a_key(tmp_path):
         path.unlink()
         path.touch(0o600)
         path.write_bytes(content)
-        with pytest.raises(KeyUnusable, match="does not hold a key"):
+        with pytest.raises(KeyUnusable, match="does not contain a key"):
             open_key(tmp_path)
 
 
