@@ -1,11 +1,11 @@
-"""Added tokens: those beside the learned ones, and whether llama.cpp finds them in the same places.
+"""Added tokens, and a check that llama.cpp finds them in the same places.
 
-Hugging Face's ``tokenizers`` finds the leftmost of the longest added tokens. llama.cpp searches for
-one added token after the other, the longest first, each in what the former ones left. The result is
-the same unless one token begins with the end of a shorter one.
+Hugging Face's ``tokenizers`` finds the leftmost, longest added token. llama.cpp searches for one
+token after the other, the longest first, in the remaining text. The results are the same unless one
+token begins with the end of a shorter one.
 
-Which tokens strip the spaces beside them is not in a GGUF file. llama.cpp has one set of tokens
-that do, those of Phi-3, by the model's name (``general.name``). WordPiece drops spaces anyway.
+A GGUF file does not record which tokens strip adjacent spaces. llama.cpp strips them only for the
+tokens of Phi-3, by the model's name (``general.name``). WordPiece removes spaces anyway.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from ollama_async.core.errors import BadRequest
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _FILE, _SETTINGS, _PLAIN = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
 
-# The most known are 6,400 added tokens of 70,000 characters in all.
-_MOST_CHARACTERS = 1 << 18
-_MOST_OF_ONE = 256
-_STRIPPING = "phi-3"
-"""The name of models whose added tokens strip the spaces after them, except :data:`_KEEPING`."""
-_KEEPING = {"<unk>", "<s>", "<|endoftext|>"}
-_ALWAYS = "</s>"
+# The largest known set has 6,400 added tokens of 70,000 characters.
+_MAX_CHARACTERS = 1 << 18
+_MAX_TOKEN_CHARACTERS = 256
+_STRIPPING_NAME = "phi-3"
+"""In models of this name, added tokens strip the spaces after them, except :data:`_NOT_STRIPPING`.
+"""
+_NOT_STRIPPING = {"<unk>", "<s>", "<|endoftext|>"}
+_ALWAYS_STRIPPING = "</s>"
 
 
 class AddedToken(msgspec.Struct):
-    """``where``: the first file and place that has it, for errors. ``flags``: the file's."""
+    """``where``: the first file and place with the token, for errors."""
 
     where: str
     number: int
@@ -42,13 +43,13 @@ class AddedToken(msgspec.Struct):
 
 
 def read_added(json_files: JsonFiles) -> list[AddedToken]:
-    """The added tokens of all files. Of the same token in several files the first counts.
+    """The added tokens of all files; the first entry of each counts.
 
     :raises BadRequest: a token is invalid, or two files contradict each other.
     """
     found: dict[int, AddedToken] = {}
     for document in _entries(json_files):
-        token = _added(document)
+        token = _added_token(document)
         known = found.setdefault(token.number, token)
         if known.text != token.text:
             raise BadRequest(
@@ -60,38 +61,38 @@ def read_added(json_files: JsonFiles) -> list[AddedToken]:
 
 
 def added_fields(json_files: JsonFiles, vocabulary: GgufVocabulary, size: int) -> dict[str, Any]:
-    """Checks the added tokens; returns ``general.name`` if they strip the spaces after them.
+    """Check the added tokens; returns ``general.name`` if they strip the spaces after them.
 
-    ``size``: how many tokens the network has; others are not looked for.
+    ``size``: the number of tokens in the network; tokens beyond it are ignored.
 
-    :raises BadRequest: llama.cpp would find other added tokens, or other spaces, in some texts.
+    :raises BadRequest: llama.cpp would tokenize some texts differently.
     """
     added = [token for token in read_added(json_files) if token.number < size]
     _check_sizes(added)
     _check_numbers(json_files, added)
     for token in added:
         if "single_word" in token.flags:
-            raise _refused(token, "single_word", "is found between words only")
+            raise _unsupported(token, "single_word", "is found between words only")
         if vocabulary.changes_added and "normalized" in token.flags:
-            raise _refused(token, "normalized", "is looked for after the normalizer")
-    _check_apart(added)
+            raise _unsupported(token, "normalized", "is looked for after the normalizer")
+    _check_overlaps(added)
     name = _stripping_name(vocabulary, added, size)
     return {} if name is None else {"general.name": name}
 
 
 def _check_sizes(added: list[AddedToken]) -> None:
-    """Bounds the checks below, which look at every beginning and end of every text."""
-    if sum(len(token.text) for token in added) > _MOST_CHARACTERS:
-        raise BadRequest(f"the added tokens have more than {_MOST_CHARACTERS} characters")
+    """Bounds the cost of the checks below, which use every prefix and suffix of every token."""
+    if sum(len(token.text) for token in added) > _MAX_CHARACTERS:
+        raise BadRequest(f"the added tokens have more than {_MAX_CHARACTERS} characters")
     for token in added:
-        if not 0 < len(token.text) <= _MOST_OF_ONE:
+        if not 0 < len(token.text) <= _MAX_TOKEN_CHARACTERS:
             raise BadRequest(
                 f"{token.where}: {token.text[:80]!r} … is empty or too long for an added token"
             )
 
 
 def _check_numbers(json_files: JsonFiles, added: list[AddedToken]) -> None:
-    """Added tokens agree with the learned ones, or are numbered after them."""
+    """Added tokens equal learned ones, or are numbered after them."""
     vocab = json_files[_FILE].nested("model").nested("vocab").values
     if not vocab:
         return
@@ -107,7 +108,7 @@ def _check_numbers(json_files: JsonFiles, added: list[AddedToken]) -> None:
             )
         following += number == following
         if SPACE in token.text and "normalized" not in token.flags and number >= len(texts):
-            raise _refused(token, "normalized", f"is looked for before spaces become {SPACE!r}")
+            raise _unsupported(token, "normalized", f"is looked for before spaces become {SPACE!r}")
 
 
 def _stripping_name(vocabulary: GgufVocabulary, tokens: list[AddedToken], size: int) -> str | None:
@@ -117,9 +118,9 @@ def _stripping_name(vocabulary: GgufVocabulary, tokens: list[AddedToken], size: 
         return None
     known = {token.text: token for number, token in vocabulary.tokens.items() if number < size}
     found = {text for text, token in known.items() if token.kind in {CONTROL, USER, UNKNOWN}}
-    wanted = (found - _KEEPING) | {_ALWAYS}
-    if not before and after == wanted and known.keys() >= wanted | _KEEPING:
-        return _STRIPPING
+    stripping = (found - _NOT_STRIPPING) | {_ALWAYS_STRIPPING}
+    if not before and after == stripping and known.keys() >= stripping | _NOT_STRIPPING:
+        return _STRIPPING_NAME
     option = "lstrip" if before else "rstrip"
     first = next(token for token in tokens if option in token.flags)
     raise BadRequest(
@@ -128,7 +129,7 @@ def _stripping_name(vocabulary: GgufVocabulary, tokens: list[AddedToken], size: 
     )
 
 
-def _refused(token: AddedToken, option: str, reason: str) -> BadRequest:
+def _unsupported(token: AddedToken, option: str, reason: str) -> BadRequest:
     return BadRequest(
         f'{token.where}: "{option}" of {token.text[:80]!r}: it {reason}, which llama.cpp cannot do'
     )
@@ -137,19 +138,19 @@ def _refused(token: AddedToken, option: str, reason: str) -> BadRequest:
 # ----------------------------------------------------------------- overlaps
 
 
-def _check_apart(added: list[AddedToken]) -> None:
+def _check_overlaps(added: list[AddedToken]) -> None:
     """No token begins with the end of a shorter one, and no unnormalized one is part of a
     normalized one.
     """
-    beginnings: dict[str, AddedToken] = {}
+    prefixes: dict[str, AddedToken] = {}
     for token in added:
         for end in range(1, len(token.text)):
             start = token.text[:end]
-            if len(token.text) > len(beginnings.get(start, token).text) or start not in beginnings:
-                beginnings[start] = token
+            if len(token.text) > len(prefixes.get(start, token).text) or start not in prefixes:
+                prefixes[start] = token
     for token in added:
         for at in range(1, len(token.text)):
-            other = beginnings.get(token.text[at:])
+            other = prefixes.get(token.text[at:])
             if other is not None and _is_ambiguous(token.text, other.text):
                 raise BadRequest(
                     f"{token.where}: the token {other.text[:80]!r} begins with the end of "
@@ -158,12 +159,13 @@ def _check_apart(added: list[AddedToken]) -> None:
     later = "\0".join(token.text for token in added if "normalized" in token.flags)
     for token in added:
         if "normalized" not in token.flags and token.text in later:
-            raise _refused(token, "normalized", "is looked for before longer ones that contain it")
+            raise _unsupported(
+                token, "normalized", "is looked for before longer ones that contain it"
+            )
 
 
 def _is_ambiguous(first: str, second: str) -> bool:
-    """Both find runs of one character from the left."""
-    if len(set(first + second)) == 1:
+    if len(set(first + second)) == 1:  # both split runs of one character from the left
         return False
     return len(second.encode()) >= len(first.encode()) and first != second
 
@@ -190,7 +192,7 @@ def _numbered(decoder: JsonObject, number: str) -> JsonObject:
     return section.over({"id": int(number)})
 
 
-def _added(document: JsonObject) -> AddedToken:
+def _added_token(document: JsonObject) -> AddedToken:
     number = document.index("id")
     if number is None:
         raise BadRequest(f"{document.where}: a token has no number")

@@ -1,13 +1,13 @@
-"""The model architectures that are converted, one row of :data:`ARCHITECTURES` each.
+"""The supported model architectures, one row of :data:`ARCHITECTURES` each.
 
 A row has llama.cpp's name, the metadata of the network, and the changes to its tensors. Options of
-``config.json`` for which llama.cpp has one fixed value are checked here. Options that transformers
-does not read are ignored.
+``config.json`` with one fixed value in llama.cpp are checked; options that transformers ignores are
+ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gguf
@@ -20,18 +20,18 @@ from ollama_async.convert.safetensors import Floats
 from ollama_async.core.errors import BadRequest
 
 Change = Callable[[Floats, int], Floats]
-"""(rows of a tensor: whole heads or all, dimensions of a head) → rows."""
+"""(rows of a tensor: all or whole heads, dimensions of a head) → rows."""
 
 
 class ModelArchitecture(msgspec.Struct, frozen=True, kw_only=True):
-    """``name``: llama.cpp's. ``fields``: makes the keys below it from a configuration.
+    """``name``: in llama.cpp. ``fields``: computes the keys below it from a configuration.
 
     ``changes``: to tensors, by the end of their published name. ``unused``: prefixes of tensors
-    that llama.cpp does not read. ``prefixes``: of published names, and what the ``gguf`` package
-    expects instead. ``defaults``: values that a configuration may leave out.
+    that llama.cpp does not read. ``prefixes``: of published names to those of the ``gguf`` package.
+    ``defaults``: of the configuration.
 
-    ``biases``: which matrices of a layer have a bias (``attn_q``), with the option that enables it,
-    "" for always. ``gates``: the height of ``ffn_up`` in multiples of the inner width.
+    ``biases``: the option that enables the bias of a layer's matrix (``attn_q``), "" for always.
+    ``ffn_up_multiple``: rows of ``ffn_up`` in multiples of the intermediate size.
     """
 
     name: str
@@ -41,23 +41,23 @@ class ModelArchitecture(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: Mapping[str, str] = {}
     defaults: Mapping[str, Any] = {}
     biases: Mapping[str, str] = {}
-    gates: int = 1
+    ffn_up_multiple: int = 1
     is_embedding: bool = False
 
     def tensor_names(self, layers: int) -> gguf.TensorNameMap:
-        """Translates published names to GGUF names."""
+        """The translation of published names to GGUF names."""
         number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == self.name)
         return gguf.get_tensor_name_map(number, layers)
 
-    def usual_name(self, published: str) -> str:
-        """The name that the ``gguf`` package knows."""
+    def canonical_name(self, published: str) -> str:
+        """The name in the ``gguf`` package."""
         for old, new in self.prefixes.items():
             if published.startswith(old):
                 return new + published.removeprefix(old)
         return published
 
     def changed(self, published: str, rows: Floats, head: int) -> Floats:
-        """Rows of the tensor of that name as they are in a GGUF."""
+        """Rows of a tensor as stored in GGUF files. ``published``: its name."""
         for ending, change in self.changes.items():
             if published.endswith(ending):
                 rows = change(rows, head)
@@ -65,16 +65,16 @@ class ModelArchitecture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_architecture(config: JsonObject) -> tuple[ModelArchitecture, JsonObject]:
-    """The architecture of a ``config.json``, and the part of it about the language model.
+    """The architecture of a ``config.json``, and the section of its language model.
 
-    :raises BadRequest: there is no row for it.
+    :raises BadRequest: the architecture is not supported.
     """
     names = [name for name in config.items("architectures", []) if isinstance(name, str)]
     architecture = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
         what = ", ".join(names)[:200] or "no architecture"
-        raise BadRequest(f"{config.where} says {what}; supported are {known}")
+        raise BadRequest(f"{config.where} has {what}; supported are {known}")
     _check_unquantized(config)
     inner = config.section("text_config")
     if inner is not None:
@@ -84,7 +84,7 @@ def find_architecture(config: JsonObject) -> tuple[ModelArchitecture, JsonObject
 
 
 def head_dimensions(config: JsonObject) -> int:
-    """:raises BadRequest: heads that do not divide the width."""
+    """:raises BadRequest: the heads do not divide the width."""
     if "head_dim" in config.values:
         return config.count("head_dim")
     width, heads = config.count("hidden_size"), config.count("num_attention_heads")
@@ -94,8 +94,8 @@ def head_dimensions(config: JsonObject) -> int:
 
 
 def rope_dimensions(config: JsonObject) -> int:
-    """How many of a head's dimensions are rotated by the position."""
-    return max(2, int(rope.share(config) * head_dimensions(config)))
+    """The number of a head's rotated dimensions."""
+    return max(2, int(rope.rotary_fraction(config) * head_dimensions(config)))
 
 
 # ----------------------------------------------------------------- metadata
@@ -114,7 +114,7 @@ def _network(config: JsonObject) -> Fields:
 
 
 def _decoder(config: JsonObject, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
-    _check_flag(config, "is_causal", wanted=True)
+    _check_flag(config, "is_causal", required=True)
     rope.check_yarn_betas(config)
     head = head_dimensions(config)
     return {
@@ -132,7 +132,7 @@ def _gated(config: JsonObject, ropes: tuple[str, ...] = rope.PLAIN) -> Fields:
 
 
 def _llama(config: JsonObject) -> Fields:
-    rope.check_whole(config)
+    rope.check_full_rotation(config)
     return _gated(config, rope.ALL)
 
 
@@ -142,7 +142,7 @@ def _mistral(config: JsonObject) -> Fields:
 
 
 def _qwen(config: JsonObject) -> Fields:
-    rope.check_whole(config)
+    rope.check_full_rotation(config)
     _check_no_window(config, is_used=config.flag("use_sliding_window", default=False))
     return _gated(config)
 
@@ -157,7 +157,7 @@ def _gemma2(config: JsonObject) -> Fields:
     _check_pattern(config, 2, "second")
     _check_cap(config, "attn_logit_softcapping")
     _check_cap(config, "final_logit_softcapping")
-    _check_flag(config, "tie_word_embeddings", wanted=True)
+    _check_flag(config, "tie_word_embeddings", required=True)
     return {
         **_decoder(config),
         "attention.sliding_window": config.count("sliding_window"),
@@ -172,10 +172,10 @@ def _gemma3(config: JsonObject) -> Fields:
     found = {
         **_decoder(config),
         "attention.sliding_window": config.count("sliding_window"),
-        "rope.freq_base_swa": rope.local_base(config),
+        "rope.freq_base_swa": rope.local_freq_base(config),
     }
     if "rope.scaling.attn_factor" in found:  # llama.cpp has one for all layers
-        raise config.unsupported('"attention_factor"', "is about one kind of layer only")
+        raise config.unsupported('"attention_factor"', "applies to one kind of layer only")
     if "final_logit_softcapping" in config.values:
         found["final_logit_softcapping"] = config.number("final_logit_softcapping")
     return found
@@ -183,9 +183,9 @@ def _gemma3(config: JsonObject) -> Fields:
 
 def _check_gemma(config: JsonObject, largest: int) -> None:
     _check_activation(config, "hidden_activation", _GEMMA_ACTIVATIONS)
-    _check_flag(config, "use_bidirectional_attention", wanted=False)
+    _check_flag(config, "use_bidirectional_attention", required=False)
     _check_attention_scale(config, head_dimensions(config), largest)
-    rope.check_whole(config)
+    rope.check_full_rotation(config)
 
 
 def _phi3(config: JsonObject) -> Fields:
@@ -197,7 +197,7 @@ def _phi3(config: JsonObject) -> Fields:
     return {
         "rope.scaling.original_context_length": original,
         **_gated(config, rope.LONG),
-        # Without this key llama.cpp takes the file for an old one; 0 means no window.
+        # Without this key llama.cpp assumes an old file; 0 means no window.
         "attention.sliding_window": 0,
     }
 
@@ -205,11 +205,11 @@ def _phi3(config: JsonObject) -> Fields:
 def _bert(config: JsonObject) -> Fields:
     if config.text("position_embedding_type", "absolute") != "absolute":
         raise BadRequest(
-            f'{config.where}: "position_embedding_type": positions are not embedded the usual way'
+            f'{config.where}: "position_embedding_type": position embeddings are not absolute'
         )
     _check_activation(config, "hidden_act", _BERT_ACTIVATIONS)
-    _check_flag(config, "is_decoder", wanted=False)
-    _check_flag(config, "add_cross_attention", wanted=False)
+    _check_flag(config, "is_decoder", required=False)
+    _check_flag(config, "add_cross_attention", required=False)
     return {
         **_network(config),
         "attention.layer_norm_epsilon": config.number("layer_norm_eps"),
@@ -220,8 +220,8 @@ def _bert(config: JsonObject) -> Fields:
 # ----------------------------------------------------------------- changes to tensors
 
 
-def interleaved(rows: Floats, head: int) -> Floats:
-    """Reorder pairs of rotated dimensions: published as halves of a head, in GGUF side by side.
+def interleave(rows: Floats, head: int) -> Floats:
+    """Reorder pairs of rotated dimensions: published as halves of a head, adjacent in GGUF.
 
     :raises BadRequest: the rows are not whole heads.
     """
@@ -231,16 +231,16 @@ def interleaved(rows: Floats, head: int) -> Floats:
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
-def plus_one(rows: Floats, head: int) -> Floats:
-    """Gemma publishes the weights of its norms minus one."""
+def add_one(rows: Floats, head: int) -> Floats:
+    """Gemma's norm weights are published minus one."""
     del head
     return rows + 1
 
 
 _ROTATED = {
-    f"self_attn.{name}_proj.{part}": interleaved for name in "qk" for part in ("weight", "bias")
+    f"self_attn.{name}_proj.{part}": interleave for name in "qk" for part in ("weight", "bias")
 }
-_NORMS = {"norm.weight": plus_one}
+_NORMS = {"norm.weight": add_one}
 _NOT_TEXT = (
     "vision_tower.",
     "multi_modal_projector.",
@@ -248,7 +248,7 @@ _NOT_TEXT = (
     "model.multi_modal_projector.",
 )
 _SHARED = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-"""What a multimodal configuration has about the language model outside of ``text_config``."""
+"""Options of the language model outside a multimodal configuration's ``text_config``."""
 
 _GEMMA2 = {
     "attn_logit_softcapping": 50.0,
@@ -344,7 +344,7 @@ ARCHITECTURES = {
         name="phi3",
         fields=_phi3,
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
-        gates=2,
+        ffn_up_multiple=2,
     ),
     "BertModel": _BERT_ARCHITECTURE,
     "BertForMaskedLM": _BERT_ARCHITECTURE,
@@ -355,40 +355,36 @@ ARCHITECTURES = {
 # ----------------------------------------------------------------- options with a fixed value
 
 
-_SIGMOID = ("silu", "swish")
-_TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_python_tanh")
 _FULL, _WINDOW = "full_attention", "sliding_attention"
-
-_GATED_ACTIVATIONS = _SIGMOID
-_GEMMA_ACTIVATIONS = _TANH
-_BERT_ACTIVATIONS = ("gelu", "gelu_python", *_TANH)
-"""Names of the activation that llama.cpp computes there, up to its rounding."""
+_GATED_ACTIVATIONS = ("silu", "swish")
+_GEMMA_ACTIVATIONS = ("gelu_pytorch_tanh", "gelu_new", "gelu_python_tanh")
+_BERT_ACTIVATIONS = ("gelu", "gelu_python", *_GEMMA_ACTIVATIONS)
+"""Names of llama.cpp's activation function there, equal up to rounding."""
 
 
 def _check_unquantized(config: JsonObject) -> None:
-    """:raises BadRequest: llama.cpp does not support the option. As all functions below."""
+    """:raises BadRequest: llama.cpp does not support the option; likewise all functions below."""
     if "quantization_config" in config.values:
         raise config.unsupported(
             '"quantization_config"', "is given; quantized weights are not read"
         )
 
 
-def _check_flag(config: JsonObject, name: str, *, wanted: bool) -> None:
-    """A flag that must have its usual value."""
-    if config.flag(name, default=wanted) != wanted:
-        raise config.unsupported(f'"{name}"', f"is not {str(wanted).lower()}, as llama.cpp has it")
+def _check_flag(config: JsonObject, name: str, *, required: bool) -> None:
+    if config.flag(name, default=required) != required:
+        reason = f"is not {str(required).lower()}, as llama.cpp has it"
+        raise config.unsupported(f'"{name}"', reason)
 
 
-def _check_activation(config: JsonObject, name: str, allowed: Iterable[str]) -> None:
-    allowed = tuple(allowed)
+def _check_activation(config: JsonObject, name: str, allowed: Sequence[str]) -> None:
     found = config.text(name, allowed[0])
     if found not in allowed:
         raise config.unsupported(f'"{name}"', f"the activation is {found[:80]}, not {allowed[0]}")
 
 
 def _check_attention_scale(config: JsonObject, head: int, largest: int) -> None:
-    """llama.cpp scales by the head's dimensions. In the largest model of a series, which it
-    recognizes by the number of layers, it scales by width over heads.
+    """llama.cpp scales attention by the head's dimensions; in the ``largest`` model of a series (by
+    its number of layers) by width over heads.
     """
     scale = head
     if config.count("num_hidden_layers") == largest:
@@ -401,7 +397,7 @@ def _check_attention_scale(config: JsonObject, head: int, largest: int) -> None:
 
 
 def _check_pattern(config: JsonObject, every: int, ordinal: str) -> None:
-    """In llama.cpp layer number ``every`` and its multiples have full attention."""
+    """In llama.cpp, layer number ``every`` and its multiples have full attention."""
     usual = [
         _FULL if layer % every == every - 1 else _WINDOW
         for layer in range(config.count("num_hidden_layers"))
@@ -416,7 +412,7 @@ def _check_pattern(config: JsonObject, every: int, ordinal: str) -> None:
 
 
 def _check_no_window(config: JsonObject, *, is_used: bool = True) -> None:
-    """For networks without attention windows in llama.cpp: a window must cover the context."""
+    """llama.cpp has no attention windows in such networks: a window must cover the context."""
     types = config.items("layer_types", [_WINDOW if is_used else _FULL])
     size = config.count("max_position_embeddings")
     window = size if config.is_null("sliding_window") else config.count("sliding_window", size)
@@ -436,6 +432,6 @@ def _check_cap(config: JsonObject, name: str) -> None:
 
 
 def _check_whole_heads(config: JsonObject, head: int) -> None:
-    """For networks whose heads add up to their width in llama.cpp."""
+    """In such networks, llama.cpp requires heads that add up to the width."""
     if head * config.count("num_attention_heads") != config.count("hidden_size"):
         raise config.unsupported('"head_dim"', "times the heads is not the width")

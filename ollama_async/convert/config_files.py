@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from ollama_async.core.errors import BadRequest
 
+T = TypeVar("T")
+
 Files = Mapping[str, Path]
-"""Name in the directory, with "/", to where the content lies."""
+"""Paths by name in the published directory, with "/"."""
 
 # Decoded JSON takes up to twenty times its size in memory. The largest tokenizer.json known has
 # 33 MB, the largest of the other files 10 MB.
@@ -24,7 +26,7 @@ _REQUIRED: Any = object()
 
 
 def read_text(files: Files, name: str, limit_bytes: int = _LIMIT_BYTES) -> str | None:
-    """The text of a file, or None if there is none of that name.
+    """The text of a file; None if the file is missing.
 
     :raises BadRequest: it is over the limit or not UTF-8.
     :raises OSError: it cannot be read.
@@ -48,10 +50,7 @@ def read_bytes(files: Files, name: str, limit_bytes: int = _LIMIT_BYTES) -> byte
 
 
 def read_object(files: Files, name: str) -> JsonObject | None:
-    """A JSON object, or None if there is no file of that name.
-
-    :raises BadRequest: it is something else than one JSON object.
-    """
+    """A JSON object; None if the file is missing. :raises BadRequest: it is not a JSON object."""
     value = read_json(files, name)
     if value is None:
         return None
@@ -61,7 +60,7 @@ def read_object(files: Files, name: str) -> JsonObject | None:
 
 
 def read_json(files: Files, name: str) -> Any:
-    """Any JSON value, or None if there is no file of that name."""
+    """Any JSON value; None if the file is missing."""
     data = read_bytes(files, name, _TOKENIZER_LIMIT_BYTES if name == _TOKENIZER else _LIMIT_BYTES)
     if data is None:
         return None
@@ -72,10 +71,10 @@ def read_json(files: Files, name: str) -> Any:
 
 
 class JsonObject:
-    """A JSON object with access to its values by name and type; ``null`` counts as absent.
+    """A JSON object with typed access to its values; ``null`` counts as absent.
 
     ``where``: the file and place, for errors. Every method raises BadRequest if the value has
-    another type, or is absent and no default is given.
+    another type, or is absent and has no default.
     """
 
     def __init__(self, where: str, values: Mapping[str, Any]) -> None:
@@ -84,22 +83,21 @@ class JsonObject:
         self._nulls = {name for name, value in values.items() if value is None}
 
     def is_null(self, name: str) -> bool:
-        """Whether the value is ``null``, which disables an option whose default is a number."""
+        """Whether the value is ``null``, which disables some options."""
         return name in self._nulls
 
     def over(self, defaults: Mapping[str, Any]) -> JsonObject:
-        """A copy with ``defaults`` for what is absent or ``null``."""
-        found = JsonObject(self.where, {**defaults, **self.values})
-        found._nulls |= self._nulls  # of this class
-        return found
+        """A copy with ``defaults`` for absent values and ``null``."""
+        copy = JsonObject(self.where, {**defaults, **self.values})
+        copy._nulls |= self._nulls
+        return copy
 
     def count(self, name: str, default: int = _REQUIRED) -> int:
-        """A positive whole number."""
-        value: int = self._get(name, _is_count, "a positive number", default)
-        return value
+        """A positive integer."""
+        return self._get(name, _is_count, "a positive number", default)
 
     def index(self, name: str) -> int | None:
-        """A whole number that is not negative, or None."""
+        """An integer from 0 on, or None."""
         value: int | None = self._get(name, _is_index, "a number from 0 on", None)
         return value
 
@@ -108,23 +106,21 @@ class JsonObject:
         return float(self._get(name, _is_number, "a number", default))
 
     def numbers(self, name: str) -> list[float]:
-        return [float(value) for value in self._get(name, _are_numbers, "a list of numbers")]
+        values: list[float] = self._get(name, _are_numbers, "a list of numbers", _REQUIRED)
+        return list(map(float, values))
 
     def flag(self, name: str, default: bool = _REQUIRED) -> bool:
-        value: bool = self._get(name, bool, "true or false", default)
-        return value
+        return self._get(name, _is_a(bool), "true or false", default)
 
     def text(self, name: str, default: str = _REQUIRED) -> str:
-        value: str = self._get(name, str, "a text", default)
-        return value
+        return self._get(name, _is_a(str), "a text", default)
 
     def items(self, name: str, default: list[Any] = _REQUIRED) -> list[Any]:
-        value: list[Any] = self._get(name, list, "a list", default)
-        return value
+        return self._get(name, _is_a(list), "a list", default)
 
     def section(self, name: str) -> JsonObject | None:
         """A nested object, or None."""
-        value = self._get(name, dict, "an object", None)
+        value: dict[str, Any] | None = self._get(name, _is_a(dict), "an object", None)
         return None if value is None else JsonObject(f"{self.where}: {name}", value)
 
     def nested(self, name: str) -> JsonObject:
@@ -142,31 +138,28 @@ class JsonObject:
         """The error for an option that llama.cpp does not support; names file, place and option."""
         return BadRequest(f"{self.where}: {option} {reason}")
 
-    def _get(
-        self,
-        name: str,
-        valid: type | Callable[[Any], bool],
-        wanted: str,
-        default: Any = _REQUIRED,
-    ) -> Any:
-        """``valid``: the value's type, or a predicate; ``wanted``: the same in words."""
-        value = self.values.get(name, default)
+    def _get(self, name: str, is_valid: Callable[[Any], bool], kind: str, default: T) -> T:
+        """``kind``: the valid values in words."""
+        value: T = self.values.get(name, default)
         if value is _REQUIRED:
             raise BadRequest(f'{self.where} has no "{name}"')
-        is_valid = isinstance(value, valid) if isinstance(valid, type) else valid(value)
-        if value is not None and not is_valid:
-            raise self._wrong(name, wanted)
+        if value is not None and not is_valid(value):
+            raise self._wrong(name, kind)
         return value
 
-    def _wrong(self, name: str, wanted: str) -> BadRequest:
-        return BadRequest(f'{self.where}: "{name}" is not {wanted}')
+    def _wrong(self, name: str, kind: str) -> BadRequest:
+        return BadRequest(f'{self.where}: "{name}" is not {kind}')
 
 
 class JsonFiles(dict[str, JsonObject]):
-    """JSON files by name; a file that does not exist reads as an empty object."""
+    """JSON files by name; a missing file is an empty object."""
 
     def __missing__(self, name: str) -> JsonObject:
         return JsonObject(name, {})
+
+
+def _is_a(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
 
 
 def _is_count(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Writes a GGUF file sequentially, with a bounded part of it in memory."""
+"""Writes a GGUF file sequentially, with bounded memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ FILE_TYPES = {
     "F16": LlamaFileType.MOSTLY_F16,
     "BF16": LlamaFileType.MOSTLY_BF16,
 }
-_WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
-_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),
+}
 _ALIGNMENT = 32
 _LARGEST_F16 = 65504.0
 
 
 class OutputTensor(msgspec.Struct, frozen=True):
-    """``shape`` in numpy's order; ``blocks`` reads the numbers, a bounded number of rows each."""
+    """``shape`` in numpy's order; ``blocks`` reads a bounded number of rows at a time."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,15 +43,15 @@ class OutputTensor(msgspec.Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        return math.prod(self.shape) * _WIDTHS[self.kind]
+        return math.prod(self.shape) * _DTYPES[self.kind].itemsize
 
 
 def write(
     out: Path, architecture: str, fields: Mapping[str, Any], tensors: Sequence[OutputTensor]
 ) -> Iterator[tuple[int, int]]:
-    """Overwrite ``out``; yields the bytes of tensors written and in all, after each block.
+    """Overwrite ``out``; yields the tensor bytes written so far and in all, after each block.
 
-    :raises BadRequest: a number does not fit.
+    :raises BadRequest: a number is too large for its type.
     :raises OSError: the disk is full, or a file cannot be read.
     """
     total = sum(tensor.size_bytes for tensor in tensors)
@@ -58,7 +61,7 @@ def write(
         file.write(bytes(-file.tell() % _ALIGNMENT))
         for tensor in tensors:
             for block in tensor.blocks():
-                data = _narrowed(block, tensor.kind, tensor.name)
+                data = _encode(block, tensor.kind, tensor.name)
                 file.write(data)
                 done += len(data)
                 yield done, total
@@ -76,7 +79,7 @@ def _write_head(
             writer.add_tensor_info(
                 tensor.name,
                 tensor.shape,
-                np.dtype(_DTYPES[tensor.kind]),
+                _DTYPES[tensor.kind],
                 tensor.size_bytes,
                 raw_dtype=GGMLQuantizationType[tensor.kind],
             )
@@ -100,12 +103,11 @@ def _add(writer: GGUFWriter, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def _narrowed(block: Floats, kind: FloatType, name: str) -> bytes:
-    if (
-        kind == "F16"
-        and np.max(np.abs(block), initial=0.0, where=np.isfinite(block)) > _LARGEST_F16
-    ):
-        raise BadRequest(f"{name} has numbers that F16 cannot hold; use BF16 or F32")
+def _encode(block: Floats, kind: FloatType, name: str) -> bytes:
+    if kind == "F16":
+        largest = np.max(np.abs(block), initial=0.0, where=np.isfinite(block))
+        if largest > _LARGEST_F16:
+            raise BadRequest(f"{name} has numbers that are too large for F16; use BF16 or F32")
     if kind == "BF16":
         return bytes(quantize(block, GGMLQuantizationType.BF16))
     return block.astype(_DTYPES[kind], copy=False).tobytes()

@@ -1,16 +1,14 @@
 """Converts a LoRA adapter from PEFT's files to a GGUF file for one base model.
 
 PEFT's files are ``adapter_config.json`` and ``adapter_model.safetensors``. For every trained module
-with weights W (out, in), the latter holds A (rank, in) and B (out, rank); the model then computes
-with W + s·B·A. For embeddings it holds A (rank, tokens) and B (width, rank), and s·(B·A) transposed
-is added.
+with weights W (out, in), the latter has A (rank, in) and B (out, rank); the model then uses
+W + s·B·A. Embeddings have A (rank, tokens) and B (width, rank); s·(B·A) transposed is added.
 
 llama.cpp's file has the same matrices as ``NAME.lora_a`` and ``NAME.lora_b``, where NAME is the
 tensor's name in the base's GGUF, and one number alpha: s = alpha / rank. A of embeddings is stored
-transposed. Where a conversion reorders the rows of weights (queries and keys of Llama), the rows of
-B are reordered, too.
+transposed. Where the base's conversion reorders the rows of weights, B's rows are reordered, too.
 
-What cannot be expressed like that is refused by name; an adapter is never applied in part.
+Other options are rejected by name; an adapter is never applied in part.
 
 https://huggingface.co/docs/peft/developer_guides/checkpoint describes PEFT's files.
 """
@@ -38,9 +36,9 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 
 # Limits on what the files may claim. Real ones: ranks up to 256, 256 000 tokens, 126 layers.
 _MAX_CONFIG_BYTES = 1 << 20
-_MAX_ELEMENTS = 1 << 27  # of one matrix, which is held in memory
+_MAX_ELEMENTS = 1 << 27  # of one matrix, which is in memory at once
 _MAX_LAYERS = 512  # llama.cpp's own
-_LARGEST = 1e6  # rank and alpha; llama.cpp takes an alpha that rounds to 0 for none
+_LARGEST = 1e6  # rank and alpha; llama.cpp ignores an alpha that rounds to 0
 
 _UNSUPPORTED = {
     "lora_bias",
@@ -52,11 +50,11 @@ _UNSUPPORTED = {
     "alora_invocation_tokens",
     "ensure_weight_tying",
 }
-"""Options that change what the matrices mean, or add other weights."""
+"""Options that change the meaning of the matrices, or add other weights."""
 _VARIANT = re.compile(r"use_\w+|\w+_config")
-"""Names of options for other variants of LoRA, of which there are new ones every year."""
+"""Names of options for variants of LoRA, including future ones."""
 _NO_VARIANTS = {
-    # the scale, which we apply; how training was initialized; how it was distributed
+    # the scale, which we apply; initialization and distribution of the training
     "use_rslora",
     "loftq_config",
     "eva_config",
@@ -66,7 +64,7 @@ _NO_VARIANTS = {
     "runtime_config",
 }
 _KEEPS_BASE = {True, False, None, "gaussian", "eva", "orthogonal"}
-"""Initializations that do not change the base's weights, which a GGUF has unchanged."""
+"""Initializations that do not change the base's weights."""
 
 _MATRIX = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?")
 _EMBEDDINGS = "token_embd"
@@ -74,7 +72,7 @@ _BY_NAME = {each.name: each for each in ARCHITECTURES.values() if not each.is_em
 
 
 class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What a conversion needs to know of the base; ``head``: dimensions of a head."""
+    """The base model's properties for a conversion; ``head``: dimensions of a head."""
 
     architecture: str
     layers: int
@@ -82,7 +80,7 @@ class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Config(msgspec.Struct):
-    """The numbers in PEFT's config, some of them by module."""
+    """The numbers in PEFT's config; patterns override them by module."""
 
     r: int
     lora_alpha: float
@@ -92,7 +90,7 @@ class _Config(msgspec.Struct):
 
     @property
     def alpha(self) -> float:
-        """GGUF's alpha: the strength of modules that no pattern names."""
+        """GGUF's alpha: the strength of modules without a pattern."""
         return self._strength(self.lora_alpha, self.r)
 
     def rank(self, module: str) -> int:
@@ -117,13 +115,13 @@ class _Module(msgspec.Struct):
 
 
 def convert_adapter(files: Files, base: BaseModel, out: Path) -> Iterator[tuple[int, int]]:
-    """Write the GGUF to ``out``; yields the bytes written and in all, after each matrix.
+    """Write the GGUF to ``out``; yields the bytes written so far and in all, after each matrix.
 
     ``files``: paths of :data:`CONFIG_NAME` and :data:`WEIGHTS_NAME`. One matrix is in memory at a
-    time. The caller checks that the base has such tensors, of that shape. Otherwise as
+    time. The caller checks the tensors' shapes against the base. Otherwise as
     :func:`~ollama_async.convert.model.convert_model`.
 
-    :raises BadRequest: the files are broken, or cannot be converted; the text says why.
+    :raises BadRequest: the files are broken or not supported.
     :raises OSError: a file cannot be read, or ``out`` not be written.
     """
     config = _read_config(files)
@@ -145,7 +143,7 @@ def _read_config(files: Files) -> _Config:
     data = read_bytes(files, CONFIG_NAME, _MAX_CONFIG_BYTES) or b""
     try:
         fields = msgspec.json.decode(data, type=dict[str, Any])
-        _refuse_unsupported(fields)
+        _check_options(fields)
         config = msgspec.json.decode(data, type=_Config)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f'"{CONFIG_NAME}" cannot be read: {error}') from None
@@ -158,31 +156,29 @@ def _read_config(files: Files) -> _Config:
     return config
 
 
-def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
+def _check_options(fields: Mapping[str, Any]) -> None:
     kind = fields.get("peft_type") or "LORA"
     if kind != "LORA":
         raise BadRequest(f"adapters of the type {_short(kind)} are not supported, only 'LORA'")
-    asked_for = [name for name, value in fields.items() if value]
-    wrong = sorted(name for name in asked_for if _is_variant(name))
-    wrong += [name for name in asked_for if name in _UNSUPPORTED]
+    enabled = [name for name, value in fields.items() if value]
+    wrong = sorted(
+        name for name in enabled if _VARIANT.fullmatch(name) and name not in _NO_VARIANTS
+    )
+    wrong += [name for name in enabled if name in _UNSUPPORTED]
     if fields.get("bias") not in (None, "none"):  # a list cannot be hashed
         wrong.append("bias")
     start = fields.get("init_lora_weights")
     if not isinstance(start, bool | str | None) or start not in _KEEPS_BASE:
         wrong.append("init_lora_weights")
     if wrong:
-        asked = ", ".join(f"{name} = {_short(fields[name])}" for name in wrong)
-        raise BadRequest(f"this adapter cannot be converted: {CONFIG_NAME} has {asked}")
-
-
-def _is_variant(name: str) -> bool:
-    return _VARIANT.fullmatch(name) is not None and name not in _NO_VARIANTS
+        options = ", ".join(f"{name} = {_short(fields[name])}" for name in wrong)
+        raise BadRequest(f"this adapter cannot be converted: {CONFIG_NAME} has {options}")
 
 
 def _matching(pattern: Mapping[str, float] | None, module: str, default: float) -> float:
-    """The first entry that names the module or its last parts, as PEFT matches them.
+    """The value of the first entry for the module's name or its end, as in PEFT.
 
-    :raises BadRequest: PEFT would match the entry as a regular expression, which we never run.
+    :raises BadRequest: the entry is a regular expression, which we do not run.
     """
     for key, value in (pattern or {}).items():
         name = key.removeprefix("^")
@@ -193,7 +189,7 @@ def _matching(pattern: Mapping[str, float] | None, module: str, default: float) 
     return default
 
 
-# ----------------------------------------------------------------- its matrices
+# ----------------------------------------------------------------- matrices
 
 
 def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator[OutputTensor]:
@@ -209,7 +205,7 @@ def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator
     known_names = architecture.tensor_names(base.layers)
     targets: set[str] = set()
     for module in _modules(weights):
-        target = known_names.get_name(architecture.usual_name(module.name))
+        target = known_names.get_name(architecture.canonical_name(module.name))
         if target is None or module.is_embedding != (target == _EMBEDDINGS):
             raise BadRequest(
                 f"the adapter changes {_short(module.name)}, "
@@ -223,7 +219,7 @@ def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator
 
 
 def _modules(weights: Safetensors) -> list[_Module]:
-    """:raises BadRequest: a tensor is no LoRA matrix, or one of a pair is missing."""
+    """:raises BadRequest: a tensor is not a LoRA matrix, or one of a pair is missing."""
     modules: dict[str, _Module] = {}
     for tensor in weights.tensors:
         match = _MATRIX.fullmatch(tensor)
@@ -254,9 +250,9 @@ def _pair(
     target: str,
     reorder: Callable[[Floats], Floats],
 ) -> Iterator[OutputTensor]:
-    """Both matrices of a module. B is scaled by the module's own alpha: the file has only one.
+    """Both matrices of a module. B contains the module's own alpha: the file has only one.
 
-    ``reorder``: what a conversion of the base does to the rows of these weights.
+    ``reorder``: the change to the rows of these weights in a conversion of the base.
     """
     a, b = weights.tensors[module.a], weights.tensors[module.b]
     rank = config.rank(module.name)
@@ -266,7 +262,7 @@ def _pair(
     if not a.shape[0] == b.shape[1] == rank:
         raise BadRequest(
             f"the matrices of {_short(module.name)} have the ranks {a.shape[0]} and {b.shape[1]}, "
-            f"but {CONFIG_NAME} says {rank}"
+            f"but {CONFIG_NAME} has {rank}"
         )
     factor = np.float32(config.strength(module.name) / config.alpha)
 
@@ -288,6 +284,6 @@ def _kind(dtype: str) -> FloatType:
 
 
 def _short(value: object) -> str:
-    """For errors: values in untrusted files can be long."""
+    """A value of an untrusted file, for errors."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}…"

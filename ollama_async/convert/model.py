@@ -22,19 +22,19 @@ from ollama_async.core.errors import BadRequest
 def convert_model(
     files: Files, out: Path, kind: FloatType | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Write the GGUF to ``out``; yields the bytes written and in all, every few megabytes.
+    """Write the GGUF to ``out``; yields the bytes written so far and in all, every few megabytes.
 
     ``files``: paths by name in the published directory. ``kind``: of the matrices; by default BF16
-    stays BF16 and all else becomes F16. Blocks on the disk and computes: draw it in a thread.
-    Memory holds the tokenizer and some 100 MB. Closing the iterator stops the work; ``out`` is
-    invalid then, and after an error.
+    if published so, otherwise F16. Blocks and computes: iterate in a thread. Takes 100 MB beside
+    the tokenizer. Closing the iterator cancels the work. Then, and after errors, ``out`` is
+    invalid.
 
-    :raises BadRequest: the files are invalid, or of a kind that is not converted.
+    :raises BadRequest: the files are invalid or not supported.
     :raises OSError: a file cannot be read, or ``out`` not be written.
     """
     config = read_object(files, "config.json") or JsonObject("config.json", {})
     architecture, inner = find_architecture(config)
-    described = architecture.fields(inner)
+    network = architecture.fields(inner)
     with Weights(files) as weights:
         kind = kind or published_type(weights)
         tensors = make_tensors(architecture, inner, weights, kind)
@@ -42,7 +42,7 @@ def convert_model(
         fields = {
             "general.type": "model",
             "general.file_type": int(FILE_TYPES[kind]),
-            **_below(architecture.name, described),
+            **_below(architecture.name, network),
             **_below(architecture.name, pooling_fields(files, architecture.is_embedding)),
             f"{architecture.name}.vocab_size": size,
             **_tokenizer_fields(files, architecture, inner, size),
@@ -66,7 +66,7 @@ def _tokenizer_fields(
         fields["tokenizer.ggml.token_type_count"] = config.count("type_vocab_size", 2)
     elif vocabulary.model == "gpt2" and "tokenizer.ggml.eos_token_id" not in fields:
         # By default llama.cpp ends answers at token 11, an ordinary one.
-        raise BadRequest("no file says which token ends an answer (eos_token)")
+        raise BadRequest("no file defines the token that ends an answer (eos_token)")
     return fields
 
 
@@ -81,30 +81,27 @@ _MODES = {
 
 
 def pooling_fields(files: Files, is_embedding: bool) -> dict[str, Any]:
-    """How an embedding model pools vectors, from the files of sentence-transformers.
+    """The pooling of an embedding model, from the files of sentence-transformers.
 
-    Returns keys below ``ARCHITECTURE.``; none for a model that is not for embeddings.
+    Returns keys below ``ARCHITECTURE.``; none for other models.
 
     :raises BadRequest: llama.cpp does not support the pooling.
     """
     modules = read_json(files, "modules.json")
-    if modules is None:
-        return {"pooling_type": int(PoolingType.MEAN)} if is_embedding else {}
-    steps = JsonObject("modules.json", {"modules": modules}).sections("modules")
-    for step in steps:
+    for step in JsonObject("modules.json", {"modules": modules}).sections("modules"):
         kind = step.text("type", "").rpartition(".")[2]
         if kind == "Pooling":
-            return {"pooling_type": int(_mode(files, step.text("path", "")))}
+            return {"pooling_type": int(_pooling_type(files, step.text("path", "")))}
         if kind not in {"Transformer", "Normalize"}:
             raise BadRequest(f"modules.json has a step that does not convert: {kind[:80]!r}")
     return {"pooling_type": int(PoolingType.MEAN)} if is_embedding else {}
 
 
-def _mode(files: Files, folder: str) -> PoolingType:
+def _pooling_type(files: Files, folder: str) -> PoolingType:
     name = f"{folder}/config.json"
     config = read_object(files, name)
     if config is None:
-        raise BadRequest(f'"{name[:200]}", which modules.json names, is not there')
+        raise BadRequest(f'"{name[:200]}", which modules.json names, is missing')
     chosen = [
         name
         for name, value in config.values.items()

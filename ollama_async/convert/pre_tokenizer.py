@@ -1,13 +1,13 @@
 """Pre-tokenizers of byte-level tokenizers: from the patterns in tokenizer.json to llama.cpp's name.
 
-llama.cpp has the patterns built in under names (``tokenizer.ggml.pre``). A new name is a new row of
-:data:`_NAMES`, with the patterns exactly as the file has them.
+llama.cpp has built-in patterns with names (``tokenizer.ggml.pre``). To support another name, add a
+row to :data:`_NAMES`, with the patterns exactly as in the file.
 """
 
 from __future__ import annotations
 
 from ollama_async.convert.config_files import JsonObject
-from ollama_async.convert.tokenizer_pipeline import flat
+from ollama_async.convert.tokenizer_pipeline import flatten
 from ollama_async.core.errors import BadRequest
 
 _DIGIT = r"\p{N}"
@@ -32,7 +32,7 @@ _GPT4O = (
 )
 
 _NAMES = {
-    # patterns in their order, and whether whole words that are tokens are not merged
+    # the patterns in order; whether a whole word that is a token is not merged
     ((_LLAMA3,), True): "llama-bpe",
     ((_LLAMA3,), False): "dbrx",
     ((_QWEN2,), False): "qwen2",
@@ -41,8 +41,8 @@ _NAMES = {
     ((_GPT2,), False): "gpt-2",
     ((_DIGIT, _GPT2), False): "smollm",
 }
-WHOLE = {name for (_, whole), name in _NAMES.items() if whole}
-"""Names of those that take a whole word that is a token without merging."""
+IGNORING_MERGES = {name for (_, ignores), name in _NAMES.items() if ignores}
+"""Names of those that do not merge a whole word that is a token."""
 _KNOWN = {patterns for patterns, _ in _NAMES}
 _KEEPING = {"Isolated", "MergedWithPrevious", "MergedWithNext"}
 
@@ -50,13 +50,12 @@ _KEEPING = {"Isolated", "MergedWithPrevious", "MergedWithNext"}
 def pre_tokenizer_name(tokenizer: JsonObject) -> str:
     """llama.cpp's name for the pre-tokenizer of ``tokenizer.json``.
 
-    If there are names with and without ``ignore_merges``, the one that the file needs; otherwise
-    :data:`WHOLE` tells what the name means.
+    Prefers the name with the file's ``ignore_merges``. Compare with :data:`IGNORING_MERGES`: there
+    may be only one with the other value.
 
-    :raises BadRequest: it is unknown. A wrong guess would give a model that reads other tokens than
-        in training.
+    :raises BadRequest: it is unknown. A wrong guess would tokenize differently than in training.
     """
-    steps = flat(tokenizer.section("pre_tokenizer"), "pretokenizers")
+    steps = flatten(tokenizer.section("pre_tokenizer"), "pretokenizers")
     found = tuple(pattern for step in steps for pattern in _patterns(step))
     if found not in _KNOWN or steps[-1].text("type", "") != "ByteLevel":
         raise BadRequest(
@@ -68,7 +67,7 @@ def pre_tokenizer_name(tokenizer: JsonObject) -> str:
 
 
 def _patterns(step: JsonObject) -> list[str]:
-    """What a step splits at, as a pattern. :raises BadRequest: it does something else."""
+    """The pattern that a step splits at. :raises BadRequest: an option is not supported."""
     kind = step.text("type", "")
     if kind == "ByteLevel":
         if step.flag("add_prefix_space", default=True):
@@ -83,10 +82,10 @@ def _patterns(step: JsonObject) -> list[str]:
 
 
 def _check_kept(step: JsonObject) -> None:
-    """The known patterns match every character, so that nothing lies between the matches."""
+    """The known patterns match every character, so there are no pieces between matches."""
     behavior, invert = step.text("behavior"), step.flag("invert", default=False)
     if behavior not in _KEEPING and (behavior, invert) != ("Removed", True):
         raise step.unsupported(
             f'"behavior": {behavior[:80]!r} with "invert": {str(invert).lower()}',
-            "does not keep each find as a piece",
+            "does not keep each match as a piece",
         )

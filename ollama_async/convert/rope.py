@@ -1,7 +1,7 @@
-"""Rotary position embeddings: the options of ``config.json`` as llama.cpp reads them.
+"""Rotary position embeddings: from the options of ``config.json`` to llama.cpp's.
 
 Up to transformers 4 a configuration has ``rope_theta`` and ``rope_scaling``. Later ones have both
-in ``rope_parameters``, for each kind of layer if there are several kinds.
+in ``rope_parameters``, with one section for each kind of layer if there are several.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ _GLOBAL, _LOCAL = "full_attention", "sliding_attention"
 PLAIN = ("default", "linear", "yarn")
 LONG = ("default", "longrope")
 ALL = (*PLAIN, "llama3", "longrope")
-"""Kinds of scaling that llama.cpp supports in some networks."""
+"""Kinds of scaling that llama.cpp supports, depending on the network."""
 
 
 def fields(config: JsonObject, dimensions: int, kinds: tuple[str, ...] = ALL) -> Fields:
     """Keys below ``ARCHITECTURE.`` for heads with ``dimensions`` rotated dimensions.
 
-    :raises BadRequest: the kind of scaling is not among ``kinds``, or llama.cpp does not support an
-        option of it.
+    :raises BadRequest: the kind of scaling is not among ``kinds``, or an option is not supported.
     """
     parameters = _parameters(config)
     kind = _kind(parameters)
     if kind not in kinds:
         raise parameters.unsupported(
-            f'"rope_type": {kind!r}', "llama.cpp cannot do in such a network"
+            f'"rope_type": {kind!r}', "is not supported by llama.cpp in such a network"
         )
     found: Fields = {
         "rope.dimension_count": dimensions,
@@ -48,37 +47,36 @@ def fields(config: JsonObject, dimensions: int, kinds: tuple[str, ...] = ALL) ->
     if kind == "yarn":
         found |= _yarn(config, parameters)
     if kind == "longrope":
-        found["rope.scaling.attn_factor"] = _long_attention(config, parameters)
+        found["rope.scaling.attn_factor"] = _longrope_attention_factor(config, parameters)
     return found
 
 
 def check_yarn_betas(config: JsonObject) -> None:
-    """llama.cpp ignores these keys in the files of the networks that we convert.
-
-    :raises BadRequest: they do not have the default values.
-    """
+    """:raises BadRequest: they differ from llama.cpp's defaults, which apply in these networks."""
     parameters = _parameters(config)
     if _kind(parameters) != "yarn":
         return
     for name, usual in (("beta_fast", 32.0), ("beta_slow", 1.0)):
-        if parameters.number(name, 0.0) not in {0.0, usual}:  # 0 is as good as absent
+        if parameters.number(name, 0.0) not in {0.0, usual}:  # 0 means absent
             raise parameters.unsupported(f'"{name}"', f"is not {usual:g}, as llama.cpp has it")
 
 
-def share(config: JsonObject) -> float:
-    """The share of a head's dimensions that is rotated."""
+def rotary_fraction(config: JsonObject) -> float:
+    """The fraction of a head's dimensions that is rotated."""
     whole = config.number("partial_rotary_factor", 1.0)
     return _parameters(config).number("partial_rotary_factor", whole)
 
 
-def check_whole(config: JsonObject) -> None:
+def check_full_rotation(config: JsonObject) -> None:
     """:raises BadRequest: a part of each head is not rotated."""
-    if share(config) != 1:
-        raise config.unsupported('"partial_rotary_factor"', "llama.cpp cannot do in such a network")
+    if rotary_fraction(config) != 1:
+        raise config.unsupported(
+            '"partial_rotary_factor"', "is not supported by llama.cpp in such a network"
+        )
 
 
 def tensors(config: JsonObject, dimensions: int) -> dict[str, Floats]:
-    """Tensors that are not in the published files: divisors of each frequency."""
+    """Additional tensors of the GGUF: divisors of each frequency."""
     parameters = _parameters(config)
     kind = _kind(parameters)
     if kind == "llama3":
@@ -91,16 +89,16 @@ def tensors(config: JsonObject, dimensions: int) -> dict[str, Floats]:
     return {}
 
 
-def local_base(config: JsonObject) -> float:
-    """The frequency base of layers with an attention window, where they have their own.
+def local_freq_base(config: JsonObject) -> float:
+    """The frequency base of layers with an attention window.
 
-    :raises BadRequest: their positions are scaled.
+    :raises BadRequest: these layers scale positions.
     """
     nested = config.section("rope_parameters")
     local = nested.section(_LOCAL) if nested else None
     if local is None:
         if nested is not None and _GLOBAL not in nested.values:
-            raise config.unsupported('"rope_parameters"', "is not about each kind of layer")
+            raise config.unsupported('"rope_parameters"', "has no section for each kind of layer")
         return config.number("rope_local_base_freq", 10000.0)
     if _kind(local) != "default":
         raise local.unsupported('"rope_type"', "is not 'default', which llama.cpp cannot do")
@@ -108,27 +106,29 @@ def local_base(config: JsonObject) -> float:
 
 
 def _parameters(config: JsonObject) -> JsonObject:
-    """The options in either spelling; those for full attention if there are several kinds.
+    """The options in either format; those for full attention if there are several kinds.
 
-    :raises BadRequest: both spellings are there, and differ.
+    :raises BadRequest: both formats are present and differ.
     """
     new, old = config.section("rope_parameters"), config.section("rope_scaling")
     if new is not None and old is not None and _differ(new, old):
-        raise config.unsupported('"rope_scaling"', 'is not what "rope_parameters" says')
+        raise config.unsupported('"rope_scaling"', 'differs from "rope_parameters"')
     found = (new.section(_GLOBAL) or new) if new else old or JsonObject(config.where, {})
     return found.over({"rope_theta": config.values.get("rope_theta")})
 
 
 def _differ(new: JsonObject, old: JsonObject) -> bool:
     inner = new.section(_GLOBAL) or new
-    spelled = {"type": "rope_type"}
-    wanted = {spelled.get(name, name): value for name, value in old.values.items()}
-    return any(inner.values.get(name) != value for name, value in wanted.items())
+    new_names = {"type": "rope_type"}
+    return any(
+        inner.values.get(new_names.get(name, name)) != value for name, value in old.values.items()
+    )
 
 
 def _kind(parameters: JsonObject) -> str:
     kind = parameters.text("rope_type", parameters.text("type", "default"))
-    kind = {"su": "longrope", "dynamic": "default"}.get(kind, kind)  # dynamic: beyond training only
+    # "dynamic" changes positions beyond the training context only
+    kind = {"su": "longrope", "dynamic": "default"}.get(kind, kind)
     if kind not in ALL:
         raise BadRequest(
             f'{parameters.where}: "rope_type": positions are scaled in an unknown way, '
@@ -138,11 +138,11 @@ def _kind(parameters: JsonObject) -> str:
 
 
 def _original_context(config: JsonObject, parameters: JsonObject) -> int:
-    """:raises BadRequest: two are given."""
+    """:raises BadRequest: there are two different values."""
     name = "original_max_position_embeddings"
     found = {source.count(name) for source in (config, parameters) if name in source.values}
     if len(found) > 1:
-        raise config.unsupported(f'"{name}"', f"is not what {parameters.where} says")
+        raise config.unsupported(f'"{name}"', f"differs from {parameters.where}")
     return found.pop() if found else config.count("max_position_embeddings")
 
 
@@ -154,12 +154,12 @@ def _yarn(config: JsonObject, parameters: JsonObject) -> Fields:
         raise parameters.unsupported('"truncate"', "is off, which llama.cpp cannot do")
     found: Fields = {"rope.scaling.factor": factor}
     for name in ("beta_fast", "beta_slow"):
-        if parameters.number(name, 0.0):  # 0 is as good as absent
+        if parameters.number(name, 0.0):  # 0 means absent
             found[f"rope.scaling.yarn_{name}"] = parameters.number(name)
-    usual = _magnitude(factor, 1.0)
-    wanted = parameters.number("attention_factor", _of_magnitudes(parameters, factor))
-    if wanted != usual:
-        found["rope.scaling.attn_factor"] = wanted / usual
+    usual = _mscale(factor, 1.0)
+    published = parameters.number("attention_factor", _attention_factor(parameters, factor))
+    if published != usual:
+        found["rope.scaling.attn_factor"] = published / usual
     return found
 
 
@@ -169,19 +169,19 @@ def _positive(parameters: JsonObject, factor: float) -> float:
     return factor
 
 
-def _of_magnitudes(parameters: JsonObject, factor: float) -> float:
-    """The attention factor if the configuration does not give it directly."""
+def _attention_factor(parameters: JsonObject, factor: float) -> float:
+    """The default attention factor of YaRN."""
     one, other = parameters.number("mscale", 0.0), parameters.number("mscale_all_dim", 0.0)
     if one and other:
-        return _magnitude(factor, one) / _magnitude(factor, other)
-    return _magnitude(factor, 1.0)
+        return _mscale(factor, one) / _mscale(factor, other)
+    return _mscale(factor, 1.0)
 
 
-def _magnitude(factor: float, scale: float) -> float:
+def _mscale(factor: float, scale: float) -> float:
     return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def _long_attention(config: JsonObject, parameters: JsonObject) -> float:
+def _longrope_attention_factor(config: JsonObject, parameters: JsonObject) -> float:
     if "attention_factor" in parameters.values:
         return parameters.number("attention_factor")
     original = _original_context(config, parameters)
@@ -193,7 +193,7 @@ def _long_attention(config: JsonObject, parameters: JsonObject) -> float:
 
 
 def _llama3(config: JsonObject, parameters: JsonObject, dimensions: int) -> Floats:
-    """High frequencies stay, low ones are divided by ``factor``, those between are interpolated."""
+    """Divisors: 1 for high frequencies, ``factor`` for low ones, interpolated between."""
     factor = parameters.number("factor", 8.0)
     low = parameters.number("low_freq_factor", 1.0)
     high = parameters.number("high_freq_factor", 4.0)
@@ -202,8 +202,8 @@ def _llama3(config: JsonObject, parameters: JsonObject, dimensions: int) -> Floa
         raise BadRequest(f"{parameters.where}: the factors are invalid")
     base = parameters.number("rope_theta", 10000.0)
     lengths = 2 * np.pi * base ** (np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
-    share = np.clip((context / lengths - low) / (high - low), 0.0, 1.0)
-    return (1 / ((1 - share) / factor + share)).astype(np.float32)
+    high_share = np.clip((context / lengths - low) / (high - low), 0.0, 1.0)
+    return (1 / ((1 - high_share) / factor + high_share)).astype(np.float32)
 
 
 def _factors(parameters: JsonObject, name: str, dimensions: int) -> Floats:

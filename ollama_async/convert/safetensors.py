@@ -5,9 +5,9 @@
     length u64, little endian | JSON object of that length | the tensors' data
     {"name": {"dtype": "BF16", "shape": [4, 8], "data_offsets": [0, 64]}, …, "__metadata__": {…}}
 
-Offsets count from the end of the JSON. Every number is checked against the file before it is used,
-so memory and time are bounded by the limits below. The file is not mapped: if somebody truncates a
-mapped file, its reader is killed.
+Offsets count from the end of the JSON. Every number is checked against the file before use, so the
+limits below bound memory and time. The file is not mapped: truncating a mapped file kills its
+readers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WIDTHS = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
-"""Bytes of one element. Other types are an error only when their data is read."""
+"""Bytes of one element. Unknown types are an error only when read."""
 
 _NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _METADATA = "__metadata__"
@@ -63,12 +63,12 @@ class _Entry(msgspec.Struct):
 
 
 class Safetensors(AbstractContextManager["Safetensors"]):
-    """An open file. Close it, or use it as a context; everything blocks on the disk."""
+    """An open file, and a context manager. All methods block on the disk."""
 
     def __init__(self, path: Path, name: str) -> None:
         """``name``: the file's name in errors.
 
-        :raises BadRequest: it is no safetensors file, or broken, or over a limit.
+        :raises BadRequest: it is not a safetensors file, broken, or over a limit.
         :raises OSError: it cannot be read.
         """
         self.name = name
@@ -80,10 +80,10 @@ class Safetensors(AbstractContextManager["Safetensors"]):
             raise
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
-        """Rows ``start`` to ``stop`` of a tensor's first dimension, widened to 32 bits.
+        """Rows ``start`` to ``stop`` of a tensor's first dimension, as 32-bit floats.
 
-        :raises BadRequest: the numbers are of a type that is not converted, or the file shrank.
-        :raises KeyError: there is no such tensor.
+        :raises BadRequest: the type of the numbers is not supported, or the file shrank.
+        :raises KeyError: the tensor does not exist.
         """
         tensor = self.tensors[name]
         if tensor.dtype not in _NUMPY and tensor.dtype != "BF16":
@@ -133,7 +133,7 @@ class Safetensors(AbstractContextManager["Safetensors"]):
         try:
             return msgspec.json.decode(data, type=kind)
         except (ValueError, RecursionError):
-            raise self._invalid("its header is not what safetensors have") from None
+            raise self._invalid("its header is invalid") from None
 
     def _checked(self, name: str, entry: _Entry, base: int, file_bytes: int) -> TensorEntry:
         begin, end = entry.data_offsets
@@ -157,7 +157,7 @@ class Safetensors(AbstractContextManager["Safetensors"]):
             end = max(end, tensor.offset + tensor.size_bytes)
 
     def _pread(self, offset: int, length: int) -> bytearray:
-        """Exactly ``length`` bytes; the system gives at most 2 GiB at once."""
+        """Exactly ``length`` bytes, in reads of at most 2 GiB."""
         data = bytearray(length)
         view = memoryview(data)
         done = 0
@@ -173,7 +173,7 @@ class Safetensors(AbstractContextManager["Safetensors"]):
 
 
 def _widened(data: bytearray, dtype: str) -> Floats:
-    """Numbers of a type with a row in ``_NUMPY``, or BF16: the upper half of a 32-bit float."""
+    """Numbers of a type in ``_NUMPY``, or BF16: the upper half of a 32-bit float."""
     if dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32, copy=False)
@@ -183,21 +183,18 @@ def _widened(data: bytearray, dtype: str) -> Floats:
 
 
 INDEX = "model.safetensors.index.json"
-_MAX_SHARDS = 256  # each holds a descriptor; the largest models known have 163
+_MAX_SHARDS = 256  # each takes a file descriptor; the largest models known have 163
 
 
 class Weights(AbstractContextManager["Weights"]):
-    """All tensors of a directory by name, in whatever file they are.
-
-    Close it, or use it as a context; everything blocks on the disk.
-    """
+    """All tensors of a directory by name. A context manager. All methods block on the disk."""
 
     def __init__(self, files: Files) -> None:
         """
         :raises BadRequest: a file is broken, or the index does not fit the files.
         :raises OSError: a file cannot be read.
         """
-        self._homes: dict[str, Safetensors] = {}
+        self._file_of: dict[str, Safetensors] = {}
         self._stack = ExitStack()
         try:
             index = _index(files)
@@ -209,12 +206,12 @@ class Weights(AbstractContextManager["Weights"]):
             self.close()
             raise
         self.tensors: dict[str, TensorEntry] = {
-            name: home.tensors[name] for name, home in self._homes.items()
+            name: file.tensors[name] for name, file in self._file_of.items()
         }
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """As :meth:`Safetensors.read`."""
-        return self._homes[name].read(name, start, stop)
+        return self._file_of[name].read(name, start, stop)
 
     def close(self) -> None:
         self._stack.close()
@@ -223,18 +220,18 @@ class Weights(AbstractContextManager["Weights"]):
         self.close()
 
     def _add_all(self, files: Files, names: list[str]) -> None:
-        for home in self._opened(files, names):
-            for name in home.tensors:
-                if name in self._homes:
+        for file in self._opened(files, names):
+            for name in file.tensors:
+                if name in self._file_of:
                     raise BadRequest(f"tensor {name[:80]!r} is in two files")
-                self._homes[name] = home
+                self._file_of[name] = file
 
     def _add_listed(self, files: Files, index: dict[str, str]) -> None:
-        homes = {home.name: home for home in self._opened(files, sorted(set(index.values())))}
+        opened = {file.name: file for file in self._opened(files, sorted(set(index.values())))}
         for name, file in index.items():
-            if name not in homes[file].tensors:
-                raise BadRequest(f'tensor {name[:80]!r} is not in "{file}", where {INDEX} says')
-            self._homes[name] = homes[file]
+            if name not in opened[file].tensors:
+                raise BadRequest(f'tensor {name[:80]!r} is not in "{file}", as {INDEX} claims')
+            self._file_of[name] = opened[file]
 
     def _opened(self, files: Files, names: list[str]) -> Iterable[Safetensors]:
         if len(names) > _MAX_SHARDS:
@@ -244,20 +241,20 @@ class Weights(AbstractContextManager["Weights"]):
 
 
 def _index(files: Files) -> dict[str, str] | None:
-    """The file of each tensor, all of them among ``files``; None without an index."""
+    """The file of each tensor; None without an index."""
     document = read_object(files, INDEX)
     if document is None:
         return None
     listed: dict[str, Any] = document.nested("weight_map").values
     for name in listed.values():
-        # Paths out of the directory end here, too: what was not given is never opened.
+        # This also rejects paths out of the directory.
         if not isinstance(name, str) or name not in files:
-            raise BadRequest(f"{INDEX} names a file that is not there: {str(name)[:200]!r}")
+            raise BadRequest(f"{INDEX} names a missing file: {str(name)[:200]!r}")
     return listed
 
 
 def _unlisted(files: Files) -> list[str]:
-    """The files that hold the model if there is no index."""
+    """The files of a model without an index."""
     found = sorted(name for name in files if name.endswith(".safetensors") and "/" not in name)
-    # Mistral publishes the same weights twice, the second time in a layout of its own.
+    # Mistral publishes the same weights twice, the second time in its own format.
     return [name for name in found if name.startswith("model")] or found

@@ -1,4 +1,4 @@
-"""Reads ``tokenizer.model``, the vocabulary of SentencePiece, of which few values are needed.
+"""Reads the vocabulary and a few options of ``tokenizer.model``, SentencePiece's file.
 
 ::
 
@@ -29,7 +29,7 @@ _MAX_VARINT_BYTES = 10
 
 
 def read_sentencepiece(data: bytes) -> GgufVocabulary:
-    """:raises BadRequest: it is no SentencePiece model, or of the kind without merges."""
+    """:raises BadRequest: it is not a SentencePiece model, or not a BPE model."""
     vocabulary = GgufVocabulary(model="llama", tokens={})
     model_type, prefix = 1, True
     for number, value in _pairs(data):
@@ -44,15 +44,15 @@ def read_sentencepiece(data: bytes) -> GgufVocabulary:
     if not vocabulary.tokens:
         raise _invalid("it has no tokens")
     if model_type != _BPE:
-        raise BadRequest("tokenizer.model is not made of merges (BPE); other kinds do not convert")
+        raise BadRequest("tokenizer.model is not a BPE model; other kinds are not supported")
     vocabulary.extra = {"pre": "default", "add_space_prefix": prefix}
     return vocabulary
 
 
 def check_normalizer(data: bytes) -> None:
-    """For a model without tokenizer.json: its normalizer must do what llama.cpp does.
+    """For a model without tokenizer.json: its normalizer must be llama.cpp's.
 
-    :raises BadRequest: it does more, or it is no SentencePiece model.
+    :raises BadRequest: it is not, or the file is not a SentencePiece model.
     """
     values = {
         number: b"".join(_message(value) for found, value in _pairs(data) if found == number)
@@ -86,17 +86,17 @@ def _token(data: bytes) -> Token:
 
 def _message(value: Value) -> bytes:
     if not isinstance(value, bytes):
-        raise _invalid("a number stands where a text belongs")
+        raise _invalid("a field is a number instead of a text")
     return value
 
 
-def _last_number(data: bytes, wanted: int, default: int) -> int:
-    found = [value for number, value in _pairs(data) if number == wanted]
+def _last_number(data: bytes, field: int, default: int) -> int:
+    found = [value for number, value in _pairs(data) if number == field]
     return next((value for value in reversed(found) if isinstance(value, int)), default)
 
 
 def _pairs(data: bytes) -> Iterator[tuple[int, Value]]:
-    """Number and value of each field: a varint as a number, everything else as bytes."""
+    """Number and value of each field: varints as numbers, other kinds as bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -115,7 +115,7 @@ def _pairs(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at ``at``, seven bits per byte, the lowest first; and the offset after it."""
+    """The number at ``at``, seven bits per byte, the lowest first; the offset after it."""
     number = 0
     for count, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):
         number |= (byte & 0x7F) << 7 * count
@@ -125,4 +125,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _invalid(reason: str) -> BadRequest:
-    return BadRequest(f"tokenizer.model is not what SentencePiece writes: {reason}")
+    return BadRequest(f"invalid SentencePiece file tokenizer.model: {reason}")

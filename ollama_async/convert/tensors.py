@@ -1,9 +1,8 @@
-"""Makes the GGUF's tensors from the published ones: names (a Llama's ``model.layers.0.self_attn…``
-to ``blk.0.attn_q``), shapes, and changes to rows.
+"""Makes the GGUF's tensors from the published ones: names (``model.layers.0.self_attn…`` to
+``blk.0.attn_q``), shapes, and changes to rows.
 
-Most names are translated by the ``gguf`` package. Shapes and biases must be those that the
-configuration describes: transformers would not load others, or ignore them with a warning;
-llama.cpp would use them.
+The ``gguf`` package translates the names. Shapes and biases must match the configuration:
+transformers rejects or ignores others, but llama.cpp uses them.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
 
 
 def published_type(weights: Weights) -> FloatType:
-    """BF16 if most of the numbers are, so that no precision is lost; otherwise F16."""
+    """BF16 if most of the numbers are BF16, otherwise F16."""
     sizes = {"BF16": 0, "other": 0}
     for tensor in weights.tensors.values():
         sizes["BF16" if tensor.dtype == "BF16" else "other"] += tensor.size_bytes
@@ -47,7 +46,7 @@ def make_tensors(
 ) -> list[OutputTensor]:
     """All tensors of the model, in the order of the published files.
 
-    :raises BadRequest: a tensor is unknown, there twice, or missing in a layer.
+    :raises BadRequest: a tensor is unknown, duplicate, or missing in a layer.
     """
     layers = config.count("num_hidden_layers")
     if layers > _MAX_LAYERS:
@@ -72,11 +71,11 @@ def make_tensors(
 def _names(
     architecture: ModelArchitecture, layers: int, published: Sequence[str]
 ) -> dict[str, str]:
-    """Published names to GGUF names, of the tensors that the GGUF gets."""
+    """Published names to GGUF names, for the tensors of the GGUF."""
     known = architecture.tensor_names(layers)
     names: dict[str, str] = {}
     for name in published:
-        inner = architecture.usual_name(name)
+        inner = architecture.canonical_name(name)
         for old, new in _OLD_ENDINGS.items():
             if inner.endswith(old):
                 inner = inner.removesuffix(old) + new
@@ -94,14 +93,14 @@ def _names(
 def _check_complete(
     architecture: ModelArchitecture, config: JsonObject, names: set[str], layers: int
 ) -> None:
-    """Every layer has the tensors of the first one; embeddings and output are there."""
-    wanted = {EMBEDDING}
+    """Every layer has the tensors of the first one, and there are embeddings and outputs."""
+    required = {EMBEDDING}
     if config.values.get("tie_word_embeddings") is False and not architecture.is_embedding:
-        wanted |= {OUTPUT}  # otherwise llama.cpp would silently use the embeddings
+        required |= {OUTPUT}  # without it llama.cpp would use the embeddings
     pattern = [name.removeprefix("blk.0.") for name in names if name.startswith("blk.0.")]
-    wanted |= {f"blk.{layer}.{name}" for layer in range(layers) for name in pattern}
-    if not pattern or wanted - names:
-        missing = sorted(wanted - names) or ["blk.0"]
+    required |= {f"blk.{layer}.{name}" for layer in range(layers) for name in pattern}
+    if not pattern or required - names:
+        missing = sorted(required - names) or ["blk.0"]
         raise BadRequest(f"the tensors for {', '.join(missing[:3])} are missing")
 
 
@@ -140,11 +139,8 @@ _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(weight|bias)")
 def _check_shapes(
     architecture: ModelArchitecture, config: JsonObject, head: int, shapes: Mapping[str, Shape]
 ) -> None:
-    """``shapes`` by llama.cpp's names.
-
-    :raises BadRequest: one has another shape, or is a bias that the network does not have.
-    """
-    wanted = _wanted(architecture, config, head)
+    """``shapes`` by GGUF name. :raises BadRequest: a wrong shape, or a bias too many."""
+    weight_shapes = _weight_shapes(architecture, config, head)
     for name, shape in shapes.items():
         match = _LAYER.fullmatch(name)
         if match is None:
@@ -152,7 +148,7 @@ def _check_shapes(
         part, kind = match.groups()
         if kind == "bias" and not part.endswith("norm"):
             _check_bias(architecture, config, name, part)
-        expected = wanted.get(part)
+        expected = weight_shapes.get(part)
         if expected is None:
             continue
         expected = expected if kind == "weight" else expected[:1]
@@ -167,12 +163,14 @@ def _check_shapes(
 def _check_bias(architecture: ModelArchitecture, config: JsonObject, name: str, part: str) -> None:
     option = architecture.biases.get(part)
     if option is None:
-        raise BadRequest(f"{config.where}: there is {name!r}, which such a network does not have")
+        raise BadRequest(f"{config.where}: {name!r} is a bias that such a network does not have")
     if option and not config.flag(option, default=False):
-        raise BadRequest(f'{config.where}: "{option}" is off, but there is {name!r}')
+        raise BadRequest(f'{config.where}: "{option}" is off, but {name!r} exists')
 
 
-def _wanted(architecture: ModelArchitecture, config: JsonObject, head: int) -> dict[str, Shape]:
+def _weight_shapes(
+    architecture: ModelArchitecture, config: JsonObject, head: int
+) -> dict[str, Shape]:
     width, inner = config.count("hidden_size"), config.count("intermediate_size")
     queries = head * config.count("num_attention_heads")
     keys = head * config.count("num_key_value_heads", config.count("num_attention_heads"))
@@ -187,6 +185,6 @@ def _wanted(architecture: ModelArchitecture, config: JsonObject, head: int) -> d
         "attn_norm": (width,),
         "ffn_norm": (width,),
         "ffn_gate": (inner, width),
-        "ffn_up": (architecture.gates * inner, width),
+        "ffn_up": (architecture.ffn_up_multiple * inner, width),
         "ffn_down": (width, inner),
     }

@@ -5,8 +5,8 @@
   Phi-3): ``llama``
 - ``tokenizer.json`` with WordPiece (BERT): ``bert``
 
-A tokenizer.json takes precedence: what it does to a text is converted, or the model is refused.
-tokenizer.model then only adds the scores, which the merges were derived from.
+A tokenizer.json takes precedence: all its steps are converted, or the model is rejected.
+tokenizer.model then only adds the scores, from which the merges were derived.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from ollama_async.convert.added_tokens import AddedToken, read_added
 from ollama_async.convert.config_files import Files, JsonFiles, JsonObject, read_bytes, read_object
-from ollama_async.convert.pre_tokenizer import WHOLE, pre_tokenizer_name
+from ollama_async.convert.pre_tokenizer import IGNORING_MERGES, pre_tokenizer_name
 from ollama_async.convert.sentencepiece import check_normalizer, read_sentencepiece
 from ollama_async.convert.tokenizer_pipeline import SPACE, TokenizerModel, read_pipeline
 from ollama_async.convert.vocabulary import (
@@ -45,19 +45,19 @@ _JSON_FILES = (
 _KINDS: dict[str, TokenizerModel] = {"BPE": "gpt2", "WordPiece": "bert"}
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 _LONGEST_TOKEN = 512
-"""Bounds work that is quadratic in the length. The longest known are 128 spaces or dashes."""
+"""Bounds quadratic work. The longest tokens known are 128 spaces or dashes."""
 _LONGEST_WORD = 100
-"""Characters of a word that every WordPiece tokenizer accepts; llama.cpp has no limit."""
+"""The default limit of a word's characters in WordPiece. llama.cpp has no limit."""
 
 
 def read_json_files(files: Files) -> JsonFiles:
-    """The JSON files about the tokenizer, by name, as far as they exist."""
+    """The existing JSON files about the tokenizer, by name."""
     found = ((name, read_object(files, name)) for name in _JSON_FILES)
     return JsonFiles({name: file for name, file in found if file is not None})
 
 
 def read_vocabulary(files: Files, json_files: JsonFiles) -> GgufVocabulary:
-    """:raises BadRequest: there is no tokenizer, or llama.cpp has no equivalent of it."""
+    """:raises BadRequest: the tokenizer is missing, or llama.cpp has no equivalent."""
     tokenizer = json_files["tokenizer.json"]
     model = tokenizer.section("model")
     data = read_bytes(files, _MODEL)
@@ -68,7 +68,7 @@ def read_vocabulary(files: Files, json_files: JsonFiles) -> GgufVocabulary:
         check_normalizer(data)
         vocabulary = read_sentencepiece(data)
     else:
-        raise BadRequest(f"there is no tokenizer.json and no {_MODEL}")
+        raise BadRequest(f"tokenizer.json and {_MODEL} are missing")
     for token in added:
         vocabulary.add(token.number, token.text, is_special=token.is_special)
     _adapt(vocabulary, json_files)
@@ -78,7 +78,7 @@ def read_vocabulary(files: Files, json_files: JsonFiles) -> GgufVocabulary:
 def _from_json(
     tokenizer: JsonObject, model: JsonObject, scored: bytes | None, added: list[AddedToken]
 ) -> GgufVocabulary:
-    """``scored``: tokenizer.model, if there is one."""
+    """``scored``: the content of tokenizer.model, if it exists."""
     kind = _kind(model)
     pipeline = read_pipeline(tokenizer, kind)
     merges = _merges(model)
@@ -98,17 +98,17 @@ def _from_json(
 def _kind(model: JsonObject) -> TokenizerModel:
     name = model.text("type", "BPE" if "merges" in model.values else "")
     if name not in _KINDS:
-        raise BadRequest(f"{model.where}: tokenizers of the kind {name[:80]!r} do not convert")
+        raise BadRequest(f"{model.where}: tokenizers of the kind {name[:80]!r} are not supported")
     if name == "BPE" and model.flag("byte_fallback", default=False):
         return "llama"
     return _KINDS[name]
 
 
 def _adapt(vocabulary: GgufVocabulary, json_files: JsonFiles) -> None:
-    """Applies llama.cpp's spellings, and options of ``tokenizer_config.json``."""
+    """Apply llama.cpp's spellings, and options of ``tokenizer_config.json``."""
     settings = json_files[_SETTINGS]
     _check_preprocessing(settings, json_files["sentence_bert_config.json"], vocabulary)
-    wants_prefix = settings.flag("add_prefix_space", default=False)
+    adds_prefix = settings.flag("add_prefix_space", default=False)
     match vocabulary.model:
         case "bert":
             _check_settings(settings, vocabulary)
@@ -117,8 +117,8 @@ def _adapt(vocabulary: GgufVocabulary, json_files: JsonFiles) -> None:
             _check_bytes(vocabulary)
             _spell_spaces(vocabulary)
             if "add_prefix_space" in settings.values:
-                vocabulary.extra["add_space_prefix"] = wants_prefix
-        case "gpt2" if wants_prefix and _has_one_step(json_files):
+                vocabulary.extra["add_space_prefix"] = adds_prefix
+        case "gpt2" if adds_prefix and _is_byte_level_only(json_files):
             raise settings.unsupported(
                 '"add_prefix_space"', "is on, which llama.cpp cannot do here"
             )
@@ -127,16 +127,16 @@ def _adapt(vocabulary: GgufVocabulary, json_files: JsonFiles) -> None:
 def _check_preprocessing(
     settings: JsonObject, sentences: JsonObject, vocabulary: GgufVocabulary
 ) -> None:
-    """Options of what libraries do to a text before the tokenizer."""
+    """Options for texts before the tokenizer."""
     if settings.flag("split_special_tokens", default=False):
         raise settings.unsupported('"split_special_tokens"', "is on, which llama.cpp cannot do")
-    lowers = vocabulary.extra.get("normalizer.lowercase", False)
-    if sentences.flag("do_lower_case", default=False) and not lowers:
+    lowercases = vocabulary.extra.get("normalizer.lowercase", False)
+    if sentences.flag("do_lower_case", default=False) and not lowercases:
         raise sentences.unsupported('"do_lower_case"', "is on, which llama.cpp cannot do here")
 
 
-def _has_one_step(json_files: JsonFiles) -> bool:
-    """Transformers applies the option to the ByteLevel step, unless that is one of several."""
+def _is_byte_level_only(json_files: JsonFiles) -> bool:
+    """Transformers applies ``add_prefix_space`` to a ByteLevel step that is the only step."""
     return json_files["tokenizer.json"].nested("pre_tokenizer").text("type", "") == "ByteLevel"
 
 
@@ -147,21 +147,21 @@ def _byte_level(tokenizer: JsonObject, model: JsonObject, merges: list[Merge]) -
     _check_plain(model)
     vocabulary = _read_vocab("gpt2", model)
     if len(set(merges)) < len(merges):
-        raise model.unsupported('"merges"', "has one twice")
+        raise model.unsupported('"merges"', "has a duplicate")
     if "unk_token" in model.values and not _alphabet() <= vocabulary.ids().keys():
         raise model.unsupported('"unk_token"', "stands for bytes, which llama.cpp leaves out")
     vocabulary.merges = [f"{left} {right}" for left, right in merges]
     name = pre_tokenizer_name(tokenizer)
-    _check_ignore_merges(model, vocabulary, merges, is_whole=name in WHOLE)
+    _check_ignore_merges(model, vocabulary, merges, ignores=name in IGNORING_MERGES)
     vocabulary.extra = {"pre": name}
     return vocabulary
 
 
 def _sentencepiece(_: JsonObject, model: JsonObject, merges: list[Merge]) -> GgufVocabulary:
-    """SentencePiece's merges: the earlier a merge, the higher its score."""
+    """SentencePiece's merges: earlier merges have higher scores."""
     _check_plain(model)
     vocabulary = _read_vocab("llama", model)
-    _check_ignore_merges(model, vocabulary, merges, is_whole=False)
+    _check_ignore_merges(model, vocabulary, merges, ignores=False)
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges):
         ranks.setdefault(left + right, rank)
@@ -193,7 +193,7 @@ def _word_piece(_: JsonObject, model: JsonObject, __: list[Merge]) -> GgufVocabu
 
 
 def _check_plain(model: JsonObject) -> None:
-    """Options of merges that llama.cpp does not have."""
+    """Options of BPE that llama.cpp does not have."""
     if model.number("dropout", 0.0) != 0:
         raise model.unsupported('"dropout"', "tokenizes at random, which llama.cpp does not")
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
@@ -202,16 +202,16 @@ def _check_plain(model: JsonObject) -> None:
 
 
 def _check_ignore_merges(
-    model: JsonObject, vocabulary: GgufVocabulary, merges: list[Merge], *, is_whole: bool
+    model: JsonObject, vocabulary: GgufVocabulary, merges: list[Merge], *, ignores: bool
 ) -> None:
-    """``is_whole``: llama.cpp takes a whole word that is a token without merging."""
-    if model.flag("ignore_merges", default=False) == is_whole:
+    """``ignores``: llama.cpp does not merge a whole word that is a token."""
+    if model.flag("ignore_merges", default=False) == ignores:
         return
-    text = unreachable((token.text for token in vocabulary.tokens.values()), merges)
+    text = find_unreachable((token.text for token in vocabulary.tokens.values()), merges)
     if text is not None:
         raise model.unsupported(
             '"ignore_merges"',
-            f"is not {str(is_whole).lower()}, as in llama.cpp, and {text[:80]!r} is not a merge",
+            f"is not {str(ignores).lower()}, as in llama.cpp, and {text[:80]!r} is not a merge",
         )
 
 
@@ -235,7 +235,7 @@ def _read_vocab(kind: TokenizerModel, model: JsonObject) -> GgufVocabulary:
 
 
 def _merges(model: JsonObject) -> list[Merge]:
-    """Older files have "left right", newer ones ["left", "right"]."""
+    """Old files have "left right", new ones ["left", "right"]."""
     merges = []
     for pair in model.items("merges", []):
         parts = pair.split(" ") if isinstance(pair, str) else pair
@@ -248,7 +248,7 @@ def _merges(model: JsonObject) -> list[Merge]:
 
 
 def _alphabet() -> set[str]:
-    """The 256 characters that byte-level tokenizers write bytes as."""
+    """The 256 characters that stand for bytes in byte-level tokenizers."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return set(map(chr, plain)) | {chr(0x100 + at) for at in range(256 - len(plain))}
 
@@ -259,23 +259,23 @@ def _alphabet() -> set[str]:
 def _with_scores(
     vocabulary: GgufVocabulary, scored: GgufVocabulary, added: list[AddedToken]
 ) -> GgufVocabulary:
-    """The scored vocabulary of tokenizer.model, if both have the same tokens."""
+    """The vocabulary of tokenizer.model, if both have the same tokens."""
     replaced = {token.number for token in added}
     known = vocabulary.ids()
     for number in sorted(vocabulary.tokens.keys() | scored.tokens.keys()):
         one, other = vocabulary.tokens.get(number), scored.tokens.get(number)
-        wanted = "" if other is None else other.text
+        text = "" if other is None else other.text
         if one is not None:
-            is_same = one.text in {wanted, _character(wanted)}
+            is_same = one.text in {text, _character(text)}
         else:
-            is_same = _character(wanted) != wanted and _character(wanted) in known
+            is_same = _character(text) != text and _character(text) in known
         if not is_same and number not in replaced:
             raise BadRequest(f"{_MODEL} and tokenizer.json do not have the same token {number}")
     return scored
 
 
 def _character(text: str) -> str:
-    """Gemma's tokenizer.json has a tab where tokenizer.model has the byte ``<0x09>``."""
+    """Gemma's tokenizer.json has a tab for the byte ``<0x09>`` of tokenizer.model."""
     byte = _BYTE.fullmatch(text)
     return chr(int(byte[1], 16)) if byte is not None and byte[1] < "80" else text
 
@@ -299,19 +299,19 @@ def _check_all_merges(model: JsonObject, merges: list[Merge], added: list[AddedT
             left, right = text[:at], text[at:]
             if left in texts and right in texts and (left, right) not in known:
                 raise model.unsupported(
-                    '"merges"', f"lacks {left[:40]!r} and {right[:40]!r}, which make a token"
+                    '"merges"', f"omits {left[:40]!r} and {right[:40]!r}, which make a token"
                 )
 
 
 def _check_special_tokens(
     tokenizer: JsonObject, vocabulary: GgufVocabulary, added: list[AddedToken]
 ) -> None:
-    """Learnt special tokens are found in texts only if they are among the added tokens."""
-    findable = {token.number for token in added}
+    """Hugging Face finds learned special tokens in texts only if they are added tokens, too."""
+    added_numbers = {token.number for token in added}
     for number, token in vocabulary.tokens.items():
-        if token.kind in {CONTROL, USER, UNKNOWN} and number not in findable:
+        if token.kind in {CONTROL, USER, UNKNOWN} and number not in added_numbers:
             raise tokenizer.unsupported(
-                '"added_tokens"', f"lacks {token.text[:80]!r}, which llama.cpp looks for"
+                '"added_tokens"', f"omits {token.text[:80]!r}, which llama.cpp looks for"
             )
 
 
@@ -321,20 +321,20 @@ def _check_bytes(vocabulary: GgufVocabulary) -> None:
     for byte in range(256):
         name = f"<0x{byte:02X}>"
         if name not in texts and not (byte < 0x80 and chr(byte) in texts):
-            raise BadRequest(f"the tokenizer has no token {name} for a byte, as llama.cpp needs it")
+            raise BadRequest(f"the tokenizer has no token {name}, which llama.cpp requires")
 
 
 def _check_settings(settings: JsonObject, vocabulary: GgufVocabulary) -> None:
     """Options of ``tokenizer_config.json`` must not contradict tokenizer.json.
 
-    ``do_lower_case`` is often left on in the settings of cased models.
+    ``do_lower_case`` is often wrongly on in the settings of cased models.
     """
-    for name, done in (
+    for name, value in (
         ("strip_accents", vocabulary.extra["normalizer.strip_accents"]),
         ("tokenize_chinese_chars", True),
     ):
-        if settings.flag(name, default=done) != done:
-            raise settings.unsupported(f'"{name}"', "is not what tokenizer.json does")
+        if settings.flag(name, default=value) != value:
+            raise settings.unsupported(f'"{name}"', "differs from tokenizer.json")
     if vocabulary.extra["normalizer.lowercase"] and not settings.flag("do_lower_case", True):
         raise settings.unsupported('"do_lower_case"', "is off, but on in tokenizer.json")
 
@@ -364,11 +364,11 @@ def _spell_spaces(vocabulary: GgufVocabulary) -> None:
 Merge = tuple[str, str]
 
 
-def unreachable(texts: Iterable[str], merges: Iterable[Merge]) -> str | None:
-    """The first text that the merges do not produce as one token; None if there is none.
+def find_unreachable(texts: Iterable[str], merges: Iterable[Merge]) -> str | None:
+    """The first text that the merges do not produce as one token, or None.
 
-    Some tokenizers take whole words that are tokens without merging (``ignore_merges``). That only
-    differs for such texts. Takes a few seconds for the largest vocabularies.
+    ``ignore_merges`` changes the tokens of such texts only. Takes a few seconds for the largest
+    vocabularies.
     """
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     return next((text for text in texts if len(_merged(text, ranks)) > 1), None)

@@ -1,7 +1,7 @@
-"""The steps of tokenizer.json around its model, and which of them llama.cpp has, too.
+"""The steps of tokenizer.json around its model: normalizer, pre-tokenizer and decoder.
 
-Normalizer, pre-tokenizer and decoder are compared with what is known to be equivalent. Other steps
-are refused by name: a model that reads other tokens than in training is worse than none.
+They are compared with llama.cpp's known equivalents. Other steps are rejected by name: a model
+with a different tokenizer than in training gives bad answers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TokenizerModel = Literal["llama", "gpt2", "bert"]
 """llama.cpp's names for SentencePiece, byte-level merges and WordPiece."""
 
 SPACE = "▁"
-"""What SentencePiece makes of a space."""
+"""SentencePiece's character for a space."""
 
 
 class Pipeline(msgspec.Struct, frozen=True):
-    """``fields``: below ``tokenizer.ggml.``. ``changes_added``: added tokens are normalized, too.
-    ``composes``: characters are composed (NFC) first, which our workers do for llama.cpp.
+    """``fields``: below ``tokenizer.ggml.``. ``changes_added``, ``composes``: see
+    :class:`.GgufVocabulary`.
     """
 
     fields: dict[str, Any] = {}
@@ -37,21 +37,21 @@ def read_pipeline(tokenizer: JsonObject, kind: TokenizerModel) -> Pipeline:
     return _READERS[kind](tokenizer)
 
 
-def flat(outer: JsonObject | None, inner: str) -> list[JsonObject]:
-    """The steps of a sequence, nested ones included, or the single step."""
+def flatten(outer: JsonObject | None, inner: str) -> list[JsonObject]:
+    """The single step, or all steps of nested sequences."""
     if outer is None:
         return []
     if outer.text("type", "") != "Sequence":
         return [outer]
-    return [step for part in outer.sections(inner) for step in flat(part, inner)]
+    return [step for part in outer.sections(inner) for step in flatten(part, inner)]
 
 
 def _normalizers(tokenizer: JsonObject) -> list[JsonObject]:
-    return flat(tokenizer.section("normalizer"), "normalizers")
+    return flatten(tokenizer.section("normalizer"), "normalizers")
 
 
 def _pretokenizers(tokenizer: JsonObject) -> list[JsonObject]:
-    return flat(tokenizer.section("pre_tokenizer"), "pretokenizers")
+    return flatten(tokenizer.section("pre_tokenizer"), "pretokenizers")
 
 
 def _unknown(step: JsonObject) -> BadRequest:
@@ -99,7 +99,7 @@ def _sentencepiece(tokenizer: JsonObject) -> Pipeline:
 
 
 def _check_metaspace(step: JsonObject, *, is_prefixed: bool) -> None:
-    """``is_prefixed``: every text begins with a space already; none is added."""
+    """``is_prefixed``: every text begins with a space already."""
     if step.text("replacement", SPACE) != SPACE:
         raise step.unsupported('"replacement"', f"is not {SPACE!r}")
     scheme = step.text("prepend_scheme", "always")
@@ -147,7 +147,7 @@ def _word_piece(tokenizer: JsonObject) -> Pipeline:
 
 
 _DECODER_STEPS: dict[str, Callable[[JsonObject], bool]] = {
-    # what decoders may do: only undo what was done to the text
+    # supported decoder steps: they revert the steps of the tokenizer
     "Replace": lambda step: _replaced(step) == (SPACE, " "),
     "ByteFallback": lambda _: True,
     "Fuse": lambda _: True,
@@ -166,10 +166,9 @@ _DECODERS: dict[TokenizerModel, tuple[str, ...]] = {
 
 
 def _check_decoder(tokenizer: JsonObject, kind: TokenizerModel) -> None:
-    """The decoder of an embedding model is not used."""
-    if kind == "bert":
+    if kind == "bert":  # embedding models use no decoder
         return
-    for step in flat(tokenizer.section("decoder"), "decoders"):
+    for step in flatten(tokenizer.section("decoder"), "decoders"):
         name = step.text("type", "")
         if name not in _DECODERS[kind] or not _DECODER_STEPS[name](step):
             raise step.unsupported(

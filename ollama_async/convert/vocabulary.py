@@ -1,4 +1,4 @@
-"""A tokenizer as a GGUF file holds it, whatever files it comes from."""
+"""A tokenizer as stored in a GGUF file."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ from gguf import TokenType
 from ollama_async.core.errors import BadRequest
 
 MAX_TOKENS = 1 << 20
-"""Bounds the memory for a small file with one token of an enormous number."""
+"""Bounds the memory for a small file with an enormous token number."""
 
 _UNUSED_SCORE = -10000.0
 ADDED_SCORE = -1000.0
 _COMPOSES = "ollama_async.tokenizer.nfc"
 """Our own key, which our workers read."""
-NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = map(
-    int,
-    (
-        TokenType.NORMAL,
-        TokenType.UNKNOWN,
-        TokenType.CONTROL,
-        TokenType.USER_DEFINED,
-        TokenType.UNUSED,
-        TokenType.BYTE,
-    ),
-)
+NORMAL, UNKNOWN, CONTROL = int(TokenType.NORMAL), int(TokenType.UNKNOWN), int(TokenType.CONTROL)
+USER, UNUSED, BYTE = int(TokenType.USER_DEFINED), int(TokenType.UNUSED), int(TokenType.BYTE)
 
 
 class Token(msgspec.Struct):
@@ -40,9 +31,9 @@ class Token(msgspec.Struct):
 class GgufVocabulary(msgspec.Struct, kw_only=True):
     """``tokens`` by number. ``extra``: more keys below ``tokenizer.ggml.``
 
-    ``unknown``: the number of the token for what cannot be spelt, if the model names one.
-    ``changes_added``: the tokenizer changes the texts of added tokens marked as ``normalized``.
-    ``composes``: it composes characters (NFC), which is for our workers to do.
+    ``unknown``: the number of the unknown token, if there is one. ``changes_added``: added tokens
+    marked as ``normalized`` are normalized. ``composes``: characters are composed (NFC) first,
+    which our workers do for llama.cpp.
     """
 
     model: Literal["llama", "gpt2", "bert"]
@@ -72,9 +63,9 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
         return {token.text: number for number, token in sorted(self.tokens.items(), reverse=True)}
 
     def fields(self, size: int) -> dict[str, Any]:
-        """Keys and values for exactly ``size`` tokens, the number of rows in the network."""
-        blank = (Token(f"[PAD{number}]", UNUSED, _UNUSED_SCORE) for number in range(size))
-        tokens = [self.tokens.get(number, token) for number, token in enumerate(blank)]
+        """Keys and values for exactly ``size`` tokens, the rows of the network."""
+        padding = (Token(f"[PAD{number}]", UNUSED, _UNUSED_SCORE) for number in range(size))
+        tokens = [self.tokens.get(number, token) for number, token in enumerate(padding)]
         self._check_texts(tokens)
         found: dict[str, Any] = {
             "tokenizer.ggml.model": self.model,
@@ -91,8 +82,8 @@ class GgufVocabulary(msgspec.Struct, kw_only=True):
         return found
 
     def _check_texts(self, tokens: list[Token]) -> None:
-        """llama.cpp aborts if two tokens have the same text, and takes some texts for special
-        tokens, whatever their kind.
+        """llama.cpp aborts for two tokens with the same text, and treats some texts as special
+        tokens of any kind.
         """
         known: set[str] = set()
         for token in tokens:
@@ -112,7 +103,7 @@ END_TEXTS = {
     *("<|eom_id|>", "<|eot_id|>", "<|flush|>", "<|im_end|>", "<|return|>"),
     *("<|tool_response>", "[EOS]", "[EOT]", "[e~[", "_<EOT>", "<｜end▁of▁sentence｜>"),  # noqa: RUF001
 }
-"""llama.cpp ends answers at tokens with these texts, even if the file does not say so."""
+"""llama.cpp ends answers at tokens with these texts, without a key in the file."""
 
 SPECIAL_TEXTS = END_TEXTS | {
     *("<MID>", "<PAD>", "<PRE>", "<REPO>", "<SUF>", "<fim-middle>", "<fim-pad>"),
@@ -124,5 +115,5 @@ SPECIAL_TEXTS = END_TEXTS | {
     *("<|start|>", "<|suffix|>", "[PAD]", "▁<MID>", "▁<PRE>", "▁<SUF>"),
     *("<｜fim▁begin｜>", "<｜fim▁end｜>", "<｜fim▁hole｜>"),  # noqa: RUF001
 }
-"""Tokens with these texts are special to llama.cpp, whatever their kind: they are found in texts,
-and never made of pieces. The others are for messages and for gaps in code."""
+"""llama.cpp treats tokens with these texts as special tokens of any kind: it finds them in texts,
+and does not merge pieces into them. The others are for messages and for gaps in code."""

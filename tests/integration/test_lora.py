@@ -243,7 +243,7 @@ def test_what_cannot_be_applied_is_refused_when_it_is_created(server, tmp_path):
         (
             ({"use_dora": True}, {}, "use_dora = True"),
             ({"modules_to_save": ["lm_head"]}, {}, "modules_to_save"),
-            ({"r": 5}, {}, "adapter_config.json says 5"),
+            ({"r": 5}, {}, "adapter_config.json has 5"),
             ({}, {"width": 96, "heads": 6}, "do not fit"),
             ({}, {"layers": 1}, "which the base model (llama) does not have"),
             ({}, {"architecture": "mamba"}, "'mamba' models cannot be converted"),

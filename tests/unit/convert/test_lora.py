@@ -236,7 +236,7 @@ def test_what_a_config_asks_for_in_vain_is_named(folder, config, named):
         (matrices("vision_tower.layers.0.self_attn.q_proj"), "vision_tower"),
         (matrices(UP.removeprefix("model.")), "'blk.1.ffn_up' twice"),
         (matrices(EMBEDDINGS), "embed_tokens"),
-        (matrices(Q, rank=8), "ranks 8 and 8, but adapter_config.json says 4"),
+        (matrices(Q, rank=8), "ranks 8 and 8, but adapter_config.json has 4"),
         ({f"{Q}.lora_A": numbers(4, 8), f"{Q}.lora_B": numbers(16, 8)}, "ranks 4 and 8"),
         ({f"{Q}.lora_A": [1, 2], f"{Q}.lora_B": numbers(16, 4)}, "impossible shape"),
         ({f"{Q}.lora_A": np.zeros((4, 0)), f"{Q}.lora_B": numbers(16, 4)}, "impossible shape"),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ollama_async.convert.architectures import ARCHITECTURES, find_architecture, interleaved
+from ollama_async.convert.architectures import ARCHITECTURES, find_architecture, interleave
 from ollama_async.convert.config_files import JsonObject
 from ollama_async.convert.model import convert_model
 from ollama_async.convert.safetensors import Safetensors
@@ -84,7 +84,7 @@ def test_an_unknown_family_is_refused_and_the_known_ones_named(tmp_path):
     )
     with pytest.raises(BadRequest, match="MambaForCausalLM; supported are BertFor"):
         convert(files, tmp_path / "out")
-    with pytest.raises(BadRequest, match="says no architecture"):
+    with pytest.raises(BadRequest, match="has no architecture"):
         convert({}, tmp_path / "out")
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_family_is_refused_and_the_known_ones_named(tmp_path):
         ("gemma3", {"layer_types": ["full_attention"] * 7}, "every sixth layer"),
         ("bert", {"hidden_act": "relu"}, "the activation is relu, not gelu"),
         ("llama", {"hidden_act": "gelu"}, "the activation is gelu, not silu"),
-        ("bert", {"position_embedding_type": "relative_key"}, "the usual way"),
+        ("bert", {"position_embedding_type": "relative_key"}, "are not absolute"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(tmp_path, name, change, reason):
@@ -129,7 +129,7 @@ def tensors_of(name):
         ({"embed_tokens.weight": ones(2, 2)}, "two tensors have the same GGUF name"),
         ({"model.norm.weight": ones(1, 1, 1)}, "unusual shape"),
         ({"model.norm.weight": ones(0)}, "unusual shape"),
-        ({"lm_head.weight": ones(336, 32) * 1e5}, "that F16 cannot hold"),
+        ({"lm_head.weight": ones(336, 32) * 1e5}, "that are too large for F16"),
     ],
 )
 def test_tensors_that_do_not_make_a_model_are_refused(tmp_path, change, reason):
@@ -155,7 +155,7 @@ def test_embeddings_that_are_tied_are_written_once(tmp_path):
     ("modules", "reason"),
     [
         ([{"type": "x.Dense", "path": "2_Dense"}], "'Dense'"),
-        ([{"type": "x.Pooling", "path": "../../etc"}], "is not there"),
+        ([{"type": "x.Pooling", "path": "../../etc"}], "is missing"),
         ({}, "not a list"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_decoder_that_no_file_ends_is_refused(tmp_path):
     files = changed(
         files_of("qwen2"), "tokenizer_config.json", tmp_path, lambda c: c.pop("eos_token")
     )
-    with pytest.raises(BadRequest, match="which token ends an answer"):
+    with pytest.raises(BadRequest, match="the token that ends an answer"):
         convert(files, tmp_path / "out")
 
 
@@ -241,7 +241,7 @@ def test_what_llama_cpp_cannot_do_is_refused_by_name(tmp_path, name, change, rea
 
 def test_rows_are_interleaved_within_each_head():
     rows = np.arange(8, dtype=np.float32)
-    assert interleaved(rows, 4).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert interleave(rows, 4).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 def test_a_configuration_of_several_networks_gives_the_text_part_with_defaults():

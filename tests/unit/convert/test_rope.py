@@ -112,7 +112,7 @@ def test_layers_of_two_kinds_have_two_bases():
     )
     for document in (old, new):
         assert rope.fields(document, 8)["rope.freq_base"] == 1e6
-        assert rope.local_base(document) == 1e4
+        assert rope.local_freq_base(document) == 1e4
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,13 @@ def test_a_type_that_cannot_be_converted_only_matters_to_who_reads_it(tmp_path):
         ({"data_offsets": [8, 0]}, "past the end"),
         ({"data_offsets": [-16, 0]}, "past the end"),
         ({"data_offsets": [0, (1 << 64) - 1]}, "past the end"),
-        ({"data_offsets": [0]}, "header is not"),
+        ({"data_offsets": [0]}, "header is invalid"),
         ({"shape": [2, 3]}, "does not match"),
         ({"shape": [1 << 40, 1 << 40]}, "does not match"),
         ({"shape": [-2, -2]}, "impossible shape"),
         ({"shape": [1] * 9}, "impossible shape"),
-        ({"shape": "no"}, "header is not"),
-        ({"dtype": 5}, "header is not"),
+        ({"shape": "no"}, "header is invalid"),
+        ({"dtype": 5}, "header is invalid"),
     ],
 )
 def test_an_entry_that_lies_is_refused(tmp_path, change, reason):

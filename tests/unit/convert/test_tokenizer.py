@@ -165,8 +165,8 @@ def test_words_begin_with_the_mark_that_the_engine_wants():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda c: c["model"].update(type="Unigram"), "'Unigram' do not convert"),
-        (lambda c: c.update(model=None), "no tokenizer.json and no tokenizer.model"),
+        (lambda c: c["model"].update(type="Unigram"), "'Unigram' are not supported"),
+        (lambda c: c.update(model=None), "tokenizer.json and tokenizer.model are missing"),
         (lambda c: c["model"].update(vocab={}), "no tokens"),
         (lambda c: c["model"].update(vocab=[]), "not an object"),
         (lambda c: c["model"].update(vocab={"a": -1}), "from 0 on"),
@@ -213,7 +213,7 @@ def test_a_word_tokenizer_says_what_it_makes_of_letters(tmp_path, lowercase, str
 
 
 def test_without_a_tokenizer_there_is_no_model():
-    with pytest.raises(BadRequest, match=r"no tokenizer\.json and no tokenizer\.model"):
+    with pytest.raises(BadRequest, match=r"tokenizer\.json and tokenizer\.model are missing"):
         vocabulary_of({})
 
 
@@ -251,11 +251,11 @@ def test_a_model_by_hand():
     ("data", "reason"),
     [
         (b"", "no tokens"),
-        (PIECE, "not made of merges"),
+        (PIECE, "not a BPE model"),
         (PIECE[:-1], "past the end"),
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "past the end"),
         (b"\xff" * 20, "past the end"),
-        (b"\x08\x01", "a number stands where"),
+        (b"\x08\x01", "a number instead of a text"),
         (b"\x0b", "past the end"),
     ],
 )

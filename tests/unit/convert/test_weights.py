@@ -41,7 +41,7 @@ def test_with_an_index_only_what_it_lists(shards, tmp_path):
     "name", ["../../etc/passwd", "/etc/passwd", "model-3.safetensors", "", 7, ["a"]]
 )
 def test_an_index_that_names_another_file_is_refused(shards, tmp_path, name):
-    with pytest.raises(BadRequest, match="names a file that is not there"):
+    with pytest.raises(BadRequest, match="names a missing file"):
         Weights(indexed(shards, tmp_path, {"tensor-1": name}))
 
 
