@@ -9,7 +9,7 @@
   them. ``receive`` reads the pipe; it cancels requests, and ends the process on ``Quit``. ``step``
   loads the model, runs the engine, and is the only thread that sends after ``Hello``; its
   heartbeats prove that it is alive. ``lifeline`` belongs to :mod:`.process_setup`.
-- Communicates with: its parent, in :mod:`ollama_async.workers.messages`; the log is stderr.
+- Communicates with: its parent (:mod:`ollama_async.workers.messages`); the log is stderr.
 - Dies when: the parent sends ``Quit`` (status 0, the engine closed if that does not take too long);
   at once on SIGTERM, which has its default action, so that it works whatever hangs; when the model
   cannot be loaded (1, after ``Refused``); with its parent; and when a thread fails (70, after a

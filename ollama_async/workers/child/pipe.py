@@ -1,6 +1,5 @@
 """The child's end of the pipe: blocking calls for threads.
 
-- Runs in: the worker process (tests also run it in a thread).
 - Threads: one thread receives; any thread sends, one at a time.
 - Communicates with: :mod:`ollama_async.workers.pipe`, which documents when each side rings.
 - Dies when: the process ends, with its parent (see :mod:`.process_setup`). A blocked ``send`` then

@@ -67,7 +67,11 @@ def attach(argv: Sequence[str]) -> tuple[ChildPipe, int, dict[str, str]]:
     except msgspec.ValidationError as reason:
         raise SystemExit(f"worker: {reason}") from None
     _lower_privileges()  # before there are other threads, which would keep theirs
-    _die_with(wiring.parent, wiring.lifeline)
+    os.set_inheritable(wiring.lifeline, False)
+    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != wiring.parent:
+        os._exit(ORPHANED)
+    threading.Thread(target=_watch, args=(wiring.lifeline,), name="lifeline", daemon=True).start()
     pipe = ChildPipe(
         inbound=Ring.attach(wiring.ring_in),
         outbound=Ring.attach(wiring.ring_out),
@@ -92,14 +96,6 @@ def read_options(argv: Sequence[str]) -> dict[str, str]:
             raise SystemExit(f"worker: cannot read option {word!r}")
         options[name] = value[0]
     return options
-
-
-def _die_with(parent: int, lifeline: int) -> None:
-    os.set_inheritable(lifeline, False)
-    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(ORPHANED)
-    threading.Thread(target=_watch, args=(lifeline,), name="lifeline", daemon=True).start()
 
 
 def _lower_privileges() -> None:
@@ -146,8 +142,6 @@ _REFUSED = (
     *("unshare", "setns", "bpf", "perf_event_open", "keyctl", "add_key", "request_key"),
     *("init_module", "finit_module", "kexec_load", "open_by_handle_at", "personality"),
 )
-_ONLY_OWN_PID = ("kill", "tgkill")
-_ONLY_PID_ZERO = ("prlimit64",)  # 0 means the caller
 
 
 class _Comparison(ctypes.Structure):
@@ -179,9 +173,9 @@ def restrict_system_calls() -> bool:
             return False
         for name in _REFUSED:
             _refuse(library, rules, name)
-        for names, pid in ((_ONLY_OWN_PID, os.getpid()), (_ONLY_PID_ZERO, 0)):
-            for name in names:
-                _refuse(library, rules, name, _Comparison(0, _NOT_EQUAL, pid, 0))
+        own_pid = os.getpid()
+        for name, pid in (("kill", own_pid), ("tgkill", own_pid), ("prlimit64", 0)):
+            _refuse(library, rules, name, _Comparison(0, _NOT_EQUAL, pid, 0))
         return bool(library.seccomp_load(rules) == 0)
     finally:
         library.seccomp_release(rules)

@@ -18,7 +18,7 @@ from datetime import datetime
 import msgspec
 
 from ollama_async.core.bounded_cache import BoundedCache
-from ollama_async.core.conversation import ChatFormatSpec, Inference, Message, Prompt, Sampling
+from ollama_async.core.conversation import ChatFormatSpec, Inference, Message, Prompt
 from ollama_async.core.errors import BadRequest, ContextExceeded, ServerError, TemplateFailed
 from ollama_async.prompts.chat_format import ChatFormat
 from ollama_async.prompts.output_format import Delimiters
@@ -41,6 +41,24 @@ TEMPLATE_LIMIT = 1 << 20
 _QUESTIONS = ("0", "A")
 _PREFIX_ENTRIES = 64
 _PREFIX_TOKENS = 1 << 20
+
+TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; shorten the"
+    " prompt, adjust the context length in settings, or use a model with a longer context length"
+)
+"""Ollama's sentence."""
+
+RESERVE_SHARE = 4
+"""When old messages are dropped, at most one part in so many of the context is reserved for the
+answer. Ollama reserves nothing, and answers then begin with a context shift."""
+
+LONGEST_TOKEN = 128
+"""Characters; vocabularies have tokens of so many spaces. A text with more than twice as many for
+each token of the context never fits, so only its ends are tokenized: all of 60 MB would delay the
+requests behind it by 14 s."""
+
+_FAILURES = 1024
+"""Prompts that failed with their own templates, so that the same one costs nothing again."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -116,35 +134,6 @@ class ChatFormatCache:
         return found
 
 
-TOO_LONG = (
-    "the prompt is longer than the context length currently available to the model; shorten the"
-    " prompt, adjust the context length in settings, or use a model with a longer context length"
-)
-"""Ollama's sentence."""
-
-RESERVE_SHARE = 4
-"""When old messages are dropped, at most one part in so many of the context is reserved for the
-answer. Ollama reserves nothing, and answers then begin with a context shift."""
-
-LONGEST_TOKEN = 128
-"""Characters; vocabularies have tokens of so many spaces. A text with more than twice as many for
-each token of the context never fits, so only its ends are tokenized: all of 60 MB would delay the
-requests behind it by 14 s."""
-
-_FAILURES = 1024
-"""Prompts that failed with their own templates, so that the same one costs nothing again."""
-
-_pack = msgspec.msgpack.Encoder().encode
-
-
-class _Candidate(msgspec.Struct, frozen=True):
-    """A conversation or a part of one, as tokens and rendered text."""
-
-    prompt: Prompt
-    tokens: list[int]
-    text: str
-
-
 class EncodedPrompt(msgspec.Struct, frozen=True):
     """A prompt as the model reads it, and what reads the answer; see
     :class:`~ollama_async.workers.child.mailbox.PreparedRequest`.
@@ -164,9 +153,7 @@ class PromptEncoder:
         self._engine = engine
         self._facts = engine.facts
         self._chat_formats = chat_formats
-        self._prefixes: BoundedCache[bytes, list[int]] = BoundedCache(
-            _PREFIX_ENTRIES, _PREFIX_TOKENS
-        )
+        self._prefixes = BoundedCache[bytes, list[int]](_PREFIX_ENTRIES, _PREFIX_TOKENS)
         self._failed: BoundedCache[bytes, TemplateFailed] = BoundedCache(_FAILURES, _FAILURES)
 
     def encode(
@@ -204,28 +191,27 @@ class PromptEncoder:
         bound = self._chat_formats.get_or_make(spec, run, budget.allow_build)
         chat_format = bound.chat_format
 
-        def render(candidate: Prompt) -> _Candidate:
+        def render(candidate: Prompt) -> tuple[Prompt, str, list[int]]:
             text = run(lambda: chat_format.render(candidate))
-            tokens = self._tokenize(text, num_ctx, budget, is_first=not context)
-            return _Candidate(candidate, tokens, text)
+            return candidate, text, self._tokenize(text, num_ctx, budget, is_first=not context)
 
         if prompt.truncate:
             space = num_ctx - len(context)
-            reserve = _find_reserve(inference.sampling, num_ctx)
-            chosen = truncate(
+            most, num_predict = max(1, num_ctx // RESERVE_SHARE), inference.sampling.num_predict
+            reserve = min(max(1, num_predict), most) if num_predict >= 0 else most
+            kept, text, tokens = truncate(
                 prompt,
                 render,
-                lambda candidate: len(candidate.tokens),
+                lambda candidate: len(candidate[2]),
                 most=space - 1,
                 wanted=space - reserve,
             )
         else:
-            chosen = render(prompt)
-        kept, text = chosen.prompt, chosen.text
+            kept, text, tokens = render(prompt)
         # a limit of its own: the candidates may have used theirs up
         parser = budget.start_rendering()(lambda: chat_format.start(kept, text))
         return EncodedPrompt(
-            context + chosen.tokens,
+            context + tokens,
             text,
             None if parser is None else OutputParser(parser),
             {} if parser is None else bound.special,
@@ -320,12 +306,6 @@ def shorten(tokens: list[int], inference: Inference, num_ctx: int, keep: int) ->
     if not (inference.shift and inference.prompt.truncate):
         raise ContextExceeded(TOO_LONG)
     return cut_middle(tokens, num_ctx=num_ctx, keep=keep)
-
-
-def _find_reserve(sampling: Sampling, num_ctx: int) -> int:
-    """Tokens left free when old messages are dropped: the answer's, if it is known to be short."""
-    most = max(1, num_ctx // RESERVE_SHARE)
-    return min(max(1, sampling.num_predict), most) if sampling.num_predict >= 0 else most
 
 
 def _prefix_key(prompt: Prompt) -> bytes:

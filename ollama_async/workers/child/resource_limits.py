@@ -47,7 +47,6 @@ QUICK_CHARACTERS = 1 << 15
 are nothing but control tokens."""
 
 QUICK_MESSAGES = 1 << 12
-"""Messages in a history with a quick budget."""
 
 REQUEST_TEMPLATE_S = 0.05
 """CPU time for rendering with a template that the request brings."""
@@ -166,20 +165,17 @@ class ResourceLimit:
         begun_s = time.thread_time()
         self._until_s = begun_s + self._left_s
         try:
-            return self._run_watched(action)
+            try:
+                self._watchdog.enter(self)
+                return action()
+            finally:
+                self._leave()
         except _Interrupted:
             self._left_s = 0.0
         finally:
             self._leave()  # again: an interruption may have come before the first call finished
             self._left_s -= time.thread_time() - begun_s
         raise self._error(self._reason)
-
-    def _run_watched(self, action: Callable[[], T]) -> T:
-        try:
-            self._watchdog.enter(self)
-            return action()
-        finally:
-            self._leave()
 
     def _leave(self) -> None:
         """Retry until it is not interrupted itself; even between retries it may be."""

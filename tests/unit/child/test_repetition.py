@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.workers.child.stop_conditions import (
+from ollama_async.workers.child.sequence import (
     CHECK_PERIOD,
     REPEATS,
     RepetitionDetector,

@@ -3,8 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ollama_async.workers.child.sequence import Utf8Decoder
-from ollama_async.workers.child.stop_conditions import StopStringFinder
+from ollama_async.workers.child.sequence import StopStringFinder, Utf8Decoder
 
 letters = st.text("abc", max_size=20)
 stop_strings = st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=4)

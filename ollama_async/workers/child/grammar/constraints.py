@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -150,6 +150,10 @@ gap: /[ \n]{{1,2}}/
 _pack = msgspec.msgpack.Encoder().encode
 
 
+K = TypeVar("K")
+_Cache = BoundedCache[K, "GrammarMatcher | BadRequest"]
+
+
 class ConstraintFactory:
     """Makes the constraints of one model's requests, and caches compiled grammars.
 
@@ -162,12 +166,8 @@ class ConstraintFactory:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._formats: BoundedCache[bytes, GrammarMatcher | BadRequest] = BoundedCache(
-            CACHE_ENTRIES, CACHE_BYTES
-        )
-        self._calls: BoundedCache[tuple[CallSyntax, bytes], GrammarMatcher | BadRequest] = (
-            BoundedCache(CACHE_ENTRIES, CACHE_BYTES)
-        )
+        self._formats: _Cache[bytes] = BoundedCache(CACHE_ENTRIES, CACHE_BYTES)
+        self._calls: _Cache[tuple[CallSyntax, bytes]] = BoundedCache(CACHE_ENTRIES, CACHE_BYTES)
         self._copying = threading.Lock()
 
     def constrain(
