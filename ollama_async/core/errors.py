@@ -42,8 +42,6 @@ class ContextExceeded(BadRequest):
 
 
 class TemplateFailed(BadRequest):
-    """The chat template cannot be run."""
-
     code = "template_failed"
 
 
@@ -86,8 +84,6 @@ class ShuttingDown(ServerError):
 
 
 class StorageFailed(ServerError):
-    """The disk is full, or the store is not writable."""
-
     code = "storage_failed"
 
 
@@ -100,14 +96,10 @@ class LoadFailed(ServerError):
 
 
 class WorkerDied(ServerError):
-    """The worker exited while it had the request."""
-
     code = "worker_died"
 
 
 class EngineFailed(ServerError):
-    """The engine failed or refused the request."""
-
     code = "engine_failed"
 
 

@@ -5,8 +5,8 @@ that hangs. Every fault here kills the worker, and is reported when it is gone.
 
 States::
 
-    NEW ── start ──▶ STARTING ── Ready ──▶ READY ── stop ──▶ STOPPING ──▶ STOPPED
-                         │ fault             │ fault            (from any state)
+    NEW ── start ──▶ STARTING ── Ready ──▶ READY ── stop ──▶ STOPPING
+                         │ fault             │ fault       (from any state)
                          └──────────┬────────┘
                                     ▼
                                  FAILING ── gone, or even SIGKILL does not end it ──▶ LOST
@@ -84,7 +84,6 @@ class _State(enum.Enum):
     FAILING = enum.auto()  # killed for a fault that is not reported yet
     LOST = enum.auto()  # exited or killed for a fault, and reported
     STOPPING = enum.auto()  # by the owner; nothing is reported
-    STOPPED = enum.auto()
 
 
 class WorkerClient:
@@ -138,7 +137,7 @@ class WorkerClient:
     @property
     def is_stopping(self) -> bool:
         """Whether the owner stopped it, also once it is gone."""
-        return self._state in {_State.STOPPING, _State.STOPPED}
+        return self._state is _State.STOPPING
 
     @property
     def is_gone(self) -> bool:
@@ -189,7 +188,7 @@ class WorkerClient:
         :meth:`start` in progress fails. :meth:`stop` must follow.
         """
         self._reason = self._reason or "stopped"
-        self._state = _State.STOPPED if self.is_gone else _State.STOPPING
+        self._state = _State.STOPPING
         self._texts.clear()
         self._cancel_timers()
         self.calls.fail_all(WorkerDied("the model was unloaded"))
@@ -238,8 +237,6 @@ class WorkerClient:
         was_reported = self._state not in {_State.STARTING, _State.READY, _State.FAILING}
         if not was_reported:
             self._state = _State.LOST
-        elif self._state is _State.STOPPING and self._gone.is_set():
-            self._state = _State.STOPPED
         if not self._ready.done():
             self._ready.set_exception(
                 LoadFailed(self._with_output(f"model worker has terminated: {self._reason}"))

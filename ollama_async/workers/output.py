@@ -150,7 +150,7 @@ class LogRate:
         self._counted_at = now
         self._allowed_bytes = min(BURST_BYTES, self._allowed_bytes + gained)
         if self.is_dropping and self._allowed_bytes >= _RESUME_BYTES:
-            self._report_dropped()
+            self.report_dropped()
             self.is_dropping = False
         elif not self.is_dropping and self._allowed_bytes <= 0:
             self.is_dropping = True
@@ -165,10 +165,7 @@ class LogRate:
         """``count`` lines were dropped unexamined."""
         self._dropped += count
 
-    def close(self) -> None:
-        self._report_dropped()
-
-    def _report_dropped(self) -> None:
+    def report_dropped(self) -> None:
         if self._dropped:
             self._log(f"{self._dropped} lines dropped")
             self._dropped = 0

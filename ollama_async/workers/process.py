@@ -186,7 +186,7 @@ class WorkerProcess:
             if not self._read_output():
                 break
         self._tail.close()
-        self._rate.close()
+        self._rate.report_dropped()
         self._loop.remove_reader(self._output)
         os.close(self._output)
         os.close(self._pidfd)

@@ -10,6 +10,7 @@ from ollama_async.queue.backend import LoadedModel, Snapshot
 from ollama_async.queue.eviction import keep_alive_s
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 from ollama_async.workers.client import WorkerClient
+from ollama_async.workers.messages import Heartbeat
 
 _DRIFT_S = 1.0
 
@@ -38,7 +39,7 @@ class Snapshots:
             capacity=state.limits.max_queue,
             running=dict(running),
             loaded=[
-                _describe(instance, clients[instance.id], self._expiries[instance.id][1])
+                _loaded_model(instance, clients[instance.id], self._expiries[instance.id][1])
                 for instance in ready
             ],
             loading=sum(
@@ -72,8 +73,8 @@ def _shown_expiry_s(state: SchedulerState, instance: ModelInstance, now: float) 
     return duration_s
 
 
-def _describe(instance: ModelInstance, client: WorkerClient, expires_at: float) -> LoadedModel:
-    facts, heartbeat = client.facts, client.heartbeat
+def _loaded_model(instance: ModelInstance, client: WorkerClient, expires_at: float) -> LoadedModel:
+    facts, heartbeat = client.facts, client.heartbeat or Heartbeat(0, 0.0)
     assert facts is not None, "the scheduler knows it as ready"
     return LoadedModel(
         target=instance.target,
@@ -82,7 +83,7 @@ def _describe(instance: ModelInstance, client: WorkerClient, expires_at: float) 
         num_ctx=facts.num_ctx,
         slots=instance.slots,
         running=len(instance.requests),
-        busy_slots=heartbeat.busy_slots if heartbeat else 0,
-        cache_used=heartbeat.cache_used if heartbeat else 0.0,
+        busy_slots=heartbeat.busy_slots,
+        cache_used=heartbeat.cache_used,
         expires_at=expires_at,
     )

@@ -180,7 +180,7 @@ def test_a_quiet_worker_is_logged_whole():
     rate = LogRate(logged.append, Clock())
     for number in range(1000):
         rate.line(f"line {number}")
-    rate.close()
+    rate.report_dropped()
     assert logged == [f"line {number}" for number in range(1000)]
 
 
@@ -191,7 +191,7 @@ def test_a_flood_is_bounded_reported_and_counted():
         clock.now += 0.001
         rate.line("x" * 1000)
     rate.skipped(7)
-    rate.close()
+    rate.report_dropped()
     assert sum(map(len, logged)) < BURST_BYTES + 100 * BYTES_PER_S + 10_000
     assert any("most lines are dropped" in line for line in logged)
     dropped = [int(line.split()[0]) for line in logged if line.endswith("lines dropped")]
