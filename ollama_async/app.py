@@ -1,9 +1,10 @@
 """Builds the server, runs it until a signal arrives, and tears it down in reverse order.
 
-- Runs in: the gateway process, whose main thread spawns the workers (they die with that thread).
-- Owns: the event loop, the worker pool, the listening socket, one thread that monitors the machine.
-- Ends on: SIGTERM or SIGINT. Running answers get a grace period, then everything is reaped; the
-  exit status is 0. A second signal ends the grace period.
+This is the gateway process. Its main thread spawns the workers, which die with that thread. It owns
+the event loop, the worker pool, the listening socket and a thread that monitors the machine.
+
+SIGTERM or SIGINT ends it with the exit status 0. Running answers get a grace period, which a second
+signal ends; then everything is reaped.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _PACKAGE = Path(__file__).parent
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _SWITCH_INTERVAL_S = 0.001
-"""How long the loop waits for the interpreter at a time while a thread decodes a large body."""
+"""How long the loop waits for the interpreter while a thread decodes a large body."""
 
 _FLUSH_GRACE_S = 2.0
 """How long connections may take to send the rest of ended answers."""
@@ -79,7 +80,7 @@ def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
 
 
 async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
-    signals = _Signals()
+    signals = _count_end_signals()
     set_private_paths(_private_path_names(settings))
     catalog = await asyncio.to_thread(_open_catalog, settings)
     local_key = await asyncio.to_thread(_open_local_key, settings)
@@ -102,17 +103,17 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
         )
         address = await stack.enter_async_context(_listening(application, settings))
         log.info("Listening on %s (version %s)", address, __version__)
-        await signals.next()
+        await signals.acquire()
         log.info("shutting down; running answers have %g s", settings.shutdown_grace_s)
         lifecycle.is_draining = True
         await _drain(pool, settings.shutdown_grace_s, signals)
-    signals.ignore()
+    _ignore_end_signals()
     log.info("stopped")
     return 0
 
 
 def _private_path_names(settings: Settings) -> dict[Path, str]:
-    """What clients see instead of the paths that this server uses."""
+    """What clients see in place of this server's paths."""
     names = {Path(sys.prefix): "$PREFIX", _PACKAGE: "ollama_async"}
     with contextlib.suppress(KeyError, RuntimeError):  # the system does not know the user
         names |= {Path(pwd.getpwuid(os.getuid()).pw_dir): "~", Path.home(): "~"}
@@ -123,31 +124,25 @@ def _private_path_names(settings: Settings) -> dict[Path, str]:
     return names
 
 
-class _Signals:
-    """SIGTERM and SIGINT, one after the other."""
-
-    def __init__(self) -> None:
-        self._count = asyncio.Semaphore(0)
-        self._loop = asyncio.get_running_loop()
-        for number in _END_SIGNALS:
-            self._loop.add_signal_handler(number, self._count.release)
-
-    async def next(self) -> None:
-        await self._count.acquire()
-
-    def ignore(self) -> None:
-        """The loop drops its handlers when it closes, and one more signal of an impatient user
-        would then become the exit status of a server that has ended well.
-        """
-        for number in _END_SIGNALS:
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
+def _count_end_signals() -> asyncio.Semaphore:
+    """A semaphore that SIGTERM and SIGINT release."""
+    signals = asyncio.Semaphore(0)
+    for number in _END_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, signals.release)
+    return signals
 
 
-async def _drain(pool: Pool, grace_s: float, signals: _Signals) -> None:
+def _ignore_end_signals() -> None:
+    """Else one more signal, after the loop has closed, would change the exit status."""
+    for number in _END_SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+
+
+async def _drain(pool: Pool, grace_s: float, signals: asyncio.Semaphore) -> None:
     """Let running answers end, unless a second signal arrives. ``Pool.close`` ends the rest."""
     draining = asyncio.create_task(pool.drain(grace_s))
-    second_signal = asyncio.create_task(signals.next())
+    second_signal = asyncio.create_task(signals.acquire())
     await asyncio.wait({draining, second_signal}, return_when=asyncio.FIRST_COMPLETED)
     for task in (draining, second_signal):
         task.cancel()
@@ -171,7 +166,10 @@ def _open_catalog(settings: Settings) -> Catalog:
     except StorageFailed as reason:
         # a store that can only be read still serves what is in it
         log.warning("%s; models can be run but not created or deleted", reason)
-    _offer_shipped_models(store)
+    try:
+        shipped_models.offer(store)  # to a store without models
+    except ServerError as reason:
+        log.warning("the models of the package were not added: %s", reason)
     try:
         return Catalog(store, read_scripts(settings.scripts) if settings.scripts else {})
     except LoadFailed as reason:
@@ -185,14 +183,6 @@ def _open_local_key(settings: Settings) -> bytes | None:
     except (KeyUnusable, OSError) as reason:
         log.warning("no client may name files on this machine: %s", reason)
         return None
-
-
-def _offer_shipped_models(store: Store) -> None:
-    """A store without models gets those of the package. Blocks; no reason not to start."""
-    try:
-        shipped_models.offer(store)
-    except ServerError as reason:
-        log.warning("the models of the package were not added: %s", reason)
 
 
 def _build_pool(

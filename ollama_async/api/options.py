@@ -4,14 +4,15 @@ The same names are a model's PARAMETERs and a request's ``options``. Precedence,
 request's, then the model's, then the default. Ollama checks types only; the ranges are ours, wide
 enough for every meaningful use.
 
-All clients share a model's worker. So a request decides only how it is sampled and how much context
-it needs. The other load options (:data:`SHARED`) are decided by the model.
+Clients share a model's worker, so a request sets only its sampling and context. The other load
+options (:data:`SHARED`) are the model's.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -148,12 +149,11 @@ def parse_parameter(name: str, values: list[str]) -> Any:
         raise ValueError(f"unknown parameter '{name}'")
     if option.kind == "array":
         return _checked(option, list(values))
-    word, read = _TEXT[option.kind]
-    try:
-        value = read(values[-1] if values else "")
-    except ValueError:
-        raise ValueError(f"invalid {word} value [{' '.join(values)}]") from None
-    return _checked(option, value)
+    word, pattern, convert = _TEXT[option.kind]
+    text = values[-1] if values else ""
+    if not re.fullmatch(pattern, text):
+        raise ValueError(f"invalid {word} value [{' '.join(values)}]")
+    return _checked(option, convert(text))
 
 
 def _checked(option: Option, value: Any) -> Any:
@@ -191,28 +191,9 @@ def _seed(seed: int) -> int:
     return -1 if seed < 0 else seed % 0xFFFFFFFF
 
 
-def _int(text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
-        raise ValueError
-    return int(text)
-
-
-def _float(text: str) -> float:
-    if not re.fullmatch(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", text):
-        raise ValueError
-    return float(text)
-
-
-def _bool(text: str) -> bool:
-    if text in {"1", "t", "T", "TRUE", "true", "True"}:
-        return True
-    if text in {"0", "f", "F", "FALSE", "false", "False"}:
-        return False
-    raise ValueError
-
-
-_TEXT: dict[str, tuple[str, Any]] = {
-    "integer": ("int", _int),
-    "float32": ("float", _float),
-    "boolean": ("bool", _bool),
+_TEXT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "integer": ("int", r"[+-]?[0-9]{1,19}", int),
+    "float32": ("float", r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", float),
+    "boolean": ("bool", "[1tT]|TRUE|[Tt]rue|[0fF]|FALSE|[Ff]alse", lambda text: text[0] in "1tT"),
 }
+"""How PARAMETERs are written: Go's name of the kind, the texts that it accepts, and their value."""

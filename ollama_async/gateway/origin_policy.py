@@ -6,26 +6,14 @@ Both protect users whose browser runs a foreign page next to a server without AP
 hosts and desktop shells) names it. A request without ``Origin`` does not come from such a page.
 
 *Host* (DNS rebinding): a page whose own name was pointed at our address has no foreign Origin, but
-its name is in the ``Host`` header. Every name that such a page can have is refused:
+its name is in the ``Host`` header. Only names that such a page cannot have are accepted:
 
-=====================  ================================  ======================================
-``Host``               listening on loopback (as Ollama)  listening on the network (Ollama: all)
-=====================  ================================  ======================================
-IP address             loopback, private, our own         any: an address cannot be rebound
-empty, ``localhost``   yes                                yes
-our host name, FQDN    yes                                yes
-``*.localhost``,       yes                                yes
-``*.local``,
-``*.internal``
-name without a dot,    no                                 yes: a container's or a router's name;
-``*.lan``, ``*.home``,                                    none of these can be registered, so no
-``*.home.arpa``,                                          stranger's page has one
-``*.corp``, ``*.svc``,
-``*.intranet``
-host of an origin in   yes                                yes
-``OLLAMA_ORIGINS``
-any other name         403                                403
-=====================  ================================  ======================================
+- always: none, ``localhost``, our host name, ``*.localhost``, ``*.local``, ``*.internal``, and the
+  hosts of the origins in ``OLLAMA_ORIGINS``;
+- listening on loopback (as Ollama): loopback and private addresses, and our own;
+- listening on the network (Ollama: all): any address, since none can be rebound; and names that
+  nobody can register, as containers and routers have: without a dot, ``*.lan``, ``*.home``,
+  ``*.home.arpa``, ``*.corp``, ``*.svc``, ``*.intranet``.
 """
 
 from __future__ import annotations

@@ -1,18 +1,16 @@
-"""The answer of one request on its way to the client, with backpressure.
+"""Sends the deltas of one request to its client, with backpressure.
 
 A :class:`ResponseStream` is the :class:`~ollama_async.queue.backend.Sink` of one request::
 
     buffering ──attach()──▶ flowing ──client slow──▶ buffering ──attach()──▶ flowing … ──▶ ended
-       deltas gather          each delta becomes        deltas gather, to be
-       in memory              one object at once        one object with all their text
+      deltas are kept         each delta becomes       deltas are kept, and
+      in memory               one object at once       joined to one object
 
-Flowing costs no task switch. A stream that received a delta is flushed at the end of the loop's
-turn, together with all others (:class:`Flusher`); the flush writes finished bytes to the transport.
-The transport's high-water mark shows that the client is slow: the stream then buffers and wakes the
-handler, which drains the socket with a deadline and attaches again. So a client that keeps up gets
-one object per delta, and nothing is dropped. Buffered bytes are counted
-(:class:`~ollama_async.gateway.client_budgets.Reservation`); an answer that would buffer too much
-fails.
+Flowing needs no task switch. At the end of the loop's turn a :class:`Flusher` writes the objects of
+all streams that received a delta. Above the transport's high-water mark the client is slow: the
+stream buffers and wakes the handler, which drains the socket with a deadline and attaches again. So
+a client that keeps up gets one object per delta, and nothing is dropped. Buffered bytes are counted
+(:class:`~ollama_async.gateway.client_budgets.Reservation`); an answer that buffers too much fails.
 """
 
 from __future__ import annotations
@@ -39,12 +37,11 @@ from ollama_async.gateway.response_formats import (
 from ollama_async.queue.backend import Finish
 
 JOIN_ABOVE = 8
-"""With more deltas than this in one turn, the loop is behind the producer: they are joined to one
+"""With more deltas than this in one turn, the loop is behind the producer. They are joined to one
 object, which divides bytes and work per token by ten."""
 
 UNREAD_LIMIT_BYTES = 16 << 20
-"""Of a streamed answer whose client reads slowly: two hundred thousand tokens as they lie in
-memory, a lead that no reader catches up with."""
+"""Of a streamed answer whose client reads slowly: about two hundred thousand tokens in memory."""
 
 
 class Flusher:
@@ -71,7 +68,8 @@ class ResponseStream:
     """The sink of one request. All methods run on the event loop; none blocks.
 
     ``observe_gap`` gets the seconds between two deltas. ``reservation`` counts buffered bytes; its
-    owner releases it. If not ``is_streamed``, all is buffered until the end, for :meth:`take`.
+    owner releases it. If not ``is_streamed``, all is buffered until the end, for :meth:`take`. An
+    answer that ``is_sealed`` cannot restart: bytes have been or will be sent.
     """
 
     def __init__(
@@ -95,10 +93,10 @@ class ResponseStream:
         self._reservation = reservation
         self._is_streamed = is_streamed
         self._is_due = not is_streamed
-        self._is_sealed = False
+        self.is_sealed = False
         self._deltas: list[Delta] = []
         self._has_parts = False
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._protocol: web.RequestHandler | None = None
@@ -112,11 +110,11 @@ class ResponseStream:
 
     def part(self, part: Thought | ToolCall) -> None:
         self._has_parts = True
-        self._buffered_bytes += _size(part)
+        self.buffered_bytes += _size(part)
         self.text(part)
 
     def text(self, text: Delta) -> None:
-        if self.error is not None:  # the backend has not been told yet
+        if self.error is not None:  # the backend does not know yet
             return
         now = perf_counter()
         if self._last_at:
@@ -125,8 +123,8 @@ class ResponseStream:
             self.first_at = now
         self._last_at = now
         self._deltas.append(text)
-        self._buffered_bytes += getsizeof(text)
-        if self._buffered_bytes > FREE_BYTES:
+        self.buffered_bytes += getsizeof(text)
+        if self.buffered_bytes > FREE_BYTES:
             self._reserve()
         if self._is_due:
             return
@@ -146,10 +144,10 @@ class ResponseStream:
         self._wake()
 
     def try_restart(self) -> bool:
-        if self._is_sealed:
+        if self.is_sealed:
             return False
         self._deltas.clear()
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         self._has_parts = False
         self._is_due = not self._is_streamed
         self.first_at = None
@@ -167,36 +165,27 @@ class ResponseStream:
         return bool(self._deltas)
 
     @property
-    def buffered_bytes(self) -> int:
-        """As the deltas lie in memory."""
-        return self._buffered_bytes
-
-    @property
     def phase(self) -> str:
         """``queue`` (no slot yet), ``prefill`` (no text yet) or ``decode``."""
         if self.started_at is None:
             return "queue"
         return "decode" if self.first_at is not None else "prefill"
 
-    def seal(self) -> None:
-        """Bytes are about to be sent: from here on the answer cannot restart."""
-        self._is_sealed = True
-
     def take(self) -> AnswerContent:
-        """Take all that was not written yet."""
+        """Take what is not written yet."""
         deltas, self._deltas = self._deltas, []
         return join_deltas(deltas)
 
     def take_objects(self) -> bytes:
-        """As :meth:`take`, in as few objects as keep the order."""
+        """As :meth:`take`, encoded in as few objects as keep the order."""
         deltas, self._deltas = self._deltas, []
         return b"".join([self._object(run) for run in join_runs(deltas)])
 
     async def wait(self) -> None:
-        """Wait until there is something to do: the end, the first delta, or a slow client.
+        """Wait for the end, the first delta, or a slow client. May be cancelled at any time.
 
-        May be cancelled at any time. It has no deadline of its own: the backend ends every job (by
-        its load, stall and shutdown limits), and a client that disconnects cancels the handler.
+        It has no deadline of its own: the backend ends every job (by its load, stall and shutdown
+        limits), and a client that disconnects cancels the handler.
         """
         if self.has_ended or (self._transport is None and self._is_streamed and self._deltas):
             return
@@ -207,7 +196,7 @@ class ResponseStream:
             self._waiter = None
 
     def attach(self, request: web.Request) -> None:
-        """Let deltas flow to the client; what was buffered goes first, joined.
+        """Let deltas flow to the client, after what was buffered.
 
         The response's headers must have been sent, and the socket drained.
 
@@ -219,16 +208,16 @@ class ResponseStream:
         self._transport, self._protocol = transport, request.protocol
         self._is_chunked = request.version.minor > 0
         self._is_due = False
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         if self._deltas:
             data = self.take_objects()
-            self._buffered_bytes = len(data)
+            self.buffered_bytes = len(data)
             self._write(transport, data)
 
     # -- called by the flusher -------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what came in this turn; or buffer, if the client is slow or gone."""
+        """Write this turn's deltas; or buffer them, if the client is slow or gone."""
         transport, protocol = self._transport, self._protocol
         if transport is None or protocol is None or not self._deltas:
             return
@@ -237,7 +226,7 @@ class ResponseStream:
             self._wake()
             return
         self._is_due = False
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
         if self._has_parts:
             self._write(transport, self.take_objects())
             return
@@ -254,13 +243,14 @@ class ResponseStream:
     # -- private ---------------------------------------------------------------------------------
 
     def _reserve(self) -> None:
-        """Reserve what is buffered; if that is too much, the answer fails. A client that received
-        some of it is disconnected: the error would come after all that it does not read.
+        """Reserve the buffered bytes; if they are too many, the answer fails.
+
+        A client that has a part of it is disconnected: it would read an error too late.
         """
         try:
-            if self._is_streamed and self._buffered_bytes > UNREAD_LIMIT_BYTES:
+            if self._is_streamed and self.buffered_bytes > UNREAD_LIMIT_BYTES:
                 raise Busy("the answer is read too slowly")
-            self._reservation.reserve(self._buffered_bytes)
+            self._reservation.reserve(self.buffered_bytes)
         except ServerError as error:
             self.failed(error)
             if self._protocol is not None and self._protocol.transport is not None:

@@ -1,20 +1,12 @@
-"""Runs a job and sends its answer. Every way in which that can end early is handled here, once.
+"""Runs a job and sends its answer. Every way to end early is handled here, once.
 
-The ladder of :meth:`AnswerStreamer.answer`:
-
-==========================  =======================================================================
-``CancelledError``          The client closed its connection (aiohttp cancels the handler), or the
-                            server shuts down. The job is cancelled at once, whether it is queued,
-                            in prefill or in decode, and the error raised again: whoever cancelled
-                            the handler waits for it.
-``TimeoutError``            The client keeps the connection but reads nothing, and its text must not
-                            stay in memory. Becomes a ``ConnectionResetError``: the middleware
-                            aborts the connection.
-``ConnectionError``         A write found the connection closed before the cancellation came.
-``ServerError``, no byte    Raised as it is: the middleware makes an HTTP status of it.
-``ServerError``, bytes out  The status is out; one error object ends the stream.
-``finally``                 The job is cancelled on every way out; after its end that does nothing.
-==========================  =======================================================================
+- ``CancelledError``: the client disconnected (aiohttp cancels the handler), or the server shuts
+  down. The job is cancelled at once, in whatever phase it is, and the error is raised again.
+- ``TimeoutError``: the client reads nothing for ``stall_s``. It becomes a ``ConnectionResetError``,
+  on which the middleware aborts the connection.
+- ``ConnectionError``: a write found the connection closed before the cancellation came.
+- ``ServerError``: before the first byte, the middleware makes an HTTP status of it; later, one
+  error object ends the stream.
 """
 
 from __future__ import annotations
@@ -38,7 +30,7 @@ OFF_LOOP_BYTES = 4 << 20
 
 
 class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A job, how to answer it, and when its request arrived (perf_counter())."""
+    """A job, how to send its answer, and when its request arrived (perf_counter())."""
 
     job: Job
     response_format: ResponseFormat
@@ -47,9 +39,8 @@ class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerStreamer:
-    """Answers the requests of one server that a model serves.
-
-    ``stall_s`` is how long a client may leave a full socket unread before it is disconnected.
+    """Sends the answers of one server. A client that leaves a full socket unread for ``stall_s`` is
+    disconnected.
     """
 
     def __init__(
@@ -61,7 +52,7 @@ class AnswerStreamer:
         self._flusher = Flusher()
 
     async def answer(self, request: web.Request, params: StreamRequest) -> web.StreamResponse:
-        """Run the job and send its answer; may be cancelled at any time, which cancels the job.
+        """Run the job and send its answer. Cancelling this cancels the job.
 
         :raises ServerError: the job was refused or failed, and nothing has been sent.
         :raises ConnectionResetError: the client is gone, or reads too slowly.
@@ -96,7 +87,7 @@ class AnswerStreamer:
             await stream.wait()
         if stream.error is not None and not stream.has_deltas:
             raise stream.error
-        stream.seal()
+        stream.is_sealed = True
         response = _LazyResponse(headers={"Content-Type": params.response_format.content_type})
         await response.prepare(request)
         async with asyncio.timeout(self._stall_s):
@@ -113,8 +104,8 @@ class AnswerStreamer:
 
 
 class _LazyResponse(web.StreamResponse):
-    """Its headers wait for the first text and leave in the same packet. (Should aiohttp ever drop
-    this switch, they leave in a packet of their own.)
+    """Sends its headers with the first text, in one packet. (If aiohttp drops this switch, they get
+    a packet of their own.)
     """
 
     _send_headers_immediately = False
@@ -150,6 +141,6 @@ def _final_answer(
     params: StreamRequest, stream: ResponseStream, finish: Finish, content: AnswerContent
 ) -> FinalAnswer:
     if finish.reason == "load":
-        return FinalAnswer.without_content("load")
+        return FinalAnswer(finish=finish)
     total_ns = int((perf_counter() - params.began_at) * 1e9)
     return FinalAnswer(finish=finish, content=content, load_ns=stream.load_ns, total_ns=total_ns)

@@ -11,7 +11,6 @@ from ollama_async.gocompat.strconv import (
     LAST_CODE,
     can_backquote,
     format_float,
-    from_bytes,
     quote,
     to_bytes,
 )
@@ -65,9 +64,6 @@ class Formatter(msgspec.Struct):
         if verb in "vq":
             return self._quoted(text)
         return self._hexadecimal(to_bytes(text), verb) if verb in "xX" else None
-
-    def octets(self, data: bytes, verb: str) -> str | None:
-        return self.string(from_bytes(data), verb) if verb in "sxXq" else None
 
     def integer(self, value: int, verb: str, *, signed: bool) -> str | None:
         if verb in "cqU":

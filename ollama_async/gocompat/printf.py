@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ollama_async.gocompat.fmt import Formatter
 from ollama_async.gocompat.render_budget import RenderBudget, TextBuffer
-from ollama_async.gocompat.strconv import joined
+from ollama_async.gocompat.strconv import from_bytes, joined
 from ollama_async.gocompat.values import (
     ANY,
     UINT8,
@@ -143,8 +143,10 @@ class _Printer:
 
     def _slice(self, value: Slice, verb: str, depth: int) -> None:
         is_bytes = value.type.element is UINT8
-        shown = self.format.octets(value.to_bytes(), verb) if is_bytes else None
-        if value.is_nil and self.format.go_syntax and not is_bytes:
+        shown = None
+        if is_bytes and verb in "sxXq":
+            shown = self.format.string(from_bytes(value.to_bytes()), verb)
+        elif value.is_nil and self.format.go_syntax and not is_bytes:
             shown = f"{value.type}(nil)"
         if shown is not None:
             self.buffer.write(shown)

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
 from ollama_async.gateway.body import BODY_PROCESSOR, Body, read_body
 from ollama_async.gateway.dependencies import DEPENDENCIES
@@ -28,11 +29,13 @@ from ollama_async.gateway.response_formats import FinalAnswer, ResponseFormat
 from ollama_async.gateway.response_formats.ollama import OllamaChatFormat, OllamaGenerateFormat
 from ollama_async.gateway.responses import json_response
 from ollama_async.gateway.streaming import StreamRequest
-from ollama_async.queue.backend import Job
+from ollama_async.queue.backend import Finish, Job
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Model
 
 R = TypeVar("R", GenerateRequest, ChatRequest)
+
+_UNLOADED = FinalAnswer(finish=Finish("unload", Usage(), []))
 
 _MESSAGE_BYTES = 64
 """What one of the model's own messages costs, as bytes of a body."""
@@ -95,7 +98,7 @@ async def _respond(request: web.Request, route: _Route[R]) -> web.StreamResponse
         return await dependencies.streamer.answer(request, prepared)
     assert isinstance(prepared, _UnloadRequest)
     await dependencies.backend.unload(prepared.key)  # running requests end first
-    return json_response(prepared.response_format.whole(FinalAnswer.without_content("unload")))
+    return json_response(prepared.response_format.whole(_UNLOADED))
 
 
 def _decode_and_prepare(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from contextlib import aclosing
 from functools import partial
@@ -150,8 +149,16 @@ class ShowService:
         license_bytes = await run_in_thread(_license_bytes, model, threads=threads)
         reservation.reserve(2 * license_bytes)
         is_long = params.verbose or license_bytes > LONG_SHOW_BYTES
-        async with _hold_in_time(self._long if is_long else self._short, reservation.client):
+        lock = self._long if is_long else self._short
+        try:
+            async with asyncio.timeout(SHOW_WAIT_S):
+                await lock.acquire(reservation.client)
+        except TimeoutError:
+            raise Busy("too many models are being described, try again later") from None
+        try:
             return await run_in_thread(self._build, model, params, basename, threads=threads)
+        finally:
+            lock.release()
 
     def _build(self, model: Model, params: ollama.ShowRequest, basename: str) -> bytearray:
         long = LongParts()
@@ -183,20 +190,6 @@ def _license_bytes(model: Model) -> int:
     """Blocks."""
     files = map(Path, model.licenses)
     return sum(file.stat().st_size for file in files if file.exists())
-
-
-@contextlib.asynccontextmanager
-async def _hold_in_time(lock: FairLock, client: str) -> AsyncIterator[None]:
-    """:raises Busy: it was not the client's turn in time."""
-    try:
-        async with asyncio.timeout(SHOW_WAIT_S):
-            await lock.acquire(client)
-    except TimeoutError:
-        raise Busy("too many models are being described, try again later") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # -- create, copy, delete -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.core.conversation import Thought, ToolCall, Usage
+from ollama_async.core.conversation import Thought, ToolCall
 from ollama_async.core.errors import ServerError
 from ollama_async.queue.backend import Finish
 
@@ -29,7 +29,7 @@ class AnswerContent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinalAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the last object of an answer says. Durations in nanoseconds; 0: left out.
+    """The last object of an answer. Durations in nanoseconds; 0: left out.
 
     ``content`` is the whole answer without streaming, and empty with it.
     """
@@ -38,11 +38,6 @@ class FinalAnswer(msgspec.Struct, frozen=True, kw_only=True):
     content: AnswerContent = AnswerContent()
     load_ns: int = 0
     total_ns: int = 0
-
-    @classmethod
-    def without_content(cls, reason: str) -> FinalAnswer:
-        """Nothing was generated: ``load`` or ``unload``."""
-        return cls(finish=Finish(reason, Usage(), []))
 
 
 class ResponseFormat(Protocol):
@@ -85,5 +80,5 @@ def join_deltas(deltas: Iterable[Delta]) -> AnswerContent:
 
 
 def join_runs(deltas: Iterable[Delta]) -> Iterator[AnswerContent]:
-    """In order, with neighbours of one kind joined."""
+    """Runs of deltas of one kind, each joined, in order."""
     return (join_deltas(run) for _, run in groupby(deltas, key=type))

@@ -61,42 +61,32 @@ class _UndefinedVariable(Exception):
 
 
 class _Scope:
-    """The variables of one running template, innermost last; each is found in constant time."""
+    """The variables of one running template; each name has a stack of values."""
 
     def __init__(self, dot: Value) -> None:
-        self._names = ["$"]
-        self._values = [dot]
-        self._indices = {"$": [0]}
+        self._declared = ["$"]
+        self._values = {"$": [dot]}
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._declared)
 
     def shrink(self, size: int) -> None:
         """Drop all but the first ``size`` variables."""
-        while len(self._names) > size:
-            self._indices[self._names.pop()].pop()
-            self._values.pop()
+        while len(self._declared) > size:
+            self._values[self._declared.pop()].pop()
 
     def declare(self, name: str, value: Value) -> None:
-        self._indices.setdefault(name, []).append(len(self._names))
-        self._names.append(name)
-        self._values.append(value)
+        self._declared.append(name)
+        self._values.setdefault(name, []).append(value)
 
     def set(self, name: str, value: Value) -> None:
-        self._values[self._index(name)] = value
-
-    def set_last(self, number: int, value: Value) -> None:
-        """Set the variable that was declared ``number`` from the end."""
-        self._values[-number] = value
+        self.get(name)
+        self._values[name][-1] = value
 
     def get(self, name: str) -> Value:
-        return self._values[self._index(name)]
-
-    def _index(self, name: str) -> int:
-        indices = self._indices.get(name)
-        if not indices:
+        if not self._values.get(name):
             raise _UndefinedVariable(f"undefined variable: {name}")
-        return indices[-1]
+        return self._values[name][-1]
 
 
 def execute(
@@ -208,7 +198,9 @@ class _State:
         for index, element in self._elements(value, node):
             ran = True
             self._budget.step()
-            _set_variables(scope, node.pipe, index, element)
+            names = node.pipe.variables
+            for name, item in zip(names, (index, element)[-len(names) :], strict=False):
+                scope.set(name, item)
             jump = self.walk(element, node.body)
             scope.shrink(inside)
             if jump == "break":
@@ -418,16 +410,6 @@ class _State:
             found = type_of(value if inner is None else inner)
             raise self.error(f"wrong type for value; expected string; got {found}")
         return value
-
-
-def _set_variables(scope: _Scope, pipe: nodes.Pipe, index: Value, element: Value) -> None:
-    """``{{ range $i, $x := … }}``, or one variable for the element."""
-    values = (index, element)[-len(pipe.variables) :] if pipe.variables else ()
-    for number, (name, value) in enumerate(zip(pipe.variables, values, strict=True)):
-        if pipe.assigns:
-            scope.set(name, value)
-        else:
-            scope.set_last(len(values) - number, value)
 
 
 def _only_branch(block: nodes.Block | None) -> nodes.If | nodes.With | None:

@@ -286,12 +286,8 @@ def _json(budget: RenderBudget, value: Value) -> str:
     return text
 
 
-def _today(_: RenderBudget, *__: str) -> str:
-    return datetime.now().astimezone().strftime("%Y-%m-%d")
-
-
-def _yesterday(_: RenderBudget, *__: str) -> str:
-    return (datetime.now().astimezone() - timedelta(days=1)).strftime("%Y-%m-%d")
+def _date(days: int) -> str:
+    return (datetime.now().astimezone() + timedelta(days=days)).strftime("%Y-%m-%d")
 
 
 def _to_typescript_type(budget: RenderBudget, value: Value) -> Value:
@@ -322,8 +318,8 @@ FUNCTIONS: dict[str, Function] = {
     "gt": Function(("value", "value"), None, lambda *args: not _less_or_equal(*args)),
     "ge": Function(("value", "value"), None, lambda *args: not _less(*args)),
     "json": Function(("any",), None, _json),
-    "currentDate": Function((), "string", _today),
-    "yesterdayDate": Function((), "string", _yesterday),
+    "currentDate": Function((), "string", lambda *_: _date(0)),
+    "yesterdayDate": Function((), "string", lambda *_: _date(-1)),
     "toTypeScriptType": Function(("any",), None, _to_typescript_type),
 }
 FUNCTION_NAMES = frozenset((*FUNCTIONS, "and", "or"))

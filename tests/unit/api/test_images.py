@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api import decode as decoding
-from ollama_async.api import images
 from ollama_async.api.decode import decode
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.errors import BadRequest, ServerError, TooLarge
@@ -23,8 +22,8 @@ LEAST_BYTES = 80
 def small(monkeypatch):
     """Bodies over a kilobyte are large, and a window is 64 bytes."""
     monkeypatch.setattr(decoding, "TEXT_LIMIT_BYTES", 1000)
-    monkeypatch.setattr(images, "WINDOW_BYTES", 64)
-    monkeypatch.setattr(images, "LEAST_BYTES", LEAST_BYTES)
+    monkeypatch.setattr(decoding, "WINDOW_BYTES", 64)
+    monkeypatch.setattr(decoding, "LARGE_IMAGE_BYTES", LEAST_BYTES)
 
 
 def encoded(data: bytes) -> str:
