@@ -1,4 +1,4 @@
-"""Prints an answer as it is generated: wrapped at words, thinking set apart, then statistics."""
+"""Prints an answer as it is generated, with word wrap and marked thinking, and its statistics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
 
 
 class AnswerPrinter:
-    """Prints one answer to ``stream``, and keeps its text."""
+    """Prints one answer to ``stream``, and collects its text."""
 
     def __init__(self, *, wrap: bool, hide_thinking: bool, stream: TextIO | None = None) -> None:
         self._stream = unescaped(stream or sys.stdout)
@@ -34,7 +34,7 @@ class AnswerPrinter:
 
     @classmethod
     def from_flags(cls, flags: argparse.Namespace) -> AnswerPrinter:
-        """To standard output, as the flags of ``run`` say."""
+        """A printer to standard output with the flags of ``run``."""
         return cls(wrap=not flags.nowordwrap, hide_thinking=flags.hidethinking)
 
     def add(self, content: str, thinking: str) -> None:
@@ -59,7 +59,7 @@ class AnswerPrinter:
                 self._write(_PLAIN if self._is_terminal else "")
 
     def _shown(self, text: str) -> str:
-        """``text`` for a terminal; elsewhere it stays as the model wrote it."""
+        """``text`` escaped and wrapped for a terminal; elsewhere unchanged."""
         if self._is_terminal:
             text = escape_text(text)
         return self._wrapper.feed(text) if self._wrapper else text
@@ -70,7 +70,7 @@ class AnswerPrinter:
 
 
 def print_answer(objects: Iterable[dict[str, Any]], printer: AnswerPrinter) -> dict[str, Any]:
-    """Print a response of ``/api/generate`` or ``/api/chat``; its last object, which is ``done``.
+    """Print a response of ``/api/generate`` or ``/api/chat``; returns the last object.
 
     :raises CommandFailed: the response was cut off.
     """
@@ -82,7 +82,7 @@ def print_answer(objects: Iterable[dict[str, Any]], printer: AnswerPrinter) -> d
                 printer.add(message.get("content") or "", message.get("thinking") or "")
             else:
                 printer.add(each.get("response") or "", each.get("thinking") or "")
-            last = each  # read on to the very end: hanging up earlier looks like a cancel
+            last = each  # read to the end: closing earlier would cancel the request
     finally:
         printer.end_thinking()
     if not last.get("done"):
@@ -96,10 +96,9 @@ def print_statistics(last: dict[str, Any]) -> None:
 
 
 class WordWrapper:
-    """Wraps text that arrives in pieces, for a terminal ``columns`` wide.
+    """Wraps streamed text for a terminal of ``columns`` columns.
 
-    A word is shown as it grows. When it crosses the margin, it is erased and starts again on the
-    next line.
+    Prints a word as it grows. At the margin, erases it and prints it again on the next line.
     """
 
     def __init__(self, columns: int) -> None:
@@ -109,7 +108,7 @@ class WordWrapper:
         self._word_columns = 0
 
     def feed(self, text: str) -> str:
-        """What to write for ``text``: the text itself, with line breaks and erasures."""
+        """``text`` with line breaks and erasures."""
         return "".join(map(self._place, text))
 
     def _place(self, character: str) -> str:
@@ -120,7 +119,7 @@ class WordWrapper:
         columns = 1 if character == "\t" else get_character_cell_size(character)
         shown = character
         if self._column + columns > self._limit:
-            if character in " \t":  # the blank becomes the line break
+            if character in " \t":  # replaced by the line break
                 self._column = 0
                 self._end_word()
                 return "\n"
@@ -128,15 +127,13 @@ class WordWrapper:
         self._column += columns
         if character in " \t":
             self._end_word()
-        elif columns or self._word:  # an accent on a blank stays there
+        elif columns or self._word:  # not a combining character after a blank
             self._word += character
             self._word_columns += columns
         return shown
 
     def _break_line(self, columns: int) -> str:
-        """Move the unfinished word to a new line, with ``columns`` more; break a word that would
-        not fit there either.
-        """
+        """Move the unfinished word to a new line, with ``columns`` more; break too long words."""
         if self._word_columns + columns > self._limit:
             self._column = 0
             self._end_word()

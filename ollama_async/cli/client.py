@@ -1,8 +1,8 @@
 """A synchronous HTTP client for the server: JSON in, JSON or a stream of JSON lines out.
 
-Small (``http.client``), because a command sends one request at a time. Errors follow Ollama's
-rules: the text is the body's ``error``, or the body itself. A stream ends with an error at a line
-that has ``error`` or is not JSON.
+Uses ``http.client``, because a command sends one request at a time. Errors follow Ollama's rules:
+the text is the body's ``error``, or the body itself. In a stream, a line that has ``error`` or is
+not JSON is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S = 10.0
 LINE_LIMIT_BYTES = 8_000_000
 CHUNK_BYTES = 1 << 20
 _NO_HEADERS: Mapping[str, str] = {}
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where one listens, not where one calls
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # listening there means all interfaces
 
 
 class CommandFailed(Exception):
@@ -49,10 +49,9 @@ class ServerRefused(CommandFailed):
 
 
 class Client:
-    """One connection per request. Not thread-safe.
+    """Opens one connection per request. Not thread-safe.
 
-    A response has no deadline: a model may think for hours, and the user has Ctrl-C. TCP keep-alive
-    detects a dead peer.
+    Responses have no deadline: a model may think for hours. TCP keep-alive detects a dead peer.
     """
 
     def __init__(self, address: Address, local_key: bytes | None = None) -> None:
@@ -60,12 +59,12 @@ class Client:
         self._local_key = local_key
         self._peer: tuple[str, int] = ("", 0)
         self._secure = address.scheme == "https"
-        self._host = _EVERYWHERE.get(address.host, address.host)
+        self._host = _LOOPBACKS.get(address.host, address.host)
         self._port = address.port
         self._path = address.path
 
     def check_alive(self) -> None:
-        """:raises ServerUnreachable: nothing listens. :raises ServerRefused: another error."""
+        """:raises ServerUnreachable: no connection. :raises ServerRefused: another error."""
         with self._request("HEAD", "/"):
             pass
 
@@ -75,7 +74,7 @@ class Client:
         return self._local_key is not None and is_loopback(self._peer[0])
 
     def call(self, method: str, path: str, value: Any = None) -> Any:
-        """Send one request; its JSON response, None if that is empty."""
+        """Send one request; returns its JSON response, None if empty."""
         with self._request(method, path, value) as response, _connection_errors():
             body = response.read()
         if not body:
@@ -91,9 +90,8 @@ class Client:
     ) -> Generator[dict[str, Any], None, None]:
         """POST ``value`` and yield the objects of the response as they arrive.
 
-        ``sends_paths``: prove to the server that it may read files for us, see
-        :attr:`may_send_paths`. Closing the generator closes the connection, which cancels the
-        request.
+        ``sends_paths``: prove to the server that we may name its files, see
+        :attr:`may_send_paths`. Closing the generator cancels the request.
         """
         headers = {}
         if sends_paths:
@@ -118,9 +116,9 @@ class Client:
     def send_blob(
         self, digest: str, file: BinaryIO, size_bytes: int, progress: Callable[[int], None]
     ) -> None:
-        """Upload ``file``, from its start; ``progress`` gets the bytes sent so far.
+        """Upload ``file``, from its start; ``progress`` receives the bytes sent so far.
 
-        :raises CommandFailed: the file is no longer ``size_bytes`` long.
+        :raises CommandFailed: the file's size has changed.
         """
 
         def chunks() -> Iterator[bytes]:
@@ -134,10 +132,7 @@ class Client:
             if sent != size_bytes:
                 raise CommandFailed("the file changed while it was sent")
 
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Content-Length": str(size_bytes),
-        }
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
         with self._exchange("POST", f"/api/blobs/{digest}", headers, chunks()):
             pass
 
@@ -152,13 +147,9 @@ class Client:
 
     @contextlib.contextmanager
     def _exchange(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: Iterable[bytes],
+        self, method: str, path: str, headers: Mapping[str, str], body: Iterable[bytes]
     ) -> Iterator[http.client.HTTPResponse]:
-        """Open a connection, send the request, yield the response to be read, close."""
+        """Open a connection, send the request, yield the response, close."""
         connection = self._connect()
         try:
             with _connection_errors():
@@ -168,7 +159,7 @@ class Client:
                     connection.putheader(name, text)
                 connection.endheaders()
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    for chunk in body:  # a server may answer before it has read everything
+                    for chunk in body:  # the server may respond before it has read everything
                         connection.send(chunk)
                 response = connection.getresponse()
             with contextlib.closing(response):
@@ -185,7 +176,7 @@ class Client:
             connection.connect()
         except ConnectionRefusedError:
             raise ServerUnreachable from None
-        except (OSError, UnicodeError, http.client.InvalidURL) as reason:  # no host at all
+        except (OSError, UnicodeError, http.client.InvalidURL) as reason:  # or an invalid host
             where = f"{self._host}:{self._port}"
             raise CommandFailed(f"could not connect to {where}: {reason}") from reason
         self._peer = connection.sock.getpeername()[:2]
@@ -196,7 +187,7 @@ class Client:
 
 @contextlib.contextmanager
 def _connection_errors() -> Iterator[None]:
-    """Translates errors of the connection. Not for the caller's code: its own output may fail."""
+    """Translates errors of the connection. Use it only around connection calls."""
     try:
         yield
     except (OSError, http.client.HTTPException) as reason:
@@ -207,7 +198,7 @@ _USER_AGENT = f"ollama-async/{__version__} ({platform.machine()} linux)"
 
 
 def _encoded(value: Any) -> bytes:
-    """As JSON. Typed text and file names may be invalid Unicode, which JSON can escape."""
+    """As JSON. Escapes invalid Unicode of typed text and file names."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

@@ -1,8 +1,7 @@
-"""Makes models from a Modelfile (``create``) or from one GGUF file (``run FILE``).
+"""Creates models from a Modelfile (``create``) or from one GGUF file (``run FILE``).
 
-The server never sees the Modelfile. It is parsed here, and its paths are resolved here. The server
-gets values and files: by their paths if it runs as the same user on this machine, otherwise they
-are uploaded and named by their digests.
+The Modelfile and its paths are parsed here. The server receives values and files: paths if it runs
+as the same user on this machine, otherwise uploads, named by their digests.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def create(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def create_from_file(client: Client, path: Path) -> str:
-    """The name of a model made from one GGUF file; the same bytes have the same name."""
+    """Create a model from one GGUF file; returns its name, which depends on the bytes only."""
     with open_progress() as progress:
         digest = _upload(client, path, progress)
         name = f"file-{digest.removeprefix('sha256:')[:12]}"
@@ -96,7 +95,7 @@ def _create_from(
         try:
             _request_model(client, request | paths, progress, sends_paths=True)
         except ServerRefused as refusal:
-            if refusal.status != HTTPStatus.FORBIDDEN:  # which may be due to a relay between us
+            if refusal.status != HTTPStatus.FORBIDDEN:  # perhaps due to a proxy
                 raise
         else:
             return
@@ -110,17 +109,14 @@ def _create_from(
 def _request_model(
     client: Client, request: dict[str, Any], progress: Progress, *, sends_paths: bool = False
 ) -> None:
-    """POST /api/create, showing its progress.
-
-    :raises CommandFailed: the response ended without ``success``.
-    """
+    """POST /api/create, showing its progress. :raises CommandFailed:"""
     lines = client.stream("/api/create", request, sends_paths=sends_paths)
     with contextlib.closing(lines) as updates:
         progress.follow(updates, "the server ended before the model was complete")
 
 
 def _paths(files: Mapping[str, _Files]) -> dict[str, dict[str, str]]:
-    """``files`` as text; empty if a path cannot be expressed in JSON."""
+    """``files`` as text; empty if a path is not valid Unicode."""
     paths = {
         field: {name: str(path) for name, path in chosen.items()} for field, chosen in files.items()
     }
@@ -132,8 +128,8 @@ def _paths(files: Mapping[str, _Files]) -> dict[str, dict[str, str]]:
 
 
 def _sources(modelfile: Modelfile, folder: Path) -> tuple[dict[str, str], dict[str, _Files]]:
-    """The field ``from``, if it names a model, and the files of the fields ``files``, ``adapters``
-    and ``draft_files``.
+    """The field ``from`` (if it names a model), and the files of the fields ``files``,
+    ``adapters`` and ``draft_files``.
     """
     base: dict[str, str] = {}
     weights: list[_Files] = []
@@ -151,9 +147,9 @@ def _sources(modelfile: Modelfile, folder: Path) -> tuple[dict[str, str], dict[s
 
 
 def _find_files(value: str, folder: Path) -> _Files:
-    """The files that ``value`` means; none if it is the name of a model.
+    """The files that ``value`` names; none if it names a model.
 
-    :raises CommandFailed: it can only be a path, and nothing is there.
+    :raises CommandFailed: it is a path without a file.
     """
     try:
         path = folder / Path(value).expanduser()
@@ -179,7 +175,7 @@ def _require_files(values: list[str], folder: Path) -> list[_Files]:
 
 
 def _merge(chosen: list[_Files]) -> _Files:
-    """All of them; a name that occurs twice gets a number in front."""
+    """All files in one mapping; duplicate names get a number in front."""
     merged: _Files = {}
     for files in chosen:
         for name, path in files.items():
@@ -189,7 +185,7 @@ def _merge(chosen: list[_Files]) -> _Files:
 
 
 def _upload(client: Client, path: Path, progress: Progress) -> str:
-    """Upload the file unless the server has its bytes; their digest, ``sha256:<64 hex>``."""
+    """Upload the file unless the server has the blob; returns its digest."""
     try:
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size

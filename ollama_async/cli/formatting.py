@@ -31,7 +31,7 @@ def format_size(count_bytes: int) -> str:
 
 
 def format_span(seconds: float) -> str:
-    """``About a minute``, ``3 weeks``: hours are rounded, all else is cut off."""
+    """``About a minute``, ``3 weeks``: hours are rounded, other units truncated."""
     whole = int(seconds)
     hours = math.floor(seconds / _HOUR_S + 0.5)
     days = hours // 24
@@ -94,9 +94,7 @@ def format_processor(size_bytes: int, on_gpu_bytes: int) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """One line per row; left-aligned columns, each followed by four blanks. Rows may differ in
-    length.
-    """
+    """Left-aligned columns, each followed by four blanks. Rows may differ in length."""
     count = max(map(len, rows), default=0)
     full = [(*row, *("" for _ in range(count - len(row)))) for row in rows]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
@@ -107,7 +105,7 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_statistics(last: Mapping[str, Any]) -> str:
-    """The block of ``--verbose`` for the last object of an answer; zero values have no line."""
+    """The statistics of ``--verbose`` from the last object of an answer, without zero values."""
 
     def whole(name: str) -> int:
         value = last.get(name)

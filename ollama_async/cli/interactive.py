@@ -59,8 +59,8 @@ _BEFORE_FENCE = ("", "/set system")
 class Session:
     """The state of a conversation.
 
-    ``request`` has the fields of every request (model, format, think, options), ``messages`` the
-    history, ``flags`` those of ``run``, which say how answers are shown.
+    ``request``: the fields of every request (model, format, think, options). ``messages``: the
+    history. ``flags``: of ``run``, for printing answers.
     """
 
     def __init__(self, client: Client, flags: argparse.Namespace, request: dict[str, Any]) -> None:
@@ -71,25 +71,25 @@ class Session:
 
     @property
     def system(self) -> str:
-        """The system message set last; "" if the model's own applies."""
+        """The latest system message; "" if the model's own applies."""
         texts = (each["content"] for each in reversed(self.messages) if each["role"] == "system")
         return next(texts, "")
 
     def load(self, model: str) -> None:
-        """Have the server load ``model`` and continue with it.
+        """Load ``model`` on the server and continue with it.
 
-        :raises ServerRefused: it cannot; the session keeps its model.
+        :raises ServerRefused: it cannot be loaded; the session is unchanged.
         """
         request = {**self.request, "model": model}
         self.client.call("POST", "/api/generate", {**request, "prompt": "", "stream": False})
         self.request = request
 
     def fetch_info(self) -> ModelInfo:
-        """:raises CommandFailed: see :func:`.show.fetch_info`."""
+        """See :func:`.show.fetch_info`."""
         return fetch_info(self.client, self.request["model"])
 
     def send(self, text: str) -> None:
-        """Send a message and print the answer; both become history unless the server refuses."""
+        """Send a message and print the answer; both become history unless there is an error."""
         self.messages.append({"role": "user", "content": text})
         printer = AnswerPrinter.from_flags(self.flags)
         last: dict[str, Any] = {}
@@ -98,7 +98,7 @@ class Session:
             with contextlib.closing(self.client.stream("/api/chat", body)) as objects:
                 last = print_answer(objects, printer)
         except KeyboardInterrupt:
-            pass  # what has been generated so far stays
+            pass  # keep the generated part
         except ServerRefused as refusal:
             self.messages.pop()
             print(f"Error: {refusal}", file=sys.stderr)
@@ -113,9 +113,9 @@ class Session:
 
 
 def run_conversation(client: Client, flags: argparse.Namespace, request: dict[str, Any]) -> int:
-    """Load the model and converse until the user leaves. ``request``: see :class:`Session`."""
+    """Load the model and converse until the user ends it. ``request``: see :class:`Session`."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401, PLC0415  # importing it gives input() its line editor
+        import readline  # noqa: F401, PLC0415  # enables input()'s line editor
     session = Session(client, flags, request)
     session.load(request["model"])
     _print_stored_messages(session)
@@ -137,7 +137,7 @@ def run_conversation(client: Client, flags: argparse.Namespace, request: dict[st
 
 
 def _print_stored_messages(session: Session) -> None:
-    """The messages in the model, which the server puts in front of every conversation."""
+    """Print the model's own messages, with which every conversation begins."""
     for message in session.fetch_info().messages or ():
         if message.role == "user":
             print(f">>> {message.content}")
@@ -147,7 +147,7 @@ def _print_stored_messages(session: Session) -> None:
 
 
 def _read_message() -> str:
-    """The next message or command; text after three quotes extends to the next three."""
+    """The next message or command, which triple quotes extend over several lines."""
     line = input(">>> ")
     start, fence, text = line.partition(_FENCE)
     if not fence or start.strip() not in _BEFORE_FENCE:
@@ -184,7 +184,7 @@ def _help(_session: Session, topic: str) -> None:
 
 
 def _clear(session: Session, _rest: str) -> None:
-    """The system message stays."""
+    """Keeps the system message."""
     session.messages = [each for each in session.messages if each["role"] == "system"]
     print("Cleared session context")
 
@@ -266,7 +266,7 @@ def _set_parameter(session: Session, rest: str) -> None:
 
 def _set_history(*, value: bool) -> Callable[[Session, str], None]:
     def run(_session: Session, _value: str) -> None:
-        with contextlib.suppress(ImportError):  # then there is no history anyway
+        with contextlib.suppress(ImportError):  # without it there is no history
             import readline  # noqa: PLC0415  # not every Python has it
 
             readline.set_auto_history(value)
@@ -309,7 +309,7 @@ def _check_thinking(session: Session) -> None:
 
 
 def _set_system(session: Session, text: str) -> None:
-    """The message applies from here on; one that no message has followed is replaced."""
+    """The message applies from here on; replaces one without messages after it."""
     if not text:
         print(_SET_HELP, file=sys.stderr)
         return
@@ -333,7 +333,7 @@ _SETTINGS: dict[str, tuple[str, str, Callable[[Session, str], None]]] = {
     "think": ("", "Enable thinking", _set_think),
     "nothink": ("", "Disable thinking", _set_no_think),
 }
-"""By name: usage, help, what it does."""
+"""Usage, help and function, by name."""
 _SET_HELP = "Available Commands:\n" + "".join(
     f"  {f'/set {name} {usage}':<22} {text}\n" for name, (usage, text, _) in _SETTINGS.items()
 )

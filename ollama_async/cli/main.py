@@ -1,7 +1,7 @@
-"""The command line: a table of commands, and one place that turns errors into exit statuses.
+"""The command line: the table of commands, and the translation of errors to exit statuses.
 
 Only ``serve`` and ``engine`` import more than a small HTTP client. Exit status: 0, 1 after
-``Error: TEXT`` on stderr, 130 after Ctrl-C, 141 if nobody reads the output.
+``Error: TEXT`` on stderr, 130 after Ctrl-C, 141 if the output is closed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,9 @@ OUTPUT_CLOSED = 141
 
 
 class Command(msgspec.Struct, frozen=True):
-    """``words``: the positional arguments as help shows them; ``[X]`` is optional, ``X...`` may be
-    repeated.
+    """``words``: positional arguments for help; ``[X]`` is optional, ``X...`` may be repeated.
 
-    A command either runs with parsed arguments or parses them itself.
+    A command has either ``run`` or ``parse_and_run``.
     """
 
     name: str
@@ -54,16 +53,16 @@ class Command(msgspec.Struct, frozen=True):
             if count < least:
                 raise CommandFailed(f"requires at least {least} arg(s), only received {count}")
         elif not least <= count <= most:
-            wanted = f"{most} arg(s)" if least == most else f"at most {most} arg(s)"
-            raise CommandFailed(f"accepts {wanted}, received {count}")
+            accepted = f"{most} arg(s)" if least == most else f"at most {most} arg(s)"
+            raise CommandFailed(f"accepts {accepted}, received {count}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status of the process."""
+    """Run one command; returns the exit status."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a model may generate what the locale lacks
+            stream.reconfigure(errors="replace")  # answers may not fit the locale's encoding
     with escaping_streams():
         return _run(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -80,7 +79,7 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         _discard_output()
         return OUTPUT_CLOSED
-    except OSError as reason:  # our own output, say on a full disk; all else is CommandFailed
+    except OSError as reason:  # from our own output, for instance on a full disk
         _discard_output()
         print(f"Error: {reason}", file=sys.stderr)
         return 1
@@ -88,14 +87,14 @@ def _run(words: list[str]) -> int:
 
 
 def _open_streams() -> None:
-    """Replace streams that were closed before the start, for which Python has None."""
+    """Replace standard streams that are None because they were closed before the start."""
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115, PTH123  # as long as the process
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _discard_output() -> None:
-    """The interpreter flushes stdout once more at exit, and would report an error."""
+    """Prevents an error when the interpreter flushes stdout at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -173,9 +172,9 @@ def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace | None:
     if "--" in words:
         cut = words.index("--")
         flags, literal = words[:cut], words[cut + 1 :]
-    # a bare --think means true; argparse would take the next word for its value
+    # a bare --think means true; argparse would use the next word as its value
     flags = ["--think=true" if word == "--think" else word for word in flags]
-    if "--keepalive" in flags[:-1]:  # nor would it take -1s for one
+    if "--keepalive" in flags[:-1]:  # argparse would not accept -1s as its value
         at = flags.index("--keepalive")
         flags[at : at + 2] = ["=".join(flags[at : at + 2])]
     arguments, unknown = parser.parse_known_intermixed_args(flags)
@@ -239,7 +238,7 @@ def _show_version(client: Client) -> int:
 
 
 def _serve(_client: Client, _arguments: argparse.Namespace) -> int:
-    # by name, so that no other command pays for the server's imports
+    # imported here, because the server's imports take long
     app = importlib.import_module("ollama_async.app")
     status: int = app.main(Settings.from_environ(os.environ))
     return status
@@ -260,17 +259,12 @@ def _engine(words: list[str]) -> int:
     name, *rest = words
     if name not in _ENGINE_COMMANDS:
         raise CommandFailed(f'unknown command "{name}" for "{PROGRAM} engine"')
-    if name == "check":
-        return _check_engine(rest)
-    build = importlib.import_module("ollama_async.native.build")
-    status: int = build.main(rest)
-    return status
-
-
-def _check_engine(words: list[str]) -> int:
-    """Print the verdict (the first one takes seconds); 1 if no model can be loaded."""
-    if words:
-        raise CommandFailed(f"accepts 0 arg(s), received {len(words)}")
+    if name == "build":
+        build = importlib.import_module("ollama_async.native.build")
+        status: int = build.main(rest)
+        return status
+    if rest:
+        raise CommandFailed(f"accepts 0 arg(s), received {len(rest)}")
     check = importlib.import_module("ollama_async.native.check")
     verdict = check.check_library(Settings.from_environ(os.environ).cache_dir)
     for line in (verdict.kind, verdict.reason, verdict.library, verdict.system_info):

@@ -98,7 +98,7 @@ def remove(client: Client, arguments: argparse.Namespace) -> int:
         try:
             _unload(client, name)
         except ServerRefused as refusal:
-            if "not found" not in str(refusal):  # that, the deletion reports with its own text
+            if "not found" not in str(refusal):  # the deletion reports that error itself
                 print(f"Warning: unable to stop model '{name}'", file=sys.stderr)
         client.call("DELETE", "/api/delete", {"model": name})
         print(f"deleted '{name}'")
@@ -112,18 +112,16 @@ def pull(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def pull_model(client: Client, name: str, *, insecure: bool) -> None:
-    """Have the server pull the model. ``insecure``: over plain HTTP.
+    """Pull the model to the server. ``insecure``: over plain HTTP. :raises CommandFailed:
 
-    Ctrl-C hangs up. What has been downloaded stays on the server, and the next pull resumes there.
-
-    :raises CommandFailed: the server refused, or hung up.
+    Ctrl-C cancels the pull; the next one resumes it.
     """
     request = {"model": name, "insecure": insecure}
     _transfer(client, "/api/pull", request, "the server ended before the model was complete")
 
 
 def push(client: Client, arguments: argparse.Namespace) -> int:
-    """Ctrl-C hangs up. What the registry has already is not sent again by the next push."""
+    """Ctrl-C cancels the push; the next one resumes it."""
     client.check_alive()
     (name,) = arguments.words
     request = {"model": name, "insecure": arguments.insecure}
@@ -143,10 +141,10 @@ def _transfer(client: Client, path: str, request: dict[str, object], failure: st
 
 
 def _location(text: str) -> str:
-    """The model's page on Ollama's site; its full name if it is in another registry."""
+    """The model's page on Ollama's site; its full name for other registries."""
     try:
         name = ModelName.parse(text.strip())
-    except ValueError:  # the server understood it, so what it meant is what was typed
+    except ValueError:  # but the server accepted it
         return text
     if name.host.lower().endswith(_OLLAMA_HOSTS):
         return f"https://ollama.com/{name.namespace}/{name.model}:{name.tag}".removesuffix(

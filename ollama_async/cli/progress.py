@@ -1,8 +1,7 @@
 """Shows the progress of a long command: bars on a terminal, otherwise a few plain lines.
 
-On a terminal a completed step stays as a line, and what can be counted is a bar with rate and
-remaining time. Elsewhere (a log, a pipe) each step is a line, and a long one reports every ten
-seconds how far it is.
+On a terminal, transfers are bars with rate and remaining time, and completed steps remain as lines.
+In a log or a pipe, each step is a line, and a long one adds a line every ten seconds.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ class Progress(ABC):
 
     @abstractmethod
     def step(self, text: str) -> None:
-        """Begin a step; a repetition of the same text shows nothing."""
+        """Begin a step. Ignores a repetition of the same text."""
 
     @abstractmethod
     def update(self, text: str, done_bytes: int, total_bytes: int) -> None:
-        """``done_bytes`` of step ``text`` are done. Such steps may overlap."""
+        """``done_bytes`` of the step ``text`` are done. Such steps may overlap."""
 
     @abstractmethod
     def end(self) -> None:
@@ -62,9 +61,9 @@ class Progress(ABC):
         self.end()
 
     def follow(self, updates: Iterable[Mapping[str, Any]], failure: str) -> None:
-        """Show the statuses of a long operation of the server, to the last one.
+        """Show the statuses of a long operation of the server.
 
-        :raises CommandFailed: with ``failure``: the last one was not ``success``.
+        :raises CommandFailed: with ``failure``: the last status was not ``success``.
         """
         status = ""
         for update in updates:
@@ -112,14 +111,14 @@ class PlainProgress(Progress):
 
 
 class _Count(msgspec.Struct):
-    """When a step with a total began, what was done by then, and when it was last printed."""
+    """The start of a step with a total, and the time of its last line."""
 
     began_at_s: float
     began_with_bytes: int
     printed_at_s: float
 
     def describe(self, now_s: float, done_bytes: int, total_bytes: int) -> str:
-        """``42% of 2 GB, 12 MB/s, 2 minutes left``; the rate is the average since the start."""
+        """``42% of 2 GB, 12 MB/s, 2 minutes left``, with the average rate."""
         share = f"{done_bytes * 100 // total_bytes}% of {format_size(total_bytes)}"
         rate = (done_bytes - self.began_with_bytes) / (now_s - self.began_at_s)
         if rate <= 0 or done_bytes == total_bytes:
@@ -129,16 +128,15 @@ class _Count(msgspec.Struct):
 
 
 class ProgressBars(Progress):
-    """One step with a spinner, or several with bars; completed ones stay on the screen.
+    """One step with a spinner, or several with bars; completed ones remain on the screen.
 
-    A thread redraws ten times a second until :meth:`end`. ``rich`` is imported here, because most
-    commands have nothing to draw.
+    A thread redraws ten times a second until :meth:`end`. Imports ``rich`` only when needed.
     """
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console  # noqa: PLC0415  # see above
 
-        # The texts are a server's: they are shown, never taken for markup.
+        # The server's texts are not markup.
         console = Console(file=unescaped(stream), markup=False, highlight=False, emoji=False)
         self._console = console
         self._spinner: Status | None = None
@@ -165,7 +163,7 @@ class ProgressBars(Progress):
             self._bars.start()
         if text in self._tasks:
             self._bars.update(self._tasks[text], completed=done_bytes, total=total_bytes)
-        else:  # starts with what is already there, which must not count as speed
+        else:  # earlier bytes must not count for the rate
             task = self._bars.add_task(text, total=total_bytes, completed=done_bytes)
             self._tasks[text] = task
 

@@ -68,13 +68,13 @@ def _answer(client: Client, arguments: argparse.Namespace, fields: dict[str, Any
 
 
 def _is_file(model: str) -> bool:
-    """Whether ``model`` is an existing file: it ends in ``.gguf``, or cannot be a model's name."""
+    """Whether ``model`` is a path of an existing file, or ends in ``.gguf`` and exists."""
     can_be = model.startswith(_PATH_PREFIXES) or model.lower().endswith(".gguf")
     return can_be and Path(model).is_file()
 
 
 def _common_fields(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the flags add to every request."""
+    """The fields of every request that flags set."""
     fields: dict[str, Any] = {}
     if arguments.keepalive:
         try:

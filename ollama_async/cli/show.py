@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.ollama import format_parameter_count
+from ollama_async.api.ollama import Tensor, format_parameter_count
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.formatting import format_table
 
@@ -29,19 +29,13 @@ class Details(msgspec.Struct):
     quantization_level: str = ""
 
 
-class Tensor(msgspec.Struct):
-    name: str
-    type: str
-    shape: list[int]
-
-
 class Message(msgspec.Struct):
     role: str
     content: str = ""
 
 
 class ModelInfo(msgspec.Struct):
-    """The answer of ``/api/show``; a server may leave out what does not apply."""
+    """The response of ``/api/show``; a server may omit fields."""
 
     license: str = ""
     modelfile: str = ""
@@ -74,7 +68,7 @@ def show(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def fetch_info(client: Client, name: str, *, is_verbose: bool = False) -> ModelInfo:
-    """:raises CommandFailed: the server does not know the model, or its answer is invalid."""
+    """:raises CommandFailed: the model does not exist, or the response is invalid."""
     answer = client.call("POST", "/api/show", {"model": name, "verbose": is_verbose})
     try:
         return msgspec.convert(answer, ModelInfo)
@@ -95,7 +89,7 @@ def format_page(model: ModelInfo, *, is_verbose: bool = False) -> str:
             ("Metadata", _metadata(model.model_info or {})),
             (
                 "Tensors",
-                [(each.name, each.type, _list(each.shape)) for each in model.tensors or []],
+                [(each.name, each.type, _list(each.shape)) for each in model.tensors or ()],
             ),
         ]
     sections += [("System", _first_lines(model.system)), ("License", _first_lines(model.license))]
@@ -148,7 +142,7 @@ def _count(info: Mapping[str, Any], key: str) -> str:
 
 
 def _first_lines(text: str) -> Rows:
-    """The first lines that are not blank, wrapped, and dots if there are more."""
+    """The first non-blank lines, wrapped, with dots if there are more."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     rows: Rows = [
         (part,) for line in lines[:_LINES_SHOWN] for part in textwrap.wrap(line, _TEXT_COLUMNS)
@@ -175,7 +169,7 @@ def _value(value: Any) -> str:
 
 
 def _list(values: list[Any], columns: int | None = None) -> str:
-    """``[1 2 3]``, or the first that fit into ``columns`` (at least one): ``[1 2 ...+9 more]``."""
+    """``[1 2 3]``; limited to ``columns`` (at least one value): ``[1 2 ...+9 more]``."""
     words = list(_fitting_words(values, columns))
     left = len(values) - len(words)
     return f"[{' '.join(words)}{f' ...+{left} more' if left else ''}]"

@@ -1,7 +1,7 @@
-"""Makes standard output and error safe to show what a server sends.
+"""Escapes control characters of the server's texts on the terminal.
 
-Everything printed passes an :class:`EscapingStream`. Control sequences of our own (colours, cursor
-movements, bars) go to the stream behind it, see :func:`unescaped`.
+Prints go through an :class:`EscapingStream`. Our own control sequences (colours, cursor movements,
+bars) bypass it, see :func:`unescaped`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ollama_async.core.safe_text import escape_text
 
 
 class EscapingStream(io.TextIOBase):
-    """``target`` with control characters escaped. ``target`` stays the owner of the descriptor."""
+    """Writes to ``target`` with control characters escaped. Does not own ``target``."""
 
     def __init__(self, target: TextIO) -> None:
         self.target = target
@@ -47,15 +47,13 @@ class EscapingStream(io.TextIOBase):
 
 
 def unescaped(stream: TextIO) -> TextIO:
-    """The stream for control sequences of our own. The caller escapes all foreign text."""
+    """The stream for our own control sequences. The caller escapes all other text."""
     return stream.target if isinstance(stream, EscapingStream) else stream
 
 
 @contextlib.contextmanager
 def escaping_streams() -> Iterator[None]:
-    """Errors are escaped wherever they go; output only on a terminal: in a file, a Modelfile or an
-    answer is what the server sent, byte for byte.
-    """
+    """Escape errors always, and output only on a terminal: in a file, it is byte for byte."""
     output = EscapingStream(sys.stdout) if sys.stdout.isatty() else sys.stdout
     with (
         contextlib.redirect_stdout(output),

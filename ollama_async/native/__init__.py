@@ -1,1 +1,1 @@
-"""Builds, checks and runs the native engine library in processes of its own."""
+"""Builds, checks and runs the native engine library in separate processes."""

@@ -1,11 +1,11 @@
 """Builds the native engine library for this machine: ``python -P -m ollama_async.native.build``.
 
-A dependency cannot be given compiler flags, so the library is built here, from its source package,
-with two corrections (see docs/adr/0001-engine.md): our own header makes GCC's AMX code safe, and
-AVX512-FP16 is off. The wheel is kept under ``OLLAMA_ASYNC_CACHE``, by a key of everything that its
-content depends on, so only the first build takes minutes.
+Dependencies cannot have compiler flags, so the library is built here from its source package, with
+two corrections (see docs/adr/0001-engine.md): our own header makes GCC's AMX code safe, and
+AVX512-FP16 is off. The wheel is cached under ``OLLAMA_ASYNC_CACHE``, by a key of all its inputs, so
+only the first build takes minutes.
 
-Standard library only: the set-up runs this with a bare interpreter.
+Standard library only: installation runs this before any package is installed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VERSION = "0.3.36"
 """The release that was measured; pyproject.toml allows a range around it."""
 
 REBUILD_COMMAND = "ollama-async engine build"
-"""What log lines and errors tell people to run."""
+"""The command in log lines and errors."""
 
 HEADER = Path(__file__).with_name("gcc_amx.h")
 BUILD_LIMIT_S = 3600.0
@@ -45,18 +45,18 @@ _LOCK_POLL_S = 0.05
 _WITHOUT_FP16 = "-mno-avx512fp16"
 _COMPILER_FLAGS = re.compile(r"-DCMAKE_(C|CXX)_FLAGS(?::STRING)?=(.*)", re.DOTALL)
 _CPU_KEYS = ("model name", "flags", "CPU implementer", "CPU part", "CPU variant", "Features")
-"""Of /proc/cpuinfo, on x86 and on ARM: they decide which instructions may be used."""
+"""Keys of /proc/cpuinfo, on x86 and ARM, that determine the usable instructions."""
 
 
 class Compilers(NamedTuple):
-    """Paths of the C and the C++ compiler that CMake will choose."""
+    """Paths of the compilers that CMake will choose."""
 
     c: str
     cxx: str
 
 
 class Recipe(NamedTuple):
-    """Everything that decides the content of a wheel; ``key`` names it."""
+    """All inputs of a wheel; ``key`` identifies them."""
 
     requirement: str
     cmake_args: tuple[str, ...]
@@ -64,7 +64,7 @@ class Recipe(NamedTuple):
 
 
 class BuildFailed(Exception):
-    """The library could not be built or installed, and what to do about it."""
+    """The library could not be built or installed."""
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -74,7 +74,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def find_compilers(environ: Mapping[str, str] = os.environ) -> Compilers:
-    """The compilers in CMake's order of preference. :raises BuildFailed: there are none."""
+    """The compilers in CMake's order of preference. :raises BuildFailed: none is installed."""
     path = environ.get("PATH")
 
     def first(*names: str) -> str:
@@ -88,7 +88,7 @@ def find_compilers(environ: Mapping[str, str] = os.environ) -> Compilers:
 
 
 def make_recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -> Recipe:
-    """What would be built here and now."""
+    """The recipe for this machine and environment."""
     arguments = cmake_args(compilers, environ.get("CMAKE_ARGS", ""))
     requirement = f"{DISTRIBUTION}=={VERSION}"
     ingredients = {
@@ -105,8 +105,8 @@ def make_recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -
 
 
 def cmake_args(compilers: Compilers, users: str) -> tuple[str, ...]:
-    """Arguments for CMake: ours, then the user's ``CMAKE_ARGS``. The user's compiler flags are
-    appended to ours instead of replacing them.
+    """Arguments for CMake: ours, then the user's ``CMAKE_ARGS``, whose compiler flags are appended
+    to ours.
     """
     include = f"-include {shlex.quote(str(HEADER))}"
     flags = {
@@ -125,9 +125,9 @@ def cmake_args(compilers: Compilers, users: str) -> tuple[str, ...]:
 
 
 def build_wheel(cache: Path, python: str = sys.executable, *, force: bool = False) -> Path:
-    """The wheel for this machine, built unless it is in the cache. ``python`` needs ``pip``.
+    """The wheel for this machine, built unless cached. ``python`` needs ``pip``.
 
-    Concurrent builds are one build: the second waits for the first.
+    A concurrent build waits for the first one and uses its result.
 
     :raises BuildFailed: with the end of the build's log.
     """
@@ -153,7 +153,7 @@ def install(wheel: Path, python: str = sys.executable, *, log: Path) -> None:
 
 
 def _build(recipe: Recipe, compilers: Compilers, folder: Path, python: str) -> Path:
-    """Compile into a temporary folder, then rename: an incomplete wheel is never found."""
+    """Compile into a temporary folder, then rename the complete wheel."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="partial-") as partial:
         arguments = ["wheel", "--verbose", "--no-deps", "--no-cache-dir"]
         arguments += ["--no-binary", DISTRIBUTION, "--wheel-dir", partial, recipe.requirement]
@@ -191,7 +191,7 @@ def _pip(
 
 
 def _without_fp16(compiler: str, language: str) -> list[str]:
-    """The flag, if the compiler knows it: older ones have no AVX512-FP16 to switch off."""
+    """The flag, if the compiler knows it: older ones do not support AVX512-FP16."""
     if not is_x86():
         return []
     line = [compiler, _WITHOUT_FP16, "-x", language, "-fsyntax-only", "/dev/null"]
@@ -209,7 +209,7 @@ def _compiler_version(compiler: str) -> str:
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         if not lock_file(file, BUILD_LIMIT_S, notice="Waiting for another build of the engine."):
-            raise BuildFailed(f"another build still holds {path}")
+            raise BuildFailed(f"another build has locked {path}")
         yield
 
 
@@ -237,7 +237,7 @@ def lock_file(file: IO[Any], limit_s: float, *, notice: str = "") -> bool:
 
 
 def cpu_fingerprint(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """A short name for model and instruction set; equal on equal CPUs, also after a reboot."""
+    """A short hash of model and instruction set; equal on equal CPUs, also after a reboot."""
     lines = sorted(f"{key}: {' '.join(sorted(set(words)))}" for key, words in _cpu_facts(cpuinfo))
     text = "\n".join([platform.machine(), *lines])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -248,7 +248,7 @@ def is_x86() -> bool:
 
 
 def _cpu_facts(cpuinfo: Path) -> list[tuple[str, list[str]]]:
-    """The relevant lines of one core of each kind: big and little cores differ."""
+    """The relevant lines for each kind of core: big and little cores differ."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -287,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
-    """Unwind, so that the compiler's processes are killed and temporary files removed."""
+    """Exit with cleanup: kill the compiler's processes, remove temporary files."""
     raise SystemExit(143)
 
 

@@ -1,8 +1,8 @@
 """Checks whether the installed engine library works on this CPU; the verdict is cached.
 
-A library that was built for another CPU, or by a faulty compiler, crashes or computes nonsense at
-the first quantized matrix product. So the first worker that needs it has it probed in a process of
-its own (:mod:`ollama_async.native.probe`), and acts on one of three verdicts:
+A library built for another CPU, or by a faulty compiler, may crash or compute wrong results in its
+first quantized matrix product. So the first worker runs a probe in a separate process
+(:mod:`ollama_async.native.probe`), and acts on one of three verdicts:
 
 =============  ==================================================================================
 ``fast``       the library works
@@ -10,8 +10,8 @@ its own (:mod:`ollama_async.native.probe`), and acts on one of three verdicts:
 ``unusable``   refuse to load models, with the reason
 =============  ==================================================================================
 
-Verdicts are kept in ``engine-check.json`` in the cache folder, by the library's files and the CPU.
-Everything here blocks (seconds the first time): it is for worker processes, not for an event loop.
+Verdicts are stored in ``engine-check.json`` in the cache folder, by the library's files and the
+CPU. Everything here blocks, the first time for seconds: do not call it on an event loop.
 ``OLLAMA_ASYNC_PROBE_FAULT`` injects faults for tests, see :mod:`ollama_async.native.probe`.
 """
 
@@ -33,7 +33,7 @@ import msgspec
 from ollama_async.native.build import REBUILD_COMMAND, cpu_fingerprint, lock_file
 
 PROBE_LIMIT_S = 60
-"""A healthy library needs one second; a busy machine may need more."""
+"""A correct library takes one second, longer on a busy machine."""
 
 FAULT_VARIABLE = "OLLAMA_ASYNC_PROBE_FAULT"
 MAX_VERDICTS = 16
@@ -41,8 +41,8 @@ _FILE = "engine-check.json"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """``reason``: a sentence for the log (safe) or the client (unusable) that names the command to
-    rebuild; "" if fast. ``library``: the folder of its files; "" if missing.
+    """``reason``: for the log (safe) or the client (unusable), with the command to rebuild; "" if
+    fast. ``library``: the folder of its files; "" if missing.
     """
 
     kind: Literal["fast", "safe", "unusable"]
@@ -52,8 +52,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeReport(msgspec.Struct, omit_defaults=True):
-    """What a probe prints. ``wrong``: "" if the library works. ``system_info``: its own text about
-    its instruction sets.
+    """The output of a probe. ``wrong``: "" if the library works. ``system_info``: the library's
+    text about its instruction sets.
     """
 
     wrong: str = ""
@@ -61,8 +61,8 @@ class ProbeReport(msgspec.Struct, omit_defaults=True):
 
 
 class _Attempt(msgspec.Struct, frozen=True):
-    """How one probe ended. ``fault``: "" if the library works. ``is_lasting``: another probe would
-    end the same way (a timeout may be due to a busy machine).
+    """The result of one probe. ``fault``: "" if the library works. ``is_lasting``: another probe
+    would have the same result. A timeout may be due to a busy machine.
     """
 
     fault: str
@@ -75,8 +75,8 @@ def check_library(
 ) -> Verdict:
     """The verdict on the library that this interpreter would load; never raises.
 
-    Of concurrent processes one probes and the others wait, for two probes at most. A cache that
-    cannot be read or written only costs another probe.
+    Concurrent processes wait for the first one's result, for two probes at most. If the cache
+    cannot be read or written, there is another probe.
     """
     library = _library_folder(environ)
     if library is None:
@@ -147,11 +147,11 @@ def _attempt(environ: Mapping[str, str], limit_s: int, *, extra_bufts: bool) -> 
             return _Attempt(report.wrong, report.system_info)
     if ended.returncode == -signal.SIGALRM:
         return timed_out
-    return _Attempt(_cause_of_death(ended))
+    return _Attempt(_crash_reason(ended))
 
 
-def _cause_of_death(ended: subprocess.CompletedProcess[bytes]) -> str:
-    """``it crashes with SIGSEGV``, or the last line that the process wrote."""
+def _crash_reason(ended: subprocess.CompletedProcess[bytes]) -> str:
+    """``it crashes with SIGSEGV``, or the last line of output."""
     if ended.returncode < 0:
         with contextlib.suppress(ValueError):
             return f"it crashes with {signal.Signals(-ended.returncode).name}"
@@ -160,8 +160,9 @@ def _cause_of_death(ended: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def _library_folder(environ: Mapping[str, str]) -> Path | None:
-    """Where the binding looks for its libraries; None if it is not installed. Nothing is imported:
-    importing the library may crash.
+    """The folder of the binding's libraries; None if it is not installed.
+
+    Imports nothing: importing the library may crash.
     """
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or not spec.submodule_search_locations:
@@ -174,7 +175,7 @@ def _key(library: Path, environ: Mapping[str, str]) -> str:
     """Changes with every file of the library, the CPU, and an injected fault."""
     parts = [str(library), cpu_fingerprint(), environ.get(FAULT_VARIABLE, "")]
     for path in sorted(library.iterdir()):
-        with contextlib.suppress(OSError):  # a dangling link is no part of the library
+        with contextlib.suppress(OSError):  # ignore dangling links
             facts = path.stat()
             parts.append(f"{path.name} {facts.st_size} {facts.st_mtime_ns}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -201,7 +202,7 @@ def _write(cache_dir: Path, verdicts: dict[str, Verdict]) -> None:
 
 @contextlib.contextmanager
 def _locked(cache_dir: Path, limit_s: float) -> Iterator[None]:
-    """One process at a time; without the lock after ``limit_s``, or where there can be no file."""
+    """Hold the lock; continue without it after ``limit_s``, or if there can be no lock file."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             cache_dir.mkdir(parents=True, exist_ok=True)

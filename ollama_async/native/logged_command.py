@@ -1,6 +1,6 @@
 """Runs one long command with its progress on the terminal and its output in a log file.
 
-Standard library only: the set-up uses this before anything is installed.
+Standard library only: installation uses this before any package is installed.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ def run_logged(
     environ: Mapping[str, str] | None = None,
     stream: TextIO = sys.stderr,
 ) -> None:
-    """Run to the end. ``log`` is overwritten; its tail is in the error.
+    """Run the command to its end. Overwrites ``log``; its last lines are in the error.
 
-    On a terminal one line is redrawn with the elapsed time and ninja's counters, if the output has
-    them; elsewhere a plain line appears now and then. The command's process group is killed before
-    this returns or raises, whatever happens.
+    Redraws one line on a terminal, with the elapsed time and ninja's counters; elsewhere prints a
+    line now and then. After a timeout or an interrupt, kills the command's process group.
 
     :raises LoggedCommandFailed: see the class.
     """
@@ -78,10 +77,7 @@ def run_logged(
 def _copy_output(
     process: subprocess.Popen[bytes], sink: BinaryIO, display: _Display, deadline: float
 ) -> list[str]:
-    """Copy output to the log until end of file; the last lines.
-
-    :raises TimeoutError: the deadline has passed.
-    """
+    """Copy output to the log until end of file; returns the last lines. :raises TimeoutError:"""
     assert process.stdout is not None
     fd = process.stdout.fileno()
     recent: deque[bytes] = deque(maxlen=TAIL_LINES)
@@ -106,12 +102,12 @@ def _copy_output(
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
+    os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the pid is still valid
     process.wait()
 
 
 class _Display:
-    """The line about one command."""
+    """The progress line of one command."""
 
     def __init__(self, title: str, stream: TextIO) -> None:
         self.done = 0

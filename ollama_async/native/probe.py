@@ -1,14 +1,14 @@
-"""Probes the engine library, in a process that it may crash.
+"""Probes the engine library in a separate process, which may crash.
 
 Runs in: ``python -P -m ollama_async.native.probe``, started by :mod:`ollama_async.native.check`
 once per attempt. Reads: ``--extra-bufts yes|no`` (the CPU's fast kernels and repacking, or plain
 ones) and ``--limit-s N``. Prints: one JSON object, a :class:`.ProbeReport`. Exit status: 0 if the
-results are right, 1 if they are wrong; anything else is a crash. Ends when: done, after the limit,
-or with its parent.
+results are right, 1 if wrong; anything else is a crash. Ends when: done, after the limit, or with
+its parent.
 
 Small models with the same weights in several formats are evaluated in one batch, token by token,
-and as eight sequences at once, because each way uses other kernels. The logits must be finite, the
-same in each way except for rounding, and close to those of plain F32.
+and as eight sequences at once: each way uses other kernels. The logits must be finite, equal in
+each way except for rounding, and close to those of F32.
 
 ``OLLAMA_ASYNC_PROBE_FAULT`` injects a fault for tests: ``crash-fast``, ``crash-all``,
 ``wrong-fast``, ``wrong-all``, ``hang-fast``, ``hang-all`` ("fast": only with the fast kernels).
@@ -34,12 +34,12 @@ from ollama_async.native.tiny_model import Quantization, write_tiny_model
 
 PROMPT_TOKENS = 96  # over 64, where the matrix kernels for prompts begin
 SEQUENCES = 8
-# Dimensions that the fast kernels support; narrow or oddly sized matrices go to others.
+# Dimensions that the fast kernels support; other kernels handle narrow or odd matrices.
 MODEL_WIDTH = 256
 MODEL_FEED_FORWARD = 512
 MODEL_VOCABULARY = 1024
 AGREEMENT_LIMIT = 0.3
-"""Largest relative distance between the logits of two ways to compute the same."""
+"""Largest relative distance between the logits of two equivalent computations."""
 FORMAT_LIMITS: dict[Quantization, float] = {"Q8_0": 0.3, "Q4_0": 0.7}
 """Largest relative distance from F32; unrelated logits are about 1.4 apart."""
 
@@ -94,13 +94,13 @@ def _examine(fast: bool, fault: str) -> ProbeReport:
 
 
 class _Wrong(Exception):
-    """The library's result cannot be right."""
+    """The library's result is wrong."""
 
 
 def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logits:
-    """Logits of every prompt position, shape (PROMPT_TOKENS, vocabulary), in the model's format.
+    """Logits of every prompt position, shape (PROMPT_TOKENS, vocabulary).
 
-    :raises _Wrong: they are not finite, or depend on how the tokens are batched.
+    :raises _Wrong: they are not finite, or depend on batching.
     """
     path = write_tiny_model(
         folder / f"{quantization}.gguf",
@@ -110,7 +110,7 @@ def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logi
         vocab=MODEL_VOCABULARY,
     )
     tokens = [300 + number * 7 % 700 for number in range(PROMPT_TOKENS)]
-    with library.load(path) as model:
+    with _Model(library, path) as model:
         batched = model.evaluate([(0, place, token) for place, token in enumerate(tokens)])
         model.clear_cache()
         single = np.concatenate(
@@ -141,7 +141,7 @@ def _distance(one: Logits, other: Logits) -> float:
 
 
 class _Library:
-    """The few calls of the native library that the probe needs."""
+    """The native library."""
 
     def __init__(self, fast: bool) -> None:
         import llama_cpp  # noqa: PLC0415  # importing it is part of the probe
@@ -154,9 +154,6 @@ class _Library:
 
     def system_info(self) -> str:
         return str(self.native.llama_print_system_info().decode(errors="replace")).strip()
-
-    def load(self, path: Path) -> _Model:
-        return _Model(self, path)
 
 
 class _Model:
@@ -214,7 +211,7 @@ class _Model:
 
 
 def _discard(_level: int, _text: bytes, _data: object) -> None:
-    """Takes the library's log, which nobody reads."""
+    """Discards the library's log."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rewrites one GGUF file, quantized or with its parts joined, in a process that it may crash.
+"""Quantizes a GGUF file or joins its parts, in a separate process, which may crash.
 
 Runs in: ``python -P -m ollama_async.native.quantize``, started by
 :mod:`ollama_async.create.quantize`. Reads: ``--source`` (of a model in parts the first one; the
@@ -7,7 +7,7 @@ others are beside it under the names that llama.cpp expects), ``--target``, ``--
 Prints: ``tensor NAME`` when it begins with a tensor and ``error TEXT`` when it fails. Exit status:
 0, or 1 after an error; anything else is a crash. Ends when: done, or with its parent.
 
-It has a low CPU priority: clients that wait for answers go first.
+It has a low CPU priority, so that it does not slow down answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 NICENESS = 10
 BUFFER_BYTES = 1 << 30
-"""For rows; the library's own default is eight times that."""
+"""For rows; the library's default is eight times as large."""
 
 _ERROR = 4
 _TENSOR = re.compile(r"\[ *\d+/ *\d+\] (.+?) +- \[")
@@ -46,8 +46,8 @@ def main() -> int:
 
 
 def _exit_with_parent() -> None:
-    """Stdin is closed when the parent ends, however it ends; native code lets threads run."""
-    while os.read(0, 1):  # not sys.stdin: its lock would be missed when the interpreter ends
+    """Stdin is closed whenever the parent ends. Native code lets this thread run."""
+    while os.read(0, 1):  # not sys.stdin: a locked one crashes the interpreter's exit
         pass
     os._exit(1)
 

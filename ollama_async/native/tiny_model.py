@@ -1,4 +1,4 @@
-"""Writes a small language model with random weights as GGUF, for the self-check and the tests.
+"""Writes a small language model with random weights as GGUF, for the probe and the tests.
 
 The weights come from a fixed seed, so the same arguments give the same bytes (for one release of
 ``numpy`` and ``gguf``). The vocabulary is synthetic, of SentencePiece kind, laid out as::
@@ -59,8 +59,8 @@ class _Dimensions(msgspec.Struct, frozen=True, kw_only=True):
     feed_forward: int = 128
 
 
-class _Vocabulary(msgspec.Struct, frozen=True):
-    """Token texts with their scores and types; ``plain`` are the ids that stand for text."""
+class _TokenTable(msgspec.Struct, frozen=True):
+    """Token texts, scores and types; ``plain``: the ids of ordinary tokens."""
 
     texts: list[str]
     scores: list[float]
@@ -87,9 +87,9 @@ def write_tiny_model(
 ) -> Path:
     """Write the model to ``path``, atomically.
 
-    ``vocab``: number of tokens, 0 = as many as there are without padding. ``control_tokens`` are
-    added as special tokens (``<|im_start|>``). ``metadata`` adds or replaces GGUF keys; a value of
-    None removes one. ``architecture`` only changes names in the file: the tensors stay Llama's.
+    ``vocab``: number of tokens, 0 without padding. ``control_tokens`` are added as special tokens
+    (``<|im_start|>``). ``metadata`` adds or replaces GGUF keys; None removes one. ``architecture``
+    only changes names in the file: the tensors are Llama's.
 
     :raises ValueError: the dimensions do not fit together.
     """
@@ -132,9 +132,9 @@ def _check(shape: _Dimensions) -> None:
         raise ValueError("kv_heads must divide heads")
 
 
-def _vocabulary(size: int, control_tokens: Sequence[str]) -> _Vocabulary:
-    """Every prefix of a word is a token, longer ones with a higher score, because the tokenizer
-    only merges two tokens into one that exists.
+def _vocabulary(size: int, control_tokens: Sequence[str]) -> _TokenTable:
+    """Every prefix of a word is a token, with a score that grows with its length: the tokenizer
+    merges two tokens only into an existing one.
     """
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *control_tokens]
     types = [_UNKNOWN, _CONTROL, _CONTROL] + [_BYTE] * 256 + [_CONTROL] * len(control_tokens)
@@ -145,7 +145,7 @@ def _vocabulary(size: int, control_tokens: Sequence[str]) -> _Vocabulary:
     if size and size < count:
         raise ValueError(f"vocab must be 0 or at least {count}")
     plain += [f"▁pad{number}" for number in range(size - count)]
-    return _Vocabulary(
+    return _TokenTable(
         texts=special + plain,
         scores=[0.0] * len(special) + [float(len(text)) for text in plain],
         types=types + [_NORMAL] * len(plain),
@@ -170,7 +170,7 @@ def _fields(
     }
 
 
-def _tokenizer_fields(vocabulary: _Vocabulary) -> dict[str, Any]:
+def _tokenizer_fields(vocabulary: _TokenTable) -> dict[str, Any]:
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": vocabulary.texts,
@@ -190,9 +190,9 @@ def _add_field(writer: GGUFWriter, key: str, value: Any) -> None:
 
 
 def _tensors(
-    shape: _Dimensions, vocabulary: _Vocabulary, random: np.random.Generator
+    shape: _Dimensions, vocabulary: _TokenTable, random: np.random.Generator
 ) -> list[tuple[str, NDArray[np.float32]]]:
-    """All weights by name; matrices are (rows out, columns in), scaled to keep activations at 1."""
+    """All weights by name; matrices (rows out, columns in) keep the scale of activations at 1."""
 
     def matrix(rows: int, columns: int) -> NDArray[np.float32]:
         return random.standard_normal((rows, columns), dtype=np.float32) / np.float32(columns**0.5)
@@ -224,7 +224,7 @@ def _tensors(
 def _add_tensor(
     writer: GGUFWriter, name: str, weights: NDArray[np.float32], quantization: Quantization
 ) -> None:
-    if weights.ndim == 1:  # the library wants norms as F32
+    if weights.ndim == 1:  # the library requires norms as F32
         writer.add_tensor(name, weights)
         return
     kind = GGMLQuantizationType[quantization]

@@ -1,10 +1,9 @@
-"""The models that come with the package: ``NAME.gguf`` in this folder is the model ``NAME``.
+"""The models in the package: ``NAME.gguf`` in this folder is the model ``NAME``.
 
 Each is added once to a store without models. An empty file in the store, ``.ollama_async/NAME``,
-records that; Ollama ignores it. A model that was removed is added again only if it is pulled by
-name.
+records that; Ollama ignores it. A pull by name adds a removed model again.
 
-Everything here blocks: a model of 8 MB takes about 0.1 s, most of it for the disk.
+Everything here blocks: adding a model of 8 MB takes about 0.1 s.
 """
 
 from __future__ import annotations
@@ -24,33 +23,29 @@ LICENSE = FOLDER / "LICENSE"
 MARKS = ".ollama_async"
 
 _PARAMETERS: dict[str, dict[str, Any]] = {
-    # so small a model predicts the likeliest token well, but not the probabilities of the others,
-    # and does not always end its answer
+    # so small a model predicts only the likeliest token well, and may not end its answer
     "demo": {"temperature": 0, "num_predict": 512},
 }
 
 
 def names(folder: Path = FOLDER) -> tuple[str, ...]:
-    """Names of the models in the folder, without a tag."""
+    """Names of the models in the folder, without tags."""
     return tuple(sorted(path.stem for path in folder.glob("*.gguf")))
 
 
 def add(store: Store, name: str, folder: Path = FOLDER) -> None:
-    """Add one of :func:`names` to the store; a model of this name is replaced.
+    """Add one of :func:`names` to the store, replacing a model of this name.
 
-    :raises ServerError: disk full or not writable, or the package's file is broken; the model that
-        had the name is as it was.
+    :raises ServerError: disk full or not writable, or a broken file; an old model is unchanged.
     """
     with _locked_marks(store.root):
         _add(store, name, folder)
 
 
 def offer(store: Store, folder: Path = FOLDER) -> None:
-    """Add the models that were never added to this store, if it has none.
+    """Add the models that were never added to this store, if it has no models.
 
-    If several servers start on one store, one of them adds. Later calls only read two folders.
-
-    :raises ServerError: as :func:`add`.
+    Only one of several servers adds them. Later calls read two folders. :raises ServerError:
     """
     if not _missing(store, folder):  # creates no lock file in a store that is not ours
         return
@@ -60,7 +55,7 @@ def offer(store: Store, folder: Path = FOLDER) -> None:
 
 
 def _missing(store: Store, folder: Path) -> list[str]:
-    """Names of the models to add; none if the store has a model, even a broken one."""
+    """Names of the models to add; none if the store has any model, even a broken one."""
     if next(store.layout.manifests.paths(), None) is not None:
         return []
     return [name for name in names(folder) if not (store.root / MARKS / name).exists()]
@@ -68,7 +63,7 @@ def _missing(store: Store, folder: Path) -> list[str]:
 
 @contextmanager
 def _locked_marks(root: Path) -> Iterator[None]:
-    """Hold a lock of our own; creating a model takes the store's lock for a moment."""
+    """Hold a separate lock: creating a model acquires the store's lock."""
     with storage_errors(root), locked(root / MARKS):
         yield
 
