@@ -60,13 +60,8 @@ class Crash:
         return next(iter(self.others)) if len(self.others) == 1 else None
 
     def clear(self, request_id: int) -> None:
-        """The worker has survived the suspect's trial."""
+        """The suspect's trial is over."""
         self.suspects.discard(request_id)
-
-    def record_kill(self, request_id: int) -> None:
-        """The suspect has killed a worker in its trial."""
-        self.suspects.discard(request_id)
-        self.kills += 1
 
     def record_end(self, request_id: int, client: str) -> None:
         """The request has ended. If it was still to be tried, it now cannot be."""

@@ -273,7 +273,8 @@ class Scheduler:
         ]
         if tried is not None and tried.crash is not None:
             crash = tried.crash
-            crash.record_kill(tried.id)
+            crash.clear(tried.id)
+            crash.kills += 1
             crash.suspects.update(request.id for request in suspects)
             self._backoff.blame(key, tried.client, now, crash)
         elif event.has_aborted and len(running) == 1:

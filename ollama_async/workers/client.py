@@ -271,11 +271,11 @@ class WorkerClient:
             return  # it ends with the worker
         self._texts[request.id] = request.sink.text
         try:
-            self._transport.send(messages.PackedSubmit(request.id, inference, request.job.client))
+            self._send(messages.PackedSubmit(request.id, inference, request.job.client))
         except Exception as fault:  # the boundary "request": it must not keep its slot
             self.forget(request.id)
-            if isinstance(fault, FrameTooLarge):
-                raise TooLarge(f"request too large for a worker: {fault}") from fault
+            if isinstance(fault, TooLarge):
+                raise
             log.exception("sending request %d", request.id)
             raise EngineFailed(f"the request cannot be sent to a worker: {fault}") from fault
         if not self._limits:
@@ -303,6 +303,9 @@ class WorkerClient:
     def _send_call(self, message: messages.Tokenize | messages.Detokenize) -> None:
         if self._state is not _State.READY:
             raise WorkerDied(self._crash_text())
+        self._send(message)
+
+    def _send(self, message: messages.FromParent) -> None:
         try:
             self._transport.send(message)
         except FrameTooLarge as reason:

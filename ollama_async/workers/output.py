@@ -16,6 +16,9 @@ TAIL_BYTES = 8 << 10
 MAX_LINES = 500
 """Lines examined per read. Each costs some 5 µs, and four times as much if it is logged."""
 
+_MAX_FLOOD_LINES = 32
+"""The same while lines are dropped."""
+
 _RECENT_S = 60.0
 """Maximum age of a reason when a ready process dies. A debugger takes seconds."""
 
@@ -54,45 +57,47 @@ _LINE_OVERHEAD_BYTES = 80
 """What the log adds to each line."""
 
 
-class OutputTail:
-    """Keeps the last 8 KiB of a process's output, and passes each line to ``on_line``. Lines beyond
-    ``max_lines`` of a read are only counted, to ``on_skipped``.
+class WorkerOutput:
+    """Passes lines to ``log``, limited by a token bucket, and keeps fatal lines and the last 8 KiB.
+
+    ``is_dropping``: the bucket is empty. Dropped lines are counted in the log.
     """
 
     def __init__(
-        self,
-        on_line: Callable[[str], None],
-        on_skipped: Callable[[int], None] = lambda _: None,
-        clock: Callable[[], float] = time.monotonic,
+        self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self.is_dropping = False
+        self._log = log
+        self._clock = clock
         self._tail = bytearray()
         self._partial = b""
         self._fatal: deque[tuple[float, str]] = deque(maxlen=_MAX_FATAL_LINES)
         self._is_in_traceback = False
         self._is_ready = False
         self._fed_at = 0.0
-        self._on_line = on_line
-        self._on_skipped = on_skipped
-        self._clock = clock
+        self._allowed_bytes = float(BURST_BYTES)
+        self._counted_at = clock()
+        self._dropped = 0
 
-    def feed(self, data: bytes, *, max_lines: int = MAX_LINES) -> None:
+    def feed(self, data: bytes) -> None:
         self._fed_at = self._clock()
         self._tail += data
         del self._tail[:-TAIL_BYTES]
         *lines, self._partial = (self._partial + data).split(b"\n")
         if len(self._partial) > TAIL_BYTES:  # bounds a line without end
             lines, self._partial = [*lines, self._partial], b""
-        if len(lines) > max_lines:
-            self._on_skipped(len(lines) - max_lines)
+        max_lines = _MAX_FLOOD_LINES if self.is_dropping else MAX_LINES
+        self._dropped += len(lines[max_lines:])
         for line in lines[:max_lines]:
-            self._note(line)
+            self._examine(line)
 
     def close(self) -> None:
-        """Forward a last line without a line feed."""
-        self._note(self._partial)
+        """Forward a last line without a line feed, and report dropped lines."""
+        self._examine(self._partial)
         self._partial = b""
+        self._report_dropped()
 
-    def ready(self) -> None:
+    def mark_ready(self) -> None:
         """The model is loaded: from now on only recent lines can explain a death."""
         self._is_ready = True
         self._tail.clear()
@@ -103,15 +108,18 @@ class OutputTail:
         """
         if fatal := [text for at, text in self._fatal if self._is_recent(at)]:
             return fatal[-limit:]
-        lines = self._relevant_lines() if self._is_recent(self._fed_at) else []
+        lines: list[str] = []
+        if self._is_recent(self._fed_at):
+            texts = (_printable(line) for line in bytes(self._tail).split(b"\n"))
+            lines = [text for text in texts if text and _is_relevant(text)]
         errors = [line for line in lines if _ERROR.search(line)]
         return (errors or (lines if include_ordinary else []))[-limit:]
 
-    def _note(self, line: bytes) -> None:
+    def _examine(self, line: bytes) -> None:
         text = _printable(line)
         if not text:
             return
-        self._on_line(text)
+        self._forward(text)
         if self._is_fatal(text, is_indented=line[:1].isspace()):
             self._fatal.append((self._fed_at, text[:_MAX_FATAL_CHARACTERS]))
 
@@ -123,34 +131,16 @@ class OutputTail:
         self._is_in_traceback = _TRACEBACK in text
         return _is_relevant(text) and _FATAL.search(text) is not None
 
-    def _relevant_lines(self) -> list[str]:
-        texts = (_printable(line) for line in bytes(self._tail).split(b"\n"))
-        return [text for text in texts if text and _is_relevant(text)]
-
     def _is_recent(self, at: float) -> bool:
         return not self._is_ready or self._clock() - at <= _RECENT_S
 
-
-class LogRate:
-    """Token bucket for log lines: a burst, then a low rate, and a count of dropped lines."""
-
-    def __init__(
-        self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.is_dropping = False
-        self._log = log
-        self._clock = clock
-        self._allowed_bytes = float(BURST_BYTES)
-        self._counted_at = clock()
-        self._dropped = 0
-
-    def line(self, text: str) -> None:
+    def _forward(self, text: str) -> None:
         now = self._clock()
         gained = (now - self._counted_at) * BYTES_PER_S
         self._counted_at = now
         self._allowed_bytes = min(BURST_BYTES, self._allowed_bytes + gained)
         if self.is_dropping and self._allowed_bytes >= _RESUME_BYTES:
-            self.report_dropped()
+            self._report_dropped()
             self.is_dropping = False
         elif not self.is_dropping and self._allowed_bytes <= 0:
             self.is_dropping = True
@@ -161,11 +151,7 @@ class LogRate:
         self._allowed_bytes -= len(text) + _LINE_OVERHEAD_BYTES
         self._log(text)
 
-    def skipped(self, count: int) -> None:
-        """``count`` lines were dropped unexamined."""
-        self._dropped += count
-
-    def report_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         if self._dropped:
             self._log(f"{self._dropped} lines dropped")
             self._dropped = 0

@@ -181,16 +181,15 @@ class Pool:
                 effects = self._scheduler.state.effects
             for effect in effects:
                 try:
-                    self._perform(effect, ends, pending)
+                    self._perform(effect, ends)
                 except Exception as fault:  # the boundary "effect": the others are performed
-                    log.exception("%s", effect)
+                    if not isinstance(fault, ServerError):
+                        log.exception("%s", effect)
                     self._recover(effect, fault, ends, pending)
         self._changed.set()
         return ends
 
-    def _perform(  # noqa: C901  # one case per effect
-        self, effect: events.Effect, ends: list[_Outcome], pending: deque[events.Event]
-    ) -> None:
+    def _perform(self, effect: events.Effect, ends: list[_Outcome]) -> None:
         match effect:
             case events.Start(request_id, instance_id):
                 request = self._requests[request_id]
@@ -198,11 +197,7 @@ class Pool:
                     request.was_started = True
                     waited_s = (perf_counter_ns() - request.submitted_ns) / 1e9
                     self._observe(self._observer.waited, request.job.target.name, waited_s)
-                try:
-                    self._clients[instance_id].submit(request)
-                except ServerError as error:
-                    ends.append((self._requests.pop(request_id), error))
-                    pending.append(events.RequestEnded(request_id))
+                self._clients[instance_id].submit(request)
             case events.Complete(request_id):
                 ends.append((self._requests.pop(request_id), Finish("load", Usage(), [])))
             case events.Abort(request_id, instance_id):
@@ -236,7 +231,9 @@ class Pool:
         pending: deque[events.Event],
     ) -> None:
         """An effect failed: neither the scheduler nor a client must wait for its outcome."""
-        error = EngineFailed(f"a fault of the server: {fault!r}")
+        error = fault
+        if not isinstance(error, ServerError):
+            error = EngineFailed(f"a fault of the server: {fault!r}")
         match effect:
             case events.Start() | events.Complete() | events.Reject() | events.Fail():
                 self._fail(effect.request_id, error, ends)

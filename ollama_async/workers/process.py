@@ -26,7 +26,7 @@ from contextlib import ExitStack, closing
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.messages import FromParent, Quit
-from ollama_async.workers.output import MAX_LINES, TAIL_BYTES, LogRate, OutputTail
+from ollama_async.workers.output import TAIL_BYTES, WorkerOutput
 from ollama_async.workers.pipe import Channel
 from ollama_async.workers.transport import REAP_DEADLINE_S, TransportListener
 
@@ -36,7 +36,6 @@ _READ_BYTES = 2 * TAIL_BYTES
 _LAST_READS = 5
 """A pipe's default size. A grandchild may have enlarged it and still be writing."""
 _FLOOD_PAUSE_S = 0.01
-_FLOOD_LINES = 32
 _REAP_RETRY_S = 0.05
 _DEFAULT_ENVIRON = {"GOMP_SPINCOUNT": "1000"}
 """OpenMP's threads spin before they sleep. By default they never sleep if there are as many as
@@ -51,13 +50,12 @@ class WorkerProcess:
     def __init__(self, module: str = CHILD_MODULE) -> None:
         self.pid = 0
         self._module = module
-        self._rate = LogRate(lambda line: log.info("worker %d: %s", self.pid, line))
-        self._tail = OutputTail(self._rate.line, self._rate.skipped)
+        self._output = WorkerOutput(lambda line: log.info("worker %d: %s", self.pid, line))
         self._loop: asyncio.AbstractEventLoop
         self._listener: TransportListener
         self._channel: Channel
         self._popen: subprocess.Popen[bytes]
-        self._output: int
+        self._output_fd: int
         self._pidfd: int
         self._is_detached = False
         self._closed = asyncio.Event()
@@ -73,7 +71,7 @@ class WorkerProcess:
         with ExitStack() as made:
             try:
                 channel = made.enter_context(closing(Channel()))
-                self._popen, self._output, self._pidfd = _spawn(
+                self._popen, self._output_fd, self._pidfd = _spawn(
                     self._module,
                     [*channel.argv(generation=generation), *plan.spec.to_argv()],
                     environ=plan.environ,
@@ -87,7 +85,7 @@ class WorkerProcess:
         self._listener = listener
         self._channel = channel
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._output, self._on_output)
+        self._loop.add_reader(self._output_fd, self._on_output)
         self._loop.add_reader(self._pidfd, self._on_exit)
         channel.close_child_lifeline()
         channel.pipe.open(listener.received, listener.broken)
@@ -96,7 +94,7 @@ class WorkerProcess:
         self._channel.pipe.send(message)
 
     def mark_ready(self) -> None:
-        self._tail.ready()
+        self._output.mark_ready()
 
     def last_output(self) -> list[str]:
         """A killed process printed no reason for its death, unless it aborted itself."""
@@ -104,7 +102,7 @@ class WorkerProcess:
             return []
         returncode = self._popen.returncode
         is_killed = returncode is not None and returncode < 0 and returncode != -signal.SIGABRT
-        return self._tail.failure_lines(include_ordinary=not is_killed)
+        return self._output.failure_lines(include_ordinary=not is_killed)
 
     async def stop(self, grace_s: float) -> None:
         """Quit; SIGTERM after half the grace, SIGKILL after all of it."""
@@ -148,26 +146,27 @@ class WorkerProcess:
         """
         if not self._read_output():
             return
-        if not self._rate.is_dropping:
+        if not self._output.is_dropping:
             self._listener.progressed()
             return
-        self._loop.remove_reader(self._output)
+        self._loop.remove_reader(self._output_fd)
         self._pause = self._loop.call_later(_FLOOD_PAUSE_S, self._resume_output)
 
     def _resume_output(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._output, self._on_output)
+        self._loop.add_reader(self._output_fd, self._on_output)
 
     def _read_output(self) -> int:
         try:
-            data = os.read(self._output, _READ_BYTES)
+            data = os.read(self._output_fd, _READ_BYTES)
         except BlockingIOError:
             return 0
         if data:
-            max_lines = _FLOOD_LINES if self._rate.is_dropping else MAX_LINES
-            self._tail.feed(data, max_lines=max_lines)
+            self._output.feed(data)
         else:
-            self._loop.remove_reader(self._output)  # all writing ends are closed; the exit follows
+            self._loop.remove_reader(
+                self._output_fd
+            )  # all writers have closed it; the exit follows
         return len(data)
 
     def _on_exit(self) -> None:
@@ -185,10 +184,9 @@ class WorkerProcess:
         for _ in range(_LAST_READS):
             if not self._read_output():
                 break
-        self._tail.close()
-        self._rate.report_dropped()
-        self._loop.remove_reader(self._output)
-        os.close(self._output)
+        self._output.close()
+        self._loop.remove_reader(self._output_fd)
+        os.close(self._output_fd)
         os.close(self._pidfd)
         has_aborted = returncode == -signal.SIGABRT
         self._listener.exited(describe_exit(returncode), has_aborted=has_aborted)

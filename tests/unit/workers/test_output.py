@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.workers.output import BURST_BYTES, BYTES_PER_S, TAIL_BYTES, LogRate, OutputTail
+from ollama_async.workers.output import BURST_BYTES, BYTES_PER_S, TAIL_BYTES, WorkerOutput
 from ollama_async.workers.process import describe_exit
 
 
@@ -14,40 +14,41 @@ def logged():
 
 
 @pytest.fixture
-def tail(logged):
-    return OutputTail(logged.append)
+def worker_output(logged):
+    return WorkerOutput(logged.append)
 
 
-def test_lines_are_forwarded_whole_and_without_control_characters(tail, logged):
+def test_lines_are_forwarded_whole_and_without_control_characters(worker_output, logged):
     for part in (b"on", b"e\ntw\x1b[31mo\r\n\n", b"\xfft", b"hree"):
-        tail.feed(part)
+        worker_output.feed(part)
     assert logged == ["one", "tw [31mo"]
-    tail.close()
+    worker_output.close()
     assert logged == ["one", "tw [31mo", "\N{REPLACEMENT CHARACTER}three"]
 
 
 @pytest.mark.parametrize("control", ["\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2028", "\x7f"])
-def test_nothing_that_a_terminal_obeys_is_forwarded(tail, logged, control):
-    tail.feed(f"before{control}after\n".encode())
+def test_nothing_that_a_terminal_obeys_is_forwarded(worker_output, logged, control):
+    worker_output.feed(f"before{control}after\n".encode())
     assert logged[0].isprintable()
     assert logged[0].startswith("before")
 
 
-def test_a_read_of_very_many_lines_is_looked_at_in_part_and_counted(logged):
-    skipped = []
-    tail = OutputTail(logged.append, skipped.append)
-    tail.feed(b"a\n" * 5000)
-    assert len(logged) + sum(skipped) == 5000
-    assert len(logged) <= 500
+def test_lines_beyond_the_limit_of_a_read_are_counted(logged):
+    worker_output = WorkerOutput(logged.append)
+    worker_output.feed(b"a\n" * 5000)
+    worker_output.close()
+    *lines, dropped = logged
+    assert dropped == f"{5000 - len(lines)} lines dropped"
+    assert len(lines) <= 500
 
 
-def test_a_line_without_end_is_forwarded_in_parts_and_held_in_bounds(tail, logged):
+def test_a_line_without_end_is_forwarded_in_parts(worker_output, logged):
     for _ in range(100):
-        tail.feed(b"x" * 1000)
-    tail.close()
+        worker_output.feed(b"x" * 1000)
+    worker_output.close()
     assert sum(map(len, logged)) == 100_000
     assert max(map(len, logged)) <= TAIL_BYTES + 1000
-    assert len(tail._tail) == TAIL_BYTES
+    assert len(worker_output._tail) == TAIL_BYTES
 
 
 @pytest.mark.parametrize(
@@ -60,9 +61,9 @@ def test_a_line_without_end_is_forwarded_in_parts_and_held_in_bounds(tail, logge
         (b"Traceback (most recent call last):\n  File error\nKeyError: 'a'\n", ["KeyError: 'a'"]),
     ],
 )
-def test_the_failure_lines_are_those_that_look_like_a_failure(tail, output, expected):
-    tail.feed(output)
-    assert tail.failure_lines() == expected
+def test_error_messages_or_the_last_lines_explain_a_death(worker_output, output, expected):
+    worker_output.feed(output)
+    assert worker_output.failure_lines() == expected
 
 
 BACKTRACE = b"".join(
@@ -111,43 +112,43 @@ C_BACKTRACE = b"/lib/libggml-base.so(ggml_abort+0x15c)[0x7f3c5a1b2c3d]\n" * 300
         (b"INFO loading", []),
     ],
 )
-def test_the_lines_about_a_death_are_found_whatever_comes_before_and_after(tail, output, expected):
+def test_fatal_lines_are_found_among_other_output(worker_output, output, expected):
     for start in range(0, len(output), 1000):
-        tail.feed(output[start : start + 1000])
-    tail.close()
-    assert tail.failure_lines() == expected
+        worker_output.feed(output[start : start + 1000])
+    worker_output.close()
+    assert worker_output.failure_lines() == expected
 
 
-def test_a_killed_process_printed_nothing_about_it(tail):
-    tail.feed(b"one\ntwo\n")
-    assert tail.failure_lines(include_ordinary=False) == []
+def test_ordinary_lines_do_not_explain_a_kill(worker_output):
+    worker_output.feed(b"one\ntwo\n")
+    assert worker_output.failure_lines(include_ordinary=False) == []
 
 
-def test_output_from_before_it_was_ready_is_not_about_its_death(tail):
-    tail.feed(b"cannot find the newline token\n")
-    assert tail.failure_lines() == ["cannot find the newline token"]
-    tail.ready()
-    assert tail.failure_lines() == []
+def test_output_before_ready_does_not_explain_a_death(worker_output):
+    worker_output.feed(b"cannot find the newline token\n")
+    assert worker_output.failure_lines() == ["cannot find the newline token"]
+    worker_output.mark_ready()
+    assert worker_output.failure_lines() == []
 
 
-def test_old_output_of_a_ready_process_is_not_about_its_death(logged):
+def test_old_output_of_a_ready_worker_does_not_explain_a_death(logged):
     now = 1000.0
-    tail = OutputTail(logged.append, clock=lambda: now)
-    tail.ready()
-    tail.feed(b"x.c:1: CUDA error\ncannot go on\n")
+    worker_output = WorkerOutput(logged.append, clock=lambda: now)
+    worker_output.mark_ready()
+    worker_output.feed(b"x.c:1: CUDA error\ncannot go on\n")
     now += 30
-    assert tail.failure_lines() == ["x.c:1: CUDA error"]
+    assert worker_output.failure_lines() == ["x.c:1: CUDA error"]
     now += 60
-    assert tail.failure_lines() == []
+    assert worker_output.failure_lines() == []
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
-def test_any_bytes_are_printable_in_the_end(parts):
+def test_logged_lines_are_printable_whatever_the_bytes(parts):
     lines = []
-    tail = OutputTail(lines.append)
+    worker_output = WorkerOutput(lines.append)
     for part in parts:
-        tail.feed(part)
-    tail.close()
+        worker_output.feed(part)
+    worker_output.close()
     assert all(ord(character) >= 32 or character == "\t" for line in lines for character in line)
 
 
@@ -177,35 +178,36 @@ class Clock:
 
 def test_a_quiet_worker_is_logged_whole():
     logged = []
-    rate = LogRate(logged.append, Clock())
+    output = WorkerOutput(logged.append, Clock())
     for number in range(1000):
-        rate.line(f"line {number}")
-    rate.report_dropped()
+        output.feed(b"line %d\n" % number)
+    output.close()
     assert logged == [f"line {number}" for number in range(1000)]
 
 
 def test_a_flood_is_bounded_reported_and_counted():
     logged, clock = [], Clock()
-    rate = LogRate(logged.append, clock)
-    for _ in range(100_000):
-        clock.now += 0.001
-        rate.line("x" * 1000)
-    rate.skipped(7)
-    rate.report_dropped()
-    assert sum(map(len, logged)) < BURST_BYTES + 100 * BYTES_PER_S + 10_000
+    output = WorkerOutput(logged.append, clock)
+    for _ in range(4000):
+        clock.now += 0.01
+        output.feed(b"x" * 1000 + b"\n")
+    assert output.is_dropping
+    output.feed(b"x\n" * 39)
+    output.close()
+    assert sum(map(len, logged)) < BURST_BYTES + 40 * BYTES_PER_S + 10_000
     assert any("most lines are dropped" in line for line in logged)
     dropped = [int(line.split()[0]) for line in logged if line.endswith("lines dropped")]
-    assert sum(dropped) + sum(line.startswith("x") for line in logged) == 100_007
+    assert sum(dropped) + sum(line.startswith("x") for line in logged) == 4039
 
 
-def test_a_worker_that_calms_down_is_logged_again():
+def test_a_worker_is_logged_again_after_a_flood():
     logged, clock = [], Clock()
-    rate = LogRate(logged.append, clock)
+    output = WorkerOutput(logged.append, clock)
     for _ in range(3000):
-        rate.line("x" * 1000)
-    assert rate.is_dropping
+        output.feed(b"x" * 1000 + b"\n")
+    assert output.is_dropping
     clock.now += 60
-    rate.line("calm")
-    assert not rate.is_dropping
+    output.feed(b"calm\n")
+    assert not output.is_dropping
     assert logged[-2].endswith("lines dropped")
     assert logged[-1] == "calm"
