@@ -26,7 +26,7 @@ from ollama_async.workers.child.pipe import ChildPipe
 from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
 from ollama_async.workers.child.process_setup import restrict_system_calls
 from ollama_async.workers.child.prompt_encoder import ChatFormatCache
-from ollama_async.workers.child.resource_limits import ResourceLimit, Run, Watchdog
+from ollama_async.workers.child.resource_limits import ResourceLimit, Watchdog
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused
 
@@ -38,7 +38,6 @@ REFUSED = 1
 _CLOSE_LIMIT_S = 30.0
 _LOADING_PERIOD_S = 0.1
 _RECEIVE_TIMEOUT_S = 60.0
-_NO_SECCOMP = "not confined: there is no libseccomp"
 
 
 def leave(status: int) -> NoReturn:
@@ -106,7 +105,8 @@ class Service:
         engine = self._load()
         facts = engine.facts
         if not facts.device_bytes:  # a GPU driver makes later system calls that nobody has listed
-            outcome = "confined" if restrict_system_calls() else _NO_SECCOMP
+            is_confined = restrict_system_calls()
+            outcome = "confined" if is_confined else "not confined: there is no libseccomp"
             print(f"INFO system calls: {outcome}", file=sys.stderr)  # noqa: T201  # stderr is the log
         self._loop = EngineLoop(
             engine,
@@ -118,7 +118,7 @@ class Service:
         preparer = RequestPreparer(
             engine,
             ChatFormatCache(engine, partial(_choose, self._settings.go_template)),
-            self._make_run,
+            lambda limit_s, error: ResourceLimit(self._watchdog, limit_s, error=error).run,
             guards_calls=self._settings.enforce_tool_schemas,
             shares_prefixes=self._settings.prefix_sharing == "all",
         )
@@ -146,9 +146,6 @@ class Service:
         if now_s - self._loading_sent_s >= _LOADING_PERIOD_S:
             self._loading_sent_s = now_s
             self._pipe.send([Loading()])
-
-    def _make_run(self, cpu_limit_s: float, error: Callable[[str], Exception]) -> Run:
-        return ResourceLimit(self._watchdog, cpu_limit_s, error=error).run
 
 
 def _choose(

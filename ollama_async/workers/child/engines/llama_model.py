@@ -171,7 +171,10 @@ def open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
     params.n_outputs_max = spec.slots  # one row of logits per sequence; the default is n_batch
     params.n_threads = params.n_threads_batch = spec.threads or len(os.sched_getaffinity(0))
     params.flash_attn_type = _FLASH_ATTENTION[spec.flash_attention]
-    params.type_k = params.type_v = _cache_type(spec.cache_type)
+    if spec.cache_type not in _CACHE_TYPES:
+        known = ", ".join(_CACHE_TYPES)
+        raise LoadFailed(f"unknown KV cache type {spec.cache_type!r}; known are {known}")
+    params.type_k = params.type_v = _CACHE_TYPES[spec.cache_type]
     params.kv_unified = False
     params.swa_full = True  # else prefixes beyond the window could not be reused, nor shifted
     params.no_perf = True
@@ -187,14 +190,6 @@ def open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
         lib.llama_free(context)
         raise LoadFailed("unable to load model: it has no KV cache, so it cannot generate text")
     return context
-
-
-def _cache_type(name: str) -> int:
-    try:
-        return int(_CACHE_TYPES[name])
-    except KeyError:
-        known = ", ".join(_CACHE_TYPES)
-        raise LoadFailed(f"unknown KV cache type {name!r}; known are {known}") from None
 
 
 _COMPOSES = b"ollama_async.tokenizer.nfc"

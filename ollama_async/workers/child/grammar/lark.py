@@ -306,15 +306,11 @@ class ValueGrammar:
 
     def _object(self, schema: Schema) -> str:
         properties, required = schema["properties"], required_of(schema)
+        listed = {**properties, **{key: True for key in required if key not in properties}}
         members = [
             (self._member(self._notation.key(key), self.value(value)), key in required)
-            for key, value in properties.items()
+            for key, value in listed.items()
             if value is not False
-        ]
-        members += [
-            (self._member(self._notation.key(key), self._notation.any), True)
-            for key in required
-            if key not in properties
         ]
         more = schema.get("additionalProperties", False)
         others = None

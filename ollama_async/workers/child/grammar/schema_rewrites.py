@@ -48,11 +48,7 @@ def rewrite(root: Schema) -> None:
     found = list(schemas(root))
     for schema in found:
         check_shape(schema)
-        _drop_no_ops(schema)
-        if schema is not root:
-            _drop_unknown(schema)
-            _forbid(schema)
-        _encode_reference(schema)
+        _normalize(schema, is_root=schema is root)
         schema_scalars.fit_bounds(schema)
     # pointers within a subschema that has an $id do not start at the root
     is_one_resource = not any("$id" in schema or "id" in schema for schema in found[1:])
@@ -67,38 +63,27 @@ def rewrite(root: Schema) -> None:
         schema_scalars.translate_patterns(schema)
 
 
-def _drop_no_ops(schema: Schema) -> None:
+def _normalize(schema: Schema, *, is_root: bool) -> None:
+    """Remove what has no effect, and write the rest as the library reads it."""
     if schema.get("format") not in FORMATS:
         schema.pop("format", None)
     for keyword, value in _NO_OPS.items():
         if schema.get(keyword) is value:
             del schema[keyword]
-
-
-def _drop_unknown(schema: Schema) -> None:
-    """Next to a reference the library would follow them, and it cannot follow cycles."""
-    if not schema.keys() & set(COMBINING):
-        return
-    for keyword in [key for key in schema if key not in KEYWORDS]:
-        del schema[keyword]
-
-
-def _forbid(schema: Schema) -> None:
-    """``not`` of everything: used to forbid optional properties."""
-    if "not" in schema and _allows_everything(schema["not"]):
-        schema.clear()
+    if not is_root and schema.keys() & set(COMBINING):
+        # next to a reference the library would follow them, and it cannot follow cycles
+        for keyword in schema.keys() - KEYWORDS:
+            del schema[keyword]
+    if not is_root and "not" in schema and _allows_everything(schema["not"]):
+        schema.clear()  # used to forbid optional properties
         schema["enum"] = []
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):  # as URI fragments must be
+        schema["$ref"] = "#" + quote(unquote(reference[1:]), safe="/~!$&'()*+,;=:@?-._")
 
 
 def _allows_everything(schema: object) -> bool:
     return schema is True or (isinstance(schema, dict) and not asserting(schema))
-
-
-def _encode_reference(schema: Schema) -> None:
-    """Percent-encode a JSON pointer, as URI fragments must be."""
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        schema["$ref"] = "#" + quote(unquote(reference[1:]), safe="/~!$&'()*+,;=:@?-._")
 
 
 def _list_names(schema: Schema, analysis: SchemaAnalysis) -> None:
@@ -328,16 +313,16 @@ def _distinguish(one: Schema, other: Schema, analysis: SchemaAnalysis) -> _Tags 
     """What to require so that nothing is valid under both; None if something may be."""
     if not analysis.looks.allows(1):
         return None
-    types = [_with_integers(analysis.types(each)) for each in (one, other)]
-    if types[0] and types[1] and not types[0] & types[1]:
+    these, those = analysis.types(one), analysis.types(other)
+    if these and those and not _with_integers(these) & _with_integers(those):
         return []
     if _are_disjoint(one, other, analysis):
         return []
-    return _tags(one, other, analysis) if types == [_OBJECT, _OBJECT] else None
+    return _tags(one, other, analysis) if these == those == _OBJECT else None
 
 
-def _with_integers(types: frozenset[str] | None) -> frozenset[str] | None:
-    return types | {"integer"} if types and "number" in types else types
+def _with_integers(types: frozenset[str]) -> frozenset[str]:
+    return types | {"integer"} if "number" in types else types
 
 
 def _are_disjoint(one: object, other: object, analysis: SchemaAnalysis) -> bool:
