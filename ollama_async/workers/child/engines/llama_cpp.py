@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -136,7 +136,9 @@ def find_padding_slots(
         return []
     chosen: list[int] = []
     group = 0
-    for before, run in pairwise([[], *_consecutive_runs(ordered)]):
+    # slot - index is the same in a run of consecutive slots
+    runs = groupby(enumerate(ordered), lambda each: each[1].slot - each[0])
+    for before, run in pairwise([[], *([row for _, row in run] for _, run in runs)]):
         rows = sum(len(row.tokens) == 1 for row in run)
         idle = range(before[-1].slot + 1, run[0].slot) if before else range(0)
         joined = group + len(idle) + rows
@@ -147,15 +149,6 @@ def find_padding_slots(
         else:
             group = rows
     return chosen
-
-
-def _consecutive_runs(ordered: Sequence[Row]) -> list[list[Row]]:
-    runs = [[ordered[0]]]
-    for left, right in pairwise(ordered):
-        if right.slot > left.slot + 1:
-            runs.append([])
-        runs[-1].append(right)
-    return runs
 
 
 _slot_of = attrgetter("slot")
@@ -232,7 +225,12 @@ class LlamaCpp:
 
     def step(self, rows: Sequence[Row]) -> list[int]:
         ordered = sorted(rows, key=_slot_of)
-        padding = self._find_padding(ordered)
+        padding = []
+        if self.facts.can_trim:
+            slots = find_padding_slots(
+                ordered, self._pass_cost, lambda slot: self._length(slot) < self.facts.num_ctx
+            )
+            padding = [Row(slot, (0,), self._length(slot), samples=False) for slot in slots]
         if padding:
             ordered = sorted(ordered + padding, key=_slot_of)
         try:
@@ -318,15 +316,6 @@ class LlamaCpp:
             self._logits_address = address
             self._logits = np.ctypeslib.as_array(pointer, self._logits.shape)
         return self._logits
-
-    def _find_padding(self, ordered: Sequence[Row]) -> list[Row]:
-        """Rows in idle slots that join separate passes."""
-        if not self.facts.can_trim:
-            return []
-        slots = find_padding_slots(
-            ordered, self._pass_cost, lambda slot: self._length(slot) < self.facts.num_ctx
-        )
-        return [Row(slot, (0,), self._length(slot), samples=False) for slot in slots]
 
     def _length(self, slot: int) -> int:
         return int(lib.llama_memory_seq_pos_max(self._memory, slot)) + 1

@@ -1,15 +1,8 @@
 """Constraints on answers: a request's format, forced tool call or offered tools, as grammars.
 
-:meth:`ConstraintFactory.constrain` serves requests with a ``format`` or a forced tool call. The
-preprocessor makes the constraint. The engine gets it with ``begin`` and samples only tokens that it
-allows. Once it ``is_over``, the answer is complete or has failed; see
-:class:`~ollama_async.workers.child.engines.engine.Constraint`.
-
-:meth:`ConstraintFactory.guard` serves requests that may call tools. Such an answer is free until it
-begins a call; see :class:`CallGuard`.
-
-A constrained answer is: thoughts, if the model marks them and the client does not forbid them, then
-the prescribed form. Thoughts are part of the grammar, so nothing has to switch it on.
+A ``format`` or a forced tool call constrains the whole answer: thoughts, if the model marks them
+and the client does not forbid them, then the prescribed form. Thoughts are part of the grammar, so
+nothing has to switch it on. If tools are only offered, the answer is free until it begins a call.
 """
 
 from __future__ import annotations

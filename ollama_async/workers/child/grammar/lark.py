@@ -208,9 +208,9 @@ class Notation(msgspec.Struct, frozen=True, kw_only=True):
     has_schemas: bool = False
 
 
-def quoted(text: str) -> str:
-    """A pattern for ``text`` as a JSON string."""
-    return literal(json.dumps(text, ensure_ascii=False))
+def quoted(value: object) -> str:
+    """A pattern for ``value`` as JSON."""
+    return literal(json.dumps(value, ensure_ascii=False))
 
 
 JSON = Notation(
@@ -344,14 +344,10 @@ class ValueGrammar:
         if alternatives:
             found = [self.choices(self._alternative(way)) for way in alternatives]
             return [each for ways in found for each in ways] if all(found) else []
-        values = [schema["const"]] if "const" in schema else schema.get("enum")
-        if not isinstance(values, list):
-            return []
+        string = self._notation.string
         return [
-            self._notation.string(value)
-            if isinstance(value, str)
-            else literal(json.dumps(value, ensure_ascii=False))
-            for value in values
+            string(value) if isinstance(value, str) else quoted(value)
+            for value in _listed_values(schema) or []
         ]
 
     def kinds(self, schema: Schema) -> set[str]:
@@ -362,9 +358,9 @@ class ValueGrammar:
             return set().union(*found) if all(found) else set()
         types = schema.get("type")
         names = types if isinstance(types, list) else [types]
-        if types is None and ("const" in schema or isinstance(schema.get("enum"), list)):
-            values = [schema["const"]] if "const" in schema else schema["enum"]
-            return {_kind(value) for value in values}
+        values = _listed_values(schema)
+        if types is None and values is not None:
+            return set(map(_kind, values))
         return {str(name) for name in names} if all(name in _KINDS for name in names) else set()
 
     def _alternative(self, schema: Any) -> Schema:
@@ -387,6 +383,11 @@ def required_of(schema: Schema) -> list[str]:
     required = schema.get("required")
     names = required if isinstance(required, list) else []
     return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _listed_values(schema: Schema) -> list[Any] | None:
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return values if isinstance(values, list) else None
 
 
 def _alternatives(schema: Schema) -> list[Any]:

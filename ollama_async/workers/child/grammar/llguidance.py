@@ -132,7 +132,24 @@ class GrammarTokenizer:
     ) -> None:
         self._size = size
         self._piece = piece
-        self._tokenizer = _copy_vocabulary(size, piece, is_end)
+        pieces = [piece(token) or b"%b<%d>" % (_SPECIAL, token) for token in range(size)]
+        ends = [token for token in range(size) if is_end(token)]
+        for token in ends:
+            pieces[token] = b"%b<%d>" % (_SPECIAL, token)
+        init = TokenizerInit()
+        init.struct_size = ctypes.sizeof(init)
+        init.vocab_size = size
+        init.token_lens = (ctypes.c_uint32 * size)(*map(len, pieces))
+        init.token_bytes = b"".join(pieces)
+        init.use_approximate_greedy_tokenize_fn = True  # required, but never called: see the module
+        init.tok_eos = ends[0] if ends else _NO_TOKEN
+        init.tok_eos_extra = (ctypes.c_uint32 * len(ends[1:]))(*ends[1:])
+        init.tok_eos_extra_count = len(ends[1:])
+        reason = ctypes.create_string_buffer(_ERROR_CHARACTERS)
+        tokenizer: int | None = _new_tokenizer(init, reason, len(reason))
+        if tokenizer is None:
+            raise BadRequest(f"format: {reason.value.decode(errors='replace')}")
+        self._tokenizer = tokenizer
 
     def __del__(self, free: Callable[[int], None] = _free_tokenizer) -> None:
         if hasattr(self, "_tokenizer"):
@@ -236,30 +253,6 @@ class GrammarMatcher:
         """Why the matcher failed; "" if it did not."""
         text: bytes | None = _get_error(self._matcher)
         return (text or b"").decode(errors="replace")
-
-
-def _copy_vocabulary(
-    size: int, piece: Callable[[int], bytes], is_end: Callable[[int], bool]
-) -> int:
-    """Copy the vocabulary into the library and return its pointer."""
-    pieces = [piece(token) or b"%b<%d>" % (_SPECIAL, token) for token in range(size)]
-    ends = [token for token in range(size) if is_end(token)]
-    for token in ends:
-        pieces[token] = b"%b<%d>" % (_SPECIAL, token)
-    init = TokenizerInit()
-    init.struct_size = ctypes.sizeof(init)
-    init.vocab_size = size
-    init.token_lens = (ctypes.c_uint32 * size)(*map(len, pieces))
-    init.token_bytes = b"".join(pieces)
-    init.use_approximate_greedy_tokenize_fn = True  # required, but never called: see the module
-    init.tok_eos = ends[0] if ends else _NO_TOKEN
-    init.tok_eos_extra = (ctypes.c_uint32 * len(ends[1:]))(*ends[1:])
-    init.tok_eos_extra_count = len(ends[1:])
-    reason = ctypes.create_string_buffer(_ERROR_CHARACTERS)
-    tokenizer: int | None = _new_tokenizer(init, reason, len(reason))
-    if tokenizer is None:
-        raise BadRequest(f"format: {reason.value.decode(errors='replace')}")
-    return tokenizer
 
 
 def _explain(error: str) -> str:
