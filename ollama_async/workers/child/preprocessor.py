@@ -25,7 +25,6 @@ from ollama_async.workers.child.prompt_encoder import (
     ChatFormatCache,
     EncodedPrompt,
     PromptEncoder,
-    shorten,
 )
 from ollama_async.workers.child.resource_limits import MakeRun, OverBudget, PreparationBudget
 from ollama_async.workers.messages import (
@@ -110,8 +109,8 @@ class RequestPreparer:
             limits = f"{STOPS_LIMIT} strings or {STOP_CHARACTERS_LIMIT} characters"
             raise BadRequest(f"stop: more than {limits}")
         num_ctx, keep = self._find_context(inference)
-        encoded = self._encoder.encode(inference, num_ctx, budget)
-        tokens = shorten(encoded.tokens, inference, num_ctx, keep)
+        encoded = self._encoder.encode(inference, num_ctx, keep, budget)
+        tokens = encoded.tokens
         if not tokens:
             raise BadRequest("the prompt is empty")
         constraint = self._constrain(inference, encoded, budget)
@@ -162,13 +161,12 @@ class RequestPreparer:
         self, request_id: int, inference: Inference, budget: PreparationBudget
     ) -> list[PreparedRequest | ToParent]:
         """An answer that is the prompt itself."""
-        num_ctx, keep = self._find_context(inference)
-        encoded = self._encoder.encode(inference, num_ctx, budget)
-        tokens = shorten(encoded.tokens, inference, num_ctx, keep)
-        text = self._encoder.show(encoded, tokens, inference.prompt)
+        encoded = self._encoder.encode(inference, *self._find_context(inference), budget)
+        text = self._encoder.show(encoded, inference.prompt)
         _check_text(text)
         deltas: list[ToParent] = [Deltas([(request_id, text)])] if text else []
-        return [Started(request_id), *deltas, Done(request_id, "stop", Usage(prompt=len(tokens)))]
+        usage = Usage(prompt=len(encoded.tokens))
+        return [Started(request_id), *deltas, Done(request_id, "stop", usage)]
 
     def _find_context(self, inference: Inference) -> tuple[int, int]:
         """The context length, and how many of the first tokens are never dropped: ``num_keep``

@@ -136,11 +136,13 @@ class ChatFormatCache:
 
 class EncodedPrompt(msgspec.Struct, frozen=True):
     """A prompt as the model reads it, and what reads the answer; see
-    :class:`~ollama_async.workers.child.mailbox.PreparedRequest`.
+    :class:`~ollama_async.workers.child.mailbox.PreparedRequest`. ``is_cut``: the middle of
+    ``tokens`` was removed.
     """
 
     tokens: list[int]
     text: str
+    is_cut: bool = False
     parser: OutputParser | None = None
     special: Mapping[int, bytes] = {}
     delimiters: Delimiters = Delimiters()
@@ -157,12 +159,24 @@ class PromptEncoder:
         self._failed: BoundedCache[bytes, TemplateFailed] = BoundedCache(_FAILURES, _FAILURES)
 
     def encode(
+        self, inference: Inference, num_ctx: int, keep: int, budget: PreparationBudget
+    ) -> EncodedPrompt:
+        """The prompt, with fewer than ``num_ctx`` tokens. If necessary and allowed, old messages
+        are dropped, and then the middle of the tokens, but none of the first ``keep``.
+
+        :raises ServerError: it cannot be rendered, or is too long.
+        """
+        encoded = self._encode(inference, num_ctx, budget)
+        if len(encoded.tokens) < num_ctx:
+            return encoded
+        if not (inference.shift and inference.prompt.truncate):
+            raise ContextExceeded(TOO_LONG)
+        tokens = cut_middle(encoded.tokens, num_ctx=num_ctx, keep=keep)
+        return msgspec.structs.replace(encoded, tokens=tokens, is_cut=True)
+
+    def _encode(
         self, inference: Inference, num_ctx: int, budget: PreparationBudget
     ) -> EncodedPrompt:
-        """The prompt; old messages are dropped if necessary and allowed.
-
-        :raises ServerError: it cannot be rendered.
-        """
         prompt = inference.prompt
         context = self.check_tokens(prompt.context)
         if prompt.raw is not None:
@@ -213,6 +227,7 @@ class PromptEncoder:
         return EncodedPrompt(
             context + tokens,
             text,
+            False,
             None if parser is None else OutputParser(parser),
             {} if parser is None else bound.special,
             chat_format.delimiters(kept, text),
@@ -247,11 +262,11 @@ class PromptEncoder:
             self._prefixes.put(key, prefix, 1 + len(prefix))
         return common_prefix_length(prefix, tokens)
 
-    def show(self, encoded: EncodedPrompt, tokens: list[int], prompt: Prompt) -> str:
-        """The text of an encoded prompt, of which ``tokens`` are left."""
-        facts, text = self._facts, encoded.text
+    def show(self, encoded: EncodedPrompt, prompt: Prompt) -> str:
+        """The text of an encoded prompt."""
+        facts, text, tokens = self._facts, encoded.text, encoded.tokens
         is_start = not prompt.context
-        if len(tokens) < len(encoded.tokens):  # without a BOS that is not in the text
+        if encoded.is_cut:  # without a BOS that is not in the text
             is_added = facts.adds_bos and is_start and not text.startswith(facts.bos)
             return self._detokenize(tokens[1:] if is_added else tokens)
         rest = self._without_bos(text, is_first=is_start)
@@ -294,18 +309,6 @@ class PromptEncoder:
         if not all(0 <= token < self._facts.vocab_size for token in tokens):
             raise BadRequest("context holds tokens that this model does not have")
         return list(tokens)
-
-
-def shorten(tokens: list[int], inference: Inference, num_ctx: int, keep: int) -> list[int]:
-    """``tokens`` without the middle, if they fill the context.
-
-    :raises ContextExceeded: they do, and must not be shortened.
-    """
-    if len(tokens) < num_ctx:
-        return tokens
-    if not (inference.shift and inference.prompt.truncate):
-        raise ContextExceeded(TOO_LONG)
-    return cut_middle(tokens, num_ctx=num_ctx, keep=keep)
 
 
 def _prefix_key(prompt: Prompt) -> bytes:

@@ -17,9 +17,6 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, repeat
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.scripted_models import Script, read_scripts
@@ -51,17 +48,13 @@ def load(spec: LoadSpec, scripts: str, progress: Progress) -> Scripted:
     if script.ignore_sigterm:
         # not signal.signal, which is for the main thread only
         ctypes.CDLL(None).signal(signal.SIGTERM.value, ctypes.c_void_p(signal.SIG_IGN.value))
-    _pretend_to_load(script.load_seconds, progress)
+    begin_s = time.monotonic()
+    while (passed_s := time.monotonic() - begin_s) < script.load_seconds:
+        progress(passed_s / script.load_seconds)
+        time.sleep(min(_PROGRESS_PERIOD_S, script.load_seconds - passed_s))
     if script.load_error:
         raise LoadFailed(script.load_error)
     return Scripted(script, slots=spec.slots, num_ctx=spec.num_ctx)
-
-
-def _pretend_to_load(seconds: float, progress: Progress) -> None:
-    begin = time.monotonic()
-    while (passed := time.monotonic() - begin) < seconds:
-        progress(passed / seconds)
-        time.sleep(min(_PROGRESS_PERIOD_S, seconds - passed))
 
 
 class Scripted:
@@ -154,14 +147,13 @@ class Scripted:
     def _constrain(self, constraint: Constraint, played: Iterator[int]) -> Iterator[int]:
         """``played`` where it is allowed; elsewhere, the tokens that end the answer soonest."""
         for token in played:
-            chosen = token if constraint.allows(token) else self._shortest(constraint.allowed())
+            chosen = token
+            if not constraint.allows(token):
+                allowed: list[int] = constraint.allowed().tolist()
+                ends = [end for end in (self._end, *b'"}]') if end in allowed]
+                chosen = next(iter([*ends, *allowed]), self._end)
             constraint.accept(chosen)
             yield chosen
-
-    def _shortest(self, allowed: NDArray[np.intp]) -> int:
-        possible: list[int] = allowed.tolist()
-        ends = [token for token in (self._end, *b'"}]') if token in possible]
-        return next(iter([*ends, *possible]), self._end)
 
     def _fail(self, tokens: Iterator[int]) -> Iterator[int]:
         """``tokens`` with the faults of the script."""

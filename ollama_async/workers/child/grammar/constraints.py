@@ -97,7 +97,8 @@ class CallGuard:
         self._decided = number
         grammar = self._grammars.get(call.syntax)
         if grammar is not None:
-            begun = grammar.restart(self._tokenizer.tokenize(call.text[start:]))
+            written = call.text[start:].encode(errors="replace")
+            begun = grammar.restart(self._tokenizer.tokenize(written))
             self._active = grammar if begun and not grammar.is_over else None
 
     def allows(self, token: int) -> bool:

@@ -172,22 +172,19 @@ class GrammarTokenizer:
             raise BadRequest("format: no answer can have this form")
         return matcher
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens that spell ``text``, longest match first; the model might choose others."""
-        return self._tokenize(text.encode(errors="replace"))
+    def tokenize(self, data: bytes) -> list[int]:
+        """Tokens that spell ``data``, longest match first; the model might choose others."""
+        tokens = (ctypes.c_uint32 * len(data))()
+        count = _tokenize_bytes(self._tokenizer, data, len(data), tokens, len(data))
+        return tokens[:count]
 
     def prefixes(self, token: int) -> Iterator[int]:
         """The tokens whose bytes are a proper prefix of ``token``'s, longest first."""
         data = self._piece(token)
         for length in range(len(data) - 1, 0, -1):
-            tokens = self._tokenize(data[:length])
+            tokens = self.tokenize(data[:length])
             if len(tokens) == 1:
                 yield tokens[0]
-
-    def _tokenize(self, data: bytes) -> list[int]:
-        tokens = (ctypes.c_uint32 * len(data))()
-        count = _tokenize_bytes(self._tokenizer, data, len(data), tokens, len(data))
-        return tokens[:count]
 
 
 class GrammarMatcher:
