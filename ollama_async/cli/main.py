@@ -187,9 +187,6 @@ def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace | None:
     return arguments
 
 
-# ------------------------------------------------------------------ help
-
-
 def _overview() -> str:
     rows = _rows((command.name, command.summary) for command in COMMANDS)
     return (

@@ -150,9 +150,6 @@ def _first_lines(text: str) -> Rows:
     return [*rows, ("...",)] if len(lines) > _LINES_SHOWN else rows
 
 
-# ----------------------------------------------------------------- --verbose
-
-
 def _metadata(info: Mapping[str, Any]) -> Rows:
     return [(key, _value(info[key])) for key in sorted(info) if info[key] is not None]
 

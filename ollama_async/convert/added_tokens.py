@@ -135,9 +135,6 @@ def _unsupported(token: AddedToken, option: str, reason: str) -> BadRequest:
     )
 
 
-# ----------------------------------------------------------------- overlaps
-
-
 def _check_overlaps(added: list[AddedToken]) -> None:
     """No token begins with the end of a shorter one, and no unnormalized one is part of a
     normalized one.
@@ -168,9 +165,6 @@ def _is_ambiguous(first: str, second: str) -> bool:
     if len(set(first + second)) == 1:  # both split runs of one character from the left
         return False
     return len(second.encode()) >= len(first.encode()) and first != second
-
-
-# ----------------------------------------------------------------- files
 
 
 def _entries(json_files: JsonFiles) -> list[JsonObject]:

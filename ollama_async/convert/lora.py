@@ -135,9 +135,6 @@ def convert_adapter(files: Files, base: BaseModel, out: Path) -> Iterator[tuple[
         yield from write(out, base.architecture, fields, tensors)
 
 
-# ----------------------------------------------------------------- PEFT's config
-
-
 def _read_config(files: Files) -> _Config:
     """:raises BadRequest: it is invalid, or has options that cannot be converted."""
     data = read_bytes(files, CONFIG_NAME, _MAX_CONFIG_BYTES) or b""
@@ -187,9 +184,6 @@ def _matching(pattern: Mapping[str, float] | None, module: str, default: float) 
         if module == name or (name == key and module.endswith(f".{name}")):
             return value
     return default
-
-
-# ----------------------------------------------------------------- matrices
 
 
 def _tensors(weights: Safetensors, config: _Config, base: BaseModel) -> Iterator[OutputTensor]:

@@ -70,9 +70,6 @@ def _tokenizer_fields(
     return fields
 
 
-# ----------------------------------------------------------------- pooling
-
-
 _MODES = {
     "pooling_mode_mean_tokens": PoolingType.MEAN,
     "pooling_mode_cls_token": PoolingType.CLS,

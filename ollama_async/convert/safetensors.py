@@ -108,8 +108,6 @@ class Safetensors(AbstractContextManager["Safetensors"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ----------------------------------------------------------------- the header
-
     def _read_header(self) -> dict[str, TensorEntry]:
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size < 8:
@@ -186,7 +184,7 @@ INDEX = "model.safetensors.index.json"
 _MAX_SHARDS = 256  # each takes a file descriptor; the largest models known have 163
 
 
-class Weights(AbstractContextManager["Weights"]):
+class Weights(ExitStack):
     """All tensors of a directory by name. A context manager. All methods block on the disk."""
 
     def __init__(self, files: Files) -> None:
@@ -194,8 +192,8 @@ class Weights(AbstractContextManager["Weights"]):
         :raises BadRequest: a file is broken, or the index does not fit the files.
         :raises OSError: a file cannot be read.
         """
+        super().__init__()
         self._file_of: dict[str, Safetensors] = {}
-        self._stack = ExitStack()
         try:
             index = _index(files)
             if index is None:
@@ -212,12 +210,6 @@ class Weights(AbstractContextManager["Weights"]):
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """As :meth:`Safetensors.read`."""
         return self._file_of[name].read(name, start, stop)
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _add_all(self, files: Files, names: list[str]) -> None:
         for file in self._opened(files, names):
@@ -237,7 +229,7 @@ class Weights(AbstractContextManager["Weights"]):
         if len(names) > _MAX_SHARDS:
             raise BadRequest(f"{len(names)} safetensors files, at most {_MAX_SHARDS} are allowed")
         for name in names:
-            yield self._stack.enter_context(Safetensors(files[name], name))
+            yield self.enter_context(Safetensors(files[name], name))
 
 
 def _index(files: Files) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ import msgspec
 
 from ollama_async.convert.config_files import Files, JsonFiles, JsonObject, read_text
 from ollama_async.convert.gguf_writer import Fields
-from ollama_async.convert.tokenizer_pipeline import flatten
+from ollama_async.convert.tokenizer_pipeline import flatten, unknown_step
 from ollama_async.convert.vocabulary import END_TEXTS, GgufVocabulary
 from ollama_async.core.errors import BadRequest
 
@@ -129,9 +129,6 @@ def _role(name: str, settings: JsonObject, config: JsonObject, texts: dict[str, 
     return numbers if type(numbers) is int and numbers >= 0 else None
 
 
-# ----------------------------------------------------------------- the tokens around every text
-
-
 class BoundaryTokens(msgspec.Struct, frozen=True):
     """Numbers of the tokens before and after every text."""
 
@@ -193,10 +190,8 @@ def _from_post_processor(outer: JsonObject | None, vocabulary: GgufVocabulary) -
                     _token_number(step, step.items("cls", []), vocabulary),
                     _token_number(step, step.items("sep", []), vocabulary),
                 )
-            case kind:
-                raise step.unsupported(
-                    f"{kind[:80]!r}", "is a step that llama.cpp does not have here"
-                )
+            case _:
+                raise unknown_step(step)
     return found
 
 

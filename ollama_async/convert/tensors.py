@@ -129,9 +129,6 @@ def _converted(
     return OutputTensor(out, shape, "F32" if small else kind, blocks)
 
 
-# ----------------------------------------------------------------- shapes
-
-
 Shape = tuple[int, ...]
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(weight|bias)")
 

@@ -339,9 +339,6 @@ def _check_settings(settings: JsonObject, vocabulary: GgufVocabulary) -> None:
         raise settings.unsupported('"do_lower_case"', "is off, but on in tokenizer.json")
 
 
-# ----------------------------------------------------------------- spellings
-
-
 def _mark_word_starts(vocabulary: GgufVocabulary) -> None:
     """llama.cpp marks pieces that begin a word; the file marks those that continue one."""
     for token in vocabulary.tokens.values():
@@ -356,9 +353,6 @@ def _spell_spaces(vocabulary: GgufVocabulary) -> None:
     for token in vocabulary.tokens.values():
         if token.kind == USER:
             token.text = token.text.replace(SPACE, " ")
-
-
-# ----------------------------------------------------------------- merges
 
 
 Merge = tuple[str, str]

@@ -54,23 +54,17 @@ def _pretokenizers(tokenizer: JsonObject) -> list[JsonObject]:
     return flatten(tokenizer.section("pre_tokenizer"), "pretokenizers")
 
 
-def _unknown(step: JsonObject) -> BadRequest:
+def unknown_step(step: JsonObject) -> BadRequest:
     kind = step.text("type", "")
     return step.unsupported(f"{kind[:80]!r}", "is a step that llama.cpp does not have here")
-
-
-# ----------------------------------------------------------------- byte-level merges
 
 
 def _byte_level(tokenizer: JsonObject) -> Pipeline:
     steps = _normalizers(tokenizer)
     for step in steps:
         if step.text("type", "") != "NFC":
-            raise _unknown(step)
+            raise unknown_step(step)
     return Pipeline(composes=bool(steps))
-
-
-# ----------------------------------------------------------------- SentencePiece
 
 
 def _sentencepiece(tokenizer: JsonObject) -> Pipeline:
@@ -82,7 +76,7 @@ def _sentencepiece(tokenizer: JsonObject) -> Pipeline:
             case "Replace" if _replaced(step) == (" ", SPACE):
                 escapes = True
             case _:
-                raise _unknown(step)
+                raise unknown_step(step)
     changes_added = prefix
     for step in _pretokenizers(tokenizer):
         kind = step.text("type", "")
@@ -90,7 +84,7 @@ def _sentencepiece(tokenizer: JsonObject) -> Pipeline:
             _check_metaspace(step, is_prefixed=prefix)
             escapes = True
         elif not (kind == "Split" and escapes and _literal(step) == " "):  # there are none left
-            raise _unknown(step)
+            raise unknown_step(step)
     if not escapes:
         raise tokenizer.unsupported(
             "no step", f"replaces spaces with {SPACE!r}, which llama.cpp always does"
@@ -122,9 +116,6 @@ def _literal(step: JsonObject) -> str:
     return step.nested("pattern").text("String", "")
 
 
-# ----------------------------------------------------------------- WordPiece
-
-
 def _word_piece(tokenizer: JsonObject) -> Pipeline:
     steps = _normalizers(tokenizer)
     if [step.text("type", "") for step in steps] != ["BertNormalizer"]:
@@ -141,9 +132,6 @@ def _word_piece(tokenizer: JsonObject) -> Pipeline:
         raise tokenizer.unsupported('"pre_tokenizer"', "is not one BertPreTokenizer")
     fields = {"normalizer.lowercase": lower, "normalizer.strip_accents": strip}
     return Pipeline(fields, changes_added=True)
-
-
-# ----------------------------------------------------------------- decoders
 
 
 _DECODER_STEPS: dict[str, Callable[[JsonObject], bool]] = {

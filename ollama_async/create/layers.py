@@ -140,9 +140,6 @@ def _gguf_layers(layout: StoreLayout, files: Mapping[str, str]) -> list[tuple[La
     return sorted(pairs, key=lambda pair: pair[0].kind != "model")
 
 
-# ----------------------------------------------------------------- chat format
-
-
 _BUILT_IN_FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gemma4": ("gemma4", ("<turn|>",)),
     "laguna": ("laguna", ()),

@@ -84,9 +84,6 @@ def min_bytes(level: str, elements: int) -> int:
     return elements * kind.block_bytes // kind.block_elements if kind else 0
 
 
-# ----------------------------------------------------------------- models
-
-
 def quantize(layout: StoreLayout, digest: str, level: str) -> Generator[ProgressStatus, None, str]:
     """Quantize the model ``digest`` to ``level``, one of :data:`LEVELS`.
 
@@ -136,9 +133,6 @@ def _in_order(headers: dict[str, GgufHeader]) -> list[str]:
     if set(numbered) != set(range(len(headers))):
         raise BadRequest("one part of the model is given twice")
     return [numbered[number] for number in range(len(headers))]
-
-
-# ----------------------------------------------------------------- one rewritten file
 
 
 def _rewritten(
@@ -205,9 +199,6 @@ def _check(path: Path, level: str) -> None:
 def _command(source: Path, target: Path, level: str) -> list[str]:
     line = [sys.executable, "-P", "-m", MODULE, "--source", str(source), "--target", str(target)]
     return [*line, "--file-type", str(FILE_TYPE_NUMBERS[level])] if level else line
-
-
-# ----------------------------------------------------------------- the process
 
 
 def _tensors(line: list[str]) -> Iterator[list[str]]:

@@ -70,9 +70,6 @@ class TypedMetadata:
         ]
 
 
-# ----------------------------------------------------------------- long values
-
-
 def read_long_values(path: Path, header: GgufHeader) -> dict[str, Any]:
     """Arrays and long texts by key, in file order, except those over a limit.
 
@@ -118,9 +115,6 @@ def _texts(data: bytes, at: int, count: int) -> list[str]:
         texts.append(data[at : at + size].decode(errors="replace"))
         at += size
     return texts
-
-
-# ----------------------------------------------------------------- as /api/show reports it
 
 
 class GgufDescription(msgspec.Struct, frozen=True):

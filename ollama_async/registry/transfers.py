@@ -116,10 +116,10 @@ RunTransfer = Callable[[TransferContext, TransferRequest, ProgressBroadcast], Aw
 
 
 class _Transfer:
-    def __init__(self) -> None:
-        self.progress = ProgressBroadcast()
+    def __init__(self, task: asyncio.Task[None], progress: ProgressBroadcast) -> None:
+        self.task = task
+        self.progress = progress
         self.followers = 0
-        self.task: asyncio.Task[None] | None = None
 
 
 class Transfers:
@@ -167,8 +167,9 @@ class Transfers:
         await _cancel(self._tasks)
 
     def _start(self, request: TransferRequest) -> _Transfer:
-        transfer = self._current[request.key] = _Transfer()
-        transfer.task = task = asyncio.create_task(self._run_to_end(request, transfer.progress))
+        progress = ProgressBroadcast()
+        task = asyncio.create_task(self._run_to_end(request, progress))
+        transfer = self._current[request.key] = _Transfer(task, progress)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._forget(request.key, transfer))
@@ -192,8 +193,8 @@ class Transfers:
             del self._current[key]
 
 
-async def _cancel(tasks: Collection[asyncio.Task[None] | None]) -> None:
-    running = {task for task in tasks if task is not None and not task.done()}
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    running = {task for task in tasks if not task.done()}
     for task in running:
         task.cancel()
     if running:

@@ -177,8 +177,6 @@ class PartialFile:
                 return chunk.start + chunk.received
         return self.total
 
-    # ----------------------------------------------------------------- the trailer
-
     def _resume(self, total: int) -> bool:
         """Read the file's trailer; False if it is missing or invalid."""
         chunks = _read_trailer(self._descriptor, total)

@@ -119,9 +119,6 @@ def _text(path: str) -> str:
     return read_bounded(Path(path), TEXT_LIMIT_BYTES).decode(errors="replace")
 
 
-# ----------------------------------------------------------------- parameters
-
-
 def _parameters(parameters: Mapping[str, Any]) -> str:
     lines = (f"{key:<{_KEY_COLUMNS}} {_literal(value)}" for key, value in _flattened(parameters))
     return "\n".join(lines)
@@ -140,9 +137,6 @@ def _literal(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return msgspec.json.encode(value).decode()
-
-
-# ----------------------------------------------------------------- the Modelfile
 
 
 def _modelfile(model: Model, licenses: list[str], long: LongParts) -> str:

@@ -67,8 +67,6 @@ class Store:
         self._models: FileCache[Model] = FileCache(MODELS_LIMIT_BYTES)
         self._entries: FileCache[_CachedEntry | _CachedFault] = FileCache(LIST_LIMIT_BYTES)
 
-    # ----------------------------------------------------------------- models
-
     def find_cached(self, text: str) -> Model | None:
         """The model if it is cached and its manifest unchanged; otherwise call :meth:`find`.
 
@@ -165,8 +163,6 @@ class Store:
             if manifests.locate(new) != path:
                 self.layout.replace_manifest(new, data, digests)
 
-    # ----------------------------------------------------------------- blobs
-
     def has_blob(self, digest: str) -> bool:
         """Whether the blob exists. If so, pruning keeps it for a day, so that it can be used.
 
@@ -187,8 +183,6 @@ class Store:
     def prune(self) -> int:
         """See :meth:`.prune.Pruner.prune`. Does nothing if the store keeps unused blobs."""
         return 0 if self._keeps_unused else self.layout.pruner.prune()
-
-    # ----------------------------------------------------------------- inside
 
     def _list_entry(self, path: str) -> ModelListEntry | None:
         """None for a model that the list omits."""
