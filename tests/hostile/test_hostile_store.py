@@ -86,7 +86,7 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_slow_broken_models_hold_up_nobody(
+def test_slow_broken_models_do_not_delay_other_requests(
     start_server: Start, planted: Planted, client: httpx.Client
 ) -> None:
     count = 5

@@ -52,7 +52,7 @@ def check_outcome(row, reason):
 
 
 @pytest.mark.parametrize("row", config_options.ROWS, ids=name_of)
-def test_a_changed_configuration_gives_the_logits_of_transformers_or_a_refusal(tmp_path, row):
+def test_a_changed_configuration_gives_the_logits_of_transformers_or_is_rejected(tmp_path, row):
     check_outcome(row, reason_of(config_options.write_model(row, tmp_path), tmp_path / "out.gguf"))
     if row.outcome != DONE:
         return
@@ -78,7 +78,7 @@ def vocabulary_of(path):
 
 
 @pytest.mark.parametrize("row", tokenizer_options.ROWS, ids=name_of)
-def test_a_changed_tokenizer_gives_the_same_tokens_or_a_refusal(tmp_path, row):
+def test_a_changed_tokenizer_gives_the_same_tokens_or_is_rejected(tmp_path, row):
     files = tokenizer_options.write_files(row, tmp_path)
     check_outcome(row, reason_of(files, tmp_path / "out.gguf"))
     if row.outcome == DONE:
@@ -107,7 +107,7 @@ def test_the_documentation_lists_every_option():
             assert f"`{option}`" in listed, (option, row.outcome)
 
 
-def test_every_row_is_another():
+def test_row_names_are_unique():
     for rows in (config_options.ROWS, tokenizer_options.ROWS):
         assert len({row.name for row in rows}) == len(rows)
 

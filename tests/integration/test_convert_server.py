@@ -36,7 +36,7 @@ def test_a_chat_model_answers(server, tmp_path):
     assert "completion" in shown["capabilities"]
 
 
-def test_an_embedding_model_is_known_as_one(server, tmp_path):
+def test_an_embedding_model_is_recognized(server, tmp_path):
     created(server, tmp_path, "bert")
     shown = httpx.post(f"{server.url}/api/show", json={"model": "bert"}).json()
     assert shown["capabilities"] == ["embedding"]
@@ -49,7 +49,7 @@ def test_a_directory_is_quantized_on_the_way(server, tmp_path):
     assert shown["details"]["quantization_level"] == "Q8_0"
 
 
-def test_what_cannot_be_converted_says_why(server, tmp_path):
+def test_an_unsupported_model_is_rejected_with_the_reason(server, tmp_path):
     shutil.copytree(FIXTURES / "llama", tmp_path / "llama")
     (tmp_path / "llama" / "config.json").write_text('{"architectures": ["MambaForCausalLM"]}')
     (tmp_path / "Modelfile").write_text("FROM ./llama\n")

@@ -135,7 +135,7 @@ async def test_an_upload_does_not_go_on_at_a_neighbour(listen, ask, address):
     assert neighbour.asked == []
 
 
-async def test_the_server_does_not_ask_itself(listen, ask, demo_server):
+async def test_this_server_cannot_be_the_registry(listen, ask, demo_server):
     own = demo_server.url.removeprefix("http://")
 
     def lie(request):
@@ -179,7 +179,9 @@ async def test_a_registry_name_that_resolves_to_loopback_first_opens_nothing(lis
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.4", "127.0.0.6"])
 @pytest.mark.parametrize("requester", [STRANGER, LOCAL_REQUESTER])
-async def test_a_public_registry_leads_to_nobody_s_network(listen, pull, address, requester):
+async def test_a_public_registry_cannot_redirect_to_private_networks(
+    listen, pull, address, requester
+):
     neighbour = await listen(lambda _: web.Response(body=SECRET), address)
     names = world(evil_example=["127.0.0.2"], inner_example=[address])
     for host in ("inner.example", address):

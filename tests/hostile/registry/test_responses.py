@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503, 600])
-async def test_nothing_of_what_another_host_says_is_told(listen, pull, status):
+async def test_errors_contain_nothing_from_another_host(listen, pull, status):
     body = json.dumps({"error": SECRET.decode(), "errors": [{"code": SECRET.decode()}]})
     other = await listen(lambda _: web.Response(status=status, text=body), "127.0.0.3")
     liar = await listen(
@@ -40,7 +40,7 @@ async def test_nothing_of_what_another_host_says_is_told(listen, pull, status):
     assert set(other.authorizations()) == {""}
 
 
-async def test_what_the_registry_itself_says_does_not_change_a_terminal(listen, pull):
+async def test_the_registry_s_own_texts_cannot_change_a_terminal(listen, pull):
     body = {"errors": [{"code": "DENIED", "message": "\x1b]0;x\x07\x9b31m\u202eno" + "!" * 2000}]}
     liar = await listen(lambda _: web.json_response(body, status=403), "127.0.0.2")
     with pytest.raises(RegistryFailed, match="DENIED") as refused:
@@ -132,7 +132,7 @@ async def test_redirects_end(listen, pull):
 
 
 @pytest.mark.parametrize("content_range", ["bytes 0-7/9", "bytes 1-8/8", "bytes 0-7", "hunter2!"])
-async def test_a_range_that_lies_is_refused(listen, pull, content_range):
+async def test_a_wrong_content_range_is_rejected(listen, pull, content_range):
     def lie(request):
         if "/manifests/" in request.path:
             return manifest_of((digest_of(SECRET), len(SECRET)))
@@ -147,7 +147,7 @@ async def test_a_range_that_lies_is_refused(listen, pull, content_range):
     assert "hunter2!" not in refused.value.message
 
 
-async def test_a_blob_without_end_is_read_as_far_as_the_manifest_says(listen, pull):
+async def test_an_endless_blob_is_read_up_to_the_size_in_the_manifest(listen, pull):
     sent = []
 
     async def endless(request):
@@ -167,9 +167,7 @@ async def test_a_blob_without_end_is_read_as_far_as_the_manifest_says(listen, pu
     assert len(sent) < 64
 
 
-async def test_a_key_that_cannot_be_used_does_not_keep_a_guest_out(
-    listen, pull, environment, caplog
-):
+async def test_an_unusable_key_still_gives_an_anonymous_token(listen, pull, environment, caplog):
     def answer(request):
         if request.path == "/token":
             known = request.headers.get("Authorization")

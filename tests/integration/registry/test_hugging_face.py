@@ -118,7 +118,7 @@ async def site(serve, digest, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "tag"), [("hf.co/User/Repo-GGUF:Q4_K_M", "Q4_K_M"), ("hf.co/User/Repo-GGUF", "latest")]
 )
-async def test_a_quantization_is_a_tag(site, pull, store, digest, name, tag):
+async def test_a_hugging_face_quantization_is_a_tag(site, pull, store, digest, name, tag):
     assert (await pull(name))[-1] == {"status": "success"}
     assert store.layout.blobs.path(digest(MODEL)).read_bytes() == MODEL
     assert (store.root / "manifests/hf.co/User/Repo-GGUF" / tag).is_file()

@@ -93,7 +93,7 @@ def test_what_is_no_request_is_refused_before_the_stream(start_server, asked, st
 
 
 @pytest.mark.engine
-def test_a_pulled_model_can_be_shown_asked_and_deleted(registry, start_server, demo_model):
+def test_a_pulled_model_can_be_shown_used_and_deleted(registry, start_server, demo_model):
     registry.push("library/answers", demo_model.read_bytes(), params='{"temperature": 0}')
     server = start_server()
     name = f"{registry.host}/library/answers"

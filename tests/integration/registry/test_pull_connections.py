@@ -50,7 +50,7 @@ async def test_a_silent_connection_is_replaced(name, proxy, pull, blob):
     assert blob.read_bytes() == MODEL
 
 
-async def test_a_connection_that_never_says_anything_is_given_up(name, proxy, short_timeout_pulls):
+async def test_a_silent_connection_times_out(name, proxy, short_timeout_pulls):
     silent = asyncio.Event()
 
     async def spoil(_offset, piece):
@@ -92,7 +92,7 @@ def _trickling(blob, most_connections):
     return fault
 
 
-async def test_a_part_that_trickles_is_asked_for_again(name, proxy, short_timeout_pulls, blob):
+async def test_a_part_that_is_too_slow_is_requested_again(name, proxy, short_timeout_pulls, blob):
     proxy.fault = _trickling(blob, 2)
     seen = [status async for status in short_timeout_pulls.follow(name, is_insecure=True)]
     assert seen[-1] == {"status": "success"}
@@ -150,7 +150,7 @@ async def test_an_answer_that_never_begins_is_not_waited_for(short_timeout_pulls
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-async def test_a_registry_that_is_busy_is_asked_again(name, proxy, pull, blob, status):
+async def test_requests_to_a_busy_registry_are_retried(name, proxy, pull, blob, status):
     refused = []
 
     async def fault(request):
@@ -179,7 +179,7 @@ async def test_retry_after_is_honoured(name, proxy, pull):
     assert times[1] - times[0] >= 1
 
 
-async def test_nobody_waits_for_an_hour(name, proxy, pull):
+async def test_a_long_retry_after_is_an_error(name, proxy, pull):
     async def fault(_request):
         return web.Response(status=429, headers={"Retry-After": "3600"}, text="slow down")
 
@@ -189,7 +189,7 @@ async def test_nobody_waits_for_an_hour(name, proxy, pull):
     assert len(proxy.requests) == 1
 
 
-async def test_a_refusal_is_final_and_says_what_the_registry_says(name, proxy, pull):
+async def test_a_refusal_is_final_and_quotes_the_registry(name, proxy, pull):
     async def fault(_request):
         return web.json_response({"errors": [{"code": "DENIED"}]}, status=403)
 

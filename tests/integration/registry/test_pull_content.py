@@ -47,7 +47,7 @@ async def test_corrupt_bytes_are_noticed_before_anything_else_is_fetched(name, p
     assert len(blobs) == 1  # not the template, not the config
 
 
-async def test_what_is_complete_is_not_believed_after_somebody_wrote_to_it(
+async def test_a_complete_partial_file_is_verified_again_after_a_write(
     name, proxy, pull, store, blob, digest
 ):
     damaged = []
@@ -132,7 +132,7 @@ async def test_a_manifest_that_asks_for_the_impossible_is_refused(proxy, pull, s
     assert not (store.root / "blobs").exists()
 
 
-async def test_a_manifest_without_end_is_not_read_to_the_end(proxy, pull):
+async def test_an_endless_manifest_is_rejected(proxy, pull):
     sent = []
 
     async def fault(request):
@@ -149,7 +149,7 @@ async def test_a_manifest_without_end_is_not_read_to_the_end(proxy, pull):
     assert len(sent) < 64
 
 
-async def test_more_than_the_disk_can_hold_is_refused_before_it_is_fetched(proxy, pull):
+async def test_a_model_larger_than_the_disk_is_rejected_before_the_download(proxy, pull):
     async def fault(_request):
         layer = {"digest": "sha256:" + "a" * 64, "size": 1 << 49}
         return web.json_response({"layers": [layer]})

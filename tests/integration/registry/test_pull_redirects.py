@@ -38,7 +38,7 @@ async def test_blobs_may_be_elsewhere_and_no_credentials_go_there(name, proxy, p
     assert not any("Authorization" in headers for headers in elsewhere)
 
 
-async def test_what_is_not_there_elsewhere_either_is_not_asked_for_again(proxy, pull, serve):
+async def test_a_404_of_another_host_is_not_retried(proxy, pull, serve):
     asked = []
 
     async def nothing(request):
@@ -67,7 +67,7 @@ async def test_a_proxy_of_the_environment_is_used(registry, proxy, pull, monkeyp
         await pull("other.example/faults/proxied")
 
 
-async def test_nobody_is_led_to_the_secrets_of_a_cloud_machine(name, proxy, pull):
+async def test_redirects_to_cloud_metadata_are_rejected(name, proxy, pull):
     async def fault(request):
         if "/blobs/" in request.path:
             return _redirect("http://169.254.169.254/latest/meta-data")

@@ -14,9 +14,7 @@ from tests.integration.registry.conftest import MODEL, unauthorized, with_tokens
 pytestmark = pytest.mark.slow
 
 
-async def test_a_token_is_asked_for_with_a_signature_of_the_key(
-    name, proxy, pull, blob, environment
-):
+async def test_a_token_request_is_signed_with_the_key(name, proxy, pull, blob, environment):
     asked = []
 
     def token(request):
@@ -78,7 +76,7 @@ async def test_a_guest_is_one_who_shows_no_signature(name, proxy, pull):
     assert (await pull(name))[-1] == {"status": "success"}
 
 
-async def test_who_is_not_let_in_is_told_so(name, proxy, pull):
+async def test_denied_access_is_reported(name, proxy, pull):
     async def fault(request):
         return unauthorized(request)
 
@@ -111,7 +109,7 @@ async def test_another_host_that_gives_out_tokens_gets_no_signature_and_no_token
     assert "Authorization" not in asked[0].headers
 
 
-async def test_plain_http_must_be_asked_for(name, proxy, pull):
+async def test_plain_http_must_be_requested(name, proxy, pull):
     with pytest.raises(RegistryFailed, match=r"^insecure protocol http$"):
         await pull(f"http://{name}", is_insecure=False)
     with pytest.raises(RegistryFailed, match=r"^pull model manifest: Get .https://"):
@@ -120,7 +118,7 @@ async def test_plain_http_must_be_asked_for(name, proxy, pull):
     assert (await pull(f"http://{name}"))[-1] == {"status": "success"}
 
 
-async def test_names_that_are_none_are_refused_before_anything_is_asked(pull):
+async def test_invalid_names_are_rejected_before_any_request(pull):
     for text in ("a/b/../c", "x:y:z", "h/../x", "h:99999999/library/x"):
         with pytest.raises(BadRequest, match=r"^invalid model name$"):
             await pull(text)

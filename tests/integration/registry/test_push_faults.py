@@ -134,7 +134,7 @@ async def test_a_connection_that_is_always_cut_is_given_up(name, proxy, push, ke
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_registry_that_is_busy_is_asked_again(
+async def test_requests_to_a_busy_registry_are_retried(
     name, proxy, push, keep, fetch, unique, digest, status
 ):
     refused = []
@@ -205,7 +205,7 @@ async def test_a_registry_that_takes_nothing_is_given_up(name, proxy, short_time
     silent.set()
 
 
-async def test_a_refusal_is_final_and_says_what_the_registry_says(name, proxy, push, keep):
+async def test_a_refusal_is_final_and_quotes_the_registry(name, proxy, push, keep):
     async def fault(request):
         if request.method == "POST":
             return web.json_response({"errors": [{"code": "DENIED"}]}, status=403)
@@ -228,7 +228,7 @@ async def test_a_registry_that_is_not_there_is_an_error_at_once(push, keep):
 # ----------------------------------------------------------------- tokens
 
 
-async def test_a_token_is_for_what_is_asked_and_replaced_when_it_expires(
+async def test_a_token_has_the_requested_scope_and_is_renewed_when_it_expires(
     name, proxy, push, keep, fetch, unique, digest
 ):
     scopes = []
@@ -254,7 +254,7 @@ async def test_a_token_is_for_what_is_asked_and_replaced_when_it_expires(
     assert scopes == ["repository:x:pull", "repository:x:pull,push", "repository:x:pull,push"]
 
 
-async def test_who_may_not_push_is_told_so(name, proxy, push, keep, unique):
+async def test_a_push_without_permission_is_reported(name, proxy, push, keep, unique):
     async def fault(request):
         if request.path == "/token":
             return web.json_response({"token": "pull-only"})
@@ -273,7 +273,7 @@ async def test_who_may_not_push_is_told_so(name, proxy, push, keep, unique):
 # ----------------------------------------------------------------- what is not there
 
 
-async def test_a_model_that_does_not_exist_says_where_it_would_be(proxy, pushes, store):
+async def test_the_error_for_a_missing_model_has_its_path(proxy, pushes, store):
     async with aclosing(pushes.follow(f"{proxy.host}/no/such", is_insecure=True)) as statuses:
         assert await anext(statuses) == {"status": "retrieving manifest"}
         assert await anext(statuses) == {"status": "couldn't retrieve manifest"}
@@ -315,7 +315,7 @@ async def test_the_library_of_ollama_is_not_ours_to_fill(push, keep):
         await push("demo", is_insecure=False)
 
 
-async def test_names_that_are_none_are_refused_before_anything_is_asked(push):
+async def test_invalid_names_are_rejected_before_any_request(push):
     with pytest.raises(BadRequest, match=r"^model is required$"):
         await push(" ")
     for text in ("a/b/../c", "x:y:z", "h/../x"):
@@ -323,7 +323,7 @@ async def test_names_that_are_none_are_refused_before_anything_is_asked(push):
             await push(text)
 
 
-async def test_plain_http_must_be_asked_for(name, proxy, push, keep):
+async def test_plain_http_must_be_requested(name, proxy, push, keep):
     keep(name, MODEL)
     with pytest.raises(RegistryFailed, match=r"^insecure protocol http$"):
         await push(f"http://{name}", is_insecure=False)

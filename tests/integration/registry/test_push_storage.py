@@ -107,7 +107,7 @@ async def small(serve):
         yield small
 
 
-async def test_parts_go_where_the_registry_says_and_no_token_does(small, serve, push, keep, digest):
+async def test_parts_go_to_the_storage_without_the_token(small, serve, push, keep, digest):
     async with serve(small.store) as small.storage:
         manifest = keep(f"{small.host}/me/x", MODEL)
         statuses = await push(f"{small.host}/me/x")
@@ -147,7 +147,7 @@ async def test_parts_go_several_at_a_time_and_are_sent_again(small, serve, push,
     assert len(failed) == 3
 
 
-async def test_nobody_is_led_to_the_secrets_of_a_cloud_machine(small, push, keep):
+async def test_redirects_to_cloud_metadata_are_rejected(small, push, keep):
     small.storage = "169.254.169.254"
     keep(f"{small.host}/me/x", MODEL)
     with pytest.raises(RegistryFailed, match=r"leads to a private address \(169.254.169.254\)"):

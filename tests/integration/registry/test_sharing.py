@@ -88,9 +88,7 @@ async def test_who_asks_for_the_same_shares_one_download(name, proxy, pulls, gat
     assert proxy.sent < len(MODEL) + 1000
 
 
-async def test_a_pull_goes_on_while_somebody_waits_and_ends_with_the_last(
-    name, proxy, pulls, gate, store
-):
+async def test_a_pull_continues_while_it_has_followers(name, proxy, pulls, gate, store):
     first = pulls.follow(name, is_insecure=True)
     second = pulls.follow(name, is_insecure=True)
     async with asyncio.timeout(DEADLINE_S), aclosing(first), aclosing(second):
@@ -185,7 +183,7 @@ async def test_there_are_only_so_many_pulls_at_a_time(proxy, pulls, monkeypatch)
     held.set()
 
 
-async def test_what_was_begun_long_ago_is_removed_if_nobody_has_it(name, pulls, gate, store):
+async def test_old_partial_files_are_removed_unless_open(name, pulls, gate, store):
     statuses = pulls.follow(name, is_insecure=True)
     async with aclosing(statuses):
         await anext(statuses)

@@ -92,9 +92,7 @@ async def test_whenever_it_is_killed_the_store_is_whole_and_little_is_fetched_tw
     assert proxy.sent < len(LARGE) + len(kill_at) * UNDER_WAY, kill_at
 
 
-async def test_a_server_that_is_told_to_stop_does_not_wait_for_a_pull(
-    registry, proxy, start_server
-):
+async def test_a_stopping_server_does_not_wait_for_a_pull(registry, proxy, start_server):
     registry.push("survival/stopped", LARGE)
     held = asyncio.Event()
     reached = asyncio.Event()
@@ -121,7 +119,7 @@ async def test_a_server_that_is_told_to_stop_does_not_wait_for_a_pull(
 
 
 @pytest.mark.parametrize("small_disk", ["80m"], indirect=True)
-async def test_a_disk_that_fills_up_meanwhile_is_an_error_and_the_pull_goes_on_later(
+async def test_a_full_disk_is_an_error_and_the_next_pull_resumes(
     registry, proxy, start_server, small_disk, digest
 ):
     registry.push("survival/full", LARGE)

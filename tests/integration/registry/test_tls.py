@@ -70,7 +70,7 @@ async def started(start_server, **variables):
     return await asyncio.get_running_loop().run_in_executor(None, lambda: start_server(**variables))
 
 
-async def test_https_is_the_default_and_the_certificate_must_be_known(
+async def test_https_is_the_default_and_the_certificate_must_be_trusted(
     registry, proxy, secure_host, start_server, certificate
 ):
     registry.push("tls/plain", MODEL)
@@ -115,7 +115,7 @@ async def test_a_model_is_pushed_over_https_and_comes_back_the_same(
     assert "certificate" in answer["error"].lower()
 
 
-async def test_nobody_is_led_from_https_to_http(
+async def test_redirects_from_https_to_http_are_rejected(
     registry, proxy, secure_host, start_server, certificate
 ):
     registry.push("tls/led", MODEL)

@@ -67,7 +67,7 @@ def test_an_empty_list_is_a_header(fake, capsys):
     assert capsys.readouterr().out == "NAME    ID    SIZE    MODIFIED    \n"
 
 
-def test_an_answer_that_is_no_list_of_models_is_told(fake, capsys):
+def test_an_invalid_list_of_models_is_reported(fake, capsys):
     fake.answers["GET", "/api/tags"] = (200, b'{"models":[{"size":"x"}]}')
     assert main(["list"]) == 1
     assert capsys.readouterr().err.startswith("Error: unexpected answer to /api/tags")
@@ -130,7 +130,7 @@ def test_a_keepalive_may_be_negative(fake):
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("path", ["./nowhere.gguf", "/nowhere", "../nowhere.gguf", "/dev/zero"])
-def test_a_path_where_no_file_is_is_told(capsys, path):
+def test_a_path_without_a_file_is_reported(capsys, path):
     assert main(["run", path, "hi"]) == 1
     assert capsys.readouterr().err == f"Error: {path}: no such file\n"
 
@@ -141,7 +141,7 @@ def test_run_without_a_prompt_only_loads(fake, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_run_of_a_file_uploads_it_once(fake, tmp_path, capsys):
+def test_run_uploads_a_file_once(fake, tmp_path, capsys):
     data = b"GGUF" + bytes(3_000_000)
     digest = hashlib.sha256(data).hexdigest()
     (tmp_path / "m.gguf").write_bytes(data)
@@ -167,7 +167,7 @@ def modelfile(folder, text):
     return ["create", "mine", "-f", str(folder / "Modelfile")]
 
 
-def test_create_sends_what_the_modelfile_says(fake, tmp_path, capsys):
+def test_create_sends_the_values_of_the_modelfile(fake, tmp_path, capsys):
     data = b"GGUF and more"
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     (tmp_path / "m.gguf").write_bytes(data)
@@ -200,7 +200,7 @@ def test_create_from_a_model_sends_its_name(fake, tmp_path):
     assert fake.bodies("/api/create") == [{"model": "mine", "from": "llama3:8b"}]
 
 
-def test_create_says_what_to_quantize_to(fake, tmp_path):
+def test_create_sends_the_quantization_level(fake, tmp_path):
     fake.answers["POST", "/api/create"] = (200, [{"status": "success"}])
     words = modelfile(tmp_path, "FROM llama3:8b\n")
     assert main([*words, "-q", "q4_K_M", "--draft-quantize", "q8_0"]) == 0
@@ -257,7 +257,7 @@ def test_create_takes_the_ggufs_of_a_folder_and_keeps_equal_names_apart(fake, tm
         ("FROM m\n", "the server ended before the model was complete"),
     ],
 )
-def test_a_modelfile_that_cannot_be_made_into_a_model_is_told(fake, tmp_path, capsys, text, error):
+def test_an_invalid_modelfile_is_reported(fake, tmp_path, capsys, text, error):
     fake.answers["POST", "/api/create"] = (200, [{"status": "parsing"}])
     assert main(modelfile(tmp_path, text)) == 1
     assert capsys.readouterr().err.endswith(f"Error: {error}\n")
@@ -291,7 +291,7 @@ def test_what_is_not_there_cannot_be_stopped_or_removed(fake, capsys):
     assert capsys.readouterr().err == "Error: model 'a' is not here\n"
 
 
-def test_what_cannot_be_stopped_is_removed_with_a_warning(fake, capsys):
+def test_a_model_that_cannot_be_stopped_is_removed_with_a_warning(fake, capsys):
     fake.answers["POST", "/api/generate"] = (500, b'{"error":"model \'a\' is broken"}')
     fake.answers["DELETE", "/api/delete"] = (200, b"")
     assert main(["rm", "a"]) == 0
@@ -316,13 +316,13 @@ def test_cp_gives_a_second_name(fake, capsys):
         (200, [{"response": "x"}], "the response was cut off"),
     ],
 )
-def test_errors_of_the_server_are_told_and_exit_1(fake, capsys, status, content, text):
+def test_errors_of_the_server_are_printed_and_exit_1(fake, capsys, status, content, text):
     fake.answers["POST", "/api/generate"] = (status, content)
     assert main(["run", "m", "hi"]) == 1
     assert capsys.readouterr().err == f"Error: {text}\n"
 
 
-def test_no_server_says_how_to_start_one(monkeypatch, capsys):
+def test_without_a_server_the_error_names_the_command_to_start_it(monkeypatch, capsys):
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{unused.getsockname()[1]}")
@@ -333,7 +333,7 @@ def test_no_server_says_how_to_start_one(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("host", ["a b:1", "a..b:1", "[::1", "x" * 300])
-def test_a_host_that_is_none_is_told(monkeypatch, capsys, host):
+def test_an_invalid_host_is_reported(monkeypatch, capsys, host):
     monkeypatch.setenv("OLLAMA_HOST", host)
     monkeypatch.setenv("OLLAMA_PORT", "1")
     assert main(["list"]) == 1
@@ -390,7 +390,7 @@ def test_ctrl_c_ends_quietly_with_130_and_hangs_up(fake, monkeypatch, capsys):
         (["engine", "nope"], 'unknown command "nope" for "ollama-async engine"'),
     ],
 )  # fmt: skip
-def test_wrong_words_are_told_before_anything_is_done(words, text, capsys):
+def test_invalid_arguments_are_reported_before_any_request(words, text, capsys):
     assert main(words) == 1
     assert capsys.readouterr().err == f"Error: {text}\n"
 

@@ -69,14 +69,14 @@ def test_what_the_model_has_stored_is_shown_before_the_first_prompt(person, caps
     assert client.chats == [[{"role": "user", "content": "hi"}]]
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(person):
+def test_ctrl_c_stops_the_answer_and_keeps_its_text(person):
     client = FakeClient([said("he")[0], KeyboardInterrupt()], said("again"))
     person("hi", "go on")
     converse(client)
     assert client.chats[1][1] == {"role": "assistant", "content": "he"}
 
 
-def test_ctrl_c_at_the_prompt_says_how_to_leave(person, capsys):
+def test_ctrl_c_at_the_prompt_prints_how_to_exit(person, capsys):
     person(KeyboardInterrupt())
     converse(FakeClient())
     assert "Use Ctrl + d or /bye to exit." in capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_quotes_within_a_message_do_not_make_it_longer(person):
     assert client.chats == [[{"role": "user", "content": 'what does """ mean?'}]]
 
 
-def test_commands_are_obeyed_and_not_sent(person, capsys):
+def test_slash_commands_are_run_and_not_sent(person, capsys):
     client = FakeClient(said("ok"), said("ok"))
     person("hi", "/clear", "/?", "/nope x", "hi", "/exit")
     converse(client)

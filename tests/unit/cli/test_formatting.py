@@ -95,7 +95,7 @@ def test_every_moment_has_words(seconds):
         (1000, 995, "1%/99% CPU/GPU"),
     ],
 )
-def test_a_processor_is_a_share(size, vram, text):
+def test_processors_are_shown_as_percentages(size, vram, text):
     assert format_processor(size, vram) == text
 
 

@@ -48,7 +48,7 @@ def test_elsewhere_each_step_is_one_line():
     assert stream.getvalue() == "copying\nsuccess\n"
 
 
-def test_elsewhere_a_long_step_says_every_ten_seconds_how_far_it_is():
+def test_without_a_terminal_a_long_step_reports_every_ten_seconds():
     stream, clock = io.StringIO(), Clock()
     progress = open_progress(stream, clock)
     for second in range(26):
@@ -62,7 +62,7 @@ def test_elsewhere_a_long_step_says_every_ten_seconds_how_far_it_is():
     ]
 
 
-def test_elsewhere_steps_that_go_on_at_once_are_told_once_each():
+def test_without_a_terminal_overlapping_steps_are_printed_once_each():
     stream = io.StringIO()
     progress = open_progress(stream)
     for done in range(3):
@@ -72,7 +72,7 @@ def test_elsewhere_steps_that_go_on_at_once_are_told_once_each():
     assert stream.getvalue() == "pulling a\npulling b\n"
 
 
-def test_elsewhere_a_step_that_stands_still_has_no_rate():
+def test_without_a_terminal_a_stalled_step_has_no_rate():
     stream, clock = io.StringIO(), Clock()
     progress = open_progress(stream, clock)
     progress.update("pulling a", 5, 10)

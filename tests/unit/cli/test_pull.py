@@ -18,7 +18,7 @@ STATUSES = [
 ]
 
 
-def test_pull_tells_each_step_once(fake, capsys):
+def test_pull_prints_each_step_once(fake, capsys):
     fake.answers["POST", "/api/pull"] = (200, STATUSES)
     assert main(["pull", "llama3"]) == 0
     out, err = capsys.readouterr()
@@ -48,7 +48,7 @@ def test_pull_may_be_insecure(fake):
         (200, STATUSES[:3], "the server ended before the model was complete"),
     ],
 )  # fmt: skip
-def test_a_pull_that_fails_says_why(fake, capsys, status, content, error):
+def test_a_failed_pull_prints_the_reason(fake, capsys, status, content, error):
     fake.answers["POST", "/api/pull"] = (status, content)
     assert main(["pull", "nosuch"]) == 1
     assert capsys.readouterr().err.endswith(f"Error: {error}\n")

@@ -20,7 +20,7 @@ NOT_YOURS = (
 )
 
 
-def test_push_tells_each_step_once_and_in_the_end_the_place(fake, capsys):
+def test_push_prints_each_step_once_and_then_the_url(fake, capsys):
     fake.answers["POST", "/api/push"] = (200, STATUSES)
     assert main(["push", "me/llama3"]) == 0
     out, err = capsys.readouterr()
@@ -59,7 +59,7 @@ def test_the_place_is_a_page_or_the_full_name(fake, capsys, name, place):
         (200, STATUSES[:3], "the server ended before the model was pushed"),
     ],
 )
-def test_a_push_that_fails_says_why(fake, capsys, status, content, error):
+def test_a_failed_push_prints_the_reason(fake, capsys, status, content, error):
     fake.answers["POST", "/api/push"] = (status, content)
     assert main(["push", "me/nosuch"]) == 1
     out, err = capsys.readouterr()

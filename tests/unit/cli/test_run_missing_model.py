@@ -22,7 +22,7 @@ def pulled(fake):
     return fake
 
 
-def test_a_missing_model_is_pulled_and_then_asked(pulled, capsys):
+def test_a_missing_model_is_pulled_and_then_used(pulled, capsys):
     assert main(["run", "demo", "say", "hello"]) == 0
 
     assert capsys.readouterr() == ("Hello\n\n", "pulling manifest\nsuccess\n")
@@ -37,7 +37,7 @@ def test_it_may_come_from_an_insecure_registry(pulled):
     assert pulled.bodies("/api/pull") == [{"model": "demo", "insecure": True}]
 
 
-def test_what_cannot_be_pulled_is_told(fake, capsys):
+def test_a_failed_pull_is_reported(fake, capsys):
     fake.answers["POST", "/api/generate"] = MISSING
     error = "pull model manifest: file does not exist"
     fake.answers["POST", "/api/pull"] = (200, [{"status": "pulling manifest"}, {"error": error}])

@@ -120,7 +120,7 @@ def test_verbose_adds_metadata_and_tensors(fake, capsys, flag):
     assert fake.bodies("/api/show") == [{"model": "m", "verbose": True}]
 
 
-def test_sections_with_nothing_to_say_are_left_out(fake, capsys):
+def test_empty_sections_are_omitted(fake, capsys):
     fake.answers["POST", "/api/show"] = (
         200,
         b'{"details":{"family":"llama"},"model_info":null,"tensors":null}',
@@ -153,7 +153,7 @@ def test_a_part_is_shown_as_it_is(capsys, part, text):
     assert capsys.readouterr().out == text
 
 
-def test_two_parts_at_once_are_refused_before_anything_is_asked(fake, capsys):
+def test_two_parts_at_once_are_rejected_before_any_request(fake, capsys):
     assert main(["show", "m", "--license", "--system"]) == 1
     assert capsys.readouterr().err == (
         "Error: only one of '--license', '--modelfile', '--parameters', '--system', "
@@ -162,7 +162,7 @@ def test_two_parts_at_once_are_refused_before_anything_is_asked(fake, capsys):
     assert fake.requests == []
 
 
-def test_a_model_of_another_server_says_where_it_is(answer, capsys):
+def test_a_model_of_another_server_shows_its_host(answer, capsys):
     answer(remote_model="big", remote_host="https://example.com:443")
     assert main(["show", "m"]) == 0
     assert capsys.readouterr().out.splitlines()[1:3] == [
@@ -179,7 +179,7 @@ def test_a_model_of_another_server_says_where_it_is(answer, capsys):
         (200, b"", "unexpected answer to /api/show: "),
     ],
 )
-def test_what_the_server_refuses_or_garbles_is_told(fake, capsys, status, body, text):
+def test_errors_and_invalid_responses_of_the_server_are_reported(fake, capsys, status, body, text):
     fake.answers["POST", "/api/show"] = (status, body)
     assert main(["show", "m"]) == 1
     assert capsys.readouterr().err.startswith(f"Error: {text}")

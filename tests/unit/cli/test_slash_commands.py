@@ -62,7 +62,7 @@ def session():
         ("/show license", "No license was specified for this model.", {}),
     ],
 )
-def test_a_command_says_what_it_did_and_changes_what_is_asked(
+def test_a_slash_command_reports_its_change_of_the_request(
     session, capsys, command, words, request_
 ):
     run_slash_command(session, command)
@@ -80,7 +80,7 @@ def test_no_format_takes_the_format_back(session):
 
 
 @pytest.mark.parametrize("command", ["/set think", "/set nothink"])
-def test_a_model_that_cannot_think_is_warned_of_and_not_asked_to(session, capsys, command):
+def test_a_model_without_thinking_gives_a_warning_and_no_think_field(session, capsys, command):
     session.client.shown = SHOWN | {"capabilities": ["completion"]}
     run_slash_command(session, command)
 
@@ -115,7 +115,7 @@ def test_the_system_message_that_counts_is_shown(session, capsys):
     assert capsys.readouterr().out == "be long\n"
 
 
-def test_what_a_model_is_fills_a_page(session, capsys):
+def test_show_prints_all_sections(session, capsys):
     run_slash_command(session, "/show info")
 
     assert "architecture" in capsys.readouterr().out

@@ -93,7 +93,7 @@ def product(tensors):
     return b @ a
 
 
-def test_the_file_says_what_it_is(folder):
+def test_the_metadata_describes_the_adapter(folder):
     reader = folder.convert(matrices(UP))
     assert {name: field.contents() for name, field in reader.fields.items()}.items() >= {
         "general.architecture": "llama",

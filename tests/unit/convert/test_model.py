@@ -78,7 +78,7 @@ def test_closing_the_iterator_stops_the_work(tmp_path):
 # ----------------------------------------------------------------- what is refused
 
 
-def test_an_unknown_family_is_refused_and_the_known_ones_named(tmp_path):
+def test_an_unknown_architecture_is_rejected_with_the_supported_ones(tmp_path):
     files = changed(
         files_of("llama"), "config.json", tmp_path, set_to(architectures=["MambaForCausalLM"])
     )
@@ -159,7 +159,7 @@ def test_embeddings_that_are_tied_are_written_once(tmp_path):
         ({}, "not a list"),
     ],
 )
-def test_embeddings_that_are_made_in_unknown_ways_are_refused(tmp_path, modules, reason):
+def test_unknown_pooling_is_rejected(tmp_path, modules, reason):
     path = tmp_path / "modules"
     path.write_text(json.dumps(modules))
     with pytest.raises(BadRequest, match=reason):
@@ -206,7 +206,7 @@ def test_letters_that_are_made_small_before_the_tokenizer_are_refused(tmp_path):
         convert(files, tmp_path / "out")
 
 
-def test_a_decoder_that_no_file_ends_is_refused(tmp_path):
+def test_a_decoder_without_an_end_token_is_rejected(tmp_path):
     files = changed(
         files_of("qwen2"), "tokenizer_config.json", tmp_path, lambda c: c.pop("eos_token")
     )
@@ -229,7 +229,7 @@ def test_a_decoder_that_no_file_ends_is_refused(tmp_path):
         ("bert", {"is_decoder": True}, '"is_decoder"'),
     ],
 )  # fmt: skip
-def test_what_llama_cpp_cannot_do_is_refused_by_name(tmp_path, name, change, reason):
+def test_unsupported_options_are_rejected_by_name(tmp_path, name, change, reason):
     """A few of the rows of ``tests/fixtures/convert/config_options.py``, without the engine."""
     files = changed(files_of(name), "config.json", tmp_path, set_to(**change))
     with pytest.raises(BadRequest, match=reason):

@@ -129,7 +129,7 @@ def test_layers_of_two_kinds_have_two_bases():
         ({"type": "llama3", "factor": 0}, "are invalid"),
     ],
 )
-def test_scaling_that_is_unknown_or_senseless_is_refused(scaling, reason):
+def test_unknown_or_invalid_rope_scaling_is_rejected(scaling, reason):
     document = config(rope_scaling=scaling)
     with pytest.raises(BadRequest, match=reason):
         assert (rope.fields(document, 8), rope.tensors(document, 8)) is None

@@ -57,7 +57,7 @@ def test_metadata_scalars_and_empty_tensors(tmp_path):
         assert file.read("none").shape == (0, 3)
 
 
-def test_a_type_that_cannot_be_converted_only_matters_to_who_reads_it(tmp_path):
+def test_an_unsupported_type_is_an_error_only_when_read(tmp_path):
     header = {
         "ids": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]},
         "new": {"dtype": "F4", "shape": [3], "data_offsets": [8, 10]},
@@ -85,7 +85,7 @@ def test_a_type_that_cannot_be_converted_only_matters_to_who_reads_it(tmp_path):
         ({"dtype": 5}, "header is invalid"),
     ],
 )
-def test_an_entry_that_lies_is_refused(tmp_path, change, reason):
+def test_an_inconsistent_entry_is_rejected(tmp_path, change, reason):
     with pytest.raises(BadRequest, match=reason):
         opened(write(tmp_path / "file", {"t": ENTRY | change}))
 
@@ -129,7 +129,7 @@ def test_a_header_over_the_limit_is_refused_before_it_is_read(tmp_path):
         opened(path)
 
 
-def test_a_device_is_no_file(tmp_path):
+def test_a_device_is_not_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadRequest):
         opened(tmp_path / "pipe")

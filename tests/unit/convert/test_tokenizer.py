@@ -49,7 +49,7 @@ def kinds_of(vocabulary):
         ("bert", "bert", None),
     ],
 )
-def test_each_kind_of_tokenizer_is_known(name, model, pre):
+def test_each_kind_of_tokenizer_is_recognized(name, model, pre):
     fields = vocabulary_of(files_of(name)).fields(100)
     assert fields["tokenizer.ggml.model"] == model
     assert fields.get("tokenizer.ggml.pre") == pre
@@ -155,7 +155,7 @@ def test_holes_and_missing_tokens_are_filled_and_surplus_ones_dropped():
     assert len(vocabulary.fields(5)["tokenizer.ggml.tokens"]) == 5
 
 
-def test_words_begin_with_the_mark_that_the_engine_wants():
+def test_words_begin_with_the_engine_s_mark():
     texts = set(kinds_of(vocabulary_of(files_of("bert"))))
     assert "▁the" in texts
     assert "[CLS]" in texts
@@ -185,7 +185,7 @@ def test_words_begin_with_the_mark_that_the_engine_wants():
         (lambda c: c.update(pre_tokenizer=None), "unknown way"),
     ],
 )
-def test_a_tokenizer_that_makes_no_sense_is_refused(tmp_path, change, reason):
+def test_an_invalid_tokenizer_is_rejected(tmp_path, change, reason):
     with pytest.raises(BadRequest, match=reason):
         vocabulary_of(changed(files_of("llama"), "tokenizer.json", tmp_path, change))
 
@@ -199,7 +199,9 @@ def test_a_tokenizer_that_makes_no_sense_is_refused(tmp_path, change, reason):
         (False, True, (False, True)),
     ],
 )
-def test_a_word_tokenizer_says_what_it_makes_of_letters(tmp_path, lowercase, strip_accents, wanted):
+def test_a_wordpiece_tokenizer_s_normalizer_is_converted(
+    tmp_path, lowercase, strip_accents, wanted
+):
     files = changed(
         files_of("bert"),
         "tokenizer.json",
@@ -212,12 +214,12 @@ def test_a_word_tokenizer_says_what_it_makes_of_letters(tmp_path, lowercase, str
     assert (extra["normalizer.lowercase"], extra["normalizer.strip_accents"]) == wanted
 
 
-def test_without_a_tokenizer_there_is_no_model():
+def test_a_model_without_a_tokenizer_is_rejected():
     with pytest.raises(BadRequest, match=r"tokenizer\.json and tokenizer\.model are missing"):
         vocabulary_of({})
 
 
-def test_the_same_patterns_have_two_names_by_how_whole_words_are_treated(tmp_path):
+def test_ignore_merges_selects_between_names_of_the_same_patterns(tmp_path):
     files = changed(
         files_of("llama"),
         "tokenizer.json",
@@ -259,7 +261,7 @@ def test_a_model_by_hand():
         (b"\x0b", "past the end"),
     ],
 )
-def test_what_is_no_sentencepiece_model_is_refused(data, reason):
+def test_an_invalid_sentencepiece_model_is_rejected(data, reason):
     with pytest.raises(BadRequest, match=reason):
         read_sentencepiece(data)
 
@@ -377,7 +379,7 @@ def with_file(name, tmp_path, file, content):
     return {**files_of(name), file: path}
 
 
-def test_ends_of_answers_that_only_the_settings_of_generation_know(tmp_path):
+def test_end_tokens_in_generation_config_only(tmp_path):
     files = with_file(
         "mistral", tmp_path, "generation_config.json", {"eos_token_id": [332, 5, 333]}
     )
@@ -386,7 +388,7 @@ def test_ends_of_answers_that_only_the_settings_of_generation_know(tmp_path):
     assert (found["ggml.eot_token_id"], found["ggml.eom_token_id"]) == (5, 333)
 
 
-def test_ends_that_llama_cpp_knows_by_their_texts_need_no_key(tmp_path):
+def test_end_tokens_that_llama_cpp_recognizes_need_no_key(tmp_path):
     files = with_file("llama", tmp_path, "generation_config.json", {"eos_token_id": [331, 332]})
     found = special_of(files)
     assert found["ggml.eos_token_id"] == 332
@@ -447,7 +449,7 @@ def test_numbers_in_the_configuration_stand_in_for_texts():
     assert "ggml.eos_token_id" not in found
 
 
-def test_a_role_of_a_token_that_the_network_does_not_know_is_left_out():
+def test_the_role_of_a_token_beyond_the_network_is_omitted():
     found = special_of(files_of("llama"), size=331)
     assert "ggml.bos_token_id" in found
     assert "ggml.eos_token_id" not in found

@@ -31,7 +31,7 @@ def test_all_files_are_read_where_there_is_no_index(shards):
         assert weights.read("tensor-2", 1).tolist() == [[2, 2, 2]]
 
 
-def test_with_an_index_only_what_it_lists(shards, tmp_path):
+def test_an_index_limits_the_tensors_to_its_list(shards, tmp_path):
     files = indexed(shards, tmp_path, {"tensor-2": "model-2.safetensors"})
     with Weights(files) as weights:
         assert set(weights.tensors) == {"tensor-2"}
@@ -51,7 +51,7 @@ def test_an_index_that_is_wrong_about_a_tensor_is_refused(shards, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[]", "no", '{"weight_map": []}', "[" * 100_000])
-def test_an_index_that_is_none_is_refused(shards, tmp_path, content):
+def test_an_invalid_index_is_rejected(shards, tmp_path, content):
     (tmp_path / "index").write_text(content)
     with pytest.raises(BadRequest, match=INDEX):
         Weights({**shards, INDEX: tmp_path / "index"})

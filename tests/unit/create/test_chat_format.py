@@ -55,7 +55,7 @@ def test_what_cannot_work_is_refused_before_anything_is_done(store, make, field,
     assert list_models(store) == []
 
 
-def test_a_known_format_is_noticed_with_its_stop_strings(make):
+def test_a_known_template_is_detected_with_its_stop_strings(make):
     model, statuses = make(CHATML)
 
     assert {"status": "using autodetected template chatml"} in statuses
@@ -64,14 +64,14 @@ def test_a_known_format_is_noticed_with_its_stop_strings(make):
     assert model.selection == "go_template"
 
 
-def test_what_was_asked_for_goes_before_what_was_noticed(make):
+def test_requested_values_replace_detected_ones(make):
     model, _ = make(CHATML, template="mine", parameters={"stop": ["x"], "top_k": 3})
 
     assert model.template == "mine"
     assert model.parameters == {"stop": ["x"], "top_k": 3}
 
 
-def test_a_format_that_is_not_known_leaves_the_file_its_say(make):
+def test_an_unknown_format_keeps_the_file_s_template(make):
     model, statuses = make("{{ messages }}")
 
     assert not any("autodetected" in status["status"] for status in statuses)
@@ -79,7 +79,7 @@ def test_a_format_that_is_not_known_leaves_the_file_its_say(make):
     assert model.selection == "gguf_chat_template"
 
 
-def test_families_with_a_format_of_their_own_get_it(make):
+def test_architectures_with_a_built_in_chat_format_get_it(make):
     model, _ = make(CHATML, architecture="gemma4")
 
     assert (model.renderer, model.parser, model.template) == ("gemma4", "gemma4", "")
@@ -87,7 +87,7 @@ def test_families_with_a_format_of_their_own_get_it(make):
     assert {"tools", "thinking"} <= {*model.capabilities}
 
 
-def test_families_with_a_format_of_their_own_can_have_another(make):
+def test_a_built_in_chat_format_can_be_overridden(make):
     model, _ = make(architecture="gemma4", template=TOOLS)
 
     assert (model.renderer, model.parser, model.template) == ("", "", TOOLS)

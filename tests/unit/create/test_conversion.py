@@ -63,7 +63,7 @@ def test_a_directory_becomes_a_model(store, name, quantization, capability):
     assert leftovers(store) == []
 
 
-def test_floats_that_are_asked_for_are_made_at_once(store):
+def test_a_requested_float_type_is_written_at_once(store):
     statuses = create(store, files_of("llama"), quantize="f32")
     assert not [status for status in statuses if status.startswith("quantizing")]
     assert store.find("new").details.quantization_level == "F32"
@@ -101,7 +101,7 @@ def test_closing_the_stream_leaves_nothing(store):
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/model.safetensors", "a/../b.json"])
-def test_names_that_lead_out_are_refused_at_once(store, name):
+def test_names_with_path_traversal_are_rejected(store, name):
     digests = upload(store, files_of("llama"))
     with pytest.raises(BadRequest, match="file path must be relative"):
         create_model(

@@ -180,7 +180,7 @@ def test_a_senseless_request_is_refused_at_once(
     assert text in caught.value.message
 
 
-def test_a_base_that_is_not_there_is_not_found(store: Store) -> None:
+def test_a_missing_base_is_not_found(store: Store) -> None:
     with pytest.raises(NotFound, match="model 'nope' not found"):
         create_model(store, CreateRequest(model="m", from_="nope"))
 
@@ -229,7 +229,7 @@ def test_a_license_that_the_base_has_is_not_put_twice(store: Store, tiny: str) -
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "WEIGHTS.GGUF", "weights.q8_0", "weights"])
-def test_a_gguf_is_known_by_its_first_bytes_whatever_its_name(
+def test_a_gguf_is_recognized_by_its_first_bytes(
     store: Store, tiny: str, upload: Callable[[bytes], str], name: str
 ) -> None:
     created(store, model="m", files={name: tiny})

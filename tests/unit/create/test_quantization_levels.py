@@ -29,7 +29,7 @@ from ollama_async.gguf.types import FILE_TYPES
         ("f16", "F16"),
     ],
 )
-def test_levels_are_known_by_their_names_in_any_case(text: str, level: str) -> None:
+def test_levels_are_parsed_in_any_case(text: str, level: str) -> None:
     assert parse_level(text) == level
 
 
@@ -53,7 +53,7 @@ def test_every_level_has_a_number_and_no_level_is_forgotten() -> None:
     assert set(SOURCE_LEVELS) <= set(LEVELS)
 
 
-def test_what_a_level_takes_at_the_least_is_known_for_all() -> None:
+def test_every_level_has_a_minimum_size() -> None:
     bits = {level: min_bytes(level, 1 << 20) * 8 / (1 << 20) for level in LEVELS}
     assert (bits["F32"], bits["BF16"], bits["Q8_0"], bits["Q4_K_M"]) == (32, 16, 8.5, 4.5)
     assert all(1 < each <= 32 for each in bits.values())

@@ -119,7 +119,7 @@ def test_the_other_levels_are_refused_by_the_library_too(
 
 
 @pytest.mark.engine
-def test_a_model_that_the_library_does_not_know_says_so(
+def test_a_model_that_the_library_cannot_read_is_reported(
     store: Store, tmp_path: Path, upload: Callable[[Path], str]
 ) -> None:
     odd = write_tiny_model(tmp_path / "odd.gguf", quantization="F16", architecture="odd", **WIDE)

@@ -21,7 +21,7 @@ def created(store: Store, *, reads_files: bool = False, **fields: Any) -> list[d
     return list(create_model(store, CreateRequest(**fields), reads_files=reads_files))
 
 
-def test_a_modelfile_says_all_that_the_fields_can_say(store: Store, tiny: str) -> None:
+def test_a_modelfile_can_express_all_fields(store: Store, tiny: str) -> None:
     created(store, model="base", files={"t.gguf": tiny})
     text = (
         'FROM base\nTEMPLATE "{{ .Prompt }}"\nSYSTEM """one\ntwo"""\nPARAMETER top_k 3\n'
@@ -46,7 +46,7 @@ def test_a_modelfile_says_all_that_the_fields_can_say(store: Store, tiny: str) -
     assert store.find("old").digest == store.find("new").digest
 
 
-def test_fields_count_more_than_the_modelfile(store: Store, tiny: str) -> None:
+def test_fields_override_the_modelfile(store: Store, tiny: str) -> None:
     created(store, model="base", files={"t.gguf": tiny})
     text = "FROM base\nSYSTEM old\nPARAMETER top_k 3\nPARAMETER seed 4\n"
     created(store, model="m", modelfile=text, system="new", parameters={"top_k": 5})
@@ -133,7 +133,9 @@ def test_todays_form_names_them_by_absolute_paths(store: Store, folder: Path, ti
 
 @pytest.mark.parametrize("value", ["FOLDER/weights.gguf", "FOLDER", "~/x", "./x", "../x", "/etc"])
 @pytest.mark.parametrize("command", ["FROM", "FROM a\nADAPTER", "FROM a\nDRAFT"])
-def test_nobody_else_names_files(store: Store, folder: Path, command: str, value: str) -> None:
+def test_other_clients_may_not_name_files(
+    store: Store, folder: Path, command: str, value: str
+) -> None:
     text = f"{command} {value.replace('FOLDER', str(folder))}\n"
     with pytest.raises(Forbidden, match="of the server's own user on the same machine"):
         create_model(store, CreateRequest(name="m", modelfile=text))
@@ -175,7 +177,7 @@ def test_a_name_without_a_mark_is_no_file_for_others(store: Store) -> None:
         ({"path": "FOLDER/large"}, "larger than 8388608 bytes"),
     ],
 )
-def test_what_makes_no_sense_is_said(
+def test_invalid_input_is_reported(
     store: Store, folder: Path, fields: dict[str, str], text: str
 ) -> None:
     (folder / "empty").mkdir()

@@ -70,7 +70,7 @@ def check(gguf: Any, tmp_path: Path) -> Callable[..., None]:
         (Q | {"blk.0.attn_norm.weight": [64]}, {}),
     ],
 )
-def test_what_fits(check: Callable[..., None], tensors: Tensors, options: Any) -> None:
+def test_compatible_adapters(check: Callable[..., None], tensors: Tensors, options: Any) -> None:
     check(tensors, **options)
 
 

@@ -68,7 +68,7 @@ def test_each_kind_of_layer_has_its_cache(layer: list[Any], values: int) -> None
     assert summarized(*tensors).cache_bytes_per_token == values * KV_BYTES
 
 
-def test_latent_attention_that_is_unfolded_is_as_large_as_it_says() -> None:
+def test_unfolded_latent_attention_has_its_declared_size() -> None:
     tensors = [
         tensor("blk.0.attn_kv_a_mqa.weight", 64, 20),
         tensor("blk.0.attn_kv_b.weight", 16, 9),

@@ -82,7 +82,7 @@ def planted(store: Store, upload: Callable[[bytes], str]) -> Callable[[bytes], s
 
 
 @pytest.mark.parametrize(("build", "lack"), LACKING)
-def test_a_file_that_cannot_be_run_is_refused_by_the_name_of_what_it_lacks(
+def test_an_incomplete_model_is_rejected_with_its_missing_part(
     store: Store, upload: Callable[[bytes], str], build: Build, lack: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:

@@ -46,12 +46,12 @@ def test_a_good_header_is_read_whole(tiny_gguf: Any) -> None:
     assert header.data_offset + 384 == len(data)
 
 
-def test_version_2_is_read_too(gguf: Any) -> None:
+def test_version_2_is_supported(gguf: Any) -> None:
     header = read(gguf(version=2).text("general.name", "old").build())
     assert header.metadata["general.name"] == "old"
 
 
-def test_a_long_array_of_numbers_is_not_kept(gguf: Any) -> None:
+def test_long_arrays_of_numbers_are_skipped(gguf: Any) -> None:
     data = gguf().numbers("x", "f32", [0.5] * 5000).text("after", "here").build()
     metadata = read(data).metadata
     assert metadata["x"] == Array(5000)
@@ -224,7 +224,7 @@ def test_tensors_do_not_overlap(gguf: Any) -> None:
     assert "overlaps" in refusal(same.build())
 
 
-def test_a_header_of_lies_costs_little_memory(gguf: Any) -> None:
+def test_a_header_with_false_counts_takes_little_memory(gguf: Any) -> None:
     data = gguf().raw("x", 9, struct.pack("<IQ", 8, 2**40) + bytes(2_000_000)).build()
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)

@@ -81,7 +81,7 @@ def test_the_quantization_is_the_declared_file_type() -> None:
     assert summarized({"general.file_type": 999}).quantization == "unknown"
 
 
-def test_an_undeclared_quantization_is_that_of_most_data() -> None:
+def test_an_undeclared_quantization_is_the_type_of_most_data() -> None:
     tensors = [TensorInfo("a", 0, (8,), 8, 0, 32), TensorInfo("b", 2, (512,), 512, 32, 288)]
     assert summarized({}, *tensors).quantization == "Q4_0"
     assert summarized({}).quantization == "unknown"

@@ -50,7 +50,7 @@ def _calls(tmp_path):
 
 
 @needs_compiler
-def test_a_second_build_takes_the_kept_wheel(tmp_path, fake_python):
+def test_a_second_build_uses_the_cached_wheel(tmp_path, fake_python):
     python = fake_python()
     first = build.build_wheel(tmp_path / "cache", python)
     second = build.build_wheel(tmp_path / "cache", python)
@@ -100,7 +100,7 @@ def test_two_builds_at_once_are_one_build(tmp_path, fake_python):
 
 
 @needs_compiler
-def test_a_build_that_never_ends_is_not_waited_for_for_ever(tmp_path, fake_python, monkeypatch):
+def test_an_endless_build_times_out(tmp_path, fake_python, monkeypatch):
     monkeypatch.setattr(build, "BUILD_LIMIT_S", 0.1)
     folder = tmp_path / "cache" / "wheels" / build.make_recipe(build.find_compilers()).key
     folder.mkdir(parents=True)

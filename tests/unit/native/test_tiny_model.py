@@ -57,7 +57,7 @@ def test_metadata_adds_replaces_and_removes_keys(tmp_path):
     assert "tokenizer.ggml.scores" not in fields
 
 
-def test_the_vocabulary_is_padded_to_the_size_that_was_asked_for(tmp_path):
+def test_the_vocabulary_is_padded_to_the_requested_size(tmp_path):
     fields = _fields(write_tiny_model(tmp_path / "tiny.gguf", vocab=1000))
     assert len(fields["tokenizer.ggml.tokens"]) == 1000
 
@@ -65,7 +65,7 @@ def test_the_vocabulary_is_padded_to_the_size_that_was_asked_for(tmp_path):
 @pytest.mark.parametrize(
     "wrong", [{"width": 65}, {"feed_forward": 100}, {"heads": 5}, {"kv_heads": 3}, {"vocab": 10}]
 )
-def test_dimensions_that_do_not_fit_are_refused_and_leave_nothing_behind(tmp_path, wrong):
+def test_inconsistent_dimensions_are_rejected_without_a_file(tmp_path, wrong):
     with pytest.raises(ValueError, match="must"):
         write_tiny_model(tmp_path / "tiny.gguf", **wrong)
     assert list(tmp_path.iterdir()) == []

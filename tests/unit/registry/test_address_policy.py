@@ -111,7 +111,7 @@ async def test_a_registry_is_resolved_once():
     assert world.asked == ["a.example"]
 
 
-async def test_those_who_come_at_once_wait_for_one_look_up():
+async def test_concurrent_requests_share_one_lookup():
     world = World(a_example=["8.8.8.8"])
     policy = policy_of("http://a.example", world)
     await asyncio.gather(*(policy.allow(URL("http://a.example")) for _ in range(8)))
@@ -133,13 +133,13 @@ async def test_of_several_kinds_of_addresses_the_most_distant_count(found, kept)
         await policy.allow(URL(f"http://{found[0]}/"))
 
 
-async def test_a_name_that_nobody_knows_is_an_error_of_the_system():
+async def test_an_unknown_host_name_is_an_os_error():
     with pytest.raises(OSError, match="not known"):
         await policy_of("http://a.example").allow(URL("http://a.example"))
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".example"])
-def test_a_name_that_cannot_be_one_is_a_name_that_nobody_knows(host):
+def test_an_unresolvable_name_is_a_resolver_error(host):
     """As the proxy of the environment may have, which is not ours to judge."""
     with pytest.raises(socket.gaierror, match="cannot be resolved"):
         resolve_host(host, 443)
@@ -207,7 +207,7 @@ async def test_what_is_neither_name_nor_address_is_refused(host):
         await policy.allow(URL(f"http://{host}/", encoded=True))
 
 
-async def test_nobody_is_connected_to_who_was_not_admitted():
+async def test_only_allowed_hosts_are_connected_to():
     policy = policy_of("http://a.example", World(a_example=["8.8.8.8"], b_example=["9.9.9.9"]))
     await policy.allow(URL("http://a.example"))
     with pytest.raises(AddressNotAllowed):
@@ -230,7 +230,7 @@ async def test_this_server_is_no_registry(host):
 # ----------------------------------------------------------------- proxies
 
 
-async def test_the_operator_s_proxy_may_be_anywhere_but_nobody_is_led_there():
+async def test_the_operator_s_proxy_may_be_at_any_address_but_redirects_to_it_may_not():
     world = World(a_example=["8.8.8.8"], proxy_corp=["10.0.0.9"])
     policy = policy_of("https://a.example", world, proxies=["proxy.corp"])
     await policy.allow(URL("https://a.example"), is_proxied=True)

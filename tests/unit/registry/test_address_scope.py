@@ -74,7 +74,7 @@ PUBLIC, PRIVATE, THIS_MACHINE, SPECIAL = AddressScope
         ("5f00::1", SPECIAL),
     ],
 )
-def test_how_near_an_address_is(address, expected):
+def test_the_scope_of_an_address(address, expected):
     assert address_scope(address) is expected
 
 
@@ -180,7 +180,7 @@ def test_hosts_that_are_not(host):
     assert not is_unambiguous(host)
 
 
-def test_who_is_loopback_to_everybody():
+def test_loopback_hosts():
     for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "localhost", "A.Localhost."):
         assert is_loopback_host(host)
     for host in ("10.0.0.1", "localhost.example", "notlocalhost", "0.0.0.0"):

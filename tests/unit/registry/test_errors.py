@@ -58,7 +58,7 @@ def test_texts_are_one_printable_line_of_bounded_length(text, longest):
 
 
 @given(st.text())
-def test_whatever_a_registry_says_a_failure_can_be_printed(text):
+def test_any_text_of_a_registry_gives_a_printable_error(text):
     for failure in (
         PermanentError(text),
         TransientError(json.dumps({"error": text}, ensure_ascii=False)),
@@ -83,7 +83,7 @@ def test_whatever_a_registry_says_a_failure_can_be_printed(text):
         (TimeoutError(), TransientError, "no progress for too long"),
     ],
 )
-def test_what_the_library_quotes_is_not_told(error, kind, words):
+def test_errors_omit_the_library_s_quotations(error, kind, words):
     with (
         pytest.raises(kind, match=f'^Get "http://a/b": {words}') as raised,
         translate_errors("GET", URL("http://a/b?secret=1")),

@@ -67,7 +67,7 @@ async def test_a_file_that_becomes_shorter_is_the_error_of_the_context(part, pat
                 raise ConnectionError from error  # as HTTP clients do
 
 
-async def test_a_cancellation_stays_one(part, path):
+async def test_a_cancellation_is_not_translated(part, path):
     os.truncate(path, 0)
     with pytest.raises(asyncio.CancelledError):  # noqa: PT012
         async with part(0, 1) as opened:
@@ -76,7 +76,7 @@ async def test_a_cancellation_stays_one(part, path):
             raise asyncio.CancelledError
 
 
-async def test_after_its_context_nothing_is_read_or_told(part):
+async def test_after_its_context_nothing_is_read_or_reported(part):
     async with part(0, len(DATA)) as opened:
         iteration = aiter(opened)
         await anext(iteration)

@@ -18,7 +18,7 @@ async def all_of(broadcast):
         return [status async for status in broadcast.follow()]
 
 
-async def test_a_latecomer_is_told_the_newest_of_every_line_in_order():
+async def test_a_late_follower_receives_the_latest_of_each_status_in_order():
     broadcast = ProgressBroadcast()
     for status in ({"status": "begin"}, progress(1), progress(9), {"status": "end"}):
         broadcast.post(status)

@@ -29,7 +29,7 @@ def test_where_a_model_is(text, expected):
     assert address(text) == expected
 
 
-def test_insecure_means_http_unless_the_name_says_otherwise():
+def test_insecure_means_http_unless_the_name_has_a_scheme():
     assert address("host/a/b", is_insecure=True) == "http://host/v2/a/b/manifests/latest"
     assert address("http://host/a/b", is_insecure=True).startswith("http://")
     assert address("https://host/a/b", is_insecure=True).startswith("https://")
@@ -37,7 +37,7 @@ def test_insecure_means_http_unless_the_name_says_otherwise():
         address("http://host/a/b")
 
 
-def test_ollama_s_own_registry_has_https_which_nobody_switches_off_by_accident():
+def test_insecure_does_not_apply_to_ollama_s_registry_without_a_scheme():
     expected = "https://registry.ollama.ai/v2/library/llama3/manifests/latest"
     for text in ("llama3", "Registry.Ollama.ai/library/llama3"):
         assert address(text, is_insecure=True).lower() == expected

@@ -18,7 +18,7 @@ def path(tmp_path):
     return tmp_path / ".ollama" / "id_ed25519"
 
 
-def test_a_key_is_made_once_and_stays(path):
+def test_a_key_is_created_once(path):
     key = load_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -28,7 +28,7 @@ def test_a_key_is_made_once_and_stays(path):
     assert sorted(each.name for each in path.parent.iterdir()) == ["id_ed25519", "id_ed25519.pub"]
 
 
-def test_a_signature_is_the_key_s(path):
+def test_a_signature_verifies_with_the_public_key(path):
     key = load_key(path)
     public, _, signature = key.sign(b"data").partition(":")
     assert public == key.public
@@ -37,7 +37,7 @@ def test_a_signature_is_the_key_s(path):
     verifier.verify(base64.b64decode(signature), b"data")  # raises
 
 
-def test_makers_at_the_same_time_agree(path):
+def test_concurrent_creations_give_one_key(path):
     found = []
     threads = [threading.Thread(target=lambda: found.append(load_key(path))) for _ in range(8)]
     for thread in threads:
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_such_key_is_left_alone(path):
         assert path.read_bytes() == content
 
 
-def test_a_pipe_is_no_key_and_nobody_waits_for_its_other_end(path):
+def test_a_pipe_is_not_a_key_and_does_not_block(path):
     path.parent.mkdir()
     os.mkfifo(path)
     with pytest.raises(PermanentError, match="cannot be used"):
@@ -93,7 +93,7 @@ def _with_password():
     return b"-----BEGIN OPENSSH PRIVATE KEY-----\n%b\n-----END OPENSSH PRIVATE KEY-----\n" % lines
 
 
-def test_a_place_that_cannot_be_written_is_said_and_where_it_is_stays_in_the_log(path, caplog):
+def test_an_unwritable_key_folder_is_reported_and_its_path_only_logged(path, caplog):
     path.parent.write_text("a file")
     with pytest.raises(
         PermanentError, match=r"cannot be used: (Not a directory|File exists)"

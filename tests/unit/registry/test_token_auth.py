@@ -1,4 +1,4 @@
-"""Where tokens are asked for, and who sees a signature of ours."""
+"""Token requests: which service gets them, and which are signed."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,24 +15,24 @@ def key_path(tmp_path):
 
 
 @pytest.fixture
-def ask(key_path):
-    """Be challenged by a registry; the token in the end, and what was asked on the way."""
+def authenticate(key_path):
+    """Answers a challenge of a registry; returns the token and the requests for it."""
 
-    async def ask(base, realm, answers=(b'{"token": "t"}',)):
-        asked = []
+    async def authenticate(base, realm, answers=(b'{"token": "t"}',)):
+        requests = []
         left = list(answers)
 
         async def fetch(url, authorization):
-            asked.append((url, authorization))
+            requests.append((url, authorization))
             return left.pop(0)
 
         with ThreadPoolExecutor(1) as threads:
             auth = TokenAuth(URL(base), key_path, fetch, threads)
             challenge = f'Bearer realm="{realm}",service="s",scope="repository:a/b:pull"'
             await auth.renew("", challenge)
-        return auth.token, asked
+        return auth.token, requests
 
-    return ask
+    return authenticate
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def ask(key_path):
         ("https://registry.ollama.ai", "https://ollama.com/token"),
     ],
 )
-async def test_who_keeps_the_registry_sees_who_we_are(ask, key_path, base, realm):
-    token, [(url, authorization)] = await ask(base, realm)
+async def test_who_keeps_the_registry_sees_who_we_are(authenticate, key_path, base, realm):
+    token, [(url, authorization)] = await authenticate(base, realm)
     assert token == "t"
     assert str(url).startswith(f"{realm}?service=s&scope=repository:a/b:pull&ts=")
     assert url.query["nonce"]
@@ -64,28 +64,30 @@ async def test_who_keeps_the_registry_sees_who_we_are(ask, key_path, base, realm
         ("http://hf.co", "https://huggingface.co/v2/token"),
     ],
 )
-async def test_anybody_else_sees_a_guest(ask, key_path, base, realm):
-    token, asked = await ask(base, realm)
+async def test_other_token_services_get_anonymous_requests(authenticate, key_path, base, realm):
+    token, requests = await authenticate(base, realm)
     assert token == "t"
-    assert asked == [(URL(f"{realm}?service=s&scope=repository:a/b:pull"), "")]
+    assert requests == [(URL(f"{realm}?service=s&scope=repository:a/b:pull"), "")]
     assert not key_path.exists()
 
 
-async def test_who_is_not_known_is_a_guest(ask):
-    token, asked = await ask("https://a", "https://a/t", [None, b'{"access_token": "guest"}'])
+async def test_an_unknown_key_gets_an_anonymous_token(authenticate):
+    token, requests = await authenticate(
+        "https://a", "https://a/t", [None, b'{"access_token": "guest"}']
+    )
     assert token == "guest"
-    assert [bool(authorization) for _, authorization in asked] == [True, False]
+    assert [bool(authorization) for _, authorization in requests] == [True, False]
 
 
-async def test_who_has_no_usable_key_is_a_guest(ask, key_path):
+async def test_without_a_usable_key_the_token_is_anonymous(authenticate, key_path):
     key_path.mkdir()
-    token, asked = await ask("https://a", "https://a/t", [b'{"token": "guest"}'])
+    token, requests = await authenticate("https://a", "https://a/t", [b'{"token": "guest"}'])
     assert token == "guest"
-    assert [authorization for _, authorization in asked] == [""]
+    assert [authorization for _, authorization in requests] == [""]
     with pytest.raises(
         PermanentError, match=r"^unauthorized: access denied \(the server's key cannot"
     ):
-        await ask("https://a", "https://a/t", [None])
+        await authenticate("https://a", "https://a/t", [None])
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,6 @@ async def test_who_has_no_usable_key_is_a_guest(ask, key_path):
         ("https://auth.example/token", [b"[" * 9999], "access denied"),
     ],
 )
-async def test_what_is_no_token_is_refused(ask, realm, answers, words):
+async def test_what_is_no_token_is_refused(authenticate, realm, answers, words):
     with pytest.raises(PermanentError, match=words):
-        await ask("https://registry.example", realm, answers)
+        await authenticate("https://registry.example", realm, answers)

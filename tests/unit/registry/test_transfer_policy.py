@@ -47,7 +47,7 @@ async def test_what_fails_for_now_is_tried_again_but_not_for_ever():
         await retry(never, QUICK)
 
 
-async def test_progress_makes_patient():
+async def test_progress_resets_the_retries():
     tries = RetryState(QUICK)
     for _ in range(10):
         await tries.pause(TransientError("x"))
@@ -62,7 +62,7 @@ async def test_progress_makes_patient():
 WINDOW_S = 30.0
 
 
-def test_a_trickle_is_noticed():
+def test_too_slow_transfers_are_detected():
     throughput = MinimumThroughput(WINDOW_S)
     for _ in range(30):
         throughput.received(1, 1.0)

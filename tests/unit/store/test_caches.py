@@ -45,7 +45,7 @@ def test_a_value_is_what_was_put_last_or_nothing_and_the_room_is_kept(
         memory.put(key, signature, put, size)
 
 
-def test_the_one_that_was_not_asked_for_longest_goes_first() -> None:
+def test_the_least_recently_used_entry_is_evicted_first() -> None:
     memory: FileCache[str] = FileCache(2)
     memory.put("a", 0, "a", 1)
     memory.put("b", 0, "b", 1)
@@ -124,7 +124,7 @@ def test_rights_that_are_given_are_seen(
     assert store.find("a")
 
 
-def test_an_unreadable_manifest_is_said_once_and_mended(
+def test_an_unreadable_manifest_is_logged_once_and_read_after_a_repair(
     store: Store, tiny: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     plant(store, "a", tiny)
@@ -205,7 +205,7 @@ def test_a_fault_is_a_new_exception_each_time(store: Store, upload: Callable[[by
 
 
 @pytest.mark.parametrize("kind", ["model", "template", "license", "params"])
-def test_nobody_waits_for_a_pipe_in_place_of_a_blob(store: Store, tiny: str, kind: str) -> None:
+def test_a_pipe_in_place_of_a_blob_does_not_block(store: Store, tiny: str, kind: str) -> None:
     plant(store, "a", tiny)
     path = store.root / "manifests/registry.ollama.ai/library/a/latest"
     pipe = f"sha256:{'f' * 64}"
@@ -217,7 +217,7 @@ def test_nobody_waits_for_a_pipe_in_place_of_a_blob(store: Store, tiny: str, kin
         store.find("a")
 
 
-def test_nobody_waits_for_a_pipe_in_place_of_a_manifest(store: Store) -> None:
+def test_a_pipe_in_place_of_a_manifest_does_not_block(store: Store) -> None:
     path = store.root / "manifests/registry.ollama.ai/library/a/latest"
     path.parent.mkdir(parents=True)
     os.mkfifo(path)

@@ -42,7 +42,7 @@ def names(store: Store) -> set[str]:
     return {model.name for model in list_models(store)}
 
 
-def test_a_copy_is_the_same_model_and_lives_on_without_the_first(store: Store) -> None:
+def test_a_copy_is_the_same_model_and_survives_deletion_of_the_first(store: Store) -> None:
     before = blobs(store)
     store.copy("tiny", "someone/else:v1")
     assert names(store) == {"Tiny:latest", "someone/else:v1"}
@@ -62,7 +62,7 @@ def test_the_copy_has_the_very_bytes_of_the_manifest(store: Store) -> None:
     assert (store.root / LIBRARY / "other/latest").read_bytes() == path.read_bytes()
 
 
-def test_onto_itself_in_any_spelling_nothing_happens(store: Store) -> None:
+def test_a_copy_onto_itself_in_any_spelling_changes_nothing(store: Store) -> None:
     path = store.root / LIBRARY / "Tiny/latest"
     before = path.stat()
     store.copy("tiny", "TINY:Latest")
@@ -70,7 +70,7 @@ def test_onto_itself_in_any_spelling_nothing_happens(store: Store) -> None:
     assert names(store) == {"Tiny:latest"}
 
 
-def test_a_model_that_is_replaced_goes_with_its_blobs(store: Store, tiny_gguf: Any) -> None:
+def test_the_blobs_of_a_replaced_model_are_removed(store: Store, tiny_gguf: Any) -> None:
     needed = blobs(store)
     make(store, "Old", upload(store, tiny_gguf(general__x="y").build()), system="old")
     store.copy("tiny", "old")
@@ -96,7 +96,7 @@ def test_pruning_may_be_off(store: Store, tiny_gguf: Any) -> None:
         ("nosuch", "../b", BadRequest, 'destination "../b" is invalid'),
     ],
 )
-def test_what_cannot_be_copied_is_told_and_nothing_changes(
+def test_a_failed_copy_is_reported_and_changes_nothing(
     store: Store, source: str, destination: str, kind: type[Exception], text: str
 ) -> None:
     with pytest.raises(kind) as told:

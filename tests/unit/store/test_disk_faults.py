@@ -53,7 +53,7 @@ def test_a_digest_of_another_form_is_refused(store: Store, digest: str) -> None:
         (errno.EIO, "Input/output error"),
     ],
 )
-def test_what_the_disk_says_is_explained(tmp_path: Path, number: int, text: str) -> None:
+def test_disk_errors_are_explained(tmp_path: Path, number: int, text: str) -> None:
     with pytest.raises(StorageFailed, match=text), files.storage_errors(tmp_path):
         raise OSError(number, os.strerror(number))
 

@@ -127,7 +127,7 @@ def test_an_upload_that_would_not_fit_is_not_begun(store: Store, disk: Disk) -> 
         pass
 
 
-def test_downloads_that_nobody_goes_on_with_give_way_the_oldest_first(
+def test_abandoned_downloads_are_removed_oldest_first_for_space(
     store: Store, begin: Callable[..., Any], disk: Disk
 ) -> None:
     for digit, hours in (("a", 25), ("b", 28), ("c", 27), ("d", 29), ("f", 23)):

@@ -34,7 +34,7 @@ def test_a_name_longer_than_the_disk_allows_is_not_found(store: Store, tiny: str
         created(store, model=name, from_="m")
 
 
-def test_only_an_unchanged_model_is_known_without_blocking(store: Store, tiny: str) -> None:
+def test_only_an_unchanged_model_is_found_without_blocking(store: Store, tiny: str) -> None:
     created(store, model="m", files={"tiny.gguf": tiny})
     assert store.find_cached("M:local") is None
     model = store.find("M:local")

@@ -107,7 +107,7 @@ def test_another_size_begins_anew(blobs, claim):
 
 @settings(deadline=None)  # disks may be busy
 @given(st.data())
-def test_a_file_that_somebody_damaged_is_no_danger(tmp_path_factory, data):
+def test_a_damaged_partial_file_is_rejected(tmp_path_factory, data):
     blobs = Blobs(tmp_path_factory.mktemp("store"))
     partial = PartialFile.claim(blobs, DIGEST, len(DATA), 100)
     fill(partial, 1, 2)
@@ -129,13 +129,13 @@ def test_a_file_that_somebody_damaged_is_no_danger(tmp_path_factory, data):
     again.discard()
 
 
-def test_chunks_of_a_giant_are_few(claim):
+def test_very_large_blobs_have_larger_chunks(claim):
     partial = claim(total=1 << 40, chunk_bytes=1)  # sparse: no bytes are written
     assert len(partial.chunks) == 1024
     assert partial.chunks[-1].end == 1 << 40
 
 
-def test_nothing_is_a_blob_too(blobs):
+def test_an_empty_blob(blobs):
     digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
     partial = PartialFile.claim(blobs, digest, 0, 100)
     assert partial.chunks == []
@@ -144,7 +144,7 @@ def test_nothing_is_a_blob_too(blobs):
     assert blobs.path(digest).read_bytes() == b""
 
 
-def test_a_full_disk_counts_nothing_that_is_not_there(claim, monkeypatch):
+def test_on_a_full_disk_only_written_bytes_are_counted(claim, monkeypatch):
     partial = claim()
 
     def no_space(_descriptor, _data, _offset):

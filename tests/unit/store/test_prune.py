@@ -64,7 +64,7 @@ def test_prune_removes_only_what_is_old_and_unneeded(
     assert store.find("a")
 
 
-def test_what_somebody_is_about_to_use_is_not_pruned(
+def test_touched_blobs_are_not_pruned(
     store: Store, tiny: str, upload: Callable[[bytes], str]
 ) -> None:
     """Another server that starts on the same store must not spoil what goes on in this one."""
@@ -90,7 +90,7 @@ def test_what_is_being_written_is_not_pruned_however_long_it_takes(store: Store)
     assert store.prune() == 1
 
 
-def test_prune_does_nothing_beside_a_corrupt_manifest_or_if_told_so(
+def test_prune_does_nothing_with_a_corrupt_manifest_or_if_disabled(
     store: Store, tiny: str, upload: Callable[[bytes], str]
 ) -> None:
     old = upload(b"old")

@@ -129,7 +129,7 @@ def test_folders_behind_links_count_and_links_to_nowhere_stop_everything(
     assert store.prune() == 1
 
 
-def test_what_is_no_file_is_not_opened(store: Store, precious: str) -> None:
+def test_only_regular_files_are_opened(store: Store, precious: str) -> None:
     folder = store.root / f"manifests/{LIBRARY}/a"
     folder.mkdir()
     os.mkfifo(folder / "latest")
@@ -202,7 +202,7 @@ def test_only_changed_manifests_are_read_again(
     assert store.has_blob(tiny)
 
 
-def test_a_manifest_over_the_limit_is_no_models(store: Store, tiny: str) -> None:
+def test_a_manifest_over_the_limit_is_invalid(store: Store, tiny: str) -> None:
     put(store, f"{LIBRARY}/a/latest", manifest(tiny, annotations="x" * MANIFEST_LIMIT_BYTES))
     with pytest.raises(LoadFailed, match=r"^model 'a:latest' is broken: latest is larger than 104"):
         store.find("a")

@@ -92,7 +92,7 @@ def test_a_model_of_a_later_release_is_offered_to_a_store_that_was_emptied(store
     assert held(store) == ["demo-embed:latest"]
 
 
-def test_what_was_removed_is_added_when_it_is_asked_for(store, folder):
+def test_a_removed_shipped_model_is_added_by_a_pull(store, folder):
     shipped_models.offer(store, folder)
     store.delete("demo")
 
@@ -101,7 +101,7 @@ def test_what_was_removed_is_added_when_it_is_asked_for(store, folder):
     assert "demo:latest" in held(store)
 
 
-def test_what_was_asked_for_and_removed_is_not_offered(store, folder):
+def test_a_shipped_model_that_was_added_and_removed_is_not_added_again(store, folder):
     for name in shipped_models.names(folder):
         shipped_models.add(store, name, folder)
         store.delete(name)
@@ -120,7 +120,7 @@ def test_adding_again_brings_the_file_of_this_release(store, folder, tiny_gguf):
     assert Path(store.find("demo").path).read_bytes() == (folder / "demo.gguf").read_bytes()
 
 
-def test_a_store_that_holds_a_model_is_left_exactly_as_it_is(store, folder):
+def test_a_store_with_a_model_is_not_changed(store, folder):
     shipped_models.add(store, "demo", folder)
     for _ in create_model(store, CreateRequest(model="mine", from_="demo")):
         pass
@@ -133,7 +133,7 @@ def test_a_store_that_holds_a_model_is_left_exactly_as_it_is(store, folder):
     assert files_of(store.root) == before
 
 
-def test_ones_own_model_of_the_name_stays_until_it_is_asked_for(store, folder):
+def test_a_user_s_model_of_a_shipped_name_is_replaced_only_by_a_pull(store, folder):
     """Asked for, it is replaced, as a pull replaces what it finds: names have no case."""
     shipped_models.add(store, "demo-embed", folder)
     for _ in create_model(store, CreateRequest(model="Demo", from_="demo-embed")):
@@ -153,7 +153,7 @@ def test_ones_own_model_of_the_name_stays_until_it_is_asked_for(store, folder):
     assert Path(store.find("demo").path).read_bytes() == (folder / "demo.gguf").read_bytes()
 
 
-def test_a_model_that_cannot_be_read_here_is_a_model(store, folder):
+def test_a_broken_model_counts_as_a_model(store, folder):
     manifest = store.root / "manifests/registry.ollama.ai/library/strange/latest"
     manifest.parent.mkdir(parents=True)
     manifest.write_bytes(b"not ours to judge")
@@ -163,7 +163,7 @@ def test_a_model_that_cannot_be_read_here_is_a_model(store, folder):
     assert list(files_of(store.root)) == [manifest]
 
 
-def test_a_full_disk_is_told_and_forgotten(store, folder):
+def test_shipped_models_are_added_after_a_full_disk(store, folder):
     with files_of_at_most(100), pytest.raises(StorageFailed, match="too large for the disk"):
         shipped_models.offer(store, folder)
     assert held(store) == []

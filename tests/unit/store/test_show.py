@@ -195,7 +195,7 @@ def test_numbers_of_32_bits_are_shown_as_they_were_written(tmp_path: Path, gguf:
     assert info["llama.scales"] == [0.1, 1e-06]
 
 
-def test_long_values_are_read_in_full_only_when_asked(tmp_path: Path, gguf: Any) -> None:
+def test_long_values_are_read_only_if_verbose(tmp_path: Path, gguf: Any) -> None:
     long = "x" * 300_000
     file = gguf().text("general.long", long).numbers("t.types", "i32", list(range(2000)))
     path = str(file.texts("t.empty", []).write(tmp_path / "f.gguf"))
@@ -208,7 +208,7 @@ def test_long_values_are_read_in_full_only_when_asked(tmp_path: Path, gguf: Any)
     assert whole["t.empty"] == []
 
 
-def test_what_is_over_a_limit_stays_out(tmp_path: Path, gguf: Any, monkeypatch: Any) -> None:
+def test_values_over_a_limit_are_omitted(tmp_path: Path, gguf: Any, monkeypatch: Any) -> None:
     file = gguf().texts("a", ["x"] * 10).texts("b", ["x"] * 5).texts("c", ["x" * 200] * 2)
     path = file.texts("d", ["x"]).write(tmp_path / "f.gguf")
     header = read_header(path)
@@ -217,7 +217,7 @@ def test_what_is_over_a_limit_stays_out(tmp_path: Path, gguf: Any, monkeypatch: 
     assert list(metadata.read_long_values(path, header)) == ["b", "d"]
 
 
-def test_a_file_that_changed_under_us_is_told(tmp_path: Path, gguf: Any) -> None:
+def test_a_file_that_changed_meanwhile_is_reported(tmp_path: Path, gguf: Any) -> None:
     path = gguf().texts("a", ["one", "two"]).write(tmp_path / "f.gguf")
     header = read_header(path)
     path.write_bytes(path.read_bytes()[: header.spans["a"][0] + 14])
@@ -248,7 +248,7 @@ TEXTS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1
 
 
 @given(system=TEXTS, stop=st.lists(TEXTS, min_size=1), temperature=st.floats(0, 2))
-def test_the_modelfile_says_the_same_when_it_is_read(
+def test_the_shown_modelfile_parses_to_the_same_values(
     system: str, stop: list[str], temperature: float
 ) -> None:
     base = Catalog(Store(Path("/nowhere")), {"s": Script()}).find("s")
@@ -260,7 +260,7 @@ def test_the_modelfile_says_the_same_when_it_is_read(
     assert modelfile.parameters() == (parameters, [])
 
 
-def test_a_text_that_no_quotes_can_hold_is_still_shown(store: Store, tiny: str) -> None:
+def test_a_text_that_cannot_be_quoted_is_still_shown(store: Store, tiny: str) -> None:
     text = 'a"""\nb"\nc'
     with pytest.raises(ValueError, match="cannot be quoted"):
         str(Command("system", text))
