@@ -42,7 +42,10 @@ def _renderer(
     if spec.request_template:
         return GoRenderer(spec.request_template)
     if selection in {"renderer", "renderer_parser"}:
-        return _named(spec.renderer)
+        renderer = renderers.named(spec.renderer)
+        if renderer is None:
+            raise LoadFailed(f'unknown renderer "{spec.renderer}"')
+        return renderer
     if spec.template and selection != "gguf_chat_template":
         return GoRenderer(spec.template)
     if not chat_template:
@@ -51,13 +54,6 @@ def _renderer(
     from ollama_async.prompts.jinja_renderer import JinjaRenderer  # noqa: PLC0415
 
     return JinjaRenderer(chat_template, bos=bos, eos=eos)
-
-
-def _named(name: str) -> Renderer:
-    renderer = renderers.named(name)
-    if renderer is None:
-        raise LoadFailed(f'unknown renderer "{name}"')
-    return renderer
 
 
 def _format(selection: Selection, spec: ChatFormatSpec, chat_template: str) -> OutputFormat | None:
@@ -71,17 +67,17 @@ def _format(selection: Selection, spec: ChatFormatSpec, chat_template: str) -> O
 
 
 def _of_template(template: str) -> OutputFormat | None:
-    """The format by the delimiters in a Go template, unless its structure tells more."""
+    """The format by the delimiters in a Go template, unless its structure shows more."""
     if not template:
         return None
     found = go_facts(template)
-    marked = parsers.detected(template)
+    detected = parsers.detected(template)
     if (
-        marked is not None
-        and marked.handles_tools >= found.tools
-        and marked.handles_thinking >= (found.thinking_tags is not None)
+        detected is not None
+        and detected.handles_tools >= found.tools
+        and detected.handles_thinking >= (found.thinking_tags is not None)
     ):
-        return marked
+        return detected
     if not found.tools and found.thinking_tags is None:
         return None
     return parsers.of_go_template(
@@ -129,8 +125,7 @@ DEFAULT_TEMPLATE = "{{ .Prompt }}"
 """Ollama's Go template for models without any: the texts with nothing between them."""
 
 HARMONY_FAMILIES = ("gptoss", "gpt-oss")
-_HARMONY_MARKS = ("<|start|>", "<|end|>")
-_NO_FACTS = TemplateSummary()
+_HARMONY_TAGS = ("<|start|>", "<|end|>")
 
 _SHOWS_CALLS = ("tool_calls", "assistant_tool_call")
 _SHOWS_RESULTS = re.compile(
@@ -153,11 +148,14 @@ def select(
         return "renderer_parser" if spec.parser else "renderer"
     if spec.parser:
         return "parser"
-    if _is_harmony(spec):
+    has_harmony_tags = all(tag in spec.template for tag in _HARMONY_TAGS)
+    if spec.family in HARMONY_FAMILIES and has_harmony_tags:
         return "harmony"
-    if spec.template and _prefers_go(spec.template, chat_template, prefers_go):
-        return "go_template"
-    return "gguf_chat_template" if chat_template else "none"
+    if not chat_template:
+        return "go_template" if spec.template else "none"
+    if prefers_go is None:
+        prefers_go = not _is_better(chat_template, spec.template)
+    return "go_template" if spec.template and prefers_go else "gguf_chat_template"
 
 
 def format_name(selection: Selection, spec: ChatFormatSpec) -> str:
@@ -167,46 +165,33 @@ def format_name(selection: Selection, spec: ChatFormatSpec) -> str:
     return spec.renderer if selection == "renderer" else spec.parser
 
 
-def _is_harmony(spec: ChatFormatSpec) -> bool:
-    """Whether this is gpt-oss with its own template."""
-    is_family = spec.family in HARMONY_FAMILIES
-    return is_family and all(mark in spec.template for mark in _HARMONY_MARKS)
-
-
+@lru_cache(maxsize=64)
 def go_facts(template: str) -> TemplateSummary:
     """The summary of a Go template; empty if it cannot be parsed."""
     try:
-        return _facts(template) if template else _NO_FACTS
+        return summarize(template) if template else TemplateSummary()
     except TemplateFailed:
-        return _NO_FACTS
+        return TemplateSummary()
 
 
 def go_abilities(template: str) -> frozenset[str]:
     """The abilities of a Go template: ``tools``, ``insert`` and ``thinking``."""
     found = go_facts(template)
-    abilities = {
-        "tools": found.tools,
-        "insert": found.insert,
-        "thinking": found.thinking_tags is not None,
-    }
-    return frozenset(word for word, holds in abilities.items() if holds)
+    return _true_keys(
+        tools=found.tools, insert=found.insert, thinking=found.thinking_tags is not None
+    )
 
 
 def jinja_abilities(template: str) -> frozenset[str]:
     """The abilities of a Jinja template: ``tools`` and ``thinking``; it cannot insert. They decide
     between templates; whether the calls can be parsed is another question.
     """
-    abilities = {
-        "tools": "tools" in template or "tool_call" in template,
-        "thinking": _thinks(template),
-    }
-    return frozenset(word for word, holds in abilities.items() if holds)
+    tools = "tools" in template or "tool_call" in template
+    return _true_keys(tools=tools, thinking=_thinks(template))
 
 
-def _prefers_go(template: str, jinja: str, wish: bool | None) -> bool:
-    if not jinja:
-        return True
-    return not _is_better(jinja, template) if wish is None else wish
+def _true_keys(**abilities: bool) -> frozenset[str]:
+    return frozenset(name for name, holds in abilities.items() if holds)
 
 
 def _is_better(jinja: str, template: str) -> bool:
@@ -219,7 +204,7 @@ def _is_better(jinja: str, template: str) -> bool:
 
 
 def _shows_results(jinja: str) -> bool:
-    shows_calls = any(mark in jinja for mark in _SHOWS_CALLS)
+    shows_calls = any(sign in jinja for sign in _SHOWS_CALLS)
     return shows_calls and _SHOWS_RESULTS.search(jinja) is not None
 
 
@@ -228,6 +213,3 @@ def _thinks(jinja: str) -> bool:
         return True
     splits = _SPLITS_AT_THOUGHTS.search(jinja) is not None
     return splits and "reasoning_content" not in jinja and "<SPECIAL_12>" not in jinja
-
-
-_facts = lru_cache(maxsize=64)(summarize)

@@ -15,7 +15,7 @@ from ollama_async.prompts.message_shapes import Messages, merge_neighbours, with
 from ollama_async.prompts.shaped_rendering import Refused, ShapedRendering, find_refused_message
 from ollama_async.prompts.template_probe import Tools
 
-_BETWEEN = "\n\n"
+_TOO_DEEP = "the messages are nested too deeply for the template"
 
 
 class GoRenderer:
@@ -43,14 +43,15 @@ class GoRenderer:
         """:raises TemplateFailed: as in the contract; also when it asks for too much."""
         budget = RenderBudget()
         try:
-            return finished(self._rendered(prompt, budget))
+            return finished(self._render(prompt, budget))
         except Refused as refused:
-            place = find_refused_message(prompt, refused, lambda part: self._rendered(part, budget))
-            raise TemplateFailed(place + _explain(refused.reason)) from None
-        except RecursionError as reason:
-            raise TemplateFailed(_explain(reason)) from None
+            place = find_refused_message(prompt, refused, lambda part: self._render(part, budget))
+            is_deep = isinstance(refused.reason, RecursionError)
+            raise TemplateFailed(place + (_TOO_DEEP if is_deep else str(refused.reason))) from None
+        except RecursionError:
+            raise TemplateFailed(_TOO_DEEP) from None
 
-    def _rendered(self, prompt: Prompt, budget: RenderBudget) -> str:
+    def _render(self, prompt: Prompt, budget: RenderBudget) -> str:
         thinking = _thinking(prompt.think)
         question = _last_question(prompt.messages)
         if prompt.suffix and question:
@@ -108,16 +109,10 @@ def _last_question(messages: list[Message]) -> str:
     return next((turn.content for turn in reversed(messages) if turn.role == "user"), "")
 
 
-def _explain(reason: Exception) -> str:
-    if isinstance(reason, RecursionError):
-        return "the messages are nested too deeply for the template"
-    return str(reason)
-
-
 def _conversation(messages: Messages, tools: Tools) -> dict[str, Value]:
     instructions = [turn.content for turn in messages if turn.role == "system"]
     return {
-        "System": _BETWEEN.join(instructions),
+        "System": "\n\n".join(instructions),
         "Messages": go_template_data.messages(messages),
         "Tools": go_template_data.tools(tools),
         "Response": "",
@@ -126,22 +121,16 @@ def _conversation(messages: Messages, tools: Tools) -> dict[str, Value]:
 
 def _pair(messages: list[Message]) -> list[dict[str, Value]]:
     """Turns of a system message, a question and an answer, each of which may be empty."""
-    turns = [_turn()]
+    parts = {"system": "System", "user": "Prompt", "assistant": "Response"}
+    empty: dict[str, Value] = dict.fromkeys(parts.values(), "")
+    turns = [empty.copy()]
     for message in messages:
         turn = turns[-1]
         if (message.role == "system" and (turn["Prompt"] or turn["Response"])) or (
             message.role == "user" and turn["Response"]
         ):
-            turn = _turn()
+            turn = empty.copy()
             turns.append(turn)
-        name = _PARTS.get(message.role)
-        if name is not None:
-            turn[name] = message.content
+        if message.role in parts:
+            turn[parts[message.role]] = message.content
     return turns
-
-
-_PARTS = {"system": "System", "user": "Prompt", "assistant": "Response"}
-
-
-def _turn() -> dict[str, Value]:
-    return dict.fromkeys(("System", "Prompt", "Response"), "")

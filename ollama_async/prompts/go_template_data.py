@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ollama_async.core.conversation import Message, ToolCall
@@ -65,18 +66,15 @@ def _property_types_json(value: Slice) -> Value:
     return Slice(STRINGS, list(value.raw()), is_nil=value.is_nil)
 
 
+def _members(**types: Type) -> tuple[Member, ...]:
+    """Members whose JSON key is their name."""
+    return tuple(Member(name, type_, name) for name, type_ in types.items())
+
+
 def _pairs(value: Struct | Pointer) -> dict[str, Value]:
     struct = value.target if isinstance(value, Pointer) else value
     ordered = struct.values["om"].target if struct is not None else None
     return ordered.values if ordered is not None else {}
-
-
-def _to_map(value: Struct | Pointer, _: RenderBudget) -> Map:
-    return Map(PLAIN_PROPERTIES, _pairs(value))
-
-
-def _all(value: Struct | Pointer, _: RenderBudget) -> Sequence:
-    return Sequence(PROPERTY_SEQUENCE, _pairs(value))
 
 
 _TYPESCRIPT = {
@@ -103,29 +101,23 @@ ARGUMENTS = Type("template.templateArgs", "map", ANY, to_text=encode, methods=_S
 CALLED_FUNCTION = Type(
     "template.templateToolCallFunction",
     "struct",
-    members=(
-        Member("Index", INT, "Index"),
-        Member("Name", STRING, "Name"),
-        Member("Arguments", ARGUMENTS, "Arguments"),
-    ),
+    members=_members(Index=INT, Name=STRING, Arguments=ARGUMENTS),
 )
 TOOL_CALL = Type(
-    "template.templateToolCall",
-    "struct",
-    members=(Member("ID", STRING, "ID"), Member("Function", CALLED_FUNCTION, "Function")),
+    "template.templateToolCall", "struct", members=_members(ID=STRING, Function=CALLED_FUNCTION)
 )
 TOOL_CALLS = Type("[]template.templateToolCall", "slice", TOOL_CALL)
 MESSAGE = Type(
     "template.templateMessage",
     "struct",
-    members=(
-        Member("Role", STRING, "Role"),
-        Member("Content", STRING, "Content"),
-        Member("Thinking", STRING, "Thinking"),
-        Member("Images", IMAGES, "Images"),
-        Member("ToolCalls", TOOL_CALLS, "ToolCalls"),
-        Member("ToolName", STRING, "ToolName"),
-        Member("ToolCallID", STRING, "ToolCallID"),
+    members=_members(
+        Role=STRING,
+        Content=STRING,
+        Thinking=STRING,
+        Images=IMAGES,
+        ToolCalls=TOOL_CALLS,
+        ToolName=STRING,
+        ToolCallID=STRING,
     ),
 )
 MESSAGE_POINTER = Type("*template.templateMessage", "pointer", MESSAGE)
@@ -143,8 +135,8 @@ ORDERED = Type("orderedmap.Map[string,github.com/ollama/ollama/api.ToolProperty]
 ORDERED_POINTER = Type(f"*{ORDERED}", "pointer", ORDERED)
 _PROPERTY_MAP_METHODS = _MARSHAL_METHOD | {
     "Len": Function((), None, lambda value, _: len(_pairs(value))),
-    "ToMap": Function((), None, _to_map),
-    "All": Function((), None, _all),
+    "ToMap": Function((), None, lambda value, _: Map(PLAIN_PROPERTIES, _pairs(value))),
+    "All": Function((), None, lambda value, _: Sequence(PROPERTY_SEQUENCE, _pairs(value))),
     "Get": Function(
         ("string",),
         None,
@@ -183,8 +175,10 @@ PROPERTY = Type(
 PROPERTIES = Type(
     "template.templateProperties", "map", PROPERTY, to_text=encode, methods=_STRING_METHOD
 )
-PLAIN_PROPERTIES = Type("map[string]api.ToolProperty", "map", PROPERTY)
-PROPERTY_SEQUENCE = Type("iter.Seq2[string,github.com/ollama/ollama/api.ToolProperty]", "function")
+PLAIN_PROPERTIES: Type = Type("map[string]api.ToolProperty", "map", PROPERTY)
+PROPERTY_SEQUENCE: Type = Type(
+    "iter.Seq2[string,github.com/ollama/ollama/api.ToolProperty]", "function"
+)
 PARAMETERS = Type(
     "template.templateToolFunctionParameters",
     "struct",
@@ -229,8 +223,7 @@ def messages(turns: list[Message]) -> Slice:
 
 def tools(described: list[dict[str, Any]]) -> Slice:
     """What Ollama does not know of a tool's description is not shown; nothing is refused."""
-    shown: Slice = _typed(described, TOOLS)
-    return shown
+    return _typed_slice(described, TOOLS)
 
 
 def plain(value: Any) -> Value:
@@ -238,19 +231,15 @@ def plain(value: Any) -> Value:
     if isinstance(value, bool | str | float) or value is None:
         return value
     if isinstance(value, int):
-        return _number(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
     if isinstance(value, dict):
         return Map(OBJECT, {str(key): plain(item) for key, item in value.items()})
     if isinstance(value, list | tuple):
         return Slice(ANYTHINGS, [plain(item) for item in value])
     return str(value)
-
-
-def _number(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
 
 
 def _message(turn: Message) -> Struct:

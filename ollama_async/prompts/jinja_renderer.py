@@ -11,6 +11,7 @@ of these in another form, :mod:`.template_probe` those that want other messages.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime
 from functools import cached_property
@@ -64,30 +65,32 @@ class JinjaRenderer:
             raise TemplateFailed(self._explain(prompt, reason)) from reason
 
     def _explain(self, prompt: Prompt, reason: Exception) -> str:
-        if not isinstance(reason, Refused):
-            return _explain(reason)
-        try:
-            place = find_refused_message(prompt, reason, self._render)
-        except SecurityError:
-            place = ""
-        return place + _explain(reason.reason)
+        place = ""
+        if isinstance(reason, Refused):
+            with contextlib.suppress(SecurityError):
+                place = find_refused_message(prompt, reason, self._render)
+            reason = reason.reason
+        if isinstance(reason, _Refusal):
+            return place + str(reason)
+        text = str(reason) or type(reason).__name__
+        return f"{place}the model's chat template failed: {text}"
 
     def _render(self, prompt: Prompt) -> str:
         messages, tools = without_empty_end(prompt.messages), prompt.tools
-        if tools and self._tools_are_told:
+        if tools and self._tools_go_to_system:
             messages, tools = _tools_in_system(messages, tools), []
-        thoughts = _thoughts(prompt.think)
+        variables = _thinking_variables(prompt.think)
         return self._shaped.render(
             messages,
             tools,
             lambda shaped, starts_turn: self._show(
-                shaped, tools, add_generation_prompt=starts_turn, **thoughts
+                shaped, tools, add_generation_prompt=starts_turn, **variables
             ),
         )
 
     @cached_property
-    def _tools_are_told(self) -> bool:
-        """Whether tools are written into the system message: the template has no place for them."""
+    def _tools_go_to_system(self) -> bool:
+        """Whether tools are written into the system message, because the template ignores them."""
         if self._forms.shows_tools:
             return False
         probe, tool = self._shaped.probe, example_tool()
@@ -123,12 +126,6 @@ def _tools_in_system(messages: Messages, tools: Tools) -> Messages:
     return [Message("system", text), *messages]
 
 
-def _explain(reason: Exception) -> str:
-    if isinstance(reason, _Refusal):
-        return str(reason)
-    return f"the model's chat template failed: {str(reason) or type(reason).__name__}"
-
-
 class _Refusal(Exception):
     """The template itself refuses to render this."""
 
@@ -158,8 +155,8 @@ def _variables(messages: list[Plain], tools: Any) -> dict[str, Any]:
     return variables
 
 
-def _thoughts(think: bool | str | None) -> dict[str, Any]:
+def _thinking_variables(think: bool | str | None) -> dict[str, Any]:
     if think is None:
         return {}
-    wish = {"enable_thinking": bool(think), "thinking": bool(think)}
-    return wish | {"reasoning_effort": think} if isinstance(think, str) else wish
+    effort = {"reasoning_effort": think} if isinstance(think, str) else {}
+    return {"enable_thinking": bool(think), "thinking": bool(think), **effort}

@@ -4,15 +4,14 @@
 filling memory (``"x" * 10**10``, ``s ~ s`` in a loop), nor from one endless operation inside the
 interpreter, which no deadline could interrupt. So here
 
-- text, lists and numbers have limits (:mod:`.render_limits`), whatever operator, filter, method,
-  macro or block makes them;
-- values are weighed before they are turned into text: a list that holds another twice, that one
-  another twice, and so on forty times, is small but its ``repr`` is endless;
+- text, lists and numbers have limits (:mod:`.render_limits`), whatever makes them;
+- values are weighed before they become text: a list that holds another twice, that one another
+  twice, and so on forty times, is small, but its ``repr`` is endless;
 - methods, filters and globals are those that chat templates use, with guarded arguments.
 
-What is left (loops, recursion, many small values) runs as bytecode: the caller bounds its time and
-memory by interrupting it. Comparing two such nested lists can still be one endless operation; for
-that, the caller needs a last resort.
+Loops and recursion run as bytecode: the caller bounds their time and memory by interrupting it.
+Comparing two such nested lists can still be one endless operation; for that, the caller needs a
+last resort.
 """
 
 from __future__ import annotations
@@ -84,7 +83,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
             return fill_in(left, right)
-        _OPERANDS[operator](left, right)
+        if operator in _CHECKS:  # the remainder of numbers cannot grow
+            _CHECKS[operator](left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # jinja2's way to leave every keyword to the template
@@ -170,8 +170,4 @@ def _check_power(left: Any, right: Any) -> None:
         allow_number(left.bit_length() * right)
 
 
-def _check_remainder(_left: Any, _right: Any) -> None:
-    """Of numbers; the result cannot grow."""
-
-
-_OPERANDS = {"+": _check_sum, "*": _check_product, "**": _check_power, "%": _check_remainder}
+_CHECKS = {"+": _check_sum, "*": _check_product, "**": _check_power}

@@ -13,36 +13,37 @@ import re
 import msgspec
 
 
-class Known(msgspec.Struct, frozen=True):
-    """``name`` is Ollama's. A Jinja text is of this format if it has all ``marks``, none of
-    ``others``, no tokens that the format does not have, and at most ``longest`` characters.
+class KnownTemplate(msgspec.Struct, frozen=True):
+    """``name`` is Ollama's. A Jinja text is of this format if it has all ``signs`` (by default the
+    stop strings), none of ``others``, no tokens that the format does not have, and at most
+    ``longest`` characters.
     """
 
     name: str
     template: str
-    stop: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
+    stop: tuple[str, ...]
+    signs: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     longest: int = 700
 
 
 _TOKEN = re.compile(r"<\|\w+\|>")
-_SAYS_MORE = ("tool", "think", "reason", "document", "strftime", "function", "macro")
+_EXTRA_ABILITIES = ("tool", "think", "reason", "document", "strftime", "function", "macro")
 
 
-def detect(chat_template: str) -> Known | None:
+def detect(chat_template: str) -> KnownTemplate | None:
     """The format of a Jinja text; None: it is unknown, or the text does more than the format."""
-    if any(word in chat_template for word in _SAYS_MORE):
+    if any(word in chat_template for word in _EXTRA_ABILITIES):
         return None
-    return next((known for known in KNOWN if _is_of(chat_template, known)), None)
+    return next((known for known in KNOWN_TEMPLATES if _is_of(chat_template, known)), None)
 
 
-def _is_of(chat_template: str, known: Known) -> bool:
+def _is_of(chat_template: str, known: KnownTemplate) -> bool:
     if len(chat_template) > known.longest:
         return False
     tokens = {*_TOKEN.findall(known.template), *known.stop}
     return (
-        all(mark in chat_template for mark in known.marks)
+        all(sign in chat_template for sign in known.signs or known.stop)
         and not any(other in chat_template for other in known.others)
         and tokens.issuperset(_TOKEN.findall(chat_template))
     )
@@ -76,38 +77,36 @@ _BRACKETS = (
     "{{ .Response }}</s>"
 )
 
-KNOWN: tuple[Known, ...] = (
-    Known(
+KNOWN_TEMPLATES: tuple[KnownTemplate, ...] = (
+    KnownTemplate(
         "chatml",
         "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
         "<|im_start|>assistant\n{{ .Response }}",
         stop=("<|im_start|>", "<|im_end|>"),
-        marks=("<|im_start|>", "<|im_end|>", "role"),
+        signs=("<|im_start|>", "<|im_end|>", "role"),
         longest=450,
     ),
-    Known(
+    KnownTemplate(
         "llama3-instruct",
         "{{ range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n"
         "{{ .Content }}<|eot_id|>{{ end }}<|start_header_id|>assistant<|end_header_id|>\n\n"
         "{{ .Response }}",
         stop=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-        marks=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),
-    Known(
+    KnownTemplate(
         "llama2-chat",
         f"<s>[INST] {_BRACKETS}",
         stop=("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
-        marks=("[INST]", "[/INST]", "<<SYS>>"),
+        signs=("[INST]", "[/INST]", "<<SYS>>"),
         longest=1300,
     ),
-    Known(
+    KnownTemplate(
         "mistral-instruct",
         "<s>[INST] {{ if .System }}{{ .System }} {{ end }}{{ .Prompt }} [/INST]{{ .Response }}</s>",
         stop=("[INST]", "[/INST]"),
-        marks=("[INST]", "[/INST]"),
         others=("<<SYS>>", "[SYSTEM_PROMPT]"),
     ),
-    Known(
+    KnownTemplate(
         "gemma3-instruct",
         "{{ $is_first := true }}{{ range .Messages }}"
         '{{ if eq .Role "user" }}<start_of_turn>user\n'
@@ -116,31 +115,30 @@ KNOWN: tuple[Known, ...] = (
         '{{ else if eq .Role "assistant" }}<start_of_turn>model\n{{ .Content }}<end_of_turn>\n'
         "{{ end }}{{ end }}<start_of_turn>model\n{{ .Response }}",
         stop=("<end_of_turn>",),
-        marks=("<start_of_turn>", "<end_of_turn>", "first_user_prefix"),
+        signs=("<start_of_turn>", "<end_of_turn>", "first_user_prefix"),
         longest=1600,
     ),
-    Known(
+    KnownTemplate(
         "gemma-instruct",
         "<start_of_turn>user\n{{ if .System }}{{ .System }} {{ end }}{{ .Prompt }}<end_of_turn>\n"
         "<start_of_turn>model\n{{ .Response }}<end_of_turn>\n",
         stop=("<start_of_turn>", "<end_of_turn>"),
-        marks=("<start_of_turn>", "<end_of_turn>"),
     ),
-    Known(
+    KnownTemplate(
         "phi-3",
         "{{ range .Messages }}<|{{ .Role }}|>\n{{ .Content }}<|end|>\n{{ end }}<|assistant|>\n"
         "{{ .Response }}",
         stop=("<|end|>", "<|system|>", "<|user|>", "<|assistant|>"),
-        marks=("<|user|>", "<|assistant|>", "<|end|>"),
+        signs=("<|user|>", "<|assistant|>", "<|end|>"),
     ),
-    Known(
+    KnownTemplate(
         "zephyr",
         "{{ range .Messages }}<|{{ .Role }}|>\n{{ .Content }}</s>\n{{ end }}<|assistant|>\n"
         "{{ .Response }}",
         stop=("<|system|>", "</s>", "<|user|>", "<|assistant|>"),
-        marks=("<|user|>", "<|assistant|>", "eos_token"),
+        signs=("<|user|>", "<|assistant|>", "eos_token"),
     ),
-    Known(
+    KnownTemplate(
         "command-r",
         _labelled(
             "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>",
@@ -149,10 +147,10 @@ KNOWN: tuple[Known, ...] = (
             end="<|END_OF_TURN_TOKEN|>",
         ),
         stop=("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
-        marks=("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+        signs=("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|CHATBOT_TOKEN|>"),
         longest=1800,
     ),
-    Known(
+    KnownTemplate(
         "openchat",
         _labelled(
             "GPT4 Correct System: ",
@@ -161,15 +159,15 @@ KNOWN: tuple[Known, ...] = (
             end="<|end_of_turn|>",
         ),
         stop=("<|end_of_turn|>",),
-        marks=("GPT4 Correct", "<|end_of_turn|>"),
+        signs=("GPT4 Correct", "<|end_of_turn|>"),
     ),
-    Known(
+    KnownTemplate(
         "granite-instruct",
         _labelled("System:\n", "Question:\n", "Answer:\n", end="\n\n"),
         stop=("System:", "Question:", "Answer:"),
-        marks=("Question:", "Answer:"),
+        signs=("Question:", "Answer:"),
     ),
-    Known(
+    KnownTemplate(
         "starcoder2-instruct",
         _turns(
             f"{_CONTENT}\n\n",
@@ -178,28 +176,27 @@ KNOWN: tuple[Known, ...] = (
             "### Response\n",
         ),
         stop=("### Instruction", "### Response", "<|endoftext|>"),
-        marks=("### Instruction", "### Response"),
+        signs=("### Instruction", "### Response"),
         others=("### Instruction:", "### Response:"),
     ),
-    Known(
+    KnownTemplate(
         "alpaca",
         _labelled("", "### Instruction:\n", "### Response:\n", end="\n\n"),
         stop=("### Instruction:", "### Response"),
-        marks=("### Instruction:", "### Response:"),
+        signs=("### Instruction:", "### Response:"),
     ),
-    Known(
+    KnownTemplate(
         "magicoder",
         _labelled("", "@@ Instruction\n", "@@ Response\n", end="\n\n"),
         stop=("@@ Instruction", "@@ Response"),
-        marks=("@@ Instruction", "@@ Response"),
     ),
-    Known(
+    KnownTemplate(
         "solar-instruct",
         _labelled("### System:\n", "### User:\n", "### Assistant:\n", end="\n\n"),
         stop=("### System:", "### User:", "### Assistant:"),
-        marks=("### User:", "### Assistant:"),
+        signs=("### User:", "### Assistant:"),
     ),
-    Known(
+    KnownTemplate(
         "codellama-70b-instruct",
         _turns(
             f"Source: system\n\n {_CONTENT} <step> ",
@@ -208,26 +205,25 @@ KNOWN: tuple[Known, ...] = (
             "Source: assistant\nDestination: user\n\n ",
         ),
         stop=("<step>", "Source:"),
-        marks=("Source: ", "Destination: user", "<step>"),
+        signs=("Source: ", "Destination: user", "<step>"),
         longest=1400,
     ),
-    Known(
+    KnownTemplate(
         "alfred",
         _labelled("<start_system>", "<start_user>", "<start_assistant>", end="<end_message>"),
         stop=("<start_system>", "<end_message>", "<start_user>", "<start_assistant>"),
-        marks=("<start_user>", "<start_assistant>", "<end_message>"),
+        signs=("<start_user>", "<start_assistant>", "<end_message>"),
     ),
-    Known(
+    KnownTemplate(
         "chatqa",
         _labelled("System: ", "User: ", "Assistant: ", end="\n\n"),
         stop=("System:", "User:", "Assistant:"),
-        marks=("System: ", "User: ", "Assistant:"),
+        signs=("System: ", "User: ", "Assistant:"),
         others=("<|", "### ", "GPT4"),
     ),
-    Known(
+    KnownTemplate(
         "falcon-instruct",
         _labelled("", "User: ", "Falcon: ", end="\n"),
         stop=("User:", "Falcon:"),
-        marks=("User:", "Falcon:"),
     ),
 )

@@ -1,16 +1,14 @@
-"""Turns messages into the dicts that one Jinja template accepts.
+"""Converts messages to the dicts that one Jinja template accepts.
 
-Templates differ in what they take for granted: text as a string or as a list of parts, no tools as
-None or as an empty list, arguments as an object or as JSON, ids of nine characters.
-:class:`MessageForms` finds the form by trying. Each question is asked once, when a conversation
-first raises it. Which messages there are, and in what order, is decided by :mod:`.template_probe`.
+Templates expect different forms: text as a string or as a list of parts, no tools as None or as an
+empty list, arguments as an object or as JSON, ids of nine characters. :class:`MessageForms` finds
+the form by trying, once for each question. :mod:`.template_probe` decides which messages there are.
 
-Templates also remove the thoughts that a client sends in front of an answer: everything before a
-closing mark such as ``</think>``. An answer that only mentions the mark must stay whole. Many
-templates leave it alone if the message has thoughts of its own, even empty ones; for the others the
-mark is broken with a character of no width. :class:`ThoughtMarks` asks once for each kind of
-message which of these a template needs. A thought that begins an answer, from its opening to its
-closing mark, is the template's to show or to leave out.
+Templates also remove thoughts that a client sends in front of an answer: everything before a
+closing tag such as ``</think>``. An answer that only mentions the tag must stay whole. For many
+templates it suffices that the message has thoughts of its own, even empty ones; for the others a
+character of no width breaks the tag. :class:`ThinkingTags` tries this for each kind of message. A
+thought that begins an answer is the template's to show or to leave out.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from enum import Enum, auto
 from functools import cached_property
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import msgspec
@@ -42,18 +40,29 @@ def plain_messages(messages: Sequence[Message]) -> list[Plain]:
     of its call, even if the client left them out or used one id twice.
     """
     plain = [_message(message) for message in messages]
-    ids = _Ids()
+    taken: set[str] = set()
+    new_ids = (f"call_{number}" for number in count(1))
+
+    def own_id(given: str) -> str:
+        """``given``, or a new id if it is empty or taken."""
+        while not given or given in taken:
+            given = next(new_ids)
+        taken.add(given)
+        return given
+
     for message in plain:
         for call in message.get("tool_calls", ()):
-            call["id"] = ids.own(call["id"])
+            call["id"] = own_id(call["id"])
     calls = find_calls(messages)
     for index, result in enumerate(plain):
         if index in calls:
             caller, number = calls[index]
             sent = messages[caller].tool_calls[number]
-            _complete_result(result, sent, plain[caller]["tool_calls"][number])
+            if result.get("tool_call_id", sent.id) == sent.id:  # an id of another call is kept
+                result["tool_call_id"] = plain[caller]["tool_calls"][number]["id"]
+                result.setdefault("name", sent.function.name)
         elif "tool_call_id" in result:
-            result["tool_call_id"] = ids.own(result["tool_call_id"])
+            result["tool_call_id"] = own_id(result["tool_call_id"])
     return plain
 
 
@@ -79,32 +88,8 @@ def _message(message: Message) -> Plain:
 
 def _call(call: ToolCall) -> Plain:
     arguments = msgspec.to_builtins(call.function.arguments)
-    return {
-        "type": "function",
-        "id": call.id,
-        "function": {"name": call.function.name, "arguments": arguments},
-    }
-
-
-class _Ids:
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._made = 0
-
-    def own(self, wanted: str) -> str:
-        """``wanted``, or a new id if it is empty or taken."""
-        while not wanted or wanted in self._taken:
-            self._made += 1
-            wanted = f"call_{self._made}"
-        self._taken.add(wanted)
-        return wanted
-
-
-def _complete_result(result: Plain, sent: ToolCall, call: Plain) -> None:
-    """``sent`` is the call as the client sent it. An id of another call is kept."""
-    if result.get("tool_call_id", sent.id) == sent.id:
-        result["tool_call_id"] = call["id"]
-        result.setdefault("name", sent.function.name)
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"type": "function", "id": call.id, "function": function}
 
 
 def _tool(tool: Plain) -> Plain:
@@ -118,15 +103,15 @@ def _tool(tool: Plain) -> Plain:
     return tool | {"function": function | {"parameters": parameters}}
 
 
-# ----------------------------------------------------------------- thought marks inside answers
+# ----------------------------------------------------------------- thought tags inside answers
 
 Shows = Callable[[list[Plain], Sequence[str]], bool]
-"""Whether the template renders messages, and these words are in the prompt."""
+"""Whether the template renders messages, and these texts are in the prompt."""
 
 WORD_JOINER = "\u2060"
-"""Has no width and no meaning; a mark that contains it is not a mark."""
+"""Has no width and no meaning; a tag that contains it is not a tag."""
 
-OPENING_MARKS = {
+OPENING_TAGS = {
     "</think>": "<think>",
     "</thinking>": "<thinking>",
     "</thought>": "<thought>",
@@ -139,9 +124,9 @@ _LONE = (
     *("<|channel>", "[BEGIN FINAL RESPONSE]"),
     *(f"<|channel|>{channel}<|message|>" for channel in ("analysis", "commentary", "final")),
 )
-_MARK = re.compile("|".join(map(re.escape, (*OPENING_MARKS, *_LONE))))
-_OPENED = re.compile("|".join(map(re.escape, OPENING_MARKS.values())))
-_CLOSING = {opening: closing for closing, opening in OPENING_MARKS.items()}
+_TAG = re.compile("|".join(map(re.escape, (*OPENING_TAGS, *_LONE))))
+_OPENED = re.compile("|".join(map(re.escape, OPENING_TAGS.values())))
+_CLOSING = {opening: closing for closing, opening in OPENING_TAGS.items()}
 
 
 class _Form(Enum):
@@ -152,17 +137,17 @@ class _Form(Enum):
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    """A kind of message: it has ``mark`` in its content, after the thought that may begin it."""
+    """A kind of message: it has ``tag`` in its content, after the thought that may begin it."""
 
-    mark: str
+    tag: str
     is_opened: bool
     has_inline_thought: bool
     has_thoughts: bool
     has_calls: bool
 
 
-class ThoughtMarks:
-    """Keeps answers whole that mention the marks of thoughts, for one template."""
+class ThinkingTags:
+    """Keeps answers whole that mention the tags of thoughts, for one template."""
 
     def __init__(self, shows: Shows) -> None:
         self._shows = shows
@@ -171,32 +156,27 @@ class ThoughtMarks:
     def apply(self, messages: list[Plain]) -> list[Plain]:
         """``messages`` in the form in which this template shows all words."""
         return [
-            self._put_one(message)
-            if message["role"] == "assistant" and _MARK.search(message["content"])
+            self._apply_to(message)
+            if message["role"] == "assistant" and _TAG.search(message["content"])
             else message
             for message in messages
         ]
 
-    def _put_one(self, message: Plain) -> Plain:
+    def _apply_to(self, message: Plain) -> Plain:
         _, answer = _split(message["content"])
-        for mark in dict.fromkeys(_MARK.findall(answer)):
-            message = _apply(self._form(_kind(message, mark)), mark, message)
+        for tag in dict.fromkeys(_TAG.findall(answer)):
+            kind = _kind(message, tag)
+            if kind not in self._forms:
+                forms = (form for form in _Form if self._shows_all(kind, form))
+                self._forms[kind] = next(forms, _Form.AS_IT_IS)
+            message = _apply(self._forms[kind], tag, message)
         return message
-
-    def _form(self, kind: _Kind) -> _Form:
-        if kind not in self._forms:
-            self._forms[kind] = self._find_form(kind)
-        return self._forms[kind]
-
-    def _find_form(self, kind: _Kind) -> _Form:
-        """The first form in which everything is shown."""
-        return next((form for form in _Form if self._shows_all(kind, form)), _Form.AS_IT_IS)
 
     def _shows_all(self, kind: _Kind, form: _Form) -> bool:
         return all(
             self._shows(
                 [
-                    _apply(form, kind.mark, message) if message["role"] == "assistant" else message
+                    _apply(form, kind.tag, message) if message["role"] == "assistant" else message
                     for message in plain_messages(example)
                 ],
                 words,
@@ -205,11 +185,11 @@ class ThoughtMarks:
         )
 
 
-def _kind(message: Plain, mark: str) -> _Kind:
+def _kind(message: Plain, tag: str) -> _Kind:
     thought, answer = _split(message["content"])
     return _Kind(
-        mark=mark,
-        is_opened=OPENING_MARKS.get(mark, mark) in answer.partition(mark)[0],
+        tag=tag,
+        is_opened=OPENING_TAGS.get(tag, tag) in answer.partition(tag)[0],
         has_inline_thought=bool(thought),
         has_thoughts="reasoning_content" in message,
         has_calls="tool_calls" in message,
@@ -217,7 +197,7 @@ def _kind(message: Plain, mark: str) -> _Kind:
 
 
 def _split(content: str) -> tuple[str, str]:
-    """The thought that ``content`` begins with, including its marks, and the rest."""
+    """The thought that ``content`` begins with, including its tags, and the rest."""
     start = len(content) - len(content.lstrip())
     opened = _OPENED.match(content, start)
     if opened is None:
@@ -226,26 +206,17 @@ def _split(content: str) -> tuple[str, str]:
     return (thought + closing, answer) if closing else ("", content)
 
 
-def _broken(mark: str) -> str:
-    return mark[0] + WORD_JOINER + mark[1:]
-
-
-def _apply(form: _Form, mark: str, message: Plain) -> Plain:
+def _apply(form: _Form, tag: str, message: Plain) -> Plain:
     thought, answer = _split(message["content"])
     if form is _Form.WITH_THOUGHT:
-        return _with_thought(message, thought, answer)
+        opened = _OPENED.match(thought.lstrip())
+        inner = thought.strip()[len(opened[0]) : -len(_CLOSING[opened[0]])] if opened else ""
+        thoughts = {"reasoning_content": inner.strip(), "thinking": inner.strip()}
+        return message | (thoughts | message) | {"content": answer}
     if form is _Form.BROKEN:
-        return message | {"content": thought + answer.replace(mark, _broken(mark))}
+        broken = tag[0] + WORD_JOINER + tag[1:]
+        return message | {"content": thought + answer.replace(tag, broken)}
     return message
-
-
-def _with_thought(message: Plain, thought: str, answer: str) -> Plain:
-    opened = _OPENED.match(thought.lstrip())
-    inner = thought.strip()[len(opened[0]) : -len(_CLOSING[opened[0]])].strip() if opened else ""
-    own = {"reasoning_content": inner, "thinking": inner}
-    return (
-        message | own | {key: message[key] for key in own if key in message} | {"content": answer}
-    )
 
 
 _CALL, _RESULT = EXAMPLE_CALL[1:]
@@ -263,12 +234,12 @@ def _examples(kind: _Kind) -> list[tuple[list[Message], list[str]]]:
 
 def _example(kind: _Kind, text: str) -> tuple[Message, list[str]]:
     first, last = text.split()
-    opening = OPENING_MARKS.get(kind.mark, kind.mark)
-    thought = f"{opening}moonshine{kind.mark}" if kind.has_inline_thought else ""
-    middle = f"{opening} steady {kind.mark}" if kind.is_opened else kind.mark
+    opening = OPENING_TAGS.get(kind.tag, kind.tag)
+    thought = f"{opening}moonshine{kind.tag}" if kind.has_inline_thought else ""
+    middle = f"{opening} steady {kind.tag}" if kind.is_opened else kind.tag
     message = Message(
         "assistant",
-        f"{thought}{first} {middle} {last} {kind.mark} slack",
+        f"{thought}{first} {middle} {last} {kind.tag} slack",
         thinking="moonshine" if kind.has_thoughts else "",
         tool_calls=_CALL.tool_calls if kind.has_calls else [],
     )
@@ -315,19 +286,22 @@ class MessageForms:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._marks = ThoughtMarks(self._shows_applied)
+        self._thinking_tags = ThinkingTags(
+            lambda messages, texts: self._shows(
+                self._apply_forms(messages), self._text_form.no_tools, texts
+            )
+        )
 
     def apply(self, messages: list[Plain], tools: list[Plain]) -> tuple[list[Plain], Any]:
         """The messages and the tools in the form that this template accepts."""
-        return self._apply_forms(self._marks.apply(messages)), tools or self._text_form.no_tools
+        return self._apply_forms(
+            self._thinking_tags.apply(messages)
+        ), tools or self._text_form.no_tools
 
     def _apply_forms(self, messages: list[Plain]) -> list[Plain]:
         if any(message["role"] == "tool" or "tool_calls" in message for message in messages):
             messages = _apply_call_form(messages, self._call_form)
         return self._apply_text_form(messages)
-
-    def _shows_applied(self, messages: list[Plain], words: Sequence[str]) -> bool:
-        return self._shows(self._apply_forms(messages), self._text_form.no_tools, words)
 
     @cached_property
     def shows_tools(self) -> bool:
@@ -385,7 +359,9 @@ def _apply_call_form(messages: list[Plain], form: _CallForm) -> list[Plain]:
     result = []
     for message in messages:
         if "tool_calls" in message:
-            result.append(_call_in_form(message, form))
+            calls = [_call_in_form(call, form) for call in message["tool_calls"]]
+            content = None if form.content_is_null else message["content"]
+            result.append(message | {"tool_calls": calls, "content": message["content"] or content})
         elif "tool_call_id" in message:
             result.append(message | {"tool_call_id": _id_in_form(message["tool_call_id"], form)})
         else:
@@ -393,14 +369,7 @@ def _apply_call_form(messages: list[Plain], form: _CallForm) -> list[Plain]:
     return result
 
 
-def _call_in_form(message: Plain, form: _CallForm) -> Plain:
-    put = message | {"tool_calls": [_put_one(call, form) for call in message["tool_calls"]]}
-    if form.content_is_null and not message["content"]:
-        put["content"] = None
-    return put
-
-
-def _put_one(call: Plain, form: _CallForm) -> Plain:
+def _call_in_form(call: Plain, form: _CallForm) -> Plain:
     function = call["function"]
     if form.arguments_as_text:
         arguments = json.dumps(function["arguments"], ensure_ascii=False)

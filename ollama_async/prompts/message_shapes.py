@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import pairwise, takewhile
 
 from msgspec.structs import replace
@@ -119,30 +119,36 @@ def _system(systems: Iterable[Message]) -> Messages:
 
 
 def merge_neighbours(messages: Messages) -> Messages:
-    """Adjacent turns of one role become one. Results of tools stay separate, and words do not move
-    in front of a call that was before them.
+    """Adjacent turns of one role become one. Results of tools stay separate, and text does not
+    move in front of a call that was before it.
     """
-    return _merged(messages, lambda one, other: not (one.tool_calls and other.content))
+    return _merged(messages, across_calls=False)
 
 
 def merge_all_neighbours(messages: Messages) -> Messages:
-    """The same, but calls come after the words of all messages that become one."""
-    return _merged(messages, lambda _one, _other: True)
+    """The same, but calls come after the texts of all messages that become one."""
+    return _merged(messages, across_calls=True)
 
 
-def _merged(messages: Messages, belong: Callable[[Message, Message], bool]) -> Messages:
+def with_fewer_messages(messages: Messages) -> Messages:
+    """One system message, and one message of each role at a time."""
+    return merge_neighbours(hoist_systems(with_known_roles(messages)))
+
+
+def _merged(messages: Messages, *, across_calls: bool) -> Messages:
     groups: list[Messages] = []
     for message in messages:
         before = groups[-1][-1] if groups else None
-        if before and before.role == message.role != "tool" and belong(before, message):
+        is_alike = before and before.role == message.role != "tool"
+        if before and is_alike and (across_calls or not (before.tool_calls and message.content)):
             groups[-1].append(message)
         else:
             groups.append([message])
     return [_as_one(group) for group in groups]
 
 
-def has_words_after_call(messages: Sequence[Message]) -> bool:
-    """Whether the assistant continues with words after a call, without its result."""
+def has_text_after_call(messages: Sequence[Message]) -> bool:
+    """Whether the assistant continues with text after a call, without its result."""
     return any(
         bool(one.tool_calls) and other.role == "assistant" and bool(other.content)
         for one, other in pairwise(messages)
@@ -277,14 +283,14 @@ def results_after_calls(messages: Messages) -> Messages:
 def has_distant_results(role: str) -> Callable[[Messages], bool]:
     """Whether there is a message of ``role`` between a call and its result."""
 
-    def is_so(messages: Messages) -> bool:
-        counts = [0]  # how often before each index
+    def has_some(messages: Messages) -> bool:
+        counts = [0]  # of such messages before each index
         for message in messages:
             counts.append(counts[-1] + (message.role == role and not message.tool_calls))
         calls = find_calls(messages)
         return any(counts[caller] != counts[index] for index, (caller, _) in calls.items())
 
-    return is_so
+    return has_some
 
 
 def has_lone_results(messages: Sequence[Message]) -> bool:
@@ -313,48 +319,44 @@ def one_call_each(messages: Messages) -> Messages:
     for index, message in enumerate(messages):
         if index in calls:
             continue
-        for number, part in enumerate(_single_calls(message)):
+        first = replace(message, tool_calls=message.tool_calls[:1])
+        others = [Message("assistant", tool_calls=[call]) for call in message.tool_calls[1:]]
+        for number, part in enumerate([first, *others]):
             reshaped += [part, *results.get((index, number), ())]
     return reshaped
 
 
-def _single_calls(message: Message) -> Iterator[Message]:
-    yield replace(message, tool_calls=message.tool_calls[:1])
-    for call in message.tool_calls[1:]:
-        yield Message("assistant", tool_calls=[call])
-
-
-def calls_after_words(message: Message) -> Messages:
-    """Thoughts and words first, then the calls in a message of their own."""
+def calls_after_text(message: Message) -> Messages:
+    """Thoughts and text first, then the calls in a message of their own."""
     return [replace(message, tool_calls=[]), replace(message, content="", thinking="")]
 
 
-def calls_after_words_and_user(message: Message) -> Messages:
+def calls_after_text_and_user(message: Message) -> Messages:
     """The same for templates in which roles must alternate."""
-    words, calls = calls_after_words(message)
-    return [words, Message("user"), calls]
+    text, calls = calls_after_text(message)
+    return [text, Message("user"), calls]
 
 
 def calls_with_thoughts(message: Message) -> Messages:
-    """Words first, then the calls with the thoughts before them."""
+    """Text first, then the calls with the thoughts before them."""
     return [replace(message, tool_calls=[], thinking=""), replace(message, content="")]
 
 
-def words_as_thoughts(message: Message) -> Messages:
+def text_as_thoughts(message: Message) -> Messages:
     thinking = _BETWEEN.join(filter(None, (message.thinking, message.content)))
     return [replace(message, content="", thinking=thinking)]
 
 
-def of_wordy_calls(way: Callable[[Message], Messages], *, past: bool) -> Reshape:
+def reshape_calls_with_text(way: Callable[[Message], Messages], *, past: bool) -> Reshape:
     """Applies ``way`` to each message that has both content and calls, in the past or since.
     Content that is only white space is dropped.
     """
 
     def reshape(messages: Messages) -> Messages:
-        now = find_now(messages)
+        now = find_unfinished(messages)
         result: Messages = []
         for index, message in enumerate(messages):
-            if not has_wordy_call(message) or (index < now) != past:
+            if not has_call_with_text(message) or (index < now) != past:
                 result.append(message)
             elif message.content.strip():
                 result += way(message)
@@ -365,29 +367,28 @@ def of_wordy_calls(way: Callable[[Message], Messages], *, past: bool) -> Reshape
     return reshape
 
 
-def find_now(messages: Sequence[Message]) -> int:
-    """Where the unfinished work with tools begins: after the last question or answer."""
+def find_unfinished(messages: Sequence[Message]) -> int:
+    """Where the unfinished tool use begins: after the last question or answer."""
     past = (i for i in range(len(messages), 0, -1) if not is_about_tools(messages[i - 1]))
     return next(past, 0)
 
 
-def has_wordy_call(message: Message) -> bool:
+def has_call_with_text(message: Message) -> bool:
     return bool(message.content and message.tool_calls)
 
 
 def calls_as_text(messages: Messages) -> Messages:
     """Calls become JSON in the assistant's content."""
-    return [_call_as_text(message) if message.tool_calls else message for message in messages]
-
-
-def _call_as_text(message: Message) -> Message:
-    functions = [
-        {"name": call.function.name, "arguments": call.function.arguments}
-        for call in message.tool_calls
-    ]
-    text = json.dumps(functions, ensure_ascii=False)
-    content = "\n".join(filter(None, (message.content, text)))
-    return replace(message, content=content, tool_calls=[])
+    reshaped = []
+    for message in messages:
+        functions = [
+            {"name": call.function.name, "arguments": call.function.arguments}
+            for call in message.tool_calls
+        ]
+        text = json.dumps(functions, ensure_ascii=False) if functions else ""
+        content = "\n".join(filter(None, (message.content, text)))
+        reshaped.append(replace(message, content=content, tool_calls=[]))
+    return reshaped
 
 
 def results_from_user(messages: Messages) -> Messages:

@@ -84,7 +84,7 @@ def _id(place: str) -> str:
 
 _CALL, _RESULT = _calling(_PLACE), _answering(_PLACE, "high tide")
 EXAMPLE_CALL = (_QUESTION, _CALL, _RESULT)
-_WORDY_CALL = _calling(_PLACE, content="hold on")
+_CALL_WITH_TEXT = _calling(_PLACE, content="hold on")
 _FULL_CALL = _calling(_PLACE, content="hold on", thinking=_THOUGHT)
 _HIGH, _LOW, _NO = (Message("tool", f"{kind} tide") for kind in ("high", "low", "no"))
 _TWO_CALLS = _calling(_PLACE, "Helgoland")
@@ -94,29 +94,21 @@ _TWO_RESULTS = [_RESULT, _answering("Helgoland", "low tide")]
 # ----------------------------------------------------------------- what raises a question
 
 
-def _has_later_system(messages: Messages) -> bool:
-    count = shapes.count_leading_systems(messages)
-    return any(message.role == "system" for message in messages[count:])
+def _is_system(message: Message) -> bool:
+    return message.role == "system"
 
 
-def _has_systems_only(messages: Messages) -> bool:
-    return all(message.role == "system" for message in messages)
-
-
-def _begins(messages: Messages) -> Message | None:
-    """The first message that is not a system message."""
-    count = shapes.count_leading_systems(messages)
-    return messages[count] if count < len(messages) else None
+def _without_leading_systems(messages: Messages) -> Messages:
+    return messages[shapes.count_leading_systems(messages) :]
 
 
 def _has_system_and_ends_with(*roles: str, calls: bool = False) -> Callable[[Messages], bool]:
     def is_raised(messages: Messages) -> bool:
-        last = messages[-1] if messages else None
         return (
-            last is not None
-            and last.role in roles
-            and bool(last.tool_calls) == calls
-            and any(message.role == "system" for message in messages)
+            bool(messages)
+            and messages[-1].role in roles
+            and bool(messages[-1].tool_calls) == calls
+            and any(map(_is_system, messages))
         )
 
     return is_raised
@@ -128,11 +120,11 @@ def _is_begun_by(
     """``has_question``: there is a later message of the user."""
 
     def is_raised(messages: Messages) -> bool:
-        first = _begins(messages)
+        rest = _without_leading_systems(messages)
         return (
-            first is not None
-            and first.role == role
-            and bool(first.tool_calls) == calls
+            bool(rest)
+            and rest[0].role == role
+            and bool(rest[0].tool_calls) == calls
             and any(message.role == "user" for message in messages) == has_question
         )
 
@@ -152,35 +144,33 @@ def _has_any(is_such: Callable[[Message], bool]) -> Callable[[Messages], bool]:
 
 _BEGINNINGS = tuple(map(shapes.opened_by_user, ("", shapes.MINIMAL)))
 _PAUSES = tuple(map(shapes.answered_before_question, ("", shapes.MINIMAL)))
-_WORDY_WAYS = (
-    shapes.calls_after_words,
-    shapes.words_as_thoughts,
+_TEXT_AND_CALL = (
+    shapes.calls_after_text,
+    shapes.text_as_thoughts,
     shapes.calls_with_thoughts,
-    shapes.calls_after_words_and_user,
+    shapes.calls_after_text_and_user,
 )
-
-
-_ORDERLY_WAYS = (
-    shapes.words_as_thoughts,
-    shapes.calls_after_words_and_user,
-    shapes.calls_after_words,
+_TEXT_BEFORE_CALL = (
+    shapes.text_as_thoughts,
+    shapes.calls_after_text_and_user,
+    shapes.calls_after_text,
 )
-"""The shapes in which the call stays behind an opening mark of the assistant's come first."""
+"""First the shapes in which the call stays behind an opening tag of the assistant's."""
 
 
-def _of_wordy_calls(name: str, call: Message, *, past: bool, orders: bool = False) -> Question:
+def _calls_with_text(name: str, call: Message, *, past: bool, orders: bool = False) -> Question:
     def is_raised(messages: Messages) -> bool:
-        now = shapes.find_now(messages)
+        now = shapes.find_unfinished(messages)
         return any(
-            shapes.has_wordy_call(message) and bool(message.thinking) == bool(call.thinking)
+            shapes.has_call_with_text(message) and bool(message.thinking) == bool(call.thinking)
             for message in (messages[:now] if past else messages[now:])
         )
 
-    ways = _ORDERLY_WAYS if orders else _WORDY_WAYS
+    ways = _TEXT_BEFORE_CALL if orders else _TEXT_AND_CALL
     return Question(
         f"{name} {'in front of' if orders else 'and'} a call{' in the past' if past else ''}",
         is_raised,
-        tuple(shapes.of_wordy_calls(way, past=past) for way in ways),
+        tuple(shapes.reshape_calls_with_text(way, past=past) for way in ways),
         ([_QUESTION, call, _RESULT, *((_ANSWER_2, _QUESTION_2) if past else ())],),
         thoughts=not past and bool(call.thinking),
         orders=orders,
@@ -193,10 +183,6 @@ _NEIGHBOURS = Question(
     (shapes.merge_neighbours,),
     ([_QUESTION, _QUESTION_2], [_QUESTION, _ANSWER, _ANSWER_2, _QUESTION_2]),
 )
-
-
-def _both(first: Reshape, second: Reshape) -> Reshape:
-    return lambda messages: second(first(messages))
 
 
 # ----------------------------------------------------------------- the questions
@@ -225,7 +211,7 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "a later system message",
-        _has_later_system,
+        lambda messages: any(map(_is_system, _without_leading_systems(messages))),
         (shapes.hoist_systems,),
         (
             [_QUESTION, _ANSWER, _SYSTEM, _QUESTION_2],
@@ -242,7 +228,7 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "system messages only",
-        _has_systems_only,
+        lambda messages: all(map(_is_system, messages)),
         (shapes.systems_to_user,),
         ([_SYSTEM],),
         opens=True,
@@ -291,16 +277,16 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     _NEIGHBOURS,
     Question(
-        "words after a call",
-        shapes.has_words_after_call,
+        "text after a call",
+        shapes.has_text_after_call,
         (shapes.merge_all_neighbours,),
         ([_QUESTION, _CALL, _calling("Helgoland", content="hold on")],),
     ),
     *(
-        _of_wordy_calls(name, call, past=past, orders=orders)
+        _calls_with_text(name, call, past=past, orders=orders)
         for orders in (True, False)
         for past in (True, False)
-        for name, call in (("words", _WORDY_CALL), ("thoughts, words", _FULL_CALL))
+        for name, call in (("text", _CALL_WITH_TEXT), ("thoughts, text", _FULL_CALL))
     ),
     Question(
         "several calls",
@@ -317,7 +303,7 @@ QUESTIONS: tuple[Question, ...] = (
         (
             shapes.calls_as_text,
             shapes.results_from_user,
-            _both(shapes.results_from_user, shapes.calls_as_text),
+            lambda messages: shapes.calls_as_text(shapes.results_from_user(messages)),
         ),
         (list(EXAMPLE_CALL),),
     ),
@@ -326,14 +312,9 @@ QUESTIONS: tuple[Question, ...] = (
             f"begun by {name}{'' if has_question else ' alone'}",
             _is_begun_by(first.role, calls=bool(first.tool_calls), has_question=has_question),
             _BEGINNINGS,
-            tuple(
-                filter(
-                    None,
-                    ([*example, _ANSWER, _QUESTION_2],)
-                    if has_question
-                    else (example, [*example, _ANSWER]),
-                )
-            ),
+            ([*example, _ANSWER, _QUESTION_2],)
+            if has_question
+            else ((example,) if example else ()) + ([*example, _ANSWER],),
         )
         for has_question in (True, False)
         for name, first, example in (

@@ -1,19 +1,16 @@
 """Renders any conversation with one template: in the shape that it accepts, and up to its very end.
 
-If the template refuses a conversation in the shape that its probe suggests, the conversation is
-rendered as plain turns of the user and the assistant. If it refuses those too, the error names the
-message.
+If the template refuses the shape that its probe suggests, the conversation is rendered as plain
+turns of the user and the assistant. If it refuses those too, the error names the message.
 
 The probe's examples are short, and a template may lose what only a longer conversation has, such as
-a third system message. So the prompt is searched for the texts of the conversation; if one is
-missing, other shapes are tried, and the first that shows all texts is taken. A template may write
-texts in its own way (trimmed, as JSON, as HTML, without the thoughts in front of an answer), so a
+a third system message. So the prompt is searched for the texts of the conversation, and the first
+shape that shows all of them is taken. Templates rewrite texts (trimmed, as JSON, as HTML), so a
 text that is not there verbatim counts as shown if its last words are.
 
 A conversation that ends with an assistant message is continued. Chat templates close every turn, so
-the last message is rendered with a mark behind its text, and the prompt is what comes before the
-mark. What a template writes after a message, or does to the white space at its ends, comes behind
-the mark or was already there.
+the last message is rendered with a sentinel behind its text, and the prompt is what comes before
+the sentinel.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from jinja2.exceptions import SecurityError
@@ -29,7 +26,7 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts import message_shapes as shapes
-from ollama_async.prompts.message_forms import OPENING_MARKS, WORD_JOINER
+from ollama_async.prompts.message_forms import OPENING_TAGS, WORD_JOINER
 from ollama_async.prompts.message_shapes import Messages, count_leading_systems, is_empty_answer
 from ollama_async.prompts.template_probe import Show, TemplateProbe, Tools
 
@@ -85,7 +82,7 @@ class ShapedRendering:
         self, messages: Messages, tools: Tools, render: Render, *, continues: bool
     ) -> str | None:
         """The prompt in the first other shape that shows all texts; None: no shape does."""
-        for reshape in (_with_fewer_messages, shapes.as_plain_turns):
+        for reshape in (shapes.with_fewer_messages, shapes.as_plain_turns):
             try:
                 arranged = self.probe.arrange(reshape(messages), tools)
                 text = self._to_the_end(arranged, render, continues=continues)
@@ -109,10 +106,6 @@ class ShapedRendering:
                 return text
         is_shown = bool(messages[-1].content)  # thoughts alone would be an empty turn
         return render(messages if is_shown else messages[:-1], True)
-
-
-def _with_fewer_messages(messages: Messages) -> Messages:
-    return shapes.merge_neighbours(shapes.hoist_systems(shapes.with_known_roles(messages)))
 
 
 def find_refused_message(prompt: Prompt, refused: Refused, render: Callable[[Prompt], str]) -> str:
@@ -151,7 +144,7 @@ _WORDS = 4
 _WORD = re.compile(r"(?<![/\\\w])\w+")
 """Words survive however a text is written. Not ``/think``: it is a command to some templates."""
 
-_THOUGHTS = re.compile(f".*(?:{'|'.join(map(re.escape, OPENING_MARKS))})", re.DOTALL)
+_THOUGHTS = re.compile(f".*(?:{'|'.join(map(re.escape, OPENING_TAGS))})", re.DOTALL)
 """The closing mark of thoughts and all before it: templates leave out what clients send there."""
 
 _SEARCHED_LIMIT = 16 << 20
@@ -174,17 +167,14 @@ def loses_text(messages: Sequence[Message], text: str) -> bool:
     beyond that the answer is no.
     """
     search = _Search(text)
-    return not all(
-        search.finds(wanted, message.role) for message in messages for wanted in _texts(message)
-    )
-
-
-def _texts(message: Message) -> Iterator[str]:
-    yield message.content.strip()
-    for call in message.tool_calls:
-        for value in call.function.arguments.values():
-            if isinstance(value, str):
-                yield value.strip()
+    for message in messages:
+        values = (
+            value for call in message.tool_calls for value in call.function.arguments.values()
+        )
+        texts = [message.content, *(value for value in values if isinstance(value, str))]
+        if not all(search.finds(text.strip(), message.role) for text in texts):
+            return True
+    return False
 
 
 class _Search:
@@ -205,23 +195,18 @@ class _Search:
             self._reached[role] = at + len(wanted)
             return True
         self._left -= (1 + 2 * _WORDS) * len(self._text)
+        tail = wanted[-_TAIL_CHARACTERS:]
+        if role == "assistant":
+            tail = _THOUGHTS.sub("", tail)
+        longest_words = sorted(_WORD.findall(tail), key=len)[-_WORDS:]
         return all(
-            word in self._text or json.dumps(word)[1:-1] in self._text
-            for word in _last_words(wanted, role)
+            word in self._text or json.dumps(word)[1:-1] in self._text for word in longest_words
         )
-
-
-def _last_words(text: str, role: str) -> list[str]:
-    """The longest words at the end of ``text``, after the thoughts in an answer."""
-    tail = text[-_TAIL_CHARACTERS:]
-    if role == "assistant":
-        tail = _THOUGHTS.sub("", tail)
-    return sorted(_WORD.findall(tail), key=len)[-_WORDS:]
 
 
 # ----------------------------------------------------------------- continuing the last message
 
-_MARK = "Continue"
+_SENTINEL = "Continue"
 """Letters, because templates neither rewrite nor strip them."""
 
 
@@ -240,38 +225,22 @@ def without_empty_end(messages: Messages) -> Messages:
     """Without an empty last message of the assistant's, which some chat pages send as the place for
     the answer.
     """
-    return messages[:-1] if messages[1:] and _is_empty(messages[-1]) else messages
-
-
-def _is_empty(message: Message) -> bool:
-    return is_empty_answer(message) and not message.thinking
-
-
-def _begun_text(message: Message) -> str:
-    """The text that the answer continues: content, or thoughts if there is no content yet."""
-    return message.content or message.thinking
+    last = messages[-1] if messages[1:] else None
+    return messages[:-1] if last and is_empty_answer(last) and not last.thinking else messages
 
 
 def cut_in_last(messages: Messages, render: Callable[[Messages], str]) -> str | None:
-    """The prompt for ``messages`` up to the end of the last one's text; None: it cannot be cut
-    there. Errors of ``render`` pass through.
+    """The prompt for ``messages`` up to the end of the last one's text (content, or thoughts if
+    there is no content yet); None: it cannot be cut there. Errors of ``render`` pass through.
     """
-    mark = f"{_MARK}{secrets.token_hex(8)}"  # nothing that a client could have sent
+    sentinel = f"{_SENTINEL}{secrets.token_hex(8)}"  # nothing that a client could have sent
     last = messages[-1]
-    marked = (
-        replace(last, content=last.content + mark)
-        if last.content
-        else replace(last, thinking=last.thinking + mark)
-    )
-    head, found, rest = render([*messages[:-1], marked]).partition(mark)
-    is_whole = head.replace(WORD_JOINER, "").endswith(
-        _last_line(_begun_text(last)).replace(WORD_JOINER, "")  # template marks may hold it
-    )
-    return head if found and is_whole and mark not in rest else None
-
-
-def _last_line(text: str) -> str:
-    """From the last line that is not blank to the end. Templates rewrite what is before it, such as
-    thoughts that a client sends with the content, and strip leading white space.
-    """
-    return text[text.rstrip().rfind("\n") + 1 :].lstrip()
+    field = "content" if last.content else "thinking"
+    text = getattr(last, field)
+    marked = replace(last, **{field: text + sentinel})
+    head, found, rest = render([*messages[:-1], marked]).partition(sentinel)
+    # only the last line: templates rewrite what is before it, such as thoughts sent with content
+    line = text[text.rstrip().rfind("\n") + 1 :].lstrip()
+    # thinking tags may hold a word joiner
+    is_whole = head.replace(WORD_JOINER, "").endswith(line.replace(WORD_JOINER, ""))
+    return head if found and is_whole and sentinel not in rest else None

@@ -9,8 +9,6 @@ shape helps, the conversation stays as it is, and the template itself says what 
 
 from __future__ import annotations
 
-import contextlib
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from itertools import takewhile
@@ -18,6 +16,7 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
+from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.conversation import Message
 from ollama_async.prompts import message_shapes as shapes
 from ollama_async.prompts.message_shapes import Messages, Reshape
@@ -54,7 +53,7 @@ class TemplateProbe:
         self._show = show
         self._chosen: dict[tuple[str, bool], Reshape] = {}
         self._openings: dict[bool, str] = {}  # with tools, and without
-        self._role_is_shown: OrderedDict[str, bool] = OrderedDict()  # the last in use at the end
+        self._role_is_shown: BoundedCache[str, bool] = BoundedCache(_KEPT_ROLES, _KEPT_ROLES)
 
     def arrange(self, messages: Sequence[Message], tools: Tools) -> Messages:
         """The messages in the shape that this template accepts together with ``tools``."""
@@ -78,7 +77,7 @@ class TemplateProbe:
         return text is not None and text.endswith(EXAMPLE_BEGINNING.content)
 
     def shows(self, messages: Messages, tools: Tools) -> bool:
-        """Whether the template renders these messages, and all that is texts_of in them."""
+        """Whether the template renders these messages, and all texts in them."""
         return self.shows_words(messages, tools, texts_of(messages))
 
     def shows_words(self, messages: Messages, tools: Tools, words: Iterable[str]) -> bool:
@@ -99,26 +98,14 @@ class TemplateProbe:
         """Those of ``roles``, which only some templates know, whose messages this one does not
         show. New roles beyond the number that may be probed at once count as unknown.
         """
-        kept = [role for role in roles if role in self._role_is_shown]
-        for role in kept:
-            with contextlib.suppress(KeyError):  # another thread may have removed it meanwhile
-                self._role_is_shown.move_to_end(role)
-        new = [
-            role
-            for role in roles
-            if role not in self._role_is_shown and len(role) <= _ROLE_CHARACTERS
-        ]
+        shown = {role: self._role_is_shown.get(role) for role in roles}
+        new = [role for role in roles if shown[role] is None and len(role) <= _ROLE_CHARACTERS]
         for role in new[:_ASKED_ROLES]:
-            self._role_is_shown[role] = self._shows_role(role)
-        unknown = {role for role in roles if not self._role_is_shown.get(role, False)}
-        while len(self._role_is_shown) > _KEPT_ROLES:
-            self._role_is_shown.popitem(last=False)
-        return unknown
-
-    def _shows_role(self, role: str) -> bool:
-        """Whether it shows messages of ``role``."""
-        message = Message(role, EXAMPLE_BEGINNING.content.strip())
-        return self.shows([EXAMPLE_QUESTION, message, EXAMPLE_QUESTION], [])
+            message = Message(role, EXAMPLE_BEGINNING.content.strip())
+            is_shown = self.shows([EXAMPLE_QUESTION, message, EXAMPLE_QUESTION], [])
+            shown[role] = is_shown
+            self._role_is_shown.put(role, is_shown, 1)
+        return {role for role in roles if not shown[role]}
 
     def _reshape(self, messages: Messages, has_tools: bool, start: int) -> Messages:
         """``messages`` in the shapes that the questions from number ``start`` on choose."""
@@ -131,10 +118,10 @@ class TemplateProbe:
         """The shape for all conversations that raise ``question``, such as calls as text."""
         key = (question.name, has_tools)
         if key not in self._chosen:
-            self._chosen[key] = self._ask(question, has_tools)
+            self._chosen[key] = self._find_shape(question, has_tools)
         return self._chosen[key]
 
-    def _ask(self, question: Question, has_tools: bool) -> Reshape:
+    def _find_shape(self, question: Question, has_tools: bool) -> Reshape:
         """The first shape that shows the examples, with their thoughts if possible."""
         first = question.shapes[0]
         if not self.works:
@@ -168,7 +155,7 @@ class TemplateProbe:
     def _is_right(self, question: Question, example: Messages, tools: Tools, text: str) -> bool:
         """Whether ``text``, which shows ``example``, meets the question's other conditions."""
         return (
-            not (tools and text.count(_declared(tools[0])) > self._declarations)
+            not (tools and _count_declarations(tools[0], text) > self._declarations)
             and not (question.opens and not text.endswith(self._opening(tools)))
             and not (question.orders and not _are_in_order(example, text))
         )
@@ -178,40 +165,34 @@ class TemplateProbe:
         """How many times a tool may be declared: as many as with a plain question."""
         tool = example_tool()
         text = self._try([EXAMPLE_QUESTION], [tool]) or ""
-        return max(1, text.count(_declared(tool)))
+        return max(1, _count_declarations(tool, text))
 
     def _opening(self, tools: Tools) -> str:
         """The end of every prompt in which it is the assistant's turn: what follows a question,
         without what ends the question itself if these can be distinguished.
         """
         has_tools = bool(tools)
-        if has_tools not in self._openings:
-            self._openings[has_tools] = self._find_opening(tools)
-        return self._openings[has_tools]
-
-    def _find_opening(self, tools: Tools) -> str:
+        if has_tools in self._openings:
+            return self._openings[has_tools]
         ask = EXAMPLE_QUESTION
         alone, twice = (self._try([ask] * count, tools) or "" for count in (1, 2))
         behind = alone.rpartition(ask.content)[2]
         between = twice.rpartition(ask.content)[0].rpartition(ask.content)[2]
-        opening = behind[_count_common(behind, between) :]
-        return opening if opening.strip() else behind
+        pairs = zip(behind, between, strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        opening = behind[common:]
+        self._openings[has_tools] = opening if opening.strip() else behind
+        return self._openings[has_tools]
 
 
-def _declared(tool: dict[str, Any]) -> str:
-    """A text that occurs once in each declaration of the example ``tool``, and not in calls."""
-    return str(tool["function"]["description"])
+def _count_declarations(tool: dict[str, Any], text: str) -> int:
+    """The declarations of the example ``tool``; calls do not hold its description."""
+    return text.count(tool["function"]["description"])
 
 
 def _are_in_order(messages: Messages, text: str) -> bool:
     places = [text.find(message.content) for message in messages if message.content]
     return places == sorted(places)
-
-
-def _count_common(one: str, other: str) -> int:
-    """The number of characters that both begin with."""
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    return sum(1 for _ in pairs)
 
 
 def texts_of(messages: Sequence[Message]) -> list[str]:

@@ -1,32 +1,24 @@
 """Truncates a conversation that is longer than the context.
 
-In this order:
-
-1. A conversation that fits stays whole, even if only one token of the context is left for the
-   answer.
+1. A conversation that fits stays whole, even if only one token is left for the answer.
 2. Otherwise the oldest turns are left out, then the oldest rounds of tools after the last user
    message: as few as leave the answer its reserve.
 3. System messages, the last user message and the newest round stay; they may take the reserve.
 4. If these do not fit either, the newest round is left out as well. What is then still too long is
    returned as it is, with the last user message at its end.
 
-A *turn* is a user message with all that follows it, up to the next one. A *round* is one message of
-a turn: an assistant message with the results of its tool calls. A result names its call by id;
-otherwise results answer the open calls in order. A result that answers no call belongs to the
-assistant message before it, if there is one. A round that reaches into a later turn, because the
-user spoke while a tool was at work, belongs to that turn.
+A *turn* is a user message with all that follows it, up to the next one. A *round* is an assistant
+message of a turn with the results of its tool calls. A result names its call by id; otherwise
+results answer the open calls in order. A result without a call belongs to the assistant message
+before it, if there is one. A round that reaches into a later turn belongs to that turn.
 
 A *part* is what is left out at once: a whole turn before the last user message; then, one by one,
 the rounds after that message; at the end the message itself. System messages are in no part.
 
-Ollama leaves out one message after the other and renders after each. Here each rest is a part of
-the one before, so the longest that fits is found by bisection. It begins near a guess, because long
-rests are expensive, above all with templates whose time is quadratic. A history of 1,000 messages
-costs 4 renderings if the lengths of its texts tell where to cut, and at most 15.
-
-A rest that the template refuses does not count. A neighbour is tried in its place, and a template
-that keeps refusing ends the search. The request fails only if the whole conversation cannot be
-rendered.
+Each rest is contained in the one before, so bisection finds the longest that fits. It begins near a
+guess, because rendering long rests is expensive: a history of 1,000 messages costs 4 renderings if
+the lengths of its texts predict the cut, and at most 15. If the template refuses a rest, a
+neighbour is tried in its place; a template that keeps refusing ends the search.
 """
 
 from __future__ import annotations
@@ -55,7 +47,7 @@ _STAND_INS = 2
 _REFUSALS = 6
 """Refusals that end the search. A template refuses a rest for its first message, if at all."""
 
-_MARKS = 16
+_AROUND = 16
 """Rough number of characters around a message."""
 
 
@@ -65,11 +57,11 @@ def truncate(
     length: Callable[[T], int],
     *,
     most: int,
-    wanted: int,
+    target: int,
 ) -> T:
     """``render`` of as much of the conversation as fits.
 
-    Lengths are in tokens: ``most`` fit the context, ``wanted`` (not more) leave the answer its
+    Lengths are in tokens: ``most`` fit the context, ``target`` (not more) leave the answer its
     reserve. The result of ``render`` is opaque here. A longer rest is assumed to have a greater
     length.
 
@@ -83,9 +75,9 @@ def truncate(
     least = rests.take(range(parts.needed, 0, -1))
     if least is None or least.length > most:
         least = rests.take(range(parts.count - 1, parts.needed, -1)) or least
-    elif least.length <= wanted:
-        share = Fraction(whole.length - wanted, whole.length - least.length)
-        least = _find_longest(rests, least, wanted, rests.guess(least.cut, share))
+    elif least.length <= target:
+        share = Fraction(whole.length - target, whole.length - least.length)
+        least = _find_longest(rests, least, target, rests.guess(least.cut, share))
     return (least or whole).rendered
 
 
@@ -149,15 +141,15 @@ class _Rests(Generic[T]):
 
 def _weigh(message: Message) -> int:
     """The rough number of characters."""
-    weight = _MARKS + len(message.content) + len(message.thinking)
+    weight = _AROUND + len(message.content) + len(message.thinking)
     for call in message.tool_calls:
         values = call.function.arguments.values()
         weight += sum(len(value) for value in values if isinstance(value, str))
     return weight
 
 
-def _find_longest(rests: _Rests[T], least: _Rest[T], wanted: int, guess: int) -> _Rest[T]:
-    """The longest rest with a length of at most ``wanted``, as ``least`` has. Its cut is about
+def _find_longest(rests: _Rests[T], least: _Rest[T], target: int, guess: int) -> _Rest[T]:
+    """The longest rest with a length of at most ``target``, as ``least`` has. Its cut is about
     ``guess``.
     """
     best, low, high = least, 1, least.cut
@@ -171,7 +163,7 @@ def _find_longest(rests: _Rests[T], least: _Rest[T], wanted: int, guess: int) ->
         taken = rests.take(range(cut, high))
         if taken is None:
             high = cut
-        elif taken.length <= wanted:
+        elif taken.length <= target:
             best, high = taken, cut
         else:
             low = taken.cut + 1
@@ -301,16 +293,13 @@ class _OpenCalls:
         """The message with the call that ``message`` answers."""
         found = self._by_id.get(message.tool_call_id)
         if found is None:
-            found = self._first_open()
+            while self._in_order and self._left[self._in_order[0]] <= 0:
+                self._in_order.popleft()
+            found = self._in_order[0] if self._in_order else None
         if found is not None:
             self._left[found] -= 1
             self._has_answer = True
         return found
-
-    def _first_open(self) -> int | None:
-        while self._in_order and self._left[self._in_order[0]] <= 0:
-            self._in_order.popleft()
-        return self._in_order[0] if self._in_order else None
 
 
 # ----------------------------------------------------------------- raw prompts

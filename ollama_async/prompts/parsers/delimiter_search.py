@@ -41,29 +41,14 @@ class Quote(msgspec.Struct, frozen=True):
 
 
 JSON_STRINGS = (
-    Quote(
-        '"',
-        '"',
-        before="{[,:",
-        after=(",", ":", "}", "]"),
-        strict=True,
-        escapes=True,
-        never=("\n",),
-    ),
+    Quote('"', '"', before="{[,:", after=tuple(",:}]"), strict=True, escapes=True, never=("\n",)),
 )
 
 
 def python_strings(*opening: str) -> tuple[Quote, ...]:
     """Python's strings; ``opening`` are the opening tags of calls."""
     return tuple(
-        Quote(
-            sign,
-            sign,
-            before="=([{,:",
-            after=(",", ":", ")", "]", "}"),
-            escapes=True,
-            opening=opening,
-        )
+        Quote(sign, sign, before="=([{,:", after=tuple(",:)]}"), escapes=True, opening=opening)
         for sign in "\"'"
     )
 
@@ -206,8 +191,12 @@ class _Tags(NamedTuple):
 @lru_cache(maxsize=128)
 def _tags(quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> _Tags:
     outside = (*ends, *(quote.open for quote in quotes))
-    within = {quote.open: _tags_within(quote, ends) for quote in quotes}
-    behind = {quote.open: tuple(dict.fromkeys((*quote.after, *ends))) for quote in quotes}
+    within, behind = {}, {}
+    for quote in quotes:
+        others = (*(("\\",) if quote.escapes else ()), *((quote.into,) if quote.into else ()))
+        tags = (*ends, quote.close, *others, *quote.never, *quote.opening)
+        within[quote.open] = tuple(dict.fromkeys(tags))
+        behind[quote.open] = tuple(dict.fromkeys((*quote.after, *ends)))
     everything = dict.fromkeys(chain(outside, *within.values(), *behind.values()))
     return _Tags(
         in_one_place(outside),
@@ -215,13 +204,6 @@ def _tags(quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> _Tags:
         {name: in_one_place(tags) for name, tags in behind.items()},
         in_one_place(tuple(everything)),
     )
-
-
-def _tags_within(quote: Quote, ends: tuple[str, ...]) -> tuple[str, ...]:
-    escape = ("\\",) if quote.escapes else ()
-    into = (quote.into,) if quote.into else ()
-    tags = (*ends, quote.close, *escape, *into, *quote.never, *quote.opening)
-    return tuple(dict.fromkeys(tags))
 
 
 # ----------------------------------------------------------------- delimiters

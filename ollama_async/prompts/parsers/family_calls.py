@@ -65,8 +65,10 @@ class _Node(msgspec.Struct):
 @parses(None, strings=())
 def minimax_m3_call(text: str, tools: Tools) -> ParsedCalls | None:
     root = _tree(text)
-    calls = [_call(node, tools) for node in root.children] if root else []
-    return [call for call in calls if call] if calls and None not in calls else None
+    nodes = root.children if root else []
+    if any(not node.name or node.text.strip() for node in nodes):
+        return None
+    return [call_of(node.name, _members(node, tools.schema(node.name))) for node in nodes] or None
 
 
 def _tree(text: str) -> _Node | None:
@@ -81,24 +83,14 @@ def _tree(text: str) -> _Node | None:
             name = tag["attribute"] if len(path) == 1 else tag["name"]
             path[-1].children.append(_Node(name or "", [piece[tag.end() :]]))
             path.append(path[-1].children[-1])
-        elif not _closes(tag["name"], path) or piece[tag.end() :].strip():
-            return None
         else:
-            path.pop()
+            node = path.pop()
+            is_closed = len(path) < 2 or node.name == tag["name"]  # calls have names of their own
+            if not path or not is_closed or piece[tag.end() :].strip():
+                return None
         if len(path) > TOOL_DEPTH:
             return None
     return path[0] if len(path) == 1 and not first.strip() else None
-
-
-def _closes(name: str, path: list[_Node]) -> bool:
-    """Whether a closing tag belongs to the innermost element; calls have names of their own."""
-    return len(path) == 2 or (len(path) > 2 and path[-1].name == name)
-
-
-def _call(node: _Node, tools: Tools) -> ToolCall | None:
-    if not node.name or node.text.strip():
-        return None
-    return call_of(node.name, _members(node, tools.schema(node.name)))
 
 
 def _members(node: _Node, schema: Schema) -> dict[str, Any]:
@@ -108,17 +100,13 @@ def _members(node: _Node, schema: Schema) -> dict[str, Any]:
 def _value(node: _Node, schema: Schema) -> Any:
     types = schema.types()
     if not node.children:
-        return _leaf(node.text, types)
+        if not node.text and types and "string" not in types:
+            return {"array": [], "object": {}}.get(next(iter(types)), "")
+        return value_of(node.text, types or _SCALARS)
     names = {child.name for child in node.children}
     if names == {_ITEM} and types != {"object"}:
         return [_value(child, schema.part(None)) for child in node.children]
     return _members(node, schema)
-
-
-def _leaf(text: str, types: set[str]) -> Any:
-    if not text and types and "string" not in types:
-        return {"array": [], "object": {}}.get(next(iter(types)), text)
-    return value_of(text, types or _SCALARS)
 
 
 # ----------------------------------------------------------------- Kimi K3
@@ -160,16 +148,12 @@ def _kimi_arguments(text: str, at: int, name: str, tools: Tools) -> dict[str, An
         if _KIMI_ARGUMENT_TAGS[0] in found["value"]:
             return None
         key = _unescaped(found["key"])
-        given[key] = _kimi_value(found["value"], found["type"], tools, name, key)
+        value = decoded(found["value"]) if found["type"] else None
+        if found["type"] == "string":
+            value = found["value"]
+        given[key] = tools.value(name, key, found["value"]) if value is None else value
         at = found.end()
     return None if text[at:].strip() else given
-
-
-def _kimi_value(text: str, type_: str | None, tools: Tools, name: str, key: str) -> Any:
-    if type_ == "string":
-        return text
-    value = decoded(text) if type_ else None
-    return tools.value(name, key, text) if value is None else value
 
 
 def _unescaped(text: str) -> str:

@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.conversation import Prompt
 from ollama_async.prompts.parsers.states import Space
 from ollama_async.prompts.parsers.tool_schemas import Tools
 
@@ -102,17 +102,13 @@ class ParserContext(msgspec.Struct, frozen=True):
         last = prompt.messages[-1] if prompt.messages else None
         begun = last if last and last.role == "assistant" else None
         text = rendered.rstrip()
+        thought = begun.thinking.strip() if begun and not begun.content else ""
         return cls(
             think=None if prompt.think is None else bool(prompt.think),
             tools=Tools([] if prompt.tool_choice == "none" else prompt.tools),
             continues=begun is not None,
             begun=begun.content if begun and text.endswith(begun.content.strip()) else "",
-            is_in_thought=begun is not None and _ends_in_thought(begun, text),
+            is_in_thought=bool(thought) and text.endswith(thought),
             last_role=last.role if last else "",
             rendered=text,
         )
-
-
-def _ends_in_thought(begun: Message, text: str) -> bool:
-    thought = begun.thinking.strip()
-    return not begun.content and bool(thought) and text.endswith(thought)

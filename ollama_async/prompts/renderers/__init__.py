@@ -8,19 +8,16 @@ other file holds the families that share delimiters: ``chatml`` (Qwen, Nemotron,
 
 To add a family:
 
-1. Collect (from its documentation, or by running its chat template) the prompts for: a question;
-   with a system message; with two; several turns; thoughts in the history; tools; a call with its
-   result; two calls with words and thoughts; the beginning of an answer; each of them with thinking
-   on, off and not asked for.
-2. Write its :class:`.RendererSpec` into the file of its delimiters, or into a file of its own with
-   the table ``RENDERERS``. ``tags`` surround a turn of each role; ``opening`` is what the answer
-   begins with if the model is to think and if not; ``thought`` surrounds a thought there.
+1. Collect the prompts (from its documentation, or by running its chat template) for: a question;
+   system messages; several turns; thoughts in the history; tools; calls with results and text; the
+   beginning of an answer; each of them with thinking on, off and not set.
+2. Write its :class:`.RendererSpec` into the file of its delimiters. ``tags`` surround the turns of
+   each role; ``opening`` is what the answer begins with; ``thought`` surrounds a thought there.
    ``system`` writes the system turn with the tools in it, ``assistant`` a turn of the model
-   (:func:`.assistant_turn` puts thoughts, words and calls together), ``result`` a tool's result.
-   Nemotron in ``chatml`` is a short example; a variant is ``dataclasses.replace`` of another.
-3. Add its ``RENDERERS`` to the table here, and the prompts of step 1 to
-   ``tests/vectors/renderers.jsonl`` and ``renderers-2.jsonl``. The other tests find the new name by
-   themselves: whatever the shape of a conversation, none of its texts may be lost.
+   (:func:`.assistant_turn`), ``result`` a tool's result. Nemotron in ``chatml`` is a short example;
+   a variant is ``dataclasses.replace`` of another.
+3. Add the prompts to ``tests/vectors/renderers.jsonl`` and ``renderers-2.jsonl``. The other tests
+   find the new name by themselves: no text of a conversation may be lost.
 
 A function that writes must take time and give text in proportion to its input. It may recurse into
 JSON (its depth is limited) and rely on the types in ``conversation_view``, but on nothing inside a

@@ -4,11 +4,9 @@ which is derived from it), Nemotron, Olmo and LFM2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
-from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers.conversation_view import ConversationView, Turn
 from ollama_async.prompts.renderers.renderer_spec import (
     RendererSpec,
@@ -24,7 +22,6 @@ from ollama_async.prompts.renderers.tool_texts import (
     CALLS_ARE_JSON,
     CALLS_ARE_XML,
     compact,
-    joined,
     json_call,
     json_lines,
     python_call,
@@ -34,20 +31,20 @@ from ollama_async.prompts.renderers.tool_texts import (
 )
 
 
-def chatml_turn(role: str) -> tuple[str, str]:
+def _turn(role: str) -> tuple[str, str]:
     return f"<|im_start|>{role}\n", "<|im_end|>\n"
 
 
-CHATML_TAGS = {role: chatml_turn(role) for role in ("system", "user", "assistant")}
+_TAGS = {role: _turn(role) for role in ("system", "user", "assistant")}
 
-CHATML_THOUGHT = ("<think>\n", "\n</think>\n\n")
+_THOUGHT = ("<think>\n", "\n</think>\n\n")
 """The tags of families that were trained with empty thoughts, too."""
 
-RESULTS_OF_USER = {**CHATML_TAGS, "tool": chatml_turn("user")}
+_TAGS_OF_USER_RESULTS = {**_TAGS, "tool": _turn("user")}
 """Results of tools are turns of the user."""
 
 
-def tool_response(result: Turn, _: ConversationView) -> str:
+def _tool_response(result: Turn, _: ConversationView) -> str:
     return f"<tool_response>\n{result.content}\n</tool_response>"
 
 
@@ -55,35 +52,33 @@ def tool_response(result: Turn, _: ConversationView) -> str:
 
 
 def _nemotron_system(view: ConversationView) -> str:
-    return with_tools(view.system, _nemotron_tools, view) or ""
+    tools = CALLS_ARE_XML.format(tools=xml_elements(view, spaced))
+    return with_tools(view, tools) or ""
 
 
-def _nemotron_tools(view: ConversationView) -> str:
-    return CALLS_ARE_XML.format(tools=xml_elements(view, spaced))
-
-
-def _nemotron_assistant(*, forgotten: str) -> WriteTurn:
-    """``forgotten`` replaces past thoughts before content, which are not shown."""
+def _nemotron_assistant(*, omitted: str) -> WriteTurn:
+    """``omitted`` replaces past thoughts before content, which are not shown."""
 
     def thoughts(turn: Turn, _: ConversationView) -> str:
         if not turn.thinking:
             return "<think></think>"
         if turn.is_after_query:
             return f"<think>\n{turn.thinking}\n</think>" + ("\n" if turn.content.strip() else "")
-        return "<think></think>" if turn.calls else forgotten
+        return "<think></think>" if turn.calls else omitted
 
-    def words(turn: Turn, _: ConversationView) -> str:
+    def text(turn: Turn, _: ConversationView) -> str:
         return turn.content.strip() + ("\n" if turn.calls else "")
 
-    calls = joined(xml_call, "\n")
-    return assistant_turn(thoughts=thoughts, words=words, calls=lambda made: f"{calls(made)}\n")
+    return assistant_turn(
+        thoughts=thoughts, text=text, call=xml_call, between="\n", around=("", "\n")
+    )
 
 
 _NEMOTRON = RendererSpec(
-    tags=RESULTS_OF_USER,
+    tags=_TAGS_OF_USER_RESULTS,
     system=_nemotron_system,
-    assistant=_nemotron_assistant(forgotten="<think></think>\n"),
-    result=lambda turn, view: f"{tool_response(turn, view)}\n",
+    assistant=_nemotron_assistant(omitted="<think></think>\n"),
+    result=lambda turn, view: f"{_tool_response(turn, view)}\n",
     opening=("<think>\n", "<think></think>"),
     thought=("<think>\n", "\n</think>\n"),
     thinks_unasked=True,
@@ -118,70 +113,61 @@ def _olmo_instruct(introduction: str) -> RendererSpec:
 
 def _olmo_thinker(introduction: str) -> RendererSpec:
     """Thinking models get no tools; past calls and results are shown as for the others."""
+
+    def system(view: ConversationView) -> str:
+        return introduction if view.system is None else f"{view.system} {_NO_TOOLS}"
+
     return replace(
-        _olmo(_told_of_no_tools(introduction), begun_thought(_OLMO_THOUGHT)),
+        _olmo(system, begun_thought(_OLMO_THOUGHT)),
         opening=("<think>", "<think>"),
         thought=_OLMO_THOUGHT,
     )
 
 
 def _olmo(system: Callable[[ConversationView], str], thoughts: WriteTurn = nothing) -> RendererSpec:
-    calls = joined(python_call, "\n")
     return RendererSpec(
-        tags={**CHATML_TAGS, "tool": chatml_turn("environment")},
+        tags={**_TAGS, "tool": _turn("environment")},
         each_result_is_a_turn=True,
         system=system,
         assistant=assistant_turn(
             thoughts=thoughts,
-            calls=lambda made: f"<function_calls>{calls(made)}</function_calls>",
+            call=python_call,
+            between="\n",
+            around=("<function_calls>", "</function_calls>"),
         ),
     )
 
 
-def _told_of_no_tools(introduction: str) -> Callable[[ConversationView], str]:
-    return lambda view: introduction if view.system is None else f"{view.system} {_NO_TOOLS}"
-
-
 # ----------------------------------------------------------------- LFM2 of Liquid AI
 
-_LIST, _LIST_END = "<|tool_list_start|>", "<|tool_list_end|>"
-_CALL, _CALL_END = "<|tool_call_start|>", "<|tool_call_end|>"
-_RESULT, _RESULT_END = "<|tool_response_start|>", "<|tool_response_end|>"
-
-_lfm2_join = joined(partial(python_call, comma=","), ",")
+_CALL, _CALL_END = "<|tool_call_start|>[", "]<|tool_call_end|>"
 
 
-def _lfm2_tools(view: ConversationView) -> str:
+def _lfm2_system(view: ConversationView) -> str | None:
     listed = spaced([tool.function for tool in view.tools])
-    return f"List of tools: {_LIST}{listed}{_LIST_END}"
+    tools = f"List of tools: <|tool_list_start|>{listed}<|tool_list_end|>"
+    return with_tools(view, tools, gap="\n")
 
 
-def _lfm2_calls(made: Sequence[ToolFunction]) -> str:
-    return f"{_CALL}[{_lfm2_join(made)}]{_CALL_END}"
-
-
-def _lfm2_thought(turn: Turn, _: ConversationView) -> str:
-    return f"<think>{turn.thinking}</think>" if turn.thinking else ""
-
-
-def _lfm2_assistant(thoughts: WriteTurn) -> WriteTurn:
+def _lfm2_assistant(turn: Turn, _: ConversationView) -> str:
     """Content comes after calls, on a line of its own."""
+    calls = ",".join(python_call(call, comma=",") for call in turn.calls)
+    called = [f"{_CALL}{calls}{_CALL_END}"] if turn.calls else []
+    return "\n".join(called + ([turn.content] if turn.content else []))
 
-    def write(turn: Turn, view: ConversationView) -> str:
-        called = [_lfm2_calls(turn.calls)] if turn.calls else []
-        words = [turn.content] if turn.content else []
-        return thoughts(turn, view) + "\n".join(called + words)
 
-    return write
+def _lfm2_thinking_assistant(turn: Turn, view: ConversationView) -> str:
+    thought = f"<think>{turn.thinking}</think>" if turn.thinking else ""
+    return thought + _lfm2_assistant(turn, view)
 
 
 _LFM2 = RendererSpec(
     start="<|startoftext|>",
-    tags={**CHATML_TAGS, "tool": chatml_turn("tool")},
+    tags={**_TAGS, "tool": _turn("tool")},
     each_result_is_a_turn=True,
-    system=lambda view: with_tools(view.system, _lfm2_tools, view, gap="\n"),
-    assistant=_lfm2_assistant(nothing),
-    result=lambda turn, _: f"{_RESULT}{turn.content}{_RESULT_END}",
+    system=_lfm2_system,
+    assistant=_lfm2_assistant,
+    result=lambda turn, _: f"<|tool_response_start|>{turn.content}<|tool_response_end|>",
 )
 
 
@@ -209,11 +195,7 @@ def _coder_system(view: ConversationView) -> str | None:
 
 
 def _vision_system(view: ConversationView) -> str | None:
-    return with_tools(
-        view.system,
-        lambda view: CALLS_ARE_JSON.format(tools=json_lines(view)),
-        view,
-    )
+    return with_tools(view, CALLS_ARE_JSON.format(tools=json_lines(view)))
 
 
 def _tools_first(view: ConversationView) -> str | None:
@@ -223,20 +205,14 @@ def _tools_first(view: ConversationView) -> str | None:
 
 
 def _with_effort(view: ConversationView) -> str | None:
-    parts = [part for part in (_effort(view), _tools_first(view)) if part is not None]
+    effort = "xhigh" if view.think in {None, "high", "max"} else str(view.think)
+    instruction = _EFFORTS.get(effort) if view.thinks else None
+    parts = [part for part in (instruction, _tools_first(view)) if part is not None]
     return "\n\n".join(parts) if parts else None
 
 
-def _effort(view: ConversationView) -> str | None:
-    if not view.thinks:
-        return None
-    if view.think is None or view.think in {"high", "max"}:
-        return _EFFORTS["xhigh"]
-    return _EFFORTS.get(str(view.think))
-
-
 def _thought(turn: Turn, _: ConversationView) -> str:
-    return turn.thinking.strip().join(CHATML_THOUGHT)
+    return turn.thinking.strip().join(_THOUGHT)
 
 
 def _recent_thought_if_any(turn: Turn, view: ConversationView) -> str:
@@ -250,46 +226,45 @@ def _recent_thought(turn: Turn, view: ConversationView) -> str:
 
 def _vision(*, thinks_unasked: bool) -> RendererSpec:
     return RendererSpec(
-        tags=RESULTS_OF_USER,
+        tags=_TAGS_OF_USER_RESULTS,
         system=_vision_system,
         assistant=assistant_turn(
-            thoughts=_recent_thought_if_any,
-            gap="\n",
-            calls=joined(json_call, "\n"),
+            thoughts=_recent_thought_if_any, gap="\n", call=json_call, between="\n"
         ),
-        result=tool_response,
+        result=_tool_response,
         between_results="\n",
         opening=("<think>\n", ""),
-        thought=CHATML_THOUGHT if thinks_unasked else None,
+        thought=_THOUGHT if thinks_unasked else None,
         thinks_unasked=thinks_unasked,
     )
 
 
+def _qwen_turn(thoughts: WriteTurn) -> WriteTurn:
+    return assistant_turn(thoughts=thoughts, text=stripped, gap="\n\n", call=xml_call, between="\n")
+
+
 _THINK: Switch = ("<think>\n", "<think>\n\n</think>\n\n")
-_CALLS = joined(xml_call, "\n")
 
 _QWEN_3_5 = RendererSpec(
-    tags=RESULTS_OF_USER,
+    tags=_TAGS_OF_USER_RESULTS,
     system=_tools_first,
     user=stripped,
-    assistant=assistant_turn(thoughts=_recent_thought, words=stripped, gap="\n\n", calls=_CALLS),
-    result=tool_response,
+    assistant=_qwen_turn(_recent_thought),
+    result=_tool_response,
     between_results="\n",
     opening=_THINK,
-    thought=CHATML_THOUGHT,
+    thought=_THOUGHT,
     thinks_unasked=True,
 )
-_ORNITH = replace(
-    _QWEN_3_5, assistant=assistant_turn(thoughts=_thought, words=stripped, gap="\n\n", calls=_CALLS)
-)
+_ORNITH = replace(_QWEN_3_5, assistant=_qwen_turn(_thought))
 
 
 RENDERERS = {
     "qwen3-coder": RendererSpec(
-        tags=RESULTS_OF_USER,
+        tags=_TAGS_OF_USER_RESULTS,
         system=_coder_system,
-        assistant=assistant_turn(gap="\n", calls=lambda calls: f"\n{_CALLS(calls)}"),
-        result=tool_response,
+        assistant=assistant_turn(gap="\n", call=xml_call, between="\n", around=("\n", "")),
+        result=_tool_response,
         between_results="\n",
     ),
     "qwen3-vl-instruct": _vision(thinks_unasked=False),
@@ -299,7 +274,7 @@ RENDERERS = {
     "ornith": _ORNITH,
     "nemotron-3-nano": _NEMOTRON,
     "nemotron-3.5-nano": replace(
-        _NEMOTRON, assistant=_nemotron_assistant(forgotten="<think></think>")
+        _NEMOTRON, assistant=_nemotron_assistant(omitted="<think></think>")
     ),
     "olmo3": _olmo_instruct("You are a helpful function-calling AI assistant."),
     "olmo3.1": _olmo_instruct(_OLMO),
@@ -307,6 +282,6 @@ RENDERERS = {
     "olmo3-32b-think": _olmo_thinker("You are a helpful AI assistant."),
     "lfm2": _LFM2,
     "lfm2-thinking": replace(
-        _LFM2, assistant=_lfm2_assistant(_lfm2_thought), thought=("<think>", "</think>")
+        _LFM2, assistant=_lfm2_thinking_assistant, thought=("<think>", "</think>")
     ),
 }

@@ -86,13 +86,13 @@ def read_conversation(
     thinks_unasked: bool = False,
     gathers_system: bool = False,
     sorts_results: bool = False,
-    words_after_results: bool = False,
+    content_after_results: bool = False,
 ) -> ConversationView:
     """The conversation of ``prompt``, in turns.
 
     With ``gathers_system``, all system messages move to the top. With ``sorts_results``, adjacent
-    results are in the order of their calls. With ``words_after_results``, the words beside calls
-    move after the results if the user's turn is next and the answer would end with the results.
+    results are in the order of their calls. With ``content_after_results``, the content beside
+    calls moves after the results if the user's turn is next and the answer would end with them.
 
     :raises TemplateFailed: a message has an unknown role.
     """
@@ -107,8 +107,8 @@ def read_conversation(
     turns = _turns(rest)
     if sorts_results:
         turns = _with_sorted_results(turns)
-    if words_after_results:
-        turns = _with_words_after_results(turns)
+    if content_after_results:
+        turns = _with_content_after_results(turns)
     return ConversationView(
         system="\n\n".join(top) if top else None,
         turns=_among_neighbours(turns, assistant_is_last=bool(roles) and roles[-1] == "assistant"),
@@ -129,11 +129,10 @@ def table(value: Any) -> dict[str, Any]:
 
 
 def _role(message: Message) -> str:
-    try:
+    if message.role in ROLES:
         return ROLES[message.role]
-    except KeyError:
-        known = "system, user, assistant and tool"
-        raise TemplateFailed(f"the role {message.role[:100]!r} is none of {known}") from None
+    known = "system, user, assistant and tool"
+    raise TemplateFailed(f"the role {message.role[:100]!r} is none of {known}")
 
 
 def _turns(messages: Sequence[tuple[str, Message]]) -> list[Turn]:
@@ -141,13 +140,13 @@ def _turns(messages: Sequence[tuple[str, Message]]) -> list[Turn]:
     calls = _Calls()
     turns = []
     for role, message in messages:
-        name, number = calls.answered(message) if role == "tool" else ("", calls.made)
+        name, number = calls.find_answered(message) if role == "tool" else ("", calls.made)
         turns.append(
             Turn(
                 role=role,
                 content=message.content,
                 thinking=message.thinking,
-                calls=calls.make(message) if role == "assistant" else (),
+                calls=calls.register(message) if role == "assistant" else (),
                 tool_name=name,
                 call_number=number,
             )
@@ -165,25 +164,21 @@ def _with_sorted_results(turns: Sequence[Turn]) -> list[Turn]:
     return arranged
 
 
-def _with_words_after_results(turns: Sequence[Turn]) -> list[Turn]:
+def _with_content_after_results(turns: Sequence[Turn]) -> list[Turn]:
     arranged: list[Turn] = []
-    words: dict[int, Turn] = {}  # by the index of the turn before which they come
+    moved: dict[int, Turn] = {}  # by the index of the turn before which they come
     for index, turn in enumerate(turns):
-        if index in words:
-            arranged.append(words[index])
-        end = _end_of_results(turns, index + 1) if turn.calls and turn.content else 0
+        if index in moved:
+            arranged.append(moved[index])
+        end = index + 1
+        while turn.calls and turn.content and end < len(turns) and turns[end].role == "tool":
+            end += 1
         if index + 1 < end < len(turns) and turns[end].role == "user":
-            words[end] = Turn("assistant", turn.content, call_number=turn.call_number)
+            moved[end] = Turn("assistant", turn.content, call_number=turn.call_number)
             arranged.append(replace(turn, content=""))
         else:
             arranged.append(turn)
     return arranged
-
-
-def _end_of_results(turns: Sequence[Turn], start: int) -> int:
-    """The index of the first turn from ``start`` on that is not a result."""
-    rest = range(start, len(turns))
-    return next((index for index in rest if turns[index].role != "tool"), len(turns))
 
 
 def _among_neighbours(turns: Sequence[Turn], *, assistant_is_last: bool) -> list[Turn]:
@@ -198,15 +193,15 @@ def _among_neighbours(turns: Sequence[Turn], *, assistant_is_last: bool) -> list
             before=roles[index],
             after=roles[index + 2],
             is_after_query=index > query,
-            is_open=assistant_is_last and index == len(turns) - 1 and _begins_an_answer(turn),
+            is_open=assistant_is_last and index == len(turns) - 1 and _is_beginning(turn),
         )
         for index, turn in enumerate(turns)
     ]
 
 
-def _begins_an_answer(turn: Turn) -> bool:
-    says_something = bool(turn.content or turn.thinking.strip())
-    return turn.role == "assistant" and says_something and not turn.calls
+def _is_beginning(turn: Turn) -> bool:
+    has_text = bool(turn.content or turn.thinking.strip())
+    return turn.role == "assistant" and has_text and not turn.calls
 
 
 @dataclass
@@ -222,7 +217,7 @@ class _Calls:
     """Calls of the last message with calls, without those that were matched by name."""
     _next: int = 0
 
-    def make(self, message: Message) -> tuple[ToolFunction, ...]:
+    def register(self, message: Message) -> tuple[ToolFunction, ...]:
         """Registers the calls of an assistant's ``message`` and returns them."""
         self._next = self.made
         self._by_name = {}
@@ -234,7 +229,7 @@ class _Calls:
             self.made += 1
         return tuple(call.function for call in message.tool_calls)
 
-    def answered(self, message: Message) -> tuple[str, int]:
+    def find_answered(self, message: Message) -> tuple[str, int]:
         """The name and the number of the call that ``message`` answers."""
         number = self._by_id.get(message.tool_call_id)
         if number is None:

@@ -4,8 +4,6 @@ with ``START_TEXT``: each part of a turn stands between special tokens of its ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ollama_async.core.conversation import ToolFunction
 from ollama_async.prompts.renderers.conversation_view import ConversationView, Tool, Turn
 from ollama_async.prompts.renderers.renderer_spec import RendererSpec, assistant_turn, begun_thought
@@ -55,25 +53,22 @@ def _deepseek_system(view: ConversationView) -> str:
     )
 
 
-def _deepseek_calls(calls: Sequence[ToolFunction]) -> str:
-    inside = "".join(
-        f"{_CALL}{call.name}{_SEPARATOR}{compact(call.arguments)}{_CALL_END}" for call in calls
-    )
-    return f"{_CALLS}{inside}{_CALLS_END}"
-
-
 def _deepseek_thought(turn: Turn, view: ConversationView) -> str:
     """Only the closing tag of a past thought; after a result the turn continues without one."""
     past = "" if turn.before == "tool" else _THOUGHT[1]
     return begun_thought(_THOUGHT)(turn, view) or past
 
 
-_deepseek_says = assistant_turn(thoughts=_deepseek_thought, calls=_deepseek_calls)
+_deepseek_turn = assistant_turn(
+    thoughts=_deepseek_thought,
+    call=lambda call: f"{_CALL}{call.name}{_SEPARATOR}{compact(call.arguments)}{_CALL_END}",
+    around=(_CALLS, _CALLS_END),
+)
 
 
 def _deepseek_assistant(turn: Turn, view: ConversationView) -> str:
     # The end tag is written before results, too, although the turn continues after them.
-    return _deepseek_says(turn, view) + ("" if turn.is_open else _EOS)
+    return _deepseek_turn(turn, view) + ("" if turn.is_open else _EOS)
 
 
 def _cogito_system(view: ConversationView) -> str:
@@ -86,12 +81,9 @@ def _cogito_system(view: ConversationView) -> str:
     return f"{head}\nYou have the following functions available:\n{listed}"
 
 
-def _cogito_calls(calls: Sequence[ToolFunction]) -> str:
-    inside = "\n".join(
-        f"{_CALL}function{_SEPARATOR}{call.name}\n```json\n{compact(call.arguments)}\n```{_CALL_END}"
-        for call in calls
-    )
-    return f"{_CALLS}{inside}{_CALLS_END}"
+def _cogito_call(call: ToolFunction) -> str:
+    block = f"```json\n{compact(call.arguments)}\n```"
+    return f"{_CALL}function{_SEPARATOR}{call.name}\n{block}{_CALL_END}"
 
 
 def _result(turn: Turn, _: ConversationView) -> str:
@@ -187,7 +179,12 @@ RENDERERS = {
         },
         system=_cogito_system,
         gathers_system=True,
-        assistant=assistant_turn(thoughts=begun_thought(_COGITO_THOUGHT), calls=_cogito_calls),
+        assistant=assistant_turn(
+            thoughts=begun_thought(_COGITO_THOUGHT),
+            call=_cogito_call,
+            between="\n",
+            around=(_CALLS, _CALLS_END),
+        ),
         result=_result,
         between_results="\n",
         opening=("<think>\n", ""),

@@ -5,7 +5,7 @@ turn.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +29,10 @@ from ollama_async.prompts.renderers.tool_texts import spaced
 _THOUGHT, _THOUGHT_END = "<|channel>thought\n", "<channel|>"
 _THINK = "<|think|>\n"
 
-Fields = Mapping[str, str | None]
 Write = Callable[[Any], str]
 
 
-def _object(fields: Fields) -> str:
+def _object(fields: Mapping[str, str | None]) -> str:
     """``{a:…,b:…}`` of the fields that are not None."""
     return "{" + ",".join(f"{key}:{v}" for key, v in fields.items() if v is not None) + "}"
 
@@ -53,20 +52,18 @@ def _writer(quote: str) -> Write:
     return write
 
 
-_turned = _writer('<|"|>')
-_escaped = _writer("<escape>")
+_quote = _writer('<|"|>')
+_escape = _writer("<escape>")
 
 
-def _calls(opened: str, closed: str, write: Write) -> Callable[[Sequence[ToolFunction]], str]:
-    return lambda calls: "".join(
-        f"{opened}call:{call.name}{write(call.arguments)}{closed}" for call in calls
-    )
+def _call(opened: str, closed: str, write: Write) -> Callable[[ToolFunction], str]:
+    return lambda call: f"{opened}call:{call.name}{write(call.arguments)}{closed}"
 
 
-def _declaration(tool: Tool, write: Write, properties: Callable[[Any], str | None]) -> str:
+def _declaration(tool: Tool, write: Write, write_schema: Callable[[Mapping[str, Any]], str]) -> str:
     schema = tool.parameters
     parameters = {
-        "properties": properties(schema.get("properties")),
+        "properties": _properties(schema.get("properties"), write_schema),
         "required": write(schema["required"]) if schema.get("required") else None,
         "type": _type(schema, write),
     }
@@ -85,11 +82,9 @@ def _type(schema: Mapping[str, Any], write: Write) -> str | None:
     return write(kind.upper()) if isinstance(kind, str) and kind else None
 
 
-def _properties(properties: Any) -> str | None:
+def _properties(properties: Any, write: Callable[[Mapping[str, Any]], str]) -> str | None:
     known = table(properties)
-    if not known:
-        return None
-    return _object({key: _schema(table(known[key])) for key in sorted(known)})
+    return _object({key: write(table(known[key])) for key in sorted(known)}) if known else None
 
 
 def _schema(schema: Mapping[str, Any]) -> str:
@@ -97,33 +92,26 @@ def _schema(schema: Mapping[str, Any]) -> str:
     description = text(schema.get("description"))
     return _object(
         {
-            "description": _turned(description) if description else None,
-            "enum": _turned(schema["enum"]) if schema.get("enum") else None,
+            "description": _quote(description) if description else None,
+            "enum": _quote(schema["enum"]) if schema.get("enum") else None,
             "items": _schema(items) if items else None,
             "nullable": "true" if schema.get("nullable") is True else None,
-            "properties": _properties(schema.get("properties")),
-            "required": _turned(schema["required"]) if schema.get("required") else None,
-            "type": _type(schema, _turned),
+            "properties": _properties(schema.get("properties"), _schema),
+            "required": _quote(schema["required"]) if schema.get("required") else None,
+            "type": _type(schema, _quote),
         }
     )
 
 
-def _flat_properties(properties: Any) -> str | None:
-    """FunctionGemma writes description and type of each property, always both."""
-    known = table(properties)
-    if not known:
-        return None
-    return _object({key: _flat_schema(table(known[key])) for key in sorted(known)})
-
-
 def _flat_schema(schema: Mapping[str, Any]) -> str:
-    description = _escaped(text(schema.get("description")))
-    return _object({"description": description, "type": _type(schema, _escaped)})
+    """FunctionGemma writes description and type of each property, always both."""
+    description = _escape(text(schema.get("description")))
+    return _object({"description": description, "type": _type(schema, _escape)})
 
 
 def _gemma4_system(view: ConversationView) -> str | None:
     declared = "".join(
-        f"<|tool>{_declaration(tool, _turned, _properties)}<tool|>" for tool in view.tools
+        f"<|tool>{_declaration(tool, _quote, _schema)}<tool|>" for tool in view.tools
     )
     if view.system is None and not declared and not view.thinks:
         return None
@@ -137,7 +125,7 @@ def _gemma4_thought(turn: Turn, _: ConversationView) -> str:
 
 
 def _gemma4_result(turn: Turn, _: ConversationView) -> str:
-    value = _object({"value": _turned(turn.content)})
+    value = _object({"value": _quote(turn.content)})
     return f"<|tool_response>response:{turn.tool_name}{value}<tool_response|>"
 
 
@@ -154,12 +142,12 @@ _SMALL = RendererSpec(
     later_system=stripped,
     assistant=assistant_turn(
         thoughts=_gemma4_thought,
-        words=stripped,
-        calls=_calls("<|tool_call>", "<tool_call|>", _turned),
+        text=stripped,
+        call=_call("<|tool_call>", "<tool_call|>", _quote),
     ),
     result=_gemma4_result,
     results_name_calls=True,
-    words_after_results=True,
+    content_after_results=True,
     thought=(_THOUGHT, f"\n{_THOUGHT_END}"),
     resuming=(_THOUGHT, ""),
 )
@@ -188,21 +176,18 @@ def _is_large(spec: ChatFormatSpec) -> bool:
 
 def _function_system(view: ConversationView) -> str | None:
     """The first turn, which alone is the developer's."""
-    written = with_tools(view.system, _declare_functions, view, gap="\n")
-    return None if written is None else f"<start_of_turn>developer\n{written}<end_of_turn>\n"
-
-
-def _declare_functions(view: ConversationView) -> str:
     declared = "".join(
-        f"<start_function_declaration>{_declaration(tool, _escaped, _flat_properties)}"
+        f"<start_function_declaration>{_declaration(tool, _escape, _flat_schema)}"
         "<end_function_declaration>"
         for tool in view.tools
     )
-    return f"You can do function calling with the following functions:{declared}"
+    tools = f"You can do function calling with the following functions:{declared}"
+    written = with_tools(view, tools, gap="\n")
+    return None if written is None else f"<start_of_turn>developer\n{written}<end_of_turn>\n"
 
 
 def _function_result(turn: Turn, _: ConversationView) -> str:
-    value = f"{{{_escaped(turn.content)}}}"
+    value = f"{{{_escape(turn.content)}}}"
     return f"<start_function_response>response:{turn.tool_name}{value}<end_function_response>"
 
 
@@ -217,7 +202,7 @@ _FUNCTION = RendererSpec(
     system=_function_system,
     later_system=lambda turn, _: f"<start_of_turn>system\n{turn.content}<end_of_turn>\n",
     assistant=assistant_turn(
-        calls=_calls("<start_function_call>", "<end_function_call>", _escaped),
+        call=_call("<start_function_call>", "<end_function_call>", _escape),
     ),
     result=_function_result,
     results_name_calls=True,

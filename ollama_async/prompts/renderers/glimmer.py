@@ -87,43 +87,29 @@ def family(today: Callable[[], date]) -> RendererSpec:
 
 def _system(head: str, view: ConversationView, middle: list[str]) -> str:
     """``head`` and the end of every system message, with ``middle`` in between."""
-    strength = f"Reasoning strength: {_strength(view)}."
-    is_given = "reasoning strength" in head.lower()
-    end = f"# Valid recipients: {_recipients(view)}."
-    return "\n\n".join([head, *([] if is_given else [strength]), *middle, end])
+    strength = view.think if isinstance(view.think, str) else "high" if view.thinks else "none"
+    names_strength = "reasoning strength" in head.lower()
+    tools = (f"{namespace}.*" for namespace in _namespaces(view))
+    recipients = ", ".join(f'"{name}"' for name in ("self", *tools, "user"))
+    end = f"# Valid recipients: {recipients}."
+    return "\n\n".join(
+        [head, *([] if names_strength else [f"Reasoning strength: {strength}."]), *middle, end]
+    )
 
 
 def _to(address: str) -> str:
     return f"{_START}{address}{_MESSAGE}"
 
 
-def _strength(view: ConversationView) -> str:
-    if isinstance(view.think, str):
-        return view.think
-    return "high" if view.thinks else "none"
-
-
 def _list_tools(view: ConversationView) -> str:
+    namespaces = [{"name": namespace, "description": ""} for namespace in _namespaces(view)]
+    schemas = [
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+        for tool in view.tools
+    ]
     return _TOOLS.format(
-        namespaces="\n".join(
-            spaced({"name": namespace, "description": ""}) for namespace in _namespaces(view)
-        ),
-        schemas="\n".join(
-            spaced(
-                {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": tool.parameters,
-                }
-            )
-            for tool in view.tools
-        ),
+        namespaces="\n".join(map(spaced, namespaces)), schemas="\n".join(map(spaced, schemas))
     )
-
-
-def _recipients(view: ConversationView) -> str:
-    named = (f"{namespace}.*" for namespace in _namespaces(view))
-    return ", ".join(f'"{name}"' for name in ("self", *named, "user"))
 
 
 def _namespaces(view: ConversationView) -> list[str]:
@@ -138,13 +124,8 @@ def _assistant(turn: Turn, _: ConversationView) -> str:
     if turn.content or not turn.calls:
         messages.append(_to("assistant to=user") + turn.content)
     messages += (_to(f"assistant to={call.name}") + _call(call) for call in turn.calls)
-    return _MESSAGE_END.join(messages) + _end(turn)
-
-
-def _end(turn: Turn) -> str:
-    if turn.is_open:
-        return ""
-    return _MESSAGE_END if turn.after == "assistant" else _TURN_END
+    end = _MESSAGE_END if turn.after == "assistant" else _TURN_END
+    return _MESSAGE_END.join(messages) + ("" if turn.is_open else end)
 
 
 def _call(call: ToolFunction) -> str:
@@ -159,9 +140,8 @@ def _call(call: ToolFunction) -> str:
 
 
 def _result(turn: Turn, _: ConversationView) -> str:
-    name = turn.tool_name
-    output = f'<tool_output name="{name}">\n{turn.content}\n</tool_output>'
-    return _to(f"tool {name}") + output
+    output = f'<tool_output name="{turn.tool_name}">\n{turn.content}\n</tool_output>'
+    return _to(f"tool {turn.tool_name}") + output
 
 
 RENDERERS = {"glimmer": family(local_date)}

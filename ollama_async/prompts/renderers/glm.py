@@ -15,7 +15,6 @@ from ollama_async.prompts.renderers.renderer_spec import (
 )
 from ollama_async.prompts.renderers.tool_texts import (
     TOOL_SIGNATURES,
-    joined,
     json_lines,
     key_value_call,
 )
@@ -38,13 +37,9 @@ _OCR_SYSTEM = "<|system|>\n{}\n"
 
 def _system(view: ConversationView, turn: str) -> str | None:
     """The tools in a turn of their own before the client's, alike in both forms."""
-    listed = f"<|system|>\n{_list_tools(view)}" if view.tools else ""
+    tools = f"<|system|>\n{_TOOLS.format(tools=json_lines(view))}" if view.tools else ""
     system = "" if view.system is None else turn.format(view.system)
-    return listed + system or None
-
-
-def _list_tools(view: ConversationView) -> str:
-    return _TOOLS.format(tools=json_lines(view))
+    return tools + system or None
 
 
 def _thought(turn: Turn, _: ConversationView) -> str:
@@ -87,22 +82,16 @@ _THINK_FIRST = "Wrap your thinking in '<think>', '</think>' tags, followed by a 
 _A_THOUGHT = "<think> your thoughts here </think>\n"
 
 
-def _laguna_head(view: ConversationView) -> str:
-    return (_LAGUNA_SYSTEM if view.system is None else view.system).rstrip()
-
-
-def _laguna_tools(view: ConversationView) -> str:
-    return _LAGUNA_TOOLS.format(tools=json_lines(view))
-
-
-def _laguna_instructions(view: ConversationView) -> str:
-    return _laguna_tools(view) + _HOW_TO_CALL.format(
-        thinking=_THINK_FIRST if view.thinks else "", thought=_A_THOUGHT if view.thinks else ""
-    )
+def _laguna_system(view: ConversationView, instructions: str = "") -> str | None:
+    head = (_LAGUNA_SYSTEM if view.system is None else view.system).rstrip()
+    return with_tools(view, _LAGUNA_TOOLS.format(tools=json_lines(view)) + instructions, head=head)
 
 
 def _system_on_lines(view: ConversationView) -> str | None:
-    written = with_tools(_laguna_head(view), _laguna_instructions, view)
+    instructions = _HOW_TO_CALL.format(
+        thinking=_THINK_FIRST if view.thinks else "", thought=_A_THOUGHT if view.thinks else ""
+    )
+    written = _laguna_system(view, instructions)
     return f"\n{written}" if written else None
 
 
@@ -111,16 +100,13 @@ def _thought_on_lines(turn: Turn, _: ConversationView) -> str:
     return f"<think>\n{thinking}\n</think>\n" if thinking else "</think>\n"
 
 
-def _words_on_lines(turn: Turn, _: ConversationView) -> str:
-    words = turn.content.strip()
-    return words if turn.is_open or not words else f"{words}\n"
+def _text_on_lines(turn: Turn, _: ConversationView) -> str:
+    text = turn.content.strip()
+    return text if turn.is_open or not text else f"{text}\n"
 
 
 def _laguna_thought(turn: Turn, view: ConversationView) -> str:
     return f"<think>{turn.thinking}</think>" if view.thinks else "</think>"
-
-
-_call_on_lines = partial(key_value_call, line_end="\n")
 
 
 RENDERERS = {
@@ -136,8 +122,8 @@ RENDERERS = {
         later_system=lambda turn, _: _SYSTEM.format(turn.content),
         assistant=assistant_turn(
             thoughts=_thought,
-            words=stripped,
-            calls=joined(key_value_call, ""),
+            text=stripped,
+            call=key_value_call,
         ),
         result=lambda turn, _: f"<tool_response>{turn.content}</tool_response>",
         opening=("<think>", "</think>"),
@@ -157,9 +143,10 @@ RENDERERS = {
         user=_ocr_user,
         assistant=assistant_turn(
             thoughts=lambda turn, _: f"<think>{turn.thinking.strip()}</think>\n",
-            words=stripped,
+            text=stripped,
             gap="\n",
-            calls=joined(key_value_call, "\n"),
+            call=key_value_call,
+            between="\n",
         ),
         result=lambda turn, _: f"<tool_response>\n{turn.content}\n</tool_response>\n",
         between_results="\n",
@@ -179,8 +166,10 @@ RENDERERS = {
         system=_system_on_lines,
         assistant=assistant_turn(
             thoughts=_thought_on_lines,
-            words=_words_on_lines,
-            calls=joined(lambda call: f"{_call_on_lines(call)}\n", ""),
+            text=_text_on_lines,
+            call=partial(key_value_call, line_end="\n"),
+            between="\n",
+            around=("", "\n"),
         ),
         opening=("<think>", "</think>"),
         thought=("<think>\n", "\n</think>\n"),
@@ -194,8 +183,8 @@ RENDERERS = {
             "tool": ("<tool_response>", "</tool_response>\n"),
         },
         each_result_is_a_turn=True,
-        system=lambda view: with_tools(_laguna_head(view), _laguna_tools, view),
-        assistant=assistant_turn(thoughts=_laguna_thought, calls=joined(key_value_call, "")),
+        system=_laguna_system,
+        assistant=assistant_turn(thoughts=_laguna_thought, call=key_value_call),
         opening=("<think>", "</think>"),
         thought=("<think>", "</think>"),
     ),

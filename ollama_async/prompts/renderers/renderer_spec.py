@@ -4,7 +4,7 @@ text between the delimiters of its role.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from jinja2.exceptions import SecurityError
@@ -20,7 +20,7 @@ from ollama_async.prompts.renderers.conversation_view import (
 from ollama_async.prompts.renderers.tool_texts import check
 
 WriteTurn = Callable[[Turn, ConversationView], str]
-WriteCalls = Callable[[Sequence[ToolFunction]], str]
+WriteCall = Callable[[ToolFunction], str]
 TagPair = tuple[str, str]
 """The text before and after a turn."""
 Switch = tuple[str, str]
@@ -35,7 +35,7 @@ def stripped(turn: Turn, _: ConversationView) -> str:
     return turn.content.strip()
 
 
-def nothing(_turn: Turn, _talk: ConversationView) -> str:
+def nothing(_turn: Turn, _view: ConversationView) -> str:
     return ""
 
 
@@ -65,10 +65,8 @@ class RendererSpec:
     each_result_is_a_turn: bool = False
     results_name_calls: bool = False
     """A result names its call. Otherwise only the order of results tells."""
-    words_after_results: bool = False
-    """An answer ends with words: if none follow the last results, those beside the calls move
-    there.
-    """
+    content_after_results: bool = False
+    """An answer ends with content: if none follows the results, that of the calls moves there."""
     opening: Switch = ("", "")
     thought: TagPair | None = None
     """The tags around a thought that begins an answer; None: thoughts are not shown."""
@@ -92,7 +90,7 @@ class RendererSpec:
                 thinks_unasked=self.thinks_unasked,
                 gathers_system=self.gathers_system,
                 sorts_results=not self.results_name_calls,
-                words_after_results=self.words_after_results,
+                content_after_results=self.content_after_results,
             )
             return join_pieces(self._pieces(view))
         except SecurityError as reason:
@@ -102,8 +100,7 @@ class RendererSpec:
         yield self.start
         head = self.system(view)
         if head is not None:
-            opened, closed = self.tags["system"]
-            yield opened + head + closed
+            yield head.join(self.tags["system"])
         for turn in view.turns:
             if turn.role == "tool":
                 yield self._result(turn, view)
@@ -141,9 +138,8 @@ class RendererSpec:
 
     def _beginning(self, view: ConversationView, before: str) -> str:
         """The beginning of the answer after a last turn of the role ``before``."""
-        if self.resuming is not None and self._resumes(before):
-            return choose(self.resuming, view)
-        return self._opened(before) + choose(self.opening, view)
+        switch = self.resuming if self.resuming is not None and before == "tool" else self.opening
+        return self._opened(before) + switch[0 if view.thinks else 1]
 
     def _opened(self, before: str) -> str:
         """The opening tag of an assistant's turn, unless the turn continues after a result."""
@@ -162,38 +158,34 @@ def begun_thought(tags: TagPair) -> WriteTurn:
     return write
 
 
-def choose(switch: Switch, view: ConversationView) -> str:
-    return switch[0] if view.thinks else switch[1]
-
-
 def assistant_turn(
     *,
     thoughts: WriteTurn = nothing,
-    words: WriteTurn = content,
+    text: WriteTurn = content,
     gap: str = "",
-    calls: WriteCalls,
+    call: WriteCall,
+    between: str = "",
+    around: TagPair = ("", ""),
 ) -> WriteTurn:
-    """The usual turn of an assistant: thoughts, words, and calls if there are any.
+    """The usual turn of an assistant: thoughts, text, and calls if there are any.
 
-    ``gap`` comes between words and calls if there are both.
+    ``call`` writes one call; ``between`` separates calls, and ``around`` surrounds them. ``gap``
+    comes between text and calls if there are both.
     """
 
     def write(turn: Turn, view: ConversationView) -> str:
-        written = words(turn, view)
-        called = calls(turn.calls) if turn.calls else ""
-        return thoughts(turn, view) + written + (gap if written and called else "") + called
+        written = text(turn, view)
+        calls = between.join(map(call, turn.calls)).join(around) if turn.calls else ""
+        return thoughts(turn, view) + written + (gap if written and calls else "") + calls
 
     return write
 
 
 def with_tools(
-    head: str | None,
-    list_tools: Callable[[ConversationView], str],
-    view: ConversationView,
-    *,
-    gap: str = "\n\n",
+    view: ConversationView, tools: str, *, head: str | None = None, gap: str = "\n\n"
 ) -> str | None:
-    """The client's system text ``head``, then its tools; None if there is neither."""
+    """``head`` (default: the client's system text), then the ``tools``; None: there is neither."""
+    head = view.system if head is None else head
     if not view.tools:
         return head
-    return head + gap + list_tools(view) if head else list_tools(view)
+    return head + gap + tools if head else tools

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2.exceptions import SecurityError
@@ -118,16 +118,8 @@ def key_value_call(call: ToolFunction, line_end: str = "") -> str:
 
 def python_call(call: ToolFunction, comma: str = ", ") -> str:
     """``name(city="Paris", days=2)``"""
-    return f"{call.name}({comma.join(f'{key}={_python(v)}' for key, v in call.arguments.items())})"
-
-
-def joined(write: Callable[[ToolFunction], str], between: str) -> Callable[..., str]:
-    """Makes a writer of several calls from the writer of one."""
-
-    def write_all(calls: Sequence[ToolFunction]) -> str:
-        return between.join(write(call) for call in calls)
-
-    return write_all
+    arguments = comma.join(f"{key}={_python(value)}" for key, value in call.arguments.items())
+    return f"{call.name}({arguments})"
 
 
 def _python(value: Any) -> str:

@@ -218,7 +218,7 @@ class PromptEncoder:
                 render,
                 lambda candidate: len(candidate[2]),
                 most=space - 1,
-                wanted=space - reserve,
+                target=space - reserve,
             )
         else:
             kept, text, tokens = render(prompt)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.known_templates import KNOWN
+from ollama_async.prompts.known_templates import KNOWN_TEMPLATES
 from tests.unit.prompts.conversation_shapes import (
     PREFILLS,
     SHAPES,
@@ -45,7 +45,7 @@ _WITH_TOOLS = """
 {{- if and (ne .Role "assistant") $last }}<|im_start|>assistant
 {{ end }}
 {{- end }}"""
-TEMPLATES = {known.name: known.template for known in KNOWN} | {"tools": _WITH_TOOLS}
+TEMPLATES = {known.name: known.template for known in KNOWN_TEMPLATES} | {"tools": _WITH_TOOLS}
 
 
 @cache

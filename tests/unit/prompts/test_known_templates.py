@@ -5,7 +5,7 @@ import pytest
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
-from ollama_async.prompts.known_templates import KNOWN, detect
+from ollama_async.prompts.known_templates import KNOWN_TEMPLATES, detect
 
 LOOP = "{%% for m in messages %%}%s{%% endfor %%}{{ %r }}"
 ROLES = "{%% if m.role == 'system' %%}%s{%% elif m.role == 'user' %%}%s{%% else %%}%s{%% endif %%}"
@@ -133,8 +133,8 @@ def test_a_format_that_puts_the_system_text_elsewhere_is_known_too(name):
 
 
 def test_every_known_format_is_tested_and_stops():
-    assert {known.name for known in KNOWN} == JINJA.keys() | PROSE.keys()
-    assert all(known.stop for known in KNOWN)
+    assert {known.name for known in KNOWN_TEMPLATES} == JINJA.keys() | PROSE.keys()
+    assert all(known.stop for known in KNOWN_TEMPLATES)
 
 
 @pytest.mark.parametrize("more", ["{{ tools }}", "<think>", "{{ strftime_now('%d') }}", "x" * 2000])

@@ -23,13 +23,13 @@ RESHAPES = {
     "results from user": shapes.results_from_user,
     "plain": shapes.as_plain_turns,
     **{
-        f"{way.__name__}, {past}": shapes.of_wordy_calls(way, past=past)
+        f"{way.__name__}, {past}": shapes.reshape_calls_with_text(way, past=past)
         for past in (True, False)
         for way in (
-            shapes.calls_after_words,
-            shapes.words_as_thoughts,
+            shapes.calls_after_text,
+            shapes.text_as_thoughts,
             shapes.calls_with_thoughts,
-            shapes.calls_after_words_and_user,
+            shapes.calls_after_text_and_user,
         )
     },
 }

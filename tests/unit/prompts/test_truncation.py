@@ -68,10 +68,10 @@ class Template:
         return text
 
 
-def fitted(text, most, wanted=None, template=None):
+def fitted(text, most, target=None, template=None):
     template = template or Template()
-    wanted = most if wanted is None else wanted
-    return truncate(conversation(text), template.render, size, most=most, wanted=wanted)
+    target = most if target is None else target
+    return truncate(conversation(text), template.render, size, most=most, target=target)
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,10 @@ def test_results_without_a_call_go_with_what_is_before_them(text, most, kept):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "kept"), [(6, "uctct"), (5, "uctct"), (4, "uct"), (3, "uct"), (1, "uct")]
+    ("target", "kept"), [(6, "uctct"), (5, "uctct"), (4, "uct"), (3, "uct"), (1, "uct")]
 )
-def test_rounds_make_room_for_the_reserve_but_what_is_needed_does_not(wanted, kept):
-    assert fitted("uauctct", 6, wanted) == kept
+def test_rounds_make_room_for_the_reserve_but_what_is_needed_does_not(target, kept):
+    assert fitted("uauctct", 6, target) == kept
 
 
 def test_the_whole_needs_no_reserve():
@@ -272,7 +272,7 @@ def test_texts_that_say_nothing_about_lengths_cost_some_more(seed, share):
 
     most = max(lengths[-1], share * sum(lengths) // 1000)
     conversation = Prompt(messages=[Message("user", "x")] * 1000)
-    kept = truncate(conversation, render, lengths_from_end.__getitem__, most=most, wanted=most)
+    kept = truncate(conversation, render, lengths_from_end.__getitem__, most=most, target=most)
 
     assert lengths_from_end[kept] <= most
     assert kept == 1000 or lengths_from_end[kept + 1] > most
@@ -301,8 +301,8 @@ def spec(text):
 
 
 @given(CONVERSATIONS, LIMITS, LIMITS)
-def test_what_is_left_is_a_conversation(text, most, wanted):
-    kept = fitted(text, most, min(most, wanted))
+def test_what_is_left_is_a_conversation(text, most, target):
+    kept = fitted(text, most, min(most, target))
 
     assert is_within(kept, text)
     assert [each for each in kept if each in "sd"] == [each for each in text if each in "sd"]
@@ -312,18 +312,18 @@ def test_what_is_left_is_a_conversation(text, most, wanted):
 
 
 @given(CONVERSATIONS, LIMITS, LIMITS)
-def test_it_is_the_longest_with_the_reserve_or_else_the_shortest_that_is_needed(text, most, wanted):
-    wanted = min(most, wanted)
+def test_it_is_the_longest_with_the_reserve_or_else_the_shortest_that_is_needed(text, most, target):
+    target = min(most, target)
     rests = {fitted(text, size(text) - 1, limit) for limit in range(size(text))}
     needed = min(rests, key=size, default=text)
-    kept = fitted(text, most, wanted)
+    kept = fitted(text, most, target)
 
     if size(text) <= most:
         assert kept == text
     elif size(needed) > most:
         assert size(kept) <= size(needed)
     else:
-        within = [rest for rest in rests if size(rest) <= wanted]
+        within = [rest for rest in rests if size(rest) <= target]
         assert kept == max(within, key=size, default=needed)
 
 
@@ -347,10 +347,10 @@ def agents(draw):
 
 
 @given(agents(), LIMITS, LIMITS)
-def test_a_call_is_kept_if_and_only_if_its_results_are(messages, most, wanted):
+def test_a_call_is_kept_if_and_only_if_its_results_are(messages, most, target):
     prompt = Prompt(messages=messages, think=True, tools=[{"type": "function"}])
     kept = truncate(
-        prompt, lambda each: each, lambda each: len(each.messages), most=most, wanted=wanted
+        prompt, lambda each: each, lambda each: len(each.messages), most=most, target=target
     )
     ids = {call.id for message in kept.messages for call in message.tool_calls}
 
@@ -361,9 +361,9 @@ def test_a_call_is_kept_if_and_only_if_its_results_are(messages, most, wanted):
 
 
 @given(CONVERSATIONS, LIMITS, LIMITS, st.sets(st.integers(0, 30)))
-def test_no_refusal_of_a_rest_ends_a_request(text, most, wanted, refused):
+def test_no_refusal_of_a_rest_ends_a_request(text, most, target, refused):
     template = Template(lambda rendered: size(rendered) in refused and rendered != text)
-    kept = fitted(text, most, min(most, wanted), template)
+    kept = fitted(text, most, min(most, target), template)
 
     assert kept == text or size(kept) not in refused
     assert template.renderings <= 6 + ceil(log2(1 + size(text))) + 6
@@ -377,7 +377,7 @@ def test_ids_that_repeat_and_calls_without_answers_cost_no_more_than_others():
         messages=[*opened, *[Message("tool", tool_call_id="x")] * many, *[Message("tool")] * many]
     )
 
-    kept = truncate(prompt, lambda each: len(each.messages), int, most=9, wanted=9)
+    kept = truncate(prompt, lambda each: len(each.messages), int, most=9, target=9)
 
     assert kept <= 3 * many
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
-from ollama_async.prompts.message_forms import ThoughtMarks, plain_messages
+from ollama_async.prompts.message_forms import ThinkingTags, plain_messages
 
 ASK, WHY = Message("user", "ask"), Message("user", "why?")
 CALL = ToolCall(ToolFunction("f", {"k": "v"}), id="call_1")
@@ -71,7 +71,7 @@ def test_an_answer_that_was_begun_with_a_mark_goes_on(template):
 
 def test_what_a_template_wants_of_a_mark_is_asked_once():
     asked = []
-    marks = ThoughtMarks(lambda messages, words: asked.append((messages, words)) or False)
+    marks = ThinkingTags(lambda messages, words: asked.append((messages, words)) or False)
     answer = says("a </think> b </think> c")
 
     for _ in range(2):
