@@ -12,7 +12,7 @@ from ollama_async.core.local_key import HEADER, is_valid_proof
 from ollama_async.registry.address_policy import Requester
 
 _CLIENT_PREFIX_BITS = 64
-"""Who has one IPv6 address has all of its /64, so all of it is one client."""
+"""Whoever has one IPv6 address has its whole /64, which therefore is one client."""
 
 _PROXY_HEADERS = frozenset(
     {
@@ -81,8 +81,6 @@ def _addresses(request: web.Request) -> tuple[tuple[str, int], tuple[str, int]] 
         return None
     peer = request.transport.get_extra_info("peername")
     own = request.transport.get_extra_info("sockname")
-    if not isinstance(peer, tuple) or not isinstance(own, tuple):
+    if not isinstance(peer, tuple) or not isinstance(own, tuple) or min(len(peer), len(own)) < 2:
         return None
-    if len(peer) < 2 or len(own) < 2:
-        return None
-    return (peer[0], peer[1]), (own[0], own[1])
+    return peer[:2], own[:2]

@@ -1,8 +1,7 @@
 """Concurrency of the gateway's slow work: thread pools, a fair lock, and single flight.
 
-Only work of milliseconds, such as rendering the metrics or testing for a blob, runs in the loop's
-default pool. Everything slower has a pool of its own, so that what fills one pool delays only its
-own kind.
+Only work of milliseconds, such as rendering the metrics, runs in the loop's default pool. Slower
+work has a pool per kind, so that a full pool delays only its own kind.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from ollama_async.core.round_robin import RoundRobin
@@ -86,22 +86,21 @@ class FairLock:
             raise
 
 
-class _Flight:
-    """One run: how many callers wait for it, whether more may join, and the run before it."""
+class _Flight(msgspec.Struct, eq=False):
+    """One run. Callers may join while it ``is_open``: until the run ``before`` it has ended."""
 
-    def __init__(self, before: _Flight | None) -> None:
-        self.callers = 0
-        self.is_open = True
-        self.before = before
-        self.task: asyncio.Task[Any] | None = None
+    before: _Flight | None
+    callers: int = 0
+    is_open: bool = True
+    task: asyncio.Task[Any] | None = None
 
 
 class SingleFlight:
     """Runs work once for all concurrent callers with the same key.
 
-    At most one run per key is under way and at most one more waits for its end. A caller that
-    arrives during a run gets the next one: a run that has begun may not see what the caller knows
-    of, such as a model that it has just created.
+    At most one run per key is under way, and at most one more waits for its end. A caller that
+    arrives during a run gets the next one: the current one may miss what the caller knows of, such
+    as a model that it has just created.
     """
 
     def __init__(self) -> None:
@@ -134,10 +133,17 @@ class SingleFlight:
             await asyncio.wait(self._tasks)
 
     def _start(
-        self, key: Hashable, work: Callable[[], Awaitable[Any]], before: _Flight | None
+        self, key: Hashable, work: Callable[[], Awaitable[T]], before: _Flight | None
     ) -> _Flight:
         flight = self._last[key] = _Flight(before)
-        flight.task = asyncio.create_task(_fly(flight, work))
+
+        async def run() -> T:
+            if before is not None and before.task is not None:
+                await asyncio.wait({before.task})
+            flight.is_open, flight.before = False, None
+            return await work()
+
+        flight.task = asyncio.create_task(run())
         self._tasks.add(flight.task)
         flight.task.add_done_callback(lambda task: self._ended(key, flight, task))
         return flight
@@ -156,13 +162,6 @@ class SingleFlight:
             del self._last[key]
         if not task.cancelled():
             task.exception()  # mark as retrieved, also if no caller waits any more
-
-
-async def _fly(flight: _Flight, work: Callable[[], Awaitable[T]]) -> T:
-    if flight.before is not None and flight.before.task is not None:
-        await asyncio.wait({flight.before.task})
-    flight.is_open, flight.before = False, None
-    return await work()
 
 
 SINGLE_FLIGHT: web.AppKey[SingleFlight] = web.AppKey("single_flight", SingleFlight)

@@ -2,7 +2,7 @@
 
 It checks the origin policy, times the request, and maps errors to Ollama's answers:
 ``{"error": …}`` for :class:`ServerError`, gin's plain texts for unknown paths and methods. A bug
-becomes a 500 that names a request id; its traceback goes to the log once and never to the client.
+becomes a 500 with a request id; its traceback goes to the log, never to the client.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def _internal_error(request: web.Request) -> web.Response:
 def abort_connection(request: web.Request) -> web.Response:
     """Close the connection at once.
 
-    The returned response is for aiohttp, which drops it without a word when it cannot be sent; a
-    ``ConnectionError`` from a handler it would log with a traceback.
+    aiohttp drops the returned response silently. It would log a ``ConnectionError`` of a handler
+    with a traceback.
     """
     if request.transport is not None:
         request.transport.abort()

@@ -56,7 +56,7 @@ class _Type(msgspec.Struct, frozen=True):
 
 
 class _Reading:
-    """The place in one value, and the first error: Go reads on and reports it at the end."""
+    """The path in one value, and the first error. Go reads on and reports it at the end."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -64,7 +64,7 @@ class _Reading:
         self.error = ""
 
     def read(self, kind: _Type, value: Any) -> Any:
-        """What does not fit is noted, and its place stays empty."""
+        """``value`` as ``kind``. The zero value replaces one of a wrong type."""
         if kind.json is None:
             return value
         is_right_type = type(value) is kind.json
@@ -138,25 +138,23 @@ def _type_of(described: inspect.Type, go: str = "") -> _Type:
     if isinstance(described, inspect.StructType):
         return _type_of_struct(described.cls)
     if isinstance(described, inspect.ListType):
-        return _list(_type_of(described.item_type), go)
+        item = _type_of(described.item_type)
+        return _Type(
+            go or f"[]{item.go}",
+            list,
+            lambda reading, value: [reading.element(item, each) for each in value],
+            list,
+        )
     if isinstance(described, inspect.DictType):
-        return _dict(_type_of(described.value_type), go)
+        item = _type_of(described.value_type)
+        return _Type(
+            go or f"map[string]{item.go}",
+            dict,
+            lambda reading, value: {key: reading.element(item, value[key]) for key in value},
+            dict,
+        )
     usual = _SCALARS[type(described)]
     return msgspec.structs.replace(usual, go=go or usual.go)
-
-
-def _list(item: _Type, go: str) -> _Type:
-    def convert(reading: _Reading, value: Any) -> Any:
-        return [reading.element(item, each) for each in value]
-
-    return _Type(go or f"[]{item.go}", list, convert, list)
-
-
-def _dict(item: _Type, go: str) -> _Type:
-    def convert(reading: _Reading, value: Any) -> Any:
-        return {key: reading.element(item, each) for key, each in value.items()}
-
-    return _Type(go or f"map[string]{item.go}", dict, convert, dict)
 
 
 def _bytes(reading: _Reading, value: str) -> bytes:
@@ -167,16 +165,12 @@ def _bytes(reading: _Reading, value: str) -> bytes:
         return b""
 
 
-def _same(_: _Reading, value: Any) -> Any:
-    return value
-
-
-_ANY = _Type("interface {}", None, _same, lambda: None)
+_ANY = _Type("interface {}", None, lambda _, value: value, lambda: None)
 _SCALARS = {
     inspect.AnyType: _ANY,
-    inspect.StrType: _Type("string", str, _same, str),
-    inspect.BoolType: _Type("bool", bool, _same, bool),
-    inspect.IntType: _Type("int", int, _same, int),
+    inspect.StrType: _Type("string", str, _ANY.convert, str),
+    inspect.BoolType: _Type("bool", bool, _ANY.convert, bool),
+    inspect.IntType: _Type("int", int, _ANY.convert, int),
     inspect.BytesType: _Type("[]uint8", str, _bytes, bytes),
 }
 

@@ -45,28 +45,28 @@ async def own_transfers(application: web.Application) -> AsyncIterator[None]:
 
 async def pull(request: web.Request) -> web.StreamResponse:
     params = await read_json(request, ollama.PullRequest)
-    name = params.model or params.name
-    if not name.strip():
+    if not (params.model or params.name).strip():
         raise BadRequest("invalid model name")
-    statuses = request.app[PULLS].follow(
-        name, is_insecure=params.insecure, requester=requester_of(request)
-    )
-    return await send_progress(request, statuses, is_streamed=params.is_streaming)
+    return await _follow(request, request.app[PULLS], params)
 
 
 async def push(request: web.Request) -> web.StreamResponse:
     params = await read_json(request, ollama.PushRequest)
-    statuses = request.app[PUSHES].follow(
-        params.model or params.name, is_insecure=params.insecure, requester=requester_of(request)
-    )
+    return await _follow(request, request.app[PUSHES], params)
+
+
+async def _follow(
+    request: web.Request, transfers: Transfers, params: ollama.PullRequest
+) -> web.StreamResponse:
+    name, requester = params.model or params.name, requester_of(request)
+    statuses = transfers.follow(name, is_insecure=params.insecure, requester=requester)
     return await send_progress(request, statuses, is_streamed=params.is_streaming)
 
 
 async def send_progress(
     request: web.Request, statuses: AsyncGenerator[ProgressStatus, None], *, is_streamed: bool
 ) -> web.StreamResponse:
-    """Send the statuses as NDJSON, or the last one alone. Closes ``statuses``, also when the client
-    disconnects.
+    """Send the statuses as NDJSON, or the last one alone. Closes ``statuses`` in every case.
 
     :raises ServerError: from ``statuses``, before its first status or without streaming; later
         it is the stream's last line.
