@@ -37,7 +37,6 @@ from ollama_async.gateway.dependencies import Dependencies, Lifecycle
 from ollama_async.gateway.http_server import build_runner
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.routes import build_application
-from ollama_async.gateway.streaming import AnswerStreamer
 from ollama_async.hw import placement
 from ollama_async.hw.machine import MachineMonitor, survey_machine
 from ollama_async.native import check
@@ -96,7 +95,6 @@ async def _serve(settings: Settings, environ: Mapping[str, str]) -> int:
                 catalog=catalog,
                 backend=pool,
                 metrics=metrics,
-                streamer=AnswerStreamer(pool, metrics),
                 lifecycle=lifecycle,
                 local_key=local_key,
             )

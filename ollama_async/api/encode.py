@@ -153,19 +153,15 @@ def _list_pieces(values: list[Any]) -> Iterator[bytes]:
         if any(isinstance(each, str) and len(each) > LONG_TEXT_CHARACTERS for each in group):
             for each in group:
                 yield before
-                yield from _element_pieces(each)
+                if isinstance(each, str):
+                    yield b'"'
+                    yield from _text_pieces(each)
+                    yield b'"'
+                else:
+                    yield to_json(each)
                 before = b","
         else:
             yield before
             yield to_json(group)[1:-1]
             before = b","
     yield b"]"
-
-
-def _element_pieces(value: Any) -> Iterator[bytes]:
-    if isinstance(value, str):
-        yield b'"'
-        yield from _text_pieces(value)
-        yield b'"'
-    else:
-        yield to_json(value)

@@ -348,10 +348,6 @@ class ListModelResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     capabilities: list[str] = []
 
 
-class ListResponse(msgspec.Struct):
-    models: list[ListModelResponse]
-
-
 class Tensor(msgspec.Struct):
     """``type``: ggml's name of it; ``shape``: the fastest dimension first."""
 
@@ -389,14 +385,6 @@ class ProcessModelResponse(msgspec.Struct, kw_only=True):
     expires_at: str
     size_vram: int
     context_length: int
-
-
-class ProcessResponse(msgspec.Struct):
-    models: list[ProcessModelResponse]
-
-
-class VersionResponse(msgspec.Struct):
-    version: str
 
 
 class ErrorResponse(msgspec.Struct):

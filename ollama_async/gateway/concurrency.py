@@ -60,20 +60,9 @@ class FairLock:
 
     async def acquire(self, client: str) -> None:
         """Wait for the lock; :meth:`release` has to follow. May be cancelled at any time."""
-        if self._is_held:
-            await self._wait(client)
-        self._is_held = True
-
-    def release(self) -> None:
-        """Pass the lock to the next waiter; it stays held meanwhile."""
-        while self._waiters:
-            waiter = self._waiters.take()
-            if not waiter.done():  # else its task was cancelled in this turn of the loop
-                waiter.set_result(None)
-                return
-        self._is_held = False
-
-    async def _wait(self, client: str) -> None:
+        if not self._is_held:
+            self._is_held = True
+            return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.put(client, waiter, waiter)
         try:
@@ -84,6 +73,15 @@ class FairLock:
             else:
                 self.release()  # the lock had been passed to us already
             raise
+
+    def release(self) -> None:
+        """Pass the lock to the next waiter; it stays held meanwhile."""
+        while self._waiters:
+            waiter = self._waiters.take()
+            if not waiter.done():  # else its task was cancelled in this turn of the loop
+                waiter.set_result(None)
+                return
+        self._is_held = False
 
 
 class _Flight(msgspec.Struct, eq=False):

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.metrics import Metrics
-from ollama_async.gateway.streaming import AnswerStreamer
+from ollama_async.gateway.response_stream import Flusher
 from ollama_async.queue.backend import InferenceBackend
 from ollama_async.store.catalog import Catalog
 
@@ -28,9 +28,9 @@ class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     backend: InferenceBackend
     metrics: Metrics
-    streamer: AnswerStreamer
     lifecycle: Lifecycle
     local_key: bytes | None = None
+    flusher: Flusher = msgspec.field(default_factory=Flusher)
 
 
 DEPENDENCIES: web.AppKey[Dependencies] = web.AppKey("dependencies", Dependencies)

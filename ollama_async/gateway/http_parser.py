@@ -90,9 +90,11 @@ class BoundedParser:
     ) -> None:
         """:raises HttpProcessingError: a version is not supported, or a head is too large."""
         if messages:
-            _check_versions(messages)
+            for message, _ in messages:
+                _check_version(message)
             if self._head_bytes + size > HEAD_LIMIT_BYTES:
-                _check_sizes(messages)
+                for message, _ in messages:
+                    _check_size(message)
             self._payload = messages[-1][1]
         elif self._payload.total_bytes == self._body_bytes:
             self._head_bytes += size
@@ -120,21 +122,15 @@ def _with_known_method(data: bytes) -> bytes:
     return _UNROUTED + data[found.end() :]
 
 
-def _check_versions(messages: Sequence[tuple[RawRequestMessage, StreamReader]]) -> None:
-    """A request line without a version is HTTP/0.9 to the parser.
-
-    :raises HttpProcessingError: a version is not supported.
-    """
-    for message, _ in messages:
-        if message.version.major == 0:
-            raise HttpProcessingError(code=400, message="malformed request line")
-        if message.version.major > 1:
-            raise HttpProcessingError(code=505, message="unsupported protocol version")
+def _check_version(message: RawRequestMessage) -> None:
+    """A request line without a version is HTTP/0.9 to the parser."""
+    if message.version.major == 0:
+        raise HttpProcessingError(code=400, message="malformed request line")
+    if message.version.major > 1:
+        raise HttpProcessingError(code=505, message="unsupported protocol version")
 
 
-def _check_sizes(messages: Sequence[tuple[RawRequestMessage, StreamReader]]) -> None:
-    """:raises HttpProcessingError: a head that arrived in one read is too large."""
-    for message, _ in messages:
-        fields = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
-        if len(message.method) + len(message.path) + fields > HEAD_LIMIT_BYTES:
-            raise _too_large()
+def _check_size(message: RawRequestMessage) -> None:
+    fields = sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
+    if len(message.method) + len(message.path) + fields > HEAD_LIMIT_BYTES:
+        raise _too_large()

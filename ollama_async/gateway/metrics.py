@@ -55,7 +55,7 @@ class MetricSpec(msgspec.Struct, frozen=True):
     kind: Literal["counter", "gauge", "histogram"]
     name: str
     meaning: str
-    labels: Labels = ()
+    labels: Labels = ("model",)
 
 
 _counter = partial(MetricSpec, "counter")
@@ -64,42 +64,34 @@ _histogram = partial(MetricSpec, "histogram")
 
 METRICS: tuple[MetricSpec, ...] = (
     _gauge("ollama_build_info", "Always 1", ("version", "ollama_version")),
-    _gauge("ollama_requests_queued", "Requests that wait for a slot"),
-    _gauge("ollama_queue_capacity", "Requests that may wait (OLLAMA_MAX_QUEUE)"),
-    _gauge("ollama_requests_running", "Requests that hold a place", ("model",)),
-    _gauge("ollama_models_loaded", "Models in memory"),
-    _gauge("ollama_models_loading", "Models being loaded"),
-    _gauge("ollama_busy_slots", "Slots that decode or read a prompt", ("model",)),
-    _gauge("ollama_slots", "Slots of the loaded model", ("model",)),
-    _gauge("ollama_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1", ("model",)),
-    _gauge("ollama_model_size_bytes", "Memory of the loaded model", ("model",)),
-    _gauge("ollama_model_vram_bytes", "Part of it on an accelerator", ("model",)),
-    _counter("ollama_prompt_eval_total", "Prompt tokens, cached ones too", ("model",)),
+    _gauge("ollama_requests_queued", "Requests that wait for a slot", ()),
+    _gauge("ollama_queue_capacity", "Requests that may wait (OLLAMA_MAX_QUEUE)", ()),
+    _gauge("ollama_requests_running", "Requests that hold a place"),
+    _gauge("ollama_models_loaded", "Models in memory", ()),
+    _gauge("ollama_models_loading", "Models being loaded", ()),
+    _gauge("ollama_busy_slots", "Slots that decode or read a prompt"),
+    _gauge("ollama_slots", "Slots of the loaded model"),
+    _gauge("ollama_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1"),
+    _gauge("ollama_model_size_bytes", "Memory of the loaded model"),
+    _gauge("ollama_model_vram_bytes", "Part of it on an accelerator"),
+    _counter("ollama_prompt_eval_total", "Prompt tokens, cached ones too"),
     _counter(
         "ollama_prompt_cached_tokens_total",
         f"Prompt tokens that were cached; moves in steps of {CACHED_STEP}, right on average",
-        ("model",),
     ),
-    _counter("ollama_eval_total", "Answer tokens", ("model",)),
+    _counter("ollama_eval_total", "Answer tokens"),
     _counter(
         "ollama_repetitions_stopped_total",
         "Answers that were ended because they repeated themselves",
-        ("model",),
     ),
+    _histogram("ollama_prompt_eval_duration_seconds", "Reading the prompt, per request"),
+    _histogram("ollama_eval_duration_seconds", "Writing the answer, per request"),
     _histogram(
-        "ollama_prompt_eval_duration_seconds", "Reading the prompt, per request", ("model",)
+        "ollama_load_duration_seconds", "From arrival to a slot, per request: queue and load"
     ),
-    _histogram("ollama_eval_duration_seconds", "Writing the answer, per request", ("model",)),
-    _histogram(
-        "ollama_load_duration_seconds",
-        "From arrival to a slot, per request: queue and load",
-        ("model",),
-    ),
-    _histogram(
-        "ollama_time_to_first_token_seconds", "From arrival to the first piece of text", ("model",)
-    ),
-    _histogram("ollama_inter_token_seconds", "Between two pieces of one answer"),
-    _histogram("ollama_queue_wait_seconds", "Waiting for a slot", ("model",)),
+    _histogram("ollama_time_to_first_token_seconds", "From arrival to the first piece of text"),
+    _histogram("ollama_inter_token_seconds", "Between two pieces of one answer", ()),
+    _histogram("ollama_queue_wait_seconds", "Waiting for a slot"),
     _histogram(
         "ollama_request_seconds",
         "Whole requests; code is the HTTP status, 499 when the client left",
@@ -116,13 +108,13 @@ METRICS: tuple[MetricSpec, ...] = (
         ("phase",),
     ),
     _counter("ollama_model_loads_total", "Loads: ok, failed, cancelled", ("outcome",)),
-    _histogram("ollama_model_load_seconds", "Successful loads", ("model",)),
+    _histogram("ollama_model_load_seconds", "Successful loads"),
     _counter(
         "ollama_model_unloads_total",
         "Unloads: idle, requested, crashed, evicted, reload, shutdown",
         ("reason",),
     ),
-    _counter("ollama_worker_restarts_total", "Workers that died in service", ("model",)),
+    _counter("ollama_worker_restarts_total", "Workers that died in service"),
 )
 
 _FAMILIES = {

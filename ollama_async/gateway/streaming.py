@@ -2,7 +2,7 @@
 
 - ``CancelledError``: the client disconnected (aiohttp cancels the handler), or the server shuts
   down. The job is cancelled at once, in whatever phase it is, and the error is raised again.
-- ``TimeoutError``: the client reads nothing for ``stall_s``. It becomes a ``ConnectionResetError``,
+- ``TimeoutError``: the client reads nothing for too long. It becomes a ``ConnectionResetError``,
   on which the middleware aborts the connection.
 - ``ConnectionError``: a write found the connection closed before the cancellation came.
 - ``ServerError``: before the first byte, the middleware makes an HTTP status of it; later, one
@@ -19,11 +19,14 @@ from aiohttp import web
 
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.client_budgets import SEND_RESERVATION
-from ollama_async.gateway.metrics import Metrics
+from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.response_formats import AnswerContent, FinalAnswer, ResponseFormat
-from ollama_async.gateway.response_stream import Flusher, ResponseStream
+from ollama_async.gateway.response_stream import ResponseStream
 from ollama_async.gateway.responses import json_response
-from ollama_async.queue.backend import Finish, InferenceBackend, Job
+from ollama_async.queue.backend import Finish, Job
+
+STALL_S = 60.0
+"""A client that reads nothing for so long is treated as disconnected."""
 
 OFF_LOOP_BYTES = 4 << 20
 """Larger answers are encoded in a thread: fifty thousand tokens take 10 ms."""
@@ -38,69 +41,60 @@ class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     began_at: float
 
 
-class AnswerStreamer:
-    """Sends the answers of one server. A client that leaves a full socket unread for ``stall_s`` is
-    disconnected.
+async def send_answer(
+    request: web.Request, params: StreamRequest, *, stall_s: float = STALL_S
+) -> web.StreamResponse:
+    """Run the job and send its answer. Cancelling this cancels the job.
+
+    :raises ServerError: the job was refused or failed, and nothing has been sent.
+    :raises ConnectionResetError: the client is gone, or reads nothing for ``stall_s``.
     """
+    dependencies = request.app[DEPENDENCIES]
+    metrics = dependencies.metrics
+    stream = ResponseStream(
+        params.response_format,
+        metrics.inter_token.observe,
+        dependencies.flusher,
+        request[SEND_RESERVATION],
+        is_streamed=params.is_streamed,
+    )
+    handle = dependencies.backend.submit(params.job, stream)
+    try:
+        if not params.is_streamed:
+            return await _answer_whole(params, stream)
+        return await _answer_streamed(request, params, stream, stall_s)
+    except TimeoutError:
+        metrics.cancelled(stream.phase)
+        raise ConnectionResetError from None
+    except (asyncio.CancelledError, ConnectionError):
+        metrics.cancelled(stream.phase)
+        raise
+    finally:
+        handle.cancel()
+        metrics.answered(params.job.target.name, params.began_at, stream)
 
-    def __init__(
-        self, backend: InferenceBackend, metrics: Metrics, *, stall_s: float = 60.0
-    ) -> None:
-        self._backend = backend
-        self._metrics = metrics
-        self._stall_s = stall_s
-        self._flusher = Flusher()
 
-    async def answer(self, request: web.Request, params: StreamRequest) -> web.StreamResponse:
-        """Run the job and send its answer. Cancelling this cancels the job.
-
-        :raises ServerError: the job was refused or failed, and nothing has been sent.
-        :raises ConnectionResetError: the client is gone, or reads too slowly.
-        """
-        metrics = self._metrics
-        stream = ResponseStream(
-            params.response_format,
-            metrics.inter_token.observe,
-            self._flusher,
-            request[SEND_RESERVATION],
-            is_streamed=params.is_streamed,
-        )
-        handle = self._backend.submit(params.job, stream)
-        try:
-            if not params.is_streamed:
-                return await _answer_whole(params, stream)
-            return await self._answer_streamed(request, params, stream)
-        except TimeoutError:
-            metrics.cancelled(stream.phase)
-            raise ConnectionResetError from None
-        except (asyncio.CancelledError, ConnectionError):
-            metrics.cancelled(stream.phase)
-            raise
-        finally:
-            handle.cancel()
-            metrics.answered(params.job.target.name, params.began_at, stream)
-
-    async def _answer_streamed(
-        self, request: web.Request, params: StreamRequest, stream: ResponseStream
-    ) -> web.StreamResponse:
-        while not stream.has_deltas and not stream.has_ended:
-            await stream.wait()
-        if stream.error is not None and not stream.has_deltas:
-            raise stream.error
-        stream.is_sealed = True
-        response = _LazyResponse(headers={"Content-Type": params.response_format.content_type})
-        await response.prepare(request)
-        async with asyncio.timeout(self._stall_s):
-            if objects := stream.take_objects():
-                await response.write(objects)
-        while not stream.has_ended:
-            async with asyncio.timeout(self._stall_s):
-                await request.writer.drain()
-            stream.attach(request)
-            await stream.wait()
-        async with asyncio.timeout(self._stall_s):
-            await response.write_eof(_last_bytes(params, stream))
-        return response
+async def _answer_streamed(
+    request: web.Request, params: StreamRequest, stream: ResponseStream, stall_s: float
+) -> web.StreamResponse:
+    while not stream.has_deltas and not stream.has_ended:
+        await stream.wait()
+    if stream.error is not None and not stream.has_deltas:
+        raise stream.error
+    stream.is_sealed = True
+    response = _LazyResponse(headers={"Content-Type": params.response_format.content_type})
+    await response.prepare(request)
+    async with asyncio.timeout(stall_s):
+        if objects := stream.take_objects():
+            await response.write(objects)
+    while not stream.has_ended:
+        async with asyncio.timeout(stall_s):
+            await request.writer.drain()
+        stream.attach(request)
+        await stream.wait()
+    async with asyncio.timeout(stall_s):
+        await response.write_eof(_last_bytes(params, stream))
+    return response
 
 
 class _LazyResponse(web.StreamResponse):

@@ -86,7 +86,7 @@ def _names_in(block: nodes.Block) -> Iterator[str]:
 
 
 def _pipe_of(node: nodes.Node) -> nodes.Pipe | None:
-    return None if isinstance(node, nodes.Text | nodes.Break | nodes.Continue) else node.pipe
+    return None if isinstance(node, nodes.Text | nodes.Jump) else node.pipe
 
 
 def _operands(pipe: nodes.Pipe) -> Iterator[nodes.Operand]:
@@ -126,7 +126,8 @@ def _around_thinking(block: nodes.Block, *, of_messages: bool) -> Iterator[nodes
         if pipe is None:
             continue
         fields = {item.names[0] for item in _operands(pipe) if isinstance(item, nodes.Field)}
-        inside = "Messages" in fields if isinstance(node, nodes.Range) else of_messages
+        is_range = isinstance(node, nodes.Branch) and node.word == "range"
+        inside = "Messages" in fields if is_range else of_messages
         if inside and "Thinking" in fields:
             yield block
         if isinstance(node, nodes.Branch):
@@ -143,11 +144,11 @@ def _tool_tag(main: nodes.Block) -> str:
     return text.replace("\r\n", "\n").partition("{")[0].strip() or NO_TAG
 
 
-def _tool_branch(block: nodes.Block) -> nodes.If | None:
+def _tool_branch(block: nodes.Block) -> nodes.Branch | None:
     for node in block:
         if not isinstance(node, nodes.Branch):
             continue
-        if isinstance(node, nodes.If) and _mentions_calls(node.pipe):
+        if node.word == "if" and _mentions_calls(node.pipe):
             return node
         found = _tool_branch(node.body) or _tool_branch(node.otherwise or ())
         if found is not None:

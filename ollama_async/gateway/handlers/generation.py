@@ -28,7 +28,7 @@ from ollama_async.gateway.job_builder import (
 from ollama_async.gateway.response_formats import FinalAnswer, ResponseFormat
 from ollama_async.gateway.response_formats.ollama import OllamaChatFormat, OllamaGenerateFormat
 from ollama_async.gateway.responses import json_response
-from ollama_async.gateway.streaming import StreamRequest
+from ollama_async.gateway.streaming import StreamRequest, send_answer
 from ollama_async.queue.backend import Finish, Job
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Model
@@ -95,7 +95,7 @@ async def _respond(request: web.Request, route: _Route[R]) -> web.StreamResponse
         size = body.size + _MESSAGE_BYTES * len(model.messages)
         prepared = await run(size, _prepare, route, prepared, model, body.client, began_at)
     if isinstance(prepared, StreamRequest):
-        return await dependencies.streamer.answer(request, prepared)
+        return await send_answer(request, prepared)
     assert isinstance(prepared, _UnloadRequest)
     await dependencies.backend.unload(prepared.key)  # running requests end first
     return json_response(prepared.response_format.whole(_UNLOADED))

@@ -18,6 +18,7 @@ from ollama_async.core.errors import BadRequest, Busy, Forbidden, NotFound
 from ollama_async.core.threads import iterate_in_thread, run_in_thread
 from ollama_async.create.builder import create_model
 from ollama_async.create.request import BaseMissing
+from ollama_async.gateway import concurrency
 from ollama_async.gateway.body import Body, read_json
 from ollama_async.gateway.client_budgets import (
     CLIENT_SEND_LIMIT_BYTES,
@@ -25,13 +26,6 @@ from ollama_async.gateway.client_budgets import (
     Reservation,
 )
 from ollama_async.gateway.client_identity import is_same_user, requester_of
-from ollama_async.gateway.concurrency import (
-    CHANGE_POOL,
-    READ_POOL,
-    SINGLE_FLIGHT,
-    UPLOAD_POOL,
-    FairLock,
-)
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.transfers import PULLS, send_progress
 from ollama_async.gateway.responses import json_response
@@ -72,23 +66,23 @@ async def find_model(application: web.Application, name: str) -> Model:
     :raises NotFound: and whatever else ``Catalog.find`` raises, with Ollama's text.
     """
     check_model_name(name)
-    catalog, threads = application[DEPENDENCIES].catalog, application[READ_POOL]
+    catalog, threads = application[DEPENDENCIES].catalog, application[concurrency.READ_POOL]
     model = catalog.find_cached(name)
     if model is None:
         read = partial(run_in_thread, catalog.find, name, threads=threads)
-        return await application[SINGLE_FLIGHT].run(("find", name), read)
+        return await application[concurrency.SINGLE_FLIGHT].run(("find", name), read)
     return model
 
 
 async def tags(request: web.Request) -> web.Response:
     """Concurrent requests share one scan of the store, and one thread."""
     return json_response(
-        await request.app[SINGLE_FLIGHT].run("tags", partial(_list_models, request.app))
+        await request.app[concurrency.SINGLE_FLIGHT].run("tags", partial(_list_models, request.app))
     )
 
 
 async def _list_models(application: web.Application) -> bytes:
-    catalog, threads = application[DEPENDENCIES].catalog, application[READ_POOL]
+    catalog, threads = application[DEPENDENCIES].catalog, application[concurrency.READ_POOL]
     found: list[ModelListEntry] = []
     async with aclosing(iterate_in_thread(catalog.scan(), threads)) as steps:
         async for models in steps:
@@ -109,7 +103,7 @@ def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
         )
         for model in catalog.complete_list(found)
     ]
-    return encode.to_json(ollama.ListResponse(rows))
+    return encode.to_json({"models": rows})
 
 
 # -- show ---------------------------------------------------------------------------------------
@@ -123,7 +117,7 @@ class ShowService:
 
     def __init__(self) -> None:
         self._descriptions = DescriptionCache()
-        self._short, self._long = FairLock(), FairLock()
+        self._short, self._long = concurrency.FairLock(), concurrency.FairLock()
 
     @property
     def waiting(self) -> int:
@@ -181,7 +175,7 @@ async def show_model(request: web.Request) -> web.Response:
     model = await find_model(request.app, name.short)
     is_copilot = request.headers.get("User-Agent", "").startswith(_COPILOT_USER_AGENT)
     basename = text if is_copilot else ""
-    threads, reservation = request.app[READ_POOL], request[SEND_RESERVATION]
+    threads, reservation = request.app[concurrency.READ_POOL], request[SEND_RESERVATION]
     service = request.app[SHOW_SERVICE]
     return json_response(await service.answer(model, params, basename, reservation, threads))
 
@@ -216,7 +210,7 @@ async def _create(
 
     :raises ServerError: as :func:`.create_model` and ``Transfers.follow``.
     """
-    store, threads = application[DEPENDENCIES].catalog.store, application[CHANGE_POOL]
+    store, threads = application[DEPENDENCIES].catalog.store, application[concurrency.CHANGE_POOL]
     begin = partial(create_model, store, params, reads_files=reads_files)
     try:
         work = await run_in_thread(begin, threads=threads)
@@ -235,7 +229,7 @@ async def _create(
 async def copy(request: web.Request) -> web.Response:
     params = await read_json(request, ollama.CopyRequest)
     store = request.app[DEPENDENCIES].catalog.store
-    threads = request.app[CHANGE_POOL]
+    threads = request.app[concurrency.CHANGE_POOL]
     await run_in_thread(store.copy, params.source, params.destination, threads=threads)
     return web.Response()
 
@@ -247,7 +241,7 @@ async def delete(request: web.Request) -> web.Response:
     if not name.strip():
         raise BadRequest("model is required")
     store = request.app[DEPENDENCIES].catalog.store
-    await run_in_thread(store.delete, name, threads=request.app[CHANGE_POOL])
+    await run_in_thread(store.delete, name, threads=request.app[concurrency.CHANGE_POOL])
     return web.Response()
 
 
@@ -268,7 +262,7 @@ async def upload_blob(request: web.Request) -> web.Response:
     Backpressure comes from the disk: at most :data:`WRITE_BYTES` and one chunk are in memory. A
     client that disconnects, or is too slow, leaves nothing behind.
     """
-    store, threads = request.app[DEPENDENCIES].catalog.store, request.app[UPLOAD_POOL]
+    store, threads = request.app[DEPENDENCIES].catalog.store, request.app[concurrency.UPLOAD_POOL]
     digest = request.match_info["digest"]
     if await run_in_thread(store.has_blob, digest):
         return web.Response()

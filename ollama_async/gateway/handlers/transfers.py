@@ -15,6 +15,7 @@ from ollama_async.gateway.body import read_json
 from ollama_async.gateway.client_identity import requester_of
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.response_formats.ollama import NDJSON_TYPE
+from ollama_async.gateway.streaming import STALL_S
 from ollama_async.registry.address_policy import Network
 from ollama_async.registry.auth import default_key_path
 from ollama_async.registry.pull import open_pulls
@@ -24,9 +25,6 @@ from ollama_async.registry.transfers import Transfers
 
 PULLS: web.AppKey[Transfers] = web.AppKey("pulls", Transfers)
 PUSHES: web.AppKey[Transfers] = web.AppKey("pushes", Transfers)
-
-STALL_S = 60.0
-"""A client that reads nothing for so long is treated as disconnected."""
 
 
 async def own_transfers(application: web.Application) -> AsyncIterator[None]:

@@ -150,16 +150,14 @@ class _State:
                 self._out.write(node.text)
             case nodes.Action():
                 self._walk_action(dot, node)
-            case nodes.If() | nodes.With():
-                return self._walk_branch(dot, node)
-            case nodes.Range():
+            case nodes.Branch(word="range"):
                 self._walk_range(dot, node)
+            case nodes.Branch():
+                return self._walk_branch(dot, node)
             case nodes.Call():
                 self._walk_call(dot, node)
-            case nodes.Break():
-                return "break"
-            case nodes.Continue():
-                return "continue"
+            case nodes.Jump():
+                return node.word
         return None
 
     def _walk_action(self, dot: Value, node: nodes.Action) -> None:
@@ -174,14 +172,14 @@ class _State:
             raise self.error(f"can't print {node} of type {type_of(value)}")
         self._out.write(sprint(self._budget, printable(value)))
 
-    def _walk_branch(self, dot: Value, node: nodes.If | nodes.With) -> _Jump:
+    def _walk_branch(self, dot: Value, node: nodes.Branch) -> _Jump:
         size = len(self._scope)
         jump: _Jump = None
-        link: nodes.If | nodes.With | None = node
+        link: nodes.Branch | None = node
         while link is not None:
             value = self._pipeline(dot, link.pipe)
             if is_true(value):
-                jump = self.walk(value if isinstance(link, nodes.With) else dot, link.body)
+                jump = self.walk(value if link.word == "with" else dot, link.body)
                 break
             otherwise, link = link.otherwise, _only_branch(link.otherwise)
             if otherwise and link is None:
@@ -189,7 +187,7 @@ class _State:
         self._scope.shrink(size)
         return jump
 
-    def _walk_range(self, dot: Value, node: nodes.Range) -> None:
+    def _walk_range(self, dot: Value, node: nodes.Branch) -> None:
         scope = self._scope
         size = len(scope)
         value, _ = indirect(self._pipeline(dot, node.pipe))
@@ -209,7 +207,7 @@ class _State:
             self.walk(dot, node.otherwise)
         scope.shrink(size)
 
-    def _elements(self, value: Value, node: nodes.Range) -> Iterator[tuple[Value, Value]]:
+    def _elements(self, value: Value, node: nodes.Branch) -> Iterator[tuple[Value, Value]]:
         """What ``range`` iterates over: pairs of an index or key and an element."""
         if isinstance(value, Slice):
             return ((index, value.at(index)) for index in range(len(value)))
@@ -412,8 +410,7 @@ class _State:
         return value
 
 
-def _only_branch(block: nodes.Block | None) -> nodes.If | nodes.With | None:
+def _only_branch(block: nodes.Block | None) -> nodes.Branch | None:
     """The branch that is all of ``block``: the next link of an ``else if``."""
-    if block and len(block) == 1 and isinstance(block[0], nodes.If | nodes.With):
-        return block[0]
-    return None
+    node = block[0] if block and len(block) == 1 else None
+    return node if isinstance(node, nodes.Branch) and node.word != "range" else None

@@ -226,10 +226,6 @@ def _less(budget: RenderBudget, one: Value, two: Value) -> bool:
     return bool(one < two)
 
 
-def _less_or_equal(budget: RenderBudget, one: Value, two: Value) -> bool:
-    return _less(budget, one, two) or _eq(budget, one, two)
-
-
 def _basic(value: Value) -> str | None:
     kind = kind_of(value)
     return kind if kind in _BASIC else None
@@ -314,8 +310,8 @@ FUNCTIONS: dict[str, Function] = {
     "eq": Function(("value",), "value", _eq),
     "ne": Function(("value", "value"), None, lambda *args: not _eq(*args)),
     "lt": Function(("value", "value"), None, _less),
-    "le": Function(("value", "value"), None, _less_or_equal),
-    "gt": Function(("value", "value"), None, lambda *args: not _less_or_equal(*args)),
+    "le": Function(("value", "value"), None, lambda *args: _less(*args) or _eq(*args)),
+    "gt": Function(("value", "value"), None, lambda *args: not (_less(*args) or _eq(*args))),
     "ge": Function(("value", "value"), None, lambda *args: not _less(*args)),
     "json": Function(("any",), None, _json),
     "currentDate": Function((), "string", lambda *_: _date(0)),

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from ollama_async.gocompat.strconv import quote
@@ -114,30 +116,15 @@ class Action(_Node, frozen=True):
         return f"{{{{{self.pipe}}}}}"
 
 
-class Break(_Node, frozen=True):
-    pass
-
-
-class Continue(_Node, frozen=True):
-    pass
+class Jump(_Node, frozen=True):
+    word: Literal["break", "continue"]
 
 
 class Branch(_Node, frozen=True):
+    word: Literal["if", "with", "range"]
     pipe: Pipe
     body: Block
     otherwise: Block | None
-
-
-class If(Branch, frozen=True):
-    pass
-
-
-class With(Branch, frozen=True):
-    pass
-
-
-class Range(Branch, frozen=True):
-    pass
 
 
 class Call(_Node, frozen=True):
@@ -151,7 +138,7 @@ class Call(_Node, frozen=True):
         return f"{{{{template {quote(self.name)}{argument}}}}}"
 
 
-Node = Text | Action | Break | Continue | If | With | Range | Call
+Node = Text | Action | Jump | Branch | Call
 Block = tuple[Node, ...]
 
 

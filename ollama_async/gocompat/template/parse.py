@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gocompat.strconv import (
@@ -75,13 +76,13 @@ class _Parser:
             kinds.RAW_STRING: self._string,
         }
         self._controls: dict[str, Callable[[Token], nodes.Node]] = {
-            "if": lambda _: self._chain("if", nodes.If),
-            "with": lambda _: self._chain("with", nodes.With),
+            "if": lambda _: self._chain("if"),
+            "with": lambda _: self._chain("with"),
             "range": self._range,
             "template": self._template,
             "block": self._block,
-            "break": lambda token: nodes.Break(self._in_range(token)),
-            "continue": lambda token: nodes.Continue(self._in_range(token)),
+            "break": lambda token: nodes.Jump(self._in_range(token), "break"),
+            "continue": lambda token: nodes.Jump(self._in_range(token), "continue"),
         }
 
     # -- templates and their nodes -----------------------------------------------------------------
@@ -174,7 +175,7 @@ class _Parser:
         self._stream.position -= 1
         return nodes.Action(token.at, self._pipeline("command", kinds.RIGHT))
 
-    def _chain(self, word: str, kind: type[nodes.If | nodes.With]) -> nodes.If | nodes.With:
+    def _chain(self, word: Literal["if", "with"]) -> nodes.Branch:
         """``if``, all of its ``else if`` and its ``else``; the same for ``with``."""
         variables = len(self._variables)
         links = [self._link(word)]
@@ -190,9 +191,9 @@ class _Parser:
         self._pop_variables(variables)
         self._depth -= len(links) - 1
         pipe, body, _ = links.pop()
-        node = kind(pipe.at, pipe, body, otherwise)
+        node = nodes.Branch(pipe.at, word, pipe, body, otherwise)
         for pipe, body, _ in reversed(links):
-            node = kind(pipe.at, pipe, body, (node,))
+            node = nodes.Branch(pipe.at, word, pipe, body, (node,))
         return node
 
     def _link(self, word: str) -> tuple[nodes.Pipe, nodes.Block, str]:
@@ -207,7 +208,7 @@ class _Parser:
         self._range_depth -= 1
         otherwise = self._otherwise() if end == _ELSE else None
         self._pop_variables(variables)
-        return nodes.Range(pipe.at, pipe, body, otherwise)
+        return nodes.Branch(pipe.at, "range", pipe, body, otherwise)
 
     def _otherwise(self) -> nodes.Block:
         """The nodes after ``{{else}}``, up to and including the end."""

@@ -17,13 +17,13 @@ from ollama_async.core.errors import ServerError
 from ollama_async.core.scripted_models import Script
 from ollama_async.core.settings import Settings
 from ollama_async.gateway.client_budgets import SEND_RESERVATION, Reservation, SendBudget
-from ollama_async.gateway.dependencies import Dependencies, Lifecycle
+from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies, Lifecycle
 from ollama_async.gateway.http_server import build_runner
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.middleware import abort_connection
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.routes import build_application
-from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
+from ollama_async.gateway.streaming import StreamRequest, send_answer
 from ollama_async.queue.backend import Finish, Job, LoadedModel, LoadOptions, Sink, Snapshot, Target
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.store import Store
@@ -203,7 +203,6 @@ def dependencies(tmp_path, catalog, backend, metrics) -> Dependencies:
         catalog=catalog,
         backend=backend,
         metrics=metrics,
-        streamer=AnswerStreamer(backend, metrics),
         lifecycle=Lifecycle(),
     )
 
@@ -227,7 +226,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def stream_url(serve, backend, metrics) -> str:
+async def stream_url(serve, dependencies) -> str:
     """``POST /?stream=0|1``: one fixed job through the streaming loop, nothing else."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -240,10 +239,11 @@ async def stream_url(serve, backend, metrics) -> str:
         )
         request[SEND_RESERVATION] = Reservation(SendBudget(), request)
         try:
-            return await AnswerStreamer(backend, metrics, stall_s=stall_s).answer(request, params)
+            return await send_answer(request, params, stall_s=stall_s)
         except ConnectionError:
             return abort_connection(request)
 
     application = web.Application()
+    application[DEPENDENCIES] = dependencies
     application.router.add_post("/", handler)
     return await serve(application)

@@ -11,9 +11,10 @@ import pytest
 from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import streaming
 from ollama_async.gateway.client_budgets import SEND_RESERVATION, Reservation, SendBudget
+from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.response_formats import FinalAnswer
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
-from ollama_async.gateway.streaming import AnswerStreamer, StreamRequest
+from ollama_async.gateway.streaming import StreamRequest, send_answer
 from tests.unit.gateway.conftest import FakeRequest, make_job
 
 DEADLINE_S = 10.0
@@ -219,7 +220,7 @@ async def _dechunked(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_thread(
-    backend, metrics, monkeypatch
+    backend, dependencies, monkeypatch
 ):
     """Until then its memory is in use, so its reservation must not be given back."""
     loop, begun, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
@@ -232,6 +233,7 @@ async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_t
 
     monkeypatch.setattr(streaming, "OFF_LOOP_BYTES", 0)
     request = FakeRequest()
+    request.app = {DEPENDENCIES: dependencies}
     request[SEND_RESERVATION] = Reservation(SendBudget(), request)
     params = StreamRequest(
         job=make_job(),
@@ -239,7 +241,7 @@ async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_t
         is_streamed=False,
         began_at=perf_counter(),
     )
-    answering = asyncio.create_task(AnswerStreamer(backend, metrics).answer(request, params))
+    answering = asyncio.create_task(send_answer(request, params))
     (await backend.job()).start().send("a").end()
     async with asyncio.timeout(DEADLINE_S):
         await begun.wait()
