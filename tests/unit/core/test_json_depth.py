@@ -31,7 +31,7 @@ def small_window(request, monkeypatch):
 )
 @pytest.mark.usefixtures("small_window")
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_an_outline_is_all_but_the_strings(text, ascii_only):
+def test_an_outline_has_everything_but_the_strings(text, ascii_only):
     value = [text, {text: [text, 1], "b": text}, text * 3]
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
 
@@ -39,13 +39,13 @@ def test_an_outline_is_all_but_the_strings(text, ascii_only):
 
 
 @given(JSON)
-def test_any_document_without_its_strings_is_as_a_simple_pattern_finds_it(value):
+def test_an_outline_equals_that_of_a_simple_pattern(value):
     body = json.dumps(value, ensure_ascii=False).encode()
     assert json_depth.outline(body) == _STRING.sub(b"", body)
 
 
 @given(st.lists(st.sampled_from([b'"', b"\\", b"[", b"a"]), max_size=40).map(b"".join))
-def test_an_outline_of_rubbish_is_no_longer_than_it(body):
+def test_an_outline_of_invalid_json_is_not_longer(body):
     assert len(json_depth.outline(body)) <= len(body)
 
 

@@ -8,7 +8,7 @@ from ollama_async.core import local_key
 from ollama_async.core.local_key import KeyUnusable, is_valid_proof, open_key, proof, read_key
 
 
-def test_the_first_server_makes_it_and_all_others_read_it(tmp_path):
+def test_the_first_server_creates_the_key_and_others_read_it(tmp_path):
     folder = tmp_path / "cache"
     key = open_key(folder)
     assert len(key) == 32
@@ -18,7 +18,7 @@ def test_the_first_server_makes_it_and_all_others_read_it(tmp_path):
     assert open_key(tmp_path / "other") != key
 
 
-def test_of_two_that_make_it_at_once_one_wins(tmp_path, monkeypatch):
+def test_of_two_servers_that_create_the_key_one_wins(tmp_path, monkeypatch):
     winner = open_key(tmp_path / "winner")
     folder = tmp_path / "cache"
     link = os.link
@@ -34,7 +34,7 @@ def test_of_two_that_make_it_at_once_one_wins(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
-def test_a_key_that_others_can_read_is_none(tmp_path, mode):
+def test_a_key_that_others_can_read_is_refused(tmp_path, mode):
     open_key(tmp_path)
     (tmp_path / "local-key").chmod(mode)
     for read in (read_key, open_key):
@@ -43,14 +43,14 @@ def test_a_key_that_others_can_read_is_none(tmp_path, mode):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_nor_is_somebody_elses(tmp_path):
+def test_another_users_key_is_refused(tmp_path):
     open_key(tmp_path)
     os.chown(tmp_path / "local-key", 7654321, -1)
     with pytest.raises(KeyUnusable, match="not a file of this user"):
         read_key(tmp_path)
 
 
-def test_nor_is_a_link_a_pipe_or_half_a_key(tmp_path):
+def test_a_link_a_pipe_or_half_a_key_is_refused(tmp_path):
     open_key(tmp_path / "other")
     path = tmp_path / "local-key"
     path.symlink_to(tmp_path / "other/local-key")

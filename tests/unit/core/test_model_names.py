@@ -72,7 +72,7 @@ def test_the_longest_parts_are_valid() -> None:
 
 
 @given(HOSTILE)
-def test_whatever_parses_stays_below_the_manifests_folder(text: str) -> None:
+def test_every_valid_name_is_a_path_below_the_manifests_folder(text: str) -> None:
     try:
         name = ModelName.parse(text)
     except ValueError:
@@ -85,7 +85,7 @@ def test_whatever_parses_stays_below_the_manifests_folder(text: str) -> None:
 
 
 @given(HOSTILE)
-def test_what_is_shown_parses_to_the_same_name(text: str) -> None:
+def test_the_display_form_parses_to_the_same_name(text: str) -> None:
     try:
         name = ModelName.parse(text)
     except ValueError:
@@ -95,7 +95,7 @@ def test_what_is_shown_parses_to_the_same_name(text: str) -> None:
 
 
 @given(WORD, WORD, WORD, WORD)
-def test_four_good_words_are_a_name(host: str, namespace: str, model: str, tag: str) -> None:
+def test_four_valid_parts_are_a_name(host: str, namespace: str, model: str, tag: str) -> None:
     name = ModelName.parse(f"{host}/{namespace}/{model}:{tag}")
     assert name.parts == (host, namespace, model, tag)
     assert name.folded == ModelName.parse(name.full.upper()).folded
@@ -113,7 +113,7 @@ def test_four_good_words_are_a_name(host: str, namespace: str, model: str, tag: 
         ("host:5000/n/local", "host:5000/n/local", False),
     ],
 )
-def test_the_source_suffix_is_taken_off(text: str, rest: str, is_cloud: bool) -> None:
+def test_the_source_suffix_is_removed(text: str, rest: str, is_cloud: bool) -> None:
     reference = split_source(text)
     assert (reference.text, reference.is_cloud) == (rest, is_cloud)
 

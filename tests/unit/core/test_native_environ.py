@@ -21,7 +21,7 @@ from ollama_async.core.settings import VARIABLES
         ),
     ],
 )
-def test_what_a_worker_does_not_need_stays_behind(name):
+def test_secrets_and_other_variables_are_dropped(name):
     assert name not in native_environ({name: "x"})
 
 
@@ -33,11 +33,11 @@ def test_what_a_worker_does_not_need_stays_behind(name):
         *("OLLAMA_ASYNC_SCRIPTS", "OLLAMA_ASYNC_PROBE_FAULT", "OLLAMA_GO_TEMPLATE"),
     ],
 )
-def test_what_a_worker_needs_is_kept(name):
+def test_needed_variables_are_kept(name):
     assert native_environ({name: "x"})[name] == "x"
 
 
-def test_what_is_found_by_home_is_named():
+def test_the_cuda_cache_path_is_set_explicitly():
     kept = native_environ({"HOME": "/home/me"})
     assert kept == {"CUDA_CACHE_PATH": "/home/me/.nv/ComputeCache"}
     assert native_environ({"CUDA_CACHE_PATH": "/x", "HOME": "/"})["CUDA_CACHE_PATH"] == "/x"

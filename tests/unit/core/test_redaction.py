@@ -39,7 +39,7 @@ def _hidden(tmp_path: Path) -> Iterator[None]:
         ("a/b:c", "a/b:c"),
     ],
 )
-def test_a_path_is_called_by_its_name(text: str, said: str) -> None:
+def test_a_private_path_is_replaced_by_its_name(text: str, said: str) -> None:
     assert safe_text.redact_paths(text) == said
 
 
@@ -47,7 +47,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert safe_text.redact_paths(f"{tmp_path}/link/a {tmp_path}/disk/a") == "$LINK/a $LINK/a"
 
 
-def test_every_error_is_said_without_and_logged_with(caplog: pytest.LogCaptureFixture) -> None:
+def test_error_messages_are_redacted_and_logged_in_full(caplog: pytest.LogCaptureFixture) -> None:
     for error in (StorageFailed("full: /home/ann"), from_code("load_failed", "full: /home/ann")):
         assert error.message == "full: ~"
         assert str(error) == "full: /home/ann"

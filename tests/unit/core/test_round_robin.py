@@ -18,7 +18,7 @@ def test_clients_take_turns_and_each_keeps_its_own_order():
     assert len(queue) == 0
 
 
-def test_a_removed_item_leaves_the_turns_as_they_are():
+def test_removing_an_item_does_not_change_the_turns():
     queue = filled("aab")
     queue.remove(0)
     queue.remove(0)
@@ -27,7 +27,7 @@ def test_a_removed_item_leaves_the_turns_as_they_are():
     assert list(queue.heads()) == ["b2"]
 
 
-def test_a_turn_that_is_over_puts_the_client_behind_all_others():
+def test_a_client_whose_turn_is_over_goes_behind_all_others():
     queue = filled("aab")
     queue.move_to_end("a")
     queue.move_to_end("nobody")

@@ -22,16 +22,16 @@ def test_no_control_character_is_left(text):
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])))
-def test_everything_else_stays(text):
+def test_other_characters_are_kept(text):
     assert escape_text(text) == escape_line(text) == text
 
 
-def test_they_become_visible():
+def test_control_characters_are_escaped():
     assert escape_text("a\x1b[2J\x9b0m\x7f\n\tb\r\nc") == "a\\x1b[2J\\x9b0m\\x7f\n\tb\nc"
     assert escape_line("a\x1b]52;c;eA==\x07\r\n\tb") == "a\\x1b]52;c;eA==\\x07\\r\\n\\tb"
 
 
-def test_no_error_carries_one():
+def test_errors_have_no_control_characters():
     for error in (BadRequest("\x1b[31mred\n"), from_code("load_failed", "\x1b[31mred\n")):
         assert error.message == str(error) == "\\x1b[31mred\n"
 

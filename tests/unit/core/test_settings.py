@@ -33,7 +33,7 @@ def test_every_form_of_host_is_understood(text, url):
 @pytest.mark.parametrize(
     "text", ["box:x", "box:70000", "box:", "box:-1", "box:8_0", "box:" + "9" * 5000]
 )
-def test_a_port_that_is_none_is_refused(text):
+def test_an_invalid_port_is_refused(text):
     with pytest.raises(ValueError, match="invalid port"):
         parse_address(text)
 
@@ -59,14 +59,14 @@ def test_a_folder_of_an_unknown_user_is_the_default_with_a_warning():
     assert "OLLAMA_MODELS" in settings.warnings[0]
 
 
-def test_a_user_without_a_home_lives_at_the_root(monkeypatch):
+def test_the_root_is_the_home_of_a_user_without_one(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("os.getuid", lambda: 2**31 - 77)
 
     assert str(Settings.from_environ({}).models) == "/.ollama/models"
 
 
-def test_ollama_port_is_used_where_the_host_names_none():
+def test_ollama_port_is_used_if_the_host_has_no_port():
     settings = Settings.from_environ({"OLLAMA_HOST": "0.0.0.0", "OLLAMA_PORT": "8000"})
 
     assert settings.address.url == "http://0.0.0.0:8000"
@@ -116,7 +116,7 @@ def test_an_unreadable_value_is_the_default_with_a_warning(name):
 
 
 @pytest.mark.parametrize("raw", ["http://a", "a/b", "*", "a:x", "a b", "::1"])
-def test_what_is_no_host_is_not_trusted(raw):
+def test_an_invalid_host_is_not_trusted(raw):
     settings = Settings.from_environ({"OLLAMA_ASYNC_TRUSTED_REGISTRIES": raw})
 
     assert settings.trusted_registries == frozenset()

@@ -18,7 +18,7 @@ class Large:
     """Stands for megabytes."""
 
 
-async def test_what_a_failed_call_worked_on_is_freed_at_once():
+async def test_the_arguments_of_a_failed_call_are_freed_at_once():
     """An exception and the future that it came through must not keep each other."""
     freed, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -36,7 +36,7 @@ async def test_what_a_failed_call_worked_on_is_freed_at_once():
         gc.enable()
 
 
-async def test_who_is_cancelled_waits_for_the_thread():
+async def test_a_cancelled_caller_waits_for_the_thread():
     begun, may_end = threading.Event(), threading.Event()
 
     def call():

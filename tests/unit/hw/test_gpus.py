@@ -28,7 +28,7 @@ def two_gpus(monkeypatch):
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_gpus_that_answer_are_listed_and_the_others_left_out():
+def test_gpus_that_cannot_be_queried_are_omitted():
     assert list_gpus() == [Gpu(index=0, uuid="GPU-1", memory_bytes=100, free_bytes=60)]
 
 

@@ -37,7 +37,7 @@ class Surveys:
         return result
 
 
-def test_the_first_survey_is_there_at_once():
+def test_the_first_survey_is_available_at_once():
     monitor = MachineMonitor(Surveys(machine(1)))
     assert monitor.latest == machine(1)
     monitor.close()
@@ -48,7 +48,7 @@ def test_a_first_survey_that_fails_raises():
         MachineMonitor(Surveys(OSError("too many open files")))
 
 
-def test_a_survey_that_fails_is_not_the_last(caplog):
+def test_surveys_continue_after_one_fails(caplog):
     surveys = Surveys(machine(1), OSError("too many open files"), machine(2))
     monitor = MachineMonitor(surveys, period_s=0.001)
     assert surveys.is_last.wait(DEADLINE_S)

@@ -26,18 +26,18 @@ def test_num_gpu_0_means_the_cpu():
     assert rank_devices([SMALL, LARGE], num_gpu=0, main_gpu=1) == [CPU]
 
 
-def test_a_pinned_gpu_is_used_or_nothing():
+def test_a_pinned_gpu_is_the_only_device():
     assert rank_devices([SMALL, LARGE], num_gpu=None, main_gpu=0) == ["GPU-0"]
     assert rank_devices([SMALL, LARGE], num_gpu=None, main_gpu=7) == []
 
 
-def test_a_pin_means_nothing_where_there_is_no_gpu():
+def test_main_gpu_is_ignored_without_gpus():
     assert rank_devices([], num_gpu=1, main_gpu=0) == [CPU], (
         "as in the example of Ollama's API document"
     )
 
 
-def test_no_device_is_filled_completely():
+def test_the_capacity_is_less_than_the_free_memory():
     machine = Machine(cores=2, available_bytes=1000, gpus=(SMALL, LARGE))
 
     assert compute_capacity(machine) == {"GPU-0": 400, "GPU-1": 800, CPU: 950}
@@ -71,12 +71,12 @@ def test_on_a_cpu_the_cache_stays_within_what_a_load_can_zero():
     assert cache_bytes <= placement.CPU_CACHE_LIMIT_BYTES
 
 
-def test_on_a_gpu_half_of_what_is_left_counts():
+def test_on_a_gpu_the_cache_takes_half_of_the_free_memory():
     assert plan(on_cpu=False)[0] == placement.MAX_SLOTS
     assert plan(on_cpu=False, available_bytes=GIB)[0] == 2
 
 
-def test_a_number_of_slots_that_is_configured_is_kept():
+def test_a_configured_number_of_slots_is_used():
     assert plan(num_parallel=3, available_bytes=0)[0] == 3
 
 
@@ -122,7 +122,7 @@ def test_slots_stay_within_bounds(weights, per_token, num_ctx, available, on_cpu
         (512, 262_144, 0, 4096),
     ],
 )
-def test_the_context_is_what_is_requested_unless_that_would_shrink_it_for_everybody(
+def test_the_context_is_as_requested_but_not_below_the_shared_one(
     requested, default, train, expected
 ):
     assert placement.choose_context(requested, default, train) == expected

@@ -36,7 +36,7 @@ def test_nothing_is_restarted_twice(make_harness):
     assert harness.status[request] == "failed:worker_died"
 
 
-def test_a_restarted_request_has_a_promise_and_does_not_wait(make_harness):
+def test_a_restarted_request_has_a_place_and_is_not_queued(make_harness):
     harness = make_harness(slots=1, max_queue=0)
     harness.load("a")
     request = harness.submit("a")
@@ -56,7 +56,7 @@ def test_a_cancelled_request_ends_with_its_worker(make_harness):
     assert harness.load_count() == 1
 
 
-def test_an_idle_death_loads_nothing(make_harness):
+def test_a_crash_without_requests_loads_nothing(make_harness):
     harness = make_harness()
     harness.load("a")
     harness.lose("a")
@@ -72,7 +72,7 @@ def test_only_the_dead_workers_requests_end(make_harness):
     assert (harness.status[mine], harness.status[other]) == ("failed:worker_died", "running")
 
 
-def test_three_crashes_within_a_minute_stop_the_tries_for_a_while(make_harness):
+def test_three_crashes_within_a_minute_cause_a_back_off(make_harness):
     harness = make_harness(slots=1)
     for _ in range(3):
         harness.load("a")
@@ -94,7 +94,7 @@ def test_three_crashes_within_a_minute_stop_the_tries_for_a_while(make_harness):
     assert harness.worker_states("a") == ["loading"]
 
 
-def test_three_crashes_in_an_hour_are_bad_luck(make_harness):
+def test_three_crashes_in_an_hour_cause_no_back_off(make_harness):
     harness = make_harness()
     for _ in range(3):
         harness.load("a")
@@ -126,7 +126,7 @@ def batch(harness, clients, poisons=(), *, model="a"):
     return [harness.status[request] for request in requests]
 
 
-def test_of_a_batch_that_died_only_the_poisons_fail(make_harness):
+def test_only_the_poisoned_requests_of_a_batch_fail(make_harness):
     harness = make_harness(slots=8)
     statuses = batch(harness, "abcdefgh", {2, 5})
     failed = [place for place, status in enumerate(statuses) if status == "failed:worker_died"]
@@ -135,14 +135,14 @@ def test_of_a_batch_that_died_only_the_poisons_fail(make_harness):
     assert harness.load_count() == 4
 
 
-def test_a_batch_of_one_client_is_served_although_it_brought_the_poison(make_harness):
+def test_healthy_requests_of_the_poisoning_client_are_served(make_harness):
     harness = make_harness(slots=8)
     for _ in range(2):
         statuses = batch(harness, ["ann"] * 8, {0, 7})
         assert statuses.count("ended") == 6
 
 
-def test_a_batch_of_nothing_but_poison_costs_a_few_deaths(make_harness):
+def test_a_batch_of_poisoned_requests_costs_few_workers(make_harness):
     harness = make_harness(slots=8)
     statuses = batch(harness, "abababab", range(8))
     assert statuses == ["failed:worker_died"] * 8
@@ -169,7 +169,7 @@ def test_nothing_runs_beside_a_suspect(make_harness):
     assert harness.status[newcomer] == "running", "it has seen no death"
 
 
-def test_an_endless_answer_does_not_keep_the_others_from_their_trials_for_ever(make_harness):
+def test_an_endless_answer_does_not_block_other_trials(make_harness):
     harness = make_harness(slots=3)
     harness.load("a")
     endless, other = harness.submit("a"), harness.submit("a", client="bob")
@@ -227,12 +227,12 @@ def test_suspects_for_which_the_next_worker_has_no_slot_are_tried_first(
     assert harness.status[newcomer] == "running"
 
 
-def test_suspects_hold_places_and_do_not_wait(make_harness):
+def test_suspects_have_places_and_are_not_queued(make_harness):
     harness = make_harness(slots=4, max_queue=0)
     assert batch(harness, "abcd", {1}) == ["ended", "failed:worker_died", "ended", "ended"]
 
 
-def test_a_suspect_that_leaves_before_its_turn_is_not_started(make_harness):
+def test_a_suspect_cancelled_before_its_trial_is_not_started(make_harness):
     harness = make_harness(slots=3)
     harness.load("a")
     first, second, third = (harness.submit("a", client=client) for client in "abc")
@@ -272,7 +272,7 @@ def test_suspects_are_tried_while_an_unload_waits_for_them(make_harness):
     assert harness.worker_states("a") == ["stopping"]
 
 
-def test_a_client_that_poisons_repeatedly_is_refused_and_no_other(make_harness):
+def test_only_a_client_that_poisons_repeatedly_is_refused(make_harness):
     harness = make_harness(slots=4)
     for _ in range(5):
         statuses = batch(harness, ["ann", "bob", "cyd", "evil"], {3})
@@ -285,7 +285,7 @@ def test_a_client_that_poisons_repeatedly_is_refused_and_no_other(make_harness):
     assert harness.status[harness.submit("a", client="evil")] == "running"
 
 
-def test_a_poisoner_that_leaves_before_it_is_tried_is_found_out(make_harness):
+def test_a_poisoning_client_that_cancels_before_its_trial_is_blamed(make_harness):
     harness = make_harness(slots=3)
     for _ in range(5):
         load(harness)
@@ -299,7 +299,7 @@ def test_a_poisoner_that_leaves_before_it_is_tried_is_found_out(make_harness):
     assert harness.status[harness.submit("a", client="ann")] == "running"
 
 
-def test_a_poisoner_that_was_sent_text_before_is_found_out(make_harness):
+def test_a_poisoning_client_that_had_received_text_is_blamed(make_harness):
     harness = make_harness(slots=3)
     for _ in range(5):
         load(harness)
@@ -313,7 +313,7 @@ def test_a_poisoner_that_was_sent_text_before_is_found_out(make_harness):
     assert harness.status[harness.submit("a", client="ann")] == "running"
 
 
-def test_deaths_without_an_explanation_put_the_model_into_back_off(make_harness):
+def test_unexplained_crashes_cause_a_back_off_of_the_model(make_harness):
     harness = make_harness(slots=2)
     for _ in range(2):
         assert batch(harness, "ab") == ["ended"] * 2
@@ -321,7 +321,7 @@ def test_deaths_without_an_explanation_put_the_model_into_back_off(make_harness)
     assert harness.status[harness.submit("a", client="cyd")] == "failed:worker_died"
 
 
-def test_a_model_that_kills_itself_for_every_client_is_given_up(make_harness):
+def test_a_model_that_crashes_for_every_client_backs_off(make_harness):
     harness = make_harness(slots=1)
     for client in "abc":
         request = harness.submit("a", client=client)
@@ -334,7 +334,7 @@ def test_a_model_that_kills_itself_for_every_client_is_given_up(make_harness):
     assert harness.status[harness.submit("a", client="dan")] == "failed:worker_died"
 
 
-def test_a_request_that_was_alone_when_the_worker_aborted_is_not_tried_again(make_harness):
+def test_a_request_alone_in_an_aborted_worker_is_not_retried(make_harness):
     harness = make_harness(slots=2)
     harness.load("a")
     request = harness.submit("a")

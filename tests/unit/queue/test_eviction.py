@@ -16,7 +16,7 @@ def test_the_idle_model_that_was_unused_longest_is_evicted(make_harness):
     assert (harness.worker_states("a"), harness.worker_states("b")) == (["ready"], ["stopping"])
 
 
-def test_a_model_to_be_kept_for_ever_goes_last_of_the_idle_ones(make_harness):
+def test_of_idle_models_one_kept_forever_is_evicted_last(make_harness):
     harness = make_harness(max_loaded=2)
     harness.load("a", keep_alive_s=math.inf)
     harness.now += 1
@@ -55,7 +55,7 @@ def test_a_load_with_requests_is_not_evicted(make_harness):
     assert harness.status[second] == "running"
 
 
-def test_an_idle_model_leaves_the_gpu_before_another_is_run_on_the_cpu(make_harness):
+def test_an_idle_model_is_evicted_from_the_gpu_before_another_runs_on_the_cpu(make_harness):
     harness = make_harness(devices={"gpu0": 20, "cpu": 1000}, max_loaded=9)
     harness.load("a")
     harness.submit("b")
@@ -64,7 +64,7 @@ def test_an_idle_model_leaves_the_gpu_before_another_is_run_on_the_cpu(make_harn
     assert harness.loads[harness.instance_id("b")].plan.demand.keys() == {"gpu0"}
 
 
-def test_a_busy_victim_drains_and_its_waiting_requests_stay_in_the_queue(make_harness):
+def test_a_busy_victim_drains_and_its_queued_requests_remain(make_harness):
     harness = make_harness(max_loaded=1)
     harness.load("a")
     running, waiting = harness.submit("a"), harness.submit("a")
@@ -98,7 +98,7 @@ def test_a_victim_that_gets_new_requests_does_not_block_the_load(make_harness):
     assert harness.status[other] == "running"
 
 
-def test_a_cancelled_request_stops_the_draining(make_harness):
+def test_a_cancelled_request_ends_the_draining(make_harness):
     harness = make_harness(max_loaded=1)
     harness.load("a")
     running, waiting = harness.submit("a"), harness.submit("a")
@@ -110,7 +110,7 @@ def test_a_cancelled_request_stops_the_draining(make_harness):
     assert harness.load_count() == 1
 
 
-def test_models_under_load_take_bounded_turns_and_do_not_thrash(make_harness):
+def test_busy_models_take_turns_without_thrashing(make_harness):
     """Both always have someone waiting; each load takes 2 s, each answer 1 s."""
     harness = make_harness(max_loaded=1, max_queue=1000)
     served = {"a": 0, "b": 0}
@@ -147,7 +147,7 @@ def test_a_small_load_goes_ahead_of_an_older_one_that_waits_for_memory(make_harn
     assert harness.worker_states("b") == ["loading"]
 
 
-def test_a_small_load_does_not_push_an_older_one_back(make_harness):
+def test_a_small_load_does_not_delay_an_older_one(make_harness):
     harness = make_harness(memory=50, sizes={"a": 29, "b": 44, "c": 9}, max_loaded=9, max_queue=9)
     harness.load("a")
     running = harness.submit("a")

@@ -17,7 +17,7 @@ def test_one_slot_and_a_queue_of_one_serve_two_of_six_and_reject_four(make_harne
     assert [harness.status[t] for t in requests] == ["ended", "ended"] + ["rejected:full"] * 4
 
 
-def test_a_promise_of_a_slot_is_not_waiting(make_harness):
+def test_a_request_with_a_promised_slot_is_not_queued(make_harness):
     harness = make_harness(slots=2, max_queue=1)
     requests = [harness.submit("a") for _ in range(4)]
     assert harness.scheduler.state.queued == 1
@@ -26,7 +26,7 @@ def test_a_promise_of_a_slot_is_not_waiting(make_harness):
     assert [harness.status[t] for t in requests[:3]] == ["running", "running", "waiting"]
 
 
-def test_a_queue_of_none_serves_the_request_that_causes_a_load(make_harness):
+def test_without_a_queue_the_request_that_causes_a_load_is_served(make_harness):
     harness = make_harness(slots=1, max_queue=0)
     first, second = harness.submit("a"), harness.submit("a")
     assert harness.status[second] == "rejected:full"
@@ -35,7 +35,7 @@ def test_a_queue_of_none_serves_the_request_that_causes_a_load(make_harness):
     assert harness.status[harness.submit("a")] == "rejected:full"
 
 
-def test_a_queue_of_none_may_still_change_models_when_the_other_is_idle(make_harness):
+def test_without_a_queue_an_idle_model_is_replaced(make_harness):
     harness = make_harness(max_queue=0, max_loaded=1)
     harness.load("a")
     request = harness.submit("b")
@@ -44,7 +44,7 @@ def test_a_queue_of_none_may_still_change_models_when_the_other_is_idle(make_har
     assert harness.status[request] == "running"
 
 
-def test_a_queue_of_none_rejects_what_would_have_to_wait_for_a_busy_model(make_harness):
+def test_without_a_queue_a_busy_model_is_not_replaced(make_harness):
     harness = make_harness(max_queue=0, max_loaded=1)
     harness.load("a")
     harness.submit("a")
@@ -53,7 +53,7 @@ def test_a_queue_of_none_rejects_what_would_have_to_wait_for_a_busy_model(make_h
     assert not harness.scheduler.state.current["a"].is_draining
 
 
-def test_the_bound_counts_all_models_together(make_harness):
+def test_the_queue_limit_counts_all_models(make_harness):
     harness = make_harness(slots=1, max_queue=2)
     for key in ("a", "b"):
         harness.load(key)
@@ -78,7 +78,7 @@ def test_a_client_with_many_requests_does_not_delay_the_first_of_another(make_ha
     assert harness.status[modest] == "running"
 
 
-def test_the_client_with_most_of_a_full_queue_loses_its_newest_to_one_with_less(make_harness):
+def test_in_a_full_queue_the_largest_client_loses_its_newest_request(make_harness):
     harness = make_harness(slots=1, max_queue=4)
     harness.load("a")
     greedy = [harness.submit("a", client="greedy") for _ in range(7)]
@@ -96,7 +96,7 @@ def test_the_client_with_most_of_a_full_queue_loses_its_newest_to_one_with_less(
     assert harness.status[harness.submit("a", client="greedy")] == "rejected:full"
 
 
-def test_a_single_place_goes_from_a_client_that_also_runs_to_one_with_nothing(make_harness):
+def test_a_client_without_requests_displaces_one_that_also_runs(make_harness):
     harness = make_harness(slots=1, max_queue=1)
     harness.load("a")
     running, waiting = harness.submit("a", client="greedy"), harness.submit("a", client="greedy")
@@ -110,7 +110,7 @@ def test_a_single_place_goes_from_a_client_that_also_runs_to_one_with_nothing(ma
     assert harness.status[modest] == "running"
 
 
-def test_the_queue_is_shared_over_all_models(make_harness):
+def test_displacement_counts_requests_for_all_models(make_harness):
     harness = make_harness(slots=1, max_queue=3)
     harness.load("a")
     harness.load("b")
@@ -122,7 +122,7 @@ def test_the_queue_is_shared_over_all_models(make_harness):
     assert harness.status[newcomer] == "waiting"
 
 
-def test_a_flood_of_the_client_with_most_is_not_planned_for(make_harness, monkeypatch):
+def test_a_flood_of_the_largest_client_costs_no_planning(make_harness, monkeypatch):
     harness = make_harness(slots=1, max_queue=2)
     harness.load("a")
     for _ in range(3):
@@ -141,7 +141,7 @@ def test_two_clients_do_not_displace_each_other_in_turn(make_harness):
     assert harness.count("rejected:full") == 44
 
 
-def test_clients_take_turns_and_each_goes_in_its_own_order(make_harness):
+def test_clients_take_turns_and_each_is_served_in_order(make_harness):
     harness = make_harness(slots=1)
     harness.load("a")
     current = harness.submit("a", client="x")
@@ -196,12 +196,12 @@ def test_a_model_that_can_never_fit_fails_at_once_and_evicts_nothing(make_harnes
     assert harness.worker_states("a") == ["ready"]
 
 
-def test_the_reason_of_a_planner_is_what_the_client_reads(make_harness):
+def test_the_client_gets_the_planners_error(make_harness):
     harness = make_harness()
     assert harness.error[harness.submit("broken")] == ("load_failed", "no such engine")
 
 
-def test_only_loading_ends_when_the_model_is_ready_and_takes_no_slot_afterwards(make_harness):
+def test_a_request_that_only_loads_ends_when_the_model_is_ready(make_harness):
     harness = make_harness(slots=1)
     loads = [harness.submit("a", loads_only=True) for _ in range(3)]
     request = harness.submit("a")
@@ -221,7 +221,7 @@ def test_a_worker_with_fewer_slots_than_promised_sends_the_surplus_to_the_front(
 
 
 @pytest.mark.parametrize("restarts", [True, False])
-def test_after_shutdown_no_request_is_admitted_and_none_waits(make_harness, restarts):
+def test_a_shutdown_rejects_new_requests_and_fails_queued_ones(make_harness, restarts):
     harness = make_harness(slots=1)
     harness.load("a")
     running, waiting, promised = harness.submit("a"), harness.submit("a"), harness.submit("b")
@@ -239,7 +239,7 @@ def test_after_shutdown_no_request_is_admitted_and_none_waits(make_harness, rest
     assert not harness.scheduler.state.instances
 
 
-def test_what_still_runs_after_the_grace_is_failed_and_stopped(make_harness):
+def test_requests_that_run_after_the_grace_fail(make_harness):
     harness = make_harness(slots=1)
     harness.load("a")
     running = harness.submit("a")

@@ -33,7 +33,7 @@ def test_a_load_without_requests_finishes_and_is_kept(make_harness):
     assert harness.worker_states("a") == ["stopping"]
 
 
-def test_an_idle_model_is_unloaded_after_what_the_last_request_said(make_harness):
+def test_the_last_keep_alive_of_a_request_applies(make_harness):
     harness = make_harness(keep_alive_s=300.0)
     harness.load("a", keep_alive_s=10.0)
     harness.end(harness.submit("a"))
@@ -44,7 +44,7 @@ def test_an_idle_model_is_unloaded_after_what_the_last_request_said(make_harness
     assert harness.stop_reasons == ["idle"]
 
 
-def test_the_time_to_unload_begins_when_the_last_request_ends(make_harness):
+def test_keep_alive_begins_when_the_last_request_ends(make_harness):
     harness = make_harness(keep_alive_s=10.0)
     harness.load("a")
     harness.advance(5.0)

@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.parametrize("end", ["lose", "lose early", "refuse"])
-def test_its_requests_end_at_once_and_its_memory_is_taken_until_it_is_gone(make_harness, end):
+def test_requests_of_a_lingering_worker_end_and_its_memory_stays_taken(make_harness, end):
     harness = make_harness(memory=20)
     request = harness.submit("a")
     if end == "lose":
@@ -24,7 +24,7 @@ def test_its_requests_end_at_once_and_its_memory_is_taken_until_it_is_gone(make_
     assert harness.status[other] == "running"
 
 
-def test_what_may_be_repeated_waits_for_the_memory(make_harness):
+def test_restartable_requests_wait_for_the_memory(make_harness):
     harness = make_harness(memory=20)
     request = harness.submit("a")
     harness.make_ready("a")
@@ -35,7 +35,7 @@ def test_what_may_be_repeated_waits_for_the_memory(make_harness):
     assert harness.status[request] == "running"
 
 
-def test_a_worker_that_was_stopping_anyway_is_no_exception(make_harness):
+def test_a_stopping_worker_may_linger(make_harness):
     harness = make_harness()
     harness.load("a")
     harness.unload("a")
@@ -54,7 +54,7 @@ def test_a_load_that_waits_for_its_memory_does_not_block_one_that_fits_beside_it
     assert harness.status[small] == "running"
 
 
-def test_a_load_goes_to_another_device(make_harness):
+def test_a_load_takes_another_device_than_the_lingering_one(make_harness):
     harness = make_harness(devices={"gpu0": 20, "gpu1": 20})
     harness.load("a")
     harness.lose("a", is_gone=False)
@@ -62,7 +62,7 @@ def test_a_load_goes_to_another_device(make_harness):
     assert harness.loads[harness.instance_id("b")].plan.demand.keys() == {"gpu1"}
 
 
-def test_a_load_that_was_to_have_its_memory_goes_to_another_device(make_harness):
+def test_a_committed_load_moves_to_another_device(make_harness):
     harness = make_harness(devices={"gpu0": 20, "gpu1": 20}, max_loaded=4)
     harness.load("a")
     harness.load("b")
@@ -73,7 +73,7 @@ def test_a_load_that_was_to_have_its_memory_goes_to_another_device(make_harness)
     assert harness.status[request] == "running"
 
 
-def test_requests_that_were_promised_its_memory_wait_again_within_the_queues_bound(make_harness):
+def test_requests_of_a_withdrawn_load_are_queued_within_the_limit(make_harness):
     harness = make_harness(memory=20, slots=3, max_queue=2)
     harness.load("a")
     harness.submit("b", client="ann")

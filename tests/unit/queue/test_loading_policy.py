@@ -37,7 +37,7 @@ def test_a_context_beyond_training_is_no_reason_to_reload(make_harness):
     assert harness.status[harness.submit("a", num_ctx=100_000)] == "running"
 
 
-def test_a_context_that_the_engine_could_not_grant_reloads_once_only(make_harness):
+def test_a_context_that_the_engine_cannot_provide_reloads_only_once(make_harness):
     harness = make_harness()
     first = harness.submit("a", num_ctx=8192)
     harness.make_ready("a", num_ctx=4096)
@@ -50,9 +50,7 @@ RESIDENCE_S = 60.0
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_another_load_option_is_served_by_what_is_loaded_until_its_residence_is_over(
-    make_harness, option
-):
+def test_a_contradicting_option_reloads_only_after_the_residence(make_harness, option):
     harness = make_harness(devices={"gpu0": 1000})
     harness.load("a")
     harness.advance(RESIDENCE_S - 1)
@@ -80,7 +78,7 @@ def test_no_client_inherits_an_option_for_longer_than_a_residence(make_harness, 
     assert harness.scheduler.state.current["a"].load_options == LoadOptions(num_ctx=DEFAULT_CTX)
 
 
-def test_models_that_contradict_each_other_in_turn_cost_a_load_in_each_residence(make_harness):
+def test_contradicting_models_cost_one_load_per_residence(make_harness):
     harness = make_harness(slots=2)
     for number in range(600):
         request = harness.submit("a", client=f"client {number % 2}", use_mmap=number % 2 == 0)
@@ -94,7 +92,7 @@ def test_models_that_contradict_each_other_in_turn_cost_a_load_in_each_residence
     assert harness.load_count() <= 1 + 600 / RESIDENCE_S
 
 
-def test_a_load_that_takes_long_resides_for_longer(make_harness):
+def test_a_slow_load_has_a_longer_residence(make_harness):
     harness = make_harness()
     harness.submit("a")
     harness.advance(20.0)
@@ -168,7 +166,7 @@ def test_a_load_that_fails_for_one_clients_context_is_tried_without_it(make_harn
     assert harness.status[modest[1]] == "running"
 
 
-def test_a_context_that_was_refused_is_not_tried_again_and_again_at_the_cost_of_others(
+def test_a_refused_context_is_not_retried_at_once(
     make_harness,
 ):
     harness = make_harness(slots=1)
@@ -187,7 +185,7 @@ def test_a_context_that_was_refused_is_not_tried_again_and_again_at_the_cost_of_
     assert "stopping" in harness.worker_states("a"), "so much was never refused"
 
 
-def test_a_context_that_was_refused_is_tried_again_after_a_while(make_harness):
+def test_a_refused_context_is_retried_after_a_minute(make_harness):
     harness = make_harness(slots=1)
     harness.load("a")
     harness.submit("a", num_ctx=100_000)
@@ -198,7 +196,7 @@ def test_a_context_that_was_refused_is_tried_again_after_a_while(make_harness):
     assert harness.status[harness.submit("a", num_ctx=100_000)] == "waiting"
 
 
-def test_a_load_that_fails_for_every_client_is_tried_a_few_times_only(make_harness):
+def test_a_load_that_fails_for_every_client_is_tried_a_few_times(make_harness):
     harness = make_harness(slots=1, max_queue=100)
     for number in range(50):
         harness.submit("a", client=f"client {number}", num_ctx=10_000 + 1000 * number)
@@ -215,7 +213,7 @@ def test_some_options_never_reload(make_harness, option):
     assert harness.status[harness.submit("a", **option)] == "running"
 
 
-def test_the_batch_that_the_model_names_is_planned_for(make_harness):
+def test_the_models_batch_size_reaches_the_planner(make_harness):
     harness = make_harness()
     planned = []
     plan = harness.planner

@@ -88,7 +88,7 @@ class Simulation:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_client_starves_and_loading_does_not_take_over(make_harness, seed):
+def test_no_client_starves_and_loads_are_bounded(make_harness, seed):
     harness = make_harness(
         slots=2,
         max_queue=100,

@@ -103,7 +103,7 @@ async def test_a_violation_fails_the_start(client, worker, owner):
     assert not owner.lost
 
 
-async def test_what_a_worker_claims_is_cut_down_to_the_plan(client, worker):
+async def test_a_workers_facts_are_limited_to_the_plan(client, worker):
     starting = await begin(client, limits=ResourceLimits(slots=3, num_ctx=100))
     await worker.ready(slots=1 << 20, num_ctx=1 << 30)
     facts = await starting
@@ -185,7 +185,7 @@ async def test_a_fault_kills_and_is_reported_when_the_worker_is_gone(
     assert sink.received == []
 
 
-async def test_an_abort_after_a_fault_is_the_fault(ready, worker, owner):
+async def test_an_abort_after_a_fault_is_reported_as_the_fault(ready, worker, owner):
     worker.survives_kill = True
     ready.broken("no frame")
     worker.die("killed by signal 6", has_aborted=True)
@@ -194,7 +194,7 @@ async def test_an_abort_after_a_fault_is_the_fault(ready, worker, owner):
     assert not has_aborted
 
 
-async def test_the_loss_of_a_worker_that_no_kill_ends_is_reported_before_it_goes(
+async def test_the_loss_of_a_worker_that_survives_sigkill_is_reported_early(
     ready, worker, owner, monkeypatch
 ):
     monkeypatch.setattr("ollama_async.workers.client.REAP_DEADLINE_S", 0.0)
@@ -220,7 +220,7 @@ async def test_after_a_detach_nothing_is_reported(ready, worker, owner):
     assert owner.ended == owner.lost == []
 
 
-async def test_a_forgotten_request_gets_nothing_and_its_end_is_no_violation(ready, worker, owner):
+async def test_a_forgotten_request_gets_nothing_and_may_end(ready, worker, owner):
     sink = submit(ready)
     ready.forget(1)
     worker.answer(1, "late")
@@ -241,7 +241,7 @@ def last_call(worker):
     return [message for message in worker.sent if isinstance(message, Tokenize)][-1].id
 
 
-async def test_calls_get_their_answers_errors_and_deadlines(ready, worker):
+async def test_calls_get_their_results_errors_and_timeouts(ready, worker):
     calls = [asyncio.create_task(ready.calls.tokenize("a", timeout_s=math.inf)) for _ in range(3)]
     await turns()
     last = last_call(worker)

@@ -36,7 +36,7 @@ def test_each_message_has_exactly_these_bytes(kind, message, frame):
     assert FrameReader(kind, limit_bytes=LIMIT).feed(data) == [message]
 
 
-def test_an_inference_that_was_packed_before_is_the_same_on_the_wire():
+def test_a_packed_inference_has_the_same_bytes():
     submits = [each for each, _ in golden.TO_CHILD if isinstance(each, messages.Submit)]
     packed = [
         messages.PackedSubmit(
@@ -138,12 +138,12 @@ def test_an_announced_length_over_the_limit_is_refused_before_its_bytes_come():
         reader.feed(frames.HEADER.pack(1, 101))
 
 
-def test_a_message_over_the_limit_is_refused_where_it_is_sent():
+def test_a_message_over_the_limit_is_refused_by_the_sender():
     with pytest.raises(FrameTooLarge, match="the limit is 10"):
         frames.encode([messages.Text(1, "x" * 100)], limit_bytes=10)
 
 
-def test_a_frame_in_many_parts_is_joined_once():
+def test_a_frame_in_many_parts_is_joined_in_linear_time():
     """One megabyte byte by byte would take minutes if every part were added to one string."""
     sent = messages.Text(1, "x" * (1 << 20))
     data = bytes(frames.encode([sent], limit_bytes=2 << 20))
@@ -153,7 +153,7 @@ def test_a_frame_in_many_parts_is_joined_once():
     assert received == [sent]
 
 
-def test_a_frame_that_comes_in_crumbs_costs_little_more_than_its_bytes():
+def test_a_frame_in_single_bytes_costs_little_more_than_its_size():
     size = 200 << 10
     reader = FrameReader(messages.ToParent, limit_bytes=LIMIT)
     data = bytes(frames.encode([messages.Text(1, "x" * size)], limit_bytes=LIMIT))

@@ -34,7 +34,7 @@ def limits():
         (1 << 30, 10 * CONTEXT),
     ],
 )
-def test_text_is_bounded_by_the_tokens_that_were_asked_for(limits, asked, tokens):
+def test_text_is_bounded_by_the_requested_tokens(limits, asked, tokens):
     limits.begin(1, asked)
     most = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
     limits.spend([(1, "x" * (most - 1))])
@@ -66,7 +66,7 @@ def test_a_call_that_json_cannot_represent_is_a_violation(limits):
         limits.spend([(1, ToolCallDelta(ToolCall(ToolFunction("f", {"a": object()}))))])
 
 
-def test_requests_do_not_share_what_they_may_have(limits):
+def test_output_limits_are_per_request(limits):
     limits.begin(1, 0)
     limits.begin(2, 0)
     limits.spend([(1, "x" * (SPARE_CHARACTERS - 1)), (2, "x" * (SPARE_CHARACTERS - 1))])
@@ -102,7 +102,7 @@ def test_a_request_begins_starts_once_and_ends_once(history):
         assert all((number in limits) == (number in living) for number in (1, 2, 3))
 
 
-def test_messages_that_are_no_answers_are_bounded():
+def test_messages_without_a_request_are_rate_limited():
     rate = MessageRate(0.0)
     for _ in range(200):
         rate.count(1.0)

@@ -91,13 +91,13 @@ def test_the_options_of_ollamas_own_example_load_on_a_machine_without_gpus():
     assert plan.spec.gpu_layers == 0
 
 
-def test_a_context_that_nobody_named_may_be_smaller_than_ollamas_default():
+def test_a_default_context_may_be_smaller_than_ollamas():
     at = [(list(plan.demand), plan.num_ctx) for plan in plans(train_ctx=131_072, gpus=[GPU])]
 
     assert at == [(["GPU-a"], 131_072), (["GPU-a"], 32_768), (["GPU-a"], 4096), ([CPU], 4096)]
 
 
-def test_a_context_that_was_named_is_not_made_smaller():
+def test_a_chosen_context_is_not_reduced():
     named = plans(LoadOptions(num_ctx=65_536), train_ctx=131_072, gpus=[GPU])
     configured = plans(train_ctx=131_072, gpus=[GPU], OLLAMA_CONTEXT_LENGTH="65536")
 
@@ -111,11 +111,11 @@ def test_a_gpu_that_does_not_exist_is_an_error():
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (3, 3), (4, 3), (16, 15)])
-def test_from_four_cores_on_one_is_left_to_the_gateway(cores, threads):
+def test_with_four_cores_one_is_left_to_the_gateway(cores, threads):
     assert plans(cores=cores)[0].spec.threads == threads
 
 
-def test_wishes_and_settings_reach_the_worker():
+def test_load_options_and_settings_reach_the_worker():
     (plan,) = plans(
         LoadOptions(num_ctx=8192, num_batch=64, num_thread=1, use_mmap=False),
         OLLAMA_NUM_PARALLEL="3",
@@ -147,7 +147,7 @@ def test_slots_do_not_depend_on_what_is_free_while_another_model_is_loaded():
     assert [each.slots for each in plan(TARGET, LoadOptions())] == [each.slots for each in before]
 
 
-def test_a_worker_may_take_more_than_is_planned_but_no_multiple_of_much():
+def test_the_memory_limit_is_somewhat_above_the_plan():
     (plan,) = plans(OLLAMA_CONTEXT_LENGTH="32768", OLLAMA_NUM_PARALLEL="32")
 
     planned = plan.demand[CPU]

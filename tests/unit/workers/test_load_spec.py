@@ -18,16 +18,16 @@ PLAIN = LoadSpec(engine="llama_cpp", model="/models/m.gguf", num_ctx=256, slots=
         {"adapters": ("/models/a.gguf", "/models/b.gguf")},
     ],
 )
-def test_an_argv_holds_all_of_it(changes):
+def test_a_spec_survives_the_round_trip_through_argv(changes):
     spec = msgspec.structs.replace(PLAIN, **changes)
     assert LoadSpec.from_options(read_options(spec.to_argv())) == spec
 
 
-def test_defaults_are_left_out():
+def test_defaults_are_omitted():
     assert "--adapters" not in PLAIN.to_argv()
 
 
-def test_options_that_are_no_spec():
+def test_invalid_options_are_refused():
     with pytest.raises(msgspec.ValidationError):
         LoadSpec.from_options({"engine": "llama_cpp"})
     with pytest.raises(msgspec.ValidationError):

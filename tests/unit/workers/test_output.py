@@ -27,7 +27,7 @@ def test_lines_are_forwarded_whole_and_without_control_characters(worker_output,
 
 
 @pytest.mark.parametrize("control", ["\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2028", "\x7f"])
-def test_nothing_that_a_terminal_obeys_is_forwarded(worker_output, logged, control):
+def test_control_characters_are_not_forwarded(worker_output, logged, control):
     worker_output.feed(f"before{control}after\n".encode())
     assert logged[0].isprintable()
     assert logged[0].startswith("before")

@@ -154,7 +154,7 @@ def test_messages_arrive_both_ways_in_order(conforming):
     conforming(scenario)
 
 
-def test_frames_larger_than_any_ring_flow_in_parts(conforming):
+def test_frames_larger_than_the_ring_are_sent_in_parts(conforming):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
         request = messages.Tokenize(-1, "x" * 1500)
@@ -185,7 +185,7 @@ def test_several_threads_send_and_each_keeps_its_order(conforming):
     conforming(scenario)
 
 
-def test_a_child_that_does_not_read_holds_up_nobody_and_misses_nothing(conforming):
+def test_a_child_that_does_not_read_does_not_block_the_parent(conforming):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
         sent = [messages.Cancel(number) for number in range(1, 151)]
@@ -197,7 +197,7 @@ def test_a_child_that_does_not_read_holds_up_nobody_and_misses_nothing(conformin
     conforming(scenario)
 
 
-def test_a_parent_that_comes_late_gets_everything(conforming):
+def test_a_parent_that_opens_late_receives_everything(conforming):
     async def scenario(parent, child, listener):
         sent = texts(100)
         sending = asyncio.create_task(asyncio.to_thread(child.send, sent))
@@ -208,7 +208,7 @@ def test_a_parent_that_comes_late_gets_everything(conforming):
     conforming(scenario)
 
 
-def test_receive_gives_up_when_its_time_is_over(conforming):
+def test_receive_returns_after_its_timeout(conforming):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
         assert child.receive(0) is None
@@ -254,7 +254,7 @@ def test_closing_the_child_ends_a_blocked_send(conforming):
     conforming(scenario)
 
 
-def test_a_message_over_the_limit_is_refused_and_nothing_of_it_sent(conforming, monkeypatch):
+def test_a_message_over_the_limit_is_not_sent(conforming, monkeypatch):
     monkeypatch.setattr(frames, "TO_CHILD_LIMIT_BYTES", 100)
     monkeypatch.setattr(frames, "TO_PARENT_LIMIT_BYTES", 100)
     monkeypatch.setattr(frames, "TO_PARENT_LIST_LIMIT_BYTES", 100)
@@ -289,7 +289,7 @@ def test_nothing_is_received_after_the_parent_closed(conforming):
     conforming(scenario)
 
 
-def test_what_is_in_the_pipe_can_be_read_without_a_bell(conforming):
+def test_data_can_be_read_without_a_notification(conforming):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
         sending = asyncio.create_task(asyncio.to_thread(child.send, [messages.Started(1)]))
@@ -315,7 +315,7 @@ class InterruptedRing(Ring):
         return data
 
 
-def test_a_child_does_not_miss_what_comes_just_after_it_looked(run):
+def test_a_child_does_not_miss_data_sent_after_an_empty_read(run):
     async def main():
         parent, child = shared_memory(ring=InterruptedRing)
         listener = RecordingListener()
@@ -330,7 +330,7 @@ def test_a_child_does_not_miss_what_comes_just_after_it_looked(run):
     run(main())
 
 
-def test_a_parent_does_not_miss_what_comes_just_after_it_looked(run):
+def test_a_parent_does_not_miss_data_sent_after_an_empty_read(run):
     async def main():
         parent, child = shared_memory(ring=InterruptedRing)
         listener = RecordingListener()
@@ -347,7 +347,7 @@ def test_a_parent_does_not_miss_what_comes_just_after_it_looked(run):
 
 
 @pytest.mark.parametrize("offset", [64, 128], ids=["write index", "read index"])
-def test_a_child_that_writes_nonsense_into_a_header_breaks_only_its_own_pipe(run, offset):
+def test_a_child_that_corrupts_a_header_breaks_only_its_own_pipe(run, offset):
     async def main():
         parent, child = shared_memory()
         listener = RecordingListener()
@@ -388,7 +388,7 @@ def test_garbage_in_the_ring_breaks_the_pipe_once(run):
     run(main())
 
 
-def test_a_child_sees_an_impossible_index_of_its_parent(run):
+def test_a_child_detects_an_impossible_index_of_its_parent(run):
     async def main():
         parent, child = shared_memory()
         try:

@@ -42,7 +42,7 @@ async def test_a_worker_that_ignores_a_cancel_is_killed():
         assert waiting.received == ["started", "x", "stop"]
 
 
-async def test_a_death_fails_what_clients_have_seen_and_repeats_the_rest_once():
+async def test_a_death_fails_requests_that_sent_text_and_restarts_others():
     async with pool(slots=2) as it:
         worker = await it.up(slots=2)
         spoke, silent = it.submit(), it.submit(sink=RecordingSink(has_sent=False))
@@ -83,7 +83,7 @@ async def test_a_request_to_a_worker_that_is_being_killed_is_started_again():
         assert sink.received == ["started", "stop"]
 
 
-async def test_a_request_that_the_pipe_cannot_take_fails_alone():
+async def test_a_request_too_large_for_the_pipe_fails_alone():
     async with pool() as it:
         worker = await it.up()
         worker.send_fault = FrameTooLarge("a frame has limits")
@@ -137,7 +137,7 @@ class BrokenObserver(RecordingObserver):
     waited = loaded = unloaded = worker_died = lambda self, *facts: self.rejected(facts)
 
 
-async def test_an_observer_that_fails_costs_nobody_anything():
+async def test_a_failing_observer_affects_no_request():
     async with pool(max_queue=1, observer=BrokenObserver()) as it:
         worker = await it.up()
         running, waiting = it.submit(), it.submit()
@@ -157,7 +157,7 @@ async def test_an_observer_that_fails_costs_nobody_anything():
         assert not it.pool.snapshot().loaded
 
 
-async def test_a_worker_that_cannot_be_made_is_a_load_that_failed():
+async def test_a_worker_that_cannot_be_created_is_a_failed_load():
     async with pool() as it:
         it.transport_fault = ZeroDivisionError("a bug")
         with pytest.raises(LoadFailed, match="ZeroDivisionError"):
@@ -167,7 +167,7 @@ async def test_a_worker_that_cannot_be_made_is_a_load_that_failed():
         await it.up()
 
 
-async def test_an_effect_that_fails_does_not_keep_the_others_from_being_performed():
+async def test_the_other_effects_are_performed_after_one_fails():
     async with pool(slots=2) as it:
         first, second = it.submit(), it.submit()
         await turns()
@@ -194,7 +194,7 @@ async def test_a_worker_that_cannot_be_sent_a_cancel_is_killed():
         await it.up()
 
 
-async def test_a_planner_that_fails_while_others_wait_costs_them_nothing():
+async def test_a_failing_planner_does_not_affect_other_requests():
     async with pool() as it:
         worker = await it.up()
         running = it.submit()
@@ -235,7 +235,7 @@ async def test_a_sink_that_fails_when_its_worker_dies_does_not_hide_the_death():
         assert [type(error) for error in broken.received] == [WorkerDied]
 
 
-async def test_a_request_that_was_alone_when_the_worker_aborted_kills_no_second_one():
+async def test_a_request_alone_in_an_aborted_worker_is_not_restarted():
     async with pool() as it:
         worker = await it.up()
         sink = it.submit(sink=RecordingSink(has_sent=False))
@@ -246,7 +246,7 @@ async def test_a_request_that_was_alone_when_the_worker_aborted_kills_no_second_
 
 
 @pytest.mark.parametrize(("requests", "has_aborted"), [(1, False), (2, True)])
-async def test_requests_that_may_be_innocent_start_again(requests, has_aborted):
+async def test_other_suspects_are_restarted(requests, has_aborted):
     async with pool(slots=2) as it:
         worker = await it.up(slots=2)
         sinks = [it.submit(sink=RecordingSink(has_sent=False)) for _ in range(requests)]
@@ -258,7 +258,7 @@ async def test_requests_that_may_be_innocent_start_again(requests, has_aborted):
         assert [sink.received for sink in sinks] == [["started", "x", "stop"]] * requests
 
 
-async def test_a_fault_of_the_planner_costs_its_request_and_nothing_else():
+async def test_a_failing_planner_fails_only_its_request():
     async with pool() as it:
         await it.up()
         it.plan_fault = ZeroDivisionError("a bug")

@@ -16,7 +16,7 @@ from ollama_async.workers.pool import STOP_GRACE_S
 from tests.unit.workers.harness import DEADLINE_S, pool, turns
 
 
-async def test_a_failed_load_fails_all_that_waits_and_the_next_request_tries_again():
+async def test_a_failed_load_fails_its_requests_and_the_next_one_retries():
     async with pool() as it:
         sinks = [it.submit(), it.submit()]
         await turns()
@@ -27,7 +27,7 @@ async def test_a_failed_load_fails_all_that_waits_and_the_next_request_tries_aga
         await it.up()
 
 
-async def test_a_fault_of_ours_while_loading_reaches_the_client_too():
+async def test_a_bug_while_loading_fails_the_request():
     async with pool() as it:
         sink = it.submit()
         it.workers[0].start_fault = ZeroDivisionError("a bug")
@@ -57,21 +57,21 @@ async def test_a_worker_without_slots_failed_to_load():
         assert it.workers[0].is_gone
 
 
-async def test_what_never_fits_is_refused_at_once():
+async def test_a_model_that_never_fits_is_refused_at_once():
     async with pool() as it:
         with pytest.raises(LoadFailed, match="requires more system memory"):
             it.submit("huge")
         assert it.observer.notes == [("rejected", "no_capacity")]
 
 
-async def test_an_idle_model_is_unloaded_by_the_clock():
+async def test_an_idle_model_is_unloaded_by_the_timer():
     async with pool(keep_alive_s=0.005) as it:
         worker = await it.up()
         await it.observer.until(("unloaded", "a:latest", "idle"))
         assert worker.is_gone
 
 
-async def test_unloading_waits_for_what_runs_and_shows_as_stopping():
+async def test_unloading_waits_for_running_requests_and_is_shown():
     async with pool() as it:
         worker = await it.up()
         sink = it.submit()
@@ -115,7 +115,7 @@ async def test_after_the_grace_running_answers_are_failed_and_get_nothing_more()
         assert [type(error) for error in sink.received] == [ShuttingDown]
 
 
-async def test_a_death_while_stopping_is_the_stop():
+async def test_a_death_while_stopping_is_reported_as_the_stop():
     async with pool() as it:
         worker = await it.up()
         worker.holds_stop = True
@@ -194,7 +194,7 @@ async def test_a_load_whose_process_survives_sigkill_fails_at_once_and_keeps_its
         await it.workers[1].refuse("no")
 
 
-async def test_closing_does_not_wait_for_ever_for_a_process_that_survives_sigkill(monkeypatch):
+async def test_closing_does_not_wait_forever_for_a_process_that_survives_sigkill(monkeypatch):
     monkeypatch.setattr("ollama_async.workers.pool._CLOSE_MARGIN_S", 0.05)
     async with pool(stop_grace_s=0.0) as it:
         worker = await it.up()

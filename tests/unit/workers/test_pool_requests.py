@@ -54,7 +54,7 @@ async def test_texts_go_to_their_own_sinks_only():
         assert (first.received, second.received) == (["a", "c"], ["b"])
 
 
-async def test_a_worker_gets_the_client_and_may_send_what_was_asked_for():
+async def test_a_worker_gets_the_client_and_may_send_only_the_requested_tokens():
     async with pool(slots=2) as it:
         worker = await it.up(slots=2)
         it.submit(client="ann", num_predict=3)
@@ -111,7 +111,7 @@ async def test_a_cancelled_request_gets_nothing_and_frees_its_slot_when_the_work
         first.handle.cancel()
 
 
-async def test_a_client_that_leaves_while_it_waits_is_never_started():
+async def test_a_request_cancelled_while_queued_is_never_started():
     async with pool() as it:
         worker = await it.up()
         it.submit()

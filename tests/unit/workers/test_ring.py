@@ -64,14 +64,14 @@ def poke(ring, offset, value):
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_what_is_written_as_any_kind_of_bytes_is_read(pair, kind):
+def test_any_bytes_like_object_can_be_written(pair, kind):
     writer, reader = pair
     for _ in range(5):  # five times eleven bytes wrap at every second write
         assert writer.write(kind(b"hello world")) == 11
         assert reader.read(100) == b"hello world"
 
 
-def test_bytes_lie_in_memory_as_the_module_draws_them(pair):
+def test_the_layout_is_as_documented(pair):
     writer, reader = pair
     writer.write(b"0123456789abcdef")
     reader.read(6)
@@ -144,7 +144,7 @@ def test_a_capacity_out_of_range_is_refused(capacity):
 
 
 @given(st.integers(0, HEADER_BYTES + 15), st.binary(max_size=80))
-def test_a_peer_that_scribbles_anywhere_is_read_within_bounds_or_found_corrupt(offset, scribble):
+def test_a_corrupted_ring_is_read_within_bounds_or_reported(offset, scribble):
     writer = Ring.create(16)
     reader = Ring.attach(os.dup(writer.fd))
     try:
@@ -183,7 +183,7 @@ def memfd(size, *, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_
     ],
     ids=["no memfd", "unsealed", "too small", "wrong capacity", "other version", "empty"],
 )
-def test_attaching_to_what_is_no_ring_is_refused(make):
+def test_attaching_to_another_file_is_refused(make):
     fd = make()
     try:
         with pytest.raises(RingCorrupt):

@@ -15,7 +15,7 @@ from ollama_async.workers.messages import Heartbeat
 from tests.unit.workers.harness import DEADLINE_S, pool, turns
 
 
-async def test_the_snapshot_has_what_is_loaded_and_how_many_wait():
+async def test_a_snapshot_shows_loaded_models_and_the_queue():
     async with pool(keep_alive_s=math.inf) as it:
         worker = await it.up(device_bytes=50)
         it.submit()
@@ -36,7 +36,7 @@ def shown_expiry(it):
     return row.expires_at
 
 
-async def test_when_a_model_expires_does_not_move_while_it_is_idle(monkeypatch):
+async def test_the_expiry_is_constant_while_a_model_is_idle(monkeypatch):
     async with pool(keep_alive_s=300.0) as it:
         await it.up()
         first = shown_expiry(it)
@@ -48,7 +48,7 @@ async def test_when_a_model_expires_does_not_move_while_it_is_idle(monkeypatch):
         assert first == pytest.approx(wall + 300, abs=DEADLINE_S)
 
 
-async def test_when_a_model_expires_follows_a_clock_that_is_set(monkeypatch):
+async def test_the_expiry_follows_a_clock_that_is_set(monkeypatch):
     async with pool(keep_alive_s=300.0) as it:
         await it.up()
         first, wall = shown_expiry(it), time.time()
@@ -56,7 +56,7 @@ async def test_when_a_model_expires_follows_a_clock_that_is_set(monkeypatch):
         assert shown_expiry(it) == pytest.approx(first + 3600, abs=DEADLINE_S)
 
 
-async def test_when_a_busy_model_expires_is_counted_from_its_last_use(monkeypatch):
+async def test_the_expiry_of_a_busy_model_is_counted_from_its_last_use(monkeypatch):
     async with pool(keep_alive_s=300.0) as it:
         worker = await it.up()
         it.submit()
@@ -77,7 +77,7 @@ async def test_when_a_busy_model_expires_is_counted_from_its_last_use(monkeypatc
         assert shown_expiry(it) == pytest.approx(wall + 601 + 300, abs=1)
 
 
-async def test_a_model_that_leaves_has_expired_and_that_does_not_move_either():
+async def test_a_model_being_unloaded_is_shown_as_expired():
     async with pool() as it:
         await it.up()
         it.submit()
