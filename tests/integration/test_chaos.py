@@ -1,5 +1,5 @@
-"""Everything at once: many clients, little room, models that misbehave, workers that are killed and
-stopped, clients that leave. Whatever happens, every request ends, and the server is as before.
+"""Everything at once: many clients, little memory, models that misbehave, workers that are killed
+and stopped, clients that leave. Whatever happens, every request ends, and the server is as before.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from tests.integration.worker_harness import (
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm_uvloop():
-    """The first loop of a process opens a pair of descriptors that libuv keeps for ever."""
+    """The first loop of a process opens a pair of descriptors that libuv never closes."""
     uvloop.new_event_loop().close()
 
 

@@ -26,7 +26,7 @@ from tests.unit.workers.harness import DEADLINE_S
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm_uvloop():
-    """The first loop of a process opens a pair of descriptors that libuv keeps for ever."""
+    """The first loop of a process opens a pair of descriptors that libuv never closes."""
     uvloop.new_event_loop().close()
 
 

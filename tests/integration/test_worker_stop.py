@@ -1,4 +1,4 @@
-"""Ends of worker processes: asked for, forced, by the death of the parent; nothing may stay."""
+"""Ends of worker processes: requested, forced, or by the parent's death; nothing is left."""
 
 import asyncio
 import contextlib

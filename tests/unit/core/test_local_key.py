@@ -70,16 +70,16 @@ def test_a_link_a_pipe_or_half_a_key_is_refused(tmp_path):
 
 def test_a_proof_holds_for_one_key_address_and_port():
     key, other = b"k" * 32, b"o" * 32
-    said = proof(key, "127.0.0.1", 11434)
-    assert key.hex() not in said
-    assert is_valid_proof(said, key, "127.0.0.1", 11434)
-    assert is_valid_proof(said, key, "::ffff:127.0.0.1", 11434)
+    valid = proof(key, "127.0.0.1", 11434)
+    assert key.hex() not in valid
+    assert is_valid_proof(valid, key, "127.0.0.1", 11434)
+    assert is_valid_proof(valid, key, "::ffff:127.0.0.1", 11434)
     for against in (
         (other, "127.0.0.1", 11434),
         (key, "127.0.0.2", 11434),
         (key, "::1", 11434),
         (key, "127.0.0.1", 11435),
     ):
-        assert not is_valid_proof(said, *against)
-    for nonsense in ("", "x", "é", said.upper(), said[:-1]):
-        assert not is_valid_proof(nonsense, key, "127.0.0.1", 11434)
+        assert not is_valid_proof(valid, *against)
+    for invalid in ("", "x", "é", valid.upper(), valid[:-1]):
+        assert not is_valid_proof(invalid, key, "127.0.0.1", 11434)

@@ -1,4 +1,4 @@
-"""What clients are told names no path of this machine."""
+"""Error messages for clients contain no paths of this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _hidden(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("open /home/ann/models/blobs/x: no", "open $OLLAMA_MODELS/blobs/x: no"),
         ("'/home/ann/models' is full", "'$OLLAMA_MODELS' is full"),
@@ -39,8 +39,8 @@ def _hidden(tmp_path: Path) -> Iterator[None]:
         ("a/b:c", "a/b:c"),
     ],
 )
-def test_a_private_path_is_replaced_by_its_name(text: str, said: str) -> None:
-    assert safe_text.redact_paths(text) == said
+def test_a_private_path_is_replaced_by_its_name(text: str, expected: str) -> None:
+    assert safe_text.redact_paths(text) == expected
 
 
 def test_links_are_followed(tmp_path: Path) -> None:

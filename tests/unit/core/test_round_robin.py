@@ -1,4 +1,4 @@
-"""Turns go round between clients, whatever is taken, removed or skipped."""
+"""Round-robin order, whatever is taken, removed or skipped."""
 
 from ollama_async.core.round_robin import RoundRobin
 

@@ -1,4 +1,4 @@
-"""Foreign texts on terminals and in logs."""
+"""Untrusted text on terminals and in logs."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""NVML is asked through the real binding; only its C calls are replaced where there is no GPU."""
+"""GPUs are listed through the real NVML binding, with its C calls replaced."""
 
 from types import SimpleNamespace
 

@@ -150,7 +150,7 @@ class SchedulerHarness:
             self.workers[worker] = "lingering"
 
     def linger(self, key: str) -> None:
-        """The model's worker was told to stop, and not even SIGKILL ends it."""
+        """The model's worker is being stopped, and not even SIGKILL ends it."""
         worker = self._ending(key, "stopping")
         self.workers[worker] = "lingering"
         self.handle(ev.WorkerLost(worker, "killed", is_gone=False))

@@ -1,4 +1,4 @@
-"""What holds after every event, whatever came before."""
+"""The scheduler's invariants, checked after every event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 
 
 def validate(scheduler: Scheduler) -> None:
-    """:raises AssertionError: an invariant is broken; the text says which."""
+    """:raises AssertionError: an invariant is broken; the text names it."""
     _each_request_is_in_one_place(scheduler.state)
     _shares_are_right(scheduler.state)
     _suspects_run_alone(scheduler.state)
@@ -88,7 +88,7 @@ def _memory_suffices(state: SchedulerState) -> None:
     instances = state.instances.values()
     living = [instance for instance in instances if instance.phase is not Phase.COMMITTED]
     lasting = [instance for instance in instances if instance.phase is not Phase.STOPPING]
-    for group, name in ((living, "held"), (lasting, "committed")):
+    for group, name in ((living, "used"), (lasting, "committed")):
         assert len(group) <= state.limits.models, f"too many models are {name}"
         for device, size_bytes in _sum(group).items():
             assert size_bytes <= state.limits.capacity[device], f"too much memory is {name}"
@@ -120,7 +120,7 @@ def _something_will_happen(scheduler: Scheduler) -> None:
         for instance in scheduler.state.instances.values()
     )
     assert not scheduler.state.queued or moves or scheduler.state.wake_at is not None, (
-        "all requests wait for ever"
+        "all requests wait forever"
     )
     for instance in scheduler.state.instances.values():
         if instance.phase is Phase.COMMITTED:

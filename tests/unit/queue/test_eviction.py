@@ -83,7 +83,9 @@ def test_a_busy_victim_drains_and_its_queued_requests_remain(make_harness):
 
 
 def test_a_victim_that_gets_new_requests_does_not_block_the_load(make_harness):
-    """ollama/ollama#17408: a revived victim was never idle again, and the load waited for ever."""
+    """ollama/ollama#17408: a victim that got new requests was never idle, and the load waited
+    forever.
+    """
     harness = make_harness(slots=2, max_queue=100, max_loaded=1)
     harness.load("a")
     running = [harness.submit("a"), harness.submit("a")]

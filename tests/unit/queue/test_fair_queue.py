@@ -104,7 +104,7 @@ def test_a_client_without_requests_displaces_one_that_also_runs(make_harness):
     assert (harness.status[waiting], harness.status[modest]) == ("rejected:full", "waiting")
     assert harness.status[harness.submit("a", client="greedy")] == "rejected:full"
     assert harness.status[harness.submit("a", client="third")] == "rejected:full", (
-        "it holds no less"
+        "it would have no fewer"
     )
     harness.end(running)
     assert harness.status[modest] == "running"

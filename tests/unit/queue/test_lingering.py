@@ -1,4 +1,4 @@
-"""A process that even SIGKILL does not end serves nothing any more, and keeps its memory."""
+"""A process that SIGKILL does not end serves no more requests, and its memory stays taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random histories: in any order of events, the invariants hold and everything ends."""
+"""Random histories: the invariants are true after any order of events, and every request ends."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ DEADLINE_S = 30.0
 
 
 class FakeWorker:
-    """A transport to a worker in memory, which does what the test orders."""
+    """A transport to a worker in memory, which does what the test commands."""
 
     def __init__(self):
         self.pid = 0
@@ -82,7 +82,7 @@ class FakeWorker:
     def last_output(self):
         return []
 
-    # what the test orders
+    # what the test commands
 
     def expect_answers_within(self, timeout_s):
         """Set only now, so that no slow machine makes a stall of what comes before."""
@@ -217,7 +217,7 @@ class RecordingObserver:
 
 
 async def until(changed, condition):
-    """Wait for a condition that may hold whenever the event was set."""
+    """Wait for a condition, checked whenever the event is set."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():
             changed.clear()

@@ -1,4 +1,4 @@
-"""Frames: golden bytes of this protocol, every split, every truncation, and garbage."""
+"""Frames: golden bytes of this protocol, every split, every truncation, and invalid data."""
 
 import importlib.util
 import tracemalloc
@@ -110,7 +110,7 @@ def test_a_well_formed_frame_with_garbage_inside_is_corrupt_or_a_message(body):
     "body",
     [
         "dd ffffffff",  # an array of four thousand million
-        "92 a1 70 dd ffffffff",  # Deltas that say the same of their items
+        "92 a1 70 dd ffffffff",  # Deltas with as many items
         "92 a1 70 " + "91" * 5000,  # as deep as it gets
         "92 a4 74657874 a2 c328",  # Text without a text
         "93 a4 74657874 01 a2 c328",  # a text that is no UTF-8

@@ -1,4 +1,4 @@
-"""A worker may send what was asked for, in the one right order, and no more."""
+"""Limits: a worker sends what was requested, in order, and no more."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Plans follow from settings, wishes and what the machine has."""
+"""Load plans depend on the settings, the load options and the machine."""
 
 import msgspec
 import pytest

@@ -42,19 +42,19 @@ class LossyRinger(DoorbellWriter):
 def shared_memory(ring=Ring, ringer=DoorbellWriter, capacity=1 << 10, recheck_s=60.0):
     """No test has the time to wait for the re-check, unless it asks for a short one."""
     down, up = ring.create(capacity), ring.create(capacity)
-    (parent_hears, child_rings), (child_hears, parent_rings) = os.pipe(), os.pipe()
+    (parent_bell, child_notifies), (child_bell, parent_notifies) = os.pipe(), os.pipe()
     parent = ParentPipe(
         inbound=up,
         outbound=down,
-        bell_in=DoorbellReader(parent_hears),
-        bell_out=ringer(parent_rings),
+        bell_in=DoorbellReader(parent_bell),
+        bell_out=ringer(parent_notifies),
         recheck_s=recheck_s,
     )
     child = ChildPipe(
         inbound=ring.attach(os.dup(down.fd)),
         outbound=ring.attach(os.dup(up.fd)),
-        bell_in=BlockingDoorbellReader(child_hears),
-        bell_out=ringer(child_rings),
+        bell_in=BlockingDoorbellReader(child_bell),
+        bell_out=ringer(child_notifies),
         recheck_s=recheck_s,
     )
     return parent, child
@@ -95,7 +95,7 @@ class RecordingListener:
 
 @pytest.fixture(scope="module", autouse=True)
 def _warm_uvloop():
-    """The first loop of a process opens a pair of descriptors that libuv keeps for ever."""
+    """The first loop of a process opens a pair of descriptors that libuv never closes."""
     uvloop.new_event_loop().close()
 
 
@@ -242,7 +242,9 @@ def test_closing_the_child_ends_a_blocked_send(conforming):
         def send():
             entered.set()
             with pytest.raises(PipeClosed):
-                child.send(texts(200, size=20))  # nobody reads: no pipe here holds so many
+                child.send(
+                    texts(200, size=20)
+                )  # nothing is read, and no pipe here can buffer so many
 
         sending = asyncio.create_task(asyncio.to_thread(send))
         await asyncio.to_thread(entered.wait, DEADLINE_S)
@@ -281,10 +283,10 @@ def test_nothing_is_received_after_the_parent_closed(conforming):
         parent.close()
         parent.send(messages.Cancel(1))
         assert not parent.read_some()
-        heard_before = len(listener.messages)
-        sending = asyncio.to_thread(child.send, [messages.Started(2)])  # may wait for room for ever
+        received_before = len(listener.messages)
+        sending = asyncio.to_thread(child.send, [messages.Started(2)])  # may wait for space forever
         await asyncio.gather(sending, asyncio.to_thread(child.close), return_exceptions=True)
-        assert len(listener.messages) == heard_before
+        assert len(listener.messages) == received_before
 
     conforming(scenario)
 

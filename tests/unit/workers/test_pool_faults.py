@@ -45,17 +45,17 @@ async def test_a_worker_that_ignores_a_cancel_is_killed():
 async def test_a_death_fails_requests_that_sent_text_and_restarts_others():
     async with pool(slots=2) as it:
         worker = await it.up(slots=2)
-        spoke, silent = it.submit(), it.submit(sink=RecordingSink(has_sent=False))
+        streamed, unanswered = it.submit(), it.submit(sink=RecordingSink(has_sent=False))
         worker.write(*[(number, "t") for number in worker.submitted])
         worker.die("engine crashed")
-        [_, error] = spoke.received
+        [_, error] = streamed.received
         assert isinstance(error, WorkerDied)
         assert "engine crashed" in error.message
-        assert silent.received == [], "what it had received is void"
+        assert unanswered.received == [], "what it had received is void"
         await turns()
         await it.workers[1].ready(slots=2)
         it.workers[1].answer(*it.workers[1].submitted, "again")
-        assert silent.received == ["started", "again", "stop"]
+        assert unanswered.received == ["started", "again", "stop"]
         assert it.observer.notes.count(("waited", "a:latest")) == 3
         assert ("unloaded", "a:latest", "crashed") in it.observer.notes
 
@@ -171,7 +171,7 @@ async def test_the_other_effects_are_performed_after_one_fails():
     async with pool(slots=2) as it:
         first, second = it.submit(), it.submit()
         await turns()
-        lost = it.pool._requests.pop(1)  # as after a fault of ours
+        lost = it.pool._requests.pop(1)  # as after a bug
         await it.workers[0].ready(slots=2)
         assert lost.sink is first
         it.workers[0].answer(*it.workers[0].submitted)

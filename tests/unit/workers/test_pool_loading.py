@@ -1,4 +1,4 @@
-"""Loading, unloading, draining and closing, with workers that obey and workers that do not.
+"""Loading, unloading, draining and closing, with correct and faulty workers.
 
 Real processes are in ``tests/integration/test_pool_processes.py``.
 """

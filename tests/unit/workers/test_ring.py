@@ -1,4 +1,4 @@
-"""The ring against a deque, at every size and wrap, and against a peer that lies."""
+"""The ring compared with a deque, at every size and wrap, and with a hostile peer."""
 
 import fcntl
 import os

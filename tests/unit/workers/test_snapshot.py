@@ -1,4 +1,4 @@
-"""What a snapshot shows of loaded models and of who waits.
+"""Snapshots of loaded models and the queue.
 
 Real processes are in ``tests/integration/test_pool_processes.py``.
 """
