@@ -250,29 +250,6 @@ _NOT_TEXT = (
 _SHARED = ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 """Options of the language model outside a multimodal configuration's ``text_config``."""
 
-_GEMMA2 = {
-    "attn_logit_softcapping": 50.0,
-    "final_logit_softcapping": 30.0,
-    "sliding_window": 4096,
-    "query_pre_attn_scalar": 256,
-    "head_dim": 256,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-    "rms_norm_eps": 1e-6,
-}
-_GEMMA3 = {
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "max_position_embeddings": 131072,
-    "rms_norm_eps": 1e-6,
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
-    "tie_word_embeddings": True,
-    "rope_theta": 1_000_000.0,
-}
-_BERT = {"layer_norm_eps": 1e-12, "max_position_embeddings": 512}
-
 _ATTENTION = dict.fromkeys(("attn_q", "attn_k", "attn_v"), "attention_bias")
 _MLP = dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), "mlp_bias")
 
@@ -294,7 +271,17 @@ _GEMMA3_TEXT = ModelArchitecture(
         "model.language_model.": "model.",
         "language_model.lm_head.": "lm_head.",
     },
-    defaults=_GEMMA3,
+    defaults={
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "tie_word_embeddings": True,
+        "rope_theta": 1_000_000.0,
+    },
     biases=_ATTENTION,
 )
 _BERT_ARCHITECTURE = ModelArchitecture(
@@ -302,7 +289,7 @@ _BERT_ARCHITECTURE = ModelArchitecture(
     fields=_bert,
     unused=("pooler.", "cls.", "embeddings.position_ids"),
     prefixes={"bert.": ""},
-    defaults=_BERT,
+    defaults={"layer_norm_eps": 1e-12, "max_position_embeddings": 512},
     biases=dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"), ""),
     is_embedding=True,
 )
@@ -335,7 +322,16 @@ ARCHITECTURES = {
         name="gemma2",
         fields=_gemma2,
         changes=_NORMS,
-        defaults=_GEMMA2,
+        defaults={
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "sliding_window": 4096,
+            "query_pre_attn_scalar": 256,
+            "head_dim": 256,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 1e-6,
+        },
         biases=_ATTENTION,
     ),
     "Gemma3ForCausalLM": _GEMMA3_TEXT,

@@ -1,1 +1,1 @@
-"""``create``: a new model from files, from another model, or from published weights."""
+"""``create``: a new model from files, from another model, or from safetensors."""

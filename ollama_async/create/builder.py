@@ -18,8 +18,8 @@ from ollama_async.create.publish import publish
 from ollama_async.create.request import (
     CheckedRequest,
     check_request,
-    is_published_adapter,
-    is_published_part,
+    is_peft_adapter,
+    is_safetensors_part,
 )
 from ollama_async.create.sources import Source
 from ollama_async.store.files import storage_errors
@@ -60,7 +60,7 @@ class _Builder:
     def run(self) -> Iterator[ProgressStatus]:
         layout, checked = self._layout, self._checked
         groups = (checked.files, checked.adapters, checked.drafts)
-        if any(not is_published_part(name, files) for files in groups for name in files):
+        if any(not is_safetensors_part(name, files) for files in groups for name in files):
             yield {"status": "parsing GGUF"}
         with storage_errors(layout.root):
             files = yield from self._gguf_blobs(checked.files, checked.level)
@@ -95,17 +95,17 @@ class _Builder:
         yield {"status": "success"}
 
     def _gguf_blobs(self, files: Mapping[str, Source], level: str = "") -> NewBlobs:
-        """All files as GGUF blobs: converts published ones (``level``: see
+        """All files as GGUF blobs: converts safetensors (``level``: see
         :func:`.conversion.store_model`) and joins the parts of a model.
         """
         layout = self._layout
         digests: Digests = {}
-        published = {name: files[name] for name in files if is_published_part(name, files)}
-        if published:
-            paths = self._paths(published)
+        to_convert = {name: files[name] for name in files if is_safetensors_part(name, files)}
+        if to_convert:
+            paths = self._paths(to_convert)
             digests[conversion.MODEL_NAME] = yield from conversion.store_model(layout, paths, level)
         for name, source in files.items():
-            if name in published:
+            if name in to_convert:
                 continue
             if isinstance(source, Path):
                 digests[name] = yield from conversion.store_local_file(layout, name, source)
@@ -120,9 +120,9 @@ class _Builder:
         return digests
 
     def _adapters(self, files: Digests) -> NewBlobs:
-        """The adapters as GGUF blobs; converts a published one for the model being created."""
+        """The adapters as GGUF blobs; converts PEFT's files for the model being created."""
         adapters = self._checked.adapters
-        if not is_published_adapter(adapters):
+        if not is_peft_adapter(adapters):
             return (yield from self._gguf_blobs(adapters))
         bases = set(self._weights(files).values())
         if len(bases) != 1:

@@ -1,4 +1,4 @@
-"""Makes blobs of files: converts published weights and adapters to GGUF, copies local files.
+"""Makes blobs of files: converts safetensors and PEFT adapters to GGUF, copies local files.
 
 Each function is a generator of statuses that returns the digest of the new blob.
 """
@@ -33,7 +33,7 @@ _Progress = Iterator[tuple[int, int]]
 
 
 def store_model(layout: StoreLayout, files: Mapping[str, Path], level: str) -> NewBlob:
-    """Convert a published model. ``files``: paths by name in the published directory.
+    """Convert a model of safetensors. ``files``: paths by name in the published directory.
 
     ``level``: the requested quantization; a float type is written at once. Yields the status
     ``converting model`` with its progress.

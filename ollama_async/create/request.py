@@ -85,13 +85,13 @@ def check_request(
     )
 
 
-def is_published_part(name: str, names: Iterable[str]) -> bool:
-    """Whether ``name`` is a file of a published model, to be converted, and not a GGUF file."""
-    is_published = any(each.endswith(".safetensors") for each in names)
-    return is_published and not name.endswith(".gguf")
+def is_safetensors_part(name: str, names: Iterable[str]) -> bool:
+    """Whether ``name`` belongs to a model of safetensors, and is not a GGUF file."""
+    has_safetensors = any(each.endswith(".safetensors") for each in names)
+    return has_safetensors and not name.endswith(".gguf")
 
 
-def is_published_adapter(names: Iterable[str]) -> bool:
+def is_peft_adapter(names: Iterable[str]) -> bool:
     """Whether the files are an adapter as PEFT saves it, to be converted.
 
     :raises BadRequest: one of the two required files is missing.
@@ -155,8 +155,8 @@ def _base_and_files(layout: StoreLayout, sources: CreateSources) -> tuple[str, d
 
 
 def _check_adapters(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Source]:
-    """One GGUF file, or the files of a published adapter."""
-    if is_published_adapter(files):
+    """One GGUF file, or the files of a PEFT adapter."""
+    if is_peft_adapter(files):
         return _check_present(layout, files)
     if len(files) > 1:
         raise BadRequest("only one adapter is currently supported")
@@ -164,10 +164,10 @@ def _check_adapters(layout: StoreLayout, files: Mapping[str, Source]) -> dict[st
 
 
 def _check_files(layout: StoreLayout, files: Mapping[str, Source]) -> dict[str, Source]:
-    """Every file exists, and is a GGUF file or a file of a published model."""
+    """Every file exists, and is a GGUF file or belongs to a model of safetensors."""
     sources = _check_present(layout, files)
     for name, source in sources.items():
-        if not (is_published_part(name, files) or _is_gguf(layout, name, source)):
+        if not (is_safetensors_part(name, files) or _is_gguf(layout, name, source)):
             raise BadRequest("unknown type")
     return sources
 
