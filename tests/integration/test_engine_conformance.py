@@ -132,7 +132,7 @@ def test_text_becomes_tokens_of_the_vocabulary_and_text_again(engine, text):
 def test_tokens_are_written_as_they_were_read(engine):
     tokens = engine.tokenize(TEXT, add_special=False, parse_special=True)
 
-    assert b"".join(map(engine.written, tokens)).decode().removeprefix(" ") == TEXT
+    assert b"".join(map(engine.piece_with_control, tokens)).decode().removeprefix(" ") == TEXT
 
 
 def test_an_answer_holds_tokens_with_text(engine):

@@ -190,7 +190,7 @@ def test_special_tokens_are_parsed_only_on_request(request, of, special):
     assert len(parsed) < len(plain)
     assert special.encode() in b"".join(map(engine.piece, plain))
     assert special.encode() not in b"".join(map(engine.piece, parsed))
-    assert b"".join(map(engine.written, parsed)).decode().strip() == special
+    assert b"".join(map(engine.piece_with_control, parsed)).decode().strip() == special
 
 
 def test_bos_comes_only_on_request(engine):
@@ -204,7 +204,9 @@ def test_lone_surrogates_do_not_stop_the_tokenizer(engine):
 
 def test_ids_outside_the_vocabulary_have_no_text(engine):
     assert engine.piece(-1) == engine.piece(engine.facts.vocab_size) == b""
-    assert engine.written(-1) == engine.written(engine.facts.vocab_size) == b""
+    assert (
+        engine.piece_with_control(-1) == engine.piece_with_control(engine.facts.vocab_size) == b""
+    )
 
 
 def test_the_end_token_ends(engine):

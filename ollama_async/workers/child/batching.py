@@ -5,11 +5,11 @@ prefill). Each prompt token delays the next token of all streams. Each one left 
 token of a waiting prompt. A chunk of few tokens costs up to twice as much per token: kernels work
 on tiles, and below 64 rows attention goes row by row. The policy:
 
-- **Streams decode and one prompt waits**: the step should take :data:`TARGET_S`. If the streams
-  alone take more than half of that, the prompt gets as much time as they do, so that a slow machine
-  does not starve prompts.
+- **Streams decode and one prompt waits**: the step should take :data:`TARGET_STEP_S`. If the
+  streams alone take more than half of that, the prompt gets as much time as they do, so that a slow
+  machine does not starve prompts.
 - **More prompts wait**: their part of the step may be ``1 + 32 * (prompts - 1) / streams`` times as
-  long, up to :data:`PATIENCE_S` or four times what the streams take, and :data:`MAX_CHUNK` tokens.
+  long, up to :data:`LONG_STEP_S` or four times what the streams take, and :data:`MAX_CHUNK` tokens.
   Streams that are joined late decode in small batches until then: with steps of 100 ms regardless,
   32 conversations of a 0.5B model on two cores took 1.4 times as long, and first tokens up to a
   minute. With other clients, whose streams this slows, the prompts of one client count as one.
@@ -17,7 +17,7 @@ on tiles, and below 64 rows attention goes row by row. The policy:
   times the target or twice what the streams take. Otherwise what fits, but at least
   :data:`MIN_CHUNK`, so that decoding starves no prompt.
 - **Nothing decodes**: only a cancel or a new request waits for the end of the step, so it may take
-  :data:`ALONE_S`: whole batches where the machine is fast enough.
+  :data:`PREFILL_STEP_S`: whole batches where the machine is fast enough.
 - **Clients take turns**, one step each. A client's prompts are filled in order of arrival, each as
   far as possible before the next: the library splits a batch by sequences, and one long row is its
   best case. If the prompt whose turn it is is short and others wait, the step takes
@@ -36,9 +36,9 @@ from itertools import accumulate
 
 from ollama_async.workers.child.sequence import RunningSequence
 
-TARGET_S = 0.1
-ALONE_S = 0.5
-PATIENCE_S = 2.0
+TARGET_STEP_S = 0.1
+PREFILL_STEP_S = 0.5
+LONG_STEP_S = 2.0
 MIN_CHUNK = 16
 EFFICIENT_CHUNK = 64
 MAX_CHUNK = 256
@@ -51,11 +51,11 @@ MASKS_S = 0.025
 _SIZES = (16, 32, 64, 128, 256)
 _SHORT_TAIL = 32
 _LONGER_PER_PROMPT = 32
-_STREAMS_WAIT = 4  # times what they take themselves, where many prompts wait
+_LONG_STEP_FACTOR = 4  # times what they take themselves, where many prompts wait
 _EFFICIENT_TARGETS = 4
-_WEIGHT_OF_NEW = 0.25
-_FADING = 0.998
-_OPTIMISM = 0.6
+_EMA_WEIGHT = 0.25
+_DECAY = 0.998
+_UNSEEN_SIZE_FACTOR = 0.6
 _MAX_INCREASE = 1.25
 
 
@@ -79,16 +79,16 @@ class StepCosts:
     def observe(self, streams: int, prompt_tokens: int, took_s: float) -> None:
         """A step with so many decoding streams and prompt tokens took ``took_s``."""
         if not prompt_tokens:
-            _blend(self._decode, streams, took_s)
+            _update_average(self._decode, streams, took_s)
             return
         costs = self._prompt[streams > 0]
         for size in costs:
-            costs[size] *= _FADING
+            costs[size] *= _DECAY
         if took_s < self.decode_s(streams):
             self._decode[self._nearest(streams)] = took_s
         rest_s = max(took_s - self.decode_s(streams), took_s / 10)
         size = max((size for size in _SIZES if size <= prompt_tokens), default=_SIZES[0])
-        _blend(costs, size, rest_s / prompt_tokens)
+        _update_average(costs, size, rest_s / prompt_tokens)
         for larger in costs:
             if larger > size:
                 costs[larger] = min(costs[larger], costs[size] * _MAX_INCREASE)
@@ -110,13 +110,13 @@ class StepCosts:
         if size in costs:
             return costs[size]
         smaller = [seen for seen in costs if seen < size]
-        return costs[max(smaller)] * _OPTIMISM if smaller else costs[min(costs)]
+        return costs[max(smaller)] * _UNSEEN_SIZE_FACTOR if smaller else costs[min(costs)]
 
 
 class BatchPlanner:
     """Decides what goes into each step. Step thread only."""
 
-    def __init__(self, batch_size: int, *, target_s: float = TARGET_S) -> None:
+    def __init__(self, batch_size: int, *, target_s: float = TARGET_STEP_S) -> None:
         self.costs = StepCosts()
         self._batch_size = batch_size
         self._target_s = target_s
@@ -175,7 +175,7 @@ class BatchPlanner:
             streams,
             [sequence.missing for sequence in ready],
             fixed=is_alone and bool(ready) and ready[0].request.sampling.seed >= 0,
-            crowd=len(self._turns) if len(clients) > 1 else 0,
+            prompt_count=len(self._turns) if len(clients) > 1 else 0,
             is_shared=len(self._turns) > 1,
         )
         chunks = [(sequence, size) for sequence, size in zip(ready, sizes, strict=True) if size]
@@ -189,20 +189,20 @@ class BatchPlanner:
         missing: Sequence[int],
         *,
         fixed: bool = False,
-        crowd: int = 0,
+        prompt_count: int = 0,
         is_shared: bool = False,
     ) -> list[int]:
         """How many tokens of each waiting prompt the next step takes.
 
         ``streams`` decode, at most the batch size less :data:`MIN_CHUNK`. ``missing``: tokens still
         to read of each prompt, in order of turns, each at least 1. ``fixed``: the same chunks each
-        time, whatever was measured. ``crowd``: the number of prompts that they count as, if not
-        each as one. ``is_shared``: they belong to several clients.
+        time, whatever was measured. ``prompt_count``: they count as so many prompts, if not each
+        as one. ``is_shared``: they belong to several clients.
         """
         space = self._batch_size - streams
         if not missing or space <= 0:
             return [0] * len(missing)
-        size = FIXED_CHUNK if fixed else self._size(streams, crowd or len(missing))
+        size = FIXED_CHUNK if fixed else self._size(streams, prompt_count or len(missing))
         if is_shared and missing[0] <= EFFICIENT_CHUNK:
             size = min(size, EFFICIENT_CHUNK)
         size = min(size, space)
@@ -223,11 +223,14 @@ class BatchPlanner:
         if self.costs.prompt_s(EFFICIENT_CHUNK, alone=alone) is None:
             return EFFICIENT_CHUNK
         if alone:
-            return max(MIN_CHUNK, self._largest(ALONE_S * self._target_s / TARGET_S, alone=True))
+            return max(
+                MIN_CHUNK,
+                self._largest(PREFILL_STEP_S * self._target_s / TARGET_STEP_S, alone=True),
+            )
         decode_s = self.costs.decode_s(streams)
         fair_s = max(self._target_s - decode_s, decode_s)
         factor = 1 + _LONGER_PER_PROMPT * (prompts - 1) / streams
-        most_s = max(PATIENCE_S, _STREAMS_WAIT * decode_s)
+        most_s = max(LONG_STEP_S, _LONG_STEP_FACTOR * decode_s)
         size = self._largest(min(factor * fair_s, most_s), alone=False)
         if size < EFFICIENT_CHUNK:
             token_s = self.costs.prompt_s(EFFICIENT_CHUNK, alone=False) or 0.0
@@ -250,6 +253,6 @@ class BatchPlanner:
         return 0
 
 
-def _blend(estimates: dict[int, float], key: int, value: float) -> None:
+def _update_average(estimates: dict[int, float], key: int, value: float) -> None:
     old = estimates.get(key, value)
-    estimates[key] = old + _WEIGHT_OF_NEW * (value - old)
+    estimates[key] = old + _EMA_WEIGHT * (value - old)

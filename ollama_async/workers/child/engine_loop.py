@@ -125,7 +125,7 @@ class EngineLoop:
                 return
         for sequence in [*self._prefilling, *self._decoding]:
             if sequence.id == request_id:
-                sequence.answered_ns = self._clock_ns()
+                sequence.last_token_ns = self._clock_ns()
                 self._end(sequence, "cancel")
                 return
 
@@ -207,7 +207,7 @@ class EngineLoop:
             sequence.prefilled += size
             if sequence.missing:
                 continue
-            sequence.prefilled_ns = ended_ns
+            sequence.first_token_ns = ended_ns
             self._prefilling.remove(sequence)
             self._decoding.append(sequence)
             # as if the last token of the prompt had been decoded in this step
@@ -225,9 +225,9 @@ class EngineLoop:
             row, last = sequence.row, sequence.last
             sequence.slot.tokens.append(last[0])
             row.position += 1
-            sequence.answered += 1
+            sequence.generated += 1
             if is_end(token):
-                sequence.answered_ns = now_ns
+                sequence.last_token_ns = now_ns
                 self._finish(sequence, "stop")
                 continue
             text = sequence.decode(sequence.piece_of(token))
@@ -242,12 +242,12 @@ class EngineLoop:
             if sequence.repetition is not None:
                 sequence.repetition.add(token)
             if (
-                sequence.answered >= sequence.limit
+                sequence.generated >= sequence.limit
                 or row.position >= sequence.num_ctx
                 or sequence.is_stopped
                 or (sequence.constraint is not None and sequence.constraint.is_over)
             ):
-                sequence.answered_ns = now_ns
+                sequence.last_token_ns = now_ns
                 self._handle_limit(sequence)
 
     def _add_deltas(self, sequence: RunningSequence, deltas: Sequence[Delta]) -> None:
@@ -262,7 +262,7 @@ class EngineLoop:
         request, constraint = sequence.request, sequence.constraint
         if sequence.is_stopped or (constraint is not None and constraint.is_over):
             self._finish(sequence, "stop", unevaluated=True)
-        elif sequence.answered >= sequence.limit and not sequence.extend_limit():
+        elif sequence.generated >= sequence.limit and not sequence.extend_limit():
             self._finish(sequence, "length", unevaluated=True)
         elif sequence.row.position < sequence.num_ctx:
             pass
@@ -306,7 +306,7 @@ class EngineLoop:
             sequence.remove_stop_string(context)
         repeated = sequence.repeated
         if repeated:
-            length = f"after {sequence.answered} tokens, by repeating {repeated} of them"
+            length = f"after {sequence.generated} tokens, by repeating {repeated} of them"
             print(f"request {sequence.id}: the answer was ended {length}", file=sys.stderr)  # noqa: T201  # stderr is the log
         self._release(sequence)
         self._output.add(Done(sequence.id, reason, sequence.usage(), context, bool(repeated)))

@@ -275,7 +275,7 @@ class PromptEncoder:
 
     def _detokenize(self, tokens: list[int]) -> str:
         """``tokens`` as they are written in prompts, control tokens included."""
-        return b"".join(map(self._engine.written, tokens)).decode(errors="replace")
+        return b"".join(map(self._engine.piece_with_control, tokens)).decode(errors="replace")
 
     def _tokenize(
         self, text: str, num_ctx: int, budget: PreparationBudget, *, is_first: bool

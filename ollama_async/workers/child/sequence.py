@@ -30,7 +30,7 @@ class RunningSequence:
 
     - ``row``: its part of a decoding step; the only token, ``last[0]``, is the one sampled last.
     - ``prefilled``: prompt tokens in the slot; -1: not begun. ``cached``: those that were reused.
-    - ``answered``: tokens of the answer. At ``limit`` it is checked whether it goes on.
+    - ``generated``: tokens of the answer. At ``limit`` it is checked whether it goes on.
     - ``is_stopped``: a stop string was found. ``repeated``: tokens of an endless repetition.
     - ``last_step``: the step in which it last decoded. ``piece_of``: the bytes of a token.
     - ``decode``: from the piece of the next token to its text; often "". With a ``finder``,
@@ -59,8 +59,8 @@ class RunningSequence:
         self.last = [0]
         self.row = Row(slot.index, self.last, 0, samples=True)
         self.prefilled = -1
-        self.cached = self.answered = self.last_step = self.repeated = self.limit = 0
-        self.begun_ns = self.prefilled_ns = self.answered_ns = 0
+        self.cached = self.generated = self.last_step = self.repeated = self.limit = 0
+        self.begun_ns = self.first_token_ns = self.last_token_ns = 0
         self.is_stopped = False
         self.repetition = RepetitionDetector(repetition_limit) if repetition_limit else None
         self._set_limit()
@@ -76,7 +76,7 @@ class RunningSequence:
 
     def extend_limit(self) -> bool:
         """Whether an answer at its ``limit`` may go on, up to a new limit."""
-        if self.answered >= self.request.max_tokens:
+        if self.generated >= self.request.max_tokens:
             return False
         if self.repetition is not None:
             self.repeated = self.repetition.check()
@@ -87,7 +87,7 @@ class RunningSequence:
         """To the maximum, or to the next check for repetition."""
         self.limit = self.request.max_tokens
         if self.repetition is not None:
-            self.limit = min(self.limit, self.answered + CHECK_PERIOD)
+            self.limit = min(self.limit, self.generated + CHECK_PERIOD)
 
     def flush(self) -> str:
         """The text that was held back. Call it once, when the answer ends without a stop string."""
@@ -105,7 +105,7 @@ class RunningSequence:
 
     def remove_stop_string(self, context: list[int]) -> None:
         """Remove the last tokens of ``context`` that hold nothing but a stop string."""
-        left = 0 if self.finder is None else self.finder.swallowed
+        left = 0 if self.finder is None else self.finder.cut_characters
         while left > 0 and context:
             left -= len(self.piece_of(context[-1]).decode(errors="replace"))
             if left >= 0:
@@ -115,10 +115,10 @@ class RunningSequence:
         return Usage(
             prompt=len(self.request.tokens),
             cached=self.cached,
-            prompt_ns=max(0, self.prefilled_ns - self.begun_ns),
-            answer=self.answered,
+            prompt_ns=max(0, self.first_token_ns - self.begun_ns),
+            answer=self.generated,
             # the first token comes with the last prefill step, yet took some time
-            answer_ns=max(1, self.answered_ns - self.prefilled_ns) if self.answered else 0,
+            answer_ns=max(1, self.last_token_ns - self.first_token_ns) if self.generated else 0,
         )
 
 
@@ -155,10 +155,10 @@ class StopStringFinder:
     held back; :meth:`feed` never returns a part of one. The cost of a character does not depend on
     the lengths of the stop strings (Knuth-Morris-Pratt), so hostile ones do not slow it down.
 
-    ``swallowed``: once ``is_found``, the characters from the beginning of the stop string on.
+    ``cut_characters``: once ``is_found``, the characters from the beginning of the stop string on.
     """
 
-    __slots__ = ("_begins", "_held", "_matched", "_stops", "_tables", "is_found", "swallowed")
+    __slots__ = ("_begins", "_held", "_matched", "_stops", "_tables", "cut_characters", "is_found")
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = sorted({stop for stop in stops if stop}, key=len, reverse=True)
@@ -168,7 +168,7 @@ class StopStringFinder:
         first_letters = "".join({stop[0] for stop in self._stops})
         self._begins = re.compile(f"[{re.escape(first_letters)}]").search
         self.is_found = False
-        self.swallowed = 0
+        self.cut_characters = 0
 
     def feed(self, text: str) -> str:
         """The text that can be delivered now. Do not call it once ``is_found``."""
@@ -184,7 +184,7 @@ class StopStringFinder:
                     self.is_found = True
                     self._held = ""
                     start = position + 1 - matched
-                    self.swallowed = len(whole) - start
+                    self.cut_characters = len(whole) - start
                     return whole[:start]
         free = len(whole) - max(self._matched)
         self._held = whole[free:]

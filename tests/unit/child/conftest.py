@@ -44,7 +44,7 @@ class FakeEngine:
     def piece(self, token):
         return b"" if token == END else f"<{token}>".encode()
 
-    def written(self, token):
+    def piece_with_control(self, token):
         return self.piece(token)
 
     def is_end(self, token):

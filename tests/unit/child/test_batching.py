@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.workers.child.batching import (
-    ALONE_S,
     EFFICIENT_CHUNK,
     FIXED_CHUNK,
+    LONG_STEP_S,
     MAX_CHUNK,
     MIN_CHUNK,
-    PATIENCE_S,
-    TARGET_S,
+    PREFILL_STEP_S,
+    TARGET_STEP_S,
     BatchPlanner,
 )
 
@@ -79,7 +79,7 @@ SLOW = Machine(pass_s=0.2, stream_s=0.01, token_s=0.02)
 def test_streams_do_not_wait_much_longer_than_the_target(machine, streams):
     taken = settle(machine, streams, prompts=1)
 
-    assert all(machine.step_s(streams, chunk) <= 2.1 * TARGET_S for chunk in taken)
+    assert all(machine.step_s(streams, chunk) <= 2.1 * TARGET_STEP_S for chunk in taken)
     assert min(taken) >= EFFICIENT_CHUNK
 
 
@@ -94,8 +94,8 @@ def test_more_prompts_wait_longer_steps_are_taken():
     many = sorted(settle(MIDDLE, 8, prompts=8))[25]
 
     assert one < many <= MAX_CHUNK
-    assert MIDDLE.step_s(8, one) <= 2.1 * TARGET_S
-    assert MIDDLE.step_s(8, many) <= 1.2 * PATIENCE_S
+    assert MIDDLE.step_s(8, one) <= 2.1 * TARGET_STEP_S
+    assert MIDDLE.step_s(8, many) <= 1.2 * LONG_STEP_S
 
 
 def test_a_machine_that_misses_the_target_anyway_does_not_starve_prompts():
@@ -112,7 +112,7 @@ def test_alone_a_prompt_gets_the_whole_batch_where_that_is_fast_enough():
     assert max(settle(FAST, 0, prompts=1)) == 512
     taken = sorted(settle(MIDDLE, 0, prompts=1))[25]
     assert EFFICIENT_CHUNK <= taken < 512
-    assert MIDDLE.step_s(0, taken) <= 1.2 * ALONE_S
+    assert MIDDLE.step_s(0, taken) <= 1.2 * PREFILL_STEP_S
 
 
 def test_a_machine_that_becomes_fast_is_believed():
@@ -171,7 +171,7 @@ def test_the_prompts_of_one_client_slow_anothers_stream_as_one_prompt_would():
         batching.costs.observe(1, 0, 0.01)
         batching.costs.observe(1, 256, 0.5)
 
-    assert batching.plan_chunks(1, [500] * 31, crowd=1) == [
+    assert batching.plan_chunks(1, [500] * 31, prompt_count=1) == [
         *batching.plan_chunks(1, [500]),
         *[0] * 30,
     ]

@@ -324,7 +324,9 @@ def lettered(engine, monkeypatch):
     """With tokens that are their letters, and a BOS that is empty in an answer."""
     monkeypatch.setattr(engine, "facts", msgspec.structs.replace(engine.facts, vocab_size=128))
     monkeypatch.setattr(engine, "piece", lambda token: b"" if token == BOS else bytes([token]))
-    monkeypatch.setattr(engine, "written", lambda token: b"^" if token == BOS else bytes([token]))
+    monkeypatch.setattr(
+        engine, "piece_with_control", lambda token: b"^" if token == BOS else bytes([token])
+    )
 
     def tokenize(text, *, add_special, parse_special):
         assert parse_special

@@ -2,8 +2,8 @@
 
 An engine owns ``facts.slots`` sequences ("slots", numbered from 0), each with a KV cache of up to
 ``facts.num_ctx`` tokens at positions 0, 1, 2, …. Only the step thread calls it, except for
-``tokenize``, ``piece``, ``written`` and ``is_end``, which the preprocessor's threads may call at
-the same time.
+``tokenize``, ``piece``, ``piece_with_control`` and ``is_end``, which the preprocessor's threads may
+call at the same time.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Engine(Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes of a token in an answer (control tokens: empty). Must be cheap."""
 
-    def written(self, token: int) -> bytes:
+    def piece_with_control(self, token: int) -> bytes:
         """The bytes of a token in a prompt, where control tokens have a name."""
 
     def is_end(self, token: int) -> bool:

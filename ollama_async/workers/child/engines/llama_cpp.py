@@ -202,7 +202,7 @@ class LlamaCpp:
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._tokenizer.tokenize
         self.piece = self._tokenizer.piece
-        self.written = self._tokenizer.written
+        self.piece_with_control = self._tokenizer.piece_with_control
         self.is_end = self._tokenizer.is_end
 
     def begin(

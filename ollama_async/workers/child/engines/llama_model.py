@@ -243,7 +243,7 @@ class LlamaTokenizer:
             piece = self._pieces[token] = self._read_piece(token, with_control=False)
         return piece
 
-    def written(self, token: int) -> bytes:
+    def piece_with_control(self, token: int) -> bytes:
         """The bytes of a token, with names of control tokens; empty for unknown ids."""
         return self._read_piece(token, with_control=True) if 0 <= token < self.size else b""
 

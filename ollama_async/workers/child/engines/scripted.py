@@ -86,7 +86,7 @@ class Scripted:
     def piece(self, token: int) -> bytes:
         return self._pieces[token]
 
-    written = piece  # there are no control tokens
+    piece_with_control = piece  # there are no control tokens
 
     def is_end(self, token: int) -> bool:
         return token == self._end

@@ -33,8 +33,8 @@ from ollama_async.workers.child.grammar.lark import (
     Strictness,
     json_rule,
     literal,
-    sequence,
     split_special,
+    text_pattern,
 )
 from ollama_async.workers.child.grammar.tool_calls import MAX_TOOLS, call_grammar, tool_names
 
@@ -322,8 +322,8 @@ def _forced_call(
         raise BadRequest(f"tool_choice: there is no tool {choice!r}" if tools else "no tools")
     either = " | ".join(f"call_{number}" for number in range(len(rules)))
     key = literal('"name":')
-    opened = f'{sequence(begin, special)} gap? "{{" gap? {key} gap? ({either})'
-    rules.append(f'call: {opened} gap? "}}" gap? {sequence(end, special)}\n')
+    opened = f'{text_pattern(begin, special)} gap? "{{" gap? {key} gap? ({either})'
+    rules.append(f'call: {opened} gap? "}}" gap? {text_pattern(end, special)}\n')
     more = f" (gap? call){{0,{MAX_CALLS - 1}}}" if choice == "required" else ""
     return f"answer: call{more}\n" + "".join(rules)
 
@@ -332,14 +332,14 @@ def _start(
     think: bool | str | None, rendered: str, delimiters: Delimiters, special: SpecialTokens
 ) -> str:
     """The rule ``start``: thoughts, unless forbidden, or the model's opening, then the answer."""
-    opening = sequence(delimiters.opening, special) if delimiters.opening else ""
+    opening = text_pattern(delimiters.opening, special) if delimiters.opening else ""
     if delimiters.thoughts is None:
         return f"start: {opening} answer\n"
     begin, end = delimiters.thoughts
     is_thinking = delimiters.begins_thinking or rendered.rstrip().endswith(begin)
     if think is False:
         # some templates begin a thought for any client: it ends at once
-        before = f"{sequence(end, special)} blank?" if is_thinking else opening
+        before = f"{text_pattern(end, special)} blank?" if is_thinking else opening
         return f"start: {before} answer\n"
     first, *rest = split_special(end, special)
     if first.startswith("<"):  # a control token: text cannot be mistaken for it
@@ -348,6 +348,6 @@ def _start(
         rules = f"until[lazy]: ANYTHING {first}\nthoughts: until {' '.join(rest)}\n"
     if is_thinking:
         return rules + "start: thoughts blank? answer\n"
-    thought = f"blank? {sequence(begin, special)} thoughts"
+    thought = f"blank? {text_pattern(begin, special)} thoughts"
     before = f"({thought} | {opening})" if opening else f"({thought})?"
     return rules + f"start: {before} blank? answer\n"

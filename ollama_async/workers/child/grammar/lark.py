@@ -49,7 +49,7 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def sequence(text: str, special: SpecialTokens) -> str:
+def text_pattern(text: str, special: SpecialTokens) -> str:
     """A pattern for ``text`` with the control tokens in it."""
     return " ".join(split_special(text, special))
 
@@ -149,8 +149,8 @@ class RuleSet:
         rests = {left: self.reserve() for left in range(everything + 1)}
         for left, rest in rests.items():
             more = _continuations(names, rests, left, others)
-            self.define(rest, _maybe(more and f"{separator} ({more})", required & left))
-        return _maybe(_continuations(names, rests, everything, others), required)
+            self.define(rest, _optional(more and f"{separator} ({more})", required & left))
+        return _optional(_continuations(names, rests, everything, others), required)
 
 
 def _continuations(
@@ -174,7 +174,7 @@ def _in_order(names: Sequence[str], separator: str, others: str | None) -> str:
     return f" {separator} ".join(f"{before} {name}" for name in names) + f" {after}"
 
 
-def _maybe(text: str, is_required: int) -> str:
+def _optional(text: str, is_required: int) -> str:
     if not text:
         return '""'
     return f"({text})" if is_required else f"({text})?"
@@ -326,10 +326,10 @@ class ValueGrammar:
     def _leaf(self, schema: Schema) -> str:
         """Any other schema, as far as it can be enforced."""
         notation = self._notation
-        kinds = self.kinds(schema)
-        is_alike = bool(kinds) and kinds <= {"integer", "number"}  # in all notations
+        types = self.types(schema)
+        is_alike = bool(types) and types <= {"integer", "number"}  # in all notations
         if not notation.has_schemas and not is_alike:
-            ways = self.choices(schema) or [notation.types[kind] for kind in sorted(kinds)]
+            ways = self.choices(schema) or [notation.types[kind] for kind in sorted(types)]
             return self._rules.add(" | ".join(ways)) if ways else notation.any
         for form in self._forms(schema):
             with suppress(BadRequest):
@@ -350,18 +350,18 @@ class ValueGrammar:
             for value in _listed_values(schema) or []
         ]
 
-    def kinds(self, schema: Schema) -> set[str]:
+    def types(self, schema: Schema) -> set[str]:
         """The types that values may have; empty if unknown."""
         alternatives = _alternatives(schema)
         if alternatives:
-            found = [self.kinds(self._alternative(way)) for way in alternatives]
+            found = [self.types(self._alternative(way)) for way in alternatives]
             return set().union(*found) if all(found) else set()
         types = schema.get("type")
         names = types if isinstance(types, list) else [types]
         values = _listed_values(schema)
         if types is None and values is not None:
-            return set(map(_kind, values))
-        return {str(name) for name in names} if all(name in _KINDS for name in names) else set()
+            return set(map(_type_name, values))
+        return {str(name) for name in names} if all(name in _TYPES for name in names) else set()
 
     def _alternative(self, schema: Any) -> Schema:
         """As :meth:`resolve`; nested alternatives count as anything, and null as a value."""
@@ -396,9 +396,9 @@ def _alternatives(schema: Schema) -> list[Any]:
     return ways if isinstance(ways, list) else []
 
 
-def _kind(value: Any) -> str:
-    kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
-    return "null" if value is None else kinds.get(type(value), "object")
+def _type_name(value: Any) -> str:
+    types = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
+    return "null" if value is None else types.get(type(value), "object")
 
 
-_KINDS = ("array", "boolean", "integer", "null", "number", "object", "string")
+_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")

@@ -111,7 +111,7 @@ def check_shape(schema: Schema) -> None:
 VALUES_LIMIT = 500
 """Values of one schema that are enumerated."""
 
-LOOKS_LIMIT = 1 << 17
+VISITS_LIMIT = 1 << 17
 """Visits of keywords, names and values in one document."""
 
 ADDITIONS_LIMIT = 1 << 14
@@ -128,7 +128,10 @@ _ANNOTATIONS = frozenset(
 Keyed = dict[str, Any]
 """Values by a key that equal values share."""
 
-_FEW: dict[str, Keyed] = {"boolean": {"false": False, "true": True}, "null": {"null": None}}
+_FINITE_TYPES: dict[str, Keyed] = {
+    "boolean": {"false": False, "true": True},
+    "null": {"null": None},
+}
 _TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
     "boolean": (bool,),
@@ -167,7 +170,7 @@ class SchemaAnalysis:
         self._known_types: dict[int, frozenset[str] | None] = {}
         self._targets: dict[int, Schema | None] = {}
         self._level = 0
-        self.looks = Budget(LOOKS_LIMIT)
+        self.visits = Budget(VISITS_LIMIT)
         self.additions = Budget(ADDITIONS_LIMIT)
 
     def target(self, schema: Schema) -> Schema | None:
@@ -195,23 +198,27 @@ class SchemaAnalysis:
         if keywords == {"$ref"}:
             return self.values(self.target(schema))
         if keywords in ({"anyOf"}, {"oneOf"}):
-            return self._of_union(schema[keywords.pop()])
+            return self._values_of_union(schema[keywords.pop()])
         if keywords == {"type"}:
-            return _FEW.get(str(schema["type"]))
-        return _listed(schema) if keywords <= {"type", "enum", "const"} else self._integers(schema)
+            return _FINITE_TYPES.get(str(schema["type"]))
+        return (
+            _values_of_list(schema)
+            if keywords <= {"type", "enum", "const"}
+            else self._values_of_range(schema)
+        )
 
-    def _of_union(self, options: object) -> Keyed | None:
+    def _values_of_union(self, options: object) -> Keyed | None:
         found: Keyed = {}
         for option in options if isinstance(options, list) else []:
             values = self.values(option)
-            if values is None or not self.looks.allows(1 + len(values)):
+            if values is None or not self.visits.allows(1 + len(values)):
                 return None
             found |= values
             if len(found) > VALUES_LIMIT:
                 return None
         return found
 
-    def _integers(self, schema: Schema) -> Keyed | None:
+    def _values_of_range(self, schema: Schema) -> Keyed | None:
         """The integers between two bounds."""
         low, high = schema.get("minimum"), schema.get("maximum")
         if asserting(schema) != {"type", "minimum", "maximum"} or schema["type"] != "integer":
@@ -219,7 +226,7 @@ class SchemaAnalysis:
         if not isinstance(low, int) or not isinstance(high, int) or high - low >= VALUES_LIMIT:
             return None
         numbers = range(low, high + 1)
-        if not self.looks.allows(len(numbers)):
+        if not self.visits.allows(len(numbers)):
             return None
         return {str(number): number for number in numbers}
 
@@ -266,7 +273,7 @@ def canonical_key(value: object) -> str:
     return json.dumps(value)
 
 
-def _listed(schema: Schema) -> Keyed | None:
+def _values_of_list(schema: Schema) -> Keyed | None:
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if not isinstance(values, list) or len(values) > VALUES_LIMIT:
         return None

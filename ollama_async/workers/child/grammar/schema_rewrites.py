@@ -132,7 +132,7 @@ def _pattern_of_names(rule: object, analysis: SchemaAnalysis) -> str | None:
         if rule is None:
             return None
         cost = len(rule) + PATTERN_GROWTH * len(rule.get("pattern", ""))
-        if not analysis.looks.allows(cost):
+        if not analysis.visits.allows(cost):
             return None
     if not isinstance(rule, dict):
         return "" if rule is True else None
@@ -192,13 +192,13 @@ def _evaluated(schema: Schema, analysis: SchemaAnalysis) -> set[str] | None:
     seen: set[int] = set()
     while todo:
         each = todo.pop()
-        if not isinstance(each, dict) or not analysis.looks.allows(1):
+        if not isinstance(each, dict) or not analysis.visits.allows(1):
             return None
         if id(each) in seen:
             continue
         seen.add(id(each))
         parts = len(each) + len(each.get("properties", {})) + len(each.get("allOf", []))
-        if not analysis.looks.allows(parts) or not asserting(each) <= _PLAIN_OBJECT:
+        if not analysis.visits.allows(parts) or not asserting(each) <= _PLAIN_OBJECT:
             return None
         if each is not schema and "unevaluatedProperties" in each:
             return None
@@ -257,11 +257,11 @@ def _distinct_arrays(items: list[Any], sizes: range, additions: Budget) -> list[
 # becomes required, so that no answer is valid under two.
 
 OPTIONS_LIMIT = 100
-"""Options of one ``oneOf``; all pairs are compared, as far as ``SchemaAnalysis.looks`` allows."""
+"""Options of one ``oneOf``; all pairs are compared, as far as ``SchemaAnalysis.visits`` allows."""
 
 _OBJECT = frozenset({"object"})
 
-_Tags = list[tuple[Schema, str]]
+_Discriminators = list[tuple[Schema, str]]
 """Objects, each with the property that distinguishes it."""
 
 
@@ -275,7 +275,7 @@ def _relax_one_of(schema: Schema, analysis: SchemaAnalysis) -> None:
         found.append(_alternatives(option, analysis))
         if not found[-1] or sum(map(len, found)) > OPTIONS_LIMIT:
             return
-    tags: _Tags = []
+    tags: _Discriminators = []
     for these, those in itertools.combinations(found, 2):
         for pair in itertools.product(these, those):
             distinguishing = _distinguish(*pair, analysis)
@@ -292,7 +292,7 @@ def _alternatives(option: object, analysis: SchemaAnalysis) -> list[Schema]:
     todo, found, seen = [option], [], set[int]()
     while todo:
         each = todo.pop()
-        if not isinstance(each, dict) or len(seen) > OPTIONS_LIMIT or not analysis.looks.allows(1):
+        if not isinstance(each, dict) or len(seen) > OPTIONS_LIMIT or not analysis.visits.allows(1):
             return []
         if id(each) in seen:
             continue
@@ -301,7 +301,7 @@ def _alternatives(option: object, analysis: SchemaAnalysis) -> list[Schema]:
         if "$ref" in each:
             todo.append(analysis.target(each))
         elif isinstance(union, list) and "type" not in each:
-            if not analysis.looks.allows(len(union)):
+            if not analysis.visits.allows(len(union)):
                 return []
             todo += union
         else:
@@ -309,16 +309,16 @@ def _alternatives(option: object, analysis: SchemaAnalysis) -> list[Schema]:
     return found
 
 
-def _distinguish(one: Schema, other: Schema, analysis: SchemaAnalysis) -> _Tags | None:
+def _distinguish(one: Schema, other: Schema, analysis: SchemaAnalysis) -> _Discriminators | None:
     """What to require so that nothing is valid under both; None if something may be."""
-    if not analysis.looks.allows(1):
+    if not analysis.visits.allows(1):
         return None
     these, those = analysis.types(one), analysis.types(other)
     if these and those and not _with_integers(these) & _with_integers(those):
         return []
     if _are_disjoint(one, other, analysis):
         return []
-    return _tags(one, other, analysis) if these == those == _OBJECT else None
+    return _find_discriminators(one, other, analysis) if these == those == _OBJECT else None
 
 
 def _with_integers(types: frozenset[str]) -> frozenset[str]:
@@ -331,11 +331,13 @@ def _are_disjoint(one: object, other: object, analysis: SchemaAnalysis) -> bool:
         return False
     if these is those:
         return not these
-    return analysis.looks.allows(min(len(these), len(those))) and these.keys().isdisjoint(those)
+    return analysis.visits.allows(min(len(these), len(those))) and these.keys().isdisjoint(those)
 
 
-def _tags(one: Schema, other: Schema, analysis: SchemaAnalysis) -> _Tags | None:
-    if _misses(one, other, analysis) or _misses(other, one, analysis):
+def _find_discriminators(
+    one: Schema, other: Schema, analysis: SchemaAnalysis
+) -> _Discriminators | None:
+    if _forbids_required_of(one, other, analysis) or _forbids_required_of(other, one, analysis):
         return []
     required = [*one.get("required", []), *other.get("required", [])]
     if _disjoint_name(required, one, other, analysis) is not None:
@@ -350,16 +352,16 @@ def _disjoint_name(
     """The first of ``names`` whose property has no value in common in ``one`` and ``other``."""
     these, those = one.get("properties", {}), other.get("properties", {})
     for name in names:
-        if not analysis.looks.allows(1):
+        if not analysis.visits.allows(1):
             return None
         if name in these and name in those and _are_disjoint(these[name], those[name], analysis):
             return name
     return None
 
 
-def _misses(one: Schema, other: Schema, analysis: SchemaAnalysis) -> bool:
+def _forbids_required_of(one: Schema, other: Schema, analysis: SchemaAnalysis) -> bool:
     """Whether ``one`` forbids a property that ``other`` requires."""
     if one.get("additionalProperties") is not False or "patternProperties" in one:
         return False
     required, listed = other.get("required", []), one.get("properties", {})
-    return analysis.looks.allows(len(required)) and any(name not in listed for name in required)
+    return analysis.visits.allows(len(required)) and any(name not in listed for name in required)

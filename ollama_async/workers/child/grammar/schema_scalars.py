@@ -22,9 +22,9 @@ from typing import Any, TypeGuard
 from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.grammar.schema_analysis import Schema
 
-_EXACT = 1 << 53  # up to here all integers are floating-point numbers
-_FARTHEST = (1 << 63) - 1024  # the last floating-point number of 63 bits
-_FARTHEST_DECIMAL = 9_223_372_036_854_770_000  # the last one of 15 digits
+_MAX_EXACT = 1 << 53  # up to here all integers are floating-point numbers
+_MAX_BOUND = (1 << 63) - 1024  # the last floating-point number of 63 bits
+_MAX_DECIMAL_BOUND = 9_223_372_036_854_770_000  # the last one of 15 digits
 _OPEN_ENDED = 10**18  # from here on the library needs both bounds
 _DIGITS = 15  # decimals of this many digits survive a round trip through floating point
 
@@ -39,11 +39,11 @@ def fit_bounds(schema: Schema) -> None:
     types = schema.get("type")
     listed = types if isinstance(types, list) else [types]
     is_integer = "integer" in listed and "number" not in listed
-    farthest = _FARTHEST if is_integer else _FARTHEST_DECIMAL
+    farthest = _MAX_BOUND if is_integer else _MAX_DECIMAL_BOUND
     found: list[list[Any]] = []
     # upper bounds are handled as lower bounds of the negated number
     for (plain, exclusive), sign in ((_LOWER, 1), (_UPPER, -1)):
-        _modernize(schema, plain, exclusive)
+        _convert_draft4(schema, plain, exclusive)
         bounds = {
             key: sign * schema[key] for key in (plain, exclusive) if _is_number(schema.get(key))
         }
@@ -66,7 +66,7 @@ def fit_bounds(schema: Schema) -> None:
         schema["minimum"] = -farthest
 
 
-def _modernize(schema: Schema, plain: str, exclusive: str) -> None:
+def _convert_draft4(schema: Schema, plain: str, exclusive: str) -> None:
     """Convert draft 4 (and OpenAPI), where ``exclusive`` is a flag on the ``plain`` bound."""
     if schema.get(exclusive) is True and plain in schema:
         schema[exclusive] = schema.pop(plain)
@@ -82,7 +82,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 def _round_up(value: float, *, is_integer: bool) -> Any:
     """The next value that is exact as a floating-point number and, for decimals, has 15 digits."""
-    if abs(value) <= _EXACT:
+    if abs(value) <= _MAX_EXACT:
         return value
     if is_integer:
         near = float(value)
@@ -98,8 +98,8 @@ def is_exact(value: object) -> bool:
         return all(map(is_exact, value.values()))
     if isinstance(value, list):
         return all(map(is_exact, value))
-    if isinstance(value, int) and abs(value) > _EXACT:
-        return abs(value) <= _FARTHEST and int(float(value)) == value
+    if isinstance(value, int) and abs(value) > _MAX_EXACT:
+        return abs(value) <= _MAX_BOUND and int(float(value)) == value
     return True
 
 
@@ -127,7 +127,7 @@ _REPEATED = re.compile(r"\^(?P<one>\[\^?(?:\\.|[^\]\\])+\]|\\[dws]|\.)(?P<often>
 """Any number of characters of one kind."""
 
 
-def _duration(seconds: str) -> str:
+def _duration_pattern(seconds: str) -> str:
     date = r"(?:\d+Y(?:\d+M)?(?:\d+D)?|\d+M(?:\d+D)?|\d+D)"
     time = rf"T(?:\d+H(?:\d+M)?(?:{seconds})?|\d+M(?:{seconds})?|{seconds})"
     return rf"^P(?:\d+W|{date}(?:{time})?|{time})$"
@@ -136,7 +136,7 @@ def _duration(seconds: str) -> str:
 _KNOWN = {
     # Zod's durations
     r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?"
-    r"(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": _duration(r"\d+(?:[.,]\d+)?S")
+    r"(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$": _duration_pattern(r"\d+(?:[.,]\d+)?S")
 }
 
 _DECIMAL = re.compile(
@@ -167,7 +167,7 @@ _URI_CHARACTER = r"[a-zA-Z0-9._~!$&'()*+,;=:@-]"
 OF_FORMATS = {
     "date": f"^{_DATE}$",
     "date-time": f"^{_DATE}T{_TIME}$",
-    "duration": _duration(r"\d+S"),
+    "duration": _duration_pattern(r"\d+S"),
     "email": rf"^{_WORD}(?:\.{_WORD})*@{_LABEL}(?:\.{_LABEL})+$",
     "hostname": rf"^{_LABEL}(?:\.{_LABEL})*$",
     "ipv4": rf"^(?:{_BYTE}\.){{3}}{_BYTE}$",
@@ -213,16 +213,16 @@ def translate_patterns(schema: Schema) -> None:
 
 def split_look_aheads(pattern: str) -> list[str]:
     """Translated patterns that together mean ``pattern``; unsupported look-around stays in."""
-    found = [_KNOWN.get(pattern) or _decimal(pattern) or pattern]
+    found = [_KNOWN.get(pattern) or _decimal_pattern(pattern) or pattern]
     for _ in range(AHEAD_LIMIT):
-        split = _split(found[0])
+        split = _split_look_ahead(found[0])
         if split is None:
             break
         found = [split[0], *found[1:], split[1]]
     return [_translate(each) for each in found]
 
 
-def _decimal(pattern: str) -> str | None:
+def _decimal_pattern(pattern: str) -> str | None:
     """The decimals that Pydantic means; its own pattern admits more."""
     found = _DECIMAL.fullmatch(pattern)
     if found is None:
@@ -245,11 +245,11 @@ def with_lengths(pattern: str, least: int, most: int | None) -> str | None:
     return f"^{found['one']}{{{least},{'' if most is None else most}}}$"
 
 
-def _split(pattern: str) -> tuple[str, str] | None:
+def _split_look_ahead(pattern: str) -> tuple[str, str] | None:
     """The pattern without its leading look-ahead, and the look-ahead as a pattern."""
     if not pattern.startswith(("^(?=", "^(?!")) or _has_empty_class(pattern):
         return None
-    structure = list(_structure(pattern))
+    structure = list(_find_parentheses(pattern))
     end = next((at for at, depth, _ in structure if depth == 0 and at > 1), None)
     if end is None or pattern[end + 1 : end + 2] in {"*", "+", "?", "{"}:
         return None
@@ -260,7 +260,7 @@ def _split(pattern: str) -> tuple[str, str] | None:
     return None if condition is None else (f"^{pattern[end + 1 :]}", condition)
 
 
-def _structure(pattern: str) -> Iterator[tuple[int, int, str]]:
+def _find_parentheses(pattern: str) -> Iterator[tuple[int, int, str]]:
     """Positions of parentheses and bars outside classes, with the depth after each."""
     depth, in_class, is_escaped = 0, False, False
     for at, character in enumerate(pattern):
@@ -288,11 +288,11 @@ def _has_empty_class(pattern: str) -> bool:
 
 def _translate_element(found: re.Match[str]) -> str:
     if found["closed"]:
-        return _of_class(found[0])
+        return _translate_class(found[0])
     return r"[^\n\r\u2028\u2029]" if found[0] == "." else found[0]
 
 
-def _of_class(text: str) -> str:
+def _translate_class(text: str) -> str:
     """A character class: in Rust, brackets nest in it, and there are two-character operators."""
     head = "[^" if text.startswith("[^") else "["
     atoms = _ATOMS.findall(text[len(head) : -1])

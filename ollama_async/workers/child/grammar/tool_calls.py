@@ -30,7 +30,7 @@ from ollama_async.workers.child.grammar.lark import (
     literal,
     quoted,
     required_of,
-    sequence,
+    text_pattern,
 )
 
 MAX_TOOLS = 256
@@ -115,9 +115,9 @@ class _CallGrammar:
         self.rules = RuleSet()
         self._special = special
 
-    def sequence(self, text: str) -> str:
+    def text_pattern(self, text: str) -> str:
         """A pattern for ``text`` with the control tokens in it."""
-        return sequence(text, self._special)
+        return text_pattern(text, self._special)
 
     def expand(self, form: str, parts: Mapping[str, str]) -> str:
         """A form of :class:`CallSyntax`, with ``parts`` in place of its placeholders."""
@@ -129,7 +129,7 @@ class _CallGrammar:
             elif piece.strip("{}") in known:
                 pieces.append(known[piece.strip("{}")])
             else:
-                pieces.append(self.sequence(piece))
+                pieces.append(self.text_pattern(piece))
         return " ".join(pieces) or '""'
 
     def write(self, functions: Sequence[Function]) -> str:
@@ -153,16 +153,16 @@ class _CallGrammar:
             # some templates omit the commas between objects
             comma = '","' if "{parameters}" in syntax.listed[0] else '","?'
             ways.append(f'"[" gap? listed_call (gap? {comma} gap? listed_call){more} gap? "]"')
-        body = f"{self.sequence(syntax.prefix)} gap? ({' | '.join(ways)})"
+        body = f"{self.text_pattern(syntax.prefix)} gap? ({' | '.join(ways)})"
         if syntax.close:
-            body += f" gap? ({' | '.join(map(self.sequence, syntax.close))})"
+            body += f" gap? ({' | '.join(map(self.text_pattern, syntax.close))})"
         head = syntax.forms[0].partition("{arguments}")[0].rstrip(" ") if syntax.texts else ""
-        heads = (self.expand(head, {"name": self.sequence(text)}) for text in syntax.texts)
+        heads = (self.expand(head, {"name": self.text_pattern(text)}) for text in syntax.texts)
         return " | ".join([body, *heads])
 
     def _placeholders(self, name: str, schema: dict[str, Any]) -> dict[str, str]:
         """Patterns for the placeholders of the forms, in calls of one function."""
-        parts = {"name": self.sequence(name), "id": "identifier"}
+        parts = {"name": self.text_pattern(name), "id": "identifier"}
         forms = " ".join((*self.syntax.forms, *self.syntax.listed))
         if "{parameters}" in forms:
             parts["parameters"] = _ParameterGrammar(self, schema).rule()
@@ -204,8 +204,8 @@ class _CallGrammar:
             if quote in _STRINGS:
                 strings.append(_STRINGS[quote])
             else:
-                mark = self.sequence(quote)
-                lazy = "" if _has_token(mark) else "[lazy]"
+                mark = self.text_pattern(quote)
+                lazy = "" if _has_control_token(mark) else "[lazy]"
                 rules += f"marked_{number}{lazy}: {_text_until(mark)}\n"
                 strings.append(f"{mark} marked_{number}")
         rules += f"literal_string: {' | '.join(strings)}\n"
@@ -216,10 +216,10 @@ def _text_until(end: str) -> str:
     """Text up to ``end``. If ``end`` has a control token, text stops there at the latest, so that
     what comes before the token counts as text.
     """
-    return f"ANYTHING {end[end.find('<[') :] if _has_token(end) else end}"
+    return f"ANYTHING {end[end.find('<[') :] if _has_control_token(end) else end}"
 
 
-def _has_token(text: str) -> bool:
+def _has_control_token(text: str) -> bool:
     return text.startswith("<[") or " <[" in text
 
 
@@ -253,7 +253,7 @@ class _ParameterGrammar:
         listed = properties if isinstance(properties, dict) else {}
         listed = {**listed, **{key: {} for key in required if key not in listed}}
         members: list[Member] = [
-            (self._parameter(self._grammar.sequence(key), value), key in required)
+            (self._parameter(self._grammar.text_pattern(key), value), key in required)
             for key, value in listed.items()
             if value is not False
         ]
@@ -261,27 +261,29 @@ class _ParameterGrammar:
         if not isinstance(properties, dict) or self._schema.get("additionalProperties"):
             others = self._rules.add(self._parameter("identifier", {}))
         between = self._syntax.between
-        separator = f"gap? {self._grammar.sequence(between)} gap?" if between else "gap?"
+        separator = f"gap? {self._grammar.text_pattern(between)} gap?" if between else "gap?"
         return self._rules.add(f"{self._rules.in_any_order(members, separator, others)} gap?")
 
     def _parameter(self, key: str, schema: Any) -> str:
-        ways = self._values_by_kind(self._values.resolve(schema))
+        ways = self._values_by_text(self._values.resolve(schema))
         written = []
         for kind, value in ways.items():
             parts = {"key": key, "is_text": literal(kind)}
             written.append(f"{self._grammar.expand(self._before, parts)} {value}")
         return self._rules.add(" | ".join(written)) if len(written) > 1 else written[0]
 
-    def _values_by_kind(self, schema: dict[str, Any]) -> dict[str, str]:
+    def _values_by_text(self, schema: dict[str, Any]) -> dict[str, str]:
         """The values of ``schema`` with their ends, keyed by whether they are bare text."""
         if "{is_text}" not in self._before:
             return {"": self._value(schema)}
-        kinds, choices = self._values.kinds(schema), self._values.choices(schema)
+        types, choices = self._values.types(schema), self._values.choices(schema)
         ways = {}
-        if not kinds or "string" in kinds:
-            ways["true"] = self._lined(choices) if kinds == {"string"} and choices else self._text()
-        if kinds != {"string"}:
-            ways["false"] = self._lined([self._values.value(schema)])
+        if not types or "string" in types:
+            ways["true"] = (
+                self._on_own_line(choices) if types == {"string"} and choices else self._text()
+            )
+        if types != {"string"}:
+            ways["false"] = self._on_own_line([self._values.value(schema)])
         return ways
 
     def _value(self, schema: dict[str, Any]) -> str:
@@ -289,16 +291,18 @@ class _ParameterGrammar:
         ways = self._values.choices(schema)
         if self._syntax.quotes:
             return f"gap? ({' | '.join(ways or [self._values.value(schema)])}) gap? {self._end}"
-        kinds = self._values.kinds(schema)
-        if not ways and (not kinds or "string" in kinds):
+        types = self._values.types(schema)
+        if not ways and (not types or "string" in types):
             return self._text()
-        return self._lined(ways or [self._values.value(schema), *self._as_python_prints(schema)])
+        return self._on_own_line(
+            ways or [self._values.value(schema), *self._as_python_prints(schema)]
+        )
 
     def _text(self) -> str:
         text = _text_until(self._end)
-        return self._rules.add(text, lazy=not _has_token(text))
+        return self._rules.add(text, lazy=not _has_control_token(text))
 
-    def _lined(self, ways: Sequence[str]) -> str:
+    def _on_own_line(self, ways: Sequence[str]) -> str:
         """One line break on each side is markup; anything else would be part of the value."""
         value = self._rules.add(" | ".join(ways))
         return f'({value} | "\\n" {value} "\\n") {self._end}'
@@ -306,7 +310,7 @@ class _ParameterGrammar:
     def _quoted(self, text: str) -> str:
         ways = []
         for quote in self._grammar.quotes:
-            mark = self._grammar.sequence(quote)
+            mark = self._grammar.text_pattern(quote)
             inside = text
             if quote in _STRINGS:
                 inside = json.dumps(text, ensure_ascii=False)[1:-1]
@@ -316,9 +320,9 @@ class _ParameterGrammar:
 
     def _as_python_prints(self, schema: dict[str, Any]) -> Iterator[str]:
         """Templates print values this way, and models learn it from them."""
-        kinds = self._values.kinds(schema)
-        yield from (_LITERALS[kind] for kind in sorted(kinds & {"boolean", "null"}))
-        if kinds & {"array", "object"}:
+        types = self._values.types(schema)
+        yield from (_LITERALS[kind] for kind in sorted(types & {"boolean", "null"}))
+        if types & {"array", "object"}:
             printed = self._printed()
             values = ValueGrammar(self._rules, self._schema, self._grammar.strictness, printed)
             yield values.value(schema)
