@@ -151,8 +151,8 @@ class CrashBackoff:
             self._consecutive[key, client] = deque([now])
 
     def _forget_consecutive(self, key: str) -> None:
-        for blamed in [blamed for blamed in self._consecutive if blamed[0] == key]:
-            del self._consecutive[blamed]
+        kept = {who: times for who, times in self._consecutive.items() if who[0] != key}
+        self._consecutive = kept
 
     def _expire(self, now: float) -> None:
         """Drop entries older than the window, which also bounds the memory."""

@@ -144,16 +144,13 @@ def _set_timer(state: SchedulerState, retry_at: Sequence[float], now: float) -> 
 
 def _pending_load(queue: FairQueue, loaded: ModelInstance | None) -> PendingLoad | None:
     """The load that a model's queue needs. An instance that will stop is not replaced before."""
-    if loaded is None:
-        return PendingLoad(_oldest(queue.heads()), queue)
-    if loaded.stop_when_unused or all(loaded.satisfies(options) for options in queue.load_options):
-        return None
-    unsatisfied = [head for head in queue.heads() if not loaded.satisfies(head.load_options)]
-    if not unsatisfied:
-        return None
-    is_growth = any(exceeds_context(each.load_options, loaded.num_ctx) for each in unsatisfied)
-    return PendingLoad(_oldest(unsatisfied), queue, loaded, is_growth)
-
-
-def _oldest(requests: Iterable[QueuedRequest]) -> QueuedRequest:
-    return min(requests, key=lambda request: request.id)
+    heads: Iterable[QueuedRequest] = queue.heads()
+    is_growth = False
+    if loaded is not None:
+        if loaded.stop_when_unused or all(map(loaded.satisfies, queue.load_options)):
+            return None
+        heads = [head for head in heads if not loaded.satisfies(head.load_options)]
+        if not heads:
+            return None
+        is_growth = any(exceeds_context(head.load_options, loaded.num_ctx) for head in heads)
+    return PendingLoad(min(heads, key=lambda request: request.id), queue, loaded, is_growth)

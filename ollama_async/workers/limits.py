@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.core.conversation import Usage
+from ollama_async.core.conversation import Thought, Usage
 from ollama_async.core.safe_text import replace_unprintable
 from ollama_async.workers import messages
 from ollama_async.workers.load_spec import ResourceLimits
@@ -188,13 +188,13 @@ def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
     )
 
 
-def _size_of(delta: messages.Delta) -> int:
+def _size_of(delta: Thought | messages.ToolCallDelta) -> int:
     """Number of characters; of a tool call, as JSON.
 
     :raises ProtocolViolation: the call's arguments cannot be written as JSON.
     """
-    if not isinstance(delta, messages.ToolCallDelta):
-        return len(delta) if isinstance(delta, str) else len(delta.text)
+    if isinstance(delta, Thought):
+        return len(delta.text)
     try:
         return len(msgspec.json.encode(delta.call))
     except (TypeError, ValueError, RecursionError) as reason:

@@ -21,42 +21,33 @@ class Snapshots:
     """
 
     def __init__(self) -> None:
-        self._expiries: dict[int, tuple[tuple[float, float], float]] = {}
-        """By instance: last use and time until the expiry, and the expiry itself."""
+        self._shown: dict[tuple[int, float, float], float] = {}
+        """The expiry by instance, last use, and time from that until the expiry."""
 
     def take(
         self, state: SchedulerState, clients: Mapping[int, WorkerClient], now: float
     ) -> Snapshot:
         """``now`` is of the scheduler's clock. Promised places count as running."""
-        instances = state.instances.values()
         running: Counter[str] = Counter()
-        for instance in instances:
+        loaded: list[LoadedModel] = []
+        shown, self._shown = self._shown, {}
+        for instance in state.instances.values():
             running[instance.target.name] += len(instance.requests)
-        ready = [instance for instance in instances if instance.is_ready]
-        self._expiries = {instance.id: self._expiry(state, instance, now) for instance in ready}
+            if instance.is_ready:
+                use = (instance.id, instance.idle_since, _shown_expiry_s(state, instance, now))
+                expires_at = time.time() - (now - instance.idle_since) + use[2]
+                if use in shown and abs(expires_at - shown[use]) <= _DRIFT_S:
+                    expires_at = shown[use]
+                self._shown[use] = expires_at
+                loaded.append(_loaded_model(instance, clients[instance.id], expires_at))
+        phases = Counter(instance.phase for instance in state.instances.values())
         return Snapshot(
             queued=state.queued,
             capacity=state.limits.max_queue,
             running=dict(running),
-            loaded=[
-                _loaded_model(instance, clients[instance.id], self._expiries[instance.id][1])
-                for instance in ready
-            ],
-            loading=sum(
-                instance.phase in {Phase.COMMITTED, Phase.LOADING} for instance in instances
-            ),
+            loaded=loaded,
+            loading=phases[Phase.COMMITTED] + phases[Phase.LOADING],
         )
-
-    def _expiry(
-        self, state: SchedulerState, instance: ModelInstance, now: float
-    ) -> tuple[tuple[float, float], float]:
-        expiry_s = _shown_expiry_s(state, instance, now)
-        use = (instance.idle_since, expiry_s)
-        expires_at = time.time() - (now - instance.idle_since) + expiry_s
-        shown = self._expiries.get(instance.id)
-        if shown is None or shown[0] != use or abs(expires_at - shown[1]) > _DRIFT_S:
-            return use, expires_at
-        return shown
 
 
 def _shown_expiry_s(state: SchedulerState, instance: ModelInstance, now: float) -> float:
