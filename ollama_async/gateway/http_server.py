@@ -18,7 +18,7 @@ import enum
 import logging
 import re
 import socket
-from typing import Any, cast
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -91,22 +91,13 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(
-            made.request_handler,
-            request_factory=made.request_factory,
-            handler_cancellation=True,
-        )
+        factory = made.request_factory
+        return _Server(made.request_handler, request_factory=factory, handler_cancellation=True)
 
 
 class _Server(web.Server):
     def __call__(self) -> Connection:
-        return Connection(
-            self,
-            loop=asyncio.get_running_loop(),
-            logger=_log,
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-        )
+        return Connection(self)
 
 
 def _is_own_fault(record: logging.LogRecord) -> bool:
@@ -117,14 +108,17 @@ def _is_own_fault(record: logging.LogRecord) -> bool:
 class Connection(web.RequestHandler):
     """Serves the requests of one client, one after the other."""
 
-    def __init__(self, server: web.Server, **settings: Any) -> None:
+    def __init__(self, server: web.Server) -> None:
         super().__init__(
             server,
+            loop=asyncio.get_running_loop(),
+            logger=_log,
+            access_log=None,  # type: ignore[arg-type]  # its annotation lacks None
+            keepalive_timeout=KEEPALIVE_S,
             max_line_size=TARGET_LIMIT_BYTES,
             max_field_size=HEAD_LIMIT_BYTES,
             max_headers=FIELDS_LIMIT,
             auto_decompress=False,
-            **settings,
         )
         self._bounded = BoundedParser(cast("HttpRequestParser", self._parser))
         self._parser = cast("HttpRequestParser", self._bounded)

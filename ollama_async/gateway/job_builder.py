@@ -1,8 +1,8 @@
 """Builds the job of a generate or chat request: Ollama's checks in Ollama's order, then the prompt.
 
 No option or field is silently ignored: what the server or the model cannot do is a 400 that names
-it. The worker interprets messages, tools and templates; here is only decided which of them count.
-Everything here runs in a thread when the request is large.
+it. The worker interprets messages, tools and templates. All of this runs in a thread if the request
+is large.
 """
 
 from __future__ import annotations
@@ -37,12 +37,6 @@ _SHOWN_CHARACTERS = 200  # of a value that is refused
 _SHOWN_NAMES = 20
 
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
-
-
-def check_top_logprobs(request: GenerateRequest | ChatRequest) -> None:
-    """Ollama checks this before it looks for the model. :raises BadRequest:"""
-    if not 0 <= request.top_logprobs <= 20:
-        raise BadRequest("top_logprobs must be between 0 and 20")
 
 
 def build_generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
@@ -148,9 +142,9 @@ def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str |
 
 def _generate_messages(request: GenerateRequest, model: Model) -> tuple[list[Message], int]:
     """The system prompt (the request's, else the model's); the model's own messages, unless
-    ``context`` continues an older answer; the prompt. A request with a suffix has the prompt only.
+    ``context`` continues an older answer; the prompt. With a suffix, the prompt only.
 
-    Returned with how many of the first are the model's.
+    The number is how many of the first are the model's.
     """
     question = Message(role="user", content=request.prompt)
     if request.suffix:
@@ -164,7 +158,7 @@ def _generate_messages(request: GenerateRequest, model: Model) -> tuple[list[Mes
 
 def _chat_messages(request: ChatRequest, model: Model) -> tuple[list[Message], int]:
     """The model's system prompt, unless the request begins with one; the model's own messages; the
-    request's. Returned with how many of the first are the model's.
+    request's. The number is how many of the first are the model's.
     """
     messages: list[Message] = [*model.messages, *request.messages]
     if model.system and ROLES.get(request.messages[0].role) != "system":
@@ -176,9 +170,8 @@ def _chat_messages(request: ChatRequest, model: Model) -> tuple[list[Message], i
 
 
 def strip_thinking(messages: Sequence[Message]) -> list[Message]:
-    """``messages`` without ``<think>…</think>`` in the assistant's, up to the last question.
-
-    Some clients leave it in what they send back.
+    """``messages`` without ``<think>…</think>``, which some clients send back, in the assistant's
+    messages before the last question.
     """
     last_user = max(
         (index for index, message in enumerate(messages) if message.role == "user"), default=0
@@ -192,7 +185,7 @@ def strip_thinking(messages: Sequence[Message]) -> list[Message]:
 
 
 def _without_thinking(text: str) -> str:
-    """In one pass; thinking without an end stays."""
+    """Thinking without an end stays."""
     kept: list[str] = []
     position = 0
     while (begin := text.find(_THINK_OPEN, position)) >= 0:

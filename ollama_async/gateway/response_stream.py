@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import groupby
 from sys import getsizeof
 from time import perf_counter
 from typing import cast
@@ -27,13 +28,7 @@ from aiohttp import web
 from ollama_async.core.conversation import Thought, ToolCall
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation
-from ollama_async.gateway.response_formats import (
-    AnswerContent,
-    Delta,
-    ResponseFormat,
-    join_deltas,
-    join_runs,
-)
+from ollama_async.gateway.response_formats import AnswerContent, Delta, ResponseFormat
 from ollama_async.queue.backend import Finish
 
 JOIN_ABOVE = 8
@@ -174,12 +169,17 @@ class ResponseStream:
     def take(self) -> AnswerContent:
         """Take what is not written yet."""
         deltas, self._deltas = self._deltas, []
-        return join_deltas(deltas)
+        return AnswerContent(
+            text="".join(delta for delta in deltas if isinstance(delta, str)),
+            thinking="".join(delta.text for delta in deltas if isinstance(delta, Thought)),
+            tool_calls=[delta for delta in deltas if isinstance(delta, ToolCall)],
+        )
 
     def take_objects(self) -> bytes:
-        """As :meth:`take`, encoded in as few objects as keep the order."""
+        """As :meth:`take`, encoded, with neighbours of one kind joined to one object."""
         deltas, self._deltas = self._deltas, []
-        return b"".join([self._object(run) for run in join_runs(deltas)])
+        runs = (list(run) for _, run in groupby(deltas, key=type))
+        return b"".join(map(self._object, runs))
 
     async def wait(self) -> None:
         """Wait for the end, the first delta, or a slow client. May be cancelled at any time.
@@ -263,13 +263,13 @@ class ResponseStream:
         """
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
-    def _object(self, run: AnswerContent) -> bytes:
-        """``run`` holds one kind of content only."""
-        if run.tool_calls:
-            return self._format.tool_calls(run.tool_calls)
-        if run.thinking:
-            return self._format.thinking(run.thinking)
-        return self._format.text(run.text)
+    def _object(self, run: list[Delta]) -> bytes:
+        """``run`` holds deltas of one kind."""
+        if calls := [delta for delta in run if isinstance(delta, ToolCall)]:
+            return self._format.tool_calls(calls)
+        if thinking := "".join(delta.text for delta in run if isinstance(delta, Thought)):
+            return self._format.thinking(thinking)
+        return self._format.text("".join(delta for delta in run if isinstance(delta, str)))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -21,8 +21,7 @@ _UNIT_NS = {
 }
 _MAX_NS = 2**63 - 1
 _LONGEST = 256
-_NUMBER = re.compile(r"[0-9]*(?:\.[0-9]*)?")
-_UNIT = re.compile(r"[^.0-9]+")
+_PART = re.compile(r"([0-9]*(?:\.[0-9]*)?)([^.0-9]*)")
 
 
 def parse(text: str) -> int:
@@ -42,18 +41,16 @@ def parse(text: str) -> int:
         raise ValueError(f"time: invalid duration {quoted}")
     total = Fraction(0)
     while rest:
-        number = _NUMBER.match(rest)
-        digits = number.group() if number else ""
-        if digits in {"", "."} or not digits.isascii():
+        part = _PART.match(rest)
+        digits, unit = part.groups() if part else ("", "")
+        if digits in {"", "."}:
             raise ValueError(f"time: invalid duration {quoted}")
-        rest = rest[len(digits) :]
-        unit = _UNIT.match(rest)
         if not unit:
             raise ValueError(f"time: missing unit in duration {quoted}")
-        if unit.group() not in _UNIT_NS:
-            raise ValueError(f'time: unknown unit "{unit.group()}" in duration {quoted}')
-        rest = rest[unit.end() :]
-        total += Fraction(f"0{digits}0" if "." in digits else digits) * _UNIT_NS[unit.group()]
+        if unit not in _UNIT_NS:
+            raise ValueError(f'time: unknown unit "{unit}" in duration {quoted}')
+        rest = rest[len(digits) + len(unit) :]
+        total += Fraction(f"0{digits}0" if "." in digits else digits) * _UNIT_NS[unit]
         if total > _MAX_NS + 1:
             raise ValueError(f"time: invalid duration {quoted}")
     nanoseconds = sign * int(total)

@@ -25,11 +25,11 @@ _LARGEST = 1_000_000
 _FLAGS = {"#": "sharp", "0": "zero", "+": "plus", "-": "minus", " ": "space"}
 
 _ADDRESS = 0xC000010000
-"""In place of where a value lies in memory, which Go shows in some places."""
+"""Shown in place of a value's address in memory."""
 
 
 def sprint(budget: RenderBudget, *values: Value) -> str:
-    """All values, with a blank between two neighbours that are both no strings."""
+    """All values, with a space between two neighbours if neither is a string."""
     printer = _Printer(budget)
     after_string = True
     for value in values:
@@ -42,7 +42,7 @@ def sprint(budget: RenderBudget, *values: Value) -> str:
 
 
 def sprintln(budget: RenderBudget, *values: Value) -> str:
-    """All values, with blanks between them and a line end."""
+    """All values, with spaces between them and a line end."""
     printer = _Printer(budget)
     for number, value in enumerate(values):
         if number:
@@ -82,7 +82,7 @@ class _Printer:
             self._value(value, verb, 0)
 
     def _by_method(self, value: Value, verb: str) -> bool:
-        """Whether it has been shown by its own ``String`` method."""
+        """Write ``value`` with its own ``String`` method; false if that does not apply."""
         to_text = type_of(value).to_text
         if to_text is None or self._in_error or self.format.go_syntax or verb not in "vsxXq":
             return False
@@ -159,11 +159,11 @@ class _Printer:
         self.buffer.write(close)
 
     def _around(self, kind: Type, open_: str, close: str) -> tuple[str, str, str]:
-        """What stands before, between and after the parts of a value."""
+        """The text before, between and after the parts of a value."""
         return (f"{kind}{{", ", ", "}") if self.format.go_syntax else (open_, " ", close)
 
     def _element(self, item: Value, kind: Type | None, verb: str, depth: int) -> None:
-        """A part of a value. One of any type counts as one level deeper than its place."""
+        """A part of a value. One of any type counts as one level deeper."""
         if kind is not ANY:
             self._value(item, verb, depth + 1)
         elif item is None:
@@ -273,7 +273,7 @@ class _FormatString:
             return self._digits() or 0
         return self._from_values("%!(BADPREC)", least=0)
 
-    def _from_values(self, complaint: str, least: int = -_LARGEST) -> int | None:
+    def _from_values(self, error: str, least: int = -_LARGEST) -> int | None:
         """A width or precision that is one of the values."""
         self._at += 1
         self._after_number = False
@@ -281,7 +281,7 @@ class _FormatString:
         self._next += self._next < len(self._values)
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST:
             return int(value)
-        self._write(complaint)
+        self._write(error)
         return None
 
     def _number(self) -> None:

@@ -25,7 +25,7 @@ import msgspec
 from ollama_async.gocompat.strconv import byte_length
 
 Value = Any
-"""One of the above. (A union of all of them would be narrowed at every turn.)"""
+"""One of the above. (A union of all would have to be narrowed everywhere.)"""
 
 Kind = Literal[
     "bool", "int", "uint", "float", "complex", "string",
@@ -97,7 +97,7 @@ class Byte(int):
 
 
 class Boxed(msgspec.Struct, frozen=True, eq=False):
-    """What is read from a place of type ``interface{}``; templates see the difference in errors."""
+    """A value read from a place of type ``interface{}``; errors show the difference."""
 
     value: Value
 
@@ -231,7 +231,7 @@ def unboxed(value: Value) -> Value:
 
 
 def indirect(value: Value) -> tuple[Value, bool]:
-    """What a box or pointer leads to, and whether it ends in a nil one, which is then returned."""
+    """What a box or pointer leads to; or the nil one that it leads to, and true."""
     while isinstance(value, Boxed | Pointer):
         inner = value.value if isinstance(value, Boxed) else value.target
         if inner is None:
@@ -273,10 +273,6 @@ def zero(kind: Type | None) -> Value:
     if kind.kind == "pointer":
         return Pointer(kind, None)
     if kind.kind == "struct":
-        return Struct(kind, {member.name: _raw_zero(member.type) for member in kind.members})
+        return Struct(kind, {each.name: unboxed(zero(each.type)) for each in kind.members})
     assert kind.kind == "string"
     return ""
-
-
-def _raw_zero(kind: Type) -> Value:
-    return None if kind is ANY else zero(kind)

@@ -20,11 +20,7 @@ from ollama_async.core.errors import BadRequest, NotFound, ServerError
 from ollama_async.gateway.body import BODY_PROCESSOR, Body, read_body
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.models import check_model_name, find_model
-from ollama_async.gateway.job_builder import (
-    build_chat_job,
-    build_generate_job,
-    check_top_logprobs,
-)
+from ollama_async.gateway.job_builder import build_chat_job, build_generate_job
 from ollama_async.gateway.response_formats import FinalAnswer, ResponseFormat
 from ollama_async.gateway.response_formats.ollama import OllamaChatFormat, OllamaGenerateFormat
 from ollama_async.gateway.responses import json_response
@@ -109,7 +105,8 @@ def _decode_and_prepare(
     :raises ServerError: in Ollama's order of checks.
     """
     params = body.decode(route.kind)
-    check_top_logprobs(params)
+    if not 0 <= params.top_logprobs <= 20:
+        raise BadRequest("top_logprobs must be between 0 and 20")
     if not params.model.strip():
         raise route.no_model_error()
     check_model_name(params.model)

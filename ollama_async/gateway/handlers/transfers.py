@@ -75,8 +75,7 @@ async def send_progress(
         last: ProgressStatus | dict[str, str] = {}
         async for status in statuses:
             last = status
-        headers = {"Content-Type": "application/json"}
-        return web.Response(body=encode.to_json(last), headers=headers)
+        return web.Response(body=encode.to_json(last), content_type="application/json")
 
 
 async def _stream_progress(

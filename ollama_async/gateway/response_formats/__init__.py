@@ -6,8 +6,7 @@ what is defined here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -62,23 +61,3 @@ class ResponseFormat(Protocol):
     def error(self, error: ServerError) -> bytes: ...
 
     def whole(self, answer: FinalAnswer) -> bytes: ...
-
-
-def join_deltas(deltas: Iterable[Delta]) -> AnswerContent:
-    text: list[str] = []
-    thinking: list[str] = []
-    tool_calls: list[ToolCall] = []
-    for delta in deltas:
-        match delta:
-            case str():
-                text.append(delta)
-            case Thought(thought):
-                thinking.append(thought)
-            case ToolCall():
-                tool_calls.append(delta)
-    return AnswerContent(text="".join(text), thinking="".join(thinking), tool_calls=tool_calls)
-
-
-def join_runs(deltas: Iterable[Delta]) -> Iterator[AnswerContent]:
-    """Runs of deltas of one kind, each joined, in order."""
-    return (join_deltas(run) for _, run in groupby(deltas, key=type))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gocompat.strconv import (
@@ -18,6 +18,8 @@ from ollama_async.gocompat.template import lex as kinds
 from ollama_async.gocompat.template import node as nodes
 from ollama_async.gocompat.template.funcs import FUNCTION_NAMES
 from ollama_async.gocompat.template.lex import Token, TokenStream, lex
+
+_T = TypeVar("_T")
 
 SOURCE_LIMIT = 1 << 18
 """Characters that a template may have; the longest in use have some 20,000. Each may cost the
@@ -244,7 +246,7 @@ class _Parser:
         token = self._stream.next_non_space()
         if token.kind not in (kinds.STRING, kinds.RAW_STRING):
             raise self._stream.unexpected(token, context)
-        return token.at, self._string_value(token)
+        return token.at, self._literal(token, unquote)
 
     # -- pipelines ---------------------------------------------------------------------------------
 
@@ -345,21 +347,18 @@ class _Parser:
             return None
         return read(token)
 
-    def _string_value(self, token: Token) -> str:
-        """The value of a string literal."""
+    def _literal(self, token: Token, read: Callable[[str], _T]) -> _T:
+        """The value of a literal."""
         try:
-            return unquote(token.text)
+            return read(token.text)
         except ValueError as reason:
             raise self._stream.error(str(reason)) from None
 
     def _string(self, token: Token) -> nodes.Operand:
-        return nodes.String(token.at, token.text, self._string_value(token))
+        return nodes.String(token.at, token.text, self._literal(token, unquote))
 
     def _number(self, token: Token) -> nodes.Operand:
-        try:
-            value = _NUMBERS[token.kind](token.text)
-        except ValueError as reason:
-            raise self._stream.error(str(reason)) from None
+        value = self._literal(token, _NUMBERS[token.kind])
         return nodes.Number(token.at, token.text, value)
 
     def _function(self, token: Token) -> nodes.Operand:
