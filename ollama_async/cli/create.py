@@ -140,16 +140,20 @@ def _sources(modelfile: Modelfile, folder: Path) -> tuple[dict[str, str], dict[s
             base["from"] = value
     chosen = {
         "files": weights,
-        "adapters": _require_files(modelfile.values("adapter"), folder),
-        "draft_files": _require_files(modelfile.values("draft"), folder),
+        "adapters": [
+            _find_files(value, folder, is_required=True) for value in modelfile.values("adapter")
+        ],
+        "draft_files": [
+            _find_files(value, folder, is_required=True) for value in modelfile.values("draft")
+        ],
     }
     return base, {field: _merge(files) for field, files in chosen.items() if files}
 
 
-def _find_files(value: str, folder: Path) -> _Files:
+def _find_files(value: str, folder: Path, *, is_required: bool = False) -> _Files:
     """The files that ``value`` names; none if it names a model.
 
-    :raises CommandFailed: it is a path without a file.
+    :raises CommandFailed: it is a path without a file, or no file although ``is_required``.
     """
     try:
         path = folder / Path(value).expanduser()
@@ -159,19 +163,9 @@ def _find_files(value: str, folder: Path) -> _Files:
             return files_in(path)
     except (OSError, RuntimeError, ValueError) as reason:  # no home, a NUL, a name too long
         raise CommandFailed(f"{value}: {reason}") from None
-    if value.startswith(("/", "./", "../", "~")):
+    if is_required or value.startswith(("/", "./", "../", "~")):
         raise CommandFailed(f"{value}: no such file")
     return {}
-
-
-def _require_files(values: list[str], folder: Path) -> list[_Files]:
-    required: list[_Files] = []
-    for value in values:
-        found = _find_files(value, folder)
-        if not found:
-            raise CommandFailed(f"{value}: no such file")
-        required.append(found)
-    return required
 
 
 def _merge(chosen: list[_Files]) -> _Files:

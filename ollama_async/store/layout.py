@@ -38,7 +38,7 @@ class StoreLayout:
         self.manifests = Manifests(root)
         self.cache = BlobCache(self.blobs)
         self.pruner = Pruner(self.blobs, self.manifests)
-        self._keeps_unused = keeps_unused
+        self.keeps_unused = keeps_unused
         self._rewrites = threading.BoundedSemaphore(MAX_REWRITES)
 
     @contextmanager
@@ -105,7 +105,7 @@ class StoreLayout:
         path = self.manifests.locate(name)
         old = self.read_manifest(path) if path else None
         self.manifests.write(name, data)
-        if old is None or self._keeps_unused:
+        if old is None or self.keeps_unused:
             return False
         unused = old.digests - digests
         self.pruner.remove_unreferenced(unused)

@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 _MAX_ATTEMPTS = 10
 _STEP_S = 0.05
 
-
 MODELS_LIMIT_BYTES = 64 << 20
 """For cached models: some thousand usual ones. Texts that models share are counted for each."""
 LIST_LIMIT_BYTES = 32 << 20
@@ -62,7 +61,6 @@ class Store:
     ) -> None:
         self.root = root
         self.layout = StoreLayout(root, keeps_unused=keeps_unused)
-        self._keeps_unused = keeps_unused
         self._prefers_go = prefers_go
         self._models: FileCache[Model] = FileCache(MODELS_LIMIT_BYTES)
         self._entries: FileCache[_CachedEntry | _CachedFault] = FileCache(LIST_LIMIT_BYTES)
@@ -182,7 +180,7 @@ class Store:
 
     def prune(self) -> int:
         """See :meth:`.prune.Pruner.prune`. Does nothing if the store keeps unused blobs."""
-        return 0 if self._keeps_unused else self.layout.pruner.prune()
+        return 0 if self.layout.keeps_unused else self.layout.pruner.prune()
 
     def _list_entry(self, path: str) -> ModelListEntry | None:
         """None for a model that the list omits."""
