@@ -150,10 +150,11 @@ def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
     shape = load.shape
     logits = slots * shape.vocab_size * _LOGIT_BYTES
     weights = load.weights_bytes + (shape.repeated_bytes if load.on_cpu else 0)
+    min_compute = _BASE_BYTES + min(load.weights_bytes // 4, 448 << 20) if load.weights_bytes else 0
     return MemoryEstimate(
         weights_bytes=weights,
         cache_bytes=_bytes_per_slot(load) * slots,
-        compute_bytes=max(_min_compute_bytes(load.weights_bytes), _scratch_bytes(load) + logits),
+        compute_bytes=max(min_compute, _scratch_bytes(load) + logits),
     )
 
 
@@ -179,8 +180,3 @@ def _scratch_bytes(load: LoadParameters) -> int:
     mask_bytes = shape.masks * (_FUSED_MASK_BYTES if load.is_fused else _SCORE_BYTES)
     per_token = shape.row_bytes + _cells(load) * (mask_bytes + heads * _SCORE_BYTES)
     return _BASE_BYTES + shape.vocab_size * _VOCABULARY_BYTES + load.batch_size * per_token
-
-
-def _min_compute_bytes(weights_bytes: int) -> int:
-    """Lower bound of the working memory, by the size of the weights alone."""
-    return _BASE_BYTES + min(weights_bytes // 4, 448 << 20) if weights_bytes else 0

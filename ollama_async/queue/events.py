@@ -24,8 +24,6 @@ StopReason = Literal["idle", "requested", "evicted", "reload", "shutdown"]
 
 SHUTDOWN_TEXT = "server is shutting down"
 
-# -- events ----------------------------------------------------------------------------------
-
 
 class RequestArrived(msgspec.Struct, frozen=True):
     request_id: int
@@ -109,8 +107,6 @@ Event = (
     | TimerFired
     | ShutdownRequested
 )
-
-# -- effects ---------------------------------------------------------------------------------
 
 
 class Start(msgspec.Struct, frozen=True):

@@ -158,12 +158,14 @@ class SchedulerState:
 
     def is_idle(self, instance: ModelInstance) -> bool:
         """No request has a place, and none is queued that could run here."""
-        if not instance.is_unused:
-            return False
+        return instance.is_unused and self.next_request(instance) is None
+
+    def next_request(self, instance: ModelInstance) -> QueuedRequest | None:
+        """The first queued request that can run on the instance."""
         queue = self.queues.get(instance.target.key)
-        return queue is None or (
-            queue.first(lambda request: instance.satisfies(request.load_options)) is None
-        )
+        if queue is None:
+            return None
+        return queue.first(lambda request: instance.satisfies(request.load_options))
 
     def enqueue(self, request: QueuedRequest) -> None:
         self.requests[request.id] = request
@@ -184,13 +186,12 @@ class SchedulerState:
         """Give free places to the next requests; of suspects only one starts."""
         if instance.suspects:
             self.try_suspects(instance, now)
-        queue = self.queues.get(instance.target.key)
-        while queue and instance.is_accepting and len(instance.requests) < instance.slots:
-            request = queue.first(lambda request: instance.satisfies(request.load_options))
+        while instance.is_accepting and len(instance.requests) < instance.slots:
+            request = self.next_request(instance)
             if request is None or not instance.has_place_for(request):
                 break
+            self.queues[request.target.key].end_turn(request.client)
             self._dequeue(request)
-            queue.end_turn(request.client)
             self.place(request, instance, now)
         if instance.suspects:
             self.try_suspects(instance, now)

@@ -78,7 +78,8 @@ class Pool:
         stop_grace_s: float = STOP_GRACE_S,
         make_transport: Callable[[], Transport] = WorkerProcess,
     ) -> None:
-        self._scheduler = Scheduler(limits, _logged(planner))
+        self._scheduler = Scheduler(limits, self._plan)
+        self._planner = planner
         self._observer = observer
         self._stop_grace_s = stop_grace_s
         self._make_transport = make_transport
@@ -144,18 +145,14 @@ class Pool:
         except TimeoutError:
             log.error("%d workers did not end", len(self._tasks))  # noqa: TRY400
         finally:
-            await self._kill_all()
-
-    async def _kill_all(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A task that was cancelled before its first step has not begun to stop its worker.
-        stops = [client.stop(0.0) for client in self._clients.values()]
-        await asyncio.gather(*stops, return_exceptions=True)
-        self._clients.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # A task that was cancelled before its first step has not begun to stop its worker.
+            stops = [client.stop(0.0) for client in self._clients.values()]
+            await asyncio.gather(*stops, return_exceptions=True)
+            self._clients.clear()
+            self._set_timer(None)
 
     def _process(self, event: events.Event) -> None:
         """Handle the event, then pass the ends of requests to their sinks."""
@@ -367,17 +364,12 @@ class Pool:
         if at is not None:
             self._timer = self._loop.call_at(at, self._process, events.TimerFired())
 
-
-def _logged(planner: Planner) -> Planner:
-    """``planner`` with its faults logged; the scheduler turns them into refusals."""
-
-    def plan(target: Target, options: LoadOptions) -> Sequence[Plan]:
+    def _plan(self, target: Target, options: LoadOptions) -> Sequence[Plan]:
+        """The planner, with its faults logged; the scheduler turns them into refusals."""
         try:
-            return planner(target, options)
+            return self._planner(target, options)
         except ServerError:
             raise
         except Exception:
             log.exception("planning %s", target.name)
             raise
-
-    return plan

@@ -254,10 +254,7 @@ def describe_exit(returncode: int) -> str:
     """How a process ended, as a text."""
     if returncode >= 0:
         return f"exit status {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = "unknown"
     if returncode == -signal.SIGKILL:
         return "killed by signal 9 (out of memory?)"
-    return f"killed by signal {-returncode} ({name})"
+    names = {signal_.value: signal_.name for signal_ in signal.Signals}
+    return f"killed by signal {-returncode} ({names.get(-returncode, 'unknown')})"
