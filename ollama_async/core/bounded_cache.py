@@ -30,9 +30,7 @@ class BoundedCache(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, size: int) -> None:
-        """Add or replace a value, and evict the least recently used ones. A value larger than the
-        whole cache is not stored.
-        """
+        """Add or replace a value and evict old ones. One larger than the cache is not stored."""
         with self._lock:
             self._drop(key)
             if size > self._max_size:

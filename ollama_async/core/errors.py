@@ -17,10 +17,8 @@ BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
 
 
 class ServerError(Exception):
-    """``message`` is for the client, without private paths; ``str()`` is for logs.
-
-    Both may contain untrusted text (of a model file, of a registry), so control characters are
-    escaped.
+    """``message`` is for the client, without private paths; ``str()`` is for logs. Both may contain
+    untrusted text (of a model file, of a registry), so control characters are escaped.
     """
 
     code: ClassVar[str] = "internal"

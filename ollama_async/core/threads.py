@@ -19,9 +19,8 @@ async def run_in_thread(
 ) -> T:
     """Run ``call(*args)`` in one of ``threads``, by default the loop's own pool.
 
-    A cancelled caller waits until the call has ended, so that no other thread uses its resources at
-    the same time (a file, a lock). The lost result then goes to ``undo``, in a thread as well.
-    Calls must be short.
+    A cancelled caller waits until the (short) call has ended, so that no other thread uses its
+    resources at the same time. The lost result then goes to ``undo``, in a thread as well.
     """
     loop = asyncio.get_running_loop()
     future = loop.run_in_executor(threads, partial(call, *args))

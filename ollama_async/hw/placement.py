@@ -111,17 +111,14 @@ def rank_devices(gpus: Iterable[Gpu], *, num_gpu: int | None, main_gpu: int | No
 
 
 def default_contexts(gpu_bytes: int) -> tuple[int, ...]:
-    """Ollama's default context for the total memory of all GPUs (0: a CPU), then smaller ones for
-    models that do not fit.
-    """
+    """Ollama's default for the memory of all GPUs (0: a CPU), then smaller ones, best first."""
     if gpu_bytes >= 47 << 30:
         return 262_144, 32_768, 4096
     return (32_768, 4096) if gpu_bytes >= 23 << 30 else (4096,)
 
 
 def choose_context(requested: int, default: int, train_ctx: int) -> int:
-    """Tokens per slot: ``requested`` (0 = unset) or the default, at most ``train_ctx`` (0 =
-    unknown).
+    """Tokens per slot: what is requested or the default, at most ``train_ctx``; 0 = unknown.
 
     A request below both the default and :data:`SHARED_CONTEXT` gets the smaller of these. (It keeps
     its own limit, but the load serves all clients.)

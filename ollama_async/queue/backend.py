@@ -143,9 +143,7 @@ class InferenceBackend(Protocol):
         """
 
     async def unload(self, key: str) -> None:
-        """Stop the model once its running requests have ended; does not wait. A key that is not
-        loaded is no error.
-        """
+        """Stop the model, if it is loaded, once its running requests have ended; does not wait."""
 
     def snapshot(self) -> Snapshot: ...
 

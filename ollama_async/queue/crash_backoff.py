@@ -32,16 +32,13 @@ all clients if several are. Crashes without a client to blame count despite succ
 """
 
 MAX_POISONED = 5
-"""A client of which so many requests killed a worker within the window is refused, despite
-successes in between.
-"""
+"""A client is refused after so many of its requests killed a worker, despite successes."""
 
 
 @dataclass(eq=False)
 class Crash:
     """A worker's death under requests. ``suspects``: ids of the requests still to be tried.
-    ``kills``: how many suspects have killed a worker. ``others``: clients of the requests that
-    cannot be tried.
+    ``kills``: number of suspects that killed a worker. ``others``: clients of the other requests.
     """
 
     key: str

@@ -29,9 +29,7 @@ _DEFAULTS = LoadOptions()
 
 
 def residence_s(load_s: float) -> float:
-    """How long an instance also serves requests that contradict its options, so that contradictions
-    cost one load in that time.
-    """
+    """How long an instance also serves requests that contradict its options."""
     return max(_MIN_RESIDENCE_S, _RESIDENCE_PER_LOAD * load_s)
 
 
@@ -119,9 +117,7 @@ def feasible_plans(
 
 
 def _shortage_text(shortages: Sequence[tuple[int, int, int]]) -> str:
-    """Ollama's sentence for the device where least is missing. A shortage is bytes missing, needed
-    and available.
-    """
+    """Ollama's sentence for the smallest of the shortages: bytes missing, needed, available."""
     if not shortages:
         return "no device can hold the model with these options"
     _, need, available = min(shortages)

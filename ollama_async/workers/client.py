@@ -423,9 +423,7 @@ class WorkerClient:
             request.end(result)
 
     def _watch_stall(self) -> None:
-        """Once a second (more often for small limits): kill a worker that has requests and sends
-        nothing.
-        """
+        """Kill a worker that has requests and sends nothing; called each second or more often."""
         if math.isinf(self._stall_timeout_s) or self._state is not _State.READY:
             return
         # A late loop has received first: descriptors are handled before timers.

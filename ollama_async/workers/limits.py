@@ -41,9 +41,7 @@ class ProtocolViolation(Exception):
 
 
 class Handshake:
-    """The messages of a start: Hello, Loading …, Ready or Refused. The arguments are those that the
-    worker was started with.
-    """
+    """The messages of a start: Hello, Loading …, Ready or Refused."""
 
     def __init__(self, *, generation: int, pid: int, limits: ResourceLimits) -> None:
         self._generation = generation

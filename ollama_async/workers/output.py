@@ -103,9 +103,7 @@ class WorkerOutput:
         self._tail.clear()
 
     def failure_lines(self, limit: int = 3, *, include_ordinary: bool = True) -> list[str]:
-        """The last lines that explain a death: fatal ones, else error messages, else, with
-        ``include_ordinary``, any lines.
-        """
+        """The last lines that explain a death: fatal ones, else errors, else perhaps any."""
         if fatal := [text for at, text in self._fatal if self._is_recent(at)]:
             return fatal[-limit:]
         lines: list[str] = []

@@ -61,8 +61,7 @@ log = logging.getLogger(__name__)
 
 
 class Pool:
-    """Implements :class:`~ollama_async.queue.backend.InferenceBackend`. Create it on a running
-    loop.
+    """The :class:`~ollama_async.queue.backend.InferenceBackend`. Create it on a running loop.
 
     ``load_timeout_s`` and ``stall_timeout_s``: see :class:`~.client.WorkerClient`.
     """
@@ -96,9 +95,7 @@ class Pool:
         self._changed = asyncio.Event()
 
     def submit(self, job: Job, sink: Sink) -> Handle:
-        """See :class:`~ollama_async.queue.backend.InferenceBackend`. The sink may get its end
-        before this returns.
-        """
+        """As in the protocol; the sink may get its end before this returns."""
         request = SubmittedRequest(next(self._ids), job, sink, self._cancel)
         self._requests[request.id] = request
         try:
@@ -125,10 +122,8 @@ class Pool:
         return self._snapshots.take(self._scheduler.state, self._clients, self._loop.time())
 
     async def drain(self, grace_s: float) -> None:
-        """Accept no new work, fail queued requests, give running ones ``grace_s`` seconds, stop
-        all.
-
-        Returns when every worker is gone. If it is cancelled, :meth:`close` finishes it.
+        """Refuse new requests, fail queued ones, and give running ones ``grace_s`` seconds. Returns
+        when every worker is gone. If it is cancelled, :meth:`close` finishes it.
         """
         self._process(events.ShutdownRequested(grace_s))
         async with asyncio.timeout(grace_s + self._stop_grace_s + _CLOSE_MARGIN_S):
@@ -137,9 +132,7 @@ class Pool:
                 await self._changed.wait()
 
     async def close(self) -> None:
-        """End everything now. Idempotent. What does not end in time, or before this is cancelled,
-        is killed.
-        """
+        """End everything now. What does not end in time, or if cancelled, is killed. Idempotent."""
         try:
             await self.drain(0.0)
         except TimeoutError:

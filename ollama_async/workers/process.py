@@ -170,9 +170,7 @@ class WorkerProcess:
         return len(data)
 
     def _on_exit(self) -> None:
-        """The leader is dead. Its tracer, which may be its own child, can delay reaping, so the
-        status is polled.
-        """
+        """The leader is dead; a tracer, perhaps its own child, can delay reaping it, so we poll."""
         self._loop.remove_reader(self._pidfd)
         self._signal(signal.SIGKILL)  # grandchildren: the leader is dead, but not reaped
         returncode = self._popen.poll()

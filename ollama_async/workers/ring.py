@@ -135,8 +135,7 @@ class Ring:
         return size
 
     def read(self, limit: int) -> bytes:
-        """Remove up to ``limit`` bytes, as a copy that the peer cannot change; empty if none are
-        there.
+        """Remove up to ``limit`` bytes, as a copy that the peer cannot change; it may be empty.
 
         :raises RingCorrupt: the writer's index is impossible.
         """
