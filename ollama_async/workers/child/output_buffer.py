@@ -58,17 +58,13 @@ class OutputBuffer:
         self._flushed_at_s = now_s
         if messages:
             self._started, self._ends, self.deltas = [], [], []
-            self._send_all(messages)
-
-    def _send_all(self, messages: Sequence[ToParent]) -> None:
-        if not self._failed:
+            if self._failed:
+                self._send_in_parts(messages)
+                return
             try:
                 self._send(messages)
-            except FrameTooLarge:
-                pass  # nothing was sent
-            else:
-                return
-        self._send_in_parts(messages)
+            except FrameTooLarge:  # nothing was sent
+                self._send_in_parts(messages)
 
     def _send_in_parts(self, messages: Sequence[ToParent]) -> None:
         """Send one by one, with long texts split. A tool call that is too long fails its request,

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -157,14 +158,14 @@ def _continuations(
     names: Sequence[str], rests: dict[int, str], left: int, others: str | None
 ) -> str:
     """Each member of the set ``left``, with what may follow it."""
-    ways = [
+    patterns = [
         f"{name} {rests[left & ~(1 << place)]}"
         for place, name in enumerate(names)
         if left >> place & 1
     ]
     if others:
-        ways.append(f"{others} {rests[left]}")
-    return " | ".join(ways)
+        patterns.append(f"{others} {rests[left]}")
+    return " | ".join(patterns)
 
 
 def _in_order(names: Sequence[str], separator: str, others: str | None) -> str:
@@ -329,8 +330,8 @@ class ValueGrammar:
         types = self.types(schema)
         is_alike = bool(types) and types <= {"integer", "number"}  # in all notations
         if not notation.has_schemas and not is_alike:
-            ways = self.choices(schema) or [notation.types[kind] for kind in sorted(types)]
-            return self._rules.add(" | ".join(ways)) if ways else notation.any
+            patterns = self.choices(schema) or [notation.types[name] for name in sorted(types)]
+            return self._rules.add(" | ".join(patterns)) if patterns else notation.any
         for form in self._forms(schema):
             with suppress(BadRequest):
                 return self._rules.add(json_rule(form, lenient=True))
@@ -342,8 +343,8 @@ class ValueGrammar:
             return []
         alternatives = _alternatives(schema)
         if alternatives:
-            found = [self.choices(self._alternative(way)) for way in alternatives]
-            return [each for ways in found for each in ways] if all(found) else []
+            found = [self.choices(self._alternative(each)) for each in alternatives]
+            return [*chain(*found)] if all(found) else []
         string = self._notation.string
         return [
             string(value) if isinstance(value, str) else quoted(value)
@@ -354,7 +355,7 @@ class ValueGrammar:
         """The types that values may have; empty if unknown."""
         alternatives = _alternatives(schema)
         if alternatives:
-            found = [self.types(self._alternative(way)) for way in alternatives]
+            found = [self.types(self._alternative(each)) for each in alternatives]
             return set().union(*found) if all(found) else set()
         types = schema.get("type")
         names = types if isinstance(types, list) else [types]
@@ -392,8 +393,8 @@ def _listed_values(schema: Schema) -> list[Any] | None:
 
 def _alternatives(schema: Schema) -> list[Any]:
     """The options of a union."""
-    ways = schema.get("anyOf") or schema.get("oneOf")
-    return ways if isinstance(ways, list) else []
+    options = schema.get("anyOf") or schema.get("oneOf")
+    return options if isinstance(options, list) else []
 
 
 def _type_name(value: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -148,12 +149,12 @@ class _CallGrammar:
         """Everything between the marks."""
         syntax = self.syntax
         more = f"{{0,{MAX_CALLS - 1}}}"
-        ways = [f"call (gap? call){more}" if syntax.repeated else "call"]
+        patterns = [f"call (gap? call){more}" if syntax.repeated else "call"]
         if syntax.listed:
             # some templates omit the commas between objects
             comma = '","' if "{parameters}" in syntax.listed[0] else '","?'
-            ways.append(f'"[" gap? listed_call (gap? {comma} gap? listed_call){more} gap? "]"')
-        body = f"{self.text_pattern(syntax.prefix)} gap? ({' | '.join(ways)})"
+            patterns.append(f'"[" gap? listed_call (gap? {comma} gap? listed_call){more} gap? "]"')
+        body = f"{self.text_pattern(syntax.prefix)} gap? ({' | '.join(patterns)})"
         if syntax.close:
             body += f" gap? ({' | '.join(map(self.text_pattern, syntax.close))})"
         head = syntax.forms[0].partition("{arguments}")[0].rstrip(" ") if syntax.texts else ""
@@ -265,58 +266,57 @@ class _ParameterGrammar:
         return self._rules.add(f"{self._rules.in_any_order(members, separator, others)} gap?")
 
     def _parameter(self, key: str, schema: Any) -> str:
-        ways = self._values_by_text(self._values.resolve(schema))
-        written = []
-        for kind, value in ways.items():
-            parts = {"key": key, "is_text": literal(kind)}
-            written.append(f"{self._grammar.expand(self._before, parts)} {value}")
-        return self._rules.add(" | ".join(written)) if len(written) > 1 else written[0]
+        begin = partial(self._grammar.expand, self._before)
+        patterns = [
+            f"{begin({'key': key, 'is_text': literal(is_text)})} {value}"
+            for is_text, value in self._values_by_text(self._values.resolve(schema)).items()
+        ]
+        return self._rules.add(" | ".join(patterns)) if len(patterns) > 1 else patterns[0]
 
     def _values_by_text(self, schema: dict[str, Any]) -> dict[str, str]:
         """The values of ``schema`` with their ends, keyed by whether they are bare text."""
         if "{is_text}" not in self._before:
             return {"": self._value(schema)}
         types, choices = self._values.types(schema), self._values.choices(schema)
-        ways = {}
-        if not types or "string" in types:
-            ways["true"] = (
-                self._on_own_line(choices) if types == {"string"} and choices else self._text()
-            )
+        patterns = {}
+        if types == {"string"} and choices:
+            patterns["true"] = self._on_own_line(choices)
+        elif not types or "string" in types:
+            patterns["true"] = self._text()
         if types != {"string"}:
-            ways["false"] = self._on_own_line([self._values.value(schema)])
-        return ways
+            patterns["false"] = self._on_own_line([self._values.value(schema)])
+        return patterns
 
     def _value(self, schema: dict[str, Any]) -> str:
         """A value and its end."""
-        ways = self._values.choices(schema)
+        choices, types = self._values.choices(schema), self._values.types(schema)
         if self._syntax.quotes:
-            return f"gap? ({' | '.join(ways or [self._values.value(schema)])}) gap? {self._end}"
-        types = self._values.types(schema)
-        if not ways and (not types or "string" in types):
+            return f"gap? ({' | '.join(choices or [self._values.value(schema)])}) gap? {self._end}"
+        if choices:
+            return self._on_own_line(choices)
+        if not types or "string" in types:
             return self._text()
-        return self._on_own_line(
-            ways or [self._values.value(schema), *self._as_python_prints(schema)]
-        )
+        return self._on_own_line([self._values.value(schema), *self._as_python_prints(schema)])
 
     def _text(self) -> str:
         text = _text_until(self._end)
         return self._rules.add(text, lazy=not _has_control_token(text))
 
-    def _on_own_line(self, ways: Sequence[str]) -> str:
+    def _on_own_line(self, patterns: Sequence[str]) -> str:
         """One line break on each side is markup; anything else would be part of the value."""
-        value = self._rules.add(" | ".join(ways))
+        value = self._rules.add(" | ".join(patterns))
         return f'({value} | "\\n" {value} "\\n") {self._end}'
 
     def _quoted(self, text: str) -> str:
-        ways = []
+        patterns = []
         for quote in self._grammar.quotes:
             mark = self._grammar.text_pattern(quote)
             inside = text
             if quote in _STRINGS:
                 inside = json.dumps(text, ensure_ascii=False)[1:-1]
                 inside = inside.replace('\\"', '"').replace(quote, f"\\{quote}")
-            ways.append(f"{mark} {literal(inside)} {mark}" if inside else f"{mark} {mark}")
-        return f"({' | '.join(ways)})"
+            patterns.append(f"{mark} {literal(inside)} {mark}" if inside else f"{mark} {mark}")
+        return f"({' | '.join(patterns)})"
 
     def _as_python_prints(self, schema: dict[str, Any]) -> Iterator[str]:
         """Templates print values this way, and models learn it from them."""
