@@ -124,7 +124,6 @@ class BatchPlanner:
         self._turns: dict[str, int] = {}  # the last step of each client that is prefilling
 
     def observe(self, streams: int, prompt_tokens: int, took_s: float) -> None:
-        """A step is done."""
         self._steps += 1
         self.costs.observe(streams, prompt_tokens, took_s)
 
@@ -218,7 +217,6 @@ class BatchPlanner:
         return chunks
 
     def _size(self, streams: int, prompts: int) -> int:
-        """Prompt tokens of the next step."""
         alone = streams == 0
         if self.costs.prompt_s(EFFICIENT_CHUNK, alone=alone) is None:
             return EFFICIENT_CHUNK

@@ -98,7 +98,7 @@ class RequestPreparer:
             return [self._detokenize(request, budget)]
         budget.check_prompt(request.inference.prompt)
         if request.inference.renders_only:
-            return self._show(request.id, request.inference, budget)
+            return self._render_only(request.id, request.inference, budget)
         return [self._prepare(request, budget)]
 
     def _prepare(self, request: Submit, budget: PreparationBudget) -> PreparedRequest:
@@ -157,12 +157,11 @@ class RequestPreparer:
             parser.set_guard(guard)
         return guard
 
-    def _show(
+    def _render_only(
         self, request_id: int, inference: Inference, budget: PreparationBudget
     ) -> list[PreparedRequest | ToParent]:
-        """An answer that is the prompt itself."""
         encoded = self._encoder.encode(inference, *self._find_context(inference), budget)
-        text = self._encoder.show(encoded, inference.prompt)
+        text = self._encoder.text_of(encoded, inference.prompt)
         _check_text(text)
         deltas: list[ToParent] = [Deltas([(request_id, text)])] if text else []
         usage = Usage(prompt=len(encoded.tokens))

@@ -41,8 +41,6 @@ _OOM_STEP, _MOST_OOM_SCORE = 500, 1000
 
 
 class _Wiring(msgspec.Struct, rename="kebab"):
-    """The options that describe the connection to the parent."""
-
     ring_in: int
     ring_out: int
     bell_in: int

@@ -120,11 +120,13 @@ class ChatFormatCache:
             chat_format = self._choose(
                 spec, chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
             )
-            return BoundChatFormat(chat_format, self._find_special(chat_format.special_tokens))
+            return BoundChatFormat(
+                chat_format, self._find_control_tokens(chat_format.special_tokens)
+            )
         except ServerError as error:
             return error
 
-    def _find_special(self, texts: tuple[str, ...]) -> dict[int, bytes]:
+    def _find_control_tokens(self, texts: tuple[str, ...]) -> dict[int, bytes]:
         """Those of ``texts`` that are a single control token, by id."""
         found = {}
         for text in texts:
@@ -262,7 +264,7 @@ class PromptEncoder:
             self._prefixes.put(key, prefix, 1 + len(prefix))
         return common_prefix_length(prefix, tokens)
 
-    def show(self, encoded: EncodedPrompt, prompt: Prompt) -> str:
+    def text_of(self, encoded: EncodedPrompt, prompt: Prompt) -> str:
         """The text of an encoded prompt."""
         facts, text, tokens = self._facts, encoded.text, encoded.tokens
         is_start = not prompt.context
@@ -274,7 +276,6 @@ class PromptEncoder:
         return self._detokenize(prompt.context) + bos + rest
 
     def _detokenize(self, tokens: list[int]) -> str:
-        """``tokens`` as they are written in prompts, control tokens included."""
         return b"".join(map(self._engine.piece_with_control, tokens)).decode(errors="replace")
 
     def _tokenize(

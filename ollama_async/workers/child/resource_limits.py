@@ -76,7 +76,6 @@ class Watchdog:
         self._wakeups: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Until :meth:`close`."""
         while self._wakeups.get():
             while self._check():
                 time.sleep(_PERIOD_S)
@@ -86,7 +85,6 @@ class Watchdog:
         self._wakeups.put(False)
 
     def enter(self, limit: ResourceLimit) -> None:
-        """The calling thread runs under ``limit`` from now on."""
         with self._lock:
             self._running[threading.get_ident()] = limit
             self._set_last_resort(self._last_resort_s)

@@ -40,7 +40,7 @@ _LOADING_PERIOD_S = 0.1
 _RECEIVE_TIMEOUT_S = 60.0
 
 
-def leave(status: int) -> NoReturn:
+def end_process(status: int) -> NoReturn:
     """End the process without unwinding: an exit handler could only wait for something."""
     sys.stderr.flush()
     os._exit(status)
@@ -75,7 +75,7 @@ class Service:
         for name, task in tasks.items():
             threading.Thread(target=_guarded(task), name=name, daemon=True).start()
         _guarded(lambda: self._prepare(is_quick=True))()
-        leave(BROKEN)
+        end_process(BROKEN)
 
     def _prepare(self, *, is_quick: bool) -> None:
         self._is_ready.wait()
@@ -99,7 +99,7 @@ class Service:
         if self._is_ready.is_set():
             self._loop.stop()
             self._is_closed.wait(_CLOSE_LIMIT_S)
-        leave(0)
+        end_process(0)
 
     def _run_engine(self) -> None:
         engine = self._load()
@@ -139,7 +139,7 @@ class Service:
             traceback.print_exc()
             refused = Refused(LoadFailed.code, f"unable to load model: {error!r}")
         self._pipe.send([refused])
-        leave(REFUSED)
+        end_process(REFUSED)
 
     def _send_loading(self, _fraction: float) -> None:
         now_s = time.monotonic()
@@ -166,6 +166,6 @@ def _guarded(task: Callable[[], None]) -> Callable[[], None]:
             task()
         except BaseException:  # noqa: BLE001  # the boundary of a thread
             traceback.print_exc()
-            leave(BROKEN)
+            end_process(BROKEN)
 
     return run

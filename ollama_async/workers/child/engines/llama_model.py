@@ -55,7 +55,6 @@ class LogCapture:
         return sum(size for (_, is_device), size in self.bytes_by_kind.items() if is_device)
 
     def write(self, level: int, raw: bytes) -> None:
-        """A line, or a part of one."""
         if level != _CONTINUED:
             self._level = level
         text = raw.decode(errors="replace")
@@ -222,7 +221,7 @@ class LlamaTokenizer:
 
         :raises EngineError: the library cannot tokenize this text.
         """
-        data = (_composed(text) if self._composes else text).encode(errors="replace")
+        data = (_normalize_nfc(text) if self._composes else text).encode(errors="replace")
         size = len(data) + 8  # no token is shorter than a byte; space for BOS, EOS, a prefix
         for _ in range(2):
             tokens = (ctypes.c_int32 * size)()
@@ -235,7 +234,6 @@ class LlamaTokenizer:
         raise EngineError("the tokenizer refused the text")
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; empty for control tokens and unknown ids."""
         if not 0 <= token < self.size:
             return b""  # the library aborts the process on these
         piece = self._pieces[token]
@@ -244,7 +242,6 @@ class LlamaTokenizer:
         return piece
 
     def piece_with_control(self, token: int) -> bytes:
-        """The bytes of a token, with names of control tokens; empty for unknown ids."""
         return self._read_piece(token, with_control=True) if 0 <= token < self.size else b""
 
     def is_end(self, token: int) -> bool:
@@ -272,6 +269,6 @@ class LlamaTokenizer:
         return list(tokens[: count.value]) if tokens else []
 
 
-def _composed(text: str) -> str:
+def _normalize_nfc(text: str) -> str:
     """As tokenizers do it: between marks, so that no mark is composed with what follows."""
     return "".join(unicodedata.normalize("NFC", part) for part in _MARK.split(text))

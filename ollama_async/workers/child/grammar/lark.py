@@ -210,7 +210,6 @@ class Notation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def quoted(value: object) -> str:
-    """A pattern for ``value`` as JSON."""
     return literal(json.dumps(value, ensure_ascii=False))
 
 
@@ -257,7 +256,6 @@ class ValueGrammar:
             self.root, self._strictness = {}, "names"
 
     def arguments(self) -> str:
-        """A pattern for all arguments together."""
         if self._strictness == "names" or self.root.get("type", "object") != "object":
             return self._notation.types["object"]
         return self.value({"type": "object", **self.root})
@@ -276,11 +274,11 @@ class ValueGrammar:
         if is_open or self._depth > _DEPTH_LIMIT:
             return self._notation.any
         self._depth += 1
-        rule = self._composed(schema, schema.keys() & KEYWORDS - {*_SHARED}) or self._leaf(schema)
+        rule = self._combined(schema, schema.keys() & KEYWORDS - {*_SHARED}) or self._other(schema)
         self._depth -= 1
         return rule
 
-    def _composed(self, schema: Schema, keywords: Set[str]) -> str | None:
+    def _combined(self, schema: Schema, keywords: Set[str]) -> str | None:
         """A schema that combines others, or has only a type; None if it is neither."""
         if keywords == {"$ref"}:
             return self._reference(schema["$ref"])
@@ -324,7 +322,7 @@ class ValueGrammar:
     def _member(key: str, value: str) -> str:
         return f'{key} gap? ":" gap? {value}'
 
-    def _leaf(self, schema: Schema) -> str:
+    def _other(self, schema: Schema) -> str:
         """Any other schema, as far as it can be enforced."""
         notation = self._notation
         types = self.types(schema)
@@ -392,7 +390,6 @@ def _listed_values(schema: Schema) -> list[Any] | None:
 
 
 def _alternatives(schema: Schema) -> list[Any]:
-    """The options of a union."""
     options = schema.get("anyOf") or schema.get("oneOf")
     return options if isinstance(options, list) else []
 

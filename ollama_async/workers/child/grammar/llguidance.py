@@ -207,7 +207,6 @@ class GrammarMatcher:
         free(self._matcher)
 
     def copy(self) -> GrammarMatcher:
-        """An independent matcher in the same state."""
         return GrammarMatcher(_clone_matcher(self._matcher), self._size)
 
     def restart(self, tokens: Sequence[int]) -> bool:
@@ -243,7 +242,6 @@ class GrammarMatcher:
             self.failure = f"the format cannot be kept any further: {_explain(error)}"
 
     def is_complete(self) -> bool:
-        """Whether no token can follow."""
         return bool(_is_stopped(self._matcher))
 
     def error(self) -> str:

@@ -174,7 +174,6 @@ class SchemaAnalysis:
         self.additions = Budget(ADDITIONS_LIMIT)
 
     def target(self, schema: Schema) -> Schema | None:
-        """The target of the ``$ref`` in ``schema``."""
         if id(schema) not in self._targets:
             self._targets[id(schema)] = resolve(self._root, schema["$ref"])
         return self._targets[id(schema)]
@@ -219,7 +218,6 @@ class SchemaAnalysis:
         return found
 
     def _values_of_range(self, schema: Schema) -> Keyed | None:
-        """The integers between two bounds."""
         low, high = schema.get("minimum"), schema.get("maximum")
         if asserting(schema) != {"type", "minimum", "maximum"} or schema["type"] != "integer":
             return None

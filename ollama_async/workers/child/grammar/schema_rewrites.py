@@ -108,7 +108,6 @@ def _list_names(schema: Schema, analysis: SchemaAnalysis) -> None:
 
 
 def _close_with(schema: Schema, keyword: str, properties: Mapping[Any, Any]) -> None:
-    """Replace ``propertyNames`` with all possible properties."""
     schema[keyword] = properties
     schema["additionalProperties"] = False
     del schema["propertyNames"]

@@ -117,7 +117,6 @@ class _CallGrammar:
         self._special = special
 
     def text_pattern(self, text: str) -> str:
-        """A pattern for ``text`` with the control tokens in it."""
         return text_pattern(text, self._special)
 
     def expand(self, form: str, parts: Mapping[str, str]) -> str:
@@ -141,7 +140,6 @@ class _CallGrammar:
         return rules + self.rules.text()
 
     def _calls(self, forms: Sequence[str], calls: Sequence[dict[str, str]]) -> str:
-        """Each call in each of ``forms``."""
         written = (self.expand(form, call) for call in calls for form in forms)
         return " | ".join(map(self.rules.add, written))
 
@@ -249,7 +247,6 @@ class _ParameterGrammar:
         )
 
     def rule(self) -> str:
-        """A rule for all arguments."""
         properties, required = self._schema.get("properties"), required_of(self._schema)
         listed = properties if isinstance(properties, dict) else {}
         listed = {**listed, **{key: {} for key in required if key not in listed}}
@@ -288,7 +285,6 @@ class _ParameterGrammar:
         return patterns
 
     def _value(self, schema: dict[str, Any]) -> str:
-        """A value and its end."""
         choices, types = self._values.choices(schema), self._values.types(schema)
         if self._syntax.quotes:
             return f"gap? ({' | '.join(choices or [self._values.value(schema)])}) gap? {self._end}"
