@@ -27,8 +27,8 @@ MAX_CRASHES = 3
 WINDOW_S = 60.0
 BACK_OFF_S = 30.0
 """After so many crashes within the window, without a successful request of the model in between,
-requests fail at once for :data:`BACK_OFF_S`: those of the one client to blame for all, or those of
-all clients if several are. Crashes without a client to blame count despite successes.
+requests fail at once for :data:`BACK_OFF_S`: those of the client to blame for all of them, or those
+of all clients if each is another's or no client's. The latter count despite successes.
 """
 
 MAX_POISONED = 5
