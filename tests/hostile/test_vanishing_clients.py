@@ -178,7 +178,7 @@ def test_requests_in_a_row_on_one_connection_are_answered_in_order(server):
     assert [b'"tock"' in answer for answer in answers] == [True, False, True] + [False] * 41
 
 
-def test_who_sends_no_more_gets_what_is_answered_at_once(server):
+def test_a_half_closed_connection_gets_what_is_answered_at_once(server):
     with connected(server) as client:
         client.sendall(generate("quick", stream=False))  # loads it, which takes longer
         assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")

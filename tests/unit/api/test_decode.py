@@ -53,7 +53,7 @@ SYNTAX = [
 
 
 @pytest.mark.parametrize(("body", "text"), SYNTAX)
-def test_syntax_errors_have_the_words_of_go(body, text):
+def test_syntax_errors_have_gos_texts(body, text):
     assert complaint(body) == text
 
 
@@ -86,12 +86,12 @@ def test_type_errors_name_the_field_and_type_as_go_does(kind, body, value, field
     assert complaint(body, kind) == f"json: cannot unmarshal {value} into {place}"
 
 
-def test_a_body_that_is_no_object_names_the_request():
+def test_a_body_that_is_not_an_object_names_the_request():
     text = "json: cannot unmarshal array into Go value of type api.GenerateRequest"
     assert complaint(b"[]") == text
 
 
-def test_the_first_of_several_type_errors_is_told():
+def test_the_first_of_several_type_errors_is_reported():
     assert "GenerateRequest.model" in complaint(b'{"model":1,"prompt":2,"options":3}')
 
 
@@ -126,13 +126,13 @@ def test_unknown_fields_are_ignored_at_every_depth():
     assert decode(body, ChatRequest).messages[0].tool_calls[0].function.name == ""
 
 
-def test_bytes_that_are_not_text_become_one_mark_each():
+def test_bytes_that_are_not_utf8_become_one_replacement_character_each():
     body = b'{"prompt":"\xff\xe2\x82 \\ud800 \\ud83d\\ude00 \xed\xa0\x80"}'
     expected = "\ufffd\ufffd\ufffd \ufffd \U0001f600 \ufffd\ufffd\ufffd"
     assert decode(body, GenerateRequest).prompt == expected
 
 
-def test_numbers_that_no_float_holds_are_refused():
+def test_numbers_too_large_for_a_float_are_refused():
     assert complaint(b'{"options":{"a":1e999}}').startswith("json: cannot unmarshal number 1e999")
     assert "number 999" in complaint(b'{"options":{"a":' + b"9" * 5000 + b"}}")
 
@@ -152,18 +152,18 @@ def test_deep_nesting_is_an_error_and_never_a_recursion(levels):
         assert complaint(body) == "invalid character '[' exceeded max depth"
 
 
-def test_a_body_of_very_many_tiny_values_is_refused_before_it_takes_memory():
+def test_a_body_of_too_many_values_is_refused_before_it_takes_memory():
     body = b'{"options":{"a":[' + b"[]," * VALUES_LIMIT + b"[]]}}"
     assert complaint(body) == "the request body holds too many JSON values"
 
 
 @pytest.mark.parametrize("numbers", [1000, 400_000])
-def test_many_numbers_are_read_whichever_path_they_take(numbers):
+def test_many_numbers_are_read_on_either_path(numbers):
     body = b'{"context":[' + b"7," * numbers + b"8]}"
     assert decode(body, GenerateRequest).context == [7] * numbers + [8]
 
 
-def test_a_large_image_is_no_crowd_of_values():
+def test_a_large_image_does_not_count_as_values():
     image = bytes(1_500_000)
     body = json.dumps({"images": [base64.b64encode(image).decode()]}).encode()
     assert len(body) > VALUES_LIMIT
@@ -191,13 +191,13 @@ def test_brackets_in_strings_are_not_nesting():
         ("AAA\u00e9", 3),
     ],
 )
-def test_bad_base64_is_told_by_its_offset(text, at):
+def test_bad_base64_is_reported_with_its_offset(text, at):
     body = json.dumps({"images": [text]}).encode()
     assert complaint(body) == f"illegal base64 data at input byte {at}"
 
 
 @given(st.binary(max_size=60))
-def test_base64_reads_what_was_written_line_ends_included(data):
+def test_base64_with_line_ends_is_decoded(data):
     text = base64.encodebytes(data).decode()
     assert from_base64(text) == data == from_base64(text.replace("\n", "\r\n"))
 
@@ -218,7 +218,7 @@ def test_base64_reads_what_was_written_line_ends_included(data):
         ),
     ],
 )
-def test_special_fields_have_texts_of_their_own(body, text):
+def test_special_fields_have_their_own_error_texts(body, text):
     assert complaint(body) == complaint(body, ChatRequest) == text
 
 
@@ -271,7 +271,7 @@ def test_both_paths_read_the_same(value, ascii_only):
     assert unmarshal(scan(body), ChatRequest) == fast == decode(body, ChatRequest)
 
 
-def test_a_comma_after_many_numbers_wants_another():
+def test_a_trailing_comma_after_many_numbers_is_an_error():
     text = "invalid character ']' looking for beginning of value"
     assert complaint(b'{"context":[1, 2 ,3,]}') == text
 

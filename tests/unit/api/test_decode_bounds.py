@@ -20,7 +20,7 @@ from ollama_async.core.errors import BadRequest
         b"[" * (NODES_LIMIT + 1),
     ],
 )
-def test_a_crowd_of_values_is_refused(body):
+def test_too_many_values_are_refused(body):
     with pytest.raises(BadRequest, match="too many JSON values"):
         fits_one_call(body)
 
@@ -37,15 +37,15 @@ def test_a_crowd_of_values_is_refused(body):
         (b'["' + b"xy" * 1_100_000 + b'"]', False),
     ],
 )
-def test_one_call_decodes_only_so_much(body, fits):
+def test_one_call_decodes_a_bounded_amount(body, fits):
     assert fits_one_call(body) == fits
 
 
-def test_a_text_is_no_crowd_whatever_is_in_it():
+def test_brackets_and_commas_in_a_text_do_not_count_as_values():
     fits_one_call(json.dumps({"prompt": '{"a":[1,2]},\\' * NODES_LIMIT}).encode())
 
 
-def test_bytes_that_are_no_text_may_be_few(monkeypatch):
+def test_invalid_utf8_is_bounded(monkeypatch):
     monkeypatch.setattr(decode, "INVALID_LIMIT_BYTES", 100)
     text = "中é😀" * 100
 

@@ -25,13 +25,13 @@ def test_times_are_printed_as_go_prints_them(nanoseconds, text):
 
 
 @given(st.floats(0, 4e9))
-def test_local_times_mean_the_same_moment(seconds):
+def test_local_times_are_the_same_moment(seconds):
     text = re.sub(r"(\.\d{6})\d+", r"\1", encode.local(seconds))
     assert abs(datetime.fromisoformat(text).timestamp() - seconds) < 2e-6
 
 
 @pytest.mark.parametrize("seconds", [-1e18, -1.0, 253_402_300_800.0, 1e18])
-def test_a_file_from_another_age_has_some_time(seconds):
+def test_times_out_of_range_are_clamped(seconds):
     assert datetime.fromisoformat(encode.local(seconds)).year in {1969, 1970, 9998, 9999}
 
 
@@ -43,7 +43,7 @@ def test_never_is_always_the_same_moment():
     assert encode.local(math.inf) == encode.local(math.inf)
 
 
-def test_keys_come_in_the_order_of_go_and_zeros_are_left_out():
+def test_keys_are_in_gos_order_and_defaults_are_omitted():
     full = GenerateResponse(
         model="m",
         created_at="t",

@@ -31,7 +31,7 @@ def encoded(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("size", [61, 62, 63, 64, 500, 5000])
-def test_images_are_what_was_sent(size):
+def test_images_arrive_unchanged(size):
     sent = [
         bytes([number]) * (size // 2) + bytes(range(256))[: size - size // 2]
         for number in range(12)
@@ -60,7 +60,7 @@ def test_line_ends_and_slashes_may_be_escaped(end):
 
 @pytest.mark.parametrize("tail", ["A", "AA", "AAA", "A=", "AA=", "AA=A", "A===", "AA==AA==", "-"])
 @pytest.mark.parametrize("end", ["", "\n"])
-def test_what_is_no_base64_is_told_as_in_a_small_body(tail, end):
+def test_bad_base64_gets_the_same_error_as_in_a_small_body(tail, end):
     text = end.join(["ABCD" * 50] * 8) + end + tail
     body = json.dumps({"images": [text]}).encode()
     with pytest.raises(ServerError) as small_body:
@@ -86,12 +86,12 @@ def test_what_is_no_base64_is_told_as_in_a_small_body(tail, end):
         {"images": ["A" * 60] * 30},
     ],
 )
-def test_what_is_no_image_counts(asked):
+def test_other_texts_count(asked):
     with pytest.raises(TooLarge, match="limit of 1000 bytes"):
         decode(json.dumps(asked).encode(), GenerateRequest)
 
 
-def test_a_body_that_goes_on_after_an_image_is_read_on():
+def test_a_body_continues_after_an_image():
     body = b'{"images":["' + b"QUJD" * 400 + b'"],"prompt":"\\"' + b"QUJD" * 100 + b'\\\\"} rest'
 
     request = decode(body, GenerateRequest)

@@ -37,7 +37,7 @@ def test_an_answer_in_pieces_is_the_same(texts: list[str], facts: dict[str, Any]
     assert whole == encode.to_json(Answer(text=" ".join(texts), facts=facts))
 
 
-def test_no_call_gets_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_call_encodes_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     to_json = encode.to_json
 
@@ -55,7 +55,7 @@ def test_no_call_gets_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None
     assert max(sizes) < 6 * encode.LONG_TEXT_CHARACTERS + 100
 
 
-def test_an_answer_over_the_limit_is_given_up_before_it_is_there() -> None:
+def test_an_answer_over_the_limit_fails_before_it_is_complete() -> None:
     long = LongParts()
     answer = Answer("".join(long.text("\x01" * (1 << 20)) for _ in range(3)))
     with pytest.raises(ServerError, match="over the limit of 1000000 bytes"):

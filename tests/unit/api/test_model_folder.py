@@ -40,7 +40,7 @@ def test_other_kinds_of_models(names: list[str], found: list[str] | None) -> Non
 
 
 @pytest.mark.parametrize("names", [[], ["pytorch_model.bin"], ["config.json"], [".hidden.gguf"]])
-def test_no_model_is_said(names: list[str]) -> None:
+def test_a_folder_without_a_model_is_an_error(names: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^no Modelfile or safetensors files found$"):
         files_of_model(names)
 

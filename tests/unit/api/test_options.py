@@ -44,7 +44,7 @@ def test_shared_options_are_set_by_the_model_and_not_by_a_request(option):
         merge({}, {name: "x"})
 
 
-def test_a_null_leaves_what_the_model_says():
+def test_a_null_keeps_the_models_value():
     assert merge({"top_k": 7}, {"top_k": None}).sampling.top_k == 7
 
 
@@ -59,7 +59,7 @@ def test_a_null_leaves_what_the_model_says():
         ({"stop": [1]}, 'option "stop" must be of an array of strings'),
     ],
 )
-def test_wrong_types_are_told_as_ollama_tells_them(params, text):
+def test_wrong_types_have_ollamas_error_texts(params, text):
     with pytest.raises(WrongOptionType) as caught:
         check_parameters(params)
     assert str(caught.value) == text
@@ -81,13 +81,13 @@ def test_wrong_types_are_told_as_ollama_tells_them(params, text):
         {"stop": ["", "x" * STOP_LENGTH_LIMIT, "y"]},
     ],
 )
-def test_values_that_mean_nothing_are_refused(params):
+def test_values_out_of_range_are_refused(params):
     (name,) = params
     with pytest.raises(OptionOutOfRange, match=f'option "{name}"'):
         check_parameters(params)
 
 
-def test_a_fraction_is_cut_off_where_an_integer_is_meant():
+def test_fractions_of_integers_are_cut_off():
     assert check_parameters({"top_k": 40.9, "seed": -1.5}) == {"top_k": 40, "seed": -1}
 
 
@@ -145,7 +145,7 @@ def test_text_is_typed_by_the_table(name, values, typed):
         ("nope", "1", "unknown parameter 'nope'"),
     ],
 )
-def test_text_that_cannot_be_typed_is_told_as_ollama_tells_it(name, value, text):
+def test_text_of_a_wrong_type_has_ollamas_error_text(name, value, text):
     with pytest.raises(ValueError, match=r".") as caught:
         parse_parameter(name, [value])
     assert str(caught.value) == text

@@ -54,7 +54,7 @@ async def test_small_work_is_done_at_once():
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_who_leaves_frees_the_place_of_its_thread_only_when_that_is_done(held, size):
+async def test_a_cancelled_call_keeps_its_turn_until_its_thread_ends(held, size):
     processor = BodyProcessor()
     leaving = asyncio.create_task(processor.run(A, size, held))
     await held.begun()
@@ -85,7 +85,7 @@ async def test_a_large_body_does_not_wait_for_a_very_large_one(held):
     assert await very_large != "MainThread"
 
 
-async def test_who_leaves_the_line_was_never_in_it(held):
+async def test_a_cancelled_waiter_leaves_the_queue(held):
     processor = BodyProcessor()
     first = asyncio.create_task(processor.run(A, SIZES[0], held))
     await held.begun()
@@ -100,7 +100,7 @@ async def test_who_leaves_the_line_was_never_in_it(held):
     assert await first != "MainThread"
 
 
-async def test_a_client_with_many_processor_holds_up_another_for_one_of_them(held):
+async def test_a_client_with_many_bodies_delays_another_by_one_of_them(held):
     processor, order = BodyProcessor(), []
     first = asyncio.create_task(processor.run(A, SIZES[1], held))
     await held.begun()
@@ -117,7 +117,7 @@ async def test_a_client_with_many_processor_holds_up_another_for_one_of_them(hel
     assert order == [A, B, A, A]
 
 
-async def test_a_body_is_held_until_its_thread_is_done(session, url, application, monkeypatch):
+async def test_a_body_is_reserved_until_its_thread_ends(session, url, application, monkeypatch):
     """The client disconnects while its body is decoded; another large one is refused until then."""
     begun, may_end = threading.Event(), threading.Event()
 
@@ -145,7 +145,7 @@ async def test_a_body_is_held_until_its_thread_is_done(session, url, application
     assert response.status == 404
 
 
-def test_one_client_does_not_hold_what_others_need():
+def test_one_client_cannot_reserve_all_bytes():
     budget = BodyProcessor().budget
     size = budget.free_bytes + 1
     budget.limit_bytes, budget.client_limit_bytes = 2 * size, size

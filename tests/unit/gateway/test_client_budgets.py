@@ -95,7 +95,7 @@ class Answers(RuleBasedStateMachine):
 TestAnswers = Answers.TestCase
 
 
-def test_a_client_that_has_its_part_does_not_take_that_of_others():
+def test_a_client_at_its_limit_takes_no_bytes_of_others():
     budget = SendBudget()
     with Reservation(budget, FakeRequest("10.0.0.1")) as greedy:
         greedy.reserve(CLIENT_SEND_LIMIT_BYTES)
@@ -106,7 +106,7 @@ def test_a_client_that_has_its_part_does_not_take_that_of_others():
     assert budget.reserved_bytes == 0
 
 
-def test_who_holds_most_makes_room_for_who_holds_less():
+def test_the_largest_client_is_aborted_in_favour_of_a_smaller_one():
     budget = SendBudget()
     large, small, modest = FakeRequest("10.0.0.1"), FakeRequest("10.0.0.1"), FakeRequest("10.0.0.2")
     Reservation(budget, small).reserve(1 << 20)
@@ -133,7 +133,7 @@ def test_an_aborted_answer_cannot_reserve_more():
     assert budget.reserved_bytes == 0
 
 
-async def test_an_allowance_that_is_earned_lasts_and_one_that_is_not_ends():
+async def test_an_allowance_ends_unless_it_is_earned():
     allowance = WaitAllowance(0.5, bytes_per_s=1 << 20)
     for _ in range(10):
         await allowance.wait(asyncio.sleep(0.01))
@@ -174,7 +174,7 @@ def serving(serve) -> Serving:
 
 @pytest.mark.parametrize("size", [0, 1, FREE_BYTES, FREE_BYTES + 1, 1 << 20])
 @pytest.mark.parametrize("status", [200, 500])
-async def test_an_answer_arrives_as_it_is_whatever_its_length(serving, session, size, status):
+async def test_an_answer_of_any_length_arrives_unchanged(serving, session, size, status):
     body = (bytes(range(256)) * (size // 256 + 1))[:size]
     url = await serving(body, status=status, headers={"X-Mine": "yes"})
     async with session.get(url) as response:
@@ -185,7 +185,7 @@ async def test_an_answer_arrives_as_it_is_whatever_its_length(serving, session, 
         assert (response.status, await response.read()) == (status, b"")
 
 
-async def test_an_answer_that_can_never_be_held_is_an_error(serving, session):
+async def test_an_answer_over_the_client_limit_is_an_error(serving, session):
     url = await serving(b"x" * 100_001, client_limit_bytes=100_000)
     async with session.get(url) as response:
         assert response.status == 500

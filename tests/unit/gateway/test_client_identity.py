@@ -34,7 +34,7 @@ def at(address: str, **headers: str) -> str:
         ("fe80::1%eth0", "fe80::2"),
     ],
 )
-def test_addresses_that_one_client_may_have_are_one_client(one, other):
+def test_addresses_of_one_client_are_one_client(one, other):
     assert at(one) == at(other)
 
 
@@ -47,14 +47,14 @@ def test_addresses_that_one_client_may_have_are_one_client(one, other):
         ("::1", "127.0.0.1"),
     ],
 )
-def test_addresses_of_two_clients_are_two(one, other):
+def test_addresses_of_two_clients_are_two_clients(one, other):
     assert at(one) != at(other)
 
 
-def test_a_header_makes_nobody_another_client():
+def test_headers_do_not_change_the_client():
     headers = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
     assert at("192.0.2.1", **headers) == at("192.0.2.1")
 
 
-def test_a_peer_without_an_address_is_a_client_too():
+def test_a_peer_without_an_address_is_a_client():
     assert client_of(make_mocked_request("GET", "/", transport=From(""))) == ""

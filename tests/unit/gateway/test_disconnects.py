@@ -48,7 +48,7 @@ def statuses(answers: bytes) -> list[bytes]:
     return [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]]
 
 
-async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect, backend):
+async def test_pipelined_requests_are_answered_in_order(connect, backend):
     reader, writer = await connect()
     writer.write(GENERATE + GENERATE + LAST_GET)
     for text in ("one", "two"):
@@ -60,7 +60,7 @@ async def test_requests_behind_one_that_takes_long_are_answered_after_it(connect
 
 
 @pytest.mark.parametrize("behind", [GET * 100, post("/api/show", {"model": "x" * 1_000_000})])
-async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_the_last(
+async def test_input_behind_a_long_request_is_dropped_and_its_answer_is_the_last(
     connect, backend, monkeypatch, behind
 ):
     monkeypatch.setattr(http_server, "_PEER_CHECK_S", 0.01)
@@ -78,7 +78,9 @@ async def test_what_is_sent_behind_a_long_request_is_dropped_and_its_answer_is_t
     assert b"\r\nConnection: close\r\n" in answers
 
 
-async def test_who_floods_behind_a_long_request_is_cut(connect, backend, monkeypatch):
+async def test_a_client_that_floods_behind_a_long_request_is_disconnected(
+    connect, backend, monkeypatch
+):
     monkeypatch.setattr(http_server, "_PEER_CHECK_S", 0.01)
     monkeypatch.setattr(http_server, "_UNREAD_INPUT_S", 0.02)
     _, writer = await connect()
@@ -95,7 +97,7 @@ async def floods(writer: asyncio.StreamWriter, request: bytes) -> None:
         await writer.drain()
 
 
-async def test_who_sends_no_more_gets_what_is_answered_at_once(connect, backend):
+async def test_a_half_closed_connection_gets_what_is_answered_at_once(connect, backend):
     backend.script = lambda job: job.start().send("one").end()
     for asked in (GET, GENERATE, GET + GENERATE):
         reader, writer = await connect()
@@ -104,7 +106,7 @@ async def test_who_sends_no_more_gets_what_is_answered_at_once(connect, backend)
         assert set(statuses(await reader.read())) == {b"200"}
 
 
-async def test_who_sends_no_more_is_missed_before_long(connect, backend):
+async def test_a_half_closed_connection_is_aborted_soon(connect, backend):
     reader, writer = await connect()
     writer.write(GENERATE)
     writer.write_eof()
@@ -113,7 +115,7 @@ async def test_who_sends_no_more_is_missed_before_long(connect, backend):
     assert await reader.read() == b""
 
 
-async def test_short_answers_that_are_not_read_end_the_connection(connect, monkeypatch):
+async def test_unread_short_answers_end_the_connection(connect, monkeypatch):
     monkeypatch.setattr(http_server, "_UNREAD_ANSWER_S", 0.1)
     _, writer = await connect()
     with pytest.raises(ConnectionError):

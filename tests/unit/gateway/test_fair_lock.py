@@ -34,7 +34,7 @@ async def test_a_client_with_many_requests_delays_another_by_one_of_them() -> No
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ask", "leave", "end"]), st.integers(0, 3))))
-def test_at_most_one_has_the_turn_and_somebody_has_it_while_any_wait(
+def test_one_waiter_holds_the_lock_while_any_wait(
     events: list[tuple[str, int]],
 ) -> None:
     async def history() -> None:
@@ -75,7 +75,7 @@ def test_at_most_one_has_the_turn_and_somebody_has_it_while_any_wait(
     asyncio.run(history())
 
 
-async def test_who_leaves_as_the_turn_is_passed_on_does_not_get_it() -> None:
+async def test_a_waiter_cancelled_as_the_lock_is_passed_does_not_get_it() -> None:
     lock, may_end = FairLock(), asyncio.Event()
 
     async def ask(client: str) -> str:

@@ -142,7 +142,7 @@ async def test_options_reach_load_and_sampling(post, backend):
     assert (sampling.temperature, sampling.top_k, sampling.stop) == (0.0, 40, ["x"])
 
 
-async def test_a_context_goes_on_with_an_older_answer(post, backend):
+async def test_a_context_continues_an_older_answer(post, backend):
     backend.script = answer_ok
 
     await post(GENERATE, model="m", prompt="hi", system="s", context=[5, 6])
@@ -159,7 +159,7 @@ async def test_a_context_goes_on_with_an_older_answer(post, backend):
         (CHAT, {"messages": []}, {"message": {"role": "assistant", "content": ""}}),
     ],
 )
-async def test_nothing_to_say_loads_the_model(post, backend, path, fields, answer):
+async def test_an_empty_prompt_loads_the_model(post, backend, path, fields, answer):
     backend.script = lambda job: job.start().end("load")
 
     _, body = await post(path, model="m", **fields)
@@ -171,7 +171,7 @@ async def test_nothing_to_say_loads_the_model(post, backend, path, fields, answe
 
 @pytest.mark.parametrize("keep_alive", [0, "0", "0s"])
 @pytest.mark.parametrize("path", [GENERATE, CHAT])
-async def test_nothing_to_say_and_no_keep_alive_unloads(post, backend, path, keep_alive):
+async def test_an_empty_prompt_with_keep_alive_0_unloads(post, backend, path, keep_alive):
     _, body = await post(path, model="m", keep_alive=keep_alive)
 
     assert backend.unloaded == ["scripted:m"]
@@ -215,7 +215,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("path", "fields", "status", "text"), REFUSALS)
-async def test_what_cannot_be_answered_is_refused_in_ollamas_words(
+async def test_unsupported_requests_are_refused_with_ollamas_texts(
     post, backend, path, fields, status, text
 ):
     response, body = await post(path, **fields)
@@ -233,7 +233,7 @@ async def test_an_empty_body_is_refused(post, path, data):
     assert (response.status, body) == (400, {"error": "missing request body"})
 
 
-async def test_bad_json_is_refused_with_gos_words(post):
+async def test_bad_json_is_refused_with_gos_texts(post):
     response, body = await post(CHAT, b"x")
 
     assert response.status == 400

@@ -101,7 +101,7 @@ async def test_a_client_of_http_1_0_sees_the_end_of_a_stream(ask, backend, path,
     assert lines[-1].get("done") or "error" in lines[-1]
 
 
-async def test_an_error_in_a_stream_is_its_end_too(ask, backend):
+async def test_an_error_ends_a_stream(ask, backend):
     backend.script = lambda job: job.start().send("one").fail(EngineFailed("no more"))
 
     answer = await ask(post("/api/chat", CHAT, version="1.0", headers=KEEP_ALIVE[1]))
@@ -109,7 +109,7 @@ async def test_an_error_in_a_stream_is_its_end_too(ask, backend):
     assert answer.endswith(b'{"error":"no more"}\n')
 
 
-async def test_a_stream_that_outlives_many_reads_is_not_cut(ask, backend):
+async def test_a_long_stream_is_not_cut(ask, backend):
     text = "x" * 1000
     backend.script = lambda job: job.start().send(*[text] * 500).end()
 
@@ -123,7 +123,7 @@ async def test_a_stream_that_outlives_many_reads_is_not_cut(ask, backend):
     ("request_line", "body"),
     [("GET /api/tags", True), ("HEAD /api/tags", False), ("GET /nosuch", True)],
 )
-async def test_a_client_of_http_1_0_keeps_a_connection_when_it_knows_where_answers_end(
+async def test_an_http_1_0_connection_stays_open_after_an_answer_with_a_length(
     connect, request_line, body
 ):
     reader, writer = await connect()
@@ -136,7 +136,7 @@ async def test_a_client_of_http_1_0_keeps_a_connection_when_it_knows_where_answe
                 await reader.readexactly(int(headers["Content-Length"]))
 
 
-async def test_who_does_not_ask_for_more_is_closed_after_a_plain_answer(ask):
+async def test_connection_close_ends_the_connection_after_a_plain_answer(ask):
     status, headers, rest = parted(await ask("GET /api/version HTTP/1.0\r\n\r\n"))
 
     assert (status, int(headers["Content-Length"])) == (200, len(rest))
@@ -149,7 +149,7 @@ def with_cookie(size: int) -> str:
 
 
 @pytest.mark.parametrize("size", [9_000, 300_000, 1 << 20, HEAD_LIMIT_BYTES])
-async def test_a_head_as_large_as_go_takes_it_is_taken(ask, size):
+async def test_a_head_as_large_as_gos_limit_is_accepted(ask, size):
     assert parted(await ask(with_cookie(size)))[0] == 200
 
 
@@ -167,7 +167,7 @@ async def test_a_connection_may_have_several_large_heads_and_bodies(connect, bac
             await reader.readexactly(int(headers["Content-Length"]))
 
 
-async def test_many_fields_and_a_long_target_are_taken(ask):
+async def test_many_fields_and_a_long_target_are_accepted(ask):
     fields = "".join(f"X-{number}: v\r\n" for number in range(FIELDS_LIMIT - 2))
     target = "/api/version?" + "q" * (TARGET_LIMIT_BYTES - 13)
     answer = await ask(f"GET {target} HTTP/1.1\r\n{HOST}Connection: close\r\n{fields}\r\n")
@@ -195,7 +195,7 @@ async def test_a_larger_head_is_refused(ask, head):
     assert headers["Connection"] == "close"
 
 
-async def test_a_head_that_drips_is_refused_before_it_costs_much(connect):
+async def test_a_dripping_head_is_refused_early(connect):
     reader, writer = await connect()
     async with asyncio.timeout(DEADLINE_S):
         writer.write(f"GET / HTTP/1.1\r\n{HOST}X: ".encode())
@@ -211,7 +211,7 @@ async def test_a_head_that_drips_is_refused_before_it_costs_much(connect):
     ["", "GET / HTTP/1.1\r\nHost: ", with_cookie(500_000)[:-4]],
     ids=["nothing", "little", "much"],
 )
-async def test_who_never_ends_a_head_is_closed(serve, dependencies, monkeypatch, sent):
+async def test_an_endless_head_closes_the_connection(serve, dependencies, monkeypatch, sent):
     monkeypatch.setattr(http_server, "KEEPALIVE_S", 0.05)
     url = await serve(build_application(dependencies))
     host, _, port = url.removeprefix("http://").partition(":")
@@ -222,7 +222,7 @@ async def test_who_never_ends_a_head_is_closed(serve, dependencies, monkeypatch,
     writer.close()
 
 
-async def test_what_follows_the_last_chunk_is_bounded(ask):
+async def test_trailers_are_bounded(ask):
     head = CHUNKED + "2\r\n{}\r\n0\r\n"
     trailers = ["T: " + "x" * 100_000 + "\r\n"] * 20
 
@@ -259,7 +259,7 @@ async def test_what_follows_the_last_chunk_is_bounded(ask):
         [CHUNKED.replace("show", f"blobs/sha256:{'0' * 64}"), "z\r\n"],
     ],
 )
-async def test_what_is_no_http_is_told_so_as_json_and_the_connection_ends(ask, caplog, pieces):
+async def test_bytes_that_are_not_http_get_a_json_error_and_end_the_connection(ask, caplog, pieces):
     status, headers, body = parted(await ask(*pieces))
 
     assert status == 400
@@ -282,7 +282,7 @@ async def test_what_is_no_http_is_told_so_as_json_and_the_connection_ends(ask, c
         "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ],
 )
-async def test_a_body_that_is_compressed_is_refused_unread(ask, encoding):
+async def test_a_compressed_body_is_refused_unread(ask, encoding):
     status, headers, body = parted(await ask(SHOW + encoding))
 
     assert status == 415
@@ -291,7 +291,7 @@ async def test_a_body_that_is_compressed_is_refused_unread(ask, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity , identity"])
-async def test_a_body_that_says_that_it_is_not_compressed_is_read(ask, encoding):
+async def test_an_identity_encoding_is_accepted(ask, encoding):
     fields = f"{HOST}Connection: close\r\nContent-Encoding: {encoding}\r\n"
 
     status, _, body = parted(await ask(post("/api/show", "{}", headers=fields)))
@@ -299,7 +299,7 @@ async def test_a_body_that_says_that_it_is_not_compressed_is_read(ask, encoding)
     assert (status, json.loads(body)) == (400, {"error": "model is required"})
 
 
-async def test_a_version_that_we_do_not_speak_is_refused(ask):
+async def test_an_unsupported_http_version_is_refused(ask):
     status, headers, body = parted(await ask(post("/api/chat", CHAT, version="2.0")))
 
     assert (status, json.loads(body)) == (505, {"error": "unsupported protocol version"})
@@ -307,14 +307,14 @@ async def test_a_version_that_we_do_not_speak_is_refused(ask):
 
 
 @pytest.mark.parametrize("path", ["/api/show", "/nosuch"])
-async def test_an_expectation_that_nobody_can_meet_is_refused(ask, path):
+async def test_an_unknown_expectation_is_refused(ask, path):
     status, headers, body = parted(await ask(post(path, "{}", headers=f"{HOST}Expect: tea\r\n")))
 
     assert (status, json.loads(body)) == (417, {"error": "Unknown Expect: tea"})
     assert headers["Connection"] == "close"
 
 
-async def test_a_client_that_waits_for_leave_to_send_gets_it(ask):
+async def test_a_client_that_expects_100_continue_gets_it(ask):
     head = f"{HOST}Connection: close\r\nExpect: 100-continue\r\n"
     first, _, rest = (await ask(post("/api/show", "{}", headers=head))).partition(b"\r\n\r\n")
 
@@ -322,7 +322,7 @@ async def test_a_client_that_waits_for_leave_to_send_gets_it(ask):
     assert parted(rest)[0] == 400
 
 
-async def test_a_bad_request_behind_a_good_one_does_not_cost_its_answer(connect):
+async def test_a_bad_pipelined_request_does_not_cost_the_answer_before_it(connect):
     reader, writer = await connect()
     async with asyncio.timeout(DEADLINE_S):
         writer.write(f"GET /api/version HTTP/1.1\r\n{HOST}\r\n".encode())
@@ -354,9 +354,7 @@ async def test_a_client_that_still_sends_can_read_the_refusal(connect):
         ("HEAD /api/ps", 405, b"", "GET"),
     ],
 )
-async def test_what_does_not_exist_is_answered_to_the_byte_as_gin_does(
-    ask, line, status, text, allow
-):
+async def test_unknown_paths_are_answered_byte_for_byte_as_gin_does(ask, line, status, text, allow):
     answer = await ask(f"{line} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n")
 
     seen, headers, body = parted(answer)
@@ -368,21 +366,21 @@ async def test_what_does_not_exist_is_answered_to_the_byte_as_gin_does(
 @pytest.mark.parametrize(
     "line", ["GET /", "GET /nosuch", "POST /api/chat", "GET /api/tags/", "OPTIONS /", "rubbish"]
 )
-async def test_no_answer_names_its_server(ask, line):
+async def test_no_answer_has_a_server_header(ask, line):
     answer = await ask(f"{line} HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n")
 
     assert "Server" not in parted(answer)[1]
 
 
 @pytest.mark.parametrize("header", [b"Host: \xff\xfe", b"Host: localhost\r\nOrigin: app://\xff"])
-async def test_names_that_are_no_text_are_refused(ask, header, caplog):
+async def test_names_that_are_not_text_are_refused(ask, header, caplog):
     answer = await ask(b"GET / HTTP/1.1\r\nConnection: close\r\n" + header + b"\r\n\r\n")
 
     assert parted(answer)[0] == 403
     assert not caplog.records
 
 
-async def test_a_long_name_is_refused_in_few_words(ask):
+async def test_a_long_name_is_refused_with_a_short_text(ask):
     long = "x" * 500_000
     head = f"GET / HTTP/1.1\r\n{HOST}Connection: close\r\nOrigin: app://{long}\r\n\r\n"
     status, _, body = parted(await ask(head))
@@ -390,9 +388,7 @@ async def test_a_long_name_is_refused_in_few_words(ask):
     assert (status, len(body) < 300) == (403, True)
 
 
-async def test_a_fault_outside_of_every_handler_is_said_without_its_traceback(
-    serve, session, caplog
-):
+async def test_a_bug_outside_handlers_is_answered_without_its_traceback(serve, session, caplog):
     application = web.Application()
 
     async def handler(_request: web.Request) -> web.StreamResponse:
@@ -409,7 +405,7 @@ async def test_a_fault_outside_of_every_handler_is_said_without_its_traceback(
     data=st.binary(max_size=60),
     prefix=st.sampled_from([b"", b"GET / HTTP/1.1\r\n", CHUNKED.encode()]),
 )
-async def test_whatever_comes_is_answered_or_closed(connect, data, prefix):
+async def test_any_bytes_are_answered_or_end_the_connection(connect, data, prefix):
     reader, writer = await connect()
     writer.write(prefix + data)
     writer.write_eof()

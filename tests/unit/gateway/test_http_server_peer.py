@@ -42,24 +42,24 @@ async def seen(transport: asyncio.Transport, expected: Peer) -> None:
             await asyncio.sleep(0)  # nothing tells, which is the point
 
 
-async def test_a_client_that_stays_is_there(pair):
+async def test_an_open_connection_is_connected(pair):
     assert peer_state(pair[1]) is Peer.CONNECTED
 
 
-async def test_one_that_sends_no_more_is_closing(pair):
+async def test_a_connection_without_more_input_is_half_closed(pair):
     client, transport = pair
     client.shutdown(socket.SHUT_WR)
     await seen(transport, Peer.HALF_CLOSED)
 
 
-async def test_one_that_resets_is_gone(pair):
+async def test_a_reset_connection_is_reset(pair):
     client, transport = pair
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     await seen(transport, Peer.RESET)
 
 
-async def test_the_kernel_finds_out_about_one_that_vanishes(pair):
+async def test_the_kernel_probes_for_vanished_clients(pair):
     _, transport = pair
     enable_probes(transport)
 
@@ -70,7 +70,7 @@ async def test_the_kernel_finds_out_about_one_that_vanishes(pair):
     assert limit_ms == UNREACHABLE_LIMIT_S * 1000
 
 
-async def test_what_is_no_tcp_is_there():
+async def test_a_unix_socket_is_connected():
     ours, theirs = socket.socketpair()
     with theirs:
         transport, _ = await asyncio.get_running_loop().create_connection(

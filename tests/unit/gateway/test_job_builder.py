@@ -60,7 +60,7 @@ def chat(model, *messages: Message):
     return unpacked(build_chat_job(request, model, "client"))
 
 
-def test_generate_puts_the_models_turns_between_system_and_prompt(model):
+def test_generate_puts_the_models_messages_between_system_and_prompt(model):
     assert messages_of(generate(model)) == [
         ("system", "model's"),
         ("user", "q"),
@@ -73,12 +73,12 @@ def test_a_requests_system_prompt_replaces_the_models(model):
     assert messages_of(generate(model, system="mine"))[0] == ("system", "mine")
 
 
-def test_a_context_replaces_the_models_turns(model):
+def test_a_context_replaces_the_models_messages(model):
     job = generate(model, context=[1])
     assert messages_of(job) == [("system", "model's"), ("user", "p")]
 
 
-def test_chat_puts_the_models_system_prompt_first_and_its_turns_next(model):
+def test_chat_puts_the_models_system_prompt_first_and_its_messages_next(model):
     job = chat(model, Message(role="user", content="p"))
     assert messages_of(job) == [
         ("system", "model's"),
@@ -89,7 +89,7 @@ def test_chat_puts_the_models_system_prompt_first_and_its_turns_next(model):
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
-def test_chat_that_begins_with_a_system_prompt_goes_without_the_models(model, role):
+def test_a_chats_own_system_prompt_replaces_the_models(model, role):
     job = chat(model, Message(role=role, content="mine"), Message(role="user", content="p"))
     assert messages_of(job) == [("user", "q"), ("assistant", "a"), (role, "mine"), ("user", "p")]
 
@@ -101,7 +101,7 @@ def test_a_requests_options_win_key_by_key(model):
     assert (job.load_options.num_ctx, job.inference.num_ctx) == (2048, 2048)
 
 
-def test_the_queue_hears_how_many_tokens_the_answer_may_have(model):
+def test_a_job_has_the_most_tokens_of_its_answer(model):
     limited = msgspec.structs.replace(model, parameters={"num_predict": 7})
     asked = ChatRequest(model="m", messages=[ASKED], options={"num_predict": 3})
     shown = GenerateRequest(model="m", prompt="p", debug_render_only=True)
@@ -119,7 +119,7 @@ def test_an_embedding_model_can_neither_generate_nor_chat(model):
         build_chat_job(ChatRequest(model="M"), embedding, "client")
 
 
-def test_a_target_is_what_the_queue_needs_to_know(model):
+def test_a_target_has_the_facts_that_the_queue_needs(model):
     target = target_of(model)
     assert (target.key, target.name, target.engine) == ("scripted:m", "m:latest", "scripted")
     assert target.details["format"] == "scripted"
@@ -132,40 +132,40 @@ def test_an_adapter_takes_memory_with_its_model(model):
     assert (target.weights_bytes, target.adapters) == (107, ("/a",))
 
 
-def test_a_model_that_can_think_does_unless_it_is_told_not_to(able):
+def test_a_thinking_model_thinks_by_default(able):
     assert generate(able).inference.prompt.think is True
     assert chat(able, ASKED).inference.prompt.think is True
     assert generate(able, think=False).inference.prompt.think is False
     assert generate(able, think="low").inference.prompt.think == "low"
 
 
-def test_a_model_that_cannot_think_is_told_nothing(model):
+def test_other_models_get_no_think_value(model):
     assert generate(model).inference.prompt.think is None
     build_generate_job(GenerateRequest(model="m", prompt="p", think=False), model, "client")
     assert generate(model, think=False).inference.prompt.think is False
 
 
-def test_tools_go_along_as_they_came(able):
+def test_tools_are_passed_on_unchanged(able):
     tools = [{"type": "function", "function": {"name": "f", "strict": True}}]
     request = ChatRequest(model="m", messages=[ASKED], tools=tools)
     build_chat_job(request, able, "client")
     assert unpacked(build_chat_job(request, able, "client")).inference.prompt.tools == tools
 
 
-def test_a_suffix_leaves_nothing_but_what_is_around_the_hole(able):
+def test_a_suffix_leaves_only_the_prompt_and_the_suffix(able):
     prompt = generate(able, suffix="after", system="s").inference.prompt
     assert messages_of(generate(able, suffix="after")) == [("user", "p")]
     assert prompt.suffix == "after"
 
 
-def test_the_worker_hears_how_the_model_is_spoken_to(able):
+def test_a_prompt_has_the_models_chat_format(able):
     model = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
     spec = chat(model, ASKED).inference.prompt.chat_format
     count = able.summary.parameter_count
     assert spec == ChatFormatSpec("t", "r", "p", "m:latest", "scripted", count)
 
 
-def test_a_requests_template_comes_before_all_others(able):
+def test_a_requests_template_replaces_all_others(able):
     model = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
     spec = generate(model, template="mine").inference.prompt.chat_format
     assert spec == msgspec.structs.replace(model.chat_format, request_template="mine")
@@ -175,12 +175,12 @@ def test_a_requests_template_comes_before_all_others(able):
     ("wished", "format_"),
     [(None, None), ("", None), ("json", "json"), ({"type": "object"}, {"type": "object"})],
 )
-def test_the_form_of_the_answer_goes_along(model, wished, format_):
+def test_the_format_of_the_answer_is_passed_on(model, wished, format_):
     build_generate_job(GenerateRequest(model="m", prompt="p", format=wished), model, "client")
     assert generate(model, format=wished).inference.format == format_
 
 
-def test_some_models_are_not_shown_what_they_thought_before(model):
+def test_some_models_do_not_see_their_earlier_thinking(model):
     sent = [
         Message(role="assistant", content="<think>a</think>\n\nb<think>c</think>d<think>e"),
         Message(role="user", content="<think>u</think>"),
@@ -200,7 +200,7 @@ def test_some_models_are_not_shown_what_they_thought_before(model):
         ]
 
 
-def test_forgetting_is_linear():
+def test_stripping_thinking_is_linear():
     """A pattern would look for the end anew at each of 200,000 beginnings."""
     messages = [Message(role="assistant", content="<think>" * 200_000), Message(role="user")]
     assert strip_thinking(messages) == messages
@@ -226,13 +226,13 @@ def test_a_model_that_cannot_be_run_is_not_sent_to_a_worker(model, prompt):
         lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(), inner, max_size=3),
     )
 )
-def test_what_is_shown_of_a_value_is_how_its_json_begins(value):
+def test_an_error_shows_how_the_json_of_a_value_begins(value):
     whole = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
     assert _beginning(value, 200)[:200] == whole[:200]
 
 
-def test_how_many_of_the_first_turns_are_the_models_own(model):
+def test_a_prompt_knows_how_many_first_messages_are_the_models(model):
     """Nothing else may be shared between clients that share nothing."""
 
     def own(job):

@@ -83,7 +83,7 @@ def cached_total(metrics):
     return found.get(("ollama_prompt_cached_tokens_total", (("model", "m"),)), 0)
 
 
-def test_cached_tokens_are_counted_so_that_no_guess_is_told_from_another():
+def test_the_count_of_cached_tokens_hides_single_guesses():
     """A right digit more is a token more; the count moves in steps, and seldom."""
     metrics = Metrics(version="1", ollama_version="2")
     moves = set()
@@ -113,7 +113,7 @@ async def test_a_load_counts_no_tokens(session, url, backend, scrape):
     assert found["ollama_load_duration_seconds_count", (("model", "m:latest"),)] == 1
 
 
-async def test_unknown_models_and_paths_make_no_series_of_their_own(session, url, scrape):
+async def test_unknown_models_and_paths_add_no_series(session, url, scrape):
     await ask(session, url, model="nosuch")
     async with session.get(url + "/no/such/path"):
         pass
@@ -123,7 +123,7 @@ async def test_unknown_models_and_paths_make_no_series_of_their_own(session, url
     assert found["ollama_request_seconds_count", (("code", "404"), ("endpoint", "other"))] == 1
 
 
-async def test_gauges_are_the_queues_own_state(backend, scrape):
+async def test_gauges_show_the_backends_snapshot(backend, scrape):
     backend.waiting = 3
     backend.loaded = [loaded("a:latest", running=2), loaded("b:latest")]
 
@@ -139,7 +139,7 @@ async def test_gauges_are_the_queues_own_state(backend, scrape):
     assert found["process_open_fds", ()] > 0
 
 
-async def test_what_the_queue_tells_is_counted(metrics, scrape):
+async def test_the_observers_events_are_counted(metrics, scrape):
     metrics.rejected("full")
     metrics.waited("m", 0.2)
     metrics.loaded("m", "ok", 1.5)
@@ -231,9 +231,7 @@ def loaded(name: str, running: int = 0) -> LoadedModel:
     )
 
 
-async def test_numbers_are_rendered_one_at_a_time_also_when_a_client_leaves(
-    dependencies, monkeypatch
-):
+async def test_scrapes_share_one_rendering_even_if_a_client_disconnects(dependencies, monkeypatch):
     loop, begun, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def slow(_self: Metrics, _snapshot: object) -> bytes:

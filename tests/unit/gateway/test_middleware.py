@@ -60,7 +60,7 @@ async def test_unknown_paths_and_methods_are_answered_as_gin_does(
         ("HEAD", "/api/version/", 307, "/api/version"),
     ],
 )
-async def test_a_slash_too_many_is_redirected(session, url, method, path, status, target):
+async def test_a_trailing_slash_is_redirected(session, url, method, path, status, target):
     async with session.request(method, url + path, allow_redirects=False) as response:
         assert (response.status, response.headers["Location"]) == (status, target)
 
@@ -108,7 +108,7 @@ async def test_a_bug_after_the_first_byte_cuts_the_connection(broken_url, caplog
     assert len([each for each in caplog.records if each.levelno >= logging.ERROR]) == 1
 
 
-async def test_bytes_that_are_no_http_do_not_fill_the_log(url, caplog):
+async def test_bytes_that_are_not_http_do_not_fill_the_log(url, caplog):
     host, port = url.removeprefix("http://").split(":")
     for garbage in (b"\x16\x03\x01 tls \r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n"):
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -164,7 +164,7 @@ async def test_all_large_bodies_together_have_a_limit(session, url, backend, app
     assert (await again).status == 200
 
 
-async def test_a_client_that_leaves_gives_back_what_its_body_held(
+async def test_a_disconnected_client_releases_the_bytes_of_its_body(
     session, url, backend, application
 ):
     application[BODY_PROCESSOR].budget.limit_bytes = 1_000_000
@@ -190,7 +190,7 @@ async def test_a_body_over_the_limit_is_413(session, url, monkeypatch):
             assert "limit" in (await response.json())["error"]
 
 
-async def test_a_large_body_is_decoded_as_well(session, url, backend):
+async def test_a_large_body_is_decoded(session, url, backend):
     backend.script = lambda job: job.start().end()
     prompt = "ü" * body.OFF_LOOP_BYTES
     data = io.BytesIO(json.dumps({"model": "m", "prompt": prompt}).encode())

@@ -76,7 +76,7 @@ def test_other_pages_are_not(origin):
         ("local", False, True),
     ],
 )
-def test_hosts_that_a_strangers_page_can_have_are_refused(host, on_loopback, on_network):
+def test_hosts_that_a_foreign_page_can_have_are_refused(host, on_loopback, on_network):
     proxy = "https://llm.example"
     assert make_policy("127.0.0.1", proxy).is_allowed_host(host) is on_loopback
     assert make_policy("::1", proxy).is_allowed_host(host) is on_loopback
@@ -90,7 +90,7 @@ def test_a_star_allows_everybody():
     assert policy.cors_headers("http://evil.example") == [("Access-Control-Allow-Origin", "*")]
 
 
-async def test_a_strangers_page_is_refused_and_told_the_variable(session, url):
+async def test_a_refused_page_is_told_the_variable(session, url):
     headers = {"Origin": "http://evil.example"}
     async with session.post(url + "/api/generate", json={}, headers=headers) as response:
         assert response.status == 403
@@ -98,7 +98,7 @@ async def test_a_strangers_page_is_refused_and_told_the_variable(session, url):
         assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_a_rebound_name_is_refused_and_told_the_variable(session, url):
+async def test_a_refused_host_is_told_the_variable(session, url):
     headers = {"Host": "evil.example"}
     async with session.get(url + "/api/tags", headers=headers) as response:
         assert response.status == 403

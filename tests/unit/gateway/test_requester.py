@@ -18,7 +18,7 @@ async def client(aiohttp_client):
     return await aiohttp_client(application)
 
 
-async def test_who_connects_from_this_machine_is_local(client):
+async def test_a_connection_from_this_machine_is_local(client):
     assert await (await client.get("/")).json() == [True, client.port]
 
 
@@ -29,7 +29,7 @@ async def test_who_connects_from_this_machine_is_local(client):
         *("x-real-ip", "X-Forwarded-Proto", "X-Client-IP", "CF-Connecting-IP", "True-Client-IP"),
     ],
 )
-async def test_who_passes_on_what_others_ask_is_not(client, header):
+async def test_a_forwarded_request_is_not_local(client, header):
     answer = await client.get("/", headers={header: "http://localhost"})
     assert await answer.json() == [False, client.port]
 
@@ -63,6 +63,6 @@ def test_addresses_of_connections(peer, own, is_local):
     assert requester_of(Request(Connection(peer, own))) == Requester(is_local, 80)
 
 
-def test_in_doubt_it_is_somebody_on_the_network():
+def test_an_unknown_peer_is_not_local():
     for transport in (None, Connection(None, None), Connection("", "/run/socket")):
         assert requester_of(Request(transport)) == Requester()

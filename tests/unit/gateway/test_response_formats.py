@@ -26,7 +26,7 @@ def test_a_line_is_one_json_object_with_the_text(model, text):
     assert chat["message"] == {"role": "assistant", "content": text}
 
 
-def test_a_fast_line_and_a_struct_say_the_same():
+def test_a_fast_line_equals_an_encoded_struct():
     line = OllamaChatFormat("m").text("x")
     value = msgspec.json.decode(line, type=ChatResponse)
     assert encode.to_line(value) == line

@@ -118,7 +118,7 @@ KINDS = st.lists(
 
 
 @given(KINDS)
-def test_thoughts_and_calls_keep_their_places(operations):
+def test_thinking_and_tool_calls_keep_their_places(operations):
     async def play() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         wire, stream, sent = Wire(), make_stream(), []
         stream.attach(wire)
@@ -157,7 +157,7 @@ def spelled(sent: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(kind, letter) for kind, text in sent for letter in text]
 
 
-async def test_neighbours_of_one_kind_leave_as_one_object():
+async def test_neighbours_of_one_kind_become_one_object():
     wire, stream = Wire(), make_stream()
     stream.attach(wire)
     for kind, text in zip(("thought", "thought", "text", "call", "call"), "abcfg", strict=True):
@@ -166,7 +166,7 @@ async def test_neighbours_of_one_kind_leave_as_one_object():
     assert wire.kinds == [("thought", "ab"), ("text", "c"), ("call", "fg")]
 
 
-async def test_a_restart_forgets_thoughts_and_calls():
+async def test_a_restart_drops_thinking_and_tool_calls():
     stream = make_stream(is_streamed=False)
     stream.part(Thought("a"))
     stream.part(ToolCall(ToolFunction("f")))
@@ -175,7 +175,7 @@ async def test_a_restart_forgets_thoughts_and_calls():
     assert stream.take() == AnswerContent(text="b")
 
 
-async def test_pieces_of_different_turns_are_objects_of_their_own():
+async def test_deltas_of_different_turns_are_separate_objects():
     wire, stream = Wire(), make_stream()
     stream.attach(wire)
     for piece in "abc":
@@ -184,7 +184,7 @@ async def test_pieces_of_different_turns_are_objects_of_their_own():
     assert wire.texts == ["a", "b", "c"]
 
 
-async def test_a_few_pieces_of_one_turn_stay_objects_and_many_merge():
+async def test_few_deltas_of_one_turn_stay_objects_and_many_are_joined():
     wire, stream = Wire(), make_stream()
     stream.attach(wire)
     for _ in range(JOIN_ABOVE):
@@ -196,7 +196,7 @@ async def test_a_few_pieces_of_one_turn_stay_objects_and_many_merge():
     assert wire.texts == ["a"] * JOIN_ABOVE + ["b" * (JOIN_ABOVE + 1)]
 
 
-async def test_a_slow_client_wakes_the_handler_and_gets_what_gathered_as_one_object():
+async def test_a_slow_client_wakes_the_handler_and_gets_buffered_text_as_one_object():
     wire, stream = Wire(), make_stream()
     stream.attach(wire)
     waiting = asyncio.ensure_future(stream.wait())
@@ -212,14 +212,14 @@ async def test_a_slow_client_wakes_the_handler_and_gets_what_gathered_as_one_obj
     assert wire.texts == ["ab"]
 
 
-async def test_a_client_that_is_gone_cannot_be_attached():
+async def test_a_disconnected_client_cannot_be_attached():
     wire, stream = Wire(), make_stream()
     wire.is_gone = True
     with pytest.raises(ConnectionResetError):
         stream.attach(wire)
 
 
-async def test_make_stream_that_is_not_streamed_wakes_at_the_end_only():
+async def test_an_unstreamed_answer_wakes_only_at_the_end():
     stream = make_stream(is_streamed=False)
     waiting = asyncio.ensure_future(stream.wait())
     stream.text("a")
@@ -242,7 +242,7 @@ async def test_a_cancelled_wait_can_be_waited_for_again():
     assert stream.has_ended
 
 
-async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
+async def test_gaps_are_measured_anew_after_a_restart():
     gaps: list[float] = []
     stream = make_stream(is_streamed=False, gaps=gaps)
     stream.text("a")
@@ -254,7 +254,7 @@ async def test_gaps_between_pieces_are_measured_anew_after_a_restart():
     assert stream.take() == AnswerContent(text="c")
 
 
-async def test_an_answer_that_holds_too_much_ends_with_an_error():
+async def test_an_answer_that_buffers_too_much_fails():
     budget = SendBudget()
     budget.client_limit_bytes = 1 << 20
     stream = make_stream(is_streamed=False, budget=budget)
@@ -271,7 +271,7 @@ async def test_an_answer_that_holds_too_much_ends_with_an_error():
 
 
 @pytest.mark.parametrize("part", [Thought("x" * 1000), ToolCall(ToolFunction("f" * 1000))])
-async def test_what_a_client_does_not_read_has_a_limit(monkeypatch, part):
+async def test_unread_bytes_have_a_limit(monkeypatch, part):
     monkeypatch.setattr(response_stream, "UNREAD_LIMIT_BYTES", 1 << 20)
     wire, stream = Wire(), make_stream()
     stream.attach(wire)
@@ -286,7 +286,7 @@ async def test_what_a_client_does_not_read_has_a_limit(monkeypatch, part):
     assert stream.has_ended
 
 
-async def test_what_a_client_reads_in_time_has_no_limit(monkeypatch):
+async def test_bytes_read_in_time_have_no_limit(monkeypatch):
     monkeypatch.setattr(response_stream, "UNREAD_LIMIT_BYTES", 1 << 20)
     wire, stream = Wire(), make_stream()
     stream.attach(wire)

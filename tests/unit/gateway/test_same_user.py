@@ -36,23 +36,23 @@ async def ask(session, url, **options):
         return await response.json()
 
 
-async def test_who_has_the_key_does(session, whose):
+async def test_a_proof_by_the_key_is_the_same_user(session, whose):
     assert await ask(session, whose, headers=proven(whose))
 
 
-async def test_to_be_on_the_same_machine_is_not_enough(session, whose):
+async def test_a_local_connection_without_a_proof_is_not_the_same_user(session, whose):
     """A port forward or a proxy that adds no header looks like this."""
     assert not await ask(session, whose)
 
 
-async def test_nor_is_another_key_or_what_another_server_was_shown(session, whose):
+async def test_a_proof_by_another_key_or_for_another_server_is_refused(session, whose):
     assert not await ask(session, whose, headers=proven(whose, b"o" * 32))
     assert not await ask(session, whose, headers=proven(whose, port=11434))
     assert not await ask(session, whose, headers={HEADER: KEY.hex()})
     assert not await ask(session, whose, headers={HEADER: "\xe9"})
 
 
-async def test_bytes_that_are_no_text_prove_nothing(whose):
+async def test_a_proof_that_is_not_text_is_refused(whose):
     host, _, port = whose.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{HEADER}: ".encode()
@@ -84,6 +84,6 @@ async def test_a_server_without_a_key_trusts_nobody(session, whose):
         "CF-Connecting-IP",
     ],
 )
-async def test_what_was_passed_on_or_comes_from_a_page_does_not(session, whose, name):
+async def test_a_forwarded_request_is_not_the_same_user(session, whose, name):
     headers = {name: "http://localhost", **proven(whose)}
     assert not await ask(session, whose, headers=headers)

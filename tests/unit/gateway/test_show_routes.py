@@ -64,7 +64,7 @@ async def test_show_finds_a_model_by_either_field_in_any_case(session, url, mine
     assert set(shown["tensors"][0]) == {"name", "type", "shape"}
 
 
-async def test_show_takes_a_system_and_options_of_the_request(session, url, mine):
+async def test_show_applies_the_requests_system_and_options(session, url, mine):
     fields = {"system": "be long", "options": {"top_k": 7}, "template": "ignored"}
     _, shown = await show(session, url, model=mine, **fields)
     assert shown["system"] == "be long"
@@ -99,7 +99,9 @@ async def unread(url):
         writer.close()
 
 
-async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread, monkeypatch):
+async def test_a_client_that_does_not_read_a_long_answer_is_disconnected(
+    url, mine, session, unread, monkeypatch
+):
     ended = asyncio.Semaphore(0)
     release = SendBudget.release
 
@@ -124,7 +126,7 @@ async def test_who_does_not_take_a_long_answer_is_cut(url, mine, session, unread
                 await reader.readexactly(length)
 
 
-async def test_long_answers_that_are_not_read_leave_room_for_short_ones(
+async def test_unread_long_answers_leave_bytes_for_short_ones(
     url, mine, session, unread, application
 ):
     application[SEND_BUDGET].client_limit_bytes = 20 << 20
@@ -138,7 +140,7 @@ async def test_long_answers_that_are_not_read_leave_room_for_short_ones(
         assert (await show(session, url, model=mine))[0] == 200
 
 
-async def test_who_waits_too_long_behind_long_answers_is_told(url, mine, session, monkeypatch):
+async def test_a_show_that_waits_too_long_behind_long_ones_is_busy(url, mine, session, monkeypatch):
     monkeypatch.setattr(handler, "SHOW_WAIT_S", 0.05)
     began, may_end = threading.Event(), threading.Event()
     build = ShowService._build
@@ -186,7 +188,7 @@ async def test_a_scripted_model_can_be_shown(session, url):
         ),
     ],
 )
-async def test_show_refuses_in_ollamas_words(session, url, fields, status, text):
+async def test_show_refuses_with_ollamas_texts(session, url, fields, status, text):
     assert await show(session, url, **fields) == (status, {"error": text})
 
 
@@ -208,13 +210,13 @@ async def test_copy_gives_a_second_name(session, url, mine):
     ],
 )
 @pytest.mark.usefixtures("mine")
-async def test_copy_refuses_in_ollamas_words(session, url, fields, status, text):
+async def test_copy_refuses_with_ollamas_texts(session, url, fields, status, text):
     async with session.post(f"{url}/api/copy", json=fields) as response:
         assert (response.status, await response.json()) == (status, {"error": text})
 
 
 @pytest.mark.parametrize("path", ["/api/show", "/api/copy"])
-async def test_a_body_is_wanted(session, url, path):
+async def test_a_missing_body_is_refused(session, url, path):
     async with session.post(f"{url}{path}") as response:
         assert (response.status, await response.json()) == (400, {"error": "missing request body"})
 
@@ -229,7 +231,7 @@ async def writer_of(path) -> int:
                 await asyncio.sleep(0.001)
 
 
-async def test_vocabularies_are_read_one_at_a_time_also_when_a_client_leaves(catalog, tmp_path):
+async def test_long_shows_run_one_at_a_time_even_if_a_client_disconnects(catalog, tmp_path):
     paths = [tmp_path / "one", tmp_path / "two"]
     for path in paths:
         os.mkfifo(path)
@@ -261,9 +263,7 @@ async def waits(show_service: ShowService, count: int) -> None:
         await asyncio.sleep(0.001)  # threads come first, of which no event tells
 
 
-async def test_a_client_that_asks_for_many_long_answers_holds_up_another_for_one(
-    catalog, monkeypatch
-):
+async def test_a_client_with_many_long_shows_delays_another_by_one(catalog, monkeypatch):
     order, may_end = [], threading.Event()
 
     def build(_self, _model, _asked, basename):

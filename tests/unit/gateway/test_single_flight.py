@@ -55,7 +55,7 @@ async def flights() -> AsyncIterator[SingleFlight]:
 Caller = Callable[[], Awaitable[int]]
 
 
-async def test_who_comes_late_gets_the_next_run_with_all_others(flights: SingleFlight) -> None:
+async def test_late_callers_share_the_next_run(flights: SingleFlight) -> None:
     work = Work()
     first = asyncio.create_task(flights.run("k", work))
     await settled()
@@ -69,19 +69,19 @@ async def test_who_comes_late_gets_the_next_run_with_all_others(flights: SingleF
         assert await flights.run("k", work) == 3
 
 
-async def test_who_asks_together_shares_the_first_run(flights: SingleFlight) -> None:
+async def test_concurrent_callers_share_the_first_run(flights: SingleFlight) -> None:
     work = Work()
     work.gate.set()
     assert await asyncio.gather(*(flights.run("k", work) for _ in range(5))) == [1] * 5
 
 
-async def test_other_questions_are_other_runs(flights: SingleFlight) -> None:
+async def test_other_keys_are_other_runs(flights: SingleFlight) -> None:
     work = Work()
     work.gate.set()
     assert sorted(await asyncio.gather(*(flights.run(key, work) for key in "ab"))) == [1, 2]
 
 
-async def test_whoever_leaves_takes_nobody_along_and_the_last_ends_it(
+async def test_a_cancelled_caller_cancels_the_run_only_if_it_is_the_last(
     flights: SingleFlight,
 ) -> None:
     work = Work()
@@ -96,7 +96,7 @@ async def test_whoever_leaves_takes_nobody_along_and_the_last_ends_it(
     assert (work.running, work.cancelled) == (0, 1)
 
 
-async def test_a_failure_is_everybodys(flights: SingleFlight) -> None:
+async def test_a_failure_reaches_all_callers(flights: SingleFlight) -> None:
     work = Work()
     work.failure = ValueError("no")
     work.gate.set()
@@ -106,7 +106,7 @@ async def test_a_failure_is_everybodys(flights: SingleFlight) -> None:
     assert [str(each) for each in found] == ["no"] * 3
 
 
-async def test_the_end_waits_for_what_runs() -> None:
+async def test_close_waits_for_running_work() -> None:
     flights, work = SingleFlight(), Work()
     caller = asyncio.create_task(flights.run("k", work))
     await settled()
@@ -116,7 +116,7 @@ async def test_the_end_waits_for_what_runs() -> None:
 
 
 @given(st.lists(st.sampled_from(["ask", "leave", "pass", "settle"]), max_size=30))
-def test_at_most_one_run_is_under_way_and_nobody_gets_one_begun_before_they_asked(
+def test_runs_do_not_overlap_and_callers_get_one_that_began_after_their_call(
     events: list[str],
 ) -> None:
     async def history() -> None:
@@ -148,7 +148,9 @@ def test_at_most_one_run_is_under_way_and_nobody_gets_one_begun_before_they_aske
     asyncio.run(history())
 
 
-async def test_nothing_is_kept_of_who_leaves_as_the_run_before_ends(flights: SingleFlight) -> None:
+async def test_a_caller_cancelled_as_the_previous_run_ends_leaves_nothing_behind(
+    flights: SingleFlight,
+) -> None:
     may_end = asyncio.Event()
     late: list[asyncio.Task[None]] = []
 

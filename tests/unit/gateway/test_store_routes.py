@@ -50,7 +50,7 @@ async def until(condition) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_a_blob_is_created_once_and_can_be_asked_for(session, url):
+async def test_a_blob_is_created_once_and_can_be_found(session, url):
     digest = digest_of(b"hello")
     blob = f"{url}/api/blobs/{digest}"
 
@@ -75,7 +75,7 @@ async def test_a_large_chunked_upload_arrives_whole(session, url, store):
     assert store.layout.blobs.path(digest_of(data)).read_bytes() == data
 
 
-async def test_an_upload_that_is_not_what_it_promised_leaves_nothing(session, url, store):
+async def test_an_upload_with_a_wrong_digest_leaves_nothing(session, url, store):
     expected, got = digest_of(b"hello"), digest_of(b"olleh")
 
     async with session.post(f"{url}/api/blobs/{expected}", data=b"olleh") as response:
@@ -87,14 +87,14 @@ async def test_an_upload_that_is_not_what_it_promised_leaves_nothing(session, ur
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])
-async def test_a_digest_that_is_none_is_refused(session, url, method):
+async def test_an_invalid_digest_is_refused(session, url, method):
     async with session.request(method, f"{url}/api/blobs/sha256:..%2F..%2Fetc") as response:
         assert response.status == 400
         if method == "POST":
             assert await response.json() == {"error": "invalid digest format"}
 
 
-async def test_a_client_that_leaves_its_upload_leaves_nothing(url, store):
+async def test_an_upload_of_a_disconnected_client_leaves_nothing(url, store):
     host, port = url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(upload_head(host, 9_999_999) + b"x" * 100_000)
@@ -105,7 +105,7 @@ async def test_a_client_that_leaves_its_upload_leaves_nothing(url, store):
     await until(lambda: not leftovers(store))
 
 
-async def test_an_upload_that_stalls_is_given_up(url, store, monkeypatch):
+async def test_a_stalled_upload_is_refused(url, store, monkeypatch):
     monkeypatch.setattr(body, "GRACE_S", 0.05)
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -175,7 +175,7 @@ async def test_an_error_during_create_is_the_streams_last_line(session, url):
     assert list(lines[-1]) == ["error"]
 
 
-async def test_a_client_that_leaves_create_ends_it(url, monkeypatch):
+async def test_a_disconnected_client_ends_create(url, monkeypatch):
     started, release, closed = threading.Event(), threading.Event(), threading.Event()
 
     def steps(_store, _request, *, reads_files):
@@ -212,13 +212,13 @@ async def create(session, url, fields, headers=None):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_create_understands_what_old_clients_say(session, url, uploaded, store, stream):
+async def test_create_accepts_the_fields_of_old_clients(session, url, uploaded, store, stream):
     asked = {"name": "old", "modelfile": f"FROM @{uploaded}\nSYSTEM be brief", "stream": stream}
     assert await create(session, url, asked) == (200, {"status": "success"})
     assert store.find("old").system == "be brief"
 
 
-async def test_nobody_without_the_key_has_the_server_read_files(session, url, tmp_path, tiny_model):
+async def test_only_a_client_with_the_key_may_name_files(session, url, tmp_path, tiny_model):
     (tmp_path / "Modelfile").write_text(f"FROM {tiny_model}\n")
     for named in (
         {"path": str(tmp_path / "Modelfile")},
@@ -232,7 +232,7 @@ async def test_nobody_without_the_key_has_the_server_read_files(session, url, tm
         assert "the server's own user" in answer["error"]
 
 
-async def test_a_base_that_is_missing_is_pulled(session, url):
+async def test_a_missing_base_is_pulled(session, url):
     """From nowhere: what is asked is a port that nobody listens on."""
     asked = {"model": "m", "from": "127.0.0.1:9/x/nosuch"}
     async with session.post(f"{url}/api/create", json=asked) as response:
@@ -252,7 +252,7 @@ async def test_a_base_of_the_package_needs_no_pull(session, url, store):
     assert store.find("m").details.parent_model == "demo-embed:latest"
 
 
-async def test_a_client_that_leaves_ends_quantizing(url, uploaded, store, tmp_path, monkeypatch):
+async def test_a_disconnected_client_ends_quantizing(url, uploaded, store, tmp_path, monkeypatch):
     program = "import os, sys; open(sys.argv[4] + '.pid', 'w').write(f'{os.getpid()}'); "
     (tmp_path / "played.py").write_text(f"{program} print('tensor a', flush=True); os.read(0, 1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -318,7 +318,7 @@ async def test_delete_removes_a_model_once(session, url, uploaded):
 @pytest.mark.parametrize(
     ("fields", "text"), [({}, "model is required"), ({"model": "a b"}, 'name "a b" is invalid')]
 )
-async def test_delete_wants_a_name(session, url, fields, text):
+async def test_delete_requires_a_name(session, url, fields, text):
     async with session.delete(f"{url}/api/delete", json=fields) as response:
         assert (response.status, await response.json()) == (400, {"error": text})
 
@@ -348,7 +348,7 @@ def loaded(name: str, expires_at: float) -> LoadedModel:
     )
 
 
-async def test_ps_lists_what_is_loaded_the_longest_to_stay_first(session, url, backend):
+async def test_ps_lists_loaded_models_the_latest_expiry_first(session, url, backend):
     backend.loaded = [loaded("a:latest", 1_800_000_000.0), loaded("b:latest", math.inf)]
 
     async with session.get(f"{url}/api/ps") as response:
@@ -384,7 +384,7 @@ async def test_health_is_503_while_the_server_drains(session, url, dependencies)
         assert (response.status, (await response.json())["status"]) == (503, "draining")
 
 
-async def test_changes_that_wait_for_the_stores_lock_do_not_delay_the_list(
+async def test_changes_waiting_for_the_store_lock_do_not_delay_the_list(
     session, url, store, uploaded
 ):
     body = {"model": "mine", "files": {"m.gguf": uploaded}, "stream": False}

@@ -46,7 +46,7 @@ def objects(body: bytes | str) -> list[dict]:
     return [json.loads(line) for line in body.splitlines()]
 
 
-async def test_each_piece_of_a_client_that_keeps_up_is_one_object(session, stream_url, backend):
+async def test_a_client_that_keeps_up_gets_one_object_per_delta(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
         job = (await backend.job()).start().send("a")
@@ -90,7 +90,7 @@ async def test_without_streaming_the_answer_is_one_object(session, stream_url, b
     assert json.loads(body)["response"] == "Hello"
 
 
-async def test_many_pieces_at_once_merge_into_one_object(session, stream_url, backend):
+async def test_many_deltas_at_once_become_one_object(session, stream_url, backend):
     backend.script = lambda job: job.start().send(*"abcdefghijklmnopqrstuvwxyz").end()
 
     async with session.post(stream_url) as response:
@@ -121,7 +121,7 @@ async def test_an_error_after_text_is_one_line_and_the_end(session, stream_url, 
     assert objects(rest) == [{"error": "the worker died"}]
 
 
-async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_url, backend):
+async def test_an_answer_may_restart_until_a_byte_is_sent(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url))
         job = (await backend.job()).start().send("void")
@@ -136,7 +136,7 @@ async def test_an_answer_may_start_again_until_a_byte_was_sent(session, stream_u
     assert first["response"] == "a"
 
 
-async def test_an_answer_without_streaming_may_always_start_again(session, stream_url, backend):
+async def test_an_unstreamed_answer_may_always_restart(session, stream_url, backend):
     async with asyncio.TaskGroup() as group:
         request = group.create_task(session.post(stream_url + "?stream=0"))
         job = (await backend.job()).start().send("void", "void")
@@ -150,7 +150,7 @@ async def test_an_answer_without_streaming_may_always_start_again(session, strea
 
 @pytest.mark.parametrize("query", ["stream=0", "stream=1"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
-async def test_a_client_that_leaves_cancels_its_job(raw, backend, metrics, query, phase):
+async def test_a_disconnected_client_cancels_its_job(raw, backend, metrics, query, phase):
     reader, writer = await raw(query)
     job = await backend.job()
     if phase != "queue":
@@ -185,7 +185,7 @@ async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, backend):
     assert lines[-1]["done"] is True
 
 
-async def test_a_client_that_never_reads_is_cut_and_its_job_cancelled(raw, backend):
+async def test_a_client_that_never_reads_is_disconnected_and_its_job_cancelled(raw, backend):
     reader, _ = await raw("stall_s=0.05", receive_buffer=4096)
     job = (await backend.job()).start()
     async with asyncio.timeout(DEADLINE_S):
@@ -219,7 +219,7 @@ async def _dechunked(reader: asyncio.StreamReader) -> bytes:
     return b"".join(chunks)
 
 
-async def test_an_answer_that_is_put_together_in_a_thread_is_given_up_with_the_thread(
+async def test_an_answer_encoded_in_a_thread_is_reserved_until_the_thread_ends(
     backend, dependencies, monkeypatch
 ):
     """Until then its memory is in use, so its reservation must not be given back."""

@@ -84,7 +84,7 @@ async def test_chat_without_streaming_has_all_in_one_message(post, backend):
     assert b'"arguments":{"b":1,"a":[true,null]}' in line  # in the model's order
 
 
-async def test_generate_streams_thoughts_beside_the_response(post, backend):
+async def test_generate_streams_thinking_beside_the_response(post, backend):
     backend.script = lambda job: job.start().part(Thought("hm")).send("so").end()
 
     lines = [json.loads(line) for line in await post(GENERATE, prompt="hi")]
@@ -126,7 +126,7 @@ async def test_a_rendered_prompt_is_one_object(post, backend, stream):
     assert (await backend.job()).job.inference.renders_only
 
 
-async def test_a_request_to_show_nothing_loads_the_model(post, backend):
+async def test_rendering_an_empty_prompt_loads_the_model(post, backend):
     backend.script = lambda job: job.start().end("load")
 
     (line,) = await post(CHAT, messages=[], _debug_render_only=True)
@@ -134,7 +134,7 @@ async def test_a_request_to_show_nothing_loads_the_model(post, backend):
     assert json.loads(line)["done_reason"] == "load"
 
 
-async def test_an_answer_that_starts_again_has_no_thoughts_of_the_first_try(post, backend):
+async def test_a_restarted_answer_has_no_thinking_of_the_first_attempt(post, backend):
     def play(job):
         job.start().part(Thought("first"))
         assert job.restart()

@@ -25,7 +25,7 @@ from ollama_async.gocompat import durations
         ("2h0.5s1ms", 7_200_501_000_000),
     ],
 )
-def test_what_go_reads_is_read(text, nanoseconds):
+def test_gos_durations_are_parsed(text, nanoseconds):
     assert durations.parse(text) == nanoseconds
 
 
@@ -46,7 +46,7 @@ def test_what_go_reads_is_read(text, nanoseconds):
         ("0.1ns" * 400_000, f'time: invalid duration "{"0.1ns" * 8}…"'),
     ],
 )
-def test_what_go_refuses_is_refused_in_its_words(text, error):
+def test_invalid_durations_have_gos_error_texts(text, error):
     with pytest.raises(ValueError, match="time: ") as caught:
         durations.parse(text)
 
@@ -72,7 +72,7 @@ def test_durations_print_as_in_go(nanoseconds, text):
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
-def test_what_is_printed_reads_back(nanoseconds):
+def test_printed_durations_parse_back(nanoseconds):
     assert durations.parse(durations.show(nanoseconds)) == nanoseconds
 
 

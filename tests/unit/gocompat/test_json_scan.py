@@ -25,7 +25,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_a_scan_of_what_json_wrote_gives_it_back(value):
+def test_scanning_encoded_json_gives_the_value_back(value):
     assert scan(json.dumps(value).encode()) == value
 
 
@@ -57,7 +57,7 @@ def small_window(request, monkeypatch):
 )
 @pytest.mark.usefixtures("small_window")
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_a_string_read_in_windows_is_the_one_that_was_written(text, ascii_only):
+def test_a_string_read_in_windows_is_unchanged(text, ascii_only):
     for padding in range(7):
         written = "x" * padding + text * 3
         raw = json.dumps([written, {written: written}], ensure_ascii=ascii_only)
@@ -70,7 +70,7 @@ def test_a_string_read_in_windows_is_the_one_that_was_written(text, ascii_only):
         assert scan(raw.encode(errors="surrogateescape")) == [clean, {clean: clean}]
 
 
-def test_a_string_that_one_call_should_not_work_on_is_refused(monkeypatch):
+def test_a_string_over_the_limit_is_refused(monkeypatch):
     monkeypatch.setattr(json_scan, "STRING_LIMIT_BYTES", 1000)
     monkeypatch.setattr(json_scan, "WINDOW_BYTES", 64)
 

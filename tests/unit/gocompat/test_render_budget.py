@@ -46,7 +46,7 @@ def test_roles_that_the_template_fails_for_change_nothing_for_calls(failing: str
     assert all(word in text for word in ("Ask1", "Juist", "Ebb1"))
 
 
-def test_a_question_that_takes_too_long_leaves_the_others_their_time(
+def test_a_slow_probe_leaves_time_for_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(render_budget, "STEPS_LIMIT", 500)
