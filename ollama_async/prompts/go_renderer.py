@@ -34,7 +34,7 @@ class GoRenderer:
         self._shows_messages = "messages" in parsed.variables
         self._shows_tools = "tools" in parsed.variables
         self._is_of_chat = self._shows_messages or "system" in parsed.variables
-        self._before_response = until_response(parsed.tree.blocks[""])
+        self._before_response, _ = until_response(parsed.tree.blocks[""])
         self._shaped = ShapedRendering(
             lambda messages, tools: self._show(messages, tools, _thinking(None), RenderBudget())
         )

@@ -24,13 +24,12 @@ class GoTemplate(msgspec.Struct, frozen=True):
 
 
 class TemplateSummary(msgspec.Struct, frozen=True):
-    """What a template can do. ``variables`` are in lower case.
+    """What a template can do.
 
     ``insert``: it can fill in text before a suffix. ``tool_tag`` begins a tool call.
     ``tool_round_trip``: it can show a call and its result again.
     """
 
-    variables: frozenset[str] = frozenset()
     tools: bool = False
     insert: bool = False
     thinking_tags: tuple[str, str] | None = None
@@ -61,7 +60,6 @@ def summarize(source: str) -> TemplateSummary:
     main = parsed.tree.blocks[""]
     variables = parsed.variables
     return TemplateSummary(
-        variables=variables,
         tools="tools" in variables,
         insert="suffix" in variables,
         thinking_tags=_thinking_tags(main),
@@ -148,17 +146,14 @@ def _tool_branch(block: nodes.Block) -> nodes.Branch | None:
     for node in block:
         if not isinstance(node, nodes.Branch):
             continue
-        if node.word == "if" and _mentions_calls(node.pipe):
+        args = [arg for command in node.pipe.commands for arg in command.args]
+        names = {name for arg in args if isinstance(arg, nodes.Field) for name in arg.names}
+        if node.word == "if" and "ToolCalls" in names:
             return node
         found = _tool_branch(node.body) or _tool_branch(node.otherwise or ())
         if found is not None:
             return found
     return None
-
-
-def _mentions_calls(pipe: nodes.Pipe) -> bool:
-    args = (arg for command in pipe.commands for arg in command.args)
-    return any(isinstance(arg, nodes.Field) and "ToolCalls" in arg.names for arg in args)
 
 
 def _first_text(block: nodes.Block) -> str | None:
@@ -176,13 +171,8 @@ def _first_text(block: nodes.Block) -> str | None:
 # the part of a template that comes before the answer
 
 
-def until_response(block: nodes.Block) -> nodes.Block:
-    """``block`` without what follows its first ``.Response``, where the model's answer goes."""
-    return _cut(block)[0]
-
-
-def _cut(block: nodes.Block) -> tuple[nodes.Block, bool]:
-    """``block`` up to its first ``.Response``, and whether there is one."""
+def until_response(block: nodes.Block) -> tuple[nodes.Block, bool]:
+    """``block`` up to its first ``.Response``, where the answer goes, and whether there is one."""
     kept: list[nodes.Node] = []
     found = False
     for node in block:
@@ -192,12 +182,12 @@ def _cut(block: nodes.Block) -> tuple[nodes.Block, bool]:
             pipe, found = _cut_pipe(node.pipe)
             kept.append(msgspec.structs.replace(node, pipe=pipe))
         elif isinstance(node, nodes.Branch):
-            body, found = _cut(node.body)
+            body, found = until_response(node.body)
             otherwise = node.otherwise
             if found:
                 otherwise = None if otherwise is None else ()
             elif otherwise is not None:
-                otherwise, found = _cut(otherwise)
+                otherwise, found = until_response(otherwise)
             kept.append(msgspec.structs.replace(node, body=body, otherwise=otherwise))
         else:
             kept.append(node)

@@ -53,14 +53,6 @@ def show(value: Any) -> str:
     return f"<{type(value).__name__}>"
 
 
-def concatenate(values: Iterable[Any]) -> str:
-    """The operator ``~``.
-
-    :raises SecurityError: the text would be too long.
-    """
-    return join_pieces(map(show, values))
-
-
 def fill_in(template: str, values: Any) -> str:
     """``template % values``, without widths.
 

@@ -32,7 +32,6 @@ from jinja2.visitor import NodeTransformer
 from ollama_async.prompts.jinja_builtins import (
     ALL,
     call_method,
-    concatenate,
     fill_in,
     is_change,
     show,
@@ -66,7 +65,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             undefined=Missing,
             cache_size=0,
         )
-        self.filters = {**ALL, _CONCATENATE: concatenate}
+        self.filters = {**ALL, _CONCATENATE: lambda values: join_pieces(map(show, values))}
         self.globals = {
             "range": safe_range,
             "dict": dict,

@@ -72,7 +72,7 @@ class Parser(Protocol):
 
 
 class OutputFormat(Protocol):
-    """How a model marks thoughts and tool calls in its answers; makes the parsers of answers."""
+    """How a model tags thoughts and tool calls in its answers; makes the parsers of answers."""
 
     @property
     def handles_tools(self) -> bool:
@@ -111,7 +111,7 @@ _NAME_IN_JSON = r'"(?:name|tool_name)"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|par
 
 
 class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows the opening mark of a call, up to the end of the call.
+    """What follows the opening tag of a call, up to the end of the call.
 
     ``forms`` are the ways to write one call. In a form, a blank is any white space or none, these
     placeholders are replaced, and all other text is literal:
@@ -131,10 +131,10 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
     in brackets and with commas. ``prefix`` goes before all that, one of ``close`` after it.
     ``texts`` are words that may stand in place of a name: what follows them is not a call.
 
-    ``after``: the call begins after this text, which comes somewhere after the mark. ``waits``: it
-    is a call only once a visible text has come with which one can begin, because the mark may be
+    ``after``: the call begins after this text, which comes somewhere after the tag. ``waits``: it
+    is a call only once a visible text has come with which one can begin, because the tag may be
     quoted in a text. ``named``: it is a call only once the name of an existing tool has been
-    written up to what ends it, because the mark could be anything.
+    written up to what ends it, because the tag could be anything.
     """
 
     forms: tuple[str, ...]
@@ -154,20 +154,17 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
     named: bool = False
 
     def find_start(self, text: str, names: tuple[str, ...]) -> int | None:
-        """The place in ``text``, which came after the mark, at which the call begins; None: it may
+        """The place in ``text``, which came after the tag, at which the call begins; None: it may
         not be one, or not yet. ``names`` are the names of the tools.
         """
         if self.waits and not self.may_begin(text, names):
             return None
-        if self.named and not self._has_name(text[:UNDECIDED_LIMIT], names):
-            return None
+        if self.named:  # the first text in the place of a name must be one of them
+            found = re.search(_name_pattern(self.forms[0]), text[:UNDECIDED_LIMIT])
+            if found is None or found[1].strip() not in names:
+                return None
         place = text.find(self.after)
         return None if place < 0 else place + len(self.after)
-
-    @property
-    def begins_with_name(self) -> bool:
-        """Whether a form begins with the name of the tool."""
-        return any(form.startswith("{name}") for form in self.forms)
 
     def may_begin(self, text: str, names: tuple[str, ...]) -> bool | None:
         """Whether a call of one of ``names`` can begin like ``text``; None: not known yet."""
@@ -181,15 +178,10 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
             found += [_begins(form, inside, names) if inside else None for form in self.listed]
         return True if True in found else None if None in found else False
 
-    def _has_name(self, text: str, names: tuple[str, ...]) -> bool:
-        """Whether the first text in the place of a name is one of ``names``."""
-        found = re.search(_name_pattern(self.forms[0]), text)
-        return found is not None and found[1].strip() in names
-
 
 class OpenCall(msgspec.Struct, frozen=True):
-    """A call that a model has begun. ``text`` is what came after the opening mark, including the
-    mark if that is part of the call.
+    """A call that a model has begun. ``text`` is what came after the opening tag, including the
+    tag if that is part of the call.
     """
 
     syntax: CallSyntax

@@ -19,6 +19,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 
 from jinja2.exceptions import SecurityError
@@ -58,41 +59,32 @@ class ShapedRendering:
         :raises Refused: it fails in every shape.
         :raises SecurityError: passed through, like everything that is not an Exception.
         """
-        continues = is_begun(messages)
+        whole = partial(self._render_to_end, render=render, continues=is_begun(messages))
         try:
-            arranged = self.probe.arrange(messages, tools)
-            text = self._to_the_end(arranged, render, continues=continues)
+            text = whole(self.probe.arrange(messages, tools))
         except SecurityError:
             raise
         except Exception as reason:  # a template is foreign code
             if not self.probe.works:
                 raise Refused(reason, always=True) from reason
             try:
-                plain = shapes.as_plain_turns(messages)
-                return self._to_the_end(plain, render, continues=continues)
+                return whole(shapes.as_plain_turns(messages))
             except SecurityError:
                 raise
-            except Exception:  # noqa: BLE001  # the first failure says more
+            except Exception:  # noqa: BLE001  # the first failure is more specific
                 raise Refused(reason, always=False) from reason
         if is_plain(messages) or not loses_text(messages, text):
             return text
-        return self._find_whole(messages, tools, render, continues=continues) or text
-
-    def _find_whole(
-        self, messages: Messages, tools: Tools, render: Render, *, continues: bool
-    ) -> str | None:
-        """The prompt in the first other shape that shows all texts; None: no shape does."""
         for reshape in (shapes.with_fewer_messages, shapes.as_plain_turns):
             try:
-                arranged = self.probe.arrange(reshape(messages), tools)
-                text = self._to_the_end(arranged, render, continues=continues)
+                other = whole(self.probe.arrange(reshape(messages), tools))
             except Exception:  # noqa: BLE001, S112  # the prompt so far is better than none
                 continue
-            if not loses_text(messages, text):
-                return text
-        return None
+            if not loses_text(messages, other):
+                return other
+        return text
 
-    def _to_the_end(self, messages: Messages, render: Render, *, continues: bool) -> str:
+    def _render_to_end(self, messages: Messages, *, render: Render, continues: bool) -> str:
         """The prompt; if the conversation ``continues``, it ends within the last message."""
         if not (continues and is_begun(messages)) or self.probe.continues:
             return render(messages, True)

@@ -194,7 +194,7 @@ class Parts(msgspec.Struct, frozen=True):
 
 def find_parts(messages: Sequence[Message]) -> Parts:
     """Takes time in proportion to the number of messages, whatever their roles and ids are."""
-    rounds = list(map(_Walk(messages).find_round, range(len(messages))))
+    rounds = _find_rounds(messages)
     places = _find_places(messages, rounds)
     order = sorted(set(places.values()))
     numbers = {place: number for number, place in enumerate(order)}
@@ -224,42 +224,31 @@ def _find_places(
     return places
 
 
-class _Walk:
-    """Walks once through a conversation, from its beginning to its end."""
-
-    def __init__(self, messages: Sequence[Message]) -> None:
-        self._messages = messages
-        self._calls = _OpenCalls()
-        self._round: int | None = None  # of the message before
-        self._has_user = False
-
-    def find_round(self, index: int) -> int | None:
-        """The index of the first message of the round of the next message, at ``index``; None: that
-        is a system message.
-        """
-        message = self._messages[index]
-        if ROLES.get(message.role) == "system":
-            return None
-        if ROLES.get(message.role) == "tool":
-            self._round = self._find_round_of_result(index)
-            return self._round
-        if message.role == "user":
-            self._has_user = True
-            self._calls.interrupt()
+def _find_rounds(messages: Sequence[Message]) -> list[int | None]:
+    """The index of the first message of each message's round; None for system messages."""
+    calls = _OpenCalls()
+    rounds: list[int | None] = []
+    current: int | None = None  # the round of the message before
+    has_user = False
+    for index, message in enumerate(messages):
+        role = ROLES.get(message.role)
+        if role == "system":
+            rounds.append(None)
+            continue
+        if role == "tool":
+            before = "user" if current is None else messages[current].role
+            is_first = before == "user" or (ROLES.get(before) == "tool" and has_user)
+            answered = calls.answer(message)
+            current = answered if answered is not None else index if is_first else current
         else:
-            self._calls.open(index, message)
-        self._round = index
-        return index
-
-    def _find_round_of_result(self, index: int) -> int:
-        answered = self._calls.answer(self._messages[index])
-        if answered is not None:
-            return answered
-        if self._round is None or self._messages[self._round].role == "user":
-            return index
-        if ROLES.get(self._messages[self._round].role) == "tool" and self._has_user:
-            return index
-        return self._round
+            has_user |= message.role == "user"
+            if message.role == "user":
+                calls.interrupt()
+            else:
+                calls.open(index, message)
+            current = index
+        rounds.append(current)
+    return rounds
 
 
 class _OpenCalls:

@@ -52,6 +52,7 @@ def _read_header(text: str) -> tuple[str, str] | None:
 
 # ----------------------------------------------------------------- Harmony
 
+_CHANNEL_TOKENS = ("<|channel|>", "<|constrain|>")
 _END, _FINAL = "<|end|>", "<|channel|>final<|message|>"
 _HARMONY_SYNTAX = CallSyntax(
     after="to=functions.",
@@ -69,13 +70,7 @@ class Harmony(msgspec.Struct, frozen=True):
 
     handles_tools: bool = True
     handles_thinking: bool = True
-    special_tokens: tuple[str, ...] = (
-        "<|start|>",
-        _END,
-        _MESSAGE,
-        "<|channel|>",
-        "<|constrain|>",
-    )
+    special_tokens: tuple[str, ...] = ("<|start|>", _END, _MESSAGE, *_CHANNEL_TOKENS)
 
     def start(self, prompt: Prompt, rendered: str) -> Parser | None:
         context = ParserContext.of(prompt, rendered)

@@ -24,7 +24,6 @@ from ollama_async.prompts.parsers.json_calls import Between, JsonCalls
 from ollama_async.prompts.parsers.literals import as_it_is
 from ollama_async.prompts.parsers.message_formats import Glimmer, Harmony
 from ollama_async.prompts.parsers.parser_spec import (
-    HEAD_LIMIT,
     HERMES_TAGS,
     PYTHON,
     CallSpec,
@@ -81,7 +80,6 @@ _MINISTRAL = ParserSpec(
             parse=JsonCalls(),
             declared=True,
             runs_on=True,
-            limit=HEAD_LIMIT,
             id_tag=CALL_ID,
             inner=(CALL_ID, "[ARGS]"),
         ),

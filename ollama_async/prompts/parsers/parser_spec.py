@@ -52,8 +52,8 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     parses one call of a list. ``strings`` are the kinds of strings inside which ``close`` does not
     count (None: those of ``parse``). ``block`` are the tags around all calls. ``kept``: the opening
     tag is part of the call. ``first``: only at the beginning of the content, or after another call.
-    ``noise`` is dropped after a call. ``runs_on``: white space after a call is content. ``limit``
-    is as in :class:`.Collect`. ``inner`` are tags inside calls.
+    ``noise`` is dropped after a call. ``runs_on``: white space after a call is content.
+    ``inner`` are tags inside calls.
     """
 
     open: tuple[str, ...]
@@ -120,7 +120,8 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
         if syntax is None or not syntax.waits or self.kept or self.block:
             return None
         names = tuple(tools)
-        refused = _PROSE if syntax.begins_with_name else _PROSE | _OPENING
+        begins_with_name = any(form.startswith("{name}") for form in syntax.forms)
+        refused = _PROSE if begins_with_name else _PROSE | _OPENING
 
         def may_begin(text: str) -> bool | None:
             found, first = syntax.may_begin(text, names), text.lstrip()[:1]
@@ -161,7 +162,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
             strings=strings if self.close else (),
             keep=self.kept,
             source=source,
-            limit=self.limit,
+            limit=None if self.close or self.kept else HEAD_LIMIT,
             syntax=self.syntax,
         )
 

@@ -40,7 +40,6 @@ from ollama_async.prompts.parsers.model_families import (
     Cohere,
 )
 from ollama_async.prompts.parsers.parser_spec import (
-    HEAD_LIMIT,
     PYTHON,
     CallSpec,
     HeadedCallSpec,
@@ -95,7 +94,6 @@ _MISTRAL = _of(
         head_end="[ARGS]",
         parse=_JSON,
         item=_JSON.member,
-        limit=HEAD_LIMIT,
         id_tag=CALL_ID,
         inner=(CALL_ID, "[ARGS]"),
     )
@@ -119,13 +117,7 @@ _KIMI = _of(
 )
 # Granite, and Phi-4-mini with a tag at the end
 _PIPED = _of(
-    CallSpec(
-        open=("<|tool_call|>",),
-        parse=_JSON,
-        item=_JSON.member,
-        noise=("<|/tool_call|>",),
-        limit=HEAD_LIMIT,
-    ),
+    CallSpec(open=("<|tool_call|>",), parse=_JSON, item=_JSON.member, noise=("<|/tool_call|>",)),
     *_SHOWN,
 )
 _FUNCTOOLS = _of(
@@ -139,7 +131,6 @@ _FUNCTIONARY_2 = _of(
         declared=True,
         texts=("all", ""),
         begun=True,
-        limit=HEAD_LIMIT,
         inner=("<|from|>", "<|content|>"),
     ),
     skips=("<|from|>assistant", "<|stop|>"),
@@ -158,7 +149,6 @@ _FUNCTIONARY_32 = _of(
         declared=True,
         texts=("all",),
         begun=True,
-        limit=HEAD_LIMIT,
     )
 )
 _LLAMA = _of(
@@ -168,7 +158,6 @@ _LLAMA = _of(
         quotes=PYTHON,
         declared=True,
         noise=(";",),
-        limit=HEAD_LIMIT,
     ),
     replace(_BARE_CALL, noise=(";",)),
     PythonicCallSpec(open=("[",), parse=_PYTHON),
@@ -197,7 +186,6 @@ _GIGA_CHAT = _of(
         open=("function call<|role_sep|>", "<|function_call|>"),
         parse=_JSON,
         declared=True,
-        limit=HEAD_LIMIT,
         inner=("<|role_sep|>",),
     ),
     skips=("<|message_sep|>",),
@@ -410,5 +398,4 @@ def _loose(tag: str) -> CallSpec:
         parse=loose_call,
         noise=tuple(tag for tag in (slashed, piped) if tag),
         declared=True,
-        limit=HEAD_LIMIT,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -21,32 +21,24 @@ ParsedCalls = list[ToolCall | str]
 """Calls in their order, with the text between them that belongs to none."""
 
 
-class Tools:
-    """The tools of a request. ``described`` comes from a client: parts of a wrong shape are
-    ignored.
+class Tools(dict[str, dict[str, Any]]):
+    """The tools of a request: the JSON schema of the parameters for each name.
+
+    ``described`` comes from a client: parts of a wrong shape are ignored.
     """
 
     def __init__(self, described: list[dict[str, Any]]) -> None:
-        self._parameters: dict[str, dict[str, Any]] = {}
+        super().__init__()
         self._types: dict[tuple[str, str], set[str]] = {}
         for tool in described:
             function = _mapping(_mapping(tool).get("function"))
             name = function.get("name")
             if isinstance(name, str) and name.strip():
-                self._parameters[name.strip()] = _mapping(function.get("parameters"))
-
-    def __bool__(self) -> bool:
-        return bool(self._parameters)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parameters)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._parameters
+                self[name.strip()] = _mapping(function.get("parameters"))
 
     def accepts(self, call: ToolCall) -> bool:
         """Whether it is a call of one of these tools with all required arguments."""
-        parameters = self._parameters.get(call.function.name)
+        parameters = self.get(call.function.name)
         if parameters is None:
             return False
         required = parameters.get("required")
@@ -64,7 +56,7 @@ class Tools:
 
     def schema(self, tool: str) -> Schema:
         """The schema of a tool's arguments."""
-        parameters = self._parameters.get(tool, {})
+        parameters = self.get(tool, {})
         return Schema(parameters, parameters)
 
 

@@ -80,19 +80,24 @@ class ConversationView:
     think: bool | str | None = None
 
 
-def read_conversation(
-    prompt: Prompt,
-    *,
-    thinks_unasked: bool = False,
-    gathers_system: bool = False,
-    sorts_results: bool = False,
-    content_after_results: bool = False,
-) -> ConversationView:
-    """The conversation of ``prompt``, in turns.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ViewOptions:
+    """What a renderer requires of the conversation."""
 
-    With ``gathers_system``, all system messages move to the top. With ``sorts_results``, adjacent
-    results are in the order of their calls. With ``content_after_results``, the content beside
-    calls moves after the results if the user's turn is next and the answer would end with them.
+    thinks_unasked: bool = False
+    """Whether the model thinks if the client does not set ``think``."""
+    gathers_system: bool = False
+    """All system messages move to the top."""
+    results_name_calls: bool = False
+    """A result names its call. Otherwise adjacent results are in the order of their calls."""
+    content_after_results: bool = False
+    """The content of calls moves after the results if the user's turn is next and the answer would
+    end with them.
+    """
+
+
+def read_conversation(prompt: Prompt, options: ViewOptions) -> ConversationView:
+    """The conversation of ``prompt``, in turns.
 
     :raises TemplateFailed: a message has an unknown role.
     """
@@ -100,20 +105,20 @@ def read_conversation(
     top: list[str] = []
     rest: list[tuple[str, Message]] = []
     for role, message in zip(roles, prompt.messages, strict=True):
-        if role == "system" and (gathers_system or not rest):
+        if role == "system" and (options.gathers_system or not rest):
             top.append(message.content)
         else:
             rest.append((role, message))
     turns = _turns(rest)
-    if sorts_results:
+    if not options.results_name_calls:
         turns = _with_sorted_results(turns)
-    if content_after_results:
+    if options.content_after_results:
         turns = _with_content_after_results(turns)
     return ConversationView(
         system="\n\n".join(top) if top else None,
         turns=_among_neighbours(turns, assistant_is_last=bool(roles) and roles[-1] == "assistant"),
         tools=[Tool.read(tool) for tool in prompt.tools],
-        thinks=thinks_unasked if prompt.think is None else bool(prompt.think),
+        thinks=options.thinks_unasked if prompt.think is None else bool(prompt.think),
         think=prompt.think,
     )
 

@@ -13,11 +13,7 @@ from ollama_async.prompts.renderers.renderer_spec import (
     stripped,
     with_tools,
 )
-from ollama_async.prompts.renderers.tool_texts import (
-    TOOL_SIGNATURES,
-    json_lines,
-    key_value_call,
-)
+from ollama_async.prompts.renderers.tool_texts import TOOL_SIGNATURES, json_lines, key_value_call
 
 _START = "[gMASK]<sop>"
 _NO_THINKING = "/nothink"
@@ -120,11 +116,7 @@ RENDERERS = {
         },
         system=lambda view: _system(view, _SYSTEM),
         later_system=lambda turn, _: _SYSTEM.format(turn.content),
-        assistant=assistant_turn(
-            thoughts=_thought,
-            text=stripped,
-            call=key_value_call,
-        ),
+        assistant=assistant_turn(thoughts=_thought, text=stripped, call=key_value_call),
         result=lambda turn, _: f"<tool_response>{turn.content}</tool_response>",
         opening=("<think>", "</think>"),
         thought=("<think>", "</think>"),

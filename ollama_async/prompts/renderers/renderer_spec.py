@@ -15,6 +15,7 @@ from ollama_async.prompts.render_limits import join_pieces
 from ollama_async.prompts.renderers.conversation_view import (
     ConversationView,
     Turn,
+    ViewOptions,
     read_conversation,
 )
 from ollama_async.prompts.renderers.tool_texts import check
@@ -40,7 +41,7 @@ def nothing(_turn: Turn, _view: ConversationView) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RendererSpec:
+class RendererSpec(ViewOptions):
     """The prompt format of one model family; it is a :class:`.Renderer`.
 
     A prompt consists of ``start``, the system turn, the other turns, and the beginning of the
@@ -63,10 +64,6 @@ class RendererSpec:
     start: str = ""
     between_results: str = ""
     each_result_is_a_turn: bool = False
-    results_name_calls: bool = False
-    """A result names its call. Otherwise only the order of results tells."""
-    content_after_results: bool = False
-    """An answer ends with content: if none follows the results, that of the calls moves there."""
     opening: Switch = ("", "")
     thought: TagPair | None = None
     """The tags around a thought that begins an answer; None: thoughts are not shown."""
@@ -74,10 +71,6 @@ class RendererSpec:
     """None: results of tools end the assistant's turn. Otherwise they are part of it: what follows
     has no opening tag and begins with this.
     """
-    thinks_unasked: bool = False
-    """Whether the model thinks if the client does not set ``think``."""
-    gathers_system: bool = False
-    """All system messages move to the top."""
 
     def render(self, prompt: Prompt) -> str:
         """:raises TemplateFailed: as in :class:`.Renderer`; also if the prompt is too long or too
@@ -85,13 +78,7 @@ class RendererSpec:
         """
         try:
             check(prompt)
-            view = read_conversation(
-                prompt,
-                thinks_unasked=self.thinks_unasked,
-                gathers_system=self.gathers_system,
-                sorts_results=not self.results_name_calls,
-                content_after_results=self.content_after_results,
-            )
+            view = read_conversation(prompt, self)
             return join_pieces(self._pieces(view))
         except SecurityError as reason:
             raise TemplateFailed(f"the prompt is too large: {reason}") from None

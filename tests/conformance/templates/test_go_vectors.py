@@ -12,7 +12,7 @@ import pytest
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.go_template import summarize
+from ollama_async.prompts.go_template import parse_template
 
 _VECTORS = Path(__file__).parents[2] / "vectors" / "go-templates.jsonl"
 _CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]
@@ -45,7 +45,7 @@ def test_the_output_or_error_is_that_of_go(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", _NAMING, ids=lambda case: case["name"])
 def test_finds_the_same_names(case: dict[str, Any]) -> None:
-    assert summarize(case["template"]).variables == set(case["vars"])
+    assert parse_template(case["template"]).variables == set(case["vars"])
 
 
 def test_names_of_cases_are_unique() -> None:

@@ -18,7 +18,9 @@ _TOOLS = """{{- range .Messages }}{{ if .Content }}{{ .Content }}
 
 
 def test_what_a_template_mentions() -> None:
-    found = summarize("{{ range $i, $m := .Messages }}{{ $m.Role }}{{ (index .A 0).B }}{{ end }}")
+    found = parse_template(
+        "{{ range $i, $m := .Messages }}{{ $m.Role }}{{ (index .A 0).B }}{{ end }}"
+    )
     assert found.variables == {"messages", "$m", "role"}
 
 
