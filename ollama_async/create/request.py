@@ -18,7 +18,7 @@ from ollama_async.create.quantize import parse_level
 from ollama_async.create.sources import CreateSources, Source, find_sources
 from ollama_async.gguf.reader import MAGIC
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.go_template import parse_template
+from ollama_async.prompts.go_renderer import parse_template
 from ollama_async.store.blobs import parse_digest
 from ollama_async.store.files import storage_errors
 from ollama_async.store.layout import StoreLayout

@@ -1,7 +1,7 @@
 """Which chat format a model uses: the renderer of its prompts and the parser of its answers.
 
-:func:`select` follows Ollama's rules; it only looks at texts, so the store asks it what a model can
-do. :func:`choose` makes the chat format in the worker.
+:func:`select` follows Ollama's rules; it only reads texts, so the store uses it as well.
+:func:`choose` makes the chat format in the worker.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import msgspec
 from ollama_async.core.conversation import ChatFormatSpec, Prompt
 from ollama_async.core.errors import LoadFailed, TemplateFailed
 from ollama_async.prompts import parsers, renderers
-from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.go_template import TemplateSummary, summarize
+from ollama_async.prompts.go_renderer import GoRenderer, TemplateSummary, summarize
 from ollama_async.prompts.output_format import Delimiters, OutputFormat, Parser, Renderer
 
 
@@ -29,7 +28,7 @@ def choose(
     compiled with the first request. ``prefers_go``: ``OLLAMA_GO_TEMPLATE``, None where it is unset.
 
     :raises LoadFailed: ``spec`` names a renderer that does not exist.
-    :raises TemplateFailed: its Go template cannot be parsed, in Go's words.
+    :raises TemplateFailed: its Go template cannot be parsed, with Go's text.
     """
     selection = select(spec, chat_template, prefers_go=prefers_go)
     renderer = _renderer(selection, spec, chat_template, bos, eos)

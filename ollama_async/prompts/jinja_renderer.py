@@ -5,8 +5,8 @@ A template sees ``messages`` (dicts of ``role``, ``content`` and where they exis
 ``add_generation_prompt`` (true, unless the assistant's last message is continued),
 ``raise_exception`` and ``strftime_now``; if the client set ``think``, ``enable_thinking``, and
 ``reasoning_effort`` if it named a level. Some families call the tools ``xml_tools`` or, as JSON
-text, ``functions``, and the time ``datetime``. :mod:`.message_forms` knows templates that want one
-of these in another form, :mod:`.template_probe` those that want other messages.
+text, ``functions``, and the time ``datetime``. :mod:`.message_forms` finds the form in which a
+template accepts them, :mod:`.template_probe` the messages that it accepts.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class JinjaRenderer:
             return False
         probe, tool = self._shaped.probe, example_tool()
         arranged = probe.arrange(_tools_in_system(list(EXAMPLE_CALL[:1]), [tool]), [])
-        return probe.shows_words(arranged, [], [tool["function"]["name"]])
+        return probe.shows_texts(arranged, [], [tool["function"]["name"]])
 
     def _show(self, messages: Messages, tools: Tools, **variables: Any) -> str:
         plain, given_tools = self._forms.apply(plain_messages(messages), plain_tools(tools))

@@ -123,7 +123,7 @@ class Missing(ChainableUndefined):
 
 
 class Generation(Extension):
-    """``{% generation %}…{% endgeneration %}`` marks what is trained on; here it has no effect."""
+    """``{% generation %}…{% endgeneration %}`` surrounds trained text; here it has no effect."""
 
     tags = {"generation"}
 

@@ -154,7 +154,7 @@ class ThinkingTags:
         self._forms: dict[_Kind, _Form] = {}
 
     def apply(self, messages: list[Plain]) -> list[Plain]:
-        """``messages`` in the form in which this template shows all words."""
+        """``messages`` in the form in which this template shows all texts."""
         return [
             self._apply_to(message)
             if message["role"] == "assistant" and _TAG.search(message["content"])
@@ -179,9 +179,9 @@ class ThinkingTags:
                     _apply(form, kind.tag, message) if message["role"] == "assistant" else message
                     for message in plain_messages(example)
                 ],
-                words,
+                texts,
             )
-            for example, words in _examples(kind)
+            for example, texts in _examples(kind)
         )
 
 
@@ -224,12 +224,12 @@ _WHY, _ANSWER = Message("user", "more words"), Message("assistant", "calm water"
 
 
 def _examples(kind: _Kind) -> list[tuple[list[Message], list[str]]]:
-    """Conversations with messages of ``kind``, and the words of these messages."""
-    (one, words), (other, more) = _example(kind, "rising falling"), _example(kind, "ebbing flowing")
+    """Conversations with messages of ``kind``, and the texts of these messages."""
+    (one, texts), (other, more) = _example(kind, "rising falling"), _example(kind, "ebbing flowing")
     if kind.has_calls:
         asked = [EXAMPLE_QUESTION, one, _RESULT]
-        return [(asked, words), ([*asked, _ANSWER, _WHY], words)]
-    return [([EXAMPLE_QUESTION, one, _WHY, other, _WHY], words + more)]
+        return [(asked, texts), ([*asked, _ANSWER, _WHY], texts)]
+    return [([EXAMPLE_QUESTION, one, _WHY, other, _WHY], texts + more)]
 
 
 def _example(kind: _Kind, text: str) -> tuple[Message, list[str]]:
@@ -336,14 +336,14 @@ class MessageForms:
                     return form
         return _CallForm()
 
-    def _shows(self, messages: list[Plain], tools: Any, words: Sequence[str]) -> bool:
+    def _shows(self, messages: list[Plain], tools: Any, texts: Sequence[str]) -> bool:
         try:
             text = self._run(messages, deepcopy(tools))  # it may change them
         except (SecurityError, MemoryError):  # the latter is not the template's fault
             raise
         except Exception:  # noqa: BLE001  # a template is foreign code
             return False
-        return all(word in text for word in words)
+        return all(part in text for part in texts)
 
 
 def _as_parts(messages: Sequence[Plain]) -> list[Plain]:

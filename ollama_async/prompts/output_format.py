@@ -120,7 +120,7 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
       ``name_keys`` and ``argument_keys``; members with strings for ``extra_keys`` may be there too;
     - ``{keyed}``: a JSON object whose only key is the name, and its value the arguments;
     - ``{name}``: the name; ``{arguments}``: a JSON object of the arguments;
-    - ``{parameters}``: each argument as ``parameter`` says, in which ``{key}`` is its name and
+    - ``{parameters}``: each argument in the form ``parameter``, in which ``{key}`` is its name and
       ``{value}`` its value, with ``between`` between two of them. A value that may be a string is
       bare text, or text in one of ``quotes``; others are JSON. ``{is_text}`` is ``true`` if the
       value is bare text, else ``false``;
@@ -129,7 +129,7 @@ class CallSyntax(msgspec.Struct, frozen=True, kw_only=True):
 
     ``repeated``: there may be more calls. ``listed`` are the ways to write one in a list of them,
     in brackets and with commas. ``prefix`` goes before all that, one of ``close`` after it.
-    ``texts`` are words that may stand in place of a name: what follows them is not a call.
+    ``texts`` may stand in place of a name: what follows them is not a call.
 
     ``after``: the call begins after this text, which comes somewhere after the tag. ``waits``: it
     is a call only once a visible text has come with which one can begin, because the tag may be

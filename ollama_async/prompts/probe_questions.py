@@ -19,7 +19,7 @@ from ollama_async.prompts.message_shapes import Messages, Reshape
 
 
 class Question(msgspec.Struct, frozen=True):
-    """``is_raised`` says whether the answer matters for a conversation. ``remedies`` are the shapes
+    """``is_raised`` is whether the answer matters for a conversation. ``remedies`` are the shapes
     that may help, the smallest change first. The chosen shape must show all ``examples`` whole,
     with their thoughts if ``thoughts`` is set and any shape shows them. ``opens``: their prompts
     must end with the beginning of the assistant's turn. ``orders``: only the order of texts counts;

@@ -137,7 +137,7 @@ _WORD = re.compile(r"(?<![/\\\w])\w+")
 """Words survive however a text is written. Not ``/think``: it is a command to some templates."""
 
 _THOUGHTS = re.compile(f".*(?:{'|'.join(map(re.escape, OPENING_TAGS))})", re.DOTALL)
-"""The closing mark of thoughts and all before it: templates leave out what clients send there."""
+"""The closing tag of thoughts and all before it: templates leave out what clients send there."""
 
 _SEARCHED_LIMIT = 16 << 20
 """Characters to search for texts that are not where they are expected."""
@@ -177,17 +177,17 @@ class _Search:
         self._reached: dict[str, int] = {}
         self._left = _SEARCHED_LIMIT
 
-    def finds(self, wanted: str, role: str) -> bool:
+    def finds(self, text: str, role: str) -> bool:
         if self._left < 0:
             return True
-        at = self._text.find(wanted[:_HEAD_CHARACTERS], self._reached.get(role, 0))
-        if at >= 0 and not self._text.startswith(wanted, at):
-            at = self._text.find(wanted, at)
+        at = self._text.find(text[:_HEAD_CHARACTERS], self._reached.get(role, 0))
+        if at >= 0 and not self._text.startswith(text, at):
+            at = self._text.find(text, at)
         if at >= 0:
-            self._reached[role] = at + len(wanted)
+            self._reached[role] = at + len(text)
             return True
         self._left -= (1 + 2 * _WORDS) * len(self._text)
-        tail = wanted[-_TAIL_CHARACTERS:]
+        tail = text[-_TAIL_CHARACTERS:]
         if role == "assistant":
             tail = _THOUGHTS.sub("", tail)
         longest_words = sorted(_WORD.findall(tail), key=len)[-_WORDS:]

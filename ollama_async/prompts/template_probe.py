@@ -1,10 +1,10 @@
-"""Finds out which messages a chat template accepts, by rendering small conversations with it.
+"""Probes which messages a chat template accepts, by rendering small conversations with it.
 
 Templates refuse or silently drop what their authors did not think of. Each question of
 :mod:`.probe_questions` is asked when a conversation first raises it: its examples are rendered in
 one shape after the other, and their texts are searched for in the prompt. The template gets the
 first shape in which nothing is lost, tools are declared once and an answer can begin. Where no
-shape helps, the conversation stays as it is, and the template itself says what is wrong.
+shape helps, the conversation stays as it is, and the template's own error is reported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ollama_async.prompts.probe_questions import (
 Tools = list[dict[str, Any]]
 Show = Callable[[Messages, Tools], str]
 """Renders messages and tools as they are; may fail with any exception."""
-Words = Callable[[Messages], list[str]]
+TextsOf = Callable[[Messages], list[str]]
 """The texts of messages that must be in the prompt."""
 
 _KEPT_ROLES = 64
@@ -39,14 +39,14 @@ _KEPT_ROLES = 64
 _ASKED_ROLES = 16
 """Unknown roles that one conversation may have probed; fewer than are kept."""
 _ROLE_CHARACTERS = 64
-"""No template knows a role with a longer name."""
+"""No template handles a role with a longer name."""
 
 
 class TemplateProbe:
-    """Probes one template and remembers the results.
+    """Probes one template and caches the results.
 
     Exceptions of its sandbox pass through, because nothing else need be tried. So do interrupts: a
-    result is kept only when it is complete, so nothing wrong is remembered.
+    result is kept only when it is complete, so nothing wrong is cached.
     """
 
     def __init__(self, show: Show) -> None:
@@ -78,12 +78,12 @@ class TemplateProbe:
 
     def shows(self, messages: Messages, tools: Tools) -> bool:
         """Whether the template renders these messages, and all texts in them."""
-        return self.shows_words(messages, tools, texts_of(messages))
+        return self.shows_texts(messages, tools, texts_of(messages))
 
-    def shows_words(self, messages: Messages, tools: Tools, words: Iterable[str]) -> bool:
-        """Whether the template renders these messages, and ``words`` are in the prompt."""
+    def shows_texts(self, messages: Messages, tools: Tools, texts: Iterable[str]) -> bool:
+        """Whether the template renders these messages, and ``texts`` are in the prompt."""
         text = self._try(messages, tools)
-        return text is not None and all(word in text for word in words)
+        return text is not None and all(part in text for part in texts)
 
     def _try(self, messages: Messages, tools: Tools) -> str | None:
         """The prompt for these messages; None: the template fails."""
@@ -95,7 +95,7 @@ class TemplateProbe:
             return None
 
     def _find_unknown_roles(self, roles: Collection[str]) -> set[str]:
-        """Those of ``roles``, which only some templates know, whose messages this one does not
+        """Those of ``roles``, which only some templates handle, whose messages this one does not
         show. New roles beyond the number that may be probed at once count as unknown.
         """
         shown = {role: self._role_is_shown.get(role) for role in roles}
@@ -129,23 +129,23 @@ class TemplateProbe:
         ways = (texts_with_thoughts, texts_of) if question.thoughts else (texts_of,)
         helpful = (
             shape
-            for words in ways
+            for texts in ways
             for shape in question.shapes
-            if self._shows_examples(question, shape, words, has_tools)
+            if self._shows_examples(question, shape, texts, has_tools)
         )
         return next(helpful, first)
 
     def _shows_examples(
-        self, question: Question, shape: Reshape, words: Words, has_tools: bool
+        self, question: Question, shape: Reshape, texts: TextsOf, has_tools: bool
     ) -> bool:
-        """Whether all examples of ``question`` are shown in ``shape``, with their ``words``."""
+        """Whether all examples of ``question`` are shown in ``shape``, with their ``texts``."""
         after = 1 + max(number for number, asked in enumerate(QUESTIONS) if asked is question)
         tools = [example_tool()] if has_tools else []
         for example in question.examples:
             text = self._try(self._reshape(shape(example), has_tools, after), tools)
             if text is None:
                 return False
-            is_whole = all(word in text for word in words(example))
+            is_whole = all(part in text for part in texts(example))
             if question.orders and not is_whole and shape is question.shapes[0]:
                 continue  # what is missing is another question's
             if not (is_whole and self._is_right(question, example, tools, text)):
@@ -197,12 +197,12 @@ def _are_in_order(messages: Messages, text: str) -> bool:
 
 def texts_of(messages: Sequence[Message]) -> list[str]:
     """All texts of a conversation except thoughts."""
-    words = []
+    texts = []
     for message in messages:
-        words.append(message.content)
+        texts.append(message.content)
         for call in message.tool_calls:
-            words += [call.function.name, *map(str, call.function.arguments.values())]
-    return words
+            texts += [call.function.name, *map(str, call.function.arguments.values())]
+    return texts
 
 
 def texts_with_thoughts(messages: Sequence[Message]) -> list[str]:

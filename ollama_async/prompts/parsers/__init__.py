@@ -1,8 +1,8 @@
 """Parsers: they split a model's answer into content, thoughts and tool calls while it arrives.
 
-- :func:`named`: the built-in formats that a model's configuration asks for by name
+- :func:`named`: the built-in formats that a model's configuration names
   (``model_families``, ``message_formats``)
-- :func:`detected`: the format that the text of a model's own chat template gives away
+- :func:`detected`: the format whose delimiters are in a model's own chat template
   (``template_formats``)
 - :func:`of_jinja`: the same for Jinja templates, which may leave calls to us
 - :func:`of_go_template`: the format that tags found in a Go template describe

@@ -3,7 +3,7 @@
 A delimiter inside a string does not end a call. A JSON string shows its own end. A value between
 tags does not, because nothing in it is escaped: a closing tag counts if what comes next can follow
 a value, so values may hold closing tags and delimiters. The first end that a plain search would
-have found is remembered: if the strings turn out to be broken, the call ended there.
+have found is recorded: if the strings turn out to be broken, the call ended there.
 """
 
 from __future__ import annotations

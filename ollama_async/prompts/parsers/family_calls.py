@@ -266,7 +266,7 @@ class PythonCalls:
 
     @property
     def syntax(self) -> CallSyntax | None:
-        """None without escapes: strings may hold their own quotes, and no grammar knows where they
+        """None without escapes: strings may hold their own quotes, and no grammar finds their
         end.
         """
         if not self._escapes:

@@ -13,7 +13,7 @@ from ollama_async.core.json_depth import TOOL_DEPTH
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _INT64 = 2**63
 
-_WORDS = {
+_CONSTANTS = {
     "true": True,
     "True": True,
     "false": False,
@@ -91,8 +91,8 @@ class Values:
     ``quotes`` are the tags around strings, and what becomes of the text between them; ``inner``
     are those within lists and objects, where they are others. ``keyed``: bare text may hold commas,
     unless a key follows them. Where the text ends inside a string, list or object, ``lenient``
-    takes it as closed there. ``bare``: text without quotes is a value, not only numbers and words
-    like ``true``.
+    takes it as closed there. ``bare``: text without quotes is a value, not only numbers and
+    names like ``true``.
     """
 
     def __init__(
@@ -237,16 +237,16 @@ class Values:
         self.at = found.start() if found else len(self.text)
         if self.at == start:
             raise Unreadable("no value")
-        value = word(self.text[start : self.at].strip())
+        value = bare_value(self.text[start : self.at].strip())
         if isinstance(value, str) and not self._bare_text:
             raise Unreadable(value)
         return value
 
 
-def word(text: str) -> Any:
+def bare_value(text: str) -> Any:
     """The value of a text without quotes."""
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     whole = whole_number(text)
     if whole is not None:
         return whole

@@ -39,8 +39,8 @@ from ollama_async.prompts.parsers.thinking import Begin, ParserContext, Thinking
 
 THINK = ThinkingSpec("<think>", "</think>")
 """The tags that most families write around thoughts."""
-_ALWAYS_THINKING = replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.THOUGHTS)
-_QWEN_THOUGHTS = replace(THINK, wanted=Begin.AGAIN, by_default=True, until_call=True)
+_ALWAYS_THINKING = replace(THINK, if_on=Begin.THOUGHTS, if_off=Begin.THOUGHTS)
+_QWEN_THOUGHTS = replace(THINK, if_on=Begin.AGAIN, by_default=True, until_call=True)
 
 _HERMES_CALL = tagged(*HERMES_TAGS, JsonCalls())
 HERMES = ParserSpec(calls=(_HERMES_CALL,))
@@ -71,7 +71,7 @@ _QWEN_35 = ParserSpec(thoughts=_QWEN_THOUGHTS, calls=(_CODER_CALL,), handles_thi
 CALL_ID = "[CALL_ID]"
 _MINISTRAL = ParserSpec(
     thoughts=ThinkingSpec(
-        "[THINK]", "[/THINK]", wanted=Begin.CONTENT, anywhere=True, space=Space.KEEP
+        "[THINK]", "[/THINK]", if_on=Begin.CONTENT, anywhere=True, space=Space.KEEP
     ),
     calls=(
         HeadedCallSpec(
@@ -87,7 +87,7 @@ _MINISTRAL = ParserSpec(
 )
 
 DEEPSEEK = ParserSpec(
-    thoughts=replace(THINK, wanted=Begin.THOUGHTS),
+    thoughts=replace(THINK, if_on=Begin.THOUGHTS),
     calls=(
         tagged(
             "<｜tool▁call▁begin｜>",
@@ -129,7 +129,7 @@ GEMMA = ParserSpec(
     thoughts=ThinkingSpec(
         "<|channel>",
         "<channel|>",
-        wanted=Begin.CONTENT,
+        if_on=Begin.CONTENT,
         label="thought\n",
         anywhere=True,
         hidden=True,
@@ -151,7 +151,7 @@ GEMMA = ParserSpec(
 )
 
 GLM = ParserSpec(
-    thoughts=replace(THINK, wanted=Begin.THOUGHTS, unwanted=Begin.MAYBE, by_default=True),
+    thoughts=replace(THINK, if_on=Begin.THOUGHTS, if_off=Begin.MAYBE, by_default=True),
     calls=(tagged(*HERMES_TAGS, pairs, whole=pairs.whole, inner=pairs.tags),),
     handles_thinking=True,
 )
@@ -173,7 +173,12 @@ LFM = ParserSpec(
 _LAGUNA_STRINGS = (*JSON_STRINGS, *pairs.strings("<tool_call>"))
 _LAGUNA = ParserSpec(
     thoughts=replace(
-        THINK, wanted=Begin.AGAIN, anywhere=True, hidden=True, until_call=True, trims=(Begin.AGAIN,)
+        THINK,
+        if_on=Begin.AGAIN,
+        anywhere=True,
+        hidden=True,
+        until_call=True,
+        trims=(Begin.AGAIN,),
     ),
     calls=(
         tagged(*HERMES_TAGS, laguna_call, strings=_LAGUNA_STRINGS, inner=pairs.tags),
@@ -266,7 +271,7 @@ PARSERS: dict[str, OutputFormat] = {
     "gemma4": GEMMA,
     "gemma4-no-thinking": replace(GEMMA, handles_thinking=False),
     "glm-4.7": GLM,
-    "glm-ocr": replace(GLM, thoughts=replace(THINK, unwanted=Begin.MAYBE), handles_thinking=False),
+    "glm-ocr": replace(GLM, thoughts=replace(THINK, if_off=Begin.MAYBE), handles_thinking=False),
     "lfm2": LFM,
     "lfm2-thinking": replace(
         LFM, thoughts=replace(THINK, trims=(Begin.MAYBE,)), handles_thinking=True

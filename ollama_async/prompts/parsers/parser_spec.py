@@ -304,7 +304,7 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         return replace(found, thoughts=(f"{thoughts.open}{thoughts.label}", thoughts.close))
 
     def _shows(self, thoughts: ThinkingSpec, context: ParserContext) -> bool:
-        return self.handles_thinking and thoughts.are_wanted(context)
+        return self.handles_thinking and thoughts.is_thinking(context)
 
     def states(self, context: ParserContext) -> dict[str, State]:
         """The table of states for one answer.

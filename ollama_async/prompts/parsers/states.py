@@ -25,7 +25,7 @@ _VISIBLE = re.compile(r"\S")
 
 
 class Kind(enum.Enum):
-    """The kind of a text; ``HIDDEN``: thoughts that the client did not ask for."""
+    """The kind of a text; ``HIDDEN``: thoughts that the client did not request."""
 
     CONTENT = enum.auto()
     THINKING = enum.auto()

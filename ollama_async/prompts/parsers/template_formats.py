@@ -369,16 +369,15 @@ def of_jinja(template_text: str) -> OutputFormat | None:
 
 
 def of_go_template(*, thinking: tuple[str, str] | None, tool_tag: str | None) -> ParserSpec:
-    """The format of a Go template that tells only where thoughts and calls begin.
+    """The format of a Go template that shows only where thoughts and calls begin.
 
-    ``thinking`` are the tags around thoughts, looked for when the client wants thoughts.
-    ``tool_tag`` is what stands before the JSON of a call (``{`` or ``[``: nothing does), looked for
-    when the client offers tools; only calls of those tools are recognised. None: the template has
-    no such tag.
+    ``thinking`` are the tags around thoughts, searched for when the client requests thoughts.
+    ``tool_tag`` is what stands before the JSON of a call (``{`` or ``[``: nothing does), searched
+    for when the client offers tools. Only calls of those tools are recognised. None: no such tag.
     """
     return ParserSpec(
         thoughts=thinking
-        and ThinkingSpec(*thinking, wanted=Begin.BY_PROMPT, trims=(Begin.AGAIN,), space=Space.KEEP),
+        and ThinkingSpec(*thinking, if_on=Begin.BY_PROMPT, trims=(Begin.AGAIN,), space=Space.KEEP),
         calls=(_loose(tool_tag),) if tool_tag else (),
         space=Space.KEEP,
         handles_thinking=thinking is not None,

@@ -1,6 +1,6 @@
 """Thinking: the tags around a model's thoughts, and whether an answer begins with thoughts.
 
-That depends on the request, of which :class:`ParserContext` holds what parsers need to know. The
+That depends on the request, of which :class:`ParserContext` holds what parsers need. The
 states that split thoughts off the content are made in :mod:`.parser_spec`.
 """
 
@@ -28,19 +28,19 @@ class Begin(enum.Enum):
 class ThinkingSpec(msgspec.Struct, frozen=True):
     """The tags around thoughts, and whether an answer begins with thoughts.
 
-    It begins as ``wanted`` or ``unwanted`` says, depending on the client's ``think``;
+    ``if_on`` and ``if_off`` are what it begins with, depending on the client's ``think``;
     ``by_default`` counts if the client did not set it. An answer that the client began continues
     where the prompt ends, whatever ``think`` is. ``label`` is a line that follows the opening tag.
-    ``anywhere``: thoughts may begin in the middle of content. ``hidden``: unwanted thoughts are
-    dropped. ``until_call``: a call of the spec's first kind ends them, too. ``trims``: with these
-    beginnings, white space before the first visible character is markup. ``after_tools``: an answer
-    to a tool's result begins within thoughts.
+    ``anywhere``: thoughts may begin in the middle of content. ``hidden``: thoughts are dropped if
+    the client did not request them. ``until_call``: a call of the spec's first kind ends them, too.
+    ``trims``: with these beginnings, white space before the first visible character is markup.
+    ``after_tools``: an answer to a tool's result begins within thoughts.
     """
 
     open: str
     close: str
-    wanted: Begin = Begin.MAYBE
-    unwanted: Begin = Begin.CONTENT
+    if_on: Begin = Begin.MAYBE
+    if_off: Begin = Begin.CONTENT
     by_default: bool = False
     label: str = ""
     anywhere: bool = False
@@ -50,7 +50,7 @@ class ThinkingSpec(msgspec.Struct, frozen=True):
     after_tools: bool = False
     space: Space = Space.DROP
 
-    def are_wanted(self, context: ParserContext) -> bool:
+    def is_thinking(self, context: ParserContext) -> bool:
         return self.by_default if context.think is None else context.think
 
     def begin(self, context: ParserContext) -> Begin:
@@ -64,9 +64,9 @@ class ThinkingSpec(msgspec.Struct, frozen=True):
             return Begin.THOUGHTS
         if context.begun or (context.continues and context.rendered.endswith(self.close)):
             return Begin.CONTENT
-        if not self.are_wanted(context):
-            return self.unwanted
-        return Begin.THOUGHTS if self.after_tools and context.last_role == "tool" else self.wanted
+        if not self.is_thinking(context):
+            return self.if_off
+        return Begin.THOUGHTS if self.after_tools and context.last_role == "tool" else self.if_on
 
 
 def by_prompt(open_tag: str, close_tag: str) -> ThinkingSpec:
@@ -74,15 +74,15 @@ def by_prompt(open_tag: str, close_tag: str) -> ThinkingSpec:
     return ThinkingSpec(
         open_tag,
         close_tag,
-        wanted=Begin.BY_PROMPT,
-        unwanted=Begin.BY_PROMPT,
+        if_on=Begin.BY_PROMPT,
+        if_off=Begin.BY_PROMPT,
         until_call=True,
         trims=(Begin.AGAIN,),
     )
 
 
 class ParserContext(msgspec.Struct, frozen=True):
-    """What a parser needs to know about its request.
+    """The request, as far as a parser depends on it.
 
     ``continues``: the last message is the beginning of the answer. ``begun`` is the content of that
     message if the prompt ends with it; ``is_in_thought``: the prompt ends with its thought instead.

@@ -47,7 +47,7 @@ class RendererSpec(ViewOptions):
     A prompt consists of ``start``, the system turn, the other turns, and the beginning of the
     answer: the assistant's opening tag and ``opening``. A last message of the assistant's without
     calls is the beginning of the answer: its turn stays open, and nothing follows. The same holds
-    for the thought of a message that has nothing else, unless the client wants no thinking.
+    for the thought of a message that has nothing else, unless the client switched thinking off.
     """
 
     tags: Mapping[str, TagPair]

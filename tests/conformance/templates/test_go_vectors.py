@@ -11,8 +11,7 @@ import pytest
 
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.go_template import parse_template
+from ollama_async.prompts.go_renderer import GoRenderer, parse_template
 
 _VECTORS = Path(__file__).parents[2] / "vectors" / "go-templates.jsonl"
 _CASES = [json.loads(line) for line in _VECTORS.read_text().strip().split("\n")]

@@ -53,7 +53,7 @@ def at_work(rounds):
 def test_the_task_and_the_newest_results_stay(name):
     render = renderer(name).render
     room = len(render(at_work(SHOWN_ROUNDS)))
-    text = truncate(at_work(ROUNDS), render, len, most=room, wanted=room)
+    text = truncate(at_work(ROUNDS), render, len, most=room, target=room)
 
     assert (RULE in text) is (RULE in render(at_work(SHOWN_ROUNDS)))
     assert text.count(TASK) == 1
@@ -70,7 +70,7 @@ def test_the_task_and_the_newest_results_stay(name):
 def test_the_task_stays_when_no_round_does(name):
     render = renderer(name).render
     room = len(render(at_work(0)))
-    text = truncate(at_work(ROUNDS), render, len, most=room, wanted=1)
+    text = truncate(at_work(ROUNDS), render, len, most=room, target=1)
 
     assert TASK in text
     assert "there are whales" not in text

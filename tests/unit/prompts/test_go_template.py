@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.go_template import parse_template, summarize
+from ollama_async.prompts.go_renderer import parse_template, summarize
 
 _THINKING = """
 {{- range $i, $_ := .Messages }}{{ if eq .Role "assistant" }}

@@ -10,8 +10,7 @@ from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFuncti
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.gocompat import render_budget
 from ollama_async.gocompat.template.lex import EOF, ERROR, lex
-from ollama_async.prompts.go_renderer import GoRenderer
-from ollama_async.prompts.go_template import summarize
+from ollama_async.prompts.go_renderer import GoRenderer, summarize
 
 _CALL = ToolCall(ToolFunction("f", {"a": [1, {"b": None}], "c": "é"}), "id")
 _PROMPT = Prompt(
