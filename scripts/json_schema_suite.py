@@ -50,13 +50,13 @@ class Verdict(msgspec.Struct):
 
 class Judge:
     def __init__(self) -> None:
-        self._vocabulary = GrammarTokenizer(_END + 1, _piece, _END.__eq__)
+        self._tokenizer = GrammarTokenizer(_END + 1, _piece, _END.__eq__)
 
     def judge(self, group: dict[str, Any]) -> Verdict:
         """``group`` is a schema with its instances, as in the suite."""
         try:
             text = f"{HEAD}start: {json_rule(group['schema'])}\n"
-            self._vocabulary.compile(text)
+            self._tokenizer.compile(text)
         except BadRequest as error:
             return Verdict(refusal=error.message)
         verdict = Verdict()
@@ -69,7 +69,7 @@ class Judge:
         return verdict
 
     def _comes(self, text: str, answer: str) -> bool:
-        grammar = self._vocabulary.compile(text)
+        grammar = self._tokenizer.compile(text)
         for token in answer.encode("utf-8", "surrogatepass"):
             if not grammar.allows(token):
                 return False

@@ -29,7 +29,7 @@ REFUSED = {
     "notBehind": '"pattern"',
 }
 END = 256
-VOCABULARY = GrammarTokenizer(
+TOKENIZER = GrammarTokenizer(
     END + 1, lambda token: bytes([token]) if token < END else b"", END.__eq__
 )
 
@@ -60,23 +60,23 @@ def validator(schema):
 
 
 def compile_schema(schema):
-    return VOCABULARY.compile(f"{HEAD}start: {json_rule(schema)}\n")
+    return TOKENIZER.compile(f"{HEAD}start: {json_rule(schema)}\n")
 
 
 def walk(grammar, seed, patience=25):
     """Any answer; from ``patience`` tokens on one that comes to its end."""
-    chance, said = random.Random(seed), b""
+    chance, generated = random.Random(seed), b""
     for step in range(5000):
         allowed = grammar.allowed().tolist()
         closing = [token for token in (END, *b'"}]') if token in allowed]
         token = closing[0] if closing and step >= patience else chance.choice(allowed)
         if token == END:
-            return said
-        said += bytes([token])
+            return generated
+        generated += bytes([token])
         grammar.accept(token)
         assert not grammar.failure
         if grammar.is_over:
-            return said
+            return generated
     return None
 
 
@@ -96,10 +96,10 @@ def test_what_a_library_writes_is_enforced(vector):
 @every_accepted
 def test_any_answer_is_valid(vector):
     valid = validator(vector["schema"])
-    said = walk(compile_schema(vector["schema"]), seed=len(vector["name"]))
+    generated = walk(compile_schema(vector["schema"]), seed=len(vector["name"]))
 
-    if valid is not None and said is not None:
-        valid.validate(json.loads(said))
+    if valid is not None and generated is not None:
+        valid.validate(json.loads(generated))
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if v["name"] in REFUSED], ids=named)
@@ -109,7 +109,7 @@ def test_what_is_refused_is_refused_by_name(vector):
     assert REFUSED[vector["name"]] in refused.value.message
 
 
-def test_there_are_enough_of_them():
+def test_the_vectors_are_complete():
     for source, least in {"pydantic": 75, "zod ": 75, "zod-to-json-schema": 50}.items():
         assert sum(vector["source"].startswith(source) for vector in VECTORS) >= least
     assert len(ACCEPTED) >= len(VECTORS) - 7

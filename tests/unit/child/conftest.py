@@ -104,11 +104,11 @@ def next_token(cache):
 
 def answer_to(prompt, count):
     """The text of ``count`` tokens after ``prompt``, computed afresh."""
-    cache, said = list(prompt), []
+    cache, generated = list(prompt), []
     for _ in range(count):
-        said.append(next_token(cache))
-        cache.append(said[-1])
-    return "".join(f"<{token}>" for token in said)
+        generated.append(next_token(cache))
+        cache.append(generated[-1])
+    return "".join(f"<{token}>" for token in generated)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ SPECIAL = {OPEN: b"<|open|>", CLOSE: b"<|close|>"}
 THINK = Delimiters(thoughts=("<think>", "</think>"))
 
 
-class Vocabulary:
+class ByteEngine:
     """A token for each byte, and a few that are longer or no text at all."""
 
     facts = SimpleNamespace(vocab_size=261)
@@ -29,7 +29,7 @@ class Vocabulary:
         return token == END
 
 
-GRAMMARS = ConstraintFactory(Vocabulary())
+GRAMMARS = ConstraintFactory(ByteEngine())
 
 
 def constrain(form=None, *, rendered="", marks=None, special=None, **prompt):
@@ -51,16 +51,16 @@ def keeps(constraint, answer):
 
 def walk(constraint, seed, patience=60):
     """Any answer; from ``patience`` tokens on one that comes to its end."""
-    chance, said = random.Random(seed), b""
+    chance, generated = random.Random(seed), b""
     for step in range(5000):
         allowed = constraint.allowed().tolist()
         closing = [token for token in (END, *b'"}]') if token in allowed]
         token = closing[0] if closing and step >= patience else chance.choice(allowed)
         if token == END:
-            return said
-        said += Vocabulary.piece(None, token)
+            return generated
+        generated += ByteEngine.piece(None, token)
         constraint.accept(token)
         assert not constraint.failure
         if constraint.is_over:
-            return said
-    raise AssertionError(said)
+            return generated
+    raise AssertionError(generated)

@@ -96,7 +96,7 @@ def test_thoughts_come_first(rendered, answer, kept):
     assert keeps(constrain("json", marks=THINK, rendered=rendered), answer) is kept
 
 
-def test_thoughts_that_the_format_says_have_begun():
+def test_thoughts_that_begin_in_the_prompt():
     marks = Delimiters(thoughts=("<think>", "</think>"), begins_thinking=True)
 
     assert keeps(constrain("json", marks=marks), "Well</think>{}")

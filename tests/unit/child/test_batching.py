@@ -115,7 +115,7 @@ def test_alone_a_prompt_gets_the_whole_batch_where_that_is_fast_enough():
     assert MIDDLE.step_s(0, taken) <= 1.2 * PREFILL_STEP_S
 
 
-def test_a_machine_that_becomes_fast_is_believed():
+def test_chunks_grow_when_a_machine_becomes_fast():
     batching = BatchPlanner(512)
     for _ in range(50):
         chunk = sum(batching.plan_chunks(4, [10_000]))
@@ -149,7 +149,7 @@ def test_a_fixed_plan_does_not_depend_on_what_was_measured():
     )
 
 
-def test_a_short_rest_of_a_prompt_comes_along():
+def test_a_short_tail_of_a_prompt_is_included():
     assert BatchPlanner(512).plan_chunks(0, [80]) == [80]
     assert BatchPlanner(512).plan_chunks(0, [70, 70]) == [70, 0]
     assert BatchPlanner(70).plan_chunks(0, [80]) == [64]

@@ -97,7 +97,7 @@ def call(name="get_tide", **arguments):
     return json.dumps({"name": name, "arguments": arguments})
 
 
-def test_a_call_that_is_right_is_left_as_it_is(worker):
+def test_a_valid_call_is_unchanged(worker):
     asked = worker("So: ", "<tool_call>\n", call(place="Wyk"), "\n</tool_call>", " Done.").ask()
 
     assert asked.calls == [RIGHT]
@@ -149,7 +149,7 @@ def test_nothing_is_held_to_tools_where_no_call_is_read(worker, why):
     assert "ebb" in asked.content
 
 
-def test_a_token_that_runs_on_into_a_wrong_call_leaves_the_call_as_it_is(worker):
+def test_a_token_that_continues_into_an_invalid_call_leaves_it_unguarded(worker):
     asked = worker('<tool_call>{"name": "ebb', '", "arguments": {}}', "</tool_call>").ask()
 
     assert asked.calls == [("ebb", {})]

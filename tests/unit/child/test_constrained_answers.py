@@ -94,7 +94,7 @@ def harness(tmp_path):
     return make
 
 
-def test_an_answer_in_the_form_is_left_as_it_is(harness):
+def test_an_answer_in_the_form_is_unchanged(harness):
     harness = harness(['{"a"', ': "yes"', "}"])
 
     assert harness.ask("json").reason == "stop"

@@ -61,12 +61,12 @@ def test_an_answer_of_nothing_but_its_end_has_a_count_and_a_duration(fake_engine
 
 
 def repeating(engine, passage):
-    """The engine says ``passage`` for ever, from what it has said so far."""
-    said = [0] * engine.facts.slots
+    """The engine generates ``passage`` for ever."""
+    counts = [0] * engine.facts.slots
 
     def next_one(slot):
-        said[slot] += 1
-        return passage[(said[slot] - 1) % len(passage)]
+        counts[slot] += 1
+        return passage[(counts[slot] - 1) % len(passage)]
 
     engine._next = next_one
     return engine
@@ -85,7 +85,7 @@ def test_an_answer_that_repeats_itself_without_end_is_ended(fake_engine, capsys,
     assert f"by repeating {len(passage)} of them" in capsys.readouterr().err
 
 
-def test_an_answer_may_repeat_itself_where_nobody_forbids_it(fake_engine):
+def test_an_answer_may_repeat_itself_without_a_limit(fake_engine):
     harness = LoopHarness(repeating(fake_engine(), [3]))
     harness.put(prepared(1, [1, 2, 3], 3000))
     done = harness.finish(1, limit=5000).ends()[1]
@@ -101,7 +101,7 @@ def test_the_end_of_what_was_asked_for_is_no_repetition(fake_engine):
     assert (done.reason, done.is_repetition, done.usage.answer) == ("length", False, 200)
 
 
-def test_nothing_is_wanted_and_nothing_is_computed(harness):
+def test_num_predict_0_computes_nothing(harness):
     harness.put(prepared(1, [1, 2, 3], 0))
     harness.iterate()
 
@@ -271,9 +271,9 @@ def test_whatever_happens_each_request_ends_once_with_its_own_text(
     harness.finish(*prompts)
     harness.iterate()
 
-    said = harness.sent()
+    sent = harness.sent()
     for number, (prompt, count) in prompts.items():
-        own = [message for message in said if getattr(message, "id", None) == number]
+        own = [message for message in sent if getattr(message, "id", None) == number]
         (end,) = [message for message in own if isinstance(message, Done | Failed)]
         assert own[-1] is end
         text, whole = harness.texts()[number], answer_to(prompt, count)

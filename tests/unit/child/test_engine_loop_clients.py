@@ -46,7 +46,7 @@ def constrained(fake_engine):
     return LoopHarness(Constrained(slots=8, num_ctx=200))
 
 
-def test_streams_with_expensive_masks_take_turns_and_hold_up_nobody(constrained):
+def test_streams_with_expensive_masks_take_turns_and_delay_no_other(constrained):
     expensive = [
         prepared(number, [number], 40, constraint=ExpensiveMask(0.011)) for number in range(6)
     ]

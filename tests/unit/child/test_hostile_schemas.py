@@ -127,7 +127,7 @@ def test_a_hostile_schema_takes_little_memory(name):
 
 
 @pytest.mark.parametrize("tag_first", [True, False])
-def test_a_hundred_records_are_told_apart_by_their_tags(tag_first):
+def test_a_hundred_records_are_distinguished_by_their_tags(tag_first):
     schema = {"oneOf": [*records(tag_first)], "$defs": {"e": WORDS}}
 
     written = json.loads(prepare(schema))
@@ -147,7 +147,7 @@ def test_arrays_without_repetition_are_counted_in_the_whole_schema():
 
 
 @pytest.mark.parametrize("value", [[], [[]], {}, {"a": {}}, "é", 7, -(10**20), 0.5, None, True])
-def test_a_schema_may_have_as_many_characters_as_it_says(value):
+def test_a_schema_may_have_as_many_characters_as_the_limit(value):
     bare = len(json.dumps({"enum": [value], "title": ""}))
     more = (json_schema.SIZE_LIMIT - bare) // (len(json.dumps(value)) + 2)
     schema = {"enum": [value] * (1 + more), "title": ""}

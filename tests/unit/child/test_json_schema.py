@@ -213,9 +213,9 @@ schemas = st.builds(lambda part, it: {"$defs": {"it": it}, **part}, parts, leave
 def test_any_answer_under_a_schema_is_valid(schema, seed):
     constraint = constrain(schema)
 
-    said = walk(constraint, seed)
+    generated = walk(constraint, seed)
 
-    Draft202012Validator(schema).validate(json.loads(said))
+    Draft202012Validator(schema).validate(json.loads(generated))
 
 
 values = st.recursive(

@@ -9,10 +9,10 @@ from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.grammar import llguidance
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
-from tests.unit.child.constraint_harness import END, OPEN, Vocabulary
+from tests.unit.child.constraint_harness import END, OPEN, ByteEngine
 
 
-class Large(Vocabulary):
+class Large(ByteEngine):
     """So many tokens that copying them takes a while."""
 
     facts = SimpleNamespace(vocab_size=50_000)
@@ -59,7 +59,7 @@ def test_the_layouts_are_those_of_the_installed_library():
     assert not any(init.reserved)
 
 
-class Ends(Vocabulary):
+class Ends(ByteEngine):
     """With more than one way to end."""
 
     def is_end(self, token):
@@ -78,12 +78,12 @@ def test_a_model_may_end_with_any_of_its_ends():
     assert not constraint.failure
 
 
-class Endless(Vocabulary):
+class Endless(ByteEngine):
     def is_end(self, _token):
         return False
 
 
-def test_a_model_without_an_end_says_what_was_asked_for_all_the_same():
+def test_a_model_without_an_end_token_still_answers_in_the_form():
     inference = Inference(Prompt(), Sampling(), format={"const": 1})
     constraint = ConstraintFactory(Endless()).constrain(inference, "", Delimiters(), {})
 

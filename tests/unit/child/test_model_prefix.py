@@ -84,30 +84,30 @@ def public(fake_engine, rendered):
     return find
 
 
-def test_the_models_turns_are_and_the_question_is_not(public):
+def test_the_models_turns_are_public_and_the_question_is_not(public):
     prompt = Prompt([*OWN, Message("user", "secret")], model_messages=3)
 
     assert public(prompt) == "<system>speak like a parrot<user>hi<assistant>ho<user>"
 
 
-def test_a_clients_system_prompt_is_not(public):
+def test_a_clients_system_prompt_is_not_public(public):
     prompt = Prompt([Message("system", "secret"), Message("user", "x")])
 
     assert public(prompt) == "<"
 
 
 @pytest.mark.parametrize("text", ["0", "A", "0 secret", "A secret"])
-def test_a_question_that_begins_like_the_examples_is_not(public, text):
+def test_a_question_that_begins_like_the_examples_is_not_public(public, text):
     assert public(Prompt([Message("user", text)])) == "<user>"
 
 
-def test_what_a_template_says_by_itself_is(public):
+def test_the_templates_own_words_are_public(public):
     assert public(Prompt([Message("user", "x")]), jinja=JINJA) == "<system>be kind<user>"
     begun = Prompt([Message("system", "be kinder"), Message("user", "x")])
     assert public(begun, jinja=JINJA) == "<system>be kind"
 
 
-def test_nothing_is_where_the_client_brings_all_of_it(public):
+def test_nothing_is_public_where_the_client_brings_all_of_it(public):
     for prompt in (
         Prompt(raw="<user>"),
         Prompt([Message("user", "x")], context=letters("<user>")),
@@ -116,7 +116,7 @@ def test_nothing_is_where_the_client_brings_all_of_it(public):
         assert public(prompt) == ""
 
 
-def test_nobody_asks_where_everything_is_shared(public):
+def test_no_prefix_is_computed_where_everything_is_shared(public):
     assert public(Prompt([Message("user", "x")]), shares=True) == ""
 
 

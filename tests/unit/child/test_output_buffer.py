@@ -1,4 +1,4 @@
-"""What is too long for one frame is said in parts, or fails its request alone."""
+"""What is too long for one frame is sent in parts, or fails its request alone."""
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_very_many_pieces_come_in_several_messages(buffer, sent):
     assert sum(len(message.items) for message in sent) == 3 * MAX_DELTAS
 
 
-def test_an_answer_that_was_ready_before_comes_in_parts_too(buffer, sent):
+def test_an_answer_that_was_ready_before_is_sent_in_parts_too(buffer, sent):
     buffer.add(Deltas([(1, "x" * 1_000_000)]))
     buffer.flush(0.0)
     assert "".join(pieces_of(sent, 1)) == "x" * 1_000_000

@@ -58,20 +58,20 @@ def call(name, index, x=0):
 
 def plain(pieces):
     """Neighbouring texts joined; thoughts and calls as tuples, ids checked and left out."""
-    said = []
+    parts = []
     for piece in pieces:
-        if isinstance(piece, str) and said and isinstance(said[-1], str):
-            said[-1] += piece
+        if isinstance(piece, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += piece
         elif isinstance(piece, str):
-            said.append(piece)
+            parts.append(piece)
         elif isinstance(piece, Thought):
-            said.append(("thought", piece.text))
+            parts.append(("thought", piece.text))
         else:
             assert isinstance(piece, ToolCallDelta)
             assert CALL_ID.fullmatch(piece.call.id)
             function = piece.call.function
-            said.append(call(function.name, function.index, function.arguments["x"]))
-    return said
+            parts.append(call(function.name, function.index, function.arguments["x"]))
+    return parts
 
 
 class ParserHarness:
@@ -82,8 +82,8 @@ class ParserHarness:
         self.engine = Scripted(script, slots=2, num_ctx=64)
         self.special = dict(special)
         self.mailbox = Mailbox()
-        self.said = []
-        self.loop = EngineLoop(self.engine, self.mailbox, self.said.extend, BatchPlanner(64))
+        self.sent = []
+        self.loop = EngineLoop(self.engine, self.mailbox, self.sent.extend, BatchPlanner(64))
 
     def put(self, *, limit=50, stop=(), parser=None, number=1):
         hand_over(
@@ -111,7 +111,7 @@ class ParserHarness:
     def pieces(self, number=1):
         return plain(
             piece
-            for message in self.said
+            for message in self.sent
             if isinstance(message, Deltas)
             for request_id, piece in message.items
             if request_id == number
@@ -119,7 +119,7 @@ class ParserHarness:
 
     @property
     def end(self):
-        (done,) = [message for message in self.said if isinstance(message, Done)]
+        (done,) = [message for message in self.sent if isinstance(message, Done)]
         return done
 
 
@@ -159,7 +159,7 @@ def test_a_stop_string_that_is_never_complete_goes_through_the_parser_at_the_end
     assert ParserHarness("[on", "e]").put(stop=["e]x"]).run().pieces() == [call("one", 0)]
 
 
-def test_a_cancel_inside_a_call_says_nothing_more():
+def test_a_cancel_inside_a_call_sends_nothing_more():
     harness = ParserHarness("so ", "[on", *["x"] * 40)
     harness.put()
     harness.run(turns=4)
@@ -199,13 +199,13 @@ def test_control_tokens_that_the_parser_reads_have_their_text_for_it_alone():
     assert harness.pieces() == ["a", call("z", 0)]
 
 
-def test_a_parser_that_fails_costs_no_text_and_nobody_else(capsys):
+def test_a_parser_that_fails_loses_no_text_and_affects_no_other_request(capsys):
     harness = ParserHarness("a", "[b]", "c!", "[d]").put(parser=Failing()).put(number=2).run()
 
     assert harness.pieces(1) == ["a", call("b", 0), "c![d]"]
     assert harness.pieces(2) == ["a", call("b", 0), "c!", call("d", 1)]
     assert "ZeroDivisionError" in capsys.readouterr().err
-    assert sum(isinstance(message, Started) for message in harness.said) == 2
+    assert sum(isinstance(message, Started) for message in harness.sent) == 2
 
 
 class Says:

@@ -62,7 +62,7 @@ def test_a_slot_is_not_given_away_for_a_small_share(fake_engine):
     assert slot.tokens == [1] * 40
 
 
-def test_nothing_is_reused_where_that_is_not_wanted(fake_engine):
+def test_nothing_is_reused_without_permission(fake_engine):
     engine = fake_engine(num_ctx=500)
     slots = filled(engine, [1] * 100)
     slot = slots.all[0]
@@ -141,7 +141,7 @@ def test_a_slot_that_was_taken_is_its_last_owners_until_it_is_prepared(fake_engi
     assert [slots.prepare(slot, query) for slot in reversed(taken)] == [0, 0]
 
 
-def test_nobody_waits_for_a_prompt_that_will_not_serve_it(fake_engine):
+def test_no_prompt_waits_for_one_that_it_may_not_reuse(fake_engine):
     slots = SlotPool(fake_engine(num_ctx=500))
     others, own = PrefixQuery([1] * 100, owner="a"), PrefixQuery([1] * 100, owner="x")
 

@@ -156,7 +156,7 @@ def test_an_answer_without_a_limit_ends_after_ten_contexts(harness, num_predict,
 
 
 @pytest.mark.parametrize(("wish", "num_ctx"), [(0, 32), (16, 16), (99, 32), (1, 4)])
-def test_a_request_may_want_less_context(harness, wish, num_ctx):
+def test_a_request_may_ask_for_less_context(harness, wish, num_ctx):
     assert harness.ask(request(raw("x"), num_ctx=wish, shift=False)).num_ctx == num_ctx
 
 

@@ -282,7 +282,7 @@ def test_a_template_that_a_request_brings_has_little_time_and_costs_it_once(fake
     assert made == []
 
 
-def test_templates_that_requests_bring_push_out_only_one_another(fake_engine):
+def test_templates_of_requests_evict_only_one_another(fake_engine):
     made = []
 
     def choose(spec, **_more):
@@ -305,7 +305,7 @@ def test_templates_that_requests_bring_push_out_only_one_another(fake_engine):
     assert not is_cached(ChatFormatSpec(template="own", request_template="0"))
 
 
-def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
+def test_an_invalid_template_is_not_parsed_again(fake_engine):
     tries = []
 
     def choose(spec, **_more):
@@ -323,7 +323,7 @@ def test_a_template_that_is_none_is_not_parsed_again(fake_engine):
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40)), max_size=50))
-def test_what_is_kept_is_bounded_by_number_and_size(puts):
+def test_the_cache_is_bounded_by_number_and_size(puts):
     kept, last = BoundedCache(5, 100), {}
     for key, size in puts:
         kept.put(key, (key, size), size)
@@ -401,7 +401,7 @@ def test_a_cancel_that_comes_while_a_request_is_handed_over_is_not_lost(fake_eng
 
 def test_no_cancel_overtakes_its_request(harness):
     """Three threads as in a worker: each request is ended here, or cancelled behind itself."""
-    said = defaultdict(list)
+    received = defaultdict(list)
     is_over = threading.Event()
 
     def step():
@@ -410,7 +410,7 @@ def test_no_cancel_overtakes_its_request(harness):
             is_last = is_over.is_set()
             harness.mailbox.wait(0.01)
             for entry in harness.mailbox.take():
-                said[entry.id].append(type(entry))
+                received[entry.id].append(type(entry))
 
     threads = [
         threading.Thread(target=harness.preprocessor.run, kwargs={"is_quick": True}),
@@ -426,12 +426,12 @@ def test_no_cancel_overtakes_its_request(harness):
     is_over.set()
     threads[1].join(LONG_WAIT_S)
 
-    kinds = Counter(map(tuple, said.values()))
+    kinds = Counter(map(tuple, received.values()))
     assert sum(kinds.values()) == 1000
     assert set(kinds) <= {(Done,), (PreparedRequest, Cancel)}
 
 
-def test_a_full_mailbox_makes_its_writers_wait():
+def test_a_full_mailbox_blocks_its_writers():
     mailbox = Mailbox(limit=2)
     for number in (1, 2):
         hand_over(mailbox, Cancel(number))
@@ -446,7 +446,7 @@ def test_a_full_mailbox_makes_its_writers_wait():
     assert taken == [Cancel(1), Cancel(2), Cancel(3)]
 
 
-def test_a_woken_mailbox_is_waited_for_no_more():
+def test_wait_returns_at_once_after_wake():
     mailbox = Mailbox()
     mailbox.wake()
     mailbox.wait(60)

@@ -208,7 +208,7 @@ from tests.unit.child.constraint_harness import constrain, keeps
         ({"patternProperties": {"^a": {"type": "integer"}}}, ['{"ab": 1}'], ['{"b": 1}']),
     ],
 )
-def test_what_can_be_said_otherwise_is_enforced(schema, kept, refused):
+def test_what_can_be_rewritten_is_enforced(schema, kept, refused):
     assert [keeps(constrain(schema), answer) for answer in kept] == [True] * len(kept)
     assert [keeps(constrain(schema), answer) for answer in refused] == [False] * len(refused)
 

@@ -17,11 +17,11 @@ def say(engine, slot, prompt, count):
     """The answer's pieces up to its end, ``count`` at most."""
     engine.trim(slot, 0)
     engine.begin(slot, Sampling(), prompt)
-    said = engine.step([Row(slot, prompt, 0, samples=True)])
-    while not engine.is_end(said[-1]) and len(said) < count:
-        position = len(prompt) + len(said) - 1
-        said += engine.step([Row(slot, said[-1:], position, samples=True)])
-    return [engine.piece(token).decode() for token in said if not engine.is_end(token)]
+    generated = engine.step([Row(slot, prompt, 0, samples=True)])
+    while not engine.is_end(generated[-1]) and len(generated) < count:
+        position = len(prompt) + len(generated) - 1
+        generated += engine.step([Row(slot, generated[-1:], position, samples=True)])
+    return [engine.piece(token).decode() for token in generated if not engine.is_end(token)]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def say(engine, slot, prompt, count):
         ({}, []),
     ],
 )
-def test_a_script_is_said(script, pieces):
+def test_a_script_is_played(script, pieces):
     engine = Scripted(Script(**script), slots=1, num_ctx=100)
 
     for _ in range(2):
@@ -94,7 +94,7 @@ def test_streams_keep_their_pace(monkeypatch):
         (None, "No such file"),
     ],
 )
-def test_a_load_that_fails_says_why(tmp_path, file, reason):
+def test_a_failed_load_reports_the_reason(tmp_path, file, reason):
     path = tmp_path / "scripts.json"
     if file is not None:
         path.write_text(json.dumps(file) if not isinstance(file, str) else file)

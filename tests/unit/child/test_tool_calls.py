@@ -15,7 +15,7 @@ END, ARGS, QUOTE, ALL_ENDS = range(256, 260)
 SPECIAL = {ARGS: b"[ARGS]", QUOTE: b'<|"|>'}
 
 
-class Vocabulary:
+class ByteEngine:
     """A token for each byte, marks that are no text, and one that ends several things."""
 
     facts = SimpleNamespace(vocab_size=260)
@@ -27,7 +27,7 @@ class Vocabulary:
         return token == END
 
 
-GRAMMARS = ConstraintFactory(Vocabulary())
+GRAMMARS = ConstraintFactory(ByteEngine())
 JSON = CallSyntax(forms=("{call}",), close=("</tool_call>",))
 LIST = CallSyntax(
     forms=("{call}",),
@@ -201,7 +201,7 @@ def test_calls_of_tools_that_are_offered_may_be_written(syntax, text):
 
 
 @pytest.mark.parametrize(("syntax", "text", "allowed"), WRONG, ids=[case[1] for case in WRONG])
-def test_what_is_no_such_call_ends_where_it_goes_wrong(syntax, text, allowed):
+def test_an_invalid_call_is_rejected_at_its_first_error(syntax, text, allowed):
     found = reads(syntax, text)
 
     assert found is not True
@@ -285,7 +285,7 @@ def opened(text):
     return guard
 
 
-def test_a_token_that_ends_too_much_gives_way_to_its_beginning():
+def test_a_token_that_closes_too_much_is_replaced_by_its_prefix():
     guard = opened('{"name": "get_tide", "arguments": {"unit": "m", "place": "Wyk')
     assert guard.allows(ALL_ENDS)
 
@@ -427,7 +427,7 @@ KINDS = CallSyntax(
         ("string=true>c", {"type": "string", "enum": ["a", "b"]}, False),
     ],
 )
-def test_an_argument_says_whether_it_is_text_where_the_model_was_taught_so(value, schema, right):
+def test_an_argument_is_marked_as_text_where_the_syntax_has_a_mark(value, schema, right):
     call = f"<invoke name=f><p name=k {value}</p></invoke></calls>"
 
     assert (reads(KINDS, call, [tool("f", {"k": schema})]) is True) == right
