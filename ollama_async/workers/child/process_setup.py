@@ -6,12 +6,12 @@ come from :class:`ollama_async.workers.pipe.Channel`. Every other ``--name value
 - Threads: one daemon, ``lifeline``, which blocks until the parent is gone and then ends the process
   at once: an orderly exit could wait for a lock, or for memory.
 - Dies when: the parent does, in two ways, because each has a gap. PR_SET_PDEATHSIG misses a parent
-  that died before the call (hence the getppid check afterwards), and follows the parent's *thread*
-  that spawned us. The lifeline thread cannot run while native code holds the interpreter lock.
+  that died before the call (hence the getppid check), and follows the parent's *thread* that
+  spawned us. The lifeline thread cannot run while native code holds the interpreter lock.
 
-:func:`restrict_system_calls` needs libseccomp. After the model is loaded, the native library only
-computes, on open files and devices. So if a model file takes the worker over, it finds no network,
-starts no program, and reaches no other process of its user. ``SECURITY.md`` lists what remains.
+:func:`restrict_system_calls`: after the model is loaded, the native library only computes, on open
+files and devices. So if a model file takes the worker over, it finds no network, starts no program,
+and reaches no other process of its user. ``SECURITY.md`` lists what remains.
 """
 
 from __future__ import annotations

@@ -120,20 +120,14 @@ class ChatFormatCache:
             chat_format = self._choose(
                 spec, chat_template=facts.chat_template, bos=facts.bos, eos=facts.eos
             )
-            return BoundChatFormat(
-                chat_format, self._find_control_tokens(chat_format.special_tokens)
-            )
+            special = {}
+            for text in chat_format.special_tokens:
+                tokens = self._engine.tokenize(text, add_special=False, parse_special=True)
+                if len(tokens) == 1 and not self._engine.piece(tokens[0]):  # a control token
+                    special[tokens[0]] = text.encode()
+            return BoundChatFormat(chat_format, special)
         except ServerError as error:
             return error
-
-    def _find_control_tokens(self, texts: tuple[str, ...]) -> dict[int, bytes]:
-        """Those of ``texts`` that are a single control token, by id."""
-        found = {}
-        for text in texts:
-            tokens = self._engine.tokenize(text, add_special=False, parse_special=True)
-            if len(tokens) == 1 and not self._engine.piece(tokens[0]):
-                found[tokens[0]] = text.encode()
-        return found
 
 
 class EncodedPrompt(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -65,12 +66,6 @@ _UNENFORCED = (
     *("maxContains", "minContains", "not", "propertyNames", "then", "unevaluatedItems"),
     *("unevaluatedProperties", "uniqueItems", "$dynamicRef", "$recursiveRef"),
 )
-_STRUCTURE = frozenset(
-    {
-        *("type", "properties", "required", "additionalProperties", "items", "prefixItems"),
-        *("enum", "const", "anyOf", "allOf", "$ref", "$defs", "definitions"),
-    }
-)
 
 
 def prepare(schema: Schema | bool, *, lenient: bool = False) -> str:
@@ -97,15 +92,6 @@ def prepare(schema: Schema | bool, *, lenient: bool = False) -> str:
     _check_multiples(root)
     _close(root)
     return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
-
-
-def structure_of(schema: Schema) -> Schema:
-    """``schema`` without restrictions on single values; what was valid stays valid."""
-    root = copy.deepcopy(schema)
-    for each in schemas(root):
-        for keyword in each.keys() - _STRUCTURE:
-            del each[keyword]
-    return root
 
 
 def check_size(schema: object, characters: int = SIZE_LIMIT, levels: int = DEPTH_LIMIT) -> None:
@@ -155,18 +141,20 @@ def _check(schema: Schema) -> None:
     names = list(properties) if isinstance(properties, dict) else []
     values = {key: schema.get(key) for key in ("const", "enum", "required")}
     for keyword, value in {**values, "properties": names}.items():  # subschemas come later
-        if _needs_escape(value):
+        found = list(_walk(value))
+        if any(isinstance(each, str) and not _NEEDING_ESCAPE.isdisjoint(each) for each in found):
             raise BadRequest(f'format: a control character in "{keyword}" cannot be written')
-        if not is_exact(value):
+        if not all(map(is_exact, found)):
             raise BadRequest(f'format: a number in "{keyword}" has too many digits')
 
 
-def _needs_escape(value: object) -> bool:
-    r"""Whether a string in ``value`` has a character that JSON can only write with ``\u``."""
-    if isinstance(value, str):
-        return not _NEEDING_ESCAPE.isdisjoint(value)
-    names = list(value) if isinstance(value, dict) else []
-    return any(map(_needs_escape, [*names, *_children(value)]))
+def _walk(value: object) -> Iterator[object]:
+    """``value`` and all names and values in it."""
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        yield each
+        todo += [*(each if isinstance(each, dict) else ()), *_children(each)]
 
 
 def _check_multiples(root: Schema) -> None:

@@ -10,6 +10,7 @@ properties come in any order, and ``\u00e9`` is a letter.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.workers.child.grammar.json_schema import check_size, prepare, structure_of
+from ollama_async.workers.child.grammar.json_schema import check_size, prepare
 from ollama_async.workers.child.grammar.schema_analysis import KEYWORDS, Schema, resolve, schemas
 
 PERMUTED_LIMIT = 6
@@ -191,6 +192,12 @@ _DEPTH_LIMIT = 80
 _OBJECT = frozenset({"type", "properties", "required", "additionalProperties"})
 _ARRAY = frozenset({"type", "items"})
 _SHARED = ("$defs", "definitions")
+_STRUCTURE = frozenset(
+    {
+        *("type", "properties", "required", "additionalProperties", "items", "prefixItems"),
+        *("enum", "const", "anyOf", "allOf", "$ref", "$defs", "definitions"),
+    }
+)
 
 
 class Notation(msgspec.Struct, frozen=True, kw_only=True):
@@ -370,10 +377,14 @@ class ValueGrammar:
         return {"const": None} if target.get("type") == "null" else target
 
     def _forms(self, schema: Schema) -> list[Schema]:
+        """``schema``, and without restrictions on single values; strictest first."""
         whole = dict(schema)
         if any("$ref" in each for each in schemas(schema)):
             whole.update((key, self.root[key]) for key in _SHARED if key in self.root)
-        structure = structure_of(whole)
+        structure = copy.deepcopy(whole)
+        for each in schemas(structure):
+            for keyword in each.keys() - _STRUCTURE:
+                del each[keyword]
         return [whole, structure] if self._strictness == "schemas" else [structure]
 
 

@@ -37,6 +37,7 @@ _ERROR_CHARACTERS = 500
 _SPECIAL = b"\xff"  # in the library's vocabulary, marks a token that is not text
 _NO_TOKEN = 0xFFFFFFFF
 _POINTER, _SIZE, _TOKENS = ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint32)
+_TEXT, _STATUS = ctypes.c_char_p, ctypes.c_int32
 
 
 class TokenizerInit(ctypes.Structure):
@@ -90,34 +91,21 @@ def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
     return function
 
 
-_new_tokenizer = _bind(
-    _unlocked, "new_tokenizer_v2", _POINTER, ctypes.POINTER(TokenizerInit), ctypes.c_char_p, _SIZE
-)
+_TOKENIZER_INIT, _INIT = ctypes.POINTER(TokenizerInit), ctypes.POINTER(ConstraintInit)
+
+_new_tokenizer = _bind(_unlocked, "new_tokenizer_v2", _POINTER, _TOKENIZER_INIT, _TEXT, _SIZE)
 _free_tokenizer = _bind(_unlocked, "free_tokenizer", None, _POINTER)
-_tokenize_bytes = _bind(
-    _locked, "tokenize_bytes", _SIZE, _POINTER, ctypes.c_char_p, _SIZE, _TOKENS, _SIZE
-)
-set_defaults = _bind(
-    _locked, "constraint_init_set_defaults", None, ctypes.POINTER(ConstraintInit), _POINTER
-)
-_new_matcher = _bind(
-    _unlocked,
-    "new_matcher",
-    _POINTER,
-    ctypes.POINTER(ConstraintInit),
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-)
+_tokenize_bytes = _bind(_locked, "tokenize_bytes", _SIZE, _POINTER, _TEXT, _SIZE, _TOKENS, _SIZE)
+set_defaults = _bind(_locked, "constraint_init_set_defaults", None, _INIT, _POINTER)
+_new_matcher = _bind(_unlocked, "new_matcher", _POINTER, _INIT, _TEXT, _TEXT)
 _clone_matcher = _bind(_unlocked, "clone_matcher", _POINTER, _POINTER)
 _free_matcher = _bind(_unlocked, "free_matcher", None, _POINTER)
-_reset = _bind(_locked, "matcher_reset", ctypes.c_int32, _POINTER)
-_compute_mask = _bind(
-    _unlocked, "matcher_compute_mask_into", ctypes.c_int32, _POINTER, _POINTER, _SIZE
-)
-_validate = _bind(_locked, "matcher_validate_tokens", ctypes.c_int32, _POINTER, _TOKENS, _SIZE)
-_consume = _bind(_locked, "matcher_consume_token", ctypes.c_int32, _POINTER, ctypes.c_uint32)
+_reset = _bind(_locked, "matcher_reset", _STATUS, _POINTER)
+_compute_mask = _bind(_unlocked, "matcher_compute_mask_into", _STATUS, _POINTER, _POINTER, _SIZE)
+_validate = _bind(_locked, "matcher_validate_tokens", _STATUS, _POINTER, _TOKENS, _SIZE)
+_consume = _bind(_locked, "matcher_consume_token", _STATUS, _POINTER, ctypes.c_uint32)
 _is_stopped = _bind(_locked, "matcher_is_stopped", ctypes.c_bool, _POINTER)
-_get_error = _bind(_locked, "matcher_get_error", ctypes.c_char_p, _POINTER)
+_get_error = _bind(_locked, "matcher_get_error", _TEXT, _POINTER)
 
 
 class GrammarTokenizer:

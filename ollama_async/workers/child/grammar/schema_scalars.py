@@ -93,11 +93,7 @@ def _round_up(value: float, *, is_integer: bool) -> Any:
 
 
 def is_exact(value: object) -> bool:
-    """Whether the library can write all numbers in ``value`` to the last digit."""
-    if isinstance(value, dict):
-        return all(map(is_exact, value.values()))
-    if isinstance(value, list):
-        return all(map(is_exact, value))
+    """Whether the library can write ``value``, if it is a number, to the last digit."""
     if isinstance(value, int) and abs(value) > _MAX_EXACT:
         return abs(value) <= _MAX_BOUND and int(float(value)) == value
     return True
