@@ -103,8 +103,16 @@ class Body:
         self._allowance.earn(len(chunk))
         return chunk
 
-    async def receive(self, limit: int) -> None:
-        """Receive all of it, in parts that a thread joins. Raises as :func:`read_body`."""
+    async def receive(self, kind: type[msgspec.Struct]) -> None:
+        """Receive all of what will be decoded as ``kind``, in parts that a thread joins.
+
+        :raises BadRequest: there is no body.
+        :raises UnreadableEncoding: it is compressed.
+        :raises TooLarge: over ``kind.body_limit_bytes`` or :data:`BODY_LIMIT_BYTES`.
+        :raises Busy: over the budget of the client, or of all together.
+        """
+        _check_encoding(self._request)
+        limit = getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES)
         if (self._request.content_length or 0) > limit:
             raise TooLarge(f"request body is over the limit of {limit} bytes")
         reservation = self._request[BODY_RESERVATION]
@@ -134,24 +142,11 @@ async def read_json(request: web.Request, kind: type[S]) -> S:
     """The body as ``kind``. May be cancelled at any time.
 
     :raises BadRequest: no body, or one that ``kind`` does not accept, with Ollama's text; else as
-        :func:`read_body`.
+        :meth:`Body.receive`.
     """
-    body = await read_body(request, kind)
-    return await request.app[BODY_PROCESSOR].run(body.client, body.size, body.decode, kind)
-
-
-async def read_body(request: web.Request, kind: type[S]) -> Body:
-    """Receive what will be decoded as ``kind``. The middleware gives back what it reserves.
-
-    :raises BadRequest: there is no body.
-    :raises UnreadableEncoding: it is compressed.
-    :raises TooLarge: over ``kind.body_limit_bytes`` or :data:`BODY_LIMIT_BYTES`.
-    :raises Busy: over the budget of the client, or of all together.
-    """
-    _check_encoding(request)
     body = Body(request)
-    await body.receive(getattr(kind, "body_limit_bytes", BODY_LIMIT_BYTES))
-    return body
+    await body.receive(kind)
+    return await request.app[BODY_PROCESSOR].run(body.client, body.size, body.decode, kind)
 
 
 def _check_encoding(request: web.Request) -> None:

@@ -157,25 +157,6 @@ class Histogram:
         return rows
 
 
-class LabelLimiter:
-    """At most ``limit`` values of a label; later ones become :data:`OTHER`.
-
-    Bounds the memory that a client can fill by sending ever new names.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: set[str] = set()
-
-    def fold(self, name: str) -> str:
-        if name in self._known:
-            return name
-        if len(self._known) >= self._limit:
-            return OTHER
-        self._known.add(name)
-        return name
-
-
 class Metrics:
     """All metrics of one server, and its registry; implements ``queue.backend.Observer``.
 
@@ -185,7 +166,7 @@ class Metrics:
     def __init__(self, *, version: str, ollama_version: str) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._build = (version, ollama_version)
-        self._models = LabelLimiter(MODEL_LIMIT)
+        self._models: set[str] = set()
         self._counters: dict[str, Counter[Labels]] = {
             spec.name: Counter() for spec in METRICS if spec.kind == "counter"
         }
@@ -194,7 +175,8 @@ class Metrics:
             for spec in METRICS
             if spec.kind == "histogram"
         }
-        self._histograms["ollama_inter_token_seconds"][()] = Histogram(_TOKEN_BOUNDS)
+        self.inter_token = Histogram(_TOKEN_BOUNDS)
+        self._histograms["ollama_inter_token_seconds"][()] = self.inter_token
         self._snapshot: Snapshot | None = None
         self._rendering = threading.Lock()
         self.registry.register(self)
@@ -208,13 +190,9 @@ class Metrics:
 
     # -- called by the gateway -------------------------------------------------------------------
 
-    @property
-    def inter_token(self) -> Histogram:
-        return self._histograms["ollama_inter_token_seconds"][()]
-
     def answered(self, model: str, began_at: float, stream: ResponseStream) -> None:
         """An answer ended, well or not. ``began_at``: its request's arrival, by perf_counter()."""
-        label = (self._models.fold(model),)
+        label = self._label(model)
         if stream.first_at is not None:
             waited = stream.first_at - began_at
             self._histograms["ollama_time_to_first_token_seconds"][label].observe(waited)
@@ -247,20 +225,20 @@ class Metrics:
         self._counters["ollama_queue_rejected_total"][(reason,)] += 1
 
     def waited(self, model: str, seconds: float) -> None:
-        label = (self._models.fold(model),)
+        label = self._label(model)
         self._histograms["ollama_queue_wait_seconds"][label].observe(seconds)
 
     def loaded(self, model: str, outcome: str, seconds: float) -> None:
         self._counters["ollama_model_loads_total"][(outcome,)] += 1
         if outcome == "ok":
-            label = (self._models.fold(model),)
+            label = self._label(model)
             self._histograms["ollama_model_load_seconds"][label].observe(seconds)
 
     def unloaded(self, model: str, reason: str) -> None:  # noqa: ARG002  # the contract's
         self._counters["ollama_model_unloads_total"][(reason,)] += 1
 
     def worker_died(self, model: str) -> None:
-        self._counters["ollama_worker_restarts_total"][(self._models.fold(model),)] += 1
+        self._counters["ollama_worker_restarts_total"][self._label(model)] += 1
 
     # -- called by prometheus_client (Collector) -------------------------------------------------
 
@@ -281,6 +259,13 @@ class Metrics:
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that the registry does not collect in order to check names."""
         return []
+
+    def _label(self, model: str) -> Labels:
+        """Bounds the memory that clients can fill with ever new names."""
+        if model not in self._models and len(self._models) >= MODEL_LIMIT:
+            return (OTHER,)
+        self._models.add(model)
+        return (model,)
 
     def _gauges(self) -> dict[str, list[tuple[Labels, float]]]:
         rows: dict[str, list[tuple[Labels, float]]] = {"ollama_build_info": [(self._build, 1)]}
@@ -308,11 +293,11 @@ class Metrics:
         merge: Callable[[float, float], float] = operator.add,
     ) -> list[tuple[Labels, float]]:
         """Samples by model; models that fold to one label are merged, so a series appears once."""
-        rows: dict[str, float] = {}
+        rows: dict[Labels, float] = {}
         for name, value in values:
-            label = self._models.fold(name)
+            label = self._label(name)
             rows[label] = merge(rows.get(label, 0), value)
-        return [((label,), value) for label, value in rows.items()]
+        return list(rows.items())
 
 
 def _round_at_random(tokens: int) -> int:

@@ -100,7 +100,10 @@ class Formatter(msgspec.Struct):
             return " " * (self.width or 0)
         digits = format(abs(value), _INTEGER_TYPES[verb])
         sign = "-" if value < 0 else "+" if self.plus else " " if self.space else ""
-        digits = digits.rjust(self._least_digits(sign), "0")
+        least = self.precision or 0
+        if self.precision is None and self.zero and not self.minus:
+            least = (self.width or 0) - len(sign)
+        digits = digits.rjust(least, "0")
         if sharp:
             if verb in "xXb":
                 digits = f"0{verb}{digits}"
@@ -109,13 +112,6 @@ class Formatter(msgspec.Struct):
         if verb == "O":
             digits = "0o" + digits
         return self.padded(sign + digits, zeros=False)
-
-    def _least_digits(self, sign: str) -> int:
-        if self.precision is not None:
-            return self.precision
-        if self.zero and not self.minus and self.width is not None:
-            return self.width - len(sign)
-        return 0
 
     def _character(self, code: int, verb: str) -> str:
         if verb == "U":

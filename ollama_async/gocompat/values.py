@@ -22,8 +22,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from ollama_async.gocompat.strconv import byte_length
-
 Value = Any
 """One of the above. (A union of all would have to be narrowed everywhere.)"""
 
@@ -255,13 +253,6 @@ def is_true(value: Value) -> bool:
     if isinstance(value, Slice | Map):
         return len(value) > 0
     return isinstance(value, Struct | Sequence) or bool(value)
-
-
-def length(value: Value) -> int | None:
-    """Go's ``len``; None: it has none."""
-    if isinstance(value, str):
-        return byte_length(value)
-    return len(value) if isinstance(value, Slice | Map) else None
 
 
 def zero(kind: Type | None) -> Value:

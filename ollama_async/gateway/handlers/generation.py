@@ -17,7 +17,7 @@ from aiohttp import web
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
-from ollama_async.gateway.body import BODY_PROCESSOR, Body, read_body
+from ollama_async.gateway.body import BODY_PROCESSOR, Body
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.models import check_model_name, find_model
 from ollama_async.gateway.job_builder import build_chat_job, build_generate_job
@@ -81,7 +81,8 @@ class _UnloadRequest(msgspec.Struct, frozen=True):
 async def _respond(request: web.Request, route: _Route[R]) -> web.StreamResponse:
     began_at = perf_counter()
     dependencies = request.app[DEPENDENCIES]
-    body = await read_body(request, route.kind)
+    body = Body(request)
+    await body.receive(route.kind)
     run = partial(request.app[BODY_PROCESSOR].run, body.client)
     prepared = await run(
         body.size, _decode_and_prepare, body, route, dependencies.catalog, began_at

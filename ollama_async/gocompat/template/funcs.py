@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from ollama_async.gocompat.json_encode import encode
 from ollama_async.gocompat.printf import sprint, sprintf, sprintln
 from ollama_async.gocompat.render_budget import RenderBudget
-from ollama_async.gocompat.strconv import EscapeTable, from_bytes, to_bytes
+from ollama_async.gocompat.strconv import EscapeTable, byte_length, from_bytes, to_bytes
 from ollama_async.gocompat.values import (
     Byte,
     Function,
@@ -22,7 +22,6 @@ from ollama_async.gocompat.values import (
     is_nil,
     is_true,
     kind_of,
-    length,
     method_of,
     type_of,
     unboxed,
@@ -68,10 +67,10 @@ def _len(budget: RenderBudget, item: Value) -> int:
         raise CallFailed("reflect: call of reflect.Value.Type on zero Value")
     if isinstance(item, str):
         budget.spend_text(len(item))
-    size = length(item)
-    if size is None:
-        raise CallFailed(f"len of type {type_of(item)}")
-    return size
+        return byte_length(item)
+    if isinstance(item, Slice | Map):
+        return len(item)
+    raise CallFailed(f"len of type {type_of(item)}")
 
 
 def _index(budget: RenderBudget, item: Value, *keys: Value) -> Value:
@@ -88,7 +87,11 @@ def _index(budget: RenderBudget, item: Value, *keys: Value) -> Value:
 
 def _item(budget: RenderBudget, item: Value, key: Value) -> Value:
     if isinstance(item, Map):
-        return item.get(_map_key(key))
+        if key is None:
+            raise CallFailed("value is nil; should be of type string")
+        if not isinstance(key, str):
+            raise CallFailed(f"value has type {type_of(key)}; should be string")
+        return item.get(key)
     if isinstance(item, str):
         budget.spend_text(len(item))
         data = to_bytes(item)
@@ -96,14 +99,6 @@ def _item(budget: RenderBudget, item: Value, key: Value) -> Value:
     if isinstance(item, Slice):
         return item.at(_element_index(key, len(item), "slice"))
     raise CallFailed(f"can't index item of type {type_of(item)}")
-
-
-def _map_key(key: Value) -> str:
-    if key is None:
-        raise CallFailed("value is nil; should be of type string")
-    if not isinstance(key, str):
-        raise CallFailed(f"value has type {type_of(key)}; should be string")
-    return key
 
 
 def _element_index(key: Value, size: int, kind: str) -> int:

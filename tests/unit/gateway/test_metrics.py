@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from ollama_async.core.conversation import Usage
+from ollama_async.gateway import metrics as metrics_module
 from ollama_async.gateway.concurrency import SINGLE_FLIGHT, SingleFlight
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers import server
@@ -20,7 +21,6 @@ from ollama_async.gateway.metrics import (
     METRICS,
     MODEL_LIMIT,
     Histogram,
-    LabelLimiter,
     Metrics,
 )
 from ollama_async.queue.backend import Finish, LoadedModel, Snapshot, Target
@@ -198,9 +198,17 @@ def test_a_histogram_counts_each_value_in_every_bucket_above_it(values):
     assert histogram.total == pytest.approx(sum(values))
 
 
-def test_a_known_name_stays_known_when_the_limit_is_reached():
-    names = LabelLimiter(2)
-    assert [names.fold(name) for name in ("a", "b", "c", "a")] == ["a", "b", "other", "a"]
+def test_a_known_name_stays_known_when_the_limit_is_reached(metrics, monkeypatch):
+    monkeypatch.setattr(metrics_module, "MODEL_LIMIT", 2)
+    for name in ("a", "b", "c", "a"):
+        metrics.worker_died(name)
+    found = samples(metrics.render(EMPTY).decode())
+    restarts = {
+        labels: value
+        for (name, labels), value in found.items()
+        if name == "ollama_worker_restarts_total"
+    }
+    assert restarts == {(("model", "a"),): 2, (("model", "b"),): 1, (("model", "other"),): 1}
 
 
 EMPTY = Snapshot(queued=0, capacity=0, running={}, loaded=[], loading=0)
