@@ -1,16 +1,14 @@
 """The worker process: one model, loaded once, for as many requests as it has slots.
 
-- Runs in: a process of its own, exec'd by :mod:`ollama_async.workers.process` as
+- Started by: :mod:`ollama_async.workers.process`, as
   ``python -P -m ollama_async.workers.child --engine … --model … --num-ctx … --slots …`` with the
   descriptors of :mod:`.process_setup` in its argv. ``OLLAMA_ASYNC_SCRIPTS`` names the scripts of
   the scripted engine, ``OLLAMA_ASYNC_CACHE`` the folder with the check of the engine library.
-- Owns: the engine, its memory, and nothing on disk.
 - Threads: *main* and ``heavy`` prepare requests (:mod:`.preprocessor`); ``watchdog`` interrupts
   them. ``receive`` reads the pipe; it cancels requests, and ends the process on ``Quit``. ``step``
   loads the model, runs the engine, and is the only thread that sends after ``Hello``; its
   heartbeats prove that it is alive. ``lifeline`` belongs to :mod:`.process_setup`.
-- Communicates with: its parent (:mod:`ollama_async.workers.messages`); the log is stderr.
-- Dies when: the parent sends ``Quit`` (status 0, the engine closed if that does not take too long);
+- Ends when: the parent sends ``Quit`` (status 0, the engine closed if that does not take too long);
   at once on SIGTERM, which has its default action, so that it works whatever hangs; when the model
   cannot be loaded (1, after ``Refused``); with its parent; and when a thread fails (70, after a
   traceback). It never unwinds: an exit handler could only add a reason to hang.

@@ -4,10 +4,10 @@ Each iteration reads the mailbox (so a cancel frees its slot before the next ste
 to waiting requests, makes one engine step, and sends what came of it. :mod:`.batching` decides what
 goes into a step, :mod:`.prefix_cache` what need not be computed again.
 
-Two choices of ours, where Ollama leaves them open. ``num_predict`` 0 evaluates nothing: the request
-ends at once with ``length``. And a request with a seed (>= 0) reuses no prefix and, as long as it
-is alone, gets its prompt in chunks of a fixed size: floating-point sums depend on how a prompt is
-split, so only then does the same request give the same text.
+Ollama leaves two choices open. ``num_predict`` 0 evaluates nothing: the request ends at once with
+``length``. And a request with a seed (>= 0) reuses no prefix and, as long as it is alone, gets its
+prompt in chunks of a fixed size: sums depend on how a prompt is split, so only then does the same
+request give the same text.
 """
 
 from __future__ import annotations

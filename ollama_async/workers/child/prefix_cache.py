@@ -1,4 +1,4 @@
-"""Prefix caching: which slot has the longest common prefix with a prompt, and who gets which slot.
+"""Prefix caching: assigns slots to prompts by their longest common prefix.
 
 A slot keeps the tokens in its KV cache after its request has ended. The next request takes
 

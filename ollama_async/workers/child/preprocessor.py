@@ -1,11 +1,10 @@
-"""The preprocessor: where requests arrive, and the two threads that prepare them.
+"""The preprocessor: receives requests, and prepares them on two threads.
 
-The receiving thread queues requests and passes cancellations on at once; it never waits here. There
-are two queues, quick and heavy, each round-robin between clients. Requests in the quick queue are
-tried with a few tens of milliseconds each. Whatever needs more (a long text, a history that is
+There are two queues, quick and heavy, each round-robin between clients. Requests in the quick queue
+are tried with a few tens of milliseconds each. Whatever needs more (a long text, a history that is
 rendered many times, a template or grammar that is not cached) is given up with :class:`.OverBudget`
-and moves to the heavy queue, whose thread takes the time. So a heavy request delays another
-client's plain one only by that first try, and heavy ones of other clients by one of its kind.
+and moves to the heavy queue. So a heavy request delays another client's plain one only by that
+first try, and heavy ones of other clients by one of its kind.
 
 Prepared requests are handed over to the step thread. A request cancelled before that ends here.
 """

@@ -3,8 +3,7 @@
 A chat template is untrusted code. It runs under a :class:`ResourceLimit`, which the
 :class:`Watchdog` thread checks every 10 ms:
 
-1. **Time**: the CPU time of the thread. Not the clock's, because a template must not fail when
-   other threads have all the cores.
+1. **Time**: the CPU time of the thread, so that no template fails because others use the cores.
 2. **Memory**: the growth of the process's anonymous memory.
 3. **Last resort**: SIGALRM, whose default action ends the process, is postponed by each check. It
    fires if one operation inside the interpreter takes so long that no other thread gets a turn.
@@ -13,7 +12,7 @@ Whatever exceeds the first two has an exception raised in its thread, between tw
 
 A :class:`PreparationBudget` limits the cost of a request. Most take a few milliseconds, so each
 is first tried with a quick budget: nothing is built for the caches, long texts are not started, and
-templates are interrupted early. :class:`OverBudget` ends such a try.
+templates are interrupted early.
 """
 
 from __future__ import annotations

@@ -17,15 +17,13 @@ def open_engine(spec: LoadSpec, settings: Settings, progress: Progress) -> Engin
 
     :raises LoadFailed: the engine is unknown or unusable here, or the model cannot be loaded.
     """
-    match spec.engine:
-        case "scripted":
-            from ollama_async.workers.child.engines import scripted  # noqa: PLC0415
+    if spec.engine == "llama_cpp":
+        return _open_llama_cpp(spec, settings, progress)
+    if spec.engine == "scripted":
+        from ollama_async.workers.child.engines import scripted  # noqa: PLC0415
 
-            return scripted.load(spec, settings.scripts, progress)
-        case "llama_cpp":
-            return _open_llama_cpp(spec, settings, progress)
-        case _:
-            raise LoadFailed(f"unknown engine {spec.engine!r}")
+        return scripted.load(spec, settings.scripts, progress)
+    raise LoadFailed(f"unknown engine {spec.engine!r}")
 
 
 def _open_llama_cpp(spec: LoadSpec, settings: Settings, progress: Progress) -> Engine:

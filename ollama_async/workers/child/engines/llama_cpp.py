@@ -198,7 +198,23 @@ class LlamaCpp:
         self._has_pending_moves = False  # shifts and copies that the next decode performs
         self._logits: Logits = np.zeros((spec.slots, self._tokenizer.size), np.float32)
         self._logits_address = 0
-        self.facts = self._find_facts(spec, log)
+        template: bytes | None = lib.llama_model_chat_template(model, None)
+        can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+        self.facts = EngineFacts(
+            slots=spec.slots,
+            num_ctx=spec.num_ctx,
+            vocab_size=self._tokenizer.size,
+            weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA"),
+            cache_bytes=log.bytes_of("KV", "RS"),
+            compute_bytes=log.bytes_of("compute", "output"),
+            device_bytes=log.device_bytes(),
+            chat_template=template.decode(errors="replace") if template else "",
+            bos=self._tokenizer.bos,
+            eos=self._tokenizer.eos,
+            adds_bos=self._tokenizer.adds_bos,
+            can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
+            can_trim=can_trim,
+        )
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._tokenizer.tokenize
         self.piece = self._tokenizer.piece
@@ -329,23 +345,3 @@ class LlamaCpp:
             return False
         first: int = lib.llama_memory_seq_pos_min(self._memory, slot)
         return first > max(0, length - self._window)
-
-    def _find_facts(self, spec: LoadSpec, log: LogCapture) -> EngineFacts:
-        model = self._model
-        template: bytes | None = lib.llama_model_chat_template(model, None)
-        can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
-        return EngineFacts(
-            slots=spec.slots,
-            num_ctx=spec.num_ctx,
-            vocab_size=self._tokenizer.size,
-            weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA"),
-            cache_bytes=log.bytes_of("KV", "RS"),
-            compute_bytes=log.bytes_of("compute", "output"),
-            device_bytes=log.device_bytes(),
-            chat_template=template.decode(errors="replace") if template else "",
-            bos=self._tokenizer.bos,
-            eos=self._tokenizer.eos,
-            adds_bos=self._tokenizer.adds_bos,
-            can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
-            can_trim=can_trim,
-        )

@@ -4,8 +4,7 @@ penalties → top_k → typical_p → top_p → min_p → temperature → draw. 
 top-n-sigma and XTC are off by default and have no option in Ollama's API.)
 
 The library's own ``llama_sampler_sample`` copies the whole vocabulary for each token: 125 µs for
-150,000 tokens, 510 with penalties (32,000: 30 and 110). Two shortcuts give the same token in 60 and
-75 µs (17 and 33):
+150,000 tokens, 510 with penalties. Two shortcuts give the same token in 60 and 75 µs:
 
 * greedy without penalties is an argmax;
 * with ``top_k`` only the largest logits can win, so the chain gets only those. To find them, the

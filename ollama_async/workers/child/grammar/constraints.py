@@ -259,12 +259,10 @@ def _key(
     """Covers everything that the grammar depends on."""
     prompt = inference.prompt
     tools = prompt.tools if _is_call_forced(inference) else []
-    thoughts = delimiters.thoughts and (
-        *delimiters.thoughts,
-        rendered.rstrip().endswith(delimiters.thoughts[0]),
-    )
+    begin = delimiters.thoughts[0] if delimiters.thoughts else ""
+    thoughts = delimiters.thoughts, rendered.rstrip().endswith(begin), delimiters.begins_thinking
     asked = inference.format, tools, prompt.tool_choice, prompt.think
-    shown = thoughts, delimiters.calls, delimiters.begins_thinking, delimiters.opening
+    shown = thoughts, delimiters.calls, delimiters.opening
     text = json.dumps((asked, shown)).encode()  # schemas may have numbers that msgpack cannot take
     return hashlib.sha256(text + _pack(dict(special))).digest()
 

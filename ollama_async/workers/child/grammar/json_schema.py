@@ -1,16 +1,14 @@
 """JSON Schema → grammar: prepares a client's schema for llguidance.
 
-Three things happen before the library compiles a schema:
-
 - **Limits.** Schemas are untrusted. Most compile in milliseconds, but large or deep ones, and
   multiples of large numbers, do not: these are refused.
+- **Rewrites.** Keywords that the library lacks are expressed with others
+  (:mod:`.schema_rewrites`). Keywords that remain unsupported are refused by name.
 - **Objects are closed.** By the standard, ``{"properties": {"a": …}}`` allows any other property,
   and small models invent some. A schema that lists properties, or patterns of their names, means
   only these, as in Ollama; the output is still valid. An object stays open if the schema says so
   (``additionalProperties``), or if another schema applies to it as well (``allOf``, or next to
   ``$ref`` or ``anyOf``).
-- **Rewrites.** Keywords that the library lacks are expressed with others
-  (:mod:`.schema_rewrites`). Keywords that remain unsupported are refused by name.
 """
 
 from __future__ import annotations

@@ -238,8 +238,7 @@ class SchemaAnalysis:
         for _ in range(_LEVELS):
             if "type" in schema or "$ref" not in schema:
                 break
-            target = self.target(schema)
-            if target is None:
+            if (target := self.target(schema)) is None:
                 return None
             schema = target
         types = schema.get("type")

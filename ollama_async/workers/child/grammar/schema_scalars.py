@@ -2,13 +2,12 @@
 
 **Bounds.** The library reads bounds as floating-point numbers and compares digits. A bound with
 more digits than such a number has would admit what it forbids. So it moves inwards, by less than
-one part in 10^14 (integers: 10^15), and no bound is farther from zero than 2^63. All output is
-valid.
+one part in 10^14 (integers: 10^15), and no bound is farther from zero than 2^63.
 
-**Patterns.** JSON Schema uses ECMAScript's regular expressions, the library Rust's. A few
-characters differ, and Rust has no look-around. A look-ahead at the very beginning is a condition on
-the whole string, so it becomes a pattern of its own; negative ones only in the cases listed here.
-Some patterns that validation libraries generate are recognized by their text.
+**Patterns.** JSON Schema uses ECMAScript's regular expressions, the library Rust's, which have no
+look-around. A look-ahead at the very beginning is a condition on the whole string, so it becomes a
+pattern of its own; negative ones only in the cases listed here. Some patterns that validation
+libraries generate are recognized by their text.
 """
 
 from __future__ import annotations
