@@ -110,13 +110,7 @@ class ChatFormat(msgspec.Struct, frozen=True):
 # ----------------------------------------------------------------- selection
 
 Selection = Literal[
-    "renderer_parser",
-    "renderer",
-    "parser",
-    "harmony",
-    "go_template",
-    "gguf_chat_template",
-    "none",
+    "renderer_parser", "renderer", "parser", "harmony", "go_template", "gguf_chat_template", "none"
 ]
 """Ollama's names for what is used, as in its log."""
 

@@ -59,7 +59,8 @@ class GoRenderer:
 
     def _render(self, prompt: Prompt, budget: RenderBudget) -> str:
         thinking = _thinking(prompt.think)
-        question = _last_question(prompt.messages)
+        questions = [message.content for message in prompt.messages if message.role == "user"]
+        question = questions[-1] if questions else ""
         if prompt.suffix and question:
             out = TextBuffer(budget)
             self._run({"Prompt": question, "Suffix": prompt.suffix, "Response": ""} | thinking, out)
@@ -70,15 +71,11 @@ class GoRenderer:
         def render(shaped: Messages, _: bool = True) -> str:
             return self._show(shaped, prompt.tools, thinking, budget)
 
-        if self._leaves_out(prompt.tools):
+        # as in Ollama, these templates leave out what they do not show: those that only complete
+        # text the system text, those without a place for tools the calls if tools are offered
+        if not self._is_of_chat or (prompt.tools and not self._shows_tools):
             return render(messages)
         return self._shaped.render(messages, prompt.tools, render)
-
-    def _leaves_out(self, tools: Tools) -> bool:
-        """Whether, as in Ollama, what this template does not show is left out: the system text if
-        the template only completes text, calls if tools are offered and it has no place for them.
-        """
-        return not self._is_of_chat or (bool(tools) and not self._shows_tools)
 
     def _show(
         self, messages: Messages, tools: Tools, thinking: dict[str, Value], budget: RenderBudget
@@ -109,10 +106,6 @@ class GoRenderer:
 def _thinking(think: bool | str | None) -> dict[str, Value]:
     level = think if isinstance(think, str) else "medium" if think else ""
     return {"Think": bool(think), "ThinkLevel": level, "IsThinkSet": think is not None}
-
-
-def _last_question(messages: list[Message]) -> str:
-    return next((turn.content for turn in reversed(messages) if turn.role == "user"), "")
 
 
 def _conversation(messages: Messages, tools: Tools) -> dict[str, Value]:

@@ -29,19 +29,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 
-from ollama_async.prompts.jinja_builtins import (
-    ALL,
-    call_method,
-    fill_in,
-    is_change,
-    show,
-)
-from ollama_async.prompts.render_limits import (
-    allow_items,
-    allow_number,
-    allow_text,
-    join_pieces,
-)
+from ollama_async.prompts.jinja_builtins import ALL, call_method, fill_in, is_change, show
+from ollama_async.prompts.render_limits import allow_items, allow_number, allow_text, join_pieces
 
 _CONCATENATE = "~"  # not a name that a template could spell
 _SCOPE = frozenset(["_loop_vars", "_block_vars"])

@@ -222,8 +222,6 @@ KNOWN_TEMPLATES: tuple[KnownTemplate, ...] = (
         others=("<|", "### ", "GPT4"),
     ),
     KnownTemplate(
-        "falcon-instruct",
-        _labelled("", "User: ", "Falcon: ", end="\n"),
-        stop=("User:", "Falcon:"),
+        "falcon-instruct", _labelled("", "User: ", "Falcon: ", end="\n"), stop=("User:", "Falcon:")
     ),
 )

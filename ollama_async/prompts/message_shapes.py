@@ -300,13 +300,7 @@ def has_lone_results(messages: Sequence[Message]) -> bool:
 
 
 def lone_results_from_user(messages: Messages) -> Messages:
-    calls = find_calls(messages)
-    return [
-        _result_as_user(message, message.tool_name)
-        if message.role == "tool" and index not in calls
-        else message
-        for index, message in enumerate(messages)
-    ]
+    return results_from_user(messages, only_lone=True)
 
 
 def one_call_each(messages: Messages) -> Messages:
@@ -391,26 +385,22 @@ def calls_as_text(messages: Messages) -> Messages:
     return reshaped
 
 
-def results_from_user(messages: Messages) -> Messages:
-    """Results become JSON in messages of the user."""
+def results_from_user(messages: Messages, *, only_lone: bool = False) -> Messages:
+    """Results become JSON in messages of the user. ``only_lone``: only those without a call."""
     calls = find_calls(messages)
     reshaped = []
     for index, message in enumerate(messages):
-        if message.role != "tool":
+        if message.role != "tool" or (only_lone and index in calls):
             reshaped.append(message)
             continue
-        name = message.tool_name
-        if not name and index in calls:
+        known = {"name": message.tool_name, "content": message.content}
+        if not message.tool_name and index in calls:
             caller, number = calls[index]
-            name = messages[caller].tool_calls[number].function.name
-        reshaped.append(_result_as_user(message, name))
+            known["name"] = messages[caller].tool_calls[number].function.name
+        given = {key: value for key, value in known.items() if value}
+        text = json.dumps({"tool_response": given}, ensure_ascii=False)
+        reshaped.append(Message("user", text))
     return reshaped
-
-
-def _result_as_user(result: Message, name: str) -> Message:
-    known = {"name": name, "content": result.content}
-    given = {key: value for key, value in known.items() if value}
-    return Message("user", json.dumps({"tool_response": given}, ensure_ascii=False))
 
 
 def as_plain_turns(messages: Messages) -> Messages:

@@ -102,38 +102,36 @@ def _without_leading_systems(messages: Messages) -> Messages:
     return messages[shapes.count_leading_systems(messages) :]
 
 
-def _has_system_and_ends_with(*roles: str, calls: bool = False) -> Callable[[Messages], bool]:
-    def is_raised(messages: Messages) -> bool:
-        return (
-            bool(messages)
-            and messages[-1].role in roles
-            and bool(messages[-1].tool_calls) == calls
-            and any(map(_is_system, messages))
-        )
-
-    return is_raised
+def _has_system_and_ends_with(*roles: str, calls: bool) -> Callable[[Messages], bool]:
+    return lambda messages: (
+        bool(messages)
+        and messages[-1].role in roles
+        and bool(messages[-1].tool_calls) == calls
+        and any(map(_is_system, messages))
+    )
 
 
-def _is_begun_by(
-    role: str, *, calls: bool = False, has_question: bool = True
-) -> Callable[[Messages], bool]:
+def _is_like(message: Message, example: Message) -> bool:
+    return message.role == example.role and bool(message.tool_calls) == bool(example.tool_calls)
+
+
+def _is_begun_by(example: Message, *, has_question: bool) -> Callable[[Messages], bool]:
     """``has_question``: there is a later message of the user."""
 
     def is_raised(messages: Messages) -> bool:
+        has_user = any(message.role == "user" for message in messages)
         rest = _without_leading_systems(messages)
-        return (
-            bool(rest)
-            and rest[0].role == role
-            and bool(rest[0].tool_calls) == calls
-            and any(message.role == "user" for message in messages) == has_question
-        )
+        return bool(rest) and _is_like(rest[0], example) and has_user == has_question
 
     return is_raised
 
 
-def _asks_after(is_such: Callable[[Message], bool]) -> Callable[[Messages], bool]:
+def _asks_after(example: Message) -> Callable[[Messages], bool]:
     def is_raised(messages: Messages) -> bool:
-        return any(is_such(one) and other.role == "user" for one, other in pairwise(messages))
+        asked = (one for one, other in pairwise(messages) if other.role == "user")
+        if example.tool_calls:
+            return any(one.tool_calls for one in asked)
+        return any(one.role == example.role for one in asked)
 
     return is_raised
 
@@ -143,7 +141,6 @@ def _has_any(is_such: Callable[[Message], bool]) -> Callable[[Messages], bool]:
 
 
 _BEGINNINGS = tuple(map(shapes.opened_by_user, ("", shapes.MINIMAL)))
-_PAUSES = tuple(map(shapes.answered_before_question, ("", shapes.MINIMAL)))
 _TEXT_AND_CALL = (
     shapes.calls_after_text,
     shapes.text_as_thoughts,
@@ -188,26 +185,24 @@ _NEIGHBOURS = Question(
 # ----------------------------------------------------------------- the questions
 
 QUESTIONS: tuple[Question, ...] = (
-    Question(
-        "a last system message after an answer",
-        partial(shapes.ends_with_system_after, "assistant"),
-        (shapes.last_systems_to_user,),
-        ([_QUESTION, _ANSWER, _SYSTEM], [_SYSTEM, _QUESTION, _ANSWER, _MORE]),
-        opens=True,
-    ),
-    Question(
-        "a last system message after a call",
-        partial(shapes.ends_with_system_after, "assistant", calls=True),
-        (shapes.last_systems_to_user,),
-        ([_QUESTION, _CALL, _SYSTEM],),
-        opens=True,
-    ),
-    Question(
-        "a last system message after a question",
-        partial(shapes.ends_with_system_after, "user"),
-        (shapes.hoist_systems,),
-        ([_QUESTION, _SYSTEM],),
-        opens=True,
+    *(
+        Question(
+            f"a last system message after {name}",
+            partial(shapes.ends_with_system_after, last.role, calls=bool(last.tool_calls)),
+            (reshape,),
+            examples,
+            opens=True,
+        )
+        for name, last, reshape, examples in (
+            (
+                "an answer",
+                _ANSWER,
+                shapes.last_systems_to_user,
+                ([_QUESTION, _ANSWER, _SYSTEM], [_SYSTEM, _QUESTION, _ANSWER, _MORE]),
+            ),
+            ("a call", _CALL, shapes.last_systems_to_user, ([_QUESTION, _CALL, _SYSTEM],)),
+            ("a question", _QUESTION, shapes.hoist_systems, ([_QUESTION, _SYSTEM],)),
+        )
     ),
     Question(
         "a later system message",
@@ -234,24 +229,17 @@ QUESTIONS: tuple[Question, ...] = (
         opens=True,
     ),
     *(
-        Question(name, is_raised, (shapes.systems_to_user,), ([_SYSTEM, *rest],))
-        for name, is_raised, rest in (
-            ("a system message", _has_system_and_ends_with("user", "system"), [_QUESTION]),
-            (
-                "a system message, a result",
-                _has_system_and_ends_with("tool"),
-                [_QUESTION, _CALL, _RESULT],
-            ),
-            (
-                "a system message, an answer",
-                _has_system_and_ends_with("assistant"),
-                [_QUESTION, _ANSWER],
-            ),
-            (
-                "a system message, a call",
-                _has_system_and_ends_with("assistant", calls=True),
-                [_QUESTION, _CALL],
-            ),
+        Question(
+            f"a system message{name}",
+            _has_system_and_ends_with(*roles, calls=bool(rest[-1].tool_calls)),
+            (shapes.systems_to_user,),
+            ([_SYSTEM, *rest],),
+        )
+        for name, roles, rest in (
+            ("", ("user", "system"), [_QUESTION]),
+            (", a result", ("tool",), [_QUESTION, _CALL, _RESULT]),
+            (", an answer", ("assistant",), [_QUESTION, _ANSWER]),
+            (", a call", ("assistant",), [_QUESTION, _CALL]),
         )
     ),
     *(
@@ -310,7 +298,7 @@ QUESTIONS: tuple[Question, ...] = (
     *(
         Question(
             f"begun by {name}{'' if has_question else ' alone'}",
-            _is_begun_by(first.role, calls=bool(first.tool_calls), has_question=has_question),
+            _is_begun_by(first, has_question=has_question),
             _BEGINNINGS,
             ([*example, _ANSWER, _QUESTION_2],)
             if has_question
@@ -329,20 +317,17 @@ QUESTIONS: tuple[Question, ...] = (
         tuple(map(shapes.ended_by_user, ("", shapes.MINIMAL))),
         ([_QUESTION, _CALL],),
     ),
-    Question(
-        "a question after a result",
-        _asks_after(lambda message: message.role == "tool"),
-        _PAUSES,
-        (
-            [_QUESTION, _CALL, _RESULT, _QUESTION_2],
-            [_QUESTION, _CALL, _RESULT, _QUESTION_2, _ANSWER, _QUESTION_3],
-        ),
-    ),
-    Question(
-        "a question after a call",
-        _asks_after(lambda message: bool(message.tool_calls)),
-        _PAUSES,
-        ([_QUESTION, _CALL, _QUESTION_2], [_QUESTION, _CALL, _QUESTION_2, _ANSWER, _QUESTION_3]),
+    *(
+        Question(
+            f"a question after {name}",
+            _asks_after(last),
+            tuple(map(shapes.answered_before_question, ("", shapes.MINIMAL))),
+            ([*start, _QUESTION_2], [*start, _QUESTION_2, _ANSWER, _QUESTION_3]),
+        )
+        for name, last, start in (
+            ("a result", _RESULT, [_QUESTION, _CALL, _RESULT]),
+            ("a call", _CALL, [_QUESTION, _CALL]),
+        )
     ),
     _NEIGHBOURS,
 )

@@ -109,8 +109,6 @@ def _value(node: _Node, schema: Schema) -> Any:
     return _members(node, schema)
 
 
-# ----------------------------------------------------------------- Kimi K3
-
 _KIMI_ARGUMENT_TAGS = ("<|open|>argument ", "<|close|>argument<|sep|>")
 _KIMI_JSON_END = "<|close|>json<|sep|>"
 
@@ -160,8 +158,6 @@ def _unescaped(text: str) -> str:
     return text.replace("&quot;", '"').replace("&amp;", "&")
 
 
-# ----------------------------------------------------------------- Laguna
-
 _ALIASES = {
     "read_file": "read",
     "write_file": "write",
@@ -201,8 +197,6 @@ def _renamed(piece: ToolCall | str, tools: Tools) -> ToolCall | str:
     return call_of(alias, piece.function.arguments, piece.id) if alias in tools else piece
 
 
-# ----------------------------------------------------------------- DeepSeek
-
 DEEPSEEK_SEPARATOR = "<｜tool▁sep｜>"
 
 
@@ -224,8 +218,6 @@ def deepseek_call(text: str, tools: Tools) -> ParsedCalls | None:
     return named_object(rest, tools, first.strip())
 
 
-# ----------------------------------------------------------------- Kimi K2
-
 KIMI_SEPARATOR = "<|tool_call_argument_begin|>"
 
 
@@ -235,8 +227,6 @@ def kimi_call(text: str, tools: Tools) -> ParsedCalls | None:
     name = call_id.strip().removeprefix("functions.").partition(":")[0]
     return named_object(rest, tools, name, call_id.strip()) if separator else None
 
-
-# ----------------------------------------------------------------- Solar
 
 SOLAR_SEPARATORS = ("<|tool_call:name|>", "<|tool_call:args|>")
 
@@ -325,9 +315,6 @@ class PythonCalls:
         if not _NAME.fullmatch(name):
             raise Unreadable(name)
         return call_of(name, values.members(")", "="))
-
-
-# ----------------------------------------------------------------- braces
 
 
 class BraceCalls:

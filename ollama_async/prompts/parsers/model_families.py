@@ -173,12 +173,7 @@ LFM = ParserSpec(
 _LAGUNA_STRINGS = (*JSON_STRINGS, *pairs.strings("<tool_call>"))
 _LAGUNA = ParserSpec(
     thoughts=replace(
-        THINK,
-        if_on=Begin.AGAIN,
-        anywhere=True,
-        hidden=True,
-        until_call=True,
-        trims=(Begin.AGAIN,),
+        THINK, if_on=Begin.AGAIN, anywhere=True, hidden=True, until_call=True, trims=(Begin.AGAIN,)
     ),
     calls=(
         tagged(*HERMES_TAGS, laguna_call, strings=_LAGUNA_STRINGS, inner=pairs.tags),

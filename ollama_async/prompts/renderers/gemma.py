@@ -141,9 +141,7 @@ _SMALL = RendererSpec(
     user=stripped,
     later_system=stripped,
     assistant=assistant_turn(
-        thoughts=_gemma4_thought,
-        text=stripped,
-        call=_call("<|tool_call>", "<tool_call|>", _quote),
+        thoughts=_gemma4_thought, text=stripped, call=_call("<|tool_call>", "<tool_call|>", _quote)
     ),
     result=_gemma4_result,
     results_name_calls=True,
@@ -201,9 +199,7 @@ _FUNCTION = RendererSpec(
     },
     system=_function_system,
     later_system=lambda turn, _: f"<start_of_turn>system\n{turn.content}<end_of_turn>\n",
-    assistant=assistant_turn(
-        call=_call("<start_function_call>", "<end_function_call>", _escape),
-    ),
+    assistant=assistant_turn(call=_call("<start_function_call>", "<end_function_call>", _escape)),
     result=_function_result,
     results_name_calls=True,
     resuming=("", ""),
