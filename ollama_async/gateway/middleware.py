@@ -55,7 +55,8 @@ def build_middleware(
             code = answer.status
             raise
         finally:
-            metrics.request(_endpoint(request), code, began_at)
+            resource = request.match_info.route.resource
+            metrics.request(resource.canonical if resource is not None else "other", code, began_at)
         return response
 
     return middleware
@@ -119,8 +120,3 @@ def abort_connection(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=CLIENT_CLOSED_REQUEST)
-
-
-def _endpoint(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else "other"

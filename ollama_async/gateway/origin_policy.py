@@ -21,7 +21,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -84,7 +83,9 @@ class OriginPolicy:
         patterns = [re.escape(pattern.lower()) for pattern in (*origins, *BUILT_IN_ORIGINS)]
         self._origins = re.compile("|".join(patterns).replace(r"\*", ".*"), re.DOTALL)
         self._is_local = _is_loopback(listen_host)
-        self._names = {"", "localhost", *_own_names(), *_hosts_of(origins)}
+        name = socket.gethostname().lower()
+        hosts = (urlsplit(origin).hostname for origin in origins if "*" not in origin)
+        self._names = {"", "localhost", name, name.partition(".")[0], *filter(None, hosts)}
         self._addresses = _own_addresses()
         # Browsers send few distinct hosts, attackers many and long ones: a bounded cache.
         self._known_host = lru_cache(256)(self._is_allowed_host)
@@ -173,17 +174,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _own_names() -> set[str]:
-    name = socket.gethostname().lower()
-    return {name, name.partition(".")[0]} - {""}
-
-
-def _hosts_of(origins: Iterable[str]) -> set[str]:
-    """The hosts of configured origins, such as a reverse proxy's."""
-    hosts = (urlsplit(origin).hostname for origin in origins if "*" not in origin)
-    return {host for host in hosts if host}
 
 
 def _own_addresses() -> set[str]:

@@ -105,7 +105,10 @@ class ResponseStream:
 
     def part(self, part: Thought | ToolCall) -> None:
         self._has_parts = True
-        self.buffered_bytes += _size(part)
+        if isinstance(part, Thought):
+            self.buffered_bytes += getsizeof(part.text)
+        else:
+            self.buffered_bytes += len(msgspec.json.encode(part))
         self.text(part)
 
     def text(self, text: Delta) -> None:
@@ -274,10 +277,3 @@ class ResponseStream:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _size(part: Thought | ToolCall) -> int:
-    """Approximate bytes of its text in memory."""
-    if isinstance(part, Thought):
-        return getsizeof(part.text)
-    return len(msgspec.json.encode(part))

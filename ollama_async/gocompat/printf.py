@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ollama_async.gocompat.fmt import Formatter
 from ollama_async.gocompat.render_budget import RenderBudget, TextBuffer
 from ollama_async.gocompat.strconv import from_bytes, joined
@@ -22,6 +24,7 @@ from ollama_async.gocompat.values import (
 _LARGEST = 1_000_000
 """Of a width, a precision or an argument's number."""
 
+_DIGITS = re.compile("[0-9]+")
 _FLAGS = {"#": "sharp", "0": "zero", "+": "plus", "-": "minus", " ": "space"}
 
 _ADDRESS = 0xC000010000
@@ -306,12 +309,10 @@ class _FormatString:
             self._after_number = digits
 
     def _digits(self) -> int | None:
-        start = self._at
-        while self._peek() in tuple("0123456789"):
-            self._at += 1
-        text = self._form[start : self._at]
-        if not text:
+        digits = _DIGITS.match(self._form, self._at)
+        if digits is None:
             return None
+        self._at, text = digits.end(), digits[0]
         if len(text) > 7 or int(text[:-1] or "0") > _LARGEST:
             self._at = len(self._form)  # Go gives up here too
             return None

@@ -47,12 +47,8 @@ class ResponseFormat(Protocol):
     """
 
     content_type: str
-
-    @property
-    def text(self) -> Callable[[str], bytes]: ...
-
-    @property
-    def thinking(self) -> Callable[[str], bytes]: ...
+    text: Callable[[str], bytes]
+    thinking: Callable[[str], bytes]
 
     def tool_calls(self, calls: list[ToolCall]) -> bytes: ...
 
