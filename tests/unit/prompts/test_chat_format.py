@@ -25,7 +25,7 @@ def read(chosen, text):
     return [*parser.feed(text), *parser.finish()]
 
 
-def test_a_model_with_a_chat_template_is_asked_in_its_words():
+def test_a_chat_template_renders_the_prompt():
     assert chat_format("{{ bos_token }}x").render(ASKED) == "<s>x"
 
 
@@ -75,7 +75,7 @@ def test_a_template_of_the_request_does_not_change_how_the_model_answers():
 
 
 @pytest.mark.parametrize("field", ["template", "request_template"])
-def test_a_broken_go_template_is_told_in_gos_words(field):
+def test_a_broken_go_template_fails_with_the_text_of_go(field):
     with pytest.raises(TemplateFailed, match=r"unclosed action"):
         chat_format(**{field: "{{ .Prompt"})
 
@@ -117,7 +117,7 @@ def test_the_tags_of_a_go_template_tell_thoughts_from_content():
     ]
 
 
-def test_gpt_oss_speaks_harmony():
+def test_gpt_oss_uses_harmony():
     chosen = chat_format(template="<|start|>" + GO + "<|end|>", family="gptoss")
 
     assert chosen.render(ASKED) == "<|start|>[why?]<|end|>"

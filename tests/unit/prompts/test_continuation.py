@@ -35,7 +35,7 @@ def test_the_turn_of_an_answer_that_was_begun_stays_open(begun):
     assert text == f"<user>u</><assistant>{begun.lstrip()}"
 
 
-def test_thoughts_before_the_words_stay():
+def test_thoughts_before_the_content_are_kept():
     text = render(CHATML, ASK, Message("assistant", "It", thinking="hm"))
 
     assert text == "<user>u</><assistant><think>hm</think>It"

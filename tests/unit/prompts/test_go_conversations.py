@@ -86,7 +86,7 @@ def test_no_row_of_messages_loses_a_text(messages: list[Message]) -> None:
     assert misplaced(messages, text) == []
 
 
-def test_words_before_a_call_get_a_turn_of_their_own_where_the_template_shows_one_of_them() -> None:
+def test_text_before_a_call_gets_its_own_turn_if_the_template_shows_one_of_them() -> None:
     call = ToolCall(ToolFunction("f", {"k": "v"}))
     messages = [
         Message("user", "u"),

@@ -58,7 +58,7 @@ def test_no_text_is_lost(name, messages):
 
 @pytest.mark.parametrize("name", sorted({*RESHAPES} - MOVES_WORDS_OF_LATER_MESSAGES))
 @given(messages=rows())
-def test_what_is_said_stays_in_order(name, messages):
+def test_texts_stay_in_order(name, messages):
     said = [m for m in messages if m.role not in {"tool", "system"}]
 
     assert misplaced(said, text_of(RESHAPES[name](messages))) == []

@@ -52,14 +52,14 @@ def test_a_third_system_message_that_only_it_is_dropped_joins_the_others(message
 
 
 @pytest.mark.parametrize("count", [3, 5, 40])
-def test_questions_behind_a_place_where_the_template_ends_are_told_in_time(count):
+def test_questions_after_the_end_of_what_the_template_shows_are_rendered_in_time(count):
     template = "{% for m in messages[:2] %}" + TURN + "{% endfor %}"
     messages = [Message("user", f"Ask{number}x") for number in range(count)]
 
     assert not loses_text(messages, render(template, *messages))
 
 
-def test_calls_behind_a_place_where_the_template_knows_none_are_told_as_text():
+def test_calls_become_text_where_the_template_shows_none():
     shown = "{% for c in m.tool_calls %}{{ c.function }}{% endfor %}"
     template = (
         "{% for m in messages %}{% if not (m.tool_calls or m.role == 'tool') or loop.index0 < 6 %}"

@@ -80,7 +80,7 @@ def test_arguments_are_text_where_the_template_adds_them_to_text():
     assert render(template, *calling()) == 'uf({"k": "v"})r'
 
 
-def test_a_call_without_words_has_null_content_where_the_template_asks_for_that():
+def test_a_call_without_text_has_null_content_if_the_template_requires_it():
     template = (
         "{% for m in messages %}{% if m.content is none %}{{ m.tool_calls | tojson }}"
         "{% else %}{{ m.content }}{% endif %}{% endfor %}"
@@ -109,7 +109,7 @@ def test_ids_of_nine_characters_stay():
     assert render(NINE, *calling("abcdefghi")) == 'uabcdefghi f {"k": "v"} abcdefghir'
 
 
-def test_calls_and_results_are_told_as_text_where_the_template_knows_neither():
+def test_calls_and_results_become_text_if_the_template_shows_neither():
     template = TURNS.replace("messages", "messages if m.role != 'tool'")
 
     call = json.dumps([{"name": "f", "arguments": {"k": "v"}}])
@@ -117,7 +117,7 @@ def test_calls_and_results_are_told_as_text_where_the_template_knows_neither():
     assert render(template, *calling()) == f"[user:u][assistant:{call}][user:{result}]"
 
 
-def test_tools_are_told_by_the_system_where_the_template_has_no_place_for_them():
+def test_tools_go_to_the_system_message_if_the_template_ignores_them():
     text = render(TURNS, Message("system", "s"), Message("user", "u"), tools=TOOLS)
 
     assert text.startswith("[system:s\n\n")
@@ -318,14 +318,14 @@ EITHER = (
 )
 
 
-def test_words_beside_a_call_get_a_message_of_their_own_where_the_template_shows_calls_only():
+def test_text_beside_a_call_gets_its_own_message_if_the_template_shows_only_calls():
     asked = calling()
     asked[1].content = "wait"
 
     assert render(EITHER, *asked) == "[u][wait][f{'k': 'v'}][r]"
 
 
-def test_words_join_the_thoughts_where_only_so_both_are_shown():
+def test_text_joins_the_thoughts_if_only_then_both_are_shown():
     asked = calling()
     asked[1].content, asked[1].thinking = "wait", "hm"
 
@@ -344,14 +344,14 @@ WORDS_LAST = (
 """Writes the results of a call in front of the words beside it."""
 
 
-def test_words_become_thoughts_where_the_template_puts_them_behind_the_result_of_their_call():
+def test_text_becomes_thoughts_if_the_template_puts_it_after_the_result_of_its_call():
     asked = calling()
     asked[1].content = "wait"
 
     assert render(WORDS_LAST, *asked) == "<user>u;<assistant>(wait)f{'k': 'v'}:r"
 
 
-def test_past_words_get_a_turn_of_their_own_where_the_template_puts_them_behind_the_result():
+def test_past_text_gets_its_own_turn_if_the_template_puts_it_after_the_result():
     asked = [*calling(), Message("assistant", "done"), Message("user", "why?")]
     asked[1].content = "wait"
 
@@ -387,7 +387,7 @@ def test_empty_answers_are_dropped_where_the_template_refuses_them():
     assert render(template, *messages) == "[user:a][user:b]"
 
 
-def test_a_conversation_that_no_shape_helps_is_told_in_plain_turns():
+def test_a_conversation_that_fits_no_shape_is_rendered_as_plain_turns():
     template = (
         "{% for m in messages %}{% if m.role not in ('user', 'assistant') or m.tool_calls or "
         "(m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('no') }}{% endif %}"

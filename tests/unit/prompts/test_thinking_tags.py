@@ -27,19 +27,19 @@ def says(text, **more):
     return Message("assistant", text, **more)
 
 
-def test_a_mark_stays_as_it_is_where_the_template_does_not_cut_there():
+def test_a_tag_is_unchanged_if_the_template_does_not_cut_at_it():
     template = CUTS.replace(".split('</think>')[-1]", "")
 
     assert render(template, ASK, says("a </think> b"), WHY) == "[ask][a </think> b][why?]"
 
 
-def test_a_mark_stays_as_it_is_where_the_template_does_not_cut_messages_with_thoughts():
+def test_a_tag_is_unchanged_if_the_template_keeps_messages_with_thoughts():
     assert render(CUTS_WITHOUT_THOUGHTS, ASK, says("a </think> b"), WHY) == (
         "[ask][a </think> b][why?]"
     )
 
 
-def test_a_mark_is_broken_where_the_template_always_cuts():
+def test_a_tag_is_broken_if_the_template_always_cuts_at_it():
     assert render(CUTS, ASK, says("a </think> b"), WHY) == "[ask][a <\u2060/think> b][why?]"
 
 
@@ -52,24 +52,24 @@ def test_thoughts_in_front_of_an_answer_may_go_but_not_the_answer(template):
     assert speaking.replace("\u2060", "") == "[ask][a </think> b][why?]"
 
 
-def test_words_in_front_of_thoughts_stay():
+def test_text_in_front_of_thoughts_is_kept():
     assert "a <think>t" in render(CUTS, ASK, says("a <think>t</think> b"), WHY)
 
 
-def test_a_mark_in_what_others_say_is_no_mark():
+def test_a_tag_in_a_message_of_another_role_is_unchanged():
     assert render(CUTS, Message("user", "a </think> b"), says("c"), WHY) == (
         "[a </think> b][c][why?]"
     )
 
 
 @pytest.mark.parametrize("template", [CUTS, CUTS_WITHOUT_THOUGHTS])
-def test_an_answer_that_was_begun_with_a_mark_goes_on(template):
+def test_an_answer_that_begins_with_a_tag_is_continued(template):
     text = render(template, ASK, says("a </think> b"))
 
     assert text.replace("\u2060", "") == "[ask][a </think> b"
 
 
-def test_what_a_template_wants_of_a_mark_is_asked_once():
+def test_a_template_is_probed_once_for_each_kind_of_tag():
     asked = []
     marks = ThinkingTags(lambda messages, words: asked.append((messages, words)) or False)
     answer = says("a </think> b </think> c")

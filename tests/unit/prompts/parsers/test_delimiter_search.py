@@ -159,7 +159,7 @@ def test_a_tag_that_was_forgotten_ends_where_the_call_ends():
     ]
 
 
-def test_a_call_is_passed_on_when_its_closing_mark_is_there():
+def test_a_call_is_passed_on_when_its_closing_tag_arrives():
     parser = named("qwen3").start(prompt(tools=TOOLS), "")
 
     assert parser.feed(f"<tool_call>{JSON_CITY}") == []

@@ -395,7 +395,7 @@ ANSWERS = [
 @pytest.mark.parametrize(
     ("format_", "answer", "content", "calls"), ANSWERS, ids=[answer for _, answer, *_ in ANSWERS]
 )
-def test_text_and_calls_are_told_apart(format_, answer, content, calls):
+def test_text_and_calls_are_split(format_, answer, content, calls):
     found = read(format_, answer, think=False)
 
     assert (found.content, found.calls) == (content, calls)
@@ -422,7 +422,7 @@ def test_calls_come_as_soon_as_each_is_complete():
     assert joined(parts).content == ""
 
 
-def test_text_comes_at_once_up_to_what_may_become_a_mark():
+def test_text_is_passed_on_at_once_up_to_what_may_become_a_tag():
     parser = named("qwen3").start(prompt(), "")
 
     assert joined(parser.feed("Sure, I")).content == "Sure, I"

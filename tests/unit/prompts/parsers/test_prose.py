@@ -51,12 +51,12 @@ def text_of(format_, answer, **asked):
 
 @pytest.mark.parametrize("format_", [HERMES, CODER], ids=["hermes", "coder"])
 @pytest.mark.parametrize("answer", PROSE)
-def test_a_mark_that_is_spoken_of_is_text(format_, answer):
+def test_a_tag_mentioned_in_prose_is_text(format_, answer):
     assert text_of(format_, answer) == (answer, "", [])
 
 
 @pytest.mark.parametrize("name", ["qwen3-thinking", "qwen3.5", "glm-4.7"])
-def test_a_mark_in_a_thought_does_not_end_the_thought(name):
+def test_a_tag_mentioned_in_a_thought_does_not_end_it(name):
     thought = "I could use <tool_call> here, or `<tool_call>`, or not."
     answer = f"{thought}\n</think>\n\nHello."
 
@@ -70,7 +70,7 @@ def test_an_answer_in_json_is_no_call_unless_it_is_nothing_else(value):
     assert text_of(LLAMA, answer) == (answer, "", [])
 
 
-def test_white_space_behind_a_mark_that_is_none_stays_behind_it():
+def test_white_space_after_a_mentioned_tag_is_kept():
     answer = "Try this:\n>>> import os\n>>>  os.getcwd()\nDone."
 
     assert text_of(FUNCTIONARY, f"all\n{answer}")[0].endswith(answer)

@@ -36,7 +36,7 @@ THOUGHTS = detected("{% if x %}<think>{% endif %}</think>")
         (detected("<|START_ACTION|>"), "", None, "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>4", "Hm.", "4"),
     ],
 )  # fmt: skip
-def test_thoughts_are_told_from_the_answer(format_, rendered, think, answer, thinking, content):
+def test_thoughts_are_split_off_the_answer(format_, rendered, think, answer, thinking, content):
     found = read(format_, answer, rendered=rendered, think=think)
 
     assert (found.thinking, found.content) == (thinking, content)
@@ -81,7 +81,7 @@ def test_the_id_of_a_headed_call_is_no_part_of_its_name(tag):
         assert (call.id, call.function.name) == ("a1b2c3d4e", "add")
 
 
-def test_a_template_without_marks_means_nothing():
+def test_a_template_without_tags_has_no_format():
     assert detected("{{ messages }}") is None
     assert of_jinja("{{ messages }}") is None
     assert named("nobody") is None

@@ -71,7 +71,7 @@ def test_any_conversation_becomes_text_in_proportion_to_it(name, prompt):
 @pytest.mark.slow
 @given(st.sampled_from(NAMES), PROMPT)
 @settings(deadline=None)
-def test_what_the_user_said_is_there_in_order(name, prompt):
+def test_texts_of_the_user_are_in_order(name, prompt):
     questions = [f"question {index}." for index, _ in enumerate(prompt.messages)]
     for message, question in zip(prompt.messages, questions, strict=True):
         if message.role == "user":

@@ -54,22 +54,22 @@ def test_gemma4_knows_its_size_from_its_parameters_where_the_name_says_none(name
     ("think", "said"),
     [("low", "Reasoning effort is set to low."), ("high", "xhigh"), ("max", "xhigh")],
 )
-def test_qwen38_is_told_how_much_to_think(think, said):
+def test_qwen38_gets_the_instruction_for_its_effort(think, said):
     text = render("qwen3.8", user(), think=think)
 
     assert said in text
     assert text.endswith("<think>\n")
 
 
-def test_qwen38_is_told_nothing_for_a_medium_effort():
+def test_qwen38_gets_no_instruction_for_a_medium_effort():
     assert render("qwen3.8", user(), think="medium") == render("qwen3.8", user(), think=True)
 
 
-def test_glimmer_is_told_how_much_to_think():
+def test_glimmer_gets_its_reasoning_strength():
     assert "Reasoning strength: low." in render("glimmer", user(), think="low")
 
 
-def test_glimmer_is_not_told_twice():
+def test_glimmer_gets_its_reasoning_strength_once():
     text = render("glimmer", Message("system", "Reasoning strength: odd."), user())
 
     assert text.count("Reasoning strength") == 1
@@ -91,7 +91,7 @@ def test_glimmer_writes_todays_date():
     }
 
 
-def test_glimmer_sends_thoughts_words_and_calls_as_messages_of_one_turn():
+def test_glimmer_writes_thoughts_text_and_calls_as_messages_of_one_turn():
     text = render(
         "glimmer", user(), assistant("Wait.", call("a.b", x=True), thinking="hm"), result("1")
     )
@@ -125,7 +125,7 @@ def test_an_answer_of_deepseek_goes_on_after_results():
     assert "<｜tool▁output▁begin｜>r<｜tool▁output▁end｜>So.<｜end▁of▁sentence｜><｜User｜>" in text  # noqa: RUF001
 
 
-def test_gemma4_ends_an_answer_with_the_words_beside_its_last_calls():
+def test_gemma4_ends_an_answer_with_the_text_beside_its_last_calls():
     acting = assistant("On it.", call("a"))
     text = render("gemma4", user(), acting, result("r"), user("next"), acting, result("s"))
 
@@ -135,7 +135,7 @@ def test_gemma4_ends_an_answer_with_the_words_beside_its_last_calls():
 
 
 @pytest.mark.parametrize("more", [[], [Message("system", "rule")], [assistant("done"), user()]])
-def test_gemma4_keeps_words_in_front_of_calls_where_the_user_does_not_speak_next(more):
+def test_gemma4_keeps_text_before_calls_if_the_next_turn_is_not_of_the_user(more):
     text = render("gemma4", user(), assistant("words", call("add")), result("8"), *more)
 
     assert in_order(text, "words", "call:add", "response:add", *(one.content for one in more))

@@ -42,7 +42,7 @@ def test_several_calls_and_their_results_keep_their_order(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_words_beside_a_call_are_kept(name):
+def test_text_beside_a_call_is_kept(name):
     text = render(name, user(), assistant("Let me see.", call("look")), result("seen"))
 
     said = ["look", "Let me see."] if name.startswith("lfm2") else ["Let me see.", "look"]
