@@ -70,31 +70,26 @@ async def send_progress(
         it is the stream's last line.
     """
     async with aclosing(statuses):
-        if is_streamed:
-            return await _stream_progress(request, statuses)
-        last: ProgressStatus | dict[str, str] = {}
-        async for status in statuses:
-            last = status
-        return web.Response(body=encode.to_json(last), content_type="application/json")
-
-
-async def _stream_progress(
-    request: web.Request, statuses: AsyncGenerator[ProgressStatus, None]
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": NDJSON_TYPE})
-    try:
-        async for status in statuses:
+        if not is_streamed:
+            last: ProgressStatus | dict[str, str] = {}
+            async for status in statuses:
+                last = status
+            return web.Response(body=encode.to_json(last), content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": NDJSON_TYPE})
+        try:
+            async for status in statuses:
+                if not response.prepared:
+                    await response.prepare(request)
+                await _with_deadline(response.write(encode.to_line(status)))
+        except ServerError as error:
             if not response.prepared:
-                await response.prepare(request)
-            await _with_deadline(response.write(encode.to_line(status)))
-    except ServerError as error:
+                raise
+            line = encode.to_line(ollama.ErrorResponse(error.message))
+            await _with_deadline(response.write(line))
         if not response.prepared:
-            raise
-        await _with_deadline(response.write(encode.to_line(ollama.ErrorResponse(error.message))))
-    if not response.prepared:
-        await response.prepare(request)
-    await _with_deadline(response.write_eof())
-    return response
+            await response.prepare(request)
+        await _with_deadline(response.write_eof())
+        return response
 
 
 async def _with_deadline(writing: Awaitable[None]) -> None:

@@ -181,8 +181,11 @@ class _State:
             if is_true(value):
                 jump = self.walk(value if link.word == "with" else dot, link.body)
                 break
-            otherwise, link = link.otherwise, _only_branch(link.otherwise)
-            if otherwise and link is None:
+            otherwise, link = link.otherwise or (), None
+            first = otherwise[0] if len(otherwise) == 1 else None
+            if isinstance(first, nodes.Branch) and first.word != "range":
+                link = first  # the next link of an ``else if``
+            elif otherwise:
                 jump = self.walk(dot, otherwise)
         self._scope.shrink(size)
         return jump
@@ -408,9 +411,3 @@ class _State:
             found = type_of(value if inner is None else inner)
             raise self.error(f"wrong type for value; expected string; got {found}")
         return value
-
-
-def _only_branch(block: nodes.Block | None) -> nodes.Branch | None:
-    """The branch that is all of ``block``: the next link of an ``else if``."""
-    node = block[0] if block and len(block) == 1 else None
-    return node if isinstance(node, nodes.Branch) and node.word != "range" else None
