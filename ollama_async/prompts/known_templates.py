@@ -39,11 +39,10 @@ def detect(chat_template: str) -> KnownTemplate | None:
 
 
 def _is_of(chat_template: str, known: KnownTemplate) -> bool:
-    if len(chat_template) > known.longest:
-        return False
     tokens = {*_TOKEN.findall(known.template), *known.stop}
     return (
-        all(sign in chat_template for sign in known.signs or known.stop)
+        len(chat_template) <= known.longest
+        and all(sign in chat_template for sign in known.signs or known.stop)
         and not any(other in chat_template for other in known.others)
         and tokens.issuperset(_TOKEN.findall(chat_template))
     )

@@ -69,21 +69,14 @@ def tagged_strings(
     return (Quote(open_tag, close_tag, after=follows, opening=opening),)
 
 
-class End(msgspec.Struct, frozen=True):
-    """An end of the call, at a place in the text."""
-
-    at: int
-    tag: str
-
-
 class Strings:
     """Tracks the strings of one call, wherever its text is cut.
 
-    ``inside``: the ends that were found in strings. ``broken``: the text has no such strings.
+    ``inside``: the ends found in strings, by place and tag. ``broken``: there are no such strings.
     """
 
     def __init__(self, quotes: tuple[Quote, ...], ends: tuple[str, ...]) -> None:
-        self.inside: list[End] = []
+        self.inside: list[tuple[int, str]] = []
         self.broken = False
         self._ends = ends
         self._quotes = {quote.open: quote for quote in quotes}
@@ -152,7 +145,7 @@ class Strings:
         elif tag == quote.into:
             self._quote = self._quotes[tag]
         elif tag in self._ends:
-            self.inside.append(End(found.start() + offset, tag))
+            self.inside.append((found.start() + offset, tag))
             self._hold(closing=True)
         else:
             self._hold(opening=True)

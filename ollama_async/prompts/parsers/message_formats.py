@@ -22,7 +22,7 @@ from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
 from ollama_async.prompts.parsers.tagged_calls import Element, XmlCalls
 from ollama_async.prompts.parsers.thinking import ParserContext
-from ollama_async.prompts.parsers.tool_schemas import ParsedCalls, Tools, is_plain
+from ollama_async.prompts.parsers.tool_schemas import Tools, is_plain
 
 _START, _MESSAGE = "<|start|>assistant", "<|message|>"
 
@@ -245,7 +245,10 @@ def _glimmer_message(tools: Tools, text: str) -> Outcome | None:
 
 def _glimmer_call(tools: Tools, *, keep: bool = False, source: str = "") -> Collect:
     def parse(span: str) -> Outcome | None:
-        pieces = _glimmer_calls(span, tools)
+        before, opened, inner = span.partition(_CALLS)
+        if not opened or before.strip():
+            return None
+        pieces = _INVOKE(inner.replace(_MESSAGE, ""), tools)
         return Outcome(pieces, "called") if pieces else None
 
     return Collect(
@@ -257,10 +260,3 @@ def _glimmer_call(tools: Tools, *, keep: bool = False, source: str = "") -> Coll
         source=source,
         syntax=_GLIMMER_SYNTAX,
     )
-
-
-def _glimmer_calls(text: str, tools: Tools) -> ParsedCalls | None:
-    before, opened, inner = text.partition(_CALLS)
-    if not opened or before.strip():
-        return None
-    return _INVOKE(inner.replace(_MESSAGE, ""), tools)

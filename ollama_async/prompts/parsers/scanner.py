@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from ollama_async.core.conversation import Thought, ToolCall
 from ollama_async.prompts.output_format import CallSyntax, OpenCall, Part
-from ollama_async.prompts.parsers.delimiter_search import End, Strings, anywhere
+from ollama_async.prompts.parsers.delimiter_search import Strings, anywhere
 from ollama_async.prompts.parsers.states import (
     Collect,
     Kind,
@@ -139,9 +139,8 @@ class Scanner:
 
 
 class CollectReader:
-    """Inside a :class:`.Collect`: gathers the span and finds its end.
-
-    ``ignore_strings``: an end inside a string counts.
+    """Inside a :class:`.Collect`: gathers the span and finds its end, which may be inside a string
+    with ``ignore_strings``.
     """
 
     def __init__(self, sink: Sink, state: Collect, move: Move, *, ignore_strings: bool) -> None:
@@ -244,10 +243,10 @@ class CollectReader:
         goes_on = isinstance(outcome.then, Collect) and not outcome.pieces
         return Move(outcome.then, end, self._space if goes_on else "")
 
-    def _ends_inside(self) -> list[End]:
+    def _ends_inside(self) -> list[tuple[int, str]]:
         """The ends in strings of the part that was not parsed yet."""
         ends = self._strings.inside if self._strings else []
-        return [end for end in ends if self._followed_from + end.at >= self._read_size]
+        return [end for end in ends if self._followed_from + end[0] >= self._read_size]
 
     def _give_up_strings(self, text: str, at: int, *, last: bool) -> tuple[int, Move | None]:
         if self._ends_inside():
@@ -257,14 +256,14 @@ class CollectReader:
 
     def _step_back(self, end: str) -> Move:
         """The strings are broken, so the first end counts, wherever it was."""
-        first = self._ends_inside()[0]
+        at, tag = self._ends_inside()[0]
         self._strings = None
-        place = self._followed_from + first.at
+        place = self._followed_from + at
         span = "".join(self._span)
         self._span = [span[:place]]
         self._unread = [span[self._read_size : place]]
-        again = span[place + len(first.tag) :] + end
-        return self._end(self._state.parse, first.tag)._replace(again=again)
+        again = span[place + len(tag) :] + end
+        return self._end(self._state.parse, tag)._replace(again=again)
 
     def _fail(self, end: str) -> Move:
         unread = "".join(self._unread)
@@ -298,7 +297,7 @@ class _Brackets:
         if self._escaped and at < stop:
             at += 1
             self._escaped = False
-        while found := self._next(text, at, stop):
+        while found := _IN_STRING.get(self._quote, self._outside).search(text, at, stop):
             at = found.end()
             sign = found.group()
             if sign == "\\":
@@ -315,7 +314,3 @@ class _Brackets:
             elif self._depth:
                 self._depth -= 1
                 yield at, self._depth
-
-    def _next(self, text: str, at: int, stop: int) -> re.Match[str] | None:
-        pattern = _IN_STRING[self._quote] if self._quote else self._outside
-        return pattern.search(text, at, stop)

@@ -31,11 +31,6 @@ class Element(msgspec.Struct, frozen=True):
     close: str
 
 
-def _as_written(name: str, tools: Tools) -> str:
-    del tools
-    return name
-
-
 class XmlCalls:
     """One element for each call, and in it one for each argument.
 
@@ -43,7 +38,7 @@ class XmlCalls:
     name's end and its ``>`` there may be other attributes; ``string`` tells text from JSON.
     ``lines``: one line break at each end of a value is markup; ``paired``: only if both are there.
     ``cdata``: a value may be in ``<![CDATA[…]]>``. ``writes_kind``: the model was trained to write
-    the attribute ``string``. ``resolve`` returns the tool that a name means; None: no call.
+    the attribute ``string``. ``resolve`` returns the tool that a name means, if any.
     """
 
     def __init__(
@@ -55,7 +50,7 @@ class XmlCalls:
         paired: bool = False,
         cdata: bool = False,
         writes_kind: bool = False,
-        resolve: Callable[[str, Tools], str | None] = _as_written,
+        resolve: Callable[[str, Tools], str | None] | None = None,
     ) -> None:
         self._elements = (call, argument)
         self._writes_kind = writes_kind
@@ -95,7 +90,7 @@ class XmlCalls:
         return tagged_strings(argument.open, argument.close, call.open, *around, after=call.close)
 
     def _one(self, call: _Found, tools: Tools, *, exactly: bool) -> ToolCall | None:
-        name = self._resolve(call.name, tools)
+        name = self._resolve(call.name, tools) if self._resolve else call.name
         found = self._argument.all(call.value, exactly=exactly)
         if not name or found is None:
             return None
@@ -165,17 +160,14 @@ class _Finder:
             if end is None:
                 break
             value = text[start : end.start()] if data is None else ""
-            if exactly and self._is_doubtful(value):
+            rest = _without_data(value) if exactly else ""
+            if self._close in rest and self._opening.search(rest):
                 return None
             attribute = _IS_STRING.search(head["attributes"])
             is_string = None if attribute is None else attribute[1] == "true"
             found.append(_Found(head["name"].strip(), value, is_string, data))
             at = end.end()
         return None if text[at:].strip() else found
-
-    def _is_doubtful(self, value: str) -> bool:
-        value = _without_data(value)
-        return self._close in value and self._opening.search(value) is not None
 
 
 def _without_data(value: str) -> str:

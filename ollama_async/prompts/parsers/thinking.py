@@ -55,9 +55,9 @@ class ThinkingSpec(msgspec.Struct, frozen=True):
 
     def begin(self, context: ParserContext) -> Begin:
         begin = self._begin(context)
-        if begin is not Begin.BY_PROMPT:
-            return begin
-        return Begin.AGAIN if context.rendered.endswith(self.open) else Begin.MAYBE
+        if begin is Begin.BY_PROMPT:
+            begin = Begin.AGAIN if context.rendered.endswith(self.open) else Begin.MAYBE
+        return begin
 
     def _begin(self, context: ParserContext) -> Begin:
         if context.is_in_thought:

@@ -59,11 +59,6 @@ class Turn:
     is_open: bool = False
     """The turn is the beginning of the answer, which the model is to continue."""
 
-    @property
-    def is_unfinished_thought(self) -> bool:
-        """The model is to continue a thought: there is no content after it yet."""
-        return self.is_open and not self.content
-
 
 @dataclass(frozen=True, eq=False)
 class ConversationView:
@@ -191,6 +186,9 @@ def _among_neighbours(turns: Sequence[Turn], *, assistant_is_last: bool) -> list
     the top.
     """
     roles = ["", *(turn.role for turn in turns), ""]
+    last = turns[-1] if assistant_is_last and turns else Turn("")
+    has_text = bool(last.content or last.thinking.strip())
+    is_begun = last.role == "assistant" and has_text and not last.calls
     query = max((index for index, turn in enumerate(turns) if turn.role == "user"), default=-1)
     return [
         replace(
@@ -198,15 +196,10 @@ def _among_neighbours(turns: Sequence[Turn], *, assistant_is_last: bool) -> list
             before=roles[index],
             after=roles[index + 2],
             is_after_query=index > query,
-            is_open=assistant_is_last and index == len(turns) - 1 and _is_beginning(turn),
+            is_open=is_begun and index == len(turns) - 1,
         )
         for index, turn in enumerate(turns)
     ]
-
-
-def _is_beginning(turn: Turn) -> bool:
-    has_text = bool(turn.content or turn.thinking.strip())
-    return turn.role == "assistant" and has_text and not turn.calls
 
 
 @dataclass

@@ -123,14 +123,8 @@ def _cohere_system(view: ConversationView) -> str:
 
 
 def _tool(tool: Tool) -> str:
-    return spaced(
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters,
-            "responses": None,
-        }
-    )
+    known = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return spaced({**known, "responses": None})
 
 
 def _cohere_assistant(turn: Turn, _: ConversationView) -> str:

@@ -91,7 +91,7 @@ class RendererSpec(ViewOptions):
         for turn in view.turns:
             if turn.role == "tool":
                 yield self._result(turn, view)
-            elif turn.is_unfinished_thought:
+            elif turn.is_open and not turn.content:
                 yield self._unfinished_thought(turn, view)
             else:
                 yield self._message_turn(turn, view)
