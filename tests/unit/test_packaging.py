@@ -38,6 +38,7 @@ def _name(requirement):
     return re.match(r"[\w-]+", requirement)[0]
 
 
+@pytest.mark.slow
 def test_every_dependency_is_imported_and_every_import_is_a_dependency(project):
     declared = {_name(each) for each in project["dependencies"]}
     declared = {NAMES_IN_CODE.get(name, name) for name in declared}

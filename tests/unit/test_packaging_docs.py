@@ -72,6 +72,7 @@ def test_paths_of_code_that_the_documents_name_exist(request):
                 assert (root / path).exists(), f"{page.name}: {path}"
 
 
+@pytest.mark.slow
 def test_files_that_the_documents_name_exist(request):
     """Paths are those of the repository, or begin somewhere in the package."""
     root = request.config.rootpath

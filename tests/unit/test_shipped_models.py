@@ -20,6 +20,7 @@ def test_it_is_small():
     assert PATH.stat().st_size <= 8_000_000
 
 
+@pytest.mark.slow
 def test_it_says_what_it_is_where_it_comes_from_and_who_may_use_it(metadata):
     assert metadata["general.architecture"] == "llama"
     assert metadata["general.name"] == "demo"

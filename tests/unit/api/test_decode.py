@@ -260,6 +260,7 @@ CHAT = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(CHAT, st.booleans())
 def test_both_paths_read_the_same(value, ascii_only):
     body = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")

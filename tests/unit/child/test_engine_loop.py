@@ -85,6 +85,7 @@ def test_an_answer_that_repeats_itself_without_end_is_ended(fake_engine, capsys,
     assert f"by repeating {len(passage)} of them" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_answer_may_repeat_itself_without_a_limit(fake_engine):
     harness = LoopHarness(repeating(fake_engine(), [3]))
     harness.put(prepared(1, [1, 2, 3], 3000))

@@ -106,6 +106,7 @@ def prepared(schema):
         return refused.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_schema_takes_little_time(name):
     assert len(json.dumps(HOSTILE[name])) <= json_schema.SIZE_LIMIT
@@ -113,6 +114,7 @@ def test_a_hostile_schema_takes_little_time(name):
     assert cost(lambda: prepared(HOSTILE[name]), MOST) < MOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["arrays of all words but one", "arrays of long words", "names", "names of names", "ranges"],
@@ -256,6 +258,7 @@ def test_a_schema_of_millions_of_values_is_not_even_written_out():
         constrain({"enum": [object()] * 70_000})  # which could not be
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COSTLY)
 def test_a_hostile_schema_is_refused_or_costs_little(name):
     def answer():

@@ -234,6 +234,7 @@ nonsense = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(sorted(schema_analysis.KEYWORDS)), nonsense))
 def test_a_schema_that_makes_no_sense_is_refused_at_worst(schema):

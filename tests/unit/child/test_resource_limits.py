@@ -48,6 +48,7 @@ def run_template(template, limit):
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "template",
     [
@@ -103,6 +104,7 @@ def test_whoever_sets_the_limit_chooses_the_exception(limit):
         run_template(LOOP, limit(0.01, error=LookupError))
 
 
+@pytest.mark.slow
 def test_threads_are_interrupted_each_by_its_own_limit_and_never_later(limit):
     """Actions end at about the time at which they would be interrupted, again and again."""
     faults = []
@@ -191,6 +193,7 @@ def test_an_interruption_between_two_tries_to_leave_is_one_of_the_template(actio
     assert watchdog.tries > 1, "it has left"
 
 
+@pytest.mark.slow
 def test_one_operation_that_nothing_interrupts_ends_the_process():
     done = subprocess.run([sys.executable, "-c", ENDLESS], check=False, timeout=30)
 

@@ -70,6 +70,7 @@ def test_threads_that_run_already_are_confined_too():
     assert run("go.set(); other.join(); print(*done)").stdout == "PermissionError\n"
 
 
+@pytest.mark.slow
 def test_work_goes_on():
     done = run("""
 go.set(); other.join()

@@ -394,6 +394,7 @@ def test_descriptions_without_end_are_not_read(capsys):
     assert "more than 262144 bytes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_grammar_that_would_be_too_large_enforces_less():
     tools = [
         tool(f"t{n}", {f"p{n}_{k}": {"type": "string", "minLength": 25 * n + k} for k in range(25)})

@@ -34,6 +34,7 @@ STATUSES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "route", "answer"),
     [

@@ -54,6 +54,7 @@ def test_a_failed_pull_prints_the_reason(fake, capsys, status, content, error):
     assert capsys.readouterr().err.endswith(f"Error: {error}\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_terminal_and_the_server_clean(fake):
     fake.answers["POST", "/api/pull"] = (200, [*STATUSES[:3], fake.wait_for_hang_up])
     shown, status = interrupted(["pull", "llama3"], b" 40%", fake)

@@ -67,6 +67,7 @@ def test_a_failed_push_prints_the_reason(fake, capsys, status, content, error):
     assert out == ""
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal_hangs_up(fake):
     fake.answers["POST", "/api/push"] = (200, [*STATUSES[:3], fake.wait_for_hang_up])
     shown, status = interrupted(["push", "me/llama3"], b" 40%", fake)

@@ -278,6 +278,7 @@ def test_shapes_that_lie_are_refused(folder):
         folder.convert({}, raw=raw[:-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_files_are_refused_or_converted_but_nothing_else(tmp_path_factory, data):

@@ -115,6 +115,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
         opened(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_too_many_tensors_are_refused(tmp_path):
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     with pytest.raises(BadRequest, match="at most 65536"):

@@ -54,6 +54,7 @@ def leftovers(store: Store) -> list[str]:
 # ----------------------------------------------------------------- the real library
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_file_is_quantized_with_progress(
     store: Store, half: Path, upload: Callable[[Path], str]
@@ -78,6 +79,7 @@ def test_a_file_is_quantized_with_progress(
     assert leftovers(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_model_is_quantized_and_its_base_stays(
     store: Store, half: Path, upload: Callable[[Path], str]
@@ -118,6 +120,7 @@ def test_the_other_levels_are_refused_by_the_library_too(
     assert leftovers(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_model_that_the_library_cannot_read_is_reported(
     store: Store, tmp_path: Path, upload: Callable[[Path], str]
@@ -129,6 +132,7 @@ def test_a_model_that_the_library_cannot_read_is_reported(
     assert list_models(store) == []
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_draft_model_is_kept_beside_its_model(
     store: Store, half: Path, tiny_model: Path, upload: Callable[[Path], str]
@@ -146,6 +150,7 @@ def test_a_draft_model_is_kept_beside_its_model(
     assert draft not in {model.path, str(store.layout.blobs.path(upload(tiny_model)))}
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_a_killed_server_ends_the_process(tmp_path: Path) -> None:
     """The library waits, in native code, for a file that never comes."""
@@ -194,6 +199,7 @@ def split(source: Path, folder: Path, count: int) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_parts_of_a_model_are_joined(
     store: Store, half: Path, parts: list[Path], upload: Callable[[Path], str]
@@ -208,6 +214,7 @@ def test_parts_of_a_model_are_joined(
     assert joined.details.parent_model == "m-00001-of-00003.gguf"
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_parts_are_joined_and_quantized(
     store: Store, parts: list[Path], upload: Callable[[Path], str]
@@ -286,6 +293,7 @@ def begun(store: Store, digest: str, name: str = "m") -> Iterator[dict[str, Any]
     return steps
 
 
+@pytest.mark.slow
 def test_closing_kills_the_process(
     store: Store, half: Path, upload: Callable[[Path], str], play: Callable[[str], None]
 ) -> None:
@@ -298,6 +306,7 @@ def test_closing_kills_the_process(
     assert leftovers(store) == []  # that the process is gone is seen by the check for leaks
 
 
+@pytest.mark.slow
 def test_only_so_many_models_are_quantized_at_a_time(
     store: Store, half: Path, upload: Callable[[Path], str], play: Callable[[str], None]
 ) -> None:
@@ -312,6 +321,7 @@ def test_only_so_many_models_are_quantized_at_a_time(
         steps.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", ["nothing", "everything"])
 @pytest.mark.engine
 def test_a_base_that_is_replaced_meanwhile_is_an_error(

@@ -133,6 +133,7 @@ def test_an_aborted_answer_cannot_reserve_more():
     assert budget.reserved_bytes == 0
 
 
+@pytest.mark.slow
 async def test_an_allowance_ends_unless_it_is_earned():
     allowance = WaitAllowance(0.5, bytes_per_s=1 << 20)
     for _ in range(10):

@@ -106,6 +106,7 @@ async def test_a_half_closed_connection_gets_what_is_answered_at_once(connect, b
         assert set(statuses(await reader.read())) == {b"200"}
 
 
+@pytest.mark.slow
 async def test_a_half_closed_connection_is_aborted_soon(connect, backend):
     reader, writer = await connect()
     writer.write(GENERATE)
@@ -115,6 +116,7 @@ async def test_a_half_closed_connection_is_aborted_soon(connect, backend):
     assert await reader.read() == b""
 
 
+@pytest.mark.slow
 async def test_unread_short_answers_end_the_connection(connect, monkeypatch):
     monkeypatch.setattr(http_server, "_UNREAD_ANSWER_S", 0.1)
     _, writer = await connect()

@@ -83,6 +83,7 @@ def cached_total(metrics):
     return found.get(("ollama_prompt_cached_tokens_total", (("model", "m"),)), 0)
 
 
+@pytest.mark.slow
 def test_the_count_of_cached_tokens_hides_single_guesses():
     """A right digit more is a token more; the count moves in steps, and seldom."""
     metrics = Metrics(version="1", ollama_version="2")

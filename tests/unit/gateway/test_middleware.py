@@ -164,6 +164,7 @@ async def test_all_large_bodies_together_have_a_limit(session, url, backend, app
     assert (await again).status == 200
 
 
+@pytest.mark.slow
 async def test_a_disconnected_client_releases_the_bytes_of_its_body(
     session, url, backend, application
 ):

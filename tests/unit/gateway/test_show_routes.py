@@ -99,6 +99,7 @@ async def unread(url):
         writer.close()
 
 
+@pytest.mark.slow
 async def test_a_client_that_does_not_read_a_long_answer_is_disconnected(
     url, mine, session, unread, monkeypatch
 ):
@@ -126,6 +127,7 @@ async def test_a_client_that_does_not_read_a_long_answer_is_disconnected(
                 await reader.readexactly(length)
 
 
+@pytest.mark.slow
 async def test_unread_long_answers_leave_bytes_for_short_ones(
     url, mine, session, unread, application
 ):

@@ -232,6 +232,7 @@ async def test_only_a_client_with_the_key_may_name_files(session, url, tmp_path,
         assert "the server's own user" in answer["error"]
 
 
+@pytest.mark.slow
 async def test_a_missing_base_is_pulled(session, url):
     """From nowhere: what is asked is a port that nobody listens on."""
     asked = {"model": "m", "from": "127.0.0.1:9/x/nosuch"}
@@ -252,6 +253,7 @@ async def test_a_base_of_the_package_needs_no_pull(session, url, store):
     assert store.find("m").details.parent_model == "demo-embed:latest"
 
 
+@pytest.mark.slow
 async def test_a_disconnected_client_ends_quantizing(url, uploaded, store, tmp_path, monkeypatch):
     program = "import os, sys; open(sys.argv[4] + '.pid', 'w').write(f'{os.getpid()}'); "
     (tmp_path / "played.py").write_text(f"{program} print('tensor a', flush=True); os.read(0, 1)")
@@ -384,6 +386,7 @@ async def test_health_is_503_while_the_server_drains(session, url, dependencies)
         assert (response.status, (await response.json())["status"]) == (503, "draining")
 
 
+@pytest.mark.slow
 async def test_changes_waiting_for_the_store_lock_do_not_delay_the_list(
     session, url, store, uploaded
 ):

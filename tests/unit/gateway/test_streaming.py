@@ -148,6 +148,7 @@ async def test_an_unstreamed_answer_may_always_restart(session, stream_url, back
     assert body["response"] == "a"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["stream=0", "stream=1"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
 async def test_a_disconnected_client_cancels_its_job(raw, backend, metrics, query, phase):
@@ -168,6 +169,7 @@ async def test_a_disconnected_client_cancels_its_job(raw, backend, metrics, quer
     assert expected in metrics.render(backend.snapshot()).decode()
 
 
+@pytest.mark.slow
 async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, backend):
     reader, _ = await raw(receive_buffer=4096)
     job = (await backend.job()).start()

@@ -63,6 +63,7 @@ def test_strings_longer_than_the_window_are_passed_over(gguf: Any) -> None:
     assert read(gguf().texts("x", words).text("after", "here").build()).metadata["after"] == "here"
 
 
+@pytest.mark.slow
 def test_every_truncation_is_refused(tiny_gguf: Any) -> None:
     data = tiny_gguf().build()
     for length in range(len(data)):
@@ -238,6 +239,7 @@ def test_a_header_with_false_counts_takes_little_memory(gguf: Any) -> None:
             tracemalloc.stop()
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(data=st.data())
 def test_a_mutated_header_gives_a_summary_or_a_clear_refusal(

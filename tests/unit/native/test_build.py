@@ -99,6 +99,7 @@ def test_two_builds_at_once_are_one_build(tmp_path, fake_python):
     assert len(_calls(tmp_path)) == 1
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_an_endless_build_times_out(tmp_path, fake_python, monkeypatch):
     monkeypatch.setattr(build, "BUILD_LIMIT_S", 0.1)
@@ -157,6 +158,7 @@ def test_the_users_arguments_come_behind_ours():
     assert flags.endswith("-O2 -g")
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_whatever_changes_the_wheel_changes_its_key(tmp_path, monkeypatch):
     keys = [build.make_recipe(COMPILERS, {}).key]

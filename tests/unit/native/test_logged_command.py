@@ -56,6 +56,7 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path):
     assert str(tmp_path / "logs" / "work.log") in str(failure.value)
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_end_is_killed_with_its_children(tmp_path):
     # the leak check sees to it that neither the shell nor its child is there afterwards
     with pytest.raises(LoggedCommandFailed, match="not finished within"):
@@ -68,6 +69,7 @@ def test_a_command_that_does_not_end_is_killed_with_its_children(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_an_interruption_kills_the_command(tmp_path):
     class Interrupting(io.StringIO):
         def flush(self):

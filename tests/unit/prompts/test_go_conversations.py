@@ -78,6 +78,7 @@ def test_an_answer_that_was_begun_goes_on(name: str) -> None:
         assert text.endswith(shape.messages[-1].content), shape_name
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(messages=rows())
 def test_no_row_of_messages_loses_a_text(messages: list[Message]) -> None:

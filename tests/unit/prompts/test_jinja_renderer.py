@@ -222,6 +222,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
 def test_a_template_that_asks_for_too_much_fails_its_request(template):
     with pytest.raises(TemplateFailed):

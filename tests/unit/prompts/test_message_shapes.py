@@ -98,6 +98,7 @@ def conversation_of_results(count, **names):
     return [Message("assistant", tool_calls=made), *[Message("tool", **names)] * count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [{}, {"tool_name": "a"}, {"tool_name": "b"}])
 def test_many_results_find_their_calls_in_order_and_in_linear_time(names):
     def prepare(count):

@@ -147,6 +147,7 @@ def takes_turns(messages, tools):
     return shown(messages, tools)
 
 
+@pytest.mark.slow
 def test_an_interrupt_wherever_it_strikes_leaves_no_wrong_answer():
     expected = TemplateProbe(takes_turns).arrange(NEEDS_ALL, [])
 

@@ -249,6 +249,7 @@ def test_a_developer_is_a_system():
     assert render(FIRST_ONLY, *messages) == "[system:s\n\nt][user:a]"
 
 
+@pytest.mark.slow
 def test_a_role_that_the_template_does_not_know_is_a_user():
     template = TURNS.replace("messages", "messages if m.role in ('user', 'critic')")
     messages = [Message("user", "a"), Message("critic", "b"), Message("human", "c")]

@@ -240,6 +240,7 @@ def test_a_template_that_takes_only_the_whole_costs_a_few_renderings(text):
 # --------------------------------------------------------------------------- whatever is said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -279,6 +280,7 @@ def test_texts_that_say_nothing_about_lengths_cost_some_more(seed, share):
     assert len(renderings) <= 15
 
 
+@pytest.mark.slow
 def test_in_a_long_agent_loop_the_task_always_stays():
     text = "suau" + "ct" * 200
 

@@ -64,6 +64,7 @@ def test_the_queue_limit_counts_all_models(make_harness):
     assert harness.worker_states("c") == ["loading"]
 
 
+@pytest.mark.slow
 def test_a_client_with_many_requests_does_not_delay_the_first_of_another(make_harness):
     harness = make_harness(slots=1, max_queue=1000)
     harness.load("a")

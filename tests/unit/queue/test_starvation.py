@@ -87,6 +87,7 @@ class Simulation:
             do(*args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_no_client_starves_and_loads_are_bounded(make_harness, seed):
     harness = make_harness(

@@ -133,6 +133,7 @@ def test_a_full_disk_during_create_leaves_the_old_model(
         assert leftovers == []
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_of_the_system_is_explained(store: Store) -> None:
     program = (
         "import resource, sys\n"
@@ -158,6 +159,7 @@ def test_an_unusable_store_is_explained(tmp_path: Path) -> None:
         store.open_blob(f"sha256:{'0' * 64}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without rights")
 def test_a_store_without_rights_is_explained(tmp_path: Path) -> None:
     root = tmp_path / "models"

@@ -54,6 +54,7 @@ for turn in itertools.count():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [1, 2, 5])
 def test_a_killed_create_leaves_a_whole_model(store: Store, tiny: str, turns: int) -> None:
     created(store, model="m", files={"tiny.gguf": tiny})
@@ -91,6 +92,7 @@ list(create_model(store, CreateRequest(model=me, from_="base", system="common"))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_store(store: Store, tiny: str) -> None:
     created(store, model="base", files={"tiny.gguf": tiny})
     children = [

@@ -153,6 +153,7 @@ def test_a_frame_in_many_parts_is_joined_in_linear_time():
     assert received == [sent]
 
 
+@pytest.mark.slow
 def test_a_frame_in_single_bytes_costs_little_more_than_its_size():
     size = 200 << 10
     reader = FrameReader(messages.ToParent, limit_bytes=LIMIT)

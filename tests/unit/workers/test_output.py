@@ -185,6 +185,7 @@ def test_a_quiet_worker_is_logged_whole():
     assert logged == [f"line {number}" for number in range(1000)]
 
 
+@pytest.mark.slow
 def test_a_flood_is_bounded_reported_and_counted():
     logged, clock = [], Clock()
     output = WorkerOutput(logged.append, clock)
@@ -200,6 +201,7 @@ def test_a_flood_is_bounded_reported_and_counted():
     assert sum(dropped) + sum(line.startswith("x") for line in logged) == 4039
 
 
+@pytest.mark.slow
 def test_a_worker_is_logged_again_after_a_flood():
     logged, clock = [], Clock()
     output = WorkerOutput(logged.append, clock)

@@ -54,6 +54,7 @@ def meaning(format_, pieces, request):
     return found.content, found.thinking, found.calls
 
 
+@pytest.mark.slow
 @given(answers(), st.lists(st.integers(0, 200), max_size=4))
 @settings(max_examples=80, deadline=None)
 def test_cuts_change_nothing(answer, cuts):
@@ -66,6 +67,7 @@ def test_cuts_change_nothing(answer, cuts):
     assert meaning(format_, pieces, request) == whole
 
 
+@pytest.mark.slow
 @given(answers())
 @settings(max_examples=80, deadline=None)
 def test_every_word_reaches_the_client(answer):
@@ -132,6 +134,7 @@ CROWDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crowd", CROWDS)
 @pytest.mark.parametrize("name", ["lfm2", "glimmer", "harmony", "template ('ipython',)"])
 def test_tools_of_a_client_cost_no_more_than_they_are_long(name, crowd):
