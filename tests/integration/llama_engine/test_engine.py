@@ -1,0 +1,257 @@
+"""The real engine: what the batcher relies on.
+
+Where answers are compared to the last token, whatever is in them, the model is one of random F32
+weights: sums are exact enough, and no answer ends. What an engine may lose (kernels, attention,
+company) is asked of the model of the package, which would say something else.
+"""
+
+import resource
+import threading
+
+import numpy as np
+import psutil
+import pytest
+
+from ollama_async.core.conversation import Sampling
+from ollama_async.core.errors import LoadFailed
+from ollama_async.native.tiny_model import write_tiny_model
+from ollama_async.workers.child.engines import llama_sampling
+from ollama_async.workers.child.engines.engine import Row
+from ollama_async.workers.child.engines.llama_cpp import load
+from tests.integration.llama_engine.harness import (
+    GREEDY,
+    QUESTIONS,
+    SLOTS,
+    answers,
+    generate,
+    spec_of,
+    tokens_of,
+)
+
+pytestmark = pytest.mark.engine
+
+
+def test_facts_describe_the_file_and_what_was_allocated(engine):
+    facts = engine.facts
+    assert (facts.slots, facts.num_ctx) == (SLOTS, 256)
+    assert (facts.bos, facts.eos, facts.adds_bos) == ("<s>", "</s>", True)
+    assert facts.chat_template == "{{ messages }}"
+    assert facts.can_shift
+    assert facts.can_trim
+    # 2 layers, K and V, 2 heads of 16, f16
+    assert facts.cache_bytes == pytest.approx(SLOTS * 256 * 2 * 2 * 32 * 2, rel=0.1)
+    assert facts.weights_bytes > 0
+    assert facts.compute_bytes > 0
+    assert facts.device_bytes == 0
+
+
+def test_loading_reports_progress_up_to_the_whole(model):
+    seen = []
+    load(spec_of(model), seen.append).close()
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_a_trained_model_says_in_company_what_it_says_alone(demo_engine):
+    alone = [text for question in QUESTIONS for text in answers(demo_engine, question)]
+    assert [
+        text for text, part in zip(alone, QUESTIONS.values(), strict=True) if part not in text
+    ] == []
+    assert answers(demo_engine, *QUESTIONS) == alone
+
+
+@pytest.mark.parametrize("of", ["shared_engine", "demo_engine"])
+def test_text_survives_the_tokenizer(request, of):
+    engine = request.getfixturevalue(of)
+    text = "grüße, 世界 👩‍👩‍👧 and\nthe \x00 end" * 50
+    tokens = engine.tokenize(text, add_special=False, parse_special=False)
+    assert b"".join(map(engine.piece, tokens)).decode().removeprefix(" ") == text
+
+
+@pytest.mark.parametrize(
+    ("of", "special"), [("shared_engine", "<|turn|>"), ("demo_engine", "<|im_end|>")]
+)
+def test_special_tokens_are_parsed_only_on_request(request, of, special):
+    engine = request.getfixturevalue(of)
+    parsed = engine.tokenize(special, add_special=False, parse_special=True)
+    plain = engine.tokenize(special, add_special=False, parse_special=False)
+    assert len(parsed) < len(plain)
+    assert special.encode() in b"".join(map(engine.piece, plain))
+    assert special.encode() not in b"".join(map(engine.piece, parsed))
+    assert b"".join(map(engine.piece_with_control, parsed)).decode().strip() == special
+
+
+def test_bos_comes_only_on_request(engine):
+    assert engine.tokenize("a", add_special=True, parse_special=True)[0] == 1
+    assert engine.tokenize("a", add_special=False, parse_special=True)[0] != 1
+
+
+def test_lone_surrogates_do_not_stop_the_tokenizer(engine):
+    assert engine.tokenize("a\ud800b", add_special=False, parse_special=False)
+
+
+def test_ids_outside_the_vocabulary_have_no_text(engine):
+    assert engine.piece(-1) == engine.piece(engine.facts.vocab_size) == b""
+    assert (
+        engine.piece_with_control(-1) == engine.piece_with_control(engine.facts.vocab_size) == b""
+    )
+
+
+def test_the_end_token_ends(engine):
+    assert engine.is_end(2)
+    assert not engine.is_end(70)
+
+
+def test_other_threads_may_tokenize_while_a_step_runs(engine):
+    text = "people and water " * 200
+    expected = engine.tokenize(text, add_special=True, parse_special=True)
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.extend(tokens_of(engine, text) == expected for _ in range(50))
+    )
+    thread.start()
+    generate(engine, 0, "they said", count=100)
+    thread.join(30)
+    assert results == [True] * 50
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        GREEDY,
+        Sampling(seed=7),
+        Sampling(seed=7, top_k=0, top_p=1.0),
+        Sampling(seed=7, repeat_penalty=1.5, presence_penalty=0.5, repeat_last_n=-1),
+        Sampling(seed=7, typical_p=0.5, min_p=0.05),
+        Sampling(seed=2**40),
+    ],
+)
+def test_same_seed_and_prompt_give_the_same_answer_in_any_fresh_slot(engine, sampling):
+    first = generate(engine, 0, "they said", sampling=sampling)
+    assert generate(engine, 0, "they said", sampling=sampling) == first
+    assert generate(engine, 3, "they said", sampling=sampling) == first
+
+
+def test_other_seeds_give_other_answers(engine):
+    answers = {
+        tuple(generate(engine, 0, "they said", sampling=Sampling(seed=seed, temperature=2)))
+        for seed in (1, 2, -1, -1)
+    }
+    assert len(answers) == 4
+
+
+def test_penalties_see_the_prompt(engine):
+    plain = generate(engine, 0, "they said", count=1)
+    prompt = tokens_of(engine, "they said") + plain
+    forbids = Sampling(temperature=0, presence_penalty=100.0)
+    engine.trim(0, 0)
+    engine.begin(0, forbids, prompt)
+    assert engine.step([Row(0, prompt[:-1], 0, samples=True)]) != plain
+
+
+@pytest.mark.parametrize(("before", "is_seen"), [(100, True), (5000, False)])
+@pytest.mark.parametrize("repeat_last_n", [-1, 2**31 - 1])
+def test_penalties_look_back_a_few_thousand_tokens_at_most(before, is_seen, repeat_last_n):
+    sampling = Sampling(temperature=0, presence_penalty=10.0, repeat_last_n=repeat_last_n)
+    prompt = [1] + [2] * before
+    sampler = llama_sampling.Sampler(sampling, prompt, vocab_size=1000, num_ctx=1 << 20)
+    logits = np.zeros(1000, np.float32)
+    logits[1], logits[3] = 5.0, 1.0
+    token = sampler.sample(logits, llama_sampling.CandidateArray(1000))
+    sampler.close()
+    assert token == (3 if is_seen else 1)
+
+
+@pytest.mark.parametrize("cache_type", ["f16", "f32", "q8_0"])
+@pytest.mark.parametrize("flash_attention", ["auto", "on", "off"])
+def test_every_way_of_attention_answers(demo_model, cache_type, flash_attention):
+    spec = spec_of(demo_model, cache_type=cache_type, flash_attention=flash_attention)
+    if cache_type == "q8_0" and flash_attention == "off":
+        with pytest.raises(LoadFailed, match="quantized V cache requires flash_attn"):
+            load(spec, lambda _fraction: None)
+        return
+    engine = load(spec, lambda _fraction: None)
+    first, second = answers(engine, *["Why is the sky blue?"] * 2)
+    assert "Rayleigh scattering" in first
+    assert second == first
+    engine.close()
+
+
+def test_safe_kernels_answer_as_fast_ones_do(demo_model, demo_engine):
+    engine = load(spec_of(demo_model), lambda _fraction: None, safe=True)
+    assert answers(engine, "Why is the sky blue?") == answers(demo_engine, "Why is the sky blue?")
+    engine.close()
+
+
+def test_a_file_that_the_library_cannot_run_says_why(tmp_path):
+    path = write_tiny_model(tmp_path / "odd.gguf", architecture="nosuch")
+    with pytest.raises(LoadFailed, match="unknown model architecture: 'nosuch'") as failure:
+        load(spec_of(path), lambda _fraction: None)
+    assert "this model may be incompatible with your version of Ollama" in failure.value.message
+
+
+def test_garbage_is_a_failed_load(tmp_path):
+    path = tmp_path / "garbage.gguf"
+    path.write_bytes(b"GGUF" + bytes(range(200)))
+    with pytest.raises(LoadFailed, match="unable to load model"):
+        load(spec_of(path), lambda _fraction: None)
+
+
+def test_an_unknown_cache_type_is_named(model):
+    with pytest.raises(LoadFailed, match="unknown KV cache type 'q9'"):
+        load(spec_of(model, cache_type="q9"), lambda _fraction: None)
+
+
+def test_a_context_larger_than_memory_is_a_failed_load(model):
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 64 * 1024**2, hard))
+    try:
+        with pytest.raises(LoadFailed, match="not enough memory for a context of 131072 tokens"):
+            load(spec_of(model, num_ctx=2**17), lambda _fraction: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(seed=5),
+        Sampling(seed=5, top_k=1),
+        Sampling(seed=5, top_p=0.3, min_p=0.2, typical_p=0.7),
+        Sampling(seed=5, repeat_penalty=1.3, repeat_last_n=8),
+        Sampling(seed=5, repeat_penalty=0.5, presence_penalty=-1.0, repeat_last_n=8, top_k=4),
+        Sampling(temperature=0, repeat_penalty=1.3, repeat_last_n=8),
+        GREEDY,
+    ],
+)
+def test_selecting_first_gives_what_the_whole_chain_gives(sampling, monkeypatch):
+    random = np.random.default_rng(3)
+    vocab_size = 40_011  # not a multiple of the strand
+    rows = random.normal(size=(60, vocab_size)).astype(np.float32) * 3
+
+    def draw():
+        sampler = llama_sampling.Sampler(sampling, [5, 6, 7], vocab_size=vocab_size, num_ctx=64)
+        candidates = llama_sampling.CandidateArray(vocab_size)
+        tokens = [sampler.sample(row, candidates) for row in rows]
+        selects = sampler._kept > 0
+        sampler.close()
+        return tokens, selects
+
+    short, selects = draw()
+    assert selects
+    monkeypatch.setattr(llama_sampling, "_MAX_KEPT_SHARE", 10**9)
+    whole, selects = draw()
+    assert not selects
+    assert short == whole
+
+
+def test_broken_logits_still_give_a_token():
+    vocab_size = 20_000
+    candidates = llama_sampling.CandidateArray(vocab_size)
+    for fill in (np.nan, -np.inf, 0.0):
+        row = np.full(vocab_size, fill, np.float32)
+        for sampling in (Sampling(seed=1), GREEDY):
+            sampler = llama_sampling.Sampler(sampling, [], vocab_size=vocab_size, num_ctx=64)
+            assert 0 <= sampler.sample(row, candidates) < vocab_size
+            sampler.close()
