@@ -14,7 +14,7 @@ from ollama_async.convert.config_files import Files, JsonObject, read_json, read
 from ollama_async.convert.gguf_writer import FILE_TYPES, FloatType, write
 from ollama_async.convert.safetensors import Weights
 from ollama_async.convert.special_tokens import special_fields
-from ollama_async.convert.tensors import EMBEDDING, make_tensors, published_type
+from ollama_async.convert.tensor_mapping import EMBEDDING, make_tensors, published_type
 from ollama_async.convert.tokenizer import read_json_files, read_vocabulary
 from ollama_async.core.errors import BadRequest
 

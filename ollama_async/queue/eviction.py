@@ -1,4 +1,4 @@
-"""Eviction policy: which loaded model makes space for which load, and when an idle one expires.
+"""Eviction policy: which loaded model makes space for which load.
 
 A load evicts as few instances as possible, in the order of :meth:`Eviction._rank`. None of them may
 have been loaded just now (:func:`evictable_at`) or be evicted for an older load. Instances in use
@@ -24,23 +24,6 @@ _MIN_GROWTH = 1.25
 """A context that grows by less (near the memory limit, where it cannot double) waits until the
 instance is evictable: small increments would cause many loads.
 """
-
-
-def keep_alive_s(state: SchedulerState, instance: ModelInstance) -> float:
-    """How long the instance is kept when idle: as the last request that set it asked for, else the
-    server's default; inf = never unload.
-    """
-    default_s = state.limits.keep_alive_s
-    return default_s if instance.keep_alive_s is None else instance.keep_alive_s
-
-
-def expires_at(state: SchedulerState, instance: ModelInstance) -> float:
-    """When an idle instance is unloaded; inf while any request runs on it or waits for it. A load
-    whose requests have all been cancelled is idle, too.
-    """
-    if not instance.is_unused or instance.target.key in state.queues:
-        return math.inf
-    return instance.idle_since + keep_alive_s(state, instance)
 
 
 def evictable_at(instance: ModelInstance) -> float:

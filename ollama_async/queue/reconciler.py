@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from ollama_async.core.errors import LoadFailed, ServerError, ShuttingDown
 from ollama_async.queue.backend import LoadOptions
 from ollama_async.queue.events import SHUTDOWN_TEXT, WakeAt
-from ollama_async.queue.eviction import Eviction, Feasibility, PendingLoad, evictable_at, expires_at
+from ollama_async.queue.eviction import Eviction, Feasibility, PendingLoad, evictable_at
 from ollama_async.queue.fair_queue import FairQueue, QueuedRequest
+from ollama_async.queue.keep_alive import expires_at
 from ollama_async.queue.loading_policy import exceeds_context, feasible_plans, merge, residence_s
 from ollama_async.queue.memory_budget import MemoryBudget, Plan, Planner
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState

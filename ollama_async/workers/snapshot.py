@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ollama_async.queue.backend import LoadedModel, Snapshot
-from ollama_async.queue.eviction import keep_alive_s
+from ollama_async.queue.keep_alive import shown_expiry_s
 from ollama_async.queue.state import ModelInstance, Phase, SchedulerState
 from ollama_async.workers.client import WorkerClient
 from ollama_async.workers.messages import Heartbeat
@@ -34,7 +34,7 @@ class Snapshots:
         for instance in state.instances.values():
             running[instance.target.name] += len(instance.requests)
             if instance.is_ready:
-                use = (instance.id, instance.idle_since, _shown_expiry_s(state, instance, now))
+                use = (instance.id, instance.idle_since, shown_expiry_s(state, instance, now))
                 expires_at = time.time() - (now - instance.idle_since) + use[2]
                 if use in shown and abs(expires_at - shown[use]) <= _DRIFT_S:
                     expires_at = shown[use]
@@ -48,20 +48,6 @@ class Snapshots:
             loaded=loaded,
             loading=phases[Phase.COMMITTED] + phases[Phase.LOADING],
         )
-
-
-def _shown_expiry_s(state: SchedulerState, instance: ModelInstance, now: float) -> float:
-    """Seconds from the last use until the expiry. A request that runs for longer than
-    ``keep_alive`` extends it by another ``keep_alive``, and so on. An instance that will stop has
-    expired already.
-    """
-    if instance.stop_when_unused is not None:
-        return -1.0
-    duration_s = keep_alive_s(state, instance)
-    used_s = now - instance.idle_since
-    if instance.requests and 0 < duration_s <= used_s:
-        return duration_s * (used_s // duration_s + 1)
-    return duration_s
 
 
 def _loaded_model(instance: ModelInstance, client: WorkerClient, expires_at: float) -> LoadedModel:

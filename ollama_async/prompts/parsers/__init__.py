@@ -10,7 +10,7 @@
 Most formats are rows of data: a :class:`.ParserSpec` (``parser_spec``) of one
 :class:`.ThinkingSpec` (``thinking``) and several :class:`.CallSpec`. It becomes a table of
 ``states``, through which the ``scanner`` reads an answer. The text between the delimiters of a call
-is parsed by its call syntax: ``json_calls``, ``tagged_calls``, or one of ``family_calls``.
+is parsed by its call syntax: ``json_calls``, ``xml_calls``, or one of ``family_calls``.
 ``delimiter_search`` finds the end of a call, whose strings may hold delimiters.
 """
 

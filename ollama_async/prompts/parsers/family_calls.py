@@ -29,7 +29,6 @@ from ollama_async.prompts.parsers.literals import (
     as_it_is,
     unescaped,
 )
-from ollama_async.prompts.parsers.tagged_calls import pairs
 from ollama_async.prompts.parsers.tool_schemas import (
     ParsedCalls,
     Schema,
@@ -40,6 +39,7 @@ from ollama_async.prompts.parsers.tool_schemas import (
     parses,
     value_of,
 )
+from ollama_async.prompts.parsers.xml_calls import pairs
 
 MINIMAX_PREFIX = "]<]minimax[>["
 _MINIMAX_TAG = re.compile(

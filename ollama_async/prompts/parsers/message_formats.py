@@ -20,9 +20,9 @@ from ollama_async.prompts.parsers.json_calls import named_object
 from ollama_async.prompts.parsers.parser_spec import HEAD_LIMIT
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Collect, Kind, Look, Outcome, State, Text
-from ollama_async.prompts.parsers.tagged_calls import Element, XmlCalls
 from ollama_async.prompts.parsers.thinking import ParserContext
 from ollama_async.prompts.parsers.tool_schemas import Tools, is_plain
+from ollama_async.prompts.parsers.xml_calls import Element, XmlCalls
 
 _START, _MESSAGE = "<|start|>assistant", "<|message|>"
 

@@ -34,8 +34,8 @@ from ollama_async.prompts.parsers.parser_spec import (
 )
 from ollama_async.prompts.parsers.scanner import Scanner
 from ollama_async.prompts.parsers.states import Kind, Look, Space, State, Text
-from ollama_async.prompts.parsers.tagged_calls import Element, XmlCalls, pairs
 from ollama_async.prompts.parsers.thinking import Begin, ParserContext, ThinkingSpec
+from ollama_async.prompts.parsers.xml_calls import Element, XmlCalls, pairs
 
 THINK = ThinkingSpec("<think>", "</think>")
 """The tags that most families write around thoughts."""

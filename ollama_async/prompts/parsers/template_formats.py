@@ -48,8 +48,8 @@ from ollama_async.prompts.parsers.parser_spec import (
     tagged,
 )
 from ollama_async.prompts.parsers.states import Space
-from ollama_async.prompts.parsers.tagged_calls import Element, PairCalls, XmlCalls
 from ollama_async.prompts.parsers.thinking import Begin, ThinkingSpec, by_prompt
+from ollama_async.prompts.parsers.xml_calls import Element, PairCalls, XmlCalls
 
 _JSON = JsonCalls()
 _ACTIONS = JsonCalls(names=("tool_name", "name"), values=("parameters", "arguments"))

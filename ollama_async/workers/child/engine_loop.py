@@ -23,7 +23,7 @@ from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
 from ollama_async.workers.child.mailbox import Entry, Mailbox, PreparedRequest
-from ollama_async.workers.child.output_buffer import OutputBuffer
+from ollama_async.workers.child.message_batch import MessageBatch
 from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool
 from ollama_async.workers.child.sequence import RunningSequence
 from ollama_async.workers.messages import (
@@ -58,7 +58,7 @@ class EngineLoop:
         self.slots = SlotPool(engine)
         self._engine = engine
         self._mailbox = mailbox
-        self._output = OutputBuffer(send)
+        self._output = MessageBatch(send)
         self._planner = planner
         self._repetition_limit = repetition_limit
         self._clock_ns = clock_ns

@@ -4,7 +4,7 @@ import pytest
 
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
 from ollama_async.workers import frames
-from ollama_async.workers.child.output_buffer import OutputBuffer
+from ollama_async.workers.child.message_batch import MessageBatch
 from ollama_async.workers.messages import (
     MAX_DELTAS,
     Deltas,
@@ -32,7 +32,7 @@ def buffer(sent):
         data = frames.encode(messages, limit_bytes=frames.TO_PARENT_LIMIT_BYTES)
         sent.extend(reader.feed(bytes(data)))
 
-    return OutputBuffer(send)
+    return MessageBatch(send)
 
 
 def pieces_of(sent, number):

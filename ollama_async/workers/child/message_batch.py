@@ -25,7 +25,7 @@ _TEXT_PART = 32 << 10
 """Characters of a text that always fit into a frame."""
 
 
-class OutputBuffer:
+class MessageBatch:
     """Orders messages as each request must receive them: start, text, end.
 
     All other messages go with the ends. The step thread appends to ``deltas`` directly.
