@@ -279,7 +279,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--verbose", action="store_true", help="show statistics of the answer")
     add("--nowordwrap", action="store_true", help="do not wrap long lines")
     add("--format", metavar="FORMAT", help='format of the answer: "json" or a JSON schema')
-    add("--think", metavar="LEVEL", help="think: true, false, high, medium, low or max")
+    add("--think", metavar="LEVEL", help="--think=LEVEL: true, false, high, medium, low or max")
     add("--hidethinking", action="store_true", help="do not show the model's thinking")
     _transfer_flags(parser)
 
