@@ -94,17 +94,17 @@ METRICS: tuple[MetricSpec, ...] = (
     _histogram("ollama_queue_wait_seconds", "Waiting for a slot"),
     _histogram(
         "ollama_request_seconds",
-        "Whole requests; code is the HTTP status, 499 when the client left",
+        "Whole requests; code is the HTTP status, 499 if the client disconnected",
         ("endpoint", "code"),
     ),
     _counter(
         "ollama_queue_rejected_total",
-        "Requests refused at the door: full, draining, no_capacity",
+        "Requests that were refused: full, draining, no_capacity",
         ("reason",),
     ),
     _counter(
         "ollama_requests_cancelled_total",
-        "Clients that left: in the queue, the prefill or the decode",
+        "Requests whose client disconnected: in the queue, the prefill or the decode",
         ("phase",),
     ),
     _counter("ollama_model_loads_total", "Loads: ok, failed, cancelled", ("outcome",)),
@@ -114,7 +114,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "Unloads: idle, requested, crashed, evicted, reload, shutdown",
         ("reason",),
     ),
-    _counter("ollama_worker_restarts_total", "Workers that died in service"),
+    _counter("ollama_worker_restarts_total", "Workers that crashed after their model was loaded"),
 )
 
 _FAMILIES = {
