@@ -74,7 +74,7 @@ def main(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
     try:
         return uvloop.run(_serve(settings, environ))
     except StartFailed as reason:
-        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201  # for whoever typed ``serve``
+        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201  # not only in the log
         return 1
 
 

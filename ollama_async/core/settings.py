@@ -132,7 +132,7 @@ def _port(raw: str) -> int:
 
 
 def _folder(raw: str | Path) -> Path:
-    """With ``~`` replaced; who has no home, as in some containers, lives at ``/``."""
+    """With ``~`` replaced, by ``/`` if there is no home folder, as in some containers."""
     folder = os.path.expanduser(raw)  # noqa: PTH111  # Path's raises where this leaves the ~
     if folder.startswith("~/"):
         return Path(folder[1:])

@@ -12,7 +12,7 @@ its name is in the ``Host`` header. Only names that such a page cannot have are 
   hosts of the origins in ``OLLAMA_ORIGINS``;
 - listening on loopback (as Ollama): loopback and private addresses, and our own;
 - listening on the network (Ollama: all): any address, since none can be rebound; and names that
-  nobody can register, as containers and routers have: without a dot, ``*.lan``, ``*.home``,
+  cannot be registered, as containers and routers have: without a dot, ``*.lan``, ``*.home``,
   ``*.home.arpa``, ``*.corp``, ``*.svc``, ``*.intranet``.
 """
 

@@ -333,8 +333,8 @@ _THOUGHTS: tuple[tuple[str, str], ...] = (
 def detected(template_text: str) -> OutputFormat | None:
     """The format whose delimiters stand in a chat template (Jinja or Go); None: it has none.
 
-    Its thoughts are split off whatever the client wants. Whether an answer begins with them is read
-    from the end of the rendered prompt.
+    Thinking is separated from the answer even if the client did not ask for it. Whether an answer
+    begins with thinking is read from the end of the rendered prompt.
     """
     for tags, format_ in WHOLE_FORMATS:
         if all(tag in template_text for tag in tags):

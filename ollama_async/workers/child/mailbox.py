@@ -1,4 +1,4 @@
-"""What other threads hand to the step thread, and where it sleeps."""
+"""Messages of other threads to the step thread, which waits here while it is idle."""
 
 from __future__ import annotations
 

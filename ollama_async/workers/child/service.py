@@ -104,7 +104,7 @@ class Service:
     def _run_engine(self) -> None:
         engine = self._load()
         facts = engine.facts
-        if not facts.device_bytes:  # a GPU driver makes later system calls that nobody has listed
+        if not facts.device_bytes:  # a GPU driver makes other, unknown system calls later
             is_confined = restrict_system_calls()
             outcome = "confined" if is_confined else "not confined: there is no libseccomp"
             print(f"INFO system calls: {outcome}", file=sys.stderr)  # noqa: T201  # stderr is the log
